@@ -1,0 +1,126 @@
+"""Settings of a node: ``carina.toml`` and the environment, read once into a frozen value.
+
+Environment variables override the file: ``CARINA_<SECTION>_<KEY>`` (``CARINA_RUNTIME_KIND=triton``).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from carina.errors import BadConfig
+
+
+class RuntimeKind(StrEnum):
+    """What runs the networks."""
+
+    OPENVINO = "openvino"
+    ONNXRUNTIME = "onnxruntime"
+    TRITON = "triton"
+
+
+class Precision(StrEnum):
+    """Arithmetic of the networks: ``bf16`` is faster where the processor has it and moves borders slightly."""
+
+    F32 = "f32"
+    BF16 = "bf16"
+
+
+class Plan(StrEnum):
+    """Where network time goes: ``fast`` looks at body and lungs only, ``original`` uses the bundle's own windows."""
+
+    FAST = "fast"
+    ORIGINAL = "original"
+
+
+class RuntimeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How networks run. ``threads`` 0 means every core; ``endpoint`` is Triton's ``http://`` or ``grpc://`` address."""
+
+    kind: RuntimeKind = RuntimeKind.OPENVINO
+    precision: Precision = Precision.F32
+    plan: Plan = Plan.FAST
+    threads: int = 0
+    endpoint: str = ""
+    timeout_s: float = 60.0
+
+
+class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which bundle does which task, by name; ``folders`` are searched before the bundles that ship with Carina."""
+
+    lung: str = "lung-ahnet"
+    lesion: str = "lesion-segresnet"
+    covid: str = "covid-densenet"
+    folders: tuple[str, ...] = ()
+
+
+class FolderDestination(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="folder"):
+    """A folder that result objects are copied to."""
+
+    path: str
+
+
+class DicomDestination(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="dicom"):
+    """A DICOM node that takes C-STORE."""
+
+    host: str
+    port: int
+    ae_title: str
+    calling_ae_title: str = "CARINA"
+    timeout_s: float = 30.0
+
+
+class DicomwebDestination(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="dicomweb"):
+    """A DICOMweb server that takes STOW-RS; ``url`` is its service root."""
+
+    url: str
+    token: str = ""
+    timeout_s: float = 30.0
+
+
+Destination = FolderDestination | DicomDestination | DicomwebDestination
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything a node can be told."""
+
+    runtime: RuntimeSettings = RuntimeSettings()
+    models: ModelSettings = ModelSettings()
+    destinations: Mapping[str, Destination] = {}
+    series_rules: str = ""
+
+
+def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings:
+    """Read the settings file (none: the defaults), let the environment override, check and freeze.
+
+    Raises:
+        BadConfig: the file is missing or no TOML, or a key or value is not known; the message names it.
+    """
+    table = _read_table(file) if file else {}
+    for name, text in environment.items():
+        _override(table, name, text)
+    try:
+        return msgspec.convert(table, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        where = file or "the environment"
+        raise BadConfig("config.invalid", f"{where}: {error}. See docs/configuration.md for the known keys.") from error
+
+
+def _read_table(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadConfig("config.unreadable", f"{file}: can't be read ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadConfig("config.syntax", f"{file}: no valid TOML: {error}.") from error
+
+
+def _override(table: dict[str, Any], name: str, text: str) -> None:
+    for section in ("runtime", "models"):
+        prefix = f"CARINA_{section.upper()}_"
+        if name.startswith(prefix):
+            table.setdefault(section, {})[name.removeprefix(prefix).lower()] = text

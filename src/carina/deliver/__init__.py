@@ -1,0 +1,1 @@
+"""Delivery of result objects to folders, DICOM nodes and DICOMweb servers."""

@@ -1,0 +1,1 @@
+"""Reading CT series; writing SEG, SR and Encapsulated PDF objects."""

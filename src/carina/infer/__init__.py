@@ -1,0 +1,1 @@
+"""The tile plan, runtimes, and from bundle to predictor."""

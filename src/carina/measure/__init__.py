@@ -1,0 +1,1 @@
+"""Volumes, ratios and agreement: pure functions."""

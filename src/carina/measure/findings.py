@@ -1,0 +1,67 @@
+"""What a run found, as frozen values with units in their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionFindings:
+    """Lung and lesion in one region.
+
+    ``region`` is one of ``lungs``, ``left lung``, ``right lung``, and for each lung ``... upper third``,
+    ``... middle third``, ``... lower third`` (thirds of its height). Volumes in ml, ratio in percent of the lung's
+    volume (0 where there is no lung), mean HU None where there is no voxel or no CT was given.
+    """
+
+    region: str
+    lung_ml: float
+    lesion_ml: float
+    ratio_percent: float
+    lung_mean_hu: float | None = None
+    lesion_mean_hu: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KeySlice:
+    """An axial slice worth looking at.
+
+    ``index`` is the slice's z index in the volume; ``hu`` is ``(y, x)`` int16, None where no CT was given;
+    ``lung`` and ``lesion`` are ``(y, x)`` bool; ``spacing_mm`` is ``(y, x)``.
+    """
+
+    index: int
+    spacing_mm: tuple[float, float]
+    lung: npt.NDArray[np.bool_]
+    lesion: npt.NDArray[np.bool_]
+    hu: npt.NDArray[np.int16] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RatioFindings:
+    """The lesion to lung volume ratio, whole and by region (``regions[0]`` is ``lungs``), with slices to show.
+
+    ``made_by`` names the bundles of the lesion and lung masks.
+    """
+
+    uid: str
+    regions: tuple[RegionFindings, ...]
+    lesion_count: int
+    made_by: tuple[str, ...] = ()
+    key_slices: tuple[KeySlice, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Classification:
+    """Class probabilities by name (``non-COVID-19``, ``COVID-19``), summing to 1, with slices to show."""
+
+    uid: str
+    probabilities: Mapping[str, float]
+    made_by: str = ""
+    key_slices: tuple[KeySlice, ...] = field(default=())
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Operators: plain typed functions, one file each."""

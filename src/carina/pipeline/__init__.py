@@ -1,0 +1,1 @@
+"""Pipeline definitions, the graph check, runs and their manifest; knows no medicine."""

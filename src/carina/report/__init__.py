@@ -1,0 +1,1 @@
+"""Findings as PDF pages and pictures."""

@@ -1,0 +1,1 @@
+"""Training of the three networks: data, synthetic lesions, losses, fit, evaluate."""
