@@ -50,12 +50,14 @@ class Grid:
     def points_mm(self, indices: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Patient-space points ``(..., 3)`` in mm of (fractional) indices ``(..., 3)`` in ``(z, y, x)`` order."""
         affine = self.affine
-        return np.asarray(indices, dtype=np.float64) @ affine[:3, :3].T + affine[:3, 3]
+        points: npt.NDArray[np.float64] = np.asarray(indices, dtype=np.float64) @ affine[:3, :3].T + affine[:3, 3]
+        return points
 
     def indices(self, points_mm: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Fractional indices ``(..., 3)`` in ``(z, y, x)`` order of patient-space points ``(..., 3)`` in mm."""
         inverse = np.linalg.inv(self.affine)
-        return np.asarray(points_mm, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
+        found: npt.NDArray[np.float64] = np.asarray(points_mm, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
+        return found
 
     def same_place(self, other: Grid, *, tolerance_mm: float = SAME_PLACE_MM) -> bool:
         """Whether both grids have one shape and every corner voxel lies within ``tolerance_mm``."""
