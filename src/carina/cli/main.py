@@ -1,0 +1,85 @@
+"""The ``carina`` command: finds the verb, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+
+from carina import __version__
+from carina.errors import CarinaError
+
+INTERRUPTED = 130
+
+
+class Verb(NamedTuple):
+    """Where a verb's command lives; its help is here so that ``carina --help`` imports no verb."""
+
+    module: str
+    command: str
+    help: str
+
+
+VERBS = {
+    "run": Verb("carina.cli.run", "run", "Run the pipeline on a CT series, or on each study of a folder."),
+    "series": Verb("carina.cli.series", "series", "List every series below a path and say which would be taken."),
+    "convert": Verb("carina.cli.convert", "convert", "Turn DICOM series into NIfTI, MetaImage or NRRD."),
+    "pipelines": Verb("carina.cli.pipelines", "pipelines", "List, show and check pipeline definitions."),
+    "operator": Verb("carina.cli.operator", "operator", "List operators; run one on folders."),
+    "models": Verb("carina.cli.models", "models", "List the model bundles and show their cards."),
+    "phantom": Verb("carina.cli.phantom", "phantom", "Write a synthetic chest CT with known truth as a DICOM series."),
+    "demo": Verb("carina.cli.demo", "demo", "Run the pipeline on a phantom and compare with the known truth."),
+}
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Verbs in the order of the table, the most used first."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's command."""
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        command = getattr(import_module(verb.module), verb.command)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{verb.module}.{verb.command} is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of verbs without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="carina")
+def carina() -> None:
+    """Carina, an open chest-CT AI node. For research use only. Not for diagnosis.
+
+    Exit codes: 0 done, 2 wrong usage, 3 the input can't be used, 4 a setting, definition or output place is wrong,
+    5 a network or a check of ours failed, 6 a destination could not be reached.
+    """
+
+
+def main() -> None:
+    """Run the command line; the one place where its errors are caught."""
+    try:
+        code = carina.main(standalone_mode=False)
+    except CarinaError as error:
+        click.echo(f"carina: {error.message} [{error.code}]", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("carina: interrupted; run the same command again to go on where it stopped.", err=True)
+        code = INTERRUPTED
+    sys.exit(code if isinstance(code, int) else 0)
+
+
