@@ -58,10 +58,14 @@ class RatioFindings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classification:
-    """Class probabilities by name (``non-COVID-19``, ``COVID-19``), summing to 1, with slices to show."""
+    """Class probabilities by name (``non-COVID-19``, ``COVID-19``), summing to 1, with slices to show.
+
+    ``not_computed`` says in a sentence why there is no result (no lung found); ``probabilities`` is then empty.
+    """
 
     uid: str
     probabilities: Mapping[str, float]
     made_by: str = ""
     key_slices: tuple[KeySlice, ...] = field(default=())
     warnings: tuple[str, ...] = ()
+    not_computed: str = ""
