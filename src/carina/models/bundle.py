@@ -1,0 +1,329 @@
+"""The bundle format: a folder in the MONAI bundle layout that says everything inference needs.
+
+``configs/metadata.json`` holds MONAI's metaformat fields and one object of ours, ``carina``; it is parsed once into
+the frozen ``Bundle``. Adding a bundle is adding a folder. docs/bundles.md describes every key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from carina.errors import BadConfig
+
+SHIPPED = Path(__file__).parent / "bundles"
+"""The bundles that ship with Carina."""
+
+METADATA = Path("configs/metadata.json")
+WEIGHTS = Path("models/model.onnx")
+
+_DIRECTIONS = ({"R", "L"}, {"A", "P"}, {"S", "I"})
+
+
+class Blending(StrEnum):
+    """How overlapping windows are averaged: evenly, or with a Gaussian that trusts the middle of a window."""
+
+    CONSTANT = "constant"
+    GAUSSIAN = "gaussian"
+
+
+class Output(StrEnum):
+    """What the network gives."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+
+
+class Restore(StrEnum):
+    """How a result gets back to the input grid: the foreground probability, or the finished labels."""
+
+    LINEAR = "linear"
+    NEAREST = "nearest"
+
+
+class Order(StrEnum):
+    """What a classifier's input goes through first: the HU window (``default``) or crop and resize (``naturecomm``)."""
+
+    DEFAULT = "default"
+    NATURECOMM = "naturecomm"
+
+
+class Windows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A sliding window: ``patch`` in network voxels ``(x, y, z)``, ``overlap`` as a share of the patch, 0 to 0.9."""
+
+    patch: tuple[int, int, int]
+    overlap: float
+    blending: Blending = Blending.CONSTANT
+
+    def __post_init__(self) -> None:
+        if min(self.patch) < 1:
+            raise ValueError(f"patch {self.patch} must have three sides of at least 1 voxel")
+        if not 0 <= self.overlap <= 0.9:
+            raise ValueError(f"overlap {self.overlap} must lie between 0 and 0.9")
+
+
+class Components(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Keep the largest component, and up to ``keep`` in all that have more than ``min_voxels`` and ``min_share`` of it.
+
+    Voxels are those of the network grid; ``min_share`` is a share of the largest component, 0 to 1.
+    """
+
+    keep: int = 2
+    min_voxels: int = 5000
+    min_share: float = 0.1
+
+
+class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="task"):
+    """What every network needs. Axis order is the network's, ``(x, y, z)``.
+
+    ``orientation`` says where the index of each network axis grows to (``RAS``: right, anterior, superior).
+    ``window_hu`` is mapped to 0 to 1 and clipped. ``labels`` names every class but the background by its number.
+    ``network`` is the specification that ``models.networks.build_network`` takes, for training and parity checks.
+    ``served_as`` is the model's name on a Triton server, the bundle's own where empty.
+    """
+
+    orientation: str
+    window_hu: tuple[float, float]
+    labels: dict[int, str]
+    output: Output = Output.LOGITS
+    network: dict[str, Any] = {}
+    served_as: str = ""
+
+    def __post_init__(self) -> None:
+        letters = self.orientation
+        if len(letters) != 3 or any(a not in pair for a, pair in zip(letters, _DIRECTIONS, strict=True)):
+            raise ValueError(f"orientation {letters!r} must be R or L, then A or P, then S or I")
+        if not self.window_hu[0] < self.window_hu[1]:
+            raise ValueError(f"window_hu {self.window_hu} must grow")
+
+
+class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a segmentation network is fed and read.
+
+    ``spacing_mm`` is the network grid's, ``(x, y, z)``. ``original`` are the windows of the publication; ``fast``
+    those that our tile plan uses inside the lungs' box. ``divisor``: each side of a window must be a multiple of it.
+    ``threshold`` is compared with the foreground's probability. ``crop_to_body``: the original plan leaves out what
+    lies outside the body's box.
+    """
+
+    spacing_mm: tuple[float, float, float]
+    original: Windows
+    fast: Windows
+    divisor: int = 1
+    threshold: float = 0.5
+    restore: Restore = Restore.LINEAR
+    components: Components | None = None
+    crop_to_body: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.spacing_mm) <= 0:
+            raise ValueError(f"spacing_mm {self.spacing_mm} must be positive")
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold {self.threshold} must lie between 0 and 1")
+        for windows in (self.original, self.fast):
+            if any(side % self.divisor for side in windows.patch):
+                raise ValueError(f"patch {windows.patch} must be a multiple of divisor {self.divisor} on each side")
+        if min(self.labels, default=0) < 1 or max(self.labels) > 255:
+            raise ValueError(f"labels {sorted(self.labels)} must be numbers from 1 to 255; 0 is the background")
+        if len(self.labels) > 1 and self.restore is Restore.LINEAR:
+            raise ValueError("restore must be nearest where there is more than one label")
+
+
+class Lung(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="lung"):
+    """A network that finds the lungs."""
+
+
+class Lesion(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="lesion"):
+    """A network that finds lesions in the lungs."""
+
+
+class Covid(Common, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="covid"):
+    """A network that classifies the scan from a crop around the lungs.
+
+    ``margin_voxels`` of the input grid are added around the lung mask's box on every side; the crop is then resized to
+    ``size``, network voxels ``(x, y, z)``. ``labels`` names every class, from 0.
+    """
+
+    size: tuple[int, int, int]
+    margin_voxels: int = 5
+    order: Order = Order.DEFAULT
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if sorted(self.labels) != list(range(len(self.labels))) or len(self.labels) < 2:
+            raise ValueError(f"labels {sorted(self.labels)} must be 0, 1, ... and at least two")
+        if min(self.size) < 1 or self.margin_voxels < 0:
+            raise ValueError("size must be positive, margin_voxels 0 or more")
+
+
+Spec = Lung | Lesion | Covid
+"""The ``carina`` object of a bundle, by its task."""
+
+
+class _Metadata(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of MONAI's metaformat that we read; others may be there."""
+
+    version: str
+    description: str
+    network_data_format: dict[str, Any]
+    carina: Spec
+    name: str = ""
+    intended_use: str = ""
+    data_source: str = ""
+    authors: str = ""
+    copyright: str = ""
+    eval_metrics: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A network with everything that inference needs.
+
+    ``name`` is the folder's name; ``title`` a human one. ``sha256`` is taken over metadata and weights.
+    """
+
+    folder: Path
+    name: str
+    title: str
+    version: str
+    description: str
+    intended_use: str
+    eval_metrics: Mapping[str, Any]
+    sha256: str
+    spec: Spec
+
+    @property
+    def made_by(self) -> str:
+        """What results say they were made by: ``name version sha256-prefix``."""
+        return f"{self.name} {self.version} {self.sha256[:12]}"
+
+    @property
+    def onnx(self) -> Path:
+        """The weights."""
+        return self.folder / WEIGHTS
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.folder / "docs" / "README.md"
+
+    @property
+    def served_as(self) -> str:
+        """The model's name on a Triton server."""
+        return self.spec.served_as or self.name
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read and check the bundle in ``folder``.
+
+    Raises:
+        BadConfig: a file is missing, or a key is missing, unknown or wrong; the message names file and key.
+    """
+    folder = folder.resolve()
+    file = folder / METADATA
+    try:
+        text = file.read_bytes()
+        digest = hashlib.sha256(text)
+        with (folder / WEIGHTS).open("rb") as weights:
+            for block in iter(lambda: weights.read(1 << 20), b""):
+                digest.update(block)
+    except OSError as error:
+        raise BadConfig(
+            "bundle.unreadable",
+            f"{error.filename}: can't be read ({error.strerror}). A bundle has {METADATA} and {WEIGHTS}.",
+        ) from error
+    metadata = _parse(file, text)
+    return Bundle(
+        folder=folder,
+        name=folder.name,
+        title=metadata.name or folder.name,
+        version=metadata.version,
+        description=metadata.description,
+        intended_use=metadata.intended_use,
+        eval_metrics=metadata.eval_metrics,
+        sha256=digest.hexdigest(),
+        spec=metadata.carina,
+    )
+
+
+def find_bundle(name: str, folders: Iterable[Path | str] = ()) -> Bundle:
+    """The bundle called ``name``: from ``folders`` in their order, else from those that ship with Carina.
+
+    Raises:
+        BadConfig: there is none of this name (the message lists the known ones), or it is wrong.
+    """
+    places = _places(folders)
+    for place in places:
+        if (place / name / METADATA).is_file() and (place / name).resolve().parent == place.resolve():
+            return load_bundle(place / name)
+    known = ", ".join(known_bundles(folders)) or "none"
+    raise BadConfig("bundle.unknown", f"No bundle is called {name!r}; known are: {known}.")
+
+
+def known_bundles(folders: Iterable[Path | str] = ()) -> list[str]:
+    """The names that ``find_bundle`` takes, sorted."""
+    return sorted({file.parents[1].name for place in _places(folders) for file in place.glob(f"*/{METADATA}")})
+
+
+def write_bundle(
+    folder: Path, metadata: Mapping[str, Any], onnx: Path, *, card: str, license_text: str | None = None
+) -> Bundle:
+    """Write a bundle: metadata (MONAI's fields and ``carina``), weights, card, licence; then read it back.
+
+    ``license_text`` None takes Apache-2.0's short notice. ``configs/inference.json`` is derived from the metadata.
+
+    Raises:
+        BadConfig: the metadata does not describe a bundle; nothing usable is left then.
+    """
+    text = msgspec.json.format(msgspec.json.encode(metadata), indent=2)
+    _parse(folder / METADATA, text)
+    for part in ("configs", "models", "docs"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    (folder / METADATA).write_bytes(text + b"\n")
+    (folder / "configs" / "inference.json").write_bytes(
+        msgspec.json.format(msgspec.json.encode(_inference_config(metadata)), indent=2) + b"\n"
+    )
+    if onnx.resolve() != (folder / WEIGHTS).resolve():
+        shutil.copyfile(onnx, folder / WEIGHTS)
+    (folder / "docs" / "README.md").write_text(card, encoding="utf-8")
+    (folder / "LICENSE").write_text(license_text or _APACHE, encoding="utf-8")
+    return load_bundle(folder)
+
+
+_APACHE = """Licensed under the Apache License, Version 2.0; a copy is at http://www.apache.org/licenses/LICENSE-2.0.
+Distributed on an "AS IS" basis, without warranties or conditions of any kind.
+For research use only. Not for diagnosis.
+"""
+
+
+def _places(folders: Iterable[Path | str]) -> list[Path]:
+    return [*(Path(folder) for folder in folders), SHIPPED]
+
+
+def _parse(file: Path, text: bytes) -> _Metadata:
+    try:
+        return msgspec.json.decode(text, type=_Metadata)
+    except msgspec.ValidationError as error:
+        raise BadConfig("bundle.invalid", f"{file}: {error}. docs/bundles.md lists the keys.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadConfig("bundle.syntax", f"{file}: no valid JSON: {error}.") from error
+
+
+def _inference_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``python -m monai.bundle run --config_file configs/inference.json`` reads: the same steps, by Carina."""
+    return {
+        "imports": ["$import pathlib", "$import carina.models.bundle", "$import carina.infer.on_files"],
+        "bundle_root": ".",
+        "input": "input.nii.gz",
+        "output": "output.nii.gz",
+        "bundle": "$carina.models.bundle.load_bundle(pathlib.Path(@bundle_root))",
+        "run": ["$carina.infer.on_files.infer_file(@bundle, pathlib.Path(@input), pathlib.Path(@output))"],
+    }
