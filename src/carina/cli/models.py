@@ -18,13 +18,13 @@ def models() -> None:
 def list_models(config: Path | None) -> None:
     """List every bundle that a run could use by name."""
     from carina.config import load_settings
-    from carina.models.bundle import known_bundles
+    from carina.models.bundle import find_bundle, known_bundles
 
     settings = load_settings(config, os.environ)
     used = {settings.models.lung, settings.models.lesion, settings.models.covid}
-    for bundle in known_bundles(settings.models.folders):
-        mark = "*" if bundle.name in used else " "
-        click.echo(f"{mark} {bundle.name:20} {bundle.version:8} {bundle.carina.task:8} {bundle.folder}")
+    for name in known_bundles(settings.models.folders):
+        bundle = find_bundle(name, settings.models.folders)
+        click.echo(f"{'*' if name in used else ' '} {name:20} {bundle.version:8} {bundle.title}")
     click.echo("* used by the default pipeline; for research use only, not for diagnosis")
 
 
@@ -37,4 +37,4 @@ def card(name: str, config: Path | None) -> None:
     from carina.models.bundle import find_bundle
 
     bundle = find_bundle(name, load_settings(config, os.environ).models.folders)
-    click.echo((bundle.folder / "docs" / "README.md").read_text(encoding="utf-8"))
+    click.echo(bundle.card.read_text(encoding="utf-8"))
