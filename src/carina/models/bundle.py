@@ -96,6 +96,11 @@ class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     network: dict[str, Any] = {}
     served_as: str = ""
 
+    @property
+    def task(self) -> str:
+        """``lung``, ``lesion`` or ``covid``."""
+        return str(self.__struct_config__.tag)
+
     def __post_init__(self) -> None:
         letters = self.orientation
         if len(letters) != 3 or any(a not in pair for a, pair in zip(letters, _DIRECTIONS, strict=True)):
@@ -198,7 +203,7 @@ class Bundle:
     intended_use: str
     eval_metrics: Mapping[str, Any]
     sha256: str
-    spec: Spec
+    carina: Spec
 
     @property
     def made_by(self) -> str:
@@ -218,7 +223,7 @@ class Bundle:
     @property
     def served_as(self) -> str:
         """The model's name on a Triton server."""
-        return self.spec.served_as or self.name
+        return self.carina.served_as or self.name
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -250,7 +255,7 @@ def load_bundle(folder: Path) -> Bundle:
         intended_use=metadata.intended_use,
         eval_metrics=metadata.eval_metrics,
         sha256=digest.hexdigest(),
-        spec=metadata.carina,
+        carina=metadata.carina,
     )
 
 
@@ -264,13 +269,17 @@ def find_bundle(name: str, folders: Iterable[Path | str] = ()) -> Bundle:
     for place in places:
         if (place / name / METADATA).is_file() and (place / name).resolve().parent == place.resolve():
             return load_bundle(place / name)
-    known = ", ".join(known_bundles(folders)) or "none"
+    known = ", ".join(_names(folders)) or "none"
     raise BadConfig("bundle.unknown", f"No bundle is called {name!r}; known are: {known}.")
 
 
-def known_bundles(folders: Iterable[Path | str] = ()) -> list[str]:
-    """The names that ``find_bundle`` takes, sorted."""
-    return sorted({file.parents[1].name for place in _places(folders) for file in place.glob(f"*/{METADATA}")})
+def known_bundles(folders: Iterable[Path | str] = ()) -> list[Bundle]:
+    """Every bundle that ``find_bundle`` finds, sorted by name.
+
+    Raises:
+        BadConfig: one of them is wrong.
+    """
+    return [find_bundle(name, folders) for name in _names(folders)]
 
 
 def write_bundle(
@@ -306,6 +315,10 @@ For research use only. Not for diagnosis.
 
 def _places(folders: Iterable[Path | str]) -> list[Path]:
     return [*(Path(folder) for folder in folders), SHIPPED]
+
+
+def _names(folders: Iterable[Path | str]) -> list[str]:
+    return sorted({file.parents[1].name for place in _places(folders) for file in place.glob(f"*/{METADATA}")})
 
 
 def _parse(file: Path, text: bytes) -> _Metadata:
