@@ -1,0 +1,388 @@
+"""Slices to series: grouped, told apart, ordered, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from carina.dicom.geometry import (
+    Plan,
+    check_spacing,
+    distances_mm,
+    has_shared_positions,
+    image_axes,
+    plan_volume,
+    slice_name,
+    usual_distance_mm,
+)
+from carina.dicom.headers import APART, SliceHeader, open_file
+from carina.dicom.series import Instance, Series
+from carina.errors import BadSeries
+from carina.volume.grid import Axes, Triple
+
+SAME_COSINE = 1e-3
+SAME_SPACING_MM = 1e-3
+COARSE_HU = 4.0
+"""A rescale slope from which on a warning says how coarse the values are."""
+
+SCOUTS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
+HU_TYPES = frozenset({"", "HU"})
+GRAYSCALE = frozenset({"MONOCHROME1", "MONOCHROME2", ""})
+
+Group = tuple[SliceHeader, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One reason why slices can't be used: a stable code and a clause."""
+
+    code: str
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Assembled:
+    """A group of slices, with the series they make or with what is wrong.
+
+    ``part`` says what tells the group apart where one series held several. ``plan`` and ``series`` are None where a
+    problem is found.
+    """
+
+    headers: Group
+    part: str
+    series: Series | None
+    plan: Plan | None
+    problems: tuple[Problem, ...]
+
+
+def assemble(headers: Iterable[SliceHeader]) -> list[Assembled]:
+    """Group slices into series, split what is several acquisitions under one UID, and check each group."""
+    done: list[Assembled] = []
+    for group in _by_series(headers):
+        parts = _by_plane(group)
+        for number, part in enumerate(parts, start=1):
+            label = f"plane {number} of {len(parts)}" if len(parts) > 1 else ""
+            done.extend(_acquisitions(part, label))
+    return done
+
+
+def _acquisitions(group: Group, label: str) -> list[Assembled]:
+    kept, dropped = _without_copies(group)
+    return [_build(part, ", ".join(filter(None, (label, name))), dropped) for name, part in _split(kept)]
+
+
+def _by_series(headers: Iterable[SliceHeader]) -> list[Group]:
+    """Group by Series Instance UID; where that is empty, by folder."""
+    groups: dict[tuple[str, ...], list[SliceHeader]] = {}
+    for header in headers:
+        key = (header.study_uid, header.series_uid or f"folder {header.path.parent}", header.modality)
+        groups.setdefault(key, []).append(header)
+    return [tuple(group) for group in groups.values()]
+
+
+def _by_plane(group: Group) -> list[Group]:
+    """Part slices of different size, orientation, pixel spacing, kind: no volume could hold both."""
+    planes: list[list[SliceHeader]] = []
+    for header in group:
+        for plane in planes:
+            if _same_plane(plane[0], header):
+                plane.append(header)
+                break
+        else:
+            planes.append([header])
+    return [tuple(plane) for plane in sorted(planes, key=len, reverse=True)]
+
+
+def _same_plane(one: SliceHeader, other: SliceHeader) -> bool:
+    return (
+        one.sop_class_uid == other.sop_class_uid
+        and (one.rows, one.columns) == (other.rows, other.columns)
+        and _is_scout(one) == _is_scout(other)
+        and _close(one.orientation, other.orientation, SAME_COSINE)
+        and _close(one.pixel_spacing_mm, other.pixel_spacing_mm, SAME_SPACING_MM)
+    )
+
+
+def _close(one: Sequence[float] | None, other: Sequence[float] | None, tolerance: float) -> bool:
+    if one is None or other is None:
+        return one is other
+    return all(abs(a - b) <= tolerance for a, b in zip(one, other, strict=True))
+
+
+def _is_scout(header: SliceHeader) -> bool:
+    return not SCOUTS.isdisjoint(header.image_type)
+
+
+def _axes(group: Group) -> Axes | None:
+    """The group's common axes; None where a slice has no usable place."""
+    first = group[0].orientation
+    if first is None or any(header.position_mm is None for header in group):
+        return None
+    try:
+        return image_axes(first)
+    except BadSeries:
+        return None
+
+
+def _positions(group: Group) -> list[Triple]:
+    return [header.position_mm for header in group if header.position_mm is not None]
+
+
+def _without_copies(group: Group) -> tuple[Group, int]:
+    """Leave out files that repeat another's position and pixel data bit by bit."""
+    axes = _axes(group)
+    if axes is None or not has_shared_positions(distances_mm(_positions(group), axes)):
+        return group, 0
+    crowd = Counter(header.position_mm for header in group)
+    seen: set[tuple[object, ...]] = set()
+    kept = []
+    for header in group:
+        if crowd[header.position_mm] > 1 and header.frame is None:
+            content = (header.position_mm, header.transfer_syntax, header.slope, header.intercept, _pixel_hash(header))
+            if content in seen:
+                continue
+            seen.add(content)
+        kept.append(header)
+    return tuple(kept), len(group) - len(kept)
+
+
+def _pixel_hash(header: SliceHeader) -> str:
+    opened = open_file(header.path, ("SOPClassUID",))
+    if opened is None:
+        return ""
+    if opened.pixel_offset is None:
+        return hashlib.sha256(opened.dataset.get("PixelData", b"")).hexdigest()
+    with header.path.open("rb") as stream:
+        stream.seek(opened.pixel_offset)
+        return hashlib.sha256(stream.read(opened.pixel_bytes or -1)).hexdigest()
+
+
+def _split(group: Group) -> list[tuple[str, Group]]:
+    """Tell acquisitions under one UID apart by the first attribute that leaves no two slices at one position.
+
+    An attribute explains nothing where its largest part covers less than half of the positions.
+    """
+    axes = _axes(group)
+    if axes is None or not has_shared_positions(distances_mm(_positions(group), axes)):
+        return [("", group)]
+    places = len({round(float(d), 1) for d in distances_mm(_positions(group), axes)})
+    for index, keyword in enumerate(APART):
+        parts: dict[str, list[SliceHeader]] = {}
+        for header in group:
+            parts.setdefault(header.apart[index], []).append(header)
+        if len(parts) == 1 or max(map(len, parts.values())) < max(2, places / 2):
+            continue
+        if not any(has_shared_positions(distances_mm(_positions(tuple(part)), axes)) for part in parts.values()):
+            return [(f"{keyword} {value or 'empty'}", tuple(part)) for value, part in parts.items()]
+    return [("", group)]
+
+
+def _build(group: Group, part: str, copies: int) -> Assembled:
+    problems = [problem for problem in (check(group) for check in CHECKS) if problem is not None]
+    if not problems:
+        try:
+            series, plan = _series(group, copies)
+        except BadSeries as error:
+            problems = [Problem(code=error.code, words=error.message)]
+        else:
+            return Assembled(headers=group, part=part, series=series, plan=plan, problems=())
+    return Assembled(headers=group, part=part, series=None, plan=None, problems=tuple(problems))
+
+
+def _first(group: Group, is_bad: Callable[[SliceHeader], bool]) -> SliceHeader | None:
+    return next((header for header in group if is_bad(header)), None)
+
+
+def _check_kind(group: Group) -> Problem | None:
+    header = _first(group, _is_scout)
+    if header is None:
+        return None
+    return Problem(
+        code="series.localizer",
+        words=f"it is a localizer (Image Type {text_of(header.image_type)}), which is no volume",
+    )
+
+
+def _check_pixels(group: Group) -> Problem | None:
+    header = _first(group, lambda h: bool(h.pixels))
+    if header is None:
+        return None
+    code = "series.truncated" if "truncated" in header.pixels else "series.no-pixels"
+    return Problem(code=code, words=f"{_name(header)}: {header.pixels}")
+
+
+def _check_gray(group: Group) -> Problem | None:
+    header = _first(group, lambda h: bool(h.bits) and (h.samples != 1 or h.photometric not in GRAYSCALE))
+    if header is None:
+        return None
+    return Problem(
+        code="series.photometric",
+        words=f"{_name(header)}: Photometric Interpretation is {header.photometric} with {header.samples} "
+        "sample(s) per pixel, expected MONOCHROME2 with one",
+    )
+
+
+def _check_hu(group: Group) -> Problem | None:
+    wrong = _first(group, lambda h: h.rescale_type not in HU_TYPES)
+    if wrong is not None:
+        return Problem(code="series.no-hu", words=f"{_name(wrong)}: Rescale Type is {wrong.rescale_type}, expected HU")
+    missing = _first(group, lambda h: bool(h.bits) and (h.slope in (None, 0.0) or h.intercept is None))
+    if missing is None:
+        return None
+    return Problem(
+        code="series.no-hu",
+        words=f"{_name(missing)}: no Rescale Slope (0028,1053) and Intercept (0028,1052), so its values are no HU",
+    )
+
+
+def _check_place(group: Group) -> Problem | None:
+    for keyword, tag, is_bad in (
+        ("Pixel Spacing", "(0028,0030)", lambda h: not h.pixel_spacing_mm or min(h.pixel_spacing_mm) <= 0),
+        ("Image Position (Patient)", "(0020,0032)", lambda h: h.position_mm is None),
+        ("Image Orientation (Patient)", "(0020,0037)", lambda h: h.orientation is None),
+    ):
+        header = _first(group, is_bad)
+        if header is not None and header.bits:
+            code = "series.no-spacing" if keyword == "Pixel Spacing" else "series.no-position"
+            return Problem(code=code, words=f"{_name(header)}: {keyword} {tag} is missing")
+    return None
+
+
+def _check_count(group: Group) -> Problem | None:
+    if len(group) > 1:
+        return None
+    return Problem(code="series.few-slices", words="it has 1 slice; a volume needs several")
+
+
+CHECKS = (_check_kind, _check_pixels, _check_place, _check_gray, _check_hu, _check_count)
+"""What slices must have before their places are looked at, in the order that a message lists it."""
+
+
+def text_of(values: Sequence[str]) -> str:
+    """Several values as DICOM writes them."""
+    return "\\".join(values)
+
+
+def _name(header: SliceHeader) -> str:
+    return slice_name(header.path.name, header.frame)
+
+
+def _series(group: Group, copies: int) -> tuple[Series, Plan]:
+    axes = image_axes(group[0].orientation or ())
+    along = distances_mm(_positions(group), axes)
+    order = sorted(range(len(group)), key=lambda k: (along[k], group[k].instance_number or 0, group[k].path))
+    ordered = tuple(group[k] for k in order)
+    check_spacing(distances_mm(_positions(ordered), axes), [_name(header) for header in ordered])
+    uid = ordered[0].series_uid or derived_uid("series", *(_content(header) for header in ordered))
+    instances, warnings = _instances(ordered, uid)
+    opened = open_file(ordered[0].path)
+    spacing = ordered[0].pixel_spacing_mm
+    if opened is None or spacing is None:
+        raise BadSeries("series.unreadable", f"{_name(ordered[0])}: can't be read a second time.")
+    header = opened.dataset
+    header.pop("PixelData", None)
+    series = Series(
+        uid=uid,
+        study_uid=ordered[0].study_uid or derived_uid("study", uid),
+        frame_of_reference_uid=ordered[0].frame_of_reference_uid or derived_uid("frame of reference", uid),
+        header=header,
+        instances=instances,
+        rows=ordered[0].rows,
+        columns=ordered[0].columns,
+        pixel_spacing_mm=spacing,
+        slice_axes=axes,
+    )
+    plan = plan_volume(series)
+    warnings += [*_uid_warnings(ordered), *_geometry_warnings(series, plan, ordered), *_value_warnings(ordered)]
+    if copies:
+        warnings.append(f"{copies} file(s) were bit-for-bit copies of others and were left out.")
+    return replace(series, warnings=tuple(warnings)), plan
+
+
+def _instances(ordered: Group, uid: str) -> tuple[tuple[Instance, ...], list[str]]:
+    """The instances, with UIDs of their own where the files have none; the same files always give the same UIDs."""
+    uses = Counter({header.path: header.sop_instance_uid for header in ordered}.values())
+    instances, derived = [], 0
+    for header in ordered:
+        stated = header.sop_instance_uid
+        if not stated or uses[stated] > 1:
+            derived += 1
+            stated = derived_uid("instance", uid, _content(header))
+        instances.append(
+            Instance(
+                path=header.path,
+                sop_instance_uid=stated,
+                sop_class_uid=header.sop_class_uid,
+                position_mm=header.position_mm or (0.0, 0.0, 0.0),
+                instance_number=header.instance_number,
+                frame=header.frame,
+            )
+        )
+    warnings = []
+    if derived:
+        warnings.append(
+            f"{derived} of {len(ordered)} slices have an empty or repeated SOP Instance UID; "
+            "references use UIDs derived from their content."
+        )
+    return tuple(instances), warnings
+
+
+def _content(header: SliceHeader) -> str:
+    return f"{header.sop_instance_uid}|{header.position_mm}|{header.instance_number}|{header.frame}"
+
+
+def derived_uid(*parts: str) -> str:
+    """A UID under 2.25 (PS3.5 B.2) that depends on the parts alone."""
+    digest = hashlib.sha256("\x00".join(("carina", *parts)).encode()).digest()
+    return f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}"
+
+
+def _uid_warnings(ordered: Group) -> list[str]:
+    warnings = []
+    if not ordered[0].series_uid:
+        warnings.append("Series Instance UID is empty; one derived from the content is used.")
+    if not ordered[0].study_uid:
+        warnings.append("Study Instance UID is empty; one derived from the content is used.")
+    frames = {header.frame_of_reference_uid for header in ordered}
+    if len(frames) > 1:
+        warnings.append(f"Slices name {len(frames)} different Frames of Reference; the first slice's is used for all.")
+    elif not ordered[0].frame_of_reference_uid:
+        warnings.append("Frame of Reference UID is empty; one derived from the series is used.")
+    return warnings
+
+
+def _geometry_warnings(series: Series, plan: Plan, ordered: Group) -> list[str]:
+    warnings = []
+    if plan.is_sheared:
+        warnings.append(
+            f"Gantry tilt of {plan.tilt_deg:.1f} degrees (from the slice positions) corrected by moving each slice "
+            "within its plane."
+        )
+    stated = abs(ordered[0].tilt_deg)
+    if stated > 1.0 and abs(stated - plan.tilt_deg) > 1.0:
+        warnings.append(
+            f"Gantry/Detector Tilt says {ordered[0].tilt_deg:g} degrees, the slice positions {plan.tilt_deg:.1f}; "
+            "the positions are believed."
+        )
+    if not plan.is_even:
+        steps = [b - a for a, b in pairwise(plan.along_mm)]
+        warnings.append(
+            f"Slice distances vary from {min(steps):.2f} to {max(steps):.2f} mm; evened to "
+            f"{plan.grid.spacing_mm[0]:.2f} mm by linear interpolation (usual distance "
+            f"{usual_distance_mm(plan.along_mm):.2f} mm)."
+        )
+    return warnings
+
+
+def _value_warnings(ordered: Group) -> list[str]:
+    warnings = []
+    if any(header.is_lossy for header in ordered):
+        warnings.append("Images were compressed with loss; HU values are approximate.")
+    slope = max(abs(header.slope or 0.0) for header in ordered)
+    if slope >= COARSE_HU:
+        warnings.append(f"HU values are known in steps of {slope:g} only (Rescale Slope).")
+    return warnings

@@ -1,0 +1,107 @@
+"""A source to a volume: slices are decoded in parallel, straight into the volume's voxels."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from carina.dicom.decode import PixelFile, open_pixels
+from carina.dicom.geometry import Plan, plan_volume
+from carina.dicom.series import Instance, Series, Source, VolumeFile
+from carina.dicom.tilt import place_slice
+from carina.errors import BadSeries
+from carina.volume.volume import Volume
+
+Progress = Callable[[int, int], None]
+"""Called with (slices done, slices in all)."""
+
+MAX_THREADS = 8
+
+
+def read_volume(source: Source, progress: Progress | None = None, *, threads: int = 0) -> Volume:
+    """Read the voxels of a series or of a volume file.
+
+    A series' volume lies in its slices' own plane, first slice lowest along the normal; a tilt or a small unevenness
+    is resampled, and the volume's warnings say so. HU below -1024 and padding become -1024.
+
+    Args:
+        source: what ``find.choose`` gave.
+        progress: called after each slice with (done, all).
+        threads: how many slices are decoded at once; 0 means one for each core.
+
+    Raises:
+        BadSeries: pixel data is missing, damaged or has no decoder, or the file holds no HU volume.
+    """
+    if isinstance(source, VolumeFile):
+        from carina.volume.files import read_volume as read_file
+
+        return read_file(source.path)
+    return _read_series(source, progress, threads)
+
+
+def _read_series(series: Series, progress: Progress | None, threads: int) -> Volume:
+    plan = plan_volume(series)
+    shape = (len(series.instances), *plan.grid.shape[1:])
+    try:
+        slices = np.empty(shape, np.int16)
+    except MemoryError as error:
+        raise BadSeries("series.memory", f"a volume of {shape} voxels does not fit into memory.") from error
+    _decode(series, plan, slices, progress, threads or min(MAX_THREADS, os.cpu_count() or 1))
+    voxels = slices if plan.is_even else _even(slices, plan)
+    return Volume(hu=voxels, grid=plan.grid, uid=series.uid, warnings=series.warnings)
+
+
+def _decode(series: Series, plan: Plan, slices: npt.NDArray[np.int16], progress: Progress | None, threads: int) -> None:
+    shared = _multi_frame_files(series)
+    done = 0
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        jobs = [
+            pool.submit(_decode_slice, instance, shared, plan, k, slices[k])
+            for k, instance in enumerate(series.instances)
+        ]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                done += 1
+                if progress is not None:
+                    progress(done, len(jobs))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _multi_frame_files(series: Series) -> dict[Path, PixelFile]:
+    """Files that hold several slices, opened once."""
+    uses = Counter(instance.path for instance in series.instances)
+    return {path: open_pixels(path) for path, count in uses.items() if count > 1}
+
+
+def _decode_slice(
+    instance: Instance, shared: dict[Path, PixelFile], plan: Plan, k: int, out: npt.NDArray[np.int16]
+) -> None:
+    pixels = shared.get(instance.path) or open_pixels(instance.path)
+    if not plan.is_sheared:
+        pixels.hu(instance.frame, out)
+        return
+    hu = np.empty((pixels.layout.rows, pixels.layout.columns), np.int16)
+    pixels.hu(instance.frame, hu)
+    place_slice(hu, out, float(plan.rows_down[k]), float(plan.columns_right[k]))
+
+
+def _even(slices: npt.NDArray[np.int16], plan: Plan) -> npt.NDArray[np.int16]:
+    """Slices at uneven places, interpolated linearly along the normal onto the grid's even ones."""
+    wanted = np.arange(plan.grid.shape[0]) * plan.grid.spacing_mm[0]
+    after = np.clip(np.searchsorted(plan.along_mm, wanted), 1, len(plan.along_mm) - 1)
+    before = after - 1
+    weight = (wanted - plan.along_mm[before]) / (plan.along_mm[after] - plan.along_mm[before])
+    out = np.empty(plan.grid.shape, np.int16)
+    for k, w in enumerate(np.clip(weight, 0.0, 1.0)):
+        low, high = slices[before[k]].astype(np.float32), slices[after[k]].astype(np.float32)
+        out[k] = np.rint(low + np.float32(w) * (high - low))
+    return out
