@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
+Heights = float | npt.NDArray[np.floating]
 
 AIR_HU = -1000.0
 FAT_HU = -100.0
@@ -44,38 +45,43 @@ LUNG_TOP = 136.0
 class Outline:
     """A rounded cross-section at one height: half width, half depth and the y of its middle."""
 
-    half_width: npt.ArrayLike
-    half_depth: npt.ArrayLike
-    middle: npt.ArrayLike
+    half_width: Array
+    half_depth: Array
+    middle: Array
 
     def at(self, x: Array, y: Array, grow: float = 0.0) -> Array:
         """Value below 1 inside the outline grown by ``grow`` mm, above 1 outside."""
-        across = (x / (np.float32(self.half_width) + np.float32(grow))) ** 2
-        along = ((y - np.float32(self.middle)) / (np.float32(self.half_depth) + np.float32(grow))) ** 2
-        return across + along * (1 - np.float32(SQUARENESS) * across)
+        across = (x / (self.half_width + np.float32(grow))) ** 2
+        along = ((y - self.middle) / (self.half_depth + np.float32(grow))) ** 2
+        value: Array = across + along * (1 - np.float32(SQUARENESS) * across)
+        return value
 
 
-def cavity(z: npt.ArrayLike) -> Outline:
+def cavity(z: Heights) -> Outline:
     """The inner chest wall at height ``z``."""
     return Outline(
-        half_width=np.interp(z, _HEIGHT, _CAVITY_WIDTH).astype(np.float32),
-        half_depth=np.interp(z, _HEIGHT, _CAVITY_DEPTH).astype(np.float32),
-        middle=np.interp(z, _HEIGHT, _CAVITY_MIDDLE).astype(np.float32),
+        half_width=_profile(z, _CAVITY_WIDTH),
+        half_depth=_profile(z, _CAVITY_DEPTH),
+        middle=_profile(z, _CAVITY_MIDDLE),
     )
 
 
 def body(z: float) -> Outline:
     """The skin at height ``z``."""
     return Outline(
-        half_width=np.interp(z, _HEIGHT, _BODY_WIDTH),
-        half_depth=np.interp(z, _HEIGHT, _BODY_DEPTH),
-        middle=np.interp(z, _HEIGHT, _BODY_MIDDLE),
+        half_width=_profile(z, _BODY_WIDTH),
+        half_depth=_profile(z, _BODY_DEPTH),
+        middle=_profile(z, _BODY_MIDDLE),
     )
+
+
+def _profile(z: Heights, values: tuple[float, ...]) -> Array:
+    return np.asarray(np.interp(np.asarray(z), _HEIGHT, values), dtype=np.float32)
 
 
 def inside(outline: Outline, x: Array, y: Array, grow: float = 0.0) -> Flags:
     """Whether points lie inside an outline grown by ``grow`` mm (the square's far corners are cut off)."""
-    near = np.abs(x) < np.float32(outline.half_width) + np.float32(grow)
+    near = np.abs(x) < outline.half_width + np.float32(grow)
     return (outline.at(x, y, grow) < 1) & near
 
 
@@ -87,27 +93,29 @@ def diaphragm(x: Array, y: Array) -> Array:
     return (top - 42 * sideways**2 - 46 * back**2 - 22 * np.maximum(back, 0) ** 2).astype(np.float32)
 
 
-def mediastinum_half_width(y: Array, z: npt.ArrayLike) -> Array:
+def mediastinum_half_width(y: Array, z: Heights) -> Array:
     """Half the distance between the lungs: narrow behind the sternum, widest around the trachea."""
     neck = np.clip((np.asarray(z, dtype=np.float32) - 85) / 50, 0, 1) * 10
     return (7 + neck + 23 * np.exp(-(((y + 2) / 38) ** 2))).astype(np.float32)
 
 
-def heart(x: Array, y: Array, z: npt.ArrayLike) -> Array:
+def heart(x: Array, y: Array, z: Heights) -> Array:
     """Value below 1 inside the heart: an ellipsoid whose tip points left, forwards and down."""
     down = np.asarray(z, dtype=np.float32) + 28
     right, ahead = x - 20 + np.float32(0.35) * down, y + 32 + np.float32(0.1) * down
     long_axis = np.float32(0.86) * right - np.float32(0.5) * ahead
     short_axis = np.float32(0.5) * right + np.float32(0.86) * ahead
-    return (long_axis / 60) ** 2 + (short_axis / 43) ** 2 + (down / 50) ** 2
+    value: Array = (long_axis / 60) ** 2 + (short_axis / 43) ** 2 + (down / 50) ** 2
+    return value
 
 
 def spine_bump(x: Array, y: Array) -> Array:
     """Value below 1 where vertebrae and the muscles beside them push into the chest."""
-    return (x / 29) ** 2 + ((y - 80) / 38) ** 2
+    value: Array = (x / 29) ** 2 + ((y - 80) / 38) ** 2
+    return value
 
 
-def inside_lungs(x: Array, y: Array, z: npt.ArrayLike, floor: Array) -> Flags:
+def inside_lungs(x: Array, y: Array, z: Heights, floor: Array) -> Flags:
     """Whether points lie in a lung; ``floor`` is the diaphragm's height there."""
     found: Flags = (
         inside(cavity(z), x, y)
@@ -209,7 +217,7 @@ def _spine(hu: Array, x: Array, y: Array, z: float) -> None:
 def _sternum_and_scapulae(hu: Array, x: Array, y: Array, z: float) -> None:
     chest = cavity(z)
     if -65 < z < 85:
-        front = np.float32(chest.middle) - np.float32(chest.half_depth) - 7
+        front = chest.middle - chest.half_depth - 7
         half = np.float32(19 if z > 50 else 15)
         plate = np.maximum(np.abs(x) / half, np.abs(y - front) / np.float32(6.0))
         np.copyto(hu, np.float32(CORTEX_HU - 200), where=plate < 1)
@@ -217,6 +225,8 @@ def _sternum_and_scapulae(hu: Array, x: Array, y: Array, z: float) -> None:
     if -20 < z < 125:
         blade = np.abs(chest.at(x, y, 24) - 1) * 45
         reach = 45 + 0.35 * (125 - z)
-        where = (y > 18) & (np.abs(x) > 150 - reach - 10) & (np.abs(x) < 138) & (blade < 4.0)
+        where = (
+            (y > 18) & (np.abs(x) > 150 - reach - 10) & (np.abs(x) < 138) & (blade < 4.0) & inside(body(z), x, y, -9)
+        )
         np.copyto(hu, np.float32(CORTEX_HU - 150), where=where)
         np.copyto(hu, np.float32(MARROW_HU), where=where & (blade < 1.8))

@@ -135,9 +135,7 @@ def _torso(grid: Grid, size: npt.NDArray[np.float64]) -> tubes.Canvas:
     """Paint everything but tubes and lesions, slice by slice."""
     z, y, x = (
         ((np.arange(count) * step + start) / scale).astype(np.float32)
-        for count, step, start, scale in zip(
-            grid.shape, grid.spacing_mm, grid.origin_mm[::-1], size[::-1], strict=True
-        )
+        for count, step, start, scale in zip(grid.shape, grid.spacing_mm, grid.origin_mm[::-1], size[::-1], strict=True)
     )
     row, column = x[None, :], y[:, None]
     floor = anatomy.diaphragm(row, column)
@@ -160,10 +158,10 @@ def _random_lesions(rng: np.random.Generator, count: int, size: npt.NDArray[np.f
         angle = np.deg2rad(rng.triangular(-50, 45, 68))
         wall = anatomy.cavity(z)
         depth = rng.uniform(0.86, 0.96)
-        x = side * np.float64(wall.half_width) * np.cos(angle) * depth
-        y = np.float64(wall.middle) + np.float64(wall.half_depth) * np.sin(angle) * depth
-        point = np.array([x, y, z], dtype=np.float32)
-        if not anatomy.inside_lungs(*point, anatomy.diaphragm(point[0], point[1])):
+        x = side * float(wall.half_width) * np.cos(angle) * depth
+        y = float(wall.middle) + float(wall.half_depth) * np.sin(angle) * depth
+        at_x, at_y = np.array([x], dtype=np.float32), np.array([y], dtype=np.float32)
+        if not anatomy.inside_lungs(at_x, at_y, z, anatomy.diaphragm(at_x, at_y)).all():
             continue
         centre = np.array([x, y, z]) * size
         a, b, c = rng.uniform(9, 27, size=3)
@@ -189,9 +187,7 @@ class _Spot:
     size: npt.NDArray[np.float64]
 
 
-def _paint_lesion(
-    canvas: tubes.Canvas, labels: npt.NDArray[np.uint8], spot: _Spot, rng: np.random.Generator
-) -> None:
+def _paint_lesion(canvas: tubes.Canvas, labels: npt.NDArray[np.uint8], spot: _Spot, rng: np.random.Generator) -> None:
     """Blend a lesion into the lungs and label its voxels; its edge fades over some millimetres."""
     lesion = spot.lesion
     centre, radii = np.array(lesion.centre_mm), np.array(lesion.radii_mm)
@@ -239,9 +235,7 @@ def _noise(seed: int, index: int, shape: tuple[int, ...]) -> npt.NDArray[np.floa
     return ndimage.correlate1d(ndimage.correlate1d(white, weights, axis=0), weights, axis=1)
 
 
-def _phantom(
-    canvas: tubes.Canvas, labels: npt.NDArray[np.uint8], grid: Grid, lesions: tuple[Lesion, ...]
-) -> Phantom:
+def _phantom(canvas: tubes.Canvas, labels: npt.NDArray[np.uint8], grid: Grid, lesions: tuple[Lesion, ...]) -> Phantom:
     counts = np.bincount(labels.ravel(), minlength=len(lesions) + 1) if lesions else np.zeros(1)
     sides = [float(np.count_nonzero(canvas.lung == label)) * grid.voxel_ml for label in (1, 2)]
     np.minimum(labels, 1, out=labels)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +92,7 @@ def bent(path: Path, hu: float, *, grow: float = 0.0, tall: float = 1.0, leaves_
     corners = [(np.array(point[:3], dtype=np.float64), point[3] + grow) for point in path]
     return [
         Tube(start=a, end=b, r0=ra, r1=rb, hu=hu, tall=tall, leaves_lung=leaves_lung)
-        for (a, ra), (b, rb) in zip(corners, corners[1:], strict=False)
+        for (a, ra), (b, rb) in pairwise(corners)
     ]
 
 
@@ -100,7 +101,12 @@ def ribs() -> Iterator[Tube]:
     for side in (-1, 1):
         for number in range(11):
             yield from _rib(side, 118.0 - 24.0 * number, cartilage_from=0.72 if number < 7 else 0.85)
-        clavicle = [(side * 22, -38, 92, 6), (side * 70, -52, 108, 5), (side * 120, -20, 118, 5), (side * 165, 5, 122, 6)]
+        clavicle = [
+            (side * 22, -38, 92, 6),
+            (side * 70, -52, 108, 5),
+            (side * 120, -20, 118, 5),
+            (side * 165, 5, 122, 6),
+        ]
         yield from bent(clavicle, anatomy.CORTEX_HU)
         yield from bent(clavicle, anatomy.MARROW_HU, grow=-2.5)
 
@@ -147,7 +153,14 @@ def great_vessels() -> Iterator[Tube]:
 
 _TRACHEA: Path = [(0, 2, 170, 9), (0, 6, 100, 9), (2, 12, 36, 9)]
 _BRONCHI: tuple[Path, ...] = (
-    [(2, 12, 36, 8.5), (-20, 16, 20, 7.5), (-32, 18, 8, 6.5), (-42, 26, -14, 5), (-52, 36, -42, 3.5), (-60, 44, -62, 2.5)],
+    [
+        (2, 12, 36, 8.5),
+        (-20, 16, 20, 7.5),
+        (-32, 18, 8, 6.5),
+        (-42, 26, -14, 5),
+        (-52, 36, -42, 3.5),
+        (-60, 44, -62, 2.5),
+    ],
     [(-20, 16, 20, 6), (-40, 14, 28, 4.5), (-56, 10, 46, 3), (-62, 8, 64, 2.2)],
     [(2, 12, 36, 8), (24, 18, 20, 6.5), (42, 22, 6, 6), (50, 30, -16, 4.5), (58, 40, -44, 3.2), (66, 48, -66, 2.3)],
     [(42, 22, 6, 5), (54, 10, 18, 4), (62, 0, 38, 3), (64, -4, 58, 2.2)],
@@ -159,13 +172,12 @@ def airways() -> Iterator[Tube]:
     """Trachea, its fork at the carina, main and lobar bronchi: walls first, then the air inside."""
     paths = (_TRACHEA, *_BRONCHI)
     for path in paths:
-        for wall in bent(path, anatomy.MUSCLE_HU - 20, grow=1.6):
-            yield wall
+        yield from bent(path, anatomy.MUSCLE_HU - 20, grow=1.2)
     for path in paths:
         yield from bent(path, anatomy.AIR_HU + 5)
 
 
-def vessel_trees(rng: np.random.Generator, *, tips: int = 420) -> Iterator[Tube]:
+def vessel_trees(rng: np.random.Generator, *, tips: int = 600) -> Iterator[Tube]:
     """An artery and a vein tree in each lung, reaching ``tips`` random places, wide as the tips they feed."""
     for side in (-1, 1):
         for root in ((42.0, 14.0, 10.0), (30.0, 22.0, -16.0)):
@@ -184,7 +196,7 @@ def _places(rng: np.random.Generator, side: int, count: int) -> Points:
 def _branch(start: Points, targets: Points) -> Iterator[Tube]:
     """Go half the way to the middle of the targets, split them across their longest extent, and go on."""
     count = len(targets)
-    radius = 0.55 * count ** (1 / 2.5)
+    radius = 0.6 * count ** (1 / 2.5)
     middle = targets.mean(axis=0)
     end = middle if count == 1 else start + 0.45 * (middle - start)
     big = radius > 4.0
