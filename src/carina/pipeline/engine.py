@@ -1,0 +1,310 @@
+"""The engine: starts operators when their inputs are there, keeps values only as long as someone reads them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from threading import Event as Flag
+from threading import Lock
+from typing import Any
+
+import msgspec
+
+from carina.errors import CarinaError
+from carina.pipeline import ports
+from carina.pipeline.graph import Graph, Node, Wire
+from carina.pipeline.manifest import Failure, Manifest, State, write_manifest
+from carina.pipeline.operator import Context, holds, type_name
+from carina.pipeline.store import Store, storage_error
+
+
+class What(StrEnum):
+    """What a progress event tells."""
+
+    STARTED = "started"
+    FRACTION = "fraction"
+    DONE = "done"
+    RESUMED = "resumed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One step of a run's progress: ``operator`` is its name in the definition, ``fraction`` from 0 to 1."""
+
+    operator: str
+    what: What
+    fraction: float = 0.0
+    seconds: float = 0.0
+    message: str = ""
+
+
+def now() -> dt.datetime:
+    """The time of day with the machine's offset; the clock a run uses unless it is given another."""
+    return dt.datetime.now(tz=dt.UTC).astimezone()
+
+
+class _Slot:
+    """One output value: in memory until its last reader is served, or on disk until a reader asks for it."""
+
+    def __init__(self, port_type: Any, readers: int) -> None:
+        self.port_type = port_type
+        self.readers = readers
+        self.files: tuple[Path, ...] = ()
+        self._value: list[object] = []
+        self._lock = Lock()
+
+    def fill(self, value: object) -> None:
+        """Keep a value for its readers, if there are any."""
+        if self.readers:
+            self._value = [value]
+
+    def get(self, store: Store) -> object:
+        """The value, loaded where an earlier start stored it."""
+        with self._lock:
+            if not self._value:
+                self._value = [ports.load(self.port_type, self.files)]
+                store.found(self._value[0], self.files)
+            return self._value[0]
+
+    def served(self) -> None:
+        """One reader less; the value goes with the last."""
+        self.readers -= 1
+        if self.readers <= 0:
+            self._value = []
+
+
+class _Cancelled(BaseException):
+    """Ends an operator at its next progress report after an interruption."""
+
+
+class Engine:
+    """The state of a run, changed in the calling thread only; operators run in a pool, outputs are stored in a thread.
+
+    ``injected`` are, by step, the services for keyword-only parameters; contexts are added here.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        manifest: Manifest,
+        out: Path,
+        inputs: Mapping[str, object],
+        injected: Mapping[str, Mapping[str, object]],
+    ) -> None:
+        self.graph, self.manifest, self.out, self.inputs, self.injected = graph, manifest, out, inputs, injected
+        self.records = manifest.operators
+        self.progress: Callable[[Event], None] = lambda event: None
+        self.clock: Callable[[], dt.datetime] = now
+        self.store = Store(out)
+        self.errors: list[Exception] = []
+        self._when = dt.datetime.fromisoformat(manifest.started)
+        self._cancelled = Flag()
+        self._slots = self._make_slots()
+        self._calls: dict[Future[Mapping[str, object]], str] = {}
+        self._writes: dict[Future[tuple[Path, ...]], tuple[str, str]] = {}
+        self._clocks: dict[str, float] = {}
+
+    def _make_slots(self) -> dict[Wire, _Slot]:
+        readers = Counter(
+            wire
+            for name, node in self.graph.nodes.items()
+            if self.records[name].state is not State.DONE
+            for wire in node.wires.values()
+        )
+        slots = {}
+        for name, node in self.graph.nodes.items():
+            for path, port in node.operator.output_ports.items():
+                wire = Wire(step=name, path=path)
+                slot = slots[wire] = _Slot(port.type, readers[wire])
+                if self.records[name].state is State.DONE:
+                    slot.files = tuple(self.out / file for file in self.records[name].outputs.get(path, []))
+                    self.store.claim(slot.files, name)
+        return slots
+
+    def go(self, workers: int) -> None:
+        """Run what is not done yet, up to ``workers`` operators at once.
+
+        Raises:
+            CarinaError: the first error of an operator, after everything that doesn't depend on it has run.
+        """
+        started = time.perf_counter()
+        for name, record in self.records.items():
+            if record.state is State.DONE:
+                self.progress(Event(operator=name, what=What.RESUMED, fraction=1.0))
+        self.manifest.state = State.RUNNING
+        self._keep()
+        pool = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="carina-operator")
+        try:
+            self._start_ready(pool)
+            while self._calls or self._writes:
+                self._wait()
+                self._start_ready(pool)
+        finally:
+            self._cancelled.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            self.store.close()
+            self._end(time.perf_counter() - started)
+        if self.errors:
+            raise self.errors[0]
+
+    def _wait(self) -> None:
+        """Take up what has ended; a method of its own, so that no local name keeps a value alive meanwhile."""
+        pending: list[Future[Any]] = [*self._writes, *self._calls]
+        wait(pending, return_when=FIRST_COMPLETED)
+        for write in [future for future in self._writes if future.done()]:  # in the order they were stored in
+            self._written(*self._writes.pop(write), write)
+        for call in [future for future in self._calls if future.done()]:
+            self._called(self._calls.pop(call), call)
+
+    def _end(self, seconds: float) -> None:
+        for record in self.records.values():
+            if record.state is State.RUNNING:
+                record.state = State.WAITING
+        everything = all(record.state is State.DONE for record in self.records.values())
+        self.manifest.state = State.DONE if everything else State.FAILED if self.errors else State.WAITING
+        self.manifest.seconds = round(self.manifest.seconds + seconds, 3)
+        self.manifest.ended = self.clock().isoformat(timespec="seconds")
+        self._keep()
+
+    def _keep(self) -> None:
+        try:
+            write_manifest(self.manifest, self.out)
+        except OSError as error:
+            if not self.errors:
+                self.errors.append(storage_error(error, self.out))
+
+    def _start_ready(self, pool: ThreadPoolExecutor) -> None:
+        for name, node in self.graph.nodes.items():  # in the graph's order, so one pass reaches every skipped one
+            if self.records[name].state is not State.WAITING:
+                continue
+            states = {self._state(wire) for wire in node.wires.values()}
+            if states & {State.FAILED, State.SKIPPED}:
+                self._skip(name, node)
+            elif states <= {State.DONE}:
+                self._start(pool, name, node)
+
+    def _state(self, wire: Wire) -> State:
+        """The state of a wire's value: done as soon as it is there, though it may not be stored yet."""
+        if not wire.step:
+            return State.DONE
+        state = self.records[wire.step].state
+        returned = state is State.RUNNING and wire.step not in self._calls.values()
+        return State.DONE if returned else state
+
+    def _start(self, pool: ThreadPoolExecutor, name: str, node: Node) -> None:
+        record = self.records[name]
+        record.state = State.RUNNING
+        record.started = self.clock().isoformat(timespec="seconds")
+        self._clocks[name] = time.perf_counter()
+        self.progress(Event(operator=name, what=What.STARTED))
+        self._calls[pool.submit(self._call, name, node)] = name
+        self._keep()
+
+    def _call(self, name: str, node: Node) -> Mapping[str, object]:
+        """Run one operator, in the pool."""
+        arguments = {key: self._value(wire) for key, wire in node.wires.items()}
+        keywords = {**node.settings, **self.injected[name]}
+        for key, wanted in node.operator.injected.items():
+            if wanted is Context:
+                keywords[key] = self._context(name)
+        results = node.operator.results(node.operator.function(**arguments, **keywords))
+        for path, value in results.items():
+            port = node.operator.output_ports[path]
+            if not holds(port.type, value):
+                given = type(value).__name__
+                raise TypeError(f"operator {name} gave {given} at {path}, declared as {type_name(port.type)}")
+        return results
+
+    def _value(self, wire: Wire) -> object:
+        return self._slots[wire].get(self.store) if wire.step else self.inputs[wire.path]
+
+    def _context(self, name: str) -> Context:
+        record = self.records[name]
+
+        def progress(fraction: float) -> None:
+            if self._cancelled.is_set():
+                raise _Cancelled
+            self.progress(Event(operator=name, what=What.FRACTION, fraction=min(1.0, max(0.0, fraction))))
+
+        def note(key: str, fact: object) -> None:
+            record.facts[key] = msgspec.to_builtins(fact)
+
+        return Context(
+            step=name,
+            folder=self.out,
+            when=self._when,
+            progress=progress,
+            warn=record.warnings.append,
+            record=note,
+            saved=self.store.files,
+        )
+
+    def _called(self, name: str, future: Future[Mapping[str, object]]) -> None:
+        node = self.graph.nodes[name]
+        self.records[name].seconds = round(time.perf_counter() - self._clocks[name], 3)
+        self._served(node)
+        try:
+            results = future.result()
+        except Exception as error:  # noqa: BLE001 - the run is where an operator's error, a bug too, is taken up
+            self._fail(name, error)
+            return
+        for path, value in results.items():
+            self._slots[Wire(step=name, path=path)].fill(value)
+            if path in node.outputs:
+                place = node.operator.places.get(path, f"steps/{name}{path}")
+                self._writes[self.store.put(value, place, name)] = (name, path)
+        if not self._is_writing(name):
+            self._done(name)
+
+    def _written(self, name: str, path: str, future: Future[tuple[Path, ...]]) -> None:
+        try:
+            files = future.result()
+        except Exception as error:  # noqa: BLE001 - as above: an output that can't be stored fails its operator
+            self._fail(name, error)
+            return
+        record = self.records[name]
+        record.outputs[path] = [file.relative_to(self.out).as_posix() for file in files]
+        if record.state is State.RUNNING and not self._is_writing(name):
+            self._done(name)
+
+    def _is_writing(self, name: str) -> bool:
+        return any(step == name for step, _ in self._writes.values())
+
+    def _done(self, name: str) -> None:
+        record = self.records[name]
+        record.state = State.DONE
+        self.progress(Event(operator=name, what=What.DONE, fraction=1.0, seconds=record.seconds))
+        self._keep()
+
+    def _fail(self, name: str, error: Exception) -> None:
+        record = self.records[name]
+        code = error.code if isinstance(error, CarinaError) else ""
+        record.state = State.FAILED
+        record.error = Failure(code=code, message=str(error) or type(error).__name__)
+        error.add_note(f"in operator '{name}'")
+        self.errors.append(error)
+        self.progress(Event(operator=name, what=What.FAILED, seconds=record.seconds, message=record.error.message))
+        self._keep()
+
+    def _skip(self, name: str, node: Node) -> None:
+        record = self.records[name]
+        record.state = State.SKIPPED
+        ended = {State.FAILED, State.SKIPPED}
+        cause = next(wire.step for wire in node.wires.values() if self._state(wire) in ended)
+        record.error = Failure(code="", message=f"not run, because '{cause}' gave no result")
+        self._served(node)
+        self.progress(Event(operator=name, what=What.SKIPPED, message=record.error.message))
+        self._keep()
+
+    def _served(self, node: Node) -> None:
+        for wire in node.wires.values():
+            if wire.step:
+                self._slots[wire].served()

@@ -1,0 +1,157 @@
+"""Running a definition: independent operators at once, outputs stored on the way, resumable after any end."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from carina.errors import BadConfig
+from carina.pipeline import manifest as records
+from carina.pipeline import ports
+from carina.pipeline.check import bound
+from carina.pipeline.definition import Definition
+from carina.pipeline.engine import Engine, Event, What, now
+from carina.pipeline.graph import Graph, Node, Table
+from carina.pipeline.manifest import Manifest, OperatorRecord, Provenance, State
+from carina.pipeline.operator import Context, holds, type_name
+from carina.pipeline.store import open_folder, remove_outputs
+
+__all__ = ["Event", "RunOptions", "RunResult", "What", "run_pipeline"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How to run. ``needed_bytes`` is the caller's estimate of what the run will write; ``workers`` how many
+    operators may run at once; ``clock`` gives the time of day, with its offset.
+    """
+
+    progress: Callable[[Event], None] | None = None
+    provenance: Provenance = field(default_factory=Provenance)
+    needed_bytes: int = 0
+    workers: int = 4
+    clock: Callable[[], dt.datetime] = now
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """A finished run: its folder, its manifest and its graph."""
+
+    folder: Path
+    manifest: Manifest
+    graph: Graph
+
+    def files(self, operator: str, output: str) -> tuple[Path, ...]:
+        """The files of an operator's output, by the output's path or its name in the definition."""
+        path = self._path(operator, output)
+        return tuple(self.folder / name for name in self.manifest.operators[operator].outputs.get(path, []))
+
+    def load(self, operator: str, output: str) -> Any:
+        """Read an operator's output back from its files."""
+        port = self.graph.nodes[operator].operator.output_ports[self._path(operator, output)]
+        return ports.load(port.type, self.files(operator, output))
+
+    def of_type(self, port_type: Any) -> dict[str, Any]:
+        """Every output of one port type, read back, by the name of the operator that gave it."""
+        found = {}
+        for name, node in self.graph.nodes.items():
+            for path in node.outputs:
+                if node.operator.output_ports[path].type == port_type and self.files(name, path):
+                    found[name] = self.load(name, path)
+        return found
+
+    def _path(self, operator: str, output: str) -> str:
+        declared = self.graph.nodes[operator].outputs
+        return next((path for path, entry in declared.items() if output in (path, entry.name)), output)
+
+
+def run_pipeline(
+    definition: Definition,
+    table: Table,
+    *,
+    inputs: Mapping[str, object],
+    out: Path,
+    services: tuple[object, ...] = (),
+    options: RunOptions | None = None,
+) -> RunResult:
+    """Run a definition on ``inputs`` (values of the pipeline's inputs by name, the unnamed one being ``input``).
+
+    ``services`` are handed to the operators that ask for their types. A run that is already in ``out``, of the same
+    definition, inputs, bundles and settings, goes on after its last finished operator; anything else there that an
+    earlier run wrote is replaced.
+
+    Raises:
+        BadConfig: mistakes in the definition, an input or service missing, the folder unwritable or full.
+        CarinaError: the first error of an operator; the others that did not depend on it have been run.
+    """
+    options = options or RunOptions()
+    graph = bound(definition, table)
+    _check_inputs(graph, inputs)
+    injected = {name: _inject(node, services) for name, node in graph.nodes.items()}
+    open_folder(out, options.needed_bytes)
+    manifest = _open_manifest(definition, graph, out, options)
+    engine = Engine(graph, manifest, out, inputs, injected)
+    engine.progress = options.progress or engine.progress
+    engine.clock = options.clock
+    engine.go(options.workers)
+    return RunResult(folder=out, manifest=manifest, graph=graph)
+
+
+def _check_inputs(graph: Graph, inputs: Mapping[str, object]) -> None:
+    for name, wanted in graph.inputs.items():
+        if name not in inputs:
+            what = f"the input '{name}' ({type_name(wanted)})"
+            raise BadConfig("run.input", f"the pipeline needs {what}, which isn't given.")
+        if not holds(wanted, inputs[name]):
+            given = type(inputs[name]).__name__
+            raise BadConfig("run.input", f"the pipeline's input '{name}' must be {type_name(wanted)}, not {given}.")
+
+
+def _inject(node: Node, services: tuple[object, ...]) -> dict[str, object]:
+    """Services for the keyword-only parameters that ask for one; the context is added when the operator runs."""
+    found: dict[str, object] = {}
+    for name, wanted in node.operator.injected.items():
+        service = next((one for one in services if holds(wanted, one)), None)
+        if service is not None:
+            found[name] = service
+        elif wanted is not Context and node.operator.keywords[name].default is node.operator.keywords[name].empty:
+            raise BadConfig(
+                "run.service", f"operator '{node.name}' needs a {type_name(wanted)}, which this run was not given."
+            )
+    return found
+
+
+def _open_manifest(definition: Definition, graph: Graph, out: Path, options: RunOptions) -> Manifest:
+    """A new manifest, or the one in the folder where it is of the same run."""
+    provenance = options.provenance
+    mark = records.fingerprint(definition.sha256, provenance)
+    now = options.clock().isoformat(timespec="seconds")
+    earlier = records.read_manifest(out)
+    if earlier is not None and earlier.fingerprint == mark and set(earlier.operators) == set(graph.nodes):
+        earlier.resumed.append(now)
+        for record in earlier.operators.values():
+            if not _is_finished(record, out):
+                record.state, record.outputs, record.facts = State.WAITING, {}, {}
+                record.warnings, record.error = [], None
+        return earlier
+    if earlier is not None:
+        old = (record.outputs.values() for record in earlier.operators.values())
+        remove_outputs(out, [name for outputs in old for files in outputs for name in files])
+    return Manifest(
+        fingerprint=mark,
+        started=now,
+        definition=records.Definition(name=definition.name, file=definition.file, sha256=definition.sha256),
+        inputs=dict(provenance.inputs),
+        bundles=dict(provenance.bundles),
+        settings=dict(provenance.settings),
+        versions=dict(provenance.versions),
+        warnings=list(provenance.warnings),
+        operators={name: OperatorRecord(image=node.step.container.image) for name, node in graph.nodes.items()},
+    )
+
+
+def _is_finished(record: OperatorRecord, out: Path) -> bool:
+    files = [out / name for names in record.outputs.values() for name in names]
+    return record.state is State.DONE and all(path.is_file() for path in files)

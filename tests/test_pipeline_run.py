@@ -1,0 +1,353 @@
+"""The engine, tested with whole numbers and text: it knows no medicine."""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from carina.errors import BadConfig, BadSeries
+from carina.pipeline import ports
+from carina.pipeline.definition import parse_definition
+from carina.pipeline.engine import Event, What
+from carina.pipeline.manifest import Provenance, State, read_manifest
+from carina.pipeline.operator import Context, Operator, Setting
+from carina.pipeline.ports import PortFormat
+from carina.pipeline.run import RunOptions, run_pipeline
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """A value that can be watched by a weak reference."""
+
+    content: int
+
+
+class Split(NamedTuple):
+    half: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Greeting:
+    words: str
+
+
+def _save_box(box: Box, folder: Path, saved: ports.Saved) -> Sequence[Path]:
+    path = folder / "box.txt"
+    path.write_text(str(box.content))
+    return [path]
+
+
+def _load_box(files: Sequence[Path]) -> Box:
+    LOADED.append(files[0].parent.name)
+    return Box(int(files[0].read_text()))
+
+
+LOADED: list[str] = []
+ports.register(Box, PortFormat(save=_save_box, load=_load_box, recognise=lambda files: files[0].name == "box.txt"))
+
+
+class Bench:
+    """A table of toy operators that count their calls; ``fail`` names those that must fail."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.fail: set[str] = set()
+        self.barrier = threading.Barrier(2, timeout=5)
+        self.boxes: list[weakref.ref[Box]] = []
+
+        def box(number: int, *, context: Context) -> Box:
+            """Put a number in a box."""
+            self._call(context)
+            made = Box(number)
+            self.boxes.append(weakref.ref(made))
+            return made
+
+        def double(box: Box, *, context: Context, times: int = 2) -> Box:
+            self._call(context)
+            return Box(box.content * times)
+
+        def meet(box: Box, *, context: Context) -> Box:
+            self._call(context)
+            self.barrier.wait()
+            return Box(box.content + 1)
+
+        def add(left: Box, right: Box | None = None, *, context: Context) -> Box:
+            self._call(context)
+            gc.collect()
+            context.record("alive", sum(ref() is not None for ref in self.boxes))
+            context.warn("added")
+            return Box(left.content + (right.content if right else 0))
+
+        def split(box: Box, *, greeting: Greeting, context: Context) -> Split:
+            self._call(context)
+            context.progress(0.5)
+            return Split(half=box.content // 2, text=greeting.words)
+
+        def sink(box: Box, *, context: Context) -> None:
+            self._call(context)
+            context.record("files", [path.name for path in context.saved(box)])
+
+        times = Setting(parameter="times", read=int)
+        one = {"/output": ""}
+        self.table = {
+            f"toy/{operator.name}": operator
+            for operator in (
+                Operator(name="box", images=("toy/box",), function=box, inputs={"/input": "number"}, outputs=one),
+                Operator(
+                    name="double",
+                    images=("toy/double",),
+                    function=double,
+                    inputs={"/input": "box"},
+                    outputs=one,
+                    variables={"TIMES": times},
+                    options={"--times": times},
+                ),
+                Operator(name="meet", images=("toy/meet",), function=meet, inputs={"/input": "box"}, outputs=one),
+                Operator(
+                    name="add",
+                    images=("toy/add",),
+                    function=add,
+                    inputs={"/left": "left", "/right": "right"},
+                    outputs=one,
+                    places={"/output": "sum"},
+                ),
+                Operator(
+                    name="split",
+                    images=("toy/split",),
+                    function=split,
+                    inputs={"/input": "box"},
+                    outputs={"/half": "half", "/text": "text"},
+                ),
+                Operator(name="sink", images=("toy/sink",), function=sink, inputs={"/input": "box"}),
+            )
+        }
+
+    def _call(self, context: Context) -> None:
+        self.calls.append(context.step)
+        if context.step in self.fail:
+            raise BadSeries("toy.failed", f"{context.step} can't go on")
+
+
+def step(name: str, image: str, inputs: str, outputs: str = "[{path: /output}]", more: str = "") -> str:
+    extra = f", {more}" if more else ""
+    return f"- {{name: {name}, container: {{image: toy/{image}{extra}}}, input: {inputs}, output: {outputs}}}\n"
+
+
+def definition(*steps: str):
+    return parse_definition("api-version: 0.4.0\nname: toy\noperators:\n" + "".join(steps), "toy.yaml")
+
+
+DIAMOND = (
+    step("first", "box", "[{path: /input}]"),
+    step("left", "double", "[{from: first, path: /input}]", more="variables: {TIMES: '3'}"),
+    step("right", "double", "[{from: first, path: /input}]", more="command: [python, toy.py, --times, '5']"),
+    step("sum", "add", "[{from: left, path: /left}, {from: right, path: /right}]"),
+)
+
+
+def run(bench: Bench, wanted, out: Path, **options):
+    services = (Greeting("hello"),)
+    return run_pipeline(
+        wanted, bench.table, inputs={"input": 7}, out=out, services=services, options=RunOptions(**options)
+    )
+
+
+def test_values_flow_and_every_output_is_stored(tmp_path: Path) -> None:
+    result = run(Bench(), definition(*DIAMOND), tmp_path)
+    assert result.load("sum", "/output").content == 7 * 3 + 7 * 5
+    assert (tmp_path / "sum" / "box.txt").read_text() == "56"
+    assert (tmp_path / "steps" / "left" / "output" / "box.txt").read_text() == "21"
+    record = read_manifest(tmp_path)
+    assert record is not None and record.state is State.DONE
+    assert record.operators["sum"].outputs == {"/output": ["sum/box.txt"]}
+    assert record.operators["sum"].warnings == ["added"]
+    assert record.notice == "For research use only. Not for diagnosis."
+    assert not (tmp_path / ".writing").exists()
+
+
+def test_independent_operators_run_at_once(tmp_path: Path) -> None:
+    steps = (DIAMOND[0], *(step(name, "meet", "[{from: first, path: /input}]") for name in ("a", "b")))
+    result = run(Bench(), definition(*steps), tmp_path)  # the barrier breaks unless both are running
+    assert [result.load(name, "/output").content for name in ("a", "b")] == [8, 8]
+
+
+def test_a_value_is_dropped_after_its_last_reader(tmp_path: Path) -> None:
+    steps = (*DIAMOND, step("again", "add", "[{from: sum, path: /left}]"))
+    result = run(Bench(), definition(*steps), tmp_path)
+    assert result.manifest.operators["again"].facts == {"alive": 0}
+
+
+def test_named_outputs_services_and_progress(tmp_path: Path) -> None:
+    events: list[Event] = []
+    outputs = "[{path: /half, name: half}, {path: /text, name: words}]"
+    steps = (DIAMOND[0], step("cut", "split", "[{from: first, path: /input}]", outputs))
+    result = run(Bench(), definition(*steps), tmp_path, progress=events.append)
+    assert (result.load("cut", "half"), result.load("cut", "words")) == (3, "hello")
+    cut = [(event.what, event.fraction) for event in events if event.operator == "cut"]
+    assert cut == [(What.STARTED, 0.0), (What.FRACTION, 0.5), (What.DONE, 1.0)]
+
+
+def test_an_operator_can_ask_for_the_files_of_a_value(tmp_path: Path) -> None:
+    steps = (DIAMOND[0], step("end", "sink", "[{from: first, path: /input}]", "[]"))
+    result = run(Bench(), definition(*steps), tmp_path)
+    assert result.manifest.operators["end"].facts == {"files": ["box.txt"]}
+
+
+def test_a_failure_stops_only_what_depends_on_it_and_a_resume_runs_the_rest(tmp_path: Path) -> None:
+    bench = Bench()
+    bench.fail = {"left"}
+    with pytest.raises(BadSeries, match="left can't go on"):
+        run(bench, definition(*DIAMOND), tmp_path)
+    record = read_manifest(tmp_path)
+    assert record is not None and record.state is State.FAILED
+    states = {name: operator.state.value for name, operator in record.operators.items()}
+    assert states == {"first": "done", "left": "failed", "right": "done", "sum": "skipped"}
+    assert record.operators["left"].error is not None and record.operators["left"].error.code == "toy.failed"
+    assert (
+        record.operators["sum"].error is not None and "'left' gave no result" in record.operators["sum"].error.message
+    )
+
+    bench.fail, bench.calls = set(), []
+    LOADED.clear()
+    result = run(bench, definition(*DIAMOND), tmp_path)
+    assert bench.calls == ["left", "sum"]
+    assert sorted(LOADED) == ["output", "output"]  # first for left, right for sum: nothing else was read
+    assert result.load("sum", "/output").content == 56
+    assert result.manifest.operators["left"].error is None and len(result.manifest.resumed) == 1
+
+
+def test_a_finished_run_is_not_run_again_and_another_input_starts_anew(tmp_path: Path) -> None:
+    bench = Bench()
+    run(bench, definition(*DIAMOND), tmp_path, provenance=Provenance(inputs={"uid": "1"}))
+    (tmp_path / "notes.txt").write_text("mine")
+    bench.calls = []
+    run(bench, definition(*DIAMOND), tmp_path, provenance=Provenance(inputs={"uid": "1"}))
+    assert bench.calls == []
+    (tmp_path / "sum" / "box.txt").unlink()
+    run(bench, definition(*DIAMOND), tmp_path, provenance=Provenance(inputs={"uid": "1"}))
+    assert bench.calls == ["sum"]
+    bench.calls = []
+    run(bench, definition(*DIAMOND[:1]), tmp_path, provenance=Provenance(inputs={"uid": "2"}))
+    assert bench.calls == ["first"]
+    assert not (tmp_path / "sum").exists() and (tmp_path / "notes.txt").read_text() == "mine"
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_pipeline_run import Bench, DIAMOND, definition, run
+bench = Bench()
+def stop(event):
+    if event.operator == "left" and event.what == "done":
+        os.kill(os.getpid(), signal.SIGKILL)
+run(bench, definition(*DIAMOND), Path({out!r}), progress=stop, workers=1)
+"""
+
+
+def test_a_killed_run_resumes_after_the_last_finished_operator(tmp_path: Path) -> None:
+    script = KILLED.format(tests=str(Path(__file__).parent), out=str(tmp_path))
+    ended = subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    bench = Bench()
+    result = run(bench, definition(*DIAMOND), tmp_path)
+    assert "first" not in bench.calls and "sum" in bench.calls
+    assert result.load("sum", "/output").content == 56
+
+
+def test_two_operators_never_write_the_same_file(tmp_path: Path) -> None:
+    steps = (
+        DIAMOND[0],
+        step("one", "add", "[{from: first, path: /left}]"),
+        step("two", "add", "[{from: first, path: /left}, {from: first, path: /right}]"),
+    )
+    result = run(Bench(), definition(*steps), tmp_path)
+    assert (result.load("one", "/output").content, result.load("two", "/output").content) == (7, 14)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(box: Box, folder: Path, saved: ports.Saved) -> Sequence[Path]:
+        (folder / "box.txt").write_text("ha")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setitem(ports.FORMATS, Box, PortFormat(save=full, load=_load_box, recognise=bool))
+    with pytest.raises(BadConfig, match="no space left: make room") as error:
+        run(Bench(), definition(*DIAMOND), tmp_path / "run")
+    assert error.value.code == "output.disk-full"
+    assert [path.name for path in (tmp_path / "run").rglob("*") if path.is_file()] == ["manifest.json"]
+
+
+def test_too_little_room_is_said_before_anything_starts(tmp_path: Path) -> None:
+    bench = Bench()
+    with pytest.raises(BadConfig, match=r"needs about 1000000000000 MB, \d+ MB are free") as error:
+        run(bench, definition(*DIAMOND), tmp_path / "a" / "run", needed_bytes=10**18)
+    assert error.value.code == "output.disk-full"
+    assert not (tmp_path / "a").exists() and bench.calls == []
+
+
+def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadConfig, match="can't be written") as error:
+        run(Bench(), definition(*DIAMOND), tmp_path / "file" / "run")
+    assert error.value.code == "output.unwritable"
+
+
+def test_a_missing_input_and_a_missing_service_are_named(tmp_path: Path) -> None:
+    table = Bench().table
+    with pytest.raises(BadConfig, match=r"needs the input 'input' \(int\), which isn't given"):
+        run_pipeline(definition(*DIAMOND), table, inputs={}, out=tmp_path)
+    with pytest.raises(BadConfig, match="'input' must be int, not str"):
+        run_pipeline(definition(*DIAMOND), table, inputs={"input": "7"}, out=tmp_path)
+    outputs = "[{path: /half, name: half}]"
+    steps = (DIAMOND[0], step("cut", "split", "[{from: first, path: /input}]", outputs))
+    with pytest.raises(BadConfig, match="operator 'cut' needs a Greeting, which this run was not given"):
+        run_pipeline(definition(*steps), table, inputs={"input": 7}, out=tmp_path)
+
+
+def test_a_bug_is_no_carina_error_and_names_its_operator(tmp_path: Path) -> None:
+    def broken(number: int) -> Box:
+        return number  # type: ignore[return-value]
+
+    operator = Operator(
+        name="b", images=("toy/b",), function=broken, inputs={"/input": "number"}, outputs={"/output": ""}
+    )
+    with pytest.raises(TypeError, match=r"gave int at /output, declared as Box") as error:
+        run_pipeline(
+            definition(step("bad", "b", "[{path: /input}]")), {"toy/b": operator}, inputs={"input": 1}, out=tmp_path
+        )
+    assert error.value.__notes__ == ["in operator 'bad'"]
+
+
+def test_time_comes_from_the_clock_that_is_given(tmp_path: Path) -> None:
+    when = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+    result = run(Bench(), definition(*DIAMOND), tmp_path, clock=lambda: when)
+    assert result.manifest.started == result.manifest.ended == "2026-01-02T03:04:05+00:00"
+
+
+def test_an_interruption_ends_the_run_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    def interrupt(event: Event) -> None:
+        if event.operator == "left" and event.what is What.DONE:
+            raise KeyboardInterrupt
+
+    bench = Bench()
+    with pytest.raises(KeyboardInterrupt):
+        run(bench, definition(*DIAMOND), tmp_path, progress=interrupt, workers=1)
+    record = read_manifest(tmp_path)
+    assert record is not None and record.operators["left"].state is State.DONE and record.state is State.WAITING
+    bench.calls = []
+    assert run(bench, definition(*DIAMOND), tmp_path).load("sum", "/output").content == 56
+    assert "left" not in bench.calls
