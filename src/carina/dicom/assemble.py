@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from carina.dicom.geometry import (
 )
 from carina.dicom.headers import APART, SliceHeader, open_file
 from carina.dicom.series import Instance, Series
+from carina.dicom.uids import derived_uid
 from carina.errors import BadSeries
 from carina.volume.grid import Axes, Triple
 
@@ -333,12 +333,6 @@ def _instances(ordered: Group, uid: str) -> tuple[tuple[Instance, ...], list[str
 
 def _content(header: SliceHeader) -> str:
     return f"{header.sop_instance_uid}|{header.position_mm}|{header.instance_number}|{header.frame}"
-
-
-def derived_uid(*parts: str) -> str:
-    """A UID under 2.25 (PS3.5 B.2) that depends on the parts alone."""
-    digest = hashlib.sha256("\x00".join(("carina", *parts)).encode()).digest()
-    return f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}"
 
 
 def _uid_warnings(ordered: Group) -> list[str]:

@@ -25,11 +25,13 @@ from carina.errors import BadSeries
 from carina.volume.files import read_grid, volume_name, volume_suffix
 from carina.volume.grid import Axes
 
-SCAN_THREADS = 4
+__all__ = ["Found", "choose", "find_series", "judge", "judge_each_study", "name_of"]
+
+SCAN_THREADS = 2
 """Headers are parsed under the interpreter lock; threads hide the wait for slow storage."""
 
 CLAUSES = 2
-"""Reasons that a refusal gives for one series."""
+"""Rules that a refusal names for one series; what can't be read at all stands alone."""
 
 LISTED = 8
 """Series that a refusal names before it counts the rest."""
@@ -76,8 +78,9 @@ def judge(found: Iterable[Found], rules: Rules) -> list[Found]:
         is_foreign = any(problem.code == "series.modality" for problem in broken)
         problems = (*broken, *one.problems) if is_foreign else (*one.problems, *broken)
         if problems:
-            error = _refusal(one, problems)
-            unfit.append(replace(one, error=error, taken=False, reason=error.message))
+            reason = _refusal(one, problems)
+            error = BadSeries(problems[0].code, f"{name_of(one)}: {reason}")
+            unfit.append(replace(one, error=error, taken=False, reason=reason))
         else:
             fit.append(replace(one, error=None, taken=False))
     fit.sort(key=lambda one: (tuple(-m for m in merits(one, rules)), one.uid, one.part))
@@ -88,6 +91,12 @@ def judge(found: Iterable[Found], rules: Rules) -> list[Found]:
         else:
             judged.append(replace(one, reason=f"{name_of(fit[0])} is taken instead: {why_better(fit[0], one, rules)}"))
     return judged + sorted(unfit, key=lambda one: (-one.slices, one.uid, one.part))
+
+
+def judge_each_study(found: Sequence[Found], rules: Rules) -> list[Found]:
+    """As ``judge``, with the best of each study taken instead of the best of all."""
+    studies = dict.fromkeys(one.study_uid for one in found)
+    return [one for uid in studies for one in judge([f for f in found if f.study_uid == uid], rules)]
 
 
 def choose(found: Sequence[Found], rules: Rules | None = None, *, uid: str = "") -> Source:
@@ -129,10 +138,11 @@ def _by_uid(found: Sequence[Found], uid: str) -> Source:
     raise BadSeries("series.no-such-uid", f"no series {uid} here; {len(found)} others are.")
 
 
-def _refusal(found: Found, problems: Sequence[Problem]) -> BadSeries:
+def _refusal(found: Found, problems: Sequence[Problem]) -> str:
     first = {problem.code: problem for problem in reversed(problems)}
     clauses = [first[code].words.rstrip(".") for code in dict.fromkeys(p.code for p in problems)]
-    return BadSeries(problems[0].code, f"{name_of(found)}: {'; '.join(clauses[:CLAUSES])}.")
+    shown = 1 if problems[0] in found.problems else CLAUSES
+    return f"{'; '.join(clauses[:shown])}."
 
 
 def name_of(found: Found) -> str:

@@ -148,7 +148,7 @@ def _duplicates(along_mm: Floats, after: npt.NDArray[np.intp], names: Sequence[s
     told = [f"{names[k]} and {names[k + 1]} (at {along_mm[k]:.2f} mm)" for k in after[:SHOWN]]
     more = f" and {after.size - SHOWN} more" if after.size > SHOWN else ""
     return (
-        f"several slices lie at one position and nothing in their headers explains it: {', '.join(told)}{more}; "
+        f"several slices lie at one position and their headers do not part them into volumes: {', '.join(told)}{more}; "
         "send one acquisition alone."
     )
 

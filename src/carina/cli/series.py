@@ -1,0 +1,113 @@
+"""``carina series``: every series below a path, which one would be taken, and why."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from carina.dicom.find import Found
+
+ABSENT = "-"
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--rules", type=click.Path(path_type=Path), help="Rules file (TOML) instead of the configured one.")
+@click.option("--config", type=click.Path(path_type=Path), help="Settings file (carina.toml).")
+@click.option(
+    "--each", type=click.Choice(["path", "study"]), default="path", help="Take one for the path, or per study."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def series(path: Path, rules: Path | None, config: Path | None, each: str, *, as_json: bool) -> None:
+    """List every series below PATH and say for each whether it would be taken, and why."""
+    from carina.config import load_settings
+    from carina.dicom.find import find_series, judge_each_study
+    from carina.dicom.rules import load_rules
+
+    known = load_rules(rules or load_settings(config, os.environ).series_rules)
+    found = find_series(path, known)
+    if each == "study":
+        found = judge_each_study(found, known)
+    if as_json:
+        _print_json(found)
+    elif sys.stdout.isatty():
+        _print_table(found)
+    else:
+        _print_lines(found)
+
+
+def _print_json(found: list[Found]) -> None:
+    import json
+
+    click.echo(json.dumps([facts(one) for one in found], indent=2))
+
+
+def facts(found: Found) -> dict[str, Any]:
+    """What a script may want to know of one series; lengths in mm."""
+    return {
+        "taken": found.taken,
+        "code": found.error.code if found.error else None,
+        "reason": found.reason,
+        "uid": found.uid,
+        "part": found.part,
+        "study_uid": found.study_uid,
+        "path": str(found.path),
+        "modality": found.modality,
+        "description": found.description,
+        "kernel": found.kernel,
+        "body_part": found.body_part,
+        "image_type": list(found.image_type),
+        "transfer_syntax": found.transfer_syntax,
+        "plane": found.plane,
+        "slices": found.slices,
+        "matrix": list(found.matrix),
+        "pixel_spacing_mm": list(found.pixel_spacing_mm) if found.pixel_spacing_mm else None,
+        "slice_spacing_mm": found.slice_spacing_mm,
+        "coverage_mm": found.coverage_mm,
+        "warnings": list(found.warnings),
+    }
+
+
+def _row(found: Found) -> list[str]:
+    spacing = ABSENT if found.slice_spacing_mm is None else f"{found.slice_spacing_mm:.2f}"
+    return [
+        "taken" if found.taken else "no" if found.error else "fits",
+        found.uid or found.path.name,
+        found.modality or "file",
+        found.description or ABSENT,
+        str(found.slices or ABSENT),
+        spacing,
+        found.kernel or ABSENT,
+        found.reason,
+    ]
+
+
+def _print_lines(found: list[Found]) -> None:
+    for one in found:
+        click.echo("\t".join(_row(one)))
+        for warning in one.warnings:
+            click.echo(f"\tnote: {warning}")
+
+
+def _print_table(found: list[Found]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(found)} series", title_justify="left", expand=True)
+    for name in ("", "series", "kind", "description", "slices", "mm", "kernel", "why"):
+        table.add_column(name, overflow="fold", ratio={"why": 3, "series": 2}.get(name))
+    for one in found:
+        cells = _row(one)
+        cells[-1] = "\n".join([cells[-1], *(f"note: {warning}" for warning in one.warnings)])
+        table.add_row(*(_plain(cell) for cell in cells), style="bold" if one.taken else "dim" if one.error else "")
+    Console().print(table)
+
+
+def _plain(text: str) -> str:
+    """Text from a header, in which square brackets are no markup."""
+    return text.replace("[", "\\[")
