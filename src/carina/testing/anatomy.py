@@ -90,13 +90,13 @@ def diaphragm(x: Array, y: Array) -> Array:
     top = np.where(x < 0, np.float32(-46), np.float32(-57))
     sideways = (np.abs(x) - 60) / 62
     back = (y + 16) / 80
-    return (top - 42 * sideways**2 - 46 * back**2 - 22 * np.maximum(back, 0) ** 2).astype(np.float32)
+    return np.asarray(top - 42 * sideways**2 - 46 * back**2 - 22 * np.maximum(back, 0) ** 2, dtype=np.float32)
 
 
 def mediastinum_half_width(y: Array, z: Heights) -> Array:
     """Half the distance between the lungs: narrow behind the sternum, widest around the trachea."""
     neck = np.clip((np.asarray(z, dtype=np.float32) - 85) / 50, 0, 1) * 10
-    return (7 + neck + 23 * np.exp(-(((y + 2) / 38) ** 2))).astype(np.float32)
+    return np.asarray(7 + neck + 23 * np.exp(-(((y + 2) / 38) ** 2)), dtype=np.float32)
 
 
 def heart(x: Array, y: Array, z: Heights) -> Array:
@@ -105,14 +105,12 @@ def heart(x: Array, y: Array, z: Heights) -> Array:
     right, ahead = x - 20 + np.float32(0.35) * down, y + 32 + np.float32(0.1) * down
     long_axis = np.float32(0.86) * right - np.float32(0.5) * ahead
     short_axis = np.float32(0.5) * right + np.float32(0.86) * ahead
-    value: Array = (long_axis / 60) ** 2 + (short_axis / 43) ** 2 + (down / 50) ** 2
-    return value
+    return np.asarray((long_axis / 60) ** 2 + (short_axis / 43) ** 2 + (down / 50) ** 2, dtype=np.float32)
 
 
 def spine_bump(x: Array, y: Array) -> Array:
     """Value below 1 where vertebrae and the muscles beside them push into the chest."""
-    value: Array = (x / 29) ** 2 + ((y - 80) / 38) ** 2
-    return value
+    return np.asarray((x / 29) ** 2 + ((y - 80) / 38) ** 2, dtype=np.float32)
 
 
 def inside_lungs(x: Array, y: Array, z: Heights, floor: Array) -> Flags:

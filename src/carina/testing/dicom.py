@@ -62,7 +62,7 @@ def _htj2k(plane: Plane) -> bytes:
 
 
 def _rle(plane: Plane) -> bytes:
-    from pydicom.pixels import get_encoder
+    from pydicom.pixels.encoders.base import get_encoder
 
     options = {
         "rows": plane.shape[0],

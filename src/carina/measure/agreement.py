@@ -1,0 +1,155 @@
+"""How well two masks, or scores and truth, agree. Pure functions on arrays.
+
+Masks are ``(z, y, x)`` arrays of one shape, anything but 0 being inside. A surface is made of the voxels of a mask
+with a face neighbour outside (the array's border counts as outside), each counting once, as in MONAI's metrics.
+
+Degenerate cases: two empty masks agree fully (Dice and surface Dice 1, distances 0); one empty mask does not agree
+(Dice and surface Dice 0, distances infinite).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, spatial, stats
+
+from carina.measure.lungs import bounding_box
+from carina.volume.grid import Triple
+
+SURFACE_TOLERANCE_MM = 2.0
+"""Distance below which two surfaces count as the same."""
+
+Array = npt.NDArray[np.bool_] | npt.NDArray[np.uint8]
+Points = npt.NDArray[np.float64]
+
+
+def dice(a: Array, b: Array) -> float:
+    """Dice coefficient, 0 to 1: twice the shared voxels over the voxels of both.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _same_shape(a, b)
+    inside_a, inside_b = np.asarray(a) != 0, np.asarray(b) != 0
+    both = int(np.count_nonzero(inside_a)) + int(np.count_nonzero(inside_b))
+    return 2.0 * int(np.count_nonzero(inside_a & inside_b)) / both if both else 1.0
+
+
+def volume_error_percent(found: Array, truth: Array) -> float:
+    """Signed error of the found volume in percent of the true one; infinite where only the truth is empty.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _same_shape(found, truth)
+    count, true_count = int(np.count_nonzero(found)), int(np.count_nonzero(truth))
+    if not true_count:
+        return math.inf if count else 0.0
+    return 100.0 * (count - true_count) / true_count
+
+
+def surface_dice(a: Array, b: Array, spacing_mm: Triple, *, tolerance_mm: float = SURFACE_TOLERANCE_MM) -> float:
+    """Share (0 to 1) of both surfaces that lies within ``tolerance_mm`` of the other (Nikolov et al. 2018).
+
+    ``spacing_mm`` is ``(z, y, x)``.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    distances = _surface_distances(a, b, spacing_mm)
+    if distances is None:
+        return 1.0
+    both = np.concatenate(distances)
+    return float(np.count_nonzero(both <= tolerance_mm)) / both.size
+
+
+def hausdorff95_mm(a: Array, b: Array, spacing_mm: Triple) -> float:
+    """The larger of the two 95th percentiles of the distances from one surface to the other, in mm.
+
+    ``spacing_mm`` is ``(z, y, x)``.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    distances = _surface_distances(a, b, spacing_mm)
+    if distances is None:
+        return 0.0
+    if not all(np.isfinite(one).all() for one in distances):
+        return math.inf
+    return max(float(np.percentile(one, 95)) for one in distances)
+
+
+def _same_shape(a: Array, b: Array) -> None:
+    if np.shape(a) != np.shape(b):
+        raise ValueError(f"masks of shapes {np.shape(a)} and {np.shape(b)} can't be compared; resample one first")
+
+
+def _surface_distances(a: Array, b: Array, spacing_mm: Triple) -> tuple[Points, Points] | None:
+    """Distances in mm from each surface's voxels to the other surface; None when both are empty."""
+    _same_shape(a, b)
+    surfaces = [_surface_points(mask, spacing_mm) for mask in (a, b)]
+    if not any(len(points) for points in surfaces):
+        return None
+    first, second = surfaces
+    return _nearest_mm(first, second), _nearest_mm(second, first)
+
+
+def _surface_points(mask: Array, spacing_mm: Triple) -> Points:
+    inside = np.asarray(mask) != 0
+    box = bounding_box(inside)
+    if box is None:
+        return np.empty((0, 3))
+    block = inside[box]
+    edge = block & ~ndimage.binary_erosion(block)
+    corner = np.array([part.start for part in box])
+    points: Points = (np.argwhere(edge) + corner) * np.array(spacing_mm)
+    return points
+
+
+def _nearest_mm(points: Points, others: Points) -> Points:
+    if not len(others) or not len(points):
+        return np.full(len(points), math.inf)
+    distances: Points = spatial.KDTree(others).query(points)[0]
+    return distances
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auc:
+    """Area under the ROC curve with its confidence interval, all 0 to 1."""
+
+    auc: float
+    low: float
+    high: float
+    confidence: float
+
+
+def auc(scores: npt.ArrayLike, positive: npt.ArrayLike, *, confidence: float = 0.95) -> Auc:
+    """Area under the ROC curve of ``scores`` (high: positive), ties counting half, with DeLong's interval.
+
+    The interval is the normal one, cut off at 0 and 1; it has no width when the classes are parted fully, which says
+    that there are too few cases and not that the figure is sure. Source: DeLong et al., Biometrics 1988; computed from
+    midranks as in Sun and Xu, IEEE Signal Processing Letters 2014.
+
+    Raises:
+        ValueError: scores and truth differ in length, or one class is absent.
+    """
+    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=np.bool_)
+    if values.shape != truth.shape or values.ndim != 1:
+        raise ValueError(f"scores of shape {values.shape} and truth of shape {truth.shape}: expected one line each")
+    cases, controls = values[truth], values[~truth]
+    if not cases.size or not controls.size:
+        raise ValueError(f"an AUC needs both classes; there are {cases.size} positive and {controls.size} negative")
+    ranks = stats.rankdata(np.concatenate([cases, controls]))
+    above = (ranks[: cases.size] - stats.rankdata(cases)) / controls.size
+    below = 1 - (ranks[cases.size :] - stats.rankdata(controls)) / cases.size
+    area = float(above.mean())
+    variance = _mean_variance(above) + _mean_variance(below)
+    half = float(stats.norm.ppf((1 + confidence) / 2)) * math.sqrt(variance)
+    return Auc(auc=area, low=max(0.0, area - half), high=min(1.0, area + half), confidence=confidence)
+
+
+def _mean_variance(values: Points) -> float:
+    return float(values.var(ddof=1)) / values.size if values.size > 1 else 0.0
