@@ -1,0 +1,119 @@
+"""A finished run, opened from its folder: volume, masks, findings and a picture, each read when it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from carina.errors import BadConfig
+from carina.pipeline.manifest import Manifest, read_manifest
+from carina.volume.volume import Mask, Volume
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a run left in its folder; in a notebook it shows itself as an overlay picture."""
+
+    folder: Path
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Inputs, bundles, versions, times, each operator's state and warnings."""
+        manifest = read_manifest(self.folder)
+        if manifest is None:
+            raise BadConfig("run.no-manifest", f"{self.folder}: no run of Carina; expected a manifest.json there.")
+        return manifest
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Every warning of the run, in sentences, each once."""
+        said = [*self.manifest.warnings, *(w for one in self.manifest.operators.values() for w in one.warnings)]
+        return tuple(dict.fromkeys(said))
+
+    @cached_property
+    def volume(self) -> Volume:
+        """The CT, HU ``(z, y, x)``."""
+        from carina.volume.files import read_volume
+
+        return read_volume(self._image("volume"))
+
+    @cached_property
+    def lung(self) -> Mask:
+        """The lungs on the volume's grid."""
+        return self._mask("lung")
+
+    @cached_property
+    def lesion(self) -> Mask:
+        """The lesions on the volume's grid."""
+        return self._mask("lesion")
+
+    @cached_property
+    def findings(self) -> pd.DataFrame:
+        """One row a region, volumes in ml, ratio in percent, HU; the first row is both lungs together."""
+        import pandas as pd
+
+        return pd.DataFrame(self._findings.get("regions", []))
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Class probabilities by name; empty where the scan could not be classified."""
+        return dict(self._findings.get("probabilities", {}))
+
+    @property
+    def dicom(self) -> tuple[Path, ...]:
+        """The DICOM objects of the run."""
+        return tuple(sorted((self.folder / "dicom").glob("*.dcm")))
+
+    def overlay(self, index: int | None = None, *, view: str = "axial") -> Image:
+        """A slice with lungs outlined and lesions filled; without an index, the one that shows most."""
+        from PIL import Image
+
+        return Image.open(BytesIO(self._overlay(index, view)))
+
+    def _overlay(self, index: int | None, view: str) -> bytes:
+        from carina.report.overlay import overlay_png
+
+        return overlay_png(self.volume, self.lung, self.lesion, index=index, view=view)
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        return self._overlay(None, "axial")
+
+    @cached_property
+    def _findings(self) -> dict[str, Any]:
+        path = self.folder / "findings.json"
+        if not path.is_file():
+            raise BadConfig("run.no-findings", f"{path}: missing; the pipeline of this run wrote no findings.")
+        found: dict[str, Any] = msgspec.json.decode(path.read_bytes())
+        return found
+
+    def _image(self, place: str) -> Path:
+        images = sorted((self.folder / place).glob("*.mhd"))
+        if not images:
+            raise BadConfig("run.no-image", f"{self.folder / place}: no MetaImage; this run did not write one.")
+        return images[0]
+
+    def _mask(self, place: str) -> Mask:
+        from carina.volume.files import read_mask
+
+        return read_mask(self._image(place))
+
+
+def open_run(folder: Path | str) -> Run:
+    """Open an earlier run.
+
+    Raises:
+        BadConfig: the folder holds no manifest.
+    """
+    run = Run(Path(folder))
+    _ = run.manifest
+    return run
