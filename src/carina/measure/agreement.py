@@ -112,8 +112,7 @@ def _surface_points(mask: Array, spacing_mm: Triple) -> Points:
 def _nearest_mm(points: Points, others: Points) -> Points:
     if not len(others) or not len(points):
         return np.full(len(points), math.inf)
-    distances: Points = spatial.KDTree(others).query(points)[0]
-    return distances
+    return np.asarray(spatial.KDTree(others).query(points)[0])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ BOTH_LUNGS_MM = 190.0
 """A piece wider than this that no erosion parts holds both lungs: it is cut at its narrowest place."""
 
 Labels = npt.NDArray[np.uint8]
+Flags = npt.NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
 
 
@@ -74,14 +75,14 @@ def with_sides(lung: Mask, extra: npt.NDArray[np.bool_], box: Box) -> Labels:
     return block
 
 
-def bounding_box(labels: Labels | npt.NDArray[np.bool_]) -> Box | None:
+def bounding_box(labels: Labels | Flags) -> Box | None:
     """The smallest index box ``(z, y, x)`` that holds every voxel that is not 0; None when there is none."""
     found = []
-    planes = labels.any(axis=(1, 2))
+    planes: Flags = labels.any(axis=(1, 2))
     if not planes.any():
         return None
     first, last = np.flatnonzero(planes)[[0, -1]]
-    flat = labels[first : last + 1].any(axis=0)
+    flat: Flags = labels[first : last + 1].any(axis=0)
     for line in (flat.any(axis=1), flat.any(axis=0)):
         low, high = np.flatnonzero(line)[[0, -1]]
         found.append(slice(int(low), int(high) + 1))
