@@ -1,0 +1,79 @@
+"""What a report says about its study, as one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydicom import Dataset
+
+from carina.dicom.objects import Producer
+from carina.dicom.objects_header import valid_value
+from carina.dicom.series import Series, Source
+from carina.volume.grid import Grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFacts:
+    """Study, series and models as a report shows them; empty text where unknown. Holds no patient name.
+
+    ``made_at`` is the time of the run. ``models`` made the result. ``grid`` is that of the key slices: it gives their
+    position in mm and which way they are shown. ``demonstration`` is a sentence from a bundle's card to print below
+    a probability (a starter network is a demonstration), ``cautions`` are further sentences of the cards.
+    """
+
+    made_at: datetime
+    software_version: str
+    models: tuple[Producer, ...] = ()
+    patient_id: str = ""
+    accession_number: str = ""
+    study_date: str = ""
+    series_description: str = ""
+    series_number: str = ""
+    kernel: str = ""
+    series_uid: str = ""
+    grid: Grid | None = None
+    demonstration: str = ""
+    cautions: tuple[str, ...] = ()
+
+
+def report_facts(
+    source: Source,
+    models: tuple[Producer, ...],
+    grid: Grid | None = None,
+    *,
+    demonstration: str = "",
+    cautions: tuple[str, ...] = (),
+) -> ReportFacts:
+    """The facts of a source and of the models that were run on it; the time is that of the first model's producer.
+
+    Raises:
+        ValueError: no model is given.
+    """
+    if not models:
+        raise ValueError("a report needs at least one producer")
+    said = {"series_uid": source.uid}
+    if isinstance(source, Series):
+        header = source.header
+        date = _text(header, "StudyDate")
+        said |= {
+            "patient_id": _text(header, "PatientID"),
+            "accession_number": _text(header, "AccessionNumber"),
+            "study_date": f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 else date,
+            "series_description": _text(header, "SeriesDescription"),
+            "series_number": _text(header, "SeriesNumber"),
+            "kernel": _text(header, "ConvolutionKernel"),
+        }
+    return ReportFacts(
+        made_at=models[0].when,
+        software_version=models[0].software_version,
+        models=models,
+        grid=grid,
+        demonstration=demonstration,
+        cautions=cautions,
+        **said,
+    )
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    return str(valid_value(header, keyword) or "")

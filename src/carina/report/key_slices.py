@@ -1,0 +1,63 @@
+"""Which axial slices are worth a look."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from carina.measure.findings import KeySlice
+from carina.volume.volume import Mask, Volume
+
+Counts = npt.NDArray[np.int64]
+
+
+def choose(volume: Volume | None, lung: Mask, lesion: Mask | None, count: int = 6) -> tuple[KeySlice, ...]:
+    """At most ``count`` slices, from the head downwards.
+
+    With lesions: those with the largest lesion area, kept apart from each other so that they spread over the lungs;
+    where lesions fill fewer slices, lung slices fill up. Without: slices spread evenly over the lungs, or over the
+    whole volume where there is no lung. ``hu`` is None without a ``volume``.
+    """
+    by_lung = _areas(lung)
+    by_lesion = _areas(lesion) if lesion is not None else np.zeros_like(by_lung)
+    places = np.flatnonzero(by_lung + by_lesion)
+    if not places.size:
+        places = np.arange(len(by_lung))
+    gap = max(1, (int(places[-1]) - int(places[0])) // (2 * count))
+    chosen = _largest_apart(by_lesion, gap, count)
+    for k in _evenly(places, count):
+        if len(chosen) < count and all(abs(k - other) >= gap for other in chosen):
+            chosen.append(k)
+    towards_head = lung.grid.axes[0][2] >= 0
+    return tuple(_key_slice(k, volume, lung, lesion) for k in sorted(chosen, reverse=towards_head))
+
+
+def _areas(mask: Mask) -> Counts:
+    return np.array([np.count_nonzero(plane) for plane in mask.labels], dtype=np.int64)
+
+
+def _largest_apart(areas: Counts, gap: int, count: int) -> list[int]:
+    chosen: list[int] = []
+    for k in np.argsort(-areas, kind="stable"):
+        if len(chosen) == count or not areas[k]:
+            break
+        if all(abs(int(k) - other) >= gap for other in chosen):
+            chosen.append(int(k))
+    return chosen
+
+
+def _evenly(places: npt.NDArray[np.intp], count: int) -> list[int]:
+    """The middles of ``count`` equal parts."""
+    picked = (np.arange(count) + 0.5) / count * len(places)
+    return sorted({int(places[int(k)]) for k in picked})
+
+
+def _key_slice(k: int, volume: Volume | None, lung: Mask, lesion: Mask | None) -> KeySlice:
+    inside = lung.labels[k] > 0
+    return KeySlice(
+        index=k,
+        spacing_mm=lung.grid.spacing_mm[1:],
+        lung=inside,
+        lesion=lesion.labels[k] > 0 if lesion is not None else np.zeros_like(inside),
+        hu=volume.hu[k].copy() if volume is not None else None,
+    )

@@ -1,0 +1,135 @@
+"""A slice of a volume with its masks, the way a radiologist expects it, whichever way the voxels are stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from carina.errors import BadConfig
+from carina.report.paint import Labels, Plane, annotate, paint, png
+from carina.volume.grid import Grid, Triple
+from carina.volume.volume import Mask, Volume
+
+LONGEST_PX = 720
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A way to look: where picture rows and columns grow to (LPS), and the letters at top, bottom, left and right."""
+
+    down: Triple
+    right: Triple
+    letters: tuple[str, str, str, str]
+    axis: str
+
+
+VIEWS = {
+    "axial": View(down=(0.0, 1.0, 0.0), right=(1.0, 0.0, 0.0), letters=("A", "P", "R", "L"), axis="z"),
+    "coronal": View(down=(0.0, 0.0, -1.0), right=(1.0, 0.0, 0.0), letters=("S", "I", "R", "L"), axis="y"),
+    "sagittal": View(down=(0.0, 0.0, -1.0), right=(0.0, 1.0, 0.0), letters=("S", "I", "A", "P"), axis="x"),
+}
+"""Radiological convention: one looks from the feet, the patient's right is on the left; the head is up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Which array axes of a grid a view shows, and which of them run backwards."""
+
+    normal: int
+    rows: int
+    columns: int
+    flip_rows: bool
+    flip_columns: bool
+
+    def plane(self, array: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
+        """The slice ``index`` along the normal, turned for the view."""
+        return self.turn(np.take(array, index, axis=self.normal))
+
+    def turn(self, plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A slice ``(first remaining axis, second)`` turned for the view."""
+        turned = plane.T if self.rows > self.columns else plane
+        return turned[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+
+
+def layout(grid: Grid, view: str) -> Layout:
+    """How a grid's arrays are shown in a view: its nearest axes are taken.
+
+    Raises:
+        BadConfig: the view is not known.
+    """
+    if view not in VIEWS:
+        raise BadConfig("overlay.view", f"view {view!r} is not known; use {', '.join(VIEWS)}.")
+    axes = np.array(grid.axes)
+    along_right, along_down = axes @ VIEWS[view].right, axes @ VIEWS[view].down
+    columns = int(np.argmax(np.abs(along_right)))
+    along_down[columns] = 0
+    rows = int(np.argmax(np.abs(along_down)))
+    return Layout(
+        normal=3 - rows - columns,
+        rows=rows,
+        columns=columns,
+        flip_rows=bool(along_down[rows] < 0),
+        flip_columns=bool(along_right[columns] < 0),
+    )
+
+
+def overlay_png(
+    volume: Volume, lung: Mask | None, lesion: Mask | None, index: int | None = None, view: str = "axial"
+) -> bytes:
+    """One slice as a PNG: lungs outlined in blue, lesions filled in orange, letters, scale and position.
+
+    ``view`` is ``axial``, ``coronal`` or ``sagittal``; ``index`` counts along the array axis nearest to the view's
+    normal, by default the slice with most lesion, else most lung, else the middle. Millimetres are square.
+
+    Raises:
+        BadConfig: the view is not known or has no slice of that index.
+    """
+    return png(overlay_image(volume, lung, lesion, index, view))
+
+
+def overlay_image(
+    volume: Volume, lung: Mask | None, lesion: Mask | None, index: int | None = None, view: str = "axial"
+) -> Image.Image:
+    """The same as an RGB picture.
+
+    Raises:
+        BadConfig: as ``overlay_png``.
+    """
+    shown = layout(volume.grid, view)
+    k = _best(volume, lung, lesion, shown.normal) if index is None else index
+    size = volume.grid.shape[shown.normal]
+    if not 0 <= k < size:
+        raise BadConfig("overlay.index", f"there is no {view} slice {k}; the volume has 0 to {size - 1}.")
+    hu = shown.plane(volume.hu, k)
+    nothing = np.zeros(hu.shape, np.bool_)
+    spacing = volume.grid.spacing_mm
+    plane = Plane(
+        hu=hu,
+        lung=nothing if lung is None else shown.plane(lung.labels, k) > 0,
+        lesion=nothing if lesion is None else shown.plane(lesion.labels, k) > 0,
+        spacing_mm=(spacing[shown.rows], spacing[shown.columns]),
+    )
+    picture = paint(plane, LONGEST_PX)
+    axis = VIEWS[view].axis
+    line = f"{axis} {position_mm(volume.grid, shown.normal, k, axis):.1f} mm   slice {k}"
+    annotate(picture, Labels(letters=VIEWS[view].letters, line=line), picture.width / plane.size_mm[1])
+    return picture
+
+
+def position_mm(grid: Grid, normal: int, index: int, axis: str) -> float:
+    """Where the middle of a slice lies along a patient axis (``x``, ``y`` or ``z``, LPS)."""
+    middle = [(count - 1) / 2 for count in grid.shape]
+    middle[normal] = index
+    return float(grid.points_mm(middle)["xyz".index(axis)])
+
+
+def _best(volume: Volume, lung: Mask | None, lesion: Mask | None, normal: int) -> int:
+    others = tuple(axis for axis in range(3) if axis != normal)
+    for mask in (lesion, lung):
+        if mask is not None and not mask.is_empty:
+            return int(np.argmax(np.count_nonzero(mask.labels, axis=others)))
+    return volume.grid.shape[normal] // 2

@@ -1,0 +1,146 @@
+"""One slice painted: a lung window, the lungs outlined, the lesions filled; millimetres are square."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+WINDOW_HU = (-1350.0, 150.0)
+"""The usual lung window: centre -600, width 1500."""
+
+LUNG_RGB = (86, 180, 233)
+LESION_RGB = (230, 159, 0)
+"""Sky blue and orange of the Okabe-Ito palette, which colour-blind readers tell apart."""
+
+LESION_ALPHA = 0.35
+
+NO_CT_GREY = (22, 74)
+"""Grey of background and of lung where no CT was given."""
+
+INK = (235, 235, 235)
+SHADOW = (0, 0, 0)
+SCALE_MM = 50.0
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plane:
+    """A slice as it is shown: rows downwards, columns to the right, ``spacing_mm`` (row step, column step)."""
+
+    hu: npt.NDArray[np.int16] | None
+    lung: Bools
+    lesion: Bools
+    spacing_mm: tuple[float, float]
+
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Height and width in mm."""
+        rows, columns = self.lung.shape
+        return rows * self.spacing_mm[0], columns * self.spacing_mm[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Words on a picture: letters at top, bottom, left and right, and a line at the bottom left."""
+
+    letters: tuple[str, str, str, str]
+    line: str
+
+
+def paint(plane: Plane, longest_px: int) -> Image.Image:
+    """The slice in RGB with square millimetres, its longer side ``longest_px`` pixels."""
+    height_mm, width_mm = plane.size_mm
+    scale = longest_px / max(height_mm, width_mm)
+    size = max(1, round(width_mm * scale)), max(1, round(height_mm * scale))
+    colours = np.repeat(_grey(plane, size)[..., None], 3, axis=2)
+    line = max(1.0, longest_px / 480)
+    lesion = _resized(plane.lesion, size)
+    _blend(colours, LUNG_RGB, _outline(_resized(plane.lung, size), line))
+    _blend(colours, LESION_RGB, lesion * LESION_ALPHA)
+    _blend(colours, LESION_RGB, _outline(lesion, line))
+    return Image.fromarray(np.clip(colours + 0.5, 0, 255).astype(np.uint8), "RGB")
+
+
+def annotate(picture: Image.Image, labels: Labels, pixels_per_mm: float) -> None:
+    """Write letters, position and a 5 cm scale onto a picture, in place."""
+    draw = ImageDraw.Draw(picture)
+    width, height = picture.size
+    size = max(10, max(width, height) // 40)
+    font = ImageFont.load_default(size)
+    edge = size * 0.6
+    top, bottom, left, right = labels.letters
+    places = {
+        (width / 2, edge): (top, "ma"),
+        (width / 2, height - edge): (bottom, "md"),
+        (edge, height / 2): (left, "lm"),
+        (width - edge, height / 2): (right, "rm"),
+        (edge, height - edge): (labels.line, "ld"),
+    }
+    for place, (text, anchor) in places.items():
+        draw.text(place, text, font=font, fill=INK, anchor=anchor, stroke_width=max(1, size // 9), stroke_fill=SHADOW)
+    _scale(draw, (width - edge, height - edge), SCALE_MM * pixels_per_mm, (font, size))
+
+
+def _scale(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[float, float],
+    length: float,
+    letters: tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, int],
+) -> None:
+    font, size = letters
+    (x, y), tick, thick = corner, size * 0.3, max(2, size // 8)
+    for wider, colour in ((2, SHADOW), (0, INK)):
+        for line in ((x - length, y, x, y), (x - length, y - tick, x - length, y), (x, y - tick, x, y)):
+            draw.line(line, fill=colour, width=thick + wider)
+    place = (x - length / 2, y - tick)
+    draw.text(place, "5 cm", font=font, fill=INK, anchor="md", stroke_width=max(1, size // 9), stroke_fill=SHADOW)
+
+
+def png(picture: Image.Image) -> bytes:
+    """The picture as PNG."""
+    out = io.BytesIO()
+    picture.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def jpeg(picture: Image.Image, quality: int = 88) -> bytes:
+    """The picture as JPEG with full colour resolution, so that thin outlines keep their colour."""
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=quality, subsampling=0, optimize=True)
+    return out.getvalue()
+
+
+def _grey(plane: Plane, size: tuple[int, int]) -> Floats:
+    if plane.hu is None:
+        dark, lung = NO_CT_GREY
+        return dark + (lung - dark) * _resized(plane.lung, size)
+    low, high = WINDOW_HU
+    grey = (np.clip(plane.hu, low, high).astype(np.float32) - low) / (high - low) * 255
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
+
+
+def _resized(mask: Bools, size: tuple[int, int]) -> Floats:
+    """The part of each picture pixel that a mask covers, 0 to 1, with smooth borders."""
+    picture = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
+    return np.clip((np.asarray(picture, dtype=np.float32) - 0.5) * 3 + 0.5, 0, 1)
+
+
+def _outline(cover: Floats, width_px: float) -> Floats:
+    """How strongly each pixel belongs to the border of a mask, drawn just inside it."""
+    inside = cover >= 0.5
+    if not inside.any() or inside.all():
+        return np.zeros_like(cover)
+    depth = ndimage.distance_transform_edt(inside).astype(np.float32)
+    drawn: Floats = np.where(inside, np.clip(width_px + 1 - depth, 0, 1), 0).astype(np.float32)
+    return drawn
+
+
+def _blend(colours: Floats, rgb: tuple[int, int, int], alpha: Floats) -> None:
+    colours += alpha[..., None] * (np.array(rgb, np.float32) - colours)
