@@ -186,8 +186,8 @@ def test_every_mistake_is_reported_at_once_with_its_line() -> None:
         "21: 'fourth' has no command option '--loud'; known: none",
         "23: 'fourth' must name the output of 'first' it reads; declared: number, text, third",
         "24: operator name 'Fourth' is already used on line 20",
-        "27: 'Fourth' reads from 'nobody', which is no operator here; known: first, second, third, fourth, fifth, sixth, "
-        "seventh",
+        "27: 'Fourth' reads from 'nobody', which is no operator here; "
+        "known: first, second, third, fourth, fifth, sixth, seventh",
         "28: 'fifth' declares no output; image 'toy/count' gives /output",
         "31: 'fifth' reads the output 'colour' of 'first', which doesn't declare it; declared: number, text, third",
         "32: 'fifth' has no input '/elsewhere'; known: /input, /more",
