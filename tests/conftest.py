@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,27 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real CT data not found at {folder}; set CARINA_TEST_DATA to its folder")
     return folder
+
+
+TOOL_MISSING = ("not installed", "could not import")
+"""Words in a skip's reason that say an installable tool is missing; where CI is set, such a skip fails."""
+
+
+def _fail_missing_tool(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if os.environ.get("CI") == "true" and report.skipped and any(w in str(report.longrepr) for w in TOOL_MISSING):
+        report.outcome = "failed"
+        report.longrepr = f"with CI=true nothing may be skipped for want of a tool: {report.longrepr}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _fail_missing_tool(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_missing_tool(report)
+    return report

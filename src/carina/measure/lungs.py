@@ -78,11 +78,11 @@ def with_sides(lung: Mask, extra: npt.NDArray[np.bool_], box: Box) -> Labels:
 def bounding_box(labels: Labels | Flags) -> Box | None:
     """The smallest index box ``(z, y, x)`` that holds every voxel that is not 0; None when there is none."""
     found = []
-    planes: Flags = labels.any(axis=(1, 2))
+    planes = np.asarray(labels.any(axis=(1, 2)))
     if not planes.any():
         return None
     first, last = np.flatnonzero(planes)[[0, -1]]
-    flat: Flags = labels[first : last + 1].any(axis=0)
+    flat = np.asarray(labels[first : last + 1].any(axis=0))
     for line in (flat.any(axis=1), flat.any(axis=0)):
         low, high = np.flatnonzero(line)[[0, -1]]
         found.append(slice(int(low), int(high) + 1))
