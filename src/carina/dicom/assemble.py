@@ -142,7 +142,7 @@ def _without_copies(group: Group) -> tuple[Group, int]:
     kept = []
     for header in group:
         if crowd[header.position_mm] > 1 and header.frame is None:
-            content = (header.position_mm, header.transfer_syntax, header.slope, header.intercept, _pixel_hash(header))
+            content = (header.position_mm, header.transfer_syntax, header.apart, _pixel_hash(header))
             if content in seen:
                 continue
             seen.add(content)

@@ -33,6 +33,9 @@ SCAN_THREADS = 2
 CLAUSES = 2
 """Rules that a refusal names for one series; what can't be read at all stands alone."""
 
+LOSSES = frozenset({"series.truncated", "series.unreadable", "series.no-pixels"})
+"""Problems of files that may have been slices of a series beside them."""
+
 LISTED = 8
 """Series that a refusal names before it counts the rest."""
 
@@ -58,7 +61,24 @@ def find_series(path: Path, rules: Rules | None = None) -> list[Found]:
     found += [_volume_file(file) for file in volumes]
     if not found:
         raise BadSeries("series.none-found", _nothing(path, len(candidates)))
-    return judge(found, rules)
+    return judge(_with_losses(found), rules)
+
+
+def _with_losses(found: Sequence[Found]) -> list[Found]:
+    """Each series that can be read, with a warning where a broken file lies beside it that may be its own."""
+    lost = [one for one in found if one.problems and one.problems[0].code in LOSSES]
+    return [_with_loss(one, lost) for one in found]
+
+
+def _with_loss(found: Found, lost: Iterable[Found]) -> Found:
+    if found.source is None or isinstance(found.source, VolumeFile):
+        return found
+    folders = {instance.path.parent for instance in found.source.instances}
+    beside = [one for one in lost if one.uid == found.uid or (not one.uid and one.path.parent in folders)]
+    if not beside:
+        return found
+    words = f"{beside[0].problems[0].words.rstrip('.')}; if it belongs to this series, slices are missing at its end."
+    return replace(found, source=replace(found.source, warnings=(*found.source.warnings, words)))
 
 
 def _nothing(path: Path, others: int) -> str:

@@ -299,11 +299,16 @@ def slice_headers(path: Path) -> list[SliceHeader]:
         BadSeries: the file is DICOM but broken.
     """
     opened = open_file(path, KEYWORDS)
-    if opened is None or not (opened.dataset.get("SOPClassUID") or opened.dataset.get("Modality")):
+    if opened is None:
         return []
     meta = getattr(opened.dataset, "file_meta", None)
-    if DICOMDIR in (opened.dataset.get("SOPClassUID"), getattr(meta, "MediaStorageSOPClassUID", None)):
+    stored = getattr(meta, "MediaStorageSOPClassUID", None)
+    if DICOMDIR in (opened.dataset.get("SOPClassUID"), stored):
         return []
+    if not (opened.dataset.get("SOPClassUID") or opened.dataset.get("Modality")):
+        if stored is None:
+            return []
+        raise BadSeries("series.truncated", f"{path.name}: it is truncated within its header; send the file again.")
     count = int(number(opened.dataset.get("NumberOfFrames")) or 1)
     is_multi = "PerFrameFunctionalGroupsSequence" in opened.dataset or count > 1
     pixels = _pixel_problem(opened, count)

@@ -1,0 +1,223 @@
+"""Which series is taken: rules, ranking, reasons, and the two verbs that show and convert."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from carina.cli.convert import convert
+from carina.cli.series import series
+from carina.dicom.find import choose, find_series, judge_each_study
+from carina.dicom.rules import Prefer, Rules, load_rules
+from carina.dicom.series import Series, VolumeFile
+from carina.errors import BadConfig, BadSeries
+from carina.volume import Grid, Volume
+from carina.volume.files import read_volume, write_volume
+from reading_slices import SERIES_UID, ct_slice, save, write_series
+
+CHEST = [2.0 * k for k in range(100)]
+RULES = Rules(min_matrix=8, prefer=load_rules().prefer)
+
+
+def invoke(command: Any, *arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(a) for a in arguments])
+
+
+def reasons(folder: Path, rules: Rules = RULES) -> dict[str, str]:
+    return {one.uid: ("taken" if one.taken else one.reason) for one in find_series(folder, rules)}
+
+
+@pytest.mark.parametrize(
+    ("worse", "why"),
+    [
+        ({"ImageType": ["DERIVED", "SECONDARY", "REFORMATTED"]}, "it is original, not derived"),
+        ({"BodyPartExamined": "HEAD"}, "this one shows HEAD"),
+        ({"heights": CHEST[:50]}, "it covers 200 mm, this one 100"),
+        ({"heights": [5.0 * k for k in range(40)]}, "slices are 2.00 mm apart, here 5.00"),
+        ({"ConvolutionKernel": "B70f"}, "its kernel STANDARD is preferred to B70f"),
+        ({"SeriesDescription": "x", "BodyPartExamined": ""}, "its description names the chest"),
+        ({"heights": CHEST[:90]}, "it has 100 slices, this one 90"),
+        ({}, "they are equally good and its UID comes first"),
+    ],
+)
+def test_the_better_series_is_taken_and_the_reason_told(tmp_path: Path, worse: dict[str, Any], why: str) -> None:
+    write_series(tmp_path / "good", CHEST)
+    write_series(
+        tmp_path / "worse", **{"heights_mm": worse.pop("heights", CHEST), "SeriesInstanceUID": "2.25.2", **worse}
+    )
+    assert reasons(tmp_path) == {SERIES_UID: "taken", "2.25.2": f"series {SERIES_UID} is taken instead: {why}"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "changes", "words"),
+    [
+        ({"min_slices": 200}, {}, "it has 100 slices, at least 200 expected"),
+        ({"plane": "coronal"}, {}, "its slices are axial, expected coronal"),
+        ({"max_slice_spacing_mm": 1.0}, {}, "its slices are 2.00 mm apart, expected 0.2 to 1"),
+        ({"max_pixel_spacing_mm": 1.0}, {}, "its pixels are 2.00 mm, at most 1 expected"),
+        ({"min_matrix": 64}, {}, "its matrix is 20 x 24, at least 64 expected"),
+        ({"kernel_include": ["^lung"]}, {}, "Convolution Kernel 'STANDARD' is none of ^lung"),
+        ({"kernel_exclude": ["^stand"]}, {}, "Convolution Kernel 'STANDARD' is excluded by '^stand'"),
+        ({"description_include": ["covid"]}, {}, "Series Description 'Chest' is none of covid"),
+        ({"description_exclude": [r"\bmip\b"]}, {"SeriesDescription": "AX MIP 10"}, "'AX MIP 10' is excluded by"),
+        (
+            {"image_type_exclude": ["^MIP$"]},
+            {"ImageType": ["DERIVED", "PRIMARY", "MIP"]},
+            "DERIVED\\PRIMARY\\MIP is excluded",
+        ),
+        ({"modality": ["MR", "PT"]}, {}, "Modality is CT, expected MR or PT"),
+    ],
+)
+def test_a_rule_that_is_broken_is_named(
+    tmp_path: Path, rules: dict[str, Any], changes: dict[str, Any], words: str
+) -> None:
+    write_series(tmp_path, CHEST, **changes)
+    chosen = Rules(**{"min_matrix": 8, **{k: tuple(v) if isinstance(v, list) else v for k, v in rules.items()}})
+    with pytest.raises(BadSeries) as caught:
+        choose(find_series(tmp_path, chosen), chosen)
+    assert words in caught.value.message and SERIES_UID in caught.value.message
+
+
+@pytest.mark.parametrize("description", ["Scout", "TOPOGRAM 0.6", "Dose Report", "AX MIP", "Smart Prep"])
+def test_default_rules_leave_out_what_is_no_chest_volume(tmp_path: Path, description: str) -> None:
+    write_series(tmp_path, CHEST, SeriesDescription=description)
+    (found,) = find_series(tmp_path)
+    assert f"Series Description '{description}' is excluded" in found.reason
+
+
+def test_kernels_of_all_makers_are_known() -> None:
+    prefer = load_rules().prefer
+    from carina.dicom.rules import _group
+
+    soft = ["B30f", "D40s", "Br40d", "I31f\\2", "STANDARD", "SOFT", "FC08", "B", "A", "STND"]
+    sharp = ["B70f", "Bl57d", "LUNG", "D60s", "FC51", "L", "YC", "D", "DETAIL", "BONEPLUS", "I70f", "FC86"]
+    assert [_group(prefer.kernel, kernel) for kernel in soft] == [0] * len(soft)
+    assert all(_group(prefer.kernel, kernel) > 0 for kernel in sharp)
+
+
+def test_doubts_reach_the_warnings(tmp_path: Path) -> None:
+    write_series(tmp_path, CHEST[:20], BodyPartExamined="BRAIN")
+    source = choose(find_series(tmp_path, RULES), RULES)
+    assert isinstance(source, Series)
+    assert source.warnings == (
+        "It covers only 40 mm, hardly a whole chest.",
+        "Body Part Examined is BRAIN, not the chest.",
+    )
+
+
+def test_a_series_can_be_asked_for_by_uid(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", CHEST)
+    write_series(tmp_path / "b", CHEST[:5], SeriesInstanceUID="2.25.2")
+    found = find_series(tmp_path, RULES)
+    assert choose(found, RULES, uid="2.25.2").uid == "2.25.2"
+    with pytest.raises(BadSeries, match=r"no series 2\.25\.3 here; 2 others are"):
+        choose(found, RULES, uid="2.25.3")
+
+
+def test_one_series_of_each_study(tmp_path: Path) -> None:
+    for study in ("2.25.8", "2.25.9"):
+        for kernel in ("B70f", "B30f"):
+            uid = f"{study}.{kernel[1:3]}"
+            write_series(tmp_path / uid, CHEST, StudyInstanceUID=study, SeriesInstanceUID=uid, ConvolutionKernel=kernel)
+    judged = judge_each_study(find_series(tmp_path, RULES), RULES)
+    assert [one.uid for one in judged if one.taken] == ["2.25.8.30", "2.25.9.30"]
+
+
+def test_dicom_is_preferred_to_a_volume_file(tmp_path: Path) -> None:
+    grid = Grid(shape=(100, 64, 64), spacing_mm=(2, 1, 1), origin_mm=(0, 0, 0))
+    write_volume(Volume(hu=np.full(grid.shape, -800, np.int16), grid=grid, uid="v"), tmp_path / "v.mhd")
+    assert choose(find_series(tmp_path)) == VolumeFile(path=tmp_path / "v.mhd", uid="v")
+    write_series(tmp_path, CHEST)
+    assert reasons(tmp_path)["v"] == f"series {SERIES_UID} is taken instead: it is a DICOM series"
+
+
+def test_a_dicomdir_is_no_series(tmp_path: Path) -> None:
+    write_series(tmp_path, CHEST)
+    directory = ct_slice((0, 0, 0), 1, SOPClassUID="1.2.840.10008.1.3.10", PixelData=None)
+    save(directory, tmp_path / "DICOMDIR")
+    assert reasons(tmp_path) == {SERIES_UID: "taken"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("min_slice = 3", "unknown field `min_slice`"),
+        ("min_slices = 'many'", "Expected `int`, got `str`"),
+        ("plane = 'oblique'", "Invalid enum value 'oblique'"),
+        ("[prefer]\norder = ['nicest']", "Invalid enum value 'nicest'"),
+        ("kernel_exclude = ['(']", "'(' is no regular expression"),
+        ("= 3", "rules.toml: Invalid"),
+    ],
+)
+def test_a_wrong_rule_is_refused_by_name(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "rules.toml").write_text(text)
+    with pytest.raises(BadConfig) as caught:
+        load_rules(tmp_path / "rules.toml")
+    assert words in caught.value.message
+
+
+def test_absent_rules_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="can't be read"):
+        load_rules(tmp_path / "absent.toml")
+
+
+def test_default_rules_are_the_shipped_file() -> None:
+    assert load_rules("") == load_rules(None) and load_rules().min_slices == 10
+    assert Prefer().order == load_rules().prefer.order
+
+
+def test_carina_series_lists_lines_and_json(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text("min_matrix = 8\nprefer.coverage_mm = 150")
+    write_series(tmp_path / "ct", CHEST)
+    write_series(tmp_path / "mr", CHEST[:3], SeriesInstanceUID="2.25.2", Modality="MR")
+    lines = invoke(series, tmp_path, "--rules", tmp_path / "rules.toml")
+    assert lines.exit_code == 0
+    first, second = lines.output.splitlines()
+    assert first.startswith(f"taken\t{SERIES_UID}\tCT\tChest\t100\t2.00\tSTANDARD\tfits the rules")
+    assert second.startswith("no\t2.25.2\tMR") and "Modality is MR, expected CT" in second
+    assert "Secret" not in lines.output
+    facts = json.loads(invoke(series, tmp_path, "--rules", tmp_path / "rules.toml", "--json").output)
+    assert [fact["code"] for fact in facts] == [None, "series.modality"]
+    assert facts[0]["taken"] and facts[0]["slice_spacing_mm"] == 2.0 and facts[0]["coverage_mm"] == 200.0
+
+
+def test_carina_series_on_nothing(tmp_path: Path) -> None:
+    result = invoke(series, tmp_path)
+    assert isinstance(result.exception, BadSeries) and "the folder is empty" in result.exception.message
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("nifti", ".nii.gz"), ("metaimage", ".mhd"), ("nrrd", ".nrrd")])
+def test_carina_convert_goes_on_after_a_bad_series(tmp_path: Path, kind: str, suffix: str) -> None:
+    write_series(tmp_path / "in" / "good", CHEST)
+    write_series(tmp_path / "in" / "gap", [0, 2, 4, 10, 12], SeriesInstanceUID="2.25.2")
+    write_series(tmp_path / "in" / "mr", CHEST[:3], SeriesInstanceUID="2.25.3", Modality="MR")
+    result = invoke(convert, tmp_path / "in", tmp_path / "out", "--format", kind)
+    assert result.exit_code == 3
+    assert "1 of 2 series converted" in result.output
+    assert "failed: series 2.25.2: slices are missing: 6.00 mm between" in result.output
+    assert "[series.gap]" in result.output and "2.25.3" not in result.output
+    back = read_volume(tmp_path / "out" / f"{SERIES_UID}{suffix}")
+    source = choose(find_series(tmp_path / "in" / "good", RULES), RULES)
+    from carina.dicom.read import read_volume as read_series
+
+    assert np.array_equal(back.hu, read_series(source).hu)
+
+
+def test_carina_convert_names_volumes_of_one_uid_apart(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_series(tmp_path / "in" / str(number), CHEST[:12], AcquisitionNumber=number, SOPInstanceUID="")
+    result = invoke(convert, tmp_path / "in", tmp_path / "out", "--format", "nrrd")
+    assert result.exit_code == 0, result.output
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [f"{SERIES_UID}-2.nrrd", f"{SERIES_UID}.nrrd"]
+
+
+def test_carina_convert_with_nothing_to_convert(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", CHEST[:3], Modality="MR")
+    result = invoke(convert, tmp_path / "in", tmp_path / "out")
+    assert isinstance(result.exception, BadSeries) and "holds no CT series" in result.exception.message
+    assert not (tmp_path / "out").exists()
