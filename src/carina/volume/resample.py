@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +95,7 @@ def cropped(grid: Grid, box: Box) -> Grid:
 
 
 def resample(
-    array: npt.NDArray[Any], source: Grid, target: Grid, order: int = 1, *, threads: int = 0
+    array: npt.NDArray[Any], source: Grid, target: Grid, order: Literal[0, 1] = 1, *, threads: int = 0
 ) -> npt.NDArray[Any]:
     """Sample ``array`` on ``source`` at the voxels of ``target``.
 
@@ -216,7 +216,7 @@ class _Plan:
         weight = self.x.weight
         columns = rows.take(self.x.lower, axis=1) * (1 - weight)
         columns += rows.take(self.x.upper, axis=1) * weight
-        return columns
+        return np.asarray(columns, dtype=np.float32)
 
 
 def _blend(a: npt.NDArray[Any], b: npt.NDArray[Any], weight: np.float32) -> npt.NDArray[np.float32]:
@@ -250,11 +250,11 @@ def _positions(
     return array.transpose(order), indices
 
 
-def _rotated(array: npt.NDArray[Any], source: Grid, target: Grid, order: int) -> npt.NDArray[Any]:
+def _rotated(array: npt.NDArray[Any], source: Grid, target: Grid, order: Literal[0, 1]) -> npt.NDArray[Any]:
     matrix = np.linalg.inv(source.affine) @ target.affine
-    kind = np.float32 if order else array.dtype
-    moved: npt.NDArray[Any] = ndimage.affine_transform(
-        array, matrix[:3, :3], matrix[:3, 3], output_shape=target.shape, output=kind, order=order, mode="nearest"
+    moved = np.empty(target.shape, dtype=np.float32 if order else array.dtype)
+    ndimage.affine_transform(
+        array, matrix[:3, :3], matrix[:3, 3], output_shape=target.shape, output=moved, order=order, mode="nearest"
     )
     return moved
 

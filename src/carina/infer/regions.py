@@ -1,0 +1,105 @@
+"""Where to look: the body and the lungs, found by thresholds at a few millimetres, in well under a second.
+
+The lungs' box is generous on purpose. A threshold sees air, and consolidated lung has none: the box is mirrored about
+the middle of the body, widened by a margin, and whoever finds lung at its faces widens it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from carina.volume.grid import Grid
+from carina.volume.resample import Box
+
+AIR_HU = -400
+"""Below: air, or lung."""
+
+LOOK_MM = 3.0
+"""The spacing that is enough to find body and lungs."""
+
+SMALLEST_LUNG_ML = 10.0
+"""Enclosed air of less than this is not taken for lung."""
+
+SMALLEST_SHARE = 0.1
+"""Enclosed air of less than this share of the largest piece is not taken for lung: bowel gas, oesophagus."""
+
+_IN_PLANE = np.array(
+    [[[0, 0, 0], [0, 0, 0], [0, 0, 0]], [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0, 0, 0]] * 3], dtype=bool
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions:
+    """Boxes in voxels of the grid that was looked at; None where nothing was found."""
+
+    body: Box | None
+    lungs: Box | None
+
+
+def find_regions(hu: npt.NDArray[np.int16], grid: Grid) -> Regions:
+    """Find body and lungs in ``hu``, whose axes ``(z, y, x)`` run along the body, its sides and its depth.
+
+    The lungs' box is mirrored about the body's middle along x and holds no margin.
+    """
+    strides = [max(1, int(LOOK_MM // spacing)) for spacing in grid.spacing_mm]
+    coarse = hu[tuple(slice(None, None, stride) for stride in strides)]
+    voxel_ml = grid.voxel_ml * float(np.prod(strides))
+    air = np.asarray(coarse < AIR_HU)
+    body = _largest(ndimage.binary_opening(~air))
+    if body is None:
+        return Regions(body=None, lungs=None)
+    body_box = _box(body)
+    pieces, count = ndimage.label(air & _enclosed(body))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    kept = (sizes * voxel_ml >= SMALLEST_LUNG_ML) & (sizes >= SMALLEST_SHARE * sizes.max())
+    if not kept.any():
+        return Regions(body=_fine(body_box, strides, hu.shape), lungs=None)
+    lungs = _box(kept[pieces])
+    middle = body_box[2].start + body_box[2].stop
+    x = lungs[2]
+    mirrored = slice(min(x.start, middle - x.stop), max(x.stop, middle - x.start))
+    lungs = (lungs[0], lungs[1], slice(max(mirrored.start, 0), min(mirrored.stop, coarse.shape[2])))
+    return Regions(body=_fine(body_box, strides, hu.shape), lungs=_fine(lungs, strides, hu.shape))
+
+
+def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
+    pieces, count = ndimage.label(mask)
+    if not count:
+        return None
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return np.asarray(pieces == sizes.argmax())
+
+
+def _enclosed(body: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """What the body encloses within each slice; a cut body must not let the lungs run out at top or bottom."""
+    pieces, count = ndimage.label(~body, structure=_IN_PLANE)
+    outside = np.zeros(count + 1, dtype=bool)
+    for face in (pieces[:, 0], pieces[:, -1], pieces[:, :, 0], pieces[:, :, -1]):
+        outside[np.unique(face)] = True
+    outside[0] = True
+    return ~outside[pieces]
+
+
+def _box(mask: npt.NDArray[np.bool_]) -> Box:
+    parts = []
+    for axis in range(3):
+        others = tuple(k for k in range(3) if k != axis)
+        filled = np.flatnonzero(mask.any(axis=others))
+        parts.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    return (parts[0], parts[1], parts[2])
+
+
+def _fine(box: Box, strides: list[int], shape: tuple[int, ...]) -> Box:
+    """The box in voxels of the full grid: everything that a coarse voxel stands for."""
+    parts: list[Any] = [
+        slice(max(0, (part.start - 1) * stride + 1), min(part.stop * stride, size))
+        for part, stride, size in zip(box, strides, shape, strict=True)
+    ]
+    return (parts[0], parts[1], parts[2])

@@ -1,0 +1,141 @@
+"""Runtimes: what runs a network. A runtime is one function, an array of patches in, an array of scores out.
+
+The table ``OPENERS`` has an entry for every ``RuntimeKind``; one contract test runs over it. Nothing here reaches the
+network but the Triton runtime, and that only its endpoint.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from carina.config import Precision, RuntimeKind, RuntimeSettings
+from carina.errors import BadConfig, ModelFailed
+from carina.infer.triton import open_triton
+from carina.models.bundle import Bundle
+
+Array = npt.NDArray[np.float32]
+Runtime = Callable[[Array], Array]
+"""Float32 patches ``(n, 1, x, y, z)`` to float32 scores ``(n, classes, x, y, z)``, or ``(n, classes)``."""
+
+
+def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Runtime:
+    """Get the bundle's network ready to run. The function may be called from any thread.
+
+    Raises:
+        BadConfig: the runtime's package is not installed, its endpoint is away, not ready or lacks the model, or the
+            weights can't be loaded. The returned function raises ``ModelFailed`` where a run fails.
+    """
+    settings = settings or RuntimeSettings()
+    run = OPENERS[settings.kind](bundle, settings)
+
+    def checked(patches: Array) -> Array:
+        scores = run(np.ascontiguousarray(patches, dtype=np.float32))
+        if not np.isfinite(scores).all():
+            raise ModelFailed(
+                "model.not-finite",
+                f"Bundle {bundle.name}: the network gave scores that are no finite numbers; "
+                f"try runtime.precision f32 (now {settings.precision}).",
+            )
+        return scores
+
+    return checked
+
+
+def _open_openvino(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
+    try:
+        import openvino
+    except ImportError as error:
+        raise _not_installed("openvino", "openvino") from error
+    core = openvino.Core()
+    properties: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": {Precision.F32: "f32", Precision.BF16: "bf16"}[settings.precision],
+    }
+    if settings.threads:
+        properties["INFERENCE_NUM_THREADS"] = settings.threads
+    try:
+        model = core.read_model(bundle.onnx)
+    except RuntimeError as error:
+        raise _bad_weights(bundle, error) from error
+    compiled: dict[tuple[int, ...], Any] = {}
+    lock = threading.Lock()
+
+    def request_for(shape: tuple[int, ...]) -> Any:
+        """One compiled network at a time: static shapes run faster, and the old one's memory is given back."""
+        if shape not in compiled:
+            compiled.clear()
+            fixed = model.clone()
+            fixed.reshape(list(shape))
+            compiled[shape] = core.compile_model(fixed, "CPU", properties).create_infer_request()
+        return compiled[shape]
+
+    def run(patches: Array) -> Array:
+        with lock:
+            try:
+                request = request_for(patches.shape)
+                request.infer([patches], share_inputs=True)
+                return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+            except RuntimeError as error:
+                raise _failed(bundle, patches, error) from error
+
+    return run
+
+
+def _open_onnxruntime(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise _not_installed("onnxruntime", "carina-ct[onnxruntime], or onnxruntime-gpu") from error
+    wanted = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+    providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=providers)
+    except Exception as error:
+        raise _bad_weights(bundle, error) from error
+    name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
+
+    def run(patches: Array) -> Array:
+        try:
+            return np.asarray(session.run([output], {name: patches})[0], dtype=np.float32)
+        except Exception as error:
+            raise _failed(bundle, patches, error) from error
+
+    return run
+
+
+def _not_installed(package: str, install: str) -> BadConfig:
+    return BadConfig(
+        "runtime.not-installed",
+        f"The runtime needs the package {package}, which is not installed: pip install '{install}', "
+        "or choose another runtime.kind.",
+    )
+
+
+def _bad_weights(bundle: Bundle, error: Exception) -> BadConfig:
+    return BadConfig("bundle.weights", f"{bundle.onnx}: the weights can't be loaded ({_first_line(error)}).")
+
+
+def _failed(bundle: Bundle, patches: Array, error: Exception) -> ModelFailed:
+    return ModelFailed(
+        "model.failed", f"Bundle {bundle.name}: the network failed on patches {patches.shape} ({_first_line(error)})."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+OPENERS: dict[RuntimeKind, Callable[[Bundle, RuntimeSettings], Runtime]] = {
+    RuntimeKind.OPENVINO: _open_openvino,
+    RuntimeKind.ONNXRUNTIME: _open_onnxruntime,
+    RuntimeKind.TRITON: open_triton,
+}

@@ -1,0 +1,251 @@
+"""Segmentation: a volume and a bundle in, a mask on the volume's grid out.
+
+The network sees a grid of its own (orientation and spacing of the bundle); only the part of it that the plan asks for
+is ever sampled, and one channel of the result goes back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from carina.config import Plan
+from carina.infer.regions import find_regions
+from carina.infer.runtime import Runtime
+from carina.infer.windows import Tiles, fewest_tiles, predict, published_tiles
+from carina.models.bundle import Bundle, Components, Lesion, Lung, Output, Restore, Segmentation
+from carina.volume.grid import Grid
+from carina.volume.resample import Box, above, cropped, reorient, resample, respaced
+from carina.volume.volume import Mask, Volume
+
+Progress = Callable[[int, int], None]
+"""Told how many windows are done, and of how many."""
+
+MARGIN_MM = 10.0
+"""Added around the lungs' box on every side, at least."""
+
+GROWTH_MM = 40.0
+"""Added to each face of the box at which something was found."""
+
+GROWTHS = 2
+"""How many times the box may grow."""
+
+FACE_CM2 = 1.0
+"""Found at a face: more than this."""
+
+
+def segment(
+    volume: Volume, bundle: Bundle, runtime: Runtime, plan: Plan = Plan.FAST, progress: Progress | None = None
+) -> Mask:
+    """Segment ``volume`` with the bundle's network.
+
+    ``Plan.FAST`` finds the lungs first and lets the network see only their box, in as few windows as cover it;
+    ``Plan.ORIGINAL`` uses the bundle's own windows and overlap over the whole volume. Nothing found is an empty mask.
+
+    Raises:
+        ValueError: the bundle's task is no segmentation.
+        ModelFailed: the network failed.
+    """
+    spec = bundle.carina
+    if not isinstance(spec, Lung | Lesion):
+        raise ValueError(f"bundle {bundle.name} does not segment, its task is {spec.task}")
+    view, oriented = reorient(volume.hu, volume.grid, spec.orientation)
+    x, y, z = spec.spacing_mm
+    network = respaced(oriented, (z, y, x))
+    look = _Look(volume, network, spec, runtime)
+    if plan is Plan.FAST:
+        regions = find_regions(view, oriented)
+        body = _scaled(regions.body, oriented, network)
+        box = _scaled(regions.lungs, oriented, network) if regions.lungs else body
+        found = _grow(look, _widened(box, body, network, [MARGIN_MM] * 6), body, progress)
+    elif plan is Plan.ORIGINAL:
+        box = _whole(network)
+        if spec.crop_to_body:
+            box = _scaled(find_regions(view, oriented).body, oriented, network)
+        found = look.at(published_tiles(box, spec.original), progress)
+    else:
+        assert_never(plan)
+    return Mask(
+        labels=_restored(found, spec, volume.grid),
+        grid=volume.grid,
+        names=spec.labels,
+        uid=volume.uid,
+        made_by=bundle.made_by,
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the network found on ``grid``, a part of the network grid.
+
+    ``labels`` are finished; ``foreground`` is the probability of the one label, None where there are several.
+    """
+
+    grid: Grid
+    labels: npt.NDArray[np.uint8]
+    foreground: npt.NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A network's view of a volume: it can look at any windows of the network grid."""
+
+    volume: Volume
+    network: Grid
+    spec: Segmentation
+    runtime: Runtime
+
+    def at(self, tiles: Tiles, progress: Progress | None) -> _Found:
+        inside = _clipped(tiles.box, self.network.shape)
+        grid = cropped(self.network, inside)
+        low, high = self.spec.window_hu
+        image = resample(self.volume.hu, self.volume.grid, grid)
+        image -= low
+        image /= high - low
+        np.clip(image, 0, 1, out=image)
+        padding = [(own.start - part.start, part.stop - own.stop) for own, part in zip(inside, tiles.box, strict=True)]
+        if any(sum(pair) for pair in padding):
+            image = np.pad(image, padding)
+        scores = predict(image, tiles, self._score, progress)
+        unpadded = tuple(
+            slice(before, size - after) for (before, after), size in zip(padding, image.shape, strict=True)
+        )
+        return self._read(scores[(slice(None), *unpadded)], grid)
+
+    def _score(self, window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Two classes become one channel at once: the difference of the logits, or the second probability."""
+        scores = self.runtime(np.ascontiguousarray(window.transpose(2, 1, 0))[None, None])[0]
+        if len(scores) == 2:
+            second = scores[1:] - scores[:1] if self.spec.output is Output.LOGITS else scores[1:]
+            scores = second
+        return np.asarray(scores.transpose(0, 3, 2, 1))
+
+    def _read(self, scores: npt.NDArray[np.float32], grid: Grid) -> _Found:
+        if len(scores) > 1:
+            labels = scores.argmax(axis=0).astype(np.uint8)
+            return _Found(grid, np.where(kept(labels > 0, self.spec.components), labels, 0).astype(np.uint8), None)
+        foreground = scores[0]
+        if self.spec.output is Output.LOGITS:
+            np.clip(foreground, -30, 30, out=foreground)
+            foreground = 1 / (1 + np.exp(-foreground))
+        mask = foreground > self.spec.threshold
+        if self.spec.components:
+            wanted = kept(mask, self.spec.components)
+            foreground = np.where(mask & ~wanted, 0, foreground)
+            mask = wanted
+        return _Found(grid, mask.astype(np.uint8) * np.uint8(next(iter(self.spec.labels))), foreground)
+
+
+def kept(mask: npt.NDArray[np.bool_], rule: Components | None) -> npt.NDArray[np.bool_]:
+    """The components of ``mask`` (joined by faces, edges or corners) that the rule keeps; without a rule, all."""
+    if rule is None:
+        return mask
+    pieces, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    wanted = np.zeros(count + 1, dtype=bool)
+    for place, piece in enumerate(np.argsort(sizes)[::-1][: min(rule.keep, count)]):
+        wanted[piece] = place == 0 or (sizes[piece] > rule.min_voxels and sizes[piece] > rule.min_share * sizes.max())
+    return np.asarray(wanted[pieces])
+
+
+def _grow(look: _Look, box: Box, body: Box, progress: Progress | None) -> _Found:
+    """Look at ``box``; where something lies at a face of it, look again at a larger one."""
+    for _ in range(GROWTHS):
+        tiles = fewest_tiles(box, look.network.shape, look.spec.fast, look.spec.divisor)
+        found = look.at(tiles, progress)
+        wider = _widened(tiles.box, body, look.network, _growth(found.labels, found.grid))
+        if all(a.start >= b.start and a.stop <= b.stop for a, b in zip(wider, tiles.box, strict=True)):
+            return found
+        box = wider
+    return look.at(fewest_tiles(box, look.network.shape, look.spec.fast, look.spec.divisor), progress)
+
+
+def _growth(labels: npt.NDArray[np.uint8], grid: Grid) -> list[float]:
+    """For each face (below and above along z, y, x), the mm that the box must grow."""
+    growth = []
+    for axis in range(3):
+        area_cm2 = grid.voxel_ml * 10 / grid.spacing_mm[axis]
+        for index in (0, -1):
+            touched = np.count_nonzero(labels.take(index, axis=axis)) * area_cm2 > FACE_CM2
+            growth.append(GROWTH_MM if touched else 0.0)
+    return growth
+
+
+def _widened(box: Box, body: Box, grid: Grid, margins_mm: list[float]) -> Box:
+    """``box`` with a margin at each face, but not beyond the body's box (or its own face, where that lies beyond)."""
+    parts = []
+    for axis, (part, limit) in enumerate(zip(box, body, strict=True)):
+        below, above_ = (math.ceil(mm / grid.spacing_mm[axis]) for mm in margins_mm[2 * axis : 2 * axis + 2])
+        start = min(part.start, max(part.start - below, limit.start))
+        stop = max(part.stop, min(part.stop + above_, limit.stop))
+        parts.append(slice(start, stop))
+    return (parts[0], parts[1], parts[2])
+
+
+def _restored(found: _Found, spec: Segmentation, grid: Grid) -> npt.NDArray[np.uint8]:
+    """Labels on the input grid, made only where something was found."""
+    labels = np.zeros(grid.shape, dtype=np.uint8)
+    box = _found_box(found.labels)
+    if box is None:
+        return labels
+    small = cropped(found.grid, box)
+    place = _covered(small, grid)
+    target = cropped(grid, place)
+    if spec.restore is Restore.NEAREST or found.foreground is None:
+        labels[place] = resample(found.labels[box], small, target, 0)
+    else:
+        higher = above(found.foreground[box], small, target, spec.threshold)
+        np.multiply(higher, np.uint8(next(iter(spec.labels))), out=labels[place])
+    return labels
+
+
+def _found_box(labels: npt.NDArray[np.uint8]) -> Box | None:
+    """The box of what is labelled, and one voxel more on each side: a linear border lies between two voxels."""
+    parts = ndimage.find_objects(labels > 0)
+    if not parts:
+        return None
+    z, y, x = (
+        slice(max(part.start - 1, 0), min(part.stop + 1, size))
+        for part, size in zip(parts[0], labels.shape, strict=True)
+    )
+    return (z, y, x)
+
+
+def _covered(part: Grid, grid: Grid) -> Box:
+    """The voxels of ``grid`` that a part of another grid reaches, half a voxel of its own beyond its centres."""
+    last = np.array(part.shape) - 1
+    corners = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)]) * (last + 1) - 0.5
+    indices = grid.indices(part.points_mm(corners))
+    low = np.maximum(np.ceil(indices.min(axis=0) - 1e-6), 0).astype(int)
+    high = np.minimum(np.floor(indices.max(axis=0) + 1e-6) + 1, grid.shape).astype(int)
+    z, y, x = (slice(int(a), int(max(a, b))) for a, b in zip(low, high, strict=True))
+    return (z, y, x)
+
+
+def _scaled(box: Box | None, source: Grid, target: Grid) -> Box:
+    """The voxels of ``target`` (same corner, same axes) that hold a box of ``source``; all where there is none."""
+    if box is None:
+        return _whole(target)
+    parts = []
+    for axis, part in enumerate(box):
+        ratio = source.spacing_mm[axis] / target.spacing_mm[axis]
+        start = max(0, math.floor(part.start * ratio))
+        parts.append(slice(start, max(start + 1, min(target.shape[axis], math.ceil((part.stop - 1) * ratio) + 1))))
+    return (parts[0], parts[1], parts[2])
+
+
+def _whole(grid: Grid) -> Box:
+    z, y, x = (slice(0, size) for size in grid.shape)
+    return (z, y, x)
+
+
+def _clipped(box: Box, shape: tuple[int, int, int]) -> Box:
+    z, y, x = (slice(max(part.start, 0), min(part.stop, size)) for part, size in zip(box, shape, strict=True))
+    return (z, y, x)

@@ -1,0 +1,142 @@
+"""The tile plan: which windows of the network grid the network sees, and how their scores are put together.
+
+Everything here is in array order ``(z, y, x)``; a bundle's patches are ``(x, y, z)`` and are turned round.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from carina.models.bundle import Blending, Windows
+from carina.volume.resample import Box
+
+Triplet = tuple[int, int, int]
+
+GAUSSIAN_WIDTH = 0.125
+"""Standard deviation of the Gaussian blending weights, as a share of the window's side (as MONAI's)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """Windows of one ``size`` over a ``box`` of the network grid.
+
+    ``starts`` are the first voxels along each axis, counted from the box's corner. The box may reach beyond the grid:
+    what lies outside is padding.
+    """
+
+    box: Box
+    size: Triplet
+    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    blending: Blending
+
+    def __len__(self) -> int:
+        return math.prod(len(axis) for axis in self.starts)
+
+    def __iter__(self) -> Iterator[Box]:
+        for z, y, x in itertools.product(*self.starts):
+            yield (slice(z, z + self.size[0]), slice(y, y + self.size[1]), slice(x, x + self.size[2]))
+
+
+def published_tiles(box: Box, windows: Windows) -> Tiles:
+    """The bundle's own windows and overlap over ``box``, placed as MONAI's ``sliding_window_inference`` places them.
+
+    A box smaller than a window is padded evenly on both sides.
+    """
+    size = _reversed(windows.patch)
+    padded, starts = [], []
+    for part, side in zip(box, size, strict=True):
+        length = part.stop - part.start
+        before = max(side - length, 0) // 2
+        total = max(length, side)
+        padded.append(slice(part.start - before, part.start - before + total))
+        step = side if total == side else max(int(side * (1 - windows.overlap)), 1)
+        count = math.ceil((total - side) / step) + 1
+        starts.append(tuple(min(k * step, total - side) for k in range(count)))
+    return Tiles(
+        box=(padded[0], padded[1], padded[2]),
+        size=size,
+        starts=(starts[0], starts[1], starts[2]),
+        blending=windows.blending,
+    )
+
+
+def fewest_tiles(box: Box, shape: Triplet, windows: Windows, divisor: int) -> Tiles:
+    """As few windows as cover ``box`` with at least the wanted overlap, of the patch's size or less where less will do.
+
+    What rounding up to the divisor leaves over widens the box evenly, inside the grid of ``shape`` where it can.
+    """
+    parts, size, starts = [], [], []
+    for part, limit, patch in zip(box, shape, _reversed(windows.patch), strict=True):
+        length = part.stop - part.start
+        overlap = int(patch * windows.overlap)
+        count = max(1, math.ceil((length - overlap) / (patch - overlap)))
+        side = min(patch, divisor * math.ceil((length + (count - 1) * overlap) / count / divisor))
+        total = max(length, count * side - (count - 1) * overlap)
+        start = part.start - (total - length) // 2
+        start = max(0, min(start, limit - total)) if total <= limit else (limit - total) // 2
+        parts.append(slice(start, start + total))
+        size.append(side)
+        starts.append(tuple(round(k * (total - side) / max(count - 1, 1)) for k in range(count)))
+    return Tiles(
+        box=(parts[0], parts[1], parts[2]),
+        size=(size[0], size[1], size[2]),
+        starts=(starts[0], starts[1], starts[2]),
+        blending=windows.blending,
+    )
+
+
+def predict(
+    image: npt.NDArray[np.float32],
+    tiles: Tiles,
+    score: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+    progress: Callable[[int, int], None] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Scores ``(channels, z, y, x)`` of ``image``, which fills the tiles' box: the weighted mean over the windows.
+
+    ``score`` takes one window ``(z, y, x)`` and gives ``(channels, z, y, x)``; ``progress(done, all)`` counts windows.
+    """
+    weights = [_weights(side, tiles.blending) for side in tiles.size]
+    weight = weights[0][:, None, None] * weights[1][:, None] * weights[2]
+    total: npt.NDArray[np.float32] | None = None
+    for done, window in enumerate(tiles, start=1):
+        scores = score(image[window])
+        if len(tiles) == 1:
+            total = scores
+        else:
+            if total is None:
+                total = np.zeros((len(scores), *image.shape), dtype=np.float32)
+            total[(slice(None), *window)] += scores * weight
+        if progress:
+            progress(done, len(tiles))
+    assert total is not None
+    if len(tiles) > 1:
+        z, y, x = (
+            _coverage(axis, own, length) for axis, own, length in zip(tiles.starts, weights, image.shape, strict=True)
+        )
+        total /= z[:, None, None] * y[:, None] * x
+    return total
+
+
+def _weights(side: int, blending: Blending) -> npt.NDArray[np.float32]:
+    if blending is Blending.CONSTANT:
+        return np.ones(side, dtype=np.float32)
+    distance = np.arange(side) - (side - 1) / 2
+    return np.asarray(np.exp(-0.5 * (distance / (GAUSSIAN_WIDTH * side)) ** 2), dtype=np.float32)
+
+
+def _coverage(starts: tuple[int, ...], weights: npt.NDArray[np.float32], length: int) -> npt.NDArray[np.float32]:
+    """The summed weights along one axis; windows lie on a lattice, so their sum is the product over the axes."""
+    summed = np.zeros(length, dtype=np.float32)
+    for start in starts:
+        summed[start : start + len(weights)] += weights
+    return summed
+
+
+def _reversed(patch: Triplet) -> Triplet:
+    return (patch[2], patch[1], patch[0])
