@@ -1,0 +1,74 @@
+"""The three networks by their specification. torch and MONAI are imported here, when a network is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from carina.errors import BadConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LUNG: Mapping[str, Any] = {"kind": "ahnet", "classes": 2, "width": 0.25}
+LESION: Mapping[str, Any] = {
+    "kind": "segresnet",
+    "classes": 2,
+    "init_filters": 8,
+    "blocks_down": [1, 2, 2, 4],
+    "blocks_up": [1, 1, 1],
+    "groups": 8,
+}
+COVID: Mapping[str, Any] = {"kind": "densenet121", "classes": 2}
+
+
+def build_network(spec: Mapping[str, Any]) -> nn.Module:
+    """Build the network that ``spec["kind"]`` names: ``ahnet``, ``segresnet`` or ``densenet121`` (3D, one channel in).
+
+    Raises:
+        BadConfig: the kind, or a key of it, is unknown.
+    """
+    keys = dict(spec)
+    kind = keys.pop("kind", None)
+    builders = {"ahnet": _ahnet, "segresnet": _segresnet, "densenet121": _densenet121}
+    if kind not in builders:
+        raise BadConfig("network.unknown", f"No network is called {kind!r}; known are: {', '.join(sorted(builders))}.")
+    try:
+        return builders[kind](**keys)
+    except TypeError as error:
+        raise BadConfig("network.keys", f"Network {kind!r} can't be built from {keys}: {error}.") from error
+
+
+def _ahnet(*, classes: int = 2, width: float = 1.0) -> nn.Module:
+    from carina.models.ahnet import AHNet
+
+    return AHNet(classes=classes, width=width)
+
+
+def _segresnet(
+    *,
+    classes: int = 2,
+    init_filters: int = 8,
+    blocks_down: tuple[int, ...] = (1, 2, 2, 4),
+    blocks_up: tuple[int, ...] = (1, 1, 1),
+    groups: int = 8,
+) -> nn.Module:
+    from monai.networks.nets import SegResNet
+
+    net: nn.Module = SegResNet(
+        spatial_dims=3,
+        init_filters=init_filters,
+        in_channels=1,
+        out_channels=classes,
+        blocks_down=tuple(blocks_down),
+        blocks_up=tuple(blocks_up),
+        norm=("GROUP", {"num_groups": groups}),
+    )
+    return net
+
+
+def _densenet121(*, classes: int = 2) -> nn.Module:
+    from monai.networks.nets import DenseNet121
+
+    net: nn.Module = DenseNet121(spatial_dims=3, in_channels=1, out_channels=classes)
+    return net

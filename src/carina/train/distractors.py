@@ -1,0 +1,82 @@
+"""Look-alikes in lungs that are no lesion: nodules, fluid, dependent density, breathing, motion, kernel and noise.
+
+Arrays are ``(z, y, x)`` float32 HU in RAS order (``y`` grows towards anterior); every draw comes from the generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from carina.train import fields
+from carina.train.fields import Bool
+from carina.train.lesions import HU, TISSUE_HU
+
+
+def nodules(hu: HU, lung: Bool, spacing_mm: Sequence[float], rng: np.random.Generator, *, count: int) -> HU:
+    """Sharp round solid nodules of 2 to 8 mm radius."""
+    out = hu.copy()
+    points = np.argwhere(lung)
+    for _ in range(count if len(points) else 0):
+        centre = points[rng.integers(len(points))]
+        radius = float(rng.uniform(2, 8))
+        reach = [int(radius / s) + 3 for s in spacing_mm]
+        box = tuple(slice(max(0, c - r), c + r + 1) for c, r in zip(centre, reach, strict=True))
+        local = [c - b.start for c, b in zip(centre, box, strict=True)]
+        radii = [radius * float(rng.uniform(0.85, 1.15)) for _ in range(3)]
+        depth = fields.ellipsoid(out[box].shape, spacing_mm, local, radii, 0.0)
+        weight = fields.sigmoid(depth * 4.0) * lung[box]
+        out[box] += weight * np.maximum(rng.uniform(-20, 80) - out[box], 0)
+    return out
+
+
+def effusion(hu: HU, lung: Bool, spacing_mm: Sequence[float], rng: np.random.Generator) -> tuple[HU, Bool]:
+    """Fluid with a level, along the back of the lungs. Returns HU and the mask of the fluid, which is not lung."""
+    rows = np.flatnonzero(lung.any(axis=(0, 2)))
+    if not len(rows):
+        return hu, np.zeros(hu.shape, dtype=bool)
+    level = rows[0] + rng.uniform(4, 28) / spacing_mm[1]
+    slope = rng.uniform(-0.04, 0.04)
+    y = np.arange(hu.shape[1], dtype=np.float32)[None, :, None]
+    x = np.arange(hu.shape[2], dtype=np.float32)[None, None, :]
+    weight = fields.sigmoid((level + slope * (x - hu.shape[2] / 2) - y) * spacing_mm[1] / 0.8) * lung
+    fluid = rng.uniform(0, 30) + rng.uniform(5, 20) * fields.noise(hu.shape, spacing_mm, 1.0, rng)
+    return hu + weight * (fluid - hu), weight > 0.5
+
+
+def dependent(hu: HU, lung: Bool, spacing_mm: Sequence[float], rng: np.random.Generator) -> HU:
+    """A faint band of denser lung along the back: gravity, not disease."""
+    rows = np.flatnonzero(lung.any(axis=(0, 2)))
+    if not len(rows):
+        return hu
+    y = (np.arange(hu.shape[1], dtype=np.float32)[None, :, None] - rows[0]) * spacing_mm[1]
+    fraction = rng.uniform(0.03, 0.14) * np.exp(-np.maximum(y, 0) / rng.uniform(8, 25))
+    denser: HU = (hu + lung * fraction * np.maximum(TISSUE_HU - hu, 0)).astype(np.float32)
+    return denser
+
+
+def breath(hu: HU, lung: Bool, rng: np.random.Generator) -> HU:
+    """Less or more air in the whole lung: -8 % to 12 % of the air displaced."""
+    changed: HU = np.maximum(hu + lung * rng.uniform(-0.08, 0.12) * np.maximum(TISSUE_HU - hu, 0), -1024)
+    return changed.astype(np.float32)
+
+
+def motion(hu: HU, spacing_mm: Sequence[float], rng: np.random.Generator) -> HU:
+    """Breathing or the heart's beat during the scan: the mean of the image and itself moved by 1 to 4 mm."""
+    shift = (0.0, *(rng.uniform(-4, 4) / s for s in spacing_mm[1:]))
+    part = rng.uniform(0.2, 0.5)
+    moved: HU = ((1 - part) * hu + part * ndimage.shift(hu, shift, order=1, mode="nearest")).astype(np.float32)
+    return moved
+
+
+def kernel_and_noise(hu: HU, spacing_mm: Sequence[float], rng: np.random.Generator) -> HU:
+    """A softer or sharper reconstruction kernel, and noise of 0 to 60 HU."""
+    out = hu
+    if rng.random() < 0.4:
+        soft = ndimage.gaussian_filter(hu, (0, *(rng.uniform(0.5, 1.0),) * 2))
+        out = soft if rng.random() < 0.5 else hu + rng.uniform(0.3, 0.9) * (hu - soft)
+    if rng.random() < 0.5:
+        out = out + rng.exponential(15) * fields.noise(hu.shape, spacing_mm, rng.uniform(0.8, 1.6), rng)
+    return np.asarray(out, dtype=np.float32)

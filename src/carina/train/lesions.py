@@ -1,0 +1,178 @@
+"""Synthetic COVID-19 lesions in real lungs, and look-alikes that are not labelled.
+
+One physical model for all of them: a fraction ``f`` of a voxel's air is displaced by tissue, so
+``hu' = hu + f * (TISSUE_HU - hu)``. Vessels, being tissue already, stay visible through ground glass (``f`` of 0.15 to
+0.6) and vanish in consolidation (``f`` near 1); noise shrinks with the air that is left. After NormNet (Yao and others,
+IEEE TMI 2021), with borders, textures and places widened.
+
+Arrays are ``(z, y, x)`` in RAS order; every draw comes from the generator that is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from carina.train import fields
+from carina.train.fields import Bool, Field
+
+TISSUE_HU = 40.0
+LABEL_FROM = 0.35
+"""A voxel counts as lesion where the lesion's weight (0 outside, 1 inside its soft border) is above this."""
+
+Spacing = Sequence[float]
+HU = npt.NDArray[np.float32]
+
+
+class Kind(StrEnum):
+    """What a lesion looks like."""
+
+    GROUND_GLASS = "ground-glass"
+    CONSOLIDATION = "consolidation"
+    RETICULATION = "reticulation"
+    CRAZY_PAVING = "crazy-paving"
+    MIXED = "mixed"
+
+
+_WEIGHTS = {
+    Kind.GROUND_GLASS: 0.45,
+    Kind.CONSOLIDATION: 0.2,
+    Kind.RETICULATION: 0.08,
+    Kind.CRAZY_PAVING: 0.12,
+    Kind.MIXED: 0.15,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesion:
+    """One drawn lesion: its place in voxels ``(z, y, x)``, half axes in mm, and what fills it."""
+
+    kind: Kind
+    centre: tuple[float, float, float]
+    radii_mm: tuple[float, float, float]
+    angle: float
+    border_mm: float
+    fraction: float
+    texture: float
+    texture_mm: float
+    ragged: float
+
+
+def draw_lesions(
+    lung: Bool, spacing_mm: Spacing, rng: np.random.Generator, *, count: int, kind: Kind | None = None
+) -> list[Lesion]:
+    """Draw ``count`` lesions inside ``lung`` (bool ``(z, y, x)``), more often near the pleura and behind.
+
+    ``kind`` None draws kinds by their usual share. Empty where there is no lung.
+    """
+    if not lung.any():
+        return []
+    depth = fields.depth_in(lung, spacing_mm)
+    points = np.argwhere(lung)
+    points = points[rng.integers(0, len(points), min(len(points), 4000))]
+    behind = (points[:, 1] - points[:, 1].min()) / max(float(np.ptp(points[:, 1])), 1.0)
+    chance = np.exp(-depth[tuple(points.T)] / 12.0) + 0.15
+    chance = chance * (1.3 - behind)
+    chosen = points[rng.choice(len(points), count, p=chance / chance.sum())]
+    return [_draw(tuple(float(v) for v in point), kind or _kind(rng), rng) for point in chosen]
+
+
+def _kind(rng: np.random.Generator) -> Kind:
+    return list(_WEIGHTS)[int(rng.choice(len(_WEIGHTS), p=list(_WEIGHTS.values())))]
+
+
+def _draw(centre: tuple[float, ...], kind: Kind, rng: np.random.Generator) -> Lesion:
+    size = float(np.exp(rng.uniform(np.log(5), np.log(42))))
+    if kind in (Kind.CONSOLIDATION, Kind.MIXED):
+        size = max(size, 7.0)
+    z, u, v = (float(size * rng.uniform(0.6, 1.5)) for _ in range(3))
+    solid = kind is Kind.CONSOLIDATION
+    return Lesion(
+        kind=kind,
+        centre=(centre[0], centre[1], centre[2]),
+        radii_mm=(z, u, v),
+        angle=float(rng.uniform(0, np.pi)),
+        border_mm=float(rng.uniform(0.5, 2.0) if solid else rng.uniform(0.8, 5.0)),
+        fraction=float(rng.uniform(0.75, 1.0) if solid else rng.uniform(0.15, 0.6)),
+        texture=float(rng.uniform(0.02, 0.1) if solid else rng.uniform(0.05, 0.35)),
+        texture_mm=float(rng.uniform(1.5, 6.0)),
+        ragged=float(rng.uniform(0.1, 0.7)),
+    )
+
+
+def paste(
+    hu: HU, lung: Bool, spacing_mm: Spacing, lesions: Sequence[Lesion], rng: np.random.Generator
+) -> tuple[HU, Bool]:
+    """Put ``lesions`` into ``hu`` (float32 ``(z, y, x)``), inside ``lung`` and up to its border.
+
+    Returns the new HU and the mask of all lesions.
+    """
+    out, mask = hu.copy(), np.zeros(hu.shape, dtype=bool)
+    for lesion in lesions:
+        reach = 1.6 * max(lesion.radii_mm) + 2 * lesion.border_mm
+        low = [max(0, int(c - reach / s)) for c, s in zip(lesion.centre, spacing_mm, strict=True)]
+        high = [min(n, int(c + reach / s) + 2) for n, c, s in zip(hu.shape, lesion.centre, spacing_mm, strict=True)]
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        centre = [c - a for c, a in zip(lesion.centre, low, strict=True)]
+        weight = _weight(lesion, lung[box], spacing_mm, centre, rng)
+        out[box] = _fill(out[box], weight, lesion, centre, spacing_mm, rng)
+        mask[box] |= weight > LABEL_FROM
+    return out, mask
+
+
+def _weight(
+    lesion: Lesion, lung: Bool, spacing_mm: Spacing, centre: Sequence[float], rng: np.random.Generator
+) -> Field:
+    """How much of the lesion is in each voxel, 0 to 1: an ellipsoid with a ragged, soft border, cut by the lung."""
+    depth = fields.ellipsoid(lung.shape, spacing_mm, centre, lesion.radii_mm, lesion.angle)
+    size = float(np.prod(lesion.radii_mm)) ** (1 / 3)
+    depth += lesion.ragged * 0.35 * size * fields.noise(lung.shape, spacing_mm, max(4.0, size / 2.5), rng)
+    depth += lesion.ragged * 1.5 * fields.noise(lung.shape, spacing_mm, 4.0, rng)
+    weight: Field = fields.sigmoid(depth * 2.2 / lesion.border_mm) * lung
+    return weight
+
+
+def _fill(
+    hu: HU, weight: Field, lesion: Lesion, centre: Sequence[float], spacing_mm: Spacing, rng: np.random.Generator
+) -> HU:
+    """Displace air by tissue with the lesion's pattern."""
+    shape = hu.shape
+    fraction = lesion.fraction * (1 + lesion.texture * fields.noise(shape, spacing_mm, lesion.texture_mm, rng))
+    if lesion.kind in (Kind.RETICULATION, Kind.CRAZY_PAVING):
+        lines = _net(shape, spacing_mm, rng)
+        base = fraction * (0.35 if lesion.kind is Kind.RETICULATION else 0.8)
+        fraction = np.maximum(base, lines * rng.uniform(0.45, 0.8))
+    if lesion.kind is Kind.MIXED:
+        core = fields.sigmoid(4 * (fields.noise(shape, spacing_mm, 9.0, rng) - rng.uniform(0.0, 0.8)))
+        fraction = fraction * (1 - core) + rng.uniform(0.75, 1.0) * core
+    if lesion.kind in (Kind.CONSOLIDATION, Kind.MIXED) and rng.random() < 0.6:
+        tubes = _bronchi(shape, centre, lesion, spacing_mm, rng)
+        fraction = np.where(tubes, 0.05, fraction)
+    fraction = np.clip(fraction, 0.03, 1.0) * weight
+    grain = rng.uniform(4, 22) * fields.noise(shape, spacing_mm, 1.0, rng)
+    tissue = rng.uniform(TISSUE_HU - 30, TISSUE_HU + 30)
+    filled: HU = hu + fraction * np.maximum(tissue - hu, 0) + weight * grain * (hu < tissue)
+    return filled.astype(np.float32)
+
+
+def _net(shape: Sequence[int], spacing_mm: Spacing, rng: np.random.Generator) -> Field:
+    """Thin lines, 0 to 1: where two fields of noise cross zero (thickened septa)."""
+    scale = rng.uniform(4.0, 9.0)
+    first, second = (fields.noise(shape, spacing_mm, scale, rng) for _ in range(2))
+    width = rng.uniform(0.12, 0.3)
+    lines: Field = np.exp(-((np.minimum(np.abs(first), np.abs(second)) / width) ** 2))
+    return lines
+
+
+def _bronchi(
+    shape: Sequence[int], centre: Sequence[float], lesion: Lesion, spacing_mm: Spacing, rng: np.random.Generator
+) -> Bool:
+    """Air-filled branches through a consolidation."""
+    reach = np.array(lesion.radii_mm) / np.array(spacing_mm)
+    root = np.array(centre) + reach * rng.uniform(-1, 1, 3) * (0.4, 1.2, 1.2)
+    tips = np.array(centre) + reach * rng.uniform(-0.9, 0.9, (int(rng.integers(2, 6)), 3))
+    return fields.tree(shape, spacing_mm, root, tips, float(rng.uniform(1.0, 2.4)))

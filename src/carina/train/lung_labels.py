@@ -1,0 +1,163 @@
+"""Lung labels for CT without annotations: air in the body, less the airways, closed over vessels and nodules.
+
+The procedure, on a grid of about 1.6 mm in-plane:
+
+1. body: HU above -500, opened, largest component per slice, holes filled;
+2. air: smoothed HU below -400 inside the body;
+3. airways: grown from the trachea at the top of the body at rising thresholds, stopped before it leaks into lung; what
+   is wider than a lobar bronchus (trachea, main bronchi) goes, with its wall;
+4. lungs: the largest and second largest remaining component (bowel and stomach gas are neither);
+5. each slice closed by 8 mm, small holes filled, each lung closed in three dimensions by 5 mm: vessels, bronchi and
+   nodules at the pleura belong to the lung; the central airways are cut out again.
+
+A threshold can't see consolidated lung. These labels are looked at one by one; what failed is written down in the
+research log. Arrays are ``(z, y, x)`` in RAS order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from carina.errors import BadSeries
+
+AIR_HU = -400.0
+"""Lung and its ground-glass parts are below this; vessels, walls and consolidation are not."""
+AIRWAY_MAX_ML = 90.0
+"""Trachea and bronchi of an adult hold less than this; more means that the growing leaked into lung."""
+
+Bool = npt.NDArray[np.bool_]
+
+
+def label_lungs(hu: npt.NDArray[np.int16], spacing_mm: tuple[float, float, float]) -> npt.NDArray[np.uint8]:
+    """Label lungs, 0 or 1, on the voxels of ``hu`` (``(z, y, x)``, RAS order); ``spacing_mm`` is ``(z, y, x)``.
+
+    Raises:
+        BadSeries: no air-filled region inside the body is as large as a lung.
+    """
+    step = 2
+    small = ndimage.uniform_filter(hu.astype(np.float32), (1, step, step))[:, ::step, ::step]
+    spacing = (spacing_mm[0], spacing_mm[1] * step, spacing_mm[2] * step)
+    body = _body(small)
+    air = (ndimage.gaussian_filter(small, (0, 0.6, 0.6)) < AIR_HU) & body
+    airway = _airway(small, air, spacing)
+    central = _wide_part(airway, spacing)
+    lungs = _two_largest(air & ~_dilate(central, 2.0, spacing) & ~_dilate(airway & ~_deep(air, spacing), 1.0, spacing), spacing)
+    closed = np.zeros_like(air)
+    for lung in lungs:
+        closed |= _close(lung, spacing)
+    closed &= ~_dilate(central, 2.4, spacing) & body
+    closed = ndimage.binary_opening(closed, _disk(1))
+    fine = ndimage.zoom(closed.astype(np.float32), [n / m for n, m in zip(hu.shape, closed.shape, strict=True)], order=1)
+    return (fine > 0.5).astype(np.uint8)
+
+
+def _body(hu: npt.NDArray[np.float32]) -> Bool:
+    """The body without the table: per slice the largest opened component, holes filled."""
+    body = np.zeros(hu.shape, dtype=bool)
+    for z, plane in enumerate(hu):
+        labels, count = ndimage.label(ndimage.binary_opening(plane > -500, _disk(3)[0]))
+        if count:
+            largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+            body[z] = ndimage.binary_fill_holes(ndimage.binary_closing(labels == largest, _disk(4)[0]))
+    return body
+
+
+def _airway(hu: npt.NDArray[np.float32], air: Bool, spacing_mm: tuple[float, float, float]) -> Bool:
+    """Trachea and bronchi: at each threshold the lumens connected to the trachea; the largest that did not leak."""
+    voxel_ml = float(np.prod(spacing_mm)) / 1000.0
+    seeds = _trachea_seeds(air, spacing_mm)
+    best, best_ml = np.zeros(air.shape, dtype=bool), 0.0
+    if not seeds:
+        return best
+    smooth = ndimage.gaussian_filter(hu, (0, 0.5, 0.5))
+    for threshold in (-960, -940, -920, -900, -880, -860, -830, -800, -760, -700):
+        labels, _ = ndimage.label((smooth < threshold) & air)
+        sizes_ml = np.bincount(labels.ravel()) * voxel_ml
+        kept = {int(i) for i in labels[tuple(np.array(seeds).T)] if i and sizes_ml[i] <= AIRWAY_MAX_ML}
+        volume = float(sum(sizes_ml[i] for i in kept))
+        if best_ml > 15 and volume > 2.0 * best_ml:
+            break
+        if volume > best_ml:
+            best, best_ml = np.isin(labels, list(kept)), volume
+    return best
+
+
+def _trachea_seeds(air: Bool, spacing_mm: tuple[float, float, float]) -> list[tuple[int, int, int]]:
+    """Voxels of the trachea: in the upper half, centres of round air of 80 to 700 mm2 within 25 mm of the middle."""
+    area_mm2 = spacing_mm[1] * spacing_mm[2]
+    seeds = []
+    for z in range(air.shape[0] - 1, air.shape[0] // 2, -1):
+        labels, _ = ndimage.label(air[z])
+        for index, box in enumerate(ndimage.find_objects(labels), start=1):
+            region = labels[box] == index
+            sides = region.shape
+            y, x = (s.start + n // 2 for s, n in zip(box, sides, strict=True))
+            is_round = max(sides) <= 2.2 * min(sides) and region.mean() > 0.5 and labels[y, x] == index
+            near = abs(x - air.shape[2] / 2) * spacing_mm[2] < 25
+            if is_round and near and 80 <= np.count_nonzero(region) * area_mm2 <= 700:
+                seeds.append((z, y, x))
+    return seeds
+
+
+def _wide_part(airway: Bool, spacing_mm: tuple[float, float, float]) -> Bool:
+    """The part of the airway at least 7 mm wide in the axial plane: trachea and main bronchi."""
+    opened = ndimage.binary_opening(airway, _disk(max(1, round(3.2 / spacing_mm[1]))))
+    return ndimage.binary_dilation(opened, _disk(1), iterations=2, mask=airway)
+
+
+def _deep(air: Bool, spacing_mm: tuple[float, float, float]) -> Bool:
+    """Air that lies inside the lung rather than at its hilum: what survives closing and eroding by 10 mm."""
+    filled = ndimage.binary_closing(air, _disk(3))
+    return np.stack([ndimage.distance_transform_edt(p, sampling=spacing_mm[1:]) > 10 for p in filled])
+
+
+def _two_largest(air: Bool, spacing_mm: tuple[float, float, float]) -> list[Bool]:
+    """The two lungs, or both in one component where they touch."""
+    labels, _ = ndimage.label(ndimage.binary_opening(air, _disk(1)))
+    sizes = np.bincount(labels.ravel()).astype(float) * float(np.prod(spacing_mm)) / 1000.0
+    sizes[0] = 0
+    order = np.argsort(sizes)[::-1]
+    if sizes[order[0]] < 300:
+        raise BadSeries("lungs.none", f"The largest air-filled region holds {sizes[order[0]]:.0f} ml; a lung has 300 or more.")
+    return [labels == i for i in order[:2] if sizes[i] > 0.1 * sizes[order[0]]]
+
+
+def _close(lung: Bool, spacing_mm: tuple[float, float, float]) -> Bool:
+    """Close one lung over vessels, bronchi and nodules at the pleura."""
+    pad = 12
+    closed = np.pad(lung, pad)
+    for z in range(pad, closed.shape[0] - pad):
+        if closed[z].any():
+            closed[z] = _small_holes_filled(_closed_plane(closed[z], 8.0, spacing_mm[1:]), spacing_mm[1:])
+    grown = ndimage.distance_transform_edt(~closed, sampling=spacing_mm) <= 5.0
+    shrunk = ndimage.distance_transform_edt(grown, sampling=spacing_mm) > 5.0
+    whole: Bool = ndimage.binary_fill_holes(closed | shrunk)[pad:-pad, pad:-pad, pad:-pad]
+    return whole
+
+
+def _closed_plane(plane: Bool, radius_mm: float, spacing_mm: tuple[float, ...]) -> Bool:
+    grown = ndimage.distance_transform_edt(~plane, sampling=spacing_mm) <= radius_mm
+    closed: Bool = ndimage.distance_transform_edt(grown, sampling=spacing_mm) > radius_mm
+    return closed | plane
+
+
+def _small_holes_filled(plane: Bool, spacing_mm: tuple[float, ...]) -> Bool:
+    """Fill holes under 700 mm2; a larger one is the dome of the diaphragm or the heart."""
+    holes, _ = ndimage.label(ndimage.binary_fill_holes(plane) & ~plane)
+    area = np.bincount(holes.ravel()) * spacing_mm[0] * spacing_mm[1]
+    filled: Bool = plane | ((area < 700)[holes] & (holes > 0))
+    return filled
+
+
+def _dilate(mask: Bool, radius_mm: float, spacing_mm: tuple[float, float, float]) -> Bool:
+    """Dilate within each slice by ``radius_mm``."""
+    steps = max(1, round(radius_mm / spacing_mm[1]))
+    return ndimage.binary_dilation(mask, _disk(1), iterations=steps)
+
+
+def _disk(radius: int) -> Bool:
+    """A flat structuring element of ``radius`` voxels, ``(1, 2r+1, 2r+1)``."""
+    axis = np.arange(-radius, radius + 1)
+    return (axis[:, None] ** 2 + axis[None, :] ** 2 <= radius**2 + 0.5)[None]

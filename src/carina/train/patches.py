@@ -1,0 +1,142 @@
+"""Training patches drawn from cases: geometry, synthetic disease, look-alikes, noise.
+
+``draw_...`` functions return ``(z, y, x)`` arrays in RAS order. A patch depends on nothing but its generator, so a
+resumed training sees the patches that an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from carina.train import distractors, lesions
+from carina.train.data import IN_PLANE_MM, SLICE_MM, Case
+from carina.train.fields import Bool
+from carina.train.lesions import HU
+
+SPACING_MM = (SLICE_MM, IN_PLANE_MM, IN_PLANE_MM)
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Patch:
+    """HU, lung, lesion and unlabelled-disease masks of one patch, all ``(z, y, x)``."""
+
+    hu: HU
+    lung: Bool
+    lesion: Bool
+
+
+def cut(case: Case, centre: npt.NDArray[np.float64], shape: Shape, rng: np.random.Generator) -> Patch:
+    """Cut a patch around ``centre`` (voxels ``(z, y, x)``), turned by up to 12 degrees, zoomed by 0.85 to 1.2.
+
+    Slices are 3.5 to 6.5 mm apart, sampled linearly or (half of the time) averaged over half a slice; left and right
+    change places half of the time; 1 patch in 20 lies on its face. Outside the case is air.
+    """
+    angle = rng.uniform(-0.2, 0.2)
+    zoom = rng.uniform(0.85, 1.2)
+    slice_mm = rng.uniform(3.5, 6.5)
+    flip_x, flip_y = (-1.0 if rng.random() < p else 1.0 for p in (0.5, 0.05))
+    cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
+    ratio = IN_PLANE_MM / case.spacing_mm[1]
+    matrix = np.array([
+        [slice_mm / case.spacing_mm[0], 0, 0],
+        [0, flip_y * cos * ratio, -flip_x * sin * ratio],
+        [0, flip_y * sin * ratio, flip_x * cos * ratio],
+    ])
+    offset = centre - matrix @ ((np.array(shape) - 1) / 2)
+    slab = matrix[0, 0] / 4 if rng.random() < 0.5 else 0.0
+    hu = _sample(case.hu, matrix, offset, shape, slab=slab, outside=-1024.0)
+    lung = _sample(case.lung, matrix, offset, shape, slab=slab, outside=0.0) >= 0.5
+    lesion = np.zeros(shape, dtype=bool)
+    if case.lesion is not None:
+        lesion = _sample(case.lesion, matrix, offset, shape, slab=slab, outside=0.0) >= 0.5
+    return Patch(hu=hu, lung=lung, lesion=lesion)
+
+
+def _sample(
+    array: npt.NDArray[np.generic],
+    matrix: npt.NDArray[np.float64],
+    offset: npt.NDArray[np.float64],
+    shape: Shape,
+    *,
+    slab: float,
+    outside: float,
+) -> HU:
+    """Linear sampling at ``matrix @ index + offset``, the mean of two slices ``slab`` voxels above and below."""
+    shifts = (-slab, slab) if slab else (0.0,)
+    parts = [
+        ndimage.affine_transform(
+            array, matrix, offset + (s, 0, 0), shape, np.float32, order=1, mode="constant", cval=outside
+        )
+        for s in shifts
+    ]
+    mean: HU = np.mean(parts, axis=0, dtype=np.float32) if len(parts) > 1 else parts[0]
+    return mean
+
+
+def centre_in(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A random voxel of ``mask`` (``(z, y, x)``, not empty)."""
+    sizes = np.count_nonzero(mask, axis=(1, 2)).astype(float)
+    z = int(rng.choice(len(sizes), p=sizes / sizes.sum()))
+    flat = np.flatnonzero(mask[z])
+    y, x = divmod(int(flat[rng.integers(len(flat))]), mask.shape[2])
+    return np.array([z, y, x], dtype=float)
+
+
+def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, Bool]:
+    """HU and lesion mask of one patch for lesion segmentation: three in four hold lesions, most hold look-alikes."""
+    case = cases[int(rng.integers(len(cases)))]
+    patch = cut(case, centre_in(case.lung, rng) + rng.uniform(-12, 12, 3) * (0.2, 1, 1), shape, rng)
+    hu, lung, lesion = patch.hu, patch.lung, patch.lesion
+    hu, fluid = _look_alikes(hu, lung, rng)
+    if rng.random() < 0.75:
+        drawn = lesions.draw_lesions(lung & ~fluid, SPACING_MM, rng, count=int(rng.integers(1, 6)))
+        hu, mask = lesions.paste(hu, lung & ~fluid, SPACING_MM, drawn, rng)
+        lesion = lesion | mask
+    return _finish(hu, rng), lesion
+
+
+def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, Bool]:
+    """HU and lung mask of one patch for lung segmentation: half with disease pasted, fluid taken out of the lung."""
+    case = cases[int(rng.integers(len(cases)))]
+    if rng.random() < 0.7:
+        centre = centre_in(case.lung, rng) + rng.uniform(-30, 30, 3) * (0.2, 1, 1)
+    else:
+        centre = rng.uniform(0, 1, 3) * case.hu.shape
+    patch = cut(case, centre, shape, rng)
+    hu, fluid = _look_alikes(patch.hu, patch.lung, rng)
+    lung = patch.lung & ~fluid
+    if rng.random() < 0.5:
+        kind = lesions.Kind.CONSOLIDATION if rng.random() < 0.5 else None
+        drawn = lesions.draw_lesions(lung, SPACING_MM, rng, count=int(rng.integers(1, 5)), kind=kind)
+        hu, _ = lesions.paste(hu, lung, SPACING_MM, drawn, rng)
+    return _finish(hu, rng), lung
+
+
+def _look_alikes(hu: HU, lung: Bool, rng: np.random.Generator) -> tuple[HU, Bool]:
+    """Some of the look-alikes; returns HU and the mask of pleural fluid."""
+    fluid = np.zeros(hu.shape, dtype=bool)
+    if rng.random() < 0.5:
+        hu = distractors.breath(hu, lung, rng)
+    if rng.random() < 0.3:
+        hu = distractors.dependent(hu, lung, SPACING_MM, rng)
+    if rng.random() < 0.3:
+        hu = distractors.nodules(hu, lung, SPACING_MM, rng, count=int(rng.integers(1, 5)))
+    if rng.random() < 0.1:
+        hu, fluid = distractors.effusion(hu, lung, SPACING_MM, rng)
+    return hu, fluid
+
+
+def _finish(hu: HU, rng: np.random.Generator) -> HU:
+    """What the scanner does to everything alike: motion, kernel, noise, calibration."""
+    if rng.random() < 0.15:
+        hu = distractors.motion(hu, SPACING_MM, rng)
+    hu = distractors.kernel_and_noise(hu, SPACING_MM, rng)
+    shifted: HU = (hu * rng.uniform(0.95, 1.05) + rng.normal(0, 20)).astype(np.float32)
+    return shifted
