@@ -30,7 +30,7 @@ def key_slices(lung: Lung, lesion: Lesion, box: Box, grid: Grid, volume: Volume 
     if not planes.size:
         return ()
     chosen = _largest(areas, max(1, round(APART_SHARE * len(planes)))) if areas.any() else _spread(planes)
-    towards_head = grid.axes[0][2] >= 0
+    towards_head = bool(grid.axes[0][2] >= 0)
     return tuple(
         _key_slice(index, (lung, lesion), box, (grid, volume)) for index in sorted(chosen, reverse=towards_head)
     )

@@ -89,6 +89,17 @@ def bounding_box(labels: Labels | Flags) -> Box | None:
     return slice(int(first), int(last) + 1), found[0], found[1]
 
 
+def grown(labels: Labels) -> Labels:
+    """The largest label of each voxel and its six neighbours."""
+    largest = labels.copy()
+    for axis in range(labels.ndim):
+        ahead = tuple(slice(1, None) if n == axis else slice(None) for n in range(labels.ndim))
+        back = tuple(slice(None, -1) if n == axis else slice(None) for n in range(labels.ndim))
+        np.maximum(largest[ahead], labels[back], out=largest[ahead])
+        np.maximum(largest[back], labels[ahead], out=largest[back])
+    return largest
+
+
 def world_axis(grid: Grid, box: Box, component: int) -> tuple[npt.NDArray[np.float64], ...]:
     """Three lines whose broadcast sum is patient coordinate ``component`` (0 x, 1 y, 2 z; mm) in a block."""
     column = grid.affine[component]
@@ -176,12 +187,24 @@ def _seeds(
             seeds = np.zeros(coarse.shape, dtype=np.uint8)
             for piece in pieces:
                 seeds[piece.cells] = LEFT if piece.centre > border else RIGHT
-            return seeds
+            return _grown_back(seeds, depth, float(level), min(cell_mm))
     if width > BOTH_LUNGS_MM:
         border = _narrowest(place[coarse])
         return np.where(place > border, np.uint8(LEFT), np.uint8(RIGHT)) * coarse
     side = LEFT if float(place[coarse].mean()) > middle else RIGHT
     return coarse.astype(np.uint8) * np.uint8(side)
+
+
+def _grown_back(cores: Labels, depth: npt.NDArray[np.float64], level: float, step: float) -> Labels:
+    """Let the cores of both lungs grow back, deep cells first, so that they meet at the neck between them."""
+    labels = cores
+    while level > 0:
+        level -= step
+        open_cells = depth > max(level, 0.0)
+        missing = -1
+        while missing != (missing := int(np.count_nonzero(open_cells & (labels == 0)))):
+            labels = np.where((labels == 0) & open_cells, grown(labels), labels)
+    return labels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -208,5 +231,7 @@ def _narrowest(places: npt.NDArray[np.float32]) -> float:
     """Where the fewest cells lie, in the middle half of their extent."""
     counts, edges = np.histogram(places, bins=max(4, int(np.ptp(places) / (2 * COARSE_MM))))
     quarter = len(counts) // 4
-    index = quarter + int(np.argmin(counts[quarter : len(counts) - quarter]))
+    inner = counts[quarter : len(counts) - quarter]
+    least = np.flatnonzero(inner == inner.min())
+    index = quarter + int(least[np.abs(least - (len(inner) - 1) / 2).argmin()])
     return float(edges[index] + edges[index + 1]) / 2

@@ -16,7 +16,7 @@ from scipy import ndimage
 from carina.errors import ModelFailed
 from carina.measure.findings import RatioFindings, RegionFindings
 from carina.measure.key_slices import key_slices
-from carina.measure.lungs import LEFT, RIGHT, SIDE_NAMES, Box, bounding_box, with_sides, world_axis
+from carina.measure.lungs import LEFT, RIGHT, SIDE_NAMES, Box, bounding_box, grown, with_sides, world_axis
 from carina.volume import Grid, Mask, Volume
 
 SMALLEST_LESION_ML = 0.1
@@ -106,10 +106,10 @@ def _touching(lesion: Mask, lung: Mask) -> _Touching:
     labels, count = ndimage.label(flags, structure=np.ones((3, 3, 3), dtype=np.bool_))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     wide = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
-    near = _grown(lung.labels[wide] > 0)[tuple(slice(a.start - b.start, None) for a, b in zip(box, wide, strict=True))]
-    near = near[: flags.shape[0], : flags.shape[1], : flags.shape[2]]
+    inner = zip(box, wide, strict=True)
+    near = grown(lung.labels[wide])[tuple(slice(a.start - b.start, a.stop - b.start) for a, b in inner)]
     touches = np.zeros(count + 1, dtype=np.bool_)
-    touches[labels[near & flags]] = True
+    touches[labels[(near > 0) & flags]] = True
     touches[0] = False
     large = sizes * lung.grid.voxel_ml >= SMALLEST_LESION_ML
     lost = int(sizes[1:][~touches[1:]].sum())
@@ -121,17 +121,6 @@ def _touching(lesion: Mask, lung: Mask) -> _Touching:
     )
     kept = int(np.count_nonzero(touches & large))
     return _Touching(flags=touches[labels] if lost else flags, box=box, count=kept, warnings=warnings)
-
-
-def _grown(flags: Flags) -> Flags:
-    """The flags and their six neighbours."""
-    grown = flags.copy()
-    for axis in range(3):
-        ahead = tuple(slice(1, None) if n == axis else slice(None) for n in range(3))
-        back = tuple(slice(None, -1) if n == axis else slice(None) for n in range(3))
-        grown[ahead] |= flags[back]
-        grown[back] |= flags[ahead]
-    return grown
 
 
 def _union(box: Box, other: Box | None) -> Box:

@@ -217,6 +217,7 @@ def _instance(volume: Volume, index: int, plane: npt.NDArray[np.int16], settings
         dataset.RepetitionTime = 500
     dataset.WindowCenter, dataset.WindowWidth = -500, 1500
     _pixels(dataset, plane, settings)
+    dataset.preamble = b"\0" * 128
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = UID(instance)
