@@ -20,6 +20,7 @@ class ReportFacts:
     ``made_at`` is the time of the run. ``models`` made the result. ``grid`` is that of the key slices: it gives their
     position in mm and which way they are shown. ``demonstration`` is a sentence from a bundle's card to print below
     a probability (a starter network is a demonstration), ``cautions`` are further sentences of the cards.
+    ``warnings`` say what had to be done to the series (tilt corrected, attributes missing).
     """
 
     made_at: datetime
@@ -35,6 +36,7 @@ class ReportFacts:
     grid: Grid | None = None
     demonstration: str = ""
     cautions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def report_facts(
@@ -44,8 +46,11 @@ def report_facts(
     *,
     demonstration: str = "",
     cautions: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
 ) -> ReportFacts:
     """The facts of a source and of the models that were run on it; the time is that of the first model's producer.
+
+    The series' own warnings come first, ``warnings`` (the volume's) follow; none is told twice.
 
     Raises:
         ValueError: no model is given.
@@ -64,6 +69,7 @@ def report_facts(
             "series_number": _text(header, "SeriesNumber"),
             "kernel": _text(header, "ConvolutionKernel"),
         }
+        warnings = tuple(dict.fromkeys(source.warnings + warnings))
     return ReportFacts(
         made_at=models[0].when,
         software_version=models[0].software_version,
@@ -71,6 +77,7 @@ def report_facts(
         grid=grid,
         demonstration=demonstration,
         cautions=cautions,
+        warnings=warnings,
         **said,
     )
 

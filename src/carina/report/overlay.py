@@ -128,8 +128,8 @@ def position_mm(grid: Grid, normal: int, index: int, axis: str) -> float:
 
 
 def _best(volume: Volume, lung: Mask | None, lesion: Mask | None, normal: int) -> int:
-    others = tuple(axis for axis in range(3) if axis != normal)
     for mask in (lesion, lung):
         if mask is not None and not mask.is_empty:
-            return int(np.argmax(np.count_nonzero(mask.labels, axis=others)))
+            planes = np.moveaxis(mask.labels, normal, 0)
+            return int(np.argmax([np.count_nonzero(plane) for plane in planes]))
     return volume.grid.shape[normal] // 2

@@ -68,11 +68,11 @@ def paint(plane: Plane, longest_px: int) -> Image.Image:
     return Image.fromarray(np.clip(colours + 0.5, 0, 255).astype(np.uint8), "RGB")
 
 
-def annotate(picture: Image.Image, labels: Labels, pixels_per_mm: float) -> None:
-    """Write letters, position and a 5 cm scale onto a picture, in place."""
+def annotate(picture: Image.Image, labels: Labels, pixels_per_mm: float, letters_across: int = 40) -> None:
+    """Write letters, position and a 5 cm scale onto a picture, in place; its longer side takes ``letters_across``."""
     draw = ImageDraw.Draw(picture)
     width, height = picture.size
-    size = max(10, max(width, height) // 40)
+    size = max(10, max(width, height) // letters_across)
     font = ImageFont.load_default(size)
     edge = size * 0.6
     top, bottom, left, right = labels.letters
@@ -84,7 +84,7 @@ def annotate(picture: Image.Image, labels: Labels, pixels_per_mm: float) -> None
         (edge, height - edge): (labels.line, "ld"),
     }
     for place, (text, anchor) in places.items():
-        draw.text(place, text, font=font, fill=INK, anchor=anchor, stroke_width=max(1, size // 9), stroke_fill=SHADOW)
+        draw.text(place, text, font=font, fill=INK, anchor=anchor, stroke_width=max(1, size // 14), stroke_fill=SHADOW)
     _scale(draw, (width - edge, height - edge), SCALE_MM * pixels_per_mm, (font, size))
 
 
@@ -100,13 +100,13 @@ def _scale(
         for line in ((x - length, y, x, y), (x - length, y - tick, x - length, y), (x, y - tick, x, y)):
             draw.line(line, fill=colour, width=thick + wider)
     place = (x - length / 2, y - tick)
-    draw.text(place, "5 cm", font=font, fill=INK, anchor="md", stroke_width=max(1, size // 9), stroke_fill=SHADOW)
+    draw.text(place, "5 cm", font=font, fill=INK, anchor="md", stroke_width=max(1, size // 14), stroke_fill=SHADOW)
 
 
 def png(picture: Image.Image) -> bytes:
     """The picture as PNG."""
     out = io.BytesIO()
-    picture.save(out, "PNG", optimize=True)
+    picture.save(out, "PNG")
     return out.getvalue()
 
 
@@ -129,7 +129,8 @@ def _grey(plane: Plane, size: tuple[int, int]) -> Floats:
 def _resized(mask: Bools, size: tuple[int, int]) -> Floats:
     """The part of each picture pixel that a mask covers, 0 to 1, with smooth borders."""
     picture = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
-    return np.clip((np.asarray(picture, dtype=np.float32) - 0.5) * 3 + 0.5, 0, 1)
+    cover: Floats = np.clip((np.asarray(picture, dtype=np.float32) - 0.5) * 3 + 0.5, 0, 1)
+    return cover
 
 
 def _outline(cover: Floats, width_px: float) -> Floats:

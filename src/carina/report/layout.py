@@ -1,0 +1,258 @@
+"""The look of a report: one page frame, a few styles, a facts block, tables, bars and a sheet of slices."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+from xml.sax.saxutils import escape
+
+from reportlab.graphics.shapes import Drawing, Line, Rect, String
+from reportlab.lib.colors import Color, HexColor
+from reportlab.lib.enums import TA_RIGHT
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import mm
+from reportlab.platypus import (
+    BaseDocTemplate,
+    Frame,
+    Image,
+    KeepTogether,
+    PageTemplate,
+    Paragraph,
+    Spacer,
+    Table,
+    TableStyle,
+)
+
+from carina import RESEARCH_ONLY
+from carina.report.paint import LESION_RGB, LUNG_RGB
+
+INK = HexColor(0x1F2328)
+MUTED = HexColor(0x656D76)
+RULE = HexColor(0xD0D7DE)
+TRACK = HexColor(0xEEF1F4)
+AMBER = HexColor(0xFFF3D6)
+AMBER_INK = HexColor(0x7A4B00)
+SLATE = HexColor(0x4B5A6B)
+LESION = Color(*(part / 255 for part in LESION_RGB))
+LUNG = Color(*(part / 255 for part in LUNG_RGB))
+
+MARGIN = 18 * mm
+TOP = 25 * mm
+BOTTOM = 17 * mm
+WIDTH = A4[0] - 2 * MARGIN
+
+BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=9, leading=12.5, textColor=INK)
+SMALL = ParagraphStyle("small", parent=BODY, fontSize=7.5, leading=10, textColor=MUTED)
+TITLE = ParagraphStyle("title", parent=BODY, fontName="Helvetica-Bold", fontSize=19, leading=24)
+HEADING = ParagraphStyle(
+    "heading", parent=BODY, fontName="Helvetica-Bold", fontSize=10.5, leading=14, spaceBefore=13, spaceAfter=4
+)
+NUMBER = ParagraphStyle("number", parent=BODY, alignment=TA_RIGHT)
+SMALL_RIGHT = ParagraphStyle("small right", parent=SMALL, alignment=TA_RIGHT)
+SMALL_INDENTED = ParagraphStyle("small indented", parent=SMALL, leftIndent=6 * mm)
+STRONG = ParagraphStyle("strong", parent=BODY, fontName="Helvetica-Bold")
+INDENTED = ParagraphStyle("indented", parent=BODY, leftIndent=4 * mm)
+HUGE = ParagraphStyle("huge", parent=BODY, fontName="Helvetica-Bold", fontSize=34, leading=38)
+LEAD = ParagraphStyle("lead", parent=BODY, fontSize=11.5, leading=16)
+BULLET = ParagraphStyle("bullet", parent=BODY, leftIndent=11, bulletIndent=0, spaceAfter=2.5)
+CAUTION = ParagraphStyle("caution", parent=BODY, textColor=AMBER_INK)
+
+NO_PADDING = [("LEFTPADDING", (0, 0), (-1, -1), 0), ("RIGHTPADDING", (0, 0), (-1, -1), 0)]
+
+
+def build(story: Sequence[Any], title: str, foot: str) -> bytes:
+    """The pages as PDF bytes: the same story always gives the same bytes. ``foot`` stands at each page's end."""
+
+    def render(total: int) -> tuple[bytes, int]:
+        out = io.BytesIO()
+        document = BaseDocTemplate(out, pagesize=A4, title=title, author="Carina", subject=RESEARCH_ONLY, invariant=1)
+        room = Frame(MARGIN, BOTTOM, WIDTH, A4[1] - TOP - BOTTOM, 0, 0, 0, 0)
+        template = PageTemplate(frames=[room], onPage=lambda canvas, _document: _frame(canvas, foot, total))
+        document.addPageTemplates([template])
+        document.build(list(story))
+        return out.getvalue(), int(document.page)
+
+    _, pages = render(0)
+    return render(pages)[0]
+
+
+def _frame(canvas: Any, foot: str, total: int) -> None:
+    canvas.saveState()
+    top = A4[1] - 14 * mm
+    canvas.setFillColor(INK)
+    canvas.setFont("Helvetica-Bold", 11)
+    canvas.drawString(MARGIN, top, "Carina")
+    canvas.setFillColor(MUTED)
+    canvas.setFont("Helvetica", 9)
+    canvas.drawString(MARGIN + 40, top, "chest CT analysis")
+    width = canvas.stringWidth(RESEARCH_ONLY, "Helvetica-Bold", 9) + 16
+    canvas.setFillColor(AMBER)
+    canvas.roundRect(A4[0] - MARGIN - width, top - 6, width, 19, 3, stroke=0, fill=1)
+    canvas.setFillColor(AMBER_INK)
+    canvas.setFont("Helvetica-Bold", 9)
+    canvas.drawRightString(A4[0] - MARGIN - 8, top, RESEARCH_ONLY)
+    canvas.setStrokeColor(RULE)
+    canvas.setLineWidth(0.5)
+    canvas.line(MARGIN, top - 12, A4[0] - MARGIN, top - 12)
+    canvas.setFillColor(MUTED)
+    canvas.setFont("Helvetica", 6.5)
+    canvas.drawString(MARGIN, 10 * mm, foot)
+    canvas.drawRightString(A4[0] - MARGIN, 10 * mm, f"Page {canvas.getPageNumber()} of {total}")
+    canvas.restoreState()
+
+
+def plain(text: str) -> str:
+    """Text as a paragraph can take it: no markup, only characters that the standard fonts have."""
+    return escape(text.encode("cp1252", "replace").decode("cp1252"))
+
+
+def paragraph(text: str, style: ParagraphStyle = BODY) -> Any:
+    """A paragraph of plain text."""
+    return Paragraph(plain(text), style)
+
+
+def bullets(sentences: Sequence[str]) -> list[Any]:
+    """Sentences, one a line, with a dash before each."""
+    return [Paragraph(plain(sentence), BULLET, bulletText="\u2013") for sentence in sentences]
+
+
+def section(heading: str, content: Sequence[Any]) -> list[Any]:
+    """A heading that stays with the first thing below it; nothing where there is no content."""
+    if not content:
+        return []
+    return [KeepTogether([paragraph(heading, HEADING), content[0]]), *content[1:]]
+
+
+def facts_block(pairs: Sequence[tuple[str, str]]) -> Any:
+    """Names and values in two columns, filled downwards."""
+    half = (len(pairs) + 1) // 2
+    filled = [*pairs, *[("", "")] * (2 * half - len(pairs))]
+    rows = []
+    for left, right in zip(filled[:half], filled[half:], strict=True):
+        rows.append(
+            [paragraph(text, style) for pair in (left, right) for text, style in zip(pair, (SMALL, BODY), strict=True)]
+        )
+    table = Table(rows, colWidths=[23 * mm, WIDTH / 2 - 25 * mm, 23 * mm, WIDTH / 2 - 21 * mm])
+    table.setStyle(
+        TableStyle(
+            [
+                *NO_PADDING,
+                ("VALIGN", (0, 0), (-1, -1), "TOP"),
+                ("TOPPADDING", (0, 0), (-1, -1), 1.5),
+                ("TOPPADDING", (0, 0), (0, -1), 2.5),
+                ("TOPPADDING", (2, 0), (2, -1), 2.5),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 1),
+                ("RIGHTPADDING", (1, 0), (1, -1), 8),
+                ("LINEABOVE", (0, 0), (-1, 0), 0.5, RULE),
+                ("LINEBELOW", (0, -1), (-1, -1), 0.5, RULE),
+            ]
+        )
+    )
+    return table
+
+
+def headline(number: str, lines: Sequence[str]) -> Any:
+    """A large number with what it means beside it."""
+    width = 12 + 20.5 * len(number)
+    text = [paragraph(lines[0], LEAD), *(paragraph(line) for line in lines[1:])]
+    table = Table([[paragraph(number, HUGE), text]], colWidths=[width, WIDTH - width])
+    table.setStyle(TableStyle([*NO_PADDING, ("VALIGN", (0, 0), (-1, -1), "MIDDLE")]))
+    return table
+
+
+def bar(part: float, width: float, indent: float) -> Any:
+    """A track of ``width`` points, ``indent`` from the left, filled to ``part`` (0 to 1) in the lesion's colour."""
+    height = 6.0
+    drawing = Drawing(indent + width, height)
+    drawing.add(Rect(indent, 0, width, height, fillColor=TRACK, strokeColor=None))
+    if part > 0:
+        filled = max(0.8, width * min(part, 1.0))
+        drawing.add(Rect(indent, 0, filled, height, fillColor=LESION, strokeColor=None))
+    return drawing
+
+
+def probability_bars(probabilities: Sequence[tuple[str, float]]) -> Any:
+    """One bar a class on a scale from 0 to 1 that is drawn whole, with the number behind it."""
+    left, right, row = 38 * mm, 18 * mm, 21.0
+    width, height = WIDTH - left - right, row * len(probabilities)
+    drawing = Drawing(WIDTH, height + 14)
+    for step in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x = left + step * width
+        drawing.add(Line(x, 10, x, height + 12, strokeColor=RULE, strokeWidth=0.5))
+        drawing.add(String(x, 0, f"{step:g}", fontName="Helvetica", fontSize=7, fillColor=MUTED, textAnchor="middle"))
+    for place, (name, value) in enumerate(probabilities):
+        y = height + 12 - (place + 1) * row + 5
+        drawing.add(Rect(left, y, width, 11, fillColor=TRACK, strokeColor=None, fillOpacity=0.75))
+        drawing.add(Rect(left, y, max(0.8, width * value), 11, fillColor=SLATE, strokeColor=None))
+        drawing.add(String(0, y + 2, plain(name), fontName="Helvetica", fontSize=10, fillColor=INK))
+        text = String(WIDTH, y + 2, f"{value:.3f}", fontName="Helvetica-Bold", fontSize=10, fillColor=INK)
+        text.textAnchor = "end"
+        drawing.add(text)
+    return drawing
+
+
+def number_table(
+    head: Sequence[Any], rows: Sequence[Sequence[Any]], widths: Sequence[float], rules: Sequence[int]
+) -> Any:
+    """A table with a muted head; ``rules`` are the rows above which a line is drawn, counted without the head."""
+    table = Table([list(head), *[list(row) for row in rows]], colWidths=list(widths), repeatRows=1)
+    lines = [("LINEABOVE", (0, place + 1), (-1, place + 1), 0.5, RULE) for place in rules]
+    table.setStyle(
+        TableStyle(
+            [
+                *NO_PADDING,
+                ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
+                ("TOPPADDING", (0, 0), (-1, -1), 2),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 2.5),
+                ("LINEBELOW", (0, -1), (-1, -1), 0.5, RULE),
+                *lines,
+            ]
+        )
+    )
+    return table
+
+
+def picture_sheet(pictures: Sequence[tuple[bytes, tuple[int, int], str]], across: int = 3) -> Any:
+    """JPEG pictures with their pixel size (width, height) and caption, ``across`` in a row."""
+    gap = 3 * mm
+    width = (WIDTH - gap * (across - 1)) / across
+    cells: list[Any] = []
+    for data, (columns, rows), caption in pictures:
+        cells.append([Image(io.BytesIO(data), width, width * rows / columns), Spacer(1, 2), paragraph(caption, SMALL)])
+    rows_of: list[list[Any]] = [cells[start : start + across] for start in range(0, len(cells), across)]
+    rows_of[-1] = [*rows_of[-1], *[""] * (across - len(rows_of[-1]))]
+    table = Table(rows_of, colWidths=[width + gap] * (across - 1) + [width])
+    table.setStyle(
+        TableStyle([*NO_PADDING, ("VALIGN", (0, 0), (-1, -1), "TOP"), ("BOTTOMPADDING", (0, 0), (-1, -1), 6)])
+    )
+    return table
+
+
+def notice(text: str) -> Any:
+    """A sentence that must not be overlooked, on amber."""
+    table = Table([[paragraph(text, CAUTION)]], colWidths=[WIDTH], spaceBefore=9, spaceAfter=2)
+    table.setStyle(
+        TableStyle(
+            [
+                ("BACKGROUND", (0, 0), (-1, -1), AMBER),
+                ("LEFTPADDING", (0, 0), (-1, -1), 8),
+                ("RIGHTPADDING", (0, 0), (-1, -1), 8),
+                ("TOPPADDING", (0, 0), (-1, -1), 5),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 6),
+            ]
+        )
+    )
+    return table
+
+
+def legend(note: str) -> Any:
+    """What the colours of the pictures mean, and a note behind it."""
+    drawing = Drawing(WIDTH, 10)
+    drawing.add(Line(0, 4, 14, 4, strokeColor=LUNG, strokeWidth=2))
+    drawing.add(String(18, 1, "lung", fontName="Helvetica", fontSize=7.5, fillColor=INK))
+    drawing.add(Rect(44, 1, 14, 6.5, fillColor=LESION, fillOpacity=0.45, strokeColor=LESION, strokeWidth=1))
+    drawing.add(String(62, 1, "lesion", fontName="Helvetica", fontSize=7.5, fillColor=INK))
+    drawing.add(String(96, 1, plain(note), fontName="Helvetica", fontSize=7.5, fillColor=MUTED))
+    return drawing
