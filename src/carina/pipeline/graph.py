@@ -83,7 +83,9 @@ class _Binder:
         wires = self._wires(step, operator)
         for service in step.services:
             self._service(step, operator, service)
-        settings = {**self._variables(step, operator), **self._options(step, operator)}
+        settings: dict[str, object] = {}
+        self._variables(step, operator, settings)
+        self._options(step, operator, settings)
         self._settings_complete(step, operator, settings)
         return Node(step=step, operator=operator, wires=wires, outputs=outputs, settings=settings)
 
@@ -195,8 +197,7 @@ class _Binder:
                 service.line, f"'{step.name}' asks for the service '{service.container.image}'; known to it: {known}"
             )
 
-    def _variables(self, step: Step, operator: Operator) -> dict[str, object]:
-        settings: dict[str, object] = {}
+    def _variables(self, step: Step, operator: Operator, settings: dict[str, object]) -> None:
         for name, value in step.container.variables.items():
             setting = operator.variables.get(name)
             if setting is None:
@@ -204,10 +205,8 @@ class _Binder:
                 self._problem(value.line, f"'{step.name}' has no variable '{name}'; known: {known}")
             else:
                 self._read(settings, setting, value.text, value.line, f"variable '{name}' of '{step.name}'")
-        return settings
 
-    def _options(self, step: Step, operator: Operator) -> dict[str, object]:
-        settings: dict[str, object] = {}
+    def _options(self, step: Step, operator: Operator, settings: dict[str, object]) -> None:
         words = list(step.container.command)
         line = step.container.command_line
         while words and not words[0].startswith("--"):
@@ -222,7 +221,6 @@ class _Binder:
                 self._problem(line, f"'{step.name}' has no command option '{name}'; known: {known}")
             else:
                 self._read(settings, setting, text, line, f"option '{name}' of '{step.name}'")
-        return settings
 
     def _read(self, settings: dict[str, object], setting: Setting, text: str, line: int, what: str) -> None:
         try:
@@ -230,7 +228,11 @@ class _Binder:
         except ValueError as error:
             self._problem(line, f"{what} is '{text}': {error}")
             return
-        if setting.parameter:
+        if setting.key:
+            shared = settings.setdefault(setting.parameter, {})
+            if isinstance(shared, dict):
+                shared[setting.key] = value
+        elif setting.parameter:
             settings[setting.parameter] = value
 
     def _settings_complete(self, step: Step, operator: Operator, settings: Mapping[str, object]) -> None:

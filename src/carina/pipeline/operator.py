@@ -22,7 +22,8 @@ class Context:
     """What the engine tells a running operator, and lets it say; injected where an operator asks for it by type.
 
     ``step`` is the operator's name in the definition, ``folder`` the run's folder, ``when`` the run's first start.
-    ``progress`` takes a fraction from 0 to 1, ``warn`` a sentence and ``record`` a named fact for the manifest;
+    ``progress`` takes a fraction from 0 to 1, ``warn`` a sentence and ``record`` a named fact for the manifest (the
+    fact ``files`` lists, relative to ``folder``, what the operator wrote there itself);
     ``saved`` gives the files that a value was stored in, the one to open first, and waits for them.
     """
 
@@ -40,10 +41,11 @@ class Setting:
     """A container variable or command option: the keyword-only ``parameter`` it sets, and how its text is read.
 
     ``read`` raises ValueError, with a sentence that says what was expected. ``parameter`` may be empty: the setting
-    is understood and checked, and changes nothing here.
+    is understood and checked, and changes nothing here. Settings with a ``key`` share a parameter, a mapping by key.
     """
 
     parameter: str
+    key: str = ""
     read: Callable[[str], object] = str
     meaning: str = ""
 

@@ -25,7 +25,8 @@ __all__ = ["Event", "RunOptions", "RunResult", "What", "run_pipeline"]
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """How to run. ``needed_bytes`` is the caller's estimate of what the run will write; ``workers`` how many
-    operators may run at once; ``clock`` gives the time of day, with its offset.
+    operators may run at once; ``clock`` gives the time of day, with its offset; ``stored`` are the files that inputs
+    lie in, for operators that ask for a value's files.
     """
 
     progress: Callable[[Event], None] | None = None
@@ -33,6 +34,7 @@ class RunOptions:
     needed_bytes: int = 0
     workers: int = 4
     clock: Callable[[], dt.datetime] = now
+    stored: Mapping[object, tuple[Path, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,8 @@ def run_pipeline(
     engine = Engine(graph, manifest, out, inputs, injected)
     engine.progress = options.progress or engine.progress
     engine.clock = options.clock
+    for value, files in options.stored.items():
+        engine.store.found(value, files)
     engine.go(options.workers)
     return RunResult(folder=out, manifest=manifest, graph=graph)
 
@@ -137,8 +141,7 @@ def _open_manifest(definition: Definition, graph: Graph, out: Path, options: Run
                 record.warnings, record.error = [], None
         return earlier
     if earlier is not None:
-        old = (record.outputs.values() for record in earlier.operators.values())
-        remove_outputs(out, [name for outputs in old for files in outputs for name in files])
+        remove_outputs(out, [name for record in earlier.operators.values() for name in _files(record)])
     return Manifest(
         fingerprint=mark,
         started=now,
@@ -152,6 +155,11 @@ def _open_manifest(definition: Definition, graph: Graph, out: Path, options: Run
     )
 
 
+def _files(record: OperatorRecord) -> list[str]:
+    """An operator's stored outputs, and the files that it said it wrote into the run's folder itself."""
+    said = record.facts.get("files", [])
+    return [name for names in record.outputs.values() for name in names] + [str(name) for name in said]
+
+
 def _is_finished(record: OperatorRecord, out: Path) -> bool:
-    files = [out / name for names in record.outputs.values() for name in names]
-    return record.state is State.DONE and all(path.is_file() for path in files)
+    return record.state is State.DONE and all((out / name).is_file() for name in _files(record))

@@ -94,7 +94,9 @@ class Store:
     def _home(self, place: str, owner: str, relative: list[Path]) -> Path:
         """The folder ``place``, or one of the operator's own below it where another operator's file is in the way."""
         home = self.folder / place
-        taken = any(self._owners.get(home / path, owner) != owner for path in relative)
+        temporary = self.folder / WRITING / owner / place
+        foreign = (path for path in relative if self._owners.get(home / path, owner) != owner)
+        taken = any(not _is_same(temporary / path, home / path) for path in foreign)
         home = home / owner if taken else home
         self._owners.update(dict.fromkeys((home / path for path in relative), owner))
         return home
@@ -103,6 +105,11 @@ class Store:
         for path in reversed(relative):  # the file to open appears last
             (home / path).parent.mkdir(parents=True, exist_ok=True)
             (temporary / path).replace(home / path)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether both names are links to one file, as those of a volume that two scenes share."""
+    return other.exists() and one.samefile(other)
 
 
 def open_folder(folder: Path, needed_bytes: int) -> None:

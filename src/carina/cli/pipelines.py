@@ -1,0 +1,54 @@
+"""``carina pipelines``: the definitions that ship, and the check of any other."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def pipelines() -> None:
+    """List, show and check pipeline definitions. For research use only. Not for diagnosis."""
+
+
+@pipelines.command("list")
+def list_pipelines() -> None:
+    """List the definitions that ship with Carina."""
+    from carina.operators.catalogue import known_definitions
+    from carina.pipeline.definition import load_definition
+
+    for name, path in known_definitions().items():
+        definition = load_definition(path)
+        click.echo(f"{name:12} {len(definition.steps):3} operators  {definition.description}")
+
+
+@pipelines.command("show")
+@click.argument("name", default="default")
+def show(name: str) -> None:
+    """Print the definition NAME that ships with Carina, to be changed and used with ``carina run --pipeline``."""
+    from carina.operators.catalogue import find_definition
+
+    click.echo(find_definition(name).read_text(encoding="utf-8"), nl=False)
+
+
+@pipelines.command("check")
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Report every mistake of the definition FILE with its line; exit code 4 if there is one."""
+    from carina.errors import BadConfig
+    from carina.operators.table import OPERATORS
+    from carina.pipeline.check import check_text
+    from carina.pipeline.definition import read_definition, read_text
+
+    text = read_text(file)
+    problems = check_text(text, str(file), OPERATORS)
+    for problem in problems:
+        click.echo(f"{file}:{problem.line}: {problem.message}")
+    if problems:
+        click.echo(f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}", err=True)
+        sys.exit(BadConfig.exit_code)
+    definition, _ = read_definition(text, str(file))
+    wires = sum(1 for step in definition.steps for entry in step.inputs if entry.source)
+    click.echo(f"{file}: {definition.name}: {len(definition.steps)} operators, {wires} wires between them, no mistakes")

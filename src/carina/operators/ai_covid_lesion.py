@@ -1,0 +1,29 @@
+"""ai-covid-lesion: COVID-19 lesions."""
+
+from __future__ import annotations
+
+from carina.operators.networks import Networks
+from carina.operators.ports import Scene
+from carina.operators.segmented import ORANGE, TRITON_IMAGES, Segmented, segment_volume
+from carina.pipeline.operator import Context, Operator
+from carina.volume.volume import Volume
+
+
+def ai_covid_lesion(volume: Volume, *, networks: Networks, context: Context) -> Segmented:
+    """Segment COVID-19 lesions with the bundle that the settings name; none found gives an empty mask."""
+    mask = segment_volume(volume, "lesion", networks, context)
+    if mask.is_empty:
+        context.record("finding", "No lesion was found.")
+    colours = dict.fromkeys(mask.names, ORANGE)
+    return Segmented(mask, Scene(volume=volume, mask=mask, layer="lesion", order=2, colours=colours, opacity=0.6))
+
+
+OPERATOR = Operator(
+    name="ai-covid-lesion",
+    images=("clara/ai-covid-lesion", "carina/ai-covid-lesion"),
+    function=ai_covid_lesion,
+    inputs={"/input": "volume"},
+    outputs={"/output": "segmentation", "/publish": "rendering"},
+    places={"/output": "lesion", "/publish": "render"},
+    services=TRITON_IMAGES,
+)

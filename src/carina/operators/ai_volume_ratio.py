@@ -1,0 +1,26 @@
+"""ai-volume-ratio: lesion and lung volumes and their ratio."""
+
+from __future__ import annotations
+
+from carina.measure.findings import RatioFindings
+from carina.pipeline.operator import Context, Operator
+from carina.volume.volume import Mask, Volume
+
+
+def ai_volume_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None, *, context: Context) -> RatioFindings:
+    """Measure lungs and lesions, whole and by region; with the CT also their mean HU and slices to show."""
+    from carina.measure.ratio import lesion_ratio
+
+    findings = lesion_ratio(lesion, lung, volume)
+    for warning in findings.warnings:
+        context.warn(warning)
+    return findings
+
+
+OPERATOR = Operator(
+    name="ai-volume-ratio",
+    images=("clara/ai-volume-ratio", "carina/ai-volume-ratio"),
+    function=ai_volume_ratio,
+    inputs={"/input": "lesion", "/label_image": "lung", "/volume": "volume"},
+    outputs={"/output": ""},
+)

@@ -1,0 +1,27 @@
+"""dicom-reader: the chosen series, or a volume file, as a volume."""
+
+from __future__ import annotations
+
+from carina.dicom.series import Source
+from carina.pipeline.operator import Context, Operator
+from carina.volume.volume import Volume
+
+
+def dicom_reader(source: Source, *, context: Context) -> Volume:
+    """Read the voxels of a CT series (or of a MetaImage, NIfTI or NRRD file) in Hounsfield units."""
+    from carina.dicom.read import read_volume
+
+    volume = read_volume(source, lambda done, count: context.progress(done / count))
+    for warning in volume.warnings:
+        context.warn(warning)
+    return volume
+
+
+OPERATOR = Operator(
+    name="dicom-reader",
+    images=("clara/dicom-reader", "carina/dicom-reader"),
+    function=dicom_reader,
+    inputs={"/input": "source"},
+    outputs={"/output": ""},
+    places={"/output": "volume"},
+)

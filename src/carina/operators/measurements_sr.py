@@ -1,0 +1,47 @@
+"""measurements-sr: the measurements as a TID 1500 report."""
+
+from __future__ import annotations
+
+from carina.dicom.series import Series, Source
+from carina.measure.findings import Classification, RatioFindings
+from carina.operators.networks import Networks
+from carina.operators.ports import DicomObjects
+from carina.operators.producers import joined, makers
+from carina.operators.written import Written, nothing, written
+from carina.pipeline.operator import Context, Operator
+
+
+def measurements_sr(  # noqa: PLR0913 - five ports and two services, and an operator's ports are its parameters
+    ratio: RatioFindings,
+    source: Source,
+    classification: Classification | None = None,
+    lung_seg: DicomObjects | None = None,
+    lesion_seg: DicomObjects | None = None,
+    *,
+    networks: Networks,
+    context: Context,
+) -> Written:
+    """Write the measurements, and the class probabilities, as a structured report that refers to the segments."""
+    if not isinstance(source, Series):
+        return nothing(context)
+    from carina.dicom.sr import measurements
+
+    segs = [dataset for objects in (lung_seg, lesion_seg) if objects for dataset in objects.objects.values()]
+    maker = joined(makers(ratio, networks, context.when))
+    return written({"measurements": measurements(ratio, classification, source, maker, segs)}, context)
+
+
+OPERATOR = Operator(
+    name="measurements-sr",
+    images=("carina/measurements-sr",),
+    function=measurements_sr,
+    inputs={
+        "/input": "ratio",
+        "/dcm": "source",
+        "/classification": "classification",
+        "/lung_seg": "lung_seg",
+        "/lesion_seg": "lesion_seg",
+    },
+    outputs={"/output": "dicom", "/logs": "logs"},
+    places={"/output": "dicom"},
+)

@@ -1,0 +1,68 @@
+"""The networks of a run: bundles by task, and a runtime for each that is opened once."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from carina.config import RuntimeKind, RuntimeSettings, Settings
+
+if TYPE_CHECKING:
+    from carina.infer.runtime import Runtime
+    from carina.models.bundle import Bundle
+
+TASKS = ("lung", "lesion", "covid")
+
+
+class Networks:
+    """Bundles and runtimes for the settings of a node; safe to use from several operators at once.
+
+    A definition's Triton services are served in this process, unless the settings name an endpoint.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._bundles: dict[str, Bundle] = {}
+        self._runtimes: dict[str, Runtime] = {}
+        self._locks = {task: Lock() for task in TASKS}
+
+    @property
+    def runtime_settings(self) -> RuntimeSettings:
+        """How networks run: on Triton where an endpoint is set, else as the settings say."""
+        settings = self.settings.runtime
+        return msgspec.structs.replace(settings, kind=RuntimeKind.TRITON) if settings.endpoint else settings
+
+    def bundle(self, task: str) -> Bundle:
+        """The bundle for ``lung``, ``lesion`` or ``covid``.
+
+        Raises:
+            BadConfig: there is no bundle of the name in the settings, or it is wrong.
+        """
+        from carina.models.bundle import find_bundle
+
+        with self._locks[task]:
+            if task not in self._bundles:
+                name = getattr(self.settings.models, task)
+                self._bundles[task] = find_bundle(name, self.settings.models.folders)
+            return self._bundles[task]
+
+    def runtime(self, task: str) -> Runtime:
+        """The opened runtime of a task's bundle.
+
+        Raises:
+            BadConfig: the runtime is not installed, or the endpoint does not answer.
+        """
+        from carina.infer.runtime import open_runtime
+
+        bundle = self.bundle(task)
+        with self._locks[task]:
+            if task not in self._runtimes:
+                self._runtimes[task] = open_runtime(bundle, self.runtime_settings)
+            return self._runtimes[task]
+
+    def made(self, made_by: str) -> Bundle | None:
+        """The bundle that a result says it was made by, if it is one of this run's."""
+        bundles = (self.bundle(task) for task in TASKS) if made_by else ()
+        return next((bundle for bundle in bundles if bundle.made_by == made_by), None)

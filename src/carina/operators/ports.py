@@ -1,0 +1,352 @@
+"""Port types of the medical operators, and how each is stored in a folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from carina import RESEARCH_ONLY
+from carina.dicom.series import Series, Source, VolumeFile
+from carina.errors import BadSeries
+from carina.measure.findings import Classification, KeySlice, RatioFindings, RegionFindings
+from carina.pipeline.ports import PortFormat, Saved, register
+from carina.volume.volume import Mask, Volume
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+Row = Mapping[str, str | float | int | None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DicomObjects:
+    """DICOM objects by file name without suffix; ``note`` says why there are none."""
+
+    objects: Mapping[str, Dataset]
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """What a viewer shows: the original volume with one mask over it.
+
+    ``layer`` names the mask's folder; layers of a higher ``order`` lie on top. ``window_hu`` is the grey window,
+    ``colours`` a ``#rrggbb`` for each label, ``opacity`` from 0 to 1.
+    """
+
+    volume: Volume
+    mask: Mask
+    layer: str
+    order: int
+    colours: Mapping[int, str]
+    opacity: float = 0.4
+    window_hu: tuple[int, int] = (-1350, 150)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FindingsTables:
+    """Findings as people and programs read them: a tree for JSON and rows for CSV."""
+
+    tree: Mapping[str, Any]
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Log:
+    """Lines that an operator wrote about its work."""
+
+    lines: tuple[str, ...] = field(default=())
+
+
+def _with_suffix(files: Sequence[Path], *suffixes: str) -> list[Path]:
+    return [path for path in files if path.name.lower().endswith(suffixes)]
+
+
+def _written(folder: Path, first: str) -> list[Path]:
+    """Every file of a folder, ``first`` in front."""
+    return sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda p: (p.name != first, p))
+
+
+def _one(files: Sequence[Path], what: str, *suffixes: str) -> Path:
+    found = _with_suffix(files, *suffixes)
+    if len(found) != 1:
+        place = files[0].parent if files else "the folder"
+        raise BadSeries("ports.files", f"{place}: expected one {what} ({', '.join(suffixes)}), found {len(found)}.")
+    return found[0]
+
+
+_IMAGES = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd", ".nhdr")
+
+
+def _save_volume(volume: Volume, folder: Path, saved: Saved) -> Sequence[Path]:
+    from carina.volume.files import write_volume
+
+    name = f"{volume.uid}.mhd"
+    write_volume(volume, folder / name)
+    if volume.warnings:
+        (folder / f"{volume.uid}.json").write_bytes(msgspec.json.encode({"warnings": volume.warnings}))
+    return _written(folder, name)
+
+
+def _load_volume(files: Sequence[Path]) -> Volume:
+    from carina.volume.files import read_volume
+
+    volume = read_volume(_one(files, "volume", *_IMAGES))
+    return replace(volume, warnings=tuple(_facts(files).get("warnings", ())))
+
+
+def _save_mask(mask: Mask, folder: Path, saved: Saved) -> Sequence[Path]:
+    from carina.volume.files import write_mask
+
+    name = f"{mask.uid}.mhd"
+    write_mask(mask, folder / name)
+    facts = {
+        "names": {str(label): word for label, word in mask.names.items()},
+        "made_by": mask.made_by,
+        "warnings": mask.warnings,
+        "notice": RESEARCH_ONLY,
+    }
+    (folder / f"{mask.uid}.json").write_bytes(msgspec.json.encode(facts))
+    return _written(folder, name)
+
+
+def _load_mask(files: Sequence[Path]) -> Mask:
+    from carina.volume.files import read_mask
+
+    facts = _facts(files)
+    names = {int(label): str(word) for label, word in facts.get("names", {}).items()}
+    mask = read_mask(_one(files, "mask", *_IMAGES), names)
+    return replace(mask, made_by=facts.get("made_by", ""), warnings=tuple(facts.get("warnings", ())))
+
+
+def _facts(files: Sequence[Path]) -> dict[str, Any]:
+    found = _with_suffix(files, ".json")
+    return dict(msgspec.json.decode(found[0].read_bytes())) if found else {}
+
+
+def _save_source(source: Source, folder: Path, saved: Saved) -> Sequence[Path]:
+    """Copies, numbered in slice order."""
+    paths = [source.path] if isinstance(source, VolumeFile) else list(dict.fromkeys(i.path for i in source.instances))
+    for number, path in enumerate(paths):
+        name = path.name if isinstance(source, VolumeFile) else f"{number:04d}-{path.name}"
+        shutil.copyfile(path, folder / name)
+    return sorted(folder.iterdir())
+
+
+def _load_source(files: Sequence[Path]) -> Source:
+    from carina.dicom.find import choose, find_series
+
+    if not files:
+        raise BadSeries("series.none-found", "the folder is empty; expected a CT series or a volume file.")
+    return choose(find_series(files[0] if len(files) == 1 else Path(os.path.commonpath([f.parent for f in files]))))
+
+
+def _save_objects(objects: DicomObjects, folder: Path, saved: Saved) -> Sequence[Path]:
+    from carina.dicom.objects import save
+
+    return [save(dataset, folder / f"{name}.dcm") for name, dataset in objects.objects.items()]
+
+
+def _load_objects(files: Sequence[Path]) -> DicomObjects:
+    from pydicom import dcmread
+
+    return DicomObjects(objects={path.stem: dcmread(path) for path in _with_suffix(files, ".dcm")})
+
+
+def _save_scene(scene: Scene, folder: Path, saved: Saved) -> Sequence[Path]:
+    """``LAYER.json`` beside the folders ``volume`` and ``LAYER``: hard links to what is stored already."""
+    volume = _place(scene.volume, folder / "volume", saved, _save_volume)
+    mask = _place(scene.mask, folder / scene.layer, saved, _save_mask)
+    facts = {
+        "notice": RESEARCH_ONLY,
+        "volume": volume.relative_to(folder).as_posix(),
+        "window_hu": scene.window_hu,
+        "layer": {
+            "name": scene.layer,
+            "order": scene.order,
+            "file": mask.relative_to(folder).as_posix(),
+            "labels": {str(label): word for label, word in scene.mask.names.items()},
+            "colours": {str(label): colour for label, colour in scene.colours.items()},
+            "opacity": scene.opacity,
+        },
+    }
+    name = f"{scene.layer}.json"
+    (folder / name).write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2))
+    first = folder / name
+    return [first, *(path for path in _written(folder, name) if path != first)]
+
+
+def _place(value: Volume | Mask, folder: Path, saved: Saved, save: Any) -> Path:
+    """The stored files of a value, linked into a folder (copied where links can't be), or written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = saved(value)
+    for path in files:
+        try:
+            os.link(path, folder / path.name)
+        except OSError:
+            shutil.copyfile(path, folder / path.name)
+    written: Sequence[Path] = files or save(value, folder, saved)
+    return folder / written[0].name
+
+
+def _load_scene(files: Sequence[Path]) -> Scene:
+    header = next(path for path in files if path.suffix == ".json" and (path.parent / path.stem).is_dir())
+    facts = msgspec.json.decode(header.read_bytes())
+    layer = facts["layer"]
+    low, high = facts["window_hu"]
+    return Scene(
+        volume=_load_volume(_beside(header.parent / facts["volume"])),
+        mask=_load_mask(_beside(header.parent / layer["file"])),
+        layer=layer["name"],
+        order=layer["order"],
+        colours={int(label): colour for label, colour in layer["colours"].items()},
+        opacity=layer["opacity"],
+        window_hu=(low, high),
+    )
+
+
+def _beside(image: Path) -> list[Path]:
+    """An image and the files that belong to it."""
+    return [path for path in sorted(image.parent.iterdir()) if path.stem == image.stem]
+
+
+def _save_classification(classification: Classification, folder: Path, saved: Saved) -> Sequence[Path]:
+    facts = {
+        "uid": classification.uid,
+        "probabilities": dict(classification.probabilities),
+        "made_by": classification.made_by,
+        "warnings": classification.warnings,
+        "not_computed": classification.not_computed,
+        "notice": RESEARCH_ONLY,
+    }
+    return _save_findings(facts, classification.key_slices, folder / "classification.json")
+
+
+def _load_classification(files: Sequence[Path]) -> Classification:
+    facts = _read(_one(files, "classification", "classification.json"))
+    return Classification(
+        uid=facts["uid"],
+        probabilities=facts["probabilities"],
+        made_by=facts["made_by"],
+        warnings=tuple(facts["warnings"]),
+        not_computed=facts["not_computed"],
+        key_slices=_load_key_slices(files),
+    )
+
+
+def _save_ratio(ratio: RatioFindings, folder: Path, saved: Saved) -> Sequence[Path]:
+    facts = {
+        "uid": ratio.uid,
+        "regions": [asdict(region) for region in ratio.regions],
+        "lesion_count": ratio.lesion_count,
+        "made_by": ratio.made_by,
+        "warnings": ratio.warnings,
+        "notice": RESEARCH_ONLY,
+    }
+    return _save_findings(facts, ratio.key_slices, folder / "volume-ratio.json")
+
+
+def _load_ratio(files: Sequence[Path]) -> RatioFindings:
+    facts = _read(_one(files, "volume ratio", "volume-ratio.json"))
+    return RatioFindings(
+        uid=facts["uid"],
+        regions=tuple(RegionFindings(**region) for region in facts["regions"]),
+        lesion_count=facts["lesion_count"],
+        made_by=tuple(facts["made_by"]),
+        warnings=tuple(facts["warnings"]),
+        key_slices=_load_key_slices(files),
+    )
+
+
+def _save_findings(facts: dict[str, Any], key_slices: Sequence[KeySlice], path: Path) -> Sequence[Path]:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2))
+    arrays: dict[str, Any] = {"index": np.array([key.index for key in key_slices], dtype=np.int64)}
+    for number, key in enumerate(key_slices):
+        arrays |= {f"lung{number}": key.lung, f"lesion{number}": key.lesion, f"spacing{number}": key.spacing_mm}
+        if key.hu is not None:
+            arrays[f"hu{number}"] = key.hu
+    slices = path.with_name("key-slices.npz")
+    np.savez_compressed(slices, **arrays)
+    return [path, slices]
+
+
+def _load_key_slices(files: Sequence[Path]) -> tuple[KeySlice, ...]:
+    found = _with_suffix(files, "key-slices.npz")
+    if not found:
+        return ()
+    with np.load(found[0], allow_pickle=False) as arrays:
+        return tuple(
+            KeySlice(
+                index=int(index),
+                spacing_mm=(float(arrays[f"spacing{number}"][0]), float(arrays[f"spacing{number}"][1])),
+                lung=arrays[f"lung{number}"],
+                lesion=arrays[f"lesion{number}"],
+                hu=arrays.get(f"hu{number}"),
+            )
+            for number, index in enumerate(arrays["index"])
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(msgspec.json.decode(path.read_bytes()))
+
+
+def _save_tables(tables: FindingsTables, folder: Path, saved: Saved) -> Sequence[Path]:
+    tree, rows = folder / "findings.json", folder / "findings.csv"
+    tree.write_bytes(msgspec.json.format(msgspec.json.encode(tables.tree), indent=2))
+    text = io.StringIO()
+    columns = list(dict.fromkeys(column for row in tables.rows for column in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(tables.rows)
+    rows.write_text(text.getvalue(), encoding="utf-8")
+    return [tree, rows]
+
+
+def _load_tables(files: Sequence[Path]) -> FindingsTables:
+    rows = _one(files, "table", "findings.csv").read_text(encoding="utf-8")
+    tree = _read(_one(files, "tree", "findings.json"))
+    return FindingsTables(tree=tree, rows=list(csv.DictReader(io.StringIO(rows))))
+
+
+def _save_log(log: Log, folder: Path, saved: Saved) -> Sequence[Path]:
+    path = folder / "log.txt"
+    path.write_text("".join(f"{line}\n" for line in log.lines), encoding="utf-8")
+    return [path]
+
+
+def _load_log(files: Sequence[Path]) -> Log:
+    return Log(lines=tuple(_one(files, "log", ".txt").read_text(encoding="utf-8").splitlines()))
+
+
+def _has(*suffixes: str) -> Any:
+    return lambda files: bool(_with_suffix(files, *suffixes))
+
+
+def _is_scene(files: Sequence[Path]) -> bool:
+    return any(path.suffix == ".json" and (path.parent / path.stem).is_dir() for path in files)
+
+
+for _type, _format in {
+    Volume: PortFormat(save=_save_volume, load=_load_volume, recognise=_has(*_IMAGES)),
+    Mask: PortFormat(save=_save_mask, load=_load_mask, recognise=_has(*_IMAGES)),
+    Series | VolumeFile: PortFormat(save=_save_source, load=_load_source, recognise=bool),
+    DicomObjects: PortFormat(save=_save_objects, load=_load_objects, recognise=_has(".dcm")),
+    Scene: PortFormat(save=_save_scene, load=_load_scene, recognise=_is_scene),
+    Classification: PortFormat(
+        save=_save_classification, load=_load_classification, recognise=_has("classification.json")
+    ),
+    RatioFindings: PortFormat(save=_save_ratio, load=_load_ratio, recognise=_has("volume-ratio.json")),
+    FindingsTables: PortFormat(save=_save_tables, load=_load_tables, recognise=_has("findings.json")),
+    Log: PortFormat(save=_save_log, load=_load_log, recognise=_has("log.txt")),
+}.items():
+    register(_type, _format)

@@ -1,0 +1,50 @@
+"""Who made a result: the facts that go into every DICOM object."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from carina import __version__
+from carina.measure.findings import Classification, RatioFindings
+from carina.operators.networks import Networks
+
+if TYPE_CHECKING:
+    from carina.dicom.objects import Producer
+
+CREATOR = "Carina"
+
+
+def producer(made_by: str, networks: Networks, when: dt.datetime) -> Producer:
+    """The producer of a result, from the words in its ``made_by`` (``name version hash``) and the bundles at hand."""
+    from carina.dicom.objects import Producer
+
+    runtime = networks.settings.runtime
+    bundle = networks.made(made_by)
+    name, version, sha256 = ([*made_by.split(" "), "", "", ""] if made_by else ["", "", ""])[:3]
+    return Producer(
+        model_creator=CREATOR,
+        model_name=bundle.name if bundle else name or "no model",
+        model_version=bundle.version if bundle else version or "0",
+        bundle_sha256=bundle.sha256 if bundle else sha256,
+        software_version=__version__,
+        when=when,
+        settings=f"{runtime.precision.value} {runtime.plan.value}",
+    )
+
+
+def makers(result: Classification | RatioFindings, networks: Networks, when: dt.datetime) -> tuple[Producer, ...]:
+    """The producers of a result, one for each bundle that it was made by."""
+    made_by = (result.made_by,) if isinstance(result, Classification) else result.made_by or ("",)
+    return tuple(producer(words, networks, when) for words in made_by)
+
+
+def joined(producers: tuple[Producer, ...]) -> Producer:
+    """One producer for an object that several bundles made."""
+    return replace(
+        producers[0],
+        model_name=" + ".join(one.model_name for one in producers),
+        model_version=" + ".join(one.model_version for one in producers),
+        bundle_sha256=" ".join(one.bundle_sha256 for one in producers),
+    )

@@ -1,0 +1,99 @@
+"""register-results: results go to their destinations, scenes to the viewer's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import msgspec
+
+from carina.config import Settings
+from carina.deliver.deliver import deliver
+from carina.errors import BadConfig
+from carina.operators.ports import DicomObjects, Scene
+from carina.operators.text import one_of, text_list
+from carina.pipeline.operator import Context, Operator, Setting
+
+SCU, RENDER = "ClaraSCU", "renderserver"
+
+_SCENE_LOCK = Lock()
+
+
+def register_results(
+    results: DicomObjects | Scene,
+    *,
+    agent: str,
+    destinations: tuple[str, ...] = (),
+    settings: Settings,
+    context: Context,
+) -> None:
+    """Send DICOM objects to the destinations (agent ClaraSCU), or put a scene before the viewer (renderserver).
+
+    Raises:
+        BadConfig: the agent does not take this kind of result.
+        DeliveryFailed: a destination did not store every object; every other one was tried.
+    """
+    if isinstance(results, DicomObjects) and agent == SCU:
+        _send(context.saved(results), destinations, settings, context)
+    elif isinstance(results, Scene) and agent == RENDER:
+        _show(context.saved(results)[0], context)
+    else:
+        kind = "DICOM objects" if isinstance(results, DicomObjects) else "a scene"
+        raise BadConfig("register.agent", f"operator '{context.step}': agent {agent} does not take {kind}.")
+
+
+def _send(files: Sequence[Path], destinations: Sequence[str], settings: Settings, context: Context) -> None:
+    from carina.errors import DeliveryFailed
+
+    receipts, copies, failed = [], [], []
+    for name in destinations:
+        try:
+            receipt = deliver(files, name, settings, context.folder / name)
+        except DeliveryFailed as error:
+            failed.append(error)
+            continue
+        receipts.append(receipt)
+        if receipt.warning:
+            context.warn(receipt.warning)
+            copies += [f"{name}/{sent.file}" for sent in receipt.sent]
+    context.record("deliveries", receipts)
+    context.record("files", copies)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise DeliveryFailed("delivery.incomplete", " ".join(error.message for error in failed))
+
+
+def _show(layer_file: Path, context: Context) -> None:
+    """Add a layer to the scene that the viewer opens; several operators add theirs to one scene."""
+    layer = msgspec.json.decode(layer_file.read_bytes())
+    path = layer_file.parent / "scene.json"
+    with _SCENE_LOCK:
+        scene: dict[str, Any] = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}
+        if scene.get("volume") != layer["volume"]:
+            scene = {
+                "notice": layer["notice"],
+                "volume": layer["volume"],
+                "window_hu": layer["window_hu"],
+                "layers": [],
+            }
+        others = [one for one in scene["layers"] if one["name"] != layer["layer"]["name"]]
+        scene["layers"] = sorted([*others, layer["layer"]], key=lambda one: (one["order"], one["name"]))
+        partial = path.with_name(".scene.json")
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(scene), indent=2))
+        partial.replace(path)
+    context.record("files", [path.relative_to(context.folder).as_posix()])
+
+
+OPERATOR = Operator(
+    name="register-results",
+    images=("clara/register-results", "carina/register-results"),
+    function=register_results,
+    inputs={"/input": "results"},
+    options={
+        "--agent": Setting(parameter="agent", read=one_of(SCU, RENDER), meaning="ClaraSCU or renderserver"),
+        "--data": Setting(parameter="destinations", read=text_list, meaning="names of destinations, a JSON list"),
+    },
+)

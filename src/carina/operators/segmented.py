@@ -1,0 +1,46 @@
+"""What both segmentation operators share: run the network, hand out the mask and a scene for the viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from carina.operators.networks import Networks
+from carina.operators.ports import Scene
+from carina.pipeline.operator import Context
+from carina.volume.volume import Mask, Volume
+
+TRITON_IMAGES = ("nvcr.io/nvidia/tritonserver", "nvcr.io/nvidia/tensorrtserver")
+"""Server images that a definition may ask for; they are served in this process unless an endpoint is set."""
+
+BLUE, GREEN, ORANGE = "#56b4e9", "#009e73", "#e69f00"
+"""Colours that people with a colour vision deficiency tell apart (Okabe and Ito 2008)."""
+
+
+class Segmented(NamedTuple):
+    """The ports of a segmentation operator."""
+
+    segmentation: Mask
+    rendering: Scene
+
+
+def segment_volume(volume: Volume, task: str, networks: Networks, context: Context) -> Mask:
+    """Run the network of a task over a volume.
+
+    Raises:
+        BadConfig: the bundle or its runtime is not to be had.
+        ModelFailed: the network gave what its bundle does not describe.
+    """
+    from carina.infer.segment import segment
+
+    plan = networks.settings.runtime.plan
+    mask = segment(volume, networks.bundle(task), networks.runtime(task), plan, _fraction(context))
+    for warning in mask.warnings:
+        context.warn(warning)
+    context.record("made_by", mask.made_by)
+    context.record("volume_ml", round(mask.volume_ml(), 2))
+    return mask
+
+
+def _fraction(context: Context) -> Callable[[int, int], None]:
+    return lambda done, count: context.progress(done / max(1, count))

@@ -1,0 +1,33 @@
+"""How the texts of container variables and command options are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+
+def text_list(text: str) -> tuple[str, ...]:
+    r"""A JSON list of texts; quotes may be escaped once too often, as in the spec's ``[\"Lung-seg\"]``.
+
+    Raises:
+        ValueError: the text is no such list.
+    """
+    for candidate in (text, text.replace('\\"', '"')):
+        try:
+            found = json.loads(candidate)
+        except ValueError:
+            continue
+        if isinstance(found, list) and all(isinstance(item, str) for item in found):
+            return tuple(found)
+    raise ValueError('expected a list of texts like ["Lung-seg"]')
+
+
+def one_of(*known: str) -> Callable[[str], str]:
+    """A reader of a text that must be one of those known."""
+
+    def read(text: str) -> str:
+        if text not in known:
+            raise ValueError(f"expected {' or '.join(known)}")
+        return text
+
+    return read
