@@ -83,6 +83,6 @@ def write_series(
     files = []
     for k, height in enumerate(heights_mm):
         position = np.array([-20.0, -10.0, 100.0]) + height * np.array(step)
-        name = f"{prefix}{(k * 7) % 101:03d}"
+        name = f"{prefix}{(k * 7) % 1009:03d}"
         files.append(save(ct_slice(position, k + 1, **changes), folder / name))
     return files

@@ -18,7 +18,8 @@ from carina.dicom.geometry import (
     slice_name,
     usual_distance_mm,
 )
-from carina.dicom.headers import APART, SliceHeader, open_file
+from carina.dicom.headers import APART, SliceHeader
+from carina.dicom.part10 import open_file
 from carina.dicom.series import Instance, Series
 from carina.dicom.uids import derived_uid
 from carina.errors import BadSeries
@@ -31,6 +32,7 @@ COARSE_HU = 4.0
 
 SCOUTS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
 HU_TYPES = frozenset({"", "HU"})
+BITS = (8, 16, 32)
 GRAYSCALE = frozenset({"MONOCHROME1", "MONOCHROME2", ""})
 
 Group = tuple[SliceHeader, ...]
@@ -216,13 +218,15 @@ def _check_pixels(group: Group) -> Problem | None:
 
 
 def _check_gray(group: Group) -> Problem | None:
-    header = _first(group, lambda h: bool(h.bits) and (h.samples != 1 or h.photometric not in GRAYSCALE))
+    header = _first(
+        group, lambda h: bool(h.bits) and (h.samples != 1 or h.photometric not in GRAYSCALE or h.bits not in BITS)
+    )
     if header is None:
         return None
     return Problem(
         code="series.photometric",
-        words=f"{_name(header)}: Photometric Interpretation is {header.photometric} with {header.samples} "
-        "sample(s) per pixel, expected MONOCHROME2 with one",
+        words=f"{_name(header)}: its pixels are {header.photometric} with {header.samples} sample(s) of "
+        f"{header.bits} bits, expected MONOCHROME2 with one of 16",
     )
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.encaps import get_frame
 from pydicom.uid import UID
 
-from carina.dicom.headers import BIG_ENDIAN, DEFLATED, KEYWORDS, NATIVE, OpenFile, attribute, number, open_file
+from carina.dicom.fragments import Piece, read_frame
+from carina.dicom.headers import KEYWORDS
+from carina.dicom.part10 import BIG_ENDIAN, DEFLATED, NATIVE, OpenFile, attribute, number, open_file
 from carina.errors import BadSeries
 
 AIR_HU = -1024
@@ -57,11 +58,11 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class PixelFile:
-    """A file whose frames can be decoded, by several threads at once."""
+    """A file whose frames can be decoded, by several threads at once; ``pieces`` is where compressed frames lie."""
 
     opened: OpenFile
     layout: Layout
-    frames: int
+    pieces: Sequence[tuple[Piece, ...]]
 
     def hu(self, frame: int | None, out: npt.NDArray[np.int16]) -> None:
         """Decode a frame (1-based; None: the only one) into ``out``, ``(rows, columns)``, in Hounsfield units.
@@ -128,8 +129,7 @@ class PixelFile:
 
     def _compressed(self, index: int) -> bytes:
         with self.opened.path.open("rb") as stream:
-            stream.seek(self.opened.pixel_offset or 0)
-            return get_frame(stream, index, number_of_frames=self.frames)
+            return read_frame(stream, self.pieces[index])
 
 
 def open_pixels(path: Path) -> PixelFile:
@@ -139,17 +139,21 @@ def open_pixels(path: Path) -> PixelFile:
         BadSeries: the file is not DICOM, has no pixel data, or a layout that no CT has.
     """
     opened = open_file(path, KEYWORDS)
-    if opened is None or (opened.pixel_offset is None and opened.pixel_bytes is None):
+    if opened is None or not opened.has_pixels:
         raise BadSeries("series.no-pixels", f"{path.name}: has no pixel data.")
-    frames = int(number(opened.dataset.get("NumberOfFrames")) or 1)
-    return PixelFile(opened=opened, layout=_layout(opened), frames=frames)
+    frames = int(number(attribute(opened.dataset, "NumberOfFrames")) or 1)
+    try:
+        pieces = opened.encapsulated.frames(frames) if opened.encapsulated else ()
+    except ValueError as error:
+        raise BadSeries("series.decode", f"{path.name}: frames can't be told apart ({error}).") from error
+    return PixelFile(opened=opened, layout=_layout(opened), pieces=pieces)
 
 
 def _layout(opened: OpenFile) -> Layout:
     dataset = opened.dataset
 
     def whole(keyword: str, default: int) -> int:
-        return int(number(dataset.get(keyword)) or default)
+        return int(number(attribute(dataset, keyword)) or default)
 
     allocated = whole("BitsAllocated", 16)
     stored = whole("BitsStored", allocated)
@@ -170,10 +174,10 @@ def _layout(opened: OpenFile) -> Layout:
 
 def _padding(opened: OpenFile, bits: int) -> tuple[int, int] | None:
     """The range of padding values (PS3.3 C.7.5.1.1.2); a signed value may be written as if it were unsigned."""
-    value = number(opened.dataset.get("PixelPaddingValue"))
+    value = number(attribute(opened.dataset, "PixelPaddingValue"))
     if value is None:
         return None
-    limit = number(opened.dataset.get("PixelPaddingRangeLimit"))
+    limit = number(attribute(opened.dataset, "PixelPaddingRangeLimit"))
     ends = [int(value), int(value if limit is None else limit)]
     if opened.dataset.get("PixelRepresentation") == 1:
         ends = [end - (1 << bits) if end >= 1 << (bits - 1) else end for end in ends]

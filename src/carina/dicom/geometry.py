@@ -29,7 +29,7 @@ SLIGHTLY_UNEVEN = 0.25
 GAP = 1.5
 """From this multiple of the usual distance on, slices are missing."""
 
-ALIGNED_PIXELS = 0.1
+ALIGNED_PIXELS = 0.25
 """Slices that drift less than this many pixels over the whole series are not sheared."""
 
 MAX_TILT_DEG = 45.0
