@@ -61,12 +61,12 @@ class Run:
         """One row a region, volumes in ml, ratio in percent, HU; the first row is both lungs together."""
         import pandas as pd
 
-        return pd.DataFrame(self._findings.get("regions", []))
+        return pd.DataFrame(self._part("volume_ratio").get("regions", []))
 
     @property
     def probabilities(self) -> dict[str, float]:
         """Class probabilities by name; empty where the scan could not be classified."""
-        return dict(self._findings.get("probabilities", {}))
+        return dict(self._part("classification").get("probabilities", {}))
 
     @property
     def dicom(self) -> tuple[Path, ...]:
@@ -74,19 +74,25 @@ class Run:
         return tuple(sorted((self.folder / "dicom").glob("*.dcm")))
 
     def overlay(self, index: int | None = None, *, view: str = "axial") -> Image:
-        """A slice with lungs outlined and lesions filled; without an index, the one that shows most."""
-        from PIL import Image
+        """A slice with lungs outlined and lesions filled; without an index, the one that shows most.
 
-        return Image.open(BytesIO(self._overlay(index, view)))
+        ``view`` is ``axial``, ``coronal`` or ``sagittal``.
 
-    def _overlay(self, index: int | None, view: str) -> bytes:
-        from carina.report.overlay import overlay_png
+        Raises:
+            BadConfig: the view is not known or has no slice of that index.
+        """
+        from carina.report.overlay import overlay_image
 
-        return overlay_png(self.volume, self.lung, self.lesion, index=index, view=view)
+        return overlay_image(self.volume, self.lung, self.lesion, index, view)
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
-        return self._overlay(None, "axial")
+        picture = BytesIO()
+        self.overlay().save(picture, "PNG")
+        return picture.getvalue()
+
+    def _part(self, name: str) -> dict[str, Any]:
+        return dict(self._findings.get(name) or {})
 
     @cached_property
     def _findings(self) -> dict[str, Any]:

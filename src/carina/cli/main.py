@@ -81,5 +81,3 @@ def main() -> None:
         click.echo("carina: interrupted; run the same command again to go on where it stopped.", err=True)
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
-
-

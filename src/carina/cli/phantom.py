@@ -14,7 +14,7 @@ import click
 @click.option("--lesions", default=5, show_default=True, help="Number of ground-glass lesions; 0 for a healthy chest.")
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same chest.")
 def phantom(folder: Path, slices: int, size: int, lesions: int, seed: int) -> None:
-    """Write a synthetic chest CT as a DICOM series into FOLDER, with its true volumes in truth.json beside it."""
+    """Write a synthetic chest CT as a DICOM series into FOLDER, its true volumes into FOLDER-truth.json."""
     from carina.cli.demo import write_phantom
 
     truth = write_phantom(folder, slices=slices, size=size, lesions=lesions, seed=seed)

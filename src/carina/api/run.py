@@ -1,0 +1,184 @@
+"""From a path to a finished run: choose the series, put settings, bundles and operators together, go."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from carina.api.result import Run
+from carina.config import Settings, load_settings
+from carina.dicom.series import Source, VolumeFile
+
+if TYPE_CHECKING:
+    from carina.dicom.rules import Found
+    from carina.pipeline.definition import Definition
+    from carina.pipeline.manifest import Provenance
+    from carina.pipeline.run import Event
+    from carina.volume.volume import Volume
+
+DEFAULT_PIPELINE = "default.yaml"
+LIBRARIES = ("numpy", "scipy", "pydicom", "highdicom", "openvino", "SimpleITK")
+
+BYTES_PER_VOXEL = 5
+"""What a run writes for each voxel at most: int16 volume, uint8 masks, DICOM objects."""
+
+SMALLEST_RUN_BYTES = 20_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How ``run`` and ``run_many`` do their work.
+
+    ``settings`` are the node's, by default those of ``./carina.toml`` and the environment. ``pipeline`` is a definition
+    file, by default the one that ships; ``arguments`` replace the defaults of its parameters. ``uid`` picks a series by
+    its UID. ``progress`` hears of every step.
+    """
+
+    settings: Settings | None = None
+    pipeline: Path | str | None = None
+    arguments: Mapping[str, str] | None = None
+    uid: str = ""
+    progress: Callable[[Event], None] | None = None
+
+
+def default_settings() -> Settings:
+    """The settings of ``carina.toml`` in the working folder, where there is one, and of the environment."""
+    file = Path("carina.toml")
+    return load_settings(file if file.is_file() else None, os.environ)
+
+
+def find_series(path: Path | str, settings: Settings | None = None) -> list[Found]:
+    """Every series and volume file below a path, the best first, each with the verdict of the rules.
+
+    Raises:
+        BadSeries: the path does not exist or holds neither DICOM nor a volume file.
+    """
+    from carina.dicom.find import find_series as find
+    from carina.dicom.rules import load_rules
+
+    return find(Path(path), load_rules((settings or default_settings()).series_rules))
+
+
+def choose_series(path: Path | str, settings: Settings | None = None, uid: str = "") -> Source:
+    """The series below a path that a run would take, or the one of a UID.
+
+    Raises:
+        BadSeries: none can be used; the message says for each why.
+    """
+    from carina.dicom.find import choose
+    from carina.dicom.rules import load_rules
+
+    settings = settings or default_settings()
+    return choose(find_series(path, settings), load_rules(settings.series_rules), uid=uid)
+
+
+def read_series(path: Path | str, uid: str = "") -> Volume:
+    """Read the best axial chest CT below a path, or the series of a UID: HU ``(z, y, x)`` int16 with its grid.
+
+    Raises:
+        BadSeries: none can be used; the message says for each why.
+    """
+    from carina.dicom.read import read_volume
+
+    return read_volume(choose_series(path, uid=uid))
+
+
+def run(source: Path | str | Source, out: Path | str, how: RunSettings | None = None) -> Run:
+    """Run a pipeline on a path's best series (or a chosen one), every result into the folder ``out``.
+
+    A run that was interrupted goes on after its last finished operator; one that is finished is only opened.
+
+    Raises:
+        CarinaError: by who must act; see ``carina.errors``.
+    """
+    from carina.operators.networks import Networks
+    from carina.operators.table import OPERATORS
+    from carina.pipeline.run import RunOptions, run_pipeline
+
+    how = how or RunSettings()
+    settings = how.settings or default_settings()
+    definition = read_definition(how.pipeline, how.arguments)
+    if isinstance(source, str | Path):
+        source = choose_series(source, settings, how.uid)
+    networks = Networks(settings)
+    options = RunOptions(
+        progress=how.progress,
+        provenance=provenance(source, settings, networks),
+        needed_bytes=needed_bytes(source),
+    )
+    run_pipeline(
+        definition,
+        OPERATORS,
+        inputs={"input": source},
+        out=Path(out),
+        services=(settings, networks),
+        options=options,
+    )
+    return Run(Path(out))
+
+
+def read_definition(file: Path | str | None, arguments: Mapping[str, str] | None = None) -> Definition:
+    """Read a pipeline definition; without a file, the one that ships.
+
+    Raises:
+        BadConfig: the file can't be read or has mistakes; the message lists each with its line.
+    """
+    from carina.errors import BadConfig
+    from carina.pipeline.definition import parse_definition
+
+    place = Path(file) if file else files("carina.operators") / "definitions" / DEFAULT_PIPELINE
+    try:
+        text = place.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig("definition.unreadable", f"{place}: can't be read as text ({error}).") from error
+    return parse_definition(text, str(file or DEFAULT_PIPELINE), arguments)
+
+
+def needed_bytes(source: Source) -> int:
+    """About what a run on this source writes."""
+    if isinstance(source, VolumeFile):
+        return max(SMALLEST_RUN_BYTES, BYTES_PER_VOXEL * source.path.stat().st_size)
+    return max(SMALLEST_RUN_BYTES, BYTES_PER_VOXEL * len(source.instances) * source.rows * source.columns)
+
+
+def provenance(source: Source, settings: Settings, networks: Any) -> Provenance:
+    """What the manifest says a run was made from; decides whether an earlier run may be gone on with."""
+    from carina.pipeline.manifest import Provenance
+
+    bundles = {task: networks.bundle(task) for task in ("lung", "lesion", "covid")}
+    return Provenance(
+        inputs=_inputs(source),
+        bundles={
+            task: {"name": one.name, "version": one.version, "sha256": one.sha256} for task, one in bundles.items()
+        },
+        settings={"runtime": msgspec.to_builtins(settings.runtime), "destinations": sorted(settings.destinations)},
+        versions={"python": platform.python_version()} | {library: version(library) for library in LIBRARIES},
+        warnings=() if isinstance(source, VolumeFile) else source.warnings,
+    )
+
+
+def _inputs(source: Source) -> dict[str, Any]:
+    if isinstance(source, VolumeFile):
+        digest = hashlib.sha256(source.path.read_bytes()).hexdigest()
+        return {"kind": "volume file", "file": source.path.name, "sha256": digest}
+    named = [f"{one.sop_instance_uid} {one.position_mm} {_size(one.path)}" for one in source.instances]
+    return {
+        "kind": "DICOM series",
+        "series_uid": source.uid,
+        "study_uid": source.study_uid,
+        "instances": len(source.instances),
+        "sha256": hashlib.sha256("\n".join(named).encode()).hexdigest(),
+    }
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size

@@ -1,0 +1,83 @@
+"""``carina demo``: the whole pipeline on a phantom, its findings beside the known truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from carina.api.result import Run
+    from carina.testing.phantom import Truth
+
+OUTPUTS = {
+    "volume": "the CT as MetaImage",
+    "lung": "lung mask as MetaImage",
+    "lesion": "lesion mask as MetaImage",
+    "dicom": "DICOM SEG, Encapsulated PDF, SR",
+    "render": "volume, masks and scene for a viewer",
+    "findings.json": "findings for programs",
+    "findings.csv": "findings for a spreadsheet",
+    "manifest.json": "what was run, with what, from what",
+}
+
+
+def write_phantom(folder: Path, *, slices: int, size: int, lesions: int, seed: int) -> Truth:
+    """Write a phantom as a DICOM series into a folder, and its true volumes into ``truth.json`` there."""
+    import msgspec
+
+    from carina.testing.dicom import write_ct_series
+    from carina.testing.phantom import chest_phantom
+
+    phantom = chest_phantom(shape=(slices, size, size), lesions=lesions, seed=seed)
+    write_ct_series(phantom.volume, folder)
+    truth = msgspec.json.format(msgspec.json.encode(phantom.truth), indent=2)
+    (folder.parent / f"{folder.name}-truth.json").write_bytes(truth + b"\n")
+    return phantom.truth
+
+
+@click.command()
+@click.option("-o", "--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Output folder.")
+@click.option("--slices", default=120, show_default=True, help="Slices of the phantom.")
+@click.option("--size", default=384, show_default=True, help="Rows and columns of the phantom.")
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same chest.")
+def demo(out: Path, slices: int, size: int, seed: int) -> None:
+    """Write a synthetic chest CT, run the pipeline on it and print the findings beside the known truth."""
+    from carina.api.run import RunSettings
+    from carina.cli.progress import watched
+
+    series = out / "phantom"
+    click.echo(f"writing a synthetic chest CT of {slices} slices to {series} ...")
+    truth = write_phantom(series, slices=slices, size=size, lesions=5, seed=seed)
+    run = watched(series, out / "run", RunSettings())
+    _print(run, truth)
+
+
+def _print(run: Run, truth: Truth) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table("finding", "measured", "known truth", "difference", box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    found = run.findings.set_index("region")
+    for region, name, unit, known in (
+        ("lungs", "lung_ml", "ml", truth.lung_ml),
+        ("left lung", "lung_ml", "ml", truth.left_lung_ml),
+        ("right lung", "lung_ml", "ml", truth.right_lung_ml),
+        ("lungs", "lesion_ml", "ml", truth.lesion_ml),
+        ("lungs", "ratio_percent", "%", truth.ratio_percent),
+    ):
+        measured = float(found.loc[region, name])
+        what = {"lung_ml": region, "lesion_ml": "lesions", "ratio_percent": "lesion to lung ratio"}[name]
+        change = f"{100 * (measured - known) / known:+.1f} %" if known else ""
+        table.add_row(what, f"{measured:.1f} {unit}", f"{known:.1f} {unit}", change)
+    for name, value in run.probabilities.items():
+        table.add_row(f"probability {name}", f"{value:.2f}", "", "")
+    console.print(table)
+    console.print("\nWhere to look:")
+    for name, meaning in OUTPUTS.items():
+        console.print(f"  {run.folder / name}  {meaning}", highlight=False, soft_wrap=True)
+    console.print(f"\n{run.manifest.notice}", style="bold")
