@@ -105,7 +105,7 @@ def chest_phantom(
     if min(shape) < 2:
         raise ValueError(f"shape {shape}: a phantom needs at least 2 voxels along every axis")
     rng = np.random.default_rng(seed)
-    size = rng.uniform((0.95, 0.95, 0.94), (1.05, 1.05, 1.04))
+    size = rng.uniform((0.98, 0.98, 0.97), (1.08, 1.08, 1.06))
     grid = _grid(shape, spacing_mm)
     chosen = _random_lesions(rng, lesions, size) if isinstance(lesions, int) else tuple(lesions)
     if len(chosen) > 254:
