@@ -208,7 +208,7 @@ def _restored(found: _Found, spec: Segmentation, grid: Grid) -> npt.NDArray[np.u
 
 def _found_box(labels: npt.NDArray[np.uint8]) -> Box | None:
     """The box of what is labelled, and one voxel more on each side: a linear border lies between two voxels."""
-    parts = ndimage.find_objects(labels > 0)
+    parts = ndimage.find_objects((labels > 0).view(np.uint8))
     if not parts:
         return None
     z, y, x = (
