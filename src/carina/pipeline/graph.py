@@ -227,6 +227,7 @@ class _Binder:
             value = setting.read(text)
         except ValueError as error:
             self._problem(line, f"{what} is '{text}': {error}")
+            settings.setdefault(setting.parameter, None)  # wrong, but there
             return
         if setting.key:
             shared = settings.setdefault(setting.parameter, {})

@@ -1,0 +1,298 @@
+"""The operators in a pipeline: the spec's definition and our own, on a phantom whose masks are known."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime as dt
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+import carina.infer.classify
+import carina.infer.segment
+from carina.config import FolderDestination, RuntimeKind, RuntimeSettings, Settings
+from carina.dicom.find import choose, find_series
+from carina.dicom.series import Series, VolumeFile
+from carina.errors import BadConfig
+from carina.operators.catalogue import find_definition, known_definitions
+from carina.operators.networks import Networks
+from carina.operators.ports import DicomObjects, Scene
+from carina.operators.table import BY_NAME, OPERATORS
+from carina.pipeline import ports
+from carina.pipeline.check import check, check_text
+from carina.pipeline.definition import Definition, load_definition, parse_definition
+from carina.pipeline.manifest import State, read_manifest
+from carina.pipeline.run import RunOptions, RunResult, run_pipeline
+from carina.testing.dicom import write_ct_series
+from carina.testing.phantom import Phantom, chest_phantom
+from carina.volume.files import read_mask, write_volume
+from carina.volume.volume import Mask, Volume
+
+WHEN = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+
+
+class TrueNetworks(Networks):
+    """Networks whose bundles are named only; the fixture answers for them with the phantom's truth."""
+
+    def bundle(self, task):
+        return SimpleNamespace(
+            task=task,
+            name=f"true-{task}",
+            version="1.0",
+            sha256=task[0] * 64,
+            made_by=f"true-{task} 1.0 {task[0] * 12}",
+            intended_use="A demonstration.",
+        )
+
+    def runtime(self, task):
+        return task
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Phantom:
+    return chest_phantom(shape=(40, 200, 200), lesions=3, seed=5)
+
+
+@pytest.fixture(scope="module")
+def folder(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("ct")
+    write_ct_series(phantom.volume, place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def series(folder: Path) -> Series:
+    source = choose(find_series(folder))
+    assert isinstance(source, Series)
+    return source
+
+
+@pytest.fixture
+def truth(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """What the networks find; a test may change it."""
+    answers = {
+        "lung": (phantom.lung.labels > 0).astype(np.uint8),
+        "lesion": (phantom.lesion.labels > 0).astype(np.uint8),
+    }
+
+    def segment(volume, bundle, runtime, plan, progress=None) -> Mask:
+        progress(1, 2)
+        labels = answers[bundle.task]
+        return Mask(labels=labels, grid=volume.grid, names={1: bundle.task}, uid=volume.uid, made_by=bundle.made_by)
+
+    def classify(volume, lung, bundle, runtime) -> dict[str, float]:
+        return {"non-COVID-19": 0.25, "COVID-19": 0.75}
+
+    monkeypatch.setattr(carina.infer.segment, "segment", segment)
+    monkeypatch.setattr(carina.infer.classify, "classify", classify)
+    return answers
+
+
+@pytest.fixture
+def spec(data: Path) -> Definition:
+    """The definition printed in the specification, cut out and unchanged."""
+    file = data.parent / "spec" / "deployment-pipeline.txt"
+    if not file.is_file():
+        pytest.skip(f"the specification is not at {file}")
+    return parse_definition(extract(file.read_text(encoding="utf-8")), "deployment-pipeline.txt")
+
+
+def extract(text: str) -> str:
+    end = "## End covid_lung_ratio"
+    return text[text.index("api-version: 0.4.0") : text.index(end) + len(end)]
+
+
+def run(definition: Definition, source, out: Path, settings: Settings | None = None) -> RunResult:
+    settings = settings or Settings()
+    return run_pipeline(
+        definition,
+        OPERATORS,
+        inputs={"input": source},
+        out=out,
+        services=(settings, TrueNetworks(settings)),
+        options=RunOptions(clock=lambda: WHEN),
+    )
+
+
+def default(**arguments: str) -> Definition:
+    return load_definition(find_definition("default"), arguments)
+
+
+def test_every_definition_that_ships_is_without_mistakes() -> None:
+    assert list(known_definitions()) == ["default"]
+    for path in known_definitions().values():
+        assert check_text(path.read_text(encoding="utf-8"), path.name, OPERATORS) == []
+
+
+@pytest.mark.parametrize("name", list(BY_NAME))
+def test_each_operator_matches_its_function_and_its_ports_can_be_stored(name: str) -> None:
+    operator = BY_NAME[name]
+    assert operator.summary.endswith(".")
+    for port in (*operator.input_ports.values(), *operator.output_ports.values()):
+        assert port.type in ports.FORMATS or all(one in ports.FORMATS for one in port.type.__args__), port
+    settable = {s.parameter for s in (*operator.variables.values(), *operator.options.values())} - {""}
+    assert settable <= set(operator.keywords)
+    assert set(operator.places) <= set(operator.outputs)
+
+
+def test_the_definition_of_the_specification_has_fifteen_operators_and_no_mistake(spec: Definition) -> None:
+    assert len(spec.steps) == 15
+    assert check(spec, OPERATORS) == []
+
+
+def test_the_definition_of_the_specification_runs_unchanged(
+    spec: Definition, series: Series, truth, tmp_path: Path
+) -> None:
+    result = run(spec, series, tmp_path)
+    assert {record.state for record in result.manifest.operators.values()} == {State.DONE}
+    assert (tmp_path / "volume" / f"{series.uid}.mhd").is_file()
+    assert np.array_equal(read_mask(tmp_path / "lung" / f"{series.uid}.mhd").labels, truth["lung"])
+    assert np.array_equal(read_mask(tmp_path / "lesion" / f"{series.uid}.mhd").labels, truth["lesion"])
+    names = {"lung-seg.dcm", "lesion-seg.dcm", "classification.dcm", "volume-ratio.dcm"}
+    assert {path.name for path in (tmp_path / "dicom").glob("*.dcm")} == names
+    assert {path.name for path in (tmp_path / "MYPACS").iterdir()} == names
+    warning = result.manifest.operators["register-dicom-output"].warnings
+    assert len(warning) == 1 and "MYPACS is not configured; its objects are in the folder MYPACS" in warning[0]
+    labels = [
+        [str(item.SegmentLabel) for item in dcmread(tmp_path / "dicom" / name).SegmentSequence]
+        for name in ("lung-seg.dcm", "lesion-seg.dcm")
+    ]
+    assert labels == [["Lung-seg"], ["GroundGlass-seg"]]
+
+
+def test_the_scene_has_volume_and_both_masks_without_a_second_copy(series: Series, truth, tmp_path: Path) -> None:
+    run(default(), series, tmp_path)
+    scene = json.loads((tmp_path / "render" / "scene.json").read_text())
+    assert [layer["name"] for layer in scene["layers"]] == ["lung", "lesion"]
+    for name in (scene["volume"], *(layer["file"] for layer in scene["layers"])):
+        assert (tmp_path / "render" / name).samefile(tmp_path / name)
+    assert scene["window_hu"] == [-1350, 150] and scene["notice"].startswith("For research use only")
+
+
+def test_the_default_definition_gives_every_result(series: Series, phantom: Phantom, truth, tmp_path: Path) -> None:
+    result = run(default(), series, tmp_path)
+    names = {"lung-seg", "lesion-seg", "classification", "volume-ratio", "measurements"}
+    assert {path.stem for path in (tmp_path / "dicom").glob("*.dcm")} == names
+    segments = dcmread(tmp_path / "dicom" / "lung-seg.dcm").SegmentSequence
+    assert [str(item.SegmentLabel) for item in segments] == ["left lung", "right lung"]
+    found = json.loads((tmp_path / "findings.json").read_text())
+    whole = found["regions"][0]
+    assert whole["lesion_ml"] == pytest.approx(phantom.lesion.volume_ml(), rel=0.01)
+    assert whole["lung_ml"] == pytest.approx(phantom.lung.volume_ml(), rel=0.02)
+    assert found["probabilities"] == {"non-COVID-19": 0.25, "COVID-19": 0.75}
+    with (tmp_path / "findings.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["region"] == "lungs" and float(rows[0]["lesion_ml"]) == whole["lesion_ml"]
+    assert result.manifest.operators["lung-segmentation"].facts["made_by"] == "true-lung 1.0 llllllllllll"
+
+
+def test_the_same_run_twice_gives_the_same_objects(series: Series, truth, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run(default(), series, tmp_path / name)
+    first, second = (
+        {path.name: str(dcmread(path).SOPInstanceUID) for path in (tmp_path / name / "dicom").iterdir()}
+        for name in ("one", "two")
+    )
+    assert first == second and len(first) == 5
+
+
+def test_nothing_found_is_a_result_with_valid_objects(series: Series, truth, tmp_path: Path) -> None:
+    truth["lesion"] = np.zeros_like(truth["lesion"])
+    run(default(), series, tmp_path)
+    found = json.loads((tmp_path / "findings.json").read_text())
+    assert found["regions"][0]["lesion_ml"] == 0 and found["lesion_count"] == 0
+    assert str(dcmread(tmp_path / "dicom" / "lesion-seg.dcm").Modality) == "SEG"
+
+
+def test_no_lung_is_a_result_that_says_why(series: Series, truth, tmp_path: Path) -> None:
+    truth["lung"], truth["lesion"] = (np.zeros_like(truth["lung"]) for _ in range(2))
+    result = run(default(), series, tmp_path)
+    assert result.manifest.state is State.DONE
+    found = json.loads((tmp_path / "findings.json").read_text())
+    assert found["probabilities"] == {}
+    assert found["not_computed"] == "No lung was found, so there is nothing to classify."
+    assert len(list((tmp_path / "dicom").glob("*.dcm"))) == 5
+
+
+def test_a_volume_file_gives_no_dicom_objects_and_says_so(phantom: Phantom, truth, tmp_path: Path) -> None:
+    file = tmp_path / "chest.nii.gz"
+    write_volume(phantom.volume, file)
+    result = run(default(), VolumeFile(path=file, uid="chest"), tmp_path / "run")
+    assert result.manifest.state is State.DONE
+    assert not list((tmp_path / "run").rglob("*.dcm"))
+    assert "without DICOM attributes, so no DICOM objects" in result.manifest.operators["lung-seg"].warnings[0]
+    assert (tmp_path / "run" / "lung" / "chest.mhd").is_file() and (tmp_path / "run" / "findings.json").is_file()
+
+
+def test_destinations_are_an_argument_of_the_default_definition(series: Series, truth, tmp_path: Path) -> None:
+    settings = Settings(destinations={"archive": FolderDestination(path=str(tmp_path / "archive"))})
+    result = run(default(destinations='["archive"]'), series, tmp_path / "run", settings)
+    assert len(list((tmp_path / "archive").iterdir())) == 5
+    receipt = result.manifest.operators["send-measurements"].facts["deliveries"][0]
+    assert (receipt["destination"], receipt["kind"], receipt["sent"][0]["stored"]) == ("archive", "folder", True)
+
+
+def test_a_run_that_failed_late_goes_on_without_the_networks(
+    series: Series, truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "archive").write_text("in the way")
+    settings = Settings(destinations={"archive": FolderDestination(path=str(tmp_path / "archive"))})
+    with pytest.raises(Exception, match="can't be written"):
+        run(default(destinations='["archive"]'), series, tmp_path / "run", settings)
+    record = read_manifest(tmp_path / "run")
+    assert record is not None and record.operators["measurements"].state is State.DONE
+    (tmp_path / "archive").unlink()
+    monkeypatch.delattr(carina.infer.segment, "segment")
+    result = run(default(destinations='["archive"]'), series, tmp_path / "run", settings)
+    assert result.manifest.state is State.DONE and len(list((tmp_path / "archive").iterdir())) == 5
+
+
+def test_an_agent_that_does_not_take_a_result_is_named(series: Series, truth, tmp_path: Path) -> None:
+    text = find_definition("default").read_text().replace("renderserver", "ClaraSCU")
+    with pytest.raises(BadConfig, match=r"operator 'show-l.*': agent ClaraSCU does not take a scene"):
+        run(parse_definition(text), series, tmp_path)
+    wrong = find_definition("default").read_text().replace("renderserver", "fax")
+    messages = [problem.message for problem in check_text(wrong, "x", OPERATORS)]
+    expected = [f"option '--agent' of '{name}' is 'fax'" for name in ("show-lung", "show-lesion")]
+    assert messages == [f"{words}: expected ClaraSCU or renderserver" for words in expected]
+
+
+def test_an_endpoint_serves_the_networks_on_triton() -> None:
+    assert Networks(Settings()).runtime_settings.kind is RuntimeKind.OPENVINO
+    settings = Settings(runtime=RuntimeSettings(endpoint="http://triton:8000"))
+    assert Networks(settings).runtime_settings.kind is RuntimeKind.TRITON
+
+
+def test_reports_without_ct_slices_read_them_from_the_source(series: Series, phantom: Phantom) -> None:
+    from carina.measure.findings import KeySlice
+    from carina.operators.dicom_report_writer import _key_slices
+
+    empty = np.zeros(phantom.volume.hu.shape[1:], bool)
+    slices = (KeySlice(index=7, spacing_mm=(1.0, 1.0), lung=empty, lesion=empty),)
+    filled, grid = _key_slices(slices, series)
+    assert filled[0].hu is not None and np.array_equal(filled[0].hu, phantom.volume.hu[7])
+    assert grid.same_place(phantom.volume.grid)
+
+
+def test_values_survive_their_folders(phantom: Phantom, tmp_path: Path) -> None:
+    lung = dataclasses.replace(phantom.lung, made_by="lung 1 abc", warnings=("small",))
+    volume = dataclasses.replace(phantom.volume, warnings=("tilted",))
+    scene = Scene(volume=volume, mask=lung, layer="lung", order=1, colours={1: "#56b4e9", 2: "#009e73"})
+    ports.save(scene, tmp_path / "scene")
+    back = ports.load_folder(Scene, tmp_path / "scene")
+    assert np.array_equal(back.volume.hu, volume.hu) and back.volume.warnings == ("tilted",)
+    assert np.array_equal(back.mask.labels, lung.labels) and back.mask.names == lung.names
+    assert (back.mask.made_by, back.mask.warnings, back.colours) == ("lung 1 abc", ("small",), scene.colours)
+
+
+def test_a_folder_with_the_wrong_content_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("")
+    with pytest.raises(BadConfig, match=r"expected DicomObjects or Scene, found x.txt"):
+        ports.load_folder(DicomObjects | Scene, tmp_path)
+    with pytest.raises(BadConfig, match="no such folder; expected one that holds Volume"):
+        ports.load_folder(Volume, tmp_path / "none")
