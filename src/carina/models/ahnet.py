@@ -168,5 +168,6 @@ def _check(x: Tensor) -> None:
     shape = tuple(x.shape)
     if len(shape) != 5 or shape[1] != 1 or any(side < DIVISOR or side % DIVISOR for side in shape[2:]):
         raise ModelFailed(
-            "ahnet.shape", f"AH-Net got {shape}; it takes (n, 1, x, y, z) with each side a multiple of {DIVISOR}. Pad it."
+            "ahnet.shape",
+            f"AH-Net got {shape}; it takes (n, 1, x, y, z) with each side a multiple of {DIVISOR}. Pad it.",
         )

@@ -18,7 +18,9 @@ def noise(shape: Sequence[int], spacing_mm: Sequence[float], scale_mm: float, rn
     White noise on a grid of ``scale_mm``, interpolated linearly; blobs of about that size.
     """
     steps = [max(scale_mm / s, 1.0) for s in spacing_mm]
-    coarse = rng.standard_normal([int(np.ceil(n / f)) + 3 for n, f in zip(shape, steps, strict=True)]).astype(np.float32)
+    coarse = rng.standard_normal([int(np.ceil(n / f)) + 3 for n, f in zip(shape, steps, strict=True)]).astype(
+        np.float32
+    )
     start = rng.uniform(0, 1, 3)
     out = coarse
     for axis, (n, f) in enumerate(zip(shape, steps, strict=True)):

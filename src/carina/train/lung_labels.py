@@ -43,13 +43,17 @@ def label_lungs(hu: npt.NDArray[np.int16], spacing_mm: tuple[float, float, float
     air = (ndimage.gaussian_filter(small, (0, 0.6, 0.6)) < AIR_HU) & body
     airway = _airway(small, air, spacing)
     central = _wide_part(airway, spacing)
-    lungs = _two_largest(air & ~_dilate(central, 2.0, spacing) & ~_dilate(airway & ~_deep(air, spacing), 1.0, spacing), spacing)
+    lungs = _two_largest(
+        air & ~_dilate(central, 2.0, spacing) & ~_dilate(airway & ~_deep(air, spacing), 1.0, spacing), spacing
+    )
     closed = np.zeros_like(air)
     for lung in lungs:
         closed |= _close(lung, spacing)
     closed &= ~_dilate(central, 2.4, spacing) & body
     closed = ndimage.binary_opening(closed, _disk(1))
-    fine = ndimage.zoom(closed.astype(np.float32), [n / m for n, m in zip(hu.shape, closed.shape, strict=True)], order=1)
+    fine = ndimage.zoom(
+        closed.astype(np.float32), [n / m for n, m in zip(hu.shape, closed.shape, strict=True)], order=1
+    )
     return (fine > 0.5).astype(np.uint8)
 
 
@@ -120,7 +124,9 @@ def _two_largest(air: Bool, spacing_mm: tuple[float, float, float]) -> list[Bool
     sizes[0] = 0
     order = np.argsort(sizes)[::-1]
     if sizes[order[0]] < 300:
-        raise BadSeries("lungs.none", f"The largest air-filled region holds {sizes[order[0]]:.0f} ml; a lung has 300 or more.")
+        raise BadSeries(
+            "lungs.none", f"The largest air-filled region holds {sizes[order[0]]:.0f} ml; a lung has 300 or more."
+        )
     return [labels == i for i in order[:2] if sizes[i] > 0.1 * sizes[order[0]]]
 
 

@@ -44,11 +44,13 @@ def cut(case: Case, centre: npt.NDArray[np.float64], shape: Shape, rng: np.rando
     flip_x, flip_y = (-1.0 if rng.random() < p else 1.0 for p in (0.5, 0.05))
     cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
     ratio = IN_PLANE_MM / case.spacing_mm[1]
-    matrix = np.array([
-        [slice_mm / case.spacing_mm[0], 0, 0],
-        [0, flip_y * cos * ratio, -flip_x * sin * ratio],
-        [0, flip_y * sin * ratio, flip_x * cos * ratio],
-    ])
+    matrix = np.array(
+        [
+            [slice_mm / case.spacing_mm[0], 0, 0],
+            [0, flip_y * cos * ratio, -flip_x * sin * ratio],
+            [0, flip_y * sin * ratio, flip_x * cos * ratio],
+        ]
+    )
     offset = centre - matrix @ ((np.array(shape) - 1) / 2)
     slab = matrix[0, 0] / 4 if rng.random() < 0.5 else 0.0
     hu = _sample(case.hu, matrix, offset, shape, slab=slab, outside=-1024.0)

@@ -67,7 +67,7 @@ RECIPES: Mapping[str, Recipe] = {
         draw=_lung,
         loss=losses.dice_ce,
         shape=(32, 160, 160),
-        settings=FitSettings(steps=3000, batch=2, peak_rate=2e-3, bfloat16=True),
+        settings=FitSettings(steps=1300, batch=2, peak_rate=2e-3, bfloat16=True),
     ),
     "lesion": Recipe(
         name="lesion-segresnet",
@@ -75,7 +75,7 @@ RECIPES: Mapping[str, Recipe] = {
         draw=_lesion,
         loss=losses.dice_ce,
         shape=(16, 128, 128),
-        settings=FitSettings(steps=3000, batch=2, peak_rate=2e-3),
+        settings=FitSettings(steps=2400, batch=2, peak_rate=2e-3),
         leave_out=(HELD_OUT,),
     ),
     "covid": Recipe(
@@ -83,8 +83,8 @@ RECIPES: Mapping[str, Recipe] = {
         network=networks.COVID,
         draw=_covid,
         loss=losses.class_ce,
-        shape=(32, 128, 128),
-        settings=FitSettings(steps=2000, batch=4, peak_rate=4e-4, weight_decay=1e-5, bfloat16=True),
+        shape=(32, 96, 96),
+        settings=FitSettings(steps=1000, batch=4, peak_rate=4e-4, weight_decay=1e-5, bfloat16=True),
         leave_out=(HELD_OUT,),
     ),
 }
