@@ -272,6 +272,14 @@ def test_empty_series_study_and_frame_uids_are_derived(tmp_path: Path) -> None:
     assert len(series.warnings) == 3 and "Series Instance UID is empty" in series.warnings[0]
 
 
+@pytest.mark.parametrize("emptied", ["Modality", "SOPClassUID"])
+def test_an_emptied_kind_follows_from_the_other(tmp_path: Path, emptied: str) -> None:
+    write_series(tmp_path, EVEN, **{emptied: ""})
+    series = series_of(tmp_path)
+    assert series.instances[0].sop_class_uid == "1.2.840.10008.5.1.4.1.1.2"
+    assert_linear(read_volume(series))
+
+
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, None])
 def test_files_without_meta_information_are_read(tmp_path: Path, syntax: str | None) -> None:
     for file in write_series(tmp_path, EVEN):

@@ -171,6 +171,13 @@ def test_default_rules_are_the_shipped_file() -> None:
     assert Prefer().order == load_rules().prefer.order
 
 
+def test_own_rules_need_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text("min_slices = 3\n[prefer]\ncoverage_mm = 80")
+    own, shipped = load_rules(tmp_path / "rules.toml"), load_rules()
+    assert (own.min_slices, own.prefer.coverage_mm) == (3, 80.0)
+    assert own.description_exclude == shipped.description_exclude and own.prefer.kernel == shipped.prefer.kernel
+
+
 def test_carina_series_lists_lines_and_json(tmp_path: Path) -> None:
     (tmp_path / "rules.toml").write_text("min_matrix = 8\nprefer.coverage_mm = 150")
     write_series(tmp_path / "ct", CHEST)
@@ -186,6 +193,15 @@ def test_carina_series_lists_lines_and_json(tmp_path: Path) -> None:
     assert facts[0]["taken"] and facts[0]["slice_spacing_mm"] == 2.0 and facts[0]["coverage_mm"] == 200.0
 
 
+def test_carina_series_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from carina.cli.series import _print_records
+
+    write_series(tmp_path, CHEST, SeriesDescription="Chest [bold]x[/red]")
+    _print_records(find_series(tmp_path, RULES))
+    shown = capsys.readouterr().out
+    assert "taken  CT  Chest [bold]x[/red]  100 slices  2.00 mm  STANDARD" in shown
+
+
 def test_carina_series_on_nothing(tmp_path: Path) -> None:
     result = invoke(series, tmp_path)
     assert isinstance(result.exception, BadSeries) and "the folder is empty" in result.exception.message
@@ -198,7 +214,7 @@ def test_carina_convert_goes_on_after_a_bad_series(tmp_path: Path, kind: str, su
     write_series(tmp_path / "in" / "mr", CHEST[:3], SeriesInstanceUID="2.25.3", Modality="MR")
     result = invoke(convert, tmp_path / "in", tmp_path / "out", "--format", kind)
     assert result.exit_code == 3
-    assert "1 of 2 series converted" in result.output
+    assert "1 of 2 series converted; 1 left out, 'carina series' says why" in result.output
     assert "failed: series 2.25.2: slices are missing: 6.00 mm between" in result.output
     assert "[series.gap]" in result.output and "2.25.3" not in result.output
     back = read_volume(tmp_path / "out" / f"{SERIES_UID}{suffix}")

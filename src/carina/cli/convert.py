@@ -42,7 +42,8 @@ def convert(
     from carina.errors import BadSeries
 
     known = load_rules(rules or load_settings(config, os.environ).series_rules)
-    wanted = list(_wanted(find_series(source, known), fitting=fitting))
+    found = find_series(source, known)
+    wanted = list(_wanted(found, fitting=fitting))
     if not wanted:
         raise BadSeries("series.none-fits", f"{source}: holds no CT series; 'carina series' says what is there.")
     failures = []
@@ -51,7 +52,9 @@ def convert(
             click.echo(_convert(one, target / f"{name}{SUFFIXES[kind]}"))
         except BadSeries as error:
             failures.append(f"{_named(one, error)} [{error.code}]")
-    click.echo(f"{len(wanted) - len(failures)} of {len(wanted)} series converted")
+    others = len(found) - len(wanted)
+    left = f"; {others} left out, 'carina series' says why" if others else ""
+    click.echo(f"{len(wanted) - len(failures)} of {len(wanted)} series converted{left}")
     for failure in failures:
         click.echo(f"failed: {failure}", err=True)
     if failures:

@@ -36,7 +36,7 @@ def series(path: Path, rules: Path | None, config: Path | None, each: str, *, as
     if as_json:
         _print_json(found)
     elif sys.stdout.isatty():
-        _print_table(found)
+        _print_records(found)
     else:
         _print_lines(found)
 
@@ -94,20 +94,16 @@ def _print_lines(found: list[Found]) -> None:
             click.echo(f"\tnote: {warning}")
 
 
-def _print_table(found: list[Found]) -> None:
+def _print_records(found: list[Found]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.padding import Padding
+    from rich.text import Text
 
-    table = Table(title=f"{len(found)} series", title_justify="left", expand=True)
-    for name in ("", "series", "kind", "description", "slices", "mm", "kernel", "why"):
-        table.add_column(name, overflow="fold", ratio={"why": 3, "series": 2}.get(name))
+    console = Console()
     for one in found:
-        cells = _row(one)
-        cells[-1] = "\n".join([cells[-1], *(f"note: {warning}" for warning in one.warnings)])
-        table.add_row(*(_plain(cell) for cell in cells), style="bold" if one.taken else "dim" if one.error else "")
-    Console().print(table)
-
-
-def _plain(text: str) -> str:
-    """Text from a header, in which square brackets are no markup."""
-    return text.replace("[", "\\[")
+        verdict, uid, kind, description, slices, spacing, kernel, reason = _row(one)
+        style = "bold green" if one.taken else "dim" if one.error else ""
+        facts = f"{kind}  {description}  {slices} slices  {spacing} mm  {kernel}"
+        console.print(Text.assemble((f"{verdict:7}", style), (facts, "bold" if one.taken else "")))
+        for line in (f"{uid}  {one.part}".rstrip(), reason, *(f"note: {warning}" for warning in one.warnings)):
+            console.print(Padding(Text(line, style="" if one.taken else "dim"), (0, 0, 0, 7)))

@@ -12,6 +12,9 @@ from carina.errors import BadSeries
 from carina.volume.grid import Triple
 
 DICOMDIR = "1.2.840.10008.1.3.10"
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+CT_CLASSES = (CT_IMAGE, "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+"""CT Image, Enhanced CT Image and Legacy Converted Enhanced CT Image Storage."""
 
 KEYWORDS = (
     "SOPClassUID",
@@ -158,6 +161,15 @@ def _pixel_problem(opened: OpenFile, frames: int) -> str:
     return ""
 
 
+def _kind(opened: OpenFile) -> tuple[str, str]:
+    """SOP Class UID and Modality; where anonymisation has emptied one, it follows from the other for CT."""
+    meta = getattr(opened.dataset, "file_meta", None)
+    stated = attribute(opened.dataset, "SOPClassUID") or getattr(meta, "MediaStorageSOPClassUID", None)
+    modality = text(attribute(opened.dataset, "Modality"))
+    sop_class = text(stated) or (CT_IMAGE if modality == "CT" else "")
+    return sop_class, modality or ("CT" if sop_class in CT_CLASSES else "")
+
+
 def _slice_header(opened: OpenFile, frame: int | None, pixels: str) -> SliceHeader:
     dataset = opened.dataset
 
@@ -167,16 +179,17 @@ def _slice_header(opened: OpenFile, frame: int | None, pixels: str) -> SliceHead
     position, spacing = numbers(get("ImagePositionPatient"), 3), numbers(get("PixelSpacing"), 2)
     instance = number(get("InstanceNumber"))
     image_type = get("FrameType") if frame is not None and get("FrameType") else get("ImageType")
+    sop_class, modality = _kind(opened)
     return SliceHeader(
         path=opened.path,
         frame=frame,
-        sop_class_uid=text(get("SOPClassUID")),
+        sop_class_uid=sop_class,
         sop_instance_uid=text(get("SOPInstanceUID")),
         study_uid=text(get("StudyInstanceUID")),
         series_uid=text(get("SeriesInstanceUID")),
         frame_of_reference_uid=text(get("FrameOfReferenceUID")),
         transfer_syntax=opened.transfer_syntax,
-        modality=text(get("Modality")),
+        modality=modality,
         image_type=tuple(part.strip().upper() for part in text(image_type).split("\\")) if image_type else (),
         description=text(get("SeriesDescription")),
         body_part=text(get("BodyPartExamined")),

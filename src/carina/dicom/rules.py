@@ -95,16 +95,19 @@ class Found:
 
 
 def load_rules(file: Path | str | None = None) -> Rules:
-    """Read rules from a TOML file; none, or an empty name: those that ship with Carina.
+    """Read rules from a TOML file over those that ship with Carina, which hold for every key it leaves out.
 
     Raises:
         BadConfig: the file can't be read, or holds an unknown key, a wrong value or a broken pattern.
     """
     name = str(file) if file else DEFAULT_RULES
     try:
-        source = Path(file) if file else files("carina.dicom") / DEFAULT_RULES
-        text = source.read_text(encoding="utf-8")
-        rules = msgspec.convert(tomllib.loads(text), Rules)
+        table = tomllib.loads((files("carina.dicom") / DEFAULT_RULES).read_text(encoding="utf-8"))
+        if file:
+            own = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+            prefer = own.get("prefer", {})
+            table = {**table, **own, "prefer": {**table["prefer"], **prefer} if isinstance(prefer, dict) else prefer}
+        rules = msgspec.convert(table, Rules)
         for pattern in _patterns(rules):
             re.compile(pattern)
     except OSError as error:
