@@ -58,6 +58,14 @@ def patient_and_study(series: Series) -> Dataset:
     return dataset
 
 
+def nameless_study(series: Series) -> Dataset:
+    """The same study with its patient left empty, for makers that quote a patient's name in a warning."""
+    dataset = patient_and_study(series)
+    for keyword in ("PatientName", "ReferringPhysicianName"):
+        setattr(dataset, keyword, "")
+    return dataset
+
+
 def study_uid(series: Series) -> str:
     """The source's Study Instance UID; where it has none, one derived from the series."""
     return series.study_uid or derived_uid("study", series.uid)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +19,9 @@ from pydicom.valuerep import format_number_as_ds
 from carina.dicom.codes import AI_FAMILY, SEGMENT_CODES, Structure, structure_of
 from carina.dicom.geometry import mask_on_source
 from carina.dicom.objects import Producer, long_string, reference, references, stamp
-from carina.dicom.objects_header import frame_of_reference_uid, patient_and_study
+from carina.dicom.objects_header import frame_of_reference_uid, nameless_study, patient_and_study
 from carina.dicom.seg_check import check_geometry, merged_labels
-from carina.dicom.series import Series
+from carina.dicom.series import Instance, Series
 from carina.errors import BadConfig
 from carina.volume.volume import Mask
 
@@ -84,7 +83,8 @@ def segmentation(
         omit_empty_frames=bool(used.any()),
         transfer_syntax_uid="1.2.840.10008.1.2.1",
     )
-    _refer(dataset, series, [series.instances[k] for k in planes])
+    dataset.update(patient_and_study(series))
+    _refer(dataset, series)
     organization = producer.uid(series, "dimension organization", digest, *texts)
     dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
     for item in dataset.DimensionIndexSequence:
@@ -113,7 +113,7 @@ def _digest(labels: Labels, planes: npt.NDArray[np.intp]) -> str:
 
 def _sources(series: Series) -> list[Dataset]:
     """Each source slice as the writer needs it: identity and plane. Only these attributes are ever copied."""
-    common = patient_and_study(series)
+    common = nameless_study(series)
     common.Modality = "CT"
     common.SOPClassUID = CTImageStorage
     common.SeriesInstanceUID = series.uid
@@ -131,7 +131,7 @@ def _sources(series: Series) -> list[Dataset]:
     for k, instance in enumerate(series.instances):
         source = Dataset()
         source.update(common)
-        source.SOPInstanceUID = f"{instance.sop_instance_uid}" if instance.frame is None else f"2.25.{k + 1}"
+        source.SOPInstanceUID = _name(k, instance)
         source.ImagePositionPatient = [format_number_as_ds(value + 0.0) for value in instance.position_mm]
         sources.append(source)
     return sources
@@ -143,7 +143,7 @@ def slice_step_mm(series: Series) -> float:
     return float(np.median(np.abs(np.diff(along)))) if len(along) > 1 else 1.0
 
 
-def _refer(dataset: Any, series: Series, frames: Sequence[Any]) -> None:
+def _refer(dataset: Dataset, series: Series) -> None:
     """Refer to every source object, and from each frame to its own slice, by their true classes and frames."""
     whole = references(series)
     group = Dataset()
@@ -151,13 +151,18 @@ def _refer(dataset: Any, series: Series, frames: Sequence[Any]) -> None:
     group.ReferencedInstanceSequence = whole
     dataset.ReferencedSeriesSequence = [group]
     dataset.SourceImageSequence = whole
-    known = {}
-    for k, instance in enumerate(series.instances):
-        known[instance.sop_instance_uid if instance.frame is None else f"2.25.{k + 1}"] = instance
+    known = {_name(k, instance): instance for k, instance in enumerate(series.instances)}
     for item in dataset.PerFrameFunctionalGroupsSequence:
         for source in item.DerivationImageSequence[0].SourceImageSequence:
-            for element in reference(known[source.ReferencedSOPInstanceUID]):
-                source[element.tag] = element
+            # Frames of several segments share one item, which is then already done.
+            instance = known.pop(str(source.ReferencedSOPInstanceUID), None)
+            if instance is not None:
+                source.update(reference(instance))
+
+
+def _name(k: int, instance: Instance) -> str:
+    """The UID that slice ``k`` has while the object is made: frames of one multi-frame object need one each."""
+    return instance.sop_instance_uid if instance.frame is None else f"2.25.{k + 1}"
 
 
 def _describe(number: int, text: str, series: Series, producer: Producer) -> SegmentDescription:

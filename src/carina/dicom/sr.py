@@ -27,7 +27,7 @@ from pydicom.sr.coding import Code
 
 from carina.dicom import codes as c
 from carina.dicom.objects import Producer, long_string, references, stamp
-from carina.dicom.objects_header import patient_and_study
+from carina.dicom.objects_header import nameless_study, patient_and_study
 from carina.dicom.series import Series
 from carina.dicom.uids import derived_uid
 from carina.measure.findings import Classification, RatioFindings, RegionFindings
@@ -111,7 +111,7 @@ def measurements(
     )
     facts = [str(seg.SOPInstanceUID) for seg in segs] + [repr(ratio.regions), repr(probabilities)]
     dataset: Dataset = Comprehensive3DSR(
-        evidence=[_evidence(item, series) for item in references(series)] + list(segs),
+        evidence=_evidence(series, segs),
         content=content[0],
         series_instance_uid=producer.uid(series, "sr series", *facts),
         series_number=SERIES_NUMBER,
@@ -216,13 +216,17 @@ def _observer(producer: Producer) -> ObservationContext:
     )
 
 
-def _evidence(item: Dataset, series: Series) -> Dataset:
-    """A source object as the report's evidence list needs it."""
-    source = patient_and_study(series)
-    source.SOPClassUID = item.ReferencedSOPClassUID
-    source.SOPInstanceUID = item.ReferencedSOPInstanceUID
-    source.SeriesInstanceUID = series.uid
-    return source
+def _evidence(series: Series, segs: Sequence[Dataset]) -> list[Dataset]:
+    """The source objects and the Segmentations as the report's evidence list needs them: identity, no patient."""
+    objects = [(item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID, series.uid) for item in references(series)]
+    objects += [(seg.SOPClassUID, seg.SOPInstanceUID, seg.SeriesInstanceUID) for seg in segs]
+    found = []
+    for sop_class_uid, sop_instance_uid, series_uid in objects:
+        source = nameless_study(series)
+        source.SOPClassUID, source.SOPInstanceUID = sop_class_uid, sop_instance_uid
+        source.SeriesInstanceUID = series_uid
+        found.append(source)
+    return found
 
 
 def _name_scheme(dataset: Dataset) -> None:
