@@ -1,0 +1,68 @@
+"""What must hold for any masks, however odd, against the definitions written out."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from carina.measure.agreement import dice, hausdorff95_mm, surface_dice
+from carina.measure.lungs import split_lungs
+from carina.measure.ratio import lesion_ratio
+from carina.volume import Grid, Mask, Volume
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> tuple[Mask, Mask, Volume]:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape = tuple(int(n) for n in rng.integers(1, 12, size=3))
+    spacing = tuple(float(s) for s in rng.uniform(0.4, 9, size=3))
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    axes = tuple(tuple(float(v) for v in row) for row in turn)
+    grid = Grid(shape=shape, spacing_mm=spacing, origin_mm=(-20.0, 3.0, 7.0), axes=axes)
+    lung, lesion = (
+        Mask(labels=(rng.random(shape) < share).astype(np.uint8), grid=grid, names={1: "x"}, uid="1")
+        for share in rng.choice([0.0, 0.02, 0.3, 0.9, 1.0], size=2)
+    )
+    hu = rng.integers(-1024, 3071, size=shape).astype(np.int16)
+    return lesion, lung, Volume(hu=hu, grid=grid, uid="1")
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(scenes())
+def test_the_ratio_is_that_of_its_definition(scene: tuple[Mask, Mask, Volume]) -> None:
+    lesion, lung, volume = scene
+    inside, found = lung.labels > 0, lesion.labels > 0
+    labels, _ = ndimage.label(found, structure=np.ones((3, 3, 3)))
+    counted = np.isin(labels, np.setdiff1d(labels[ndimage.binary_dilation(inside) & found], 0))
+    whole = inside | counted
+    result = lesion_ratio(lesion, lung, volume)
+    first = result.regions[0]
+    assert np.isclose(first.lung_ml, whole.sum() * lung.grid.voxel_ml)
+    assert np.isclose(first.lesion_ml, counted.sum() * lung.grid.voxel_ml)
+    assert 0 <= first.ratio_percent <= 100
+    if whole.any():
+        assert first.lung_mean_hu is not None and np.isclose(first.lung_mean_hu, volume.hu[whole].mean())
+    sides = {one.region: one for one in result.regions}
+    for figure in ("lung_ml", "lesion_ml"):
+        parts = [sum(getattr(one, figure) for name, one in sides.items() if name.endswith("third"))]
+        parts.append(sum(getattr(sides[name], figure) for name in ("left lung", "right lung")))
+        assert np.allclose(parts, getattr(first, figure))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(scenes())
+def test_splitting_gives_every_lung_voxel_one_side(scene: tuple[Mask, Mask, Volume]) -> None:
+    lung = scene[1]
+    assert np.array_equal(split_lungs(lung).labels > 0, lung.labels > 0)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(scenes())
+def test_agreement_has_no_direction(scene: tuple[Mask, Mask, Volume]) -> None:
+    a, b, spacing = scene[0].labels, scene[1].labels, scene[0].grid.spacing_mm
+    assert dice(a, b) == dice(b, a)
+    assert hausdorff95_mm(a, b, spacing) == hausdorff95_mm(b, a, spacing) >= 0
+    assert 0 <= surface_dice(a, b, spacing) == surface_dice(b, a, spacing) <= 1
+    assert (dice(a, a), surface_dice(a, a, spacing), hausdorff95_mm(a, a, spacing)) == (1, 1, 0)
