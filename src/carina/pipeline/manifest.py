@@ -107,5 +107,8 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write a manifest in one step: a reader sees the old one or the new one."""
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     temporary = folder / f".{FILE}"
-    temporary.write_bytes(text + b"\n")
-    temporary.replace(folder / FILE)
+    try:
+        temporary.write_bytes(text + b"\n")
+        temporary.replace(folder / FILE)
+    finally:
+        temporary.unlink(missing_ok=True)

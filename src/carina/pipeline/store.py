@@ -16,6 +16,8 @@ from carina.pipeline import ports
 WRITING = ".writing"
 """Where half-written files are; what a killed run left there is removed by the next."""
 
+NEARLY_FULL_BYTES = 2**20
+
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -88,6 +90,10 @@ class Store:
             return tuple(home / path for path in relative)
         except OSError as error:
             raise storage_error(error, self.folder) from error
+        except BadConfig as error:  # a library's writer can't tell a full disk from a folder that is read-only
+            if shutil.disk_usage(self.folder).free < NEARLY_FULL_BYTES:
+                raise _full(self.folder) from error
+            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -141,9 +147,13 @@ def open_folder(folder: Path, needed_bytes: int) -> None:
 def storage_error(error: OSError, folder: Path) -> BadConfig:
     """What an operating system error while writing means to the operator of the node."""
     if error.errno in FULL:
-        return BadConfig("output.disk-full", f"{folder}: no space left: make room, then run the same command again.")
+        return _full(folder)
     reason = error.strerror or str(error)
     return BadConfig("output.unwritable", f"{folder}: can't be written ({reason}): choose a folder that can.")
+
+
+def _full(folder: Path) -> BadConfig:
+    return BadConfig("output.disk-full", f"{folder}: no space left: make room, then run the same command again.")
 
 
 def remove_outputs(folder: Path, files: Iterable[str]) -> None:
