@@ -58,15 +58,18 @@ class Run:
 
     @cached_property
     def findings(self) -> pd.DataFrame:
-        """One row a region, volumes in ml, ratio in percent, HU; the first row is both lungs together."""
+        """One row a region, volumes in ml, ratio in percent, HU; the first row is both lungs together.
+
+        Empty where the pipeline measured no ratio.
+        """
         import pandas as pd
 
-        return pd.DataFrame(self._part("volume_ratio").get("regions", []))
+        return pd.DataFrame(self._stored("volume-ratio.json").get("regions", []))
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """Class probabilities by name; empty where the scan could not be classified."""
-        return dict(self._part("classification").get("probabilities", {}))
+        """Class probabilities by name; empty where the scan was not classified."""
+        return dict(self._stored("classification.json").get("probabilities", {}))
 
     @property
     def dicom(self) -> tuple[Path, ...]:
@@ -91,16 +94,11 @@ class Run:
         self.overlay().save(picture, "PNG")
         return picture.getvalue()
 
-    def _part(self, name: str) -> dict[str, Any]:
-        return dict(self._findings.get(name) or {})
-
-    @cached_property
-    def _findings(self) -> dict[str, Any]:
-        path = self.folder / "findings.json"
-        if not path.is_file():
-            raise BadConfig("run.no-findings", f"{path}: missing; the pipeline of this run wrote no findings.")
-        found: dict[str, Any] = msgspec.json.decode(path.read_bytes())
-        return found
+    def _stored(self, name: str) -> dict[str, Any]:
+        """What the run's operators stored in a JSON file of this name; nothing where none did."""
+        outputs = [files for one in self.manifest.operators.values() for files in one.outputs.values()]
+        paths = [self.folder / file for files in outputs for file in files if Path(file).name == name]
+        return dict(msgspec.json.decode(paths[0].read_bytes())) if paths else {}
 
     def _image(self, place: str) -> Path:
         images = sorted((self.folder / place).glob("*.mhd"))

@@ -62,7 +62,7 @@ def _print(run: Run, truth: Truth) -> None:
     table = Table("finding", "measured", "known truth", "difference", box=None, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
-    found = run.findings.set_index("region")
+    found = {row["region"]: row for row in run.findings.to_dict("records")}
     for region, name, unit, known in (
         ("lungs", "lung_ml", "ml", truth.lung_ml),
         ("left lung", "lung_ml", "ml", truth.left_lung_ml),
@@ -70,7 +70,7 @@ def _print(run: Run, truth: Truth) -> None:
         ("lungs", "lesion_ml", "ml", truth.lesion_ml),
         ("lungs", "ratio_percent", "%", truth.ratio_percent),
     ):
-        measured = float(found.loc[region, name])
+        measured = float(found[region][name])
         what = {"lung_ml": region, "lesion_ml": "lesions", "ratio_percent": "lesion to lung ratio"}[name]
         change = f"{100 * (measured - known) / known:+.1f} %" if known else ""
         table.add_row(what, f"{measured:.1f} {unit}", f"{known:.1f} {unit}", change)
@@ -79,5 +79,5 @@ def _print(run: Run, truth: Truth) -> None:
     console.print(table)
     console.print("\nWhere to look:")
     for name, meaning in OUTPUTS.items():
-        console.print(f"  {run.folder / name}  {meaning}", highlight=False, soft_wrap=True)
+        console.print(f"  {run.folder / name}  {meaning}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\n{run.manifest.notice}", style="bold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib import import_module
 from typing import NamedTuple
 
@@ -68,7 +69,8 @@ def carina() -> None:
 
 
 def main() -> None:
-    """Run the command line; the one place where its errors are caught."""
+    """Run the command line; the one place where its errors are caught, and pydicom's remarks on odd headers silenced."""
+    warnings.filterwarnings("ignore", module="pydicom")
     try:
         code = carina.main(standalone_mode=False)
     except CarinaError as error:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from carina.api.cohort import Cohort, Item
     from carina.api.result import Run
     from carina.api.run import RunSettings
@@ -72,22 +74,29 @@ def _pairs(arguments: tuple[str, ...]) -> dict[str, str]:
 def print_run(run: Run) -> None:
     """Print a run's findings, its warnings and where its results lie."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
-    table = Table("region", "lung ml", "lesion ml", "ratio %", "lung HU", box=None, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in run.findings.itertuples():
-        hu = "" if row.lung_mean_hu is None or row.lung_mean_hu != row.lung_mean_hu else f"{row.lung_mean_hu:.0f}"
-        table.add_row(row.region, f"{row.lung_ml:.0f}", f"{row.lesion_ml:.1f}", f"{row.ratio_percent:.2f}", hu)
-    console.print(table)
+    if len(run.findings):
+        console.print(_table(run))
     for name, value in run.probabilities.items():
         console.print(f"probability {name}: {value:.2f}", highlight=False)
     for warning in run.warnings:
-        console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
-    console.print(f"results: {run.folder}", highlight=False, soft_wrap=True)
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"results: {run.folder}", markup=False, highlight=False, soft_wrap=True)
     console.print(run.manifest.notice, style="dim")
+
+
+def _table(run: Run) -> Table:
+    from rich.table import Table
+
+    table = Table("region", "lung ml", "lesion ml", "ratio %", "lung HU", box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in run.findings.to_dict("records"):
+        hu = row["lung_mean_hu"]
+        ratio, shown_hu = f"{row['ratio_percent']:.2f}", "" if hu is None or hu != hu else f"{hu:.0f}"
+        table.add_row(row["region"], f"{row['lung_ml']:.0f}", f"{row['lesion_ml']:.1f}", ratio, shown_hu)
+    return table
 
 
 def _many(path: Path, out: Path, each: str, how: RunSettings) -> None:
