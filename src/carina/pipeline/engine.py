@@ -107,6 +107,7 @@ class Engine:
         self.errors: list[Exception] = []
         self._when = dt.datetime.fromisoformat(manifest.started)
         self._cancelled = Flag()
+        self._can_store = True
         self._slots = self._make_slots()
         self._calls: dict[Future[Mapping[str, object]], str] = {}
         self._writes: dict[Future[tuple[Path, ...]], tuple[str, str]] = {}
@@ -182,6 +183,8 @@ class Engine:
                 self.errors.append(storage_error(error, self.out))
 
     def _start_ready(self, pool: ThreadPoolExecutor) -> None:
+        if not self._can_store:
+            return  # what waits is left for a resume
         for name, node in self.graph.nodes.items():  # in the graph's order, so one pass reaches every skipped one
             if self.records[name].state is not State.WAITING:
                 continue
@@ -268,6 +271,7 @@ class Engine:
         try:
             files = future.result()
         except Exception as error:  # noqa: BLE001 - as above: an output that can't be stored fails its operator
+            self._can_store = False
             self._fail(name, error)
             return
         record = self.records[name]

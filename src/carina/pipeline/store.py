@@ -16,7 +16,8 @@ from carina.pipeline import ports
 WRITING = ".writing"
 """Where half-written files are; what a killed run left there is removed by the next."""
 
-NEARLY_FULL_BYTES = 2**20
+NEARLY_FULL_BYTES = 2**26
+"""With less room than this, a file that could not be written met a full disk."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
