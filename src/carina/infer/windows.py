@@ -21,6 +21,9 @@ Triplet = tuple[int, int, int]
 GAUSSIAN_WIDTH = 0.125
 """Standard deviation of the Gaussian blending weights, as a share of the window's side (as MONAI's)."""
 
+GAUSSIAN_LEAST = 1e-3
+"""The least weight, in a window's corners (as MONAI's)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
@@ -77,7 +80,7 @@ def fewest_tiles(box: Box, shape: Triplet, windows: Windows, divisor: int) -> Ti
         overlap = int(patch * windows.overlap)
         count = max(1, math.ceil((length - overlap) / (patch - overlap)))
         side = min(patch, divisor * math.ceil((length + (count - 1) * overlap) / count / divisor))
-        total = max(length, count * side - (count - 1) * overlap)
+        total = min(max(length, count * side - (count - 1) * overlap), max(limit, length, side))
         start = part.start - (total - length) // 2
         start = max(0, min(start, limit - total)) if total <= limit else (limit - total) // 2
         parts.append(slice(start, start + total))
@@ -101,8 +104,8 @@ def predict(
 
     ``score`` takes one window ``(z, y, x)`` and gives ``(channels, z, y, x)``; ``progress(done, all)`` counts windows.
     """
-    weights = [_weights(side, tiles.blending) for side in tiles.size]
-    weight = weights[0][:, None, None] * weights[1][:, None] * weights[2]
+    weight = _weight(tiles)
+    summed = np.zeros(image.shape, dtype=np.float32)
     total: npt.NDArray[np.float32] | None = None
     for done, window in enumerate(tiles, start=1):
         scores = score(image[window])
@@ -112,30 +115,23 @@ def predict(
             if total is None:
                 total = np.zeros((len(scores), *image.shape), dtype=np.float32)
             total[(slice(None), *window)] += scores * weight
+            summed[window] += weight
         if progress:
             progress(done, len(tiles))
     assert total is not None
     if len(tiles) > 1:
-        z, y, x = (
-            _coverage(axis, own, length) for axis, own, length in zip(tiles.starts, weights, image.shape, strict=True)
-        )
-        total /= z[:, None, None] * y[:, None] * x
+        total /= summed
     return total
 
 
-def _weights(side: int, blending: Blending) -> npt.NDArray[np.float32]:
-    if blending is Blending.CONSTANT:
-        return np.ones(side, dtype=np.float32)
-    distance = np.arange(side) - (side - 1) / 2
-    return np.asarray(np.exp(-0.5 * (distance / (GAUSSIAN_WIDTH * side)) ** 2), dtype=np.float32)
-
-
-def _coverage(starts: tuple[int, ...], weights: npt.NDArray[np.float32], length: int) -> npt.NDArray[np.float32]:
-    """The summed weights along one axis; windows lie on a lattice, so their sum is the product over the axes."""
-    summed = np.zeros(length, dtype=np.float32)
-    for start in starts:
-        summed[start : start + len(weights)] += weights
-    return summed
+def _weight(tiles: Tiles) -> npt.NDArray[np.float32]:
+    """How much each voxel of a window counts."""
+    if tiles.blending is Blending.CONSTANT:
+        return np.ones(tiles.size, dtype=np.float32)
+    z, y, x = (
+        np.exp(-0.5 * ((np.arange(side) - (side - 1) / 2) / (GAUSSIAN_WIDTH * side)) ** 2) for side in tiles.size
+    )
+    return np.maximum(z[:, None, None] * y[:, None] * x, GAUSSIAN_LEAST).astype(np.float32)
 
 
 def _reversed(patch: Triplet) -> Triplet:

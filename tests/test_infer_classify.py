@@ -1,0 +1,103 @@
+"""Classification: the crop, the resize, the two orders, and what has no answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from carina.errors import BadSeries
+from carina.infer.classify import classify, network_input
+from carina.infer.runtime import open_runtime
+from carina.models.bundle import Covid
+from carina.volume.grid import Grid
+from carina.volume.volume import Mask, Volume
+from tiny_networks import CLASSIFIER, mean_bundle, threshold_bundle
+
+GRID = Grid(shape=(30, 40, 50), spacing_mm=(2.0, 1.0, 1.0), origin_mm=(0.0, 0.0, 0.0))
+BOX = (slice(10, 20), slice(10, 30), slice(15, 35))
+
+
+def case(hu: int = -500, outside: int = 500) -> tuple[Volume, Mask]:
+    voxels = np.full(GRID.shape, outside, dtype=np.int16)
+    voxels[5:25, 5:35, 10:40] = hu
+    labels = np.zeros(GRID.shape, dtype=np.uint8)
+    labels[BOX] = 1
+    labels[12, 15:20, 20:30] = 0
+    return Volume(hu=voxels, grid=GRID, uid="1"), Mask(labels=labels, grid=GRID, names={1: "lung"}, uid="1")
+
+
+def test_the_probabilities_are_known(tmp_path: Path) -> None:
+    bundle = mean_bundle(tmp_path / "mean")
+    found = classify(*case(), bundle, open_runtime(bundle))
+    assert found == pytest.approx({"no": 1 / (1 + np.exp(2)), "yes": 1 / (1 + np.exp(-2))}, abs=1e-5)
+    ready = mean_bundle(tmp_path / "ready", output="probabilities")
+    found = classify(*case(), ready, lambda patches: np.array([[0.2, 0.8]], dtype=np.float32))
+    assert found == pytest.approx({"no": 0.2, "yes": 0.8})
+
+
+def test_the_crop_is_the_box_and_five_voxels(tmp_path: Path) -> None:
+    volume, lung = case()
+    spec = mean_bundle(tmp_path / "mean").carina
+    assert isinstance(spec, Covid)
+    image = network_input(volume, lung, spec)
+    assert image.shape == (16, 16, 8)
+    assert np.allclose(image, 0.5), "the box and its margin hold -500 HU only, and nothing is masked away"
+    wider = mean_bundle(tmp_path / "wider", margin_voxels=6).carina
+    assert isinstance(wider, Covid)
+    assert network_input(volume, lung, wider).max() > 0.5
+
+
+def test_the_resize_is_torchs(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    _, lung = case()
+    volume = Volume(hu=np.random.default_rng(0).integers(-1000, 0, GRID.shape).astype(np.int16), grid=GRID, uid="1")
+    spec = mean_bundle(tmp_path / "mean", orientation="LPS", size=[20, 12, 44]).carina
+    assert isinstance(spec, Covid)
+    crop = torch.tensor(volume.hu[5:25, 5:35, 10:40].astype(np.float32))[None, None]
+    theirs = torch.nn.functional.interpolate(crop, (44, 12, 20), mode="trilinear", align_corners=False)[0, 0]
+    assert np.allclose(network_input(volume, lung, spec), theirs.numpy().transpose(2, 1, 0) / 1000 + 1, atol=1e-4)
+
+
+def test_the_two_orders_differ_where_hu_leave_the_window(tmp_path: Path) -> None:
+    volume, lung = case()
+    volume.hu[:, ::2] = 2000
+    volume.hu[:, 1::2] = -1000
+    specs = [mean_bundle(tmp_path / order, order=order).carina for order in ("default", "naturecomm")]
+    first, second = (network_input(volume, lung, spec) for spec in specs if isinstance(spec, Covid))
+    assert second.mean() > first.mean() + 0.1
+
+
+def test_the_network_sees_its_own_orientation(tmp_path: Path) -> None:
+    volume, lung = case()
+    volume.hu[:, :, :25] = -1000
+    ras = mean_bundle(tmp_path / "ras").carina
+    las = mean_bundle(tmp_path / "las", orientation="LAS").carina
+    assert isinstance(ras, Covid) and isinstance(las, Covid)
+    right = network_input(volume, lung, ras)
+    assert right[:7].mean() == pytest.approx(0.5) and right[9:].mean() == 0
+    assert np.allclose(right[::-1], network_input(volume, lung, las))
+
+
+def test_no_lung_is_said(tmp_path: Path) -> None:
+    volume, lung = case()
+    empty = Mask(labels=np.zeros_like(lung.labels), grid=GRID, names={1: "lung"}, uid="1")
+    bundle = mean_bundle(tmp_path / "mean")
+    with pytest.raises(BadSeries, match="No lung was found in this series") as caught:
+        classify(volume, empty, bundle, open_runtime(bundle))
+    assert caught.value.code == "lung.none"
+
+
+def test_a_mask_of_another_series_is_refused(tmp_path: Path) -> None:
+    volume, lung = case()
+    moved = Grid(shape=GRID.shape, spacing_mm=GRID.spacing_mm, origin_mm=(0.0, 0.0, 1.0))
+    other = Mask(labels=lung.labels, grid=moved, names={1: "lung"}, uid="2")
+    with pytest.raises(BadSeries, match="expected a mask on the volume's grid"):
+        classify(volume, other, mean_bundle(tmp_path / "mean"), lambda patches: patches)
+
+
+def test_a_segmentation_bundle_does_not_classify(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not classify, its task is lung"):
+        classify(*case(), threshold_bundle(tmp_path / "tiny"), lambda patches: patches)
+    assert CLASSIFIER["task"] == "covid"
