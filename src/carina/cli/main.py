@@ -69,7 +69,7 @@ def carina() -> None:
 
 
 def main() -> None:
-    """Run the command line; the one place where its errors are caught, and pydicom's remarks on odd headers silenced."""
+    """Run the command line: the one place where errors are caught and pydicom's remarks on odd headers silenced."""
     warnings.filterwarnings("ignore", module="pydicom")
     try:
         code = carina.main(standalone_mode=False)
