@@ -220,9 +220,10 @@ def _evidence(series: Series, segs: Sequence[Dataset]) -> list[Dataset]:
     """The source objects and the Segmentations as the report's evidence list needs them: identity, no patient."""
     objects = [(item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID, series.uid) for item in references(series)]
     objects += [(seg.SOPClassUID, seg.SOPInstanceUID, seg.SeriesInstanceUID) for seg in segs]
-    found = []
+    common, found = nameless_study(series), []
     for sop_class_uid, sop_instance_uid, series_uid in objects:
-        source = nameless_study(series)
+        source = Dataset()
+        source.update(common)
         source.SOPClassUID, source.SOPInstanceUID = sop_class_uid, sop_instance_uid
         source.SeriesInstanceUID = series_uid
         found.append(source)
