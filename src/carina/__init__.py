@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from carina.api import Run, find_series, read_series, run
+    from carina.api import Cohort, Run, find_series, open_run, read_series, run, run_many
     from carina.volume import Grid, Mask, Volume
 
 __version__ = "0.1.0"
@@ -14,16 +14,31 @@ __version__ = "0.1.0"
 RESEARCH_ONLY = "For research use only. Not for diagnosis."
 
 _HOMES = {
+    "Cohort": "carina.api",
     "Grid": "carina.volume",
     "Mask": "carina.volume",
     "Run": "carina.api",
     "Volume": "carina.volume",
     "find_series": "carina.api",
+    "open_run": "carina.api",
     "read_series": "carina.api",
     "run": "carina.api",
+    "run_many": "carina.api",
 }
 
-__all__ = ["RESEARCH_ONLY", "Grid", "Mask", "Run", "Volume", "find_series", "read_series", "run"]
+__all__ = [
+    "RESEARCH_ONLY",
+    "Cohort",
+    "Grid",
+    "Mask",
+    "Run",
+    "Volume",
+    "find_series",
+    "open_run",
+    "read_series",
+    "run",
+    "run_many",
+]
 
 
 def __getattr__(name: str) -> Any:

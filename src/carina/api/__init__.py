@@ -2,6 +2,6 @@
 
 from carina.api.cohort import Cohort, run_many
 from carina.api.result import Run, open_run
-from carina.api.run import find_series, read_series, run
+from carina.api.study import find_series, read_series, run
 
 __all__ = ["Cohort", "Run", "find_series", "open_run", "read_series", "run", "run_many"]

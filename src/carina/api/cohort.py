@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carina.api.result import Run
-from carina.api.run import RunSettings, default_settings, find_series, run
+from carina.api.study import RunSettings, default_settings, find_series, run
 from carina.errors import CarinaError
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ def write_phantom(folder: Path, *, slices: int, size: int, lesions: int, seed: i
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same chest.")
 def demo(out: Path, slices: int, size: int, seed: int) -> None:
     """Write a synthetic chest CT, run the pipeline on it and print the findings beside the known truth."""
-    from carina.api.run import RunSettings
+    from carina.api.study import RunSettings
     from carina.cli.progress import watched
 
     series = out / "phantom"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from carina.api.result import Run
-from carina.api.run import RunSettings, run
+from carina.api.study import RunSettings, run
 from carina.dicom.series import Source
 from carina.pipeline.run import Event, What
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from carina.api.cohort import Cohort, Item
     from carina.api.result import Run
-    from carina.api.run import RunSettings
+    from carina.api.study import RunSettings
     from carina.config import Settings
 
 
@@ -44,7 +44,7 @@ def run(
     PATH is a folder of DICOM files, one file, or a MetaImage, NIfTI or NRRD volume. The same command goes on with a
     run that was interrupted.
     """
-    from carina.api.run import RunSettings
+    from carina.api.study import RunSettings
 
     how = RunSettings(settings=_settings(config, plan), pipeline=pipeline, arguments=_pairs(arguments), uid=uid)
     if each:
