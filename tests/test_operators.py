@@ -26,7 +26,7 @@ from carina.operators.table import BY_NAME, OPERATORS
 from carina.pipeline import ports
 from carina.pipeline.check import check, check_text
 from carina.pipeline.definition import Definition, load_definition, parse_definition
-from carina.pipeline.manifest import State, read_manifest
+from carina.pipeline.manifest import State, read_manifest, write_manifest
 from carina.pipeline.run import RunOptions, RunResult, run_pipeline
 from carina.testing.dicom import write_ct_series
 from carina.testing.phantom import Phantom, chest_phantom
@@ -296,3 +296,39 @@ def test_a_folder_with_the_wrong_content_is_named(tmp_path: Path) -> None:
         ports.load_folder(DicomObjects | Scene, tmp_path)
     with pytest.raises(BadConfig, match="no such folder; expected one that holds Volume"):
         ports.load_folder(Volume, tmp_path / "none")
+
+
+def test_a_report_tells_the_definitions_words_beside_what_really_ran(series: Series, truth, tmp_path: Path) -> None:
+    text = find_definition("default").read_text()
+    named = 'variables: {NVIDIA_AI_MODEL_NAME: Famous, NVIDIA_AI_MODEL_VERSION: "2", NVIDIA_AI_MODEL_CREATOR: Them}'
+    image = "container: {image: carina/dicom-report-writer"
+    result = run(parse_definition(text.replace(image, f"{image}, {named}")), series, tmp_path)
+    words = "The pipeline definition calls this Famous 2 by Them; what really ran is named on this page."
+    assert result.manifest.operators["classification-report"].state is State.DONE
+    dataset = dcmread(tmp_path / "dicom" / "classification.dcm")
+    assert dataset.ManufacturerModelName == "true-covid"
+    assert words not in str(dataset) and b"%PDF" in dataset.EncapsulatedDocument
+
+
+def test_a_killed_run_does_not_ask_the_networks_again(
+    series: Series, truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run killed after the segmentations leaves: finished outputs, a half-written file, a manifest."""
+    run(default(), series, tmp_path)
+    record = read_manifest(tmp_path)
+    assert record is not None
+    for name, operator in record.operators.items():
+        if name not in ("dicom-reader", "lung-segmentation", "lesion-segmentation"):
+            operator.state = State.RUNNING
+            for files in operator.outputs.values():
+                for file in files:
+                    (tmp_path / file).unlink()
+            operator.outputs, operator.facts = {}, {}
+    write_manifest(record, tmp_path)
+    (tmp_path / ".writing" / "findings").mkdir(parents=True)
+    (tmp_path / ".writing" / "findings" / "findings.json").write_text("{")
+    monkeypatch.delattr(carina.infer.segment, "segment")
+    result = run(default(), series, tmp_path)
+    assert result.manifest.state is State.DONE and not (tmp_path / ".writing").exists()
+    assert len(list((tmp_path / "dicom").glob("*.dcm"))) == 5
+    assert (tmp_path / "render" / "volume" / f"{series.uid}.mhd").samefile(tmp_path / "volume" / f"{series.uid}.mhd")

@@ -56,7 +56,7 @@ def _told(called: Mapping[str, str]) -> tuple[str, ...]:
         return ()
     words = " ".join(called[key] for key in ("name", "version") if called.get(key)) or "model"
     creator = f" by {called['creator']}" if called.get("creator") else ""
-    return (f"The pipeline definition calls this {words}{creator}.",)
+    return (f"The pipeline definition calls this {words}{creator}; what really ran is named on this page.",)
 
 
 def _demonstration(result: Classification | RatioFindings, networks: Networks) -> str:

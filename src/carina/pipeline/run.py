@@ -55,15 +55,6 @@ class RunResult:
         port = self.graph.nodes[operator].operator.output_ports[self._path(operator, output)]
         return ports.load(port.type, self.files(operator, output))
 
-    def of_type(self, port_type: Any) -> dict[str, Any]:
-        """Every output of one port type, read back, by the name of the operator that gave it."""
-        found = {}
-        for name, node in self.graph.nodes.items():
-            for path in node.outputs:
-                if node.operator.output_ports[path].type == port_type and self.files(name, path):
-                    found[name] = self.load(name, path)
-        return found
-
     def _path(self, operator: str, output: str) -> str:
         declared = self.graph.nodes[operator].outputs
         return next((path for path, entry in declared.items() if output in (path, entry.name)), output)
