@@ -11,7 +11,7 @@ from pydicom import dcmread
 
 from carina.cli.operator import operator
 from carina.cli.pipelines import pipelines
-from carina.config import Settings
+from carina.config import DicomDestination, DicomwebDestination, Settings
 from carina.errors import BadConfig
 from carina.measure.findings import RatioFindings
 from carina.operators.alone import Alone, find_operator, run_alone
@@ -20,6 +20,7 @@ from carina.operators.networks import Networks
 from carina.operators.ports import DicomObjects
 from carina.pipeline import ports
 from carina.testing.dicom import write_ct_series
+from carina.testing.pacs import orthanc, orthanc_program
 from carina.testing.phantom import Phantom, chest_phantom
 from carina.volume.volume import Mask, Volume
 
@@ -135,3 +136,26 @@ def test_a_mask_without_names_still_loads(folders: Path, tmp_path: Path) -> None
         if path.suffix != ".json":
             tmp_path.joinpath(path.name).write_bytes(path.read_bytes())
     assert set(ports.load_folder(Mask, tmp_path).names.values()) == {"label 1"}
+
+
+def test_objects_reach_a_real_pacs_by_c_store_and_stow_rs_once(folders: Path, tmp_path: Path) -> None:
+    if orthanc_program() is None:
+        pytest.skip("Orthanc is not installed")
+    seg = {"input": folders / "lung", "dcm": folders / "ct"}
+    alone("dicom-seg-writer", inputs=seg, outputs={"output": tmp_path / "seg"})
+    uid = str(dcmread(tmp_path / "seg" / "lung-seg.dcm").SOPInstanceUID)
+    with orthanc() as pacs:
+        destinations = {
+            "NODE": DicomDestination(host=pacs.host, port=pacs.dicom_port, ae_title=pacs.ae_title, timeout_s=10),
+            "WEB": DicomwebDestination(url=pacs.dicomweb_url, timeout_s=10),
+        }
+        settings = Settings(destinations=destinations)
+        asked = Alone(
+            operator=find_operator("register-results"),
+            inputs={"input": tmp_path / "seg"},
+            outputs={},
+            variables={},
+            command=("--agent", "ClaraSCU", "--data", '["NODE", "WEB"]'),
+        )
+        assert run_alone(asked, (settings,)) == []
+        assert pacs.instances() == (uid,)
