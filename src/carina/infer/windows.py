@@ -131,7 +131,8 @@ def _weight(tiles: Tiles) -> npt.NDArray[np.float32]:
     z, y, x = (
         np.exp(-0.5 * ((np.arange(side) - (side - 1) / 2) / (GAUSSIAN_WIDTH * side)) ** 2) for side in tiles.size
     )
-    return np.maximum(z[:, None, None] * y[:, None] * x, GAUSSIAN_LEAST).astype(np.float32)
+    weight: npt.NDArray[np.float32] = np.maximum(z[:, None, None] * y[:, None] * x, GAUSSIAN_LEAST, dtype=np.float32)
+    return weight
 
 
 def _reversed(patch: Triplet) -> Triplet:
