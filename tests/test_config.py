@@ -23,7 +23,8 @@ def test_the_file_is_read_and_the_environment_overrides_it(tmp_path: Path) -> No
         '[runtime]\nkind = "onnxruntime"\nthreads = 1\n'
         '[destinations.MYPACS]\nkind = "dicom"\nhost = "127.0.0.1"\nport = 4242\nae_title = "ORTHANC"\n'
     )
-    settings = load_settings(file, {"CARINA_RUNTIME_THREADS": "2", "PATH": "/bin"})
+    settings = load_settings(file, {"CARINA_RUNTIME_THREADS": "2", "CARINA_MODELS_FOLDERS": "/a:/b", "PATH": "/c"})
+    assert settings.models.folders == ("/a", "/b")
     assert settings.runtime.kind is RuntimeKind.ONNXRUNTIME
     assert settings.runtime.threads == 2
     assert settings.destinations["MYPACS"] == DicomDestination(host="127.0.0.1", port=4242, ae_title="ORTHANC")

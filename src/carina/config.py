@@ -1,10 +1,12 @@
 """Settings of a node: ``carina.toml`` and the environment, read once into a frozen value.
 
-Environment variables override the file: ``CARINA_<SECTION>_<KEY>`` (``CARINA_RUNTIME_KIND=triton``).
+Environment variables override the file: ``CARINA_<SECTION>_<KEY>`` (``CARINA_RUNTIME_KIND=triton``);
+folders are parted as in ``PATH``.
 """
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
@@ -123,4 +125,6 @@ def _override(table: dict[str, Any], name: str, text: str) -> None:
     for section in ("runtime", "models"):
         prefix = f"CARINA_{section.upper()}_"
         if name.startswith(prefix):
-            table.setdefault(section, {})[name.removeprefix(prefix).lower()] = text
+            key = name.removeprefix(prefix).lower()
+            value = [one for one in text.split(os.pathsep) if one] if key == "folders" else text
+            table.setdefault(section, {})[key] = value

@@ -8,11 +8,8 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from carina.api.result import Run
 from carina.config import Settings, load_settings
@@ -20,12 +17,12 @@ from carina.dicom.series import Source, VolumeFile
 
 if TYPE_CHECKING:
     from carina.dicom.rules import Found
-    from carina.pipeline.definition import Definition
+    from carina.operators.networks import Networks
     from carina.pipeline.manifest import Provenance
     from carina.pipeline.run import Event
     from carina.volume.volume import Volume
 
-DEFAULT_PIPELINE = "default.yaml"
+DEFAULT_PIPELINE = "default"
 LIBRARIES = ("numpy", "scipy", "pydicom", "highdicom", "openvino", "SimpleITK")
 
 BYTES_PER_VOXEL = 5
@@ -100,13 +97,16 @@ def run(source: Path | str | Source, out: Path | str, how: RunSettings | None = 
     Raises:
         CarinaError: by who must act; see ``carina.errors``.
     """
+    from carina.operators.catalogue import find_definition
     from carina.operators.networks import Networks
     from carina.operators.table import OPERATORS
+    from carina.pipeline.definition import load_definition
     from carina.pipeline.run import RunOptions, run_pipeline
 
     how = how or RunSettings()
     settings = how.settings or default_settings()
-    definition = read_definition(how.pipeline, how.arguments)
+    file = Path(how.pipeline) if how.pipeline else find_definition(DEFAULT_PIPELINE)
+    definition = load_definition(file, how.arguments)
     if isinstance(source, str | Path):
         source = choose_series(source, settings, how.uid)
     networks = Networks(settings)
@@ -126,23 +126,6 @@ def run(source: Path | str | Source, out: Path | str, how: RunSettings | None = 
     return Run(Path(out))
 
 
-def read_definition(file: Path | str | None, arguments: Mapping[str, str] | None = None) -> Definition:
-    """Read a pipeline definition; without a file, the one that ships.
-
-    Raises:
-        BadConfig: the file can't be read or has mistakes; the message lists each with its line.
-    """
-    from carina.errors import BadConfig
-    from carina.pipeline.definition import parse_definition
-
-    place = Path(file) if file else files("carina.operators") / "definitions" / DEFAULT_PIPELINE
-    try:
-        text = place.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadConfig("definition.unreadable", f"{place}: can't be read as text ({error}).") from error
-    return parse_definition(text, str(file or DEFAULT_PIPELINE), arguments)
-
-
 def needed_bytes(source: Source) -> int:
     """About what a run on this source writes."""
     if isinstance(source, VolumeFile):
@@ -150,17 +133,22 @@ def needed_bytes(source: Source) -> int:
     return max(SMALLEST_RUN_BYTES, BYTES_PER_VOXEL * len(source.instances) * source.rows * source.columns)
 
 
-def provenance(source: Source, settings: Settings, networks: Any) -> Provenance:
+def provenance(source: Source, settings: Settings, networks: Networks) -> Provenance:
     """What the manifest says a run was made from; decides whether an earlier run may be gone on with."""
+    from carina.operators.networks import TASKS
     from carina.pipeline.manifest import Provenance
 
-    bundles = {task: networks.bundle(task) for task in ("lung", "lesion", "covid")}
+    bundles = {task: networks.bundle(task) for task in TASKS}
+    runtime = networks.runtime_settings
     return Provenance(
         inputs=_inputs(source),
         bundles={
             task: {"name": one.name, "version": one.version, "sha256": one.sha256} for task, one in bundles.items()
         },
-        settings={"runtime": msgspec.to_builtins(settings.runtime), "destinations": sorted(settings.destinations)},
+        settings={
+            "runtime": {"kind": runtime.kind, "precision": runtime.precision, "plan": runtime.plan},
+            "destinations": sorted(settings.destinations),
+        },
         versions={"python": platform.python_version()} | {library: version(library) for library in LIBRARIES},
         warnings=() if isinstance(source, VolumeFile) else source.warnings,
     )
