@@ -301,3 +301,9 @@ def test_many_long_warnings_flow_over_pages(tmp_path: Path) -> None:
     pages = text_of(ratio_pdf(ratio(), replace(facts(), warnings=many)), tmp_path)
     assert len(pages) > 3 and all(RESEARCH_ONLY in page for page in pages)
     assert f"Page 3 of {len(pages)}" in pages[2]
+
+
+def test_slices_that_are_taller_than_wide_still_fit(tmp_path: Path) -> None:
+    flat = ratio()
+    tall = tuple(replace(key, spacing_mm=(key.spacing_mm[0] * 4, key.spacing_mm[1])) for key in flat.key_slices)
+    assert len(text_of(ratio_pdf(flat, facts(), tall), tmp_path)) == 2

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from carina import RESEARCH_ONLY
 from carina.dicom.objects_header import patient_and_study
 from carina.dicom.series import Instance, Series
 from carina.dicom.uids import derived_uid
 
-IMPLEMENTATION_CLASS_UID = derived_uid("implementation", "carina")
+IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation", "carina"))
 
 SHORT_NOTICE = "RESEARCH ONLY"
 
@@ -73,7 +73,7 @@ def stamp(dataset: Dataset, producer: Producer, description: str) -> None:
     dataset.InstanceCreationTime = dataset.ContentTime = dataset.SeriesTime = time
     dataset.SeriesDescription = long_string(f"{SHORT_NOTICE} - {description}")
     dataset.Manufacturer = long_string(producer.manufacturer)
-    dataset.ManufacturerModelName = long_string(producer.model_name)
+    dataset.ManufacturerModelName = long_string(producer.model_name) or "unknown"
     dataset.DeviceSerialNumber = long_string(producer.bundle_sha256.split(" ")[0] or "none")
     dataset.SoftwareVersions = [
         long_string(f"carina {producer.software_version}"),

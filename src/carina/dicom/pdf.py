@@ -10,12 +10,12 @@ from carina.dicom.objects import Producer, new_object, references, stamp
 from carina.dicom.series import Series
 from carina.errors import ModelFailed
 
-SERIES_NUMBER = 9201
+SERIES_NUMBERS = {"COVID-19 classification": 9201, "Lesion to lung volume ratio": 9202}
+
+OTHER_SERIES_NUMBER = 9203
 
 
-def encapsulated_pdf(
-    pdf: bytes, series: Series, producer: Producer, title: str, *, series_number: int = SERIES_NUMBER
-) -> Dataset:
+def encapsulated_pdf(pdf: bytes, series: Series, producer: Producer, title: str) -> Dataset:
     """The PDF, byte for byte, in a new series of the source's study.
 
     Its UIDs follow from the series, the producer and the title, not from the bytes: a report shows the time of its
@@ -29,7 +29,7 @@ def encapsulated_pdf(
     dataset = new_object(series, producer, sop_class_uid=EncapsulatedPDFStorage, modality="DOC")
     dataset.SeriesInstanceUID = producer.uid(series, "pdf series", title)
     dataset.SOPInstanceUID = producer.uid(series, "pdf", title)
-    dataset.SeriesNumber = series_number
+    dataset.SeriesNumber = SERIES_NUMBERS.get(title, OTHER_SERIES_NUMBER)
     dataset.InstanceNumber = 1
     dataset.ConversionType = "WSD"
     dataset.AcquisitionDateTime = ""

@@ -19,7 +19,7 @@ from pydicom.valuerep import format_number_as_ds
 from carina.dicom.codes import AI_FAMILY, SEGMENT_CODES, Structure, structure_of
 from carina.dicom.geometry import mask_on_source
 from carina.dicom.objects import Producer, long_string, reference, references, stamp
-from carina.dicom.objects_header import frame_of_reference_uid, nameless_study, patient_and_study
+from carina.dicom.objects_header import frame_of_reference_uid, nameless_study, patient_and_study, valid_value
 from carina.dicom.seg_check import check_geometry, merged_labels
 from carina.dicom.series import Instance, Series
 from carina.errors import BadConfig
@@ -74,7 +74,7 @@ def segmentation(
         sop_instance_uid=producer.uid(series, "seg", kind, digest, *texts),
         instance_number=1,
         manufacturer=long_string(producer.manufacturer),
-        manufacturer_model_name=long_string(producer.model_name),
+        manufacturer_model_name=long_string(producer.model_name) or "unknown",
         software_versions=long_string(producer.software_version),
         device_serial_number=long_string(producer.bundle_sha256 or "none"),
         content_label="RESEARCH",
@@ -127,6 +127,10 @@ def _sources(series: Series) -> list[Dataset]:
     step = format_number_as_ds(slice_step_mm(series))
     common.SliceThickness = common.SpacingBetweenSlices = step
     common.LossyImageCompression = "01" if series.header.get("LossyImageCompression") == "01" else "00"
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        value = valid_value(series.header, keyword)
+        if value is not None and common.LossyImageCompression == "01":
+            setattr(common, keyword, value)
     sources = []
     for k, instance in enumerate(series.instances):
         source = Dataset()
@@ -174,10 +178,10 @@ def _describe(number: int, text: str, series: Series, producer: Producer) -> Seg
         segmented_property_type=codes.kind,
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
-            name=long_string(producer.model_name),
+            name=long_string(producer.model_name) or "unknown",
             family=AI_FAMILY,
-            version=long_string(producer.model_version),
-            source=long_string(producer.model_creator),
+            version=long_string(producer.model_version) or "unknown",
+            source=long_string(producer.model_creator) or None,
             parameters={"bundle_sha256": producer.bundle_sha256, "carina": producer.software_version},
         ),
         tracking_uid=producer.uid(series, "tracking", str(number), text),

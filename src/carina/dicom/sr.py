@@ -180,7 +180,7 @@ def _measure(name: Code, value: float, unit: Code, derivation: Code | None = Non
 
 def _algorithm(producer: Producer) -> AlgorithmIdentification:
     return AlgorithmIdentification(
-        name=producer.model_name,
+        name=producer.model_name or "unknown",
         version=producer.model_version or "unknown",
         parameters=[f"bundle_sha256={producer.bundle_sha256}", f"carina={producer.software_version}"],
         family=c.AI_FAMILY,

@@ -13,6 +13,7 @@ from reportlab.lib.enums import TA_RIGHT
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
+from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
     BaseDocTemplate,
     Frame,
@@ -43,6 +44,9 @@ TOP = 25 * mm
 BOTTOM = 17 * mm
 WIDTH = A4[0] - 2 * MARGIN
 
+TALLEST = 68 * mm
+"""Height of a picture: three rows of them fit on a page."""
+
 BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=9, leading=12.5, textColor=INK)
 SMALL = ParagraphStyle("small", parent=BODY, fontSize=7.5, leading=10, textColor=MUTED)
 TITLE = ParagraphStyle("title", parent=BODY, fontName="Helvetica-Bold", fontSize=19, leading=24)
@@ -56,7 +60,7 @@ STRONG = ParagraphStyle("strong", parent=BODY, fontName="Helvetica-Bold")
 INDENTED = ParagraphStyle("indented", parent=BODY, leftIndent=4 * mm)
 HUGE = ParagraphStyle("huge", parent=BODY, fontName="Helvetica-Bold", fontSize=34, leading=38)
 LEAD = ParagraphStyle("lead", parent=BODY, fontSize=11.5, leading=16)
-BULLET = ParagraphStyle("bullet", parent=BODY, leftIndent=11, bulletIndent=0, spaceAfter=2.5)
+BULLET = ParagraphStyle("bullet", parent=BODY, leftIndent=14, bulletIndent=0, spaceAfter=2.5)
 CAUTION = ParagraphStyle("caution", parent=BODY, textColor=AMBER_INK)
 
 NO_PADDING = [("LEFTPADDING", (0, 0), (-1, -1), 0), ("RIGHTPADDING", (0, 0), (-1, -1), 0)]
@@ -65,20 +69,35 @@ NO_PADDING = [("LEFTPADDING", (0, 0), (-1, -1), 0), ("RIGHTPADDING", (0, 0), (-1
 def build(story: Sequence[Any], title: str, foot: str) -> bytes:
     """The pages as PDF bytes: the same story always gives the same bytes. ``foot`` stands at each page's end."""
 
-    def render(total: int) -> tuple[bytes, int]:
-        out = io.BytesIO()
-        document = BaseDocTemplate(out, pagesize=A4, title=title, author="Carina", subject=RESEARCH_ONLY, invariant=1)
-        room = Frame(MARGIN, BOTTOM, WIDTH, A4[1] - TOP - BOTTOM, 0, 0, 0, 0)
-        template = PageTemplate(frames=[room], onPage=lambda canvas, _document: _frame(canvas, foot, total))
-        document.addPageTemplates([template])
-        document.build(list(story))
-        return out.getvalue(), int(document.page)
-
-    _, pages = render(0)
-    return render(pages)[0]
+    out = io.BytesIO()
+    document = BaseDocTemplate(out, pagesize=A4, title=title, author="Carina", subject=RESEARCH_ONLY, invariant=1)
+    room = Frame(MARGIN, BOTTOM, WIDTH, A4[1] - TOP - BOTTOM, 0, 0, 0, 0)
+    template = PageTemplate(frames=[room], onPage=lambda canvas, _document: _frame(canvas, foot))
+    document.addPageTemplates([template])
+    document.build(list(story), canvasmaker=_counting_canvas)
+    return out.getvalue()
 
 
-def _frame(canvas: Any, foot: str, total: int) -> None:
+def _counting_canvas(*arguments: Any, **named: Any) -> Any:
+    """A canvas that fills in ``Page n of N`` when all pages are known: each page shows a form that is drawn last."""
+    canvas = Canvas(*arguments, **named)
+    finish = canvas.save
+
+    def save() -> None:
+        total = canvas.getPageNumber() - 1
+        for number in range(1, total + 1):
+            canvas.beginForm(f"page{number}")
+            canvas.setFillColor(MUTED)
+            canvas.setFont("Helvetica", 6.5)
+            canvas.drawRightString(A4[0] - MARGIN, 10 * mm, f"Page {number} of {total}")
+            canvas.endForm()
+        finish()
+
+    canvas.save = save
+    return canvas
+
+
+def _frame(canvas: Any, foot: str) -> None:
     canvas.saveState()
     top = A4[1] - 14 * mm
     canvas.setFillColor(INK)
@@ -99,7 +118,7 @@ def _frame(canvas: Any, foot: str, total: int) -> None:
     canvas.setFillColor(MUTED)
     canvas.setFont("Helvetica", 6.5)
     canvas.drawString(MARGIN, 10 * mm, foot)
-    canvas.drawRightString(A4[0] - MARGIN, 10 * mm, f"Page {canvas.getPageNumber()} of {total}")
+    canvas.doForm(f"page{canvas.getPageNumber()}")
     canvas.restoreState()
 
 
@@ -220,7 +239,9 @@ def picture_sheet(pictures: Sequence[tuple[bytes, tuple[int, int], str]], across
     width = (WIDTH - gap * (across - 1)) / across
     cells: list[Any] = []
     for data, (columns, rows), caption in pictures:
-        cells.append([Image(io.BytesIO(data), width, width * rows / columns), Spacer(1, 2), paragraph(caption, SMALL)])
+        scale = min(width / columns, TALLEST / rows)
+        image = Image(io.BytesIO(data), columns * scale, rows * scale, hAlign="LEFT")
+        cells.append([image, Spacer(1, 2), paragraph(caption, SMALL)])
     rows_of: list[list[Any]] = [cells[start : start + across] for start in range(0, len(cells), across)]
     rows_of[-1] = [*rows_of[-1], *[""] * (across - len(rows_of[-1]))]
     table = Table(rows_of, colWidths=[width + gap] * (across - 1) + [width])
