@@ -268,12 +268,13 @@ def notice(text: str) -> Any:
     return table
 
 
-def legend(note: str) -> Any:
+def legend(note: str, *, with_lesion: bool) -> Any:
     """What the colours of the pictures mean, and a note behind it."""
     drawing = Drawing(WIDTH, 10)
     drawing.add(Line(0, 4, 14, 4, strokeColor=LUNG, strokeWidth=2))
     drawing.add(String(18, 1, "lung", fontName="Helvetica", fontSize=7.5, fillColor=INK))
-    drawing.add(Rect(44, 1, 14, 6.5, fillColor=LESION, fillOpacity=0.45, strokeColor=LESION, strokeWidth=1))
-    drawing.add(String(62, 1, "lesion", fontName="Helvetica", fontSize=7.5, fillColor=INK))
-    drawing.add(String(96, 1, plain(note), fontName="Helvetica", fontSize=7.5, fillColor=MUTED))
+    if with_lesion:
+        drawing.add(Rect(44, 1, 14, 6.5, fillColor=LESION, fillOpacity=0.45, strokeColor=LESION, strokeWidth=1))
+        drawing.add(String(62, 1, "lesion", fontName="Helvetica", fontSize=7.5, fillColor=INK))
+    drawing.add(String(96 if with_lesion else 44, 1, plain(note), fontName="Helvetica", fontSize=7.5, fillColor=MUTED))
     return drawing

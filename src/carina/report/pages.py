@@ -58,7 +58,7 @@ def classification_pdf(
         story += page.section("No probability", [page.paragraph(why, page.LEAD)])
     if facts.demonstration:
         story += [page.notice(facts.demonstration)]
-    story += _pictures("What the network saw: slices of this scan", slices, facts)
+    story += _pictures("Slices of this scan", slices, facts)
     story += _closing(facts, classification.warnings, CLASS_CAUTIONS)
     return page.build(story, "COVID-19 classification", f"Series {facts.series_uid}")
 
