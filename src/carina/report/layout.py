@@ -117,14 +117,19 @@ def _frame(canvas: Any, foot: str) -> None:
     canvas.line(MARGIN, top - 12, A4[0] - MARGIN, top - 12)
     canvas.setFillColor(MUTED)
     canvas.setFont("Helvetica", 6.5)
-    canvas.drawString(MARGIN, 10 * mm, foot)
+    canvas.drawString(MARGIN, 10 * mm, printable(foot))
     canvas.doForm(f"page{canvas.getPageNumber()}")
     canvas.restoreState()
 
 
+def printable(text: str) -> str:
+    """Text in the characters that the standard fonts have; a question mark stands for any other."""
+    return text.encode("cp1252", "replace").decode("cp1252")
+
+
 def plain(text: str) -> str:
-    """Text as a paragraph can take it: no markup, only characters that the standard fonts have."""
-    return escape(text.encode("cp1252", "replace").decode("cp1252"))
+    """Printable text as a paragraph takes it, without markup."""
+    return escape(printable(text))
 
 
 def paragraph(text: str, style: ParagraphStyle = BODY) -> Any:
@@ -205,7 +210,7 @@ def probability_bars(probabilities: Sequence[tuple[str, float]]) -> Any:
         y = height + 12 - (place + 1) * row + 5
         drawing.add(Rect(left, y, width, 11, fillColor=TRACK, strokeColor=None, fillOpacity=0.75))
         drawing.add(Rect(left, y, max(0.8, width * value), 11, fillColor=SLATE, strokeColor=None))
-        drawing.add(String(0, y + 2, plain(name), fontName="Helvetica", fontSize=10, fillColor=INK))
+        drawing.add(String(0, y + 2, printable(name), fontName="Helvetica", fontSize=10, fillColor=INK))
         text = String(WIDTH, y + 2, f"{value:.3f}", fontName="Helvetica-Bold", fontSize=10, fillColor=INK)
         text.textAnchor = "end"
         drawing.add(text)
@@ -276,5 +281,7 @@ def legend(note: str, *, with_lesion: bool) -> Any:
     if with_lesion:
         drawing.add(Rect(44, 1, 14, 6.5, fillColor=LESION, fillOpacity=0.45, strokeColor=LESION, strokeWidth=1))
         drawing.add(String(62, 1, "lesion", fontName="Helvetica", fontSize=7.5, fillColor=INK))
-    drawing.add(String(96 if with_lesion else 44, 1, plain(note), fontName="Helvetica", fontSize=7.5, fillColor=MUTED))
+    drawing.add(
+        String(96 if with_lesion else 44, 1, printable(note), fontName="Helvetica", fontSize=7.5, fillColor=MUTED)
+    )
     return drawing

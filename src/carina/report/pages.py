@@ -192,9 +192,8 @@ def _pictures(title: str, slices: Sequence[KeySlice], facts: ReportFacts, across
     window = f"{low} to {high} HU; " if slices[0].hu is not None else ""
     convention = "seen from the feet: the patient's right (R) is on the left" if facts.grid is not None else ""
     note = f"{window}{convention}"
-    return [
-        KeepTogether([page.paragraph(title, page.HEADING), page.picture_sheet(pictures, across), page.legend(note)])
-    ]
+    legend = page.legend(note, with_lesion=any(key.lesion.any() for key in slices))
+    return [KeepTogether([page.paragraph(title, page.HEADING), page.picture_sheet(pictures, across), legend])]
 
 
 def _crop(slices: Sequence[KeySlice]) -> tuple[slice, slice]:
