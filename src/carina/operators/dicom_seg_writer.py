@@ -30,8 +30,11 @@ def dicom_seg_writer(
     """
     if not isinstance(source, Series):
         return nothing(context)
+    from carina.dicom.objects_header import notes
     from carina.dicom.seg import check_geometry, segmentation
 
+    for note in notes(source):
+        context.warn(note)
     mask, texts = _segments(mask, labels)
     maker = producer(mask.made_by, networks, context.when)
     dataset = segmentation(mask, source, maker, texts, kind=kind)
