@@ -1,4 +1,4 @@
-"""Whole-lung crops for the classifier, at its input size: half with synthetic COVID-19, half without, all with look-alikes."""
+"""Whole-lung crops for the classifier: half with synthetic COVID-19, half without, all with look-alikes."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Case:
 def prepare_case(name: str, hu_lps: npt.NDArray[np.int16], spacing_mm: Sequence[float]) -> Case:
     """Bring an axial volume to training resolution and label its lungs.
 
-    ``hu_lps`` is ``(z, y, x)`` int16 HU with z towards superior, y posterior, x left; ``spacing_mm`` is in the same order.
+    ``hu_lps`` is ``(z, y, x)`` int16 HU with z towards superior, y posterior, x left; ``spacing_mm`` likewise.
     """
     ras = np.clip(hu_lps[:, ::-1, ::-1], -1024, 3071)
     zoom = (1.0, spacing_mm[1] / IN_PLANE_MM, spacing_mm[2] / IN_PLANE_MM)

@@ -49,7 +49,7 @@ class _Examples(IterableDataset[Example]):
 
 
 def rate_at(step: int, settings: FitSettings) -> float:
-    """The learning rate of ``step``: linear warm-up over 5 % of the steps, then a half cosine down to 1 % of the peak."""
+    """The learning rate of ``step``: linear warm-up over 5 % of the steps, then a half cosine to 1 % of the peak."""
     warm = max(1, settings.steps // 20)
     if step < warm:
         return settings.peak_rate * (step + 1) / warm

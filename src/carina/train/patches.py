@@ -74,7 +74,7 @@ def _sample(
     shifts = (-slab, slab) if slab else (0.0,)
     parts = [
         ndimage.affine_transform(
-            array, matrix, offset + (s, 0, 0), shape, np.float32, order=1, mode="constant", cval=outside
+            array, matrix, offset + np.array([s, 0.0, 0.0]), shape, np.float32, order=1, mode="constant", cval=outside
         )
         for s in shifts
     ]

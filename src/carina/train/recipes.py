@@ -25,8 +25,9 @@ HELD_OUT = "covidctmd-p002"
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One network's training. ``shape`` is the training input, ``(z, y, x)``; ``leave_out`` names held-out cases."""
+    """One network's training: ``verb`` starts it, ``name`` is its bundle's. ``shape`` is the training input, ``(z, y, x)``; ``leave_out`` names held-out cases."""
 
+    verb: str
     name: str
     network: Mapping[str, Any]
     draw: Callable[[Sequence[Case], Shape, np.random.Generator], Example]
@@ -62,6 +63,7 @@ def _example(image: Any, mask: Any) -> Example:
 
 RECIPES: Mapping[str, Recipe] = {
     "lung": Recipe(
+        verb="lung",
         name="lung-ahnet",
         network=networks.LUNG,
         draw=_lung,
@@ -70,6 +72,7 @@ RECIPES: Mapping[str, Recipe] = {
         settings=FitSettings(steps=1300, batch=2, peak_rate=2e-3, bfloat16=True),
     ),
     "lesion": Recipe(
+        verb="lesion",
         name="lesion-segresnet",
         network=networks.LESION,
         draw=_lesion,
@@ -79,6 +82,7 @@ RECIPES: Mapping[str, Recipe] = {
         leave_out=(HELD_OUT,),
     ),
     "covid": Recipe(
+        verb="covid",
         name="covid-densenet",
         network=networks.COVID,
         draw=_covid,

@@ -1,0 +1,137 @@
+"""Figures for the model cards: each bundle run as a user runs it, on the cases and on unseen synthetic disease."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from carina.config import RuntimeSettings
+from carina.infer.runtime import Runtime, open_runtime
+from carina.infer.segment import segment
+from carina.measure.agreement import auc, dice
+from carina.models.bundle import Bundle, Covid
+from carina.train import lesions
+from carina.train.crops import crop, draw_crop
+from carina.train.data import Case, scale
+from carina.volume import Grid, Volume
+
+UNSEEN_SEED = 900_000
+"""Synthetic disease drawn from here on was never drawn in training."""
+
+OPACITY_HU = (-750.0, -300.0)
+"""The baseline without a network: every voxel of the lung in this HU window is called a lesion."""
+
+Figures = dict[str, float]
+
+
+def volume_of(case: Case, hu: npt.NDArray[np.generic] | None = None) -> Volume:
+    """The case (or other HU on its voxels) as a volume in the usual order: towards superior, posterior, left."""
+    array = case.hu if hu is None else hu
+    lps = np.ascontiguousarray(np.clip(np.rint(array), -1024, 3071).astype(np.int16)[:, ::-1, ::-1])
+    shape = (int(lps.shape[0]), int(lps.shape[1]), int(lps.shape[2]))
+    return Volume(hu=lps, grid=Grid(shape=shape, spacing_mm=case.spacing_mm, origin_mm=(0.0, 0.0, 0.0)), uid=case.name)
+
+
+def found_in(case: Case, bundle: Bundle, runtime: Runtime, hu: npt.NDArray[np.generic] | None = None) -> lesions.Bool:
+    """What the bundle finds, on the case's voxels and in their order."""
+    mask = segment(volume_of(case, hu), bundle, runtime)
+    return np.asarray(mask.labels[:, ::-1, ::-1] > 0)
+
+
+def evaluate_lung(bundle: Bundle, cases: Sequence[Case]) -> Figures:
+    """Dice with the lung labels, for each case and with consolidation pasted into it."""
+    runtime = open_runtime(bundle, RuntimeSettings(threads=2))
+    figures: Figures = {}
+    for case in cases:
+        truth = case.lung > 0
+        figures[f"dice {case.name}"] = dice(found_in(case, bundle, runtime), truth)
+        rng = np.random.default_rng(UNSEEN_SEED)
+        hu, mask = _with_lesions(case, lesions.Kind.CONSOLIDATION, rng)
+        found = found_in(case, bundle, runtime, hu)
+        figures[f"dice with pasted consolidation {case.name}"] = dice(found, truth)
+        figures[f"pasted consolidation kept as lung {case.name}"] = float(found[mask].mean()) if mask.any() else 1.0
+    return figures
+
+
+def evaluate_lesion(bundle: Bundle, cases: Sequence[Case], slices_csv: Mapping[str, Path]) -> Figures:
+    """Lesion ratio in percent for each case; slice AUC where a radiologist marked slices; Dice on synthetic lesions.
+
+    ``slices_csv`` gives, by case name, a table with the columns ``slice_from_top`` (from 1) and ``infection``. The
+    HU-window baseline is measured in the same run.
+    """
+    runtime = open_runtime(bundle, RuntimeSettings(threads=2))
+    figures: Figures = {}
+    for case in cases:
+        lung = case.lung > 0
+        found = found_in(case, bundle, runtime) & lung
+        window = (case.hu > OPACITY_HU[0]) & (case.hu < OPACITY_HU[1]) & lung
+        figures[f"ratio percent {case.name}"] = 100.0 * float(found.sum()) / float(lung.sum())
+        figures[f"ratio percent, HU window {case.name}"] = 100.0 * float(window.sum()) / float(lung.sum())
+        if case.lesion is not None:
+            figures[f"dice with truth {case.name}"] = dice(found, case.lesion > 0)
+        if case.name in slices_csv:
+            marked = read_marked(slices_csv[case.name])
+            for name, mask in (("slice auc", found), ("slice auc, HU window", window)):
+                measured = auc(mask.sum(axis=(1, 2))[::-1], marked)
+                figures[f"{name} {case.name}"] = measured.auc
+                figures[f"{name}, 95 % low {case.name}"] = measured.low
+    clean = [case for case in cases if case.lesion is None and case.name not in slices_csv]
+    for kind in lesions.Kind:
+        figures[f"dice synthetic {kind}"] = _synthetic_dice(bundle, runtime, clean, kind)
+    return figures
+
+
+def read_marked(path: Path) -> npt.NDArray[np.bool_]:
+    """Whether infection was marked, for each slice from the top."""
+    with path.open(encoding="utf-8") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: int(row["slice_from_top"]))
+    return np.array([row["infection"] == "1" for row in rows])
+
+
+def _with_lesions(
+    case: Case, kind: lesions.Kind, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], lesions.Bool]:
+    lung = case.lung > 0
+    drawn = lesions.draw_lesions(lung, case.spacing_mm, rng, count=5, kind=kind)
+    return lesions.paste(case.hu.astype(np.float32), lung, case.spacing_mm, drawn, rng)
+
+
+def _synthetic_dice(bundle: Bundle, runtime: Runtime, cases: Sequence[Case], kind: lesions.Kind) -> float:
+    """Mean Dice over cases, five unseen lesions of one kind in each."""
+    values = []
+    for number, case in enumerate(cases):
+        hu, mask = _with_lesions(case, kind, np.random.default_rng([UNSEEN_SEED, number]))
+        values.append(dice(found_in(case, bundle, runtime, hu) & (case.lung > 0), mask))
+    return float(np.mean(values))
+
+
+def evaluate_covid(bundle: Bundle, cases: Sequence[Case], *, crops: int = 120) -> Figures:
+    """Probability of COVID-19 for each case, and AUC, sensitivity and specificity on unseen synthetic crops."""
+    spec = bundle.carina
+    if not isinstance(spec, Covid):
+        raise ValueError(f"bundle {bundle.name} does not classify")
+    runtime = open_runtime(bundle, RuntimeSettings(threads=2))
+    x, y, z = spec.size
+
+    def probability(hu: npt.NDArray[np.float32]) -> float:
+        logits = runtime(scale(hu, spec.window_hu).transpose(2, 1, 0)[None, None])[0].astype(float)
+        return float(1 / (1 + np.exp(logits[0] - logits[1])))
+
+    figures = {f"probability {case.name}": probability(crop(case, (z, y, x))[0]) for case in cases}
+    healthy = [dataclasses.replace(case, lesion=None) for case in cases if case.lesion is None]
+    drawn = [draw_crop(healthy, (z, y, x), np.random.default_rng([UNSEEN_SEED, n])) for n in range(crops)]
+    scores = np.array([probability(hu) for hu, _ in drawn])
+    ill = np.array([truth for _, truth in drawn])
+    measured = auc(scores, ill)
+    figures |= {
+        "auc synthetic": measured.auc,
+        "auc synthetic, 95 % low": measured.low,
+        "sensitivity synthetic": float((scores[ill] > 0.5).mean()),
+        "specificity synthetic": float((scores[~ill] <= 0.5).mean()),
+    }
+    return figures
