@@ -45,6 +45,7 @@ class Side:
 
 
 def run_ours(series: Path, bundles: list[Bundle], settings: RuntimeSettings) -> tuple[Side, Mask]:
+    """Carina's way, and the last mask."""
     side = Side()
     watch = side.watch
     start = time.perf_counter()
@@ -69,6 +70,7 @@ def run_ours(series: Path, bundles: list[Bundle], settings: RuntimeSettings) -> 
 
 
 def run_reference(series: Path, bundles: list[Bundle]) -> Side:
+    """The reference way; masks are ``(labels, affine)``."""
     side = Side()
     start = time.perf_counter()
     image = reference.read(series, side.watch)
@@ -81,11 +83,13 @@ def run_reference(series: Path, bundles: list[Bundle]) -> Side:
 
 
 def dice(a: Any, b: Any) -> float:
+    """Twice the common voxels over the sum; 1 where nothing is marked in both."""
     both = np.count_nonzero(a) + np.count_nonzero(b)
     return float(2 * np.count_nonzero(a & b) / both) if both else 1.0
 
 
 def compare(name: str, series: Path, bundles: list[Bundle], settings: RuntimeSettings) -> dict[str, Any]:
+    """Both ways on one series, and what they differ in."""
     ours, mask = run_ours(series, bundles, settings)
     theirs = run_reference(series, bundles)
     result: dict[str, Any] = {
@@ -119,6 +123,7 @@ def compare(name: str, series: Path, bundles: list[Bundle], settings: RuntimeSet
 
 
 def show(result: dict[str, Any]) -> None:
+    """The result as Markdown."""
     print(f"\n## {result['series']}, {'x'.join(map(str, result['shape']))}\n")
     print("| stage | Carina, s | reference, s |\n|---|---|---|")
     for stage, (ours, theirs) in result["stages"].items():
@@ -137,6 +142,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def phantom_series(slices: int, folder: Path) -> Path:
+    """A synthetic chest of ``slices`` x 512 x 512 as DICOM files."""
     from carina.testing.dicom import write_ct_series
     from carina.testing.phantom import chest_phantom
 
@@ -145,6 +151,7 @@ def phantom_series(slices: int, folder: Path) -> Path:
 
 
 def main() -> None:
+    """Read the arguments, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("series", nargs="*", type=Path)
     parser.add_argument("--phantom", type=int, default=0, metavar="SLICES")

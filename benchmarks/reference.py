@@ -27,7 +27,11 @@ def torch_network(bundle: Bundle) -> torch.nn.Module:
     from onnx import numpy_helper
 
     network = build_network(bundle.carina.network).eval()
-    stored = {i.name: numpy_helper.to_array(i) for i in onnx.load(str(bundle.onnx)).graph.initializer}
+    graph = onnx.load(str(bundle.onnx)).graph
+    stored = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in stored:
+            stored[node.output[0]] = stored[node.input[0]]
     wanted = network.state_dict()
     missing = [name for name, v in wanted.items() if name not in stored and "num_batches_tracked" not in name]
     if missing:

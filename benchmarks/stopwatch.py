@@ -19,6 +19,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """What happens inside counts for ``name``."""
         start = time.perf_counter()
         self._inner.append(0.0)
         try:
@@ -29,6 +30,8 @@ class Stopwatch:
             self._inner[-1] += spent
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, its calls counted for ``name``."""
+
         def call(*args: Any, **keys: Any) -> Any:
             with self.stage(name):
                 return function(*args, **keys)
@@ -45,4 +48,5 @@ class Stopwatch:
 
     @property
     def total(self) -> float:
+        """All stages together."""
         return sum(self.seconds.values())
