@@ -60,13 +60,17 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     folders: tuple[str, ...] = ()
 
 
-class FolderDestination(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="folder"):
+class FolderDestination(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="folder"
+):
     """A folder that result objects are copied to."""
 
     path: str
 
 
-class DicomDestination(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="dicom"):
+class DicomDestination(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="dicom"
+):
     """A DICOM node that takes C-STORE."""
 
     host: str
@@ -76,7 +80,9 @@ class DicomDestination(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     timeout_s: float = 30.0
 
 
-class DicomwebDestination(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="dicomweb"):
+class DicomwebDestination(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="dicomweb"
+):
     """A DICOMweb server that takes STOW-RS; ``url`` is its service root."""
 
     url: str

@@ -23,7 +23,7 @@ HALF_DEEP = (1, 1, 2)
 
 
 def _conv(inputs: int, outputs: int, kernel: int | tuple[int, int, int] = 1, **keys: object) -> nn.Conv3d:
-    return nn.Conv3d(inputs, outputs, kernel, bias=False, **keys)  # type: ignore[arg-type]
+    return nn.Conv3d(inputs, outputs, kernel, bias=False, **keys)
 
 
 class Bottleneck(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from carina.errors import BadConfig
@@ -30,7 +30,11 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
     """
     keys = dict(spec)
     kind = keys.pop("kind", None)
-    builders = {"ahnet": _ahnet, "segresnet": _segresnet, "densenet121": _densenet121}
+    builders: dict[str, Callable[..., nn.Module]] = {
+        "ahnet": _ahnet,
+        "segresnet": _segresnet,
+        "densenet121": _densenet121,
+    }
     if kind not in builders:
         raise BadConfig("network.unknown", f"No network is called {kind!r}; known are: {', '.join(sorted(builders))}.")
     try:

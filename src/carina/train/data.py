@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,7 @@ def save_case(case: Case, folder: Path) -> Path:
     """Write ``case`` as ``folder/name.npz`` and return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{case.name}.npz"
-    known = {} if case.lesion is None else {"lesion": case.lesion}
+    known: dict[str, Any] = {} if case.lesion is None else {"lesion": case.lesion}
     np.savez(path, hu=case.hu, lung=case.lung, spacing_mm=np.array(case.spacing_mm), **known)
     return path
 

@@ -18,6 +18,7 @@ from carina.models.bundle import Bundle, Covid
 from carina.train import lesions
 from carina.train.crops import crop, draw_crop
 from carina.train.data import Case, scale
+from carina.train.fields import Bool
 from carina.volume import Grid, Volume
 
 UNSEEN_SEED = 900_000
@@ -37,7 +38,7 @@ def volume_of(case: Case, hu: npt.NDArray[np.generic] | None = None) -> Volume:
     return Volume(hu=lps, grid=Grid(shape=shape, spacing_mm=case.spacing_mm, origin_mm=(0.0, 0.0, 0.0)), uid=case.name)
 
 
-def found_in(case: Case, bundle: Bundle, runtime: Runtime, hu: npt.NDArray[np.generic] | None = None) -> lesions.Bool:
+def found_in(case: Case, bundle: Bundle, runtime: Runtime, hu: npt.NDArray[np.generic] | None = None) -> Bool:
     """What the bundle finds, on the case's voxels and in their order."""
     mask = segment(volume_of(case, hu), bundle, runtime)
     return np.asarray(mask.labels[:, ::-1, ::-1] > 0)
@@ -93,9 +94,7 @@ def read_marked(path: Path) -> npt.NDArray[np.bool_]:
     return np.array([row["infection"] == "1" for row in rows])
 
 
-def _with_lesions(
-    case: Case, kind: lesions.Kind, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.float32], lesions.Bool]:
+def _with_lesions(case: Case, kind: lesions.Kind, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], Bool]:
     lung = case.lung > 0
     drawn = lesions.draw_lesions(lung, case.spacing_mm, rng, count=5, kind=kind)
     return lesions.paste(case.hu.astype(np.float32), lung, case.spacing_mm, drawn, rng)

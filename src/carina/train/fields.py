@@ -59,8 +59,7 @@ def ellipsoid(
 
 def sigmoid(x: Field) -> Field:
     """The logistic function, safe for large values."""
-    out: Field = 1.0 / (1.0 + np.exp(-np.clip(x, -30, 30)))
-    return out
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -30, 30))), dtype=x.dtype)
 
 
 def depth_in(mask: Bool, spacing_mm: Sequence[float]) -> Field:
