@@ -7,11 +7,18 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from pydicom.encaps import generate_frames
-from pydicom.uid import DeflatedExplicitVRLittleEndian, HTJ2KLossless, JPEG2000Lossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+)
 
 from carina import RESEARCH_ONLY
 from carina.testing.dicom import TRANSFER_SYNTAXES, SeriesSettings, write_ct_series
@@ -27,14 +34,18 @@ def volume() -> Volume:
     return chest_phantom(shape=(6, 96, 80), spacing_mm=(20.0, 4.0, 5.0)).volume
 
 
+DECODERS = {
+    JPEGLosslessSV1: imagecodecs.ljpeg_decode,
+    JPEGLSLossless: imagecodecs.jpegls_decode,
+    JPEG2000Lossless: imagecodecs.jpeg2k_decode,
+    HTJ2KLossless: imagecodecs.jpeg2k_decode,
+}
+
+
 def frames(path: Path) -> np.ndarray:
     dataset = pydicom.dcmread(path)
-    if dataset.file_meta.TransferSyntaxUID == HTJ2KLossless:
-        import imagecodecs
-
-        stored = imagecodecs.jpeg2k_decode(next(generate_frames(dataset.PixelData, number_of_frames=1)))
-    else:
-        stored = dataset.pixel_array
+    decode = DECODERS.get(dataset.file_meta.TransferSyntaxUID)
+    stored = decode(next(generate_frames(dataset.PixelData, number_of_frames=1))) if decode else dataset.pixel_array
     return stored.astype(np.int32) * int(dataset.RescaleSlope) + int(dataset.RescaleIntercept)
 
 
