@@ -8,15 +8,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
+
+from carina.dicom.find import choose, find_series
+from carina.dicom.rules import Prefer, Rules
+from carina.dicom.series import Series
+from carina.errors import BadSeries
+from carina.volume import Grid, Mask, Volume
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SERIES_UID = "2.25.1001"
 STUDY_UID = "2.25.1000"
 ROWS, COLUMNS = 20, 24
 PIXEL_MM = (1.5, 2.0)
+EVEN = [2.5 * k for k in range(12)]
+ANY = Rules(min_slices=2, plane="any", min_matrix=8, prefer=Prefer(coverage_mm=0.0))
 
 
 def linear_hu(points_mm: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -86,3 +95,72 @@ def write_series(
         name = f"{prefix}{(k * 7) % 1009:03d}"
         files.append(save(ct_slice(position, k + 1, **changes), folder / name))
     return files
+
+
+def series_of(folder: Path, rules: Rules = ANY) -> Series:
+    source = choose(find_series(folder, rules), rules)
+    assert isinstance(source, Series)
+    return source
+
+
+def refusal(path: Path, rules: Rules = ANY) -> BadSeries:
+    with pytest.raises(BadSeries) as caught:
+        choose(find_series(path, rules), rules)
+    assert "Secret" not in caught.value.message
+    return caught.value
+
+
+def voxel_points(grid: Grid) -> np.ndarray:
+    return grid.points_mm(np.stack(np.mgrid[tuple(slice(n) for n in grid.shape)], axis=-1))
+
+
+def assert_linear(volume: Volume, *, inside: Any = (slice(None),) * 3, within_hu: float = 0.51) -> None:
+    """Every voxel's value is the field's at the place where its grid says it lies."""
+    wanted = linear_hu(voxel_points(volume.grid))
+    assert np.abs(volume.hu - wanted)[inside].max() <= within_hu
+
+
+def rebuilt(dataset: Dataset) -> Dataset:
+    """The same elements without memory of the encoding they were read in."""
+    fresh = Dataset()
+    fresh.file_meta = dataset.file_meta
+    fresh.update({element.tag: element for element in dataset})
+    return fresh
+
+
+def full_mask(volume: Volume) -> Mask:
+    return Mask(labels=np.ones(volume.grid.shape, np.uint8), grid=volume.grid, names={1: "all"}, uid=volume.uid)
+
+
+def enhanced(heights: Sequence[float], **shared: Any) -> Dataset:
+    """An Enhanced CT object whose geometry is in its functional groups only, frames out of order."""
+    slices = [ct_slice((-20.0, -10.0, 100.0 + h), k + 1) for k, h in enumerate(heights)]
+    dataset = slices[0]
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    for keyword in (
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "RescaleSlope",
+        "RescaleIntercept",
+    ):
+        delattr(dataset, keyword)
+    dataset.NumberOfFrames = len(slices)
+    common, measures, orientation, values = Dataset(), Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = list(PIXEL_MM)
+    orientation.ImageOrientationPatient = list(AXIAL)
+    values.RescaleSlope, values.RescaleIntercept, values.RescaleType = 1, -1024, "HU"
+    for keyword, value in shared.items():
+        setattr(values, keyword, value)
+    common.PixelMeasuresSequence, common.PlaneOrientationSequence = [measures], [orientation]
+    common.PixelValueTransformationSequence = [values]
+    dataset.SharedFunctionalGroupsSequence = [common]
+    frames = []
+    for height in heights:
+        position, frame = Dataset(), Dataset()
+        position.ImagePositionPatient = [-20.0, -10.0, 100.0 + height]
+        frame.PlanePositionSequence = [position]
+        frames.append(frame)
+    dataset.PerFrameFunctionalGroupsSequence = frames
+    dataset.PixelData = b"".join(one.PixelData for one in slices)
+    return dataset

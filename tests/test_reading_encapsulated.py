@@ -16,8 +16,19 @@ from pydicom.uid import RLELossless
 from carina.dicom.find import find_series
 from carina.dicom.read import read_volume
 from carina.errors import BadSeries
-from reading_slices import COLUMNS, ROWS, ct_slice, save, write_series
-from test_reading import ANY, EVEN, assert_linear, enhanced, refusal, series_of
+from reading_slices import (
+    ANY,
+    COLUMNS,
+    EVEN,
+    ROWS,
+    assert_linear,
+    ct_slice,
+    enhanced,
+    refusal,
+    save,
+    series_of,
+    write_series,
+)
 
 Encode = Callable[[np.ndarray], bytes]
 
