@@ -71,7 +71,8 @@ def page(whole: list[Case], hard: list[Case]) -> str:
     lines = [
         "# Gallery",
         "",
-        "Every real case that Carina is tested with, as the default pipeline leaves it. Lungs are outlined, lesions filled.",
+        "Every real case that Carina is tested with, as the default pipeline leaves it. "
+        "Lungs are outlined, lesions filled.",
         "Made by `scripts/gallery.py`. The pictures are derived from the named public collections.",
         f"{carina.RESEARCH_ONLY}",
         "",
@@ -95,7 +96,9 @@ def main() -> None:
     hard = []
     for folder in sorted((data / "reader").iterdir()):
         single = folder.name == "transfer-syntaxes"
-        hard += [attempt(path, f"{folder.name}/{path.name}", out) for path in sorted(folder.iterdir())] if single else []
+        hard += (
+            [attempt(path, f"{folder.name}/{path.name}", out) for path in sorted(folder.iterdir())] if single else []
+        )
         hard += [] if single else [attempt(folder, folder.name, out)]
     (ROOT / "docs" / "gallery.md").write_text(page(whole, hard), encoding="utf-8")
 

@@ -25,7 +25,10 @@ HELD_OUT = "covidctmd-p002"
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One network's training: ``verb`` starts it, ``name`` is its bundle's. ``shape`` is the training input, ``(z, y, x)``; ``leave_out`` names held-out cases."""
+    """One network's training: ``verb`` starts it, ``name`` is its bundle's.
+
+    ``shape`` is the training input, ``(z, y, x)``; ``leave_out`` names held-out cases.
+    """
 
     verb: str
     name: str

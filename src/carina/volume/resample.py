@@ -222,7 +222,7 @@ class _Plan:
 def _blend(a: npt.NDArray[Any], b: npt.NDArray[Any], weight: np.float32) -> npt.NDArray[np.float32]:
     if weight == 0:
         return np.asarray(a, dtype=np.float32)
-    blended = np.multiply(a, 1 - weight, dtype=np.float32)
+    blended: npt.NDArray[np.float32] = np.multiply(a, 1 - weight, dtype=np.float32)
     blended += np.multiply(b, weight, dtype=np.float32)
     return blended
 
