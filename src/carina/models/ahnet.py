@@ -8,6 +8,7 @@ upsample_mode="trilinear")``, so its weights load strictly and give the same out
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ HALF_FLAT = (2, 2, 1)
 HALF_DEEP = (1, 1, 2)
 
 
-def _conv(inputs: int, outputs: int, kernel: int | tuple[int, int, int] = 1, **keys: object) -> nn.Conv3d:
+def _conv(inputs: int, outputs: int, kernel: int | tuple[int, int, int] = 1, **keys: Any) -> nn.Conv3d:
     return nn.Conv3d(inputs, outputs, kernel, bias=False, **keys)
 
 

@@ -35,7 +35,7 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
         "segresnet": _segresnet,
         "densenet121": _densenet121,
     }
-    if kind not in builders:
+    if not isinstance(kind, str) or kind not in builders:
         raise BadConfig("network.unknown", f"No network is called {kind!r}; known are: {', '.join(sorted(builders))}.")
     try:
         return builders[kind](**keys)

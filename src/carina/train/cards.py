@@ -23,20 +23,21 @@ TITLES = {
 }
 
 PURPOSES = {
-    "lung-ahnet": "Finds the lungs in chest CT, vessels and disease inside them included; trachea and main bronchi are not lung.",
-    "lesion-segresnet": "Finds opacities as COVID-19 makes them (ground glass, consolidation, crazy paving) in the lungs.",
-    "covid-densenet": "A demonstration: tells lungs with synthetic COVID-19-like disease from lungs without. It has never learnt "
-    "from a patient with COVID-19 and can't tell COVID-19 from other pneumonias.",
+    "lung-ahnet": "Finds the lungs in chest CT, vessels and disease inside them included; trachea and main bronchi are "
+    "not lung.",
+    "lesion-segresnet": "Finds opacities as COVID-19 makes them (ground glass, consolidation, crazy paving) in lungs.",
+    "covid-densenet": "A demonstration: tells lungs with synthetic disease from lungs without. It has never learnt from"
+    " a patient with COVID-19 and can't tell COVID-19 from other pneumonias.",
 }
 
 WEAKNESSES = {
     "lung-ahnet": (
-        "Its labels were made by a threshold and closing, not by a reader: it agrees with them, and shares their mistakes.",
+        "Its labels were made by a threshold and closing, not by a reader; it shares their mistakes.",
         "Seven patients and a phantom are no population. Every real series measured below was also trained on.",
         "Collapsed lung, masses that reach the pleura and fluid are left out or taken in at random.",
     ),
     "lesion-segresnet": (
-        "It has seen synthetic lesions only. No voxel-level truth on patients was at hand, so no Dice on patients is given.",
+        "It has seen synthetic lesions only. No voxel-level truth on patients was at hand: no Dice on patients.",
         "The lungs that held-out synthetic lesions are measured in were trained on (with other lesions).",
         "Other pneumonias, oedema, haemorrhage and scars look like its targets and will be marked.",
         "A single patient with COVID-19 was held out; one patient is an anecdote.",
@@ -158,22 +159,23 @@ def card(
         "",
         "## Data",
         DATA_SOURCE,
-        "Attribution: LIDC-IDRI (Armato and others, 2015), Lung-PET-CT-Dx (Li and others, 2020), CMB-CRC (NCI Cancer Moonshot",
-        "Biobank), all from The Cancer Imaging Archive; COVID-CT-MD (Afshar and others, 2021). No image is part of this bundle.",
+        "Attribution: LIDC-IDRI (Armato and others, 2015), Lung-PET-CT-Dx (Li and others, 2020), CMB-CRC (NCI Cancer",
+        "Moonshot Biobank), all from The Cancer Imaging Archive; COVID-CT-MD (Afshar and others, 2021).",
+        "No image is part of this bundle.",
         "",
         f"Trained on: {', '.join(cases)}. Held out: {', '.join(recipe.leave_out) or 'none'}.",
-        "Lung labels are made by `carina/train/lung_labels.py`, disease by `carina/train/lesions.py`, look-alikes without a label",
-        "(nodules, fluid, dependent density, breathing, motion, kernel, noise) by `carina/train/distractors.py`.",
+        "Lung labels are made by `carina/train/lung_labels.py`, disease by `carina/train/lesions.py`, look-alikes",
+        "without a label (nodules, fluid, dependent density, breathing, motion, kernel, noise) by `carina/train/distractors.py`.",
         "",
         "## Recipe",
         f"`python -m carina.train {recipe.verb} --data CASES --out FOLDER --steps {steps} --seed {settings['seed']}`",
         "",
         f"Network `{dict(recipe.network)}`, training input {x} x {y} x {z} voxels (x, y, z). AdamW, peak rate"
         f" {settings['peak_rate']:g}, warm-up and cosine, batch {settings['batch']}, {steps} steps, averaged weights"
-        f" ({settings['average']:g}), seed {settings['seed']}, {'bfloat16' if settings['bfloat16'] else 'float32'}, on two CPU cores.",
-        "Weights are stored as float16 and computed in float32. Largest difference from torch, as a share of the outputs' range: "
-        + ", ".join(f"{name} {value:.1g}" for name, value in parity.items())
-        + ".",
+        f" ({settings['average']:g}), seed {settings['seed']},"
+        f" {'bfloat16' if settings['bfloat16'] else 'float32'}, on two shared CPU cores.",
+        "Weights are stored as float16 and computed in float32. Largest difference from torch, as a share of the",
+        "outputs' range: " + ", ".join(f"{name} {value:.1g}" for name, value in parity.items()) + ".",
         "",
         "## Measured",
         "By `carina.train.evaluate`, with the shipped file, as `carina run` runs it.",

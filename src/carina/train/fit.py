@@ -33,7 +33,7 @@ class FitSettings:
     average: float = 0.998
     bfloat16: bool = False
     threads: int = 2
-    save_every: int = 200
+    save_every: int = 50
     settle: int = 40
 
 
