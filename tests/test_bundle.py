@@ -119,7 +119,7 @@ def test_find_prefers_the_given_folders_and_lists_what_it_knows(tmp_path: Path) 
     with pytest.raises(BadConfig) as caught:
         find_bundle("lung-c", folders)
     assert "No bundle is called 'lung-c'" in caught.value.message
-    assert "lung-a, lung-b" in caught.value.message
+    assert f"known are: {', '.join(sorted(known_bundles(folders)))}." in caught.value.message
     for outside in ("../two/lung-b", "", "."):
         with pytest.raises(BadConfig, match="No bundle is called"):
             find_bundle(outside, [tmp_path / "one"])
