@@ -13,7 +13,7 @@ from carina.errors import ModelFailed
 from carina.measure.findings import Classification, RatioFindings, RegionFindings
 from carina.measure.lungs import split_lungs
 from carina.measure.ratio import lesion_ratio
-from carina.measure.table import findings_json, findings_rows, study_row
+from carina.measure.table import findings_json, findings_rows
 from carina.testing.phantom import Phantom, chest_phantom
 from carina.volume import Grid, Mask, Volume
 
@@ -287,14 +287,6 @@ def test_rows_have_units_in_their_names_and_one_row_per_region(chest: Phantom) -
     assert rows[0]["probability COVID-19"] == 0.75
     assert rows[1]["probability COVID-19"] is None
     assert rows[0]["lesion_count"] == ratio.lesion_count
-
-
-def test_a_study_is_one_row(chest: Phantom) -> None:
-    ratio = lesion_ratio(chest.lesion, chest.lung)
-    row = study_row(ratio, Classification(uid="1.2", probabilities={"COVID-19": 0.5}))
-    assert row["left lung upper third lung_ml"] == round(region(ratio, "left lung upper third").lung_ml, 3)
-    assert row["probability COVID-19"] == 0.5
-    assert study_row(None) == {}
 
 
 def test_json_says_everything(chest: Phantom) -> None:

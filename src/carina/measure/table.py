@@ -28,22 +28,6 @@ def findings_rows(ratio: RatioFindings, classification: Classification | None = 
     return rows
 
 
-def study_row(ratio: RatioFindings | None, classification: Classification | None = None) -> dict[str, Cell]:
-    """One flat row for a whole scan, as a cohort table needs: columns like ``left lung upper third lesion_ml``."""
-    row: dict[str, Cell] = {}
-    if ratio is not None:
-        row["uid"] = ratio.uid
-        for region in ratio.regions:
-            figures = _region(region)
-            row.update({f"{region.region} {name}": figures[name] for name in REGION_COLUMNS[1:]})
-        row["lesion_count"] = ratio.lesion_count
-    if classification is not None:
-        row.setdefault("uid", classification.uid)
-        for name, value in classification.probabilities.items():
-            row[f"probability {name}"] = _rounded(value)
-    return row
-
-
 def findings_json(ratio: RatioFindings | None, classification: Classification | None = None) -> dict[str, object]:
     """Findings as a value that JSON can hold, with who made them and every warning."""
     value: dict[str, object] = {}
