@@ -92,9 +92,10 @@ def centre_in(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
 
 
 def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, Bool]:
-    """HU and lesion mask of one patch for lesion segmentation: three in four hold lesions, most hold look-alikes."""
+    """HU and lesion mask of one patch for lesion segmentation: three in four hold lesions, most look-alikes."""
     case = cases[int(rng.integers(len(cases)))]
-    patch = cut(case, centre_in(case.lung, rng) + rng.uniform(-12, 12, 3) * (0.2, 1, 1), shape, rng)
+    reach = (12, 12, 12) if rng.random() < 0.7 else (60, 90, 90)
+    patch = cut(case, centre_in(case.lung, rng) + rng.uniform(-1, 1, 3) * reach * np.array((0.2, 1, 1)), shape, rng)
     hu, lung, lesion = patch.hu, patch.lung, patch.lesion
     hu, fluid = _look_alikes(hu, lung, rng)
     if rng.random() < 0.75:

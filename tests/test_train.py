@@ -1,0 +1,169 @@
+"""Training parts: lesions, labels, patches, resume."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the train extra is not installed")
+pytest.importorskip("monai", reason="the train extra is not installed")
+
+from carina.errors import BadSeries  # noqa: E402
+from carina.measure.agreement import dice  # noqa: E402
+from carina.testing.phantom import chest_phantom  # noqa: E402
+from carina.train import distractors, lesions  # noqa: E402
+from carina.train.crops import draw_crop  # noqa: E402
+from carina.train.data import Case, load_case, load_cases, save_case, to_slices  # noqa: E402
+from carina.train.fit import FitSettings, fit, rate_at  # noqa: E402
+from carina.train.lung_labels import label_lungs  # noqa: E402
+from carina.train.patches import draw_lesion_patch, draw_lung_patch  # noqa: E402
+from carina.train.prepare import phantom_case  # noqa: E402
+
+SPACING_MM = (5.0, 1.6, 1.6)
+
+
+@pytest.fixture(scope="module")
+def healthy() -> Case:
+    return phantom_case(chest_phantom(shape=(64, 240, 240), lesions=0, seed=7))
+
+
+def _box_lung() -> tuple[np.ndarray, np.ndarray]:
+    hu = np.full((16, 64, 64), 40.0, dtype=np.float32)
+    lung = np.zeros(hu.shape, dtype=bool)
+    lung[2:14, 8:56, 8:56] = True
+    hu[lung] = -870.0
+    hu[5:11, 30:33, 8:56] = 40.0
+    return hu, lung
+
+
+@pytest.mark.parametrize("kind", lesions.Kind)
+def test_lesions_stay_in_the_lung_and_are_the_same_for_one_seed(kind: lesions.Kind) -> None:
+    hu, lung = _box_lung()
+    results = []
+    for _ in range(2):
+        rng = np.random.default_rng(5)
+        drawn = lesions.draw_lesions(lung, SPACING_MM, rng, count=3, kind=kind)
+        results.append(lesions.paste(hu, lung, SPACING_MM, drawn, rng))
+    (first, mask), (second, again) = results
+    assert mask.any() and not mask[~lung].any()
+    assert np.array_equal(first, second) and np.array_equal(mask, again)
+    assert np.array_equal(first[~lung], hu[~lung])
+    air = mask & (hu < -800)
+    assert first[air].mean() > hu[air].mean() + 80
+
+
+def test_vessels_stay_visible_in_ground_glass_and_vanish_in_consolidation() -> None:
+    hu, lung = _box_lung()
+    contrast = {}
+    for kind in (lesions.Kind.GROUND_GLASS, lesions.Kind.CONSOLIDATION):
+        lesion = dataclasses.replace(
+            lesions._draw((8.0, 31.0, 31.0), kind, np.random.default_rng(0)), radii_mm=(30.0, 30.0, 30.0), fraction=0.3
+        )
+        if kind is lesions.Kind.CONSOLIDATION:
+            lesion = dataclasses.replace(lesion, fraction=1.0, texture=0.0)
+        out, mask = lesions.paste(hu, lung, SPACING_MM, [lesion], np.random.default_rng(3))
+        vessel = mask & (hu > 0)
+        contrast[kind] = float(np.median(out[vessel]) - np.median(out[mask & (hu < -800)]))
+    assert contrast[lesions.Kind.GROUND_GLASS] > 400
+    assert contrast[lesions.Kind.CONSOLIDATION] < 100
+
+
+def test_no_lung_gives_no_lesion() -> None:
+    assert lesions.draw_lesions(np.zeros((4, 8, 8), dtype=bool), SPACING_MM, np.random.default_rng(0), count=3) == []
+
+
+def test_fluid_lies_behind_and_is_no_air() -> None:
+    hu, lung = _box_lung()
+    out, fluid = distractors.effusion(hu, lung, SPACING_MM, np.random.default_rng(1))
+    rows = np.flatnonzero(fluid.any(axis=(0, 2)))
+    assert rows[0] == 8 and rows[-1] < 40
+    assert -60 < float(np.median(out[fluid])) < 60
+
+
+def test_labels_of_a_phantom_are_its_lungs_without_trachea_and_bowel(healthy: Case) -> None:
+    labels = label_lungs(healthy.hu, healthy.spacing_mm)
+    found, lung = labels > 0, healthy.lung > 0
+    assert dice(found, lung) > 0.93
+    assert found[lung].mean() > 0.93
+    assert np.count_nonzero(found & ~lung & (healthy.hu < -700)) < 0.01 * np.count_nonzero(lung)
+
+
+def test_labels_of_water_are_refused() -> None:
+    with pytest.raises(BadSeries, match="a lung has 300 or more"):
+        label_lungs(np.zeros((8, 64, 64), dtype=np.int16), (5.0, 1.6, 1.6))
+
+
+def test_a_case_comes_back_as_it_was_saved(healthy: Case, tmp_path: Path) -> None:
+    back = load_case(save_case(healthy, tmp_path))
+    assert np.array_equal(back.hu, healthy.hu) and np.array_equal(back.lung, healthy.lung)
+    assert back.lesion is not None and back.spacing_mm == pytest.approx(healthy.spacing_mm)
+    with pytest.raises(BadSeries, match="holds no case"):
+        load_cases(tmp_path, leave_out=[healthy.name])
+
+
+def test_slices_are_interpolated_between_neighbours() -> None:
+    hu = np.repeat(np.array([0, 100, 200, 300], dtype=np.int16), 4).reshape(4, 2, 2)
+    case = Case(name="ramp", hu=hu, lung=np.ones_like(hu, dtype=np.uint8), spacing_mm=(2.0, 0.8, 0.8))
+    assert to_slices(case, 3.0)[0][:, 0, 0].tolist() == [0, 150, 300]
+
+
+def test_patches_depend_on_the_generator_only(healthy: Case) -> None:
+    for draw in (draw_lesion_patch, draw_lung_patch):
+        first, second, other = (draw([healthy], (8, 48, 64), np.random.default_rng(s)) for s in (1, 1, 2))
+        assert first[0].shape == first[1].shape == (8, 48, 64)
+        assert np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1])
+        assert not np.array_equal(first[0], other[0])
+
+
+def test_ill_crops_are_denser_than_healthy_ones(healthy: Case) -> None:
+    drawn = [draw_crop([healthy], (16, 48, 48), np.random.default_rng(n)) for n in range(24)]
+    mean = {
+        ill: np.mean([np.mean(np.clip(hu, -1000, 0)) for hu, truth in drawn if truth is ill]) for ill in (True, False)
+    }
+    assert mean[True] > mean[False]
+
+
+def test_the_rate_warms_up_and_falls() -> None:
+    settings = FitSettings(steps=100, peak_rate=1.0)
+    rates = [rate_at(step, settings) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2) and max(rates) == pytest.approx(1.0) and rates[-1] < 0.02
+
+
+def _small_network() -> torch.nn.Module:
+    torch.manual_seed(3)
+    return torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, 2, 1))
+
+
+def _draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    image = rng.random((1, 8, 8, 8), dtype=np.float32)
+    return image, (image[0] > 0.6).astype(np.int64)
+
+
+def _loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits, target)
+
+
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    settings = FitSettings(steps=12, threads=1, save_every=6)
+
+    class Stop(Exception):
+        pass
+
+    calls = 0
+
+    def stopping(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > 8:
+            raise Stop
+        return _loss(logits, target)
+
+    whole = fit(_small_network(), _draw, _loss, settings, tmp_path / "whole")
+    with pytest.raises(Stop):
+        fit(_small_network(), _draw, stopping, settings, tmp_path / "parts")
+    parts = fit(_small_network(), _draw, _loss, settings, tmp_path / "parts")
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
