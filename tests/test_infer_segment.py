@@ -10,7 +10,7 @@ import pytest
 from carina.config import Plan
 from carina.infer.regions import find_regions
 from carina.infer.segment import kept, segment
-from carina.infer.windows import fewest_tiles, predict, published_tiles
+from carina.infer.windows import fewest_tiles, predict, published_tiles, reaching_tiles
 from carina.models.bundle import Blending, Bundle, Components, Windows
 from carina.volume.grid import Grid
 from carina.volume.resample import reorient
@@ -200,6 +200,22 @@ class TestWindows:
                 covered[first : first + side] += 1
             assert covered.min() >= 1
             assert len(starts) <= 1 or starts[1] - starts[0] <= side - int(0.25 * patch) + 1
+
+    def test_reaching_windows_give_the_scores_of_all_windows(self) -> None:
+        image = np.random.default_rng(0).random((70, 90, 110), dtype=np.float32)
+        whole, box = tuple(slice(0, n) for n in image.shape), (slice(5, 30), slice(50, 88), slice(40, 44))
+        z, y, x = whole
+
+        def score(window: np.ndarray) -> np.ndarray:
+            return (window * window.mean())[None]
+
+        for windows in (self.WINDOWS, Windows(patch=(32, 24, 16), overlap=0.6, blending=Blending.GAUSSIAN)):
+            everything = published_tiles((z, y, x), windows)
+            tiles = reaching_tiles(box, image.shape, windows)
+            assert len(tiles) < len(everything) / 3
+            part = predict(image[tiles.box], tiles, score)[0]
+            inside = tuple(slice(b.start - t.start, b.stop - t.start) for b, t in zip(box, tiles.box, strict=True))
+            assert np.allclose(part[inside], predict(image, everything, score)[0][box], atol=1e-5)
 
     @pytest.mark.parametrize("blending", list(Blending))
     def test_blending_keeps_what_all_windows_agree_on(self, blending: Blending) -> None:

@@ -18,7 +18,7 @@ from scipy import ndimage
 from carina.config import Plan
 from carina.infer.regions import find_regions
 from carina.infer.runtime import Runtime
-from carina.infer.windows import Tiles, fewest_tiles, predict, published_tiles
+from carina.infer.windows import Tiles, fewest_tiles, predict, published_tiles, reaching_tiles
 from carina.models.bundle import Bundle, Components, Lesion, Lung, Output, Restore, Segmentation
 from carina.volume.grid import Grid
 from carina.volume.resample import Box, above, cropped, reorient, resample, respaced
@@ -45,7 +45,7 @@ def segment(
 ) -> Mask:
     """Segment ``volume`` with the bundle's network.
 
-    ``Plan.FAST`` finds the lungs first and lets the network see only their box, in as few windows as cover it;
+    ``Plan.FAST`` finds the lungs first and lets the network see only their box, through the bundle's fast windows;
     ``Plan.ORIGINAL`` uses the bundle's own windows and overlap over the whole volume. Nothing found is an empty mask.
 
     Raises:
@@ -158,13 +158,19 @@ def kept(mask: npt.NDArray[np.bool_], rule: Components | None) -> npt.NDArray[np
 def _grow(look: _Look, box: Box, body: Box, progress: Progress | None) -> _Found:
     """Look at ``box``; where something lies at a face of it, look again at a larger one."""
     for _ in range(GROWTHS):
-        tiles = fewest_tiles(box, look.network.shape, look.spec.fast, look.spec.divisor)
+        tiles = _fast_tiles(box, look)
         found = look.at(tiles, progress)
         wider = _widened(tiles.box, body, look.network, _growth(found.labels, found.grid))
         if all(a.start >= b.start and a.stop <= b.stop for a, b in zip(wider, tiles.box, strict=True)):
             return found
         box = wider
-    return look.at(fewest_tiles(box, look.network.shape, look.spec.fast, look.spec.divisor), progress)
+    return look.at(_fast_tiles(box, look), progress)
+
+
+def _fast_tiles(box: Box, look: _Look) -> Tiles:
+    if look.spec.fast is None:
+        return reaching_tiles(box, look.network.shape, look.spec.original)
+    return fewest_tiles(box, look.network.shape, look.spec.fast, look.spec.divisor)
 
 
 def _growth(labels: npt.NDArray[np.uint8], grid: Grid) -> list[float]:

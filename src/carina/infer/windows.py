@@ -69,6 +69,26 @@ def published_tiles(box: Box, windows: Windows) -> Tiles:
     )
 
 
+def reaching_tiles(box: Box, shape: Triplet, windows: Windows) -> Tiles:
+    """Those of the published windows over the whole grid of ``shape`` that reach into ``box``.
+
+    Inside the box every voxel gets the scores that the whole volume's windows would give it.
+    """
+    z, y, x = (slice(0, size) for size in shape)
+    whole = published_tiles((z, y, x), windows)
+    parts, starts = [], []
+    for part, padded, side, axis in zip(box, whole.box, whole.size, whole.starts, strict=True):
+        reaching = [s for s in axis if s + padded.start < part.stop and s + padded.start + side > part.start]
+        parts.append(slice(padded.start + reaching[0], padded.start + reaching[-1] + side))
+        starts.append(tuple(s - reaching[0] for s in reaching))
+    return Tiles(
+        box=(parts[0], parts[1], parts[2]),
+        size=whole.size,
+        starts=(starts[0], starts[1], starts[2]),
+        blending=whole.blending,
+    )
+
+
 def fewest_tiles(box: Box, shape: Triplet, windows: Windows, divisor: int) -> Tiles:
     """As few windows as cover ``box`` with at least the wanted overlap, of the patch's size or less where less will do.
 

@@ -113,14 +113,14 @@ class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True
     """How a segmentation network is fed and read.
 
     ``spacing_mm`` is the network grid's, ``(x, y, z)``. ``original`` are the windows of the publication; ``fast``
-    those that our tile plan uses inside the lungs' box. ``divisor``: each side of a window must be a multiple of it.
+    those that our tile plan lays over the lungs' box, None: those of ``original`` that reach the box. ``divisor``: each side of a window must be a multiple of it.
     ``threshold`` is compared with the foreground's probability. ``crop_to_body``: the original plan leaves out what
     lies outside the body's box.
     """
 
     spacing_mm: tuple[float, float, float]
     original: Windows
-    fast: Windows
+    fast: Windows | None = None
     divisor: int = 1
     threshold: float = 0.5
     restore: Restore = Restore.LINEAR
@@ -133,7 +133,7 @@ class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise ValueError(f"spacing_mm {self.spacing_mm} must be positive")
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold {self.threshold} must lie between 0 and 1")
-        for windows in (self.original, self.fast):
+        for windows in (self.original, self.fast or self.original):
             if any(side % self.divisor for side in windows.patch):
                 raise ValueError(f"patch {windows.patch} must be a multiple of divisor {self.divisor} on each side")
         if min(self.labels, default=0) < 1 or max(self.labels) > 255:
