@@ -20,8 +20,8 @@ from carina.dicom.objects import Producer
 from carina.dicom.series import Instance, Series, VolumeFile
 from carina.errors import BadConfig
 from carina.measure.findings import Classification, RatioFindings, RegionFindings
+from carina.measure.key_slices import choose
 from carina.report.facts import ReportFacts, report_facts
-from carina.report.key_slices import choose
 from carina.report.overlay import overlay_image, overlay_png
 from carina.report.pages import classification_pdf, ratio_pdf
 from carina.report.paint import LESION_RGB, LUNG_RGB

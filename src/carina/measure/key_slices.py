@@ -1,4 +1,4 @@
-"""The axial slices worth showing in a report."""
+"""Which axial slices are worth a look."""
 
 from __future__ import annotations
 
@@ -6,61 +6,58 @@ import numpy as np
 import numpy.typing as npt
 
 from carina.measure.findings import KeySlice
-from carina.measure.lungs import Box
-from carina.volume import Grid, Volume
+from carina.volume import Mask, Volume
 
-KEY_SLICES = 6
-"""How many slices a report shows at most."""
-
-APART_SHARE = 0.08
-"""Key slices lie at least this share of the lungs' height apart."""
-
-Lung = npt.NDArray[np.uint8]
-Lesion = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int64]
 
 
-def key_slices(lung: Lung, lesion: Lesion, box: Box, grid: Grid, volume: Volume | None = None) -> tuple[KeySlice, ...]:
-    """The slices with the most lesion, some way apart; without lesions, slices spread over the lungs.
+def choose(volume: Volume | None, lung: Mask, lesion: Mask | None, count: int = 6) -> tuple[KeySlice, ...]:
+    """At most ``count`` slices, from the head downwards.
 
-    ``lung`` and ``lesion`` are ``(z, y, x)`` blocks of the index box ``box`` of ``grid``; the slices given back are
-    whole, and ordered from head to feet.
+    With lesions: those with the largest lesion area, kept apart from each other so that they spread over the lungs;
+    where lesions fill fewer slices, lung slices fill up. Without: slices spread evenly over the lungs, or over the
+    whole volume where there is no lung. ``hu`` is None without a ``volume``.
     """
-    areas = np.count_nonzero(lesion, axis=(1, 2))
-    planes = np.flatnonzero(lung.any(axis=(1, 2)))
-    if not planes.size:
-        return ()
-    chosen = _largest(areas, max(1, round(APART_SHARE * len(planes)))) if areas.any() else _spread(planes)
-    towards_head = bool(grid.axes[0][2] >= 0)
-    return tuple(
-        _key_slice(index, (lung, lesion), box, (grid, volume)) for index in sorted(chosen, reverse=towards_head)
-    )
+    by_lung = _areas(lung)
+    by_lesion = _areas(lesion) if lesion is not None else np.zeros_like(by_lung)
+    places = np.flatnonzero(by_lung + by_lesion)
+    if not places.size:
+        places = np.arange(len(by_lung))
+    gap = max(1, (int(places[-1]) - int(places[0])) // (2 * count))
+    chosen = _largest_apart(by_lesion, gap, count)
+    for k in _evenly(places, count):
+        if len(chosen) < count and all(abs(k - other) >= gap for other in chosen):
+            chosen.append(k)
+    towards_head = bool(lung.grid.axes[0][2] >= 0)
+    return tuple(_key_slice(k, volume, lung, lesion) for k in sorted(chosen, reverse=towards_head))
 
 
-def _largest(areas: npt.NDArray[np.intp], apart: int) -> list[int]:
-    left = areas.copy()
+def _areas(mask: Mask) -> Counts:
+    return np.array([np.count_nonzero(plane) for plane in mask.labels], dtype=np.int64)
+
+
+def _largest_apart(areas: Counts, gap: int, count: int) -> list[int]:
     chosen: list[int] = []
-    while len(chosen) < KEY_SLICES and left.any():
-        index = int(left.argmax())
-        chosen.append(index)
-        left[max(0, index - apart) : index + apart + 1] = 0
+    for k in np.argsort(-areas, kind="stable"):
+        if len(chosen) == count or not areas[k]:
+            break
+        if all(abs(int(k) - other) >= gap for other in chosen):
+            chosen.append(int(k))
     return chosen
 
 
-def _spread(planes: npt.NDArray[np.intp]) -> list[int]:
-    shares = (np.arange(KEY_SLICES) + 0.5) / KEY_SLICES
-    return list({int(planes[int(share * len(planes))]) for share in shares})
+def _evenly(places: npt.NDArray[np.intp], count: int) -> list[int]:
+    """The middles of ``count`` equal parts."""
+    picked = (np.arange(count) + 0.5) / count * len(places)
+    return sorted({int(places[int(k)]) for k in picked})
 
 
-def _key_slice(index: int, masks: tuple[Lung, Lesion], box: Box, where: tuple[Grid, Volume | None]) -> KeySlice:
-    grid, volume = where
-    lung, lesion = (np.zeros(grid.shape[1:], dtype=np.bool_) for _ in masks)
-    lung[box[1:]] = masks[0][index] > 0
-    lesion[box[1:]] = masks[1][index]
-    at = box[0].start + index
+def _key_slice(k: int, volume: Volume | None, lung: Mask, lesion: Mask | None) -> KeySlice:
+    inside = lung.labels[k] > 0
     return KeySlice(
-        index=at,
-        spacing_mm=grid.spacing_mm[1:],
-        lung=lung,
-        lesion=lesion,
-        hu=None if volume is None else volume.hu[at].copy(),
+        index=k,
+        spacing_mm=lung.grid.spacing_mm[1:],
+        lung=inside,
+        lesion=lesion.labels[k] > 0 if lesion is not None else np.zeros_like(inside),
+        hu=volume.hu[k].copy() if volume is not None else None,
     )

@@ -7,7 +7,7 @@ that touches the lung mask counts whole, its voxels outside are added to the lun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from carina.errors import ModelFailed
 from carina.measure.findings import RatioFindings, RegionFindings
-from carina.measure.key_slices import key_slices
+from carina.measure.key_slices import choose
 from carina.measure.lungs import LEFT, RIGHT, SIDE_NAMES, Box, bounding_box, grown, with_sides, world_axis
 from carina.volume import Grid, Mask, Volume
 
@@ -59,9 +59,16 @@ def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> Rati
         regions=tuple(_region(name, sums.of(name), lung.grid) for name in _region_names()),
         lesion_count=touching.count,
         made_by=made_by,
-        key_slices=key_slices(sides, counted, box, lung.grid, volume),
+        key_slices=choose(volume, _whole(lung, sides, box), _whole(lesion, counted, box)),
         warnings=touching.warnings,
     )
+
+
+def _whole(mask: Mask, part: Labels | Flags, box: Box) -> Mask:
+    """The mask with only ``part``, which fills ``box``, in it."""
+    labels = np.zeros(mask.grid.shape, dtype=np.uint8)
+    labels[box] = part
+    return replace(mask, labels=labels)
 
 
 def _same_grid(name: str, grid: Grid, other_name: str, other: Grid) -> None:

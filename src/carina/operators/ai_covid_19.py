@@ -13,7 +13,7 @@ NO_LUNG = "No lung was found, so there is nothing to classify."
 
 def ai_covid_19(volume: Volume, lung: Mask, *, networks: Networks, context: Context) -> Classification:
     """Classify the scan from a crop around its lungs; without a lung the result says that it was not computed."""
-    from carina.report.key_slices import choose
+    from carina.measure.key_slices import choose
 
     bundle = networks.bundle("covid")
     slices = choose(volume, lung, None)
