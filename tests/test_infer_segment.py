@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,19 @@ class TestWindows:
             part = predict(image[tiles.box], tiles, score)[0]
             inside = tuple(slice(b.start - t.start, b.stop - t.start) for b, t in zip(box, tiles.box, strict=True))
             assert np.allclose(part[inside], predict(image, everything, score)[0][box], atol=1e-5)
+
+    def test_thinned_windows_are_published_ones_that_cover_the_box(self) -> None:
+        windows = Windows(patch=(224, 224, 32), overlap=0.6)
+        box = (slice(8, 67), slice(86, 355), slice(51, 397))
+        tiles = reaching_tiles(box, (67, 450, 450), windows, 0.25)
+        assert tiles.starts == ((0, 24, 35), (0, 89, 178), (0, 89, 178))
+        assert tiles.box == (slice(0, 67), slice(0, 402), slice(0, 402))
+        assert reaching_tiles(box, (67, 450, 450), windows, 0.2).starts == ((0, 24, 35), (0, 178), (0, 178))
+        for overlap in (0.0, 0.25, 0.5):
+            thin = reaching_tiles(box, (67, 450, 450), windows, overlap)
+            for own, side, starts, part in zip(thin.box, thin.size, thin.starts, box, strict=True):
+                assert own.start <= part.start and own.stop >= part.stop
+                assert all(b - a <= side * (1 - overlap) for a, b in itertools.pairwise(starts))
 
     @pytest.mark.parametrize("blending", list(Blending))
     def test_blending_keeps_what_all_windows_agree_on(self, blending: Blending) -> None:

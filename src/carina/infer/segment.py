@@ -168,9 +168,12 @@ def _grow(look: _Look, box: Box, body: Box, progress: Progress | None) -> _Found
 
 
 def _fast_tiles(box: Box, look: _Look) -> Tiles:
-    if look.spec.fast is None:
-        return reaching_tiles(box, look.network.shape, look.spec.original)
-    return fewest_tiles(box, look.network.shape, look.spec.fast, look.spec.divisor)
+    spec, shape = look.spec, look.network.shape
+    if spec.fast is None:
+        return reaching_tiles(box, shape, spec.original)
+    if spec.fast.patch == spec.original.patch:
+        return reaching_tiles(box, shape, spec.original, spec.fast.overlap)
+    return fewest_tiles(box, shape, spec.fast, spec.divisor)
 
 
 def _growth(labels: npt.NDArray[np.uint8], grid: Grid) -> list[float]:

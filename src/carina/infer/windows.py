@@ -69,16 +69,20 @@ def published_tiles(box: Box, windows: Windows) -> Tiles:
     )
 
 
-def reaching_tiles(box: Box, shape: Triplet, windows: Windows) -> Tiles:
+def reaching_tiles(box: Box, shape: Triplet, windows: Windows, overlap: float | None = None) -> Tiles:
     """Those of the published windows over the whole grid of ``shape`` that reach into ``box``.
 
-    Inside the box every voxel gets the scores that the whole volume's windows would give it.
+    Inside the box every voxel gets the scores that the whole volume's windows would give it. With an ``overlap`` (a
+    share of the patch), only as few of them as cover the box and overlap that much: where a network's answer depends
+    on what else a window shows, windows of the same lattice agree best.
     """
     z, y, x = (slice(0, size) for size in shape)
     whole = published_tiles((z, y, x), windows)
     parts, starts = [], []
     for part, padded, side, axis in zip(box, whole.box, whole.size, whole.starts, strict=True):
         reaching = [s for s in axis if s + padded.start < part.stop and s + padded.start + side > part.start]
+        if overlap is not None:
+            reaching = _thinned(reaching, part.start - padded.start, part.stop - padded.start, (side, overlap))
         parts.append(slice(padded.start + reaching[0], padded.start + reaching[-1] + side))
         starts.append(tuple(s - reaching[0] for s in reaching))
     return Tiles(
@@ -87,6 +91,18 @@ def reaching_tiles(box: Box, shape: Triplet, windows: Windows) -> Tiles:
         starts=(starts[0], starts[1], starts[2]),
         blending=whole.blending,
     )
+
+
+def _thinned(starts: list[int], low: int, high: int, window: tuple[int, float]) -> list[int]:
+    """As few of ``starts`` as cover ``low`` to ``high`` with windows of one side and overlap; no farther than needed."""
+    side, overlap = window
+    step = int(side * (1 - overlap))
+    chosen = [max((s for s in starts if s <= low), default=starts[0])]
+    while chosen[-1] + side < high and chosen[-1] < starts[-1]:
+        later = [s for s in starts if s > chosen[-1]]
+        near = [s for s in later if s <= chosen[-1] + step] or later[:1]
+        chosen.append(min((s for s in near if s + side >= high), default=near[-1]))
+    return chosen
 
 
 def fewest_tiles(box: Box, shape: Triplet, windows: Windows, divisor: int) -> Tiles:

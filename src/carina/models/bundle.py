@@ -112,10 +112,11 @@ class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a segmentation network is fed and read.
 
-    ``spacing_mm`` is the network grid's, ``(x, y, z)``. ``original`` are the windows of the publication; ``fast``
-    those that our tile plan lays over the lungs' box, None: those of ``original`` that reach the box. ``divisor``: each side of a window must be a multiple of it.
-    ``threshold`` is compared with the foreground's probability. ``crop_to_body``: the original plan leaves out what
-    lies outside the body's box.
+    ``spacing_mm`` is the network grid's, ``(x, y, z)``. ``original`` are the windows of the publication; ``fast`` those
+    of our tile plan over the lungs' box: with the patch of ``original``, as few of its windows as cover the box and
+    overlap by ``overlap``; with another patch, windows of its own; None: all of ``original`` that reach the box.
+    ``divisor``: each side of a window must be a multiple of it. ``threshold`` is compared with the foreground's
+    probability. ``crop_to_body``: the original plan leaves out what lies outside the body's box.
     """
 
     spacing_mm: tuple[float, float, float]
