@@ -94,7 +94,7 @@ def reaching_tiles(box: Box, shape: Triplet, windows: Windows, overlap: float | 
 
 
 def _thinned(starts: list[int], low: int, high: int, window: tuple[int, float]) -> list[int]:
-    """As few of ``starts`` as cover ``low`` to ``high`` with windows of one side and overlap; no farther than needed."""
+    """As few of ``starts`` as cover ``low`` to ``high`` with windows of one side and overlap."""
     side, overlap = window
     step = int(side * (1 - overlap))
     chosen = [max((s for s in starts if s <= low), default=starts[0])]
