@@ -48,16 +48,27 @@ def crop(case: Case, shape: Shape, rng: np.random.Generator | None = None) -> tu
     return hu, lung, tuple(float(s) for s in step * np.array(case.spacing_mm))
 
 
+def draw_plain_crop(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, bool]:
+    """As `draw_crop`, but much disease or none, without look-alikes and noise: what a first lesson shows."""
+    healthy = [case for case in cases if case.lesion is None]
+    hu, lung, spacing = crop(healthy[int(rng.integers(len(healthy)))], shape, rng)
+    ill = bool(rng.random() < 0.5)
+    if ill:
+        drawn = lesions.draw_lesions(lung, spacing, rng, count=int(rng.integers(12, 30)))
+        hu, _ = lesions.paste(hu, lung, spacing, drawn, rng)
+    return hu, ill
+
+
 def draw_crop(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, bool]:
-    """HU ``(z, y, x)`` of one crop and whether it holds disease."""
-    case = cases[int(rng.integers(len(cases)))]
-    hu, lung, spacing = crop(case, shape, rng)
+    """HU ``(z, y, x)`` of one crop and whether it holds disease; cases that hold lesions already are not drawn."""
+    healthy = [case for case in cases if case.lesion is None]
+    hu, lung, spacing = crop(healthy[int(rng.integers(len(healthy)))], shape, rng)
     if rng.random() < 0.5:
         hu, lung = hu[:, :, ::-1], lung[:, :, ::-1]
     hu = _look_alikes(hu, lung, spacing, rng)
     ill = bool(rng.random() < 0.5)
     if ill:
-        drawn = lesions.draw_lesions(lung, spacing, rng, count=int(rng.integers(2, 13)))
+        drawn = lesions.draw_lesions(lung, spacing, rng, count=int(rng.integers(4, 17)))
         hu, _ = lesions.paste(hu, lung, spacing, drawn, rng)
     if rng.random() < 0.2:
         hu = distractors.motion(hu, spacing, rng)

@@ -6,14 +6,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+HARD = 2
+"""Added to a target's class where a voxel is hard: 2 is hard background, 3 hard foreground."""
+HARD_WEIGHT = 5.0
+
 
 def dice_ce(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy plus one minus the foreground's soft Dice over the whole batch (two classes)."""
+    """Cross entropy plus one minus the foreground's soft Dice over the whole batch (two classes).
+
+    Voxels marked `HARD` count `HARD_WEIGHT` times in the cross entropy.
+    """
     logits = logits.float()
     foreground = torch.softmax(logits, dim=1)[:, 1]
+    weight = 1.0 + (HARD_WEIGHT - 1.0) * (target >= HARD)
+    target = target % HARD
     truth = target.float()
     overlap = 2 * (foreground * truth).sum() + 10.0
-    return functional.cross_entropy(logits, target) + 1 - overlap / (foreground.sum() + truth.sum() + 10.0)
+    entropy = (functional.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
+    return entropy + 1 - overlap / (foreground.sum() + truth.sum() + 10.0)
 
 
 def class_ce(logits: Tensor, target: Tensor) -> Tensor:

@@ -108,7 +108,10 @@ def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Genera
 def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, Bool]:
     """HU and lung mask of one patch for lung segmentation: half with disease pasted, fluid taken out of the lung."""
     case = cases[int(rng.integers(len(cases)))]
-    if rng.random() < 0.7:
+    where = rng.random()
+    if where < 0.3:
+        centre = centre_in_gas(case, rng)
+    elif where < 0.8:
         centre = centre_in(case.lung, rng) + rng.uniform(-30, 30, 3) * (0.2, 1, 1)
     else:
         centre = rng.uniform(0, 1, 3) * case.hu.shape
@@ -120,6 +123,23 @@ def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generato
         drawn = lesions.draw_lesions(lung, SPACING_MM, rng, count=int(rng.integers(1, 5)), kind=kind)
         hu, _ = lesions.paste(hu, lung, SPACING_MM, drawn, rng)
     return _finish(hu, rng), lung
+
+
+def hard_for_lung(hu: HU, lung: Bool) -> Bool:
+    """Where a threshold errs: gas outside the lungs (airways, bowel), tissue inside (vessels, consolidation)."""
+    hard: Bool = np.where(lung, hu > -300, hu < -600)
+    return hard
+
+
+def centre_in_gas(case: Case, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A voxel of gas that is no lung (airways, bowel), within an ellipse around the lungs; else one of lung."""
+    size = np.array(case.hu.shape)
+    points = (rng.uniform(0, 1, (4000, 3)) * size).astype(int)
+    at = (points - size / 2) / (size * (0.5, 0.28, 0.36))
+    inside = (at[:, 1] ** 2 + at[:, 2] ** 2) < 1
+    chosen = tuple(points.T)
+    points = points[inside & (case.hu[chosen] < -600) & (case.lung[chosen] == 0)]
+    return points[0].astype(float) if len(points) else centre_in(case.lung, rng)
 
 
 def _look_alikes(hu: HU, lung: Bool, rng: np.random.Generator) -> tuple[HU, Bool]:
