@@ -136,7 +136,8 @@ def show(result: dict[str, Any]) -> None:
     ours, theirs = result["cpu_s"]
     print(f"| processor time | {ours:.2f} | {theirs:.2f} |")
     print(
-        f"\n**{result['ratio']:.1f} times faster** ({theirs / ours:.1f} by processor time; load {result['load']:.1f}). Matrix product: {result['peak_gmac_per_s']:.0f} GMAC/s.\n"
+        f"\n**{result['ratio']:.1f} times faster** ({theirs / ours:.1f} by processor time; load {result['load']:.1f}). "
+        f"Matrix product: {result['peak_gmac_per_s']:.0f} GMAC/s.\n"
     )
     print("| bundle | Dice | ml, Carina / reference | windows | network, s | GMAC | limit, s | times the limit |")
     print("|---|---|---|---|---|---|---|---|")
