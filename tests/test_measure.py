@@ -182,13 +182,16 @@ def test_a_lesion_that_the_lung_mask_missed_is_added_to_the_lung() -> None:
     assert found.lesion_count == 1
 
 
-def test_a_lesion_beside_the_lung_counts_and_one_elsewhere_does_not() -> None:
-    beside = (slice(20, 25), slice(40, 44), slice(50, 55))
+def test_a_lesion_mostly_in_the_lung_counts_whole_and_any_other_only_inside() -> None:
+    mostly_in = (slice(20, 25), slice(36, 43), slice(50, 55))  # 4 of 7 rows in the lung
+    mostly_out = (slice(30, 35), slice(38, 44), slice(50, 55))  # 2 of 6 rows
     elsewhere = (slice(50, 54), slice(20, 24), slice(20, 24))
-    found = lesion_ratio(mask(beside, elsewhere), mask(LEFT_BOX, RIGHT_BOX))
-    assert found.regions[0].lesion_ml == pytest.approx(5 * 4 * 5 * 0.064)
-    assert found.lesion_count == 1
-    assert found.warnings == ("1 lesion(s) of 4.10 ml touch no lung and do not count in the ratio.",)
+    found = lesion_ratio(mask(mostly_in, mostly_out, elsewhere), mask(LEFT_BOX, RIGHT_BOX))
+    assert found.regions[0].lesion_ml == pytest.approx((5 * 7 * 5 + 5 * 2 * 5) * 0.064)
+    assert found.lesion_count == 2
+    lost_ml = (5 * 4 * 5 + 4 * 4 * 4) * 0.064
+    words = f"{lost_ml:.2f} ml marked as lesion outside the lungs do not count in the ratio."
+    assert found.warnings == (words,)
 
 
 def test_the_ratio_never_exceeds_a_hundred_percent() -> None:

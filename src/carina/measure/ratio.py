@@ -1,8 +1,8 @@
 """The lesion to lung volume ratio, whole and by region.
 
 What counts: a lesion often reaches the pleura, where lung masks tend to leave dense tissue out. So a connected lesion
-that touches the lung mask counts whole, its voxels outside are added to the lung, and the ratio can't exceed
-100 percent. A lesion that touches no lung does not count, and a warning says how much that was.
+that lies at least half in the lung mask counts whole, its voxels outside are added to the lung, and the ratio can't
+exceed 100 percent. Of any other only what lies in the lung counts, and a warning says how much was left out.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from scipy import ndimage
 from carina.errors import ModelFailed
 from carina.measure.findings import RatioFindings, RegionFindings
 from carina.measure.key_slices import choose
-from carina.measure.lungs import LEFT, RIGHT, SIDE_NAMES, Box, bounding_box, grown, with_sides, world_axis
+from carina.measure.lungs import LEFT, RIGHT, SIDE_NAMES, Box, bounding_box, with_sides, world_axis
 from carina.volume import Grid, Mask, Volume
+
+WHOLE_SHARE = 0.5
+"""A connected lesion counts whole where at least this share of it lies in the lung mask."""
 
 SMALLEST_LESION_ML = 0.1
 """Connected lesions below this are measured but not counted."""
@@ -32,8 +35,8 @@ Labels = npt.NDArray[np.uint8]
 def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> RatioFindings:
     """Measure lungs and lesions in ml, their ratio in percent, and mean HU when the CT is given.
 
-    Regions are both lungs, each lung, and the thirds of each lung's height. Lungs include lesions that touch them
-    (see the module). A lung mask whose names tell left from right is taken at its word, any other is split.
+    Regions are both lungs, each lung, and the thirds of each lung's height. Lungs include lesions that lie mostly in
+    them (see the module). A lung mask whose names tell left from right is taken at its word, any other is split.
     ``lesion_count`` is the number of connected lesions (26 neighbours) of at least 0.1 ml.
 
     Raises:
@@ -48,19 +51,19 @@ def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> Rati
         regions = tuple(_region(name, _NOTHING, lung.grid) for name in _region_names())
         warning = "No lung was found, so there is no ratio." + ("" if lesion.is_empty else " Lesions were left out.")
         return RatioFindings(uid=lung.uid, regions=regions, lesion_count=0, made_by=made_by, warnings=(warning,))
-    touching = _touching(lesion, lung)
-    box = _union(box, touching.box)
-    counted = touching.within(box)
+    found = _counted(lesion, lung)
+    box = _union(box, found.box)
+    counted = found.within(box)
     sides = with_sides(lung, counted, box)
     hu = None if volume is None else volume.hu[box]
     sums = _sums(sides, counted, _third_borders(sides, lung.grid, box), hu)
     return RatioFindings(
         uid=lung.uid,
         regions=tuple(_region(name, sums.of(name), lung.grid) for name in _region_names()),
-        lesion_count=touching.count,
+        lesion_count=found.count,
         made_by=made_by,
         key_slices=choose(volume, _whole(lung, sides, box), _whole(lesion, counted, box)),
-        warnings=touching.warnings,
+        warnings=found.warnings,
     )
 
 
@@ -88,8 +91,8 @@ def _describe(grid: Grid) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Touching:
-    """The lesions that touch the lungs: voxels of a block, how many lesions, and what was left out."""
+class _Counted:
+    """The lesions that count: voxels of a block, how many there are, and what was left out."""
 
     flags: Flags
     box: Box | None
@@ -105,29 +108,22 @@ class _Touching:
         return flags
 
 
-def _touching(lesion: Mask, lung: Mask) -> _Touching:
+def _counted(lesion: Mask, lung: Mask) -> _Counted:
     box = bounding_box(lesion.labels)
     if box is None:
-        return _Touching(flags=np.zeros((0, 0, 0), dtype=np.bool_), box=None, count=0)
+        return _Counted(flags=np.zeros((0, 0, 0), dtype=np.bool_), box=None, count=0)
     flags = lesion.labels[box] > 0
+    inside = flags & (lung.labels[box] > 0)
     labels, count = ndimage.label(flags, structure=np.ones((3, 3, 3), dtype=np.bool_))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    wide = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
-    inner = zip(box, wide, strict=True)
-    near = grown(lung.labels[wide])[tuple(slice(a.start - b.start, a.stop - b.start) for a, b in inner)]
-    touches = np.zeros(count + 1, dtype=np.bool_)
-    touches[labels[(near > 0) & flags]] = True
-    touches[0] = False
-    large = sizes * lung.grid.voxel_ml >= SMALLEST_LESION_ML
-    lost = int(sizes[1:][~touches[1:]].sum())
-    number = int(np.count_nonzero(~touches[1:]))
-    warnings = (
-        (f"{number} lesion(s) of {lost * lung.grid.voxel_ml:.2f} ml touch no lung and do not count in the ratio.",)
-        if lost
-        else ()
-    )
-    kept = int(np.count_nonzero(touches & large))
-    return _Touching(flags=touches[labels] if lost else flags, box=box, count=kept, warnings=warnings)
+    inner = np.bincount(labels[inside], minlength=count + 1)
+    whole = inner >= WHOLE_SHARE * sizes
+    whole[0] = False
+    counted = whole[labels] | inside
+    lost_ml = float(np.count_nonzero(flags) - np.count_nonzero(counted)) * lung.grid.voxel_ml
+    warnings = (f"{lost_ml:.2f} ml marked as lesion outside the lungs do not count in the ratio.",) if lost_ml else ()
+    large = np.where(whole, sizes, inner)[1:] * lung.grid.voxel_ml >= SMALLEST_LESION_ML
+    return _Counted(flags=counted, box=box, count=int(np.count_nonzero(large)), warnings=warnings)
 
 
 def _union(box: Box, other: Box | None) -> Box:
