@@ -83,7 +83,7 @@ def overlay_png(
     """One slice as a PNG: lungs outlined in blue, lesions filled in orange, letters, scale and position.
 
     ``view`` is ``axial``, ``coronal`` or ``sagittal``; ``index`` counts along the array axis nearest to the view's
-    normal, by default the slice with most lesion, else most lung, else the middle. Millimetres are square.
+    normal, by default the slice with most lesion in the lungs, else most lung, else the middle. Millimetres are square.
 
     Raises:
         BadConfig: the view is not known or has no slice of that index.
@@ -128,8 +128,10 @@ def position_mm(grid: Grid, normal: int, index: int, axis: str) -> float:
 
 
 def _best(volume: Volume, lung: Mask | None, lesion: Mask | None, normal: int) -> int:
-    for mask in (lesion, lung):
-        if mask is not None and not mask.is_empty:
-            planes = np.moveaxis(mask.labels, normal, 0)
+    """The slice with most lesion in the lungs, else most lung, else most lesion, else the middle."""
+    shown = [mask.labels > 0 for mask in (lesion, lung) if mask is not None]
+    for flags in ([shown[0] & shown[-1]] if len(shown) > 1 else []) + shown[::-1]:
+        if flags.any():
+            planes = np.moveaxis(flags, normal, 0)
             return int(np.argmax([np.count_nonzero(plane) for plane in planes]))
     return volume.grid.shape[normal] // 2
