@@ -31,8 +31,9 @@ PURPOSES = {
 }
 
 HISTORY = {
-    "lung-ahnet": "Stages of the shipped weights: 960 steps without hard voxels, 240 with hard voxels counting 5 times, 200 "
-    "with 3 times at a rate falling from 4e-4. Stopped by time, not by convergence.",
+    "lung-ahnet": "The shipped weights are those of 960 steps, before hard voxels counted more and patches were centred in "
+    "gas (research log, 4), at averaged weights. Stopped by time, not by convergence. Trachea, main bronchi and colon are "
+    "partly taken in on some slices, and dense vessels, nodules and consolidation left out.",
     "lesion-segresnet": "Stages of the shipped weights: 1,600 steps on 128 x 128 x 16 patches in lungs, batch 2; 125 and then "
     "115 steps on 224 x 224 x 32 windows, batch 1, up to 90 mm off the lungs, at rates from 4e-4 down. Stopped by time.",
     "covid-densenet": "Stages of the shipped weights: 300 steps with phantoms labelled wrongly (a mistake, see the research "
