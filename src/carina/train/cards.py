@@ -127,7 +127,7 @@ def metadata(recipe: Recipe, version: str, figures: Mapping[str, float]) -> dict
         "label_classes": ", ".join(f"{k}: {v}" for k, v in names.items()),
         "pred_classes": "logits of two classes",
         "eval_metrics": {name: round(value, 4) for name, value in figures.items()},
-        "intended_use": carina.RESEARCH_ONLY,
+        "intended_use": f"{PURPOSES[recipe.name]} {carina.RESEARCH_ONLY}",
         "references": [],
         "network_data_format": {
             "inputs": {"image": _data("image", "hounsfield", side, {"0": "image"})},
