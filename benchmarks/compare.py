@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--bundles", type=Path, action="append", default=[])
     parser.add_argument("--names", nargs="+", default=[ModelSettings().lung, ModelSettings().lesion])
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--precision", type=Precision, default=Precision.F32)
+    parser.add_argument("--precision", type=Precision, default=Precision.AUTO)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.threads:

@@ -248,7 +248,7 @@ class TestWindows:
         whole = (slice(0, 40), slice(0, 50), slice(0, 60))
         for blending in Blending:
             windows = Windows(patch=(32, 24, 16), overlap=0.6, blending=blending)
-            ours = predict(image, published_tiles(whole, windows), lambda window: (window + place)[None])
+            ours = predict(image, published_tiles(whole, windows), lambda window: (window + place.T)[None])
             theirs = inferers.sliding_window_inference(
                 torch.tensor(image)[None, None],
                 (16, 24, 32),

@@ -27,8 +27,12 @@ class RuntimeKind(StrEnum):
 
 
 class Precision(StrEnum):
-    """Arithmetic of the networks: ``bf16`` is faster where the processor has it and moves borders slightly."""
+    """Arithmetic of the networks: ``auto`` is bfloat16 where the processor computes in it, else float32.
 
+    bfloat16 moves borders slightly; ``f32`` gives the same numbers on every machine.
+    """
+
+    AUTO = "auto"
     F32 = "f32"
     BF16 = "bf16"
 
@@ -44,7 +48,7 @@ class RuntimeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """How networks run. ``threads`` 0 means every core; ``endpoint`` is Triton's ``http://`` or ``grpc://`` address."""
 
     kind: RuntimeKind = RuntimeKind.OPENVINO
-    precision: Precision = Precision.F32
+    precision: Precision = Precision.AUTO
     plan: Plan = Plan.FAST
     threads: int = 0
     endpoint: str = ""

@@ -54,8 +54,9 @@ def _open_openvino(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
     core = openvino.Core()
     properties: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": {Precision.F32: "f32", Precision.BF16: "bf16"}[settings.precision],
     }
+    if settings.precision is not Precision.AUTO:
+        properties["INFERENCE_PRECISION_HINT"] = settings.precision.value
     if settings.threads:
         properties["INFERENCE_NUM_THREADS"] = settings.threads
     try:

@@ -120,11 +120,10 @@ class _Look:
 
     def _score(self, window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Two classes become one channel at once: the difference of the logits, or the second probability."""
-        scores = self.runtime(np.ascontiguousarray(window.transpose(2, 1, 0))[None, None])[0]
+        scores = self.runtime(np.ascontiguousarray(window)[None, None])[0]
         if len(scores) == 2:
-            second = scores[1:] - scores[:1] if self.spec.output is Output.LOGITS else scores[1:]
-            scores = second
-        return np.asarray(scores.transpose(0, 3, 2, 1))
+            return scores[1:] - scores[:1] if self.spec.output is Output.LOGITS else scores[1:]
+        return scores
 
     def _read(self, scores: npt.NDArray[np.float32], grid: Grid) -> _Found:
         if len(scores) > 1:

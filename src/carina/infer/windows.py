@@ -138,36 +138,37 @@ def predict(
 ) -> npt.NDArray[np.float32]:
     """Scores ``(channels, z, y, x)`` of ``image``, which fills the tiles' box: the weighted mean over the windows.
 
-    ``score`` takes one window ``(z, y, x)`` and gives ``(channels, z, y, x)``; ``progress(done, all)`` counts windows.
+    ``score`` takes one window in the networks' order ``(x, y, z)`` and gives ``(channels, x, y, z)``;
+    ``progress(done, all)`` counts windows. Everything is summed in the networks' order: turning the whole round once
+    is cheaper than turning every window.
     """
-    weight = _weight(tiles)
-    summed = np.zeros(image.shape, dtype=np.float32)
+    turned = np.ascontiguousarray(image.T)
+    weight = None if tiles.blending is Blending.CONSTANT else _weight(tiles)
+    summed = np.zeros(turned.shape, dtype=np.float32)
     total: npt.NDArray[np.float32] | None = None
-    for done, window in enumerate(tiles, start=1):
-        scores = score(image[window])
+    for done, (z, y, x) in enumerate(tiles, start=1):
+        scores = score(turned[x, y, z])
         if len(tiles) == 1:
             total = scores
         else:
             if total is None:
-                total = np.zeros((len(scores), *image.shape), dtype=np.float32)
-            total[(slice(None), *window)] += scores * weight
-            summed[window] += weight
+                total = np.zeros((len(scores), *turned.shape), dtype=np.float32)
+            total[:, x, y, z] += scores if weight is None else scores * weight
+            summed[x, y, z] += 1 if weight is None else weight
         if progress:
             progress(done, len(tiles))
     assert total is not None
     if len(tiles) > 1:
         total /= summed
-    return total
+    return np.ascontiguousarray(total.transpose(0, 3, 2, 1))
 
 
 def _weight(tiles: Tiles) -> npt.NDArray[np.float32]:
-    """How much each voxel of a window counts."""
-    if tiles.blending is Blending.CONSTANT:
-        return np.ones(tiles.size, dtype=np.float32)
+    """How much each voxel ``(x, y, z)`` of a window counts, in Gaussian blending."""
     z, y, x = (
         np.exp(-0.5 * ((np.arange(side) - (side - 1) / 2) / (GAUSSIAN_WIDTH * side)) ** 2) for side in tiles.size
     )
-    weight: npt.NDArray[np.float32] = np.maximum(z[:, None, None] * y[:, None] * x, GAUSSIAN_LEAST, dtype=np.float32)
+    weight: npt.NDArray[np.float32] = np.maximum(x[:, None, None] * y[:, None] * z, GAUSSIAN_LEAST, dtype=np.float32)
     return weight
 
 

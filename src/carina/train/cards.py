@@ -82,7 +82,6 @@ def carina_object(recipe: Recipe) -> dict[str, Any]:
             "labels": {"1": "lesion"},
             "divisor": 8,
             "original": {"patch": [224, 224, 32], "overlap": 0.6},
-            "fast": {"patch": [224, 224, 32], "overlap": 0.25},
             "restore": "linear",
             "crop_to_body": True,
             "network": dict(recipe.network),
