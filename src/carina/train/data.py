@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,21 @@ class Case:
     lung: Labels
     spacing_mm: tuple[float, float, float]
     lesion: Labels | None = None
+
+    @cached_property
+    def gas(self) -> Labels:
+        """Gas that the body encloses outside the lungs (airways, bowel): uint8, 0 or 1, on the same voxels."""
+        in_plane = np.zeros((3, 3, 3), dtype=bool)
+        in_plane[1] = ndimage.generate_binary_structure(2, 1)
+        tissue, _ = ndimage.label(ndimage.binary_opening(self.hu > -300))
+        sizes = np.bincount(tissue.ravel())
+        sizes[0] = 0
+        pieces, count = ndimage.label(tissue != sizes.argmax(), structure=in_plane)
+        outside = np.zeros(count + 1, dtype=bool)
+        for face in (pieces[:, 0], pieces[:, -1], pieces[:, :, 0], pieces[:, :, -1]):
+            outside[np.unique(face)] = True
+        gas = ~outside[pieces] & (self.hu < -600) & (self.lung == 0)
+        return np.asarray(ndimage.binary_opening(gas, in_plane[1:2]), dtype=np.uint8)
 
 
 def prepare_case(name: str, hu_lps: npt.NDArray[np.int16], spacing_mm: Sequence[float]) -> Case:

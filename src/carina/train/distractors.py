@@ -16,12 +16,12 @@ from carina.train.lesions import HU, TISSUE_HU
 
 
 def nodules(hu: HU, lung: Bool, spacing_mm: Sequence[float], rng: np.random.Generator, *, count: int) -> HU:
-    """Sharp round solid nodules of 2 to 8 mm radius."""
+    """Sharp round solid nodules of 2 to 7 mm radius."""
     out = hu.copy()
     points = np.argwhere(lung)
     for _ in range(count if len(points) else 0):
         centre = points[rng.integers(len(points))]
-        radius = float(rng.uniform(2, 8))
+        radius = float(rng.uniform(2, 7))
         reach = [int(radius / s) + 3 for s in spacing_mm]
         box = tuple(slice(max(0, c - r), c + r + 1) for c, r in zip(centre, reach, strict=True))
         local = [c - b.start for c, b in zip(centre, box, strict=True)]

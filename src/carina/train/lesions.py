@@ -39,10 +39,10 @@ class Kind(StrEnum):
 
 
 _WEIGHTS = {
-    Kind.GROUND_GLASS: 0.45,
-    Kind.CONSOLIDATION: 0.2,
-    Kind.RETICULATION: 0.08,
-    Kind.CRAZY_PAVING: 0.12,
+    Kind.GROUND_GLASS: 0.35,
+    Kind.CONSOLIDATION: 0.25,
+    Kind.RETICULATION: 0.14,
+    Kind.CRAZY_PAVING: 0.11,
     Kind.MIXED: 0.15,
 }
 

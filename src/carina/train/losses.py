@@ -8,7 +8,7 @@ from torch.nn import functional
 
 HARD = 2
 """Added to a target's class where a voxel is hard: 2 is hard background, 3 hard foreground."""
-HARD_WEIGHT = 5.0
+HARD_WEIGHT = 4.0
 
 
 def dice_ce(logits: Tensor, target: Tensor) -> Tensor:

@@ -22,17 +22,21 @@ SPACING_MM = (SLICE_MM, IN_PLANE_MM, IN_PLANE_MM)
 
 Shape = tuple[int, int, int]
 
+_CROSS = ndimage.generate_binary_structure(2, 1)[None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Patch:
-    """HU, lung, lesion and unlabelled-disease masks of one patch, all ``(z, y, x)``."""
+    """HU, lung, lesion and (where asked for) gas that is no lung, all ``(z, y, x)``."""
 
     hu: HU
     lung: Bool
     lesion: Bool
+    gas: Bool | None = None
 
 
-def cut(case: Case, centre: npt.NDArray[np.float64], shape: Shape, rng: np.random.Generator) -> Patch:
+def cut(
+    case: Case, centre: npt.NDArray[np.float64], shape: Shape, rng: np.random.Generator, *, with_gas: bool = False
+) -> Patch:
     """Cut a patch around ``centre`` (voxels ``(z, y, x)``), turned by up to 12 degrees, zoomed by 0.85 to 1.2.
 
     Slices are 3.5 to 6.5 mm apart, sampled linearly or (half of the time) averaged over half a slice; left and right
@@ -58,7 +62,8 @@ def cut(case: Case, centre: npt.NDArray[np.float64], shape: Shape, rng: np.rando
     lesion = np.zeros(shape, dtype=bool)
     if case.lesion is not None:
         lesion = _sample(case.lesion, matrix, offset, shape, slab=slab, outside=0.0) >= 0.5
-    return Patch(hu=hu, lung=lung, lesion=lesion)
+    gas = _sample(case.gas, matrix, offset, shape, slab=0.0, outside=0.0) >= 0.5 if with_gas else None
+    return Patch(hu=hu, lung=lung, lesion=lesion, gas=gas)
 
 
 def _sample(
@@ -105,41 +110,30 @@ def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Genera
     return _finish(hu, rng), lesion
 
 
-def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, Bool]:
-    """HU and lung mask of one patch for lung segmentation: half with disease pasted, fluid taken out of the lung."""
+def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, Bool, Bool]:
+    """HU, lung and hard voxels of one patch for lung segmentation; half hold disease, fluid is taken out of the lung.
+
+    Hard is where a threshold errs: gas that the body encloses outside the lungs (airways, bowel), and tissue inside
+    them (vessels, consolidation), 2 voxels from the border at least.
+    """
     case = cases[int(rng.integers(len(cases)))]
     where = rng.random()
-    if where < 0.3:
-        centre = centre_in_gas(case, rng)
+    if where < 0.3 and case.gas.any():
+        centre = centre_in(case.gas, rng)
     elif where < 0.8:
         centre = centre_in(case.lung, rng) + rng.uniform(-30, 30, 3) * (0.2, 1, 1)
     else:
         centre = rng.uniform(0, 1, 3) * case.hu.shape
-    patch = cut(case, centre, shape, rng)
+    patch = cut(case, centre, shape, rng, with_gas=True)
     hu, fluid = _look_alikes(patch.hu, patch.lung, rng)
     lung = patch.lung & ~fluid
     if rng.random() < 0.5:
         kind = lesions.Kind.CONSOLIDATION if rng.random() < 0.5 else None
         drawn = lesions.draw_lesions(lung, SPACING_MM, rng, count=int(rng.integers(1, 5)), kind=kind)
         hu, _ = lesions.paste(hu, lung, SPACING_MM, drawn, rng)
-    return _finish(hu, rng), lung
-
-
-def hard_for_lung(hu: HU, lung: Bool) -> Bool:
-    """Where a threshold errs: gas outside the lungs (airways, bowel), tissue inside (vessels, consolidation)."""
-    hard: Bool = np.where(lung, hu > -300, hu < -600)
-    return hard
-
-
-def centre_in_gas(case: Case, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """A voxel of gas that is no lung (airways, bowel), within an ellipse around the lungs; else one of lung."""
-    size = np.array(case.hu.shape)
-    points = (rng.uniform(0, 1, (4000, 3)) * size).astype(int)
-    at = (points - size / 2) / (size * (0.5, 0.28, 0.36))
-    inside = (at[:, 1] ** 2 + at[:, 2] ** 2) < 1
-    chosen = tuple(points.T)
-    points = points[inside & (case.hu[chosen] < -600) & (case.lung[chosen] == 0)]
-    return points[0].astype(float) if len(points) else centre_in(case.lung, rng)
+    inner = ndimage.binary_erosion(lung, _CROSS, iterations=2)
+    hard: Bool = (inner & (hu > -300)) | (patch.gas & ~lung)
+    return _finish(hu, rng), lung, hard
 
 
 def _look_alikes(hu: HU, lung: Bool, rng: np.random.Generator) -> tuple[HU, Bool]:

@@ -15,7 +15,7 @@ from carina.train import losses
 from carina.train.crops import draw_crop
 from carina.train.data import Case, scale
 from carina.train.fit import Draw, Example, FitSettings
-from carina.train.patches import Shape, draw_lesion_patch, draw_lung_patch, hard_for_lung
+from carina.train.patches import Shape, draw_lesion_patch, draw_lung_patch
 
 LUNG_WINDOW_HU = (-1500.0, 500.0)
 LESION_WINDOW_HU = (-1000.0, 500.0)
@@ -45,8 +45,8 @@ class Recipe:
 
 
 def _lung(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Example:
-    hu, lung = draw_lung_patch(cases, shape, rng)
-    return _example(scale(hu, LUNG_WINDOW_HU), lung + losses.HARD * hard_for_lung(hu, lung))
+    hu, lung, hard = draw_lung_patch(cases, shape, rng)
+    return _example(scale(hu, LUNG_WINDOW_HU), lung + losses.HARD * hard)
 
 
 def _lesion(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Example:

@@ -1,0 +1,134 @@
+"""Settings of a training: one frozen value, read from a preset or a file, any key of it overridable."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class Task(StrEnum):
+    """What is learnt."""
+
+    LUNG = "lung"
+    LESION = "lesion"
+    COVID = "covid"
+
+
+class Source(StrEnum):
+    """Where targets come from: the data list's labels, or disease synthesised in lungs that are free of it."""
+
+    LABELS = "labels"
+    SYNTHETIC = "synthetic"
+
+
+class Loss(StrEnum):
+    """What is minimised."""
+
+    DICE = "dice"
+    DICE_CE = "dice-ce"
+    CROSS_ENTROPY = "cross-entropy"
+
+
+class Optimiser(StrEnum):
+    """How weights move."""
+
+    ADAM = "adam"
+    ADAMW = "adamw"
+
+
+class Schedule(StrEnum):
+    """How the learning rate goes: as it is, or warm-up over 5 % of the steps and then half a cosine to 1 %."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"
+
+
+class Arithmetic(StrEnum):
+    """Arithmetic of the forward pass; ``f16`` only on a GPU, with loss scaling."""
+
+    F32 = "f32"
+    BF16 = "bf16"
+    F16 = "f16"
+
+
+class Patch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Examples of one shape ``(x, y, z)``; each step draws one kind of patch, with a chance of ``share``."""
+
+    shape: tuple[int, int, int]
+    batch: int = 2
+    share: float = 1.0
+
+
+class Augment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Chances (0 to 1) and extents of random changes, for ``source = "labels"``.
+
+    ``flip`` is per axis; ``rotate`` turns by up to ``rotate_degrees`` in the axial plane; ``shift`` adds up to
+    ``shift_by`` to scaled intensities; ``gamma``, ``noise`` and ``zoom`` are the classifier's.
+    """
+
+    flip: float = 0.0
+    rotate: float = 0.0
+    rotate_degrees: float = 15.0
+    rot90: float = 0.0
+    shift: float = 0.0
+    shift_by: float = 0.1
+    gamma: float = 0.0
+    gamma_range: tuple[float, float] = (0.5, 4.5)
+    noise: float = 0.0
+    noise_sd: float = 0.05
+    zoom: float = 0.0
+    zoom_range: tuple[float, float] = (0.8, 1.2)
+
+
+class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that a training depends on, but its data list.
+
+    ``network`` is what ``models.networks.build_network`` takes. ``spacing_mm`` is ``(x, y, z)``, None keeps the
+    image's own; ``window_hu`` is scaled to [0, 1] and clipped. ``positive`` is the share of patches centred on
+    foreground. ``order`` is the classifier's (``default``: window, then crop and resize; ``naturecomm``: crop and
+    resize on HU, then window). Exactly one of ``steps`` and ``epochs`` is above 0; ``validate_every`` counts the same.
+    ``average`` above 0 keeps averaged weights, which are what is validated and published. ``init`` names a bundle to
+    fine-tune from. ``folds`` above 1 pools the list and validates on part ``fold``, patient by patient.
+    ``window_overlap`` is that of validation and of the published bundle. ``mlflow`` is a tracking URI, empty: none.
+    """
+
+    task: Task
+    name: str
+    network: dict[str, Any]
+    patches: tuple[Patch, ...]
+    window_hu: tuple[float, float]
+    source: Source = Source.LABELS
+    orientation: str = "RAS"
+    spacing_mm: tuple[float, float, float] | None = (0.8, 0.8, 5.0)
+    crop_to_body: bool = False
+    positive: float = 0.5
+    order: str = "default"
+    margin_voxels: int = 5
+    augment: Augment = Augment()
+    loss: Loss = Loss.DICE_CE
+    optimiser: Optimiser = Optimiser.ADAMW
+    rate: float = 2e-3
+    scale_rate: bool = False
+    weight_decay: float = 1e-5
+    schedule: Schedule = Schedule.COSINE
+    clip: float = 5.0
+    steps: int = 0
+    epochs: int = 0
+    validate_every: int = 20
+    window: tuple[int, int, int] = (224, 224, 32)
+    window_overlap: float = 0.25
+    average: float = 0.0
+    arithmetic: Arithmetic = Arithmetic.F32
+    deterministic: bool = False
+    seed: int = 1
+    threads: int = 0
+    workers: int = 1
+    cache_mb: int = 4096
+    leave_out: tuple[str, ...] = ()
+    init: str = ""
+    folds: int = 0
+    fold: int = 0
+    tensorboard: bool = True
+    mlflow: str = ""
