@@ -12,7 +12,7 @@ import pytest
 
 from carina.config import Precision, RuntimeKind, RuntimeSettings
 from carina.errors import BadConfig, ModelFailed
-from carina.infer.runtime import OPENERS, Runtime, open_runtime
+from carina.infer.runtime import OPENERS, Runtime, open_runtime, settled
 from carina.models.bundle import Bundle
 from open_inference import serving
 from tiny_networks import mean_bundle, threshold_bundle
@@ -33,9 +33,9 @@ def runtime(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Runtime]
     pytest.importorskip("tritonclient" if kind is RuntimeKind.TRITON else str(kind))
     if kind is RuntimeKind.TRITON:
         with serving("tiny", known) as (_, endpoint):
-            yield open_runtime(bundle, RuntimeSettings(kind=kind, endpoint=endpoint))
+            yield open_runtime(bundle, RuntimeSettings(kind=kind, precision=Precision.F32, endpoint=endpoint))
     else:
-        yield open_runtime(bundle, RuntimeSettings(kind=kind, threads=1))
+        yield open_runtime(bundle, RuntimeSettings(kind=kind, precision=Precision.F32, threads=1))
 
 
 def test_the_table_is_complete() -> None:
@@ -78,7 +78,7 @@ def test_broken_weights_are_named(bundle: Bundle) -> None:
     for kind in (RuntimeKind.OPENVINO, RuntimeKind.ONNXRUNTIME):
         pytest.importorskip(str(kind))
         with pytest.raises(BadConfig, match=r"model\.onnx: the weights can't be loaded"):
-            open_runtime(bundle, RuntimeSettings(kind=kind))
+            open_runtime(bundle, RuntimeSettings(kind=kind, precision=Precision.F32))
 
 
 def test_scores_that_are_no_numbers_are_not_passed_on(bundle: Bundle) -> None:
@@ -93,7 +93,7 @@ def test_a_missing_package_says_what_to_install(
     for name in ("openvino", "onnxruntime", "tritonclient", "tritonclient.http"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BadConfig, match=r"is not installed: pip install '") as caught:
-        open_runtime(bundle, RuntimeSettings(kind=kind, endpoint="http://127.0.0.1:1"))
+        open_runtime(bundle, RuntimeSettings(kind=kind, precision=Precision.F32, endpoint="http://127.0.0.1:1"))
     assert caught.value.code == "runtime.not-installed"
 
 
@@ -136,3 +136,10 @@ class TestTriton:
             server.fails = "out of memory"
             with pytest.raises(ModelFailed, match=r"model tiny: the request failed .*out of memory"):
                 runtime(np.zeros((1, 1, 2, 2, 2), dtype=np.float32))
+
+
+def test_auto_is_settled_to_the_arithmetic_that_runs() -> None:
+    found = settled(RuntimeSettings()).precision
+    assert found in (Precision.F32, Precision.BF16)
+    assert settled(RuntimeSettings(precision=Precision.F32)).precision is Precision.F32
+    assert settled(RuntimeSettings(kind=RuntimeKind.ONNXRUNTIME)).precision is Precision.F32

@@ -26,6 +26,7 @@ from carina.pipeline.manifest import Provenance, State, read_manifest
 from carina.pipeline.operator import Context, Operator, Setting
 from carina.pipeline.ports import PortFormat
 from carina.pipeline.run import RunOptions, run_pipeline
+from carina.pipeline.store import LOCK, opened
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,6 +305,15 @@ def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="can't be written") as error:
         run(Bench(), definition(*DIAMOND), tmp_path / "file" / "run")
     assert error.value.code == "output.unwritable"
+
+
+def test_a_second_process_is_kept_out_and_the_lock_goes_with_the_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with opened(out, 0), pytest.raises(BadConfig, match="another Carina process is writing this run") as error:
+        run(Bench(), definition(*DIAMOND), out)
+    assert error.value.code == "output.busy"
+    run(Bench(), definition(*DIAMOND), out)
+    assert not (out / LOCK).exists()
 
 
 def test_a_missing_input_and_a_missing_service_are_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -30,7 +31,7 @@ def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Run
         BadConfig: the runtime's package is not installed, its endpoint is away, not ready or lacks the model, or the
             weights can't be loaded. The returned function raises ``ModelFailed`` where a run fails.
     """
-    settings = settings or RuntimeSettings()
+    settings = settled(settings or RuntimeSettings())
     run = OPENERS[settings.kind](bundle, settings)
 
     def checked(patches: Array) -> Array:
@@ -46,17 +47,35 @@ def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Run
     return checked
 
 
-def _open_openvino(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
+def settled(settings: RuntimeSettings) -> RuntimeSettings:
+    """The settings with the arithmetic that ``auto`` stands for on this machine.
+
+    Results carry it: the same series on a processor with and on one without bfloat16 gives two different masks.
+    """
+    if settings.precision is not Precision.AUTO:
+        return settings
+    precision = Precision.F32
+    if settings.kind is RuntimeKind.OPENVINO:
+        openvino = _openvino()
+        chosen = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
+        precision = Precision.BF16 if chosen == openvino.Type.bf16 else Precision.F32
+    return msgspec.structs.replace(settings, precision=precision)
+
+
+def _openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
         raise _not_installed("openvino", "openvino") from error
-    core = openvino.Core()
+    return openvino
+
+
+def _open_openvino(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
+    core = _openvino().Core()
     properties: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
     }
-    if settings.precision is not Precision.AUTO:
-        properties["INFERENCE_PRECISION_HINT"] = settings.precision.value
+    properties["INFERENCE_PRECISION_HINT"] = settings.precision.value
     if settings.threads:
         properties["INFERENCE_NUM_THREADS"] = settings.threads
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,17 @@ class Networks:
         self._runtimes: dict[str, Runtime] = {}
         self._locks = {task: Lock() for task in TASKS}
 
-    @property
+    @cached_property
     def runtime_settings(self) -> RuntimeSettings:
-        """How networks run: on Triton where an endpoint is set, else as the settings say."""
+        """How networks run: on Triton where an endpoint is set, else as the settings say; ``auto`` is settled.
+
+        Raises:
+            BadConfig: the runtime is not installed.
+        """
+        from carina.infer.runtime import settled
+
         settings = self.settings.runtime
-        return msgspec.structs.replace(settings, kind=RuntimeKind.TRITON) if settings.endpoint else settings
+        return settled(msgspec.structs.replace(settings, kind=RuntimeKind.TRITON) if settings.endpoint else settings)
 
     def bundle(self, task: str) -> Bundle:
         """The bundle for ``lung``, ``lesion`` or ``covid``.

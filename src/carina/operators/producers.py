@@ -20,7 +20,7 @@ def producer(made_by: str, networks: Networks, when: dt.datetime) -> Producer:
     """The producer of a result, from the words in its ``made_by`` (``name version hash``) and the bundles at hand."""
     from carina.dicom.objects import Producer
 
-    runtime = networks.settings.runtime
+    runtime = networks.runtime_settings
     bundle = networks.made(made_by)
     name, version, sha256 = ([*made_by.split(" "), "", "", ""] if made_by else ["", "", ""])[:3]
     return Producer(

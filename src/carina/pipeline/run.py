@@ -17,7 +17,7 @@ from carina.pipeline.engine import Engine, Event, What, now
 from carina.pipeline.graph import Graph, Node, Table
 from carina.pipeline.manifest import Manifest, OperatorRecord, Provenance, State
 from carina.pipeline.operator import Context, holds, type_name
-from carina.pipeline.store import open_folder, remove_outputs
+from carina.pipeline.store import opened, remove_outputs
 
 __all__ = ["Event", "RunOptions", "RunResult", "What", "run_pipeline"]
 
@@ -83,14 +83,14 @@ def run_pipeline(
     graph = bound(definition, table)
     _check_inputs(graph, inputs)
     injected = {name: _inject(node, services) for name, node in graph.nodes.items()}
-    open_folder(out, options.needed_bytes)
-    manifest = _open_manifest(definition, graph, out, options)
-    engine = Engine(graph, manifest, out, inputs, injected)
-    engine.progress = options.progress or engine.progress
-    engine.clock = options.clock
-    for value, files in options.stored.items():
-        engine.store.found(value, files)
-    engine.go(options.workers)
+    with opened(out, options.needed_bytes):
+        manifest = _open_manifest(definition, graph, out, options)
+        engine = Engine(graph, manifest, out, inputs, injected)
+        engine.progress = options.progress or engine.progress
+        engine.clock = options.clock
+        for value, files in options.stored.items():
+            engine.store.found(value, files)
+        engine.go(options.workers)
     return RunResult(folder=out, manifest=manifest, graph=graph)
 
 

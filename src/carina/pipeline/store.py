@@ -6,12 +6,18 @@ import errno
 import shutil
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from carina.errors import BadConfig
 from carina.pipeline import ports
+
+LOCK = ".lock"
+"""Held while a process writes the run."""
 
 WRITING = ".writing"
 """Where half-written files are; what a killed run left there is removed by the next."""
@@ -119,25 +125,42 @@ def _is_same(one: Path, other: Path) -> bool:
     return other.exists() and one.samefile(other)
 
 
-def open_folder(folder: Path, needed_bytes: int) -> None:
-    """Make a run's folder and see that it can be written and has room.
+@contextmanager
+def opened(folder: Path, needed_bytes: int) -> Iterator[None]:
+    """Make a run's folder, see that it can be written and has room, and keep other processes out of it.
 
     Raises:
-        BadConfig: ``output.unwritable`` or ``output.disk-full``; a folder made here is gone again.
+        BadConfig: ``output.unwritable``, ``output.disk-full`` or ``output.busy``; a folder made here is gone again.
     """
     made = _missing(folder)
+    lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / WRITING, ignore_errors=True)
-        probe = folder / f"{WRITING}-probe"
-        probe.write_bytes(b"")
-        probe.unlink()
-        free = shutil.disk_usage(folder).free
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BadConfig(
+            "output.busy",
+            f"{folder}: another Carina process is writing this run: wait for it, or choose another folder.",
+        ) from error
     except OSError as error:
         _unmake(made)
         raise storage_error(error, folder) from error
-    if free < needed_bytes:
+    try:
+        _check_room(folder, needed_bytes)
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
         _unmake(made)
+
+
+def _check_room(folder: Path, needed_bytes: int) -> None:
+    try:
+        shutil.rmtree(folder / WRITING, ignore_errors=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    if free < needed_bytes:
         raise BadConfig(
             "output.disk-full",
             f"{folder}: the run needs about {needed_bytes / 1e6:.0f} MB, {free / 1e6:.0f} MB are free: "
