@@ -120,9 +120,9 @@ class _Look:
 
     def _score(self, window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Two classes become one channel at once: the difference of the logits, or the second probability."""
-        scores = self.runtime(np.ascontiguousarray(window)[None, None])[0]
+        scores: npt.NDArray[np.float32] = self.runtime(np.ascontiguousarray(window)[None, None])[0]
         if len(scores) == 2:
-            return scores[1:] - scores[:1] if self.spec.output is Output.LOGITS else scores[1:]
+            scores = scores[1:] - scores[:1] if self.spec.output is Output.LOGITS else scores[1:]
         return scores
 
     def _read(self, scores: npt.NDArray[np.float32], grid: Grid) -> _Found:
