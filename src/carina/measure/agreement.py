@@ -3,8 +3,9 @@
 Masks are ``(z, y, x)`` arrays of one shape, anything but 0 being inside. A surface is made of the voxels of a mask
 with a face neighbour outside (the array's border counts as outside), each counting once, as in MONAI's metrics.
 
-Degenerate cases: two empty masks agree fully (Dice and surface Dice 1, distances 0); one empty mask does not agree
-(Dice and surface Dice 0, distances infinite).
+Degenerate cases: two empty masks agree fully (Dice and surface Dice 1, distances 0, volume error 0); one empty mask
+does not agree (Dice and surface Dice 0, distances infinite; the volume's error is -100 % where nothing was found and
+infinite where nothing was to be found). A single voxel is its own surface. docs/evaluation.md has the whole table.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from carina.volume.grid import Triple
 
 SURFACE_TOLERANCE_MM = 2.0
 """Distance below which two surfaces count as the same."""
+
+ROUNDING_MM = 1e-6
+"""Distances that differ by less are the same: surfaces lie on voxels, so many distances are exactly the tolerance."""
 
 Array = npt.NDArray[np.bool_] | npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
@@ -51,6 +55,43 @@ def volume_error_percent(found: Array, truth: Array) -> float:
     return 100.0 * (count - true_count) / true_count
 
 
+def volume_error_ml(found: Array, truth: Array, voxel_ml: float) -> float:
+    """Signed error of the found volume in ml.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _same_shape(found, truth)
+    return (int(np.count_nonzero(found)) - int(np.count_nonzero(truth))) * voxel_ml
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurfaceAgreement:
+    """Normalised surface Dice (0 to 1) and the 95th percentile of the Hausdorff distance in mm."""
+
+    surface_dice: float
+    hd95_mm: float
+
+
+def surface_agreement(
+    a: Array, b: Array, spacing_mm: Triple, *, tolerance_mm: float = SURFACE_TOLERANCE_MM
+) -> SurfaceAgreement:
+    """Both figures of two surfaces from one pass: as ``surface_dice`` and ``hausdorff95_mm``.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    distances = _surface_distances(a, b, spacing_mm)
+    if distances is None:
+        return SurfaceAgreement(surface_dice=1.0, hd95_mm=0.0)
+    both = np.concatenate(distances)
+    apart = np.isfinite(both).all()
+    return SurfaceAgreement(
+        surface_dice=float(np.count_nonzero(both <= tolerance_mm + ROUNDING_MM)) / both.size,
+        hd95_mm=max(float(np.percentile(one, 95)) for one in distances) if apart else math.inf,
+    )
+
+
 def surface_dice(a: Array, b: Array, spacing_mm: Triple, *, tolerance_mm: float = SURFACE_TOLERANCE_MM) -> float:
     """Share (0 to 1) of both surfaces that lies within ``tolerance_mm`` of the other (Nikolov et al. 2018).
 
@@ -59,11 +100,7 @@ def surface_dice(a: Array, b: Array, spacing_mm: Triple, *, tolerance_mm: float 
     Raises:
         ValueError: the shapes differ.
     """
-    distances = _surface_distances(a, b, spacing_mm)
-    if distances is None:
-        return 1.0
-    both = np.concatenate(distances)
-    return float(np.count_nonzero(both <= tolerance_mm)) / both.size
+    return surface_agreement(a, b, spacing_mm, tolerance_mm=tolerance_mm).surface_dice
 
 
 def hausdorff95_mm(a: Array, b: Array, spacing_mm: Triple) -> float:
@@ -74,12 +111,7 @@ def hausdorff95_mm(a: Array, b: Array, spacing_mm: Triple) -> float:
     Raises:
         ValueError: the shapes differ.
     """
-    distances = _surface_distances(a, b, spacing_mm)
-    if distances is None:
-        return 0.0
-    if not all(np.isfinite(one).all() for one in distances):
-        return math.inf
-    return max(float(np.percentile(one, 95)) for one in distances)
+    return surface_agreement(a, b, spacing_mm).hd95_mm
 
 
 def _same_shape(a: Array, b: Array) -> None:

@@ -31,7 +31,8 @@ class KeySlice:
     """An axial slice worth looking at.
 
     ``index`` is the slice's z index in the volume; ``hu`` is ``(y, x)`` int16, None where no CT was given;
-    ``lung`` and ``lesion`` are ``(y, x)`` bool; ``spacing_mm`` is ``(y, x)``.
+    ``lung`` and ``lesion`` are ``(y, x)`` bool; ``spacing_mm`` is ``(y, x)``. ``saliency`` is ``(y, x)`` float32, the
+    change of a class's probability, None where it was not asked for.
     """
 
     index: int
@@ -39,6 +40,7 @@ class KeySlice:
     lung: npt.NDArray[np.bool_]
     lesion: npt.NDArray[np.bool_]
     hu: npt.NDArray[np.int16] | None = None
+    saliency: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,10 +59,26 @@ class RatioFindings:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class SaliencyFindings:
+    """What the probability of class ``label`` hangs on: by how much it falls when a place is hidden.
+
+    ``lowest`` and ``highest`` are the range over the whole scan (negative: the probability rises), ``blocks`` how many
+    places along ``(x, y, z)`` were hidden one by one; ``key_slices`` carry the map.
+    """
+
+    label: str
+    lowest: float
+    highest: float
+    blocks: tuple[int, int, int]
+    key_slices: tuple[KeySlice, ...] = field(default=())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Classification:
     """Class probabilities by name (``non-COVID-19``, ``COVID-19``), summing to 1, with slices to show.
 
     ``not_computed`` says in a sentence why there is no result (no lung found); ``probabilities`` is then empty.
+    ``saliency`` is None where it was switched off.
     """
 
     uid: str
@@ -69,3 +87,4 @@ class Classification:
     key_slices: tuple[KeySlice, ...] = field(default=())
     warnings: tuple[str, ...] = ()
     not_computed: str = ""
+    saliency: SaliencyFindings | None = None

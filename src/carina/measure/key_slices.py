@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from carina.measure.findings import KeySlice
-from carina.volume import Mask, Volume
+from carina.volume import Mask, ScalarMap, Volume
 
 Counts = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 
 def choose(volume: Volume | None, lung: Mask, lesion: Mask | None, count: int = 6) -> tuple[KeySlice, ...]:
@@ -23,20 +26,40 @@ def choose(volume: Volume | None, lung: Mask, lesion: Mask | None, count: int = 
     places = np.flatnonzero(by_lung + by_lesion)
     if not places.size:
         places = np.arange(len(by_lung))
+    chosen = _spread(by_lesion, places, count, lung)
+    return tuple(_key_slice(k, volume, lung, lesion) for k in chosen)
+
+
+def choose_salient(volume: Volume, lung: Mask, saliency: ScalarMap, count: int = 3) -> tuple[KeySlice, ...]:
+    """At most ``count`` slices through the lungs with the largest changes, up or down, apart from each other.
+
+    From the head downwards; where nothing changes, slices spread evenly over the lungs.
+    """
+    places = np.flatnonzero(_areas(lung))
+    if not places.size:
+        places = np.arange(len(lung.labels))
+    changes = np.zeros(len(lung.labels))
+    for k in places:
+        changes[k] = np.abs(saliency.values[k]).sum(dtype=np.float64)
+    chosen = _spread(changes, places, count, lung)
+    return tuple(replace(_key_slice(k, volume, lung, None), saliency=saliency.values[k].copy()) for k in chosen)
+
+
+def _spread(weights: Weights, places: npt.NDArray[np.intp], count: int, lung: Mask) -> list[int]:
+    """The slices of most weight, kept apart; evenly among ``places`` where they are fewer; from the head downwards."""
     gap = max(1, (int(places[-1]) - int(places[0])) // (2 * count))
-    chosen = _largest_apart(by_lesion, gap, count)
+    chosen = _largest_apart(weights, gap, count)
     for k in _evenly(places, count):
         if len(chosen) < count and all(abs(k - other) >= gap for other in chosen):
             chosen.append(k)
-    towards_head = bool(lung.grid.axes[0][2] >= 0)
-    return tuple(_key_slice(k, volume, lung, lesion) for k in sorted(chosen, reverse=towards_head))
+    return sorted(chosen, reverse=bool(lung.grid.axes[0][2] >= 0))
 
 
 def _areas(mask: Mask) -> Counts:
     return np.array([np.count_nonzero(plane) for plane in mask.labels], dtype=np.int64)
 
 
-def _largest_apart(areas: Counts, gap: int, count: int) -> list[int]:
+def _largest_apart(areas: Weights, gap: int, count: int) -> list[int]:
     chosen: list[int] = []
     for k in np.argsort(-areas, kind="stable"):
         if len(chosen) == count or not areas[k]:
