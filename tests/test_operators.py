@@ -14,11 +14,13 @@ import pytest
 from pydicom import dcmread
 
 import carina.infer.classify
+import carina.infer.saliency
 import carina.infer.segment
 from carina.config import FolderDestination, RuntimeKind, RuntimeSettings, Settings
 from carina.dicom.find import choose, find_series
 from carina.dicom.series import Series, VolumeFile
 from carina.errors import BadConfig
+from carina.models.bundle import Covid
 from carina.operators.catalogue import find_definition, known_definitions
 from carina.operators.networks import Networks
 from carina.operators.ports import DicomObjects, Scene
@@ -31,7 +33,9 @@ from carina.pipeline.run import RunOptions, RunResult, run_pipeline
 from carina.testing.dicom import write_ct_series
 from carina.testing.phantom import Phantom, chest_phantom
 from carina.volume.files import read_mask, write_volume
-from carina.volume.volume import Mask, Volume
+from carina.volume.volume import Mask, ScalarMap, Volume
+
+CLASSES = {0: "non-COVID-19", 1: "COVID-19"}
 
 WHEN = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 
@@ -47,6 +51,7 @@ class TrueNetworks(Networks):
             sha256=task[0] * 64,
             made_by=f"true-{task} 1.0 {task[0] * 12}",
             intended_use="A demonstration.",
+            carina=Covid(orientation="RAS", window_hu=(-1000, 0), labels=CLASSES, size=(8, 8, 8)),
         )
 
     def runtime(self, task):
@@ -88,6 +93,11 @@ def truth(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.nda
     def classify(volume, lung, bundle, runtime) -> dict[str, float]:
         return {"non-COVID-19": 0.25, "COVID-19": 0.75}
 
+    def saliency(volume, lung, bundle, runtime, progress=None) -> ScalarMap:
+        values = np.where(lung.labels > 0, np.float32(0.25), np.float32(0))
+        return ScalarMap(values=values, grid=volume.grid, quantity="fall", unit="probability", uid=volume.uid)
+
+    monkeypatch.setattr(carina.infer.saliency, "saliency", saliency)
     monkeypatch.setattr(carina.infer.segment, "segment", segment)
     monkeypatch.setattr(carina.infer.classify, "classify", classify)
     return answers

@@ -112,7 +112,7 @@ def test_check_prints_each_mistake_with_its_line_and_ends_with_4(tmp_path: Path)
     assert result.exit_code == 4
     lines = result.output.splitlines()
     assert lines[0].startswith(f"{file}:19: unknown image 'carina/ai-lnug'; known: carina/ai-covid-19, ")
-    assert lines[1].startswith(f"{file}:47: 'volume-ratio' has no input '/ct'; known: /input, /label_image, /volume")
+    assert lines[1].startswith(f"{file}:49: 'volume-ratio' has no input '/ct'; known: /input, /label_image, /volume")
     assert lines[2] == "2 mistakes"
 
 

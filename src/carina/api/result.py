@@ -12,7 +12,7 @@ import msgspec
 
 from carina.errors import BadConfig
 from carina.pipeline.manifest import Manifest, read_manifest
-from carina.volume.volume import Mask, Volume
+from carina.volume.volume import Mask, ScalarMap, Volume
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +55,20 @@ class Run:
     def lesion(self) -> Mask:
         """The lesions on the volume's grid."""
         return self._mask("lesion")
+
+    @cached_property
+    def saliency(self) -> ScalarMap:
+        """By how much the probability of COVID-19 falls when a place is hidden, on the volume's grid; 0 to 1.
+
+        Raises:
+            BadConfig: the run stored none (no lung, switched off, or a pipeline without that output).
+        """
+        from carina.operators.ports import Saliency
+        from carina.pipeline.ports import load_folder
+
+        self._image("saliency")
+        found: ScalarMap = load_folder(Saliency, self.folder / "saliency").map
+        return found
 
     @cached_property
     def findings(self) -> pd.DataFrame:

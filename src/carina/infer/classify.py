@@ -24,14 +24,34 @@ def classify(volume: Volume, lung: Mask, bundle: Bundle, runtime: Runtime) -> di
         ValueError: the bundle's task is no classification.
         ModelFailed: the network failed.
     """
+    spec = classifier(bundle)
+    (found,) = probabilities(network_input(volume, lung, spec)[None, None], spec, runtime)
+    return {spec.labels[number]: float(value) for number, value in enumerate(found)}
+
+
+def classifier(bundle: Bundle) -> Covid:
+    """How a bundle classifies.
+
+    Raises:
+        ValueError: the bundle's task is no classification.
+    """
     spec = bundle.carina
     if not isinstance(spec, Covid):
         raise ValueError(f"bundle {bundle.name} does not classify, its task is {spec.task}")
-    scores = runtime(network_input(volume, lung, spec)[None, None])[0].astype(np.float64)
+    return spec
+
+
+def probabilities(images: npt.NDArray[np.float32], spec: Covid, runtime: Runtime) -> npt.NDArray[np.float64]:
+    """Class probabilities ``(n, classes)``, each row summing to 1, of network inputs ``(n, 1, x, y, z)``.
+
+    Raises:
+        ModelFailed: the network failed.
+    """
+    scores = runtime(images).astype(np.float64)
     if spec.output is Output.LOGITS:
-        scores = np.exp(scores - scores.max())
-    scores = scores / scores.sum()
-    return {spec.labels[number]: float(score) for number, score in enumerate(scores)}
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    found: npt.NDArray[np.float64] = scores / scores.sum(axis=1, keepdims=True)
+    return found
 
 
 def network_input(volume: Volume, lung: Mask, spec: Covid) -> npt.NDArray[np.float32]:
@@ -51,16 +71,21 @@ def network_input(volume: Volume, lung: Mask, spec: Covid) -> npt.NDArray[np.flo
         )
     view, grid = reorient(volume.hu, volume.grid, spec.orientation)
     mask, _ = reorient(lung.labels, lung.grid, spec.orientation)
-    box = _box(mask, spec.margin_voxels)
+    box = lung_box(mask, spec.margin_voxels)
     hu, grid = view[box], cropped(grid, box)
     low, high = spec.window_hu
     if spec.order is Order.DEFAULT:
         hu = np.clip(hu, low, high).astype(np.float32)
-    image = (resample(hu, grid, _resized(grid, spec.size)) - low) / (high - low)
+    image = (resample(hu, grid, resized(grid, spec.size)) - low) / (high - low)
     return np.ascontiguousarray(np.clip(image, 0, 1).transpose(2, 1, 0), dtype=np.float32)
 
 
-def _box(mask: npt.NDArray[np.uint8], margin: int) -> Box:
+def lung_box(mask: npt.NDArray[np.uint8], margin: int) -> Box:
+    """The box of everything labelled and ``margin`` voxels around it, within the array.
+
+    Raises:
+        BadSeries: ``lung.none``, nothing is labelled.
+    """
     parts = []
     for axis, size in enumerate(mask.shape):
         filled = np.flatnonzero(mask.any(axis=tuple(k for k in range(3) if k != axis)))
@@ -74,7 +99,7 @@ def _box(mask: npt.NDArray[np.uint8], margin: int) -> Box:
     return (parts[0], parts[1], parts[2])
 
 
-def _resized(grid: Grid, size: tuple[int, int, int]) -> Grid:
+def resized(grid: Grid, size: tuple[int, int, int]) -> Grid:
     """A grid of ``size`` ``(x, y, z)`` voxels with the same outer faces."""
     x, y, z = size
     ratio = [old / new for old, new in zip(grid.shape, (z, y, x), strict=True)]

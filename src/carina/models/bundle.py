@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from carina.errors import BadConfig
+from carina.models.monai_config import inference_config
 
 SHIPPED = Path(__file__).parent / "bundles"
 """The bundles that ship with Carina."""
@@ -151,6 +152,22 @@ class Lesion(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True
     """A network that finds lesions in the lungs."""
 
 
+class Saliency(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a classifier's saliency is made: the input is hidden block by block.
+
+    ``blocks`` are counted along each network axis ``(x, y, z)``, at most one a voxel; each costs a run of the network.
+    ``label`` is the class whose probability is watched, ``batch`` how many inputs the network is given at once.
+    """
+
+    blocks: tuple[int, int, int] = (4, 4, 4)
+    label: int = 1
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        if min(self.blocks) < 1 or self.batch < 1:
+            raise ValueError(f"saliency blocks {self.blocks} and batch {self.batch} must be at least 1")
+
+
 class Covid(Common, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="covid"):
     """A network that classifies the scan from a crop around the lungs.
 
@@ -161,6 +178,7 @@ class Covid(Common, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="
     size: tuple[int, int, int]
     margin_voxels: int = 5
     order: Order = Order.DEFAULT
+    saliency: Saliency = Saliency()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,6 +186,8 @@ class Covid(Common, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="
             raise ValueError(f"labels {sorted(self.labels)} must be 0, 1, ... and at least two")
         if min(self.size) < 1 or self.margin_voxels < 0:
             raise ValueError("size must be positive, margin_voxels 0 or more")
+        if self.saliency.label not in self.labels:
+            raise ValueError(f"saliency label {self.saliency.label} must be one of {sorted(self.labels)}")
 
 
 Spec = Lung | Lesion | Covid
@@ -295,7 +315,7 @@ def write_bundle(
         (folder / part).mkdir(parents=True, exist_ok=True)
     (folder / METADATA).write_bytes(text + b"\n")
     (folder / "configs" / "inference.json").write_bytes(
-        msgspec.json.format(msgspec.json.encode(_inference_config(metadata)), indent=2) + b"\n"
+        msgspec.json.format(msgspec.json.encode(inference_config(metadata)), indent=2) + b"\n"
     )
     if onnx.resolve() != (folder / WEIGHTS).resolve():
         shutil.copyfile(onnx, folder / WEIGHTS)
@@ -321,15 +341,3 @@ def _parse(file: Path, text: bytes) -> _Metadata:
         raise BadConfig("bundle.invalid", f"{file}: {error}. docs/bundles.md lists the keys.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadConfig("bundle.syntax", f"{file}: no valid JSON: {error}.") from error
-
-
-def _inference_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``python -m monai.bundle run --config_file configs/inference.json`` reads: the same steps, by Carina."""
-    return {
-        "imports": ["$import pathlib", "$import carina.models.bundle", "$import carina.infer.on_files"],
-        "bundle_root": ".",
-        "input": "input.nii.gz",
-        "output": "output.nii.gz",
-        "bundle": "$carina.models.bundle.load_bundle(pathlib.Path(@bundle_root))",
-        "run": ["$carina.infer.on_files.infer_file(@bundle, pathlib.Path(@input), pathlib.Path(@output))"],
-    }

@@ -2,32 +2,80 @@
 
 from __future__ import annotations
 
-from carina.measure.findings import Classification
+from typing import TYPE_CHECKING, NamedTuple
+
+from carina.measure.findings import Classification, SaliencyFindings
 from carina.operators.networks import Networks
-from carina.operators.segmented import TRITON_IMAGES
-from carina.pipeline.operator import Context, Operator
+from carina.operators.ports import Saliency
+from carina.operators.segmented import TRITON_IMAGES, fraction
+from carina.operators.text import switch
+from carina.pipeline.operator import Context, Operator, Setting
 from carina.volume.volume import Mask, Volume
 
+if TYPE_CHECKING:
+    from carina.models.bundle import Bundle
+
 NO_LUNG = "No lung was found, so there is nothing to classify."
+SWITCHED_OFF = "The saliency was switched off by CARINA_SALIENCY."
 
 
-def ai_covid_19(volume: Volume, lung: Mask, *, networks: Networks, context: Context) -> Classification:
-    """Classify the scan from a crop around its lungs; without a lung the result says that it was not computed."""
+class Classified(NamedTuple):
+    """The ports of the classification operator."""
+
+    classification: Classification
+    saliency: Saliency
+
+
+def ai_covid_19(
+    volume: Volume, lung: Mask, *, with_saliency: bool = True, networks: Networks, context: Context
+) -> Classified:
+    """Classify the scan from a crop around its lungs; without a lung the result says that it was not computed.
+
+    The saliency says where the probability comes from: by how much it falls when a place is hidden from the network.
+    """
     from carina.measure.key_slices import choose
 
     bundle = networks.bundle("covid")
     slices = choose(volume, lung, None)
     if lung.is_empty:
         context.warn(NO_LUNG)
-        return Classification(
+        nothing = Classification(
             uid=volume.uid, probabilities={}, made_by=bundle.made_by, key_slices=slices, not_computed=NO_LUNG
         )
+        return Classified(nothing, Saliency(map=None, not_computed=NO_LUNG))
     from carina.infer.classify import classify
 
     probabilities = classify(volume, lung, bundle, networks.runtime("covid"))
     context.record("made_by", bundle.made_by)
     context.record("probabilities", {name: round(value, 4) for name, value in probabilities.items()})
-    return Classification(uid=volume.uid, probabilities=probabilities, made_by=bundle.made_by, key_slices=slices)
+    saliency, found = Saliency(map=None, not_computed=SWITCHED_OFF), None
+    if with_saliency:
+        saliency, found = _saliency(volume, lung, bundle, networks, context)
+    classification = Classification(
+        uid=volume.uid, probabilities=probabilities, made_by=bundle.made_by, key_slices=slices, saliency=found
+    )
+    return Classified(classification, saliency)
+
+
+def _saliency(
+    volume: Volume, lung: Mask, bundle: Bundle, networks: Networks, context: Context
+) -> tuple[Saliency, SaliencyFindings]:
+    """The map, and what a report shows of it."""
+    from carina.infer import saliency
+    from carina.infer.classify import classifier
+    from carina.measure.key_slices import choose_salient
+
+    found = saliency.saliency(volume, lung, bundle, networks.runtime("covid"), fraction(context))
+    spec = classifier(bundle)
+    lowest, highest = float(found.values.min()), float(found.values.max())
+    context.record("saliency", {"lowest": round(lowest, 4), "highest": round(highest, 4), "unit": found.unit})
+    return Saliency(map=found), SaliencyFindings(
+        label=spec.labels[spec.saliency.label],
+        lowest=lowest,
+        highest=highest,
+        blocks=saliency.blocks_of(spec),
+        key_slices=choose_salient(volume, lung, found),
+    )
 
 
 OPERATOR = Operator(
@@ -35,6 +83,14 @@ OPERATOR = Operator(
     images=("clara/ai-covid-19", "carina/ai-covid-19"),
     function=ai_covid_19,
     inputs={"/input": "volume", "/label_image": "lung"},
-    outputs={"/output": ""},
+    outputs={"/output": "classification", "/saliency": "saliency"},
+    places={"/saliency": "saliency"},
+    variables={
+        "CARINA_SALIENCY": Setting(
+            parameter="with_saliency",
+            read=switch,
+            meaning="whether to find out where the probability comes from: on, off",
+        ),
+    },
     services=TRITON_IMAGES,
 )

@@ -7,19 +7,20 @@ import io
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from carina import RESEARCH_ONLY
 from carina.dicom.series import Series, Source, VolumeFile
 from carina.errors import BadSeries
-from carina.measure.findings import Classification, KeySlice, RatioFindings, RegionFindings
+from carina.measure.findings import Classification, RatioFindings
+from carina.operators.stored_files import one_file, read_tree, with_suffix, written_files
+from carina.operators.stored_findings import load_classification, load_ratio, save_classification, save_ratio
 from carina.pipeline.ports import PortFormat, Saved, register
-from carina.volume.volume import Mask, Volume
+from carina.volume.volume import Mask, ScalarMap, Volume
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -33,6 +34,14 @@ class DicomObjects:
 
     objects: Mapping[str, Dataset]
     note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Saliency:
+    """A classifier's saliency on the volume's grid, or, in ``not_computed``, the sentence why there is none."""
+
+    map: ScalarMap | None
+    not_computed: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,23 +76,6 @@ class Log:
     lines: tuple[str, ...] = field(default=())
 
 
-def _with_suffix(files: Sequence[Path], *suffixes: str) -> list[Path]:
-    return [path for path in files if path.name.lower().endswith(suffixes)]
-
-
-def _written(folder: Path, first: str) -> list[Path]:
-    """Every file of a folder, ``first`` in front."""
-    return sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda p: (p.name != first, p))
-
-
-def _one(files: Sequence[Path], what: str, *suffixes: str) -> Path:
-    found = _with_suffix(files, *suffixes)
-    if len(found) != 1:
-        place = files[0].parent if files else "the folder"
-        raise BadSeries("ports.files", f"{place}: expected one {what} ({', '.join(suffixes)}), found {len(found)}.")
-    return found[0]
-
-
 _IMAGES = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd", ".nhdr")
 
 
@@ -94,13 +86,13 @@ def _save_volume(volume: Volume, folder: Path, saved: Saved) -> Sequence[Path]:
     write_volume(volume, folder / name)
     if volume.warnings:
         (folder / f"{volume.uid}.json").write_bytes(msgspec.json.encode({"warnings": volume.warnings}))
-    return _written(folder, name)
+    return written_files(folder, name)
 
 
 def _load_volume(files: Sequence[Path]) -> Volume:
     from carina.volume.files import read_volume
 
-    volume = read_volume(_one(files, "volume", *_IMAGES))
+    volume = read_volume(one_file(files, "volume", *_IMAGES))
     return replace(volume, warnings=tuple(_facts(files).get("warnings", ())))
 
 
@@ -116,7 +108,7 @@ def _save_mask(mask: Mask, folder: Path, saved: Saved) -> Sequence[Path]:
         "notice": RESEARCH_ONLY,
     }
     (folder / f"{mask.uid}.json").write_bytes(msgspec.json.encode(facts))
-    return _written(folder, name)
+    return written_files(folder, name)
 
 
 def _load_mask(files: Sequence[Path]) -> Mask:
@@ -124,12 +116,41 @@ def _load_mask(files: Sequence[Path]) -> Mask:
 
     facts = _facts(files)
     names = {int(label): str(word) for label, word in facts.get("names", {}).items()}
-    mask = read_mask(_one(files, "mask", *_IMAGES), names)
+    mask = read_mask(one_file(files, "mask", *_IMAGES), names)
     return replace(mask, made_by=facts.get("made_by", ""), warnings=tuple(facts.get("warnings", ())))
 
 
+def _save_saliency(saliency: Saliency, folder: Path, saved: Saved) -> Sequence[Path]:
+    from carina.volume.files import write_map
+
+    if saliency.map is None:
+        path = folder / "not-computed.json"
+        path.write_bytes(msgspec.json.encode({"not_computed": saliency.not_computed, "notice": RESEARCH_ONLY}))
+        return [path]
+    name = f"{saliency.map.uid}.mhd"
+    write_map(saliency.map, folder / name)
+    facts = {
+        "quantity": saliency.map.quantity,
+        "unit": saliency.map.unit,
+        "made_by": saliency.map.made_by,
+        "notice": RESEARCH_ONLY,
+    }
+    (folder / f"{saliency.map.uid}.json").write_bytes(msgspec.json.encode(facts))
+    return written_files(folder, name)
+
+
+def _load_saliency(files: Sequence[Path]) -> Saliency:
+    from carina.volume.files import read_map
+
+    facts = _facts(files)
+    if "not_computed" in facts:
+        return Saliency(map=None, not_computed=facts["not_computed"])
+    found = read_map(one_file(files, "saliency", *_IMAGES), facts.get("quantity", ""), facts.get("unit", ""))
+    return Saliency(map=replace(found, made_by=facts.get("made_by", "")))
+
+
 def _facts(files: Sequence[Path]) -> dict[str, Any]:
-    found = _with_suffix(files, ".json")
+    found = with_suffix(files, ".json")
     return dict(msgspec.json.decode(found[0].read_bytes())) if found else {}
 
 
@@ -159,7 +180,7 @@ def _save_objects(objects: DicomObjects, folder: Path, saved: Saved) -> Sequence
 def _load_objects(files: Sequence[Path]) -> DicomObjects:
     from pydicom import dcmread
 
-    return DicomObjects(objects={path.stem: dcmread(path) for path in _with_suffix(files, ".dcm")})
+    return DicomObjects(objects={path.stem: dcmread(path) for path in with_suffix(files, ".dcm")})
 
 
 def _save_scene(scene: Scene, folder: Path, saved: Saved) -> Sequence[Path]:
@@ -182,7 +203,7 @@ def _save_scene(scene: Scene, folder: Path, saved: Saved) -> Sequence[Path]:
     name = f"{scene.layer}.json"
     (folder / name).write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2))
     first = folder / name
-    return [first, *(path for path in _written(folder, name) if path != first)]
+    return [first, *(path for path in written_files(folder, name) if path != first)]
 
 
 def _place(value: Volume | Mask, folder: Path, saved: Saved, save: Any) -> Path:
@@ -219,87 +240,6 @@ def _beside(image: Path) -> list[Path]:
     return [path for path in sorted(image.parent.iterdir()) if path.stem == image.stem]
 
 
-def _save_classification(classification: Classification, folder: Path, saved: Saved) -> Sequence[Path]:
-    facts = {
-        "uid": classification.uid,
-        "probabilities": dict(classification.probabilities),
-        "made_by": classification.made_by,
-        "warnings": classification.warnings,
-        "not_computed": classification.not_computed,
-        "notice": RESEARCH_ONLY,
-    }
-    return _save_findings(facts, classification.key_slices, folder / "classification.json")
-
-
-def _load_classification(files: Sequence[Path]) -> Classification:
-    facts = _read(_one(files, "classification", "classification.json"))
-    return Classification(
-        uid=facts["uid"],
-        probabilities=facts["probabilities"],
-        made_by=facts["made_by"],
-        warnings=tuple(facts["warnings"]),
-        not_computed=facts["not_computed"],
-        key_slices=_load_key_slices(files),
-    )
-
-
-def _save_ratio(ratio: RatioFindings, folder: Path, saved: Saved) -> Sequence[Path]:
-    facts = {
-        "uid": ratio.uid,
-        "regions": [asdict(region) for region in ratio.regions],
-        "lesion_count": ratio.lesion_count,
-        "made_by": ratio.made_by,
-        "warnings": ratio.warnings,
-        "notice": RESEARCH_ONLY,
-    }
-    return _save_findings(facts, ratio.key_slices, folder / "volume-ratio.json")
-
-
-def _load_ratio(files: Sequence[Path]) -> RatioFindings:
-    facts = _read(_one(files, "volume ratio", "volume-ratio.json"))
-    return RatioFindings(
-        uid=facts["uid"],
-        regions=tuple(RegionFindings(**region) for region in facts["regions"]),
-        lesion_count=facts["lesion_count"],
-        made_by=tuple(facts["made_by"]),
-        warnings=tuple(facts["warnings"]),
-        key_slices=_load_key_slices(files),
-    )
-
-
-def _save_findings(facts: dict[str, Any], key_slices: Sequence[KeySlice], path: Path) -> Sequence[Path]:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2))
-    arrays: dict[str, Any] = {"index": np.array([key.index for key in key_slices], dtype=np.int64)}
-    for number, key in enumerate(key_slices):
-        arrays |= {f"lung{number}": key.lung, f"lesion{number}": key.lesion, f"spacing{number}": key.spacing_mm}
-        if key.hu is not None:
-            arrays[f"hu{number}"] = key.hu
-    slices = path.with_name("key-slices.npz")
-    np.savez_compressed(slices, **arrays)
-    return [path, slices]
-
-
-def _load_key_slices(files: Sequence[Path]) -> tuple[KeySlice, ...]:
-    found = _with_suffix(files, "key-slices.npz")
-    if not found:
-        return ()
-    with np.load(found[0], allow_pickle=False) as arrays:
-        return tuple(
-            KeySlice(
-                index=int(index),
-                spacing_mm=(float(arrays[f"spacing{number}"][0]), float(arrays[f"spacing{number}"][1])),
-                lung=arrays[f"lung{number}"],
-                lesion=arrays[f"lesion{number}"],
-                hu=arrays.get(f"hu{number}"),
-            )
-            for number, index in enumerate(arrays["index"])
-        )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(msgspec.json.decode(path.read_bytes()))
-
-
 def _save_tables(tables: FindingsTables, folder: Path, saved: Saved) -> Sequence[Path]:
     tree, rows = folder / "findings.json", folder / "findings.csv"
     tree.write_bytes(msgspec.json.format(msgspec.json.encode(tables.tree), indent=2))
@@ -313,8 +253,8 @@ def _save_tables(tables: FindingsTables, folder: Path, saved: Saved) -> Sequence
 
 
 def _load_tables(files: Sequence[Path]) -> FindingsTables:
-    rows = _one(files, "table", "findings.csv").read_text(encoding="utf-8")
-    tree = _read(_one(files, "tree", "findings.json"))
+    rows = one_file(files, "table", "findings.csv").read_text(encoding="utf-8")
+    tree = read_tree(one_file(files, "tree", "findings.json"))
     return FindingsTables(tree=tree, rows=list(csv.DictReader(io.StringIO(rows))))
 
 
@@ -325,11 +265,11 @@ def _save_log(log: Log, folder: Path, saved: Saved) -> Sequence[Path]:
 
 
 def _load_log(files: Sequence[Path]) -> Log:
-    return Log(lines=tuple(_one(files, "log", ".txt").read_text(encoding="utf-8").splitlines()))
+    return Log(lines=tuple(one_file(files, "log", ".txt").read_text(encoding="utf-8").splitlines()))
 
 
 def _has(*suffixes: str) -> Any:
-    return lambda files: bool(_with_suffix(files, *suffixes))
+    return lambda files: bool(with_suffix(files, *suffixes))
 
 
 def _is_scene(files: Sequence[Path]) -> bool:
@@ -339,13 +279,14 @@ def _is_scene(files: Sequence[Path]) -> bool:
 for _type, _format in {
     Volume: PortFormat(save=_save_volume, load=_load_volume, recognise=_has(*_IMAGES)),
     Mask: PortFormat(save=_save_mask, load=_load_mask, recognise=_has(*_IMAGES)),
+    Saliency: PortFormat(save=_save_saliency, load=_load_saliency, recognise=_has(*_IMAGES, "not-computed.json")),
     Series | VolumeFile: PortFormat(save=_save_source, load=_load_source, recognise=bool),
     DicomObjects: PortFormat(save=_save_objects, load=_load_objects, recognise=_has(".dcm")),
     Scene: PortFormat(save=_save_scene, load=_load_scene, recognise=_is_scene),
     Classification: PortFormat(
-        save=_save_classification, load=_load_classification, recognise=_has("classification.json")
+        save=save_classification, load=load_classification, recognise=_has("classification.json")
     ),
-    RatioFindings: PortFormat(save=_save_ratio, load=_load_ratio, recognise=_has("volume-ratio.json")),
+    RatioFindings: PortFormat(save=save_ratio, load=load_ratio, recognise=_has("volume-ratio.json")),
     FindingsTables: PortFormat(save=_save_tables, load=_load_tables, recognise=_has("findings.json")),
     Log: PortFormat(save=_save_log, load=_load_log, recognise=_has("log.txt")),
 }.items():

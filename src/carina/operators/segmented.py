@@ -34,7 +34,7 @@ def segment_volume(volume: Volume, task: str, networks: Networks, context: Conte
     from carina.infer.segment import segment
 
     plan = networks.settings.runtime.plan
-    mask = segment(volume, networks.bundle(task), networks.runtime(task), plan, _fraction(context))
+    mask = segment(volume, networks.bundle(task), networks.runtime(task), plan, fraction(context))
     for warning in mask.warnings:
         context.warn(warning)
     context.record("made_by", mask.made_by)
@@ -42,5 +42,6 @@ def segment_volume(volume: Volume, task: str, networks: Networks, context: Conte
     return mask
 
 
-def _fraction(context: Context) -> Callable[[int, int], None]:
+def fraction(context: Context) -> Callable[[int, int], None]:
+    """What a network's progress in steps done and their count tells the engine."""
     return lambda done, count: context.progress(done / max(1, count))

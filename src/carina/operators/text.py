@@ -22,6 +22,15 @@ def text_list(text: str) -> tuple[str, ...]:
     raise ValueError('expected a list of texts like ["Lung-seg"]')
 
 
+def switch(text: str) -> bool:
+    """``on`` or ``off``.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    return one_of("on", "off")(text) == "on"
+
+
 def one_of(*known: str) -> Callable[[str], str]:
     """A reader of a text that must be one of those known."""
 

@@ -5,27 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from reportlab.lib.units import mm
-from reportlab.platypus import KeepTogether, Spacer
+from reportlab.platypus import Spacer
 
 from carina.measure.findings import Classification, KeySlice, RatioFindings, RegionFindings
 from carina.report import layout as page
 from carina.report.facts import ReportFacts
-from carina.report.overlay import layout as plane_layout
-from carina.report.overlay import position_mm
-from carina.report.paint import WINDOW_HU, Labels, Plane, annotate, jpeg, paint
-
-PICTURE_PX = {2: 640, 3: 460}
-"""Longer side of a picture, by how many stand side by side: about 200 to the inch."""
-
-CROP_MM = 14.0
-"""What is shown around the lungs."""
+from carina.report.pictures import MINUS, key_slice_pictures
+from carina.report.saliency import saliency_section
 
 SHOWN_HASH = 16
-
-MINUS = "\u2013"
-"""The standard fonts have no minus sign; the en dash has its width."""
 
 RATIO_CAUTIONS = (
     "Lesions are what a network marked. Vessels, collapsed lung, breathing motion and other pneumonias can be marked "
@@ -58,7 +47,8 @@ def classification_pdf(
         story += page.section("No probability", [page.paragraph(why, page.LEAD)])
     if facts.demonstration:
         story += [page.notice(facts.demonstration)]
-    story += _pictures("Slices of this scan", slices, facts)
+    story += key_slice_pictures("Slices of this scan", slices, facts)
+    story += saliency_section(classification.saliency, facts)
     story += _closing(facts, classification.warnings, CLASS_CAUTIONS)
     return page.build(story, "COVID-19 classification", f"Series {facts.series_uid}")
 
@@ -76,7 +66,7 @@ def ratio_pdf(ratio: RatioFindings, facts: ReportFacts, key_slices: Sequence[Key
     story += page.section("By region", [_region_table(ratio.regions)])
     title = "Slices with the largest lesion area" if ratio.regions[0].lesion_ml else "Slices through the lungs"
     story += _closing(facts, ratio.warnings, RATIO_CAUTIONS)
-    story += _pictures(title, slices, facts, across=2)
+    story += key_slice_pictures(title, slices, facts, across=2)
     return page.build(story, "Lesion to lung volume ratio", f"Series {facts.series_uid}")
 
 
@@ -181,61 +171,6 @@ def _percent(value: float) -> str:
 
 def _hu(value: float | None) -> str:
     return "\u2013" if value is None else f"{value:.0f}".replace("-", MINUS)
-
-
-def _pictures(title: str, slices: Sequence[KeySlice], facts: ReportFacts, across: int = 3) -> list[Any]:
-    if not slices:
-        return []
-    rows, columns = _crop(slices)
-    pictures = [_picture(key, (rows, columns), facts, PICTURE_PX[across]) for key in slices]
-    low, high = (f"{value:.0f}".replace("-", MINUS) for value in WINDOW_HU)
-    window = f"{low} to {high} HU; " if slices[0].hu is not None else ""
-    convention = "seen from the feet: the patient's right (R) is on the left" if facts.grid is not None else ""
-    note = f"{window}{convention}"
-    legend = page.legend(note, with_lesion=any(key.lesion.any() for key in slices))
-    return [KeepTogether([page.paragraph(title, page.HEADING), page.picture_sheet(pictures, across), legend])]
-
-
-def _crop(slices: Sequence[KeySlice]) -> tuple[slice, slice]:
-    """One window ``(rows, columns)`` around the lungs and lesions of all slices; everything where there are none."""
-    shown = np.any([key.lung | key.lesion for key in slices], axis=0)
-    if not shown.any():
-        return slice(0, shown.shape[0]), slice(0, shown.shape[1])
-    windows = []
-    for axis, step in ((1, slices[0].spacing_mm[0]), (0, slices[0].spacing_mm[1])):
-        places = np.flatnonzero(shown.any(axis=axis))
-        more = round(CROP_MM / step)
-        windows.append(slice(max(0, int(places[0]) - more), int(places[-1]) + more + 1))
-    return windows[0], windows[1]
-
-
-def _picture(
-    key: KeySlice, window: tuple[slice, slice], facts: ReportFacts, longest_px: int
-) -> tuple[bytes, tuple[int, int], str]:
-    """A slice as JPEG, its size in pixels (width, height), and its caption."""
-    view = None if facts.grid is None else plane_layout(facts.grid, "axial")
-    if view is not None and view.normal != 0:
-        view = None
-
-    def turned(array: Any) -> Any:
-        return array[window] if view is None else view.turn(array[window])
-
-    down_mm, right_mm = key.spacing_mm
-    is_transposed = view is not None and view.rows > view.columns
-    plane = Plane(
-        hu=None if key.hu is None else turned(key.hu),
-        lung=turned(key.lung),
-        lesion=turned(key.lesion),
-        spacing_mm=(right_mm, down_mm) if is_transposed else (down_mm, right_mm),
-    )
-    picture = paint(plane, longest_px)
-    letters = ("", "", "R", "L") if view is not None else ("", "", "", "")
-    annotate(picture, Labels(letters=letters, line=""), picture.width / plane.size_mm[1], letters_across=26)
-    place = f"Slice {key.index}"
-    if facts.grid is not None and view is not None:
-        place += f", z {position_mm(facts.grid, 0, key.index, 'z'):.1f} mm".replace("-", MINUS)
-    area_cm2 = float(np.count_nonzero(key.lesion)) * down_mm * right_mm / 100
-    return jpeg(picture), picture.size, f"{place}; lesion {area_cm2:.1f} cm\u00b2" if area_cm2 else place
 
 
 def _closing(facts: ReportFacts, warnings: Sequence[str], cautions: Sequence[str]) -> list[Any]:

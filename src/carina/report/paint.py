@@ -1,4 +1,4 @@
-"""One slice painted: a lung window, the lungs outlined, the lesions filled; millimetres are square."""
+"""One slice painted: a lung window, the lungs outlined, lesions or a saliency over it; millimetres are square."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ LESION_RGB = (230, 159, 0)
 
 LESION_ALPHA = 0.35
 
+FALL_RGB = (213, 94, 0)
+RISE_RGB = (0, 114, 178)
+"""Vermilion and blue of the same palette: where hiding a place makes the probability fall or rise."""
+
+SALIENCY_ALPHA = 0.65
+
+OUTLINE_RGB = (190, 190, 190)
+"""The lungs' outline below a saliency, whose colours it must not be taken for."""
+
 NO_CT_GREY = (22, 74)
 """Grey of background and of lung where no CT was given."""
 
@@ -32,12 +41,16 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plane:
-    """A slice as it is shown: rows downwards, columns to the right, ``spacing_mm`` (row step, column step)."""
+    """A slice as it is shown: rows downwards, columns to the right, ``spacing_mm`` (row step, column step).
+
+    ``saliency`` is painted with ``saliency_colour``: -1 to 1, 1 where hiding makes the probability fall most.
+    """
 
     hu: npt.NDArray[np.int16] | None
     lung: Bools
     lesion: Bools
     spacing_mm: tuple[float, float]
+    saliency: Floats | None = None
 
     @property
     def size_mm(self) -> tuple[float, float]:
@@ -62,10 +75,20 @@ def paint(plane: Plane, longest_px: int) -> Image.Image:
     colours = np.repeat(_grey(plane, size)[..., None], 3, axis=2)
     line = max(1.0, longest_px / 480)
     lesion = _resized(plane.lesion, size)
-    _blend(colours, LUNG_RGB, _outline(_resized(plane.lung, size), line))
+    if plane.saliency is not None:
+        shares = np.asarray(Image.fromarray(plane.saliency).resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+        for share in (1.0, -1.0):
+            rgb, alpha = saliency_colour(share)
+            _blend(colours, rgb, alpha * np.clip(shares * share, 0, 1))
+    _blend(colours, LUNG_RGB if plane.saliency is None else OUTLINE_RGB, _outline(_resized(plane.lung, size), line))
     _blend(colours, LESION_RGB, lesion * LESION_ALPHA)
     _blend(colours, LESION_RGB, _outline(lesion, line))
     return Image.fromarray(np.clip(colours + 0.5, 0, 255).astype(np.uint8), "RGB")
+
+
+def saliency_colour(share: float) -> tuple[tuple[int, int, int], float]:
+    """The colour of a change, as a share of the largest (-1 to 1), and how much it covers."""
+    return FALL_RGB if share > 0 else RISE_RGB, SALIENCY_ALPHA * min(abs(share), 1.0)
 
 
 def annotate(picture: Image.Image, labels: Labels, pixels_per_mm: float, letters_across: int = 40) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from carina.errors import BadConfig, BadSeries
 from carina.volume.grid import Axes, Grid, Triple
-from carina.volume.volume import Mask, Volume
+from carina.volume.volume import Mask, ScalarMap, Volume
 
 SUFFIXES = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd", ".nhdr")
 
@@ -89,6 +89,26 @@ def write_mask(mask: Mask, path: Path, *, compress: bool = True) -> None:
         BadConfig: the suffix is not known, or the place can't be written.
     """
     _write(mask.labels, mask.grid, path, compress=compress)
+
+
+def read_map(path: Path, quantity: str = "", unit: str = "") -> ScalarMap:
+    """Read one number a voxel; what it is and its unit are not in the file.
+
+    Raises:
+        BadSeries: the file can't be read, is not three-dimensional, or is sheared.
+    """
+    array, grid = _read(path)
+    values = array.astype(np.float32, copy=False)
+    return ScalarMap(values=values, grid=grid, quantity=quantity, unit=unit, uid=volume_name(path))
+
+
+def write_map(scalars: ScalarMap, path: Path, *, compress: bool = True) -> None:
+    """Write float32 values; the file appears complete or not at all. ``compress`` is for MetaImage and NRRD.
+
+    Raises:
+        BadConfig: the suffix is not known, or the place can't be written.
+    """
+    _write(scalars.values, scalars.grid, path, compress=compress)
 
 
 def read_grid(path: Path) -> tuple[Grid, str]:

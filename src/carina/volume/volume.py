@@ -1,4 +1,4 @@
-"""Voxels with their grid: a CT volume and a labelled mask."""
+"""Voxels with their grid: a CT volume, a labelled mask and a map of numbers."""
 
 from __future__ import annotations
 
@@ -69,3 +69,28 @@ class Mask:
         """Volume in ml of one label, or of everything labelled."""
         count = np.count_nonzero(self.labels if label is None else self.labels == label)
         return float(count) * self.grid.voxel_ml
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScalarMap:
+    """A number for each voxel of a volume's grid.
+
+    ``values`` is ``(z, y, x)``, float32, in ``unit``; ``quantity`` says in words what they are. ``uid`` is that of the
+    volume it was made from, ``made_by`` names the bundle as ``name version sha256``.
+
+    Raises:
+        ValueError: the array's shape is not the grid's, or its type is not float32.
+    """
+
+    values: npt.NDArray[np.float32]
+    grid: Grid
+    quantity: str
+    unit: str
+    uid: str
+    made_by: str = ""
+
+    def __post_init__(self) -> None:
+        if self.values.shape != self.grid.shape:
+            raise ValueError(f"values have shape {self.values.shape}, their grid {self.grid.shape}")
+        if self.values.dtype != np.float32:
+            raise ValueError(f"values must be float32, not {self.values.dtype}")

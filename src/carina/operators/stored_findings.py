@@ -1,0 +1,120 @@
+"""How a classification and a volume ratio are stored: JSON for the numbers, NPZ for the slices to show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from carina import RESEARCH_ONLY
+from carina.measure.findings import Classification, KeySlice, RatioFindings, RegionFindings, SaliencyFindings
+from carina.operators.stored_files import one_file, read_tree, with_suffix
+from carina.pipeline.ports import Saved
+
+
+def save_classification(classification: Classification, folder: Path, saved: Saved) -> Sequence[Path]:
+    """Write ``classification.json`` and the slices to show, those of its saliency in a file of their own."""
+    facts = {
+        "uid": classification.uid,
+        "probabilities": dict(classification.probabilities),
+        "made_by": classification.made_by,
+        "warnings": classification.warnings,
+        "not_computed": classification.not_computed,
+        "notice": RESEARCH_ONLY,
+    }
+    saliency, slices = classification.saliency, []
+    if saliency is not None:
+        facts["saliency"] = {name: getattr(saliency, name) for name in _SALIENCY}
+        slices = [_save_key_slices(saliency.key_slices, folder / "saliency-slices.npz")]
+    return [*_save_findings(facts, classification.key_slices, folder / "classification.json"), *slices]
+
+
+_SALIENCY = ("label", "lowest", "highest", "blocks")
+
+
+def load_classification(files: Sequence[Path]) -> Classification:
+    """Read what ``save_classification`` wrote."""
+    facts = read_tree(one_file(files, "classification", "classification.json"))
+    saliency = facts.get("saliency")
+    return Classification(
+        uid=facts["uid"],
+        probabilities=facts["probabilities"],
+        made_by=facts["made_by"],
+        warnings=tuple(facts["warnings"]),
+        not_computed=facts["not_computed"],
+        key_slices=_load_key_slices(files),
+        saliency=SaliencyFindings(
+            label=saliency["label"],
+            lowest=saliency["lowest"],
+            highest=saliency["highest"],
+            blocks=tuple(saliency["blocks"]),
+            key_slices=_load_key_slices(files, "saliency-slices.npz"),
+        )
+        if saliency
+        else None,
+    )
+
+
+def save_ratio(ratio: RatioFindings, folder: Path, saved: Saved) -> Sequence[Path]:
+    """Write ``volume-ratio.json`` and the slices to show."""
+    facts = {
+        "uid": ratio.uid,
+        "regions": [asdict(region) for region in ratio.regions],
+        "lesion_count": ratio.lesion_count,
+        "made_by": ratio.made_by,
+        "warnings": ratio.warnings,
+        "notice": RESEARCH_ONLY,
+    }
+    return _save_findings(facts, ratio.key_slices, folder / "volume-ratio.json")
+
+
+def load_ratio(files: Sequence[Path]) -> RatioFindings:
+    """Read what ``save_ratio`` wrote."""
+    facts = read_tree(one_file(files, "volume ratio", "volume-ratio.json"))
+    return RatioFindings(
+        uid=facts["uid"],
+        regions=tuple(RegionFindings(**region) for region in facts["regions"]),
+        lesion_count=facts["lesion_count"],
+        made_by=tuple(facts["made_by"]),
+        warnings=tuple(facts["warnings"]),
+        key_slices=_load_key_slices(files),
+    )
+
+
+def _save_findings(facts: dict[str, Any], key_slices: Sequence[KeySlice], path: Path) -> Sequence[Path]:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2))
+    return [path, _save_key_slices(key_slices, path.with_name("key-slices.npz"))]
+
+
+def _save_key_slices(key_slices: Sequence[KeySlice], path: Path) -> Path:
+    arrays: dict[str, Any] = {"index": np.array([key.index for key in key_slices], dtype=np.int64)}
+    for number, key in enumerate(key_slices):
+        arrays |= {f"lung{number}": key.lung, f"lesion{number}": key.lesion, f"spacing{number}": key.spacing_mm}
+        if key.hu is not None:
+            arrays[f"hu{number}"] = key.hu
+        if key.saliency is not None:
+            arrays[f"saliency{number}"] = key.saliency
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def _load_key_slices(files: Sequence[Path], name: str = "key-slices.npz") -> tuple[KeySlice, ...]:
+    found = with_suffix(files, name)
+    if not found:
+        return ()
+    with np.load(found[0], allow_pickle=False) as arrays:
+        return tuple(
+            KeySlice(
+                index=int(index),
+                spacing_mm=(float(arrays[f"spacing{number}"][0]), float(arrays[f"spacing{number}"][1])),
+                lung=arrays[f"lung{number}"],
+                lesion=arrays[f"lesion{number}"],
+                hu=arrays.get(f"hu{number}"),
+                saliency=arrays.get(f"saliency{number}"),
+            )
+            for number, index in enumerate(arrays["index"])
+        )

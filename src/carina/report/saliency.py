@@ -1,0 +1,85 @@
+"""The part of the classification's report that says what the probability hangs on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reportlab.graphics.shapes import Drawing, Line, Rect, String
+from reportlab.lib.colors import Color
+from reportlab.platypus import KeepTogether, Spacer
+
+from carina.measure.findings import SaliencyFindings
+from carina.report import layout as page
+from carina.report.facts import ReportFacts
+from carina.report.paint import NO_CT_GREY, OUTLINE_RGB, saliency_colour
+from carina.report.pictures import MINUS, PICTURE_PX, how_shown, lung_window, picture_of
+
+LEAST_SCALE = 0.01
+"""The colours' scale reaches at least to this change of the probability: next to nothing must not look like much."""
+
+UNIT = "change of probability: + is what the place adds to it, and what is lost when it is hidden"
+
+STEPS = 48
+BAR = 150.0
+
+MEANING = (
+    "It shows which places this network's number depends on. It does not show where disease is, how much of it there "
+    "is, or whether the number is right; where several places look alike, hiding one of them may change nothing."
+)
+
+
+def saliency_section(found: SaliencyFindings | None, facts: ReportFacts) -> list[Any]:
+    """Slices with the changes painted over them, their scale, and what that means; nothing where it was not made."""
+    if found is None or not found.key_slices:
+        return []
+    limit = max(found.highest, -found.lowest, LEAST_SCALE)
+    window = lung_window(found.key_slices)
+    pictures = [picture_of(key, window, facts, PICTURE_PX[3], limit) for key in found.key_slices]
+    return [
+        KeepTogether(
+            [
+                page.paragraph("What the probability hangs on", page.HEADING),
+                page.paragraph(" ".join((_said(found), MEANING))),
+                Spacer(1, 5),
+                page.picture_sheet(pictures),
+                _scale(limit, how_shown(found.key_slices, facts)),
+            ]
+        )
+    ]
+
+
+def _said(found: SaliencyFindings) -> str:
+    blocks = " \u00d7 ".join(str(count) for count in found.blocks)
+    how = (
+        f"The box around the lungs was hidden from the network block by block ({blocks}), each filled with the density "
+        "of this scan's own aerated lung. "
+    )
+    largest = max(found.highest, -found.lowest)
+    if largest < LEAST_SCALE:
+        return f"{how}No block changes the probability of {found.label} by more than {_number(largest)}."
+    return (
+        f"{how}Orange: the probability of {found.label} falls when the place is hidden, at most by "
+        f"{_number(max(found.highest, 0))}; blue: it rises, at most by {_number(max(-found.lowest, 0))}."
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 or not value else "less than 0.0005" if value < 0.0005 else f"{value:.3f}"
+
+
+def _scale(limit: float, note: str) -> Any:
+    """The colours from the largest rise to the largest fall, the unit, and the lung's outline."""
+    drawing = Drawing(page.WIDTH, 32)
+    width, small = BAR / STEPS, {"fontName": "Helvetica", "fontSize": 7.5}
+    for step in range(STEPS):
+        rgb, alpha = saliency_colour(2 * (step + 0.5) / STEPS - 1)
+        mixed = Color(*((part * alpha + NO_CT_GREY[1] * (1 - alpha)) / 255 for part in rgb))
+        drawing.add(Rect(step * width, 22, width + 0.3, 8, fillColor=mixed, strokeColor=None))
+    ends = (f"{MINUS}{_number(limit)}", "start"), ("0", "middle"), (f"+{_number(limit)}", "end")
+    for place, (text, anchor) in enumerate(ends):
+        drawing.add(String(BAR * place / 2, 12, text, fillColor=page.MUTED, textAnchor=anchor, **small))
+    drawing.add(String(BAR + 10, 23, UNIT, fillColor=page.INK, **small))
+    drawing.add(Line(0, 4, 14, 4, strokeColor=Color(*(part / 255 for part in OUTLINE_RGB)), strokeWidth=2))
+    drawing.add(String(18, 1, "lung", fillColor=page.INK, **small))
+    drawing.add(String(44, 1, page.printable(note), fillColor=page.MUTED, **small))
+    return drawing
