@@ -1,0 +1,137 @@
+"""What a training is shown: one source of examples for labels that exist, one for disease that is synthesised.
+
+Examples are in the networks' order: input float32 ``(1, x, y, z)`` in [0, 1], target int64 ``(x, y, z)``, or ``()``
+for classification. An example depends on its generator alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from carina.errors import BadConfig
+from carina.train import lesions
+from carina.train.cases import is_unusable, read_cases
+from carina.train.crops import draw_crop, draw_lesson, lung_box
+from carina.train.data import Case, scale, to_slices
+from carina.train.datalist import DataList, without
+from carina.train.losses import HARD
+from carina.train.patches import SPACING_MM, draw_lesion_patch, draw_lung_patch
+from carina.train.settings import Source, Task, TrainSettings
+
+Example = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+Shape = tuple[int, int, int]
+
+VALIDATION_SEED = 700_000
+"""Disease for validation is drawn from here on: training draws from other seeds."""
+VALIDATION_CROPS = 48
+"""Crops that a classifier is validated on, dealt out over the held-out lungs."""
+VALIDATION_LESIONS = 6
+
+
+class ExampleSource(Protocol):
+    """Where examples come from."""
+
+    def draw(self, rng: np.random.Generator, shape: Shape) -> Example:
+        """One training example of ``shape`` ``(x, y, z)``."""
+        ...
+
+    def validation(self) -> Iterator[tuple[str, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+        """Name, input and target of each validation example, the same ones every time; whole volumes for masks."""
+        ...
+
+
+def open_source(data: DataList, settings: TrainSettings) -> ExampleSource:
+    """Prepare the list's entries, those named in ``leave_out`` apart, and open them as a source of examples.
+
+    Raises:
+        BadSeries: a file can't be read.
+        BadConfig: nothing is left to draw from.
+    """
+    seen = without(data, settings.leave_out)
+    if not seen.training:
+        raise BadConfig("datalist.empty", f"{data.file}: no training entry is left; look at training and leave_out.")
+    if settings.source is Source.LABELS:
+        from carina.train.labelled import LabelledSource
+
+        return LabelledSource(seen, settings)
+    return _open_synthetic(seen, settings)
+
+
+def _open_synthetic(data: DataList, settings: TrainSettings) -> ExampleSource:
+    parts = []
+    for items in (data.training, data.validation):
+        usable = [item for item in items if not is_unusable(item, settings.task)]
+        cases = read_cases(data, usable, settings)
+        if settings.task is Task.COVID:
+            cases = [case for case in cases if case.lesion is None]
+        parts.append(cases)
+    if not parts[0]:
+        raise BadConfig(
+            "datalist.no-lungs",
+            f"{data.file}: no training entry has lungs free of disease (label 0 or none), and disease is synthesised "
+            "in such lungs only.",
+        )
+    return SyntheticSource(settings=settings, training=parts[0], held=parts[1] or parts[0])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SyntheticSource:
+    """Disease drawn into lungs that are free of it. Without ``held`` lungs validation uses those of training."""
+
+    settings: TrainSettings
+    training: Sequence[Case]
+    held: Sequence[Case]
+
+    def draw(self, rng: np.random.Generator, shape: Shape) -> Example:
+        """One patch or crop; hard voxels of lung targets carry `losses.HARD` on top of their class."""
+        size = shape[::-1]
+        if self.settings.task is Task.LUNG:
+            hu, lung, hard = draw_lung_patch(self.training, size, rng)
+            return self._example(hu, lung + HARD * hard)
+        if self.settings.task is Task.LESION:
+            return self._example(*draw_lesion_patch(self.training, size, rng))
+        hu, ill = draw_lesson(self.training, size, rng)
+        return self._example(hu, np.asarray(ill))
+
+    def validation(self) -> Iterator[tuple[str, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+        """Whole lungs with lesions of every kind; for classification crops, half of them ill."""
+        for number, case in enumerate(self.held):
+            if self.settings.task is Task.COVID:
+                yield from self._crops(number, case)
+            else:
+                yield case.name, *self._whole(number, case)
+
+    def _whole(self, number: int, case: Case) -> Example:
+        rng = np.random.default_rng([VALIDATION_SEED, number])
+        slices, labels = to_slices(case)
+        hu, lung = slices.astype(np.float32), labels > 0
+        known = np.zeros_like(lung)
+        if case.lesion is not None:
+            known = to_slices(dataclasses.replace(case, lung=case.lesion))[1] > 0
+        kinds = list(lesions.Kind)
+        for n in range(VALIDATION_LESIONS):
+            drawn = lesions.draw_lesions(lung, SPACING_MM, rng, count=1, kind=kinds[n % len(kinds)])
+            hu, mask = lesions.paste(hu, lung, SPACING_MM, drawn, rng)
+            known |= mask
+        if self.settings.task is Task.LUNG:
+            return self._example(hu, lung)
+        box = lung_box(lung, 8)
+        return self._example(hu[box], known[box])
+
+    def _crops(self, number: int, case: Case) -> Iterator[tuple[str, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+        count = -(-VALIDATION_CROPS // len(self.held))
+        for n in range(count):
+            rng = np.random.default_rng([VALIDATION_SEED, number, n])
+            hu, ill = draw_crop([case], self.settings.patches[0].shape[::-1], rng)
+            yield f"{case.name}-{n + 1}", *self._example(hu, np.asarray(ill))
+
+    def _example(self, hu: npt.NDArray[np.generic], target: npt.NDArray[np.generic]) -> Example:
+        """Scaled, and from ``(z, y, x)`` to the networks' ``(x, y, z)``."""
+        image = np.ascontiguousarray(scale(hu, self.settings.window_hu).transpose(2, 1, 0)[None])
+        return image, target.transpose().astype(np.int64, order="C")
