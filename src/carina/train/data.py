@@ -1,4 +1,4 @@
-"""Training cases: a chest CT with its lung labels at training resolution, kept as ``.npz`` files.
+"""Training cases: a chest CT with its lung labels at training resolution.
 
 Arrays are ``(z, y, x)`` with z towards superior, y towards anterior and x towards the right of the patient (the
 array order of RAS); ``to_network`` gives the ``(n, 1, x, y, z)`` that the networks take.
@@ -6,23 +6,24 @@ array order of RAS); ``to_network`` gives the ``(n, 1, x, y, z)`` that the netwo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.errors import BadSeries
 from carina.train.lung_labels import label_lungs
+from carina.volume import Grid, Mask, Volume
+from carina.volume.resample import reorient, reoriented, resample
 
 IN_PLANE_MM = 0.8
 """In-plane spacing of the segmentation networks' input (their model cards)."""
 SLICE_MM = 5.0
 """Slice spacing of the segmentation networks' input (their model cards)."""
+
+ORIENTATION = "RAS"
 
 HU = npt.NDArray[np.int16]
 Labels = npt.NDArray[np.uint8]
@@ -59,54 +60,43 @@ class Case:
         return np.asarray(ndimage.binary_opening(gas, in_plane[1:2]), dtype=np.uint8)
 
 
-def prepare_case(name: str, hu_lps: npt.NDArray[np.int16], spacing_mm: Sequence[float]) -> Case:
-    """Bring an axial volume to training resolution and label its lungs.
+def make_case(name: str, volume: Volume, lung: Mask | None = None, lesion: Mask | None = None) -> Case:
+    """Bring a CT and its masks (on its grid, any orientation; above 0 counts) to training resolution.
 
-    ``hu_lps`` is ``(z, y, x)`` int16 HU with z towards superior, y posterior, x left; ``spacing_mm`` likewise.
-    """
-    ras = np.clip(hu_lps[:, ::-1, ::-1], -1024, 3071)
-    zoom = (1.0, spacing_mm[1] / IN_PLANE_MM, spacing_mm[2] / IN_PLANE_MM)
-    slices = [ndimage.zoom(s.astype(np.float32), zoom[1:], order=1) for s in ras]
-    hu = np.rint(np.stack(slices)).astype(np.int16)
-    spacing = (float(spacing_mm[0]), IN_PLANE_MM, IN_PLANE_MM)
-    return Case(name=name, hu=hu, lung=label_lungs(hu, spacing), spacing_mm=spacing)
-
-
-def save_case(case: Case, folder: Path) -> Path:
-    """Write ``case`` as ``folder/name.npz`` and return the path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{case.name}.npz"
-    known: dict[str, Any] = {} if case.lesion is None else {"lesion": case.lesion}
-    np.savez(path, hu=case.hu, lung=case.lung, spacing_mm=np.array(case.spacing_mm), **known)
-    return path
-
-
-def load_case(path: Path) -> Case:
-    """Read one case written by `save_case`.
+    Without ``lung`` the lungs are labelled by `label_lungs`.
 
     Raises:
-        BadSeries: the file lacks one of ``hu``, ``lung``, ``spacing_mm``.
+        BadSeries: no lung was found.
     """
-    with np.load(path) as stored:
-        missing = {"hu", "lung", "spacing_mm"} - set(stored.files)
-        if missing:
-            raise BadSeries("case.incomplete", f"{path} lacks {sorted(missing)}; make it again with `prepare`.")
-        z, y, x = (float(v) for v in stored["spacing_mm"])
-        lesion = stored["lesion"] if "lesion" in stored.files else None
-        return Case(name=path.stem, hu=stored["hu"], lung=stored["lung"], spacing_mm=(z, y, x), lesion=lesion)
+    array, grid = reorient(volume.hu, volume.grid, ORIENTATION)
+    spacing = (float(grid.spacing_mm[0]), IN_PLANE_MM, IN_PLANE_MM)
+    hu = np.rint(_in_plane(np.clip(array, -1024, 3071), grid)).astype(np.int16)
+    return Case(
+        name=name,
+        hu=hu,
+        lung=label_lungs(hu, spacing) if lung is None else _labels(lung),
+        spacing_mm=spacing,
+        lesion=None if lesion is None else _labels(lesion),
+    )
 
 
-def load_cases(folder: Path, *, leave_out: Iterable[str] = ()) -> list[Case]:
-    """Read every case of a folder except those named in ``leave_out``.
+def native_labels(labels: Labels, volume: Volume) -> Labels:
+    """Labels of a case made from ``volume`` on the voxels of that volume, in its orientation."""
+    grid = reoriented(volume.grid, ORIENTATION)
+    zoom = [n / m for n, m in zip(grid.shape, labels.shape, strict=True)]
+    fine = np.stack([ndimage.zoom(s.astype(np.float32), zoom[1:], order=1) > 0.5 for s in labels])
+    return np.asarray(resample(fine.astype(np.uint8), grid, volume.grid, order=0), dtype=np.uint8)
 
-    Raises:
-        BadSeries: the folder holds no case.
-    """
-    dropped = set(leave_out)
-    paths = [p for p in sorted(folder.glob("*.npz")) if p.stem not in dropped]
-    if not paths:
-        raise BadSeries("case.none", f"{folder} holds no case (*.npz); run `python -m carina.train prepare` first.")
-    return [load_case(path) for path in paths]
+
+def _labels(mask: Mask) -> Labels:
+    array, grid = reorient(mask.labels, mask.grid, ORIENTATION)
+    return (_in_plane(array > 0, grid) >= 0.5).astype(np.uint8)
+
+
+def _in_plane(array: npt.NDArray[np.generic], grid: Grid) -> npt.NDArray[np.float32]:
+    """Each slice at 0.8 mm, linear, its first and last pixels in place."""
+    zoom = (grid.spacing_mm[1] / IN_PLANE_MM, grid.spacing_mm[2] / IN_PLANE_MM)
+    return np.stack([ndimage.zoom(plane.astype(np.float32), zoom, order=1) for plane in array])
 
 
 def to_slices(case: Case, slice_mm: float = SLICE_MM) -> tuple[HU, Labels]:

@@ -1,55 +1,193 @@
-"""From DICOM series and phantoms to the cases that training draws from."""
+"""From folders of DICOM to a data list: images as NIfTI, lungs labelled, every label pictured so that it is looked at.
+
+Lungs are labelled by `lung_labels`, a procedure of thresholds: it can't see consolidated lung, and it can fail. What
+it refuses is left out and named; what it gets wrong only a look at the pictures tells.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
 
-from carina.dicom.find import find_series
+from carina.dicom.find import Found, find_series, judge, name_of
 from carina.dicom.read import read_volume
-from carina.testing.phantom import Phantom, chest_phantom
-from carina.train.data import Case, prepare_case, save_case
-from carina.volume import Volume
+from carina.dicom.rules import load_rules
+from carina.dicom.series import VolumeFile
+from carina.errors import BadConfig, BadSeries
+from carina.report.overlay import layout, overlay_image
+from carina.train.data import make_case, native_labels
+from carina.train.datalist import DataList, Item, with_fold, write_datalist
+from carina.volume import Mask, Volume
+from carina.volume.files import write_mask, write_volume
 
-PHANTOM_SHAPE = (64, 480, 480)
-"""The phantom at the networks' spacing: 5 x 0.8 x 0.8 mm."""
-FIRST_PHANTOM_SEED = 101
-"""Far from the seeds of demonstrations and tests."""
+LIST_NAME = "data.json"
+LUNG_NAMES = {1: "lung"}
+
+TILE_PX = 300
+AXIAL, CORONAL = 8, 4
+"""Slices of each view on a case's sheet, four to a row."""
 
 
-def prepare(data: Path, out: Path, *, phantoms: int = 3) -> Iterator[Case]:
-    """Make and save a case for each series folder in ``data``, then ``phantoms`` cases with lesions of known place.
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """How a list is made.
 
-    Yields each case once it is saved, so that a caller can show progress and draw it.
+    ``ill`` names cases that show the disease: they get label 1, all others 0; without it nothing gets a label.
+    ``validation`` is the share of patients for validation. ``sheets`` writes a picture of each case's lungs.
     """
-    for folder in sorted(p for p in data.iterdir() if p.is_dir()):
-        for found in find_series(folder):
-            if found.source is not None:
-                yield _saved(series_case(folder.name, read_volume(found.source)), out)
-                break
-    for seed in range(FIRST_PHANTOM_SEED, FIRST_PHANTOM_SEED + phantoms):
-        yield _saved(phantom_case(chest_phantom(shape=PHANTOM_SHAPE, seed=seed)), out)
+
+    ill: tuple[str, ...] = ()
+    validation: float = 0.2
+    sheets: bool = False
 
 
-def series_case(name: str, volume: Volume) -> Case:
-    """The case of a CT volume (axial, ``(z, y, x)`` towards superior, posterior, left)."""
-    return prepare_case(name, volume.hu, volume.grid.spacing_mm)
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The written list, and a sentence for each study that is not in it."""
+
+    data: DataList
+    failures: tuple[str, ...]
 
 
-def phantom_case(phantom: Phantom) -> Case:
-    """The case of a phantom, with its true lung and lesion masks."""
-    z, y, x = phantom.volume.grid.spacing_mm
-    return Case(
-        name=f"phantom-{phantom.volume.uid[-12:]}",
-        hu=phantom.volume.hu[:, ::-1, ::-1].copy(),
-        lung=(phantom.lung.labels > 0)[:, ::-1, ::-1].astype(np.uint8),
-        spacing_mm=(z, y, x),
-        lesion=(phantom.lesion.labels > 0)[:, ::-1, ::-1].astype(np.uint8),
-    )
+def prepare(
+    source: Path, out: Path, settings: PrepareSettings, progress: Callable[[str], object] | None = None
+) -> Prepared:
+    """Make a data list of the best series of each study, and of each volume file, below ``source``.
+
+    Writes ``images/NAME.nii.gz``, ``lungs/NAME.nii.gz``, perhaps ``sheets/NAME.png``, and ``data.json`` into ``out``;
+    ``progress`` hears each name once its files are there. Studies that can't be used are named among the failures.
+
+    Raises:
+        BadSeries: nothing below ``source`` can be used.
+        BadConfig: ``out`` can't be written, or ``settings`` name what is not there.
+    """
+    items: list[Item] = []
+    failures: list[str] = []
+    for name, found in _named(source, _best_of_each(source, failures)):
+        try:
+            item = _prepared(name, found, out, settings)
+        except BadSeries as error:
+            failures.append(f"{name}: {error.message}")
+            continue
+        items.append(item)
+        if progress is not None:
+            progress(name)
+    if not items:
+        raise BadSeries("series.none-fits", f"{source}: no series can be used: {' '.join(failures)}")
+    unknown = sorted(set(settings.ill) - {item.name for item in items})
+    if unknown:
+        raise BadConfig("prepare.unknown", f"{unknown[0]!r} is no case; there are {', '.join(i.name for i in items)}.")
+    data = split(DataList(file=out / LIST_NAME, training=_told_apart(items)), settings.validation)
+    write_datalist(data, data.file)
+    return Prepared(data=data, failures=tuple(failures))
 
 
-def _saved(case: Case, out: Path) -> Case:
-    save_case(case, out)
-    return case
+def split(data: DataList, share: float) -> DataList:
+    """About ``share`` of the patients for validation, at least one and never all; 0, or one patient only: none."""
+    patients = len({item.group for item in data.training + data.validation})
+    folds = min(patients, round(1 / share)) if share > 0 else 0
+    return with_fold(data, folds, 0) if folds > 1 else data
+
+
+def lung_sheet(volume: Volume, lung: Mask, title: str) -> Image.Image:
+    """Axial and coronal slices with the lungs outlined, to be looked at."""
+    tiles: list[Image.Image] = []
+    for view, count in (("axial", AXIAL), ("coronal", CORONAL)):
+        normal = layout(volume.grid, view).normal
+        filled = np.flatnonzero(lung.labels.any(axis=tuple(k for k in range(3) if k != normal)))
+        tiles += [overlay_image(volume, lung, None, index, view) for index in _spread(filled, count)]
+    return montage(tiles, 4, TILE_PX, title)
+
+
+def montage(tiles: Sequence[Image.Image], columns: int, tile_px: int, title: str = "") -> Image.Image:
+    """Pictures side by side, each fitted into a square of ``tile_px``, under a line of words."""
+    head = 28 if title else 0
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * tile_px, rows * tile_px + head))
+    for number, tile in enumerate(tiles):
+        small = tile.copy()
+        small.thumbnail((tile_px - 2, tile_px - 2))
+        row, column = divmod(number, columns)
+        sheet.paste(small, (column * tile_px, row * tile_px + head))
+    if title:
+        ImageDraw.Draw(sheet).text((8, 4), title, font=ImageFont.load_default(16), fill=(235, 235, 235))
+    return sheet
+
+
+def _spread(values: npt.NDArray[np.intp], count: int) -> list[int]:
+    """``count`` of the values, evenly spread and away from both ends."""
+    at = (np.arange(count) + 0.5) / count * len(values)
+    return [int(values[int(place)]) for place in at]
+
+
+def _best_of_each(source: Path, failures: list[str]) -> Iterator[Found]:
+    """The taken series of each study and every volume file that can be used; the others are named."""
+    rules = load_rules()
+    groups: dict[str, list[Found]] = {}
+    for found in find_series(source, rules):
+        own = isinstance(found.source, VolumeFile) or not found.study_uid
+        groups.setdefault(str(found.path) if own else found.study_uid, []).append(found)
+    for group in groups.values():
+        judged = judge(group, rules)
+        taken = next((one for one in judged if one.taken), None)
+        if taken is not None:
+            yield taken
+        else:
+            failures.append("; ".join(f"{one.path.name}, {name_of(one)}: {one.reason}" for one in judged))
+
+
+def _named(source: Path, chosen: Iterable[Found]) -> list[tuple[str, Found]]:
+    """Each with a name of its own: its folder below ``source``, or its file; sorted, so that the order is no chance."""
+    named: dict[str, Found] = {}
+    for found in sorted(chosen, key=lambda one: (str(one.path), one.uid)):
+        inside = found.path.relative_to(source) if found.path.is_relative_to(source) else Path(found.path.name)
+        if isinstance(found.source, VolumeFile):
+            base = found.source.uid
+        else:
+            base = inside.parts[0] if inside.parts else source.resolve().name
+        name, number = base, 1
+        while name in named:
+            number += 1
+            name = f"{base}-{number}"
+        named[name] = found
+    return list(named.items())
+
+
+def _prepared(name: str, found: Found, out: Path, settings: PrepareSettings) -> Item:
+    """Write one case's files and return its entry."""
+    if found.source is None:
+        raise BadSeries("series.unreadable", f"{found.path.name}: can't be read.")
+    volume = read_volume(found.source)
+    labels = native_labels(make_case(name, volume).lung, volume)
+    lung = Mask(labels=labels, grid=volume.grid, names=LUNG_NAMES, uid=volume.uid)
+    image_file, lung_file = f"images/{name}.nii.gz", f"lungs/{name}.nii.gz"
+    write_volume(volume, out / image_file)
+    write_mask(lung, out / lung_file)
+    if settings.sheets:
+        folder = out / "sheets"
+        folder.mkdir(parents=True, exist_ok=True)
+        lung_sheet(volume, lung, f"{name}: lungs {lung.volume_ml():.0f} ml").save(folder / f"{name}.png")
+    label = (int(name in settings.ill),) if settings.ill else ()
+    return Item(image=image_file, lung_image=lung_file, label=label, patient=_patient(found) or name)
+
+
+def _patient(found: Found) -> str:
+    """A word for the patient that does not tell who it is, empty where the series does not say."""
+    if found.source is None or isinstance(found.source, VolumeFile):
+        return ""
+    given = str(found.source.header.get("PatientID", "") or "")
+    return hashlib.sha256(given.encode()).hexdigest()[:12] if given else ""
+
+
+def _told_apart(items: Sequence[Item]) -> tuple[Item, ...]:
+    """Entries with the case's name for the patient where all series carry one Patient ID: then it tells nothing."""
+    if len(items) > 1 and len({item.patient for item in items}) == 1:
+        return tuple(msgspec.structs.replace(item, patient=item.name) for item in items)
+    return tuple(items)
