@@ -24,8 +24,10 @@ PARITY = 5e-3
 """Largest difference of outputs, relative to their range, that a runtime may show against torch in float32."""
 
 
-def export_onnx(network: nn.Module, path: Path, shape: tuple[int, int, int], *, dynamic: bool = True) -> None:
-    """Write ``network`` (``(n, 1, x, y, z)`` in) as ONNX, its large weights as float16.
+def export_onnx(
+    network: nn.Module, path: Path, shape: tuple[int, int, int], *, dynamic: bool = True, half: bool = True
+) -> None:
+    """Write ``network`` (``(n, 1, x, y, z)`` in) as ONNX, its large weights as float16 if ``half``.
 
     ``shape`` is that of the example, ``(x, y, z)``. The batch is dynamic, and so are the sides if ``dynamic``.
     The network's own weights are rounded to what is stored, so that torch and the file agree.
@@ -36,7 +38,7 @@ def export_onnx(network: nn.Module, path: Path, shape: tuple[int, int, int], *, 
     network = network.eval().float().to(memory_format=torch.contiguous_format)
     with torch.no_grad():
         for value in network.state_dict().values():
-            if value.is_floating_point() and value.numel() >= HALF_FROM:
+            if half and value.is_floating_point() and value.numel() >= HALF_FROM:
                 value.copy_(value.half().float())
     axes = {0: "n"} | ({2: "x", 3: "y", 4: "z"} if dynamic else {})
     torch.onnx.export(
@@ -53,7 +55,8 @@ def export_onnx(network: nn.Module, path: Path, shape: tuple[int, int, int], *, 
         dynamo=False,
     )
     model = onnx.load(str(path))
-    _store_half(model)
+    if half:
+        _store_half(model)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 
