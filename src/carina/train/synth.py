@@ -1,0 +1,302 @@
+"""Synthetic cases: disease of known kind, size and place in lungs that are free of it, with look-alikes that are none.
+
+What a lesion looks like is `lesions`' matter, what a look-alike does `distractors`'; here cases are put together at
+the images' own resolution and written as a data list. The same seed gives the same cases.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from carina.errors import BadConfig, BadSeries
+from carina.testing.phantom import chest_phantom
+from carina.train import distractors, lesions
+from carina.train.cases import is_unusable, lesion_of, lung_of
+from carina.train.crops import lung_box
+from carina.train.data import ORIENTATION
+from carina.train.datalist import PARTS, DataList, Item, write_datalist
+from carina.train.fields import Bool
+from carina.train.lesions import HU, Kind
+from carina.train.prepare import LIST_NAME, LUNG_NAMES, split
+from carina.train.settings import Task
+from carina.volume import Grid, Mask, Volume
+from carina.volume.files import read_mask, read_volume, write_mask, write_volume
+from carina.volume.grid import Triple
+from carina.volume.resample import reorient
+
+LESION_NAMES = {1: "lesion"}
+TRUTH_NAME = "lesions.csv"
+
+PHANTOM_SHAPE = (64, 320, 320)
+TRIES = 8
+"""Times that a lesion is drawn anew, larger or smaller, before its place is given up."""
+
+
+class Size(StrEnum):
+    """How large a lesion is: ``small`` below 1 ml, ``medium`` to 20 ml, ``large`` above."""
+
+    SMALL = "small"
+    MEDIUM = "medium"
+    LARGE = "large"
+
+
+LIMITS_ML = {Size.SMALL: (0.1, 1.0), Size.MEDIUM: (1.0, 20.0), Size.LARGE: (20.0, 200.0)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthSettings:
+    """What is synthesised.
+
+    ``lesions`` are the fewest and the most of a case; ``healthy`` is the share of cases without any. ``distractors``
+    adds nodules, pleural fluid, dependent density and another breath to some. ``validation`` is the share of patients
+    for validation where the lungs' own list does not say. ``phantom_shape`` is ``(z, y, x)``.
+    """
+
+    count: int = 10
+    kinds: tuple[Kind, ...] = tuple(Kind)
+    sizes: tuple[Size, ...] = tuple(Size)
+    lesions: tuple[int, int] = (1, 5)
+    healthy: float = 0.0
+    distractors: bool = True
+    validation: float = 0.2
+    phantom_shape: tuple[int, int, int] = PHANTOM_SHAPE
+    seed: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chest:
+    """Lungs to put disease into; ``part`` is the part of a list that they came from, empty for a phantom."""
+
+    name: str
+    patient: str
+    part: str
+    volume: Volume
+    lung: Mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """One synthetic lesion: kind, size class, volume in ml, and its middle ``(x, y, z)`` LPS in mm."""
+
+    kind: Kind
+    size: Size
+    lesion_ml: float
+    centre_mm: Triple
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Synthetic:
+    """A chest with synthetic disease; the lung mask is without pleural fluid."""
+
+    volume: Volume
+    lung: Mask
+    lesion: Mask
+    truth: tuple[Truth, ...]
+
+
+def synthesise(chest: Chest, settings: SynthSettings, rng: np.random.Generator) -> Synthetic:
+    """Put look-alikes and lesions into a chest, at its own resolution.
+
+    Raises:
+        BadSeries: the lung mask is empty.
+    """
+    hu, lung_labels = chest.volume.hu.copy(), np.minimum(chest.lung.labels, 1)
+    lesion_labels = np.zeros_like(lung_labels)
+    (view, grid), (lung_view, _), (lesion_view, _) = (
+        reorient(array, chest.volume.grid, ORIENTATION) for array in (hu, lung_labels, lesion_labels)
+    )
+    if not lung_view.any():
+        raise BadSeries("lung.none", f"{chest.name}: its lung mask is empty; nothing can be put into it.")
+    box = lung_box(lung_view > 0)
+    part, lung = view[box].astype(np.float32), lung_view[box] > 0
+    if settings.distractors:
+        part, lung = _look_alikes(part, lung, grid.spacing_mm, rng)
+    count = int(rng.integers(settings.lesions[0], settings.lesions[1] + 1))
+    wanted = 0 if rng.random() < settings.healthy else count
+    part, mask, found = _with_lesions(part, lung, grid.spacing_mm, settings, wanted, rng)
+    view[box] = np.clip(np.rint(part), -1024, 3071).astype(np.int16)
+    lung_view[box], lesion_view[box] = lung, mask
+    start = np.array([side.start for side in box])
+    return Synthetic(
+        volume=dataclasses.replace(chest.volume, hu=hu),
+        lung=dataclasses.replace(chest.lung, labels=lung_labels, names=LUNG_NAMES),
+        lesion=Mask(labels=lesion_labels, grid=chest.volume.grid, names=LESION_NAMES, uid=chest.volume.uid),
+        truth=tuple(_truth(kind, size, one, start, grid) for kind, size, one in found),
+    )
+
+
+def one_lesion(
+    hu: HU, lung: Bool, spacing_mm: Triple, kind: Kind, size: Size, rng: np.random.Generator
+) -> tuple[HU, Bool] | None:
+    """``hu`` with one lesion of a kind whose volume falls into a size class, and its mask; None where it can't.
+
+    All ``(z, y, x)``, RAS order. The lesion grows or shrinks until it fits, since the lung cuts some of it off.
+    """
+    half = lung[:, ::2, ::2]
+    drawn = lesions.draw_lesions(half, (spacing_mm[0], 2 * spacing_mm[1], 2 * spacing_mm[2]), rng, count=1, kind=kind)
+    if not drawn:
+        return None
+    z, y, x = drawn[0].centre
+    low, high = LIMITS_ML[size]
+    wanted_ml = float(np.exp(rng.uniform(np.log(low * 1.15), np.log(high * 0.85))))
+    volume_ml = float(np.prod(drawn[0].radii_mm)) * 4 / 3 * np.pi / 1000
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    lesion = dataclasses.replace(drawn[0], centre=(z, 2 * y, 2 * x))
+    for _ in range(TRIES):
+        lesion = _scaled(lesion, (wanted_ml / volume_ml) ** (1 / 3))
+        changed, mask = lesions.paste(hu, lung, spacing_mm, [lesion], rng)
+        volume_ml = max(float(np.count_nonzero(mask)) * voxel_ml, wanted_ml / 8)
+        if low <= volume_ml < high:
+            return changed, mask
+    return None
+
+
+def phantom_chests(settings: SynthSettings) -> Iterator[Chest]:
+    """Healthy phantoms, one after the other, each a patient of its own."""
+    for number in range(settings.count):
+        phantom = chest_phantom(shape=settings.phantom_shape, lesions=0, seed=1000 * settings.seed + number)
+        name = f"phantom-{settings.seed}-{number + 1}"
+        yield Chest(name=name, patient=name, part="", volume=phantom.volume, lung=phantom.lung)
+
+
+def listed_chests(data: DataList) -> list[tuple[str, Item]]:
+    """The list's entries with a lung mask and without disease, each with the name of its part.
+
+    Raises:
+        BadConfig: there is none.
+    """
+    found = [
+        (part, item)
+        for part, _, item in data.entries()
+        if lung_of(item, Task.COVID) and not is_unusable(item, Task.COVID) and not lesion_of(item, Task.COVID)
+    ]
+    if not found:
+        raise BadConfig("synth.no-lungs", f"{data.file}: no entry has a lung mask and no disease (label 1).")
+    return found
+
+
+def read_chest(data: DataList, part: str, item: Item) -> Chest:
+    """Read one entry of a list.
+
+    Raises:
+        BadSeries: a file can't be read, or the lung mask does not lie on the image's voxels.
+    """
+    volume, lung = read_volume(data.path(item.image)), read_mask(data.path(lung_of(item, Task.COVID)))
+    if volume.grid.shape != lung.grid.shape:
+        raise BadSeries("mask.grid", f"{item.image}: its lung mask has other voxels than the image; make it again.")
+    return Chest(name=item.name, patient=item.group, part=part, volume=volume, lung=lung)
+
+
+def write_synthetic(
+    out: Path, settings: SynthSettings, data: DataList | None = None, progress: Callable[[str], object] | None = None
+) -> DataList:
+    """Synthesise ``settings.count`` cases in the lungs of ``data``, or in phantoms, and write them with their list.
+
+    Writes images, lesion masks and lung masks as NIfTI, ``data.json``, and ``lesions.csv`` with each lesion's truth.
+    Cases stay in the part of the list that their lungs are in.
+
+    Raises:
+        BadSeries, BadConfig: lungs can't be read, or ``out`` can't be written.
+    """
+    parts: dict[str, list[Item]] = {part: [] for part in PARTS}
+    truths: list[tuple[str, Truth]] = []
+    for number, chest in _chests(settings, data):
+        made = synthesise(chest, settings, np.random.default_rng([settings.seed, number]))
+        item = _write(f"synth-{number + 1:04d}", chest, made, out)
+        is_held = chest.part == "validation"
+        parts["validation" if is_held else "training"].append(item)
+        truths += [(item.name, one) for one in made.truth]
+        if progress is not None:
+            progress(item.name)
+    training, validation = (tuple(sorted(parts[part], key=lambda item: item.name)) for part in PARTS)
+    written = DataList(file=out / LIST_NAME, training=training, validation=validation)
+    written = written if validation else split(written, settings.validation)
+    write_datalist(written, written.file)
+    _write_truths(out / TRUTH_NAME, truths)
+    return written
+
+
+def _chests(settings: SynthSettings, data: DataList | None) -> Iterator[tuple[int, Chest]]:
+    """Number and chest of each case; each listed chest is read once and used for every case that falls to it."""
+    if data is None:
+        yield from enumerate(phantom_chests(settings))
+        return
+    listed = listed_chests(data)
+    for place, (part, item) in enumerate(listed[: settings.count]):
+        chest = read_chest(data, part, item)
+        for number in range(place, settings.count, len(listed)):
+            yield number, chest
+
+
+def _look_alikes(hu: HU, lung: Bool, spacing_mm: Triple, rng: np.random.Generator) -> tuple[HU, Bool]:
+    """Some look-alikes; returns HU and the lung without pleural fluid."""
+    if rng.random() < 0.5:
+        hu = distractors.breath(hu, lung, rng)
+    if rng.random() < 0.3:
+        hu = distractors.dependent(hu, lung, spacing_mm, rng)
+    if rng.random() < 0.5:
+        hu = distractors.nodules(hu, lung, spacing_mm, rng, count=int(rng.integers(1, 7)))
+    if rng.random() < 0.15:
+        hu, fluid = distractors.effusion(hu, lung, spacing_mm, rng)
+        lung = lung & ~fluid
+    return hu, lung
+
+
+def _with_lesions(
+    hu: HU, lung: Bool, spacing_mm: Triple, settings: SynthSettings, count: int, rng: np.random.Generator
+) -> tuple[HU, Bool, list[tuple[Kind, Size, Bool]]]:
+    """HU, the mask of all lesions, and each lesion's kind, size class and own mask."""
+    found = []
+    whole = np.zeros(hu.shape, dtype=bool)
+    for _ in range(count):
+        kind = settings.kinds[int(rng.integers(len(settings.kinds)))]
+        size = settings.sizes[int(rng.integers(len(settings.sizes)))]
+        pasted = one_lesion(hu, lung, spacing_mm, kind, size, rng)
+        if pasted is not None:
+            hu, mask = pasted
+            found.append((kind, size, mask))
+            whole |= mask
+    return hu, whole, found
+
+
+def _scaled(lesion: lesions.Lesion, factor: float) -> lesions.Lesion:
+    z, u, v = lesion.radii_mm
+    return dataclasses.replace(lesion, radii_mm=(z * factor, u * factor, v * factor))
+
+
+def _truth(kind: Kind, size: Size, mask: Bool, start: npt.NDArray[np.intp], grid: Grid) -> Truth:
+    centre = grid.points_mm(np.argwhere(mask).mean(axis=0) + start)
+    x, y, z = (float(v) for v in centre)
+    return Truth(kind=kind, size=size, lesion_ml=np.count_nonzero(mask) * grid.voxel_ml, centre_mm=(x, y, z))
+
+
+def _write(name: str, chest: Chest, made: Synthetic, out: Path) -> Item:
+    """Write one case's files and return its entry."""
+    item = Item(
+        image=f"images/{name}.nii.gz",
+        label_image=f"lesions/{name}.nii.gz",
+        lung_image=f"lungs/{name}.nii.gz",
+        label=(int(bool(made.truth)),),
+        patient=chest.patient,
+    )
+    write_volume(made.volume, out / item.image)
+    write_mask(made.lesion, out / item.label_image)
+    write_mask(made.lung, out / item.lung_image)
+    return item
+
+
+def _write_truths(file: Path, truths: list[tuple[str, Truth]]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(("case", "kind", "size", "lesion_ml", "x_mm", "y_mm", "z_mm"))
+        for case, one in sorted(truths, key=lambda pair: pair[0]):
+            place = (f"{value:.1f}" for value in one.centre_mm)
+            writer.writerow((case, one.kind, one.size, f"{one.lesion_ml:.3f}", *place))
