@@ -30,10 +30,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         here = f"/v2/models/{self.server.model}"
-        if self.path == "/v2/health/ready":
-            self.answer(200 if self.server.ready else 400)
-        elif self.path == f"{here}/ready":
+        if self.path == "/v2/health/live":
             self.answer(200)
+        elif self.path in ("/v2/health/ready", f"{here}/ready"):
+            self.answer(200 if self.server.ready else 400)
         elif self.path == here:
             tensor = {"datatype": "FP32", "shape": [-1, 1, -1, -1, -1]}
             body = {
@@ -49,6 +49,9 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
+        if not self.path.endswith("/infer"):
+            self.answer(404, json.dumps({"error": "not of the protocol"}).encode())
+            return
         self.server.requests += 1
         if self.server.fails:
             self.answer(500, json.dumps({"error": self.server.fails}).encode())

@@ -37,7 +37,7 @@ class TritonPythonModel:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
-        import triton_python_backend_utils as triton
+        import triton_python_backend_utils as triton  # type: ignore[import-not-found]
 
         try:
             patches = np.from_dlpack(triton.get_input_tensor_by_name(request, self.input))

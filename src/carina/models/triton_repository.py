@@ -43,7 +43,7 @@ class Port:
 
 
 def write_repository(
-    bundle: Bundle, folder: Path, *, backend: Backend = Backend.ONNXRUNTIME, max_batch: int = 4
+    bundle: Bundle, folder: Path, *, backend: Backend = Backend.ONNXRUNTIME, max_batch: int = 8
 ) -> Path:
     """Write the bundle as the model ``served_as`` into the repository ``folder``, replacing an older one of that name.
 

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from carina.testing.pacs import LOOPBACK, free_port
 
@@ -51,14 +52,15 @@ def triton_folder() -> Path | None:
 def tritonserver(
     repository: Path,
     *,
-    http_port: int = 0,
+    load: tuple[str, ...] | None = None,
+    ports: tuple[int, int] | None = None,
     timeout_s: float = 60.0,
-    all_models: bool = True,
+    wait_for: Literal["ready", "live"] = "ready",
 ) -> Iterator[Triton]:
-    """Serve a model repository over HTTP and gRPC on free loopback ports until the block ends.
+    """Serve a model repository over HTTP and gRPC on the loopback address until the block ends.
 
-    ``http_port`` 0 takes a free one. With ``all_models`` False the server is given as soon as it lives, though a model
-    may be loading or have failed to load.
+    ``load`` names the models to load, by default all. ``ports`` are those of HTTP and gRPC, by default free ones.
+    ``wait_for`` "live" gives the server as it is, also with models that have failed to load.
 
     Raises:
         RuntimeError: the server is not installed, or was not ready in time; the message has its log's errors.
@@ -69,10 +71,13 @@ def tritonserver(
     with tempfile.TemporaryDirectory(prefix="carina-triton-") as name:
         folder = Path(name)
         _copy_backend(home, folder / "backends")
-        ports = http_port or free_port(), free_port()
+        ports = ports or (free_port(), free_port())
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                _command(home, repository, folder / "backends", ports),
+                [
+                    *_command(home, repository, folder / "backends", ports),
+                    *(f"--load-model={one}" for one in load or ("*",)),
+                ],
                 env=_environment(home),
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -81,7 +86,7 @@ def tritonserver(
         http, grpc = (f"{kind}://{LOOPBACK}:{port}" for kind, port in zip(("http", "grpc"), ports, strict=True))
         server = Triton(http=http, grpc=grpc, log=folder / "log", process=process)
         try:
-            _wait(server, "ready" if all_models else "live", timeout_s)
+            _wait(server, wait_for, timeout_s)
             yield server
         finally:
             _stop(process)
@@ -105,6 +110,7 @@ def _command(home: Path, repository: Path, backends: Path, ports: tuple[int, int
         str(home / "bin" / "tritonserver"),
         f"--model-repository={repository}",
         f"--backend-directory={backends}",
+        "--model-control-mode=explicit",
         f"--http-address={LOOPBACK}",
         f"--http-port={ports[0]}",
         f"--grpc-address={LOOPBACK}",
