@@ -21,7 +21,7 @@ def inference_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
     config: dict[str, Any] = {
         "imports": [
             "$from pathlib import Path",
-            "$from carina.infer import on_files",
+            f"$from carina.infer.on_files import {'classify_file' if classifies else 'infer_file'}",
             "$from carina.models.bundle import load_bundle",
         ],
         "bundle_root": ".",
@@ -34,10 +34,10 @@ def inference_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
     arguments = "@bundle, Path(@input), Path(@output)"
     if classifies:
         config["lung"] = ""
-        config["run"] = [f"$on_files.classify_file({arguments}, @lung)"]
+        config["run"] = [f"$classify_file({arguments}, @lung)"]
         config["inferer"] = {"_target_": "SimpleInferer"}
     else:
-        config["run"] = [f"$on_files.infer_file({arguments})"]
+        config["run"] = [f"$infer_file({arguments})"]
         original = spec["original"]
         config["inferer"] = {
             "_target_": "SlidingWindowInferer",

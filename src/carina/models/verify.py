@@ -1,8 +1,8 @@
 """A bundle against MONAI's own rules: ``verify_metadata`` and ``verify_net_in_out`` of ``monai.bundle``.
 
-MONAI takes the schema of ``metadata.json`` from the URL that the file names, and uses a copy of it where one lies at the
+MONAI takes the schema of ``metadata.json`` from the URL that the file names, and uses a copy where one lies at the
 path it would store it at. Nothing here reaches the network: without a schema file of your own, MONAI is given
-``METAFORMAT``, written from the mandatory keys of its bundle specification (docs.monai.io, "MONAI Bundle Specification").
+``METAFORMAT``, written from the mandatory keys of its "MONAI Bundle Specification" (docs.monai.io).
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def verify_network(bundle: Bundle, *, trust: bool = False) -> None:
     if not trust and not _is_derived(bundle, file):
         raise BadConfig(
             "bundle.config",
-            f"{file}: is missing, or not what Carina derives from the metadata. MONAI would run the code in it, so it was "
-            "not opened: write it anew by importing the bundle, or say that you trust it (--trust).",
+            f"{file}: is missing, or not what Carina derives from the metadata. MONAI would run the code in it, so it "
+            "was not opened: write it anew by importing the bundle, or say that you trust it (--trust).",
         )
     with _quiet():
         try:

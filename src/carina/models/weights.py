@@ -94,8 +94,8 @@ def _listed(what: str, names: list[str]) -> str:
 def read_checkpoint(file: Path) -> dict[str, Tensor]:
     """The state dictionary in a ``.pt`` file, or the tensors of a TorchScript file, by their keys in MONAI today.
 
-    Takes it out of a wrapping key (``WRAPPERS``), off a ``module.`` that data-parallel training puts before each key, and
-    names DenseNet's layers as MONAI does since 0.5.
+    Takes it out of a wrapping key (``WRAPPERS``), takes off the ``module.`` that data-parallel training puts before
+    each key, and names DenseNet's layers as MONAI does since 0.5.
 
     Raises:
         BadConfig: the file can't be read without unpickling objects, or holds no state dictionary.
@@ -161,7 +161,7 @@ def read_onnx(file: Path) -> dict[str, Tensor]:
     """
     import onnx
     import torch
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from onnx import numpy_helper
 
     try:
