@@ -1,4 +1,4 @@
-"""Training parts: lesions, labels, patches, resume."""
+"""Training parts: lesions, labels, patches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from carina.testing.phantom import chest_phantom  # noqa: E402
 from carina.train import distractors, lesions  # noqa: E402
 from carina.train.crops import draw_plain_crop  # noqa: E402
 from carina.train.data import Case, load_case, load_cases, save_case, to_slices  # noqa: E402
-from carina.train.fit import FitSettings, fit, rate_at  # noqa: E402
 from carina.train.lung_labels import label_lungs  # noqa: E402
 from carina.train.patches import draw_lesion_patch, draw_lung_patch  # noqa: E402
 from carina.train.prepare import phantom_case  # noqa: E402
@@ -125,46 +124,3 @@ def test_ill_crops_are_denser_than_healthy_ones(healthy: Case) -> None:
         ill: [float(np.clip(hu, -1000, 0).mean()) for hu, truth in drawn if truth is ill] for ill in (True, False)
     }
     assert np.mean(density[True]) > np.mean(density[False]) + 5
-
-
-def test_the_rate_warms_up_and_falls() -> None:
-    settings = FitSettings(steps=100, peak_rate=1.0)
-    rates = [rate_at(step, settings) for step in range(100)]
-    assert rates[0] == pytest.approx(0.2) and max(rates) == pytest.approx(1.0) and rates[-1] < 0.02
-
-
-def _small_network() -> torch.nn.Module:
-    torch.manual_seed(3)
-    return torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, 2, 1))
-
-
-def _draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    image = rng.random((1, 8, 8, 8), dtype=np.float32)
-    return image, (image[0] > 0.6).astype(np.int64)
-
-
-def _loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(logits, target)
-
-
-def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
-    settings = FitSettings(steps=12, threads=1, save_every=6)
-
-    class Stop(Exception):
-        pass
-
-    calls = 0
-
-    def stopping(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if calls > 8:
-            raise Stop
-        return _loss(logits, target)
-
-    whole = fit(_small_network(), _draw, _loss, settings, tmp_path / "whole")
-    with pytest.raises(Stop):
-        fit(_small_network(), _draw, stopping, settings, tmp_path / "parts")
-    parts = fit(_small_network(), _draw, _loss, settings, tmp_path / "parts")
-    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-6)

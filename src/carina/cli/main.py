@@ -30,6 +30,9 @@ VERBS = {
     "pipelines": Verb("carina.cli.pipelines", "pipelines", "List, show and check pipeline definitions."),
     "operator": Verb("carina.cli.operator", "operator", "List operators; run one on folders."),
     "models": Verb("carina.cli.models", "models", "List the model bundles and show their cards."),
+    "train": Verb("carina.cli.train", "train", "Train a network from a data list; list the presets."),
+    "evaluate": Verb("carina.cli.evaluate", "evaluate", "Measure a bundle on a data list: tables and a report."),
+    "synth": Verb("carina.cli.synth", "synth", "Make data to train on: lists from DICOM, synthetic disease, sheets."),
     "phantom": Verb("carina.cli.phantom", "phantom", "Write a synthetic chest CT with known truth as a DICOM series."),
     "demo": Verb("carina.cli.demo", "demo", "Run the pipeline on a phantom and compare with the known truth."),
 }
@@ -83,3 +86,7 @@ def main() -> None:
         click.echo("carina: interrupted; run the same command again to go on where it stopped.", err=True)
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":  # torchrun -m carina.cli.main train ...
+    main()

@@ -3,130 +3,123 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from typing import Any
 
 import carina
-from carina.train.recipes import LESION_WINDOW_HU, LUNG_WINDOW_HU, Recipe
+from carina.train import configure
+from carina.train.settings import Source, Task, TrainSettings
+from carina.train.validation import metric_name
 
-DATA_SOURCE = (
-    "Chest CT of public, de-identified collections: LIDC-IDRI (CC BY 3.0), Lung-PET-CT-Dx (CC BY 4.0), CMB-CRC "
-    "(CC BY 4.0), COVID-CT-MD (CC BY 4.0); synthetic lesions and a synthetic chest made by Carina."
-)
-
-_SEGMENTATION: dict[str, Any] = {"orientation": "RAS", "spacing_mm": [0.8, 0.8, 5.0]}
+SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
 TITLES = {
-    "lung-ahnet": "Lung segmentation, AH-Net",
-    "lesion-segresnet": "COVID-19 lesion segmentation, SegResNet",
-    "covid-densenet": "COVID-19 classification, DenseNet121-3D",
+    Task.LUNG: "Lung segmentation",
+    Task.LESION: "COVID-19 lesion segmentation",
+    Task.COVID: "COVID-19 classification",
 }
+
+NETWORKS = {"ahnet": "AH-Net", "segresnet": "SegResNet", "densenet121": "DenseNet121-3D"}
 
 PURPOSES = {
-    "lung-ahnet": "Finds the lungs in chest CT, vessels and disease inside them included; trachea and main bronchi are "
-    "not lung.",
-    "lesion-segresnet": "Finds opacities as COVID-19 makes them (ground glass, consolidation, crazy paving) in lungs.",
-    "covid-densenet": "A demonstration: tells lungs with synthetic disease from lungs without. It has never learnt from"
-    " a patient with COVID-19 and can't tell COVID-19 from other pneumonias.",
+    Task.LUNG: "Finds the lungs in chest CT, vessels and disease inside them included; trachea and main bronchi are not "
+    "lung.",
+    Task.LESION: "Finds opacities as COVID-19 makes them (ground glass, consolidation, crazy paving) in lungs.",
+    Task.COVID: "Gives a probability of COVID-19 for a chest CT, from a crop around the lungs.",
 }
 
-HISTORY = {
-    "lung-ahnet": "The shipped weights are those of 960 steps, before hard voxels counted more and patches were centred in "
-    "gas (research log, 4), at averaged weights. Stopped by time, not by convergence. Trachea, main bronchi and colon are "
-    "partly taken in on some slices, and dense vessels, nodules and consolidation left out.",
-    "lesion-segresnet": "Stages of the shipped weights: 1,600 steps on 128 x 128 x 16 patches in lungs, batch 2; 125 and then "
-    "115 steps on 224 x 224 x 32 windows, batch 1, up to 90 mm off the lungs, at rates from 4e-4 down. Stopped by time.",
-    "covid-densenet": "Stages of the shipped weights: 300 steps with phantoms labelled wrongly (a mistake, see the research "
-    "log), 150 on `draw_crop`, 260 with seven crops in ten from `draw_plain_crop`. Stopped by time; far from convergence.",
-}
-
-WEAKNESSES = {
-    "lung-ahnet": (
-        "Its labels were made by a threshold and closing, not by a reader; it shares their mistakes.",
-        "Seven patients and a phantom are no population. Every real series measured below was also trained on.",
-        "Collapsed lung, masses that reach the pleura and fluid are left out or taken in at random.",
-    ),
-    "lesion-segresnet": (
-        "It has seen synthetic lesions only. No voxel-level truth on patients was at hand: no Dice on patients.",
-        "The lungs that held-out synthetic lesions are measured in were trained on (with other lesions).",
-        "Other pneumonias, oedema, haemorrhage and scars look like its targets and will be marked.",
-        "A single patient with COVID-19 was held out; one patient is an anecdote.",
-    ),
-    "covid-densenet": (
-        "It misses the one held-out patient with COVID-19 (`covidctmd-p002`): for this scan its answer is wrong.",
-        "Synthetic disease is easier than disease: the AUC on it says that training began to work, nothing about patients.",
-        "Six patients without and none with COVID-19 were seen in training; probabilities are not calibrated.",
-        "Published classifiers of this kind fall from 0.95 to 0.85 AUC on other hospitals' scans; expect worse.",
-    ),
+SYNTHETIC = {
+    Task.LUNG: "Lungs with synthetic disease pasted into them; labels as listed or made by `carina/train/lung_labels.py`.",
+    Task.LESION: "Lesions are synthesised in lungs that are free of them: it has seen no patient's lesion.",
+    Task.COVID: "A demonstration: lungs with synthetic disease against lungs without. It has not learnt from patients with "
+    "COVID-19 and can't tell COVID-19 from other pneumonias; its probabilities are not calibrated.",
 }
 
 
-def carina_object(recipe: Recipe) -> dict[str, Any]:
-    """The ``carina`` object of the bundle that ``recipe`` makes."""
-    z, y, x = recipe.shape
-    if recipe.name == "lung-ahnet":
-        return _SEGMENTATION | {
-            "task": "lung",
-            "window_hu": list(LUNG_WINDOW_HU),
-            "labels": {"1": "lung"},
-            "divisor": 32,
-            "original": {"patch": [224, 224, 32], "overlap": 0.25},
-            "restore": "linear",
-            "components": {"keep": 2, "min_voxels": 5000, "min_share": 0.1},
-            "network": dict(recipe.network),
-        }
-    if recipe.name == "lesion-segresnet":
-        return _SEGMENTATION | {
-            "task": "lesion",
-            "window_hu": list(LESION_WINDOW_HU),
-            "labels": {"1": "lesion"},
-            "divisor": 8,
-            "original": {"patch": [224, 224, 32], "overlap": 0.6},
-            "restore": "linear",
-            "crop_to_body": True,
-            "network": dict(recipe.network),
-        }
-    return {
-        "task": "covid",
-        "orientation": "RAS",
-        "window_hu": list(LESION_WINDOW_HU),
-        "labels": {"0": "non-COVID-19", "1": "COVID-19"},
-        "size": [x, y, z],
-        "margin_voxels": 5,
-        "network": dict(recipe.network),
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a card says beside the settings.
+
+    ``data`` says what was trained on, ``cases`` is each validation case's Dice or probability at the weights of
+    ``steps``, ``metric`` their mean Dice or AUC. ``measured`` are figures of the shipped file, ``parity`` its largest
+    differences from torch. ``notes`` is Markdown that goes into the card as it is: provenance, history, weaknesses.
+    """
+
+    steps: int
+    data: str
+    metric: float | None = None
+    cases: Mapping[str, float] = field(default_factory=dict)
+    trained_on: Sequence[str] = ()
+    measured: Mapping[str, float] = field(default_factory=dict)
+    parity: Mapping[str, float] = field(default_factory=dict)
+    version: str = "0.1.0"
+    notes: str = ""
+
+
+def title(settings: TrainSettings) -> str:
+    """What people call the bundle: task and network."""
+    kind = str(settings.network.get("kind"))
+    return f"{TITLES[settings.task]}, {NETWORKS.get(kind, kind)}"
+
+
+def carina_object(settings: TrainSettings) -> dict[str, Any]:
+    """The ``carina`` object of the bundle: how its network is fed and read."""
+    common: dict[str, Any] = {
+        "task": str(settings.task),
+        "orientation": settings.orientation,
+        "window_hu": list(settings.window_hu),
+        "network": dict(settings.network),
     }
+    if settings.task is Task.COVID:
+        return common | {
+            "labels": {"0": "non-COVID-19", "1": "COVID-19"},
+            "size": list(settings.patches[0].shape),
+            "margin_voxels": settings.margin_voxels,
+            "order": settings.order,
+        }
+    common |= {
+        "spacing_mm": list(settings.spacing_mm or ()),
+        "labels": {"1": str(settings.task)},
+        "divisor": configure.divisor(settings.network),
+        "original": {"patch": list(settings.window), "overlap": settings.window_overlap},
+        "restore": "linear",
+    }
+    if settings.task is Task.LUNG:
+        return common | {"components": {"keep": 2, "min_voxels": 5000, "min_share": 0.1}}
+    return common | {"crop_to_body": settings.crop_to_body}
 
 
-def metadata(recipe: Recipe, version: str, figures: Mapping[str, float]) -> dict[str, Any]:
+def metadata(settings: TrainSettings, facts: Facts) -> dict[str, Any]:
     """``metadata.json``: MONAI's fields and the ``carina`` object."""
     import monai
     import numpy
     import torch
 
-    spec = carina_object(recipe)
-    classifies = spec["task"] == "covid"
+    spec = carina_object(settings)
+    classifies = settings.task is Task.COVID
     side = spec["size"] if classifies else [f"{spec['divisor']}*n"] * 3
     names = spec["labels"] if classifies else {"0": "background"} | spec["labels"]
+    purpose = PURPOSES[settings.task]
     return {
-        "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",
-        "version": version,
-        "changelog": {version: "trained on public lungs and synthetic disease"},
+        "schema": SCHEMA,
+        "version": facts.version,
+        "changelog": {facts.version: f"trained for {facts.steps} steps, seed {settings.seed}"},
         "monai_version": monai.__version__,
         "pytorch_version": torch.__version__.split("+")[0],
         "numpy_version": numpy.__version__,
         "required_packages_version": {},
-        "name": TITLES[recipe.name],
-        "task": TITLES[recipe.name],
-        "description": PURPOSES[recipe.name],
+        "name": title(settings),
+        "task": title(settings),
+        "description": purpose,
         "authors": "The Carina authors",
         "copyright": "Copyright (c) The Carina authors",
-        "data_source": DATA_SOURCE,
+        "data_source": facts.data,
         "data_type": "chest CT, HU",
         "image_classes": "single channel, HU window scaled to [0, 1]",
         "label_classes": ", ".join(f"{k}: {v}" for k, v in names.items()),
         "pred_classes": "logits of two classes",
-        "eval_metrics": {name: round(value, 4) for name, value in figures.items()},
-        "intended_use": f"{PURPOSES[recipe.name]} {carina.RESEARCH_ONLY}",
+        "eval_metrics": {name: round(value, 4) for name, value in _figures(settings, facts).items()},
+        "intended_use": f"{purpose} {carina.RESEARCH_ONLY}",
         "references": [],
         "network_data_format": {
             "inputs": {"image": _data("image", "hounsfield", side, {"0": "image"})},
@@ -153,52 +146,61 @@ def _data(kind: str, format_: str, shape: Sequence[Any], channels: Mapping[str, 
     }
 
 
-def card(
-    recipe: Recipe, cases: Sequence[str], steps: int, figures: Mapping[str, float], parity: Mapping[str, float]
-) -> str:
-    """The model card in Markdown: purpose, data, recipe, every measured figure, weaknesses."""
-    settings = asdict(recipe.settings) | {"steps": steps}
-    z, y, x = recipe.shape
-    lines = [
-        f"# {TITLES[recipe.name]}",
-        "",
-        f"**{carina.RESEARCH_ONLY}**",
-        "",
-        PURPOSES[recipe.name],
-        "",
-        "## Data",
-        DATA_SOURCE,
-        "Attribution: LIDC-IDRI (Armato and others, 2015), Lung-PET-CT-Dx (Li and others, 2020), CMB-CRC (NCI Cancer",
-        "Moonshot Biobank), all from The Cancer Imaging Archive; COVID-CT-MD (Afshar and others, 2021).",
-        "No image is part of this bundle.",
-        "",
-        f"Trained on: {', '.join(cases)}. Held out: {', '.join(recipe.leave_out) or 'none'}.",
-        "Lung labels are made by `carina/train/lung_labels.py`, disease by `carina/train/lesions.py`, look-alikes",
-        "without a label (nodules, fluid, dependent density, breathing, motion, kernel, noise) by `carina/train/distractors.py`.",
-        "",
-        "## Recipe",
-        f"`python -m carina.train {recipe.verb} --data CASES --out FOLDER --steps {steps} --seed {settings['seed']}`",
-        "",
-        f"Network `{dict(recipe.network)}`, training input {x} x {y} x {z} voxels (x, y, z). AdamW, peak rate"
-        f" {settings['peak_rate']:g}, warm-up and cosine, batch {settings['batch']}, {steps} steps, averaged weights"
-        f" ({settings['average']:g}), seed {settings['seed']},"
-        f" {'bfloat16' if settings['bfloat16'] else 'float32'}, on two shared CPU cores.",
-        "Weights are stored as float16 and computed in float32. Largest difference from torch, as a share of the",
-        "outputs' range: " + ", ".join(f"{name} {value:.1g}" for name, value in parity.items()) + ".",
-        "",
-        HISTORY[recipe.name],
-        "",
-        "## Measured",
-        "By `carina.train.evaluate`, with the shipped file, as `carina run` runs it.",
-        "",
-        "| figure | value |",
-        "|---|---|",
-        *(f"| {name} | {value:.4g} |" for name, value in figures.items()),
-        "",
-        "## Weaknesses",
-        *(f"- {line}" for line in WEAKNESSES[recipe.name]),
-        "",
-        "Licence of the weights: Apache-2.0. Data keep their own licences.",
-        "",
+def _figures(settings: TrainSettings, facts: Facts) -> dict[str, float]:
+    metric = {} if facts.metric is None else {f"validation {metric_name(settings.task)}": facts.metric}
+    return {**metric, **facts.measured}
+
+
+def card(settings: TrainSettings, facts: Facts) -> str:
+    """The model card in Markdown: purpose, data, every setting, every figure, notes."""
+    parts = [
+        f"# {title(settings)}\n\n**{carina.RESEARCH_ONLY}**\n\n{PURPOSES[settings.task]}",
+        _data_part(settings, facts),
+        _recipe_part(settings, facts),
+        _measured_part(settings, facts),
+        facts.notes.strip(),
+        "Licence of the weights: see `LICENSE`. Data keep their own licences; no image is part of this bundle.",
     ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _data_part(settings: TrainSettings, facts: Facts) -> str:
+    lines = ["## Data", facts.data]
+    if facts.trained_on:
+        names = ", ".join(facts.trained_on[:40])
+        lines.append(f"Trained on: {names}{', ...' if len(facts.trained_on) > 40 else ''}.")
+    if settings.leave_out:
+        lines.append(f"Left out: {', '.join(settings.leave_out)}.")
+    if settings.source is Source.SYNTHETIC:
+        lines.append(SYNTHETIC[settings.task])
     return "\n".join(lines)
+
+
+def _recipe_part(settings: TrainSettings, facts: Facts) -> str:
+    lines = [
+        "## Recipe",
+        f"`carina train {settings.task} --settings settings.toml --data LIST --out FOLDER`; these are the weights after "
+        f"{facts.steps} steps, seed {settings.seed}. `settings.toml`:",
+        f"```toml\n{configure.to_toml(settings).strip()}\n```",
+    ]
+    if facts.parity:
+        found = ", ".join(f"{name} {value:.1g}" for name, value in facts.parity.items())
+        lines.append(
+            "Large weights are stored as float16 and computed in float32. Largest difference from torch, as a share of the "
+            f"outputs' range: {found}."
+        )
+    return "\n".join(lines)
+
+
+def _measured_part(settings: TrainSettings, facts: Facts) -> str:
+    figures = _figures(settings, facts)
+    if not figures:
+        return "## Measured\nNothing: there was no validation."
+    lines = ["## Measured", "| figure | value |", "|---|---|"]
+    lines += [f"| {name} | {value:.4g} |" for name, value in figures.items()]
+    kind = "probability" if settings.task is Task.COVID else "Dice"
+    lines += [f"| validation {kind}, {name} | {value:.4g} |" for name, value in facts.cases.items()]
+    chosen = (
+        "" if facts.metric is None else "The weights were chosen by the validation figure, which is therefore hopeful."
+    )
+    return "\n".join([*lines, "", chosen]).rstrip()

@@ -1,133 +1,286 @@
-"""The training loop: AdamW, warm-up and cosine, averaged weights, checkpoints, resume."""
+"""The training loop: steps, averaged weights, validation, checkpoints; a resumed run ends where a whole one does."""
 
 from __future__ import annotations
 
 import copy
-import csv
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
-Example = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
-Draw = Callable[[np.random.Generator], Example]
-"""Draws one example: network input ``(1, x, y, z)`` in [0, 1], and its target."""
+from carina.errors import BadConfig
+from carina.train.checkpoint import BEST, CHECKPOINT, State, load, random_apart, read, save, write
+from carina.train.examples import ExampleSource
+from carina.train.logs import Logs, Progress, Row
+from carina.train.objective import loss_function, optimiser_of, rate_at
+from carina.train.settings import Arithmetic, TrainSettings
+from carina.train.team import Team
+from carina.train.validation import Score, autocast, metric_name, score
+
+SETTLING = 7919
+"""Added to the seed for the examples that batch norms are settled on."""
+
+Watch = Callable[[Progress], None]
+
+
+def _silent(_: Progress) -> None:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """How long and how fast to train; ``settle`` batches set the batch norms' statistics for the averaged weights."""
+class Context:
+    """What surrounds a fit: the training list's number of items, the processes that share it, who is told."""
 
-    steps: int
-    batch: int = 2
-    peak_rate: float = 2e-3
-    weight_decay: float = 1e-5
-    seed: int = 1
-    average: float = 0.998
-    bfloat16: bool = False
-    threads: int = 2
-    save_every: int = 50
-    settle: int = 40
+    items: int = 1
+    team: Team = field(default_factory=Team)
+    watch: Watch = _silent
 
 
-class _Examples(IterableDataset[Example]):
-    """Examples ``first, first + 1, ...``; the generator of each is seeded by its number."""
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """Weights after ``step`` steps, chosen by ``metric`` (None: no validation), with each case's figure."""
 
-    def __init__(self, draw: Draw, seed: int, first: int, stop: int) -> None:
-        self.draw, self.seed, self.first, self.stop = draw, seed, first, stop
-
-    def __iter__(self) -> Iterator[Example]:
-        for number in range(self.first, self.stop):
-            yield self.draw(np.random.default_rng([self.seed, number]))
+    weights: dict[str, Tensor]
+    step: int
+    metric: float | None = None
+    cases: dict[str, float] = field(default_factory=dict)
 
 
-def rate_at(step: int, settings: FitSettings) -> float:
-    """The learning rate of ``step``: linear warm-up over 5 % of the steps, then a half cosine to 1 % of the peak."""
-    warm = max(1, settings.steps // 20)
-    if step < warm:
-        return settings.peak_rate * (step + 1) / warm
-    part = (step - warm) / max(1, settings.steps - warm)
-    return settings.peak_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(part, 1.0))))
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """This process's part of the batch of each step.
+
+    Step ``s`` draws its kind of patch with the generator ``[seed, s]``, example ``i`` of the whole team's batch with
+    ``[seed, s, i]``: nothing else matters, neither workers nor interruptions.
+    """
+
+    def __init__(self, source: ExampleSource, settings: TrainSettings, steps: range, team: Team) -> None:
+        self.source, self.settings, self.steps, self.team = source, settings, steps, team
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Inputs ``(n, 1, x, y, z)`` and targets of step ``steps[index]``."""
+        step, seed, kinds = self.steps[index], self.settings.seed, self.settings.patches
+        shares = np.array([kind.share for kind in kinds])
+        kind = kinds[int(np.random.default_rng([seed, step]).choice(len(kinds), p=shares / shares.sum()))]
+        first = self.team.rank * kind.batch
+        drawn = [
+            self.source.draw(np.random.default_rng([seed, step, i]), kind.shape)
+            for i in range(first, first + kind.batch)
+        ]
+        inputs, targets = (np.stack([np.asarray(one[part]) for one in drawn]) for part in (0, 1))
+        return torch.from_numpy(inputs), torch.from_numpy(targets)
+
+
+def steps_of(settings: TrainSettings, items: int, processes: int = 1) -> tuple[int, int]:
+    """Steps of the whole training and of one epoch over ``items`` training items."""
+    epoch = max(1, math.ceil(items * settings.per_item / (settings.patches[0].batch * processes)))
+    return settings.steps or settings.epochs * epoch, epoch
 
 
 def fit(
-    network: nn.Module, draw: Draw, loss: Callable[[Tensor, Tensor], Tensor], settings: FitSettings, out: Path
-) -> nn.Module:
-    """Train ``network``; continue from ``out/checkpoint.pt`` if it is there. Returns the averaged network.
-
-    Writes ``log.csv`` (step, loss, rate, seconds) and ``checkpoint.pt`` into ``out``.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(settings.threads)
-    network = network.to(memory_format=torch.channels_last_3d)
-    averaged = copy.deepcopy(network).eval()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=settings.weight_decay)
-    first = _resume(out / "checkpoint.pt", network, averaged, optimiser)
-    examples = _Examples(draw, settings.seed, first * settings.batch, settings.steps * settings.batch)
-    loader = DataLoader(examples, batch_size=settings.batch, num_workers=1, prefetch_factor=4)
-    network.train()
-    recent: list[float] = []
-    start = time.monotonic()
-    for step, (inputs, target) in enumerate(loader, start=first):
-        for group in optimiser.param_groups:
-            group["lr"] = rate_at(step, settings)
-        value = _step(network, inputs, target, loss, optimiser, bfloat16=settings.bfloat16)
-        recent.append(value)
-        _average(averaged, network, min(settings.average, (step + 1) / (step + 10)))
-        if (step + 1) % 50 == 0:
-            row = (step + 1, float(np.mean(recent)), rate_at(step, settings), time.monotonic() - start)
-            _log(out / "log.csv", row)
-            recent.clear()
-        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-            _save(out / "checkpoint.pt", step + 1, network, averaged, optimiser)
-    return settle_norms(averaged, draw, settings)
-
-
-def load_averaged(network: nn.Module, checkpoint: Path) -> nn.Module:
-    """Put the averaged weights of ``checkpoint`` into ``network``."""
-    network.load_state_dict(torch.load(checkpoint, weights_only=True)["averaged"])
-    return network
-
-
-def settle_norms(network: nn.Module, draw: Draw, settings: FitSettings) -> nn.Module:
-    """Recompute the batch norms' running statistics over fresh examples, since averaged weights shift them."""
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if norms:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-        network.train()
-        examples = _Examples(draw, settings.seed + 7919, 0, settings.settle * settings.batch)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
-            for inputs, _ in DataLoader(examples, batch_size=settings.batch):
-                network(inputs.contiguous(memory_format=torch.channels_last_3d))
-    return network.eval()
-
-
-def _step(
     network: nn.Module,
-    inputs: Tensor,
-    target: Tensor,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    optimiser: torch.optim.Optimizer,
-    *,
-    bfloat16: bool,
-) -> float:
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        logits = network(inputs.contiguous(memory_format=torch.channels_last_3d))
-    value = loss(logits, target)
-    optimiser.zero_grad(set_to_none=True)
-    value.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-    optimiser.step()
-    return float(value.detach())
+    source: ExampleSource,
+    settings: TrainSettings,
+    out: Path,
+    context: Context | None = None,
+) -> Fitted:
+    """Train ``network`` on ``source``; go on from ``out/checkpoint.pt`` if it is there.
+
+    Writes ``log.csv``, ``curves.png``, ``checkpoint.pt`` and, chosen by the metric, ``best.pt`` into ``out``.
+
+    Raises:
+        BadConfig: the loss is no number any more, or a checkpoint does not fit.
+    """
+    context = context or Context()
+    team = context.team
+    out.mkdir(parents=True, exist_ok=True)
+    with _computing(settings, team), random_apart(settings.seed + team.rank, team.device):
+        loop = _Loop(network, source, settings, out, team)
+        loop.run(*steps_of(settings, context.items, team.size), context.watch)
+        return loop.fitted()
+
+
+@contextmanager
+def _computing(settings: TrainSettings, team: Team) -> Iterator[None]:
+    """Threads and determinism as the settings say; afterwards as they were."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(settings.threads or threads)
+    torch.use_deterministic_algorithms(settings.deterministic or strict, warn_only=team.device.type == "cuda")
+    torch.backends.cudnn.benchmark = not settings.deterministic
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict)
+
+
+class _Loop:
+    def __init__(
+        self, network: nn.Module, source: ExampleSource, settings: TrainSettings, out: Path, team: Team
+    ) -> None:
+        self.source, self.settings, self.out, self.team = source, settings, out, team
+        network = network.to(team.device, memory_format=torch.channels_last_3d)
+        self.loss = loss_function(settings.loss)
+        self.state = State(
+            network=network,
+            averaged=copy.deepcopy(network).eval() if settings.average else None,
+            optimiser=optimiser_of(network, settings),
+            scaler=torch.amp.GradScaler(team.device.type, enabled=settings.arithmetic is Arithmetic.F16),
+        )
+        if (out / CHECKPOINT).is_file():
+            load(out / CHECKPOINT, self.state, team)
+        self.model = team.wrap(network)
+        self.waiting: list[Tensor] = []
+        self.last: tuple[float | None, float | None] = (None, None)
+
+    def run(self, steps: int, epoch: int, watch: Watch) -> None:
+        """Do the steps that are left."""
+        state, settings = self.state, self.settings
+        first, start, before = state.step, time.monotonic(), state.seconds
+        logs = Logs(self.out, settings, first) if self.team.leads else None
+        validate_every = settings.validate_every * (epoch if settings.epochs else 1)
+        for inputs, target in self._batches(range(first, steps)):
+            rate = rate_at(state.step, steps, settings, processes=self.team.size)
+            self._step(inputs, target, rate)
+            state.step += 1
+            state.seconds = before + time.monotonic() - start
+            validates = state.step % validate_every == 0 or state.step == steps
+            if validates or state.step % settings.log_every == 0:
+                row = self._row(rate, epoch, validates=validates)
+                if logs:
+                    logs.row(row)
+            if validates or state.step % settings.save_every == 0:
+                self._collect()
+                save(self.out / CHECKPOINT, state, self.team)
+            watch(self._progress(steps, (time.monotonic() - start) / (state.step - first)))
+        if logs:
+            logs.close()
+
+    def fitted(self) -> Fitted:
+        """The best weights by the metric; without validation the last ones."""
+        if self.state.best is not None and (self.out / BEST).is_file():
+            best = read(self.out / BEST)
+            return Fitted(weights=best["weights"], step=best["step"], metric=best["metric"], cases=best["cases"])
+        return Fitted(weights=_weights(self._settled()), step=self.state.step)
+
+    def _batches(self, steps: range) -> DataLoader[tuple[Tensor, Tensor]]:
+        workers = self.settings.workers
+        more: dict[str, Any] = {"prefetch_factor": 4} if workers else {}
+        return DataLoader(
+            Batches(self.source, self.settings, steps, self.team),
+            batch_size=None,
+            num_workers=workers,
+            generator=torch.Generator(),  # else the loader draws from the network's random numbers
+            pin_memory=self.team.device.type == "cuda",
+            **more,
+        )
+
+    def _step(self, inputs: Tensor, target: Tensor, rate: float) -> None:
+        state, device = self.state, self.team.device
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        inputs = inputs.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last_3d)
+        self.model.train()
+        with autocast(self.settings, device):
+            logits = self.model(inputs)
+        value = self.loss(logits, target.to(device, non_blocking=True))
+        state.optimiser.zero_grad(set_to_none=True)
+        state.scaler.scale(value).backward()
+        if self.settings.clip:
+            state.scaler.unscale_(state.optimiser)
+            nn.utils.clip_grad_norm_(state.network.parameters(), self.settings.clip)
+        state.scaler.step(state.optimiser)
+        state.scaler.update()
+        self.waiting.append(value.detach())
+        if state.averaged is not None:
+            done = state.step + 1
+            _average(state.averaged, state.network, min(self.settings.average, done / (done + 9)))
+
+    def _collect(self) -> None:
+        """Take the losses that wait on the device; a GPU is not stopped for each of them."""
+        if self.waiting:
+            self.state.recent += torch.stack(self.waiting).tolist()
+            self.waiting.clear()
+        if not all(map(math.isfinite, self.state.recent)):
+            raise BadConfig(
+                "train.not_finite",
+                f"The loss is no number before step {self.state.step}; lower `rate`, set `clip`, or use f32 or bf16. "
+                "The last checkpoint is whole.",
+            )
+
+    def _row(self, rate: float, epoch: int, *, validates: bool) -> Row:
+        state = self.state
+        self._collect()
+        loss = self.team.mean(torch.tensor(state.recent, device=self.team.device).mean())
+        state.recent.clear()
+        metric = self._validate() if validates else None
+        self.last = (loss, self.last[1] if metric is None else metric)
+        return Row(
+            step=state.step, epoch=state.step / epoch, loss=loss, rate=rate, metric=metric, seconds=state.seconds
+        )
+
+    def _validate(self) -> float | None:
+        """The metric of the weights that would be published; the best so far are kept."""
+        candidate, state = self._settled(), self.state
+        found: Score | None = score(candidate, self.source, self.settings, self.team)
+        if found is None:
+            return None
+        if state.best is None or found.metric > state.best:
+            state.best = found.metric
+            if self.team.leads:
+                values = {"weights": _weights(candidate), "step": state.step, "metric": found.metric}
+                write(self.out / BEST, {**values, "cases": found.cases})
+        return found.metric
+
+    @torch.no_grad()
+    def _settled(self) -> nn.Module:
+        """The weights to publish; averaged ones with their batch norms' statistics taken anew over fresh examples."""
+        if self.state.averaged is None:
+            self.team.share(self.state.network)
+            return self.state.network.eval()
+        candidate = copy.deepcopy(self.state.averaged)
+        norms = [m for m in candidate.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        if norms and self.settings.settle:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None
+            candidate.train()
+            alone = Team(device=self.team.device)
+            fresh = msgspec.structs.replace(self.settings, seed=self.settings.seed + SETTLING)
+            batches = Batches(self.source, fresh, range(self.settings.settle), alone)
+            with autocast(self.settings, self.team.device):
+                for index in range(len(batches)):
+                    candidate(batches[index][0].to(self.team.device).contiguous(memory_format=torch.channels_last_3d))
+        self.team.share(candidate)
+        return candidate.eval()
+
+    def _progress(self, steps: int, seconds: float) -> Progress:
+        state = self.state
+        loss, metric = self.last
+        return Progress(
+            step=state.step,
+            steps=steps,
+            loss=loss,
+            metric=metric,
+            best=state.best,
+            metric_name=metric_name(self.settings.task),
+            seconds_left=seconds * (steps - state.step),
+        )
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
 
 
 @torch.no_grad()
@@ -135,34 +288,3 @@ def _average(averaged: nn.Module, network: nn.Module, keep: float) -> None:
     old = [v for v in averaged.state_dict().values() if v.is_floating_point()]
     new = [v for v in network.state_dict().values() if v.is_floating_point()]
     torch._foreach_lerp_(old, new, 1 - keep)
-
-
-def _save(path: Path, step: int, network: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Write beside, then rename: an interrupted save leaves the last good checkpoint."""
-    state = {
-        "step": step,
-        "network": network.state_dict(),
-        "averaged": averaged.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
-
-
-def _resume(path: Path, network: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    if not path.is_file():
-        return 0
-    state = torch.load(path, weights_only=True)
-    network.load_state_dict(state["network"])
-    averaged.load_state_dict(state["averaged"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
-
-
-def _log(path: Path, row: tuple[int, float, float, float]) -> None:
-    fresh = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if fresh:
-            writer.writerow(("step", "loss", "rate", "seconds"))
-        writer.writerow((row[0], f"{row[1]:.4f}", f"{row[2]:.2e}", f"{row[3]:.0f}"))

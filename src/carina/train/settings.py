@@ -24,10 +24,15 @@ class Source(StrEnum):
 
 
 class Loss(StrEnum):
-    """What is minimised."""
+    """What is minimised.
+
+    ``dice`` and ``dice-ce-squared`` are the published ones, each example's Dice over both classes (the latter with
+    squares below the line); ``dice-ce`` takes the foreground's Dice over the batch and counts hard voxels more.
+    """
 
     DICE = "dice"
     DICE_CE = "dice-ce"
+    DICE_CE_SQUARED = "dice-ce-squared"
     CROSS_ENTROPY = "cross-entropy"
 
 
@@ -51,6 +56,14 @@ class Arithmetic(StrEnum):
     F32 = "f32"
     BF16 = "bf16"
     F16 = "f16"
+
+
+class Device(StrEnum):
+    """Where a training computes; ``auto`` is a CUDA GPU where there is one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 class Patch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -85,13 +98,16 @@ class Augment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that a training depends on, but its data list.
 
-    ``network`` is what ``models.networks.build_network`` takes. ``spacing_mm`` is ``(x, y, z)``, None keeps the
-    image's own; ``window_hu`` is scaled to [0, 1] and clipped. ``positive`` is the share of patches centred on
-    foreground. ``order`` is the classifier's (``default``: window, then crop and resize; ``naturecomm``: crop and
-    resize on HU, then window). Exactly one of ``steps`` and ``epochs`` is above 0; ``validate_every`` counts the same.
-    ``average`` above 0 keeps averaged weights, which are what is validated and published. ``init`` names a bundle to
-    fine-tune from. ``folds`` above 1 pools the list and validates on part ``fold``, patient by patient.
-    ``window_overlap`` is that of validation and of the published bundle. ``mlflow`` is a tracking URI, empty: none.
+    ``network`` is what ``models.networks.build_network`` takes. ``spacing_mm`` is ``(x, y, z)``, None (``"none"`` in a
+    file) keeps the image's own; ``window_hu`` is scaled to [0, 1] and clipped. ``positive`` is the share of patches
+    centred on foreground. ``order`` is the classifier's (``default``: window, then crop and resize; ``naturecomm``:
+    crop and resize on HU, then window). Exactly one of ``steps`` and ``epochs`` is above 0; an epoch draws
+    ``per_item`` examples for each training item. ``validate_every`` counts what the length is given in, ``log_every``
+    and ``save_every`` count steps. ``scale_rate`` multiplies ``rate`` by the number of processes; ``clip`` 0 leaves
+    gradients as they are. ``average`` above 0 keeps averaged weights, which are what is validated and published;
+    their batch norms' statistics are taken anew over ``settle`` batches first. ``init`` names a bundle to fine-tune
+    from. ``folds`` above 1 pools the list and validates on part ``fold``, patient by patient. ``window`` and
+    ``window_overlap`` are those of validation and of the published bundle. ``mlflow`` is a tracking URI, empty: none.
     """
 
     task: Task
@@ -116,10 +132,15 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     clip: float = 5.0
     steps: int = 0
     epochs: int = 0
+    per_item: int = 1
     validate_every: int = 20
+    log_every: int = 10
+    save_every: int = 50
     window: tuple[int, int, int] = (224, 224, 32)
     window_overlap: float = 0.25
     average: float = 0.0
+    settle: int = 40
+    device: Device = Device.AUTO
     arithmetic: Arithmetic = Arithmetic.F32
     deterministic: bool = False
     seed: int = 1

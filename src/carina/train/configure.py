@@ -1,0 +1,233 @@
+"""From a preset, a settings file and single keys to the settings of a training, and back to TOML."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from carina.errors import BadConfig
+from carina.train.settings import Augment, Loss, Patch, Source, Task, TrainSettings
+
+PRESETS = Path(__file__).parent / "presets"
+
+FREE = frozenset({"device", "threads", "workers", "cache_mb", "tensorboard", "mlflow"})
+"""Keys that may change when a training goes on: they say where it runs and what it tells, not what is learnt."""
+
+NONE = "none"
+"""What TOML, which has no null, says for ``spacing_mm`` None."""
+
+
+def presets(task: Task | None = None) -> list[str]:
+    """Names of the presets (``lesion-card``), of one task or of all, sorted."""
+    names = sorted(file.stem for file in PRESETS.glob("*.toml"))
+    return [name for name in names if task is None or name.startswith(f"{task}-")]
+
+
+def about(name: str) -> str:
+    """What the preset ``name`` says of itself in its first line."""
+    with (PRESETS / f"{name}.toml").open(encoding="utf-8") as file:
+        return file.readline().removeprefix("#").strip()
+
+
+def load(task: Task, *, preset: str = "", file: Path | None = None, changes: Sequence[str] = ()) -> TrainSettings:
+    """The settings of a training: a preset (``card``) or a file, with ``changes`` (``augment.flip=0.2``) on top.
+
+    A file may say ``like = "card"`` to start from a preset. Without a preset and a file: ``starter``.
+
+    Raises:
+        BadConfig: a file can't be read, or a key or value is unknown or wrong; every such key is named.
+    """
+    if preset and file:
+        raise BadConfig("train.settings", 'Give either a preset or a settings file; a file may say like = "PRESET".')
+    table = _read(task, file) if file else _preset(task, preset or "starter")
+    for change in changes:
+        _change(table, change)
+    table.setdefault("task", str(task))
+    where = str(file or f"preset {preset or 'starter'}")
+    settings = _converted(table, where)
+    if settings.task is not task:
+        raise BadConfig("train.settings", f"{where} is for the task {settings.task}, not {task}.")
+    check(settings)
+    return settings
+
+
+def load_saved(file: Path) -> TrainSettings:
+    """The settings that `to_toml` wrote to ``file``.
+
+    Raises:
+        BadConfig: as `load`.
+    """
+    return _converted(_table(file), str(file))
+
+
+def to_toml(settings: TrainSettings) -> str:
+    """The settings as TOML that `load` reads back to the same value."""
+    import tomli_w
+
+    table = msgspec.to_builtins(settings)
+    if table["spacing_mm"] is None:
+        table["spacing_mm"] = NONE
+    return tomli_w.dumps(table)
+
+
+def differences(old: TrainSettings, new: TrainSettings) -> list[str]:
+    """``key: old, now new`` for every key that differs and matters for what is learnt."""
+    before, now = (_flat(msgspec.to_builtins(settings)) for settings in (old, new))
+    keys = [key for key in {**before, **now} if key.split(".")[0] not in FREE]
+    return [f"{key}: {before.get(key)}, now {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
+
+
+def check(settings: TrainSettings) -> None:
+    """Refuse settings that can't be trained with; every problem is named at once.
+
+    Raises:
+        BadConfig: something is wrong.
+    """
+    problems = [*_length_problems(settings), *_shape_problems(settings), *_task_problems(settings)]
+    if problems:
+        raise BadConfig("train.settings", f"Settings {settings.name!r}: " + "; ".join(problems) + ".")
+
+
+def divisor(network: Mapping[str, Any]) -> int:
+    """What each side of a network's input must be divisible by."""
+    if network.get("kind") == "ahnet":
+        return 32
+    if network.get("kind") == "segresnet":
+        return int(2 ** (len(network.get("blocks_down", (1, 2, 2, 4))) - 1))
+    return 1
+
+
+def _length_problems(s: TrainSettings) -> Iterator[str]:
+    if (s.steps > 0) == (s.epochs > 0):
+        yield f"exactly one of steps ({s.steps}) and epochs ({s.epochs}) must be above 0"
+    for key in ("validate_every", "log_every", "save_every", "per_item"):
+        if getattr(s, key) < 1:
+            yield f"{key} {getattr(s, key)} must be at least 1"
+    if not 0 <= s.average < 1:
+        yield f"average {s.average} must be at least 0 and below 1"
+    if s.rate <= 0:
+        yield f"rate {s.rate} must be above 0"
+    if s.folds and not (s.folds >= 2 and 0 <= s.fold < s.folds):
+        yield f"fold {s.fold} of folds {s.folds}: folds must be at least 2, and fold from 0 to folds - 1"
+
+
+def _shape_problems(s: TrainSettings) -> Iterator[str]:
+    if not s.patches or min((p.share for p in s.patches), default=0) <= 0 or min(p.batch for p in s.patches) < 1:
+        yield "patches must name one kind or more, each with a share above 0 and a batch of at least 1"
+    number, kind = divisor(s.network), s.network.get("kind")
+    shapes = [("patch", p.shape) for p in s.patches] + ([("window", s.window)] if s.task is not Task.COVID else [])
+    for name, shape in shapes:
+        if min(shape) < 1 or any(side % number for side in shape):
+            yield f"{name} {'x'.join(map(str, shape))}: {kind} needs every side divisible by {number}"
+    if not 0 <= s.window_overlap <= 0.9:
+        yield f"window_overlap {s.window_overlap} must lie between 0 and 0.9"
+    if s.task is not Task.COVID and (s.spacing_mm is None or min(s.spacing_mm) <= 0):
+        yield f"spacing_mm {s.spacing_mm or NONE} must be three lengths above 0: the bundle's grid"
+
+
+def _task_problems(s: TrainSettings) -> Iterator[str]:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", s.name):
+        yield f"name {s.name!r} must be letters, digits, dots, dashes: it names the bundle's folder"
+    if not s.window_hu[0] < s.window_hu[1]:
+        yield f"window_hu {s.window_hu} must grow"
+    classifies = s.task is Task.COVID
+    if classifies != (s.loss is Loss.CROSS_ENTROPY) and (classifies or s.source is Source.SYNTHETIC):
+        yield f"loss {s.loss} does not suit {s.task}: classification takes cross-entropy, synthetic masks a Dice"
+    if classifies and len({p.shape for p in s.patches}) > 1:
+        yield "patches of different shapes: the classifier has one input size"
+    if classifies != (s.network.get("kind") == "densenet121"):
+        yield f"network {s.network.get('kind')} does not suit {s.task}: covid takes densenet121, the others a U-shape"
+    if s.order not in ("default", "naturecomm"):
+        yield f"order {s.order!r} must be default or naturecomm"
+
+
+def _preset(task: Task, name: str) -> dict[str, Any]:
+    known = [one.removeprefix(f"{task}-") for one in presets(task)]
+    name = name.removeprefix(f"{task}-")
+    if name not in known:
+        raise BadConfig("train.preset", f"No preset of {task} is called {name!r}; known are: {', '.join(known)}.")
+    return _read(task, PRESETS / f"{task}-{name}.toml")
+
+
+def _converted(table: dict[str, Any], where: str) -> TrainSettings:
+    unknown = list(_unknown(table))
+    if unknown:
+        raise BadConfig("train.unknown_key", f"{where}: " + " ".join(unknown))
+    if table.get("spacing_mm") == NONE:
+        table["spacing_mm"] = None
+    try:
+        return msgspec.convert(table, TrainSettings, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadConfig("train.settings", f"{where}: {error}. docs/training.md lists the keys.") from error
+
+
+def _read(task: Task, file: Path) -> dict[str, Any]:
+    table = _table(file)
+    like = table.pop("like", None)
+    return _merged(_preset(task, str(like)), table) if like else table
+
+
+def _table(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadConfig("train.unreadable", f"{file}: can't be read ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadConfig("train.syntax", f"{file}: no valid TOML: {error}.") from error
+
+
+def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, table by table; ``network`` is replaced as a whole."""
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(key), dict) and key != "network":
+            _merged(below[key], value)
+        else:
+            below[key] = value
+    return below
+
+
+def _change(table: dict[str, Any], change: str) -> None:
+    path, mark, text = change.partition("=")
+    if not mark or not path:
+        raise BadConfig("train.set", f"--set {change}: expected KEY=VALUE, such as augment.flip=0.2.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    place: Any = table
+    *way, last = path.strip().split(".")
+    try:
+        for key in way:
+            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
+        place[int(last) if isinstance(place, list) else last] = value
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise BadConfig("train.set", f"--set {change}: {path} leads nowhere; entries are counted from 0.") from error
+
+
+def _unknown(table: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each key that no setting has."""
+    places: list[tuple[str, type, Any]] = [("", TrainSettings, table), ("augment.", Augment, table.get("augment"))]
+    patches = table.get("patches")
+    places += [(f"patches.{n}.", Patch, one) for n, one in enumerate(patches if isinstance(patches, list) else [])]
+    for prefix, kind, part in places:
+        known = kind.__struct_fields__ if issubclass(kind, msgspec.Struct) else ()
+        wrong = sorted(set(part) - set(known)) if isinstance(part, Mapping) else []
+        if wrong:
+            yield f"{', '.join(prefix + key for key in wrong)} unknown; known are: {', '.join(known)}."
+
+
+def _flat(table: Any, prefix: str = "") -> dict[str, Any]:
+    """``{"augment.flip": 0.1, "patches.0.batch": 2, ...}``; lists of plain values stay whole."""
+    flat: dict[str, Any] = {}
+    items = table.items() if isinstance(table, Mapping) else enumerate(table)
+    for key, value in items:
+        inner = isinstance(value, Mapping) or (
+            isinstance(value, list | tuple) and any(isinstance(v, dict) for v in value)
+        )
+        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,57 @@
+"""What is minimised and how weights move: losses, optimisers and learning rates by their settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from carina.train import losses
+from carina.train.settings import Loss, Optimiser, Schedule, TrainSettings
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""Logits ``(n, classes, ...)`` and classes ``(n, ...)`` to a number."""
+
+
+def loss_function(loss: Loss) -> LossFunction:
+    """The loss by its name; all take targets with hard voxels (`losses.HARD`), and only dice-ce minds them."""
+    from monai.losses import DiceCELoss, DiceLoss
+
+    if loss is Loss.DICE_CE:
+        return losses.dice_ce
+    if loss is Loss.CROSS_ENTROPY:
+        return _cross_entropy
+    published = (
+        DiceLoss(softmax=True, to_onehot_y=True)
+        if loss is Loss.DICE
+        else DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True)
+    )
+    return lambda logits, target: published(logits.float(), (target % losses.HARD)[:, None])
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.float(), target % losses.HARD if target.ndim > 1 else target)
+
+
+def optimiser_of(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimiser of ``settings`` over the network's weights."""
+    kind = torch.optim.Adam if settings.optimiser is Optimiser.ADAM else torch.optim.AdamW
+    return kind(network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+
+
+def rate_at(step: int, steps: int, settings: TrainSettings, *, processes: int = 1) -> float:
+    """The learning rate of ``step`` (from 0) of ``steps``.
+
+    ``cosine``: linear warm-up over 5 % of the steps, then a half cosine to 1 % of the peak.
+    """
+    peak = settings.rate * (processes if settings.scale_rate else 1)
+    if settings.schedule is Schedule.CONSTANT:
+        return peak
+    warm = max(1, steps // 20)
+    if step < warm:
+        return peak * (step + 1) / warm
+    part = (step - warm) / max(1, steps - warm)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(part, 1.0))))

@@ -1,0 +1,200 @@
+"""A whole training: data checked, network built or fine-tuned, fitted, published as a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from torch import nn
+
+from carina.errors import BadConfig
+from carina.models.bundle import METADATA, Bundle, find_bundle, load_bundle
+from carina.models.networks import build_network
+from carina.models.weights import CHECKPOINT as TORCH_WEIGHTS
+from carina.models.weights import load_weights, read_checkpoint, read_onnx
+from carina.train import checkpoint, configure
+from carina.train.checks import DataReport, check_data
+from carina.train.datalist import DataList, read_datalist, with_fold, without
+from carina.train.examples import ExampleSource, open_source
+from carina.train.fit import Context, Fitted, Watch, fit
+from carina.train.publish import Facts, publish
+from carina.train.settings import TrainSettings
+from carina.train.team import Team
+
+SETTINGS = "settings.toml"
+DATA = "data.json"
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training folder says of its data; kept in ``data.json``."""
+
+    file: str
+    sha256: str
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """Where a training runs and whom it tells; ``folders`` are searched for the bundle to start from."""
+
+    team: Team = field(default_factory=Team)
+    watch: Watch = lambda _: None
+    tell: Callable[[str], None] = lambda _: None
+    folders: Sequence[Path | str] = ()
+    version: str = "0.1.0"
+    notes: str = ""
+
+
+def open_data(file: Path, settings: TrainSettings) -> DataList:
+    """The data list ``file``, pooled and split anew where the settings ask for folds."""
+    data = read_datalist(file)
+    return with_fold(data, settings.folds, settings.fold) if settings.folds else data
+
+
+def checked(data: DataList, settings: TrainSettings) -> DataReport:
+    """The report on ``data``; every problem at once.
+
+    Raises:
+        BadConfig: the data can't be trained on.
+    """
+    report = check_data(data, settings)
+    if report.problems:
+        listed = "".join(f"\n  {problem}" for problem in report.problems)
+        raise BadConfig("train.data", f"{data.file}: {len(report.problems)} problems; nothing was trained.{listed}")
+    return report
+
+
+def train(file: Path, settings: TrainSettings, out: Path, how: How | None = None) -> Bundle | None:
+    """Train on the data list ``file`` into ``out``, or go on there; return the bundle in ``out/bundle``.
+
+    Only the team's leader publishes; the other processes return None.
+
+    Raises:
+        BadConfig: data, settings or the folder do not fit; a resumed training's settings differ.
+        ModelFailed: the published file's outputs differ from the network's.
+    """
+    how = how or How()
+    data = open_data(file, settings)
+    _same_training(out, settings, data)
+    if how.team.leads:
+        report = checked(data, settings)
+        for warning in report.warnings:
+            how.tell(warning)
+        _remember(out, settings, data)
+    source = _opened(data, settings, how.team)
+    with checkpoint.random_apart(settings.seed, how.team.device):
+        network = build_network(settings.network)
+    if settings.init and not (out / checkpoint.CHECKPOINT).is_file():
+        start_from(network, settings.init, how.folders)
+    items = len(without(data, settings.leave_out).training)
+    fitted = fit(network, source, settings, out, Context(items=items, team=how.team, watch=how.watch))
+    return publish_fitted(fitted, out, how) if how.team.leads else None
+
+
+def publish_folder(out: Path, how: How | None = None) -> Bundle:
+    """Publish what a training in ``out`` has reached so far: its best weights, or its last where none was validated.
+
+    Raises:
+        BadConfig: ``out`` holds no training.
+    """
+    best, last = out / checkpoint.BEST, out / checkpoint.CHECKPOINT
+    if best.is_file():
+        found = checkpoint.read(best)
+        fitted = Fitted(**{key: found[key] for key in ("weights", "step", "metric", "cases")})
+    else:
+        found = checkpoint.read(last)
+        fitted = Fitted(weights=found["averaged"] or found["network"], step=found["step"])
+    return publish_fitted(fitted, out, how or How())
+
+
+def publish_fitted(fitted: Fitted, out: Path, how: How) -> Bundle:
+    """Write ``out/bundle/NAME`` with the weights of ``fitted``."""
+    settings, data = read_training(out)
+    network = build_network(settings.network)
+    network.load_state_dict(fitted.weights)
+    facts = Facts(
+        steps=fitted.step,
+        metric=fitted.metric,
+        cases=fitted.cases,
+        data=f"`{data.file}` (sha256 {data.sha256[:12]}): {len(data.training)} training and {len(data.validation)} "
+        "validation entries.",
+        trained_on=data.training,
+        version=how.version,
+        notes=how.notes,
+    )
+    return publish(network, settings, facts, out / "bundle")
+
+
+def read_training(out: Path) -> tuple[TrainSettings, Trained]:
+    """The settings and data that the training in ``out`` was started with.
+
+    Raises:
+        BadConfig: ``out`` holds no training.
+    """
+    if not (out / SETTINGS).is_file() or not (out / DATA).is_file():
+        raise BadConfig("train.none", f"{out} holds no training: {SETTINGS} and {DATA} are not there.")
+    return configure.load_saved(out / SETTINGS), msgspec.json.decode((out / DATA).read_bytes(), type=Trained)
+
+
+def start_from(network: nn.Module, init: str, folders: Sequence[Path | str] = ()) -> Bundle:
+    """Put the weights of the bundle ``init`` (a name or a folder) into ``network``.
+
+    Raises:
+        BadConfig: there is no such bundle, or a weight is missing, left over or of another shape; they are named.
+    """
+    place = Path(init)
+    bundle = load_bundle(place) if (place / METADATA).is_file() else find_bundle(init, folders)
+    file = bundle.folder / TORCH_WEIGHTS
+    if file.is_file():
+        load_weights(network, read_checkpoint(file), file)
+    else:
+        names = network.state_dict().keys()
+        found = {name: value for name, value in read_onnx(bundle.onnx).items() if name in names or "." in name}
+        load_weights(network, found, bundle.onnx)
+    return bundle
+
+
+def _same_training(out: Path, settings: TrainSettings, data: DataList) -> None:
+    """Refuse to go on in ``out`` with other settings or data."""
+    if not (out / checkpoint.CHECKPOINT).is_file():
+        return
+    before, used = read_training(out)
+    differing = configure.differences(before, settings)
+    if differing:
+        raise BadConfig(
+            "train.settings_differ",
+            f"{out} holds a training with other settings: {'; '.join(differing)}. Go on with its {SETTINGS}, or start "
+            "anew in another folder.",
+        )
+    if used.sha256 != _digest(data.file):
+        raise BadConfig(
+            "train.data_differ",
+            f"{out} was trained on another data list than {data.file}; start anew in another folder.",
+        )
+
+
+def _remember(out: Path, settings: TrainSettings, data: DataList) -> None:
+    seen = without(data, settings.leave_out)
+    training, validation = (tuple(item.name for item in part) for part in (seen.training, seen.validation))
+    facts = Trained(file=data.file.name, sha256=_digest(data.file), training=training, validation=validation)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / SETTINGS).write_text(configure.to_toml(settings), encoding="utf-8")
+        (out / DATA).write_bytes(msgspec.json.format(msgspec.json.encode(facts)))
+    except OSError as error:
+        raise BadConfig("output.unwritable", f"{out}: can't be written ({error.strerror}).") from error
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _opened(data: DataList, settings: TrainSettings, team: Team) -> ExampleSource:
+    """The source of examples; the leader fills the cache first."""
+    source = open_source(data, settings) if team.leads else None
+    team.gather(None)
+    return source or open_source(data, settings)
