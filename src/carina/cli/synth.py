@@ -1,0 +1,132 @@
+"""``carina synth``: data to train on: synthetic cases, data lists from DICOM, sheets to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from carina.train.synth import Chest
+
+PATH = click.Path(path_type=Path)
+EXISTING = click.Path(path_type=Path, exists=True)
+
+KINDS = ("ground-glass", "consolidation", "reticulation", "crazy-paving", "mixed")
+SIZES = ("small", "medium", "large")
+"""As `train.lesions.Kind` and `train.synth.Size`, which are imported when a command runs; a test compares them."""
+
+SHEET_CHESTS = 3
+
+
+@click.group()
+def synth() -> None:
+    """Make data to train on: data lists from DICOM, synthetic disease with masks. For research use only."""
+
+
+@synth.command("prepare")
+@click.argument("source", type=EXISTING)
+@click.argument("out", type=PATH)
+@click.option("--ill", multiple=True, metavar="NAME", help="A case that shows the disease (label 1; all others 0).")
+@click.option("--validation", default=0.2, show_default=True, help="Share of the patients for validation.")
+@click.option("--sheet", is_flag=True, help="Write a picture of each case's lung labels: look at every one.")
+def prepare(source: Path, out: Path, ill: tuple[str, ...], validation: float, *, sheet: bool) -> None:
+    """Make a data list from the DICOM series (or volume files) below SOURCE: images as NIfTI, lungs labelled.
+
+    Takes the best series of each study; what can't be used is named at the end and left out.
+    """
+    from carina.train.prepare import PrepareSettings
+    from carina.train.prepare import prepare as make
+
+    settings = PrepareSettings(ill=ill, validation=validation, sheets=sheet)
+    made = make(source, out, settings, click.echo)
+    for failure in made.failures:
+        click.echo(f"left out: {failure}", err=True)
+    listed = f"{len(made.data.training)} for training, {len(made.data.validation)} for validation"
+    click.echo(f"{made.data.file}: {listed}; {len(made.failures)} left out")
+    if sheet:
+        click.echo(f"Look at {out / 'sheets'}; take a case with wrong lungs out of the list.")
+
+
+@synth.command("cases")
+@click.argument("out", type=PATH)
+@click.option("--lungs", type=EXISTING, help="Data list whose lungs are used (from prepare); without it, phantoms.")
+@click.option("--count", default=10, show_default=True, help="Number of cases.")
+@click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only these kinds (default: all).")
+@click.option(
+    "--size", "sizes", type=click.Choice(SIZES), multiple=True, help="Only these sizes: below 1 ml, to 20 ml, above."
+)
+@click.option("--lesions", nargs=2, default=(1, 5), show_default=True, help="Fewest and most lesions of a case.")
+@click.option("--healthy", default=0.0, show_default=True, help="Share of cases without a lesion.")
+@click.option("--no-distractors", is_flag=True, help="No nodules, fluid, dependent density or other breath.")
+@click.option("--validation", default=0.2, show_default=True, help="Share for validation, where LUNGS does not say.")
+@click.option("--slices", default=64, show_default=True, help="Slices of a phantom.")
+@click.option("--pixels", default=320, show_default=True, help="Rows and columns of a phantom.")
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same cases.")
+def cases(
+    out: Path,
+    lungs: Path | None,
+    count: int,
+    kinds: tuple[str, ...],
+    sizes: tuple[str, ...],
+    lesions: tuple[int, int],
+    healthy: float,
+    validation: float,
+    slices: int,
+    pixels: int,
+    seed: int,
+    *,
+    no_distractors: bool,
+) -> None:
+    """Write synthetic cases into OUT: images, lesion and lung masks, a data list, a table of every lesion."""
+    from carina.train.datalist import read_datalist
+    from carina.train.lesions import Kind
+    from carina.train.synth import Size, SynthSettings, write_synthetic
+
+    if not 1 <= lesions[0] <= lesions[1] or count < 1:
+        raise click.UsageError("--count and --lesions: expected 1 or more, and the fewest before the most.")
+    settings = SynthSettings(
+        count=count,
+        kinds=tuple(Kind(kind) for kind in kinds or KINDS),
+        sizes=tuple(Size(size) for size in sizes or SIZES),
+        lesions=lesions,
+        healthy=healthy,
+        distractors=not no_distractors,
+        validation=validation,
+        phantom_shape=(slices, pixels, pixels),
+        seed=seed,
+    )
+    data = write_synthetic(out, settings, read_datalist(lungs) if lungs else None, click.echo)
+    click.echo(f"{data.file}: {len(data.training)} for training, {len(data.validation)} for validation")
+
+
+@synth.command("sheet")
+@click.argument("picture", type=PATH)
+@click.option("--lungs", type=EXISTING, help="Data list whose lungs are used; without it, a phantom.")
+@click.option("--real", type=EXISTING, help="A series (DICOM folder or volume file) with real disease, shown beside.")
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same picture.")
+def sheet(picture: Path, lungs: Path | None, real: Path | None, seed: int) -> None:
+    """Write PICTURE (.png): synthetic lesions of each kind and size, beside real ones where a series is given."""
+    from carina.dicom.find import choose, find_series
+    from carina.dicom.read import read_volume
+    from carina.train.data import make_case
+    from carina.train.synth_sheet import sheet as draw
+
+    case = None
+    if real is not None:
+        case = make_case(real.name, read_volume(choose(find_series(real))))
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw(_chests(lungs), case, seed).save(picture, optimize=True)
+    click.echo(picture)
+
+
+def _chests(lungs: Path | None) -> list[Chest]:
+    """The first chests of a list, or one phantom."""
+    from carina.train.datalist import read_datalist
+    from carina.train.synth import SynthSettings, listed_chests, phantom_chests, read_chest
+
+    if lungs is None:
+        return list(phantom_chests(SynthSettings(count=1, phantom_shape=(96, 448, 448))))
+    data = read_datalist(lungs)
+    return [read_chest(data, part, item) for part, item in listed_chests(data)[:SHEET_CHESTS]]
