@@ -31,7 +31,7 @@ def choose(volume: Volume | None, lung: Mask, lesion: Mask | None, count: int = 
 
 
 def choose_salient(volume: Volume, lung: Mask, saliency: ScalarMap, count: int = 3) -> tuple[KeySlice, ...]:
-    """At most ``count`` slices through the lungs with the largest changes, up or down, apart from each other.
+    """At most ``count`` slices with the largest changes in the lungs, up or down, apart from each other.
 
     From the head downwards; where nothing changes, slices spread evenly over the lungs.
     """
@@ -40,7 +40,7 @@ def choose_salient(volume: Volume, lung: Mask, saliency: ScalarMap, count: int =
         places = np.arange(len(lung.labels))
     changes = np.zeros(len(lung.labels))
     for k in places:
-        changes[k] = np.abs(saliency.values[k]).sum(dtype=np.float64)
+        changes[k] = np.abs(saliency.values[k][lung.labels[k] > 0]).sum(dtype=np.float64)
     chosen = _spread(changes, places, count, lung)
     return tuple(replace(_key_slice(k, volume, lung, None), saliency=saliency.values[k].copy()) for k in chosen)
 

@@ -24,7 +24,8 @@ BAR = 150.0
 
 MEANING = (
     "It shows which places this network's number depends on. It does not show where disease is, how much of it there "
-    "is, or whether the number is right; where several places look alike, hiding one of them may change nothing."
+    "is, or whether the number is right. Where several places look alike, hiding one of them may change nothing; "
+    "nothing smaller than a block is told apart, and the colours between their middles are interpolated."
 )
 
 
@@ -56,7 +57,7 @@ def _said(found: SaliencyFindings) -> str:
     )
     largest = max(found.highest, -found.lowest)
     if largest < LEAST_SCALE:
-        return f"{how}No block changes the probability of {found.label} by more than {_number(largest)}."
+        return f"{how}No block changes the probability of {found.label} by more than {max(largest, 0.001):.3f}."
     return (
         f"{how}Orange: the probability of {found.label} falls when the place is hidden, at most by "
         f"{_number(max(found.highest, 0))}; blue: it rises, at most by {_number(max(-found.lowest, 0))}."
@@ -64,7 +65,7 @@ def _said(found: SaliencyFindings) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}" if value >= 0.1 or not value else "less than 0.0005" if value < 0.0005 else f"{value:.3f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
 
 
 def _scale(limit: float, note: str) -> Any:
