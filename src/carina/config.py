@@ -109,6 +109,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings:
     """Read the settings file (none: the defaults), let the environment override, check and freeze.
 
+    Where the user has models of their own (``user_models``), that folder comes after ``models.folders``.
+
     Raises:
         BadConfig: the file is missing or no TOML, or a key or value is not known; the message names it.
     """
@@ -116,10 +118,27 @@ def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings
     for name, text in environment.items():
         _override(table, name, text)
     try:
-        return msgspec.convert(table, Settings, strict=False)
+        settings = msgspec.convert(table, Settings, strict=False)
     except msgspec.ValidationError as error:
         where = file or "the environment"
         raise BadConfig("config.invalid", f"{where}: {error}. See docs/configuration.md for the known keys.") from error
+    own = user_models(environment)
+    if own is None or not own.is_dir():
+        return settings
+    models = msgspec.structs.replace(settings.models, folders=(*settings.models.folders, str(own)))
+    return msgspec.structs.replace(settings, models=models)
+
+
+def user_models(environment: Mapping[str, str]) -> Path | None:
+    """Where ``carina models import`` puts bundles unless told otherwise; None where there is no home.
+
+    ``XDG_DATA_HOME`` (``LOCALAPPDATA`` on Windows), else ``~/.local/share``, and in it ``carina/models``.
+    """
+    base = environment.get("XDG_DATA_HOME") or environment.get("LOCALAPPDATA")
+    if base:
+        return Path(base) / "carina" / "models"
+    home = environment.get("HOME")
+    return Path(home) / ".local" / "share" / "carina" / "models" if home else None
 
 
 def _read_table(file: Path) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""A bundle's network in the formats of others, each compared with the network it was trained as."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from carina.errors import BadConfig
+from carina.models import parity
+from carina.models.bundle import METADATA, Bundle
+from carina.models.parity import Run
+from carina.models.weights import trained_network
+
+
+class Format(StrEnum):
+    """What a network can be exported to.
+
+    ``onnx`` is the bundle's own file; ``openvino`` is OpenVINO's XML with its weights; ``torchscript`` is a traced
+    module with MONAI's metadata in it; ``triton`` is a model repository.
+    """
+
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    TORCHSCRIPT = "torchscript"
+    TRITON = "triton"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written, and how far it is from ``against``: largest difference as a share of the outputs' range."""
+
+    path: Path
+    against: str
+    differences: Mapping[str, float]
+
+
+def export_bundle(bundle: Bundle, form: Format, folder: Path) -> Exported:
+    """Write the bundle's network as ``form`` into ``folder`` and compare it with the torch network.
+
+    A bundle whose network is not specified (imported as ONNX) is compared with its ONNX file, in ONNX Runtime.
+
+    Raises:
+        BadConfig: the format needs the torch network and the bundle has none, or the folder can't be written to.
+        ModelFailed: what was written gives something else.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path, runs = WRITERS[form](bundle, folder)
+    except OSError as error:
+        raise BadConfig("export.unwritable", f"{folder}: can't be written to ({error.strerror}).") from error
+    expected, against = reference(bundle)
+    return Exported(path=path, against=against, differences=parity.differences(expected, runs, parity.probes(bundle)))
+
+
+def reference(bundle: Bundle) -> tuple[Run, str]:
+    """What a bundle's files are compared with, and its name.
+
+    Raises:
+        BadConfig: the weights don't fit the bundle's network.
+    """
+    if bundle.carina.network:
+        return parity.torch_run(trained_network(bundle)), "torch"
+    return parity.onnxruntime_run(bundle.onnx), "its ONNX file"
+
+
+def bundle_parity(bundle: Bundle) -> Exported:
+    """Compare the bundle's own file, in both runtimes, with its torch network.
+
+    Raises:
+        BadConfig: the weights don't fit the bundle's network.
+        ModelFailed: a runtime gives something else.
+    """
+    expected, against = reference(bundle)
+    found = parity.differences(expected, _onnx_runs(bundle.onnx), parity.probes(bundle))
+    return Exported(path=bundle.onnx, against=against, differences=found)
+
+
+Written = tuple[Path, dict[str, Run]]
+
+
+def _onnx_runs(file: Path) -> dict[str, Run]:
+    return {"onnxruntime": parity.onnxruntime_run(file), "openvino": parity.openvino_run(file)}
+
+
+def _onnx(bundle: Bundle, folder: Path) -> Written:
+    path = folder / f"{bundle.name}.onnx"
+    shutil.copyfile(bundle.onnx, path)
+    return path, _onnx_runs(path)
+
+
+def _openvino(bundle: Bundle, folder: Path) -> Written:
+    import openvino
+
+    path = folder / f"{bundle.name}.xml"
+    openvino.save_model(openvino.convert_model(bundle.onnx), path, compress_to_fp16=False)
+    return path, {"openvino": parity.openvino_run(path)}
+
+
+def _torchscript(bundle: Bundle, folder: Path) -> Written:
+    import torch
+    from monai.data import save_net_with_metadata
+
+    path = folder / f"{bundle.name}.ts"
+    network = trained_network(bundle)
+    example = torch.zeros(parity.probes(bundle)[0].shape)
+    traced = torch.jit.trace(network, example, check_trace=False)
+    save_net_with_metadata(traced, str(path), meta_values=json.loads((bundle.folder / METADATA).read_bytes()))
+    return path, {"torchscript": parity.torch_run(torch.jit.load(str(path)))}
+
+
+def _triton(bundle: Bundle, folder: Path) -> Written:
+    from carina.models.triton_repository import write_repository
+
+    path = write_repository(bundle, folder)
+    return path, {"model.onnx of the repository": parity.onnxruntime_run(path / "1" / "model.onnx")}
+
+
+WRITERS: dict[Format, Callable[[Bundle, Path], Written]] = {
+    Format.ONNX: _onnx,
+    Format.OPENVINO: _openvino,
+    Format.TORCHSCRIPT: _torchscript,
+    Format.TRITON: _triton,
+}
