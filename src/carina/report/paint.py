@@ -67,8 +67,8 @@ class Labels:
     line: str
 
 
-def paint(plane: Plane, longest_px: int) -> Image.Image:
-    """The slice in RGB with square millimetres, its longer side ``longest_px`` pixels."""
+def paint(plane: Plane, longest_px: int, *, fill: float = LESION_ALPHA) -> Image.Image:
+    """The slice in RGB with square millimetres, its longer side ``longest_px`` pixels; lesions filled by ``fill``."""
     height_mm, width_mm = plane.size_mm
     scale = longest_px / max(height_mm, width_mm)
     size = max(1, round(width_mm * scale)), max(1, round(height_mm * scale))
@@ -81,7 +81,7 @@ def paint(plane: Plane, longest_px: int) -> Image.Image:
             rgb, alpha = saliency_colour(share)
             _blend(colours, rgb, alpha * np.clip(shares * share, 0, 1))
     _blend(colours, LUNG_RGB if plane.saliency is None else OUTLINE_RGB, _outline(_resized(plane.lung, size), line))
-    _blend(colours, LESION_RGB, lesion * LESION_ALPHA)
+    _blend(colours, LESION_RGB, lesion * fill)
     _blend(colours, LESION_RGB, _outline(lesion, line))
     return Image.fromarray(np.clip(colours + 0.5, 0, 255).astype(np.uint8), "RGB")
 

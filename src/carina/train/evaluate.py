@@ -13,11 +13,12 @@ import numpy.typing as npt
 from carina.config import RuntimeSettings
 from carina.infer.runtime import Runtime, open_runtime
 from carina.infer.segment import segment
-from carina.measure.agreement import auc, dice
+from carina.measure.agreement import SURFACE_TOLERANCE_MM, auc, dice, surface_dice
 from carina.models.bundle import Bundle, Covid
 from carina.train import lesions
 from carina.train.crops import crop, draw_crop
 from carina.train.data import Case, scale
+from carina.train.evaluation.synthetic import Size, candidates, dice_by_lesion, place
 from carina.train.fields import Bool
 from carina.volume import Grid, Volume
 
@@ -31,7 +32,7 @@ PASTED_CASES = 3
 """Lungs are also measured with consolidation pasted into this many cases."""
 
 SYNTHETIC_CASES = 2
-"""Dice on synthetic lesions is the mean over this many cases."""
+"""Dice on synthetic lesions is the mean over this many cases, where none are named."""
 
 Figures = dict[str, float]
 
@@ -51,28 +52,39 @@ def found_in(case: Case, bundle: Bundle, runtime: Runtime, hu: npt.NDArray[np.ge
 
 
 def evaluate_lung(bundle: Bundle, cases: Sequence[Case]) -> Figures:
-    """Dice with the lung labels, for each case, and with consolidation pasted into the first ones."""
+    """Dice and surface Dice (2 mm) with the lung labels, for each case, and with consolidation in the first ones."""
     runtime = open_runtime(bundle, RuntimeSettings(threads=2))
+    surface = f"surface dice {SURFACE_TOLERANCE_MM:g} mm"
     figures: Figures = {}
     for case in cases:
         truth = case.lung > 0
-        figures[f"dice {case.name}"] = dice(found_in(case, bundle, runtime), truth)
+        found = found_in(case, bundle, runtime)
+        figures[f"dice {case.name}"] = dice(found, truth)
+        figures[f"{surface} {case.name}"] = surface_dice(found, truth, case.spacing_mm)
     for case in cases[:PASTED_CASES]:
         truth = case.lung > 0
         rng = np.random.default_rng(UNSEEN_SEED)
         hu, mask = _with_lesions(case, lesions.Kind.CONSOLIDATION, rng)
         found = found_in(case, bundle, runtime, hu)
         figures[f"dice with pasted consolidation {case.name}"] = dice(found, truth)
+        figures[f"{surface} with pasted consolidation {case.name}"] = surface_dice(found, truth, case.spacing_mm)
         figures[f"pasted consolidation kept as lung {case.name}"] = float(found[mask].mean()) if mask.any() else 1.0
     return figures
 
 
-def evaluate_lesion(bundle: Bundle, cases: Sequence[Case], slices_csv: Mapping[str, Path]) -> Figures:
+def evaluate_lesion(
+    bundle: Bundle, cases: Sequence[Case], slices_csv: Mapping[str, Path], *, unseen: Sequence[str] = ()
+) -> Figures:
     """Lesion ratio in percent for each case; slice AUC where a radiologist marked slices; Dice on synthetic lesions.
 
     ``slices_csv`` gives, by case name, a table with the columns ``slice_from_top`` (from 1) and ``infection``. The
-    HU-window baseline is measured in the same run.
+    HU-window baseline is measured in the same run. ``unseen`` names the cases whose lungs take the synthetic lesions
+    (those that the network has not seen); by default the first ones without disease.
+
+    Raises:
+        ValueError: a case of ``unseen`` is not among ``cases``.
     """
+    clean = _clean(cases, slices_csv, unseen)
     runtime = open_runtime(bundle, RuntimeSettings(threads=2))
     figures: Figures = {}
     for case in cases:
@@ -89,10 +101,17 @@ def evaluate_lesion(bundle: Bundle, cases: Sequence[Case], slices_csv: Mapping[s
                 measured = auc(mask.sum(axis=(1, 2))[::-1], marked)
                 figures[f"{name} {case.name}"] = measured.auc
                 figures[f"{name}, 95 % low {case.name}"] = measured.low
-    clean = [case for case in cases if case.lesion is None and case.name not in slices_csv][:SYNTHETIC_CASES]
-    for kind in lesions.Kind:
-        figures[f"dice synthetic {kind}"] = _synthetic_dice(bundle, runtime, clean, kind)
-    return figures
+                figures[f"{name}, 95 % high {case.name}"] = measured.high
+    return figures | synthetic_dice(bundle, runtime, clean)
+
+
+def _clean(cases: Sequence[Case], slices_csv: Mapping[str, Path], unseen: Sequence[str]) -> list[Case]:
+    missing = set(unseen) - {case.name for case in cases}
+    if missing:
+        raise ValueError(f"{sorted(missing)} are not among the cases {[case.name for case in cases]}")
+    if unseen:
+        return [case for case in cases if case.name in unseen]
+    return [case for case in cases if case.lesion is None and case.name not in slices_csv][:SYNTHETIC_CASES]
 
 
 def read_marked(path: Path) -> npt.NDArray[np.bool_]:
@@ -108,13 +127,32 @@ def _with_lesions(case: Case, kind: lesions.Kind, rng: np.random.Generator) -> t
     return lesions.paste(case.hu.astype(np.float32), lung, case.spacing_mm, drawn, rng)
 
 
-def _synthetic_dice(bundle: Bundle, runtime: Runtime, cases: Sequence[Case], kind: lesions.Kind) -> float:
-    """Mean Dice over `cases`, five unseen lesions of one kind in each."""
-    values = []
-    for number, case in enumerate(cases):
-        hu, mask = _with_lesions(case, kind, np.random.default_rng([UNSEEN_SEED, number]))
-        values.append(dice(found_in(case, bundle, runtime, hu) & (case.lung > 0), mask))
-    return float(np.mean(values))
+def synthetic_dice(bundle: Bundle, runtime: Runtime, cases: Sequence[Case]) -> Figures:
+    """Dice on unseen synthetic lesions by kind and size class: over the whole lungs, and as the mean of each lesion's.
+
+    Several lesions of one kind and class are pasted for one pass. Over the whole lungs, everything else that is
+    marked counts against the network; by lesion, only what lies around it. A kind's own figure is the mean over its
+    classes; a class that no lung of ``cases`` has room for has no figure.
+    """
+    figures: Figures = {}
+    for kind in lesions.Kind:
+        whole: dict[Size, list[float]] = {}
+        each: dict[Size, list[float]] = {}
+        for number, case in enumerate(cases):
+            drawn = candidates(case, kind, np.random.default_rng([UNSEEN_SEED, number]))
+            for size in Size:
+                placed = place(case, drawn, size, np.random.default_rng([UNSEEN_SEED, number, list(Size).index(size)]))
+                if not placed.boxes:
+                    continue
+                found = found_in(case, bundle, runtime, placed.hu) & (case.lung > 0)
+                whole.setdefault(size, []).append(dice(found, placed.numbers > 0))
+                each.setdefault(size, []).extend(dice_by_lesion(found, placed, case.spacing_mm))
+        for size, values in whole.items():
+            figures[f"dice synthetic {kind} {size}"] = float(np.mean(values))
+            figures[f"dice synthetic {kind} {size}, by lesion"] = float(np.mean(each[size]))
+        if whole:
+            figures[f"dice synthetic {kind}"] = float(np.mean([np.mean(values) for values in whole.values()]))
+    return figures
 
 
 def evaluate_covid(bundle: Bundle, cases: Sequence[Case], *, crops: int = 120) -> Figures:
@@ -138,6 +176,7 @@ def evaluate_covid(bundle: Bundle, cases: Sequence[Case], *, crops: int = 120) -
     figures |= {
         "auc synthetic": measured.auc,
         "auc synthetic, 95 % low": measured.low,
+        "auc synthetic, 95 % high": measured.high,
         "sensitivity synthetic": float((scores[ill] > 0.5).mean()),
         "specificity synthetic": float((scores[~ill] <= 0.5).mean()),
     }

@@ -1,0 +1,106 @@
+"""``carina evaluate``: a bundle measured on a data list."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from carina.config import Settings
+    from carina.models.bundle import Bundle
+    from carina.train.evaluation.values import Evaluation
+
+SOME_FAILED = 3
+
+
+@click.command()
+@click.argument("bundle")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Data list (JSON) with truth.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for tables and report.")
+@click.option("--split", type=click.Choice(["validation", "training", "all"]), default="validation", show_default=True)
+@click.option("--config", type=click.Path(path_type=Path), help="Settings file (default: ./carina.toml if there).")
+@click.option("--plan", type=click.Choice(["fast", "original"]), help="Where network time goes.")
+@click.option("--quiet", is_flag=True, help="No line for each case.")
+def evaluate(
+    bundle: str, data: Path, out: Path, split: str, config: Path | None, plan: str | None, quiet: bool
+) -> None:
+    """Measure BUNDLE (a name or a folder) on a data list. For research use only. Not for diagnosis.
+
+    Writes cases.csv, summary.csv, evaluation.json and report.pdf. A case that can't be measured is named with its
+    reason, the others go on, and the exit code is 3.
+    """
+    from carina.train.datalist import read_datalist
+    from carina.train.evaluation.evaluate import evaluate as measure
+    from carina.train.evaluation.report import write_report
+    from carina.train.evaluation.tables import write_tables
+    from carina.train.evaluation.values import Split
+
+    settings = _settings(config, plan)
+    evaluation = measure(
+        _bundle(bundle, settings),
+        read_datalist(data),
+        when=datetime.now().astimezone(),
+        split=Split(split),
+        settings=settings,
+        tell=None if quiet else _tell,
+    )
+    write_tables(evaluation, out)
+    write_report(evaluation, out)
+    _print(evaluation, out)
+    if evaluation.failures:
+        sys.exit(SOME_FAILED)
+
+
+def _settings(config: Path | None, plan: str | None) -> Settings:
+    from carina.config import load_settings
+
+    if config is None and Path("carina.toml").is_file():
+        config = Path("carina.toml")
+    override = {"CARINA_RUNTIME_PLAN": plan} if plan else {}
+    return load_settings(config, {**os.environ, **override})
+
+
+def _bundle(bundle: str, settings: Settings) -> Bundle:
+    from carina.models.bundle import find_bundle, load_bundle
+
+    folder = Path(bundle)
+    return load_bundle(folder) if folder.is_dir() else find_bundle(bundle, settings.models.folders)
+
+
+def _tell(words: str, number: int, count: int) -> None:
+    click.echo(f"{number}/{count} {words}", err=True)
+
+
+def _print(evaluation: Evaluation, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from carina import RESEARCH_ONLY
+    from carina.train.evaluation.tables import summary_rows
+
+    console = Console()
+    rows = summary_rows(evaluation)
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    table = Table("figure", *columns, box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for figure, row in rows.items():
+        table.add_row(figure, *(_shown(row.get(name)) for name in columns))
+    if rows:
+        console.print(table)
+    for failure in evaluation.failures:
+        words = f"failed: {failure.case}: {failure.reason} [{failure.code}]"
+        console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"results: {out}", markup=False, highlight=False, soft_wrap=True)
+    console.print(RESEARCH_ONLY, style="dim")
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,146 @@
+"""Unseen synthetic lesions of one kind and one size class, several in one lung, each in a place of its own.
+
+Arrays are ``(z, y, x)`` in a case's order. Each lesion is scaled until its mask, as the lung cuts it, has a volume of
+the class; lesions keep apart, so that each can be judged by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from carina.measure.agreement import dice
+from carina.measure.lungs import Box, bounding_box
+from carina.train import lesions
+from carina.train.data import Case
+from carina.train.fields import Bool
+
+APART_MM = 8.0
+"""Between the boxes of two lesions at least; half of it around a lesion's box is where the lesion is judged."""
+
+CANDIDATES = 80
+"""Places that are tried."""
+
+FITTINGS = 3
+"""How often a lesion is scaled towards the volume that it should have."""
+
+
+class Size(StrEnum):
+    """A lesion's volume: below 1 ml, 1 to 10 ml, above 10 ml."""
+
+    SMALL = "small"
+    MEDIUM = "medium"
+    LARGE = "large"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """Volumes in ml that are drawn for a class (evenly in their logarithm), and how many lesions are wanted."""
+
+    low_ml: float
+    high_ml: float
+    count: int
+
+
+_CLASSES = {
+    Size.SMALL: _Drawn(low_ml=0.15, high_ml=1.0, count=16),
+    Size.MEDIUM: _Drawn(low_ml=1.0, high_ml=10.0, count=8),
+    Size.LARGE: _Drawn(low_ml=10.0, high_ml=80.0, count=3),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placed:
+    """Lungs with lesions: HU (float32), the lesions' numbers from 1 (int16, 0 elsewhere), and the box of each."""
+
+    hu: lesions.HU
+    numbers: npt.NDArray[np.int16]
+    boxes: tuple[Box, ...]
+
+
+def candidates(case: Case, kind: lesions.Kind, rng: np.random.Generator) -> list[lesions.Lesion]:
+    """Lesions of one kind to choose from; drawing them takes most of the time and serves every size class."""
+    return lesions.draw_lesions(case.lung > 0, case.spacing_mm, rng, count=CANDIDATES, kind=kind)
+
+
+def place(case: Case, drawn: Sequence[lesions.Lesion], size: Size, rng: np.random.Generator) -> Placed:
+    """Put as many of ``drawn`` into a case's lungs as the class wants and room allows, scaled to the class."""
+    wanted = _CLASSES[size]
+    hu = case.hu.astype(np.float32)
+    numbers = np.zeros(hu.shape, dtype=np.int16)
+    boxes: list[Box] = []
+    for lesion in drawn:
+        if len(boxes) == wanted.count:
+            break
+        target_ml = float(np.exp(rng.uniform(np.log(wanted.low_ml), np.log(wanted.high_ml))))
+        pasted = _fitted(case, hu, lesion, (target_ml, wanted), rng)
+        if pasted is None:
+            continue
+        box, new, mask = pasted
+        inner = bounding_box(mask)
+        if inner is None or numbers[_grown(_shifted(inner, box), case.spacing_mm, APART_MM)].any():
+            continue
+        hu[box] = new
+        boxes.append(_shifted(inner, box))
+        numbers[box][mask] = len(boxes)
+    return Placed(hu=hu, numbers=numbers, boxes=tuple(boxes))
+
+
+def dice_by_lesion(found: Bool, placed: Placed, spacing_mm: Sequence[float]) -> list[float]:
+    """Dice of each lesion in its box and half of ``APART_MM`` around it."""
+    values = []
+    for number, box in enumerate(placed.boxes, start=1):
+        zone = _grown(box, spacing_mm, APART_MM / 2)
+        values.append(dice(found[zone], placed.numbers[zone] == number))
+    return values
+
+
+def _fitted(
+    case: Case, hu: lesions.HU, lesion: lesions.Lesion, wanted: tuple[float, _Drawn], rng: np.random.Generator
+) -> tuple[Box, lesions.HU, Bool] | None:
+    """A block of the volume with the lesion in it, at about the wanted volume; None where it does not come out so."""
+    target_ml, limits = wanted
+    voxel_ml = float(np.prod(case.spacing_mm)) / 1000
+    volume_ml = float(np.prod(lesion.radii_mm)) * 4 / 3 * np.pi / 1000
+    seed = int(rng.integers(2**32))
+    for _ in range(FITTINGS):
+        lesion = _scaled(lesion, float(np.clip((target_ml / volume_ml) ** (1 / 3), 0.2, 5.0)))
+        box, local = _block(lesion, hu.shape, case.spacing_mm)
+        new, mask = lesions.paste(hu[box], case.lung[box] > 0, case.spacing_mm, [local], np.random.default_rng(seed))
+        volume_ml = max(float(np.count_nonzero(mask)) * voxel_ml, 0.01)
+        if limits.low_ml <= volume_ml < limits.high_ml and abs(np.log(volume_ml / target_ml)) < np.log(1.25):
+            return box, new, mask
+    return None
+
+
+def _scaled(lesion: lesions.Lesion, factor: float) -> lesions.Lesion:
+    z, y, x = (radius * factor for radius in lesion.radii_mm)
+    return replace(lesion, radii_mm=(z, y, x))
+
+
+def _block(lesion: lesions.Lesion, shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[Box, lesions.Lesion]:
+    """The block that pasting a lesion reaches, and the lesion in the block's voxels."""
+    reach = 1.6 * max(lesion.radii_mm) + 2 * lesion.border_mm
+    parts = [
+        slice(max(0, int(c - reach / s)), min(n, int(c + reach / s) + 2))
+        for n, c, s in zip(shape, lesion.centre, spacing_mm, strict=True)
+    ]
+    z, y, x = (c - part.start for c, part in zip(lesion.centre, parts, strict=True))
+    return (parts[0], parts[1], parts[2]), replace(lesion, centre=(z, y, x))
+
+
+def _shifted(inner: Box, outer: Box) -> Box:
+    z, y, x = (slice(a.start + b.start, a.stop + b.start) for a, b in zip(inner, outer, strict=True))
+    return (z, y, x)
+
+
+def _grown(box: Box, spacing_mm: Sequence[float], margin_mm: float) -> Box:
+    z, y, x = (
+        slice(max(0, part.start - round(margin_mm / step)), part.stop + round(margin_mm / step))
+        for part, step in zip(box, spacing_mm, strict=True)
+    )
+    return (z, y, x)
