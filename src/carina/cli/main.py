@@ -29,7 +29,7 @@ VERBS = {
     "convert": Verb("carina.cli.convert", "convert", "Turn DICOM series into NIfTI, MetaImage or NRRD."),
     "pipelines": Verb("carina.cli.pipelines", "pipelines", "List, show and check pipeline definitions."),
     "operator": Verb("carina.cli.operator", "operator", "List operators; run one on folders."),
-    "models": Verb("carina.cli.models", "models", "List the model bundles and show their cards."),
+    "models": Verb("carina.cli.models", "models", "List, check, export and import model bundles."),
     "train": Verb("carina.cli.train", "train", "Train a network from a data list; list the presets."),
     "evaluate": Verb("carina.cli.evaluate", "evaluate", "Measure a bundle on a data list: tables and a report."),
     "synth": Verb("carina.cli.synth", "synth", "Make data to train on: lists from DICOM, synthetic disease, sheets."),

@@ -75,21 +75,22 @@ def bundle_parity(bundle: Bundle) -> Exported:
         ModelFailed: a runtime gives something else.
     """
     expected, against = reference(bundle)
-    found = parity.differences(expected, _onnx_runs(bundle.onnx), parity.probes(bundle))
+    found = parity.differences(expected, onnx_runs(bundle.onnx), parity.probes(bundle))
     return Exported(path=bundle.onnx, against=against, differences=found)
 
 
 Written = tuple[Path, dict[str, Run]]
 
 
-def _onnx_runs(file: Path) -> dict[str, Run]:
+def onnx_runs(file: Path) -> dict[str, Run]:
+    """An ONNX file in both runtimes."""
     return {"onnxruntime": parity.onnxruntime_run(file), "openvino": parity.openvino_run(file)}
 
 
 def _onnx(bundle: Bundle, folder: Path) -> Written:
     path = folder / f"{bundle.name}.onnx"
     shutil.copyfile(bundle.onnx, path)
-    return path, _onnx_runs(path)
+    return path, onnx_runs(path)
 
 
 def _openvino(bundle: Bundle, folder: Path) -> Written:

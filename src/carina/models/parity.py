@@ -22,7 +22,7 @@ Run = Callable[[Array], Array]
 LIMIT = 1e-3
 """Largest difference in float32 arithmetic, as a share of the range of the reference's outputs."""
 
-SMALLEST = (64, 64, 32)
+SMALLEST = (32, 48, 16)
 """A window of at least this many voxels ``(x, y, z)`` is compared, and one twice as long in x."""
 
 

@@ -102,7 +102,7 @@ def _task(package: Package, network: Mapping[str, Any]) -> str:
 
 def _channels(package: Package) -> dict[str, str]:
     outputs = package.metadata.get("network_data_format", {}).get("outputs", {})
-    first = next(iter(outputs.values()), {})
+    first: Mapping[str, Any] = next(iter(outputs.values()), {})
     return {str(number): str(name) for number, name in first.get("channel_def", {}).items()}
 
 
