@@ -82,7 +82,7 @@ def place(case: Case, drawn: Sequence[lesions.Lesion], size: Size, rng: np.rando
             continue
         box, new, mask = pasted
         inner = bounding_box(mask)
-        if inner is None or numbers[_grown(_shifted(inner, box), case.spacing_mm, APART_MM)].any():
+        if inner is None or _meets(_grown(_shifted(inner, box), case.spacing_mm, APART_MM), boxes):
             continue
         hu[box] = new
         boxes.append(_shifted(inner, box))
@@ -131,6 +131,11 @@ def _block(lesion: lesions.Lesion, shape: Sequence[int], spacing_mm: Sequence[fl
     ]
     z, y, x = (c - part.start for c, part in zip(lesion.centre, parts, strict=True))
     return (parts[0], parts[1], parts[2]), replace(lesion, centre=(z, y, x))
+
+
+def _meets(box: Box, others: Sequence[Box]) -> bool:
+    """Whether a box shares a voxel with one of the others."""
+    return any(all(a.start < b.stop and b.start < a.stop for a, b in zip(box, other, strict=True)) for other in others)
 
 
 def _shifted(inner: Box, outer: Box) -> Box:

@@ -1,0 +1,134 @@
+"""Figures for the cards: synthetic lesions of each size class lie where they should, and Dice is measured on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from carina.train import evaluate, lesions
+from carina.train.data import Case
+from carina.train.evaluation.synthetic import Placed, Size, candidates, dice_by_lesion, place
+from tiny_networks import mean_bundle, threshold_bundle
+
+SPACING = (4.0, 1.6, 1.6)
+LIMITS_ML = {Size.SMALL: (0.1, 1.0), Size.MEDIUM: (1.0, 10.0), Size.LARGE: (10.0, 100.0)}
+
+
+@pytest.fixture(scope="module")
+def chest() -> Case:
+    """Two ellipsoid lungs in water."""
+    shape = (50, 110, 170)
+    z, y, x = np.ogrid[tuple(slice(0, n) for n in shape)]
+    lung = np.zeros(shape, dtype=np.uint8)
+    for middle in (45, 125):
+        inside = ((z - 25) / 23) ** 2 + ((y - 55) / 42) ** 2 + ((x - middle) / 34) ** 2 < 1
+        lung[inside] = 1
+    return Case(name="chest", hu=np.where(lung, -850, 40).astype(np.int16), lung=lung, spacing_mm=SPACING)
+
+
+@pytest.fixture(scope="module")
+def placed(chest: Case) -> dict[tuple[lesions.Kind, Size], Placed]:
+    found = {}
+    for kind in (lesions.Kind.GROUND_GLASS, lesions.Kind.CONSOLIDATION):
+        drawn = candidates(chest, kind, np.random.default_rng(1))
+        for size in Size:
+            found[kind, size] = place(chest, drawn, size, np.random.default_rng(2))
+    return found
+
+
+def test_lesions_have_the_volumes_of_their_class_and_keep_apart(
+    chest: Case, placed: dict[tuple[lesions.Kind, Size], Placed]
+) -> None:
+    voxel_ml = float(np.prod(SPACING)) / 1000
+    for (kind, size), one in placed.items():
+        volumes = np.bincount(one.numbers.ravel())[1:] * voxel_ml
+        low, high = LIMITS_ML[size]
+        assert len(volumes) == len(one.boxes) >= {Size.SMALL: 12, Size.MEDIUM: 6, Size.LARGE: 2}[size], (kind, size)
+        assert volumes.min() >= low and volumes.max() < high
+        assert not (one.numbers[chest.lung == 0]).any()
+        for a in range(len(one.boxes)):
+            for b in range(a):
+                gaps = [
+                    max(p.start - q.stop, q.start - p.stop) * step
+                    for p, q, step in zip(one.boxes[a], one.boxes[b], SPACING, strict=True)
+                ]
+                assert max(gaps) >= 4, "8 mm are rounded to voxels"
+
+
+def test_a_lesion_is_denser_than_lung_and_nothing_else_changed(
+    placed: dict[tuple[lesions.Kind, Size], Placed], chest: Case
+) -> None:
+    for one in placed.values():
+        inside = one.numbers > 0
+        assert one.hu[inside].mean() > chest.hu[inside].mean() + 60
+        assert (one.hu[chest.lung == 0] == chest.hu[chest.lung == 0]).mean() > 0.999
+
+
+def test_lesions_follow_from_the_seed(chest: Case) -> None:
+    drawn = candidates(chest, lesions.Kind.MIXED, np.random.default_rng(4))
+    first, again = (place(chest, drawn, Size.MEDIUM, np.random.default_rng(5)) for _ in range(2))
+    assert np.array_equal(first.hu, again.hu) and np.array_equal(first.numbers, again.numbers)
+
+
+def test_dice_by_lesion_takes_each_by_itself(placed: dict[tuple[lesions.Kind, Size], Placed]) -> None:
+    one = placed[lesions.Kind.CONSOLIDATION, Size.MEDIUM]
+    assert dice_by_lesion(one.numbers > 0, one, SPACING) == [1.0] * len(one.boxes)
+    assert dice_by_lesion(one.numbers == 2, one, SPACING) == [float(n == 2) for n in range(1, len(one.boxes) + 1)]
+    far = one.numbers > 0
+    far[0, 0, 0] = True
+    assert dice_by_lesion(far, one, SPACING) == [1.0] * len(one.boxes)
+
+
+def dense_lung(threshold_hu: float, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A network that marks everything in the lung above a HU value; which cases it was shown."""
+    shown: list[str] = []
+
+    def found_in(case: Case, bundle: object, runtime: object, hu: npt.NDArray[np.generic] | None = None) -> object:
+        shown.append(case.name)
+        return ((case.hu if hu is None else hu) > threshold_hu) & (case.lung > 0)
+
+    monkeypatch.setattr(evaluate, "found_in", found_in)
+    return shown
+
+
+def test_every_kind_and_class_has_a_figure(chest: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    dense_lung(-790.0, monkeypatch)
+    figures = evaluate.synthetic_dice(None, None, [chest])  # type: ignore[arg-type]
+    for kind in lesions.Kind:
+        sizes = [figures[f"dice synthetic {kind} {size}"] for size in Size]
+        assert figures[f"dice synthetic {kind}"] == pytest.approx(np.mean(sizes))
+        assert all(0 < figures[f"dice synthetic {kind} {size}, by lesion"] <= 1 for size in Size)
+    assert figures["dice synthetic consolidation large"] > 0.8
+
+
+def test_lesions_are_put_where_the_network_has_not_been(
+    chest: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = [Case(name=name, hu=chest.hu, lung=chest.lung, spacing_mm=SPACING) for name in ("a", "b", "c")]
+    shown = dense_lung(-790.0, monkeypatch)
+    monkeypatch.setattr(evaluate, "candidates", lambda case, kind, rng: [])
+    monkeypatch.setattr(evaluate, "synthetic_dice", lambda bundle, runtime, clean: {c.name: 1.0 for c in clean})
+    bundle = threshold_bundle(tmp_path / "tiny", task="lesion")
+    figures = evaluate.evaluate_lesion(bundle, cases, {}, unseen=["b"])
+    assert figures["b"] == 1.0 and not {"a", "c"} & set(figures)
+    assert figures["ratio percent a"] == 0 and shown == ["a", "b", "c"]
+    assert {"a", "b"} <= set(evaluate.evaluate_lesion(bundle, cases, {}))
+    with pytest.raises(ValueError, match=r"\['d'\] are not among the cases \['a', 'b', 'c'\]"):
+        evaluate.evaluate_lesion(bundle, cases, {}, unseen=["d"])
+
+
+def test_lung_figures_have_a_surface(chest: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "found_in", lambda case, *_: case.lung > 0)
+    figures = evaluate.evaluate_lung(threshold_bundle(tmp_path / "tiny"), [chest])
+    assert figures["dice chest"] == figures["surface dice 2 mm chest"] == 1
+    assert figures["surface dice 2 mm with pasted consolidation chest"] == 1
+
+
+def test_the_classifiers_area_has_both_ends(chest: Case, tmp_path: Path) -> None:
+    figures = evaluate.evaluate_covid(mean_bundle(tmp_path / "tiny"), [chest], crops=12)
+    assert (
+        0 <= figures["auc synthetic, 95 % low"] <= figures["auc synthetic"] <= figures["auc synthetic, 95 % high"] <= 1
+    )
