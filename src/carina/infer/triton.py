@@ -23,6 +23,15 @@ Array = npt.NDArray[np.float32]
 
 SCHEMES = ("http", "https", "grpc", "grpcs")
 
+CHANNEL = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+"""gRPC's own limits would refuse a window (4 MB), and wait up to two minutes before asking a restarted server again."""
+
 
 def open_triton(bundle: Bundle, settings: RuntimeSettings) -> Callable[[Array], Array]:
     """A runtime that asks the server at ``settings.endpoint`` (``http://``, ``https://``, ``grpc://``, ``grpcs://``).
@@ -202,7 +211,7 @@ def _transport(settings: RuntimeSettings) -> tuple[Any, Callable[[], Any], dict[
         if scheme.startswith("grpc"):
             import tritonclient.grpc as library
 
-            shared = library.InferenceServerClient(address, ssl=secure)
+            shared = library.InferenceServerClient(address, ssl=secure, channel_args=CHANNEL)
             return library, lambda: shared, {"client_timeout": timeout_s}
         import tritonclient.http as library
     except ImportError as error:
