@@ -22,7 +22,7 @@ from carina.train.evaluation.values import (
 BLUE, ORANGE, GREEN, INK, MUTED, RULE = "#0072b2", "#e69f00", "#009e73", "#1f2328", "#656d76", "#d0d7de"
 """Colours of the Okabe-Ito palette, and the report's greys."""
 
-INCHES = (3.35, 2.75)
+INCHES = (2.7, 2.35)
 DPI = 220
 LIMITS = 1.96
 """Standard deviations of the limits of agreement (Bland and Altman 1986)."""
@@ -65,10 +65,10 @@ def _distribution(cases: Sequence[SegmentationCase]) -> Picture:
     )  # fmt: skip
     for place, (values, colour) in enumerate(zip(columns, (BLUE, ORANGE), strict=True), start=1):
         axes.plot(place + _aside(len(values)), values, "o", color=colour, markersize=3.5, alpha=0.75)
-    axes.set_xticks([1, 2], ["Dice", "surface Dice, 2 mm"])
+    axes.set_xticks([1, 2], ["Dice", "surface Dice"])
     low = min(min(values) for values in columns)
     axes.set_ylim(max(-0.02, low - 0.1), 1.02)
-    return _drawn(figure, "Boxes: quartiles and median; whiskers: 1.5 times the quartiles' distance.")
+    return _drawn(figure, "Surface Dice at 2 mm. Boxes: quartiles and median; whiskers: 1.5 times their distance.")
 
 
 def _volumes(cases: Sequence[SegmentationCase]) -> Picture:
@@ -109,7 +109,7 @@ def _reliability(summary: ClassificationSummary) -> Picture:
         (found.after, ORANGE, f"scaled, error {found.ece_after:.3f}"),
     ):
         _curve(axes, bins, colour, words)
-    axes.legend(fontsize=7, frameon=False, loc="upper left", handlelength=1.2)
+    axes.legend(fontsize=7, frameon=False, loc="best", handlelength=1.2)
     _unit_square(axes)
     return _drawn(figure, "Larger dots stand for more cases. Scaled: by the temperature of the other cases.")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from reportlab.graphics.shapes import Drawing, Line, String
 from reportlab.lib.units import mm
-from reportlab.platypus import KeepTogether, Spacer
+from reportlab.platypus import CondPageBreak, KeepTogether, Spacer
 
 from carina import __version__
 from carina.errors import BadConfig
@@ -32,6 +32,9 @@ REPORT = "report.pdf"
 
 MOST_ROWS = 200
 """More cases than these are in the table file only."""
+
+HEAD_ROOM = 40 * mm
+"""A table's heading stands on a page only where some rows fit below it."""
 
 FIGURES = {
     "dice": "Dice",
@@ -209,7 +212,7 @@ def _figure_table(figures: Sequence[tuple[str, str, str]]) -> Any:
 
 
 def _plots(plots: Sequence[Picture]) -> list[Any]:
-    sheet = page.picture_sheet([(one.image, one.size, one.caption) for one in plots], across=2)
+    sheet = page.picture_sheet([(one.image, one.size, one.caption) for one in plots], across=len(plots))
     return [KeepTogether([page.paragraph("Plots", page.HEADING), sheet])]
 
 
@@ -223,7 +226,7 @@ def _shown(heading: str, pictures: Sequence[Picture], evaluation: Evaluation, *,
     """One case's slices under its name; the first with the section's heading."""
     sheet = page.picture_sheet([(one.image, one.size, one.caption) for one in pictures])
     top = [page.paragraph("The worst cases", page.HEADING), _legend(evaluation)] if is_first else []
-    return KeepTogether([*top, Spacer(1, 4), page.paragraph(heading, page.STRONG), Spacer(1, 3), sheet])
+    return KeepTogether([*top, Spacer(1, 7), page.paragraph(heading, page.STRONG), Spacer(1, 3), sheet])
 
 
 def _legend(evaluation: Evaluation) -> Any:
@@ -246,7 +249,8 @@ def _case_table(evaluation: Evaluation) -> list[Any]:
         return []
     columns = _columns(evaluation)
     names = list(columns[0])
-    widths = [page.WIDTH - 19 * mm * (len(names) - 1), *[19 * mm] * (len(names) - 1)]
+    width = 19 * mm if evaluation.classification is None else 27 * mm
+    widths = [page.WIDTH - width * (len(names) - 1), *[width] * (len(names) - 1)]
     head = [page.paragraph(name, page.SMALL_RIGHT if place else page.SMALL) for place, name in enumerate(names)]
     rows = [
         [page.paragraph(value, page.NUMBER if place else page.BODY) for place, value in enumerate(row.values())]
@@ -254,7 +258,8 @@ def _case_table(evaluation: Evaluation) -> list[Any]:
     ]
     more = len(evaluation.cases) - len(cases)
     note = [page.paragraph(f"{more} more cases are in the table file.", page.SMALL)] if more else []
-    return [page.paragraph("Case by case", page.HEADING), page.number_table(head, rows, widths, [0]), *note]
+    table = page.number_table(head, rows, widths, [0])
+    return [CondPageBreak(HEAD_ROOM), page.paragraph("Case by case", page.HEADING), table, *note]
 
 
 def _columns(evaluation: Evaluation) -> list[dict[str, str]]:
