@@ -175,10 +175,11 @@ def test_the_definition_of_the_specification_runs_unchanged(
     assert labels == [["Lung-seg"], ["GroundGlass-seg"]]
 
 
-def test_the_scene_has_volume_and_both_masks_without_a_second_copy(series: Series, truth, tmp_path: Path) -> None:
+def test_the_scene_has_volume_masks_and_saliency_without_a_second_copy(series: Series, truth, tmp_path: Path) -> None:
     run(default(), series, tmp_path)
     scene = json.loads((tmp_path / "render" / "scene.json").read_text())
-    assert [layer["name"] for layer in scene["layers"]] == ["lung", "lesion"]
+    assert [layer["name"] for layer in scene["layers"]] == ["lung", "lesion", "saliency"]
+    assert scene["layers"][2]["range"] == [-0.25, 0.25] and scene["layers"][2]["kind"] == "map"
     for name in (scene["volume"], *(layer["file"] for layer in scene["layers"])):
         assert (tmp_path / "render" / name).samefile(tmp_path / name)
     assert scene["window_hu"] == [-1350, 150] and scene["notice"].startswith("For research use only")
@@ -226,6 +227,9 @@ def test_no_lung_is_a_result_that_says_why(series: Series, truth, tmp_path: Path
     found = json.loads((tmp_path / "findings.json").read_text())
     assert found["probabilities"] == {}
     assert found["not_computed"] == "No lung was found, so there is nothing to classify."
+    scene = json.loads((tmp_path / "render" / "scene.json").read_text())
+    assert [layer["name"] for layer in scene["layers"]] == ["lung", "lesion"]
+    assert result.manifest.operators["show-saliency"].facts["not_shown"] == found["not_computed"]
     assert len(list((tmp_path / "dicom").glob("*.dcm"))) == 5
 
 
@@ -268,7 +272,7 @@ def test_an_agent_that_does_not_take_a_result_is_named(series: Series, truth, tm
         run(parse_definition(text), series, tmp_path)
     wrong = find_definition("default").read_text().replace("renderserver", "fax")
     messages = [problem.message for problem in check_text(wrong, "x", OPERATORS)]
-    expected = [f"option '--agent' of '{name}' is 'fax'" for name in ("show-lung", "show-lesion")]
+    expected = [f"option '--agent' of '{name}' is 'fax'" for name in ("show-lung", "show-lesion", "show-saliency")]
     assert messages == [f"{words}: expected ClaraSCU or renderserver" for words in expected]
 
 
@@ -292,12 +296,12 @@ def test_reports_without_ct_slices_read_them_from_the_source(series: Series, pha
 def test_values_survive_their_folders(phantom: Phantom, tmp_path: Path) -> None:
     lung = dataclasses.replace(phantom.lung, made_by="lung 1 abc", warnings=("small",))
     volume = dataclasses.replace(phantom.volume, warnings=("tilted",))
-    scene = Scene(volume=volume, mask=lung, layer="lung", order=1, colours={1: "#56b4e9", 2: "#009e73"})
+    scene = Scene(volume=volume, shown=lung, layer="lung", order=1, colours={1: "#56b4e9", 2: "#009e73"})
     ports.save(scene, tmp_path / "scene")
     back = ports.load_folder(Scene, tmp_path / "scene")
     assert np.array_equal(back.volume.hu, volume.hu) and back.volume.warnings == ("tilted",)
-    assert np.array_equal(back.mask.labels, lung.labels) and back.mask.names == lung.names
-    assert (back.mask.made_by, back.mask.warnings, back.colours) == ("lung 1 abc", ("small",), scene.colours)
+    assert np.array_equal(back.shown.labels, lung.labels) and back.shown.names == lung.names
+    assert (back.shown.made_by, back.shown.warnings, back.colours) == ("lung 1 abc", ("small",), scene.colours)
 
 
 def test_a_folder_with_the_wrong_content_is_named(tmp_path: Path) -> None:
@@ -327,11 +331,13 @@ def test_a_killed_run_does_not_ask_the_networks_again(
     run(default(), series, tmp_path)
     record = read_manifest(tmp_path)
     assert record is not None
+    finished = ("dicom-reader", "lung-segmentation", "lesion-segmentation")
+    kept = {file for name in finished for files in record.operators[name].outputs.values() for file in files}
     for name, operator in record.operators.items():
-        if name not in ("dicom-reader", "lung-segmentation", "lesion-segmentation"):
+        if name not in finished:
             operator.state = State.RUNNING
             for files in operator.outputs.values():
-                for file in files:
+                for file in set(files) - kept:
                     (tmp_path / file).unlink()
             operator.outputs, operator.facts = {}, {}
     write_manifest(record, tmp_path)

@@ -112,20 +112,20 @@ def test_check_prints_each_mistake_with_its_line_and_ends_with_4(tmp_path: Path)
     assert result.exit_code == 4
     lines = result.output.splitlines()
     assert lines[0].startswith(f"{file}:19: unknown image 'carina/ai-lnug'; known: carina/ai-covid-19, ")
-    assert lines[1].startswith(f"{file}:49: 'volume-ratio' has no input '/ct'; known: /input, /label_image, /volume")
+    assert lines[1].startswith(f"{file}:50: 'volume-ratio' has no input '/ct'; known: /input, /label_image, /volume")
     assert lines[2] == "2 mistakes"
 
 
 def test_check_of_a_good_definition_gives_a_summary(tmp_path: Path) -> None:
     result = CliRunner().invoke(pipelines, ["check", str(find_definition("default"))])
     assert result.exit_code == 0
-    assert "carina-default: 18 operators, 24 wires between them, no mistakes" in result.output
+    assert "carina-default: 19 operators, 25 wires between them, no mistakes" in result.output
     with pytest.raises(BadConfig, match=r"none.yaml: can't be read \(No such file or directory\)"):
         CliRunner().invoke(pipelines, ["check", str(tmp_path / "none.yaml")], catch_exceptions=False)
 
 
 def test_list_and_show() -> None:
-    assert CliRunner().invoke(pipelines, ["list"]).output.startswith("default       18 operators  Lungs, COVID-19")
+    assert CliRunner().invoke(pipelines, ["list"]).output.startswith("default       19 operators  Lungs, COVID-19")
     assert CliRunner().invoke(pipelines, ["show"]).output == find_definition("default").read_text()
     with pytest.raises(BadConfig, match="no definition is called 'x'; known: default"):
         CliRunner().invoke(pipelines, ["show", "x"], catch_exceptions=False)

@@ -26,7 +26,7 @@ from carina.models.bundle import Bundle, Covid
 from carina.operators.alone import Alone, find_operator, run_alone
 from carina.operators.catalogue import find_definition
 from carina.operators.networks import Networks
-from carina.operators.ports import Saliency
+from carina.operators.ports import Saliency, Scene
 from carina.operators.table import OPERATORS
 from carina.pipeline import ports
 from carina.pipeline.check import check_text
@@ -359,3 +359,24 @@ def test_the_check_knows_the_port(tmp_path: Path) -> None:
     wrong = text.replace("name: classification, path: /input}", "name: saliency, path: /input}")
     (problem,) = check_text(wrong, "wrong.yaml", OPERATORS)
     assert "'classification' /saliency gives Saliency, but 'classification-report' /input takes" in problem.message
+
+
+def test_the_scene_has_it_as_a_layer_and_survives_its_folder(folders: Path, tmp_path: Path) -> None:
+    classified(folders, tmp_path, "publish")
+    scene = ports.load_folder(Scene, tmp_path / "publish")
+    assert isinstance(scene.shown, Saliency) and scene.shown.map is not None
+    layer = json.loads((tmp_path / "publish" / "saliency.json").read_text())["layer"]
+    assert layer["kind"] == "map" and layer["unit"] == "change of probability"
+    assert layer["range"][1] == -layer["range"][0] == pytest.approx(float(np.abs(scene.shown.map.values).max()))
+    assert scene.colours == {-1: "#0072b2", 1: "#d55e00"}
+
+
+def test_without_a_lung_there_is_neither_map_nor_layer(folders: Path, phantom: Phantom, tmp_path: Path) -> None:
+    ports.save(replace(phantom.lung, labels=np.zeros_like(phantom.lung.labels)), tmp_path / "lung")
+    outputs = {name: tmp_path / name for name in ("output", "saliency", "publish")}
+    inputs = {"input": folders / "volume", "label_image": tmp_path / "lung"}
+    warnings = alone("ai-covid-19", folders, inputs=inputs, outputs=outputs)
+    assert warnings == ["No lung was found, so there is nothing to classify."]
+    assert ports.load_folder(Saliency, tmp_path / "saliency").not_computed == warnings[0]
+    scene = ports.load_folder(Scene, tmp_path / "publish")
+    assert isinstance(scene.shown, Saliency) and scene.shown.not_computed == warnings[0]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from carina.measure.findings import Classification, SaliencyFindings
 from carina.operators.networks import Networks
-from carina.operators.ports import Saliency
-from carina.operators.segmented import TRITON_IMAGES, fraction
+from carina.operators.ports import Saliency, Scene
+from carina.operators.segmented import BLUE_DEEP, TRITON_IMAGES, VERMILION, fraction
 from carina.operators.text import switch
 from carina.pipeline.operator import Context, Operator, Setting
 from carina.volume.volume import Mask, Volume
@@ -24,6 +24,7 @@ class Classified(NamedTuple):
 
     classification: Classification
     saliency: Saliency
+    rendering: Scene
 
 
 def ai_covid_19(
@@ -42,7 +43,7 @@ def ai_covid_19(
         nothing = Classification(
             uid=volume.uid, probabilities={}, made_by=bundle.made_by, key_slices=slices, not_computed=NO_LUNG
         )
-        return Classified(nothing, Saliency(map=None, not_computed=NO_LUNG))
+        return _classified(nothing, Saliency(map=None, not_computed=NO_LUNG), volume)
     from carina.infer.classify import classify
 
     probabilities = classify(volume, lung, bundle, networks.runtime("covid"))
@@ -54,7 +55,13 @@ def ai_covid_19(
     classification = Classification(
         uid=volume.uid, probabilities=probabilities, made_by=bundle.made_by, key_slices=slices, saliency=found
     )
-    return Classified(classification, saliency)
+    return _classified(classification, saliency, volume)
+
+
+def _classified(classification: Classification, saliency: Saliency, volume: Volume) -> Classified:
+    colours = {-1: BLUE_DEEP, 1: VERMILION}
+    scene = Scene(volume=volume, shown=saliency, layer="saliency", order=3, colours=colours, opacity=0.65)
+    return Classified(classification, saliency, scene)
 
 
 def _saliency(
@@ -83,8 +90,8 @@ OPERATOR = Operator(
     images=("clara/ai-covid-19", "carina/ai-covid-19"),
     function=ai_covid_19,
     inputs={"/input": "volume", "/label_image": "lung"},
-    outputs={"/output": "classification", "/saliency": "saliency"},
-    places={"/saliency": "saliency"},
+    outputs={"/output": "classification", "/saliency": "saliency", "/publish": "rendering"},
+    places={"/saliency": "saliency", "/publish": "render"},
     variables={
         "CARINA_SALIENCY": Setting(
             parameter="with_saliency",

@@ -15,7 +15,7 @@ def ai_covid_lesion(volume: Volume, *, networks: Networks, context: Context) -> 
     if mask.is_empty:
         context.record("finding", "No lesion was found.")
     colours = dict.fromkeys(mask.names, ORANGE)
-    return Segmented(mask, Scene(volume=volume, mask=mask, layer="lesion", order=2, colours=colours, opacity=0.6))
+    return Segmented(mask, Scene(volume=volume, shown=mask, layer="lesion", order=2, colours=colours, opacity=0.6))
 
 
 OPERATOR = Operator(

@@ -15,7 +15,7 @@ def ai_lung(volume: Volume, *, networks: Networks, context: Context) -> Segmente
     if mask.is_empty:
         context.warn("No lung was found.")
     colours = dict(zip(sorted(mask.names), (BLUE, GREEN), strict=False))
-    return Segmented(mask, Scene(volume=volume, mask=mask, layer="lung", order=1, colours=colours, opacity=0.25))
+    return Segmented(mask, Scene(volume=volume, shown=mask, layer="lung", order=1, colours=colours, opacity=0.25))
 
 
 OPERATOR = Operator(

@@ -46,14 +46,15 @@ class Saliency:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """What a viewer shows: the original volume with one mask over it.
+    """What a viewer shows: the original volume with one mask, or a saliency, over it.
 
-    ``layer`` names the mask's folder; layers of a higher ``order`` lie on top. ``window_hu`` is the grey window,
-    ``colours`` a ``#rrggbb`` for each label, ``opacity`` from 0 to 1.
+    ``layer`` names the folder of ``shown``; layers of a higher ``order`` lie on top. ``window_hu`` is the grey window,
+    ``colours`` a ``#rrggbb`` for each label (of a saliency: -1 for its lowest, 1 for its highest value), ``opacity``
+    from 0 to 1.
     """
 
     volume: Volume
-    mask: Mask
+    shown: Mask | Saliency
     layer: str
     order: int
     colours: Mapping[int, str]
@@ -186,7 +187,8 @@ def _load_objects(files: Sequence[Path]) -> DicomObjects:
 def _save_scene(scene: Scene, folder: Path, saved: Saved) -> Sequence[Path]:
     """``LAYER.json`` beside the folders ``volume`` and ``LAYER``: hard links to what is stored already."""
     volume = _place(scene.volume, folder / "volume", saved, _save_volume)
-    mask = _place(scene.mask, folder / scene.layer, saved, _save_mask)
+    save = _save_mask if isinstance(scene.shown, Mask) else _save_saliency
+    shown = _place(scene.shown, folder / scene.layer, saved, save)
     facts = {
         "notice": RESEARCH_ONLY,
         "volume": volume.relative_to(folder).as_posix(),
@@ -194,8 +196,8 @@ def _save_scene(scene: Scene, folder: Path, saved: Saved) -> Sequence[Path]:
         "layer": {
             "name": scene.layer,
             "order": scene.order,
-            "file": mask.relative_to(folder).as_posix(),
-            "labels": {str(label): word for label, word in scene.mask.names.items()},
+            "file": shown.relative_to(folder).as_posix(),
+            **_layer_facts(scene.shown),
             "colours": {str(label): colour for label, colour in scene.colours.items()},
             "opacity": scene.opacity,
         },
@@ -206,7 +208,17 @@ def _save_scene(scene: Scene, folder: Path, saved: Saved) -> Sequence[Path]:
     return [first, *(path for path in written_files(folder, name) if path != first)]
 
 
-def _place(value: Volume | Mask, folder: Path, saved: Saved, save: Any) -> Path:
+def _layer_facts(shown: Mask | Saliency) -> dict[str, Any]:
+    """What a viewer must know of a layer's values: its labels' words, or how far a map reaches from 0, and its unit."""
+    if isinstance(shown, Mask):
+        return {"kind": "labels", "labels": {str(label): word for label, word in shown.names.items()}}
+    if shown.map is None:
+        return {"kind": "map", "not_computed": shown.not_computed}
+    reach = float(max(shown.map.values.max(), -shown.map.values.min()))
+    return {"kind": "map", "range": [-reach, reach], "unit": shown.map.unit, "quantity": shown.map.quantity}
+
+
+def _place(value: Volume | Mask | Saliency, folder: Path, saved: Saved, save: Any) -> Path:
     """The stored files of a value, linked into a folder (copied where links can't be), or written there."""
     folder.mkdir(parents=True, exist_ok=True)
     files = saved(value)
@@ -224,9 +236,10 @@ def _load_scene(files: Sequence[Path]) -> Scene:
     facts = msgspec.json.decode(header.read_bytes())
     layer = facts["layer"]
     low, high = facts["window_hu"]
+    load = _load_saliency if layer.get("kind") == "map" else _load_mask
     return Scene(
         volume=_load_volume(_beside(header.parent / facts["volume"])),
-        mask=_load_mask(_beside(header.parent / layer["file"])),
+        shown=load(_beside(header.parent / layer["file"])),
         layer=layer["name"],
         order=layer["order"],
         colours={int(label): colour for label, colour in layer["colours"].items()},

@@ -69,6 +69,9 @@ def _send(files: Sequence[Path], destinations: Sequence[str], settings: Settings
 def _show(layer_file: Path, context: Context) -> None:
     """Add a layer to the scene that the viewer opens; several operators add theirs to one scene."""
     layer = msgspec.json.decode(layer_file.read_bytes())
+    if "not_computed" in layer["layer"]:
+        context.record("not_shown", layer["layer"]["not_computed"])
+        return
     path = layer_file.parent / "scene.json"
     with _SCENE_LOCK:
         scene: dict[str, Any] = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}

@@ -14,6 +14,7 @@ TRITON_IMAGES = ("nvcr.io/nvidia/tritonserver", "nvcr.io/nvidia/tensorrtserver")
 """Server images that a definition may ask for; they are served in this process unless an endpoint is set."""
 
 BLUE, GREEN, ORANGE = "#56b4e9", "#009e73", "#e69f00"
+BLUE_DEEP, VERMILION = "#0072b2", "#d55e00"
 """Colours that people with a colour vision deficiency tell apart (Okabe and Ito 2008)."""
 
 

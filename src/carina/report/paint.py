@@ -23,7 +23,7 @@ FALL_RGB = (213, 94, 0)
 RISE_RGB = (0, 114, 178)
 """Vermilion and blue of the same palette: where hiding a place makes the probability fall or rise."""
 
-SALIENCY_ALPHA = 0.65
+SALIENCY_ALPHA = 0.75
 
 OUTLINE_RGB = (190, 190, 190)
 """The lungs' outline below a saliency, whose colours it must not be taken for."""
