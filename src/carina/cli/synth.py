@@ -18,6 +18,8 @@ SIZES = ("small", "medium", "large")
 """As `train.lesions.Kind` and `train.synth.Size`, which are imported when a command runs; a test compares them."""
 
 SHEET_CHESTS = 3
+COLOURS = 160
+"""Greys and one orange: a sheet of more colours is a larger file and no better picture."""
 
 
 @click.group()
@@ -107,7 +109,7 @@ def cases(
 @click.option("--real", type=EXISTING, help="A series (DICOM folder or volume file) with real disease, shown beside.")
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same picture.")
 def sheet(picture: Path, lungs: Path | None, real: Path | None, seed: int) -> None:
-    """Write PICTURE (.png): synthetic lesions of each kind and size, beside real ones where a series is given."""
+    """Write PICTURE (.png or .jpg): synthetic lesions of each kind and size, and real ones where a series is given."""
     from carina.dicom.find import choose, find_series
     from carina.dicom.read import read_volume
     from carina.train.data import make_case
@@ -117,7 +119,9 @@ def sheet(picture: Path, lungs: Path | None, real: Path | None, seed: int) -> No
     if real is not None:
         case = make_case(real.name, read_volume(choose(find_series(real))))
     picture.parent.mkdir(parents=True, exist_ok=True)
-    draw(_chests(lungs), case, seed).save(picture, optimize=True)
+    drawn = draw(_chests(lungs), case, seed)
+    drawn = drawn.quantize(COLOURS) if picture.suffix.lower() == ".png" else drawn
+    drawn.save(picture, optimize=True)
     click.echo(picture)
 
 

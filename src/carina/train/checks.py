@@ -15,7 +15,7 @@ from carina.errors import BadSeries
 from carina.train.cases import is_unusable, lesion_of, lung_of, prepared_mb
 from carina.train.datalist import PARTS, DataList, Item, without
 from carina.train.settings import Source, Task, TrainSettings
-from carina.volume.files import read_mask, read_volume
+from carina.volume.files import read_grid, read_mask, read_volume, volume_suffix
 from carina.volume.volume import Mask, Volume
 
 BONE_HU = 100
@@ -101,7 +101,7 @@ def _entry(data: DataList, settings: TrainSettings, part: str, number: int, item
     warnings: list[str] = []
     wanted = _wanted(item, settings)
     problems += [f"{where}, {item.image}: has no {key}; {settings.task} training needs one." for key in wanted]
-    volume = _read(read_volume, data, item.image, where, problems)
+    volume = _read(_read_finite, data, item.image, where, problems)
     if volume is not None:
         top = int(volume.hu.max())
         if top < BONE_HU:
@@ -134,6 +134,17 @@ def _entry(data: DataList, settings: TrainSettings, part: str, number: int, item
         content="" if volume is None else hashlib.sha256(volume.hu.tobytes()).hexdigest(),
         cache_mb=0.0 if volume is None else prepared_mb(volume.grid, settings),
     )
+
+
+def _read_finite(path: Path) -> Volume:
+    """As ``read_volume``; ITK reads what is no number in a NIfTI file as 0, so nibabel looks for it."""
+    volume = read_volume(path)
+    if volume_suffix(path) in (".nii", ".nii.gz") and "float" in read_grid(path)[1]:
+        import nibabel
+
+        if not np.isfinite(np.asarray(nibabel.load(path).dataobj)).all():
+            raise BadSeries("file.no-hu", f"{path.name}: holds values that are no numbers; expected HU everywhere.")
+    return volume
 
 
 def _read(reader: Callable[[Path], T], data: DataList, listed: str, where: str, problems: list[str]) -> T | None:

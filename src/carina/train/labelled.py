@@ -235,7 +235,7 @@ def _changes(augment: Augment, shape: Shape, keys: tuple[str, ...]) -> list[Call
                     prob=augment.zoom,
                     min_zoom=augment.zoom_range[0],
                     max_zoom=augment.zoom_range[1],
-                    mode=("trilinear", "nearest")[: len(keys)],
+                    mode=("trilinear", "nearest-exact")[: len(keys)],
                 )
             ],
         ),

@@ -16,15 +16,17 @@ from carina.train.crops import lung_box
 from carina.train.data import IN_PLANE_MM, ORIENTATION, Case
 from carina.train.fields import Bool
 from carina.train.lesions import Kind
-from carina.train.synth import Chest, Size, one_lesion
+from carina.train.synth import Chest, Size, one_lesion, to_the_wall
 from carina.volume.resample import reorient
 
-TILE_MM, TILE_PX = 96.0, 190
+TILE_MM, TILE_PX = 96.0, 180
 REAL_COLUMNS = 2
 LEFT_PX, TOP_PX = 118, 46
 
 OPACITY_HU = (-750.0, -150.0)
 """Where real disease is looked for: denser than lung, less dense than vessels and walls."""
+FAINT = 0.35
+"""Places with less opacity around them than this part of the densest are not shown."""
 APART_MM = 35.0
 """Pictures of real disease lie this far apart."""
 
@@ -75,10 +77,11 @@ def real_spots(case: Case, count: int) -> list[Spot]:
     opaque = ndimage.binary_opening((case.hu > low) & (case.hu < high) & inner, np.ones((1, 3, 3), dtype=bool))
     wide = [12.0 / s for s in case.spacing_mm]
     density = ndimage.gaussian_filter(opaque.astype(np.float32), wide)
-    spots = []
+    highest = float(density.max())
+    spots: list[Spot] = []
     for _ in range(count):
         z, y, x = (int(v) for v in np.unravel_index(int(density.argmax()), density.shape))
-        if density[z, y, x] <= 0:
+        if density[z, y, x] <= FAINT * highest:
             break
         spots.append(Spot(hu=case.hu[z], mask=opaque[z], middle=(y, x), spacing_mm=(IN_PLANE_MM, IN_PLANE_MM)))
         away = [np.arange(n) - c for n, c in zip(density.shape, (z, y, x), strict=True)]
@@ -102,9 +105,11 @@ def _synthetic_spot(chest: Chest, kind: Kind, size: Size, rng: np.random.Generat
     view, grid = reorient(chest.volume.hu, chest.volume.grid, ORIENTATION)
     lung, _ = reorient(chest.lung.labels, chest.lung.grid, ORIENTATION)
     box = lung_box(lung > 0, margin=20)
+    plain = view[box].astype(np.float32)
+    reach = to_the_wall(plain, lung[box] > 0, grid.spacing_mm)
     made = None
     while made is None:
-        made = one_lesion(view[box].astype(np.float32), lung[box] > 0, grid.spacing_mm, kind, size, rng)
+        made = one_lesion(plain, reach, grid.spacing_mm, kind, size, rng)
     hu, mask = made
     z = int(mask.sum(axis=(1, 2)).argmax())
     y, x = (int(v) for v in np.argwhere(mask[z]).mean(axis=0))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,10 @@ HIGHEST_HU = 70000
 
 ORTHOGONAL = 1e-3
 """Direction cosines are orthogonal and of unit length within this."""
+
+CHUNK_BYTES = 1 << 22
+HEADER_BYTES = 1 << 20
+"""More than a NIfTI header with its extensions takes."""
 
 COMPRESSION = 1
 """zlib level of compressed files: the quickest, and labels are small at any level."""
@@ -172,10 +179,38 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], Grid]:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise _unreadable(path, error) from error
+    _check_whole(path, image.GetNumberOfPixels() * image.GetSizeOfPixelComponent())
     if image.GetDimension() == 4:
         image = image[:, :, :, 0]
     grid = _grid(path, image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     return sitk.GetArrayFromImage(image), grid
+
+
+def _check_whole(path: Path, voxel_bytes: int) -> None:
+    """Refuse a NIfTI file that is cut short or damaged: ITK reads what is there and leaves the rest 0."""
+    suffix = volume_suffix(path)
+    if suffix not in (".nii", ".nii.gz"):
+        return
+    try:
+        held = path.stat().st_size if suffix == ".nii" else _unpacked_bytes(path, voxel_bytes)
+    except (EOFError, OSError, zlib.error) as error:
+        raise BadSeries("file.truncated", f"{path.name}: is cut short or damaged; copy it again.") from error
+    if held < voxel_bytes:
+        raise BadSeries(
+            "file.truncated", f"{path.name}: is cut short, its voxels take {voxel_bytes} bytes and it holds {held}."
+        )
+
+
+def _unpacked_bytes(path: Path, expected: int) -> int:
+    """How many bytes a gzip file unpacks to: by its trailer where that agrees (RFC 1952, ISIZE), else by unpacking."""
+    with path.open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        told = int.from_bytes(file.read(4), "little")
+    beyond = (told - expected) % 2**32
+    if beyond <= HEADER_BYTES:
+        return expected + beyond
+    with gzip.open(path) as stream:
+        return sum(len(part) for part in iter(lambda: stream.read(CHUNK_BYTES), b""))
 
 
 def _check_shape(path: Path, size: tuple[int, ...], components: int) -> None:
