@@ -17,7 +17,7 @@ import carina.infer.segment
 from carina.api import Run, open_run
 from carina.config import ModelSettings, Settings
 from carina.dicom.find import choose, find_series
-from carina.errors import BadConfig, BadSeries
+from carina.errors import BadConfig, BadSeries, ModelFailed
 from carina.infer.classify import classify, network_input
 from carina.infer.runtime import open_runtime
 from carina.infer.saliency import block_weights, saliency
@@ -198,6 +198,25 @@ def test_the_network_is_given_full_batches_of_one_shape(tmp_path: Path) -> None:
 
     saliency(*chest(), bundle, listening)
     assert [shape[0] for shape in shapes] == [1, 5, 5, 5, 5, 5], "24 blocks: 99 along z are no more than its 8 voxels"
+
+
+def test_a_network_for_one_input_at_a_time_gives_the_same(tmp_path: Path) -> None:
+    bundle = corner_bundle(tmp_path / "corner", (-1, -1, -1))
+    runtime = open_runtime(bundle)
+
+    def single(patches: np.ndarray) -> np.ndarray:
+        if len(patches) > 1:
+            raise ModelFailed("model.failed", "the batch axis is fixed")
+        return runtime(patches)
+
+    def forgetful(patches: np.ndarray) -> np.ndarray:
+        return runtime(patches)[:1]
+
+    expected = saliency(*chest(), bundle, runtime).values
+    assert np.array_equal(saliency(*chest(), bundle, single).values, expected)
+    assert np.array_equal(saliency(*chest(), bundle, forgetful).values, expected), "one row for several inputs"
+    with pytest.raises(ModelFailed, match=r"gave scores of shape \(1, 3\), expected \(1, 2\): one row for each input"):
+        saliency(*chest(), bundle, lambda patches: np.zeros((len(patches), 3), dtype=np.float32))
 
 
 def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:

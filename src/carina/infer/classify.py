@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from carina.errors import BadSeries
+from carina.errors import BadSeries, ModelFailed
 from carina.infer.runtime import Runtime
 from carina.models.bundle import Bundle, Covid, Order, Output
 from carina.volume.grid import Grid
@@ -45,9 +45,15 @@ def probabilities(images: npt.NDArray[np.float32], spec: Covid, runtime: Runtime
     """Class probabilities ``(n, classes)``, each row summing to 1, of network inputs ``(n, 1, x, y, z)``.
 
     Raises:
-        ModelFailed: the network failed.
+        ModelFailed: the network failed, or gave other than a score for each class of each input.
     """
     scores = runtime(images).astype(np.float64)
+    if scores.shape != (len(images), len(spec.labels)):
+        raise ModelFailed(
+            "model.scores",
+            f"The network gave scores of shape {scores.shape}, expected {(len(images), len(spec.labels))}: "
+            "one row for each input, one score for each of the bundle's labels.",
+        )
     if spec.output is Output.LOGITS:
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
     found: npt.NDArray[np.float64] = scores / scores.sum(axis=1, keepdims=True)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from carina.errors import ModelFailed
 from carina.infer.classify import classifier, lung_box, network_input, probabilities, resized
 from carina.infer.runtime import Runtime
 from carina.models.bundle import Bundle, Covid
@@ -78,7 +80,22 @@ def blocks_of(spec: Covid) -> tuple[int, int, int]:
 def _changes(
     image: Floats, fill: float, spec: Covid, runtime: Runtime, progress: Callable[[int, int], None]
 ) -> npt.NDArray[np.float64]:
-    """Probability as it is minus probability with a block hidden, for each block ``(x, y, z)``."""
+    """Probability as it is minus probability with a block hidden, for each block ``(x, y, z)``.
+
+    A network that fails on several inputs at once (exported for a batch of one) is given one after the other.
+    """
+    try:
+        return _changes_in_batches(image, fill, spec, runtime, progress)
+    except ModelFailed:
+        if spec.saliency.batch == 1:
+            raise
+        alone = msgspec.structs.replace(spec, saliency=msgspec.structs.replace(spec.saliency, batch=1))
+        return _changes_in_batches(image, fill, alone, runtime, progress)
+
+
+def _changes_in_batches(
+    image: Floats, fill: float, spec: Covid, runtime: Runtime, progress: Callable[[int, int], None]
+) -> npt.NDArray[np.float64]:
     label, blocks, batch = spec.saliency.label, blocks_of(spec), spec.saliency.batch
     count = int(np.prod(blocks))
     whole = probabilities(image[None, None], spec, runtime)[0, label]
