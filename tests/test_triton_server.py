@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,7 @@ def asking(server: Triton, scheme: str, timeout_s: float = 60.0) -> RuntimeSetti
     return RuntimeSettings(kind=RuntimeKind.TRITON, endpoint=getattr(server, scheme), timeout_s=timeout_s)
 
 
+@cache
 def chest() -> Volume:
     """A phantom made so small that one window holds it: 32 slices of 224 x 224 at 5 x 0.8 x 0.8 mm."""
     phantom = chest_phantom(shape=(32, 224, 224), lesions=3, seed=4).volume
@@ -180,23 +182,25 @@ def test_a_server_that_hangs(server: Triton, bundles: dict[str, Bundle], scheme:
     assert np.allclose(run(patches), 0, atol=1e-4)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_server_that_goes_and_comes_back(bundles: dict[str, Bundle], tmp_path: Path, scheme: str) -> None:
+def test_a_server_that_goes_and_comes_back(bundles: dict[str, Bundle], tmp_path: Path) -> None:
     bundle = served(bundles["tiny"], tmp_path)
     ports = free_port(), free_port()
     patches = np.full((1, 1, 4, 4, 4), 0.5, dtype=np.float32)
     with tritonserver(tmp_path, ports=ports, timeout_s=300) as running:
-        settings = asking(running, scheme)
-        run = open_runtime(bundle, settings)
-        run(patches)
-    with pytest.raises(BadConfig, match=r"model tiny: the connection broke .* Start it again") as caught:
-        run(patches)
-    assert caught.value.code == "triton.away"
-    with pytest.raises(BadConfig, match=rf"Triton at {scheme}://127\.0\.0\.1:\d+: no answer .* Start it"):
-        open_runtime(bundle, settings)
+        settings = [asking(running, scheme) for scheme in SCHEMES]
+        runs = [open_runtime(bundle, one) for one in settings]
+        for run in runs:
+            run(patches)
+    for one, run in zip(settings, runs, strict=True):
+        with pytest.raises(BadConfig, match=r"model tiny: the connection broke .* Start it again") as caught:
+            run(patches)
+        assert caught.value.code == "triton.away"
+        with pytest.raises(BadConfig, match=rf"Triton at {one.endpoint}: no answer .* Start it"):
+            open_runtime(bundle, one)
     with tritonserver(tmp_path, ports=ports, timeout_s=300):
         time.sleep(1.2)  # gRPC asks again within a second
-        assert np.allclose(run(patches), 0, atol=1e-4)
+        for run in runs:
+            assert np.allclose(run(patches), 0, atol=1e-4)
 
 
 def test_a_model_that_can_not_be_loaded_is_named_at_the_start(tmp_path: Path, bundles: dict[str, Bundle]) -> None:
