@@ -154,10 +154,10 @@ def _wait(server: Triton, health: str, timeout_s: float) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """An orderly stop ends the backend's own processes; what is left of the session after 10 s is killed."""
+    """An orderly stop ends the backend's own processes; what is left of the session after 30 s is killed."""
     process.terminate()
     try:
-        process.wait(10)
+        process.wait(30)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
