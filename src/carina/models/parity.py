@@ -91,6 +91,7 @@ def onnxruntime_run(file: Path) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda image: np.asarray(session.run(None, {name: image})[0], dtype=np.float32)
