@@ -10,7 +10,7 @@ import pytest
 
 from carina.train import evaluate, lesions
 from carina.train.data import Case
-from carina.train.evaluation.synthetic import Placed, Size, candidates, dice_by_lesion, place
+from carina.train.evaluation.synthetic import Placed, Size, candidates, dice_by_lesion, dice_of_size, place
 from tiny_networks import mean_bundle, threshold_bundle
 
 SPACING = (4.0, 1.6, 1.6)
@@ -29,25 +29,28 @@ def chest() -> Case:
     return Case(name="chest", hu=np.where(lung, -850, 40).astype(np.int16), lung=lung, spacing_mm=SPACING)
 
 
+KINDS = (lesions.Kind.GROUND_GLASS, lesions.Kind.CONSOLIDATION)
+
+
 @pytest.fixture(scope="module")
-def placed(chest: Case) -> dict[tuple[lesions.Kind, Size], Placed]:
-    found = {}
-    for kind in (lesions.Kind.GROUND_GLASS, lesions.Kind.CONSOLIDATION):
-        drawn = candidates(chest, kind, np.random.default_rng(1))
-        for size in Size:
-            found[kind, size] = place(chest, drawn, size, np.random.default_rng(2))
-    return found
+def placed(chest: Case) -> dict[lesions.Kind, Placed]:
+    return {
+        kind: place(chest, candidates(chest, kind, np.random.default_rng(1)), np.random.default_rng(2))
+        for kind in KINDS
+    }
 
 
 def test_lesions_have_the_volumes_of_their_class_and_keep_apart(
-    chest: Case, placed: dict[tuple[lesions.Kind, Size], Placed]
+    chest: Case, placed: dict[lesions.Kind, Placed]
 ) -> None:
     voxel_ml = float(np.prod(SPACING)) / 1000
-    for (kind, size), one in placed.items():
+    for one in placed.values():
         volumes = np.bincount(one.numbers.ravel())[1:] * voxel_ml
-        low, high = LIMITS_ML[size]
-        assert len(volumes) == len(one.boxes) >= {Size.SMALL: 12, Size.MEDIUM: 6, Size.LARGE: 2}[size], (kind, size)
-        assert volumes.min() >= low and volumes.max() < high
+        assert len(volumes) == len(one.boxes) == len(one.sizes)
+        assert all(one.sizes.count(size) >= few for size, few in zip(Size, (10, 5, 2), strict=True))
+        for volume, size in zip(volumes, one.sizes, strict=True):
+            low, high = LIMITS_ML[size]
+            assert low <= volume < high
         assert not (one.numbers[chest.lung == 0]).any()
         for a in range(len(one.boxes)):
             for b in range(a):
@@ -55,31 +58,45 @@ def test_lesions_have_the_volumes_of_their_class_and_keep_apart(
                     max(p.start - q.stop, q.start - p.stop) * step
                     for p, q, step in zip(one.boxes[a], one.boxes[b], SPACING, strict=True)
                 ]
-                assert max(gaps) >= 4, "8 mm are rounded to voxels"
+                assert max(gaps) >= 8
 
 
-def test_a_lesion_is_denser_than_lung_and_nothing_else_changed(
-    placed: dict[tuple[lesions.Kind, Size], Placed], chest: Case
-) -> None:
+def test_a_lesion_is_denser_than_lung_and_nothing_else_changed(placed: dict[lesions.Kind, Placed], chest: Case) -> None:
     for one in placed.values():
         inside = one.numbers > 0
         assert one.hu[inside].mean() > chest.hu[inside].mean() + 60
-        assert (one.hu[chest.lung == 0] == chest.hu[chest.lung == 0]).mean() > 0.999
+        assert np.array_equal(one.hu[chest.lung == 0], chest.hu[chest.lung == 0])
 
 
 def test_lesions_follow_from_the_seed(chest: Case) -> None:
     drawn = candidates(chest, lesions.Kind.MIXED, np.random.default_rng(4))
-    first, again = (place(chest, drawn, Size.MEDIUM, np.random.default_rng(5)) for _ in range(2))
+    first, again = (place(chest, drawn, np.random.default_rng(5), sizes=[Size.MEDIUM]) for _ in range(2))
     assert np.array_equal(first.hu, again.hu) and np.array_equal(first.numbers, again.numbers)
+    assert set(first.sizes) == {Size.MEDIUM}
 
 
-def test_dice_by_lesion_takes_each_by_itself(placed: dict[tuple[lesions.Kind, Size], Placed]) -> None:
-    one = placed[lesions.Kind.CONSOLIDATION, Size.MEDIUM]
-    assert dice_by_lesion(one.numbers > 0, one, SPACING) == [1.0] * len(one.boxes)
-    assert dice_by_lesion(one.numbers == 2, one, SPACING) == [float(n == 2) for n in range(1, len(one.boxes) + 1)]
-    far = one.numbers > 0
-    far[0, 0, 0] = True
-    assert dice_by_lesion(far, one, SPACING) == [1.0] * len(one.boxes)
+def test_dice_by_lesion_takes_each_by_itself(placed: dict[lesions.Kind, Placed]) -> None:
+    one = placed[lesions.Kind.CONSOLIDATION]
+    medium = [number for number, size in enumerate(one.sizes, start=1) if size is Size.MEDIUM]
+    found = one.numbers > 0
+    assert dice_by_lesion(found, one, Size.MEDIUM, SPACING) == [1.0] * len(medium)
+    only = one.numbers == medium[1]
+    assert dice_by_lesion(only, one, Size.MEDIUM, SPACING) == [float(n == medium[1]) for n in medium]
+    found[0, 0, 0] = True
+    assert dice_by_lesion(found, one, Size.MEDIUM, SPACING) == [1.0] * len(medium)
+
+
+def test_dice_of_a_class_counts_all_but_the_places_of_the_others(placed: dict[lesions.Kind, Placed]) -> None:
+    one = placed[lesions.Kind.CONSOLIDATION]
+    found = one.numbers > 0
+    assert [dice_of_size(found, one, size, SPACING) for size in Size] == [1, 1, 1]
+    is_small = np.isin(one.numbers, [n for n, size in enumerate(one.sizes, start=1) if size is Size.SMALL])
+    small, other = int(is_small.sum()), (one.numbers > 0) & ~is_small
+    assert dice_of_size(other, one, Size.SMALL, SPACING) == 0
+    found[:2] = True
+    wrong = 2 * found.shape[1] * found.shape[2]
+    assert not one.numbers[:2].any()
+    assert dice_of_size(found, one, Size.SMALL, SPACING) == pytest.approx(2 * small / (2 * small + wrong), rel=0.1)
 
 
 def dense_lung(threshold_hu: float, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -18,7 +18,7 @@ from carina.models.bundle import Bundle, Covid
 from carina.train import lesions
 from carina.train.crops import crop, draw_crop
 from carina.train.data import Case, scale
-from carina.train.evaluation.synthetic import Size, candidates, dice_by_lesion, place
+from carina.train.evaluation.synthetic import Size, candidates, dice_by_lesion, dice_of_size, place
 from carina.train.fields import Bool
 from carina.volume import Grid, Volume
 
@@ -130,25 +130,24 @@ def _with_lesions(case: Case, kind: lesions.Kind, rng: np.random.Generator) -> t
 def synthetic_dice(bundle: Bundle, runtime: Runtime, cases: Sequence[Case]) -> Figures:
     """Dice on unseen synthetic lesions by kind and size class: over the whole lungs, and as the mean of each lesion's.
 
-    Several lesions of one kind and class are pasted for one pass. Over the whole lungs, everything else that is
-    marked counts against the network; by lesion, only what lies around it. A kind's own figure is the mean over its
-    classes; a class that no lung of ``cases`` has room for has no figure.
+    One pass per kind and case: lesions of all classes are pasted at once, each in a place of its own, and a class is
+    measured without the places of the others. Over the whole lungs, everything else that is marked counts against the
+    network; by lesion, only what lies around it. A kind's own figure is the mean over its classes; a class that no
+    lung of ``cases`` has room for has no figure.
     """
     figures: Figures = {}
     for kind in lesions.Kind:
         whole: dict[Size, list[float]] = {}
         each: dict[Size, list[float]] = {}
         for number, case in enumerate(cases):
-            drawn = candidates(case, kind, np.random.default_rng([UNSEEN_SEED, number]))
-            for size in Size:
-                placed = place(case, drawn, size, np.random.default_rng([UNSEEN_SEED, number, list(Size).index(size)]))
-                if not placed.boxes:
-                    continue
-                found = found_in(case, bundle, runtime, placed.hu) & (case.lung > 0)
-                whole.setdefault(size, []).append(dice(found, placed.numbers > 0))
-                each.setdefault(size, []).extend(dice_by_lesion(found, placed, case.spacing_mm))
-        for size, values in whole.items():
-            figures[f"dice synthetic {kind} {size}"] = float(np.mean(values))
+            rng = np.random.default_rng([UNSEEN_SEED, number])
+            placed = place(case, candidates(case, kind, rng), rng)
+            found = found_in(case, bundle, runtime, placed.hu) & (case.lung > 0)
+            for size in set(placed.sizes):
+                whole.setdefault(size, []).append(dice_of_size(found, placed, size, case.spacing_mm))
+                each.setdefault(size, []).extend(dice_by_lesion(found, placed, size, case.spacing_mm))
+        for size in (size for size in Size if size in whole):
+            figures[f"dice synthetic {kind} {size}"] = float(np.mean(whole[size]))
             figures[f"dice synthetic {kind} {size}, by lesion"] = float(np.mean(each[size]))
         if whole:
             figures[f"dice synthetic {kind}"] = float(np.mean([np.mean(values) for values in whole.values()]))

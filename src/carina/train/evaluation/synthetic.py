@@ -1,4 +1,4 @@
-"""Unseen synthetic lesions of one kind and one size class, several in one lung, each in a place of its own.
+"""Unseen synthetic lesions of one kind and of every size class, many in one lung, each in a place of its own.
 
 Arrays are ``(z, y, x)`` in a case's order. Each lesion is scaled until its mask, as the lung cuts it, has a volume of
 the class; lesions keep apart, so that each can be judged by itself.
@@ -53,13 +53,18 @@ _CLASSES = {
 }
 
 
+_ORDER = (Size.LARGE, Size.MEDIUM, Size.SMALL)
+"""The large ones find room first."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Placed:
-    """Lungs with lesions: HU (float32), the lesions' numbers from 1 (int16, 0 elsewhere), and the box of each."""
+    """Lungs with lesions: HU (float32), lesions' numbers from 1 (int16, 0 elsewhere), the box and class of each."""
 
     hu: lesions.HU
     numbers: npt.NDArray[np.int16]
     boxes: tuple[Box, ...]
+    sizes: tuple[Size, ...]
 
 
 def candidates(case: Case, kind: lesions.Kind, rng: np.random.Generator) -> list[lesions.Lesion]:
@@ -78,43 +83,58 @@ def _moved(lesion: lesions.Lesion, box: Box) -> lesions.Lesion:
     return replace(lesion, centre=(z, y, x))
 
 
-def place(case: Case, drawn: Sequence[lesions.Lesion], size: Size, rng: np.random.Generator) -> Placed:
-    """Put as many of ``drawn`` into a case's lungs as the class wants and room allows, scaled to the class."""
-    wanted = _CLASSES[size]
+def place(
+    case: Case, drawn: Sequence[lesions.Lesion], rng: np.random.Generator, *, sizes: Sequence[Size] = _ORDER
+) -> Placed:
+    """Put as many of ``drawn`` into a case's lungs as each class wants and room allows, scaled to their class."""
     hu = case.hu.astype(np.float32)
     numbers = np.zeros(hu.shape, dtype=np.int16)
     boxes: list[Box] = []
-    for lesion in drawn:
-        if len(boxes) == wanted.count:
-            break
-        target_ml = float(np.exp(rng.uniform(np.log(wanted.low_ml), np.log(wanted.high_ml))))
-        pasted = _fitted(case, hu, lesion, (target_ml, wanted), rng)
-        if pasted is None:
-            continue
-        box, new, mask = pasted
-        inner = bounding_box(mask)
-        if inner is None or _meets(_grown(_shifted(inner, box), case.spacing_mm, APART_MM), boxes):
-            continue
-        hu[box] = new
-        boxes.append(_shifted(inner, box))
-        numbers[box][mask] = len(boxes)
-    return Placed(hu=hu, numbers=numbers, boxes=tuple(boxes))
+    placed: list[Size] = []
+    for size in sizes:
+        for lesion in drawn:
+            if placed.count(size) == _CLASSES[size].count:
+                break
+            pasted = _fitted(case, hu, lesion, _CLASSES[size], rng)
+            if pasted is None:
+                continue
+            box, new, mask = pasted
+            inner = bounding_box(mask)
+            if inner is None or _meets(_grown(_shifted(inner, box), case.spacing_mm, APART_MM), boxes):
+                continue
+            hu[box] = new
+            boxes.append(_shifted(inner, box))
+            placed.append(size)
+            numbers[box][mask] = len(boxes)
+    return Placed(hu=hu, numbers=numbers, boxes=tuple(boxes), sizes=tuple(placed))
 
 
-def dice_by_lesion(found: Bool, placed: Placed, spacing_mm: Sequence[float]) -> list[float]:
-    """Dice of each lesion in its box and half of ``APART_MM`` around it."""
+def dice_of_size(found: Bool, placed: Placed, size: Size, spacing_mm: Sequence[float]) -> float:
+    """Dice over the whole lungs, the places of lesions of other classes left out: all else marked counts as wrong."""
+    seen, truth = found.copy(), np.zeros(found.shape, dtype=np.bool_)
+    for number, (box, own) in enumerate(zip(placed.boxes, placed.sizes, strict=True), start=1):
+        if own is size:
+            truth[box] |= placed.numbers[box] == number
+        else:
+            seen[_grown(box, spacing_mm, APART_MM / 2)] = False
+    return dice(seen, truth)
+
+
+def dice_by_lesion(found: Bool, placed: Placed, size: Size, spacing_mm: Sequence[float]) -> list[float]:
+    """Dice of each lesion of a class in its place: its box and half of ``APART_MM`` around it."""
     values = []
-    for number, box in enumerate(placed.boxes, start=1):
-        zone = _grown(box, spacing_mm, APART_MM / 2)
-        values.append(dice(found[zone], placed.numbers[zone] == number))
+    for number, (box, own) in enumerate(zip(placed.boxes, placed.sizes, strict=True), start=1):
+        if own is size:
+            zone = _grown(box, spacing_mm, APART_MM / 2)
+            values.append(dice(found[zone], placed.numbers[zone] == number))
     return values
 
 
 def _fitted(
-    case: Case, hu: lesions.HU, lesion: lesions.Lesion, wanted: tuple[float, _Drawn], rng: np.random.Generator
+    case: Case, hu: lesions.HU, lesion: lesions.Lesion, limits: _Drawn, rng: np.random.Generator
 ) -> tuple[Box, lesions.HU, Bool] | None:
-    """A block of the volume with the lesion in it, at about the wanted volume; None where it does not come out so."""
-    target_ml, limits = wanted
+    """A block of the volume with the lesion in it, at a volume drawn for its class; None where it does not come out."""
+    target_ml = float(np.exp(rng.uniform(np.log(limits.low_ml), np.log(limits.high_ml))))
     voxel_ml = float(np.prod(case.spacing_mm)) / 1000
     volume_ml = float(np.prod(lesion.radii_mm)) * 4 / 3 * np.pi / 1000
     seed = int(rng.integers(2**32))
