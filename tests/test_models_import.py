@@ -334,7 +334,7 @@ def onnx_card(folder: Path, **keys: Any) -> Path:
     file = folder / "card.toml"
     lines = {
         "task": '"lung"', "spacing_mm": "[1.0, 1.0, 2.0]", "window_hu": "[-1000, 0]", "labels": '{1 = "lung"}',
-        "original": "{patch = [32, 32, 16], overlap = 0.25}", "orientation": '"RAS"', **keys,
+        "original": "{patch = [160, 160, 64], overlap = 0.25}", "orientation": '"RAS"', **keys,
     }  # fmt: skip
     table = "\n".join(f"{key} = {value}" for key, value in lines.items())
     file.write_text(f'version = "7.0.0"\nname = "Theirs"\n\n[carina]\n{table}\n')
