@@ -70,7 +70,12 @@ def prepare(
     """
     items: list[Item] = []
     failures: list[str] = []
-    for name, found in _named(source, _best_of_each(source, failures)):
+    named = _named(source, _best_of_each(source, failures))
+    unknown = sorted(set(settings.ill) - {name for name, _ in named})
+    if unknown:
+        known = ", ".join(name for name, _ in named) or "none"
+        raise BadConfig("prepare.unknown", f"{unknown[0]!r} is no case; there are {known}.")
+    for name, found in named:
         try:
             item = _prepared(name, found, out, settings)
         except BadSeries as error:
@@ -81,9 +86,6 @@ def prepare(
             progress(name)
     if not items:
         raise BadSeries("series.none-fits", f"{source}: no series can be used: {' '.join(failures)}")
-    unknown = sorted(set(settings.ill) - {item.name for item in items})
-    if unknown:
-        raise BadConfig("prepare.unknown", f"{unknown[0]!r} is no case; there are {', '.join(i.name for i in items)}.")
     data = split(DataList(file=out / LIST_NAME, training=_told_apart(items)), settings.validation)
     write_datalist(data, data.file)
     return Prepared(data=data, failures=tuple(failures))
@@ -140,14 +142,19 @@ def _best_of_each(source: Path, failures: list[str]) -> Iterator[Found]:
         if taken is not None:
             yield taken
         else:
-            failures.append("; ".join(f"{one.path.name}, {name_of(one)}: {one.reason}" for one in judged))
+            failures += [f"{_inside(source, one)}: {one.reason.removeprefix(f'{name_of(one)}: ')}" for one in judged]
+
+
+def _inside(source: Path, found: Found) -> Path:
+    """Where something lies below ``source``; its name where it lies elsewhere."""
+    return found.path.relative_to(source) if found.path.is_relative_to(source) else Path(found.path.name)
 
 
 def _named(source: Path, chosen: Iterable[Found]) -> list[tuple[str, Found]]:
     """Each with a name of its own: its folder below ``source``, or its file; sorted, so that the order is no chance."""
     named: dict[str, Found] = {}
     for found in sorted(chosen, key=lambda one: (str(one.path), one.uid)):
-        inside = found.path.relative_to(source) if found.path.is_relative_to(source) else Path(found.path.name)
+        inside = _inside(source, found)
         if isinstance(found.source, VolumeFile):
             base = found.source.uid
         else:

@@ -25,6 +25,9 @@ LEFT_PX, TOP_PX = 118, 46
 
 OPACITY_HU = (-750.0, -150.0)
 """Where real disease is looked for: denser than lung, less dense than vessels and walls."""
+AROUND_MM = 12.0
+STEP = 4
+PIXELS_MM = (IN_PLANE_MM, IN_PLANE_MM)
 FAINT = 0.35
 """Places with less opacity around them than this part of the densest are not shown."""
 APART_MM = 35.0
@@ -75,17 +78,18 @@ def real_spots(case: Case, count: int) -> list[Spot]:
     lung = case.lung > 0
     inner = np.stack([ndimage.binary_erosion(plane, iterations=3) for plane in lung])
     opaque = ndimage.binary_opening((case.hu > low) & (case.hu < high) & inner, np.ones((1, 3, 3), dtype=bool))
-    wide = [12.0 / s for s in case.spacing_mm]
-    density = ndimage.gaussian_filter(opaque.astype(np.float32), wide)
+    coarse = opaque[:, ::STEP, ::STEP].astype(np.float32)
+    spacing = (case.spacing_mm[0], STEP * IN_PLANE_MM, STEP * IN_PLANE_MM)
+    density = ndimage.gaussian_filter(coarse, [AROUND_MM / s for s in spacing])
     highest = float(density.max())
     spots: list[Spot] = []
     for _ in range(count):
         z, y, x = (int(v) for v in np.unravel_index(int(density.argmax()), density.shape))
         if density[z, y, x] <= FAINT * highest:
             break
-        spots.append(Spot(hu=case.hu[z], mask=opaque[z], middle=(y, x), spacing_mm=(IN_PLANE_MM, IN_PLANE_MM)))
+        spots.append(Spot(hu=case.hu[z], mask=opaque[z], middle=(STEP * y, STEP * x), spacing_mm=PIXELS_MM))
         away = [np.arange(n) - c for n, c in zip(density.shape, (z, y, x), strict=True)]
-        far = sum(((a * s) ** 2) for a, s in zip(np.ix_(*away), case.spacing_mm, strict=True))
+        far = sum(((a * s) ** 2) for a, s in zip(np.ix_(*away), spacing, strict=True))
         density[np.asarray(far) < APART_MM**2] = 0
     return spots
 
