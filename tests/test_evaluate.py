@@ -159,7 +159,7 @@ def test_tables_hold_every_case_and_json_has_no_infinity(measured: Evaluation, t
     assert value["free_response"]["sensitivity"][-1] == 0
     with (tmp_path / "summary.csv").open(encoding="utf-8") as file:
         summary = {row["figure"]: row for row in csv.DictReader(file)}
-    assert float(summary["lesion_sensitivity"]["mean"]) == pytest.approx(2 / 3, abs=1e-4)
+    assert float(summary["lesion_sensitivity"]["value"]) == pytest.approx(2 / 3, abs=1e-4)
 
 
 def pages(pdf: bytes, folder: Path) -> str:
@@ -228,7 +228,7 @@ def test_a_classifier_is_judged_by_its_probabilities(folder: Path, tmp_path: Pat
     at_80 = summary.discrimination.points[0]
     assert (at_80.sensitivity, at_80.specificity) == (pytest.approx(2 / 3), 1)
     value = as_json(found)
-    assert value["summary"]["auc"]["mean"] == pytest.approx(8 / 9, abs=1e-5)
+    assert value["summary"]["auc"]["value"] == pytest.approx(8 / 9, abs=1e-5)
     assert value["roc"]["thresholds"][0] is None, "infinity"
     assert sum(one["count"] for one in value["reliability"]["before"]) == 6
     if shutil.which("pdftotext"):

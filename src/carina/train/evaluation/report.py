@@ -13,6 +13,7 @@ from reportlab.platypus import CondPageBreak, KeepTogether, Spacer
 
 from carina import __version__
 from carina.errors import BadConfig
+from carina.measure.calibration import HIGHEST, LOWEST
 from carina.report import layout as page
 from carina.train.evaluation.plots import classification_plots, segmentation_plots
 from carina.train.evaluation.summary import SPECIFICITIES
@@ -196,9 +197,14 @@ def _classification_figures(summary: ClassificationSummary) -> list[tuple[str, s
             figures.append((f"Sensitivity at specificity {wanted:.0%}", _number(point.sensitivity), interval))
     figures.append(("Expected calibration error", _number(found.ece_before), f"scaled: {_number(found.ece_after)}"))
     figures.append(("Negative log likelihood", _number(found.nll_before), f"scaled: {_number(found.nll_after)}"))
-    word = "probabilities too sure" if found.temperature > 1 else "probabilities not sure enough"
-    figures.append(("Temperature", _number(found.temperature, 2), word))
+    figures.append(("Temperature", _number(found.temperature, 2), _temperature_note(found.temperature)))
     return figures
+
+
+def _temperature_note(temperature: float) -> str:
+    if temperature < LOWEST * 1.01 or temperature > HIGHEST * 0.99:
+        return "at the end of its range: these cases can't tell it"
+    return "above 1: probabilities are too sure" if temperature > 1 else "below 1: probabilities are not sure enough"
 
 
 def _figure_table(figures: Sequence[tuple[str, str, str]]) -> Any:

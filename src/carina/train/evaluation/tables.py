@@ -66,7 +66,7 @@ def _row(case: SegmentationCase | ClassificationCase, evaluation: Evaluation) ->
 
 
 def summary_rows(evaluation: Evaluation) -> dict[str, dict[str, Cell]]:
-    """Figures over all cases by name; which columns a row has depends on the figure."""
+    """Figures over all cases by name: a spread, or a value with an interval where there is one."""
     rows: dict[str, dict[str, Cell]] = {}
     if evaluation.segmentation is not None:
         for one in evaluation.segmentation.spreads:
@@ -77,16 +77,16 @@ def summary_rows(evaluation: Evaluation) -> dict[str, dict[str, Cell]]:
         if seen is not None:
             rows["lesion_sensitivity"] = {
                 "cases": seen.lesions,
-                "mean": _rounded(seen.sensitivity),
+                "value": _rounded(seen.sensitivity),
                 "low": _rounded(seen.low),
                 "high": _rounded(seen.high),
             }
             rows["false_positives_per_scan"] = {
                 "cases": len(evaluation.cases),
-                "mean": _rounded(seen.false_positives_per_scan),
+                "value": _rounded(seen.false_positives_per_scan),
             }
             if seen.curve is not None:
-                rows["free_response_score"] = {"cases": seen.lesions, "mean": _rounded(seen.curve.score)}
+                rows["free_response_score"] = {"cases": seen.lesions, "value": _rounded(seen.curve.score)}
     if evaluation.classification is not None:
         rows |= _classification_rows(evaluation)
     return rows
@@ -100,7 +100,7 @@ def _classification_rows(evaluation: Evaluation) -> dict[str, dict[str, Cell]]:
 
     def row(value: float, low: float | None = None, high: float | None = None) -> dict[str, Cell]:
         interval: dict[str, Cell] = {} if low is None else {"low": _rounded(low), "high": _rounded(high)}
-        return {"cases": count, "mean": _rounded(value), **interval}
+        return {"cases": count, "value": _rounded(value), **interval}
 
     rows = {"accuracy": row(found.accuracy)}
     told = found.discrimination
