@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,17 +15,17 @@ from carina.measure.agreement import dice  # noqa: E402
 from carina.testing.phantom import chest_phantom  # noqa: E402
 from carina.train import distractors, lesions  # noqa: E402
 from carina.train.crops import draw_plain_crop  # noqa: E402
-from carina.train.data import Case, load_case, load_cases, save_case, to_slices  # noqa: E402
+from carina.train.data import Case, make_case  # noqa: E402
 from carina.train.lung_labels import label_lungs  # noqa: E402
 from carina.train.patches import draw_lesion_patch, draw_lung_patch  # noqa: E402
-from carina.train.prepare import phantom_case  # noqa: E402
 
 SPACING_MM = (5.0, 1.6, 1.6)
 
 
 @pytest.fixture(scope="module")
 def healthy() -> Case:
-    return phantom_case(chest_phantom(shape=(64, 240, 240), lesions=0, seed=7))
+    phantom = chest_phantom(shape=(64, 240, 240), lesions=0, seed=7)
+    return make_case("phantom", phantom.volume, phantom.lung)
 
 
 def _box_lung() -> tuple[np.ndarray, np.ndarray]:
@@ -95,20 +94,6 @@ def test_labels_of_water_are_refused() -> None:
         label_lungs(np.zeros((8, 64, 64), dtype=np.int16), (5.0, 1.6, 1.6))
 
 
-def test_a_case_comes_back_as_it_was_saved(healthy: Case, tmp_path: Path) -> None:
-    back = load_case(save_case(healthy, tmp_path))
-    assert np.array_equal(back.hu, healthy.hu) and np.array_equal(back.lung, healthy.lung)
-    assert back.lesion is not None and back.spacing_mm == pytest.approx(healthy.spacing_mm)
-    with pytest.raises(BadSeries, match="holds no case"):
-        load_cases(tmp_path, leave_out=[healthy.name])
-
-
-def test_slices_are_interpolated_between_neighbours() -> None:
-    hu = np.repeat(np.array([0, 100, 200, 300], dtype=np.int16), 4).reshape(4, 2, 2)
-    case = Case(name="ramp", hu=hu, lung=np.ones_like(hu, dtype=np.uint8), spacing_mm=(2.0, 0.8, 0.8))
-    assert to_slices(case, 3.0)[0][:, 0, 0].tolist() == [0, 150, 300]
-
-
 def test_patches_depend_on_the_generator_only(healthy: Case) -> None:
     for draw in (draw_lesion_patch, draw_lung_patch):
         first, second, other = (draw([healthy], (8, 48, 64), np.random.default_rng(s)) for s in (1, 1, 2))
@@ -118,8 +103,8 @@ def test_patches_depend_on_the_generator_only(healthy: Case) -> None:
 
 
 def test_ill_crops_are_denser_than_healthy_ones(healthy: Case) -> None:
-    clean = dataclasses.replace(healthy, lesion=None)
-    drawn = [draw_plain_crop([clean, healthy], (16, 48, 48), np.random.default_rng(n)) for n in range(16)]
+    diseased = dataclasses.replace(healthy, lesion=healthy.lung)
+    drawn = [draw_plain_crop([healthy, diseased], (16, 48, 48), np.random.default_rng(n)) for n in range(16)]
     density = {
         ill: [float(np.clip(hu, -1000, 0).mean()) for hu, truth in drawn if truth is ill] for ill in (True, False)
     }
