@@ -150,7 +150,7 @@ def test_the_command_line_lists_and_shows(tmp_path: Path) -> None:
     listed = CliRunner().invoke(command, ["train", "presets"]).output
     assert "lesion  e1260-lr2e-4" in listed and "naturecomm" in listed
     shown = CliRunner().invoke(command, ["train", "covid", "--preset", "default", "--folds", "5", "--show"]).output
-    assert 'spacing_mm = "none"' in shown and "folds = 5" in shown
+    assert 'spacing_mm = "none"' in shown and "folds = 5" in shown and "shape = [192, 192, 64]" in shown
     lacking = CliRunner().invoke(command, ["train", "lung"])
     assert lacking.exit_code == 2 and "Give --data LIST.json and --out FOLDER" in lacking.output
 
@@ -186,8 +186,12 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         z, y, x = rng.integers(2, 6), *rng.integers(5, 20, 2)
         labels[z : z + 5, y : y + 14, x : x + 14] = 1
         hu[labels > 0] += 800
+        hu[:, :3] = 400
         write_volume(Volume(hu=hu.astype(np.int16), grid=grid, uid=f"case-{number}"), folder / f"case-{number}.nii.gz")
-        write_mask(Mask(labels=labels, grid=grid, names={1: "lesion"}, uid=f"case-{number}"), folder / f"case-{number}-lesion.nii.gz")
+        write_mask(
+            Mask(labels=labels, grid=grid, names={1: "lesion"}, uid=f"case-{number}"),
+            folder / f"case-{number}-lesion.nii.gz",
+        )
         items.append(
             Item(image=f"case-{number}.nii.gz", label_image=f"case-{number}-lesion.nii.gz", patient=f"p{number}")
         )
@@ -208,6 +212,7 @@ def test_a_training_by_the_command_line_ends_in_a_bundle(listed: Path, tmp_path:
         "--data", str(listed), "--out", str(out), "--notes", str(notes), "--version", "0.2.0", "--set", "name=tiny"
     )
     said = CliRunner().invoke(command, words, catch_exceptions=False)
+    assert "list.json: no problems; the cache takes about" in said.output
     assert "step 6/6 loss" in said.output and "dice" in said.output and "left" in said.output
     bundle = load_bundle(out / "bundle" / "tiny")
     assert bundle.version == "0.2.0" and bundle.carina.task == "lesion"
@@ -315,8 +320,9 @@ def test_two_processes_by_the_command_line(listed: Path, tmp_path: Path) -> None
     assert load_bundle(tmp_path / "two" / "bundle" / "two").eval_metrics["validation dice"] >= 0
 
 
-def test_mlflow_holds_the_curve_of_one_run(tmp_path: Path) -> None:
+def test_mlflow_holds_the_curve_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow", reason="the mlflow extra is not installed")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     from carina.train.logs import Logs, Row
 
     uri = (tmp_path / "runs").as_uri()
@@ -330,6 +336,15 @@ def test_mlflow_holds_the_curve_of_one_run(tmp_path: Path) -> None:
     assert [m.value for m in client.get_metric_history(run, "loss")] == [1.0, 0.5]
     assert client.get_run(run).data.metrics["dice"] == 0.5
     assert client.get_run(run).data.params["name"] == "lesion-smoke"
+
+
+def test_an_mlflow_store_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow", reason="the mlflow extra is not installed")
+    from carina.train.logs import Logs
+
+    settings = msgspec.structs.replace(load("lesion-smoke"), mlflow="nothing://here", tensorboard=False)
+    with pytest.raises(BadConfig, match="mlflow = 'nothing://here' can't be used"):
+        Logs(tmp_path, settings, 0)
 
 
 def test_without_mlflow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,14 +153,14 @@ def _train(data: Path, out: Path, settings: TrainSettings, given: Given) -> None
     folders = load_settings(given.config, os.environ).models.folders
     warnings.filterwarnings("ignore", module=r"torch|monai")
     with join_team(settings, os.environ) as team, _display(quiet=given.quiet or not team.leads) as watch:
-        how = How(team=team, watch=watch, tell=_warn, folders=folders, version=given.version, notes=_text(given.notes))
+        how = How(team=team, watch=watch, tell=_tell, folders=folders, version=given.version, notes=_text(given.notes))
         bundle = train(data, settings, out, how)
     if bundle:
         _told(bundle.folder)
 
 
-def _warn(words: str) -> None:
-    click.echo(f"warning: {words}", err=True)
+def _tell(words: str) -> None:
+    click.echo(words, err=True)
 
 
 def _told(folder: Path) -> None:

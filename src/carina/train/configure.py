@@ -72,7 +72,11 @@ def to_toml(settings: TrainSettings) -> str:
     table = msgspec.to_builtins(settings)
     if table["spacing_mm"] is None:
         table["spacing_mm"] = NONE
-    return tomli_w.dumps(table)
+    return re.sub(r"\[\n((?: +[^\n\[{]+,\n)+)\]", _one_line, tomli_w.dumps(table))
+
+
+def _one_line(array: re.Match[str]) -> str:
+    return "[" + ", ".join(line.strip().rstrip(",") for line in array[1].splitlines()) + "]"
 
 
 def differences(old: TrainSettings, new: TrainSettings) -> list[str]:

@@ -115,6 +115,7 @@ def fit(
 def _computing(settings: TrainSettings, team: Team) -> Iterator[None]:
     """Threads and determinism as the settings say; afterwards as they were."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    benchmark = torch.backends.cudnn.benchmark
     torch.set_num_threads(settings.threads or threads)
     torch.use_deterministic_algorithms(settings.deterministic or strict, warn_only=team.device.type == "cuda")
     torch.backends.cudnn.benchmark = not settings.deterministic
@@ -123,6 +124,7 @@ def _computing(settings: TrainSettings, team: Team) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 class _Loop:

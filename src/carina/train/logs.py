@@ -129,20 +129,26 @@ class _Mlflow:
     def __init__(self, file: Path, settings: TrainSettings, metric: str) -> None:
         try:
             from mlflow import MlflowClient
+            from mlflow.exceptions import MlflowException
         except ImportError as error:
             raise BadConfig(
                 "train.mlflow", "mlflow is not installed: `pip install carina-ct[mlflow]`, or leave mlflow empty."
             ) from error
-        self.metric, self.client = metric, MlflowClient(tracking_uri=settings.mlflow)
-        if file.is_file():
-            self.run = file.read_text(encoding="utf-8")
-            return
+        self.metric = metric
+        try:
+            self.client = MlflowClient(tracking_uri=settings.mlflow)
+            self.run = file.read_text(encoding="utf-8") if file.is_file() else self._new_run(settings)
+        except MlflowException as error:
+            raise BadConfig("train.mlflow", f"mlflow = {settings.mlflow!r} can't be used: {error}") from error
+        file.write_text(self.run, encoding="utf-8")
+
+    def _new_run(self, settings: TrainSettings) -> str:
         known = self.client.get_experiment_by_name("carina")
         experiment = known.experiment_id if known else self.client.create_experiment("carina")
-        self.run = self.client.create_run(experiment, run_name=settings.name).info.run_id
+        run = str(self.client.create_run(experiment, run_name=settings.name).info.run_id)
         for key, value in msgspec.to_builtins(settings).items():
-            self.client.log_param(self.run, key, str(value)[:500])
-        file.write_text(self.run, encoding="utf-8")
+            self.client.log_param(run, key, str(value)[:500])
+        return run
 
     def row(self, row: Row) -> None:
         for name, value in _scalars(row, self.metric).items():

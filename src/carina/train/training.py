@@ -83,7 +83,8 @@ def train(file: Path, settings: TrainSettings, out: Path, how: How | None = None
     if how.team.leads:
         report = checked(data, settings)
         for warning in report.warnings:
-            how.tell(warning)
+            how.tell(f"warning: {warning}")
+        how.tell(f"{file}: no problems; the cache takes about {report.cache_mb:.0f} MB.")
         _remember(out, settings, data)
     source = _opened(data, settings, how.team)
     with checkpoint.random_apart(settings.seed, how.team.device):
