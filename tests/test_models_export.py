@@ -130,9 +130,8 @@ def test_code_in_a_strange_configuration_is_not_run_unless_trusted(tiny: Bundle,
     shutil.copytree(tiny.folder, folder)
     file = folder / "configs" / "inference.json"
     config = json.loads(file.read_bytes())
-    config["network_def"] = f"$open({str(trap)!r}, 'w') and __import__('carina.models.weights', fromlist=['x'])" + (
-        ".load_network(@bundle_root)"
-    )
+    loading = f"__import__('carina.models.weights', fromlist=['x']).load_network({str(tiny.folder)!r})"
+    config["network_def"] = f"$open({str(trap)!r}, 'w') and {loading}"
     file.write_text(json.dumps(config))
     with pytest.raises(BadConfig, match="MONAI would run the code in it, so it was not opened"):
         verify_network(load_bundle(folder))

@@ -330,6 +330,17 @@ def test_checkpoints_are_unwrapped_and_objects_are_never_unpickled(tmp_path: Pat
         read_checkpoint(file)
 
 
+def test_of_torchscript_only_the_tensors_are_taken(tmp_path: Path) -> None:
+    network = fp.lesion_network()
+    torch.jit.trace(network, torch.zeros(1, 1, 16, 16, 8)).save(str(tmp_path / "model.ts"))
+    state = read_checkpoint(tmp_path / "model.ts")
+    assert state.keys() == network.state_dict().keys()
+    assert torch.equal(state["convInit.conv.weight"], network.state_dict()["convInit.conv.weight"])
+    (tmp_path / "bad.ts").write_bytes(b"no zip")
+    with pytest.raises(BadConfig, match=r"bad\.ts: can't be read as TorchScript"):
+        read_checkpoint(tmp_path / "bad.ts")
+
+
 def onnx_card(folder: Path, **keys: Any) -> Path:
     file = folder / "card.toml"
     lines = {

@@ -146,10 +146,10 @@ def _metadata(package: Package, spec: Mapping[str, Any], fields: Mapping[str, An
         "pytorch_version": torch.__version__.split("+")[0],
         "numpy_version": numpy.__version__,
         "required_packages_version": {},
-        "network_data_format": _data_format(spec),
         "intended_use": RESEARCH_ONLY,
     }
-    return {**known, **package.metadata, **fields, "carina": spec}
+    own = {"network_data_format": _data_format(spec), "carina": spec}
+    return {**known, **package.metadata, **own, **fields}
 
 
 def _data_format(spec: Mapping[str, Any]) -> dict[str, Any]:

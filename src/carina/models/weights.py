@@ -150,7 +150,7 @@ def _first(error: Exception) -> str:
 
 def _today(key: str) -> str:
     key = key.removeprefix("module.")
-    return re.sub(r"(denselayer\d+)\.(norm|relu|conv)", r"\1.layers.\2", key)
+    return re.sub(r"(denseblock\d+\.denselayer\d+)\.(norm|relu|conv)", r"\1.layers.\2", key)
 
 
 def read_onnx(file: Path) -> dict[str, Tensor]:

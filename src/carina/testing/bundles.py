@@ -13,7 +13,7 @@ from carina.errors import ModelFailed
 from carina.infer.classify import classify
 from carina.infer.runtime import open_runtime
 from carina.infer.segment import segment
-from carina.models.bundle import Bundle, Covid, Segmentation, Windows
+from carina.models.bundle import Bundle, Covid, Lesion, Lung, Windows
 from carina.testing.phantom import Phantom, chest_phantom
 
 SHAPE = (48, 128, 128)
@@ -43,7 +43,7 @@ def try_on_phantom(bundle: Bundle, settings: RuntimeSettings | None = None, seed
     return _overlap(np.asarray(mask.labels > 0), phantom, bundle.carina.task)
 
 
-def _sparing(bundle: Bundle, spec: Segmentation) -> Bundle:
+def _sparing(bundle: Bundle, spec: Lung | Lesion) -> Bundle:
     """The same bundle with as few windows as cover the lungs' box."""
     few = Windows(patch=spec.original.patch, overlap=0.0)
     return replace(bundle, carina=msgspec.structs.replace(spec, fast=few))
