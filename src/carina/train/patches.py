@@ -24,6 +24,7 @@ Shape = tuple[int, int, int]
 
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]
 
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Patch:
     """HU, lung, lesion and (where asked for) gas that is no lung, all ``(z, y, x)``."""
@@ -113,8 +114,9 @@ def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Genera
 def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, Bool, Bool]:
     """HU, lung and hard voxels of one patch for lung segmentation; half hold disease, fluid is taken out of the lung.
 
-    Hard is where a threshold errs: gas that the body encloses outside the lungs (airways, bowel), and tissue inside
-    them (vessels, consolidation), 2 voxels from the border at least.
+    Hard is where a threshold errs and what looks like disease: gas that the body encloses outside the lungs (airways,
+    bowel) and 6 mm around it (bowel contents), and tissue inside them (vessels, consolidation), 2 voxels from the
+    border at least.
     """
     case = cases[int(rng.integers(len(cases)))]
     where = rng.random()
@@ -125,6 +127,7 @@ def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generato
     else:
         centre = rng.uniform(0, 1, 3) * case.hu.shape
     patch = cut(case, centre, shape, rng, with_gas=True)
+    assert patch.gas is not None
     hu, fluid = _look_alikes(patch.hu, patch.lung, rng)
     lung = patch.lung & ~fluid
     if rng.random() < 0.5:
@@ -132,7 +135,9 @@ def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generato
         drawn = lesions.draw_lesions(lung, SPACING_MM, rng, count=int(rng.integers(1, 5)), kind=kind)
         hu, _ = lesions.paste(hu, lung, SPACING_MM, drawn, rng)
     inner = ndimage.binary_erosion(lung, _CROSS, iterations=2)
-    hard: Bool = (inner & (hu > -300)) | (patch.gas & ~lung)
+    near = ndimage.binary_dilation(lung, _CROSS, iterations=3)
+    around = ndimage.binary_dilation(patch.gas, _CROSS, iterations=8) & ~near
+    hard: Bool = (inner & (hu > -300)) | (around | patch.gas) & ~lung
     return _finish(hu, rng), lung, hard
 
 
