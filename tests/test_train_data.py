@@ -381,11 +381,6 @@ def test_an_example_depends_on_its_generator_alone(tmp_path: Path, task: str, so
 
     chosen = settings(task, source=source, augment=ALL)
     data = good_list(tmp_path, lesions=source is Source.LABELS)
-    if source is Source.LABELS and task == "lung":
-        data = dataclasses.replace(
-            data,
-            training=tuple(msgspec.structs.replace(item, label_image=item.lung_image) for item in data.training),
-        )
     first, again = open_source(data, chosen), open_source(data, chosen)
     for number in (3, 1, 2):
         image, target = first.draw(np.random.default_rng([1, number]), SIZE)
@@ -439,6 +434,17 @@ def test_images_are_prepared_as_a_run_prepares_them(tmp_path: Path) -> None:
     assert np.count_nonzero(target != truth) < 0.15 * np.count_nonzero(truth)
     inner = resample(lesion_labels().astype(np.float32), GRID, grid).transpose(2, 1, 0)
     assert (target[inner == 1] == 1).all() and (target[inner == 0] == 0).all()
+
+
+def test_an_entry_with_both_masks_serves_every_task(tmp_path: Path) -> None:
+    from carina.train.examples import open_source
+
+    data = good_list(tmp_path)
+    voxels = {}
+    for task in ("lung", "lesion"):
+        ((_, _, target),) = open_source(data, settings(task, spacing_mm=None)).validation()
+        voxels[task] = np.count_nonzero(target)
+    assert voxels == {"lung": np.count_nonzero(lung_labels()), "lesion": np.count_nonzero(lesion_labels())}
 
 
 @pytest.mark.parametrize("order", ["default", "naturecomm"])

@@ -28,6 +28,11 @@ def lung_of(item: Item, task: Task) -> str:
     return item.lung_image or (item.label_image if task in (Task.LUNG, Task.COVID) else "")
 
 
+def mask_of(item: Item, task: Task) -> str:
+    """The listed path of the mask that a training on labels reads: lesions to learn, else the lungs."""
+    return item.label_image if task is Task.LESION else lung_of(item, task)
+
+
 def lesion_of(item: Item, task: Task) -> str:
     """The listed path of an entry's mask of lesions: its ``label_image``, if that is no lung mask."""
     if task is Task.LUNG or item.label_image == item.lung_image:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from carina.errors import BadSeries
-from carina.train.cases import is_unusable, lesion_of, lung_of, prepared_mb
+from carina.train.cases import is_unusable, lesion_of, lung_of, mask_of, prepared_mb
 from carina.train.datalist import PARTS, DataList, Item, without
 from carina.train.settings import Source, Task, TrainSettings
 from carina.volume.files import read_grid, read_mask, read_volume, volume_suffix
@@ -162,11 +162,9 @@ def _read(reader: Callable[[Path], T], data: DataList, listed: str, where: str, 
 
 def _wanted(item: Item, settings: TrainSettings) -> list[str]:
     """Masks that the training can't do without and the entry lacks."""
-    if settings.source is Source.SYNTHETIC:
+    if settings.source is Source.SYNTHETIC or mask_of(item, settings.task):
         return []
-    if settings.task is Task.COVID:
-        return [] if lung_of(item, settings.task) else ["lung_image"]
-    return [] if item.label_image else ["label_image"]
+    return ["label_image" if settings.task is Task.LESION else "lung_image"]
 
 
 def _lung_key(item: Item, task: Task) -> str:
@@ -184,10 +182,11 @@ def _label_problems(item: Item, settings: TrainSettings) -> Iterator[str]:
 
 
 def _mask_problems(mask: Mask, key: str, item: Item, settings: TrainSettings) -> Iterator[str]:
-    if mask.is_empty and (key == _lung_key(item, settings.task) or settings.task is Task.LUNG):
+    if mask.is_empty and key == _lung_key(item, settings.task):
         yield "the lung mask is empty; every chest has lungs."
     highest = _highest(settings)
-    is_target = key == "label_image" and settings.source is Source.LABELS and settings.task is not Task.COVID
+    target = "label_image" if settings.task is Task.LESION else _lung_key(item, settings.task)
+    is_target = key == target and settings.source is Source.LABELS and settings.task is not Task.COVID
     above = [value for value in mask.names if value > highest]
     if is_target and above:
         yield f"holds the value {above[0]}; the network knows 0 to {highest}. Merge values, or raise its classes."

@@ -2,8 +2,9 @@
 
 ``{"training": [{"image": "a.nii.gz", "label_image": "a-mask.nii.gz", "label": [0]}, ...], "validation": [...]}``.
 For segmentation ``label_image`` is the mask to learn; where it is absent, ``label`` may be its path, as in lists of the
-Medical Segmentation Decathlon. For classification ``label`` is the class and ``label_image`` (or ``lung_image``) the
-lung mask. Paths are relative to the list's folder, or absolute.
+Medical Segmentation Decathlon. For classification ``label`` is the class and ``label_image`` the lung mask. An entry
+may hold both masks: then ``lung_image`` is that of the lungs, for every task, and ``label_image`` that of the lesions.
+Paths are relative to the list's folder, or absolute.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from monai.data import CacheDataset, MetaTensor, PersistentDataset
 
-from carina.train.cases import cache_folder, cache_mb, lung_of, stamp
+from carina.train.cases import cache_folder, cache_mb, mask_of, stamp
 from carina.train.datalist import DataList, Item
 from carina.train.examples import Example, Shape
 from carina.train.settings import Augment, Task, TrainSettings
@@ -85,7 +85,7 @@ def _dataset(data: DataList, items: Sequence[Item], settings: TrainSettings, *, 
 
 
 def _entry(data: DataList, item: Item, task: Task) -> Tensors:
-    mask = lung_of(item, task) if task is Task.COVID else item.label_image
+    mask = mask_of(item, task)
     return {
         "image": str(data.path(item.image)),
         "mask": str(data.path(mask)),

@@ -30,7 +30,7 @@ from carina.volume.files import write_mask, write_volume
 LIST_NAME = "data.json"
 LUNG_NAMES = {1: "lung"}
 
-TILE_PX = 300
+TILE_PX = 400
 AXIAL, CORONAL = 8, 4
 """Slices of each view on a case's sheet, four to a row."""
 
