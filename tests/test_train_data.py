@@ -132,7 +132,8 @@ def test_a_good_list_has_nothing_to_complain_of(tmp_path: Path) -> None:
     data = good_list(tmp_path)
     for task in ("lung", "lesion", "covid"):
         for source in Source:
-            report = check_data(data, settings(task, source=source))
+            free = good_list(tmp_path / "free", lesions=False)
+            report = check_data(data if source is Source.LABELS else free, settings(task, source=source))
             assert report.problems == ()
             if not (task == "covid" and source is Source.LABELS):
                 assert report.warnings == ()
@@ -297,9 +298,11 @@ def test_what_may_be_right_is_a_warning(tmp_path: Path) -> None:
 def test_disease_of_unknown_place_is_not_drawn_into(tmp_path: Path) -> None:
     data = _change(good_list(tmp_path, lesions=False), "training", 0, label=(1,))
     synthetic = settings("lesion", source=Source.SYNTHETIC)
-    assert _says(check_data(data, synthetic).warnings, "ct0.nii.gz: has label 1 and no mask of its lesions")
+    assert _says(check_data(data, synthetic).warnings, "ct0.nii.gz: shows disease .label 1")
+    marked = check_data(good_list(tmp_path), settings("covid", source=Source.SYNTHETIC))
+    assert _says(marked.problems, "every training entry shows disease")
     ill = dataclasses.replace(data, training=data.training[:1])
-    assert _says(check_data(ill, synthetic).problems, "every training entry has label 1")
+    assert _says(check_data(ill, synthetic).problems, "every training entry shows disease")
 
 
 def test_left_out_entries_are_not_looked_at(tmp_path: Path) -> None:

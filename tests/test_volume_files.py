@@ -145,3 +145,19 @@ def test_what_can_not_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_names_lose_their_whole_suffix() -> None:
     assert volume_name(Path("1.2.840.nii.gz")) == "1.2.840"
     assert volume_name(Path("1.2.840.MHD")) == "1.2.840"
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mha", ".nrrd"])
+def test_a_file_cut_short_is_never_read_as_if_it_were_whole(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"half{suffix}"
+    write_volume(chest(), file)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    with pytest.raises(BadSeries, match=r"half.*cut short"):
+        read_volume(file)
+
+
+def test_a_file_packed_in_parts_is_read(tmp_path: Path) -> None:
+    write_volume(chest(), tmp_path / "whole.nii")
+    content = (tmp_path / "whole.nii").read_bytes()
+    (tmp_path / "parts.nii.gz").write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:]))
+    assert np.array_equal(read_volume(tmp_path / "parts.nii.gz").hu, chest().hu)

@@ -41,8 +41,9 @@ def lesion_of(item: Item, task: Task) -> str:
 
 
 def is_unusable(item: Item, task: Task) -> bool:
-    """Whether lungs hold disease of unknown place, so that nothing may be synthesised in them as if they were free."""
-    return task is not Task.LUNG and any(item.label) and not lesion_of(item, task)
+    """Whether nothing may be synthesised in these lungs: they show disease, which a classifier would be told is none,
+    or whose place is not known."""
+    return any(item.label) and (task is Task.COVID or (task is Task.LESION and not lesion_of(item, task)))
 
 
 def read_case(data: DataList, item: Item, task: Task) -> Case:

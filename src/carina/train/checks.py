@@ -42,13 +42,17 @@ class DataReport:
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """What is known of one entry after its files were read; ``content`` is a digest of the image's voxels."""
+    """What is known of one entry after its files were read.
+
+    ``content`` is a digest of the image's voxels; ``drawable`` says whether disease may be synthesised in its lungs.
+    """
 
     part: str
     item: Item
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     content: str = ""
+    drawable: bool = True
     cache_mb: float = 0.0
 
 
@@ -65,7 +69,7 @@ def check_data(data: DataList, settings: TrainSettings, progress: Callable[[int]
             seen.append(one)
             if progress is not None:
                 progress(len(seen))
-    problems = [*_empty(kept, settings), *(p for one in seen for p in one.problems)]
+    problems = [*_empty(kept, settings, seen), *(p for one in seen for p in one.problems)]
     warnings = [*_left_out(data, settings), *(w for one in seen for w in one.warnings)]
     for found, told in ((_across(seen), problems), (_twice(seen), warnings)):
         told.extend(found)
@@ -80,11 +84,11 @@ def check_data(data: DataList, settings: TrainSettings, progress: Callable[[int]
     return DataReport(problems=tuple(problems), warnings=tuple(warnings), cache_mb=sum(one.cache_mb for one in seen))
 
 
-def _empty(data: DataList, settings: TrainSettings) -> Iterator[str]:
+def _empty(data: DataList, settings: TrainSettings, seen: Sequence[_Seen]) -> Iterator[str]:
     if not data.training:
         yield f"{data.file}: training is empty; expected at least one entry."
-    elif settings.source is Source.SYNTHETIC and all(is_unusable(item, settings.task) for item in data.training):
-        yield f"{data.file}: every training entry has label 1; disease is synthesised in lungs that are free of it."
+    elif settings.source is Source.SYNTHETIC and not any(one.drawable for one in seen if one.part == "training"):
+        yield f"{data.file}: every training entry shows disease; it is synthesised in lungs that are free of it."
 
 
 def _left_out(data: DataList, settings: TrainSettings) -> Iterator[str]:
@@ -99,6 +103,7 @@ def _entry(data: DataList, settings: TrainSettings, part: str, number: int, item
     where = f"{part} entry {number}"
     problems = [f"{where}, {item.image}: {words}" for words in _label_problems(item, settings)]
     warnings: list[str] = []
+    is_drawable = not is_unusable(item, settings.task)
     wanted = _wanted(item, settings)
     problems += [f"{where}, {item.image}: has no {key}; {settings.task} training needs one." for key in wanted]
     volume = _read(_read_finite, data, item.image, where, problems)
@@ -115,6 +120,8 @@ def _entry(data: DataList, settings: TrainSettings, part: str, number: int, item
         if mask is None:
             continue
         named = f"{where}, {listed}"
+        is_lesions = settings.task is Task.COVID and listed == lesion_of(item, settings.task)
+        is_drawable = is_drawable and not (is_lesions and not mask.is_empty)
         problems += [f"{named}: {words}" for words in _mask_problems(mask, key, item, settings)]
         warnings += [f"{named}: {words}" for words in _mask_warnings(mask, key, item, settings)]
         if volume is not None:
@@ -124,14 +131,15 @@ def _entry(data: DataList, settings: TrainSettings, part: str, number: int, item
                 warnings += [f"{named}: {words}" for words in _lung_warnings(mask, volume)]
     if settings.source is Source.SYNTHETIC and not lung_of(item, settings.task):
         warnings.append(f"{where}, {item.image}: has no lung_image; its lungs will be labelled by a threshold, unseen.")
-    if settings.source is Source.SYNTHETIC and is_unusable(item, settings.task):
-        warnings.append(f"{where}, {item.image}: has label 1 and no mask of its lesions; nothing is drawn into it.")
+    if settings.source is Source.SYNTHETIC and not is_drawable:
+        warnings.append(f"{where}, {item.image}: shows disease (label 1, or its lesions); nothing is drawn into it.")
     return _Seen(
         part=part,
         item=item,
         problems=tuple(problems),
         warnings=tuple(warnings),
         content="" if volume is None else hashlib.sha256(volume.hu.tobytes()).hexdigest(),
+        drawable=is_drawable,
         cache_mb=0.0 if volume is None else prepared_mb(volume.grid, settings),
     )
 
