@@ -33,6 +33,8 @@ ORTHOGONAL = 1e-3
 """Direction cosines are orthogonal and of unit length within this."""
 
 CHUNK_BYTES = 1 << 22
+NIFTI_HEADER_BYTES = 352
+"""The least that comes before the voxels in one file (NIfTI-1: ``vox_offset``)."""
 HEADER_BYTES = 1 << 20
 """More than a NIfTI header with its extensions takes."""
 
@@ -195,10 +197,9 @@ def _check_whole(path: Path, voxel_bytes: int) -> None:
         held = path.stat().st_size if suffix == ".nii" else _unpacked_bytes(path, voxel_bytes)
     except (EOFError, OSError, zlib.error) as error:
         raise BadSeries("file.truncated", f"{path.name}: is cut short or damaged; copy it again.") from error
-    if held < voxel_bytes:
-        raise BadSeries(
-            "file.truncated", f"{path.name}: is cut short, its voxels take {voxel_bytes} bytes and it holds {held}."
-        )
+    whole = voxel_bytes + NIFTI_HEADER_BYTES
+    if held < whole:
+        raise BadSeries("file.truncated", f"{path.name}: is cut short, holds {held} bytes of {whole}; copy it again.")
 
 
 def _unpacked_bytes(path: Path, expected: int) -> int:
