@@ -314,7 +314,7 @@ def test_two_processes_by_the_command_line(listed: Path, tmp_path: Path) -> None
     ]
     words = call("--data", str(listed), "--out", str(tmp_path / "two"), "--set", "epochs=1", "--set", "name=two")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    said = subprocess.run([*program, *words], capture_output=True, text=True, timeout=200, env=environment)
+    said = subprocess.run([*program, *words], capture_output=True, text=True, timeout=500, env=environment)
     assert said.returncode == 0, said.stderr
     assert said.stdout.count("bundle: ") == 1
     assert load_bundle(tmp_path / "two" / "bundle" / "two").eval_metrics["validation dice"] >= 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -87,6 +87,7 @@ class SyntheticSource:
     settings: TrainSettings
     training: Sequence[Case]
     held: Sequence[Case]
+    _kept: dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]] = field(default_factory=dict, repr=False)
 
     def draw(self, rng: np.random.Generator, shape: Shape) -> Example:
         """One patch or crop; hard voxels of lung targets carry `losses.HARD` on top of their class."""
@@ -105,7 +106,11 @@ class SyntheticSource:
             if self.settings.task is Task.COVID:
                 yield from self._crops(number, case)
             else:
-                yield case.name, *self._whole(number, case)
+                if number not in self._kept:
+                    image, target = self._whole(number, case)
+                    self._kept[number] = image, target.astype(np.uint8)
+                image, kept = self._kept[number]
+                yield case.name, image, kept.astype(np.int64)
 
     def _whole(self, number: int, case: Case) -> Example:
         rng = np.random.default_rng([VALIDATION_SEED, number])
@@ -114,14 +119,13 @@ class SyntheticSource:
         known = np.zeros_like(lung)
         if case.lesion is not None:
             known = to_slices(dataclasses.replace(case, lung=case.lesion))[1] > 0
-        kinds = list(lesions.Kind)
+        kinds, box = list(lesions.Kind), lung_box(lung, 8)
         for n in range(VALIDATION_LESIONS):
-            drawn = lesions.draw_lesions(lung, SPACING_MM, rng, count=1, kind=kinds[n % len(kinds)])
-            hu, mask = lesions.paste(hu, lung, SPACING_MM, drawn, rng)
-            known |= mask
+            drawn = lesions.draw_lesions(lung[box], SPACING_MM, rng, count=1, kind=kinds[n % len(kinds)])
+            hu[box], mask = lesions.paste(hu[box], lung[box], SPACING_MM, drawn, rng)
+            known[box] |= mask
         if self.settings.task is Task.LUNG:
             return self._example(hu, lung)
-        box = lung_box(lung, 8)
         return self._example(hu[box], known[box])
 
     def _crops(self, number: int, case: Case) -> Iterator[tuple[str, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
