@@ -67,11 +67,9 @@ def corner_bundle(folder: Path, corner: tuple[int, int, int], gain: float = 8.0,
     x, y, z = (slice(None, n) if end == 0 else slice(-n, None) for end, n in zip(corner, (4, 4, 2), strict=True))
     weights[x, y, z] = gain / 32
     columns = np.stack([np.zeros(weights.size, np.float32), weights.ravel()], axis=1)
+    flatten = helper.make_node("Flatten", ["image"], ["flat"])
     graph = helper.make_graph(
-        [
-            helper.make_node("Flatten", ["image"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "weight"], ["scores"]),
-        ],
+        [flatten, helper.make_node("MatMul", ["flat", "weight"], ["scores"])],
         "corner",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, 16, 16, 8])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 2])],
