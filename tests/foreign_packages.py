@@ -12,7 +12,6 @@ from monai.networks.nets import AHNet, DenseNet121, SegResNet
 
 from carina.volume import Grid, Volume
 
-
 LUNG_SEED = 2
 """One of those at which the network answers with both classes."""
 
