@@ -10,7 +10,8 @@ import pytest
 
 from carina.train import evaluate, lesions
 from carina.train.data import Case
-from carina.train.evaluation.synthetic import Placed, Size, candidates, dice_by_lesion, dice_of_size, place
+from carina.train.evaluation.synthetic import Placed, candidates, dice_by_lesion, dice_of_size, place
+from carina.train.lesions import Size
 from tiny_networks import mean_bundle, threshold_bundle
 
 SPACING = (4.0, 1.6, 1.6)

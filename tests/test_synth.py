@@ -20,13 +20,11 @@ from carina.testing.phantom import chest_phantom
 from carina.train.checks import check_data
 from carina.train.data import Case
 from carina.train.datalist import DataList, Item, read_datalist
-from carina.train.lesions import Kind
+from carina.train.lesions import LIMITS_ML, Kind, Size
 from carina.train.prepare import PrepareSettings, prepare, split
 from carina.train.settings import Patch, Source, Task, TrainSettings
 from carina.train.synth import (
-    LIMITS_ML,
     Chest,
-    Size,
     SynthSettings,
     listed_chests,
     phantom_chests,

@@ -15,7 +15,7 @@ EXISTING = click.Path(path_type=Path, exists=True)
 
 KINDS = ("ground-glass", "consolidation", "reticulation", "crazy-paving", "mixed")
 SIZES = ("small", "medium", "large")
-"""As `train.lesions.Kind` and `train.synth.Size`, which are imported when a command runs; a test compares them."""
+"""As `train.lesions.Kind` and `train.lesions.Size`, which are imported when a command runs; a test compares them."""
 
 SHEET_CHESTS = 3
 COLOURS = 160
@@ -57,7 +57,7 @@ def prepare(source: Path, out: Path, ill: tuple[str, ...], validation: float, *,
 @click.option("--count", default=10, show_default=True, help="Number of cases.")
 @click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only these kinds (default: all).")
 @click.option(
-    "--size", "sizes", type=click.Choice(SIZES), multiple=True, help="Only these sizes: below 1 ml, to 20 ml, above."
+    "--size", "sizes", type=click.Choice(SIZES), multiple=True, help="Only these sizes: below 1 ml, to 10 ml, above."
 )
 @click.option("--lesions", nargs=2, default=(1, 5), show_default=True, help="Fewest and most lesions of a case.")
 @click.option("--healthy", default=0.0, show_default=True, help="Share of cases without a lesion.")
@@ -83,8 +83,8 @@ def cases(
 ) -> None:
     """Write synthetic cases into OUT: images, lesion and lung masks, a data list, a table of every lesion."""
     from carina.train.datalist import read_datalist
-    from carina.train.lesions import Kind
-    from carina.train.synth import Size, SynthSettings, write_synthetic
+    from carina.train.lesions import Kind, Size
+    from carina.train.synth import SynthSettings, write_synthetic
 
     if not 1 <= lesions[0] <= lesions[1] or count < 1:
         raise click.UsageError("--count and --lesions: expected 1 or more, and the fewest before the most.")

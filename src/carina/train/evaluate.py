@@ -18,8 +18,9 @@ from carina.models.bundle import Bundle, Covid
 from carina.train import lesions
 from carina.train.crops import crop, draw_crop
 from carina.train.data import Case, scale
-from carina.train.evaluation.synthetic import Size, candidates, dice_by_lesion, dice_of_size, place
+from carina.train.evaluation.synthetic import candidates, dice_by_lesion, dice_of_size, place
 from carina.train.fields import Bool
+from carina.train.lesions import Size
 from carina.volume import Grid, Volume
 
 UNSEEN_SEED = 900_000

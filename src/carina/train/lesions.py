@@ -38,6 +38,17 @@ class Kind(StrEnum):
     MIXED = "mixed"
 
 
+class Size(StrEnum):
+    """How large a lesion is: ``small`` below 1 ml, ``medium`` to 10 ml, ``large`` above."""
+
+    SMALL = "small"
+    MEDIUM = "medium"
+    LARGE = "large"
+
+
+LIMITS_ML = {Size.SMALL: (0.1, 1.0), Size.MEDIUM: (1.0, 10.0), Size.LARGE: (10.0, 200.0)}
+"""The volumes of each class."""
+
 _WEIGHTS = {
     Kind.GROUND_GLASS: 0.35,
     Kind.CONSOLIDATION: 0.25,

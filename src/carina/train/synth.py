@@ -10,7 +10,6 @@ import csv
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from carina.train.crops import lung_box
 from carina.train.data import ORIENTATION
 from carina.train.datalist import PARTS, DataList, Item, write_datalist
 from carina.train.fields import Bool
-from carina.train.lesions import HU, Kind
+from carina.train.lesions import HU, LIMITS_ML, Kind, Size
 from carina.train.prepare import LIST_NAME, LUNG_NAMES, split
 from carina.train.settings import Task
 from carina.volume import Grid, Mask, Volume
@@ -41,17 +40,6 @@ WALL_MM, PART_AIR_HU = 1.6, -150.0
 """How far beside a lung mask, and up to which value, voxels are still part lung; fat of the chest wall is denser."""
 TRIES = 8
 """Times that a lesion is drawn anew, larger or smaller, before its place is given up."""
-
-
-class Size(StrEnum):
-    """How large a lesion is: ``small`` below 1 ml, ``medium`` to 20 ml, ``large`` above."""
-
-    SMALL = "small"
-    MEDIUM = "medium"
-    LARGE = "large"
-
-
-LIMITS_ML = {Size.SMALL: (0.1, 1.0), Size.MEDIUM: (1.0, 20.0), Size.LARGE: (20.0, 200.0)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from carina.report.paint import INK, Plane, paint
 from carina.train.crops import lung_box
 from carina.train.data import IN_PLANE_MM, ORIENTATION, Case
 from carina.train.fields import Bool
-from carina.train.lesions import Kind
-from carina.train.synth import Chest, Size, one_lesion, to_the_wall
+from carina.train.lesions import Kind, Size
+from carina.train.synth import Chest, one_lesion, to_the_wall
 from carina.volume.resample import reorient
 
 TILE_MM, TILE_PX = 96.0, 180

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from carina.measure.lungs import Box, bounding_box
 from carina.train import lesions
 from carina.train.data import Case
 from carina.train.fields import Bool
+from carina.train.lesions import Size
 
 APART_MM = 8.0
 """Between the boxes of two lesions at least; half of it around a lesion's box is where the lesion is judged."""
@@ -27,14 +27,6 @@ CANDIDATES = 80
 
 FITTINGS = 3
 """How often a lesion is scaled towards the volume that it should have."""
-
-
-class Size(StrEnum):
-    """A lesion's volume: below 1 ml, 1 to 10 ml, above 10 ml."""
-
-    SMALL = "small"
-    MEDIUM = "medium"
-    LARGE = "large"
 
 
 @dataclass(frozen=True, kw_only=True)
