@@ -20,7 +20,7 @@ from carina.testing.phantom import chest_phantom
 from carina.train.checks import check_data
 from carina.train.data import Case
 from carina.train.datalist import DataList, Item, read_datalist
-from carina.train.lesions import LIMITS_ML, Kind, Size
+from carina.train.lesions import LIMITS_ML, Kind, Lesion, Size, paste
 from carina.train.prepare import PrepareSettings, prepare, split
 from carina.train.settings import Patch, Source, Task, TrainSettings
 from carina.train.synth import (
@@ -29,7 +29,6 @@ from carina.train.synth import (
     listed_chests,
     phantom_chests,
     synthesise,
-    to_the_wall,
     write_synthetic,
 )
 from carina.train.synth_sheet import real_spots, sheet
@@ -101,8 +100,20 @@ def test_consolidation_reaches_the_pleura_without_a_rim_of_air() -> None:
     hu[:, 4, 5:25] = -450
     lung = np.zeros(hu.shape, dtype=bool)
     lung[:, 5:25, 5:25] = True
-    wider = to_the_wall(hu, lung, (5.0, 0.8, 0.8))
-    assert wider[:, 4, 5:25].all() and np.count_nonzero(wider) == np.count_nonzero(lung) + 60
+    lesion = Lesion(
+        kind=Kind.CONSOLIDATION,
+        centre=(1.0, 6.0, 15.0),
+        radii_mm=(20.0, 6.0, 6.0),
+        angle=0.0,
+        border_mm=1.0,
+        fraction=1.0,
+        texture=0.02,
+        texture_mm=3.0,
+        ragged=0.1,
+    )
+    filled, mask = paste(hu, lung, (5.0, 0.8, 0.8), [lesion], _rng(1))
+    assert filled[1, 4, 13:18].min() > -200 and filled[1, 5, 13:18].min() > -200
+    assert mask[1, 5, 13:18].all() and not (mask & ~lung).any()
 
 
 def test_look_alikes_are_no_lesions_and_fluid_is_no_lung(chest: Chest) -> None:

@@ -16,6 +16,7 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from carina.train import fields
 from carina.train.fields import Bool, Field
@@ -23,6 +24,11 @@ from carina.train.fields import Bool, Field
 TISSUE_HU = 40.0
 LABEL_FROM = 0.35
 """A voxel counts as lesion where the lesion's weight (0 outside, 1 inside its soft border) is above this."""
+
+WALL_MM = 1.6
+"""How far beyond the lung's mask voxels are filled that are part air."""
+PART_AIR_HU = -150.0
+"""Below this a voxel beside the lung is part air; fat of the chest wall is denser."""
 
 Spacing = Sequence[float]
 HU = npt.NDArray[np.float32]
@@ -118,9 +124,9 @@ def _draw(centre: tuple[float, ...], kind: Kind, rng: np.random.Generator) -> Le
 def paste(
     hu: HU, lung: Bool, spacing_mm: Spacing, lesions: Sequence[Lesion], rng: np.random.Generator
 ) -> tuple[HU, Bool]:
-    """Put ``lesions`` into ``hu`` (float32 ``(z, y, x)``), inside ``lung`` and up to its border.
+    """Put ``lesions`` into ``hu`` (float32 ``(z, y, x)``), inside ``lung`` and up to the tissue around it.
 
-    Returns the new HU and the mask of all lesions.
+    Returns the new HU and the mask of all lesions, which stays inside ``lung``.
     """
     out, mask = hu.copy(), np.zeros(hu.shape, dtype=bool)
     for lesion in lesions:
@@ -129,10 +135,22 @@ def paste(
         high = [min(n, int(c + reach / s) + 2) for n, c, s in zip(hu.shape, lesion.centre, spacing_mm, strict=True)]
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         centre = [c - a for c, a in zip(lesion.centre, low, strict=True)]
-        weight = _weight(lesion, lung[box], spacing_mm, centre, rng)
+        weight = _weight(lesion, _to_the_wall(out[box], lung[box], spacing_mm), spacing_mm, centre, rng)
         out[box] = _fill(out[box], weight, lesion, centre, spacing_mm, rng)
-        mask[box] |= weight > LABEL_FROM
+        mask[box] |= (weight > LABEL_FROM) & lung[box]
     return out, mask
+
+
+def _to_the_wall(hu: HU, lung: Bool, spacing_mm: Spacing) -> Bool:
+    """``lung`` and the voxels beside it that are part air: filled, a lesion reaches the pleura without a dark rim.
+
+    Masks end where a voxel is half lung; what is left of the air there would show beside consolidation, and a network
+    would learn the rim.
+    """
+    steps = max(1, round(WALL_MM / spacing_mm[1]))
+    grown = ndimage.binary_dilation(lung, ndimage.generate_binary_structure(2, 1)[None], iterations=steps)
+    wider: Bool = lung | (grown & (hu < PART_AIR_HU))
+    return wider
 
 
 def _weight(

@@ -49,43 +49,70 @@ def cut(
     flip_x, flip_y = (-1.0 if rng.random() < p else 1.0 for p in (0.5, 0.05))
     cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
     ratio = IN_PLANE_MM / case.spacing_mm[1]
-    matrix = np.array(
-        [
-            [slice_mm / case.spacing_mm[0], 0, 0],
-            [0, flip_y * cos * ratio, -flip_x * sin * ratio],
-            [0, flip_y * sin * ratio, flip_x * cos * ratio],
-        ]
-    )
-    offset = centre - matrix @ ((np.array(shape) - 1) / 2)
-    slab = matrix[0, 0] / 4 if rng.random() < 0.5 else 0.0
-    hu = _sample(case.hu, matrix, offset, shape, slab=slab, outside=-1024.0)
-    lung = _sample(case.lung, matrix, offset, shape, slab=slab, outside=0.0) >= 0.5
+    step = slice_mm / case.spacing_mm[0]
+    turn = np.array([[flip_y * cos, -flip_x * sin], [flip_y * sin, flip_x * cos]]) * ratio
+    half = (np.array(shape) - 1) / 2
+    first = np.array([centre[0] - step * half[0], *(centre[1:] - turn @ half[1:])])
+    slab = step / 4 if rng.random() < 0.5 else 0.0
+    place = _Place(shape, case.hu.shape, first, step, turn)
+    hu = place.sample(case.hu, slab=slab, outside=-1024.0)
+    lung = place.sample(case.lung, slab=slab) >= 0.5
     lesion = np.zeros(shape, dtype=bool)
     if case.lesion is not None:
-        lesion = _sample(case.lesion, matrix, offset, shape, slab=slab, outside=0.0) >= 0.5
-    gas = _sample(case.gas, matrix, offset, shape, slab=0.0, outside=0.0) >= 0.5 if with_gas else None
+        lesion = place.sample(case.lesion, slab=slab) >= 0.5
+    gas = place.sample(case.gas) >= 0.5 if with_gas else None
     return Patch(hu=hu, lung=lung, lesion=lesion, gas=gas)
 
 
-def _sample(
-    array: npt.NDArray[np.generic],
-    matrix: npt.NDArray[np.float64],
-    offset: npt.NDArray[np.float64],
-    shape: Shape,
-    *,
-    slab: float,
-    outside: float,
-) -> HU:
-    """Linear sampling at ``matrix @ index + offset``, the mean of two slices ``slab`` voxels above and below."""
-    shifts = (-slab, slab) if slab else (0.0,)
-    parts = [
-        ndimage.affine_transform(
-            array, matrix, offset + np.array([s, 0.0, 0.0]), shape, np.float32, order=1, mode="constant", cval=outside
-        )
-        for s in shifts
-    ]
-    mean: HU = np.mean(parts, axis=0, dtype=np.float32) if len(parts) > 1 else parts[0]
-    return mean
+class _Place:
+    """Where a patch's voxels lie in a case: slice ``k`` at ``first[0] + step * k``, turned in the plane by ``turn``.
+
+    Linear sampling is done between slices first and in the plane then, on the rectangle that the patch covers: the
+    same for all slices, an order of magnitude faster than sampling in three dimensions.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        extent: Sequence[int],
+        first: npt.NDArray[np.float64],
+        step: float,
+        turn: npt.NDArray[np.float64],
+    ) -> None:
+        self.shape, self.extent = shape, extent
+        self.z = first[0] + step * np.arange(shape[0])
+        grid = np.stack(np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij"))
+        at = np.tensordot(turn, grid, axes=1) + first[1:, None, None]
+        last = np.array(extent[1:])[:, None, None] - 1
+        self.inside: Bool = np.all((at >= 0) & (at <= last), axis=0)
+        low = np.clip(np.floor(at), 0, np.maximum(last - 1, 0)).astype(np.intp)
+        self.part = np.clip(at - low, 0, 1).astype(np.float32)
+        start, stop = low.min(axis=(1, 2)), low.max(axis=(1, 2)) + 2
+        self.box = (slice(start[0], stop[0]), slice(start[1], stop[1]))
+        self.low = low - start[:, None, None]
+
+    def sample(self, array: npt.NDArray[np.generic], *, slab: float = 0.0, outside: float = 0.0) -> HU:
+        """``array`` on the patch's voxels; each slice the mean of two, ``slab`` slices above and below."""
+        mixed = np.mean([self._slices(array, self.z + s, outside) for s in ((-slab, slab) if slab else (0.0,))], axis=0)
+        flat = mixed.reshape(len(mixed), -1)
+        y, x = self.low
+        corner, width = y * mixed.shape[2] + x, mixed.shape[2]
+        part_y, part_x = self.part
+        upper = flat[:, corner] * (1 - part_x) + flat[:, corner + 1] * part_x
+        lower = flat[:, corner + width] * (1 - part_x) + flat[:, corner + width + 1] * part_x
+        out: HU = np.where(self.inside, upper * (1 - part_y) + lower * part_y, np.float32(outside))
+        return out
+
+    def _slices(self, array: npt.NDArray[np.generic], z: npt.NDArray[np.float64], outside: float) -> HU:
+        """The rectangle at fractional slices ``z``, float32; slices beyond the case are ``outside``."""
+        top = self.extent[0] - 1
+        low = np.clip(np.floor(z), 0, max(top - 1, 0)).astype(np.intp)
+        part = np.clip(z - low, 0, 1).astype(np.float32)[:, None, None]
+        high = np.minimum(low + 1, top)
+        below, above = (array[at, *self.box].astype(np.float32) for at in (low, high))
+        mixed: HU = below * (1 - part) + above * part
+        mixed[(z < 0) | (z > top)] = outside
+        return mixed
 
 
 def centre_in(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.float64]:

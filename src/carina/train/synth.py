@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from carina.errors import BadConfig, BadSeries
 from carina.testing.phantom import chest_phantom
@@ -36,8 +35,6 @@ LESION_NAMES = {1: "lesion"}
 TRUTH_NAME = "lesions.csv"
 
 PHANTOM_SHAPE = (64, 320, 320)
-WALL_MM, PART_AIR_HU = 1.6, -150.0
-"""How far beside a lung mask, and up to which value, voxels are still part lung; fat of the chest wall is denser."""
 TRIES = 8
 """Times that a lesion is drawn anew, larger or smaller, before its place is given up."""
 
@@ -150,18 +147,6 @@ def one_lesion(
     return None
 
 
-def to_the_wall(hu: HU, lung: Bool, spacing_mm: Triple) -> Bool:
-    """``lung`` and the voxels beside it that are part air: filled, a lesion reaches the pleura without a dark rim.
-
-    Masks end where a voxel is half lung; what is left of the air there would show beside consolidation, and a network
-    would learn the rim. All ``(z, y, x)``.
-    """
-    steps = max(1, round(WALL_MM / spacing_mm[1]))
-    grown = ndimage.binary_dilation(lung, ndimage.generate_binary_structure(2, 1)[None], iterations=steps)
-    wider: Bool = lung | (grown & (hu < PART_AIR_HU))
-    return wider
-
-
 def phantom_chests(settings: SynthSettings) -> Iterator[Chest]:
     """Healthy phantoms, one after the other, each a patient of its own."""
     for number in range(settings.count):
@@ -259,11 +244,10 @@ def _with_lesions(
     """HU, the mask of all lesions, and each lesion's kind, size class and own mask."""
     found = []
     whole = np.zeros(hu.shape, dtype=bool)
-    reach = to_the_wall(hu, lung, spacing_mm)
     for _ in range(count):
         kind = settings.kinds[int(rng.integers(len(settings.kinds)))]
         size = settings.sizes[int(rng.integers(len(settings.sizes)))]
-        pasted = one_lesion(hu, reach, spacing_mm, kind, size, rng)
+        pasted = one_lesion(hu, lung, spacing_mm, kind, size, rng)
         if pasted is not None:
             hu, mask = pasted
             found.append((kind, size, mask))

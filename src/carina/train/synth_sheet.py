@@ -16,7 +16,7 @@ from carina.train.crops import lung_box
 from carina.train.data import IN_PLANE_MM, ORIENTATION, Case
 from carina.train.fields import Bool
 from carina.train.lesions import Kind, Size
-from carina.train.synth import Chest, one_lesion, to_the_wall
+from carina.train.synth import Chest, one_lesion
 from carina.volume.resample import reorient
 
 TILE_MM, TILE_PX = 96.0, 180
@@ -110,10 +110,9 @@ def _synthetic_spot(chest: Chest, kind: Kind, size: Size, rng: np.random.Generat
     lung, _ = reorient(chest.lung.labels, chest.lung.grid, ORIENTATION)
     box = lung_box(lung > 0, margin=20)
     plain = view[box].astype(np.float32)
-    reach = to_the_wall(plain, lung[box] > 0, grid.spacing_mm)
     made = None
     while made is None:
-        made = one_lesion(plain, reach, grid.spacing_mm, kind, size, rng)
+        made = one_lesion(plain, lung[box] > 0, grid.spacing_mm, kind, size, rng)
     hu, mask = made
     z = int(mask.sum(axis=(1, 2)).argmax())
     y, x = (int(v) for v in np.argwhere(mask[z]).mean(axis=0))
