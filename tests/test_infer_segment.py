@@ -91,6 +91,28 @@ def test_consolidated_and_collapsed_lungs_stay_in_the_box() -> None:
         assert view[found].sum() > 0.99 * lungs.sum()
 
 
+def test_air_beside_the_body_is_no_lung(tmp_path: Path) -> None:
+    """What a network takes for lung beside the arm, where clothes hold the air to -850 HU."""
+    volume, lungs = chest()
+    indices = np.stack(np.meshgrid(*(np.arange(n) for n in AXIAL.shape), indexing="ij"), axis=-1)
+    x, y, _ = np.moveaxis(AXIAL.points_mm(indices), -1, 0)
+    beside = ((x / 130) ** 2 + (y / 100) ** 2 > 1.05) & ((x / 130) ** 2 + (y / 100) ** 2 < 1.3) & (x > 0)
+    volume.hu[beside] = -850
+    bundle = weightless_bundle(tmp_path / "tiny")
+    published, _ = run(volume, bundle, Plan.ORIGINAL)
+    assert np.count_nonzero(published.labels[beside]) > 0.5 * np.count_nonzero(beside)
+    fast, _ = run(volume, bundle)
+    assert dice(fast.labels > 0, lungs) > 0.97 and not fast.labels[beside].any()
+
+
+def test_lungs_that_the_field_of_view_cuts_are_kept(tmp_path: Path) -> None:
+    volume, lungs = chest()
+    cut = Volume(hu=volume.hu[:, :, 20:-20].copy(), grid=_small((60, 80, 56), AXIAL.spacing_mm), uid="1")
+    assert np.count_nonzero(lungs[:, :, 20]) > 500
+    mask, _ = run(cut, weightless_bundle(tmp_path / "tiny"))
+    assert dice(mask.labels > 0, lungs[:, :, 20:-20]) > 0.97
+
+
 def test_what_reaches_the_face_of_the_box_makes_it_grow(tmp_path: Path) -> None:
     """Air in the upper part only; below, lung of -380 HU is no air for the threshold but dark for the network."""
     volume, lungs = chest()
@@ -149,6 +171,29 @@ def test_progress_counts_windows(tmp_path: Path) -> None:
     bundle = weightless_bundle(tmp_path / "tiny")
     segment(volume, bundle, band, Plan.ORIGINAL, lambda done, total: told.append((done, total)))
     assert told == [(k + 1, told[0][1]) for k in range(told[0][1])]
+
+
+@pytest.mark.parametrize("blending", [Blending.CONSTANT, Blending.GAUSSIAN])
+def test_windows_end_where_nothing_is_in_doubt(blending: Blending) -> None:
+    image = np.random.default_rng(0).random((20, 40, 60)).astype(np.float32)
+    tiles = published_tiles(
+        tuple(slice(0, n) for n in image.shape), Windows(patch=(24, 16, 8), overlap=0.6, blending=blending)
+    )
+    runs = [0]
+
+    def score(window: np.ndarray, sure: float) -> np.ndarray:
+        runs[0] += 1
+        return ((window - 0.5) * sure)[None]
+
+    def both(sure: float) -> tuple[np.ndarray, np.ndarray, int]:
+        every = predict(image, tiles, lambda window: score(window, sure))
+        runs[0] = 0
+        return every, predict(image, tiles, lambda window: score(window, sure), doubt=0.03), runs[0]
+
+    every, few, count = both(2000.0)
+    assert count < len(tiles) / 2 and np.array_equal(every > 0, few > 0) and few.min() > -2000
+    every, few, count = both(0.1)
+    assert count == len(tiles) and np.allclose(every, few, atol=1e-5)
 
 
 def test_components_keep_the_largest_and_a_large_second() -> None:

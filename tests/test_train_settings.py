@@ -78,12 +78,12 @@ def test_keys_change_one_by_one_and_keep_their_kind() -> None:
     settings = load(
         "lesion-starter",
         "augment.flip=0.2",
-        "patches.1.batch=3",
+        "patches.0.batch=3",
         "leave_out=['a']",
         "arithmetic=bf16",
         "network.groups=4",
     )
-    assert settings.augment.flip == 0.2 and settings.patches[1] == Patch(shape=(224, 224, 32), batch=3, share=0.1)
+    assert settings.augment.flip == 0.2 and settings.patches == (Patch(shape=(128, 128, 16), batch=3),)
     assert settings.leave_out == ("a",) and settings.arithmetic is Arithmetic.BF16
     assert settings.network == {**load("lesion-starter").network, "groups": 4}
 
@@ -100,7 +100,7 @@ def test_keys_change_one_by_one_and_keep_their_kind() -> None:
         ("rate", "expected KEY=VALUE, such as augment.flip=0.2"),
         ("window=[224, 224, 30]", "window 224x224x30: segresnet needs every side divisible by 8"),
         ("patches.0.shape=[100, 128, 16]", "patch 100x128x16: segresnet needs every side divisible by 8"),
-        ("epochs=3", r"exactly one of steps \(1800\) and epochs \(3\) must be above 0"),
+        ("epochs=3", r"exactly one of steps \(1000\) and epochs \(3\) must be above 0"),
         ("spacing_mm=none", "spacing_mm none must be three lengths above 0"),
         ("fold=5", "fold 5 of folds 0"),
         ("name=a/b", "name 'a/b' must be letters, digits"),
@@ -140,8 +140,8 @@ def test_a_file_may_start_from_a_preset(tmp_path: Path) -> None:
 def test_differences_are_named_and_where_it_runs_does_not_matter() -> None:
     old = load("lesion-starter")
     assert configure.differences(old, load("lesion-starter", "threads=8", "workers=4", "device=cpu")) == []
-    assert configure.differences(old, load("lesion-starter", "rate=1e-3", "patches.1.batch=2")) == [
-        "patches.1.batch: 1, now 2",
+    assert configure.differences(old, load("lesion-starter", "rate=1e-3", "patches.0.batch=4")) == [
+        "patches.0.batch: 2, now 4",
         "rate: 0.002, now 0.001",
     ]
 

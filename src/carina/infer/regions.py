@@ -6,7 +6,7 @@ the middle of the body, widened by a margin, and whoever finds lung at its faces
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,10 +35,15 @@ _IN_PLANE = np.array(
 
 @dataclass(frozen=True, kw_only=True)
 class Regions:
-    """Boxes in voxels of the grid that was looked at; None where nothing was found."""
+    """Boxes in voxels of the grid that was looked at; None where nothing was found.
+
+    ``around`` marks air that surrounds the body, bool on ``coarse``; None where no lungs were found.
+    """
 
     body: Box | None
     lungs: Box | None
+    around: npt.NDArray[np.bool_] | None = None
+    coarse: Grid | None = None
 
 
 def find_regions(hu: npt.NDArray[np.int16], grid: Grid) -> Regions:
@@ -65,7 +70,26 @@ def find_regions(hu: npt.NDArray[np.int16], grid: Grid) -> Regions:
     x = lungs[2]
     mirrored = slice(min(x.start, middle - x.stop), max(x.stop, middle - x.start))
     lungs = (lungs[0], lungs[1], slice(max(mirrored.start, 0), min(mirrored.stop, coarse.shape[2])))
-    return Regions(body=_fine(body_box, strides, hu.shape), lungs=_fine(lungs, strides, hu.shape))
+    dz, dy, dx = (step * stride for step, stride in zip(grid.spacing_mm, strides, strict=True))
+    return Regions(
+        body=_fine(body_box, strides, hu.shape),
+        lungs=_fine(lungs, strides, hu.shape),
+        around=_around(air),
+        coarse=replace(grid, shape=coarse.shape, spacing_mm=(dz, dy, dx)),
+    )
+
+
+def _around(air: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Air that surrounds the body: what reaches two or more sides of its slice.
+
+    Lungs that a small field of view cuts reach one.
+    """
+    pieces, count = ndimage.label(air, structure=_IN_PLANE)
+    sides = np.zeros(count + 1, dtype=np.uint8)
+    for face in (pieces[:, 0], pieces[:, -1], pieces[:, :, 0], pieces[:, :, -1]):
+        sides[np.unique(face)] += 1
+    sides[0] = 0
+    return np.asarray(sides[pieces] >= 2)
 
 
 def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:

@@ -17,11 +17,14 @@ import numpy.typing as npt
 from carina.config import Precision, RuntimeKind, RuntimeSettings
 from carina.errors import BadConfig, ModelFailed
 from carina.infer.triton import open_triton
-from carina.models.bundle import Bundle
+from carina.models.bundle import Bundle, Lesion, Lung, Output
 
 Array = npt.NDArray[np.float32]
 Runtime = Callable[[Array], Array]
-"""Float32 patches ``(n, 1, x, y, z)`` to float32 scores ``(n, classes, x, y, z)``, or ``(n, classes)``."""
+"""Float32 patches ``(n, 1, x, y, z)`` to float32 scores ``(n, classes, x, y, z)``, or ``(n, classes)``.
+
+Segmentation of two classes with logits has one channel: the foreground's logit minus the background's.
+"""
 
 
 def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Runtime:
@@ -34,8 +37,12 @@ def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Run
     settings = settled(settings or RuntimeSettings())
     run = OPENERS[settings.kind](bundle, settings)
 
+    two = has_two_logits(bundle)
+
     def checked(patches: Array) -> Array:
         scores = run(np.ascontiguousarray(patches, dtype=np.float32))
+        if two and scores.shape[1] == 2:
+            scores = scores[:, 1:] - scores[:, :1]
         if not np.isfinite(scores).all():
             raise ModelFailed(
                 "model.not-finite",
@@ -62,6 +69,12 @@ def settled(settings: RuntimeSettings) -> RuntimeSettings:
     return msgspec.structs.replace(settings, precision=precision)
 
 
+def has_two_logits(bundle: Bundle) -> bool:
+    """Whether the bundle's network tells one label from the background by two logits."""
+    spec = bundle.carina
+    return isinstance(spec, Lung | Lesion) and spec.output is Output.LOGITS and len(spec.labels) == 1
+
+
 def _openvino() -> Any:
     try:
         import openvino
@@ -80,6 +93,8 @@ def _open_openvino(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
         properties["INFERENCE_NUM_THREADS"] = settings.threads
     try:
         model = core.read_model(bundle.onnx)
+        if has_two_logits(bundle):
+            model = _with_difference(model)
     except RuntimeError as error:
         raise _bad_weights(bundle, error) from error
     compiled: dict[tuple[int, ...], Any] = {}
@@ -104,6 +119,19 @@ def _open_openvino(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
                 raise _failed(bundle, patches, error) from error
 
     return run
+
+
+def _with_difference(model: Any) -> Any:
+    """The model with one output channel: the difference of its two logits is taken where they are, before any copy."""
+    openvino = _openvino()
+    scores = model.get_results()[0].input_value(0)
+    if scores.get_partial_shape()[1] != 2:
+        return model
+    sides = scores.get_partial_shape().rank.get_length() - 2
+    weight = np.array([-1, 1], dtype=np.float32).reshape(1, 2, *[1] * sides)
+    ops = openvino.opset13
+    difference = ops.convolution(scores, ops.constant(weight), [1] * sides, [0] * sides, [0] * sides, [1] * sides)
+    return openvino.Model([difference], model.get_parameters(), model.get_friendly_name())
 
 
 def _open_onnxruntime(bundle: Bundle, settings: RuntimeSettings) -> Runtime:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import assert_never
+from dataclasses import dataclass, replace
+from typing import TypeVar, assert_never
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from carina.config import Plan
-from carina.infer.regions import find_regions
+from carina.infer.regions import Regions, find_regions
 from carina.infer.runtime import Runtime
 from carina.infer.windows import Tiles, fewest_tiles, predict, published_tiles, reaching_tiles
 from carina.models.bundle import Bundle, Components, Lesion, Lung, Output, Restore, Segmentation
@@ -26,6 +26,8 @@ from carina.volume.volume import Mask, Volume
 
 Progress = Callable[[int, int], None]
 """Told how many windows are done, and of how many."""
+
+_Labels = TypeVar("_Labels", npt.NDArray[np.uint8], npt.NDArray[np.bool_])
 
 MARGIN_MM = 10.0
 """Added around the lungs' box on every side, at least."""
@@ -39,13 +41,18 @@ GROWTHS = 2
 FACE_CM2 = 1.0
 """Found at a face: more than this."""
 
+DOUBT = 0.03
+"""The fast plan ends where no window left holds more doubt than this share of what was found (`windows`)."""
+
 
 def segment(
     volume: Volume, bundle: Bundle, runtime: Runtime, plan: Plan = Plan.FAST, progress: Progress | None = None
 ) -> Mask:
     """Segment ``volume`` with the bundle's network.
 
-    ``Plan.FAST`` finds the lungs first and lets the network see only their box, through the bundle's fast windows;
+    ``Plan.FAST`` finds the lungs first and lets the network see only their box, through the bundle's fast windows,
+    leaves out windows that would hardly change the mask any more (`DOUBT`), and drops what it finds in the air around
+    the body;
     ``Plan.ORIGINAL`` uses the bundle's own windows and overlap over the whole volume. Nothing found is an empty mask.
 
     Raises:
@@ -58,9 +65,11 @@ def segment(
     view, oriented = reorient(volume.hu, volume.grid, spec.orientation)
     x, y, z = spec.spacing_mm
     network = respaced(oriented, (z, y, x))
-    look = _Look(volume, network, spec, runtime)
+    can_doubt = plan is Plan.FAST and spec.output is Output.LOGITS and len(spec.labels) == 1 and spec.threshold == 0.5
+    look = _Look(volume, network, spec, runtime, DOUBT if can_doubt else None)
     if plan is Plan.FAST:
         regions = find_regions(view, oriented)
+        look = replace(look, regions=regions)
         body = _scaled(regions.body, oriented, network)
         box = _scaled(regions.lungs, oriented, network) if regions.lungs else body
         found = _grow(look, _widened(box, body, network, [MARGIN_MM] * 6), body, progress)
@@ -100,6 +109,8 @@ class _Look:
     network: Grid
     spec: Segmentation
     runtime: Runtime
+    doubt: float | None = None
+    regions: Regions | None = None
 
     def at(self, tiles: Tiles, progress: Progress | None) -> _Found:
         inside = _clipped(tiles.box, self.network.shape)
@@ -112,7 +123,7 @@ class _Look:
         padding = [(own.start - part.start, part.stop - own.stop) for own, part in zip(inside, tiles.box, strict=True)]
         if any(sum(pair) for pair in padding):
             image = np.pad(image, padding)
-        scores = predict(image, tiles, self._score, progress)
+        scores = predict(image, tiles, self._score, progress, doubt=self.doubt)
         unpadded = tuple(
             slice(before, size - after) for (before, after), size in zip(padding, image.shape, strict=True)
         )
@@ -127,31 +138,49 @@ class _Look:
 
     def _read(self, scores: npt.NDArray[np.float32], grid: Grid) -> _Found:
         if len(scores) > 1:
-            labels = scores.argmax(axis=0).astype(np.uint8)
+            labels = self._in_body(scores.argmax(axis=0).astype(np.uint8), grid)
             return _Found(grid, np.where(kept(labels > 0, self.spec.components), labels, 0).astype(np.uint8), None)
         foreground = scores[0]
         if self.spec.output is Output.LOGITS:
             np.clip(foreground, -30, 30, out=foreground)
             foreground = 1 / (1 + np.exp(-foreground))
         mask = foreground > self.spec.threshold
-        if self.spec.components:
-            wanted = kept(mask, self.spec.components)
+        wanted = kept(self._in_body(mask, grid), self.spec.components)
+        if wanted is not mask:
             foreground = np.where(mask & ~wanted, 0, foreground)
-            mask = wanted
+        mask = wanted
         return _Found(grid, mask.astype(np.uint8) * np.uint8(next(iter(self.spec.labels))), foreground)
+
+    def _in_body(self, labels: _Labels, grid: Grid) -> _Labels:
+        """``labels`` without what lies in the air around the body: a network may take that beside an arm for lung.
+
+        Where most of it lies there, the body was misjudged, and everything is kept.
+        """
+        if self.regions is None or self.regions.around is None or self.regions.coarse is None:
+            return labels
+        around = resample(self.regions.around.astype(np.uint8), self.regions.coarse, grid, 0) > 0
+        outside, everything = np.count_nonzero(labels[around]), np.count_nonzero(labels)
+        if not outside or outside > everything / 2:
+            return labels
+        return np.where(around, labels.dtype.type(0), labels)
 
 
 def kept(mask: npt.NDArray[np.bool_], rule: Components | None) -> npt.NDArray[np.bool_]:
     """The components of ``mask`` (joined by faces, edges or corners) that the rule keeps; without a rule, all."""
     if rule is None:
         return mask
-    pieces, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    box = _found_box(mask)
+    if box is None:
+        return mask
+    pieces, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0
     wanted = np.zeros(count + 1, dtype=bool)
     for place, piece in enumerate(np.argsort(sizes)[::-1][: min(rule.keep, count)]):
         wanted[piece] = place == 0 or (sizes[piece] > rule.min_voxels and sizes[piece] > rule.min_share * sizes.max())
-    return np.asarray(wanted[pieces])
+    out = np.zeros_like(mask)
+    out[box] = wanted[pieces]
+    return out
 
 
 def _grow(look: _Look, box: Box, body: Box, progress: Progress | None) -> _Found:
@@ -214,7 +243,7 @@ def _restored(found: _Found, spec: Segmentation, grid: Grid) -> npt.NDArray[np.u
     return labels
 
 
-def _found_box(labels: npt.NDArray[np.uint8]) -> Box | None:
+def _found_box(labels: npt.NDArray[np.uint8 | np.bool_]) -> Box | None:
     """The box of what is labelled, and one voxel more on each side: a linear border lies between two voxels."""
     parts = ndimage.find_objects((labels > 0).view(np.uint8))
     if not parts:
