@@ -137,7 +137,7 @@ def test_written_cases_pass_the_checks_and_their_table_is_true(tmp_path: Path) -
         command,
         [
             "cases",
-            str(tmp_path),
+            *["-o", str(tmp_path)],
             *["--count", "3", "--healthy", "0.3", "--slices", "40", "--pixels", "128", "--seed", "3"],
         ],
     )
@@ -251,7 +251,7 @@ def test_the_sheet_command_writes_a_picture(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(module, "_chests", lambda lungs: [chest])
     for name in ("sheet.png", "sheet.jpg"):
-        result = CliRunner().invoke(command, ["sheet", str(tmp_path / name)])
+        result = CliRunner().invoke(command, ["sheet", "-o", str(tmp_path / name)])
         assert result.exit_code == 0, result.output
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 700

@@ -77,7 +77,7 @@ def check(bundle: str, schema: Path | None, trust: bool, phantom: bool, config: 
 @click.option(
     "--format", "form", required=True, type=click.Choice(["onnx", "openvino", "torchscript", "triton"]), help="What to."
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 @CONFIG
 def export(bundle: str, form: str, out: Path, config: Path | None) -> None:
     """Write the network of BUNDLE, a name or a folder, in another format and compare it with the torch network."""

@@ -8,14 +8,14 @@ import click
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for the series.")
 @click.option("--slices", default=120, show_default=True, help="Number of slices.")
 @click.option("--size", default=256, show_default=True, help="Rows and columns.")
 @click.option("--lesions", default=5, show_default=True, help="Number of ground-glass lesions; 0 for a healthy chest.")
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same chest.")
-def phantom(folder: Path, slices: int, size: int, lesions: int, seed: int) -> None:
-    """Write a synthetic chest CT as a DICOM series into FOLDER, its true volumes into FOLDER-truth.json."""
+def phantom(out: Path, slices: int, size: int, lesions: int, seed: int) -> None:
+    """Write a synthetic chest CT as a DICOM series into OUT, its true volumes into OUT-truth.json."""
     from carina.cli.demo import write_phantom
 
-    truth = write_phantom(folder, slices=slices, size=size, lesions=lesions, seed=seed)
-    click.echo(f"{folder}: {slices} slices; lungs {truth.lung_ml:.0f} ml, lesions {truth.lesion_ml:.1f} ml")
+    truth = write_phantom(out, slices=slices, size=size, lesions=lesions, seed=seed)
+    click.echo(f"{out}: {slices} slices; lungs {truth.lung_ml:.0f} ml, lesions {truth.lesion_ml:.1f} ml")

@@ -29,7 +29,7 @@ def synth() -> None:
 
 @synth.command("prepare")
 @click.argument("source", type=EXISTING)
-@click.argument("out", type=PATH)
+@click.option("-o", "--out", required=True, type=PATH, help="Folder for images, lung masks and the list.")
 @click.option("--ill", multiple=True, metavar="NAME", help="A case that shows the disease (label 1; all others 0).")
 @click.option("--validation", default=0.2, show_default=True, help="Share of the patients for validation.")
 @click.option("--sheet", is_flag=True, help="Write a picture of each case's lung labels: look at every one.")
@@ -52,7 +52,7 @@ def prepare(source: Path, out: Path, ill: tuple[str, ...], validation: float, *,
 
 
 @synth.command("cases")
-@click.argument("out", type=PATH)
+@click.option("-o", "--out", required=True, type=PATH, help="Folder for images, masks, the list and the truth.")
 @click.option("--lungs", type=EXISTING, help="Data list whose lungs are used (from prepare); without it, phantoms.")
 @click.option("--count", default=10, show_default=True, help="Number of cases.")
 @click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only these kinds (default: all).")
@@ -81,7 +81,7 @@ def cases(
     *,
     no_distractors: bool,
 ) -> None:
-    """Write synthetic cases into OUT: images, lesion and lung masks, a data list, a table of every lesion."""
+    """Write synthetic cases: images, lesion and lung masks, a data list, a table of every lesion."""
     from carina.train.datalist import read_datalist
     from carina.train.lesions import Kind, Size
     from carina.train.synth import SynthSettings, write_synthetic
@@ -104,12 +104,12 @@ def cases(
 
 
 @synth.command("sheet")
-@click.argument("picture", type=PATH)
+@click.option("-o", "--out", required=True, type=PATH, help="The picture, .png or .jpg.")
 @click.option("--lungs", type=EXISTING, help="Data list whose lungs are used; without it, a phantom.")
 @click.option("--real", type=EXISTING, help="A series (DICOM folder or volume file) with real disease, shown beside.")
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same picture.")
-def sheet(picture: Path, lungs: Path | None, real: Path | None, seed: int) -> None:
-    """Write PICTURE (.png or .jpg): synthetic lesions of each kind and size, and real ones where a series is given."""
+def sheet(out: Path, lungs: Path | None, real: Path | None, seed: int) -> None:
+    """Draw synthetic lesions of each kind and size, and real ones where a series is given."""
     from carina.dicom.find import choose, find_series
     from carina.dicom.read import read_volume
     from carina.train.data import make_case
@@ -118,11 +118,11 @@ def sheet(picture: Path, lungs: Path | None, real: Path | None, seed: int) -> No
     case = None
     if real is not None:
         case = make_case(real.name, read_volume(choose(find_series(real))))
-    picture.parent.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw(_chests(lungs), case, seed)
-    drawn = drawn.quantize(COLOURS) if picture.suffix.lower() == ".png" else drawn
-    drawn.save(picture, optimize=True)
-    click.echo(picture)
+    drawn = drawn.quantize(COLOURS) if out.suffix.lower() == ".png" else drawn
+    drawn.save(out, optimize=True)
+    click.echo(out)
 
 
 def _chests(lungs: Path | None) -> list[Chest]:

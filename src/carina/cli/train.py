@@ -21,7 +21,7 @@ PATH = click.Path(path_type=Path)
 OPTIONS = (
     click.option("--data", type=PATH, help="Data list (JSON)."),
     click.option(
-        "--out", type=PATH, help="Folder for checkpoints, logs and the bundle; the same command goes on in it."
+        "-o", "--out", type=PATH, help="Folder for checkpoints, logs and the bundle; the same command goes on in it."
     ),
     click.option("--preset", default="", help="Start from this preset (default: starter)."),
     click.option("--settings", "file", type=PATH, help="Start from this settings file (TOML)."),

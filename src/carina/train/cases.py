@@ -19,8 +19,9 @@ from carina.train.settings import Source, Task, TrainSettings
 from carina.volume import Grid
 from carina.volume.files import read_grid, read_mask, read_volume
 
-BYTES_PER_VOXEL = 5
-"""A case: two for HU, one each for lung, lesion and enclosed gas. An image to learn from labels: four, and one."""
+BYTES_PER_VOXEL = {Source.LABELS: 5, Source.SYNTHETIC: 6}
+"""An image to learn from labels: four, and one. A case: two for HU, one each for lung, lesion, enclosed gas and what is
+around the body."""
 
 
 def lung_of(item: Item, task: Task) -> str:
@@ -103,7 +104,7 @@ def prepared_mb(grid: Grid, settings: TrainSettings) -> float:
         voxels = float(np.prod(grid.shape))
     else:
         voxels = x * y * z / float(np.prod(settings.spacing_mm))
-    return voxels * BYTES_PER_VOXEL / 1e6
+    return voxels * BYTES_PER_VOXEL[settings.source] / 1e6
 
 
 def cache_folder(data: DataList) -> Path:
@@ -126,7 +127,7 @@ def _mapped(data: DataList, item: Item, task: Task) -> Case:
     key = task + stamp(data, (item.image, lung_of(item, task), lesion_of(item, task)))
     folder = cache_folder(data) / f"case-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if not folder.is_dir():
-        _store(read_case(data, item, task), folder, with_gas=task is Task.LUNG)
+        _store(read_case(data, item, task), folder, with_air=task is Task.LUNG)
     lesion = folder / "lesion.npy"
     z, y, x = (float(v) for v in np.load(folder / "spacing_mm.npy"))
     case = Case(
@@ -136,8 +137,9 @@ def _mapped(data: DataList, item: Item, task: Task) -> Case:
         spacing_mm=(z, y, x),
         lesion=_map(lesion) if lesion.is_file() else None,
     )
-    if (folder / "gas.npy").is_file():
-        vars(case)["gas"] = _map(folder / "gas.npy")
+    for name in ("gas", "around"):
+        if (folder / f"{name}.npy").is_file():
+            vars(case)[name] = _map(folder / f"{name}.npy")
     return case
 
 
@@ -146,10 +148,10 @@ def _map(file: Path) -> npt.NDArray[Any]:
     return array
 
 
-def _store(case: Case, folder: Path, *, with_gas: bool) -> None:
+def _store(case: Case, folder: Path, *, with_air: bool) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {"hu": case.hu, "lung": case.lung, "spacing_mm": np.array(case.spacing_mm)}
-    if with_gas:
-        arrays["gas"] = case.gas
+    if with_air:
+        arrays |= {"gas": case.gas, "around": case.around}
     if case.lesion is not None:
         arrays["lesion"] = case.lesion
     try:

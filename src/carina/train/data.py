@@ -25,6 +25,8 @@ SLICE_MM = 5.0
 
 ORIENTATION = "RAS"
 
+_CROSS = ndimage.generate_binary_structure(2, 1)[None]
+
 HU = npt.NDArray[np.int16]
 Labels = npt.NDArray[np.uint8]
 
@@ -47,17 +49,23 @@ class Case:
     @cached_property
     def gas(self) -> Labels:
         """Gas that the body encloses outside the lungs (airways, bowel): uint8, 0 or 1, on the same voxels."""
-        in_plane = np.zeros((3, 3, 3), dtype=bool)
-        in_plane[1] = ndimage.generate_binary_structure(2, 1)
+        gas = ~(self.around > 0) & (self.hu < -600) & (self.lung == 0)
+        return np.asarray(ndimage.binary_opening(gas, _CROSS), dtype=np.uint8)
+
+    @cached_property
+    def around(self) -> Labels:
+        """What lies around the body, slice by slice (air, clothes, the couch): uint8, 0 or 1, on the same voxels."""
         tissue, _ = ndimage.label(ndimage.binary_opening(self.hu > -300))
         sizes = np.bincount(tissue.ravel())
         sizes[0] = 0
+        in_plane = np.zeros((3, 3, 3), dtype=bool)
+        in_plane[1] = _CROSS
         pieces, count = ndimage.label(tissue != sizes.argmax(), structure=in_plane)
-        outside = np.zeros(count + 1, dtype=bool)
+        outside = np.zeros(count + 1, dtype=np.uint8)
         for face in (pieces[:, 0], pieces[:, -1], pieces[:, :, 0], pieces[:, :, -1]):
-            outside[np.unique(face)] = True
-        gas = ~outside[pieces] & (self.hu < -600) & (self.lung == 0)
-        return np.asarray(ndimage.binary_opening(gas, in_plane[1:2]), dtype=np.uint8)
+            outside[np.unique(face)] = 1
+        outside[0] = 0
+        return np.asarray(outside[pieces])
 
 
 def make_case(name: str, volume: Volume, lung: Mask | None = None, lesion: Mask | None = None) -> Case:

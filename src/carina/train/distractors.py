@@ -1,4 +1,4 @@
-"""Look-alikes in lungs that are no lesion: nodules, fluid, dependent density, breathing, motion, kernel and noise.
+"""What is neither lesion nor lung but looks like it: nodules, fluid, dependent density, clothes; motion, kernel, noise.
 
 Arrays are ``(z, y, x)`` float32 HU in RAS order (``y`` grows towards anterior); every draw comes from the generator.
 """
@@ -61,6 +61,14 @@ def breath(hu: HU, lung: Bool, rng: np.random.Generator) -> HU:
     """Less or more air in the whole lung: -8 % to 12 % of the air displaced."""
     changed: HU = np.maximum(hu + lung * rng.uniform(-0.08, 0.12) * np.maximum(TISSUE_HU - hu, 0), -1024)
     return changed.astype(np.float32)
+
+
+def clothes(hu: HU, around: Bool, spacing_mm: Sequence[float], rng: np.random.Generator) -> HU:
+    """Cloth and folds in the air around the body, up to about -700 HU: to a network, what a lung beside an arm is."""
+    bulk = np.maximum(fields.noise(hu.shape, spacing_mm, rng.uniform(8, 30), rng) + rng.uniform(-1.0, 0.5), 0)
+    fold = np.exp(-((fields.noise(hu.shape, spacing_mm, rng.uniform(5, 15), rng) / rng.uniform(0.05, 0.2)) ** 2))
+    dressed: HU = (hu + around * (rng.uniform(20, 150) * bulk + rng.uniform(0, 250) * fold)).astype(np.float32)
+    return dressed
 
 
 def motion(hu: HU, spacing_mm: Sequence[float], rng: np.random.Generator) -> HU:

@@ -30,7 +30,7 @@ OPACITY_HU = (-750.0, -300.0)
 """The baseline without a network: every voxel of the lung in this HU window is called a lesion."""
 
 PASTED_CASES = 3
-"""Lungs are also measured with consolidation pasted into this many cases."""
+"""Lungs are also measured with consolidation pasted into this many cases, where nothing else is asked for."""
 
 SYNTHETIC_CASES = 2
 """Dice on synthetic lesions is the mean over this many cases, where none are named."""
@@ -52,8 +52,11 @@ def found_in(case: Case, bundle: Bundle, runtime: Runtime, hu: npt.NDArray[np.ge
     return np.asarray(mask.labels[:, ::-1, ::-1] > 0)
 
 
-def evaluate_lung(bundle: Bundle, cases: Sequence[Case]) -> Figures:
-    """Dice and surface Dice (2 mm) with the lung labels, for each case, and with consolidation in the first ones."""
+def evaluate_lung(bundle: Bundle, cases: Sequence[Case], *, pasted: int = PASTED_CASES) -> Figures:
+    """Dice and surface Dice (2 mm) with the lung labels, for each case, and with consolidation in the first ones.
+
+    ``gas taken in`` are the ml of airway and bowel gas that count as lung.
+    """
     runtime = open_runtime(bundle, RuntimeSettings(threads=2))
     surface = f"surface dice {SURFACE_TOLERANCE_MM:g} mm"
     figures: Figures = {}
@@ -62,7 +65,9 @@ def evaluate_lung(bundle: Bundle, cases: Sequence[Case]) -> Figures:
         found = found_in(case, bundle, runtime)
         figures[f"dice {case.name}"] = dice(found, truth)
         figures[f"{surface} {case.name}"] = surface_dice(found, truth, case.spacing_mm)
-    for case in cases[:PASTED_CASES]:
+        taken = np.count_nonzero(found & (case.gas > 0))
+        figures[f"gas taken in, ml {case.name}"] = taken * float(np.prod(case.spacing_mm)) / 1000
+    for case in cases[:pasted]:
         truth = case.lung > 0
         rng = np.random.default_rng(UNSEEN_SEED)
         hu, mask = _with_lesions(case, lesions.Kind.CONSOLIDATION, rng)
@@ -90,8 +95,11 @@ def evaluate_lesion(
     figures: Figures = {}
     for case in cases:
         lung = case.lung > 0
-        found = found_in(case, bundle, runtime) & lung
+        whole = found_in(case, bundle, runtime)
+        found = whole & lung
         window = (case.hu > OPACITY_HU[0]) & (case.hu < OPACITY_HU[1]) & lung
+        outside = np.count_nonzero(whole & ~lung) * float(np.prod(case.spacing_mm)) / 1000
+        figures[f"outside the lungs, ml {case.name}"] = outside
         figures[f"ratio percent {case.name}"] = 100.0 * float(found.sum()) / float(lung.sum())
         figures[f"ratio percent, HU window {case.name}"] = 100.0 * float(window.sum()) / float(lung.sum())
         if case.lesion is not None:

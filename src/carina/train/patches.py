@@ -27,16 +27,17 @@ _CROSS = ndimage.generate_binary_structure(2, 1)[None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Patch:
-    """HU, lung, lesion and (where asked for) gas that is no lung, all ``(z, y, x)``."""
+    """HU, lung, lesion and (where asked for) gas that is no lung and what is around the body, all ``(z, y, x)``."""
 
     hu: HU
     lung: Bool
     lesion: Bool
     gas: Bool | None = None
+    around: Bool | None = None
 
 
 def cut(
-    case: Case, centre: npt.NDArray[np.float64], shape: Shape, rng: np.random.Generator, *, with_gas: bool = False
+    case: Case, centre: npt.NDArray[np.float64], shape: Shape, rng: np.random.Generator, *, with_air: bool = False
 ) -> Patch:
     """Cut a patch around ``centre`` (voxels ``(z, y, x)``), turned by up to 12 degrees, zoomed by 0.85 to 1.2.
 
@@ -60,8 +61,9 @@ def cut(
     lesion = np.zeros(shape, dtype=bool)
     if case.lesion is not None:
         lesion = place.sample(case.lesion, slab=slab) >= 0.5
-    gas = place.sample(case.gas) >= 0.5 if with_gas else None
-    return Patch(hu=hu, lung=lung, lesion=lesion, gas=gas)
+    gas = place.sample(case.gas) >= 0.5 if with_air else None
+    around = place.sample(case.around, outside=1.0) >= 0.5 if with_air else None
+    return Patch(hu=hu, lung=lung, lesion=lesion, gas=gas, around=around)
 
 
 class _Place:
@@ -149,13 +151,15 @@ def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generato
     where = rng.random()
     if where < 0.3 and case.gas.any():
         centre = centre_in(case.gas, rng)
-    elif where < 0.8:
+    elif where < 0.75:
         centre = centre_in(case.lung, rng) + rng.uniform(-30, 30, 3) * (0.2, 1, 1)
     else:
         centre = rng.uniform(0, 1, 3) * case.hu.shape
-    patch = cut(case, centre, shape, rng, with_gas=True)
-    assert patch.gas is not None
+    patch = cut(case, centre, shape, rng, with_air=True)
+    assert patch.gas is not None and patch.around is not None
     hu, fluid = _look_alikes(patch.hu, patch.lung, rng)
+    if rng.random() < 0.5 and patch.around.any():
+        hu = distractors.clothes(hu, patch.around, SPACING_MM, rng)
     lung = patch.lung & ~fluid
     if rng.random() < 0.5:
         kind = lesions.Kind.CONSOLIDATION if rng.random() < 0.5 else None
