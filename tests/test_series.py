@@ -237,3 +237,14 @@ def test_carina_convert_with_nothing_to_convert(tmp_path: Path) -> None:
     result = invoke(convert, tmp_path / "in", tmp_path / "out")
     assert isinstance(result.exception, BadSeries) and "holds no CT series" in result.exception.message
     assert not (tmp_path / "out").exists()
+
+
+def test_folders_behind_links_are_looked_into_once(tmp_path: Path) -> None:
+    write_series(tmp_path / "elsewhere" / "study", CHEST)
+    node = tmp_path / "node"
+    node.mkdir()
+    for name in ("first", "second"):
+        (node / name).symlink_to(tmp_path / "elsewhere" / "study", target_is_directory=True)
+    (tmp_path / "elsewhere" / "study" / "circle").symlink_to(node, target_is_directory=True)
+    assert reasons(node) == {SERIES_UID: "taken"}
+    assert len(choose(find_series(node, RULES), RULES).instances) == len(CHEST)

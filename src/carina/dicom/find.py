@@ -190,10 +190,17 @@ def _doubts(found: Found, rules: Rules) -> list[str]:
 
 
 def _files(path: Path) -> Iterator[Path]:
+    """Every file below ``path``, links to folders followed, each folder once."""
     if path.is_file():
         yield path
         return
-    for folder, folders, names in os.walk(path):
+    seen = set()
+    for folder, folders, names in os.walk(path, followlinks=True):
+        place = os.stat(folder)
+        if (place.st_dev, place.st_ino) in seen:  # a link in a circle, or two to one folder
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             file = Path(folder, name)
