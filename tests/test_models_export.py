@@ -16,6 +16,7 @@ from click.testing import CliRunner
 torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("monai", reason="the train extra is not installed")
 
+from carina.cli.models import FORMATS  # noqa: E402
 from carina.errors import BadConfig, ModelFailed  # noqa: E402
 from carina.models.bundle import METADATA, SHIPPED, Bundle, find_bundle, load_bundle, write_bundle  # noqa: E402
 from carina.models.export import export_onnx  # noqa: E402
@@ -42,6 +43,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     original = {"patch": [64, 64, 16], "overlap": 0.25}
     metadata["carina"] |= {"network": NETWORK, "divisor": 2, "original": original, "crop_to_body": False}
     return write_bundle(folder / "tiny", metadata, folder / "x.onnx", card="For research use only.")
+
+
+def test_the_command_line_knows_every_format() -> None:
+    assert tuple(Format) == FORMATS
 
 
 @pytest.mark.parametrize("form", list(Format))

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from carina.config import Settings
     from carina.models.bundle import Bundle
 
+FORMATS = ("onnx", "openvino", "torchscript", "triton", "triton-python")
+"""As `models.formats.Format`, which is imported when the command runs; a test compares them."""
+
 CONFIG = click.option("--config", type=click.Path(path_type=Path), help="Settings file (carina.toml).")
 
 
@@ -74,9 +77,7 @@ def check(bundle: str, schema: Path | None, trust: bool, phantom: bool, config: 
 
 @models.command("export")
 @click.argument("bundle")
-@click.option(
-    "--format", "form", required=True, type=click.Choice(["onnx", "openvino", "torchscript", "triton"]), help="What to."
-)
+@click.option("--format", "form", required=True, type=click.Choice(FORMATS), help="What to.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 @CONFIG
 def export(bundle: str, form: str, out: Path, config: Path | None) -> None:

@@ -196,7 +196,7 @@ def _files(path: Path) -> Iterator[Path]:
         return
     seen = set()
     for folder, folders, names in os.walk(path, followlinks=True):
-        place = os.stat(folder)
+        place = Path(folder).stat()
         if (place.st_dev, place.st_ino) in seen:  # a link in a circle, or two to one folder
             folders.clear()
             continue

@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from carina.errors import BadConfig
 from carina.models import parity
 from carina.models.bundle import METADATA, Bundle
 from carina.models.parity import Run
+from carina.models.triton_repository import Backend, write_repository
 from carina.models.weights import trained_network
 
 
@@ -20,13 +22,15 @@ class Format(StrEnum):
     """What a network can be exported to.
 
     ``onnx`` is the bundle's own file; ``openvino`` is OpenVINO's XML with its weights; ``torchscript`` is a traced
-    module with MONAI's metadata in it; ``triton`` is a model repository.
+    module with MONAI's metadata in it; ``triton`` is a model repository for the server's ONNX Runtime backend,
+    ``triton-python`` one for its Python backend.
     """
 
     ONNX = "onnx"
     OPENVINO = "openvino"
     TORCHSCRIPT = "torchscript"
     TRITON = "triton"
+    TRITON_PYTHON = "triton-python"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +117,8 @@ def _torchscript(bundle: Bundle, folder: Path) -> Written:
     return path, {"torchscript": parity.torch_run(torch.jit.load(str(path)))}
 
 
-def _triton(bundle: Bundle, folder: Path) -> Written:
-    from carina.models.triton_repository import write_repository
-
-    path = write_repository(bundle, folder)
+def _triton(bundle: Bundle, folder: Path, backend: Backend = Backend.ONNXRUNTIME) -> Written:
+    path = write_repository(bundle, folder, backend=backend)
     return path, {"model.onnx of the repository": parity.onnxruntime_run(path / "1" / "model.onnx")}
 
 
@@ -125,4 +127,5 @@ WRITERS: dict[Format, Callable[[Bundle, Path], Written]] = {
     Format.OPENVINO: _openvino,
     Format.TORCHSCRIPT: _torchscript,
     Format.TRITON: _triton,
+    Format.TRITON_PYTHON: partial(_triton, backend=Backend.PYTHON),
 }

@@ -98,7 +98,7 @@ def evaluate_lesion(
         whole = found_in(case, bundle, runtime)
         found = whole & lung
         window = (case.hu > OPACITY_HU[0]) & (case.hu < OPACITY_HU[1]) & lung
-        outside = np.count_nonzero(whole & ~lung) * float(np.prod(case.spacing_mm)) / 1000
+        outside = float(np.count_nonzero(whole & ~lung) * np.prod(case.spacing_mm)) / 1000
         figures[f"outside the lungs, ml {case.name}"] = outside
         figures[f"ratio percent {case.name}"] = 100.0 * float(found.sum()) / float(lung.sum())
         figures[f"ratio percent, HU window {case.name}"] = 100.0 * float(window.sum()) / float(lung.sum())
