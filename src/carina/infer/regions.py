@@ -6,6 +6,7 @@ the middle of the body, widened by a margin, and whoever finds lung at its faces
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +29,12 @@ SMALLEST_LUNG_ML = 10.0
 SMALLEST_SHARE = 0.1
 """Enclosed air of less than this share of the largest piece is not taken for lung: bowel gas, oesophagus."""
 
+ENCLOSED_ML = 500.0
+"""With less enclosed air, lungs may be open to the edge of a small field of view: nothing is called outside."""
+
+THIN_MM = 12.0
+"""Walls of a couch are thinner than this, a chest's are not."""
+
 _IN_PLANE = np.array(
     [[[0, 0, 0], [0, 0, 0], [0, 0, 0]], [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0, 0, 0]] * 3], dtype=bool
 )
@@ -37,7 +44,8 @@ _IN_PLANE = np.array(
 class Regions:
     """Boxes in voxels of the grid that was looked at; None where nothing was found.
 
-    ``around`` marks air that surrounds the body, bool on ``coarse``; None where no lungs were found.
+    ``around`` marks what surrounds the body, bool on ``coarse``; None where little
+    lung was found.
     """
 
     body: Box | None
@@ -70,26 +78,33 @@ def find_regions(hu: npt.NDArray[np.int16], grid: Grid) -> Regions:
     x = lungs[2]
     mirrored = slice(min(x.start, middle - x.stop), max(x.stop, middle - x.start))
     lungs = (lungs[0], lungs[1], slice(max(mirrored.start, 0), min(mirrored.stop, coarse.shape[2])))
+    trusted = float(sizes[kept].sum()) * voxel_ml >= ENCLOSED_ML
     dz, dy, dx = (step * stride for step, stride in zip(grid.spacing_mm, strides, strict=True))
     return Regions(
         body=_fine(body_box, strides, hu.shape),
         lungs=_fine(lungs, strides, hu.shape),
-        around=_around(air),
+        around=_around(air, (dz, dy, dx)) if trusted else None,
         coarse=replace(grid, shape=coarse.shape, spacing_mm=(dz, dy, dx)),
     )
 
 
-def _around(air: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Air that surrounds the body: what reaches two or more sides of its slice.
+def _around(air: npt.NDArray[np.bool_], spacing_mm: Sequence[float]) -> npt.NDArray[np.bool_]:
+    """What surrounds the body: air that reaches two or more sides of its slice, and what it cuts off (couch, clothes).
 
-    Lungs that a small field of view cuts reach one.
+    Lungs that a small field of view cuts reach one side. Walls of up to `THIN_MM` between such air go with it; of what
+    is left, the largest piece is the body.
     """
     pieces, count = ndimage.label(air, structure=_IN_PLANE)
     sides = np.zeros(count + 1, dtype=np.uint8)
     for face in (pieces[:, 0], pieces[:, -1], pieces[:, :, 0], pieces[:, :, -1]):
         sides[np.unique(face)] += 1
     sides[0] = 0
-    return np.asarray(sides[pieces] >= 2)
+    around = sides[pieces] >= 2
+    steps = max(1, round(THIN_MM / 2 / spacing_mm[1]))
+    grown = ndimage.binary_dilation(around, _IN_PLANE, iterations=steps)
+    closed = ndimage.binary_erosion(grown, _IN_PLANE, iterations=steps, border_value=1)
+    body = _largest(~(around | closed))
+    return np.ones_like(around) if body is None else ~body
 
 
 def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:

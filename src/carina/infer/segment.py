@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar, assert_never
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from carina.infer.runtime import Runtime
 from carina.infer.windows import Tiles, fewest_tiles, predict, published_tiles, reaching_tiles
 from carina.models.bundle import Bundle, Components, Lesion, Lung, Output, Restore, Segmentation
 from carina.volume.grid import Grid
-from carina.volume.resample import Box, above, cropped, reorient, resample, respaced
+from carina.volume.resample import Box, above, cropped, reorient, reoriented, resample, respaced
 from carina.volume.volume import Mask, Volume
 
 Progress = Callable[[int, int], None]
@@ -51,8 +52,7 @@ def segment(
     """Segment ``volume`` with the bundle's network.
 
     ``Plan.FAST`` finds the lungs first and lets the network see only their box, through the bundle's fast windows,
-    leaves out windows that would hardly change the mask any more (`DOUBT`), and drops what it finds in the air around
-    the body;
+    leaves out windows that would hardly change the mask any more (`DOUBT`), and drops what it finds around the body;
     ``Plan.ORIGINAL`` uses the bundle's own windows and overlap over the whole volume. Nothing found is an empty mask.
 
     Raises:
@@ -62,13 +62,13 @@ def segment(
     spec = bundle.carina
     if not isinstance(spec, Lung | Lesion):
         raise ValueError(f"bundle {bundle.name} does not segment, its task is {spec.task}")
-    view, oriented = reorient(volume.hu, volume.grid, spec.orientation)
+    oriented = reoriented(volume.grid, spec.orientation)
     x, y, z = spec.spacing_mm
     network = respaced(oriented, (z, y, x))
     can_doubt = plan is Plan.FAST and spec.output is Output.LOGITS and len(spec.labels) == 1 and spec.threshold == 0.5
     look = _Look(volume, network, spec, runtime, DOUBT if can_doubt else None)
     if plan is Plan.FAST:
-        regions = find_regions(view, oriented)
+        regions = _regions(volume, spec.orientation)
         look = replace(look, regions=regions)
         body = _scaled(regions.body, oriented, network)
         box = _scaled(regions.lungs, oriented, network) if regions.lungs else body
@@ -76,7 +76,7 @@ def segment(
     elif plan is Plan.ORIGINAL:
         box = _whole(network)
         if spec.crop_to_body:
-            box = _scaled(find_regions(view, oriented).body, oriented, network)
+            box = _scaled(_regions(volume, spec.orientation).body, oriented, network)
         found = look.at(published_tiles(box, spec.original), progress)
     else:
         assert_never(plan)
@@ -87,6 +87,17 @@ def segment(
         uid=volume.uid,
         made_by=bundle.made_by,
     )
+
+
+_SEEN: WeakKeyDictionary[Volume, dict[str, Regions]] = WeakKeyDictionary()
+
+
+def _regions(volume: Volume, orientation: str) -> Regions:
+    """Body and lungs of ``volume``, looked for once: every network of a run asks."""
+    known = _SEEN.setdefault(volume, {})
+    if orientation not in known:
+        known[orientation] = find_regions(*reorient(volume.hu, volume.grid, orientation))
+    return known[orientation]
 
 
 @dataclass(frozen=True)
@@ -152,17 +163,18 @@ class _Look:
         return _Found(grid, mask.astype(np.uint8) * np.uint8(next(iter(self.spec.labels))), foreground)
 
     def _in_body(self, labels: _Labels, grid: Grid) -> _Labels:
-        """``labels`` without what lies in the air around the body: a network may take that beside an arm for lung.
-
-        Where most of it lies there, the body was misjudged, and everything is kept.
-        """
+        """``labels`` without what lies around the body: a network may take air beside an arm for lung, or the couch."""
         if self.regions is None or self.regions.around is None or self.regions.coarse is None:
             return labels
-        around = resample(self.regions.around.astype(np.uint8), self.regions.coarse, grid, 0) > 0
-        outside, everything = np.count_nonzero(labels[around]), np.count_nonzero(labels)
-        if not outside or outside > everything / 2:
+        box = _found_box(labels)
+        if box is None:
             return labels
-        return np.where(around, labels.dtype.type(0), labels)
+        around = resample(self.regions.around.astype(np.uint8), self.regions.coarse, cropped(grid, box), 0) > 0
+        if not labels[box][around].any():
+            return labels
+        inside = labels.copy()
+        inside[box][around] = 0
+        return inside
 
 
 def kept(mask: npt.NDArray[np.bool_], rule: Components | None) -> npt.NDArray[np.bool_]:
