@@ -19,7 +19,7 @@ from scipy import ndimage
 from carina.config import Plan
 from carina.infer.regions import Regions, find_regions
 from carina.infer.runtime import Runtime
-from carina.infer.windows import Tiles, fewest_tiles, predict, published_tiles, reaching_tiles
+from carina.infer.windows import UNSEEN, Tiles, fewest_tiles, predict, published_tiles, reaching_tiles
 from carina.models.bundle import Bundle, Components, Lesion, Lung, Output, Restore, Segmentation
 from carina.volume.grid import Grid
 from carina.volume.resample import Box, above, cropped, reorient, reoriented, resample, respaced
@@ -104,7 +104,8 @@ def _regions(volume: Volume, orientation: str) -> Regions:
 class _Found:
     """What the network found on ``grid``, a part of the network grid.
 
-    ``labels`` are finished; ``foreground`` is the probability of the one label, None where there are several.
+    ``labels`` are finished; ``foreground`` is the probability or
+    the logit (as the network's output is) of the one label, None where there are several.
     """
 
     grid: Grid
@@ -151,14 +152,13 @@ class _Look:
         if len(scores) > 1:
             labels = self._in_body(scores.argmax(axis=0).astype(np.uint8), grid)
             return _Found(grid, np.where(kept(labels > 0, self.spec.components), labels, 0).astype(np.uint8), None)
-        foreground = scores[0]
+        foreground, threshold, nothing = scores[0], self.spec.threshold, 0.0
         if self.spec.output is Output.LOGITS:
-            np.clip(foreground, -30, 30, out=foreground)
-            foreground = 1 / (1 + np.exp(-foreground))
-        mask = foreground > self.spec.threshold
+            threshold, nothing = math.log(threshold / (1 - threshold)), UNSEEN
+        mask = foreground > threshold
         wanted = kept(self._in_body(mask, grid), self.spec.components)
         if wanted is not mask:
-            foreground = np.where(mask & ~wanted, 0, foreground)
+            foreground[mask & ~wanted] = nothing
         mask = wanted
         return _Found(grid, mask.astype(np.uint8) * np.uint8(next(iter(self.spec.labels))), foreground)
 
@@ -250,7 +250,10 @@ def _restored(found: _Found, spec: Segmentation, grid: Grid) -> npt.NDArray[np.u
     if spec.restore is Restore.NEAREST or found.foreground is None:
         labels[place] = resample(found.labels[box], small, target, 0)
     else:
-        higher = above(found.foreground[box], small, target, spec.threshold)
+        foreground = found.foreground[box]
+        if spec.output is Output.LOGITS:
+            foreground = (1 / (1 + np.exp(-np.clip(foreground, -30, 30)))).astype(np.float32)
+        higher = above(foreground, small, target, spec.threshold)
         np.multiply(higher, np.uint8(next(iter(spec.labels))), out=labels[place])
     return labels
 
