@@ -104,8 +104,8 @@ def _regions(volume: Volume, orientation: str) -> Regions:
 class _Found:
     """What the network found on ``grid``, a part of the network grid.
 
-    ``labels`` are finished; ``foreground`` is the probability or
-    the logit (as the network's output is) of the one label, None where there are several.
+    ``labels`` are finished; ``foreground`` is the logit or the probability (as the network gives it) of the one label,
+    None where there are several.
     """
 
     grid: Grid
