@@ -4,7 +4,8 @@
     python scripts/folds.py lesion LIST OUT --folds 3 --stages starter starter-2 --slices covidctmd-p002=SLICES.csv
 
 Each stage is a preset and goes on from the bundle before it, in ``OUT/fold-K/STAGE``; what is finished is not done
-again, what was interrupted goes on. ``OUT/figures.csv`` holds, for each case, figures by the network of its fold.
+again, what was interrupted goes on. Each fold writes ``fold-K/figures.csv``; ``OUT/figures.csv`` holds those of all
+folds that are there, for each case by the network of its fold.
 For research use only. Not for diagnosis.
 """
 
@@ -12,16 +13,20 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import carina.train.configure as configure
+from carina.errors import CarinaError
 from carina.models.bundle import Bundle, load_bundle
+from carina.train import configure
 from carina.train.cases import read_case
 from carina.train.datalist import read_datalist, with_fold
 from carina.train.evaluate import Figures, evaluate_lesion, evaluate_lung
 from carina.train.settings import Task
 from carina.train.training import How, train
+
+FIGURES = "figures.csv"
 
 
 def train_fold(task: Task, data: Path, out: Path, stages: Sequence[str], changes: Sequence[str]) -> Bundle:
@@ -46,6 +51,23 @@ def measure(task: Task, bundle: Bundle, data: Path, fold: tuple[int, int], slice
     return evaluate_lesion(bundle, cases, slices, unseen=[case.name for case in cases if case.name not in slices])
 
 
+def write_figures(out: Path, fold: int, figures: Figures) -> None:
+    """The figures of one fold, and once more those of all folds that are there."""
+    (out / f"fold-{fold}").mkdir(parents=True, exist_ok=True)
+    with (out / f"fold-{fold}" / FIGURES).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows((fold, name, f"{value:.4f}") for name, value in figures.items())
+    rows = [file.read_text(encoding="utf-8") for file in sorted(out.glob(f"fold-*/{FIGURES}"))]
+    (out / FIGURES).write_text("fold,figure,value\n" + "".join(rows), encoding="utf-8")
+
+
+def marked_slices(text: str) -> tuple[str, Path]:
+    """``NAME=CSV``, a case and the table of its marked slices."""
+    name, _, path = text.partition("=")
+    if not name or not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=CSV, a case of the list and a file that is there")
+    return name, Path(path)
+
+
 def main() -> None:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,24 +75,21 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--only", type=int, nargs="*", help="these folds only")
+    parser.add_argument("--only", type=int, nargs="+", help="these folds only")
     parser.add_argument("--stages", nargs="+", default=["starter"])
-    parser.add_argument("--set", dest="changes", action="append", default=[])
-    parser.add_argument("--slices", action="append", default=[], help="NAME=CSV of slices that a radiologist marked")
+    parser.add_argument("--set", dest="changes", action="append", default=[], help="KEY=VALUE, as for carina train")
+    parser.add_argument("--slices", type=marked_slices, action="append", default=[], help="NAME=CSV, marked slices")
     asked = parser.parse_args()
-    slices = {name: Path(path) for name, path in (one.split("=", 1) for one in asked.slices)}
-    asked.out.mkdir(parents=True, exist_ok=True)
-    rows: list[tuple[int, str, float]] = []
-    for fold in asked.only if asked.only is not None else range(asked.folds):
+    for fold in asked.only or range(asked.folds):
         changes = [*asked.changes, f"folds={asked.folds}", f"fold={fold}"]
-        bundle = train_fold(asked.task, asked.data, asked.out / f"fold-{fold}", asked.stages, changes)
-        for name, value in measure(asked.task, bundle, asked.data, (asked.folds, fold), slices).items():
-            rows.append((fold, name, value))
+        try:
+            bundle = train_fold(asked.task, asked.data, asked.out / f"fold-{fold}", asked.stages, changes)
+            figures = measure(asked.task, bundle, asked.data, (asked.folds, fold), dict(asked.slices))
+        except CarinaError as error:
+            sys.exit(str(error))
+        write_figures(asked.out, fold, figures)
+        for name, value in figures.items():
             print(f"{fold} {name}: {value:.4f}", flush=True)
-    with (asked.out / "figures.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("fold", "figure", "value"))
-        writer.writerows((fold, name, f"{value:.4f}") for fold, name, value in rows)
 
 
 if __name__ == "__main__":

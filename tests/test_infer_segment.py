@@ -43,7 +43,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 def band(patches: np.ndarray) -> np.ndarray:
     """A network that knows lung by its brightness: neither air nor tissue."""
     lung = np.minimum(patches - 0.05, 0.5 - patches) * 40
-    return np.concatenate([-lung, lung], axis=1)
+    return 2 * lung
 
 
 def run(volume: Volume, bundle: Bundle, plan: Plan = Plan.FAST) -> tuple[Mask, int]:
@@ -105,12 +105,42 @@ def test_air_beside_the_body_is_no_lung(tmp_path: Path) -> None:
     assert dice(fast.labels > 0, lungs) > 0.97 and not fast.labels[beside].any()
 
 
-def test_lungs_that_the_field_of_view_cuts_are_kept(tmp_path: Path) -> None:
+def test_a_hollow_couch_is_around_the_body_and_lungs_are_not() -> None:
     volume, lungs = chest()
-    cut = Volume(hu=volume.hu[:, :, 20:-20].copy(), grid=_small((60, 80, 56), AXIAL.spacing_mm), uid="1")
-    assert np.count_nonzero(lungs[:, :, 20]) > 500
+    volume.hu[:, 76:79, 20:76] = -100
+    volume.hu[:, 77, 21:75] = -900
+    around = find_regions(*reorient(volume.hu, volume.grid, "RAS")).around
+    assert around is not None
+    view, _ = reorient(lungs, volume.grid, "RAS")
+    assert not around[view].any()
+    couch, _ = reorient(np.isin(np.arange(80), (76, 77, 78))[None, :, None] & (volume.hu > -2000), volume.grid, "RAS")
+    assert around[couch].all()
+
+
+def test_with_little_enclosed_air_nothing_is_called_outside() -> None:
+    volume, _ = chest(left_hu=40)
+    volume.hu[30:] = 40
+    regions = find_regions(*reorient(volume.hu, volume.grid, "RAS"))
+    assert regions.lungs is not None and regions.around is None
+
+
+def test_windows_that_a_bundle_names_are_all_run(tmp_path: Path) -> None:
+    volume, _ = chest()
+    patch = {"patch": [16, 16, 16], "overlap": 0.6}
+    ours, few = run(volume, weightless_bundle(tmp_path / "ours", original=patch))
+    named, many = run(volume, weightless_bundle(tmp_path / "named", original=patch, fast=patch))
+    assert few < many and dice(ours.labels > 0, named.labels > 0) > 0.99
+
+
+def test_a_lung_that_the_field_of_view_cuts_is_kept(tmp_path: Path) -> None:
+    volume, lungs = chest()
+    cut = Volume(hu=volume.hu[:, :, 20:].copy(), grid=_small((60, 80, 76), AXIAL.spacing_mm), uid="1")
+    inside = lungs[:, :, 20:]
+    assert np.count_nonzero(inside[:, :, 0]) > 500
+    around = find_regions(*reorient(cut.hu, cut.grid, "RAS")).around
+    assert around is not None and not around[reorient(inside, cut.grid, "RAS")[0]].any()
     mask, _ = run(cut, weightless_bundle(tmp_path / "tiny"))
-    assert dice(mask.labels > 0, lungs[:, :, 20:-20]) > 0.97
+    assert dice(mask.labels > 0, inside) > 0.97
 
 
 def test_what_reaches_the_face_of_the_box_makes_it_grow(tmp_path: Path) -> None:

@@ -6,16 +6,19 @@ the middle of the body, widened by a margin, and whoever finds lung at its faces
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from carina.volume.grid import Grid
-from carina.volume.resample import Box
+from carina.volume.resample import Box, reorient
+from carina.volume.volume import Volume
 
 AIR_HU = -400
 """Below: air, or lung."""
@@ -40,18 +43,31 @@ _IN_PLANE = np.array(
 )
 
 
+_SEEN: WeakKeyDictionary[Volume, dict[str, Regions]] = WeakKeyDictionary()
+_LOCK = threading.Lock()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Regions:
     """Boxes in voxels of the grid that was looked at; None where nothing was found.
 
-    ``around`` marks what surrounds the body, bool on ``coarse``; None where little
-    lung was found.
+    ``around`` marks what surrounds the body, bool on the grid ``coarse``; None where less air than `ENCLOSED_ML` is
+    enclosed.
     """
 
     body: Box | None
     lungs: Box | None
     around: npt.NDArray[np.bool_] | None = None
     coarse: Grid | None = None
+
+
+def regions_of(volume: Volume, orientation: str) -> Regions:
+    """Body and lungs of ``volume`` seen in ``orientation``, looked for once: every network of a run asks."""
+    with _LOCK:
+        known = _SEEN.setdefault(volume, {})
+        if orientation not in known:
+            known[orientation] = find_regions(*reorient(volume.hu, volume.grid, orientation))
+        return known[orientation]
 
 
 def find_regions(hu: npt.NDArray[np.int16], grid: Grid) -> Regions:
@@ -94,12 +110,7 @@ def _around(air: npt.NDArray[np.bool_], spacing_mm: Sequence[float]) -> npt.NDAr
     Lungs that a small field of view cuts reach one side. Walls of up to `THIN_MM` between such air go with it; of what
     is left, the largest piece is the body.
     """
-    pieces, count = ndimage.label(air, structure=_IN_PLANE)
-    sides = np.zeros(count + 1, dtype=np.uint8)
-    for face in (pieces[:, 0], pieces[:, -1], pieces[:, :, 0], pieces[:, :, -1]):
-        sides[np.unique(face)] += 1
-    sides[0] = 0
-    around = sides[pieces] >= 2
+    around = sides_reached(air) >= 2
     steps = max(1, round(THIN_MM / 2 / spacing_mm[1]))
     grown = ndimage.binary_dilation(around, _IN_PLANE, iterations=steps)
     closed = ndimage.binary_erosion(grown, _IN_PLANE, iterations=steps, border_value=1)
@@ -118,12 +129,18 @@ def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
 
 def _enclosed(body: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """What the body encloses within each slice; a cut body must not let the lungs run out at top or bottom."""
-    pieces, count = ndimage.label(~body, structure=_IN_PLANE)
-    outside = np.zeros(count + 1, dtype=bool)
+    enclosed: npt.NDArray[np.bool_] = ~body & (sides_reached(~body) == 0)
+    return enclosed
+
+
+def sides_reached(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """How many sides of its slice each voxel's piece of ``mask`` (``(z, y, x)``, joined in the slice) reaches."""
+    pieces, count = ndimage.label(mask, structure=_IN_PLANE)
+    sides = np.zeros(count + 1, dtype=np.uint8)
     for face in (pieces[:, 0], pieces[:, -1], pieces[:, :, 0], pieces[:, :, -1]):
-        outside[np.unique(face)] = True
-    outside[0] = True
-    return ~outside[pieces]
+        sides[np.unique(face)] += 1
+    sides[0] = 0
+    return np.asarray(sides[pieces])
 
 
 def _box(mask: npt.NDArray[np.bool_]) -> Box:

@@ -10,19 +10,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar, assert_never
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from carina.config import Plan
-from carina.infer.regions import Regions, find_regions
-from carina.infer.runtime import Runtime
+from carina.infer.regions import Regions, regions_of
+from carina.infer.runtime import Runtime, has_two_logits
 from carina.infer.windows import UNSEEN, Tiles, fewest_tiles, predict, published_tiles, reaching_tiles
 from carina.models.bundle import Bundle, Components, Lesion, Lung, Output, Restore, Segmentation
 from carina.volume.grid import Grid
-from carina.volume.resample import Box, above, cropped, reorient, reoriented, resample, respaced
+from carina.volume.resample import Box, above, cropped, reoriented, resample, respaced
 from carina.volume.volume import Mask, Volume
 
 Progress = Callable[[int, int], None]
@@ -51,8 +50,9 @@ def segment(
 ) -> Mask:
     """Segment ``volume`` with the bundle's network.
 
-    ``Plan.FAST`` finds the lungs first and lets the network see only their box, through the bundle's fast windows,
-    leaves out windows that would hardly change the mask any more (`DOUBT`), and drops what it finds around the body;
+    ``Plan.FAST`` finds the lungs first and lets the network see only their box, through the bundle's fast windows;
+    where it names none, through those of the published ones that can still change the mask (`DOUBT`). What it finds
+    around the body is dropped.
     ``Plan.ORIGINAL`` uses the bundle's own windows and overlap over the whole volume. Nothing found is an empty mask.
 
     Raises:
@@ -65,10 +65,10 @@ def segment(
     oriented = reoriented(volume.grid, spec.orientation)
     x, y, z = spec.spacing_mm
     network = respaced(oriented, (z, y, x))
-    can_doubt = plan is Plan.FAST and spec.output is Output.LOGITS and len(spec.labels) == 1 and spec.threshold == 0.5
+    can_doubt = plan is Plan.FAST and has_two_logits(bundle) and spec.fast is None and spec.threshold == 0.5
     look = _Look(volume, network, spec, runtime, DOUBT if can_doubt else None)
     if plan is Plan.FAST:
-        regions = _regions(volume, spec.orientation)
+        regions = regions_of(volume, spec.orientation)
         look = replace(look, regions=regions)
         body = _scaled(regions.body, oriented, network)
         box = _scaled(regions.lungs, oriented, network) if regions.lungs else body
@@ -76,7 +76,7 @@ def segment(
     elif plan is Plan.ORIGINAL:
         box = _whole(network)
         if spec.crop_to_body:
-            box = _scaled(_regions(volume, spec.orientation).body, oriented, network)
+            box = _scaled(regions_of(volume, spec.orientation).body, oriented, network)
         found = look.at(published_tiles(box, spec.original), progress)
     else:
         assert_never(plan)
@@ -87,17 +87,6 @@ def segment(
         uid=volume.uid,
         made_by=bundle.made_by,
     )
-
-
-_SEEN: WeakKeyDictionary[Volume, dict[str, Regions]] = WeakKeyDictionary()
-
-
-def _regions(volume: Volume, orientation: str) -> Regions:
-    """Body and lungs of ``volume``, looked for once: every network of a run asks."""
-    known = _SEEN.setdefault(volume, {})
-    if orientation not in known:
-        known[orientation] = find_regions(*reorient(volume.hu, volume.grid, orientation))
-    return known[orientation]
 
 
 @dataclass(frozen=True)
@@ -142,11 +131,9 @@ class _Look:
         return self._read(scores[(slice(None), *unpadded)], grid)
 
     def _score(self, window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Two classes become one channel at once: the difference of the logits, or the second probability."""
+        """The foreground of two probabilities; two logits come as one channel already."""
         scores: npt.NDArray[np.float32] = self.runtime(np.ascontiguousarray(window)[None, None])[0]
-        if len(scores) == 2:
-            scores = scores[1:] - scores[:1] if self.spec.output is Output.LOGITS else scores[1:]
-        return scores
+        return scores[1:] if len(scores) == 2 else scores
 
     def _read(self, scores: npt.NDArray[np.float32], grid: Grid) -> _Found:
         if len(scores) > 1:

@@ -156,8 +156,7 @@ def predict(
     ``score`` takes one window in the networks' order ``(x, y, z)`` and gives ``(channels, x, y, z)``;
     ``progress(done, all)`` counts windows. With ``doubt``, for one channel of logits, windows end where the rest would
     hardly change a decision (`_choices`), and a voxel that no window has seen scores `UNSEEN`; without it every window
-    is run.
-    Everything is summed in the networks' order: turning the whole round once is cheaper than turning every window.
+    is run. Everything is summed in the networks' order: turning the whole round once is cheaper than every window.
     """
     turned = np.ascontiguousarray(image.T)
     blend = _Blend(turned.shape, None if tiles.blending is Blending.CONSTANT else _weight(tiles))

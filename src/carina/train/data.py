@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from carina.infer.regions import sides_reached
 from carina.train.lung_labels import label_lungs
 from carina.volume import Grid, Mask, Volume
 from carina.volume.resample import reorient, reoriented, resample
@@ -58,14 +59,7 @@ class Case:
         tissue, _ = ndimage.label(ndimage.binary_opening(self.hu > -300))
         sizes = np.bincount(tissue.ravel())
         sizes[0] = 0
-        in_plane = np.zeros((3, 3, 3), dtype=bool)
-        in_plane[1] = _CROSS
-        pieces, count = ndimage.label(tissue != sizes.argmax(), structure=in_plane)
-        outside = np.zeros(count + 1, dtype=np.uint8)
-        for face in (pieces[:, 0], pieces[:, -1], pieces[:, :, 0], pieces[:, :, -1]):
-            outside[np.unique(face)] = 1
-        outside[0] = 0
-        return np.asarray(outside[pieces])
+        return (sides_reached(tissue != sizes.argmax()) > 0).astype(np.uint8)
 
 
 def make_case(name: str, volume: Volume, lung: Mask | None = None, lesion: Mask | None = None) -> Case:
