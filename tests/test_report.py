@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -164,7 +165,7 @@ def test_slices_fill_up_where_lesions_are_few_and_spread_where_there_are_none() 
 
 def header() -> Dataset:
     dataset = Dataset()
-    dataset.PatientName, dataset.PatientID, dataset.AccessionNumber = "Doe^Jane", "P-<1> & Ł", "ACC-7"
+    dataset.PatientName, dataset.PatientID, dataset.AccessionNumber = "Doe^Jane", "P-<1> & ŁЖα山", "ACC-7"
     dataset.StudyDate, dataset.SeriesDescription, dataset.ConvolutionKernel = "20200304", "Chest 2.0", "B60f"
     return dataset
 
@@ -231,6 +232,13 @@ def text_of(pdf: bytes, folder: Path) -> list[str]:
     return [" ".join(page.split()) for page in done.stdout.decode().split("\f")[:-1]]
 
 
+def test_every_font_is_in_the_file() -> None:
+    pdf = ratio_pdf(ratio(), facts(body()[0].grid))
+    fonts = set(re.findall(rb"/BaseFont /([^ ]+) ", pdf))
+    assert len(fonts) == 2 and all(b"+SourceSansPro" in name for name in fonts)
+    assert pdf.count(b"/FontFile2") == 2
+
+
 def test_the_ratio_pages_say_what_was_found(tmp_path: Path) -> None:
     pdf = ratio_pdf(ratio(), facts(body()[0].grid))
     pages = text_of(pdf, tmp_path)
@@ -238,7 +246,7 @@ def test_the_ratio_pages_say_what_was_found(tmp_path: Path) -> None:
     first = pages[0]
     assert "1.33 %" in first and "of the lung volume is marked as lesion" in first
     assert "52.0 ml of 3 905 ml; 3 separate lesions, mean \u2013494 HU" in first.replace("\u00a0", " ")
-    assert "P-<1> & ?" in first and "ACC-7" in first and "2020-03-04" in first and "Chest 2.0" in first
+    assert "P-<1> & ŁЖα?" in first and "ACC-7" in first and "2020-03-04" in first and "Chest 2.0" in first
     assert "Jane" not in first and "Doe" not in first
     assert "lesion-segresnet 0.1.0" in first and "4fe1ab094fe1ab09" in first
     assert "Gantry tilt of 12.0 degrees" in first and "touches no lung" in first

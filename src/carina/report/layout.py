@@ -27,6 +27,7 @@ from reportlab.platypus import (
 )
 
 from carina import RESEARCH_ONLY
+from carina.report.fonts import BOLD, SANS, printable
 from carina.report.paint import LESION_RGB, LUNG_RGB
 
 INK = HexColor(0x1F2328)
@@ -47,30 +48,35 @@ WIDTH = A4[0] - 2 * MARGIN
 TALLEST = 68 * mm
 """Height of a picture: three rows of them fit on a page."""
 
-BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=9, leading=12.5, textColor=INK)
+BODY = ParagraphStyle("body", fontName=SANS, bulletFontName=SANS, fontSize=9, leading=12.5, textColor=INK)
 SMALL = ParagraphStyle("small", parent=BODY, fontSize=7.5, leading=10, textColor=MUTED)
-TITLE = ParagraphStyle("title", parent=BODY, fontName="Helvetica-Bold", fontSize=19, leading=24)
-HEADING = ParagraphStyle(
-    "heading", parent=BODY, fontName="Helvetica-Bold", fontSize=10.5, leading=14, spaceBefore=13, spaceAfter=4
-)
+TITLE = ParagraphStyle("title", parent=BODY, fontName=BOLD, fontSize=19, leading=24)
+HEADING = ParagraphStyle("heading", parent=BODY, fontName=BOLD, fontSize=10.5, leading=14, spaceBefore=13, spaceAfter=4)
 NUMBER = ParagraphStyle("number", parent=BODY, alignment=TA_RIGHT)
 SMALL_RIGHT = ParagraphStyle("small right", parent=SMALL, alignment=TA_RIGHT)
 SMALL_INDENTED = ParagraphStyle("small indented", parent=SMALL, leftIndent=6 * mm)
-STRONG = ParagraphStyle("strong", parent=BODY, fontName="Helvetica-Bold")
+STRONG = ParagraphStyle("strong", parent=BODY, fontName=BOLD)
 INDENTED = ParagraphStyle("indented", parent=BODY, leftIndent=4 * mm)
-HUGE = ParagraphStyle("huge", parent=BODY, fontName="Helvetica-Bold", fontSize=34, leading=38)
+HUGE = ParagraphStyle("huge", parent=BODY, fontName=BOLD, fontSize=34, leading=38)
 LEAD = ParagraphStyle("lead", parent=BODY, fontSize=11.5, leading=16)
 BULLET = ParagraphStyle("bullet", parent=BODY, leftIndent=14, bulletIndent=0, spaceAfter=2.5)
 CAUTION = ParagraphStyle("caution", parent=BODY, textColor=AMBER_INK)
 
-NO_PADDING = [("LEFTPADDING", (0, 0), (-1, -1), 0), ("RIGHTPADDING", (0, 0), (-1, -1), 0)]
+BARE = [
+    ("LEFTPADDING", (0, 0), (-1, -1), 0),
+    ("RIGHTPADDING", (0, 0), (-1, -1), 0),
+    ("FONTNAME", (0, 0), (-1, -1), SANS),
+]
+"""How every table of ours begins: cells without padding, and empty ones in our font too."""
 
 
 def build(story: Sequence[Any], title: str, foot: str) -> bytes:
     """The pages as PDF bytes: the same story always gives the same bytes. ``foot`` stands at each page's end."""
 
     out = io.BytesIO()
-    document = BaseDocTemplate(out, pagesize=A4, title=title, author="Carina", subject=RESEARCH_ONLY, invariant=1)
+    document = BaseDocTemplate(
+        out, pagesize=A4, title=title, author="Carina", subject=RESEARCH_ONLY, invariant=1, initialFontName=SANS
+    )
     room = Frame(MARGIN, BOTTOM, WIDTH, A4[1] - TOP - BOTTOM, 0, 0, 0, 0)
     template = PageTemplate(frames=[room], onPage=lambda canvas, _document: _frame(canvas, foot))
     document.addPageTemplates([template])
@@ -88,7 +94,7 @@ def _counting_canvas(*arguments: Any, **named: Any) -> Any:
         for number in range(1, total + 1):
             canvas.beginForm(f"page{number}")
             canvas.setFillColor(MUTED)
-            canvas.setFont("Helvetica", 6.5)
+            canvas.setFont(SANS, 6.5)
             canvas.drawRightString(A4[0] - MARGIN, 10 * mm, f"Page {number} of {total}")
             canvas.endForm()
         finish()
@@ -101,30 +107,25 @@ def _frame(canvas: Any, foot: str) -> None:
     canvas.saveState()
     top = A4[1] - 14 * mm
     canvas.setFillColor(INK)
-    canvas.setFont("Helvetica-Bold", 11)
+    canvas.setFont(BOLD, 11)
     canvas.drawString(MARGIN, top, "Carina")
     canvas.setFillColor(MUTED)
-    canvas.setFont("Helvetica", 9)
+    canvas.setFont(SANS, 9)
     canvas.drawString(MARGIN + 40, top, "chest CT analysis")
-    width = canvas.stringWidth(RESEARCH_ONLY, "Helvetica-Bold", 9) + 16
+    width = canvas.stringWidth(RESEARCH_ONLY, BOLD, 9) + 16
     canvas.setFillColor(AMBER)
     canvas.roundRect(A4[0] - MARGIN - width, top - 6, width, 19, 3, stroke=0, fill=1)
     canvas.setFillColor(AMBER_INK)
-    canvas.setFont("Helvetica-Bold", 9)
+    canvas.setFont(BOLD, 9)
     canvas.drawRightString(A4[0] - MARGIN - 8, top, RESEARCH_ONLY)
     canvas.setStrokeColor(RULE)
     canvas.setLineWidth(0.5)
     canvas.line(MARGIN, top - 12, A4[0] - MARGIN, top - 12)
     canvas.setFillColor(MUTED)
-    canvas.setFont("Helvetica", 6.5)
+    canvas.setFont(SANS, 6.5)
     canvas.drawString(MARGIN, 10 * mm, printable(foot))
     canvas.doForm(f"page{canvas.getPageNumber()}")
     canvas.restoreState()
-
-
-def printable(text: str) -> str:
-    """Text in the characters that the standard fonts have; a question mark stands for any other."""
-    return text.encode("cp1252", "replace").decode("cp1252")
 
 
 def plain(text: str) -> str:
@@ -162,7 +163,7 @@ def facts_block(pairs: Sequence[tuple[str, str]]) -> Any:
     table.setStyle(
         TableStyle(
             [
-                *NO_PADDING,
+                *BARE,
                 ("VALIGN", (0, 0), (-1, -1), "TOP"),
                 ("TOPPADDING", (0, 0), (-1, -1), 1.5),
                 ("TOPPADDING", (0, 0), (0, -1), 2.5),
@@ -182,14 +183,14 @@ def headline(number: str, lines: Sequence[str]) -> Any:
     width = 12 + 20.5 * len(number)
     text = [paragraph(lines[0], LEAD), *(paragraph(line) for line in lines[1:])]
     table = Table([[paragraph(number, HUGE), text]], colWidths=[width, WIDTH - width])
-    table.setStyle(TableStyle([*NO_PADDING, ("VALIGN", (0, 0), (-1, -1), "MIDDLE")]))
+    table.setStyle(TableStyle([*BARE, ("VALIGN", (0, 0), (-1, -1), "MIDDLE")]))
     return table
 
 
 def bar(part: float, width: float, indent: float) -> Any:
     """A track of ``width`` points, ``indent`` from the left, filled to ``part`` (0 to 1) in the lesion's colour."""
     height = 6.0
-    drawing = Drawing(indent + width, height)
+    drawing = sketch(indent + width, height)
     drawing.add(Rect(indent, 0, width, height, fillColor=TRACK, strokeColor=None))
     if part > 0:
         filled = max(0.8, width * min(part, 1.0))
@@ -201,17 +202,17 @@ def probability_bars(probabilities: Sequence[tuple[str, float]]) -> Any:
     """One bar a class on a scale from 0 to 1 that is drawn whole, with the number behind it."""
     left, right, row = 38 * mm, 18 * mm, 21.0
     width, height = WIDTH - left - right, row * len(probabilities)
-    drawing = Drawing(WIDTH, height + 14)
+    drawing = sketch(WIDTH, height + 14)
     for step in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = left + step * width
         drawing.add(Line(x, 10, x, height + 12, strokeColor=RULE, strokeWidth=0.5))
-        drawing.add(String(x, 0, f"{step:g}", fontName="Helvetica", fontSize=7, fillColor=MUTED, textAnchor="middle"))
+        drawing.add(String(x, 0, f"{step:g}", fontName=SANS, fontSize=7, fillColor=MUTED, textAnchor="middle"))
     for place, (name, value) in enumerate(probabilities):
         y = height + 12 - (place + 1) * row + 5
         drawing.add(Rect(left, y, width, 11, fillColor=TRACK, strokeColor=None, fillOpacity=0.75))
         drawing.add(Rect(left, y, max(0.8, width * value), 11, fillColor=SLATE, strokeColor=None))
-        drawing.add(String(0, y + 2, printable(name), fontName="Helvetica", fontSize=10, fillColor=INK))
-        text = String(WIDTH, y + 2, f"{value:.3f}", fontName="Helvetica-Bold", fontSize=10, fillColor=INK)
+        drawing.add(String(0, y + 2, printable(name), fontName=SANS, fontSize=10, fillColor=INK))
+        text = String(WIDTH, y + 2, f"{value:.3f}", fontName=BOLD, fontSize=10, fillColor=INK)
         text.textAnchor = "end"
         drawing.add(text)
     return drawing
@@ -226,7 +227,7 @@ def number_table(
     table.setStyle(
         TableStyle(
             [
-                *NO_PADDING,
+                *BARE,
                 ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
                 ("TOPPADDING", (0, 0), (-1, -1), 2),
                 ("BOTTOMPADDING", (0, 0), (-1, -1), 2.5),
@@ -250,9 +251,7 @@ def picture_sheet(pictures: Sequence[tuple[bytes, tuple[int, int], str]], across
     rows_of: list[list[Any]] = [cells[start : start + across] for start in range(0, len(cells), across)]
     rows_of[-1] = [*rows_of[-1], *[""] * (across - len(rows_of[-1]))]
     table = Table(rows_of, colWidths=[width + gap] * (across - 1) + [width])
-    table.setStyle(
-        TableStyle([*NO_PADDING, ("VALIGN", (0, 0), (-1, -1), "TOP"), ("BOTTOMPADDING", (0, 0), (-1, -1), 6)])
-    )
+    table.setStyle(TableStyle([*BARE, ("VALIGN", (0, 0), (-1, -1), "TOP"), ("BOTTOMPADDING", (0, 0), (-1, -1), 6)]))
     return table
 
 
@@ -273,15 +272,18 @@ def notice(text: str) -> Any:
     return table
 
 
+def sketch(width: float, height: float) -> Any:
+    """An empty drawing that asks for no other font than ours."""
+    return Drawing(width, height, initialFontName=SANS)
+
+
 def legend(note: str, *, with_lesion: bool) -> Any:
     """What the colours of the pictures mean, and a note behind it."""
-    drawing = Drawing(WIDTH, 10)
+    drawing = sketch(WIDTH, 10)
     drawing.add(Line(0, 4, 14, 4, strokeColor=LUNG, strokeWidth=2))
-    drawing.add(String(18, 1, "lung", fontName="Helvetica", fontSize=7.5, fillColor=INK))
+    drawing.add(String(18, 1, "lung", fontName=SANS, fontSize=7.5, fillColor=INK))
     if with_lesion:
         drawing.add(Rect(44, 1, 14, 6.5, fillColor=LESION, fillOpacity=0.45, strokeColor=LESION, strokeWidth=1))
-        drawing.add(String(62, 1, "lesion", fontName="Helvetica", fontSize=7.5, fillColor=INK))
-    drawing.add(
-        String(96 if with_lesion else 44, 1, printable(note), fontName="Helvetica", fontSize=7.5, fillColor=MUTED)
-    )
+        drawing.add(String(62, 1, "lesion", fontName=SANS, fontSize=7.5, fillColor=INK))
+    drawing.add(String(96 if with_lesion else 44, 1, printable(note), fontName=SANS, fontSize=7.5, fillColor=MUTED))
     return drawing

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from reportlab.graphics.shapes import Drawing, Line, Rect, String
+from reportlab.graphics.shapes import Line, Rect, String
 from reportlab.lib.colors import Color
 from reportlab.platypus import KeepTogether, Spacer
 
 from carina.measure.findings import SaliencyFindings
 from carina.report import layout as page
 from carina.report.facts import ReportFacts
+from carina.report.fonts import SANS, printable
 from carina.report.paint import NO_CT_GREY, OUTLINE_RGB, saliency_colour
 from carina.report.pictures import MINUS, PICTURE_PX, how_shown, lung_window, picture_of
 
@@ -70,8 +71,8 @@ def _number(value: float) -> str:
 
 def _scale(limit: float, note: str) -> Any:
     """The colours from the largest rise to the largest fall, the unit, and the lung's outline."""
-    drawing = Drawing(page.WIDTH, 32)
-    width, small = BAR / STEPS, {"fontName": "Helvetica", "fontSize": 7.5}
+    drawing = page.sketch(page.WIDTH, 32)
+    width, small = BAR / STEPS, {"fontName": SANS, "fontSize": 7.5}
     for step in range(STEPS):
         rgb, alpha = saliency_colour(2 * (step + 0.5) / STEPS - 1)
         mixed = Color(*((part * alpha + NO_CT_GREY[1] * (1 - alpha)) / 255 for part in rgb))
@@ -82,5 +83,5 @@ def _scale(limit: float, note: str) -> Any:
     drawing.add(String(BAR + 10, 23, UNIT, fillColor=page.INK, **small))
     drawing.add(Line(0, 4, 14, 4, strokeColor=Color(*(part / 255 for part in OUTLINE_RGB)), strokeWidth=2))
     drawing.add(String(18, 1, "lung", fillColor=page.INK, **small))
-    drawing.add(String(44, 1, page.printable(note), fillColor=page.MUTED, **small))
+    drawing.add(String(44, 1, printable(note), fillColor=page.MUTED, **small))
     return drawing

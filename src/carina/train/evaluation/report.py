@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reportlab.graphics.shapes import Drawing, Line, String
+from reportlab.graphics.shapes import Line, String
 from reportlab.lib.units import mm
 from reportlab.platypus import CondPageBreak, KeepTogether, Spacer
 
@@ -15,6 +15,7 @@ from carina import __version__
 from carina.errors import BadConfig
 from carina.measure.calibration import HIGHEST, LOWEST
 from carina.report import layout as page
+from carina.report.fonts import SANS
 from carina.train.evaluation.plots import classification_plots, segmentation_plots
 from carina.train.evaluation.summary import SPECIFICITIES
 from carina.train.evaluation.values import (
@@ -239,13 +240,13 @@ def _legend(evaluation: Evaluation) -> Any:
     entries = [(page.LUNG, "truth"), (page.LESION, "result")]
     if evaluation.classification is not None:
         entries = [(page.LUNG, "lung")]
-    drawing, x = Drawing(page.WIDTH, 10), 0.0
+    drawing, x = page.sketch(page.WIDTH, 10), 0.0
     for colour, word in entries:
         drawing.add(Line(x, 4, x + 14, 4, strokeColor=colour, strokeWidth=2))
-        drawing.add(String(x + 18, 1, word, fontName="Helvetica", fontSize=7.5, fillColor=page.INK))
+        drawing.add(String(x + 18, 1, word, fontName=SANS, fontSize=7.5, fillColor=page.INK))
         x += 50
     note = "\u20131350 to 150 HU; seen from the feet: the patient's right (R) is on the left"
-    drawing.add(String(x, 1, note, fontName="Helvetica", fontSize=7.5, fillColor=page.MUTED))
+    drawing.add(String(x, 1, note, fontName=SANS, fontSize=7.5, fillColor=page.MUTED))
     return drawing
 
 
