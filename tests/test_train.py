@@ -89,6 +89,17 @@ def test_labels_of_a_phantom_are_its_lungs_without_trachea_and_bowel(healthy: Ca
     assert np.count_nonzero(found & ~lung & (healthy.hu < -700)) < 0.01 * np.count_nonzero(lung)
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("odd", [0, 1])
+def test_labels_lie_where_the_lungs_are(healthy: Case, axis: int, odd: int) -> None:
+    """A voxel to one side fits as badly as a voxel to the other."""
+    hu, lung = (array[:, odd:, odd:] for array in (healthy.hu, healthy.lung > 0))
+    found = label_lungs(hu, healthy.spacing_mm) > 0
+    below, above = (dice(np.roll(found, shift, axis), lung) for shift in (-1, 1))
+    assert abs(below - above) < 0.004
+    assert max(below, above) < dice(found, lung)
+
+
 def test_labels_of_water_are_refused() -> None:
     with pytest.raises(BadSeries, match="a lung has 300 or more"):
         label_lungs(np.zeros((8, 64, 64), dtype=np.int16), (5.0, 1.6, 1.6))
