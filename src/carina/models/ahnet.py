@@ -98,24 +98,32 @@ def _dense(inputs: int, growth: int, layers: int = 3) -> nn.Sequential:
     return nn.Sequential(OrderedDict(named))
 
 
-def _project(inputs: int, outputs: int, *, up: bool = True, kernel: tuple[int, int, int] = (1, 1, 1)) -> nn.Sequential:
-    """Norm, ReLU, convolution, and doubling of every side."""
+def _project(inputs: int, outputs: int, kernel: tuple[int, int, int] = (1, 1, 1)) -> nn.Sequential:
+    """Norm, ReLU, convolution."""
     padding = tuple(k // 2 for k in kernel)
-    parts: list[tuple[str, nn.Module]] = [
-        ("norm", nn.BatchNorm3d(inputs)),
-        ("relu", nn.ReLU(inplace=True)),
-        ("conv", _conv(inputs, outputs, kernel, padding=padding)),
-    ]
-    if up:
-        parts.append(("up", nn.Upsample(scale_factor=2, mode="trilinear", align_corners=True)))
-    return nn.Sequential(OrderedDict(parts))
+    parts = OrderedDict[str, nn.Module](
+        norm=nn.BatchNorm3d(inputs),
+        relu=nn.ReLU(inplace=True),
+        conv=_conv(inputs, outputs, kernel, padding=padding),
+    )
+    return nn.Sequential(parts)
 
 
 class AHNet(nn.Module):
-    """AH-Net with ``classes`` outputs; ``width`` scales every channel count (1.0: 27.09 million parameters)."""
+    """AH-Net with ``classes`` outputs; ``width`` scales every channel count (1.0: 27.09 million parameters).
 
-    def __init__(self, *, classes: int = 2, width: float = 1.0) -> None:
+    ``align_corners`` is how maps are doubled. True, as published, stretches them corner to corner, so that what was
+    found moves against the image by up to a voxel, depending on its place in the window; False keeps it in place.
+    """
+
+    def __init__(self, *, classes: int = 2, width: float = 1.0, align_corners: bool = True) -> None:
         super().__init__()
+
+        def up(inputs: int, outputs: int, kernel: tuple[int, int, int] = (1, 1, 1)) -> nn.Sequential:
+            projected = _project(inputs, outputs, kernel)
+            projected.add_module("up", nn.Upsample(scale_factor=2, mode="trilinear", align_corners=align_corners))
+            return projected
+
         base = max(8, round(64 * width))
         growth = max(8, round(20 * width))
         self.conv1 = _conv(1, base, (7, 7, 3), stride=HALF_FLAT, padding=(3, 3, 1))
@@ -128,17 +136,17 @@ class AHNet(nn.Module):
         self.layer3 = _stage(8 * base, 4 * base, 6, halve=True)
         self.layer4 = _stage(16 * base, 8 * base, 3, halve=True)
         added = 3 * growth
-        self.up0 = _project(32 * base, 16 * base)
+        self.up0 = up(32 * base, 16 * base)
         self.dense0 = _dense(16 * base, growth)
-        self.up1 = _project(16 * base + added, 8 * base)
+        self.up1 = up(16 * base + added, 8 * base)
         self.dense1 = _dense(8 * base, growth)
-        self.up2 = _project(8 * base + added, 4 * base)
+        self.up2 = up(8 * base + added, 4 * base)
         self.dense2 = _dense(4 * base, growth)
-        self.trans1 = _project(4 * base + added, base, up=False)
+        self.trans1 = _project(4 * base + added, base)
         self.dense3 = _dense(base, growth)
-        self.up3 = _project(base + added, base)
+        self.up3 = up(base + added, base)
         self.dense4 = _dense(base, growth)
-        self.final = _project(base + added, classes, kernel=FLAT)
+        self.final = up(base + added, classes, FLAT)
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

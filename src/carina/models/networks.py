@@ -43,10 +43,10 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
         raise BadConfig("network.keys", f"Network {kind!r} can't be built from {keys}: {error}.") from error
 
 
-def _ahnet(*, classes: int = 2, width: float = 1.0) -> nn.Module:
+def _ahnet(*, classes: int = 2, width: float = 1.0, align_corners: bool = True) -> nn.Module:
     from carina.models.ahnet import AHNet
 
-    return AHNet(classes=classes, width=width)
+    return AHNet(classes=classes, width=width, align_corners=align_corners)
 
 
 def _segresnet(
