@@ -17,7 +17,7 @@ from carina.train import distractors, lesions  # noqa: E402
 from carina.train.crops import draw_plain_crop  # noqa: E402
 from carina.train.data import Case, make_case  # noqa: E402
 from carina.train.lung_labels import label_lungs  # noqa: E402
-from carina.train.patches import draw_lesion_patch, draw_lung_patch  # noqa: E402
+from carina.train.patches import draw_disease, draw_lesion_patch, draw_lung_patch  # noqa: E402
 
 SPACING_MM = (5.0, 1.6, 1.6)
 
@@ -57,9 +57,8 @@ def test_vessels_stay_visible_in_ground_glass_and_vanish_in_consolidation() -> N
     hu, lung = _box_lung()
     contrast = {}
     for kind in (lesions.Kind.GROUND_GLASS, lesions.Kind.CONSOLIDATION):
-        lesion = dataclasses.replace(
-            lesions._draw((8.0, 31.0, 31.0), kind, np.random.default_rng(0)), radii_mm=(30.0, 30.0, 30.0), fraction=0.3
-        )
+        drawn = lesions._draw((8.0, 31.0, 31.0), kind, lesions.RADII_MM, np.random.default_rng(0))
+        lesion = dataclasses.replace(drawn, radii_mm=(30.0, 30.0, 30.0), fraction=0.3)
         if kind is lesions.Kind.CONSOLIDATION:
             lesion = dataclasses.replace(lesion, fraction=1.0, texture=0.0)
         out, mask = lesions.paste(hu, lung, SPACING_MM, [lesion], np.random.default_rng(3))
@@ -71,6 +70,19 @@ def test_vessels_stay_visible_in_ground_glass_and_vanish_in_consolidation() -> N
 
 def test_no_lung_gives_no_lesion() -> None:
     assert lesions.draw_lesions(np.zeros((4, 8, 8), dtype=bool), SPACING_MM, np.random.default_rng(0), count=3) == []
+
+
+def test_patches_of_many_small_lesions_and_of_one_kind_are_common() -> None:
+    _, lung = _box_lung()
+    drawn = [draw_disease(lung, np.random.default_rng(seed)) for seed in range(100)]
+    many = [patch for patch in drawn if len(patch) > 4]
+    assert 15 < len(many) < 40
+    assert max(np.prod(lesion.radii_mm) for patch in many for lesion in patch) < 15.0**3
+    assert max(np.prod(lesion.radii_mm) for patch in drawn for lesion in patch) > 30.0**3
+    several = [{lesion.kind for lesion in patch} for patch in drawn if len(patch) > 2]
+    alone = [kinds for kinds in several if len(kinds) == 1]
+    assert 0.35 < len(alone) / len(several) < 0.75
+    assert set().union(*alone) == set(lesions.Kind)
 
 
 def test_fluid_lies_behind_and_is_no_air() -> None:
@@ -111,6 +123,14 @@ def test_patches_depend_on_the_generator_only(healthy: Case) -> None:
         assert first[0].shape == first[1].shape == (8, 48, 64)
         assert np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1])
         assert not np.array_equal(first[0], other[0])
+
+
+def test_hard_is_the_dense_part_of_lesions(healthy: Case) -> None:
+    drawn = [draw_lesion_patch([healthy], (8, 48, 64), np.random.default_rng(seed)) for seed in range(30)]
+    hard = np.concatenate([hu[hard] for hu, _, hard in drawn])
+    soft = np.concatenate([hu[lesion & ~hard] for hu, lesion, hard in drawn])
+    assert not any((hard & ~lesion).any() for _, lesion, hard in drawn)
+    assert hard.size > 100 and np.median(hard) > -150 and np.median(soft) < -350
 
 
 def test_ill_crops_are_denser_than_healthy_ones(healthy: Case) -> None:

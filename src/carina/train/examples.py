@@ -90,13 +90,14 @@ class SyntheticSource:
     _kept: dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]] = field(default_factory=dict, repr=False)
 
     def draw(self, rng: np.random.Generator, shape: Shape) -> Example:
-        """One patch or crop; hard voxels of lung targets carry `losses.HARD` on top of their class."""
+        """One patch or crop; hard voxels of targets carry `losses.HARD` on top of their class."""
         size = shape[::-1]
         if self.settings.task is Task.LUNG:
             hu, lung, hard = draw_lung_patch(self.training, size, rng)
             return self._example(hu, lung + HARD * hard)
         if self.settings.task is Task.LESION:
-            return self._example(*draw_lesion_patch(self.training, size, rng))
+            hu, lesion, hard = draw_lesion_patch(self.training, size, rng)
+            return self._example(hu, lesion + HARD * hard)
         hu, ill = draw_lesson(self.training, size, rng)
         return self._example(hu, np.asarray(ill))
 

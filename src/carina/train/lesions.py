@@ -52,6 +52,11 @@ class Size(StrEnum):
     LARGE = "large"
 
 
+RADII_MM = (5.0, 42.0)
+"""Mean half axes of lesions, drawn evenly in their logarithm."""
+SMALL_RADII_MM = (3.0, 10.0)
+"""The same where only small and medium lesions are wanted: about 0.1 to 4 ml."""
+
 LIMITS_ML = {Size.SMALL: (0.1, 1.0), Size.MEDIUM: (1.0, 10.0), Size.LARGE: (10.0, 200.0)}
 """The volumes of each class."""
 
@@ -80,7 +85,13 @@ class Lesion:
 
 
 def draw_lesions(
-    lung: Bool, spacing_mm: Spacing, rng: np.random.Generator, *, count: int, kind: Kind | None = None
+    lung: Bool,
+    spacing_mm: Spacing,
+    rng: np.random.Generator,
+    *,
+    count: int,
+    kind: Kind | None = None,
+    radii_mm: tuple[float, float] = RADII_MM,
 ) -> list[Lesion]:
     """Draw ``count`` lesions inside ``lung`` (bool ``(z, y, x)``), more often near the pleura and behind.
 
@@ -95,17 +106,15 @@ def draw_lesions(
     chance = np.exp(-depth[tuple(points.T)] / 12.0) + 0.15
     chance = chance * (1.3 - behind)
     chosen = points[rng.choice(len(points), count, p=chance / chance.sum())]
-    return [_draw(tuple(float(v) for v in point), kind or _kind(rng), rng) for point in chosen]
+    return [_draw(tuple(float(v) for v in point), kind or _kind(rng), radii_mm, rng) for point in chosen]
 
 
 def _kind(rng: np.random.Generator) -> Kind:
     return list(_WEIGHTS)[int(rng.choice(len(_WEIGHTS), p=list(_WEIGHTS.values())))]
 
 
-def _draw(centre: tuple[float, ...], kind: Kind, rng: np.random.Generator) -> Lesion:
-    size = float(np.exp(rng.uniform(np.log(5), np.log(42))))
-    if kind in (Kind.CONSOLIDATION, Kind.MIXED):
-        size = max(size, 7.0)
+def _draw(centre: tuple[float, ...], kind: Kind, radii_mm: tuple[float, float], rng: np.random.Generator) -> Lesion:
+    size = float(np.exp(rng.uniform(*np.log(radii_mm))))
     z, u, v = (float(size * rng.uniform(0.6, 1.5)) for _ in range(3))
     solid = kind is Kind.CONSOLIDATION
     return Lesion(

@@ -22,6 +22,9 @@ SPACING_MM = (SLICE_MM, IN_PLANE_MM, IN_PLANE_MM)
 
 Shape = tuple[int, int, int]
 
+DENSE_HU = -250.0
+"""Above: soft tissue, or lesions without much air."""
+
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]
 
 
@@ -126,18 +129,41 @@ def centre_in(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
     return np.array([z, y, x], dtype=float)
 
 
-def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, Bool]:
-    """HU and lesion mask of one patch for lesion segmentation: three in four hold lesions, most look-alikes."""
+def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, Bool, Bool]:
+    """HU, lesion and hard voxels of one patch for lesion segmentation: three in four hold lesions, most look-alikes.
+
+    Hard is what is as dense as vessels, heart and chest wall, and lesion all the same: a network learns early that
+    the dense is healthy, and then never finds consolidation.
+    """
     case = cases[int(rng.integers(len(cases)))]
     reach = (12, 12, 12) if rng.random() < 0.7 else (60, 90, 90)
     patch = cut(case, centre_in(case.lung, rng) + rng.uniform(-1, 1, 3) * reach * np.array((0.2, 1, 1)), shape, rng)
     hu, lung, lesion = patch.hu, patch.lung, patch.lesion
     hu, fluid = _look_alikes(hu, lung, rng)
     if rng.random() < 0.75:
-        drawn = lesions.draw_lesions(lung & ~fluid, SPACING_MM, rng, count=int(rng.integers(1, 6)))
+        drawn = draw_disease(lung & ~fluid, rng)
         hu, mask = lesions.paste(hu, lung & ~fluid, SPACING_MM, drawn, rng)
         lesion = lesion | mask
-    return _finish(hu, rng), lesion
+    hard: Bool = lesion & (hu > DENSE_HU)
+    return _finish(hu, rng), lesion, hard
+
+
+def draw_disease(lung: Bool, rng: np.random.Generator) -> list[lesions.Lesion]:
+    """The lesions of one patch: up to about 5 in a small one, 12 in one that holds most of the lungs.
+
+    A large or an easy lesion would settle the Dice of its patch: a third of patches hold small ones only, twice as
+    many, and half hold one kind only, consolidation, the hardest, in two of five of them.
+    """
+    kind = None
+    if rng.random() < 0.5:
+        kinds = list(lesions.Kind)
+        kind = lesions.Kind.CONSOLIDATION if rng.random() < 0.25 else kinds[int(rng.integers(len(kinds)))]
+    most = 1 + round(8 * np.sqrt(np.count_nonzero(lung) * np.prod(SPACING_MM) / 1e6))
+    count = int(rng.integers(1, most + 1))
+    radii_mm = lesions.RADII_MM
+    if rng.random() < 1 / 3:
+        count, radii_mm = 2 * count + 1, lesions.SMALL_RADII_MM
+    return lesions.draw_lesions(lung, SPACING_MM, rng, count=count, kind=kind, radii_mm=radii_mm)
 
 
 def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, Bool, Bool]:
