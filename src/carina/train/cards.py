@@ -118,7 +118,7 @@ def metadata(settings: TrainSettings, facts: Facts) -> dict[str, Any]:
         "image_classes": "single channel, HU window scaled to [0, 1]",
         "label_classes": ", ".join(f"{k}: {v}" for k, v in names.items()),
         "pred_classes": "logits of two classes",
-        "eval_metrics": {name: round(value, 4) for name, value in _figures(settings, facts).items()},
+        "eval_metrics": {name: round(float(value), 4) for name, value in _figures(settings, facts).items()},
         "intended_use": f"{purpose} {carina.RESEARCH_ONLY}",
         "references": [],
         "network_data_format": {
