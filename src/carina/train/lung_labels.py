@@ -58,7 +58,8 @@ def _halved(hu: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     """Means of 2 x 2 voxels in the plane: each lies in the middle of its four, and so does its label later."""
     even = np.pad(hu, [(0, 0), *((0, n % 2) for n in hu.shape[1:])], mode="edge").astype(np.float32)
     z, y, x = even.shape
-    return even.reshape(z, y // 2, 2, x // 2, 2).mean(axis=(2, 4))
+    halved: npt.NDArray[np.float32] = even.reshape(z, y // 2, 2, x // 2, 2).mean(axis=(2, 4))
+    return halved
 
 
 def _body(hu: npt.NDArray[np.float32]) -> Bool:
