@@ -30,7 +30,7 @@ from carina.infer.runtime import open_runtime
 from carina.models.bundle import Bundle, find_bundle
 from carina.volume.volume import Mask
 
-OURS = {"find_regions": "find lungs", "resample": "resample", "kept": "components", "_restored": "restore"}
+OURS = {"regions_of": "find lungs", "resample": "resample", "kept": "components", "_restored": "restore"}
 STAGES = ("read", "load network", "find lungs", "resample", "network", "components", "restore", "rest")
 
 
