@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -263,8 +264,17 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Modu
     settings = configure.load(Task.LESION, preset="card", changes=[*TINY, "name=start"])
     torch.manual_seed(5)
     network = build_network(settings.network)
-    bundle = publish(network, settings, Facts(steps=0, data="none"), tmp_path_factory.mktemp("start"))
+    folder = tmp_path_factory.mktemp("start")
+    bundle = publish(
+        network, settings, Facts(steps=0, data="none"), folder, measure=lambda _: {"dice": np.float64(0.5)}
+    )
     return bundle.folder, network
+
+
+def test_what_was_measured_is_in_card_and_metadata(start: tuple[Path, torch.nn.Module]) -> None:
+    metadata = json.loads((start[0] / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    assert metadata["eval_metrics"] == {"dice": 0.5}
+    assert "| dice | 0.5 |" in (start[0] / "docs" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("by", ["folder", "name"])
