@@ -49,6 +49,18 @@ def test_narrow_ahnet_is_small_and_keeps_the_shape() -> None:
         assert network(torch.zeros(2, 1, 32, 64, 32)).shape == (2, 2, 32, 64, 32)
 
 
+@pytest.mark.parametrize(("keys", "slope"), [({}, 15 / 31), ({"align_corners": False}, 0.5)])
+def test_maps_are_stretched_corner_to_corner_or_stay_in_place(keys: dict[str, bool], slope: float) -> None:
+    """A ramp over 16 voxels, doubled: in place, every step is half a voxel; stretched, it is less, and places drift."""
+    network = build_network({"kind": "ahnet", "width": 0.125, **keys})
+    ramp = torch.arange(16.0).reshape(1, 1, 16, 1, 1).expand(1, 1, 16, 2, 2)
+    doublings = [module for module in network.modules() if isinstance(module, torch.nn.Upsample)]
+    assert len(doublings) == 5
+    for doubling in doublings:
+        line = doubling(ramp)[0, 0, :, 0, 0]
+        assert torch.allclose(line[1:-1].diff(), torch.full((29,), slope), atol=1e-5)
+
+
 def test_published_sizes() -> None:
     assert _parameters(build_network(LESION)) == pytest.approx(1.18e6, rel=0.01)
     assert _parameters(build_network(COVID)) == pytest.approx(11.25e6, rel=0.01)
