@@ -24,7 +24,7 @@ from carina.train.logs import Logs, Progress, Row
 from carina.train.objective import loss_function, optimiser_of, rate_at
 from carina.train.settings import Arithmetic, TrainSettings
 from carina.train.team import Team
-from carina.train.validation import Score, autocast, metric_name, score
+from carina.train.validation import Score, autocast, memory_format, metric_name, score
 
 SETTLING = 7919
 """Added to the seed for the examples that batch norms are settled on."""
@@ -132,8 +132,9 @@ class _Loop:
         self, network: nn.Module, source: ExampleSource, settings: TrainSettings, out: Path, team: Team
     ) -> None:
         self.source, self.settings, self.out, self.team = source, settings, out, team
-        network = network.to(team.device, memory_format=torch.channels_last_3d)
-        self.loss = loss_function(settings.loss)
+        self.format = memory_format(network, settings, team.device)
+        network = network.to(team.device, memory_format=self.format)
+        self.loss = loss_function(settings.loss, hard_weight=settings.hard_weight)
         self.state = State(
             network=network,
             averaged=copy.deepcopy(network).eval() if settings.average else None,
@@ -192,7 +193,7 @@ class _Loop:
         state, device = self.state, self.team.device
         for group in state.optimiser.param_groups:
             group["lr"] = rate
-        inputs = inputs.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last_3d)
+        inputs = inputs.to(device, non_blocking=True).contiguous(memory_format=self.format)
         self.model.train()
         with autocast(self.settings, device):
             logits = self.model(inputs)
@@ -263,7 +264,7 @@ class _Loop:
             batches = Batches(self.source, fresh, range(self.settings.settle), alone)
             with autocast(self.settings, self.team.device):
                 for index in range(len(batches)):
-                    candidate(batches[index][0].to(self.team.device).contiguous(memory_format=torch.channels_last_3d))
+                    candidate(batches[index][0].to(self.team.device).contiguous(memory_format=self.format))
         self.team.share(candidate)
         return candidate.eval()
 

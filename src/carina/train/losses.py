@@ -8,17 +8,16 @@ from torch.nn import functional
 
 HARD = 2
 """Added to a target's class where a voxel is hard: 2 is hard background, 3 hard foreground."""
-HARD_WEIGHT = 4.0
 
 
-def dice_ce(logits: Tensor, target: Tensor) -> Tensor:
+def dice_ce(logits: Tensor, target: Tensor, *, hard_weight: float = 4.0) -> Tensor:
     """Cross entropy plus one minus the foreground's soft Dice over the whole batch (two classes).
 
-    Voxels marked `HARD` count `HARD_WEIGHT` times in the cross entropy.
+    Voxels marked `HARD` count ``hard_weight`` times in the cross entropy.
     """
     logits = logits.float()
     foreground = torch.softmax(logits, dim=1)[:, 1]
-    weight = 1.0 + (HARD_WEIGHT - 1.0) * (target >= HARD)
+    weight = 1.0 + (hard_weight - 1.0) * (target >= HARD)
     target = target % HARD
     truth = target.float()
     overlap = 2 * (foreground * truth).sum() + 10.0

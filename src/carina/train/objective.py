@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,12 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Logits ``(n, classes, ...)`` and classes ``(n, ...)`` to a number."""
 
 
-def loss_function(loss: Loss) -> LossFunction:
-    """The loss by its name; all take targets with hard voxels (`losses.HARD`), and only dice-ce minds them."""
+def loss_function(loss: Loss, *, hard_weight: float = 4.0) -> LossFunction:
+    """The loss by its name; all take targets with hard voxels (`losses.HARD`), and only dice-ce weights them."""
     from monai.losses import DiceCELoss, DiceLoss
 
     if loss is Loss.DICE_CE:
-        return losses.dice_ce
+        return partial(losses.dice_ce, hard_weight=hard_weight)
     if loss is Loss.CROSS_ENTROPY:
         return _cross_entropy
     published = (

@@ -101,7 +101,8 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ``network`` is what ``models.networks.build_network`` takes. ``spacing_mm`` is ``(x, y, z)``, None (``"none"`` in a
     file) keeps the image's own; ``window_hu`` is scaled to [0, 1] and clipped. ``positive`` is the share of patches
     centred on foreground. ``order`` is the classifier's (``default``: window, then crop and resize; ``naturecomm``:
-    crop and resize on HU, then window). Exactly one of ``steps`` and ``epochs`` is above 0; an epoch draws
+    crop and resize on HU, then window). ``hard_weight`` is how often ``dice-ce`` counts hard voxels of synthetic
+    examples (dense lesions, gas that is no lung). Exactly one of ``steps`` and ``epochs`` is above 0; an epoch draws
     ``per_item`` examples for each training item. ``validate_every`` counts what the length is given in, ``log_every``
     and ``save_every`` count steps. ``scale_rate`` multiplies ``rate`` by the number of processes; ``clip`` 0 leaves
     gradients as they are. ``average`` above 0 keeps averaged weights, which are what is validated and published;
@@ -124,6 +125,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     margin_voxels: int = 5
     augment: Augment = Augment()
     loss: Loss = Loss.DICE_CE
+    hard_weight: float = 4.0
     optimiser: Optimiser = Optimiser.ADAMW
     rate: float = 2e-3
     scale_rate: bool = False
