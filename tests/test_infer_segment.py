@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from carina.config import Plan
+from carina.errors import BadConfig
 from carina.infer.regions import find_regions
 from carina.infer.segment import kept, segment
 from carina.infer.windows import fewest_tiles, predict, published_tiles, reaching_tiles
@@ -69,6 +70,30 @@ def test_fast_finds_the_lungs_at_a_fraction_of_the_cost(tmp_path: Path, restore:
     assert dice(fast.labels > 0, original.labels > 0) > 0.999
     assert few < many / 2
     assert (fast.made_by, fast.uid, dict(fast.names)) == (bundle.made_by, "1.2.3", {1: "lung"})
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAI", "PSL"])
+@pytest.mark.parametrize("plan", list(Plan))
+def test_the_border_rule_puts_the_border_where_the_air_ends(tmp_path: Path, plan: Plan, codes: str) -> None:
+    volume, lungs = chest()
+    (hu, grid), (truth, _) = (reorient(array, volume.grid, codes) for array in (volume.hu, lungs))
+    turned = Volume(hu=np.ascontiguousarray(hu), grid=grid, uid="1")
+    keys = {"spacing_mm": [4.0, 4.0, 6.0], "components": {"keep": 2, "min_voxels": 1000, "min_share": 0.3}}
+    drawn, _ = run(turned, weightless_bundle(tmp_path / "drawn", **keys), plan)
+    keys["border"] = {"hu": -400, "reach_mm": 3.0}
+    settled, _ = run(turned, weightless_bundle(tmp_path / "settled", **keys), plan)
+    assert dice(drawn.labels > 0, truth) < 0.99 < 0.999 < dice(settled.labels > 0, truth)
+
+
+def test_the_border_rule_leaves_an_empty_mask_empty(tmp_path: Path) -> None:
+    volume, _ = chest(left_hu=40, right_hu=40)
+    found, _ = run(volume, weightless_bundle(tmp_path / "tiny", border={}))
+    assert not found.labels.any()
+
+
+def test_the_border_rule_wants_one_label(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="border must be null where there is more than one label"):
+        weightless_bundle(tmp_path / "tiny", border={}, labels={"1": "left", "2": "right"}, restore="nearest")
 
 
 def test_a_mask_lies_where_the_lungs_are_however_the_volume_lies(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from carina.train.logs import Progress  # noqa: E402
 from carina.train.objective import loss_function, rate_at  # noqa: E402
 from carina.train.settings import Arithmetic, Device, Loss, Patch, Schedule, Task, TrainSettings  # noqa: E402
 from carina.train.team import Team, join_team, pick_device  # noqa: E402, F401  the second process takes it from here
-from carina.train.validation import score  # noqa: E402
+from carina.train.validation import memory_format, score  # noqa: E402
 
 SETTINGS = TrainSettings(
     task=Task.LESION,
@@ -246,6 +246,34 @@ def test_losses_prefer_the_truth_and_take_hard_voxels(loss: Loss) -> None:
     right = torch.stack([1.0 - target % 2, 1.0 * (target % 2)], dim=1) * 8
     function = loss_function(loss)
     assert float(function(right, target)) < 0.3 < float(function(-right, target))
+
+
+def test_hard_voxels_weigh_what_the_settings_say() -> None:
+    target = torch.tensor([0, 1, 0, 3]).reshape(1, 2, 2, 1)
+    wrong = torch.stack([target % 2 + 0.0, 1.0 - target % 2], dim=1)
+    wrong[..., :1, :, :] = 1 - wrong[..., :1, :, :]  # the upper row, without a hard voxel, is right
+    losses = [float(loss_function(Loss.DICE_CE, hard_weight=weight)(wrong, target)) for weight in (1.0, 2.0, 8.0)]
+    assert losses[0] < losses[1] < losses[2]
+    assert losses[1] == pytest.approx(float(losses_at(wrong, target, 2.0)))
+
+
+def losses_at(logits: torch.Tensor, target: torch.Tensor, weight: float) -> float:
+    """Cross entropy and Dice, voxel by voxel."""
+    chance = torch.softmax(logits, dim=1)[0].double().numpy()
+    truth = target.numpy()[0]
+    weights = np.where(truth >= 2, weight, 1.0)
+    picked = np.take_along_axis(chance, truth[None] % 2, axis=0)[0]
+    overlap = 2 * (chance[1] * (truth % 2)).sum() + 10
+    return float(-(np.log(picked) * weights).sum() / weights.sum() + 1 - overlap / (chance[1].sum() + 2 + 10))
+
+
+def test_group_norm_in_16_bits_is_not_trained_channels_last_on_a_processor() -> None:
+    cpu, bf16 = torch.device("cpu"), changed(arithmetic=Arithmetic.BF16)
+    grouped, other = torch.nn.Sequential(torch.nn.GroupNorm(2, 4)), network()
+    assert memory_format(grouped, bf16, cpu) is torch.contiguous_format
+    assert memory_format(grouped, SETTINGS, cpu) is torch.channels_last_3d
+    assert memory_format(other, bf16, cpu) is torch.channels_last_3d
+    assert memory_format(grouped, bf16, torch.device("cuda")) is torch.channels_last_3d
 
 
 def test_half_precision_needs_a_gpu() -> None:

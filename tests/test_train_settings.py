@@ -95,6 +95,7 @@ def test_keys_change_one_by_one_and_keep_their_kind() -> None:
         ("augment.flop=1", r"augment\.flop unknown; known are: flip, rotate, "),
         ("patches.0.size=[1]", r"patches\.0\.size unknown; known are: shape, batch, share"),
         ("foo=2", "foo unknown; known are: task, name, network, patches"),
+        ("hard_weight=0", "hard_weight 0.0 must be above 0"),
         ("rate=fast", r"Expected `float`, got `str` - at `\$\.rate`"),
         ("loss=focal", r"Invalid enum value 'focal' - at `\$\.loss`"),
         ("patches.7.batch=1", r"patches\.7\.batch leads nowhere; entries are counted from 0"),

@@ -16,10 +16,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.config import Plan
+from carina.infer.border import settled
 from carina.infer.regions import Regions, regions_of
 from carina.infer.runtime import Runtime, has_two_logits
 from carina.infer.windows import UNSEEN, Tiles, fewest_tiles, predict, published_tiles, reaching_tiles
-from carina.models.bundle import Bundle, Components, Lesion, Lung, Output, Restore, Segmentation
+from carina.models.bundle import Border, Bundle, Components, Lesion, Lung, Output, Restore, Segmentation
 from carina.volume.grid import Grid
 from carina.volume.resample import Box, above, cropped, reoriented, resample, respaced
 from carina.volume.volume import Mask, Volume
@@ -80,8 +81,11 @@ def segment(
         found = look.at(published_tiles(box, spec.original), progress)
     else:
         assert_never(plan)
+    labels = _restored(found, spec, volume.grid)
+    if isinstance(spec, Lung) and spec.border:
+        _settle_border(labels, volume, spec.border)
     return Mask(
-        labels=_restored(found, spec, volume.grid),
+        labels=labels,
         grid=volume.grid,
         names=spec.labels,
         uid=volume.uid,
@@ -243,6 +247,20 @@ def _restored(found: _Found, spec: Segmentation, grid: Grid) -> npt.NDArray[np.u
         higher = above(foreground, small, target, spec.threshold)
         np.multiply(higher, np.uint8(next(iter(spec.labels))), out=labels[place])
     return labels
+
+
+def _settle_border(labels: npt.NDArray[np.uint8], volume: Volume, rule: Border) -> None:
+    """Move the border of the one label to where the air ends (`border`), in place."""
+    box = _found_box(labels)
+    if box is None:
+        return
+    spacing = volume.grid.spacing_mm
+    wide = tuple(
+        slice(max(0, part.start - math.ceil(rule.reach_mm / side)), part.stop + math.ceil(rule.reach_mm / side))
+        for part, side in zip(box, spacing, strict=True)
+    )
+    label = labels[wide].max()
+    np.multiply(settled(labels[wide] > 0, volume.hu[wide], spacing, rule), label, out=labels[wide])
 
 
 def _found_box(labels: npt.NDArray[np.uint8 | np.bool_]) -> Box | None:

@@ -81,6 +81,20 @@ class Components(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     min_share: float = 0.1
 
 
+class Border(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The lung ends where HU pass ``hu``, within ``reach_mm`` of where the network lets it end (`infer.border`).
+
+    Half-way between lung and soft tissue, and half a slice of the network grid, is what its border is uncertain by.
+    """
+
+    hu: float = -400.0
+    reach_mm: float = 2.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.reach_mm <= 10:
+            raise ValueError(f"border reach_mm {self.reach_mm} must lie above 0, and 10 at most")
+
+
 class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="task"):
     """What every network needs. Axis order is the network's, ``(x, y, z)``.
 
@@ -145,7 +159,14 @@ class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Lung(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="lung"):
-    """A network that finds the lungs."""
+    """A network that finds the lungs. ``border`` settles their border by HU; None leaves the network's."""
+
+    border: Border | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.border and len(self.labels) > 1:
+            raise ValueError("border must be null where there is more than one label")
 
 
 class Lesion(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="lesion"):

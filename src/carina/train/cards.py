@@ -85,7 +85,9 @@ def carina_object(settings: TrainSettings) -> dict[str, Any]:
         "restore": "linear",
     }
     if settings.task is Task.LUNG:
-        return common | {"components": {"keep": 2, "min_voxels": 5000, "min_share": 0.1}}
+        half_slice_mm = settings.spacing_mm[2] / 2 if settings.spacing_mm else 2.5
+        components = {"keep": 2, "min_voxels": 5000, "min_share": 0.1}
+        return common | {"components": components, "border": {"hu": -400.0, "reach_mm": half_slice_mm}}
     return common | {"crop_to_body": settings.crop_to_body}
 
 
