@@ -30,8 +30,14 @@ from carina.infer.runtime import open_runtime
 from carina.models.bundle import Bundle, find_bundle
 from carina.volume.volume import Mask
 
-OURS = {"regions_of": "find lungs", "resample": "resample", "kept": "components", "_restored": "restore"}
-STAGES = ("read", "load network", "find lungs", "resample", "network", "components", "restore", "rest")
+OURS = {
+    "regions_of": "find lungs",
+    "resample": "resample",
+    "kept": "components",
+    "_restored": "restore",
+    "_settle_border": "border",
+}
+STAGES = ("read", "load network", "find lungs", "resample", "network", "components", "restore", "border", "rest")
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The reference way: MONAI transforms, torch, sliding windows over the whole volume, both channels back, argmax.
 
-It is what the published bundles of these networks do at inference, with the weights of our bundles.
+It is what the published bundles of these networks do at inference, with the weights of our bundles; a bundle's border
+rule, which no published one has, is the same code on both sides.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from monai.transforms import LoadImage, Orientation, ScaleIntensityRange, Spacin
 from scipy import ndimage
 from stopwatch import Stopwatch
 
+from carina.infer.border import settled
 from carina.models.bundle import Bundle, Components, Lesion, Lung
 from carina.models.networks import build_network
 
@@ -81,7 +83,12 @@ def segment(image: Any, bundle: Bundle, watch: Stopwatch) -> tuple[np.ndarray[An
     if spec.components:
         with watch.stage("components"):
             labels = _kept(labels, spec.components)
-    return labels, np.asarray(image.affine)
+    affine = np.asarray(image.affine)
+    if isinstance(spec, Lung) and spec.border:
+        with watch.stage("border"):
+            spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
+            labels = settled(labels.T > 0, np.asarray(image[0]).T, spacing_mm[::-1], spec.border).T.astype(np.uint8)
+    return labels, affine
 
 
 def _kept(labels: np.ndarray[Any, Any], rule: Components) -> np.ndarray[Any, Any]:
