@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -274,6 +275,28 @@ def test_group_norm_in_16_bits_is_not_trained_channels_last_on_a_processor() -> 
     assert memory_format(grouped, SETTINGS, cpu) is torch.channels_last_3d
     assert memory_format(other, bf16, cpu) is torch.channels_last_3d
     assert memory_format(grouped, bf16, torch.device("cuda")) is torch.channels_last_3d
+
+
+FAULTS = """
+import resource, numpy as np
+from carina.train.fit import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        np.ones(4_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+first = faults()
+keep_freed_memory()
+np.ones(4_000_000)
+print(first, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep freed memory")
+def test_memory_that_a_step_frees_is_kept_for_the_next() -> None:
+    said = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=300)
+    given_back, kept = map(int, said.stdout.split())
+    assert kept * 20 < given_back
 
 
 def test_half_precision_needs_a_gpu() -> None:

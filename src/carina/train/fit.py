@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +27,9 @@ from carina.train.objective import loss_function, optimiser_of, rate_at
 from carina.train.settings import Arithmetic, TrainSettings
 from carina.train.team import Team
 from carina.train.validation import Score, autocast, memory_format, metric_name, score
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Options of glibc's mallopt(3)."""
 
 SETTLING = 7919
 """Added to the seed for the examples that batch norms are settled on."""
@@ -119,12 +124,26 @@ def _computing(settings: TrainSettings, team: Team) -> Iterator[None]:
     torch.set_num_threads(settings.threads or threads)
     torch.use_deterministic_algorithms(settings.deterministic or strict, warn_only=team.device.type == "cuda")
     torch.backends.cudnn.benchmark = not settings.deterministic
+    if team.device.type == "cpu":
+        keep_freed_memory()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
         torch.backends.cudnn.benchmark = benchmark
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep the memory that it frees, where its C library is glibc; elsewhere nothing happens.
+
+    glibc gives large blocks back at once, and a training step on a processor then spends a third of its time faulting
+    gigabytes of pages in again (benchmarks/training_step.py).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1):
+            mallopt(option, value)
 
 
 class _Loop:
