@@ -20,10 +20,10 @@ from click.testing import CliRunner  # noqa: E402
 import carina  # noqa: E402
 from carina.cli.main import carina as command  # noqa: E402
 from carina.errors import BadConfig  # noqa: E402
-from carina.models.bundle import load_bundle  # noqa: E402
+from carina.models.bundle import Border, load_bundle  # noqa: E402
 from carina.models.networks import build_network  # noqa: E402
 from carina.train import checkpoint, configure, training  # noqa: E402
-from carina.train.cards import Facts  # noqa: E402
+from carina.train.cards import Facts, carina_object  # noqa: E402
 from carina.train.datalist import DataList, Item, write_datalist  # noqa: E402
 from carina.train.publish import publish  # noqa: E402
 from carina.train.settings import Arithmetic, Patch, Source, Task  # noqa: E402
@@ -276,6 +276,13 @@ def test_what_was_measured_is_in_card_and_metadata(start: tuple[Path, torch.nn.M
     metadata = json.loads((start[0] / "configs" / "metadata.json").read_text(encoding="utf-8"))
     assert metadata["eval_metrics"] == {"dice": 0.5}
     assert "| dice | 0.5 |" in (start[0] / "docs" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("slice_mm", "reach_mm"), [(5.0, 2.5), (1.0, 0.5), (30.0, 10.0)])
+def test_lung_bundles_settle_borders_within_half_a_slice(slice_mm: float, reach_mm: float) -> None:
+    rule = carina_object(load("lung-starter", f"spacing_mm=[0.8,0.8,{slice_mm}]"))["border"]
+    assert msgspec.convert(rule, Border) == Border(hu=-400.0, reach_mm=reach_mm)
+    assert "border" not in carina_object(load("lesion-starter"))
 
 
 @pytest.mark.parametrize("by", ["folder", "name"])

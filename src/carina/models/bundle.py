@@ -81,6 +81,10 @@ class Components(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     min_share: float = 0.1
 
 
+REACH_MM = 10.0
+"""The farthest that a border rule may reach."""
+
+
 class Border(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The lung ends where HU pass ``hu``, within ``reach_mm`` of where the network lets it end (`infer.border`).
 
@@ -91,8 +95,8 @@ class Border(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     reach_mm: float = 2.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.reach_mm <= 10:
-            raise ValueError(f"border reach_mm {self.reach_mm} must lie above 0, and 10 at most")
+        if not 0 < self.reach_mm <= REACH_MM:
+            raise ValueError(f"border reach_mm {self.reach_mm} must lie above 0, and {REACH_MM:g} at most")
 
 
 class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="task"):
@@ -166,7 +170,7 @@ class Lung(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True, 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.border and len(self.labels) > 1:
-            raise ValueError("border must be null where there is more than one label")
+            raise ValueError(f"border must be null where there is more than one label; labels are {self.labels}")
 
 
 class Lesion(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="lesion"):

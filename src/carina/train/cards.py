@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import carina
+from carina.models.bundle import REACH_MM
 from carina.train import configure
 from carina.train.settings import Source, Task, TrainSettings
 from carina.train.validation import metric_name
@@ -85,9 +86,9 @@ def carina_object(settings: TrainSettings) -> dict[str, Any]:
         "restore": "linear",
     }
     if settings.task is Task.LUNG:
-        half_slice_mm = settings.spacing_mm[2] / 2 if settings.spacing_mm else 2.5
+        half_slice_mm = common["spacing_mm"][2] / 2
         components = {"keep": 2, "min_voxels": 5000, "min_share": 0.1}
-        return common | {"components": components, "border": {"hu": -400.0, "reach_mm": half_slice_mm}}
+        return common | {"components": components, "border": {"hu": -400.0, "reach_mm": min(half_slice_mm, REACH_MM)}}
     return common | {"crop_to_body": settings.crop_to_body}
 
 
