@@ -92,7 +92,7 @@ def test_the_border_rule_leaves_an_empty_mask_empty(tmp_path: Path) -> None:
 
 
 def test_the_border_rule_wants_one_label(tmp_path: Path) -> None:
-    with pytest.raises(BadConfig, match="border must be null where there is more than one label; labels are .*left"):
+    with pytest.raises(BadConfig, match=r"border must be null where there is more than one label; labels are .*left"):
         weightless_bundle(tmp_path / "tiny", border={}, labels={"1": "left", "2": "right"}, restore="nearest")
 
 
