@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from carina.train import distractors, lesions  # noqa: E402
 from carina.train.crops import draw_plain_crop  # noqa: E402
 from carina.train.data import Case, make_case  # noqa: E402
 from carina.train.lung_labels import label_lungs  # noqa: E402
-from carina.train.patches import draw_disease, draw_lesion_patch, draw_lung_patch  # noqa: E402
+from carina.train.patches import _bend, draw_disease, draw_lesion_patch, draw_lung_patch  # noqa: E402
 
 SPACING_MM = (5.0, 1.6, 1.6)
 
@@ -120,17 +121,43 @@ def test_labels_of_water_are_refused() -> None:
 def test_patches_depend_on_the_generator_only(healthy: Case) -> None:
     for draw in (draw_lesion_patch, draw_lung_patch):
         first, second, other = (draw([healthy], (8, 48, 64), np.random.default_rng(s)) for s in (1, 1, 2))
-        assert first[0].shape == first[1].shape == (8, 48, 64)
-        assert np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1])
-        assert not np.array_equal(first[0], other[0])
+        assert first.hu.shape == first.truth.shape == (8, 48, 64)
+        assert np.array_equal(first.hu, second.hu) and np.array_equal(first.truth, second.truth)
+        assert not np.array_equal(first.hu, other.hu)
 
 
-def test_hard_is_the_dense_part_of_lesions(healthy: Case) -> None:
+def test_hard_for_lesions_is_the_dense_of_the_lungs_ill_or_not(healthy: Case) -> None:
     drawn = [draw_lesion_patch([healthy], (8, 48, 64), np.random.default_rng(seed)) for seed in range(30)]
-    hard = np.concatenate([hu[hard] for hu, _, hard in drawn])
-    soft = np.concatenate([hu[lesion & ~hard] for hu, lesion, hard in drawn])
-    assert not any((hard & ~lesion).any() for _, lesion, hard in drawn)
-    assert hard.size > 100 and np.median(hard) > -150 and np.median(soft) < -350
+    for ill in (True, False):
+        hard = np.concatenate([one.hu[one.hard & (one.truth == ill)] for one in drawn])
+        assert hard.size > 100 and np.median(hard) > -150
+    soft = np.concatenate([one.hu[one.truth & ~one.hard] for one in drawn])
+    assert np.median(soft) < -350
+
+
+def test_what_is_ignored_moves_with_its_patch(healthy: Case) -> None:
+    """Where all of the lungs is ignored, so is every lesion, since lesions are drawn into lungs."""
+    case = dataclasses.replace(healthy, ignore=healthy.lung)
+    drawn = [draw_lesion_patch([case], (8, 48, 64), np.random.default_rng(seed)) for seed in range(6)]
+    assert any(one.truth.any() for one in drawn)
+    assert not any((one.truth & ~one.ignored).any() for one in drawn)
+    assert not any(draw_lesion_patch([healthy], (8, 48, 64), np.random.default_rng(1)).ignored.ravel())
+
+
+def test_a_patch_bends_but_never_folds() -> None:
+    for seed in range(40):
+        bend = _bend((32, 224, 224), np.random.default_rng(seed))
+        assert bend.shape == (2, 224, 224)
+        assert np.abs(np.diff(bend[0], axis=0)).max() < 1 and np.abs(np.diff(bend[1], axis=1)).max() < 1
+
+
+@pytest.mark.parametrize("change", [distractors.contrast, distractors.vessels])
+def test_other_vessels_leave_the_lung_as_it_is(change: Callable[..., np.ndarray]) -> None:
+    hu = np.full((3, 9, 9), -850, dtype=np.float32)
+    hu[:, 4, 2:7] = 60
+    changed = [change(hu, np.random.default_rng(seed)) for seed in range(12)]
+    assert all(np.array_equal(one[:, :2], hu[:, :2]) for one in changed)
+    assert any(not np.array_equal(one, hu) for one in changed)
 
 
 def test_ill_crops_are_denser_than_healthy_ones(healthy: Case) -> None:

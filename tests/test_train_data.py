@@ -292,6 +292,17 @@ def test_what_may_be_right_is_a_warning(tmp_path: Path) -> None:
         assert _says(report.warnings, words), words
 
 
+def test_what_is_ignored_must_fit_and_is_named_where_nothing_ignores_it(tmp_path: Path) -> None:
+    data = _change(good_list(tmp_path, lesions=False), "training", 0, ignore_image="ignore.nii.gz")
+    write(lesion_labels(), tmp_path / "ignore.nii.gz")
+    synthetic = settings("lesion", source=Source.SYNTHETIC)
+    assert check_data(data, synthetic).warnings == ()
+    for unused in (settings("lung"), settings("covid", source=Source.SYNTHETIC)):
+        assert _says(check_data(data, unused).warnings, "ignore.nii.gz: is not used")
+    write(lesion_labels()[1:], tmp_path / "ignore.nii.gz")
+    assert _says(check_data(data, synthetic).problems, "training entry 1, ignore.nii.gz: has 11 x 40 x 48 voxels")
+
+
 def test_disease_of_unknown_place_is_not_drawn_into(tmp_path: Path) -> None:
     data = _change(good_list(tmp_path, lesions=False), "training", 0, label=(1,))
     synthetic = settings("lesion", source=Source.SYNTHETIC)

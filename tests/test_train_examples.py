@@ -15,7 +15,7 @@ from carina.train.datalist import DataList
 from carina.train.settings import Augment, Patch, Source
 from carina.volume import Mask, Volume
 from carina.volume.resample import reorient
-from data_lists import GRID, good_list, hu, lesion_labels, lung_labels, settings, write
+from data_lists import GRID, SHAPE, good_list, hu, lesion_labels, lung_labels, settings, write
 
 
 def _change(data: DataList, part: str, number: int, **keys: object) -> DataList:
@@ -108,6 +108,29 @@ def test_a_cache_on_disk_gives_the_examples_of_memory(tmp_path: Path, task: str,
     drawn = [one.draw(np.random.default_rng(5), SIZE) for one in sources]
     for image, target in drawn[1:]:
         assert np.array_equal(image, drawn[0][0]) and np.array_equal(target, drawn[0][1])
+
+
+@pytest.mark.parametrize("task", ["lung", "lesion"])
+@pytest.mark.parametrize("cache_mb", [4096, 0])
+def test_what_a_list_ignores_no_example_teaches(tmp_path: Path, task: str, cache_mb: int) -> None:
+    from carina.train.examples import open_source
+    from carina.train.losses import IGNORED
+
+    data = good_list(tmp_path, lesions=False)
+    write(np.ones(SHAPE, dtype=np.uint8), tmp_path / "ignore.nii.gz")
+    training, validation = (
+        tuple(msgspec.structs.replace(item, ignore_image="ignore.nii.gz") for item in part)
+        for part in (data.training, data.validation)
+    )
+    ignoring = dataclasses.replace(data, training=training, validation=validation)
+    chosen = settings(task, source=Source.SYNTHETIC, cache_mb=cache_mb)
+    plain, blind = (
+        np.stack([source.draw(np.random.default_rng(seed), SIZE)[1] for seed in range(6)])
+        for source in (open_source(data, chosen), open_source(ignoring, chosen))
+    )
+    assert not (plain == IGNORED).any() and (blind == IGNORED).mean() > 0.2
+    for _, _, target in open_source(ignoring, chosen).validation():
+        assert (target == IGNORED).all()
 
 
 def test_a_changed_image_is_prepared_anew(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from carina.errors import BadConfig  # noqa: E402
 from carina.train import checkpoint  # noqa: E402
 from carina.train.fit import Context, Fitted, fit, steps_of  # noqa: E402
 from carina.train.logs import Progress  # noqa: E402
+from carina.train.losses import HARD, IGNORED  # noqa: E402
 from carina.train.objective import loss_function, rate_at  # noqa: E402
 from carina.train.settings import Arithmetic, Device, Loss, Patch, Schedule, Task, TrainSettings  # noqa: E402
 from carina.train.team import Team, join_team, pick_device  # noqa: E402, F401  the second process takes it from here
@@ -243,14 +244,27 @@ def test_rates() -> None:
 
 @pytest.mark.parametrize("loss", Loss)
 def test_losses_prefer_the_truth_and_take_hard_voxels(loss: Loss) -> None:
-    target = torch.tensor([0, 1, 2, 3]).reshape(1, 2, 2, 1)
+    target = torch.tensor([0, 1, HARD, HARD + 1]).reshape(1, 2, 2, 1)
     right = torch.stack([1.0 - target % 2, 1.0 * (target % 2)], dim=1) * 8
     function = loss_function(loss)
     assert float(function(right, target)) < 0.3 < float(function(-right, target))
 
 
+@pytest.mark.parametrize("loss", Loss)
+def test_ignored_voxels_teach_nothing(loss: Loss) -> None:
+    target = torch.tensor([0, 1, 1, IGNORED]).reshape(1, 2, 2, 1)
+    logits = torch.linspace(-1, 1, 8).reshape(1, 2, 2, 2, 1).requires_grad_()
+    function = loss_function(loss)
+    function(logits, target).backward()
+    assert logits.grad is not None
+    taught = logits.grad.abs().sum(dim=1)
+    assert float(taught[target == IGNORED]) == 0 and bool((taught[target != IGNORED] > 0).all())
+    nothing = torch.full_like(target, IGNORED)
+    assert bool(torch.isfinite(function(logits, nothing)))
+
+
 def test_hard_voxels_weigh_what_the_settings_say() -> None:
-    target = torch.tensor([0, 1, 0, 3]).reshape(1, 2, 2, 1)
+    target = torch.tensor([0, 1, 0, HARD + 1]).reshape(1, 2, 2, 1)
     wrong = torch.stack([target % 2 + 0.0, 1.0 - target % 2], dim=1)
     wrong[..., :1, :, :] = 1 - wrong[..., :1, :, :]  # the upper row, without a hard voxel, is right
     losses = [float(loss_function(Loss.DICE_CE, hard_weight=weight)(wrong, target)) for weight in (1.0, 2.0, 8.0)]
@@ -262,7 +276,7 @@ def losses_at(logits: torch.Tensor, target: torch.Tensor, weight: float) -> floa
     """Cross entropy and Dice, voxel by voxel."""
     chance = torch.softmax(logits, dim=1)[0].double().numpy()
     truth = target.numpy()[0]
-    weights = np.where(truth >= 2, weight, 1.0)
+    weights = np.where(truth >= HARD, weight, 1.0)
     picked = np.take_along_axis(chance, truth[None] % 2, axis=0)[0]
     overlap = 2 * (chance[1] * (truth % 2)).sum() + 10
     return float(-(np.log(picked) * weights).sum() / weights.sum() + 1 - overlap / (chance[1].sum() + 2 + 10))

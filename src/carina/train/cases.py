@@ -48,18 +48,20 @@ def is_unusable(item: Item, task: Task) -> bool:
 
 
 def read_case(data: DataList, item: Item, task: Task) -> Case:
-    """Read an entry as a case; without a lung mask its lungs are labelled by threshold. An empty lesion mask is none.
+    """Read an entry as a case; without a lung mask its lungs are labelled by threshold. An empty mask of lesions, or of
+    what is ignored, is none.
 
     Raises:
         BadSeries: a file can't be read.
     """
     lung, lesion = lung_of(item, task), lesion_of(item, task)
-    lesion_mask = read_mask(data.path(lesion)) if lesion else None
+    lesions, ignored = (read_mask(data.path(listed)) if listed else None for listed in (lesion, item.ignore_image))
     return make_case(
         item.name,
         read_volume(data.path(item.image)),
         read_mask(data.path(lung)) if lung else None,
-        None if lesion_mask is None or lesion_mask.is_empty else lesion_mask,
+        None if lesions is None or lesions.is_empty else lesions,
+        None if ignored is None or ignored.is_empty else ignored,
     )
 
 
@@ -124,18 +126,21 @@ def stamp(data: DataList, listed: Iterable[str]) -> str:
 
 def _mapped(data: DataList, item: Item, task: Task) -> Case:
     """The case with its arrays mapped from disk, made there first where they are missing."""
-    key = task + stamp(data, (item.image, lung_of(item, task), lesion_of(item, task)))
+    key = task + stamp(data, (item.image, lung_of(item, task), lesion_of(item, task), item.ignore_image))
     folder = cache_folder(data) / f"case-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if not folder.is_dir():
         _store(read_case(data, item, task), folder, with_air=task is Task.LUNG)
-    lesion = folder / "lesion.npy"
+    lesion, ignore = (
+        _map(folder / f"{mask}.npy") if (folder / f"{mask}.npy").is_file() else None for mask in ("lesion", "ignore")
+    )
     z, y, x = (float(v) for v in np.load(folder / "spacing_mm.npy"))
     case = Case(
         name=item.name,
         hu=_map(folder / "hu.npy"),
         lung=_map(folder / "lung.npy"),
         spacing_mm=(z, y, x),
-        lesion=_map(lesion) if lesion.is_file() else None,
+        lesion=lesion,
+        ignore=ignore,
     )
     for name in ("gas", "around"):
         if (folder / f"{name}.npy").is_file():
@@ -152,8 +157,8 @@ def _store(case: Case, folder: Path, *, with_air: bool) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {"hu": case.hu, "lung": case.lung, "spacing_mm": np.array(case.spacing_mm)}
     if with_air:
         arrays |= {"gas": case.gas, "around": case.around}
-    if case.lesion is not None:
-        arrays["lesion"] = case.lesion
+    masks = {"lesion": case.lesion, "ignore": case.ignore}
+    arrays |= {name: mask for name, mask in masks.items() if mask is not None}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))

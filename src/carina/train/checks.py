@@ -114,7 +114,7 @@ def _entry(data: DataList, settings: TrainSettings, part: str, number: int, item
                 f"{where}, {item.image}: no value is above {top}; a chest CT in HU reaches {BONE_HU} and more, so this "
                 "one was windowed or scaled."
             )
-    for key in ("label_image", "lung_image"):
+    for key in ("label_image", "lung_image", "ignore_image"):
         listed = getattr(item, key)
         mask = _read(read_mask, data, listed, where, problems) if listed else None
         if mask is None:
@@ -129,6 +129,8 @@ def _entry(data: DataList, settings: TrainSettings, part: str, number: int, item
             problems += [f"{named}: {fit}"] if fit else []
             if not fit and not mask.is_empty and key == _lung_key(item, settings.task):
                 warnings += [f"{named}: {words}" for words in _lung_warnings(mask, volume)]
+    if item.ignore_image and (settings.source is Source.LABELS or settings.task is Task.COVID):
+        warnings.append(f"{where}, {item.ignore_image}: is not used; ignore_image is for masks drawn synthetically.")
     if settings.source is Source.SYNTHETIC and not lung_of(item, settings.task):
         warnings.append(f"{where}, {item.image}: has no lung_image; its lungs will be labelled by a threshold, unseen.")
     if settings.source is Source.SYNTHETIC and not is_drawable:

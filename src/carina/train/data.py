@@ -38,7 +38,8 @@ class Case:
 
     ``hu`` is ``(z, y, x)`` int16, RAS order, 0.8 mm in-plane and the source's own slice spacing; ``lung`` is uint8
     0 or 1 on the same voxels; ``spacing_mm`` is ``(z, y, x)``. ``lesion`` (uint8, 0 or 1) is there where the truth is
-    known (phantoms); None means that the lungs are free of what the networks are to find.
+    known (phantoms); None means that the lungs are free of what the networks are to find. ``ignore`` (likewise) marks
+    where that is not known, and nothing is to be learnt.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Case:
     lung: Labels
     spacing_mm: tuple[float, float, float]
     lesion: Labels | None = None
+    ignore: Labels | None = None
 
     @cached_property
     def gas(self) -> Labels:
@@ -62,7 +64,9 @@ class Case:
         return (sides_reached(tissue != sizes.argmax()) > 0).astype(np.uint8)
 
 
-def make_case(name: str, volume: Volume, lung: Mask | None = None, lesion: Mask | None = None) -> Case:
+def make_case(
+    name: str, volume: Volume, lung: Mask | None = None, lesion: Mask | None = None, ignore: Mask | None = None
+) -> Case:
     """Bring a CT and its masks (on its grid, any orientation; above 0 counts) to training resolution.
 
     Without ``lung`` the lungs are labelled by `label_lungs`.
@@ -79,6 +83,7 @@ def make_case(name: str, volume: Volume, lung: Mask | None = None, lesion: Mask 
         lung=label_lungs(hu, spacing) if lung is None else _labels(lung),
         spacing_mm=spacing,
         lesion=None if lesion is None else _labels(lesion),
+        ignore=None if ignore is None else _labels(ignore),
     )
 
 

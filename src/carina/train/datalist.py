@@ -4,6 +4,7 @@
 For segmentation ``label_image`` is the mask to learn; where it is absent, ``label`` may be its path, as in lists of the
 Medical Segmentation Decathlon. For classification ``label`` is the class and ``label_image`` the lung mask. An entry
 may hold both masks: then ``lung_image`` is that of the lungs, for every task, and ``label_image`` that of the lesions.
+``ignore_image`` marks where nothing is known, so that nothing is taught there: lung around a tumour, say.
 Paths are relative to the list's folder, or absolute.
 """
 
@@ -40,6 +41,7 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     image: str
     label_image: str = ""
     lung_image: str = ""
+    ignore_image: str = ""
     label: tuple[int, ...] = ()
     patient: str = ""
 

@@ -14,6 +14,14 @@ from carina.train import fields
 from carina.train.fields import Bool
 from carina.train.lesions import HU, TISSUE_HU
 
+_CROSS = ndimage.generate_binary_structure(2, 1)[None]
+
+BLOOD_HU = 30.0
+"""Blood without contrast medium, about."""
+
+VESSEL_HU = -500.0
+"""Above: vessels and tissue, at least half of the voxel; below: lung."""
+
 
 def nodules(hu: HU, lung: Bool, spacing_mm: Sequence[float], rng: np.random.Generator, *, count: int) -> HU:
     """Sharp round solid nodules of 2 to 7 mm radius."""
@@ -61,6 +69,23 @@ def breath(hu: HU, lung: Bool, rng: np.random.Generator) -> HU:
     """Less or more air in the whole lung: -8 % to 12 % of the air displaced."""
     changed: HU = np.maximum(hu + lung * rng.uniform(-0.08, 0.12) * np.maximum(TISSUE_HU - hu, 0), -1024)
     return changed.astype(np.float32)
+
+
+def contrast(hu: HU, rng: np.random.Generator) -> HU:
+    """Vessels and heart with less or more contrast medium: what lies above 30 HU there times 0.2 to 2."""
+    changed: HU = np.where(hu > BLOOD_HU, BLOOD_HU + rng.uniform(0.2, 2.0) * (hu - BLOOD_HU), hu)
+    return changed.astype(np.float32)
+
+
+def vessels(hu: HU, rng: np.random.Generator) -> HU:
+    """Vessels, and every border of tissue with lung, a pixel thicker or thinner at most; lung itself stays as it is."""
+    part = float(rng.uniform(0.2, 1.0))
+    if rng.random() < 0.5:
+        thicker = ndimage.maximum_filter(np.where(hu > VESSEL_HU, hu, np.float32(-1024)), footprint=_CROSS)
+        changed = np.asarray(hu + part * np.maximum(thicker - hu, 0))
+    else:
+        changed = np.where(hu > VESSEL_HU, hu + part * (ndimage.minimum_filter(hu, footprint=_CROSS) - hu), hu)
+    return np.asarray(changed, dtype=np.float32)
 
 
 def clothes(hu: HU, around: Bool, spacing_mm: Sequence[float], rng: np.random.Generator) -> HU:

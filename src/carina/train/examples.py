@@ -20,7 +20,7 @@ from carina.train.cases import is_unusable, read_cases
 from carina.train.crops import draw_crop, draw_lesson, lung_box
 from carina.train.data import Case, scale, to_slices
 from carina.train.datalist import DataList, without
-from carina.train.losses import HARD
+from carina.train.losses import HARD, IGNORED
 from carina.train.patches import SPACING_MM, draw_lesion_patch, draw_lung_patch
 from carina.train.settings import Source, Task, TrainSettings
 
@@ -90,16 +90,14 @@ class SyntheticSource:
     _kept: dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]] = field(default_factory=dict, repr=False)
 
     def draw(self, rng: np.random.Generator, shape: Shape) -> Example:
-        """One patch or crop; hard voxels of targets carry `losses.HARD` on top of their class."""
+        """One patch or crop; voxels of targets are classes, `losses.HARD` on top of them, or `losses.IGNORED`."""
         size = shape[::-1]
-        if self.settings.task is Task.LUNG:
-            hu, lung, hard = draw_lung_patch(self.training, size, rng)
-            return self._example(hu, lung + HARD * hard)
-        if self.settings.task is Task.LESION:
-            hu, lesion, hard = draw_lesion_patch(self.training, size, rng)
-            return self._example(hu, lesion + HARD * hard)
-        hu, ill = draw_lesson(self.training, size, rng)
-        return self._example(hu, np.asarray(ill))
+        if self.settings.task is Task.COVID:
+            hu, ill = draw_lesson(self.training, size, rng)
+            return self._example(hu, np.asarray(ill))
+        draw = draw_lung_patch if self.settings.task is Task.LUNG else draw_lesion_patch
+        drawn = draw(self.training, size, rng)
+        return self._example(drawn.hu, np.where(drawn.ignored, IGNORED, drawn.truth + HARD * drawn.hard))
 
     def validation(self) -> Iterator[tuple[str, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
         """Whole lungs with lesions of every kind; for classification crops, half of them ill."""
@@ -117,17 +115,18 @@ class SyntheticSource:
         rng = np.random.default_rng([VALIDATION_SEED, number])
         slices, labels = to_slices(case)
         hu, lung = slices.astype(np.float32), labels > 0
-        known = np.zeros_like(lung)
-        if case.lesion is not None:
-            known = to_slices(dataclasses.replace(case, lung=case.lesion))[1] > 0
+        known, ignored = (
+            np.zeros_like(lung) if mask is None else to_slices(dataclasses.replace(case, lung=mask))[1] > 0
+            for mask in (case.lesion, case.ignore)
+        )
         kinds, box = list(lesions.Kind), lung_box(lung, 8)
         for n in range(VALIDATION_LESIONS):
             drawn = lesions.draw_lesions(lung[box], SPACING_MM, rng, count=1, kind=kinds[n % len(kinds)])
             hu[box], mask = lesions.paste(hu[box], lung[box], SPACING_MM, drawn, rng)
             known[box] |= mask
         if self.settings.task is Task.LUNG:
-            return self._example(hu, lung)
-        return self._example(hu[box], known[box])
+            return self._example(hu, np.where(ignored, IGNORED, lung))
+        return self._example(hu[box], np.where(ignored, IGNORED, known)[box])
 
     def _crops(self, number: int, case: Case) -> Iterator[tuple[str, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
         count = -(-VALIDATION_CROPS // len(self.held))

@@ -6,22 +6,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-HARD = 2
-"""Added to a target's class where a voxel is hard: 2 is hard background, 3 hard foreground."""
+HARD = 16
+"""Added to a target's class where a voxel is hard: 16 is hard background, 17 hard foreground."""
+
+IGNORED = 2 * HARD
+"""The target of a voxel that no loss counts."""
+
+SURE = 30.0
+"""The logit of a voxel's class, where nothing is to be learnt from it."""
+
+
+def settled(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (float32) and classes for losses that know no weights: ignored voxels are background that is found."""
+    logits, ignored = logits.float(), target == IGNORED
+    if ignored.any():
+        found = torch.zeros_like(logits)
+        found[:, 0] = SURE
+        logits = torch.where(ignored[:, None], found, logits)
+    return logits, target % HARD
 
 
 def dice_ce(logits: Tensor, target: Tensor, *, hard_weight: float = 4.0) -> Tensor:
     """Cross entropy plus one minus the foreground's soft Dice over the whole batch (two classes).
 
-    Voxels marked `HARD` count ``hard_weight`` times in the cross entropy.
+    Voxels marked `HARD` count ``hard_weight`` times in the cross entropy, those marked `IGNORED` nowhere.
     """
     logits = logits.float()
-    foreground = torch.softmax(logits, dim=1)[:, 1]
-    weight = 1.0 + (hard_weight - 1.0) * (target >= HARD)
+    counts = (target != IGNORED).float()
+    foreground = torch.softmax(logits, dim=1)[:, 1] * counts
+    weight = counts * (1.0 + (hard_weight - 1.0) * (target >= HARD))
     target = target % HARD
     truth = target.float()
     overlap = 2 * (foreground * truth).sum() + 10.0
-    entropy = (functional.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
+    entropy = (functional.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum().clamp(min=1.0)
     return entropy + 1 - overlap / (foreground.sum() + truth.sum() + 10.0)
 
 

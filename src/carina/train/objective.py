@@ -18,7 +18,7 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def loss_function(loss: Loss, *, hard_weight: float = 4.0) -> LossFunction:
-    """The loss by its name; all take targets with hard voxels (`losses.HARD`), and only dice-ce weights them."""
+    """The loss by its name; all take hard and ignored voxels (`losses`), and only dice-ce weights hard ones."""
     from monai.losses import DiceCELoss, DiceLoss
 
     if loss is Loss.DICE_CE:
@@ -30,11 +30,19 @@ def loss_function(loss: Loss, *, hard_weight: float = 4.0) -> LossFunction:
         if loss is Loss.DICE
         else DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True)
     )
-    return lambda logits, target: published(logits.float(), (target % losses.HARD)[:, None])
+
+    def counted(logits: Tensor, target: Tensor) -> Tensor:
+        logits, classes = losses.settled(logits, target)
+        loss: Tensor = published(logits, classes[:, None])
+        return loss
+
+    return counted
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    return functional.cross_entropy(logits.float(), target % losses.HARD if target.ndim > 1 else target)
+    if target.ndim > 1:
+        logits, target = losses.settled(logits, target)
+    return functional.cross_entropy(logits.float(), target)
 
 
 def optimiser_of(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

@@ -7,13 +7,13 @@ resumed training sees the patches that an uninterrupted one would have seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.train import distractors, lesions
+from carina.train import distractors, fields, lesions
 from carina.train.data import IN_PLANE_MM, SLICE_MM, Case
 from carina.train.fields import Bool
 from carina.train.lesions import HU
@@ -25,16 +25,30 @@ Shape = tuple[int, int, int]
 DENSE_HU = -250.0
 """Above: soft tissue, or lesions without much air."""
 
+NEAR_MM = 8.0
+"""How far beside the lungs dense tissue counts as hard for lesions: the hila, the heart's border, the pleura."""
+
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Drawn:
+    """What a network is shown: HU, what is to be found, hard voxels, and those nothing is taught on, ``(z, y, x)``."""
+
+    hu: HU
+    truth: Bool
+    hard: Bool
+    ignored: Bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Patch:
-    """HU, lung, lesion and (where asked for) gas that is no lung and what is around the body, all ``(z, y, x)``."""
+    """HU, masks and (where asked for) gas that is no lung and what is around the body, all ``(z, y, x)``."""
 
     hu: HU
     lung: Bool
     lesion: Bool
+    ignore: Bool
     gas: Bool | None = None
     around: Bool | None = None
 
@@ -42,35 +56,52 @@ class Patch:
 def cut(
     case: Case, centre: npt.NDArray[np.float64], shape: Shape, rng: np.random.Generator, *, with_air: bool = False
 ) -> Patch:
-    """Cut a patch around ``centre`` (voxels ``(z, y, x)``), turned by up to 12 degrees, zoomed by 0.85 to 1.2.
+    """Cut a patch around ``centre`` (voxels ``(z, y, x)``), turned by up to 17 degrees, zoomed by 0.75 to 1.35, bent.
 
-    Slices are 3.5 to 6.5 mm apart, sampled linearly or (half of the time) averaged over half a slice; left and right
-    change places half of the time; 1 patch in 20 lies on its face. Outside the case is air.
+    No two patients have the same chest: depth and width are zoomed apart by up to a tenth, and the plane is bent by a
+    smooth field of up to about 8 mm (`_bend`). Slices are 3.5 to 6.5 mm apart, sampled linearly or (half of the time)
+    averaged over up to 1.2 of a slice, as thick slices are; left and right change places half of the time; 1 patch in
+    20 lies on its face. Outside the case is air.
     """
-    angle = rng.uniform(-0.2, 0.2)
+    angle = rng.uniform(-0.3, 0.3)
     zoom = rng.uniform(0.85, 1.2)
+    zooms = zoom * np.exp(rng.uniform(-0.1, 0.1, 2))
     slice_mm = rng.uniform(3.5, 6.5)
     flip_x, flip_y = (-1.0 if rng.random() < p else 1.0 for p in (0.5, 0.05))
-    cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
+    cos, sin = np.cos(angle), np.sin(angle)
     ratio = IN_PLANE_MM / case.spacing_mm[1]
     step = slice_mm / case.spacing_mm[0]
-    turn = np.array([[flip_y * cos, -flip_x * sin], [flip_y * sin, flip_x * cos]]) * ratio
+    turn = np.array([[flip_y * cos, -flip_x * sin], [flip_y * sin, flip_x * cos]]) * zooms[:, None] * ratio
     half = (np.array(shape) - 1) / 2
     first = np.array([centre[0] - step * half[0], *(centre[1:] - turn @ half[1:])])
-    slab = step / 4 if rng.random() < 0.5 else 0.0
-    place = _Place(shape, case.hu.shape, first, step, turn)
+    slab = step * rng.uniform(0.2, 0.6) if rng.random() < 0.5 else 0.0
+    place = _Place(shape, case.hu.shape, first, step, turn, _bend(shape, rng))
     hu = place.sample(case.hu, slab=slab, outside=-1024.0)
     lung = place.sample(case.lung, slab=slab) >= 0.5
-    lesion = np.zeros(shape, dtype=bool)
-    if case.lesion is not None:
-        lesion = place.sample(case.lesion, slab=slab) >= 0.5
+    lesion, ignore = (
+        np.zeros(shape, dtype=bool) if mask is None else place.sample(mask, slab=slab) >= 0.5
+        for mask in (case.lesion, case.ignore)
+    )
     gas = place.sample(case.gas) >= 0.5 if with_air else None
     around = place.sample(case.around, outside=1.0) >= 0.5 if with_air else None
-    return Patch(hu=hu, lung=lung, lesion=lesion, gas=gas, around=around)
+    return Patch(hu=hu, lung=lung, lesion=lesion, ignore=ignore, gas=gas, around=around)
+
+
+def _bend(shape: Shape, rng: np.random.Generator) -> HU:
+    """By how many voxels each place of the plane moves along y and x, ``(2, y, x)``: smooth, the same in all slices.
+
+    Bends are 30 to 80 mm wide and move by a fourteenth of that at most times, so that nothing folds over.
+    """
+    wide_mm = float(rng.uniform(30.0, 80.0))
+    most = rng.uniform(0, wide_mm / 28) / IN_PLANE_MM
+    bent: HU = most * fields.noise((2, *shape[1:]), (1e3, IN_PLANE_MM, IN_PLANE_MM), wide_mm, rng)
+    return bent
 
 
 class _Place:
     """Where a patch's voxels lie in a case: slice ``k`` at ``first[0] + step * k``, turned in the plane by ``turn``.
+
+    ``bend`` ``(2, y, x)`` moves each place of the plane further, in voxels of the case.
 
     Linear sampling is done between slices first and in the plane then, on the rectangle that the patch covers: the
     same for all slices, an order of magnitude faster than sampling in three dimensions.
@@ -83,11 +114,12 @@ class _Place:
         first: npt.NDArray[np.float64],
         step: float,
         turn: npt.NDArray[np.float64],
+        bend: HU,
     ) -> None:
         self.shape, self.extent = shape, extent
         self.z = first[0] + step * np.arange(shape[0])
         grid = np.stack(np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij"))
-        at = np.tensordot(turn, grid, axes=1) + first[1:, None, None]
+        at = np.tensordot(turn, grid, axes=1) + first[1:, None, None] + bend
         last = np.array(extent[1:])[:, None, None] - 1
         self.inside: Bool = np.all((at >= 0) & (at <= last), axis=0)
         low = np.clip(np.floor(at), 0, np.maximum(last - 1, 0)).astype(np.intp)
@@ -97,8 +129,9 @@ class _Place:
         self.low = low - start[:, None, None]
 
     def sample(self, array: npt.NDArray[np.generic], *, slab: float = 0.0, outside: float = 0.0) -> HU:
-        """``array`` on the patch's voxels; each slice the mean of two, ``slab`` slices above and below."""
-        mixed = np.mean([self._slices(array, self.z + s, outside) for s in ((-slab, slab) if slab else (0.0,))], axis=0)
+        """``array`` on the patch's voxels; each slice the mean of three, the outer ``slab`` slices away."""
+        depths = (-slab, 0.0, slab) if slab else (0.0,)
+        mixed = np.mean([self._slices(array, self.z + depth, outside) for depth in depths], axis=0)
         flat = mixed.reshape(len(mixed), -1)
         y, x = self.low
         corner, width = y * mixed.shape[2] + x, mixed.shape[2]
@@ -129,23 +162,26 @@ def centre_in(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
     return np.array([z, y, x], dtype=float)
 
 
-def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, Bool, Bool]:
-    """HU, lesion and hard voxels of one patch for lesion segmentation: three in four hold lesions, most look-alikes.
+def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Drawn:
+    """One patch for lesion segmentation: seven in ten hold lesions, most look-alikes.
 
-    Hard is what is as dense as vessels, heart and chest wall, and lesion all the same: a network learns early that
-    the dense is healthy, and then never finds consolidation.
+    Hard is what is dense in the lungs and up to `NEAR_MM` beside them, lesion or not: a network learns early that the
+    dense is healthy, and then never finds consolidation; told only to find it, it takes vessels at the hila for it.
     """
     case = cases[int(rng.integers(len(cases)))]
     reach = (12, 12, 12) if rng.random() < 0.7 else (60, 90, 90)
     patch = cut(case, centre_in(case.lung, rng) + rng.uniform(-1, 1, 3) * reach * np.array((0.2, 1, 1)), shape, rng)
     hu, lung, lesion = patch.hu, patch.lung, patch.lesion
     hu, fluid = _look_alikes(hu, lung, rng)
-    if rng.random() < 0.75:
+    hu = _other_patient(hu, rng)
+    if rng.random() < 0.7:
         drawn = draw_disease(lung & ~fluid, rng)
         hu, mask = lesions.paste(hu, lung & ~fluid, SPACING_MM, drawn, rng)
         lesion = lesion | mask
-    hard: Bool = lesion & (hu > DENSE_HU)
-    return _finish(hu, rng), lesion, hard
+    side = 2 * round(NEAR_MM / IN_PLANE_MM) + 1
+    near = ndimage.maximum_filter(lung.view(np.uint8), (1, side, side)).astype(bool)
+    hard: Bool = near & (hu > DENSE_HU)
+    return Drawn(hu=_finish(hu, rng), truth=lesion, hard=hard, ignored=patch.ignore)
 
 
 def draw_disease(lung: Bool, rng: np.random.Generator) -> list[lesions.Lesion]:
@@ -163,11 +199,13 @@ def draw_disease(lung: Bool, rng: np.random.Generator) -> list[lesions.Lesion]:
     radii_mm = lesions.RADII_MM
     if rng.random() < 1 / 3:
         count, radii_mm = 2 * count + 1, lesions.SMALL_RADII_MM
-    return lesions.draw_lesions(lung, SPACING_MM, rng, count=count, kind=kind, radii_mm=radii_mm)
+    z, y, x = SPACING_MM  # places on every other voxel: the distances that choose them took half of a patch's time
+    drawn = lesions.draw_lesions(lung[:, ::2, ::2], (z, 2 * y, 2 * x), rng, count=count, kind=kind, radii_mm=radii_mm)
+    return [replace(one, centre=(one.centre[0], 2 * one.centre[1], 2 * one.centre[2])) for one in drawn]
 
 
-def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, Bool, Bool]:
-    """HU, lung and hard voxels of one patch for lung segmentation; half hold disease, fluid is taken out of the lung.
+def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Drawn:
+    """One patch for lung segmentation; half hold disease, fluid is taken out of the lung.
 
     Hard is where a threshold errs and what looks like disease: gas that the body encloses outside the lungs (airways,
     bowel) and 6 mm around it (bowel contents), and tissue inside them (vessels, consolidation), 2 voxels from the
@@ -195,7 +233,16 @@ def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generato
     near = ndimage.binary_dilation(lung, _CROSS, iterations=3)
     around = ndimage.binary_dilation(patch.gas, _CROSS, iterations=8) & ~near
     hard: Bool = (inner & (hu > -300)) | (around | patch.gas) & ~lung
-    return _finish(hu, rng), lung, hard
+    return Drawn(hu=_finish(hu, rng), truth=lung, hard=hard, ignored=patch.ignore)
+
+
+def _other_patient(hu: HU, rng: np.random.Generator) -> HU:
+    """Other vessels than the case has: more or less contrast medium, thicker or thinner."""
+    if rng.random() < 0.5:
+        hu = distractors.contrast(hu, rng)
+    if rng.random() < 0.5:
+        hu = distractors.vessels(hu, rng)
+    return hu
 
 
 def _look_alikes(hu: HU, lung: Bool, rng: np.random.Generator) -> tuple[HU, Bool]:

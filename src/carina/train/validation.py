@@ -94,5 +94,6 @@ def _forward(network: nn.Module, image: Tensor, settings: TrainSettings) -> Tens
 def _judge(logits: Tensor, target: np.ndarray, task: Task) -> tuple[float, int]:
     if task is Task.COVID:
         return float(torch.softmax(logits, dim=1)[0, 1]), int(target)
+    counts = target != losses.IGNORED
     found = (logits[0].argmax(dim=0) == 1).cpu().numpy()
-    return dice(found, target % losses.HARD == 1), 0
+    return dice(found & counts, (target % losses.HARD == 1) & counts), 0
