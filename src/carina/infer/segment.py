@@ -42,7 +42,7 @@ GROWTHS = 2
 FACE_CM2 = 1.0
 """Found at a face: more than this."""
 
-DOUBT = 0.03
+DOUBT = 0.015
 """The fast plan ends where no window left holds more doubt than this share of what was found (`windows`)."""
 
 
