@@ -26,7 +26,7 @@ from carina.train.losses import HARD, IGNORED  # noqa: E402
 from carina.train.objective import loss_function, rate_at  # noqa: E402
 from carina.train.settings import Arithmetic, Device, Loss, Patch, Schedule, Task, TrainSettings  # noqa: E402
 from carina.train.team import Team, join_team, pick_device  # noqa: E402, F401  the second process takes it from here
-from carina.train.validation import memory_format, score  # noqa: E402
+from carina.train.validation import _judge, memory_format, score  # noqa: E402
 
 SETTINGS = TrainSettings(
     task=Task.LESION,
@@ -248,6 +248,20 @@ def test_losses_prefer_the_truth_and_take_hard_voxels(loss: Loss) -> None:
     right = torch.stack([1.0 - target % 2, 1.0 * (target % 2)], dim=1) * 8
     function = loss_function(loss)
     assert float(function(right, target)) < 0.3 < float(function(-right, target))
+
+
+def test_classes_above_one_stay_what_they_are() -> None:
+    target = torch.tensor([0, 1, 2, 2]).reshape(1, 2, 2, 1)
+    right = 8 * torch.nn.functional.one_hot(target, 3).permute(0, 4, 1, 2, 3).float()
+    for loss in (Loss.DICE, Loss.DICE_CE_SQUARED, Loss.CROSS_ENTROPY):
+        assert float(loss_function(loss)(right, target)) < 0.1
+
+
+def test_ignored_voxels_are_not_judged() -> None:
+    target = np.array([1, 0, IGNORED, IGNORED]).reshape(2, 2, 1)
+    found = torch.tensor([1.0, 0, 1, 1]).reshape(1, 2, 2, 1)
+    logits = torch.stack([1 - found, found], dim=1)
+    assert _judge(logits, target, Task.LESION) == (1.0, 0)
 
 
 @pytest.mark.parametrize("loss", Loss)

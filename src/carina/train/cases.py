@@ -19,9 +19,9 @@ from carina.train.settings import Source, Task, TrainSettings
 from carina.volume import Grid
 from carina.volume.files import read_grid, read_mask, read_volume
 
-BYTES_PER_VOXEL = {Source.LABELS: 5, Source.SYNTHETIC: 6}
-"""An image to learn from labels: four, and one. A case: two for HU, one each for lung, lesion, enclosed gas and what is
-around the body."""
+BYTES_PER_VOXEL = {Source.LABELS: 5, Source.SYNTHETIC: 7}
+"""An image to learn from labels: four, and one. A case: two for HU, one each for lung, lesion, what is ignored,
+enclosed gas and what is around the body."""
 
 
 def lung_of(item: Item, task: Task) -> str:

@@ -130,7 +130,10 @@ def _entry(data: DataList, settings: TrainSettings, part: str, number: int, item
             if not fit and not mask.is_empty and key == _lung_key(item, settings.task):
                 warnings += [f"{named}: {words}" for words in _lung_warnings(mask, volume)]
     if item.ignore_image and (settings.source is Source.LABELS or settings.task is Task.COVID):
-        warnings.append(f"{where}, {item.ignore_image}: is not used; ignore_image is for masks drawn synthetically.")
+        warnings.append(
+            f"{where}, {item.ignore_image}: is not used; ignore_image is for lungs and lesions with source = "
+            '"synthetic". Choose that, or take it out.'
+        )
     if settings.source is Source.SYNTHETIC and not lung_of(item, settings.task):
         warnings.append(f"{where}, {item.image}: has no lung_image; its lungs will be labelled by a threshold, unseen.")
     if settings.source is Source.SYNTHETIC and not is_drawable:
