@@ -18,7 +18,8 @@ from carina.train import distractors, lesions  # noqa: E402
 from carina.train.crops import draw_plain_crop  # noqa: E402
 from carina.train.data import Case, make_case  # noqa: E402
 from carina.train.lung_labels import label_lungs  # noqa: E402
-from carina.train.patches import _bend, draw_disease, draw_lesion_patch, draw_lung_patch  # noqa: E402
+from carina.train.patches import draw_disease, draw_lesion_patch, draw_lung_patch  # noqa: E402
+from carina.train.sampling import bend  # noqa: E402
 
 SPACING_MM = (5.0, 1.6, 1.6)
 
@@ -146,9 +147,10 @@ def test_what_is_ignored_moves_with_its_patch(healthy: Case) -> None:
 
 def test_a_patch_bends_but_never_folds() -> None:
     for seed in range(40):
-        bend = _bend((32, 224, 224), np.random.default_rng(seed))
-        assert bend.shape == (2, 224, 224)
-        assert np.abs(np.diff(bend[0], axis=0)).max() < 1 and np.abs(np.diff(bend[1], axis=1)).max() < 1
+        moved = bend((224, 224), (0.8, 0.8), np.random.default_rng(seed))
+        assert moved.shape == (2, 224, 224)
+        steps = np.diff(moved[0], axis=0), np.diff(moved[1], axis=1)
+        assert max(np.abs(step).max() for step in steps) < 0.8
 
 
 @pytest.mark.parametrize("change", [distractors.contrast, distractors.vessels])
@@ -160,10 +162,23 @@ def test_other_vessels_leave_the_lung_as_it_is(change: Callable[..., np.ndarray]
     assert any(not np.array_equal(one, hu) for one in changed)
 
 
+def test_borrowed_vessels_lie_where_both_chests_have_lung() -> None:
+    here, there = np.zeros((2, 5, 40, 40), dtype=bool)
+    here[:, 5:35, 5:30], there[:, 5:35, 10:35] = True, True
+    hu, other = np.full((2, *here.shape), 40, dtype=np.float32)
+    hu[here], other[there] = -850, -870
+    other[2, 20] = 60  # a vessel across
+    out = distractors.borrowed(hu, here, other, there)
+    added = out != hu
+    assert added.any() and not added[~(here & there)].any()
+    assert np.all(out[added] == 60) and set(np.argwhere(added)[:, 1]) == {20}
+    assert np.argwhere(added)[:, 2].min() > 10  # the other chest's outline is left out
+
+
 def test_ill_crops_are_denser_than_healthy_ones(healthy: Case) -> None:
     diseased = dataclasses.replace(healthy, lesion=healthy.lung)
     drawn = [draw_plain_crop([healthy, diseased], (16, 48, 48), np.random.default_rng(n)) for n in range(16)]
     density = {
-        ill: [float(np.clip(hu, -1000, 0).mean()) for hu, truth in drawn if truth is ill] for ill in (True, False)
+        ill: [float(np.clip(one.hu, -1000, 0).mean()) for one in drawn if one.ill is ill] for ill in (True, False)
     }
     assert np.mean(density[True]) > np.mean(density[False]) + 5

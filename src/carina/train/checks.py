@@ -14,7 +14,7 @@ import numpy as np
 from carina.errors import BadSeries
 from carina.train.cases import is_unusable, lesion_of, lung_of, mask_of, prepared_mb
 from carina.train.datalist import PARTS, DataList, Item, without
-from carina.train.settings import Source, Task, TrainSettings
+from carina.train.settings import Loss, Source, Task, TrainSettings
 from carina.volume.files import read_grid, read_mask, read_volume, volume_suffix
 from carina.volume.volume import Mask, Volume
 
@@ -129,10 +129,10 @@ def _entry(data: DataList, settings: TrainSettings, part: str, number: int, item
             problems += [f"{named}: {fit}"] if fit else []
             if not fit and not mask.is_empty and key == _lung_key(item, settings.task):
                 warnings += [f"{named}: {words}" for words in _lung_warnings(mask, volume)]
-    if item.ignore_image and (settings.source is Source.LABELS or settings.task is Task.COVID):
+    if item.ignore_image and (settings.source is Source.LABELS or settings.loss is Loss.CROSS_ENTROPY):
         warnings.append(
-            f"{where}, {item.ignore_image}: is not used; ignore_image is for lungs and lesions with source = "
-            '"synthetic". Choose that, or take it out.'
+            f"{where}, {item.ignore_image}: is not used; ignore_image is for masks and places that are learnt with "
+            'source = "synthetic". Choose that, or take it out.'
         )
     if settings.source is Source.SYNTHETIC and not lung_of(item, settings.task):
         warnings.append(f"{where}, {item.image}: has no lung_image; its lungs will be labelled by a threshold, unseen.")

@@ -142,8 +142,11 @@ def _task_problems(s: TrainSettings) -> Iterator[str]:
     if not s.window_hu[0] < s.window_hu[1]:
         yield f"window_hu {s.window_hu} must grow"
     classifies = s.task is Task.COVID
-    if classifies != (s.loss is Loss.CROSS_ENTROPY) and (classifies or s.source is Source.SYNTHETIC):
+    places = s.loss is Loss.CROSS_ENTROPY_PLACES
+    if classifies != (places or s.loss is Loss.CROSS_ENTROPY) and (classifies or s.source is Source.SYNTHETIC):
         yield f"loss {s.loss} does not suit {s.task}: classification takes cross-entropy, synthetic masks a Dice"
+    if places and s.source is not Source.SYNTHETIC:
+        yield f"loss {s.loss} needs source synthetic: only there it is known where disease lies"
     if classifies and len({p.shape for p in s.patches}) > 1:
         yield "patches of different shapes: the classifier has one input size"
     if classifies != (s.network.get("kind") == "densenet121"):

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
 
 from carina.train import distractors, lesions
 from carina.train.data import Case
 from carina.train.fields import Bool
 from carina.train.lesions import HU
-from carina.train.patches import Shape
+from carina.train.sampling import Place, Shape, bend
 
 MARGIN_VOXELS = 5
+
+LEAST_SHARE = 0.005
+"""Disease that takes less of the lungs than this is no lesson: such crops get another lesion."""
+
+MOST_TRIES = 20
+"""So often, where there is hardly any lung."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Crop:
+    """A whole chest as a classifier is shown it: HU, lungs, disease, and voxels nothing is taught on, ``(z, y, x)``.
+
+    ``spacing_mm`` is ``(z, y, x)``.
+    """
+
+    hu: HU
+    lung: Bool
+    lesion: Bool
+    ignored: Bool
+    spacing_mm: tuple[float, float, float]
+
+    @property
+    def ill(self) -> bool:
+        """Whether there is disease."""
+        return bool(self.lesion.any())
 
 
 def lung_box(lung: Bool, margin: int = MARGIN_VOXELS) -> tuple[slice, slice, slice]:
@@ -25,41 +50,47 @@ def lung_box(lung: Bool, margin: int = MARGIN_VOXELS) -> tuple[slice, slice, sli
     return sides[0], sides[1], sides[2]
 
 
-def crop(case: Case, shape: Shape, rng: np.random.Generator | None = None) -> tuple[HU, Bool, tuple[float, ...]]:
-    """The case's lung box resized to ``shape``: HU, lung, spacing in mm ``(z, y, x)``.
+def crop(case: Case, shape: Shape, rng: np.random.Generator | None = None) -> Crop:
+    """The case's lung box resized to ``shape``.
 
-    With a generator, each side of the box moves by up to 5 % and the patient turns by up to 9 degrees.
+    With a generator, it is another chest: each side of the box moves by up to 5 %, and the patient is turned by up to
+    9 degrees, bent (`sampling.bend`) and half of the time mirrored.
     """
     box = lung_box(case.lung > 0)
     low = np.array([b.start for b in box], dtype=float)
     size = np.array([b.stop - b.start for b in box], dtype=float)
-    angle = 0.0
+    angle, mirror = 0.0, 1.0
     if rng is not None:
         low += rng.uniform(-0.05, 0.05, 3) * size
         size *= rng.uniform(0.95, 1.08, 3)
         angle = float(rng.uniform(-0.15, 0.15))
+        mirror = float(rng.choice([-1.0, 1.0]))
     step = size / np.array(shape)
+    spacing = tuple(float(s) for s in step * np.array(case.spacing_mm))
+    moved = np.zeros((2, *shape[1:]), dtype=np.float32)
+    if rng is not None:
+        moved = bend(shape[1:], spacing[1:], rng) / case.spacing_mm[1]
     cos, sin = np.cos(angle), np.sin(angle)
-    matrix = np.array([[step[0], 0, 0], [0, cos * step[1], -sin * step[2]], [0, sin * step[1], cos * step[2]]])
-    middle = low + (size - 1) / 2
-    offset = middle - matrix @ ((np.array(shape) - 1) / 2)
-    hu = ndimage.affine_transform(case.hu, matrix, offset, shape, np.float32, order=1, mode="nearest")
-    lung = ndimage.affine_transform(case.lung, matrix, offset, shape, np.float32, order=1) >= 0.5
-    return hu, lung, tuple(float(s) for s in step * np.array(case.spacing_mm))
+    turn = np.array([[cos * step[1], -sin * mirror * step[2]], [sin * step[1], cos * mirror * step[2]]])
+    first = low + (size - 1) / 2
+    first -= np.array([step[0] * (shape[0] - 1), *(turn @ (np.array(shape[1:]) - 1))]) / 2
+    place = Place(shape, case.hu.shape, first, step[0], turn, moved)
+    masks = (
+        np.zeros(shape, dtype=bool) if mask is None else place.sample(mask) >= 0.5
+        for mask in (case.lung, case.lesion, case.ignore)
+    )
+    lung, lesion, ignored = masks
+    hu = place.sample(case.hu, outside=None)
+    return Crop(hu=hu, lung=lung, lesion=lesion, ignored=ignored, spacing_mm=(spacing[0], spacing[1], spacing[2]))
 
 
-def draw_plain_crop(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, bool]:
+def draw_plain_crop(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Crop:
     """As `draw_crop`, but much disease or none, without look-alikes and noise: what a first lesson shows."""
-    healthy = [case for case in cases if case.lesion is None]
-    hu, lung, spacing = crop(healthy[int(rng.integers(len(healthy)))], shape, rng)
-    ill = bool(rng.random() < 0.5)
-    if ill:
-        drawn = lesions.draw_lesions(lung, spacing, rng, count=int(rng.integers(12, 30)))
-        hu, _ = lesions.paste(hu, lung, spacing, drawn, rng)
-    return hu, ill
+    one = crop(_healthy(cases, rng), shape, rng)
+    return _diseased(one, int(rng.integers(12, 30)), rng) if rng.random() < 0.5 else one
 
 
-def draw_lesson(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, bool]:
+def draw_lesson(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Crop:
     """What a classifier is taught with: plain crops and full ones in equal shares, since full ones alone teach nothing.
 
     Trained on `draw_crop` alone the loss stays at chance (research log, 5).
@@ -67,24 +98,49 @@ def draw_lesson(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -
     return draw_plain_crop(cases, shape, rng) if rng.random() < 0.5 else draw_crop(cases, shape, rng)
 
 
-def draw_crop(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> tuple[HU, bool]:
-    """HU ``(z, y, x)`` of one crop and whether it holds disease; cases that hold lesions already are not drawn."""
-    healthy = [case for case in cases if case.lesion is None]
-    hu, lung, spacing = crop(healthy[int(rng.integers(len(healthy)))], shape, rng)
+def draw_crop(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Crop:
+    """One crop, ill half of the time; cases that hold lesions already are not drawn.
+
+    A third of the ill have disease in one lung only.
+    """
+    one = _look_alikes(crop(_healthy(cases, rng), shape, rng), rng)
     if rng.random() < 0.5:
-        hu, lung = hu[:, :, ::-1], lung[:, :, ::-1]
-    hu = _look_alikes(hu, lung, spacing, rng)
-    ill = bool(rng.random() < 0.5)
-    if ill:
-        drawn = lesions.draw_lesions(lung, spacing, rng, count=int(rng.integers(4, 17)))
-        hu, _ = lesions.paste(hu, lung, spacing, drawn, rng)
-    if rng.random() < 0.2:
-        hu = distractors.motion(hu, spacing, rng)
-    hu = distractors.kernel_and_noise(hu, spacing, rng)
-    return (hu * rng.uniform(0.95, 1.05) + rng.normal(0, 20)).astype(np.float32), ill
+        where = _one_side(one.lung, rng) if rng.random() < 1 / 3 else one.lung
+        one = _diseased(one, int(rng.integers(2, 17)), rng, where)
+    hu = distractors.motion(one.hu, one.spacing_mm, rng) if rng.random() < 0.2 else one.hu
+    hu = distractors.kernel_and_noise(hu, one.spacing_mm, rng)
+    return replace(one, hu=(hu * rng.uniform(0.95, 1.05) + rng.normal(0, 20)).astype(np.float32))
 
 
-def _look_alikes(hu: HU, lung: Bool, spacing: Sequence[float], rng: np.random.Generator) -> HU:
+def _healthy(cases: Sequence[Case], rng: np.random.Generator) -> Case:
+    healthy = [case for case in cases if case.lesion is None]
+    return healthy[int(rng.integers(len(healthy)))]
+
+
+def _diseased(one: Crop, count: int, rng: np.random.Generator, where: Bool | None = None) -> Crop:
+    """``one`` with ``count`` lesions in ``where`` (by default its lungs), more where they are too small to be seen."""
+    where = one.lung if where is None else where
+    hu, mask = one.hu, np.zeros(one.lung.shape, dtype=bool)
+    for _ in range(MOST_TRIES):
+        if np.count_nonzero(mask) > LEAST_SHARE * np.count_nonzero(one.lung):
+            break
+        drawn = lesions.draw_lesions(where, one.spacing_mm, rng, count=count)
+        hu, new = lesions.paste(hu, where, one.spacing_mm, drawn, rng)
+        mask, count = mask | new, 1
+    return replace(one, hu=hu, lesion=mask)
+
+
+def _one_side(lung: Bool, rng: np.random.Generator) -> Bool:
+    """The left or the right half of ``lung``."""
+    side = np.zeros(lung.shape, dtype=bool)
+    middle = lung.shape[2] // 2
+    half = np.s_[:, :, :middle] if rng.random() < 0.5 else np.s_[:, :, middle:]
+    side[half] = lung[half]
+    return side
+
+
+def _look_alikes(one: Crop, rng: np.random.Generator) -> Crop:
+    hu, lung, spacing = one.hu, one.lung, one.spacing_mm
     if rng.random() < 0.6:
         hu = distractors.breath(hu, lung, rng)
     if rng.random() < 0.5:
@@ -93,4 +149,6 @@ def _look_alikes(hu: HU, lung: Bool, spacing: Sequence[float], rng: np.random.Ge
         hu = distractors.nodules(hu, lung, spacing, rng, count=int(rng.integers(1, 8)))
     if rng.random() < 0.15:
         hu, _ = distractors.effusion(hu, lung, spacing, rng)
-    return hu
+    if rng.random() < 0.5:
+        hu = distractors.contrast(hu, rng)
+    return replace(one, hu=hu)

@@ -26,6 +26,9 @@ SLICE_MM = 5.0
 
 ORIENTATION = "RAS"
 
+DENSE_HU = -250.0
+"""Above: soft tissue, or lesions without much air."""
+
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]
 
 HU = npt.NDArray[np.int16]
@@ -54,6 +57,11 @@ class Case:
         """Gas that the body encloses outside the lungs (airways, bowel): uint8, 0 or 1, on the same voxels."""
         gas = ~(self.around > 0) & (self.hu < -600) & (self.lung == 0)
         return np.asarray(ndimage.binary_opening(gas, _CROSS), dtype=np.uint8)
+
+    @cached_property
+    def dense(self) -> Labels:
+        """What is dense in the lungs, vessels mostly, above all at the hila: uint8, 0 or 1, on the same voxels."""
+        return ((self.lung > 0) & (self.hu > DENSE_HU)).astype(np.uint8)
 
     @cached_property
     def around(self) -> Labels:

@@ -175,11 +175,11 @@ def evaluate_covid(bundle: Bundle, cases: Sequence[Case], *, crops: int = 120) -
         logits = runtime(scale(hu, spec.window_hu).transpose(2, 1, 0)[None, None])[0].astype(float)
         return float(1 / (1 + np.exp(logits[0] - logits[1])))
 
-    figures = {f"probability {case.name}": probability(crop(case, (z, y, x))[0]) for case in cases}
+    figures = {f"probability {case.name}": probability(crop(case, (z, y, x)).hu) for case in cases}
     healthy = [dataclasses.replace(case, lesion=None) for case in cases if case.lesion is None]
     drawn = [draw_crop(healthy, (z, y, x), np.random.default_rng([UNSEEN_SEED, n])) for n in range(crops)]
-    scores = np.array([probability(hu) for hu, _ in drawn])
-    ill = np.array([truth for _, truth in drawn])
+    scores = np.array([probability(one.hu) for one in drawn])
+    ill = np.array([one.ill for one in drawn])
     measured = auc(scores, ill)
     figures |= {
         "auc synthetic": measured.auc,

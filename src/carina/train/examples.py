@@ -1,7 +1,7 @@
 """What a training is shown: one source of examples for labels that exist, one for disease that is synthesised.
 
 Examples are in the networks' order: input float32 ``(1, x, y, z)`` in [0, 1], target int64 ``(x, y, z)``, or ``()``
-for classification. An example depends on its generator alone.
+for classification that is not told where disease lies. An example depends on its generator alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from carina.train.data import Case, scale, to_slices
 from carina.train.datalist import DataList, without
 from carina.train.losses import HARD, IGNORED
 from carina.train.patches import SPACING_MM, draw_lesion_patch, draw_lung_patch
-from carina.train.settings import Source, Task, TrainSettings
+from carina.train.settings import Loss, Source, Task, TrainSettings
 
 Example = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 Shape = tuple[int, int, int]
@@ -93,8 +93,10 @@ class SyntheticSource:
         """One patch or crop; voxels of targets are classes, `losses.HARD` on top of them, or `losses.IGNORED`."""
         size = shape[::-1]
         if self.settings.task is Task.COVID:
-            hu, ill = draw_lesson(self.training, size, rng)
-            return self._example(hu, np.asarray(ill))
+            lesson = draw_lesson(self.training, size, rng)
+            if self.settings.loss is not Loss.CROSS_ENTROPY_PLACES:
+                return self._example(lesson.hu, np.asarray(lesson.ill))
+            return self._example(lesson.hu, np.where(lesson.ignored & ~lesson.lesion, IGNORED, lesson.lesion))
         draw = draw_lung_patch if self.settings.task is Task.LUNG else draw_lesion_patch
         drawn = draw(self.training, size, rng)
         return self._example(drawn.hu, np.where(drawn.ignored, IGNORED, drawn.truth + HARD * drawn.hard))
@@ -132,8 +134,8 @@ class SyntheticSource:
         count = -(-VALIDATION_CROPS // len(self.held))
         for n in range(count):
             rng = np.random.default_rng([VALIDATION_SEED, number, n])
-            hu, ill = draw_crop([case], self.settings.patches[0].shape[::-1], rng)
-            yield f"{case.name}-{n + 1}", *self._example(hu, np.asarray(ill))
+            drawn = draw_crop([case], self.settings.patches[0].shape[::-1], rng)
+            yield f"{case.name}-{n + 1}", *self._example(drawn.hu, np.asarray(drawn.ill))
 
     def _example(self, hu: npt.NDArray[np.generic], target: npt.NDArray[np.generic]) -> Example:
         """Scaled, and from ``(z, y, x)`` to the networks' ``(x, y, z)``."""

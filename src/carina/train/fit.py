@@ -22,9 +22,10 @@ from torch.utils.data import DataLoader, Dataset
 from carina.errors import BadConfig
 from carina.train.checkpoint import BEST, CHECKPOINT, State, load, random_apart, read, save, write
 from carina.train.examples import ExampleSource
+from carina.train.guide import Guided, published
 from carina.train.logs import Logs, Progress, Row
 from carina.train.objective import loss_function, optimiser_of, rate_at
-from carina.train.settings import Arithmetic, TrainSettings
+from carina.train.settings import Arithmetic, Loss, TrainSettings
 from carina.train.team import Team
 from carina.train.validation import Score, autocast, memory_format, metric_name, score
 
@@ -151,6 +152,8 @@ class _Loop:
         self, network: nn.Module, source: ExampleSource, settings: TrainSettings, out: Path, team: Team
     ) -> None:
         self.source, self.settings, self.out, self.team = source, settings, out, team
+        if settings.loss is Loss.CROSS_ENTROPY_PLACES:
+            network = Guided(network)
         self.format = memory_format(network, settings, team.device)
         network = network.to(team.device, memory_format=self.format)
         self.loss = loss_function(settings.loss, hard_weight=settings.hard_weight)
@@ -302,7 +305,8 @@ class _Loop:
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
+    own = published(network.state_dict())
+    return {name: value.detach().cpu().contiguous().clone() for name, value in own.items()}
 
 
 @torch.no_grad()

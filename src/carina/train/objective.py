@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from carina.train import losses
+from carina.train import guide, losses
 from carina.train.settings import Loss, Optimiser, Schedule, TrainSettings
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""Logits ``(n, classes, ...)`` and classes ``(n, ...)`` to a number."""
+LossFunction = Callable[[Any, Tensor], Tensor]
+"""What the network says, logits ``(n, classes, ...)`` in most cases, and classes ``(n, ...)``, to a number."""
 
 
 def loss_function(loss: Loss, *, hard_weight: float = 4.0) -> LossFunction:
@@ -25,6 +26,8 @@ def loss_function(loss: Loss, *, hard_weight: float = 4.0) -> LossFunction:
         return partial(losses.dice_ce, hard_weight=hard_weight)
     if loss is Loss.CROSS_ENTROPY:
         return _cross_entropy
+    if loss is Loss.CROSS_ENTROPY_PLACES:
+        return guide.places
     published = (
         DiceLoss(softmax=True, to_onehot_y=True)
         if loss is Loss.DICE

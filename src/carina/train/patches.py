@@ -13,20 +13,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.train import distractors, fields, lesions
-from carina.train.data import IN_PLANE_MM, SLICE_MM, Case
+from carina.train import distractors, lesions
+from carina.train.data import DENSE_HU, IN_PLANE_MM, SLICE_MM, Case
 from carina.train.fields import Bool
 from carina.train.lesions import HU
+from carina.train.sampling import Place, Shape, bend
 
 SPACING_MM = (SLICE_MM, IN_PLANE_MM, IN_PLANE_MM)
 
-Shape = tuple[int, int, int]
-
-DENSE_HU = -250.0
-"""Above: soft tissue, or lesions without much air."""
-
 NEAR_MM = 8.0
 """How far beside the lungs dense tissue counts as hard for lesions: the hila, the heart's border, the pleura."""
+
+BORROWED = 0.5
+"""The share of patches for lesions that hold vessels of a second chest."""
 
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]
 
@@ -59,8 +58,8 @@ def cut(
     """Cut a patch around ``centre`` (voxels ``(z, y, x)``), turned by up to 17 degrees, zoomed by 0.75 to 1.35, bent.
 
     No two patients have the same chest: depth and width are zoomed apart by up to a tenth, and the plane is bent by a
-    smooth field of up to about 8 mm (`_bend`). Slices are 3.5 to 6.5 mm apart, sampled linearly or (half of the time)
-    averaged over up to 1.2 of a slice, as thick slices are; left and right change places half of the time; 1 patch in
+    smooth field of up to about 8 mm (`sampling.bend`). Slices are 3.5 to 6.5 mm apart, sampled linearly or (half of the
+    time) averaged over up to 1.2 of a slice, as thick slices are; left and right change places half of the time; one in
     20 lies on its face. Outside the case is air.
     """
     angle = rng.uniform(-0.3, 0.3)
@@ -75,7 +74,7 @@ def cut(
     half = (np.array(shape) - 1) / 2
     first = np.array([centre[0] - step * half[0], *(centre[1:] - turn @ half[1:])])
     slab = step * rng.uniform(0.2, 0.6) if rng.random() < 0.5 else 0.0
-    place = _Place(shape, case.hu.shape, first, step, turn, _bend(shape, rng))
+    place = Place(shape, case.hu.shape, first, step, turn, bend(shape[1:], SPACING_MM[1:], rng) / case.spacing_mm[1])
     hu = place.sample(case.hu, slab=slab, outside=-1024.0)
     lung = place.sample(case.lung, slab=slab) >= 0.5
     lesion, ignore = (
@@ -85,72 +84,6 @@ def cut(
     gas = place.sample(case.gas) >= 0.5 if with_air else None
     around = place.sample(case.around, outside=1.0) >= 0.5 if with_air else None
     return Patch(hu=hu, lung=lung, lesion=lesion, ignore=ignore, gas=gas, around=around)
-
-
-def _bend(shape: Shape, rng: np.random.Generator) -> HU:
-    """By how many voxels each place of the plane moves along y and x, ``(2, y, x)``: smooth, the same in all slices.
-
-    Bends are 30 to 80 mm wide and move by a fourteenth of that at most times, so that nothing folds over.
-    """
-    wide_mm = float(rng.uniform(30.0, 80.0))
-    most = rng.uniform(0, wide_mm / 28) / IN_PLANE_MM
-    bent: HU = most * fields.noise((2, *shape[1:]), (1e3, IN_PLANE_MM, IN_PLANE_MM), wide_mm, rng)
-    return bent
-
-
-class _Place:
-    """Where a patch's voxels lie in a case: slice ``k`` at ``first[0] + step * k``, turned in the plane by ``turn``.
-
-    ``bend`` ``(2, y, x)`` moves each place of the plane further, in voxels of the case.
-
-    Linear sampling is done between slices first and in the plane then, on the rectangle that the patch covers: the
-    same for all slices, an order of magnitude faster than sampling in three dimensions.
-    """
-
-    def __init__(
-        self,
-        shape: Shape,
-        extent: Sequence[int],
-        first: npt.NDArray[np.float64],
-        step: float,
-        turn: npt.NDArray[np.float64],
-        bend: HU,
-    ) -> None:
-        self.shape, self.extent = shape, extent
-        self.z = first[0] + step * np.arange(shape[0])
-        grid = np.stack(np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij"))
-        at = np.tensordot(turn, grid, axes=1) + first[1:, None, None] + bend
-        last = np.array(extent[1:])[:, None, None] - 1
-        self.inside: Bool = np.all((at >= 0) & (at <= last), axis=0)
-        low = np.clip(np.floor(at), 0, np.maximum(last - 1, 0)).astype(np.intp)
-        self.part = np.clip(at - low, 0, 1).astype(np.float32)
-        start, stop = low.min(axis=(1, 2)), low.max(axis=(1, 2)) + 2
-        self.box = (slice(start[0], stop[0]), slice(start[1], stop[1]))
-        self.low = low - start[:, None, None]
-
-    def sample(self, array: npt.NDArray[np.generic], *, slab: float = 0.0, outside: float = 0.0) -> HU:
-        """``array`` on the patch's voxels; each slice the mean of three, the outer ``slab`` slices away."""
-        depths = (-slab, 0.0, slab) if slab else (0.0,)
-        mixed = np.mean([self._slices(array, self.z + depth, outside) for depth in depths], axis=0)
-        flat = mixed.reshape(len(mixed), -1)
-        y, x = self.low
-        corner, width = y * mixed.shape[2] + x, mixed.shape[2]
-        part_y, part_x = self.part
-        upper = flat[:, corner] * (1 - part_x) + flat[:, corner + 1] * part_x
-        lower = flat[:, corner + width] * (1 - part_x) + flat[:, corner + width + 1] * part_x
-        out: HU = np.where(self.inside, upper * (1 - part_y) + lower * part_y, np.float32(outside))
-        return out
-
-    def _slices(self, array: npt.NDArray[np.generic], z: npt.NDArray[np.float64], outside: float) -> HU:
-        """The rectangle at fractional slices ``z``, float32; slices beyond the case are ``outside``."""
-        top = self.extent[0] - 1
-        low = np.clip(np.floor(z), 0, max(top - 1, 0)).astype(np.intp)
-        part = np.clip(z - low, 0, 1).astype(np.float32)[:, None, None]
-        high = np.minimum(low + 1, top)
-        below, above = (array[at, *self.box].astype(np.float32) for at in (low, high))
-        mixed: HU = below * (1 - part) + above * part
-        mixed[(z < 0) | (z > top)] = outside
-        return mixed
 
 
 def centre_in(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -163,15 +96,20 @@ def centre_in(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
 
 
 def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Drawn:
-    """One patch for lesion segmentation: seven in ten hold lesions, most look-alikes.
+    """One patch for lesion segmentation: seven in ten hold lesions, most look-alikes, half a second chest's vessels.
+
+    A quarter of those that lie in the lungs are centred where they are dense, which is at the hila mostly.
 
     Hard is what is dense in the lungs and up to `NEAR_MM` beside them, lesion or not: a network learns early that the
     dense is healthy, and then never finds consolidation; told only to find it, it takes vessels at the hila for it.
     """
     case = cases[int(rng.integers(len(cases)))]
     reach = (12, 12, 12) if rng.random() < 0.7 else (60, 90, 90)
-    patch = cut(case, centre_in(case.lung, rng) + rng.uniform(-1, 1, 3) * reach * np.array((0.2, 1, 1)), shape, rng)
+    around = case.dense if rng.random() < 0.25 and case.dense.any() else case.lung
+    patch = cut(case, centre_in(around, rng) + rng.uniform(-1, 1, 3) * reach * np.array((0.2, 1, 1)), shape, rng)
     hu, lung, lesion = patch.hu, patch.lung, patch.lesion
+    if rng.random() < BORROWED:
+        hu = _with_borrowed(hu, lung, cases, rng)
     hu, fluid = _look_alikes(hu, lung, rng)
     hu = _other_patient(hu, rng)
     if rng.random() < 0.7:
@@ -234,6 +172,14 @@ def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generato
     around = ndimage.binary_dilation(patch.gas, _CROSS, iterations=8) & ~near
     hard: Bool = (inner & (hu > -300)) | (around | patch.gas) & ~lung
     return Drawn(hu=_finish(hu, rng), truth=lung, hard=hard, ignored=patch.ignore)
+
+
+def _with_borrowed(hu: HU, lung: Bool, cases: Sequence[Case], rng: np.random.Generator) -> HU:
+    """``hu`` with the vessels of a patch of any of ``cases``, but not of its lesions and of what is ignored in it."""
+    case = cases[int(rng.integers(len(cases)))]
+    other = cut(case, centre_in(case.dense if case.dense.any() else case.lung, rng), hu.shape, rng)
+    near = ndimage.maximum_filter((other.lesion | other.ignore).view(np.uint8), (3, 15, 15)).astype(bool)
+    return distractors.borrowed(hu, lung, other.hu, other.lung & ~near)
 
 
 def _other_patient(hu: HU, rng: np.random.Generator) -> HU:

@@ -28,12 +28,15 @@ class Loss(StrEnum):
 
     ``dice`` and ``dice-ce-squared`` are the published ones, each example's Dice over both classes (the latter with
     squares below the line); ``dice-ce`` takes the foreground's Dice over the batch and counts hard voxels more.
+    ``cross-entropy`` is the classifier's; ``cross-entropy-places`` tells it as well where synthetic disease lies
+    (`guide`).
     """
 
     DICE = "dice"
     DICE_CE = "dice-ce"
     DICE_CE_SQUARED = "dice-ce-squared"
     CROSS_ENTROPY = "cross-entropy"
+    CROSS_ENTROPY_PLACES = "cross-entropy-places"
 
 
 class Optimiser(StrEnum):

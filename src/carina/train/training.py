@@ -20,6 +20,7 @@ from carina.train.checks import DataReport, check_data
 from carina.train.datalist import DataList, read_datalist, with_fold, without
 from carina.train.examples import ExampleSource, open_source
 from carina.train.fit import Context, Fitted, Watch, fit
+from carina.train.guide import published
 from carina.train.publish import Facts, publish
 from carina.train.settings import TrainSettings
 from carina.train.team import Team
@@ -108,7 +109,7 @@ def publish_folder(out: Path, how: How | None = None) -> Bundle:
         fitted = Fitted(**{key: found[key] for key in ("weights", "step", "metric", "cases")})
     else:
         found = checkpoint.read(last)
-        fitted = Fitted(weights=found["averaged"] or found["network"], step=found["step"])
+        fitted = Fitted(weights=published(found["averaged"] or found["network"]), step=found["step"])
     return publish_fitted(fitted, out, how or How())
 
 
