@@ -14,7 +14,7 @@ import pytest
 from carina.errors import BadConfig
 from carina.train.checks import DataReport, check_data
 from carina.train.datalist import DataList, Item, read_datalist, with_fold, without, write_datalist
-from carina.train.settings import Patch, Source
+from carina.train.settings import Loss, Patch, Source
 from data_lists import GRID, SHAPE, good_list, hu, lesion_labels, lung_labels, settings, write
 
 
@@ -296,7 +296,8 @@ def test_what_is_ignored_must_fit_and_is_named_where_nothing_ignores_it(tmp_path
     data = _change(good_list(tmp_path, lesions=False), "training", 0, ignore_image="ignore.nii.gz")
     write(lesion_labels(), tmp_path / "ignore.nii.gz")
     synthetic = settings("lesion", source=Source.SYNTHETIC)
-    assert check_data(data, synthetic).warnings == ()
+    told = settings("covid", source=Source.SYNTHETIC, loss=Loss.CROSS_ENTROPY_PLACES)
+    assert check_data(data, synthetic).warnings == check_data(data, told).warnings == ()
     for unused in (settings("lung"), settings("covid", source=Source.SYNTHETIC)):
         assert _says(check_data(data, unused).warnings, "ignore.nii.gz: is not used")
     write(lesion_labels()[1:], tmp_path / "ignore.nii.gz")

@@ -129,7 +129,8 @@ def _entry(data: DataList, settings: TrainSettings, part: str, number: int, item
             problems += [f"{named}: {fit}"] if fit else []
             if not fit and not mask.is_empty and key == _lung_key(item, settings.task):
                 warnings += [f"{named}: {words}" for words in _lung_warnings(mask, volume)]
-    if item.ignore_image and (settings.source is Source.LABELS or settings.loss is Loss.CROSS_ENTROPY):
+    placeless = settings.task is Task.COVID and settings.loss is not Loss.CROSS_ENTROPY_PLACES
+    if item.ignore_image and (settings.source is Source.LABELS or placeless):
         warnings.append(
             f"{where}, {item.ignore_image}: is not used; ignore_image is for masks and places that are learnt with "
             'source = "synthetic". Choose that, or take it out.'
