@@ -18,7 +18,15 @@ from carina.train import distractors, lesions  # noqa: E402
 from carina.train.crops import draw_plain_crop  # noqa: E402
 from carina.train.data import Case, make_case  # noqa: E402
 from carina.train.lung_labels import label_lungs  # noqa: E402
-from carina.train.patches import draw_disease, draw_lesion_patch, draw_lung_patch  # noqa: E402
+from carina.train.patches import (  # noqa: E402
+    Patch,
+    _with_borrowed,
+    centre_in,
+    cut,
+    draw_disease,
+    draw_lesion_patch,
+    draw_lung_patch,
+)
 from carina.train.sampling import bend  # noqa: E402
 
 SPACING_MM = (5.0, 1.6, 1.6)
@@ -173,6 +181,20 @@ def test_borrowed_vessels_lie_where_both_chests_have_lung() -> None:
     assert added.any() and not added[~(here & there)].any()
     assert np.all(out[added] == 60) and set(np.argwhere(added)[:, 1]) == {20}
     assert np.argwhere(added)[:, 2].min() > 10  # the other chest's outline is left out
+
+
+def test_what_is_ignored_lends_no_vessels(healthy: Case) -> None:
+    unknown = dataclasses.replace(healthy, ignore=healthy.lung)
+    drawn = [draw_patch(healthy, seed) for seed in range(4)]
+    lent = [_with_borrowed(one.hu, one.lung, [healthy], np.random.default_rng(n)) for n, one in enumerate(drawn)]
+    kept = [_with_borrowed(one.hu, one.lung, [unknown], np.random.default_rng(n)) for n, one in enumerate(drawn)]
+    assert any(not np.array_equal(new, one.hu) for new, one in zip(lent, drawn, strict=True))
+    assert all(np.array_equal(new, one.hu) for new, one in zip(kept, drawn, strict=True))
+
+
+def draw_patch(case: Case, seed: int) -> Patch:
+    rng = np.random.default_rng(seed)
+    return cut(case, centre_in(case.lung, rng), (8, 64, 64), rng)
 
 
 def test_ill_crops_are_denser_than_healthy_ones(healthy: Case) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from carina.train.checkpoint import BEST, CHECKPOINT  # noqa: E402
 from carina.train.crops import LEAST_SHARE, crop, draw_crop  # noqa: E402
 from carina.train.data import Case, make_case  # noqa: E402
 from carina.train.datalist import write_datalist  # noqa: E402
-from carina.train.examples import open_source  # noqa: E402
+from carina.train.examples import ExampleSource, open_source  # noqa: E402
+from carina.train.fit import Context, Watch, fit  # noqa: E402
 from carina.train.guide import BLOCKS, Guided, places, published  # noqa: E402
+from carina.train.logs import Progress  # noqa: E402
 from carina.train.losses import IGNORED  # noqa: E402
 from carina.train.settings import Loss, Patch, Source, Task  # noqa: E402
 from carina.train.training import publish_folder, train  # noqa: E402
@@ -86,7 +89,8 @@ def test_in_evaluation_a_guided_network_is_the_one_inside() -> None:
     with torch.inference_mode():
         assert torch.equal(guided.eval()(image), inner.eval()(image))
     assert published(guided.state_dict()).keys() == inner.state_dict().keys()
-    assert published(inner.state_dict()).keys() == inner.state_dict().keys()
+    plain = {"classifier.weight": torch.ones(1)}
+    assert published(plain) == plain
 
 
 def test_heads_are_trained_and_not_published(tmp_path: Path) -> None:
@@ -113,6 +117,47 @@ def test_heads_are_trained_and_not_published(tmp_path: Path) -> None:
     assert publish_folder(folder).onnx.is_file()
 
 
+def test_an_interrupted_training_ends_with_the_heads_and_weights_of_a_whole_one(tmp_path: Path) -> None:
+    chosen = settings(
+        "covid",
+        source=Source.SYNTHETIC,
+        loss=Loss.CROSS_ENTROPY_PLACES,
+        patches=(Patch(shape=(64, 64, 32)),),
+        steps=3,
+        validate_every=9,
+        save_every=1,
+        workers=0,
+        deterministic=True,
+    )
+    source = open_source(good_list(tmp_path, lesions=False), chosen)
+
+    def trained(folder: str, watch: Watch) -> dict[str, torch.Tensor]:
+        torch.manual_seed(2)
+        fit(build_network(COVID), _Unjudged(source), chosen, tmp_path / folder, Context(watch=watch))
+        return dict(torch.load(tmp_path / folder / CHECKPOINT, weights_only=True)["network"])
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    whole = trained("whole", lambda _: None)
+    with pytest.raises(KeyboardInterrupt):
+        trained("halves", stop)
+    halves = trained("halves", lambda _: None)
+    assert any(name.startswith("heads.") for name in whole)
+    assert whole.keys() == halves.keys() and all(torch.equal(whole[name], halves[name]) for name in whole)
+
+
+class _Unjudged:
+    """A source without validation cases."""
+
+    def __init__(self, source: ExampleSource) -> None:
+        self.draw = source.draw
+
+    def validation(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        yield from ()
+
+
 def test_examples_say_where_disease_lies(tmp_path: Path) -> None:
     data = good_list(tmp_path, lesions=False)
     chosen = settings("covid", source=Source.SYNTHETIC, loss=Loss.CROSS_ENTROPY_PLACES)
@@ -124,7 +169,7 @@ def test_examples_say_where_disease_lies(tmp_path: Path) -> None:
 
 
 def test_labels_do_not_say_where_disease_lies() -> None:
-    with pytest.raises(BadConfig, match="cross-entropy-places needs source synthetic"):
+    with pytest.raises(BadConfig, match="cross-entropy-places with source labels: it needs source synthetic"):
         configure.load(Task.COVID, preset="default", changes=["loss=cross-entropy-places"])
 
 

@@ -144,9 +144,12 @@ def _task_problems(s: TrainSettings) -> Iterator[str]:
     classifies = s.task is Task.COVID
     places = s.loss is Loss.CROSS_ENTROPY_PLACES
     if classifies != (places or s.loss is Loss.CROSS_ENTROPY) and (classifies or s.source is Source.SYNTHETIC):
-        yield f"loss {s.loss} does not suit {s.task}: classification takes cross-entropy, synthetic masks a Dice"
+        yield (
+            f"loss {s.loss} does not suit {s.task}: classification takes cross-entropy or cross-entropy-places, "
+            "synthetic masks a Dice"
+        )
     if places and s.source is not Source.SYNTHETIC:
-        yield f"loss {s.loss} needs source synthetic: only there it is known where disease lies"
+        yield f"loss {s.loss} with source {s.source}: it needs source synthetic, where the place of disease is known"
     if classifies and len({p.shape for p in s.patches}) > 1:
         yield "patches of different shapes: the classifier has one input size"
     if classifies != (s.network.get("kind") == "densenet121"):

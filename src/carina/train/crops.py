@@ -75,11 +75,7 @@ def crop(case: Case, shape: Shape, rng: np.random.Generator | None = None) -> Cr
     first = low + (size - 1) / 2
     first -= np.array([step[0] * (shape[0] - 1), *(turn @ (np.array(shape[1:]) - 1))]) / 2
     place = Place(shape, case.hu.shape, first, step[0], turn, moved)
-    masks = (
-        np.zeros(shape, dtype=bool) if mask is None else place.sample(mask) >= 0.5
-        for mask in (case.lung, case.lesion, case.ignore)
-    )
-    lung, lesion, ignored = masks
+    lung, lesion, ignored = (place.mask(labels) for labels in (case.lung, case.lesion, case.ignore))
     hu = place.sample(case.hu, outside=None)
     return Crop(hu=hu, lung=lung, lesion=lesion, ignored=ignored, spacing_mm=(spacing[0], spacing[1], spacing[2]))
 

@@ -17,7 +17,7 @@ from carina.train.losses import HARD, IGNORED
 BLOCKS = ("denseblock2", "denseblock3")
 """The blocks of MONAI's DenseNet that are told: their maps are an eighth and a sixteenth of the input's sides."""
 
-_INNER = "classifier."
+_INNER, _HEADS = "classifier.", "heads."
 
 Told = tuple[Tensor, list[Tensor]]
 """The scan's logits ``(n, 2)``, and of each block the logits ``(n, 1, x, y, z)`` of the share of disease."""
@@ -57,8 +57,9 @@ def _channels(features: Mapping[str, nn.Module], block: str) -> int:
 
 def published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The classifier's own weights out of a `Guided` one's; other weights as they are."""
-    inner = {name.removeprefix(_INNER): value for name, value in weights.items() if name.startswith(_INNER)}
-    return inner or weights
+    if not any(name.startswith(_HEADS) for name in weights):
+        return weights
+    return {name.removeprefix(_INNER): value for name, value in weights.items() if name.startswith(_INNER)}
 
 
 def places(told: Told, target: Tensor) -> Tensor:

@@ -76,12 +76,8 @@ def cut(
     slab = step * rng.uniform(0.2, 0.6) if rng.random() < 0.5 else 0.0
     place = Place(shape, case.hu.shape, first, step, turn, bend(shape[1:], SPACING_MM[1:], rng) / case.spacing_mm[1])
     hu = place.sample(case.hu, slab=slab, outside=-1024.0)
-    lung = place.sample(case.lung, slab=slab) >= 0.5
-    lesion, ignore = (
-        np.zeros(shape, dtype=bool) if mask is None else place.sample(mask, slab=slab) >= 0.5
-        for mask in (case.lesion, case.ignore)
-    )
-    gas = place.sample(case.gas) >= 0.5 if with_air else None
+    lung, lesion, ignore = (place.mask(labels, slab=slab) for labels in (case.lung, case.lesion, case.ignore))
+    gas = place.mask(case.gas) if with_air else None
     around = place.sample(case.around, outside=1.0) >= 0.5 if with_air else None
     return Patch(hu=hu, lung=lung, lesion=lesion, ignore=ignore, gas=gas, around=around)
 
