@@ -1,0 +1,51 @@
+"""Names and places of files: the one way from a text of a stranger's to a file name, and into a folder of ours."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from carina.errors import BadConfig
+
+NAME_BYTES = 120
+"""Room for suffixes and for the names of half-written files below the 255 bytes that file systems allow."""
+
+_KEPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?<!\.)", re.ASCII)
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+"""Names that Windows keeps for devices, whatever their suffix."""
+
+
+def file_name(text: str) -> str:
+    """A name for a file or folder that stands for a text from outside: a UID, a Patient ID, another file's name.
+
+    A text of ASCII letters, digits, ``.``, ``_`` and ``-`` that is no device and not too long names itself. Of any
+    other the letters that are left are kept and a digest of the whole text is added, so that two texts never share a
+    name. The result never holds a separator, starts with a dot or is empty.
+    """
+    if _KEPT.fullmatch(text) and len(text) <= NAME_BYTES and not _DEVICES.match(text):
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    kept = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._")[: NAME_BYTES - len(digest) - 1]
+    return f"{kept}-{digest}" if kept and not _DEVICES.match(kept) else f"unnamed-{digest}"
+
+
+def below(folder: Path, name: str) -> Path:
+    """The file of a relative name below a folder, which a list from outside (an old manifest, an archive) gives.
+
+    Links are followed before the answer: a link that leads out of the folder is refused too.
+
+    Raises:
+        BadConfig: ``output.outside``, the name is absolute, leads out of the folder, or is the folder itself.
+    """
+    try:
+        path = Path(os.path.normpath(folder / name))
+        is_inside = path != folder and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # a loop of links, a name too long, a zero byte
+        is_inside = False
+    if not is_inside:
+        raise BadConfig(
+            "output.outside", f"{folder}: {name!r} does not lie in this folder: only files below it are touched."
+        )
+    return path
