@@ -13,6 +13,7 @@ NAME_BYTES = 120
 """Room for suffixes and for the names of half-written files below the 255 bytes that file systems allow."""
 
 _KEPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?<!\.)", re.ASCII)
+_DIGEST = re.compile(r"-[0-9a-f]{12}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 """Names that Windows keeps for devices, whatever their suffix."""
 
@@ -20,11 +21,12 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 def file_name(text: str) -> str:
     """A name for a file or folder that stands for a text from outside: a UID, a Patient ID, another file's name.
 
-    A text of ASCII letters, digits, ``.``, ``_`` and ``-`` that is no device and not too long names itself. Of any
-    other the letters that are left are kept and a digest of the whole text is added, so that two texts never share a
-    name. The result never holds a separator, starts with a dot or is empty.
+    A text of ASCII letters, digits, ``.``, ``_`` and ``-`` names itself unless it is too long, a device's, or ends like
+    a digest. Of any other the letters that are left are kept and a digest of the whole text is added, so that two texts
+    never share a name. The result never holds a separator, starts with a dot or is empty.
     """
-    if _KEPT.fullmatch(text) and len(text) <= NAME_BYTES and not _DEVICES.match(text):
+    is_plain = _KEPT.fullmatch(text) and len(text) <= NAME_BYTES
+    if is_plain and not _DEVICES.match(text) and not _DIGEST.fullmatch(text[-13:]):
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     kept = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._")[: NAME_BYTES - len(digest) - 1]
