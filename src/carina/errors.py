@@ -6,25 +6,52 @@ A message names what was seen, what was expected and what to do; it never names 
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
+
+DISTRIBUTION = "carina-ct"
+"""The name under which Carina is installed; its metadata say where faults are reported."""
+
+MOST_OF_A_TEXT = 300
+"""Characters that are kept of a foreign exception's text."""
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+ONLY_WHILE_WRITING = FULL | {errno.EROFS, errno.EFBIG}
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
+"""Control characters, line separators, and marks that turn the direction of writing."""
+
+
+def one_line(text: str) -> str:
+    """A text from outside as it may be printed: nothing in it moves the cursor, breaks the line or can't be encoded.
+
+    Control characters become a space, and bytes of a file name that are no text (lone surrogates) an escape.
+    """
+    return _UNPRINTABLE.sub(" ", text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class CarinaError(Exception):
     """Root of every error that Carina raises on purpose.
 
-    ``code`` is a stable dotted word; ``exit_code`` is what the command line ends with.
+    ``code`` is a stable dotted word; ``exit_code`` is what the command line ends with. ``message`` is one line, and one
+    more for each of ``more``, which lists what was found: mistakes of a file, problems of a data list.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, code: str, message: str, *more: str) -> None:
         self.code = code
-        self.message = message
+        self.message = "\n".join(one_line(line) for line in (message, *more))
+        super().__init__(self.message)
 
-    def __reduce__(self) -> tuple[type[CarinaError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[CarinaError], tuple[str, ...]]:
         """Keep the code when the error crosses a process border."""
-        return type(self), (self.code, self.message)
+        return type(self), (self.code, *self.message.split("\n"))
 
 
 class BadSeries(CarinaError):
@@ -49,3 +76,81 @@ class DeliveryFailed(CarinaError):
     """A destination could not take a result: it can be tried again later. Exit code 6."""
 
     exit_code = 6
+
+
+class Bug(CarinaError):
+    """A fault of Carina's own: an exception that nobody raised on purpose, as a boundary tells it. Exit code 1.
+
+    The code is ``bug.`` and the exception's name. ``trace`` is the traceback as text, so that no frame, and no volume
+    in it, is kept alive.
+    """
+
+    exit_code = 1
+    trace: str = ""
+
+    @classmethod
+    def of(cls, error: Exception, kept: Path | None = None) -> Bug:
+        """What an exception is told as; ``kept`` is the file that its traceback is written to, where there is one."""
+        name = type(error).__name__
+        text = one_line(str(error)).strip()
+        text = text if len(text) <= MOST_OF_A_TEXT else f"{text[:MOST_OF_A_TEXT]} ..."
+        seen = f"{kept} has the traceback" if kept else "CARINA_TRACEBACK=1 prints the traceback"
+        told = f"this is a fault of Carina's ({f'{name}: {text}' if text else name})"
+        bug = cls(f"bug.{name}", f"{told}: please report it at {tracker()}, with what carina --version says; {seen}.")
+        bug.trace = "".join(traceback.format_exception(error))
+        return bug
+
+
+def tracker() -> str:
+    """Where faults are reported, as the installed package says it."""
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    try:
+        places = metadata(DISTRIBUTION).get_all("Project-URL") or []
+    except PackageNotFoundError:
+        places = []
+    named = dict(place.split(", ", 1) for place in places if ", " in place)
+    return next((url for name, url in named.items() if "issue" in name.lower()), "the project's issue tracker")
+
+
+def told(error: Exception, outputs: Iterable[Path] = (), *, kept: Path | None = None) -> CarinaError:
+    """Any exception as an error of the tree, for the boundaries: the run, a study of a cohort, the command line.
+
+    ``outputs`` are the places that were being written, so that an error of the operating system is the sender's or the
+    node's. What nobody foresaw is a ``Bug``; ``kept`` is as in ``Bug.of``.
+    """
+    if isinstance(error, CarinaError):
+        return error
+    if isinstance(error, OSError):
+        return _of_the_system(error, tuple(outputs))
+    if isinstance(error, MemoryError):
+        return BadConfig("node.memory", "the memory of this machine did not suffice: free some, or use a larger one.")
+    return Bug.of(error, kept)
+
+
+def unreadable(error: OSError, path: Path | str) -> BadSeries:
+    """What an error of the operating system means that was met while reading an input."""
+    return BadSeries("input.unreadable", f"{path}: can't be read ({error.strerror or error}).")
+
+
+def unwritable(error: OSError, path: Path | str) -> BadConfig:
+    """What an error of the operating system means that was met while writing an output."""
+    if error.errno in FULL:
+        return BadConfig("output.disk-full", f"{path}: no space left: make room, then run the same command again.")
+    reason = error.strerror or str(error)
+    return BadConfig("output.unwritable", f"{path}: can't be written ({reason}): choose a folder that can.")
+
+
+def _of_the_system(error: OSError, outputs: tuple[Path, ...]) -> CarinaError:
+    """An error of the operating system that came up to a boundary: of an output, or else of an input."""
+    if not isinstance(error.filename, str | bytes):  # neither a read nor a write of an open file names it
+        return unwritable(error, outputs[0]) if outputs else unreadable(error, "the input")
+    name = os.fsdecode(error.filename)
+    is_output = error.errno in ONLY_WHILE_WRITING or any(_lie_on_one_path(name, output) for output in outputs)
+    return unwritable(error, name) if is_output else unreadable(error, name)
+
+
+def _lie_on_one_path(name: str, output: Path) -> bool:
+    """Whether a path lies below an output, or is a folder above it that could not be made."""
+    path, place = Path(os.path.normpath(name)), Path(os.path.normpath(output))
+    return path.is_relative_to(place) or place.is_relative_to(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from importlib import import_module
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import click
 
 from carina import __version__
-from carina.errors import CarinaError
+from carina.errors import Bug, CarinaError, told
 
 INTERRUPTED = 130
 
@@ -66,8 +67,8 @@ class Verbs(click.Group):
 def carina() -> None:
     """Carina, an open chest-CT AI node. For research use only. Not for diagnosis.
 
-    Exit codes: 0 done, 2 wrong usage, 3 the input can't be used, 4 a setting, definition or output place is wrong,
-    5 a network or a check of ours failed, 6 a destination could not be reached.
+    Exit codes: 0 done, 1 a fault of Carina's, 2 wrong usage, 3 the input can't be used, 4 a setting, definition or
+    output place is wrong, 5 a network or a check of ours failed, 6 a destination could not be reached.
     """
 
 
@@ -76,16 +77,23 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="pydicom")
     try:
         code = carina.main(standalone_mode=False)
-    except CarinaError as error:
-        click.echo(f"carina: {error.message} [{error.code}]", err=True)
-        code = error.exit_code
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("carina: interrupted; run the same command again to go on where it stopped.", err=True)
         code = INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the command line is where every error ends, a bug too
+        code = _refuse(told(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(error: CarinaError) -> int:
+    """Say on the error stream what went wrong; the traceback of a bug where ``CARINA_TRACEBACK`` asks for it."""
+    if isinstance(error, Bug) and os.environ.get("CARINA_TRACEBACK"):
+        click.echo(error.trace, err=True, nl=False)
+    click.echo(f"carina: {error.message} [{error.code}]", err=True)
+    return error.exit_code
 
 
 if __name__ == "__main__":  # torchrun -m carina.cli.main train ...

@@ -139,7 +139,7 @@ def parse_definition(text: str, name: str = "definition", arguments: Mapping[str
 def invalid(file: str, problems: list[Problem]) -> BadConfig:
     """The error that lists every problem of a definition, one a line."""
     lines = [f"{file}:{problem.line}: {problem.message}" for problem in sorted(problems)]
-    return BadConfig("definition.invalid", "\n".join(lines))
+    return BadConfig("definition.invalid", *lines)
 
 
 def load_definition(path: Path, arguments: Mapping[str, str] | None = None) -> Definition:
