@@ -158,8 +158,8 @@ def show(result: dict[str, Any]) -> None:
 
 def phantom_series(slices: int, folder: Path) -> Path:
     """A synthetic chest of ``slices`` x 512 x 512 as DICOM files."""
+    from carina.synth.phantom import chest_phantom
     from carina.testing.dicom import write_ct_series
-    from carina.testing.phantom import chest_phantom
 
     write_ct_series(chest_phantom(shape=(slices, 512, 512)).volume, folder)
     return folder

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from carina.cases.purpose import Task
 from carina.config import RuntimeSettings
 from carina.infer.runtime import open_runtime
 from carina.models.networks import build_network
@@ -25,7 +26,7 @@ from carina.train.cards import Facts
 from carina.train.checkpoint import random_apart
 from carina.train.fit import Context, fit
 from carina.train.publish import publish
-from carina.train.settings import Arithmetic, Task, TrainSettings
+from carina.train.settings import Arithmetic, TrainSettings
 from carina.train.team import Team, pick_device
 
 NAMES = ("lung-card", "lesion-card", "covid-default")

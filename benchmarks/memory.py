@@ -38,7 +38,7 @@ def _peak_mb() -> float:
 
 def write_phantom(file: Path, slices: int) -> None:
     """A synthetic chest of ``slices`` x 512 x 512; in a process of its own, for its memory."""
-    from carina.testing.phantom import chest_phantom
+    from carina.synth.phantom import chest_phantom
 
     write_volume(chest_phantom(shape=(slices, 512, 512)).volume, file)
 

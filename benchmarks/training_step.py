@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from carina.cases.purpose import Task
 from carina.models.networks import build_network
 from carina.train import configure
 from carina.train.fit import keep_freed_memory
 from carina.train.losses import dice_ce
 from carina.train.objective import optimiser_of
-from carina.train.settings import Task
 
 LAST, CONTIGUOUS = torch.channels_last_3d, torch.contiguous_format
 WAYS = {

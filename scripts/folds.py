@@ -17,13 +17,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from carina.cases.datalist import read_datalist, with_fold
+from carina.cases.purpose import Task
+from carina.cases.reading import read_case
 from carina.errors import CarinaError
+from carina.evaluate.card_figures import Figures, evaluate_lesion, evaluate_lung
 from carina.models.bundle import Bundle, load_bundle
 from carina.train import configure
-from carina.train.cases import read_case
-from carina.train.datalist import read_datalist, with_fold
-from carina.train.evaluate import Figures, evaluate_lesion, evaluate_lung
-from carina.train.settings import Task
 from carina.train.training import How, train
 
 FIGURES = "figures.csv"

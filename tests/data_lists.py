@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from carina.train.datalist import DataList, Item
-from carina.train.settings import Patch, Source, Task, TrainSettings
+from carina.cases.datalist import DataList, Item
+from carina.cases.purpose import Purpose, Source, Task
+from carina.train.settings import Patch, TrainSettings
 from carina.volume import Grid
 
 SHAPE = (12, 40, 48)
@@ -26,6 +27,11 @@ def settings(task: str, **changes: object) -> TrainSettings:
         "source": Source.LABELS,
     }
     return TrainSettings(**(keys | changes))  # type: ignore[arg-type]
+
+
+def purpose(task: str, **changes: object) -> Purpose:
+    """What a training with these settings asks of its list."""
+    return settings(task, **changes).purpose
 
 
 def write(array: npt.NDArray[np.generic], path: Path, grid: Grid = GRID) -> str:

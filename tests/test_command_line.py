@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
-from carina.testing.phantom import chest_phantom
 
 USAGE, BAD_SERIES, BAD_CONFIG = 2, 3, 4
 

@@ -16,14 +16,14 @@ import pytest
 from click.testing import CliRunner
 
 from carina import RESEARCH_ONLY
+from carina.cases.datalist import read_datalist
 from carina.config import ModelSettings, Plan, Precision, RuntimeSettings, Settings
 from carina.errors import BadConfig
+from carina.evaluate.evaluate import evaluate
+from carina.evaluate.report import report_pdf
+from carina.evaluate.tables import as_json, write_tables
+from carina.evaluate.values import ClassificationCase, Evaluation, SegmentationCase, Split, spread
 from carina.models.bundle import Bundle
-from carina.train.datalist import read_datalist
-from carina.train.evaluation.evaluate import evaluate
-from carina.train.evaluation.report import report_pdf
-from carina.train.evaluation.tables import as_json, write_tables
-from carina.train.evaluation.values import ClassificationCase, Evaluation, SegmentationCase, Split, spread
 from carina.volume import Grid, Mask, Volume
 from carina.volume.files import write_mask, write_volume
 from tiny_networks import mean_bundle, threshold_bundle

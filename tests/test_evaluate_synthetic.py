@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from carina.train import evaluate, lesions
-from carina.train.data import Case
-from carina.train.evaluation.synthetic import Placed, candidates, dice_by_lesion, dice_of_size, place
-from carina.train.lesions import Size
+from carina.cases.case import Case
+from carina.evaluate import card_figures
+from carina.evaluate.synthetic import Placed, candidates, dice_by_lesion, dice_of_size, place
+from carina.synth import lesions
+from carina.synth.lesions import Size
 from tiny_networks import mean_bundle, threshold_bundle
 
 SPACING = (4.0, 1.6, 1.6)
@@ -108,13 +109,13 @@ def dense_lung(threshold_hu: float, monkeypatch: pytest.MonkeyPatch) -> list[str
         shown.append(case.name)
         return ((case.hu if hu is None else hu) > threshold_hu) & (case.lung > 0)
 
-    monkeypatch.setattr(evaluate, "found_in", found_in)
+    monkeypatch.setattr(card_figures, "found_in", found_in)
     return shown
 
 
 def test_every_kind_and_class_has_a_figure(chest: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     dense_lung(-790.0, monkeypatch)
-    figures = evaluate.synthetic_dice(None, None, [chest])  # type: ignore[arg-type]
+    figures = card_figures.synthetic_dice(None, None, [chest])  # type: ignore[arg-type]
     for kind in lesions.Kind:
         sizes = [figures[f"dice synthetic {kind} {size}"] for size in Size]
         assert figures[f"dice synthetic {kind}"] == pytest.approx(np.mean(sizes))
@@ -127,26 +128,26 @@ def test_lesions_are_put_where_the_network_has_not_been(
 ) -> None:
     cases = [Case(name=name, hu=chest.hu, lung=chest.lung, spacing_mm=SPACING) for name in ("a", "b", "c")]
     shown = dense_lung(-790.0, monkeypatch)
-    monkeypatch.setattr(evaluate, "candidates", lambda case, kind, rng: [])
-    monkeypatch.setattr(evaluate, "synthetic_dice", lambda bundle, runtime, clean: {c.name: 1.0 for c in clean})
+    monkeypatch.setattr(card_figures, "candidates", lambda case, kind, rng: [])
+    monkeypatch.setattr(card_figures, "synthetic_dice", lambda bundle, runtime, clean: {c.name: 1.0 for c in clean})
     bundle = threshold_bundle(tmp_path / "tiny", task="lesion")
-    figures = evaluate.evaluate_lesion(bundle, cases, {}, unseen=["b"])
+    figures = card_figures.evaluate_lesion(bundle, cases, {}, unseen=["b"])
     assert figures["b"] == 1.0 and not {"a", "c"} & set(figures)
     assert figures["ratio percent a"] == 0 and shown == ["a", "b", "c"]
-    assert {"a", "b"} <= set(evaluate.evaluate_lesion(bundle, cases, {}))
+    assert {"a", "b"} <= set(card_figures.evaluate_lesion(bundle, cases, {}))
     with pytest.raises(ValueError, match=r"\['d'\] are not among the cases \['a', 'b', 'c'\]"):
-        evaluate.evaluate_lesion(bundle, cases, {}, unseen=["d"])
+        card_figures.evaluate_lesion(bundle, cases, {}, unseen=["d"])
 
 
 def test_lung_figures_have_a_surface(chest: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "found_in", lambda case, *_: case.lung > 0)
-    figures = evaluate.evaluate_lung(threshold_bundle(tmp_path / "tiny"), [chest])
+    monkeypatch.setattr(card_figures, "found_in", lambda case, *_: case.lung > 0)
+    figures = card_figures.evaluate_lung(threshold_bundle(tmp_path / "tiny"), [chest])
     assert figures["dice chest"] == figures["surface dice 2 mm chest"] == 1
     assert figures["surface dice 2 mm with pasted consolidation chest"] == 1
 
 
 def test_the_classifiers_area_has_both_ends(chest: Case, tmp_path: Path) -> None:
-    figures = evaluate.evaluate_covid(mean_bundle(tmp_path / "tiny"), [chest], crops=12)
+    figures = card_figures.evaluate_covid(mean_bundle(tmp_path / "tiny"), [chest], crops=12)
     assert (
         0 <= figures["auc synthetic, 95 % low"] <= figures["auc synthetic"] <= figures["auc synthetic, 95 % high"] <= 1
     )

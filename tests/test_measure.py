@@ -14,7 +14,7 @@ from carina.measure.findings import Classification, RatioFindings, RegionFinding
 from carina.measure.lungs import split_lungs
 from carina.measure.ratio import lesion_ratio
 from carina.measure.table import findings_json, findings_rows
-from carina.testing.phantom import Phantom, chest_phantom
+from carina.synth.phantom import Phantom, chest_phantom
 from carina.volume import Grid, Mask, Volume
 
 SHAPE, SPACING = (60, 50, 80), (4.0, 4.0, 4.0)

@@ -353,7 +353,7 @@ def onnx_card(folder: Path, **keys: Any) -> Path:
 
 
 def test_an_onnx_file_with_a_card(tmp_path: Path) -> None:
-    from carina.testing.bundles import try_on_phantom
+    from carina.evaluate.on_phantom import try_on_phantom
 
     theirs = threshold_bundle(tmp_path / "made").onnx
     done = import_model(theirs, tmp_path / "models", name="dark", card=onnx_card(tmp_path), trial=try_on_phantom)

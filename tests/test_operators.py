@@ -30,8 +30,8 @@ from carina.pipeline.check import check, check_text
 from carina.pipeline.definition import Definition, load_definition, parse_definition
 from carina.pipeline.manifest import State, read_manifest, write_manifest
 from carina.pipeline.run import RunOptions, RunResult, run_pipeline
+from carina.synth.phantom import Phantom, chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.testing.phantom import Phantom, chest_phantom
 from carina.volume.files import read_mask, write_volume
 from carina.volume.volume import Mask, ScalarMap, Volume
 

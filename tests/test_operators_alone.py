@@ -19,9 +19,9 @@ from carina.operators.catalogue import find_definition
 from carina.operators.networks import Networks
 from carina.operators.ports import DicomObjects
 from carina.pipeline import ports
+from carina.synth.phantom import Phantom, chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import orthanc, orthanc_program
-from carina.testing.phantom import Phantom, chest_phantom
 from carina.volume.volume import Mask, Volume
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from carina.testing.phantom import Lesion, Phantom, chest_phantom
+from carina.synth.phantom import Lesion, Phantom, chest_phantom
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from pydicom.uid import (
 )
 
 from carina import RESEARCH_ONLY
+from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import TRANSFER_SYNTAXES, SeriesSettings, write_ct_series
 from carina.testing.pacs import memory_pacs, orthanc, orthanc_program, send
-from carina.testing.phantom import chest_phantom
 from carina.volume import Volume
 
 NOT_READ_BY_DCIODVFY = (DeflatedExplicitVRLittleEndian, HTJ2KLossless)

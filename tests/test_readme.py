@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.testing.phantom import chest_phantom
 
 ROOT = Path(__file__).resolve().parents[1]
 

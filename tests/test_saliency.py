@@ -32,8 +32,8 @@ from carina.pipeline import ports
 from carina.pipeline.check import check_text
 from carina.pipeline.definition import load_definition
 from carina.pipeline.run import run_pipeline
+from carina.synth.phantom import Phantom, chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.testing.phantom import Phantom, chest_phantom
 from carina.volume.files import read_map, read_mask, read_volume
 from carina.volume.grid import Axes, Grid
 from carina.volume.volume import Mask, Volume

@@ -12,26 +12,25 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy import ndimage
 
+from carina.cases.checks import check_data
+from carina.cases.datalist import DataList, Item, read_datalist
+from carina.cases.prepare import PrepareSettings, prepare, split
+from carina.cases.purpose import Source, Task
+from carina.cases.synthetic import listed_chests, write_synthetic
 from carina.cli.synth import KINDS, SIZES
 from carina.cli.synth import synth as command
 from carina.errors import BadConfig, BadSeries
-from carina.testing.dicom import write_ct_series
-from carina.testing.phantom import chest_phantom
-from carina.train.checks import check_data
-from carina.train.data import Case
-from carina.train.datalist import DataList, Item, read_datalist
-from carina.train.lesions import LIMITS_ML, Kind, Lesion, Size, paste
-from carina.train.prepare import PrepareSettings, prepare, split
-from carina.train.settings import Patch, Source, Task, TrainSettings
-from carina.train.synth import (
+from carina.synth.chests import (
     Chest,
     SynthSettings,
-    listed_chests,
     phantom_chests,
     synthesise,
-    write_synthetic,
 )
-from carina.train.synth_sheet import real_spots, sheet
+from carina.synth.lesions import LIMITS_ML, Kind, Lesion, Size, paste
+from carina.synth.phantom import chest_phantom
+from carina.synth.sheet import RealDisease, real_spots, sheet
+from carina.testing.dicom import write_ct_series
+from carina.train.settings import Patch, TrainSettings
 from carina.volume import Mask
 from carina.volume.files import read_mask, read_volume, write_mask, write_volume
 
@@ -145,7 +144,7 @@ def test_written_cases_pass_the_checks_and_their_table_is_true(tmp_path: Path) -
     data = read_datalist(tmp_path / "data.json")
     assert len(data.training) == 2 and len(data.validation) == 1
     for task in (Task.LESION, Task.COVID):
-        report = check_data(data, TrainSettings(**{**_fields(SEGMENTATION), "task": task}))
+        report = check_data(data, TrainSettings(**{**_fields(SEGMENTATION), "task": task}).purpose)
         assert not [problem for problem in report.problems if "label" not in problem]
     with (tmp_path / "lesions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -196,9 +195,9 @@ def _quick_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.n
 
 
 def test_a_list_is_made_from_folders_of_dicom(studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("carina.train.data.label_lungs", _quick_lungs)
-    monkeypatch.setattr("carina.train.prepare.AXIAL", 2)
-    monkeypatch.setattr("carina.train.prepare.CORONAL", 2)
+    monkeypatch.setattr("carina.cases.case.label_lungs", _quick_lungs)
+    monkeypatch.setattr("carina.cases.prepare.AXIAL", 2)
+    monkeypatch.setattr("carina.cases.prepare.CORONAL", 2)
     heard: list[str] = []
     made = prepare(studies, tmp_path, PrepareSettings(ill=("patient2",), validation=0.5, sheets=True), heard.append)
     assert heard == ["patient1", "patient2"]
@@ -215,7 +214,10 @@ def test_a_list_is_made_from_folders_of_dicom(studies: Path, tmp_path: Path, mon
     assert found[truth].mean() > 0.95
     with Image.open(tmp_path / "sheets" / "patient1.png") as picture:
         assert picture.width == 1600 and np.asarray(picture).std() > 20
-    assert check_data(made.data, TrainSettings(**{**_fields(SEGMENTATION), "source": Source.SYNTHETIC})).problems == ()
+    assert (
+        check_data(made.data, TrainSettings(**{**_fields(SEGMENTATION), "source": Source.SYNTHETIC}).purpose).problems
+        == ()
+    )
 
 
 def test_what_can_not_be_listed_is_named(studies: Path, tmp_path: Path) -> None:
@@ -236,12 +238,12 @@ def test_a_share_of_patients_is_split_off() -> None:
 def test_a_sheet_has_a_row_for_each_kind_and_real_places_lie_in_the_lesions(chest: Chest) -> None:
     phantom = chest_phantom(shape=(24, 240, 240), lesions=3, seed=5)
     hu, lung, lesion = (a[:, ::-1, ::-1] for a in (phantom.volume.hu, phantom.lung.labels, phantom.lesion.labels))
-    case = Case(name="real", hu=hu, lung=lung, spacing_mm=(5.0, 0.8, 0.8), lesion=lesion)
-    for spot in real_spots(case, 2):
-        level = next(z for z in range(len(case.hu)) if np.array_equal(case.hu[z], spot.hu))
+    real = RealDisease(name="real", hu=hu, lung=lung, spacing_mm=(5.0, 0.8, 0.8))
+    for spot in real_spots(real, 2):
+        level = next(z for z in range(len(hu)) if np.array_equal(hu[z], spot.hu))
         y, x = spot.middle
         assert lesion[level, y - 12 : y + 13, x - 12 : x + 13].any()
-    plain, beside = sheet([chest], None, 1), sheet([chest], case, 1)
+    plain, beside = sheet([chest], None, 1), sheet([chest], real, 1)
     assert plain.tobytes() == beside.crop((0, 0, *plain.size)).tobytes()
     assert beside.width > plain.width and plain.height == beside.height
 

@@ -11,13 +11,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("monai", reason="the train extra is not installed")
 
+from carina.cases.case import Case, make_case  # noqa: E402
+from carina.cases.crops import draw_plain_crop  # noqa: E402
+from carina.cases.sampling import bend  # noqa: E402
 from carina.errors import BadSeries  # noqa: E402
 from carina.measure.agreement import dice  # noqa: E402
-from carina.testing.phantom import chest_phantom  # noqa: E402
-from carina.train import distractors, lesions  # noqa: E402
-from carina.train.crops import draw_plain_crop  # noqa: E402
-from carina.train.data import Case, make_case  # noqa: E402
-from carina.train.lung_labels import label_lungs  # noqa: E402
+from carina.synth import distractors, lesions  # noqa: E402
+from carina.synth.lung_labels import label_lungs  # noqa: E402
+from carina.synth.phantom import chest_phantom  # noqa: E402
 from carina.train.patches import (  # noqa: E402
     Patch,
     _with_borrowed,
@@ -27,7 +28,6 @@ from carina.train.patches import (  # noqa: E402
     draw_lesion_patch,
     draw_lung_patch,
 )
-from carina.train.sampling import bend  # noqa: E402
 
 SPACING_MM = (5.0, 1.6, 1.6)
 

@@ -11,11 +11,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from carina.cases.checks import DataReport, check_data
+from carina.cases.datalist import DataList, Item, read_datalist, with_fold, without, write_datalist
+from carina.cases.purpose import Source
 from carina.errors import BadConfig
-from carina.train.checks import DataReport, check_data
-from carina.train.datalist import DataList, Item, read_datalist, with_fold, without, write_datalist
-from carina.train.settings import Loss, Patch, Source
-from data_lists import GRID, SHAPE, good_list, hu, lesion_labels, lung_labels, settings, write
+from carina.train.settings import Loss, Patch
+from data_lists import GRID, SHAPE, good_list, hu, lesion_labels, lung_labels, purpose, write
 
 
 def _list(folder: Path, content: object) -> Path:
@@ -130,7 +131,7 @@ def test_a_good_list_has_nothing_to_complain_of(tmp_path: Path) -> None:
     for task in ("lung", "lesion", "covid"):
         for source in Source:
             free = good_list(tmp_path / "free", lesions=False)
-            report = check_data(data if source is Source.LABELS else free, settings(task, source=source))
+            report = check_data(data if source is Source.LABELS else free, purpose(task, source=source))
             assert report.problems == ()
             if not (task == "covid" and source is Source.LABELS):
                 assert report.warnings == ()
@@ -238,7 +239,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_each_mistake_is_named_with_its_file(tmp_path: Path, mistake: str) -> None:
     make, words = MISTAKES[mistake]
-    report = check_data(make(tmp_path, good_list(tmp_path)), settings("lesion"))
+    report = check_data(make(tmp_path, good_list(tmp_path)), purpose("lesion"))
     assert [p for p in report.problems if p] and _says(report.problems, words)
 
 
@@ -252,7 +253,7 @@ def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
     data = good_list(tmp_path)
     for make in (_missing, _unreadable, _empty_lungs, _other_grid):
         data = make(tmp_path, data)
-    report = check_data(data, settings("lesion"))
+    report = check_data(data, purpose("lesion"))
     assert len(report.problems) == 4
 
 
@@ -266,12 +267,12 @@ def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
 )
 def test_wrong_classes_are_named(tmp_path: Path, label: tuple[int, ...], words: str) -> None:
     data = _change(good_list(tmp_path), "training", 1, label=label)
-    assert _says(check_data(data, settings("covid")).problems, words)
+    assert _says(check_data(data, purpose("covid")).problems, words)
 
 
 def test_a_class_that_nobody_shows_is_a_problem_in_training_only(tmp_path: Path) -> None:
     data = _change(good_list(tmp_path), "training", 1, label=(0,))
-    report = check_data(data, settings("covid"))
+    report = check_data(data, purpose("covid"))
     assert _says(report.problems, "no training entry has label 1")
     assert _says(report.warnings, "no validation entry has label 0")
 
@@ -281,7 +282,7 @@ def test_what_may_be_right_is_a_warning(tmp_path: Path) -> None:
     write(np.zeros(SHAPE, dtype=np.uint8), tmp_path / "lesion0.nii.gz")
     write(lung_labels()[:, ::-1, :] * 0 + np.uint8(hu(1) > 500), tmp_path / "lung1.nii.gz")
     write(hu(0), tmp_path / "ct2.nii.gz")
-    report = check_data(data, settings("lesion", leave_out=("p9",)))
+    report = check_data(data, purpose("lesion", leave_out=("p9",)))
     assert report.problems == ()
     for words in (
         "lesion0.nii.gz: the lesion mask is empty; right for a healthy patient",
@@ -295,10 +296,10 @@ def test_what_may_be_right_is_a_warning(tmp_path: Path) -> None:
 def test_what_is_ignored_must_fit_and_is_named_where_nothing_ignores_it(tmp_path: Path) -> None:
     data = _change(good_list(tmp_path, lesions=False), "training", 0, ignore_image="ignore.nii.gz")
     write(lesion_labels(), tmp_path / "ignore.nii.gz")
-    synthetic = settings("lesion", source=Source.SYNTHETIC)
-    told = settings("covid", source=Source.SYNTHETIC, loss=Loss.CROSS_ENTROPY_PLACES)
+    synthetic = purpose("lesion", source=Source.SYNTHETIC)
+    told = purpose("covid", source=Source.SYNTHETIC, loss=Loss.CROSS_ENTROPY_PLACES)
     assert check_data(data, synthetic).warnings == check_data(data, told).warnings == ()
-    for unused in (settings("lung"), settings("covid", source=Source.SYNTHETIC)):
+    for unused in (purpose("lung"), purpose("covid", source=Source.SYNTHETIC)):
         assert _says(check_data(data, unused).warnings, "ignore.nii.gz: is not used")
     write(lesion_labels()[1:], tmp_path / "ignore.nii.gz")
     assert _says(check_data(data, synthetic).problems, "training entry 1, ignore.nii.gz: has 11 x 40 x 48 voxels")
@@ -306,9 +307,9 @@ def test_what_is_ignored_must_fit_and_is_named_where_nothing_ignores_it(tmp_path
 
 def test_disease_of_unknown_place_is_not_drawn_into(tmp_path: Path) -> None:
     data = _change(good_list(tmp_path, lesions=False), "training", 0, label=(1,))
-    synthetic = settings("lesion", source=Source.SYNTHETIC)
+    synthetic = purpose("lesion", source=Source.SYNTHETIC)
     assert _says(check_data(data, synthetic).warnings, "ct0.nii.gz: shows disease .label 1")
-    marked = check_data(good_list(tmp_path), settings("covid", source=Source.SYNTHETIC))
+    marked = check_data(good_list(tmp_path), purpose("covid", source=Source.SYNTHETIC))
     assert _says(marked.problems, "every training entry shows disease")
     ill = dataclasses.replace(data, training=data.training[:1])
     assert _says(check_data(ill, synthetic).problems, "every training entry shows disease")
@@ -316,7 +317,7 @@ def test_disease_of_unknown_place_is_not_drawn_into(tmp_path: Path) -> None:
 
 def test_left_out_entries_are_not_looked_at(tmp_path: Path) -> None:
     data = _missing(tmp_path, good_list(tmp_path))
-    assert check_data(data, settings("lesion", leave_out=("p1",))).problems == ()
+    assert check_data(data, purpose("lesion", leave_out=("p1",))).problems == ()
 
 
 def test_the_size_of_the_cache_is_that_of_the_prepared_voxels(tmp_path: Path) -> None:
@@ -324,10 +325,10 @@ def test_the_size_of_the_cache_is_that_of_the_prepared_voxels(tmp_path: Path) ->
     voxels = SHAPE[0] * SHAPE[1] * SHAPE[2]
     assert _mb(data, spacing_mm=None) == pytest.approx(4 * voxels * 5 / 1e6)
     assert _mb(data, spacing_mm=(0.8, 0.8, 5.0)) == pytest.approx(4 * voxels * 4 * 5 / 1e6)
-    covid = check_data(data, settings("covid", patches=(Patch(shape=(192, 192, 64)),)))
+    covid = check_data(data, purpose("covid", patches=(Patch(shape=(192, 192, 64)),)))
     assert covid.cache_mb == pytest.approx(4 * 192 * 192 * 64 * 4 / 1e6)
 
 
 def _mb(data: DataList, **changes: object) -> float:
-    report: DataReport = check_data(data, settings("lesion", **changes))
+    report: DataReport = check_data(data, purpose("lesion", **changes))
     return report.cache_mb

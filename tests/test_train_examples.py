@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from carina.cases.case import make_case, native_labels, to_slices
+from carina.cases.datalist import DataList
+from carina.cases.purpose import Source
 from carina.errors import BadConfig
-from carina.train.data import make_case, native_labels, to_slices
-from carina.train.datalist import DataList
-from carina.train.settings import Augment, Patch, Source
+from carina.train.settings import Augment, Patch
 from carina.volume import Mask, Volume
 from carina.volume.resample import reorient
 from data_lists import GRID, SHAPE, good_list, hu, lesion_labels, lung_labels, settings, write

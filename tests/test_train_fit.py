@@ -18,13 +18,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("monai", reason="the train extra is not installed")
 
+from carina.cases.purpose import Task  # noqa: E402
 from carina.errors import BadConfig  # noqa: E402
 from carina.train import checkpoint  # noqa: E402
 from carina.train.fit import Context, Fitted, fit, steps_of  # noqa: E402
 from carina.train.logs import Progress  # noqa: E402
 from carina.train.losses import HARD, IGNORED  # noqa: E402
 from carina.train.objective import loss_function, rate_at  # noqa: E402
-from carina.train.settings import Arithmetic, Device, Loss, Patch, Schedule, Task, TrainSettings  # noqa: E402
+from carina.train.settings import Arithmetic, Device, Loss, Patch, Schedule, TrainSettings  # noqa: E402
 from carina.train.team import Team, join_team, pick_device  # noqa: E402, F401  the second process takes it from here
 from carina.train.validation import _judge, memory_format, score  # noqa: E402
 

@@ -11,19 +11,20 @@ import pytest
 torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("monai", reason="the train extra is not installed")
 
+from carina.cases.case import Case, make_case  # noqa: E402
+from carina.cases.crops import LEAST_SHARE, crop, draw_crop  # noqa: E402
+from carina.cases.datalist import write_datalist  # noqa: E402
+from carina.cases.purpose import Source, Task  # noqa: E402
 from carina.errors import BadConfig  # noqa: E402
 from carina.models.networks import COVID, build_network  # noqa: E402
 from carina.train import configure  # noqa: E402
 from carina.train.checkpoint import BEST, CHECKPOINT  # noqa: E402
-from carina.train.crops import LEAST_SHARE, crop, draw_crop  # noqa: E402
-from carina.train.data import Case, make_case  # noqa: E402
-from carina.train.datalist import write_datalist  # noqa: E402
 from carina.train.examples import ExampleSource, open_source  # noqa: E402
 from carina.train.fit import Context, Watch, fit  # noqa: E402
 from carina.train.guide import BLOCKS, Guided, places, published  # noqa: E402
 from carina.train.logs import Progress  # noqa: E402
 from carina.train.losses import IGNORED  # noqa: E402
-from carina.train.settings import Loss, Patch, Source, Task  # noqa: E402
+from carina.train.settings import Loss, Patch  # noqa: E402
 from carina.train.training import publish_folder, train  # noqa: E402
 from carina.volume import Mask, Volume  # noqa: E402
 from data_lists import GRID, good_list, hu, lung_labels, settings  # noqa: E402

@@ -18,15 +18,16 @@ pytest.importorskip("monai", reason="the train extra is not installed")
 from click.testing import CliRunner  # noqa: E402
 
 import carina  # noqa: E402
+from carina.cases.datalist import DataList, Item, write_datalist  # noqa: E402
+from carina.cases.purpose import Source, Task  # noqa: E402
 from carina.cli.main import carina as command  # noqa: E402
 from carina.errors import BadConfig  # noqa: E402
 from carina.models.bundle import Border, load_bundle  # noqa: E402
 from carina.models.networks import build_network  # noqa: E402
 from carina.train import checkpoint, configure, training  # noqa: E402
 from carina.train.cards import Facts, carina_object  # noqa: E402
-from carina.train.datalist import DataList, Item, write_datalist  # noqa: E402
 from carina.train.publish import publish  # noqa: E402
-from carina.train.settings import Arithmetic, Patch, Source, Task  # noqa: E402
+from carina.train.settings import Arithmetic, Patch  # noqa: E402
 from carina.volume import Grid, Mask, Volume  # noqa: E402
 from carina.volume.files import write_mask, write_volume  # noqa: E402
 

@@ -25,9 +25,9 @@ from carina.infer.segment import segment
 from carina.models.bundle import Bundle, find_bundle
 from carina.models.triton_repository import Backend, write_repository
 from carina.operators.catalogue import find_definition
+from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import free_port
-from carina.testing.phantom import chest_phantom
 from carina.testing.triton import Triton, triton_folder, tritonserver
 from carina.volume.grid import Grid
 from carina.volume.volume import Volume

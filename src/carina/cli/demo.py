@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from carina.api.result import Run
-    from carina.testing.phantom import Truth
+    from carina.synth.phantom import Truth
 
 OUTPUTS = {
     "volume": "the CT as MetaImage",
@@ -28,8 +28,8 @@ def write_phantom(folder: Path, *, slices: int, size: int, lesions: int, seed: i
     """Write a phantom as a DICOM series into a folder, and its true volumes into ``truth.json`` there."""
     import msgspec
 
+    from carina.synth.phantom import chest_phantom
     from carina.testing.dicom import write_ct_series
-    from carina.testing.phantom import chest_phantom
 
     phantom = chest_phantom(shape=(slices, size, size), lesions=lesions, seed=seed)
     write_ct_series(phantom.volume, folder)

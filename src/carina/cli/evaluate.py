@@ -12,8 +12,8 @@ import click
 
 if TYPE_CHECKING:
     from carina.config import Settings
+    from carina.evaluate.values import Evaluation
     from carina.models.bundle import Bundle
-    from carina.train.evaluation.values import Evaluation
 
 SOME_FAILED = 3
 
@@ -34,11 +34,11 @@ def evaluate(
     Writes cases.csv, summary.csv, evaluation.json and report.pdf. A case that can't be measured is named with its
     reason, the others go on, and the exit code is 3.
     """
-    from carina.train.datalist import read_datalist
-    from carina.train.evaluation.evaluate import evaluate as measure
-    from carina.train.evaluation.report import write_report
-    from carina.train.evaluation.tables import write_tables
-    from carina.train.evaluation.values import Split
+    from carina.cases.datalist import read_datalist
+    from carina.evaluate.evaluate import evaluate as measure
+    from carina.evaluate.report import write_report
+    from carina.evaluate.tables import write_tables
+    from carina.evaluate.values import Split
 
     settings = _settings(config, plan)
     evaluation = measure(
@@ -81,7 +81,7 @@ def _print(evaluation: Evaluation, out: Path) -> None:
     from rich.table import Table
 
     from carina import RESEARCH_ONLY
-    from carina.train.evaluation.tables import summary_rows
+    from carina.evaluate.tables import summary_rows
 
     console = Console()
     rows = summary_rows(evaluation)

@@ -69,7 +69,7 @@ def check(bundle: str, schema: Path | None, trust: bool, phantom: bool, config: 
     compared = bundle_parity(found)
     click.echo(f"parity     ok, {_figures(compared.differences)} from {compared.against}, of the outputs' range")
     if phantom:
-        from carina.testing.bundles import try_on_phantom
+        from carina.evaluate.on_phantom import try_on_phantom
 
         click.echo(f"phantom    {try_on_phantom(found, _settings(config).runtime)}")
     click.echo(f"{found.made_by}; for research use only, not for diagnosis")
@@ -101,8 +101,8 @@ def import_(
     path: Path, name: str, card_file: Path | None, into: Path | None, no_trial: bool, config: Path | None
 ) -> None:
     """Import PATH: a MONAI bundle, a Clara Train MMAR folder, an ONNX file with a card, or a bundle of Carina."""
+    from carina.evaluate.on_phantom import try_on_phantom
     from carina.models.importing import import_model
-    from carina.testing.bundles import try_on_phantom
 
     trial = None if no_trial else try_on_phantom
     done = import_model(path, into or _folder(config), name=name, card=card_file, trial=trial)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from carina.train.synth import Chest
+    from carina.synth.chests import Chest
 
 PATH = click.Path(path_type=Path)
 EXISTING = click.Path(path_type=Path, exists=True)
 
 KINDS = ("ground-glass", "consolidation", "reticulation", "crazy-paving", "mixed")
 SIZES = ("small", "medium", "large")
-"""As `train.lesions.Kind` and `train.lesions.Size`, which are imported when a command runs; a test compares them."""
+"""As `synth.lesions.Kind` and `synth.lesions.Size`, which are imported when a command runs; a test compares them."""
 
 SHEET_CHESTS = 3
 COLOURS = 160
@@ -38,8 +38,8 @@ def prepare(source: Path, out: Path, ill: tuple[str, ...], validation: float, *,
 
     Takes the best series of each study; what can't be used is named at the end and left out.
     """
-    from carina.train.prepare import PrepareSettings
-    from carina.train.prepare import prepare as make
+    from carina.cases.prepare import PrepareSettings
+    from carina.cases.prepare import prepare as make
 
     settings = PrepareSettings(ill=ill, validation=validation, sheets=sheet)
     made = make(source, out, settings, click.echo)
@@ -82,9 +82,10 @@ def cases(
     no_distractors: bool,
 ) -> None:
     """Write synthetic cases: images, lesion and lung masks, a data list, a table of every lesion."""
-    from carina.train.datalist import read_datalist
-    from carina.train.lesions import Kind, Size
-    from carina.train.synth import SynthSettings, write_synthetic
+    from carina.cases.datalist import read_datalist
+    from carina.cases.synthetic import write_synthetic
+    from carina.synth.chests import SynthSettings
+    from carina.synth.lesions import Kind, Size
 
     if not 1 <= lesions[0] <= lesions[1] or count < 1:
         raise click.UsageError("--count and --lesions: expected 1 or more, and the fewest before the most.")
@@ -110,16 +111,18 @@ def cases(
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same picture.")
 def sheet(out: Path, lungs: Path | None, real: Path | None, seed: int) -> None:
     """Draw synthetic lesions of each kind and size, and real ones where a series is given."""
+    from carina.cases.case import make_case
     from carina.dicom.find import choose, find_series
     from carina.dicom.read import read_volume
-    from carina.train.data import make_case
-    from carina.train.synth_sheet import sheet as draw
+    from carina.synth.sheet import RealDisease
+    from carina.synth.sheet import sheet as draw
 
-    case = None
+    shown = None
     if real is not None:
         case = make_case(real.name, read_volume(choose(find_series(real))))
+        shown = RealDisease(name=case.name, hu=case.hu, lung=case.lung, spacing_mm=case.spacing_mm)
     out.parent.mkdir(parents=True, exist_ok=True)
-    drawn = draw(_chests(lungs), case, seed)
+    drawn = draw(_chests(lungs), shown, seed)
     drawn = drawn.quantize(COLOURS) if out.suffix.lower() == ".png" else drawn
     drawn.save(out, optimize=True)
     click.echo(out)
@@ -127,8 +130,9 @@ def sheet(out: Path, lungs: Path | None, real: Path | None, seed: int) -> None:
 
 def _chests(lungs: Path | None) -> list[Chest]:
     """The first chests of a list, or one phantom."""
-    from carina.train.datalist import read_datalist
-    from carina.train.synth import SynthSettings, listed_chests, phantom_chests, read_chest
+    from carina.cases.datalist import read_datalist
+    from carina.cases.synthetic import listed_chests, read_chest
+    from carina.synth.chests import SynthSettings, phantom_chests
 
     if lungs is None:
         return list(phantom_chests(SynthSettings(count=1, phantom_shape=(96, 448, 448))))

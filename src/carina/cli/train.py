@@ -121,8 +121,8 @@ def publish(folder: Path, notes: Path | None, version: str) -> None:
 
 
 def _run(task: str, given: Given) -> None:
+    from carina.cases.purpose import Task
     from carina.train.configure import load, to_toml
-    from carina.train.settings import Task
 
     settings = load(Task(task), preset=given.preset, file=given.file, changes=given.all_changes())
     if given.show:

@@ -1,1 +1,1 @@
-"""A chest phantom and a loopback PACS, for our tests and for users' tests."""
+"""Synthetic DICOM, a loopback PACS and a Triton server, for our tests and for users' tests."""

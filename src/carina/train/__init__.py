@@ -1,1 +1,1 @@
-"""Training of the three networks: data, synthetic lesions, losses, fit, evaluate."""
+"""Training of the three networks: settings, examples, losses, fit, checkpoints, publishing. Torch lives here."""

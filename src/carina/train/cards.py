@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import carina
+from carina.cases.purpose import Source, Task
 from carina.models.bundle import REACH_MM
 from carina.train import configure
-from carina.train.settings import Source, Task, TrainSettings
+from carina.train.settings import TrainSettings
 from carina.train.validation import metric_name
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
@@ -30,7 +31,7 @@ PURPOSES = {
 }
 
 SYNTHETIC = {
-    Task.LUNG: "Lungs with synthetic disease pasted into them; labels as listed or made by `carina/train/lung_labels.py`.",
+    Task.LUNG: "Lungs with synthetic disease pasted into them; labels as listed or made by `carina/synth/lung_labels.py`.",
     Task.LESION: "Lesions are synthesised in lungs that are free of them: it has seen no patient's lesion.",
     Task.COVID: "A demonstration: lungs with synthetic disease against lungs without. It has not learnt from patients with "
     "COVID-19 and can't tell COVID-19 from other pneumonias; its probabilities are not calibrated.",

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from carina.cases.purpose import Source, Task
 from carina.errors import BadConfig
-from carina.train.settings import Augment, Loss, Patch, Source, Task, TrainSettings
+from carina.train.settings import Augment, Loss, Patch, TrainSettings
 
 PRESETS = Path(__file__).parent / "presets"
 

@@ -14,15 +14,17 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from carina.cases.case import Case, scale, to_slices
+from carina.cases.crops import draw_crop, draw_lesson
+from carina.cases.datalist import DataList, without
+from carina.cases.purpose import Source, Task
+from carina.cases.reading import is_unusable, read_cases
 from carina.errors import BadConfig
-from carina.train import lesions
-from carina.train.cases import is_unusable, read_cases
-from carina.train.crops import draw_crop, draw_lesson, lung_box
-from carina.train.data import Case, scale, to_slices
-from carina.train.datalist import DataList, without
+from carina.synth import lesions
+from carina.synth.lung_labels import lung_box
 from carina.train.losses import HARD, IGNORED
 from carina.train.patches import SPACING_MM, draw_lesion_patch, draw_lung_patch
-from carina.train.settings import Loss, Source, Task, TrainSettings
+from carina.train.settings import Loss, TrainSettings
 
 Example = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 Shape = tuple[int, int, int]
@@ -67,7 +69,7 @@ def _open_synthetic(data: DataList, settings: TrainSettings) -> ExampleSource:
     parts = []
     for items in (data.training, data.validation):
         usable = [item for item in items if not is_unusable(item, settings.task)]
-        cases = read_cases(data, usable, settings)
+        cases = read_cases(data, usable, settings.purpose)
         if settings.task is Task.COVID:
             cases = [case for case in cases if case.lesion is None]
         parts.append(cases)

@@ -14,10 +14,11 @@ import numpy.typing as npt
 import torch
 from monai.data import CacheDataset, MetaTensor, PersistentDataset
 
-from carina.train.cases import cache_folder, cache_mb, mask_of, stamp
-from carina.train.datalist import DataList, Item
+from carina.cases.datalist import DataList, Item
+from carina.cases.purpose import Task
+from carina.cases.reading import cache_folder, cache_mb, mask_of, stamp
 from carina.train.examples import Example, Shape
-from carina.train.settings import Augment, Task, TrainSettings
+from carina.train.settings import Augment, TrainSettings
 from carina.volume import Grid
 from carina.volume.files import read_mask, read_volume
 
@@ -79,7 +80,7 @@ def _dataset(data: DataList, items: Sequence[Item], settings: TrainSettings, *, 
     if centres:
         steps += [_largest_patch_fits(settings), _Centres()]
     prepare = mt.Compose([*steps, mt.EnsureTyped(keys=("image", "label"), track_meta=False)])
-    if cache_mb(data, data.training + data.validation, settings) <= settings.cache_mb:
+    if cache_mb(data, data.training + data.validation, settings.purpose) <= settings.cache_mb:
         return CacheDataset(entries, prepare, num_workers=2, progress=False)
     return PersistentDataset(entries, prepare, cache_dir=cache_folder(data) / _key(settings, centres=centres))
 

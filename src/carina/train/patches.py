@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.train import distractors, lesions
-from carina.train.data import DENSE_HU, IN_PLANE_MM, SLICE_MM, Case
-from carina.train.fields import Bool
-from carina.train.lesions import HU
-from carina.train.sampling import Place, Shape, bend
+from carina.cases.case import DENSE_HU, IN_PLANE_MM, SLICE_MM, Case
+from carina.cases.sampling import Place, Shape, bend
+from carina.synth import distractors, lesions
+from carina.synth.fields import Bool
+from carina.synth.lesions import HU
 
 SPACING_MM = (SLICE_MM, IN_PLANE_MM, IN_PLANE_MM)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from torch import nn
 
+from carina.cases.purpose import Task
 from carina.models.bundle import Bundle, write_bundle
 from carina.models.export import check_parity, export_onnx
 from carina.train.cards import Facts, card, metadata
-from carina.train.settings import Task, TrainSettings
+from carina.train.settings import TrainSettings
 
 __all__ = ["Facts", "publish"]
 

@@ -7,20 +7,7 @@ from typing import Any
 
 import msgspec
 
-
-class Task(StrEnum):
-    """What is learnt."""
-
-    LUNG = "lung"
-    LESION = "lesion"
-    COVID = "covid"
-
-
-class Source(StrEnum):
-    """Where targets come from: the data list's labels, or disease synthesised in lungs that are free of it."""
-
-    LABELS = "labels"
-    SYNTHETIC = "synthetic"
+from carina.cases.purpose import Purpose, Source, Task
 
 
 class Loss(StrEnum):
@@ -158,3 +145,17 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     fold: int = 0
     tensorboard: bool = True
     mlflow: str = ""
+
+    @property
+    def purpose(self) -> Purpose:
+        """What this training asks of its data list."""
+        return Purpose(
+            task=self.task,
+            source=self.source,
+            classes=int(self.network.get("classes", 2)),
+            learns_places=self.loss is Loss.CROSS_ENTROPY_PLACES,
+            leave_out=self.leave_out,
+            crop_shape=self.patches[0].shape,
+            spacing_mm=self.spacing_mm,
+            cache_mb=self.cache_mb,
+        )

@@ -10,14 +10,14 @@ from pathlib import Path
 import msgspec
 from torch import nn
 
+from carina.cases.checks import DataReport, check_data
+from carina.cases.datalist import DataList, read_datalist, with_fold, without
 from carina.errors import BadConfig
 from carina.models.bundle import METADATA, Bundle, find_bundle, load_bundle
 from carina.models.networks import build_network
 from carina.models.weights import CHECKPOINT as TORCH_WEIGHTS
 from carina.models.weights import load_weights, read_checkpoint, read_onnx
 from carina.train import checkpoint, configure
-from carina.train.checks import DataReport, check_data
-from carina.train.datalist import DataList, read_datalist, with_fold, without
 from carina.train.examples import ExampleSource, open_source
 from carina.train.fit import Context, Fitted, Watch, fit
 from carina.train.guide import published
@@ -62,7 +62,7 @@ def checked(data: DataList, settings: TrainSettings) -> DataReport:
     Raises:
         BadConfig: the data can't be trained on.
     """
-    report = check_data(data, settings)
+    report = check_data(data, settings.purpose)
     if report.problems:
         listed = "".join(f"\n  {problem}" for problem in report.problems)
         raise BadConfig("train.data", f"{data.file}: {len(report.problems)} problems; nothing was trained.{listed}")

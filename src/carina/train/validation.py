@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from carina.cases.purpose import Task
 from carina.errors import BadConfig
 from carina.measure.agreement import auc, dice
 from carina.train import losses
 from carina.train.examples import ExampleSource
-from carina.train.settings import Arithmetic, Task, TrainSettings
+from carina.train.settings import Arithmetic, TrainSettings
 from carina.train.team import Team
 
 AUTOCAST = {Arithmetic.F32: torch.float32, Arithmetic.BF16: torch.bfloat16, Arithmetic.F16: torch.float16}

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from carina.evaluate.values import Picture
 from carina.measure.key_slices import choose
 from carina.report.overlay import VIEWS, layout, position_mm
 from carina.report.paint import Labels, Plane, annotate, jpeg, paint
-from carina.train.evaluation.values import Picture
 from carina.volume import Mask, Volume
 
 SLICES = 3

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from carina.errors import BadConfig
-from carina.measure.calibration import ReliabilityBin
-from carina.train.evaluation.values import (
+from carina.evaluate.values import (
     ClassificationCase,
     ClassificationSummary,
     Discrimination,
@@ -18,6 +17,7 @@ from carina.train.evaluation.values import (
     SegmentationCase,
     SegmentationSummary,
 )
+from carina.measure.calibration import ReliabilityBin
 
 BLUE, ORANGE, GREEN, INK, MUTED, RULE = "#0072b2", "#e69f00", "#009e73", "#1f2328", "#656d76", "#d0d7de"
 """Colours of the Okabe-Ito palette, and the report's greys."""

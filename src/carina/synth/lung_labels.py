@@ -29,6 +29,8 @@ AIRWAY_MAX_ML = 90.0
 
 Bool = npt.NDArray[np.bool_]
 
+MARGIN_VOXELS = 5
+
 
 def label_lungs(hu: npt.NDArray[np.int16], spacing_mm: tuple[float, float, float]) -> npt.NDArray[np.uint8]:
     """Label lungs, 0 or 1, on the voxels of ``hu`` (``(z, y, x)``, RAS order); ``spacing_mm`` is ``(z, y, x)``.
@@ -52,6 +54,15 @@ def label_lungs(hu: npt.NDArray[np.int16], spacing_mm: tuple[float, float, float
     closed = ndimage.binary_opening(closed, _disk(1))
     fine = ndimage.zoom(closed.astype(np.float32), (1, 2, 2), order=1, mode="nearest", grid_mode=True)
     return (fine[:, : hu.shape[1], : hu.shape[2]] > 0.5).astype(np.uint8)
+
+
+def lung_box(lung: Bool, margin: int = MARGIN_VOXELS) -> tuple[slice, slice, slice]:
+    """The box of ``lung`` (``(z, y, x)``, not empty) with ``margin`` voxels on every side, inside the array."""
+    sides = []
+    for axis, size in enumerate(lung.shape):
+        at = np.flatnonzero(lung.any(axis=tuple(a for a in range(3) if a != axis)))
+        sides.append(slice(max(0, int(at[0]) - margin), min(size, int(at[-1]) + margin + 1)))
+    return sides[0], sides[1], sides[2]
 
 
 def _halved(hu: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:

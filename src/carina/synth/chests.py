@@ -1,38 +1,30 @@
-"""Synthetic cases: disease of known kind, size and place in lungs that are free of it, with look-alikes that are none.
+"""Chests with synthetic disease of known kind, size and place, and with look-alikes that are no disease.
 
-What a lesion looks like is `lesions`' matter, what a look-alike does `distractors`'; here cases are put together at
-the images' own resolution and written as a data list. The same seed gives the same cases.
+What a lesion looks like is `lesions`' matter, what a look-alike does `distractors`'; here chests are put together at
+the images' own resolution. The same generator gives the same chest.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from carina.errors import BadConfig, BadSeries
-from carina.testing.phantom import chest_phantom
-from carina.train import distractors, lesions
-from carina.train.cases import is_unusable, lesion_of, lung_of
-from carina.train.crops import lung_box
-from carina.train.data import ORIENTATION
-from carina.train.datalist import PARTS, DataList, Item, write_datalist
-from carina.train.fields import Bool
-from carina.train.lesions import HU, LIMITS_ML, Kind, Size
-from carina.train.prepare import LIST_NAME, LUNG_NAMES, split
-from carina.train.settings import Task
+from carina.errors import BadSeries
+from carina.synth import distractors, lesions
+from carina.synth.fields import ORIENTATION, Bool
+from carina.synth.lesions import HU, LIMITS_ML, Kind, Size
+from carina.synth.lung_labels import lung_box
+from carina.synth.phantom import chest_phantom
 from carina.volume import Grid, Mask, Volume
-from carina.volume.files import read_mask, read_volume, write_mask, write_volume
 from carina.volume.grid import Triple
 from carina.volume.resample import reorient
 
+LUNG_NAMES = {1: "lung"}
 LESION_NAMES = {1: "lesion"}
-TRUTH_NAME = "lesions.csv"
 
 PHANTOM_SHAPE = (64, 320, 320)
 TRIES = 8
@@ -155,75 +147,6 @@ def phantom_chests(settings: SynthSettings) -> Iterator[Chest]:
         yield Chest(name=name, patient=name, part="", volume=phantom.volume, lung=phantom.lung)
 
 
-def listed_chests(data: DataList) -> list[tuple[str, Item]]:
-    """The list's entries with a lung mask and without disease, each with the name of its part.
-
-    Raises:
-        BadConfig: there is none.
-    """
-    found = [
-        (part, item)
-        for part, _, item in data.entries()
-        if lung_of(item, Task.COVID) and not is_unusable(item, Task.COVID) and not lesion_of(item, Task.COVID)
-    ]
-    if not found:
-        raise BadConfig("synth.no-lungs", f"{data.file}: no entry has a lung mask and no disease (label 1).")
-    return found
-
-
-def read_chest(data: DataList, part: str, item: Item) -> Chest:
-    """Read one entry of a list.
-
-    Raises:
-        BadSeries: a file can't be read, or the lung mask does not lie on the image's voxels.
-    """
-    volume, lung = read_volume(data.path(item.image)), read_mask(data.path(lung_of(item, Task.COVID)))
-    if volume.grid.shape != lung.grid.shape:
-        raise BadSeries("mask.grid", f"{item.image}: its lung mask has other voxels than the image; make it again.")
-    return Chest(name=item.name, patient=item.group, part=part, volume=volume, lung=lung)
-
-
-def write_synthetic(
-    out: Path, settings: SynthSettings, data: DataList | None = None, progress: Callable[[str], object] | None = None
-) -> DataList:
-    """Synthesise ``settings.count`` cases in the lungs of ``data``, or in phantoms, and write them with their list.
-
-    Writes images, lesion masks and lung masks as NIfTI, ``data.json``, and ``lesions.csv`` with each lesion's truth.
-    Cases stay in the part of the list that their lungs are in.
-
-    Raises:
-        BadSeries, BadConfig: lungs can't be read, or ``out`` can't be written.
-    """
-    parts: dict[str, list[Item]] = {part: [] for part in PARTS}
-    truths: list[tuple[str, Truth]] = []
-    for number, chest in _chests(settings, data):
-        made = synthesise(chest, settings, np.random.default_rng([settings.seed, number]))
-        item = _write(f"synth-{number + 1:04d}", chest, made, out)
-        is_held = chest.part == "validation"
-        parts["validation" if is_held else "training"].append(item)
-        truths += [(item.name, one) for one in made.truth]
-        if progress is not None:
-            progress(item.name)
-    training, validation = (tuple(sorted(parts[part], key=lambda item: item.name)) for part in PARTS)
-    written = DataList(file=out / LIST_NAME, training=training, validation=validation)
-    written = written if validation else split(written, settings.validation)
-    write_datalist(written, written.file)
-    _write_truths(out / TRUTH_NAME, truths)
-    return written
-
-
-def _chests(settings: SynthSettings, data: DataList | None) -> Iterator[tuple[int, Chest]]:
-    """Number and chest of each case; each listed chest is read once and used for every case that falls to it."""
-    if data is None:
-        yield from enumerate(phantom_chests(settings))
-        return
-    listed = listed_chests(data)
-    for place, (part, item) in enumerate(listed[: settings.count]):
-        chest = read_chest(data, part, item)
-        for number in range(place, settings.count, len(listed)):
-            yield number, chest
-
-
 def _look_alikes(hu: HU, lung: Bool, spacing_mm: Triple, rng: np.random.Generator) -> tuple[HU, Bool]:
     """Some look-alikes; returns HU and the lung without pleural fluid."""
     if rng.random() < 0.5:
@@ -264,27 +187,3 @@ def _truth(kind: Kind, size: Size, mask: Bool, start: npt.NDArray[np.intp], grid
     centre = grid.points_mm(np.argwhere(mask).mean(axis=0) + start)
     x, y, z = (float(v) for v in centre)
     return Truth(kind=kind, size=size, lesion_ml=np.count_nonzero(mask) * grid.voxel_ml, centre_mm=(x, y, z))
-
-
-def _write(name: str, chest: Chest, made: Synthetic, out: Path) -> Item:
-    """Write one case's files and return its entry."""
-    item = Item(
-        image=f"images/{name}.nii.gz",
-        label_image=f"lesions/{name}.nii.gz",
-        lung_image=f"lungs/{name}.nii.gz",
-        label=(int(bool(made.truth)),),
-        patient=chest.patient,
-    )
-    write_volume(made.volume, out / item.image)
-    write_mask(made.lesion, out / item.label_image)
-    write_mask(made.lung, out / item.lung_image)
-    return item
-
-
-def _write_truths(file: Path, truths: list[tuple[str, Truth]]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(("case", "kind", "size", "lesion_ml", "x_mm", "y_mm", "z_mm"))
-        for case, one in sorted(truths, key=lambda pair: pair[0]):
-            place = (f"{value:.1f}" for value in one.centre_mm)
-            writer.writerow((case, one.kind, one.size, f"{one.lesion_ml:.3f}", *place))

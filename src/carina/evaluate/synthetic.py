@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from carina.cases.case import Case
 from carina.measure.agreement import dice
 from carina.measure.lungs import Box, bounding_box
-from carina.train import lesions
-from carina.train.data import Case
-from carina.train.fields import Bool
-from carina.train.lesions import Size
+from carina.synth import lesions
+from carina.synth.fields import Bool
+from carina.synth.lesions import Size
 
 APART_MM = 8.0
 """Between the boxes of two lesions at least; half of it around a lesion's box is where the lesion is judged."""

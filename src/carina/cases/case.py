@@ -15,7 +15,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.infer.regions import sides_reached
-from carina.train.lung_labels import label_lungs
+from carina.synth.fields import ORIENTATION
+from carina.synth.lung_labels import label_lungs
 from carina.volume import Grid, Mask, Volume
 from carina.volume.resample import reorient, reoriented, resample
 
@@ -23,8 +24,6 @@ IN_PLANE_MM = 0.8
 """In-plane spacing of the segmentation networks' input (their model cards)."""
 SLICE_MM = 5.0
 """Slice spacing of the segmentation networks' input (their model cards)."""
-
-ORIENTATION = "RAS"
 
 DENSE_HU = -250.0
 """Above: soft tissue, or lesions without much air."""

@@ -8,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+ORIENTATION = "RAS"
+"""The order of every array in this room: ``(z, y, x)`` with z towards superior, y anterior, x the right."""
+
 Field = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 

@@ -12,8 +12,8 @@ import msgspec
 
 from carina import RESEARCH_ONLY, __version__
 from carina.errors import BadConfig
-from carina.train.evaluation.summary import SPECIFICITIES
-from carina.train.evaluation.values import ClassificationCase, Evaluation, SegmentationCase
+from carina.evaluate.summary import SPECIFICITIES
+from carina.evaluate.values import ClassificationCase, Evaluation, SegmentationCase
 
 Cell = str | int | float | None
 

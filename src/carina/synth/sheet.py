@@ -12,11 +12,11 @@ from scipy import ndimage
 
 from carina import RESEARCH_ONLY
 from carina.report.paint import INK, Plane, paint
-from carina.train.crops import lung_box
-from carina.train.data import IN_PLANE_MM, ORIENTATION, Case
-from carina.train.fields import Bool
-from carina.train.lesions import Kind, Size
-from carina.train.synth import Chest, one_lesion
+from carina.synth.chests import Chest, one_lesion
+from carina.synth.fields import ORIENTATION, Bool
+from carina.synth.lesions import Kind, Size
+from carina.synth.lung_labels import lung_box
+from carina.volume.grid import Triple
 from carina.volume.resample import reorient
 
 TILE_MM, TILE_PX = 96.0, 180
@@ -27,11 +27,20 @@ OPACITY_HU = (-750.0, -150.0)
 """Where real disease is looked for: denser than lung, less dense than vessels and walls."""
 AROUND_MM = 12.0
 STEP = 4
-PIXELS_MM = (IN_PLANE_MM, IN_PLANE_MM)
 FAINT = 0.35
 """Places with less opacity around them than this part of the densest are not shown."""
 APART_MM = 35.0
 """Pictures of real disease lie this far apart."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RealDisease:
+    """A patient's chest with disease: HU and lungs (0 or 1), ``(z, y, x)`` in RAS order like the spacing."""
+
+    name: str
+    hu: npt.NDArray[np.int16]
+    lung: npt.NDArray[np.uint8]
+    spacing_mm: Triple
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +53,7 @@ class Spot:
     spacing_mm: tuple[float, float]
 
 
-def sheet(chests: Sequence[Chest], real: Case | None, seed: int) -> Image.Image:
+def sheet(chests: Sequence[Chest], real: RealDisease | None, seed: int) -> Image.Image:
     """One row for each kind: a small, a medium and a large lesion, each drawn anew, the last one outlined beside it.
 
     Lungs are taken in turn from ``chests``. Where ``real`` disease is given, its densest places fill more columns, in
@@ -72,14 +81,15 @@ def tile(spot: Spot, *, outlined: bool = False) -> Image.Image:
     return paint(plane, TILE_PX)
 
 
-def real_spots(case: Case, count: int) -> list[Spot]:
-    """The places of a case with most opacity deep in the lung or below the pleura, the densest first."""
+def real_spots(real: RealDisease, count: int) -> list[Spot]:
+    """The places with most opacity deep in the lung or below the pleura, the densest first."""
     low, high = OPACITY_HU
-    lung = case.lung > 0
+    lung = real.lung > 0
     inner = np.stack([ndimage.binary_erosion(plane, iterations=3) for plane in lung])
-    opaque = ndimage.binary_opening((case.hu > low) & (case.hu < high) & inner, np.ones((1, 3, 3), dtype=bool))
+    opaque = ndimage.binary_opening((real.hu > low) & (real.hu < high) & inner, np.ones((1, 3, 3), dtype=bool))
     coarse = opaque[:, ::STEP, ::STEP].astype(np.float32)
-    spacing = (case.spacing_mm[0], STEP * IN_PLANE_MM, STEP * IN_PLANE_MM)
+    z_mm, y_mm, x_mm = real.spacing_mm
+    spacing = (z_mm, STEP * y_mm, STEP * x_mm)
     density = ndimage.gaussian_filter(coarse, [AROUND_MM / s for s in spacing])
     highest = float(density.max())
     spots: list[Spot] = []
@@ -87,7 +97,7 @@ def real_spots(case: Case, count: int) -> list[Spot]:
         z, y, x = (int(v) for v in np.unravel_index(int(density.argmax()), density.shape))
         if density[z, y, x] <= FAINT * highest:
             break
-        spots.append(Spot(hu=case.hu[z], mask=opaque[z], middle=(STEP * y, STEP * x), spacing_mm=PIXELS_MM))
+        spots.append(Spot(hu=real.hu[z], mask=opaque[z], middle=(STEP * y, STEP * x), spacing_mm=(y_mm, x_mm)))
         away = [np.arange(n) - c for n, c in zip(density.shape, (z, y, x), strict=True)]
         far = sum(((a * s) ** 2) for a, s in zip(np.ix_(*away), spacing, strict=True))
         density[np.asarray(far) < APART_MM**2] = 0

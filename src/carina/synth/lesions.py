@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.train import fields
-from carina.train.fields import Bool, Field
+from carina.synth import fields
+from carina.synth.fields import Bool, Field
 
 TISSUE_HU = 40.0
 LABEL_FROM = 0.35

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from carina.cases.case import IN_PLANE_MM, Case, make_case
+from carina.cases.datalist import DataList, Item
+from carina.cases.purpose import Purpose, Source, Task
 from carina.errors import BadConfig
-from carina.train.data import IN_PLANE_MM, Case, make_case
-from carina.train.datalist import DataList, Item
-from carina.train.settings import Source, Task, TrainSettings
 from carina.volume import Grid
 from carina.volume.files import read_grid, read_mask, read_volume
 
@@ -65,7 +65,7 @@ def read_case(data: DataList, item: Item, task: Task) -> Case:
     )
 
 
-def read_cases(data: DataList, items: Iterable[Item], settings: TrainSettings) -> list[Case]:
+def read_cases(data: DataList, items: Iterable[Item], purpose: Purpose) -> list[Case]:
     """Read entries as cases: into memory, or, where they would take more than ``cache_mb``, onto disk and mapped.
 
     Raises:
@@ -73,16 +73,16 @@ def read_cases(data: DataList, items: Iterable[Item], settings: TrainSettings) -
         BadConfig: the list's folder can't hold the cache.
     """
     wanted = list(items)
-    if cache_mb(data, wanted, settings) <= settings.cache_mb:
-        cases = [read_case(data, item, settings.task) for item in wanted]
-        if settings.task is Task.LUNG:
+    if cache_mb(data, wanted, purpose) <= purpose.cache_mb:
+        cases = [read_case(data, item, purpose.task) for item in wanted]
+        if purpose.task is Task.LUNG:
             for case in cases:
                 _ = case.gas  # now, and not once more in each worker process
         return cases
-    return [_mapped(data, item, settings.task) for item in wanted]
+    return [_mapped(data, item, purpose.task) for item in wanted]
 
 
-def cache_mb(data: DataList, items: Iterable[Item], settings: TrainSettings) -> float:
+def cache_mb(data: DataList, items: Iterable[Item], purpose: Purpose) -> float:
     """About how much the prepared entries take, in MB; entries that can't be read count nothing."""
     total = 0.0
     for item in items:
@@ -91,22 +91,22 @@ def cache_mb(data: DataList, items: Iterable[Item], settings: TrainSettings) -> 
             grid, _ = read_grid(path)
         except Exception:  # noqa: BLE001, the checks say what is wrong with it
             continue
-        total += prepared_mb(grid, settings)
+        total += prepared_mb(grid, purpose)
     return total
 
 
-def prepared_mb(grid: Grid, settings: TrainSettings) -> float:
+def prepared_mb(grid: Grid, purpose: Purpose) -> float:
     """How much one prepared image with this grid takes, in MB."""
-    if settings.task is Task.COVID and settings.source is Source.LABELS:
-        return float(np.prod(settings.patches[0].shape)) * 4 / 1e6
+    if purpose.task is Task.COVID and purpose.source is Source.LABELS:
+        return float(np.prod(purpose.crop_shape)) * 4 / 1e6
     z, y, x = grid.extent_mm
-    if settings.source is Source.SYNTHETIC:
+    if purpose.source is Source.SYNTHETIC:
         voxels = grid.shape[0] * (y / IN_PLANE_MM) * (x / IN_PLANE_MM)
-    elif settings.spacing_mm is None:
+    elif purpose.spacing_mm is None:
         voxels = float(np.prod(grid.shape))
     else:
-        voxels = x * y * z / float(np.prod(settings.spacing_mm))
-    return voxels * BYTES_PER_VOXEL[settings.source] / 1e6
+        voxels = x * y * z / float(np.prod(purpose.spacing_mm))
+    return voxels * BYTES_PER_VOXEL[purpose.source] / 1e6
 
 
 def cache_folder(data: DataList) -> Path:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from carina.train import fields
-from carina.train.fields import Bool
-from carina.train.lesions import HU, TISSUE_HU
+from carina.synth import fields
+from carina.synth.fields import Bool
+from carina.synth.lesions import HU, TISSUE_HU
 
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.testing import anatomy, tubes
+from carina.synth import anatomy, tubes
 from carina.volume import Grid, Mask, Volume
 from carina.volume.grid import Triple
 

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from carina.cases.datalist import PARTS, DataList, Item, without
+from carina.cases.purpose import Purpose, Source, Task
+from carina.cases.reading import is_unusable, lesion_of, lung_of, mask_of, prepared_mb
 from carina.errors import BadSeries
-from carina.train.cases import is_unusable, lesion_of, lung_of, mask_of, prepared_mb
-from carina.train.datalist import PARTS, DataList, Item, without
-from carina.train.settings import Loss, Source, Task, TrainSettings
 from carina.volume.files import read_grid, read_mask, read_volume, volume_suffix
 from carina.volume.volume import Mask, Volume
 
@@ -56,56 +56,56 @@ class _Seen:
     cache_mb: float = 0.0
 
 
-def check_data(data: DataList, settings: TrainSettings, progress: Callable[[int], object] | None = None) -> DataReport:
-    """Read every file of the list and say what a training on ``settings`` would trip over; never raises for bad data.
+def check_data(data: DataList, purpose: Purpose, progress: Callable[[int], object] | None = None) -> DataReport:
+    """Read every file of the list and say what ``purpose`` would trip over; never raises for bad data.
 
     Give the list as it will be trained on, after ``with_fold``; entries named in ``leave_out`` are not looked at.
     ``progress`` is told how many entries have been read.
     """
-    kept = without(data, settings.leave_out)
+    kept = without(data, purpose.leave_out)
     seen: list[_Seen] = []
     with ThreadPoolExecutor(THREADS) as pool:
-        for one in pool.map(lambda entry: _entry(data, settings, *entry), kept.entries()):
+        for one in pool.map(lambda entry: _entry(data, purpose, *entry), kept.entries()):
             seen.append(one)
             if progress is not None:
                 progress(len(seen))
-    problems = [*_empty(kept, settings, seen), *(p for one in seen for p in one.problems)]
-    warnings = [*_left_out(data, settings), *(w for one in seen for w in one.warnings)]
+    problems = [*_empty(kept, purpose, seen), *(p for one in seen for p in one.problems)]
+    warnings = [*_left_out(data, purpose), *(w for one in seen for w in one.warnings)]
     for found, told in ((_across(seen), problems), (_twice(seen), warnings)):
         told.extend(found)
-    for words, is_problem in _classes(kept, settings):
+    for words, is_problem in _classes(kept, purpose):
         (problems if is_problem else warnings).append(words)
     if not kept.validation:
         words = f"{data.file}: validation is empty, so "
-        if settings.source is Source.LABELS:
+        if purpose.source is Source.LABELS:
             problems.append(words + "no checkpoint can be chosen; list some patients, or set folds.")
         else:
             warnings.append(words + "checkpoints are chosen on the lungs that are trained on.")
     return DataReport(problems=tuple(problems), warnings=tuple(warnings), cache_mb=sum(one.cache_mb for one in seen))
 
 
-def _empty(data: DataList, settings: TrainSettings, seen: Sequence[_Seen]) -> Iterator[str]:
+def _empty(data: DataList, purpose: Purpose, seen: Sequence[_Seen]) -> Iterator[str]:
     if not data.training:
         yield f"{data.file}: training is empty; expected at least one entry."
-    elif settings.source is Source.SYNTHETIC and not any(one.drawable for one in seen if one.part == "training"):
+    elif purpose.source is Source.SYNTHETIC and not any(one.drawable for one in seen if one.part == "training"):
         yield f"{data.file}: every training entry shows disease; it is synthesised in lungs that are free of it."
 
 
-def _left_out(data: DataList, settings: TrainSettings) -> Iterator[str]:
+def _left_out(data: DataList, purpose: Purpose) -> Iterator[str]:
     known = {name for _, _, item in data.entries() for name in (item.name, item.patient)}
-    for name in settings.leave_out:
+    for name in purpose.leave_out:
         if name not in known:
             yield f"{data.file}: leave_out names {name!r}, but no entry or patient is called so."
 
 
-def _entry(data: DataList, settings: TrainSettings, part: str, number: int, item: Item) -> _Seen:
+def _entry(data: DataList, purpose: Purpose, part: str, number: int, item: Item) -> _Seen:
     """Everything about one entry by itself."""
     where = f"{part} entry {number}"
-    problems = [f"{where}, {item.image}: {words}" for words in _label_problems(item, settings)]
+    problems = [f"{where}, {item.image}: {words}" for words in _label_problems(item, purpose)]
     warnings: list[str] = []
-    is_drawable = not is_unusable(item, settings.task)
-    wanted = _wanted(item, settings)
-    problems += [f"{where}, {item.image}: has no {key}; {settings.task} training needs one." for key in wanted]
+    is_drawable = not is_unusable(item, purpose.task)
+    wanted = _wanted(item, purpose)
+    problems += [f"{where}, {item.image}: has no {key}; {purpose.task} training needs one." for key in wanted]
     volume = _read(_read_finite, data, item.image, where, problems)
     if volume is not None:
         top = int(volume.hu.max())
@@ -120,24 +120,24 @@ def _entry(data: DataList, settings: TrainSettings, part: str, number: int, item
         if mask is None:
             continue
         named = f"{where}, {listed}"
-        is_lesions = settings.task is Task.COVID and listed == lesion_of(item, settings.task)
+        is_lesions = purpose.task is Task.COVID and listed == lesion_of(item, purpose.task)
         is_drawable = is_drawable and not (is_lesions and not mask.is_empty)
-        problems += [f"{named}: {words}" for words in _mask_problems(mask, key, item, settings)]
-        warnings += [f"{named}: {words}" for words in _mask_warnings(mask, key, item, settings)]
+        problems += [f"{named}: {words}" for words in _mask_problems(mask, key, item, purpose)]
+        warnings += [f"{named}: {words}" for words in _mask_warnings(mask, key, item, purpose)]
         if volume is not None:
             fit = _fit(mask, volume, item.image)
             problems += [f"{named}: {fit}"] if fit else []
-            if not fit and not mask.is_empty and key == _lung_key(item, settings.task):
+            if not fit and not mask.is_empty and key == _lung_key(item, purpose.task):
                 warnings += [f"{named}: {words}" for words in _lung_warnings(mask, volume)]
-    placeless = settings.task is Task.COVID and settings.loss is not Loss.CROSS_ENTROPY_PLACES
-    if item.ignore_image and (settings.source is Source.LABELS or placeless):
+    placeless = purpose.task is Task.COVID and not purpose.learns_places
+    if item.ignore_image and (purpose.source is Source.LABELS or placeless):
         warnings.append(
             f"{where}, {item.ignore_image}: is not used; ignore_image is for masks and places that are learnt with "
             'source = "synthetic". Choose that, or take it out.'
         )
-    if settings.source is Source.SYNTHETIC and not lung_of(item, settings.task):
+    if purpose.source is Source.SYNTHETIC and not lung_of(item, purpose.task):
         warnings.append(f"{where}, {item.image}: has no lung_image; its lungs will be labelled by a threshold, unseen.")
-    if settings.source is Source.SYNTHETIC and not is_drawable:
+    if purpose.source is Source.SYNTHETIC and not is_drawable:
         warnings.append(f"{where}, {item.image}: shows disease (label 1, or its lesions); nothing is drawn into it.")
     return _Seen(
         part=part,
@@ -146,7 +146,7 @@ def _entry(data: DataList, settings: TrainSettings, part: str, number: int, item
         warnings=tuple(warnings),
         content="" if volume is None else hashlib.sha256(volume.hu.tobytes()).hexdigest(),
         drawable=is_drawable,
-        cache_mb=0.0 if volume is None else prepared_mb(volume.grid, settings),
+        cache_mb=0.0 if volume is None else prepared_mb(volume.grid, purpose),
     )
 
 
@@ -174,11 +174,11 @@ def _read(reader: Callable[[Path], T], data: DataList, listed: str, where: str, 
     return None
 
 
-def _wanted(item: Item, settings: TrainSettings) -> list[str]:
+def _wanted(item: Item, purpose: Purpose) -> list[str]:
     """Masks that the training can't do without and the entry lacks."""
-    if settings.source is Source.SYNTHETIC or mask_of(item, settings.task):
+    if purpose.source is Source.SYNTHETIC or mask_of(item, purpose.task):
         return []
-    return ["label_image" if settings.task is Task.LESION else "lung_image"]
+    return ["label_image" if purpose.task is Task.LESION else "lung_image"]
 
 
 def _lung_key(item: Item, task: Task) -> str:
@@ -187,27 +187,27 @@ def _lung_key(item: Item, task: Task) -> str:
     return "label_image" if lung_of(item, task) else ""
 
 
-def _label_problems(item: Item, settings: TrainSettings) -> Iterator[str]:
-    highest = _highest(settings)
-    if settings.task is Task.COVID and settings.source is Source.LABELS and len(item.label) != 1:
+def _label_problems(item: Item, purpose: Purpose) -> Iterator[str]:
+    highest = _highest(purpose)
+    if purpose.task is Task.COVID and purpose.source is Source.LABELS and len(item.label) != 1:
         yield f"label holds {list(item.label) or 'nothing'}; expected one class from 0 to {highest}."
-    elif settings.task is Task.COVID and any(not 0 <= value <= highest for value in item.label):
+    elif purpose.task is Task.COVID and any(not 0 <= value <= highest for value in item.label):
         yield f"label is {item.label[0]}; expected a class from 0 to {highest}."
 
 
-def _mask_problems(mask: Mask, key: str, item: Item, settings: TrainSettings) -> Iterator[str]:
-    if mask.is_empty and key == _lung_key(item, settings.task):
+def _mask_problems(mask: Mask, key: str, item: Item, purpose: Purpose) -> Iterator[str]:
+    if mask.is_empty and key == _lung_key(item, purpose.task):
         yield "the lung mask is empty; every chest has lungs."
-    highest = _highest(settings)
-    target = "label_image" if settings.task is Task.LESION else _lung_key(item, settings.task)
-    is_target = key == target and settings.source is Source.LABELS and settings.task is not Task.COVID
+    highest = _highest(purpose)
+    target = "label_image" if purpose.task is Task.LESION else _lung_key(item, purpose.task)
+    is_target = key == target and purpose.source is Source.LABELS and purpose.task is not Task.COVID
     above = [value for value in mask.names if value > highest]
     if is_target and above:
         yield f"holds the value {above[0]}; the network knows 0 to {highest}. Merge values, or raise its classes."
 
 
-def _mask_warnings(mask: Mask, key: str, item: Item, settings: TrainSettings) -> Iterator[str]:
-    if mask.is_empty and key == "label_image" and lesion_of(item, settings.task):
+def _mask_warnings(mask: Mask, key: str, item: Item, purpose: Purpose) -> Iterator[str]:
+    if mask.is_empty and key == "label_image" and lesion_of(item, purpose.task):
         yield "the lesion mask is empty; right for a healthy patient, else a mistake."
 
 
@@ -235,8 +235,8 @@ def _words(values: Iterable[float]) -> str:
     return " x ".join(f"{value:.4g}" for value in values)
 
 
-def _highest(settings: TrainSettings) -> int:
-    return int(settings.network.get("classes", 2)) - 1
+def _highest(purpose: Purpose) -> int:
+    return purpose.classes - 1
 
 
 def _across(seen: Sequence[_Seen]) -> Iterator[str]:
@@ -265,13 +265,13 @@ def _twice(seen: Sequence[_Seen]) -> Iterator[str]:
         first.setdefault(key, one.item.image)
 
 
-def _classes(data: DataList, settings: TrainSettings) -> Iterator[tuple[str, bool]]:
+def _classes(data: DataList, purpose: Purpose) -> Iterator[tuple[str, bool]]:
     """Classes that nobody shows, and whether that is a problem."""
-    if settings.task is not Task.COVID or settings.source is not Source.LABELS:
+    if purpose.task is not Task.COVID or purpose.source is not Source.LABELS:
         return
     for part in PARTS:
         items = getattr(data, part)
         shown = {value for item in items for value in item.label}
-        missing = sorted(set(range(_highest(settings) + 1)) - shown)
+        missing = sorted(set(range(_highest(purpose) + 1)) - shown)
         if items and missing:
             yield f"{data.file}: no {part} entry has label {missing[0]}.", part == "training"

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from carina.train import fields
-from carina.train.fields import Bool
-from carina.train.lesions import HU
+from carina.synth import fields
+from carina.synth.fields import Bool
+from carina.synth.lesions import HU
 
 Shape = tuple[int, int, int]
 

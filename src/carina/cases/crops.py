@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from carina.train import distractors, lesions
-from carina.train.data import Case
-from carina.train.fields import Bool
-from carina.train.lesions import HU
-from carina.train.sampling import Place, Shape, bend
-
-MARGIN_VOXELS = 5
+from carina.cases.case import Case
+from carina.cases.sampling import Place, Shape, bend
+from carina.synth import distractors, lesions
+from carina.synth.fields import Bool
+from carina.synth.lesions import HU
+from carina.synth.lung_labels import lung_box
 
 LEAST_SHARE = 0.005
 """Disease that takes less of the lungs than this is no lesson: such crops get another lesion."""
@@ -39,15 +38,6 @@ class Crop:
     def ill(self) -> bool:
         """Whether there is disease."""
         return bool(self.lesion.any())
-
-
-def lung_box(lung: Bool, margin: int = MARGIN_VOXELS) -> tuple[slice, slice, slice]:
-    """The box of ``lung`` (``(z, y, x)``, not empty) with ``margin`` voxels on every side, inside the array."""
-    sides = []
-    for axis, size in enumerate(lung.shape):
-        at = np.flatnonzero(lung.any(axis=tuple(a for a in range(3) if a != axis)))
-        sides.append(slice(max(0, int(at[0]) - margin), min(size, int(at[-1]) + margin + 1)))
-    return sides[0], sides[1], sides[2]
 
 
 def crop(case: Case, shape: Shape, rng: np.random.Generator | None = None) -> Crop:

@@ -10,19 +10,14 @@ from functools import cached_property
 
 import msgspec
 
+from carina.cases.datalist import DataList, Item
+from carina.cases.purpose import Task
+from carina.cases.reading import lung_of
 from carina.config import RuntimeKind, RuntimeSettings, Settings
 from carina.errors import BadConfig, BadSeries, CarinaError
-from carina.infer.classify import classify
-from carina.infer.runtime import Runtime, open_runtime, settled
-from carina.infer.segment import segment
-from carina.measure.agreement import dice, surface_agreement, volume_error_ml, volume_error_percent
-from carina.measure.detection import detect
-from carina.models.bundle import Bundle, Covid, Lesion, find_bundle
-from carina.train.cases import lung_of
-from carina.train.datalist import DataList, Item
-from carina.train.evaluation.pictures import classified_slices, compared_slices
-from carina.train.evaluation.summary import sum_up_classification, sum_up_segmentation
-from carina.train.evaluation.values import (
+from carina.evaluate.pictures import classified_slices, compared_slices
+from carina.evaluate.summary import sum_up_classification, sum_up_segmentation
+from carina.evaluate.values import (
     ClassificationCase,
     Evaluation,
     Failure,
@@ -31,7 +26,12 @@ from carina.train.evaluation.values import (
     Split,
     Subject,
 )
-from carina.train.settings import Task
+from carina.infer.classify import classify
+from carina.infer.runtime import Runtime, open_runtime, settled
+from carina.infer.segment import segment
+from carina.measure.agreement import dice, surface_agreement, volume_error_ml, volume_error_percent
+from carina.measure.detection import detect
+from carina.models.bundle import Bundle, Covid, Lesion, find_bundle
 from carina.volume import Mask, Volume
 from carina.volume.files import read_mask, read_volume
 

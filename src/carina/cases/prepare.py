@@ -16,19 +16,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from carina.cases.case import make_case, native_labels
+from carina.cases.datalist import DataList, Item, with_fold, write_datalist
 from carina.dicom.find import Found, find_series, judge, name_of
 from carina.dicom.read import read_volume
 from carina.dicom.rules import load_rules
 from carina.dicom.series import VolumeFile
 from carina.errors import BadConfig, BadSeries
 from carina.report.overlay import layout, overlay_image
-from carina.train.data import make_case, native_labels
-from carina.train.datalist import DataList, Item, with_fold, write_datalist
+from carina.synth.chests import LUNG_NAMES
 from carina.volume import Mask, Volume
 from carina.volume.files import write_mask, write_volume
 
 LIST_NAME = "data.json"
-LUNG_NAMES = {1: "lung"}
 
 TILE_PX = 400
 AXIAL, CORONAL = 8, 4

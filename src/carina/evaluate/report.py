@@ -13,12 +13,9 @@ from reportlab.platypus import CondPageBreak, KeepTogether, Spacer
 
 from carina import __version__
 from carina.errors import BadConfig
-from carina.measure.calibration import HIGHEST, LOWEST
-from carina.report import layout as page
-from carina.report.fonts import SANS
-from carina.train.evaluation.plots import classification_plots, segmentation_plots
-from carina.train.evaluation.summary import SPECIFICITIES
-from carina.train.evaluation.values import (
+from carina.evaluate.plots import classification_plots, segmentation_plots
+from carina.evaluate.summary import SPECIFICITIES
+from carina.evaluate.values import (
     ClassificationCase,
     ClassificationSummary,
     DetectionSummary,
@@ -29,6 +26,9 @@ from carina.train.evaluation.values import (
     Split,
     Spread,
 )
+from carina.measure.calibration import HIGHEST, LOWEST
+from carina.report import layout as page
+from carina.report.fonts import SANS
 
 REPORT = "report.pdf"
 

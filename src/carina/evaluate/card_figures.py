@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from carina.cases.case import Case, scale
+from carina.cases.crops import crop, draw_crop
 from carina.config import RuntimeSettings
+from carina.evaluate.synthetic import candidates, dice_by_lesion, dice_of_size, place
 from carina.infer.runtime import Runtime, open_runtime
 from carina.infer.segment import segment
 from carina.measure.agreement import SURFACE_TOLERANCE_MM, auc, dice, surface_dice
 from carina.models.bundle import Bundle, Covid
-from carina.train import lesions
-from carina.train.crops import crop, draw_crop
-from carina.train.data import Case, scale
-from carina.train.evaluation.synthetic import candidates, dice_by_lesion, dice_of_size, place
-from carina.train.fields import Bool
-from carina.train.lesions import Size
+from carina.synth import lesions
+from carina.synth.fields import Bool
+from carina.synth.lesions import Size
 from carina.volume import Grid, Volume
 
 UNSEEN_SEED = 900_000

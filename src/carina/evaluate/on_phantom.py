@@ -14,7 +14,7 @@ from carina.infer.classify import classify
 from carina.infer.runtime import open_runtime
 from carina.infer.segment import segment
 from carina.models.bundle import Bundle, Covid, Lesion, Lung, Windows
-from carina.testing.phantom import Phantom, chest_phantom
+from carina.synth.phantom import Phantom, chest_phantom
 
 SHAPE = (48, 128, 128)
 """Of the phantom, ``(z, y, x)``."""

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from carina.testing import anatomy
+from carina.synth import anatomy
 
 Points = npt.NDArray[np.float64]
 Path = Sequence[tuple[float, float, float, float]]

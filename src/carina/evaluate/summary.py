@@ -6,6 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from carina.evaluate.values import (
+    Calibration,
+    ClassificationCase,
+    ClassificationSummary,
+    DetectionSummary,
+    Discrimination,
+    SegmentationCase,
+    SegmentationSummary,
+    spread,
+)
 from carina.measure.agreement import auc
 from carina.measure.calibration import (
     crossfitted,
@@ -16,16 +26,6 @@ from carina.measure.calibration import (
 )
 from carina.measure.detection import free_response
 from carina.measure.roc import roc_curve, sensitivity_at_specificity, share_interval
-from carina.train.evaluation.values import (
-    Calibration,
-    ClassificationCase,
-    ClassificationSummary,
-    DetectionSummary,
-    Discrimination,
-    SegmentationCase,
-    SegmentationSummary,
-    spread,
-)
 
 SPECIFICITIES = (0.8, 0.9, 0.95)
 """At these the sensitivity is given."""

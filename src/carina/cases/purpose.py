@@ -1,0 +1,41 @@
+"""What a data list is read for: which of an entry's masks counts, and what a case costs, depend on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Task(StrEnum):
+    """What is learnt."""
+
+    LUNG = "lung"
+    LESION = "lesion"
+    COVID = "covid"
+
+
+class Source(StrEnum):
+    """Where targets come from: the data list's labels, or disease synthesised in lungs that are free of it."""
+
+    LABELS = "labels"
+    SYNTHETIC = "synthetic"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Purpose:
+    """What a training asks of its data list.
+
+    ``classes`` is how many values the network tells apart. ``learns_places`` says that a classifier is told where
+    synthetic disease lies. ``leave_out`` names entries and patients that are not used. ``crop_shape`` ``(x, y, z)`` is
+    a classifier's input; ``spacing_mm`` ``(x, y, z)`` is that of labelled images, None keeps their own. Prepared cases
+    of more than ``cache_mb`` are kept on disk.
+    """
+
+    task: Task
+    source: Source = Source.LABELS
+    classes: int = 2
+    learns_places: bool = False
+    leave_out: tuple[str, ...] = ()
+    crop_shape: tuple[int, int, int] = (192, 192, 64)
+    spacing_mm: tuple[float, float, float] | None = (0.8, 0.8, 5.0)
+    cache_mb: int = 4096
