@@ -13,16 +13,14 @@ from carina.cli.operator import operator
 from carina.cli.pipelines import pipelines
 from carina.config import DicomDestination, DicomwebDestination, Settings
 from carina.errors import BadConfig
-from carina.measure.findings import RatioFindings
 from carina.operators.alone import Alone, find_operator, run_alone
 from carina.operators.catalogue import find_definition
 from carina.operators.networks import Networks
-from carina.operators.ports import DicomObjects
+from carina.operators.ports import DicomObjects, MaskPort, RatioPort, VolumePort
 from carina.pipeline import ports
 from carina.synth.phantom import Phantom, chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import orthanc, orthanc_program
-from carina.volume.volume import Mask, Volume
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +32,8 @@ def phantom() -> Phantom:
 def folders(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("alone")
     write_ct_series(phantom.volume, place / "ct")
-    ports.save(phantom.lung, place / "lung")
-    ports.save(phantom.lesion, place / "lesion")
+    ports.save(MaskPort, phantom.lung, place / "lung")
+    ports.save(MaskPort, phantom.lesion, place / "lesion")
     return place
 
 
@@ -49,7 +47,7 @@ def test_an_operator_runs_from_the_command_line(folders: Path, phantom: Phantom,
     words = ["run", "dicom-reader", "--input", f"input={folders / 'ct'}", "--output", f"/output={tmp_path / 'out'}"]
     result = CliRunner().invoke(operator, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    volume = ports.load_folder(Volume, tmp_path / "out")
+    volume = ports.load_folder(VolumePort, tmp_path / "out")
     assert np.array_equal(volume.hu, phantom.volume.hu)
     assert volume.grid.same_place(phantom.volume.grid)
 
@@ -57,7 +55,7 @@ def test_an_operator_runs_from_the_command_line(folders: Path, phantom: Phantom,
 def test_operators_hand_folders_on_to_each_other(folders: Path, phantom: Phantom, tmp_path: Path) -> None:
     masks = {"lesion": folders / "lesion", "lung": folders / "lung"}
     alone("ai-volume-ratio", inputs=masks, outputs={"output": tmp_path / "ratio"})
-    ratio = ports.load_folder(RatioFindings, tmp_path / "ratio")
+    ratio = ports.load_folder(RatioPort, tmp_path / "ratio")
     assert ratio.regions[0].lesion_ml == pytest.approx(phantom.lesion.volume_ml(), rel=0.01)
     report = {"input": tmp_path / "ratio", "dcm": folders / "ct"}
     alone("clara/dicom-report-writer", inputs=report, outputs={"output": tmp_path / "pdf"})
@@ -135,7 +133,7 @@ def test_a_mask_without_names_still_loads(folders: Path, tmp_path: Path) -> None
     for path in (folders / "lesion").iterdir():
         if path.suffix != ".json":
             tmp_path.joinpath(path.name).write_bytes(path.read_bytes())
-    assert set(ports.load_folder(Mask, tmp_path).names.values()) == {"label 1"}
+    assert set(ports.load_folder(MaskPort, tmp_path).names.values()) == {"label 1"}
 
 
 def test_objects_reach_a_real_pacs_by_c_store_and_stow_rs_once(folders: Path, tmp_path: Path) -> None:

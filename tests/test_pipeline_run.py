@@ -24,7 +24,6 @@ from carina.pipeline.definition import parse_definition
 from carina.pipeline.engine import Event, What
 from carina.pipeline.manifest import Provenance, State, read_manifest
 from carina.pipeline.operator import Context, Operator, Setting
-from carina.pipeline.ports import PortFormat
 from carina.pipeline.run import RunOptions, run_pipeline
 from carina.pipeline.store import LOCK, opened
 
@@ -35,6 +34,23 @@ class Box:
 
     content: int
 
+    def save(self, folder: Path, saved: ports.Saved) -> Sequence[Path]:
+        path = folder / "box.txt"
+        path.write_text(str(self.content))
+        return [path]
+
+    @classmethod
+    def load(cls, files: Sequence[Path]) -> Box:
+        LOADED.append(files[0].parent.name)
+        return Box(int(files[0].read_text()))
+
+    @classmethod
+    def recognise(cls, files: Sequence[Path]) -> bool:
+        return files[0].name == "box.txt"
+
+
+LOADED: list[str] = []
+
 
 class Split(NamedTuple):
     half: int
@@ -44,21 +60,6 @@ class Split(NamedTuple):
 @dataclass(frozen=True)
 class Greeting:
     words: str
-
-
-def _save_box(box: Box, folder: Path, saved: ports.Saved) -> Sequence[Path]:
-    path = folder / "box.txt"
-    path.write_text(str(box.content))
-    return [path]
-
-
-def _load_box(files: Sequence[Path]) -> Box:
-    LOADED.append(files[0].parent.name)
-    return Box(int(files[0].read_text()))
-
-
-LOADED: list[str] = []
-ports.register(Box, PortFormat(save=_save_box, load=_load_box, recognise=lambda files: files[0].name == "box.txt"))
 
 
 class Bench:
@@ -281,11 +282,11 @@ def test_two_operators_never_write_the_same_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(box: Box, folder: Path, saved: ports.Saved) -> Sequence[Path]:
+    def full(self: Box, folder: Path, saved: ports.Saved) -> Sequence[Path]:
         (folder / "box.txt").write_text("ha")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setitem(ports.FORMATS, Box, PortFormat(save=full, load=_load_box, recognise=bool))
+    monkeypatch.setattr(Box, "save", full)
     with pytest.raises(BadConfig, match="no space left: make room") as error:
         run(Bench(), definition(*DIAMOND), tmp_path / "run")
     assert error.value.code == "output.disk-full"

@@ -21,12 +21,11 @@ from carina.errors import BadConfig, BadSeries, ModelFailed
 from carina.infer.classify import classify, network_input
 from carina.infer.runtime import open_runtime
 from carina.infer.saliency import block_weights, saliency
-from carina.measure.findings import Classification
 from carina.models.bundle import Bundle, Covid
 from carina.operators.alone import Alone, find_operator, run_alone
 from carina.operators.catalogue import find_definition
 from carina.operators.networks import Networks
-from carina.operators.ports import Saliency, Scene
+from carina.operators.ports import ClassificationPort, MaskPort, Saliency, Scene, VolumePort
 from carina.operators.table import OPERATORS
 from carina.pipeline import ports
 from carina.pipeline.check import check_text
@@ -252,8 +251,8 @@ def phantom() -> Phantom:
 def folders(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("saliency")
     write_ct_series(phantom.volume, place / "ct")
-    ports.save(phantom.volume, place / "volume")
-    ports.save(phantom.lung, place / "lung")
+    ports.save(VolumePort, phantom.volume, place / "volume")
+    ports.save(MaskPort, phantom.lung, place / "lung")
     corner_bundle(place / "bundles" / "corner", (-1, 0, 0), gain=6.0)
     return place
 
@@ -287,7 +286,7 @@ def report(folders: Path, result: Path, out: Path) -> str:
 def test_the_report_shows_it_and_says_what_it_means(folders: Path, tmp_path: Path) -> None:
     """A definition that declares the classification only, as the published one does, has the page all the same."""
     classified(folders, tmp_path, "output")
-    result = ports.load_folder(Classification, tmp_path / "output")
+    result = ports.load_folder(ClassificationPort, tmp_path / "output")
     found = result.saliency
     assert found is not None and found.label == "yes" and found.blocks == (2, 2, 2)
     assert len(found.key_slices) == 3 and all(key.saliency is not None for key in found.key_slices)
@@ -389,7 +388,7 @@ def test_the_scene_has_it_as_a_layer_and_survives_its_folder(folders: Path, tmp_
 
 
 def test_without_a_lung_there_is_neither_map_nor_layer(folders: Path, phantom: Phantom, tmp_path: Path) -> None:
-    ports.save(replace(phantom.lung, labels=np.zeros_like(phantom.lung.labels)), tmp_path / "lung")
+    ports.save(MaskPort, replace(phantom.lung, labels=np.zeros_like(phantom.lung.labels)), tmp_path / "lung")
     outputs = {name: tmp_path / name for name in ("output", "saliency", "publish")}
     inputs = {"input": folders / "volume", "label_image": tmp_path / "lung"}
     warnings = alone("ai-covid-19", folders, inputs=inputs, outputs=outputs)

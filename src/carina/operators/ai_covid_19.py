@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from carina.measure.findings import Classification, SaliencyFindings
 from carina.operators.networks import Networks
-from carina.operators.ports import Saliency, Scene
+from carina.operators.ports import ClassificationPort, MaskPort, Saliency, Scene, VolumePort
 from carina.operators.segmented import BLUE_DEEP, TRITON_IMAGES, VERMILION, fraction
 from carina.operators.text import switch
 from carina.pipeline.operator import Context, Operator, Setting
@@ -22,13 +22,13 @@ SWITCHED_OFF = "The saliency was switched off by CARINA_SALIENCY."
 class Classified(NamedTuple):
     """The ports of the classification operator."""
 
-    classification: Classification
+    classification: ClassificationPort
     saliency: Saliency
     rendering: Scene
 
 
 def ai_covid_19(
-    volume: Volume, lung: Mask, *, with_saliency: bool = True, networks: Networks, context: Context
+    volume: VolumePort, lung: MaskPort, *, with_saliency: bool = True, networks: Networks, context: Context
 ) -> Classified:
     """Classify the scan from a crop around its lungs; without a lung the result says that it was not computed.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from carina.operators.networks import Networks
-from carina.operators.ports import Scene
+from carina.operators.ports import Scene, VolumePort
 from carina.operators.segmented import ORANGE, TRITON_IMAGES, Segmented, segment_volume
 from carina.pipeline.operator import Context, Operator
-from carina.volume.volume import Volume
 
 
-def ai_covid_lesion(volume: Volume, *, networks: Networks, context: Context) -> Segmented:
+def ai_covid_lesion(volume: VolumePort, *, networks: Networks, context: Context) -> Segmented:
     """Segment COVID-19 lesions with the bundle that the settings name; none found gives an empty mask."""
     mask = segment_volume(volume, "lesion", networks, context)
     if mask.is_empty:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from carina.operators.networks import Networks
-from carina.operators.ports import Scene
+from carina.operators.ports import Scene, VolumePort
 from carina.operators.segmented import BLUE, GREEN, TRITON_IMAGES, Segmented, segment_volume
 from carina.pipeline.operator import Context, Operator
-from carina.volume.volume import Volume
 
 
-def ai_lung(volume: Volume, *, networks: Networks, context: Context) -> Segmented:
+def ai_lung(volume: VolumePort, *, networks: Networks, context: Context) -> Segmented:
     """Segment the lungs with the bundle that the settings name; a scan without lungs gives an empty mask."""
     mask = segment_volume(volume, "lung", networks, context)
     if mask.is_empty:

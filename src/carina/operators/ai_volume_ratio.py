@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from carina.measure.findings import RatioFindings
+from carina.operators.ports import MaskPort, RatioPort, VolumePort
 from carina.pipeline.operator import Context, Operator
-from carina.volume.volume import Mask, Volume
 
 
-def ai_volume_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None, *, context: Context) -> RatioFindings:
+def ai_volume_ratio(
+    lesion: MaskPort, lung: MaskPort, volume: VolumePort | None = None, *, context: Context
+) -> RatioPort:
     """Measure lungs and lesions, whole and by region; with the CT also their mean HU and slices to show."""
     from carina.measure.ratio import lesion_ratio
 

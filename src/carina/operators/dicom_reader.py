@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from carina.dicom.series import Source
+from carina.operators.ports import SourcePort, VolumePort
 from carina.pipeline.operator import Context, Operator
-from carina.volume.volume import Volume
 
 
-def dicom_reader(source: Source, *, context: Context) -> Volume:
+def dicom_reader(source: SourcePort, *, context: Context) -> VolumePort:
     """Read the voxels of a CT series (or of a MetaImage, NIfTI or NRRD file) in Hounsfield units."""
     from carina.dicom.read import read_volume
 

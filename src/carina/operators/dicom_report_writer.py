@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from carina.dicom.series import Series, Source
+from carina.dicom.series import Series
 from carina.measure.findings import Classification, KeySlice, RatioFindings
 from carina.operators.networks import Networks
+from carina.operators.ports import ClassificationPort, RatioPort, SourcePort
 from carina.operators.producers import joined, makers
 from carina.operators.text import one_of
 from carina.operators.written import Written, nothing, written
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def dicom_report_writer(
-    result: Classification | RatioFindings,
-    source: Source,
+    result: ClassificationPort | RatioPort,
+    source: SourcePort,
     *,
     called: Mapping[str, str] | None = None,
     networks: Networks,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from carina.dicom.series import Series, Source
+from carina.dicom.series import Series
 from carina.operators.networks import Networks
+from carina.operators.ports import MaskPort, SourcePort
 from carina.operators.producers import producer
 from carina.operators.text import one_of, text_list
 from carina.operators.written import Written, nothing, written
@@ -16,8 +17,8 @@ LUNG_LABELS = ("left lung", "right lung")
 
 
 def dicom_seg_writer(
-    mask: Mask,
-    source: Source,
+    mask: MaskPort,
+    source: SourcePort,
     *,
     labels: tuple[str, ...] = (),
     kind: str = "BINARY",

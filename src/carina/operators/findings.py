@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from carina import RESEARCH_ONLY
-from carina.measure.findings import Classification, RatioFindings
-from carina.operators.ports import FindingsTables
+from carina.operators.ports import ClassificationPort, FindingsTables, RatioPort
 from carina.pipeline.operator import Operator
 
 
-def findings(ratio: RatioFindings, classification: Classification | None = None) -> FindingsTables:
+def findings(ratio: RatioPort, classification: ClassificationPort | None = None) -> FindingsTables:
     """Put volumes, ratios, mean HU by region and class probabilities into findings.json and findings.csv."""
     from carina.measure.table import findings_json, findings_rows
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from carina.dicom.series import Series, Source
-from carina.measure.findings import Classification, RatioFindings
+from carina.dicom.series import Series
 from carina.operators.networks import Networks
-from carina.operators.ports import DicomObjects
+from carina.operators.ports import ClassificationPort, DicomObjects, RatioPort, SourcePort
 from carina.operators.producers import joined, makers
 from carina.operators.written import Written, nothing, written
 from carina.pipeline.operator import Context, Operator
 
 
 def measurements_sr(  # noqa: PLR0913 - five ports and two services, and an operator's ports are its parameters
-    ratio: RatioFindings,
-    source: Source,
-    classification: Classification | None = None,
+    ratio: RatioPort,
+    source: SourcePort,
+    classification: ClassificationPort | None = None,
     lung_seg: DicomObjects | None = None,
     lesion_seg: DicomObjects | None = None,
     *,

@@ -1,31 +1,50 @@
-"""Port types of the medical operators, and how each is stored in a folder."""
+"""The port types of the medical operators: what may stand at an operator's parameters and results.
+
+Values of lower rooms know nothing of files, so their ports are annotated: ``VolumePort`` is a ``Volume`` to Python and
+to a type checker, and tells the engine how a volume is stored. The values that exist for ports alone know their files.
+"""
 
 from __future__ import annotations
 
 import csv
-import io
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Self
 
 import msgspec
+from pydicom import Dataset, dcmread
 
 from carina import RESEARCH_ONLY
-from carina.dicom.series import Series, Source, VolumeFile
-from carina.errors import BadSeries
+from carina.dicom.objects import save as save_object
+from carina.dicom.series import Source
 from carina.measure.findings import Classification, RatioFindings
-from carina.operators.stored_files import one_file, read_tree, with_suffix, written_files
-from carina.operators.stored_findings import load_classification, load_ratio, save_classification, save_ratio
-from carina.pipeline.ports import PortFormat, Saved, register
+from carina.operators.stored_files import facts_of, one_file, read_tree, with_suffix, written_files
+from carina.operators.stored_findings import StoredClassification, StoredRatio
+from carina.operators.stored_images import StoredMask, StoredVolume
+from carina.operators.stored_source import StoredSource
+from carina.pipeline.places import file_name
+from carina.pipeline.ports import PortFiles, Saved
+from carina.pipeline.values import Row, write_csv
+from carina.volume.files import SUFFIXES, read_map, write_map
 from carina.volume.volume import Mask, ScalarMap, Volume
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
+VolumePort = Annotated[Volume, StoredVolume]
+"""HU voxels with their grid."""
 
-Row = Mapping[str, str | float | int | None]
+MaskPort = Annotated[Mask, StoredMask]
+"""Labelled voxels on a volume's grid."""
+
+SourcePort = Annotated[Source, StoredSource]
+"""What a run is made from: a chosen DICOM series, or a volume file."""
+
+ClassificationPort = Annotated[Classification, StoredClassification]
+"""Class probabilities with slices to show."""
+
+RatioPort = Annotated[RatioFindings, StoredRatio]
+"""The lesion to lung volume ratio by region, with slices to show."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +54,20 @@ class DicomObjects:
     objects: Mapping[str, Dataset]
     note: str = ""
 
+    def save(self, folder: Path, saved: Saved) -> Sequence[Path]:
+        """Write a file for each object."""
+        return [save_object(dataset, folder / f"{file_name(name)}.dcm") for name, dataset in self.objects.items()]
+
+    @classmethod
+    def load(cls, files: Sequence[Path]) -> Self:
+        """Read every ``.dcm`` file."""
+        return cls(objects={path.stem: dcmread(path) for path in with_suffix(files, ".dcm")})
+
+    @classmethod
+    def recognise(cls, files: Sequence[Path]) -> bool:
+        """Whether there is a ``.dcm`` file."""
+        return bool(with_suffix(files, ".dcm"))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Saliency:
@@ -42,6 +75,32 @@ class Saliency:
 
     map: ScalarMap | None
     not_computed: str = ""
+
+    def save(self, folder: Path, saved: Saved) -> Sequence[Path]:
+        """Write ``UID.mhd`` with its quantity and unit in ``UID.json``, or ``not-computed.json``."""
+        if self.map is None:
+            path = folder / "not-computed.json"
+            path.write_bytes(msgspec.json.encode({"not_computed": self.not_computed, "notice": RESEARCH_ONLY}))
+            return [path]
+        stem = file_name(self.map.uid)
+        write_map(self.map, folder / f"{stem}.mhd")
+        facts = {name: getattr(self.map, name) for name in ("uid", "quantity", "unit", "made_by")}
+        (folder / f"{stem}.json").write_bytes(msgspec.json.encode({**facts, "notice": RESEARCH_ONLY}))
+        return written_files(folder, f"{stem}.mhd")
+
+    @classmethod
+    def load(cls, files: Sequence[Path]) -> Self:
+        """Read what ``save`` wrote."""
+        facts = facts_of(files)
+        if "not_computed" in facts:
+            return cls(map=None, not_computed=facts["not_computed"])
+        found = read_map(one_file(files, "saliency", *SUFFIXES), facts.get("quantity", ""), facts.get("unit", ""))
+        return cls(map=replace(found, uid=facts.get("uid", found.uid), made_by=facts.get("made_by", "")))
+
+    @classmethod
+    def recognise(cls, files: Sequence[Path]) -> bool:
+        """Whether there is an image, or the file that says why there is none."""
+        return bool(with_suffix(files, *SUFFIXES, "not-computed.json"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,151 +120,52 @@ class Scene:
     opacity: float = 0.4
     window_hu: tuple[int, int] = (-1350, 150)
 
+    def save(self, folder: Path, saved: Saved) -> Sequence[Path]:
+        """Write ``LAYER.json`` beside the folders ``volume`` and ``LAYER``: hard links to what is stored already."""
+        layer = file_name(self.layer)
+        volume = _place(self.volume, folder / "volume", saved, StoredVolume())
+        files: PortFiles = StoredMask() if isinstance(self.shown, Mask) else Saliency
+        shown = _place(self.shown, folder / layer, saved, files)
+        facts = {
+            "notice": RESEARCH_ONLY,
+            "volume": volume.relative_to(folder).as_posix(),
+            "window_hu": self.window_hu,
+            "layer": {
+                "name": self.layer,
+                "order": self.order,
+                "file": shown.relative_to(folder).as_posix(),
+                **_layer_facts(self.shown),
+                "colours": {str(label): colour for label, colour in self.colours.items()},
+                "opacity": self.opacity,
+            },
+        }
+        name = f"{layer}.json"
+        (folder / name).write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2))
+        first = folder / name
+        return [first, *(path for path in written_files(folder, name) if path != first)]
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FindingsTables:
-    """Findings as people and programs read them: a tree for JSON and rows for CSV."""
+    @classmethod
+    def load(cls, files: Sequence[Path]) -> Self:
+        """Read what ``save`` wrote."""
+        header = next(path for path in files if _is_scene_header(path))
+        facts = read_tree(header)
+        layer = facts["layer"]
+        low, high = facts["window_hu"]
+        kind: PortFiles = Saliency if layer.get("kind") == "map" else StoredMask()
+        return cls(
+            volume=StoredVolume.load(_beside(header.parent / facts["volume"])),
+            shown=kind.load(_beside(header.parent / layer["file"])),
+            layer=layer["name"],
+            order=layer["order"],
+            colours={int(label): colour for label, colour in layer["colours"].items()},
+            opacity=layer["opacity"],
+            window_hu=(low, high),
+        )
 
-    tree: Mapping[str, Any]
-    rows: Sequence[Row]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Log:
-    """Lines that an operator wrote about its work."""
-
-    lines: tuple[str, ...] = field(default=())
-
-
-_IMAGES = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd", ".nhdr")
-
-
-def _save_volume(volume: Volume, folder: Path, saved: Saved) -> Sequence[Path]:
-    from carina.volume.files import write_volume
-
-    name = f"{volume.uid}.mhd"
-    write_volume(volume, folder / name)
-    if volume.warnings:
-        (folder / f"{volume.uid}.json").write_bytes(msgspec.json.encode({"warnings": volume.warnings}))
-    return written_files(folder, name)
-
-
-def _load_volume(files: Sequence[Path]) -> Volume:
-    from carina.volume.files import read_volume
-
-    volume = read_volume(one_file(files, "volume", *_IMAGES))
-    return replace(volume, warnings=tuple(_facts(files).get("warnings", ())))
-
-
-def _save_mask(mask: Mask, folder: Path, saved: Saved) -> Sequence[Path]:
-    from carina.volume.files import write_mask
-
-    name = f"{mask.uid}.mhd"
-    write_mask(mask, folder / name)
-    facts = {
-        "names": {str(label): word for label, word in mask.names.items()},
-        "made_by": mask.made_by,
-        "warnings": mask.warnings,
-        "notice": RESEARCH_ONLY,
-    }
-    (folder / f"{mask.uid}.json").write_bytes(msgspec.json.encode(facts))
-    return written_files(folder, name)
-
-
-def _load_mask(files: Sequence[Path]) -> Mask:
-    from carina.volume.files import read_mask
-
-    facts = _facts(files)
-    names = {int(label): str(word) for label, word in facts.get("names", {}).items()}
-    mask = read_mask(one_file(files, "mask", *_IMAGES), names)
-    return replace(mask, made_by=facts.get("made_by", ""), warnings=tuple(facts.get("warnings", ())))
-
-
-def _save_saliency(saliency: Saliency, folder: Path, saved: Saved) -> Sequence[Path]:
-    from carina.volume.files import write_map
-
-    if saliency.map is None:
-        path = folder / "not-computed.json"
-        path.write_bytes(msgspec.json.encode({"not_computed": saliency.not_computed, "notice": RESEARCH_ONLY}))
-        return [path]
-    name = f"{saliency.map.uid}.mhd"
-    write_map(saliency.map, folder / name)
-    facts = {
-        "quantity": saliency.map.quantity,
-        "unit": saliency.map.unit,
-        "made_by": saliency.map.made_by,
-        "notice": RESEARCH_ONLY,
-    }
-    (folder / f"{saliency.map.uid}.json").write_bytes(msgspec.json.encode(facts))
-    return written_files(folder, name)
-
-
-def _load_saliency(files: Sequence[Path]) -> Saliency:
-    from carina.volume.files import read_map
-
-    facts = _facts(files)
-    if "not_computed" in facts:
-        return Saliency(map=None, not_computed=facts["not_computed"])
-    found = read_map(one_file(files, "saliency", *_IMAGES), facts.get("quantity", ""), facts.get("unit", ""))
-    return Saliency(map=replace(found, made_by=facts.get("made_by", "")))
-
-
-def _facts(files: Sequence[Path]) -> dict[str, Any]:
-    found = with_suffix(files, ".json")
-    return dict(msgspec.json.decode(found[0].read_bytes())) if found else {}
-
-
-def _save_source(source: Source, folder: Path, saved: Saved) -> Sequence[Path]:
-    """Copies, numbered in slice order."""
-    paths = [source.path] if isinstance(source, VolumeFile) else list(dict.fromkeys(i.path for i in source.instances))
-    for number, path in enumerate(paths):
-        name = path.name if isinstance(source, VolumeFile) else f"{number:04d}-{path.name}"
-        shutil.copyfile(path, folder / name)
-    return sorted(folder.iterdir())
-
-
-def _load_source(files: Sequence[Path]) -> Source:
-    from carina.dicom.find import choose, find_series
-
-    if not files:
-        raise BadSeries("series.none-found", "the folder is empty; expected a CT series or a volume file.")
-    return choose(find_series(files[0] if len(files) == 1 else Path(os.path.commonpath([f.parent for f in files]))))
-
-
-def _save_objects(objects: DicomObjects, folder: Path, saved: Saved) -> Sequence[Path]:
-    from carina.dicom.objects import save
-
-    return [save(dataset, folder / f"{name}.dcm") for name, dataset in objects.objects.items()]
-
-
-def _load_objects(files: Sequence[Path]) -> DicomObjects:
-    from pydicom import dcmread
-
-    return DicomObjects(objects={path.stem: dcmread(path) for path in with_suffix(files, ".dcm")})
-
-
-def _save_scene(scene: Scene, folder: Path, saved: Saved) -> Sequence[Path]:
-    """``LAYER.json`` beside the folders ``volume`` and ``LAYER``: hard links to what is stored already."""
-    volume = _place(scene.volume, folder / "volume", saved, _save_volume)
-    save = _save_mask if isinstance(scene.shown, Mask) else _save_saliency
-    shown = _place(scene.shown, folder / scene.layer, saved, save)
-    facts = {
-        "notice": RESEARCH_ONLY,
-        "volume": volume.relative_to(folder).as_posix(),
-        "window_hu": scene.window_hu,
-        "layer": {
-            "name": scene.layer,
-            "order": scene.order,
-            "file": shown.relative_to(folder).as_posix(),
-            **_layer_facts(scene.shown),
-            "colours": {str(label): colour for label, colour in scene.colours.items()},
-            "opacity": scene.opacity,
-        },
-    }
-    name = f"{scene.layer}.json"
-    (folder / name).write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2))
-    first = folder / name
-    return [first, *(path for path in written_files(folder, name) if path != first)]
+    @classmethod
+    def recognise(cls, files: Sequence[Path]) -> bool:
+        """Whether there is a ``LAYER.json`` beside a folder ``LAYER``."""
+        return any(map(_is_scene_header, files))
 
 
 def _layer_facts(shown: Mask | Saliency) -> dict[str, Any]:
@@ -218,7 +178,7 @@ def _layer_facts(shown: Mask | Saliency) -> dict[str, Any]:
     return {"kind": "map", "range": [-reach, reach], "unit": shown.map.unit, "quantity": shown.map.quantity}
 
 
-def _place(value: Volume | Mask | Saliency, folder: Path, saved: Saved, save: Any) -> Path:
+def _place(value: Volume | Mask | Saliency, folder: Path, saved: Saved, kind: PortFiles) -> Path:
     """The stored files of a value, linked into a folder (copied where links can't be), or written there."""
     folder.mkdir(parents=True, exist_ok=True)
     files = saved(value)
@@ -227,25 +187,12 @@ def _place(value: Volume | Mask | Saliency, folder: Path, saved: Saved, save: An
             os.link(path, folder / path.name)
         except OSError:
             shutil.copyfile(path, folder / path.name)
-    written: Sequence[Path] = files or save(value, folder, saved)
+    written = files or kind.save(value, folder, saved)
     return folder / written[0].name
 
 
-def _load_scene(files: Sequence[Path]) -> Scene:
-    header = next(path for path in files if path.suffix == ".json" and (path.parent / path.stem).is_dir())
-    facts = msgspec.json.decode(header.read_bytes())
-    layer = facts["layer"]
-    low, high = facts["window_hu"]
-    load = _load_saliency if layer.get("kind") == "map" else _load_mask
-    return Scene(
-        volume=_load_volume(_beside(header.parent / facts["volume"])),
-        shown=load(_beside(header.parent / layer["file"])),
-        layer=layer["name"],
-        order=layer["order"],
-        colours={int(label): colour for label, colour in layer["colours"].items()},
-        opacity=layer["opacity"],
-        window_hu=(low, high),
-    )
+def _is_scene_header(path: Path) -> bool:
+    return path.suffix == ".json" and (path.parent / path.stem).is_dir()
 
 
 def _beside(image: Path) -> list[Path]:
@@ -253,54 +200,51 @@ def _beside(image: Path) -> list[Path]:
     return [path for path in sorted(image.parent.iterdir()) if path.stem == image.stem]
 
 
-def _save_tables(tables: FindingsTables, folder: Path, saved: Saved) -> Sequence[Path]:
-    tree, rows = folder / "findings.json", folder / "findings.csv"
-    tree.write_bytes(msgspec.json.format(msgspec.json.encode(tables.tree), indent=2))
-    text = io.StringIO()
-    columns = list(dict.fromkeys(column for row in tables.rows for column in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(tables.rows)
-    rows.write_text(text.getvalue(), encoding="utf-8")
-    return [tree, rows]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FindingsTables:
+    """Findings as people and programs read them: a tree for JSON and rows for CSV."""
+
+    tree: Mapping[str, Any]
+    rows: Sequence[Row]
+
+    def save(self, folder: Path, saved: Saved) -> Sequence[Path]:
+        """Write ``findings.json`` and ``findings.csv``."""
+        tree, rows = folder / "findings.json", folder / "findings.csv"
+        tree.write_bytes(msgspec.json.format(msgspec.json.encode(self.tree), indent=2))
+        write_csv(self.rows, rows)
+        return [tree, rows]
+
+    @classmethod
+    def load(cls, files: Sequence[Path]) -> Self:
+        """Read what ``save`` wrote; the cells of the rows are texts."""
+        tree = read_tree(one_file(files, "tree", "findings.json"))
+        with one_file(files, "table", "findings.csv").open(newline="", encoding="utf-8") as rows:
+            return cls(tree=tree, rows=list(csv.DictReader(rows)))
+
+    @classmethod
+    def recognise(cls, files: Sequence[Path]) -> bool:
+        """Whether there is a ``findings.json``."""
+        return bool(with_suffix(files, "findings.json"))
 
 
-def _load_tables(files: Sequence[Path]) -> FindingsTables:
-    rows = one_file(files, "table", "findings.csv").read_text(encoding="utf-8")
-    tree = read_tree(one_file(files, "tree", "findings.json"))
-    return FindingsTables(tree=tree, rows=list(csv.DictReader(io.StringIO(rows))))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Log:
+    """Lines that an operator wrote about its work."""
 
+    lines: tuple[str, ...] = ()
 
-def _save_log(log: Log, folder: Path, saved: Saved) -> Sequence[Path]:
-    path = folder / "log.txt"
-    path.write_text("".join(f"{line}\n" for line in log.lines), encoding="utf-8")
-    return [path]
+    def save(self, folder: Path, saved: Saved) -> Sequence[Path]:
+        """Write ``log.txt``."""
+        path = folder / "log.txt"
+        path.write_text("".join(f"{line}\n" for line in self.lines), encoding="utf-8")
+        return [path]
 
+    @classmethod
+    def load(cls, files: Sequence[Path]) -> Self:
+        """Read a text file."""
+        return cls(lines=tuple(one_file(files, "log", ".txt").read_text(encoding="utf-8").splitlines()))
 
-def _load_log(files: Sequence[Path]) -> Log:
-    return Log(lines=tuple(one_file(files, "log", ".txt").read_text(encoding="utf-8").splitlines()))
-
-
-def _has(*suffixes: str) -> Any:
-    return lambda files: bool(with_suffix(files, *suffixes))
-
-
-def _is_scene(files: Sequence[Path]) -> bool:
-    return any(path.suffix == ".json" and (path.parent / path.stem).is_dir() for path in files)
-
-
-for _type, _format in {
-    Volume: PortFormat(save=_save_volume, load=_load_volume, recognise=_has(*_IMAGES)),
-    Mask: PortFormat(save=_save_mask, load=_load_mask, recognise=_has(*_IMAGES)),
-    Saliency: PortFormat(save=_save_saliency, load=_load_saliency, recognise=_has(*_IMAGES, "not-computed.json")),
-    Series | VolumeFile: PortFormat(save=_save_source, load=_load_source, recognise=bool),
-    DicomObjects: PortFormat(save=_save_objects, load=_load_objects, recognise=_has(".dcm")),
-    Scene: PortFormat(save=_save_scene, load=_load_scene, recognise=_is_scene),
-    Classification: PortFormat(
-        save=save_classification, load=load_classification, recognise=_has("classification.json")
-    ),
-    RatioFindings: PortFormat(save=save_ratio, load=load_ratio, recognise=_has("volume-ratio.json")),
-    FindingsTables: PortFormat(save=_save_tables, load=_load_tables, recognise=_has("findings.json")),
-    Log: PortFormat(save=_save_log, load=_load_log, recognise=_has("log.txt")),
-}.items():
-    register(_type, _format)
+    @classmethod
+    def recognise(cls, files: Sequence[Path]) -> bool:
+        """Whether there is a ``log.txt``."""
+        return bool(with_suffix(files, "log.txt"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from carina.operators.networks import Networks
-from carina.operators.ports import Scene
+from carina.operators.ports import MaskPort, Scene
 from carina.pipeline.operator import Context
 from carina.volume.volume import Mask, Volume
 
@@ -21,7 +21,7 @@ BLUE_DEEP, VERMILION = "#0072b2", "#d55e00"
 class Segmented(NamedTuple):
     """The ports of a segmentation operator."""
 
-    segmentation: Mask
+    segmentation: MaskPort
     rendering: Scene
 
 

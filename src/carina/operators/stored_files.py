@@ -34,6 +34,12 @@ def one_file(files: Sequence[Path], what: str, *suffixes: str) -> Path:
     return found[0]
 
 
+def facts_of(files: Sequence[Path]) -> dict[str, Any]:
+    """The object of the JSON file among some files; empty where there is none."""
+    found = with_suffix(files, ".json")
+    return read_tree(found[0]) if found else {}
+
+
 def read_tree(path: Path) -> dict[str, Any]:
     """The object of a JSON file."""
     return dict(msgspec.json.decode(path.read_bytes()))

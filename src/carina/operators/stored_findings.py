@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,74 +15,93 @@ from carina.measure.findings import Classification, KeySlice, RatioFindings, Reg
 from carina.operators.stored_files import one_file, read_tree, with_suffix
 from carina.pipeline.ports import Saved
 
-
-def save_classification(classification: Classification, folder: Path, saved: Saved) -> Sequence[Path]:
-    """Write ``classification.json`` and the slices to show, those of its saliency in a file of their own."""
-    facts = {
-        "uid": classification.uid,
-        "probabilities": dict(classification.probabilities),
-        "made_by": classification.made_by,
-        "warnings": classification.warnings,
-        "not_computed": classification.not_computed,
-        "notice": RESEARCH_ONLY,
-    }
-    saliency, slices = classification.saliency, []
-    if saliency is not None:
-        facts["saliency"] = {name: getattr(saliency, name) for name in _SALIENCY}
-        slices = [_save_key_slices(saliency.key_slices, folder / "saliency-slices.npz")]
-    return [*_save_findings(facts, classification.key_slices, folder / "classification.json"), *slices]
-
-
 _SALIENCY = ("label", "lowest", "highest", "blocks")
 
 
-def load_classification(files: Sequence[Path]) -> Classification:
-    """Read what ``save_classification`` wrote."""
-    facts = read_tree(one_file(files, "classification", "classification.json"))
-    saliency = facts.get("saliency")
-    return Classification(
-        uid=facts["uid"],
-        probabilities=facts["probabilities"],
-        made_by=facts["made_by"],
-        warnings=tuple(facts["warnings"]),
-        not_computed=facts["not_computed"],
-        key_slices=_load_key_slices(files),
-        saliency=SaliencyFindings(
-            label=saliency["label"],
-            lowest=saliency["lowest"],
-            highest=saliency["highest"],
-            blocks=tuple(saliency["blocks"]),
-            key_slices=_load_key_slices(files, "saliency-slices.npz"),
+class StoredClassification:
+    """A classification's files: ``classification.json`` and its slices, its saliency's in a file of their own."""
+
+    @staticmethod
+    def save(classification: Classification, folder: Path, saved: Saved) -> Sequence[Path]:
+        """Write a classification."""
+        facts = {
+            "uid": classification.uid,
+            "probabilities": dict(classification.probabilities),
+            "made_by": classification.made_by,
+            "warnings": classification.warnings,
+            "not_computed": classification.not_computed,
+            "notice": RESEARCH_ONLY,
+        }
+        saliency, slices = classification.saliency, []
+        if saliency is not None:
+            facts["saliency"] = {name: getattr(saliency, name) for name in _SALIENCY}
+            slices = [_save_key_slices(saliency.key_slices, folder / "saliency-slices.npz")]
+        return [*_save_findings(facts, classification.key_slices, folder / "classification.json"), *slices]
+
+    @staticmethod
+    def load(files: Sequence[Path]) -> Classification:
+        """Read what ``save`` wrote."""
+        facts = read_tree(one_file(files, "classification", "classification.json"))
+        saliency = facts.get("saliency")
+        return Classification(
+            uid=facts["uid"],
+            probabilities=facts["probabilities"],
+            made_by=facts["made_by"],
+            warnings=tuple(facts["warnings"]),
+            not_computed=facts["not_computed"],
+            key_slices=_load_key_slices(files),
+            saliency=_saliency(saliency, files) if saliency else None,
         )
-        if saliency
-        else None,
+
+    @staticmethod
+    def recognise(files: Sequence[Path]) -> bool:
+        """Whether there is a ``classification.json``."""
+        return bool(with_suffix(files, "classification.json"))
+
+
+def _saliency(facts: Mapping[str, Any], files: Sequence[Path]) -> SaliencyFindings:
+    return SaliencyFindings(
+        label=facts["label"],
+        lowest=facts["lowest"],
+        highest=facts["highest"],
+        blocks=tuple(facts["blocks"]),
+        key_slices=_load_key_slices(files, "saliency-slices.npz"),
     )
 
 
-def save_ratio(ratio: RatioFindings, folder: Path, saved: Saved) -> Sequence[Path]:
-    """Write ``volume-ratio.json`` and the slices to show."""
-    facts = {
-        "uid": ratio.uid,
-        "regions": [asdict(region) for region in ratio.regions],
-        "lesion_count": ratio.lesion_count,
-        "made_by": ratio.made_by,
-        "warnings": ratio.warnings,
-        "notice": RESEARCH_ONLY,
-    }
-    return _save_findings(facts, ratio.key_slices, folder / "volume-ratio.json")
+class StoredRatio:
+    """A volume ratio's files: ``volume-ratio.json`` and its slices."""
 
+    @staticmethod
+    def save(ratio: RatioFindings, folder: Path, saved: Saved) -> Sequence[Path]:
+        """Write a volume ratio."""
+        facts = {
+            "uid": ratio.uid,
+            "regions": [asdict(region) for region in ratio.regions],
+            "lesion_count": ratio.lesion_count,
+            "made_by": ratio.made_by,
+            "warnings": ratio.warnings,
+            "notice": RESEARCH_ONLY,
+        }
+        return _save_findings(facts, ratio.key_slices, folder / "volume-ratio.json")
 
-def load_ratio(files: Sequence[Path]) -> RatioFindings:
-    """Read what ``save_ratio`` wrote."""
-    facts = read_tree(one_file(files, "volume ratio", "volume-ratio.json"))
-    return RatioFindings(
-        uid=facts["uid"],
-        regions=tuple(RegionFindings(**region) for region in facts["regions"]),
-        lesion_count=facts["lesion_count"],
-        made_by=tuple(facts["made_by"]),
-        warnings=tuple(facts["warnings"]),
-        key_slices=_load_key_slices(files),
-    )
+    @staticmethod
+    def load(files: Sequence[Path]) -> RatioFindings:
+        """Read what ``save`` wrote."""
+        facts = read_tree(one_file(files, "volume ratio", "volume-ratio.json"))
+        return RatioFindings(
+            uid=facts["uid"],
+            regions=tuple(RegionFindings(**region) for region in facts["regions"]),
+            lesion_count=facts["lesion_count"],
+            made_by=tuple(facts["made_by"]),
+            warnings=tuple(facts["warnings"]),
+            key_slices=_load_key_slices(files),
+        )
+
+    @staticmethod
+    def recognise(files: Sequence[Path]) -> bool:
+        """Whether there is a ``volume-ratio.json``."""
+        return bool(with_suffix(files, "volume-ratio.json"))
 
 
 def _save_findings(facts: dict[str, Any], key_slices: Sequence[KeySlice], path: Path) -> Sequence[Path]:

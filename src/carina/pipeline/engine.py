@@ -263,7 +263,8 @@ class Engine:
             self._slots[Wire(step=name, path=path)].fill(value)
             if path in node.outputs:
                 place = node.operator.places.get(path, f"steps/{name}{path}")
-                self._writes[self.store.put(value, place, name)] = (name, path)
+                port = node.operator.output_ports[path]
+                self._writes[self.store.put(port, value, place, name)] = (name, path)
         if not self._is_writing(name):
             self._done(name)
 

@@ -9,11 +9,13 @@ from typing import Any
 from carina.pipeline.definition import Definition, Input, Output, Service, Step
 from carina.pipeline.document import Problem
 from carina.pipeline.operator import Operator, Port, Setting, fits, type_name
+from carina.pipeline.ports import not_storable
 
 PIPELINE_INPUT = "input"
 """What an input without ``from`` and ``name`` reads."""
 
-Table = Mapping[str, Operator]
+Operators = Mapping[str, Operator]
+"""Operators by the image names that mean them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class Graph:
     inputs: Mapping[str, Any]
 
 
-def bind(definition: Definition, table: Table) -> tuple[Graph, list[Problem]]:
+def bind(definition: Definition, table: Operators) -> tuple[Graph, list[Problem]]:
     """Wire a definition's steps up; the graph is whole only where there are no problems."""
     binder = _Binder(definition, table)
     nodes = {step.name: node for step in definition.steps if (node := binder.node(step))}
@@ -59,7 +61,7 @@ def bind(definition: Definition, table: Table) -> tuple[Graph, list[Problem]]:
 class _Binder:
     """Looks up each step's operator, ports and settings."""
 
-    def __init__(self, definition: Definition, table: Table) -> None:
+    def __init__(self, definition: Definition, table: Operators) -> None:
         self.table = table
         self.problems: list[Problem] = []
         self.inputs: dict[str, Any] = {}
@@ -91,24 +93,18 @@ class _Binder:
 
     def _outputs(self, step: Step, operator: Operator) -> dict[str, Output]:
         found: dict[str, Output] = {}
-        names: set[str] = set()
         for output in step.outputs:
-            if output.path not in operator.output_ports:
-                known = ", ".join(operator.output_ports) or "none"
-                self._problem(output.line, f"'{step.name}' has no output '{output.path}'; known: {known}")
-            elif output.path in found:
-                self._problem(output.line, f"'{step.name}' declares the output '{output.path}' twice")
-            elif output.name and output.name.lower() in names:
-                self._problem(output.line, f"'{step.name}' has two outputs named '{output.name}'")
+            mistake = _output_mistake(step, operator, output, found)
+            if mistake:
+                self._problem(output.line, mistake)
             else:
                 found[output.path] = output
-                names.add(output.name.lower())
+        unnamed = [output for output in step.outputs if not output.name]
         if len(step.outputs) > 1:
-            for output in step.outputs:
-                if not output.name:
-                    self._problem(
-                        output.line, f"output '{output.path}' of '{step.name}' needs a name: it is not the only one"
-                    )
+            for output in unnamed:
+                self._problem(
+                    output.line, f"output '{output.path}' of '{step.name}' needs a name: it is not the only one"
+                )
         if operator.output_ports and not step.outputs:
             known = ", ".join(operator.output_ports)
             self._problem(step.line, f"'{step.name}' declares no output; image '{step.container.image}' gives {known}")
@@ -156,26 +152,27 @@ class _Binder:
         return Wire(step=source.name, path=output.path)
 
     def _pick(self, step: Step, entry: Input, source: Step) -> Output | None:
-        names = ", ".join(o.name or o.path for o in source.outputs) or "none"
+        """The output that an input reads: by its name, or the only one."""
+        if not entry.name and len(source.outputs) == 1:
+            return source.outputs[0]
         if entry.name:
             for output in source.outputs:
                 if output.name.lower() == entry.name.lower():
                     return output
-            self._problem(
-                entry.line,
-                f"'{step.name}' reads the output '{entry.name}' of '{source.name}', "
-                f"which doesn't declare it; declared: {names}",
-            )
-            return None
-        if len(source.outputs) == 1:
-            return source.outputs[0]
-        if source.outputs:
-            self._problem(
-                entry.line, f"'{step.name}' must name the output of '{source.name}' it reads; declared: {names}"
-            )
-        elif (operator := self.table.get(source.container.image)) and not operator.output_ports:
-            self._problem(entry.line, f"'{step.name}' reads from '{source.name}', which has no output")
+        mistake = self._pick_mistake(entry.name, source)
+        if mistake:
+            self._problem(entry.line, f"'{step.name}' {mistake}")
         return None
+
+    def _pick_mistake(self, name: str, source: Step) -> str:
+        """Why no output is read; empty where another mistake says so already."""
+        declared = ", ".join(o.name or o.path for o in source.outputs) or "none"
+        if name:
+            return f"reads the output '{name}' of '{source.name}', which doesn't declare it; declared: {declared}"
+        if source.outputs:
+            return f"must name the output of '{source.name}' it reads; declared: {declared}"
+        operator = self.table.get(source.container.image)
+        return f"reads from '{source.name}', which has no output" if operator and not operator.output_ports else ""
 
     def _pipeline_input(self, step: Step, entry: Input, port: Port) -> Wire | None:
         name = entry.name or PIPELINE_INPUT
@@ -241,6 +238,20 @@ class _Binder:
             parameter = operator.keywords.get(setting.parameter)
             if parameter is not None and parameter.default is parameter.empty and setting.parameter not in settings:
                 self._problem(step.line, f"'{step.name}' lacks '{name}'")
+
+
+def _output_mistake(step: Step, operator: Operator, output: Output, earlier: Mapping[str, Output]) -> str:
+    """What is wrong with an output that a step declares, after those it declares before; empty where nothing is."""
+    port = operator.output_ports.get(output.path)
+    if port is None:
+        return f"'{step.name}' has no output '{output.path}'; known: {', '.join(operator.output_ports) or 'none'}"
+    if output.path in earlier:
+        return f"'{step.name}' declares the output '{output.path}' twice"
+    if output.name and output.name.lower() in {one.name.lower() for one in earlier.values()}:
+        return f"'{step.name}' has two outputs named '{output.name}'"
+    if names := not_storable(port.type):
+        return f"'{step.name}' {output.path} gives {' or '.join(names)}, which has no save and load of its own"
+    return ""
 
 
 def _order(nodes: Mapping[str, Node], problems: list[Problem]) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class Operator:
     @cached_property
     def hints(self) -> dict[str, Any]:
         """The function's annotations, resolved."""
-        return get_type_hints(self.function)
+        return get_type_hints(self.function, include_extras=True)
 
     @cached_property
     def input_ports(self) -> dict[str, Port]:
@@ -146,15 +146,28 @@ class Operator:
 def result_fields(result: Any) -> dict[str, Any] | None:
     """Names and types of the fields of a NamedTuple, which holds ports; None for a type that is one port itself."""
     if isinstance(result, type) and issubclass(result, tuple) and hasattr(result, "_fields"):
-        return get_type_hints(result)
+        return get_type_hints(result, include_extras=True)
     return None
 
 
-def members(annotation: Any) -> tuple[Any, ...]:
-    """The types of a union; a type by itself is a union of one."""
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The parts of a union, each with what it is annotated with; a type by itself is a union of one."""
     if get_origin(annotation) in (Union, types.UnionType):
         return get_args(annotation)
     return (annotation,)
+
+
+def notes_of(annotation: Any) -> tuple[Any, ...]:
+    """What a type is annotated with: the ``x`` of ``Annotated[T, x]``."""
+    return get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+
+
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The bare types of a union; a type by itself is a union of one."""
+    if get_origin(annotation) is Annotated:
+        return members(get_args(annotation)[0])
+    parts = alternatives(annotation)
+    return parts if parts == (annotation,) else tuple(one for part in parts for one in members(part))
 
 
 def fits(given: Any, wanted: Any) -> bool:
@@ -179,5 +192,5 @@ def _is_kind(given: Any, wanted: Any) -> bool:
 
 
 def _without_none(annotation: Any) -> Any:
-    kept = tuple(one for one in members(annotation) if one is not type(None))
+    kept = tuple(one for one in alternatives(annotation) if one is not type(None))
     return Union[kept] if kept else annotation  # noqa: UP007

@@ -1,81 +1,117 @@
-"""Port types: how a value of each type is stored in a folder and read back.
+"""Port types: a value's type, or the annotation of a port, says how the value is stored in a folder and read back.
 
-Other rooms register their types; the engine itself knows whole numbers, text and the like as JSON.
+Three things are a port type:
+
+- a class with ``save``, ``load`` and ``recognise`` of its own (``PortValue``; ``Table`` and ``Json`` are two);
+- ``Annotated[T, files]``, for a type ``T`` that must know nothing of files: ``files`` has the three (``PortFiles``);
+- ``bool``, ``int``, ``float``, ``str``, ``list`` and ``dict``, which are stored as JSON.
+
+A port that takes several is a union of them; which one a folder holds is asked of each in turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeGuard, get_origin
 
 import msgspec
 
 from carina.errors import BadConfig
-from carina.pipeline.operator import members, type_name
+from carina.pipeline.operator import alternatives, holds, notes_of, type_name
 
 Saved = Callable[[object], tuple[Path, ...]]
 """The files a value is already stored in, the one to open first; nothing where it is not stored."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PortFormat:
-    """How one type is stored.
+class PortValue(Protocol):
+    """A value that knows its files: the simplest port type."""
 
-    ``save(value, folder, saved)`` writes into an empty folder and returns the files, the one to open first;
-    ``load(files)`` reads them back; ``recognise(files)`` says whether files hold this type, for ports of several types.
-    """
+    def save(self, folder: Path, saved: Saved) -> Sequence[Path]:
+        """Write the value into an empty folder; gives its files, the one to open first."""
 
-    save: Callable[[Any, Path, Saved], Sequence[Path]]
-    load: Callable[[Sequence[Path]], Any]
-    recognise: Callable[[Sequence[Path]], bool]
+    @classmethod
+    def load(cls, files: Sequence[Path]) -> Self:
+        """Read a value back from the files of a folder."""
 
-
-FORMATS: dict[Any, PortFormat] = {}
-"""Every known port type."""
+    @classmethod
+    def recognise(cls, files: Sequence[Path]) -> bool:
+        """Whether files hold such a value: asked where a port takes several types."""
 
 
-def register(port_type: Any, port_format: PortFormat) -> None:
-    """Make a type (or a union of types that are stored alike) a port type."""
-    FORMATS[port_type] = port_format
+class PortFiles(Protocol):
+    """How values of a type are stored. A class that is a ``PortValue`` is one: its ``save`` takes the value first."""
+
+    def save(self, value: Any, folder: Path, saved: Saved, /) -> Sequence[Path]:
+        """Write a value into an empty folder; gives its files, the one to open first."""
+
+    def load(self, files: Sequence[Path], /) -> Any:
+        """Read a value back from the files of a folder."""
+
+    def recognise(self, files: Sequence[Path], /) -> bool:
+        """Whether files hold such a value: asked where a port takes several types."""
 
 
-def format_of(value: object) -> PortFormat:
-    """How a value is stored, by its type or the nearest registered base.
+class _PlainFiles:
+    """Whole numbers, texts and the like: one JSON file."""
+
+    def save(self, value: object, folder: Path, saved: Saved) -> Sequence[Path]:
+        path = folder / "value.json"
+        path.write_bytes(msgspec.json.encode(value))
+        return [path]
+
+    def load(self, files: Sequence[Path]) -> Any:
+        return msgspec.json.decode(files[0].read_bytes())
+
+    def recognise(self, files: Sequence[Path]) -> bool:
+        return [path.name for path in files] == ["value.json"]
+
+
+_PLAIN = (bool, int, float, str, list, dict)
+
+
+def files_of(port_type: Any) -> PortFiles | None:
+    """How values of one port type (no union) are stored; None for a type that isn't one."""
+    if (get_origin(port_type) or port_type) in _PLAIN:
+        return _PlainFiles()
+    return next((one for one in (*notes_of(port_type), port_type) if _has_the_three(one)), None)
+
+
+def _has_the_three(one: Any) -> TypeGuard[PortFiles]:
+    return all(callable(getattr(one, name, None)) for name in ("save", "load", "recognise"))
+
+
+def not_storable(port_type: Any) -> list[str]:
+    """The names of those of a port's types that can't be stored."""
+    return [type_name(one) for one in alternatives(port_type) if files_of(one) is None]
+
+
+def save(port_type: Any, value: object, folder: Path, saved: Saved = lambda _: ()) -> tuple[Path, ...]:
+    """Write a value of a port type into a folder, which is made; gives its files, the one to open first.
 
     Raises:
-        BadConfig: no such type is registered.
+        BadConfig: ``ports.unknown``, the port's type can't be stored.
     """
-    for base in type(value).__mro__:
-        if base in FORMATS:
-            return FORMATS[base]
-    for registered, port_format in FORMATS.items():
-        if type(value) in members(registered):
-            return port_format
-    raise BadConfig("ports.unknown", f"values of type {type(value).__name__} can't be stored: register the port type.")
-
-
-def save(value: object, folder: Path, saved: Saved = lambda _: ()) -> tuple[Path, ...]:
-    """Write a value into a folder, which is made; returns its files, the one to open first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return tuple(format_of(value).save(value, folder, saved))
+    for one in alternatives(port_type):
+        if holds(one, value):
+            folder.mkdir(parents=True, exist_ok=True)
+            return tuple(_known(one).save(value, folder, saved))
+    raise TypeError(f"a {type(value).__name__} is no {type_name(port_type)}")
 
 
 def load(port_type: Any, files: Sequence[Path]) -> Any:
     """Read a value of a port type back from its files.
 
     Raises:
-        BadConfig: the type is not registered, or the files hold none of the types that the port takes.
+        BadConfig: ``ports.unknown``, the type can't be stored; ``ports.unrecognised``, the files hold none of the types
+            that the port takes.
     """
-    if port_type in FORMATS:
-        return FORMATS[port_type].load(files)
-    known = [FORMATS[one] for one in members(port_type) if one in FORMATS]
-    if len(known) == 1 == len(members(port_type)):
-        return known[0].load(files)
-    for port_format in known:
-        if port_format.recognise(files):
-            return port_format.load(files)
+    kinds = [_known(one) for one in alternatives(port_type)]
+    if len(kinds) == 1:
+        return kinds[0].load(files)
+    for kind in kinds:
+        if kind.recognise(files):
+            return kind.load(files)
     names = ", ".join(path.name for path in files[:5]) or "nothing"
     raise BadConfig(
         "ports.unrecognised", f"expected {type_name(port_type)}, found {names}: give the folder of that output."
@@ -94,19 +130,12 @@ def load_folder(port_type: Any, folder: Path) -> Any:
     return load(port_type, files)
 
 
-def _save_json(value: object, folder: Path, saved: Saved) -> Sequence[Path]:
-    path = folder / "value.json"
-    path.write_bytes(msgspec.json.encode(value))
-    return [path]
-
-
-def _load_json(files: Sequence[Path]) -> Any:
-    return msgspec.json.decode(files[0].read_bytes())
-
-
-def _is_json(files: Sequence[Path]) -> bool:
-    return [path.name for path in files] == ["value.json"]
-
-
-for _type in (bool, int, float, str, list, dict):
-    register(_type, PortFormat(save=_save_json, load=_load_json, recognise=_is_json))
+def _known(port_type: Any) -> PortFiles:
+    files = files_of(port_type)
+    if files is None:
+        raise BadConfig(
+            "ports.unknown",
+            f"values of type {type_name(port_type)} can't be stored: give the type save, load and recognise, or "
+            "annotate the port with one that has them.",
+        )
+    return files

@@ -14,7 +14,7 @@ from carina.pipeline import ports
 from carina.pipeline.check import bound
 from carina.pipeline.definition import Definition
 from carina.pipeline.engine import Engine, Event, What, now
-from carina.pipeline.graph import Graph, Node, Table
+from carina.pipeline.graph import Graph, Node, Operators
 from carina.pipeline.manifest import Manifest, OperatorRecord, Provenance, State
 from carina.pipeline.operator import Context, holds, type_name
 from carina.pipeline.store import opened, remove_outputs
@@ -62,7 +62,7 @@ class RunResult:
 
 def run_pipeline(
     definition: Definition,
-    table: Table,
+    table: Operators,
     *,
     inputs: Mapping[str, object],
     out: Path,

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from carina.errors import BadConfig
 from carina.pipeline import ports
+from carina.pipeline.operator import Port
 
 LOCK = ".lock"
 """Held while a process writes the run."""
@@ -41,9 +42,9 @@ class Store:
         self._owners: dict[Path, str] = {}
         self._lock = threading.Lock()
 
-    def put(self, value: object, place: str, owner: str) -> Future[tuple[Path, ...]]:
-        """Store a value under the folder ``place``; the future gives its files, the one to open first."""
-        future = self._thread.submit(self._write, value, place, owner)
+    def put(self, port: Port, value: object, place: str, owner: str) -> Future[tuple[Path, ...]]:
+        """Store a port's value under the folder ``place``; the future gives its files, the one to open first."""
+        future = self._thread.submit(self._write, port, value, place, owner)
         self._remember(value, future)
         return future
 
@@ -86,11 +87,11 @@ class Store:
         except TypeError:
             return  # a plain number or text: nothing refers to its files
 
-    def _write(self, value: object, place: str, owner: str) -> tuple[Path, ...]:
+    def _write(self, port: Port, value: object, place: str, owner: str) -> tuple[Path, ...]:
         temporary = self.folder / WRITING / owner / place
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            written = ports.save(value, temporary, self._written)
+            written = ports.save(port.type, value, temporary, self._written)
             relative = [path.relative_to(temporary) for path in written]
             home = self._home(place, owner, relative)
             self._publish(temporary, home, relative)
