@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 import warnings
 from importlib import import_module
-from typing import NamedTuple
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
 
 import click
 
 from carina import __version__
+from carina.cli.terminal import complain, guarded_streams
 from carina.errors import Bug, CarinaError, told
 
-INTERRUPTED = 130
+STOPPED_BY = 128
+"""A process that a signal ends has the signal's number and this as its exit code, as in a shell."""
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Verb(NamedTuple):
@@ -39,6 +47,14 @@ VERBS = {
 }
 
 
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end by a signal; whatever ends well after Ctrl-C ends well after this too."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 class Verbs(click.Group):
     """A group whose commands are imported when they are called."""
 
@@ -61,6 +77,16 @@ class Verbs(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; what a signal interrupts is told here, before click says it in its own way."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            number = error.number if isinstance(error, Stopped) else signal.SIGINT
+            name = signal.Signals(number).name
+            complain(f"carina: interrupted ({name}): a run or a training resumes with the same command.")
+            raise SystemExit(STOPPED_BY + number) from None
+
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="carina")
@@ -75,24 +101,42 @@ def carina() -> None:
 def main() -> None:
     """Run the command line: the one place where errors are caught and pydicom's remarks on odd headers silenced."""
     warnings.filterwarnings("ignore", module="pydicom")
+    _hear_signals()
+    with guarded_streams():
+        sys.exit(_run())
+
+
+def _run() -> int:
+    places: list[Path] = []
     try:
-        code = carina.main(standalone_mode=False)
+        code = carina.main(standalone_mode=False, obj=places)
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("carina: interrupted; run the same command again to go on where it stopped.", err=True)
-        code = INTERRUPTED
+        text = io.StringIO()
+        error.show(text)
+        complain(*text.getvalue().splitlines())
+        return error.exit_code
     except Exception as error:  # noqa: BLE001 - the command line is where every error ends, a bug too
-        code = _refuse(told(error))
-    sys.exit(code if isinstance(code, int) else 0)
+        return _refuse(told(error, places))
+    return code if isinstance(code, int) else 0
+
+
+def _hear_signals() -> None:
+    """Let a signal that would kill the process end it as Ctrl-C does; nohup ignores SIGHUP, and so that stays."""
+    for number in ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # some senders signal twice, and what was begun is being ended
+    raise Stopped(number)
 
 
 def _refuse(error: CarinaError) -> int:
     """Say on the error stream what went wrong; the traceback of a bug where ``CARINA_TRACEBACK`` asks for it."""
     if isinstance(error, Bug) and os.environ.get("CARINA_TRACEBACK"):
-        click.echo(error.trace, err=True, nl=False)
-    click.echo(f"carina: {error.message} [{error.code}]", err=True)
+        complain(*error.trace.splitlines())
+    complain(*f"carina: {error.message} [{error.code}]".splitlines())
     return error.exit_code
 
 
