@@ -24,7 +24,7 @@ from carina.models.bundle import Covid
 from carina.operators.catalogue import find_definition, known_definitions
 from carina.operators.networks import Networks
 from carina.operators.ports import DicomObjects, Scene, VolumePort
-from carina.operators.table import BY_NAME, OPERATORS
+from carina.operators.table import BUILT_IN
 from carina.pipeline import ports
 from carina.pipeline.check import check, check_text
 from carina.pipeline.definition import Definition, load_definition, parse_definition
@@ -121,7 +121,7 @@ def run(definition: Definition, source, out: Path, settings: Settings | None = N
     settings = settings or Settings()
     return run_pipeline(
         definition,
-        OPERATORS,
+        BUILT_IN,
         inputs={"input": source},
         out=out,
         services=(settings, TrueNetworks(settings)),
@@ -136,12 +136,12 @@ def default(**arguments: str) -> Definition:
 def test_every_definition_that_ships_is_without_mistakes() -> None:
     assert list(known_definitions()) == ["default"]
     for path in known_definitions().values():
-        assert check_text(path.read_text(encoding="utf-8"), path.name, OPERATORS) == []
+        assert check_text(path.read_text(encoding="utf-8"), path.name, BUILT_IN) == []
 
 
-@pytest.mark.parametrize("name", list(BY_NAME))
+@pytest.mark.parametrize("name", list(BUILT_IN.names))
 def test_each_operator_matches_its_function_and_its_ports_can_be_stored(name: str) -> None:
-    operator = BY_NAME[name]
+    operator = BUILT_IN.names[name]
     assert operator.summary.endswith(".")
     for port in (*operator.input_ports.values(), *operator.output_ports.values()):
         assert ports.not_storable(port.type) == [], port
@@ -152,7 +152,7 @@ def test_each_operator_matches_its_function_and_its_ports_can_be_stored(name: st
 
 def test_the_definition_of_the_specification_has_fifteen_operators_and_no_mistake(spec: Definition) -> None:
     assert len(spec.steps) == 15
-    assert check(spec, OPERATORS) == []
+    assert check(spec, BUILT_IN) == []
 
 
 def test_the_definition_of_the_specification_runs_unchanged(
@@ -271,7 +271,7 @@ def test_an_agent_that_does_not_take_a_result_is_named(series: Series, truth, tm
     with pytest.raises(BadConfig, match=r"operator 'show-l.*': agent ClaraSCU does not take a scene"):
         run(parse_definition(text), series, tmp_path)
     wrong = find_definition("default").read_text().replace("renderserver", "fax")
-    messages = [problem.message for problem in check_text(wrong, "x", OPERATORS)]
+    messages = [problem.message for problem in check_text(wrong, "x", BUILT_IN)]
     expected = [f"option '--agent' of '{name}' is 'fax'" for name in ("show-lung", "show-lesion", "show-saliency")]
     assert messages == [f"{words}: expected ClaraSCU or renderserver" for words in expected]
 

@@ -11,6 +11,7 @@ from carina.pipeline.check import check_text
 from carina.pipeline.definition import parse_definition
 from carina.pipeline.graph import bind
 from carina.pipeline.operator import Operator, Setting
+from carina.pipeline.table import OperatorTable
 
 
 class Two(NamedTuple):
@@ -32,8 +33,8 @@ def say(text: str | float) -> None:
     """End."""
 
 
-TABLE = {
-    "toy/start": Operator(
+TABLE = OperatorTable.of(
+    Operator(
         name="start",
         images=("toy/start",),
         function=start,
@@ -41,7 +42,7 @@ TABLE = {
         outputs={"/number": "number", "/text": "text"},
         services=("toy/server",),
     ),
-    "toy/count": Operator(
+    Operator(
         name="count",
         images=("toy/count",),
         function=count,
@@ -49,8 +50,8 @@ TABLE = {
         outputs={"/output": ""},
         variables={"TIMES": Setting(parameter="times", read=int)},
     ),
-    "toy/say": Operator(name="say", images=("toy/say",), function=say, inputs={"/input": "text"}),
-}
+    Operator(name="say", images=("toy/say",), function=say, inputs={"/input": "text"}),
+)
 
 GOOD = """api-version: 0.4.0
 name: toy

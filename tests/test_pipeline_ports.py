@@ -16,6 +16,7 @@ from carina.pipeline import ports
 from carina.pipeline.check import check
 from carina.pipeline.definition import parse_definition
 from carina.pipeline.operator import Operator, fits, holds, members, type_name
+from carina.pipeline.table import OperatorTable
 from carina.pipeline.values import Json, Table
 
 
@@ -130,7 +131,7 @@ def test_a_result_that_can_not_be_stored_is_a_mistake_of_the_definition(tmp_path
     )
     text = "api-version: 0.4.0\nname: toy\noperators:\n- {name: g, container: {image: toy/give}, "
     definition = parse_definition(text + "input: [{path: /input}], output: [{path: /output}]}")
-    (problem,) = check(definition, {"toy/give": operator})
+    (problem,) = check(definition, OperatorTable(operators=(operator,)))
     assert problem == (4, "'g' /output gives Plain, which has no save and load of its own")
     with pytest.raises(BadConfig, match="values of type Plain can't be stored: give the type save, load and recognise"):
         ports.save(Plain, Plain("a"), tmp_path)

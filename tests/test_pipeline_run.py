@@ -26,6 +26,7 @@ from carina.pipeline.manifest import Provenance, State, read_manifest
 from carina.pipeline.operator import Context, Operator, Setting
 from carina.pipeline.run import RunOptions, run_pipeline
 from carina.pipeline.store import LOCK, opened
+from carina.pipeline.table import OperatorTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +106,8 @@ class Bench:
 
         times = Setting(parameter="times", read=int)
         one = {"/output": ""}
-        self.table = {
-            f"toy/{operator.name}": operator
-            for operator in (
+        self.table = OperatorTable.of(
+            *(
                 Operator(name="box", images=("toy/box",), function=box, inputs={"/input": "number"}, outputs=one),
                 Operator(
                     name="double",
@@ -136,7 +136,7 @@ class Bench:
                 ),
                 Operator(name="sink", images=("toy/sink",), function=sink, inputs={"/input": "box"}),
             )
-        }
+        )
 
     def _call(self, context: Context) -> None:
         self.calls.append(context.step)
@@ -338,7 +338,10 @@ def test_a_bug_is_no_carina_error_and_names_its_operator(tmp_path: Path) -> None
     )
     with pytest.raises(TypeError, match=r"gave int at /output, declared as Box") as error:
         run_pipeline(
-            definition(step("bad", "b", "[{path: /input}]")), {"toy/b": operator}, inputs={"input": 1}, out=tmp_path
+            definition(step("bad", "b", "[{path: /input}]")),
+            OperatorTable.of(operator),
+            inputs={"input": 1},
+            out=tmp_path,
         )
     assert error.value.__notes__ == ["in operator 'bad'"]
 

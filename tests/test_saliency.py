@@ -26,7 +26,7 @@ from carina.operators.alone import Alone, find_operator, run_alone
 from carina.operators.catalogue import find_definition
 from carina.operators.networks import Networks
 from carina.operators.ports import ClassificationPort, MaskPort, Saliency, Scene, VolumePort
-from carina.operators.table import OPERATORS
+from carina.operators.table import BUILT_IN
 from carina.pipeline import ports
 from carina.pipeline.check import check_text
 from carina.pipeline.definition import load_definition
@@ -337,7 +337,7 @@ def test_a_run_writes_the_volume(
     source = choose(find_series(folders / "ct"))
     definition = load_definition(find_definition("default"))
     for _ in range(2):  # the second start only opens what is there
-        run_pipeline(definition, OPERATORS, inputs={"input": source}, out=tmp_path / "run", services=services(folders))
+        run_pipeline(definition, BUILT_IN, inputs={"input": source}, out=tmp_path / "run", services=services(folders))
     run = open_run(tmp_path / "run")
     facts = run.manifest.operators["classification"].facts["saliency"]
     image = tmp_path / "run" / "saliency" / f"{source.uid}.mhd"
@@ -371,9 +371,9 @@ def test_a_run_without_it_says_so(tmp_path: Path) -> None:
 
 def test_the_check_knows_the_port(tmp_path: Path) -> None:
     text = find_definition("default").read_text()
-    assert check_text(text, "default.yaml", OPERATORS) == []
+    assert check_text(text, "default.yaml", BUILT_IN) == []
     wrong = text.replace("name: classification, path: /input}", "name: saliency, path: /input}")
-    (problem,) = check_text(wrong, "wrong.yaml", OPERATORS)
+    (problem,) = check_text(wrong, "wrong.yaml", BUILT_IN)
     assert "'classification' /saliency gives Saliency, but 'classification-report' /input takes" in problem.message
 
 

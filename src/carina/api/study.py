@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from carina.dicom.rules import Found
     from carina.operators.networks import Networks
     from carina.pipeline.manifest import Provenance
+    from carina.pipeline.operator import Operator
     from carina.pipeline.run import Event
     from carina.volume.volume import Volume
 
@@ -37,13 +38,15 @@ class RunSettings:
 
     ``settings`` are the node's, by default those of ``./carina.toml`` and the environment. ``pipeline`` is a definition
     file, by default the one that ships; ``arguments`` replace the defaults of its parameters. ``uid`` picks a series by
-    its UID. ``progress`` hears of every step.
+    its UID. The definition knows ``operators`` beside those of Carina and of installed packages. ``progress`` hears of
+    every step.
     """
 
     settings: Settings | None = None
     pipeline: Path | str | None = None
     arguments: Mapping[str, str] | None = None
     uid: str = ""
+    operators: Sequence[Operator] = ()
     progress: Callable[[Event], None] | None = None
 
 
@@ -89,8 +92,12 @@ def read_series(path: Path | str, uid: str = "") -> Volume:
     return read_volume(choose_series(path, uid=uid))
 
 
-def run(source: Path | str | Source, out: Path | str, how: RunSettings | None = None) -> Run:
+def run(
+    source: Path | str | Source, out: Path | str, how: RunSettings | None = None, *, operators: Sequence[Operator] = ()
+) -> Run:
     """Run a pipeline on a path's best series (or a chosen one), every result into the folder ``out``.
+
+    ``operators`` join those of ``how``: a function of your own becomes a step of a definition.
 
     A run that was interrupted goes on after its last finished operator; one that is finished is only opened.
 
@@ -99,7 +106,7 @@ def run(source: Path | str | Source, out: Path | str, how: RunSettings | None = 
     """
     from carina.operators.catalogue import find_definition
     from carina.operators.networks import Networks
-    from carina.operators.table import OPERATORS
+    from carina.operators.table import known_operators
     from carina.pipeline.definition import load_definition
     from carina.pipeline.run import RunOptions, run_pipeline
 
@@ -117,7 +124,7 @@ def run(source: Path | str | Source, out: Path | str, how: RunSettings | None = 
     )
     run_pipeline(
         definition,
-        OPERATORS,
+        known_operators().with_all(*how.operators, *operators),
         inputs={"input": source},
         out=Path(out),
         services=(settings, networks),

@@ -16,11 +16,14 @@ def operator() -> None:
 @operator.command("list")
 def list_operators() -> None:
     """List every operator with its container images, ports and variables."""
-    from carina.operators.table import BY_NAME
+    from carina.operators.table import known_operators
     from carina.pipeline.operator import type_name
 
-    for one in BY_NAME.values():
+    table = known_operators()
+    for one in table.operators:
         click.echo(f"{one.name}: {one.summary}")
+        if one.package:
+            click.echo(f"  package    {one.package}")
         click.echo(f"  images     {', '.join(one.images)}")
         for port in one.input_ports.values():
             optional = "" if port.required else ", optional"
@@ -31,6 +34,8 @@ def list_operators() -> None:
             click.echo(f"  variable   {name:17} {setting.meaning}")
         for name, setting in one.options.items():
             click.echo(f"  option     {name:17} {setting.meaning}")
+    for refused in table.refused:
+        click.echo(f"warning: {refused}", err=True)
 
 
 @operator.command("run", context_settings={"ignore_unknown_options": True})

@@ -38,12 +38,12 @@ def show(name: str) -> None:
 def check(file: Path) -> None:
     """Report every mistake of the definition FILE with its line; exit code 4 if there is one."""
     from carina.errors import BadConfig
-    from carina.operators.table import OPERATORS
+    from carina.operators.table import known_operators
     from carina.pipeline.check import check_text
     from carina.pipeline.definition import read_definition, read_text
 
     text = read_text(file)
-    problems = check_text(text, str(file), OPERATORS)
+    problems = check_text(text, str(file), known_operators())
     for problem in problems:
         click.echo(f"{file}:{problem.line}: {problem.message}")
     if problems:

@@ -11,12 +11,13 @@ from tempfile import TemporaryDirectory
 from weakref import WeakKeyDictionary
 
 from carina.errors import BadConfig
-from carina.operators.table import BY_NAME, OPERATORS
+from carina.operators.table import known_operators
 from carina.pipeline import ports
 from carina.pipeline.definition import Container, Definition, Input, Output, Step, Value
 from carina.pipeline.engine import Event, now
 from carina.pipeline.operator import Operator, Port
 from carina.pipeline.run import RunOptions, run_pipeline
+from carina.pipeline.table import OperatorTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +41,11 @@ def find_operator(name: str) -> Operator:
     Raises:
         BadConfig: there is none; the message lists the known ones.
     """
-    operator = BY_NAME.get(name) or OPERATORS.get(name)
+    table = known_operators()
+    operator = table.names.get(name) or table.images.get(name)
     if operator is None:
-        raise BadConfig("operator.unknown", f"no operator is called '{name}'; known: {', '.join(BY_NAME)}.")
+        known = "; ".join([", ".join(table.names), *table.refused])
+        raise BadConfig("operator.unknown", f"no operator is called '{name}'; known: {known}.")
     return operator
 
 
@@ -71,7 +74,7 @@ def run_alone(
         work = alone.work or Path(name)
         result = run_pipeline(
             definition,
-            OPERATORS,
+            OperatorTable.of(alone.operator),
             inputs=values,
             out=work,
             services=services,

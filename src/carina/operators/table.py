@@ -1,6 +1,8 @@
-"""The operator table: every container image name that a definition may use."""
+"""Every operator that a definition may use."""
 
 from __future__ import annotations
+
+from functools import cache
 
 from carina.operators import (
     ai_covid_19,
@@ -14,7 +16,8 @@ from carina.operators import (
     measurements_sr,
     register_results,
 )
-from carina.pipeline.operator import Operator
+from carina.pipeline.plugins import with_installed
+from carina.pipeline.table import OperatorTable
 
 _ALL = (
     dicom_reader.OPERATOR,
@@ -29,8 +32,11 @@ _ALL = (
     register_results.OPERATOR,
 )
 
-BY_NAME: dict[str, Operator] = {operator.name: operator for operator in _ALL}
-"""Operators by their own name."""
+BUILT_IN = OperatorTable.of(*_ALL)
+"""The operators of this package."""
 
-OPERATORS: dict[str, Operator] = {image: operator for operator in _ALL for image in operator.images}
-"""Operators by the container images that mean them; the tag is informational."""
+
+@cache
+def known_operators() -> OperatorTable:
+    """The operators of this package and those of the packages that are installed beside it."""
+    return with_installed(BUILT_IN)

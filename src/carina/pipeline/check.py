@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from carina.pipeline.definition import Definition, invalid, read_definition
 from carina.pipeline.document import Problem
-from carina.pipeline.graph import Graph, Operators, bind
+from carina.pipeline.graph import Graph, bind
+from carina.pipeline.table import OperatorTable
 
 
-def check(definition: Definition, table: Operators) -> list[Problem]:
+def check(definition: Definition, table: OperatorTable) -> list[Problem]:
     """The mistakes of a definition's graph, by line: images, ports, types along wires, cycles, settings."""
     return sorted(bind(definition, table)[1])
 
 
-def check_text(text: str, name: str, table: Operators) -> list[Problem]:
+def check_text(text: str, name: str, table: OperatorTable) -> list[Problem]:
     """The mistakes of a definition's text and of its graph, by line."""
     definition, problems = read_definition(text, name)
     return sorted({*problems, *check(definition, table)})
 
 
-def bound(definition: Definition, table: Operators) -> Graph:
+def bound(definition: Definition, table: OperatorTable) -> Graph:
     """The graph of a definition.
 
     Raises:

@@ -10,12 +10,10 @@ from carina.pipeline.definition import Definition, Input, Output, Service, Step
 from carina.pipeline.document import Problem
 from carina.pipeline.operator import Operator, Port, Setting, fits, type_name
 from carina.pipeline.ports import not_storable
+from carina.pipeline.table import OperatorTable
 
 PIPELINE_INPUT = "input"
 """What an input without ``from`` and ``name`` reads."""
-
-Operators = Mapping[str, Operator]
-"""Operators by the image names that mean them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,7 @@ class Graph:
     inputs: Mapping[str, Any]
 
 
-def bind(definition: Definition, table: Operators) -> tuple[Graph, list[Problem]]:
+def bind(definition: Definition, table: OperatorTable) -> tuple[Graph, list[Problem]]:
     """Wire a definition's steps up; the graph is whole only where there are no problems."""
     binder = _Binder(definition, table)
     nodes = {step.name: node for step in definition.steps if (node := binder.node(step))}
@@ -61,8 +59,8 @@ def bind(definition: Definition, table: Operators) -> tuple[Graph, list[Problem]
 class _Binder:
     """Looks up each step's operator, ports and settings."""
 
-    def __init__(self, definition: Definition, table: Operators) -> None:
-        self.table = table
+    def __init__(self, definition: Definition, table: OperatorTable) -> None:
+        self.table, self.refused = table.images, table.refused
         self.problems: list[Problem] = []
         self.inputs: dict[str, Any] = {}
         self.steps: dict[str, Step] = {}
@@ -78,7 +76,7 @@ class _Binder:
         operator = self.table.get(step.container.image)
         if operator is None:
             if step.container.image:
-                known = ", ".join(sorted(self.table))
+                known = "; ".join([", ".join(sorted(self.table)), *self.refused])
                 self._problem(step.container.line, f"unknown image '{step.container.image}'; known: {known}")
             return None
         outputs = self._outputs(step, operator)

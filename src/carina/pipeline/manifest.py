@@ -48,9 +48,13 @@ class Failure(msgspec.Struct, kw_only=True):
 
 
 class OperatorRecord(msgspec.Struct, kw_only=True):
-    """One operator's part of a run. ``outputs`` maps its output paths to files relative to the run's folder."""
+    """One operator's part of a run. ``outputs`` maps its output paths to files relative to the run's folder.
+
+    ``package`` is empty for an operator of Carina's own.
+    """
 
     image: str
+    package: str = ""
     state: State = State.WAITING
     started: str = ""
     seconds: float = 0.0
@@ -89,9 +93,12 @@ class Manifest(msgspec.Struct, kw_only=True):
     operators: dict[str, OperatorRecord] = {}
 
 
-def fingerprint(definition_sha256: str, provenance: Provenance) -> str:
-    """A hash of everything that may change a result: definition, inputs, bundles, settings and Carina's version."""
-    parts = [__version__, definition_sha256, provenance.inputs, provenance.bundles, provenance.settings]
+def fingerprint(definition_sha256: str, provenance: Provenance, operators: Mapping[str, str]) -> str:
+    """A hash of everything that may change a result: definition, inputs, bundles, settings and Carina's version.
+
+    ``operators`` tells those that are not Carina's own apart, by step.
+    """
+    parts = [__version__, definition_sha256, provenance.inputs, provenance.bundles, provenance.settings, operators]
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
 
 

@@ -8,6 +8,7 @@ annotation is the one output port, or a NamedTuple whose fields are the output p
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import inspect
 import types
 from collections.abc import Callable, Mapping
@@ -67,7 +68,8 @@ class Operator:
     ``images`` are the container image names that mean it. ``inputs`` maps container paths to positional parameters,
     ``outputs`` container paths to fields of the result (``""``: the result itself), ``places`` container paths to the
     folder in the run (``.``: the run folder itself) that an output is stored in. ``services`` are the images of servers
-    that a definition may ask for.
+    that a definition may ask for. ``package`` is where an operator of another package comes from, with its version; the
+    engine says it.
     """
 
     name: str
@@ -79,11 +81,27 @@ class Operator:
     variables: Mapping[str, Setting] = field(default_factory=dict)
     options: Mapping[str, Setting] = field(default_factory=dict)
     services: tuple[str, ...] = ()
+    package: str = ""
 
     @property
     def summary(self) -> str:
         """The first line of the function's docstring."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the operator is Carina's own, so that Carina's version tells its code."""
+        return self.function.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+    @cached_property
+    def code_sha256(self) -> str:
+        """A hash of the source that the function stands in: its module, or, in a notebook, itself; empty without."""
+        for one in (inspect.getmodule(self.function), self.function):
+            try:
+                return hashlib.sha256(inspect.getsource(one).encode()).hexdigest()  # type: ignore[arg-type]
+            except (OSError, TypeError):
+                continue
+        return ""
 
     @cached_property
     def hints(self) -> dict[str, Any]:

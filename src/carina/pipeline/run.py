@@ -14,10 +14,11 @@ from carina.pipeline import ports
 from carina.pipeline.check import bound
 from carina.pipeline.definition import Definition
 from carina.pipeline.engine import Engine, Event, What, now
-from carina.pipeline.graph import Graph, Node, Operators
+from carina.pipeline.graph import Graph, Node
 from carina.pipeline.manifest import Manifest, OperatorRecord, Provenance, State
 from carina.pipeline.operator import Context, holds, type_name
 from carina.pipeline.store import opened, remove_outputs
+from carina.pipeline.table import OperatorTable
 
 __all__ = ["Event", "RunOptions", "RunResult", "What", "run_pipeline"]
 
@@ -62,7 +63,7 @@ class RunResult:
 
 def run_pipeline(
     definition: Definition,
-    table: Operators,
+    table: OperatorTable,
     *,
     inputs: Mapping[str, object],
     out: Path,
@@ -121,7 +122,7 @@ def _inject(node: Node, services: tuple[object, ...]) -> dict[str, object]:
 def _open_manifest(definition: Definition, graph: Graph, out: Path, options: RunOptions) -> Manifest:
     """A new manifest, or the one in the folder where it is of the same run."""
     provenance = options.provenance
-    mark = records.fingerprint(definition.sha256, provenance)
+    mark = records.fingerprint(definition.sha256, provenance, _versions(graph))
     now = options.clock().isoformat(timespec="seconds")
     earlier = records.read_manifest(out)
     if earlier is not None and earlier.fingerprint == mark and set(earlier.operators) == set(graph.nodes):
@@ -142,8 +143,17 @@ def _open_manifest(definition: Definition, graph: Graph, out: Path, options: Run
         settings=dict(provenance.settings),
         versions=dict(provenance.versions),
         warnings=list(provenance.warnings),
-        operators={name: OperatorRecord(image=node.step.container.image) for name, node in graph.nodes.items()},
+        operators={
+            name: OperatorRecord(image=node.step.container.image, package=node.operator.package)
+            for name, node in graph.nodes.items()
+        },
     )
+
+
+def _versions(graph: Graph) -> dict[str, str]:
+    """By step, what an operator of somebody else's is told by: its package's version and its code."""
+    steps = ((name, node.operator) for name, node in graph.nodes.items())
+    return {name: f"{one.package} {one.code_sha256}" for name, one in steps if not one.is_built_in}
 
 
 def _files(record: OperatorRecord) -> list[str]:

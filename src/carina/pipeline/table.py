@@ -1,0 +1,96 @@
+"""The operator table: which operator a name, or a container image of a definition, means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from carina.errors import BadConfig
+from carina.pipeline.operator import Operator
+from carina.pipeline.ports import not_storable
+
+
+@dataclass(frozen=True)
+class OperatorTable:
+    """Operators, no two of them under one name or image; ``refused`` are sentences about those that were left out."""
+
+    operators: tuple[Operator, ...] = ()
+    refused: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, *operators: Operator) -> OperatorTable:
+        """A table of these operators.
+
+        Raises:
+            BadConfig: ``operator.refused``, one of them can't be used, or has a name or an image of another.
+        """
+        return cls().with_all(*operators)
+
+    def with_all(self, *operators: Operator) -> OperatorTable:
+        """This table and these operators.
+
+        Raises:
+            BadConfig: ``operator.refused``, one of them can't be used, or has a name or an image of another.
+        """
+        table = self.with_usable(*operators)
+        if new := table.refused[len(self.refused) :]:
+            raise BadConfig("operator.refused", *new)
+        return table
+
+    def with_usable(self, *operators: Operator) -> OperatorTable:
+        """This table and those operators that can be used.
+
+        Of two newcomers that share a name or an image neither is taken: chance would decide which of them runs.
+        """
+        mistakes = {operator: mistake for operator in operators if (mistake := mistake_of(operator))}
+        usable = [operator for operator in operators if operator not in mistakes]
+        for operator in usable:
+            for other in (*self.operators, *usable):
+                if other is not operator and (shared := _names(operator) & _names(other)):
+                    mistakes[operator] = f"{_told(other)} is called '{min(shared)}' too; uninstall one of the two"
+        refused = (f"{_told(operator)} is left out: {mistake}." for operator, mistake in mistakes.items())
+        taken = (operator for operator in usable if operator not in mistakes)
+        return OperatorTable(operators=(*self.operators, *taken), refused=(*self.refused, *refused))
+
+    @cached_property
+    def images(self) -> dict[str, Operator]:
+        """The operators by the container images that mean them; a definition's tag is informational."""
+        return {image: operator for operator in self.operators for image in operator.images}
+
+    @cached_property
+    def names(self) -> dict[str, Operator]:
+        """The operators by their own names."""
+        return {operator.name: operator for operator in self.operators}
+
+
+def mistake_of(operator: Operator) -> str:
+    """Why an operator can't be used, in words; empty where it can."""
+    return next(_mistakes(operator), "")
+
+
+def _mistakes(operator: Operator) -> Iterator[str]:
+    if not operator.images or isinstance(operator.images, str):
+        yield "its images must be a tuple of at least one image name"
+    try:
+        ports = [*operator.input_ports.values(), *operator.output_ports.values()]
+    except (TypeError, NameError) as error:
+        yield str(error)
+        return
+    for port in ports:
+        for name in not_storable(port.type):
+            yield f"its port {port.path} is {name}, which has no save, load and recognise (see docs/pipelines.md)"
+    for name, setting in (*operator.variables.items(), *operator.options.items()):
+        if setting.parameter and setting.parameter not in operator.keywords:
+            yield f"'{name}' sets '{setting.parameter}', which is no keyword-only parameter of its function"
+    for path in (*operator.places, *operator.outputs):
+        if path not in operator.output_ports:
+            yield f"it has a place for '{path}', which is no output"
+
+
+def _names(operator: Operator) -> set[str]:
+    return {operator.name, *operator.images}
+
+
+def _told(operator: Operator) -> str:
+    return f"operator '{operator.name}' of {operator.package or 'Carina'}"
