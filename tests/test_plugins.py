@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -111,25 +112,18 @@ def test_installed_operators_say_their_package_and_broken_ones_disturb_nobody(si
     table = with_installed(BUILT_IN, site.found)
     assert set(table.names) == {*BUILT_IN.names, "good"}
     assert table.names["good"].package == "good-one 1.0"
-    said = {line.partition(" 1.0")[0].removeprefix("operator 'h' of "): line for line in table.refused}
-    assert {name: line for name, line in said.items() if "\n" in line} == {}
-    assert sorted(said) == [
-        "exits",
-        "lacks-it",
-        "no-hint",
-        "no-module",
-        "no-operator",
-        "no-syntax",
-        "odd-hint",
-        "raises",
-    ]
-    assert "can't be loaded (ModuleNotFoundError: No module named 'no_such_module')" in said["no-module"]
-    assert "can't be loaded (RuntimeError: no licence found)" in said["raises"]
-    assert "can't be loaded (SystemExit: 3)" in said["exits"]
-    assert "can't be loaded (AttributeError:" in said["lacks-it"]
-    assert "no_operator:OPERATOR is a int; expected a carina.pipeline.Operator" in said["no-operator"]
-    assert "is left out: name 'Missing' is not defined" in said["no-hint"]
-    assert "can't be loaded (ZeroDivisionError:" in said["odd-hint"]
+    said = "\n".join(sorted(table.refused))
+    expected = (
+        r"exits 1.0: its operator exits:OPERATOR can't be loaded \(SystemExit: 3\).",
+        r"lacks-it 1.0: .* can't be loaded \(AttributeError: .*\).",
+        r"no-module 1.0: .* can't be loaded \(ModuleNotFoundError: No module named 'no_such_module'\).",
+        r"no-operator 1.0: no_operator:OPERATOR is a int; expected a carina.pipeline.Operator.",
+        r"no-syntax 1.0: .* can't be loaded \(SyntaxError: .*\).",
+        r"odd-hint 1.0: .* can't be loaded \(ZeroDivisionError: division by zero\).",
+        r"operator 'h' of no-hint 1.0 is left out: name 'Missing' is not defined.",
+        r"raises 1.0: .* can't be loaded \(RuntimeError: no licence found\).",
+    )
+    assert re.fullmatch("\n".join(expected), said)
 
 
 def test_two_operators_of_one_name_or_image_are_refused_and_both_packages_named(site: Site) -> None:
@@ -235,7 +229,7 @@ operators:
 
 
 def test_an_installed_operator_works_in_a_definition(installed: Path, tmp_path: Path) -> None:
-    write_ct_series(chest_phantom(shape=(24, 96, 96), lesions=0).volume, tmp_path / "ct")
+    write_ct_series(chest_phantom(shape=(36, 200, 200), lesions=0).volume, tmp_path / "ct")
     file = tmp_path / "mine.yaml"
     file.write_text(DEFINITION.replace("IMAGE", "example/emphysema"))
     ran = carina(installed, "run", tmp_path / "ct", "-o", tmp_path / "run", "--pipeline", file, "--quiet")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,14 +43,11 @@ class OperatorTable:
 
         Of two newcomers that share a name or an image neither is taken: chance would decide which of them runs.
         """
-        mistakes = {operator: mistake for operator in operators if (mistake := mistake_of(operator))}
-        usable = [operator for operator in operators if operator not in mistakes]
-        for operator in usable:
-            for other in (*self.operators, *usable):
-                if other is not operator and (shared := _names(operator) & _names(other)):
-                    mistakes[operator] = f"{_told(other)} is called '{min(shared)}' too; uninstall one of the two"
-        refused = (f"{_told(operator)} is left out: {mistake}." for operator, mistake in mistakes.items())
-        taken = (operator for operator in usable if operator not in mistakes)
+        mistakes = {operator: mistake_of(operator) for operator in operators}
+        usable = (*self.operators, *(operator for operator, mistake in mistakes.items() if not mistake))
+        mistakes = {operator: mistake or _twin(operator, usable) for operator, mistake in mistakes.items()}
+        refused = [f"{_told(operator)} is left out: {mistake}." for operator, mistake in mistakes.items() if mistake]
+        taken = [operator for operator, mistake in mistakes.items() if not mistake]
         return OperatorTable(operators=(*self.operators, *taken), refused=(*self.refused, *refused))
 
     @cached_property
@@ -80,12 +77,20 @@ def _mistakes(operator: Operator) -> Iterator[str]:
     for port in ports:
         for name in not_storable(port.type):
             yield f"its port {port.path} is {name}, which has no save, load and recognise (see docs/pipelines.md)"
-    for name, setting in (*operator.variables.items(), *operator.options.items()):
-        if setting.parameter and setting.parameter not in operator.keywords:
-            yield f"'{name}' sets '{setting.parameter}', which is no keyword-only parameter of its function"
-    for path in (*operator.places, *operator.outputs):
-        if path not in operator.output_ports:
-            yield f"it has a place for '{path}', which is no output"
+    for path in sorted({*operator.places} - {*operator.outputs}):
+        yield f"it has a place for '{path}', which is no output"
+    settable = ((name, one.parameter) for name, one in (*operator.variables.items(), *operator.options.items()))
+    for name, parameter in settable:
+        if parameter not in ("", *operator.keywords):
+            yield f"'{name}' sets '{parameter}', which is no keyword-only parameter of its function"
+
+
+def _twin(operator: Operator, others: Iterable[Operator]) -> str:
+    """Which of the others has a name or an image of this operator, in words; empty where none has."""
+    for other in others:
+        if other is not operator and (shared := _names(operator) & _names(other)):
+            return f"{_told(other)} is called '{min(shared)}' too; uninstall one of the two"
+    return ""
 
 
 def _names(operator: Operator) -> set[str]:
