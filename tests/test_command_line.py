@@ -147,10 +147,17 @@ def test_a_cohort_goes_on_after_a_bad_study(tmp_path: Path, series: Path) -> Non
 
 
 def test_a_volume_file_has_results_but_no_dicom_objects(tmp_path: Path, series: Path) -> None:
-    assert carina("convert", series, tmp_path / "nifti", "--format", "nifti").returncode == 0
+    assert carina("convert", series, "-o", tmp_path / "nifti", "--format", "nifti").returncode == 0
     file = next((tmp_path / "nifti").glob("*.nii.gz"))
     done = carina("run", file, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "DICOM" in done.stdout
     assert (tmp_path / "out" / "findings.csv").is_file()
     assert not list((tmp_path / "out").glob("dicom/*.dcm"))
+
+
+def test_everything_is_printed_through_the_terminal() -> None:
+    """Text from outside may break lines or turn colours on: one module cleans it, so no other prints."""
+    sources = (Path(__file__).parents[1] / "src" / "carina" / "cli").glob("*.py")
+    loose = [file.name for file in sources if file.name != "terminal.py" and "click.echo" in file.read_text()]
+    assert loose == []

@@ -100,3 +100,13 @@ def test_a_signal_ends_as_an_interruption_does(tmp_path: Path, number: signal.Si
     assert (done.returncode, done.stdout) == (code, "tidied up\n")
     resumes = "a run or a training resumes with the same command"
     assert done.stderr == f"carina: interrupted ({number.name}): {resumes}.\n"
+
+
+def test_old_ways_to_say_where_results_go_name_the_new_one(tmp_path: Path) -> None:
+    for words, said in (
+        (["convert", "SOURCE", "TARGET"], "the folder is given with -o now: carina convert SOURCE -o TARGET"),
+        (["models", "import", "PATH", "--into", "FOLDER"], "--into is -o/--out now"),
+    ):
+        done = subprocess.run([CARINA, *words], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 2
+        assert said in done.stderr

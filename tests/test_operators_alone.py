@@ -44,7 +44,7 @@ def alone(name: str, **more: object) -> list[str]:
 
 
 def test_an_operator_runs_from_the_command_line(folders: Path, phantom: Phantom, tmp_path: Path) -> None:
-    words = ["run", "dicom-reader", "--input", f"input={folders / 'ct'}", "--output", f"/output={tmp_path / 'out'}"]
+    words = ["run", "dicom-reader", "--input", f"{folders / 'ct'}", "-o", f"/output={tmp_path / 'out'}"]
     result = CliRunner().invoke(operator, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     volume = ports.load_folder(VolumePort, tmp_path / "out")

@@ -106,6 +106,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     series_rules: str = ""
 
 
+FILE = Path("carina.toml")
+"""The settings file of a node, in its working folder."""
+
+
+def find_settings(file: Path | None, environment: Mapping[str, str]) -> Settings:
+    """As ``load_settings``; without a file that of the working folder, where there is one.
+
+    Raises:
+        BadConfig: as ``load_settings``.
+    """
+    return load_settings(FILE if file is None and os.path.lexists(FILE) else file, environment)
+
+
 def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings:
     """Read the settings file (none: the defaults), let the environment override, check and freeze.
 

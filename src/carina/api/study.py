@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carina.api.result import Run
-from carina.config import Settings, load_settings
+from carina.config import Settings, find_settings
 from carina.dicom.series import Source, VolumeFile
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ class RunSettings:
 
 def default_settings() -> Settings:
     """The settings of ``carina.toml`` in the working folder, where there is one, and of the environment."""
-    file = Path("carina.toml")
-    return load_settings(file if file.is_file() else None, os.environ)
+    return find_settings(None, os.environ)
 
 
 def find_series(path: Path | str, settings: Settings | None = None) -> list[Found]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from carina.cli.node import CONFIG, node_settings
+from carina.cli.places import PATH, out_option
+from carina.cli.terminal import say
 
 if TYPE_CHECKING:
     from carina.dicom.find import Found
@@ -21,42 +24,46 @@ NOT_MEANT = frozenset({"series.modality", "series.localizer", "series.no-pixels"
 SOME_FAILED = 3
 
 
+def _moved(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError("the folder is given with -o now: carina convert SOURCE -o TARGET.", ctx)
+
+
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("source", type=PATH)
+@click.argument("target", required=False, callback=_moved, expose_value=False, metavar="")
+@out_option("Folder for the files.")
 @click.option("--format", "kind", type=click.Choice(list(SUFFIXES)), default="nifti", show_default=True)
 @click.option("--fitting", is_flag=True, help="Only series that fit the rules (default: every CT that can be read).")
-@click.option("--rules", type=click.Path(path_type=Path), help="Rules file (TOML) instead of the configured one.")
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file (carina.toml).")
+@click.option("--rules", type=PATH, metavar="FILE", help="Rules file (TOML) instead of the configured one.")
+@CONFIG
 @click.pass_context
 def convert(
-    ctx: click.Context, source: Path, target: Path, kind: str, rules: Path | None, config: Path | None, *, fitting: bool
+    ctx: click.Context, source: Path, out: Path, kind: str, rules: Path | None, config: Path | None, *, fitting: bool
 ) -> None:
-    """Turn every CT series below SOURCE into a file in the folder TARGET, named by its Series Instance UID.
+    """Turn every CT series below SOURCE into a file of its own, named by its Series Instance UID.
 
-    Goes on after a series that can't be read, lists what failed and why, and then ends with exit code 3.
+    A series that can't be converted stops no other: it is listed with the reason, and the exit code is 3.
     """
-    from carina.config import load_settings
+    from carina.api.names import names_of
     from carina.dicom.find import find_series
     from carina.dicom.rules import load_rules
     from carina.errors import BadSeries
 
-    known = load_rules(rules or load_settings(config, os.environ).series_rules)
+    known = load_rules(rules or node_settings(config).series_rules)
     found = find_series(source, known)
     wanted = list(_wanted(found, fitting=fitting))
     if not wanted:
         raise BadSeries("series.none-fits", f"{source}: holds no CT series; 'carina series' says what is there.")
     failures = []
-    for one, name in zip(wanted, file_names(wanted), strict=True):
-        try:
-            click.echo(_convert(one, target / f"{name}{SUFFIXES[kind]}"))
-        except BadSeries as error:
-            failures.append(f"{_named(one, error)} [{error.code}]")
+    for one, name in zip(wanted, names_of(wanted, source), strict=True):
+        error = _converted(one, out / f"{name}{SUFFIXES[kind]}")
+        if error is not None:
+            failures.append(f"failed: {_named(one, error)} [{error.code}]")
     others = len(found) - len(wanted)
     left = f"; {others} left out, 'carina series' says why" if others else ""
-    click.echo(f"{len(wanted) - len(failures)} of {len(wanted)} series converted{left}")
-    for failure in failures:
-        click.echo(f"failed: {failure}", err=True)
+    say(f"{len(wanted) - len(failures)} of {len(wanted)} series converted{left}")
+    say(*failures, err=True)
     if failures:
         ctx.exit(SOME_FAILED)
 
@@ -75,18 +82,20 @@ def _wanted(found: Iterable[Found], *, fitting: bool) -> Iterator[Found]:
             yield one
 
 
-def file_names(found: Iterable[Found]) -> list[str]:
-    """A name without a suffix for each series: its UID, numbered from the second volume of one UID on."""
-    seen: dict[str, int] = {}
-    names = []
-    for one in found:
-        base = one.uid or one.path.name
-        seen[base] = seen.get(base, 0) + 1
-        names.append(base if seen[base] == 1 else f"{base}-{seen[base]}")
-    return names
+def _converted(found: Found, file: Path) -> CarinaError | None:
+    """Convert one series and say so; or why it could not be done, a fault of ours too."""
+    from carina.errors import BadConfig, told
+
+    try:
+        say(*_convert(found, file))
+    except BadConfig:  # the place can't be written: nor will the next file be
+        raise
+    except Exception as error:  # noqa: BLE001 - as with a study of a cohort, one series stops no other
+        return told(error, [file.parent])
+    return None
 
 
-def _convert(found: Found, file: Path) -> str:
+def _convert(found: Found, file: Path) -> list[str]:
     from carina.dicom.read import read_volume
     from carina.errors import BadSeries
     from carina.volume.files import write_volume
@@ -97,4 +106,5 @@ def _convert(found: Found, file: Path) -> str:
     write_volume(volume, file, compress=file.suffix == ".nrrd")
     size = " x ".join(map(str, volume.grid.shape))
     spacing = " x ".join(f"{s:.3g}" for s in volume.grid.spacing_mm)
-    return "\n  note: ".join([f"{file}: {size} voxels of {spacing} mm (z, y, x)", *volume.warnings])
+    notes = [f"  note: {warning}" for warning in volume.warnings]
+    return [f"{file}: {size} voxels of {spacing} mm (z, y, x)", *notes]

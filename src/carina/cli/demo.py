@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from carina.cli.places import out_option
+from carina.cli.terminal import say, say_table
+
 if TYPE_CHECKING:
     from carina.api.result import Run
     from carina.synth.phantom import Truth
@@ -39,7 +42,7 @@ def write_phantom(folder: Path, *, slices: int, size: int, lesions: int, seed: i
 
 
 @click.command()
-@click.option("-o", "--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Output folder.")
+@out_option("Folder for the phantom and its run.", default="demo")
 @click.option("--slices", default=120, show_default=True, help="Slices of the phantom.")
 @click.option("--size", default=384, show_default=True, help="Rows and columns of the phantom.")
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same chest.")
@@ -49,21 +52,15 @@ def demo(out: Path, slices: int, size: int, seed: int) -> None:
     from carina.cli.progress import watched
 
     series = out / "phantom"
-    click.echo(f"writing a synthetic chest CT of {slices} slices to {series} ...")
+    say(f"writing a synthetic chest CT of {slices} slices to {series} ...")
     truth = write_phantom(series, slices=slices, size=size, lesions=5, seed=seed)
     run = watched(series, out / "run", RunSettings())
     _print(run, truth)
 
 
 def _print(run: Run, truth: Truth) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table("finding", "measured", "known truth", "difference", box=None, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
     found = {row["region"]: row for row in run.findings.to_dict("records")}
+    rows = []
     for region, name, unit, known in (
         ("lungs", "lung_ml", "ml", truth.lung_ml),
         ("left lung", "lung_ml", "ml", truth.left_lung_ml),
@@ -74,11 +71,8 @@ def _print(run: Run, truth: Truth) -> None:
         measured = float(found[region][name])
         what = {"lung_ml": region, "lesion_ml": "lesions", "ratio_percent": "lesion to lung ratio"}[name]
         change = f"{100 * (measured - known) / known:+.1f} %" if known else ""
-        table.add_row(what, f"{measured:.1f} {unit}", f"{known:.1f} {unit}", change)
-    for name, value in run.probabilities.items():
-        table.add_row(f"probability {name}", f"{value:.2f}", "", "")
-    console.print(table)
-    console.print("\nWhere to look:")
-    for name, meaning in OUTPUTS.items():
-        console.print(f"  {run.folder / name}  {meaning}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"\n{run.manifest.notice}", style="bold")
+        rows.append((what, f"{measured:.1f} {unit}", f"{known:.1f} {unit}", change))
+    rows += [(f"probability {name}", f"{value:.2f}", "", "") for name, value in run.probabilities.items()]
+    say_table(("finding", "measured", "known truth", "difference"), rows)
+    say("", "Where to look:", *(f"  {run.folder / name}  {meaning}" for name, meaning in OUTPUTS.items()), "")
+    say(run.manifest.notice, bold=True)

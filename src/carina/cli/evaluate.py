@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from carina.cli.node import CONFIG, PLAN, node_settings
+from carina.cli.places import PATH, out_option
+from carina.cli.terminal import say, say_table
 
 if TYPE_CHECKING:
     from carina.config import Settings
@@ -20,11 +23,11 @@ SOME_FAILED = 3
 
 @click.command()
 @click.argument("bundle")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Data list (JSON) with truth.")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for tables and report.")
+@click.option("--data", required=True, type=PATH, help="Data list (JSON) with truth.")
+@out_option("Folder for tables and report.")
 @click.option("--split", type=click.Choice(["validation", "training", "all"]), default="validation", show_default=True)
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file (default: ./carina.toml if there).")
-@click.option("--plan", type=click.Choice(["fast", "original"]), help="Where network time goes.")
+@CONFIG
+@PLAN
 @click.option("--quiet", is_flag=True, help="No line for each case.")
 def evaluate(
     bundle: str, data: Path, out: Path, split: str, config: Path | None, plan: str | None, quiet: bool
@@ -40,7 +43,7 @@ def evaluate(
     from carina.evaluate.tables import write_tables
     from carina.evaluate.values import Split
 
-    settings = _settings(config, plan)
+    settings = node_settings(config, plan)
     evaluation = measure(
         _bundle(bundle, settings),
         read_datalist(data),
@@ -56,15 +59,6 @@ def evaluate(
         sys.exit(SOME_FAILED)
 
 
-def _settings(config: Path | None, plan: str | None) -> Settings:
-    from carina.config import load_settings
-
-    if config is None and Path("carina.toml").is_file():
-        config = Path("carina.toml")
-    override = {"CARINA_RUNTIME_PLAN": plan} if plan else {}
-    return load_settings(config, {**os.environ, **override})
-
-
 def _bundle(bundle: str, settings: Settings) -> Bundle:
     from carina.models.bundle import find_bundle, load_bundle
 
@@ -73,31 +67,22 @@ def _bundle(bundle: str, settings: Settings) -> Bundle:
 
 
 def _tell(words: str, number: int, count: int) -> None:
-    click.echo(f"{number}/{count} {words}", err=True)
+    say(f"{number}/{count} {words}", err=True)
 
 
 def _print(evaluation: Evaluation, out: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from carina import RESEARCH_ONLY
     from carina.evaluate.tables import summary_rows
 
-    console = Console()
     rows = summary_rows(evaluation)
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    table = Table("figure", *columns, box=None, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for figure, row in rows.items():
-        table.add_row(figure, *(_shown(row.get(name)) for name in columns))
     if rows:
-        console.print(table)
+        shown = [(figure, *(_shown(row.get(name)) for name in columns)) for figure, row in rows.items()]
+        say_table(("figure", *columns), shown)
     for failure in evaluation.failures:
-        words = f"failed: {failure.case}: {failure.reason} [{failure.code}]"
-        console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"results: {out}", markup=False, highlight=False, soft_wrap=True)
-    console.print(RESEARCH_ONLY, style="dim")
+        say(f"failed: {failure.case}: {failure.reason} [{failure.code}]", fg="yellow")
+    say(f"results: {out}")
+    say(RESEARCH_ONLY, dim=True)
 
 
 def _shown(value: object) -> str:

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from carina.cli.node import CONFIG, node_settings
+from carina.cli.places import PATH, moved, out_option
+from carina.cli.terminal import say
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from carina.config import Settings
     from carina.models.bundle import Bundle
 
 FORMATS = ("onnx", "openvino", "torchscript", "triton", "triton-python")
 """As `models.formats.Format`, which is imported when the command runs; a test compares them."""
-
-CONFIG = click.option("--config", type=click.Path(path_type=Path), help="Settings file (carina.toml).")
 
 
 @click.group()
@@ -31,12 +32,12 @@ def list_models(config: Path | None) -> None:
     """List every bundle that a run could use by name."""
     from carina.models.bundle import find_bundle, known_bundles
 
-    settings = _settings(config)
+    settings = node_settings(config)
     used = {settings.models.lung, settings.models.lesion, settings.models.covid}
     for name in known_bundles(settings.models.folders):
         bundle = find_bundle(name, settings.models.folders)
-        click.echo(f"{'*' if name in used else ' '} {name:20} {bundle.version:8} {bundle.title}")
-    click.echo("* used by the default pipeline; for research use only, not for diagnosis")
+        say(f"{'*' if name in used else ' '} {name:20} {bundle.version:8} {bundle.title}")
+    say("* used by the default pipeline; for research use only, not for diagnosis")
 
 
 @models.command("card")
@@ -44,12 +45,12 @@ def list_models(config: Path | None) -> None:
 @CONFIG
 def card(name: str, config: Path | None) -> None:
     """Print the card of the bundle NAME: data, recipe, seed and measured numbers."""
-    click.echo(_bundle(name, config).card.read_text(encoding="utf-8"))
+    say(*_bundle(name, config).card.read_text(encoding="utf-8").splitlines())
 
 
 @models.command("check")
 @click.argument("bundle")
-@click.option("--schema", type=click.Path(path_type=Path), help="MONAI's JSON schema of metadata.json, if you have it.")
+@click.option("--schema", type=PATH, help="MONAI's JSON schema of metadata.json, if you have it.")
 @click.option("--trust", is_flag=True, help="Run configs/inference.json even if Carina did not write it.")
 @click.option("--phantom", is_flag=True, help="Also run it on a synthetic chest.")
 @CONFIG
@@ -60,67 +61,60 @@ def check(bundle: str, schema: Path | None, trust: bool, phantom: bool, config: 
 
     found = _bundle(bundle, config)
     verify_metadata(found, schema)
-    click.echo(f"metadata   ok, by MONAI's verify_metadata with {schema or 'the documented mandatory keys'}")
+    say(f"metadata   ok, by MONAI's verify_metadata with {schema or 'the documented mandatory keys'}")
     if found.carina.network:
         verify_network(found, trust=trust)
-        click.echo("network    ok, by MONAI's verify_net_in_out")
+        say("network    ok, by MONAI's verify_net_in_out")
     else:
-        click.echo("network    not checked: the metadata name no torch network")
+        say("network    not checked: the metadata name no torch network")
     compared = bundle_parity(found)
-    click.echo(f"parity     ok, {_figures(compared.differences)} from {compared.against}, of the outputs' range")
+    say(f"parity     ok, {_figures(compared.differences)} from {compared.against}, of the outputs' range")
     if phantom:
         from carina.evaluate.on_phantom import try_on_phantom
 
-        click.echo(f"phantom    {try_on_phantom(found, _settings(config).runtime)}")
-    click.echo(f"{found.made_by}; for research use only, not for diagnosis")
+        say(f"phantom    {try_on_phantom(found, node_settings(config).runtime)}")
+    say(f"{found.made_by}; for research use only, not for diagnosis")
 
 
 @models.command("export")
 @click.argument("bundle")
 @click.option("--format", "form", required=True, type=click.Choice(FORMATS), help="What to.")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+@out_option("Folder to write to.")
 @CONFIG
 def export(bundle: str, form: str, out: Path, config: Path | None) -> None:
     """Write the network of BUNDLE, a name or a folder, in another format and compare it with the torch network."""
     from carina.models.formats import Format, export_bundle
 
     done = export_bundle(_bundle(bundle, config), Format(form), out)
-    click.echo(f"{done.path}: {_figures(done.differences)} from {done.against}, of the outputs' range")
+    say(f"{done.path}: {_figures(done.differences)} from {done.against}, of the outputs' range")
 
 
 @models.command("import")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PATH)
 @click.option("--name", default="", help="The bundle's name; PATH's own by default.")
-@click.option("--card", "card_file", type=click.Path(path_type=Path), help="TOML or JSON: what PATH does not say.")
-@click.option(
-    "--into", type=click.Path(path_type=Path), help="Folder of bundles; the first of models.folders by default."
-)
+@click.option("--card", "card_file", type=PATH, help="TOML or JSON: what PATH does not say.")
+@out_option("Folder of bundles; the first of models.folders by default.", required=False)
+@moved("--into", "-o/--out")
 @click.option("--no-trial", is_flag=True, help="Do not run it on a synthetic chest.")
 @CONFIG
 def import_(
-    path: Path, name: str, card_file: Path | None, into: Path | None, no_trial: bool, config: Path | None
+    path: Path, name: str, card_file: Path | None, out: Path | None, no_trial: bool, config: Path | None
 ) -> None:
     """Import PATH: a MONAI bundle, a Clara Train MMAR folder, an ONNX file with a card, or a bundle of Carina."""
     from carina.evaluate.on_phantom import try_on_phantom
     from carina.models.importing import import_model
 
     trial = None if no_trial else try_on_phantom
-    done = import_model(path, into or _folder(config), name=name, card=card_file, trial=trial)
+    done = import_model(path, out or _folder(config), name=name, card=card_file, trial=trial)
     task = done.bundle.carina.task
     for note in done.notes:
-        click.echo(f"supposed: {note}")
-    click.echo(f"{_figures(done.differences)} from the network it came as, of the outputs' range")
-    click.echo(f"on a synthetic chest: {done.trial}")
-    click.echo(f'{done.bundle.folder}: use it with models.{task} = "{done.bundle.name}" in carina.toml')
-    if into:
-        click.echo(f'and models.folders = ["{into.resolve()}"]')
-    click.echo("For research use only. Not for diagnosis.")
-
-
-def _settings(config: Path | None) -> Settings:
-    from carina.config import load_settings
-
-    return load_settings(config, os.environ)
+        say(f"supposed: {note}")
+    say(f"{_figures(done.differences)} from the network it came as, of the outputs' range")
+    say(f"on a synthetic chest: {done.trial}")
+    say(f'{done.bundle.folder}: use it with models.{task} = "{done.bundle.name}" in carina.toml')
+    if out:
+        say(f'and models.folders = ["{out.resolve()}"]')
+    say("For research use only. Not for diagnosis.")
 
 
 def _bundle(name: str, config: Path | None) -> Bundle:
@@ -128,17 +122,17 @@ def _bundle(name: str, config: Path | None) -> Bundle:
 
     if (Path(name) / METADATA).is_file():
         return load_bundle(Path(name))
-    return find_bundle(name, _settings(config).models.folders)
+    return find_bundle(name, node_settings(config).models.folders)
 
 
 def _folder(config: Path | None) -> Path:
     from carina.config import user_models
     from carina.errors import BadConfig
 
-    folders = _settings(config).models.folders
+    folders = node_settings(config).models.folders
     place = Path(folders[0]) if folders else user_models(os.environ)
     if place is None:
-        raise BadConfig("import.place", "There is no home folder to put bundles into; name a folder (--into).")
+        raise BadConfig("import.place", "There is no home folder to put bundles into; name a folder (-o).")
     return place
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
+
+from carina.cli.node import CONFIG, node_settings
+from carina.cli.places import Place, claim
+from carina.cli.terminal import say
 
 
 @click.group()
@@ -21,35 +25,39 @@ def list_operators() -> None:
 
     table = known_operators()
     for one in table.operators:
-        click.echo(f"{one.name}: {one.summary}")
+        say(f"{one.name}: {one.summary}")
         if one.package:
-            click.echo(f"  package    {one.package}")
-        click.echo(f"  images     {', '.join(one.images)}")
+            say(f"  package    {one.package}")
+        say(f"  images     {', '.join(one.images)}")
         for port in one.input_ports.values():
             optional = "" if port.required else ", optional"
-            click.echo(f"  input      {port.path:17} {type_name(port.type)}{optional}")
+            say(f"  input      {port.path:17} {type_name(port.type)}{optional}")
         for port in one.output_ports.values():
-            click.echo(f"  output     {port.path:17} {type_name(port.type)}")
+            say(f"  output     {port.path:17} {type_name(port.type)}")
         for name, setting in one.variables.items():
-            click.echo(f"  variable   {name:17} {setting.meaning}")
+            say(f"  variable   {name:17} {setting.meaning}")
         for name, setting in one.options.items():
-            click.echo(f"  option     {name:17} {setting.meaning}")
+            say(f"  option     {name:17} {setting.meaning}")
     for refused in table.refused:
-        click.echo(f"warning: {refused}", err=True)
+        say(f"warning: {refused}", err=True)
 
 
 @operator.command("run", context_settings={"ignore_unknown_options": True})
 @click.argument("name")
-@click.option("--input", "inputs", multiple=True, metavar="PORT=FOLDER", help="Folder of an input port.")
-@click.option("--output", "outputs", multiple=True, metavar="PORT=FOLDER", help="Folder for an output port.")
+@click.option("-i", "--input", "inputs", multiple=True, metavar="[PORT=]FOLDER", help="Folder of an input port.")
+@click.option("-o", "--out", "outputs", multiple=True, metavar="[PORT=]FOLDER", help="Folder for an output port.")
+@click.option("--output", "older", multiple=True, hidden=True)
 @click.option("--set", "variables", multiple=True, metavar="NAME=VALUE", help="A container variable.")
-@click.option("--work", type=click.Path(path_type=Path), help="Keep manifest and fallback folders there.")
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file (carina.toml).")
+@click.option("--work", type=Place(), help="Keep manifest and fallback folders there.")
+@CONFIG
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
 def run_operator(
+    ctx: click.Context,
     name: str,
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
+    older: tuple[str, ...],
     variables: tuple[str, ...],
     work: Path | None,
     config: Path | None,
@@ -57,26 +65,32 @@ def run_operator(
 ) -> None:
     """Run the operator NAME on folders; what follows ``--`` are its own options.
 
-    carina operator run ai-lung --input input=volume --output output=lung
+    Without PORT a folder is that of the port `input` or `output`: carina operator run ai-lung -i volume -o lung
     """
-    from carina.config import load_settings
     from carina.operators.alone import Alone, find_operator, run_alone
     from carina.operators.networks import Networks
 
-    settings = load_settings(config, os.environ)
+    settings = node_settings(config)
+    into = _folders((*outputs, *older), "output", "--out")
     alone = Alone(
         operator=find_operator(name),
-        inputs={port: Path(folder) for port, folder in _pairs(inputs, "--input")},
-        outputs={port: Path(folder) for port, folder in _pairs(outputs, "--output")},
+        inputs=_folders(inputs, "input", "--input"),
+        outputs={port: claim(folder, ctx) for port, folder in into.items()},
         variables=dict(_pairs(variables, "--set")),
         command=command,
         work=work,
     )
     for warning in run_alone(alone, (settings, Networks(settings))):
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
 
 
-def _pairs(texts: tuple[str, ...], option: str) -> list[tuple[str, str]]:
+def _folders(texts: tuple[str, ...], port: str, option: str) -> dict[str, Path]:
+    """Folders by port; a folder without one is that of ``port``."""
+    named = [text if "=" in text else f"{port}={text}" for text in texts]
+    return {name: Path(folder) for name, folder in _pairs(named, option)}
+
+
+def _pairs(texts: Iterable[str], option: str) -> list[tuple[str, str]]:
     pairs = []
     for text in texts:
         name, equals, value = text.partition("=")

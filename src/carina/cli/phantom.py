@@ -6,9 +6,12 @@ from pathlib import Path
 
 import click
 
+from carina.cli.places import out_option
+from carina.cli.terminal import say
+
 
 @click.command()
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for the series.")
+@out_option("Folder for the series.")
 @click.option("--slices", default=120, show_default=True, help="Number of slices.")
 @click.option("--size", default=256, show_default=True, help="Rows and columns.")
 @click.option("--lesions", default=5, show_default=True, help="Number of ground-glass lesions; 0 for a healthy chest.")
@@ -18,4 +21,4 @@ def phantom(out: Path, slices: int, size: int, lesions: int, seed: int) -> None:
     from carina.cli.demo import write_phantom
 
     truth = write_phantom(out, slices=slices, size=size, lesions=lesions, seed=seed)
-    click.echo(f"{out}: {slices} slices; lungs {truth.lung_ml:.0f} ml, lesions {truth.lesion_ml:.1f} ml")
+    say(f"{out}: {slices} slices; lungs {truth.lung_ml:.0f} ml, lesions {truth.lesion_ml:.1f} ml")

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import click
 
+from carina.cli.places import PATH
+from carina.cli.terminal import say
+
 
 @click.group()
 def pipelines() -> None:
@@ -21,7 +24,7 @@ def list_pipelines() -> None:
 
     for name, path in known_definitions().items():
         definition = load_definition(path)
-        click.echo(f"{name:12} {len(definition.steps):3} operators  {definition.description}")
+        say(f"{name:12} {len(definition.steps):3} operators  {definition.description}")
 
 
 @pipelines.command("show")
@@ -30,11 +33,11 @@ def show(name: str) -> None:
     """Print the definition NAME that ships with Carina, to be changed and used with ``carina run --pipeline``."""
     from carina.operators.catalogue import find_definition
 
-    click.echo(find_definition(name).read_text(encoding="utf-8"), nl=False)
+    say(*find_definition(name).read_text(encoding="utf-8").splitlines())
 
 
 @pipelines.command("check")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 def check(file: Path) -> None:
     """Report every mistake of the definition FILE with its line; exit code 4 if there is one."""
     from carina.errors import BadConfig
@@ -45,10 +48,10 @@ def check(file: Path) -> None:
     text = read_text(file)
     problems = check_text(text, str(file), known_operators())
     for problem in problems:
-        click.echo(f"{file}:{problem.line}: {problem.message}")
+        say(f"{file}:{problem.line}: {problem.message}")
     if problems:
-        click.echo(f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}", err=True)
+        say(f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}", err=True)
         sys.exit(BadConfig.exit_code)
     definition, _ = read_definition(text, str(file))
     wires = sum(1 for step in definition.steps for entry in step.inputs if entry.source)
-    click.echo(f"{file}: {definition.name}: {len(definition.steps)} operators, {wires} wires between them, no mistakes")
+    say(f"{file}: {definition.name}: {len(definition.steps)} operators, {wires} wires between them, no mistakes")

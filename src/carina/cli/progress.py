@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from carina.api.result import Run
 from carina.api.study import RunSettings, run
 from carina.dicom.series import Source
+from carina.errors import one_line
 from carina.pipeline.run import Event, What
 
 MARKS = {What.DONE: "done", What.RESUMED: "done before", What.FAILED: "failed", What.SKIPPED: "skipped"}
@@ -21,7 +22,12 @@ def watched(source: Path | Source, out: Path, how: RunSettings, *, quiet: bool =
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         return run(source, out, how)
-    columns = (SpinnerColumn(), TextColumn("{task.description:38}"), BarColumn(24), TextColumn("{task.fields[state]}"))
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:38}", markup=False),
+        BarColumn(24),
+        TextColumn("{task.fields[state]}"),
+    )
     with Progress(*columns, TimeElapsedColumn(), console=console) as display:
         return run(source, out, replace(how, progress=_Lines(display).hear))
 
@@ -37,7 +43,7 @@ class _Lines:
         """Show an event; called from the operators' threads."""
         task = self.tasks.get(event.operator)
         if task is None:
-            task = self.tasks[event.operator] = self.display.add_task(event.operator, total=1.0, state="")
+            task = self.tasks[event.operator] = self.display.add_task(one_line(event.operator), total=1.0, state="")
         if event.what is What.FRACTION:
             self.display.update(task, completed=event.fraction)
         elif event.what in MARKS:

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from carina.cli.node import CONFIG, PLAN, node_settings
+from carina.cli.places import PATH, out_option
+from carina.cli.terminal import say, say_table
 
+if TYPE_CHECKING:
     from carina.api.cohort import Cohort, Item
     from carina.api.result import Run
     from carina.api.study import RunSettings
-    from carina.config import Settings
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for every result.")
+@click.argument("path", type=PATH)
+@out_option("Folder for every result.")
 @click.option("--each", type=click.Choice(["study", "series"]), help="Run on each study or series below PATH.")
 @click.option("--series", "uid", default="", help="Take the series of this UID, whatever the rules say.")
-@click.option("--pipeline", type=click.Path(path_type=Path), help="Definition to run (default: the one that ships).")
+@click.option("--pipeline", type=PATH, help="Definition to run (default: the one that ships).")
 @click.option("--set", "arguments", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the definition.")
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file (default: ./carina.toml if there).")
-@click.option("--plan", type=click.Choice(["fast", "original"]), help="Where network time goes.")
+@CONFIG
+@PLAN
 @click.option("--quiet", is_flag=True, help="No progress display.")
 def run(
     path: Path,
@@ -46,22 +47,13 @@ def run(
     """
     from carina.api.study import RunSettings
 
-    how = RunSettings(settings=_settings(config, plan), pipeline=pipeline, arguments=_pairs(arguments), uid=uid)
+    how = RunSettings(settings=node_settings(config, plan), pipeline=pipeline, arguments=_pairs(arguments), uid=uid)
     if each:
         _many(path, out, each, how)
     else:
         from carina.cli.progress import watched
 
         print_run(watched(path, out, how, quiet=quiet))
-
-
-def _settings(config: Path | None, plan: str | None) -> Settings:
-    from carina.config import load_settings
-
-    if config is None and Path("carina.toml").is_file():
-        config = Path("carina.toml")
-    override = {"CARINA_RUNTIME_PLAN": plan} if plan else {}
-    return load_settings(config, {**os.environ, **override})
 
 
 def _pairs(arguments: tuple[str, ...]) -> dict[str, str]:
@@ -73,30 +65,21 @@ def _pairs(arguments: tuple[str, ...]) -> dict[str, str]:
 
 def print_run(run: Run) -> None:
     """Print a run's findings, its warnings and where its results lie."""
-    from rich.console import Console
-
-    console = Console()
     if len(run.findings):
-        console.print(_table(run))
+        say_table(("region", "lung ml", "lesion ml", "ratio %", "lung HU"), _rows(run))
     for name, value in run.probabilities.items():
-        console.print(f"probability {name}: {value:.2f}", highlight=False)
+        say(f"probability {name}: {value:.2f}")
     for warning in run.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"results: {run.folder}", markup=False, highlight=False, soft_wrap=True)
-    console.print(run.manifest.notice, style="dim")
+        say(f"warning: {warning}", fg="yellow")
+    say(f"results: {run.folder}")
+    say(run.manifest.notice, dim=True)
 
 
-def _table(run: Run) -> Table:
-    from rich.table import Table
-
-    table = Table("region", "lung ml", "lesion ml", "ratio %", "lung HU", box=None, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
+def _rows(run: Run) -> Iterator[tuple[str, ...]]:
     for row in run.findings.to_dict("records"):
         hu = row["lung_mean_hu"]
         ratio, shown_hu = f"{row['ratio_percent']:.2f}", "" if hu is None or hu != hu else f"{hu:.0f}"
-        table.add_row(row["region"], f"{row['lung_ml']:.0f}", f"{row['lesion_ml']:.1f}", ratio, shown_hu)
-    return table
+        yield row["region"], f"{row['lung_ml']:.0f}", f"{row['lesion_ml']:.1f}", ratio, shown_hu
 
 
 def _many(path: Path, out: Path, each: str, how: RunSettings) -> None:
@@ -110,10 +93,10 @@ def _many(path: Path, out: Path, each: str, how: RunSettings) -> None:
 
 def _tell(item: Item, number: int, count: int) -> None:
     state = "done" if item.run else f"failed: {item.message} [{item.code}]"
-    click.echo(f"{number}/{count} {item.uid}: {state}")
+    say(f"{number}/{count} {item.uid}: {state}")
 
 
 def _summary(cohort: Cohort) -> None:
-    click.echo(f"{len(cohort.items) - len(cohort.failures)} done, {len(cohort.failures)} failed; table: {cohort.table}")
+    say(f"{len(cohort.items) - len(cohort.failures)} done, {len(cohort.failures)} failed; table: {cohort.table}")
     for item in cohort.failures:
-        click.echo(f"  {item.uid}: {item.message} [{item.code}]")
+        say(f"  {item.uid}: {item.message} [{item.code}]")

@@ -2,49 +2,48 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from carina.cli.node import CONFIG, node_settings
+from carina.cli.places import PATH
+from carina.cli.terminal import say, say_fields, say_json
+
 if TYPE_CHECKING:
     from carina.dicom.find import Found
 
 ABSENT = "-"
+INDENT = " " * 7
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--rules", type=click.Path(path_type=Path), help="Rules file (TOML) instead of the configured one.")
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file (carina.toml).")
+@click.argument("path", type=PATH)
+@click.option("--rules", type=PATH, help="Rules file (TOML) instead of the configured one.")
+@CONFIG
 @click.option(
     "--each", type=click.Choice(["path", "study"]), default="path", help="Take one for the path, or per study."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def series(path: Path, rules: Path | None, config: Path | None, each: str, *, as_json: bool) -> None:
     """List every series below PATH and say for each whether it would be taken, and why."""
-    from carina.config import load_settings
     from carina.dicom.find import find_series, judge_each_study
     from carina.dicom.rules import load_rules
 
-    known = load_rules(rules or load_settings(config, os.environ).series_rules)
+    known = load_rules(rules or node_settings(config).series_rules)
     found = find_series(path, known)
     if each == "study":
         found = judge_each_study(found, known)
     if as_json:
-        _print_json(found)
+        say_json([facts(one) for one in found])
     elif sys.stdout.isatty():
         _print_records(found)
     else:
         _print_lines(found)
-
-
-def _print_json(found: list[Found]) -> None:
-    import json
-
-    click.echo(json.dumps([facts(one) for one in found], indent=2))
 
 
 def facts(found: Found) -> dict[str, Any]:
@@ -89,21 +88,17 @@ def _row(found: Found) -> list[str]:
 
 def _print_lines(found: list[Found]) -> None:
     for one in found:
-        click.echo("\t".join(_row(one)))
+        say_fields(*_row(one))
         for warning in one.warnings:
-            click.echo(f"\tnote: {warning}")
+            say_fields("", f"note: {warning}")
 
 
 def _print_records(found: list[Found]) -> None:
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.text import Text
-
-    console = Console()
+    columns = shutil.get_terminal_size().columns
     for one in found:
         verdict, uid, kind, description, slices, spacing, kernel, reason = _row(one)
-        style = "bold green" if one.taken else "dim" if one.error else ""
-        facts = f"{kind}  {description}  {slices} slices  {spacing} mm  {kernel}"
-        console.print(Text.assemble((f"{verdict:7}", style), (facts, "bold" if one.taken else "")))
+        fg = "green" if one.taken else ""
+        head = f"{verdict:7}{kind}  {description}  {slices} slices  {spacing} mm  {kernel}"
+        say(head, fg=fg, bold=one.taken, dim=one.error is not None)
         for line in (f"{uid}  {one.part}".rstrip(), reason, *(f"note: {warning}" for warning in one.warnings)):
-            console.print(Padding(Text(line, style="" if one.taken else "dim"), (0, 0, 0, 7)))
+            say(*textwrap.wrap(line, columns, initial_indent=INDENT, subsequent_indent=INDENT), dim=not one.taken)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from carina.cli.places import PATH, out_option
+from carina.cli.terminal import say
+
 if TYPE_CHECKING:
     from carina.synth.chests import Chest
-
-PATH = click.Path(path_type=Path)
-EXISTING = click.Path(path_type=Path, exists=True)
 
 KINDS = ("ground-glass", "consolidation", "reticulation", "crazy-paving", "mixed")
 SIZES = ("small", "medium", "large")
@@ -28,8 +28,8 @@ def synth() -> None:
 
 
 @synth.command("prepare")
-@click.argument("source", type=EXISTING)
-@click.option("-o", "--out", required=True, type=PATH, help="Folder for images, lung masks and the list.")
+@click.argument("source", type=PATH)
+@out_option("Folder for images, lung masks and the list.")
 @click.option("--ill", multiple=True, metavar="NAME", help="A case that shows the disease (label 1; all others 0).")
 @click.option("--validation", default=0.2, show_default=True, help="Share of the patients for validation.")
 @click.option("--sheet", is_flag=True, help="Write a picture of each case's lung labels: look at every one.")
@@ -42,18 +42,18 @@ def prepare(source: Path, out: Path, ill: tuple[str, ...], validation: float, *,
     from carina.cases.prepare import prepare as make
 
     settings = PrepareSettings(ill=ill, validation=validation, sheets=sheet)
-    made = make(source, out, settings, click.echo)
+    made = make(source, out, settings, say)
     for failure in made.failures:
-        click.echo(f"left out: {failure}", err=True)
+        say(f"left out: {failure}", err=True)
     listed = f"{len(made.data.training)} for training, {len(made.data.validation)} for validation"
-    click.echo(f"{made.data.file}: {listed}; {len(made.failures)} left out")
+    say(f"{made.data.file}: {listed}; {len(made.failures)} left out")
     if sheet:
-        click.echo(f"Look at {out / 'sheets'}; take a case with wrong lungs out of the list.")
+        say(f"Look at {out / 'sheets'}; take a case with wrong lungs out of the list.")
 
 
 @synth.command("cases")
-@click.option("-o", "--out", required=True, type=PATH, help="Folder for images, masks, the list and the truth.")
-@click.option("--lungs", type=EXISTING, help="Data list whose lungs are used (from prepare); without it, phantoms.")
+@out_option("Folder for images, masks, the list and the truth.")
+@click.option("--lungs", type=PATH, help="Data list whose lungs are used (from prepare); without it, phantoms.")
 @click.option("--count", default=10, show_default=True, help="Number of cases.")
 @click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only these kinds (default: all).")
 @click.option(
@@ -100,14 +100,14 @@ def cases(
         phantom_shape=(slices, pixels, pixels),
         seed=seed,
     )
-    data = write_synthetic(out, settings, read_datalist(lungs) if lungs else None, click.echo)
-    click.echo(f"{data.file}: {len(data.training)} for training, {len(data.validation)} for validation")
+    data = write_synthetic(out, settings, read_datalist(lungs) if lungs else None, say)
+    say(f"{data.file}: {len(data.training)} for training, {len(data.validation)} for validation")
 
 
 @synth.command("sheet")
-@click.option("-o", "--out", required=True, type=PATH, help="The picture, .png or .jpg.")
-@click.option("--lungs", type=EXISTING, help="Data list whose lungs are used; without it, a phantom.")
-@click.option("--real", type=EXISTING, help="A series (DICOM folder or volume file) with real disease, shown beside.")
+@out_option("The picture, .png or .jpg.", is_file=True)
+@click.option("--lungs", type=PATH, help="Data list whose lungs are used; without it, a phantom.")
+@click.option("--real", type=PATH, help="A series (DICOM folder or volume file) with real disease, shown beside.")
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same picture.")
 def sheet(out: Path, lungs: Path | None, real: Path | None, seed: int) -> None:
     """Draw synthetic lesions of each kind and size, and real ones where a series is given."""
@@ -125,7 +125,7 @@ def sheet(out: Path, lungs: Path | None, real: Path | None, seed: int) -> None:
     drawn = draw(_chests(lungs), shown, seed)
     drawn = drawn.quantize(COLOURS) if out.suffix.lower() == ".png" else drawn
     drawn.save(out, optimize=True)
-    click.echo(out)
+    say(out)
 
 
 def _chests(lungs: Path | None) -> list[Chest]:

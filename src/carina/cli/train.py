@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from carina.cli.node import CONFIG, node_settings
+from carina.cli.places import PATH, out_option
+from carina.cli.terminal import say
+
 if TYPE_CHECKING:
     from carina.train.logs import Progress
     from carina.train.settings import TrainSettings
 
-PATH = click.Path(path_type=Path)
-
 OPTIONS = (
     click.option("--data", type=PATH, help="Data list (JSON)."),
-    click.option(
-        "-o", "--out", type=PATH, help="Folder for checkpoints, logs and the bundle; the same command goes on in it."
-    ),
+    out_option("Folder for checkpoints, logs and the bundle; the same command resumes in it.", required=False),
     click.option("--preset", default="", help="Start from this preset (default: starter)."),
     click.option("--settings", "file", type=PATH, help="Start from this settings file (TOML)."),
     click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one key: augment.flip=0.2."),
@@ -31,7 +31,7 @@ OPTIONS = (
     click.option("--init", help="Fine-tune from this bundle, a name or a folder."),
     click.option("--notes", type=PATH, help="Markdown to put into the card."),
     click.option("--version", default="0.1.0", show_default=True, help="Version of the bundle."),
-    click.option("--config", type=PATH, help="Settings file of the node (carina.toml): where bundles lie."),
+    CONFIG,
     click.option("--show", is_flag=True, help="Print the settings as TOML and stop."),
     click.option("--check", is_flag=True, help="Check the data, list every problem and stop."),
     click.option("--quiet", is_flag=True, help="No progress display."),
@@ -106,7 +106,7 @@ def presets() -> None:
 
     for name in configure.presets():
         task, _, preset = name.partition("-")
-        click.echo(f"{task:7} {preset:16} {configure.about(name)}")
+        say(f"{task:7} {preset:16} {configure.about(name)}")
 
 
 @train.command()
@@ -126,7 +126,7 @@ def _run(task: str, given: Given) -> None:
 
     settings = load(Task(task), preset=given.preset, file=given.file, changes=given.all_changes())
     if given.show:
-        click.echo(to_toml(settings), nl=False)
+        say(*to_toml(settings).splitlines())
         return
     if given.data is None or (given.out is None and not given.check):
         raise click.UsageError("Give --data LIST.json and --out FOLDER; --show prints the settings.")
@@ -141,16 +141,15 @@ def _check(data: Path, settings: TrainSettings) -> None:
 
     report = checked(open_data(data, settings), settings)
     for warning in report.warnings:
-        click.echo(f"warning: {warning}")
-    click.echo(f"{data}: can be trained on; the cache takes about {report.cache_mb:.0f} MB.")
+        say(f"warning: {warning}")
+    say(f"{data}: can be trained on; the cache takes about {report.cache_mb:.0f} MB.")
 
 
 def _train(data: Path, out: Path, settings: TrainSettings, given: Given) -> None:
-    from carina.config import load_settings
     from carina.train.team import join_team
     from carina.train.training import How, train
 
-    folders = load_settings(given.config, os.environ).models.folders
+    folders = node_settings(given.config).models.folders
     warnings.filterwarnings("ignore", module=r"torch|monai")
     with join_team(settings, os.environ) as team, _display(quiet=given.quiet or not team.leads) as watch:
         how = How(team=team, watch=watch, tell=_tell, folders=folders, version=given.version, notes=_text(given.notes))
@@ -160,13 +159,13 @@ def _train(data: Path, out: Path, settings: TrainSettings, given: Given) -> None
 
 
 def _tell(words: str) -> None:
-    click.echo(words, err=True)
+    say(words, err=True)
 
 
 def _told(folder: Path) -> None:
     import carina
 
-    click.echo(f"bundle: {folder}; its card: {folder / 'docs' / 'README.md'}\n{carina.RESEARCH_ONLY}")
+    say(f"bundle: {folder}; its card: {folder / 'docs' / 'README.md'}", carina.RESEARCH_ONLY)
 
 
 def _text(file: Path | None) -> str:
@@ -204,7 +203,7 @@ def _display(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
 def _line(at: Progress) -> None:
     """About twenty lines in all."""
     if at.step == at.steps or at.step % max(1, at.steps // 20) == 0:
-        click.echo(f"step {at.step}/{at.steps} {_words(at)}", err=True)
+        say(f"step {at.step}/{at.steps} {_words(at)}", err=True)
 
 
 def _words(at: Progress) -> str:

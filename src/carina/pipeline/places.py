@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 from pathlib import Path
 
-from carina.errors import BadConfig
+from carina.errors import BadConfig, unwritable
 
 NAME_BYTES = 120
 """Room for suffixes and for the names of half-written files below the 255 bytes that file systems allow."""
@@ -51,3 +52,32 @@ def below(folder: Path, name: str) -> Path:
             "output.outside", f"{folder}: {name!r} does not lie in this folder: only files below it are touched."
         )
     return path
+
+
+def check_place(path: Path, *, is_file: bool = False) -> None:
+    """See that a folder, or a file, can be made or written at a path, before any work is done for it.
+
+    Raises:
+        BadConfig: ``output.unwritable``, it can't: the message says why.
+    """
+    try:
+        above = next((one for one in (path, *path.parents) if _is_there(one)), path)
+        is_wrong_kind = above.is_dir() == is_file if above == path else not above.is_dir()
+        if is_wrong_kind:
+            raise _system_error(errno.EISDIR if above.is_dir() else errno.ENOTDIR, above)
+        if not os.access(above, os.W_OK | os.X_OK if above.is_dir() else os.W_OK):
+            raise _system_error(errno.EACCES, above)
+    except (OSError, ValueError) as error:
+        raise unwritable(error if isinstance(error, OSError) else OSError(str(error)), path) from error
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _system_error(number: int, path: Path) -> OSError:
+    return OSError(number, os.strerror(number), str(path))
