@@ -50,7 +50,9 @@ def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> Rati
     if box is None:
         regions = tuple(_region(name, _NOTHING, lung.grid) for name in _region_names())
         warning = "No lung was found, so there is no ratio." + ("" if lesion.is_empty else " Lesions were left out.")
-        return RatioFindings(uid=lung.uid, regions=regions, lesion_count=0, made_by=made_by, warnings=(warning,))
+        return RatioFindings(
+            uid=lung.uid, regions=regions, lesion_count=0, made_by=made_by, warnings=(*lung.warnings, warning)
+        )
     found = _counted(lesion, lung)
     box = _union(box, found.box)
     counted = found.within(box)
@@ -63,7 +65,7 @@ def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> Rati
         lesion_count=found.count,
         made_by=made_by,
         key_slices=choose(volume, _whole(lung, sides, box), _whole(lesion, counted, box)),
-        warnings=found.warnings,
+        warnings=(*lung.warnings, *found.warnings),
     )
 
 

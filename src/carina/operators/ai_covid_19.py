@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from carina.measure.chest import check_chest
 from carina.measure.findings import Classification, SaliencyFindings
 from carina.operators.networks import Networks
 from carina.operators.ports import ClassificationPort, MaskPort, Saliency, Scene, VolumePort
@@ -30,7 +31,7 @@ class Classified(NamedTuple):
 def ai_covid_19(
     volume: VolumePort, lung: MaskPort, *, with_saliency: bool = True, networks: Networks, context: Context
 ) -> Classified:
-    """Classify the scan from a crop around its lungs; without a lung the result says that it was not computed.
+    """Classify the scan from a crop around its lungs; what shows no lungs of a chest is not classified, and says why.
 
     The saliency says where the probability comes from: by how much it falls when a place is hidden from the network.
     """
@@ -38,12 +39,18 @@ def ai_covid_19(
 
     bundle = networks.bundle("covid")
     slices = choose(volume, lung, None)
-    if lung.is_empty:
-        context.warn(NO_LUNG)
+    reason = _why_not(volume, lung)
+    if reason:
+        context.warn(reason)
         nothing = Classification(
-            uid=volume.uid, probabilities={}, made_by=bundle.made_by, key_slices=slices, not_computed=NO_LUNG
+            uid=volume.uid,
+            probabilities={},
+            made_by=bundle.made_by,
+            key_slices=slices,
+            warnings=lung.warnings,
+            not_computed=reason,
         )
-        return _classified(nothing, Saliency(map=None, not_computed=NO_LUNG), volume)
+        return _classified(nothing, Saliency(map=None, not_computed=reason), volume)
     from carina.infer.classify import classify
 
     probabilities = classify(volume, lung, bundle, networks.runtime("covid"))
@@ -53,9 +60,22 @@ def ai_covid_19(
     if with_saliency:
         saliency, found = _saliency(volume, lung, bundle, networks, context)
     classification = Classification(
-        uid=volume.uid, probabilities=probabilities, made_by=bundle.made_by, key_slices=slices, saliency=found
+        uid=volume.uid,
+        probabilities=probabilities,
+        made_by=bundle.made_by,
+        key_slices=slices,
+        warnings=lung.warnings,
+        saliency=found,
     )
     return _classified(classification, saliency, volume)
+
+
+def _why_not(volume: Volume, lung: Mask) -> str:
+    """Why a scan is not classified; empty where it may be."""
+    if lung.is_empty:
+        return NO_LUNG
+    refusals = check_chest(volume, lung).refusals
+    return " ".join(("Not classified.", *refusals)) if refusals else ""
 
 
 def _classified(classification: Classification, saliency: Saliency, volume: Volume) -> Classified:
