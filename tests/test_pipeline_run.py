@@ -18,14 +18,14 @@ from typing import NamedTuple
 
 import pytest
 
-from carina.errors import BadConfig, BadSeries
+from carina.errors import BadConfig, BadSeries, Bug
 from carina.pipeline import ports
 from carina.pipeline.definition import parse_definition
 from carina.pipeline.engine import Event, What
-from carina.pipeline.manifest import Provenance, State, read_manifest
+from carina.pipeline.folder import LOCK, opened
+from carina.pipeline.manifest import Failure, Provenance, State, read_manifest
 from carina.pipeline.operator import Context, Operator, Setting
 from carina.pipeline.run import RunOptions, run_pipeline
-from carina.pipeline.store import LOCK, opened
 from carina.pipeline.table import OperatorTable
 
 
@@ -166,6 +166,14 @@ def run(bench: Bench, wanted, out: Path, **options):
     return run_pipeline(
         wanted, bench.table, inputs={"input": 7}, out=out, services=services, options=RunOptions(**options)
     )
+
+
+def failure_of(out: Path, operator: str) -> Failure:
+    manifest = read_manifest(out)
+    assert manifest is not None
+    failure = manifest.operators[operator].error
+    assert failure is not None
+    return failure
 
 
 def test_values_flow_and_every_output_is_stored(tmp_path: Path) -> None:
@@ -329,21 +337,26 @@ def test_a_missing_input_and_a_missing_service_are_named(tmp_path: Path) -> None
         run_pipeline(definition(*steps), table, inputs={"input": 7}, out=tmp_path)
 
 
-def test_a_bug_is_no_carina_error_and_names_its_operator(tmp_path: Path) -> None:
+def test_a_bug_is_a_row_that_names_its_operator_and_its_traceback_is_kept(tmp_path: Path) -> None:
     def broken(number: int) -> Box:
         return number  # type: ignore[return-value]
 
     operator = Operator(
         name="b", images=("toy/b",), function=broken, inputs={"/input": "number"}, outputs={"/output": ""}
     )
-    with pytest.raises(TypeError, match=r"gave int at /output, declared as Box") as error:
+    with pytest.raises(Bug, match=r"TypeError: operator bad gave int at /output, declared as Box") as error:
         run_pipeline(
             definition(step("bad", "b", "[{path: /input}]")),
             OperatorTable.of(operator),
             inputs={"input": 1},
             out=tmp_path,
         )
-    assert error.value.__notes__ == ["in operator 'bad'"]
+    assert error.value.code == "bug.TypeError" and isinstance(error.value.__cause__, TypeError)
+    failure = failure_of(tmp_path, "bad")
+    assert (failure.code, failure.traceback) == ("bug.TypeError", "bug-bad.txt")
+    assert f"{tmp_path / 'bug-bad.txt'} has the traceback" in failure.message
+    told = (tmp_path / "bug-bad.txt").read_text()
+    assert told.startswith("Traceback (most recent call last):") and told.endswith("in operator 'bad'\n")
 
 
 def test_time_comes_from_the_clock_that_is_given(tmp_path: Path) -> None:
@@ -361,7 +374,7 @@ def test_an_interruption_ends_the_run_and_keeps_what_is_finished(tmp_path: Path)
     with pytest.raises(KeyboardInterrupt):
         run(bench, definition(*DIAMOND), tmp_path, progress=interrupt, workers=1)
     record = read_manifest(tmp_path)
-    assert record is not None and record.operators["left"].state is State.DONE and record.state is State.WAITING
+    assert record is not None and record.operators["left"].state is State.DONE and record.state is State.INTERRUPTED
     bench.calls = []
     assert run(bench, definition(*DIAMOND), tmp_path).load("sum", "/output").content == 56
     assert "left" not in bench.calls

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,12 +18,13 @@ from typing import Any
 
 import msgspec
 
-from carina.errors import CarinaError
+from carina.errors import BadConfig, Bug, CarinaError, one_line, told, unwritable
 from carina.pipeline import ports
 from carina.pipeline.graph import Graph, Node, Wire
-from carina.pipeline.manifest import Failure, Manifest, State, write_manifest
+from carina.pipeline.manifest import Failure, Manifest, OperatorRecord, State, end, write_manifest
 from carina.pipeline.operator import Context, holds, type_name
-from carina.pipeline.store import Store, storage_error
+from carina.pipeline.places import below, file_name
+from carina.pipeline.store import Store, Stored
 
 
 class What(StrEnum):
@@ -104,13 +107,14 @@ class Engine:
         self.progress: Callable[[Event], None] = lambda event: None
         self.clock: Callable[[], dt.datetime] = now
         self.store = Store(out)
-        self.errors: list[Exception] = []
+        self.errors: list[CarinaError] = []
+        self._seconds_before = manifest.seconds
         self._when = dt.datetime.fromisoformat(manifest.started)
         self._cancelled = Flag()
         self._can_store = True
         self._slots = self._make_slots()
         self._calls: dict[Future[Mapping[str, object]], str] = {}
-        self._writes: dict[Future[tuple[Path, ...]], tuple[str, str]] = {}
+        self._writes: dict[Future[Stored], tuple[str, str]] = {}
         self._clocks: dict[str, float] = {}
 
     def _make_slots(self) -> dict[Wire, _Slot]:
@@ -133,6 +137,9 @@ class Engine:
     def go(self, workers: int) -> None:
         """Run what is not done yet, up to ``workers`` operators at once.
 
+        Ctrl-C, or what a signal's handler raises, interrupts the run: the manifest says so at once, then the operators
+        that are at work are ended at their next report of progress.
+
         Raises:
             CarinaError: the first error of an operator, after everything that doesn't depend on it has run.
         """
@@ -148,8 +155,11 @@ class Engine:
             while self._calls or self._writes:
                 self._wait()
                 self._start_ready(pool)
-        finally:
+        except BaseException:
             self._cancelled.set()
+            self._end(time.perf_counter() - started)
+            raise
+        finally:
             pool.shutdown(wait=True, cancel_futures=True)
             self.store.close()
             self._end(time.perf_counter() - started)
@@ -166,21 +176,27 @@ class Engine:
             self._called(self._calls.pop(call), call)
 
     def _end(self, seconds: float) -> None:
-        for record in self.records.values():
-            if record.state is State.RUNNING:
-                record.state = State.WAITING
         everything = all(record.state is State.DONE for record in self.records.values())
-        self.manifest.state = State.DONE if everything else State.FAILED if self.errors else State.WAITING
-        self.manifest.seconds = round(self.manifest.seconds + seconds, 3)
+        failed = State.FAILED if self.errors else State.WAITING
+        end(self.manifest, State.INTERRUPTED if self._cancelled.is_set() else State.DONE if everything else failed)
+        self.manifest.seconds = round(self._seconds_before + seconds, 3)
         self.manifest.ended = self.clock().isoformat(timespec="seconds")
+        for record in self.records.values():
+            self._digest_own_files(record)
         self._keep()
+
+    def _digest_own_files(self, record: OperatorRecord) -> None:
+        """At the end, because several operators may write one file: each adds its layer to the viewer's scene."""
+        for name in record.own_files:
+            with suppress(BadConfig, OSError):  # a file that isn't there, or not the run's, has no digest
+                record.files[name] = self.store.digests.of(below(self.out, name))
 
     def _keep(self) -> None:
         try:
             write_manifest(self.manifest, self.out)
         except OSError as error:
             if not self.errors:
-                self.errors.append(storage_error(error, self.out))
+                self.errors.append(unwritable(error, self.out))
 
     def _start_ready(self, pool: ThreadPoolExecutor) -> None:
         if not self._can_store:
@@ -238,14 +254,14 @@ class Engine:
             self.progress(Event(operator=name, what=What.FRACTION, fraction=min(1.0, max(0.0, fraction))))
 
         def note(key: str, fact: object) -> None:
-            record.facts[key] = msgspec.to_builtins(fact)
+            record.facts[key] = msgspec.to_builtins(fact, str_keys=True)
 
         return Context(
             step=name,
             folder=self.out,
             when=self._when,
             progress=progress,
-            warn=record.warnings.append,
+            warn=lambda sentence: record.warnings.append(one_line(sentence)),
             record=note,
             saved=self.store.files,
         )
@@ -256,7 +272,7 @@ class Engine:
         self._served(node)
         try:
             results = future.result()
-        except Exception as error:  # noqa: BLE001 - the run is where an operator's error, a bug too, is taken up
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the run is where an operator's error, a bug too, ends
             self._fail(name, error)
             return
         for path, value in results.items():
@@ -268,15 +284,16 @@ class Engine:
         if not self._is_writing(name):
             self._done(name)
 
-    def _written(self, name: str, path: str, future: Future[tuple[Path, ...]]) -> None:
+    def _written(self, name: str, path: str, future: Future[Stored]) -> None:
         try:
-            files = future.result()
+            stored = future.result()
         except Exception as error:  # noqa: BLE001 - as above: an output that can't be stored fails its operator
-            self._can_store = False
+            self._can_store = not isinstance(error, BadConfig)
             self._fail(name, error)
             return
         record = self.records[name]
-        record.outputs[path] = [file.relative_to(self.out).as_posix() for file in files]
+        names = record.outputs[path] = [file.relative_to(self.out).as_posix() for file in stored.files]
+        record.files.update(zip(names, stored.digests, strict=True))
         if record.state is State.RUNNING and not self._is_writing(name):
             self._done(name)
 
@@ -289,15 +306,32 @@ class Engine:
         self.progress(Event(operator=name, what=What.DONE, fraction=1.0, seconds=record.seconds))
         self._keep()
 
-    def _fail(self, name: str, error: Exception) -> None:
+    def _fail(self, name: str, error: Exception | SystemExit) -> None:
         record = self.records[name]
-        code = error.code if isinstance(error, CarinaError) else ""
-        record.state = State.FAILED
-        record.error = Failure(code=code, message=str(error) or type(error).__name__)
+        if isinstance(error, SystemExit):
+            error = RuntimeError(f"the operator ended its process with {error!r}")
         error.add_note(f"in operator '{name}'")
-        self.errors.append(error)
+        failure, trace = self._told(name, error)
+        _release(error)
+        record.state = State.FAILED
+        record.error = Failure(code=failure.code, message=failure.message, traceback=trace)
+        self.errors.append(failure)
         self.progress(Event(operator=name, what=What.FAILED, seconds=record.seconds, message=record.error.message))
         self._keep()
+
+    def _told(self, name: str, error: Exception) -> tuple[CarinaError, str]:
+        """An error of the tree, and, for a fault of Carina's, the file in the run's folder that has the traceback."""
+        trace = file_name(f"bug-{name}") + ".txt"
+        failure = told(error, (self.out,), kept=self.out / trace)
+        if failure is not error:
+            failure.__cause__ = error
+        if not isinstance(failure, Bug):
+            return failure, ""
+        try:
+            below(self.out, trace).write_text(failure.trace, encoding="utf-8", errors="backslashreplace")
+        except (BadConfig, OSError):
+            return told(error), ""
+        return failure, trace
 
     def _skip(self, name: str, node: Node) -> None:
         record = self.records[name]
@@ -313,3 +347,12 @@ class Engine:
         for wire in node.wires.values():
             if wire.step:
                 self._slots[wire].served()
+
+
+def _release(error: BaseException | None) -> None:
+    """Let go of the volumes that an error's frames hold, while the rest of the run still needs memory."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        traceback.clear_frames(error.__traceback__)
+        chain.append(error)
+        error = error.__cause__ or error.__context__

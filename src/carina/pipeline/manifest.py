@@ -6,24 +6,34 @@ import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from carina import RESEARCH_ONLY, __version__
+from carina.errors import BadConfig, one_line
+from carina.pipeline.digests import Digest
+from carina.pipeline.folder import MANIFEST, is_being_written
 
-FILE = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+"""2: files with their digests; packages of operators; the state ``interrupted``."""
+
+MOST_BYTES = 2**26
+"""More than any manifest has: about 1 KB an operator, 150 bytes a file and a line for each warning."""
 
 
 class State(StrEnum):
-    """Where an operator, or the run, is."""
+    """Where an operator, or the run, is.
+
+    ``interrupted``: a signal ended it, or its process is gone; the same command resumes it.
+    """
 
     WAITING = "waiting"
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
     SKIPPED = "skipped"
+    INTERRUPTED = "interrupted"
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,16 +51,22 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, kw_only=True):
-    """Why an operator ended without a result: the error's code (empty for a bug of ours) and its sentence."""
+    """Why an operator ended without a result: the error's code and its sentence.
+
+    The code is empty for an operator that was not run; ``traceback`` is the file in the run's folder that has it, for a
+    fault of Carina's own (``bug.``...).
+    """
 
     code: str
     message: str
+    traceback: str = ""
 
 
 class OperatorRecord(msgspec.Struct, kw_only=True):
-    """One operator's part of a run. ``outputs`` maps its output paths to files relative to the run's folder.
+    """One operator's part of a run. ``package`` is empty for an operator of Carina's own.
 
-    ``package`` is empty for an operator of Carina's own.
+    ``outputs`` maps its output paths to files relative to the run's folder, ``files`` has the digest of each of them,
+    and of those that it wrote there itself (the fact ``files``).
     """
 
     image: str
@@ -59,9 +75,23 @@ class OperatorRecord(msgspec.Struct, kw_only=True):
     started: str = ""
     seconds: float = 0.0
     outputs: dict[str, list[str]] = {}
+    files: dict[str, Digest] = {}
     warnings: list[str] = []
     facts: dict[str, Any] = {}
     error: Failure | None = None
+
+    @property
+    def own_files(self) -> list[str]:
+        """The files that the operator said it wrote into the run's folder itself."""
+        said = self.facts.get("files")
+        return [name for name in said if isinstance(name, str)] if isinstance(said, list) else []
+
+    @property
+    def all_files(self) -> list[str]:
+        """Every file that the operator left, relative to the run's folder."""
+        stored = [name for names in self.outputs.values() for name in names]
+        traces = [self.error.traceback] if self.error and self.error.traceback else []
+        return list(dict.fromkeys([*stored, *self.files, *self.own_files, *traces]))
 
 
 class Definition(msgspec.Struct, kw_only=True):
@@ -98,24 +128,84 @@ def fingerprint(definition_sha256: str, provenance: Provenance, operators: Mappi
 
     ``operators`` tells those that are not Carina's own apart, by step.
     """
-    parts = [__version__, definition_sha256, provenance.inputs, provenance.bundles, provenance.settings, operators]
-    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
+    made_from = [provenance.inputs, provenance.bundles, provenance.settings, operators]
+    text = _encoded([FORMAT, __version__, definition_sha256, *made_from], "deterministic")
+    return hashlib.sha256(text).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a run's folder; None where there is none, or it is of another format."""
+    """The manifest of a run's folder, of this format or an older one; None where there is none.
+
+    What says that it is running, and is not, because its process was killed, is read as interrupted.
+
+    Raises:
+        BadConfig: ``run.manifest``, the file is none of Carina's, or damaged; ``run.newer``, it is of a later format;
+            ``output.unwritable``, it can't be read.
+    """
+    path = folder / MANIFEST
     try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=Manifest)
-    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        manifest = _decoded(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise BadConfig("run.manifest", f"{path}: can't be read ({error.strerror or error}).") from error
+    if manifest.state is State.RUNNING and not is_being_written(folder):
+        end(manifest, State.INTERRUPTED)
+    return manifest
+
+
+def _decoded(path: Path) -> Manifest:
+    size = path.stat().st_size
+    if not path.is_file() or size > MOST_BYTES:
+        what = f"a file of {size / 1e6:.0f} MB" if path.is_file() else "no file"
+        raise BadConfig("run.manifest", f"{path}: is {what}; expected the manifest of a run of Carina.")
+    try:
+        text = path.read_bytes()
+        later = msgspec.json.decode(text, type=_Format).format > FORMAT
+        if not later:
+            return msgspec.json.decode(text, type=Manifest)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadConfig("run.manifest", f"{path}: is no manifest of a run of Carina ({error}).") from error
+    raise BadConfig("run.newer", f"{path}: is of a later version of Carina: update, or choose another folder.")
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+def end(manifest: Manifest, state: State) -> None:
+    """Say that a run is over: what was still running ended as the run did, unless it can be run again."""
+    manifest.state = state
+    for record in manifest.operators.values():
+        if record.state is State.RUNNING:
+            record.state = State.INTERRUPTED
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write a manifest in one step: a reader sees the old one or the new one."""
-    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    temporary = folder / f".{FILE}"
+    """Write a manifest in one step: a reader sees the old one or the new one.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    temporary = folder / f".{MANIFEST}"
     try:
-        temporary.write_bytes(text + b"\n")
-        temporary.replace(folder / FILE)
+        temporary.write_bytes(msgspec.json.format(_encoded(manifest), indent=2) + b"\n")
+        temporary.replace(folder / MANIFEST)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _encoded(value: object, order: Literal["deterministic"] | None = None) -> bytes:
+    """JSON; of bytes that are no text, in a file's name, their escapes."""
+    try:
+        return msgspec.json.encode(value, order=order)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_printable(msgspec.to_builtins(value)), order=order)
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, dict):
+        return {one_line(str(key)): _printable(one) for key, one in value.items()}
+    return [_printable(one) for one in value] if isinstance(value, list | tuple) else value

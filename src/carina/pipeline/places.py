@@ -42,12 +42,13 @@ def below(folder: Path, name: str) -> Path:
     Raises:
         BadConfig: ``output.outside``, the name is absolute, leads out of the folder, or is the folder itself.
     """
+    plain = os.path.normpath(name)
+    path = folder / plain
     try:
-        path = Path(os.path.normpath(folder / name))
-        is_inside = path != folder and path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError):  # a loop of links, a name too long, a zero byte
+        is_inside = plain != os.curdir and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a name too long, a zero byte, a loop of links
         is_inside = False
-    if not is_inside:
+    if not is_inside or Path(plain).is_absolute() or os.pardir in Path(plain).parts:
         raise BadConfig(
             "output.outside", f"{folder}: {name!r} does not lie in this folder: only files below it are touched."
         )

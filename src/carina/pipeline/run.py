@@ -5,19 +5,22 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from carina.errors import BadConfig
+from carina.errors import BadConfig, one_line, unwritable
 from carina.pipeline import manifest as records
 from carina.pipeline import ports
 from carina.pipeline.check import bound
 from carina.pipeline.definition import Definition
+from carina.pipeline.digests import Digests
 from carina.pipeline.engine import Engine, Event, What, now
+from carina.pipeline.folder import MANIFEST, opened, remove_files
 from carina.pipeline.graph import Graph, Node
 from carina.pipeline.manifest import Manifest, OperatorRecord, Provenance, State
 from carina.pipeline.operator import Context, holds, type_name
-from carina.pipeline.store import opened, remove_outputs
+from carina.pipeline.places import below
 from carina.pipeline.table import OperatorTable
 
 __all__ = ["Event", "RunOptions", "RunResult", "What", "run_pipeline"]
@@ -73,7 +76,7 @@ def run_pipeline(
     """Run a definition on ``inputs`` (values of the pipeline's inputs by name, the unnamed one being ``input``).
 
     ``services`` are handed to the operators that ask for their types. A run that is already in ``out``, of the same
-    definition, inputs, bundles and settings, goes on after its last finished operator; anything else there that an
+    definition, inputs, bundles and settings, resumes after its last finished operator; anything else there that an
     earlier run wrote is replaced.
 
     Raises:
@@ -85,7 +88,10 @@ def run_pipeline(
     _check_inputs(graph, inputs)
     injected = {name: _inject(node, services) for name, node in graph.nodes.items()}
     with opened(out, options.needed_bytes):
-        manifest = _open_manifest(definition, graph, out, options)
+        try:
+            manifest = _open_manifest(definition, graph, out, options)
+        except OSError as error:
+            raise unwritable(error, out) from error
         engine = Engine(graph, manifest, out, inputs, injected)
         engine.progress = options.progress or engine.progress
         engine.clock = options.clock
@@ -124,16 +130,17 @@ def _open_manifest(definition: Definition, graph: Graph, out: Path, options: Run
     provenance = options.provenance
     mark = records.fingerprint(definition.sha256, provenance, _versions(graph))
     now = options.clock().isoformat(timespec="seconds")
-    earlier = records.read_manifest(out)
-    if earlier is not None and earlier.fingerprint == mark and set(earlier.operators) == set(graph.nodes):
+    earlier, warnings = _earlier(out)
+    if earlier is not None and _is_same_run(earlier, mark, graph):
         earlier.resumed.append(now)
-        for record in earlier.operators.values():
-            if not _is_finished(record, out):
-                record.state, record.outputs, record.facts = State.WAITING, {}, {}
-                record.warnings, record.error = [], None
+        _reset(earlier, graph, out)
         return earlier
     if earlier is not None:
-        remove_outputs(out, [name for record in earlier.operators.values() for name in _files(record)])
+        foreign = remove_files(out, [name for record in earlier.operators.values() for name in record.all_files])
+        warnings += [
+            f"The earlier run in this folder lists {name!r}, which is none of its files: left alone."
+            for name in foreign
+        ]
     return Manifest(
         fingerprint=mark,
         started=now,
@@ -142,7 +149,7 @@ def _open_manifest(definition: Definition, graph: Graph, out: Path, options: Run
         bundles=dict(provenance.bundles),
         settings=dict(provenance.settings),
         versions=dict(provenance.versions),
-        warnings=list(provenance.warnings),
+        warnings=[*provenance.warnings, *map(one_line, warnings)],
         operators={
             name: OperatorRecord(image=node.step.container.image, package=node.operator.package)
             for name, node in graph.nodes.items()
@@ -150,17 +157,54 @@ def _open_manifest(definition: Definition, graph: Graph, out: Path, options: Run
     )
 
 
+def _earlier(out: Path) -> tuple[Manifest | None, list[str]]:
+    """The manifest of an earlier run in a folder; one that can't be understood is set aside, with a warning."""
+    try:
+        return records.read_manifest(out), []
+    except BadConfig as error:
+        if error.code != "run.manifest" or not (out / MANIFEST).is_file():
+            raise
+        aside = next(path for number in count(1) if not (path := out / f"manifest.unreadable-{number}.json").exists())
+        (out / MANIFEST).rename(aside)
+        return None, [f"{error.message} It is set aside as {aside.name}, and the run starts anew."]
+
+
+def _is_same_run(earlier: Manifest, mark: str, graph: Graph) -> bool:
+    try:
+        dt.datetime.fromisoformat(earlier.started)
+    except ValueError:
+        return False
+    return earlier.fingerprint == mark and set(earlier.operators) == set(graph.nodes)
+
+
+def _reset(earlier: Manifest, graph: Graph, out: Path) -> None:
+    """Let every operator whose outputs are not all there, as they were written, run again."""
+    digests = Digests()
+    for name, record in earlier.operators.items():
+        if _is_finished(record, graph.nodes[name], out, digests):
+            continue
+        if record.error and record.error.traceback:
+            remove_files(out, [record.error.traceback])
+        record.state, record.outputs, record.files, record.facts = State.WAITING, {}, {}, {}
+        record.warnings, record.error = [], None
+
+
+def _is_finished(record: OperatorRecord, node: Node, out: Path, digests: Digests) -> bool:
+    stored = [name for names in record.outputs.values() for name in names]
+    if (
+        record.state is not State.DONE
+        or set(record.outputs) != set(node.outputs)
+        or not set(stored) <= set(record.files)
+    ):
+        return False
+    try:
+        files = {below(out, name): record.files.get(name) for name in (*stored, *record.own_files)}
+        return all(digests.agrees(path, digest) if digest else path.is_file() for path, digest in files.items())
+    except (BadConfig, OSError):
+        return False
+
+
 def _versions(graph: Graph) -> dict[str, str]:
     """By step, what an operator of somebody else's is told by: its package's version and its code."""
     steps = ((name, node.operator) for name, node in graph.nodes.items())
     return {name: f"{one.package} {one.code_sha256}" for name, one in steps if not one.is_built_in}
-
-
-def _files(record: OperatorRecord) -> list[str]:
-    """An operator's stored outputs, and the files that it said it wrote into the run's folder itself."""
-    said = record.facts.get("files", [])
-    return [name for names in record.outputs.values() for name in names] + [str(name) for name in said]
-
-
-def _is_finished(record: OperatorRecord, out: Path) -> bool:
-    return record.state is State.DONE and all((out / name).is_file() for name in _files(record))
