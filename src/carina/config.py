@@ -7,15 +7,25 @@ folders are parted as in ``PATH``.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from carina.errors import BadConfig
+from carina.toml import Key, mistakes, read_toml
+
+_Text = Annotated[str, Meta(min_length=1)]
+_Seconds = Annotated[float, Meta(gt=0, le=86400)]
+_Threads = Annotated[int, Meta(ge=0, le=4096)]
+_Port = Annotated[int, Meta(ge=1, le=65535)]
+_AeTitle = Annotated[str, Meta(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
+"""A DICOM application entity's title: up to 16 printable characters, no backslash (PS3.5, 6.2)."""
+
+_WebAddress = Annotated[str, Meta(pattern=r"^https?://[^\s/]")]
 
 
 class RuntimeKind(StrEnum):
@@ -50,18 +60,18 @@ class RuntimeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     kind: RuntimeKind = RuntimeKind.OPENVINO
     precision: Precision = Precision.AUTO
     plan: Plan = Plan.FAST
-    threads: int = 0
+    threads: _Threads = 0
     endpoint: str = ""
-    timeout_s: float = 60.0
+    timeout_s: _Seconds = 60.0
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which bundle does which task, by name; ``folders`` are searched before the bundles that ship with Carina."""
 
-    lung: str = "lung-ahnet"
-    lesion: str = "lesion-segresnet"
-    covid: str = "covid-densenet"
-    folders: tuple[str, ...] = ()
+    lung: _Text = "lung-ahnet"
+    lesion: _Text = "lesion-segresnet"
+    covid: _Text = "covid-densenet"
+    folders: tuple[_Text, ...] = ()
 
 
 class FolderDestination(
@@ -69,7 +79,7 @@ class FolderDestination(
 ):
     """A folder that result objects are copied to."""
 
-    path: str
+    path: _Text
 
 
 class DicomDestination(
@@ -77,11 +87,11 @@ class DicomDestination(
 ):
     """A DICOM node that takes C-STORE."""
 
-    host: str
-    port: int
-    ae_title: str
-    calling_ae_title: str = "CARINA"
-    timeout_s: float = 30.0
+    host: _Text
+    port: _Port
+    ae_title: _AeTitle
+    calling_ae_title: _AeTitle = "CARINA"
+    timeout_s: _Seconds = 30.0
 
 
 class DicomwebDestination(
@@ -89,9 +99,9 @@ class DicomwebDestination(
 ):
     """A DICOMweb server that takes STOW-RS; ``url`` is its service root."""
 
-    url: str
+    url: _WebAddress
     token: str = ""
-    timeout_s: float = 30.0
+    timeout_s: _Seconds = 30.0
 
 
 Destination = FolderDestination | DicomDestination | DicomwebDestination
@@ -105,6 +115,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     destinations: Mapping[str, Destination] = {}
     series_rules: str = ""
 
+
+LISTED = 20
+"""Mistakes that are told one by one."""
 
 FILE = Path("carina.toml")
 """The settings file of a node, in its working folder."""
@@ -125,16 +138,18 @@ def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings
     Where the user has models of their own (``user_models``), that folder comes after ``models.folders``.
 
     Raises:
-        BadConfig: the file is missing or no TOML, or a key or value is not known; the message names it.
+        BadConfig: the file can't be read or is no TOML, or keys or values are wrong; the message has a line for each.
     """
-    table = _read_table(file) if file else {}
-    for name, text in environment.items():
-        _override(table, name, text)
-    try:
-        settings = msgspec.convert(table, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        where = file or "the environment"
-        raise BadConfig("config.invalid", f"{where}: {error}. See docs/configuration.md for the known keys.") from error
+    read = read_toml(file, "config") if file else None
+    table = read.table if read else {}
+    variables = _override(table, environment)
+    wrong = list(mistakes(table, Settings))
+    if wrong:
+        places = [variables.get(one.key) or (read.place(one.key) if read else "") for one in wrong]
+        lines = [f"{place}: {'.'.join(one.key)}: {one.words}" for place, one in zip(places, wrong, strict=True)]
+        more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+        raise BadConfig("config.invalid", *lines[:LISTED], *more)
+    settings = msgspec.convert(table, Settings, strict=False)
     own = user_models(environment)
     if own is None or not own.is_dir():
         return settings
@@ -154,19 +169,15 @@ def user_models(environment: Mapping[str, str]) -> Path | None:
     return Path(home) / ".local" / "share" / "carina" / "models" if home else None
 
 
-def _read_table(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadConfig("config.unreadable", f"{file}: can't be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadConfig("config.syntax", f"{file}: no valid TOML: {error}.") from error
-
-
-def _override(table: dict[str, Any], name: str, text: str) -> None:
-    for section in ("runtime", "models"):
-        prefix = f"CARINA_{section.upper()}_"
-        if name.startswith(prefix):
-            key = name.removeprefix(prefix).lower()
-            value = [one for one in text.split(os.pathsep) if one] if key == "folders" else text
-            table.setdefault(section, {})[key] = value
+def _override(table: dict[str, Any], environment: Mapping[str, str]) -> dict[Key, str]:
+    """Put what the environment says over the file's table; gives the variable that each key came from."""
+    variables: dict[Key, str] = {}
+    for name, text in environment.items():
+        for section in ("runtime", "models"):
+            prefix = f"CARINA_{section.upper()}_"
+            within = table.setdefault(section, {}) if name.startswith(prefix) else None
+            if isinstance(within, dict):
+                key = name.removeprefix(prefix).lower()
+                within[key] = [one for one in text.split(os.pathsep) if one] if key == "folders" else text
+                variables[section, key] = name
+    return variables

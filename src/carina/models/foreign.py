@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 
 from carina.errors import BadConfig
+from carina.toml import read_toml
 
 WEIGHTS = ("models/model.pt", "models/model.ts", "models/model.onnx")
 """Where a package's weights lie, the most telling first."""
@@ -92,9 +92,9 @@ def read_table(file: Path) -> dict[str, Any]:
         BadConfig: it can't be read, or holds no dictionary.
     """
     try:
-        text = file.read_text(encoding="utf-8")
         if file.suffix == ".toml":
-            return tomllib.loads(text)
+            return read_toml(file, "import").table
+        text = file.read_text(encoding="utf-8")
         found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())

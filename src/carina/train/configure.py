@@ -12,6 +12,7 @@ import msgspec
 
 from carina.cases.purpose import Source, Task
 from carina.errors import BadConfig
+from carina.toml import read_toml
 from carina.train.settings import Augment, Loss, Patch, TrainSettings
 
 PRESETS = Path(__file__).parent / "presets"
@@ -63,7 +64,7 @@ def load_saved(file: Path) -> TrainSettings:
     Raises:
         BadConfig: as `load`.
     """
-    return _converted(_table(file), str(file))
+    return _converted(read_toml(file, "train").table, str(file))
 
 
 def to_toml(settings: TrainSettings) -> str:
@@ -180,18 +181,9 @@ def _converted(table: dict[str, Any], where: str) -> TrainSettings:
 
 
 def _read(task: Task, file: Path) -> dict[str, Any]:
-    table = _table(file)
+    table = read_toml(file, "train").table
     like = table.pop("like", None)
     return _merged(_preset(task, str(like)), table) if like else table
-
-
-def _table(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadConfig("train.unreadable", f"{file}: can't be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadConfig("train.syntax", f"{file}: no valid TOML: {error}.") from error
 
 
 def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,145 @@
+"""TOML files that users write: bounded before they are parsed, every mistake told at once and with its line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+import msgspec
+
+from carina.errors import BadConfig
+
+LARGEST_BYTES = 1 << 17
+LONGEST_LINE = 2_000
+"""The parser's time grows with the square of the parts of a dotted key, and a key lies on one line."""
+
+LONGEST_WORDS = 200
+
+Key = tuple[str, ...]
+
+_HEADER = re.compile(r"\s*\[{1,2}([^\[\]]*)\]")
+_ASSIGNED = re.compile(r"""\s*((?:[\w.\- ]|"[^"]*"|'[^']*')+?)\s*=""", re.ASCII)
+_PART = re.compile(r""""([^"]*)"|'([^']*)'|([\w-]+)""", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toml:
+    """A file's table, and where its keys are."""
+
+    file: Path
+    text: str
+    table: dict[str, Any]
+
+    def place(self, key: Key) -> str:
+        """The file, with the line of a key, or of the table that it is in, where that is found."""
+        found = next((self._lines[key[:end]] for end in range(len(key), 0, -1) if key[:end] in self._lines), None)
+        return f"{self.file}:{found}" if found else f"{self.file}"
+
+    @cached_property
+    def _lines(self) -> dict[Key, int]:
+        lines: dict[Key, int] = {}
+        above: Key = ()
+        for number, line in enumerate(self.text.split("\n"), start=1):
+            if header := _HEADER.match(line):
+                above = _parts(header[1])
+                lines.setdefault(above, number)
+            elif assigned := _ASSIGNED.match(line):
+                lines.setdefault((*above, *_parts(assigned[1])), number)
+        return lines
+
+
+def _parts(dotted: str) -> Key:
+    return tuple(next(filter(None, found), "") for found in _PART.findall(dotted))
+
+
+def read_toml(file: Path, kind: str) -> Toml:
+    """Read a file; ``kind`` begins the codes of its errors (``config.syntax``).
+
+    Raises:
+        BadConfig: it can't be read, is larger than any file that a person writes, or is no TOML.
+    """
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(LARGEST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise BadConfig(f"{kind}.unreadable", f"{file}: can't be read ({reason}).") from error
+    try:
+        text = data.decode("utf-8-sig")
+        if len(data) > LARGEST_BYTES or max(map(len, text.split("\n"))) > LONGEST_LINE:
+            limits = f"at most {LARGEST_BYTES} bytes, in lines of at most {LONGEST_LINE} characters"
+            raise BadConfig(f"{kind}.syntax", f"{file}: too large for a settings file; expected {limits}.")
+        return Toml(file=file, text=text, table=tomllib.loads(text))
+    except UnicodeDecodeError as error:
+        raise BadConfig(f"{kind}.syntax", f"{file}: no valid TOML: it is no text in UTF-8.") from error
+    except ValueError as error:
+        raise BadConfig(f"{kind}.syntax", f"{file}: no valid TOML: {str(error)[:LONGEST_WORDS]}.") from error
+    except RecursionError as error:
+        raise BadConfig(f"{kind}.syntax", f"{file}: no valid TOML: its values are nested too deeply.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """What is wrong with a key."""
+
+    key: Key
+    words: str
+
+
+def mistakes(value: Any, kind: Any, key: Key = ()) -> Iterator[Mistake]:
+    """Every mistake of a value that should be converted to a type: structs, tables of them, and plain values."""
+    if _is_struct(kind) or _is_table(kind) or isinstance(kind, UnionType):
+        if not isinstance(value, Mapping):
+            yield Mistake(key=key, words=f"expected a table, got `{type(value).__name__}`")
+        elif _is_struct(kind):
+            yield from _struct_mistakes(value, kind, key)
+        elif _is_table(kind):
+            for name, one in value.items():
+                yield from mistakes(one, get_args(kind)[1], (*key, name))
+        else:
+            yield from _tagged_mistakes(value, get_args(kind), key)
+        return
+    try:
+        msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        words = str(error).split(" - at `$")[0]
+        yield Mistake(key=key, words=words[0].lower() + words[1:LONGEST_WORDS])
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _is_table(kind: Any) -> bool:
+    origin = get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+def _struct_mistakes(table: Mapping[str, Any], kind: type[msgspec.Struct], key: Key) -> Iterator[Mistake]:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    tag = kind.__struct_config__.tag_field
+    for name in table:
+        if name not in fields and name != tag:
+            yield Mistake(key=(*key, name), words=f"unknown key; known are {', '.join(fields)}")
+    for name, field in fields.items():
+        if name in table:
+            yield from mistakes(table[name], field.type, (*key, name))
+        elif field.required:
+            yield Mistake(key=key, words=f"the key {name} is missing")
+
+
+def _tagged_mistakes(table: Mapping[str, Any], kinds: tuple[type[msgspec.Struct], ...], key: Key) -> Iterator[Mistake]:
+    tags = {kind.__struct_config__.tag: kind for kind in kinds}
+    tag = kinds[0].__struct_config__.tag_field or "type"
+    given = table.get(tag)
+    if isinstance(given, str) and given in tags:
+        yield from _struct_mistakes(table, tags[given], key)
+    else:
+        seen = "is missing" if given is None else f"is {str(given)[:LONGEST_WORDS]!r}"
+        yield Mistake(key=(*key, tag), words=f"{seen}; expected {', '.join(map(str, tags))}")
