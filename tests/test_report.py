@@ -1,8 +1,7 @@
-"""Overlays lie the right way round, key slices are the telling ones, pages say what was found."""
+"""Key slices are the telling ones, pages say what was found and what it is worth."""
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shutil
@@ -11,22 +10,25 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom import Dataset
 
 from carina import RESEARCH_ONLY
 from carina.dicom.objects import Producer
 from carina.dicom.series import Instance, Series, VolumeFile
-from carina.errors import BadConfig
 from carina.measure.findings import Classification, RatioFindings, RegionFindings
 from carina.measure.key_slices import choose
+from carina.models.bundle import find_bundle
+from carina.models.validation import Figure, Measured, Validation
 from carina.report.facts import ReportFacts, report_facts
-from carina.report.overlay import overlay_image, overlay_png
+from carina.report.layout import probability_text
 from carina.report.pages import classification_pdf, ratio_pdf
-from carina.report.paint import LESION_RGB, LUNG_RGB
-from carina.volume import Grid, Mask, Volume
+from carina.volume import Grid, Mask
+from report_samples import STANDARD, body
 
 WHEN = datetime(2026, 1, 2, 3, 4)
 
@@ -38,94 +40,6 @@ MODEL = Producer(
     software_version="0.1.0",
     when=WHEN,
 )
-
-STANDARD = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-STORED = {
-    "standard": STANDARD,
-    "head first in the array": ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
-    "rows and columns backwards": ((0.0, 0.0, 1.0), (0.0, -1.0, 0.0), (-1.0, 0.0, 0.0)),
-    "sagittal": ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0)),
-    "rows from left to right": ((0.0, 0.0, 1.0), (-1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
-}
-"""Axes of the array (z, y, x) in LPS."""
-
-
-def body(axes: tuple[tuple[float, float, float], ...] = STANDARD) -> tuple[Volume, Mask, Mask]:
-    """A box of tissue, 240 x 160 x 120 mm (x, y, z), with a lesion in its right, front, upper eighth."""
-    size_mm = np.abs(np.array(axes) @ np.array([240.0, 160.0, 120.0]))
-    spacing = np.abs(np.array(axes) @ np.array([2.0, 4.0, 5.0]))
-    shape = tuple(int(v) for v in np.round(size_mm / spacing))
-    first = -(np.array(axes).T @ (np.array(spacing) * (np.array(shape) - 1) / 2))
-    grid = Grid(shape=shape, spacing_mm=tuple(spacing), origin_mm=tuple(first), axes=axes)  # type: ignore[arg-type]
-    points = grid.points_mm(np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1))
-    x, y, z = np.moveaxis(points, -1, 0)
-    lesion = (np.abs(x + 80) < 20) & (np.abs(y + 40) < 20) & (np.abs(z - 30) < 20)
-    lung = (np.abs(np.abs(x) - 60) < 50) & (np.abs(y) < 70) & (np.abs(z) < 50)
-    hu = np.where(lung, -850, 40).astype(np.int16)
-    masks = [
-        Mask(labels=flags.astype(np.uint8), grid=grid, names={1: name}, uid="1.2.3")
-        for flags, name in ((lung, "lungs"), (lesion, "lesion"))
-    ]
-    return Volume(hu=hu, grid=grid, uid="1.2.3"), masks[0], masks[1]
-
-
-def near(picture: Image.Image, rgb: tuple[int, int, int]) -> np.ndarray:
-    away = np.abs(np.asarray(picture, np.int32) - np.array(rgb)).sum(axis=2)
-    return np.argwhere(away < 60)
-
-
-# Overlays
-
-
-@pytest.mark.parametrize("stored", STORED)
-@pytest.mark.parametrize(
-    ("view", "height_to_width", "place"),
-    [
-        ("axial", 160 / 240, (1 / 4, 1 / 6)),
-        ("coronal", 120 / 240, (1 / 4, 1 / 6)),
-        ("sagittal", 120 / 160, (1 / 4, 1 / 4)),
-    ],
-)
-def test_a_view_is_the_same_however_the_voxels_are_stored(
-    stored: str, view: str, height_to_width: float, place: tuple[float, float]
-) -> None:
-    """The patient's right and front are on the left, front and head on top, and millimetres are square."""
-    volume, lung, lesion = body(STORED[stored])
-    picture = overlay_image(volume, lung, lesion, view=view)
-    assert picture.height / picture.width == pytest.approx(height_to_width, abs=0.01)
-    rows, columns = near(picture, LESION_RGB).mean(axis=0) / (picture.height, picture.width)
-    assert (rows, columns) == pytest.approx(place, abs=0.02)
-    assert len(near(picture, LUNG_RGB)) > 100
-
-
-def test_the_default_slice_shows_most_lesion_else_most_lung_else_the_middle() -> None:
-    volume, lung, lesion = body()
-    nothing = replace(lesion, labels=np.zeros_like(lesion.labels))
-    some = lesion.labels.copy()
-    some[17] = 0
-    some[17, 5, 5:9] = 1
-    many = replace(lesion, labels=some)
-    fullest = int(np.argmax(np.count_nonzero(some, axis=(1, 2))))
-    assert overlay_png(volume, lung, many) == overlay_png(volume, lung, many, index=fullest)
-    assert overlay_png(volume, None, None) == overlay_png(volume, None, None, index=12)
-    first_lung = int(np.flatnonzero(lung.labels.any(axis=(1, 2)))[0])
-    assert overlay_png(volume, lung, nothing) == overlay_png(volume, lung, nothing, index=first_lung)
-
-
-def test_an_overlay_is_a_png_and_the_same_each_time() -> None:
-    volume, lung, lesion = body()
-    data = overlay_png(volume, lung, lesion)
-    assert Image.open(io.BytesIO(data)).size == (720, 480)
-    assert data == overlay_png(volume, lung, lesion)
-
-
-def test_an_unknown_view_or_slice_is_refused() -> None:
-    volume, lung, lesion = body()
-    with pytest.raises(BadConfig, match="'oblique' is not known; use axial, coronal, sagittal"):
-        overlay_png(volume, lung, lesion, view="oblique")
-    with pytest.raises(BadConfig, match="no axial slice 24; the volume has 0 to 23"):
-        overlay_png(volume, lung, lesion, index=24)
-
 
 # Key slices
 
@@ -150,14 +64,43 @@ def test_the_largest_lesion_areas_are_chosen_apart_from_each_other() -> None:
     assert np.count_nonzero(chosen[0].lesion) == 21 and chosen[0].spacing_mm == (1.0, 1.0)
 
 
-def test_slices_fill_up_where_lesions_are_few_and_spread_where_there_are_none() -> None:
+def test_slices_without_a_lesion_are_shown_only_where_there_is_none() -> None:
     lung, lesion = masks()
     assert [key.index for key in choose(None, lung, lesion, count=4)] == [45, 35, 25, 15]
     lesion.labels[12, 5, 5] = 1
-    indices = [key.index for key in choose(None, lung, lesion, count=4)]
-    assert 12 in indices and len(indices) == 4 and indices == sorted(indices, reverse=True)
+    assert [key.index for key in choose(None, lung, lesion, count=4)] == [12]
     nothing = replace(lung, labels=np.zeros_like(lung.labels))
     assert [key.index for key in choose(None, nothing, None, count=3)] == [50, 30, 10]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    areas=st.lists(st.integers(0, 100), min_size=1, max_size=40),
+    lungs=st.integers(0, 40),
+    count=st.integers(1, 8),
+    head_last=st.booleans(),
+)
+def test_every_key_slice_has_a_lesion_where_any_slice_has(
+    *, areas: list[int], lungs: int, count: int, head_last: bool
+) -> None:
+    """And the largest area of all is among them, no slice is shown twice, and the order is from the head downwards."""
+    up = 1.0 if head_last else -1.0
+    grid = Grid(
+        shape=(len(areas), 10, 10),
+        spacing_mm=(2.0, 1.0, 1.0),
+        origin_mm=(0.0, 0.0, 0.0),
+        axes=((0.0, 0.0, up), STANDARD[1], STANDARD[2]),
+    )
+    labels = np.arange(100).reshape(10, 10) < np.array(areas)[:, None, None]
+    lesion = Mask(labels=labels.astype(np.uint8), grid=grid, names={1: "lesion"}, uid="u")
+    lung_labels = np.zeros(grid.shape, np.uint8)
+    lung_labels[:lungs] = 1
+    chosen = choose(None, replace(lesion, labels=lung_labels), lesion, count=count)
+    indices = [key.index for key in chosen]
+    assert 1 <= len(indices) <= count and len(set(indices)) == len(indices)
+    assert indices == sorted(indices, reverse=head_last)
+    if any(areas):
+        assert all(areas[k] for k in indices) and max(areas) in [areas[k] for k in indices]
 
 
 # Pages
@@ -227,7 +170,7 @@ def text_of(pdf: bytes, folder: Path) -> list[str]:
         pytest.skip("pdftotext is not installed")
     path = folder / "report.pdf"
     path.write_bytes(pdf)
-    done = subprocess.run(["pdftotext", "-layout", path, "-"], capture_output=True, check=True)
+    done = subprocess.run(["pdftotext", "-raw", path, "-"], capture_output=True, check=True)
     assert done.stderr == b""
     return [" ".join(page.split()) for page in done.stdout.decode().split("\f")[:-1]]
 
@@ -242,7 +185,7 @@ def test_every_font_is_in_the_file() -> None:
 def test_the_ratio_pages_say_what_was_found(tmp_path: Path) -> None:
     pdf = ratio_pdf(ratio(), facts(body()[0].grid))
     pages = text_of(pdf, tmp_path)
-    assert len(pages) == 2 and all(RESEARCH_ONLY in page for page in pages)
+    assert len(pages) == 1 and RESEARCH_ONLY in pages[0]
     first = pages[0]
     assert "1.33 %" in first and "of the lung volume is marked as lesion" in first
     assert "52.0 ml of 3 905 ml; 3 separate lesions, mean \u2013494 HU" in first.replace("\u00a0", " ")
@@ -251,7 +194,8 @@ def test_the_ratio_pages_say_what_was_found(tmp_path: Path) -> None:
     assert "lesion-segresnet 0.1.0" in first and "4fe1ab094fe1ab09" in first
     assert "Gantry tilt of 12.0 degrees" in first and "touches no lung" in first
     assert [first.count(f"{third} third") for third in ("Upper", "Middle", "Lower")] == [2, 2, 2]
-    assert "Page 2 of 2" in pages[1] and "the patient's right (R) is on the left" in pages[1]
+    assert "Page 1 of 1" in first and "the patient's right (R) is on the left" in first
+    assert "Slices with the largest lesion area" in first
     assert len(pdf) < 1_000_000
 
 
@@ -259,6 +203,7 @@ def test_nothing_found_reads_as_a_result(tmp_path: Path) -> None:
     first = text_of(ratio_pdf(ratio(0.0), facts()), tmp_path)[0].replace("\u00a0", " ")
     assert "No lesion was marked in 3 905 ml of lung" in first
     assert "does not exclude disease" in first and "nan" not in first
+    assert "Slices through the lungs: no lesion was marked" in first and "largest lesion area" not in first
 
 
 def test_no_lung_reads_as_a_result(tmp_path: Path) -> None:
@@ -269,23 +214,86 @@ def test_no_lung_reads_as_a_result(tmp_path: Path) -> None:
 
 def test_without_ct_the_pages_show_the_masks_and_no_hu(tmp_path: Path) -> None:
     pages = text_of(ratio_pdf(ratio(with_hu=False), facts()), tmp_path)
-    assert "HU" not in " ".join(pages) and "Slices with the largest lesion area" in pages[-1]
+    assert len(pages) == 1
+    assert "HU" not in pages[0] and "Slices with the largest lesion area" in pages[0]
+
+
+def classified(probability: float) -> Classification:
+    volume, lung, lesion = body()
+    probabilities = {"non-COVID-19": 1 - probability, "COVID-19": probability}
+    return Classification(uid="1.2.3", probabilities=probabilities, key_slices=choose(volume, lung, lesion, count=3))
+
+
+TESTED = Validation(
+    trained_on="synthetic disease; it has seen no patient with COVID-19",
+    tests=(
+        Measured(
+            data="crops with and without synthetic disease",
+            count=240,
+            figures=(Figure(name="AUC", value=0.936, low=0.904, high=0.968), Figure(name="sensitivity", value=0.813)),
+        ),
+        Measured(data="patients without disease", figures=(Figure(name="marked", low=0.0033, high=1.09, unit="%"),)),
+    ),
+    limits=("It cannot tell COVID-19 from other pneumonias.",),
+)
 
 
 def test_the_classification_page_shows_both_probabilities_and_what_they_are_worth(tmp_path: Path) -> None:
-    volume, lung, lesion = body()
-    found = Classification(
-        uid="1.2.3",
-        probabilities={"non-COVID-19": 0.169, "COVID-19": 0.831},
-        key_slices=choose(volume, lung, lesion, count=3),
-    )
-    pdf = classification_pdf(found, facts(volume.grid, demonstration="A demonstration: trained on synthetic disease."))
+    told = facts(body()[0].grid, validations={"lesion-segresnet": TESTED})
+    pdf = classification_pdf(classified(0.831), told)
     (page,) = text_of(pdf, tmp_path)
-    assert RESEARCH_ONLY in page and "0.831" in page and "0.169" in page
-    assert page.index("0.831") < page.index("0.169")
-    assert "A demonstration: trained on synthetic disease." in page
+    assert RESEARCH_ONLY in page and "0.83" in page and "0.17" in page
+    assert page.index("0.83") < page.index("0.17")
     assert "not the chance that this patient has COVID-19" in page
+    assert "The number is not calibrated: 0.9 does not mean that nine in ten such scans show COVID-19." in page
+    assert "No number is given where no lungs are found to judge." in page
+    assert "Trained on synthetic disease; it has seen no patient with COVID-19." in page
+    crops = "240 crops with and without synthetic disease: AUC 0.94 (95 % interval 0.90 to 0.97), sensitivity 0.81."
+    assert crops in page
+    assert "Patients without disease: marked 0.0033 to 1.1 %." in page
+    assert "It cannot tell COVID-19 from other pneumonias." in page
     assert len(pdf) < 1_000_000
+
+
+def test_what_was_calibrated_says_how(tmp_path: Path) -> None:
+    calibrated = msgspec.structs.replace(TESTED, calibration="temperature 1.7 on 200 scans of two hospitals")
+    told = facts(validations={"lesion-segresnet": calibrated})
+    (page,) = text_of(classification_pdf(classified(0.5), told), tmp_path)
+    assert "It was calibrated: temperature 1.7 on 200 scans of two hospitals." in page
+    assert "not calibrated" not in page
+
+
+def test_a_bundle_that_says_nothing_of_itself_is_not_trusted(tmp_path: Path) -> None:
+    (page,) = text_of(classification_pdf(classified(0.5), facts()), tmp_path)
+    assert "The bundle does not say what it was trained on, nor how it was tested." in page
+    assert "The number is not calibrated" in page
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "< 0.01"),
+        (0.0099, "< 0.01"),
+        (0.01, "0.01"),
+        (0.725, "0.72"),
+        (0.99, "0.99"),
+        (0.9901, "> 0.99"),
+        (1.0, "> 0.99"),
+    ],
+)
+def test_no_probability_reads_as_certain(value: float, shown: str) -> None:
+    assert probability_text(value) == shown
+
+
+def test_what_the_shipped_bundles_say_of_themselves_is_what_was_measured() -> None:
+    """No figure of a report is invented: each is one of the bundle's own eval_metrics, as are a range's ends."""
+    for name in ("covid-densenet", "lesion-segresnet", "lung-ahnet"):
+        bundle = find_bundle(name)
+        validation = bundle.carina.validation
+        assert validation is not None and not validation.calibration
+        figures = [figure for test in validation.tests for figure in test.figures]
+        told = {value for figure in figures for value in (figure.value, figure.low, figure.high) if value is not None}
+        assert figures and told <= set(bundle.eval_metrics.values())
 
 
 def test_a_classification_that_was_not_computed_says_why(tmp_path: Path) -> None:
@@ -304,6 +312,12 @@ def test_a_volume_file_has_facts_without_a_patient(tmp_path: Path) -> None:
     assert "No DICOM objects." in text_of(ratio_pdf(ratio(), said), tmp_path)[0]
 
 
+def test_what_a_bundle_says_may_be_long(tmp_path: Path) -> None:
+    long = msgspec.structs.replace(TESTED, limits=("It was looked at with care, but " + "not for long " * 300,) * 4)
+    pages = text_of(ratio_pdf(ratio(), replace(facts(), validations={"lesion-segresnet": long})), tmp_path)
+    assert len(pages) > 1 and all(RESEARCH_ONLY in page for page in pages)
+
+
 def test_many_long_warnings_flow_over_pages(tmp_path: Path) -> None:
     many = tuple(f"Warning {k}: " + "something had to be done to this slice " * 6 for k in range(60))
     pages = text_of(ratio_pdf(ratio(), replace(facts(), warnings=many)), tmp_path)
@@ -314,4 +328,4 @@ def test_many_long_warnings_flow_over_pages(tmp_path: Path) -> None:
 def test_slices_that_are_taller_than_wide_still_fit(tmp_path: Path) -> None:
     flat = ratio()
     tall = tuple(replace(key, spacing_mm=(key.spacing_mm[0] * 4, key.spacing_mm[1])) for key in flat.key_slices)
-    assert len(text_of(ratio_pdf(flat, facts(), tall), tmp_path)) == 2
+    assert len(text_of(ratio_pdf(flat, facts(), tall), tmp_path)) == 1

@@ -17,17 +17,17 @@ Weights = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 def choose(volume: Volume | None, lung: Mask, lesion: Mask | None, count: int = 6) -> tuple[KeySlice, ...]:
     """At most ``count`` slices, from the head downwards.
 
-    With lesions: those with the largest lesion area, kept apart from each other so that they spread over the lungs;
-    where lesions fill fewer slices, lung slices fill up. Without: slices spread evenly over the lungs, or over the
-    whole volume where there is no lung. ``hu`` is None without a ``volume``.
+    With lesions: those with the largest lesion area, kept apart from each other so that they spread over the lungs,
+    and no slice without a lesion. Without: slices spread evenly over the lungs, or over the whole volume where there
+    is no lung. ``hu`` is None without a ``volume``.
     """
     by_lung = _areas(lung)
     by_lesion = _areas(lesion) if lesion is not None else np.zeros_like(by_lung)
     places = np.flatnonzero(by_lung + by_lesion)
     if not places.size:
         places = np.arange(len(by_lung))
-    chosen = _spread(by_lesion, places, count, lung)
-    return tuple(_key_slice(k, volume, lung, lesion) for k in chosen)
+    chosen = _largest_apart(by_lesion, _gap(places, count), count) or _evenly(places, count)
+    return tuple(_key_slice(k, volume, lung, lesion) for k in _from_the_head(chosen, lung))
 
 
 def choose_salient(volume: Volume, lung: Mask, saliency: ScalarMap, count: int = 3) -> tuple[KeySlice, ...]:
@@ -41,18 +41,24 @@ def choose_salient(volume: Volume, lung: Mask, saliency: ScalarMap, count: int =
     changes = np.zeros(len(lung.labels))
     for k in places:
         changes[k] = np.abs(saliency.values[k][lung.labels[k] > 0]).sum(dtype=np.float64)
-    chosen = _spread(changes, places, count, lung)
-    return tuple(replace(_key_slice(k, volume, lung, None), saliency=saliency.values[k].copy()) for k in chosen)
+    gap = _gap(places, count)
+    chosen = _largest_apart(changes, gap, count)
+    for place in _evenly(places, count):
+        if len(chosen) < count and all(abs(place - other) >= gap for other in chosen):
+            chosen.append(place)
+    return tuple(
+        replace(_key_slice(k, volume, lung, None), saliency=saliency.values[k].copy())
+        for k in _from_the_head(chosen, lung)
+    )
 
 
-def _spread(weights: Weights, places: npt.NDArray[np.intp], count: int, lung: Mask) -> list[int]:
-    """The slices of most weight, kept apart; evenly among ``places`` where they are fewer; from the head downwards."""
-    gap = max(1, (int(places[-1]) - int(places[0])) // (2 * count))
-    chosen = _largest_apart(weights, gap, count)
-    for k in _evenly(places, count):
-        if len(chosen) < count and all(abs(k - other) >= gap for other in chosen):
-            chosen.append(k)
-    return sorted(chosen, reverse=bool(lung.grid.axes[0][2] >= 0))
+def _from_the_head(slices: list[int], lung: Mask) -> list[int]:
+    return sorted(slices, reverse=bool(lung.grid.axes[0][2] >= 0))
+
+
+def _gap(places: npt.NDArray[np.intp], count: int) -> int:
+    """How far apart ``count`` slices are kept: half of their even distance over ``places``."""
+    return max(1, (int(places[-1]) - int(places[0])) // (2 * count))
 
 
 def _areas(mask: Mask) -> Counts:

@@ -18,6 +18,7 @@ import msgspec
 
 from carina.errors import BadConfig
 from carina.models.monai_config import inference_config
+from carina.models.validation import Validation
 
 SHIPPED = Path(__file__).parent / "bundles"
 """The bundles that ship with Carina."""
@@ -105,7 +106,8 @@ class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ``orientation`` says where the index of each network axis grows to (``RAS``: right, anterior, superior).
     ``window_hu`` is mapped to 0 to 1 and clipped. ``labels`` names every class but the background by its number.
     ``network`` is the specification that ``models.networks.build_network`` takes, for training and parity checks.
-    ``served_as`` is the model's name on a Triton server, the bundle's own where empty.
+    ``served_as`` is the model's name on a Triton server, the bundle's own where empty. ``validation`` is what reports
+    say a result is worth.
     """
 
     orientation: str
@@ -114,6 +116,7 @@ class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     output: Output = Output.LOGITS
     network: dict[str, Any] = {}
     served_as: str = ""
+    validation: Validation | None = None
 
     @property
     def task(self) -> str:

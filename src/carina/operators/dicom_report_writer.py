@@ -10,7 +10,7 @@ from carina.dicom.series import Series
 from carina.measure.findings import Classification, KeySlice, RatioFindings
 from carina.operators.networks import Networks
 from carina.operators.ports import ClassificationPort, RatioPort, SourcePort
-from carina.operators.producers import joined, makers
+from carina.operators.producers import joined, makers, validations_of
 from carina.operators.text import one_of
 from carina.operators.written import Written, nothing, written
 from carina.pipeline.operator import Context, Operator, Setting
@@ -41,28 +41,24 @@ def dicom_report_writer(
     producers = makers(result, networks, context.when)
     told = _told(called or {})
     slices, grid = _key_slices(result.key_slices, source)
-    facts = report_facts(source, producers, grid, demonstration=_demonstration(result, networks), cautions=told)
+    facts = report_facts(source, producers, grid, validations=validations_of(result, networks), called=told)
     if isinstance(result, Classification):
         name, title = "classification", "COVID-19 classification"
         pdf = classification_pdf(result, facts, slices)
     else:
         name, title = "volume-ratio", "Lesion to lung volume ratio"
         pdf = ratio_pdf(result, facts, slices)
-    return written({name: encapsulated_pdf(pdf, source, joined(producers), title)}, context, *told)
+    said = (told,) if told else ()
+    return written({name: encapsulated_pdf(pdf, source, joined(producers), title)}, context, *said)
 
 
-def _told(called: Mapping[str, str]) -> tuple[str, ...]:
-    """The definition's words for the model, which need not be what ran."""
+def _told(called: Mapping[str, str]) -> str:
+    """The definition's words for the model, which need not be what ran; empty where it has none."""
     if not any(called.values()):
-        return ()
+        return ""
     words = " ".join(called[key] for key in ("name", "version") if called.get(key)) or "model"
     creator = f" by {called['creator']}" if called.get("creator") else ""
-    return (f"The pipeline definition calls this {words}{creator}; what really ran is named on this page.",)
-
-
-def _demonstration(result: Classification | RatioFindings, networks: Networks) -> str:
-    bundle = networks.made(result.made_by) if isinstance(result, Classification) else None
-    return bundle.intended_use if bundle else ""
+    return f"The pipeline definition calls this {words}{creator}; what really ran is named on this page."
 
 
 def _key_slices(slices: tuple[KeySlice, ...], source: Series) -> tuple[tuple[KeySlice, ...], Grid]:

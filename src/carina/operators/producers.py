@@ -12,6 +12,7 @@ from carina.operators.networks import Networks
 
 if TYPE_CHECKING:
     from carina.dicom.objects import Producer
+    from carina.models.validation import Validation
 
 CREATOR = "Carina"
 
@@ -36,8 +37,17 @@ def producer(made_by: str, networks: Networks, when: dt.datetime) -> Producer:
 
 def makers(result: Classification | RatioFindings, networks: Networks, when: dt.datetime) -> tuple[Producer, ...]:
     """The producers of a result, one for each bundle that it was made by."""
-    made_by = (result.made_by,) if isinstance(result, Classification) else result.made_by or ("",)
-    return tuple(producer(words, networks, when) for words in made_by)
+    return tuple(producer(words, networks, when) for words in _made_by(result))
+
+
+def validations_of(result: Classification | RatioFindings, networks: Networks) -> dict[str, Validation]:
+    """What the bundles that made a result say of their worth, by name; those that say nothing are left out."""
+    bundles = (networks.made(words) for words in _made_by(result))
+    return {one.name: one.carina.validation for one in bundles if one is not None and one.carina.validation}
+
+
+def _made_by(result: Classification | RatioFindings) -> tuple[str, ...]:
+    return (result.made_by,) if isinstance(result, Classification) else result.made_by or ("",)
 
 
 def joined(producers: tuple[Producer, ...]) -> Producer:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pydicom import Dataset
@@ -10,6 +11,7 @@ from pydicom import Dataset
 from carina.dicom.objects import Producer
 from carina.dicom.objects_header import valid_value
 from carina.dicom.series import Series, Source
+from carina.models.validation import Validation
 from carina.volume.grid import Grid
 
 
@@ -18,9 +20,9 @@ class ReportFacts:
     """Study, series and models as a report shows them; empty text where unknown. Holds no patient name.
 
     ``made_at`` is the time of the run. ``models`` made the result. ``grid`` is that of the key slices: it gives their
-    position in mm and which way they are shown. ``demonstration`` is a sentence from a bundle's card to print below
-    a probability (a starter network is a demonstration), ``cautions`` are further sentences of the cards.
-    ``warnings`` say what had to be done to the series (tilt corrected, attributes missing).
+    position in mm and which way they are shown. ``validations`` is what models say of themselves, by model name.
+    ``called`` is what the pipeline definition calls the model, where that is not what ran. ``warnings`` say what had
+    to be done to the series (tilt corrected, attributes missing).
     """
 
     made_at: datetime
@@ -34,8 +36,8 @@ class ReportFacts:
     kernel: str = ""
     series_uid: str = ""
     grid: Grid | None = None
-    demonstration: str = ""
-    cautions: tuple[str, ...] = ()
+    validations: Mapping[str, Validation] = field(default_factory=dict)
+    called: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -44,8 +46,8 @@ def report_facts(
     models: tuple[Producer, ...],
     grid: Grid | None = None,
     *,
-    demonstration: str = "",
-    cautions: tuple[str, ...] = (),
+    validations: Mapping[str, Validation] | None = None,
+    called: str = "",
     warnings: tuple[str, ...] = (),
 ) -> ReportFacts:
     """The facts of a source and of the models that were run on it; the time is that of the first model's producer.
@@ -75,8 +77,8 @@ def report_facts(
         software_version=models[0].software_version,
         models=models,
         grid=grid,
-        demonstration=demonstration,
-        cautions=cautions,
+        validations=validations or {},
+        called=called,
         warnings=warnings,
         **said,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -40,27 +40,45 @@ SLATE = HexColor(0x4B5A6B)
 LESION = Color(*(part / 255 for part in LESION_RGB))
 LUNG = Color(*(part / 255 for part in LUNG_RGB))
 
-MARGIN = 18 * mm
-TOP = 25 * mm
-BOTTOM = 17 * mm
+MARGIN = 16 * mm
+TOP = 23 * mm
+BOTTOM = 15 * mm
 WIDTH = A4[0] - 2 * MARGIN
 
 TALLEST = 68 * mm
 """Height of a picture: three rows of them fit on a page."""
 
+LOW = 39 * mm
+"""Height of a picture where two rows of them stand on the page of the result."""
+
+PICTURE_GAP = 3 * mm
+
+GAP = 4 * mm
+BESIDE = 74 * mm
+"""The panel beside a result, and what parts the two."""
+
+MAIN = WIDTH - BESIDE - GAP
+"""What is left for the result."""
+
 BODY = ParagraphStyle("body", fontName=SANS, bulletFontName=SANS, fontSize=9, leading=12.5, textColor=INK)
 SMALL = ParagraphStyle("small", parent=BODY, fontSize=7.5, leading=10, textColor=MUTED)
+FINE = ParagraphStyle("fine", parent=BODY, fontSize=8, leading=10.5)
 TITLE = ParagraphStyle("title", parent=BODY, fontName=BOLD, fontSize=19, leading=24)
-HEADING = ParagraphStyle("heading", parent=BODY, fontName=BOLD, fontSize=10.5, leading=14, spaceBefore=13, spaceAfter=4)
+HEADING = ParagraphStyle("heading", parent=BODY, fontName=BOLD, fontSize=10.5, leading=14, spaceBefore=9, spaceAfter=4)
+FIRST_HEADING = ParagraphStyle("first heading", parent=HEADING, spaceBefore=0)
 NUMBER = ParagraphStyle("number", parent=BODY, alignment=TA_RIGHT)
 SMALL_RIGHT = ParagraphStyle("small right", parent=SMALL, alignment=TA_RIGHT)
-SMALL_INDENTED = ParagraphStyle("small indented", parent=SMALL, leftIndent=6 * mm)
+SMALL_INDENTED = ParagraphStyle("small indented", parent=SMALL, leftIndent=3 * mm)
 STRONG = ParagraphStyle("strong", parent=BODY, fontName=BOLD)
 INDENTED = ParagraphStyle("indented", parent=BODY, leftIndent=4 * mm)
-HUGE = ParagraphStyle("huge", parent=BODY, fontName=BOLD, fontSize=34, leading=38)
-LEAD = ParagraphStyle("lead", parent=BODY, fontSize=11.5, leading=16)
-BULLET = ParagraphStyle("bullet", parent=BODY, leftIndent=14, bulletIndent=0, spaceAfter=2.5)
+HUGE = ParagraphStyle("huge", parent=BODY, fontName=BOLD, fontSize=32, leading=36)
+LEAD = ParagraphStyle("lead", parent=BODY, fontSize=11.5, leading=15)
+BULLET = ParagraphStyle("bullet", parent=BODY, leftIndent=10, bulletIndent=0, spaceAfter=2)
 CAUTION = ParagraphStyle("caution", parent=BODY, textColor=AMBER_INK)
+FINE_BULLET = ParagraphStyle("fine bullet", parent=BULLET, fontSize=8, leading=10.2, spaceAfter=1.5)
+WORTH = ParagraphStyle("worth", parent=FINE_BULLET, textColor=AMBER_INK)
+WORTH_NAME = ParagraphStyle("worth name", parent=WORTH, fontName=BOLD, leftIndent=0, spaceBefore=2)
+WORTH_HEADING = ParagraphStyle("worth heading", parent=HEADING, textColor=AMBER_INK, spaceBefore=0, spaceAfter=3)
 
 BARE = [
     ("LEFTPADDING", (0, 0), (-1, -1), 0),
@@ -138,9 +156,38 @@ def paragraph(text: str, style: ParagraphStyle = BODY) -> Any:
     return Paragraph(plain(text), style)
 
 
-def bullets(sentences: Sequence[str]) -> list[Any]:
+def bullets(sentences: Sequence[str], style: ParagraphStyle = BULLET) -> list[Any]:
     """Sentences, one a line, with a dash before each."""
-    return [Paragraph(plain(sentence), BULLET, bulletText="\u2013") for sentence in sentences]
+    return [Paragraph(plain(sentence), style, bulletText="\u2013") for sentence in sentences]
+
+
+def panel(heading: str, told: Mapping[str, Sequence[str]]) -> list[Any]:
+    """Sentences, those of each part below its name; a part may have none."""
+    content = [paragraph(heading, WORTH_HEADING)]
+    for name, sentences in told.items():
+        content += [paragraph(name, WORTH_NAME)] if name else []
+        content += bullets(sentences, WORTH)
+    return content
+
+
+def beside(result: Sequence[Any], worth: Sequence[Any]) -> Any:
+    """A result of width ``MAIN`` with what it is worth beside it, on amber; both may flow over pages."""
+    table = Table([[list(result), "", list(worth)]], colWidths=[MAIN, GAP, BESIDE], splitInRow=1)
+    table.setStyle(
+        TableStyle(
+            [
+                *BARE,
+                ("VALIGN", (0, 0), (-1, -1), "TOP"),
+                ("BACKGROUND", (2, 0), (2, -1), AMBER),
+                ("TOPPADDING", (0, 0), (1, -1), 0),
+                ("TOPPADDING", (2, 0), (2, -1), 6),
+                ("LEFTPADDING", (2, 0), (2, -1), 8),
+                ("RIGHTPADDING", (2, 0), (2, -1), 8),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 5),
+            ]
+        )
+    )
+    return table
 
 
 def section(heading: str, content: Sequence[Any]) -> list[Any]:
@@ -178,11 +225,11 @@ def facts_block(pairs: Sequence[tuple[str, str]]) -> Any:
     return table
 
 
-def headline(number: str, lines: Sequence[str]) -> Any:
-    """A large number with what it means beside it."""
-    width = 12 + 20.5 * len(number)
+def headline(number: str, lines: Sequence[str], across: float = WIDTH) -> Any:
+    """A large number with what it means beside it, ``across`` points in all."""
+    width = 12 + 19.5 * len(number)
     text = [paragraph(lines[0], LEAD), *(paragraph(line) for line in lines[1:])]
-    table = Table([[paragraph(number, HUGE), text]], colWidths=[width, WIDTH - width])
+    table = Table([[paragraph(number, HUGE), text]], colWidths=[width, across - width])
     table.setStyle(TableStyle([*BARE, ("VALIGN", (0, 0), (-1, -1), "MIDDLE")]))
     return table
 
@@ -199,23 +246,30 @@ def bar(part: float, width: float, indent: float) -> Any:
 
 
 def probability_bars(probabilities: Sequence[tuple[str, float]]) -> Any:
-    """One bar a class on a scale from 0 to 1 that is drawn whole, with the number behind it."""
-    left, right, row = 38 * mm, 18 * mm, 21.0
-    width, height = WIDTH - left - right, row * len(probabilities)
-    drawing = sketch(WIDTH, height + 14)
+    """One bar a class on a scale from 0 to 1 that is drawn whole, with the number behind it; as wide as ``MAIN``."""
+    left, right, row = 27 * mm, 13 * mm, 19.0
+    width, height = MAIN - left - right, row * len(probabilities)
+    drawing = sketch(MAIN, height + 14)
     for step in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = left + step * width
         drawing.add(Line(x, 10, x, height + 12, strokeColor=RULE, strokeWidth=0.5))
         drawing.add(String(x, 0, f"{step:g}", fontName=SANS, fontSize=7, fillColor=MUTED, textAnchor="middle"))
     for place, (name, value) in enumerate(probabilities):
-        y = height + 12 - (place + 1) * row + 5
+        y = height + 12 - (place + 1) * row + 4
         drawing.add(Rect(left, y, width, 11, fillColor=TRACK, strokeColor=None, fillOpacity=0.75))
         drawing.add(Rect(left, y, max(0.8, width * value), 11, fillColor=SLATE, strokeColor=None))
-        drawing.add(String(0, y + 2, printable(name), fontName=SANS, fontSize=10, fillColor=INK))
-        text = String(WIDTH, y + 2, f"{value:.3f}", fontName=BOLD, fontSize=10, fillColor=INK)
+        drawing.add(String(0, y + 2, printable(name), fontName=SANS, fontSize=9.5, fillColor=INK))
+        text = String(MAIN, y + 2, probability_text(value), fontName=BOLD, fontSize=9.5, fillColor=INK)
         text.textAnchor = "end"
         drawing.add(text)
     return drawing
+
+
+def probability_text(value: float) -> str:
+    """Two decimals; what would read as certain does not: ``< 0.01``, ``> 0.99``."""
+    if value < 0.01:
+        return "< 0.01"
+    return "> 0.99" if value > 0.99 else f"{value:.2f}"
 
 
 def number_table(
@@ -239,20 +293,32 @@ def number_table(
     return table
 
 
-def picture_sheet(pictures: Sequence[tuple[bytes, tuple[int, int], str]], across: int = 3) -> Any:
-    """JPEG pictures with their pixel size (width, height) and caption, ``across`` in a row."""
-    gap = 3 * mm
-    width = (WIDTH - gap * (across - 1)) / across
+Picture = tuple[bytes, tuple[int, int], str]
+"""A JPEG, its size in pixels (width, height), and its caption."""
+
+
+def picture_sheet(pictures: Sequence[Picture], across: int = 3, tallest: float = TALLEST) -> Any:
+    """Pictures, ``across`` in a row, as large as their place and ``tallest`` (points) allow."""
+    width = (WIDTH - PICTURE_GAP * (across - 1)) / across
     cells: list[Any] = []
     for data, (columns, rows), caption in pictures:
-        scale = min(width / columns, TALLEST / rows)
+        scale = min(width / columns, tallest / rows)
         image = Image(io.BytesIO(data), columns * scale, rows * scale, hAlign="LEFT")
         cells.append([image, Spacer(1, 2), paragraph(caption, SMALL)])
     rows_of: list[list[Any]] = [cells[start : start + across] for start in range(0, len(cells), across)]
     rows_of[-1] = [*rows_of[-1], *[""] * (across - len(rows_of[-1]))]
-    table = Table(rows_of, colWidths=[width + gap] * (across - 1) + [width])
-    table.setStyle(TableStyle([*BARE, ("VALIGN", (0, 0), (-1, -1), "TOP"), ("BOTTOMPADDING", (0, 0), (-1, -1), 6)]))
+    table = Table(rows_of, colWidths=[width + PICTURE_GAP] * (across - 1) + [width])
+    table.setStyle(TableStyle([*BARE, ("VALIGN", (0, 0), (-1, -1), "TOP"), ("BOTTOMPADDING", (0, 0), (-1, -1), 4)]))
     return table
+
+
+def picture_rows(title: str, rows: Sequence[Sequence[Picture]], legend: Any) -> list[Any]:
+    """Low pictures in rows; the heading stays with the first, the legend with the last, wherever a page ends."""
+    across = max(len(row) for row in rows)
+    drawn: list[list[Any]] = [[picture_sheet(row, across, LOW)] for row in rows]
+    drawn[0].insert(0, paragraph(title, HEADING))
+    drawn[-1].append(legend)
+    return [KeepTogether(row) for row in drawn]
 
 
 def notice(text: str) -> Any:

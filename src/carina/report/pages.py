@@ -1,4 +1,4 @@
-"""The two reports: the classification, and the lesion to lung volume ratio."""
+"""The two reports: the classification, and the lesion to lung volume ratio; one page each where that is enough."""
 
 from __future__ import annotations
 
@@ -9,25 +9,16 @@ from reportlab.lib.units import mm
 from reportlab.platypus import Spacer
 
 from carina.measure.findings import Classification, KeySlice, RatioFindings, RegionFindings
+from carina.models.validation import Validation
 from carina.report import layout as page
 from carina.report.facts import ReportFacts
 from carina.report.pictures import MINUS, key_slice_pictures
-from carina.report.saliency import saliency_section
+from carina.report.saliency import saliency_pictures, saliency_words
+from carina.report.worth import NO_NUMBER, probability_worth, ratio_worth
 
 SHOWN_HASH = 16
 
-RATIO_CAUTIONS = (
-    "Lesions are what a network marked. Vessels, collapsed lung, breathing motion and other pneumonias can be marked "
-    "too, and faint or small lesions can be missed.",
-    "The ratio depends on both outlines: dense tissue at the pleura that the lung outline leaves out changes it.",
-    "Read the images themselves before you rely on a number.",
-)
-
-CLASS_CAUTIONS = (
-    "The number is a network's output for this one scan. It is not the chance that this patient has COVID-19, which "
-    "also depends on how common the disease is, on symptoms and on tests.",
-    "Other pneumonias look alike on CT, and scans of other hospitals and scanners can be judged worse.",
-)
+NO_LUNG = "No lung was found in this series, so there is nothing to measure."
 
 
 def classification_pdf(
@@ -35,21 +26,22 @@ def classification_pdf(
 ) -> bytes:
     """The COVID-19 classification as A4 pages in PDF; the same values give the same bytes.
 
-    ``key_slices`` default to the classification's own. Where there is no probability, the page says why.
+    ``key_slices`` default to the classification's own; where there is a saliency, its slices are shown instead.
+    Where there is no probability, the page says why.
     """
     slices = classification.key_slices if key_slices is None else key_slices
-    story = _opening("COVID-19 classification", facts)
+    saliency = classification.saliency
     if classification.probabilities:
         ranked = sorted(classification.probabilities.items(), key=lambda item: (-item[1], item[0]))
-        story += [page.paragraph("Probability given by the network", page.HEADING), page.probability_bars(ranked)]
+        result = [page.paragraph("Probability given by the network", page.FIRST_HEADING), page.probability_bars(ranked)]
+        worth = page.panel("What this number is worth", probability_worth(_validations(facts)[0]))
     else:
         why = classification.not_computed or "The classification was not computed."
-        story += page.section("No probability", [page.paragraph(why, page.LEAD)])
-    if facts.demonstration:
-        story += [page.notice(facts.demonstration)]
-    story += key_slice_pictures("Slices of this scan", slices, facts)
-    story += saliency_section(classification.saliency, facts)
-    story += _closing(facts, classification.warnings, CLASS_CAUTIONS)
+        result = [page.paragraph("No probability", page.FIRST_HEADING), page.paragraph(why, page.LEAD)]
+        worth = page.panel("How to read this", {"": NO_NUMBER})
+    result += [*saliency_words(saliency), *_warnings(facts, classification.warnings), *_made_by(facts)]
+    story = [*_opening("COVID-19 classification", facts), page.beside(result, worth)]
+    story += saliency_pictures(saliency, facts) or key_slice_pictures("Slices of this scan", slices, facts)
     return page.build(story, "COVID-19 classification", f"Series {facts.series_uid}")
 
 
@@ -59,20 +51,26 @@ def ratio_pdf(ratio: RatioFindings, facts: ReportFacts, key_slices: Sequence[Key
     ``key_slices`` default to the findings' own. Nothing found is said in words, with the lung's numbers.
     """
     slices = ratio.key_slices if key_slices is None else key_slices
-    story = _opening("Lesion to lung volume ratio", facts)
-    story += [Spacer(1, 8), _ratio_headline(ratio), Spacer(1, 4)]
-    if facts.demonstration:
-        story += [page.notice(facts.demonstration)]
-    story += page.section("By region", [_region_table(ratio.regions)])
-    title = "Slices with the largest lesion area" if ratio.regions[0].lesion_ml else "Slices through the lungs"
-    story += _closing(facts, ratio.warnings, RATIO_CAUTIONS)
-    story += key_slice_pictures(title, slices, facts, across=2)
+    with_lesion = [key for key in slices if key.lesion.any()]
+    if ratio.regions[0].lung_ml:
+        result = [_ratio_headline(ratio), Spacer(1, 6), _region_table(ratio.regions)]
+        worth = page.panel("What this number is worth", ratio_worth(_validations(facts)))
+    else:
+        result = [page.paragraph("No ratio", page.FIRST_HEADING), page.paragraph(NO_LUNG, page.LEAD)]
+        worth = page.panel("How to read this", {"": NO_NUMBER})
+    result += [*_warnings(facts, ratio.warnings), *_made_by(facts)]
+    story = [*_opening("Lesion to lung volume ratio", facts), page.beside(result, worth)]
+    if with_lesion:
+        story += key_slice_pictures("Slices with the largest lesion area", with_lesion, facts)
+    else:
+        story += key_slice_pictures("Slices through the lungs: no lesion was marked", slices, facts)
     return page.build(story, "Lesion to lung volume ratio", f"Series {facts.series_uid}")
 
 
 def _opening(title: str, facts: ReportFacts) -> list[Any]:
     grid = facts.grid
-    series = " \u00b7 ".join(text for text in (facts.series_number, facts.series_description, facts.kernel) if text)
+    kernel = f"kernel {facts.kernel}" if facts.kernel else ""
+    series = " \u00b7 ".join(text for text in (facts.series_number, facts.series_description, kernel) if text)
     voxels = ""
     if grid is not None:
         z, y, x = grid.spacing_mm
@@ -84,16 +82,12 @@ def _opening(title: str, facts: ReportFacts) -> list[Any]:
         ("Series", series or "\u2013"),
         ("Volume", voxels or "\u2013"),
         ("Analysed", facts.made_at.strftime("%Y-%m-%d %H:%M")),
-        ("Software", f"Carina {facts.software_version}"),
-        ("Models", ", ".join(f"{model.model_name} {model.model_version}" for model in facts.models) or "\u2013"),
     ]
-    return [page.paragraph(title, page.TITLE), Spacer(1, 6), page.facts_block(pairs)]
+    return [page.paragraph(title, page.TITLE), Spacer(1, 4), page.facts_block(pairs), Spacer(1, 9)]
 
 
 def _ratio_headline(ratio: RatioFindings) -> Any:
     whole = ratio.regions[0]
-    if not whole.lung_ml:
-        return page.headline("\u2013", ["No lung was found in this series.", "There is nothing to measure."])
     if not whole.lesion_ml:
         return page.headline(
             "0 %",
@@ -101,6 +95,7 @@ def _ratio_headline(ratio: RatioFindings) -> Any:
                 f"No lesion was marked in {_ml(whole.lung_ml)} ml of lung.",
                 "This is a result of the network and does not exclude disease.",
             ],
+            page.MAIN,
         )
     hu = "" if whole.lesion_mean_hu is None else f", mean {whole.lesion_mean_hu:.0f} HU".replace("-", MINUS)
     many = "1 lesion" if ratio.lesion_count == 1 else f"{ratio.lesion_count} separate lesions"
@@ -110,6 +105,7 @@ def _ratio_headline(ratio: RatioFindings) -> Any:
             "of the lung volume is marked as lesion",
             f"{_ml(whole.lesion_ml)} ml of {_ml(whole.lung_ml)} ml; {many}{hu}",
         ],
+        page.MAIN,
     )
 
 
@@ -128,13 +124,13 @@ def _region_table(regions: Sequence[RegionFindings]) -> Any:
 _SIDES = ("lungs", "right", "left")
 
 _COLUMNS = (
-    ("Region", page.SMALL, 36 * mm),
-    ("Lung ml", page.SMALL_RIGHT, 20 * mm),
-    ("Lesion ml", page.SMALL_RIGHT, 20 * mm),
-    ("Ratio %", page.SMALL_RIGHT, 18 * mm),
-    ("0 to {} %", page.SMALL_INDENTED, 44 * mm),
-    ("Lung HU", page.SMALL_RIGHT, 18 * mm),
-    ("Lesion HU", page.SMALL_RIGHT, 18 * mm),
+    ("Region", page.SMALL, 21 * mm),
+    ("Lung ml", page.SMALL_RIGHT, 12 * mm),
+    ("Lesion ml", page.SMALL_RIGHT, 14 * mm),
+    ("Ratio %", page.SMALL_RIGHT, 12 * mm),
+    ("0 to {} %", page.SMALL_INDENTED, 15 * mm),
+    ("Lung HU", page.SMALL_RIGHT, 12 * mm),
+    ("Lesion HU", page.SMALL_RIGHT, 14 * mm),
 )
 
 
@@ -146,7 +142,7 @@ def _region_row(region: RegionFindings, top: int) -> list[Any]:
         page.paragraph(_ml(region.lung_ml), page.NUMBER),
         page.paragraph(_ml(region.lesion_ml), page.NUMBER),
         page.paragraph(_percent(region.ratio_percent), page.NUMBER),
-        page.bar(region.ratio_percent / top, 34 * mm, 6 * mm),
+        page.bar(region.ratio_percent / top, 12 * mm, 3 * mm),
         page.paragraph(_hu(region.lung_mean_hu), page.NUMBER),
         page.paragraph(_hu(region.lesion_mean_hu), page.NUMBER),
     ]
@@ -173,15 +169,24 @@ def _hu(value: float | None) -> str:
     return "\u2013" if value is None else f"{value:.0f}".replace("-", MINUS)
 
 
-def _closing(facts: ReportFacts, warnings: Sequence[str], cautions: Sequence[str]) -> list[Any]:
+def _validations(facts: ReportFacts) -> list[tuple[str, Validation | None]]:
+    """What each model says of itself, by name."""
+    names = [model.model_name for model in facts.models] or ["no model"]
+    return [(name, facts.validations.get(name)) for name in names]
+
+
+def _warnings(facts: ReportFacts, warnings: Sequence[str]) -> list[Any]:
     told = list(dict.fromkeys((*facts.warnings, *warnings)))
-    made = [
+    return [page.paragraph("Warnings", page.HEADING), *page.bullets(told, page.FINE_BULLET)] if told else []
+
+
+def _made_by(facts: ReportFacts) -> list[Any]:
+    """Software, model, version and hash of what made the result; the definition's own name for it, if it has one."""
+    made = [f"Carina {facts.software_version}"]
+    made += [
         f"{model.model_name} {model.model_version} by {model.model_creator or 'unknown'}, bundle sha256 "
         f"{model.bundle_sha256[:SHOWN_HASH] or 'unknown'}\u2026"
         for model in facts.models
     ]
-    return [
-        *page.section("Warnings", page.bullets(told)),
-        *page.section("What to be careful about", page.bullets((*facts.cautions, *cautions))),
-        *page.section("Made by", [page.paragraph(line, page.SMALL) for line in made]),
-    ]
+    lines = [*made, facts.called] if facts.called else made
+    return [page.paragraph("Made by", page.HEADING), *(page.paragraph(line, page.SMALL) for line in lines)]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from reportlab.platypus import KeepTogether
 
 from carina.measure.findings import KeySlice
 from carina.report import layout as page
@@ -15,8 +14,11 @@ from carina.report.overlay import layout as plane_layout
 from carina.report.overlay import position_mm
 from carina.report.paint import WINDOW_HU, Labels, Plane, annotate, jpeg, paint
 
-PICTURE_PX = {2: 640, 3: 460}
-"""Longer side of a picture, by how many stand side by side: about 200 to the inch."""
+PICTURE_PX = 480
+"""Longer side of a picture: about 220 to the inch."""
+
+ACROSS = 3
+"""Pictures side by side."""
 
 CROP_MM = 14.0
 """What is shown around the lungs."""
@@ -25,14 +27,15 @@ MINUS = "\u2013"
 """The standard fonts have no minus sign; the en dash has its width."""
 
 
-def key_slice_pictures(title: str, slices: Sequence[KeySlice], facts: ReportFacts, across: int = 3) -> list[Any]:
-    """A heading, the slices ``across`` in a row, and their legend; nothing where there are none."""
+def key_slice_pictures(title: str, slices: Sequence[KeySlice], facts: ReportFacts) -> list[Any]:
+    """A heading, the slices in rows, and their legend; nothing where there are none."""
     if not slices:
         return []
-    rows, columns = lung_window(slices)
-    pictures = [picture_of(key, (rows, columns), facts, PICTURE_PX[across]) for key in slices]
+    window = lung_window(slices)
+    pictures = [picture_of(key, window, facts, PICTURE_PX) for key in slices]
+    rows = [pictures[start : start + ACROSS] for start in range(0, len(pictures), ACROSS)]
     legend = page.legend(how_shown(slices, facts), with_lesion=any(key.lesion.any() for key in slices))
-    return [KeepTogether([page.paragraph(title, page.HEADING), page.picture_sheet(pictures, across), legend])]
+    return page.picture_rows(title, rows, legend)
 
 
 def how_shown(slices: Sequence[KeySlice], facts: ReportFacts) -> str:
@@ -83,4 +86,5 @@ def picture_of(
     if facts.grid is not None and view is not None:
         place += f", z {position_mm(facts.grid, 0, key.index, 'z'):.1f} mm".replace("-", MINUS)
     area_cm2 = float(np.count_nonzero(key.lesion)) * down_mm * right_mm / 100
-    return jpeg(picture), picture.size, f"{place}; lesion {area_cm2:.1f} cm\u00b2" if area_cm2 else place
+    area = f"{area_cm2:.1f}" if area_cm2 >= 0.05 else "< 0.1"
+    return jpeg(picture), picture.size, f"{place}; lesion {area} cm\u00b2" if area_cm2 else place

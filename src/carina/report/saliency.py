@@ -1,12 +1,12 @@
-"""The part of the classification's report that says what the probability hangs on."""
+"""The part of the classification's report that says what the probability depends on."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from reportlab.graphics.shapes import Line, Rect, String
 from reportlab.lib.colors import Color
-from reportlab.platypus import KeepTogether, Spacer
 
 from carina.measure.findings import SaliencyFindings
 from carina.report import layout as page
@@ -24,30 +24,30 @@ STEPS = 48
 BAR = 150.0
 
 MEANING = (
-    "It shows which places this network's number depends on. It does not show where disease is, how much of it there "
-    "is, or whether the number is right. Where several places look alike, hiding one of them may change nothing; "
-    "nothing smaller than a block is told apart, and the colours between their middles are interpolated."
+    "It does not show where disease is, how much of it there is, or whether the number is right. Where several places "
+    "look alike, hiding one of them may change nothing; nothing smaller than a block is told apart."
 )
 
 
-def saliency_section(found: SaliencyFindings | None, facts: ReportFacts) -> list[Any]:
-    """Slices with the changes painted over them, their scale, and what that means; nothing where it was not made."""
+def saliency_words(found: SaliencyFindings | None) -> list[Any]:
+    """How the saliency was made and what it means; nothing where it was not made."""
     if found is None or not found.key_slices:
         return []
+    text = f"{_said(found)} {MEANING}"
+    return [page.paragraph("What the probability depends on", page.HEADING), page.paragraph(text, page.FINE)]
+
+
+def saliency_pictures(found: SaliencyFindings | None, facts: ReportFacts) -> list[Any]:
+    """Slices as they are, below them the changes painted over them, and their scale; nothing where it was not made."""
+    if found is None or not found.key_slices:
+        return []
+    slices = found.key_slices
     limit = max(found.highest, -found.lowest, LEAST_SCALE)
-    window = lung_window(found.key_slices)
-    pictures = [picture_of(key, window, facts, PICTURE_PX[3], limit) for key in found.key_slices]
-    return [
-        KeepTogether(
-            [
-                page.paragraph("What the probability hangs on", page.HEADING),
-                page.paragraph(" ".join((_said(found), MEANING))),
-                Spacer(1, 5),
-                page.picture_sheet(pictures),
-                _scale(limit, how_shown(found.key_slices, facts)),
-            ]
-        )
-    ]
+    window = lung_window(slices)
+    bare = [picture_of(replace(key, saliency=None), window, facts, PICTURE_PX) for key in slices]
+    painted = [picture_of(key, window, facts, PICTURE_PX, limit) for key in slices]
+    scale = _scale(limit, how_shown(slices, facts))
+    return page.picture_rows("Slices with the largest changes", [bare, painted], scale)
 
 
 def _said(found: SaliencyFindings) -> str:
