@@ -24,8 +24,9 @@ from carina.cli.main import carina as command  # noqa: E402
 from carina.errors import BadConfig  # noqa: E402
 from carina.models.bundle import Border, load_bundle  # noqa: E402
 from carina.models.networks import build_network  # noqa: E402
+from carina.models.validation import Validation  # noqa: E402
 from carina.train import checkpoint, configure, training  # noqa: E402
-from carina.train.cards import Facts, carina_object  # noqa: E402
+from carina.train.cards import Facts, carina_object, metadata  # noqa: E402
 from carina.train.publish import publish  # noqa: E402
 from carina.train.settings import Arithmetic, Patch  # noqa: E402
 from carina.volume import Grid, Mask, Volume  # noqa: E402
@@ -274,9 +275,20 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Modu
 
 
 def test_what_was_measured_is_in_card_and_metadata(start: tuple[Path, torch.nn.Module]) -> None:
-    metadata = json.loads((start[0] / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    assert metadata["eval_metrics"] == {"dice": 0.5}
+    said = json.loads((start[0] / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    assert said["eval_metrics"] == {"dice": 0.5}
     assert "| dice | 0.5 |" in (start[0] / "docs" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_new_bundle_says_what_its_training_measured_and_no_more() -> None:
+    facts = Facts(steps=5, data="none", metric=0.75, cases={"a": 0.7, "b": 0.8}, trained_on=("c", "d", "e"))
+    said = metadata(load("lesion-starter"), facts)["carina"]["validation"]
+    validation = msgspec.convert(said, Validation)
+    assert validation.trained_on == "synthetic disease in 3 chests" and not validation.calibration
+    (test,) = validation.tests
+    assert (test.count, test.figures[0].value) == (2, 0.75) and "by which the weights were chosen" in test.data
+    untested = metadata(load("lesion-card"), Facts(steps=0, data="none"))["carina"]["validation"]
+    assert msgspec.convert(untested, Validation) == Validation(trained_on="chests with labels")
 
 
 @pytest.mark.parametrize(("slice_mm", "reach_mm"), [(5.0, 2.5), (1.0, 0.5), (30.0, 10.0)])

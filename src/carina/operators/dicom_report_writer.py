@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from carina.dicom.series import Series
-from carina.measure.findings import Classification, KeySlice, RatioFindings
+from carina.measure.findings import Classification, KeySlice
 from carina.operators.networks import Networks
 from carina.operators.ports import ClassificationPort, RatioPort, SourcePort
 from carina.operators.producers import joined, makers, validations_of

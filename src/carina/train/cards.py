@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 import carina
 from carina.cases.purpose import Source, Task
 from carina.models.bundle import REACH_MM
+from carina.models.validation import Figure, Measured, Validation
 from carina.train import configure
 from carina.train.settings import TrainSettings
 from carina.train.validation import metric_name
@@ -45,6 +48,7 @@ class Facts:
     ``data`` says what was trained on, ``cases`` is each validation case's Dice or probability at the weights of
     ``steps``, ``metric`` their mean Dice or AUC. ``measured`` are figures of the shipped file, ``parity`` its largest
     differences from torch. ``notes`` is Markdown that goes into the card as it is: provenance, history, weaknesses.
+    ``validation`` is what reports print of the network's worth; None: what follows from the other facts.
     """
 
     steps: int
@@ -56,6 +60,7 @@ class Facts:
     parity: Mapping[str, float] = field(default_factory=dict)
     version: str = "0.1.0"
     notes: str = ""
+    validation: Validation | None = None
 
 
 def title(settings: TrainSettings) -> str:
@@ -100,6 +105,7 @@ def metadata(settings: TrainSettings, facts: Facts) -> dict[str, Any]:
     import torch
 
     spec = carina_object(settings)
+    spec["validation"] = msgspec.to_builtins(facts.validation or validation_of(settings, facts))
     classifies = settings.task is Task.COVID
     side = spec["size"] if classifies else [f"{spec['divisor']}*n"] * 3
     names = spec["labels"] if classifies else {"0": "background"} | spec["labels"]
@@ -135,6 +141,18 @@ def metadata(settings: TrainSettings, facts: Facts) -> dict[str, Any]:
         },
         "carina": spec,
     }
+
+
+def validation_of(settings: TrainSettings, facts: Facts) -> Validation:
+    """What a report can say of a network that only its own training has measured."""
+    chests = f"{len(facts.trained_on)} chests" if facts.trained_on else "chests"
+    name = "AUC" if settings.task is Task.COVID else "Dice"
+    figures = () if facts.metric is None else (Figure(name=name, value=float(facts.metric)),)
+    test = Measured(data="validation cases, by which the weights were chosen", count=len(facts.cases), figures=figures)
+    return Validation(
+        trained_on=f"synthetic disease in {chests}" if settings.source is Source.SYNTHETIC else f"{chests} with labels",
+        tests=(test,) if figures else (),
+    )
 
 
 def _data(kind: str, format_: str, shape: Sequence[Any], channels: Mapping[str, str]) -> dict[str, Any]:
