@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from carina.deliver.receipt import DeliveryReceipt, Sent, sop_instance_uid
 from carina.errors import DeliveryFailed
+from carina.pipeline.places import copy_whole
 
 
 def deliver_to_folder(files: Sequence[Path], name: str, folder: Path, *, warning: str = "") -> DeliveryReceipt:
@@ -20,12 +20,7 @@ def deliver_to_folder(files: Sequence[Path], name: str, folder: Path, *, warning
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file in files:
-            partial = folder / f".{file.name}.partial"
-            try:
-                shutil.copyfile(file, partial)
-                partial.replace(folder / file.name)
-            finally:
-                partial.unlink(missing_ok=True)
+            copy_whole(file, folder / file.name)
             sent.append(Sent(sop_instance_uid=sop_instance_uid(file), file=file.name, stored=True))
     except OSError as error:
         raise DeliveryFailed(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from weakref import WeakKeyDictionary
 
-from carina.errors import BadConfig
+from carina.errors import BadConfig, unwritable
 from carina.operators.table import known_operators
 from carina.pipeline import ports
 from carina.pipeline.definition import Container, Definition, Input, Output, Step, Value
 from carina.pipeline.engine import Event, now
 from carina.pipeline.operator import Operator, Port
+from carina.pipeline.places import copy_whole
 from carina.pipeline.run import RunOptions, run_pipeline
 from carina.pipeline.table import OperatorTable
 
@@ -65,11 +65,10 @@ def run_alone(
     given = _by_path(alone.operator.input_ports, alone.inputs, "input")
     wanted = _by_path(alone.operator.output_ports, alone.outputs, "output")
     definition = _definition(alone, tuple(given), tuple(wanted))
-    stored: WeakKeyDictionary[object, tuple[Path, ...]] = WeakKeyDictionary()
-    values = {}
+    values, stored = {}, []
     for path, folder in given.items():
         value = values[path.strip("/")] = ports.load_folder(alone.operator.input_ports[path].type, folder)
-        stored[value] = tuple(sorted(file for file in folder.rglob("*") if file.is_file()))
+        stored.append((value, tuple(ports.files_in(folder))))
     with TemporaryDirectory(prefix="carina-operator-") as name:
         work = alone.work or Path(name)
         result = run_pipeline(
@@ -119,11 +118,10 @@ def _definition(alone: Alone, inputs: tuple[str, ...], outputs: tuple[str, ...])
 def _copy(run: Path, files: list[str], folder: Path) -> None:
     """Files of an output into a folder, without the names of the run's folders above them."""
     paths = [run / file for file in files]
+    home = Path(os.path.commonpath([path.parent for path in paths])) if paths else run
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in paths:
-            place = folder / path.relative_to(paths[0].parent)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
+            copy_whole(path, folder / path.relative_to(home))
     except OSError as error:
-        raise BadConfig("output.unwritable", f"{folder}: can't be written ({error.strerror}).") from error
+        raise unwritable(error, folder) from error

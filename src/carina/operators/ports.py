@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,17 +17,19 @@ from typing import Annotated, Any, Self
 
 import msgspec
 from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
 
 from carina import RESEARCH_ONLY
 from carina.dicom.objects import save as save_object
 from carina.dicom.series import Source
+from carina.errors import BadSeries
 from carina.measure.findings import Classification, RatioFindings
 from carina.operators.stored_files import facts_of, one_file, read_tree, with_suffix, written_files
 from carina.operators.stored_findings import StoredClassification, StoredRatio
 from carina.operators.stored_images import StoredMask, StoredVolume
 from carina.operators.stored_source import StoredSource
 from carina.pipeline.places import file_name
-from carina.pipeline.ports import PortFiles, Saved
+from carina.pipeline.ports import BROKEN, PortFiles, Saved
 from carina.pipeline.values import Row, write_csv
 from carina.volume.files import SUFFIXES, read_map, write_map
 from carina.volume.volume import Mask, ScalarMap, Volume
@@ -60,13 +63,28 @@ class DicomObjects:
 
     @classmethod
     def load(cls, files: Sequence[Path]) -> Self:
-        """Read every ``.dcm`` file."""
-        return cls(objects={path.stem: dcmread(path) for path in with_suffix(files, ".dcm")})
+        """Read every ``.dcm`` file.
+
+        Raises:
+            BadSeries: ``ports.files``, one of them is no whole DICOM object.
+        """
+        return cls(objects={path.stem: _read_object(path) for path in with_suffix(files, ".dcm")})
 
     @classmethod
     def recognise(cls, files: Sequence[Path]) -> bool:
         """Whether there is a ``.dcm`` file."""
         return bool(with_suffix(files, ".dcm"))
+
+
+def _read_object(path: Path) -> Dataset:
+    try:
+        dataset = dcmread(path)
+        named = [dataset.SOPInstanceUID, dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID]
+    except (InvalidDicomError, struct.error, *BROKEN) as error:
+        raise BadSeries("ports.files", f"{path}: is no whole DICOM object ({error}).") from error
+    if not all(named):
+        raise BadSeries("ports.files", f"{path}: is no whole DICOM object (its UIDs are empty).")
+    return dataset
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

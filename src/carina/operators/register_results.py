@@ -11,10 +11,11 @@ import msgspec
 
 from carina.config import Settings
 from carina.deliver.deliver import deliver
-from carina.errors import BadConfig
+from carina.errors import BadConfig, DeliveryFailed
 from carina.operators.ports import DicomObjects, Scene
 from carina.operators.text import one_of, text_list
 from carina.pipeline.operator import Context, Operator, Setting
+from carina.pipeline.places import below, file_name, write_whole
 
 SCU, RENDER = "ClaraSCU", "renderserver"
 
@@ -45,19 +46,17 @@ def register_results(
 
 
 def _send(files: Sequence[Path], destinations: Sequence[str], settings: Settings, context: Context) -> None:
-    from carina.errors import DeliveryFailed
-
     receipts, copies, failed = [], [], []
     for name in destinations:
         try:
-            receipt = deliver(files, name, settings, context.folder / name)
+            receipt = deliver(files, name, settings, below(context.folder, file_name(name)))
         except DeliveryFailed as error:
             failed.append(error)
             continue
         receipts.append(receipt)
         if receipt.warning:
             context.warn(receipt.warning)
-            copies += [f"{name}/{sent.file}" for sent in receipt.sent]
+            copies += [f"{file_name(name)}/{sent.file}" for sent in receipt.sent]
     context.record("deliveries", receipts)
     context.record("files", copies)
     if len(failed) == 1:
@@ -72,9 +71,9 @@ def _show(layer_file: Path, context: Context) -> None:
     if "not_computed" in layer["layer"]:
         context.record("not_shown", layer["layer"]["not_computed"])
         return
-    path = layer_file.parent / "scene.json"
+    path = layer_file.with_name("scene.json")
     with _SCENE_LOCK:
-        scene: dict[str, Any] = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}
+        scene = _scene(path)
         if scene.get("volume") != layer["volume"]:
             scene = {
                 "notice": layer["notice"],
@@ -84,10 +83,19 @@ def _show(layer_file: Path, context: Context) -> None:
             }
         others = [one for one in scene["layers"] if one["name"] != layer["layer"]["name"]]
         scene["layers"] = sorted([*others, layer["layer"]], key=lambda one: (one["order"], one["name"]))
-        partial = path.with_name(".scene.json")
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(scene), indent=2))
-        partial.replace(path)
-    context.record("files", [path.relative_to(context.folder).as_posix()])
+        write_whole(path, msgspec.json.format(msgspec.json.encode(scene), indent=2))
+    if path.is_relative_to(context.folder):  # an operator by itself has its input elsewhere
+        context.record("files", [path.relative_to(context.folder).as_posix()])
+
+
+def _scene(path: Path) -> dict[str, Any]:
+    """The scene so far; a file that is no scene, because it was cut, is begun anew."""
+    try:
+        scene = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        layers = msgspec.convert(scene.get("layers"), list[dict[str, Any]])
+    except (FileNotFoundError, ValueError):
+        return {}
+    return scene if all({"name", "order"} <= layer.keys() for layer in layers) else {}
 
 
 OPERATOR = Operator(

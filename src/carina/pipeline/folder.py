@@ -20,7 +20,7 @@ WRITING = ".writing"
 
 MANIFEST = "manifest.json"
 
-BOOKKEEPING = (LOCK, WRITING, MANIFEST, f".{MANIFEST}")
+BOOKKEEPING = (LOCK, WRITING, MANIFEST)
 """Names in a run's folder that are the engine's own; none of them is ever a link."""
 
 

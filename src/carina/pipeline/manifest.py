@@ -14,6 +14,7 @@ from carina import RESEARCH_ONLY, __version__
 from carina.errors import BadConfig, one_line
 from carina.pipeline.digests import Digest
 from carina.pipeline.folder import MANIFEST, is_being_written
+from carina.pipeline.places import write_whole
 
 FORMAT = 2
 """2: files with their digests; packages of operators; the state ``interrupted``."""
@@ -187,12 +188,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     Raises:
         OSError: it can't be written.
     """
-    temporary = folder / f".{MANIFEST}"
-    try:
-        temporary.write_bytes(msgspec.json.format(_encoded(manifest), indent=2) + b"\n")
-        temporary.replace(folder / MANIFEST)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(folder / MANIFEST, msgspec.json.format(_encoded(manifest), indent=2) + b"\n")
 
 
 def _encoded(value: object, order: Literal["deterministic"] | None = None) -> bytes:

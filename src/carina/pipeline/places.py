@@ -6,12 +6,18 @@ import errno
 import hashlib
 import os
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from carina.errors import BadConfig, unwritable
 
 NAME_BYTES = 120
 """Room for suffixes and for the names of half-written files below the 255 bytes that file systems allow."""
+
+COPIED_AT_ONCE = 1 << 20
 
 _KEPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?<!\.)", re.ASCII)
 _DIGEST = re.compile(r"-[0-9a-f]{12}")
@@ -82,3 +88,36 @@ def _is_there(path: Path) -> bool:
 
 def _system_error(number: int, path: Path) -> OSError:
     return OSError(number, os.strerror(number), str(path))
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file, whose folder is made; it appears whole, and a link in its place is replaced, not followed.
+
+    Raises:
+        OSError: the source can't be read, or the target not be written.
+    """
+    with source.open("rb") as read, _appearing(target) as written:
+        shutil.copyfileobj(read, written, COPIED_AT_ONCE)
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write a file, whose folder is made; it appears whole, and a link in its place is replaced, not followed.
+
+    Raises:
+        OSError: the target can't be written.
+    """
+    with _appearing(target) as written:
+        written.write(data)
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[BinaryIO]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{file_name(target.name)}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        with partial.open("xb") as written:
+            yield written
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

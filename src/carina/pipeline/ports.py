@@ -14,14 +14,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeGuard, get_origin
+from zipfile import BadZipFile
 
 import msgspec
 
-from carina.errors import BadConfig
+from carina.errors import BadConfig, BadSeries
 from carina.pipeline.operator import alternatives, holds, notes_of, type_name
 
 Saved = Callable[[object], tuple[Path, ...]]
 """The files a value is already stored in, the one to open first; nothing where it is not stored."""
+
+
+BROKEN = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    OSError,
+    BadZipFile,
+    RecursionError,
+)
+"""What reading a damaged file ends in, whatever library reads it."""
 
 
 class PortValue(Protocol):
@@ -119,15 +134,27 @@ def load(port_type: Any, files: Sequence[Path]) -> Any:
 
 
 def load_folder(port_type: Any, folder: Path) -> Any:
-    """Read a value of a port type from every file below a folder.
+    """Read a value of a port type from every file below a folder, which anybody may have filled.
 
     Raises:
-        BadConfig: there is no such folder, or it does not hold the type.
+        BadConfig: there is no such folder, or it holds other files than those of the type.
+        BadSeries: ``ports.files``, the files are damaged.
     """
-    if not folder.exists():
-        raise BadConfig("ports.missing", f"{folder}: no such folder; expected one that holds {type_name(port_type)}.")
-    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
-    return load(port_type, files)
+    wanted = type_name(port_type)
+    try:
+        if not folder.exists():
+            raise BadConfig("ports.missing", f"{folder}: no such folder; expected one that holds {wanted}.")
+        return load(port_type, files_in(folder))
+    except BROKEN as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise BadSeries(
+            "ports.files", f"{folder}: can't be read as {wanted} ({reason}): give it as it was written."
+        ) from error
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every file below a folder, or the one file that it is."""
+    return [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _known(port_type: Any) -> PortFiles:

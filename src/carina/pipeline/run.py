@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -29,8 +29,8 @@ __all__ = ["Event", "RunOptions", "RunResult", "What", "run_pipeline"]
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """How to run. ``needed_bytes`` is the caller's estimate of what the run will write; ``workers`` how many
-    operators may run at once; ``clock`` gives the time of day, with its offset; ``stored`` are the files that inputs
-    lie in, for operators that ask for a value's files.
+    operators may run at once; ``clock`` gives the time of day, with its offset; ``stored`` are inputs with the files
+    that they lie in, for operators that ask for a value's files.
     """
 
     progress: Callable[[Event], None] | None = None
@@ -38,7 +38,7 @@ class RunOptions:
     needed_bytes: int = 0
     workers: int = 4
     clock: Callable[[], dt.datetime] = now
-    stored: Mapping[object, tuple[Path, ...]] = field(default_factory=dict)
+    stored: Sequence[tuple[object, tuple[Path, ...]]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def run_pipeline(
         engine = Engine(graph, manifest, out, inputs, injected)
         engine.progress = options.progress or engine.progress
         engine.clock = options.clock
-        for value, files in options.stored.items():
+        for value, files in options.stored:
             engine.store.found(value, files)
         engine.go(options.workers)
     return RunResult(folder=out, manifest=manifest, graph=graph)
