@@ -16,6 +16,7 @@ from carina.dicom.geometry import Plan, plan_volume
 from carina.dicom.series import Instance, Series, Source, VolumeFile
 from carina.dicom.tilt import place_slice
 from carina.errors import BadSeries
+from carina.volume.plausible import check_grid, check_hu
 from carina.volume.volume import Volume
 
 Progress = Callable[[int, int], None]
@@ -36,7 +37,7 @@ def read_volume(source: Source, progress: Progress | None = None, *, threads: in
         threads: how many slices are decoded at once; 0 means one for each core.
 
     Raises:
-        BadSeries: pixel data is missing, damaged or has no decoder, or the file holds no HU volume.
+        BadSeries: pixel data is missing, damaged or has no decoder, or the values are no HU of a chest.
     """
     if isinstance(source, VolumeFile):
         from carina.volume.files import read_volume as read_file
@@ -47,12 +48,15 @@ def read_volume(source: Source, progress: Progress | None = None, *, threads: in
 
 def _read_series(series: Series, progress: Progress | None, threads: int) -> Volume:
     plan = plan_volume(series)
+    name = f"series {series.uid}"
+    check_grid(plan.grid, name, origin="series")
     shape = (len(series.instances), *plan.grid.shape[1:])
     try:
         slices = np.empty(shape, np.int16)
     except MemoryError as error:
         raise BadSeries("series.memory", f"a volume of {shape} voxels does not fit into memory.") from error
     _decode(series, plan, slices, progress, threads or min(MAX_THREADS, os.cpu_count() or 1))
+    check_hu(slices, name, origin="series")
     voxels = slices if plan.is_even else _even(slices, plan)
     return Volume(hu=voxels, grid=plan.grid, uid=series.uid, warnings=series.warnings)
 
