@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from carina.cases.datalist import DataList, Item
+from carina.cases.case import Case
+from carina.cases.datalist import DataList, ListedCase
 from carina.cases.purpose import Purpose, Source, Task
 from carina.train.settings import Patch, TrainSettings
-from carina.volume import Grid
+from carina.volume import Grid, Mask, Volume
 
 SHAPE = (12, 40, 48)
 GRID = Grid(shape=SHAPE, spacing_mm=(5.0, 1.6, 1.6), origin_mm=(-30.0, -20.0, 10.0))
@@ -32,6 +33,17 @@ def settings(task: str, **changes: object) -> TrainSettings:
 def purpose(task: str, **changes: object) -> Purpose:
     """What a training with these settings asks of its list."""
     return settings(task, **changes).purpose
+
+
+def chest_case(
+    name: str, hu: npt.NDArray[np.int16], lung: npt.NDArray[np.uint8], spacing_mm: tuple[float, float, float]
+) -> Case:
+    """A case at training resolution: arrays ``(z, y, x)`` in RAS order."""
+    axes = ((0.0, 0.0, 1.0), (0.0, -1.0, 0.0), (-1.0, 0.0, 0.0))
+    shape = (hu.shape[0], hu.shape[1], hu.shape[2])
+    grid = Grid(shape=shape, spacing_mm=spacing_mm, origin_mm=(0.0, 0.0, 0.0), axes=axes)
+    mask = Mask(labels=lung, grid=grid, names={1: "lung"}, uid=name)
+    return Case(name=name, volume=Volume(hu=hu, grid=grid, uid=name), lung=mask)
 
 
 def write(array: npt.NDArray[np.generic], path: Path, grid: Grid = GRID) -> str:
@@ -77,7 +89,7 @@ def good_list(folder: Path, *, lesions: bool = True) -> DataList:
     items = []
     for number in range(4):
         items.append(
-            Item(
+            ListedCase(
                 image=write(hu(number), folder / f"ct{number}.nii.gz"),
                 lung_image=write(lung_labels(), folder / f"lung{number}.nii.gz"),
                 label_image=write(lesion_labels(), folder / f"lesion{number}.nii.gz") if lesions else "",

@@ -22,7 +22,7 @@ from carina.errors import BadConfig
 from carina.evaluate.evaluate import evaluate
 from carina.evaluate.report import report_pdf
 from carina.evaluate.tables import as_json, write_tables
-from carina.evaluate.values import ClassificationCase, Evaluation, SegmentationCase, Split, spread
+from carina.evaluate.values import CaseAgreement, CaseClassification, Evaluation, Split, spread
 from carina.models.bundle import Bundle
 from carina.volume import Grid, Mask, Volume
 from carina.volume.files import write_mask, write_volume
@@ -61,7 +61,7 @@ def listed(folder: Path, entries: list[dict[str, object]], part: str = "validati
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four images with truth, and three entries that can't be measured."""
+    """Four images with truth, and three cases that can't be measured."""
     folder = tmp_path_factory.mktemp("cases")
     image(box(), folder / "ct.nii.gz")
     image(np.zeros_like(box()), folder / "nothing.nii.gz")
@@ -101,8 +101,8 @@ def measured(folder: Path, bundle: Bundle) -> Evaluation:
 
 def test_each_case_has_the_figures_of_its_masks(measured: Evaluation) -> None:
     same, shifted, empty, missed = measured.cases
-    assert isinstance(same, SegmentationCase) and isinstance(shifted, SegmentationCase)
-    assert isinstance(empty, SegmentationCase) and isinstance(missed, SegmentationCase)
+    assert isinstance(same, CaseAgreement) and isinstance(shifted, CaseAgreement)
+    assert isinstance(empty, CaseAgreement) and isinstance(missed, CaseAgreement)
     corner_ml = 0.002
     assert same.dice == pytest.approx(2 * 2560 / (2 * 2560 + 1), abs=1e-9), "the one dark corner voxel is found too"
     assert same.found_ml == pytest.approx(5.12 + corner_ml)
@@ -113,7 +113,7 @@ def test_each_case_has_the_figures_of_its_masks(measured: Evaluation) -> None:
     assert (empty.dice, empty.surface_dice, empty.hd95_mm) == (0, 0, math.inf)
     assert empty.volume_error_percent == math.inf
     assert missed.dice == 0 and missed.volume_error_ml == pytest.approx(corner_ml - 1.28)
-    found = [case.detection for case in measured.cases if isinstance(case, SegmentationCase)]
+    found = [case.detection for case in measured.cases if isinstance(case, CaseAgreement)]
     assert [(one.found, len(one.lesions_ml), len(one.false_ml)) for one in found if one is not None] == [
         (1, 1, 0), (1, 1, 0), (0, 0, 1), (0, 1, 0),
     ]  # fmt: skip
@@ -133,7 +133,7 @@ def test_the_summary_counts_infinite_distances_and_pools_lesions(measured: Evalu
     summary = measured.segmentation
     assert summary is not None and summary.detection is not None
     spreads = {one.figure: one for one in summary.spreads}
-    values = [case.dice for case in measured.cases if isinstance(case, SegmentationCase)]
+    values = [case.dice for case in measured.cases if isinstance(case, CaseAgreement)]
     assert (spreads["dice"].mean, spreads["dice"].sd) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
     assert (spreads["dice"].median, spreads["dice"].min, spreads["dice"].max) == pytest.approx(
         (np.median(values), 0, max(values))
@@ -191,7 +191,7 @@ def test_a_lung_bundle_takes_the_lung_mask_first(folder: Path, tmp_path: Path) -
     both = {"image": "ct.nii.gz", "lung_image": "same.nii.gz", "label_image": "elsewhere.nii.gz"}
     found = evaluate(lung, read_datalist(listed(folder, [both])), when=WHEN, settings=SETTINGS)
     (case,) = found.cases
-    assert isinstance(case, SegmentationCase)
+    assert isinstance(case, CaseAgreement)
     assert case.dice > 0.999 and case.detection is None
 
 
@@ -215,7 +215,7 @@ def test_a_classifier_is_judged_by_its_probabilities(folder: Path, tmp_path: Pat
     items = classified(folder, means, labels, lung_image="same.nii.gz") + bad
     network = mean_bundle(tmp_path / "tiny-covid")
     found = evaluate(network, read_datalist(listed(folder, items)), when=WHEN, settings=SETTINGS)
-    probabilities = [case.probabilities[1] for case in found.cases if isinstance(case, ClassificationCase)]
+    probabilities = [case.probabilities[1] for case in found.cases if isinstance(case, CaseClassification)]
     assert probabilities == pytest.approx([1 / (1 + math.exp(-4 * mean)) for mean in means], abs=2e-3)
     assert [one.code for one in found.failures] == ["evaluate.no-truth", "evaluate.no-truth", "lung.none"]
     assert "its label is [7]; expected one number of 0 (no), 1 (yes)" in found.failures[0].reason
@@ -254,7 +254,7 @@ def test_without_a_lung_mask_the_lung_bundle_makes_one(folder: Path, tmp_path: P
     for keys in ({}, {"lung_image": "same.nii.gz"}):
         items: list[dict[str, object]] = [{"image": "box.nii.gz", "label": [1], **keys}]
         (case,) = evaluate(network, read_datalist(listed(folder, items)), when=WHEN, settings=settings).cases
-        assert isinstance(case, ClassificationCase)
+        assert isinstance(case, CaseClassification)
         expected = 1 / (1 + math.exp(-4 * 0.2)) if keys else 0.5
         assert (case.probabilities[1] == pytest.approx(expected, abs=1e-3)) == bool(keys), "the corner widens the box"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from carina.evaluate import card_figures
 from carina.evaluate.synthetic import Placed, candidates, dice_by_lesion, dice_of_size, place
 from carina.synth import lesions
 from carina.synth.lesions import Size
+from data_lists import chest_case
 from tiny_networks import mean_bundle, threshold_bundle
 
 SPACING = (4.0, 1.6, 1.6)
@@ -28,7 +30,7 @@ def chest() -> Case:
     for middle in (45, 125):
         inside = ((z - 25) / 23) ** 2 + ((y - 55) / 42) ** 2 + ((x - middle) / 34) ** 2 < 1
         lung[inside] = 1
-    return Case(name="chest", hu=np.where(lung, -850, 40).astype(np.int16), lung=lung, spacing_mm=SPACING)
+    return chest_case("chest", np.where(lung, -850, 40).astype(np.int16), lung, SPACING)
 
 
 KINDS = (lesions.Kind.GROUND_GLASS, lesions.Kind.CONSOLIDATION)
@@ -53,7 +55,7 @@ def test_lesions_have_the_volumes_of_their_class_and_keep_apart(
         for volume, size in zip(volumes, one.sizes, strict=True):
             low, high = LIMITS_ML[size]
             assert low <= volume < high
-        assert not (one.numbers[chest.lung == 0]).any()
+        assert not (one.numbers[chest.lungs == 0]).any()
         for a in range(len(one.boxes)):
             for b in range(a):
                 gaps = [
@@ -67,7 +69,7 @@ def test_a_lesion_is_denser_than_lung_and_nothing_else_changed(placed: dict[lesi
     for one in placed.values():
         inside = one.numbers > 0
         assert one.hu[inside].mean() > chest.hu[inside].mean() + 60
-        assert np.array_equal(one.hu[chest.lung == 0], chest.hu[chest.lung == 0])
+        assert np.array_equal(one.hu[chest.lungs == 0], chest.hu[chest.lungs == 0])
 
 
 def test_lesions_follow_from_the_seed(chest: Case) -> None:
@@ -105,11 +107,11 @@ def dense_lung(threshold_hu: float, monkeypatch: pytest.MonkeyPatch) -> list[str
     """A network that marks everything in the lung above a HU value; which cases it was shown."""
     shown: list[str] = []
 
-    def found_in(case: Case, bundle: object, runtime: object, hu: npt.NDArray[np.generic] | None = None) -> object:
+    def marked_in(case: Case, bundle: object, runtime: object, hu: npt.NDArray[np.generic] | None = None) -> object:
         shown.append(case.name)
-        return ((case.hu if hu is None else hu) > threshold_hu) & (case.lung > 0)
+        return ((case.hu if hu is None else hu) > threshold_hu) & (case.lungs > 0)
 
-    monkeypatch.setattr(card_figures, "found_in", found_in)
+    monkeypatch.setattr(card_figures, "marked_in", marked_in)
     return shown
 
 
@@ -126,7 +128,7 @@ def test_every_kind_and_class_has_a_figure(chest: Case, monkeypatch: pytest.Monk
 def test_lesions_are_put_where_the_network_has_not_been(
     chest: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cases = [Case(name=name, hu=chest.hu, lung=chest.lung, spacing_mm=SPACING) for name in ("a", "b", "c")]
+    cases = [dataclasses.replace(chest, name=name) for name in ("a", "b", "c")]
     shown = dense_lung(-790.0, monkeypatch)
     monkeypatch.setattr(card_figures, "candidates", lambda case, kind, rng: [])
     monkeypatch.setattr(card_figures, "synthetic_dice", lambda bundle, runtime, clean: {c.name: 1.0 for c in clean})
@@ -140,7 +142,7 @@ def test_lesions_are_put_where_the_network_has_not_been(
 
 
 def test_lung_figures_have_a_surface(chest: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card_figures, "found_in", lambda case, *_: case.lung > 0)
+    monkeypatch.setattr(card_figures, "marked_in", lambda case, *_: case.lungs > 0)
     figures = card_figures.evaluate_lung(threshold_bundle(tmp_path / "tiny"), [chest])
     assert figures["dice chest"] == figures["surface dice 2 mm chest"] == 1
     assert figures["surface dice 2 mm with pasted consolidation chest"] == 1

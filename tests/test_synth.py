@@ -13,10 +13,10 @@ from PIL import Image
 from scipy import ndimage
 
 from carina.cases.checks import check_data
-from carina.cases.datalist import DataList, Item, read_datalist
+from carina.cases.datalist import DataList, ListedCase, read_datalist
 from carina.cases.prepare import PrepareSettings, prepare, split
 from carina.cases.purpose import Source, Task
-from carina.cases.synthetic import listed_chests, write_synthetic
+from carina.cases.synthetic import healthy_cases, write_synthetic
 from carina.cli.synth import KINDS, SIZES
 from carina.cli.synth import synth as command
 from carina.errors import BadConfig, BadSeries
@@ -164,16 +164,16 @@ def test_cases_stay_in_the_part_of_their_lungs(tmp_path: Path, chest: Chest) -> 
     write_volume(chest.volume, tmp_path / "b.nii.gz")
     lung = Mask(labels=np.minimum(chest.lung.labels, 1), grid=chest.lung.grid, names={1: "lung"}, uid="x")
     write_mask(lung, tmp_path / "lung.nii.gz")
-    item = Item(image="a.nii.gz", lung_image="lung.nii.gz", patient="A")
-    ill = Item(image="c.nii.gz", lung_image="lung.nii.gz", label=(1,))
-    held = Item(image="b.nii.gz", lung_image="lung.nii.gz", patient="B")
-    data = DataList(file=tmp_path / "data.json", training=(item, ill), validation=(held,))
+    first = ListedCase(image="a.nii.gz", lung_image="lung.nii.gz", patient="A")
+    ill = ListedCase(image="c.nii.gz", lung_image="lung.nii.gz", label=(1,))
+    held = ListedCase(image="b.nii.gz", lung_image="lung.nii.gz", patient="B")
+    data = DataList(file=tmp_path / "data.json", training=(first, ill), validation=(held,))
     settings = dataclasses.replace(PLAIN, count=3, lesions=(1, 1), kinds=(Kind.GROUND_GLASS,))
     written = write_synthetic(tmp_path / "out", settings, data)
     assert [one.patient for one in written.training] == ["A", "A"]
     assert [one.patient for one in written.validation] == ["B"]
-    with pytest.raises(BadConfig, match="no entry has a lung mask and no disease"):
-        listed_chests(dataclasses.replace(data, training=(ill,), validation=()))
+    with pytest.raises(BadConfig, match="no case has a lung mask and no disease"):
+        healthy_cases(dataclasses.replace(data, training=(ill,), validation=()))
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_what_can_not_be_listed_is_named(studies: Path, tmp_path: Path) -> None:
 
 
 def test_a_share_of_patients_is_split_off() -> None:
-    items = tuple(Item(image=f"{n}.nii.gz") for n in range(10))
+    items = tuple(ListedCase(image=f"{n}.nii.gz") for n in range(10))
     data = DataList(file=Path("x.json"), training=items)
     assert len(split(data, 0.2).validation) == 2
     assert split(data, 0.0).validation == () and len(split(data, 1.0).training) == 10

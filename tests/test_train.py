@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("monai", reason="the train extra is not installed")
 
-from carina.cases.case import Case, make_case  # noqa: E402
+from carina.cases.case import Case, resample_case  # noqa: E402
 from carina.cases.crops import draw_plain_crop  # noqa: E402
 from carina.cases.sampling import bend  # noqa: E402
 from carina.errors import BadSeries  # noqa: E402
@@ -35,7 +35,7 @@ SPACING_MM = (5.0, 1.6, 1.6)
 @pytest.fixture(scope="module")
 def healthy() -> Case:
     phantom = chest_phantom(shape=(64, 240, 240), lesions=0, seed=7)
-    return make_case("phantom", phantom.volume, phantom.lung)
+    return resample_case(Case(name="phantom", volume=phantom.volume, lung=phantom.lung))
 
 
 def _box_lung() -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +105,7 @@ def test_fluid_lies_behind_and_is_no_air() -> None:
 
 def test_labels_of_a_phantom_are_its_lungs_without_trachea_and_bowel(healthy: Case) -> None:
     labels = label_lungs(healthy.hu, healthy.spacing_mm)
-    found, lung = labels > 0, healthy.lung > 0
+    found, lung = labels > 0, healthy.lungs > 0
     assert dice(found, lung) > 0.93
     assert found[lung].mean() > 0.93
     assert np.count_nonzero(found & ~lung & (healthy.hu < -700)) < 0.01 * np.count_nonzero(lung)
@@ -115,7 +115,7 @@ def test_labels_of_a_phantom_are_its_lungs_without_trachea_and_bowel(healthy: Ca
 @pytest.mark.parametrize("odd", [0, 1])
 def test_labels_lie_where_the_lungs_are(healthy: Case, axis: int, odd: int) -> None:
     """A voxel to one side fits as badly as a voxel to the other."""
-    hu, lung = (array[:, odd:, odd:] for array in (healthy.hu, healthy.lung > 0))
+    hu, lung = (array[:, odd:, odd:] for array in (healthy.hu, healthy.lungs > 0))
     found = label_lungs(hu, healthy.spacing_mm) > 0
     below, above = (dice(np.roll(found, shift, axis), lung) for shift in (-1, 1))
     assert abs(below - above) < 0.004
@@ -194,7 +194,7 @@ def test_what_is_ignored_lends_no_vessels(healthy: Case) -> None:
 
 def draw_patch(case: Case, seed: int) -> Patch:
     rng = np.random.default_rng(seed)
-    return cut(case, centre_in(case.lung, rng), (8, 64, 64), rng)
+    return cut(case, centre_in(case.lungs, rng), (8, 64, 64), rng)
 
 
 def test_ill_crops_are_denser_than_healthy_ones(healthy: Case) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from carina.cases.checks import DataReport, check_data
-from carina.cases.datalist import DataList, Item, read_datalist, with_fold, without, write_datalist
+from carina.cases.datalist import DataList, ListedCase, read_datalist, with_fold, without, write_datalist
 from carina.cases.purpose import Source
 from carina.errors import BadConfig
 from carina.train.settings import Loss, Patch
@@ -31,7 +31,7 @@ def _list(folder: Path, content: object) -> Path:
 def test_the_published_form_is_read(tmp_path: Path) -> None:
     entry = {"image": "/data/LIDC-IDRI-0095_1.nii.gz", "label_image": "Mask/0095.nii.gz", "label": [1]}
     data = read_datalist(_list(tmp_path, {"training": [entry], "validation": []}))
-    assert data.training == (Item(image=entry["image"], label_image="Mask/0095.nii.gz", label=(1,)),)
+    assert data.training == (ListedCase(image=entry["image"], label_image="Mask/0095.nii.gz", label=(1,)),)
     assert data.path(data.training[0].image) == Path("/data/LIDC-IDRI-0095_1.nii.gz")
     assert data.path("Mask/0095.nii.gz") == tmp_path / "Mask/0095.nii.gz"
     assert data.training[0].name == "LIDC-IDRI-0095_1"
@@ -40,7 +40,7 @@ def test_the_published_form_is_read(tmp_path: Path) -> None:
 def test_a_decathlon_list_is_read(tmp_path: Path) -> None:
     content = {"name": "Lungs", "numTraining": 1, "training": [{"image": "a.nii.gz", "label": "b.nii.gz"}], "test": []}
     data = read_datalist(_list(tmp_path, content))
-    assert data.training == (Item(image="a.nii.gz", label_image="b.nii.gz"),) and data.validation == ()
+    assert data.training == (ListedCase(image="a.nii.gz", label_image="b.nii.gz"),) and data.validation == ()
 
 
 def test_a_list_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ def test_a_list_comes_back_as_it_was_written(tmp_path: Path) -> None:
         ({"training": {}}, 'expected {"training"'),
         ({"training": [], "validaton": []}, "unknown key 'validaton'"),
         ({"training": [], "validation": {"image": "a"}}, "validation is no list"),
-        ({"training": [{"image": "a"}, {"image": "b", "lable": [0]}]}, "entry 2 of training: unknown key 'lable'"),
-        ({"training": ["a.nii.gz"]}, "entry 1 of training: expected an object"),
-        ({"training": [], "validation": [{"label": [0]}]}, "entry 1 of validation.*image"),
-        ({"training": [{"image": "a", "label": [0.5]}]}, "entry 1 of training.*label"),
+        ({"training": [{"image": "a"}, {"image": "b", "lable": [0]}]}, "case 2 of training: unknown key 'lable'"),
+        ({"training": ["a.nii.gz"]}, "case 1 of training: expected an object"),
+        ({"training": [], "validation": [{"label": [0]}]}, "case 1 of validation.*image"),
+        ({"training": [{"image": "a", "label": [0.5]}]}, "case 1 of training.*label"),
         ({"training": [{"image": ""}]}, "image is empty"),
     ],
 )
@@ -79,14 +79,14 @@ def test_a_missing_list_and_no_json_are_refused(tmp_path: Path) -> None:
 
 def _pool(patients: int) -> DataList:
     items = tuple(
-        Item(image=f"{n}-{k}.nii.gz", patient=f"p{n}", label=(int(n < patients // 2),))
+        ListedCase(image=f"{n}-{k}.nii.gz", patient=f"p{n}", label=(int(n < patients // 2),))
         for n in range(patients)
         for k in range(2)
     )
     return DataList(file=Path("pool.json"), training=items[:5], validation=items[5:])
 
 
-def test_folds_cover_every_entry_once_and_split_no_patient() -> None:
+def test_folds_cover_every_case_once_and_split_no_patient() -> None:
     data = _pool(10)
     held = [with_fold(data, 5, fold).validation for fold in range(5)]
     assert sorted(item.image for part in held for item in part) == sorted(
@@ -112,7 +112,7 @@ def test_impossible_folds_are_refused() -> None:
         with_fold(_pool(4), 5, 0)
 
 
-def test_entries_are_left_out_by_name_or_patient() -> None:
+def test_cases_are_left_out_by_name_or_patient() -> None:
     data = without(_pool(4), ["p1", "0-1"])
     assert [item.image for item in data.training + data.validation] == [
         "0-0.nii.gz",
@@ -204,15 +204,15 @@ def _same_voxels(folder: Path, data: DataList) -> DataList:
 
 
 MISTAKES = {
-    "image missing": (_missing, r"training entry 2, ct1.nii.gz: no such file"),
-    "mask no image": (_unreadable, r"training entry 3, lesion2.nii.gz: can't be read as a volume"),
-    "image cut short": (_cut_short, r"training entry 3, ct2.nii.gz: is cut short"),
+    "image missing": (_missing, r"training case 2, ct1.nii.gz: no such file"),
+    "mask no image": (_unreadable, r"training case 3, lesion2.nii.gz: can't be read as a volume"),
+    "image cut short": (_cut_short, r"training case 3, ct2.nii.gz: is cut short"),
     "mask of another shape": (
         _other_shape,
-        r"entry 1, lesion0.nii.gz: has 11 x 40 x 48 voxels \(z, y, x\), its image ct0.nii.gz has 12 x 40 x 48",
+        r"case 1, lesion0.nii.gz: has 11 x 40 x 48 voxels \(z, y, x\), its image ct0.nii.gz has 12 x 40 x 48",
     ),
-    "mask of another grid": (_other_grid, r"entry 1, lesion0.nii.gz: lies elsewhere than its image ct0.nii.gz"),
-    "empty lungs": (_empty_lungs, r"entry 2, lung1.nii.gz: the lung mask is empty"),
+    "mask of another grid": (_other_grid, r"case 1, lesion0.nii.gz: lies elsewhere than its image ct0.nii.gz"),
+    "empty lungs": (_empty_lungs, r"case 2, lung1.nii.gz: the lung mask is empty"),
     "a picture": (_values(lambda: np.uint8(hu(0) > 0) * np.uint8(255)), r"ct0.nii.gz: 8-bit values can't be HU"),
     "0 to 255": (_values(lambda: np.clip(hu(0), 0, 255)), r"ct0.nii.gz: values run from 0 to 255"),
     "no intercept": (_values(lambda: (hu(0) + 1100).astype(np.uint16)), r"ct0.nii.gz: values run from \d+ to"),
@@ -273,8 +273,8 @@ def test_wrong_classes_are_named(tmp_path: Path, label: tuple[int, ...], words: 
 def test_a_class_that_nobody_shows_is_a_problem_in_training_only(tmp_path: Path) -> None:
     data = _change(good_list(tmp_path), "training", 1, label=(0,))
     report = check_data(data, purpose("covid"))
-    assert _says(report.problems, "no training entry has label 1")
-    assert _says(report.warnings, "no validation entry has label 0")
+    assert _says(report.problems, "no training case has label 1")
+    assert _says(report.warnings, "no validation case has label 0")
 
 
 def test_what_may_be_right_is_a_warning(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_what_is_ignored_must_fit_and_is_named_where_nothing_ignores_it(tmp_path
     for unused in (purpose("lung"), purpose("covid", source=Source.SYNTHETIC)):
         assert _says(check_data(data, unused).warnings, "ignore.nii.gz: is not used")
     write(lesion_labels()[1:], tmp_path / "ignore.nii.gz")
-    assert _says(check_data(data, synthetic).problems, "training entry 1, ignore.nii.gz: has 11 x 40 x 48 voxels")
+    assert _says(check_data(data, synthetic).problems, "training case 1, ignore.nii.gz: has 11 x 40 x 48 voxels")
 
 
 def test_disease_of_unknown_place_is_not_drawn_into(tmp_path: Path) -> None:
@@ -310,12 +310,12 @@ def test_disease_of_unknown_place_is_not_drawn_into(tmp_path: Path) -> None:
     synthetic = purpose("lesion", source=Source.SYNTHETIC)
     assert _says(check_data(data, synthetic).warnings, "ct0.nii.gz: shows disease .label 1")
     marked = check_data(good_list(tmp_path), purpose("covid", source=Source.SYNTHETIC))
-    assert _says(marked.problems, "every training entry shows disease")
+    assert _says(marked.problems, "every training case shows disease")
     ill = dataclasses.replace(data, training=data.training[:1])
-    assert _says(check_data(ill, synthetic).problems, "every training entry shows disease")
+    assert _says(check_data(ill, synthetic).problems, "every training case shows disease")
 
 
-def test_left_out_entries_are_not_looked_at(tmp_path: Path) -> None:
+def test_left_out_cases_are_not_looked_at(tmp_path: Path) -> None:
     data = _missing(tmp_path, good_list(tmp_path))
     assert check_data(data, purpose("lesion", leave_out=("p1",))).problems == ()
 

@@ -60,12 +60,12 @@ class Bright:
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         time.sleep(self.pause_s)
-        image = rng.random((1, *shape), dtype=np.float32)
-        return image, (image[0] > 0.6).astype(np.int64)
+        image = rng.random(shape, dtype=np.float32)
+        return image, (image > 0.6).astype(np.int64)
 
     def validation(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         for number in range(3):
-            yield f"case-{number}", *self.draw(np.random.default_rng(number), (12, 8, 8))
+            yield f"case-{number}", *self.draw(np.random.default_rng(number), (8, 8, 12))
 
 
 class Scans(Bright):
@@ -73,7 +73,7 @@ class Scans(Bright):
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         ill = rng.random() < 0.5
-        return rng.random((1, *shape), dtype=np.float32) * 0.5 + 0.3 * ill, np.asarray(int(ill))
+        return rng.random(shape, dtype=np.float32) * 0.5 + 0.3 * ill, np.asarray(int(ill))
 
 
 def network(*, norm: bool = True) -> torch.nn.Module:
@@ -196,7 +196,7 @@ def _many_scans() -> Scans:
 def test_scans_of_one_class_have_no_auc(tmp_path: Path) -> None:
     class Healthy(Scans):
         def validation(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-            yield "one", np.zeros((1, 4, 4, 4), dtype=np.float32), np.asarray(0)
+            yield "one", np.zeros((4, 4, 4), dtype=np.float32), np.asarray(0)
 
     net = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten())
     with pytest.raises(BadConfig, match="same label, so there is no AUC; list scans of both classes"):
@@ -232,7 +232,7 @@ def test_progress_tells_the_time_left(tmp_path: Path) -> None:
 
 
 def test_epochs_count_items_and_processes() -> None:
-    settings = changed(steps=0, epochs=10, per_item=2)
+    settings = changed(steps=0, epochs=10, per_case=2)
     assert steps_of(settings, 7) == (70, 7)
     assert steps_of(settings, 7, processes=2) == (40, 4)
     assert steps_of(changed(steps=5), 7) == (5, 4)

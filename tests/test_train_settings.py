@@ -18,7 +18,7 @@ pytest.importorskip("monai", reason="the train extra is not installed")
 from click.testing import CliRunner  # noqa: E402
 
 import carina  # noqa: E402
-from carina.cases.datalist import DataList, Item, write_datalist  # noqa: E402
+from carina.cases.datalist import DataList, ListedCase, write_datalist  # noqa: E402
 from carina.cases.purpose import Source, Task  # noqa: E402
 from carina.cli.main import carina as command  # noqa: E402
 from carina.errors import BadConfig  # noqa: E402
@@ -197,7 +197,7 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder / f"case-{number}-lesion.nii.gz",
         )
         items.append(
-            Item(image=f"case-{number}.nii.gz", label_image=f"case-{number}-lesion.nii.gz", patient=f"p{number}")
+            ListedCase(image=f"case-{number}.nii.gz", label_image=f"case-{number}-lesion.nii.gz", patient=f"p{number}")
         )
     write_datalist(
         DataList(file=folder / "list.json", training=tuple(items[:3]), validation=(items[3],)), folder / "list.json"
@@ -224,12 +224,12 @@ def test_a_training_by_the_command_line_ends_in_a_bundle(listed: Path, tmp_path:
     best = checkpoint.read(out / checkpoint.BEST)
     assert bundle.eval_metrics["validation dice"] == pytest.approx(best["metric"], abs=1e-4)
     card = bundle.card.read_text()
-    assert carina.RESEARCH_ONLY in card and "3 training and 1 validation entries" in card and "- It is tiny." in card
+    assert carina.RESEARCH_ONLY in card and "3 training and 1 validation cases" in card and "- It is tiny." in card
     assert "rate = 0.02" in card and "| validation Dice, case-3 |" in card and "seed 1" in card
     assert {file.name for file in out.iterdir()} >= {"curves.png", "log.csv", "settings.toml", "tensorboard"}
     assert list((out / "tensorboard").iterdir())
 
-    with pytest.raises(BadConfig, match=r"other settings: rate: 0\.02, now 0\.01\. Go on with its settings\.toml"):
+    with pytest.raises(BadConfig, match=r"other settings: rate: 0\.02, now 0\.01\. Resume with its settings\.toml"):
         CliRunner().invoke(command, [*words, "--set", "rate=0.01"], catch_exceptions=False)
     (listed.parent / "other.json").write_text(listed.read_text().replace("p0", "p9"))
     with pytest.raises(BadConfig, match=r"trained on another data list than .*other\.json"):

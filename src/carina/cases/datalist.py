@@ -2,9 +2,9 @@
 
 ``{"training": [{"image": "a.nii.gz", "label_image": "a-mask.nii.gz", "label": [0]}, ...], "validation": [...]}``.
 For segmentation ``label_image`` is the mask to learn; where it is absent, ``label`` may be its path, as in lists of the
-Medical Segmentation Decathlon. For classification ``label`` is the class and ``label_image`` the lung mask. An entry
-may hold both masks: then ``lung_image`` is that of the lungs, for every task, and ``label_image`` that of the lesions.
-``ignore_image`` marks where nothing is known, so that nothing is taught there: lung around a tumour, say.
+Medical Segmentation Decathlon. For classification ``label`` is the class and ``label_image`` the lung mask. A case
+may have both masks: then ``lung_image`` is that of the lungs, for every task, and ``label_image`` that of the lesions.
+``ignore_image`` marks where nothing is known, so that nothing is learnt there: lung around a tumour, say.
 Paths are relative to the list's folder, or absolute.
 """
 
@@ -31,10 +31,10 @@ DESCRIPTIVE = frozenset(
 """Keys beside the two lists that other tools write and that no training needs."""
 
 
-class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """One entry: paths, relative to the list's folder or absolute, empty where there is none.
+class ListedCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """One case of a list: paths, relative to the list's folder or absolute, empty where there is none.
 
-    ``label`` holds the class number, or nothing. Entries of one ``patient`` never come to lie in different folds;
+    ``label`` holds the class number, or nothing. Cases of one ``patient`` never come to lie in different folds;
     where it is empty, each image is a patient of its own.
     """
 
@@ -47,7 +47,7 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     @property
     def name(self) -> str:
-        """The image's file name without its suffix: how reports and ``leave_out`` call this entry."""
+        """The image's file name without its suffix: how reports and ``leave_out`` call this case."""
         return volume_name(Path(self.image))
 
     @property
@@ -61,25 +61,25 @@ class DataList:
     """A data list as read from ``file``."""
 
     file: Path
-    training: tuple[Item, ...]
-    validation: tuple[Item, ...] = ()
+    training: tuple[ListedCase, ...]
+    validation: tuple[ListedCase, ...] = ()
 
     def path(self, listed: str) -> Path:
         """Where a listed path lies."""
         return self.file.parent / listed
 
-    def entries(self) -> Iterator[tuple[str, int, Item]]:
-        """Each entry with its part's name and its number in it, from 1."""
+    def numbered(self) -> Iterator[tuple[str, int, ListedCase]]:
+        """Each case with its part's name and its number in it, from 1."""
         for part in PARTS:
-            for number, item in enumerate(getattr(self, part), start=1):
-                yield part, number, item
+            for number, case in enumerate(getattr(self, part), start=1):
+                yield part, number, case
 
 
 def read_datalist(file: Path) -> DataList:
     """Read a data list.
 
     Raises:
-        BadConfig: the file is missing or no JSON, or an entry has an unknown key or a value of the wrong kind.
+        BadConfig: the file is missing or no JSON, or a case has an unknown key or a value of the wrong kind.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -94,7 +94,7 @@ def read_datalist(file: Path) -> DataList:
     unknown = sorted(set(content) - set(PARTS) - DESCRIPTIVE)
     if unknown:
         raise BadConfig("datalist.key", f"{file}: unknown key {unknown[0]!r}; expected {' and '.join(PARTS)}.")
-    training, validation = (_items(file, part, content.get(part, [])) for part in PARTS)
+    training, validation = (_listed(file, part, content.get(part, [])) for part in PARTS)
     return DataList(file=file, training=training, validation=validation)
 
 
@@ -125,51 +125,51 @@ def with_fold(data: DataList, folds: int, fold: int) -> DataList:
         raise BadConfig("folds.range", f"fold {fold} of {folds}: expected 2 folds or more, and a fold from 0 on.")
     pool = data.training + data.validation
     label: dict[str, int] = {}
-    for item in pool:
-        label[item.group] = max(label.get(item.group, 0), *item.label, 0)
+    for case in pool:
+        label[case.group] = max(label.get(case.group, 0), *case.label, 0)
     if len(label) < folds:
         raise BadConfig("folds.few", f"{data.file}: holds {len(label)} patients, too few for {folds} folds.")
     dealt = sorted(label, key=lambda group: (-label[group], hashlib.sha256(group.encode()).hexdigest()))
     held = set(dealt[fold::folds])
     return replace(
         data,
-        training=tuple(item for item in pool if item.group not in held),
-        validation=tuple(item for item in pool if item.group in held),
+        training=tuple(case for case in pool if case.group not in held),
+        validation=tuple(case for case in pool if case.group in held),
     )
 
 
 def without(data: DataList, names: Iterable[str]) -> DataList:
-    """The list without the entries whose name or patient is one of ``names``, in either part."""
+    """The list without the cases whose name or patient is one of ``names``, in either part."""
     dropped = set(names)
     training, validation = (
-        tuple(item for item in getattr(data, part) if not {item.name, item.patient} & dropped) for part in PARTS
+        tuple(case for case in getattr(data, part) if not {case.name, case.patient} & dropped) for part in PARTS
     )
     return replace(data, training=training, validation=validation)
 
 
-def _items(file: Path, part: str, entries: Any) -> tuple[Item, ...]:
-    if not isinstance(entries, list):
-        raise BadConfig("datalist.form", f"{file}: {part} is no list of entries.")
-    return tuple(_item(f"{file}, entry {number} of {part}", entry) for number, entry in enumerate(entries, start=1))
+def _listed(file: Path, part: str, cases: Any) -> tuple[ListedCase, ...]:
+    if not isinstance(cases, list):
+        raise BadConfig("datalist.form", f"{file}: {part} is no list of cases.")
+    return tuple(_listed_case(f"{file}, case {number} of {part}", given) for number, given in enumerate(cases, start=1))
 
 
-def _item(where: str, entry: Any) -> Item:
-    if not isinstance(entry, dict):
+def _listed_case(where: str, given: Any) -> ListedCase:
+    if not isinstance(given, dict):
         raise BadConfig("datalist.entry", f"{where}: expected an object with image and label_image.")
-    unknown = sorted(set(entry) - set(Item.__struct_fields__))
+    unknown = sorted(set(given) - set(ListedCase.__struct_fields__))
     if unknown:
-        known = ", ".join(Item.__struct_fields__)
+        known = ", ".join(ListedCase.__struct_fields__)
         raise BadConfig("datalist.key", f"{where}: unknown key {unknown[0]!r}; known are {known}.")
-    values = dict(entry)
+    values = dict(given)
     label = values.get("label", ())
     if isinstance(label, str) and "label_image" not in values:
         values["label_image"] = values.pop("label")
     elif isinstance(label, int):
         values["label"] = (label,)
     try:
-        item = msgspec.convert(values, Item)
+        case = msgspec.convert(values, ListedCase)
     except msgspec.ValidationError as error:
         raise BadConfig("datalist.entry", f"{where}: {error}.") from error
-    if not item.image:
+    if not case.image:
         raise BadConfig("datalist.entry", f"{where}: image is empty; expected a path.")
-    return item
+    return case

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from carina.cases.case import make_case, native_labels
-from carina.cases.datalist import DataList, Item, with_fold, write_datalist
+from carina.cases.case import Case, native_labels, resample_case
+from carina.cases.datalist import DataList, ListedCase, with_fold, write_datalist
 from carina.dicom.find import Found, find_series, judge, name_of
 from carina.dicom.read import read_volume
 from carina.dicom.rules import load_rules
@@ -68,7 +68,7 @@ def prepare(
         BadSeries: nothing below ``source`` can be used.
         BadConfig: ``out`` can't be written, or ``settings`` name what is not there.
     """
-    items: list[Item] = []
+    listed: list[ListedCase] = []
     failures: list[str] = []
     named = _named(source, _best_of_each(source, failures))
     unknown = sorted(set(settings.ill) - {name for name, _ in named})
@@ -77,23 +77,23 @@ def prepare(
         raise BadConfig("prepare.unknown", f"{unknown[0]!r} is no case; there are {known}.")
     for name, found in named:
         try:
-            item = _prepared(name, found, out, settings)
+            made = _prepared(name, found, out, settings)
         except BadSeries as error:
             failures.append(f"{name}: {error.message}")
             continue
-        items.append(item)
+        listed.append(made)
         if progress is not None:
             progress(name)
-    if not items:
+    if not listed:
         raise BadSeries("series.none-fits", f"{source}: no series can be used: {' '.join(failures)}")
-    data = split(DataList(file=out / LIST_NAME, training=_told_apart(items)), settings.validation)
+    data = split(DataList(file=out / LIST_NAME, training=_told_apart(listed)), settings.validation)
     write_datalist(data, data.file)
     return Prepared(data=data, failures=tuple(failures))
 
 
 def split(data: DataList, share: float) -> DataList:
     """About ``share`` of the patients for validation, at least one and never all; 0, or one patient only: none."""
-    patients = len({item.group for item in data.training + data.validation})
+    patients = len({case.group for case in data.training + data.validation})
     folds = min(patients, round(1 / share)) if share > 0 else 0
     return with_fold(data, folds, 0) if folds > 1 else data
 
@@ -167,12 +167,12 @@ def _named(source: Path, chosen: Iterable[Found]) -> list[tuple[str, Found]]:
     return list(named.items())
 
 
-def _prepared(name: str, found: Found, out: Path, settings: PrepareSettings) -> Item:
-    """Write one case's files and return its entry."""
+def _prepared(name: str, found: Found, out: Path, settings: PrepareSettings) -> ListedCase:
+    """Write one case's files and return how it is listed."""
     if found.source is None:
         raise BadSeries("series.unreadable", f"{found.path.name}: can't be read.")
     volume = read_volume(found.source)
-    labels = native_labels(make_case(name, volume).lung, volume)
+    labels = native_labels(resample_case(Case(name=name, volume=volume)).lungs, volume)
     lung = Mask(labels=labels, grid=volume.grid, names=LUNG_NAMES, uid=volume.uid)
     image_file, lung_file = f"images/{name}.nii.gz", f"lungs/{name}.nii.gz"
     write_volume(volume, out / image_file)
@@ -182,7 +182,7 @@ def _prepared(name: str, found: Found, out: Path, settings: PrepareSettings) -> 
         folder.mkdir(parents=True, exist_ok=True)
         lung_sheet(volume, lung, f"{name}: lungs {lung.volume_ml():.0f} ml").save(folder / f"{name}.png")
     label = (int(name in settings.ill),) if settings.ill else ()
-    return Item(image=image_file, lung_image=lung_file, label=label, patient=_patient(found) or name)
+    return ListedCase(image=image_file, lung_image=lung_file, label=label, patient=_patient(found) or name)
 
 
 def _patient(found: Found) -> str:
@@ -193,8 +193,8 @@ def _patient(found: Found) -> str:
     return hashlib.sha256(given.encode()).hexdigest()[:12] if given else ""
 
 
-def _told_apart(items: Sequence[Item]) -> tuple[Item, ...]:
-    """Entries with the case's name for the patient where all series carry one Patient ID: then it tells nothing."""
-    if len(items) > 1 and len({item.patient for item in items}) == 1:
-        return tuple(msgspec.structs.replace(item, patient=item.name) for item in items)
-    return tuple(items)
+def _told_apart(cases: Sequence[ListedCase]) -> tuple[ListedCase, ...]:
+    """The cases with the case's name for the patient where all series carry one Patient ID: then it tells nothing."""
+    if len(cases) > 1 and len({case.patient for case in cases}) == 1:
+        return tuple(msgspec.structs.replace(case, patient=case.name) for case in cases)
+    return tuple(cases)

@@ -1,4 +1,4 @@
-"""What a data list is read for: which of an entry's masks counts, and what a case costs, depend on it."""
+"""What a data list is read for: which of a case's masks counts, and what a case costs, depend on it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Purpose:
     """What a training asks of its data list.
 
     ``classes`` is how many values the network tells apart. ``learns_places`` says that a classifier is told where
-    synthetic disease lies. ``leave_out`` names entries and patients that are not used. ``crop_shape`` ``(x, y, z)`` is
+    synthetic disease lies. ``leave_out`` names cases and patients that are not used. ``crop_shape`` ``(x, y, z)`` is
     a classifier's input; ``spacing_mm`` ``(x, y, z)`` is that of labelled images, None keeps their own. Prepared cases
     of more than ``cache_mb`` are kept on disk.
     """
@@ -39,3 +39,8 @@ class Purpose:
     crop_shape: tuple[int, int, int] = (192, 192, 64)
     spacing_mm: tuple[float, float, float] | None = (0.8, 0.8, 5.0)
     cache_mb: int = 4096
+
+    @property
+    def mask(self) -> str:
+        """The mask that a training on labels reads: lesions to learn, else the lungs."""
+        return "lesion" if self.task is Task.LESION else "lung"

@@ -1,92 +1,104 @@
-"""From a data list's entries to cases: which of an entry's masks is which, and cases kept in memory or on disk."""
+"""From listed cases to cases: which of the listed masks is which, and cases kept in memory or on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from carina.cases.case import IN_PLANE_MM, Case, make_case
-from carina.cases.datalist import DataList, Item
+from carina.cases.case import IN_PLANE_MM, Case, resample_case
+from carina.cases.datalist import DataList, ListedCase
 from carina.cases.purpose import Purpose, Source, Task
-from carina.errors import BadConfig
-from carina.volume import Grid
+from carina.errors import BadConfig, BadSeries
+from carina.volume import Grid, Mask, Volume
 from carina.volume.files import read_grid, read_mask, read_volume
 
 BYTES_PER_VOXEL = {Source.LABELS: 5, Source.SYNTHETIC: 7}
 """An image to learn from labels: four, and one. A case: two for HU, one each for lung, lesion, what is ignored,
 enclosed gas and what is around the body."""
 
+GRID_MM = 0.1
+"""A mask's corners lie this near to its image's; NIfTI headers keep places in single precision."""
 
-def lung_of(item: Item, task: Task) -> str:
-    """The listed path of an entry's lung mask, empty where it has none."""
-    return item.lung_image or (item.label_image if task in (Task.LUNG, Task.COVID) else "")
-
-
-def mask_of(item: Item, task: Task) -> str:
-    """The listed path of the mask that a training on labels reads: lesions to learn, else the lungs."""
-    return item.label_image if task is Task.LESION else lung_of(item, task)
+MASKS = ("lung", "lesion", "ignore")
+"""The masks that a case can have."""
 
 
-def lesion_of(item: Item, task: Task) -> str:
-    """The listed path of an entry's mask of lesions: its ``label_image``, if that is no lung mask."""
-    if task is Task.LUNG or item.label_image == item.lung_image:
+def lung_of(listed: ListedCase, task: Task) -> str:
+    """The path of a case's lung mask, empty where it has none."""
+    return listed.lung_image or (listed.label_image if task in (Task.LUNG, Task.COVID) else "")
+
+
+def lesion_of(listed: ListedCase, task: Task) -> str:
+    """The path of a case's mask of lesions: its ``label_image``, if that is no lung mask."""
+    if task is Task.LUNG or listed.label_image == listed.lung_image:
         return ""
-    return item.label_image if item.lung_image or task is Task.LESION else ""
+    return listed.label_image if listed.lung_image or task is Task.LESION else ""
 
 
-def is_unusable(item: Item, task: Task) -> bool:
+def paths_of(listed: ListedCase, task: Task) -> Mapping[str, str]:
+    """The path of each of `MASKS`, empty where the case has none."""
+    return {"lung": lung_of(listed, task), "lesion": lesion_of(listed, task), "ignore": listed.ignore_image}
+
+
+def is_unusable(listed: ListedCase, task: Task) -> bool:
     """Whether nothing may be synthesised in these lungs: they show disease, which a classifier would be told is none,
     or whose place is not known."""
-    return any(item.label) and (task is Task.COVID or (task is Task.LESION and not lesion_of(item, task)))
+    return any(listed.label) and (task is Task.COVID or (task is Task.LESION and not lesion_of(listed, task)))
 
 
-def read_case(data: DataList, item: Item, task: Task) -> Case:
-    """Read an entry as a case; without a lung mask its lungs are labelled by threshold. An empty mask of lesions, or of
-    what is ignored, is none.
+def read_case(data: DataList, listed: ListedCase, task: Task, masks: Collection[str] = MASKS) -> Case:
+    """Read a listed case, with those of its masks that are named in ``masks``, on the voxels of its image.
 
     Raises:
-        BadSeries: a file can't be read.
+        BadSeries: a file can't be read, or a mask does not lie on the image's voxels.
     """
-    lung, lesion = lung_of(item, task), lesion_of(item, task)
-    lesions, ignored = (read_mask(data.path(listed)) if listed else None for listed in (lesion, item.ignore_image))
-    return make_case(
-        item.name,
-        read_volume(data.path(item.image)),
-        read_mask(data.path(lung)) if lung else None,
-        None if lesions is None or lesions.is_empty else lesions,
-        None if ignored is None or ignored.is_empty else ignored,
-    )
+    volume = read_volume(data.path(listed.image))
+    paths = {name: path for name, path in paths_of(listed, task).items() if path and name in masks}
+    found = {name: _read_mask(data.path(path), volume) for name, path in paths.items()}
+    return Case(name=listed.name, volume=volume, label=listed.label[0] if listed.label else None, **found)
 
 
-def read_cases(data: DataList, items: Iterable[Item], purpose: Purpose) -> list[Case]:
-    """Read entries as cases: into memory, or, where they would take more than ``cache_mb``, onto disk and mapped.
+def _read_mask(path: Path, volume: Volume) -> Mask:
+    mask, grid = read_mask(path), volume.grid
+    if not mask.grid.same_place(grid, tolerance_mm=GRID_MM):
+        raise BadSeries(
+            "mask.grid",
+            f"{path}: holds {mask.grid.shape} voxels from {mask.grid.origin_mm} mm, its image {grid.shape} "
+            f"from {grid.origin_mm} mm; expected a mask on the image's grid, resample it first.",
+        )
+    return mask
+
+
+def read_cases(data: DataList, listed: Iterable[ListedCase], purpose: Purpose) -> list[Case]:
+    """Read cases at training resolution: into memory, or, where they would take more than ``cache_mb``, onto disk.
 
     Raises:
-        BadSeries: a file can't be read.
+        BadSeries: a file can't be read, or no lung was found.
         BadConfig: the list's folder can't hold the cache.
     """
-    wanted = list(items)
+    wanted = list(listed)
     if cache_mb(data, wanted, purpose) <= purpose.cache_mb:
-        cases = [read_case(data, item, purpose.task) for item in wanted]
+        cases = [resample_case(read_case(data, one, purpose.task)) for one in wanted]
         if purpose.task is Task.LUNG:
             for case in cases:
                 _ = case.gas  # now, and not once more in each worker process
         return cases
-    return [_mapped(data, item, purpose.task) for item in wanted]
+    return [_mapped(data, one, purpose.task) for one in wanted]
 
 
-def cache_mb(data: DataList, items: Iterable[Item], purpose: Purpose) -> float:
-    """About how much the prepared entries take, in MB; entries that can't be read count nothing."""
+def cache_mb(data: DataList, listed: Iterable[ListedCase], purpose: Purpose) -> float:
+    """About how much the prepared cases take, in MB; those that can't be read count nothing."""
     total = 0.0
-    for item in items:
-        path = data.path(item.image)
+    for one in listed:
+        path = data.path(one.image)
         try:
             grid, _ = read_grid(path)
         except Exception:  # noqa: BLE001, the checks say what is wrong with it
@@ -110,7 +122,7 @@ def prepared_mb(grid: Grid, purpose: Purpose) -> float:
 
 
 def cache_folder(data: DataList) -> Path:
-    """Where prepared entries are kept on disk: a folder beside the list, which may be deleted at any time."""
+    """Where prepared cases are kept on disk: a folder beside the list, which may be deleted at any time."""
     return data.file.parent / f".{data.file.stem}-cache"
 
 
@@ -124,24 +136,20 @@ def stamp(data: DataList, listed: Iterable[str]) -> str:
     return "\n".join(words)
 
 
-def _mapped(data: DataList, item: Item, task: Task) -> Case:
-    """The case with its arrays mapped from disk, made there first where they are missing."""
-    key = task + stamp(data, (item.image, lung_of(item, task), lesion_of(item, task), item.ignore_image))
+def _mapped(data: DataList, listed: ListedCase, task: Task) -> Case:
+    """The case at training resolution with its arrays mapped from disk, made there first where they are missing."""
+    key = task + stamp(data, (listed.image, *paths_of(listed, task).values()))
     folder = cache_folder(data) / f"case-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if not folder.is_dir():
-        _store(read_case(data, item, task), folder, with_air=task is Task.LUNG)
-    lesion, ignore = (
-        _map(folder / f"{mask}.npy") if (folder / f"{mask}.npy").is_file() else None for mask in ("lesion", "ignore")
-    )
-    z, y, x = (float(v) for v in np.load(folder / "spacing_mm.npy"))
-    case = Case(
-        name=item.name,
-        hu=_map(folder / "hu.npy"),
-        lung=_map(folder / "lung.npy"),
-        spacing_mm=(z, y, x),
-        lesion=lesion,
-        ignore=ignore,
-    )
+        _store(resample_case(read_case(data, listed, task)), folder, with_air=task is Task.LUNG)
+    grid = msgspec.json.decode((folder / "grid.json").read_bytes(), type=Grid)
+    masks = {
+        name: Mask(labels=_map(folder / f"{name}.npy"), grid=grid, names={1: name}, uid=listed.name)
+        for name in MASKS
+        if (folder / f"{name}.npy").is_file()
+    }
+    volume = Volume(hu=_map(folder / "hu.npy"), grid=grid, uid=listed.name)
+    case = Case(name=listed.name, volume=volume, label=listed.label[0] if listed.label else None, **masks)
     for name in ("gas", "around"):
         if (folder / f"{name}.npy").is_file():
             vars(case)[name] = _map(folder / f"{name}.npy")
@@ -154,16 +162,16 @@ def _map(file: Path) -> npt.NDArray[Any]:
 
 
 def _store(case: Case, folder: Path, *, with_air: bool) -> None:
-    arrays: dict[str, npt.NDArray[Any]] = {"hu": case.hu, "lung": case.lung, "spacing_mm": np.array(case.spacing_mm)}
+    masks = {name: getattr(case, name) for name in MASKS}
+    arrays = {"hu": case.hu} | {name: mask.labels for name, mask in masks.items() if mask is not None}
     if with_air:
         arrays |= {"gas": case.gas, "around": case.around}
-    masks = {"lesion": case.lesion, "ignore": case.ignore}
-    arrays |= {name: mask for name, mask in masks.items() if mask is not None}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
         for name, array in arrays.items():
             np.save(aside / f"{name}.npy", array)
+        (aside / "grid.json").write_bytes(msgspec.json.encode(case.volume.grid))
         try:
             aside.rename(folder)
         except FileExistsError:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from carina.synth import fields
 from carina.synth.fields import Bool
 from carina.synth.lesions import HU
+from carina.volume import Mask
 
 Shape = tuple[int, int, int]
 
@@ -74,9 +75,9 @@ class Place:
         out: HU = upper * (1 - part_y) + lower * part_y
         return out if outside is None else np.where(self.inside, out, np.float32(outside))
 
-    def mask(self, labels: npt.NDArray[np.uint8] | None, *, slab: float = 0.0) -> Bool:
-        """Where at least half of a voxel is in ``labels`` (0 or 1), sampled as by `sample`; nowhere for None."""
-        return np.zeros(self.shape, dtype=bool) if labels is None else self.sample(labels, slab=slab) >= 0.5
+    def mask(self, mask: Mask | None, *, slab: float = 0.0) -> Bool:
+        """Where at least half of a voxel is labelled (0 or 1), sampled as by `sample`; nowhere for None."""
+        return np.zeros(self.shape, dtype=bool) if mask is None else self.sample(mask.labels, slab=slab) >= 0.5
 
     def _slices(self, array: npt.NDArray[np.generic], z: npt.NDArray[np.float64], outside: float | None) -> HU:
         """The rectangle at fractional slices ``z``, float32; slices beyond the case as `sample` says."""

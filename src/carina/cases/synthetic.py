@@ -4,47 +4,47 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from carina.cases.datalist import PARTS, DataList, Item, write_datalist
+from carina.cases.datalist import PARTS, DataList, ListedCase, write_datalist
 from carina.cases.prepare import LIST_NAME, split
 from carina.cases.purpose import Task
-from carina.cases.reading import is_unusable, lesion_of, lung_of
-from carina.errors import BadConfig, BadSeries
+from carina.cases.reading import is_unusable, lesion_of, lung_of, read_case
+from carina.errors import BadConfig
 from carina.synth.chests import Chest, Synthetic, SynthSettings, Truth, phantom_chests, synthesise
-from carina.volume.files import read_mask, read_volume, write_mask, write_volume
+from carina.volume.files import write_mask, write_volume
 
 TRUTH_NAME = "lesions.csv"
 
 
-def listed_chests(data: DataList) -> list[tuple[str, Item]]:
-    """The list's entries with a lung mask and without disease, each with the name of its part.
+def healthy_cases(data: DataList) -> list[tuple[str, ListedCase]]:
+    """The list's cases with a lung mask and without disease, each with the name of its part.
 
     Raises:
         BadConfig: there is none.
     """
     found = [
-        (part, item)
-        for part, _, item in data.entries()
-        if lung_of(item, Task.COVID) and not is_unusable(item, Task.COVID) and not lesion_of(item, Task.COVID)
+        (part, listed)
+        for part, _, listed in data.numbered()
+        if lung_of(listed, Task.COVID) and not is_unusable(listed, Task.COVID) and not lesion_of(listed, Task.COVID)
     ]
     if not found:
-        raise BadConfig("synth.no-lungs", f"{data.file}: no entry has a lung mask and no disease (label 1).")
+        raise BadConfig("synth.no-lungs", f"{data.file}: no case has a lung mask and no disease (label 1).")
     return found
 
 
-def read_chest(data: DataList, part: str, item: Item) -> Chest:
-    """Read one entry of a list.
+def read_chest(data: DataList, listed: ListedCase) -> Chest:
+    """Read the image and the lungs of a listed case that has a lung mask.
 
     Raises:
         BadSeries: a file can't be read, or the lung mask does not lie on the image's voxels.
     """
-    volume, lung = read_volume(data.path(item.image)), read_mask(data.path(lung_of(item, Task.COVID)))
-    if volume.grid.shape != lung.grid.shape:
-        raise BadSeries("mask.grid", f"{item.image}: its lung mask has other voxels than the image; make it again.")
-    return Chest(name=item.name, patient=item.group, part=part, volume=volume, lung=lung)
+    case = read_case(data, listed, Task.COVID, ("lung",))
+    assert case.lung is not None
+    return Chest(name=case.name, volume=case.volume, lung=case.lung)
 
 
 def write_synthetic(
@@ -58,49 +58,60 @@ def write_synthetic(
     Raises:
         BadSeries, BadConfig: lungs can't be read, or ``out`` can't be written.
     """
-    parts: dict[str, list[Item]] = {part: [] for part in PARTS}
+    parts: dict[str, list[ListedCase]] = {part: [] for part in PARTS}
     truths: list[tuple[str, Truth]] = []
-    for number, chest in _chests(settings, data):
-        made = synthesise(chest, settings, np.random.default_rng([settings.seed, number]))
-        item = _write(f"synth-{number + 1:04d}", chest, made, out)
-        is_held = chest.part == "validation"
-        parts["validation" if is_held else "training"].append(item)
-        truths += [(item.name, one) for one in made.truth]
+    for host in _hosts(settings, data):
+        made = synthesise(host.chest, settings, np.random.default_rng([settings.seed, host.number]))
+        written = _write(host, made, out)
+        parts[host.part].append(written)
+        truths += [(written.name, one) for one in made.truth]
         if progress is not None:
-            progress(item.name)
-    training, validation = (tuple(sorted(parts[part], key=lambda item: item.name)) for part in PARTS)
-    written = DataList(file=out / LIST_NAME, training=training, validation=validation)
-    written = written if validation else split(written, settings.validation)
-    write_datalist(written, written.file)
+            progress(written.name)
+    training, validation = (tuple(sorted(parts[part], key=lambda listed: listed.name)) for part in PARTS)
+    made_list = DataList(file=out / LIST_NAME, training=training, validation=validation)
+    made_list = made_list if validation else split(made_list, settings.validation)
+    write_datalist(made_list, made_list.file)
     _write_truths(out / TRUTH_NAME, truths)
-    return written
+    return made_list
 
 
-def _chests(settings: SynthSettings, data: DataList | None) -> Iterator[tuple[int, Chest]]:
-    """Number and chest of each case; each listed chest is read once and used for every case that falls to it."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Host:
+    """A chest that takes disease: for the case of which number, whose it is, and its part of the list."""
+
+    number: int
+    chest: Chest
+    patient: str
+    part: str
+
+
+def _hosts(settings: SynthSettings, data: DataList | None) -> Iterator[_Host]:
+    """The chest of each case; each listed chest is read once and used for every case that falls to it."""
     if data is None:
-        yield from enumerate(phantom_chests(settings))
+        for number, chest in enumerate(phantom_chests(settings)):
+            yield _Host(number=number, chest=chest, patient=chest.name, part="training")
         return
-    listed = listed_chests(data)
-    for place, (part, item) in enumerate(listed[: settings.count]):
-        chest = read_chest(data, part, item)
-        for number in range(place, settings.count, len(listed)):
-            yield number, chest
+    healthy = healthy_cases(data)
+    for first, (part, listed) in enumerate(healthy[: settings.count]):
+        chest = read_chest(data, listed)
+        for number in range(first, settings.count, len(healthy)):
+            yield _Host(number=number, chest=chest, patient=listed.group, part=part)
 
 
-def _write(name: str, chest: Chest, made: Synthetic, out: Path) -> Item:
-    """Write one case's files and return its entry."""
-    item = Item(
+def _write(host: _Host, made: Synthetic, out: Path) -> ListedCase:
+    """Write one case's files and return how it is listed."""
+    name = f"synth-{host.number + 1:04d}"
+    listed = ListedCase(
         image=f"images/{name}.nii.gz",
         label_image=f"lesions/{name}.nii.gz",
         lung_image=f"lungs/{name}.nii.gz",
         label=(int(bool(made.truth)),),
-        patient=chest.patient,
+        patient=host.patient,
     )
-    write_volume(made.volume, out / item.image)
-    write_mask(made.lesion, out / item.label_image)
-    write_mask(made.lung, out / item.lung_image)
-    return item
+    write_volume(made.volume, out / listed.image)
+    write_mask(made.lesion, out / listed.label_image)
+    write_mask(made.lung, out / listed.lung_image)
+    return listed
 
 
 def _write_truths(file: Path, truths: list[tuple[str, Truth]]) -> None:

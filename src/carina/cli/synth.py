@@ -111,7 +111,7 @@ def cases(
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same picture.")
 def sheet(out: Path, lungs: Path | None, real: Path | None, seed: int) -> None:
     """Draw synthetic lesions of each kind and size, and real ones where a series is given."""
-    from carina.cases.case import make_case
+    from carina.cases.case import Case, resample_case
     from carina.dicom.find import choose, find_series
     from carina.dicom.read import read_volume
     from carina.synth.sheet import RealDisease
@@ -119,8 +119,8 @@ def sheet(out: Path, lungs: Path | None, real: Path | None, seed: int) -> None:
 
     shown = None
     if real is not None:
-        case = make_case(real.name, read_volume(choose(find_series(real))))
-        shown = RealDisease(name=case.name, hu=case.hu, lung=case.lung, spacing_mm=case.spacing_mm)
+        case = resample_case(Case(name=real.name, volume=read_volume(choose(find_series(real)))))
+        shown = RealDisease(name=case.name, hu=case.hu, lung=case.lungs, spacing_mm=case.spacing_mm)
     out.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw(_chests(lungs), shown, seed)
     drawn = drawn.quantize(COLOURS) if out.suffix.lower() == ".png" else drawn
@@ -131,10 +131,10 @@ def sheet(out: Path, lungs: Path | None, real: Path | None, seed: int) -> None:
 def _chests(lungs: Path | None) -> list[Chest]:
     """The first chests of a list, or one phantom."""
     from carina.cases.datalist import read_datalist
-    from carina.cases.synthetic import listed_chests, read_chest
+    from carina.cases.synthetic import healthy_cases, read_chest
     from carina.synth.chests import SynthSettings, phantom_chests
 
     if lungs is None:
         return list(phantom_chests(SynthSettings(count=1, phantom_shape=(96, 448, 448))))
     data = read_datalist(lungs)
-    return [read_chest(data, part, item) for part, item in listed_chests(data)[:SHEET_CHESTS]]
+    return [read_chest(data, listed) for _, listed in healthy_cases(data)[:SHEET_CHESTS]]

@@ -1,4 +1,5 @@
-"""Figures for the model cards: each bundle run as a user runs it, on the cases and on unseen synthetic disease."""
+"""Figures for the model cards: each bundle run as a user runs it, on cases at training resolution and on unseen
+synthetic disease."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from carina.cases.case import Case, scale
+from carina.cases.case import Case, scale, to_network
 from carina.cases.crops import crop, draw_crop
 from carina.config import RuntimeSettings
 from carina.evaluate.synthetic import candidates, dice_by_lesion, dice_of_size, place
@@ -21,7 +22,6 @@ from carina.models.bundle import Bundle, Covid
 from carina.synth import lesions
 from carina.synth.fields import Bool
 from carina.synth.lesions import Size
-from carina.volume import Grid, Volume
 
 UNSEEN_SEED = 900_000
 """Synthetic disease drawn from here on was never drawn in training."""
@@ -38,18 +38,12 @@ SYNTHETIC_CASES = 2
 Figures = dict[str, float]
 
 
-def volume_of(case: Case, hu: npt.NDArray[np.generic] | None = None) -> Volume:
-    """The case (or other HU on its voxels) as a volume in the usual order: towards superior, posterior, left."""
-    array = case.hu if hu is None else hu
-    lps = np.ascontiguousarray(np.clip(np.rint(array), -1024, 3071).astype(np.int16)[:, ::-1, ::-1])
-    shape = (int(lps.shape[0]), int(lps.shape[1]), int(lps.shape[2]))
-    return Volume(hu=lps, grid=Grid(shape=shape, spacing_mm=case.spacing_mm, origin_mm=(0.0, 0.0, 0.0)), uid=case.name)
-
-
-def found_in(case: Case, bundle: Bundle, runtime: Runtime, hu: npt.NDArray[np.generic] | None = None) -> Bool:
-    """What the bundle finds, on the case's voxels and in their order."""
-    mask = segment(volume_of(case, hu), bundle, runtime)
-    return np.asarray(mask.labels[:, ::-1, ::-1] > 0)
+def marked_in(case: Case, bundle: Bundle, runtime: Runtime, hu: npt.NDArray[np.generic] | None = None) -> Bool:
+    """What the bundle marks in a case, or in other HU on its voxels; on the case's voxels, in their order."""
+    volume = case.volume
+    if hu is not None:
+        volume = dataclasses.replace(volume, hu=np.clip(np.rint(hu), -1024, 3071).astype(np.int16))
+    return np.asarray(segment(volume, bundle, runtime).labels > 0)
 
 
 def evaluate_lung(bundle: Bundle, cases: Sequence[Case], *, pasted: int = PASTED_CASES) -> Figures:
@@ -61,17 +55,17 @@ def evaluate_lung(bundle: Bundle, cases: Sequence[Case], *, pasted: int = PASTED
     surface = f"surface dice {SURFACE_TOLERANCE_MM:g} mm"
     figures: Figures = {}
     for case in cases:
-        truth = case.lung > 0
-        found = found_in(case, bundle, runtime)
+        truth = case.lungs > 0
+        found = marked_in(case, bundle, runtime)
         figures[f"dice {case.name}"] = dice(found, truth)
         figures[f"{surface} {case.name}"] = surface_dice(found, truth, case.spacing_mm)
         taken = np.count_nonzero(found & (case.gas > 0))
         figures[f"gas taken in, ml {case.name}"] = taken * float(np.prod(case.spacing_mm)) / 1000
     for case in cases[:pasted]:
-        truth = case.lung > 0
+        truth = case.lungs > 0
         rng = np.random.default_rng(UNSEEN_SEED)
         hu, mask = _with_lesions(case, lesions.Kind.CONSOLIDATION, rng)
-        found = found_in(case, bundle, runtime, hu)
+        found = marked_in(case, bundle, runtime, hu)
         figures[f"dice with pasted consolidation {case.name}"] = dice(found, truth)
         figures[f"{surface} with pasted consolidation {case.name}"] = surface_dice(found, truth, case.spacing_mm)
         figures[f"pasted consolidation kept as lung {case.name}"] = float(found[mask].mean()) if mask.any() else 1.0
@@ -94,8 +88,8 @@ def evaluate_lesion(
     runtime = open_runtime(bundle, RuntimeSettings(threads=2))
     figures: Figures = {}
     for case in cases:
-        lung = case.lung > 0
-        whole = found_in(case, bundle, runtime)
+        lung = case.lungs > 0
+        whole = marked_in(case, bundle, runtime)
         found = whole & lung
         window = (case.hu > OPACITY_HU[0]) & (case.hu < OPACITY_HU[1]) & lung
         outside = float(np.count_nonzero(whole & ~lung) * np.prod(case.spacing_mm)) / 1000
@@ -103,9 +97,9 @@ def evaluate_lesion(
         figures[f"ratio percent {case.name}"] = 100.0 * float(found.sum()) / float(lung.sum())
         figures[f"ratio percent, HU window {case.name}"] = 100.0 * float(window.sum()) / float(lung.sum())
         if case.lesion is not None:
-            figures[f"dice with truth {case.name}"] = dice(found, case.lesion > 0)
+            figures[f"dice with truth {case.name}"] = dice(found, case.lesion.labels > 0)
         if case.name in slices_csv:
-            marked = read_marked(slices_csv[case.name])
+            marked = marked_slices(slices_csv[case.name])
             for name, mask in (("slice auc", found), ("slice auc, HU window", window)):
                 measured = auc(mask.sum(axis=(1, 2))[::-1], marked)
                 figures[f"{name} {case.name}"] = measured.auc
@@ -123,7 +117,7 @@ def _clean(cases: Sequence[Case], slices_csv: Mapping[str, Path], unseen: Sequen
     return [case for case in cases if case.lesion is None and case.name not in slices_csv][:SYNTHETIC_CASES]
 
 
-def read_marked(path: Path) -> npt.NDArray[np.bool_]:
+def marked_slices(path: Path) -> npt.NDArray[np.bool_]:
     """Whether infection was marked, for each slice from the top."""
     with path.open(encoding="utf-8") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: int(row["slice_from_top"]))
@@ -131,7 +125,7 @@ def read_marked(path: Path) -> npt.NDArray[np.bool_]:
 
 
 def _with_lesions(case: Case, kind: lesions.Kind, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], Bool]:
-    lung = case.lung > 0
+    lung = case.lungs > 0
     drawn = lesions.draw_lesions(lung, case.spacing_mm, rng, count=5, kind=kind)
     return lesions.paste(case.hu.astype(np.float32), lung, case.spacing_mm, drawn, rng)
 
@@ -151,7 +145,7 @@ def synthetic_dice(bundle: Bundle, runtime: Runtime, cases: Sequence[Case]) -> F
         for number, case in enumerate(cases):
             rng = np.random.default_rng([UNSEEN_SEED, number])
             placed = place(case, candidates(case, kind, rng), rng)
-            found = found_in(case, bundle, runtime, placed.hu) & (case.lung > 0)
+            found = marked_in(case, bundle, runtime, placed.hu) & (case.lungs > 0)
             for size in set(placed.sizes):
                 whole.setdefault(size, []).append(dice_of_size(found, placed, size, case.spacing_mm))
                 each.setdefault(size, []).extend(dice_by_lesion(found, placed, size, case.spacing_mm))
@@ -169,15 +163,15 @@ def evaluate_covid(bundle: Bundle, cases: Sequence[Case], *, crops: int = 120) -
     if not isinstance(spec, Covid):
         raise ValueError(f"bundle {bundle.name} does not classify")
     runtime = open_runtime(bundle, RuntimeSettings(threads=2))
-    x, y, z = spec.size
+    shape = spec.size[::-1]
 
     def probability(hu: npt.NDArray[np.float32]) -> float:
-        logits = runtime(scale(hu, spec.window_hu).transpose(2, 1, 0)[None, None])[0].astype(float)
+        logits = runtime(to_network([scale(hu, spec.window_hu)]))[0].astype(float)
         return float(1 / (1 + np.exp(logits[0] - logits[1])))
 
-    figures = {f"probability {case.name}": probability(crop(case, (z, y, x)).hu) for case in cases}
+    figures = {f"probability {case.name}": probability(crop(case, shape).hu) for case in cases}
     healthy = [dataclasses.replace(case, lesion=None) for case in cases if case.lesion is None]
-    drawn = [draw_crop(healthy, (z, y, x), np.random.default_rng([UNSEEN_SEED, n])) for n in range(crops)]
+    drawn = [draw_crop(healthy, shape, np.random.default_rng([UNSEEN_SEED, n])) for n in range(crops)]
     scores = np.array([probability(one.hu) for one in drawn])
     ill = np.array([one.ill for one in drawn])
     measured = auc(scores, ill)

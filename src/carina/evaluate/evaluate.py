@@ -1,4 +1,4 @@
-"""A bundle run on each entry of a data list as ``carina run`` runs it, and compared with the truth."""
+"""A bundle run on each case of a data list as ``carina run`` runs it, and compared with the truth."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from functools import cached_property
 
 import msgspec
 
-from carina.cases.datalist import DataList, Item
+from carina.cases.datalist import DataList, ListedCase
 from carina.cases.purpose import Task
-from carina.cases.reading import lung_of
+from carina.cases.reading import read_case
 from carina.config import RuntimeKind, RuntimeSettings, Settings
 from carina.errors import BadConfig, BadSeries, CarinaError
 from carina.evaluate.pictures import classified_slices, compared_slices
 from carina.evaluate.summary import sum_up_classification, sum_up_segmentation
 from carina.evaluate.values import (
-    ClassificationCase,
+    CaseAgreement,
+    CaseClassification,
     Evaluation,
     Failure,
     Picture,
-    SegmentationCase,
     Split,
     Subject,
 )
@@ -33,7 +33,6 @@ from carina.measure.agreement import dice, surface_agreement, volume_error_ml, v
 from carina.measure.detection import detect
 from carina.models.bundle import Bundle, Covid, Lesion, find_bundle
 from carina.volume import Mask, Volume
-from carina.volume.files import read_mask, read_volume
 
 WORST = 3
 """This many cases are shown as pictures."""
@@ -57,51 +56,51 @@ def evaluate(
     ``label_image``, a classifier with ``label``. All labels above 0 count as one.
 
     Raises:
-        BadConfig: the part has no entries, or a runtime can't be opened.
+        BadConfig: the part has no cases, or a runtime can't be opened.
     """
     settings = settings or Settings()
-    entries = list(_entries(data, split))
-    if not entries:
+    listed = list(_named(data, split))
+    if not listed:
         raise BadConfig(
             "evaluate.empty",
             f"{data.file}: nothing to measure in {split.value!r}; list cases there, or choose another --split.",
         )
     judge = _Judge(bundle, data, settings)
     results = _Results()
-    for number, (name, item) in enumerate(entries, start=1):
+    for number, (name, one) in enumerate(listed, start=1):
         try:
-            judged = judge.judged(name, item)
+            judged = judge.judged(name, one)
             results.add(judged)
             outcome = judged.word
         except CarinaError as error:
             results.failures.append(Failure(case=name, code=error.code, reason=error.message))
             outcome = f"failed: {error.message} [{error.code}]"
         if tell is not None:
-            tell(f"{name}: {outcome}", number, len(entries))
+            tell(f"{name}: {outcome}", number, len(listed))
     subject = Subject(bundle=bundle, data=data.file, split=split, runtime=judge.described, when=when)
     return results.finished(subject)
 
 
-def _entries(data: DataList, split: Split) -> Iterator[tuple[str, Item]]:
-    """Each entry with a name that no other has: its own, or its path where two files are called the same."""
-    chosen = [item for part, _, item in data.entries() if split in (Split.ALL, part)]
-    often = Counter(item.name for item in chosen)
-    for item in chosen:
-        yield (item.name if often[item.name] == 1 else item.image), item
+def _named(data: DataList, split: Split) -> Iterator[tuple[str, ListedCase]]:
+    """Each case with a name that no other has: its own, or its path where two files are called the same."""
+    chosen = [case for part, _, case in data.numbered() if split in (Split.ALL, part)]
+    often = Counter(case.name for case in chosen)
+    for case in chosen:
+        yield (case.name if often[case.name] == 1 else case.image), case
 
 
 @dataclass(frozen=True)
 class _Judged:
     """A case's figures, how good it is (0 to 1), a word on it, and its pictures, painted when asked for."""
 
-    case: SegmentationCase | ClassificationCase
+    case: CaseAgreement | CaseClassification
     goodness: float
     word: str
     paint: Callable[[], tuple[Picture, ...]]
 
 
 class _Judge:
-    """Runs one bundle on entries and compares with their truth; runtimes are opened once."""
+    """Runs one bundle on cases and compares with their truth; runtimes are opened once."""
 
     def __init__(self, bundle: Bundle, data: DataList, settings: Settings) -> None:
         self.bundle, self.data, self.settings = bundle, data, settings
@@ -123,73 +122,64 @@ class _Judge:
         bundle = find_bundle(self.settings.models.lung, self.settings.models.folders)
         return bundle, open_runtime(bundle, self._how)
 
-    def judged(self, name: str, item: Item) -> _Judged:
-        """Measure one entry.
+    def judged(self, name: str, listed: ListedCase) -> _Judged:
+        """Measure one case.
 
         Raises:
-            BadSeries: a file can't be read, the entry lacks its truth, or the mask lies on another grid.
+            BadSeries: a file can't be read, the case lacks its truth, or a mask does not lie on the image's voxels.
             ModelFailed: the network failed.
         """
-        volume = read_volume(self.data.path(item.image))
         if isinstance(self.bundle.carina, Covid):
-            return self._classified(name, item, volume, self.bundle.carina)
+            return self._classified(name, listed, self.bundle.carina)
         is_lesion = isinstance(self.bundle.carina, Lesion)
-        listed = item.label_image if is_lesion else lung_of(item, Task.LUNG)
-        if not listed:
+        task, mask = (Task.LESION, "lesion") if is_lesion else (Task.LUNG, "lung")
+        case = read_case(self.data, listed, task, (mask,))
+        truth = case.lesion if is_lesion else case.lung
+        if truth is None:
             key = "label_image" if is_lesion else "lung_image or label_image"
             raise BadSeries("evaluate.no-truth", f"{name}: the list gives no {key} to compare with.")
-        truth = self._mask(listed, volume)
-        found = segment(volume, self.bundle, self.runtime, self.settings.runtime.plan)
-        case = compare(name, found, truth, with_lesions=is_lesion)
-        return _Judged(case, case.dice, f"Dice {case.dice:.3f}", lambda: compared_slices(volume, found, truth))
+        marked = segment(case.volume, self.bundle, self.runtime, self.settings.runtime.plan)
+        result = compare(name, marked, truth, with_lesions=is_lesion)
+        return _Judged(
+            result, result.dice, f"Dice {result.dice:.3f}", lambda: compared_slices(case.volume, marked, truth)
+        )
 
-    def _classified(self, name: str, item: Item, volume: Volume, spec: Covid) -> _Judged:
-        if len(item.label) != 1 or item.label[0] not in spec.labels:
+    def _classified(self, name: str, listed: ListedCase, spec: Covid) -> _Judged:
+        if len(listed.label) != 1 or listed.label[0] not in spec.labels:
             known = ", ".join(f"{number} ({word})" for number, word in sorted(spec.labels.items()))
             raise BadSeries(
-                "evaluate.no-truth", f"{name}: its label is {list(item.label)}; expected one number of {known}."
+                "evaluate.no-truth", f"{name}: its label is {list(listed.label)}; expected one number of {known}."
             )
-        listed = lung_of(item, Task.COVID)
-        lung = self._mask(listed, volume) if listed else self._segmented_lung(volume)
-        given = classify(volume, lung, self.bundle, self.runtime)
+        case = read_case(self.data, listed, Task.COVID, ("lung",))
+        lung = case.lung or self._segmented_lung(case.volume)
+        given = classify(case.volume, lung, self.bundle, self.runtime)
         probabilities = tuple(given[word] for _, word in sorted(spec.labels.items()))
-        case = ClassificationCase(case=name, label=item.label[0], probabilities=probabilities)
-        goodness = probabilities[case.label]
+        result = CaseClassification(case=name, label=listed.label[0], probabilities=probabilities)
+        goodness = probabilities[result.label]
         return _Judged(
-            case,
+            result,
             goodness,
-            f"{spec.labels[case.label]}: probability {goodness:.3f}",
-            lambda: classified_slices(volume, lung),
+            f"{spec.labels[result.label]}: probability {goodness:.3f}",
+            lambda: classified_slices(case.volume, lung),
         )
 
     def _segmented_lung(self, volume: Volume) -> Mask:
         bundle, runtime = self._lung
         return segment(volume, bundle, runtime, self.settings.runtime.plan)
 
-    def _mask(self, listed: str, volume: Volume) -> Mask:
-        path = self.data.path(listed)
-        mask = read_mask(path)
-        if not mask.grid.same_place(volume.grid):
-            raise BadSeries(
-                "mask.grid",
-                f"{path}: holds {mask.grid.shape} voxels from {mask.grid.origin_mm} mm, its image {volume.grid.shape} "
-                f"from {volume.grid.origin_mm} mm; expected a mask on the image's grid, resample it first.",
-            )
-        return mask
 
-
-def compare(name: str, found: Mask, truth: Mask, *, with_lesions: bool) -> SegmentationCase:
+def compare(name: str, marked: Mask, truth: Mask, *, with_lesions: bool) -> CaseAgreement:
     """The figures of one case; both masks lie on one grid, and any label above 0 counts."""
-    a, b = found.labels > 0, truth.labels > 0
+    a, b = marked.labels > 0, truth.labels > 0
     grid = truth.grid
     surfaces = surface_agreement(a, b, grid.spacing_mm)
-    return SegmentationCase(
+    return CaseAgreement(
         case=name,
         dice=dice(a, b),
         surface_dice=surfaces.surface_dice,
         hd95_mm=surfaces.hd95_mm,
         truth_ml=truth.volume_ml(),
-        found_ml=found.volume_ml(),
+        found_ml=marked.volume_ml(),
         volume_error_ml=volume_error_ml(a, b, grid.voxel_ml),
         volume_error_percent=volume_error_percent(a, b),
         detection=detect(a, b, grid.voxel_ml) if with_lesions else None,
@@ -200,7 +190,7 @@ def compare(name: str, found: Mask, truth: Mask, *, with_lesions: bool) -> Segme
 class _Results:
     """Cases and failures so far, and pictures of the worst cases only, so that memory stays small."""
 
-    cases: list[SegmentationCase | ClassificationCase] = field(default_factory=list)
+    cases: list[CaseAgreement | CaseClassification] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     worst: list[tuple[float, str, tuple[Picture, ...]]] = field(default_factory=list)
 
@@ -214,8 +204,8 @@ class _Results:
 
     def finished(self, subject: Subject) -> Evaluation:
         """Everything summed up."""
-        segmented = tuple(case for case in self.cases if isinstance(case, SegmentationCase))
-        classified = tuple(case for case in self.cases if isinstance(case, ClassificationCase))
+        segmented = tuple(case for case in self.cases if isinstance(case, CaseAgreement))
+        classified = tuple(case for case in self.cases if isinstance(case, CaseClassification))
         labels = subject.bundle.carina.labels
         return Evaluation(
             subject=subject,

@@ -10,11 +10,11 @@ import numpy as np
 
 from carina.errors import BadConfig
 from carina.evaluate.values import (
-    ClassificationCase,
+    CaseAgreement,
+    CaseClassification,
     ClassificationSummary,
     Discrimination,
     Picture,
-    SegmentationCase,
     SegmentationSummary,
 )
 from carina.measure.calibration import ReliabilityBin
@@ -28,7 +28,7 @@ LIMITS = 1.96
 """Standard deviations of the limits of agreement (Bland and Altman 1986)."""
 
 
-def segmentation_plots(cases: Sequence[SegmentationCase], summary: SegmentationSummary) -> list[Picture]:
+def segmentation_plots(cases: Sequence[CaseAgreement], summary: SegmentationSummary) -> list[Picture]:
     """How Dice and surface Dice are spread, how volumes agree, and for lesions the free-response curve.
 
     Raises:
@@ -46,7 +46,7 @@ def segmentation_plots(cases: Sequence[SegmentationCase], summary: SegmentationS
     return plots
 
 
-def classification_plots(cases: Sequence[ClassificationCase], summary: ClassificationSummary) -> list[Picture]:
+def classification_plots(cases: Sequence[CaseClassification], summary: ClassificationSummary) -> list[Picture]:
     """The ROC curve, reliability before and after temperature scaling, and the probabilities of either side.
 
     Raises:
@@ -56,7 +56,7 @@ def classification_plots(cases: Sequence[ClassificationCase], summary: Classific
     return [*plots, _reliability(summary), _probabilities(cases, summary)]
 
 
-def _distribution(cases: Sequence[SegmentationCase]) -> Picture:
+def _distribution(cases: Sequence[CaseAgreement]) -> Picture:
     figure, axes = _axes("Agreement of each case", "", "0 to 1")
     columns = [[case.dice for case in cases], [case.surface_dice for case in cases]]
     axes.boxplot(
@@ -71,7 +71,7 @@ def _distribution(cases: Sequence[SegmentationCase]) -> Picture:
     return _drawn(figure, "Surface Dice at 2 mm. Boxes: quartiles and median; whiskers: 1.5 times their distance.")
 
 
-def _volumes(cases: Sequence[SegmentationCase]) -> Picture:
+def _volumes(cases: Sequence[CaseAgreement]) -> Picture:
     figure, axes = _axes("Agreement of volumes", "mean of result and truth, ml", "result minus truth, ml")
     mean = np.array([(case.found_ml + case.truth_ml) / 2 for case in cases])
     error = np.array([case.volume_error_ml for case in cases])
@@ -121,7 +121,7 @@ def _curve(axes: Any, bins: Sequence[ReliabilityBin], colour: str, words: str) -
     axes.scatter(x, y, color=colour, s=[6 + 34 * one.count / most for one in bins], alpha=0.8, linewidths=0)
 
 
-def _probabilities(cases: Sequence[ClassificationCase], summary: ClassificationSummary) -> Picture:
+def _probabilities(cases: Sequence[CaseClassification], summary: ClassificationSummary) -> Picture:
     figure, axes = _axes("Probability of each case", "", f"probability of {summary.positive}")
     last = len(summary.counts) - 1
     for place, colour in ((0, BLUE), (1, ORANGE)):

@@ -16,12 +16,12 @@ from carina.errors import BadConfig
 from carina.evaluate.plots import classification_plots, segmentation_plots
 from carina.evaluate.summary import SPECIFICITIES
 from carina.evaluate.values import (
-    ClassificationCase,
+    CaseAgreement,
+    CaseClassification,
     ClassificationSummary,
     DetectionSummary,
     Evaluation,
     Picture,
-    SegmentationCase,
     SegmentationSummary,
     Split,
     Spread,
@@ -90,11 +90,11 @@ def report_pdf(evaluation: Evaluation) -> bytes:
     story = _opening(title, evaluation)
     cautions: tuple[str, ...] = CAUTIONS
     if evaluation.segmentation is not None:
-        segmented = [case for case in evaluation.cases if isinstance(case, SegmentationCase)]
+        segmented = [case for case in evaluation.cases if isinstance(case, CaseAgreement)]
         story += _segmentation(segmented, evaluation.segmentation)
         cautions = SEGMENTATION_CAUTIONS + CAUTIONS
     if evaluation.classification is not None:
-        classified = [case for case in evaluation.cases if isinstance(case, ClassificationCase)]
+        classified = [case for case in evaluation.cases if isinstance(case, CaseClassification)]
         story += _classification(classified, evaluation.classification)
         cautions = CLASSIFICATION_CAUTIONS + CAUTIONS
     story += _failed(evaluation)
@@ -126,7 +126,7 @@ def _opening(title: str, evaluation: Evaluation) -> list[Any]:
     return story
 
 
-def _segmentation(cases: Sequence[SegmentationCase], summary: SegmentationSummary) -> list[Any]:
+def _segmentation(cases: Sequence[CaseAgreement], summary: SegmentationSummary) -> list[Any]:
     first = {one.figure: one for one in summary.spreads}
     lines = [f"mean Dice over {_counted(len(cases), 'case')}"]
     lines.append(f"mean surface Dice at 2 mm {_number(first['surface_dice'].mean)}; HD95 {_hd95(first['hd95_mm'])}")
@@ -170,7 +170,7 @@ def _lesions(found: DetectionSummary) -> list[str]:
     return lines
 
 
-def _classification(cases: Sequence[ClassificationCase], summary: ClassificationSummary) -> list[Any]:
+def _classification(cases: Sequence[CaseClassification], summary: ClassificationSummary) -> list[Any]:
     counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items())
     told = summary.discrimination
     if told is None:
@@ -273,7 +273,7 @@ def _columns(evaluation: Evaluation) -> list[dict[str, str]]:
     names = evaluation.subject.bundle.carina.labels
     rows = []
     for case in evaluation.cases[:MOST_ROWS]:
-        if isinstance(case, ClassificationCase):
+        if isinstance(case, CaseClassification):
             row = {"Case": case.case, "True class": names[case.label]}
             for number, value in enumerate(case.probabilities):
                 row[f"P {names[number]}"] = _number(value)

@@ -8,11 +8,11 @@ import numpy as np
 
 from carina.evaluate.values import (
     Calibration,
-    ClassificationCase,
+    CaseAgreement,
+    CaseClassification,
     ClassificationSummary,
     DetectionSummary,
     Discrimination,
-    SegmentationCase,
     SegmentationSummary,
     spread,
 )
@@ -44,7 +44,7 @@ SURE = float(np.finfo(np.float64).tiny)
 """Probabilities of 0 become this, so that they have a logarithm."""
 
 
-def sum_up_segmentation(cases: Sequence[SegmentationCase]) -> SegmentationSummary:
+def sum_up_segmentation(cases: Sequence[CaseAgreement]) -> SegmentationSummary:
     """Spreads of every figure, and for lesions how many were found."""
     return SegmentationSummary(
         spreads=tuple(spread(name, [getattr(case, name) for case in cases]) for name in SPREAD_OVER),
@@ -52,7 +52,7 @@ def sum_up_segmentation(cases: Sequence[SegmentationCase]) -> SegmentationSummar
     )
 
 
-def _detection(cases: Sequence[SegmentationCase]) -> DetectionSummary | None:
+def _detection(cases: Sequence[CaseAgreement]) -> DetectionSummary | None:
     seen = [case.detection for case in cases if case.detection is not None]
     if not seen:
         return None
@@ -71,7 +71,7 @@ def _detection(cases: Sequence[SegmentationCase]) -> DetectionSummary | None:
     )
 
 
-def sum_up_classification(cases: Sequence[ClassificationCase], names: Mapping[int, str]) -> ClassificationSummary:
+def sum_up_classification(cases: Sequence[CaseClassification], names: Mapping[int, str]) -> ClassificationSummary:
     """Discrimination and calibration of the class with the highest number against all others."""
     probabilities = np.array([case.probabilities for case in cases])
     labels = np.array([case.label for case in cases])

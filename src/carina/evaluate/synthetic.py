@@ -61,10 +61,10 @@ class Placed:
 
 def candidates(case: Case, kind: lesions.Kind, rng: np.random.Generator) -> list[lesions.Lesion]:
     """Lesions of one kind to choose from, for every size class; places are drawn on every other voxel in the plane."""
-    box = bounding_box(case.lung)
+    box = bounding_box(case.lungs)
     if box is None:
         return []
-    lung = case.lung[box][:, ::2, ::2] > 0
+    lung = case.lungs[box][:, ::2, ::2] > 0
     z, y, x = case.spacing_mm
     drawn = lesions.draw_lesions(lung, (z, 2 * y, 2 * x), rng, count=CANDIDATES, kind=kind)
     return [_moved(lesion, box) for lesion in drawn]
@@ -133,7 +133,7 @@ def _fitted(
     for _ in range(FITTINGS):
         lesion = _scaled(lesion, float(np.clip((target_ml / volume_ml) ** (1 / 3), 0.2, 5.0)))
         box, local = _block(lesion, hu.shape, case.spacing_mm)
-        new, mask = lesions.paste(hu[box], case.lung[box] > 0, case.spacing_mm, [local], np.random.default_rng(seed))
+        new, mask = lesions.paste(hu[box], case.lungs[box] > 0, case.spacing_mm, [local], np.random.default_rng(seed))
         volume_ml = max(float(np.count_nonzero(mask)) * voxel_ml, 0.01)
         if limits.low_ml <= volume_ml < limits.high_ml and abs(np.log(volume_ml / target_ml)) < np.log(1.25):
             return box, new, mask

@@ -13,7 +13,7 @@ import msgspec
 from carina import RESEARCH_ONLY, __version__
 from carina.errors import BadConfig
 from carina.evaluate.summary import SPECIFICITIES
-from carina.evaluate.values import ClassificationCase, Evaluation, SegmentationCase
+from carina.evaluate.values import CaseAgreement, CaseClassification, Evaluation
 
 Cell = str | int | float | None
 
@@ -46,15 +46,15 @@ def case_rows(evaluation: Evaluation) -> list[dict[str, Cell]]:
     return rows + failed
 
 
-def _row(case: SegmentationCase | ClassificationCase, evaluation: Evaluation) -> dict[str, Cell]:
+def _row(case: CaseAgreement | CaseClassification, evaluation: Evaluation) -> dict[str, Cell]:
     row: dict[str, Cell] = {"case": case.case, "state": "done"}
-    if isinstance(case, ClassificationCase):
+    if isinstance(case, CaseClassification):
         names = dict(sorted(evaluation.subject.bundle.carina.labels.items()))
         row["label"] = names[case.label]
         for name, value in zip(names.values(), case.probabilities, strict=True):
             row[f"probability {name}"] = _rounded(value)
         return row
-    for name in SegmentationCase.__dataclass_fields__:
+    for name in CaseAgreement.__dataclass_fields__:
         if name not in ("case", "detection"):
             row[name] = _rounded(getattr(case, name))
     if case.detection is not None:
@@ -143,7 +143,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         value["lesions"] = {
             case.case: case.detection
             for case in evaluation.cases
-            if isinstance(case, SegmentationCase) and case.detection is not None
+            if isinstance(case, CaseAgreement) and case.detection is not None
         }
     found = evaluation.classification
     if found is not None:

@@ -38,7 +38,7 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationCase:
+class CaseAgreement:
     """Result against truth in one scan; ``detection`` only for lesions. docs/evaluation.md defines degenerate cases."""
 
     case: str
@@ -53,7 +53,7 @@ class SegmentationCase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationCase:
+class CaseClassification:
     """A scan's true class (its number) and the probability of each class, in the order of their numbers."""
 
     case: str
@@ -186,7 +186,7 @@ class Evaluation:
     """Everything an evaluation found; exactly one of the summaries is there, none where every case failed."""
 
     subject: Subject
-    cases: tuple[SegmentationCase, ...] | tuple[ClassificationCase, ...]
+    cases: tuple[CaseAgreement, ...] | tuple[CaseClassification, ...]
     failures: tuple[Failure, ...]
     segmentation: SegmentationSummary | None = None
     classification: ClassificationSummary | None = None

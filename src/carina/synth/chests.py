@@ -53,11 +53,9 @@ class SynthSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chest:
-    """Lungs to put disease into; ``part`` is the part of a list that they came from, empty for a phantom."""
+    """Lungs to put disease into, named for messages; the mask lies on the volume's voxels."""
 
     name: str
-    patient: str
-    part: str
     volume: Volume
     lung: Mask
 
@@ -144,7 +142,7 @@ def phantom_chests(settings: SynthSettings) -> Iterator[Chest]:
     for number in range(settings.count):
         phantom = chest_phantom(shape=settings.phantom_shape, lesions=0, seed=1000 * settings.seed + number)
         name = f"phantom-{settings.seed}-{number + 1}"
-        yield Chest(name=name, patient=name, part="", volume=phantom.volume, lung=phantom.lung)
+        yield Chest(name=name, volume=phantom.volume, lung=phantom.lung)
 
 
 def _look_alikes(hu: HU, lung: Bool, spacing_mm: Triple, rng: np.random.Generator) -> tuple[HU, Bool]:

@@ -111,7 +111,7 @@ def divisor(network: Mapping[str, Any]) -> int:
 def _length_problems(s: TrainSettings) -> Iterator[str]:
     if (s.steps > 0) == (s.epochs > 0):
         yield f"exactly one of steps ({s.steps}) and epochs ({s.epochs}) must be above 0"
-    for key in ("validate_every", "log_every", "save_every", "per_item"):
+    for key in ("validate_every", "log_every", "save_every", "per_case"):
         if getattr(s, key) < 1:
             yield f"{key} {getattr(s, key)} must be at least 1"
     if not 0 <= s.average < 1:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from carina.errors import BadConfig
 from carina.train.checkpoint import BEST, CHECKPOINT, State, load, random_apart, read, save, write
-from carina.train.examples import ExampleSource
+from carina.train.examples import ExampleSource, to_tensors
 from carina.train.guide import Guided, published
 from carina.train.logs import Logs, Progress, Row
 from carina.train.objective import loss_function, optimiser_of, rate_at
@@ -44,9 +44,9 @@ def _silent(_: Progress) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What surrounds a fit: the training list's number of items, the processes that share it, who is told."""
+    """What surrounds a fit: the training list's number of cases, the processes that share it, who is told."""
 
-    items: int = 1
+    cases: int = 1
     team: Team = field(default_factory=Team)
     watch: Watch = _silent
 
@@ -75,22 +75,21 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         return len(self.steps)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Inputs ``(n, 1, x, y, z)`` and targets of step ``steps[index]``."""
+        """Inputs and targets of step ``steps[index]``, as `to_tensors` gives them."""
         step, seed, kinds = self.steps[index], self.settings.seed, self.settings.patches
         shares = np.array([kind.share for kind in kinds])
         kind = kinds[int(np.random.default_rng([seed, step]).choice(len(kinds), p=shares / shares.sum()))]
         first = self.team.rank * kind.batch
         drawn = [
-            self.source.draw(np.random.default_rng([seed, step, i]), kind.shape)
+            self.source.draw(np.random.default_rng([seed, step, i]), kind.shape[::-1])
             for i in range(first, first + kind.batch)
         ]
-        inputs, targets = (np.stack([np.asarray(one[part]) for one in drawn]) for part in (0, 1))
-        return torch.from_numpy(inputs), torch.from_numpy(targets)
+        return to_tensors(drawn)
 
 
-def steps_of(settings: TrainSettings, items: int, processes: int = 1) -> tuple[int, int]:
-    """Steps of the whole training and of one epoch over ``items`` training items."""
-    epoch = max(1, math.ceil(items * settings.per_item / (settings.patches[0].batch * processes)))
+def steps_of(settings: TrainSettings, cases: int, processes: int = 1) -> tuple[int, int]:
+    """Steps of the whole training and of one epoch over ``cases`` training cases."""
+    epoch = max(1, math.ceil(cases * settings.per_case / (settings.patches[0].batch * processes)))
     return settings.steps or settings.epochs * epoch, epoch
 
 
@@ -101,7 +100,7 @@ def fit(
     out: Path,
     context: Context | None = None,
 ) -> Fitted:
-    """Train ``network`` on ``source``; go on from ``out/checkpoint.pt`` if it is there.
+    """Train ``network`` on ``source``; resume from ``out/checkpoint.pt`` if it is there.
 
     Writes ``log.csv``, ``curves.png``, ``checkpoint.pt`` and, chosen by the metric, ``best.pt`` into ``out``.
 
@@ -113,7 +112,7 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     with _computing(settings, team), random_apart(settings.seed + team.rank, team.device):
         loop = _Loop(network, source, settings, out, team)
-        loop.run(*steps_of(settings, context.items, team.size), context.watch)
+        loop.run(*steps_of(settings, context.cases, team.size), context.watch)
         return loop.fitted()
 
 

@@ -1,10 +1,12 @@
-"""Examples from a data list's own labels, by MONAI's transforms; the deterministic ones are done once and cached."""
+"""Examples from a data list's own labels, by MONAI's transforms; the deterministic ones are done once and cached.
+
+MONAI's arrays are ``(1, x, y, z)``: a case becomes that when it is read, and an example ``(z, y, x)`` when it leaves.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import monai.transforms as mt
@@ -14,13 +16,13 @@ import numpy.typing as npt
 import torch
 from monai.data import CacheDataset, MetaTensor, PersistentDataset
 
-from carina.cases.datalist import DataList, Item
+from carina.cases.datalist import DataList, ListedCase
 from carina.cases.purpose import Task
-from carina.cases.reading import cache_folder, cache_mb, mask_of, stamp
-from carina.train.examples import Example, Shape
+from carina.cases.reading import cache_folder, cache_mb, paths_of, read_case, stamp
+from carina.cases.sampling import Shape
+from carina.train.examples import Example, NamedExample
 from carina.train.settings import Augment, TrainSettings
 from carina.volume import Grid
-from carina.volume.files import read_mask, read_volume
 
 BODY_HU = -500.0
 CENTRES = 20_000
@@ -37,46 +39,46 @@ class LabelledSource:
 
     def __init__(self, data: DataList, settings: TrainSettings) -> None:
         self.settings = settings
-        self.classes = sorted({item.label for item in data.training})
-        self.items = data.training
+        self.classes = sorted({case.label for case in data.training})
+        self.listed = data.training
         self.training = _dataset(data, data.training, settings, centres=settings.task is not Task.COVID)
         self.held = _dataset(data, data.validation, settings, centres=False)
-        self.names = [item.name for item in data.validation]
+        self.names = [case.name for case in data.validation]
         self._random: dict[Shape, mt.Compose] = {}
 
     def draw(self, rng: np.random.Generator, shape: Shape) -> Example:
         """A random patch of a random image, or for classification a crop of a random image of a random class."""
         if shape not in self._random:
-            self._random[shape] = _random(self.settings, shape)
+            self._random[shape] = _random(self.settings, shape[::-1])
         change = self._random[shape]
         change.set_random_state(seed=int(rng.integers(2**31)))
         prepared = self.training[self._choose(rng)]
         changed = change({key: prepared[key] for key in prepared})
         return _example(changed[0] if isinstance(changed, list) else changed)
 
-    def validation(self) -> Iterator[tuple[str, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+    def validation(self) -> Iterator[NamedExample]:
         """Each validation image, whole."""
         for name, prepared in zip(self.names, self.held, strict=True):
             yield name, *_example(prepared)
 
     def _choose(self, rng: np.random.Generator) -> int:
         if self.settings.task is not Task.COVID:
-            return int(rng.integers(len(self.items)))
+            return int(rng.integers(len(self.listed)))
         label = self.classes[int(rng.integers(len(self.classes)))]
-        alike = [n for n, item in enumerate(self.items) if item.label == label]
+        alike = [n for n, case in enumerate(self.listed) if case.label == label]
         return alike[int(rng.integers(len(alike)))]
 
 
 def _example(prepared: Mapping[str, Any]) -> Example:
-    image = np.ascontiguousarray(np.asarray(prepared["image"], dtype=np.float32))
+    image = np.asarray(prepared["image"], dtype=np.float32)[0].transpose()
     label = np.asarray(prepared["label"], dtype=np.int64)
-    return np.clip(image, 0.0, 1.0), np.ascontiguousarray(label[0]) if label.ndim == 4 else label.reshape(())
+    return np.clip(image, 0.0, 1.0), label[0].transpose() if label.ndim == 4 else label.reshape(())
 
 
-def _dataset(data: DataList, items: Sequence[Item], settings: TrainSettings, *, centres: bool) -> Any:
-    """The prepared entries: all in memory, or on disk."""
-    entries = [_entry(data, item, settings.task) for item in items]
-    steps = _prepare_covid(settings) if settings.task is Task.COVID else _prepare_masks(settings)
+def _dataset(data: DataList, listed: Sequence[ListedCase], settings: TrainSettings, *, centres: bool) -> Any:
+    """The prepared cases: all in memory, or on disk."""
+    entries = [_entry(data, one, settings) for one in listed]
+    steps = _prepare_covid(data, settings) if settings.task is Task.COVID else _prepare_masks(data, settings)
     if centres:
         steps += [_largest_patch_fits(settings), _Centres()]
     prepare = mt.Compose([*steps, mt.EnsureTyped(keys=("image", "label"), track_meta=False)])
@@ -85,14 +87,10 @@ def _dataset(data: DataList, items: Sequence[Item], settings: TrainSettings, *, 
     return PersistentDataset(entries, prepare, cache_dir=cache_folder(data) / _key(settings, centres=centres))
 
 
-def _entry(data: DataList, item: Item, task: Task) -> Tensors:
-    mask = mask_of(item, task)
-    return {
-        "image": str(data.path(item.image)),
-        "mask": str(data.path(mask)),
-        "label": item.label[0] if task is Task.COVID else -1,
-        "stamp": stamp(data, (item.image, mask)),
-    }
+def _entry(data: DataList, listed: ListedCase, settings: TrainSettings) -> Tensors:
+    """What MONAI reads a case from; the stamp has it read again when a file has changed."""
+    mask = paths_of(listed, settings.task)[settings.purpose.mask]
+    return {"listed": listed, "stamp": stamp(data, (listed.image, mask))}
 
 
 def _key(settings: TrainSettings, *, centres: bool) -> str:
@@ -112,12 +110,17 @@ def _key(settings: TrainSettings, *, centres: bool) -> str:
 
 
 class _Read(mt.Transform):
-    """Read image and mask as every part of Carina does, as MONAI's tensors ``(1, x, y, z)`` with RAS affines."""
+    """Read a case as every part of Carina does; image and mask become MONAI's tensors ``(1, x, y, z)``."""
+
+    def __init__(self, data: DataList, settings: TrainSettings) -> None:
+        self.data, self.task, self.mask = data, settings.task, settings.purpose.mask
 
     def __call__(self, entry: Tensors) -> Tensors:
-        volume, mask = read_volume(Path(entry["image"])), read_mask(Path(entry["mask"]))
-        image = _tensor(volume.hu.astype(np.float32), volume.grid)
-        return {"image": image, "mask": _tensor(mask.labels, mask.grid), "label": entry["label"]}
+        case = read_case(self.data, entry["listed"], self.task, (self.mask,))
+        mask = case.lung if self.mask == "lung" else case.lesion
+        assert mask is not None, f"{case.name}: the checks passed a case without its mask"
+        image = _tensor(case.hu.astype(np.float32), case.volume.grid)
+        return {"image": image, "mask": _tensor(mask.labels, mask.grid), "label": case.label}
 
 
 def _tensor(array: npt.NDArray[Any], grid: Grid) -> MetaTensor:
@@ -125,11 +128,11 @@ def _tensor(array: npt.NDArray[Any], grid: Grid) -> MetaTensor:
     return MetaTensor(torch.from_numpy(np.ascontiguousarray(array.transpose(2, 1, 0)))[None], affine=affine)
 
 
-def _prepare_masks(settings: TrainSettings) -> list[Callable[[Any], Any]]:
+def _prepare_masks(data: DataList, settings: TrainSettings) -> list[Callable[[Any], Any]]:
     """Read, orient, space, window and perhaps crop to the body; the mask becomes the label."""
     keys = ("image", "label")
     low, high = settings.window_hu
-    steps: list[Callable[[Any], Any]] = [_Read(), _MaskIsLabel()]
+    steps: list[Callable[[Any], Any]] = [_Read(data, settings), _MaskIsLabel()]
     if settings.orientation:
         steps.append(mt.Orientationd(keys=keys, axcodes=settings.orientation, labels=None))
     if settings.spacing_mm is not None:
@@ -144,7 +147,7 @@ def _prepare_masks(settings: TrainSettings) -> list[Callable[[Any], Any]]:
     return [*steps, mt.CastToTyped(keys="label", dtype=torch.uint8)]
 
 
-def _prepare_covid(settings: TrainSettings) -> list[Callable[[Any], Any]]:
+def _prepare_covid(data: DataList, settings: TrainSettings) -> list[Callable[[Any], Any]]:
     """Read, orient, crop to the lungs' box and resize; windowed before (``default``) or after (``naturecomm``)."""
     keys = ("image", "mask")
     window = _window(*settings.window_hu)
@@ -154,7 +157,7 @@ def _prepare_covid(settings: TrainSettings) -> list[Callable[[Any], Any]]:
     ]
     steps = [window, *crop] if settings.order == "default" else [*crop, window]
     orient = mt.Orientationd(keys=keys, axcodes=settings.orientation or "RAS", labels=None)
-    return [_Read(), orient, *steps, mt.DeleteItemsd(keys="mask")]
+    return [_Read(data, settings), orient, *steps, mt.DeleteItemsd(keys="mask")]
 
 
 def _window(low: float, high: float) -> mt.ScaleIntensityRanged:

@@ -76,8 +76,8 @@ def cut(
     slab = step * rng.uniform(0.2, 0.6) if rng.random() < 0.5 else 0.0
     place = Place(shape, case.hu.shape, first, step, turn, bend(shape[1:], SPACING_MM[1:], rng) / case.spacing_mm[1])
     hu = place.sample(case.hu, slab=slab, outside=-1024.0)
-    lung, lesion, ignore = (place.mask(labels, slab=slab) for labels in (case.lung, case.lesion, case.ignore))
-    gas = place.mask(case.gas) if with_air else None
+    lung, lesion, ignore = (place.mask(mask, slab=slab) for mask in (case.lung, case.lesion, case.ignore))
+    gas = place.sample(case.gas) >= 0.5 if with_air else None
     around = place.sample(case.around, outside=1.0) >= 0.5 if with_air else None
     return Patch(hu=hu, lung=lung, lesion=lesion, ignore=ignore, gas=gas, around=around)
 
@@ -101,7 +101,7 @@ def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Genera
     """
     case = cases[int(rng.integers(len(cases)))]
     reach = (12, 12, 12) if rng.random() < 0.7 else (60, 90, 90)
-    around = case.dense if rng.random() < 0.25 and case.dense.any() else case.lung
+    around = case.dense if rng.random() < 0.25 and case.dense.any() else case.lungs
     patch = cut(case, centre_in(around, rng) + rng.uniform(-1, 1, 3) * reach * np.array((0.2, 1, 1)), shape, rng)
     hu, lung, lesion = patch.hu, patch.lung, patch.lesion
     if rng.random() < BORROWED:
@@ -150,7 +150,7 @@ def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generato
     if where < 0.3 and case.gas.any():
         centre = centre_in(case.gas, rng)
     elif where < 0.75:
-        centre = centre_in(case.lung, rng) + rng.uniform(-30, 30, 3) * (0.2, 1, 1)
+        centre = centre_in(case.lungs, rng) + rng.uniform(-30, 30, 3) * (0.2, 1, 1)
     else:
         centre = rng.uniform(0, 1, 3) * case.hu.shape
     patch = cut(case, centre, shape, rng, with_air=True)
@@ -173,7 +173,7 @@ def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generato
 def _with_borrowed(hu: HU, lung: Bool, cases: Sequence[Case], rng: np.random.Generator) -> HU:
     """``hu`` with the vessels of a patch of any of ``cases``, but not of its lesions and of what is ignored in it."""
     case = cases[int(rng.integers(len(cases)))]
-    other = cut(case, centre_in(case.dense if case.dense.any() else case.lung, rng), hu.shape, rng)
+    other = cut(case, centre_in(case.dense if case.dense.any() else case.lungs, rng), hu.shape, rng)
     near = ndimage.maximum_filter((other.lesion | other.ignore).view(np.uint8), (3, 15, 15)).astype(bool)
     return distractors.borrowed(hu, lung, other.hu, other.lung & ~near)
 

@@ -93,7 +93,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     centred on foreground. ``order`` is the classifier's (``default``: window, then crop and resize; ``naturecomm``:
     crop and resize on HU, then window). ``hard_weight`` is how often ``dice-ce`` counts hard voxels of synthetic
     examples (dense lesions, gas that is no lung). Exactly one of ``steps`` and ``epochs`` is above 0; an epoch draws
-    ``per_item`` examples for each training item. ``validate_every`` counts what the length is given in, ``log_every``
+    ``per_case`` examples for each training case. ``validate_every`` counts what the length is given in, ``log_every``
     and ``save_every`` count steps. ``scale_rate`` multiplies ``rate`` by the number of processes; ``clip`` 0 leaves
     gradients as they are. ``average`` above 0 keeps averaged weights, which are what is validated and published;
     their batch norms' statistics are taken anew over ``settle`` batches first. ``init`` names a bundle to fine-tune
@@ -124,7 +124,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     clip: float = 5.0
     steps: int = 0
     epochs: int = 0
-    per_item: int = 1
+    per_case: int = 1
     validate_every: int = 20
     log_every: int = 10
     save_every: int = 50

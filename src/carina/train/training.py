@@ -18,11 +18,12 @@ from carina.models.networks import build_network
 from carina.models.weights import CHECKPOINT as TORCH_WEIGHTS
 from carina.models.weights import load_weights, read_checkpoint, read_onnx
 from carina.train import checkpoint, configure
-from carina.train.examples import ExampleSource, open_source
+from carina.train.examples import ExampleSource
 from carina.train.fit import Context, Fitted, Watch, fit
 from carina.train.guide import published
 from carina.train.publish import Facts, publish
 from carina.train.settings import TrainSettings
+from carina.train.sources import open_source
 from carina.train.team import Team
 
 SETTINGS = "settings.toml"
@@ -70,7 +71,7 @@ def checked(data: DataList, settings: TrainSettings) -> DataReport:
 
 
 def train(file: Path, settings: TrainSettings, out: Path, how: How | None = None) -> Bundle | None:
-    """Train on the data list ``file`` into ``out``, or go on there; return the bundle in ``out/bundle``.
+    """Train on the data list ``file`` into ``out``, or resume there; return the bundle in ``out/bundle``.
 
     Only the team's leader publishes; the other processes return None.
 
@@ -92,8 +93,8 @@ def train(file: Path, settings: TrainSettings, out: Path, how: How | None = None
         network = build_network(settings.network)
     if settings.init and not (out / checkpoint.CHECKPOINT).is_file():
         start_from(network, settings.init, how.folders)
-    items = len(without(data, settings.leave_out).training)
-    fitted = fit(network, source, settings, out, Context(items=items, team=how.team, watch=how.watch))
+    cases = len(without(data, settings.leave_out).training)
+    fitted = fit(network, source, settings, out, Context(cases=cases, team=how.team, watch=how.watch))
     return publish_fitted(fitted, out, how) if how.team.leads else None
 
 
@@ -123,7 +124,7 @@ def publish_fitted(fitted: Fitted, out: Path, how: How) -> Bundle:
         metric=fitted.metric,
         cases=fitted.cases,
         data=f"`{data.file}` (sha256 {data.sha256[:12]}): {len(data.training)} training and {len(data.validation)} "
-        "validation entries.",
+        "validation cases.",
         trained_on=data.training,
         version=how.version,
         notes=how.notes,
@@ -161,7 +162,7 @@ def start_from(network: nn.Module, init: str, folders: Sequence[Path | str] = ()
 
 
 def _same_training(out: Path, settings: TrainSettings, data: DataList) -> None:
-    """Refuse to go on in ``out`` with other settings or data."""
+    """Refuse to resume in ``out`` with other settings or data."""
     if not (out / checkpoint.CHECKPOINT).is_file():
         return
     before, used = read_training(out)
@@ -169,7 +170,7 @@ def _same_training(out: Path, settings: TrainSettings, data: DataList) -> None:
     if differing:
         raise BadConfig(
             "train.settings_differ",
-            f"{out} holds a training with other settings: {'; '.join(differing)}. Go on with its {SETTINGS}, or start "
+            f"{out} holds a training with other settings: {'; '.join(differing)}. Resume with its {SETTINGS}, or start "
             "anew in another folder.",
         )
     if used.sha256 != _digest(data.file):
@@ -181,7 +182,7 @@ def _same_training(out: Path, settings: TrainSettings, data: DataList) -> None:
 
 def _remember(out: Path, settings: TrainSettings, data: DataList) -> None:
     seen = without(data, settings.leave_out)
-    training, validation = (tuple(item.name for item in part) for part in (seen.training, seen.validation))
+    training, validation = (tuple(case.name for case in part) for part in (seen.training, seen.validation))
     facts = Trained(file=data.file.name, sha256=_digest(data.file), training=training, validation=validation)
     try:
         out.mkdir(parents=True, exist_ok=True)

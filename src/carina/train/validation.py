@@ -12,7 +12,7 @@ from carina.cases.purpose import Task
 from carina.errors import BadConfig
 from carina.measure.agreement import auc, dice
 from carina.train import losses
-from carina.train.examples import ExampleSource
+from carina.train.examples import ExampleSource, to_tensors
 from carina.train.settings import Arithmetic, TrainSettings
 from carina.train.team import Team
 
@@ -63,10 +63,10 @@ def score(network: nn.Module, source: ExampleSource, settings: TrainSettings, te
     mine: dict[str, tuple[float, int]] = {}
     for number, (name, inputs, target) in enumerate(source.validation()):
         if number % team.size == team.rank:
-            image = torch.from_numpy(np.asarray(inputs, dtype=np.float32))[None]
+            image, expected = to_tensors([(inputs, target)])
             with autocast(settings, team.device):
                 logits = _forward(network, image.to(team.device), settings).float()
-            mine[name] = _judge(logits, np.asarray(target), settings.task)
+            mine[name] = _judge(logits, expected[0].numpy(), settings.task)
     cases = {name: judged for part in team.gather(mine) for name, judged in part.items()}
     if not cases:
         return None

@@ -1,0 +1,44 @@
+"""Opens a data list as a source of examples: of the labels that it has, or of disease synthesised in its lungs."""
+
+from __future__ import annotations
+
+from carina.cases.datalist import DataList, without
+from carina.cases.purpose import Source, Task
+from carina.cases.reading import is_unusable, read_cases
+from carina.errors import BadConfig
+from carina.train.examples import ExampleSource
+from carina.train.labelled import LabelledSource
+from carina.train.settings import TrainSettings
+from carina.train.synthetic import SyntheticSource
+
+
+def open_source(data: DataList, settings: TrainSettings) -> ExampleSource:
+    """Prepare the list's cases, those named in ``leave_out`` apart, and open them as a source of examples.
+
+    Raises:
+        BadSeries: a file can't be read.
+        BadConfig: nothing is left to draw from.
+    """
+    seen = without(data, settings.leave_out)
+    if not seen.training:
+        raise BadConfig("datalist.empty", f"{data.file}: no training case is left; look at training and leave_out.")
+    if settings.source is Source.LABELS:
+        return LabelledSource(seen, settings)
+    return _open_synthetic(seen, settings)
+
+
+def _open_synthetic(data: DataList, settings: TrainSettings) -> ExampleSource:
+    parts = []
+    for listed in (data.training, data.validation):
+        usable = [one for one in listed if not is_unusable(one, settings.task)]
+        cases = read_cases(data, usable, settings.purpose)
+        if settings.task is Task.COVID:
+            cases = [case for case in cases if case.lesion is None]
+        parts.append(cases)
+    if not parts[0]:
+        raise BadConfig(
+            "datalist.no-lungs",
+            f"{data.file}: no training case has lungs free of disease (label 0 or none), and disease is synthesised "
+            "in such lungs only.",
+        )
+    return SyntheticSource(settings=settings, training=parts[0], held=parts[1] or parts[0])

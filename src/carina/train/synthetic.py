@@ -1,0 +1,86 @@
+"""Examples of disease that is synthesised in lungs that are free of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from carina.cases.case import Case, at_slices, scale
+from carina.cases.crops import draw_crop, draw_lesson
+from carina.cases.purpose import Task
+from carina.cases.sampling import Shape
+from carina.synth import lesions
+from carina.synth.lung_labels import lung_box
+from carina.train.examples import Example, NamedExample
+from carina.train.losses import HARD, IGNORED
+from carina.train.patches import SPACING_MM, draw_lesion_patch, draw_lung_patch
+from carina.train.settings import Loss, TrainSettings
+
+VALIDATION_SEED = 700_000
+"""Disease for validation is drawn from here on: training draws from other seeds."""
+VALIDATION_CROPS = 48
+"""Crops that a classifier is validated on, dealt out over the held-out lungs."""
+VALIDATION_LESIONS = 6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SyntheticSource:
+    """Disease drawn into lungs that are free of it. Without ``held`` lungs validation uses those of training."""
+
+    settings: TrainSettings
+    training: Sequence[Case]
+    held: Sequence[Case]
+    _kept: dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]] = field(default_factory=dict, repr=False)
+
+    def draw(self, rng: np.random.Generator, shape: Shape) -> Example:
+        """One patch or crop; voxels of targets are classes, `losses.HARD` on top of them, or `losses.IGNORED`."""
+        if self.settings.task is Task.COVID:
+            lesson = draw_lesson(self.training, shape, rng)
+            if self.settings.loss is not Loss.CROSS_ENTROPY_PLACES:
+                return self._example(lesson.hu, np.asarray(lesson.ill))
+            return self._example(lesson.hu, np.where(lesson.ignored & ~lesson.lesion, IGNORED, lesson.lesion))
+        draw = draw_lung_patch if self.settings.task is Task.LUNG else draw_lesion_patch
+        drawn = draw(self.training, shape, rng)
+        return self._example(drawn.hu, np.where(drawn.ignored, IGNORED, drawn.truth + HARD * drawn.hard))
+
+    def validation(self) -> Iterator[NamedExample]:
+        """Whole lungs with lesions of every kind; for classification crops, half of them ill."""
+        for number, case in enumerate(self.held):
+            if self.settings.task is Task.COVID:
+                yield from self._crops(number, case)
+            else:
+                if number not in self._kept:
+                    image, target = self._whole(number, case)
+                    self._kept[number] = image, target.astype(np.uint8)
+                image, kept = self._kept[number]
+                yield case.name, image, kept.astype(np.int64)
+
+    def _whole(self, number: int, case: Case) -> Example:
+        rng = np.random.default_rng([VALIDATION_SEED, number])
+        step_mm = case.spacing_mm[0]
+        hu = np.rint(at_slices(case.hu, step_mm)).astype(np.float32)
+        lung, known, ignored = (
+            np.zeros(hu.shape, dtype=bool) if mask is None else at_slices(mask.labels, step_mm) >= 0.5
+            for mask in (case.lung, case.lesion, case.ignore)
+        )
+        kinds, box = list(lesions.Kind), lung_box(lung, 8)
+        for n in range(VALIDATION_LESIONS):
+            drawn = lesions.draw_lesions(lung[box], SPACING_MM, rng, count=1, kind=kinds[n % len(kinds)])
+            hu[box], mask = lesions.paste(hu[box], lung[box], SPACING_MM, drawn, rng)
+            known[box] |= mask
+        if self.settings.task is Task.LUNG:
+            return self._example(hu, np.where(ignored, IGNORED, lung))
+        return self._example(hu[box], np.where(ignored, IGNORED, known)[box])
+
+    def _crops(self, number: int, case: Case) -> Iterator[NamedExample]:
+        count = -(-VALIDATION_CROPS // len(self.held))
+        for n in range(count):
+            rng = np.random.default_rng([VALIDATION_SEED, number, n])
+            drawn = draw_crop([case], self.settings.patches[0].shape[::-1], rng)
+            yield f"{case.name}-{n + 1}", *self._example(drawn.hu, np.asarray(drawn.ill))
+
+    def _example(self, hu: npt.NDArray[np.generic], target: npt.NDArray[np.generic]) -> Example:
+        return scale(hu, self.settings.window_hu), target.astype(np.int64)
