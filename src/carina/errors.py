@@ -20,6 +20,10 @@ DISTRIBUTION = "carina-ct"
 MOST_OF_A_TEXT = 300
 """Characters that are kept of a foreign exception's text."""
 
+LONGEST_LINE = 1000
+MOST_LINES = 50
+"""What an error tells at most: a stranger's text may be endless, and a list of mistakes too."""
+
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 ONLY_WHILE_WRITING = FULL | {errno.EROFS, errno.EFBIG}
 
@@ -35,6 +39,12 @@ def one_line(text: str) -> str:
     return _UNPRINTABLE.sub(" ", text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _short(line: str) -> str:
+    """A line with its middle left out where it is too long: both ends say what an error is about."""
+    half = LONGEST_LINE // 2
+    return line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
+
+
 class CarinaError(Exception):
     """Root of every error that Carina raises on purpose.
 
@@ -46,7 +56,10 @@ class CarinaError(Exception):
 
     def __init__(self, code: str, message: str, *more: str) -> None:
         self.code = code
-        self.message = "\n".join(one_line(line) for line in (message, *more))
+        lines = [_short(one_line(line)) for line in (message, *more)]
+        left = len(lines) - MOST_LINES
+        told = [*lines[:MOST_LINES], f"and {left} more."] if left > 0 else lines
+        self.message = "\n".join(told)
         super().__init__(self.message)
 
     def __reduce__(self) -> tuple[type[CarinaError], tuple[str, ...]]:

@@ -36,6 +36,11 @@ def compose(text: str, problems: list[Problem]) -> Node | None:
         mark = error.problem_mark or error.context_mark
         problems.append(Problem(mark.line + 1 if mark else 1, f"no valid YAML: {error.problem or error.context}"))
         return None
+    except RecursionError:
+        problems.append(
+            Problem(line=1, message="brackets or blocks are nested too deeply; a definition needs about ten")
+        )
+        return None
     except yaml.YAMLError as error:
         problems.append(Problem(1, f"no valid YAML: {error}"))
         return None

@@ -1,0 +1,188 @@
+"""Damaged inputs by the thousand: what is no refusal in one line, hangs, ends the process or takes memory is reported.
+
+Usage: scripts/fuzz [--count 100000] [--kind dicom] [--first 0] [--workers 2]
+
+Each worker is a process that goes through seeds; it is watched, so that a hang or a crash is a finding too, and the
+next worker takes up the seed after it. Exit code 1 where anything was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import select
+import subprocess
+import sys
+import time
+import traceback
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO
+
+from carina.operators.table import BUILT_IN
+from carina.testing.hostile import Kind
+from carina.testing.hostile_reading import read_hostile
+
+PATIENCE_S = 20
+"""Silence of a worker, which tells of each seed, that counts as a hang."""
+
+MEMORY_BYTES = 2_000_000_000
+SHARES = {Kind.DICOM: 0.6, Kind.VOLUME: 0.2, Kind.DEFINITION: 0.08, Kind.MANIFEST: 0.06, Kind.SETTINGS: 0.06}
+"""What part of the inputs is of each kind."""
+
+
+Batch = tuple[Kind, int, int]
+"""A kind with its first seed and the one after its last."""
+
+
+@dataclass
+class Findings:
+    """What came out: counts of outcomes, and a line for each input that was not refused or read as it should."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+    def add(self, line: str) -> None:
+        """Take up a worker's line: ``kind seed outcome ...``."""
+        kind, _, outcome, *rest = line.split(" ", 3)
+        self.outcomes[f"{kind} {outcome}"] += 1
+        if outcome not in ("read", "refused"):
+            self.faults.append(line)
+            print(line, flush=True)
+        del rest
+
+
+def work(kind: Kind, first: int, count: int) -> None:
+    """Go through seeds, a line before and after each; runs in a process of its own."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for seed in range(first, first + count):
+        print(f"start {seed}", flush=True)
+        with TemporaryDirectory(prefix="carina-fuzz-") as name:
+            print(f"{kind} {seed} {_outcome(kind, seed, Path(name))}", flush=True)
+
+
+def _outcome(kind: Kind, seed: int, folder: Path) -> str:
+    try:
+        words = read_hostile(kind, seed, folder, BUILT_IN)
+    except Exception as error:  # noqa: BLE001 - the finding that this script is for
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return f"traceback {type(error).__name__} {str(error)[:150]!r} {Path(last.filename).name}:{last.lineno}"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if peak > MEMORY_BYTES:
+        return f"memory {peak / 1e6:.0f} MB"
+    return words
+
+
+class Watched:
+    """A worker process with what is left of its seeds."""
+
+    def __init__(self, batch: Batch, findings: Findings, patience_s: float) -> None:
+        self.kind, self.seed, self.end = batch
+        self.findings, self.patience_s = findings, patience_s
+        self.since = time.monotonic()
+        self.process = self._start(self.seed)
+
+    def _start(self, first: int) -> subprocess.Popen[str]:
+        command = [
+            sys.executable,
+            __file__,
+            "--work",
+            self.kind,
+            "--first",
+            str(first),
+            "--count",
+            str(self.end - first),
+        ]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    @property
+    def lines(self) -> IO[str]:
+        """The worker's output."""
+        if self.process.stdout is None:
+            raise RuntimeError("a worker is started with a pipe")
+        return self.process.stdout
+
+    def step(self) -> bool:
+        """Take a line, or see that there is none; False when every seed is done."""
+        ready, _, _ = select.select([self.lines], [], [], 1.0)
+        line = self.lines.readline() if ready else ""
+        if line:
+            self._take(line.rstrip("\n"))
+            return True
+        if self.process.poll() is not None:
+            return self._ended(self.process.returncode)
+        if time.monotonic() - self.since > self.patience_s:
+            self.process.kill()
+            self.process.wait()
+            self.findings.add(f"{self.kind} {self.seed} hang over {self.patience_s:.0f} s")
+            return self._next()
+        return True
+
+    def _take(self, line: str) -> None:
+        self.since = time.monotonic()
+        if line.startswith("start "):
+            self.seed = int(line.removeprefix("start "))
+        else:
+            self.findings.add(line)
+
+    def _ended(self, code: int) -> bool:
+        if code == 0:
+            return False
+        self.findings.add(f"{self.kind} {self.seed} crash with code {code}")
+        return self._next()
+
+    def _next(self) -> bool:
+        if self.seed + 1 >= self.end:
+            return False
+        self.since = time.monotonic()
+        self.process = self._start(self.seed + 1)
+        return True
+
+
+def _batches(kinds: list[Kind], first: int, count: int, workers: int) -> list[Batch]:
+    shares = {kind: SHARES[kind] / sum(SHARES[one] for one in kinds) for kind in kinds}
+    found = []
+    for kind, share in shares.items():
+        ends = [first + round(count * share * part / workers) for part in range(workers + 1)]
+        found += [(kind, start, end) for start, end in pairwise(ends) if end > start]
+    return found
+
+
+def _watch(batch: Batch, findings: Findings, patience_s: float) -> None:
+    watched = Watched(batch, findings, patience_s)
+    while watched.step():
+        pass
+
+
+def main() -> int:
+    """Share the seeds among workers and say what was found."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--kind", type=Kind, choices=list(Kind), help="only this kind (default: all)")
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--count", type=int, default=100_000, help="inputs in all")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds of silence that count as a hang")
+    parser.add_argument("--work", type=Kind, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.work:
+        work(given.work, given.first, given.count)
+        return 0
+    findings, started = Findings(), time.monotonic()
+    batches = _batches([given.kind] if given.kind else list(Kind), given.first, given.count, given.workers)
+    with ThreadPoolExecutor(given.workers) as pool:
+        list(pool.map(lambda batch: _watch(batch, findings, given.patience), batches))
+    for outcome, count in sorted(findings.outcomes.items()):
+        print(f"{outcome}: {count}")
+    print(
+        f"{sum(findings.outcomes.values())} inputs, {len(findings.faults)} findings, {time.monotonic() - started:.0f} s"
+    )
+    return 1 if findings.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Damaged inputs of every kind, by fixed seeds: refused in one line or read, never a traceback, a hang or a crash."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from carina.testing.hostile import Kind, hostile
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "fuzz.py"
+COUNTS = {Kind.DICOM: 400, Kind.VOLUME: 400, Kind.DEFINITION: 80, Kind.MANIFEST: 300, Kind.SETTINGS: 300}
+
+
+def fuzz(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), "--workers", "1", "--patience", "300", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", Kind)
+def test_damaged_input_is_refused_in_one_line_or_read(kind: Kind) -> None:
+    done = fuzz("--kind", kind, "--count", str(COUNTS[kind]))
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert f"{COUNTS[kind]} inputs, 0 findings" in done.stdout
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_seed_gives_the_same_bytes_again(kind: Kind, tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "other"):
+        folder = tmp_path / name
+        folder.mkdir()
+        hostile(kind, 7, folder, sample=b"key = 1\nother = [2, 3]\n")
+        made.append({file.name: file.read_bytes() for file in sorted(folder.iterdir())})
+    assert made[0] == made[1]
+    assert made[0]
+
+
+def test_a_traceback_is_found_and_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "broken.py"
+    text = SCRIPT.read_text(encoding="utf-8")
+    program.write_text(text.replace("words = read_hostile(", "words = undefined_name("), encoding="utf-8")
+    command = [sys.executable, str(program), "--kind", "settings", "--count", "2", "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "traceback NameError" in done.stdout
+    assert "2 inputs, 2 findings" in done.stdout
