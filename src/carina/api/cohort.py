@@ -16,7 +16,7 @@ from carina.errors import CarinaError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from carina.dicom.rules import Found
+    from carina.dicom.found import Found
 
 TABLE = "cohort.csv"
 

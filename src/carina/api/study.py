@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from carina.api.result import Run
 from carina.config import Settings, find_settings
 from carina.dicom.series import Source, VolumeFile
+from carina.errors import one_line
 
 if TYPE_CHECKING:
-    from carina.dicom.rules import Found
+    from carina.dicom.found import Listing
     from carina.operators.networks import Networks
     from carina.pipeline.manifest import Provenance
     from carina.pipeline.operator import Operator
@@ -30,6 +31,9 @@ BYTES_PER_VOXEL = 5
 """What a run writes for each voxel at most: int16 volume, uint8 masks, DICOM objects."""
 
 SMALLEST_RUN_BYTES = 20_000_000
+
+BROKEN_LISTED = 100
+"""Broken files that a manifest lists; the count says how many there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +59,10 @@ def default_settings() -> Settings:
     return find_settings(None, os.environ)
 
 
-def find_series(path: Path | str, settings: Settings | None = None) -> list[Found]:
+def find_series(path: Path | str, settings: Settings | None = None) -> Listing:
     """Every series and volume file below a path, the best first, each with the verdict of the rules.
+
+    ``counts()`` of the answer says what became of every file there.
 
     Raises:
         BadSeries: the path does not exist or holds neither DICOM nor a volume file.
@@ -148,6 +154,7 @@ def provenance(source: Source, settings: Settings, networks: Networks) -> Proven
     runtime = networks.runtime_settings
     return Provenance(
         inputs=_inputs(source),
+        beside={"files": _files(source)},
         bundles={
             task: {"name": one.name, "version": one.version, "sha256": one.sha256} for task, one in bundles.items()
         },
@@ -172,6 +179,14 @@ def _inputs(source: Source) -> dict[str, Any]:
         "instances": len(source.instances),
         "sha256": hashlib.sha256("\n".join(named).encode()).hexdigest(),
     }
+
+
+def _files(source: Source) -> dict[str, Any]:
+    """What became of every file below the path, and which are broken; the names of their folders may name a patient."""
+    counts, broken = source.counts, source.inventory.broken
+    told = [{"file": one_line(one.path.name), "reason": one_line(one.reason)} for one in broken[:BROKEN_LISTED]]
+    kinds = {"used": counts.used, "copy": counts.copy, "other": counts.other, "broken": counts.broken}
+    return {**kinds, "broken_files": told}
 
 
 def _size(path: Path) -> int:

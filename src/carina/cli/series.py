@@ -15,10 +15,15 @@ from carina.cli.places import PATH
 from carina.cli.terminal import say, say_fields, say_json
 
 if TYPE_CHECKING:
-    from carina.dicom.find import Found
+    from collections.abc import Sequence
+
+    from carina.dicom.find import Found, Listing
 
 ABSENT = "-"
 INDENT = " " * 7
+
+BROKEN_SHOWN = 20
+"""Broken files that are named before the rest is counted."""
 
 
 @click.command()
@@ -35,15 +40,29 @@ def series(path: Path, rules: Path | None, config: Path | None, each: str, *, as
     from carina.dicom.rules import load_rules
 
     known = load_rules(rules or node_settings(config).series_rules)
-    found = find_series(path, known)
-    if each == "study":
-        found = judge_each_study(found, known)
+    listing = find_series(path, known)
+    found = judge_each_study(listing, known) if each == "study" else listing
     if as_json:
         say_json([facts(one) for one in found])
-    elif sys.stdout.isatty():
+        return
+    if sys.stdout.isatty():
         _print_records(found)
     else:
         _print_lines(found)
+    _print_counts(path, listing, found)
+
+
+def _print_counts(path: Path, listing: Listing, judged: Sequence[Found]) -> None:
+    """What became of every file below the path; the last line."""
+    broken = listing.inventory.broken
+    for one in broken[:BROKEN_SHOWN]:
+        place = one.path.relative_to(path) if one.path != path else one.path.name
+        say(f"broken: {place}: {one.reason}")
+    if len(broken) > BROKEN_SHOWN:
+        say(f"broken: and {len(broken) - BROKEN_SHOWN} more")
+    counts = listing.counts(judged)
+    copies = "1 copy" if counts.copy == 1 else f"{counts.copy} copies"
+    say(f"files: {counts.total}: {counts.used} used, {copies}, {counts.other} other, {counts.broken} broken")
 
 
 def facts(found: Found) -> dict[str, Any]:
@@ -64,6 +83,7 @@ def facts(found: Found) -> dict[str, Any]:
         "transfer_syntax": found.transfer_syntax,
         "plane": found.plane,
         "slices": found.slices,
+        "files": len(found.files),
         "matrix": list(found.matrix),
         "pixel_spacing_mm": list(found.pixel_spacing_mm) if found.pixel_spacing_mm else None,
         "slice_spacing_mm": found.slice_spacing_mm,
@@ -86,14 +106,14 @@ def _row(found: Found) -> list[str]:
     ]
 
 
-def _print_lines(found: list[Found]) -> None:
+def _print_lines(found: Sequence[Found]) -> None:
     for one in found:
         say_fields(*_row(one))
         for warning in one.warnings:
             say_fields("", f"note: {warning}")
 
 
-def _print_records(found: list[Found]) -> None:
+def _print_records(found: Sequence[Found]) -> None:
     columns = shutil.get_terminal_size().columns
     for one in found:
         verdict, uid, kind, description, slices, spacing, kernel, reason = _row(one)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
+from carina.dicom.copies import without_copies
 from carina.dicom.geometry import (
     Plan,
     check_spacing,
@@ -51,7 +52,7 @@ class Assembled:
     """A group of slices, with the series they make or with what is wrong.
 
     ``part`` says what tells the group apart where one series held several. ``plan`` and ``series`` are None where a
-    problem is found.
+    problem is found. ``copies`` are files that repeat one of the group.
     """
 
     headers: Group
@@ -59,6 +60,7 @@ class Assembled:
     series: Series | None
     plan: Plan | None
     problems: tuple[Problem, ...]
+    copies: tuple[Path, ...] = ()
 
 
 def assemble(headers: Iterable[SliceHeader]) -> list[Assembled]:
@@ -73,8 +75,9 @@ def assemble(headers: Iterable[SliceHeader]) -> list[Assembled]:
 
 
 def _acquisitions(group: Group, label: str) -> list[Assembled]:
-    kept, dropped = _without_copies(group)
-    return [_build(part, ", ".join(filter(None, (label, name))), dropped) for name, part in _split(kept)]
+    kept, dropped = without_copies(group)
+    copies = tuple(dict.fromkeys(header.path for header in dropped))
+    return [_build(part, ", ".join(filter(None, (label, name))), copies) for name, part in _split(kept)]
 
 
 def _by_series(headers: Iterable[SliceHeader]) -> list[Group]:
@@ -134,35 +137,6 @@ def _positions(group: Group) -> list[Triple]:
     return [header.position_mm for header in group if header.position_mm is not None]
 
 
-def _without_copies(group: Group) -> tuple[Group, int]:
-    """Leave out files that repeat another's position and pixel data bit by bit."""
-    axes = _axes(group)
-    if axes is None or not has_shared_positions(distances_mm(_positions(group), axes)):
-        return group, 0
-    crowd = Counter(header.position_mm for header in group)
-    seen: set[tuple[object, ...]] = set()
-    kept = []
-    for header in group:
-        if crowd[header.position_mm] > 1 and header.frame is None:
-            content = (header.position_mm, header.transfer_syntax, header.apart, _pixel_hash(header))
-            if content in seen:
-                continue
-            seen.add(content)
-        kept.append(header)
-    return tuple(kept), len(group) - len(kept)
-
-
-def _pixel_hash(header: SliceHeader) -> str:
-    opened = open_file(header.path, ("SOPClassUID",))
-    if opened is None:
-        return ""
-    if opened.pixel_offset is None:
-        return hashlib.sha256(opened.dataset.get("PixelData", b"")).hexdigest()
-    with header.path.open("rb") as stream:
-        stream.seek(opened.pixel_offset)
-        return hashlib.sha256(stream.read(opened.pixel_bytes or -1)).hexdigest()
-
-
 def _split(group: Group) -> list[tuple[str, Group]]:
     """Tell acquisitions under one UID apart by the first attribute that leaves no two slices at one position.
 
@@ -183,16 +157,16 @@ def _split(group: Group) -> list[tuple[str, Group]]:
     return [("", group)]
 
 
-def _build(group: Group, part: str, copies: int) -> Assembled:
+def _build(group: Group, part: str, copies: tuple[Path, ...]) -> Assembled:
     problems = [problem for problem in (check(group) for check in CHECKS) if problem is not None]
     if not problems:
         try:
-            series, plan = _series(group, copies)
+            series, plan = _series(group, len(copies))
         except BadSeries as error:
             problems = [Problem(code=error.code, words=error.message)]
         else:
-            return Assembled(headers=group, part=part, series=series, plan=plan, problems=())
-    return Assembled(headers=group, part=part, series=None, plan=None, problems=tuple(problems))
+            return Assembled(headers=group, part=part, series=series, plan=plan, problems=(), copies=copies)
+    return Assembled(headers=group, part=part, series=None, plan=None, problems=tuple(problems), copies=copies)
 
 
 def _first(group: Group, is_bad: Callable[[SliceHeader], bool]) -> SliceHeader | None:
@@ -303,7 +277,7 @@ def _series(group: Group, copies: int) -> tuple[Series, Plan]:
     plan = plan_volume(series)
     warnings += [*_uid_warnings(ordered), *_geometry_warnings(series, plan, ordered), *_value_warnings(ordered)]
     if copies:
-        warnings.append(f"{copies} file(s) were bit-for-bit copies of others and were left out.")
+        warnings.append(f"{copies} file(s) hold slices that others hold as well, voxel for voxel, and were left out.")
     return replace(series, warnings=tuple(warnings)), plan
 
 

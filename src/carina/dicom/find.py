@@ -4,90 +4,80 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from carina.dicom.assemble import Assembled, Problem, assemble
+from carina.dicom.found import Found, Listing
 from carina.dicom.geometry import degrees_from_plane, image_axes, plane
-from carina.dicom.headers import SliceHeader, slice_headers
-from carina.dicom.rules import (
-    Found,
-    Rules,
-    broken_rules,
-    is_other_region,
-    load_rules,
-    merits,
-    why_better,
-)
+from carina.dicom.headers import SliceHeader
+from carina.dicom.inventory import Inventory
+from carina.dicom.losses import lost, with_losses
+from carina.dicom.rules import Rules, broken_rules, is_other_region, load_rules, merits, why_better
+from carina.dicom.scan import scan
 from carina.dicom.series import Source, VolumeFile
+from carina.dicom.volume_file import broken_volumes, volume_file
+from carina.dicom.walk import Walked, own_of_run, walk
 from carina.errors import BadSeries
-from carina.volume.files import read_grid, volume_name, volume_suffix
+from carina.volume.files import volume_suffix
 from carina.volume.grid import Axes
 
-__all__ = ["Found", "choose", "find_series", "judge", "judge_each_study", "name_of"]
-
-SCAN_THREADS = 2
-"""Headers are parsed under the interpreter lock; threads hide the wait for slow storage."""
+__all__ = ["Found", "Listing", "choose", "find_series", "judge", "judge_each_study", "name_of"]
 
 CLAUSES = 2
 """Rules that a refusal names for one series; what can't be read at all stands alone."""
-
-LOSSES = frozenset({"series.truncated", "series.unreadable", "series.no-pixels"})
-"""Problems of files that may have been slices of a series beside them."""
 
 LISTED = 8
 """Series that a refusal names before it counts the rest."""
 
 
-def find_series(path: Path, rules: Rules | None = None) -> list[Found]:
+def find_series(path: Path, rules: Rules | None = None) -> Listing:
     """List every DICOM series and volume file below a folder, or in one file, with the verdict of the rules.
 
-    Reads headers only. The best first; ``taken`` marks the one that ``choose`` gives.
+    Reads headers only. The best first; ``taken`` marks the one that ``choose`` gives. The listing counts every file
+    below the path.
 
     Raises:
-        BadSeries: the path does not exist, or nothing below it is DICOM or a volume file.
+        BadSeries: the path does not exist or can't be looked at, or nothing below it is DICOM or a volume file.
         BadConfig: the default rules can't be read (a broken installation).
     """
     rules = rules or load_rules()
-    if not path.exists():
-        raise BadSeries("series.no-path", f"{path}: no such file or folder.")
-    files = list(_files(path))
-    volumes = [file for file in files if volume_suffix(file)]
-    candidates = [file for file in files if not volume_suffix(file)]
-    headers, broken = _scan(candidates)
-    found = [_found(group) for group in assemble(headers)]
-    found += [_broken_file(file, error) for file, error in broken]
-    found += [_volume_file(file) for file in volumes]
+    walked = walk(path)
+    volumes = [volume_file(file) for file in walked.files if volume_suffix(file)]
+    scanned = scan(_without(volumes, walked.files))
+    groups = assemble(scanned.slices)
+    gone = [*walked.broken, *lost(scanned.broken, scanned.headers)]
+    found = [*with_losses(map(_found, groups), gone), *volumes]
     if not found:
-        raise BadSeries("series.none-found", _nothing(path, len(candidates)))
-    return judge(_with_losses(found), rules)
+        raise BadSeries("series.none-found", _nothing(path, walked))
+    copies = frozenset(walked.repeated).union(*(group.copies for group in groups))
+    broken = (*walked.broken, *scanned.broken, *broken_volumes(volumes))
+    inventory = Inventory(files=walked.count, copies=copies, broken=broken)
+    return Listing(found=tuple(judge(_with_inventory(found, inventory), rules)), inventory=inventory)
 
 
-def _with_losses(found: Sequence[Found]) -> list[Found]:
-    """Each series that can be read, with a warning where a broken file lies beside it that may be its own."""
-    lost = [one for one in found if one.problems and one.problems[0].code in LOSSES]
-    return [_with_loss(one, lost) for one in found]
+def _without(volumes: Iterable[Found], files: Iterable[Path]) -> list[Path]:
+    """The files that are no volume files, nor hold the voxels of one."""
+    known = {file for one in volumes for file in one.files}
+    return [file for file in files if file not in known]
 
 
-def _with_loss(found: Found, lost: Iterable[Found]) -> Found:
-    if found.source is None or isinstance(found.source, VolumeFile):
-        return found
-    folders = {instance.path.parent for instance in found.source.instances}
-    beside = [one for one in lost if one.uid == found.uid or (not one.uid and one.path.parent in folders)]
-    if not beside:
-        return found
-    words = f"{beside[0].problems[0].words.rstrip('.')}; if it belongs to this series, slices are missing at its end."
-    return replace(found, source=replace(found.source, warnings=(*found.source.warnings, words)))
+def _with_inventory(found: Iterable[Found], inventory: Inventory) -> Iterator[Found]:
+    for one in found:
+        yield replace(one, source=replace(one.source, inventory=inventory)) if one.source else one
 
 
-def _nothing(path: Path, others: int) -> str:
+def _nothing(path: Path, walked: Walked) -> str:
     wanted = "expected a DICOM file, MetaImage, NIfTI or NRRD"
-    if path.is_file():
+    if walked.files == [path]:
         return f"{path.name}: neither DICOM nor a volume file, {wanted}."
-    if not others:
+    if not walked.count:
         return f"{path}: the folder is empty; {wanted}."
-    return f"{path}: none of its {others} files is DICOM or a volume file; {wanted}."
+    if walked.passed_by and own_of_run(path):
+        return f"{path}: this folder is a run of Carina's, whose results are no input; give the CT itself."
+    passed_by = len(walked.passed_by)
+    but = f" ({passed_by} are hidden, devices, or results of earlier runs)" if passed_by else ""
+    return f"{path}: none of its {walked.count} files is DICOM or a volume file{but}; {wanted}."
 
 
 def judge(found: Iterable[Found], rules: Rules) -> list[Found]:
@@ -132,12 +122,16 @@ def choose(found: Sequence[Found], rules: Rules | None = None, *, uid: str = "")
     taken = next((one for one in judged if one.taken), None)
     if taken is not None and taken.source is not None:
         return _with_doubts(taken.source, _doubts(taken, rules))
+    raise _none_fits(judged)
+
+
+def _none_fits(judged: Sequence[Found]) -> BadSeries:
     errors = [one.error for one in judged if one.error is not None]
     if len(errors) == 1:
-        raise errors[0]
+        return errors[0]
     listed = "; ".join(error.message.rstrip(".") for error in errors[:LISTED])
     more = f"; and {len(errors) - LISTED} more" if len(errors) > LISTED else ""
-    raise BadSeries("series.none-fits", f"none of {len(judged)} series can be used: {listed}{more}.")
+    return BadSeries("series.none-fits", f"none of {len(judged)} series can be used: {listed}{more}.")
 
 
 def _with_doubts(source: Source, doubts: Sequence[str]) -> Source:
@@ -167,7 +161,7 @@ def _refusal(found: Found, problems: Sequence[Problem]) -> str:
 
 def name_of(found: Found) -> str:
     """How a message names what was found: the series' UID and part, or the file."""
-    if isinstance(found.source, VolumeFile) or not found.uid:
+    if not found.uid or (not found.modality and volume_suffix(found.path)):
         return found.path.name
     return f"series {found.uid}" + (f" ({found.part})" if found.part else "")
 
@@ -189,67 +183,29 @@ def _doubts(found: Found, rules: Rules) -> list[str]:
     return doubts
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """Every file below ``path``, links to folders followed, each folder once."""
-    if path.is_file():
-        yield path
-        return
-    seen = set()
-    for folder, folders, names in os.walk(path, followlinks=True):
-        place = Path(folder).stat()
-        if (place.st_dev, place.st_ino) in seen:  # a link in a circle, or two to one folder
-            folders.clear()
-            continue
-        seen.add((place.st_dev, place.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            file = Path(folder, name)
-            if not name.startswith(".") and file.is_file():
-                yield file
-
-
-def _scan(paths: Sequence[Path]) -> tuple[list[SliceHeader], list[tuple[Path, BadSeries]]]:
-    with ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="scan") as pool:
-        results = list(pool.map(_scan_file, paths))
-    headers = [header for result in results if isinstance(result, list) for header in result]
-    broken = [(p, r) for p, r in zip(paths, results, strict=True) if isinstance(r, BadSeries)]
-    return headers, broken
-
-
-def _scan_file(path: Path) -> list[SliceHeader] | BadSeries:
-    try:
-        return slice_headers(path)
-    except BadSeries as error:
-        return error
-
-
-def _broken_file(path: Path, error: BadSeries) -> Found:
-    return Found(path=path, uid="", problems=(Problem(code=error.code, words=error.message),))
-
-
 def _found(group: Assembled) -> Found:
-    first = group.headers[0]
+    first, series = group.headers[0], group.series
     axes = _axes(first)
-    paths = {header.path for header in group.headers}
-    spacing = group.plan.grid.spacing_mm[0] if group.plan else None
+    files = tuple(dict.fromkeys(header.path for header in group.headers))
     return Found(
-        path=first.path if len(paths) == 1 else Path(os.path.commonpath([p.parent for p in paths])),
-        uid=group.series.uid if group.series else first.series_uid,
-        study_uid=group.series.study_uid if group.series else first.study_uid,
+        path=files[0] if len(files) == 1 else Path(os.path.commonpath([file.parent for file in files])),
+        uid=series.uid if series else first.series_uid,
+        study_uid=series.study_uid if series else first.study_uid,
         part=group.part,
         modality=first.modality,
         description=first.description,
         kernel=first.kernel,
         body_part=first.body_part,
         image_type=first.image_type,
+        files=files,
         transfer_syntax=first.transfer_syntax,
         slices=len(group.headers) if first.rows else 0,
         matrix=(first.rows, first.columns),
         pixel_spacing_mm=first.pixel_spacing_mm,
-        slice_spacing_mm=spacing,
+        slice_spacing_mm=group.plan.grid.spacing_mm[0] if group.plan else None,
         plane=plane(axes) if axes else "",
         degrees_from_plane=degrees_from_plane(axes) if axes else None,
-        source=group.series,
+        source=series,
         problems=group.problems,
     )
 
@@ -259,27 +215,3 @@ def _axes(header: SliceHeader) -> Axes | None:
         return image_axes(header.orientation) if header.orientation else None
     except BadSeries:
         return None
-
-
-def _volume_file(path: Path) -> Found:
-    uid = volume_name(path)
-    try:
-        grid, voxel_type = read_grid(path)
-    except BadSeries as error:
-        return replace(_broken_file(path, error), uid=uid)
-    problem: tuple[Problem, ...] = ()
-    if voxel_type.startswith("8-bit"):
-        problem = (Problem(code="file.no-hu", words="8-bit values can't be HU; give the CT itself, not a mask"),)
-    axes = grid.axes
-    return Found(
-        path=path,
-        uid=uid,
-        description=path.name,
-        slices=grid.shape[0],
-        matrix=grid.shape[1:],
-        pixel_spacing_mm=grid.spacing_mm[1:],
-        slice_spacing_mm=grid.spacing_mm[0],
-        plane=plane(axes),
-        source=VolumeFile(path=path, uid=uid),
-        problems=problem,
-    )

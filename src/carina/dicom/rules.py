@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -12,8 +11,9 @@ from typing import Literal
 import msgspec
 
 from carina.dicom.assemble import Problem, text_of
-from carina.dicom.series import Source, VolumeFile
-from carina.errors import BadConfig, BadSeries
+from carina.dicom.found import Found
+from carina.dicom.series import VolumeFile
+from carina.errors import BadConfig
 
 DEFAULT_RULES = "default-series-rules.toml"
 
@@ -49,49 +49,6 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     description_exclude: tuple[str, ...] = ()
     image_type_exclude: tuple[str, ...] = ()
     prefer: Prefer = Prefer()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
-    """One series (or part of one), or one volume file, with the verdict on it.
-
-    ``source`` is None where it can't be read. ``error`` is why it can't be used: it can't be read, or fails the
-    rules. ``taken`` marks the one that is used; ``reason`` says in words why it is, or why not. ``part`` tells apart
-    several volumes under one Series Instance UID. ``transfer_syntax`` is a UID. Lengths in mm, angle in degrees;
-    None where unknown.
-    """
-
-    path: Path
-    uid: str
-    study_uid: str = ""
-    part: str = ""
-    modality: str = ""
-    description: str = ""
-    kernel: str = ""
-    body_part: str = ""
-    image_type: tuple[str, ...] = ()
-    transfer_syntax: str = ""
-    slices: int = 0
-    matrix: tuple[int, int] = (0, 0)
-    pixel_spacing_mm: tuple[float, float] | None = None
-    slice_spacing_mm: float | None = None
-    plane: str = ""
-    degrees_from_plane: float | None = None
-    source: Source | None = None
-    problems: tuple[Problem, ...] = ()
-    error: BadSeries | None = None
-    taken: bool = False
-    reason: str = ""
-
-    @property
-    def coverage_mm(self) -> float | None:
-        """From the first slice to the last along the normal, one distance added."""
-        return None if self.slice_spacing_mm is None else self.slice_spacing_mm * self.slices
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What reading it has to do, in sentences."""
-        return () if self.source is None or isinstance(self.source, VolumeFile) else self.source.warnings
 
 
 def load_rules(file: Path | str | None = None) -> Rules:

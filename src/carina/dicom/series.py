@@ -7,7 +7,10 @@ from pathlib import Path
 
 from pydicom import Dataset
 
+from carina.dicom.inventory import FileCounts, Inventory
 from carina.volume.grid import Axes, Triple
+
+NOTHING = Inventory()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class Series:
     ``instances`` are ordered along the slice normal, as the slices of the volume read from them. ``header`` is the
     first instance's dataset without pixel data. ``slice_axes`` are the unit vectors (LPS) of the slice normal, of
     growing row index and of growing column index; ``pixel_spacing_mm`` is (row step, column step).
-    ``warnings`` are sentences for the manifest.
+    ``warnings`` are sentences for the manifest. ``inventory`` is of the path that the series was found below.
     """
 
     uid: str
@@ -47,14 +50,40 @@ class Series:
     pixel_spacing_mm: tuple[float, float]
     slice_axes: Axes
     warnings: tuple[str, ...] = field(default=())
+    inventory: Inventory = field(default=NOTHING, repr=False)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the slices lie in."""
+        return tuple(dict.fromkeys(instance.path for instance in self.instances))
+
+    @property
+    def counts(self) -> FileCounts:
+        """What became of every file of the path that the series was found below."""
+        return self.inventory.counts(self.files)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeFile:
-    """A MetaImage, NIfTI or NRRD file: voxels without DICOM attributes, so results have no DICOM objects."""
+    """A MetaImage, NIfTI or NRRD file: voxels without DICOM attributes, so results have no DICOM objects.
+
+    ``data`` are further files that its voxels lie in (MetaImage and NRRD may keep them apart).
+    """
 
     path: Path
     uid: str
+    data: tuple[Path, ...] = field(default=(), compare=False)
+    inventory: Inventory = field(default=NOTHING, repr=False, compare=False)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file and those that its voxels lie in."""
+        return (self.path, *self.data)
+
+    @property
+    def counts(self) -> FileCounts:
+        """What became of every file of the path that this one was found below."""
+        return self.inventory.counts(self.files)
 
 
 Source = Series | VolumeFile

@@ -40,11 +40,13 @@ class State(StrEnum):
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is made from, as the caller tells it; the engine only keeps and compares it.
 
-    ``inputs``, ``bundles`` and ``settings`` decide whether a run may be resumed; ``versions`` are informational.
+    ``inputs``, ``bundles`` and ``settings`` decide whether a run may be resumed. ``beside`` is told among the inputs
+    and decides nothing: what lay beside them. ``versions`` are informational.
     Nothing secret and no patient's name goes in here.
     """
 
     inputs: Mapping[str, Any] = {}
+    beside: Mapping[str, Any] = {}
     bundles: Mapping[str, Any] = {}
     settings: Mapping[str, Any] = {}
     versions: Mapping[str, str] = {}

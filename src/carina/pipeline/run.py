@@ -145,7 +145,7 @@ def _open_manifest(definition: Definition, graph: Graph, out: Path, options: Run
         fingerprint=mark,
         started=now,
         definition=records.Definition(name=definition.name, file=definition.file, sha256=definition.sha256),
-        inputs=dict(provenance.inputs),
+        inputs={**provenance.inputs, **provenance.beside},
         bundles=dict(provenance.bundles),
         settings=dict(provenance.settings),
         versions=dict(provenance.versions),
