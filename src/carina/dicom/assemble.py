@@ -163,7 +163,8 @@ def _build(group: Group, part: str, copies: tuple[Path, ...]) -> Assembled:
         try:
             series, plan = _series(group, len(copies))
         except BadSeries as error:
-            problems = [Problem(code=error.code, words=error.message)]
+            words = error.message.removeprefix(f"series {group[0].series_uid}: ")
+            problems = [Problem(code=error.code, words=words)]
         else:
             return Assembled(headers=group, part=part, series=series, plan=plan, problems=(), copies=copies)
     return Assembled(headers=group, part=part, series=None, plan=None, problems=tuple(problems), copies=copies)

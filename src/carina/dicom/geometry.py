@@ -15,6 +15,7 @@ import numpy.typing as npt
 from carina.dicom.series import Series
 from carina.errors import BadSeries, ModelFailed
 from carina.volume.grid import Axes, Grid, Triple
+from carina.volume.plausible import SPACING_MM, check_grid
 from carina.volume.volume import Mask
 
 SAME_POSITION = 0.1
@@ -119,6 +120,7 @@ def check_spacing(along_mm: Floats, names: Sequence[str]) -> None:
     """
     steps = np.diff(along_mm)
     usual = usual_distance_mm(along_mm)
+    _check_unit(steps)
     at_once = np.flatnonzero(steps <= max(SAME_POSITION * usual, 0.01))
     if at_once.size:
         raise BadSeries("series.duplicate", _duplicates(along_mm, at_once, names))
@@ -132,6 +134,15 @@ def check_spacing(along_mm: Floats, names: Sequence[str]) -> None:
     if uneven.size:
         places = _places(along_mm, uneven, names)
         raise BadSeries("series.uneven", f"slices are uneven: {places}, where {usual:.2f} mm is usual.")
+
+
+def _check_unit(steps_mm: Floats) -> None:
+    """Refuse slices that are parted, but by less than any scanner's: their positions are in metres, mostly."""
+    middle = float(np.median(steps_mm))
+    if 0 < middle < SPACING_MM[0] and steps_mm.min() > SAME_POSITION * middle:
+        low, high = SPACING_MM
+        words = f"its slices are {middle:.4g} mm apart, expected {low:g} to {high:g} mm; correct the positions"
+        raise BadSeries("series.spacing", f"{words}.")
 
 
 def _places(along_mm: Floats, after: npt.NDArray[np.intp], names: Sequence[str]) -> str:
@@ -157,7 +168,8 @@ def plan_volume(series: Series) -> Plan:
     """Lay out the volume of a series: its slices' own plane, even steps along the normal, shears undone.
 
     Raises:
-        BadSeries: slices share a position, miss, or lie on no straight line; the message names them.
+        BadSeries: slices share a position, miss, or lie on no straight line, and the message names them; or no chest
+            CT has voxels or a field of view of this size.
     """
     names = [slice_name(instance.path.name, instance.frame) for instance in series.instances]
     points = np.array([instance.position_mm for instance in series.instances], dtype=np.float64)
@@ -172,18 +184,17 @@ def plan_volume(series: Series) -> Plan:
     columns_right = (right - right.min()) / pixel[1] if is_sheared else np.zeros(len(along))
     even = np.linspace(0.0, along[-1], len(along))
     is_even = bool(np.abs(along - even).max() <= max(EVEN * even[1], 0.02))
-    step = even[1] if is_even else usual_distance_mm(along)
-    count = len(along) if is_even else round(along[-1] / step) + 1
     grid = Grid(
         shape=(
-            count,
+            len(along),
             series.rows + int(np.ceil(rows_down.max() - 1e-6)),
             series.columns + int(np.ceil(columns_right.max() - 1e-6)),
         ),
-        spacing_mm=(float(along[-1] / (count - 1)), pixel[0], pixel[1]),
+        spacing_mm=(float(even[1]), pixel[0], pixel[1]),
         origin_mm=_origin(points[0], series.slice_axes, offsets) if is_sheared else _triple(points[0]),
         axes=series.slice_axes,
     )
+    check_grid(grid, f"series {series.uid}", origin="series")
     return Plan(
         grid=grid,
         along_mm=along,

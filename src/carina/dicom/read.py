@@ -16,7 +16,7 @@ from carina.dicom.geometry import Plan, plan_volume
 from carina.dicom.series import Instance, Series, Source, VolumeFile
 from carina.dicom.tilt import place_slice
 from carina.errors import BadSeries
-from carina.volume.plausible import check_grid, check_hu
+from carina.volume.plausible import check_hu
 from carina.volume.volume import Volume
 
 Progress = Callable[[int, int], None]
@@ -49,7 +49,6 @@ def read_volume(source: Source, progress: Progress | None = None, *, threads: in
 def _read_series(series: Series, progress: Progress | None, threads: int) -> Volume:
     plan = plan_volume(series)
     name = f"series {series.uid}"
-    check_grid(plan.grid, name, origin="series")
     shape = (len(series.instances), *plan.grid.shape[1:])
     try:
         slices = np.empty(shape, np.int16)
