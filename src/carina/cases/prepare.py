@@ -22,6 +22,7 @@ from carina.dicom.find import Found, find_series, judge, name_of
 from carina.dicom.read import read_volume
 from carina.dicom.rules import load_rules
 from carina.dicom.series import VolumeFile
+from carina.dicom.validity import valid_value
 from carina.errors import BadConfig, BadSeries
 from carina.report.overlay import layout, overlay_image
 from carina.synth.chests import LUNG_NAMES
@@ -189,7 +190,7 @@ def _patient(found: Found) -> str:
     """A word for the patient that does not tell who it is, empty where the series does not say."""
     if found.source is None or isinstance(found.source, VolumeFile):
         return ""
-    given = str(found.source.header.get("PatientID", "") or "")
+    given = valid_value(found.source.header, "PatientID")
     return hashlib.sha256(given.encode()).hexdigest()[:12] if given else ""
 
 

@@ -20,9 +20,10 @@ from carina.dicom.geometry import (
     usual_distance_mm,
 )
 from carina.dicom.headers import APART, SliceHeader
-from carina.dicom.part10 import open_file
 from carina.dicom.series import Instance, Series
 from carina.dicom.uids import derived_uid
+from carina.dicom.values import named
+from carina.dicom.whole_header import read_header
 from carina.errors import BadSeries
 from carina.volume.grid import Axes, Triple
 
@@ -188,8 +189,7 @@ def _check_pixels(group: Group) -> Problem | None:
     header = _first(group, lambda h: bool(h.pixels))
     if header is None:
         return None
-    code = "series.truncated" if "truncated" in header.pixels else "series.no-pixels"
-    return Problem(code=code, words=f"{_name(header)}: {header.pixels}")
+    return Problem(code=header.pixels_code, words=f"{_name(header)}: {header.pixels}")
 
 
 def _check_gray(group: Group) -> Problem | None:
@@ -209,25 +209,25 @@ def _check_hu(group: Group) -> Problem | None:
     wrong = _first(group, lambda h: h.rescale_type not in HU_TYPES)
     if wrong is not None:
         return Problem(code="series.no-hu", words=f"{_name(wrong)}: Rescale Type is {wrong.rescale_type}, expected HU")
-    missing = _first(group, lambda h: bool(h.bits) and (h.slope in (None, 0.0) or h.intercept is None))
+    missing = _first(group, lambda h: bool(h.bits) and (h.slope is None or h.intercept is None))
     if missing is None:
         return None
-    return Problem(
-        code="series.no-hu",
-        words=f"{_name(missing)}: no Rescale Slope (0028,1053) and Intercept (0028,1052), so its values are no HU",
-    )
+    wrong_number = missing.faults.get("RescaleSlope") or missing.faults.get("RescaleIntercept")
+    what = wrong_number or "no Rescale Slope (0028,1053) and Intercept (0028,1052)"
+    return Problem(code="series.no-hu", words=f"{_name(missing)}: {what}, so its values are no HU")
 
 
 def _check_place(group: Group) -> Problem | None:
-    for keyword, tag, is_bad in (
-        ("Pixel Spacing", "(0028,0030)", lambda h: not h.pixel_spacing_mm or min(h.pixel_spacing_mm) <= 0),
-        ("Image Position (Patient)", "(0020,0032)", lambda h: h.position_mm is None),
-        ("Image Orientation (Patient)", "(0020,0037)", lambda h: h.orientation is None),
+    for keyword, is_absent in (
+        ("PixelSpacing", lambda h: h.pixel_spacing_mm is None),
+        ("ImagePositionPatient", lambda h: h.position_mm is None),
+        ("ImageOrientationPatient", lambda h: h.orientation is None),
     ):
-        header = _first(group, is_bad)
+        header = _first(group, is_absent)
         if header is not None and header.bits:
-            code = "series.no-spacing" if keyword == "Pixel Spacing" else "series.no-position"
-            return Problem(code=code, words=f"{_name(header)}: {keyword} {tag} is missing")
+            code = "series.no-spacing" if keyword == "PixelSpacing" else "series.no-position"
+            words = header.faults.get(keyword) or f"{named(keyword)} is missing"
+            return Problem(code=code, words=f"{_name(header)}: {words}")
     return None
 
 
@@ -258,17 +258,14 @@ def _series(group: Group, copies: int) -> tuple[Series, Plan]:
     check_spacing(distances_mm(_positions(ordered), axes), [_name(header) for header in ordered])
     uid = ordered[0].series_uid or derived_uid("series", *(_content(header) for header in ordered))
     instances, warnings = _instances(ordered, uid)
-    opened = open_file(ordered[0].path)
     spacing = ordered[0].pixel_spacing_mm
-    if opened is None or spacing is None:
-        raise BadSeries("series.unreadable", f"{_name(ordered[0])}: can't be read a second time.")
-    header = opened.dataset
-    header.pop("PixelData", None)
+    if spacing is None:
+        raise BadSeries("series.no-spacing", f"{_name(ordered[0])}: Pixel Spacing (0028,0030) is missing.")
     series = Series(
         uid=uid,
         study_uid=ordered[0].study_uid or derived_uid("study", uid),
         frame_of_reference_uid=ordered[0].frame_of_reference_uid or derived_uid("frame of reference", uid),
-        header=header,
+        header=read_header(ordered[0].path),
         instances=instances,
         rows=ordered[0].rows,
         columns=ordered[0].columns,
@@ -276,7 +273,12 @@ def _series(group: Group, copies: int) -> tuple[Series, Plan]:
         slice_axes=axes,
     )
     plan = plan_volume(series)
-    warnings += [*_uid_warnings(ordered), *_geometry_warnings(series, plan, ordered), *_value_warnings(ordered)]
+    warnings += [
+        *dict.fromkeys(note for header in ordered for note in header.notes),
+        *_uid_warnings(ordered),
+        *_geometry_warnings(series, plan, ordered),
+        *_value_warnings(ordered),
+    ]
     if copies:
         warnings.append(f"{copies} file(s) hold slices that others hold as well, voxel for voxel, and were left out.")
     return replace(series, warnings=tuple(warnings)), plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.uid import UID
 
+from carina.dicom.codestream import check_jpeg, check_jpeg_2000, rle_segments, without_boxes
 from carina.dicom.fragments import Piece, read_frame
-from carina.dicom.headers import KEYWORDS
-from carina.dicom.part10 import BIG_ENDIAN, DEFLATED, NATIVE, OpenFile, attribute, number, open_file
+from carina.dicom.headers import KEYWORDS, SliceHeader, slices_of
+from carina.dicom.layout import ImpossibleLayout, Layout, layout_of
+from carina.dicom.part10 import BIG_ENDIAN, DEFLATED, NATIVE, OpenFile, inflated_pixels, open_file, reading
 from carina.errors import BadSeries
 
 AIR_HU = -1024
@@ -29,40 +32,35 @@ JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 53, 55, 57, 70))
 JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 HTJ2K = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (201, 202, 203))
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
+"""Each frame deflated by itself (PS3.5 A.4.13); not the deflated data set of ``DEFLATED``."""
+
+RLE_SLACK = 64
+"""Bytes that an RLE segment may give beyond its plane: padding that is taken for a run."""
 
 Decoder = Callable[[bytes, "Layout"], npt.NDArray[Any]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How one frame's stored values lie in its bytes (PS3.3 C.7.6.3.1); ``padding`` is a range of stored values."""
+DAMAGE = (RuntimeError, ValueError, TypeError, IndexError, OverflowError, ArithmeticError, zlib.error)
+"""What decoders raise for a damaged frame; each codec's own error is a RuntimeError."""
 
-    rows: int
-    columns: int
-    bits_allocated: int
-    bits_stored: int
-    high_bit: int
-    is_signed: bool
-    padding: tuple[int, int] | None
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The unsigned type of one stored word, native byte order."""
-        return np.dtype(f"u{self.bits_allocated // 8}")
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of one frame when it is not compressed."""
-        return self.rows * self.columns * self.bits_allocated // 8
+ROWS_AT_ONCE = 64
+"""Rows that are rescaled at once: what is needed beside the slice stays small."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelFile:
-    """A file whose frames can be decoded, by several threads at once; ``pieces`` is where compressed frames lie."""
+    """A file whose frames can be decoded, by several threads at once.
+
+    ``slices`` are what the header says of each frame, ``pieces`` where compressed frames lie; ``inflated`` is the
+    pixel data of a deflated file.
+    """
 
     opened: OpenFile
     layout: Layout
-    pieces: Sequence[tuple[Piece, ...]]
+    slices: Sequence[SliceHeader]
+    pieces: Sequence[tuple[Piece, ...]] = ()
+    inflated: bytes = b""
 
     def hu(self, frame: int | None, out: npt.NDArray[np.int16]) -> None:
         """Decode a frame (1-based; None: the only one) into ``out``, ``(rows, columns)``, in Hounsfield units.
@@ -72,25 +70,33 @@ class PixelFile:
         Raises:
             BadSeries: the pixel data is truncated or damaged, or no decoder exists for its transfer syntax.
         """
-        stored = self.stored(frame)
-        dataset = self.opened.dataset
-        slope = number(attribute(dataset, "RescaleSlope", frame))
-        intercept = number(attribute(dataset, "RescaleIntercept", frame))
-        if slope is None or intercept is None:
+        header = self.slices[(frame or 1) - 1]
+        if header.slope is None or header.intercept is None:
             raise BadSeries("series.no-hu", f"{self.opened.path.name}: no Rescale Slope or Intercept, so no HU.")
-        _rescale(stored, slope, intercept, out)
-        padding = self.layout.padding
-        if padding is not None:
-            out[(stored >= padding[0]) & (stored <= padding[1])] = AIR_HU
+        words = self._words_of(frame)
+        stored, padding = _cut_bits(words, self.layout), self.layout.padding
+        for first in range(0, len(words), ROWS_AT_ONCE):
+            rows = slice(first, first + ROWS_AT_ONCE)
+            _rescale(stored[rows], header.slope, header.intercept, out[rows])
+            if padding is not None:
+                seen = _whole_words(words[rows], self.layout) if self.layout.padding_is_words else stored[rows]
+                out[rows][(seen >= padding[0]) & (seen <= padding[1])] = AIR_HU
 
     def stored(self, frame: int | None) -> npt.NDArray[Any]:
-        """The stored values of a frame, ``(rows, columns)``, integers with the sign and bits that the header states."""
+        """The stored values of a frame, ``(rows, columns)``, integers with the sign and bits that the header states.
+
+        Raises:
+            BadSeries: as ``hu``.
+        """
+        return _cut_bits(self._words_of(frame), self.layout)
+
+    def _words_of(self, frame: int | None) -> npt.NDArray[Any]:
         name, layout = self.opened.path.name, self.layout
         try:
             words = self._words((frame or 1) - 1)
-        except BadSeries:
-            raise
-        except Exception as error:  # each codec has its own error class
+        except MemoryError as error:
+            raise BadSeries("series.memory", f"{name}: decoding it takes more memory than there is.") from error
+        except DAMAGE as error:
             raise BadSeries(
                 "series.decode", f"{name}: pixel data can't be decoded ({error}); send the file again."
             ) from error
@@ -98,11 +104,11 @@ class PixelFile:
             raise BadSeries(
                 "series.decode", f"{name}: decoded to {words.shape}, its header says {(layout.rows, layout.columns)}."
             )
-        return _cut_bits(words, layout)
+        return words
 
     def _words(self, index: int) -> npt.NDArray[Any]:
         syntax = self.opened.transfer_syntax
-        if syntax in NATIVE or syntax in DEFLATED:
+        if syntax in NATIVE:
             return self._native(index)
         decoder = DECODERS.get(syntax)
         if decoder is None:
@@ -111,25 +117,23 @@ class PixelFile:
                 f"{self.opened.path.name}: no decoder for transfer syntax {UID(syntax).name} ({syntax}); "
                 "send it uncompressed or as JPEG 2000 Lossless.",
             )
-        return decoder(self._compressed(index), self.layout)
+        with reading(self.opened.path) as stream:
+            data = read_frame(stream, self.pieces[index])
+        return decoder(data, self.layout)
 
     def _native(self, index: int) -> npt.NDArray[Any]:
         layout, opened = self.layout, self.opened
-        is_big = opened.transfer_syntax == BIG_ENDIAN
-        dtype = layout.dtype.newbyteorder(">" if is_big else "<")
+        dtype = layout.dtype.newbyteorder(">" if opened.transfer_syntax == BIG_ENDIAN else "<")
         count = layout.rows * layout.columns
         offset = index * layout.frame_bytes
-        if opened.pixel_offset is None:
-            words = np.frombuffer(opened.dataset.PixelData, dtype, count, offset)
+        if opened.transfer_syntax == DEFLATED:
+            words = np.frombuffer(self.inflated, dtype, count, offset)
         else:
-            words = np.fromfile(opened.path, dtype, count, offset=opened.pixel_offset + offset)
+            with reading(opened.path) as stream:
+                words = np.fromfile(stream, dtype, count, offset=(opened.pixel_offset or 0) + offset)
         if words.size < count:
             raise BadSeries("series.truncated", f"{opened.path.name}: its pixel data ends early; send the file again.")
         return words.reshape(layout.rows, layout.columns).astype(layout.dtype, copy=False)
-
-    def _compressed(self, index: int) -> bytes:
-        with self.opened.path.open("rb") as stream:
-            return read_frame(stream, self.pieces[index])
 
 
 def open_pixels(path: Path) -> PixelFile:
@@ -139,49 +143,24 @@ def open_pixels(path: Path) -> PixelFile:
         BadSeries: the file is not DICOM, has no pixel data, or a layout that no CT has.
     """
     opened = open_file(path, KEYWORDS)
-    if opened is None or not opened.has_pixels:
+    slices = slices_of(opened) if opened else []
+    if opened is None or not slices or not opened.has_pixels:
         raise BadSeries("series.no-pixels", f"{path.name}: has no pixel data.")
-    frames = int(number(attribute(opened.dataset, "NumberOfFrames")) or 1)
+    if slices[0].pixels:
+        raise BadSeries(slices[0].pixels_code, f"{path.name}: {slices[0].pixels}.")
     try:
-        pieces = opened.encapsulated.frames(frames) if opened.encapsulated else ()
-    except ValueError as error:
-        raise BadSeries("series.decode", f"{path.name}: frames can't be told apart ({error}).") from error
-    return PixelFile(opened=opened, layout=_layout(opened), pieces=pieces)
+        layout = layout_of(opened)
+    except ImpossibleLayout as error:
+        raise BadSeries("series.layout", f"{path.name}: {error}.") from error
+    pieces = opened.encapsulated.frames(len(slices)) if opened.encapsulated else ()
+    needed = layout.frame_bytes * len(slices) if opened.transfer_syntax == DEFLATED else 0
+    inflated = opened.inflated if len(opened.inflated) >= needed else inflated_pixels(path, needed)
+    return PixelFile(opened=opened, layout=layout, slices=slices, pieces=pieces, inflated=inflated)
 
 
-def _layout(opened: OpenFile) -> Layout:
-    dataset = opened.dataset
-
-    def whole(keyword: str, default: int) -> int:
-        return int(number(attribute(dataset, keyword)) or default)
-
-    allocated = whole("BitsAllocated", 16)
-    stored = whole("BitsStored", allocated)
-    if allocated not in (8, 16, 32) or whole("SamplesPerPixel", 1) != 1:
-        raise BadSeries(
-            "series.photometric", f"{opened.path.name}: {allocated} bits allocated; one sample of 8 or 16 is expected."
-        )
-    return Layout(
-        rows=whole("Rows", 0),
-        columns=whole("Columns", 0),
-        bits_allocated=allocated,
-        bits_stored=min(stored, allocated),
-        high_bit=whole("HighBit", stored - 1),
-        is_signed=whole("PixelRepresentation", 0) == 1,
-        padding=_padding(opened, allocated),
-    )
-
-
-def _padding(opened: OpenFile, bits: int) -> tuple[int, int] | None:
-    """The range of padding values (PS3.3 C.7.5.1.1.2); a signed value may be written as if it were unsigned."""
-    value = number(attribute(opened.dataset, "PixelPaddingValue"))
-    if value is None:
-        return None
-    limit = number(attribute(opened.dataset, "PixelPaddingRangeLimit"))
-    ends = [int(value), int(value if limit is None else limit)]
-    if opened.dataset.get("PixelRepresentation") == 1:
-        ends = [end - (1 << bits) if end >= 1 << (bits - 1) else end for end in ends]
-    return min(ends), max(ends)
+def _whole_words(words: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+    """Words as they are written, all their bits, with the stated sign."""
+    return words.view(np.dtype(f"i{words.dtype.itemsize}")) if layout.is_signed else words
 
 
 def _cut_bits(words: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
@@ -220,27 +199,43 @@ def _rescale(stored: npt.NDArray[Any], slope: float, intercept: float, out: npt.
 def _jpeg(data: bytes, layout: Layout) -> npt.NDArray[Any]:
     import imagecodecs
 
+    check_jpeg(data, layout)
     return _unsigned(imagecodecs.jpeg8_decode(data))
 
 
 def _jpeg_ls(data: bytes, layout: Layout) -> npt.NDArray[Any]:
     import imagecodecs
 
+    check_jpeg(data, layout)
     return _unsigned(imagecodecs.jpegls_decode(data))
 
 
 def _jpeg_2000(data: bytes, layout: Layout) -> npt.NDArray[Any]:
     import imagecodecs
 
-    words: npt.NDArray[Any] = imagecodecs.jpeg2k_decode(data)
+    codestream = without_boxes(data)
+    check_jpeg_2000(codestream, layout)
+    words: npt.NDArray[Any] = imagecodecs.jpeg2k_decode(codestream)
     return words
 
 
 def _rle(data: bytes, layout: Layout) -> npt.NDArray[Any]:
+    """Each segment is a plane of bytes; the decoder is given the room that a plane takes and no more."""
     import imagecodecs
 
-    flat = np.frombuffer(imagecodecs.dicomrle_decode(data, layout.dtype), layout.dtype)
-    return flat[: layout.rows * layout.columns].reshape(layout.rows, layout.columns)
+    count = layout.rows * layout.columns
+    planes = np.empty((count, layout.dtype.itemsize), np.uint8)
+    for place, segment in enumerate(rle_segments(data, layout)):
+        plane = np.frombuffer(imagecodecs.packbits_decode(segment, out=count + RLE_SLACK), np.uint8)
+        planes[:, place] = plane[:count]
+    words = planes.view(layout.dtype.newbyteorder(">")).reshape(layout.rows, layout.columns)
+    return words.astype(layout.dtype)
+
+
+def _deflated_frame(data: bytes, layout: Layout) -> npt.NDArray[Any]:
+    found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, layout.frame_bytes)
+    words = np.frombuffer(found, layout.dtype.newbyteorder("<")).reshape(layout.rows, layout.columns)
+    return words.astype(layout.dtype, copy=False)
 
 
 def _unsigned(words: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -249,6 +244,7 @@ def _unsigned(words: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 DECODERS: dict[str, Decoder] = {
     RLE: _rle,
+    DEFLATED_FRAMES: _deflated_frame,
     **dict.fromkeys(JPEG, _jpeg),
     **dict.fromkeys(JPEG_LS, _jpeg_ls),
     **dict.fromkeys(JPEG_2000, _jpeg_2000),

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from itertools import pairwise
+from typing import BinaryIO, NamedTuple
+
+from carina.dicom.sources import Bytes
 
 ITEM = (0xFFFE, 0xE000)
 
+MOST_FRAGMENTS = 1 << 18
+"""Fragments of one file; more are those of no CT."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
+
+class Piece(NamedTuple):
     """Bytes of a file: where they begin and how many."""
 
     offset: int
@@ -41,29 +47,42 @@ class Encapsulated:
             return [(fragment,) for fragment in self.fragments]
         if len(self.frame_offsets) != count:
             raise ValueError(f"{len(self.fragments)} fragments for {count} frames and no offset table")
-        ends = [*self.frame_offsets[1:], self.fragments[-1].offset + 1]
-        return [
-            tuple(f for f in self.fragments if start <= f.offset - 8 < end)
-            for start, end in zip(self.frame_offsets, ends, strict=True)
-        ]
+        return _dealt_out(self.fragments, self.frame_offsets)
 
 
-def find_fragments(stream: BinaryIO, start: int, file_bytes: int) -> Encapsulated:
-    """Walk the items of encapsulated pixel data whose value begins at ``start`` of a file."""
-    table = _item(stream, start)
+def _dealt_out(fragments: tuple[Piece, ...], frame_offsets: Sequence[int]) -> list[tuple[Piece, ...]]:
+    places = [fragment.offset - 8 for fragment in fragments]
+    starts = [*(bisect_left(places, offset) for offset in frame_offsets), len(places)]
+    if any(start >= end for start, end in pairwise(starts)):
+        raise ValueError(
+            f"{len(fragments)} fragments for {len(frame_offsets)} frames and an offset table that is wrong"
+        )
+    return [fragments[start:end] for start, end in pairwise(starts)]
+
+
+def find_fragments(source: Bytes, start: int, file_bytes: int) -> Encapsulated:
+    """Walk the items of encapsulated pixel data whose value begins at ``start`` of a file.
+
+    Raises:
+        BadSeries: there are more than any CT has.
+    """
+    table = _item(source, start)
     if table is None:
         return Encapsulated(fragments=(), frame_offsets=(), is_complete=False)
     first = table.offset + table.size
-    entries = stream.read(table.size // 4 * 4)
-    offsets = struct.unpack(f"<{len(entries) // 4}I", entries)
+    entries = source.read(table.offset, min(table.size // 4, MOST_FRAGMENTS) * 4)
+    offsets = struct.unpack(f"<{len(entries) // 4}I", entries[: len(entries) // 4 * 4])
     fragments: list[Piece] = []
     at = first
-    while (piece := _item(stream, at)) is not None:
+    while at <= file_bytes and (piece := _item(source, at)) is not None:
         fragments.append(piece)
         at = piece.offset + piece.size
-    is_complete = bool(fragments) and at <= file_bytes
+        if len(fragments) > MOST_FRAGMENTS:
+            raise source.broken(f"its pixel data has more than {MOST_FRAGMENTS} fragments")
     return Encapsulated(
-        fragments=tuple(fragments), frame_offsets=tuple(first + o for o in offsets), is_complete=is_complete
+        fragments=tuple(fragments),
+        frame_offsets=tuple(first + offset for offset in offsets),
+        is_complete=bool(fragments) and at <= file_bytes,
     )
 
 
@@ -76,11 +95,10 @@ def read_frame(stream: BinaryIO, pieces: Sequence[Piece]) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _item(stream: BinaryIO, at: int) -> Piece | None:
+def _item(source: Bytes, at: int) -> Piece | None:
     """The value of the item whose tag is at ``at``; None where another tag, or nothing, is."""
-    stream.seek(at)
-    head = stream.read(8)
+    head = source.read(at, 8)
     if len(head) < 8:
         return None
     group, element, size = struct.unpack("<HHI", head)
-    return Piece(offset=at + 8, size=size) if (group, element) == ITEM else None
+    return Piece(at + 8, size) if (group, element) == ITEM else None

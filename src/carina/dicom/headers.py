@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from carina.dicom.part10 import DEFLATED, NATIVE, OpenFile, attribute, number, numbers, open_file, text
+from carina.dicom.layout import LAYOUT_KEYWORDS, ImpossibleLayout, layout_of, whole
+from carina.dicom.part10 import OpenFile, open_file
+from carina.dicom.uids import derived_uid, is_uid
+from carina.dicom.values import named, numbers_of, shown
 from carina.errors import BadSeries
 from carina.volume.grid import Triple
 
@@ -15,51 +18,6 @@ DICOMDIR = "1.2.840.10008.1.3.10"
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 CT_CLASSES = (CT_IMAGE, "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 """CT Image, Enhanced CT Image and Legacy Converted Enhanced CT Image Storage."""
-
-KEYWORDS = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "FrameOfReferenceUID",
-    "Modality",
-    "ImageType",
-    "SeriesDescription",
-    "SeriesNumber",
-    "BodyPartExamined",
-    "ConvolutionKernel",
-    "SliceThickness",
-    "GantryDetectorTilt",
-    "InstanceNumber",
-    "AcquisitionNumber",
-    "EchoNumbers",
-    "AcquisitionTime",
-    "TemporalPositionIdentifier",
-    "TriggerTime",
-    "NominalPercentageOfCardiacPhase",
-    "KVP",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "RescaleType",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "LossyImageCompression",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-)
-"""What is read from each file of a folder; the rest of a header is skipped."""
 
 APART = (
     "AcquisitionNumber",
@@ -78,14 +36,70 @@ APART = (
 )
 """Attributes that may tell two acquisitions or reconstructions within one series apart, the likeliest first."""
 
+KEYWORDS = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "Modality",
+    "SeriesDescription",
+    "SeriesNumber",
+    "BodyPartExamined",
+    "GantryDetectorTilt",
+    "InstanceNumber",
+    "AcquisitionTime",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "LossyImageCompression",
+    *LAYOUT_KEYWORDS,
+    *APART,
+)
+"""What is read from each file of a folder; the rest of a header is skipped."""
+
+UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+
+MOST_FRAMES = 1 << 16
+"""Frames of one file; the largest multi-frame CT has a third of it."""
+
+GRAYSCALE = frozenset({"MONOCHROME1", "MONOCHROME2", ""})
+
+
+Numbers = tuple[float, ...] | None
+
+
+class Expected(NamedTuple):
+    """What a numeric attribute must hold: how many numbers, of which kind, in words."""
+
+    numbers: int
+    words: str
+    fits: Callable[[float], bool]
+
+
+NUMBERS = {
+    "RescaleSlope": Expected(1, "a number above 0", lambda v: 0 < v <= 1e4),
+    "RescaleIntercept": Expected(1, "a number of HU", lambda v: abs(v) <= 1e6),
+    "PixelSpacing": Expected(2, "two numbers of mm above 0", lambda v: 0 < v <= 1e6),
+    "ImagePositionPatient": Expected(3, "three numbers of mm", lambda v: abs(v) <= 1e6),
+    "ImageOrientationPatient": Expected(6, "six direction cosines", lambda v: abs(v) <= 2),
+}
+"""The numbers without which there is no volume, and what they can be at the very most."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SliceHeader:
-    """The facts of one slice (a single-frame object, or one frame of a multi-frame one) that reading turns on.
+    """The facts of one slice (a single-frame object, or one frame of a multi-frame one) that reading depends on.
 
-    Absent attributes are None or empty. ``position_mm`` is ``(x, y, z)``, ``orientation`` the six direction cosines of
-    Image Orientation (Patient), ``pixel_spacing_mm`` (row step, column step). ``pixels`` is empty where pixel
-    data is there, else says what is wrong with it. ``apart`` has a text for each keyword of ``APART``.
+    Absent attributes are None or empty. Texts are one line each. UIDs are valid or empty: one that is none is replaced
+    by one that is derived from it. ``position_mm`` is ``(x, y, z)``, ``orientation`` the six direction cosines of
+    Image Orientation (Patient), ``pixel_spacing_mm`` (row step, column step). ``pixels`` is empty where pixel data is
+    there and as the header says, else says what is wrong, and ``pixels_code`` is that problem's code. ``faults`` says
+    by keyword why a number is None although something is there. ``notes`` are sentences for the manifest. ``apart`` has
+    a text for each keyword of ``APART``.
     """
 
     path: Path
@@ -117,97 +131,184 @@ class SliceHeader:
     is_lossy: bool
     pixels: str
     apart: tuple[str, ...]
+    pixels_code: str = ""
+    faults: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def slice_headers(path: Path) -> list[SliceHeader]:
     """The slices that one file holds: none if it is no DICOM file or a DICOMDIR, several if it is multi-frame.
 
     Raises:
-        BadSeries: the file is DICOM but broken.
+        BadSeries: the file is DICOM but broken, or can't be read.
     """
     opened = open_file(path, KEYWORDS)
-    if opened is None:
+    return [] if opened is None else slices_of(opened)
+
+
+def slices_of(opened: OpenFile) -> list[SliceHeader]:
+    """The slices of a file that was opened for ``KEYWORDS``.
+
+    Raises:
+        BadSeries: as ``slice_headers``.
+    """
+    path = opened.path
+    if DICOMDIR in (opened.text("SOPClassUID"), opened.sop_class):
         return []
-    meta = getattr(opened.dataset, "file_meta", None)
-    stored = getattr(meta, "MediaStorageSOPClassUID", None)
-    if DICOMDIR in (opened.dataset.get("SOPClassUID"), stored):
-        return []
-    if not (opened.dataset.get("SOPClassUID") or opened.dataset.get("Modality")):
-        if stored is None:
+    if not (opened.text("SOPClassUID") or opened.text("Modality")):
+        if not opened.has_preamble:
             return []
         raise BadSeries("series.truncated", f"{path.name}: it is truncated within its header; send the file again.")
-    count = int(number(attribute(opened.dataset, "NumberOfFrames")) or 1)
-    is_multi = "PerFrameFunctionalGroupsSequence" in opened.dataset or count > 1
-    pixels = _pixel_problem(opened, count)
-    frames: Sequence[int | None] = range(1, count + 1) if is_multi else (None,)
+    pixels = _pixels(opened)
+    is_multi = bool(opened.frames) or pixels.frames > 1
+    frames: Sequence[int | None] = range(1, pixels.frames + 1) if is_multi else (None,)
     return [_slice_header(opened, frame, pixels) for frame in frames]
 
 
-def _pixel_problem(opened: OpenFile, frames: int) -> str:
-    """What is wrong with a file's pixel data, in words; empty where nothing is."""
-    if not opened.has_pixels:
-        return "it has no pixel data"
-    if opened.encapsulated is not None and not opened.encapsulated.is_complete:
-        return "it is truncated: its pixel data ends early"
-    dataset = opened.dataset
-    size = [int(number(attribute(dataset, k)) or 0) for k in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")]
-    needed = size[0] * size[1] * max(size[2], 1) * size[3] // 8 * frames
-    if opened.pixel_bytes is not None and opened.transfer_syntax in (*NATIVE, *DEFLATED):
-        there = opened.pixel_bytes
-        if opened.pixel_offset is not None:
-            there = min(there, opened.file_bytes - opened.pixel_offset)
-        if there < needed:
-            return f"it is truncated: its pixel data has {there} of {needed} bytes"
-    return ""
+class _Pixels(NamedTuple):
+    """How many frames a file holds, at least one, and what is wrong with its pixel data, empty where nothing is."""
+
+    frames: int
+    code: str = ""
+    words: str = ""
 
 
-def _kind(opened: OpenFile) -> tuple[str, str]:
-    """SOP Class UID and Modality; where anonymisation has emptied one, it follows from the other for CT."""
-    meta = getattr(opened.dataset, "file_meta", None)
-    stated = attribute(opened.dataset, "SOPClassUID") or getattr(meta, "MediaStorageSOPClassUID", None)
-    modality = text(attribute(opened.dataset, "Modality"))
-    sop_class = text(stated) or (CT_IMAGE if modality == "CT" else "")
-    return sop_class, modality or ("CT" if sop_class in CT_CLASSES else "")
+def _pixels(opened: OpenFile) -> _Pixels:
+    """Compare what a header says of its pixel data with what is there.
+
+    Raises:
+        BadSeries: there are more frames than any CT has.
+    """
+    try:
+        claimed = max(whole(opened, "NumberOfFrames", 1), 1)
+        if not opened.has_pixels:
+            return _Pixels(1, "series.no-pixels", "it has no pixel data")
+        found = _compressed(opened, claimed) if opened.encapsulated else _native(opened, claimed)
+        if not found.code and opened.text("PhotometricInterpretation") in GRAYSCALE:
+            layout_of(opened)
+    except ImpossibleLayout as error:
+        return _Pixels(1, "series.layout", str(error))
+    if found.frames > MOST_FRAMES:
+        words = f"it has {found.frames} frames; at most {MOST_FRAMES} are read"
+        raise BadSeries("series.memory", f"{opened.path.name}: {words}.")
+    return found
 
 
-def _slice_header(opened: OpenFile, frame: int | None, pixels: str) -> SliceHeader:
-    dataset = opened.dataset
+def _native(opened: OpenFile, claimed: int) -> _Pixels:
+    size = [whole(opened, k, 0) for k in ("Rows", "Columns", "BitsAllocated")]
+    frame_bytes = size[0] * size[1] * size[2] * max(whole(opened, "SamplesPerPixel", 1), 1) // 8
+    if opened.pixel_bytes is None:
+        return _Pixels(1, "series.truncated", "it is truncated: its pixel data has no length, yet is not compressed")
+    if opened.pixel_bytes < frame_bytes * claimed:
+        words = f"it is truncated: its pixel data has {opened.pixel_bytes} of {frame_bytes * claimed} bytes"
+        return _Pixels(max(min(claimed, opened.pixel_bytes // frame_bytes), 1), "series.truncated", words)
+    return _Pixels(claimed if frame_bytes else 1)
 
-    def get(keyword: str) -> Any:
-        return attribute(dataset, keyword, frame)
 
-    position, spacing = numbers(get("ImagePositionPatient"), 3), numbers(get("PixelSpacing"), 2)
-    instance = number(get("InstanceNumber"))
-    image_type = get("FrameType") if frame is not None and get("FrameType") else get("ImageType")
+def _compressed(opened: OpenFile, claimed: int) -> _Pixels:
+    there = opened.encapsulated
+    if there is None or not there.is_complete:
+        return _Pixels(1, "series.truncated", "it is truncated: its pixel data ends early")
+    if claimed > len(there.fragments):
+        words = f"it is truncated: its pixel data has {len(there.fragments)} fragments for {claimed} frames"
+        return _Pixels(len(there.fragments), "series.truncated", words)
+    try:
+        there.frames(claimed)
+    except ValueError as error:
+        return _Pixels(1, "series.decode", f"its frames can't be told apart: {error}")
+    return _Pixels(claimed)
+
+
+def _slice_header(opened: OpenFile, frame: int | None, pixels: _Pixels) -> SliceHeader:
+    def text(keyword: str) -> str:
+        return opened.text(keyword, frame)
+
+    def count(keyword: str, absent: int) -> int:
+        return int(opened.number(keyword) or absent)
+
+    uids, notes = _uids(opened)
+    values, faults = _numbers(opened, frame)
+    instance = opened.number("InstanceNumber")
+    image_type = (text("FrameType") if frame is not None else "") or text("ImageType")
     sop_class, modality = _kind(opened)
     return SliceHeader(
         path=opened.path,
         frame=frame,
         sop_class_uid=sop_class,
-        sop_instance_uid=text(get("SOPInstanceUID")),
-        study_uid=text(get("StudyInstanceUID")),
-        series_uid=text(get("SeriesInstanceUID")),
-        frame_of_reference_uid=text(get("FrameOfReferenceUID")),
+        sop_instance_uid=uids["SOPInstanceUID"],
+        study_uid=uids["StudyInstanceUID"],
+        series_uid=uids["SeriesInstanceUID"],
+        frame_of_reference_uid=uids["FrameOfReferenceUID"],
         transfer_syntax=opened.transfer_syntax,
         modality=modality,
-        image_type=tuple(part.strip().upper() for part in text(image_type).split("\\")) if image_type else (),
-        description=text(get("SeriesDescription")),
-        body_part=text(get("BodyPartExamined")),
-        kernel=text(get("ConvolutionKernel")),
+        image_type=tuple(part.strip().upper() for part in image_type.split("\\")) if image_type else (),
+        description=text("SeriesDescription"),
+        body_part=text("BodyPartExamined"),
+        kernel=text("ConvolutionKernel"),
         instance_number=None if instance is None else int(instance),
-        tilt_deg=number(get("GantryDetectorTilt")) or 0.0,
-        position_mm=(position[0], position[1], position[2]) if position else None,
-        orientation=numbers(get("ImageOrientationPatient"), 6),
-        pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
-        rows=int(number(get("Rows")) or 0),
-        columns=int(number(get("Columns")) or 0),
-        samples=int(number(get("SamplesPerPixel")) or 1),
-        bits=int(number(get("BitsAllocated")) or 0),
-        photometric=text(get("PhotometricInterpretation")),
-        slope=number(get("RescaleSlope")),
-        intercept=number(get("RescaleIntercept")),
-        rescale_type=text(get("RescaleType")).upper(),
-        is_lossy=text(get("LossyImageCompression")) == "01",
-        pixels=pixels,
-        apart=tuple(text(get(keyword)) for keyword in APART),
+        tilt_deg=opened.number("GantryDetectorTilt") or 0.0,
+        position_mm=_triple(values["ImagePositionPatient"]),
+        orientation=values["ImageOrientationPatient"],
+        pixel_spacing_mm=_pair(values["PixelSpacing"]),
+        rows=count("Rows", 0),
+        columns=count("Columns", 0),
+        samples=count("SamplesPerPixel", 1),
+        bits=count("BitsAllocated", 0),
+        photometric=text("PhotometricInterpretation"),
+        slope=_single(values["RescaleSlope"]),
+        intercept=_single(values["RescaleIntercept"]),
+        rescale_type=text("RescaleType").upper(),
+        is_lossy=text("LossyImageCompression") == "01",
+        pixels=pixels.words,
+        pixels_code=pixels.code,
+        faults=faults,
+        notes=notes,
+        apart=tuple(text(keyword) for keyword in APART),
     )
+
+
+def _single(values: Numbers) -> float | None:
+    return values[0] if values else None
+
+
+def _pair(values: Numbers) -> tuple[float, float] | None:
+    return (values[0], values[1]) if values else None
+
+
+def _triple(values: Numbers) -> Triple | None:
+    return (values[0], values[1], values[2]) if values else None
+
+
+def _numbers(opened: OpenFile, frame: int | None) -> tuple[dict[str, Numbers], dict[str, str]]:
+    """The numbers of ``NUMBERS`` by keyword, None where they are not as expected, and then what is there instead."""
+    values: dict[str, Numbers] = {}
+    faults: dict[str, str] = {}
+    for keyword, expected in NUMBERS.items():
+        raw = opened.raw(keyword, frame)
+        found = numbers_of(raw, expected.numbers)
+        fits = found is not None and all(expected.fits(v) for v in found)
+        values[keyword] = found if fits else None
+        if not fits and raw is not None and raw.data.strip(b" \0"):
+            faults[keyword] = f"{named(keyword)} is {shown(raw)}, expected {expected.words}"
+    return values, faults
+
+
+def _uids(opened: OpenFile) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The UIDs by keyword, and what was done where one is none; it is not quoted, it may be a name."""
+    found: dict[str, str] = {}
+    notes: list[str] = []
+    for keyword in UIDS:
+        stated = opened.text(keyword)
+        if stated and not is_uid(stated):
+            notes.append(f"{named(keyword)} is no UID ({len(stated)} characters); one derived from it is used.")
+            stated = derived_uid(keyword, stated)
+        found[keyword] = stated
+    return found, tuple(notes)
+
+
+def _kind(opened: OpenFile) -> tuple[str, str]:
+    """SOP Class UID and Modality; where anonymisation has emptied one, it follows from the other for CT."""
+    modality = opened.text("Modality")
+    stated = next((uid for uid in (opened.text("SOPClassUID"), opened.sop_class) if uid and is_uid(uid)), "")
+    sop_class = stated or (CT_IMAGE if modality == "CT" else "")
+    return sop_class, modality or ("CT" if sop_class in CT_CLASSES else "")

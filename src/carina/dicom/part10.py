@@ -1,33 +1,42 @@
-"""One DICOM file (PS3.10), read up to its pixel data; attributes taken from it with care."""
+"""One DICOM file (PS3.10): its header's values, and where its pixel data lies; the one place where both are read.
+
+Whatever bytes a file holds, reading it ends with an ``OpenFile``, with None, or with ``BadSeries``.
+"""
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
-from pydicom.multival import MultiValue
-
+from carina.dicom.elements import LONG_VRS, SHORT_VRS, Element, ElementReader, Encoding, tag_text
 from carina.dicom.fragments import Encapsulated, find_fragments
+from carina.dicom.sources import Bytes, Inflated, Plain
+from carina.dicom.values import LONGEST_VALUE, Raw, number_of, numbers_of, tag_of, text_of, vr_of
 from carina.errors import BadSeries
 
-DEFLATED = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1")
 IMPLICIT = "1.2.840.10008.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
-NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", BIG_ENDIAN)
+NATIVE = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
+"""Transfer syntaxes whose pixel data is not encapsulated."""
 
-UNDEFINED_LENGTH = 0xFFFFFFFF
+PREAMBLE = 128
+META_CLASS, TRANSFER_SYNTAX, CHARACTER_SETS, PIXEL_DATA = 0x00020002, 0x00020010, 0x00080005, 0x7FE00010
+SHARED, PER_FRAME = 0x52009229, 0x52009230
+META_ENCODING = Encoding(is_implicit=False, order="<")
 
-META_BYTES = 1024
-"""File meta information hardly exceeds this."""
+INFLATED_PIXELS = 64 * 1024 * 1024
+"""Bytes of a deflated file's pixel data that are inflated to see whether it is all there."""
 
-BROKEN = (ValueError, TypeError, AttributeError, OverflowError, NotImplementedError, struct.error)
-"""What pydicom raises for an element whose value does not fit its VR."""
+DEFLATE_RATIO = 1032
+"""Deflate makes nothing smaller than by this (its longest match of 258 bytes takes two bits)."""
 
 GROUPS = {
     "ImagePositionPatient": "PlanePositionSequence",
@@ -45,181 +54,270 @@ GROUPS = {
 }
 """Which functional group of a multi-frame object holds an attribute (PS3.3 C.7.6.16)."""
 
+Values = Mapping[int, Raw]
+
 
 @dataclass(frozen=True, kw_only=True)
 class OpenFile:
-    """A DICOM file read up to its pixel data.
+    """What a DICOM file's header says, as far as it was asked for, and where its pixel data lies.
 
-    ``pixel_offset`` is where the Pixel Data element's value begins in the file (None: there is none, or the file is
-    deflated and the value is in ``dataset``); ``pixel_bytes`` is its length, None where that is undefined, and then
-    ``encapsulated`` says where the frames lie. ``file_bytes`` is the file's size.
+    ``has_preamble`` is whether the file is marked as DICOM, ``sop_class`` what its meta information says. ``values``
+    are those of the data set, ``shared`` and ``frames`` those of its functional groups, by tag. ``pixel_offset`` is
+    where the Pixel Data element's value begins (None: there is none), in the file or, of a deflated one, in what it
+    inflates to; ``pixel_bytes`` is how many of its bytes are there, None where its length is undefined.
+    ``encapsulated`` says where compressed frames lie; ``inflated`` are the first bytes of a deflated file's pixel data.
     """
 
     path: Path
-    dataset: Dataset
+    has_preamble: bool
     transfer_syntax: str
-    pixel_offset: int | None
-    pixel_bytes: int | None
-    file_bytes: int
+    sop_class: str
+    values: Values
+    shared: Values = field(default_factory=dict)
+    frames: Sequence[Values] = ()
+    character_sets: tuple[str, ...] = ()
+    pixel_offset: int | None = None
+    pixel_bytes: int | None = None
     encapsulated: Encapsulated | None = None
+    inflated: bytes = b""
 
     @property
     def has_pixels(self) -> bool:
         """Whether there is a Pixel Data element."""
-        return self.pixel_offset is not None or self.pixel_bytes is not None
+        return self.pixel_offset is not None
+
+    def raw(self, keyword: str, frame: int | None = None) -> Raw | None:
+        """An attribute's value; of a multi-frame object from its per-frame or shared functional group, where it is."""
+        tag = tag_of(keyword)
+        if frame is not None and keyword in GROUPS:
+            own = self.frames[frame - 1] if 0 < frame <= len(self.frames) else {}
+            found = own.get(tag) or self.shared.get(tag)
+            if found is not None:
+                return found
+        return self.values.get(tag)
+
+    def number(self, keyword: str, frame: int | None = None) -> float | None:
+        """An attribute's only number; None where it is absent, empty, or no finite number."""
+        return number_of(self.raw(keyword, frame))
+
+    def numbers(self, keyword: str, count: int, frame: int | None = None) -> tuple[float, ...] | None:
+        """An attribute's numbers if they are finite and as many as ``count``, else None."""
+        return numbers_of(self.raw(keyword, frame), count)
+
+    def text(self, keyword: str, frame: int | None = None) -> str:
+        """An attribute as one line of text, several values joined by a backslash; empty where it is absent."""
+        return text_of(self.raw(keyword, frame), self.character_sets)
 
 
-def open_file(path: Path, keywords: Sequence[str] | None = None) -> OpenFile | None:
-    """Read a file up to its pixel data; None where it is no DICOM file.
-
-    ``keywords`` limits what is read (None: everything). A deflated file is read whole, pixel data included.
+def open_file(path: Path, keywords: Sequence[str]) -> OpenFile | None:
+    """Read the named attributes of a file, up to its pixel data; None where it is no DICOM file.
 
     Raises:
-        BadSeries: the file is DICOM but can't be parsed, or can't be opened.
+        BadSeries: the file is DICOM but can't be followed to its pixel data, or can't be opened.
     """
+    with reading(path) as stream:
+        data_set = find_data_set(path.name, stream)
+        return None if data_set is None else _read(path, data_set, _wanted(tuple(keywords)))
+
+
+def inflated_pixels(path: Path, size: int) -> bytes:
+    """The first ``size`` bytes of a deflated file's pixel data; fewer where there are not so many.
+
+    Raises:
+        BadSeries: the file can't be followed to its pixel data, or can't be opened.
+    """
+    with reading(path) as stream:
+        data_set = find_data_set(path.name, stream)
+        elements = data_set.elements() if data_set else ()
+        start = next((one.start for one in elements if one.tag == PIXEL_DATA), None)
+        return b"" if start is None or data_set is None else data_set.source.take(start, size)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """A file that is read, with what the operating system says of it as ``BadSeries``."""
     try:
         with path.open("rb") as stream:
-            if not _looks_like_dicom(stream):
-                return None
-            return _parse(path, stream, keywords)
+            yield stream
     except OSError as error:
         raise BadSeries("series.unreadable", f"{path.name}: can't be read ({error.strerror or error}).") from error
-    except InvalidDicomError:
+    except MemoryError as error:
+        raise BadSeries("series.memory", f"{path.name}: reading it takes more memory than there is.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """The data set of one file, not yet read: its bytes, where they begin, how elements are found in them."""
+
+    source: Plain | Inflated
+    start: int
+    encoding: Encoding
+    has_preamble: bool
+    transfer_syntax: str
+    sop_class: str
+    file_bytes: int
+
+    def elements(self) -> Iterator[Element]:
+        """The elements up to and with Pixel Data, whose end is not looked for."""
+        return ElementReader(self.source, self.encoding).elements(self.start, until=PIXEL_DATA)
+
+    def value(self, element: Element, longest: int) -> Raw:
+        """An element's value, up to ``longest`` of its bytes; its VR as written, else the dictionary's."""
+        data = b"" if element.size is None else self.source.read(element.start, min(element.size, longest))
+        vr = element.vr if element.vr not in ("", "UN") else vr_of(element.tag)
+        return Raw(vr, data, self.encoding.order)
+
+
+def find_data_set(name: str, stream: BinaryIO) -> DataSet | None:
+    """Where a file's data set begins and how it is written; None where it is no DICOM file.
+
+    Raises:
+        BadSeries: its file meta information can't be followed.
+    """
+    plain = Plain(name, stream)
+    head = plain.read(0, PREAMBLE + 4)
+    has_preamble = head[PREAMBLE:] == b"DICM"
+    if not has_preamble and not _begins_like_dicom(head):
         return None
-    except Exception as error:  # pydicom raises whatever a broken element leads to
-        raise BadSeries(
-            "series.truncated", f"{path.name}: broken DICOM header ({error}); send the file again."
-        ) from error
-
-
-def _parse(path: Path, stream: BinaryIO, keywords: Sequence[str] | None) -> OpenFile:
-    size = os.fstat(stream.fileno()).st_size
-    if _is_deflated(stream):
-        wanted = None if keywords is None else [*keywords, "PixelData"]
-        dataset = dcmread(stream, specific_tags=wanted)
-        length = len(dataset.PixelData) if "PixelData" in dataset else None
-        syntax = str(dataset.file_meta.TransferSyntaxUID)
-        return OpenFile(
-            path=path, dataset=dataset, transfer_syntax=syntax, pixel_offset=None, pixel_bytes=length, file_bytes=size
-        )
-    wanted = None if keywords is None else list(keywords)
-    dataset = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=wanted)
-    syntax = _transfer_syntax(dataset)
-    start, length = _pixel_element(stream, stream.tell(), syntax)
-    is_encapsulated = start is not None and syntax not in NATIVE
-    return OpenFile(
-        path=path,
-        dataset=dataset,
-        transfer_syntax=syntax,
-        pixel_offset=start,
-        pixel_bytes=length,
-        file_bytes=size,
-        encapsulated=find_fragments(stream, start, size) if start is not None and is_encapsulated else None,
+    meta, start = _meta(plain, PREAMBLE + 4 if has_preamble else 0)
+    stated = text_of(meta.get(TRANSFER_SYNTAX))
+    is_deflated = stated == DEFLATED
+    source = Inflated(name, stream, start) if is_deflated else plain
+    start = 0 if is_deflated else start
+    encoding = _encoding(source.read(start, 8), stated)
+    guessed = BIG_ENDIAN if encoding.order == ">" else IMPLICIT if encoding.is_implicit else EXPLICIT
+    return DataSet(
+        source=source,
+        start=start,
+        encoding=encoding,
+        has_preamble=has_preamble,
+        transfer_syntax=stated or guessed,
+        sop_class=text_of(meta.get(META_CLASS)),
+        file_bytes=plain.size,
     )
 
 
-def _is_deflated(stream: BinaryIO) -> bool:
-    """Whether the meta information names a deflated transfer syntax; the stream is put back to its beginning."""
-    head = stream.read(META_BYTES)
-    stream.seek(0)
-    return head[128:132] == b"DICM" and any(uid.encode() in head for uid in DEFLATED)
-
-
-def _looks_like_dicom(stream: BinaryIO) -> bool:
-    """Whether a file has the preamble, or at least begins with a plausible element of group 2 or 8 (PS3.10 7.1)."""
-    head = stream.read(132)
-    stream.seek(0)
-    if head[128:132] == b"DICM":
-        return True
+def _begins_like_dicom(head: bytes) -> bool:
+    """Whether a file without preamble begins with a plausible element of group 2 or 8 (PS3.10 7.1)."""
     if len(head) < 16:
         return False
     for order in ("<", ">"):
         group, element = struct.unpack_from(order + "HH", head)
         if group in (0x0002, 0x0008) and element <= 0x1199:
-            explicit = head[4:6].isalpha() and head[4:6].isupper()
             (length,) = struct.unpack_from(order + "I", head, 4)
-            return explicit or length <= 1024
+            return _has_vr(head) or length <= 1024
     return False
 
 
-def _transfer_syntax(dataset: Dataset) -> str:
-    stated = str(getattr(dataset.file_meta, "TransferSyntaxUID", "") or "") if hasattr(dataset, "file_meta") else ""
-    if stated:
-        return stated
-    implicit, little = dataset.original_encoding
-    if not little:
-        return BIG_ENDIAN
-    return IMPLICIT if implicit else NATIVE[1]
+def _has_vr(head: bytes) -> bool:
+    return head[4:6] in SHORT_VRS or head[4:6] in LONG_VRS
 
 
-def _pixel_element(stream: BinaryIO, offset: int, syntax: str) -> tuple[int | None, int | None]:
-    """Where Pixel Data's value begins and how long it is: the parser stopped at the element's tag (PS3.5 7.1)."""
-    stream.seek(offset)
-    head = stream.read(12)
-    order = ">" if syntax == BIG_ENDIAN else "<"
-    if len(head) < 8 or struct.unpack_from(order + "HH", head) != (0x7FE0, 0x0010):
-        return None, None
-    if head[4:6] in (b"OB", b"OW", b"UN"):
-        if len(head) < 12:
-            return None, None
-        (length,) = struct.unpack_from(order + "I", head, 8)
-        start = offset + 12
-    else:
-        (length,) = struct.unpack_from(order + "I", head, 4)
-        start = offset + 8
-    return start, None if length == UNDEFINED_LENGTH else length
+def _meta(source: Bytes, at: int) -> tuple[dict[int, Raw], int]:
+    """The file meta information's values (group 2, PS3.10 7.1), and where the data set begins.
 
-
-def attribute(dataset: Dataset, keyword: str, frame: int | None = None) -> Any:
-    """An attribute's value, for a multi-frame object from its per-frame or shared functional group.
-
-    None where it is absent, empty, or broken: what needs it says so.
+    Its own statement of its length is not needed, and is wrong in many files.
     """
-    try:
-        value = _grouped(dataset, keyword, frame) if frame is not None and keyword in GROUPS else None
-        value = dataset.get(keyword) if value is None else value
-    except BROKEN:
+    reader = ElementReader(source, META_ENCODING)
+    found: dict[int, Raw] = {}
+    while (element := reader.head(at)) is not None and element.tag >> 16 == 0x0002:
+        if element.size is None or not source.reaches(element.end):
+            raise source.broken(f"{tag_text(element.tag)} is longer than the file")
+        found[element.tag] = Raw("UI", source.read(element.start, min(element.size, LONGEST_VALUE)))
+        at = element.end
+    return found, at
+
+
+def _encoding(head: bytes, syntax: str) -> Encoding:
+    """How a data set is written, by the first bytes of it: files that say one thing and do another are common."""
+    if len(head) < 8:
+        return META_ENCODING
+    is_big = syntax == BIG_ENDIAN
+    if not syntax:
+        is_big = struct.unpack_from("<H", head)[0] > 0xFF and struct.unpack_from(">H", head)[0] <= 0xFF
+    return Encoding(is_implicit=not _has_vr(head), order=">" if is_big else "<")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """Tags to read: of the data set itself, and by the tag of the sequence that holds them in functional groups."""
+
+    tags: frozenset[int]
+    groups: Mapping[int, frozenset[int]]
+
+
+@lru_cache(maxsize=16)
+def _wanted(keywords: tuple[str, ...]) -> _Wanted:
+    groups: dict[int, set[int]] = {}
+    for keyword in GROUPS.keys() & set(keywords):
+        sequence = GROUPS[keyword]
+        groups.setdefault(tag_of(sequence), set()).add(tag_of(keyword))
+    return _Wanted(
+        tags=frozenset([CHARACTER_SETS, *map(tag_of, keywords)]),
+        groups={sequence: frozenset(tags) for sequence, tags in groups.items()},
+    )
+
+
+def _read(path: Path, data_set: DataSet, wanted: _Wanted) -> OpenFile:
+    reader = ElementReader(data_set.source, data_set.encoding)
+    values: dict[int, Raw] = {}
+    groups: dict[int, list[Values]] = {}
+    pixels: Element | None = None
+    for element in reader.elements(data_set.start, until=PIXEL_DATA):
+        if element.tag == PIXEL_DATA:
+            pixels = element
+        elif element.tag in (SHARED, PER_FRAME):
+            items = reader.items(element)
+            groups[element.tag] = [_group_values(data_set, reader, item, wanted) for item in items]
+        elif element.tag in wanted.tags:
+            values[element.tag] = data_set.value(element, LONGEST_VALUE)
+    sets = text_of(values.get(CHARACTER_SETS))
+    header = OpenFile(
+        path=path,
+        has_preamble=data_set.has_preamble,
+        transfer_syntax=data_set.transfer_syntax,
+        sop_class=data_set.sop_class,
+        values=values,
+        shared=next(iter(groups.get(SHARED, ())), {}),
+        frames=groups.get(PER_FRAME, ()),
+        character_sets=tuple(sets.split("\\")) if sets else (),
+    )
+    return header if pixels is None else _with_pixels(header, data_set, pixels)
+
+
+def _with_pixels(header: OpenFile, data_set: DataSet, pixels: Element) -> OpenFile:
+    inflated = _inflated(data_set, pixels)
+    is_native = data_set.transfer_syntax in NATIVE
+    return replace(
+        header,
+        pixel_offset=pixels.start,
+        pixel_bytes=_there(data_set, pixels, len(inflated)),
+        encapsulated=None if is_native else find_fragments(data_set.source, pixels.start, data_set.file_bytes),
+        inflated=inflated,
+    )
+
+
+def _group_values(data_set: DataSet, reader: ElementReader, item: tuple[int, int], wanted: _Wanted) -> dict[int, Raw]:
+    """The wanted values of one item of functional groups, each from the first item of its own sequence."""
+    found: dict[int, Raw] = {}
+    for group in reader.elements(*item):
+        tags = wanted.groups.get(group.tag)
+        for first in islice(reader.items(group), 1) if tags else ():
+            inner = (one for one in reader.elements(*first) if tags and one.tag in tags)
+            found |= {one.tag: data_set.value(one, LONGEST_VALUE) for one in inner}
+    return found
+
+
+def _inflated(data_set: DataSet, pixels: Element) -> bytes:
+    if pixels.size is None or data_set.transfer_syntax != DEFLATED:
+        return b""
+    return data_set.source.take(pixels.start, min(pixels.size, INFLATED_PIXELS))
+
+
+def _there(data_set: DataSet, pixels: Element, inflated: int) -> int | None:
+    """How many bytes of the pixel data are there; of very many in a deflated file, how many there can be."""
+    if pixels.size is None:
         return None
-    return None if value == "" else value
-
-
-def _grouped(dataset: Dataset, keyword: str, frame: int) -> Any:
-    for item in _functional_groups(dataset, frame):
-        group = item.get(GROUPS[keyword])
-        value = group[0].get(keyword) if group else None
-        if value is not None:
-            return value
-    return None
-
-
-def _functional_groups(dataset: Dataset, frame: int) -> Iterator[Dataset]:
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or ()
-    if 0 < frame <= len(per_frame):
-        yield per_frame[frame - 1]
-    yield from (dataset.get("SharedFunctionalGroupsSequence") or ())
-
-
-def numbers(value: Any, count: int) -> tuple[float, ...] | None:
-    """Exactly ``count`` finite floats, or None."""
-    try:
-        found = tuple(float(v) for v in value)
-    except (TypeError, ValueError):
-        return None
-    return found if len(found) == count and all(abs(v) < 1e9 for v in found) else None
-
-
-def number(value: Any) -> float | None:
-    """A float, or None where the attribute is absent, empty or no number."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def text(value: Any) -> str:
-    """One line of text; several values are joined by a backslash as DICOM does."""
-    if value is None:
-        return ""
-    if isinstance(value, (list, tuple, MultiValue)):
-        return "\\".join(str(v).strip() for v in value)
-    return str(value).strip()
+    if isinstance(data_set.source, Plain):
+        return data_set.source.count(pixels.start, pixels.size)
+    return inflated if inflated < INFLATED_PIXELS else min(pixels.size, DEFLATE_RATIO * data_set.file_bytes)

@@ -77,7 +77,7 @@ def _is_damaged(header: SliceHeader) -> bool:
 def _damage(header: SliceHeader) -> BrokenFile:
     return BrokenFile(
         path=header.path,
-        code="series.truncated" if "truncated" in header.pixels else "series.no-pixels",
+        code=header.pixels_code,
         reason=header.pixels,
         series_uid=header.series_uid,
         sop_instance_uid=header.sop_instance_uid,

@@ -19,9 +19,10 @@ from pydicom.valuerep import format_number_as_ds
 from carina.dicom.codes import AI_FAMILY, SEGMENT_CODES, Structure, structure_of
 from carina.dicom.geometry import mask_on_source
 from carina.dicom.objects import Producer, long_string, reference, references, stamp
-from carina.dicom.objects_header import frame_of_reference_uid, nameless_study, patient_and_study, valid_value
+from carina.dicom.objects_header import frame_of_reference_uid, nameless_study, patient_and_study
 from carina.dicom.seg_check import check_geometry, merged_labels
 from carina.dicom.series import Instance, Series
+from carina.dicom.validity import valid_value
 from carina.errors import BadConfig
 from carina.volume.volume import Mask
 
@@ -126,7 +127,7 @@ def _sources(series: Series) -> list[Dataset]:
     ]
     step = format_number_as_ds(slice_step_mm(series))
     common.SliceThickness = common.SpacingBetweenSlices = step
-    common.LossyImageCompression = "01" if series.header.get("LossyImageCompression") == "01" else "00"
+    common.LossyImageCompression = "01" if valid_value(series.header, "LossyImageCompression") == "01" else "00"
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         value = valid_value(series.header, keyword)
         if value is not None and common.LossyImageCompression == "01":

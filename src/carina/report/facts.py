@@ -9,8 +9,8 @@ from datetime import datetime
 from pydicom import Dataset
 
 from carina.dicom.objects import Producer
-from carina.dicom.objects_header import valid_value
 from carina.dicom.series import Series, Source
+from carina.dicom.validity import valid_value
 from carina.models.validation import Validation
 from carina.volume.grid import Grid
 
@@ -85,4 +85,4 @@ def report_facts(
 
 
 def _text(header: Dataset, keyword: str) -> str:
-    return str(valid_value(header, keyword) or "")
+    return valid_value(header, keyword) or ""

@@ -1,0 +1,105 @@
+"""What a value of each VR may be (PS3.5 6.2), for values that are copied from a stranger's header into our objects."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import date
+
+from pydicom import Dataset
+from pydicom.datadict import dictionary_VM, dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.multival import MultiValue
+
+from carina.dicom.uids import is_uid
+from carina.dicom.values import BINARY, NUMBER, UNKNOWN, decoded, tag_of
+
+MOST_CHARACTERS = {"LO": 64, "SH": 16, "DS": 16, "IS": 12}
+
+PERSON_GROUPS, PERSON_COMPONENTS, PERSON_CHARACTERS = 3, 5, 64
+"""Alphabetic, ideographic and phonetic form; family to suffix; characters of each form."""
+
+FORMS = {
+    "AS": re.compile(r"\d{3}[DWMY]", re.ASCII),
+    "CS": re.compile(r"[A-Z0-9 _]{1,16}"),
+    "IS": re.compile(r"[+-]?\d+", re.ASCII),
+    "TM": re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", re.ASCII),
+}
+
+TERMS = {"PatientSex": ("M", "F", "O"), "PatientIdentityRemoved": ("YES", "NO")}
+"""Attributes that allow a few words only."""
+
+DESCRIPTIONS = frozenset({"StudyDescription", "SeriesDescription", "DeidentificationMethod", "ConvolutionKernel"})
+"""Free text, in which a control character is worth no more than the space it becomes."""
+
+
+def valid_value(header: Dataset, keyword: str) -> str | None:
+    """An attribute's value if its VR, multiplicity and terms allow it, else None; several are joined by a backslash."""
+    values = _stated(header, keyword)
+    if keyword in DESCRIPTIONS:
+        values = ["".join(c if c.isprintable() else " " for c in value).strip() for value in values]
+    if len(values) != 1 and (not values or not dictionary_VM(tag_of(keyword)).endswith("n")):
+        return None
+    vr, terms = dictionary_VR(tag_of(keyword)), TERMS.get(keyword)
+    is_allowed = all(is_valid(vr, value) and (terms is None or value in terms) for value in values)
+    return "\\".join(values) if is_allowed else None
+
+
+def is_broken(header: Dataset, keyword: str) -> bool:
+    """Whether an attribute holds something, and that is not valid."""
+    return any(_stated(header, keyword)) and valid_value(header, keyword) is None
+
+
+def _stated(header: Dataset, keyword: str) -> list[str]:
+    """An attribute's values as text, whatever they are; none where it is absent or empty. Never raises."""
+    tag = tag_of(keyword)
+    element = header.get_item(tag) if tag in header else None
+    if element is None:
+        return []
+    if isinstance(element, RawDataElement):
+        values = _decoded(header, element)
+    elif isinstance(element.value, (list, tuple, MultiValue)):
+        values = [str(value) for value in element.value]
+    else:
+        values = ["" if element.value is None else str(element.value)]
+    values = [value.strip(" \0") for value in values]
+    return values if any(values) else []
+
+
+def _decoded(header: Dataset, element: RawDataElement) -> list[str]:
+    """The texts of an element that pydicom has not converted yet: it would guess at what it can't decode."""
+    if element.VR in BINARY:
+        return [UNKNOWN]
+    is_own = element.tag == tag_of("SpecificCharacterSet")
+    return decoded(element.value or b"", () if is_own else _stated(header, "SpecificCharacterSet")).split("\\")
+
+
+def is_valid(vr: str, text: str) -> bool:
+    """Whether one value is what its VR allows, without characters that don't print or couldn't be read."""
+    if not text.isprintable() or UNKNOWN in text or "\\" in text or len(text) > MOST_CHARACTERS.get(vr, len(text)):
+        return False
+    if vr in CHECKS:
+        return CHECKS[vr](text)
+    return vr not in FORMS or FORMS[vr].fullmatch(text) is not None
+
+
+def _is_name(text: str) -> bool:
+    groups = text.split("=")
+    return len(groups) <= PERSON_GROUPS and all(
+        len(group) <= PERSON_CHARACTERS and group.count("^") < PERSON_COMPONENTS for group in groups
+    )
+
+
+def _is_date(text: str) -> bool:
+    try:
+        date(int(text[:4]), int(text[4:6]), int(text[6:]))
+    except ValueError:
+        return False
+    return len(text) == 8 and text.isascii() and text.isdigit()
+
+
+def _is_decimal(text: str) -> bool:
+    return NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
+
+
+CHECKS = {"DA": _is_date, "DS": _is_decimal, "PN": _is_name, "UI": is_uid}
