@@ -114,8 +114,8 @@ class Store:
         foreign = (path for path in relative if self._owners.get(home / path, owner) != owner)
         taken = any(not _is_same(temporary / path, home / path) for path in foreign)
         home = home / owner if taken else home
-        for path in relative:  # a folder in the way may be a link that leads out
-            below(home, path.as_posix())
+        for folder in {path.parent for path in relative} - {Path()}:  # it may be there, as a link that leads out
+            below(home, folder.as_posix())
         self._owners.update(dict.fromkeys((home / path for path in relative), owner))
         return home
 

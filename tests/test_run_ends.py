@@ -1,0 +1,198 @@
+"""How a run ends that can't go on: signals, and what the operating system says. One line, the right exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from carina.pipeline.manifest import State, read_manifest
+from toy_operators import DIAMOND, Bench, definition, run
+
+HERE = Path(__file__).parent
+
+WORKING = """
+import signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from toy_operators import Bench, DIAMOND, definition, run
+def stop(number, frame):
+    raise {raised}
+signal.signal(signal.SIGTERM, stop)
+def report(event):
+    if event.operator == "left" and event.what == "started":
+        print("working", flush=True)
+        while True:
+            time.sleep(0.01)
+run(Bench(), definition(*DIAMOND), Path({out!r}), progress=report)
+"""
+
+
+@pytest.mark.parametrize("raised", ["KeyboardInterrupt", "SystemExit(143)"])
+def test_a_signal_ends_a_run_and_the_manifest_says_so(tmp_path: Path, raised: str) -> None:
+    script = WORKING.format(tests=str(HERE), out=str(tmp_path), raised=raised)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"working\n"
+        running = read_manifest(tmp_path)
+        assert running is not None and running.state is State.RUNNING
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+    assert process.returncode == (143 if raised.startswith("SystemExit") else -signal.SIGINT)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    states = {name: record["state"] for name, record in manifest["operators"].items()}
+    assert manifest["state"] == "interrupted" and manifest["ended"]
+    assert states["first"] in ("done", "interrupted") and states["left"] == "interrupted" and states["sum"] == "waiting"
+    assert sorted(path.name for path in tmp_path.iterdir()) in (["manifest.json"], ["manifest.json", "steps"])
+    assert run(Bench(), definition(*DIAMOND), tmp_path).load("sum", "/output").content == 56
+
+
+READ_ONLY_PIPELINE = """
+api-version: 0.4.0
+name: read
+operators:
+- {name: reader, container: {image: carina/dicom-reader}, input: [{path: /input}], output: [{path: /output}]}
+"""
+
+
+def test_the_command_line_ends_with_143_and_one_line_when_it_is_terminated(tmp_path: Path) -> None:
+    from carina.synth.phantom import chest_phantom
+    from carina.volume.files import write_volume
+
+    write_volume(chest_phantom(shape=(40, 200, 200), lesions=0).volume, tmp_path / "ct.nii.gz")
+    words = [sys.executable, "-m", "carina.cli.main", "run", tmp_path / "ct.nii.gz", "-o", tmp_path / "run"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: "running" in states(tmp_path / "run"), process)
+        process.terminate()
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert said.splitlines() == ["carina: interrupted (SIGTERM): a run or a training resumes with the same command."]
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["state"] == "interrupted"
+    assert "running" not in states(tmp_path / "run") and not (tmp_path / "run" / ".lock").exists()
+
+
+def states(out: Path) -> set[str]:
+    if not (out / "manifest.json").exists():
+        return set()
+    return {record["state"] for record in json.loads((out / "manifest.json").read_text())["operators"].values()}
+
+
+def until(done: object, process: subprocess.Popen[str]) -> None:
+    """Wait for something that a process does; bounded by the process' life."""
+    while not done():  # type: ignore[operator]
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from carina.synth.phantom import chest_phantom
+    from carina.volume.files import write_volume
+
+    file = tmp_path_factory.mktemp("volume") / "ct.nii.gz"
+    write_volume(chest_phantom(shape=(36, 200, 200), lesions=0).volume, file)
+    (file.parent / "read.yaml").write_text(READ_ONLY_PIPELINE)
+    return file
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose permissions are mended at the end."""
+    yield tmp_path
+    for folder, folders, _ in os.walk(tmp_path):
+        for one in folders:
+            Path(folder, one).chmod(0o700)
+
+
+def prefix() -> list[str]:
+    """What makes a command feel permissions as any user does, whoever runs the tests."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not installed; on Debian: apt-get install util-linux")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
+
+
+def carina_run(volume: Path, out: Path | str, *before: str) -> subprocess.CompletedProcess[str]:
+    words = [*prefix(), *before, sys.executable, "-m", "carina.cli.main", "run", volume, "-o", out]
+    command = [*map(str, words), "--pipeline", str(volume.parent / "read.yaml"), "--quiet"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def folder(path: Path, mode: int) -> Path:
+    path.mkdir()
+    path.chmod(mode)
+    return path
+
+
+def run_with(path: Path, name: str, mode: int) -> Path:
+    """A run's folder with a file in it that can't be used."""
+    path.mkdir()
+    (path / name).write_text("")
+    (path / name).chmod(mode)
+    return path
+
+
+def with_folder(path: Path, name: str) -> Path:
+    (path / name).mkdir(parents=True)
+    (path / name / "x").write_text("")
+    return path
+
+
+def file(path: Path) -> Path:
+    path.write_text("")
+    return path
+
+
+CASES = {
+    "read-only": lambda place: folder(place / "out", 0o500),
+    "below read-only": lambda place: folder(place / "up", 0o500) / "out",
+    "not to be entered": lambda place: folder(place / "out", 0o600),
+    "below one not to be entered": lambda place: folder(place / "up", 0o600) / "out",
+    "not to be looked at": lambda place: folder(place / "out", 0o000),
+    "a file": lambda place: file(place / "out"),
+    "below a file": lambda place: file(place / "up") / "out" / "deeper",
+    "name too long": lambda place: place / ("a" * 300),
+    "path too long": lambda place: place / "/".join(["a" * 200] * 30),
+    "lock not writable": lambda place: run_with(place / "out", ".lock", 0o400),
+    "lock is a folder": lambda place: with_folder(place / "out", ".lock"),
+    "writing is a file": lambda place: run_with(place / "out", ".writing", 0o600),
+    "manifest is a folder": lambda place: with_folder(place / "out", "manifest.json"),
+    "volume is a file": lambda place: run_with(place / "out", "volume", 0o600),
+    "proc": lambda place: "/proc/carina",
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_output_place_that_can_not_be_used_is_one_line_and_exit_code_4(case: str, place: Path, volume: Path) -> None:
+    ended = carina_run(volume, CASES[case](place))
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 4, line
+    seen = "is no file; expected the manifest" if case == "manifest is a folder" else "can't be written ("
+    assert line.startswith("carina: ") and seen in line and ended.stdout == ""
+
+
+def test_a_manifest_without_permission_is_set_aside(place: Path, volume: Path) -> None:
+    out = run_with(place / "out", "manifest.json", 0o000)
+    ended = carina_run(volume, out)
+    assert ended.returncode == 0, ended.stderr
+    (warning,) = json.loads((out / "manifest.json").read_text())["warnings"]
+    assert "can't be read (Permission denied). It is set aside as manifest.unreadable-1.json" in warning
+
+
+@pytest.mark.parametrize("kilobytes", [1, 100])
+def test_a_place_that_is_full_is_one_line_and_exit_code_4(kilobytes: int, place: Path, volume: Path) -> None:
+    """Files may not grow beyond a limit, which the system reports as it reports a full disk."""
+    shell = ["bash", "-c", f'ulimit -f {kilobytes}; exec "$@"', "bash"]
+    ended = carina_run(volume, place / "out", *shell)
+    line = ended.stderr.splitlines()[-1]  # the library that writes MetaImage has its own word before
+    assert ended.returncode == 4, line
+    assert "can't be written (" in line and "Traceback" not in ended.stderr
+    assert [path.name for path in place.rglob("*") if path.is_file()] in ([], ["manifest.json"])
