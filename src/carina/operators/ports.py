@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import msgspec
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
@@ -28,6 +27,7 @@ from carina.operators.stored_files import facts_of, one_file, read_tree, with_su
 from carina.operators.stored_findings import StoredClassification, StoredRatio
 from carina.operators.stored_images import StoredMask, StoredVolume
 from carina.operators.stored_source import StoredSource
+from carina.pipeline.json_text import as_json, as_pretty_json
 from carina.pipeline.places import file_name
 from carina.pipeline.ports import BROKEN, PortFiles, Saved
 from carina.pipeline.values import Row, write_csv
@@ -98,12 +98,12 @@ class Saliency:
         """Write ``UID.mhd`` with its quantity and unit in ``UID.json``, or ``not-computed.json``."""
         if self.map is None:
             path = folder / "not-computed.json"
-            path.write_bytes(msgspec.json.encode({"not_computed": self.not_computed, "notice": RESEARCH_ONLY}))
+            path.write_bytes(as_json({"not_computed": self.not_computed, "notice": RESEARCH_ONLY}))
             return [path]
         stem = file_name(self.map.uid)
         write_map(self.map, folder / f"{stem}.mhd")
         facts = {name: getattr(self.map, name) for name in ("uid", "quantity", "unit", "made_by")}
-        (folder / f"{stem}.json").write_bytes(msgspec.json.encode({**facts, "notice": RESEARCH_ONLY}))
+        (folder / f"{stem}.json").write_bytes(as_json({**facts, "notice": RESEARCH_ONLY}))
         return written_files(folder, f"{stem}.mhd")
 
     @classmethod
@@ -158,7 +158,7 @@ class Scene:
             },
         }
         name = f"{layer}.json"
-        (folder / name).write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2))
+        (folder / name).write_bytes(as_pretty_json(facts))
         first = folder / name
         return [first, *(path for path in written_files(folder, name) if path != first)]
 
@@ -228,7 +228,7 @@ class FindingsTables:
     def save(self, folder: Path, saved: Saved) -> Sequence[Path]:
         """Write ``findings.json`` and ``findings.csv``."""
         tree, rows = folder / "findings.json", folder / "findings.csv"
-        tree.write_bytes(msgspec.json.format(msgspec.json.encode(self.tree), indent=2))
+        tree.write_bytes(as_pretty_json(self.tree))
         write_csv(self.rows, rows)
         return [tree, rows]
 

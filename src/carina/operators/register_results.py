@@ -14,6 +14,7 @@ from carina.deliver.deliver import deliver
 from carina.errors import BadConfig, DeliveryFailed
 from carina.operators.ports import DicomObjects, Scene
 from carina.operators.text import one_of, text_list
+from carina.pipeline.json_text import as_pretty_json
 from carina.pipeline.operator import Context, Operator, Setting
 from carina.pipeline.places import below, file_name, write_whole
 
@@ -83,7 +84,7 @@ def _show(layer_file: Path, context: Context) -> None:
             }
         others = [one for one in scene["layers"] if one["name"] != layer["layer"]["name"]]
         scene["layers"] = sorted([*others, layer["layer"]], key=lambda one: (one["order"], one["name"]))
-        write_whole(path, msgspec.json.format(msgspec.json.encode(scene), indent=2))
+        write_whole(path, as_pretty_json(scene))
     if path.is_relative_to(context.folder):  # an operator by itself has its input elsewhere
         context.record("files", [path.relative_to(context.folder).as_posix()])
 

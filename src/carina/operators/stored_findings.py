@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from carina import RESEARCH_ONLY
 from carina.measure.findings import Classification, KeySlice, RatioFindings, RegionFindings, SaliencyFindings
 from carina.operators.stored_files import one_file, read_tree, with_suffix
+from carina.pipeline.json_text import as_pretty_json
 from carina.pipeline.ports import Saved
 
 _SALIENCY = ("label", "lowest", "highest", "blocks")
@@ -105,7 +105,7 @@ class StoredRatio:
 
 
 def _save_findings(facts: dict[str, Any], key_slices: Sequence[KeySlice], path: Path) -> Sequence[Path]:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2))
+    path.write_bytes(as_pretty_json(facts))
     return [path, _save_key_slices(key_slices, path.with_name("key-slices.npz"))]
 
 

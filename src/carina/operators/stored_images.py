@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
-
 from carina import RESEARCH_ONLY
 from carina.operators.stored_files import facts_of, one_file, with_suffix, written_files
+from carina.pipeline.json_text import as_json
 from carina.pipeline.places import file_name
 from carina.pipeline.ports import Saved
 from carina.volume.files import SUFFIXES, read_mask, read_volume, write_mask, write_volume
@@ -26,7 +25,7 @@ class StoredVolume:
         write_volume(volume, folder / f"{stem}.mhd")
         if volume.warnings or volume.uid != stem:
             facts = {"uid": volume.uid, "warnings": volume.warnings}
-            (folder / f"{stem}.json").write_bytes(msgspec.json.encode(facts))
+            (folder / f"{stem}.json").write_bytes(as_json(facts))
         return written_files(folder, f"{stem}.mhd")
 
     @staticmethod
@@ -56,7 +55,7 @@ class StoredMask:
             "warnings": mask.warnings,
             "notice": RESEARCH_ONLY,
         }
-        (folder / f"{stem}.json").write_bytes(msgspec.json.encode(facts))
+        (folder / f"{stem}.json").write_bytes(as_json(facts))
         return written_files(folder, f"{stem}.mhd")
 
     @staticmethod

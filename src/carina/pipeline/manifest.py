@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from carina import RESEARCH_ONLY, __version__
-from carina.errors import BadConfig, one_line
+from carina.errors import BadConfig
 from carina.pipeline.digests import Digest
 from carina.pipeline.folder import MANIFEST, is_being_written
+from carina.pipeline.json_text import as_json, as_pretty_json
 from carina.pipeline.places import write_whole
 
 FORMAT = 2
@@ -132,7 +133,7 @@ def fingerprint(definition_sha256: str, provenance: Provenance, operators: Mappi
     ``operators`` tells those that are not Carina's own apart, by step.
     """
     made_from = [provenance.inputs, provenance.bundles, provenance.settings, operators]
-    text = _encoded([FORMAT, __version__, definition_sha256, *made_from], "deterministic")
+    text = as_json([FORMAT, __version__, definition_sha256, *made_from], "deterministic")
     return hashlib.sha256(text).hexdigest()
 
 
@@ -190,20 +191,4 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     Raises:
         OSError: it can't be written.
     """
-    write_whole(folder / MANIFEST, msgspec.json.format(_encoded(manifest), indent=2) + b"\n")
-
-
-def _encoded(value: object, order: Literal["deterministic"] | None = None) -> bytes:
-    """JSON; of bytes that are no text, in a file's name, their escapes."""
-    try:
-        return msgspec.json.encode(value, order=order)
-    except UnicodeEncodeError:
-        return msgspec.json.encode(_printable(msgspec.to_builtins(value)), order=order)
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, str):
-        return one_line(value)
-    if isinstance(value, dict):
-        return {one_line(str(key)): _printable(one) for key, one in value.items()}
-    return [_printable(one) for one in value] if isinstance(value, list | tuple) else value
+    write_whole(folder / MANIFEST, as_pretty_json(manifest))

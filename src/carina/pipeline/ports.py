@@ -19,6 +19,7 @@ from zipfile import BadZipFile
 import msgspec
 
 from carina.errors import BadConfig, BadSeries
+from carina.pipeline.json_text import as_json
 from carina.pipeline.operator import alternatives, holds, notes_of, type_name
 
 Saved = Callable[[object], tuple[Path, ...]]
@@ -72,7 +73,7 @@ class _PlainFiles:
 
     def save(self, value: object, folder: Path, saved: Saved) -> Sequence[Path]:
         path = folder / "value.json"
-        path.write_bytes(msgspec.json.encode(value))
+        path.write_bytes(as_json(value))
         return [path]
 
     def load(self, files: Sequence[Path]) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
+from pathlib import PurePosixPath
 
 from carina.errors import BadConfig
-from carina.pipeline.operator import Operator
+from carina.pipeline.operator import Operator, Port
 from carina.pipeline.ports import not_storable
 
 
@@ -63,26 +65,33 @@ class OperatorTable:
 
 def mistake_of(operator: Operator) -> str:
     """Why an operator can't be used, in words; empty where it can."""
-    return next(_mistakes(operator), "")
-
-
-def _mistakes(operator: Operator) -> Iterator[str]:
     if not operator.images or isinstance(operator.images, str):
-        yield "its images must be a tuple of at least one image name"
+        return "its images must be a tuple of at least one image name"
     try:
         ports = [*operator.input_ports.values(), *operator.output_ports.values()]
     except (TypeError, NameError) as error:
-        yield str(error)
-        return
+        return str(error)
+    return next(chain(_port_mistakes(ports), _place_mistakes(operator), _setting_mistakes(operator)), "")
+
+
+def _port_mistakes(ports: Iterable[Port]) -> Iterator[str]:
     for port in ports:
         for name in not_storable(port.type):
             yield f"its port {port.path} is {name}, which has no save, load and recognise (see docs/pipelines.md)"
+
+
+def _place_mistakes(operator: Operator) -> Iterator[str]:
     for path in sorted({*operator.places} - {*operator.outputs}):
         yield f"it has a place for '{path}', which is no output"
-    settable = ((name, one.parameter) for name, one in (*operator.variables.items(), *operator.options.items()))
-    for name, parameter in settable:
-        if parameter not in ("", *operator.keywords):
-            yield f"'{name}' sets '{parameter}', which is no keyword-only parameter of its function"
+    for place in (*operator.places.values(), *(path.lstrip("/") for path in operator.outputs)):
+        if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
+            yield f"its place '{place}' does not lie in the run's folder"
+
+
+def _setting_mistakes(operator: Operator) -> Iterator[str]:
+    for name, setting in (*operator.variables.items(), *operator.options.items()):
+        if setting.parameter not in ("", *operator.keywords):
+            yield f"'{name}' sets '{setting.parameter}', which is no keyword-only parameter of its function"
 
 
 def _twin(operator: Operator, others: Iterable[Operator]) -> str:

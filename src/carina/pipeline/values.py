@@ -11,6 +11,7 @@ from typing import Any, Self
 import msgspec
 
 from carina.errors import BadSeries
+from carina.pipeline.json_text import as_pretty_json
 from carina.pipeline.places import file_name
 from carina.pipeline.ports import Saved
 
@@ -70,7 +71,7 @@ class Json:
     def save(self, folder: Path, saved: Saved) -> Sequence[Path]:
         """Write the JSON file, indented for people."""
         path = folder / f"{file_name(self.name)}.json"
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self.value), indent=2))
+        path.write_bytes(as_pretty_json(self.value))
         return [path]
 
     @classmethod
