@@ -18,6 +18,7 @@ from carina.infer.regions import sides_reached
 from carina.synth.fields import ORIENTATION
 from carina.synth.lung_labels import label_lungs
 from carina.volume import Grid, Mask, Volume
+from carina.volume.arrays import HU, Labels
 from carina.volume.grid import Triple
 from carina.volume.resample import reorient, reoriented, resample
 
@@ -32,8 +33,6 @@ DENSE_HU = -250.0
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]
 
 T = TypeVar("T", bound=np.generic)
-HU = npt.NDArray[np.int16]
-Labels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

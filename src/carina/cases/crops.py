@@ -10,9 +10,8 @@ import numpy as np
 from carina.cases.case import Case
 from carina.cases.sampling import Place, Shape, bend
 from carina.synth import distractors, lesions
-from carina.synth.fields import Bool
-from carina.synth.lesions import HU
 from carina.synth.lung_labels import lung_box
+from carina.volume.arrays import Flags, Floats
 
 LEAST_SHARE = 0.005
 """Disease that takes less of the lungs than this is no lesson: such crops get another lesion."""
@@ -28,10 +27,10 @@ class Crop:
     ``spacing_mm`` is ``(z, y, x)``.
     """
 
-    hu: HU
-    lung: Bool
-    lesion: Bool
-    ignored: Bool
+    hu: Floats
+    lung: Flags
+    lesion: Flags
+    ignored: Flags
     spacing_mm: tuple[float, float, float]
 
     @property
@@ -103,7 +102,7 @@ def _healthy(cases: Sequence[Case], rng: np.random.Generator) -> Case:
     return healthy[int(rng.integers(len(healthy)))]
 
 
-def _diseased(one: Crop, count: int, rng: np.random.Generator, where: Bool | None = None) -> Crop:
+def _diseased(one: Crop, count: int, rng: np.random.Generator, where: Flags | None = None) -> Crop:
     """``one`` with ``count`` lesions in ``where`` (by default its lungs), more where they are too small to be seen."""
     where = one.lung if where is None else where
     hu, mask = one.hu, np.zeros(one.lung.shape, dtype=bool)
@@ -116,7 +115,7 @@ def _diseased(one: Crop, count: int, rng: np.random.Generator, where: Bool | Non
     return replace(one, hu=hu, lesion=mask)
 
 
-def _one_side(lung: Bool, rng: np.random.Generator) -> Bool:
+def _one_side(lung: Flags, rng: np.random.Generator) -> Flags:
     """The left or the right half of ``lung``."""
     side = np.zeros(lung.shape, dtype=bool)
     middle = lung.shape[2] // 2

@@ -11,21 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from carina.synth import fields
-from carina.synth.fields import Bool
-from carina.synth.lesions import HU
 from carina.volume import Mask
+from carina.volume.arrays import Flags, Floats
 
 Shape = tuple[int, int, int]
 
 
-def bend(plane: Sequence[int], spacing_mm: Sequence[float], rng: np.random.Generator) -> HU:
+def bend(plane: Sequence[int], spacing_mm: Sequence[float], rng: np.random.Generator) -> Floats:
     """By how many mm each place of a plane moves along y and x, ``(2, y, x)``: smooth, the same in all slices.
 
     ``plane`` and ``spacing_mm`` are ``(y, x)``. Bends are 30 to 80 mm wide and move by a fourteenth of that at most
     times, so that nothing folds over.
     """
     wide_mm = float(rng.uniform(30.0, 80.0))
-    bent: HU = rng.uniform(0, wide_mm / 28) * fields.noise((2, *plane), (1e3, *spacing_mm), wide_mm, rng)
+    bent: Floats = rng.uniform(0, wide_mm / 28) * fields.noise((2, *plane), (1e3, *spacing_mm), wide_mm, rng)
     return bent
 
 
@@ -45,21 +44,21 @@ class Place:
         first: npt.NDArray[np.float64],
         step: float,
         turn: npt.NDArray[np.float64],
-        moved: HU,
+        moved: Floats,
     ) -> None:
         self.shape, self.extent = shape, extent
         self.z = first[0] + step * np.arange(shape[0])
         grid = np.stack(np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij"))
         at = np.tensordot(turn, grid, axes=1) + first[1:, None, None] + moved
         last = np.array(extent[1:])[:, None, None] - 1
-        self.inside: Bool = np.all((at >= 0) & (at <= last), axis=0)
+        self.inside: Flags = np.all((at >= 0) & (at <= last), axis=0)
         low = np.clip(np.floor(at), 0, np.maximum(last - 1, 0)).astype(np.intp)
         self.part = np.clip(at - low, 0, 1).astype(np.float32)
         start, stop = low.min(axis=(1, 2)), low.max(axis=(1, 2)) + 2
         self.box = (slice(start[0], stop[0]), slice(start[1], stop[1]))
         self.low = low - start[:, None, None]
 
-    def sample(self, array: npt.NDArray[np.generic], *, slab: float = 0.0, outside: float | None = 0.0) -> HU:
+    def sample(self, array: npt.NDArray[np.generic], *, slab: float = 0.0, outside: float | None = 0.0) -> Floats:
         """``array`` on these voxels; each slice the mean of three, the outer ``slab`` slices away.
 
         What lies beyond the case is ``outside``, or (None) what is nearest in it.
@@ -72,21 +71,21 @@ class Place:
         part_y, part_x = self.part
         upper = flat[:, corner] * (1 - part_x) + flat[:, corner + 1] * part_x
         lower = flat[:, corner + width] * (1 - part_x) + flat[:, corner + width + 1] * part_x
-        out: HU = upper * (1 - part_y) + lower * part_y
+        out: Floats = upper * (1 - part_y) + lower * part_y
         return out if outside is None else np.where(self.inside, out, np.float32(outside))
 
-    def mask(self, mask: Mask | None, *, slab: float = 0.0) -> Bool:
+    def mask(self, mask: Mask | None, *, slab: float = 0.0) -> Flags:
         """Where at least half of a voxel is labelled (0 or 1), sampled as by `sample`; nowhere for None."""
         return np.zeros(self.shape, dtype=bool) if mask is None else self.sample(mask.labels, slab=slab) >= 0.5
 
-    def _slices(self, array: npt.NDArray[np.generic], z: npt.NDArray[np.float64], outside: float | None) -> HU:
+    def _slices(self, array: npt.NDArray[np.generic], z: npt.NDArray[np.float64], outside: float | None) -> Floats:
         """The rectangle at fractional slices ``z``, float32; slices beyond the case as `sample` says."""
         top = self.extent[0] - 1
         low = np.clip(np.floor(z), 0, max(top - 1, 0)).astype(np.intp)
         part = np.clip(z - low, 0, 1).astype(np.float32)[:, None, None]
         high = np.minimum(low + 1, top)
         below, above = (array[at, *self.box].astype(np.float32) for at in (low, high))
-        mixed: HU = below * (1 - part) + above * part
+        mixed: Floats = below * (1 - part) + above * part
         if outside is not None:
             mixed[(z < 0) | (z > top)] = outside
         return mixed

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from carina.dicom.series import Series
 from carina.errors import BadSeries, ModelFailed
+from carina.volume.arrays import Doubles
 from carina.volume.grid import Axes, Grid, Triple
 from carina.volume.plausible import SPACING_MM, check_grid
 from carina.volume.volume import Mask
@@ -41,8 +42,6 @@ STRAIGHT_MM = 0.5
 SHOWN = 3
 """Places that a message names before it counts the rest."""
 
-Floats = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
@@ -54,9 +53,9 @@ class Plan:
     """
 
     grid: Grid
-    along_mm: Floats
-    rows_down: Floats
-    columns_right: Floats
+    along_mm: Doubles
+    rows_down: Doubles
+    columns_right: Doubles
     is_even: bool
     is_sheared: bool
     tilt_deg: float
@@ -81,7 +80,7 @@ def image_axes(orientation: Sequence[float]) -> Axes:
     return _triple(np.cross(right, down)), _triple(down), _triple(right)
 
 
-def _triple(vector: Floats) -> Triple:
+def _triple(vector: Doubles) -> Triple:
     x, y, z = (float(v) + 0.0 for v in vector)
     return (x, y, z)
 
@@ -96,13 +95,13 @@ def degrees_from_plane(axes: Axes) -> float:
     return float(np.degrees(np.arccos(min(1.0, max(abs(v) for v in axes[0])))))
 
 
-def distances_mm(positions_mm: Sequence[Triple], axes: Axes) -> Floats:
+def distances_mm(positions_mm: Sequence[Triple], axes: Axes) -> Doubles:
     """Where each position lies along the slice normal, in mm from the patient's origin (axial slices: its z)."""
-    along: Floats = np.array(positions_mm, dtype=np.float64) @ np.array(axes[0])
+    along: Doubles = np.array(positions_mm, dtype=np.float64) @ np.array(axes[0])
     return along
 
 
-def usual_distance_mm(along_mm: Floats) -> float:
+def usual_distance_mm(along_mm: Doubles) -> float:
     """The median distance of neighbours, those at one position apart; 0 where all lie at one position."""
     steps = np.diff(np.sort(along_mm))
     apart = steps[steps > 0.01]
@@ -112,7 +111,7 @@ def usual_distance_mm(along_mm: Floats) -> float:
     return float(np.median(apart))
 
 
-def check_spacing(along_mm: Floats, names: Sequence[str]) -> None:
+def check_spacing(along_mm: Doubles, names: Sequence[str]) -> None:
     """Refuse ordered slices that share a position, have a gap between them, or are too uneven to interpolate.
 
     Raises:
@@ -136,7 +135,7 @@ def check_spacing(along_mm: Floats, names: Sequence[str]) -> None:
         raise BadSeries("series.uneven", f"slices are uneven: {places}, where {usual:.2f} mm is usual.")
 
 
-def _check_unit(steps_mm: Floats) -> None:
+def _check_unit(steps_mm: Doubles) -> None:
     """Refuse slices that are parted, but by less than any scanner's: their positions are in metres, mostly."""
     middle = float(np.median(steps_mm))
     if 0 < middle < SPACING_MM[0] and steps_mm.min() > SAME_POSITION * middle:
@@ -145,7 +144,7 @@ def _check_unit(steps_mm: Floats) -> None:
         raise BadSeries("series.spacing", f"{words}.")
 
 
-def _places(along_mm: Floats, after: npt.NDArray[np.intp], names: Sequence[str]) -> str:
+def _places(along_mm: Doubles, after: npt.NDArray[np.intp], names: Sequence[str]) -> str:
     told = [
         f"{along_mm[k + 1] - along_mm[k]:.2f} mm between {names[k]} (at {along_mm[k]:.2f} mm) "
         f"and {names[k + 1]} (at {along_mm[k + 1]:.2f} mm)"
@@ -155,7 +154,7 @@ def _places(along_mm: Floats, after: npt.NDArray[np.intp], names: Sequence[str])
     return ", ".join(told) + more
 
 
-def _duplicates(along_mm: Floats, after: npt.NDArray[np.intp], names: Sequence[str]) -> str:
+def _duplicates(along_mm: Doubles, after: npt.NDArray[np.intp], names: Sequence[str]) -> str:
     told = [f"{names[k]} and {names[k + 1]} (at {along_mm[k]:.2f} mm)" for k in after[:SHOWN]]
     more = f" and {after.size - SHOWN} more" if after.size > SHOWN else ""
     return (
@@ -206,12 +205,12 @@ def plan_volume(series: Series) -> Plan:
     )
 
 
-def _origin(first: Floats, axes: Axes, offsets: Floats) -> Triple:
+def _origin(first: Doubles, axes: Axes, offsets: Doubles) -> Triple:
     """The corner that the slice furthest up and the slice furthest left share, in the first slice's plane."""
     return _triple(first + offsets[:, 1].min() * np.array(axes[1]) + offsets[:, 2].min() * np.array(axes[2]))
 
 
-def _tilt_deg(offsets: Floats, names: Sequence[str]) -> float:
+def _tilt_deg(offsets: Doubles, names: Sequence[str]) -> float:
     """The angle between the slice normal and the line through the slices, in degrees."""
     along, beside = offsets[:, 0], offsets[:, 1:]
     line = along[:, None] / along[-1] * beside[-1]
@@ -237,7 +236,7 @@ def slice_name(file_name: str, frame: int | None) -> str:
     return file_name if frame is None else f"{file_name} frame {frame}"
 
 
-def source_grid_indices(series: Series, grid: Grid) -> Floats:
+def source_grid_indices(series: Series, grid: Grid) -> Doubles:
     """For each source slice, the fractional ``(z, y, x)`` index in ``grid`` of its first pixel: ``(slices, 3)``.
 
     Raises:
@@ -279,11 +278,11 @@ def mask_on_source(mask: Mask, series: Series) -> npt.NDArray[np.uint8]:
     return out
 
 
-def _nearest(values: Floats) -> npt.NDArray[np.intp]:
+def _nearest(values: Doubles) -> npt.NDArray[np.intp]:
     return np.floor(values + 0.5).astype(np.intp)
 
 
-def has_shared_positions(along_mm: Floats) -> bool:
+def has_shared_positions(along_mm: Doubles) -> bool:
     """Whether two slices lie at one position."""
     ordered = np.sort(along_mm)
     limit = max(SAME_POSITION * usual_distance_mm(ordered), 0.01)

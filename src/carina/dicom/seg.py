@@ -24,6 +24,7 @@ from carina.dicom.seg_check import check_geometry, merged_labels
 from carina.dicom.series import Instance, Series
 from carina.dicom.validity import valid_value
 from carina.errors import BadConfig
+from carina.volume.arrays import Labels
 from carina.volume.volume import Mask
 
 __all__ = ["check_geometry", "segmentation"]
@@ -37,8 +38,6 @@ SERIES_NUMBERS = {
     Structure.CONSOLIDATION: 9102,
     Structure.OTHER: 9103,
 }
-
-Labels = npt.NDArray[np.uint8]
 
 
 def segmentation(

@@ -16,6 +16,7 @@ from pydicom import Dataset
 from carina.dicom.geometry import mask_on_source
 from carina.dicom.series import Series
 from carina.errors import ModelFailed
+from carina.volume.arrays import Doubles, Labels
 from carina.volume.volume import Mask
 
 SAME_PLACE_MM = 0.05
@@ -27,17 +28,14 @@ SAMPLES = 64
 AGREEING = 0.98
 """Part of the sampled pixels that must be labelled in the mask where slices were resampled."""
 
-Labels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
-
 
 @dataclass(kw_only=True, eq=False)
 class _Tally:
     """What was read of one segment."""
 
     count: int = 0
-    sum_mm: Floats = field(default_factory=lambda: np.zeros(3))
-    samples_mm: list[Floats] = field(default_factory=list)
+    sum_mm: Doubles = field(default_factory=lambda: np.zeros(3))
+    samples_mm: list[Doubles] = field(default_factory=list)
 
 
 def merged_labels(labels: Labels, mask: Mask, count: int) -> Labels:
@@ -84,7 +82,7 @@ def check_geometry(dataset: Dataset, mask: Mask, series: Series) -> None:
             _compare_samples(number, tally, mask, count=len(numbers), resampled=resampled)
 
 
-def _frames(dataset: Dataset) -> Iterator[tuple[int, npt.NDArray[np.bool_], Floats, Floats, Floats]]:
+def _frames(dataset: Dataset) -> Iterator[tuple[int, npt.NDArray[np.bool_], Doubles, Doubles, Doubles]]:
     """For each frame and segment in it: number, pixels ``(rows, columns)``, first pixel's centre, steps in mm."""
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     shared = dataset.SharedFunctionalGroupsSequence[0]
@@ -120,7 +118,7 @@ def _bits(data: bytes, frame: int, rows: int, columns: int) -> npt.NDArray[np.bo
     return bits[skip : skip + rows * columns].reshape(rows, columns).astype(bool)
 
 
-def _count(tally: _Tally, pixels: npt.NDArray[np.bool_], first: Floats, right: Floats, down: Floats) -> None:
+def _count(tally: _Tally, pixels: npt.NDArray[np.bool_], first: Doubles, right: Doubles, down: Doubles) -> None:
     places = np.flatnonzero(pixels)
     if not places.size:
         return

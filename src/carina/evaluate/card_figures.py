@@ -20,8 +20,8 @@ from carina.infer.segment import segment
 from carina.measure.agreement import SURFACE_TOLERANCE_MM, auc, dice, surface_dice
 from carina.models.bundle import Bundle, Covid
 from carina.synth import lesions
-from carina.synth.fields import Bool
 from carina.synth.lesions import Size
+from carina.volume.arrays import Flags
 
 UNSEEN_SEED = 900_000
 """Synthetic disease drawn from here on was never drawn in training."""
@@ -38,7 +38,7 @@ SYNTHETIC_CASES = 2
 Figures = dict[str, float]
 
 
-def marked_in(case: Case, bundle: Bundle, runtime: Runtime, hu: npt.NDArray[np.generic] | None = None) -> Bool:
+def marked_in(case: Case, bundle: Bundle, runtime: Runtime, hu: npt.NDArray[np.generic] | None = None) -> Flags:
     """What the bundle marks in a case, or in other HU on its voxels; on the case's voxels, in their order."""
     volume = case.volume
     if hu is not None:
@@ -124,7 +124,7 @@ def marked_slices(path: Path) -> npt.NDArray[np.bool_]:
     return np.array([row["infection"] == "1" for row in rows])
 
 
-def _with_lesions(case: Case, kind: lesions.Kind, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], Bool]:
+def _with_lesions(case: Case, kind: lesions.Kind, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], Flags]:
     lung = case.lungs > 0
     drawn = lesions.draw_lesions(lung, case.spacing_mm, rng, count=5, kind=kind)
     return lesions.paste(case.hu.astype(np.float32), lung, case.spacing_mm, drawn, rng)

@@ -10,16 +10,15 @@ import numpy.typing as npt
 from carina.evaluate.values import Picture
 from carina.measure.key_slices import choose
 from carina.report.overlay import VIEWS, layout, position_mm
-from carina.report.paint import Labels, Plane, annotate, jpeg, paint
+from carina.report.paint import Lettering, Plane, annotate, jpeg, paint
 from carina.volume import Mask, Volume
+from carina.volume.arrays import Flags
 
 SLICES = 3
 PICTURE_PX = 460
 MARGIN_MM = 14.0
 SMALLEST_MM = 90.0
 """A window is at least this wide and high, so that a small lesion is seen where it lies."""
-
-Bools = npt.NDArray[np.bool_]
 
 
 def compared_slices(volume: Volume, found: Mask, truth: Mask) -> tuple[Picture, ...]:
@@ -38,14 +37,14 @@ def classified_slices(volume: Volume, lung: Mask) -> tuple[Picture, ...]:
     return tuple(_picture(volume, inside, nothing, index, "") for index in _slices(volume, inside, nothing))
 
 
-def _slices(volume: Volume, shown: Bools, wanted: Bools) -> list[int]:
-    def mask(flags: Bools) -> Mask:
+def _slices(volume: Volume, shown: Flags, wanted: Flags) -> list[int]:
+    def mask(flags: Flags) -> Mask:
         return Mask(labels=flags.astype(np.uint8), grid=volume.grid, names={1: "shown"}, uid=volume.uid)
 
     return [key.index for key in choose(None, mask(shown), mask(wanted), SLICES)]
 
 
-def _picture(volume: Volume, truth: Bools, found: Bools, index: int, word: str) -> Picture:
+def _picture(volume: Volume, truth: Flags, found: Flags, index: int, word: str) -> Picture:
     nearest = layout(volume.grid, "axial")
     view = nearest if nearest.normal == 0 else None
     spacing = volume.grid.spacing_mm[1:]
@@ -63,14 +62,14 @@ def _picture(volume: Volume, truth: Bools, found: Bools, index: int, word: str) 
     )
     picture = paint(plane, PICTURE_PX, fill=0.0)
     letters = ("", "", *VIEWS["axial"].letters[2:]) if view is not None else ("", "", "", "")
-    annotate(picture, Labels(letters=letters, line=""), picture.width / plane.size_mm[1], letters_across=26)
+    annotate(picture, Lettering(letters=letters, line=""), picture.width / plane.size_mm[1], letters_across=26)
     place = f"Slice {index}"
     if view is not None:
         place += f", z {position_mm(volume.grid, 0, index, 'z'):.1f} mm"
     return Picture(image=jpeg(picture), size=picture.size, caption=f"{place}; {word}" if word else place)
 
 
-def _window(shown: Bools, spacing_mm: tuple[float, float]) -> tuple[slice, slice]:
+def _window(shown: Flags, spacing_mm: tuple[float, float]) -> tuple[slice, slice]:
     """Rows and columns around what is shown in any slice; everything where there is nothing."""
     parts = []
     for axis, step in enumerate(spacing_mm):
@@ -83,6 +82,6 @@ def _window(shown: Bools, spacing_mm: tuple[float, float]) -> tuple[slice, slice
     return parts[0], parts[1]
 
 
-def _cm2(volume: Volume, flags: Bools) -> str:
+def _cm2(volume: Volume, flags: Flags) -> str:
     _, y, x = volume.grid.spacing_mm
     return f"{np.count_nonzero(flags) * y * x / 100:.1f}"

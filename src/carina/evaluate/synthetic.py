@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from carina.cases.case import Case
 from carina.measure.agreement import dice
-from carina.measure.lungs import Box, bounding_box
+from carina.measure.lungs import bounding_box
 from carina.synth import lesions
-from carina.synth.fields import Bool
 from carina.synth.lesions import Size
+from carina.volume.arrays import Box, Flags, Floats
 
 APART_MM = 8.0
 """Between the boxes of two lesions at least; half of it around a lesion's box is where the lesion is judged."""
@@ -53,7 +53,7 @@ _ORDER = (Size.LARGE, Size.MEDIUM, Size.SMALL)
 class Placed:
     """Lungs with lesions: HU (float32), lesions' numbers from 1 (int16, 0 elsewhere), the box and class of each."""
 
-    hu: lesions.HU
+    hu: Floats
     numbers: npt.NDArray[np.int16]
     boxes: tuple[Box, ...]
     sizes: tuple[Size, ...]
@@ -101,7 +101,7 @@ def place(
     return Placed(hu=hu, numbers=numbers, boxes=tuple(boxes), sizes=tuple(placed))
 
 
-def dice_of_size(found: Bool, placed: Placed, size: Size, spacing_mm: Sequence[float]) -> float:
+def dice_of_size(found: Flags, placed: Placed, size: Size, spacing_mm: Sequence[float]) -> float:
     """Dice over the whole lungs, the places of lesions of other classes left out: all else marked counts as wrong."""
     seen, truth = found.copy(), np.zeros(found.shape, dtype=np.bool_)
     for number, (box, own) in enumerate(zip(placed.boxes, placed.sizes, strict=True), start=1):
@@ -112,7 +112,7 @@ def dice_of_size(found: Bool, placed: Placed, size: Size, spacing_mm: Sequence[f
     return dice(seen, truth)
 
 
-def dice_by_lesion(found: Bool, placed: Placed, size: Size, spacing_mm: Sequence[float]) -> list[float]:
+def dice_by_lesion(found: Flags, placed: Placed, size: Size, spacing_mm: Sequence[float]) -> list[float]:
     """Dice of each lesion of a class in its place: its box and half of ``APART_MM`` around it."""
     values = []
     for number, (box, own) in enumerate(zip(placed.boxes, placed.sizes, strict=True), start=1):
@@ -123,8 +123,8 @@ def dice_by_lesion(found: Bool, placed: Placed, size: Size, spacing_mm: Sequence
 
 
 def _fitted(
-    case: Case, hu: lesions.HU, lesion: lesions.Lesion, limits: _Drawn, rng: np.random.Generator
-) -> tuple[Box, lesions.HU, Bool] | None:
+    case: Case, hu: Floats, lesion: lesions.Lesion, limits: _Drawn, rng: np.random.Generator
+) -> tuple[Box, Floats, Flags] | None:
     """A block of the volume with the lesion in it, at a volume drawn for its class; None where it does not come out."""
     target_ml = float(np.exp(rng.uniform(np.log(limits.low_ml), np.log(limits.high_ml))))
     voxel_ml = float(np.prod(case.spacing_mm)) / 1000

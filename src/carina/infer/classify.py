@@ -10,8 +10,9 @@ import numpy.typing as npt
 from carina.errors import BadSeries, ModelFailed
 from carina.infer.runtime import Runtime
 from carina.models.bundle import Bundle, Covid, Order, Output
+from carina.volume.arrays import Box
 from carina.volume.grid import Grid
-from carina.volume.resample import Box, cropped, reorient, resample
+from carina.volume.resample import cropped, reorient, resample
 from carina.volume.volume import Mask, Volume
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from carina.volume.arrays import Box
 from carina.volume.grid import Grid
-from carina.volume.resample import Box, reorient
+from carina.volume.resample import reorient
 from carina.volume.volume import Volume
 
 AIR_HU = -400

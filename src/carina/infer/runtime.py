@@ -12,15 +12,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from carina.config import Precision, RuntimeKind, RuntimeSettings
 from carina.errors import BadConfig, ModelFailed
 from carina.infer.triton import open_triton
 from carina.models.bundle import Bundle, Lesion, Lung, Output
+from carina.volume.arrays import Floats
 
-Array = npt.NDArray[np.float32]
-Runtime = Callable[[Array], Array]
+Runtime = Callable[[Floats], Floats]
 """Float32 patches ``(n, 1, x, y, z)`` to float32 scores ``(n, classes, x, y, z)``, or ``(n, classes)``.
 
 Segmentation of two classes with logits has one channel: the foreground's logit minus the background's.
@@ -39,7 +38,7 @@ def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Run
 
     two = has_two_logits(bundle)
 
-    def checked(patches: Array) -> Array:
+    def checked(patches: Floats) -> Floats:
         scores = run(np.ascontiguousarray(patches, dtype=np.float32))
         if two and scores.shape[1] == 2:
             scores = scores[:, 1:] - scores[:, :1]
@@ -109,7 +108,7 @@ def _open_openvino(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
             compiled[shape] = core.compile_model(fixed, "CPU", properties).create_infer_request()
         return compiled[shape]
 
-    def run(patches: Array) -> Array:
+    def run(patches: Floats) -> Floats:
         with lock:
             try:
                 request = request_for(patches.shape)
@@ -150,7 +149,7 @@ def _open_onnxruntime(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
         raise _bad_weights(bundle, error) from error
     name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
 
-    def run(patches: Array) -> Array:
+    def run(patches: Floats) -> Floats:
         try:
             return np.asarray(session.run([output], {name: patches})[0], dtype=np.float32)
         except Exception as error:
@@ -171,7 +170,7 @@ def _bad_weights(bundle: Bundle, error: Exception) -> BadConfig:
     return BadConfig("bundle.weights", f"{bundle.onnx}: the weights can't be loaded ({_first_line(error)}).")
 
 
-def _failed(bundle: Bundle, patches: Array, error: Exception) -> ModelFailed:
+def _failed(bundle: Bundle, patches: Floats, error: Exception) -> ModelFailed:
     return ModelFailed(
         "model.failed", f"Bundle {bundle.name}: the network failed on patches {patches.shape} ({_first_line(error)})."
     )

@@ -16,8 +16,9 @@ from carina.errors import ModelFailed
 from carina.infer.classify import classifier, lung_box, network_input, probabilities, resized
 from carina.infer.runtime import Runtime
 from carina.models.bundle import Bundle, Covid
+from carina.volume.arrays import Box, Floats
 from carina.volume.grid import Grid
-from carina.volume.resample import Box, cropped, reoriented, resample
+from carina.volume.resample import cropped, reoriented, resample
 from carina.volume.volume import Mask, ScalarMap, Volume
 
 AERATED_PERCENTILE = 25
@@ -30,8 +31,6 @@ DIGITS_BITS = 14
 """Results are multiples of 2 ** -14 (0.00006): finer differences mean nothing, and the file is small."""
 
 UNIT = "change of probability"
-
-Floats = npt.NDArray[np.float32]
 
 
 def saliency(

@@ -21,8 +21,9 @@ from carina.infer.regions import Regions, regions_of
 from carina.infer.runtime import Runtime, has_two_logits
 from carina.infer.windows import UNSEEN, Tiles, fewest_tiles, predict, published_tiles, reaching_tiles
 from carina.models.bundle import Border, Bundle, Components, Lesion, Lung, Output, Restore, Segmentation
+from carina.volume.arrays import Box
 from carina.volume.grid import Grid
-from carina.volume.resample import Box, above, cropped, reoriented, resample, respaced
+from carina.volume.resample import above, cropped, reoriented, resample, respaced
 from carina.volume.volume import Mask, Volume
 
 Progress = Callable[[int, int], None]

@@ -12,14 +12,12 @@ from http.client import HTTPException
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from carina.config import RuntimeSettings
 from carina.errors import BadConfig, CarinaError, ModelFailed
 from carina.models.bundle import Bundle
 from carina.models.triton_repository import WEIGHTS_PARAMETER, weights_sha256
-
-Array = npt.NDArray[np.float32]
+from carina.volume.arrays import Floats
 
 SCHEMES = ("http", "https", "grpc", "grpcs")
 
@@ -33,7 +31,7 @@ CHANNEL = [
 """gRPC's own limits would refuse a window (4 MB), and wait up to two minutes before asking a restarted server again."""
 
 
-def open_triton(bundle: Bundle, settings: RuntimeSettings) -> Callable[[Array], Array]:
+def open_triton(bundle: Bundle, settings: RuntimeSettings) -> Callable[[Floats], Floats]:
     """A runtime that asks the server at ``settings.endpoint`` (``http://``, ``https://``, ``grpc://``, ``grpcs://``).
 
     The model's name is the bundle's ``served_as``; its first input and first output are used. Connections are kept:
@@ -46,7 +44,7 @@ def open_triton(bundle: Bundle, settings: RuntimeSettings) -> Callable[[Array], 
     name, output = model.checked()
     most = model.max_batch()
 
-    def ask(patches: Array) -> Array:
+    def ask(patches: Floats) -> Floats:
         tensor = model.library.InferInput(name, list(patches.shape), "FP32")
         tensor.set_data_from_numpy(patches)
         wanted = [model.library.InferRequestedOutput(output)]
@@ -56,7 +54,7 @@ def open_triton(bundle: Bundle, settings: RuntimeSettings) -> Callable[[Array], 
         except Exception as error:
             raise model.failed(error) from error
 
-    def run(patches: Array) -> Array:
+    def run(patches: Floats) -> Floats:
         if not 0 < most < len(patches):
             return ask(patches)
         return np.concatenate([ask(patches[start : start + most]) for start in range(0, len(patches), most)])

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carina.models.bundle import Blending, Windows
-from carina.volume.resample import Box
+from carina.volume.arrays import Box
 
 Triplet = tuple[int, int, int]
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy import ndimage, spatial, stats
 
 from carina.measure.lungs import bounding_box
+from carina.volume.arrays import Doubles, Marks
 from carina.volume.grid import Triple
 
 SURFACE_TOLERANCE_MM = 2.0
@@ -26,11 +27,8 @@ SURFACE_TOLERANCE_MM = 2.0
 ROUNDING_MM = 1e-6
 """Distances that differ by less are the same: surfaces lie on voxels, so many distances are exactly the tolerance."""
 
-Array = npt.NDArray[np.bool_] | npt.NDArray[np.uint8]
-Points = npt.NDArray[np.float64]
 
-
-def dice(a: Array, b: Array) -> float:
+def dice(a: Marks, b: Marks) -> float:
     """Dice coefficient, 0 to 1: twice the shared voxels over the voxels of both.
 
     Raises:
@@ -42,7 +40,7 @@ def dice(a: Array, b: Array) -> float:
     return 2.0 * int(np.count_nonzero(inside_a & inside_b)) / both if both else 1.0
 
 
-def volume_error_percent(found: Array, truth: Array) -> float:
+def volume_error_percent(found: Marks, truth: Marks) -> float:
     """Signed error of the found volume in percent of the true one; infinite where only the truth is empty.
 
     Raises:
@@ -55,7 +53,7 @@ def volume_error_percent(found: Array, truth: Array) -> float:
     return 100.0 * (count - true_count) / true_count
 
 
-def volume_error_ml(found: Array, truth: Array, voxel_ml: float) -> float:
+def volume_error_ml(found: Marks, truth: Marks, voxel_ml: float) -> float:
     """Signed error of the found volume in ml.
 
     Raises:
@@ -74,7 +72,7 @@ class SurfaceAgreement:
 
 
 def surface_agreement(
-    a: Array, b: Array, spacing_mm: Triple, *, tolerance_mm: float = SURFACE_TOLERANCE_MM
+    a: Marks, b: Marks, spacing_mm: Triple, *, tolerance_mm: float = SURFACE_TOLERANCE_MM
 ) -> SurfaceAgreement:
     """Both figures of two surfaces from one pass: as ``surface_dice`` and ``hausdorff95_mm``.
 
@@ -92,7 +90,7 @@ def surface_agreement(
     )
 
 
-def surface_dice(a: Array, b: Array, spacing_mm: Triple, *, tolerance_mm: float = SURFACE_TOLERANCE_MM) -> float:
+def surface_dice(a: Marks, b: Marks, spacing_mm: Triple, *, tolerance_mm: float = SURFACE_TOLERANCE_MM) -> float:
     """Share (0 to 1) of both surfaces that lies within ``tolerance_mm`` of the other (Nikolov et al. 2018).
 
     ``spacing_mm`` is ``(z, y, x)``.
@@ -103,7 +101,7 @@ def surface_dice(a: Array, b: Array, spacing_mm: Triple, *, tolerance_mm: float 
     return surface_agreement(a, b, spacing_mm, tolerance_mm=tolerance_mm).surface_dice
 
 
-def hausdorff95_mm(a: Array, b: Array, spacing_mm: Triple) -> float:
+def hausdorff95_mm(a: Marks, b: Marks, spacing_mm: Triple) -> float:
     """The larger of the two 95th percentiles of the distances from one surface to the other, in mm.
 
     ``spacing_mm`` is ``(z, y, x)``.
@@ -114,12 +112,12 @@ def hausdorff95_mm(a: Array, b: Array, spacing_mm: Triple) -> float:
     return surface_agreement(a, b, spacing_mm).hd95_mm
 
 
-def _same_shape(a: Array, b: Array) -> None:
+def _same_shape(a: Marks, b: Marks) -> None:
     if np.shape(a) != np.shape(b):
         raise ValueError(f"masks of shapes {np.shape(a)} and {np.shape(b)} can't be compared; resample one first")
 
 
-def _surface_distances(a: Array, b: Array, spacing_mm: Triple) -> tuple[Points, Points] | None:
+def _surface_distances(a: Marks, b: Marks, spacing_mm: Triple) -> tuple[Doubles, Doubles] | None:
     """Distances in mm from each surface's voxels to the other surface; None when both are empty."""
     _same_shape(a, b)
     surfaces = [_surface_points(mask, spacing_mm) for mask in (a, b)]
@@ -129,7 +127,7 @@ def _surface_distances(a: Array, b: Array, spacing_mm: Triple) -> tuple[Points, 
     return _nearest_mm(first, second), _nearest_mm(second, first)
 
 
-def _surface_points(mask: Array, spacing_mm: Triple) -> Points:
+def _surface_points(mask: Marks, spacing_mm: Triple) -> Doubles:
     inside = np.asarray(mask) != 0
     box = bounding_box(inside)
     if box is None:
@@ -137,11 +135,11 @@ def _surface_points(mask: Array, spacing_mm: Triple) -> Points:
     block = inside[box]
     edge = block & ~ndimage.binary_erosion(block)
     corner = np.array([part.start for part in box])
-    points: Points = (np.argwhere(edge) + corner) * np.array(spacing_mm)
+    points: Doubles = (np.argwhere(edge) + corner) * np.array(spacing_mm)
     return points
 
 
-def _nearest_mm(points: Points, others: Points) -> Points:
+def _nearest_mm(points: Doubles, others: Doubles) -> Doubles:
     if not len(others) or not len(points):
         return np.full(len(points), math.inf)
     return np.asarray(spatial.KDTree(others).query(points)[0])
@@ -182,5 +180,5 @@ def auc(scores: npt.ArrayLike, positive: npt.ArrayLike, *, confidence: float = 0
     return Auc(auc=area, low=max(0.0, area - half), high=min(1.0, area + half), confidence=confidence)
 
 
-def _mean_variance(values: Points) -> float:
+def _mean_variance(values: Doubles) -> float:
     return float(values.var(ddof=1)) / values.size if values.size > 1 else 0.0

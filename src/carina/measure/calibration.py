@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
+from carina.volume.arrays import Doubles
+
 BINS = 10
 FOLDS = 10
 
 LOWEST, HIGHEST = 0.05, 20.0
 """Temperatures are looked for between these; one at an end says that the cases can't tell it."""
-
-Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +105,13 @@ def fit_temperature(logits: npt.ArrayLike, classes: npt.ArrayLike) -> float:
     return float(1 / found.x)
 
 
-def scaled(logits: npt.ArrayLike, temperature: float) -> Values:
+def scaled(logits: npt.ArrayLike, temperature: float) -> Doubles:
     """Probabilities ``softmax(logits / temperature)``, ``(n, classes)``."""
-    probabilities: Values = special.softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
+    probabilities: Doubles = special.softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
     return probabilities
 
 
-def crossfitted(logits: npt.ArrayLike, classes: npt.ArrayLike, *, folds: int = FOLDS) -> Values:
+def crossfitted(logits: npt.ArrayLike, classes: npt.ArrayLike, *, folds: int = FOLDS) -> Doubles:
     """Probabilities ``(n, classes)``, each case's at the temperature that the cases of the other folds give.
 
     So a figure of calibration after scaling is not measured on the cases that were fitted. Case ``i`` is in fold
@@ -129,12 +129,12 @@ def crossfitted(logits: npt.ArrayLike, classes: npt.ArrayLike, *, folds: int = F
     return probabilities
 
 
-def _nll(scores: Values, truth: npt.NDArray[np.intp], inverse: float) -> float:
+def _nll(scores: Doubles, truth: npt.NDArray[np.intp], inverse: float) -> float:
     likelihoods = special.log_softmax(scores * inverse, axis=1)
     return -float(likelihoods[np.arange(len(truth)), truth].mean())
 
 
-def _checked(logits: npt.ArrayLike, classes: npt.ArrayLike) -> tuple[Values, npt.NDArray[np.intp]]:
+def _checked(logits: npt.ArrayLike, classes: npt.ArrayLike) -> tuple[Doubles, npt.NDArray[np.intp]]:
     scores, truth = np.asarray(logits, dtype=np.float64), np.asarray(classes, dtype=np.intp)
     if scores.ndim != 2 or truth.shape != scores.shape[:1] or not truth.size:
         raise ValueError(f"logits of shape {scores.shape} and classes of shape {truth.shape}: expected (n, k) and (n,)")

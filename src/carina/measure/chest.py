@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.measure.lungs import LEFT, RIGHT, SIDE_NAMES, Box, bounding_box, with_sides
+from carina.measure.lungs import LEFT, RIGHT, SIDE_NAMES, bounding_box, with_sides
 from carina.volume import Grid, Mask, Volume
+from carina.volume.arrays import Box, Flags
 
 AERATED_HU = (-950, -500)
 """Air and tissue mixed as in lung. Gas lies below (Gevenois and others, AJRCCM 1996: emphysema from -950 down),
@@ -42,8 +43,6 @@ MISSING_SHARE = 0.12
 """A lung with less than this share of all aerated lung is missing, airless or not in view."""
 
 BLOCK_MM = 3.0
-
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.measure.lungs import bounding_box
+from carina.volume.arrays import Doubles, Marks
 
 SMALLEST_ML = 0.1
 """Components below this do not count, as in the ratio's count of lesions."""
@@ -27,8 +28,6 @@ SMALLEST_ML = 0.1
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False positives per scan at which free-response sensitivities are averaged (LUNA16, Setio et al. 2017)."""
 
-Array = npt.NDArray[np.bool_] | npt.NDArray[np.uint8]
-Values = npt.NDArray[np.float64]
 
 _NEIGHBOURS = np.ones((3, 3, 3), dtype=np.bool_)
 
@@ -56,7 +55,7 @@ class Detection:
         return self.found / len(self.lesions_ml) if self.lesions_ml else None
 
 
-def detect(found: Array, truth: Array, voxel_ml: float, *, smallest_ml: float = SMALLEST_ML) -> Detection:
+def detect(found: Marks, truth: Marks, voxel_ml: float, *, smallest_ml: float = SMALLEST_ML) -> Detection:
     """Compare the components of ``found`` and ``truth``, ``(z, y, x)`` masks of one shape.
 
     Raises:
@@ -90,7 +89,7 @@ def detect(found: Array, truth: Array, voxel_ml: float, *, smallest_ml: float = 
     )
 
 
-def _components(inside: npt.NDArray[np.bool_], voxel_ml: float) -> tuple[npt.NDArray[np.int32], Values]:
+def _components(inside: npt.NDArray[np.bool_], voxel_ml: float) -> tuple[npt.NDArray[np.int32], Doubles]:
     """Labels from 1, and volumes in ml by label; entry 0 is the background's."""
     labels, count = ndimage.label(inside, structure=_NEIGHBOURS)
     sizes = np.bincount(labels.ravel(), minlength=count + 1).astype(np.float64)
@@ -106,9 +105,9 @@ class FreeResponse:
     scan, linear between the points of the curve and constant beyond its ends.
     """
 
-    smallest_ml: Values
-    sensitivity: Values
-    false_positives_per_scan: Values
+    smallest_ml: Doubles
+    sensitivity: Doubles
+    false_positives_per_scan: Doubles
     score: float
 
 

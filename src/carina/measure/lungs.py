@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.volume import Grid, Mask
+from carina.volume.arrays import Box, Flags, Labels
 
 LEFT, RIGHT = 1, 2
 SIDE_NAMES: Mapping[int, str] = {LEFT: "left lung", RIGHT: "right lung"}
@@ -32,10 +33,6 @@ ONE_LUNG_SHARE = 0.75
 
 BOTH_LUNGS_MM = 190.0
 """A piece wider than this that no erosion parts holds both lungs: it is cut at its narrowest place."""
-
-Labels = npt.NDArray[np.uint8]
-Flags = npt.NDArray[np.bool_]
-Box = tuple[slice, slice, slice]
 
 
 def split_lungs(mask: Mask) -> Mask:

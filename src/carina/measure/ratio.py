@@ -16,8 +16,9 @@ from scipy import ndimage
 from carina.errors import ModelFailed
 from carina.measure.findings import RatioFindings, RegionFindings
 from carina.measure.key_slices import choose
-from carina.measure.lungs import LEFT, RIGHT, SIDE_NAMES, Box, bounding_box, with_sides, world_axis
+from carina.measure.lungs import LEFT, RIGHT, SIDE_NAMES, bounding_box, with_sides, world_axis
 from carina.volume import Grid, Mask, Volume
+from carina.volume.arrays import Box, Flags, Labels
 
 WHOLE_SHARE = 0.5
 """A connected lesion counts whole where at least this share of it lies in the lung mask."""
@@ -27,9 +28,6 @@ SMALLEST_LESION_ML = 0.1
 
 THIRDS = ("lower third", "middle third", "upper third")
 """Thirds of a lung's height in the patient, from its feet upwards."""
-
-Flags = npt.NDArray[np.bool_]
-Labels = npt.NDArray[np.uint8]
 
 
 def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> RatioFindings:

@@ -11,17 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-Values = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
+from carina.volume.arrays import Doubles, Flags
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RocCurve:
     """Points of a ROC curve from (0, 0) to (1, 1): one for each different score, thresholds falling from infinity."""
 
-    thresholds: Values
-    sensitivity: Values
-    specificity: Values
+    thresholds: Doubles
+    sensitivity: Doubles
+    specificity: Doubles
 
 
 def roc_curve(scores: npt.ArrayLike, positive: npt.ArrayLike) -> RocCurve:
@@ -90,7 +89,7 @@ def share_interval(share: float, count: int, *, confidence: float = 0.95) -> tup
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def both_classes(scores: npt.ArrayLike, positive: npt.ArrayLike) -> tuple[Values, Flags]:
+def both_classes(scores: npt.ArrayLike, positive: npt.ArrayLike) -> tuple[Doubles, Flags]:
     """Scores and truth as arrays.
 
     Raises:

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from carina.errors import ModelFailed
 from carina.models.bundle import Bundle, Covid, Segmentation
 from carina.models.triton_repository import read_ports
+from carina.volume.arrays import Floats
 
 if TYPE_CHECKING:
     from torch import nn
 
-Array = npt.NDArray[np.float32]
-Run = Callable[[Array], Array]
+Run = Callable[[Floats], Floats]
 
 LIMIT = 1e-3
 """Largest difference in float32 arithmetic, as a share of the range of the reference's outputs."""
@@ -26,7 +25,7 @@ SMALLEST = (32, 48, 16)
 """A window of at least this many voxels ``(x, y, z)`` is compared, and one twice as long in x."""
 
 
-def probes(bundle: Bundle, seed: int = 0) -> list[Array]:
+def probes(bundle: Bundle, seed: int = 0) -> list[Floats]:
     """Random inputs ``(n, 1, x, y, z)`` in 0 .. 1 that the bundle's network takes: two sizes where its sides are free.
 
     Raises:
@@ -50,7 +49,7 @@ def _windows(spec: Segmentation, sides: Sequence[int]) -> list[tuple[int, int, i
     return found
 
 
-def differences(expected: Run, runs: Mapping[str, Run], inputs: Sequence[Array]) -> dict[str, float]:
+def differences(expected: Run, runs: Mapping[str, Run], inputs: Sequence[Floats]) -> dict[str, float]:
     """For each of ``runs``, the largest difference from ``expected`` as a share of the range of its outputs.
 
     Raises:
@@ -78,7 +77,7 @@ def torch_run(network: nn.Module) -> Run:
     """A torch network (or TorchScript module) as a function of arrays."""
     import torch
 
-    def run(image: Array) -> Array:
+    def run(image: Floats) -> Floats:
         with torch.no_grad():
             return np.asarray(network(torch.from_numpy(image)).numpy(), dtype=np.float32)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+_Array = npt.NDArray[np.float32]
 _USED = b"used_dltensor"
 
 
@@ -47,7 +47,7 @@ class TritonPythonModel:
             return triton.InferenceResponse(error=triton.TritonError(f"the network failed: {error}"))
 
 
-def _lent(tensor: Any, name: str, scores: Array) -> Any:
+def _lent(tensor: Any, name: str, scores: _Array) -> Any:
     """The answer by DLPack, for some builds of the backend read NumPy 2's arrays as empty.
 
     The backend marks the capsule as used by a word of its own; by the standard's, NumPy stays out of the log.
@@ -58,7 +58,7 @@ def _lent(tensor: Any, name: str, scores: Array) -> Any:
     return answer
 
 
-def _opened(file: Path, precision: str, threads: int) -> Callable[[Array], Array]:
+def _opened(file: Path, precision: str, threads: int) -> Callable[[_Array], _Array]:
     try:
         import openvino
     except ImportError:
@@ -66,7 +66,7 @@ def _opened(file: Path, precision: str, threads: int) -> Callable[[Array], Array
     return _by_openvino(openvino, file, precision, threads)
 
 
-def _by_openvino(openvino: Any, file: Path, precision: str, threads: int) -> Callable[[Array], Array]:
+def _by_openvino(openvino: Any, file: Path, precision: str, threads: int) -> Callable[[_Array], _Array]:
     core = openvino.Core()
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if precision:
@@ -76,7 +76,7 @@ def _by_openvino(openvino: Any, file: Path, precision: str, threads: int) -> Cal
     model = core.read_model(file)
     compiled: dict[tuple[int, ...], Any] = {}
 
-    def run(patches: Array) -> Array:
+    def run(patches: _Array) -> _Array:
         """One compiled network at a time: static shapes run faster, and the old one's memory is given back."""
         if patches.shape not in compiled:
             compiled.clear()
@@ -90,7 +90,7 @@ def _by_openvino(openvino: Any, file: Path, precision: str, threads: int) -> Cal
     return run
 
 
-def _by_onnxruntime(file: Path, threads: int) -> Callable[[Array], Array]:
+def _by_onnxruntime(file: Path, threads: int) -> Callable[[_Array], _Array]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -98,7 +98,7 @@ def _by_onnxruntime(file: Path, threads: int) -> Callable[[Array], Array]:
     session = onnxruntime.InferenceSession(str(file), options, providers=onnxruntime.get_available_providers())
     name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
 
-    def run(patches: Array) -> Array:
+    def run(patches: _Array) -> _Array:
         return np.asarray(session.run([output], {name: patches})[0], dtype=np.float32)
 
     return run

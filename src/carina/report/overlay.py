@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from carina.errors import BadConfig
-from carina.report.paint import Labels, Plane, annotate, paint, png
+from carina.report.paint import Lettering, Plane, annotate, paint, png
 from carina.volume.grid import Grid, Triple
 from carina.volume.volume import Mask, Volume
 
@@ -116,7 +116,7 @@ def overlay_image(
     picture = paint(plane, LONGEST_PX)
     axis = VIEWS[view].axis
     line = f"{axis} {position_mm(volume.grid, shown.normal, k, axis):.1f} mm   slice {k}"
-    annotate(picture, Labels(letters=VIEWS[view].letters, line=line), picture.width / plane.size_mm[1])
+    annotate(picture, Lettering(letters=VIEWS[view].letters, line=line), picture.width / plane.size_mm[1])
     return picture
 
 

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from carina.volume.arrays import Flags, Floats
+
 WINDOW_HU = (-1350.0, 150.0)
 """The usual lung window: centre -600, width 1500."""
 
@@ -35,9 +37,6 @@ INK = (235, 235, 235)
 SHADOW = (0, 0, 0)
 SCALE_MM = 50.0
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plane:
@@ -47,8 +46,8 @@ class Plane:
     """
 
     hu: npt.NDArray[np.int16] | None
-    lung: Bools
-    lesion: Bools
+    lung: Flags
+    lesion: Flags
     spacing_mm: tuple[float, float]
     saliency: Floats | None = None
 
@@ -60,7 +59,7 @@ class Plane:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labels:
+class Lettering:
     """Words on a picture: letters at top, bottom, left and right, and a line at the bottom left."""
 
     letters: tuple[str, str, str, str]
@@ -91,7 +90,7 @@ def saliency_colour(share: float) -> tuple[tuple[int, int, int], float]:
     return FALL_RGB if share > 0 else RISE_RGB, SALIENCY_ALPHA * min(abs(share), 1.0)
 
 
-def annotate(picture: Image.Image, labels: Labels, pixels_per_mm: float, letters_across: int = 40) -> None:
+def annotate(picture: Image.Image, labels: Lettering, pixels_per_mm: float, letters_across: int = 40) -> None:
     """Write letters, position and a 5 cm scale onto a picture, in place; its longer side takes ``letters_across``."""
     draw = ImageDraw.Draw(picture)
     width, height = picture.size
@@ -149,7 +148,7 @@ def _grey(plane: Plane, size: tuple[int, int]) -> Floats:
     return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
 
 
-def _resized(mask: Bools, size: tuple[int, int]) -> Floats:
+def _resized(mask: Flags, size: tuple[int, int]) -> Floats:
     """The part of each picture pixel that a mask covers, 0 to 1, with smooth borders."""
     picture = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     cover: Floats = np.clip((np.asarray(picture, dtype=np.float32) - 0.5) * 3 + 0.5, 0, 1)

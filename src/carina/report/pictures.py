@@ -12,7 +12,7 @@ from carina.report import layout as page
 from carina.report.facts import ReportFacts
 from carina.report.overlay import layout as plane_layout
 from carina.report.overlay import position_mm
-from carina.report.paint import WINDOW_HU, Labels, Plane, annotate, jpeg, paint
+from carina.report.paint import WINDOW_HU, Lettering, Plane, annotate, jpeg, paint
 
 PICTURE_PX = 480
 """Longer side of a picture: about 220 to the inch."""
@@ -81,7 +81,7 @@ def picture_of(
     )
     picture = paint(plane, longest_px)
     letters = ("", "", "R", "L") if view is not None else ("", "", "", "")
-    annotate(picture, Labels(letters=letters, line=""), picture.width / plane.size_mm[1], letters_across=26)
+    annotate(picture, Lettering(letters=letters, line=""), picture.width / plane.size_mm[1], letters_across=26)
     place = f"Slice {key.index}"
     if facts.grid is not None and view is not None:
         place += f", z {position_mm(facts.grid, 0, key.index, 'z'):.1f} mm".replace("-", MINUS)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
-Flags = npt.NDArray[np.bool_]
+from carina.volume.arrays import Flags, Floats
+
 Heights = float | npt.NDArray[np.floating]
 
 AIR_HU = -1000.0
@@ -45,15 +45,15 @@ LUNG_TOP = 136.0
 class Outline:
     """A rounded cross-section at one height: half width, half depth and the y of its middle."""
 
-    half_width: Array
-    half_depth: Array
-    middle: Array
+    half_width: Floats
+    half_depth: Floats
+    middle: Floats
 
-    def at(self, x: Array, y: Array, grow: float = 0.0) -> Array:
+    def at(self, x: Floats, y: Floats, grow: float = 0.0) -> Floats:
         """Value below 1 inside the outline grown by ``grow`` mm, above 1 outside."""
         across = (x / (self.half_width + np.float32(grow))) ** 2
         along = ((y - self.middle) / (self.half_depth + np.float32(grow))) ** 2
-        value: Array = across + along * (1 - np.float32(SQUARENESS) * across)
+        value: Floats = across + along * (1 - np.float32(SQUARENESS) * across)
         return value
 
 
@@ -75,17 +75,17 @@ def body(z: float) -> Outline:
     )
 
 
-def _profile(z: Heights, values: tuple[float, ...]) -> Array:
+def _profile(z: Heights, values: tuple[float, ...]) -> Floats:
     return np.asarray(np.interp(np.asarray(z), _HEIGHT, values), dtype=np.float32)
 
 
-def inside(outline: Outline, x: Array, y: Array, grow: float = 0.0) -> Flags:
+def inside(outline: Outline, x: Floats, y: Floats, grow: float = 0.0) -> Flags:
     """Whether points lie inside an outline grown by ``grow`` mm (the square's far corners are cut off)."""
     near = np.abs(x) < outline.half_width + np.float32(grow)
     return (outline.at(x, y, grow) < 1) & near
 
 
-def diaphragm(x: Array, y: Array) -> Array:
+def diaphragm(x: Floats, y: Floats) -> Floats:
     """Height of the diaphragm, two domes, the right one (x < 0) higher."""
     top = np.where(x < 0, np.float32(-46), np.float32(-57))
     sideways = (np.abs(x) - 60) / 62
@@ -93,13 +93,13 @@ def diaphragm(x: Array, y: Array) -> Array:
     return np.asarray(top - 42 * sideways**2 - 46 * back**2 - 22 * np.maximum(back, 0) ** 2, dtype=np.float32)
 
 
-def mediastinum_half_width(y: Array, z: Heights) -> Array:
+def mediastinum_half_width(y: Floats, z: Heights) -> Floats:
     """Half the distance between the lungs: narrow behind the sternum, widest around the trachea."""
     neck = np.clip((np.asarray(z, dtype=np.float32) - 85) / 50, 0, 1) * 10
     return np.asarray(7 + neck + 23 * np.exp(-(((y + 2) / 38) ** 2)), dtype=np.float32)
 
 
-def heart(x: Array, y: Array, z: Heights) -> Array:
+def heart(x: Floats, y: Floats, z: Heights) -> Floats:
     """Value below 1 inside the heart: an ellipsoid whose tip points left, forwards and down."""
     down = np.asarray(z, dtype=np.float32) + 28
     right, ahead = x - 20 + np.float32(0.35) * down, y + 32 + np.float32(0.1) * down
@@ -108,12 +108,12 @@ def heart(x: Array, y: Array, z: Heights) -> Array:
     return np.asarray((long_axis / 60) ** 2 + (short_axis / 43) ** 2 + (down / 50) ** 2, dtype=np.float32)
 
 
-def spine_bump(x: Array, y: Array) -> Array:
+def spine_bump(x: Floats, y: Floats) -> Floats:
     """Value below 1 where vertebrae and the muscles beside them push into the chest."""
     return np.asarray((x / 29) ** 2 + ((y - 80) / 38) ** 2, dtype=np.float32)
 
 
-def inside_lungs(x: Array, y: Array, z: Heights, floor: Array) -> Flags:
+def inside_lungs(x: Floats, y: Floats, z: Heights, floor: Floats) -> Flags:
     """Whether points lie in a lung; ``floor`` is the diaphragm's height there."""
     found: Flags = (
         inside(cavity(z), x, y)
@@ -126,7 +126,7 @@ def inside_lungs(x: Array, y: Array, z: Heights, floor: Array) -> Flags:
     return found
 
 
-def paint_slice(x: Array, y: Array, z: float, floor: Array) -> tuple[Array, Flags]:
+def paint_slice(x: Floats, y: Floats, z: float, floor: Floats) -> tuple[Floats, Flags]:
     """One axial slice without tubes and lesions: HU ``(y, x)`` float32 and the lung mask.
 
     ``x`` is a row ``(1, n)``, ``y`` a column ``(m, 1)``; ``floor`` is ``(m, n)``.
@@ -154,13 +154,13 @@ def paint_slice(x: Array, y: Array, z: float, floor: Array) -> tuple[Array, Flag
     return hu, lung
 
 
-def _table(hu: Array, x: Array, y: Array) -> None:
+def _table(hu: Floats, x: Floats, y: Floats) -> None:
     depth = y - 124 + np.float32(0.0011) * x**2
     np.copyto(hu, np.float32(-880), where=(depth > 0) & (depth < 22) & (np.abs(x) < 190))
     np.copyto(hu, np.float32(60), where=(np.abs(depth - 1) < 1.5) & (np.abs(x) < 190))
 
 
-def _soft_tissue(hu: Array, x: Array, y: Array, z: float) -> None:
+def _soft_tissue(hu: Floats, x: Floats, y: Floats, z: float) -> None:
     chest, skin = cavity(z), body(z)
     np.copyto(hu, np.float32(SKIN_HU), where=inside(skin, x, y))
     np.copyto(hu, np.float32(FAT_HU), where=inside(skin, x, y, -2.5))
@@ -170,14 +170,14 @@ def _soft_tissue(hu: Array, x: Array, y: Array, z: float) -> None:
     np.copyto(hu, np.float32(MUSCLE_HU), where=inside(chest, x, y, 13) & inside(skin, x, y, -8))
 
 
-def _ball(place: tuple[Array, Array, float], centre: tuple[float, float, float], radii: tuple[float, ...]) -> Array:
+def _ball(place: tuple[Floats, Floats, float], centre: tuple[float, float, float], radii: tuple[float, ...]) -> Floats:
     x, y, z = place
     near = ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2
-    value: Array = near + np.float32(((z - centre[2]) / radii[2]) ** 2)
+    value: Floats = near + np.float32(((z - centre[2]) / radii[2]) ** 2)
     return value
 
 
-def _abdomen(hu: Array, place: tuple[Array, Array, float], where: Flags) -> None:
+def _abdomen(hu: Floats, place: tuple[Floats, Floats, float], where: Flags) -> None:
     """Liver, spleen, and stomach and colon with gas: the air below the diaphragm is a trap for lung finders."""
     x, y, z = place
     np.copyto(hu, np.float32(FAT_HU), where=where)
@@ -195,7 +195,7 @@ def _abdomen(hu: Array, place: tuple[Array, Array, float], where: Flags) -> None
         np.copyto(hu, np.float32(AIR_HU + 10), where=where & (loop < 0.8) & ~fold)
 
 
-def _spine(hu: Array, x: Array, y: Array, z: float) -> None:
+def _spine(hu: Floats, x: Floats, y: Floats, z: float) -> None:
     phase = (z + 4) % 26
     vertebra = (x / 17) ** 2 + ((y - 60) / 14.5) ** 2
     shell = 0.78 if 4 < phase < 24 else 0.0
@@ -212,7 +212,7 @@ def _spine(hu: Array, x: Array, y: Array, z: float) -> None:
         np.copyto(hu, np.float32(MARROW_HU + 160), where=(wing & (phase > 14)) | process)
 
 
-def _sternum_and_scapulae(hu: Array, x: Array, y: Array, z: float) -> None:
+def _sternum_and_scapulae(hu: Floats, x: Floats, y: Floats, z: float) -> None:
     chest = cavity(z)
     if -65 < z < 85:
         front = chest.middle - chest.half_depth - 7

@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from carina.errors import BadSeries
 from carina.synth import distractors, lesions
-from carina.synth.fields import ORIENTATION, Bool
-from carina.synth.lesions import HU, LIMITS_ML, Kind, Size
+from carina.synth.fields import ORIENTATION
+from carina.synth.lesions import LIMITS_ML, Kind, Size
 from carina.synth.lung_labels import lung_box
 from carina.synth.phantom import chest_phantom
 from carina.volume import Grid, Mask, Volume
+from carina.volume.arrays import Flags, Floats
 from carina.volume.grid import Triple
 from carina.volume.resample import reorient
 
@@ -112,8 +113,8 @@ def synthesise(chest: Chest, settings: SynthSettings, rng: np.random.Generator) 
 
 
 def one_lesion(
-    hu: HU, lung: Bool, spacing_mm: Triple, kind: Kind, size: Size, rng: np.random.Generator
-) -> tuple[HU, Bool] | None:
+    hu: Floats, lung: Flags, spacing_mm: Triple, kind: Kind, size: Size, rng: np.random.Generator
+) -> tuple[Floats, Flags] | None:
     """``hu`` with one lesion of a kind whose volume falls into a size class, and its mask; None where it can't.
 
     All ``(z, y, x)``, RAS order. The lesion grows or shrinks until it fits, since the lung cuts some of it off.
@@ -145,7 +146,7 @@ def phantom_chests(settings: SynthSettings) -> Iterator[Chest]:
         yield Chest(name=name, volume=phantom.volume, lung=phantom.lung)
 
 
-def _look_alikes(hu: HU, lung: Bool, spacing_mm: Triple, rng: np.random.Generator) -> tuple[HU, Bool]:
+def _look_alikes(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
     """Some look-alikes; returns HU and the lung without pleural fluid."""
     if rng.random() < 0.5:
         hu = distractors.breath(hu, lung, rng)
@@ -160,8 +161,8 @@ def _look_alikes(hu: HU, lung: Bool, spacing_mm: Triple, rng: np.random.Generato
 
 
 def _with_lesions(
-    hu: HU, lung: Bool, spacing_mm: Triple, settings: SynthSettings, count: int, rng: np.random.Generator
-) -> tuple[HU, Bool, list[tuple[Kind, Size, Bool]]]:
+    hu: Floats, lung: Flags, spacing_mm: Triple, settings: SynthSettings, count: int, rng: np.random.Generator
+) -> tuple[Floats, Flags, list[tuple[Kind, Size, Flags]]]:
     """HU, the mask of all lesions, and each lesion's kind, size class and own mask."""
     found = []
     whole = np.zeros(hu.shape, dtype=bool)
@@ -181,7 +182,7 @@ def _scaled(lesion: lesions.Lesion, factor: float) -> lesions.Lesion:
     return dataclasses.replace(lesion, radii_mm=(z * factor, u * factor, v * factor))
 
 
-def _truth(kind: Kind, size: Size, mask: Bool, start: npt.NDArray[np.intp], grid: Grid) -> Truth:
+def _truth(kind: Kind, size: Size, mask: Flags, start: npt.NDArray[np.intp], grid: Grid) -> Truth:
     centre = grid.points_mm(np.argwhere(mask).mean(axis=0) + start)
     x, y, z = (float(v) for v in centre)
     return Truth(kind=kind, size=size, lesion_ml=np.count_nonzero(mask) * grid.voxel_ml, centre_mm=(x, y, z))

@@ -11,8 +11,8 @@ import numpy as np
 from scipy import ndimage
 
 from carina.synth import fields
-from carina.synth.fields import Bool
-from carina.synth.lesions import HU, TISSUE_HU
+from carina.synth.lesions import TISSUE_HU
+from carina.volume.arrays import Flags, Floats
 
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]
 
@@ -29,7 +29,7 @@ VESSEL_HU = -500.0
 """Above: vessels and tissue, at least half of the voxel; below: lung."""
 
 
-def nodules(hu: HU, lung: Bool, spacing_mm: Sequence[float], rng: np.random.Generator, *, count: int) -> HU:
+def nodules(hu: Floats, lung: Flags, spacing_mm: Sequence[float], rng: np.random.Generator, *, count: int) -> Floats:
     """Sharp round solid nodules of 2 to 7 mm radius."""
     out = hu.copy()
     points = np.argwhere(lung)
@@ -46,7 +46,7 @@ def nodules(hu: HU, lung: Bool, spacing_mm: Sequence[float], rng: np.random.Gene
     return out
 
 
-def effusion(hu: HU, lung: Bool, spacing_mm: Sequence[float], rng: np.random.Generator) -> tuple[HU, Bool]:
+def effusion(hu: Floats, lung: Flags, spacing_mm: Sequence[float], rng: np.random.Generator) -> tuple[Floats, Flags]:
     """Fluid with a level, along the back of the lungs. Returns HU and the mask of the fluid, which is not lung."""
     rows = np.flatnonzero(lung.any(axis=(0, 2)))
     if not len(rows):
@@ -60,30 +60,30 @@ def effusion(hu: HU, lung: Bool, spacing_mm: Sequence[float], rng: np.random.Gen
     return hu + weight * (fluid - hu), weight > 0.5
 
 
-def dependent(hu: HU, lung: Bool, spacing_mm: Sequence[float], rng: np.random.Generator) -> HU:
+def dependent(hu: Floats, lung: Flags, spacing_mm: Sequence[float], rng: np.random.Generator) -> Floats:
     """A faint band of denser lung along the back: gravity, not disease."""
     rows = np.flatnonzero(lung.any(axis=(0, 2)))
     if not len(rows):
         return hu
     y = (np.arange(hu.shape[1], dtype=np.float32)[None, :, None] - rows[0]) * spacing_mm[1]
     fraction = rng.uniform(0.03, 0.14) * np.exp(-np.maximum(y, 0) / rng.uniform(8, 25))
-    denser: HU = (hu + lung * fraction * np.maximum(TISSUE_HU - hu, 0)).astype(np.float32)
+    denser: Floats = (hu + lung * fraction * np.maximum(TISSUE_HU - hu, 0)).astype(np.float32)
     return denser
 
 
-def breath(hu: HU, lung: Bool, rng: np.random.Generator) -> HU:
+def breath(hu: Floats, lung: Flags, rng: np.random.Generator) -> Floats:
     """Less or more air in the whole lung: -8 % to 12 % of the air displaced."""
-    changed: HU = np.maximum(hu + lung * rng.uniform(-0.08, 0.12) * np.maximum(TISSUE_HU - hu, 0), -1024)
+    changed: Floats = np.maximum(hu + lung * rng.uniform(-0.08, 0.12) * np.maximum(TISSUE_HU - hu, 0), -1024)
     return changed.astype(np.float32)
 
 
-def contrast(hu: HU, rng: np.random.Generator) -> HU:
+def contrast(hu: Floats, rng: np.random.Generator) -> Floats:
     """Vessels and heart with less or more contrast medium: what lies above 30 HU there times 0.2 to 2."""
-    changed: HU = np.where(hu > BLOOD_HU, BLOOD_HU + rng.uniform(0.2, 2.0) * (hu - BLOOD_HU), hu)
+    changed: Floats = np.where(hu > BLOOD_HU, BLOOD_HU + rng.uniform(0.2, 2.0) * (hu - BLOOD_HU), hu)
     return changed.astype(np.float32)
 
 
-def vessels(hu: HU, rng: np.random.Generator) -> HU:
+def vessels(hu: Floats, rng: np.random.Generator) -> Floats:
     """Vessels, and every border of tissue with lung, a pixel thicker or thinner at most; lung itself stays as it is."""
     part = float(rng.uniform(0.2, 1.0))
     if rng.random() < 0.5:
@@ -94,7 +94,7 @@ def vessels(hu: HU, rng: np.random.Generator) -> HU:
     return np.asarray(changed, dtype=np.float32)
 
 
-def borrowed(hu: HU, lung: Bool, other: HU, inside: Bool) -> HU:
+def borrowed(hu: Floats, lung: Flags, other: Floats, inside: Flags) -> Floats:
     """Vessels of another chest, ``other``, beside those of this one, where both have lung: a chest that nobody has.
 
     ``inside`` are the lungs of the other chest, of which the outermost voxels are not taken: they show its outline.
@@ -102,27 +102,27 @@ def borrowed(hu: HU, lung: Bool, other: HU, inside: Bool) -> HU:
     deep = ndimage.binary_erosion(inside, _CROSS, iterations=3)
     deep &= ndimage.minimum_filter(inside, (3, 1, 1))
     dense = np.clip((other - BORROWED_HU[0]) / (BORROWED_HU[1] - BORROWED_HU[0]), 0, 1)
-    taken: HU = np.where(lung & deep, hu + dense * np.maximum(other - hu, 0), hu).astype(np.float32)
+    taken: Floats = np.where(lung & deep, hu + dense * np.maximum(other - hu, 0), hu).astype(np.float32)
     return taken
 
 
-def clothes(hu: HU, around: Bool, spacing_mm: Sequence[float], rng: np.random.Generator) -> HU:
+def clothes(hu: Floats, around: Flags, spacing_mm: Sequence[float], rng: np.random.Generator) -> Floats:
     """Cloth and folds in the air around the body, up to about -700 HU: to a network, what a lung beside an arm is."""
     bulk = np.maximum(fields.noise(hu.shape, spacing_mm, rng.uniform(8, 30), rng) + rng.uniform(-1.0, 0.5), 0)
     fold = np.exp(-((fields.noise(hu.shape, spacing_mm, rng.uniform(5, 15), rng) / rng.uniform(0.05, 0.2)) ** 2))
-    dressed: HU = (hu + around * (rng.uniform(20, 150) * bulk + rng.uniform(0, 250) * fold)).astype(np.float32)
+    dressed: Floats = (hu + around * (rng.uniform(20, 150) * bulk + rng.uniform(0, 250) * fold)).astype(np.float32)
     return dressed
 
 
-def motion(hu: HU, spacing_mm: Sequence[float], rng: np.random.Generator) -> HU:
+def motion(hu: Floats, spacing_mm: Sequence[float], rng: np.random.Generator) -> Floats:
     """Breathing or the heart's beat during the scan: the mean of the image and itself moved by 1 to 4 mm."""
     shift = (0.0, *(rng.uniform(-4, 4) / s for s in spacing_mm[1:]))
     part = rng.uniform(0.2, 0.5)
-    moved: HU = ((1 - part) * hu + part * ndimage.shift(hu, shift, order=1, mode="nearest")).astype(np.float32)
+    moved: Floats = ((1 - part) * hu + part * ndimage.shift(hu, shift, order=1, mode="nearest")).astype(np.float32)
     return moved
 
 
-def kernel_and_noise(hu: HU, spacing_mm: Sequence[float], rng: np.random.Generator) -> HU:
+def kernel_and_noise(hu: Floats, spacing_mm: Sequence[float], rng: np.random.Generator) -> Floats:
     """A softer or sharper reconstruction kernel, and noise: of up to 75 HU in most of those that get any."""
     out = hu
     if rng.random() < 0.4:

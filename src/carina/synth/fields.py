@@ -8,14 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from carina.volume.arrays import Flags, Floats
+
 ORIENTATION = "RAS"
 """The order of every array in this room: ``(z, y, x)`` with z towards superior, y anterior, x the right."""
 
-Field = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
 
-
-def noise(shape: Sequence[int], spacing_mm: Sequence[float], scale_mm: float, rng: np.random.Generator) -> Field:
+def noise(shape: Sequence[int], spacing_mm: Sequence[float], scale_mm: float, rng: np.random.Generator) -> Floats:
     """Correlated Gaussian noise ``(z, y, x)``, mean 0, standard deviation about 1, correlation length ``scale_mm``.
 
     White noise on a grid of ``scale_mm``, interpolated linearly; blobs of about that size.
@@ -31,11 +30,11 @@ def noise(shape: Sequence[int], spacing_mm: Sequence[float], scale_mm: float, rn
     return (out / max(float(out.std()), 1e-6)).astype(np.float32)
 
 
-def _along(array: Field, at: npt.NDArray[np.float64], axis: int) -> Field:
+def _along(array: Floats, at: npt.NDArray[np.float64], axis: int) -> Floats:
     """Linear interpolation along one axis at fractional indices."""
     low = at.astype(int)
     part = (at - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
-    mixed: Field = np.take(array, low, axis) * (1 - part) + np.take(array, low + 1, axis) * part
+    mixed: Floats = np.take(array, low, axis) * (1 - part) + np.take(array, low + 1, axis) * part
     return mixed
 
 
@@ -45,7 +44,7 @@ def ellipsoid(
     centre: Sequence[float],
     radii_mm: Sequence[float],
     angle: float,
-) -> Field:
+) -> Floats:
     """Signed depth in mm, positive inside, of an ellipsoid turned by ``angle`` in the axial plane.
 
     ``centre`` is in voxels ``(z, y, x)``; the depth is exact for a sphere, approximate otherwise.
@@ -56,19 +55,19 @@ def ellipsoid(
     )
     u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     radius = np.sqrt((z / radii_mm[0]) ** 2 + (u / radii_mm[1]) ** 2 + (v / radii_mm[2]) ** 2)
-    depth: Field = ((1.0 - radius) * float(np.prod(radii_mm)) ** (1 / 3)).astype(np.float32)
+    depth: Floats = ((1.0 - radius) * float(np.prod(radii_mm)) ** (1 / 3)).astype(np.float32)
     return depth
 
 
-def sigmoid(x: Field) -> Field:
+def sigmoid(x: Floats) -> Floats:
     """The logistic function, safe for large values."""
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -30, 30))), dtype=x.dtype)
 
 
-def depth_in(mask: Bool, spacing_mm: Sequence[float]) -> Field:
+def depth_in(mask: Flags, spacing_mm: Sequence[float]) -> Floats:
     """Distance in mm from the nearest voxel outside ``mask``; the array's border does not count as outside."""
     padded = np.pad(mask, 1, mode="edge")
-    depth: Field = ndimage.distance_transform_edt(padded, sampling=spacing_mm)[1:-1, 1:-1, 1:-1].astype(np.float32)
+    depth: Floats = ndimage.distance_transform_edt(padded, sampling=spacing_mm)[1:-1, 1:-1, 1:-1].astype(np.float32)
     return depth
 
 
@@ -78,7 +77,7 @@ def tree(
     root: Sequence[float],
     tips: npt.NDArray[np.float64],
     radius_mm: float,
-) -> Bool:
+) -> Flags:
     """Branches from ``root`` to each of ``tips`` (voxels, ``(z, y, x)``), thinning from ``radius_mm`` to half of it."""
     out = np.zeros(tuple(shape), dtype=bool)
     spacing = np.array(spacing_mm)

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from carina.synth import fields
-from carina.synth.fields import Bool, Field
+from carina.volume.arrays import Flags, Floats
 
 TISSUE_HU = 40.0
 LABEL_FROM = 0.35
@@ -31,7 +30,6 @@ PART_AIR_HU = -150.0
 """Below this a voxel beside the lung is part air; fat of the chest wall is denser."""
 
 Spacing = Sequence[float]
-HU = npt.NDArray[np.float32]
 
 
 class Kind(StrEnum):
@@ -85,7 +83,7 @@ class Lesion:
 
 
 def draw_lesions(
-    lung: Bool,
+    lung: Flags,
     spacing_mm: Spacing,
     rng: np.random.Generator,
     *,
@@ -131,8 +129,8 @@ def _draw(centre: tuple[float, ...], kind: Kind, radii_mm: tuple[float, float], 
 
 
 def paste(
-    hu: HU, lung: Bool, spacing_mm: Spacing, lesions: Sequence[Lesion], rng: np.random.Generator
-) -> tuple[HU, Bool]:
+    hu: Floats, lung: Flags, spacing_mm: Spacing, lesions: Sequence[Lesion], rng: np.random.Generator
+) -> tuple[Floats, Flags]:
     """Put ``lesions`` into ``hu`` (float32 ``(z, y, x)``), inside ``lung`` and up to the tissue around it.
 
     Returns the new HU and the mask of all lesions, which stays inside ``lung``.
@@ -150,7 +148,7 @@ def paste(
     return out, mask
 
 
-def _to_the_wall(hu: HU, lung: Bool, spacing_mm: Spacing) -> Bool:
+def _to_the_wall(hu: Floats, lung: Flags, spacing_mm: Spacing) -> Flags:
     """``lung`` and the voxels beside it that are part air: filled, a lesion reaches the pleura without a dark rim.
 
     Masks end where a voxel is half lung; what is left of the air there would show beside consolidation, and a network
@@ -158,25 +156,25 @@ def _to_the_wall(hu: HU, lung: Bool, spacing_mm: Spacing) -> Bool:
     """
     steps = max(1, round(WALL_MM / spacing_mm[1]))
     grown = ndimage.binary_dilation(lung, ndimage.generate_binary_structure(2, 1)[None], iterations=steps)
-    wider: Bool = lung | (grown & (hu < PART_AIR_HU))
+    wider: Flags = lung | (grown & (hu < PART_AIR_HU))
     return wider
 
 
 def _weight(
-    lesion: Lesion, lung: Bool, spacing_mm: Spacing, centre: Sequence[float], rng: np.random.Generator
-) -> Field:
+    lesion: Lesion, lung: Flags, spacing_mm: Spacing, centre: Sequence[float], rng: np.random.Generator
+) -> Floats:
     """How much of the lesion is in each voxel, 0 to 1: an ellipsoid with a ragged, soft border, cut by the lung."""
     depth = fields.ellipsoid(lung.shape, spacing_mm, centre, lesion.radii_mm, lesion.angle)
     size = float(np.prod(lesion.radii_mm)) ** (1 / 3)
     depth += lesion.ragged * 0.35 * size * fields.noise(lung.shape, spacing_mm, max(4.0, size / 2.5), rng)
     depth += lesion.ragged * 1.5 * fields.noise(lung.shape, spacing_mm, 4.0, rng)
-    weight: Field = fields.sigmoid(depth * 2.2 / lesion.border_mm) * lung
+    weight: Floats = fields.sigmoid(depth * 2.2 / lesion.border_mm) * lung
     return weight
 
 
 def _fill(
-    hu: HU, weight: Field, lesion: Lesion, centre: Sequence[float], spacing_mm: Spacing, rng: np.random.Generator
-) -> HU:
+    hu: Floats, weight: Floats, lesion: Lesion, centre: Sequence[float], spacing_mm: Spacing, rng: np.random.Generator
+) -> Floats:
     """Displace air by tissue with the lesion's pattern."""
     shape = hu.shape
     fraction = lesion.fraction * (1 + lesion.texture * fields.noise(shape, spacing_mm, lesion.texture_mm, rng))
@@ -193,22 +191,22 @@ def _fill(
     fraction = np.clip(fraction, 0.03, 1.0) * weight
     grain = rng.uniform(4, 22) * fields.noise(shape, spacing_mm, 1.0, rng)
     tissue = rng.uniform(TISSUE_HU - 30, TISSUE_HU + 30)
-    filled: HU = hu + fraction * np.maximum(tissue - hu, 0) + weight * grain * (hu < tissue)
+    filled: Floats = hu + fraction * np.maximum(tissue - hu, 0) + weight * grain * (hu < tissue)
     return filled.astype(np.float32)
 
 
-def _net(shape: Sequence[int], spacing_mm: Spacing, rng: np.random.Generator) -> Field:
+def _net(shape: Sequence[int], spacing_mm: Spacing, rng: np.random.Generator) -> Floats:
     """Thin lines, 0 to 1: where two fields of noise cross zero (thickened septa)."""
     scale = rng.uniform(4.0, 9.0)
     first, second = (fields.noise(shape, spacing_mm, scale, rng) for _ in range(2))
     width = rng.uniform(0.12, 0.3)
-    lines: Field = np.exp(-((np.minimum(np.abs(first), np.abs(second)) / width) ** 2))
+    lines: Floats = np.exp(-((np.minimum(np.abs(first), np.abs(second)) / width) ** 2))
     return lines
 
 
 def _bronchi(
     shape: Sequence[int], centre: Sequence[float], lesion: Lesion, spacing_mm: Spacing, rng: np.random.Generator
-) -> Bool:
+) -> Flags:
     """Air-filled branches through a consolidation."""
     reach = np.array(lesion.radii_mm) / np.array(spacing_mm)
     root = np.array(centre) + reach * rng.uniform(-1, 1, 3) * (0.4, 1.2, 1.2)

@@ -21,13 +21,13 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.errors import BadSeries
+from carina.volume.arrays import Flags
 
 AIR_HU = -400.0
 """Lung and its ground-glass parts are below this; vessels, walls and consolidation are not."""
 AIRWAY_MAX_ML = 90.0
 """Trachea and bronchi of an adult hold less than this; more means that the growing leaked into lung."""
 
-Bool = npt.NDArray[np.bool_]
 
 MARGIN_VOXELS = 5
 
@@ -56,7 +56,7 @@ def label_lungs(hu: npt.NDArray[np.int16], spacing_mm: tuple[float, float, float
     return (fine[:, : hu.shape[1], : hu.shape[2]] > 0.5).astype(np.uint8)
 
 
-def lung_box(lung: Bool, margin: int = MARGIN_VOXELS) -> tuple[slice, slice, slice]:
+def lung_box(lung: Flags, margin: int = MARGIN_VOXELS) -> tuple[slice, slice, slice]:
     """The box of ``lung`` (``(z, y, x)``, not empty) with ``margin`` voxels on every side, inside the array."""
     sides = []
     for axis, size in enumerate(lung.shape):
@@ -73,7 +73,7 @@ def _halved(hu: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     return halved
 
 
-def _body(hu: npt.NDArray[np.float32]) -> Bool:
+def _body(hu: npt.NDArray[np.float32]) -> Flags:
     """The body without the table: per slice the largest opened component, holes filled."""
     body = np.zeros(hu.shape, dtype=bool)
     for z, plane in enumerate(hu):
@@ -84,7 +84,7 @@ def _body(hu: npt.NDArray[np.float32]) -> Bool:
     return body
 
 
-def _airway(hu: npt.NDArray[np.float32], air: Bool, spacing_mm: tuple[float, float, float]) -> Bool:
+def _airway(hu: npt.NDArray[np.float32], air: Flags, spacing_mm: tuple[float, float, float]) -> Flags:
     """Trachea and bronchi: at each threshold the lumens connected to the trachea; the largest that did not leak."""
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
     seeds = _trachea_seeds(air, spacing_mm)
@@ -104,7 +104,7 @@ def _airway(hu: npt.NDArray[np.float32], air: Bool, spacing_mm: tuple[float, flo
     return best
 
 
-def _trachea_seeds(air: Bool, spacing_mm: tuple[float, float, float]) -> list[tuple[int, int, int]]:
+def _trachea_seeds(air: Flags, spacing_mm: tuple[float, float, float]) -> list[tuple[int, int, int]]:
     """Voxels of the trachea: in the upper half, centres of round air of 80 to 700 mm2 within 25 mm of the middle."""
     area_mm2 = spacing_mm[1] * spacing_mm[2]
     seeds = []
@@ -121,19 +121,19 @@ def _trachea_seeds(air: Bool, spacing_mm: tuple[float, float, float]) -> list[tu
     return seeds
 
 
-def _wide_part(airway: Bool, spacing_mm: tuple[float, float, float]) -> Bool:
+def _wide_part(airway: Flags, spacing_mm: tuple[float, float, float]) -> Flags:
     """The part of the airway at least 7 mm wide in the axial plane: trachea and main bronchi."""
     opened = ndimage.binary_opening(airway, _disk(max(1, round(3.2 / spacing_mm[1]))))
     return ndimage.binary_dilation(opened, _disk(1), iterations=2, mask=airway)
 
 
-def _deep(air: Bool, spacing_mm: tuple[float, float, float]) -> Bool:
+def _deep(air: Flags, spacing_mm: tuple[float, float, float]) -> Flags:
     """Air that lies inside the lung rather than at its hilum: what survives closing and eroding by 10 mm."""
     filled = ndimage.binary_closing(air, _disk(3))
     return np.stack([ndimage.distance_transform_edt(p, sampling=spacing_mm[1:]) > 10 for p in filled])
 
 
-def _two_largest(air: Bool, spacing_mm: tuple[float, float, float]) -> list[Bool]:
+def _two_largest(air: Flags, spacing_mm: tuple[float, float, float]) -> list[Flags]:
     """The two lungs, or both in one component where they touch."""
     labels, _ = ndimage.label(ndimage.binary_opening(air, _disk(1)))
     sizes = np.bincount(labels.ravel()).astype(float) * float(np.prod(spacing_mm)) / 1000.0
@@ -146,7 +146,7 @@ def _two_largest(air: Bool, spacing_mm: tuple[float, float, float]) -> list[Bool
     return [labels == i for i in order[:2] if sizes[i] > 0.1 * sizes[order[0]]]
 
 
-def _close(lung: Bool, spacing_mm: tuple[float, float, float]) -> Bool:
+def _close(lung: Flags, spacing_mm: tuple[float, float, float]) -> Flags:
     """Close one lung over vessels, bronchi and nodules at the pleura."""
     pad = 12
     closed = np.pad(lung, pad)
@@ -155,31 +155,31 @@ def _close(lung: Bool, spacing_mm: tuple[float, float, float]) -> Bool:
             closed[z] = _small_holes_filled(_closed_plane(closed[z], 8.0, spacing_mm[1:]), spacing_mm[1:])
     grown = ndimage.distance_transform_edt(~closed, sampling=spacing_mm) <= 5.0
     shrunk = ndimage.distance_transform_edt(grown, sampling=spacing_mm) > 5.0
-    whole: Bool = ndimage.binary_fill_holes(closed | shrunk)[pad:-pad, pad:-pad, pad:-pad]
+    whole: Flags = ndimage.binary_fill_holes(closed | shrunk)[pad:-pad, pad:-pad, pad:-pad]
     return whole
 
 
-def _closed_plane(plane: Bool, radius_mm: float, spacing_mm: tuple[float, ...]) -> Bool:
+def _closed_plane(plane: Flags, radius_mm: float, spacing_mm: tuple[float, ...]) -> Flags:
     grown = ndimage.distance_transform_edt(~plane, sampling=spacing_mm) <= radius_mm
-    closed: Bool = ndimage.distance_transform_edt(grown, sampling=spacing_mm) > radius_mm
+    closed: Flags = ndimage.distance_transform_edt(grown, sampling=spacing_mm) > radius_mm
     return closed | plane
 
 
-def _small_holes_filled(plane: Bool, spacing_mm: tuple[float, ...]) -> Bool:
+def _small_holes_filled(plane: Flags, spacing_mm: tuple[float, ...]) -> Flags:
     """Fill holes under 700 mm2; a larger one is the dome of the diaphragm or the heart."""
     holes, _ = ndimage.label(ndimage.binary_fill_holes(plane) & ~plane)
     area = np.bincount(holes.ravel()) * spacing_mm[0] * spacing_mm[1]
-    filled: Bool = plane | ((area < 700)[holes] & (holes > 0))
+    filled: Flags = plane | ((area < 700)[holes] & (holes > 0))
     return filled
 
 
-def _dilate(mask: Bool, radius_mm: float, spacing_mm: tuple[float, float, float]) -> Bool:
+def _dilate(mask: Flags, radius_mm: float, spacing_mm: tuple[float, float, float]) -> Flags:
     """Dilate within each slice by ``radius_mm``."""
     steps = max(1, round(radius_mm / spacing_mm[1]))
     return ndimage.binary_dilation(mask, _disk(1), iterations=steps)
 
 
-def _disk(radius: int) -> Bool:
+def _disk(radius: int) -> Flags:
     """A flat structuring element of ``radius`` voxels, ``(1, 2r+1, 2r+1)``."""
     axis = np.arange(-radius, radius + 1)
     return (axis[:, None] ** 2 + axis[None, :] ** 2 <= radius**2 + 0.5)[None]

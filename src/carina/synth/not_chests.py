@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.volume import Grid, Volume
+from carina.volume.arrays import Flags
 
 SHAPE = (70, 300, 300)
 SPACING_MM = (3.0, 0.8, 0.8)
@@ -25,7 +26,6 @@ AIR, FAT, WATER, TISSUE, BRAIN, SKULL = -1000, -100, 0, 40, 35, 900
 HEADREST, INSERT, STOOL = -960, -700, -350
 
 Voxels = npt.NDArray[np.float32]
-Flags = npt.NDArray[np.bool_]
 
 
 class NotChest(StrEnum):

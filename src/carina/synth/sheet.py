@@ -13,9 +13,10 @@ from scipy import ndimage
 from carina import RESEARCH_ONLY
 from carina.report.paint import INK, Plane, paint
 from carina.synth.chests import Chest, one_lesion
-from carina.synth.fields import ORIENTATION, Bool
+from carina.synth.fields import ORIENTATION
 from carina.synth.lesions import Kind, Size
 from carina.synth.lung_labels import lung_box
+from carina.volume.arrays import Flags
 from carina.volume.grid import Triple
 from carina.volume.resample import reorient
 
@@ -48,7 +49,7 @@ class Spot:
     """A slice of lung: HU and mask ``(y, x)`` in RAS order, and the pixel ``(y, x)`` in the middle of the picture."""
 
     hu: npt.NDArray[np.int16]
-    mask: Bool
+    mask: Flags
     middle: tuple[int, int]
     spacing_mm: tuple[float, float]
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from carina.synth import anatomy
+from carina.volume.arrays import Doubles, Floats
 
-Points = npt.NDArray[np.float64]
 Path = Sequence[tuple[float, float, float, float]]
 """Corner points of a bent tube: x, y, z and radius."""
 
@@ -30,8 +30,8 @@ class Tube:
     the lung mask.
     """
 
-    start: Points
-    end: Points
+    start: Doubles
+    end: Doubles
     r0: float
     r1: float
     hu: float
@@ -45,11 +45,11 @@ class Canvas:
 
     hu: npt.NDArray[np.int16]
     lung: npt.NDArray[np.uint8]
-    z: anatomy.Array
-    y: anatomy.Array
-    x: anatomy.Array
+    z: Floats
+    y: Floats
+    x: Floats
 
-    def box(self, low: Points, high: Points) -> tuple[slice, slice, slice]:
+    def box(self, low: Doubles, high: Doubles) -> tuple[slice, slice, slice]:
         """The index box ``(z, y, x)`` of all voxel centres between two corners ``(x, y, z)``; may be empty."""
         pairs = zip((self.z, self.y, self.x), low[::-1], high[::-1], strict=True)
         z, y, x = (slice(*np.searchsorted(axis, (a, b))) for axis, a, b in pairs)
@@ -185,7 +185,7 @@ def vessel_trees(rng: np.random.Generator, *, tips: int = 600) -> Iterator[Tube]
             yield from _branch(np.array([side * root[0], root[1], root[2]]), targets)
 
 
-def _places(rng: np.random.Generator, side: int, count: int) -> Points:
+def _places(rng: np.random.Generator, side: int, count: int) -> Doubles:
     low, high = (4.0, -95.0, -140.0), (124.0, 90.0, 134.0)
     places = rng.uniform(low, high, size=(count * 8, 3)) * (side, 1, 1)
     x, y, z = places.astype(np.float32).T
@@ -193,7 +193,7 @@ def _places(rng: np.random.Generator, side: int, count: int) -> Points:
     return places[inside][:count]
 
 
-def _branch(start: Points, targets: Points) -> Iterator[Tube]:
+def _branch(start: Doubles, targets: Doubles) -> Iterator[Tube]:
     """Go half the way to the middle of the targets, split them across their longest extent, and go on."""
     count = len(targets)
     radius = 0.6 * count ** (1 / 2.5)

@@ -16,8 +16,7 @@ from scipy import ndimage
 from carina.cases.case import DENSE_HU, IN_PLANE_MM, SLICE_MM, Case
 from carina.cases.sampling import Place, Shape, bend
 from carina.synth import distractors, lesions
-from carina.synth.fields import Bool
-from carina.synth.lesions import HU
+from carina.volume.arrays import Flags, Floats
 
 SPACING_MM = (SLICE_MM, IN_PLANE_MM, IN_PLANE_MM)
 
@@ -34,22 +33,22 @@ _CROSS = ndimage.generate_binary_structure(2, 1)[None]
 class Drawn:
     """What a network is shown: HU, what is to be found, hard voxels, and those nothing is taught on, ``(z, y, x)``."""
 
-    hu: HU
-    truth: Bool
-    hard: Bool
-    ignored: Bool
+    hu: Floats
+    truth: Flags
+    hard: Flags
+    ignored: Flags
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Patch:
     """HU, masks and (where asked for) gas that is no lung and what is around the body, all ``(z, y, x)``."""
 
-    hu: HU
-    lung: Bool
-    lesion: Bool
-    ignore: Bool
-    gas: Bool | None = None
-    around: Bool | None = None
+    hu: Floats
+    lung: Flags
+    lesion: Flags
+    ignore: Flags
+    gas: Flags | None = None
+    around: Flags | None = None
 
 
 def cut(
@@ -114,11 +113,11 @@ def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Genera
         lesion = lesion | mask
     side = 2 * round(NEAR_MM / IN_PLANE_MM) + 1
     near = ndimage.maximum_filter(lung.view(np.uint8), (1, side, side)).astype(bool)
-    hard: Bool = near & (hu > DENSE_HU)
+    hard: Flags = near & (hu > DENSE_HU)
     return Drawn(hu=_finish(hu, rng), truth=lesion, hard=hard, ignored=patch.ignore)
 
 
-def draw_disease(lung: Bool, rng: np.random.Generator) -> list[lesions.Lesion]:
+def draw_disease(lung: Flags, rng: np.random.Generator) -> list[lesions.Lesion]:
     """The lesions of one patch: up to about 5 in a small one, 12 in one that holds most of the lungs.
 
     A large or an easy lesion would settle the Dice of its patch: a third of patches hold small ones only, twice as
@@ -166,11 +165,11 @@ def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generato
     inner = ndimage.binary_erosion(lung, _CROSS, iterations=2)
     near = ndimage.binary_dilation(lung, _CROSS, iterations=3)
     around = ndimage.binary_dilation(patch.gas, _CROSS, iterations=8) & ~near
-    hard: Bool = (inner & (hu > -300)) | (around | patch.gas) & ~lung
+    hard: Flags = (inner & (hu > -300)) | (around | patch.gas) & ~lung
     return Drawn(hu=_finish(hu, rng), truth=lung, hard=hard, ignored=patch.ignore)
 
 
-def _with_borrowed(hu: HU, lung: Bool, cases: Sequence[Case], rng: np.random.Generator) -> HU:
+def _with_borrowed(hu: Floats, lung: Flags, cases: Sequence[Case], rng: np.random.Generator) -> Floats:
     """``hu`` with the vessels of a patch of any of ``cases``, but not of its lesions and of what is ignored in it."""
     case = cases[int(rng.integers(len(cases)))]
     other = cut(case, centre_in(case.dense if case.dense.any() else case.lungs, rng), hu.shape, rng)
@@ -178,7 +177,7 @@ def _with_borrowed(hu: HU, lung: Bool, cases: Sequence[Case], rng: np.random.Gen
     return distractors.borrowed(hu, lung, other.hu, other.lung & ~near)
 
 
-def _other_patient(hu: HU, rng: np.random.Generator) -> HU:
+def _other_patient(hu: Floats, rng: np.random.Generator) -> Floats:
     """Other vessels than the case has: more or less contrast medium, thicker or thinner."""
     if rng.random() < 0.5:
         hu = distractors.contrast(hu, rng)
@@ -187,7 +186,7 @@ def _other_patient(hu: HU, rng: np.random.Generator) -> HU:
     return hu
 
 
-def _look_alikes(hu: HU, lung: Bool, rng: np.random.Generator) -> tuple[HU, Bool]:
+def _look_alikes(hu: Floats, lung: Flags, rng: np.random.Generator) -> tuple[Floats, Flags]:
     """Some of the look-alikes; returns HU and the mask of pleural fluid."""
     fluid = np.zeros(hu.shape, dtype=bool)
     if rng.random() < 0.5:
@@ -201,10 +200,10 @@ def _look_alikes(hu: HU, lung: Bool, rng: np.random.Generator) -> tuple[HU, Bool
     return hu, fluid
 
 
-def _finish(hu: HU, rng: np.random.Generator) -> HU:
+def _finish(hu: Floats, rng: np.random.Generator) -> Floats:
     """What the scanner does to everything alike: motion, kernel, noise, calibration."""
     if rng.random() < 0.15:
         hu = distractors.motion(hu, SPACING_MM, rng)
     hu = distractors.kernel_and_noise(hu, SPACING_MM, rng)
-    shifted: HU = (hu * rng.uniform(0.95, 1.05) + rng.normal(0, 20)).astype(np.float32)
+    shifted: Floats = (hu * rng.uniform(0.95, 1.05) + rng.normal(0, 20)).astype(np.float32)
     return shifted

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from carina.volume.arrays import Box
 from carina.volume.grid import Axes, Grid, Triple
 
 PARALLEL = 0.9999
@@ -34,9 +35,6 @@ _LETTERS: dict[str, Triple] = {
     "S": (0.0, 0.0, 1.0),
     "I": (0.0, 0.0, -1.0),
 }
-
-Box = tuple[slice, slice, slice]
-"""A part of an array, ``(z, y, x)``."""
 
 
 def reoriented(grid: Grid, codes: str) -> Grid:
