@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from carina.api.study import RunSettings
+from carina.api.study import run as run_study
 from carina.errors import BadConfig, Bug, CarinaError
 from carina.pipeline.digests import Digests
 from carina.pipeline.folder import LOCK, opened, remove_files
@@ -369,3 +371,15 @@ def test_a_run_whose_process_is_gone_is_read_as_interrupted(place: Place) -> Non
     with opened(place.out, 0):
         held = read_manifest(place.out)
     assert held is not None and held.state is State.RUNNING
+
+
+def test_the_fault_that_deleted_a_file_outside_leaves_it_alone(data: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(data / "faults" / "manifest-deletes-outside", tmp_path / "fault")
+    (tmp_path / "read.yaml").write_text(
+        "api-version: 0.4.0\nname: read\noperators:\n- {name: dicom-reader, container: {image: carina/dicom-reader}, "
+        "input: [{path: /input}], output: [{path: /output}]}"
+    )
+    before = (place / "victim.txt").read_bytes()
+    result = run_study(place / "in", place / "out", RunSettings(pipeline=tmp_path / "read.yaml"))
+    assert (place / "victim.txt").read_bytes() == before
+    assert any("lists '../victim.txt', which is none of its files: left alone" in one for one in result.warnings)

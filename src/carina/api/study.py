@@ -15,6 +15,7 @@ from carina.api.result import Run
 from carina.config import Settings, find_settings
 from carina.dicom.series import Source, VolumeFile
 from carina.errors import one_line
+from carina.pipeline.digests import Digests
 
 if TYPE_CHECKING:
     from carina.dicom.found import Listing
@@ -171,7 +172,8 @@ def _inputs(source: Source) -> dict[str, Any]:
     if isinstance(source, VolumeFile):
         digest = hashlib.sha256(source.path.read_bytes()).hexdigest()
         return {"kind": "volume file", "file": source.path.name, "sha256": digest}
-    named = [f"{one.sop_instance_uid} {one.position_mm} {_size(one.path)}" for one in source.instances]
+    digests = Digests()
+    named = [f"{one.sop_instance_uid} {one.position_mm} {digests.of(one.path).sha256}" for one in source.instances]
     return {
         "kind": "DICOM series",
         "series_uid": source.uid,
@@ -187,7 +189,3 @@ def _files(source: Source) -> dict[str, Any]:
     told = [{"file": one_line(one.path.name), "reason": one_line(one.reason)} for one in broken[:BROKEN_LISTED]]
     kinds = {"used": counts.used, "copy": counts.copy, "other": counts.other, "broken": counts.broken}
     return {**kinds, "broken_files": told}
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
