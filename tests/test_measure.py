@@ -175,23 +175,28 @@ def test_thirds_are_of_each_lungs_height_from_the_patients_feet(*, head_first: b
 
 
 def test_a_lesion_that_the_lung_mask_missed_is_added_to_the_lung() -> None:
-    pleural = (slice(20, 25), slice(36, 44), slice(50, 55))
-    found = lesion_ratio(mask(pleural), mask(LEFT_BOX, RIGHT_BOX))
-    assert region(found, "left lung").lung_ml == pytest.approx((30 * 30 * 26 + 5 * 4 * 5) * 0.064)
-    assert region(found, "left lung").lesion_ml == pytest.approx(5 * 8 * 5 * 0.064)
+    dent = (slice(20, 25), slice(36, 40), slice(50, 55))
+    lung = mask(LEFT_BOX, RIGHT_BOX)
+    lung.labels[dent] = 0
+    found = lesion_ratio(mask(dent), lung)
+    assert region(found, "left lung").lung_ml == pytest.approx(30 * 30 * 26 * 0.064)
+    assert region(found, "left lung").lesion_ml == pytest.approx(5 * 4 * 5 * 0.064)
     assert found.lesion_count == 1
 
 
-def test_a_lesion_mostly_in_the_lung_counts_whole_and_any_other_only_inside() -> None:
-    mostly_in = (slice(20, 25), slice(36, 43), slice(50, 55))  # 4 of 7 rows in the lung
+def test_what_is_marked_outside_the_lungs_does_not_count_and_is_said() -> None:
     mostly_out = (slice(30, 35), slice(38, 44), slice(50, 55))  # 2 of 6 rows
     elsewhere = (slice(50, 54), slice(20, 24), slice(20, 24))
-    found = lesion_ratio(mask(mostly_in, mostly_out, elsewhere), mask(LEFT_BOX, RIGHT_BOX))
-    assert found.regions[0].lesion_ml == pytest.approx((5 * 7 * 5 + 5 * 2 * 5) * 0.064)
-    assert found.lesion_count == 2
+    found = lesion_ratio(mask(mostly_out, elsewhere), mask(LEFT_BOX, RIGHT_BOX))
+    assert found.regions[0].lesion_ml == pytest.approx(5 * 2 * 5 * 0.064)
+    assert found.lesion_count == 1
     lost_ml = (5 * 4 * 5 + 4 * 4 * 4) * 0.064
-    words = f"{lost_ml:.2f} ml marked as lesion outside the lungs do not count in the ratio."
-    assert found.warnings == (words,)
+    assert found.warnings == (f"{lost_ml:.2f} ml marked as lesion lie outside the lungs and were left out.",)
+
+
+def test_a_lesion_that_is_cut_in_two_is_counted_as_two() -> None:
+    across = (slice(20, 23), slice(20, 23), slice(32, 50))  # from the right lung's edge into the left lung
+    assert lesion_ratio(mask(across), mask(LEFT_BOX, RIGHT_BOX)).lesion_count == 2
 
 
 def test_the_ratio_never_exceeds_a_hundred_percent() -> None:
@@ -220,7 +225,10 @@ def test_nothing_found_is_a_finding() -> None:
 
 def test_no_lung_is_said() -> None:
     found = lesion_ratio(mask(LEFT_BOX), mask())
-    assert found.warnings == ("No lung was found, so there is no ratio. Lesions were left out.",)
+    assert found.warnings == (
+        "1497.60 ml marked as lesion lie outside the lungs and were left out.",
+        "No lung was found, so there is no ratio.",
+    )
     assert all(one.lung_ml == one.lesion_ml == one.ratio_percent == 0 for one in found.regions)
     assert len(found.regions) == 9
 

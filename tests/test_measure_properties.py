@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import ndimage
 
 from carina.measure.agreement import dice, hausdorff95_mm, surface_dice
+from carina.measure.joined import join_masks
 from carina.measure.lungs import split_lungs
 from carina.measure.ratio import lesion_ratio
-from carina.volume import Grid, Mask, Volume
-
-
-@st.composite
-def scenes(draw: st.DrawFn) -> tuple[Mask, Mask, Volume]:
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    shape = tuple(int(n) for n in rng.integers(1, 12, size=3))
-    spacing = tuple(float(s) for s in rng.uniform(0.4, 9, size=3))
-    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    axes = tuple(tuple(float(v) for v in row) for row in turn)
-    grid = Grid(shape=shape, spacing_mm=spacing, origin_mm=(-20.0, 3.0, 7.0), axes=axes)
-    lung, lesion = (
-        Mask(labels=(rng.random(shape) < share).astype(np.uint8), grid=grid, names={1: "x"}, uid="1")
-        for share in rng.choice([0.0, 0.02, 0.3, 0.9, 1.0], size=2)
-    )
-    hu = rng.integers(-1024, 3071, size=shape).astype(np.int16)
-    return lesion, lung, Volume(hu=hu, grid=grid, uid="1")
+from carina.volume import Mask, Volume
+from scenes import scenes
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(scenes())
 def test_the_ratio_is_that_of_its_definition(scene: tuple[Mask, Mask, Volume]) -> None:
     lesion, lung, volume = scene
-    inside, found = lung.labels > 0, lesion.labels > 0
-    labels, count = ndimage.label(found, structure=np.ones((3, 3, 3)))
-    mostly = [n for n in range(1, count + 1) if 2 * (inside & (labels == n)).sum() >= (labels == n).sum()]
-    counted = np.isin(labels, mostly) | (found & inside)
-    whole = inside | counted
+    joined = join_masks(lesion, lung)
+    whole, counted = joined.lung.labels > 0, joined.lesion.labels > 0
     result = lesion_ratio(lesion, lung, volume)
     first = result.regions[0]
     assert np.isclose(first.lung_ml, whole.sum() * lung.grid.voxel_ml)

@@ -162,7 +162,7 @@ def _blocks(array: npt.NDArray[Any], steps: list[int]) -> npt.NDArray[Any]:
 
 
 def _missing_side(lung: Mask, aerated: Flags, box: Box) -> tuple[str, ...]:
-    sides = with_sides(lung, np.zeros_like(aerated), box)
+    sides = with_sides(lung, box)
     counts = np.bincount(sides[aerated], minlength=3)
     total = int(counts[LEFT] + counts[RIGHT])
     return tuple(

@@ -6,7 +6,7 @@ The work is done on a grid of about 3 mm: a label for every coarse cell, then sp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,25 +51,33 @@ def split_lungs(mask: Mask) -> Mask:
     return replace(mask, labels=labels, names=SIDE_NAMES)
 
 
-def with_sides(lung: Mask, extra: npt.NDArray[np.bool_], box: Box) -> Labels:
-    """The block ``box`` of a lung mask joined with ``extra`` voxels (of that block), as left (1) and right (2).
+def with_sides(lung: Mask, box: Box) -> Labels:
+    """The block ``box`` of a lung mask as left (1) and right (2).
 
-    A mask whose names say ``left`` and ``right`` keeps its own sides and extra voxels go to the nearer lung; any other
-    mask is split.
+    A mask whose names say ``left`` and ``right`` keeps its own sides (voxels of other names go to the nearer lung); any
+    other mask is split.
     """
     own = _own_sides(lung)
-    present = (lung.labels[box] > 0) | extra
-    if own is None:
-        sides = _Sides.tell_apart(present, lung.grid, box)
-        known = np.zeros(256, dtype=np.uint8)
-    else:
-        sides = _Sides.given(own[lung.labels[box]], lung.grid)
-        known = own
-    block = np.empty(present.shape, dtype=np.uint8)
-    for index in range(present.shape[0]):
-        given = known[lung.labels[box][index]]
-        block[index] = np.where(given > 0, given, sides.plane(index) * present[index])
-    return block
+    if own is not None:
+        return _nearest(own[lung.labels[box]], lung.labels[box] > 0, lung.grid)
+    present = lung.labels[box] > 0
+    sides = _Sides.tell_apart(present, lung.grid, box)
+    return np.stack([sides.plane(index) * plane for index, plane in enumerate(present)])
+
+
+def with_extra(lung: Mask, extra: Flags) -> Mask:
+    """The lung mask with ``extra`` voxels added, each labelled like the nearest voxel of the lung."""
+    if len(lung.names) == 1:
+        return replace(lung, labels=np.where(extra & (lung.labels == 0), np.uint8(next(iter(lung.names))), lung.labels))
+    return replace(lung, labels=_nearest(lung.labels, extra, lung.grid))
+
+
+def _nearest(labels: Labels, wanted: Flags, grid: Grid) -> Labels:
+    """Labels, with those of the nearest cells at the ``wanted`` voxels that have none."""
+    sides = _Sides.given(labels, grid)
+    return np.stack(
+        [np.where(plane > 0, plane, sides.plane(index) * wanted[index]) for index, plane in enumerate(labels)]
+    )
 
 
 def bounding_box(labels: Labels | Flags) -> Box | None:
@@ -176,20 +184,26 @@ def _seeds(
     padded = np.pad(coarse, 1)
     depth = ndimage.distance_transform_edt(padded, sampling=cell_mm)[1:-1, 1:-1, 1:-1]
     for level in np.arange(0.0, 0.6, 0.06) * float(depth.max()):
-        pieces = _pieces(depth > level, place)
-        centres = [piece.centre for piece in pieces]
-        narrow = all(piece.width <= ONE_LUNG_SHARE * width for piece in pieces)
-        if pieces and narrow and max(centres) - min(centres) > APART_MM:
-            border = (max(centres) + min(centres)) / 2
-            seeds = np.zeros(coarse.shape, dtype=np.uint8)
-            for piece in pieces:
-                seeds[piece.cells] = LEFT if piece.centre > border else RIGHT
+        seeds = _two_sides(_pieces(depth > level, place), ONE_LUNG_SHARE * width)
+        if seeds is not None:
             return _grown_back(seeds, depth, float(level), min(cell_mm))
     if width > BOTH_LUNGS_MM:
         border = _narrowest(place[coarse])
         return np.where(place > border, np.uint8(LEFT), np.uint8(RIGHT)) * coarse
     side = LEFT if float(place[coarse].mean()) > middle else RIGHT
     return coarse.astype(np.uint8) * np.uint8(side)
+
+
+def _two_sides(pieces: Sequence[_Piece], widest: float) -> Labels | None:
+    """Pieces of two lungs as left and right; None where they are none, too wide for one lung or not apart."""
+    centres = [piece.centre for piece in pieces]
+    if not pieces or max(piece.width for piece in pieces) > widest or max(centres) - min(centres) <= APART_MM:
+        return None
+    border = (max(centres) + min(centres)) / 2
+    seeds = np.zeros(pieces[0].cells.shape, dtype=np.uint8)
+    for piece in pieces:
+        seeds[piece.cells] = LEFT if piece.centre > border else RIGHT
+    return seeds
 
 
 def _grown_back(cores: Labels, depth: npt.NDArray[np.float64], level: float, step: float) -> Labels:

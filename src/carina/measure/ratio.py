@@ -1,30 +1,23 @@
-"""The lesion to lung volume ratio, whole and by region.
+"""The lesion to lung volume ratio, whole and by region, measured on joined masks (``carina.measure.joined``).
 
-What counts: a lesion often reaches the pleura, where lung masks tend to leave dense tissue out. So a connected lesion
-that lies at least half in the lung mask counts whole, its voxels outside are added to the lung, and the ratio can't
-exceed 100 percent. Of any other only what lies in the lung counts, and a warning says how much was left out.
+Every volume is a count of voxels of these masks, so anyone who has them can count again: lesions lie in the lungs, and
+the ratio can't exceed 100 percent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.errors import ModelFailed
 from carina.measure.findings import RatioFindings, RegionFindings
+from carina.measure.joined import SMALLEST_LESION_ML, join_masks, same_grid
 from carina.measure.key_slices import choose
 from carina.measure.lungs import LEFT, RIGHT, SIDE_NAMES, bounding_box, with_sides, world_axis
 from carina.volume import Grid, Mask, Volume
 from carina.volume.arrays import Box, Flags, Labels
-
-WHOLE_SHARE = 0.5
-"""A connected lesion counts whole where at least this share of it lies in the lung mask."""
-
-SMALLEST_LESION_ML = 0.1
-"""Connected lesions below this are measured but not counted."""
 
 THIRDS = ("lower third", "middle third", "upper third")
 """Thirds of a lung's height in the patient, from its feet upwards."""
@@ -33,104 +26,42 @@ THIRDS = ("lower third", "middle third", "upper third")
 def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> RatioFindings:
     """Measure lungs and lesions in ml, their ratio in percent, and mean HU when the CT is given.
 
-    Regions are both lungs, each lung, and the thirds of each lung's height. Lungs include lesions that lie mostly in
-    them (see the module). A lung mask whose names tell left from right is taken at its word, any other is split.
-    ``lesion_count`` is the number of connected lesions (26 neighbours) of at least 0.1 ml.
+    The masks are joined first, which changes nothing where they are already. Regions are both lungs, each lung, and
+    the thirds of each lung's height. A lung mask whose names tell left from right is taken at its word, any other is
+    split. ``lesion_count`` is the number of connected lesions (26 neighbours) of at least 0.1 ml.
 
     Raises:
         ModelFailed: the masks, or the CT, lie on different grids; the message describes both.
     """
-    _same_grid("lesion mask", lesion.grid, "lung mask", lung.grid)
+    joined = join_masks(lesion, lung)
+    lung, lesion = joined.lung, joined.lesion
     if volume is not None:
-        _same_grid("CT", volume.grid, "lung mask", lung.grid)
-    made_by = tuple(name for name in (lesion.made_by, lung.made_by) if name)
+        same_grid("CT", volume.grid, "lung mask", lung.grid)
+    warnings = tuple(dict.fromkeys((*lung.warnings, *lesion.warnings)))
     box = bounding_box(lung.labels)
+    regions, count = [_region(name, _NOTHING, lung.grid) for name in _region_names()], 0
     if box is None:
-        regions = tuple(_region(name, _NOTHING, lung.grid) for name in _region_names())
-        warning = "No lung was found, so there is no ratio." + ("" if lesion.is_empty else " Lesions were left out.")
-        return RatioFindings(
-            uid=lung.uid, regions=regions, lesion_count=0, made_by=made_by, warnings=(*lung.warnings, warning)
-        )
-    found = _counted(lesion, lung)
-    box = _union(box, found.box)
-    counted = found.within(box)
-    sides = with_sides(lung, counted, box)
-    hu = None if volume is None else volume.hu[box]
-    sums = _sums(sides, counted, _third_borders(sides, lung.grid, box), hu)
+        warnings = (*warnings, "No lung was found, so there is no ratio.")
+    else:
+        marked = lesion.labels[box] > 0
+        sides = with_sides(lung, box)
+        sums = _sums(sides, marked, _third_borders(sides, lung.grid, box), None if volume is None else volume.hu[box])
+        regions = [_region(name, sums.of(name), lung.grid) for name in _region_names()]
+        count = _count(marked, lung.grid)
     return RatioFindings(
         uid=lung.uid,
-        regions=tuple(_region(name, sums.of(name), lung.grid) for name in _region_names()),
-        lesion_count=found.count,
-        made_by=made_by,
-        key_slices=choose(volume, _whole(lung, sides, box), _whole(lesion, counted, box)),
-        warnings=(*lung.warnings, *found.warnings),
+        regions=tuple(regions),
+        lesion_count=count,
+        made_by=tuple(name for name in (lesion.made_by, lung.made_by) if name),
+        key_slices=() if box is None else choose(volume, lung, lesion),
+        warnings=warnings,
     )
 
 
-def _whole(mask: Mask, part: Labels | Flags, box: Box) -> Mask:
-    """The mask with only ``part``, which fills ``box``, in it."""
-    labels = np.zeros(mask.grid.shape, dtype=np.uint8)
-    labels[box] = part
-    return replace(mask, labels=labels)
-
-
-def _same_grid(name: str, grid: Grid, other_name: str, other: Grid) -> None:
-    if not grid.same_place(other):
-        raise ModelFailed(
-            "measure.grids",
-            f"The {name} ({_describe(grid)}) and the {other_name} ({_describe(other)}) lie on different grids; "
-            "resample one onto the other's grid before measuring.",
-        )
-
-
-def _describe(grid: Grid) -> str:
-    shape = " x ".join(str(count) for count in grid.shape)
-    spacing = " x ".join(f"{step:g}" for step in grid.spacing_mm)
-    origin = ", ".join(f"{value:g}" for value in grid.origin_mm)
-    return f"{shape} voxels of {spacing} mm from ({origin}) mm"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Counted:
-    """The lesions that count: voxels of a block, how many there are, and what was left out."""
-
-    flags: Flags
-    box: Box | None
-    count: int
-    warnings: tuple[str, ...] = ()
-
-    def within(self, box: Box) -> Flags:
-        """The same voxels in a larger block."""
-        flags = np.zeros(tuple(part.stop - part.start for part in box), dtype=np.bool_)
-        if self.box is not None:
-            inner = zip(self.box, box, strict=True)
-            flags[tuple(slice(own.start - outer.start, own.stop - outer.start) for own, outer in inner)] = self.flags
-        return flags
-
-
-def _counted(lesion: Mask, lung: Mask) -> _Counted:
-    box = bounding_box(lesion.labels)
-    if box is None:
-        return _Counted(flags=np.zeros((0, 0, 0), dtype=np.bool_), box=None, count=0)
-    flags = lesion.labels[box] > 0
-    inside = flags & (lung.labels[box] > 0)
-    labels, count = ndimage.label(flags, structure=np.ones((3, 3, 3), dtype=np.bool_))
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    inner = np.bincount(labels[inside], minlength=count + 1)
-    whole = inner >= WHOLE_SHARE * sizes
-    whole[0] = False
-    counted = whole[labels] | inside
-    lost_ml = float(np.count_nonzero(flags) - np.count_nonzero(counted)) * lung.grid.voxel_ml
-    warnings = (f"{lost_ml:.2f} ml marked as lesion outside the lungs do not count in the ratio.",) if lost_ml else ()
-    large = np.where(whole, sizes, inner)[1:] * lung.grid.voxel_ml >= SMALLEST_LESION_ML
-    return _Counted(flags=counted, box=box, count=int(np.count_nonzero(large)), warnings=warnings)
-
-
-def _union(box: Box, other: Box | None) -> Box:
-    if other is None:
-        return box
-    z, y, x = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(box, other, strict=True))
-    return z, y, x
+def _count(marked: Flags, grid: Grid) -> int:
+    labels, count = ndimage.label(marked, structure=np.ones((3, 3, 3), dtype=np.bool_))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    return int(np.count_nonzero(sizes * grid.voxel_ml >= SMALLEST_LESION_ML))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
