@@ -87,8 +87,8 @@ class Run:
 
     @property
     def dicom(self) -> tuple[Path, ...]:
-        """The DICOM objects of the run."""
-        return tuple(sorted((self.folder / "dicom").glob("*.dcm")))
+        """The DICOM objects of the run, those of a series of slices too."""
+        return tuple(sorted((self.folder / "dicom").rglob("*.dcm")))
 
     def overlay(self, index: int | None = None, *, view: str = "axial") -> Image:
         """A slice with lungs outlined and lesions filled; without an index, the one that shows most.

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from carina.pipeline.run import Event
     from carina.volume.volume import Volume
 
-DEFAULT_PIPELINE = "default"
 LIBRARIES = ("numpy", "scipy", "pydicom", "highdicom", "openvino", "SimpleITK")
 
 BYTES_PER_VOXEL = 5
@@ -42,9 +41,9 @@ class RunSettings:
     """How ``run`` and ``run_many`` do their work.
 
     ``settings`` are the node's, by default those of ``./carina.toml`` and the environment. ``pipeline`` is a definition
-    file, by default the one that ships; ``arguments`` replace the defaults of its parameters. ``uid`` picks a series by
-    its UID. The definition knows ``operators`` beside those of Carina and of installed packages. ``progress`` hears of
-    every step.
+    file or the name of one that ships, by default ``default``; ``arguments`` replace the defaults of its parameters.
+    ``uid`` picks a series by its UID. The definition knows ``operators`` beside those of Carina and of installed
+    packages. ``progress`` hears of every step.
     """
 
     settings: Settings | None = None
@@ -110,7 +109,7 @@ def run(
     Raises:
         CarinaError: by who must act; see ``carina.errors``.
     """
-    from carina.operators.catalogue import find_definition
+    from carina.operators.catalogue import definition_file
     from carina.operators.networks import Networks
     from carina.operators.table import known_operators
     from carina.pipeline.definition import load_definition
@@ -118,8 +117,7 @@ def run(
 
     how = how or RunSettings()
     settings = how.settings or default_settings()
-    file = Path(how.pipeline) if how.pipeline else find_definition(DEFAULT_PIPELINE)
-    definition = load_definition(file, how.arguments)
+    definition = load_definition(definition_file(how.pipeline), how.arguments)
     if isinstance(source, str | Path):
         source = choose_series(source, settings, how.uid)
     networks = Networks(settings)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @out_option("Folder for every result.")
 @click.option("--each", type=click.Choice(["study", "series"]), help="Run on each study or series below PATH.")
 @click.option("--series", "uid", default="", help="Take the series of this UID, whatever the rules say.")
-@click.option("--pipeline", type=PATH, help="Definition to run (default: the one that ships).")
+@click.option("--pipeline", type=PATH, help="Definition to run: a file, or the name of one that ships.")
 @click.option("--set", "arguments", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the definition.")
 @CONFIG
 @PLAN

@@ -39,6 +39,8 @@ HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 NO_UNITS = Code("1", "UCUM", "no units")
 
 CHEST_CT = Code("24627-2", "LN", "CT Chest Report")
+SEGMENTED = Code("113076", "DCM", "Segmentation")
+SOURCE_OF_PROCESSING = Code("121322", "DCM", "Source image for image processing operation")
 AI_FAMILY = Code("123110", "DCM", "Artificial Intelligence")
 
 UNLISTED = {

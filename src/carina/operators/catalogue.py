@@ -6,12 +6,14 @@ from pathlib import Path
 
 from carina.errors import BadConfig
 
+DEFAULT = "default"
+
 FOLDER = Path(__file__).parent / "definitions"
 
 
 def known_definitions() -> dict[str, Path]:
     """The definitions' files by name."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def find_definition(name: str) -> Path:
@@ -24,3 +26,15 @@ def find_definition(name: str) -> Path:
     if name not in known:
         raise BadConfig("definition.unknown", f"no definition is called '{name}'; known: {', '.join(known)}.")
     return known[name]
+
+
+def definition_file(given: Path | str | None) -> Path:
+    """A definition's file: a path, or the name of one that ships; without either, the default one.
+
+    Raises:
+        BadConfig: it is neither a file nor a name that is known; the message lists the names.
+    """
+    if given is None:
+        return find_definition(DEFAULT)
+    is_name = Path(given).name == str(given) and not Path(given).suffix
+    return find_definition(str(given)) if is_name and not Path(given).exists() else Path(given)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from carina import RESEARCH_ONLY
+from carina.errors import BadSeries
 from carina.operators.stored_files import facts_of, one_file, with_suffix, written_files
 from carina.pipeline.json_text import as_json
 from carina.pipeline.places import file_name
@@ -69,5 +70,8 @@ class StoredMask:
 
     @staticmethod
     def recognise(files: Sequence[Path]) -> bool:
-        """Whether there is an image."""
-        return bool(with_suffix(files, *SUFFIXES))
+        """Whether there is an image of labels: the file beside it names them, or no voxel is anything else."""
+        try:
+            return "names" in facts_of(files) or bool(read_mask(one_file(files, "mask", *SUFFIXES)).names)
+        except BadSeries:
+            return False

@@ -11,6 +11,8 @@ from carina.pipeline.operator import Context
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+    from carina.dicom.instances import SliceSeries
+
 NO_DICOM = "The input is a volume file without DICOM attributes, so no DICOM objects are made."
 
 
@@ -32,3 +34,10 @@ def written(objects: Mapping[str, Dataset], context: Context, *facts: str) -> Wr
     lines = [f"{name}.dcm {dataset.SOPClassUID.name} {dataset.SOPInstanceUID}" for name, dataset in objects.items()]
     context.record("objects", {name: str(dataset.SOPInstanceUID) for name, dataset in objects.items()})
     return Written(DicomObjects(objects=objects), Log(lines=(*lines, *facts)))
+
+
+def written_slices(series: SliceSeries, context: Context, *facts: str) -> Written:
+    """A series of one object a slice, each made as it is stored; the log names the series."""
+    context.record("series", {series.stem: {"uid": series.uid, "instances": len(series)}})
+    line = f"{series.stem}: {len(series)} objects in series {series.uid}"
+    return Written(DicomObjects(objects=series), Log(lines=(line, *facts)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,9 +83,15 @@ def picture_of(
     picture = paint(plane, longest_px)
     letters = ("", "", "R", "L") if view is not None else ("", "", "", "")
     annotate(picture, Lettering(letters=letters, line=""), picture.width / plane.size_mm[1], letters_across=26)
-    place = f"Slice {key.index}"
-    if facts.grid is not None and view is not None:
-        place += f", z {position_mm(facts.grid, 0, key.index, 'z'):.1f} mm".replace("-", MINUS)
-    area_cm2 = float(np.count_nonzero(key.lesion)) * down_mm * right_mm / 100
-    area = f"{area_cm2:.1f}" if area_cm2 >= 0.05 else "< 0.1"
-    return jpeg(picture), picture.size, f"{place}; lesion {area} cm\u00b2" if area_cm2 else place
+    return jpeg(picture), picture.size, _caption(key, facts if view is not None else replace(facts, grid=None))
+
+
+def _caption(key: KeySlice, facts: ReportFacts) -> str:
+    """Which slice it is, where it lies if that is known, and how much of it is lesion."""
+    parts = [f"Slice {key.index}"]
+    if facts.grid is not None:
+        parts[0] += f", z {position_mm(facts.grid, 0, key.index, 'z'):.1f} mm".replace("-", MINUS)
+    area_cm2 = float(np.count_nonzero(key.lesion)) * key.spacing_mm[0] * key.spacing_mm[1] / 100
+    if area_cm2:
+        parts.append(f"lesion {area_cm2:.1f} cm\u00b2" if area_cm2 >= 0.05 else "lesion < 0.1 cm\u00b2")
+    return "; ".join(parts)
