@@ -22,9 +22,11 @@ from carina import RESEARCH_ONLY
 from carina.dicom.codes import SEGMENTED, SOURCE_OF_PROCESSING, Structure, structure_of
 from carina.dicom.geometry import distances_mm, mask_on_source, source_grid_indices, usual_distance_mm
 from carina.dicom.objects import Producer, new_object, reference, stamp
-from carina.dicom.objects_header import frame_of_reference_uid, valid_value
+from carina.dicom.objects_header import frame_of_reference_uid
 from carina.dicom.series import Instance, Series
 from carina.dicom.uids import derived_uid
+from carina.dicom.validity import valid_value
+from carina.volume.arrays import HU, Labels
 from carina.volume.grid import Triple
 from carina.volume.volume import Mask, Volume
 
@@ -62,6 +64,7 @@ DESCRIPTION_LENGTH = 1024
 """Of a text with the VR ST."""
 
 Colours = npt.NDArray[np.uint8]
+"""A picture, ``(rows, columns, 3)``: red, green, blue."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -282,7 +285,7 @@ def _side(direction: Triple) -> str:
     return SIDES[axis][direction[axis] < 0]
 
 
-def _grey(dataset: Dataset, plane: npt.NDArray[np.uint16] | npt.NDArray[np.int16]) -> None:
+def _grey(dataset: Dataset, plane: npt.NDArray[np.uint16] | HU) -> None:
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
     dataset.PixelRepresentation = int(plane.dtype.kind == "i")
@@ -319,7 +322,7 @@ def _coded(code: Code) -> Dataset:
     return item
 
 
-def _digest(voxels: npt.NDArray[np.uint8] | npt.NDArray[np.int16]) -> str:
+def _digest(voxels: Labels | HU) -> str:
     """A hash of voxels, slice by slice."""
     found = hashlib.sha256()
     for plane in voxels:

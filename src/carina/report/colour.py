@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from PIL import ImageDraw, ImageFont
 
 from carina import RESEARCH_ONLY
+from carina.dicom.instances import Colours
 from carina.report.paint import INK, SHADOW, Plane, paint
+from carina.volume.arrays import HU, Flags
 from carina.volume.grid import Axes, Triple
 
 LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
@@ -18,10 +19,8 @@ LETTERS_ACROSS = 34
 
 LEAST_PX = 7
 
-Flags = npt.NDArray[np.bool_]
 
-
-def colour_plane(hu: npt.NDArray[np.int16], lung: Flags, lesion: Flags, axes: Axes) -> npt.NDArray[np.uint8]:
+def colour_plane(hu: HU, lung: Flags, lesion: Flags, axes: Axes) -> Colours:
     """The slice ``(rows, columns)`` as RGB ``(rows, columns, 3)``: lungs outlined, lesions filled, nothing resized.
 
     ``axes`` are the unit vectors (LPS) of the slice normal, of growing row and of growing column index: letters at the
