@@ -34,6 +34,12 @@ def lung_network() -> torch.nn.Module:
     return stirred(AHNet(spatial_dims=3, in_channels=1, out_channels=2, psp_block_num=0, upsample_mode="trilinear"), 2)
 
 
+def pyramid_network() -> torch.nn.Module:
+    """MONAI's default AH-Net: pyramid pooling, transposed convolutions."""
+    torch.manual_seed(LUNG_SEED)
+    return stirred(AHNet(spatial_dims=3, in_channels=1, out_channels=2), 2)
+
+
 def lesion_network() -> torch.nn.Module:
     """As published, at full size."""
     torch.manual_seed(1)

@@ -102,8 +102,8 @@ def test_keys_change_one_by_one_and_keep_their_kind() -> None:
         ("loss=focal", r"Invalid enum value 'focal' - at `\$\.loss`"),
         ("patches.7.batch=1", r"patches\.7\.batch leads nowhere; entries are counted from 0"),
         ("rate", "expected KEY=VALUE, such as augment.flip=0.2"),
-        ("window=[224, 224, 30]", "window 224x224x30: segresnet needs every side divisible by 8"),
-        ("patches.0.shape=[100, 128, 16]", "patch 100x128x16: segresnet needs every side divisible by 8"),
+        ("window=[224, 224, 30]", "window 224x224x30: segresnet needs sides divisible by 8, 8, 8"),
+        ("patches.0.shape=[100, 128, 16]", "patch 100x128x16: segresnet needs sides divisible by 8, 8, 8"),
         ("epochs=3", r"exactly one of steps \(1000\) and epochs \(3\) must be above 0"),
         ("spacing_mm=none", "spacing_mm none must be three lengths above 0"),
         ("fold=5", "fold 5 of folds 0"),
@@ -119,7 +119,7 @@ def test_what_is_wrong_is_named(change: str, words: str) -> None:
 
 def test_ah_net_needs_sides_of_32_and_every_problem_is_told_at_once() -> None:
     with pytest.raises(
-        BadConfig, match=r"rate -1\.0 must be above 0; patch 128x128x16: ahnet .* divisible by 32; window"
+        BadConfig, match=r"rate -1\.0 must be above 0; patch 128x128x16: ahnet .* divisible by 32, 32, 32; window"
     ):
         load("lung-starter", "rate=-1.0", "patches.0.shape=[128,128,16]", "window_overlap=2")
 

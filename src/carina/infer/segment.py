@@ -205,7 +205,7 @@ def _fast_tiles(box: Box, look: _Look) -> Tiles:
         return reaching_tiles(box, shape, spec.original)
     if spec.fast.patch == spec.original.patch:
         return reaching_tiles(box, shape, spec.original, spec.fast.overlap)
-    return fewest_tiles(box, shape, spec.fast, spec.divisor)
+    return fewest_tiles(box, shape, spec.fast, spec.divisors)
 
 
 def _growth(labels: npt.NDArray[np.uint8], grid: Grid) -> list[float]:

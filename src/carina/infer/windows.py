@@ -118,13 +118,15 @@ def _thinned(starts: list[int], low: int, high: int, window: tuple[int, float]) 
     return chosen
 
 
-def fewest_tiles(box: Box, shape: Triplet, windows: Windows, divisor: int) -> Tiles:
+def fewest_tiles(box: Box, shape: Triplet, windows: Windows, divisors: Triplet) -> Tiles:
     """As few windows as cover ``box`` with at least the wanted overlap, of the patch's size or less where less will do.
 
-    What rounding up to the divisor leaves over widens the box evenly, inside the grid of ``shape`` where it can.
+    ``divisors`` are the network's, ``(x, y, z)``. What rounding up to them leaves over widens the box evenly, inside
+    the grid of ``shape`` where it can.
     """
     parts, size, starts = [], [], []
-    for part, limit, patch in zip(box, shape, _reversed(windows.patch), strict=True):
+    sides = zip(box, shape, _reversed(windows.patch), _reversed(divisors), strict=True)
+    for part, limit, patch, divisor in sides:
         length = part.stop - part.start
         overlap = int(patch * windows.overlap)
         count = max(1, math.ceil((length - overlap) / (patch - overlap)))

@@ -62,8 +62,7 @@ def network_spec(state: Mapping[str, Tensor], declared: Mapping[str, Any], sourc
 _NEEDED: dict[str, dict[str, tuple[Any, ...]]] = {
     "ahnet": {
         "spatial_dims": (3,),
-        "psp_block_num": (0,),
-        "upsample_mode": ("trilinear",),
+        "in_channels": (1,),
         "progestive_growing": (False,),
         "layers": ([3, 4, 6, 3],),
     },
@@ -94,10 +93,29 @@ def _check(argument: str, value: Any, kind: str, source: str) -> None:
 
 
 def _ahnet(state: Mapping[str, Tensor], declared: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "classes": int(state["final.conv.weight"].shape[0]),
-        "width": int(state["conv1.weight"].shape[0]) / _FULL_WIDTH,
-    }
+    """Carina's own AH-Net, of any width, where it has neither pyramid pooling nor transposed convolutions."""
+    classes = int(state["final.conv.weight"].shape[0])
+    pools = sum(key.startswith("psp.project_modules.") and key.endswith(".weight") for key in state)
+    mode = "transpose" if "up0.up.weight" in state else str(declared.get("upsample_mode", "trilinear"))
+    if not pools and mode == "trilinear":
+        return {"classes": classes, "width": int(state["conv1.weight"].shape[0]) / _FULL_WIDTH}
+    return {"kind": "ahnet-pyramid", "classes": classes, "psp_block_num": pools, "upsample_mode": mode}
+
+
+def divisors(network: Mapping[str, Any]) -> tuple[int, int, int]:
+    """What the sides ``(x, y, z)`` of a network's input must be divisible by; ``network`` is its specification.
+
+    An AH-Net with pyramid pooling and transposed convolutions pools in the plane over up to 64 voxels, of maps of half
+    the input's size (MONAI's ``AHNet``).
+    """
+    kind = str(network.get("kind"))
+    side = 32 if kind.startswith("ahnet") else 1
+    if kind == "segresnet":
+        side = int(2 ** (len(network.get("blocks_down", (1, 2, 2, 4))) - 1))
+    if kind == "ahnet-pyramid" and network["upsample_mode"] == "transpose":
+        flat = max(side, 2 ** (network["psp_block_num"] + 3))
+        return flat, flat, side
+    return side, side, side
 
 
 def _segresnet(state: Mapping[str, Tensor], declared: Mapping[str, Any]) -> dict[str, Any]:

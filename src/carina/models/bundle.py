@@ -137,14 +137,15 @@ class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True
     ``spacing_mm`` is the network grid's, ``(x, y, z)``. ``original`` are the windows of the publication; ``fast`` those
     of our tile plan over the lungs' box: with the patch of ``original``, as few of its windows as cover the box and
     overlap by ``overlap``; with another patch, windows of its own; None: all of ``original`` that reach the box.
-    ``divisor``: each side of a window must be a multiple of it. ``threshold`` is compared with the foreground's
-    probability. ``crop_to_body``: the original plan leaves out what lies outside the body's box.
+    ``divisor``: each side of a window must be a multiple of it, or of its own where three are given. ``threshold`` is
+    compared with the foreground's probability. ``crop_to_body``: the original plan leaves out what lies outside the
+    body's box.
     """
 
     spacing_mm: tuple[float, float, float]
     original: Windows
     fast: Windows | None = None
-    divisor: int = 1
+    divisor: int | tuple[int, int, int] = 1
     threshold: float = 0.5
     restore: Restore = Restore.LINEAR
     components: Components | None = None
@@ -157,12 +158,17 @@ class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold {self.threshold} must lie between 0 and 1")
         for windows in (self.original, self.fast or self.original):
-            if any(side % self.divisor for side in windows.patch):
+            if any(side % divisor for side, divisor in zip(windows.patch, self.divisors, strict=True)):
                 raise ValueError(f"patch {windows.patch} must be a multiple of divisor {self.divisor} on each side")
         if min(self.labels, default=0) < 1 or max(self.labels) > 255:
             raise ValueError(f"labels {sorted(self.labels)} must be numbers from 1 to 255; 0 is the background")
         if len(self.labels) > 1 and self.restore is Restore.LINEAR:
             raise ValueError("restore must be nearest where there is more than one label")
+
+    @property
+    def divisors(self) -> tuple[int, int, int]:
+        """What the sides of a window are multiples of, along the network's axes ``(x, y, z)``."""
+        return self.divisor if isinstance(self.divisor, tuple) else (self.divisor, self.divisor, self.divisor)
 
 
 class Lung(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="lung"):

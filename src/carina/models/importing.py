@@ -124,8 +124,13 @@ def _example(network: nn.Module, spec: Mapping[str, Any]) -> tuple[int, int, int
     if spec["task"] == "covid":
         x, y, z = spec["size"]
     else:
-        x, y, z = (-(-least // spec["divisor"]) * spec["divisor"] for least in parity.SMALLEST)
+        x, y, z = (-(-least // side) * side for least, side in zip(parity.SMALLEST, _divisors(spec), strict=True))
     return x, y, z
+
+
+def _divisors(spec: Mapping[str, Any]) -> list[int]:
+    divisor = spec["divisor"]
+    return [divisor] * 3 if isinstance(divisor, int) else list(divisor)
 
 
 def _metadata(package: Package, spec: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +159,8 @@ def _metadata(package: Package, spec: Mapping[str, Any], fields: Mapping[str, An
 
 def _data_format(spec: Mapping[str, Any]) -> dict[str, Any]:
     classifies = spec["task"] == "covid"
-    shape = spec["size"] if classifies else [f"{spec['divisor']}*n"] * 3 if "divisor" in spec else ["*"] * 3
+    sides = [f"{side}*n" for side in _divisors(spec)] if "divisor" in spec else ["*"] * 3
+    shape = spec["size"] if classifies else sides
     names = spec["labels"] if classifies else {"0": "background", **spec["labels"]}
     common = {"dtype": "float32", "is_patch_data": not classifies}
     image = {"type": "image", "format": "hounsfield", "num_channels": 1, "spatial_shape": shape, "value_range": [0, 1]}

@@ -23,7 +23,10 @@ COVID: Mapping[str, Any] = {"kind": "densenet121", "classes": 2}
 
 
 def build_network(spec: Mapping[str, Any]) -> nn.Module:
-    """Build the network that ``spec["kind"]`` names: ``ahnet``, ``segresnet`` or ``densenet121`` (3D, one channel in).
+    """Build the network that ``spec["kind"]`` names (3D, one channel in).
+
+    ``ahnet``, ``segresnet`` and ``densenet121`` are the published three; ``ahnet-pyramid`` is MONAI's AH-Net with
+    pyramid pooling or other upsampling, as others may have trained it.
 
     Raises:
         BadConfig: the kind, or a key of it, is unknown.
@@ -32,6 +35,7 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
     kind = keys.pop("kind", None)
     builders: dict[str, Callable[..., nn.Module]] = {
         "ahnet": _ahnet,
+        "ahnet-pyramid": _ahnet_pyramid,
         "segresnet": _segresnet,
         "densenet121": _densenet121,
     }
@@ -47,6 +51,15 @@ def _ahnet(*, classes: int = 2, width: float = 1.0, align_corners: bool = True) 
     from carina.models.ahnet import AHNet
 
     return AHNet(classes=classes, width=width, align_corners=align_corners)
+
+
+def _ahnet_pyramid(*, classes: int = 2, psp_block_num: int = 4, upsample_mode: str = "transpose") -> nn.Module:
+    from monai.networks.nets import AHNet
+
+    net: nn.Module = AHNet(
+        spatial_dims=3, in_channels=1, out_channels=classes, psp_block_num=psp_block_num, upsample_mode=upsample_mode
+    )
+    return net
 
 
 def _segresnet(

@@ -40,7 +40,7 @@ def probes(bundle: Bundle, seed: int = 0) -> list[Floats]:
 
 
 def _windows(spec: Segmentation, sides: Sequence[int]) -> list[tuple[int, int, int]]:
-    free = [-(-least // spec.divisor) * spec.divisor for least in SMALLEST]
+    free = [-(-least // divisor) * divisor for least, divisor in zip(SMALLEST, spec.divisors, strict=True)]
     longer = [2 * free[0], *free[1:]]
     found = []
     for wanted in (free, longer) if -1 in sides else (free,):

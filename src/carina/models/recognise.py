@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from carina.errors import BadConfig
+from carina.models.architecture import divisors
 from carina.models.foreign import Package, Step
 
 AIR_HU = -950.0
 """A crop to what lies above a window's lower end cuts air away only if that end lies above the noise of air."""
 
-DIVISORS = {"ahnet": 32, "densenet121": 1}
 _TASKS = (("covid", ("classif", "diagnos")), ("lesion", ("lesion", "opacit", "infect")), ("lung", ("lung",)))
 _LABELS = {
     "lung": {"1": "lung"},
@@ -73,7 +73,8 @@ def recognised(
         spec["orientation"] = "RAS"
         notes.append("orientation = RAS: the package turns no image, so this is a guess")
     if task != "covid" and network:
-        spec["divisor"] = DIVISORS.get(network["kind"]) or 2 ** (len(network["blocks_down"]) - 1)
+        sides = divisors(network)
+        spec["divisor"] = list(sides) if len(set(sides)) > 1 else sides[0]
     if network:
         spec["network"] = dict(network)
     spec |= card

@@ -10,6 +10,7 @@ import msgspec
 
 import carina
 from carina.cases.purpose import Source, Task
+from carina.models.architecture import divisors
 from carina.models.bundle import REACH_MM
 from carina.models.validation import Figure, Measured, Validation
 from carina.train import configure
@@ -87,7 +88,7 @@ def carina_object(settings: TrainSettings) -> dict[str, Any]:
     common |= {
         "spacing_mm": list(settings.spacing_mm or ()),
         "labels": {"1": str(settings.task)},
-        "divisor": configure.divisor(settings.network),
+        "divisor": divisors(settings.network)[0],
         "original": {"patch": list(settings.window), "overlap": settings.window_overlap},
         "restore": "linear",
     }

@@ -12,6 +12,7 @@ import msgspec
 
 from carina.cases.purpose import Source, Task
 from carina.errors import BadConfig
+from carina.models.architecture import divisors
 from carina.toml import read_toml
 from carina.train.settings import Augment, Loss, Patch, TrainSettings
 
@@ -99,15 +100,6 @@ def check(settings: TrainSettings) -> None:
         raise BadConfig("train.settings", f"Settings {settings.name!r}: " + "; ".join(problems) + ".")
 
 
-def divisor(network: Mapping[str, Any]) -> int:
-    """What each side of a network's input must be divisible by."""
-    if network.get("kind") == "ahnet":
-        return 32
-    if network.get("kind") == "segresnet":
-        return int(2 ** (len(network.get("blocks_down", (1, 2, 2, 4))) - 1))
-    return 1
-
-
 def _length_problems(s: TrainSettings) -> Iterator[str]:
     if (s.steps > 0) == (s.epochs > 0):
         yield f"exactly one of steps ({s.steps}) and epochs ({s.epochs}) must be above 0"
@@ -127,11 +119,11 @@ def _length_problems(s: TrainSettings) -> Iterator[str]:
 def _shape_problems(s: TrainSettings) -> Iterator[str]:
     if not s.patches or min((p.share for p in s.patches), default=0) <= 0 or min(p.batch for p in s.patches) < 1:
         yield "patches must name one kind or more, each with a share above 0 and a batch of at least 1"
-    number, kind = divisor(s.network), s.network.get("kind")
+    sides, kind = divisors(s.network), s.network.get("kind")
     shapes = [("patch", p.shape) for p in s.patches] + ([("window", s.window)] if s.task is not Task.COVID else [])
     for name, shape in shapes:
-        if min(shape) < 1 or any(side % number for side in shape):
-            yield f"{name} {'x'.join(map(str, shape))}: {kind} needs every side divisible by {number}"
+        if min(shape) < 1 or any(side % number for side, number in zip(shape, sides, strict=True)):
+            yield f"{name} {'x'.join(map(str, shape))}: {kind} needs sides divisible by {', '.join(map(str, sides))}"
     if not 0 <= s.window_overlap <= 0.9:
         yield f"window_overlap {s.window_overlap} must lie between 0 and 0.9"
     if s.task is not Task.COVID and (s.spacing_mm is None or min(s.spacing_mm) <= 0):
