@@ -21,6 +21,7 @@ from carina.toml import Key, mistakes, read_toml
 _Text = Annotated[str, Meta(min_length=1)]
 _Seconds = Annotated[float, Meta(gt=0, le=86400)]
 _Threads = Annotated[int, Meta(ge=0, le=4096)]
+_Voxels = Annotated[int, Meta(ge=1)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
 _AeTitle = Annotated[str, Meta(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
 """A DICOM application entity's title: up to 16 printable characters, no backslash (PS3.5, 6.2)."""
@@ -107,11 +108,21 @@ class DicomwebDestination(
 Destination = FolderDestination | DicomDestination | DicomwebDestination
 
 
+class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is refused before memory is asked for it: series of more than ``voxels``, whatever their files claim.
+
+    The volume of 600 million voxels takes 1.2 GB, a run on it some ten times that.
+    """
+
+    voxels: _Voxels = 600_000_000
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything a node can be told."""
 
     runtime: RuntimeSettings = RuntimeSettings()
     models: ModelSettings = ModelSettings()
+    limits: LimitSettings = LimitSettings()
     destinations: Mapping[str, Destination] = {}
     series_rules: str = ""
 
@@ -173,7 +184,7 @@ def _override(table: dict[str, Any], environment: Mapping[str, str]) -> dict[Key
     """Put what the environment says over the file's table; gives the variable that each key came from."""
     variables: dict[Key, str] = {}
     for name, text in environment.items():
-        for section in ("runtime", "models"):
+        for section in ("runtime", "models", "limits"):
             prefix = f"CARINA_{section.upper()}_"
             within = table.setdefault(section, {}) if name.startswith(prefix) else None
             if isinstance(within, dict):

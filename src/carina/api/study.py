@@ -70,7 +70,8 @@ def find_series(path: Path | str, settings: Settings | None = None) -> Listing:
     from carina.dicom.find import find_series as find
     from carina.dicom.rules import load_rules
 
-    return find(Path(path), load_rules((settings or default_settings()).series_rules))
+    settings = settings or default_settings()
+    return find(Path(path), load_rules(settings.series_rules), most_voxels=settings.limits.voxels)
 
 
 def choose_series(path: Path | str, settings: Settings | None = None, uid: str = "") -> Source:

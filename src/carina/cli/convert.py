@@ -50,8 +50,9 @@ def convert(
     from carina.dicom.rules import load_rules
     from carina.errors import BadSeries
 
-    known = load_rules(rules or node_settings(config).series_rules)
-    found = find_series(source, known)
+    settings = node_settings(config)
+    known = load_rules(rules or settings.series_rules)
+    found = find_series(source, known, most_voxels=settings.limits.voxels)
     wanted = list(_wanted(found, fitting=fitting))
     if not wanted:
         raise BadSeries("series.none-fits", f"{source}: holds no CT series; 'carina series' says what is there.")

@@ -39,8 +39,9 @@ def series(path: Path, rules: Path | None, config: Path | None, each: str, *, as
     from carina.dicom.find import find_series, judge_each_study
     from carina.dicom.rules import load_rules
 
-    known = load_rules(rules or node_settings(config).series_rules)
-    listing = find_series(path, known)
+    settings = node_settings(config)
+    known = load_rules(rules or settings.series_rules)
+    listing = find_series(path, known, most_voxels=settings.limits.voxels)
     found = judge_each_study(listing, known) if each == "study" else listing
     if as_json:
         say_json([facts(one) for one in found])

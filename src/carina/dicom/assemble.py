@@ -19,7 +19,7 @@ from carina.dicom.geometry import (
     slice_name,
     usual_distance_mm,
 )
-from carina.dicom.headers import APART, SliceHeader
+from carina.dicom.headers import APART, Problem, SliceHeader
 from carina.dicom.series import Instance, Series
 from carina.dicom.uids import derived_uid
 from carina.dicom.values import named
@@ -38,14 +38,6 @@ BITS = (8, 16, 32)
 GRAYSCALE = frozenset({"MONOCHROME1", "MONOCHROME2", ""})
 
 Group = tuple[SliceHeader, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One reason why slices can't be used: a stable code and a clause."""
-
-    code: str
-    words: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -186,10 +178,10 @@ def _check_kind(group: Group) -> Problem | None:
 
 
 def _check_pixels(group: Group) -> Problem | None:
-    header = _first(group, lambda h: bool(h.pixels))
-    if header is None:
+    header = _first(group, lambda h: h.pixels is not None)
+    if header is None or header.pixels is None:
         return None
-    return Problem(code=header.pixels_code, words=f"{_name(header)}: {header.pixels}")
+    return Problem(code=header.pixels.code, words=f"{_name(header)}: {header.pixels.words}")
 
 
 def _check_gray(group: Group) -> Problem | None:

@@ -146,12 +146,13 @@ def open_pixels(path: Path) -> PixelFile:
     slices = slices_of(opened) if opened else []
     if opened is None or not slices or not opened.has_pixels:
         raise BadSeries("series.no-pixels", f"{path.name}: has no pixel data.")
-    if slices[0].pixels:
-        raise BadSeries(slices[0].pixels_code, f"{path.name}: {slices[0].pixels}.")
+    problem = slices[0].pixels
+    if problem is not None:
+        raise BadSeries(problem.code, f"{path.name}: {problem.words}.")
     try:
         layout = layout_of(opened)
     except ImpossibleLayout as error:
-        raise BadSeries("series.layout", f"{path.name}: {error}.") from error
+        raise BadSeries(error.code, f"{path.name}: {error}.") from error
     pieces = opened.encapsulated.frames(len(slices)) if opened.encapsulated else ()
     needed = layout.frame_bytes * len(slices) if opened.transfer_syntax == DEFLATED else 0
     inflated = opened.inflated if len(opened.inflated) >= needed else inflated_pixels(path, needed)

@@ -84,9 +84,8 @@ class ElementReader:
             if end is not None and found.end > end:
                 raise self.source.broken(f"{tag_text(found.tag)} reaches beyond the item that holds it")
             if not self.source.reaches(found.end):
-                raise self.source.broken(
-                    f"{tag_text(found.tag)} has a length of {found.end - found.start} bytes, more than the file holds"
-                )
+                size = found.end - found.start
+                raise self.source.broken(f"{tag_text(found.tag)} has {size} bytes, more than {self.source.bound}")
             yield found
             at = found.end
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from carina.dicom.assemble import Assembled, Problem, assemble
+from carina.config import LimitSettings
+from carina.dicom.assemble import Assembled, assemble
 from carina.dicom.found import Found, Listing
 from carina.dicom.geometry import degrees_from_plane, image_axes, plane
-from carina.dicom.headers import SliceHeader
+from carina.dicom.headers import Problem, SliceHeader
 from carina.dicom.inventory import Inventory
 from carina.dicom.losses import lost, with_losses
 from carina.dicom.rules import Rules, broken_rules, is_other_region, load_rules, merits, why_better
@@ -31,11 +32,11 @@ LISTED = 8
 """Series that a refusal names before it counts the rest."""
 
 
-def find_series(path: Path, rules: Rules | None = None) -> Listing:
+def find_series(path: Path, rules: Rules | None = None, *, most_voxels: int = LimitSettings().voxels) -> Listing:
     """List every DICOM series and volume file below a folder, or in one file, with the verdict of the rules.
 
     Reads headers only. The best first; ``taken`` marks the one that ``choose`` gives. The listing counts every file
-    below the path.
+    below the path. A series of more than ``most_voxels`` is not read.
 
     Raises:
         BadSeries: the path does not exist or can't be looked at, or nothing below it is DICOM or a volume file.
@@ -47,7 +48,7 @@ def find_series(path: Path, rules: Rules | None = None) -> Listing:
     scanned = scan(_without(volumes, walked.files))
     groups = assemble(scanned.slices)
     gone = [*walked.broken, *lost(scanned.broken, scanned.headers)]
-    found = [*with_losses(map(_found, groups), gone), *volumes]
+    found = [*with_losses((_found(_bounded(group, most_voxels)) for group in groups), gone), *volumes]
     if not found:
         raise BadSeries("series.none-found", _nothing(path, walked))
     copies = frozenset(walked.repeated).union(*(group.copies for group in groups))
@@ -208,6 +209,15 @@ def _found(group: Assembled) -> Found:
         source=series,
         problems=group.problems,
     )
+
+
+def _bounded(group: Assembled, most_voxels: int) -> Assembled:
+    """The group without its series where the volume has too many voxels; a tilt that is undone adds some."""
+    shape = group.plan.grid.shape if group.plan else (0, 0, 0)
+    if max(len(group.headers), shape[0]) * shape[1] * shape[2] <= most_voxels:
+        return group
+    words = f"its volume has {shape[0]} x {shape[1]} x {shape[2]} voxels, more than limits.voxels ({most_voxels}) allow"
+    return replace(group, series=None, problems=(Problem(code="series.memory", words=words),))
 
 
 def _axes(header: SliceHeader) -> Axes | None:

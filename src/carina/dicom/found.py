@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
-from carina.dicom.assemble import Problem
+from carina.dicom.headers import Problem
 from carina.dicom.inventory import FileCounts, Inventory
 from carina.dicom.series import Source, VolumeFile
 from carina.errors import BadSeries

@@ -90,16 +90,24 @@ NUMBERS = {
 """The numbers without which there is no volume, and what they can be at the very most."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One reason why slices can't be used: a stable code and a clause."""
+
+    code: str
+    words: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SliceHeader:
     """The facts of one slice (a single-frame object, or one frame of a multi-frame one) that reading depends on.
 
     Absent attributes are None or empty. Texts are one line each. UIDs are valid or empty: one that is none is replaced
     by one that is derived from it. ``position_mm`` is ``(x, y, z)``, ``orientation`` the six direction cosines of
-    Image Orientation (Patient), ``pixel_spacing_mm`` (row step, column step). ``pixels`` is empty where pixel data is
-    there and as the header says, else says what is wrong, and ``pixels_code`` is that problem's code. ``faults`` says
-    by keyword why a number is None although something is there. ``notes`` are sentences for the manifest. ``apart`` has
-    a text for each keyword of ``APART``.
+    Image Orientation (Patient), ``pixel_spacing_mm`` (row step, column step). ``pixels`` is None where pixel
+    data is there and as the header says, else what is wrong with it. ``faults`` says by keyword why a number is None
+    although something is there. ``notes`` are sentences for the manifest. ``apart`` has a text for each keyword of
+    ``APART``.
     """
 
     path: Path
@@ -129,9 +137,8 @@ class SliceHeader:
     intercept: float | None
     rescale_type: str
     is_lossy: bool
-    pixels: str
+    pixels: Problem | None
     apart: tuple[str, ...]
-    pixels_code: str = ""
     faults: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -166,11 +173,10 @@ def slices_of(opened: OpenFile) -> list[SliceHeader]:
 
 
 class _Pixels(NamedTuple):
-    """How many frames a file holds, at least one, and what is wrong with its pixel data, empty where nothing is."""
+    """How many frames a file holds, at least one, and what is wrong with its pixel data."""
 
-    frames: int
-    code: str = ""
-    words: str = ""
+    frames: int = 1
+    problem: Problem | None = None
 
 
 def _pixels(opened: OpenFile) -> _Pixels:
@@ -179,15 +185,15 @@ def _pixels(opened: OpenFile) -> _Pixels:
     Raises:
         BadSeries: there are more frames than any CT has.
     """
+    if not opened.has_pixels:
+        return _Pixels(problem=Problem(code="series.no-pixels", words="it has no pixel data"))
     try:
         claimed = max(whole(opened, "NumberOfFrames", 1), 1)
-        if not opened.has_pixels:
-            return _Pixels(1, "series.no-pixels", "it has no pixel data")
         found = _compressed(opened, claimed) if opened.encapsulated else _native(opened, claimed)
-        if not found.code and opened.text("PhotometricInterpretation") in GRAYSCALE:
+        if found.problem is None and opened.text("PhotometricInterpretation") in GRAYSCALE:
             layout_of(opened)
     except ImpossibleLayout as error:
-        return _Pixels(1, "series.layout", str(error))
+        return _Pixels(problem=Problem(code=error.code, words=str(error)))
     if found.frames > MOST_FRAMES:
         words = f"it has {found.frames} frames; at most {MOST_FRAMES} are read"
         raise BadSeries("series.memory", f"{opened.path.name}: {words}.")
@@ -198,25 +204,29 @@ def _native(opened: OpenFile, claimed: int) -> _Pixels:
     size = [whole(opened, k, 0) for k in ("Rows", "Columns", "BitsAllocated")]
     frame_bytes = size[0] * size[1] * size[2] * max(whole(opened, "SamplesPerPixel", 1), 1) // 8
     if opened.pixel_bytes is None:
-        return _Pixels(1, "series.truncated", "it is truncated: its pixel data has no length, yet is not compressed")
+        return _truncated("its pixel data has no length, yet is not compressed")
     if opened.pixel_bytes < frame_bytes * claimed:
-        words = f"it is truncated: its pixel data has {opened.pixel_bytes} of {frame_bytes * claimed} bytes"
-        return _Pixels(max(min(claimed, opened.pixel_bytes // frame_bytes), 1), "series.truncated", words)
+        words = f"its pixel data has {opened.pixel_bytes} of {frame_bytes * claimed} bytes"
+        return _truncated(words, min(claimed, opened.pixel_bytes // frame_bytes))
     return _Pixels(claimed if frame_bytes else 1)
 
 
 def _compressed(opened: OpenFile, claimed: int) -> _Pixels:
     there = opened.encapsulated
     if there is None or not there.is_complete:
-        return _Pixels(1, "series.truncated", "it is truncated: its pixel data ends early")
+        return _truncated("its pixel data ends early")
     if claimed > len(there.fragments):
-        words = f"it is truncated: its pixel data has {len(there.fragments)} fragments for {claimed} frames"
-        return _Pixels(len(there.fragments), "series.truncated", words)
+        words = f"its pixel data has {len(there.fragments)} fragments for {claimed} frames"
+        return _truncated(words, len(there.fragments))
     try:
         there.frames(claimed)
     except ValueError as error:
-        return _Pixels(1, "series.decode", f"its frames can't be told apart: {error}")
+        return _Pixels(problem=Problem(code="series.decode", words=f"its frames can't be told apart: {error}"))
     return _Pixels(claimed)
+
+
+def _truncated(words: str, frames: int = 1) -> _Pixels:
+    return _Pixels(max(frames, 1), Problem(code="series.truncated", words=f"it is truncated: {words}"))
 
 
 def _slice_header(opened: OpenFile, frame: int | None, pixels: _Pixels) -> SliceHeader:
@@ -259,8 +269,7 @@ def _slice_header(opened: OpenFile, frame: int | None, pixels: _Pixels) -> Slice
         intercept=_single(values["RescaleIntercept"]),
         rescale_type=text("RescaleType").upper(),
         is_lossy=text("LossyImageCompression") == "01",
-        pixels=pixels.words,
-        pixels_code=pixels.code,
+        pixels=pixels.problem,
         faults=faults,
         notes=notes,
         apart=tuple(text(keyword) for keyword in APART),

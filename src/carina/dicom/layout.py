@@ -27,8 +27,16 @@ LAYOUT_KEYWORDS = (
 )
 
 
+MOST_PIXELS = 1 << 26
+"""Of one slice (8192 x 8192): more are those of no CT, and are asked of memory by no header."""
+
+
 class ImpossibleLayout(ValueError):
     """What a header says of its pixels can't be; the message is a clause that names the tag."""
+
+    def __init__(self, words: str, code: str = "series.layout") -> None:
+        super().__init__(words)
+        self.code = code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,35 +88,42 @@ def layout_of(opened: OpenFile) -> Layout:
     Raises:
         ImpossibleLayout: the header says none that can be, or one that no CT has; the message names the tag.
     """
-    rows, columns = whole(opened, "Rows", 0), whole(opened, "Columns", 0)
-    if not rows or not columns:
-        raise _impossible(opened, "Columns" if rows else "Rows", "a number above 0")
+    rows, columns = _matrix(opened)
     allocated = whole(opened, "BitsAllocated", 16)
     if allocated not in BITS_ALLOCATED:
         raise _impossible(opened, "BitsAllocated", "16 (8 and 32 are read too)")
-    if whole(opened, "SamplesPerPixel", 1) != 1:
-        raise _impossible(opened, "SamplesPerPixel", "1")
     stored = whole(opened, "BitsStored", allocated)
-    if not 1 <= stored <= allocated:
-        raise _impossible(opened, "BitsStored", f"1 to {allocated}")
     high_bit = whole(opened, "HighBit", stored - 1)
-    if high_bit >= allocated:
-        raise _impossible(opened, "HighBit", f"{stored - 1}")
     sign = whole(opened, "PixelRepresentation", 0)
-    if sign not in (0, 1):
-        raise _impossible(opened, "PixelRepresentation", "0 or 1")
-    is_signed = sign == 1
-    padding = _padding(opened, allocated, is_signed=is_signed)
+    for keyword, is_right, expected in (
+        ("SamplesPerPixel", whole(opened, "SamplesPerPixel", 1) == 1, "1"),
+        ("BitsStored", 1 <= stored <= allocated, f"1 to {allocated}"),
+        ("HighBit", high_bit < allocated, f"{stored - 1}"),
+        ("PixelRepresentation", sign in (0, 1), "0 or 1"),
+    ):
+        if not is_right:
+            raise _impossible(opened, keyword, expected)
+    padding = _padding(opened, allocated, is_signed=sign == 1)
     return Layout(
         rows=rows,
         columns=columns,
         bits_allocated=allocated,
         bits_stored=stored,
         high_bit=high_bit,
-        is_signed=is_signed,
+        is_signed=sign == 1,
         padding=padding,
-        padding_is_words=padding is not None and not _fits(padding, stored, is_signed=is_signed),
+        padding_is_words=padding is not None and not _fits(padding, stored, is_signed=sign == 1),
     )
+
+
+def _matrix(opened: OpenFile) -> tuple[int, int]:
+    rows, columns = whole(opened, "Rows", 0), whole(opened, "Columns", 0)
+    if not rows or not columns:
+        raise _impossible(opened, "Columns" if rows else "Rows", "a number above 0")
+    if rows * columns > MOST_PIXELS:
+        words = f"it has {rows} x {columns} pixels (Rows x Columns), at most {MOST_PIXELS} can be read"
+        raise ImpossibleLayout(words, "series.memory")
+    return rows, columns
 
 
 def _padding(opened: OpenFile, bits: int, *, is_signed: bool) -> tuple[int, int] | None:

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from carina.dicom.assemble import Problem
 from carina.dicom.found import Found
-from carina.dicom.headers import SliceHeader
+from carina.dicom.headers import Problem, SliceHeader
 from carina.dicom.inventory import BrokenFile
 from carina.dicom.scan import name_shape
 from carina.dicom.series import Series

@@ -10,8 +10,9 @@ from typing import Literal
 
 import msgspec
 
-from carina.dicom.assemble import Problem, text_of
+from carina.dicom.assemble import text_of
 from carina.dicom.found import Found
+from carina.dicom.headers import Problem
 from carina.dicom.series import VolumeFile
 from carina.errors import BadConfig
 

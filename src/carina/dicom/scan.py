@@ -52,7 +52,7 @@ def scan(paths: Sequence[Path]) -> Scanned:
 
 
 def _sorted_out(headers: Sequence[SliceHeader], broken: Sequence[BrokenFile]) -> Scanned:
-    damaged = {header.path: _damage(header) for header in headers if _is_damaged(header)}
+    damaged = {header.path: damage for header in headers if (damage := _damage(header)) is not None}
     return Scanned(
         headers=tuple(header for header in headers if header.path not in damaged),
         damaged=tuple(header for header in headers if header.path in damaged),
@@ -68,17 +68,15 @@ def _scan_file(path: Path) -> list[SliceHeader] | BrokenFile:
         return BrokenFile(path=path, code=error.code, reason=reason)
 
 
-def _is_damaged(header: SliceHeader) -> bool:
-    """Whether an image has no pixel data, or not all; reports and other objects need none."""
+def _damage(header: SliceHeader) -> BrokenFile | None:
+    """What is wrong with an image whose pixel data is not whole; reports and other objects need none."""
     is_image = header.rows > 0 or "Image Storage" in UID(header.sop_class_uid).name
-    return bool(header.pixels) and is_image
-
-
-def _damage(header: SliceHeader) -> BrokenFile:
+    if header.pixels is None or header.pixels.code == "series.memory" or not is_image:
+        return None
     return BrokenFile(
         path=header.path,
-        code=header.pixels_code,
-        reason=header.pixels,
+        code=header.pixels.code,
+        reason=header.pixels.words,
         series_uid=header.series_uid,
         sop_instance_uid=header.sop_instance_uid,
         position_mm=header.position_mm,

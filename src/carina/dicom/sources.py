@@ -21,7 +21,9 @@ LARGEST_INFLATED_HEADER = 64 * 1024 * 1024
 
 
 class Bytes(ABC):
-    """Bytes of one file, from which each read asks for a bounded number."""
+    """Bytes of one file, from which each read asks for a bounded number; ``bound`` says in words where they end."""
+
+    bound = "the file holds"
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -77,6 +79,8 @@ class Plain(Bytes):
 
 class Inflated(Bytes):
     """What a deflated data set inflates to, offset 0 being its first byte: inflated only as far as it is asked for."""
+
+    bound = f"the file inflates to, or than {LARGEST_INFLATED_HEADER} that a header may have"
 
     def __init__(self, name: str, stream: BinaryIO, start: int) -> None:
         super().__init__(name)

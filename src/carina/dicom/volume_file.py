@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from carina.dicom.assemble import Problem
 from carina.dicom.found import Found
 from carina.dicom.geometry import plane
+from carina.dicom.headers import Problem
 from carina.dicom.inventory import BrokenFile
 from carina.dicom.series import VolumeFile
 from carina.errors import BadSeries
