@@ -24,6 +24,7 @@ from carina.pipeline.manifest import read_manifest
 from carina.pipeline.plugins import GROUP, with_installed
 from carina.synth.phantom import Phantom, chest_phantom
 from carina.testing.dicom import write_ct_series
+from tiny_networks import tiny_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -228,10 +229,14 @@ operators:
 """
 
 
-def test_an_installed_operator_works_in_a_definition(installed: Path, tmp_path: Path) -> None:
+def test_an_installed_operator_works_in_a_definition(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_ct_series(chest_phantom(shape=(36, 200, 200), lesions=0).volume, tmp_path / "ct")
     file = tmp_path / "mine.yaml"
     file.write_text(DEFINITION.replace("IMAGE", "example/emphysema"))
+    for name, value in tiny_environment(tmp_path / "bundles").items():
+        monkeypatch.setenv(name, value)
     ran = carina(installed, "run", tmp_path / "ct", "-o", tmp_path / "run", "--pipeline", file, "--quiet")
     assert ran.returncode == 0, ran.stderr
     lines = (tmp_path / "run" / "emphysema" / "emphysema.csv").read_text().splitlines()

@@ -79,6 +79,15 @@ def mean_bundle(folder: Path, **keys: Any) -> Bundle:
     return _bundle(helper, graph, folder, {**CLASSIFIER, **keys})
 
 
+def tiny_environment(folder: Path) -> dict[str, str]:
+    """A bundle for each task, as variables of the environment: for tests that are not about what networks find."""
+    threshold_bundle(folder / "lungs")
+    threshold_bundle(folder / "lesions", task="lesion", labels={"1": "lesion"})
+    mean_bundle(folder / "covid")
+    names = {"CARINA_MODELS_LUNG": "lungs", "CARINA_MODELS_LESION": "lesions", "CARINA_MODELS_COVID": "covid"}
+    return {"CARINA_MODELS_FOLDERS": str(folder), **names}
+
+
 def _bundle(helper: Any, graph: Any, folder: Path, keys: dict[str, Any]) -> Bundle:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return _written(folder, keys, model.SerializeToString())
