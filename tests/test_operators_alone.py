@@ -111,7 +111,7 @@ def test_check_prints_each_mistake_with_its_line_and_ends_with_4(tmp_path: Path)
     lines = result.output.splitlines()
     assert lines[0].startswith(f"{file}:19: unknown image 'carina/ai-lnug'; known: carina/ai-covid-19, ")
     assert lines[1].startswith(f"{file}:50: 'volume-ratio' has no input '/ct'; known: /input, /label_image, /volume")
-    assert lines[2] == "2 mistakes"
+    assert lines[2].endswith(": 2 mistakes [definition.invalid]")
 
 
 def test_check_of_a_good_definition_gives_a_summary(tmp_path: Path) -> None:

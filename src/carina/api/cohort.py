@@ -1,62 +1,47 @@
-"""Many studies, one table: each is run in a folder of its own, a bad one does not stop the others."""
+"""Many studies, one table: each is run in a folder of its own, and nothing that befalls one stops the others."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carina.api.result import Run
-from carina.api.study import RunSettings, default_settings, find_series, run
-from carina.errors import CarinaError
+from carina.api.cohort_plan import Each, Plan
+from carina.api.cohort_table import TABLE, CohortTable, Fate, Item, findings_of, read_table
+from carina.api.study import RunSettings, check_pipeline, default_settings, find_series, run
+from carina.dicom.rules import load_rules
+from carina.dicom.series import Source
+from carina.errors import Bug, CarinaError, told
+from carina.pipeline.places import check_place
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from carina.dicom.found import Found
-
-TABLE = "cohort.csv"
-
-
-class Each(StrEnum):
-    """What gets a run: the best series of each study, or every series that fits the rules."""
-
-    STUDY = "study"
-    SERIES = "series"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One entry of a cohort: its UID, the folder of its run, and why it failed where it did."""
-
-    uid: str
-    folder: Path
-    run: Run | None = None
-    code: str = ""
-    message: str = ""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """Every item in the order it was run, and the table that was written."""
+    """Everything that was found, study by study, and the table that was written."""
 
     items: tuple[Item, ...]
     table: Path
 
     @property
     def failures(self) -> tuple[Item, ...]:
-        """The items without a result."""
-        return tuple(item for item in self.items if item.run is None)
+        """What should have a result and has none."""
+        return tuple(item for item in self.items if item.fate is Fate.FAILED)
+
+    @property
+    def counts(self) -> dict[Fate, int]:
+        """How many items ended as what."""
+        counted = Counter(item.fate for item in self.items)
+        return {fate: counted[fate] for fate in Fate if counted[fate] or fate is not Fate.WAITING}
 
     @property
     def findings(self) -> pd.DataFrame:
         """The table: one row for each item."""
-        import pandas as pd
-
-        return pd.read_csv(self.table)
+        return read_table(self.table)
 
 
 def run_many(
@@ -66,69 +51,58 @@ def run_many(
     how: RunSettings | None = None,
     tell: Callable[[Item, int, int], None] | None = None,
 ) -> Cohort:
-    """Run a pipeline on each study (or series) below a path; results in ``out``/UID, the table in ``out``/cohort.csv.
+    """Run a pipeline on each study (or series) below a path; results in folders of ``out``, beside them cohort.csv.
 
-    The table is rewritten after each item, finished runs are not run again, ``tell`` hears of each item with its
-    number and their count.
+    Every series, volume file and broken file has a row: done, failed, left out, or waiting until its turn has come.
+    A run that is finished is not run again, one that was interrupted resumes, and what lies in ``out`` is no input.
+    ``tell`` hears of each item with its number and their count.
 
     Raises:
         BadSeries: the path does not exist or holds neither DICOM nor a volume file.
-        BadConfig: the settings, the definition or the folder are wrong.
+        BadConfig: the settings or the definition are wrong, or ``out`` can't be written.
     """
     how = how or RunSettings()
-    how = replace(how, settings=how.settings or default_settings())
-    groups = _groups(find_series(path, how.settings), Each(each))
-    items: list[Item] = []
-    table = Path(out) / TABLE
-    for uid, found in groups.items():
-        items.append(_run_one(uid, found, Path(out) / _folder_name(uid), how))
-        _write_table(items, table)
-        if tell is not None:
-            tell(items[-1], len(items), len(groups))
-    return Cohort(items=tuple(items), table=table)
-
-
-def _groups(found: Iterable[Found], each: Each) -> dict[str, list[Found]]:
-    """What was found by the UID of what gets a run, in a stable order; volume files stand for themselves."""
-    groups: dict[str, list[Found]] = {}
-    for one in found:
-        own = one.uid or one.path.name
-        groups.setdefault(one.study_uid or own if each is Each.STUDY else own, []).append(one)
-    return dict(sorted(groups.items()))
-
-
-def _folder_name(uid: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in uid) or "unnamed"
-
-
-def _run_one(uid: str, found: list[Found], folder: Path, how: RunSettings) -> Item:
-    from carina.dicom.find import choose
-    from carina.dicom.rules import load_rules
-
+    settings = how.settings or default_settings()
+    how = replace(how, settings=settings)
+    path, out = Path(path), Path(out)
+    check_place(out)
+    check_pipeline(how)
+    plan = Plan(path=path, out=out, each=Each(each), rules=load_rules(settings.series_rules))
+    work = deque(plan.work(find_series(path, settings)))
+    items = [item for item, _ in work]
+    table = CohortTable(out / TABLE, items)
+    table.write()
     try:
-        rules = load_rules(how.settings.series_rules if how.settings else None)
-        return Item(uid=uid, folder=folder, run=run(choose(found, rules), folder, how))
-    except CarinaError as error:
-        return Item(uid=uid, folder=folder, code=error.code, message=error.message)
+        for number in range(len(items)):
+            item, source = work.popleft()  # with its headers, which so many studies can't keep in memory
+            items[number] = item if source is None else _run_one(item, source, how)
+            table.put(number, items[number])
+            if tell is not None:
+                tell(items[number], number + 1, len(items))
+    finally:
+        table.write()
+    return Cohort(items=tuple(items), table=table.file)
 
 
-def _write_table(items: list[Item], table: Path) -> None:
-    rows = [_row(item) for item in items]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table.parent.mkdir(parents=True, exist_ok=True)
-    temporary = table.with_name(f".{table.name}")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(table)
+def _run_one(item: Item, source: Source, how: RunSettings) -> Item:
+    """Run one item; whatever is raised becomes its row."""
+    folder = item.folder or Path()
+    try:
+        finished = run(source, folder, how)
+        return replace(item, fate=Fate.DONE, run=finished, findings=findings_of(folder))
+    except Exception as error:  # noqa: BLE001 - a study of a cohort: its error is its own, a fault of ours too
+        failure = _kept(error, folder)
+    return replace(item, fate=Fate.FAILED, code=failure.code, message=failure.message)
 
 
-def _row(item: Item) -> dict[str, object]:
-    row: dict[str, object] = {"uid": item.uid, "state": "done" if item.run else "failed", "error": item.message}
-    if item.run is None:
-        return row
-    for region in item.run.findings.to_dict("records"):
-        row |= {f"{region['region']} {name}": value for name, value in region.items() if name != "region"}
-    row |= {f"probability {name}": value for name, value in item.run.probabilities.items()}
-    return row | {"warnings": " ".join(item.run.warnings)}
+def _kept(error: Exception, folder: Path) -> CarinaError:
+    """What an error is told as; the traceback of a fault of ours is kept in the item's folder."""
+    file = folder / "bug.txt"
+    failure = told(error, [folder], kept=file)
+    if isinstance(failure, Bug) and failure is not error:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(failure.trace, encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            return told(error)
+    return failure

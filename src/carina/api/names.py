@@ -26,10 +26,11 @@ def names_of(found: Iterable[Found], below: Path) -> list[str]:
     Series of one UID (two acquisitions, two patients with the same series) are told apart by what tells their slices
     apart, and by their place.
     """
-    return distinct_names([_words(one, below) for one in found])
+    return distinct_names([words_of(one, below) for one in found])
 
 
-def _words(found: Found, below: Path) -> tuple[str, ...]:
+def words_of(found: Found, below: Path) -> tuple[str, ...]:
+    """What names a series or a file, from short to long: its UID, its part, its place."""
     place = place_of(found.path, below)
     suffix = "" if found.modality else volume_suffix(found.path)
     if suffix:
@@ -37,8 +38,11 @@ def _words(found: Found, below: Path) -> tuple[str, ...]:
     return found.uid or place, found.part, place
 
 
-def distinct_names(known: Sequence[Sequence[str]]) -> list[str]:
-    """A file name for each, from as few of its words as tell it from the others; at last from its number."""
+def distinct_names(known: Sequence[Sequence[str]], reserved: Iterable[str] = ()) -> list[str]:
+    """A file name for each, from as few of its words as tell it from the others; at last from its number.
+
+    ``reserved`` names are given to none.
+    """
     texts = [words[0] for words in known]
     for count in range(2, max(map(len, known), default=0) + 1):
         shared = Counter(text.casefold() for text in texts)
@@ -46,12 +50,12 @@ def distinct_names(known: Sequence[Sequence[str]]) -> list[str]:
             " ".join(filter(None, words[:count])) if shared[text.casefold()] > 1 else text
             for text, words in zip(texts, known, strict=True)
         ]
-    return [file_name(text) for text in _numbered(texts)]
+    return [file_name(text) for text in _numbered(texts, reserved)]
 
 
-def _numbered(texts: Iterable[str]) -> Iterator[str]:
+def _numbered(texts: Iterable[str], reserved: Iterable[str]) -> Iterator[str]:
     """The texts; one that was there before, in whatever case, with the first number that makes it new."""
-    seen: set[str] = set()
+    seen = {text.casefold() for text in reserved}
     for text in texts:
         ways = itertools.chain([text], (f"{text} {number}" for number in itertools.count(2)))
         new = next(way for way in ways if way.casefold() not in seen)

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from carina.errors import BadConfig
+from carina.operators.ports import Saliency
 from carina.pipeline.manifest import Manifest, read_manifest
+from carina.pipeline.ports import load_folder
+from carina.report.overlay import overlay_image
+from carina.volume.files import read_mask, read_volume
 from carina.volume.volume import Mask, ScalarMap, Volume
 
 if TYPE_CHECKING:
@@ -42,8 +46,6 @@ class Run:
     @cached_property
     def volume(self) -> Volume:
         """The CT, HU ``(z, y, x)``."""
-        from carina.volume.files import read_volume
-
         return read_volume(self._image("volume"))
 
     @cached_property
@@ -63,9 +65,6 @@ class Run:
         Raises:
             BadConfig: the run stored none (no lung, switched off, or a pipeline without that output).
         """
-        from carina.operators.ports import Saliency
-        from carina.pipeline.ports import load_folder
-
         self._image("saliency")
         found: ScalarMap = load_folder(Saliency, self.folder / "saliency").map
         return found
@@ -98,8 +97,6 @@ class Run:
         Raises:
             BadConfig: the view is not known or has no slice of that index.
         """
-        from carina.report.overlay import overlay_image
-
         return overlay_image(self.volume, self.lung, self.lesion, index, view)
 
     def _repr_png_(self) -> bytes:
@@ -121,8 +118,6 @@ class Run:
         return images[0]
 
     def _mask(self, place: str) -> Mask:
-        from carina.volume.files import read_mask
-
         return read_mask(self._image(place))
 
 

@@ -9,21 +9,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from carina.api.result import Run
 from carina.config import Settings, find_settings
+from carina.dicom.find import choose
+from carina.dicom.find import find_series as find
+from carina.dicom.found import Listing
+from carina.dicom.read import read_volume
+from carina.dicom.rules import load_rules
 from carina.dicom.series import Source, VolumeFile
 from carina.errors import one_line
+from carina.operators.catalogue import definition_file
+from carina.operators.networks import TASKS, Networks
+from carina.operators.table import known_operators
+from carina.pipeline.check import bound
+from carina.pipeline.definition import Definition, load_definition
 from carina.pipeline.digests import Digests
-
-if TYPE_CHECKING:
-    from carina.dicom.found import Listing
-    from carina.operators.networks import Networks
-    from carina.pipeline.manifest import Provenance
-    from carina.pipeline.operator import Operator
-    from carina.pipeline.run import Event
-    from carina.volume.volume import Volume
+from carina.pipeline.manifest import Provenance
+from carina.pipeline.operator import Operator
+from carina.pipeline.run import Event, RunOptions, run_pipeline
+from carina.pipeline.table import OperatorTable
+from carina.volume.volume import Volume
 
 LIBRARIES = ("numpy", "scipy", "pydicom", "highdicom", "openvino", "SimpleITK")
 
@@ -67,9 +74,6 @@ def find_series(path: Path | str, settings: Settings | None = None) -> Listing:
     Raises:
         BadSeries: the path does not exist or holds neither DICOM nor a volume file.
     """
-    from carina.dicom.find import find_series as find
-    from carina.dicom.rules import load_rules
-
     settings = settings or default_settings()
     return find(Path(path), load_rules(settings.series_rules), most_voxels=settings.limits.voxels)
 
@@ -80,9 +84,6 @@ def choose_series(path: Path | str, settings: Settings | None = None, uid: str =
     Raises:
         BadSeries: none can be used; the message says for each why.
     """
-    from carina.dicom.find import choose
-    from carina.dicom.rules import load_rules
-
     settings = settings or default_settings()
     return choose(find_series(path, settings), load_rules(settings.series_rules), uid=uid)
 
@@ -93,8 +94,6 @@ def read_series(path: Path | str, uid: str = "") -> Volume:
     Raises:
         BadSeries: none can be used; the message says for each why.
     """
-    from carina.dicom.read import read_volume
-
     return read_volume(choose_series(path, uid=uid))
 
 
@@ -110,15 +109,9 @@ def run(
     Raises:
         CarinaError: by who must act; see ``carina.errors``.
     """
-    from carina.operators.catalogue import definition_file
-    from carina.operators.networks import Networks
-    from carina.operators.table import known_operators
-    from carina.pipeline.definition import load_definition
-    from carina.pipeline.run import RunOptions, run_pipeline
-
     how = how or RunSettings()
     settings = how.settings or default_settings()
-    definition = load_definition(definition_file(how.pipeline), how.arguments)
+    definition, table = _pipeline(how, operators)
     if isinstance(source, str | Path):
         source = choose_series(source, settings, how.uid)
     networks = Networks(settings)
@@ -129,13 +122,27 @@ def run(
     )
     run_pipeline(
         definition,
-        known_operators().with_all(*how.operators, *operators),
+        table,
         inputs={"input": source},
         out=Path(out),
         services=(settings, networks),
         options=options,
     )
     return Run(Path(out))
+
+
+def check_pipeline(how: RunSettings) -> None:
+    """See that the definition can be run, before anything is read for it.
+
+    Raises:
+        BadConfig: the definition has mistakes; the message lists each with its line.
+    """
+    bound(*_pipeline(how))
+
+
+def _pipeline(how: RunSettings, operators: Sequence[Operator] = ()) -> tuple[Definition, OperatorTable]:
+    definition = load_definition(definition_file(how.pipeline), how.arguments)
+    return definition, known_operators().with_all(*how.operators, *operators)
 
 
 def needed_bytes(source: Source) -> int:
@@ -147,9 +154,6 @@ def needed_bytes(source: Source) -> int:
 
 def provenance(source: Source, settings: Settings, networks: Networks) -> Provenance:
     """What the manifest says a run was made from; decides whether an earlier run may be gone on with."""
-    from carina.operators.networks import TASKS
-    from carina.pipeline.manifest import Provenance
-
     bundles = {task: networks.bundle(task) for task in TASKS}
     runtime = networks.runtime_settings
     return Provenance(

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from carina.cli.node import CONFIG, PLAN, node_settings
+from carina.cli.node import CONFIG, PLAN, bundle_called, node_settings
 from carina.cli.places import PATH, out_option
 from carina.cli.terminal import say, say_table
 
 if TYPE_CHECKING:
-    from carina.config import Settings
     from carina.evaluate.values import Evaluation
-    from carina.models.bundle import Bundle
 
 SOME_FAILED = 3
 
@@ -45,7 +43,7 @@ def evaluate(
 
     settings = node_settings(config, plan)
     evaluation = measure(
-        _bundle(bundle, settings),
+        bundle_called(bundle, settings),
         read_datalist(data),
         when=datetime.now().astimezone(),
         split=Split(split),
@@ -57,13 +55,6 @@ def evaluate(
     _print(evaluation, out)
     if evaluation.failures:
         sys.exit(SOME_FAILED)
-
-
-def _bundle(bundle: str, settings: Settings) -> Bundle:
-    from carina.models.bundle import find_bundle, load_bundle
-
-    folder = Path(bundle)
-    return load_bundle(folder) if folder.is_dir() else find_bundle(bundle, settings.models.folders)
 
 
 def _tell(words: str, number: int, count: int) -> None:

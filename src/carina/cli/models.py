@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from carina.cli.node import CONFIG, node_settings
+from carina.cli.node import CONFIG, bundle_called, node_settings
 from carina.cli.places import PATH, moved, out_option
 from carina.cli.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from carina.models.bundle import Bundle
 
 FORMATS = ("onnx", "openvino", "torchscript", "triton", "triton-python")
 """As `models.formats.Format`, which is imported when the command runs; a test compares them."""
@@ -45,7 +44,7 @@ def list_models(config: Path | None) -> None:
 @CONFIG
 def card(name: str, config: Path | None) -> None:
     """Print the card of the bundle NAME: data, recipe, seed and measured numbers."""
-    say(*_bundle(name, config).card.read_text(encoding="utf-8").splitlines())
+    say(*bundle_called(name, node_settings(config)).card.read_text(encoding="utf-8").splitlines())
 
 
 @models.command("check")
@@ -59,7 +58,7 @@ def check(bundle: str, schema: Path | None, trust: bool, phantom: bool, config: 
     from carina.models.formats import bundle_parity
     from carina.models.verify import verify_metadata, verify_network
 
-    found = _bundle(bundle, config)
+    found = bundle_called(bundle, node_settings(config))
     verify_metadata(found, schema)
     say(f"metadata   ok, by MONAI's verify_metadata with {schema or 'the documented mandatory keys'}")
     if found.carina.network:
@@ -85,7 +84,7 @@ def export(bundle: str, form: str, out: Path, config: Path | None) -> None:
     """Write the network of BUNDLE, a name or a folder, in another format and compare it with the torch network."""
     from carina.models.formats import Format, export_bundle
 
-    done = export_bundle(_bundle(bundle, config), Format(form), out)
+    done = export_bundle(bundle_called(bundle, node_settings(config)), Format(form), out)
     say(f"{done.path}: {_figures(done.differences)} from {done.against}, of the outputs' range")
 
 
@@ -115,14 +114,6 @@ def import_(
     if out:
         say(f'and models.folders = ["{out.resolve()}"]')
     say("For research use only. Not for diagnosis.")
-
-
-def _bundle(name: str, config: Path | None) -> Bundle:
-    from carina.models.bundle import METADATA, find_bundle, load_bundle
-
-    if (Path(name) / METADATA).is_file():
-        return load_bundle(Path(name))
-    return find_bundle(name, node_settings(config).models.folders)
 
 
 def _folder(config: Path | None) -> Path:

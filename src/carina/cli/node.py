@@ -12,6 +12,7 @@ from carina.cli.places import PATH
 
 if TYPE_CHECKING:
     from carina.config import Settings
+    from carina.models.bundle import Bundle
 
 CONFIG = click.option("--config", type=PATH, metavar="FILE", help="Settings file (default: ./carina.toml if there).")
 
@@ -24,3 +25,22 @@ def node_settings(config: Path | None, plan: str | None = None) -> Settings:
 
     override = {"CARINA_RUNTIME_PLAN": plan} if plan else {}
     return find_settings(config, {**os.environ, **override})
+
+
+def bundle_called(name: str, settings: Settings) -> Bundle:
+    """A bundle by its folder, or by its name among those that the settings know.
+
+    Raises:
+        BadConfig: there is none, or it is damaged or can't be looked at.
+    """
+    from carina.errors import BadConfig
+    from carina.models.bundle import METADATA, find_bundle, load_bundle
+
+    folder = Path(name)
+    try:
+        is_folder = folder.stat() and folder.is_dir() and (os.sep in name or (folder / METADATA).is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        is_folder = False
+    except OSError as error:
+        raise BadConfig("bundle.unreadable", f"{name}: can't be looked at ({error.strerror}).") from error
+    return load_bundle(folder) if is_folder else find_bundle(name, settings.models.folders)

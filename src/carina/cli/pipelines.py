@@ -50,7 +50,8 @@ def check(file: Path) -> None:
     for problem in problems:
         say(f"{file}:{problem.line}: {problem.message}")
     if problems:
-        say(f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}", err=True)
+        counted = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}"
+        say(f"carina: {file}: {counted} [definition.invalid]", err=True)
         sys.exit(BadConfig.exit_code)
     definition, _ = read_definition(text, str(file))
     wires = sum(1 for step in definition.steps for entry in step.inputs if entry.source)

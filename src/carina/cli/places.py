@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-PATH = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path, readable=False)
+"""Whoever reads a path says what is wrong with it, as an input or as a setting."""
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -14,9 +14,15 @@ from carina.cli.places import PATH, out_option
 from carina.cli.terminal import say, say_table
 
 if TYPE_CHECKING:
-    from carina.api.cohort import Cohort, Item
+    from carina.api.cohort import Cohort
+    from carina.api.cohort_table import Item
     from carina.api.result import Run
     from carina.api.study import RunSettings
+
+SOME_FAILED = 3
+
+SHOWN = 20
+"""Failures that the summary repeats."""
 
 
 @click.command()
@@ -84,19 +90,26 @@ def _rows(run: Run) -> Iterator[tuple[str, ...]]:
 
 def _many(path: Path, out: Path, each: str, how: RunSettings) -> None:
     from carina.api.cohort import run_many
+    from carina.api.cohort_table import Fate
 
     cohort = run_many(path, out, each, how, _tell)
     _summary(cohort)
-    if cohort.failures:
-        sys.exit(3)
+    if cohort.failures or not cohort.counts[Fate.DONE]:
+        sys.exit(SOME_FAILED)
 
 
 def _tell(item: Item, number: int, count: int) -> None:
-    state = "done" if item.run else f"failed: {item.message} [{item.code}]"
-    say(f"{number}/{count} {item.uid}: {state}")
+    say(f"{number}/{count} {_told(item)}")
+
+
+def _told(item: Item) -> str:
+    why = f"{item.message.rstrip('.')} [{item.code}]" if item.code else ""
+    return ": ".join(filter(None, (item.name, item.fate, why)))
 
 
 def _summary(cohort: Cohort) -> None:
-    say(f"{len(cohort.items) - len(cohort.failures)} done, {len(cohort.failures)} failed; table: {cohort.table}")
-    for item in cohort.failures:
-        say(f"  {item.uid}: {item.message} [{item.code}]")
+    counted = ", ".join(f"{count} {fate}" for fate, count in cohort.counts.items())
+    say(f"{counted}; table: {cohort.table}")
+    say(*(f"  {_told(item)}" for item in cohort.failures[:SHOWN]))
+    if len(cohort.failures) > SHOWN:
+        say(f"  and {len(cohort.failures) - SHOWN} more; the table has them all")

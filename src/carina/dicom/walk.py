@@ -53,7 +53,12 @@ def walk(path: Path) -> Walked:
         BadSeries: there is nothing of this name, it can't be looked at, or it is neither a file nor a folder.
     """
     walked = Walked()
-    if _is_folder(path):
+    is_folder = _is_folder(path)
+    try:  # what is asked for by name is refused; below a folder it is one of those that are broken
+        (os.scandir(path) if is_folder else path.open("rb")).close()
+    except OSError as error:
+        raise unreadable(error, path) from error
+    if is_folder:
         _Walk(walked).go(path)
     else:
         walked.files.append(path)

@@ -58,7 +58,7 @@ def import_model(
         BadConfig: the package or card is wrong or incomplete, or a bundle of this name is there already.
         ModelFailed: the converted network gives something else, or the trial failed.
     """
-    name = name or re.sub(r"[^a-z0-9._-]+", "-", (path.stem if path.is_file() else path.resolve().name).lower())
+    name = name or re.sub(r"[^a-z0-9._-]+", "-", (path.stem if path.is_file() else path.absolute().name).lower())
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise BadConfig(
             "import.name", f"{name!r} can't name a bundle: letters, digits, '.', '-' and '_' only (--name)."

@@ -37,4 +37,8 @@ def definition_file(given: Path | str | None) -> Path:
     if given is None:
         return find_definition(DEFAULT)
     is_name = Path(given).name == str(given) and not Path(given).suffix
-    return find_definition(str(given)) if is_name and not Path(given).exists() else Path(given)
+    try:
+        is_file = not is_name or Path(given).exists()
+    except OSError:  # too long, or not to be looked at: reading it says so
+        is_file = True
+    return Path(given) if is_file else find_definition(str(given))
