@@ -62,7 +62,7 @@ def test_the_better_series_is_taken_and_the_reason_told(tmp_path: Path, worse: d
         ({"max_pixel_spacing_mm": 1.0}, {}, "its pixels are 2.00 mm, at most 1 expected"),
         ({"min_matrix": 64}, {}, "its matrix is 20 x 24, at least 64 expected"),
         ({"kernel_include": ["^lung"]}, {}, "Convolution Kernel 'STANDARD' is none of ^lung"),
-        ({"kernel_exclude": ["^stand"]}, {}, "Convolution Kernel 'STANDARD' is excluded by '^stand'"),
+        ({"kernel_exclude": ["^stand"]}, {}, "Convolution Kernel 'STANDARD' is excluded by 'stand'"),
         ({"description_include": ["covid"]}, {}, "Series Description 'Chest' is none of covid"),
         ({"description_exclude": [r"\bmip\b"]}, {"SeriesDescription": "AX MIP 10"}, "'AX MIP 10' is excluded by"),
         (
@@ -88,16 +88,6 @@ def test_default_rules_leave_out_what_is_no_chest_volume(tmp_path: Path, descrip
     write_series(tmp_path, CHEST, SeriesDescription=description)
     (found,) = find_series(tmp_path)
     assert f"Series Description '{description}' is excluded" in found.reason
-
-
-def test_kernels_of_all_makers_are_known() -> None:
-    prefer = load_rules().prefer
-    from carina.dicom.rules import _group
-
-    soft = ["B30f", "D40s", "Br40d", "I31f\\2", "STANDARD", "SOFT", "FC08", "B", "A", "STND"]
-    sharp = ["B70f", "Bl57d", "LUNG", "D60s", "FC51", "L", "YC", "D", "DETAIL", "BONEPLUS", "I70f", "FC86"]
-    assert [_group(prefer.kernel, kernel) for kernel in soft] == [0] * len(soft)
-    assert all(_group(prefer.kernel, kernel) > 0 for kernel in sharp)
 
 
 def test_doubts_reach_the_warnings(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from carina.dicom.geometry import degrees_from_plane, image_axes, plane
 from carina.dicom.headers import Problem, SliceHeader
 from carina.dicom.inventory import Inventory
 from carina.dicom.losses import lost, with_losses
-from carina.dicom.rules import Rules, broken_rules, is_other_region, load_rules, merits, why_better
+from carina.dicom.merit import Ranking, Region, region
+from carina.dicom.rules import Rules, broken_rules, load_rules
 from carina.dicom.scan import scan
 from carina.dicom.series import Source, VolumeFile
 from carina.dicom.volume_file import broken_volumes, volume_file
@@ -94,13 +95,14 @@ def judge(found: Iterable[Found], rules: Rules) -> list[Found]:
             unfit.append(replace(one, error=error, taken=False, reason=reason))
         else:
             fit.append(replace(one, error=None, taken=False))
-    fit.sort(key=lambda one: (tuple(-m for m in merits(one, rules)), one.uid, one.part))
+    ranking = Ranking.of(fit, rules)
+    fit.sort(key=lambda one: (tuple(-m for m in ranking.merits(one)), one.uid, one.part))
     judged = []
     for place, one in enumerate(fit):
         if place == 0:
             judged.append(replace(one, taken=True, reason=_why_taken(one, rules)))
         else:
-            judged.append(replace(one, reason=f"{name_of(fit[0])} is taken instead: {why_better(fit[0], one, rules)}"))
+            judged.append(replace(one, reason=f"{name_of(fit[0])} is taken instead: {ranking.why_better(fit[0], one)}"))
     return judged + sorted(unfit, key=lambda one: (-one.slices, one.uid, one.part))
 
 
@@ -179,8 +181,10 @@ def _doubts(found: Found, rules: Rules) -> list[str]:
     coverage = found.coverage_mm or 0.0
     if coverage < rules.prefer.coverage_mm:
         doubts.append(f"it covers only {coverage:.0f} mm, hardly a whole chest")
-    if is_other_region(found, rules):
-        doubts.append(f"Body Part Examined is {found.body_part}, not the chest")
+    at, text = region(found, rules.prefer)
+    if at in (Region.ELSEWHERE, Region.DISPUTED):
+        field = "Series Description" if text == found.description else "Body Part Examined"
+        doubts.append(f"{field} is {text}, not the chest")
     return doubts
 
 
