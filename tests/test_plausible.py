@@ -45,8 +45,8 @@ WRONG: dict[str, tuple[Callable[[Floats], Floats], str]] = {
     ),
     "intercept lost, padding kept": (lambda hu: np.where(hu < -990, -2000, hu + 1024), "of what is not air lies above"),
     "intercept applied twice": (lambda hu: hu - 1024, "lie below -1200 and differ, so are no padding"),
-    "slope 0": (lambda hu: hu * 0 - 1024, "every voxel is -1024"),
-    "slope 0.1": (lambda hu: (hu + 1024) * 0.1 - 1024, "0.0% of what is not air lies between -300 and 300"),
+    "slope 0": (lambda hu: hu * 0 - 1024, "nothing lies above -600"),
+    "slope 0.1": (lambda hu: (hu + 1024) * 0.1 - 1024, "nothing lies above -600"),
     "slope 0.4": (lambda hu: (hu + 1024) * 0.4 - 1024, "lies between -300 and 300, as soft tissue does"),
     "slope 2": (lambda hu: (hu + 1024) * 2 - 1024, "of what is not air lies above 600"),
     "slope 10": (lambda hu: (hu + 1024) * 10 - 1024, "of what is not air lies above 600"),
@@ -159,7 +159,10 @@ def test_what_is_rare_is_found_in_every_voxel() -> None:
 def test_of_few_voxels_nothing_is_said() -> None:
     check_hu(np.zeros((9, 64, 64), np.int16), "it", origin="series")
     check_hu(np.zeros((64, 10, 63), np.int16), "it", origin="series")
-    with pytest.raises(BadSeries, match="every voxel is 0"):
+    check_hu(np.full((2, 2, 2), -700, np.int16), "it", origin="file")
+    with pytest.raises(BadSeries, match="values run from -200 to -200"):
+        check_hu(np.full((2, 2, 2), -200, np.int16), "it", origin="file")
+    with pytest.raises(BadSeries, match="values run from 0 to 0"):
         check_hu(np.zeros((64, 10, 64), np.int16), "it", origin="series")
 
 

@@ -205,7 +205,7 @@ def _same_voxels(folder: Path, data: DataList) -> DataList:
 
 MISTAKES = {
     "image missing": (_missing, r"training case 2, ct1.nii.gz: no such file"),
-    "mask no image": (_unreadable, r"training case 3, lesion2.nii.gz: can't be read as a volume"),
+    "mask no image": (_unreadable, r"training case 3, lesion2.nii.gz: is no NIfTI file"),
     "image cut short": (_cut_short, r"training case 3, ct2.nii.gz: is cut short"),
     "mask of another shape": (
         _other_shape,
@@ -216,7 +216,7 @@ MISTAKES = {
     "a picture": (_values(lambda: np.uint8(hu(0) > 0) * np.uint8(255)), r"ct0.nii.gz: 8-bit values can't be HU"),
     "0 to 255": (_values(lambda: np.clip(hu(0), 0, 255)), r"ct0.nii.gz: values run from 0 to 255"),
     "no intercept": (_values(lambda: (hu(0) + 1100).astype(np.uint16)), r"ct0.nii.gz: values run from \d+ to"),
-    "scaled": (_values(lambda: hu(0) / np.float32(1000)), r"ct0.nii.gz: values run from -0.9"),
+    "scaled": (_values(lambda: hu(0) / np.float32(1000)), r"ct0.nii.gz: values run from -1 to 1, as in a mask"),
     "windowed": (_values(lambda: np.clip(hu(0), -1000, 60)), r"ct0.nii.gz: no value is above 60"),
     "not a number": (_values(_with_nan), r"ct0.nii.gz: holds values that are no numbers"),
     "half a label": (_half_mask, r"lesion0.nii.gz: values are no whole numbers"),

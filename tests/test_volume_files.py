@@ -81,27 +81,52 @@ def test_floats_are_rounded_and_clipped(tmp_path: Path) -> None:
     assert read_volume(tmp_path / "f.nii.gz").hu.tolist() == [[[-1024, -700, 51]]]
 
 
+def filled(value: float, dtype: type[np.generic]) -> np.ndarray:
+    return np.full((10, 64, 64), value, dtype)
+
+
 @pytest.mark.parametrize(
     ("array", "code", "words"),
     [
-        (np.zeros((3, 4, 5), np.uint8), "file.no-hu", "8-bit values can't be HU"),
-        (np.ones((3, 4, 5), np.float32), "file.no-hu", "values run from 1 to 1; a chest CT in HU"),
-        (np.full((3, 4, 5), 900, np.int16), "file.no-hu", "values run from 900 to 900"),
-        (np.full((3, 4, 5), np.nan, np.float32), "file.no-hu", "values run from nan"),
+        (filled(0, np.uint8), "file.no-hu", "8-bit values can't be HU"),
+        (filled(1, np.float32), "file.no-hu", "values run from 1 to 1, as in a mask"),
+        (filled(900, np.int16), "file.no-hu", "values run from 900 to 900; a chest CT in HU has air near -1000"),
+        (filled(np.nan, np.float32), "file.no-hu", "nothing lies above -600"),
+        (filled(-np.inf, np.float32), "file.no-hu", "values run from -inf to -inf; a chest CT in HU reaches from"),
+        (filled(1e6, np.float64), "file.no-hu", "values run from 1e+06 to 1e+06"),
         (np.zeros((2, 3, 4, 5), np.int16), "file.not-3d", "5 x 4 x 3 x 2 voxels, expected one 3D volume"),
         (np.zeros((4, 5), np.int16), "file.not-3d", "5 x 4 voxels"),
     ],
 )
-def test_what_is_no_ct_volume_is_refused(tmp_path: Path, array: np.ndarray, code: str, words: str) -> None:
-    sitk.WriteImage(image(array), str(tmp_path / "x.nrrd"))
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
+def test_what_is_no_ct_volume_is_refused(tmp_path: Path, suffix: str, array: np.ndarray, code: str, words: str) -> None:
+    picture = image(array)
+    if array.ndim == 4 and suffix == ".nrrd":
+        picture = sitk.JoinSeries([picture[..., k] for k in range(2)])
+    sitk.WriteImage(picture, str(tmp_path / f"x{suffix}"))
     with pytest.raises(BadSeries) as caught:
-        read_volume(tmp_path / "x.nrrd")
+        read_volume(tmp_path / f"x{suffix}")
     assert caught.value.code == code and words in caught.value.message
 
 
-def test_a_fourth_axis_of_one_is_dropped(tmp_path: Path) -> None:
-    sitk.WriteImage(image(np.full((1, 3, 4, 5), -700, np.int16)), str(tmp_path / "x.nrrd"))
-    assert read_volume(tmp_path / "x.nrrd").grid.shape == (3, 4, 5)
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha"])
+def test_a_fourth_axis_of_one_is_dropped(tmp_path: Path, suffix: str) -> None:
+    sitk.WriteImage(image(np.full((1, 3, 4, 5), -700, np.int16)), str(tmp_path / f"x{suffix}"))
+    assert read_volume(tmp_path / f"x{suffix}").grid.shape == (3, 4, 5)
+
+
+def test_nan_is_padding_and_said(tmp_path: Path) -> None:
+    sitk.WriteImage(image(np.array([[[np.nan, -700.4, 50.6]]], np.float32)), str(tmp_path / "n.nrrd"))
+    volume = read_volume(tmp_path / "n.nrrd")
+    assert volume.hu.tolist() == [[[-1024, -700, 51]]]
+    assert volume.warnings == ("n.nrrd: 1 voxels are NaN (no number) and taken for padding, -1024 HU.",)
+
+
+def test_values_of_any_type_are_read(tmp_path: Path) -> None:
+    for dtype in (np.int16, np.int32, np.int64, np.float32, np.float64):
+        sitk.WriteImage(image(np.array([[[-3024, -700, 30000]]], dtype)), str(tmp_path / "t.nrrd"))
+        assert read_volume(tmp_path / "t.nrrd").hu.tolist() == [[[-1024, -700, 30000]]], dtype
+        assert read_grid(tmp_path / "t.nrrd")[1].startswith(f"{8 * np.dtype(dtype).itemsize}-bit")
 
 
 def test_sheared_axes_are_refused(tmp_path: Path) -> None:
@@ -118,7 +143,7 @@ def test_sheared_axes_are_refused(tmp_path: Path) -> None:
 def test_a_file_cut_short_absent_or_unknown_is_named(tmp_path: Path) -> None:
     write_volume(chest(), tmp_path / "c.mha")
     (tmp_path / "c.mha").write_bytes((tmp_path / "c.mha").read_bytes()[:-100])
-    with pytest.raises(BadSeries, match=r"c\.mha: can't be read as a volume"):
+    with pytest.raises(BadSeries, match=r"c\.mha: is cut short, or its header is wrong: 384 bytes"):
         read_volume(tmp_path / "c.mha")
     with pytest.raises(BadSeries, match="no such file"):
         read_volume(tmp_path / "absent.nii")

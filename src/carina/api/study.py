@@ -32,7 +32,7 @@ from carina.pipeline.run import Event, RunOptions, run_pipeline
 from carina.pipeline.table import OperatorTable
 from carina.volume.volume import Volume
 
-LIBRARIES = ("numpy", "scipy", "pydicom", "highdicom", "openvino", "SimpleITK")
+LIBRARIES = ("numpy", "scipy", "pydicom", "highdicom", "openvino")
 
 BYTES_PER_VOXEL = 5
 """What a run writes for each voxel at most: int16 volume, uint8 masks, DICOM objects."""

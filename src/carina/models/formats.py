@@ -9,32 +9,24 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from carina.errors import BadConfig
 from carina.models import parity
-from carina.models.bundle import METADATA, Bundle, load_bundle
-from carina.models.monai_native import CHECKPOINT_FILE, SCRIPT_FILE, native_config, native_network
+from carina.models.bundle import METADATA, Bundle
 from carina.models.parity import Run
 from carina.models.triton_repository import Backend, write_repository
-from carina.models.verify import CONFIG
 from carina.models.weights import trained_network
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 
 class Format(StrEnum):
     """What a network can be exported to.
 
-    ``onnx`` is the bundle's own file; ``monai`` is a bundle that MONAI runs without Carina; ``openvino`` is OpenVINO's
-    XML with its weights; ``torchscript`` is a traced module with MONAI's metadata in it; ``triton`` is a model
-    repository for the server's ONNX Runtime backend, ``triton-python`` one for its Python backend.
+    ``onnx`` is the bundle's own file; ``openvino`` is OpenVINO's XML with its weights; ``torchscript`` is a traced
+    module with MONAI's metadata in it; ``triton`` is a model repository for the server's ONNX Runtime backend,
+    ``triton-python`` one for its Python backend.
     """
 
     ONNX = "onnx"
-    MONAI = "monai"
     OPENVINO = "openvino"
     TORCHSCRIPT = "torchscript"
     TRITON = "triton"
@@ -105,30 +97,6 @@ def _onnx(bundle: Bundle, folder: Path) -> Written:
     return path, onnx_runs(path)
 
 
-def _monai(bundle: Bundle, folder: Path) -> Written:
-    """The bundle as it is, with weights and a configuration that need MONAI alone."""
-    import torch
-
-    network = trained_network(bundle)
-    path = folder / bundle.name
-    shutil.copytree(bundle.folder, path, dirs_exist_ok=True)
-    metadata = json.loads((path / METADATA).read_bytes())
-    (path / CONFIG).write_text(json.dumps(native_config(metadata), indent=2) + "\n", encoding="utf-8")
-    if native_network(bundle.carina.network):
-        torch.save({"model": network.state_dict()}, path / CHECKPOINT_FILE)
-        return path, {"model.pt": parity.torch_run(trained_network(load_bundle(path)))}
-    torch.jit.save(_traced(bundle, network), str(path / SCRIPT_FILE))
-    return path, {"model.ts": parity.torch_run(torch.jit.load(str(path / SCRIPT_FILE)))}
-
-
-def _traced(bundle: Bundle, network: nn.Module) -> torch.jit.ScriptModule:
-    import torch
-
-    example = torch.zeros(parity.probes(bundle)[0].shape)
-    traced: torch.jit.ScriptModule = torch.jit.trace(network, example, check_trace=False)
-    return traced
-
-
 def _openvino(bundle: Bundle, folder: Path) -> Written:
     import openvino
 
@@ -142,7 +110,9 @@ def _torchscript(bundle: Bundle, folder: Path) -> Written:
     from monai.data import save_net_with_metadata
 
     path = folder / f"{bundle.name}.ts"
-    traced = _traced(bundle, trained_network(bundle))
+    network = trained_network(bundle)
+    example = torch.zeros(parity.probes(bundle)[0].shape)
+    traced = torch.jit.trace(network, example, check_trace=False)
     save_net_with_metadata(traced, str(path), meta_values=json.loads((bundle.folder / METADATA).read_bytes()))
     return path, {"torchscript": parity.torch_run(torch.jit.load(str(path)))}
 
@@ -154,7 +124,6 @@ def _triton(bundle: Bundle, folder: Path, backend: Backend = Backend.ONNXRUNTIME
 
 WRITERS: dict[Format, Callable[[Bundle, Path], Written]] = {
     Format.ONNX: _onnx,
-    Format.MONAI: _monai,
     Format.OPENVINO: _openvino,
     Format.TORCHSCRIPT: _torchscript,
     Format.TRITON: _triton,

@@ -35,7 +35,7 @@ LEAST_PADDING = 0.5
 """Share of the deep voxels that the three commonest values hold, where these are padding."""
 
 LEAST_SHAPE = (10, 64, 64)
-"""Of fewer voxels along an axis, the smallest first, nothing is said; the shipped rules take no such series."""
+"""Of fewer voxels along an axis, the smallest first, no shares are taken; the shipped rules take no such series."""
 
 SAMPLE_VOXELS = 1 << 18
 
@@ -79,17 +79,18 @@ def check_hu(
     """Refuse voxels ``(z, y, x)`` that can't be a chest CT's Hounsfield units: shifted, scaled, inverted, windowed.
 
     A sample raises the suspicion, every voxel confirms it: what is rare is never missed, and a good volume costs a
-    millisecond. A volume smaller than ``LEAST_SHAPE`` is not judged. ``unclipped`` is a sample of the values before
-    they were clipped to -1024, where the source has it.
+    millisecond. A series smaller than ``LEAST_SHAPE`` is not judged, a file so small only by its range. ``unclipped``
+    is a sample of the values before they were clipped to -1024, where the source has it.
 
     Raises:
         BadSeries: ``series.no-hu`` or ``file.no-hu``; the message names what was seen.
     """
-    if any(count < least for count, least in zip(sorted(hu.shape), LEAST_SHAPE, strict=True)):
-        return
-    words = _deep(unclipped) if unclipped is not None else ""
-    if not words and _doubt(_sample(hu)):
-        words = _doubt(hu)
+    is_small = any(count < least for count, least in zip(sorted(hu.shape), LEAST_SHAPE, strict=True))
+    if is_small:
+        words = _beyond_range(hu, TISSUE_HU[0]) if origin == "file" else ""
+    else:
+        words = _deep(unclipped) if unclipped is not None else ""
+        words = words or (_doubt(_sample(hu)) and _doubt(hu))
     if words:
         expected = "a chest CT in HU has air near -1000 and soft tissue near 50"
         raise _bad(origin, "no-hu", f"{name}: {words}; {expected}")
@@ -113,12 +114,12 @@ def _sample(hu: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
 
 def _doubt(hu: npt.NDArray[np.int16]) -> str:
     """What speaks against these being HU, or nothing."""
-    low, high = int(hu.min()), int(hu.max())
-    if low == high:
-        return f"every voxel is {low}"
-    if low > AIRLIKE_HU:
-        return f"values run from {low} to {high}{_guess(low, high)}"
-    solid = max(1, int(np.count_nonzero(hu > AIRLIKE_HU)))
+    beyond = _beyond_range(hu, AIRLIKE_HU)
+    if beyond:
+        return beyond
+    solid = int(np.count_nonzero(hu > AIRLIKE_HU))
+    if not solid:
+        return f"nothing lies above {AIRLIKE_HU}"
     dense = int(np.count_nonzero(hu > DENSE_HU)) / solid
     if dense > MOST_DENSE:
         return f"{dense:.0%} of what is not air lies above {DENSE_HU}, as if 1024 were missing or the sign turned"
@@ -128,8 +129,13 @@ def _doubt(hu: npt.NDArray[np.int16]) -> str:
     return ""
 
 
+def _beyond_range(hu: npt.NDArray[np.int16], air_hu: int) -> str:
+    low, high = int(hu.min()), int(hu.max())
+    return f"values run from {low} to {high}{_guess(low, high)}" if low > air_hu else ""
+
+
 def _guess(low: int, high: int) -> str:
-    if high - low <= 20:
+    if low >= -20 and high <= 20:
         return ", as in a mask or after scaling for a network"
     if low >= 0 and high <= 255:
         return ", as in an 8-bit picture"
