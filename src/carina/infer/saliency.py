@@ -1,4 +1,4 @@
-"""Saliency of a classifier by occlusion: what its probability hangs on, found without gradients.
+"""Saliency of a classifier by occlusion: what its probability depends on, found without gradients.
 
 Zeiler and Fergus, "Visualizing and understanding convolutional networks" (ECCV 2014), section 4.2: a part of the input
 is hidden and the network asked again. It needs nothing but the network's answers, so it works in every runtime.

@@ -60,7 +60,7 @@ class RatioFindings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SaliencyFindings:
-    """What the probability of class ``label`` hangs on: by how much it falls when a place is hidden.
+    """What the probability of class ``label`` depends on: by how much it falls when a place is hidden.
 
     ``lowest`` and ``highest`` are the range over the whole scan (negative: the probability rises), ``blocks`` how many
     places along ``(x, y, z)`` were hidden one by one; ``key_slices`` carry the map.

@@ -16,8 +16,8 @@ PROBABILITY = (
 )
 
 ABSTENTION = (
-    "No number is given where no lungs are found to judge. Otherwise the network always answers, also for scans unlike "
-    "any that it was tested on."
+    "No number is given for a scan without the lungs of a chest. Otherwise the network always answers, also for scans "
+    "unlike any that it was tested on."
 )
 
 NO_NUMBER = (
