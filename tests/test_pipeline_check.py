@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from carina.errors import BadConfig
 from carina.pipeline.check import check_text
-from carina.pipeline.definition import parse_definition
+from carina.pipeline.definition import parse_definition, read_text
 from carina.pipeline.graph import bind
 from carina.pipeline.operator import Operator, Setting
 from carina.pipeline.table import OperatorTable
@@ -243,3 +244,41 @@ def test_a_table_that_does_not_match_its_function_is_refused() -> None:
     wrong = Operator(name="w", images=("w",), function=start, inputs={"/input": "source"}, outputs={"/output": ""})
     with pytest.raises(TypeError, match="don't match its result"):
         _ = wrong.output_ports
+
+
+def test_a_long_chain_is_no_deep_one() -> None:
+    steps = [
+        f"- {{name: s{k}, container: {{image: toy/count}}, input: [{{from: s{k + 1}, path: /input}}], "
+        "output: [{path: /output}]}\n"
+        for k in range(1500)
+    ]
+    last = "- {name: s1500, container: {image: toy/count}, input: [{path: /input}], output: [{path: /output}]}\n"
+    text = "api-version: 0.4.0\nname: long\noperators:\n" + "".join(steps) + last
+    graph, found = bind(parse_definition(text), TABLE)
+    assert found == [] and list(graph.nodes)[:2] == ["s1500", "s1499"]
+    (cycle,) = problems(text.replace(last, last.replace("{path: /input}", "{from: s0, path: /input}")))
+    assert ": a cycle: s0 -> s1500 -> s1499 -> " in cycle
+
+
+def test_aliases_that_stand_for_millions_of_nodes_are_refused() -> None:
+    text = f"""api-version: 0.4.0
+name: bomb
+a: &a [{", ".join(["{name: a, port: 1}"] * 200)}]
+s: &s {{name: t, container: {{image: i}}, connections: {{http: *a}}}}
+o: &o {{name: o, container: {{image: i}}, services: [{", ".join(["*s"] * 200)}]}}
+operators: [{", ".join(["*o"] * 200)}]
+"""
+    assert problems(text)[0] == "1: aliases make more than 100000 nodes of it; a definition has some hundred"
+
+
+def test_a_number_of_any_length_is_read_or_named() -> None:
+    for digits in ("9" * 20, "9" * 5000):
+        (problem,) = problems(GOOD.replace("cpu: 2", f"cpu: {digits}"))
+        assert problem.startswith("15: 'cpu' of operator 'first' is '999") and "expected a whole number" in problem
+
+
+def test_a_file_that_is_no_definition_is_not_read_whole(tmp_path: Path) -> None:
+    with (tmp_path / "huge.yaml").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(BadConfig, match=r"huge\.yaml: has more than 1000000 characters; no definition has"):
+        read_text(tmp_path / "huge.yaml")

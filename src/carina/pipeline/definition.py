@@ -10,10 +10,13 @@ from pathlib import Path
 from yaml.nodes import Node
 
 from carina.errors import BadConfig
-from carina.pipeline.document import Problem, Reader, compose, line_of
+from carina.pipeline.document import MOST_NODES, Problem, Reader, TooMuch, compose, line_of
 
 API_VERSION = "0.4.0"
 LARGEST = 2**40
+
+MOST_CHARACTERS = 1_000_000
+"""More than any definition has; YAML of this size takes some seconds."""
 
 ROOT_KEYS = ("api-version", "name", "description", "orchestrator", "pull-secrets", "parameters", "operators")
 STEP_KEYS = ("name", "description", "container", "requests", "input", "output", "services")
@@ -158,11 +161,17 @@ def read_text(path: Path) -> str:
         BadConfig: the file can't be read, or is no UTF-8 text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_CHARACTERS + 1)
     except OSError as error:
         raise BadConfig("definition.unreadable", f"{path}: can't be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise BadConfig("definition.unreadable", f"{path}: is no UTF-8 text; expected a YAML definition.") from error
+    if len(text) > MOST_CHARACTERS:
+        raise BadConfig(
+            "definition.unreadable", f"{path}: has more than {MOST_CHARACTERS} characters; no definition has."
+        )
+    return text
 
 
 def read_definition(
@@ -176,6 +185,14 @@ def read_definition(
     digest = hashlib.sha256(repr((text, sorted(arguments.items()))).encode()).hexdigest()
     if root is None:
         return Definition(name="", steps=(), file=name, sha256=digest), problems
+    try:
+        return _definition(reader, root, name, digest, arguments), problems
+    except TooMuch:
+        problems.append(Problem(1, f"aliases make more than {MOST_NODES} nodes of it; a definition has some hundred"))
+        return Definition(name="", steps=(), file=name, sha256=digest), problems
+
+
+def _definition(reader: Reader, root: Node, file: str, digest: str, arguments: Mapping[str, str]) -> Definition:
     entries = reader.mapping(root, "the definition", ROOT_KEYS, ("api-version", "name", "operators"))
     reader.parameters = _parameters(reader, root, entries.get("parameters"), arguments)
     _check_version(reader, entries.get("api-version"))
@@ -183,16 +200,15 @@ def read_definition(
     if "operators" in entries and not steps:
         reader.problem(entries["operators"], "the definition has no operators")
     secrets = reader.sequence(entries.get("pull-secrets"), "'pull-secrets'")
-    definition = Definition(
+    return Definition(
         name=reader.name(entries.get("name"), "the pipeline's name"),
         steps=steps,
-        file=name,
+        file=file,
         sha256=digest,
         description=reader.text(entries.get("description"), "the description"),
         parameters=reader.parameters,
         pull_secrets=tuple(reader.text(node, "a pull secret") for node in secrets),
     )
-    return definition, problems
 
 
 def _parameters(reader: Reader, root: Node, node: Node | None, arguments: Mapping[str, str]) -> dict[str, str]:

@@ -49,12 +49,26 @@ def compose(text: str, problems: list[Problem]) -> Node | None:
     return root
 
 
+MOST_NODES = 100_000
+"""Nodes that are read of one definition, one that is named by an alias each time: a large definition has a thousand."""
+
+
+class TooMuch(Exception):
+    """Ends the reading of a definition whose aliases stand for more nodes than any definition has."""
+
+
 class Reader:
     """Turns nodes into plain values; a mistake becomes a problem and an empty value, so that reading goes on."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
         self.parameters: Mapping[str, str] = {}
+        self._left = MOST_NODES
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise TooMuch
 
     def problem(self, node: Node, message: str) -> None:
         """Note a mistake at a node."""
@@ -64,6 +78,7 @@ class Reader:
         self, node: Node, what: str, known: Collection[str] | None = None, required: Collection[str] = ()
     ) -> dict[str, Node]:
         """The entries of a mapping; keys outside ``known`` (None: any key) and missing ones are problems."""
+        self._count()
         if not isinstance(node, MappingNode):
             self.problem(node, f"{what} must be a mapping of keys to values")
             return {}
@@ -94,6 +109,7 @@ class Reader:
         """A scalar as text, with placeholders filled in."""
         if node is None:
             return default
+        self._count()
         if not isinstance(node, ScalarNode):
             self.problem(node, f"{what} must be one value")
             return default
@@ -125,7 +141,7 @@ class Reader:
         if node is None:
             return None
         text = self.text(node, what)
-        if not text.isdecimal() or not low <= int(text) <= high:
+        if not text.isdecimal() or len(text) > len(str(high)) or not low <= int(text) <= high:
             self.problem(node, f"{what} is '{text}'; expected a whole number from {low} to {high}")
             return None
         return int(text)

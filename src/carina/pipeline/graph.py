@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -254,22 +254,22 @@ def _output_mistake(step: Step, operator: Operator, output: Output, earlier: Map
 
 def _order(nodes: Mapping[str, Node], problems: list[Problem]) -> list[str]:
     """Names so that each follows those it reads from; a cycle is a problem that names its path."""
-    ordered: list[str] = []
-    state: dict[str, bool] = {}
+    ordered: dict[str, None] = {}
+    for root in nodes:
+        trail = {root: _sources(nodes, root)} if root not in ordered else {}
+        while trail:
+            name = next(reversed(trail))
+            source = next(trail[name], None)
+            if source is None:
+                del trail[name]
+                ordered[name] = None
+            elif source in trail:
+                cycle = [*list(trail)[list(trail).index(source) :], source]
+                problems.append(Problem(nodes[source].step.line, f"a cycle: {' -> '.join(reversed(cycle))}"))
+            elif source not in ordered:
+                trail[source] = _sources(nodes, source)
+    return list(ordered)
 
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if state.get(name) or name not in nodes:
-            return
-        if name in path:
-            cycle = (*path[path.index(name) :], name)
-            problems.append(Problem(nodes[name].step.line, f"a cycle: {' -> '.join(reversed(cycle))}"))
-            return
-        for wire in nodes[name].wires.values():
-            visit(wire.step, (*path, name))
-        if not state.get(name):
-            state[name] = True
-            ordered.append(name)
 
-    for name in nodes:
-        visit(name, ())
-    return ordered
+def _sources(nodes: Mapping[str, Node], name: str) -> Iterator[str]:
+    return (wire.step for wire in nodes[name].wires.values() if wire.step in nodes)
