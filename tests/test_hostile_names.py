@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import EncapsulatedPDFStorage
 
+from carina.api.cohort import run_many
 from carina.api.study import RunSettings, run
 from carina.cli.convert import convert
 from carina.config import Settings
@@ -238,7 +239,7 @@ READ = "api-version: 0.4.0\nname: read\noperators:\n- {name: reader, container: 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize("uid", UIDS)
-def test_series_of_a_hostile_uid_are_read_and_converted_in_place(guard: Guard, tmp_path: Path, uid: str) -> None:
+def test_series_of_a_hostile_uid_are_run_listed_and_converted_in_place(guard: Guard, tmp_path: Path, uid: str) -> None:
     for file in write_ct_series(chest_phantom(shape=(36, 200, 200), lesions=0).volume, tmp_path / "ct"):
         dataset = pydicom.dcmread(file)
         with pydicom.config.disable_value_validation():
@@ -248,6 +249,8 @@ def test_series_of_a_hostile_uid_are_read_and_converted_in_place(guard: Guard, t
     with guard.watch() as out:
         run(tmp_path / "ct", out / "run", RunSettings(pipeline=tmp_path / "read.yaml"))
         assert len(list((out / "run" / "volume").glob("*.mhd"))) == 1
+        cohort = run_many(tmp_path / "ct", out / "cohort", "study", RunSettings(pipeline=tmp_path / "read.yaml"))
+        assert cohort.failures == () and (out / "cohort" / "cohort.csv").is_file()
         ended = CliRunner().invoke(convert, [str(tmp_path / "ct"), "-o", str(out / "nifti")])
         assert ended.exit_code == 0 and len(list((out / "nifti").glob("*.nii.gz"))) == 1, ended.output
     assert not Path("/tmp/carina-escaped").exists() and not os.path.lexists("/tmp/carina-escaped.nii.gz")
