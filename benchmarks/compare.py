@@ -23,8 +23,8 @@ import torch
 from stopwatch import Stopwatch
 
 from carina.config import ModelSettings, Plan, Precision, RuntimeSettings
-from carina.dicom.find import choose, find_series
-from carina.dicom.read import read_volume
+from carina.dicom.find import choose_source, find_series
+from carina.dicom.read import read_source
 from carina.infer import segment as segmentation
 from carina.infer.runtime import open_runtime
 from carina.models.bundle import Bundle, find_bundle
@@ -58,7 +58,7 @@ def run_ours(series: Path, bundles: list[Bundle], settings: RuntimeSettings) -> 
     watch = side.watch
     start, cpu = time.perf_counter(), time.process_time()
     with watch.stage("read"):
-        volume = read_volume(choose(find_series(series)))
+        volume = read_source(choose_source(find_series(series)))
     for bundle in bundles:
         with watch.stage("load network"):
             runtime = open_runtime(bundle, settings)

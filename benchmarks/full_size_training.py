@@ -24,7 +24,7 @@ from carina.models.networks import build_network
 from carina.train import configure
 from carina.train.cards import Facts
 from carina.train.checkpoint import random_apart
-from carina.train.fit import Context, fit
+from carina.train.fit import FitContext, fit
 from carina.train.publish import publish
 from carina.train.settings import Arithmetic, TrainSettings
 from carina.train.team import Team, pick_device
@@ -51,11 +51,11 @@ class Noise:
 def measure(name: str, folder: Path) -> dict[str, float]:
     """Seconds of each part, and the process's peak memory in GB so far."""
     task, _, preset = name.partition("-")
-    settings = configure.load(
+    settings = configure.load_train_settings(
         Task(task), preset=preset, changes=["patches.0.batch=1", "arithmetic=f32", "epochs=0", "steps=1"]
     )
     settings = msgspec.structs.replace(settings, tensorboard=False, workers=0, arithmetic=Arithmetic.F32)
-    context = Context(team=Team(device=pick_device(settings)))
+    context = FitContext(team=Team(device=pick_device(settings)))
     network = build_network(settings.network)
     seconds = {}
 

@@ -18,7 +18,7 @@ from monai.transforms import LoadImage, Orientation, ScaleIntensityRange, Spacin
 from scipy import ndimage
 from stopwatch import Stopwatch
 
-from carina.infer.border import settled
+from carina.infer.border import border_moved
 from carina.models.bundle import Bundle, Components, Lesion, Lung
 from carina.models.networks import build_network
 
@@ -87,7 +87,8 @@ def segment(image: Any, bundle: Bundle, watch: Stopwatch) -> tuple[np.ndarray[An
     if isinstance(spec, Lung) and spec.border:
         with watch.stage("border"):
             spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
-            labels = settled(labels.T > 0, np.asarray(image[0]).T, spacing_mm[::-1], spec.border).T.astype(np.uint8)
+            moved = border_moved(labels.T > 0, np.asarray(image[0]).T, spacing_mm[::-1], spec.border)
+            labels = moved.T.astype(np.uint8)
     return labels, affine
 
 

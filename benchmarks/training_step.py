@@ -32,7 +32,7 @@ WAYS = {
 
 def stepper(task: Task, shape: Sequence[int], way: tuple[torch.dtype, torch.memory_format]) -> Callable[[], None]:
     """One step of the starter's network, loss and optimiser on one random patch of ``shape`` ``(x, y, z)``."""
-    settings, (dtype, format_) = configure.load(task, preset="starter"), way
+    settings, (dtype, format_) = configure.load_train_settings(task, preset="starter"), way
     network = build_network(settings.network).to(memory_format=format_)
     optimiser = optimiser_of(network, settings)
     image = torch.rand(1, 1, *shape).contiguous(memory_format=format_)

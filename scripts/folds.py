@@ -34,7 +34,7 @@ def train_fold(task: Task, data: Path, out: Path, stages: Sequence[str], changes
     bundle: Bundle | None = None
     for stage in stages:
         init = [f'init="{bundle.folder}"'] if bundle else []
-        settings = configure.load(task, preset=stage, changes=[*changes, *init])
+        settings = configure.load_train_settings(task, preset=stage, changes=[*changes, *init])
         done = out / stage / "bundle" / settings.name
         bundle = load_bundle(done) if done.is_dir() else train(data, settings, out / stage, How(tell=print))
         assert bundle is not None

@@ -25,18 +25,18 @@ from tempfile import TemporaryDirectory
 from typing import IO
 
 from carina.operators.table import BUILT_IN
-from carina.testing.hostile import Kind
+from carina.testing.hostile import Sample
 from carina.testing.hostile_reading import read_hostile
 
 PATIENCE_S = 20
 """Silence of a worker, which tells of each seed, that counts as a hang."""
 
 MEMORY_BYTES = 2_000_000_000
-SHARES = {Kind.DICOM: 0.6, Kind.VOLUME: 0.2, Kind.DEFINITION: 0.08, Kind.MANIFEST: 0.06, Kind.SETTINGS: 0.06}
+SHARES = {Sample.DICOM: 0.6, Sample.VOLUME: 0.2, Sample.DEFINITION: 0.08, Sample.MANIFEST: 0.06, Sample.SETTINGS: 0.06}
 """What part of the inputs is of each kind."""
 
 
-Batch = tuple[Kind, int, int]
+Batch = tuple[Sample, int, int]
 """A kind with its first seed and the one after its last."""
 
 
@@ -57,7 +57,7 @@ class Findings:
         del rest
 
 
-def work(kind: Kind, first: int, count: int) -> None:
+def work(kind: Sample, first: int, count: int) -> None:
     """Go through seeds, a line before and after each; runs in a process of its own."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for seed in range(first, first + count):
@@ -66,7 +66,7 @@ def work(kind: Kind, first: int, count: int) -> None:
             print(f"{kind} {seed} {_outcome(kind, seed, Path(name))}", flush=True)
 
 
-def _outcome(kind: Kind, seed: int, folder: Path) -> str:
+def _outcome(kind: Sample, seed: int, folder: Path) -> str:
     try:
         words = read_hostile(kind, seed, folder, BUILT_IN)
     except Exception as error:  # noqa: BLE001 - the finding that this script is for
@@ -144,7 +144,7 @@ class Watched:
         return True
 
 
-def _batches(kinds: list[Kind], first: int, count: int, workers: int) -> list[Batch]:
+def _batches(kinds: list[Sample], first: int, count: int, workers: int) -> list[Batch]:
     shares = {kind: SHARES[kind] / sum(SHARES[one] for one in kinds) for kind in kinds}
     found = []
     for kind, share in shares.items():
@@ -162,18 +162,18 @@ def _watch(batch: Batch, findings: Findings, patience_s: float) -> None:
 def main() -> int:
     """Share the seeds among workers and say what was found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kind", type=Kind, choices=list(Kind), help="only this kind (default: all)")
+    parser.add_argument("--kind", type=Sample, choices=list(Sample), help="only this kind (default: all)")
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--count", type=int, default=100_000, help="inputs in all")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds of silence that count as a hang")
-    parser.add_argument("--work", type=Kind, help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Sample, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
         work(given.work, given.first, given.count)
         return 0
     findings, started = Findings(), time.monotonic()
-    batches = _batches([given.kind] if given.kind else list(Kind), given.first, given.count, given.workers)
+    batches = _batches([given.kind] if given.kind else list(Sample), given.first, given.count, given.workers)
     with ThreadPoolExecutor(given.workers) as pool:
         list(pool.map(lambda batch: _watch(batch, findings, given.patience), batches))
     for outcome, count in sorted(findings.outcomes.items()):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from carina.cases.case import Case
 from carina.cases.datalist import DataList, ListedCase
-from carina.cases.purpose import Purpose, Source, Task
+from carina.cases.purpose import Purpose, Targets, Task
 from carina.train.settings import Patch, TrainSettings
 from carina.volume import Grid, Mask, Volume
 
@@ -25,7 +25,7 @@ def settings(task: str, **changes: object) -> TrainSettings:
         "network": {"classes": 2},
         "patches": (Patch(shape=(32, 32, 8)),),
         "window_hu": (-1000.0, 500.0),
-        "source": Source.LABELS,
+        "source": Targets.LABELS,
     }
     return TrainSettings(**(keys | changes))  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ import SimpleITK as sitk  # noqa: N813
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
-from carina.dicom.objects import Producer, save
+from carina.dicom.objects import Producer, save_object
 from carina.dicom.series import Instance, Series
 from carina.measure.findings import RatioFindings, RegionFindings
 from carina.volume import Grid, Mask
@@ -126,7 +126,7 @@ def make_ratio(lesion_ml: float) -> RatioFindings:
 
 
 def saved(dataset: Dataset, folder: Path, name: str = "object.dcm") -> Path:
-    return save(dataset, folder / name)
+    return save_object(dataset, folder / name)
 
 
 def pdf_bytes() -> bytes:

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
 
-from carina.dicom.find import choose, find_series
+from carina.dicom.find import choose_source, find_series
 from carina.dicom.rules import Prefer, Rules
 from carina.dicom.series import Series
 from carina.errors import BadSeries
@@ -98,14 +98,14 @@ def write_series(
 
 
 def series_of(folder: Path, rules: Rules = ANY) -> Series:
-    source = choose(find_series(folder, rules), rules)
+    source = choose_source(find_series(folder, rules), rules)
     assert isinstance(source, Series)
     return source
 
 
 def refusal(path: Path, rules: Rules = ANY) -> BadSeries:
     with pytest.raises(BadSeries) as caught:
-        choose(find_series(path, rules), rules)
+        choose_source(find_series(path, rules), rules)
     assert "Secret" not in caught.value.message
     return caught.value
 

@@ -15,7 +15,7 @@ import pytest
 
 from carina.api.cohort import Cohort, run_many
 from carina.api.cohort_plan import Each
-from carina.api.cohort_table import TEXTS, Fate, Item
+from carina.api.cohort_table import TEXT_COLUMNS, Fate, Item
 from carina.api.study import RunSettings
 from carina.config import Settings
 from carina.dicom.find import Found
@@ -323,7 +323,7 @@ def test_the_table_opens_in_a_spreadsheet_and_as_a_data_frame(tmp_path: Path) ->
     assert text.count(b"\n") == 3 and b"\r" not in text and b"\x1b" not in text
     assert not [cell for row in rows(cohort) for cell in row.values() if cell and cell.strip()[0] in "=+-@"]
     table = cohort.findings
-    assert list(table.columns)[: len(TEXTS) - 1] == list(TEXTS[:-1])
+    assert list(table.columns)[: len(TEXT_COLUMNS) - 1] == list(TEXT_COLUMNS[:-1])
     assert sorted(table["study_uid"]) == ["", "1.10"]
     assert table["state"].tolist() == ["done", "done"]
 

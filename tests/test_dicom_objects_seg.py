@@ -11,9 +11,9 @@ import SimpleITK as sitk  # noqa: N813
 from pydicom import Dataset, dcmread
 from pydicom.uid import EnhancedCTImageStorage
 
-from carina.dicom.find import choose, find_series
+from carina.dicom.find import choose_source, find_series
 from carina.dicom.pdf import encapsulated_pdf
-from carina.dicom.read import read_volume
+from carina.dicom.read import read_source
 from carina.dicom.seg import check_geometry, segmentation
 from carina.dicom.series import Series
 from carina.dicom.sr import measurements
@@ -243,9 +243,9 @@ CASES = (
 
 @pytest.mark.parametrize("name", CASES)
 def test_objects_of_a_real_series_are_valid_and_in_place(data: Path, tmp_path: Path, name: str) -> None:
-    series = choose(find_series(data / "ct" / name))
+    series = choose_source(find_series(data / "ct" / name))
     assert isinstance(series, Series)
-    volume = read_volume(series)
+    volume = read_source(series)
     labels = ((volume.hu > -950) & (volume.hu < -700)).astype(np.uint8)
     labels[:, :, : labels.shape[2] // 4] = 0
     labels[: len(labels) // 3] = 0
@@ -278,9 +278,9 @@ def test_a_tilted_series_gets_its_segmentation_on_its_own_slices(tmp_path: Path)
     grid = Grid(shape=hu.shape, spacing_mm=(3.0, 2.0, 2.0), origin_mm=(-80.0, -80.0, -36.0))
     block = Volume(hu=hu, grid=grid, uid="1.2.3.4")
     write_ct_series(block, tmp_path / "ct", settings=SeriesSettings(tilt_degrees=15.0))
-    series = choose(find_series(tmp_path / "ct"))
+    series = choose_source(find_series(tmp_path / "ct"))
     assert isinstance(series, Series)
-    volume = read_volume(series)
+    volume = read_source(series)
     labels = (volume.hu > -200).astype(np.uint8)
     mask = Mask(labels=labels, grid=volume.grid, names={1: "block"}, uid=volume.uid)
     assert volume.hu.shape != (len(series.instances), series.rows, series.columns)

@@ -15,11 +15,11 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
 
 from carina import RESEARCH_ONLY
-from carina.dicom.find import choose, find_series
+from carina.dicom.find import choose_source, find_series
 from carina.dicom.geometry import plan_volume
 from carina.dicom.instances import SliceSeries, colour_slices, mask_slices, volume_slices
-from carina.dicom.objects import save
-from carina.dicom.read import read_volume
+from carina.dicom.objects import save_object
+from carina.dicom.read import read_source
 from carina.dicom.series import Series
 from carina.report.colour import colour_plane, side_letters
 from carina.report.paint import WINDOW_HU
@@ -68,7 +68,7 @@ KINDS = ("mask", "volume", "colour")
 
 def written(objects: SliceSeries, folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
-    return [save(dataset, folder / f"{name}.dcm") for name, dataset in objects.items()]
+    return [save_object(dataset, folder / f"{name}.dcm") for name, dataset in objects.items()]
 
 
 # Geometry
@@ -173,9 +173,9 @@ def test_a_resampled_volume_lies_on_its_own_slices_and_names_the_source_slices_b
 def test_a_mask_of_a_tilted_series_comes_back_to_its_slices(tmp_path: Path) -> None:
     phantom = chest_phantom(shape=(40, 200, 200), seed=2)
     write_ct_series(phantom.volume, tmp_path, settings=SeriesSettings(tilt_degrees=12.0))
-    series = choose(find_series(tmp_path))
+    series = choose_source(find_series(tmp_path))
     assert isinstance(series, Series)
-    volume = read_volume(series)
+    volume = read_source(series)
     labels = (volume.hu < -500).astype(np.uint8)
     mask = Mask(labels=labels, grid=volume.grid, names={1: "air"}, uid=volume.uid)
     for dataset, source in zip(mask_slices(mask, series, PRODUCER).values(), series.instances, strict=True):
@@ -351,9 +351,9 @@ def test_the_rules_still_take_the_ct_beside_its_derived_series(tmp_path: Path) -
     """A study that comes back with Carina's own series in it is analysed from the CT again."""
     phantom = chest_phantom(shape=(40, 200, 200), seed=2)
     write_ct_series(phantom.volume, tmp_path / "ct")
-    series = choose(find_series(tmp_path))
+    series = choose_source(find_series(tmp_path))
     assert isinstance(series, Series)
-    volume = read_volume(series)
+    volume = read_source(series)
     written(mask_slices(replace(phantom.lung, grid=volume.grid), series, PRODUCER), tmp_path / "mask")
     written(volume_slices(volume, series, PRODUCER), tmp_path / "volume")
 
@@ -361,4 +361,4 @@ def test_the_rules_still_take_the_ct_beside_its_derived_series(tmp_path: Path) -
         return np.zeros((series.rows, series.columns, 3), np.uint8)
 
     written(colour_slices(picture, series, PRODUCER, description="d", digest="d"), tmp_path / "colour")
-    assert choose(find_series(tmp_path)).uid == series.uid
+    assert choose_source(find_series(tmp_path)).uid == series.uid

@@ -21,7 +21,7 @@ from carina.config import ModelSettings, Plan, Precision, RuntimeSettings, Setti
 from carina.errors import BadConfig
 from carina.evaluate.evaluate import evaluate
 from carina.evaluate.report import report_pdf
-from carina.evaluate.tables import as_json, write_tables
+from carina.evaluate.tables import evaluation_json, write_tables
 from carina.evaluate.values import CaseAgreement, CaseClassification, Evaluation, Split, spread
 from carina.models.bundle import Bundle
 from carina.volume import Grid, Mask, Volume
@@ -227,7 +227,7 @@ def test_a_classifier_is_judged_by_its_probabilities(folder: Path, tmp_path: Pat
     assert summary.accuracy == 0.5
     at_80 = summary.discrimination.points[0]
     assert (at_80.sensitivity, at_80.specificity) == (pytest.approx(2 / 3), 1)
-    value = as_json(found)
+    value = evaluation_json(found)
     assert value["summary"]["auc"]["value"] == pytest.approx(8 / 9, abs=1e-5)
     assert value["roc"]["thresholds"][0] is None, "infinity"
     assert sum(one["count"] for one in value["reliability"]["before"]) == 6

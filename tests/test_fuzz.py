@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from carina.testing.hostile import Kind, hostile
+from carina.testing.hostile import Sample, hostile
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "fuzz.py"
-COUNTS = {Kind.DICOM: 400, Kind.VOLUME: 400, Kind.DEFINITION: 80, Kind.MANIFEST: 300, Kind.SETTINGS: 300}
+COUNTS = {Sample.DICOM: 400, Sample.VOLUME: 400, Sample.DEFINITION: 80, Sample.MANIFEST: 300, Sample.SETTINGS: 300}
 
 
 def fuzz(*words: str) -> subprocess.CompletedProcess[str]:
@@ -20,15 +20,15 @@ def fuzz(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", Kind)
-def test_damaged_input_is_refused_in_one_line_or_read(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", Sample)
+def test_damaged_input_is_refused_in_one_line_or_read(kind: Sample) -> None:
     done = fuzz("--kind", kind, "--count", str(COUNTS[kind]))
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert f"{COUNTS[kind]} inputs, 0 findings" in done.stdout
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_a_seed_gives_the_same_bytes_again(kind: Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", Sample)
+def test_a_seed_gives_the_same_bytes_again(kind: Sample, tmp_path: Path) -> None:
     made = []
     for name in ("one", "other"):
         folder = tmp_path / name

@@ -23,7 +23,7 @@ from carina.api.study import RunSettings, run
 from carina.cli.convert import convert
 from carina.config import Settings
 from carina.deliver.folder import deliver_to_folder
-from carina.dicom.objects import save as save_object
+from carina.dicom.objects import save_object as save_object
 from carina.errors import DeliveryFailed
 from carina.measure.findings import Classification, RatioFindings
 from carina.operators import (
@@ -31,7 +31,7 @@ from carina.operators import (
     DicomObjects,
     MaskPort,
     RatioPort,
-    Saliency,
+    SaliencyPort,
     Scene,
     VolumePort,
 )
@@ -119,7 +119,7 @@ def pdf() -> pydicom.Dataset:
 VALUES: dict[str, tuple[Any, Callable[[str], object]]] = {
     "volume": (VolumePort, lambda name: dataclasses.replace(VOLUME, uid=name)),
     "mask": (MaskPort, lambda name: dataclasses.replace(MASK, uid=name)),
-    "saliency": (Saliency, lambda name: Saliency(map=dataclasses.replace(MAP, uid=name))),
+    "saliency": (SaliencyPort, lambda name: SaliencyPort(map=dataclasses.replace(MAP, uid=name))),
     "scene": (
         Scene,
         lambda name: Scene(
@@ -145,9 +145,9 @@ def test_every_port_type_stays_in_its_folder(guard: Guard, kind: str, name: str)
     port_type, make = VALUES[kind]
     value = make(name.replace("{top}", str(guard.top)))
     with guard.watch() as out:
-        files = ports.save(port_type, value, out / "port")
+        files = ports.save_value(port_type, value, out / "port")
         assert all(path.resolve().is_relative_to(out / "port") and path.is_file() for path in files)
-        back = ports.load(port_type, files)
+        back = ports.load_value(port_type, files)
     if hasattr(value, "uid"):
         assert back.uid == value.uid.encode("utf-8", "backslashreplace").decode()
 
@@ -225,7 +225,7 @@ def test_a_delivered_file_of_any_name_arrives_whole(guard: Guard, objects: Path,
 
 def test_outputs_of_an_operator_alone_follow_no_link(guard: Guard, tmp_path: Path) -> None:
     phantom = chest_phantom(shape=(36, 200, 200), lesions=0)
-    ports.save(VolumePort, dataclasses.replace(phantom.volume, uid="v"), tmp_path / "volume")
+    ports.save_value(VolumePort, dataclasses.replace(phantom.volume, uid="v"), tmp_path / "volume")
     with guard.watch() as out:
         (out / "v.mhd").symlink_to(guard.top / "outside" / "victim.txt")
         inputs, outputs = {"input": tmp_path / "volume"}, {"output": out}

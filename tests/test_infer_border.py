@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
-from carina.infer.border import settled
+from carina.infer.border import border_moved
 from carina.measure.agreement import dice
 from carina.models.bundle import Border
 
@@ -32,16 +32,16 @@ def test_a_border_up_to_the_reach_off_comes_right(iterations: int) -> None:
     change = ndimage.binary_dilation if iterations > 0 else ndimage.binary_erosion
     drawn = change(lung, CROSS, iterations=abs(iterations))
     assert dice(drawn, lung) < 0.975
-    assert dice(settled(drawn, chest(lung), FINE, Border()), lung) > 0.997
+    assert dice(border_moved(drawn, chest(lung), FINE, Border()), lung) > 0.997
 
 
 def test_farther_off_than_the_reach_stays_the_networks() -> None:
     lung = ball((60, 60, 60), (30, 30, 30), 14)
     drawn = ball((60, 60, 60), (30, 30, 30), 24)
-    found = settled(drawn, chest(lung), FINE, Border(reach_mm=2.4))
+    found = border_moved(drawn, chest(lung), FINE, Border(reach_mm=2.4))
     assert found[30, 30, 30 + 22] and not found[30, 30, 30 + 25]
     unseen = ball((60, 60, 60), (30, 30, 30), 4)
-    assert np.count_nonzero(settled(unseen, chest(lung), FINE, Border(reach_mm=2.4))) < np.count_nonzero(lung) / 2
+    assert np.count_nonzero(border_moved(unseen, chest(lung), FINE, Border(reach_mm=2.4))) < np.count_nonzero(lung) / 2
 
 
 def test_consolidation_at_the_pleura_stays_and_a_thin_wall_goes() -> None:
@@ -50,7 +50,7 @@ def test_consolidation_at_the_pleura_stays_and_a_thin_wall_goes() -> None:
     hu = chest(lung)
     hu[consolidation] = 40
     drawn = ndimage.binary_dilation(lung, CROSS, iterations=1)
-    found = settled(drawn, hu, FINE, Border())
+    found = border_moved(drawn, hu, FINE, Border())
     assert found[consolidation].mean() > 0.97
     wall = drawn & ~lung & ~ndimage.binary_dilation(consolidation, CROSS, iterations=7)
     assert wall.any()
@@ -61,15 +61,15 @@ def test_vessels_inside_stay() -> None:
     lung = ball((50, 60, 70), (24, 30, 33), 20)
     hu = chest(lung)
     hu[24:26, 29:31, 18:48] = 40
-    assert np.array_equal(settled(lung, hu, FINE, Border()), lung)
+    assert np.array_equal(border_moved(lung, hu, FINE, Border()), lung)
 
 
 def test_a_lung_cut_by_the_edge_of_the_image_is_not_worn_away_there() -> None:
     lung = ball((30, 60, 70), (2, 30, 68), 20)
-    assert np.array_equal(settled(lung, chest(lung), FINE, Border()), lung)
+    assert np.array_equal(border_moved(lung, chest(lung), FINE, Border()), lung)
     consolidated = np.full(lung.shape, 40, dtype=np.int16)
     consolidated[28:] = -850
-    assert settled(lung, consolidated, FINE, Border())[0, 30, 69]
+    assert border_moved(lung, consolidated, FINE, Border())[0, 30, 69]
 
 
 def test_thick_slices_move_in_their_plane_only() -> None:
@@ -77,7 +77,7 @@ def test_thick_slices_move_in_their_plane_only() -> None:
     lung[2:7, 10:30, 10:30] = True
     drawn = np.zeros_like(lung)
     drawn[1:8, 9:31, 9:31] = True
-    found = settled(drawn, chest(lung), (8.0, 0.8, 0.8), Border())
+    found = border_moved(drawn, chest(lung), (8.0, 0.8, 0.8), Border())
     assert np.array_equal(found[2:7], lung[2:7])
     assert found[1, 20, 20] and found[7, 20, 20]
 
@@ -103,7 +103,7 @@ def test_words_of_bits_give_what_scipy_gives(width: int) -> None:
     hu = (ndimage.gaussian_filter(rng.normal(size=(14, 17, width)), 1.5) * 4000 - 400).astype(np.int16)
     mask = ndimage.gaussian_filter(rng.normal(size=hu.shape), 2.0) > 0
     for reach in (1.0, 2.0, 3.0):
-        found = settled(mask, hu, (1.0, 1.0, 1.0), Border(reach_mm=reach))
+        found = border_moved(mask, hu, (1.0, 1.0, 1.0), Border(reach_mm=reach))
         assert np.array_equal(found, reference(mask, hu, round(reach), -400))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from carina.config import Precision, RuntimeKind, RuntimeSettings
 from carina.errors import BadConfig, ModelFailed
-from carina.infer.runtime import OPENERS, Runtime, open_runtime, settled
+from carina.infer.runtime import OPENERS, Runtime, open_runtime, with_precision
 from carina.models.bundle import Bundle
 from open_inference import serving
 from tiny_networks import mean_bundle, threshold_bundle
@@ -143,7 +143,7 @@ class TestTriton:
 
 
 def test_auto_is_settled_to_the_arithmetic_that_runs() -> None:
-    found = settled(RuntimeSettings()).precision
+    found = with_precision(RuntimeSettings()).precision
     assert found in (Precision.F32, Precision.BF16)
-    assert settled(RuntimeSettings(precision=Precision.F32)).precision is Precision.F32
-    assert settled(RuntimeSettings(kind=RuntimeKind.ONNXRUNTIME)).precision is Precision.F32
+    assert with_precision(RuntimeSettings(precision=Precision.F32)).precision is Precision.F32
+    assert with_precision(RuntimeSettings(kind=RuntimeKind.ONNXRUNTIME)).precision is Precision.F32

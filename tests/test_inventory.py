@@ -20,13 +20,13 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
 from carina.cli.series import series
-from carina.dicom.find import choose, find_series
+from carina.dicom.find import choose_source, find_series
 from carina.dicom.found import Listing
 from carina.dicom.inventory import FileCounts
-from carina.dicom.read import read_volume
+from carina.dicom.read import read_source
 from carina.dicom.series import Series
 from carina.errors import BadSeries
-from carina.pipeline.manifest import Definition, Manifest, OperatorRecord
+from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from carina.volume import Grid, Volume
 from carina.volume.files import write_volume
@@ -79,9 +79,9 @@ def test_slices_lost_at_an_end_are_counted_and_told(
     (warning,) = listing[0].warnings
     assert "slices are missing at its end" in warning
     assert all(f"{files[k].name}: it " in warning for k in where)
-    source = choose(listing, ANY)
+    source = choose_source(listing, ANY)
     assert isinstance(source, Series) and source.counts == listing.counts()
-    assert_linear(read_volume(source))
+    assert_linear(read_source(source))
 
 
 @pytest.mark.parametrize("spoil", SPOILERS.values(), ids=SPOILERS)
@@ -149,7 +149,7 @@ def test_the_same_instances_in_two_transfer_syntaxes_are_one_series(tmp_path: Pa
     listing = counted(tmp_path)
     assert listing.counts() == FileCounts(used=12, copy=12)
     assert "12 file(s) hold slices that others hold as well" in listing[0].warnings[0]
-    assert_linear(read_volume(choose(listing, ANY)))
+    assert_linear(read_source(choose_source(listing, ANY)))
 
 
 def test_one_instance_uid_with_other_voxels_is_refused(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_copies_of_anonymised_slices_without_instance_uids(tmp_path: Path) -> No
         write_series(tmp_path / folder, EVEN, SOPInstanceUID="")
     listing = counted(tmp_path)
     assert listing.counts() == FileCounts(used=12, copy=12)
-    assert_linear(read_volume(choose(listing, ANY)))
+    assert_linear(read_source(choose_source(listing, ANY)))
 
 
 def test_links_to_one_file_are_copies(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_volume_file_cut_short_is_broken(tmp_path: Path) -> None:
 def test_a_volume_file_whose_name_is_no_text_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.nii.gz")).write_bytes(b"")
     with pytest.raises(BadSeries, match=r"caf\\udce9\.nii\.gz: its path is no UTF-8 text"):
-        choose(find_series(tmp_path))
+        choose_source(find_series(tmp_path))
     result = CliRunner().invoke(series, [str(tmp_path)])
     assert result.exit_code == 0 and "files: 1: 0 used, 0 copies, 0 other, 1 broken" in result.output
 
@@ -246,7 +246,7 @@ def test_slices_whose_names_are_no_text_are_read(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     for k, file in enumerate(write_series(folder, EVEN)):
         file.rename(folder / os.fsdecode(b"\xe9%d" % k))
-    assert_linear(read_volume(choose(find_series(tmp_path, ANY), ANY)))
+    assert_linear(read_source(choose_source(find_series(tmp_path, ANY), ANY)))
     result = CliRunner().invoke(series, [str(folder)])
     assert result.exit_code == 0 and "12 other, 0 broken" in result.output
 
@@ -285,7 +285,7 @@ def test_without_permission_one_line_is_said(tmp_path: Path, mode: int) -> None:
 
 def run_folder(folder: Path, *listed: str) -> None:
     record = OperatorRecord(image="x", outputs={"/output": list(listed)})
-    definition = Definition(name="d", file="d.yaml", sha256="0")
+    definition = DefinitionRecord(name="d", file="d.yaml", sha256="0")
     manifest = Manifest(fingerprint="f", started="2020", definition=definition, operators={"dicom-reader": record})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
@@ -358,7 +358,7 @@ def test_six_of_thirty_cut_short_are_told_in_the_manifest(tmp_path: Path) -> Non
     grid = Grid(shape=(30, 64, 64), spacing_mm=(2, 1, 1), origin_mm=(0, 0, 0))
     volume = Volume(hu=np.full(grid.shape, -800, np.int16), grid=grid, uid="v")
     write_ct_series(volume, tmp_path, settings=SeriesSettings(truncated=tuple(range(6)), shuffled=False))
-    source = choose(find_series(tmp_path))
+    source = choose_source(find_series(tmp_path))
     assert isinstance(source, Series)
     assert source.warnings[0].startswith("6 files are broken (IM0001.dcm: it is truncated")
     told = _files(source)

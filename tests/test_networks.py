@@ -9,7 +9,7 @@ pytest.importorskip("monai", reason="the train extra is not installed")
 
 from carina.errors import BadConfig, ModelFailed  # noqa: E402
 from carina.models.ahnet import AHNet  # noqa: E402
-from carina.models.networks import COVID, LESION, LUNG, build_network  # noqa: E402
+from carina.models.networks import COVID_NETWORK, LESION_NETWORK, LUNG_NETWORK, build_network  # noqa: E402
 
 
 def _parameters(network: torch.nn.Module) -> int:
@@ -43,7 +43,7 @@ def test_ahnet_refuses_what_it_cant_take(shape: tuple[int, ...]) -> None:
 
 
 def test_narrow_ahnet_is_small_and_keeps_the_shape() -> None:
-    network = build_network(LUNG).eval()
+    network = build_network(LUNG_NETWORK).eval()
     assert _parameters(network) < 2.5e6
     with torch.no_grad():
         assert network(torch.zeros(2, 1, 32, 64, 32)).shape == (2, 2, 32, 64, 32)
@@ -62,12 +62,12 @@ def test_maps_are_stretched_corner_to_corner_or_stay_in_place(keys: dict[str, bo
 
 
 def test_published_sizes() -> None:
-    assert _parameters(build_network(LESION)) == pytest.approx(1.18e6, rel=0.01)
-    assert _parameters(build_network(COVID)) == pytest.approx(11.25e6, rel=0.01)
+    assert _parameters(build_network(LESION_NETWORK)) == pytest.approx(1.18e6, rel=0.01)
+    assert _parameters(build_network(COVID_NETWORK)) == pytest.approx(11.25e6, rel=0.01)
 
 
 def test_an_unknown_network_or_key_is_refused_by_name() -> None:
-    with pytest.raises(BadConfig, match="No network is called 'unet'; known are: ahnet, densenet121, segresnet"):
+    with pytest.raises(BadConfig, match="No network is called 'unet'; known are: ahnet, ahnet-pyramid"):
         build_network({"kind": "unet"})
     with pytest.raises(BadConfig, match="depth"):
         build_network({"kind": "ahnet", "depth": 3})

@@ -13,12 +13,12 @@ pytest.importorskip("monai", reason="the train extra is not installed")
 
 from carina.errors import ModelFailed  # noqa: E402
 from carina.models.export import check_parity, export_onnx  # noqa: E402
-from carina.models.networks import COVID, LESION, build_network  # noqa: E402
+from carina.models.networks import COVID_NETWORK, LESION_NETWORK, build_network  # noqa: E402
 
 CASES = {
     "ahnet": ({"kind": "ahnet", "width": 0.125}, (32, 64, 32), True),
-    "segresnet": (LESION, (32, 48, 16), True),
-    "densenet": (COVID, (64, 64, 32), False),
+    "segresnet": (LESION_NETWORK, (32, 48, 16), True),
+    "densenet": (COVID_NETWORK, (64, 64, 32), False),
 }
 
 

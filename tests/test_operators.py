@@ -17,7 +17,7 @@ import carina.infer.classify
 import carina.infer.saliency
 import carina.infer.segment
 from carina.config import FolderDestination, RuntimeKind, RuntimeSettings, Settings
-from carina.dicom.find import choose, find_series
+from carina.dicom.find import choose_source, find_series
 from carina.dicom.series import Series, VolumeFile
 from carina.errors import BadConfig
 from carina.models.bundle import Covid
@@ -26,7 +26,7 @@ from carina.operators.networks import Networks
 from carina.operators.ports import DicomObjects, Scene, VolumePort
 from carina.operators.table import BUILT_IN
 from carina.pipeline import ports
-from carina.pipeline.check import check, check_text
+from carina.pipeline.check import check_definition, check_text
 from carina.pipeline.definition import Definition, load_definition, parse_definition
 from carina.pipeline.manifest import State, read_manifest, write_manifest
 from carina.pipeline.run import RunOptions, RunResult, run_pipeline
@@ -72,7 +72,7 @@ def folder(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def series(folder: Path) -> Series:
-    source = choose(find_series(folder))
+    source = choose_source(find_series(folder))
     assert isinstance(source, Series)
     return source
 
@@ -152,7 +152,7 @@ def test_each_operator_matches_its_function_and_its_ports_can_be_stored(name: st
 
 def test_the_definition_of_the_specification_has_fifteen_operators_and_no_mistake(spec: Definition) -> None:
     assert len(spec.steps) == 15
-    assert check(spec, BUILT_IN) == []
+    assert check_definition(spec, BUILT_IN) == []
 
 
 def test_the_definition_of_the_specification_runs_unchanged(
@@ -297,7 +297,7 @@ def test_values_survive_their_folders(phantom: Phantom, tmp_path: Path) -> None:
     lung = dataclasses.replace(phantom.lung, made_by="lung 1 abc", warnings=("small",))
     volume = dataclasses.replace(phantom.volume, warnings=("tilted",))
     scene = Scene(volume=volume, shown=lung, layer="lung", order=1, colours={1: "#56b4e9", 2: "#009e73"})
-    ports.save(Scene, scene, tmp_path / "scene")
+    ports.save_value(Scene, scene, tmp_path / "scene")
     back = ports.load_folder(Scene, tmp_path / "scene")
     assert np.array_equal(back.volume.hu, volume.hu) and back.volume.warnings == ("tilted",)
     assert np.array_equal(back.shown.labels, lung.labels) and back.shown.names == lung.names

@@ -32,8 +32,8 @@ def phantom() -> Phantom:
 def folders(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("alone")
     write_ct_series(phantom.volume, place / "ct")
-    ports.save(MaskPort, phantom.lung, place / "lung")
-    ports.save(MaskPort, phantom.lesion, place / "lesion")
+    ports.save_value(MaskPort, phantom.lung, place / "lung")
+    ports.save_value(MaskPort, phantom.lesion, place / "lesion")
     return place
 
 

@@ -17,7 +17,7 @@ import carina
 from carina.api.result import Run
 from carina.api.study import RunSettings
 from carina.config import Settings
-from carina.dicom.find import choose, find_series
+from carina.dicom.find import choose_source, find_series
 from carina.dicom.series import Series
 from carina.errors import BadConfig
 from carina.operators.alone import Alone, find_operator, run_alone
@@ -52,7 +52,7 @@ def study(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def series(study: Path) -> Series:
-    source = choose(find_series(study))
+    source = choose_source(find_series(study))
     assert isinstance(source, Series)
     return source
 
@@ -66,9 +66,9 @@ def stored(phantom: Phantom, series: Series, tmp_path_factory: pytest.TempPathFa
         replace(mask, grid=volume.grid, uid=volume.uid, labels=(mask.labels > 0).astype(np.uint8), names={1: name})
         for mask, name in ((phantom.lung, "lung"), (phantom.lesion, "lesion"))
     )
-    ports.save(VolumePort, volume, folder / "volume")
+    ports.save_value(VolumePort, volume, folder / "volume")
     for name, mask in {"lung": lung, "lesion": lesion, "nothing": replace(lesion, labels=lesion.labels * 0)}.items():
-        ports.save(MaskPort, mask, folder / name)
+        ports.save_value(MaskPort, mask, folder / name)
     return folder
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from carina.synth.phantom import Lesion, Phantom, chest_phantom
+from carina.synth.phantom import Phantom, PhantomLesion, chest_phantom
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_trachea_forks(chest: Phantom) -> None:
 
 
 def test_a_sphere_inside_the_lung_has_the_volume_of_a_sphere() -> None:
-    sphere = Lesion(centre_mm=(75.0, 30.0, 10.0), radii_mm=(18.0, 18.0, 18.0))
+    sphere = PhantomLesion(centre_mm=(75.0, 30.0, 10.0), radii_mm=(18.0, 18.0, 18.0))
     chest = chest_phantom(shape=(200, 256, 256), lesions=[sphere], seed=2)
     assert sphere.ellipsoid_ml == pytest.approx(24.43, abs=0.01)
     assert chest.truth.lesion_ml == pytest.approx(sphere.ellipsoid_ml, rel=0.02)
@@ -123,6 +123,6 @@ def test_a_given_spacing_is_kept() -> None:
 def test_what_cant_be_made_is_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(1, 64, 64\): a phantom needs at least 2 voxels"):
         chest_phantom(shape=(1, 64, 64))
-    small = Lesion(centre_mm=(0, 0, 0), radii_mm=(1, 1, 1))
+    small = PhantomLesion(centre_mm=(0, 0, 0), radii_mm=(1, 1, 1))
     with pytest.raises(ValueError, match="255 lesions: a phantom takes at most 254"):
         chest_phantom(shape=(8, 32, 32), lesions=[small] * 255)

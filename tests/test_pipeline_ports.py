@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from carina.errors import BadConfig, BadSeries
 from carina.pipeline import ports
-from carina.pipeline.check import check
+from carina.pipeline.check import check_definition
 from carina.pipeline.definition import parse_definition
 from carina.pipeline.operator import Operator, fits, holds, members, type_name
 from carina.pipeline.table import OperatorTable
@@ -46,9 +46,9 @@ PlainPort = Annotated[Plain, StoredPlain]
 
 
 def there_and_back(port_type: Any, value: object, folder: Path) -> Any:
-    files = ports.save(port_type, value, folder)
-    assert ports.load(port_type, files) == ports.load_folder(port_type, folder)
-    return ports.load(port_type, files)
+    files = ports.save_value(port_type, value, folder)
+    assert ports.load_value(port_type, files) == ports.load_folder(port_type, folder)
+    return ports.load_value(port_type, files)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_every_table_survives_its_file(tmp_path_factory: pytest.TempPathFactory,
 
 def test_a_table_opens_in_other_programs(tmp_path: Path) -> None:
     rows = [{"region": "left lung", "below_950_percent": 3.5}, {"region": "right lung", "note": "motion"}]
-    (file,) = ports.save(Table, Table(rows=rows, name="emphysema: by side"), tmp_path)
+    (file,) = ports.save_value(Table, Table(rows=rows, name="emphysema: by side"), tmp_path)
     assert file.name.startswith("emphysema_by_side-") and file.suffix == ".csv"
     assert file.read_text().splitlines() == [
         '"region","below_950_percent","note"',
@@ -131,7 +131,7 @@ def test_a_result_that_can_not_be_stored_is_a_mistake_of_the_definition(tmp_path
     )
     text = "api-version: 0.4.0\nname: toy\noperators:\n- {name: g, container: {image: toy/give}, "
     definition = parse_definition(text + "input: [{path: /input}], output: [{path: /output}]}")
-    (problem,) = check(definition, OperatorTable(operators=(operator,)))
+    (problem,) = check_definition(definition, OperatorTable(operators=(operator,)))
     assert problem == (4, "'g' /output gives Plain, which has no save and load of its own")
     with pytest.raises(BadConfig, match="values of type Plain can't be stored: give the type save, load and recognise"):
-        ports.save(Plain, Plain("a"), tmp_path)
+        ports.save_value(Plain, Plain("a"), tmp_path)

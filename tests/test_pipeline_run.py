@@ -17,14 +17,14 @@ from carina.errors import BadConfig, BadSeries, Bug
 from carina.pipeline import ports
 from carina.pipeline.engine import Event, What
 from carina.pipeline.folder import LOCK, opened
-from carina.pipeline.manifest import Failure, Provenance, State, read_manifest
+from carina.pipeline.manifest import FailureRecord, Provenance, State, read_manifest
 from carina.pipeline.operator import Operator
 from carina.pipeline.run import run_pipeline
 from carina.pipeline.table import OperatorTable
 from toy_operators import DIAMOND, LOADED, Bench, Box, definition, run, step
 
 
-def failure_of(out: Path, operator: str) -> Failure:
+def failure_of(out: Path, operator: str) -> FailureRecord:
     manifest = read_manifest(out)
     assert manifest is not None
     failure = manifest.operators[operator].error

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carina.dicom.find import choose, find_series
-from carina.dicom.read import read_volume
+from carina.dicom.find import choose_source, find_series
+from carina.dicom.read import read_source
 from carina.errors import BadSeries
 from carina.synth.phantom import chest_phantom
 from carina.volume import Grid
@@ -215,5 +215,5 @@ def test_unusual_sizes_are_taken(spacing_mm: tuple[float, float, float], shape: 
 )
 def test_numbers_of_a_series_that_can_not_be_true(data: Path, fault: str, code: str, words: str) -> None:
     with pytest.raises(BadSeries, match=words) as caught:
-        read_volume(choose(find_series(data / "faults" / fault)))
+        read_source(choose_source(find_series(data / "faults" / fault)))
     assert caught.value.code == code

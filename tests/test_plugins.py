@@ -186,8 +186,8 @@ def test_an_installed_operator_is_listed_with_its_package(installed: Path) -> No
 
 
 def test_an_installed_operator_runs_alone(installed: Path, phantom: Phantom, tmp_path: Path) -> None:
-    ports.save(VolumePort, phantom.volume, tmp_path / "volume")
-    ports.save(MaskPort, phantom.lung, tmp_path / "lung")
+    ports.save_value(VolumePort, phantom.volume, tmp_path / "volume")
+    ports.save_value(MaskPort, phantom.lung, tmp_path / "lung")
     inputs = ("--input", f"input={tmp_path / 'volume'}", "--input", f"label_image={tmp_path / 'lung'}")
     words = (
         "operator",

@@ -13,9 +13,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from carina.dicom.find import choose, find_series
+from carina.dicom.find import choose_source, find_series
 from carina.dicom.geometry import mask_on_source, source_grid_indices
-from carina.dicom.read import read_volume
+from carina.dicom.read import read_source
 from reading_slices import (
     ANY,
     COLUMNS,
@@ -36,7 +36,7 @@ from reading_slices import (
 
 def test_order_comes_from_positions_and_spacing_not_from_thickness(tmp_path: Path) -> None:
     write_series(tmp_path, EVEN)
-    volume = read_volume(series_of(tmp_path))
+    volume = read_source(series_of(tmp_path))
     assert volume.grid.shape == (12, ROWS, COLUMNS)
     assert volume.grid.spacing_mm == (2.5, *PIXEL_MM)
     assert volume.grid.origin_mm == (-20.0, -10.0, 100.0)
@@ -47,7 +47,7 @@ def test_order_comes_from_positions_and_spacing_not_from_thickness(tmp_path: Pat
 def test_descending_table_gives_the_same_volume(tmp_path: Path) -> None:
     write_series(tmp_path / "up", EVEN)
     write_series(tmp_path / "down", EVEN[::-1])
-    up, down = (read_volume(series_of(tmp_path / name)) for name in ("up", "down"))
+    up, down = (read_source(series_of(tmp_path / name)) for name in ("up", "down"))
     assert up.grid == down.grid
     assert np.array_equal(up.hu, down.hu)
 
@@ -66,7 +66,7 @@ def test_every_orientation_lands_where_the_header_says(
     tmp_path: Path, orientation: Sequence[float], step: Sequence[float]
 ) -> None:
     write_series(tmp_path, EVEN, step=step, orientation=orientation)
-    volume = read_volume(series_of(tmp_path))
+    volume = read_source(series_of(tmp_path))
     assert_linear(volume)
     axes = np.array(volume.grid.axes)
     assert np.allclose(axes @ axes.T, np.eye(3)) and np.isclose(np.linalg.det(axes[::-1]), 1.0)
@@ -78,7 +78,7 @@ def test_gantry_tilt_is_undone_by_moving_slices_in_their_plane(tmp_path: Path, d
     orientation = (1.0, 0.0, 0.0, 0.0, float(np.cos(angle)), float(-np.sin(angle)))
     write_series(tmp_path, EVEN, orientation=orientation, GantryDetectorTilt=degrees)
     series = series_of(tmp_path)
-    volume = read_volume(series)
+    volume = read_source(series)
     assert f"Gantry tilt of {abs(degrees):.1f} degrees" in volume.warnings[0]
     assert np.isclose(volume.grid.spacing_mm[0], 2.5 * np.cos(angle))
     extra = int(np.ceil(EVEN[-1] * abs(np.sin(angle)) / PIXEL_MM[0]))
@@ -93,7 +93,7 @@ def test_gantry_tilt_is_undone_by_moving_slices_in_their_plane(tmp_path: Path, d
 
 def test_stated_tilt_without_tilted_positions_is_not_believed(tmp_path: Path) -> None:
     write_series(tmp_path, EVEN, GantryDetectorTilt=12.0)
-    volume = read_volume(series_of(tmp_path))
+    volume = read_source(series_of(tmp_path))
     assert "says 12 degrees, the slice positions 0.0" in volume.warnings[0]
     assert_linear(volume)
 
@@ -109,7 +109,7 @@ def test_small_unevenness_is_evened_with_a_warning(tmp_path: Path) -> None:
     uneven = [h + (0.4 if k % 3 == 1 else 0.0) for k, h in enumerate(EVEN)]
     write_series(tmp_path, uneven)
     series = series_of(tmp_path)
-    volume = read_volume(series)
+    volume = read_source(series)
     assert "vary from 2.10 to 2.90 mm" in volume.warnings[0]
     assert_linear(volume, within_hu=1.01)
     assert mask_on_source(full_mask(volume), series).all()
@@ -117,7 +117,7 @@ def test_small_unevenness_is_evened_with_a_warning(tmp_path: Path) -> None:
 
 def test_rounded_positions_are_even(tmp_path: Path) -> None:
     write_series(tmp_path, [round(k * 2.0 / 3.0, 2) for k in range(15)])
-    volume = read_volume(series_of(tmp_path))
+    volume = read_source(series_of(tmp_path))
     assert volume.warnings == () and volume.grid.shape[0] == 15
     assert np.isclose(volume.grid.spacing_mm[0], 2.0 / 3.0, atol=1e-3)
 
@@ -147,7 +147,7 @@ def test_duplicate_positions_without_explanation_are_refused(tmp_path: Path) -> 
 def test_copies_of_files_are_left_out(tmp_path: Path) -> None:
     files = write_series(tmp_path, EVEN)
     (tmp_path / "copy").write_bytes(files[3].read_bytes())
-    volume = read_volume(series_of(tmp_path))
+    volume = read_source(series_of(tmp_path))
     assert "1 file(s) hold slices that others hold as well" in volume.warnings[0]
     assert_linear(volume)
 
@@ -163,7 +163,7 @@ def test_several_acquisitions_under_one_uid_are_told_apart(tmp_path: Path, keywo
     assert [one.part for one in found] == [f"{keyword} {v}" for v in values] and found[0].taken
     for one in found:
         assert one.source is not None
-        assert_linear(read_volume(one.source))
+        assert_linear(read_source(one.source))
 
 
 def test_a_localizer_inside_a_series_is_set_apart(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_localizer_inside_a_series_is_set_apart(tmp_path: Path) -> None:
     found = find_series(tmp_path, ANY)
     assert [one.slices for one in found] == [12, 1]
     assert found[1].error is not None and found[1].error.code == "series.localizer"
-    assert_linear(read_volume(choose(found, ANY)))
+    assert_linear(read_source(choose_source(found, ANY)))
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_empty_or_repeated_instance_uids_are_replaced_the_same_way_each_time(tmp
     assert len(set(uids)) == 12 and all(u.startswith("2.25.") and len(u) <= 64 for u in uids)
     assert uids == [instance.sop_instance_uid for instance in second.instances]
     assert "12 of 12 slices have an empty or repeated SOP Instance UID" in first.warnings[0]
-    assert_linear(read_volume(first))
+    assert_linear(read_source(first))
 
 
 def test_empty_series_study_and_frame_uids_are_derived(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_an_emptied_kind_follows_from_the_other(tmp_path: Path, emptied: str) ->
     write_series(tmp_path, EVEN, **{emptied: ""})
     series = series_of(tmp_path)
     assert series.instances[0].sop_class_uid == "1.2.840.10008.5.1.4.1.1.2"
-    assert_linear(read_volume(series))
+    assert_linear(read_source(series))
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, None])
@@ -271,4 +271,4 @@ def test_files_without_meta_information_are_read(tmp_path: Path, syntax: str | N
         del dataset.file_meta
         dataset.save_as(file, implicit_vr=is_implicit, little_endian=True, enforce_file_format=False)
         assert file.read_bytes()[128:132] != b"DICM"
-    assert_linear(read_volume(series_of(tmp_path)))
+    assert_linear(read_source(series_of(tmp_path)))

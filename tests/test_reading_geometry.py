@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carina.dicom.geometry import Plan, mask_on_source, plan_volume
-from carina.dicom.read import read_volume
+from carina.dicom.geometry import VolumePlan, mask_on_source, plan_volume
+from carina.dicom.read import read_source
 from carina.dicom.series import Instance, Series
 from carina.errors import BadSeries
 from reading_slices import (
@@ -29,7 +29,7 @@ from reading_slices import (
 AXES = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 
 
-def planned(heights_mm: list[float], beside_mm: float = 0.0) -> Plan:
+def planned(heights_mm: list[float], beside_mm: float = 0.0) -> VolumePlan:
     """The plan of axial slices at these heights, in this order, each further beside the first."""
     instances = tuple(
         Instance(
@@ -62,7 +62,7 @@ def test_uneven_steps_lose_no_slice(tmp_path: Path, steps_mm: tuple[float, ...],
     heights = alternating(*steps_mm, count=count)
     write_series(tmp_path, heights)
     series = series_of(tmp_path)
-    volume = read_volume(series)
+    volume = read_source(series)
     assert volume.grid.shape[0] == count
     assert np.isclose(volume.grid.spacing_mm[0], heights[-1] / (count - 1))
     assert "evened to" in volume.warnings[0]
@@ -113,7 +113,7 @@ def test_rounding_of_positions_is_no_unevenness(jitter_mm: float) -> None:
 def test_negative_zero_is_zero(tmp_path: Path) -> None:
     for name, zero in (("plus", 0.0), ("minus", -0.0)):
         write_series(tmp_path / name, EVEN, orientation=(1.0, zero, zero, zero, 1.0, zero))
-    plus, minus = (read_volume(series_of(tmp_path / name)) for name in ("plus", "minus"))
+    plus, minus = (read_source(series_of(tmp_path / name)) for name in ("plus", "minus"))
     assert plus.grid == minus.grid and np.array_equal(plus.hu, minus.hu)
     assert not any(np.signbit(value) for axis in minus.grid.axes for value in axis)
 
@@ -121,7 +121,7 @@ def test_negative_zero_is_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", [0.993, 1.007])
 def test_cosines_that_are_slightly_off_unit_length_place_slices_alike(tmp_path: Path, scale: float) -> None:
     write_series(tmp_path, EVEN, orientation=[scale * cosine for cosine in AXIAL])
-    grid = read_volume(series_of(tmp_path)).grid
+    grid = read_source(series_of(tmp_path)).grid
     assert grid.shape == (12, ROWS, COLUMNS) and np.allclose(grid.spacing_mm, (2.5, *PIXEL_MM))
     assert np.allclose(np.linalg.norm(grid.axes, axis=1), 1.0)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from carina.dicom.decode import open_pixels
-from carina.dicom.find import choose, find_series
+from carina.dicom.find import choose_source, find_series
 from carina.dicom.geometry import mask_on_source, source_grid_indices
-from carina.dicom.read import read_volume
+from carina.dicom.read import read_source
 from carina.dicom.rules import Prefer, Rules
 from carina.dicom.series import Series
 from carina.errors import BadSeries
@@ -65,7 +65,7 @@ def test_a_chest_is_read_as_another_reader_reads_it(data: Path, name: str) -> No
     slices, pixel_mm, step_mm, highest_hu = CHESTS[name]
     (found,) = find_series(data / "ct" / name)
     assert found.taken and found.plane == "axial" and found.source is not None
-    volume = read_volume(found.source)
+    volume = read_source(found.source)
     assert volume.grid.shape == (slices, 512, 512)
     assert np.allclose(volume.grid.spacing_mm, (step_mm, pixel_mm, pixel_mm), atol=6e-4)
     assert volume.grid.axes == ((0, 0, 1), (0, 1, 0), (1, 0, 0))
@@ -80,7 +80,7 @@ def test_a_chest_is_read_as_another_reader_reads_it(data: Path, name: str) -> No
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_hard_case_is_refused_for_the_right_reason(data: Path, name: str) -> None:
     with pytest.raises(BadSeries) as caught:
-        choose(find_series(data / "reader" / name))
+        choose_source(find_series(data / "reader" / name))
     code, words = REFUSED[name]
     assert caught.value.code == code
     assert words in caught.value.message
@@ -107,9 +107,9 @@ def test_a_tilted_gantry_is_corrected(data: Path, tmp_path: Path, name: str, deg
     for file in (data / "reader" / name).iterdir():
         if file.name not in ("I10", "I20"):
             shutil.copy(file, tmp_path)
-    series = choose(find_series(tmp_path, LENIENT), LENIENT)
+    series = choose_source(find_series(tmp_path, LENIENT), LENIENT)
     assert isinstance(series, Series)
-    volume = read_volume(series)
+    volume = read_source(series)
     assert any(f"Gantry tilt of {degrees:.1f} degrees" in warning for warning in volume.warnings)
     for k, (_, y, _) in enumerate(source_grid_indices(series, volume.grid)):
         source = np.empty((512, 512), np.int16)
@@ -130,6 +130,6 @@ def test_the_best_of_all_chests_is_taken_and_the_others_told_why(data: Path) -> 
 
 def test_a_chest_in_a_volume_file(data: Path) -> None:
     found = find_series(data / "tiny")
-    volume = read_volume(choose(found))
+    volume = read_source(choose_source(found))
     assert volume.uid == "cip_ct64_ct" and volume.grid.shape == (79, 64, 64)
     assert found[1].error is not None and found[1].error.code == "file.no-hu"

@@ -15,7 +15,7 @@ from pydicom.uid import (
 )
 
 from carina.dicom.geometry import mask_on_source
-from carina.dicom.read import read_volume
+from carina.dicom.read import read_source
 from carina.errors import BadSeries, ModelFailed
 from carina.volume import Grid, Mask
 from reading_slices import (
@@ -43,7 +43,7 @@ def test_native_transfer_syntaxes(tmp_path: Path, syntax: str) -> None:
         dataset.file_meta.TransferSyntaxUID = syntax
         dataset = rebuilt(dataset)
         dataset.save_as(file, enforce_file_format=True)
-    assert_linear(read_volume(series_of(tmp_path)))
+    assert_linear(read_source(series_of(tmp_path)))
 
 
 def test_an_unknown_transfer_syntax_is_refused_by_name(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_an_unknown_transfer_syntax_is_refused_by_name(tmp_path: Path) -> None:
         dataset["PixelData"].VR = "OB"
         dataset.save_as(file, enforce_file_format=True)
     with pytest.raises(BadSeries, match="no decoder for transfer syntax MPEG2 Main Profile") as caught:
-        read_volume(series_of(tmp_path))
+        read_source(series_of(tmp_path))
     assert caught.value.code == "series.transfer-syntax"
 
 
@@ -81,14 +81,14 @@ def test_an_unknown_transfer_syntax_is_refused_by_name(tmp_path: Path) -> None:
 )
 def test_stored_values_become_hu(tmp_path: Path, stored: np.ndarray, changes: dict[str, Any], hu: int) -> None:
     write_series(tmp_path, EVEN, PixelData=stored.tobytes(), **changes)
-    volume = read_volume(series_of(tmp_path))
+    volume = read_source(series_of(tmp_path))
     assert volume.hu.min() == volume.hu.max() == hu
 
 
 def test_rescale_is_that_of_each_slice(tmp_path: Path) -> None:
     for k, height in enumerate(EVEN):
         write_series(tmp_path, [height], prefix=str(k), RescaleSlope=1 + k, PixelData=bytes([10, 0]) * (ROWS * COLUMNS))
-    volume = read_volume(series_of(tmp_path))
+    volume = read_source(series_of(tmp_path))
     assert volume.hu[:, 0, 0].tolist() == [10 * (1 + k) - 1024 for k in range(12)]
     assert "known in steps of 12 only" in volume.warnings[-1]
 
@@ -97,7 +97,7 @@ def test_a_mask_on_even_slices_is_put_back_unchanged(tmp_path: Path) -> None:
     write_series(tmp_path, EVEN)
     series = series_of(tmp_path)
     labels = np.random.default_rng(0).integers(0, 3, (12, ROWS, COLUMNS)).astype(np.uint8)
-    mask = Mask(labels=labels, grid=read_volume(series).grid, names={1: "a", 2: "b"}, uid=series.uid)
+    mask = Mask(labels=labels, grid=read_source(series).grid, names={1: "a", 2: "b"}, uid=series.uid)
     assert np.array_equal(mask_on_source(mask, series), labels)
 
 
@@ -105,7 +105,7 @@ def test_a_mask_on_tilted_slices_is_put_back_where_it_lies(tmp_path: Path) -> No
     angle = np.radians(18.0)
     write_series(tmp_path, EVEN, orientation=(1.0, 0.0, 0.0, 0.0, float(np.cos(angle)), float(np.sin(angle))))
     series = series_of(tmp_path)
-    grid = read_volume(series).grid
+    grid = read_source(series).grid
     edge = 114.3
     labels = (voxel_points(grid)[..., 2] > edge).astype(np.uint8)
     back = mask_on_source(Mask(labels=labels, grid=grid, names={1: "above"}, uid=series.uid), series)
@@ -130,7 +130,7 @@ def test_enhanced_multi_frame_ct(tmp_path: Path) -> None:
     series = series_of(tmp_path)
     assert [instance.frame for instance in series.instances] == [1, 7, 2, 8, 3, 9, 4, 10, 5, 11, 6, 12]
     assert len({instance.sop_instance_uid for instance in series.instances}) == 1
-    assert_linear(read_volume(series))
+    assert_linear(read_source(series))
 
 
 def test_enhanced_ct_with_other_units_or_a_gap(tmp_path: Path) -> None:
@@ -143,5 +143,5 @@ def test_enhanced_ct_with_other_units_or_a_gap(tmp_path: Path) -> None:
 def test_progress_counts_every_slice(tmp_path: Path) -> None:
     write_series(tmp_path, EVEN)
     calls: list[tuple[int, int]] = []
-    read_volume(series_of(tmp_path), lambda done, of: calls.append((done, of)), threads=2)
+    read_source(series_of(tmp_path), lambda done, of: calls.append((done, of)), threads=2)
     assert calls == [(k + 1, 12) for k in range(12)]

@@ -21,7 +21,7 @@ from carina import RESEARCH_ONLY
 from carina.dicom.objects import Producer
 from carina.dicom.series import Instance, Series, VolumeFile
 from carina.measure.findings import Classification, RatioFindings, RegionFindings
-from carina.measure.key_slices import choose
+from carina.measure.key_slices import choose_slices
 from carina.models.bundle import find_bundle
 from carina.models.validation import Figure, Measured, Validation
 from carina.report.facts import ReportFacts, report_facts
@@ -58,7 +58,7 @@ def test_the_largest_lesion_areas_are_chosen_apart_from_each_other() -> None:
     lung, lesion = masks()
     for k, width in ((14, 3), (15, 5), (16, 4), (30, 9), (44, 7)):
         lesion.labels[k, 5:8, 3 : 3 + width] = 1
-    chosen = choose(None, lung, lesion, count=3)
+    chosen = choose_slices(None, lung, lesion, count=3)
     assert [key.index for key in chosen] == [44, 30, 15], "from the head downwards"
     assert all(key.hu is None for key in chosen)
     assert np.count_nonzero(chosen[0].lesion) == 21 and chosen[0].spacing_mm == (1.0, 1.0)
@@ -66,11 +66,11 @@ def test_the_largest_lesion_areas_are_chosen_apart_from_each_other() -> None:
 
 def test_slices_without_a_lesion_are_shown_only_where_there_is_none() -> None:
     lung, lesion = masks()
-    assert [key.index for key in choose(None, lung, lesion, count=4)] == [45, 35, 25, 15]
+    assert [key.index for key in choose_slices(None, lung, lesion, count=4)] == [45, 35, 25, 15]
     lesion.labels[12, 5, 5] = 1
-    assert [key.index for key in choose(None, lung, lesion, count=4)] == [12]
+    assert [key.index for key in choose_slices(None, lung, lesion, count=4)] == [12]
     nothing = replace(lung, labels=np.zeros_like(lung.labels))
-    assert [key.index for key in choose(None, nothing, None, count=3)] == [50, 30, 10]
+    assert [key.index for key in choose_slices(None, nothing, None, count=3)] == [50, 30, 10]
 
 
 @settings(max_examples=60, deadline=None)
@@ -95,7 +95,7 @@ def test_every_key_slice_has_a_lesion_where_any_slice_has(
     lesion = Mask(labels=labels.astype(np.uint8), grid=grid, names={1: "lesion"}, uid="u")
     lung_labels = np.zeros(grid.shape, np.uint8)
     lung_labels[:lungs] = 1
-    chosen = choose(None, replace(lesion, labels=lung_labels), lesion, count=count)
+    chosen = choose_slices(None, replace(lesion, labels=lung_labels), lesion, count=count)
     indices = [key.index for key in chosen]
     assert 1 <= len(indices) <= count and len(set(indices)) == len(indices)
     assert indices == sorted(indices, reverse=head_last)
@@ -157,7 +157,7 @@ def ratio(lesion_ml: float = 52.0, *, with_hu: bool = True) -> RatioFindings:
         uid="1.2.3",
         regions=regions,
         lesion_count=3 if lesion_ml else 0,
-        key_slices=choose(volume if with_hu else None, lung, lesion),
+        key_slices=choose_slices(volume if with_hu else None, lung, lesion),
         warnings=("1 lesion of 0.20 ml touches no lung.",),
     )
 
@@ -221,7 +221,8 @@ def test_without_ct_the_pages_show_the_masks_and_no_hu(tmp_path: Path) -> None:
 def classified(probability: float) -> Classification:
     volume, lung, lesion = body()
     probabilities = {"non-COVID-19": 1 - probability, "COVID-19": probability}
-    return Classification(uid="1.2.3", probabilities=probabilities, key_slices=choose(volume, lung, lesion, count=3))
+    chosen = choose_slices(volume, lung, lesion, count=3)
+    return Classification(uid="1.2.3", probabilities=probabilities, key_slices=chosen)
 
 
 TESTED = Validation(

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from carina.errors import BadConfig
 from carina.measure.findings import KeySlice
-from carina.measure.key_slices import choose, choose_salient
+from carina.measure.key_slices import choose_salient, choose_slices
 from carina.report.facts import ReportFacts
 from carina.report.overlay import VIEWS, overlay_image, overlay_png
 from carina.report.paint import FALL_RGB, LESION_RGB, LUNG_RGB, RISE_RGB
@@ -178,7 +178,7 @@ def at(grid: Grid, key: KeySlice) -> float:
 @pytest.mark.parametrize("stored", AXIAL)
 def test_key_slices_lie_as_overlays_do(stored: str) -> None:
     volume, lung, lesion = body(STORED[stored])
-    key = choose(volume, lung, lesion, count=1)[0]
+    key = choose_slices(volume, lung, lesion, count=1)[0]
     picture = shown(key, volume.grid)
     where = expected("axial", [LESION_MM], at(volume.grid, key))
     assert middle_of(picture, near(picture, LESION_RGB)) == pytest.approx(where, abs=0.02)
@@ -214,14 +214,14 @@ def test_saliency_lies_as_the_slice_below_it(stored: str) -> None:
 @pytest.mark.parametrize("stored", AXIAL)
 def test_the_letters_of_a_key_slice_stand_on_their_sides(stored: str) -> None:
     volume, lung, _lesion = body(STORED[stored])
-    key = choose(replace(volume, hu=np.full_like(volume.hu, -1024)), lung, None, count=1)[0]
+    key = choose_slices(replace(volume, hu=np.full_like(volume.hu, -1024)), lung, None, count=1)[0]
     picture = shown(replace(key, lung=np.zeros_like(key.lung)), volume.grid)
     assert read_letter(picture, "left") == "R" and read_letter(picture, "right") == "L"
 
 
 def test_a_slice_that_is_not_axial_claims_no_side() -> None:
     volume, lung, _lesion = body(STORED["sagittal"])
-    key = choose(replace(volume, hu=np.full_like(volume.hu, -1024)), lung, None, count=1)[0]
+    key = choose_slices(replace(volume, hu=np.full_like(volume.hu, -1024)), lung, None, count=1)[0]
     picture = shown(replace(key, lung=np.zeros_like(key.lung)), volume.grid)
     with pytest.raises(AssertionError, match="there is no letter"):
         read_letter(picture, "left")

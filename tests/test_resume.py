@@ -13,7 +13,7 @@ import pytest
 
 from carina.api.study import provenance
 from carina.config import ModelSettings, Plan, Precision, RuntimeSettings, Settings
-from carina.dicom.find import choose, find_series
+from carina.dicom.find import choose_source, find_series
 from carina.operators.networks import Networks
 from carina.pipeline import Operator, OperatorTable
 from carina.pipeline import manifest as records
@@ -118,7 +118,7 @@ def phantom() -> Phantom:
 
 
 def mark(folder: Path, settings: Settings) -> str:
-    source = choose(find_series(folder))
+    source = choose_source(find_series(folder))
     return records.fingerprint("", provenance(source, settings, Networks(settings)), {})
 
 

@@ -16,7 +16,7 @@ from pydicom import dcmread
 import carina.infer.segment
 from carina.api import Run, open_run
 from carina.config import ModelSettings, Settings
-from carina.dicom.find import choose, find_series
+from carina.dicom.find import choose_source, find_series
 from carina.errors import BadConfig, BadSeries, ModelFailed
 from carina.infer.classify import classify, network_input
 from carina.infer.runtime import open_runtime
@@ -25,7 +25,7 @@ from carina.models.bundle import Bundle, Covid
 from carina.operators.alone import Alone, find_operator, run_alone
 from carina.operators.catalogue import find_definition
 from carina.operators.networks import Networks
-from carina.operators.ports import ClassificationPort, MaskPort, Saliency, Scene, VolumePort
+from carina.operators.ports import ClassificationPort, MaskPort, SaliencyPort, Scene, VolumePort
 from carina.operators.table import BUILT_IN
 from carina.pipeline import ports
 from carina.pipeline.check import check_text
@@ -251,8 +251,8 @@ def phantom() -> Phantom:
 def folders(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("saliency")
     write_ct_series(phantom.volume, place / "ct")
-    ports.save(VolumePort, phantom.volume, place / "volume")
-    ports.save(MaskPort, phantom.lung, place / "lung")
+    ports.save_value(VolumePort, phantom.volume, place / "volume")
+    ports.save_value(MaskPort, phantom.lung, place / "lung")
     corner_bundle(place / "bundles" / "corner", (-1, 0, 0), gain=6.0)
     return place
 
@@ -319,7 +319,7 @@ def test_a_report_does_not_make_much_of_next_to_nothing(folders: Path, tmp_path:
 def test_it_can_be_switched_off(folders: Path, tmp_path: Path) -> None:
     classified(folders, tmp_path, "output", "saliency", CARINA_SALIENCY="off")
     assert [path.name for path in (tmp_path / "saliency").iterdir()] == ["not-computed.json"]
-    nothing = ports.load_folder(Saliency, tmp_path / "saliency")
+    nothing = ports.load_folder(SaliencyPort, tmp_path / "saliency")
     assert nothing.map is None and nothing.not_computed == "The saliency was switched off by CARINA_SALIENCY."
     assert "What the probability depends on" not in report(folders, tmp_path / "output", tmp_path / "pdf")
     with pytest.raises(BadConfig, match="'CARINA_SALIENCY' of 'ai-covid-19' is 'no': expected on or off"):
@@ -334,7 +334,7 @@ def test_a_run_writes_the_volume(
         carina.infer.segment, "segment", lambda volume, bundle, *rest: masked(masks[bundle.name], volume)
     )
     monkeypatch.setattr(Networks, "runtime", opened_once(Networks.runtime))
-    source = choose(find_series(folders / "ct"))
+    source = choose_source(find_series(folders / "ct"))
     definition = load_definition(find_definition("default"))
     for _ in range(2):  # the second start only opens what is there
         run_pipeline(definition, BUILT_IN, inputs={"input": source}, out=tmp_path / "run", services=services(folders))
@@ -374,13 +374,13 @@ def test_the_check_knows_the_port(tmp_path: Path) -> None:
     assert check_text(text, "default.yaml", BUILT_IN) == []
     wrong = text.replace("name: classification, path: /input}", "name: saliency, path: /input}")
     (problem,) = check_text(wrong, "wrong.yaml", BUILT_IN)
-    assert "'classification' /saliency gives Saliency, but 'classification-report' /input takes" in problem.message
+    assert "'classification' /saliency gives SaliencyPort, but 'classification-report' /input takes" in problem.message
 
 
 def test_the_scene_has_it_as_a_layer_and_survives_its_folder(folders: Path, tmp_path: Path) -> None:
     classified(folders, tmp_path, "publish")
     scene = ports.load_folder(Scene, tmp_path / "publish")
-    assert isinstance(scene.shown, Saliency) and scene.shown.map is not None
+    assert isinstance(scene.shown, SaliencyPort) and scene.shown.map is not None
     layer = json.loads((tmp_path / "publish" / "saliency.json").read_text())["layer"]
     assert layer["kind"] == "map" and layer["unit"] == "change of probability"
     assert layer["range"][1] == -layer["range"][0] == pytest.approx(float(np.abs(scene.shown.map.values).max()))
@@ -388,11 +388,11 @@ def test_the_scene_has_it_as_a_layer_and_survives_its_folder(folders: Path, tmp_
 
 
 def test_without_a_lung_there_is_neither_map_nor_layer(folders: Path, phantom: Phantom, tmp_path: Path) -> None:
-    ports.save(MaskPort, replace(phantom.lung, labels=np.zeros_like(phantom.lung.labels)), tmp_path / "lung")
+    ports.save_value(MaskPort, replace(phantom.lung, labels=np.zeros_like(phantom.lung.labels)), tmp_path / "lung")
     outputs = {name: tmp_path / name for name in ("output", "saliency", "publish")}
     inputs = {"input": folders / "volume", "label_image": tmp_path / "lung"}
     warnings = alone("ai-covid-19", folders, inputs=inputs, outputs=outputs)
     assert warnings == ["No lung was found, so there is nothing to classify."]
-    assert ports.load_folder(Saliency, tmp_path / "saliency").not_computed == warnings[0]
+    assert ports.load_folder(SaliencyPort, tmp_path / "saliency").not_computed == warnings[0]
     scene = ports.load_folder(Scene, tmp_path / "publish")
-    assert isinstance(scene.shown, Saliency) and scene.shown.not_computed == warnings[0]
+    assert isinstance(scene.shown, SaliencyPort) and scene.shown.not_computed == warnings[0]

@@ -13,7 +13,7 @@ import pytest
 
 import carina.dicom.seg
 from carina.config import Settings
-from carina.dicom.find import choose, find_series
+from carina.dicom.find import choose_source, find_series
 from carina.dicom.series import Series
 from carina.errors import ModelFailed
 from carina.operators.dicom_seg_writer import dicom_seg_writer
@@ -35,7 +35,7 @@ def phantom() -> Phantom:
 def series(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Series:
     folder = tmp_path_factory.mktemp("ct")
     write_ct_series(phantom.volume, folder)
-    source = choose(find_series(folder))
+    source = choose_source(find_series(folder))
     assert isinstance(source, Series)
     return source
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from carina.cli.convert import convert
 from carina.cli.series import series
-from carina.dicom.find import choose, find_series, judge_each_study
+from carina.dicom.find import choose_source, find_series, judge_each_study
 from carina.dicom.rules import Prefer, Rules, load_rules
 from carina.dicom.series import Series, VolumeFile
 from carina.errors import BadConfig, BadSeries
@@ -79,7 +79,7 @@ def test_a_rule_that_is_broken_is_named(
     write_series(tmp_path, CHEST, **changes)
     chosen = Rules(**{"min_matrix": 8, **{k: tuple(v) if isinstance(v, list) else v for k, v in rules.items()}})
     with pytest.raises(BadSeries) as caught:
-        choose(find_series(tmp_path, chosen), chosen)
+        choose_source(find_series(tmp_path, chosen), chosen)
     assert words in caught.value.message and SERIES_UID in caught.value.message
 
 
@@ -92,7 +92,7 @@ def test_default_rules_leave_out_what_is_no_chest_volume(tmp_path: Path, descrip
 
 def test_doubts_reach_the_warnings(tmp_path: Path) -> None:
     write_series(tmp_path, CHEST[:20], BodyPartExamined="BRAIN")
-    source = choose(find_series(tmp_path, RULES), RULES)
+    source = choose_source(find_series(tmp_path, RULES), RULES)
     assert isinstance(source, Series)
     assert source.warnings == (
         "It covers only 40 mm, hardly a whole chest.",
@@ -104,9 +104,9 @@ def test_a_series_can_be_asked_for_by_uid(tmp_path: Path) -> None:
     write_series(tmp_path / "a", CHEST)
     write_series(tmp_path / "b", CHEST[:5], SeriesInstanceUID="2.25.2")
     found = find_series(tmp_path, RULES)
-    assert choose(found, RULES, uid="2.25.2").uid == "2.25.2"
+    assert choose_source(found, RULES, uid="2.25.2").uid == "2.25.2"
     with pytest.raises(BadSeries, match=r"no series 2\.25\.3 here; 2 others are"):
-        choose(found, RULES, uid="2.25.3")
+        choose_source(found, RULES, uid="2.25.3")
 
 
 def test_one_series_of_each_study(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_one_series_of_each_study(tmp_path: Path) -> None:
 def test_dicom_is_preferred_to_a_volume_file(tmp_path: Path) -> None:
     grid = Grid(shape=(100, 64, 64), spacing_mm=(2, 1, 1), origin_mm=(0, 0, 0))
     write_volume(Volume(hu=np.full(grid.shape, -800, np.int16), grid=grid, uid="v"), tmp_path / "v.mhd")
-    assert choose(find_series(tmp_path)) == VolumeFile(path=tmp_path / "v.mhd", uid="v")
+    assert choose_source(find_series(tmp_path)) == VolumeFile(path=tmp_path / "v.mhd", uid="v")
     write_series(tmp_path, CHEST)
     assert reasons(tmp_path)["v"] == f"series {SERIES_UID} is taken instead: it is a DICOM series"
 
@@ -209,8 +209,8 @@ def test_carina_convert_goes_on_after_a_bad_series(tmp_path: Path, kind: str, su
     assert "failed: series 2.25.2: slices are missing: 6.00 mm between" in result.output
     assert "[series.gap]" in result.output and "2.25.3" not in result.output
     back = read_volume(tmp_path / "out" / f"{SERIES_UID}{suffix}")
-    source = choose(find_series(tmp_path / "in" / "good", RULES), RULES)
-    from carina.dicom.read import read_volume as read_series
+    source = choose_source(find_series(tmp_path / "in" / "good", RULES), RULES)
+    from carina.dicom.read import read_source as read_series
 
     assert np.array_equal(back.hu, read_series(source).hu)
 
@@ -239,4 +239,4 @@ def test_folders_behind_links_are_looked_into_once(tmp_path: Path) -> None:
         (node / name).symlink_to(tmp_path / "elsewhere" / "study", target_is_directory=True)
     (tmp_path / "elsewhere" / "study" / "circle").symlink_to(node, target_is_directory=True)
     assert reasons(node) == {SERIES_UID: "taken"}
-    assert len(choose(find_series(node, RULES), RULES).instances) == len(CHEST)
+    assert len(choose_source(find_series(node, RULES), RULES).instances) == len(CHEST)

@@ -18,7 +18,7 @@ from carina.dicom.found import Found
 from carina.dicom.kernels import Sharpness, sharpness
 from carina.dicom.merit import MERITS, Region, region
 from carina.dicom.rules import Criterion, Prefer, Rules, load_rules
-from carina.dicom.words import readings, said
+from carina.dicom.words import first_match, readings
 
 RULES = load_rules()
 FAMILIES = tomllib.loads((files("carina.dicom") / "kernels.toml").read_text(encoding="utf-8"))["family"]
@@ -108,7 +108,7 @@ def test_without_a_kernel_the_description_lets_guess(description: str, kind: Sha
     ],
 )
 def test_words_end_where_a_reader_sees_it(text: str, pattern: str, is_said: bool) -> None:  # noqa: FBT001
-    assert bool(said((pattern,), text)) is is_said
+    assert bool(first_match((pattern,), text)) is is_said
 
 
 @settings(max_examples=300, deadline=None)

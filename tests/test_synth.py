@@ -15,7 +15,7 @@ from scipy import ndimage
 from carina.cases.checks import check_data
 from carina.cases.datalist import DataList, ListedCase, read_datalist
 from carina.cases.prepare import PrepareSettings, prepare, split
-from carina.cases.purpose import Source, Task
+from carina.cases.purpose import Targets, Task
 from carina.cases.synthetic import healthy_cases, write_synthetic
 from carina.cli.synth import KINDS, SIZES
 from carina.cli.synth import synth as command
@@ -26,7 +26,7 @@ from carina.synth.chests import (
     phantom_chests,
     synthesise,
 )
-from carina.synth.lesions import LIMITS_ML, Kind, Lesion, Size, paste
+from carina.synth.lesions import LIMITS_ML, DrawnLesion, Kind, Size, paste
 from carina.synth.phantom import chest_phantom
 from carina.synth.sheet import RealDisease, real_spots, sheet
 from carina.testing.dicom import write_ct_series
@@ -42,7 +42,7 @@ SEGMENTATION = TrainSettings(
     network={"classes": 2},
     patches=(Patch(shape=(32, 32, 16)),),
     window_hu=(-1000.0, 500.0),
-    source=Source.LABELS,
+    source=Targets.LABELS,
 )
 
 
@@ -99,7 +99,7 @@ def test_consolidation_reaches_the_pleura_without_a_rim_of_air() -> None:
     hu[:, 4, 5:25] = -450
     lung = np.zeros(hu.shape, dtype=bool)
     lung[:, 5:25, 5:25] = True
-    lesion = Lesion(
+    lesion = DrawnLesion(
         kind=Kind.CONSOLIDATION,
         centre=(1.0, 6.0, 15.0),
         radii_mm=(20.0, 6.0, 6.0),
@@ -215,7 +215,7 @@ def test_a_list_is_made_from_folders_of_dicom(studies: Path, tmp_path: Path, mon
     with Image.open(tmp_path / "sheets" / "patient1.png") as picture:
         assert picture.width == 1600 and np.asarray(picture).std() > 20
     assert (
-        check_data(made.data, TrainSettings(**{**_fields(SEGMENTATION), "source": Source.SYNTHETIC}).purpose).problems
+        check_data(made.data, TrainSettings(**{**_fields(SEGMENTATION), "source": Targets.SYNTHETIC}).purpose).problems
         == ()
     )
 

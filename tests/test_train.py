@@ -20,7 +20,7 @@ from carina.synth import distractors, lesions  # noqa: E402
 from carina.synth.lung_labels import label_lungs  # noqa: E402
 from carina.synth.phantom import chest_phantom  # noqa: E402
 from carina.train.patches import (  # noqa: E402
-    Patch,
+    Cut,
     _with_borrowed,
     centre_in,
     cut,
@@ -192,7 +192,7 @@ def test_what_is_ignored_lends_no_vessels(healthy: Case) -> None:
     assert all(np.array_equal(new, one.hu) for new, one in zip(kept, drawn, strict=True))
 
 
-def draw_patch(case: Case, seed: int) -> Patch:
+def draw_patch(case: Case, seed: int) -> Cut:
     rng = np.random.default_rng(seed)
     return cut(case, centre_in(case.lungs, rng), (8, 64, 64), rng)
 

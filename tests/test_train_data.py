@@ -13,7 +13,7 @@ import pytest
 
 from carina.cases.checks import DataReport, check_data
 from carina.cases.datalist import DataList, ListedCase, read_datalist, with_fold, without, write_datalist
-from carina.cases.purpose import Source
+from carina.cases.purpose import Targets
 from carina.errors import BadConfig
 from carina.train.settings import Loss, Patch
 from data_lists import GRID, SHAPE, good_list, hu, lesion_labels, lung_labels, purpose, write
@@ -129,11 +129,11 @@ def test_cases_are_left_out_by_name_or_patient() -> None:
 def test_a_good_list_has_nothing_to_complain_of(tmp_path: Path) -> None:
     data = good_list(tmp_path)
     for task in ("lung", "lesion", "covid"):
-        for source in Source:
+        for source in Targets:
             free = good_list(tmp_path / "free", lesions=False)
-            report = check_data(data if source is Source.LABELS else free, purpose(task, source=source))
+            report = check_data(data if source is Targets.LABELS else free, purpose(task, source=source))
             assert report.problems == ()
-            if not (task == "covid" and source is Source.LABELS):
+            if not (task == "covid" and source is Targets.LABELS):
                 assert report.warnings == ()
 
 
@@ -296,10 +296,10 @@ def test_what_may_be_right_is_a_warning(tmp_path: Path) -> None:
 def test_what_is_ignored_must_fit_and_is_named_where_nothing_ignores_it(tmp_path: Path) -> None:
     data = _change(good_list(tmp_path, lesions=False), "training", 0, ignore_image="ignore.nii.gz")
     write(lesion_labels(), tmp_path / "ignore.nii.gz")
-    synthetic = purpose("lesion", source=Source.SYNTHETIC)
-    told = purpose("covid", source=Source.SYNTHETIC, loss=Loss.CROSS_ENTROPY_PLACES)
+    synthetic = purpose("lesion", source=Targets.SYNTHETIC)
+    told = purpose("covid", source=Targets.SYNTHETIC, loss=Loss.CROSS_ENTROPY_PLACES)
     assert check_data(data, synthetic).warnings == check_data(data, told).warnings == ()
-    for unused in (purpose("lung"), purpose("covid", source=Source.SYNTHETIC)):
+    for unused in (purpose("lung"), purpose("covid", source=Targets.SYNTHETIC)):
         assert _says(check_data(data, unused).warnings, "ignore.nii.gz: is not used")
     write(lesion_labels()[1:], tmp_path / "ignore.nii.gz")
     assert _says(check_data(data, synthetic).problems, "training case 1, ignore.nii.gz: has 11 x 40 x 48 voxels")
@@ -307,9 +307,9 @@ def test_what_is_ignored_must_fit_and_is_named_where_nothing_ignores_it(tmp_path
 
 def test_disease_of_unknown_place_is_not_drawn_into(tmp_path: Path) -> None:
     data = _change(good_list(tmp_path, lesions=False), "training", 0, label=(1,))
-    synthetic = purpose("lesion", source=Source.SYNTHETIC)
+    synthetic = purpose("lesion", source=Targets.SYNTHETIC)
     assert _says(check_data(data, synthetic).warnings, "ct0.nii.gz: shows disease .label 1")
-    marked = check_data(good_list(tmp_path), purpose("covid", source=Source.SYNTHETIC))
+    marked = check_data(good_list(tmp_path), purpose("covid", source=Targets.SYNTHETIC))
     assert _says(marked.problems, "every training case shows disease")
     ill = dataclasses.replace(data, training=data.training[:1])
     assert _says(check_data(ill, synthetic).problems, "every training case shows disease")

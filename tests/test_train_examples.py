@@ -11,7 +11,7 @@ import pytest
 
 from carina.cases.case import Case, at_slices, native_labels, resample_case, to_network
 from carina.cases.datalist import DataList
-from carina.cases.purpose import Source
+from carina.cases.purpose import Targets
 from carina.errors import BadConfig
 from carina.train.settings import Augment, Patch
 from carina.volume import Mask, Volume
@@ -78,13 +78,13 @@ PATCH = SIZE[::-1]
 ALL = Augment(flip=0.5, rotate=0.5, rot90=0.5, shift=0.5, gamma=0.5, noise=0.5, zoom=0.5)
 
 
-@pytest.mark.parametrize("source", Source)
+@pytest.mark.parametrize("source", Targets)
 @pytest.mark.parametrize("task", ["lung", "lesion", "covid"])
-def test_an_example_depends_on_its_generator_alone(tmp_path: Path, task: str, source: Source) -> None:
+def test_an_example_depends_on_its_generator_alone(tmp_path: Path, task: str, source: Targets) -> None:
     from carina.train.sources import open_source
 
     chosen = settings(task, source=source, augment=ALL)
-    data = good_list(tmp_path, lesions=source is Source.LABELS)
+    data = good_list(tmp_path, lesions=source is Targets.LABELS)
     first, again = open_source(data, chosen), open_source(data, chosen)
     for number in (3, 1, 2):
         image, target = first.draw(np.random.default_rng([1, number]), PATCH)
@@ -98,12 +98,12 @@ def test_an_example_depends_on_its_generator_alone(tmp_path: Path, task: str, so
     assert not np.array_equal(one, two)
 
 
-@pytest.mark.parametrize("source", Source)
+@pytest.mark.parametrize("source", Targets)
 @pytest.mark.parametrize("task", ["lung", "lesion"])
-def test_a_cache_on_disk_gives_the_examples_of_memory(tmp_path: Path, task: str, source: Source) -> None:
+def test_a_cache_on_disk_gives_the_examples_of_memory(tmp_path: Path, task: str, source: Targets) -> None:
     from carina.train.sources import open_source
 
-    data = good_list(tmp_path, lesions=source is Source.LABELS)
+    data = good_list(tmp_path, lesions=source is Targets.LABELS)
     sources = [open_source(data, settings(task, source=source, cache_mb=mb)) for mb in (4096, 0, 0)]
     assert (tmp_path / ".data-cache").is_dir()
     drawn = [one.draw(np.random.default_rng(5), PATCH) for one in sources]
@@ -124,7 +124,7 @@ def test_what_a_list_ignores_no_example_teaches(tmp_path: Path, task: str, cache
         for part in (data.training, data.validation)
     )
     ignoring = dataclasses.replace(data, training=training, validation=validation)
-    chosen = settings(task, source=Source.SYNTHETIC, cache_mb=cache_mb)
+    chosen = settings(task, source=Targets.SYNTHETIC, cache_mb=cache_mb)
     plain, blind = (
         np.stack([source.draw(np.random.default_rng(seed), PATCH)[1] for seed in range(6)])
         for source in (open_source(data, chosen), open_source(ignoring, chosen))
@@ -238,20 +238,20 @@ def test_who_is_left_out_or_ill_is_never_drawn(tmp_path: Path) -> None:
     from carina.train.synthetic import SyntheticSource
 
     data = _change(good_list(tmp_path, lesions=False), "training", 2, label=(1,))
-    source = open_source(data, settings("lesion", source=Source.SYNTHETIC, leave_out=("p0",)))
+    source = open_source(data, settings("lesion", source=Targets.SYNTHETIC, leave_out=("p0",)))
     assert isinstance(source, SyntheticSource)
     assert [case.name for case in source.training] == ["ct1"] and [case.name for case in source.held] == ["ct3"]
     with pytest.raises(BadConfig, match="no training case is left"):
         open_source(data, settings("lesion", leave_out=("p0", "p1", "p2")))
     with pytest.raises(BadConfig, match="no training case has lungs free of disease"):
-        open_source(data, settings("covid", source=Source.SYNTHETIC, leave_out=("p0", "p1")))
+        open_source(data, settings("covid", source=Targets.SYNTHETIC, leave_out=("p0", "p1")))
 
 
 def test_validation_is_the_same_every_time_and_holds_disease(tmp_path: Path) -> None:
     from carina.train.sources import open_source
 
     for task in ("lesion", "lung", "covid"):
-        source = open_source(good_list(tmp_path, lesions=False), settings(task, source=Source.SYNTHETIC))
+        source = open_source(good_list(tmp_path, lesions=False), settings(task, source=Targets.SYNTHETIC))
         first, again = list(source.validation()), list(source.validation())
         assert [name for name, _, _ in first] == [name for name, _, _ in again] and first
         for (_, image, target), (_, second, other) in zip(first, again, strict=True):

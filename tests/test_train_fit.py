@@ -21,8 +21,8 @@ pytest.importorskip("monai", reason="the train extra is not installed")
 from carina.cases.purpose import Task  # noqa: E402
 from carina.errors import BadConfig  # noqa: E402
 from carina.train import checkpoint  # noqa: E402
-from carina.train.fit import Context, Fitted, fit, steps_of  # noqa: E402
-from carina.train.logs import Progress  # noqa: E402
+from carina.train.fit import FitContext, Fitted, fit, steps_of  # noqa: E402
+from carina.train.logs import TrainingProgress  # noqa: E402
 from carina.train.losses import HARD, IGNORED  # noqa: E402
 from carina.train.objective import loss_function, rate_at  # noqa: E402
 from carina.train.settings import Arithmetic, Device, Loss, Patch, Schedule, TrainSettings  # noqa: E402
@@ -134,7 +134,7 @@ def test_a_killed_training_ends_where_a_whole_one_does(whole: tuple[Path, Fitted
         time.sleep(0.01)
     os.killpg(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL, "the training ended before it could be killed"
-    done = checkpoint.read(tmp_path / checkpoint.CHECKPOINT)["step"]
+    done = checkpoint.read_checkpoint_file(tmp_path / checkpoint.CHECKPOINT)["step"]
     assert 10 <= done < 24
     with log.open("a") as file:
         file.write("23,9.9,lost,1,,1\n24,1")
@@ -142,7 +142,7 @@ def test_a_killed_training_ends_where_a_whole_one_does(whole: tuple[Path, Fitted
     out, expected = whole
     assert curve(tmp_path) == curve(out)
     assert fitted.step == expected.step and fitted.cases == expected.cases and same(fitted.weights, expected.weights)
-    ended, wanted = (checkpoint.read(folder / checkpoint.CHECKPOINT) for folder in (tmp_path, out))
+    ended, wanted = (checkpoint.read_checkpoint_file(folder / checkpoint.CHECKPOINT) for folder in (tmp_path, out))
     for name in ("network", "averaged"):
         assert same(ended[name], wanted[name])
     assert ended["processes"][0]["random"]["torch"].equal(wanted["processes"][0]["random"]["torch"])
@@ -224,8 +224,8 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_progress_tells_the_time_left(tmp_path: Path) -> None:
-    seen: list[Progress] = []
-    fit(network(), Bright(), changed(steps=6, workers=0), tmp_path, Context(watch=seen.append))
+    seen: list[TrainingProgress] = []
+    fit(network(), Bright(), changed(steps=6, workers=0), tmp_path, FitContext(watch=seen.append))
     assert [one.step for one in seen] == [1, 2, 3, 4, 5, 6]
     assert seen[-1].seconds_left == 0 and seen[2].seconds_left > 0
     assert seen[-1].loss is not None and seen[-1].metric == seen[-1].best
@@ -361,7 +361,7 @@ def test_two_processes_train_as_one_with_the_same_batch(tmp_path: Path) -> None:
         command, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert said.returncode == 0, said.stderr
-    best = checkpoint.read(tmp_path / "two" / checkpoint.BEST)
+    best = checkpoint.read_checkpoint_file(tmp_path / "two" / checkpoint.BEST)
     assert best["step"] == expected.step and best["metric"] == pytest.approx(expected.metric, abs=1e-3)
     for name, value in expected.weights.items():
         assert torch.allclose(best["weights"][name], value, atol=1e-5)

@@ -14,15 +14,15 @@ pytest.importorskip("monai", reason="the train extra is not installed")
 from carina.cases.case import Case, resample_case  # noqa: E402
 from carina.cases.crops import LEAST_SHARE, crop, draw_crop  # noqa: E402
 from carina.cases.datalist import write_datalist  # noqa: E402
-from carina.cases.purpose import Source, Task  # noqa: E402
+from carina.cases.purpose import Targets, Task  # noqa: E402
 from carina.errors import BadConfig  # noqa: E402
-from carina.models.networks import COVID, build_network  # noqa: E402
+from carina.models.networks import COVID_NETWORK, build_network  # noqa: E402
 from carina.train import configure  # noqa: E402
 from carina.train.checkpoint import BEST, CHECKPOINT  # noqa: E402
 from carina.train.examples import ExampleSource  # noqa: E402
-from carina.train.fit import Context, Watch, fit  # noqa: E402
+from carina.train.fit import FitContext, Watch, fit  # noqa: E402
 from carina.train.guide import BLOCKS, Guided, places, published  # noqa: E402
-from carina.train.logs import Progress  # noqa: E402
+from carina.train.logs import TrainingProgress  # noqa: E402
 from carina.train.losses import IGNORED  # noqa: E402
 from carina.train.settings import Loss, Patch  # noqa: E402
 from carina.train.sources import open_source  # noqa: E402
@@ -83,7 +83,7 @@ def test_disease_that_fills_a_part_of_a_cell_is_a_share() -> None:
 
 def test_in_evaluation_a_guided_network_is_the_one_inside() -> None:
     torch.manual_seed(1)
-    inner = build_network(COVID)
+    inner = build_network(COVID_NETWORK)
     guided, image = Guided(inner), torch.rand(2, 1, 64, 64, 32)
     logits, told = guided.train()(image)
     assert logits.shape == (2, 2)
@@ -98,8 +98,8 @@ def test_in_evaluation_a_guided_network_is_the_one_inside() -> None:
 def test_heads_are_trained_and_not_published(tmp_path: Path) -> None:
     chosen = settings(
         "covid",
-        source=Source.SYNTHETIC,
-        network=dict(COVID),
+        source=Targets.SYNTHETIC,
+        network=dict(COVID_NETWORK),
         loss=Loss.CROSS_ENTROPY_PLACES,
         patches=(Patch(shape=(64, 64, 32)),),
         steps=2,
@@ -122,7 +122,7 @@ def test_heads_are_trained_and_not_published(tmp_path: Path) -> None:
 def test_an_interrupted_training_ends_with_the_heads_and_weights_of_a_whole_one(tmp_path: Path) -> None:
     chosen = settings(
         "covid",
-        source=Source.SYNTHETIC,
+        source=Targets.SYNTHETIC,
         loss=Loss.CROSS_ENTROPY_PLACES,
         patches=(Patch(shape=(64, 64, 32)),),
         steps=3,
@@ -135,10 +135,10 @@ def test_an_interrupted_training_ends_with_the_heads_and_weights_of_a_whole_one(
 
     def trained(folder: str, watch: Watch) -> dict[str, torch.Tensor]:
         torch.manual_seed(2)
-        fit(build_network(COVID), _Unjudged(source), chosen, tmp_path / folder, Context(watch=watch))
+        fit(build_network(COVID_NETWORK), _Unjudged(source), chosen, tmp_path / folder, FitContext(watch=watch))
         return dict(torch.load(tmp_path / folder / CHECKPOINT, weights_only=True)["network"])
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.step == 2:
             raise KeyboardInterrupt
 
@@ -162,7 +162,7 @@ class _Unjudged:
 
 def test_examples_say_where_disease_lies(tmp_path: Path) -> None:
     data = good_list(tmp_path, lesions=False)
-    chosen = settings("covid", source=Source.SYNTHETIC, loss=Loss.CROSS_ENTROPY_PLACES)
+    chosen = settings("covid", source=Targets.SYNTHETIC, loss=Loss.CROSS_ENTROPY_PLACES)
     source = open_source(data, chosen)
     targets = [source.draw(np.random.default_rng(n), SHAPE)[1] for n in range(12)]
     assert all(target.shape == SHAPE for target in targets)
@@ -172,7 +172,7 @@ def test_examples_say_where_disease_lies(tmp_path: Path) -> None:
 
 def test_labels_do_not_say_where_disease_lies() -> None:
     with pytest.raises(BadConfig, match="cross-entropy-places with source labels: it needs source synthetic"):
-        configure.load(Task.COVID, preset="default", changes=["loss=cross-entropy-places"])
+        configure.load_train_settings(Task.COVID, preset="default", changes=["loss=cross-entropy-places"])
 
 
 def test_disease_is_large_enough_to_be_a_lesson(chest: Case) -> None:

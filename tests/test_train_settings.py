@@ -19,7 +19,7 @@ from click.testing import CliRunner  # noqa: E402
 
 import carina  # noqa: E402
 from carina.cases.datalist import DataList, ListedCase, write_datalist  # noqa: E402
-from carina.cases.purpose import Source, Task  # noqa: E402
+from carina.cases.purpose import Targets, Task  # noqa: E402
 from carina.cli.main import carina as command  # noqa: E402
 from carina.errors import BadConfig  # noqa: E402
 from carina.models.bundle import Border, load_bundle  # noqa: E402
@@ -46,7 +46,7 @@ PARAMETERS = {"lung": 27.09e6, "lesion": 1.18e6, "covid": 11.25e6}
 
 def load(name: str, *changes: str) -> configure.TrainSettings:
     task, _, preset = name.partition("-")
-    return configure.load(Task(task), preset=preset, changes=changes)
+    return configure.load_train_settings(Task(task), preset=preset, changes=changes)
 
 
 @pytest.mark.parametrize("name", configure.presets())
@@ -54,8 +54,8 @@ def test_every_preset_comes_back_from_its_toml(name: str, tmp_path: Path) -> Non
     settings = load(name)
     file = tmp_path / "settings.toml"
     file.write_text(configure.to_toml(settings))
-    assert configure.load(settings.task, file=file) == configure.load_saved(file) == settings
-    assert configure.differences(settings, configure.load_saved(file)) == []
+    assert configure.load_train_settings(settings.task, file=file) == configure.load_saved(file) == settings
+    assert configure.differing_settings(settings, configure.load_saved(file)) == []
     assert configure.about(name).endswith(".")
 
 
@@ -64,7 +64,7 @@ def test_published_variants(name: str) -> None:
     settings = load(name)
     rate, epochs, loss, shape = PUBLISHED[name]
     assert (settings.rate, settings.epochs, settings.loss, settings.patches[0].shape) == (rate, epochs, loss, shape)
-    assert settings.source is Source.LABELS and settings.optimiser == "adam" and settings.schedule == "constant"
+    assert settings.source is Targets.LABELS and settings.optimiser == "adam" and settings.schedule == "constant"
     with torch.device("meta"):
         network = build_network(settings.network)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(PARAMETERS[name.split("-")[0]], rel=0.005)
@@ -132,19 +132,19 @@ def test_an_unknown_preset_is_told_the_known_ones() -> None:
 def test_a_file_may_start_from_a_preset(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('like = "card"\nname = "mine"\naugment.flip = 0.3\n')
-    settings = configure.load(Task.LESION, file=file)
+    settings = configure.load_train_settings(Task.LESION, file=file)
     assert (settings.name, settings.epochs, settings.augment.flip, settings.augment.rot90) == ("mine", 2000, 0.3, 0.1)
     file.write_text("rate = \n")
     with pytest.raises(BadConfig, match=r"mine\.toml: no valid TOML"):
-        configure.load(Task.LESION, file=file)
+        configure.load_train_settings(Task.LESION, file=file)
     with pytest.raises(BadConfig, match=r"absent\.toml: can't be read"):
-        configure.load(Task.LESION, file=tmp_path / "absent.toml")
+        configure.load_train_settings(Task.LESION, file=tmp_path / "absent.toml")
 
 
 def test_differences_are_named_and_where_it_runs_does_not_matter() -> None:
     old = load("lesion-starter")
-    assert configure.differences(old, load("lesion-starter", "threads=8", "workers=4", "device=cpu")) == []
-    assert configure.differences(old, load("lesion-starter", "rate=1e-3", "patches.0.batch=4")) == [
+    assert configure.differing_settings(old, load("lesion-starter", "threads=8", "workers=4", "device=cpu")) == []
+    assert configure.differing_settings(old, load("lesion-starter", "rate=1e-3", "patches.0.batch=4")) == [
         "patches.0.batch: 2, now 4",
         "rate: 0.002, now 0.001",
     ]
@@ -221,7 +221,7 @@ def test_a_training_by_the_command_line_ends_in_a_bundle(listed: Path, tmp_path:
     bundle = load_bundle(out / "bundle" / "tiny")
     assert bundle.version == "0.2.0" and bundle.carina.task == "lesion"
     assert bundle.carina.original.patch == (32, 32, 8) and bundle.carina.divisor == 2
-    best = checkpoint.read(out / checkpoint.BEST)
+    best = checkpoint.read_checkpoint_file(out / checkpoint.BEST)
     assert bundle.eval_metrics["validation dice"] == pytest.approx(best["metric"], abs=1e-4)
     card = bundle.card.read_text()
     assert carina.RESEARCH_ONLY in card and "3 training and 1 validation cases" in card and "- It is tiny." in card
@@ -242,7 +242,7 @@ def test_a_training_by_the_command_line_ends_in_a_bundle(listed: Path, tmp_path:
 def test_folds_take_other_patients(listed: Path, tmp_path: Path) -> None:
     held = []
     for fold in (0, 1):
-        settings = configure.load(
+        settings = configure.load_train_settings(
             Task.LESION, preset="card", changes=[*TINY, "folds=2", f"fold={fold}", "tensorboard=false"]
         )
         data = training.open_data(listed, settings)
@@ -264,7 +264,7 @@ def test_bad_data_is_told_before_anything_is_trained(listed: Path, tmp_path: Pat
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
     """A bundle with random weights, and its network."""
-    settings = configure.load(Task.LESION, preset="card", changes=[*TINY, "name=start"])
+    settings = configure.load_train_settings(Task.LESION, preset="card", changes=[*TINY, "name=start"])
     torch.manual_seed(5)
     network = build_network(settings.network)
     folder = tmp_path_factory.mktemp("start")
@@ -301,7 +301,7 @@ def test_lung_bundles_settle_borders_within_half_a_slice(slice_mm: float, reach_
 @pytest.mark.parametrize("by", ["folder", "name"])
 def test_a_bundle_gives_its_weights_to_start_from(start: tuple[Path, torch.nn.Module], by: str) -> None:
     folder, expected = start
-    network = build_network(configure.load(Task.LESION, preset="card", changes=TINY).network)
+    network = build_network(configure.load_train_settings(Task.LESION, preset="card", changes=TINY).network)
     training.start_from(network, str(folder) if by == "folder" else "start", [folder.parent])
     for name, value in expected.state_dict().items():
         assert torch.equal(network.state_dict()[name], value), name
@@ -320,14 +320,14 @@ def test_weights_that_do_not_fit_are_named(start: tuple[Path, torch.nn.Module]) 
 def test_fine_tuning_begins_where_the_bundle_ended(
     listed: Path, start: tuple[Path, torch.nn.Module], tmp_path: Path
 ) -> None:
-    settings = configure.load(
+    settings = configure.load_train_settings(
         Task.LESION,
         preset="card",
         changes=[*TINY, f"init={start[0]}", "rate=1e-12", "tensorboard=false", "average=0.0"],
     )
     bundle = training.train(listed, settings, tmp_path)
     assert bundle is not None
-    trained = checkpoint.read(tmp_path / checkpoint.CHECKPOINT)["network"]
+    trained = checkpoint.read_checkpoint_file(tmp_path / checkpoint.CHECKPOINT)["network"]
     for name, value in start[1].state_dict().items():
         assert torch.allclose(trained[name], value, atol=1e-6)
 
@@ -354,13 +354,13 @@ def test_two_processes_by_the_command_line(listed: Path, tmp_path: Path) -> None
 def test_mlflow_holds_the_curve_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow", reason="the mlflow extra is not installed")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    from carina.train.logs import Logs, Row
+    from carina.train.logs import LogRow, Logs
 
     uri = (tmp_path / "runs").as_uri()
     settings = msgspec.structs.replace(load("lesion-smoke"), mlflow=uri, tensorboard=False)
     for step in (1, 2):
         logs = Logs(tmp_path, settings, step - 1)
-        logs.row(Row(step=step, epoch=1.0, loss=1.0 / step, rate=0.1, metric=0.25 * step, seconds=1.0))
+        logs.row(LogRow(step=step, epoch=1.0, loss=1.0 / step, rate=0.1, metric=0.25 * step, seconds=1.0))
         logs.close()
     client = mlflow.MlflowClient(tracking_uri=uri)
     run = (tmp_path / "mlflow-run.txt").read_text()

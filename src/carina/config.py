@@ -127,7 +127,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     series_rules: str = ""
 
 
-LISTED = 20
+MOST_TOLD = 20
 """Mistakes that are told one by one."""
 
 FILE = Path("carina.toml")
@@ -158,8 +158,8 @@ def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings
     if wrong:
         places = [variables.get(one.key) or (read.place(one.key) if read else "") for one in wrong]
         lines = [f"{place}: {'.'.join(one.key)}: {one.words}" for place, one in zip(places, wrong, strict=True)]
-        more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
-        raise BadConfig("config.invalid", *lines[:LISTED], *more)
+        more = [f"and {len(lines) - MOST_TOLD} more"] if len(lines) > MOST_TOLD else []
+        raise BadConfig("config.invalid", *lines[:MOST_TOLD], *more)
     settings = msgspec.convert(table, Settings, strict=False)
     own = user_models(environment)
     if own is None or not own.is_dir():

@@ -15,8 +15,8 @@ import msgspec
 
 from carina.errors import BadConfig
 
-LARGEST_BYTES = 1 << 17
-LONGEST_LINE = 2_000
+LARGEST_TOML_BYTES = 1 << 17
+LONGEST_TOML_LINE = 2_000
 """The parser's time grows with the square of the parts of a dotted key, and a key lies on one line."""
 
 LONGEST_WORDS = 200
@@ -66,14 +66,14 @@ def read_toml(file: Path, kind: str) -> Toml:
     """
     try:
         with file.open("rb") as stream:
-            data = stream.read(LARGEST_BYTES + 1)
+            data = stream.read(LARGEST_TOML_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise BadConfig(f"{kind}.unreadable", f"{file}: can't be read ({reason}).") from error
     try:
         text = data.decode("utf-8-sig")
-        if len(data) > LARGEST_BYTES or max(map(len, text.split("\n"))) > LONGEST_LINE:
-            limits = f"at most {LARGEST_BYTES} bytes, in lines of at most {LONGEST_LINE} characters"
+        if len(data) > LARGEST_TOML_BYTES or max(map(len, text.split("\n"))) > LONGEST_TOML_LINE:
+            limits = f"at most {LARGEST_TOML_BYTES} bytes, in lines of at most {LONGEST_TOML_LINE} characters"
             raise BadConfig(f"{kind}.syntax", f"{file}: too large for a settings file; expected {limits}.")
         return Toml(file=file, text=text, table=tomllib.loads(text))
     except UnicodeDecodeError as error:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carina.api.cohort_plan import Each, Plan
-from carina.api.cohort_table import TABLE, CohortTable, Fate, Item, findings_of, read_table
+from carina.api.cohort_plan import CohortPlan, Each
+from carina.api.cohort_table import COHORT_TABLE, CohortTable, Fate, Item, findings_of, read_cohort_table
 from carina.api.study import RunSettings, check_pipeline, default_settings, find_series, run
 from carina.dicom.rules import load_rules
 from carina.dicom.series import Source
@@ -41,7 +41,7 @@ class Cohort:
     @property
     def findings(self) -> pd.DataFrame:
         """The table: one row for each item."""
-        return read_table(self.table)
+        return read_cohort_table(self.table)
 
 
 def run_many(
@@ -67,10 +67,10 @@ def run_many(
     path, out = Path(path), Path(out)
     check_place(out)
     check_pipeline(how)
-    plan = Plan(path=path, out=out, each=Each(each), rules=load_rules(settings.series_rules))
+    plan = CohortPlan(path=path, out=out, each=Each(each), rules=load_rules(settings.series_rules))
     work = deque(plan.work(find_series(path, settings)))
     items = [item for item, _ in work]
-    table = CohortTable(out / TABLE, items)
+    table = CohortTable(out / COHORT_TABLE, items)
     table.write()
     try:
         for number in range(len(items)):

@@ -9,9 +9,9 @@ from enum import StrEnum
 from os.path import commonpath
 from pathlib import Path
 
-from carina.api.cohort_table import TABLE, Fate, Item
+from carina.api.cohort_table import COHORT_TABLE, Fate, Item
 from carina.api.names import distinct_names, place_of, words_of
-from carina.dicom.find import choose, judge, name_of
+from carina.dicom.find import choose_source, judge, name_of
 from carina.dicom.found import Found, Listing
 from carina.dicom.inventory import BrokenFile, Inventory
 from carina.dicom.rules import Rules
@@ -46,7 +46,7 @@ Work = tuple[Item, Source | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class CohortPlan:
     """How a path is looked through: for runs of what, by which rules, with results where."""
 
     path: Path
@@ -59,7 +59,7 @@ class Plan:
         groups = self._groups(one for one in listing if not self._is_own(one.path))
         known = [self._words(group) for group in groups]
         shared = Counter(words[0] for words in known)
-        named = zip(distinct_names(known, reserved=(TABLE,)), known, groups, strict=True)
+        named = zip(distinct_names(known, reserved=(COHORT_TABLE,)), known, groups, strict=True)
         for folder, words, group in sorted(named, key=lambda one: one[0]):
             name = words[0] if shared[words[0]] == 1 else " ".join(filter(None, words))
             yield from self._planned(group, name, self.out / folder, listing.inventory)
@@ -104,7 +104,7 @@ class Plan:
         judged = judge(group, self.rules)
         taken = next((one for one in judged if one.taken), None)
         if taken is not None:
-            source = replace(choose(judged, self.rules), inventory=_share(inventory, group))
+            source = replace(choose_source(judged, self.rules), inventory=_share(inventory, group))
             yield replace(self._item(taken, name), folder=folder), source
         rest = [one for one in judged if one is not taken]
         for one in sorted(rest, key=lambda one: (one.uid, one.part, str(one.path))):

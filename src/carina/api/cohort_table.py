@@ -17,7 +17,7 @@ from carina.pipeline.places import write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE = "cohort.csv"
+COHORT_TABLE = "cohort.csv"
 
 MOST_WRITES = 500
 """The table is written after each item, and where it has many more rows, this often."""
@@ -58,7 +58,7 @@ class Item:
     findings: Mapping[str, str | float] = field(default_factory=dict)
 
 
-TEXTS = ("name", "state", "code", "reason", "study_uid", "series_uid", "part", "place", "folder", "warnings")
+TEXT_COLUMNS = ("name", "state", "code", "reason", "study_uid", "series_uid", "part", "place", "folder", "warnings")
 """The columns that every table has, all of them text; those of the findings lie before the last."""
 
 
@@ -82,9 +82,11 @@ class CohortTable:
         Raises:
             BadConfig: it can't be written.
         """
-        measured = dict.fromkeys(name for row in self.rows for name in row if name not in TEXTS)
+        measured = dict.fromkeys(name for row in self.rows for name in row if name not in TEXT_COLUMNS)
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, [*TEXTS[:-1], *measured, TEXTS[-1]], restval="", lineterminator="\n")
+        writer = csv.DictWriter(
+            text, [*TEXT_COLUMNS[:-1], *measured, TEXT_COLUMNS[-1]], restval="", lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(self.rows)
         try:
@@ -93,12 +95,12 @@ class CohortTable:
             raise unwritable(error, self.file) from error
 
 
-def read_table(file: Path) -> pd.DataFrame:
+def read_cohort_table(file: Path) -> pd.DataFrame:
     """The table as a data frame: texts as they are, numbers as numbers."""
     import pandas as pd
 
-    return pd.read_csv(file, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""]).fillna(
-        dict.fromkeys(TEXTS, "")
+    return pd.read_csv(file, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""]).fillna(
+        dict.fromkeys(TEXT_COLUMNS, "")
     )
 
 

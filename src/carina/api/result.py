@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from carina.errors import BadConfig
-from carina.operators.ports import Saliency
+from carina.operators.ports import SaliencyPort
 from carina.pipeline.manifest import Manifest, read_manifest
 from carina.pipeline.ports import load_folder
 from carina.report.overlay import overlay_image
@@ -66,7 +66,7 @@ class Run:
             BadConfig: the run stored none (no lung, switched off, or a pipeline without that output).
         """
         self._image("saliency")
-        found: ScalarMap = load_folder(Saliency, self.folder / "saliency").map
+        found: ScalarMap = load_folder(SaliencyPort, self.folder / "saliency").map
         return found
 
     @cached_property

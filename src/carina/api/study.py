@@ -13,10 +13,10 @@ from typing import Any
 
 from carina.api.result import Run
 from carina.config import Settings, find_settings
-from carina.dicom.find import choose
+from carina.dicom.find import choose_source
 from carina.dicom.find import find_series as find
 from carina.dicom.found import Listing
-from carina.dicom.read import read_volume
+from carina.dicom.read import read_source
 from carina.dicom.rules import load_rules
 from carina.dicom.series import Source, VolumeFile
 from carina.errors import one_line
@@ -34,7 +34,7 @@ from carina.volume.volume import Volume
 
 LIBRARIES = ("numpy", "scipy", "pydicom", "highdicom", "openvino")
 
-BYTES_PER_VOXEL = 5
+OUTPUT_BYTES_PER_VOXEL = 5
 """What a run writes for each voxel at most: int16 volume, uint8 masks, DICOM objects."""
 
 SMALLEST_RUN_BYTES = 20_000_000
@@ -85,7 +85,7 @@ def choose_series(path: Path | str, settings: Settings | None = None, uid: str =
         BadSeries: none can be used; the message says for each why.
     """
     settings = settings or default_settings()
-    return choose(find_series(path, settings), load_rules(settings.series_rules), uid=uid)
+    return choose_source(find_series(path, settings), load_rules(settings.series_rules), uid=uid)
 
 
 def read_series(path: Path | str, uid: str = "") -> Volume:
@@ -94,7 +94,7 @@ def read_series(path: Path | str, uid: str = "") -> Volume:
     Raises:
         BadSeries: none can be used; the message says for each why.
     """
-    return read_volume(choose_series(path, uid=uid))
+    return read_source(choose_series(path, uid=uid))
 
 
 def run(
@@ -148,8 +148,8 @@ def _pipeline(how: RunSettings, operators: Sequence[Operator] = ()) -> tuple[Def
 def needed_bytes(source: Source) -> int:
     """About what a run on this source writes."""
     if isinstance(source, VolumeFile):
-        return max(SMALLEST_RUN_BYTES, BYTES_PER_VOXEL * source.path.stat().st_size)
-    return max(SMALLEST_RUN_BYTES, BYTES_PER_VOXEL * len(source.instances) * source.rows * source.columns)
+        return max(SMALLEST_RUN_BYTES, OUTPUT_BYTES_PER_VOXEL * source.path.stat().st_size)
+    return max(SMALLEST_RUN_BYTES, OUTPUT_BYTES_PER_VOXEL * len(source.instances) * source.rows * source.columns)
 
 
 def provenance(source: Source, settings: Settings, networks: Networks) -> Provenance:

@@ -27,12 +27,12 @@ IN_PLANE_MM = 0.8
 SLICE_MM = 5.0
 """Slice spacing of the segmentation networks' input (their model cards)."""
 
-DENSE_HU = -250.0
+DENSE_LUNG_HU = -250.0
 """Above: soft tissue, or lesions without much air."""
 
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]
 
-T = TypeVar("T", bound=np.generic)
+Voxel = TypeVar("Voxel", bound=np.generic)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +80,7 @@ class Case:
     @cached_property
     def dense(self) -> Labels:
         """What is dense in the lungs, vessels mostly, above all at the hila: uint8, 0 or 1, on the same voxels."""
-        return ((self.lungs > 0) & (self.hu > DENSE_HU)).astype(np.uint8)
+        return ((self.lungs > 0) & (self.hu > DENSE_LUNG_HU)).astype(np.uint8)
 
     @cached_property
     def around(self) -> Labels:
@@ -141,7 +141,7 @@ def scale(hu: npt.NDArray[np.generic], window_hu: tuple[float, float]) -> npt.ND
     return scaled
 
 
-def to_network(arrays: Sequence[npt.NDArray[T]]) -> npt.NDArray[T]:
+def to_network(arrays: Sequence[npt.NDArray[Voxel]]) -> npt.NDArray[Voxel]:
     """A network's door: ``(z, y, x)`` arrays stacked to its input, ``(n, 1, x, y, z)``."""
     return np.ascontiguousarray(np.stack(arrays).transpose(0, 3, 2, 1)[:, None])
 

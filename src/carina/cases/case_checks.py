@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from carina.cases.datalist import DataList, ListedCase
-from carina.cases.purpose import Purpose, Source, Task
+from carina.cases.purpose import Purpose, Targets, Task
 from carina.cases.reading import GRID_MM, is_unusable, lesion_of, lung_of, paths_of, prepared_mb
 from carina.errors import BadSeries
 from carina.volume.files import read_grid, read_mask, read_volume, volume_suffix
@@ -23,7 +23,7 @@ LUNG_MEDIAN_HU = -300.0
 """The median of what a lung mask covers lies below this, unless mask and image do not fit together."""
 KEYS = ("label_image", "lung_image", "ignore_image")
 
-T = TypeVar("T")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class _Look:
         if not misfit and key == _lung_key(self.case, self.purpose.task):
             self.say(self.warnings, listed, _lung_warnings(mask, volume))
 
-    def _read(self, reader: Callable[[Path], T], listed: str) -> T | None:
+    def _read(self, reader: Callable[[Path], Made], listed: str) -> Made | None:
         """What ``reader`` makes of a listed file; where it can't be read, None and a problem more."""
         path = self.data.path(listed)
         try:
@@ -138,7 +138,7 @@ def _image_problems(volume: Volume) -> Iterator[str]:
 
 def _missing(case: ListedCase, purpose: Purpose) -> Iterator[str]:
     """The mask that a training on labels can't do without, where it is not listed."""
-    if purpose.source is Source.LABELS and not paths_of(case, purpose.task)[purpose.mask]:
+    if purpose.source is Targets.LABELS and not paths_of(case, purpose.task)[purpose.mask]:
         key = "label_image" if purpose.task is Task.LESION else "lung_image"
         yield f"has no {key}; {purpose.task} training needs one."
 
@@ -147,7 +147,7 @@ def _label_problems(case: ListedCase, purpose: Purpose) -> Iterator[str]:
     if purpose.task is not Task.COVID:
         return
     highest = purpose.classes - 1
-    if purpose.source is Source.LABELS and len(case.label) != 1:
+    if purpose.source is Targets.LABELS and len(case.label) != 1:
         yield f"label holds {list(case.label) or 'nothing'}; expected one class from 0 to {highest}."
     elif any(not 0 <= value <= highest for value in case.label):
         yield f"label is {case.label[0]}; expected a class from 0 to {highest}."
@@ -166,7 +166,7 @@ def _mask_problems(mask: Mask, key: str, case: ListedCase, purpose: Purpose) -> 
 
 def _target_key(case: ListedCase, purpose: Purpose) -> str:
     """The key of the mask whose values are learnt, empty where none are."""
-    if purpose.source is not Source.LABELS or purpose.task is Task.COVID:
+    if purpose.source is not Targets.LABELS or purpose.task is Task.COVID:
         return ""
     return "label_image" if purpose.task is Task.LESION else _lung_key(case, purpose.task)
 
@@ -210,7 +210,7 @@ def _words(values: Iterable[float]) -> str:
 
 def _unused(case: ListedCase, purpose: Purpose) -> Iterator[str]:
     without_places = purpose.task is Task.COVID and not purpose.learns_places
-    if case.ignore_image and (purpose.source is Source.LABELS or without_places):
+    if case.ignore_image and (purpose.source is Targets.LABELS or without_places):
         yield (
             "is not used; ignore_image is for masks and places that are learnt with "
             'source = "synthetic". Choose that, or take it out.'
@@ -218,7 +218,7 @@ def _unused(case: ListedCase, purpose: Purpose) -> Iterator[str]:
 
 
 def _synthesis_warnings(case: ListedCase, purpose: Purpose, *, is_drawable: bool) -> Iterator[str]:
-    if purpose.source is not Source.SYNTHETIC:
+    if purpose.source is not Targets.SYNTHETIC:
         return
     if not lung_of(case, purpose.task):
         yield "has no lung_image; its lungs will be labelled by a threshold, unseen."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from carina.cases.case_checks import SeenCase, look_at
 from carina.cases.datalist import PARTS, DataList, without
-from carina.cases.purpose import Purpose, Source, Task
+from carina.cases.purpose import Purpose, Targets, Task
 
 THREADS = 2
 """Cases read at a time; each image is held in memory as a whole."""
@@ -40,14 +40,14 @@ def check_data(data: DataList, purpose: Purpose, progress: Callable[[int], objec
             *by_case,
             *_across(seen),
             *_classes(kept, purpose, "training"),
-            *_no_validation(kept, purpose, Source.LABELS),
+            *_no_validation(kept, purpose, Targets.LABELS),
         ),
         warnings=(
             *_left_out(data, purpose),
             *warned,
             *_twice(seen),
             *_classes(kept, purpose, "validation"),
-            *_no_validation(kept, purpose, Source.SYNTHETIC),
+            *_no_validation(kept, purpose, Targets.SYNTHETIC),
         ),
         cache_mb=sum(one.cache_mb for one in seen),
     )
@@ -62,11 +62,11 @@ def _seen(data: DataList, purpose: Purpose, progress: Callable[[int], object] | 
             yield one
 
 
-def _no_validation(data: DataList, purpose: Purpose, source: Source) -> Iterator[str]:
+def _no_validation(data: DataList, purpose: Purpose, source: Targets) -> Iterator[str]:
     if data.validation or purpose.source is not source:
         return
     words = f"{data.file}: validation is empty, so "
-    if source is Source.LABELS:
+    if source is Targets.LABELS:
         yield words + "no checkpoint can be chosen; list some patients, or set folds."
     else:
         yield words + "checkpoints are chosen on the lungs that are trained on."
@@ -75,7 +75,7 @@ def _no_validation(data: DataList, purpose: Purpose, source: Source) -> Iterator
 def _empty(data: DataList, purpose: Purpose, seen: Sequence[SeenCase]) -> Iterator[str]:
     if not data.training:
         yield f"{data.file}: training is empty; expected at least one case."
-    elif purpose.source is Source.SYNTHETIC and not any(one.drawable for one in seen if one.part == "training"):
+    elif purpose.source is Targets.SYNTHETIC and not any(one.drawable for one in seen if one.part == "training"):
         yield f"{data.file}: every training case shows disease; it is synthesised in lungs that are free of it."
 
 
@@ -118,7 +118,7 @@ def _twice(seen: Sequence[SeenCase]) -> Iterator[str]:
 
 def _classes(data: DataList, purpose: Purpose, part: str) -> Iterator[str]:
     """A class that no case of a part shows."""
-    if purpose.task is not Task.COVID or purpose.source is not Source.LABELS:
+    if purpose.task is not Task.COVID or purpose.source is not Targets.LABELS:
         return
     cases = getattr(data, part)
     shown = {value for case in cases for value in case.label}

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from carina.cases.case import Case
-from carina.cases.sampling import Place, Shape, bend
+from carina.cases.sampling import Sampler, Shape, bend
 from carina.synth import distractors, lesions
-from carina.synth.lung_labels import lung_box
+from carina.synth.lung_labels import box_with_margin
 from carina.volume.arrays import Flags, Floats
 
 LEAST_SHARE = 0.005
@@ -45,7 +45,7 @@ def crop(case: Case, shape: Shape, rng: np.random.Generator | None = None) -> Cr
     With a generator, it is another chest: each side of the box moves by up to 5 %, and the patient is turned by up to
     9 degrees, bent (`sampling.bend`) and half of the time mirrored.
     """
-    box = lung_box(case.lungs > 0)
+    box = box_with_margin(case.lungs > 0)
     low = np.array([b.start for b in box], dtype=float)
     size = np.array([b.stop - b.start for b in box], dtype=float)
     angle, mirror = 0.0, 1.0
@@ -63,7 +63,7 @@ def crop(case: Case, shape: Shape, rng: np.random.Generator | None = None) -> Cr
     turn = np.array([[cos * step[1], -sin * mirror * step[2]], [sin * step[1], cos * mirror * step[2]]])
     first = low + (size - 1) / 2
     first -= np.array([step[0] * (shape[0] - 1), *(turn @ (np.array(shape[1:]) - 1))]) / 2
-    place = Place(shape, case.hu.shape, first, step[0], turn, moved)
+    place = Sampler(shape, case.hu.shape, first, step[0], turn, moved)
     lung, lesion, ignored = (place.mask(mask) for mask in (case.lung, case.lesion, case.ignore))
     hu = place.sample(case.hu, outside=None)
     return Crop(hu=hu, lung=lung, lesion=lesion, ignored=ignored, spacing_mm=(spacing[0], spacing[1], spacing[2]))

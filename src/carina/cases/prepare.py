@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from carina.cases.case import Case, native_labels, resample_case
 from carina.cases.datalist import DataList, ListedCase, with_fold, write_datalist
 from carina.dicom.find import Found, find_series, judge, name_of
-from carina.dicom.read import read_volume
+from carina.dicom.read import read_source
 from carina.dicom.rules import load_rules
 from carina.dicom.series import VolumeFile
 from carina.dicom.validity import valid_value
@@ -31,7 +31,7 @@ from carina.volume.files import write_mask, write_volume
 
 LIST_NAME = "data.json"
 
-TILE_PX = 400
+LUNG_TILE_PX = 400
 AXIAL, CORONAL = 8, 4
 """Slices of each view on a case's sheet, four to a row."""
 
@@ -106,7 +106,7 @@ def lung_sheet(volume: Volume, lung: Mask, title: str) -> Image.Image:
         normal = layout(volume.grid, view).normal
         filled = np.flatnonzero(lung.labels.any(axis=tuple(k for k in range(3) if k != normal)))
         tiles += [overlay_image(volume, lung, None, index, view) for index in _spread(filled, count)]
-    return montage(tiles, 4, TILE_PX, title)
+    return montage(tiles, 4, LUNG_TILE_PX, title)
 
 
 def montage(tiles: Sequence[Image.Image], columns: int, tile_px: int, title: str = "") -> Image.Image:
@@ -172,7 +172,7 @@ def _prepared(name: str, found: Found, out: Path, settings: PrepareSettings) -> 
     """Write one case's files and return how it is listed."""
     if found.source is None:
         raise BadSeries("series.unreadable", f"{found.path.name}: can't be read.")
-    volume = read_volume(found.source)
+    volume = read_source(found.source)
     labels = native_labels(resample_case(Case(name=name, volume=volume)).lungs, volume)
     lung = Mask(labels=labels, grid=volume.grid, names=LUNG_NAMES, uid=volume.uid)
     image_file, lung_file = f"images/{name}.nii.gz", f"lungs/{name}.nii.gz"

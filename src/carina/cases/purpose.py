@@ -14,7 +14,7 @@ class Task(StrEnum):
     COVID = "covid"
 
 
-class Source(StrEnum):
+class Targets(StrEnum):
     """Where targets come from: the data list's labels, or disease synthesised in lungs that are free of it."""
 
     LABELS = "labels"
@@ -32,7 +32,7 @@ class Purpose:
     """
 
     task: Task
-    source: Source = Source.LABELS
+    source: Targets = Targets.LABELS
     classes: int = 2
     learns_places: bool = False
     leave_out: tuple[str, ...] = ()

@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from carina.cases.case import IN_PLANE_MM, Case, resample_case
 from carina.cases.datalist import DataList, ListedCase
-from carina.cases.purpose import Purpose, Source, Task
+from carina.cases.purpose import Purpose, Targets, Task
 from carina.errors import BadConfig, BadSeries
 from carina.volume import Grid, Mask, Volume
 from carina.volume.files import read_grid, read_mask, read_volume
 
-BYTES_PER_VOXEL = {Source.LABELS: 5, Source.SYNTHETIC: 7}
+PREPARED_BYTES = {Targets.LABELS: 5, Targets.SYNTHETIC: 7}
 """An image to learn from labels: four, and one. A case: two for HU, one each for lung, lesion, what is ignored,
 enclosed gas and what is around the body."""
 
@@ -109,16 +109,16 @@ def cache_mb(data: DataList, listed: Iterable[ListedCase], purpose: Purpose) -> 
 
 def prepared_mb(grid: Grid, purpose: Purpose) -> float:
     """How much one prepared image with this grid takes, in MB."""
-    if purpose.task is Task.COVID and purpose.source is Source.LABELS:
+    if purpose.task is Task.COVID and purpose.source is Targets.LABELS:
         return float(np.prod(purpose.crop_shape)) * 4 / 1e6
     z, y, x = grid.extent_mm
-    if purpose.source is Source.SYNTHETIC:
+    if purpose.source is Targets.SYNTHETIC:
         voxels = grid.shape[0] * (y / IN_PLANE_MM) * (x / IN_PLANE_MM)
     elif purpose.spacing_mm is None:
         voxels = float(np.prod(grid.shape))
     else:
         voxels = x * y * z / float(np.prod(purpose.spacing_mm))
-    return voxels * BYTES_PER_VOXEL[purpose.source] / 1e6
+    return voxels * PREPARED_BYTES[purpose.source] / 1e6
 
 
 def cache_folder(data: DataList) -> Path:
@@ -126,7 +126,7 @@ def cache_folder(data: DataList) -> Path:
     return data.file.parent / f".{data.file.stem}-cache"
 
 
-def stamp(data: DataList, listed: Iterable[str]) -> str:
+def file_stamp(data: DataList, listed: Iterable[str]) -> str:
     """Words that change when one of the listed files does: path, size and time of change."""
     words = []
     for name in listed:
@@ -138,7 +138,7 @@ def stamp(data: DataList, listed: Iterable[str]) -> str:
 
 def _mapped(data: DataList, listed: ListedCase, task: Task) -> Case:
     """The case at training resolution with its arrays mapped from disk, made there first where they are missing."""
-    key = task + stamp(data, (listed.image, *paths_of(listed, task).values()))
+    key = task + file_stamp(data, (listed.image, *paths_of(listed, task).values()))
     folder = cache_folder(data) / f"case-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if not folder.is_dir():
         _store(resample_case(read_case(data, listed, task)), folder, with_air=task is Task.LUNG)

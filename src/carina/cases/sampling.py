@@ -28,7 +28,7 @@ def bend(plane: Sequence[int], spacing_mm: Sequence[float], rng: np.random.Gener
     return bent
 
 
-class Place:
+class Sampler:
     """Where other voxels lie in a case: slice ``k`` at ``first[0] + step * k``, turned in the plane by ``turn``.
 
     ``moved`` ``(2, y, x)`` moves each place of the plane further (`bend`), in voxels of the case.

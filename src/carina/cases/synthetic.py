@@ -14,7 +14,7 @@ from carina.cases.prepare import LIST_NAME, split
 from carina.cases.purpose import Task
 from carina.cases.reading import is_unusable, lesion_of, lung_of, read_case
 from carina.errors import BadConfig
-from carina.synth.chests import Chest, Synthetic, SynthSettings, Truth, phantom_chests, synthesise
+from carina.synth.chests import Chest, DrawnTruth, Synthetic, SynthSettings, phantom_chests, synthesise
 from carina.volume.files import write_mask, write_volume
 
 TRUTH_NAME = "lesions.csv"
@@ -59,7 +59,7 @@ def write_synthetic(
         BadSeries, BadConfig: lungs can't be read, or ``out`` can't be written.
     """
     parts: dict[str, list[ListedCase]] = {part: [] for part in PARTS}
-    truths: list[tuple[str, Truth]] = []
+    truths: list[tuple[str, DrawnTruth]] = []
     for host in _hosts(settings, data):
         made = synthesise(host.chest, settings, np.random.default_rng([settings.seed, host.number]))
         written = _write(host, made, out)
@@ -114,7 +114,7 @@ def _write(host: _Host, made: Synthetic, out: Path) -> ListedCase:
     return listed
 
 
-def _write_truths(file: Path, truths: list[tuple[str, Truth]]) -> None:
+def _write_truths(file: Path, truths: list[tuple[str, DrawnTruth]]) -> None:
     with file.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         writer.writerow(("case", "kind", "size", "lesion_ml", "x_mm", "y_mm", "z_mm"))

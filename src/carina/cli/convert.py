@@ -97,13 +97,13 @@ def _converted(found: Found, file: Path) -> CarinaError | None:
 
 
 def _convert(found: Found, file: Path) -> list[str]:
-    from carina.dicom.read import read_volume
+    from carina.dicom.read import read_source
     from carina.errors import BadSeries
     from carina.volume.files import write_volume
 
     if found.source is None:
         raise found.error or BadSeries("series.unreadable", f"{found.path}: can't be read.")
-    volume = read_volume(found.source)
+    volume = read_source(found.source)
     write_volume(volume, file, compress=file.suffix == ".nrrd")
     size = " x ".join(map(str, volume.grid.shape))
     spacing = " x ".join(f"{s:.3g}" for s in volume.grid.spacing_mm)

@@ -112,14 +112,14 @@ def cases(
 def sheet(out: Path, lungs: Path | None, real: Path | None, seed: int) -> None:
     """Draw synthetic lesions of each kind and size, and real ones where a series is given."""
     from carina.cases.case import Case, resample_case
-    from carina.dicom.find import choose, find_series
-    from carina.dicom.read import read_volume
+    from carina.dicom.find import choose_source, find_series
+    from carina.dicom.read import read_source
     from carina.synth.sheet import RealDisease
     from carina.synth.sheet import sheet as draw
 
     shown = None
     if real is not None:
-        case = resample_case(Case(name=real.name, volume=read_volume(choose(find_series(real)))))
+        case = resample_case(Case(name=real.name, volume=read_source(choose_source(find_series(real)))))
         shown = RealDisease(name=case.name, hu=case.hu, lung=case.lungs, spacing_mm=case.spacing_mm)
     out.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw(_chests(lungs), shown, seed)

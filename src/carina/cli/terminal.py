@@ -15,7 +15,7 @@ import click
 
 from carina.errors import BadConfig, one_line
 
-GAP = "  "
+COLUMN_GAP = "  "
 
 NO_READER = 141
 """Where the reader of a pipe has gone (``carina series . | head``), the exit code is that of SIGPIPE."""
@@ -40,7 +40,7 @@ def say_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     for number, cells in enumerate(lines):
         padded = [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))]
-        say(GAP.join([padded[0], *padded[2:]]).rstrip(), bold=number == 0)
+        say(COLUMN_GAP.join([padded[0], *padded[2:]]).rstrip(), bold=number == 0)
 
 
 def say_json(value: object) -> None:

@@ -17,7 +17,7 @@ from carina.cli.places import PATH, out_option
 from carina.cli.terminal import say
 
 if TYPE_CHECKING:
-    from carina.train.logs import Progress
+    from carina.train.logs import TrainingProgress
     from carina.train.settings import TrainSettings
 
 OPTIONS = (
@@ -122,9 +122,9 @@ def publish(folder: Path, notes: Path | None, version: str) -> None:
 
 def _run(task: str, given: Given) -> None:
     from carina.cases.purpose import Task
-    from carina.train.configure import load, to_toml
+    from carina.train.configure import load_train_settings, to_toml
 
-    settings = load(Task(task), preset=given.preset, file=given.file, changes=given.all_changes())
+    settings = load_train_settings(Task(task), preset=given.preset, file=given.file, changes=given.all_changes())
     if given.show:
         say(*to_toml(settings).splitlines())
         return
@@ -178,7 +178,7 @@ def _text(file: Path | None) -> str:
 
 
 @contextmanager
-def _display(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+def _display(*, quiet: bool) -> Iterator[Callable[[TrainingProgress], None]]:
     """A line on the error stream that shows steps, loss, metric and time left; plain lines where nobody looks."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
@@ -194,19 +194,19 @@ def _display(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
         with Bars(TextColumn("training"), BarColumn(24), TextColumn(text), console=console) as bars:
             task = bars.add_task("training", total=None, words="")
 
-            def show(at: Progress) -> None:
+            def show(at: TrainingProgress) -> None:
                 bars.update(task, total=at.steps, completed=at.step, words=_words(at))
 
             yield show
 
 
-def _line(at: Progress) -> None:
+def _line(at: TrainingProgress) -> None:
     """About twenty lines in all."""
     if at.step == at.steps or at.step % max(1, at.steps // 20) == 0:
         say(f"step {at.step}/{at.steps} {_words(at)}", err=True)
 
 
-def _words(at: Progress) -> str:
+def _words(at: TrainingProgress) -> str:
     words = "" if at.loss is None else f"loss {at.loss:.4f} "
     if at.metric is not None and at.best is not None:
         words += f"{at.metric_name} {at.metric:.4f} (best {at.best:.4f}) "

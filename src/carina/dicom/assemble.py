@@ -10,7 +10,7 @@ from pathlib import Path
 
 from carina.dicom.copies import without_copies
 from carina.dicom.geometry import (
-    Plan,
+    VolumePlan,
     check_spacing,
     distances_mm,
     has_shared_positions,
@@ -19,7 +19,7 @@ from carina.dicom.geometry import (
     slice_name,
     usual_distance_mm,
 )
-from carina.dicom.headers import APART, Problem, SliceHeader
+from carina.dicom.headers import APART, GRAYSCALE, SliceHeader, SliceProblem
 from carina.dicom.series import Instance, Series
 from carina.dicom.uids import derived_uid
 from carina.dicom.values import named
@@ -35,7 +35,6 @@ COARSE_HU = 4.0
 SCOUTS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
 HU_TYPES = frozenset({"", "HU"})
 BITS = (8, 16, 32)
-GRAYSCALE = frozenset({"MONOCHROME1", "MONOCHROME2", ""})
 
 Group = tuple[SliceHeader, ...]
 
@@ -51,8 +50,8 @@ class Assembled:
     headers: Group
     part: str
     series: Series | None
-    plan: Plan | None
-    problems: tuple[Problem, ...]
+    plan: VolumePlan | None
+    problems: tuple[SliceProblem, ...]
     copies: tuple[Path, ...] = ()
 
 
@@ -151,13 +150,13 @@ def _split(group: Group) -> list[tuple[str, Group]]:
 
 
 def _build(group: Group, part: str, copies: tuple[Path, ...]) -> Assembled:
-    problems = [problem for problem in (check(group) for check in CHECKS) if problem is not None]
+    problems = [problem for problem in (check(group) for check in SLICE_CHECKS) if problem is not None]
     if not problems:
         try:
             series, plan = _series(group, len(copies))
         except BadSeries as error:
             words = error.message.removeprefix(f"series {group[0].series_uid}: ")
-            problems = [Problem(code=error.code, words=words)]
+            problems = [SliceProblem(code=error.code, words=words)]
         else:
             return Assembled(headers=group, part=part, series=series, plan=plan, problems=(), copies=copies)
     return Assembled(headers=group, part=part, series=None, plan=None, problems=tuple(problems), copies=copies)
@@ -167,49 +166,50 @@ def _first(group: Group, is_bad: Callable[[SliceHeader], bool]) -> SliceHeader |
     return next((header for header in group if is_bad(header)), None)
 
 
-def _check_kind(group: Group) -> Problem | None:
+def _check_kind(group: Group) -> SliceProblem | None:
     header = _first(group, _is_scout)
     if header is None:
         return None
-    return Problem(
+    return SliceProblem(
         code="series.localizer",
-        words=f"it is a localizer (Image Type {text_of(header.image_type)}), which is no volume",
+        words=f"it is a localizer (Image Type {joined_text(header.image_type)}), which is no volume",
     )
 
 
-def _check_pixels(group: Group) -> Problem | None:
+def _check_pixels(group: Group) -> SliceProblem | None:
     header = _first(group, lambda h: h.pixels is not None)
     if header is None or header.pixels is None:
         return None
-    return Problem(code=header.pixels.code, words=f"{_name(header)}: {header.pixels.words}")
+    return SliceProblem(code=header.pixels.code, words=f"{_name(header)}: {header.pixels.words}")
 
 
-def _check_gray(group: Group) -> Problem | None:
+def _check_gray(group: Group) -> SliceProblem | None:
     header = _first(
         group, lambda h: bool(h.bits) and (h.samples != 1 or h.photometric not in GRAYSCALE or h.bits not in BITS)
     )
     if header is None:
         return None
-    return Problem(
+    return SliceProblem(
         code="series.photometric",
         words=f"{_name(header)}: its pixels are {header.photometric} with {header.samples} sample(s) of "
         f"{header.bits} bits, expected MONOCHROME2 with one of 16",
     )
 
 
-def _check_hu(group: Group) -> Problem | None:
+def _check_hu(group: Group) -> SliceProblem | None:
     wrong = _first(group, lambda h: h.rescale_type not in HU_TYPES)
     if wrong is not None:
-        return Problem(code="series.no-hu", words=f"{_name(wrong)}: Rescale Type is {wrong.rescale_type}, expected HU")
+        words = f"{_name(wrong)}: Rescale Type is {wrong.rescale_type}, expected HU"
+        return SliceProblem(code="series.no-hu", words=words)
     missing = _first(group, lambda h: bool(h.bits) and (h.slope is None or h.intercept is None))
     if missing is None:
         return None
     wrong_number = missing.faults.get("RescaleSlope") or missing.faults.get("RescaleIntercept")
     what = wrong_number or "no Rescale Slope (0028,1053) and Intercept (0028,1052)"
-    return Problem(code="series.no-hu", words=f"{_name(missing)}: {what}, so its values are no HU")
+    return SliceProblem(code="series.no-hu", words=f"{_name(missing)}: {what}, so its values are no HU")
 
 
-def _check_place(group: Group) -> Problem | None:
+def _check_place(group: Group) -> SliceProblem | None:
     for keyword, is_absent in (
         ("PixelSpacing", lambda h: h.pixel_spacing_mm is None),
         ("ImagePositionPatient", lambda h: h.position_mm is None),
@@ -219,21 +219,21 @@ def _check_place(group: Group) -> Problem | None:
         if header is not None and header.bits:
             code = "series.no-spacing" if keyword == "PixelSpacing" else "series.no-position"
             words = header.faults.get(keyword) or f"{named(keyword)} is missing"
-            return Problem(code=code, words=f"{_name(header)}: {words}")
+            return SliceProblem(code=code, words=f"{_name(header)}: {words}")
     return None
 
 
-def _check_count(group: Group) -> Problem | None:
+def _check_count(group: Group) -> SliceProblem | None:
     if len(group) > 1:
         return None
-    return Problem(code="series.few-slices", words="it has 1 slice; a volume needs several")
+    return SliceProblem(code="series.few-slices", words="it has 1 slice; a volume needs several")
 
 
-CHECKS = (_check_kind, _check_pixels, _check_place, _check_gray, _check_hu, _check_count)
+SLICE_CHECKS = (_check_kind, _check_pixels, _check_place, _check_gray, _check_hu, _check_count)
 """What slices must have before their places are looked at, in the order that a message lists it."""
 
 
-def text_of(values: Sequence[str]) -> str:
+def joined_text(values: Sequence[str]) -> str:
     """Several values as DICOM writes them."""
     return "\\".join(values)
 
@@ -242,7 +242,7 @@ def _name(header: SliceHeader) -> str:
     return slice_name(header.path.name, header.frame)
 
 
-def _series(group: Group, copies: int) -> tuple[Series, Plan]:
+def _series(group: Group, copies: int) -> tuple[Series, VolumePlan]:
     axes = image_axes(group[0].orientation or ())
     along = distances_mm(_positions(group), axes)
     order = sorted(range(len(group)), key=lambda k: (along[k], group[k].instance_number or 0, group[k].path))
@@ -322,7 +322,7 @@ def _uid_warnings(ordered: Group) -> list[str]:
     return warnings
 
 
-def _geometry_warnings(series: Series, plan: Plan, ordered: Group) -> list[str]:
+def _geometry_warnings(series: Series, plan: VolumePlan, ordered: Group) -> list[str]:
     warnings = []
     if plan.is_sheared:
         warnings.append(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from carina.dicom.layout import Layout
+from carina.dicom.layout import FrameLayout
 
 MOST_SCANS = 100
 """Scans of one JPEG picture; progressive ones have some ten."""
@@ -42,7 +42,7 @@ class Segment(NamedTuple):
     end: int
 
 
-def check_jpeg(data: bytes, layout: Layout) -> None:
+def check_jpeg(data: bytes, layout: FrameLayout) -> None:
     """Refuse a JPEG or JPEG-LS picture that is not the one its header announces.
 
     Raises:
@@ -64,7 +64,7 @@ def check_jpeg(data: bytes, layout: Layout) -> None:
         raise ValueError(f"it has more than {MOST_SCANS} scans")
 
 
-def check_jpeg_2000(data: bytes, layout: Layout) -> None:
+def check_jpeg_2000(data: bytes, layout: FrameLayout) -> None:
     """Refuse a JPEG 2000 codestream that is not the one its header announces.
 
     Raises:
@@ -105,7 +105,7 @@ def _main_and_tile_headers(data: bytes) -> Iterator[Segment]:
         at = start + max(length, 12)
 
 
-def _check_size(body: bytes, layout: Layout) -> None:
+def _check_size(body: bytes, layout: FrameLayout) -> None:
     if len(body) < 39:
         raise ValueError("its size marker is cut short")
     width, height, left, top, tile_width, tile_height, tile_left, tile_top = struct.unpack_from(">8I", body, 2)
@@ -158,7 +158,7 @@ def _segments(data: bytes, at: int, *, last: int) -> Iterator[Segment]:
         at = end
 
 
-def _compare(rows: int, columns: int, components: int, layout: Layout) -> None:
+def _compare(rows: int, columns: int, components: int, layout: FrameLayout) -> None:
     if (rows, columns) != (layout.rows, layout.columns) or components != 1:
         kind = "" if components == 1 else f" with {components} components"
         raise ValueError(
@@ -167,7 +167,7 @@ def _compare(rows: int, columns: int, components: int, layout: Layout) -> None:
         )
 
 
-def rle_segments(data: bytes, layout: Layout) -> list[bytes]:
+def rle_segments(data: bytes, layout: FrameLayout) -> list[bytes]:
     """The segments of an RLE frame, one for each byte of a word, the most significant first.
 
     Raises:

@@ -15,14 +15,10 @@ from pydicom.uid import UID
 from carina.dicom.codestream import check_jpeg, check_jpeg_2000, rle_segments, without_boxes
 from carina.dicom.fragments import Piece, read_frame
 from carina.dicom.headers import KEYWORDS, SliceHeader, slices_of
-from carina.dicom.layout import ImpossibleLayout, Layout, layout_of
+from carina.dicom.layout import FrameLayout, ImpossibleLayout, layout_of
 from carina.dicom.part10 import BIG_ENDIAN, DEFLATED, NATIVE, OpenFile, inflated_pixels, open_file, reading
 from carina.errors import BadSeries
-
-AIR_HU = -1024
-"""What padding and everything below becomes: the bottom of the CT scale."""
-
-TOP_HU = 32767
+from carina.volume.files import SCALE_BOTTOM_HU, SCALE_TOP_HU
 
 RLE = "1.2.840.10008.1.2.5"
 
@@ -38,7 +34,7 @@ DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
 RLE_SLACK = 64
 """Bytes that an RLE segment may give beyond its plane: padding that is taken for a run."""
 
-Decoder = Callable[[bytes, "Layout"], npt.NDArray[Any]]
+Decoder = Callable[[bytes, FrameLayout], npt.NDArray[Any]]
 
 
 DAMAGE = (RuntimeError, ValueError, TypeError, IndexError, OverflowError, ArithmeticError, zlib.error)
@@ -57,7 +53,7 @@ class PixelFile:
     """
 
     opened: OpenFile
-    layout: Layout
+    layout: FrameLayout
     slices: Sequence[SliceHeader]
     pieces: Sequence[tuple[Piece, ...]] = ()
     inflated: bytes = b""
@@ -80,7 +76,7 @@ class PixelFile:
             _rescale(stored[rows], header.slope, header.intercept, out[rows])
             if padding is not None:
                 seen = _whole_words(words[rows], self.layout) if self.layout.padding_is_words else stored[rows]
-                out[rows][(seen >= padding[0]) & (seen <= padding[1])] = AIR_HU
+                out[rows][(seen >= padding[0]) & (seen <= padding[1])] = SCALE_BOTTOM_HU
 
     def stored(self, frame: int | None) -> npt.NDArray[Any]:
         """The stored values of a frame, ``(rows, columns)``, integers with the sign and bits that the header states.
@@ -159,12 +155,12 @@ def open_pixels(path: Path) -> PixelFile:
     return PixelFile(opened=opened, layout=layout, slices=slices, pieces=pieces, inflated=inflated)
 
 
-def _whole_words(words: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+def _whole_words(words: npt.NDArray[Any], layout: FrameLayout) -> npt.NDArray[Any]:
     """Words as they are written, all their bits, with the stated sign."""
     return words.view(np.dtype(f"i{words.dtype.itemsize}")) if layout.is_signed else words
 
 
-def _cut_bits(words: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+def _cut_bits(words: npt.NDArray[Any], layout: FrameLayout) -> npt.NDArray[Any]:
     """Keep bits ``high_bit - bits_stored + 1 .. high_bit`` of each word and give them the stated sign.
 
     What lies outside of them may be an overlay (PS3.5 8.1.1). Decoders that know the sign have applied it already.
@@ -184,34 +180,34 @@ def _cut_bits(words: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
 
 def _rescale(stored: npt.NDArray[Any], slope: float, intercept: float, out: npt.NDArray[np.int16]) -> None:
     """``stored * slope + intercept``, rounded and clipped, into ``out``; whole-number shifts stay in integers."""
-    if slope == 1.0 and intercept == int(intercept) and abs(intercept) < TOP_HU:
+    if slope == 1.0 and intercept == int(intercept) and abs(intercept) < SCALE_TOP_HU:
         wide = np.add(stored, np.int32(intercept), dtype=np.int32, casting="unsafe")
-        np.clip(wide, AIR_HU, TOP_HU, out=wide)
+        np.clip(wide, SCALE_BOTTOM_HU, SCALE_TOP_HU, out=wide)
         out[...] = wide
         return
     scaled = stored.astype(np.float32)
     scaled *= np.float32(slope)
     scaled += np.float32(intercept)
     np.rint(scaled, out=scaled)
-    np.clip(scaled, AIR_HU, TOP_HU, out=scaled)
+    np.clip(scaled, SCALE_BOTTOM_HU, SCALE_TOP_HU, out=scaled)
     out[...] = scaled
 
 
-def _jpeg(data: bytes, layout: Layout) -> npt.NDArray[Any]:
+def _jpeg(data: bytes, layout: FrameLayout) -> npt.NDArray[Any]:
     import imagecodecs
 
     check_jpeg(data, layout)
     return _unsigned(imagecodecs.jpeg8_decode(data))
 
 
-def _jpeg_ls(data: bytes, layout: Layout) -> npt.NDArray[Any]:
+def _jpeg_ls(data: bytes, layout: FrameLayout) -> npt.NDArray[Any]:
     import imagecodecs
 
     check_jpeg(data, layout)
     return _unsigned(imagecodecs.jpegls_decode(data))
 
 
-def _jpeg_2000(data: bytes, layout: Layout) -> npt.NDArray[Any]:
+def _jpeg_2000(data: bytes, layout: FrameLayout) -> npt.NDArray[Any]:
     import imagecodecs
 
     codestream = without_boxes(data)
@@ -220,7 +216,7 @@ def _jpeg_2000(data: bytes, layout: Layout) -> npt.NDArray[Any]:
     return words
 
 
-def _rle(data: bytes, layout: Layout) -> npt.NDArray[Any]:
+def _rle(data: bytes, layout: FrameLayout) -> npt.NDArray[Any]:
     """Each segment is a plane of bytes; the decoder is given the room that a plane takes and no more."""
     import imagecodecs
 
@@ -233,7 +229,7 @@ def _rle(data: bytes, layout: Layout) -> npt.NDArray[Any]:
     return words.astype(layout.dtype)
 
 
-def _deflated_frame(data: bytes, layout: Layout) -> npt.NDArray[Any]:
+def _deflated_frame(data: bytes, layout: FrameLayout) -> npt.NDArray[Any]:
     found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, layout.frame_bytes)
     words = np.frombuffer(found, layout.dtype.newbyteorder("<")).reshape(layout.rows, layout.columns)
     return words.astype(layout.dtype, copy=False)

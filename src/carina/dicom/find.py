@@ -11,7 +11,7 @@ from carina.config import LimitSettings
 from carina.dicom.assemble import Assembled, assemble
 from carina.dicom.found import Found, Listing
 from carina.dicom.geometry import degrees_from_plane, image_axes, plane
-from carina.dicom.headers import Problem, SliceHeader
+from carina.dicom.headers import SliceHeader, SliceProblem
 from carina.dicom.inventory import Inventory
 from carina.dicom.losses import lost, with_losses
 from carina.dicom.merit import Ranking, Region, region
@@ -24,12 +24,12 @@ from carina.errors import BadSeries
 from carina.volume.files import volume_suffix
 from carina.volume.grid import Axes
 
-__all__ = ["Found", "Listing", "choose", "find_series", "judge", "judge_each_study", "name_of"]
+__all__ = ["Found", "Listing", "choose_source", "find_series", "judge", "judge_each_study", "name_of"]
 
 CLAUSES = 2
 """Rules that a refusal names for one series; what can't be read at all stands alone."""
 
-LISTED = 8
+MOST_NAMED = 8
 """Series that a refusal names before it counts the rest."""
 
 
@@ -112,7 +112,7 @@ def judge_each_study(found: Sequence[Found], rules: Rules) -> list[Found]:
     return [one for uid in studies for one in judge([f for f in found if f.study_uid == uid], rules)]
 
 
-def choose(found: Sequence[Found], rules: Rules | None = None, *, uid: str = "") -> Source:
+def choose_source(found: Sequence[Found], rules: Rules | None = None, *, uid: str = "") -> Source:
     """The source to run on: the best that fits the rules, or the one with the given UID if it can be read at all.
 
     Raises:
@@ -132,8 +132,8 @@ def _none_fits(judged: Sequence[Found]) -> BadSeries:
     errors = [one.error for one in judged if one.error is not None]
     if len(errors) == 1:
         return errors[0]
-    listed = "; ".join(error.message.rstrip(".") for error in errors[:LISTED])
-    more = f"; and {len(errors) - LISTED} more" if len(errors) > LISTED else ""
+    listed = "; ".join(error.message.rstrip(".") for error in errors[:MOST_NAMED])
+    more = f"; and {len(errors) - MOST_NAMED} more" if len(errors) > MOST_NAMED else ""
     return BadSeries("series.none-fits", f"none of {len(judged)} series can be used: {listed}{more}.")
 
 
@@ -155,7 +155,7 @@ def _by_uid(found: Sequence[Found], uid: str) -> Source:
     raise BadSeries("series.no-such-uid", f"no series {uid} here; {len(found)} others are.")
 
 
-def _refusal(found: Found, problems: Sequence[Problem]) -> str:
+def _refusal(found: Found, problems: Sequence[SliceProblem]) -> str:
     first = {problem.code: problem for problem in reversed(problems)}
     clauses = [first[code].words.rstrip(".") for code in dict.fromkeys(p.code for p in problems)]
     shown = 1 if problems[0] in found.problems else CLAUSES
@@ -221,7 +221,7 @@ def _bounded(group: Assembled, most_voxels: int) -> Assembled:
     if max(len(group.headers), shape[0]) * shape[1] * shape[2] <= most_voxels:
         return group
     words = f"its volume has {shape[0]} x {shape[1]} x {shape[2]} voxels, more than limits.voxels ({most_voxels}) allow"
-    return replace(group, series=None, problems=(Problem(code="series.memory", words=words),))
+    return replace(group, series=None, problems=(SliceProblem(code="series.memory", words=words),))
 
 
 def _axes(header: SliceHeader) -> Axes | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
-from carina.dicom.headers import Problem
+from carina.dicom.headers import SliceProblem
 from carina.dicom.inventory import FileCounts, Inventory
 from carina.dicom.series import Source, VolumeFile
 from carina.errors import BadSeries
@@ -41,7 +41,7 @@ class Found:
     plane: str = ""
     degrees_from_plane: float | None = None
     source: Source | None = None
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[SliceProblem, ...] = ()
     error: BadSeries | None = None
     taken: bool = False
     reason: str = ""

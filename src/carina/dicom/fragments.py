@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from carina.dicom.sources import Bytes
 
-ITEM = (0xFFFE, 0xE000)
+ITEM_TAG = (0xFFFE, 0xE000)
 
 MOST_FRAGMENTS = 1 << 18
 """Fragments of one file; more are those of no CT."""
@@ -101,4 +101,4 @@ def _item(source: Bytes, at: int) -> Piece | None:
     if len(head) < 8:
         return None
     group, element, size = struct.unpack("<HHI", head)
-    return Piece(at + 8, size) if (group, element) == ITEM else None
+    return Piece(at + 8, size) if (group, element) == ITEM_TAG else None

@@ -28,7 +28,7 @@ EVEN = 0.02
 SLIGHTLY_UNEVEN = 0.25
 """Distances that differ by no more than this part of the usual one are evened by interpolation."""
 
-GAP = 1.5
+GAP_RATIO = 1.5
 """From this multiple of the usual distance on, slices are missing."""
 
 ALIGNED_PIXELS = 0.25
@@ -39,12 +39,12 @@ MAX_TILT_DEG = 45.0
 STRAIGHT_MM = 0.5
 """A tilted series' slices lie on one line within this distance."""
 
-SHOWN = 3
+PLACES_SHOWN = 3
 """Places that a message names before it counts the rest."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+class VolumePlan:
     """How slices become a volume.
 
     ``grid`` is the volume's. Slice ``k`` lies ``along_mm[k]`` from the first along the normal, and its first pixel at
@@ -123,7 +123,7 @@ def check_spacing(along_mm: Doubles, names: Sequence[str]) -> None:
     at_once = np.flatnonzero(steps <= max(SAME_POSITION * usual, 0.01))
     if at_once.size:
         raise BadSeries("series.duplicate", _duplicates(along_mm, at_once, names))
-    gaps = np.flatnonzero(steps >= GAP * usual)
+    gaps = np.flatnonzero(steps >= GAP_RATIO * usual)
     if gaps.size:
         places = _places(along_mm, gaps, names)
         raise BadSeries(
@@ -148,22 +148,22 @@ def _places(along_mm: Doubles, after: npt.NDArray[np.intp], names: Sequence[str]
     told = [
         f"{along_mm[k + 1] - along_mm[k]:.2f} mm between {names[k]} (at {along_mm[k]:.2f} mm) "
         f"and {names[k + 1]} (at {along_mm[k + 1]:.2f} mm)"
-        for k in after[:SHOWN]
+        for k in after[:PLACES_SHOWN]
     ]
-    more = f" and at {after.size - SHOWN} more places" if after.size > SHOWN else ""
+    more = f" and at {after.size - PLACES_SHOWN} more places" if after.size > PLACES_SHOWN else ""
     return ", ".join(told) + more
 
 
 def _duplicates(along_mm: Doubles, after: npt.NDArray[np.intp], names: Sequence[str]) -> str:
-    told = [f"{names[k]} and {names[k + 1]} (at {along_mm[k]:.2f} mm)" for k in after[:SHOWN]]
-    more = f" and {after.size - SHOWN} more" if after.size > SHOWN else ""
+    told = [f"{names[k]} and {names[k + 1]} (at {along_mm[k]:.2f} mm)" for k in after[:PLACES_SHOWN]]
+    more = f" and {after.size - PLACES_SHOWN} more" if after.size > PLACES_SHOWN else ""
     return (
         f"several slices lie at one position and their headers do not part them into volumes: {', '.join(told)}{more}; "
         "send one acquisition alone."
     )
 
 
-def plan_volume(series: Series) -> Plan:
+def plan_volume(series: Series) -> VolumePlan:
     """Lay out the volume of a series: its slices' own plane, even steps along the normal, shears undone.
 
     Raises:
@@ -194,7 +194,7 @@ def plan_volume(series: Series) -> Plan:
         axes=series.slice_axes,
     )
     check_grid(grid, f"series {series.uid}", origin="series")
-    return Plan(
+    return VolumePlan(
         grid=grid,
         along_mm=along,
         rows_down=rows_down,

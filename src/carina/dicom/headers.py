@@ -91,7 +91,7 @@ NUMBERS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class SliceProblem:
     """One reason why slices can't be used: a stable code and a clause."""
 
     code: str
@@ -137,7 +137,7 @@ class SliceHeader:
     intercept: float | None
     rescale_type: str
     is_lossy: bool
-    pixels: Problem | None
+    pixels: SliceProblem | None
     apart: tuple[str, ...]
     faults: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -176,7 +176,7 @@ class _Pixels(NamedTuple):
     """How many frames a file holds, at least one, and what is wrong with its pixel data."""
 
     frames: int = 1
-    problem: Problem | None = None
+    problem: SliceProblem | None = None
 
 
 def _pixels(opened: OpenFile) -> _Pixels:
@@ -186,14 +186,14 @@ def _pixels(opened: OpenFile) -> _Pixels:
         BadSeries: there are more frames than any CT has.
     """
     if not opened.has_pixels:
-        return _Pixels(problem=Problem(code="series.no-pixels", words="it has no pixel data"))
+        return _Pixels(problem=SliceProblem(code="series.no-pixels", words="it has no pixel data"))
     try:
         claimed = max(whole(opened, "NumberOfFrames", 1), 1)
         found = _compressed(opened, claimed) if opened.encapsulated else _native(opened, claimed)
         if found.problem is None and opened.text("PhotometricInterpretation") in GRAYSCALE:
             layout_of(opened)
     except ImpossibleLayout as error:
-        return _Pixels(problem=Problem(code=error.code, words=str(error)))
+        return _Pixels(problem=SliceProblem(code=error.code, words=str(error)))
     if found.frames > MOST_FRAMES:
         words = f"it has {found.frames} frames; at most {MOST_FRAMES} are read"
         raise BadSeries("series.memory", f"{opened.path.name}: {words}.")
@@ -221,12 +221,12 @@ def _compressed(opened: OpenFile, claimed: int) -> _Pixels:
     try:
         there.frames(claimed)
     except ValueError as error:
-        return _Pixels(problem=Problem(code="series.decode", words=f"its frames can't be told apart: {error}"))
+        return _Pixels(problem=SliceProblem(code="series.decode", words=f"its frames can't be told apart: {error}"))
     return _Pixels(claimed)
 
 
 def _truncated(words: str, frames: int = 1) -> _Pixels:
-    return _Pixels(max(frames, 1), Problem(code="series.truncated", words=f"it is truncated: {words}"))
+    return _Pixels(max(frames, 1), SliceProblem(code="series.truncated", words=f"it is truncated: {words}"))
 
 
 def _slice_header(opened: OpenFile, frame: int | None, pixels: _Pixels) -> SliceHeader:

@@ -21,7 +21,7 @@ from pydicom.valuerep import format_number_as_ds
 from carina import RESEARCH_ONLY
 from carina.dicom.codes import SEGMENTED, SOURCE_OF_PROCESSING, Structure, structure_of
 from carina.dicom.geometry import distances_mm, mask_on_source, source_grid_indices, usual_distance_mm
-from carina.dicom.objects import Producer, new_object, reference, stamp
+from carina.dicom.objects import Producer, new_object, reference_to, stamp
 from carina.dicom.objects_header import frame_of_reference_uid
 from carina.dicom.series import Instance, Series
 from carina.dicom.uids import derived_uid
@@ -54,7 +54,7 @@ LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompr
 KEPT = ("PatientPosition", "KVP", "ConvolutionKernel")
 """What a derived CT image keeps of its source besides patient and study, where it is valid."""
 
-SIDES = ("LR", "PA", "HF")
+SIDES_OF_PLANE = ("LR", "PA", "HF")
 """Where x, y and z grow to, and the opposite."""
 
 SAME_SLICE = 0.1
@@ -264,12 +264,12 @@ def _texts(values: Iterable[float]) -> list[str]:
 
 def _refer(dataset: Dataset, sources: Sequence[Instance], series: Series) -> None:
     """Name the slices that a new one was made from, once with their purpose and once by their series."""
-    dataset.SourceImageSequence = [reference(one) for one in sources]
+    dataset.SourceImageSequence = [reference_to(one) for one in sources]
     for item in dataset.SourceImageSequence:
         item.PurposeOfReferenceCodeSequence = [_coded(SOURCE_OF_PROCESSING)]
     group = Dataset()
     group.SeriesInstanceUID = series.uid
-    group.ReferencedInstanceSequence = [reference(one) for one in sources]
+    group.ReferencedInstanceSequence = [reference_to(one) for one in sources]
     dataset.ReferencedSeriesSequence = [group]
 
 
@@ -282,7 +282,7 @@ def _scale(dataset: Dataset, *, unit: str, centre: float, width: float) -> None:
 def _side(direction: Triple) -> str:
     """The letter of the patient's side that a direction points to (PS3.3 C.7.6.1.1.1)."""
     axis = max(range(3), key=lambda one: abs(direction[one]))
-    return SIDES[axis][direction[axis] < 0]
+    return SIDES_OF_PLANE[axis][direction[axis] < 0]
 
 
 def _grey(dataset: Dataset, plane: npt.NDArray[np.uint16] | HU) -> None:

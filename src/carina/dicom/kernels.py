@@ -12,7 +12,7 @@ import msgspec
 
 from carina.dicom.words import folded, readings
 
-TABLE = "kernels.toml"
+KERNEL_TABLE = "kernels.toml"
 
 IN_TEXT = re.compile(r"\b(fc ?\d\d|[bdhiq][rlvfcmu]?[1-8]\d[fsmhd]?)\b")
 """A kernel's name within a description: only names that nothing else has."""
@@ -37,7 +37,7 @@ class _Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 @cache
 def _families() -> tuple[tuple[re.Pattern[str], _Family], ...]:
-    text = (files("carina.dicom") / TABLE).read_text(encoding="utf-8")
+    text = (files("carina.dicom") / KERNEL_TABLE).read_text(encoding="utf-8")
     table = msgspec.convert(tomllib.loads(text)["family"], list[_Family])
     return tuple((re.compile(family.pattern), family) for family in table)
 

@@ -40,7 +40,7 @@ class ImpossibleLayout(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class FrameLayout:
     """How one frame's stored values lie in its bytes.
 
     ``padding`` is a range of values; it is one of the stored bits' values, or of whole words where those can't hold it
@@ -82,7 +82,7 @@ def whole(opened: OpenFile, keyword: str, absent: int) -> int:
     return int(value)
 
 
-def layout_of(opened: OpenFile) -> Layout:
+def layout_of(opened: OpenFile) -> FrameLayout:
     """The layout of a file's frames.
 
     Raises:
@@ -104,7 +104,7 @@ def layout_of(opened: OpenFile) -> Layout:
         if not is_right:
             raise _impossible(opened, keyword, expected)
     padding = _padding(opened, allocated, is_signed=sign == 1)
-    return Layout(
+    return FrameLayout(
         rows=rows,
         columns=columns,
         bits_allocated=allocated,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from carina.dicom.found import Found
-from carina.dicom.headers import Problem, SliceHeader
+from carina.dicom.headers import SliceHeader, SliceProblem
 from carina.dicom.inventory import BrokenFile
 from carina.dicom.scan import name_shape
 from carina.dicom.series import Series
@@ -66,7 +66,7 @@ def _with_loss(found: Found, broken: Sequence[BrokenFile]) -> Found:
         source = replace(found.source, warnings=(*found.source.warnings, _warning(broken)))
         return replace(found, source=source)
     words = f"{_listed(broken)}, and without {_pronoun(broken)} {found.problems[0].words}"
-    return replace(found, problems=(Problem(code=broken[0].code, words=words), *found.problems))
+    return replace(found, problems=(SliceProblem(code=broken[0].code, words=words), *found.problems))
 
 
 def _warning(broken: Sequence[BrokenFile]) -> str:
@@ -100,4 +100,4 @@ def _by_folder(broken: Iterable[BrokenFile]) -> list[Found]:
 def _unknown(folder: Path, broken: Sequence[BrokenFile]) -> Found:
     words = broken[0].reason if len(broken) == 1 else _listed(broken)
     path = broken[0].path if len(broken) == 1 else folder
-    return Found(path=path, uid="", problems=(Problem(code=broken[0].code, words=words),))
+    return Found(path=path, uid="", problems=(SliceProblem(code=broken[0].code, words=words),))

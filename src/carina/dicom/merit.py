@@ -10,7 +10,7 @@ from carina.dicom.found import Found
 from carina.dicom.kernels import sharpness
 from carina.dicom.rules import Criterion, Prefer, Rules
 from carina.dicom.series import VolumeFile
-from carina.dicom.words import said
+from carina.dicom.words import first_match
 
 DERIVED = frozenset({"DERIVED", "REFORMATTED"})
 
@@ -37,11 +37,11 @@ def region(found: Found, prefer: Prefer) -> tuple[Region, str]:
 
 
 def _named(text: str, prefer: Prefer) -> Region:
-    if said(prefer.region_never, text):
+    if first_match(prefer.region_never, text):
         return Region.ELSEWHERE
-    if said(prefer.region_include, text):
+    if first_match(prefer.region_include, text):
         return Region.CHEST
-    return Region.ELSEWHERE if said(prefer.region_exclude, text) else Region.UNTOLD
+    return Region.ELSEWHERE if first_match(prefer.region_exclude, text) else Region.UNTOLD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,18 +93,22 @@ def _coverage(ranking: Ranking, found: Found) -> float:
 
 
 def _energy(ranking: Ranking, found: Found) -> float:
-    is_single = "VMI" in found.image_type or said(ranking.prefer.energy_exclude, found.description)
+    is_single = "VMI" in found.image_type or first_match(ranking.prefer.energy_exclude, found.description)
     return 0.0 if is_single else 1.0
 
 
 def _phase(ranking: Ranking, found: Found) -> float:
     prefer = ranking.prefer
-    is_wrong = said(prefer.phase_exclude, found.description) and not said(prefer.phase_include, found.description)
+    is_wrong = first_match(prefer.phase_exclude, found.description) and not first_match(
+        prefer.phase_include, found.description
+    )
     return 0.0 if is_wrong else 1.0
 
 
 def _original(ranking: Ranking, found: Found) -> float:
-    is_derived = not DERIVED.isdisjoint(found.image_type) or said(ranking.prefer.original_exclude, found.description)
+    is_derived = not DERIVED.isdisjoint(found.image_type) or first_match(
+        ranking.prefer.original_exclude, found.description
+    )
     return 0.0 if is_derived else 1.0
 
 
@@ -117,7 +121,9 @@ def _spacing(ranking: Ranking, found: Found) -> float:
 def _kernel(ranking: Ranking, found: Found) -> float:
     """The rules' own groups of patterns first, then the class in the table of kernels."""
     prefer = ranking.prefer
-    group = next((k for k, pattern in enumerate(prefer.kernel) if said((pattern,), found.kernel)), len(prefer.kernel))
+    group = next(
+        (k for k, pattern in enumerate(prefer.kernel) if first_match((pattern,), found.kernel)), len(prefer.kernel)
+    )
     kind = sharpness(found.kernel, found.description)
     place = prefer.kernels.index(kind) if kind in prefer.kernels else len(prefer.kernels)
     return -float(group * (len(prefer.kernels) + 1) + place)
@@ -125,9 +131,9 @@ def _kernel(ranking: Ranking, found: Found) -> float:
 
 def _contrast(ranking: Ranking, found: Found) -> float:
     prefer = ranking.prefer
-    if said(prefer.contrast_include, found.description):
+    if first_match(prefer.contrast_include, found.description):
         return 1.0
-    return -1.0 if said(prefer.contrast_exclude, found.description) else 0.0
+    return -1.0 if first_match(prefer.contrast_exclude, found.description) else 0.0
 
 
 def _description(ranking: Ranking, found: Found) -> float:
@@ -136,7 +142,7 @@ def _description(ranking: Ranking, found: Found) -> float:
     at, text = region(found, prefer)
     if at is not Region.CHEST:
         return 0.0
-    return 0.5 if said(prefer.region_exclude, text) else 1.0
+    return 0.5 if first_match(prefer.region_exclude, text) else 1.0
 
 
 def _slices(ranking: Ranking, found: Found) -> float:

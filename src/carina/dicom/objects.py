@@ -97,11 +97,11 @@ def references(series: Series) -> list[Dataset]:
     items: dict[str, Dataset] = {}
     for instance in series.instances:
         if instance.sop_instance_uid not in items:
-            items[instance.sop_instance_uid] = reference(instance, with_frame=False)
+            items[instance.sop_instance_uid] = reference_to(instance, with_frame=False)
     return list(items.values())
 
 
-def reference(instance: Instance, *, with_frame: bool = True) -> Dataset:
+def reference_to(instance: Instance, *, with_frame: bool = True) -> Dataset:
     """A reference to one source slice (PS3.3 table 10-11), with its frame number in a multi-frame object."""
     item = Dataset()
     item.ReferencedSOPClassUID = instance.sop_class_uid
@@ -116,7 +116,7 @@ def long_string(text: str) -> str:
     return "".join(c if c.isprintable() and c != "\\" else " " for c in text)[:LO_LENGTH].strip()
 
 
-def save(dataset: Dataset, path: Path) -> Path:
+def save_object(dataset: Dataset, path: Path) -> Path:
     """Write an object as a DICOM file; a half-written one never carries the name."""
     partial = path.with_name(path.name + ".partial")
     try:

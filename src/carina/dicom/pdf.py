@@ -10,7 +10,7 @@ from carina.dicom.objects import Producer, new_object, references, stamp
 from carina.dicom.series import Series
 from carina.errors import ModelFailed
 
-SERIES_NUMBERS = {"COVID-19 classification": 9201, "Lesion to lung volume ratio": 9202}
+PDF_SERIES_NUMBERS = {"COVID-19 classification": 9201, "Lesion to lung volume ratio": 9202}
 
 OTHER_SERIES_NUMBER = 9203
 
@@ -29,7 +29,7 @@ def encapsulated_pdf(pdf: bytes, series: Series, producer: Producer, title: str)
     dataset = new_object(series, producer, sop_class_uid=EncapsulatedPDFStorage, modality="DOC")
     dataset.SeriesInstanceUID = producer.uid(series, "pdf series", title)
     dataset.SOPInstanceUID = producer.uid(series, "pdf", title)
-    dataset.SeriesNumber = SERIES_NUMBERS.get(title, OTHER_SERIES_NUMBER)
+    dataset.SeriesNumber = PDF_SERIES_NUMBERS.get(title, OTHER_SERIES_NUMBER)
     dataset.InstanceNumber = 1
     dataset.ConversionType = "WSD"
     dataset.AcquisitionDateTime = ""

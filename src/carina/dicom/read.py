@@ -12,27 +12,27 @@ import numpy as np
 import numpy.typing as npt
 
 from carina.dicom.decode import PixelFile, open_pixels
-from carina.dicom.geometry import Plan, plan_volume
+from carina.dicom.geometry import VolumePlan, plan_volume
 from carina.dicom.series import Instance, Series, Source, VolumeFile
 from carina.dicom.tilt import place_slice
 from carina.errors import BadSeries
 from carina.volume.plausible import check_hu
 from carina.volume.volume import Volume
 
-Progress = Callable[[int, int], None]
+ReadProgress = Callable[[int, int], None]
 """Called with (slices done, slices in all)."""
 
 MAX_THREADS = 8
 
 
-def read_volume(source: Source, progress: Progress | None = None, *, threads: int = 0) -> Volume:
+def read_source(source: Source, progress: ReadProgress | None = None, *, threads: int = 0) -> Volume:
     """Read the voxels of a series or of a volume file.
 
     A series' volume lies in its slices' own plane, first slice lowest along the normal; a tilt or a small unevenness
     is resampled, and the volume's warnings say so. HU below -1024 and padding become -1024.
 
     Args:
-        source: what ``find.choose`` gave.
+        source: what ``find.choose_source`` gave.
         progress: called after each slice with (done, all).
         threads: how many slices are decoded at once; 0 means one for each core.
 
@@ -46,7 +46,7 @@ def read_volume(source: Source, progress: Progress | None = None, *, threads: in
     return _read_series(source, progress, threads)
 
 
-def _read_series(series: Series, progress: Progress | None, threads: int) -> Volume:
+def _read_series(series: Series, progress: ReadProgress | None, threads: int) -> Volume:
     plan = plan_volume(series)
     name = f"series {series.uid}"
     shape = (len(series.instances), *plan.grid.shape[1:])
@@ -60,7 +60,9 @@ def _read_series(series: Series, progress: Progress | None, threads: int) -> Vol
     return Volume(hu=voxels, grid=plan.grid, uid=series.uid, warnings=series.warnings)
 
 
-def _decode(series: Series, plan: Plan, slices: npt.NDArray[np.int16], progress: Progress | None, threads: int) -> None:
+def _decode(
+    series: Series, plan: VolumePlan, slices: npt.NDArray[np.int16], progress: ReadProgress | None, threads: int
+) -> None:
     shared = _multi_frame_files(series)
     done = 0
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
@@ -86,7 +88,7 @@ def _multi_frame_files(series: Series) -> dict[Path, PixelFile]:
 
 
 def _decode_slice(
-    instance: Instance, shared: dict[Path, PixelFile], plan: Plan, k: int, out: npt.NDArray[np.int16]
+    instance: Instance, shared: dict[Path, PixelFile], plan: VolumePlan, k: int, out: npt.NDArray[np.int16]
 ) -> None:
     pixels = shared.get(instance.path) or open_pixels(instance.path)
     if not plan.is_sheared:
@@ -97,7 +99,7 @@ def _decode_slice(
     place_slice(hu, out, float(plan.rows_down[k]), float(plan.columns_right[k]))
 
 
-def _even(slices: npt.NDArray[np.int16], plan: Plan) -> npt.NDArray[np.int16]:
+def _even(slices: npt.NDArray[np.int16], plan: VolumePlan) -> npt.NDArray[np.int16]:
     """Slices at uneven places, interpolated linearly along the normal onto the grid's even ones."""
     wanted = np.arange(plan.grid.shape[0]) * plan.grid.spacing_mm[0]
     after = np.clip(np.searchsorted(plan.along_mm, wanted), 1, len(plan.along_mm) - 1)

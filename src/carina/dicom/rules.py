@@ -11,17 +11,17 @@ from typing import Literal, get_args
 
 import msgspec
 
-from carina.dicom.assemble import text_of
+from carina.dicom.assemble import joined_text
 from carina.dicom.found import Found
-from carina.dicom.headers import Problem
+from carina.dicom.headers import SliceProblem
 from carina.dicom.kernels import Sharpness
 from carina.dicom.series import VolumeFile
-from carina.dicom.words import said
+from carina.dicom.words import first_match
 from carina.errors import BadConfig
 
 DEFAULT_RULES = "default-series-rules.toml"
 
-Plane = Literal["axial", "coronal", "sagittal", "any"]
+ScanPlane = Literal["axial", "coronal", "sagittal", "any"]
 Criterion = Literal[
     "region", "coverage", "energy", "phase", "original", "spacing", "kernel", "contrast", "description", "slices"
 ]
@@ -52,7 +52,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """What a series must be to be taken; patterns are regular expressions in which case does not matter."""
 
     modality: tuple[str, ...] = ("CT",)
-    plane: Plane = "axial"
+    plane: ScanPlane = "axial"
     max_degrees_from_plane: float = 35.0
     min_slices: int = 10
     min_slice_spacing_mm: float = 0.2
@@ -102,7 +102,7 @@ def _patterns(rules: Rules | Prefer) -> Iterator[str]:
             yield from value
 
 
-def broken_rules(found: Found, rules: Rules) -> list[Problem]:
+def broken_rules(found: Found, rules: Rules) -> list[SliceProblem]:
     """Every rule that a series fails, as clauses; the modality alone where that is wrong."""
     if isinstance(found.source, VolumeFile) or (not found.modality and found.problems):
         return _size_rules(found, rules) if found.source else []
@@ -113,28 +113,28 @@ def broken_rules(found: Found, rules: Rules) -> list[Problem]:
     return [*_text_rules(found, rules), *_plane_rules(found, rules), *_size_rules(found, rules)]
 
 
-def _rule(code: str, words: str) -> Problem:
-    return Problem(code=code, words=words)
+def _rule(code: str, words: str) -> SliceProblem:
+    return SliceProblem(code=code, words=words)
 
 
-def _text_rules(found: Found, rules: Rules) -> list[Problem]:
+def _text_rules(found: Found, rules: Rules) -> list[SliceProblem]:
     broken = []
     for field, value, include, exclude in (
         ("Convolution Kernel", found.kernel, rules.kernel_include, rules.kernel_exclude),
         ("Series Description", found.description, rules.description_include, rules.description_exclude),
     ):
-        hit = said(exclude, value)
+        hit = first_match(exclude, value)
         if hit:
             broken.append(_rule("series.rule", f"{field} '{value}' is excluded by '{hit}'"))
-        elif include and not said(include, value):
+        elif include and not first_match(include, value):
             broken.append(_rule("series.rule", f"{field} '{value}' is none of {', '.join(include)}"))
-    hit = next(filter(None, (said(rules.image_type_exclude, part) for part in found.image_type)), "")
+    hit = next(filter(None, (first_match(rules.image_type_exclude, part) for part in found.image_type)), "")
     if hit:
-        broken.append(_rule("series.rule", f"Image Type {text_of(found.image_type)} is excluded by '{hit}'"))
+        broken.append(_rule("series.rule", f"Image Type {joined_text(found.image_type)} is excluded by '{hit}'"))
     return broken
 
 
-def _plane_rules(found: Found, rules: Rules) -> list[Problem]:
+def _plane_rules(found: Found, rules: Rules) -> list[SliceProblem]:
     if rules.plane == "any" or not found.plane:
         return []
     off = found.degrees_from_plane or 0.0
@@ -148,7 +148,7 @@ def _plane_rules(found: Found, rules: Rules) -> list[Problem]:
     return []
 
 
-def _size_rules(found: Found, rules: Rules) -> list[Problem]:
+def _size_rules(found: Found, rules: Rules) -> list[SliceProblem]:
     broken = []
     if found.slices < rules.min_slices:
         words = f"it has {found.slices} slice{'s' * (found.slices != 1)}, at least {rules.min_slices} expected"
@@ -160,7 +160,7 @@ def _size_rules(found: Found, rules: Rules) -> list[Problem]:
     return [*broken, *_matrix_rules(found, rules)]
 
 
-def _matrix_rules(found: Found, rules: Rules) -> list[Problem]:
+def _matrix_rules(found: Found, rules: Rules) -> list[SliceProblem]:
     broken = []
     pixel, widest = max(found.pixel_spacing_mm or (0.0,)), rules.max_pixel_spacing_mm
     if pixel > widest and not isinstance(found.source, VolumeFile):

@@ -18,7 +18,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from carina.dicom.codes import AI_FAMILY, SEGMENT_CODES, Structure, structure_of
 from carina.dicom.geometry import mask_on_source
-from carina.dicom.objects import Producer, long_string, reference, references, stamp
+from carina.dicom.objects import Producer, long_string, reference_to, references, stamp
 from carina.dicom.objects_header import frame_of_reference_uid, nameless_study, patient_and_study
 from carina.dicom.seg_check import check_geometry, merged_labels
 from carina.dicom.series import Instance, Series
@@ -29,7 +29,7 @@ from carina.volume.volume import Mask
 
 __all__ = ["check_geometry", "segmentation"]
 
-SERIES_NUMBERS = {
+SEG_SERIES_NUMBERS = {
     Structure.LUNGS: 9101,
     Structure.LEFT_LUNG: 9101,
     Structure.RIGHT_LUNG: 9101,
@@ -70,7 +70,7 @@ def segmentation(
         segmentation_type=SegmentationTypeValues(kind),
         segment_descriptions=[_describe(n, text, series, producer) for n, text in enumerate(texts, 1)],
         series_instance_uid=producer.uid(series, "seg series", kind, digest, *texts),
-        series_number=SERIES_NUMBERS[structure_of(texts[0])],
+        series_number=SEG_SERIES_NUMBERS[structure_of(texts[0])],
         sop_instance_uid=producer.uid(series, "seg", kind, digest, *texts),
         instance_number=1,
         manufacturer=long_string(producer.manufacturer),
@@ -161,7 +161,7 @@ def _refer(dataset: Dataset, series: Series) -> None:
             # Frames of several segments share one item, which is then already done.
             instance = known.pop(str(source.ReferencedSOPInstanceUID), None)
             if instance is not None:
-                source.update(reference(instance))
+                source.update(reference_to(instance))
 
 
 def _name(k: int, instance: Instance) -> str:

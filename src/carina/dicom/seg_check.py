@@ -19,7 +19,7 @@ from carina.errors import ModelFailed
 from carina.volume.arrays import Doubles, Labels
 from carina.volume.volume import Mask
 
-SAME_PLACE_MM = 0.05
+CENTROID_MM = 0.05
 """How far a segment's centroid may lie from the mask's where no resampling stands between them."""
 
 SAMPLES = 64
@@ -145,7 +145,7 @@ def _compare_centroid(number: int, tally: _Tally, voxels: npt.NDArray[np.bool_],
     total = by_slice @ positions + float(by_row.sum(axis=0) @ np.arange(series.rows)) * down
     total = total + float(by_column @ np.arange(series.columns)) * right
     away = float(np.linalg.norm(total - tally.sum_mm)) / tally.count
-    if away > SAME_PLACE_MM:
+    if away > CENTROID_MM:
         raise _mismatch(number, f"its centroid lies {away:.2f} mm from the mask's")
 
 

@@ -36,7 +36,7 @@ SERIES_NUMBER = 9301
 
 SIDES = {"left": c.LEFT, "right": c.RIGHT}
 
-THIRDS = {"upper": c.SUPERIOR, "middle": c.INTERMEDIATE, "lower": c.INFERIOR}
+THIRD_CODES = {"upper": c.SUPERIOR, "middle": c.INTERMEDIATE, "lower": c.INFERIOR}
 
 
 Segments = dict[c.Structure, tuple[Dataset, int]]
@@ -148,7 +148,7 @@ def _region(region: RegionFindings, report: _Report) -> Any:
     site = FindingSite(
         anatomic_location=c.LUNG,
         laterality=next((SIDES[word] for word in words if word in SIDES), None),
-        topographical_modifier=next((THIRDS[word] for word in words if word in THIRDS), None),
+        topographical_modifier=next((THIRD_CODES[word] for word in words if word in THIRD_CODES), None),
     )
     structure = next((s for s in c.Structure if s.value == region.region), None)
     return report.group(region.region, values, finding=c.LUNG, site=site, structure=structure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from carina.dicom.decode import AIR_HU
+from carina.volume.files import SCALE_BOTTOM_HU
 
 
 def place_slice(hu: npt.NDArray[np.int16], out: npt.NDArray[np.int16], rows_down: float, columns_right: float) -> None:
@@ -22,7 +22,7 @@ def place_slice(hu: npt.NDArray[np.int16], out: npt.NDArray[np.int16], rows_down
     moved = _shift(moved, columns_right - right, axis=1)
     rows = min(moved.shape[0], out.shape[0] - down)
     columns = min(moved.shape[1], out.shape[1] - right)
-    out[...] = AIR_HU
+    out[...] = SCALE_BOTTOM_HU
     out[down : down + rows, right : right + columns] = np.rint(moved[:rows, :columns])
 
 
@@ -30,7 +30,7 @@ def _shift(values: npt.NDArray[np.float32], fraction: float, axis: int) -> npt.N
     """Move values by a part of a pixel towards higher indices; the axis grows by one, air on both sides."""
     width = [(0, 0), (0, 0)]
     width[axis] = (1, 1)
-    padded = np.pad(values, width, constant_values=AIR_HU)
+    padded = np.pad(values, width, constant_values=SCALE_BOTTOM_HU)
     here = padded[1:] if axis == 0 else padded[:, 1:]
     before = padded[:-1] if axis == 0 else padded[:, :-1]
     moved: npt.NDArray[np.float32] = here + np.float32(fraction) * (before - here)

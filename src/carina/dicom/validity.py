@@ -12,7 +12,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
 
 from carina.dicom.uids import is_uid
-from carina.dicom.values import BINARY, NUMBER, UNKNOWN, decoded, tag_of
+from carina.dicom.values import BINARY, NUMBER_TEXT, UNKNOWN, decoded, tag_of
 
 MOST_CHARACTERS = {"LO": 64, "SH": 16, "DS": 16, "IS": 12}
 
@@ -78,8 +78,8 @@ def is_valid(vr: str, text: str) -> bool:
     """Whether one value is what its VR allows, without characters that don't print or couldn't be read."""
     if not text.isprintable() or UNKNOWN in text or "\\" in text or len(text) > MOST_CHARACTERS.get(vr, len(text)):
         return False
-    if vr in CHECKS:
-        return CHECKS[vr](text)
+    if vr in VR_CHECKS:
+        return VR_CHECKS[vr](text)
     return vr not in FORMS or FORMS[vr].fullmatch(text) is not None
 
 
@@ -99,7 +99,7 @@ def _is_date(text: str) -> bool:
 
 
 def _is_decimal(text: str) -> bool:
-    return NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
+    return NUMBER_TEXT.fullmatch(text) is not None and math.isfinite(float(text))
 
 
-CHECKS = {"DA": _is_date, "DS": _is_decimal, "PN": _is_name, "UI": is_uid}
+VR_CHECKS = {"DA": _is_date, "DS": _is_decimal, "PN": _is_name, "UI": is_uid}

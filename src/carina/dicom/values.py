@@ -23,10 +23,10 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
 
-NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+NUMBER_TEXT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 """A decimal or integer string (PS3.5 6.2), which is less than Python takes for a number."""
 
-LARGEST = 2.0**53
+LARGEST_NUMBER = 2.0**53
 """No number in a header is larger; up to here every whole number is exact."""
 
 DEFAULT_SETS = frozenset({"", "ISO_IR 6", "ISO 2022 IR 6"})
@@ -42,7 +42,7 @@ ESCAPED = re.compile(rb"\x1b(?:\$[()][A-D]|\$B|[()\-][A-Z])")
 RESETTING = re.compile(rb"[\r\n\t\f^=\\]")
 """Delimiters before which the first character set becomes active again (PS3.5 6.1.2.5.3)."""
 
-SHOWN = 40
+CHARACTERS_SHOWN = 40
 """Characters of a value that a message shows."""
 
 
@@ -63,7 +63,7 @@ def number_of(raw: Raw | None) -> float | None:
 def numbers_of(raw: Raw | None, count: int) -> tuple[float, ...] | None:
     """Exactly ``count`` finite numbers, or None."""
     found = _numbers(raw) if raw is not None else ()
-    if len(found) != count or not all(math.isfinite(v) and abs(v) <= LARGEST for v in found):
+    if len(found) != count or not all(math.isfinite(v) and abs(v) <= LARGEST_NUMBER for v in found):
         return None
     return found
 
@@ -72,7 +72,7 @@ def _numbers(raw: Raw) -> tuple[float, ...]:
     kind = BINARY.get(raw.vr)
     if kind is None:
         parts = [part.strip(" \0") for part in raw.data.decode("ascii", "replace").split("\\")]
-        return tuple(float(part) if NUMBER.fullmatch(part) else math.nan for part in parts)
+        return tuple(float(part) if NUMBER_TEXT.fullmatch(part) else math.nan for part in parts)
     count, rest = divmod(len(raw.data), struct.calcsize(kind))
     return () if rest else tuple(float(v) for v in struct.unpack(f"{raw.order}{count}{kind}", raw.data))
 
@@ -143,7 +143,7 @@ def shown(raw: Raw | None) -> str:
     text = text_of(raw)
     if raw.vr in BINARY:
         return text or f"{len(raw.data)} bytes that are no {raw.vr}"
-    return f"'{text[:SHOWN]}'" + (" ..." if len(text) > SHOWN else "")
+    return f"'{text[:CHARACTERS_SHOWN]}'" + (" ..." if len(text) > CHARACTERS_SHOWN else "")
 
 
 @lru_cache(maxsize=512)

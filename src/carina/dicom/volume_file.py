@@ -9,7 +9,7 @@ from pathlib import Path
 
 from carina.dicom.found import Found
 from carina.dicom.geometry import plane
-from carina.dicom.headers import Problem
+from carina.dicom.headers import SliceProblem
 from carina.dicom.inventory import BrokenFile
 from carina.dicom.series import VolumeFile
 from carina.errors import BadSeries
@@ -21,7 +21,7 @@ DAMAGED = frozenset({"file.unreadable", "file.truncated", "file.missing", "file.
 DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file *:) *(.+?) *\r?$", re.IGNORECASE | re.MULTILINE)
 """Where a MetaImage or NRRD header says that the voxels lie."""
 
-HEADER_BYTES = 1 << 16
+VOLUME_HEADER_BYTES = 1 << 16
 
 
 def volume_file(path: Path) -> Found:
@@ -34,13 +34,13 @@ def volume_file(path: Path) -> Found:
         grid, voxel_type = read_grid(path)
     except UnicodeDecodeError:
         words = "its path is no UTF-8 text, which readers of volume files need: rename it"
-        return Found(path=path, uid=uid, files=files, problems=(Problem(code="file.name", words=words),))
+        return Found(path=path, uid=uid, files=files, problems=(SliceProblem(code="file.name", words=words),))
     except BadSeries as error:
         words = error.message.removeprefix(f"{path.name}: ")
-        return Found(path=path, uid=uid, files=files, problems=(Problem(code=error.code, words=words),))
-    problem: tuple[Problem, ...] = ()
+        return Found(path=path, uid=uid, files=files, problems=(SliceProblem(code=error.code, words=words),))
+    problem: tuple[SliceProblem, ...] = ()
     if voxel_type.startswith("8-bit"):
-        problem = (Problem(code="file.no-hu", words="8-bit values can't be HU; give the CT itself, not a mask"),)
+        problem = (SliceProblem(code="file.no-hu", words="8-bit values can't be HU; give the CT itself, not a mask"),)
     axes = grid.axes
     return Found(
         path=path,
@@ -63,7 +63,7 @@ def _data_files(path: Path) -> tuple[Path, ...]:
         return ()
     try:
         with path.open("rb") as stream:
-            named = DATA_FILE.search(stream.read(HEADER_BYTES))
+            named = DATA_FILE.search(stream.read(VOLUME_HEADER_BYTES))
     except OSError:
         return ()
     file = path.with_name(os.fsdecode(named[1])) if named and b"/" not in named[1] else path

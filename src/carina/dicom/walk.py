@@ -22,7 +22,7 @@ RUN_FOLDERS = frozenset({"volume", "lung", "lesion", "saliency", "render", "step
 
 LARGEST_MANIFEST_BYTES = 1 << 24
 
-Place = tuple[int, int]
+FoundPlace = tuple[int, int]
 """Device and inode: what tells two names of one file."""
 
 
@@ -84,8 +84,8 @@ class _Walk:
         self.walked = walked
         self.folders: list[Path] = []
         self.aside: list[Path] = []
-        self.seen: set[Place] = set()
-        self.known: set[Place] = set()
+        self.seen: set[FoundPlace] = set()
+        self.known: set[FoundPlace] = set()
         self.own: set[Path] = set()
 
     def go(self, path: Path) -> None:

@@ -38,7 +38,7 @@ def readings(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.lower() for one in (text, whole, parts, EDGES.sub(" ", parts))))
 
 
-def said(patterns: Sequence[str], text: str) -> str:
+def first_match(patterns: Sequence[str], text: str) -> str:
     """What a text holds of the first pattern (a regular expression) that fits one of its readings; empty for none."""
     ways = readings(text)
     for pattern in patterns:

@@ -26,7 +26,7 @@ from carina.volume.arrays import Flags
 UNSEEN_SEED = 900_000
 """Synthetic disease drawn from here on was never drawn in training."""
 
-OPACITY_HU = (-750.0, -300.0)
+BASELINE_HU = (-750.0, -300.0)
 """The baseline without a network: every voxel of the lung in this HU window is called a lesion."""
 
 PASTED_CASES = 3
@@ -91,7 +91,7 @@ def evaluate_lesion(
         lung = case.lungs > 0
         whole = marked_in(case, bundle, runtime)
         found = whole & lung
-        window = (case.hu > OPACITY_HU[0]) & (case.hu < OPACITY_HU[1]) & lung
+        window = (case.hu > BASELINE_HU[0]) & (case.hu < BASELINE_HU[1]) & lung
         outside = float(np.count_nonzero(whole & ~lung) * np.prod(case.spacing_mm)) / 1000
         figures[f"outside the lungs, ml {case.name}"] = outside
         figures[f"ratio percent {case.name}"] = 100.0 * float(found.sum()) / float(lung.sum())

@@ -21,13 +21,13 @@ from carina.evaluate.values import (
     CaseAgreement,
     CaseClassification,
     Evaluation,
-    Failure,
-    Picture,
+    FailedCase,
+    ReportPicture,
     Split,
     Subject,
 )
 from carina.infer.classify import classify
-from carina.infer.runtime import Runtime, open_runtime, settled
+from carina.infer.runtime import Runtime, open_runtime, with_precision
 from carina.infer.segment import segment
 from carina.measure.agreement import dice, surface_agreement, volume_error_ml, volume_error_percent
 from carina.measure.detection import detect
@@ -73,7 +73,7 @@ def evaluate(
             results.add(judged)
             outcome = judged.word
         except CarinaError as error:
-            results.failures.append(Failure(case=name, code=error.code, reason=error.message))
+            results.failures.append(FailedCase(case=name, code=error.code, reason=error.message))
             outcome = f"failed: {error.message} [{error.code}]"
         if tell is not None:
             tell(f"{name}: {outcome}", number, len(listed))
@@ -96,7 +96,7 @@ class _Judged:
     case: CaseAgreement | CaseClassification
     goodness: float
     word: str
-    paint: Callable[[], tuple[Picture, ...]]
+    paint: Callable[[], tuple[ReportPicture, ...]]
 
 
 class _Judge:
@@ -109,7 +109,7 @@ class _Judge:
     @property
     def _how(self) -> RuntimeSettings:
         how = self.settings.runtime
-        return settled(msgspec.structs.replace(how, kind=RuntimeKind.TRITON) if how.endpoint else how)
+        return with_precision(msgspec.structs.replace(how, kind=RuntimeKind.TRITON) if how.endpoint else how)
 
     @property
     def described(self) -> str:
@@ -191,8 +191,8 @@ class _Results:
     """Cases and failures so far, and pictures of the worst cases only, so that memory stays small."""
 
     cases: list[CaseAgreement | CaseClassification] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    worst: list[tuple[float, str, tuple[Picture, ...]]] = field(default_factory=list)
+    failures: list[FailedCase] = field(default_factory=list)
+    worst: list[tuple[float, str, tuple[ReportPicture, ...]]] = field(default_factory=list)
 
     def add(self, judged: _Judged) -> None:
         """Take a case in, and paint it where it is among the worst."""

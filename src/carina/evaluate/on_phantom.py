@@ -16,7 +16,7 @@ from carina.infer.segment import segment
 from carina.models.bundle import Bundle, Covid, Lesion, Lung, Windows
 from carina.synth.phantom import Phantom, chest_phantom
 
-SHAPE = (48, 128, 128)
+TRIAL_SHAPE = (48, 128, 128)
 """Of the phantom, ``(z, y, x)``."""
 
 
@@ -30,7 +30,7 @@ def try_on_phantom(bundle: Bundle, settings: RuntimeSettings | None = None, seed
         BadConfig: the runtime can't be opened.
         ModelFailed: the network failed, or its probabilities don't sum to 1.
     """
-    phantom = chest_phantom(shape=SHAPE, seed=seed)
+    phantom = chest_phantom(shape=TRIAL_SHAPE, seed=seed)
     runtime = open_runtime(bundle, settings)
     if isinstance(bundle.carina, Covid):
         found = classify(phantom.volume, phantom.lung, bundle, runtime)

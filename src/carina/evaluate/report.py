@@ -21,7 +21,7 @@ from carina.evaluate.values import (
     ClassificationSummary,
     DetectionSummary,
     Evaluation,
-    Picture,
+    ReportPicture,
     SegmentationSummary,
     Split,
     Spread,
@@ -218,7 +218,7 @@ def _figure_table(figures: Sequence[tuple[str, str, str]]) -> Any:
     return page.number_table(head, rows, [70 * mm, 22 * mm, 82 * mm], [0])
 
 
-def _plots(plots: Sequence[Picture]) -> list[Any]:
+def _plots(plots: Sequence[ReportPicture]) -> list[Any]:
     sheet = page.picture_sheet([(one.image, one.size, one.caption) for one in plots], across=len(plots))
     return [KeepTogether([page.paragraph("Plots", page.HEADING), sheet])]
 
@@ -229,7 +229,7 @@ def _failed(evaluation: Evaluation) -> list[Any]:
     )
 
 
-def _shown(heading: str, pictures: Sequence[Picture], evaluation: Evaluation, *, is_first: bool) -> Any:
+def _shown(heading: str, pictures: Sequence[ReportPicture], evaluation: Evaluation, *, is_first: bool) -> Any:
     """One case's slices under its name; the first with the section's heading."""
     sheet = page.picture_sheet([(one.image, one.size, one.caption) for one in pictures])
     top = [page.paragraph("The worst cases", page.HEADING), _legend(evaluation)] if is_first else []
@@ -237,9 +237,9 @@ def _shown(heading: str, pictures: Sequence[Picture], evaluation: Evaluation, *,
 
 
 def _legend(evaluation: Evaluation) -> Any:
-    entries = [(page.LUNG, "truth"), (page.LESION, "result")]
+    entries = [(page.LUNG_COLOUR, "truth"), (page.LESION_COLOUR, "result")]
     if evaluation.classification is not None:
-        entries = [(page.LUNG, "lung")]
+        entries = [(page.LUNG_COLOUR, "lung")]
     drawing, x = page.sketch(page.WIDTH, 10), 0.0
     for colour, word in entries:
         drawing.add(Line(x, 4, x + 14, 4, strokeColor=colour, strokeWidth=2))

@@ -40,7 +40,7 @@ SPREAD_OVER = (
     "volume_error_percent",
 )
 
-SURE = float(np.finfo(np.float64).tiny)
+NEVER_ZERO = float(np.finfo(np.float64).tiny)
 """Probabilities of 0 become this, so that they have a logarithm."""
 
 
@@ -101,7 +101,7 @@ def _discrimination(scores: np.ndarray, positive: np.ndarray) -> Discrimination:
 
 def _calibration(probabilities: np.ndarray, labels: np.ndarray, last: int) -> Calibration:
     """Logarithms of probabilities are logits as good as the network's: softmax takes no notice of a constant."""
-    logits = np.log(np.maximum(probabilities, SURE))
+    logits = np.log(np.maximum(probabilities, NEVER_ZERO))
     after = crossfitted(logits, labels)
     positive = labels == last
     return Calibration(
@@ -111,5 +111,5 @@ def _calibration(probabilities: np.ndarray, labels: np.ndarray, last: int) -> Ca
         ece_before=expected_calibration_error(probabilities[:, last], positive),
         ece_after=expected_calibration_error(after[:, last], positive),
         nll_before=negative_log_likelihood(logits, labels),
-        nll_after=negative_log_likelihood(np.log(np.maximum(after, SURE)), labels),
+        nll_after=negative_log_likelihood(np.log(np.maximum(after, NEVER_ZERO)), labels),
     )

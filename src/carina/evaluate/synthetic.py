@@ -19,7 +19,7 @@ from carina.synth import lesions
 from carina.synth.lesions import Size
 from carina.volume.arrays import Box, Flags, Floats
 
-APART_MM = 8.0
+LESIONS_APART_MM = 8.0
 """Between the boxes of two lesions at least; half of it around a lesion's box is where the lesion is judged."""
 
 CANDIDATES = 80
@@ -59,7 +59,7 @@ class Placed:
     sizes: tuple[Size, ...]
 
 
-def candidates(case: Case, kind: lesions.Kind, rng: np.random.Generator) -> list[lesions.Lesion]:
+def candidates(case: Case, kind: lesions.Kind, rng: np.random.Generator) -> list[lesions.DrawnLesion]:
     """Lesions of one kind to choose from, for every size class; places are drawn on every other voxel in the plane."""
     box = bounding_box(case.lungs)
     if box is None:
@@ -70,13 +70,13 @@ def candidates(case: Case, kind: lesions.Kind, rng: np.random.Generator) -> list
     return [_moved(lesion, box) for lesion in drawn]
 
 
-def _moved(lesion: lesions.Lesion, box: Box) -> lesions.Lesion:
+def _moved(lesion: lesions.DrawnLesion, box: Box) -> lesions.DrawnLesion:
     z, y, x = (part.start + step * c for part, step, c in zip(box, (1, 2, 2), lesion.centre, strict=True))
     return replace(lesion, centre=(z, y, x))
 
 
 def place(
-    case: Case, drawn: Sequence[lesions.Lesion], rng: np.random.Generator, *, sizes: Sequence[Size] = _ORDER
+    case: Case, drawn: Sequence[lesions.DrawnLesion], rng: np.random.Generator, *, sizes: Sequence[Size] = _ORDER
 ) -> Placed:
     """Put as many of ``drawn`` into a case's lungs as each class wants and room allows, scaled to their class."""
     hu = case.hu.astype(np.float32)
@@ -92,7 +92,7 @@ def place(
                 continue
             box, new, mask = pasted
             inner = bounding_box(mask)
-            if inner is None or _meets(_grown(_shifted(inner, box), case.spacing_mm, APART_MM), boxes):
+            if inner is None or _meets(_grown(_shifted(inner, box), case.spacing_mm, LESIONS_APART_MM), boxes):
                 continue
             hu[box] = new
             boxes.append(_shifted(inner, box))
@@ -108,7 +108,7 @@ def dice_of_size(found: Flags, placed: Placed, size: Size, spacing_mm: Sequence[
         if own is size:
             truth[box] |= placed.numbers[box] == number
         else:
-            seen[_grown(box, spacing_mm, APART_MM / 2)] = False
+            seen[_grown(box, spacing_mm, LESIONS_APART_MM / 2)] = False
     return dice(seen, truth)
 
 
@@ -117,13 +117,13 @@ def dice_by_lesion(found: Flags, placed: Placed, size: Size, spacing_mm: Sequenc
     values = []
     for number, (box, own) in enumerate(zip(placed.boxes, placed.sizes, strict=True), start=1):
         if own is size:
-            zone = _grown(box, spacing_mm, APART_MM / 2)
+            zone = _grown(box, spacing_mm, LESIONS_APART_MM / 2)
             values.append(dice(found[zone], placed.numbers[zone] == number))
     return values
 
 
 def _fitted(
-    case: Case, hu: Floats, lesion: lesions.Lesion, limits: _Drawn, rng: np.random.Generator
+    case: Case, hu: Floats, lesion: lesions.DrawnLesion, limits: _Drawn, rng: np.random.Generator
 ) -> tuple[Box, Floats, Flags] | None:
     """A block of the volume with the lesion in it, at a volume drawn for its class; None where it does not come out."""
     target_ml = float(np.exp(rng.uniform(np.log(limits.low_ml), np.log(limits.high_ml))))
@@ -140,12 +140,14 @@ def _fitted(
     return None
 
 
-def _scaled(lesion: lesions.Lesion, factor: float) -> lesions.Lesion:
+def _scaled(lesion: lesions.DrawnLesion, factor: float) -> lesions.DrawnLesion:
     z, y, x = (radius * factor for radius in lesion.radii_mm)
     return replace(lesion, radii_mm=(z, y, x))
 
 
-def _block(lesion: lesions.Lesion, shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[Box, lesions.Lesion]:
+def _block(
+    lesion: lesions.DrawnLesion, shape: Sequence[int], spacing_mm: Sequence[float]
+) -> tuple[Box, lesions.DrawnLesion]:
     """The block that pasting a lesion reaches, and the lesion in the block's voxels."""
     reach = 1.6 * max(lesion.radii_mm) + 2 * lesion.border_mm
     parts = [

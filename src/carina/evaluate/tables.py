@@ -14,10 +14,9 @@ from carina import RESEARCH_ONLY, __version__
 from carina.errors import BadConfig
 from carina.evaluate.summary import SPECIFICITIES
 from carina.evaluate.values import CaseAgreement, CaseClassification, Evaluation
+from carina.measure.table import Cell
 
-Cell = str | int | float | None
-
-DECIMALS = 5
+EVALUATION_DECIMALS = 5
 
 CASES, SUMMARY, JSON = "cases.csv", "summary.csv", "evaluation.json"
 
@@ -32,7 +31,8 @@ def write_tables(evaluation: Evaluation, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _write_csv(folder / CASES, case_rows(evaluation))
         _write_csv(folder / SUMMARY, [{"figure": name, **row} for name, row in summary_rows(evaluation).items()])
-        (folder / JSON).write_bytes(msgspec.json.format(msgspec.json.encode(as_json(evaluation)), indent=2) + b"\n")
+        encoded = msgspec.json.encode(evaluation_json(evaluation))
+        (folder / JSON).write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
     except OSError as error:
         raise BadConfig("output.unwritable", f"{folder}: can't be written ({error.strerror}).") from error
 
@@ -117,7 +117,7 @@ def _classification_rows(evaluation: Evaluation) -> dict[str, dict[str, Cell]]:
     return rows
 
 
-def as_json(evaluation: Evaluation) -> dict[str, Any]:
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     """Everything as a value that JSON can hold: what was run, each case, each figure, each curve."""
     subject = evaluation.subject
     bundle = subject.bundle
@@ -171,7 +171,7 @@ def _finite(value: Any) -> Any:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(float(value), DECIMALS)
+    return None if value is None else round(float(value), EVALUATION_DECIMALS)
 
 
 def _write_csv(file: Path, rows: Sequence[Mapping[str, Cell]]) -> None:

@@ -62,7 +62,7 @@ class CaseClassification:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class FailedCase:
     """A case without a result, and why."""
 
     case: str
@@ -173,7 +173,7 @@ class ClassificationSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class ReportPicture:
     """A slice or plot for the report: JPEG or PNG bytes, its size in pixels (width, height), and its caption."""
 
     image: bytes
@@ -187,7 +187,7 @@ class Evaluation:
 
     subject: Subject
     cases: tuple[CaseAgreement, ...] | tuple[CaseClassification, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedCase, ...]
     segmentation: SegmentationSummary | None = None
     classification: ClassificationSummary | None = None
-    worst: tuple[tuple[str, tuple[Picture, ...]], ...] = ()
+    worst: tuple[tuple[str, tuple[ReportPicture, ...]], ...] = ()

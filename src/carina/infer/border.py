@@ -16,7 +16,7 @@ _Bits = npt.NDArray[np.uint64]
 """A mask ``(z, y, x / 64)``; bit ``i`` of a word is its voxel ``i`` along x."""
 
 
-def settled(
+def border_moved(
     mask: npt.NDArray[np.bool_], hu: npt.NDArray[np.int16], spacing_mm: Sequence[float], rule: Border
 ) -> npt.NDArray[np.bool_]:
     """``mask`` with its border moved by up to ``rule.reach_mm`` to where the lungs' air ends in ``hu``.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from carina.errors import BadSeries, ModelFailed
 from carina.infer.runtime import Runtime
-from carina.models.bundle import Bundle, Covid, Order, Output
+from carina.models.bundle import Bundle, Covid, NetworkOutput, Order
 from carina.volume.arrays import Box
 from carina.volume.grid import Grid
 from carina.volume.resample import cropped, reorient, resample
@@ -55,7 +55,7 @@ def probabilities(images: npt.NDArray[np.float32], spec: Covid, runtime: Runtime
             f"The network gave scores of shape {scores.shape}, expected {(len(images), len(spec.labels))}: "
             "one row for each input, one score for each of the bundle's labels.",
         )
-    if spec.output is Output.LOGITS:
+    if spec.output is NetworkOutput.LOGITS:
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
     found: npt.NDArray[np.float64] = scores / scores.sum(axis=1, keepdims=True)
     return found

@@ -21,7 +21,7 @@ from carina.volume.grid import Grid
 from carina.volume.resample import reorient
 from carina.volume.volume import Volume
 
-AIR_HU = -400
+AIR_OR_LUNG_HU = -400
 """Below: air, or lung."""
 
 LOOK_MM = 3.0
@@ -79,7 +79,7 @@ def find_regions(hu: npt.NDArray[np.int16], grid: Grid) -> Regions:
     strides = [max(1, int(LOOK_MM // spacing)) for spacing in grid.spacing_mm]
     coarse = hu[tuple(slice(None, None, stride) for stride in strides)]
     voxel_ml = grid.voxel_ml * float(np.prod(strides))
-    air = np.asarray(coarse < AIR_HU)
+    air = np.asarray(coarse < AIR_OR_LUNG_HU)
     body = _largest(ndimage.binary_opening(~air))
     if body is None:
         return Regions(body=None, lungs=None)

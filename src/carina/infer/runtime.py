@@ -16,7 +16,7 @@ import numpy as np
 from carina.config import Precision, RuntimeKind, RuntimeSettings
 from carina.errors import BadConfig, ModelFailed
 from carina.infer.triton import open_triton
-from carina.models.bundle import Bundle, Lesion, Lung, Output
+from carina.models.bundle import Bundle, Lesion, Lung, NetworkOutput
 from carina.volume.arrays import Floats
 
 Runtime = Callable[[Floats], Floats]
@@ -33,7 +33,7 @@ def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Run
         BadConfig: the runtime's package is not installed, its endpoint is away, not ready or lacks the model, or the
             weights can't be loaded. The returned function raises ``ModelFailed`` where a run fails.
     """
-    settings = settled(settings or RuntimeSettings())
+    settings = with_precision(settings or RuntimeSettings())
     run = OPENERS[settings.kind](bundle, settings)
 
     two = has_two_logits(bundle)
@@ -53,7 +53,7 @@ def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Run
     return checked
 
 
-def settled(settings: RuntimeSettings) -> RuntimeSettings:
+def with_precision(settings: RuntimeSettings) -> RuntimeSettings:
     """The settings with the arithmetic that ``auto`` stands for on this machine.
 
     Results carry it: the same series on a processor with and on one without bfloat16 gives two different masks.
@@ -71,7 +71,7 @@ def settled(settings: RuntimeSettings) -> RuntimeSettings:
 def has_two_logits(bundle: Bundle) -> bool:
     """Whether the bundle's network tells one label from the background by two logits."""
     spec = bundle.carina
-    return isinstance(spec, Lung | Lesion) and spec.output is Output.LOGITS and len(spec.labels) == 1
+    return isinstance(spec, Lung | Lesion) and spec.output is NetworkOutput.LOGITS and len(spec.labels) == 1
 
 
 def _openvino() -> Any:

@@ -16,17 +16,17 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.config import Plan
-from carina.infer.border import settled
+from carina.infer.border import border_moved
 from carina.infer.regions import Regions, regions_of
 from carina.infer.runtime import Runtime, has_two_logits
 from carina.infer.windows import UNSEEN, Tiles, fewest_tiles, predict, published_tiles, reaching_tiles
-from carina.models.bundle import Border, Bundle, Components, Lesion, Lung, Output, Restore, Segmentation
+from carina.models.bundle import Border, Bundle, Components, Lesion, Lung, NetworkOutput, Restore, Segmentation
 from carina.volume.arrays import Box
 from carina.volume.grid import Grid
 from carina.volume.resample import above, cropped, reoriented, resample, respaced
 from carina.volume.volume import Mask, Volume
 
-Progress = Callable[[int, int], None]
+WindowProgress = Callable[[int, int], None]
 """Told how many windows are done, and of how many."""
 
 _Labels = TypeVar("_Labels", npt.NDArray[np.uint8], npt.NDArray[np.bool_])
@@ -48,7 +48,7 @@ DOUBT = 0.015
 
 
 def segment(
-    volume: Volume, bundle: Bundle, runtime: Runtime, plan: Plan = Plan.FAST, progress: Progress | None = None
+    volume: Volume, bundle: Bundle, runtime: Runtime, plan: Plan = Plan.FAST, progress: WindowProgress | None = None
 ) -> Mask:
     """Segment ``volume`` with the bundle's network.
 
@@ -118,7 +118,7 @@ class _Look:
     doubt: float | None = None
     regions: Regions | None = None
 
-    def at(self, tiles: Tiles, progress: Progress | None) -> _Found:
+    def at(self, tiles: Tiles, progress: WindowProgress | None) -> _Found:
         inside = _clipped(tiles.box, self.network.shape)
         grid = cropped(self.network, inside)
         low, high = self.spec.window_hu
@@ -145,7 +145,7 @@ class _Look:
             labels = self._in_body(scores.argmax(axis=0).astype(np.uint8), grid)
             return _Found(grid, np.where(kept(labels > 0, self.spec.components), labels, 0).astype(np.uint8), None)
         foreground, threshold, nothing = scores[0], self.spec.threshold, 0.0
-        if self.spec.output is Output.LOGITS:
+        if self.spec.output is NetworkOutput.LOGITS:
             threshold, nothing = math.log(threshold / (1 - threshold)), UNSEEN
         mask = foreground > threshold
         wanted = kept(self._in_body(mask, grid), self.spec.components)
@@ -187,7 +187,7 @@ def kept(mask: npt.NDArray[np.bool_], rule: Components | None) -> npt.NDArray[np
     return out
 
 
-def _grow(look: _Look, box: Box, body: Box, progress: Progress | None) -> _Found:
+def _grow(look: _Look, box: Box, body: Box, progress: WindowProgress | None) -> _Found:
     """Look at ``box``; where something lies at a face of it, look again at a larger one."""
     for _ in range(GROWTHS):
         tiles = _fast_tiles(box, look)
@@ -243,7 +243,7 @@ def _restored(found: _Found, spec: Segmentation, grid: Grid) -> npt.NDArray[np.u
         labels[place] = resample(found.labels[box], small, target, 0)
     else:
         foreground = found.foreground[box]
-        if spec.output is Output.LOGITS:
+        if spec.output is NetworkOutput.LOGITS:
             foreground = (1 / (1 + np.exp(-np.clip(foreground, -30, 30)))).astype(np.float32)
         higher = above(foreground, small, target, spec.threshold)
         np.multiply(higher, np.uint8(next(iter(spec.labels))), out=labels[place])
@@ -261,7 +261,7 @@ def _settle_border(labels: npt.NDArray[np.uint8], volume: Volume, rule: Border) 
         for part, side in zip(box, spacing, strict=True)
     )
     label = labels[wide].max()
-    np.multiply(settled(labels[wide] > 0, volume.hu[wide], spacing, rule), label, out=labels[wide])
+    np.multiply(border_moved(labels[wide] > 0, volume.hu[wide], spacing, rule), label, out=labels[wide])
 
 
 def _found_box(labels: npt.NDArray[np.uint8 | np.bool_]) -> Box | None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.measure.lungs import LEFT, RIGHT, SIDE_NAMES, bounding_box, with_sides
+from carina.measure.lungs import LEFT_LUNG, RIGHT_LUNG, SIDE_NAMES, bounding_box, with_sides
 from carina.volume import Grid, Mask, Volume
 from carina.volume.arrays import Box, Flags
 
@@ -164,11 +164,11 @@ def _blocks(array: npt.NDArray[Any], steps: list[int]) -> npt.NDArray[Any]:
 def _missing_side(lung: Mask, aerated: Flags, box: Box) -> tuple[str, ...]:
     sides = with_sides(lung, box)
     counts = np.bincount(sides[aerated], minlength=3)
-    total = int(counts[LEFT] + counts[RIGHT])
+    total = int(counts[LEFT_LUNG] + counts[RIGHT_LUNG])
     return tuple(
         f"The {SIDE_NAMES[side]} is missing, airless or not in view: {counts[side] * lung.grid.voxel_ml:.0f} of "
         f"{total * lung.grid.voxel_ml:.0f} ml of aerated lung lie on its side."
-        for side in (LEFT, RIGHT)
+        for side in (LEFT_LUNG, RIGHT_LUNG)
         if counts[side] < MISSING_SHARE * total
     )
 

@@ -22,8 +22,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.errors import ModelFailed
-from carina.measure.lungs import Box, bounding_box, grown, with_extra
+from carina.measure.lungs import bounding_box, grown, with_extra
 from carina.volume import Grid, Mask
+from carina.volume.arrays import Box
 
 MOST = 0.5
 """At least this share: of a lesion's volume that lies in the lung, of a piece's surface that touches it."""

@@ -14,7 +14,7 @@ Counts = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 
-def choose(volume: Volume | None, lung: Mask, lesion: Mask | None, count: int = 6) -> tuple[KeySlice, ...]:
+def choose_slices(volume: Volume | None, lung: Mask, lesion: Mask | None, count: int = 6) -> tuple[KeySlice, ...]:
     """At most ``count`` slices, from the head downwards.
 
     With lesions: those with the largest lesion area, kept apart from each other so that they spread over the lungs,

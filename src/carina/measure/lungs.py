@@ -16,8 +16,8 @@ from scipy import ndimage
 from carina.volume import Grid, Mask
 from carina.volume.arrays import Box, Flags, Labels
 
-LEFT, RIGHT = 1, 2
-SIDE_NAMES: Mapping[int, str] = {LEFT: "left lung", RIGHT: "right lung"}
+LEFT_LUNG, RIGHT_LUNG = 1, 2
+SIDE_NAMES: Mapping[int, str] = {LEFT_LUNG: "left lung", RIGHT_LUNG: "right lung"}
 
 COARSE_MM = 3.0
 """Cell size of the grid on which lungs are told apart."""
@@ -25,7 +25,7 @@ COARSE_MM = 3.0
 PIECE_SHARE = 0.05
 """A connected piece with this share of all lung cells is (part of) a lung; smaller ones go to the nearer lung."""
 
-APART_MM = 40.0
+LUNGS_APART_MM = 40.0
 """Two lungs' centres lie at least this far apart from left to right; the two halves of one lung do not."""
 
 ONE_LUNG_SHARE = 0.75
@@ -117,8 +117,8 @@ def _own_sides(lung: Mask) -> Labels | None:
     table = np.zeros(256, dtype=np.uint8)
     for label, name in lung.names.items():
         words = name.lower().split()
-        table[label] = LEFT if "left" in words else RIGHT if "right" in words else 0
-    return table if {LEFT, RIGHT} <= set(table.tolist()) else None
+        table[label] = LEFT_LUNG if "left" in words else RIGHT_LUNG if "right" in words else 0
+    return table if {LEFT_LUNG, RIGHT_LUNG} <= set(table.tolist()) else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -170,7 +170,7 @@ def _coarse_mm(grid: Grid, steps: tuple[int, int, int]) -> tuple[float, ...]:
 def _spread(seeds: Labels, cell_mm: tuple[float, ...]) -> Labels:
     """Give every cell the label of the nearest labelled one."""
     if not seeds.any():
-        return np.full_like(seeds, LEFT)
+        return np.full_like(seeds, LEFT_LUNG)
     nearest = ndimage.distance_transform_edt(seeds == 0, sampling=cell_mm, return_distances=False, return_indices=True)
     spread: Labels = seeds[tuple(nearest)]
     return spread
@@ -189,20 +189,20 @@ def _seeds(
             return _grown_back(seeds, depth, float(level), min(cell_mm))
     if width > BOTH_LUNGS_MM:
         border = _narrowest(place[coarse])
-        return np.where(place > border, np.uint8(LEFT), np.uint8(RIGHT)) * coarse
-    side = LEFT if float(place[coarse].mean()) > middle else RIGHT
+        return np.where(place > border, np.uint8(LEFT_LUNG), np.uint8(RIGHT_LUNG)) * coarse
+    side = LEFT_LUNG if float(place[coarse].mean()) > middle else RIGHT_LUNG
     return coarse.astype(np.uint8) * np.uint8(side)
 
 
 def _two_sides(pieces: Sequence[_Piece], widest: float) -> Labels | None:
     """Pieces of two lungs as left and right; None where they are none, too wide for one lung or not apart."""
     centres = [piece.centre for piece in pieces]
-    if not pieces or max(piece.width for piece in pieces) > widest or max(centres) - min(centres) <= APART_MM:
+    if not pieces or max(piece.width for piece in pieces) > widest or max(centres) - min(centres) <= LUNGS_APART_MM:
         return None
     border = (max(centres) + min(centres)) / 2
     seeds = np.zeros(pieces[0].cells.shape, dtype=np.uint8)
     for piece in pieces:
-        seeds[piece.cells] = LEFT if piece.centre > border else RIGHT
+        seeds[piece.cells] = LEFT_LUNG if piece.centre > border else RIGHT_LUNG
     return seeds
 
 

@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from carina.measure.findings import RatioFindings, RegionFindings
 from carina.measure.joined import SMALLEST_LESION_ML, join_masks, same_grid
-from carina.measure.key_slices import choose
-from carina.measure.lungs import LEFT, RIGHT, SIDE_NAMES, bounding_box, with_sides, world_axis
+from carina.measure.key_slices import choose_slices
+from carina.measure.lungs import LEFT_LUNG, RIGHT_LUNG, SIDE_NAMES, bounding_box, with_sides, world_axis
 from carina.volume import Grid, Mask, Volume
 from carina.volume.arrays import Box, Flags, Labels
 
@@ -53,7 +53,7 @@ def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> Rati
         regions=tuple(regions),
         lesion_count=count,
         made_by=tuple(name for name in (lesion.made_by, lung.made_by) if name),
-        key_slices=() if box is None else choose(volume, lung, lesion),
+        key_slices=() if box is None else choose_slices(volume, lung, lesion),
         warnings=warnings,
     )
 
@@ -77,7 +77,7 @@ def _third_borders(sides: Labels, grid: Grid, box: Box) -> _Heights:
     plane = (lines[1][:, None] + lines[2]).astype(np.float32)
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
     for index, height in enumerate(lines[0]):
-        for side in (LEFT, RIGHT):
+        for side in (LEFT_LUNG, RIGHT_LUNG):
             found = plane[sides[index] == side]
             if found.size:
                 low[side] = min(low[side], height + found.min())

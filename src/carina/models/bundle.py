@@ -36,7 +36,7 @@ class Blending(StrEnum):
     GAUSSIAN = "gaussian"
 
 
-class Output(StrEnum):
+class NetworkOutput(StrEnum):
     """What the network gives."""
 
     LOGITS = "logits"
@@ -113,7 +113,7 @@ class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     orientation: str
     window_hu: tuple[float, float]
     labels: dict[int, str]
-    output: Output = Output.LOGITS
+    output: NetworkOutput = NetworkOutput.LOGITS
     network: dict[str, Any] = {}
     served_as: str = ""
     validation: Validation | None = None

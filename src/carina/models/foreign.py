@@ -19,7 +19,7 @@ import yaml
 from carina.errors import BadConfig
 from carina.toml import read_toml
 
-WEIGHTS = ("models/model.pt", "models/model.ts", "models/model.onnx")
+WEIGHT_FILES = ("models/model.pt", "models/model.ts", "models/model.onnx")
 """Where a package's weights lie, the most telling first."""
 
 _STEPS = (
@@ -40,7 +40,7 @@ _STEPS = (
 
 
 @dataclass(frozen=True)
-class Step:
+class MonaiStep:
     """A transform or inferer: MONAI's name without the ending of its dictionary form, and its arguments."""
 
     name: str
@@ -59,9 +59,9 @@ class Package:
     source: Path
     weights: Path
     network: Mapping[str, Any] = field(default_factory=dict)
-    before: tuple[Step, ...] = ()
-    after: tuple[Step, ...] = ()
-    inferer: Step | None = None
+    before: tuple[MonaiStep, ...] = ()
+    after: tuple[MonaiStep, ...] = ()
+    inferer: MonaiStep | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     words: str = ""
 
@@ -105,9 +105,9 @@ def read_table(file: Path) -> dict[str, Any]:
 
 
 def _weights(folder: Path) -> Path:
-    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
-        raise BadConfig("import.weights", f"{folder}: has no weights; expected one of {', '.join(WEIGHTS)}.")
+        raise BadConfig("import.weights", f"{folder}: has no weights; expected one of {', '.join(WEIGHT_FILES)}.")
     return found
 
 
@@ -243,20 +243,20 @@ def _looked_up(place: str, config: Any) -> Any:
     return config
 
 
-def _steps(steps: Any) -> tuple[Step, ...]:
+def _steps(steps: Any) -> tuple[MonaiStep, ...]:
     if isinstance(steps, Mapping):
         steps = steps.get("transforms", [])
     found = (_step(one) for one in steps or [] if isinstance(one, Mapping) and not one.get("_disabled_"))
     return tuple(step for step in found if step.name in _STEPS)
 
 
-def _step(one: Mapping[str, Any]) -> Step:
+def _step(one: Mapping[str, Any]) -> MonaiStep:
     """MONAI's style is flat with ``_target_``, the MMARs' ``name`` with ``args``."""
     name = _class(one.get("_target_", one.get("name", "")))
     base = next((known for known in _STEPS if name in (known, f"{known}d", f"{known}D", f"{known}Dict")), name)
     keys = one.get("args") or {key: value for key, value in one.items() if key not in ("_target_", "name", "args")}
-    return Step(base, keys)
+    return MonaiStep(base, keys)
 
 
-def _inferer(value: Any) -> Step | None:
+def _inferer(value: Any) -> MonaiStep | None:
     return _step(value) if isinstance(value, Mapping) and value else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from carina.errors import BadConfig
 from carina.models import parity
 from carina.models.bundle import METADATA, Bundle
-from carina.models.parity import Run
+from carina.models.parity import NetworkRun
 from carina.models.triton_repository import Backend, write_repository
 from carina.models.weights import trained_network
 
@@ -56,11 +56,11 @@ def export_bundle(bundle: Bundle, form: Format, folder: Path) -> Exported:
         path, runs = WRITERS[form](bundle, folder)
     except OSError as error:
         raise BadConfig("export.unwritable", f"{folder}: can't be written to ({error.strerror}).") from error
-    expected, against = reference(bundle)
+    expected, against = reference_run(bundle)
     return Exported(path=path, against=against, differences=parity.differences(expected, runs, parity.probes(bundle)))
 
 
-def reference(bundle: Bundle) -> tuple[Run, str]:
+def reference_run(bundle: Bundle) -> tuple[NetworkRun, str]:
     """What a bundle's files are compared with, and its name.
 
     Raises:
@@ -78,26 +78,26 @@ def bundle_parity(bundle: Bundle) -> Exported:
         BadConfig: the weights don't fit the bundle's network.
         ModelFailed: a runtime gives something else.
     """
-    expected, against = reference(bundle)
+    expected, against = reference_run(bundle)
     found = parity.differences(expected, onnx_runs(bundle.onnx), parity.probes(bundle))
     return Exported(path=bundle.onnx, against=against, differences=found)
 
 
-Written = tuple[Path, dict[str, Run]]
+WrittenForm = tuple[Path, dict[str, NetworkRun]]
 
 
-def onnx_runs(file: Path) -> dict[str, Run]:
+def onnx_runs(file: Path) -> dict[str, NetworkRun]:
     """An ONNX file in both runtimes."""
     return {"onnxruntime": parity.onnxruntime_run(file), "openvino": parity.openvino_run(file)}
 
 
-def _onnx(bundle: Bundle, folder: Path) -> Written:
+def _onnx(bundle: Bundle, folder: Path) -> WrittenForm:
     path = folder / f"{bundle.name}.onnx"
     shutil.copyfile(bundle.onnx, path)
     return path, onnx_runs(path)
 
 
-def _openvino(bundle: Bundle, folder: Path) -> Written:
+def _openvino(bundle: Bundle, folder: Path) -> WrittenForm:
     import openvino
 
     path = folder / f"{bundle.name}.xml"
@@ -105,7 +105,7 @@ def _openvino(bundle: Bundle, folder: Path) -> Written:
     return path, {"openvino": parity.openvino_run(path)}
 
 
-def _torchscript(bundle: Bundle, folder: Path) -> Written:
+def _torchscript(bundle: Bundle, folder: Path) -> WrittenForm:
     import torch
     from monai.data import save_net_with_metadata
 
@@ -117,12 +117,12 @@ def _torchscript(bundle: Bundle, folder: Path) -> Written:
     return path, {"torchscript": parity.torch_run(torch.jit.load(str(path)))}
 
 
-def _triton(bundle: Bundle, folder: Path, backend: Backend = Backend.ONNXRUNTIME) -> Written:
+def _triton(bundle: Bundle, folder: Path, backend: Backend = Backend.ONNXRUNTIME) -> WrittenForm:
     path = write_repository(bundle, folder, backend=backend)
     return path, {"model.onnx of the repository": parity.onnxruntime_run(path / "1" / "model.onnx")}
 
 
-WRITERS: dict[Format, Callable[[Bundle, Path], Written]] = {
+WRITERS: dict[Format, Callable[[Bundle, Path], WrittenForm]] = {
     Format.ONNX: _onnx,
     Format.OPENVINO: _openvino,
     Format.TORCHSCRIPT: _torchscript,

@@ -20,11 +20,11 @@ from carina.models.architecture import network_spec
 from carina.models.bundle import METADATA, Bundle, Covid, load_bundle, write_bundle
 from carina.models.export import export_onnx
 from carina.models.foreign import Package, read_package, read_table
-from carina.models.formats import onnx_runs, reference
-from carina.models.parity import Run
+from carina.models.formats import onnx_runs, reference_run
+from carina.models.parity import NetworkRun
 from carina.models.recognise import recognised
 from carina.models.triton_repository import read_ports
-from carina.models.weights import CHECKPOINT, load_weights, read_checkpoint
+from carina.models.weights import TORCH_WEIGHTS, load_weights, read_checkpoint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 Trial = Callable[[Bundle], str]
 """Runs a bundle on a synthetic chest and says in a sentence what came out; raises where it fails."""
 
-SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+METADATA_SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ def import_model(
     return Imported(bundle=load_bundle(place), notes=notes, differences=differences, trial=tried)
 
 
-Converted = tuple[Bundle, tuple[str, ...], Run]
+Converted = tuple[Bundle, tuple[str, ...], NetworkRun]
 """A bundle, what had to be supposed, and the network that it came as."""
 
 
@@ -114,9 +116,9 @@ def _ours(path: Path, folder: Path, metadata: Mapping[str, Any]) -> Converted:
     """A bundle that Carina wrote: its configuration is written anew, so no code of it is ever run."""
     source = load_bundle(path)
     bundle = write_bundle(folder, metadata, source.onnx, card="", license_text="")
-    if (path / CHECKPOINT).is_file():
-        shutil.copyfile(path / CHECKPOINT, folder / CHECKPOINT)
-    return bundle, (), reference(bundle)[0]
+    if (path / TORCH_WEIGHTS).is_file():
+        shutil.copyfile(path / TORCH_WEIGHTS, folder / TORCH_WEIGHTS)
+    return bundle, (), reference_run(bundle)[0]
 
 
 def _example(network: nn.Module, spec: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -140,7 +142,7 @@ def _metadata(package: Package, spec: Mapping[str, Any], fields: Mapping[str, An
     import torch
 
     known = {
-        "schema": SCHEMA,
+        "schema": METADATA_SCHEMA,
         "version": "1.0.0",
         "name": f"Imported: {package.source.resolve().name}",
         "description": f"Imported from a {package.kind}. {RESEARCH_ONLY}",

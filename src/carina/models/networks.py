@@ -10,8 +10,8 @@ from carina.errors import BadConfig
 if TYPE_CHECKING:
     from torch import nn
 
-LUNG: Mapping[str, Any] = {"kind": "ahnet", "classes": 2, "width": 0.25}
-LESION: Mapping[str, Any] = {
+LUNG_NETWORK: Mapping[str, Any] = {"kind": "ahnet", "classes": 2, "width": 0.25}
+LESION_NETWORK: Mapping[str, Any] = {
     "kind": "segresnet",
     "classes": 2,
     "init_filters": 8,
@@ -19,7 +19,7 @@ LESION: Mapping[str, Any] = {
     "blocks_up": [1, 1, 1],
     "groups": 8,
 }
-COVID: Mapping[str, Any] = {"kind": "densenet121", "classes": 2}
+COVID_NETWORK: Mapping[str, Any] = {"kind": "densenet121", "classes": 2}
 
 
 def build_network(spec: Mapping[str, Any]) -> nn.Module:

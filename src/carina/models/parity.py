@@ -16,7 +16,7 @@ from carina.volume.arrays import Floats
 if TYPE_CHECKING:
     from torch import nn
 
-Run = Callable[[Floats], Floats]
+NetworkRun = Callable[[Floats], Floats]
 
 LIMIT = 1e-3
 """Largest difference in float32 arithmetic, as a share of the range of the reference's outputs."""
@@ -49,7 +49,7 @@ def _windows(spec: Segmentation, sides: Sequence[int]) -> list[tuple[int, int, i
     return found
 
 
-def differences(expected: Run, runs: Mapping[str, Run], inputs: Sequence[Floats]) -> dict[str, float]:
+def differences(expected: NetworkRun, runs: Mapping[str, NetworkRun], inputs: Sequence[Floats]) -> dict[str, float]:
     """For each of ``runs``, the largest difference from ``expected`` as a share of the range of its outputs.
 
     Raises:
@@ -73,7 +73,7 @@ def differences(expected: Run, runs: Mapping[str, Run], inputs: Sequence[Floats]
     return found
 
 
-def torch_run(network: nn.Module) -> Run:
+def torch_run(network: nn.Module) -> NetworkRun:
     """A torch network (or TorchScript module) as a function of arrays."""
     import torch
 
@@ -84,7 +84,7 @@ def torch_run(network: nn.Module) -> Run:
     return run
 
 
-def onnxruntime_run(file: Path) -> Run:
+def onnxruntime_run(file: Path) -> NetworkRun:
     """ONNX Runtime on the processor."""
     import onnxruntime
 
@@ -96,7 +96,7 @@ def onnxruntime_run(file: Path) -> Run:
     return lambda image: np.asarray(session.run(None, {name: image})[0], dtype=np.float32)
 
 
-def openvino_run(file: Path) -> Run:
+def openvino_run(file: Path) -> NetworkRun:
     """OpenVINO on the processor, in float32; ``file`` is ONNX or OpenVINO's XML."""
     import openvino
 

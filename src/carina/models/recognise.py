@@ -11,9 +11,9 @@ from typing import Any
 
 from carina.errors import BadConfig
 from carina.models.architecture import divisors
-from carina.models.foreign import Package, Step
+from carina.models.foreign import MonaiStep, Package
 
-AIR_HU = -950.0
+NOISE_OF_AIR_HU = -950.0
 """A crop to what lies above a window's lower end cuts air away only if that end lies above the noise of air."""
 
 _TASKS = (("covid", ("classif", "diagnos")), ("lesion", ("lesion", "opacit", "infect")), ("lung", ("lung",)))
@@ -132,11 +132,11 @@ def _from_steps(package: Package, task: str) -> dict[str, Any]:
     if task == "covid":
         return spec | _crop(package)
     if "window_hu" in spec and any(step.name == "CropForeground" for step in package.before):
-        spec["crop_to_body"] = spec["window_hu"][0] > AIR_HU
+        spec["crop_to_body"] = spec["window_hu"][0] > NOISE_OF_AIR_HU
     return spec | _windows(package) | _reading(package)
 
 
-def _window(package: Package, step: Step) -> list[float]:
+def _window(package: Package, step: MonaiStep) -> list[float]:
     low, high = (float(_value(package, step, key)) for key in ("a_min", "a_max"))
     onto = tuple(step.keys.get(key, default) for key, default in (("b_min", 0), ("b_max", 1), ("clip", False)))
     if onto != (0, 1, True):
@@ -189,7 +189,7 @@ def _reading(package: Package) -> dict[str, Any]:
     return spec
 
 
-def _value(package: Package, step: Step, key: str) -> Any:
+def _value(package: Package, step: MonaiStep, key: str) -> Any:
     """An argument as plain data; one that is code, or a variable that nothing fills, is asked for."""
     found = step.keys.get(key)
     if found is None or (isinstance(found, str) and found[:1] in "$@{"):

@@ -34,7 +34,7 @@ class Backend(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Port:
+class TensorPort:
     """An input or output of a network: name, Triton's name of its type, and its sides (-1: any)."""
 
     name: str
@@ -66,7 +66,7 @@ def write_repository(
     return place
 
 
-def read_ports(onnx: Path) -> tuple[Port, Port]:
+def read_ports(onnx: Path) -> tuple[TensorPort, TensorPort]:
     """The first input and output of an ONNX file, read by OpenVINO; the dims include the batch axis.
 
     Raises:
@@ -94,15 +94,15 @@ def weights_sha256(onnx: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _port(node: Any) -> Port:
+def _port(node: Any) -> TensorPort:
     dims = tuple(-1 if side.is_dynamic else side.get_length() for side in node.get_partial_shape())
     kind = {"f32": "FP32", "f16": "FP16", "f64": "FP64"}.get(
         node.get_element_type().get_type_name(), node.get_element_type().get_type_name().upper()
     )
-    return Port(name=node.get_any_name(), data_type=f"TYPE_{kind}", dims=dims)
+    return TensorPort(name=node.get_any_name(), data_type=f"TYPE_{kind}", dims=dims)
 
 
-def _config(bundle: Bundle, source: Port, result: Port, backend: Backend, batch: int) -> str:
+def _config(bundle: Bundle, source: TensorPort, result: TensorPort, backend: Backend, batch: int) -> str:
     """The text of ``config.pbtxt``. With batching, Triton's dims leave the batch axis out."""
     parameters = {WEIGHTS_PARAMETER: weights_sha256(bundle.onnx), "made_by": bundle.made_by}
     if backend is Backend.PYTHON:
@@ -127,6 +127,6 @@ def _config(bundle: Bundle, source: Port, result: Port, backend: Backend, batch:
     )
 
 
-def _block(word: str, port: Port, batch: int) -> str:
+def _block(word: str, port: TensorPort, batch: int) -> str:
     dims = port.dims[1:] if batch else port.dims
     return f'{word} [ {{ name: "{port.name}" data_type: {port.data_type} dims: {list(dims)} }} ]\n'

@@ -20,7 +20,7 @@ from carina.errors import BadConfig
 from carina.models.bundle import METADATA, Bundle
 from carina.models.monai_config import inference_config
 
-CONFIG = Path("configs/inference.json")
+INFERENCE_CONFIG = Path("configs/inference.json")
 
 _TEXT = {"type": "string"}
 _TENSOR = {
@@ -98,7 +98,7 @@ def verify_network(bundle: Bundle, *, trust: bool = False) -> None:
     """
     from monai.bundle import verify_net_in_out as verify
 
-    file = bundle.folder / CONFIG
+    file = bundle.folder / INFERENCE_CONFIG
     if not trust and not _is_derived(bundle, file):
         raise BadConfig(
             "bundle.config",

@@ -18,7 +18,7 @@ from carina.models.bundle import Bundle, load_bundle
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CHECKPOINT = Path("models/model.pt")
+TORCH_WEIGHTS = Path("models/model.pt")
 """A state dictionary, read instead of the ONNX file where a bundle has one."""
 
 WRAPPERS = ("model", "state_dict", "network", "net", "model_state_dict")
@@ -51,7 +51,7 @@ def trained_network(bundle: Bundle) -> nn.Module:
             "can be run.",
         )
     network = build_network(bundle.carina.network)
-    checkpoint = bundle.folder / CHECKPOINT
+    checkpoint = bundle.folder / TORCH_WEIGHTS
     if checkpoint.is_file():
         load_weights(network, read_checkpoint(checkpoint), checkpoint)
     else:

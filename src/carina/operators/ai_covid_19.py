@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from carina.measure.chest import check_chest
 from carina.measure.findings import Classification, SaliencyFindings
 from carina.operators.networks import Networks
-from carina.operators.ports import ClassificationPort, MaskPort, Saliency, Scene, VolumePort
+from carina.operators.ports import ClassificationPort, MaskPort, SaliencyPort, Scene, VolumePort
 from carina.operators.segmented import BLUE_DEEP, TRITON_IMAGES, VERMILION, fraction
 from carina.operators.text import switch
 from carina.pipeline.operator import Context, Operator, Setting
@@ -16,7 +16,7 @@ from carina.volume.volume import Mask, Volume
 if TYPE_CHECKING:
     from carina.models.bundle import Bundle
 
-NO_LUNG = "No lung was found, so there is nothing to classify."
+NOTHING_TO_CLASSIFY = "No lung was found, so there is nothing to classify."
 SWITCHED_OFF = "The saliency was switched off by CARINA_SALIENCY."
 
 
@@ -24,7 +24,7 @@ class Classified(NamedTuple):
     """The ports of the classification operator."""
 
     classification: ClassificationPort
-    saliency: Saliency
+    saliency: SaliencyPort
     rendering: Scene
 
 
@@ -35,10 +35,10 @@ def ai_covid_19(
 
     The saliency says where the probability comes from: by how much it falls when a place is hidden from the network.
     """
-    from carina.measure.key_slices import choose
+    from carina.measure.key_slices import choose_slices
 
     bundle = networks.bundle("covid")
-    slices = choose(volume, lung, None)
+    slices = choose_slices(volume, lung, None)
     reason = _why_not(volume, lung)
     if reason:
         context.warn(reason)
@@ -50,13 +50,13 @@ def ai_covid_19(
             warnings=lung.warnings,
             not_computed=reason,
         )
-        return _classified(nothing, Saliency(map=None, not_computed=reason), volume)
+        return _classified(nothing, SaliencyPort(map=None, not_computed=reason), volume)
     from carina.infer.classify import classify
 
     probabilities = classify(volume, lung, bundle, networks.runtime("covid"))
     context.record("made_by", bundle.made_by)
     context.record("probabilities", {name: round(value, 4) for name, value in probabilities.items()})
-    saliency, found = Saliency(map=None, not_computed=SWITCHED_OFF), None
+    saliency, found = SaliencyPort(map=None, not_computed=SWITCHED_OFF), None
     if with_saliency:
         saliency, found = _saliency(volume, lung, bundle, networks, context)
     classification = Classification(
@@ -73,12 +73,12 @@ def ai_covid_19(
 def _why_not(volume: Volume, lung: Mask) -> str:
     """Why a scan is not classified; empty where it may be."""
     if lung.is_empty:
-        return NO_LUNG
+        return NOTHING_TO_CLASSIFY
     refusals = check_chest(volume, lung).refusals
     return " ".join(("Not classified.", *refusals)) if refusals else ""
 
 
-def _classified(classification: Classification, saliency: Saliency, volume: Volume) -> Classified:
+def _classified(classification: Classification, saliency: SaliencyPort, volume: Volume) -> Classified:
     colours = {-1: BLUE_DEEP, 1: VERMILION}
     scene = Scene(volume=volume, shown=saliency, layer="saliency", order=3, colours=colours, opacity=0.65)
     return Classified(classification, saliency, scene)
@@ -86,7 +86,7 @@ def _classified(classification: Classification, saliency: Saliency, volume: Volu
 
 def _saliency(
     volume: Volume, lung: Mask, bundle: Bundle, networks: Networks, context: Context
-) -> tuple[Saliency, SaliencyFindings]:
+) -> tuple[SaliencyPort, SaliencyFindings]:
     """The map, and what a report shows of it."""
     from carina.infer import saliency
     from carina.infer.classify import classifier
@@ -96,7 +96,7 @@ def _saliency(
     spec = classifier(bundle)
     lowest, highest = float(found.values.min()), float(found.values.max())
     context.record("saliency", {"lowest": round(lowest, 4), "highest": round(highest, 4), "unit": found.unit})
-    return Saliency(map=found), SaliencyFindings(
+    return SaliencyPort(map=found), SaliencyFindings(
         label=spec.labels[spec.saliency.label],
         lowest=lowest,
         highest=highest,

@@ -8,9 +8,9 @@ from carina.pipeline.operator import Context, Operator
 
 def dicom_reader(source: SourcePort, *, context: Context) -> VolumePort:
     """Read the voxels of a CT series (or of a MetaImage, NIfTI or NRRD file) in Hounsfield units."""
-    from carina.dicom.read import read_volume
+    from carina.dicom.read import read_source
 
-    volume = read_volume(source, lambda done, count: context.progress(done / count))
+    volume = read_source(source, lambda done, count: context.progress(done / count))
     for warning in volume.warnings:
         context.warn(warning)
     return volume

@@ -70,9 +70,9 @@ def _key_slices(slices: tuple[KeySlice, ...], source: Series) -> tuple[tuple[Key
     if all(key.hu is not None for key in slices):
         return slices, plan.grid
     if not plan.is_even or plan.is_sheared:
-        from carina.dicom.read import read_volume
+        from carina.dicom.read import read_source
 
-        hu = read_volume(source).hu
+        hu = read_source(source).hu
         return tuple(replace(key, hu=hu[key.index]) for key in slices), plan.grid
     import numpy as np
 

@@ -36,10 +36,12 @@ class Networks:
         Raises:
             BadConfig: the runtime is not installed.
         """
-        from carina.infer.runtime import settled
+        from carina.infer.runtime import with_precision
 
         settings = self.settings.runtime
-        return settled(msgspec.structs.replace(settings, kind=RuntimeKind.TRITON) if settings.endpoint else settings)
+        if settings.endpoint:
+            settings = msgspec.structs.replace(settings, kind=RuntimeKind.TRITON)
+        return with_precision(settings)
 
     def bundle(self, task: str) -> Bundle:
         """The bundle for ``lung``, ``lesion`` or ``covid``.

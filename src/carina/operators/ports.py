@@ -19,7 +19,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from carina import RESEARCH_ONLY
-from carina.dicom.objects import save as save_object
+from carina.dicom.objects import save_object as save_object
 from carina.dicom.series import Source
 from carina.errors import BadSeries
 from carina.measure.findings import Classification, RatioFindings
@@ -29,7 +29,7 @@ from carina.operators.stored_images import StoredMask, StoredVolume
 from carina.operators.stored_source import StoredSource
 from carina.pipeline.json_text import as_json, as_pretty_json
 from carina.pipeline.places import file_name
-from carina.pipeline.ports import BROKEN, PortFiles, Saved
+from carina.pipeline.ports import FILE_ERRORS, PortFiles, Saved
 from carina.pipeline.values import Row, write_csv
 from carina.volume.files import SUFFIXES, read_map, write_map
 from carina.volume.volume import Mask, ScalarMap, Volume
@@ -80,7 +80,7 @@ def _read_object(path: Path) -> Dataset:
     try:
         dataset = dcmread(path)
         named = [dataset.SOPInstanceUID, dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID]
-    except (InvalidDicomError, struct.error, *BROKEN) as error:
+    except (InvalidDicomError, struct.error, *FILE_ERRORS) as error:
         raise BadSeries("ports.files", f"{path}: is no whole DICOM object ({error}).") from error
     if not all(named):
         raise BadSeries("ports.files", f"{path}: is no whole DICOM object (its UIDs are empty).")
@@ -88,7 +88,7 @@ def _read_object(path: Path) -> Dataset:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Saliency:
+class SaliencyPort:
     """A classifier's saliency on the volume's grid, or, in ``not_computed``, the sentence why there is none."""
 
     map: ScalarMap | None
@@ -131,7 +131,7 @@ class Scene:
     """
 
     volume: Volume
-    shown: Mask | Saliency
+    shown: Mask | SaliencyPort
     layer: str
     order: int
     colours: Mapping[int, str]
@@ -142,7 +142,7 @@ class Scene:
         """Write ``LAYER.json`` beside the folders ``volume`` and ``LAYER``: hard links to what is stored already."""
         layer = file_name(self.layer)
         volume = _place(self.volume, folder / "volume", saved, StoredVolume())
-        files: PortFiles = StoredMask() if isinstance(self.shown, Mask) else Saliency
+        files: PortFiles = StoredMask() if isinstance(self.shown, Mask) else SaliencyPort
         shown = _place(self.shown, folder / layer, saved, files)
         facts = {
             "notice": RESEARCH_ONLY,
@@ -169,7 +169,7 @@ class Scene:
         facts = read_tree(header)
         layer = facts["layer"]
         low, high = facts["window_hu"]
-        kind: PortFiles = Saliency if layer.get("kind") == "map" else StoredMask()
+        kind: PortFiles = SaliencyPort if layer.get("kind") == "map" else StoredMask()
         return cls(
             volume=StoredVolume.load(_beside(header.parent / facts["volume"])),
             shown=kind.load(_beside(header.parent / layer["file"])),
@@ -186,7 +186,7 @@ class Scene:
         return any(map(_is_scene_header, files))
 
 
-def _layer_facts(shown: Mask | Saliency) -> dict[str, Any]:
+def _layer_facts(shown: Mask | SaliencyPort) -> dict[str, Any]:
     """What a viewer must know of a layer's values: its labels' words, or how far a map reaches from 0, and its unit."""
     if isinstance(shown, Mask):
         return {"kind": "labels", "labels": {str(label): word for label, word in shown.names.items()}}
@@ -196,7 +196,7 @@ def _layer_facts(shown: Mask | Saliency) -> dict[str, Any]:
     return {"kind": "map", "range": [-reach, reach], "unit": shown.map.unit, "quantity": shown.map.quantity}
 
 
-def _place(value: Volume | Mask | Saliency, folder: Path, saved: Saved, kind: PortFiles) -> Path:
+def _place(value: Volume | Mask | SaliencyPort, folder: Path, saved: Saved, kind: PortFiles) -> Path:
     """The stored files of a value, linked into a folder (copied where links can't be), or written there."""
     folder.mkdir(parents=True, exist_ok=True)
     files = saved(value)

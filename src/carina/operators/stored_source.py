@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from carina.dicom.find import choose, find_series
+from carina.dicom.find import choose_source, find_series
 from carina.dicom.series import Source, VolumeFile
 from carina.errors import BadSeries
 from carina.pipeline.places import file_name
@@ -39,7 +39,8 @@ class StoredSource:
         """
         if not files:
             raise BadSeries("series.none-found", "the folder is empty; expected a CT series or a volume file.")
-        return choose(find_series(files[0] if len(files) == 1 else Path(os.path.commonpath([f.parent for f in files]))))
+        place = files[0] if len(files) == 1 else Path(os.path.commonpath([f.parent for f in files]))
+        return choose_source(find_series(place))
 
     @staticmethod
     def recognise(files: Sequence[Path]) -> bool:

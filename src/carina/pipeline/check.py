@@ -8,7 +8,7 @@ from carina.pipeline.graph import Graph, bind
 from carina.pipeline.table import OperatorTable
 
 
-def check(definition: Definition, table: OperatorTable) -> list[Problem]:
+def check_definition(definition: Definition, table: OperatorTable) -> list[Problem]:
     """The mistakes of a definition's graph, by line: images, ports, types along wires, cycles, settings."""
     return sorted(bind(definition, table)[1])
 
@@ -16,7 +16,7 @@ def check(definition: Definition, table: OperatorTable) -> list[Problem]:
 def check_text(text: str, name: str, table: OperatorTable) -> list[Problem]:
     """The mistakes of a definition's text and of its graph, by line."""
     definition, problems = read_definition(text, name)
-    return sorted({*problems, *check(definition, table)})
+    return sorted({*problems, *check_definition(definition, table)})
 
 
 def bound(definition: Definition, table: OperatorTable) -> Graph:

@@ -13,7 +13,7 @@ from carina.errors import BadConfig
 from carina.pipeline.document import MOST_NODES, Problem, Reader, TooMuch, compose, line_of
 
 API_VERSION = "0.4.0"
-LARGEST = 2**40
+LARGEST_MEMORY = 2**40
 
 MOST_CHARACTERS = 1_000_000
 """More than any definition has; YAML of this size takes some seconds."""
@@ -293,9 +293,9 @@ def _requests(reader: Reader, node: Node | None, what: str) -> Requests:
         return Requests()
     entries = reader.mapping(node, f"'requests' of {what}", ("cpu", "gpu", "memory"))
     return Requests(
-        cpu=reader.number(entries.get("cpu"), f"'cpu' of {what}", 1, LARGEST),
-        gpu=reader.number(entries.get("gpu"), f"'gpu' of {what}", 0, LARGEST),
-        memory_mb=reader.number(entries.get("memory"), f"'memory' (MB) of {what}", 1, LARGEST),
+        cpu=reader.number(entries.get("cpu"), f"'cpu' of {what}", 1, LARGEST_MEMORY),
+        gpu=reader.number(entries.get("gpu"), f"'gpu' of {what}", 0, LARGEST_MEMORY),
+        memory_mb=reader.number(entries.get("memory"), f"'memory' (MB) of {what}", 1, LARGEST_MEMORY),
     )
 
 

@@ -21,7 +21,7 @@ import msgspec
 from carina.errors import BadConfig, Bug, CarinaError, one_line, told, unwritable
 from carina.pipeline import ports
 from carina.pipeline.graph import Graph, Node, Wire
-from carina.pipeline.manifest import Failure, Manifest, OperatorRecord, State, end, write_manifest
+from carina.pipeline.manifest import FailureRecord, Manifest, OperatorRecord, State, end, write_manifest
 from carina.pipeline.operator import Context, holds, type_name
 from carina.pipeline.places import below, file_name
 from carina.pipeline.store import Store, Stored
@@ -73,7 +73,7 @@ class _Slot:
         """The value, loaded where an earlier start stored it."""
         with self._lock:
             if not self._value:
-                self._value = [ports.load(self.port_type, self.files)]
+                self._value = [ports.load_value(self.port_type, self.files)]
                 store.found(self._value[0], self.files)
             return self._value[0]
 
@@ -314,7 +314,7 @@ class Engine:
         failure, trace = self._told(name, error)
         _release(error)
         record.state = State.FAILED
-        record.error = Failure(code=failure.code, message=failure.message, traceback=trace)
+        record.error = FailureRecord(code=failure.code, message=failure.message, traceback=trace)
         self.errors.append(failure)
         self.progress(Event(operator=name, what=What.FAILED, seconds=record.seconds, message=record.error.message))
         self._keep()
@@ -338,7 +338,7 @@ class Engine:
         record.state = State.SKIPPED
         ended = {State.FAILED, State.SKIPPED}
         cause = next(wire.step for wire in node.wires.values() if self._state(wire) in ended)
-        record.error = Failure(code="", message=f"not run, because '{cause}' gave no result")
+        record.error = FailureRecord(code="", message=f"not run, because '{cause}' gave no result")
         self._served(node)
         self.progress(Event(operator=name, what=What.SKIPPED, message=record.error.message))
         self._keep()

@@ -20,7 +20,7 @@ from carina.pipeline.places import write_whole
 FORMAT = 2
 """2: files with their digests; packages of operators; the state ``interrupted``."""
 
-MOST_BYTES = 2**26
+LARGEST_MANIFEST_BYTES = 2**26
 """More than any manifest has: about 1 KB an operator, 150 bytes a file and a line for each warning."""
 
 
@@ -54,7 +54,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class Failure(msgspec.Struct, kw_only=True):
+class FailureRecord(msgspec.Struct, kw_only=True):
     """Why an operator ended without a result: the error's code and its sentence.
 
     The code is empty for an operator that was not run; ``traceback`` is the file in the run's folder that has it, for a
@@ -82,7 +82,7 @@ class OperatorRecord(msgspec.Struct, kw_only=True):
     files: dict[str, Digest] = {}
     warnings: list[str] = []
     facts: dict[str, Any] = {}
-    error: Failure | None = None
+    error: FailureRecord | None = None
 
     @property
     def own_files(self) -> list[str]:
@@ -98,7 +98,7 @@ class OperatorRecord(msgspec.Struct, kw_only=True):
         return list(dict.fromkeys([*stored, *self.files, *self.own_files, *traces]))
 
 
-class Definition(msgspec.Struct, kw_only=True):
+class DefinitionRecord(msgspec.Struct, kw_only=True):
     """The definition that was run."""
 
     name: str
@@ -118,7 +118,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     ended: str = ""
     seconds: float = 0.0
     resumed: list[str] = []
-    definition: Definition
+    definition: DefinitionRecord
     inputs: dict[str, Any] = {}
     bundles: dict[str, Any] = {}
     settings: dict[str, Any] = {}
@@ -160,7 +160,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def _decoded(path: Path) -> Manifest:
     size = path.stat().st_size
-    if not path.is_file() or size > MOST_BYTES:
+    if not path.is_file() or size > LARGEST_MANIFEST_BYTES:
         what = f"a file of {size / 1e6:.0f} MB" if path.is_file() else "no file"
         raise BadConfig("run.manifest", f"{path}: is {what}; expected the manifest of a run of Carina.")
     try:

@@ -26,7 +26,7 @@ Saved = Callable[[object], tuple[Path, ...]]
 """The files a value is already stored in, the one to open first; nothing where it is not stored."""
 
 
-BROKEN = (
+FILE_ERRORS = (
     LookupError,
     TypeError,
     ValueError,
@@ -102,7 +102,7 @@ def not_storable(port_type: Any) -> list[str]:
     return [type_name(one) for one in alternatives(port_type) if files_of(one) is None]
 
 
-def save(port_type: Any, value: object, folder: Path, saved: Saved = lambda _: ()) -> tuple[Path, ...]:
+def save_value(port_type: Any, value: object, folder: Path, saved: Saved = lambda _: ()) -> tuple[Path, ...]:
     """Write a value of a port type into a folder, which is made; gives its files, the one to open first.
 
     Raises:
@@ -115,7 +115,7 @@ def save(port_type: Any, value: object, folder: Path, saved: Saved = lambda _: (
     raise TypeError(f"a {type(value).__name__} is no {type_name(port_type)}")
 
 
-def load(port_type: Any, files: Sequence[Path]) -> Any:
+def load_value(port_type: Any, files: Sequence[Path]) -> Any:
     """Read a value of a port type back from its files.
 
     Raises:
@@ -145,8 +145,8 @@ def load_folder(port_type: Any, folder: Path) -> Any:
     try:
         if not folder.exists():
             raise BadConfig("ports.missing", f"{folder}: no such folder; expected one that holds {wanted}.")
-        return load(port_type, files_in(folder))
-    except BROKEN as error:
+        return load_value(port_type, files_in(folder))
+    except FILE_ERRORS as error:
         reason = f"{type(error).__name__}: {error}"
         raise BadSeries(
             "ports.files", f"{folder}: can't be read as {wanted} ({reason}): give it as it was written."

@@ -57,7 +57,7 @@ class RunResult:
     def load(self, operator: str, output: str) -> Any:
         """Read an operator's output back from its files."""
         port = self.graph.nodes[operator].operator.output_ports[self._path(operator, output)]
-        return ports.load(port.type, self.files(operator, output))
+        return ports.load_value(port.type, self.files(operator, output))
 
     def _path(self, operator: str, output: str) -> str:
         declared = self.graph.nodes[operator].outputs
@@ -144,7 +144,7 @@ def _open_manifest(definition: Definition, graph: Graph, out: Path, options: Run
     return Manifest(
         fingerprint=mark,
         started=now,
-        definition=records.Definition(name=definition.name, file=definition.file, sha256=definition.sha256),
+        definition=records.DefinitionRecord(name=definition.name, file=definition.file, sha256=definition.sha256),
         inputs={**provenance.inputs, **provenance.beside},
         bundles=dict(provenance.bundles),
         settings=dict(provenance.settings),

@@ -92,7 +92,7 @@ class Store:
         temporary = below(self.folder / WRITING, f"{owner}/{place}")
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            written = ports.save(port.type, value, temporary, self._written)
+            written = ports.save_value(port.type, value, temporary, self._written)
             relative = [path.relative_to(temporary) for path in written]
             digests = tuple(self.digests.of(path) for path in written)
             home = self._home(place, owner, relative)

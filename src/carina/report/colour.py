@@ -7,11 +7,11 @@ from PIL import ImageDraw, ImageFont
 
 from carina import RESEARCH_ONLY
 from carina.dicom.instances import Colours
-from carina.report.paint import INK, SHADOW, Plane, paint
+from carina.report.paint import INK_RGB, SHADOW, Plane, paint
 from carina.volume.arrays import HU, Flags
 from carina.volume.grid import Axes, Triple
 
-LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
+DIRECTIONS = (("L", "R"), ("P", "A"), ("S", "I"))
 """Where x, y and z grow to in the patient (LPS), and the opposite."""
 
 LETTERS_ACROSS = 34
@@ -41,7 +41,7 @@ def colour_plane(hu: HU, lung: Flags, lesion: Flags, axes: Axes) -> Colours:
 def side_letters(direction: Triple) -> tuple[str, str]:
     """The letters at the beginning and the end of a direction: of growing x, right and left."""
     axis = int(np.argmax(np.abs(direction)))
-    to, away = LETTERS[axis]
+    to, away = DIRECTIONS[axis]
     return (away, to) if direction[axis] > 0 else (to, away)
 
 
@@ -54,4 +54,4 @@ def _fitting(text: str, size: int, width: float) -> int:
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, anchor: str, size: int) -> None:
     font = ImageFont.load_default(size)
-    draw.text(place, text, font=font, fill=INK, anchor=anchor, stroke_width=max(1, size // 14), stroke_fill=SHADOW)
+    draw.text(place, text, font=font, fill=INK_RGB, anchor=anchor, stroke_width=max(1, size // 14), stroke_fill=SHADOW)

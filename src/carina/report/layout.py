@@ -37,8 +37,8 @@ TRACK = HexColor(0xEEF1F4)
 AMBER = HexColor(0xFFF3D6)
 AMBER_INK = HexColor(0x7A4B00)
 SLATE = HexColor(0x4B5A6B)
-LESION = Color(*(part / 255 for part in LESION_RGB))
-LUNG = Color(*(part / 255 for part in LUNG_RGB))
+LESION_COLOUR = Color(*(part / 255 for part in LESION_RGB))
+LUNG_COLOUR = Color(*(part / 255 for part in LUNG_RGB))
 
 MARGIN = 16 * mm
 TOP = 23 * mm
@@ -241,7 +241,7 @@ def bar(part: float, width: float, indent: float) -> Any:
     drawing.add(Rect(indent, 0, width, height, fillColor=TRACK, strokeColor=None))
     if part > 0:
         filled = max(0.8, width * min(part, 1.0))
-        drawing.add(Rect(indent, 0, filled, height, fillColor=LESION, strokeColor=None))
+        drawing.add(Rect(indent, 0, filled, height, fillColor=LESION_COLOUR, strokeColor=None))
     return drawing
 
 
@@ -346,10 +346,11 @@ def sketch(width: float, height: float) -> Any:
 def legend(note: str, *, with_lesion: bool) -> Any:
     """What the colours of the pictures mean, and a note behind it."""
     drawing = sketch(WIDTH, 10)
-    drawing.add(Line(0, 4, 14, 4, strokeColor=LUNG, strokeWidth=2))
+    drawing.add(Line(0, 4, 14, 4, strokeColor=LUNG_COLOUR, strokeWidth=2))
     drawing.add(String(18, 1, "lung", fontName=SANS, fontSize=7.5, fillColor=INK))
     if with_lesion:
-        drawing.add(Rect(44, 1, 14, 6.5, fillColor=LESION, fillOpacity=0.45, strokeColor=LESION, strokeWidth=1))
+        red = {"fillColor": LESION_COLOUR, "strokeColor": LESION_COLOUR}
+        drawing.add(Rect(44, 1, 14, 6.5, fillOpacity=0.45, strokeWidth=1, **red))
         drawing.add(String(62, 1, "lesion", fontName=SANS, fontSize=7.5, fillColor=INK))
     drawing.add(String(96 if with_lesion else 44, 1, printable(note), fontName=SANS, fontSize=7.5, fillColor=MUTED))
     return drawing

@@ -36,7 +36,7 @@ VIEWS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class PlaneLayout:
     """Which array axes of a grid a view shows, and which of them run backwards."""
 
     normal: int
@@ -55,7 +55,7 @@ class Layout:
         return turned[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
 
-def layout(grid: Grid, view: str) -> Layout:
+def layout(grid: Grid, view: str) -> PlaneLayout:
     """How a grid's arrays are shown in a view: its nearest axes are taken.
 
     Raises:
@@ -68,7 +68,7 @@ def layout(grid: Grid, view: str) -> Layout:
     columns = int(np.argmax(np.abs(along_right)))
     along_down[columns] = 0
     rows = int(np.argmax(np.abs(along_down)))
-    return Layout(
+    return PlaneLayout(
         normal=3 - rows - columns,
         rows=rows,
         columns=columns,

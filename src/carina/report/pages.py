@@ -18,7 +18,7 @@ from carina.report.worth import NO_NUMBER, probability_worth, ratio_worth
 
 SHOWN_HASH = 16
 
-NO_LUNG = "No lung was found in this series, so there is nothing to measure."
+NOTHING_TO_MEASURE = "No lung was found in this series, so there is nothing to measure."
 
 
 def classification_pdf(
@@ -56,7 +56,7 @@ def ratio_pdf(ratio: RatioFindings, facts: ReportFacts, key_slices: Sequence[Key
         result = [_ratio_headline(ratio), Spacer(1, 6), _region_table(ratio.regions)]
         worth = page.panel("What this number is worth", ratio_worth(_validations(facts)))
     else:
-        result = [page.paragraph("No ratio", page.FIRST_HEADING), page.paragraph(NO_LUNG, page.LEAD)]
+        result = [page.paragraph("No ratio", page.FIRST_HEADING), page.paragraph(NOTHING_TO_MEASURE, page.LEAD)]
         worth = page.panel("How to read this", {"": NO_NUMBER})
     result += [*_warnings(facts, ratio.warnings), *_made_by(facts)]
     story = [*_opening("Lesion to lung volume ratio", facts), page.beside(result, worth)]

@@ -33,7 +33,7 @@ OUTLINE_RGB = (190, 190, 190)
 NO_CT_GREY = (22, 74)
 """Grey of background and of lung where no CT was given."""
 
-INK = (235, 235, 235)
+INK_RGB = (235, 235, 235)
 SHADOW = (0, 0, 0)
 SCALE_MM = 50.0
 
@@ -106,7 +106,7 @@ def annotate(picture: Image.Image, labels: Lettering, pixels_per_mm: float, lett
         (edge, height - edge): (labels.line, "ld"),
     }
     for place, (text, anchor) in places.items():
-        draw.text(place, text, font=font, fill=INK, anchor=anchor, stroke_width=max(1, size // 14), stroke_fill=SHADOW)
+        draw.text(place, text, INK_RGB, font, anchor, stroke_width=max(1, size // 14), stroke_fill=SHADOW)
     _scale(draw, (width - edge, height - edge), SCALE_MM * pixels_per_mm, (font, size))
 
 
@@ -118,11 +118,11 @@ def _scale(
 ) -> None:
     font, size = letters
     (x, y), tick, thick = corner, size * 0.3, max(2, size // 8)
-    for wider, colour in ((2, SHADOW), (0, INK)):
+    for wider, colour in ((2, SHADOW), (0, INK_RGB)):
         for line in ((x - length, y, x, y), (x - length, y - tick, x - length, y), (x, y - tick, x, y)):
             draw.line(line, fill=colour, width=thick + wider)
     place = (x - length / 2, y - tick)
-    draw.text(place, "5 cm", font=font, fill=INK, anchor="md", stroke_width=max(1, size // 14), stroke_fill=SHADOW)
+    draw.text(place, "5 cm", INK_RGB, font, "md", stroke_width=max(1, size // 14), stroke_fill=SHADOW)
 
 
 def png(picture: Image.Image) -> bytes:

@@ -18,7 +18,7 @@ from carina.report.pictures import MINUS, PICTURE_PX, how_shown, lung_window, pi
 LEAST_SCALE = 0.01
 """The colours' scale reaches at least to this change of the probability: next to nothing must not look like much."""
 
-UNIT = "change of probability: + is what the place adds to it, and what is lost when it is hidden"
+SCALE_WORDS = "change of probability: + is what the place adds to it, and what is lost when it is hidden"
 
 STEPS = 48
 BAR = 150.0
@@ -80,7 +80,7 @@ def _scale(limit: float, note: str) -> Any:
     ends = (f"{MINUS}{_number(limit)}", "start"), ("0", "middle"), (f"+{_number(limit)}", "end")
     for place, (text, anchor) in enumerate(ends):
         drawing.add(String(BAR * place / 2, 12, text, fillColor=page.MUTED, textAnchor=anchor, **small))
-    drawing.add(String(BAR + 10, 23, UNIT, fillColor=page.INK, **small))
+    drawing.add(String(BAR + 10, 23, SCALE_WORDS, fillColor=page.INK, **small))
     drawing.add(Line(0, 4, 14, 4, strokeColor=Color(*(part / 255 for part in OUTLINE_RGB)), strokeWidth=2))
     drawing.add(String(18, 1, "lung", fillColor=page.INK, **small))
     drawing.add(String(44, 1, printable(note), fillColor=page.MUTED, **small))

@@ -25,7 +25,7 @@ NO_NUMBER = (
     "Read the images; if the lungs are in them, look at the lung mask before trying again.",
 )
 
-LESION = (
+LESION_WORTH = (
     "Lesion is what a network marked. Vessels, collapsed lung and motion can be marked too, faint or small lesions "
     "missed: nothing marked does not exclude disease.",
     "The ratio depends on both outlines, that of the lesions and that of the lungs.",
@@ -40,15 +40,15 @@ def probability_worth(model: tuple[str, Validation | None]) -> Worth:
     name, validation = model
     calibration = validation.calibration if validation else ""
     calibrated = f"It was calibrated: {calibration}." if calibration else NOT_CALIBRATED
-    return {"": (PROBABILITY, calibrated, ABSTENTION), name: said(validation)}
+    return {"": (PROBABILITY, calibrated, ABSTENTION), name: validation_words(validation)}
 
 
 def ratio_worth(models: Sequence[tuple[str, Validation | None]]) -> Worth:
     """What a lesion to lung ratio is worth that models made together."""
-    return {"": LESION, **{name: said(validation) for name, validation in models}}
+    return {"": LESION_WORTH, **{name: validation_words(validation) for name, validation in models}}
 
 
-def said(validation: Validation | None) -> list[str]:
+def validation_words(validation: Validation | None) -> list[str]:
     """What a model was trained on, each test in a sentence, and its limits."""
     if validation is None:
         return [NOT_SAID]

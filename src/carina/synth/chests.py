@@ -17,15 +17,14 @@ from carina.errors import BadSeries
 from carina.synth import distractors, lesions
 from carina.synth.fields import ORIENTATION
 from carina.synth.lesions import LIMITS_ML, Kind, Size
-from carina.synth.lung_labels import lung_box
-from carina.synth.phantom import chest_phantom
+from carina.synth.lung_labels import box_with_margin
+from carina.synth.phantom import LESION_NAMES, chest_phantom
 from carina.volume import Grid, Mask, Volume
 from carina.volume.arrays import Flags, Floats
 from carina.volume.grid import Triple
 from carina.volume.resample import reorient
 
 LUNG_NAMES = {1: "lung"}
-LESION_NAMES = {1: "lesion"}
 
 PHANTOM_SHAPE = (64, 320, 320)
 TRIES = 8
@@ -62,7 +61,7 @@ class Chest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Truth:
+class DrawnTruth:
     """One synthetic lesion: kind, size class, volume in ml, and its middle ``(x, y, z)`` LPS in mm."""
 
     kind: Kind
@@ -78,7 +77,7 @@ class Synthetic:
     volume: Volume
     lung: Mask
     lesion: Mask
-    truth: tuple[Truth, ...]
+    truth: tuple[DrawnTruth, ...]
 
 
 def synthesise(chest: Chest, settings: SynthSettings, rng: np.random.Generator) -> Synthetic:
@@ -94,7 +93,7 @@ def synthesise(chest: Chest, settings: SynthSettings, rng: np.random.Generator) 
     )
     if not lung_view.any():
         raise BadSeries("lung.none", f"{chest.name}: its lung mask is empty; nothing can be put into it.")
-    box = lung_box(lung_view > 0)
+    box = box_with_margin(lung_view > 0)
     part, lung = view[box].astype(np.float32), lung_view[box] > 0
     if settings.distractors:
         part, lung = _look_alikes(part, lung, grid.spacing_mm, rng)
@@ -177,12 +176,12 @@ def _with_lesions(
     return hu, whole, found
 
 
-def _scaled(lesion: lesions.Lesion, factor: float) -> lesions.Lesion:
+def _scaled(lesion: lesions.DrawnLesion, factor: float) -> lesions.DrawnLesion:
     z, u, v = lesion.radii_mm
     return dataclasses.replace(lesion, radii_mm=(z * factor, u * factor, v * factor))
 
 
-def _truth(kind: Kind, size: Size, mask: Flags, start: npt.NDArray[np.intp], grid: Grid) -> Truth:
+def _truth(kind: Kind, size: Size, mask: Flags, start: npt.NDArray[np.intp], grid: Grid) -> DrawnTruth:
     centre = grid.points_mm(np.argwhere(mask).mean(axis=0) + start)
     x, y, z = (float(v) for v in centre)
-    return Truth(kind=kind, size=size, lesion_ml=np.count_nonzero(mask) * grid.voxel_ml, centre_mm=(x, y, z))
+    return DrawnTruth(kind=kind, size=size, lesion_ml=np.count_nonzero(mask) * grid.voxel_ml, centre_mm=(x, y, z))

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from carina.synth import fields
-from carina.synth.lesions import TISSUE_HU
+from carina.synth.lesions import SOLID_HU
 from carina.volume.arrays import Flags, Floats
 
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]
@@ -22,7 +22,7 @@ BORROWED_HU = (-700.0, -500.0)
 NOISE_HU = 25.0
 """The mean of the noise's standard deviation; thin slices of a sharp kernel reach 80 HU (research log, 14)."""
 
-BLOOD_HU = 30.0
+PLAIN_BLOOD_HU = 30.0
 """Blood without contrast medium, about."""
 
 VESSEL_HU = -500.0
@@ -67,19 +67,19 @@ def dependent(hu: Floats, lung: Flags, spacing_mm: Sequence[float], rng: np.rand
         return hu
     y = (np.arange(hu.shape[1], dtype=np.float32)[None, :, None] - rows[0]) * spacing_mm[1]
     fraction = rng.uniform(0.03, 0.14) * np.exp(-np.maximum(y, 0) / rng.uniform(8, 25))
-    denser: Floats = (hu + lung * fraction * np.maximum(TISSUE_HU - hu, 0)).astype(np.float32)
+    denser: Floats = (hu + lung * fraction * np.maximum(SOLID_HU - hu, 0)).astype(np.float32)
     return denser
 
 
 def breath(hu: Floats, lung: Flags, rng: np.random.Generator) -> Floats:
     """Less or more air in the whole lung: -8 % to 12 % of the air displaced."""
-    changed: Floats = np.maximum(hu + lung * rng.uniform(-0.08, 0.12) * np.maximum(TISSUE_HU - hu, 0), -1024)
+    changed: Floats = np.maximum(hu + lung * rng.uniform(-0.08, 0.12) * np.maximum(SOLID_HU - hu, 0), -1024)
     return changed.astype(np.float32)
 
 
 def contrast(hu: Floats, rng: np.random.Generator) -> Floats:
     """Vessels and heart with less or more contrast medium: what lies above 30 HU there times 0.2 to 2."""
-    changed: Floats = np.where(hu > BLOOD_HU, BLOOD_HU + rng.uniform(0.2, 2.0) * (hu - BLOOD_HU), hu)
+    changed: Floats = np.where(hu > PLAIN_BLOOD_HU, PLAIN_BLOOD_HU + rng.uniform(0.2, 2.0) * (hu - PLAIN_BLOOD_HU), hu)
     return changed.astype(np.float32)
 
 

@@ -20,7 +20,7 @@ from scipy import ndimage
 from carina.synth import fields
 from carina.volume.arrays import Flags, Floats
 
-TISSUE_HU = 40.0
+SOLID_HU = 40.0
 LABEL_FROM = 0.35
 """A voxel counts as lesion where the lesion's weight (0 outside, 1 inside its soft border) is above this."""
 
@@ -68,7 +68,7 @@ _WEIGHTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesion:
+class DrawnLesion:
     """One drawn lesion: its place in voxels ``(z, y, x)``, half axes in mm, and what fills it."""
 
     kind: Kind
@@ -90,7 +90,7 @@ def draw_lesions(
     count: int,
     kind: Kind | None = None,
     radii_mm: tuple[float, float] = RADII_MM,
-) -> list[Lesion]:
+) -> list[DrawnLesion]:
     """Draw ``count`` lesions inside ``lung`` (bool ``(z, y, x)``), more often near the pleura and behind.
 
     ``kind`` None draws kinds by their usual share. Empty where there is no lung.
@@ -111,11 +111,13 @@ def _kind(rng: np.random.Generator) -> Kind:
     return list(_WEIGHTS)[int(rng.choice(len(_WEIGHTS), p=list(_WEIGHTS.values())))]
 
 
-def _draw(centre: tuple[float, ...], kind: Kind, radii_mm: tuple[float, float], rng: np.random.Generator) -> Lesion:
+def _draw(
+    centre: tuple[float, ...], kind: Kind, radii_mm: tuple[float, float], rng: np.random.Generator
+) -> DrawnLesion:
     size = float(np.exp(rng.uniform(*np.log(radii_mm))))
     z, u, v = (float(size * rng.uniform(0.6, 1.5)) for _ in range(3))
     solid = kind is Kind.CONSOLIDATION
-    return Lesion(
+    return DrawnLesion(
         kind=kind,
         centre=(centre[0], centre[1], centre[2]),
         radii_mm=(z, u, v),
@@ -129,7 +131,7 @@ def _draw(centre: tuple[float, ...], kind: Kind, radii_mm: tuple[float, float], 
 
 
 def paste(
-    hu: Floats, lung: Flags, spacing_mm: Spacing, lesions: Sequence[Lesion], rng: np.random.Generator
+    hu: Floats, lung: Flags, spacing_mm: Spacing, lesions: Sequence[DrawnLesion], rng: np.random.Generator
 ) -> tuple[Floats, Flags]:
     """Put ``lesions`` into ``hu`` (float32 ``(z, y, x)``), inside ``lung`` and up to the tissue around it.
 
@@ -161,7 +163,7 @@ def _to_the_wall(hu: Floats, lung: Flags, spacing_mm: Spacing) -> Flags:
 
 
 def _weight(
-    lesion: Lesion, lung: Flags, spacing_mm: Spacing, centre: Sequence[float], rng: np.random.Generator
+    lesion: DrawnLesion, lung: Flags, spacing_mm: Spacing, centre: Sequence[float], rng: np.random.Generator
 ) -> Floats:
     """How much of the lesion is in each voxel, 0 to 1: an ellipsoid with a ragged, soft border, cut by the lung."""
     depth = fields.ellipsoid(lung.shape, spacing_mm, centre, lesion.radii_mm, lesion.angle)
@@ -173,7 +175,12 @@ def _weight(
 
 
 def _fill(
-    hu: Floats, weight: Floats, lesion: Lesion, centre: Sequence[float], spacing_mm: Spacing, rng: np.random.Generator
+    hu: Floats,
+    weight: Floats,
+    lesion: DrawnLesion,
+    centre: Sequence[float],
+    spacing_mm: Spacing,
+    rng: np.random.Generator,
 ) -> Floats:
     """Displace air by tissue with the lesion's pattern."""
     shape = hu.shape
@@ -190,7 +197,7 @@ def _fill(
         fraction = np.where(tubes, 0.05, fraction)
     fraction = np.clip(fraction, 0.03, 1.0) * weight
     grain = rng.uniform(4, 22) * fields.noise(shape, spacing_mm, 1.0, rng)
-    tissue = rng.uniform(TISSUE_HU - 30, TISSUE_HU + 30)
+    tissue = rng.uniform(SOLID_HU - 30, SOLID_HU + 30)
     filled: Floats = hu + fraction * np.maximum(tissue - hu, 0) + weight * grain * (hu < tissue)
     return filled.astype(np.float32)
 
@@ -205,7 +212,7 @@ def _net(shape: Sequence[int], spacing_mm: Spacing, rng: np.random.Generator) ->
 
 
 def _bronchi(
-    shape: Sequence[int], centre: Sequence[float], lesion: Lesion, spacing_mm: Spacing, rng: np.random.Generator
+    shape: Sequence[int], centre: Sequence[float], lesion: DrawnLesion, spacing_mm: Spacing, rng: np.random.Generator
 ) -> Flags:
     """Air-filled branches through a consolidation."""
     reach = np.array(lesion.radii_mm) / np.array(spacing_mm)

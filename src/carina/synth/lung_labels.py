@@ -23,7 +23,7 @@ from scipy import ndimage
 from carina.errors import BadSeries
 from carina.volume.arrays import Flags
 
-AIR_HU = -400.0
+LUNG_BELOW_HU = -400.0
 """Lung and its ground-glass parts are below this; vessels, walls and consolidation are not."""
 AIRWAY_MAX_ML = 90.0
 """Trachea and bronchi of an adult hold less than this; more means that the growing leaked into lung."""
@@ -41,7 +41,7 @@ def label_lungs(hu: npt.NDArray[np.int16], spacing_mm: tuple[float, float, float
     small = _halved(hu)
     spacing = (spacing_mm[0], 2 * spacing_mm[1], 2 * spacing_mm[2])
     body = _body(small)
-    air = (ndimage.gaussian_filter(small, (0, 0.6, 0.6)) < AIR_HU) & body
+    air = (ndimage.gaussian_filter(small, (0, 0.6, 0.6)) < LUNG_BELOW_HU) & body
     airway = _airway(small, air, spacing)
     central = _wide_part(airway, spacing)
     lungs = _two_largest(
@@ -56,7 +56,7 @@ def label_lungs(hu: npt.NDArray[np.int16], spacing_mm: tuple[float, float, float
     return (fine[:, : hu.shape[1], : hu.shape[2]] > 0.5).astype(np.uint8)
 
 
-def lung_box(lung: Flags, margin: int = MARGIN_VOXELS) -> tuple[slice, slice, slice]:
+def box_with_margin(lung: Flags, margin: int = MARGIN_VOXELS) -> tuple[slice, slice, slice]:
     """The box of ``lung`` (``(z, y, x)``, not empty) with ``margin`` voxels on every side, inside the array."""
     sides = []
     for axis, size in enumerate(lung.shape):

@@ -17,12 +17,12 @@ from scipy import ndimage
 from carina.volume import Grid, Volume
 from carina.volume.arrays import Flags
 
-SHAPE = (70, 300, 300)
-SPACING_MM = (3.0, 0.8, 0.8)
-NOISE_HU = 15.0
+SCAN_SHAPE = (70, 300, 300)
+SCAN_SPACING_MM = (3.0, 0.8, 0.8)
+SCAN_NOISE_HU = 15.0
 BLUR_VOXELS = (0.3, 0.7, 0.7)
 
-AIR, FAT, WATER, TISSUE, BRAIN, SKULL = -1000, -100, 0, 40, 35, 900
+AIR, FAT, WATER, ORGAN, BRAIN, SKULL = -1000, -100, 0, 40, 35, 900
 HEADREST, INSERT, STOOL = -960, -700, -350
 
 Voxels = npt.NDArray[np.float32]
@@ -40,10 +40,10 @@ class NotChest(StrEnum):
 def not_a_chest(kind: NotChest, *, seed: int = 1) -> Volume:
     """A scan of 210 mm that shows no lungs, in HU, int16; noise and texture follow from ``seed`` alone."""
     rng = np.random.default_rng(seed)
-    hu = np.full(SHAPE, AIR, dtype=np.float32)
+    hu = np.full(SCAN_SHAPE, AIR, dtype=np.float32)
     _PAINTERS[kind](hu, rng)
-    blurred = ndimage.gaussian_filter(hu, BLUR_VOXELS) + rng.normal(0, NOISE_HU, SHAPE).astype(np.float32)
-    grid = Grid(shape=SHAPE, spacing_mm=SPACING_MM, origin_mm=(-120.0, -120.0, -105.0))
+    blurred = ndimage.gaussian_filter(hu, BLUR_VOXELS) + rng.normal(0, SCAN_NOISE_HU, SCAN_SHAPE).astype(np.float32)
+    grid = Grid(shape=SCAN_SHAPE, spacing_mm=SCAN_SPACING_MM, origin_mm=(-120.0, -120.0, -105.0))
     return Volume(hu=np.clip(np.rint(blurred), -1024, 3071).astype(np.int16), grid=grid, uid=file_stem(kind))
 
 
@@ -54,7 +54,7 @@ def file_stem(kind: NotChest) -> str:
 
 def _ellipsoid(centre: Sequence[float], radii: Sequence[float]) -> Flags:
     """The voxels within half axes ``radii`` of ``centre``, both ``(z, y, x)`` in voxels."""
-    lines = np.ogrid[tuple(slice(0, size) for size in SHAPE)]
+    lines = np.ogrid[tuple(slice(0, size) for size in SCAN_SHAPE)]
     terms = (((line - c) / r) ** 2 for line, c, r in zip(lines, centre, radii, strict=True))
     inside: Flags = sum(terms, start=np.zeros(1)) <= 1
     return inside
@@ -65,7 +65,7 @@ def _head(hu: Voxels, _: np.random.Generator) -> None:
     hu[:, 215:265, 60:240] = HEADREST
     hu[:, 100:240, 40:62] = HEADREST
     hu[:, 100:240, 238:260] = HEADREST
-    for radii, value in (((36, 115, 92), TISSUE), ((35, 108, 85), SKULL), ((34, 101, 79), BRAIN)):
+    for radii, value in (((36, 115, 92), ORGAN), ((35, 108, 85), SKULL), ((34, 101, 79), BRAIN)):
         hu[_ellipsoid((35, 150, 150), radii)] = value
     sinuses = (((15, 80, 128), (9, 20, 14)), ((15, 80, 172), (9, 20, 14)), ((13, 90, 150), (11, 24, 7)))
     cells = (((17, 170, 88), (6, 14, 10)), ((17, 170, 212), (6, 14, 10)), ((5, 170, 150), (20, 12, 10)))
@@ -75,7 +75,7 @@ def _head(hu: Voxels, _: np.random.Generator) -> None:
 
 def _belly(hu: Voxels) -> None:
     hu[_ellipsoid((35, 150, 150), (200, 100, 140))] = FAT
-    hu[_ellipsoid((35, 150, 150), (200, 85, 125))] = TISSUE
+    hu[_ellipsoid((35, 150, 150), (200, 85, 125))] = ORGAN
 
 
 def _gas(hu: Voxels, _: np.random.Generator) -> None:
@@ -90,7 +90,7 @@ def _stool(hu: Voxels, rng: np.random.Generator) -> None:
     """A colon full of gas and stool, mixed in clumps of some millimetres."""
     _belly(hu)
     inside = _ellipsoid((35, 150, 150), (28, 50, 70))
-    clumps = ndimage.gaussian_filter(rng.normal(0, 1, SHAPE), (1, 2, 2))
+    clumps = ndimage.gaussian_filter(rng.normal(0, 1, SCAN_SHAPE), (1, 2, 2))
     hu[inside] = STOOL + 250 * (clumps / clumps.std())[inside]
 
 

@@ -28,12 +28,12 @@ CENTRE_Z = -8.0
 BLUR_MM = 0.55
 """Standard deviation of the in-plane point spread function."""
 
-LUNG_NAMES = {1: "left lung", 2: "right lung"}
+SIDE_LUNG_NAMES = {1: "left lung", 2: "right lung"}
 LESION_NAMES = {1: "lesion"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesion:
+class PhantomLesion:
     """A ground-glass opacity: an ellipsoid, cut off where the lung ends.
 
     ``centre_mm`` is ``(x, y, z)`` LPS in the volume's patient space, ``radii_mm`` its half axes along the same.
@@ -55,7 +55,7 @@ class Lesion:
 class LesionTruth:
     """One painted lesion and its volume in ml in the mask (voxels times voxel volume)."""
 
-    lesion: Lesion
+    lesion: PhantomLesion
     lesion_ml: float
 
 
@@ -89,7 +89,7 @@ def chest_phantom(
     *,
     shape: tuple[int, int, int] = (120, 256, 256),
     spacing_mm: Triple | None = None,
-    lesions: int | Sequence[Lesion] = 5,
+    lesions: int | Sequence[PhantomLesion] = 5,
     seed: int = 1,
     noise_hu: float = 18.0,
 ) -> Phantom:
@@ -112,12 +112,12 @@ def chest_phantom(
         raise ValueError(f"{len(chosen)} lesions: a phantom takes at most 254")
     canvas = _torso(grid, size)
     for tube in tubes.ribs():
-        tubes.paint(canvas, tube)
+        tubes.paint_tube(canvas, tube)
     lesion = np.zeros(shape, dtype=np.uint8)
     for label, one in enumerate(chosen, start=1):
         _paint_lesion(canvas, lesion, _Spot(label=label, lesion=one, grid=grid, size=size), rng)
     for tube in (*tubes.vessel_trees(rng), *tubes.great_vessels(), *tubes.airways()):
-        tubes.paint(canvas, tube)
+        tubes.paint_tube(canvas, tube)
     lesion[canvas.lung == 0] = 0
     _scan(canvas, noise_hu, seed)
     return _phantom(canvas, lesion, grid, chosen)
@@ -149,9 +149,9 @@ def _torso(grid: Grid, size: npt.NDArray[np.float64]) -> tubes.Canvas:
     return tubes.Canvas(hu=hu, lung=lung, z=z, y=y, x=x)
 
 
-def _random_lesions(rng: np.random.Generator, count: int, size: npt.NDArray[np.float64]) -> tuple[Lesion, ...]:
+def _random_lesions(rng: np.random.Generator, count: int, size: npt.NDArray[np.float64]) -> tuple[PhantomLesion, ...]:
     """Opacities at the pleura, mostly at the back and in the lower half, as COVID-19 has them."""
-    found: list[Lesion] = []
+    found: list[PhantomLesion] = []
     while len(found) < count:
         side = rng.choice((-1, 1))
         z = rng.triangular(-95, -40, 95)
@@ -167,7 +167,7 @@ def _random_lesions(rng: np.random.Generator, count: int, size: npt.NDArray[np.f
         a, b, c = rng.uniform(9, 27, size=3)
         hu, lobulation = rng.uniform(-620, -420), rng.uniform(0.15, 0.3)
         found.append(
-            Lesion(
+            PhantomLesion(
                 centre_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
                 radii_mm=(float(a), float(b), float(c)),
                 hu=float(hu),
@@ -182,7 +182,7 @@ class _Spot:
     """A lesion with what is needed to place it."""
 
     label: int
-    lesion: Lesion
+    lesion: PhantomLesion
     grid: Grid
     size: npt.NDArray[np.float64]
 
@@ -235,7 +235,9 @@ def _noise(seed: int, index: int, shape: tuple[int, ...]) -> npt.NDArray[np.floa
     return ndimage.correlate1d(ndimage.correlate1d(white, weights, axis=0), weights, axis=1)
 
 
-def _phantom(canvas: tubes.Canvas, labels: npt.NDArray[np.uint8], grid: Grid, lesions: tuple[Lesion, ...]) -> Phantom:
+def _phantom(
+    canvas: tubes.Canvas, labels: npt.NDArray[np.uint8], grid: Grid, lesions: tuple[PhantomLesion, ...]
+) -> Phantom:
     counts = np.bincount(labels.ravel(), minlength=len(lesions) + 1) if lesions else np.zeros(1)
     sides = [float(np.count_nonzero(canvas.lung == label)) * grid.voxel_ml for label in (1, 2)]
     np.minimum(labels, 1, out=labels)
@@ -252,7 +254,7 @@ def _phantom(canvas: tubes.Canvas, labels: npt.NDArray[np.uint8], grid: Grid, le
     )
     return Phantom(
         volume=Volume(hu=canvas.hu, grid=grid, uid=uid),
-        lung=Mask(labels=canvas.lung, grid=grid, names=LUNG_NAMES, uid=uid),
+        lung=Mask(labels=canvas.lung, grid=grid, names=SIDE_LUNG_NAMES, uid=uid),
         lesion=Mask(labels=labels, grid=grid, names=LESION_NAMES, uid=uid),
         truth=truth,
     )

@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from carina import RESEARCH_ONLY
-from carina.report.paint import INK, Plane, paint
+from carina.report.paint import INK_RGB, Plane, paint
 from carina.synth.chests import Chest, one_lesion
 from carina.synth.fields import ORIENTATION
 from carina.synth.lesions import Kind, Size
-from carina.synth.lung_labels import lung_box
+from carina.synth.lung_labels import box_with_margin
 from carina.volume.arrays import Flags
 from carina.volume.grid import Triple
 from carina.volume.resample import reorient
@@ -30,7 +30,7 @@ AROUND_MM = 12.0
 STEP = 4
 FAINT = 0.35
 """Places with less opacity around them than this part of the densest are not shown."""
-APART_MM = 35.0
+SPOTS_APART_MM = 35.0
 """Pictures of real disease lie this far apart."""
 
 
@@ -101,7 +101,7 @@ def real_spots(real: RealDisease, count: int) -> list[Spot]:
         spots.append(Spot(hu=real.hu[z], mask=opaque[z], middle=(STEP * y, STEP * x), spacing_mm=(y_mm, x_mm)))
         away = [np.arange(n) - c for n, c in zip(density.shape, (z, y, x), strict=True)]
         far = sum(((a * s) ** 2) for a, s in zip(np.ix_(*away), spacing, strict=True))
-        density[np.asarray(far) < APART_MM**2] = 0
+        density[np.asarray(far) < SPOTS_APART_MM**2] = 0
     return spots
 
 
@@ -119,7 +119,7 @@ def _synthetic_spot(chest: Chest, kind: Kind, size: Size, rng: np.random.Generat
     """The slice of a new lesion that shows most of it; a place where it does not fit is given up for another."""
     view, grid = reorient(chest.volume.hu, chest.volume.grid, ORIENTATION)
     lung, _ = reorient(chest.lung.labels, chest.lung.grid, ORIENTATION)
-    box = lung_box(lung > 0, margin=20)
+    box = box_with_margin(lung > 0, margin=20)
     plain = view[box].astype(np.float32)
     made = None
     while made is None:
@@ -135,11 +135,11 @@ def _laid_out(rows: Sequence[Sequence[Image.Image]], heads: Sequence[str], names
     width = LEFT_PX + TILE_PX * max(len(row) for row in rows)
     picture = Image.new("RGB", (width, TOP_PX + TILE_PX * len(rows)))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
-    draw.text((6, 4), f"Tiles of {TILE_MM:.0f} mm, lung window. {RESEARCH_ONLY}", font=font, fill=INK)
+    draw.text((6, 4), f"Tiles of {TILE_MM:.0f} mm, lung window. {RESEARCH_ONLY}", font=font, fill=INK_RGB)
     for column, head in enumerate(heads):
-        draw.text((LEFT_PX + column * TILE_PX + 4, 26), str(head), font=font, fill=INK)
+        draw.text((LEFT_PX + column * TILE_PX + 4, 26), str(head), font=font, fill=INK_RGB)
     for number, (row, name) in enumerate(zip(rows, names, strict=True)):
-        draw.text((6, TOP_PX + number * TILE_PX + TILE_PX // 2), name, font=font, fill=INK)
+        draw.text((6, TOP_PX + number * TILE_PX + TILE_PX // 2), name, font=font, fill=INK_RGB)
         for column, one in enumerate(row):
             picture.paste(one, (LEFT_PX + column * TILE_PX, TOP_PX + number * TILE_PX))
     return picture

@@ -61,7 +61,7 @@ class Canvas:
         return float(self.x[1] - self.x[0])
 
 
-def paint(canvas: Canvas, tube: Tube) -> None:
+def paint_tube(canvas: Canvas, tube: Tube) -> None:
     """Blend one tube into the canvas, its edge softened over a pixel as a scanner would."""
     pixel = canvas.pixel
     reach = max(tube.r0, tube.r1) + pixel

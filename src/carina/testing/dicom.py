@@ -34,34 +34,34 @@ from carina.volume.grid import Triple
 INTERCEPT_HU = -1024
 """HU are stored as 12-bit unsigned numbers above this; what lies outside -1024...3071 is clipped."""
 
-Plane = npt.NDArray[np.uint16]
+StoredPlane = npt.NDArray[np.uint16]
 
 
-def _jpeg_lossless(plane: Plane) -> bytes:
+def _jpeg_lossless(plane: StoredPlane) -> bytes:
     import imagecodecs
 
     return bytes(imagecodecs.ljpeg_encode(plane, bitspersample=12))
 
 
-def _jpeg_ls(plane: Plane) -> bytes:
+def _jpeg_ls(plane: StoredPlane) -> bytes:
     import imagecodecs
 
     return bytes(imagecodecs.jpegls_encode(plane))
 
 
-def _jpeg_2000(plane: Plane) -> bytes:
+def _jpeg_2000(plane: StoredPlane) -> bytes:
     import imagecodecs
 
     return bytes(imagecodecs.jpeg2k_encode(plane, codecformat="j2k", reversible=True, bitspersample=12))
 
 
-def _htj2k(plane: Plane) -> bytes:
+def _htj2k(plane: StoredPlane) -> bytes:
     import imagecodecs
 
     return bytes(imagecodecs.htj2k_encode(plane, reversible=True))
 
 
-def _rle(plane: Plane) -> bytes:
+def _rle(plane: StoredPlane) -> bytes:
     from pydicom.pixels.encoders.base import get_encoder
 
     options = {
@@ -77,7 +77,7 @@ def _rle(plane: Plane) -> bytes:
     return bytes(get_encoder(RLELossless).encode(plane, **options))
 
 
-ENCODERS: dict[str, Callable[[Plane], bytes]] = {
+ENCODERS: dict[str, Callable[[StoredPlane], bytes]] = {
     RLELossless: _rle,
     JPEGLosslessSV1: _jpeg_lossless,
     JPEGLSLossless: _jpeg_ls,

@@ -25,9 +25,9 @@ from carina.volume import Grid, Volume
 from carina.volume.files import write_volume
 
 SHAPE = (12, 32, 32)
-SPACING_MM = (20.0, 8.0, 8.0)
+SMALL_SPACING_MM = (20.0, 8.0, 8.0)
 
-NUMBERS = ("nan", "inf", "-1", "0", "1e39", "2147483647", "-0", "1e-300", "4294967296", "99999999999999999999", "")
+BAD_NUMBERS = ("nan", "inf", "-1", "0", "1e39", "2147483647", "-0", "1e-300", "4294967296", "99999999999999999999", "")
 TEXTS = (
     "../../x",
     "/tmp/x",
@@ -51,7 +51,7 @@ LENGTHS = (0, 1, 2, 3, 5, 0xFFFF, 0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0x10000000
 Damage = Callable[[bytearray, random.Random], None]
 
 
-class Kind(StrEnum):
+class Sample(StrEnum):
     """What is damaged."""
 
     DICOM = "dicom"
@@ -61,18 +61,18 @@ class Kind(StrEnum):
     SETTINGS = "settings"
 
 
-def hostile(kind: Kind, seed: int, folder: Path, *, sample: bytes = b"") -> Path:
+def hostile(kind: Sample, seed: int, folder: Path, *, sample: bytes = b"") -> Path:
     """Write one damaged input into an empty folder; gives the path to open.
 
     ``sample`` is the intact text of a definition, manifest or settings file, which this room does not know; the other
     kinds have their own.
     """
     rng = random.Random(f"{kind} {seed}")
-    if kind is Kind.DICOM:
+    if kind is Sample.DICOM:
         return _dicom_folder(rng, folder)
-    if kind is Kind.VOLUME:
+    if kind is Sample.VOLUME:
         return _volume_file(rng, folder)
-    name = {Kind.DEFINITION: "pipeline.yaml", Kind.MANIFEST: "manifest.json", Kind.SETTINGS: "carina.toml"}[kind]
+    name = {Sample.DEFINITION: "pipeline.yaml", Sample.MANIFEST: "manifest.json", Sample.SETTINGS: "carina.toml"}[kind]
     content = bytearray(sample)
     for _ in range(rng.choice((1, 1, 2, 5))):
         rng.choice((damage, _swap_value, _swap_value, _repeat_lines, _nest))(content, rng)
@@ -113,7 +113,7 @@ def small_chest() -> Volume:
     for middle in (9, 23):
         lung = ((z - 5.5) / 5.5) ** 2 + ((y - 16) / 8) ** 2 + ((x - middle) / 4) ** 2 <= 1
         hu[lung] = -850 + 10 * (np.indices(SHAPE).sum(axis=0)[lung] % 17)
-    grid = Grid(shape=SHAPE, spacing_mm=SPACING_MM, origin_mm=(-124.0, -124.0, -110.0))
+    grid = Grid(shape=SHAPE, spacing_mm=SMALL_SPACING_MM, origin_mm=(-124.0, -124.0, -110.0))
     return Volume(hu=hu, grid=grid, uid="1.2.826.0.1.3680043.8.498.1")
 
 
@@ -192,7 +192,7 @@ def _change_element(content: bytearray, rng: random.Random) -> None:
 
 def _replace_value(content: bytearray, rng: random.Random, element: tuple[int, int, int]) -> None:
     start, value, length = element
-    new = rng.choice((*NUMBERS, *TEXTS)).encode("latin-1", "replace")
+    new = rng.choice((*BAD_NUMBERS, *TEXTS)).encode("latin-1", "replace")
     new += b" " * (len(new) % 2)
     if value - start == 8:
         content[value - 2 : value] = (len(new) & 0xFFFF).to_bytes(2, "little")
@@ -261,7 +261,7 @@ def _swap_value(content: bytearray, rng: random.Random) -> None:
         damage(content, rng)
         return
     start, end = rng.choice(words)
-    new = rng.choice((*NUMBERS, *TEXTS, '"', "{", "- a", "true", "null", "[1, 2]"))
+    new = rng.choice((*BAD_NUMBERS, *TEXTS, '"', "{", "- a", "true", "null", "[1, 2]"))
     content[start:end] = new.encode("utf-8", "surrogatepass")
 
 

@@ -8,27 +8,27 @@ from pathlib import Path
 import msgspec
 
 from carina.config import load_settings
-from carina.dicom.find import choose, find_series
-from carina.dicom.read import read_volume
+from carina.dicom.find import choose_source, find_series
+from carina.dicom.read import read_source
 from carina.dicom.rules import Rules
 from carina.errors import Bug, CarinaError
 from carina.pipeline.check import bound
 from carina.pipeline.definition import load_definition
-from carina.pipeline.manifest import Definition, Manifest, OperatorRecord, read_manifest
+from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, read_manifest
 from carina.pipeline.table import OperatorTable
-from carina.testing.hostile import Kind, hostile
+from carina.testing.hostile import Sample, hostile
 from carina.volume.files import read_volume as read_file
 
 RULES = Rules(min_slices=2, min_matrix=8, max_pixel_spacing_mm=20.0, max_slice_spacing_mm=60.0)
 """Small series pass, so that damage is met further inside."""
 
-LONGEST_LINE = 1100
-LISTS = frozenset({Kind.DEFINITION, Kind.SETTINGS})
+TOLERATED_LINE = 1100
+LISTS = frozenset({Sample.DEFINITION, Sample.SETTINGS})
 """Where every mistake is told at once, a line each."""
 
-MOST_LINES = 51
+TOLERATED_LINES = 51
 
-SETTINGS = b"""[runtime]
+PLAIN_SETTINGS = b"""[runtime]
 plan = "fast"
 precision = "auto"
 threads = 2
@@ -80,7 +80,7 @@ operators:
 """
 
 
-def read_hostile(kind: Kind, seed: int, folder: Path, table: OperatorTable) -> str:
+def read_hostile(kind: Sample, seed: int, folder: Path, table: OperatorTable) -> str:
     """Write an input and read it: ``read`` or ``refused``; whatever else leaves is the finding.
 
     ``table`` are the operators that definitions are checked against.
@@ -90,7 +90,7 @@ def read_hostile(kind: Kind, seed: int, folder: Path, table: OperatorTable) -> s
     """
     path = hostile(kind, seed, folder, sample=_SAMPLES[kind]())
     try:
-        if kind is Kind.DEFINITION:
+        if kind is Sample.DEFINITION:
             bound(load_definition(path), table)
         else:
             _READERS[kind](path)
@@ -98,14 +98,14 @@ def read_hostile(kind: Kind, seed: int, folder: Path, table: OperatorTable) -> s
         raise ValueError(f"a fault of ours was told: {error.message}") from error
     except CarinaError as error:
         lines = error.message.split("\n") if kind in LISTS else [error.message]
-        if len(lines) > MOST_LINES or not all(_is_fit(line) for line in lines):
+        if len(lines) > TOLERATED_LINES or not all(_is_fit(line) for line in lines):
             raise ValueError(f"the refusal is not fit to be read: {error.message[:300]!r}") from error
         return "refused"
     return "read"
 
 
 def _is_fit(line: str) -> bool:
-    return bool(line) and line.isprintable() and len(line) <= LONGEST_LINE
+    return bool(line) and line.isprintable() and len(line) <= TOLERATED_LINE
 
 
 def _read_dicom(path: Path) -> None:
@@ -113,7 +113,7 @@ def _read_dicom(path: Path) -> None:
     for one in found:
         if not (one.reason.isprintable() and all(warning.isprintable() for warning in one.warnings)):
             raise ValueError(f"a listing holds control characters: {one.reason!r}")
-    read_volume(choose(found, RULES))
+    read_source(choose_source(found, RULES))
 
 
 def _read_volume(path: Path) -> None:
@@ -138,7 +138,7 @@ def _definition_sample() -> bytes:
 
 def _manifest_sample() -> bytes:
     record = OperatorRecord(image="carina/ai-lung", outputs={}, warnings=["The scan ends inside the lungs."])
-    definition = Definition(name="d", file="d.yaml", sha256="0" * 64)
+    definition = DefinitionRecord(name="d", file="d.yaml", sha256="0" * 64)
     started = "2026-01-01T00:00:00+00:00"
     return msgspec.json.encode(
         Manifest(fingerprint="0" * 64, started=started, definition=definition, operators={"lung": record})
@@ -146,19 +146,19 @@ def _manifest_sample() -> bytes:
 
 
 def _settings_sample() -> bytes:
-    return SETTINGS
+    return PLAIN_SETTINGS
 
 
-_READERS: dict[Kind, Callable[[Path], None]] = {
-    Kind.DICOM: _read_dicom,
-    Kind.VOLUME: _read_volume,
-    Kind.MANIFEST: _read_manifest,
-    Kind.SETTINGS: _read_settings,
+_READERS: dict[Sample, Callable[[Path], None]] = {
+    Sample.DICOM: _read_dicom,
+    Sample.VOLUME: _read_volume,
+    Sample.MANIFEST: _read_manifest,
+    Sample.SETTINGS: _read_settings,
 }
-_SAMPLES: dict[Kind, Callable[[], bytes]] = {
-    Kind.DICOM: _no_sample,
-    Kind.VOLUME: _no_sample,
-    Kind.DEFINITION: _definition_sample,
-    Kind.MANIFEST: _manifest_sample,
-    Kind.SETTINGS: _settings_sample,
+_SAMPLES: dict[Sample, Callable[[], bytes]] = {
+    Sample.DICOM: _no_sample,
+    Sample.VOLUME: _no_sample,
+    Sample.DEFINITION: _definition_sample,
+    Sample.MANIFEST: _manifest_sample,
+    Sample.SETTINGS: _settings_sample,
 }

@@ -9,15 +9,14 @@ from typing import Any
 import msgspec
 
 import carina
-from carina.cases.purpose import Source, Task
+from carina.cases.purpose import Targets, Task
 from carina.models.architecture import divisors
 from carina.models.bundle import REACH_MM
+from carina.models.importing import METADATA_SCHEMA
 from carina.models.validation import Figure, Measured, Validation
 from carina.train import configure
 from carina.train.settings import TrainSettings
 from carina.train.validation import metric_name
-
-SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
 TITLES = {
     Task.LUNG: "Lung segmentation",
@@ -112,7 +111,7 @@ def metadata(settings: TrainSettings, facts: Facts) -> dict[str, Any]:
     names = spec["labels"] if classifies else {"0": "background"} | spec["labels"]
     purpose = PURPOSES[settings.task]
     return {
-        "schema": SCHEMA,
+        "schema": METADATA_SCHEMA,
         "version": facts.version,
         "changelog": {facts.version: f"trained for {facts.steps} steps, seed {settings.seed}"},
         "monai_version": monai.__version__,
@@ -151,7 +150,9 @@ def validation_of(settings: TrainSettings, facts: Facts) -> Validation:
     figures = () if facts.metric is None else (Figure(name=name, value=float(facts.metric)),)
     test = Measured(data="validation cases, by which the weights were chosen", count=len(facts.cases), figures=figures)
     return Validation(
-        trained_on=f"synthetic disease in {chests}" if settings.source is Source.SYNTHETIC else f"{chests} with labels",
+        trained_on=f"synthetic disease in {chests}"
+        if settings.source is Targets.SYNTHETIC
+        else f"{chests} with labels",
         tests=(test,) if figures else (),
     )
 
@@ -174,7 +175,7 @@ def _figures(settings: TrainSettings, facts: Facts) -> dict[str, float]:
     return {**metric, **facts.measured}
 
 
-def card(settings: TrainSettings, facts: Facts) -> str:
+def model_card(settings: TrainSettings, facts: Facts) -> str:
     """The model card in Markdown: purpose, data, every setting, every figure, notes."""
     parts = [
         f"# {title(settings)}\n\n**{carina.RESEARCH_ONLY}**\n\n{PURPOSES[settings.task]}",
@@ -194,7 +195,7 @@ def _data_part(settings: TrainSettings, facts: Facts) -> str:
         lines.append(f"Trained on: {names}{', ...' if len(facts.trained_on) > 40 else ''}.")
     if settings.leave_out:
         lines.append(f"Left out: {', '.join(settings.leave_out)}.")
-    if settings.source is Source.SYNTHETIC:
+    if settings.source is Targets.SYNTHETIC:
         lines.append(SYNTHETIC[settings.task])
     return "\n".join(lines)
 

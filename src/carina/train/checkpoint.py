@@ -21,7 +21,7 @@ BEST = "best.pt"
 
 
 @dataclass(kw_only=True)
-class State:
+class TrainingState:
     """A training under way; ``step`` steps are done. ``recent`` are the losses since the last row of the log."""
 
     network: nn.Module
@@ -64,7 +64,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
     }
 
 
-def save(path: Path, state: State, team: Team) -> None:
+def save_checkpoint(path: Path, state: TrainingState, team: Team) -> None:
     """Write ``state`` beside ``path``, then rename: an interrupted save leaves the last good checkpoint."""
     processes = team.gather({"random": random_states(team.device), "recent": state.recent})
     if team.leads:
@@ -78,23 +78,23 @@ def save(path: Path, state: State, team: Team) -> None:
             "seconds": state.seconds,
             "processes": processes,
         }
-        write(path, values)
+        write_atomically(path, values)
 
 
-def write(path: Path, values: dict[str, Any]) -> None:
+def write_atomically(path: Path, values: dict[str, Any]) -> None:
     """Write ``values`` beside ``path``, then rename."""
     part = path.with_name(f"{path.name}.part")
     torch.save(values, part)
     part.replace(path)
 
 
-def load(path: Path, state: State, team: Team) -> None:
+def load_checkpoint(path: Path, state: TrainingState, team: Team) -> None:
     """Put the checkpoint ``path`` into ``state`` and the random generators.
 
     Raises:
         BadConfig: the file is no checkpoint, or was written by another number of processes.
     """
-    values = read(path)
+    values = read_checkpoint_file(path)
     processes = values["processes"]
     if len(processes) != team.size:
         raise BadConfig(
@@ -112,8 +112,8 @@ def load(path: Path, state: State, team: Team) -> None:
     _set_random_states(processes[team.rank]["random"], team.device)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The values of a file written by `write`.
+def read_checkpoint_file(path: Path) -> dict[str, Any]:
+    """The values of a file written by `write_atomically`.
 
     Raises:
         BadConfig: it can't be read.

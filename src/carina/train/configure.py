@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from carina.cases.purpose import Source, Task
+from carina.cases.purpose import Targets, Task
 from carina.errors import BadConfig
 from carina.models.architecture import divisors
 from carina.toml import read_toml
@@ -37,7 +37,9 @@ def about(name: str) -> str:
         return file.readline().removeprefix("#").strip()
 
 
-def load(task: Task, *, preset: str = "", file: Path | None = None, changes: Sequence[str] = ()) -> TrainSettings:
+def load_train_settings(
+    task: Task, *, preset: str = "", file: Path | None = None, changes: Sequence[str] = ()
+) -> TrainSettings:
     """The settings of a training: a preset (``card``) or a file, with ``changes`` (``augment.flip=0.2``) on top.
 
     A file may say ``like = "card"`` to start from a preset. Without a preset and a file: ``starter``.
@@ -55,7 +57,7 @@ def load(task: Task, *, preset: str = "", file: Path | None = None, changes: Seq
     settings = _converted(table, where)
     if settings.task is not task:
         raise BadConfig("train.settings", f"{where} is for the task {settings.task}, not {task}.")
-    check(settings)
+    check_settings(settings)
     return settings
 
 
@@ -63,13 +65,13 @@ def load_saved(file: Path) -> TrainSettings:
     """The settings that `to_toml` wrote to ``file``.
 
     Raises:
-        BadConfig: as `load`.
+        BadConfig: as `load_train_settings`.
     """
     return _converted(read_toml(file, "train").table, str(file))
 
 
 def to_toml(settings: TrainSettings) -> str:
-    """The settings as TOML that `load` reads back to the same value."""
+    """The settings as TOML that `load_train_settings` reads back to the same value."""
     import tomli_w
 
     table = msgspec.to_builtins(settings)
@@ -82,14 +84,14 @@ def _one_line(array: re.Match[str]) -> str:
     return "[" + ", ".join(line.strip().rstrip(",") for line in array[1].splitlines()) + "]"
 
 
-def differences(old: TrainSettings, new: TrainSettings) -> list[str]:
+def differing_settings(old: TrainSettings, new: TrainSettings) -> list[str]:
     """``key: old, now new`` for every key that differs and matters for what is learnt."""
     before, now = (_flat(msgspec.to_builtins(settings)) for settings in (old, new))
     keys = [key for key in {**before, **now} if key.split(".")[0] not in FREE]
     return [f"{key}: {before.get(key)}, now {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
 
 
-def check(settings: TrainSettings) -> None:
+def check_settings(settings: TrainSettings) -> None:
     """Refuse settings that can't be trained with; every problem is named at once.
 
     Raises:
@@ -137,12 +139,12 @@ def _task_problems(s: TrainSettings) -> Iterator[str]:
         yield f"window_hu {s.window_hu} must grow"
     classifies = s.task is Task.COVID
     places = s.loss is Loss.CROSS_ENTROPY_PLACES
-    if classifies != (places or s.loss is Loss.CROSS_ENTROPY) and (classifies or s.source is Source.SYNTHETIC):
+    if classifies != (places or s.loss is Loss.CROSS_ENTROPY) and (classifies or s.source is Targets.SYNTHETIC):
         yield (
             f"loss {s.loss} does not suit {s.task}: classification takes cross-entropy or cross-entropy-places, "
             "synthetic masks a Dice"
         )
-    if places and s.source is not Source.SYNTHETIC:
+    if places and s.source is not Targets.SYNTHETIC:
         yield f"loss {s.loss} with source {s.source}: it needs source synthetic, where the place of disease is known"
     if classifies and len({p.shape for p in s.patches}) > 1:
         yield "patches of different shapes: the classifier has one input size"

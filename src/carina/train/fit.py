@@ -20,10 +20,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from carina.errors import BadConfig
-from carina.train.checkpoint import BEST, CHECKPOINT, State, load, random_apart, read, save, write
+from carina.train.checkpoint import (
+    BEST,
+    CHECKPOINT,
+    TrainingState,
+    load_checkpoint,
+    random_apart,
+    read_checkpoint_file,
+    save_checkpoint,
+    write_atomically,
+)
 from carina.train.examples import ExampleSource, to_tensors
 from carina.train.guide import Guided, published
-from carina.train.logs import Logs, Progress, Row
+from carina.train.logs import LogRow, Logs, TrainingProgress
 from carina.train.objective import loss_function, optimiser_of, rate_at
 from carina.train.settings import Arithmetic, Loss, TrainSettings
 from carina.train.team import Team
@@ -35,15 +44,15 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 SETTLING = 7919
 """Added to the seed for the examples that batch norms are settled on."""
 
-Watch = Callable[[Progress], None]
+Watch = Callable[[TrainingProgress], None]
 
 
-def _silent(_: Progress) -> None:
+def _silent(_: TrainingProgress) -> None:
     pass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Context:
+class FitContext:
     """What surrounds a fit: the training list's number of cases, the processes that share it, who is told."""
 
     cases: int = 1
@@ -98,7 +107,7 @@ def fit(
     source: ExampleSource,
     settings: TrainSettings,
     out: Path,
-    context: Context | None = None,
+    context: FitContext | None = None,
 ) -> Fitted:
     """Train ``network`` on ``source``; resume from ``out/checkpoint.pt`` if it is there.
 
@@ -107,7 +116,7 @@ def fit(
     Raises:
         BadConfig: the loss is no number any more, or a checkpoint does not fit.
     """
-    context = context or Context()
+    context = context or FitContext()
     team = context.team
     out.mkdir(parents=True, exist_ok=True)
     with _computing(settings, team), random_apart(settings.seed + team.rank, team.device):
@@ -156,14 +165,14 @@ class _Loop:
         self.format = memory_format(network, settings, team.device)
         network = network.to(team.device, memory_format=self.format)
         self.loss = loss_function(settings.loss, hard_weight=settings.hard_weight)
-        self.state = State(
+        self.state = TrainingState(
             network=network,
             averaged=copy.deepcopy(network).eval() if settings.average else None,
             optimiser=optimiser_of(network, settings),
             scaler=torch.amp.GradScaler(team.device.type, enabled=settings.arithmetic is Arithmetic.F16),
         )
         if (out / CHECKPOINT).is_file():
-            load(out / CHECKPOINT, self.state, team)
+            load_checkpoint(out / CHECKPOINT, self.state, team)
         self.model = team.wrap(network)
         self.waiting: list[Tensor] = []
         self.last: tuple[float | None, float | None] = (None, None)
@@ -186,7 +195,7 @@ class _Loop:
                     logs.row(row)
             if validates or state.step % settings.save_every == 0:
                 self._collect()
-                save(self.out / CHECKPOINT, state, self.team)
+                save_checkpoint(self.out / CHECKPOINT, state, self.team)
             watch(self._progress(steps, (time.monotonic() - start) / (state.step - first)))
         if logs:
             logs.close()
@@ -194,7 +203,7 @@ class _Loop:
     def fitted(self) -> Fitted:
         """The best weights by the metric; without validation the last ones."""
         if self.state.best is not None and (self.out / BEST).is_file():
-            best = read(self.out / BEST)
+            best = read_checkpoint_file(self.out / BEST)
             return Fitted(weights=best["weights"], step=best["step"], metric=best["metric"], cases=best["cases"])
         return Fitted(weights=_weights(self._settled()), step=self.state.step)
 
@@ -243,14 +252,14 @@ class _Loop:
                 "The last checkpoint is whole.",
             )
 
-    def _row(self, rate: float, epoch: int, *, validates: bool) -> Row:
+    def _row(self, rate: float, epoch: int, *, validates: bool) -> LogRow:
         state = self.state
         self._collect()
         loss = self.team.mean(torch.tensor(state.recent, device=self.team.device).mean())
         state.recent.clear()
         metric = self._validate() if validates else None
         self.last = (loss, self.last[1] if metric is None else metric)
-        return Row(
+        return LogRow(
             step=state.step, epoch=state.step / epoch, loss=loss, rate=rate, metric=metric, seconds=state.seconds
         )
 
@@ -264,7 +273,7 @@ class _Loop:
             state.best = found.metric
             if self.team.leads:
                 values = {"weights": _weights(candidate), "step": state.step, "metric": found.metric}
-                write(self.out / BEST, {**values, "cases": found.cases})
+                write_atomically(self.out / BEST, {**values, "cases": found.cases})
         return found.metric
 
     @torch.no_grad()
@@ -289,10 +298,10 @@ class _Loop:
         self.team.share(candidate)
         return candidate.eval()
 
-    def _progress(self, steps: int, seconds: float) -> Progress:
+    def _progress(self, steps: int, seconds: float) -> TrainingProgress:
         state = self.state
         loss, metric = self.last
-        return Progress(
+        return TrainingProgress(
             step=state.step,
             steps=steps,
             loss=loss,

@@ -18,7 +18,7 @@ from monai.data import CacheDataset, MetaTensor, PersistentDataset
 
 from carina.cases.datalist import DataList, ListedCase
 from carina.cases.purpose import Task
-from carina.cases.reading import cache_folder, cache_mb, paths_of, read_case, stamp
+from carina.cases.reading import cache_folder, cache_mb, file_stamp, paths_of, read_case
 from carina.cases.sampling import Shape
 from carina.train.examples import Example, NamedExample
 from carina.train.settings import Augment, TrainSettings
@@ -90,7 +90,7 @@ def _dataset(data: DataList, listed: Sequence[ListedCase], settings: TrainSettin
 def _entry(data: DataList, listed: ListedCase, settings: TrainSettings) -> Tensors:
     """What MONAI reads a case from; the stamp has it read again when a file has changed."""
     mask = paths_of(listed, settings.task)[settings.purpose.mask]
-    return {"listed": listed, "stamp": stamp(data, (listed.image, mask))}
+    return {"listed": listed, "stamp": file_stamp(data, (listed.image, mask))}
 
 
 def _key(settings: TrainSettings, *, centres: bool) -> str:

@@ -18,7 +18,7 @@ CURVES = "curves.png"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class LogRow:
     """The training after ``step`` steps: mean loss since the row before, learning rate, metric where validated."""
 
     step: int
@@ -30,7 +30,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """Where a training stands; ``loss`` and ``metric`` are the last ones known, ``best`` is the best metric so far."""
 
     step: int
@@ -43,7 +43,7 @@ class Progress:
 
 
 class _Writer(Protocol):
-    def row(self, row: Row) -> None: ...
+    def row(self, row: LogRow) -> None: ...
 
     def close(self) -> None: ...
 
@@ -59,7 +59,7 @@ class Logs:
         if settings.mlflow:
             self.writers.append(_Mlflow(out / "mlflow-run.txt", settings, self.metric))
 
-    def row(self, row: Row) -> None:
+    def row(self, row: LogRow) -> None:
         """Write ``row`` everywhere; draw the curves where there is a metric."""
         for writer in self.writers:
             writer.row(row)
@@ -86,7 +86,7 @@ class _Csv:
             csv.writer(file).writerows([header, *kept])
         part.replace(path)
 
-    def row(self, row: Row) -> None:
+    def row(self, row: LogRow) -> None:
         metric = "" if row.metric is None else f"{row.metric:.6f}"
         values = (row.step, f"{row.epoch:.3f}", f"{row.loss:.6g}", f"{row.rate:.4g}", metric, f"{row.seconds:.1f}")
         with self.path.open("a", newline="", encoding="utf-8") as file:
@@ -114,7 +114,7 @@ class _TensorBoard:
         self.metric = metric
         self.writer = SummaryWriter(str(folder), purge_step=step + 1)
 
-    def row(self, row: Row) -> None:
+    def row(self, row: LogRow) -> None:
         for name, value in _scalars(row, self.metric).items():
             self.writer.add_scalar(name, value, row.step)
         self.writer.flush()
@@ -150,7 +150,7 @@ class _Mlflow:
             self.client.log_param(run, key, str(value)[:500])
         return run
 
-    def row(self, row: Row) -> None:
+    def row(self, row: LogRow) -> None:
         for name, value in _scalars(row, self.metric).items():
             self.client.log_metric(self.run, name, value, step=row.step)
 
@@ -158,7 +158,7 @@ class _Mlflow:
         self.client.set_terminated(self.run)
 
 
-def _scalars(row: Row, metric: str) -> dict[str, float]:
+def _scalars(row: LogRow, metric: str) -> dict[str, float]:
     values = {"loss": row.loss, "rate": row.rate}
     return values if row.metric is None else {**values, metric: row.metric}
 

@@ -12,16 +12,16 @@ HARD = 16
 IGNORED = 2 * HARD
 """The target of a voxel that no loss counts."""
 
-SURE = 30.0
+SURE_LOGIT = 30.0
 """The logit of a voxel's class, where nothing is to be learnt from it."""
 
 
-def settled(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def ignoring_unknown(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (float32) and classes for losses that know no weights: ignored voxels are background that is found."""
     logits, ignored = logits.float(), target == IGNORED
     if ignored.any():
         found = torch.zeros_like(logits)
-        found[:, 0] = SURE
+        found[:, 0] = SURE_LOGIT
         logits = torch.where(ignored[:, None], found, logits)
     return logits, target % HARD
 

@@ -35,7 +35,7 @@ def loss_function(loss: Loss, *, hard_weight: float = 4.0) -> LossFunction:
     )
 
     def counted(logits: Tensor, target: Tensor) -> Tensor:
-        logits, classes = losses.settled(logits, target)
+        logits, classes = losses.ignoring_unknown(logits, target)
         loss: Tensor = published(logits, classes[:, None])
         return loss
 
@@ -44,7 +44,7 @@ def loss_function(loss: Loss, *, hard_weight: float = 4.0) -> LossFunction:
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     if target.ndim > 1:
-        logits, target = losses.settled(logits, target)
+        logits, target = losses.ignoring_unknown(logits, target)
     return functional.cross_entropy(logits.float(), target)
 
 

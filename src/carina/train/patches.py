@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.cases.case import DENSE_HU, IN_PLANE_MM, SLICE_MM, Case
-from carina.cases.sampling import Place, Shape, bend
+from carina.cases.case import DENSE_LUNG_HU, IN_PLANE_MM, SLICE_MM, Case
+from carina.cases.sampling import Sampler, Shape, bend
 from carina.synth import distractors, lesions
 from carina.volume.arrays import Flags, Floats
 
-SPACING_MM = (SLICE_MM, IN_PLANE_MM, IN_PLANE_MM)
+PATCH_SPACING_MM = (SLICE_MM, IN_PLANE_MM, IN_PLANE_MM)
 
 NEAR_MM = 8.0
 """How far beside the lungs dense tissue counts as hard for lesions: the hila, the heart's border, the pleura."""
@@ -40,7 +40,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Patch:
+class Cut:
     """HU, masks and (where asked for) gas that is no lung and what is around the body, all ``(z, y, x)``."""
 
     hu: Floats
@@ -53,7 +53,7 @@ class Patch:
 
 def cut(
     case: Case, centre: npt.NDArray[np.float64], shape: Shape, rng: np.random.Generator, *, with_air: bool = False
-) -> Patch:
+) -> Cut:
     """Cut a patch around ``centre`` (voxels ``(z, y, x)``), turned by up to 17 degrees, zoomed by 0.75 to 1.35, bent.
 
     No two patients have the same chest: depth and width are zoomed apart by up to a tenth, and the plane is bent by a
@@ -73,12 +73,13 @@ def cut(
     half = (np.array(shape) - 1) / 2
     first = np.array([centre[0] - step * half[0], *(centre[1:] - turn @ half[1:])])
     slab = step * rng.uniform(0.2, 0.6) if rng.random() < 0.5 else 0.0
-    place = Place(shape, case.hu.shape, first, step, turn, bend(shape[1:], SPACING_MM[1:], rng) / case.spacing_mm[1])
+    moved = bend(shape[1:], PATCH_SPACING_MM[1:], rng) / case.spacing_mm[1]
+    place = Sampler(shape, case.hu.shape, first, step, turn, moved)
     hu = place.sample(case.hu, slab=slab, outside=-1024.0)
     lung, lesion, ignore = (place.mask(mask, slab=slab) for mask in (case.lung, case.lesion, case.ignore))
     gas = place.sample(case.gas) >= 0.5 if with_air else None
     around = place.sample(case.around, outside=1.0) >= 0.5 if with_air else None
-    return Patch(hu=hu, lung=lung, lesion=lesion, ignore=ignore, gas=gas, around=around)
+    return Cut(hu=hu, lung=lung, lesion=lesion, ignore=ignore, gas=gas, around=around)
 
 
 def centre_in(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -109,15 +110,15 @@ def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Genera
     hu = _other_patient(hu, rng)
     if rng.random() < 0.7:
         drawn = draw_disease(lung & ~fluid, rng)
-        hu, mask = lesions.paste(hu, lung & ~fluid, SPACING_MM, drawn, rng)
+        hu, mask = lesions.paste(hu, lung & ~fluid, PATCH_SPACING_MM, drawn, rng)
         lesion = lesion | mask
     side = 2 * round(NEAR_MM / IN_PLANE_MM) + 1
     near = ndimage.maximum_filter(lung.view(np.uint8), (1, side, side)).astype(bool)
-    hard: Flags = near & (hu > DENSE_HU)
+    hard: Flags = near & (hu > DENSE_LUNG_HU)
     return Drawn(hu=_finish(hu, rng), truth=lesion, hard=hard, ignored=patch.ignore)
 
 
-def draw_disease(lung: Flags, rng: np.random.Generator) -> list[lesions.Lesion]:
+def draw_disease(lung: Flags, rng: np.random.Generator) -> list[lesions.DrawnLesion]:
     """The lesions of one patch: up to about 5 in a small one, 12 in one that holds most of the lungs.
 
     A large or an easy lesion would settle the Dice of its patch: a third of patches hold small ones only, twice as
@@ -127,12 +128,13 @@ def draw_disease(lung: Flags, rng: np.random.Generator) -> list[lesions.Lesion]:
     if rng.random() < 0.5:
         kinds = list(lesions.Kind)
         kind = lesions.Kind.CONSOLIDATION if rng.random() < 0.25 else kinds[int(rng.integers(len(kinds)))]
-    most = 1 + round(8 * np.sqrt(np.count_nonzero(lung) * np.prod(SPACING_MM) / 1e6))
+    most = 1 + round(8 * np.sqrt(np.count_nonzero(lung) * np.prod(PATCH_SPACING_MM) / 1e6))
     count = int(rng.integers(1, most + 1))
     radii_mm = lesions.RADII_MM
     if rng.random() < 1 / 3:
         count, radii_mm = 2 * count + 1, lesions.SMALL_RADII_MM
-    z, y, x = SPACING_MM  # places on every other voxel: the distances that choose them took half of a patch's time
+    # Places on every other voxel: the distances that choose them took half of a patch's time.
+    z, y, x = PATCH_SPACING_MM
     drawn = lesions.draw_lesions(lung[:, ::2, ::2], (z, 2 * y, 2 * x), rng, count=count, kind=kind, radii_mm=radii_mm)
     return [replace(one, centre=(one.centre[0], 2 * one.centre[1], 2 * one.centre[2])) for one in drawn]
 
@@ -156,12 +158,12 @@ def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generato
     assert patch.gas is not None and patch.around is not None
     hu, fluid = _look_alikes(patch.hu, patch.lung, rng)
     if rng.random() < 0.5 and patch.around.any():
-        hu = distractors.clothes(hu, patch.around, SPACING_MM, rng)
+        hu = distractors.clothes(hu, patch.around, PATCH_SPACING_MM, rng)
     lung = patch.lung & ~fluid
     if rng.random() < 0.5:
         kind = lesions.Kind.CONSOLIDATION if rng.random() < 0.5 else None
-        drawn = lesions.draw_lesions(lung, SPACING_MM, rng, count=int(rng.integers(1, 5)), kind=kind)
-        hu, _ = lesions.paste(hu, lung, SPACING_MM, drawn, rng)
+        drawn = lesions.draw_lesions(lung, PATCH_SPACING_MM, rng, count=int(rng.integers(1, 5)), kind=kind)
+        hu, _ = lesions.paste(hu, lung, PATCH_SPACING_MM, drawn, rng)
     inner = ndimage.binary_erosion(lung, _CROSS, iterations=2)
     near = ndimage.binary_dilation(lung, _CROSS, iterations=3)
     around = ndimage.binary_dilation(patch.gas, _CROSS, iterations=8) & ~near
@@ -192,18 +194,18 @@ def _look_alikes(hu: Floats, lung: Flags, rng: np.random.Generator) -> tuple[Flo
     if rng.random() < 0.5:
         hu = distractors.breath(hu, lung, rng)
     if rng.random() < 0.3:
-        hu = distractors.dependent(hu, lung, SPACING_MM, rng)
+        hu = distractors.dependent(hu, lung, PATCH_SPACING_MM, rng)
     if rng.random() < 0.3:
-        hu = distractors.nodules(hu, lung, SPACING_MM, rng, count=int(rng.integers(1, 5)))
+        hu = distractors.nodules(hu, lung, PATCH_SPACING_MM, rng, count=int(rng.integers(1, 5)))
     if rng.random() < 0.1:
-        hu, fluid = distractors.effusion(hu, lung, SPACING_MM, rng)
+        hu, fluid = distractors.effusion(hu, lung, PATCH_SPACING_MM, rng)
     return hu, fluid
 
 
 def _finish(hu: Floats, rng: np.random.Generator) -> Floats:
     """What the scanner does to everything alike: motion, kernel, noise, calibration."""
     if rng.random() < 0.15:
-        hu = distractors.motion(hu, SPACING_MM, rng)
-    hu = distractors.kernel_and_noise(hu, SPACING_MM, rng)
+        hu = distractors.motion(hu, PATCH_SPACING_MM, rng)
+    hu = distractors.kernel_and_noise(hu, PATCH_SPACING_MM, rng)
     shifted: Floats = (hu * rng.uniform(0.95, 1.05) + rng.normal(0, 20)).astype(np.float32)
     return shifted

@@ -12,7 +12,7 @@ from torch import nn
 from carina.cases.purpose import Task
 from carina.models.bundle import Bundle, write_bundle
 from carina.models.export import check_parity, export_onnx
-from carina.train.cards import Facts, card, metadata
+from carina.train.cards import Facts, metadata, model_card
 from carina.train.settings import TrainSettings
 
 __all__ = ["Facts", "publish"]
@@ -39,4 +39,4 @@ def publish(
         if measure:
             bare = write_bundle(Path(scratch) / settings.name, metadata(settings, facts), onnx, card="not measured")
             facts = replace(facts, measured={**facts.measured, **measure(bare)})
-        return write_bundle(folder / settings.name, metadata(settings, facts), onnx, card=card(settings, facts))
+        return write_bundle(folder / settings.name, metadata(settings, facts), onnx, card=model_card(settings, facts))

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from carina.cases.purpose import Purpose, Source, Task
+from carina.cases.purpose import Purpose, Targets, Task
 
 
 class Loss(StrEnum):
@@ -106,7 +106,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     network: dict[str, Any]
     patches: tuple[Patch, ...]
     window_hu: tuple[float, float]
-    source: Source = Source.LABELS
+    source: Targets = Targets.LABELS
     orientation: str = "RAS"
     spacing_mm: tuple[float, float, float] | None = (0.8, 0.8, 5.0)
     crop_to_body: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from carina.cases.datalist import DataList, without
-from carina.cases.purpose import Source, Task
+from carina.cases.purpose import Targets, Task
 from carina.cases.reading import is_unusable, read_cases
 from carina.errors import BadConfig
 from carina.train.examples import ExampleSource
@@ -22,7 +22,7 @@ def open_source(data: DataList, settings: TrainSettings) -> ExampleSource:
     seen = without(data, settings.leave_out)
     if not seen.training:
         raise BadConfig("datalist.empty", f"{data.file}: no training case is left; look at training and leave_out.")
-    if settings.source is Source.LABELS:
+    if settings.source is Targets.LABELS:
         return LabelledSource(seen, settings)
     return _open_synthetic(seen, settings)
 

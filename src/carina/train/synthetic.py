@@ -13,10 +13,10 @@ from carina.cases.crops import draw_crop, draw_lesson
 from carina.cases.purpose import Task
 from carina.cases.sampling import Shape
 from carina.synth import lesions
-from carina.synth.lung_labels import lung_box
+from carina.synth.lung_labels import box_with_margin
 from carina.train.examples import Example, NamedExample
 from carina.train.losses import HARD, IGNORED
-from carina.train.patches import SPACING_MM, draw_lesion_patch, draw_lung_patch
+from carina.train.patches import PATCH_SPACING_MM, draw_lesion_patch, draw_lung_patch
 from carina.train.settings import Loss, TrainSettings
 
 VALIDATION_SEED = 700_000
@@ -66,10 +66,10 @@ class SyntheticSource:
             np.zeros(hu.shape, dtype=bool) if mask is None else at_slices(mask.labels, step_mm) >= 0.5
             for mask in (case.lung, case.lesion, case.ignore)
         )
-        kinds, box = list(lesions.Kind), lung_box(lung, 8)
+        kinds, box = list(lesions.Kind), box_with_margin(lung, 8)
         for n in range(VALIDATION_LESIONS):
-            drawn = lesions.draw_lesions(lung[box], SPACING_MM, rng, count=1, kind=kinds[n % len(kinds)])
-            hu[box], mask = lesions.paste(hu[box], lung[box], SPACING_MM, drawn, rng)
+            drawn = lesions.draw_lesions(lung[box], PATCH_SPACING_MM, rng, count=1, kind=kinds[n % len(kinds)])
+            hu[box], mask = lesions.paste(hu[box], lung[box], PATCH_SPACING_MM, drawn, rng)
             known[box] |= mask
         if self.settings.task is Task.LUNG:
             return self._example(hu, np.where(ignored, IGNORED, lung))

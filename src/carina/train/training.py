@@ -15,19 +15,19 @@ from carina.cases.datalist import DataList, read_datalist, with_fold, without
 from carina.errors import BadConfig
 from carina.models.bundle import METADATA, Bundle, find_bundle, load_bundle
 from carina.models.networks import build_network
-from carina.models.weights import CHECKPOINT as TORCH_WEIGHTS
+from carina.models.weights import TORCH_WEIGHTS as TORCH_WEIGHTS
 from carina.models.weights import load_weights, read_checkpoint, read_onnx
 from carina.train import checkpoint, configure
 from carina.train.examples import ExampleSource
-from carina.train.fit import Context, Fitted, Watch, fit
+from carina.train.fit import FitContext, Fitted, Watch, fit
 from carina.train.guide import published
 from carina.train.publish import Facts, publish
 from carina.train.settings import TrainSettings
 from carina.train.sources import open_source
 from carina.train.team import Team
 
-SETTINGS = "settings.toml"
-DATA = "data.json"
+SETTINGS_FILE = "settings.toml"
+TRAINED_ON = "data.json"
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +94,7 @@ def train(file: Path, settings: TrainSettings, out: Path, how: How | None = None
     if settings.init and not (out / checkpoint.CHECKPOINT).is_file():
         start_from(network, settings.init, how.folders)
     cases = len(without(data, settings.leave_out).training)
-    fitted = fit(network, source, settings, out, Context(cases=cases, team=how.team, watch=how.watch))
+    fitted = fit(network, source, settings, out, FitContext(cases=cases, team=how.team, watch=how.watch))
     return publish_fitted(fitted, out, how) if how.team.leads else None
 
 
@@ -106,10 +106,10 @@ def publish_folder(out: Path, how: How | None = None) -> Bundle:
     """
     best, last = out / checkpoint.BEST, out / checkpoint.CHECKPOINT
     if best.is_file():
-        found = checkpoint.read(best)
+        found = checkpoint.read_checkpoint_file(best)
         fitted = Fitted(**{key: found[key] for key in ("weights", "step", "metric", "cases")})
     else:
-        found = checkpoint.read(last)
+        found = checkpoint.read_checkpoint_file(last)
         fitted = Fitted(weights=published(found["averaged"] or found["network"]), step=found["step"])
     return publish_fitted(fitted, out, how or How())
 
@@ -138,9 +138,9 @@ def read_training(out: Path) -> tuple[TrainSettings, Trained]:
     Raises:
         BadConfig: ``out`` holds no training.
     """
-    if not (out / SETTINGS).is_file() or not (out / DATA).is_file():
-        raise BadConfig("train.none", f"{out} holds no training: {SETTINGS} and {DATA} are not there.")
-    return configure.load_saved(out / SETTINGS), msgspec.json.decode((out / DATA).read_bytes(), type=Trained)
+    if not (out / SETTINGS_FILE).is_file() or not (out / TRAINED_ON).is_file():
+        raise BadConfig("train.none", f"{out} holds no training: {SETTINGS_FILE} and {TRAINED_ON} are not there.")
+    return configure.load_saved(out / SETTINGS_FILE), msgspec.json.decode((out / TRAINED_ON).read_bytes(), type=Trained)
 
 
 def start_from(network: nn.Module, init: str, folders: Sequence[Path | str] = ()) -> Bundle:
@@ -166,12 +166,12 @@ def _same_training(out: Path, settings: TrainSettings, data: DataList) -> None:
     if not (out / checkpoint.CHECKPOINT).is_file():
         return
     before, used = read_training(out)
-    differing = configure.differences(before, settings)
+    differing = configure.differing_settings(before, settings)
     if differing:
         raise BadConfig(
             "train.settings_differ",
-            f"{out} holds a training with other settings: {'; '.join(differing)}. Resume with its {SETTINGS}, or start "
-            "anew in another folder.",
+            f"{out} holds a training with other settings: {'; '.join(differing)}. Resume with its {SETTINGS_FILE}, or "
+            "start anew in another folder.",
         )
     if used.sha256 != _digest(data.file):
         raise BadConfig(
@@ -186,8 +186,8 @@ def _remember(out: Path, settings: TrainSettings, data: DataList) -> None:
     facts = Trained(file=data.file.name, sha256=_digest(data.file), training=training, validation=validation)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / SETTINGS).write_text(configure.to_toml(settings), encoding="utf-8")
-        (out / DATA).write_bytes(msgspec.json.format(msgspec.json.encode(facts)))
+        (out / SETTINGS_FILE).write_text(configure.to_toml(settings), encoding="utf-8")
+        (out / TRAINED_ON).write_bytes(msgspec.json.format(msgspec.json.encode(facts)))
     except OSError as error:
         raise BadConfig("output.unwritable", f"{out}: can't be written ({error.strerror}).") from error
 

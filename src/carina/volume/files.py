@@ -36,8 +36,8 @@ READERS: Mapping[str, Callable[[Path], VolumeHeader]] = {
 
 SUFFIXES = tuple(READERS)
 
-AIR_HU = -1024
-TOP_HU = 32767
+SCALE_BOTTOM_HU = -1024
+SCALE_TOP_HU = 32767
 
 MOST_HU = 70000
 """No value lies above, or below its negative: metal reaches 30000, padding -32768."""
@@ -199,10 +199,10 @@ class _Seen:
             is_missing = np.isnan(values)
             if is_missing.any():
                 self.missing += int(np.count_nonzero(is_missing))
-                values[is_missing] = AIR_HU
+                values[is_missing] = SCALE_BOTTOM_HU
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         self.sample.append(values[::SAMPLED].astype(np.float64))
-        return values.clip(AIR_HU, TOP_HU)
+        return values.clip(SCALE_BOTTOM_HU, SCALE_TOP_HU)
 
     def warnings(self, path: Path) -> tuple[str, ...]:
         """A sentence on NaN.
@@ -213,5 +213,5 @@ class _Seen:
         if self.low < -MOST_HU or self.high > MOST_HU:
             seen = f"values run from {self.low:g} to {self.high:g}"
             raise bad(path, "no-hu", f"{seen}; a chest CT in HU reaches from -1000 to some thousand; convert it again.")
-        words = f"{path.name}: {self.missing} voxels are NaN (no number) and taken for padding, {AIR_HU} HU."
+        words = f"{path.name}: {self.missing} voxels are NaN (no number) and taken for padding, {SCALE_BOTTOM_HU} HU."
         return (words,) if self.missing else ()
