@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
 from carina.dicom.objects import Producer, save_object
 from carina.dicom.series import Instance, Series
+from carina.dicom.sr import Makers
 from carina.measure.findings import RatioFindings, RegionFindings
 from carina.volume import Grid, Mask
 
@@ -28,6 +30,12 @@ PRODUCER = Producer(
     software_version="0.1.0",
     when=datetime(2026, 1, 2, 3, 4, 5),
 )
+
+LESION_PRODUCER = replace(PRODUCER, model_name="lesion-segresnet", model_version="0.2.0", bundle_sha256="cd" * 32)
+
+CLASSIFIER = replace(PRODUCER, model_name="covid-densenet", model_version="0.3.0", bundle_sha256="ef" * 32)
+
+MAKERS = Makers(lung=PRODUCER, lesion=LESION_PRODUCER, classifier=CLASSIFIER)
 
 SHAPE = (12, 40, 52)
 """Slices, rows, columns; 40 x 52 bits end within a byte, so frames are packed across byte borders."""

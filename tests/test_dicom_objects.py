@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.sr._concepts_dict import concepts
@@ -15,12 +16,18 @@ from carina.dicom import codes
 from carina.dicom.objects_header import notes
 from carina.dicom.pdf import encapsulated_pdf
 from carina.dicom.seg import check_geometry, segmentation
-from carina.dicom.sr import measurements
+from carina.dicom.series import Series
+from carina.dicom.sr import measurements, unlike_segments
 from carina.dicom.uids import derived_uid
 from carina.errors import ModelFailed
-from carina.measure.findings import Classification
+from carina.measure.findings import Classification, RatioFindings
+from carina.measure.ratio import lesion_ratio
+from carina.volume import Mask
 from dicom_objects_samples import (
+    LESION_PRODUCER,
+    MAKERS,
     PRODUCER,
+    SHAPE,
     errors_of,
     full_header,
     make_mask,
@@ -96,7 +103,10 @@ def test_a_repeated_run_gives_the_same_uids_and_another_bundle_others() -> None:
     assert first.ContentDate == "20260102" and first.ContentTime == "030405"
     pdfs = [encapsulated_pdf(pdf_bytes(), series, p, "Report").SOPInstanceUID for p in (PRODUCER, later, other)]
     assert pdfs[0] == pdfs[1] != pdfs[2]
-    reports = [measurements(make_ratio(10.0), None, series, p).SOPInstanceUID for p in (PRODUCER, later, other)]
+    reports = [
+        measurements(make_ratio(10.0), None, series, replace(MAKERS, lung=p)).SOPInstanceUID
+        for p in (PRODUCER, later, other)
+    ]
     assert reports[0] == reports[1] != reports[2]
 
 
@@ -108,7 +118,7 @@ def test_an_empty_header_gives_valid_objects_and_notes(tmp_path: Path) -> None:
     mask = make_mask(series)
     seg = segmentation(mask, series, PRODUCER)
     check_geometry(seg, mask, series)
-    report = measurements(make_ratio(1.0), None, series, PRODUCER, [seg])
+    report = measurements(make_ratio(1.0), None, series, MAKERS, [seg])
     pdf = encapsulated_pdf(pdf_bytes(), series, PRODUCER, "Report")
     assert len({item.StudyInstanceUID for item in (seg, report, pdf)}) == 1
     for number, dataset in enumerate((seg, report, pdf)):
@@ -192,20 +202,57 @@ def values_of(dataset: Dataset) -> dict[tuple[str, str], tuple[float, str]]:
     return found
 
 
+def groups_of(dataset: Dataset) -> dict[str, Dataset]:
+    """The measurement groups of a report by their tracking identifier."""
+    (measured,) = [item for item in dataset.ContentSequence if name_of(item) == "Imaging Measurements"]
+    return {text_of(group, "Tracking Identifier"): group for group in measured.ContentSequence}
+
+
+def name_of(item: Dataset) -> str:
+    return str(item.ConceptNameCodeSequence[0].CodeMeaning) if "ConceptNameCodeSequence" in item else ""
+
+
+def text_of(group: Dataset, name: str) -> str:
+    (found,) = [item.TextValue for item in group.ContentSequence if name_of(item) == name]
+    return str(found)
+
+
+def algorithm_of(item: Dataset) -> str:
+    parameters = [part.TextValue for part in item.ContentSequence if name_of(part) == "Algorithm Parameters"]
+    return " ".join([text_of(item, "Algorithm Name"), text_of(item, "Algorithm Version"), parameters[0]])
+
+
+def measured(series: Series) -> tuple[RatioFindings, list[Dataset]]:
+    """Two lungs and a lesion in the left one, measured and written."""
+    lung, labels = make_mask(series), np.zeros(SHAPE, np.uint8)
+    labels[3:6, 8:15, 5:12] = 1
+    lesion = Mask(labels=labels, grid=lung.grid, names={1: "COVID-19 lesion"}, uid=series.uid)
+    segs = [segmentation(lung, series, PRODUCER), segmentation(lesion, series, LESION_PRODUCER)]
+    return lesion_ratio(lesion, lung), segs
+
+
 def test_a_report_holds_the_numbers_and_refers_to_the_segments(tmp_path: Path) -> None:
     series = make_series()
-    lung = segmentation(make_mask(series), series, PRODUCER)
-    lesion = segmentation(make_mask(series, two=False), series, replace(PRODUCER, model_name="lesion-segresnet"))
+    ratio, segs = measured(series)
+    lung, lesion = segs
     classes = Classification(uid=series.uid, probabilities={"COVID-19": 0.75, "non-COVID-19": 0.25})
-    dataset = measurements(make_ratio(100.0), classes, series, PRODUCER, [lung, lesion])
+    with_hu = replace(ratio, regions=tuple(replace(one, lung_mean_hu=-812.5) for one in ratio.regions))
+    assert unlike_segments(ratio, series, segs) == ()
+    dataset = measurements(with_hu, classes, series, MAKERS, segs)
     path = saved(dataset, tmp_path)
     assert errors_of(path) == []
     values = values_of(dataset)
-    assert values["left lung", "Volume"] == (4000.0, "cm3")
-    assert values["lungs", "Lesion volume as a part of lung volume"] == (2.5, "%")
+    voxel_ml = 2.5 * 0.75 * 0.7 / 1000
+    left_ml, lesion_ml = (7 * 25 * 17 - 1) * voxel_ml, 3 * 7 * 7 * voxel_ml
+    assert values["left lung", "Volume"] == (pytest.approx(left_ml, abs=1e-6), "cm3")
+    assert values["right lung", "Volume"] == (pytest.approx(4 * 26 * 19 * voxel_ml, abs=1e-6), "cm3")
+    assert values["left lung", "Volume of lesion in region"] == (pytest.approx(lesion_ml, abs=1e-6), "cm3")
+    assert values["right lung", "Volume of lesion in region"] == (0.0, "cm3")
+    ratio_percent = pytest.approx(100 * lesion_ml / left_ml, abs=1e-5)
+    assert values["left lung", "Lesion volume as a part of lung volume"] == (ratio_percent, "%")
     assert values["lungs", "Attenuation Coefficient"] == (-812.5, "[hnsf'U]")
-    assert values["COVID-19 lesion", "Volume"] == (100.0, "cm3")
-    assert values["COVID-19 lesion", "Number of separate lesions"] == (3.0, "1")
+    assert values["COVID-19 lesion", "Volume"] == (pytest.approx(lesion_ml, abs=1e-6), "cm3")
+    assert values["COVID-19 lesion", "Number of separate lesions"] == (1.0, "1")
     assert values["classification", "Probability of COVID-19"] == (0.75, "1")
     named = {
         item.ReferencedSOPInstanceUID
@@ -220,10 +267,79 @@ def test_a_report_holds_the_numbers_and_refers_to_the_segments(tmp_path: Path) -
     assert lesion.SOPInstanceUID in text and lung.SOPInstanceUID in text
 
 
+def test_each_number_names_the_bundle_that_it_comes_from() -> None:
+    series = make_series()
+    ratio, segs = measured(series)
+    classes = Classification(uid=series.uid, probabilities={"COVID-19": 0.75, "non-COVID-19": 0.25})
+    lung, lesion, covid = (
+        f"{name} bundle_sha256={sha * 32}"
+        for name, sha in (("lung-ahnet 0.1.0", "ab"), ("lesion-segresnet 0.2.0", "cd"), ("covid-densenet 0.3.0", "ef"))
+    )
+    both = f"lesion-segresnet + lung-ahnet 0.2.0 + 0.1.0 bundle_sha256={'cd' * 32} {'ab' * 32}"
+    for objects in ([], segs):
+        groups = groups_of(measurements(ratio, classes, series, MAKERS, objects))
+        assert algorithm_of(groups["classification"]) == covid
+        assert algorithm_of(groups["COVID-19 lesion"]) == lesion
+        for region in ratio.regions:
+            group = groups[region.region]
+            numbers = {name_of(item): item for item in group.ContentSequence if item.ValueType == "NUM"}
+            assert algorithm_of(group) == lung
+            assert algorithm_of(numbers["Volume of lesion in region"]) == lesion
+            assert algorithm_of(numbers["Lesion volume as a part of lung volume"]) == both
+            assert "ContentSequence" not in numbers["Volume"], "the group's"
+    whole = measurements(ratio, classes, series, MAKERS, segs)
+    assert whole.ManufacturerModelName == "lesion-segresnet + lung-ahnet + covid-densenet"
+
+
+def test_each_side_refers_to_the_segment_of_its_side() -> None:
+    series = make_series()
+    ratio, segs = measured(series)
+    groups = groups_of(measurements(ratio, None, series, MAKERS, segs))
+    for side, code in (("left", "7771000"), ("right", "24028007")):
+        group = groups[f"{side} lung"]
+        (image,) = [item for item in group.ContentSequence if item.ValueType == "IMAGE" and "Segment" in name_of(item)]
+        reference = image.ReferencedSOPSequence[0]
+        assert reference.ReferencedSOPInstanceUID == segs[0].SOPInstanceUID
+        (segment,) = [
+            item for item in segs[0].SegmentSequence if item.SegmentNumber == reference.ReferencedSegmentNumber
+        ]
+        assert segment.SegmentLabel == f"{side} lung"
+        (site,) = [item for item in group.ContentSequence if name_of(item) == "Finding Site"]
+        laterality = [item.ConceptCodeSequence[0].CodeValue for item in site.ContentSequence]
+        assert laterality == [code]
+
+
+def test_a_segment_of_another_volume_is_not_referred_to_and_that_is_said() -> None:
+    series = make_series()
+    ratio, segs = measured(series)
+    fewer = make_mask(series)
+    fewer.labels[2] = 0
+    other = segmentation(fewer, series, PRODUCER)
+    said = unlike_segments(ratio, series, [other, segs[1]])
+    assert len(said) == 1 and said[0].startswith(
+        "The segment 'left lung' holds 3.35 ml, measured were 3.90 ml: the meas"
+    )
+    groups = groups_of(measurements(ratio, None, series, MAKERS, [other, segs[1]]))
+    referring = [name for name, group in groups.items() if any(i.ValueType == "IMAGE" for i in group.ContentSequence)]
+    assert referring == ["right lung", "COVID-19 lesion"]
+
+
+def test_one_segment_for_both_lungs_is_the_whole_and_kinds_of_lesion_are_not() -> None:
+    series = make_series()
+    ratio = measured(series)[0]
+    lung = segmentation(make_mask(series), series, PRODUCER, ["Lung-seg"])
+    two = make_mask(series)
+    kinds = segmentation(two, series, LESION_PRODUCER, ["GroundGlass-seg", "Consolidation"])
+    assert unlike_segments(ratio, series, [lung, kinds]) == ()
+    groups = groups_of(measurements(ratio, None, series, MAKERS, [lung, kinds]))
+    referring = [name for name, group in groups.items() if any(i.ValueType == "IMAGE" for i in group.ContentSequence)]
+    assert referring == ["lungs"]
+
+
 def test_nothing_found_is_a_valid_report_with_volume_zero(tmp_path: Path) -> None:
     series = make_series()
     lesion = segmentation(make_mask(series, empty=True, two=False), series, PRODUCER)
-    dataset = measurements(make_ratio(0.0), None, series, PRODUCER, [lesion])
+    dataset = measurements(make_ratio(0.0), None, series, MAKERS, [lesion])
     assert errors_of(saved(dataset, tmp_path)) == []
     values = values_of(dataset)
     assert values["COVID-19 lesion", "Volume"] == (0.0, "cm3")
@@ -231,7 +347,7 @@ def test_nothing_found_is_a_valid_report_with_volume_zero(tmp_path: Path) -> Non
 
 
 def test_a_report_without_segments_is_valid(tmp_path: Path) -> None:
-    dataset = measurements(make_ratio(5.0), None, make_series(), PRODUCER)
+    dataset = measurements(make_ratio(5.0), None, make_series(), MAKERS)
     assert errors_of(saved(dataset, tmp_path)) == []
 
 
@@ -241,6 +357,6 @@ def test_no_maker_warns_about_a_patient(tmp_path: Path) -> None:
     header.PatientName = "OneWord"
     series = make_series(header)
     seg = segmentation(make_mask(series), series, PRODUCER)
-    report = measurements(make_ratio(1.0), None, series, PRODUCER, [seg])
+    report = measurements(make_ratio(1.0), None, series, MAKERS, [seg])
     assert seg.PatientName == report.PatientName == "OneWord"
     assert str(dcmread(saved(seg, tmp_path)).PatientName) == "OneWord"

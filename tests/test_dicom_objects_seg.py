@@ -21,6 +21,7 @@ from carina.errors import BadConfig, ModelFailed
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from carina.volume import Grid, Mask, Volume
 from dicom_objects_samples import (
+    MAKERS,
     PRODUCER,
     SHAPE,
     errors_of,
@@ -253,7 +254,7 @@ def test_objects_of_a_real_series_are_valid_and_in_place(data: Path, tmp_path: P
     mask = Mask(labels=labels, grid=volume.grid, names={1: "lungs"}, uid=volume.uid)
     seg = segmentation(mask, series, PRODUCER)
     check_geometry(seg, mask, series)
-    report = measurements(make_ratio(3.0), None, series, PRODUCER, [seg])
+    report = measurements(make_ratio(3.0), None, series, MAKERS, [seg])
     pdf = encapsulated_pdf(pdf_bytes(), series, PRODUCER, "Report")
     for number, dataset in enumerate((seg, report, pdf)):
         assert errors_of(saved(dataset, tmp_path, f"{number}.dcm")) == []

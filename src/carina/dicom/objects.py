@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -48,6 +49,17 @@ class Producer:
 
     def _facts(self) -> tuple[str, ...]:
         return (self.model_name, self.model_version, self.bundle_sha256, self.software_version, self.settings)
+
+
+def joined(producers: Sequence[Producer]) -> Producer:
+    """One producer for an object that several bundles made; each is named once."""
+    own = list(dict.fromkeys(producers))
+    return replace(
+        own[0],
+        model_name=" + ".join(one.model_name for one in own),
+        model_version=" + ".join(one.model_version for one in own),
+        bundle_sha256=" ".join(one.bundle_sha256 for one in own),
+    )
 
 
 def _identity(instance: Instance) -> tuple[str, str]:

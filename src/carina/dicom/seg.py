@@ -142,9 +142,9 @@ def _sources(series: Series) -> list[Dataset]:
 
 
 def slice_step_mm(series: Series) -> float:
-    """The median distance of neighbouring slices along their normal, in mm (1 for a single slice)."""
+    """The mean distance of neighbouring slices along their normal, in mm (1 for a single slice), as in the volume."""
     along = np.array([i.position_mm for i in series.instances]) @ np.array(series.slice_axes[0])
-    return float(np.median(np.abs(np.diff(along)))) if len(along) > 1 else 1.0
+    return float(np.abs(along[-1] - along[0])) / (len(along) - 1) if len(along) > 1 else 1.0
 
 
 def _refer(dataset: Dataset, series: Series) -> None:

@@ -82,6 +82,16 @@ def check_geometry(dataset: Dataset, mask: Mask, series: Series) -> None:
             _compare_samples(number, tally, mask, count=len(numbers), resampled=resampled)
 
 
+def segment_volumes_ml(dataset: Dataset) -> dict[int, float]:
+    """The volume of each segment in ml, counted in the object's own frames: voxels, times pixel area and slice step."""
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    voxel_ml = float(np.prod([*map(float, measures.PixelSpacing), float(measures.SpacingBetweenSlices)])) / 1000
+    counts = {int(item.SegmentNumber): 0 for item in dataset.SegmentSequence}
+    for number, pixels, *_ in _frames(dataset):
+        counts[number] = counts.get(number, 0) + int(np.count_nonzero(pixels))
+    return {number: count * voxel_ml for number, count in counts.items()}
+
+
 def _frames(dataset: Dataset) -> Iterator[tuple[int, npt.NDArray[np.bool_], Doubles, Doubles, Doubles]]:
     """For each frame and segment in it: number, pixels ``(rows, columns)``, first pixel's centre, steps in mm."""
     rows, columns = int(dataset.Rows), int(dataset.Columns)

@@ -26,8 +26,10 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from carina.dicom import codes as c
-from carina.dicom.objects import Producer, long_string, references, stamp
+from carina.dicom.geometry import plan_volume
+from carina.dicom.objects import Producer, joined, long_string, references, stamp
 from carina.dicom.objects_header import nameless_study, patient_and_study
+from carina.dicom.seg_check import segment_volumes_ml
 from carina.dicom.series import Series
 from carina.dicom.uids import derived_uid
 from carina.measure.findings import Classification, RatioFindings, RegionFindings
@@ -38,16 +40,39 @@ SIDES = {"left": c.LEFT, "right": c.RIGHT}
 
 THIRD_CODES = {"upper": c.SUPERIOR, "middle": c.INTERMEDIATE, "lower": c.INFERIOR}
 
+LESIONS = frozenset({c.Structure.LESION, c.Structure.GROUND_GLASS, c.Structure.CONSOLIDATION})
+
+SAME_VOLUME, ABOUT_THE_SAME_VOLUME = 1e-4, 0.02
+"""By which share a segment's own volume may differ from what was measured; the second where slices were resampled."""
 
 Segments = dict[c.Structure, tuple[Dataset, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Makers:
+    """Who made what is measured: the lung mask, the lesion mask and, where there is one, the classification."""
+
+    lung: Producer
+    lesion: Producer
+    classifier: Producer | None = None
+
+    @property
+    def masks(self) -> Producer:
+        """The producer of what both masks are needed for."""
+        return joined((self.lesion, self.lung))
+
+    @property
+    def everything(self) -> Producer:
+        """The producer of the whole report."""
+        return joined([one for one in (self.lesion, self.lung, self.classifier) if one is not None])
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Report:
-    """What every group of a report needs: its source, its maker, and which segment shows which structure."""
+    """What every group of a report needs: its source, its makers, and which segment shows which structure."""
 
     series: Series
-    producer: Producer
+    makers: Makers
     segments: Segments
 
     def group(
@@ -55,21 +80,24 @@ class _Report:
         identifier: str,
         values: list[Measurement],
         *,
-        finding: Code,
-        site: FindingSite,
+        concept: tuple[Code, FindingSite],
+        maker: Producer,
         structure: c.Structure | None = None,
     ) -> Any:
-        """A volumetric group (TID 1411) where ``structure`` has a segment, else one without an outline (TID 1501)."""
+        """A volumetric group (TID 1411) where ``structure`` has a segment, else one without an outline (TID 1501).
+
+        ``concept`` is the finding and its site.
+        """
+        finding, site = concept
+        uid = self.makers.everything.uid(self.series, "finding", identifier)
         common = {
-            "tracking_identifier": TrackingIdentifier(
-                uid=self.producer.uid(self.series, "finding", identifier), identifier=identifier
-            ),
+            "tracking_identifier": TrackingIdentifier(uid=uid, identifier=identifier),
             "finding_type": finding,
             "finding_sites": [site],
             "measurements": values,
         }
         if structure is None or structure not in self.segments:
-            return MeasurementsAndQualitativeEvaluations(algorithm_id=_algorithm(self.producer), **common)
+            return MeasurementsAndQualitativeEvaluations(algorithm_id=_algorithm(maker), **common)
         seg, number = self.segments[structure]
         return VolumetricROIMeasurementsAndQualitativeEvaluations(
             referenced_segment=ReferencedSegment(
@@ -78,7 +106,7 @@ class _Report:
                 segment_number=number,
                 source_series=SourceSeriesForSegmentation(referenced_series_instance_uid=self.series.uid),
             ),
-            algorithm_id=_segment_algorithm(seg, number, self.producer),
+            algorithm_id=_segment_algorithm(seg, number, maker),
             **common,
         )
 
@@ -87,22 +115,25 @@ def measurements(
     ratio: RatioFindings,
     classification: Classification | None,
     series: Series,
-    producer: Producer,
+    makers: Makers,
     segs: Sequence[Dataset] = (),
 ) -> Dataset:
     """A Comprehensive 3D SR: each region's volumes, ratio and mean HU, the lesions, the class probabilities.
 
-    ``segs`` are the Segmentation objects of the run: a region with a segment of its own becomes a volumetric group
-    that refers to it, any other a group without an outline. Volumes are in ``cm3`` (1 cm3 is 1 ml). Nothing found
-    gives a lesion group with volume 0. Ratio, lesion volume in a region, lesion count and probabilities have private
-    codes (scheme 99CARINA), there being none in the standard.
+    ``segs`` are the Segmentation objects of the run: a region with a segment of its own, of the volume that was
+    measured, becomes a volumetric group that refers to it, any other a group without an outline (``unlike_segments``
+    tells which). Each number names the bundle that it comes from: the lungs' volume and HU the lung mask's, lesion
+    volumes the lesion mask's, their ratio both, probabilities the classifier. Volumes are in ``cm3`` (1 cm3 is 1 ml).
+    Nothing found gives a lesion group with volume 0. Ratio, lesion volume in a region, lesion count and probabilities
+    have private codes (scheme 99CARINA), there being none in the standard.
     """
-    report = _Report(series=series, producer=producer, segments=_segments(segs))
+    report = _Report(series=series, makers=makers, segments=_segments(ratio, series, segs)[0])
     groups = [_region(region, report) for region in ratio.regions]
     groups.append(_lesions(ratio, report))
     probabilities = sorted(classification.probabilities.items()) if classification else []
     if probabilities:
         groups.append(_classes(probabilities, report))
+    producer = makers.everything
     content = MeasurementReport(
         observation_context=_observer(producer),
         procedure_reported=codes.LN.CTChestReport,
@@ -127,20 +158,53 @@ def measurements(
     return dataset
 
 
-def _segments(segs: Sequence[Dataset]) -> Segments:
-    """Which object and segment number shows a structure; the structure follows from the segment's label."""
+def unlike_segments(ratio: RatioFindings, series: Series, segs: Sequence[Dataset]) -> tuple[str, ...]:
+    """A sentence for each segment whose volume is not the one that was measured; the report does not refer to it."""
+    return _segments(ratio, series, segs)[1]
+
+
+def _segments(ratio: RatioFindings, series: Series, segs: Sequence[Dataset]) -> tuple[Segments, tuple[str, ...]]:
+    """Which object and segment number shows a structure, and what is said of those that show another volume.
+
+    The structure follows from the segment's label.
+    """
+    plan = plan_volume(series)
+    share = SAME_VOLUME if plan.is_even and not plan.is_sheared else ABOUT_THE_SAME_VOLUME
+    measured_ml = _measured_ml(ratio, segs)
     found: Segments = {}
+    said = []
     for seg in segs:
+        volumes_ml = segment_volumes_ml(seg)
         for item in seg.SegmentSequence:
-            found.setdefault(c.structure_of(str(item.SegmentLabel)), (seg, int(item.SegmentNumber)))
-    return found
+            number, structure = int(item.SegmentNumber), c.structure_of(str(item.SegmentLabel))
+            expected_ml, own_ml = measured_ml.get(structure.value), volumes_ml[number]
+            if expected_ml is None:
+                continue
+            if abs(own_ml - expected_ml) <= share * max(own_ml, expected_ml):
+                found.setdefault(structure, (seg, number))
+            else:
+                said.append(
+                    f"The segment '{item.SegmentLabel}' holds {own_ml:.2f} ml, measured were {expected_ml:.2f} ml: the "
+                    "measurements don't refer to it. Write the Segmentation from the masks that were measured."
+                )
+    return found, tuple(said)
+
+
+def _measured_ml(ratio: RatioFindings, segs: Sequence[Dataset]) -> dict[str, float]:
+    """What was measured, by structure. Lesions of several kinds are measured together, so no segment shows all."""
+    measured_ml = {region.region: region.lung_ml for region in ratio.regions}
+    shown = {c.structure_of(str(item.SegmentLabel)) for seg in segs for item in seg.SegmentSequence}
+    if len(shown & LESIONS) == 1:
+        measured_ml |= dict.fromkeys(LESIONS, ratio.regions[0].lesion_ml)
+    return measured_ml
 
 
 def _region(region: RegionFindings, report: _Report) -> Any:
+    makers = report.makers
     values = [
         _measure(c.VOLUME, region.lung_ml, c.ML),
-        _measure(c.LESION_VOLUME, region.lesion_ml, c.ML),
-        _measure(c.LESION_RATIO, region.ratio_percent, c.PERCENT),
+        _measure(c.LESION_VOLUME, region.lesion_ml, c.ML, maker=makers.lesion),
+        _measure(c.LESION_RATIO, region.ratio_percent, c.PERCENT, maker=makers.masks),
     ]
     if region.lung_mean_hu is not None:
         values.append(_measure(c.ATTENUATION, region.lung_mean_hu, c.HOUNSFIELD, derivation=c.MEAN))
@@ -151,12 +215,11 @@ def _region(region: RegionFindings, report: _Report) -> Any:
         topographical_modifier=next((THIRD_CODES[word] for word in words if word in THIRD_CODES), None),
     )
     structure = next((s for s in c.Structure if s.value == region.region), None)
-    return report.group(region.region, values, finding=c.LUNG, site=site, structure=structure)
+    return report.group(region.region, values, concept=(c.LUNG, site), maker=makers.lung, structure=structure)
 
 
 def _lesions(ratio: RatioFindings, report: _Report) -> Any:
-    lesions = (c.Structure.LESION, c.Structure.GROUND_GLASS, c.Structure.CONSOLIDATION)
-    structure = next((s for s in lesions if s in report.segments), c.Structure.LESION)
+    structure = next((structure for structure in report.segments if structure in LESIONS), c.Structure.LESION)
     whole = ratio.regions[0]
     values = [
         _measure(c.VOLUME, whole.lesion_ml, c.ML),
@@ -164,18 +227,28 @@ def _lesions(ratio: RatioFindings, report: _Report) -> Any:
     ]
     if whole.lesion_mean_hu is not None:
         values.append(_measure(c.ATTENUATION, whole.lesion_mean_hu, c.HOUNSFIELD, derivation=c.MEAN))
-    kind = c.SEGMENT_CODES[structure].kind
-    site = FindingSite(anatomic_location=c.LUNG)
-    return report.group(structure.value, values, finding=kind, site=site, structure=structure)
+    concept = (c.SEGMENT_CODES[structure].kind, FindingSite(anatomic_location=c.LUNG))
+    return report.group(structure.value, values, concept=concept, maker=report.makers.lesion, structure=structure)
 
 
 def _classes(probabilities: Sequence[tuple[str, float]], report: _Report) -> Any:
     values = [_measure(c.probability_code(name), value, c.NO_UNITS) for name, value in probabilities]
-    return report.group("classification", values, finding=c.COVID_19, site=FindingSite(anatomic_location=c.LUNG))
+    maker = report.makers.classifier or report.makers.everything
+    concept = (c.COVID_19, FindingSite(anatomic_location=c.LUNG))
+    return report.group("classification", values, concept=concept, maker=maker)
 
 
-def _measure(name: Code, value: float, unit: Code, derivation: Code | None = None) -> Measurement:
-    return Measurement(name=name, value=round(float(value), 6), unit=unit, derivation=derivation)
+def _measure(
+    name: Code, value: float, unit: Code, *, derivation: Code | None = None, maker: Producer | None = None
+) -> Measurement:
+    """One number; ``maker`` where it is not the one of the whole group."""
+    return Measurement(
+        name=name,
+        value=round(float(value), 6),
+        unit=unit,
+        derivation=derivation,
+        algorithm_id=None if maker is None else _algorithm(maker),
+    )
 
 
 def _algorithm(producer: Producer) -> AlgorithmIdentification:

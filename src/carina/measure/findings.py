@@ -47,15 +47,21 @@ class KeySlice:
 class RatioFindings:
     """The lesion to lung volume ratio, whole and by region (``regions[0]`` is ``lungs``), with slices to show.
 
-    ``made_by`` names the bundles of the lesion and lung masks.
+    ``lesion_made_by`` and ``lung_made_by`` name the masks' bundles (``name version sha256``), empty where unknown.
     """
 
     uid: str
     regions: tuple[RegionFindings, ...]
     lesion_count: int
-    made_by: tuple[str, ...] = ()
+    lesion_made_by: str = ""
+    lung_made_by: str = ""
     key_slices: tuple[KeySlice, ...] = field(default=())
     warnings: tuple[str, ...] = ()
+
+    @property
+    def made_by(self) -> tuple[str, ...]:
+        """The bundles of the lesion and the lung mask, those that are known."""
+        return tuple(name for name in (self.lesion_made_by, self.lung_made_by) if name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -52,7 +52,8 @@ def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> Rati
         uid=lung.uid,
         regions=tuple(regions),
         lesion_count=count,
-        made_by=tuple(name for name in (lesion.made_by, lung.made_by) if name),
+        lesion_made_by=lesion.made_by,
+        lung_made_by=lung.made_by,
         key_slices=() if box is None else choose_slices(volume, lung, lesion),
         warnings=warnings,
     )

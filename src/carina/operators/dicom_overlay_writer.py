@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 
+from carina.dicom.objects import joined
 from carina.dicom.series import Series
 from carina.operators.networks import Networks
 from carina.operators.ports import MaskPort, SourcePort
-from carina.operators.producers import joined, producer
+from carina.operators.producers import producer
 from carina.operators.written import Written, nothing, written_slices
 from carina.pipeline.operator import Context, Operator
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from carina.dicom.objects import joined
 from carina.dicom.series import Series
 from carina.measure.findings import Classification, KeySlice
 from carina.operators.networks import Networks
 from carina.operators.ports import ClassificationPort, RatioPort, SourcePort
-from carina.operators.producers import joined, makers, validations_of
+from carina.operators.producers import makers, validations_of
 from carina.operators.text import one_of
 from carina.operators.written import Written, nothing, written
 from carina.pipeline.operator import Context, Operator, Setting

@@ -5,7 +5,7 @@ from __future__ import annotations
 from carina.dicom.series import Series
 from carina.operators.networks import Networks
 from carina.operators.ports import ClassificationPort, DicomObjects, RatioPort, SourcePort
-from carina.operators.producers import joined, makers
+from carina.operators.producers import producer
 from carina.operators.written import Written, nothing, written
 from carina.pipeline.operator import Context, Operator
 
@@ -23,11 +23,17 @@ def measurements_sr(  # noqa: PLR0913 - five ports and two services, and an oper
     """Write the measurements, and the class probabilities, as a structured report that refers to the segments."""
     if not isinstance(source, Series):
         return nothing(context)
-    from carina.dicom.sr import measurements
+    from carina.dicom.sr import Makers, measurements, unlike_segments
 
     segs = [dataset for objects in (lung_seg, lesion_seg) if objects for dataset in objects.objects.values()]
-    maker = joined(makers(ratio, networks, context.when))
-    return written({"measurements": measurements(ratio, classification, source, maker, segs)}, context)
+    for sentence in unlike_segments(ratio, source, segs):
+        context.warn(sentence)
+    makers = Makers(
+        lung=producer(ratio.lung_made_by, networks, context.when),
+        lesion=producer(ratio.lesion_made_by, networks, context.when),
+        classifier=producer(classification.made_by, networks, context.when) if classification else None,
+    )
+    return written({"measurements": measurements(ratio, classification, source, makers, segs)}, context)
 
 
 OPERATOR = Operator(

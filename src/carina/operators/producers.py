@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from carina import __version__
@@ -48,13 +47,3 @@ def validations_of(result: Classification | RatioFindings, networks: Networks) -
 
 def _made_by(result: Classification | RatioFindings) -> tuple[str, ...]:
     return (result.made_by,) if isinstance(result, Classification) else result.made_by or ("",)
-
-
-def joined(producers: tuple[Producer, ...]) -> Producer:
-    """One producer for an object that several bundles made."""
-    return replace(
-        producers[0],
-        model_name=" + ".join(one.model_name for one in producers),
-        model_version=" + ".join(one.model_version for one in producers),
-        bundle_sha256=" ".join(one.bundle_sha256 for one in producers),
-    )

@@ -79,7 +79,8 @@ class StoredRatio:
             "uid": ratio.uid,
             "regions": [asdict(region) for region in ratio.regions],
             "lesion_count": ratio.lesion_count,
-            "made_by": ratio.made_by,
+            "lesion_made_by": ratio.lesion_made_by,
+            "lung_made_by": ratio.lung_made_by,
             "warnings": ratio.warnings,
             "notice": RESEARCH_ONLY,
         }
@@ -93,7 +94,8 @@ class StoredRatio:
             uid=facts["uid"],
             regions=tuple(RegionFindings(**region) for region in facts["regions"]),
             lesion_count=facts["lesion_count"],
-            made_by=tuple(facts["made_by"]),
+            lesion_made_by=facts["lesion_made_by"],
+            lung_made_by=facts["lung_made_by"],
             warnings=tuple(facts["warnings"]),
             key_slices=_load_key_slices(files),
         )
