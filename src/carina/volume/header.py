@@ -27,6 +27,9 @@ MOST_VOXELS = 1 << 30
 UNTOUCHED_VOXELS = 128
 """So many voxels along an axis, all of 1 mm and at the origin: most likely nobody ever set the geometry."""
 
+MOST_QUOTED = 120
+"""Characters of a header's text that a message repeats."""
+
 UNITS_MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "um": 0.001, "micron": 0.001, "microns": 0.001, "µm": 0.001}
 
 FROM = str.maketrans("RLAPIS", "LRPASI")
@@ -89,7 +92,12 @@ class VolumeHeader:
 
 def bad(path: Path, what: str, words: str) -> BadSeries:
     """The error that a file can't be used: code ``file.`` and ``what``, its name before the words."""
-    return BadSeries(f"file.{what}", f"{path.name}: {words}")
+    return BadSeries(f"file.{what}", f"{short(path.name)}: {words}")
+
+
+def short(text: str, most: int = MOST_QUOTED) -> str:
+    """A text out of a header as a message quotes it: its beginning, if it is long."""
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def placed(path: Path, size: Sequence[int], affine: Doubles, *, unit_mm: float = 1.0) -> Grid:
@@ -125,7 +133,7 @@ def check_size(path: Path, size: Sequence[int], components: int = 1) -> None:
     """Refuse what is no single volume of three dimensions, or has more voxels than are ever read."""
     if len(size) != 3 or min(size) < 1 or components != 1:
         per_voxel = f" with {components} values each" if components != 1 else ""
-        seen = " x ".join(map(str, size))
+        seen = short(" x ".join(map(str, size)))
         raise bad(path, "not-3d", f"holds {seen} voxels{per_voxel}, expected one 3D volume.")
     count = math.prod(size)
     if count > MOST_VOXELS:
@@ -158,7 +166,9 @@ def beside(header: Path, name: str) -> Path:
     file = Path(os.path.normpath(folder / name))
     if file == folder or not file.is_relative_to(folder):
         raise bad(
-            header, "outside", f"names the data file {name!r}, which is not in its own folder; put them together."
+            header,
+            "outside",
+            f"names the data file {short(name)!r}, which is not in its own folder; put them together.",
         )
     return file
 

@@ -28,6 +28,7 @@ from carina.volume.header import (
     check_size,
     doubts,
     placed,
+    short,
     ways,
     without_ones,
 )
@@ -124,13 +125,13 @@ def _affine(path: Path, fields: Fields, count: int) -> tuple[Doubles, float, lis
         raise bad(path, "spacing", "its header has no ElementSpacing, and a guess would be wrong; add it.")
     spacing = np.array(plain_numbers(path, key, text, count)[:3])
     if not (spacing > 0).all():
-        raise bad(path, "spacing", f"{key} is {text}, expected numbers above 0; correct the header.")
+        raise bad(path, "spacing", f"{key} is {short(text)}, expected numbers above 0; correct the header.")
     key, text = _first(fields, OFFSET_KEYS)
     origin = np.array(plain_numbers(path, key, text, count)[:3] if text is not None else [0.0, 0.0, 0.0])
     directions, warnings = _directions(path, fields, count)
     unit = fields.get("DistanceUnits", "mm").lower()
     if unit not in UNITS_MM:
-        raise bad(path, "spacing", f"DistanceUnits is {unit!r}, expected mm; correct the header.")
+        raise bad(path, "spacing", f"DistanceUnits is {short(unit)!r}, expected mm; correct the header.")
     if UNITS_MM[unit] != 1.0:
         warnings.append(f"{path.name}: its lengths are given in {unit} and read as such; ITK takes them for mm.")
     return np.column_stack([directions * spacing, origin]), UNITS_MM[unit], warnings
@@ -150,7 +151,7 @@ def _directions(path: Path, fields: Fields, count: int) -> tuple[Doubles, list[s
     directions = np.array(plain_numbers(path, key, text, count * count)).reshape(count, count)[:3, :3].T
     lengths = np.linalg.norm(directions, axis=0)
     if not (np.abs(lengths - 1) <= ORTHOGONAL).all():
-        raise bad(path, "sheared", f"{key} is {text}, expected directions of length 1; correct the header.")
+        raise bad(path, "sheared", f"{key} is {short(text)}, expected directions of length 1; correct the header.")
     if _contradicts(told, directions):
         words = f"AnatomicalOrientation is {told}, which {key} contradicts; the matrix is used, as ITK does."
         return directions / lengths, [f"{path.name}: {words}"]
@@ -168,7 +169,9 @@ def _contradicts(told: str, directions: Doubles) -> bool:
 def _voxels(path: Path, fields: Fields, size: Sequence[int], end: int) -> StoredVoxels:
     kind = fields.get("ElementType", "")
     if kind.removesuffix("_ARRAY") not in TYPES:
-        raise bad(path, "unreadable", f"ElementType is {kind!r}, which is not read; expected MET_SHORT, for example.")
+        raise bad(
+            path, "unreadable", f"ElementType is {short(kind)!r}, which is not read; expected MET_SHORT, for example."
+        )
     if kind.endswith("_ARRAY"):
         check_size(path, size, 2)
     _check_intensity(path, fields)
@@ -189,7 +192,7 @@ def _voxels(path: Path, fields: Fields, size: Sequence[int], end: int) -> Stored
 def _check_intensity(path: Path, fields: Fields) -> None:
     for key, plain in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
         if plain_numbers(path, key, fields.get(key, f"{plain}"), 1) != [plain]:
-            words = f"{key} is {fields[key]}, which ITK leaves out; write the values themselves."
+            words = f"{key} is {short(fields[key])}, which ITK leaves out; write the values themselves."
             raise bad(path, "no-hu", words)
 
 
@@ -208,7 +211,7 @@ def _packing(fields: Fields) -> Packing:
 
 def _data_file(path: Path, name: str) -> Path:
     if name.startswith("LIST") or "%" in name:
-        words = f"its voxels lie in several files ({LAST_KEY} = {name}), which is not read; join them into one."
+        words = f"its voxels lie in several files ({LAST_KEY} = {short(name)}), which is not read; join them into one."
         raise bad(path, "unreadable", words)
     return beside(path, name)
 

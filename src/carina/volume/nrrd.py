@@ -27,6 +27,7 @@ from carina.volume.header import (
     check_size,
     doubts,
     placed,
+    short,
     without_ones,
 )
 from carina.volume.text_header import lines, plain_numbers, read_head, whole_numbers
@@ -87,13 +88,13 @@ def read_nrrd(path: Path) -> VolumeHeader:
     fields, end = _fields(path)
     size = whole_numbers(path, "sizes", fields.get("sizes", ""))
     if plain_numbers(path, "dimension", fields.get("dimension", ""), 1) != [len(size)]:
-        words = f"dimension is {fields['dimension']} but sizes has {len(size)} numbers; correct the header."
+        words = f"dimension is {short(fields['dimension'])} but sizes has {len(size)} numbers; correct the header."
         raise bad(path, "unreadable", words)
     signs = _signs(path, fields, size)
     size, directions = _spatial(path, fields, size)
     origin = _vectors(path, "space origin", fields.get("space origin", "(0,0,0)"))[0]
     if len(origin) != 3:
-        raise bad(path, "unreadable", f"space origin is {fields['space origin']}, expected three numbers.")
+        raise bad(path, "unreadable", f"space origin is {short(fields['space origin'])}, expected three numbers.")
     affine = np.column_stack([np.array(directions).T, origin]) * np.array(signs)[:, None]
     unit_mm, warnings = _unit(path, fields)
     voxels = _voxels(path, fields, size, end)
@@ -117,7 +118,7 @@ def _fields(path: Path) -> tuple[Fields, int]:
         if not colon or ":=" in name or line.startswith(b"#"):
             continue
         if name in fields:
-            raise bad(path, "unreadable", f"its header has {name!r} twice; correct it.")
+            raise bad(path, "unreadable", f"its header has {short(name)!r} twice; correct it.")
         fields[name] = text.strip()
     return fields, end
 
@@ -127,7 +128,7 @@ def _signs(path: Path, fields: Fields, size: Sequence[int]) -> tuple[float, floa
     if space in SPACES:
         return SPACES[space]
     check_size(path, without_ones(size))
-    seen = f"its space is {space!r}" if space else "it names no space"
+    seen = f"its space is {short(space)!r}" if space else "it names no space"
     raise bad(
         path,
         "orientation",
@@ -147,7 +148,7 @@ def _spatial(path: Path, fields: Fields, size: Sequence[int]) -> tuple[list[int]
     check_size(path, spatial, math.prod(size) // max(1, math.prod(spatial)))
     used = [step for step in steps if step]
     if any(len(step) != 3 for step in used):
-        words = f"space directions is {fields['space directions']}, expected three numbers each; correct the header."
+        words = f"space directions is {short(fields['space directions'])}, expected three numbers each."
         raise bad(path, "unreadable", words)
     return spatial, used
 
@@ -165,7 +166,7 @@ def _unit(path: Path, fields: Fields) -> tuple[float, list[str]]:
     if not told - {"mm"}:
         return 1.0, []
     if len(told) > 1 or not told <= set(UNITS_MM):
-        words = f"space units is {fields['space units']}, expected mm for every axis; correct the header."
+        words = f"space units is {short(fields['space units'])}, expected mm for every axis; correct the header."
         raise bad(path, "spacing", words)
     unit = told.pop()
     words = f"its lengths are given in {unit} and read as such; ITK takes them for mm."
@@ -175,9 +176,9 @@ def _unit(path: Path, fields: Fields) -> tuple[float, list[str]]:
 def _voxels(path: Path, fields: Fields, size: Sequence[int], end: int) -> StoredVoxels:
     kind, encoding = fields.get("type", "").lower(), fields.get("encoding", "").lower()
     if kind not in _TYPES:
-        raise bad(path, "unreadable", f"its type is {kind!r}, which is not read; expected short, for example.")
+        raise bad(path, "unreadable", f"its type is {short(kind)!r}, which is not read; expected short, for example.")
     if encoding not in PACKINGS:
-        raise bad(path, "unreadable", f"its encoding is {encoding!r}, expected one of {', '.join(PACKINGS)}.")
+        raise bad(path, "unreadable", f"its encoding is {short(encoding)!r}, expected one of {', '.join(PACKINGS)}.")
     dtype = np.dtype(_TYPES[kind]).newbyteorder(_order(path, fields, kind, encoding))
     voxels = StoredVoxels(
         path=_data_file(path, fields["data file"]) if "data file" in fields else path,
@@ -195,13 +196,13 @@ def _order(path: Path, fields: Fields, kind: str, encoding: str) -> Order:
     if endian in ("little", "big"):
         return "<" if endian == "little" else ">"
     if np.dtype(_TYPES[kind]).itemsize > 1 and PACKINGS[encoding] is not Packing.TEXT:
-        raise bad(path, "unreadable", f"its endian is {endian!r}, expected little or big; correct the header.")
+        raise bad(path, "unreadable", f"its endian is {short(endian)!r}, expected little or big; correct the header.")
     return "="
 
 
 def _data_file(path: Path, name: str) -> Path:
     if name.startswith("LIST") or re.search(r"%\d*d", name):
-        words = f"its voxels lie in several files (data file: {name}), which is not read; join them into one."
+        words = f"its voxels lie in several files (data file: {short(name)}), which is not read; join them into one."
         raise bad(path, "unreadable", words)
     return beside(path, name)
 

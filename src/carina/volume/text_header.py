@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from carina.errors import BadSeries
-from carina.volume.header import bad
+from carina.volume.header import bad, short
 from carina.volume.voxels import open_file, unreadable
 
 HEADER_BYTES = 1 << 20
@@ -65,5 +65,4 @@ def plain_numbers(path: Path, key: str, text: str, count: int) -> list[float]:
 
 
 def _wrong(path: Path, key: str, text: str, expected: str) -> BadSeries:
-    seen = text if len(text) <= 60 else f"{text[:60]} ..."
-    return bad(path, "unreadable", f"{key} is {seen!r}, expected {expected}; correct the header.")
+    return bad(path, "unreadable", f"{key} is {short(text)!r}, expected {expected}; correct the header.")

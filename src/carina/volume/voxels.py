@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from carina.errors import BadSeries
-from carina.volume.header import Packing, StoredVoxels, bad
+from carina.volume.header import Packing, StoredVoxels, bad, short
 
 BLOCK_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 16
 
 MOST_UNPACKED = {Packing.RAW: 1, Packing.TEXT: 1, Packing.DEFLATE: 1032, Packing.BZIP2: 50_000}
 """How many bytes one byte can unpack to: two bits stand for 258 in deflate, some 40 bytes for 900,000 in bzip2."""
+
+MOST_OF_A_PATH = 500
 
 GZIP = b"\x1f\x8b"
 
@@ -45,14 +47,13 @@ def open_file(path: Path) -> io.BufferedReader:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not block
     except FileNotFoundError as error:
-        raise BadSeries("file.missing", f"{path}: no such file.") from error
+        raise BadSeries("file.missing", f"{short(str(path), MOST_OF_A_PATH)}: no such file.") from error
     except (OSError, ValueError) as error:  # a name with a zero byte
         raise unreadable(path, error) from error
-    stream = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        stream.close()
+        os.close(descriptor)
         raise bad(path, "unreadable", "is no file but a folder, pipe or device; give the file.")
-    return stream
+    return os.fdopen(descriptor, "rb")
 
 
 def unreadable(path: Path, error: Exception) -> BadSeries:
