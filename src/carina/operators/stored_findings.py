@@ -12,6 +12,13 @@ import numpy as np
 from carina import RESEARCH_ONLY
 from carina.measure.findings import Classification, KeySlice, RatioFindings, RegionFindings, SaliencyFindings
 from carina.operators.stored_files import one_file, read_tree, with_suffix
+from carina.operators.stored_text import (
+    holds_ratio,
+    read_classification,
+    read_ratio,
+    write_classification,
+    write_ratio,
+)
 from carina.pipeline.json_text import as_pretty_json
 from carina.pipeline.ports import Saved
 
@@ -19,7 +26,10 @@ _SALIENCY = ("label", "lowest", "highest", "blocks")
 
 
 class StoredClassification:
-    """A classification's files: ``classification.json`` and its slices, its saliency's in a file of their own."""
+    """A classification's files: ``classification.json`` and its slices, its saliency's in a file of their own.
+
+    Beside them ``classification.csv``, as the published pipeline hands it on; a CSV or text file alone is read too.
+    """
 
     @staticmethod
     def save(classification: Classification, folder: Path, saved: Saved) -> Sequence[Path]:
@@ -36,11 +46,14 @@ class StoredClassification:
         if saliency is not None:
             facts["saliency"] = {name: getattr(saliency, name) for name in _SALIENCY}
             slices = [_save_key_slices(saliency.key_slices, folder / "saliency-slices.npz")]
-        return [*_save_findings(facts, classification.key_slices, folder / "classification.json"), *slices]
+        written = _save_findings(facts, classification.key_slices, folder / "classification.json")
+        return [*written, *slices, write_classification(classification, folder)]
 
     @staticmethod
     def load(files: Sequence[Path]) -> Classification:
-        """Read what ``save`` wrote."""
+        """Read what ``save`` wrote, or the probabilities in a CSV or text file alone."""
+        if not with_suffix(files, "classification.json"):
+            return read_classification(one_file(files, "classification", ".csv", ".txt"))
         facts = read_tree(one_file(files, "classification", "classification.json"))
         saliency = facts.get("saliency")
         return Classification(
@@ -55,8 +68,9 @@ class StoredClassification:
 
     @staticmethod
     def recognise(files: Sequence[Path]) -> bool:
-        """Whether there is a ``classification.json``."""
-        return bool(with_suffix(files, "classification.json"))
+        """Whether there is a ``classification.json``, or one table or text that is no volume ratio's."""
+        alone = with_suffix(files, ".csv", ".txt")
+        return bool(with_suffix(files, "classification.json")) or (len(alone) == 1 and not StoredRatio.recognise(files))
 
 
 def _saliency(facts: Mapping[str, Any], files: Sequence[Path]) -> SaliencyFindings:
@@ -70,7 +84,7 @@ def _saliency(facts: Mapping[str, Any], files: Sequence[Path]) -> SaliencyFindin
 
 
 class StoredRatio:
-    """A volume ratio's files: ``volume-ratio.json`` and its slices."""
+    """A volume ratio's files: ``volume-ratio.json``, its slices, and ``volume-ratio.txt``, which is read alone too."""
 
     @staticmethod
     def save(ratio: RatioFindings, folder: Path, saved: Saved) -> Sequence[Path]:
@@ -84,11 +98,13 @@ class StoredRatio:
             "warnings": ratio.warnings,
             "notice": RESEARCH_ONLY,
         }
-        return _save_findings(facts, ratio.key_slices, folder / "volume-ratio.json")
+        return [*_save_findings(facts, ratio.key_slices, folder / "volume-ratio.json"), write_ratio(ratio, folder)]
 
     @staticmethod
     def load(files: Sequence[Path]) -> RatioFindings:
-        """Read what ``save`` wrote."""
+        """Read what ``save`` wrote, or its text alone."""
+        if not with_suffix(files, "volume-ratio.json"):
+            return read_ratio(one_file(files, "volume ratio", ".txt"))
         facts = read_tree(one_file(files, "volume ratio", "volume-ratio.json"))
         return RatioFindings(
             uid=facts["uid"],
@@ -102,8 +118,8 @@ class StoredRatio:
 
     @staticmethod
     def recognise(files: Sequence[Path]) -> bool:
-        """Whether there is a ``volume-ratio.json``."""
-        return bool(with_suffix(files, "volume-ratio.json"))
+        """Whether there is a ``volume-ratio.json``, or its text."""
+        return bool(with_suffix(files, "volume-ratio.json")) or any(map(holds_ratio, with_suffix(files, ".txt")))
 
 
 def _save_findings(facts: dict[str, Any], key_slices: Sequence[KeySlice], path: Path) -> Sequence[Path]:

@@ -8,6 +8,7 @@ from typing import Any
 from reportlab.lib.units import mm
 from reportlab.platypus import Spacer
 
+from carina.dicom.objects import Producer
 from carina.measure.findings import Classification, KeySlice, RatioFindings, RegionFindings
 from carina.models.validation import Validation
 from carina.report import layout as page
@@ -17,6 +18,8 @@ from carina.report.saliency import saliency_pictures, saliency_words
 from carina.report.worth import NO_NUMBER, probability_worth, ratio_worth
 
 SHOWN_HASH = 16
+
+UNKNOWN = "Model not known"
 
 NOTHING_TO_MEASURE = "No lung was found in this series, so there is nothing to measure."
 
@@ -171,7 +174,7 @@ def _hu(value: float | None) -> str:
 
 def _validations(facts: ReportFacts) -> list[tuple[str, Validation | None]]:
     """What each model says of itself, by name."""
-    names = [model.model_name for model in facts.models] or ["no model"]
+    names = [model.model_name if model.bundle_sha256 else UNKNOWN for model in facts.models] or [UNKNOWN]
     return [(name, facts.validations.get(name)) for name in names]
 
 
@@ -182,11 +185,13 @@ def _warnings(facts: ReportFacts, warnings: Sequence[str]) -> list[Any]:
 
 def _made_by(facts: ReportFacts) -> list[Any]:
     """Software, model, version and hash of what made the result; the definition's own name for it, if it has one."""
-    made = [f"Carina {facts.software_version}"]
-    made += [
-        f"{model.model_name} {model.model_version} by {model.model_creator or 'unknown'}, bundle sha256 "
-        f"{model.bundle_sha256[:SHOWN_HASH] or 'unknown'}\u2026"
-        for model in facts.models
-    ]
+    made = [f"Carina {facts.software_version}", *(_model(one) for one in facts.models)]
     lines = [*made, facts.called] if facts.called else made
     return [page.paragraph("Made by", page.HEADING), *(page.paragraph(line, page.SMALL) for line in lines)]
+
+
+def _model(model: Producer) -> str:
+    if not model.bundle_sha256:
+        return "Which model made the result is not known."
+    creator, digest = model.model_creator or "unknown", model.bundle_sha256[:SHOWN_HASH]
+    return f"{model.model_name} {model.model_version} by {creator}, bundle sha256 {digest}\u2026"
