@@ -37,7 +37,7 @@ def ratio(lesion_ml: float = 185.6434) -> RatioFindings:
 
 
 def test_a_classification_is_a_table_of_two_columns(tmp_path: Path) -> None:
-    ports.save(ClassificationPort, Classification(uid="1.2.3", probabilities=PROBABILITIES), tmp_path)
+    ports.save_value(ClassificationPort, Classification(uid="1.2.3", probabilities=PROBABILITIES), tmp_path)
     with (tmp_path / "classification.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [["class", "probability"], ["non-COVID-19", "0.276"], ["COVID-19", "0.724"]]
@@ -125,7 +125,7 @@ def test_any_bytes_are_probabilities_or_refused(junk: bytes, suffix: str, tmp_pa
 
 
 def test_a_ratio_is_text_for_people_and_is_read_back(tmp_path: Path) -> None:
-    ports.save(RatioPort, ratio(), tmp_path)
+    ports.save_value(RatioPort, ratio(), tmp_path)
     text = (tmp_path / "volume-ratio.txt").read_text(encoding="utf-8")
     assert text.splitlines()[0] == "lungs: lung 3953.173 ml, lesion 185.643 ml, ratio 4.696 %"
     assert RESEARCH_ONLY in text and "lesions: 5" in text

@@ -20,13 +20,13 @@ from carina.pipeline.values import write_csv
 
 CLASSIFICATION, RATIO = "classification.csv", "volume-ratio.txt"
 
-REASON = "not_computed"
+REASON_COLUMN = "not_computed"
 """Column that says why there is no probability; only there where there is none."""
 
 SUM_TOLERANCE = 0.02
 """Probabilities that were rounded may miss 1 by this."""
 
-LARGEST_BYTES = 1_000_000
+LARGEST_RESULT_BYTES = 1_000_000
 
 SEPARATOR = re.compile(r"\s*[,;:=\t]\s*")
 
@@ -39,7 +39,7 @@ def write_classification(classification: Classification, folder: Path) -> Path:
     rows: list[Mapping[str, str | float | None]] = [
         {"class": name, "probability": round(value, DECIMALS)} for name, value in classification.probabilities.items()
     ]
-    reason = {"class": None, "probability": None, REASON: classification.not_computed}
+    reason = {"class": None, "probability": None, REASON_COLUMN: classification.not_computed}
     write_csv(rows or [reason], path)
     return path
 
@@ -118,8 +118,10 @@ def _no_classification(path: Path, seen: str) -> BadSeries:
 
 def _text(path: Path) -> str:
     """The text of a file that is small enough to be one of these; a byte that is no UTF-8 reads as a mark."""
-    if path.stat().st_size > LARGEST_BYTES:
-        raise BadSeries("ports.files", f"{path.name}: more than {LARGEST_BYTES} bytes; expected a few lines of text.")
+    if path.stat().st_size > LARGEST_RESULT_BYTES:
+        raise BadSeries(
+            "ports.files", f"{path.name}: more than {LARGEST_RESULT_BYTES} bytes; expected a few lines of text."
+        )
     return path.read_text(encoding="utf-8-sig", errors="replace")
 
 
@@ -139,7 +141,7 @@ def _rows(path: Path) -> list[list[str]]:
 
 def _reason(rows: list[list[str]]) -> str:
     """The reason why there is no probability, as ``write_classification`` writes it."""
-    if len(rows) == 2 and rows[0][-1] == REASON:
+    if len(rows) == 2 and rows[0][-1] == REASON_COLUMN:
         return rows[1][-1]
     return ""
 

@@ -19,7 +19,7 @@ from carina.report.worth import NO_NUMBER, probability_worth, ratio_worth
 
 SHOWN_HASH = 16
 
-UNKNOWN = "Model not known"
+MODEL_NOT_KNOWN = "Model not known"
 
 NOTHING_TO_MEASURE = "No lung was found in this series, so there is nothing to measure."
 
@@ -174,7 +174,9 @@ def _hu(value: float | None) -> str:
 
 def _validations(facts: ReportFacts) -> list[tuple[str, Validation | None]]:
     """What each model says of itself, by name."""
-    names = [model.model_name if model.bundle_sha256 else UNKNOWN for model in facts.models] or [UNKNOWN]
+    names = [model.model_name if model.bundle_sha256 else MODEL_NOT_KNOWN for model in facts.models] or [
+        MODEL_NOT_KNOWN
+    ]
     return [(name, facts.validations.get(name)) for name in names]
 
 
