@@ -13,7 +13,7 @@ import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 
 from carina.volume.arrays import Doubles
-from carina.volume.files import read_header, read_map
+from carina.volume.files import read_map, read_volume_header
 from carina.volume.nifti import FIRST
 
 SIZE = (4, 5, 6)
@@ -75,7 +75,7 @@ def readers(layout: np.dtype[Any]) -> list[Callable[[Path], tuple[Doubles, Doubl
 
 
 def by_carina(path: Path) -> tuple[Doubles, Doubles]:
-    affine = read_header(path).grid.affine[:3]
+    affine = read_volume_header(path).grid.affine[:3]
     return affine[:, [2, 1, 0, 3]], read_map(path).values.astype(np.float64).transpose(2, 1, 0)
 
 

@@ -10,18 +10,16 @@ import click
 
 from carina.cli.node import CONFIG, node_settings
 from carina.cli.places import PATH, out_option
-from carina.cli.terminal import say
+from carina.cli.terminal import SOME_FAILED, say
 
 if TYPE_CHECKING:
     from carina.dicom.find import Found
     from carina.errors import CarinaError
 
-SUFFIXES = {"nifti": ".nii.gz", "metaimage": ".mhd", "nrrd": ".nrrd"}
+FORM_SUFFIXES = {"nifti": ".nii.gz", "metaimage": ".mhd", "nrrd": ".nrrd"}
 
 NOT_MEANT = frozenset({"series.modality", "series.localizer", "series.no-pixels", "file.no-hu"})
 """Refusals that are no failure: such things lie in every study's folder, and nobody wants them as a volume."""
-
-SOME_FAILED = 3
 
 
 def _moved(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
@@ -33,7 +31,7 @@ def _moved(ctx: click.Context, param: click.Parameter, value: str | None) -> Non
 @click.argument("source", type=PATH)
 @click.argument("target", required=False, callback=_moved, expose_value=False, metavar="")
 @out_option("Folder for the files.")
-@click.option("--format", "kind", type=click.Choice(list(SUFFIXES)), default="nifti", show_default=True)
+@click.option("--format", "kind", type=click.Choice(list(FORM_SUFFIXES)), default="nifti", show_default=True)
 @click.option("--fitting", is_flag=True, help="Only series that fit the rules (default: every CT that can be read).")
 @click.option("--rules", type=PATH, metavar="FILE", help="Rules file (TOML) instead of the configured one.")
 @CONFIG
@@ -58,7 +56,7 @@ def convert(
         raise BadSeries("series.none-fits", f"{source}: holds no CT series; 'carina series' says what is there.")
     failures = []
     for one, name in zip(wanted, names_of(wanted, source), strict=True):
-        error = _converted(one, out / f"{name}{SUFFIXES[kind]}")
+        error = _converted(one, out / f"{name}{FORM_SUFFIXES[kind]}")
         if error is not None:
             failures.append(f"failed: {_named(one, error)} [{error.code}]")
     others = len(found) - len(wanted)

@@ -11,12 +11,10 @@ import click
 
 from carina.cli.node import CONFIG, PLAN, bundle_called, node_settings
 from carina.cli.places import PATH, out_option
-from carina.cli.terminal import say, say_table
+from carina.cli.terminal import SOME_FAILED, say, say_table
 
 if TYPE_CHECKING:
     from carina.evaluate.values import Evaluation
-
-SOME_FAILED = 3
 
 
 @click.command()

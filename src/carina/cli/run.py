@@ -11,7 +11,7 @@ import click
 
 from carina.cli.node import CONFIG, PLAN, node_settings
 from carina.cli.places import PATH, out_option
-from carina.cli.terminal import say, say_table
+from carina.cli.terminal import SOME_FAILED, say, say_table
 
 if TYPE_CHECKING:
     from carina.api.cohort import Cohort
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from carina.api.result import Run
     from carina.api.study import RunSettings
 
-SOME_FAILED = 3
 
 SHOWN = 20
 """Failures that the summary repeats."""

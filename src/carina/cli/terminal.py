@@ -17,6 +17,9 @@ from carina.errors import BadConfig, one_line
 
 COLUMN_GAP = "  "
 
+SOME_FAILED = 3
+"""The exit code where some of many failed and are named."""
+
 NO_READER = 141
 """Where the reader of a pipe has gone (``carina series . | head``), the exit code is that of SIGPIPE."""
 

@@ -14,7 +14,7 @@ from pydicom.multival import MultiValue
 from carina.dicom.uids import is_uid
 from carina.dicom.values import BINARY, NUMBER_TEXT, UNKNOWN, decoded, tag_of
 
-MOST_CHARACTERS = {"LO": 64, "SH": 16, "DS": 16, "IS": 12}
+VR_CHARACTERS = {"LO": 64, "SH": 16, "DS": 16, "IS": 12}
 
 PERSON_GROUPS, PERSON_COMPONENTS, PERSON_CHARACTERS = 3, 5, 64
 """Alphabetic, ideographic and phonetic form; family to suffix; characters of each form."""
@@ -76,7 +76,7 @@ def _decoded(header: Dataset, element: RawDataElement) -> list[str]:
 
 def is_valid(vr: str, text: str) -> bool:
     """Whether one value is what its VR allows, without characters that don't print or couldn't be read."""
-    if not text.isprintable() or UNKNOWN in text or "\\" in text or len(text) > MOST_CHARACTERS.get(vr, len(text)):
+    if not text.isprintable() or UNKNOWN in text or "\\" in text or len(text) > VR_CHARACTERS.get(vr, len(text)):
         return False
     if vr in VR_CHECKS:
         return VR_CHECKS[vr](text)

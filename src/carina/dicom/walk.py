@@ -20,7 +20,7 @@ RUN_KEYS = frozenset({"carina", "fingerprint", "operators"})
 RUN_FOLDERS = frozenset({"volume", "lung", "lesion", "saliency", "render", "steps"})
 """Where a run keeps images; one that was killed may not have listed them yet."""
 
-LARGEST_MANIFEST_BYTES = 1 << 24
+LARGEST_MANIFEST_READ = 1 << 24
 
 FoundPlace = tuple[int, int]
 """Device and inode: what tells two names of one file."""
@@ -152,7 +152,7 @@ def own_of_run(folder: Path) -> frozenset[Path]:
 
 def _manifest(file: Path) -> dict[str, Any]:
     try:
-        if not file.is_file() or file.stat().st_size > LARGEST_MANIFEST_BYTES:
+        if not file.is_file() or file.stat().st_size > LARGEST_MANIFEST_READ:
             return {}
         found = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -53,7 +53,7 @@ def export_bundle(bundle: Bundle, form: Format, folder: Path) -> Exported:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path, runs = WRITERS[form](bundle, folder)
+        path, runs = FORM_WRITERS[form](bundle, folder)
     except OSError as error:
         raise BadConfig("export.unwritable", f"{folder}: can't be written to ({error.strerror}).") from error
     expected, against = reference_run(bundle)
@@ -122,7 +122,7 @@ def _triton(bundle: Bundle, folder: Path, backend: Backend = Backend.ONNXRUNTIME
     return path, {"model.onnx of the repository": parity.onnxruntime_run(path / "1" / "model.onnx")}
 
 
-WRITERS: dict[Format, Callable[[Bundle, Path], WrittenForm]] = {
+FORM_WRITERS: dict[Format, Callable[[Bundle, Path], WrittenForm]] = {
     Format.ONNX: _onnx,
     Format.OPENVINO: _openvino,
     Format.TORCHSCRIPT: _torchscript,

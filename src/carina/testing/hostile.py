@@ -45,7 +45,7 @@ TEXTS = (
 )
 """What stands where a number or a name is expected."""
 
-TYPES = (b"UN", b"SQ", b"OB", b"OW", b"US", b"DS", b"UI", b"PN", b"ZZ", b"\0\0", b"AT", b"FD", b"OF", b"UT", b"LO")
+VR_TYPES = (b"UN", b"SQ", b"OB", b"OW", b"US", b"DS", b"UI", b"PN", b"ZZ", b"\0\0", b"AT", b"FD", b"OF", b"UT", b"LO")
 LENGTHS = (0, 1, 2, 3, 5, 0xFFFF, 0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0x10000000)
 
 Damage = Callable[[bytearray, random.Random], None]
@@ -175,7 +175,7 @@ def _change_element(content: bytearray, rng: random.Random) -> None:
     start, value, length = rng.choice(elements)
     match rng.randrange(6):
         case 0:
-            content[start + 4 : start + 6] = rng.choice(TYPES)
+            content[start + 4 : start + 6] = rng.choice(VR_TYPES)
         case 1:
             wide = value - start == 12
             told = rng.choice(LENGTHS) & (0xFFFFFFFF if wide else 0xFFFF)

@@ -66,7 +66,7 @@ def read_volume(path: Path) -> Volume:
         BadSeries: the file can't be read, is not three-dimensional, is sheared, does not say where left and right are,
             or its values are no HU of a chest.
     """
-    header = read_header(path)
+    header = read_volume_header(path)
     if header.voxels.dtype.itemsize == 1:
         raise bad(path, "no-hu", "8-bit values can't be HU; give the CT itself, not a mask or picture.")
     hu = _empty(path, header, np.int16)
@@ -84,7 +84,7 @@ def read_mask(path: Path, names: Mapping[int, str] | None = None) -> Mask:
         BadSeries: the file can't be read, is not three-dimensional, is sheared, does not say where left and right are,
             or holds other than whole 0 .. 255.
     """
-    header = read_header(path)
+    header = read_volume_header(path)
     labels = _empty(path, header, np.uint8)
     is_found = np.zeros(256, np.bool_)
 
@@ -110,13 +110,13 @@ def read_map(path: Path, quantity: str = "", unit: str = "") -> ScalarMap:
         BadSeries: the file can't be read, is not three-dimensional, is sheared, or does not say where left and right
             are.
     """
-    header = read_header(path)
+    header = read_volume_header(path)
     values = _empty(path, header, np.float32)
     read_blocks(header.voxels, _into(values, lambda block: block))
     return ScalarMap(values=values, grid=header.grid, quantity=quantity, unit=unit, uid=volume_name(path))
 
 
-def read_header(path: Path) -> VolumeHeader:
+def read_volume_header(path: Path) -> VolumeHeader:
     """The grid of a file, where its voxels lie and what is open about it, without reading voxels.
 
     Raises:
@@ -135,7 +135,7 @@ def read_grid(path: Path) -> tuple[Grid, str]:
     Raises:
         BadSeries: as ``read_header``.
     """
-    header = read_header(path)
+    header = read_volume_header(path)
     return header.grid, header.voxel_type
 
 

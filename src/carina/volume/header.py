@@ -35,7 +35,7 @@ UNITS_MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "um": 0.001, "micron": 0.001, "m
 FROM = str.maketrans("RLAPIS", "LRPASI")
 """Turns the letters of where axes run to into those of where they come from, which is how ITK tells them."""
 
-Order = Literal["<", ">", "="]
+ByteOrder = Literal["<", ">", "="]
 """A byte order: little, big, this machine's."""
 
 
@@ -156,7 +156,7 @@ def doubts(grid: Grid, path: Path) -> tuple[str, ...]:
     return ()
 
 
-def beside(header: Path, name: str) -> Path:
+def file_beside(header: Path, name: str) -> Path:
     """The data file that a header names, which lies in the header's folder or below it.
 
     Raises:

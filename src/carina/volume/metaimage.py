@@ -24,9 +24,9 @@ from carina.volume.header import (
     StoredVoxels,
     VolumeHeader,
     bad,
-    beside,
     check_size,
     doubts,
+    file_beside,
     placed,
     short,
     ways,
@@ -35,7 +35,7 @@ from carina.volume.header import (
 from carina.volume.text_header import lines, plain_numbers, read_head, whole_numbers
 from carina.volume.voxels import check_room, size_of
 
-TYPES = {
+META_TYPES = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
     "MET_SHORT": "i2",
@@ -61,7 +61,7 @@ ORDER_KEYS = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 _LINE = re.compile(r"\s*(\w+)\s*[=:]\s*(.*?)\s*", re.ASCII | re.DOTALL)
 _ANATOMY = re.compile(r"[RL][AP][IS]|[RL][IS][AP]|[AP][RL][IS]|[AP][IS][RL]|[IS][RL][AP]|[IS][AP][RL]")
 
-Fields = Mapping[str, str]
+MetaFields = Mapping[str, str]
 
 
 def read_metaimage(path: Path) -> VolumeHeader:
@@ -82,7 +82,7 @@ def read_metaimage(path: Path) -> VolumeHeader:
     return VolumeHeader(grid=grid, voxels=voxels, warnings=(*warnings, *doubts(grid, path)))
 
 
-def _fields(path: Path) -> tuple[Fields, int]:
+def _fields(path: Path) -> tuple[MetaFields, int]:
     """The header's lines by key, and where the header ends."""
     fields: dict[str, str] = {}
     for line, end in lines(read_head(path)):
@@ -98,7 +98,7 @@ def _fields(path: Path) -> tuple[Fields, int]:
     raise bad(path, "unreadable", f"is no MetaImage: its header has no {LAST_KEY}.")
 
 
-def _size(path: Path, fields: Fields) -> list[int]:
+def _size(path: Path, fields: MetaFields) -> list[int]:
     (count,) = plain_numbers(path, "NDims", fields.get("NDims", ""), 1)
     size = whole_numbers(path, "DimSize", fields.get("DimSize", ""))
     if len(size) != count:
@@ -108,17 +108,17 @@ def _size(path: Path, fields: Fields) -> list[int]:
     return size
 
 
-def _channels(path: Path, fields: Fields) -> int:
+def _channels(path: Path, fields: MetaFields) -> int:
     (count,) = whole_numbers(path, "ElementNumberOfChannels", fields.get("ElementNumberOfChannels", "1"))[:1]
     return count
 
 
-def _first(fields: Fields, keys: Sequence[str]) -> tuple[str, str | None]:
+def _first(fields: MetaFields, keys: Sequence[str]) -> tuple[str, str | None]:
     key = next((key for key in keys if key in fields), keys[0])
     return key, fields.get(key)
 
 
-def _affine(path: Path, fields: Fields, count: int) -> tuple[Doubles, float, list[str]]:
+def _affine(path: Path, fields: MetaFields, count: int) -> tuple[Doubles, float, list[str]]:
     """The matrix from index to LPS, what one of its units is in mm, and warnings; ``count`` is NDims."""
     key, text = _first(fields, SPACING_KEYS)
     if text is None:
@@ -137,7 +137,7 @@ def _affine(path: Path, fields: Fields, count: int) -> tuple[Doubles, float, lis
     return np.column_stack([directions * spacing, origin]), UNITS_MM[unit], warnings
 
 
-def _directions(path: Path, fields: Fields, count: int) -> tuple[Doubles, list[str]]:
+def _directions(path: Path, fields: MetaFields, count: int) -> tuple[Doubles, list[str]]:
     """Unit vectors along which the indices grow, as columns, and warnings about them."""
     key, text = _first(fields, MATRIX_KEYS)
     told = fields.get("AnatomicalOrientation", "").upper()
@@ -166,16 +166,16 @@ def _contradicts(told: str, directions: Doubles) -> bool:
     return told not in (to, to.translate(FROM))
 
 
-def _voxels(path: Path, fields: Fields, size: Sequence[int], end: int) -> StoredVoxels:
+def _voxels(path: Path, fields: MetaFields, size: Sequence[int], end: int) -> StoredVoxels:
     kind = fields.get("ElementType", "")
-    if kind.removesuffix("_ARRAY") not in TYPES:
+    if kind.removesuffix("_ARRAY") not in META_TYPES:
         raise bad(
             path, "unreadable", f"ElementType is {short(kind)!r}, which is not read; expected MET_SHORT, for example."
         )
     if kind.endswith("_ARRAY"):
         check_size(path, size, 2)
     _check_intensity(path, fields)
-    dtype = np.dtype(TYPES[kind]).newbyteorder(">" if _is_big(path, fields) else "<")
+    dtype = np.dtype(META_TYPES[kind]).newbyteorder(">" if _is_big(path, fields) else "<")
     is_local = fields[LAST_KEY] in LOCAL
     data = path if is_local else _data_file(path, fields[LAST_KEY])
     packing = _packing(fields)
@@ -189,21 +189,21 @@ def _voxels(path: Path, fields: Fields, size: Sequence[int], end: int) -> Stored
     return _after_header(path, fields, voxels, end if is_local else 0)
 
 
-def _check_intensity(path: Path, fields: Fields) -> None:
+def _check_intensity(path: Path, fields: MetaFields) -> None:
     for key, plain in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
         if plain_numbers(path, key, fields.get(key, f"{plain}"), 1) != [plain]:
             words = f"{key} is {short(fields[key])}, which ITK leaves out; write the values themselves."
             raise bad(path, "no-hu", words)
 
 
-def _is_big(path: Path, fields: Fields) -> bool:
+def _is_big(path: Path, fields: MetaFields) -> bool:
     told = {fields[key].lower() in ("true", "1") for key in ORDER_KEYS if key in fields}
     if len(told) > 1:
         raise bad(path, "unreadable", f"{' and '.join(ORDER_KEYS)} contradict each other; correct the header.")
     return True in told
 
 
-def _packing(fields: Fields) -> Packing:
+def _packing(fields: MetaFields) -> Packing:
     if fields.get("CompressedData", "").lower() in ("true", "1"):
         return Packing.DEFLATE
     return Packing.TEXT if fields.get("BinaryData", "").lower() in ("false", "0") else Packing.RAW
@@ -213,10 +213,10 @@ def _data_file(path: Path, name: str) -> Path:
     if name.startswith("LIST") or "%" in name:
         words = f"its voxels lie in several files ({LAST_KEY} = {short(name)}), which is not read; join them into one."
         raise bad(path, "unreadable", words)
-    return beside(path, name)
+    return file_beside(path, name)
 
 
-def _after_header(path: Path, fields: Fields, voxels: StoredVoxels, start: int) -> StoredVoxels:
+def _after_header(path: Path, fields: MetaFields, voxels: StoredVoxels, start: int) -> StoredVoxels:
     """With what HeaderSize says lies before the voxels in the data file; -1: they lie at its end."""
     (told,) = whole_numbers(path, "HeaderSize", fields.get("HeaderSize", "0"))[:1]
     if told < 0 and voxels.packing is Packing.RAW:

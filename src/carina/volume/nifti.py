@@ -28,7 +28,7 @@ from carina.volume.header import (
 )
 from carina.volume.voxels import check_room, first_bytes, is_gzip
 
-HEADER_BYTES = 540
+NIFTI_HEADER_BYTES = 540
 
 
 def _layout(size: int, fields: Mapping[str, tuple[int, Any]]) -> np.dtype[Any]:
@@ -86,7 +86,7 @@ SECOND = _layout(
 )
 """The fields of nifti2.h that are used here."""
 
-TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+VOXEL_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 COMPONENTS = {32: 2, 128: 3, 1792: 2, 2304: 4}
 """Complex numbers and colours."""
 
@@ -119,7 +119,7 @@ def read_nifti(path: Path) -> VolumeHeader:
         BadSeries: it is no NIfTI, is damaged, contradicts itself, or claims what the file can't hold.
     """
     is_pair = path.name.lower().endswith(".hdr")
-    header = _fields(path, first_bytes(path, HEADER_BYTES))
+    header = _fields(path, first_bytes(path, NIFTI_HEADER_BYTES))
     size = _size(path, header)
     voxels, warnings = _voxels(path, header, size, is_pair=is_pair)
     affine, unit_mm, more = _affine(path, header, size)
@@ -162,9 +162,9 @@ def _size(path: Path, header: Any) -> list[int]:
 
 def _voxels(path: Path, header: Any, size: list[int], *, is_pair: bool) -> tuple[StoredVoxels, list[str]]:
     code = int(header["datatype"])
-    if code not in TYPES:
+    if code not in VOXEL_TYPES:
         raise bad(path, "unreadable", f"its voxels are of type {code} (datatype), which is not read; convert it.")
-    dtype = np.dtype(TYPES[code]).newbyteorder(header.dtype["dim"].base.byteorder)
+    dtype = np.dtype(VOXEL_TYPES[code]).newbyteorder(header.dtype["dim"].base.byteorder)
     data = _image_of(path) if is_pair else path
     slope, intercept, warnings = _scaling(path, header)
     voxels = StoredVoxels(

@@ -18,14 +18,14 @@ import numpy as np
 
 from carina.volume.header import (
     UNITS_MM,
-    Order,
+    ByteOrder,
     Packing,
     StoredVoxels,
     VolumeHeader,
     bad,
-    beside,
     check_size,
     doubts,
+    file_beside,
     placed,
     short,
     without_ones,
@@ -35,7 +35,7 @@ from carina.volume.voxels import check_room, size_of
 
 MAGIC = re.compile(rb"NRRD000[1-5]")
 
-TYPES = {
+NRRD_TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
     "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
     "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
@@ -47,7 +47,7 @@ TYPES = {
     "f4": ("float",),
     "f8": ("double",),
 }
-_TYPES = {name: code for code, names in TYPES.items() for name in names}
+_TYPES = {name: code for code, names in NRRD_TYPES.items() for name in names}
 
 PACKINGS = {
     "raw": Packing.RAW,
@@ -75,7 +75,7 @@ SAME_FIELD = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byt
 _VECTOR = re.compile(r"\(([^()]*)\)|none", re.IGNORECASE)
 _QUOTED = re.compile(r'"([^"]*)"')
 
-Fields = Mapping[str, str]
+NrrdFields = Mapping[str, str]
 
 
 def read_nrrd(path: Path) -> VolumeHeader:
@@ -103,7 +103,7 @@ def read_nrrd(path: Path) -> VolumeHeader:
     return VolumeHeader(grid=grid, voxels=voxels, warnings=(*warnings, *doubts(grid, path)))
 
 
-def _fields(path: Path) -> tuple[Fields, int]:
+def _fields(path: Path) -> tuple[NrrdFields, int]:
     """The header's fields by name, and where the header ends."""
     head = read_head(path)
     if not MAGIC.match(head):
@@ -123,7 +123,7 @@ def _fields(path: Path) -> tuple[Fields, int]:
     return fields, end
 
 
-def _signs(path: Path, fields: Fields, size: Sequence[int]) -> tuple[float, float, float]:
+def _signs(path: Path, fields: NrrdFields, size: Sequence[int]) -> tuple[float, float, float]:
     space = fields.get("space", "").lower()
     if space in SPACES:
         return SPACES[space]
@@ -136,7 +136,7 @@ def _signs(path: Path, fields: Fields, size: Sequence[int]) -> tuple[float, floa
     )
 
 
-def _spatial(path: Path, fields: Fields, size: Sequence[int]) -> tuple[list[int], list[list[float]]]:
+def _spatial(path: Path, fields: NrrdFields, size: Sequence[int]) -> tuple[list[int], list[list[float]]]:
     """Sizes and step vectors of the axes that lie in space; others must have one voxel."""
     if "space directions" not in fields:
         raise bad(path, "spacing", "its header has no space directions, and a guess would be wrong; add them.")
@@ -161,7 +161,7 @@ def _vectors(path: Path, key: str, text: str) -> list[list[float]]:
     return [plain_numbers(path, key, v.replace(",", " "), v.count(",") + 1) if v is not None else [] for v in vectors]
 
 
-def _unit(path: Path, fields: Fields) -> tuple[float, list[str]]:
+def _unit(path: Path, fields: NrrdFields) -> tuple[float, list[str]]:
     told = {unit.lower() for unit in _QUOTED.findall(fields.get("space units", ""))} - {""}
     if not told - {"mm"}:
         return 1.0, []
@@ -173,7 +173,7 @@ def _unit(path: Path, fields: Fields) -> tuple[float, list[str]]:
     return UNITS_MM[unit], [f"{path.name}: {words}"]
 
 
-def _voxels(path: Path, fields: Fields, size: Sequence[int], end: int) -> StoredVoxels:
+def _voxels(path: Path, fields: NrrdFields, size: Sequence[int], end: int) -> StoredVoxels:
     kind, encoding = fields.get("type", "").lower(), fields.get("encoding", "").lower()
     if kind not in _TYPES:
         raise bad(path, "unreadable", f"its type is {short(kind)!r}, which is not read; expected short, for example.")
@@ -191,7 +191,7 @@ def _voxels(path: Path, fields: Fields, size: Sequence[int], end: int) -> Stored
     return _skipped(path, fields, voxels)
 
 
-def _order(path: Path, fields: Fields, kind: str, encoding: str) -> Order:
+def _order(path: Path, fields: NrrdFields, kind: str, encoding: str) -> ByteOrder:
     endian = fields.get("endian", "").lower()
     if endian in ("little", "big"):
         return "<" if endian == "little" else ">"
@@ -204,10 +204,10 @@ def _data_file(path: Path, name: str) -> Path:
     if name.startswith("LIST") or re.search(r"%\d*d", name):
         words = f"its voxels lie in several files (data file: {short(name)}), which is not read; join them into one."
         raise bad(path, "unreadable", words)
-    return beside(path, name)
+    return file_beside(path, name)
 
 
-def _skipped(path: Path, fields: Fields, voxels: StoredVoxels) -> StoredVoxels:
+def _skipped(path: Path, fields: NrrdFields, voxels: StoredVoxels) -> StoredVoxels:
     """With ``line skip`` and ``byte skip``; of packed data the bytes are left out once they are unpacked."""
     (line_count,) = whole_numbers(path, "line skip", fields.get("line skip", "0"))[:1]
     (byte_count,) = whole_numbers(path, "byte skip", fields.get("byte skip", "0"))[:1]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from carina.errors import BadSeries
 from carina.volume.header import bad, short
-from carina.volume.voxels import open_file, unreadable
+from carina.volume.voxels import open_voxels, unreadable_voxels
 
 HEADER_BYTES = 1 << 20
 """No header is longer."""
@@ -23,11 +23,11 @@ def read_head(path: Path) -> bytes:
     Raises:
         BadSeries: the file can't be read.
     """
-    with open_file(path) as file:
+    with open_voxels(path) as file:
         try:
             return file.read(HEADER_BYTES)
         except OSError as error:
-            raise unreadable(path, error) from error
+            raise unreadable_voxels(path, error) from error
 
 
 def lines(head: bytes) -> Iterator[tuple[bytes, int]]:

@@ -38,7 +38,7 @@ class Stream(Protocol):
         """Fill a buffer as far as bytes come at once; 0 at the end."""
 
 
-def open_file(path: Path) -> io.BufferedReader:
+def open_voxels(path: Path) -> io.BufferedReader:
     """Open a regular file for reading.
 
     Raises:
@@ -49,14 +49,14 @@ def open_file(path: Path) -> io.BufferedReader:
     except FileNotFoundError as error:
         raise BadSeries("file.missing", f"{short(str(path), MOST_OF_A_PATH)}: no such file.") from error
     except (OSError, ValueError) as error:  # a name with a zero byte
-        raise unreadable(path, error) from error
+        raise unreadable_voxels(path, error) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise bad(path, "unreadable", "is no file but a folder, pipe or device; give the file.")
     return os.fdopen(descriptor, "rb")
 
 
-def unreadable(path: Path, error: Exception) -> BadSeries:
+def unreadable_voxels(path: Path, error: Exception) -> BadSeries:
     """The error that the system will not let a file be read."""
     reason = getattr(error, "strerror", None) or "its name is no file's"
     return bad(path, "unreadable", f"can't be read ({reason}).")
@@ -68,19 +68,19 @@ def first_bytes(path: Path, count: int) -> bytes:
     Raises:
         BadSeries: the file can't be read, or what is packed is damaged.
     """
-    with open_file(path) as file:
+    with open_voxels(path) as file:
         try:
             packing = Packing.DEFLATE if file.peek(2)[:2] == GZIP else Packing.RAW
             return bytes(_filled(_unpacked(file, packing), count))
         except OSError as error:
-            raise unreadable(path, error) from error
+            raise unreadable_voxels(path, error) from error
         except (EOFError, zlib.error) as error:
             raise _damaged(path) from error
 
 
 def is_gzip(path: Path) -> bool:
     """Whether a file begins as gzip does, whatever its name."""
-    with open_file(path) as file:
+    with open_voxels(path) as file:
         return file.read(2) == GZIP
 
 
@@ -90,7 +90,7 @@ def size_of(path: Path) -> int:
     Raises:
         BadSeries: it can't be opened.
     """
-    with open_file(path) as file:
+    with open_voxels(path) as file:
         return os.fstat(file.fileno()).st_size
 
 
@@ -120,7 +120,7 @@ def read_blocks(voxels: StoredVoxels, use: Use) -> tuple[str, ...]:
         BadSeries: ``file.truncated``, ``file.leftover`` or ``file.unreadable``; memory is the caller's.
     """
     check_room(voxels)
-    with open_file(voxels.path) as file:
+    with open_voxels(voxels.path) as file:
         try:
             file.seek(voxels.start)
             stream = _unpacked(file, voxels.packing)
@@ -132,7 +132,7 @@ def read_blocks(voxels: StoredVoxels, use: Use) -> tuple[str, ...]:
         except OSError as error:
             if error.errno is None:  # how bz2 says that its data are damaged
                 raise _damaged(voxels.path) from error
-            raise unreadable(voxels.path, error) from error
+            raise unreadable_voxels(voxels.path, error) from error
         except (EOFError, ValueError, zlib.error) as error:
             raise _damaged(voxels.path) from error
     return _check_rest(voxels, rest)

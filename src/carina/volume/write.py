@@ -26,7 +26,7 @@ from carina.volume.header import FROM, ways
 COMPRESSION = 1
 """zlib level of compressed files: the quickest, and labels are small at any level."""
 
-ZLIB, GZIP = zlib.MAX_WBITS, zlib.MAX_WBITS | 16
+ZLIB, GZ = zlib.MAX_WBITS, zlib.MAX_WBITS | 16
 
 NIFTI_AXIS = 32767
 
@@ -106,7 +106,7 @@ def _place(parts: Parts, aside: Path, folder: Path) -> None:
 def _metaimage(out: _Out) -> Parts:
     data = list(_packed(out.slices(), ZLIB)) if out.compress else []
     beside = _beside(out, "zraw" if out.compress else "raw")
-    kinds = {code: kind for kind, code in metaimage.TYPES.items() if "LONG" not in kind}
+    kinds = {code: kind for kind, code in metaimage.META_TYPES.items() if "LONG" not in kind}
     size = {"CompressedDataSize": str(sum(map(len, data)))} if out.compress else {}
     fields = {
         "ObjectType": "Image",
@@ -132,7 +132,7 @@ def _nrrd(out: _Out) -> Parts:
     steps = (out.directions * out.grid.spacing_mm[::-1]).T
     beside = _beside(out, "raw.gz" if out.compress else "raw")
     fields = {
-        "type": nrrd.TYPES[_code(out)][0],
+        "type": nrrd.NRRD_TYPES[_code(out)][0],
         "dimension": "3",
         "space": "left-posterior-superior",
         "sizes": " ".join(map(str, out.size)),
@@ -144,7 +144,7 @@ def _nrrd(out: _Out) -> Parts:
         **({"data file": beside} if beside else {}),
     }
     header = "NRRD0004\n" + "".join(f"{key}: {value}\n" for key, value in fields.items()) + "\n"
-    return _joined(out, header.encode("ascii"), _packed(out.slices(), GZIP) if out.compress else out.slices(), beside)
+    return _joined(out, header.encode("ascii"), _packed(out.slices(), GZ) if out.compress else out.slices(), beside)
 
 
 def _beside(out: _Out, suffix: str) -> str:
@@ -168,7 +168,7 @@ def _nifti(out: _Out) -> Parts:
     if is_pair:
         return [(f"{out.stem}.img", out.slices()), (out.name, [header])]
     content = _chained([header, bytes(4)], out.slices())
-    return [(out.name, _packed(content, GZIP) if out.suffix == ".nii.gz" else content)]
+    return [(out.name, _packed(content, GZ) if out.suffix == ".nii.gz" else content)]
 
 
 def _nifti_header(out: _Out, *, is_pair: bool) -> bytes:
@@ -179,7 +179,7 @@ def _nifti_header(out: _Out, *, is_pair: bool) -> bytes:
     fields = np.zeros((), nifti.FIRST)
     fields["sizeof_hdr"] = nifti.FIRST.itemsize
     fields["dim"] = [3, *out.size, 1, 1, 1, 1]
-    fields["datatype"] = next(code for code, kind in nifti.TYPES.items() if kind == _code(out))
+    fields["datatype"] = next(code for code, kind in nifti.VOXEL_TYPES.items() if kind == _code(out))
     fields["bitpix"] = 8 * out.dtype.itemsize
     fields["pixdim"] = [hand, *out.grid.spacing_mm[::-1], 0, 0, 0, 0]
     fields["vox_offset"] = 0 if is_pair else nifti.FIRST.itemsize + 4
