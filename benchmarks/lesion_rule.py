@@ -16,27 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from carina.api import read_series
 from carina.measure.joined import join_masks
 from carina.volume import Grid, Mask, Volume
+from carina.volume.arrays import HU, Doubles, Flags
 
 LUNG_HU = -500
 TISSUE_HU, GROUND_GLASS_HU = 40, -620
 RADII_MM = (10.0, 20.0, 30.0)
-
-Flags = npt.NDArray[np.bool_]
-Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Place:
     """A point of the lungs' surface: patient coordinates, and the direction out of the lung, LPS."""
 
-    point_mm: Vector
-    outward: Vector
+    point_mm: Doubles
+    outward: Doubles
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +45,7 @@ class Painted:
     parts: tuple[Flags, ...]
 
 
-def lungs_by_threshold(hu: npt.NDArray[np.int16]) -> Flags:
+def lungs_by_threshold(hu: HU) -> Flags:
     """Air that does not reach the sides of the picture, in its largest pieces: lungs with their airways, no bowel."""
     labels, _ = ndimage.label(hu < LUNG_HU)
     outside = np.unique(np.concatenate([labels[:, edge].ravel() for edge in (0, -1)] + [labels[..., 0].ravel()]))
@@ -86,7 +83,7 @@ def places(lung: Flags, grid: Grid, kind: str, count: int, seed: int = 0) -> lis
     return chosen
 
 
-def ball(grid: Grid, centre_mm: Vector, radius_mm: float) -> Flags:
+def ball(grid: Grid, centre_mm: Doubles, radius_mm: float) -> Flags:
     """The voxels within a radius."""
     inside = np.zeros(grid.shape, dtype=np.bool_)
     middle = grid.indices(centre_mm[None])[0]

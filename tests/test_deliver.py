@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -158,3 +159,64 @@ def test_a_dicomweb_answer_is_read_object_by_object(files: list[Path]) -> None:
         error.value
     )
     assert seen["Authorization"] == "Bearer secret" and "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"ok"',
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1]",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"00081199": 3}',
+        b'HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\n{"00081199":{"Value":[3]}}',
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000,
+        b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",
+        b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\n[]",
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/elsewhere\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: file:///etc/hostname\r\nContent-Length: 0\r\n\r\n",
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 " + b"9" * 100_000,
+        b"",
+    ],
+)
+def test_whatever_a_dicomweb_server_answers_is_one_line(files: list[Path], answer: bytes) -> None:
+    """A line of the delivery's own, and what it was told never goes to another server."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            asked = b""
+            while b"--\r\n" not in asked[-200:]:
+                asked += connection.recv(65536)
+            connection.sendall(answer)
+
+    threading.Thread(target=serve, daemon=True).start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with pytest.raises(DeliveryFailed, match=r"WEB \(http") as error:
+        deliver_to(files[:1], "WEB", DicomwebDestination(url=url, token="secret", timeout_s=5))
+    listener.close()
+    assert "\n" not in error.value.message and "secret" not in error.value.message
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://a b/", "http://x\0y/", "http://" + "a" * 300, "http:///x"])
+def test_an_address_that_can_not_be_is_unreachable(url: str) -> None:
+    with pytest.raises(DeliveryFailed, match=r"WEB .* can't be reached"):
+        echo("WEB", DicomwebDestination(url=url, timeout_s=2))
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "ae_title"),
+    [
+        ("nowhere.invalid", 104, "PACS"),
+        ("a b", 104, "PACS"),
+        ("x" * 300, 104, "PACS"),
+        ("127.0.0.1", 70000, "PACS"),
+        ("127.0.0.1", -1, "PACS"),
+        ("127.0.0.1", 104, "x" * 20),
+        ("127.0.0.1", 104, "a\\b"),
+    ],
+)
+def test_a_node_that_can_not_be_is_unreachable(host: str, port: int, ae_title: str) -> None:
+    with pytest.raises(DeliveryFailed, match=r"PACS .* can't be reached"):
+        echo("PACS", DicomDestination(host=host, port=port, ae_title=ae_title, timeout_s=2))

@@ -7,8 +7,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carina.api.names import distinct_names, names_of, place_of
+from carina.api.names import distinct, names_of, place_of
 from carina.dicom.find import Found
+from carina.pipeline.places import file_name
 
 BELOW = Path("/archive")
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -56,13 +57,14 @@ def test_a_place_is_seen_from_the_path_that_was_looked_through() -> None:
 
 @given(st.lists(st.tuples(ANY_TEXT, ANY_TEXT, ANY_TEXT), max_size=6))
 def test_names_are_distinct_and_stay_in_their_folder(known: list[tuple[str, str, str]]) -> None:
-    names = distinct_names(known)
+    texts = distinct(known)
+    assert texts == distinct(known)
+    names = [file_name(text) for text in texts]
     assert len({name.casefold() for name in names}) == len(known)
-    assert names == distinct_names(known)
     assert all(Path(name).name == name and name not in (".", "..") for name in names)
 
 
 @given(st.lists(st.sampled_from(["1.2", "1.2 2", "../1.2", "A", "a"]), max_size=6))
 def test_names_that_look_numbered_are_distinct_too(texts: list[str]) -> None:
-    names = distinct_names([(text,) for text in texts])
+    names = [file_name(text) for text in distinct([(text,) for text in texts])]
     assert len({name.casefold() for name in names}) == len(texts)

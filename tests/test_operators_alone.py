@@ -105,25 +105,26 @@ def test_the_list_shows_ports_and_variables() -> None:
 def test_check_prints_each_mistake_with_its_line_and_ends_with_4(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     text = find_definition("default").read_text()
-    file.write_text(text.replace("carina/ai-lung", "carina/ai-lnug").replace("path: /volume", "path: /ct"))
+    file.write_text(text.replace("carina/ai-lung", "carina/ai-lnug").replace("path: /classification}", "path: /class}"))
     result = CliRunner().invoke(pipelines, ["check", str(file)])
     assert result.exit_code == 4
     lines = result.output.splitlines()
     assert lines[0].startswith(f"{file}:19: unknown image 'carina/ai-lnug'; known: carina/ai-covid-19, ")
-    assert lines[1].startswith(f"{file}:50: 'volume-ratio' has no input '/ct'; known: /input, /label_image, /volume")
-    assert lines[2].endswith(": 2 mistakes [definition.invalid]")
+    assert lines[1].startswith(f"{file}:68: 'findings' has no input '/class'; known: /input, /classification")
+    assert lines[2].startswith(f"{file}:108: 'measurements' has no input '/class'; known: /input, /dcm, ")
+    assert lines[3].endswith(": 3 mistakes [definition.invalid]")
 
 
 def test_check_of_a_good_definition_gives_a_summary(tmp_path: Path) -> None:
     result = CliRunner().invoke(pipelines, ["check", str(find_definition("default"))])
     assert result.exit_code == 0
-    assert "carina-default: 19 operators, 25 wires between them, no mistakes" in result.output
+    assert "carina-default: 20 operators, 28 wires between them, no mistakes" in result.output
     with pytest.raises(BadConfig, match=r"none.yaml: can't be read \(No such file or directory\)"):
         CliRunner().invoke(pipelines, ["check", str(tmp_path / "none.yaml")], catch_exceptions=False)
 
 
 def test_list_and_show() -> None:
-    assert CliRunner().invoke(pipelines, ["list"]).output.startswith("default       19 operators  Lungs, COVID-19")
+    assert CliRunner().invoke(pipelines, ["list"]).output.startswith("default       20 operators  Lungs, COVID-19")
     assert CliRunner().invoke(pipelines, ["show"]).output == find_definition("default").read_text()
     with pytest.raises(BadConfig, match="no definition is called 'x'; known: default"):
         CliRunner().invoke(pipelines, ["show", "x"], catch_exceptions=False)

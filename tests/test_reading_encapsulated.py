@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import imagecodecs
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless
 
 from carina.dicom.find import find_series
 from carina.dicom.read import read_source
 from carina.errors import BadSeries
+from reading_codecs import CODECS, compressed
 from reading_slices import (
     ANY,
     COLUMNS,
@@ -29,34 +27,6 @@ from reading_slices import (
     series_of,
     write_series,
 )
-
-Encode = Callable[[np.ndarray], bytes]
-
-CODECS: dict[str, Encode] = {
-    "1.2.840.10008.1.2.4.57": lambda a: imagecodecs.jpeg8_encode(a, lossless=True, bitspersample=16),
-    "1.2.840.10008.1.2.4.70": lambda a: imagecodecs.ljpeg_encode(a),
-    "1.2.840.10008.1.2.4.80": lambda a: imagecodecs.jpegls_encode(a),
-    "1.2.840.10008.1.2.4.90": lambda a: imagecodecs.jpeg2k_encode(a, codecformat="j2k", level=0, reversible=True),
-    "1.2.840.10008.1.2.4.201": lambda a: imagecodecs.htj2k_encode(a),
-}
-
-
-def words_of(dataset: Dataset) -> list[np.ndarray]:
-    frames = np.frombuffer(dataset.PixelData, "<u2").reshape(-1, ROWS, COLUMNS)
-    return list(frames)
-
-
-def compressed(dataset: Dataset, syntax: str, fragments_per_frame: int = 1, **table: Any) -> Dataset:
-    """The same dataset with its frames encoded."""
-    if syntax == RLELossless:
-        dataset.compress(RLELossless)
-        return dataset
-    frames = [CODECS[syntax](frame) for frame in words_of(dataset)]
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.PixelData = encapsulate(frames, fragments_per_frame=fragments_per_frame, **table)
-    dataset["PixelData"].VR = "OB"
-    dataset["PixelData"].is_undefined_length = True
-    return dataset
 
 
 @pytest.mark.parametrize("syntax", [*CODECS, RLELossless])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from carina.errors import Bug, CarinaError
 from carina.pipeline.manifest import State, read_manifest
-from toy_operators import DIAMOND, Bench, definition, run
+from toy_operators import DIAMOND, Bench, definition, run, step
 
 HERE = Path(__file__).parent
 
@@ -52,6 +54,46 @@ def test_a_signal_ends_a_run_and_the_manifest_says_so(tmp_path: Path, raised: st
     assert states["first"] in ("done", "interrupted") and states["left"] == "interrupted" and states["sum"] == "waiting"
     assert sorted(path.name for path in tmp_path.iterdir()) in (["manifest.json"], ["manifest.json", "steps"])
     assert run(Bench(), definition(*DIAMOND), tmp_path).load("sum", "/output").content == 56
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ValueError("a\nb\udce9"), "bug.ValueError", "this is a fault of Carina's .ValueError: a b"),
+        (SystemExit(3), "bug.RuntimeError", r"the operator ended its process with SystemExit\(3\)"),
+        (RecursionError("deep"), "bug.RecursionError", "RecursionError: deep"),
+        (MemoryError(), "node.memory", "the memory of this machine did not suffice"),
+        (OSError(errno.ENOSPC, "No space left"), "output.disk-full", "no space left: make room"),
+        (AssertionError(), "bug.AssertionError", "AssertionError"),
+    ],
+)
+def test_whatever_an_operator_raises_is_a_row_and_the_rest_runs(
+    tmp_path: Path, error: BaseException, code: str, words: str
+) -> None:
+    bench = Bench()
+    bench.raising = {"left": error}
+    with pytest.raises(CarinaError, match=words) as raised:
+        run(bench, definition(*DIAMOND), tmp_path)
+    manifest = read_manifest(tmp_path)
+    assert manifest is not None and manifest.state is State.FAILED and raised.value.code == code
+    states = {name: record.state.value for name, record in manifest.operators.items()}
+    assert states == {"first": "done", "left": "failed", "right": "done", "sum": "skipped"}
+    failure = manifest.operators["left"].error
+    assert failure is not None and failure.code == code and "\n" not in failure.message
+    assert bool(failure.traceback) == isinstance(raised.value, Bug) == (tmp_path / "bug-left.txt").exists()
+    bench.raising = {}
+    run(bench, definition(*DIAMOND), tmp_path)
+    assert not (tmp_path / "bug-left.txt").exists()
+
+
+def test_the_volumes_of_a_failed_operator_are_let_go(tmp_path: Path) -> None:
+    bench = Bench()
+    bench.fail = {"left"}
+    steps = (*DIAMOND[:3], step("sum", "add", "[{from: right, path: /left}]"))
+    with pytest.raises(CarinaError, match="left can't go on"):
+        run(bench, definition(*steps), tmp_path, workers=1)
+    manifest = read_manifest(tmp_path)
+    assert manifest is not None and manifest.operators["sum"].facts == {"alive": 0}
 
 
 READ_ONLY_PIPELINE = """

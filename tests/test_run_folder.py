@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -14,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from carina.api.result import open_run
 from carina.api.study import RunSettings
 from carina.api.study import run as run_study
-from carina.errors import BadConfig, Bug, CarinaError
+from carina.errors import BadConfig
 from carina.pipeline.digests import Digests
 from carina.pipeline.folder import LOCK, opened, remove_files
 from carina.pipeline.manifest import FORMAT, Provenance, State, read_manifest
-from toy_operators import DIAMOND, Bench, definition, run, step
+from toy_operators import DIAMOND, Bench, definition, run
 
 
 class Place:
@@ -308,51 +308,6 @@ def test_only_files_below_a_folder_are_removed_and_empty_folders_with_them(tmp_p
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "d.txt"]
 
 
-class Strange(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no words")
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "words"),
-    [
-        (ValueError("a\nb\udce9"), "bug.ValueError", "this is a fault of Carina's .ValueError: a b"),
-        (SystemExit(3), "bug.RuntimeError", r"the operator ended its process with SystemExit\(3\)"),
-        (RecursionError("deep"), "bug.RecursionError", "RecursionError: deep"),
-        (MemoryError(), "node.memory", "the memory of this machine did not suffice"),
-        (OSError(errno.ENOSPC, "No space left"), "output.disk-full", "no space left: make room"),
-        (AssertionError(), "bug.AssertionError", "AssertionError"),
-    ],
-)
-def test_whatever_an_operator_raises_is_a_row_and_the_rest_runs(
-    tmp_path: Path, error: BaseException, code: str, words: str
-) -> None:
-    bench = Bench()
-    bench.raising = {"left": error}
-    with pytest.raises(CarinaError, match=words) as raised:
-        run(bench, definition(*DIAMOND), tmp_path)
-    manifest = read_manifest(tmp_path)
-    assert manifest is not None and manifest.state is State.FAILED and raised.value.code == code
-    states = {name: record.state.value for name, record in manifest.operators.items()}
-    assert states == {"first": "done", "left": "failed", "right": "done", "sum": "skipped"}
-    failure = manifest.operators["left"].error
-    assert failure is not None and failure.code == code and "\n" not in failure.message
-    assert bool(failure.traceback) == isinstance(raised.value, Bug) == (tmp_path / "bug-left.txt").exists()
-    bench.raising = {}
-    run(bench, definition(*DIAMOND), tmp_path)
-    assert not (tmp_path / "bug-left.txt").exists()
-
-
-def test_the_volumes_of_a_failed_operator_are_let_go(tmp_path: Path) -> None:
-    bench = Bench()
-    bench.fail = {"left"}
-    steps = (*DIAMOND[:3], step("sum", "add", "[{from: right, path: /left}]"))
-    with pytest.raises(CarinaError, match="left can't go on"):
-        run(bench, definition(*steps), tmp_path, workers=1)
-    manifest = read_manifest(tmp_path)
-    assert manifest is not None and manifest.operators["sum"].facts == {"alive": 0}
-
-
 def test_facts_and_warnings_that_are_no_text_are_written_all_the_same(tmp_path: Path) -> None:
     provenance = Provenance(inputs={"file": "caf\udce9.nii"}, warnings=("caf\udce9\nis odd",))
     run(Bench(), definition(*DIAMOND), tmp_path, provenance=provenance)
@@ -383,3 +338,18 @@ def test_the_fault_that_deleted_a_file_outside_leaves_it_alone(data: Path, tmp_p
     result = run_study(place / "in", place / "out", RunSettings(pipeline=tmp_path / "read.yaml"))
     assert (place / "victim.txt").read_bytes() == before
     assert any("lists '../victim.txt', which is none of its files: left alone" in one for one in result.warnings)
+
+
+def test_an_opened_run_reads_nothing_outside_and_says_what_is_damaged(place: Place) -> None:
+    (place.folder / "outside" / "classification.json").write_text('{"probabilities": {"COVID-19": 1.0}}')
+    manifest = place.manifest
+    manifest["operators"]["sum"]["outputs"]["/output"] = ["../outside/classification.json"]
+    place.write(manifest)
+    with pytest.raises(BadConfig, match="does not lie in this folder"):
+        _ = open_run(place.out).probabilities
+    manifest["operators"]["sum"]["outputs"]["/output"] = ["classification.json"]
+    place.write(manifest)
+    for content in (b"{", b"\xff", b"[1]", b"[" * 10_000):
+        (place.out / "classification.json").write_bytes(content)
+        with pytest.raises(BadConfig, match=r"classification\.json: can't be read .* makes again what is damaged"):
+            _ = open_run(place.out).probabilities

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -10,13 +9,14 @@ from os.path import commonpath
 from pathlib import Path
 
 from carina.api.cohort_table import COHORT_TABLE, Fate, Item
-from carina.api.names import distinct_names, place_of, words_of
-from carina.dicom.find import choose_source, judge, name_of
+from carina.api.names import distinct, place_of, words_of
+from carina.dicom.find import by_study, choose_source, judge, name_of
 from carina.dicom.found import Found, Listing
 from carina.dicom.inventory import BrokenFile, Inventory
 from carina.dicom.rules import Rules
 from carina.dicom.series import Source
 from carina.errors import told
+from carina.pipeline.places import file_name
 
 NO_FAILURE = frozenset(
     {
@@ -58,11 +58,9 @@ class CohortPlan:
         """Every item of what was found, in an order of its own: study by study, then the files that are broken."""
         groups = self._groups(one for one in listing if not self._is_own(one.path))
         known = [self._words(group) for group in groups]
-        shared = Counter(words[0] for words in known)
-        named = zip(distinct_names(known, reserved=(COHORT_TABLE,)), known, groups, strict=True)
-        for folder, words, group in sorted(named, key=lambda one: one[0]):
-            name = words[0] if shared[words[0]] == 1 else " ".join(filter(None, words))
-            yield from self._planned(group, name, self.out / folder, listing.inventory)
+        named = zip(distinct(known, reserved=(COHORT_TABLE,)), groups, strict=True)
+        for name, group in sorted(named, key=lambda one: one[0]):
+            yield from self._planned(group, name, self.out / file_name(name), listing.inventory)
         yield from ((self._broken(file), None) for file in self._left_over(listing))
 
     def _left_over(self, listing: Listing) -> Iterator[BrokenFile]:
@@ -78,12 +76,9 @@ class CohortPlan:
         return own != above and own.is_relative_to(above) and path.absolute().is_relative_to(own)
 
     def _groups(self, found: Iterable[Found]) -> list[list[Found]]:
-        """What competes for one run: the series of a study, or each for itself."""
-        groups: dict[tuple[str, ...], list[Found]] = {}
-        for number, one in enumerate(found):
-            is_of_study = self.each is Each.STUDY and one.study_uid
-            groups.setdefault(("study", one.study_uid) if is_of_study else ("own", str(number)), []).append(one)
-        return list(groups.values())
+        """What competes for one run: the series of a study, or each for itself; in the order of their files."""
+        groups = by_study(found) if self.each is Each.STUDY else [[one] for one in found]
+        return sorted(groups, key=lambda group: min(file for one in group for file in (one.files or (one.path,))))
 
     def _words(self, group: Sequence[Found]) -> tuple[str, ...]:
         """What names a group, from short to long."""

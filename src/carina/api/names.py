@@ -26,7 +26,7 @@ def names_of(found: Iterable[Found], below: Path) -> list[str]:
     Series of one UID (two acquisitions, two patients with the same series) are told apart by what tells their slices
     apart, and by their place.
     """
-    return distinct_names([words_of(one, below) for one in found])
+    return [file_name(text) for text in distinct([words_of(one, below) for one in found])]
 
 
 def words_of(found: Found, below: Path) -> tuple[str, ...]:
@@ -38,10 +38,10 @@ def words_of(found: Found, below: Path) -> tuple[str, ...]:
     return found.uid or place, found.part, place
 
 
-def distinct_names(known: Sequence[Sequence[str]], reserved: Iterable[str] = ()) -> list[str]:
-    """A file name for each, from as few of its words as tell it from the others; at last from its number.
+def distinct(known: Sequence[Sequence[str]], reserved: Iterable[str] = ()) -> list[str]:
+    """A text for each, from as few of its words as tell it from the others; at last from its number.
 
-    ``reserved`` names are given to none.
+    ``reserved`` texts are given to none.
     """
     texts = [words[0] for words in known]
     for count in range(2, max(map(len, known), default=0) + 1):
@@ -50,7 +50,7 @@ def distinct_names(known: Sequence[Sequence[str]], reserved: Iterable[str] = ())
             " ".join(filter(None, words[:count])) if shared[text.casefold()] > 1 else text
             for text, words in zip(texts, known, strict=True)
         ]
-    return [file_name(text) for text in _numbered(texts, reserved)]
+    return list(_numbered(texts, reserved))
 
 
 def _numbered(texts: Iterable[str], reserved: Iterable[str]) -> Iterator[str]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from carina.errors import BadConfig
+from carina.errors import BadConfig, one_line
 from carina.operators.ports import SaliencyPort
 from carina.pipeline.manifest import Manifest, read_manifest
+from carina.pipeline.places import below
 from carina.pipeline.ports import load_folder
 from carina.report.overlay import overlay_image
 from carina.volume.files import read_mask, read_volume
@@ -108,8 +109,15 @@ class Run:
     def _stored(self, name: str) -> dict[str, Any]:
         """What the run's operators stored in a JSON file of this name; nothing where none did."""
         outputs = [files for one in self.manifest.operators.values() for files in one.outputs.values()]
-        paths = [self.folder / file for files in outputs for file in files if Path(file).name == name]
-        return dict(msgspec.json.decode(paths[0].read_bytes())) if paths else {}
+        names = [file for files in outputs for file in files if Path(file).name == name]
+        if not names:
+            return {}
+        path = below(self.folder, names[0])
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        except (OSError, ValueError, RecursionError) as error:
+            again = "the same command makes again what is damaged"
+            raise BadConfig("run.damaged", f"{path}: can't be read ({one_line(str(error))}); {again}.") from error
 
     def _image(self, place: str) -> Path:
         images = sorted((self.folder / place).glob("*.mhd"))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-FORMATS = ("onnx", "openvino", "torchscript", "triton", "triton-python")
+FORMATS = ("onnx", "monai", "openvino", "torchscript", "triton", "triton-python")
 """As `models.formats.Format`, which is imported when the command runs; a test compares them."""
 
 

@@ -32,6 +32,8 @@ FAILURES = {
 }
 """Failure statuses, by their value without the free low bits (A7xx, A9xx, Cxxx)."""
 
+LAST_PORT = 65535
+
 UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
 
 
@@ -80,12 +82,10 @@ def _contexts(files: Sequence[Path]) -> list[tuple[UID, list[UID]]]:
 
 @contextmanager
 def _associated(name: str, peer: DicomDestination, contexts: Sequence[tuple[UID, list[UID]]]) -> Iterator[Association]:
-    entity = AE(ae_title=peer.calling_ae_title)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = peer.timeout_s
-    entity.connection_timeout = peer.timeout_s
-    for sop_class, syntaxes in contexts:
-        entity.add_requested_context(sop_class, syntaxes)
-    association = entity.associate(peer.host, peer.port, ae_title=peer.ae_title)
+    try:
+        association = _associate(peer, contexts)
+    except (OSError, ValueError) as error:  # a host that nobody knows; a port or an AE title that can't be
+        raise unreachable(name, address(peer), str(error)) from error
     if not association.is_established:
         raise unreachable(name, address(peer), _refusal(association, peer))
     try:
@@ -93,6 +93,17 @@ def _associated(name: str, peer: DicomDestination, contexts: Sequence[tuple[UID,
     finally:
         if association.is_established:
             association.release()
+
+
+def _associate(peer: DicomDestination, contexts: Sequence[tuple[UID, list[UID]]]) -> Association:
+    if not 0 < peer.port <= LAST_PORT:
+        raise ValueError(f"its port must be 1 to {LAST_PORT}")
+    entity = AE(ae_title=peer.calling_ae_title)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = peer.timeout_s
+    entity.connection_timeout = peer.timeout_s
+    for sop_class, syntaxes in contexts:
+        entity.add_requested_context(sop_class, syntaxes)
+    return entity.associate(peer.host, peer.port, ae_title=peer.ae_title)
 
 
 def _refusal(association: Association, peer: DicomDestination) -> str:

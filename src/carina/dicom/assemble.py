@@ -58,12 +58,16 @@ class Assembled:
 def assemble(headers: Iterable[SliceHeader]) -> list[Assembled]:
     """Group slices into series, split what is several acquisitions under one UID, and check each group."""
     done: list[Assembled] = []
-    for group in _by_series(headers):
-        parts = _by_plane(group)
-        for number, part in enumerate(parts, start=1):
-            label = f"plane {number} of {len(parts)}" if len(parts) > 1 else ""
-            done.extend(_acquisitions(part, label))
+    for group, patient in _by_series(headers):
+        for part, plane in _numbered(_by_plane(group), "plane"):
+            done.extend(_acquisitions(part, ", ".join(filter(None, (patient, plane)))))
     return done
+
+
+def _numbered(parts: Sequence[Group], what: str) -> list[tuple[Group, str]]:
+    """The parts with a label each, where they are several."""
+    count = len(parts)
+    return [(part, f"{what} {number} of {count}" if count > 1 else "") for number, part in enumerate(parts, start=1)]
 
 
 def _acquisitions(group: Group, label: str) -> list[Assembled]:
@@ -72,13 +76,23 @@ def _acquisitions(group: Group, label: str) -> list[Assembled]:
     return [_build(part, ", ".join(filter(None, (label, name))), copies) for name, part in _split(kept)]
 
 
-def _by_series(headers: Iterable[SliceHeader]) -> list[Group]:
-    """Group by Series Instance UID; where that is empty, by folder."""
+def _by_series(headers: Iterable[SliceHeader]) -> list[tuple[Group, str]]:
+    """Group by Series Instance UID, where that is empty by folder; and by patient, where several have one UID."""
     groups: dict[tuple[str, ...], list[SliceHeader]] = {}
     for header in headers:
         key = (header.study_uid, header.series_uid or f"folder {header.path.parent}", header.modality)
         groups.setdefault(key, []).append(header)
-    return [tuple(group) for group in groups.values()]
+    return [labelled for group in groups.values() for labelled in _numbered(_by_patient(group), "patient")]
+
+
+def _by_patient(group: Sequence[SliceHeader]) -> list[Group]:
+    """Part the slices of several patients, in the order of their paths; where one alone is named, all are theirs."""
+    patients: dict[str, list[SliceHeader]] = {}
+    for header in sorted(group, key=lambda header: header.path):
+        patients.setdefault(header.patient, []).append(header)
+    if len(patients.keys() - {""}) < 2:
+        return [tuple(group)]
+    return [tuple(part) for part in patients.values()]
 
 
 def _by_plane(group: Group) -> list[Group]:

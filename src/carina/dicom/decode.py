@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from carina.dicom.codestream import check_jpeg, check_jpeg_2000, rle_segments, without_boxes
@@ -108,9 +109,10 @@ class PixelFile:
             return self._native(index)
         decoder = DECODERS.get(syntax)
         if decoder is None:
+            known = UID(syntax, validation_mode=IGNORE).name
             raise BadSeries(
                 "series.transfer-syntax",
-                f"{self.opened.path.name}: no decoder for transfer syntax {UID(syntax).name} ({syntax}); "
+                f"{self.opened.path.name}: no decoder for transfer syntax {known} ({syntax}); "
                 "send it uncompressed or as JPEG 2000 Lossless.",
             )
         with reading(self.opened.path) as stream:

@@ -108,8 +108,21 @@ def judge(found: Iterable[Found], rules: Rules) -> list[Found]:
 
 def judge_each_study(found: Sequence[Found], rules: Rules) -> list[Found]:
     """As ``judge``, with the best of each study taken instead of the best of all."""
-    studies = dict.fromkeys(one.study_uid for one in found)
-    return [one for uid in studies for one in judge([f for f in found if f.study_uid == uid], rules)]
+    return [one for study in by_study(found) for one in judge(study, rules)]
+
+
+def by_study(found: Iterable[Found]) -> list[list[Found]]:
+    """What was found, study by study; each patient's apart, and what is of no study for itself."""
+    known = list(found)
+    patients: dict[str, set[str]] = {}
+    for one in known:
+        patients.setdefault(one.study_uid, set()).update({one.patient} - {""})
+    studies: dict[tuple[str, ...], list[Found]] = {}
+    for number, one in enumerate(known):
+        patient = one.patient if len(patients[one.study_uid]) > 1 else ""
+        key = (one.study_uid, patient) if one.study_uid else ("", "", str(number))
+        studies.setdefault(key, []).append(one)
+    return list(studies.values())
 
 
 def choose_source(found: Sequence[Found], rules: Rules | None = None, *, uid: str = "") -> Source:
@@ -196,6 +209,7 @@ def _found(group: Assembled) -> Found:
         path=files[0] if len(files) == 1 else Path(os.path.commonpath([file.parent for file in files])),
         uid=series.uid if series else first.series_uid,
         study_uid=series.study_uid if series else first.study_uid,
+        patient=first.patient,
         part=group.part,
         modality=first.modality,
         description=first.description,

@@ -19,13 +19,15 @@ class Found:
 
     ``source`` is None where it can't be read. ``error`` is why it can't be used: it can't be read, or fails the
     rules. ``taken`` marks the one that is used; ``reason`` says in words why it is, or why not. ``part`` tells apart
-    several volumes under one Series Instance UID. ``transfer_syntax`` is a UID. ``files`` are those that its slices
-    come from, copies left out. Lengths in mm, angle in degrees; None where unknown.
+    several volumes under one Series Instance UID, ``patient`` (a digest) several patients under one Study Instance
+    UID. ``transfer_syntax`` is a UID. ``files`` are those that its slices come from, copies left out. Lengths in mm,
+    angle in degrees; None where unknown.
     """
 
     path: Path
     uid: str
     study_uid: str = ""
+    patient: str = ""
     part: str = ""
     modality: str = ""
     description: str = ""

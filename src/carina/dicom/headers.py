@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,8 @@ KEYWORDS = (
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "FrameOfReferenceUID",
+    "PatientID",
+    "PatientName",
     "Modality",
     "SeriesDescription",
     "SeriesNumber",
@@ -107,7 +110,7 @@ class SliceHeader:
     Image Orientation (Patient), ``pixel_spacing_mm`` (row step, column step). ``pixels`` is None where pixel
     data is there and as the header says, else what is wrong with it. ``faults`` says by keyword why a number is None
     although something is there. ``notes`` are sentences for the manifest. ``apart`` has a text for each keyword of
-    ``APART``.
+    ``APART``. ``patient`` is a digest of Patient ID, or else of Patient's Name; empty where both are.
     """
 
     path: Path
@@ -117,6 +120,7 @@ class SliceHeader:
     study_uid: str
     series_uid: str
     frame_of_reference_uid: str
+    patient: str
     transfer_syntax: str
     modality: str
     image_type: tuple[str, ...]
@@ -249,6 +253,7 @@ def _slice_header(opened: OpenFile, frame: int | None, pixels: _Pixels) -> Slice
         study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"],
         frame_of_reference_uid=uids["FrameOfReferenceUID"],
+        patient=_patient(opened),
         transfer_syntax=opened.transfer_syntax,
         modality=modality,
         image_type=tuple(part.strip().upper() for part in image_type.split("\\")) if image_type else (),
@@ -274,6 +279,13 @@ def _slice_header(opened: OpenFile, frame: int | None, pixels: _Pixels) -> Slice
         notes=notes,
         apart=tuple(text(keyword) for keyword in APART),
     )
+
+
+def _patient(opened: OpenFile) -> str:
+    """What tells patients apart, whatever character set their files declare."""
+    elements = (opened.raw(keyword) for keyword in ("PatientID", "PatientName"))
+    known = next(filter(None, (element.data.strip(b" \0") for element in elements if element)), b"")
+    return hashlib.sha256(known).hexdigest()[:16] if known else ""
 
 
 def _single(values: Numbers) -> float | None:

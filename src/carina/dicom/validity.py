@@ -26,7 +26,7 @@ FORMS = {
     "TM": re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", re.ASCII),
 }
 
-TERMS = {"PatientSex": ("M", "F", "O"), "PatientIdentityRemoved": ("YES", "NO")}
+TERMS = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
 """Attributes that allow a few words only."""
 
 DESCRIPTIONS = frozenset({"StudyDescription", "SeriesDescription", "DeidentificationMethod", "ConvolutionKernel"})
@@ -35,14 +35,16 @@ DESCRIPTIONS = frozenset({"StudyDescription", "SeriesDescription", "Deidentifica
 
 def valid_value(header: Dataset, keyword: str) -> str | None:
     """An attribute's value if its VR, multiplicity and terms allow it, else None; several are joined by a backslash."""
-    values = _stated(header, keyword)
-    if keyword in DESCRIPTIONS:
-        values = ["".join(c if c.isprintable() else " " for c in value).strip() for value in values]
-    if len(values) != 1 and (not values or not dictionary_VM(tag_of(keyword)).endswith("n")):
+    values = [_spaced(value) if keyword in DESCRIPTIONS else value for value in _stated(header, keyword)]
+    is_single = dictionary_VM(tag_of(keyword)) == "1"
+    if not values or (is_single and len(values) > 1) or not set(values) <= TERMS.get(keyword, set(values)):
         return None
-    vr, terms = dictionary_VR(tag_of(keyword)), TERMS.get(keyword)
-    is_allowed = all(is_valid(vr, value) and (terms is None or value in terms) for value in values)
-    return "\\".join(values) if is_allowed else None
+    vr = dictionary_VR(tag_of(keyword))
+    return "\\".join(values) if all(is_valid(vr, value) for value in values) else None
+
+
+def _spaced(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
 def is_broken(header: Dataset, keyword: str) -> bool:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
-from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_description, dictionary_has_tag, dictionary_VR, tag_for_keyword
 
 LONGEST_VALUE = 4096
 """Bytes of one value that are looked at: none of those that reading depends on has more."""
@@ -168,5 +168,5 @@ def tag_of(keyword: str) -> int:
 
 @lru_cache(maxsize=512)
 def vr_of(tag: int) -> str:
-    """The VR of a standard attribute; where the dictionary leaves a choice, its first."""
-    return dictionary_VR(tag).split(" ")[0]
+    """The VR of an attribute by the dictionary, the first where it leaves a choice; ``UN`` of one it doesn't know."""
+    return dictionary_VR(tag).split(" ")[0] if dictionary_has_tag(tag) else "UN"

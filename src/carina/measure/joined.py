@@ -24,7 +24,7 @@ from scipy import ndimage
 from carina.errors import ModelFailed
 from carina.measure.lungs import bounding_box, grown, with_extra
 from carina.volume import Grid, Mask
-from carina.volume.arrays import Box
+from carina.volume.arrays import Box, Doubles, Flags
 
 MOST = 0.5
 """At least this share: of a lesion's volume that lies in the lung, of a piece's surface that touches it."""
@@ -35,7 +35,6 @@ BORDER_MM = 3.0
 SMALLEST_LESION_ML = 0.1
 """Connected lesions below this are measured but not counted, and not missed where they are left out."""
 
-_Flags = npt.NDArray[np.bool_]
 _Pieces = npt.NDArray[np.signedinteger[Any]]
 
 
@@ -104,13 +103,13 @@ def _describe(grid: Grid) -> str:
     return f"{shape} voxels of {spacing} mm from ({origin}) mm"
 
 
-def _belonging(marked: _Flags, held: _Flags, spacing_mm: tuple[float, ...]) -> _Flags:
+def _belonging(marked: Flags, held: Flags, spacing_mm: tuple[float, ...]) -> Flags:
     """The marked voxels that are lesion of the lung, ``held`` being those of the lung mask; one lesion at a time."""
     labels, _ = ndimage.label(marked, structure=np.ones((3, 3, 3), dtype=np.bool_))
-    counted: _Flags = marked & held
+    counted: Flags = marked & held
     for number, box in enumerate(ndimage.find_objects(labels), 1):
         around = _widened(box)
-        own: _Flags = labels[around] == number
+        own: Flags = labels[around] == number
         if (own & ~held[around]).any():
             counted[around] |= _of_lesion(own, held[around], spacing_mm)
     return counted
@@ -122,7 +121,7 @@ def _widened(box: tuple[slice, ...]) -> Box:
     return z, y, x
 
 
-def _of_lesion(own: _Flags, held: _Flags, spacing_mm: tuple[float, ...]) -> _Flags:
+def _of_lesion(own: Flags, held: Flags, spacing_mm: tuple[float, ...]) -> Flags:
     """The voxels of one connected lesion that count; the block reaches two voxels beyond it, or to the scan's end."""
     inside, outside = own & held, own & ~held
     beside = np.zeros_like(own)
@@ -135,9 +134,7 @@ def _of_lesion(own: _Flags, held: _Flags, spacing_mm: tuple[float, ...]) -> _Fla
     return inside | beside | fills[pieces]
 
 
-def _surfaces(
-    pieces: _Pieces, lung: _Flags, spacing_mm: tuple[float, ...]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _surfaces(pieces: _Pieces, lung: Flags, spacing_mm: tuple[float, ...]) -> tuple[Doubles, Doubles]:
     """For each piece (by its label) the area that touches the lung, and its whole area, in mm2.
 
     A gap of one voxel still touches, since borders drawn by two networks seldom meet. Where the scan ends there is no

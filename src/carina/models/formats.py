@@ -9,24 +9,32 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carina.errors import BadConfig
 from carina.models import parity
-from carina.models.bundle import METADATA, Bundle
+from carina.models.bundle import METADATA, Bundle, load_bundle
+from carina.models.monai_native import CHECKPOINT_FILE, SCRIPT_FILE, native_config, native_network
 from carina.models.parity import NetworkRun
 from carina.models.triton_repository import Backend, write_repository
+from carina.models.verify import INFERENCE_CONFIG
 from carina.models.weights import trained_network
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 class Format(StrEnum):
     """What a network can be exported to.
 
-    ``onnx`` is the bundle's own file; ``openvino`` is OpenVINO's XML with its weights; ``torchscript`` is a traced
-    module with MONAI's metadata in it; ``triton`` is a model repository for the server's ONNX Runtime backend,
-    ``triton-python`` one for its Python backend.
+    ``onnx`` is the bundle's own file; ``monai`` is a bundle that MONAI runs without Carina; ``openvino`` is OpenVINO's
+    XML with its weights; ``torchscript`` is a traced module with MONAI's metadata in it; ``triton`` is a model
+    repository for the server's ONNX Runtime backend, ``triton-python`` one for its Python backend.
     """
 
     ONNX = "onnx"
+    MONAI = "monai"
     OPENVINO = "openvino"
     TORCHSCRIPT = "torchscript"
     TRITON = "triton"
@@ -97,6 +105,30 @@ def _onnx(bundle: Bundle, folder: Path) -> WrittenForm:
     return path, onnx_runs(path)
 
 
+def _monai(bundle: Bundle, folder: Path) -> WrittenForm:
+    """The bundle as it is, with weights and a configuration that need MONAI alone."""
+    import torch
+
+    network = trained_network(bundle)
+    path = folder / bundle.name
+    shutil.copytree(bundle.folder, path, dirs_exist_ok=True)
+    metadata = json.loads((path / METADATA).read_bytes())
+    (path / INFERENCE_CONFIG).write_text(json.dumps(native_config(metadata), indent=2) + "\n", encoding="utf-8")
+    if native_network(bundle.carina.network):
+        torch.save({"model": network.state_dict()}, path / CHECKPOINT_FILE)
+        return path, {"model.pt": parity.torch_run(trained_network(load_bundle(path)))}
+    torch.jit.save(_traced(bundle, network), str(path / SCRIPT_FILE))
+    return path, {"model.ts": parity.torch_run(torch.jit.load(str(path / SCRIPT_FILE)))}
+
+
+def _traced(bundle: Bundle, network: nn.Module) -> torch.jit.ScriptModule:
+    import torch
+
+    example = torch.zeros(parity.probes(bundle)[0].shape)
+    traced: torch.jit.ScriptModule = torch.jit.trace(network, example, check_trace=False)
+    return traced
+
+
 def _openvino(bundle: Bundle, folder: Path) -> WrittenForm:
     import openvino
 
@@ -110,9 +142,7 @@ def _torchscript(bundle: Bundle, folder: Path) -> WrittenForm:
     from monai.data import save_net_with_metadata
 
     path = folder / f"{bundle.name}.ts"
-    network = trained_network(bundle)
-    example = torch.zeros(parity.probes(bundle)[0].shape)
-    traced = torch.jit.trace(network, example, check_trace=False)
+    traced = _traced(bundle, trained_network(bundle))
     save_net_with_metadata(traced, str(path), meta_values=json.loads((bundle.folder / METADATA).read_bytes()))
     return path, {"torchscript": parity.torch_run(torch.jit.load(str(path)))}
 
@@ -124,6 +154,7 @@ def _triton(bundle: Bundle, folder: Path, backend: Backend = Backend.ONNXRUNTIME
 
 FORM_WRITERS: dict[Format, Callable[[Bundle, Path], WrittenForm]] = {
     Format.ONNX: _onnx,
+    Format.MONAI: _monai,
     Format.OPENVINO: _openvino,
     Format.TORCHSCRIPT: _torchscript,
     Format.TRITON: _triton,

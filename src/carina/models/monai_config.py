@@ -38,15 +38,25 @@ def inference_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
         config["inferer"] = {"_target_": "SimpleInferer"}
     else:
         config["run"] = [f"$infer_file({arguments})"]
-        original = spec["original"]
-        config["inferer"] = {
-            "_target_": "SlidingWindowInferer",
-            "roi_size": original["patch"],
-            "overlap": original["overlap"],
-            "mode": original.get("blending", "constant"),
-        }
-    config["preprocessing"] = {"_target_": "Compose", "transforms": _crop(spec) if classifies else _whole(spec)}
+        config["inferer"] = sliding_window(spec)
+    config["preprocessing"] = preprocessing(spec)
     return config
+
+
+def sliding_window(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """MONAI's inferer with the windows of the publication."""
+    original = spec["original"]
+    return {
+        "_target_": "SlidingWindowInferer",
+        "roi_size": original["patch"],
+        "overlap": original["overlap"],
+        "mode": original.get("blending", "constant"),
+    }
+
+
+def preprocessing(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """MONAI's transforms from files to what the network takes."""
+    return {"_target_": "Compose", "transforms": _crop(spec) if spec["task"] == "covid" else _whole(spec)}
 
 
 def _whole(spec: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from carina.operators.networks import Networks
-from carina.operators.ports import Scene, VolumePort
-from carina.operators.segmented import ORANGE, TRITON_IMAGES, Segmented, segment_volume
+from carina.operators.ports import VolumePort
+from carina.operators.segmented import TRITON_IMAGES, Segmented, lesion_scene, segment_volume
 from carina.pipeline.operator import Context, Operator
 
 
@@ -13,8 +13,7 @@ def ai_covid_lesion(volume: VolumePort, *, networks: Networks, context: Context)
     mask = segment_volume(volume, "lesion", networks, context)
     if mask.is_empty:
         context.record("finding", "No lesion was found.")
-    colours = dict.fromkeys(mask.names, ORANGE)
-    return Segmented(mask, Scene(volume=volume, shown=mask, layer="lesion", order=2, colours=colours, opacity=0.6))
+    return Segmented(mask, lesion_scene(volume, mask))
 
 
 OPERATOR = Operator(
@@ -22,7 +21,7 @@ OPERATOR = Operator(
     images=("clara/ai-covid-lesion", "carina/ai-covid-lesion"),
     function=ai_covid_lesion,
     inputs={"/input": "volume"},
-    outputs={"/output": "segmentation", "/publish": "rendering"},
+    outputs={"/output": "segmentation", "/publish": "rendering", "/marked": "segmentation"},
     places={"/output": "lesion", "/publish": "render"},
     services=TRITON_IMAGES,
 )

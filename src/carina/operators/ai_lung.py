@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from carina.measure.chest import check_chest
 from carina.operators.networks import Networks
-from carina.operators.ports import Scene, VolumePort
-from carina.operators.segmented import BLUE, GREEN, TRITON_IMAGES, Segmented, segment_volume
+from carina.operators.ports import VolumePort
+from carina.operators.segmented import TRITON_IMAGES, Segmented, lung_scene, segment_volume
 from carina.pipeline.operator import Context, Operator
 from carina.volume import Mask, Volume
 
@@ -19,8 +19,7 @@ def ai_lung(volume: VolumePort, *, networks: Networks, context: Context) -> Segm
         context.warn("No lung was found.")
     else:
         mask = _checked(volume, mask, context)
-    colours = dict(zip(sorted(mask.names), (BLUE, GREEN), strict=False))
-    return Segmented(mask, Scene(volume=volume, shown=mask, layer="lung", order=1, colours=colours, opacity=0.25))
+    return Segmented(mask, lung_scene(volume, mask))
 
 
 def _checked(volume: Volume, mask: Mask, context: Context) -> Mask:
@@ -38,7 +37,7 @@ OPERATOR = Operator(
     images=("clara/ai-lung", "carina/ai-lung"),
     function=ai_lung,
     inputs={"/input": "volume"},
-    outputs={"/output": "segmentation", "/publish": "rendering"},
+    outputs={"/output": "segmentation", "/publish": "rendering", "/marked": "segmentation"},
     places={"/output": "lung", "/publish": "render"},
     services=TRITON_IMAGES,
 )

@@ -39,8 +39,20 @@ def segment_volume(volume: Volume, task: str, networks: Networks, context: Conte
     for warning in mask.warnings:
         context.warn(warning)
     context.record("made_by", mask.made_by)
-    context.record("volume_ml", round(mask.volume_ml(), 2))
+    context.record("marked_ml", round(mask.volume_ml(), 2))
     return mask
+
+
+def lung_scene(volume: Volume, lung: Mask) -> Scene:
+    """The lungs over the CT, each label in a colour of its own."""
+    colours = dict(zip(sorted(lung.names), (BLUE, GREEN), strict=False))
+    return Scene(volume=volume, shown=lung, layer="lung", order=1, colours=colours, opacity=0.25)
+
+
+def lesion_scene(volume: Volume, lesion: Mask) -> Scene:
+    """The lesions over the CT."""
+    colours = dict.fromkeys(lesion.names, ORANGE)
+    return Scene(volume=volume, shown=lesion, layer="lesion", order=2, colours=colours, opacity=0.6)
 
 
 def fraction(context: Context) -> Callable[[int, int], None]:

@@ -15,6 +15,7 @@ from carina.operators import (
     dicom_seg_writer,
     dicom_writer,
     findings,
+    lung_lesions,
     measurements_sr,
     register_results,
 )
@@ -25,6 +26,7 @@ _ALL = (
     dicom_reader.OPERATOR,
     ai_lung.OPERATOR,
     ai_covid_lesion.OPERATOR,
+    lung_lesions.OPERATOR,
     ai_covid_19.OPERATOR,
     ai_volume_ratio.OPERATOR,
     dicom_seg_writer.OPERATOR,
