@@ -5,33 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
+from carina.dicom.acquisitions import acquisitions
 from carina.dicom.copies import without_copies
 from carina.dicom.geometry import (
     VolumePlan,
     check_spacing,
     distances_mm,
-    has_shared_positions,
     image_axes,
     plan_volume,
     slice_name,
-    usual_distance_mm,
 )
-from carina.dicom.headers import APART, GRAYSCALE, SliceHeader, SliceProblem
+from carina.dicom.headers import GRAYSCALE, SliceHeader, SliceProblem
+from carina.dicom.remarks import remarks
 from carina.dicom.series import Instance, Series
 from carina.dicom.uids import derived_uid
 from carina.dicom.values import named
 from carina.dicom.whole_header import read_header
 from carina.errors import BadSeries
-from carina.volume.grid import Axes, Triple
+from carina.volume.grid import Axes
 
 SAME_COSINE = 1e-3
 SAME_SPACING_MM = 1e-3
-COARSE_HU = 4.0
-"""A rescale slope from which on a warning says how coarse the values are."""
-
 SCOUTS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
 HU_TYPES = frozenset({"", "HU"})
 BITS = (8, 16, 32)
@@ -73,7 +69,8 @@ def _numbered(parts: Sequence[Group], what: str) -> list[tuple[Group, str]]:
 def _acquisitions(group: Group, label: str) -> list[Assembled]:
     kept, dropped = without_copies(group)
     copies = tuple(dict.fromkeys(header.path for header in dropped))
-    return [_build(part, ", ".join(filter(None, (label, name))), copies) for name, part in _split(kept)]
+    parts = acquisitions(kept, _axes(kept))
+    return [_build(part, ", ".join(filter(None, (label, name))), copies) for name, part in parts]
 
 
 def _by_series(headers: Iterable[SliceHeader]) -> list[tuple[Group, str]]:
@@ -137,30 +134,6 @@ def _axes(group: Group) -> Axes | None:
         return image_axes(first)
     except BadSeries:
         return None
-
-
-def _positions(group: Group) -> list[Triple]:
-    return [header.position_mm for header in group if header.position_mm is not None]
-
-
-def _split(group: Group) -> list[tuple[str, Group]]:
-    """Tell acquisitions under one UID apart by the first attribute that leaves no two slices at one position.
-
-    An attribute explains nothing where its largest part covers less than half of the positions.
-    """
-    axes = _axes(group)
-    if axes is None or not has_shared_positions(distances_mm(_positions(group), axes)):
-        return [("", group)]
-    places = len({round(float(d), 1) for d in distances_mm(_positions(group), axes)})
-    for index, keyword in enumerate(APART):
-        parts: dict[str, list[SliceHeader]] = {}
-        for header in group:
-            parts.setdefault(header.apart[index], []).append(header)
-        if len(parts) == 1 or max(map(len, parts.values())) < max(2, places / 2):
-            continue
-        if not any(has_shared_positions(distances_mm(_positions(tuple(part)), axes)) for part in parts.values()):
-            return [(f"{keyword} {value or 'empty'}", tuple(part)) for value, part in parts.items()]
-    return [("", group)]
 
 
 def _build(group: Group, part: str, copies: tuple[Path, ...]) -> Assembled:
@@ -258,10 +231,7 @@ def _name(header: SliceHeader) -> str:
 
 def _series(group: Group, copies: int) -> tuple[Series, VolumePlan]:
     axes = image_axes(group[0].orientation or ())
-    along = distances_mm(_positions(group), axes)
-    order = sorted(range(len(group)), key=lambda k: (along[k], group[k].instance_number or 0, group[k].path))
-    ordered = tuple(group[k] for k in order)
-    check_spacing(distances_mm(_positions(ordered), axes), [_name(header) for header in ordered])
+    ordered = _in_order(group, axes)
     uid = ordered[0].series_uid or derived_uid("series", *(_content(header) for header in ordered))
     instances, warnings = _instances(ordered, uid)
     spacing = ordered[0].pixel_spacing_mm
@@ -279,15 +249,23 @@ def _series(group: Group, copies: int) -> tuple[Series, VolumePlan]:
         slice_axes=axes,
     )
     plan = plan_volume(series)
-    warnings += [
-        *dict.fromkeys(note for header in ordered for note in header.notes),
-        *_uid_warnings(ordered),
-        *_geometry_warnings(series, plan, ordered),
-        *_value_warnings(ordered),
-    ]
+    warnings += remarks(plan, ordered)
     if copies:
         warnings.append(f"{copies} file(s) hold slices that others hold as well, voxel for voxel, and were left out.")
     return replace(series, warnings=tuple(warnings)), plan
+
+
+def _in_order(group: Group, axes: Axes) -> Group:
+    """The slices along their normal.
+
+    Raises:
+        BadSeries: their distances make no volume.
+    """
+    along = distances_mm([header.position_mm or (0.0, 0.0, 0.0) for header in group], axes)
+    order = sorted(range(len(group)), key=lambda k: (along[k], group[k].instance_number or 0, group[k].path))
+    ordered = tuple(group[k] for k in order)
+    check_spacing(along[order], [_name(header) for header in ordered])
+    return ordered
 
 
 def _instances(ordered: Group, uid: str) -> tuple[tuple[Instance, ...], list[str]]:
@@ -320,50 +298,3 @@ def _instances(ordered: Group, uid: str) -> tuple[tuple[Instance, ...], list[str
 
 def _content(header: SliceHeader) -> str:
     return f"{header.sop_instance_uid}|{header.position_mm}|{header.instance_number}|{header.frame}"
-
-
-def _uid_warnings(ordered: Group) -> list[str]:
-    warnings = []
-    if not ordered[0].series_uid:
-        warnings.append("Series Instance UID is empty; one derived from the content is used.")
-    if not ordered[0].study_uid:
-        warnings.append("Study Instance UID is empty; one derived from the content is used.")
-    frames = {header.frame_of_reference_uid for header in ordered}
-    if len(frames) > 1:
-        warnings.append(f"Slices name {len(frames)} different Frames of Reference; the first slice's is used for all.")
-    elif not ordered[0].frame_of_reference_uid:
-        warnings.append("Frame of Reference UID is empty; one derived from the series is used.")
-    return warnings
-
-
-def _geometry_warnings(series: Series, plan: VolumePlan, ordered: Group) -> list[str]:
-    warnings = []
-    if plan.is_sheared:
-        warnings.append(
-            f"Gantry tilt of {plan.tilt_deg:.1f} degrees (from the slice positions) corrected by moving each slice "
-            "within its plane."
-        )
-    stated = abs(ordered[0].tilt_deg)
-    if stated > 1.0 and abs(stated - plan.tilt_deg) > 1.0:
-        warnings.append(
-            f"Gantry/Detector Tilt says {ordered[0].tilt_deg:g} degrees, the slice positions {plan.tilt_deg:.1f}; "
-            "the positions are believed."
-        )
-    if not plan.is_even:
-        steps = [b - a for a, b in pairwise(plan.along_mm)]
-        warnings.append(
-            f"Slice distances vary from {min(steps):.2f} to {max(steps):.2f} mm; evened to "
-            f"{plan.grid.spacing_mm[0]:.2f} mm by linear interpolation (usual distance "
-            f"{usual_distance_mm(plan.along_mm):.2f} mm)."
-        )
-    return warnings
-
-
-def _value_warnings(ordered: Group) -> list[str]:
-    warnings = []
-    if any(header.is_lossy for header in ordered):
-        warnings.append("Images were compressed with loss; HU values are approximate.")
-    slope = max(abs(header.slope or 0.0) for header in ordered)
-    if slope >= COARSE_HU:
-        warnings.append(f"HU values are known in steps of {slope:g} only (Rescale Slope).")
-    return warnings

@@ -55,6 +55,8 @@ def _may_repeat(header: SliceHeader, other: SliceHeader) -> bool:
 
 def _voxels(header: SliceHeader) -> str:
     """A digest of a slice's values and of what they mean; empty where they can't be read, and then like no other."""
+    if header.faults:
+        return ""
     try:
         stored = open_pixels(header.path).stored(header.frame)
     except BadSeries:

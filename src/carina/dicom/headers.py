@@ -51,7 +51,9 @@ KEYWORDS = (
     "BodyPartExamined",
     "GantryDetectorTilt",
     "InstanceNumber",
+    "AcquisitionDate",
     "AcquisitionTime",
+    "AcquisitionDateTime",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
@@ -110,7 +112,8 @@ class SliceHeader:
     Image Orientation (Patient), ``pixel_spacing_mm`` (row step, column step). ``pixels`` is None where pixel
     data is there and as the header says, else what is wrong with it. ``faults`` says by keyword why a number is None
     although something is there. ``notes`` are sentences for the manifest. ``apart`` has a text for each keyword of
-    ``APART``. ``patient`` is a digest of Patient ID, or else of Patient's Name; empty where both are.
+    ``APART``. ``patient`` is a digest of Patient ID, or else of Patient's Name; empty where both are. ``acquired`` is
+    the date and time of acquisition as DICOM writes them, to be compared.
     """
 
     path: Path
@@ -142,6 +145,7 @@ class SliceHeader:
     rescale_type: str
     is_lossy: bool
     pixels: SliceProblem | None
+    acquired: str
     apart: tuple[str, ...]
     faults: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -277,6 +281,7 @@ def _slice_header(opened: OpenFile, frame: int | None, pixels: _Pixels) -> Slice
         pixels=pixels.problem,
         faults=faults,
         notes=notes,
+        acquired=text("AcquisitionDateTime") or text("AcquisitionDate") + text("AcquisitionTime"),
         apart=tuple(text(keyword) for keyword in APART),
     )
 

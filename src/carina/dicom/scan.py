@@ -64,7 +64,7 @@ def _scan_file(path: Path) -> list[SliceHeader] | BrokenFile:
     try:
         return slice_headers(path)
     except BadSeries as error:
-        reason = error.message.removeprefix(f"{path.name}: ")
+        reason = error.message.removeprefix(f"{path.name}: ").removesuffix("; send the file again.")
         return BrokenFile(path=path, code=error.code, reason=reason)
 
 
