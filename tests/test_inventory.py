@@ -234,9 +234,9 @@ def test_a_volume_file_cut_short_is_broken(tmp_path: Path) -> None:
     assert listing[1].error is not None and listing[1].error.code == "file.unreadable"
 
 
-def test_a_volume_file_whose_name_is_no_text_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_damaged_volume_file_whose_name_is_no_text_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.nii.gz")).write_bytes(b"")
-    with pytest.raises(BadSeries, match=r"caf\\udce9\.nii\.gz: its path is no UTF-8 text"):
+    with pytest.raises(BadSeries, match=r"caf\\udce9\.nii\.gz: is no NIfTI file"):
         choose_source(find_series(tmp_path))
     result = CliRunner().invoke(series, [str(tmp_path)])
     assert result.exit_code == 0 and "files: 1: 0 used, 0 copies, 0 other, 1 broken" in result.output

@@ -45,7 +45,7 @@ def find_series(path: Path, rules: Rules | None = None, *, most_voxels: int = Li
     """
     rules = rules or load_rules()
     walked = walk(path)
-    volumes = [volume_file(file) for file in walked.files if volume_suffix(file)]
+    volumes = [volume_file(file, most_voxels) for file in walked.files if volume_suffix(file)]
     scanned = scan(_without(volumes, walked.files))
     groups = assemble(scanned.slices)
     gone = [*walked.broken, *lost(scanned.broken, scanned.headers)]

@@ -12,10 +12,11 @@ from carina.dicom.geometry import plane
 from carina.dicom.headers import SliceProblem
 from carina.dicom.inventory import BrokenFile
 from carina.dicom.series import VolumeFile
-from carina.errors import BadSeries
-from carina.volume.files import read_grid, volume_name, volume_suffix
+from carina.errors import BadSeries, one_line
+from carina.volume.files import read_volume_header, volume_name, volume_suffix
+from carina.volume.header import VolumeHeader
 
-DAMAGED = frozenset({"file.unreadable", "file.truncated", "file.missing", "file.name", "input.unreadable"})
+DAMAGED = frozenset({"file.unreadable", "file.truncated", "file.leftover", "file.missing", "file.outside"})
 """Problems of a file that can't be read at all; others are of what it holds."""
 
 DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file *:) *(.+?) *\r?$", re.IGNORECASE | re.MULTILINE)
@@ -24,41 +25,42 @@ DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file *:) *(.+?) *\r?$", r
 VOLUME_HEADER_BYTES = 1 << 16
 
 
-def volume_file(path: Path) -> Found:
+def volume_file(path: Path, most_voxels: int) -> Found:
     """A volume file as it was found: its grid, or what is wrong with it. No voxels are read."""
     uid = volume_name(path)
-    data = _data_files(path)
-    files = (path, *data)
     try:
-        os.fsencode(path).decode()
-        grid, voxel_type = read_grid(path)
-    except UnicodeDecodeError:
-        words = "its path is no UTF-8 text, which readers of volume files need: rename it"
-        return Found(path=path, uid=uid, files=files, problems=(SliceProblem(code="file.name", words=words),))
+        header = read_volume_header(path)
     except BadSeries as error:
-        words = error.message.removeprefix(f"{path.name}: ")
-        return Found(path=path, uid=uid, files=files, problems=(SliceProblem(code=error.code, words=words),))
-    problem: tuple[SliceProblem, ...] = ()
-    if voxel_type.startswith("8-bit"):
-        problem = (SliceProblem(code="file.no-hu", words="8-bit values can't be HU; give the CT itself, not a mask"),)
-    axes = grid.axes
+        problem = SliceProblem(code=error.code, words=error.message.removeprefix(f"{one_line(path.name)}: "))
+        return Found(path=path, uid=uid, files=(path, *_data_files(path)), problems=(problem,))
+    data = () if header.voxels.path == path else (header.voxels.path,)
+    grid = header.grid
     return Found(
         path=path,
         uid=uid,
         description=path.name,
-        files=files,
+        files=(path, *data),
         slices=grid.shape[0],
         matrix=grid.shape[1:],
         pixel_spacing_mm=grid.spacing_mm[1:],
         slice_spacing_mm=grid.spacing_mm[0],
-        plane=plane(axes),
+        plane=plane(grid.axes),
         source=VolumeFile(path=path, uid=uid, data=data),
-        problems=problem,
+        problems=tuple(_problems(header, most_voxels)),
     )
 
 
+def _problems(header: VolumeHeader, most_voxels: int) -> Iterator[SliceProblem]:
+    z, y, x = header.grid.shape
+    if z * y * x > most_voxels:
+        words = f"its volume has {z} x {y} x {x} voxels, more than limits.voxels ({most_voxels}) allow"
+        yield SliceProblem(code="file.too-large", words=words)
+    if header.voxel_type.startswith("8-bit"):
+        yield SliceProblem(code="file.no-hu", words="8-bit values can't be HU; give the CT itself, not a mask")
+
+
 def _data_files(path: Path) -> tuple[Path, ...]:
-    """The file beside a MetaImage or NRRD header that its voxels lie in; none where they are in the file itself."""
+    """The file beside a damaged MetaImage or NRRD header that its voxels seem to lie in."""
     if volume_suffix(path) not in (".mhd", ".nhdr"):
         return ()
     try:
