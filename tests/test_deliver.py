@@ -152,7 +152,7 @@ def test_a_dicomweb_answer_is_read_object_by_object(files: list[Path]) -> None:
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     destination = DicomwebDestination(url=f"http://127.0.0.1:{server.server_port}", token="secret", timeout_s=5)
-    with pytest.raises(DeliveryFailed) as error:
+    with pytest.raises(DeliveryFailed, match="2 of 3 objects") as error:
         deliver_to(files, "WEB", destination)
     server.shutdown()
     assert "2 of 3 objects: object1.dcm (failure reason 0x0122); object2.dcm (the answer does not mention it)" in str(

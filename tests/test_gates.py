@@ -23,26 +23,43 @@ def house_limits(root: Path, *folders: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "src").mkdir()
-    (tmp_path / "src" / "short.py").write_text("value = 1\n" * 400)
+    write(tmp_path, "src/short.py", "value = 1\n" * 400)
     return tmp_path
 
 
+def write(root: Path, name: str, text: str) -> None:
+    file = root / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def allow(root: Path, table: str, row: str) -> None:
+    write(root, "scripts/house.toml", f'[{table}]\n"{row}" = "a reason"\n')
+
+
 def test_a_short_module_passes(project: Path) -> None:
-    assert house_limits(project, "src").returncode == 0
+    said = house_limits(project, "src")
+    assert said.returncode == 0 and said.stdout == "0 lines of tests, 400 of the package: 0.00\n"
 
 
 def test_a_long_module_fails(project: Path) -> None:
-    (project / "src" / "long.py").write_text("value = 1\n" * 401)
+    write(project, "src/long.py", "value = 1\n" * 401)
     said = house_limits(project, "src")
     assert said.returncode == 1
     assert "long.py: 401 lines; a module has at most 400, split it by idea" in said.stdout
 
 
-def test_no_module_at_all_fails(project: Path) -> None:
-    said = house_limits(project, "nowhere")
+@pytest.mark.parametrize("folders", [["nowhere"], ["src", "nowhere"], ["src", "empty"]])
+def test_a_folder_that_is_not_there_or_empty_fails(project: Path, folders: list[str]) -> None:
+    (project / "empty").mkdir()
+    said = house_limits(project, *folders)
     assert said.returncode == 1
-    assert "no Python module below nowhere; nothing was checked" in said.stdout
+    assert f"no Python file below {folders[-1]}; nothing was checked" in said.stdout
+
+
+def test_no_folder_at_all_fails(project: Path) -> None:
+    said = house_limits(project)
+    assert said.returncode == 1 and "no folder was named; nothing was checked" in said.stdout
 
 
 def test_a_laxer_linter_fails(project: Path) -> None:
@@ -53,6 +70,84 @@ def test_a_laxer_linter_fails(project: Path) -> None:
     said = house_limits(project, "src")
     assert "pylint.max-statements is 90; the house limit is 40" in said.stdout
     assert "rule BLE is not selected" in said.stdout
+
+
+TANGLED = "def tangled(x: int) -> bool:\n    return " + " or ".join(f"x == {n}" for n in range(11)) + "\n"
+BROAD = "try:\n    number = 1\nexcept Exception:\n    pass\n"
+LATE = "def late() -> None:\n    import carina.errors\n"
+LONG = "def long() -> None:\n" + "    print()\n" * 25
+
+BREACHES = {
+    "boolean operators": (
+        {"src/one.py": TANGLED},
+        "function tangled has a complexity of 11",
+        "tangled",
+        "src/one.py:tangled",
+    ),
+    "a name twice": (
+        {"src/one.py": "KEY = 1\n", "src/two.py": "KEY, other = 2, 3\n"},
+        "KEY is defined in src/one.py, src/two.py",
+        "shared-names",
+        "src/*:KEY",
+    ),
+    "a late import": ({"src/one.py": LATE}, "src/one.py:2: imports carina's own modules", "late-imports", "src/one.py"),
+    "a broad except": ({"src/one.py": BROAD}, "src/one.py:3: catches every error", "broad-excepts", "src/one.py"),
+}
+
+
+@pytest.mark.parametrize(("files", "words", "table", "row"), BREACHES.values(), ids=BREACHES)
+def test_a_breach_fails_unless_it_has_a_reason(
+    project: Path, files: dict[str, str], words: str, table: str, row: str
+) -> None:
+    for name, text in files.items():
+        write(project, name, text)
+    said = house_limits(project, "src")
+    assert said.returncode == 1 and words in said.stdout
+    allow(project, table, row)
+    assert house_limits(project, "src").returncode == 0
+    for name in files:
+        write(project, name, "value = 1\n" if name == "src/one.py" else "another = 1\n")
+    write(project, "src/short.py", "")
+    said = house_limits(project, "src")
+    assert said.returncode == 1 and f"{table} allows '{row}', which nothing needs; strike it" in said.stdout
+
+
+def test_too_many_long_functions_fail(project: Path) -> None:
+    write(project, "src/one.py", LONG + "".join(f"def f{n}() -> None:\n    print()\n" for n in range(19)))
+    assert house_limits(project, "src").returncode == 0  # one in twenty
+    write(project, "src/two.py", LONG.replace("long", "longer"))
+    said = house_limits(project, "src")
+    assert said.returncode == 1 and "2 of 21 functions have more than 25 lines" in said.stdout
+
+
+def test_errors_without_their_words_fail(project: Path) -> None:
+    test = "def test_it() -> None:\n    with pytest.raises(ValueError{}):\n        run()\n"
+    write(project, "tests/test_one.py", test.format(""))
+    said = house_limits(project, "src", "tests")
+    assert said.returncode == 1 and "1 of 1 tests expect an error and not its words" in said.stdout
+    write(project, "tests/test_one.py", test.format(", match='no'"))
+    said = house_limits(project, "src", "tests")
+    assert said.returncode == 0 and "3 lines of tests, 400 of the package: 0.01" in said.stdout
+
+
+def test_comments_and_docstrings_are_no_code(project: Path) -> None:
+    text = '"""What it is.\n\nAt length.\n"""\n\n# Why.\nvalue = (\n    1\n)\n'
+    write(project, "src/short.py", text)
+    assert "0 lines of tests, 3 of the package" in house_limits(project, "src").stdout
+
+
+def test_files_that_import_each_other_fail(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "src" / "carina", tmp_path / "src" / "carina", ignore=_no_weights)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    grid = tmp_path / "src" / "carina" / "volume" / "arrays.py"
+    grid.write_text(grid.read_text() + "\nfrom carina.volume.grid import Grid  # noqa\n")
+    lower = tmp_path / "src" / "carina" / "volume" / "grid.py"
+    lower.write_text(lower.read_text() + "\nfrom carina.volume.arrays import Box  # noqa\n")
+    said = house_limits(tmp_path, "src")
+    assert said.returncode == 1
+    assert (
+        "import each other in a circle: carina.volume.arrays -> carina.volume.grid, carina.volume.grid" in said.stdout
+    )
 
 
 def test_an_import_upwards_fails(tmp_path: Path) -> None:

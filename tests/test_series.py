@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,9 @@ def test_a_rule_that_is_broken_is_named(
 ) -> None:
     write_series(tmp_path, CHEST, **changes)
     chosen = Rules(**{"min_matrix": 8, **{k: tuple(v) if isinstance(v, list) else v for k, v in rules.items()}})
-    with pytest.raises(BadSeries) as caught:
+    with pytest.raises(BadSeries, match=re.escape(words)) as caught:
         choose_source(find_series(tmp_path, chosen), chosen)
-    assert words in caught.value.message and SERIES_UID in caught.value.message
+    assert SERIES_UID in caught.value.message
 
 
 @pytest.mark.parametrize("description", ["Scout", "TOPOGRAM 0.6", "Dose Report", "AX MIP", "Smart Prep"])
@@ -146,9 +147,8 @@ def test_a_dicomdir_is_no_series(tmp_path: Path) -> None:
 )
 def test_a_wrong_rule_is_refused_by_name(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "rules.toml").write_text(text)
-    with pytest.raises(BadConfig) as caught:
+    with pytest.raises(BadConfig, match=re.escape(words)):
         load_rules(tmp_path / "rules.toml")
-    assert words in caught.value.message
 
 
 def test_absent_rules_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 from pathlib import Path
 
@@ -104,9 +105,9 @@ def test_what_is_no_ct_volume_is_refused(tmp_path: Path, suffix: str, array: np.
     if array.ndim == 4 and suffix == ".nrrd":
         picture = sitk.JoinSeries([picture[..., k] for k in range(2)])
     sitk.WriteImage(picture, str(tmp_path / f"x{suffix}"))
-    with pytest.raises(BadSeries) as caught:
+    with pytest.raises(BadSeries, match=re.escape(words)) as caught:
         read_volume(tmp_path / f"x{suffix}")
-    assert caught.value.code == code and words in caught.value.message
+    assert caught.value.code == code
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".mha"])

@@ -1,0 +1,63 @@
+"""How large and how tangled a module and a function may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from radon.complexity import cc_visit
+from radon.visitors import Class
+
+from house.sources import Source
+
+MODULE_LINES = 400
+COMPLEXITY = 10
+"""As radon counts it: a boolean operator is a branch."""
+FUNCTION_LINES, SHARE = 25, 0.95
+"""This share of the package's functions has at most so many lines."""
+
+
+def long_modules(sources: Sequence[Source]) -> Iterator[str]:
+    """One sentence for each module that has too many lines."""
+    for source in sources:
+        count = len(source.text.splitlines())
+        if count > MODULE_LINES:
+            yield f"{source.path}: {count} lines; a module has at most {MODULE_LINES}, split it by idea"
+
+
+def tangled(sources: Sequence[Source], allowed: Mapping[str, str]) -> Iterator[str]:
+    """One sentence for each function, and each class as a whole, with too many branches.
+
+    ``allowed`` maps ``path:name`` to the reason; a row that nothing needs is told as well.
+    """
+    used = set()
+    for source in sources:
+        for block in cc_visit(source.text):
+            row = f"{source.path}:{block.name}"
+            if block.complexity <= COMPLEXITY:
+                continue
+            used.add(row)
+            if row not in allowed:
+                what = "class" if isinstance(block, Class) else "function"
+                yield (
+                    f"{source.path}:{block.lineno}: {what} {block.name} has a complexity of {block.complexity} with "
+                    f"boolean operators counted; at most {COMPLEXITY}, give its parts names"
+                )
+    paths = {source.path for source in sources}
+    unused = {row for row in set(allowed) - used if row.partition(":")[0] in paths}
+    yield from (f"tangled allows {row!r}, which nothing needs; strike it" for row in sorted(unused))
+
+
+def long_functions(sources: Sequence[Source]) -> Iterator[str]:
+    """The longest functions, where too many are long."""
+    lengths = sorted(
+        ((node.end_lineno or node.lineno) - node.lineno + 1, f"{source.path}:{node.lineno} {node.name}")
+        for source in sources
+        for node in source.functions
+    )
+    over = [(length, name) for length, name in lengths if length > FUNCTION_LINES]
+    if len(over) > len(lengths) * (1 - SHARE):
+        longest = ", ".join(f"{name} ({length})" for length, name in over[::-1][:20])
+        yield (
+            f"{len(over)} of {len(lengths)} functions have more than {FUNCTION_LINES} lines; "
+            f"{1 - SHARE:.0%} may. The longest: {longest}"
+        )
