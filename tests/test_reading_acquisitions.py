@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carina.dicom.acquisitions import acquisitions
-from carina.dicom.find import find_series
+from carina.dicom.find import choose_source, find_series
 from carina.dicom.headers import APART, SliceHeader
 from carina.dicom.read import read_source
-from reading_slices import ANY, EVEN, assert_linear, ct_slice, refusal, save, write_series
+from carina.dicom.series import Series
+from carina.errors import BadSeries
+from reading_slices import ANY, EVEN, SERIES_UID, assert_linear, ct_slice, refusal, save, write_series
 
 AXES = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 BETWEEN = [height + 1.25 for height in EVEN]
@@ -106,6 +108,40 @@ def test_slices_of_one_place_over_time_make_no_volume(tmp_path: Path) -> None:
     for k in range(12):
         save(_changed(ct_slice((-20.0, -10.0, 100.0), k + 1, AcquisitionNumber=k), k), tmp_path / f"{k}")
     assert refusal(tmp_path).code == "series.duplicate"
+
+
+def test_a_series_of_two_patients_is_two_whatever_their_files_are_called(tmp_path: Path) -> None:
+    for folder, patients in (("one", ("A", "B")), ("other", ("B", "A"))):
+        for patient in patients:
+            place = tmp_path / folder / f"{patients.index(patient)}"
+            write_series(place, EVEN if patient == "A" else EVEN[:8], PatientID=patient, SOPInstanceUID="")
+    one, other = parts_of(tmp_path / "one"), parts_of(tmp_path / "other")
+    assert one == other and sorted(one) == ["patient 1 of 2", "patient 2 of 2"]
+    with pytest.raises(BadSeries, match=r"series 2\.25\.1001 is that of several patients") as caught:
+        choose_source(find_series(tmp_path / "one", ANY), ANY, uid=SERIES_UID)
+    assert caught.value.code == "series.ambiguous"
+
+
+def test_a_series_uid_in_two_studies_is_two_series(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", EVEN)
+    write_series(tmp_path / "b", EVEN, StudyInstanceUID="2.25.3")
+    assert parts_of(tmp_path) == {"study 1 of 2": 12, "study 2 of 2": 12}
+
+
+def test_an_anonymiser_that_names_each_slice_anew_parts_nothing(tmp_path: Path) -> None:
+    for k, height in enumerate(EVEN):
+        save(ct_slice((-20.0, -10.0, 100.0 + height), k + 1, PatientID=f"ANON{k}"), tmp_path / f"{k}")
+    assert parts_of(tmp_path) == {"": 12}
+    assert "Slices name 12 different patients" in find_series(tmp_path, ANY)[0].warnings[0]
+
+
+def test_a_uid_of_two_acquisitions_gives_the_better_and_tells_of_the_other(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", EVEN, AcquisitionNumber=1)
+    write_series(tmp_path / "b", EVEN, AcquisitionNumber=2, ConvolutionKernel="BONE", SOPInstanceUID="")
+    source = choose_source(find_series(tmp_path, ANY), ANY, uid=SERIES_UID)
+    assert isinstance(source, Series)
+    assert source.header.ConvolutionKernel == "STANDARD"
+    assert source.warnings[-1].endswith("under the same UID there also is series 2.25.1001 (AcquisitionNumber 2).")
 
 
 def header(height: float, **facts: Any) -> SliceHeader:

@@ -54,9 +54,10 @@ class Assembled:
 def assemble(headers: Iterable[SliceHeader]) -> list[Assembled]:
     """Group slices into series, split what is several acquisitions under one UID, and check each group."""
     done: list[Assembled] = []
-    for group, patient in _by_series(headers):
-        for part, plane in _numbered(_by_plane(group), "plane"):
-            done.extend(_acquisitions(part, ", ".join(filter(None, (patient, plane)))))
+    for group, study in _by_series(headers):
+        for whole, patient in _numbered(_by_patient(group), "patient"):
+            for part, plane in _numbered(_by_plane(whole), "plane"):
+                done.extend(_acquisitions(part, ", ".join(filter(None, (study, patient, plane)))))
     return done
 
 
@@ -74,22 +75,26 @@ def _acquisitions(group: Group, label: str) -> list[Assembled]:
 
 
 def _by_series(headers: Iterable[SliceHeader]) -> list[tuple[Group, str]]:
-    """Group by Series Instance UID, where that is empty by folder; and by patient, where several have one UID."""
-    groups: dict[tuple[str, ...], list[SliceHeader]] = {}
+    """Group by Series Instance UID, where that is empty by folder; labelled where several studies have one UID."""
+    series: dict[str, dict[tuple[str, str], list[SliceHeader]]] = {}
     for header in headers:
-        key = (header.study_uid, header.series_uid or f"folder {header.path.parent}", header.modality)
-        groups.setdefault(key, []).append(header)
-    return [labelled for group in groups.values() for labelled in _numbered(_by_patient(group), "patient")]
+        studies = series.setdefault(header.series_uid or f"folder {header.path.parent}", {})
+        studies.setdefault((header.study_uid, header.modality), []).append(header)
+    groups = (_numbered([tuple(studies[key]) for key in sorted(studies)], "study") for studies in series.values())
+    return [labelled for group in groups for labelled in group]
 
 
-def _by_patient(group: Sequence[SliceHeader]) -> list[Group]:
-    """Part the slices of several patients, in the order of their paths; where one alone is named, all are theirs."""
+def _by_patient(group: Group) -> list[Group]:
+    """Part the slices of several patients, in an order that only the patients decide.
+
+    Where one alone is named, all are theirs. Where no two slices name the same, the naming is an anonymiser's.
+    """
     patients: dict[str, list[SliceHeader]] = {}
-    for header in sorted(group, key=lambda header: header.path):
+    for header in group:
         patients.setdefault(header.patient, []).append(header)
-    if len(patients.keys() - {""}) < 2:
-        return [tuple(group)]
-    return [tuple(part) for part in patients.values()]
+    if len(patients.keys() - {""}) < 2 or len(patients) == len(group) > 2:
+        return [group]
+    return [tuple(patients[patient]) for patient in sorted(patients)]
 
 
 def _by_plane(group: Group) -> list[Group]:

@@ -133,7 +133,7 @@ def choose_source(found: Sequence[Found], rules: Rules | None = None, *, uid: st
     """
     rules = rules or load_rules()
     if uid:
-        return _by_uid(found, uid)
+        return _by_uid(found, uid, rules)
     judged = judge(found, rules)
     taken = next((one for one in judged if one.taken), None)
     if taken is not None and taken.source is not None:
@@ -158,14 +158,25 @@ def _with_doubts(source: Source, doubts: Sequence[str]) -> Source:
     return replace(source, warnings=source.warnings + sentences)
 
 
-def _by_uid(found: Sequence[Found], uid: str) -> Source:
-    named = [one for one in found if one.uid == uid]
-    for one in sorted(named, key=lambda one: -one.slices):
-        if one.source is not None:
-            return one.source
+def _by_uid(found: Sequence[Found], uid: str, rules: Rules) -> Source:
+    """The best volume of a UID, those that fit the rules before the others; the others of the UID are told."""
+    named = judge((one for one in found if one.uid == uid), rules)
+    readable = [one for one in named if one.source is not None]
+    if readable:
+        return _first_of(readable, uid)
     if named and named[0].error is not None:
         raise named[0].error
     raise BadSeries("series.no-such-uid", f"no series {uid} here; {len(found)} others are.")
+
+
+def _first_of(readable: Sequence[Found], uid: str) -> Source:
+    best, others = readable[0], [name_of(one) for one in readable[1:]]
+    if len({one.patient for one in readable}) > 1:
+        raise BadSeries("series.ambiguous", f"series {uid} is that of several patients; give the folder of one.")
+    if best.source is None:
+        raise BadSeries("series.unreadable", f"{name_of(best)}: can't be read.")
+    doubt = f"{name_of(best)} is read; under the same UID there also is {', '.join(others[:MOST_NAMED])}"
+    return _with_doubts(best.source, [doubt] if others else [])
 
 
 def _refusal(found: Found, problems: Sequence[SliceProblem]) -> str:

@@ -28,6 +28,9 @@ def _uid_warnings(ordered: Sequence[SliceHeader]) -> list[str]:
         warnings.append("Series Instance UID is empty; one derived from the content is used.")
     if not ordered[0].study_uid:
         warnings.append("Study Instance UID is empty; one derived from the content is used.")
+    patients = {header.patient for header in ordered} - {""}
+    if len(patients) > 1:
+        warnings.append(f"Slices name {len(patients)} different patients, each another; they are read as one series.")
     frames = {header.frame_of_reference_uid for header in ordered}
     if len(frames) > 1:
         warnings.append(f"Slices name {len(frames)} different Frames of Reference; the first slice's is used for all.")
