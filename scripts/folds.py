@@ -1,10 +1,11 @@
 """Leave patients out: trains one network for each fold of a data list and measures it on the patients it has not seen.
 
-    python scripts/folds.py lung   LIST OUT --folds 3 --stages starter --set steps=1100
-    python scripts/folds.py lesion LIST OUT --folds 3 --stages starter starter-2 --slices covidctmd-p002=SLICES.csv
+    python scripts/folds.py lung   LIST OUT --folds 3 --set steps=1100
+    python scripts/folds.py lesion LIST OUT --folds 3 --recipe mine.toml --slices covidctmd-p002=SLICES.csv
 
-Each stage is a preset and goes on from the bundle before it, in ``OUT/fold-K/STAGE``; what is finished is not done
-again, what was interrupted goes on. Each fold writes ``fold-K/figures.csv``; ``OUT/figures.csv`` holds those of all
+Each fold goes through the stages of a recipe (default: the one of the network that ships) in ``OUT/fold-K``; what is
+finished is not done again, what was interrupted resumes. Each fold writes ``fold-K/figures.csv``; ``OUT/figures.csv``
+holds those of all
 folds that are there, for each case by the network of its fold.
 For research use only. Not for diagnosis.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from carina.cases.datalist import read_datalist, with_fold
@@ -22,24 +22,11 @@ from carina.cases.purpose import Task
 from carina.cases.reading import read_case
 from carina.errors import CarinaError
 from carina.evaluate.card_figures import Figures, evaluate_lesion, evaluate_lung
-from carina.models.bundle import Bundle, load_bundle
-from carina.train import configure
-from carina.train.training import How, train
+from carina.models.bundle import Bundle
+from carina.train.recipe import load_recipe, train_recipe
+from carina.train.training import How
 
 FIGURES = "figures.csv"
-
-
-def train_fold(task: Task, data: Path, out: Path, stages: Sequence[str], changes: Sequence[str]) -> Bundle:
-    """The bundle of the last stage."""
-    bundle: Bundle | None = None
-    for stage in stages:
-        init = [f'init="{bundle.folder}"'] if bundle else []
-        settings = configure.load_train_settings(task, preset=stage, changes=[*changes, *init])
-        done = out / stage / "bundle" / settings.name
-        bundle = load_bundle(done) if done.is_dir() else train(data, settings, out / stage, How(tell=print))
-        assert bundle is not None
-    assert bundle is not None
-    return bundle
 
 
 def measure(task: Task, bundle: Bundle, data: Path, fold: tuple[int, int], slices: dict[str, Path]) -> Figures:
@@ -76,14 +63,15 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--only", type=int, nargs="+", help="these folds only")
-    parser.add_argument("--stages", nargs="+", default=["starter"])
+    parser.add_argument("--recipe", default="", help="a recipe that ships, or a file; default: that of the task")
     parser.add_argument("--set", dest="changes", action="append", default=[], help="KEY=VALUE, as for carina train")
     parser.add_argument("--slices", type=marked_slices, action="append", default=[], help="NAME=CSV, marked slices")
     asked = parser.parse_args()
     for fold in asked.only or range(asked.folds):
         changes = [*asked.changes, f"folds={asked.folds}", f"fold={fold}"]
         try:
-            bundle = train_fold(asked.task, asked.data, asked.out / f"fold-{fold}", asked.stages, changes)
+            recipe = load_recipe(asked.recipe or asked.task, changes)
+            bundle = train_recipe(recipe, asked.data, asked.out / f"fold-{fold}", How(tell=print))
             figures = measure(asked.task, bundle, asked.data, (asked.folds, fold), dict(asked.slices))
         except CarinaError as error:
             sys.exit(str(error))

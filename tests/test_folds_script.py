@@ -16,6 +16,8 @@ from carina.cli.synth import synth
 
 pytest.importorskip("torch", reason="the train extra is not installed")
 
+from carina.train import configure
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "folds.py"
 SMALL = ("steps=1", "validate_every=1", "patches.0.shape=[32,32,32]", "tensorboard=false")
 
@@ -29,10 +31,13 @@ def test_who_is_measured_was_not_seen(tmp_path: Path) -> None:
     options = ["--count", "2", "--slices", "32", "--pixels", "96", "--healthy", "1"]
     assert CliRunner().invoke(synth, ["cases", "-o", str(tmp_path), *options]).exit_code == 0
     changes = [word for change in SMALL for word in ("--set", change)]
-    words = ("lung", tmp_path / "data.json", tmp_path / "out", "--folds", 2, "--only", 1, "--stages", "smoke")
+    recipe = tmp_path / "recipe.toml"
+    smoke = Path(configure.PRESETS / "lung-smoke.toml").read_text(encoding="utf-8")
+    recipe.write_text(f'task = "lung"\n[[stages]]\nstage = "smoke"\n{smoke}', encoding="utf-8")
+    words = ("lung", tmp_path / "data.json", tmp_path / "out", "--folds", 2, "--only", 1, "--recipe", recipe)
     done = call(*words, *changes)
     assert done.returncode == 0, done.stderr
-    said = json.loads((tmp_path / "out" / "fold-1" / "smoke" / "data.json").read_text(encoding="utf-8"))
+    said = json.loads((tmp_path / "out" / "fold-1" / "1-smoke" / "data.json").read_text(encoding="utf-8"))
     assert len(said["validation"]) == 1 and not set(said["training"]) & set(said["validation"])
     figures = [row["figure"] for row in rows_of(tmp_path / "out") if row["figure"].startswith("dice synth")]
     assert figures == [f"dice {name}" for name in said["validation"]]

@@ -28,7 +28,8 @@ class Purpose:
     ``classes`` is how many values the network tells apart. ``learns_places`` says that a classifier is told where
     synthetic disease lies. ``leave_out`` names cases and patients that are not used. ``crop_shape`` ``(x, y, z)`` is
     a classifier's input; ``spacing_mm`` ``(x, y, z)`` is that of labelled images, None keeps their own. Prepared cases
-    of more than ``cache_mb`` are kept on disk.
+    of more than ``cache_mb`` are kept on disk. ``cache_rate`` is the share of cases that is kept in memory at most (as
+    in MONAI's ``CacheDataset``).
     """
 
     task: Task
@@ -39,6 +40,7 @@ class Purpose:
     crop_shape: tuple[int, int, int] = (192, 192, 64)
     spacing_mm: tuple[float, float, float] | None = (0.8, 0.8, 5.0)
     cache_mb: int = 4096
+    cache_rate: float = 1.0
 
     @property
     def mask(self) -> str:

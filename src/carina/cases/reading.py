@@ -78,20 +78,23 @@ def _read_mask(path: Path, volume: Volume) -> Mask:
 
 
 def read_cases(data: DataList, listed: Iterable[ListedCase], purpose: Purpose) -> list[Case]:
-    """Read cases at training resolution: into memory, or, where they would take more than ``cache_mb``, onto disk.
+    """Read cases at training resolution: a share of ``cache_rate`` into memory, the others onto disk.
+
+    Where that share would take more than ``cache_mb``, all are read onto disk.
 
     Raises:
         BadSeries: a file can't be read, or no lung was found.
         BadConfig: the list's folder can't hold the cache.
     """
     wanted = list(listed)
-    if cache_mb(data, wanted, purpose) <= purpose.cache_mb:
-        cases = [resample_case(read_case(data, one, purpose.task)) for one in wanted]
-        if purpose.task is Task.LUNG:
-            for case in cases:
-                _ = case.gas  # now, and not once more in each worker process
-        return cases
-    return [_mapped(data, one, purpose.task) for one in wanted]
+    kept = round(purpose.cache_rate * len(wanted))
+    if cache_mb(data, wanted[:kept], purpose) > purpose.cache_mb:
+        kept = 0
+    cases = [resample_case(read_case(data, one, purpose.task)) for one in wanted[:kept]]
+    if purpose.task is Task.LUNG:
+        for case in cases:
+            _ = case.gas  # now, and not once more in each worker process
+    return cases + [_mapped(data, one, purpose.task) for one in wanted[kept:]]
 
 
 def cache_mb(data: DataList, listed: Iterable[ListedCase], purpose: Purpose) -> float:

@@ -101,12 +101,41 @@ def covid(**given: Any) -> None:
 
 @train.command()
 def presets() -> None:
-    """List the presets of each task."""
+    """List the presets of each task, and the recipes."""
     from carina.train import configure
+    from carina.train.recipe import load_recipe, recipes
 
     for name in configure.presets():
         task, _, preset = name.partition("-")
         say(f"{task:7} {preset:16} {configure.about(name)}")
+    for name in recipes():
+        say(f"recipe  {name:16} {len(load_recipe(name).stages)} stages: carina train recipe {name}")
+
+
+@train.command()
+@click.argument("name")
+@click.option("--data", type=PATH, required=True, help="Data list (JSON).")
+@out_option("Folder for the stages and their bundles; the same command resumes in it.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one key of every stage: steps=10.")
+@click.option("--notes", type=PATH, help="Markdown to put into the last stage's card.")
+@click.option("--version", default="0.1.0", show_default=True, help="Version of the bundles.")
+@CONFIG
+@click.option("--quiet", is_flag=True, help="No progress display.")
+def recipe(name: str, data: Path, out: Path, changes: tuple[str, ...], **given: Any) -> None:
+    """Train by the recipe NAME (lung, lesion, covid, or a file): every stage, each from the one before."""
+    from carina.train.recipe import load_recipe, train_recipe
+    from carina.train.team import join_team
+    from carina.train.training import How
+
+    wanted = load_recipe(name, changes)
+    folders = node_settings(given["config"]).models.folders
+    warnings.filterwarnings("ignore", module=r"torch|monai")
+    first = wanted.stages[0][1]
+    with join_team(first, os.environ) as team, _display(quiet=given["quiet"] or not team.leads) as watch:
+        notes = _text(given["notes"])
+        how = How(team=team, watch=watch, tell=_tell, folders=folders, version=given["version"], notes=notes)
+        bundle = train_recipe(wanted, data, out, how)
+    _told(bundle.folder)
 
 
 @train.command()

@@ -18,7 +18,7 @@ from carina.train.settings import Augment, Loss, Patch, TrainSettings
 
 PRESETS = Path(__file__).parent / "presets"
 
-FREE = frozenset({"device", "threads", "workers", "cache_mb", "tensorboard", "mlflow"})
+FREE = frozenset({"device", "threads", "workers", "cache_mb", "cache_rate", "tensorboard", "mlflow"})
 """Keys that may change when a training goes on: they say where it runs and what it tells, not what is learnt."""
 
 NONE = "none"
@@ -50,10 +50,18 @@ def load_train_settings(
     if preset and file:
         raise BadConfig("train.settings", 'Give either a preset or a settings file; a file may say like = "PRESET".')
     table = _read(task, file) if file else _preset(task, preset or "starter")
+    return from_table(task, table, str(file or f"preset {preset or 'starter'}"), changes)
+
+
+def from_table(task: Task, table: dict[str, Any], where: str, changes: Sequence[str] = ()) -> TrainSettings:
+    """The settings that a table of keys says, with ``changes`` on top; ``where`` it stands is named in messages.
+
+    Raises:
+        BadConfig: a key or value is unknown or wrong; every such key is named.
+    """
     for change in changes:
         _change(table, change)
     table.setdefault("task", str(task))
-    where = str(file or f"preset {preset or 'starter'}")
     settings = _converted(table, where)
     if settings.task is not task:
         raise BadConfig("train.settings", f"{where} is for the task {settings.task}, not {task}.")
@@ -110,6 +118,8 @@ def _length_problems(s: TrainSettings) -> Iterator[str]:
             yield f"{key} {getattr(s, key)} must be at least 1"
     if not 0 <= s.average < 1:
         yield f"average {s.average} must be at least 0 and below 1"
+    if not 0 <= s.cache_rate <= 1:
+        yield f"cache_rate {s.cache_rate} must lie between 0 and 1"
     if s.rate <= 0:
         yield f"rate {s.rate} must be above 0"
     if s.hard_weight <= 0:

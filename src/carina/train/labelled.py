@@ -82,8 +82,9 @@ def _dataset(data: DataList, listed: Sequence[ListedCase], settings: TrainSettin
     if centres:
         steps += [_largest_patch_fits(settings), _Centres()]
     prepare = mt.Compose([*steps, mt.EnsureTyped(keys=("image", "label"), track_meta=False)])
-    if cache_mb(data, data.training + data.validation, settings.purpose) <= settings.cache_mb:
-        return CacheDataset(entries, prepare, num_workers=2, progress=False)
+    wanted_mb = settings.cache_rate * cache_mb(data, data.training + data.validation, settings.purpose)
+    if 0 < wanted_mb <= settings.cache_mb:
+        return CacheDataset(entries, prepare, cache_rate=settings.cache_rate, num_workers=2, progress=False)
     return PersistentDataset(entries, prepare, cache_dir=cache_folder(data) / _key(settings, centres=centres))
 
 

@@ -98,7 +98,8 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     gradients as they are. ``average`` above 0 keeps averaged weights, which are what is validated and published;
     their batch norms' statistics are taken anew over ``settle`` batches first. ``init`` names a bundle to fine-tune
     from. ``folds`` above 1 pools the list and validates on part ``fold``, patient by patient. ``window`` and
-    ``window_overlap`` are those of validation and of the published bundle. ``mlflow`` is a tracking URI, empty: none.
+    ``window_overlap`` are those of validation and of the published bundle. ``cache_rate`` is the share of cases
+    that is kept in memory, as MONAI calls it. ``mlflow`` is a tracking URI, empty: none.
     """
 
     task: Task
@@ -139,6 +140,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     threads: int = 0
     workers: int = 1
     cache_mb: int = 4096
+    cache_rate: float = 1.0
     leave_out: tuple[str, ...] = ()
     init: str = ""
     folds: int = 0
@@ -158,4 +160,5 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             crop_shape=self.patches[0].shape,
             spacing_mm=self.spacing_mm,
             cache_mb=self.cache_mb,
+            cache_rate=self.cache_rate,
         )
