@@ -9,7 +9,7 @@ from os.path import commonpath
 from pathlib import Path
 
 from carina.api.cohort_table import COHORT_TABLE, Fate, Item
-from carina.api.names import distinct, place_of, words_of
+from carina.api.names import distinct, is_result, place_of, words_of
 from carina.dicom.find import by_study, choose_source, judge, name_of
 from carina.dicom.found import Found, Listing
 from carina.dicom.inventory import BrokenFile, Inventory
@@ -56,7 +56,7 @@ class CohortPlan:
 
     def work(self, listing: Listing) -> Iterator[Work]:
         """Every item of what was found, in an order of its own: study by study, then the files that are broken."""
-        groups = self._groups(one for one in listing if not self._is_own(one.path))
+        groups = self._groups(one for one in listing if not is_result(one.path, self.path, self.out))
         known = [self._words(group) for group in groups]
         named = zip(distinct(known, reserved=(COHORT_TABLE,)), groups, strict=True)
         for name, group in sorted(named, key=lambda one: one[0]):
@@ -67,13 +67,8 @@ class CohortPlan:
         """The broken files that no row tells of: those that were left out of a series."""
         told_of = {one.path for one in listing if one.source is None}
         for file in sorted(listing.inventory.broken, key=lambda one: one.path):
-            if not self._is_own(file.path) and told_of.isdisjoint((file.path, file.path.parent)):
+            if not is_result(file.path, self.path, self.out) and told_of.isdisjoint((file.path, file.path.parent)):
                 yield file
-
-    def _is_own(self, path: Path) -> bool:
-        """Whether something is a result of this cohort's, which may lie below the path that is looked through."""
-        own, above = self.out.absolute(), self.path.absolute()
-        return own != above and own.is_relative_to(above) and path.absolute().is_relative_to(own)
 
     def _groups(self, found: Iterable[Found]) -> list[list[Found]]:
         """What competes for one run: the series of a study, or each for itself; in the order of their files."""

@@ -20,6 +20,12 @@ def place_of(path: Path, below: Path) -> str:
     return path.relative_to(below).as_posix() if path != below and path.is_relative_to(below) else path.name
 
 
+def is_result(path: Path, below: Path, out: Path) -> bool:
+    """Whether something lies in the folder for results, where that lies below the path that is looked through."""
+    own, above = out.absolute(), below.absolute()
+    return own != above and own.is_relative_to(above) and path.absolute().is_relative_to(own)
+
+
 def names_of(found: Iterable[Found], below: Path) -> list[str]:
     """A file name without suffix for each series or volume file: the UID of a series, the place of a volume file.
 

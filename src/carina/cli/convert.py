@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import click
 
 from carina.cli.node import CONFIG, node_settings
 from carina.cli.places import PATH, out_option
-from carina.cli.terminal import SOME_FAILED, say
+from carina.cli.terminal import SOME_FAILED, say, told_lines
 
 if TYPE_CHECKING:
     from carina.dicom.find import Found
@@ -43,26 +44,24 @@ def convert(
 
     A series that can't be converted stops no other: it is listed with the reason, and the exit code is 3.
     """
-    from carina.api.names import names_of
+    from carina.api.names import is_result, names_of
     from carina.dicom.find import find_series
     from carina.dicom.rules import load_rules
     from carina.errors import BadSeries
 
     settings = node_settings(config)
     known = load_rules(rules or settings.series_rules)
-    found = find_series(source, known, most_voxels=settings.limits.voxels)
+    listing = find_series(source, known, most_voxels=settings.limits.voxels)
+    found = [one for one in listing if not is_result(one.path, source, out)]
     wanted = list(_wanted(found, fitting=fitting))
     if not wanted:
         raise BadSeries("series.none-fits", f"{source}: holds no CT series; 'carina series' says what is there.")
-    failures = []
-    for one, name in zip(wanted, names_of(wanted, source), strict=True):
-        error = _converted(one, out / f"{name}{FORM_SUFFIXES[kind]}")
-        if error is not None:
-            failures.append(f"failed: {_named(one, error)} [{error.code}]")
+    files = [out / f"{name}{FORM_SUFFIXES[kind]}" for name in names_of(wanted, source)]
+    failures = [lines for one, file in zip(wanted, files, strict=True) if (lines := _converted(one, file))]
     others = len(found) - len(wanted)
     left = f"; {others} left out, 'carina series' says why" if others else ""
     say(f"{len(wanted) - len(failures)} of {len(wanted)} series converted{left}")
-    say(*failures, err=True)
+    say(*chain.from_iterable(failures), err=True)
     if failures:
         ctx.exit(SOME_FAILED)
 
@@ -81,8 +80,8 @@ def _wanted(found: Iterable[Found], *, fitting: bool) -> Iterator[Found]:
             yield one
 
 
-def _converted(found: Found, file: Path) -> CarinaError | None:
-    """Convert one series and say so; or why it could not be done, a fault of ours too."""
+def _converted(found: Found, file: Path) -> list[str]:
+    """Convert one series and say so; or the lines that say why it could not be done, a fault of ours too."""
     from carina.errors import BadConfig, told
 
     try:
@@ -90,8 +89,9 @@ def _converted(found: Found, file: Path) -> CarinaError | None:
     except BadConfig:  # the place can't be written: nor will the next file be
         raise
     except Exception as error:  # noqa: BLE001 - as with a study of a cohort, one series stops no other
-        return told(error, [file.parent])
-    return None
+        failure = told(error, [file.parent])
+        return told_lines(failure, f"failed: {_named(found, failure)}")
+    return []
 
 
 def _convert(found: Found, file: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import sys
 import warnings
@@ -15,8 +14,8 @@ from typing import Any, NamedTuple
 import click
 
 from carina import __version__
-from carina.cli.terminal import complain, guarded_streams
-from carina.errors import Bug, CarinaError, told
+from carina.cli.terminal import complain, guarded_streams, told_lines
+from carina.errors import told
 
 STOPPED_BY = 128
 """A process that a signal ends has the signal's number and this as its exit code, as in a shell."""
@@ -116,7 +115,9 @@ def _run() -> int:
         complain(*text.getvalue().splitlines())
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the command line is where every error ends, a bug too
-        return _refuse(told(error, places))
+        failure = told(error, places)
+        complain(*told_lines(failure, f"carina: {failure.message}"))
+        return failure.exit_code
     return code if isinstance(code, int) else 0
 
 
@@ -130,14 +131,6 @@ def _hear_signals() -> None:
 def _stop(number: int, _: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)  # some senders signal twice, and what was begun is being ended
     raise Stopped(number)
-
-
-def _refuse(error: CarinaError) -> int:
-    """Say on the error stream what went wrong; the traceback of a bug where ``CARINA_TRACEBACK`` asks for it."""
-    if isinstance(error, Bug) and os.environ.get("CARINA_TRACEBACK"):
-        complain(*error.trace.splitlines())
-    complain(*f"carina: {error.message} [{error.code}]".splitlines())
-    return error.exit_code
 
 
 if __name__ == "__main__":  # torchrun -m carina.cli.main train ...

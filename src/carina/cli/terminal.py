@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from typing import Any
 
 import click
 
-from carina.errors import BadConfig, one_line
+from carina.errors import BadConfig, Bug, CarinaError, one_line
 
 COLUMN_GAP = "  "
 
@@ -66,6 +67,13 @@ def complain(*lines: str) -> None:
     """Print lines on the error stream; where that takes nothing, the exit code is all that is left to say."""
     with suppress(OSError):
         say(*lines, err=True)
+
+
+def told_lines(error: CarinaError, words: str) -> list[str]:
+    """The words on an error with its code; above them the traceback of a fault of ours, if that is asked for."""
+    is_wanted = isinstance(error, Bug) and os.environ.get("CARINA_TRACEBACK")
+    trace = error.trace.splitlines() if isinstance(error, Bug) and is_wanted else []
+    return [*trace, *f"{words} [{error.code}]".split("\n")]
 
 
 @contextmanager
