@@ -1,0 +1,43 @@
+"""Folders that broke the search once, by the kind that each stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from carina.dicom.find import choose_source, find_series
+from carina.dicom.inventory import FileCounts
+from carina.dicom.read import read_source
+from carina.dicom.series import Series
+from carina.errors import BadSeries
+
+KINDS = {
+    "empty-last-slices": (10, 8.0, FileCounts(used=10, other=1, broken=2), "slices are missing at its end"),
+    "same-instances-twice": (12, 8.0, FileCounts(used=12, copy=12, other=1), "voxel for voxel"),
+    "uneven-loses-slice": (12, 8.05, FileCounts(used=12, other=1), "vary from 7.50 to 8.50 mm"),
+    "out-inside-archive": (12, 8.0, FileCounts(used=12, other=1), ""),
+}
+"""What is read: slices, their distance in mm, what became of every file, and words of a warning."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_there_is_read_and_the_rest_is_told(data: Path, kind: str) -> None:
+    slices, spacing_mm, counts, words = KINDS[kind]
+    source = choose_source(find_series(data / "faults" / kind))
+    assert isinstance(source, Series)
+    assert source.counts == counts and any(words in warning for warning in source.warnings)
+    grid = read_source(source).grid
+    assert (grid.shape[0], round(grid.spacing_mm[0], 2)) == (slices, spacing_mm)
+
+
+@pytest.mark.parametrize(("kind", "right"), [("select-kernel-qr40", "Soft Qr40"), ("select-mip-underscore", "CHEST_5")])
+def test_the_right_series_is_taken(data: Path, kind: str, right: str) -> None:
+    listing = find_series(data / "faults" / kind)
+    assert [one.description for one in listing if one.taken] == [right]
+
+
+def test_a_pixel_spacing_in_metres_is_refused_by_its_header(data: Path) -> None:
+    with pytest.raises(BadSeries, match=r"0\.0019 x 0\.0019 mm") as caught:
+        choose_source(find_series(data / "faults" / "pixel-spacing-implausible"))
+    assert caught.value.code == "series.spacing"
