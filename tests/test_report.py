@@ -190,7 +190,7 @@ def test_the_ratio_pages_say_what_was_found(tmp_path: Path) -> None:
     assert "1.33 %" in first and "of the lung volume is marked as lesion" in first
     assert "52.0 ml of 3 905 ml; 3 separate lesions, mean \u2013494 HU" in first.replace("\u00a0", " ")
     assert all(words in first for words in ("P-<1> & ŁЖα?", "ACC-7", "2020-03-04", "Chest 2.0"))
-    assert "Jane" not in first and "Doe" not in first
+    assert not {"Jane", "Doe"} & set(re.findall(r"\w+", first))
     expected = ("lesion-segresnet 0.1.0", "4fe1ab094fe1ab09", "Gantry tilt of 12.0 degrees", "touches no lung")
     assert all(words in first for words in expected)
     assert [first.count(f"{third} third") for third in ("Upper", "Middle", "Lower")] == [2, 2, 2]
