@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from carina.api import Cohort, Run, find_series, open_run, read_series, run, run_many
     from carina.volume import Grid, Mask, Volume
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 RESEARCH_ONLY = "For research use only. Not for diagnosis."
 
