@@ -32,6 +32,9 @@ HTJ2K = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (201, 202, 203))
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
 """Each frame deflated by itself (PS3.5 A.4.13); not the deflated data set of ``DEFLATED``."""
 
+END_OF_IMAGE = b"\xff\xd9"
+"""Where a JPEG-LS picture is cut off, CharLS reads zeros for seconds unless it meets a marker."""
+
 RLE_SLACK = 64
 """Bytes that an RLE segment may give beyond its plane: padding that is taken for a run."""
 
@@ -206,7 +209,7 @@ def _jpeg_ls(data: bytes, layout: FrameLayout) -> npt.NDArray[Any]:
     import imagecodecs
 
     check_jpeg(data, layout)
-    return _unsigned(imagecodecs.jpegls_decode(data))
+    return _unsigned(imagecodecs.jpegls_decode(data + END_OF_IMAGE))
 
 
 def _jpeg_2000(data: bytes, layout: FrameLayout) -> npt.NDArray[Any]:
@@ -226,6 +229,8 @@ def _rle(data: bytes, layout: FrameLayout) -> npt.NDArray[Any]:
     planes = np.empty((count, layout.dtype.itemsize), np.uint8)
     for place, segment in enumerate(rle_segments(data, layout)):
         plane = np.frombuffer(imagecodecs.packbits_decode(segment, out=count + RLE_SLACK), np.uint8)
+        if plane.size < count:
+            raise ValueError(f"a segment holds {plane.size} of {count} bytes")
         planes[:, place] = plane[:count]
     words = planes.view(layout.dtype.newbyteorder(">")).reshape(layout.rows, layout.columns)
     return words.astype(layout.dtype)
