@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from carina.api.study import run
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.inventory import FileCounts
 from carina.dicom.read import read_source
 from carina.dicom.series import Series
 from carina.errors import BadSeries
+from cohorts import CHEST, how
+from reading_slices import write_series
 
 KINDS = {
     "empty-last-slices": (10, 8.0, FileCounts(used=10, other=1, broken=2), "slices are missing at its end"),
@@ -41,3 +44,20 @@ def test_a_pixel_spacing_in_metres_is_refused_by_its_header(data: Path) -> None:
     with pytest.raises(BadSeries, match=r"0\.0019 x 0\.0019 mm") as caught:
         choose_source(find_series(data / "faults" / "pixel-spacing-implausible"))
     assert caught.value.code == "series.spacing"
+
+
+def test_a_run_tells_what_became_of_every_file_and_is_resumed_whatever_lies_beside(tmp_path: Path) -> None:
+    (tmp_path / "settings").mkdir()
+    settings = how(tmp_path / "settings")
+    files = write_series(tmp_path / "ct", CHEST)
+    for file in files[-3:]:
+        file.write_bytes(file.read_bytes()[:140])
+    first = run(tmp_path / "ct", tmp_path / "out", settings)
+    told = first.manifest.inputs["files"]
+    names = sorted(file.name for file in files[-3:])
+    assert [one["file"] for one in told.pop("broken_files")] == names
+    assert told == {"used": 9, "copy": 0, "other": 0, "broken": 3}
+    assert any("slices are missing at its end" in warning for warning in first.warnings)
+    (tmp_path / "ct" / "notes.txt").write_text("beside")
+    again = run(tmp_path / "ct", tmp_path / "out", settings)
+    assert again.manifest.started == first.manifest.started and again.manifest.fingerprint == first.manifest.fingerprint

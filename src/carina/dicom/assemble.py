@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from carina.dicom.acquisitions import acquisitions
+from carina.dicom.acquisitions import Group, acquisitions
 from carina.dicom.copies import without_copies
 from carina.dicom.geometry import (
     VolumePlan,
@@ -31,8 +31,6 @@ SAME_SPACING_MM = 1e-3
 SCOUTS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
 HU_TYPES = frozenset({"", "HU"})
 BITS = (8, 16, 32)
-
-Group = tuple[SliceHeader, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
