@@ -126,7 +126,8 @@ def read_volume_header(path: Path) -> VolumeHeader:
     suffix = volume_suffix(path)
     if not suffix:
         raise bad(path, "suffix", f"unknown suffix, expected one of {', '.join(SUFFIXES)}.")
-    return READERS[suffix](path)
+    with np.errstate(all="ignore"):  # NaN and infinity in a header are judged, not warned of
+        return READERS[suffix](path)
 
 
 def read_grid(path: Path) -> tuple[Grid, str]:
@@ -179,7 +180,8 @@ def _into(array: npt.NDArray[Any], change: Callable[[npt.NDArray[Any]], npt.NDAr
     flat = array.reshape(-1)
 
     def use(first: int, block: npt.NDArray[Any]) -> None:
-        flat[first : first + len(block)] = change(block)
+        with np.errstate(over="ignore", invalid="ignore"):  # values that the type can't hold become infinite
+            flat[first : first + len(block)] = change(block)
 
     return use
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from carina.errors import BadSeries
+from carina.errors import BadSeries, one_line
 from carina.volume.arrays import Doubles
 from carina.volume.grid import Axes, Grid, Triple
 from carina.volume.plausible import check_grid
@@ -96,7 +96,8 @@ def bad(path: Path, what: str, words: str) -> BadSeries:
 
 
 def short(text: str, most: int = MOST_QUOTED) -> str:
-    """A text out of a header as a message quotes it: its beginning, if it is long."""
+    """A text out of a header as a message quotes it: printable, and its beginning if it is long."""
+    text = "".join(sign if sign.isprintable() else " " for sign in one_line(text))
     return text if len(text) <= most else f"{text[:most]} ..."
 
 

@@ -156,7 +156,7 @@ def _spatial(path: Path, fields: NrrdFields, size: Sequence[int]) -> tuple[list[
 def _vectors(path: Path, key: str, text: str) -> list[list[float]]:
     """Vectors in brackets; ``none`` is an empty one."""
     if _VECTOR.sub("", text).strip():
-        raise bad(path, "unreadable", f"{key} is {text!r}, expected vectors in brackets; correct the header.")
+        raise bad(path, "unreadable", f"{key} is {short(text)!r}, expected vectors in brackets; correct the header.")
     vectors = [found[1] for found in _VECTOR.finditer(text)] or [None]
     return [plain_numbers(path, key, v.replace(",", " "), v.count(",") + 1) if v is not None else [] for v in vectors]
 
