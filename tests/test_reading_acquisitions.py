@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import cos, sin
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carina.dicom.acquisitions import acquisitions
+from carina.dicom.assemble import _by_plane, _same_plane
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.headers import APART, SliceHeader
 from carina.dicom.read import read_source
@@ -166,3 +168,21 @@ def test_no_slice_is_lost_or_told_twice(slices: list[tuple[int, int, int]], is_t
     parts = acquisitions(group, AXES)
     assert sorted(map(id, (one for _, part in parts for one in part))) == sorted(map(id, group))
     assert len({name for name, _ in parts}) == len(parts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0.0, 2.0), min_size=1, max_size=40))
+def test_planes_are_parted_as_if_each_were_compared_with_each(turns: list[float]) -> None:
+    group = tuple(
+        header(
+            float(k), orientation=(cos(turn), sin(turn), 0.0, -sin(turn), cos(turn), 0.0), pixel_spacing_mm=(1.0, 1.0)
+        )
+        for k, turn in enumerate(turns)
+    )
+    planes: list[list[SliceHeader]] = []
+    for one in group:
+        own = next((plane for plane in planes if _same_plane(plane[0], one)), None)
+        if own is None:
+            planes.append(own := [])
+        own.append(one)
+    assert sorted(map(len, _by_plane(group))) == sorted(map(len, planes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import floor
 from pathlib import Path
 
 from carina.dicom.acquisitions import Group, acquisitions
@@ -28,6 +29,9 @@ from carina.volume.grid import Axes
 
 SAME_COSINE = 1e-3
 SAME_SPACING_MM = 1e-3
+TURN = (1, 2, 3, 5, 7, 11)
+"""Weights of the six cosines, so that a thousand views of a turning body are not compared each with each."""
+
 SCOUTS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
 HU_TYPES = frozenset({"", "HU"})
 BITS = (8, 16, 32)
@@ -98,14 +102,22 @@ def _by_patient(group: Group) -> list[Group]:
 def _by_plane(group: Group) -> list[Group]:
     """Part slices of different size, orientation, pixel spacing, kind: no volume could hold both."""
     planes: list[list[SliceHeader]] = []
+    near: dict[tuple[tuple[int, int], int], list[int]] = {}
     for header in group:
-        for plane in planes:
-            if _same_plane(plane[0], header):
-                plane.append(header)
-                break
-        else:
-            planes.append([header])
+        size, turn = (header.rows, header.columns), _turn(header)
+        known = sorted(number for step in (-1, 0, 1) for number in near.get((size, turn + step), ()))
+        own = next((planes[number] for number in known if _same_plane(planes[number][0], header)), None)
+        if own is None:
+            near.setdefault((size, turn), []).append(len(planes))
+            planes.append(own := [])
+        own.append(header)
     return [tuple(plane) for plane in sorted(planes, key=len, reverse=True)]
+
+
+def _turn(header: SliceHeader) -> int:
+    """A number for the orientation: of two that are the same within ``SAME_COSINE``, it differs by one at most."""
+    turned = sum(weight * cosine for weight, cosine in zip(TURN, header.orientation or (), strict=False))
+    return floor(turned / (SAME_COSINE * sum(TURN)))
 
 
 def _same_plane(one: SliceHeader, other: SliceHeader) -> bool:
