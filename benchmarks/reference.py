@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
 from monai.transforms import LoadImage, Orientation, ScaleIntensityRange, Spacing
+from onnx import numpy_helper
 from scipy import ndimage
 from stopwatch import Stopwatch
 
@@ -23,17 +25,20 @@ from carina.models.bundle import Bundle, Components, Lesion, Lung
 from carina.models.networks import build_network
 
 
-def torch_network(bundle: Bundle) -> torch.nn.Module:
-    """The bundle's network in torch, its weights read from the ONNX initialisers by their names."""
-    import onnx
-    from onnx import numpy_helper
-
-    network = build_network(bundle.carina.network).eval()
+def _initialisers(bundle: Bundle) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of the ONNX file by name, those that an Identity hands on too."""
     graph = onnx.load(str(bundle.onnx)).graph
     stored = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
     for node in graph.node:
         if node.op_type == "Identity" and node.input[0] in stored:
             stored[node.output[0]] = stored[node.input[0]]
+    return stored
+
+
+def torch_network(bundle: Bundle) -> torch.nn.Module:
+    """The bundle's network in torch, its weights read from the ONNX initialisers by their names."""
+    network = build_network(bundle.carina.network).eval()
+    stored = _initialisers(bundle)
     wanted = network.state_dict()
     missing = [name for name, v in wanted.items() if name not in stored and "num_batches_tracked" not in name]
     if missing:

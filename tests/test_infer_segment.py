@@ -291,7 +291,7 @@ class TestWindows:
     @pytest.mark.parametrize("length", [1, 8, 15, 16, 17, 30, 33, 61])
     def test_fewest_windows_cover_the_box_in_multiples(self, start: int, length: int) -> None:
         part = slice(start, start + length)
-        tiles = fewest_tiles((part, part, part), (101, 101, 101), self.WINDOWS, 8)
+        tiles = fewest_tiles((part, part, part), (101, 101, 101), self.WINDOWS, (8, 8, 8))
         for own, side, starts, patch in zip(tiles.box, tiles.size, tiles.starts, (16, 24, 32), strict=True):
             assert own.start <= part.start and own.stop >= part.stop
             assert own.start >= 0 and own.stop <= 101
@@ -336,7 +336,7 @@ class TestWindows:
         image = np.random.default_rng(0).random((40, 50, 60), dtype=np.float32)
         windows = Windows(patch=(32, 24, 16), overlap=0.3, blending=blending)
         whole = (slice(0, 40), slice(0, 50), slice(0, 60))
-        for tiles in (published_tiles(whole, windows), fewest_tiles(whole, (40, 50, 60), windows, 1)):
+        for tiles in (published_tiles(whole, windows), fewest_tiles(whole, (40, 50, 60), windows, (1, 1, 1))):
             scores = predict(image, tiles, lambda window: np.stack([window, -window]))
             assert np.allclose(scores, [image, -image], atol=1e-5)
 

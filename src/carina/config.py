@@ -154,10 +154,11 @@ def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings
     read = read_toml(file, "config") if file else None
     table = read.table if read else {}
     variables = _override(table, environment)
-    wrong = list(mistakes(table, Settings))
-    if wrong:
-        places = [variables.get(one.key) or (read.place(one.key) if read else "") for one in wrong]
-        lines = [f"{place}: {'.'.join(one.key)}: {one.words}" for place, one in zip(places, wrong, strict=True)]
+    lines = []
+    for wrong in mistakes(table, Settings):
+        place = variables.get(wrong.key) or (read.place(wrong.key) if read else "")
+        lines.append(f"{place}: {'.'.join(wrong.key)}: {wrong.words}")
+    if lines:
         more = [f"and {len(lines) - MOST_TOLD} more"] if len(lines) > MOST_TOLD else []
         raise BadConfig("config.invalid", *lines[:MOST_TOLD], *more)
     settings = msgspec.convert(table, Settings, strict=False)

@@ -96,14 +96,15 @@ def _across(seen: Sequence[SeenCase]) -> Iterator[str]:
 def _seen_before(one: SeenCase, training: Sequence[SeenCase]) -> Iterator[str]:
     """Why a validation case is no new one for those who were trained on the others."""
     image, patient = one.case.image, one.case.patient
-    alike = next((other.case.image for other in training if one.content and other.content == one.content), "")
-    known = next((other.case.image for other in training if patient and other.case.patient == patient), "")
-    if any(other.case.image == image for other in training):
+    images = {other.case.image for other in training}
+    contents = {other.content: other.case.image for other in training if other.content}
+    patients = {other.case.patient: other.case.image for other in training if other.case.patient}
+    if image in images:
         yield f"{image}: is listed for training and for validation."
-    elif alike:
-        yield f"{image}: is listed for validation, and its voxels are those of {alike} in training."
-    elif known:
-        yield f"{image}: validation shows patient {patient!r}, who is in training too ({known})."
+    elif one.content in contents:
+        yield f"{image}: is listed for validation, and its voxels are those of {contents[one.content]} in training."
+    elif patient in patients:
+        yield f"{image}: validation shows patient {patient!r}, who is in training too ({patients[patient]})."
 
 
 def _twice(seen: Sequence[SeenCase]) -> Iterator[str]:

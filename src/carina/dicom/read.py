@@ -16,6 +16,7 @@ from carina.dicom.geometry import VolumePlan, plan_volume
 from carina.dicom.series import Instance, Series, Source, VolumeFile
 from carina.dicom.tilt import place_slice
 from carina.errors import BadSeries
+from carina.volume.files import read_volume
 from carina.volume.plausible import check_hu
 from carina.volume.volume import Volume
 
@@ -40,9 +41,7 @@ def read_source(source: Source, progress: ReadProgress | None = None, *, threads
         BadSeries: pixel data is missing, damaged or has no decoder, or the values are no HU of a chest.
     """
     if isinstance(source, VolumeFile):
-        from carina.volume.files import read_volume as read_file
-
-        return read_file(source.path)
+        return read_volume(source.path)
     return _read_series(source, progress, threads)
 
 

@@ -64,22 +64,14 @@ def segment(
     spec = bundle.carina
     if not isinstance(spec, Lung | Lesion):
         raise ValueError(f"bundle {bundle.name} does not segment, its task is {spec.task}")
-    oriented = reoriented(volume.grid, spec.orientation)
     x, y, z = spec.spacing_mm
-    network = respaced(oriented, (z, y, x))
+    network = respaced(reoriented(volume.grid, spec.orientation), (z, y, x))
     can_doubt = plan is Plan.FAST and has_two_logits(bundle) and spec.fast is None and spec.threshold == 0.5
     look = _Look(volume, network, spec, runtime, DOUBT if can_doubt else None)
     if plan is Plan.FAST:
-        regions = regions_of(volume, spec.orientation)
-        look = replace(look, regions=regions)
-        body = _scaled(regions.body, oriented, network)
-        box = _scaled(regions.lungs, oriented, network) if regions.lungs else body
-        found = _grow(look, _widened(box, body, network, [MARGIN_MM] * 6), body, progress)
+        found = _fast(look, progress)
     elif plan is Plan.ORIGINAL:
-        box = _whole(network)
-        if spec.crop_to_body:
-            box = _scaled(regions_of(volume, spec.orientation).body, oriented, network)
-        found = look.at(published_tiles(box, spec.original), progress)
+        found = _original(look, progress)
     else:
         assert_never(plan)
     labels = _restored(found, spec, volume.grid)
@@ -92,6 +84,25 @@ def segment(
         uid=volume.uid,
         made_by=bundle.made_by,
     )
+
+
+def _fast(look: _Look, progress: WindowProgress | None) -> _Found:
+    """What lies in the lungs' box, or in the body's where no lungs are seen."""
+    oriented = reoriented(look.volume.grid, look.spec.orientation)
+    regions = regions_of(look.volume, look.spec.orientation)
+    body = _scaled(regions.body, oriented, look.network)
+    box = _scaled(regions.lungs, oriented, look.network) if regions.lungs else body
+    widened = _widened(box, body, look.network, [MARGIN_MM] * 6)
+    return _grow(replace(look, regions=regions), widened, body, progress)
+
+
+def _original(look: _Look, progress: WindowProgress | None) -> _Found:
+    """What lies in the whole volume, or in the body's box where the bundle crops to it."""
+    box = _whole(look.network)
+    if look.spec.crop_to_body:
+        oriented = reoriented(look.volume.grid, look.spec.orientation)
+        box = _scaled(regions_of(look.volume, look.spec.orientation).body, oriented, look.network)
+    return look.at(published_tiles(box, look.spec.original), progress)
 
 
 @dataclass(frozen=True)

@@ -126,17 +126,18 @@ class _Model:
     def unready(self) -> BadConfig:
         """Why the model is not ready, as far as the server tells."""
         index = self.extension("get_model_repository_index")
+        if index is None and not self.ask("is_server_ready"):
+            return BadConfig("triton.not-ready", f"{self.where}: the server is not ready yet; try again when it is.")
         if index is None:
-            if not self.ask("is_server_ready"):
-                return BadConfig(
-                    "triton.not-ready", f"{self.where}: the server is not ready yet; try again when it is."
-                )
             return self.lacking("or has not loaded it")
         rows = index.get("models", []) if isinstance(index, dict) else index
         mine = next((row for row in rows if row["name"] == self.name), None)
         if mine is None:
             return self.lacking(f"it has {', '.join(sorted({row['name'] for row in rows})) or 'none'}")
-        state, reason = mine.get("state", ""), " ".join(mine.get("reason", "").split())
+        return self.unloaded(mine.get("state", ""), " ".join(mine.get("reason", "").split()))
+
+    def unloaded(self, state: str, reason: str) -> BadConfig:
+        """Why a model that is in the repository is not ready."""
         if state == "LOADING":
             return BadConfig(
                 "triton.not-ready", f"{self.where}: it is loading the model {self.name!r}; try again soon."

@@ -112,10 +112,15 @@ def _thinned(starts: list[int], low: int, high: int, window: tuple[int, float]) 
     step = int(side * (1 - overlap))
     chosen = [max((s for s in starts if s <= low), default=starts[0])]
     while chosen[-1] + side < high and chosen[-1] < starts[-1]:
-        later = [s for s in starts if s > chosen[-1]]
-        near = [s for s in later if s <= chosen[-1] + step] or later[:1]
-        chosen.append(min((s for s in near if s + side >= high), default=near[-1]))
+        chosen.append(_next(starts, chosen[-1], step, high - side))
     return chosen
+
+
+def _next(starts: list[int], last: int, step: int, enough: int) -> int:
+    """The start after ``last``: the first within ``step`` that reaches ``enough``, else the furthest within it."""
+    later = [s for s in starts if s > last]
+    near = [s for s in later if s <= last + step] or later[:1]
+    return min((s for s in near if s >= enough), default=near[-1])
 
 
 def fewest_tiles(box: Box, shape: Triplet, windows: Windows, divisors: Triplet) -> Tiles:

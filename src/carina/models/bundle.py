@@ -158,12 +158,15 @@ class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold {self.threshold} must lie between 0 and 1")
         for windows in (self.original, self.fast or self.original):
-            if any(side % divisor for side, divisor in zip(windows.patch, self.divisors, strict=True)):
-                raise ValueError(f"patch {windows.patch} must be a multiple of divisor {self.divisor} on each side")
+            self._check_sides(windows.patch)
         if min(self.labels, default=0) < 1 or max(self.labels) > 255:
             raise ValueError(f"labels {sorted(self.labels)} must be numbers from 1 to 255; 0 is the background")
         if len(self.labels) > 1 and self.restore is Restore.LINEAR:
             raise ValueError("restore must be nearest where there is more than one label")
+
+    def _check_sides(self, patch: tuple[int, int, int]) -> None:
+        if any(side % divisor for side, divisor in zip(patch, self.divisors, strict=True)):
+            raise ValueError(f"patch {patch} must be a multiple of divisor {self.divisor} on each side")
 
     @property
     def divisors(self) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,30 +140,42 @@ def _mmar(folder: Path) -> Package:
     configs = [read_table(file) for file in files if file.is_file()]
     if not configs:
         raise BadConfig("import.mmar", f"{folder / 'config'}: has none of {', '.join(_MMAR_FILES)}.")
-    environment = folder / "config" / "environment.json"
-    known = read_table(environment) if environment.is_file() else {}
-    for config in configs:
-        known |= {key: value for key, value in config.items() if isinstance(value, str | int | float)}
+    known = _mmar_variables(folder, configs)
     parts = [part for config in configs for part in _parts(config)]
     named = [step for config in configs for step in _transforms(config)]
-    models = [found for config in reversed(configs) for found in _anywhere(config, "model") if _is_class(found)]
-    model = _filled(models[0], known) if models else {}
 
     def first(key: str) -> Any:
         found = next((part[key] for part in parts if key in part), None)
         return _filled(_referred(found, named), known)
 
-    declared = dict(model.get("args", {})) if model else {}
     return Package(
         kind="Clara MMAR",
         source=folder,
         weights=_weights(folder),
-        network={"name": _class(model.get("name") or model.get("path", "")), **declared} if model else {},
+        network=_mmar_network(configs, known),
         before=_steps(first("pre_transforms")),
         after=_steps(first("post_transforms")),
         inferer=_inferer(first("inferer")),
         words=folder.resolve().name,
     )
+
+
+def _mmar_variables(folder: Path, configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``{NAME}`` stands for: ``environment.json``, and the plain values at the top of each configuration."""
+    environment = folder / "config" / "environment.json"
+    known = read_table(environment) if environment.is_file() else {}
+    for config in configs:
+        known |= {key: value for key, value in config.items() if isinstance(value, str | int | float)}
+    return known
+
+
+def _mmar_network(configs: Sequence[Mapping[str, Any]], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The network's name and arguments from the last configuration that has one; nothing where none has."""
+    models = [found for config in reversed(configs) for found in _anywhere(config, "model") if _is_class(found)]
+    if not models:
+        return {}
+    model = _filled(models[0], known)
+    return {"name": _class(model.get("name") or model.get("path", "")), **model.get("args", {})}
 
 
 def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -224,12 +236,15 @@ def _plain(value: Any, config: Mapping[str, Any], depth: int = 0) -> Any:
     if re.fullmatch(r"@[\w#:]+", value):
         found = _looked_up(value[1:], config)
         return value if found is None else _plain(found, config, depth + 1)
-    if value.startswith("$"):
-        try:
-            return ast.literal_eval(value[1:])
-        except (ValueError, SyntaxError):
-            return value
-    return value
+    return _literal(value) if value.startswith("$") else value
+
+
+def _literal(expression: str) -> Any:
+    """What a ``$`` expression is where it is a literal; else its text."""
+    try:
+        return ast.literal_eval(expression[1:])
+    except (ValueError, SyntaxError):
+        return expression
 
 
 def _looked_up(place: str, config: Any) -> Any:

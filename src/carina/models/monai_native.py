@@ -15,13 +15,13 @@ from carina.models.monai_config import preprocessing, sliding_window
 CHECKPOINT_FILE = "models/model.pt"
 SCRIPT_FILE = "models/model.ts"
 
-Table = dict[str, Any]
+MonaiTable = dict[str, Any]
 
 
-def native_network(network: Mapping[str, Any]) -> Table | None:
+def native_network(network: Mapping[str, Any]) -> MonaiTable | None:
     """The network as an object of MONAI's; None where MONAI has no such class (an AH-Net of another width)."""
     kind, classes = network.get("kind"), network.get("classes", 2)
-    common: Table = {"spatial_dims": 3, "in_channels": 1, "out_channels": classes}
+    common: MonaiTable = {"spatial_dims": 3, "in_channels": 1, "out_channels": classes}
     if kind == "segresnet":
         sizes = {key: list(network[key]) for key in ("blocks_down", "blocks_up") if key in network}
         norm = ["GROUP", {"num_groups": network.get("groups", 8)}]
@@ -42,7 +42,7 @@ def native_network(network: Mapping[str, Any]) -> Table | None:
     return None
 
 
-def native_config(metadata: Mapping[str, Any]) -> Table:
+def native_config(metadata: Mapping[str, Any]) -> MonaiTable:
     """``configs/inference.json`` for ``python -m monai.bundle run --config_file configs/inference.json``.
 
     Takes ``--image`` (a classifier ``--lung`` too) and ``--output_dir``; a segmentation is written there as
@@ -51,7 +51,7 @@ def native_config(metadata: Mapping[str, Any]) -> Table:
     spec = metadata["carina"]
     classifies = spec["task"] == "covid"
     network = native_network(spec["network"])
-    config: Table = {
+    config: MonaiTable = {
         "imports": ["$import torch"],
         "bundle_root": ".",
         "image": "image.nii.gz",
@@ -71,7 +71,7 @@ def native_config(metadata: Mapping[str, Any]) -> Table:
     return config | (_classified() if classifies else _segmented(spec))
 
 
-def _loader() -> Table:
+def _loader() -> MonaiTable:
     path = f"$@bundle_root + '/{CHECKPOINT_FILE}'"
     return {
         "_target_": "CheckpointLoader",
@@ -81,7 +81,7 @@ def _loader() -> Table:
     }
 
 
-def _evaluator() -> Table:
+def _evaluator() -> MonaiTable:
     return {
         "_target_": "SupervisedEvaluator",
         "device": "@device",
@@ -93,12 +93,12 @@ def _evaluator() -> Table:
     }
 
 
-def _segmented(spec: Mapping[str, Any]) -> Table:
+def _segmented(spec: Mapping[str, Any]) -> MonaiTable:
     """Scores to labels on the image's grid, in the order in which the bundle restores them."""
-    softmax: Table = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
-    argmax: Table = {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
+    softmax: MonaiTable = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
+    argmax: MonaiTable = {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
     is_nearest = spec.get("restore", "linear") == "nearest"
-    back: Table = {
+    back: MonaiTable = {
         "_target_": "Invertd",
         "keys": "pred",
         "transform": "@preprocessing",
@@ -106,7 +106,7 @@ def _segmented(spec: Mapping[str, Any]) -> Table:
         "nearest_interp": is_nearest,
         "to_tensor": True,
     }
-    save: Table = {
+    save: MonaiTable = {
         "_target_": "SaveImaged",
         "keys": "pred",
         "output_dir": "@output_dir",
@@ -121,9 +121,9 @@ def _segmented(spec: Mapping[str, Any]) -> Table:
     return {"postprocessing": {"_target_": "Compose", "transforms": steps}, "run": ["$@evaluator.run()"]}
 
 
-def _classified() -> Table:
+def _classified() -> MonaiTable:
     """Probabilities, as a row of a table with the image's name in front."""
-    softmax: Table = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
+    softmax: MonaiTable = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
     saver = {
         "_target_": "ClassificationSaver",
         "output_dir": "@output_dir",

@@ -62,28 +62,39 @@ def recognised(
     task = card.get("task") or _task(package, network)
     if not task:
         raise _missing(package, ["task (lung, lesion or covid)"])
-    said = _from_steps(package, task)
-    spec: dict[str, Any] = {"task": task, "labels": _labels(package, task), **said}
-    notes = []
-    if package.kind == "Clara MMAR" and network:
-        gaps = {key: value for key, value in PUBLISHED[task].items() if key not in said and key not in card}
-        spec |= gaps
-        notes += [f"{key} = {value}, as published: the package does not say" for key, value in gaps.items()]
-    if "orientation" not in spec and "orientation" not in card:
-        spec["orientation"] = "RAS"
-        notes.append("orientation = RAS: the package turns no image, so this is a guess")
-    if task != "covid" and network:
-        sides = divisors(network)
-        spec["divisor"] = list(sides) if len(set(sides)) > 1 else sides[0]
-    if network:
-        spec["network"] = dict(network)
-    spec |= card
+    spec: dict[str, Any] = {"task": task, "labels": _labels(package, task), **_from_steps(package, task)}
+    supposed, notes = _supposed(package, network, {**spec, **card})
+    spec |= {**supposed, **_of_network(network, task), **card}
     if task != "covid" and len(spec["labels"]) > 1:
         spec.setdefault("restore", "nearest")
     missing = [key for key in _NEEDED[task] if key not in spec]
     if missing:
         raise _missing(package, missing)
     return spec, tuple(notes)
+
+
+def _supposed(
+    package: Package, network: Mapping[str, Any], said: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """What a package leaves open and its kind suggests, and a sentence for each."""
+    supposed: dict[str, Any] = {}
+    if package.kind == "Clara MMAR" and network:
+        supposed = {key: value for key, value in PUBLISHED[said["task"]].items() if key not in said}
+    notes = [f"{key} = {value}, as published: the package does not say" for key, value in supposed.items()]
+    if "orientation" not in {**said, **supposed}:
+        supposed["orientation"] = "RAS"
+        notes.append("orientation = RAS: the package turns no image, so this is a guess")
+    return supposed, notes
+
+
+def _of_network(network: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """The network's specification and what follows from it."""
+    if not network:
+        return {}
+    if task == "covid":
+        return {"network": dict(network)}
+    sides = divisors(network)
+    return {"network": dict(network), "divisor": list(sides) if len(set(sides)) > 1 else sides[0]}
 
 
 def _missing(package: Package, keys: list[str]) -> BadConfig:
@@ -117,23 +128,29 @@ def _labels(package: Package, task: str) -> dict[str, str]:
 def _from_steps(package: Package, task: str) -> dict[str, Any]:
     spec: dict[str, Any] = {}
     for step in package.before:
-        if step.name == "Orientation":
-            spec["orientation"] = _value(package, step, "axcodes")
-        elif step.name == "Spacing":
-            spec["spacing_mm"] = [float(side) for side in _value(package, step, "pixdim")]
-        elif step.name == "ScaleIntensityRange":
-            spec["window_hu"] = _window(package, step)
-        elif step.name in ("NormalizeIntensity", "ScaleIntensity"):
-            raise BadConfig(
-                "import.step",
-                f"{package.source}: {step.name} depends on each image's own values; Carina has a fixed window_hu only. "
-                "Say which window to use in --card and take this step out of the package.",
-            )
+        spec |= _from_step(package, step)
     if task == "covid":
         return spec | _crop(package)
     if "window_hu" in spec and any(step.name == "CropForeground" for step in package.before):
         spec["crop_to_body"] = spec["window_hu"][0] > NOISE_OF_AIR_HU
     return spec | _windows(package) | _reading(package)
+
+
+def _from_step(package: Package, step: MonaiStep) -> dict[str, Any]:
+    """What one step of the preparation says; nothing for those that Carina does by itself."""
+    if step.name == "Orientation":
+        return {"orientation": _value(package, step, "axcodes")}
+    if step.name == "Spacing":
+        return {"spacing_mm": [float(side) for side in _value(package, step, "pixdim")]}
+    if step.name == "ScaleIntensityRange":
+        return {"window_hu": _window(package, step)}
+    if step.name in ("NormalizeIntensity", "ScaleIntensity"):
+        raise BadConfig(
+            "import.step",
+            f"{package.source}: {step.name} depends on each image's own values; Carina has a fixed window_hu only. "
+            "Say which window to use in --card and take this step out of the package.",
+        )
+    return {}
 
 
 def _window(package: Package, step: MonaiStep) -> list[float]:
@@ -178,15 +195,19 @@ def _reading(package: Package) -> dict[str, Any]:
     """How the scores become labels on the input grid."""
     spec: dict[str, Any] = {}
     order = [step.name for step in package.after]
-    for step in package.after:
-        if step.name == "KeepLargestConnectedComponent":
-            spec["components"] = {"keep": 1, "min_voxels": 0, "min_share": 0.0}
-        elif step.name == "Invert" and "nearest_interp" in step.keys:
-            spec["restore"] = "nearest" if step.keys["nearest_interp"] else "linear"
-    if "restore" not in spec and "AsDiscrete" in order:
-        late = "Invert" in order and order.index("Invert") < order.index("AsDiscrete")
-        spec["restore"] = "linear" if late else "nearest"
+    if "KeepLargestConnectedComponent" in order:
+        spec["components"] = {"keep": 1, "min_voxels": 0, "min_share": 0.0}
+    said = [step.keys["nearest_interp"] for step in package.after if _says_interpolation(step)]
+    if said:
+        spec["restore"] = "nearest" if said[-1] else "linear"
+    elif "AsDiscrete" in order:
+        is_late = "Invert" in order[: order.index("AsDiscrete")]
+        spec["restore"] = "linear" if is_late else "nearest"
     return spec
+
+
+def _says_interpolation(step: MonaiStep) -> bool:
+    return step.name == "Invert" and "nearest_interp" in step.keys
 
 
 def _value(package: Package, step: MonaiStep, key: str) -> Any:

@@ -105,7 +105,7 @@ def check_settings(settings: TrainSettings) -> None:
     Raises:
         BadConfig: something is wrong.
     """
-    problems = [*_length_problems(settings), *_shape_problems(settings), *_task_problems(settings)]
+    problems = [words for find in _PROBLEMS for words in find(settings)]
     if problems:
         raise BadConfig("train.settings", f"Settings {settings.name!r}: " + "; ".join(problems) + ".")
 
@@ -129,17 +129,26 @@ def _length_problems(s: TrainSettings) -> Iterator[str]:
 
 
 def _shape_problems(s: TrainSettings) -> Iterator[str]:
-    if not s.patches or min((p.share for p in s.patches), default=0) <= 0 or min(p.batch for p in s.patches) < 1:
+    if not s.patches or any(patch.share <= 0 or patch.batch < 1 for patch in s.patches):
         yield "patches must name one kind or more, each with a share above 0 and a batch of at least 1"
-    sides, kind = divisors(s.network), s.network.get("kind")
-    shapes = [("patch", p.shape) for p in s.patches] + ([("window", s.window)] if s.task is not Task.COVID else [])
-    for name, shape in shapes:
-        if min(shape) < 1 or any(side % number for side, number in zip(shape, sides, strict=True)):
-            yield f"{name} {'x'.join(map(str, shape))}: {kind} needs sides divisible by {', '.join(map(str, sides))}"
+    yield from (words for patch in s.patches for words in _side_problems("patch", patch.shape, s))
     if not 0 <= s.window_overlap <= 0.9:
         yield f"window_overlap {s.window_overlap} must lie between 0 and 0.9"
-    if s.task is not Task.COVID and (s.spacing_mm is None or min(s.spacing_mm) <= 0):
+
+
+def _window_problems(s: TrainSettings) -> Iterator[str]:
+    """Of the window, and of the grid that a segmentation network's window slides over."""
+    if s.task is Task.COVID:
+        return
+    yield from _side_problems("window", s.window, s)
+    if s.spacing_mm is None or min(s.spacing_mm) <= 0:
         yield f"spacing_mm {s.spacing_mm or NONE} must be three lengths above 0: the bundle's grid"
+
+
+def _side_problems(name: str, shape: tuple[int, int, int], s: TrainSettings) -> Iterator[str]:
+    sides, kind = divisors(s.network), s.network.get("kind")
+    if min(shape) < 1 or any(side % number for side, number in zip(shape, sides, strict=True)):
+        yield f"{name} {'x'.join(map(str, shape))}: {kind} needs sides divisible by {', '.join(map(str, sides))}"
 
 
 def _task_problems(s: TrainSettings) -> Iterator[str]:
@@ -147,21 +156,29 @@ def _task_problems(s: TrainSettings) -> Iterator[str]:
         yield f"name {s.name!r} must be letters, digits, dots, dashes: it names the bundle's folder"
     if not s.window_hu[0] < s.window_hu[1]:
         yield f"window_hu {s.window_hu} must grow"
+    if s.order not in ("default", "naturecomm"):
+        yield f"order {s.order!r} must be default or naturecomm"
+    classifies = s.task is Task.COVID
+    if classifies and len({patch.shape for patch in s.patches}) > 1:
+        yield "patches of different shapes: the classifier has one input size"
+    if classifies != (s.network.get("kind") == "densenet121"):
+        yield f"network {s.network.get('kind')} does not suit {s.task}: covid takes densenet121, the others a U-shape"
+
+
+def _loss_problems(s: TrainSettings) -> Iterator[str]:
     classifies = s.task is Task.COVID
     places = s.loss is Loss.CROSS_ENTROPY_PLACES
-    if classifies != (places or s.loss is Loss.CROSS_ENTROPY) and (classifies or s.source is Targets.SYNTHETIC):
+    suits = classifies == (places or s.loss is Loss.CROSS_ENTROPY)
+    if not suits and (classifies or s.source is Targets.SYNTHETIC):
         yield (
             f"loss {s.loss} does not suit {s.task}: classification takes cross-entropy or cross-entropy-places, "
             "synthetic masks a Dice"
         )
     if places and s.source is not Targets.SYNTHETIC:
         yield f"loss {s.loss} with source {s.source}: it needs source synthetic, where the place of disease is known"
-    if classifies and len({p.shape for p in s.patches}) > 1:
-        yield "patches of different shapes: the classifier has one input size"
-    if classifies != (s.network.get("kind") == "densenet121"):
-        yield f"network {s.network.get('kind')} does not suit {s.task}: covid takes densenet121, the others a U-shape"
-    if s.order not in ("default", "naturecomm"):
-        yield f"order {s.order!r} must be default or naturecomm"
+
+
+_PROBLEMS = (_length_problems, _shape_problems, _window_problems, _task_problems, _loss_problems)
 
 
 def _preset(task: Task, name: str) -> dict[str, Any]:

@@ -190,15 +190,19 @@ class _Loop:
             state.seconds = before + time.monotonic() - start
             validates = state.step % validate_every == 0 or state.step == steps
             if validates or state.step % settings.log_every == 0:
-                row = self._row(rate, epoch, validates=validates)
-                if logs:
-                    logs.row(row)
+                self._log(self._row(rate, epoch, validates=validates), logs)
             if validates or state.step % settings.save_every == 0:
                 self._collect()
                 save_checkpoint(self.out / CHECKPOINT, state, self.team)
             watch(self._progress(steps, (time.monotonic() - start) / (state.step - first)))
         if logs:
             logs.close()
+
+    @staticmethod
+    def _log(row: LogRow, logs: Logs | None) -> None:
+        """Every process makes the row, since validation is shared; the team's leader writes it."""
+        if logs:
+            logs.row(row)
 
     def fitted(self) -> Fitted:
         """The best weights by the metric; without validation the last ones."""
