@@ -120,10 +120,9 @@ def _length_problems(s: TrainSettings) -> Iterator[str]:
         yield f"average {s.average} must be at least 0 and below 1"
     if not 0 <= s.cache_rate <= 1:
         yield f"cache_rate {s.cache_rate} must lie between 0 and 1"
-    if s.rate <= 0:
-        yield f"rate {s.rate} must be above 0"
-    if s.hard_weight <= 0:
-        yield f"hard_weight {s.hard_weight} must be above 0"
+    for key in ("rate", "hard_weight"):
+        if getattr(s, key) <= 0:
+            yield f"{key} {getattr(s, key)} must be above 0"
     if s.folds and not (s.folds >= 2 and 0 <= s.fold < s.folds):
         yield f"fold {s.fold} of folds {s.folds}: folds must be at least 2, and fold from 0 to folds - 1"
 

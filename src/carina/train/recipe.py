@@ -73,12 +73,7 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
         raise BadConfig("recipe.unknown", f"no recipe is called '{name}'; known: {', '.join(recipes())}, or a file.")
     table = read_toml(file, "recipe").table
     shared, listed = table.get("settings", {}), table.get("stages", [])
-    unknown = sorted(set(table) - {"task", "starts_from", "settings", "stages"})
-    if unknown or not isinstance(shared, dict) or not listed or not all(isinstance(one, dict) for one in listed):
-        seen = f"unknown: {', '.join(unknown)}; " if unknown else ""
-        raise BadConfig(
-            "recipe.keys", f"{file}: {seen}a recipe has task, starts_from, a table [settings] and tables [[stages]]."
-        )
+    _check_keys(file, table)
     if table.get("task") not in set(Task):
         raise BadConfig("recipe.task", f"{file}: task is {table.get('task')!r}, expected one of {', '.join(Task)}.")
     task = Task(table["task"])
@@ -89,6 +84,17 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
         starts_from=str(table.get("starts_from", "")),
         stages=tuple(_stage(task, file, shared, one, changes) for one in listed),
     )
+
+
+def _check_keys(file: Path, table: dict[str, Any]) -> None:
+    shared, listed = table.get("settings", {}), table.get("stages", [])
+    unknown = sorted(set(table) - {"task", "starts_from", "settings", "stages"})
+    are_tables = isinstance(shared, dict) and all(isinstance(one, dict) for one in listed)
+    if unknown or not listed or not are_tables:
+        seen = f"unknown: {', '.join(unknown)}; " if unknown else ""
+        raise BadConfig(
+            "recipe.keys", f"{file}: {seen}a recipe has task, starts_from, a table [settings] and tables [[stages]]."
+        )
 
 
 def _stage(
