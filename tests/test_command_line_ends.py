@@ -110,3 +110,12 @@ def test_old_ways_to_say_where_results_go_name_the_new_one(tmp_path: Path) -> No
         done = subprocess.run([CARINA, *words], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 2
         assert said in done.stderr
+
+
+def test_a_phantom_may_be_written_into_the_working_folder(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    command = [CARINA, "phantom", "-o", ".", "--slices", "4", "--size", "32"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=work)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "work-truth.json").is_file()

@@ -153,6 +153,11 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path: Path) -> Non
     assert load_settings(file, {}).runtime.threads == 2
 
 
+@pytest.mark.parametrize("home", ["x" * 300, "no\0text", "/dev/null/x"])
+def test_a_home_that_can_not_be_looked_at_holds_no_models(home: str) -> None:
+    assert load_settings(None, {"XDG_DATA_HOME": home}) == load_settings(None, {})
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"nowhere\.toml: can't be read"):
         load_settings(tmp_path / "nowhere.toml", {})

@@ -163,10 +163,18 @@ def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings
         raise BadConfig("config.invalid", *lines[:MOST_TOLD], *more)
     settings = msgspec.convert(table, Settings, strict=False)
     own = user_models(environment)
-    if own is None or not own.is_dir():
+    if own is None or not _is_folder(own):
         return settings
     models = msgspec.structs.replace(settings.models, folders=(*settings.models.folders, str(own)))
     return msgspec.structs.replace(settings, models=models)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a folder is there and may be looked at; a service's user often can't look at the home that it is told."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def user_models(environment: Mapping[str, str]) -> Path | None:

@@ -27,8 +27,14 @@ OUTPUTS = {
 }
 
 
+def truth_file(folder: Path) -> Path:
+    """Where the true volumes of a phantom are written: beside its folder, which holds DICOM only."""
+    whole = folder.resolve() if folder.name in ("", "..") else folder
+    return whole.parent / f"{whole.name}-truth.json"
+
+
 def write_phantom(folder: Path, *, slices: int, size: int, lesions: int, seed: int) -> Truth:
-    """Write a phantom as a DICOM series into a folder, and its true volumes into ``truth.json`` there."""
+    """Write a phantom as a DICOM series into a folder, and its true volumes into a file beside it."""
     import msgspec
 
     from carina.synth.phantom import chest_phantom
@@ -37,7 +43,7 @@ def write_phantom(folder: Path, *, slices: int, size: int, lesions: int, seed: i
     phantom = chest_phantom(shape=(slices, size, size), lesions=lesions, seed=seed)
     write_ct_series(phantom.volume, folder)
     truth = msgspec.json.format(msgspec.json.encode(phantom.truth), indent=2)
-    (folder.parent / f"{folder.name}-truth.json").write_bytes(truth + b"\n")
+    truth_file(folder).write_bytes(truth + b"\n")
     return phantom.truth
 
 
