@@ -116,6 +116,11 @@ def _length_problems(s: TrainSettings) -> Iterator[str]:
     for key in ("validate_every", "log_every", "save_every", "per_case"):
         if getattr(s, key) < 1:
             yield f"{key} {getattr(s, key)} must be at least 1"
+    if s.folds and not (s.folds >= 2 and 0 <= s.fold < s.folds):
+        yield f"fold {s.fold} of folds {s.folds}: folds must be at least 2, and fold from 0 to folds - 1"
+
+
+def _rate_problems(s: TrainSettings) -> Iterator[str]:
     if not 0 <= s.average < 1:
         yield f"average {s.average} must be at least 0 and below 1"
     if not 0 <= s.cache_rate <= 1:
@@ -123,8 +128,6 @@ def _length_problems(s: TrainSettings) -> Iterator[str]:
     for key in ("rate", "hard_weight"):
         if getattr(s, key) <= 0:
             yield f"{key} {getattr(s, key)} must be above 0"
-    if s.folds and not (s.folds >= 2 and 0 <= s.fold < s.folds):
-        yield f"fold {s.fold} of folds {s.folds}: folds must be at least 2, and fold from 0 to folds - 1"
 
 
 def _shape_problems(s: TrainSettings) -> Iterator[str]:
@@ -177,7 +180,7 @@ def _loss_problems(s: TrainSettings) -> Iterator[str]:
         yield f"loss {s.loss} with source {s.source}: it needs source synthetic, where the place of disease is known"
 
 
-_PROBLEMS = (_length_problems, _shape_problems, _window_problems, _task_problems, _loss_problems)
+_PROBLEMS = (_length_problems, _rate_problems, _shape_problems, _window_problems, _task_problems, _loss_problems)
 
 
 def _preset(task: Task, name: str) -> dict[str, Any]:
