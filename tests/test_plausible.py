@@ -11,11 +11,13 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.read import read_source
 from carina.errors import BadSeries
 from carina.synth.phantom import chest_phantom
+from carina.testing.dicom import write_ct_series
 from carina.volume import Grid
 from carina.volume.plausible import check_grid, check_hu
 
@@ -217,3 +219,14 @@ def test_numbers_of_a_series_that_can_not_be_true(data: Path, fault: str, code: 
     with pytest.raises(BadSeries, match=words) as caught:
         read_source(choose_source(find_series(data / "faults" / fault)))
     assert caught.value.code == code
+
+
+def test_an_intercept_applied_twice_is_seen_in_dicom(tmp_path: Path) -> None:
+    """The voxels alone would not tell: what lies below -1024 is clipped."""
+    made = chest_phantom(shape=(40, 192, 192), lesions=0, seed=5)
+    for file in write_ct_series(made.volume, tmp_path):
+        dataset = dcmread(file)
+        dataset.RescaleIntercept = float(dataset.RescaleIntercept) - 1024
+        dataset.save_as(file)
+    with pytest.raises(BadSeries, match="lie below -1200 and differ, so are no padding"):
+        read_source(choose_source(find_series(tmp_path)))

@@ -82,6 +82,11 @@ class PixelFile:
                 seen = _whole_words(words[rows], self.layout) if self.layout.padding_is_words else stored[rows]
                 out[rows][(seen >= padding[0]) & (seen <= padding[1])] = SCALE_BOTTOM_HU
 
+    def unclipped(self, frame: int | None) -> npt.NDArray[np.float64]:
+        """HU of a frame that ``hu`` decodes, but as the numbers say: nothing is clipped, and padding is a value."""
+        header = self.slices[(frame or 1) - 1]
+        return self.stored(frame) * np.float64(header.slope or 0) + np.float64(header.intercept or 0)
+
     def stored(self, frame: int | None) -> npt.NDArray[Any]:
         """The stored values of a frame, ``(rows, columns)``, integers with the sign and bits that the header states.
 

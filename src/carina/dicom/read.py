@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from carina.dicom.geometry import VolumePlan, plan_volume
 from carina.dicom.series import Instance, Series, Source, VolumeFile
 from carina.dicom.tilt import place_slice
 from carina.errors import BadSeries
-from carina.volume.files import read_volume
+from carina.volume.files import SCALE_BOTTOM_HU, read_volume
 from carina.volume.plausible import check_hu
 from carina.volume.volume import Volume
 
@@ -24,6 +25,9 @@ ReadProgress = Callable[[int, int], None]
 """Called with (slices done, slices in all)."""
 
 MAX_THREADS = 8
+
+MOST_CLIPPED = 0.05
+"""A slice of which less lies at the bottom of the scale has no values far below it."""
 
 
 def read_source(source: Source, progress: ReadProgress | None = None, *, threads: int = 0) -> Volume:
@@ -54,9 +58,19 @@ def _read_series(series: Series, progress: ReadProgress | None, threads: int) ->
     except MemoryError as error:
         raise BadSeries("series.memory", f"a volume of {shape} voxels does not fit into memory.") from error
     _decode(series, plan, slices, progress, threads or min(MAX_THREADS, os.cpu_count() or 1))
-    check_hu(slices, name, origin="series")
+    check_hu(slices, name, origin="series", unclipped=_unclipped(series, slices))
     voxels = slices if plan.is_even else _even(slices, plan)
     return Volume(hu=voxels, grid=plan.grid, uid=series.uid, warnings=series.warnings)
+
+
+def _unclipped(series: Series, slices: npt.NDArray[np.int16]) -> npt.NDArray[Any] | None:
+    """The middle slice's values before they were clipped, where many were: padding, or an intercept applied twice."""
+    k = len(slices) // 2
+    instance = series.instances[k]
+    is_clipped = np.count_nonzero(slices[k] == SCALE_BOTTOM_HU) > MOST_CLIPPED * slices[k].size
+    if not is_clipped or instance.frame is not None:
+        return None
+    return open_pixels(instance.path).unclipped(None).ravel()
 
 
 def _decode(
