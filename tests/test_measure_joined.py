@@ -106,6 +106,16 @@ def test_half_of_a_surface_is_enough_and_less_is_not(end: int, *, counts: bool) 
     assert holds(join_masks(mask(bar), lung), bar) is counts
 
 
+@pytest.mark.parametrize(("step_mm", "counts"), [(2.0, True), (8.0, False)])
+def test_a_surface_is_measured_in_mm_and_not_in_voxels(step_mm: float, *, counts: bool) -> None:
+    """A column of 6 slices stands between two lobes: its ends touch, and of its sides the first and last slice."""
+    grid = replace(GRID, spacing_mm=(step_mm, 2.0, 2.0))
+    between = (slice(30, 36), *LUNG[1:])
+    column = (slice(30, 36), slice(25, 35), slice(60, 70))
+    lesion, lung = (replace(one, grid=grid) for one in (mask(column), without(mask(LUNG), between)))
+    assert holds(join_masks(lesion, lung), column) is counts
+
+
 def test_the_scans_end_is_no_surface() -> None:
     cut = (slice(52, 60), slice(40, 50), slice(60, 70))
     lung = mask((slice(40, 60), *LUNG[1:]))

@@ -220,6 +220,9 @@ def test_what_everything_measures_and_shows_are_the_joined_masks(series: Series,
     assert warning in found["warnings"] and warning in result.manifest.operators["lung-lesions"].warnings
     assert result.manifest.operators["lung-lesions"].facts["left_out_ml"] == round(left_out, 3)
     assert (tmp_path / "render" / "lung" / f"{series.uid}.mhd").samefile(tmp_path / "lung" / f"{series.uid}.mhd")
+    for name, mask in (("lung-seg", lung), ("lesion-seg", lesion)):
+        bits = np.unpackbits(np.frombuffer(dcmread(tmp_path / "dicom" / f"{name}.dcm").PixelData, np.uint8))
+        assert np.count_nonzero(bits) == np.count_nonzero(mask.labels)
 
 
 def test_the_same_run_twice_gives_the_same_objects(series: Series, truth, tmp_path: Path) -> None:
