@@ -133,6 +133,15 @@ def test_one_text_merges_the_labels_of_a_mask() -> None:
     assert np.count_nonzero(bits) == np.count_nonzero(mask.labels)
 
 
+def test_values_that_are_not_counted_from_one_are_segments_in_their_order() -> None:
+    series = make_series()
+    mask = make_mask(series)
+    sparse = replace(mask, labels=mask.labels * np.uint8(3), names={3: "left lung", 6: "right lung"})
+    dataset = segmentation(sparse, series, PRODUCER)
+    assert dataset.PixelData == segmentation(mask, series, PRODUCER).PixelData
+    check_geometry(dataset, mask, series)
+
+
 def test_a_wrong_number_of_texts_is_refused() -> None:
     series = make_series()
     with pytest.raises(BadConfig, match=r"3 segment labels .* for a mask with 2"):

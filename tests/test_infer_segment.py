@@ -214,6 +214,29 @@ def test_several_labels_are_an_argmax(tmp_path: Path) -> None:
     assert set(np.unique(labels)) == {0, 1, 2}
 
 
+def test_the_network_sees_its_own_orientation_and_window(tmp_path: Path) -> None:
+    hu = np.random.default_rng(0).integers(-1200, 200, (16, 32, 32)).astype(np.int16)
+    volume = Volume(hu=hu, grid=_small(hu.shape, (2.0, 1.0, 1.0)), uid="1")
+    seen: list[np.ndarray] = []
+
+    def looking(patches: np.ndarray) -> np.ndarray:
+        seen.append(patches.copy())
+        return band(patches)
+
+    segment(volume, weightless_bundle(tmp_path / "tiny", crop_to_body=False), looking, Plan.ORIGINAL)
+    (window,) = seen
+    shown = np.clip((hu + 1000) / 1000, 0, 1)[:, ::-1, ::-1].transpose(2, 1, 0)
+    assert np.allclose(window, shown[None, None], atol=1e-6)
+
+
+def test_windows_are_averaged() -> None:
+    image = np.random.default_rng(0).random((20, 40, 60)).astype(np.float32)
+    for blending in Blending:
+        windows = Windows(patch=(24, 16, 8), overlap=0.6, blending=blending)
+        tiles = published_tiles((slice(0, 20), slice(0, 40), slice(0, 60)), windows)
+        assert np.allclose(predict(image, tiles, lambda window: window[None])[0], image, atol=1e-5)
+
+
 def test_a_classifier_does_not_segment(tmp_path: Path) -> None:
     volume, _ = chest()
     with pytest.raises(ValueError, match="bundle mean does not segment, its task is covid"):

@@ -76,6 +76,11 @@ def test_an_unknown_transfer_syntax_is_refused_by_name(tmp_path: Path) -> None:
         (np.full((ROWS, COLUMNS), 60000, "<u2"), {}, 32767),
         (np.full((ROWS, COLUMNS), -2000, "<i2"), {"PixelRepresentation": 1}, -1024),
         (np.full((ROWS, COLUMNS), 5000, "<u2"), {"PixelPaddingValue": 5000}, -1024),
+        (
+            np.full((ROWS, COLUMNS), 0xF830, "<u2"),  # cut to 12 bits it is 2096
+            {"BitsStored": 12, "HighBit": 11, "PixelPaddingValue": 0xF830},
+            -1024,
+        ),
         (np.full((ROWS, COLUMNS), 77, "u1"), {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}, 77 - 1024),
     ],
 )

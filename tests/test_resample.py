@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,14 @@ def test_nearest_keeps_type_and_values() -> None:
     near = resample(hu, AXIAL, respaced(AXIAL, (5.0, 1.4, 0.73)), 0)
     assert near.dtype == np.int16
     assert np.array_equal(near, hu[::2, ::2])
+
+
+@pytest.mark.parametrize(("away", "taken"), [(0.4, 0), (0.6, 1)])
+def test_nearest_takes_the_nearest(away: float, taken: int) -> None:
+    hu = noise(AXIAL)
+    shifted = replace(AXIAL, origin_mm=tuple(AXIAL.points_mm((away, away, away)).tolist()))
+    near = resample(hu, AXIAL, shifted, 0)
+    assert np.array_equal(near[:20, :20, :20], hu[taken : taken + 20, taken : taken + 20, taken : taken + 20])
 
 
 def test_above_is_interpolation_and_a_comparison() -> None:
