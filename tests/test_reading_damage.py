@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -45,7 +46,7 @@ def test_each_damage_changes_files_and_some_are_refused(tmp_path: Path, damage: 
 
 def test_more_frames_than_any_ct_has_are_refused(tmp_path: Path) -> None:
     count = (1 << 16) + 1
-    one = {"Rows": 1, "Columns": 1, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    one: dict[str, Any] = {"Rows": 1, "Columns": 1, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
     file = save(ct_slice((0, 0, 0), 1, NumberOfFrames=count, PixelData=bytes(count + 1), **one), tmp_path / "many.dcm")
     with pytest.raises(BadSeries, match=r"many\.dcm: it has 65537 frames; at most 65536 are read"):
         slice_headers(file)
