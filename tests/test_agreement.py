@@ -143,8 +143,10 @@ class Results:
 
     @property
     def warnings(self) -> set[str]:
-        operators = self.manifest["operators"].values()
-        return {*self.manifest["warnings"], *(said for one in operators for said in one["warnings"])}
+        said = list(self.manifest["warnings"])
+        assert len(set(said)) == len(said), "each once"
+        assert {one for record in self.manifest["operators"].values() for one in record["warnings"]} <= set(said)
+        return set(said)
 
 
 @pytest.fixture(scope="module", params=["phantom", "lungdx-a0002"])

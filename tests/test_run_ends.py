@@ -225,7 +225,7 @@ def test_a_manifest_without_permission_is_set_aside(place: Path, volume: Path) -
     out = run_with(place / "out", "manifest.json", 0o000)
     ended = carina_run(volume, out)
     assert ended.returncode == 0, ended.stderr
-    (warning,) = json.loads((out / "manifest.json").read_text())["warnings"]
+    warning, *_ = json.loads((out / "manifest.json").read_text())["warnings"]
     assert "can't be read (Permission denied). It is set aside as manifest.unreadable-1.json" in warning
 
 

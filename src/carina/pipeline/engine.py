@@ -179,6 +179,8 @@ class Engine:
         everything = all(record.state is State.DONE for record in self.records.values())
         failed = State.FAILED if self.errors else State.WAITING
         end(self.manifest, State.INTERRUPTED if self._cancelled.is_set() else State.DONE if everything else failed)
+        said = [*self.manifest.warnings, *(one for record in self.records.values() for one in record.warnings)]
+        self.manifest.warnings = list(dict.fromkeys(said))
         self.manifest.seconds = round(self._seconds_before + seconds, 3)
         self.manifest.ended = self.clock().isoformat(timespec="seconds")
         for record in self.records.values():

@@ -107,7 +107,10 @@ class DefinitionRecord(msgspec.Struct, kw_only=True):
 
 
 class Manifest(msgspec.Struct, kw_only=True):
-    """The whole record. Times are ISO 8601 with their offset; ``resumed`` lists later starts."""
+    """The whole record. Times are ISO 8601 with their offset; ``resumed`` lists later starts.
+
+    ``warnings`` are all of an ended run, each once: the source's, and those that operators have beside their states.
+    """
 
     notice: str = RESEARCH_ONLY
     format: int = FORMAT

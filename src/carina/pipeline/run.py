@@ -180,6 +180,8 @@ def _is_same_run(earlier: Manifest, mark: str, graph: Graph) -> bool:
 def _reset(earlier: Manifest, graph: Graph, out: Path) -> None:
     """Let every operator whose outputs are not all there, as they were written, run again."""
     digests = Digests()
+    said = {one for record in earlier.operators.values() for one in record.warnings}
+    earlier.warnings = [one for one in earlier.warnings if one not in said]  # they are gathered again at the end
     for name, record in earlier.operators.items():
         if _is_finished(record, graph.nodes[name], out, digests):
             continue
