@@ -11,6 +11,7 @@ loaded. Exit code 1 where a mutant survives, an entry does not fit the tree, or 
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import importlib.util
 import os
@@ -19,7 +20,7 @@ import signal
 import sys
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,17 +69,29 @@ def read_mutants(tree: Path) -> MutantList:
 
 
 def misfits(tree: Path, mutants: Sequence[Mutant]) -> list[str]:
-    """What keeps entries from meaning what they say: a line for each text that is not there once, each absent test."""
-    found = []
-    for mutant in mutants:
-        path = tree / mutant.file
-        count = path.read_text(encoding="utf-8").count(mutant.old) if path.is_file() else 0
-        if count != 1:
-            found.append(f"{mutant.breaks}: {mutant.file} holds its old text {count} times, expected once")
-        if mutant.old == mutant.new or not mutant.tests:
-            found.append(f"{mutant.breaks}: changes nothing, or names no test")
-        found += [f"{mutant.breaks}: no test {test}" for test in mutant.tests if not _is_there(tree, test)]
-    return found
+    """What keeps entries from meaning what they say, a line each: a text that is not there once, an absent test."""
+    return [f"{mutant.breaks}: {words}" for mutant in mutants for words in _misfits(tree, mutant)]
+
+
+def _misfits(tree: Path, mutant: Mutant) -> Iterator[str]:
+    path = tree / mutant.file
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    count = text.count(mutant.old)
+    if count != 1:
+        yield f"{mutant.file} holds its old text {count} times, expected once"
+    elif path.suffix == ".py" and not _is_python(text.replace(mutant.old, mutant.new)):
+        yield f"{mutant.file} is no Python with its new text"
+    if mutant.old == mutant.new or not mutant.tests:
+        yield "it changes nothing, or names no test"
+    yield from (f"there is no test {test}" for test in mutant.tests if not _is_there(tree, test))
+
+
+def _is_python(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _is_there(tree: Path, test: str) -> bool:

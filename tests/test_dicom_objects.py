@@ -110,6 +110,17 @@ def test_a_repeated_run_gives_the_same_uids_and_another_bundle_others() -> None:
     assert reports[0] == reports[1] != reports[2]
 
 
+def test_the_same_mask_on_another_series_gives_other_uids() -> None:
+    series = make_series()
+    other = replace(
+        series, instances=tuple(replace(i, sop_instance_uid=f"9.{n}") for n, i in enumerate(series.instances))
+    )
+    moved = replace(series, uid="1.2.3.9")
+    made = [segmentation(make_mask(series), one, PRODUCER) for one in (series, other, moved)]
+    assert len({one.SOPInstanceUID for one in made}) == len({one.SeriesInstanceUID for one in made}) == 3
+    assert len({encapsulated_pdf(pdf_bytes(), one, PRODUCER, "Report").SOPInstanceUID for one in (series, other)}) == 2
+
+
 # Headers
 
 
