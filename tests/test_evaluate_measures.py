@@ -137,6 +137,8 @@ def test_small_components_do_not_count() -> None:
     assert (seen.lesions_ml, seen.found_by_ml, seen.false_ml) == (pytest.approx((1.35,)), (0,), ())
     seen = detect(block((20, 2, 1), size=2), truth, 0.05, smallest_ml=0.1)
     assert (seen.found, seen.false_ml) == (0, ()), "what lies on a small lesion is no false positive"
+    seen = detect(block((10, 10, 10), size=1) | block((20, 20, 20), size=2), truth, 0.05, smallest_ml=0.1)
+    assert seen.false_ml == pytest.approx((0.4,)), "the single voxel is none either"
 
 
 def test_detection_of_empty_masks() -> None:
