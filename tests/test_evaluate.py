@@ -21,6 +21,7 @@ from carina.config import ModelSettings, Plan, Precision, RuntimeSettings, Setti
 from carina.errors import BadConfig
 from carina.evaluate.evaluate import evaluate
 from carina.evaluate.report import report_pdf
+from carina.evaluate.summary import sum_up_classification
 from carina.evaluate.tables import evaluation_json, write_tables
 from carina.evaluate.values import CaseAgreement, CaseClassification, Evaluation, Split, spread
 from carina.models.bundle import Bundle
@@ -234,6 +235,13 @@ def test_a_classifier_is_judged_by_its_probabilities(folder: Path, tmp_path: Pat
     if shutil.which("pdftotext"):
         text = pages(report_pdf(found), tmp_path)
         assert "area under the ROC curve for yes" in text and "Temperature" in text and "Reliability" not in text[:50]
+
+
+def test_sensitivity_is_that_of_the_positive_and_specificity_that_of_the_others() -> None:
+    given = [(0, 0.2), (0, 0.7), (0, 0.4), (0, 0.1), (1, 0.9), (1, 0.3)]
+    cases = [CaseClassification(case=f"{p}", label=label, probabilities=(1 - p, p)) for label, p in given]
+    found = sum_up_classification(cases, {0: "no", 1: "yes"}).discrimination
+    assert found is not None and (found.sensitivity, found.specificity) == (0.5, 0.75)
 
 
 def test_one_class_alone_has_no_roc_curve(folder: Path, tmp_path: Path) -> None:
