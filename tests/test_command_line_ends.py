@@ -44,9 +44,12 @@ def test_a_pipe_that_nobody_reads_is_no_error(words: list[str]) -> None:
     assert (done.returncode, done.stderr) == (NO_READER, "")
 
 
-def test_standard_output_may_be_closed_and_the_error_stream_full() -> None:
+def test_standard_output_may_be_closed_and_the_error_stream_full(tmp_path: Path) -> None:
+    (tmp_path / "empty.dcm").write_bytes(b"")
     done = subprocess.run(["sh", "-c", f"{CARINA} pipelines list >&- 2>/dev/full"])
     assert done.returncode == 0
+    listed = subprocess.run(["sh", "-c", f"{CARINA} series {tmp_path} >&-"], stderr=subprocess.PIPE, text=True)
+    assert (listed.returncode, listed.stderr) == (0, "")
     refused = subprocess.run(["sh", "-c", f"{CARINA} series /nowhere >&- 2>/dev/full"])
     assert refused.returncode == 3
 

@@ -234,6 +234,24 @@ def test_a_volume_file_cut_short_is_broken(tmp_path: Path) -> None:
     assert listing[1].error is not None and listing[1].error.code == "file.unreadable"
 
 
+@pytest.mark.parametrize("name", [".", "..", "", "%s", "n" * 300, "a\0b", "LIST", "a%03d.raw 1 12 1"])
+@pytest.mark.parametrize(("suffix", "key"), [(".mhd", "ElementDataFile ="), (".nhdr", "NRRD0004\ndata file:")])
+def test_a_volume_file_whose_data_file_is_a_name_of_none_spoils_nothing(
+    tmp_path: Path, suffix: str, key: str, name: str
+) -> None:
+    (tmp_path / f"v{suffix}").write_text(f"{key} {name}\n")
+    write_series(tmp_path, EVEN)
+    listing = counted(tmp_path)
+    assert listing.counts() == FileCounts(used=12, broken=1)
+    assert [one.code for one in listing.inventory.broken] == ["file.unreadable"]
+
+
+def test_a_damaged_file_is_named_once_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a\nb\x1b.dcm").write_bytes(bytes(128) + b"DICM")
+    (broken,) = find_series(tmp_path).inventory.broken
+    assert broken.reason == "it is truncated within its header"
+
+
 def test_a_damaged_volume_file_whose_name_is_no_text_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.nii.gz")).write_bytes(b"")
     with pytest.raises(BadSeries, match=r"caf\\udce9\.nii\.gz: is no NIfTI file"):

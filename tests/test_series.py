@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from pydicom import dcmread
 
 from carina.cli.convert import convert
 from carina.cli.series import series
@@ -137,17 +139,26 @@ def test_a_dicomdir_is_no_series(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("min_slice = 3", "unknown field `min_slice`"),
-        ("min_slices = 'many'", "Expected `int`, got `str`"),
-        ("plane = 'oblique'", "Invalid enum value 'oblique'"),
-        ("[prefer]\norder = ['nicest']", "Invalid enum value 'nicest'"),
+        ("min_slice = 3", "rules.toml:1: min_slice: unknown key; known are modality"),
+        ("min_slices = 'many'", "rules.toml:1: min_slices: expected `int`, got `str`"),
+        ("plane = 'oblique'", "invalid enum value 'oblique'"),
+        ("prefer = 3", "rules.toml:1: prefer: expected a table, got `int`"),
+        ("[prefer]\norder = ['nicest']", "rules.toml:2: prefer.order: invalid enum value 'nicest'"),
         ("kernel_exclude = ['(']", "'(' is no regular expression"),
-        ("= 3", "rules.toml: Invalid"),
+        ("kernel_exclude = ['a{99999999999}']", "is no regular expression"),
+        ("= 3", "rules.toml: no valid TOML: Invalid"),
+        ("#" * 200_000, "rules.toml: too large for a settings file"),
     ],
 )
 def test_a_wrong_rule_is_refused_by_name(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "rules.toml").write_text(text)
     with pytest.raises(BadConfig, match=re.escape(words)):
+        load_rules(tmp_path / "rules.toml")
+
+
+def test_rules_without_an_end_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").symlink_to("/dev/zero")
+    with pytest.raises(BadConfig, match="too large for a settings file"):
         load_rules(tmp_path / "rules.toml")
 
 
@@ -213,6 +224,20 @@ def test_carina_convert_goes_on_after_a_bad_series(tmp_path: Path, kind: str, su
     from carina.dicom.read import read_source as read_series
 
     assert np.array_equal(back.hu, read_series(source).hu)
+
+
+@pytest.mark.parametrize("lacking", [[3], range(len(CHEST))], ids=["one slice", "every slice"])
+def test_carina_convert_tells_of_a_series_whose_slices_lack_their_pixels(
+    tmp_path: Path, lacking: Sequence[int]
+) -> None:
+    files = write_series(tmp_path / "in", CHEST)
+    for k in lacking:
+        dataset = dcmread(files[k])
+        del dataset.PixelData
+        dataset.save_as(files[k])
+    result = invoke(convert, tmp_path / "in", "-o", tmp_path / "out")
+    assert result.exit_code == 3
+    assert "0 of 1 series converted" in result.output and "it has no pixel data" in result.output
 
 
 def test_carina_convert_names_volumes_of_one_uid_apart(tmp_path: Path) -> None:

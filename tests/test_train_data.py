@@ -72,9 +72,10 @@ def test_a_wrong_list_is_refused_by_name(tmp_path: Path, content: object, words:
 def test_a_missing_list_and_no_json_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"none.json: can't be read \(No such file"):
         read_datalist(tmp_path / "none.json")
-    (tmp_path / "bad.json").write_text("{", encoding="utf-8")
-    with pytest.raises(BadConfig, match=r"bad.json: is no JSON"):
-        read_datalist(tmp_path / "bad.json")
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "bad.json").write_text(text, encoding="utf-8")
+        with pytest.raises(BadConfig, match=r"bad.json: is no JSON"):
+            read_datalist(tmp_path / "bad.json")
 
 
 def _pool(patients: int) -> DataList:

@@ -87,7 +87,7 @@ def read_datalist(file: Path) -> DataList:
         raise BadConfig(
             "datalist.missing", f"{file}: can't be read ({error.strerror}); expected a data list."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadConfig("datalist.json", f"{file}: is no JSON ({error}).") from error
     if not isinstance(content, dict) or not isinstance(content.get("training"), list):
         raise BadConfig("datalist.form", f'{file}: expected {{"training": [...], "validation": [...]}}.')

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import click
@@ -89,11 +90,12 @@ def guarded_streams() -> Iterator[None]:
         if isinstance(before, io.TextIOWrapper):
             before.flush()
             sys.stdout = _guarded(before)
+        elif before is None:
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
         yield
     finally:
         guarded, sys.stdout = sys.stdout, before
-        if guarded is not None:
-            guarded.flush()
+        guarded.flush()
 
 
 def _guarded(stream: io.TextIOWrapper) -> io.TextIOWrapper:

@@ -18,6 +18,7 @@ from carina.dicom.kernels import Sharpness
 from carina.dicom.series import VolumeFile
 from carina.dicom.words import first_match
 from carina.errors import BadConfig
+from carina.toml import mistakes, read_toml
 
 DEFAULT_RULES = "default-series-rules.toml"
 
@@ -73,22 +74,25 @@ def load_rules(file: Path | str | None = None) -> Rules:
     Raises:
         BadConfig: the file can't be read, or holds an unknown key, a wrong value or a broken pattern.
     """
-    name = str(file) if file else DEFAULT_RULES
-    try:
-        table = tomllib.loads((files("carina.dicom") / DEFAULT_RULES).read_text(encoding="utf-8"))
-        if file:
-            own = tomllib.loads(Path(file).read_text(encoding="utf-8"))
-            prefer = own.get("prefer", {})
-            table = {**table, **own, "prefer": {**table["prefer"], **prefer} if isinstance(prefer, dict) else prefer}
-        rules = msgspec.convert(table, Rules)
-        for pattern in _patterns(rules):
+    table = tomllib.loads((files("carina.dicom") / DEFAULT_RULES).read_text(encoding="utf-8"))
+    own = read_toml(Path(file), "rules") if file else None
+    if own is not None:
+        prefer = own.table.get("prefer", {})
+        prefer = {**table["prefer"], **prefer} if isinstance(prefer, dict) else prefer
+        table = {**table, **own.table, "prefer": prefer}
+    wrong = [
+        f"{own.place(one.key) if own else DEFAULT_RULES}: {'.'.join(one.key)}: {one.words}"
+        for one in mistakes(table, Rules)
+    ]
+    if wrong:
+        raise BadConfig("rules.invalid", *wrong)
+    rules = msgspec.convert(table, Rules, strict=False)
+    for pattern in _patterns(rules):
+        try:
             re.compile(pattern)
-    except OSError as error:
-        raise BadConfig("rules.unreadable", f"{name}: can't be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise BadConfig("rules.invalid", f"{name}: {error}. See docs/reading.md for the known keys.") from error
-    except re.error as error:
-        raise BadConfig("rules.pattern", f"{name}: {error.pattern!r} is no regular expression ({error}).") from error
+        except (re.error, RecursionError, OverflowError) as error:
+            words = f"{file or DEFAULT_RULES}: {pattern!r} is no regular expression ({error})."
+            raise BadConfig("rules.pattern", words) from error
     return rules
 
 

@@ -12,7 +12,7 @@ from pydicom.uid import UID
 
 from carina.dicom.headers import DICOMDIR, SliceHeader, slice_headers
 from carina.dicom.inventory import BrokenFile
-from carina.errors import BadSeries
+from carina.errors import BadSeries, one_line
 
 SCAN_THREADS = 2
 """Headers are parsed under the interpreter lock; threads hide the wait for slow storage."""
@@ -64,7 +64,7 @@ def _scan_file(path: Path) -> list[SliceHeader] | BrokenFile:
     try:
         return slice_headers(path)
     except BadSeries as error:
-        reason = error.message.removeprefix(f"{path.name}: ").removesuffix("; send the file again.")
+        reason = error.message.removeprefix(f"{one_line(path.name)}: ").removesuffix("; send the file again.")
         return BrokenFile(path=path, code=error.code, reason=reason)
 
 

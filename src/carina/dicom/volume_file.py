@@ -68,8 +68,9 @@ def _data_files(path: Path) -> tuple[Path, ...]:
             named = DATA_FILE.search(stream.read(VOLUME_HEADER_BYTES))
     except OSError:
         return ()
-    file = path.with_name(os.fsdecode(named[1])) if named and b"/" not in named[1] else path
-    return (file,) if file != path and file.is_file() else ()
+    file = path.parent / os.fsdecode(named[1]) if named and b"/" not in named[1] else path
+    is_there = os.path.isfile(file)  # noqa: PTH113 - of a name that no file can have it says no, Path raises
+    return (file,) if file != path and is_there else ()
 
 
 def broken_volumes(found: Iterable[Found]) -> Iterator[BrokenFile]:
