@@ -14,7 +14,7 @@ from carina.cases.datalist import DataList, ListedCase
 from carina.cases.purpose import Purpose, Targets, Task
 from carina.cases.reading import GRID_MM, is_unusable, lesion_of, lung_of, paths_of, prepared_mb
 from carina.errors import BadSeries
-from carina.volume.files import read_grid, read_mask, read_volume, volume_suffix
+from carina.volume.files import read_grid, read_map, read_mask, read_volume
 from carina.volume.volume import Mask, Volume
 
 BONE_HU = 100
@@ -111,20 +111,15 @@ class _Look:
             return reader(path)
         except BadSeries as error:
             words = error.message.removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
-        except Exception as error:  # noqa: BLE001, a file that breaks its reader is a problem of the file
-            words = f"can't be read ({type(error).__name__})."
         self.say(self.problems, listed, [words])
         return None
 
 
 def _read_finite(path: Path) -> Volume:
-    """As ``read_volume``; ITK reads what is no number in a NIfTI file as 0, so nibabel looks for it."""
+    """As ``read_volume``, which takes NaN for padding; a network would learn from it, so here it is refused."""
     volume = read_volume(path)
-    if volume_suffix(path) in (".nii", ".nii.gz") and "float" in read_grid(path)[1]:
-        import nibabel
-
-        if not np.isfinite(np.asarray(nibabel.load(path).dataobj)).all():
-            raise BadSeries("file.no-hu", f"{path.name}: holds values that are no numbers; expected HU everywhere.")
+    if "float" in read_grid(path)[1] and not np.isfinite(read_map(path).values).all():
+        raise BadSeries("file.no-hu", f"{path.name}: holds values that are no numbers; expected HU everywhere.")
     return volume
 
 

@@ -104,7 +104,7 @@ def cache_mb(data: DataList, listed: Iterable[ListedCase], purpose: Purpose) -> 
         path = data.path(one.image)
         try:
             grid, _ = read_grid(path)
-        except Exception:  # noqa: BLE001, the checks say what is wrong with it
+        except BadSeries:  # the checks say what is wrong with it
             continue
         total += prepared_mb(grid, purpose)
     return total

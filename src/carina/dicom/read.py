@@ -89,9 +89,8 @@ def _decode(
                 done += 1
                 if progress is not None:
                     progress(done, len(jobs))
-        except BaseException:
+        finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _multi_frame_files(series: Series) -> dict[Path, PixelFile]:

@@ -143,19 +143,28 @@ def _open_onnxruntime(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.log_severity_level = 3
+    failures = _failures_of_onnxruntime()
     try:
         session = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=providers)
-    except Exception as error:
+    except failures as error:
         raise _bad_weights(bundle, error) from error
     name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
 
     def run(patches: Floats) -> Floats:
         try:
             return np.asarray(session.run([output], {name: patches})[0], dtype=np.float32)
-        except Exception as error:
+        except failures as error:
             raise _failed(bundle, patches, error) from error
 
     return run
+
+
+def _failures_of_onnxruntime() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: a class for each of its statuses, and none that they have in common."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as library
+
+    statuses = [kind for kind in vars(library).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (RuntimeError, ValueError, *statuses)
 
 
 def _not_installed(package: str, install: str) -> BadConfig:

@@ -1,7 +1,8 @@
-"""What a training needs to go on as if it had never stopped, and the files it is kept in."""
+"""What a training needs to resume as if it had never stopped, and the files it is kept in."""
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from carina.errors import BadConfig
+from carina.models.weights import DAMAGED
 from carina.train.team import Team
 
 CHECKPOINT = "checkpoint.pt"
@@ -100,7 +102,7 @@ def load_checkpoint(path: Path, state: TrainingState, team: Team) -> None:
         raise BadConfig(
             "train.processes",
             f"{path} was written by {len(processes)} processes, not {team.size}: the batches would be others. "
-            "Go on with as many, or start anew in another folder.",
+            "Resume with as many, or start anew in another folder.",
         )
     state.network.load_state_dict(values["network"])
     if state.averaged is not None:
@@ -120,8 +122,9 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
     """
     try:
         values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise BadConfig("train.checkpoint", f"{path}: no checkpoint of Carina ({type(error).__name__}).") from error
+    except (*DAMAGED, pickle.UnpicklingError) as error:
+        words = f"no checkpoint of Carina ({type(error).__name__}): remove it, or train in another folder."
+        raise BadConfig("train.checkpoint", f"{path}: {words}") from error
     return values
 
 

@@ -40,8 +40,3 @@ def dice_ce(logits: Tensor, target: Tensor, *, hard_weight: float = 4.0) -> Tens
     overlap = 2 * (foreground * truth).sum() + 10.0
     entropy = (functional.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum().clamp(min=1.0)
     return entropy + 1 - overlap / (foreground.sum() + truth.sum() + 10.0)
-
-
-def class_ce(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy of logits ``(n, classes)``."""
-    return functional.cross_entropy(logits.float(), target)
