@@ -25,7 +25,7 @@ TORCH_WEIGHTS = Path("models/model.pt")
 WRAPPERS = ("model", "state_dict", "network", "net", "model_state_dict")
 """Keys that a checkpoint's state dictionary may lie under."""
 
-DAMAGED = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, struct.error)
+DAMAGED_CHECKPOINT = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, struct.error)
 """What ``torch.load`` raises on a file that is damaged or none of its own, beside ``pickle.UnpicklingError``."""
 
 _SHOWN = 4
@@ -127,7 +127,7 @@ def _loaded(file: Path) -> Any:
             f"{file}: holds more than tensors and plain values, and Carina unpickles no objects. Save its state "
             "dictionary alone: torch.save(network.state_dict(), file).",
         ) from error
-    except DAMAGED as error:
+    except DAMAGED_CHECKPOINT as error:
         raise BadConfig(
             "weights.unreadable", f"{file}: can't be read as a torch checkpoint ({_first(error)})."
         ) from error

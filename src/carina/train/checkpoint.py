@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from carina.errors import BadConfig
-from carina.models.weights import DAMAGED
+from carina.models.weights import DAMAGED_CHECKPOINT
 from carina.train.team import Team
 
 CHECKPOINT = "checkpoint.pt"
@@ -122,7 +122,7 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
     """
     try:
         values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (*DAMAGED, pickle.UnpicklingError) as error:
+    except (*DAMAGED_CHECKPOINT, pickle.UnpicklingError) as error:
         words = f"no checkpoint of Carina ({type(error).__name__}): remove it, or train in another folder."
         raise BadConfig("train.checkpoint", f"{path}: {words}") from error
     return values
