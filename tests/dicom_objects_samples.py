@@ -167,3 +167,13 @@ def rounded(points_mm: np.ndarray) -> np.ndarray:
 
 def truth(mask: Mask, label: int) -> np.ndarray:
     return rounded(mask.grid.points_mm(np.argwhere(mask.labels == label)))
+
+
+def evidence_of(report: Dataset) -> set[str]:
+    """SOP instance UIDs of everything that a report lists as its evidence."""
+    return {
+        str(item.ReferencedSOPInstanceUID)
+        for study in report.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    }

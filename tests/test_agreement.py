@@ -22,7 +22,7 @@ from pydicom import Dataset, dcmread
 import carina
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-from dicom_objects_samples import run, tool
+from dicom_objects_samples import evidence_of, run, tool
 
 THIRDS = ("lower third", "middle third", "upper third")
 FIGURES = ("lung_ml", "lesion_ml", "ratio_percent", "lung_mean_hu", "lesion_mean_hu")
@@ -39,6 +39,20 @@ class Results:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / "manifest.json").read_text()))
+
+    @property
+    def bundles(self) -> dict[str, tuple[str, str, str]]:
+        """Name, version and sha256 of each task's bundle, as the manifest has them."""
+        found = self.manifest["bundles"].items()
+        return {task: (one["name"], one["version"], one["sha256"]) for task, one in found}
+
+    @cached_property
+    def source_slices(self) -> list[Dataset]:
+        return [dcmread(path, stop_before_pixels=True) for path in self.source.iterdir()]
+
+    @cached_property
+    def objects(self) -> dict[str, Dataset]:
+        return {path.stem: dcmread(path) for path in (self.folder / "dicom").glob("*.dcm")}
 
     @cached_property
     def findings(self) -> dict[str, Any]:
@@ -245,23 +259,33 @@ def test_probabilities_are_the_same_everywhere(results: Results) -> None:
     text = " ".join(results.pdf_text("classification", layout=True).split())
     for name, value in results.probabilities.items():
         assert float(first[f"probability {name}"]) == rows[name] == results.findings["probabilities"][name]
-        assert rows[name] == pytest.approx(value, abs=0.0006)
-        assert stored[name] == pytest.approx(value, abs=0.00006)
+        assert (rows[name], stored[name]) == (pytest.approx(value, abs=0.0006), pytest.approx(value, abs=0.00006))
         assert results.number("classification", f"Probability of {name}") == pytest.approx(stored[name], abs=1e-6)
         shown = "< 0.01" if stored[name] < 0.01 else "> 0.99" if stored[name] > 0.99 else f"{stored[name]:.2f}"
         assert re.search(rf"(?<!-){re.escape(name)} {re.escape(shown)}\b", text), f"{name} {shown}"
 
 
-def test_the_pages_show_the_same(results: Results) -> None:
+def page_rows(results: Results) -> list[tuple[str, list[str]]]:
+    """Each row of the page's table: its region and its cells."""
     lines = [re.split(r"\s{2,}", line.strip()) for line in results.pdf_text("volume-ratio", layout=True).splitlines()]
     rows = [cells for cells in lines if cells[0] in ("Lungs", "Right lung", "Left lung", *map(str.capitalize, THIRDS))]
-    assert len(rows) == 9
-    side = ""
+    found, side = [], ""
     for name, *cells in (row[:6] for row in rows):
         side = name.lower() if name.endswith("ung") or name == "Lungs" else side
         region = side if side == name.lower() else f"{side} {name.lower()}"
+        found.append((region, cells))
+    return found
+
+
+def test_the_table_of_the_page_shows_the_same(results: Results) -> None:
+    rows = page_rows(results)
+    assert sorted(region for region, _ in rows) == sorted(results.expected)
+    for region, cells in rows:
         for figure, cell in zip(FIGURES, cells, strict=True):
             is_shown(cell, results.expected[region][figure], f"{region} {figure}")
+
+
+def test_the_headline_and_the_slices_of_the_page_show_the_same(results: Results) -> None:
     text = " ".join(results.pdf_text("volume-ratio").split())
     many = "1 lesion" if results.lesion_count == 1 else f"{results.lesion_count} separate lesions"
     ill, all_ = re.search(rf"([\d.]+) ml of ([\d\s.]+) ml; {many}", text).groups()  # type: ignore[union-attr]
@@ -284,18 +308,26 @@ def is_shown(cell: str, expected: float | None, what: str) -> None:
         assert float(plain) == pytest.approx(expected, abs=0.5 * 10.0**-decimals + 1e-6), what
 
 
-def test_bundles_are_named_alike_and_each_result_names_its_own(results: Results) -> None:
-    known = {task: (one["name"], one["version"], one["sha256"]) for task, one in results.manifest["bundles"].items()}
+def test_each_segment_names_its_bundle(results: Results) -> None:
+    known = results.bundles
     for task, name in (("lung", "lung-seg"), ("lesion", "lesion-seg")):
         for item in results.dicom(name).SegmentSequence:
             made = item.SegmentationAlgorithmIdentificationSequence[0]
             assert (made.AlgorithmName, made.AlgorithmVersion) == known[task][:2]
             assert known[task][2] in made.AlgorithmParameters
+
+
+def test_each_group_of_the_report_names_its_bundle(results: Results) -> None:
+    known = results.bundles
     makers = {**dict.fromkeys(results.expected, "lung"), "COVID-19 lesion": "lesion", "classification": "covid"}
     for group, task in makers.items():
         made = results.report[group]["measurementAlgorithmIdentification"]
         assert (made["AlgorithmName"], made["AlgorithmVersion"]) == known[task][:2], group
         assert f"bundle_sha256={known[task][2]}" in made["AlgorithmParameters"], group
+
+
+def test_findings_and_pages_name_their_bundles(results: Results) -> None:
+    known = results.bundles
     short = {task: f"{name} {version} {sha256[:12]}" for task, (name, version, sha256) in known.items()}
     assert results.findings["made_by"] == {
         "volume_ratio": [short["lesion"], short["lung"]],
@@ -320,23 +352,20 @@ def test_every_warning_is_in_the_manifest_and_is_one(results: Results) -> None:
     assert [f"{facts['left_out_ml']:.2f}" in said for said in left_out] == [True] * (facts["left_out_ml"] >= 0.1)
 
 
-def test_objects_belong_to_one_study_and_refer_to_each_other(results: Results) -> None:
-    source = [dcmread(path, stop_before_pixels=True) for path in results.source.iterdir()]
-    objects = {path.stem: dcmread(path) for path in (results.folder / "dicom").glob("*.dcm")}
+def test_objects_belong_to_the_study_of_their_source(results: Results) -> None:
+    source, objects = results.source_slices, results.objects
     assert {str(one.StudyInstanceUID) for one in (*source, *objects.values())} == {str(source[0].StudyInstanceUID)}
     written = {}
     for record in results.manifest["operators"].values():
         written.update(record["facts"].get("objects", {}))
     assert written == {name: str(one.SOPInstanceUID) for name, one in objects.items()}
-    slices = {str(one.SOPInstanceUID) for one in source}
+    assert results.findings["uid"] == str(source[0].SeriesInstanceUID)
+
+
+def test_objects_refer_to_each_other(results: Results) -> None:
+    objects, slices = results.objects, {str(one.SOPInstanceUID) for one in results.source_slices}
     for name in ("lung-seg", "lesion-seg"):
         (series,) = objects[name].ReferencedSeriesSequence
         assert {str(one.ReferencedSOPInstanceUID) for one in series.ReferencedInstanceSequence} == slices
-    evidence = {
-        str(item.ReferencedSOPInstanceUID)
-        for study in objects["measurements"].CurrentRequestedProcedureEvidenceSequence
-        for series in study.ReferencedSeriesSequence
-        for item in series.ReferencedSOPSequence
-    }
-    assert evidence == slices | {written["lung-seg"], written["lesion-seg"]}
-    assert results.findings["uid"] == str(source[0].SeriesInstanceUID)
+    segs = {str(objects[name].SOPInstanceUID) for name in ("lung-seg", "lesion-seg")}
+    assert evidence_of(objects["measurements"]) == slices | segs

@@ -29,6 +29,7 @@ from dicom_objects_samples import (
     PRODUCER,
     SHAPE,
     errors_of,
+    evidence_of,
     full_header,
     make_mask,
     make_ratio,
@@ -248,30 +249,28 @@ def test_a_report_holds_the_numbers_and_refers_to_the_segments(tmp_path: Path) -
     lung, lesion = segs
     classes = Classification(uid=series.uid, probabilities={"COVID-19": 0.75, "non-COVID-19": 0.25})
     with_hu = replace(ratio, regions=tuple(replace(one, lung_mean_hu=-812.5) for one in ratio.regions))
-    assert unlike_segments(ratio, series, segs) == ()
     dataset = measurements(with_hu, classes, series, MAKERS, segs)
     path = saved(dataset, tmp_path)
-    assert errors_of(path) == []
+    assert (unlike_segments(ratio, series, segs), errors_of(path)) == ((), [])
     values = values_of(dataset)
     voxel_ml = 2.5 * 0.75 * 0.7 / 1000
     left_ml, lesion_ml = (7 * 25 * 17 - 1) * voxel_ml, 3 * 7 * 7 * voxel_ml
-    assert values["left lung", "Volume"] == (pytest.approx(left_ml, abs=1e-6), "cm3")
-    assert values["right lung", "Volume"] == (pytest.approx(4 * 26 * 19 * voxel_ml, abs=1e-6), "cm3")
-    assert values["left lung", "Volume of lesion in region"] == (pytest.approx(lesion_ml, abs=1e-6), "cm3")
-    assert values["right lung", "Volume of lesion in region"] == (0.0, "cm3")
-    ratio_percent = pytest.approx(100 * lesion_ml / left_ml, abs=1e-5)
-    assert values["left lung", "Lesion volume as a part of lung volume"] == (ratio_percent, "%")
-    assert values["lungs", "Attenuation Coefficient"] == (-812.5, "[hnsf'U]")
-    assert values["COVID-19 lesion", "Volume"] == (pytest.approx(lesion_ml, abs=1e-6), "cm3")
-    assert values["COVID-19 lesion", "Number of separate lesions"] == (1.0, "1")
-    assert values["classification", "Probability of COVID-19"] == (0.75, "1")
-    named = {
-        item.ReferencedSOPInstanceUID
-        for study in dataset.CurrentRequestedProcedureEvidenceSequence
-        for group in study.ReferencedSeriesSequence
-        for item in group.ReferencedSOPSequence
+    expected = {
+        ("left lung", "Volume"): (pytest.approx(left_ml, abs=1e-6), "cm3"),
+        ("right lung", "Volume"): (pytest.approx(4 * 26 * 19 * voxel_ml, abs=1e-6), "cm3"),
+        ("left lung", "Volume of lesion in region"): (pytest.approx(lesion_ml, abs=1e-6), "cm3"),
+        ("right lung", "Volume of lesion in region"): (0.0, "cm3"),
+        ("left lung", "Lesion volume as a part of lung volume"): (
+            pytest.approx(100 * lesion_ml / left_ml, abs=1e-5),
+            "%",
+        ),
+        ("lungs", "Attenuation Coefficient"): (-812.5, "[hnsf'U]"),
+        ("COVID-19 lesion", "Volume"): (pytest.approx(lesion_ml, abs=1e-6), "cm3"),
+        ("COVID-19 lesion", "Number of separate lesions"): (1.0, "1"),
+        ("classification", "Probability of COVID-19"): (0.75, "1"),
     }
-    assert {lung.SOPInstanceUID, lesion.SOPInstanceUID} <= named
+    assert {key: values[key] for key in expected} == expected
+    assert {lung.SOPInstanceUID, lesion.SOPInstanceUID} <= evidence_of(dataset)
     json = tmp_path / "report.json"
     run(tool("tid1500reader"), "--inputDICOM", path, "--outputMetadata", json)
     text = json.read_text()
@@ -289,17 +288,25 @@ def test_each_number_names_the_bundle_that_it_comes_from() -> None:
     both = f"lesion-segresnet + lung-ahnet 0.2.0 + 0.1.0 bundle_sha256={'cd' * 32} {'ab' * 32}"
     for objects in ([], segs):
         groups = groups_of(measurements(ratio, classes, series, MAKERS, objects))
-        assert algorithm_of(groups["classification"]) == covid
-        assert algorithm_of(groups["COVID-19 lesion"]) == lesion
+        assert (algorithm_of(groups["classification"]), algorithm_of(groups["COVID-19 lesion"])) == (covid, lesion)
         for region in ratio.regions:
             group = groups[region.region]
             numbers = {name_of(item): item for item in group.ContentSequence if item.ValueType == "NUM"}
-            assert algorithm_of(group) == lung
-            assert algorithm_of(numbers["Volume of lesion in region"]) == lesion
-            assert algorithm_of(numbers["Lesion volume as a part of lung volume"]) == both
+            share = numbers["Lesion volume as a part of lung volume"]
+            items = (group, numbers["Volume of lesion in region"], share)
+            assert tuple(map(algorithm_of, items)) == (lung, lesion, both)
             assert "ContentSequence" not in numbers["Volume"], "the group's"
     whole = measurements(ratio, classes, series, MAKERS, segs)
     assert whole.ManufacturerModelName == "lesion-segresnet + lung-ahnet + covid-densenet"
+
+
+def segment_of(group: Dataset, seg: Dataset) -> Dataset:
+    """The segment of ``seg`` that a measurement group refers to."""
+    (image,) = [item for item in group.ContentSequence if item.ValueType == "IMAGE" and "Segment" in name_of(item)]
+    reference = image.ReferencedSOPSequence[0]
+    assert reference.ReferencedSOPInstanceUID == seg.SOPInstanceUID
+    (segment,) = [item for item in seg.SegmentSequence if item.SegmentNumber == reference.ReferencedSegmentNumber]
+    return segment
 
 
 def test_each_side_refers_to_the_segment_of_its_side() -> None:
@@ -308,13 +315,7 @@ def test_each_side_refers_to_the_segment_of_its_side() -> None:
     groups = groups_of(measurements(ratio, None, series, MAKERS, segs))
     for side, code in (("left", "7771000"), ("right", "24028007")):
         group = groups[f"{side} lung"]
-        (image,) = [item for item in group.ContentSequence if item.ValueType == "IMAGE" and "Segment" in name_of(item)]
-        reference = image.ReferencedSOPSequence[0]
-        assert reference.ReferencedSOPInstanceUID == segs[0].SOPInstanceUID
-        (segment,) = [
-            item for item in segs[0].SegmentSequence if item.SegmentNumber == reference.ReferencedSegmentNumber
-        ]
-        assert segment.SegmentLabel == f"{side} lung"
+        assert segment_of(group, segs[0]).SegmentLabel == f"{side} lung"
         (site,) = [item for item in group.ContentSequence if name_of(item) == "Finding Site"]
         laterality = [item.ConceptCodeSequence[0].CodeValue for item in site.ContentSequence]
         assert laterality == [code]

@@ -64,7 +64,12 @@ def test_a_segmentation_says_what_it_is_and_where_it_comes_from() -> None:
     uids = {item.ReferencedSOPInstanceUID for item in dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
     assert dataset.ReferencedSeriesSequence[0].SeriesInstanceUID == series.uid
     assert uids == {instance.sop_instance_uid for instance in series.instances}
-    left, right = dataset.SegmentSequence
+    assert dataset.NumberOfFrames == 7 + 4, "slices without a label have no frame"
+
+
+def test_each_segment_says_which_side_it_is_and_who_made_it() -> None:
+    series = make_series()
+    left, right = segmentation(make_mask(series), series, PRODUCER).SegmentSequence
     assert left.SegmentLabel == "left lung" and left.SegmentedPropertyTypeCodeSequence[0].CodeValue == "39607008"
     sides = [
         item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0].CodeValue
@@ -74,7 +79,6 @@ def test_a_segmentation_says_what_it_is_and_where_it_comes_from() -> None:
     algorithm = left.SegmentationAlgorithmIdentificationSequence[0]
     assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("lung-ahnet", "0.1.0")
     assert "ab" * 32 in algorithm.AlgorithmParameters
-    assert dataset.NumberOfFrames == 7 + 4, "slices without a label have no frame"
 
 
 def test_each_frame_refers_to_its_own_slice() -> None:

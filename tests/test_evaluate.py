@@ -100,21 +100,24 @@ def measured(folder: Path, bundle: Bundle) -> Evaluation:
     return evaluate(bundle, read_datalist(listed(folder, entries())), when=WHEN, settings=SETTINGS)
 
 
+def agreements(found: Evaluation) -> list[CaseAgreement]:
+    """The cases of an evaluation of masks, all of them."""
+    cases = [case for case in found.cases if isinstance(case, CaseAgreement)]
+    assert len(cases) == len(found.cases)
+    return cases
+
+
 def test_each_case_has_the_figures_of_its_masks(measured: Evaluation) -> None:
-    same, shifted, empty, missed = measured.cases
-    assert isinstance(same, CaseAgreement) and isinstance(shifted, CaseAgreement)
-    assert isinstance(empty, CaseAgreement) and isinstance(missed, CaseAgreement)
+    same, shifted, empty, missed = agreements(measured)
     corner_ml = 0.002
     assert same.dice == pytest.approx(2 * 2560 / (2 * 2560 + 1), abs=1e-9), "the one dark corner voxel is found too"
-    assert same.found_ml == pytest.approx(5.12 + corner_ml)
-    assert same.hd95_mm == 0
-    assert shifted.dice == pytest.approx(2 * 2048 / (2 * 2560 + 1))
-    assert shifted.hd95_mm == pytest.approx(4.0)
+    assert (same.found_ml, same.hd95_mm) == (pytest.approx(5.12 + corner_ml), 0)
+    assert (shifted.dice, shifted.hd95_mm) == (pytest.approx(2 * 2048 / (2 * 2560 + 1)), pytest.approx(4.0))
     assert shifted.volume_error_ml == pytest.approx(corner_ml)
-    assert (empty.dice, empty.surface_dice, empty.hd95_mm) == (0, 0, math.inf)
-    assert empty.volume_error_percent == math.inf
+    assert (empty.dice, empty.surface_dice) == (0, 0)
+    assert (empty.hd95_mm, empty.volume_error_percent) == (math.inf, math.inf)
     assert missed.dice == 0 and missed.volume_error_ml == pytest.approx(corner_ml - 1.28)
-    found = [case.detection for case in measured.cases if isinstance(case, CaseAgreement)]
+    found = [case.detection for case in (same, shifted, empty, missed)]
     assert [(one.found, len(one.lesions_ml), len(one.false_ml)) for one in found if one is not None] == [
         (1, 1, 0), (1, 1, 0), (0, 0, 1), (0, 1, 0),
     ]  # fmt: skip
@@ -134,14 +137,14 @@ def test_the_summary_counts_infinite_distances_and_pools_lesions(measured: Evalu
     summary = measured.segmentation
     assert summary is not None and summary.detection is not None
     spreads = {one.figure: one for one in summary.spreads}
-    values = [case.dice for case in measured.cases if isinstance(case, CaseAgreement)]
+    values = [case.dice for case in agreements(measured)]
     assert (spreads["dice"].mean, spreads["dice"].sd) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
     assert (spreads["dice"].median, spreads["dice"].min, spreads["dice"].max) == pytest.approx(
         (np.median(values), 0, max(values))
     )
     assert (spreads["hd95_mm"].cases, spreads["hd95_mm"].infinite) == (3, 1)
-    assert (summary.detection.found, summary.detection.lesions) == (2, 3)
-    assert summary.detection.false_positives_per_scan == 0.25
+    detection = summary.detection
+    assert (detection.found, detection.lesions, detection.false_positives_per_scan) == (2, 3, 0.25)
     nothing = spread("hd95_mm", [math.inf])
     assert (nothing.cases, nothing.infinite, nothing.mean, nothing.sd) == (0, 1, None, None)
 
@@ -206,21 +209,31 @@ def classified(folder: Path, means: list[float], labels: list[int], **keys: obje
     return items
 
 
-def test_a_classifier_is_judged_by_its_probabilities(folder: Path, tmp_path: Path) -> None:
-    means, labels = [0.05, 0.3, 0.4, 0.1, 0.6, 0.2], [0, 0, 1, 0, 1, 1]
+MEANS, LABELS = [0.05, 0.3, 0.4, 0.1, 0.6, 0.2], [0, 0, 1, 0, 1, 1]
+
+
+@pytest.fixture(scope="module")
+def judged(folder: Path) -> Evaluation:
+    """A classifier over six cases of known means, and three cases that can't be judged."""
     bad: list[dict[str, object]] = [
         {"image": "filled0.nii.gz", "label": [7], "lung_image": "same.nii.gz", "patient": "a"},
         {"image": "./filled1.nii.gz", "lung_image": "same.nii.gz"},
         {"image": "./filled2.nii.gz", "label": [1], "lung_image": "empty.nii.gz"},
     ]
-    items = classified(folder, means, labels, lung_image="same.nii.gz") + bad
-    network = mean_bundle(tmp_path / "tiny-covid")
-    found = evaluate(network, read_datalist(listed(folder, items)), when=WHEN, settings=SETTINGS)
-    probabilities = [case.probabilities[1] for case in found.cases if isinstance(case, CaseClassification)]
-    assert probabilities == pytest.approx([1 / (1 + math.exp(-4 * mean)) for mean in means], abs=2e-3)
-    assert [one.code for one in found.failures] == ["evaluate.no-truth", "evaluate.no-truth", "lung.none"]
-    assert "its label is [7]; expected one number of 0 (no), 1 (yes)" in found.failures[0].reason
-    summary = found.classification
+    items = classified(folder, MEANS, LABELS, lung_image="same.nii.gz") + bad
+    network = mean_bundle(folder / "bundles" / "tiny-covid")
+    return evaluate(network, read_datalist(listed(folder, items)), when=WHEN, settings=SETTINGS)
+
+
+def test_each_case_has_its_probability_or_the_reason_why_not(judged: Evaluation) -> None:
+    probabilities = [case.probabilities[1] for case in judged.cases if isinstance(case, CaseClassification)]
+    assert probabilities == pytest.approx([1 / (1 + math.exp(-4 * mean)) for mean in MEANS], abs=2e-3)
+    assert [one.code for one in judged.failures] == ["evaluate.no-truth", "evaluate.no-truth", "lung.none"]
+    assert "its label is [7]; expected one number of 0 (no), 1 (yes)" in judged.failures[0].reason
+
+
+def test_a_classifier_is_judged_by_its_probabilities(judged: Evaluation) -> None:
+    summary = judged.classification
     assert summary is not None and summary.discrimination is not None
     assert summary.discrimination.area.auc == pytest.approx(8 / 9)
     assert summary.counts == {"no": 3, "yes": 3}
@@ -228,12 +241,15 @@ def test_a_classifier_is_judged_by_its_probabilities(folder: Path, tmp_path: Pat
     assert summary.accuracy == 0.5
     at_80 = summary.discrimination.points[0]
     assert (at_80.sensitivity, at_80.specificity) == (pytest.approx(2 / 3), 1)
-    value = evaluation_json(found)
+
+
+def test_the_judgement_of_a_classifier_is_written(judged: Evaluation, tmp_path: Path) -> None:
+    value = evaluation_json(judged)
     assert value["summary"]["auc"]["value"] == pytest.approx(8 / 9, abs=1e-5)
     assert value["roc"]["thresholds"][0] is None, "infinity"
     assert sum(one["count"] for one in value["reliability"]["before"]) == 6
     if shutil.which("pdftotext"):
-        text = pages(report_pdf(found), tmp_path)
+        text = pages(report_pdf(judged), tmp_path)
         assert "area under the ROC curve for yes" in text and "Temperature" in text and "Reliability" not in text[:50]
 
 

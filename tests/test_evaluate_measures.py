@@ -182,9 +182,12 @@ def test_free_response_as_in_monai() -> None:
     rates, sensitivity = metrics.compute_froc_curve_data(false, hits, 30, 6)
     curve = free_response(scans)
     assert curve is not None
-    assert curve.false_positives_per_scan == pytest.approx(rates)
-    assert curve.sensitivity == pytest.approx(sensitivity)
+    found = (curve.false_positives_per_scan, curve.sensitivity)
+    assert found == (pytest.approx(rates), pytest.approx(sensitivity))
     assert curve.score == pytest.approx(metrics.compute_froc_score(rates, sensitivity, RATES))
+
+
+def test_free_response_needs_a_lesion() -> None:
     assert free_response([Detection(lesions_ml=(), found_by_ml=(), false_ml=(1.0,))]) is None
 
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import datetime as dt
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -164,8 +165,8 @@ def test_the_definition_of_the_specification_runs_unchanged(
     assert np.array_equal(read_mask(tmp_path / "lung" / f"{series.uid}.mhd").labels, truth["lung"])
     assert np.array_equal(read_mask(tmp_path / "lesion" / f"{series.uid}.mhd").labels, truth["lesion"])
     names = {"lung-seg.dcm", "lesion-seg.dcm", "classification.dcm", "volume-ratio.dcm"}
-    assert {path.name for path in (tmp_path / "dicom").glob("*.dcm")} == names
-    assert {path.name for path in (tmp_path / "MYPACS").iterdir()} == names
+    written = ((tmp_path / "dicom").glob("*.dcm"), (tmp_path / "MYPACS").iterdir())
+    assert [{path.name for path in files} for files in written] == [names, names]
     warning = result.manifest.operators["register-dicom-output"].warnings
     assert len(warning) == 1 and "MYPACS is not configured; its objects are in the folder MYPACS" in warning[0]
     labels = [
@@ -213,8 +214,8 @@ def test_what_everything_measures_and_shows_are_the_joined_masks(series: Series,
     marked = tmp_path / "steps" / "lung-segmentation" / "marked" / f"{series.uid}.mhd"
     assert np.array_equal(read_mask(marked).labels, truth["lung"]), "what the network said is kept"
     found = json.loads((tmp_path / "findings.json").read_text())
-    assert found["regions"][0]["lung_ml"] == round(lung.volume_ml(), 3)
-    assert found["regions"][0]["lesion_ml"] == round(lesion.volume_ml(), 3)
+    lungs = found["regions"][0]
+    assert (lungs["lung_ml"], lungs["lesion_ml"]) == (round(lung.volume_ml(), 3), round(lesion.volume_ml(), 3))
     left_out = 4 * 40 * 40 * lesion.grid.voxel_ml
     warning = f"{left_out:.2f} ml marked as lesion lie outside the lungs and were left out."
     assert warning in found["warnings"] and warning in result.manifest.operators["lung-lesions"].warnings
@@ -347,25 +348,28 @@ def test_a_report_tells_the_definitions_words_beside_what_really_ran(series: Ser
     assert words not in str(dataset) and b"%PDF" in dataset.EncapsulatedDocument
 
 
-def test_a_killed_run_does_not_ask_the_networks_again(
-    series: Series, truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a run killed after the segmentations leaves: finished outputs, a half-written file, a manifest."""
-    run(default(), series, tmp_path)
-    record = read_manifest(tmp_path)
+def killed_after(finished: Sequence[str], folder: Path) -> None:
+    """Make of a whole run what is left of one that was killed: finished outputs, a half-written file, a manifest."""
+    record = read_manifest(folder)
     assert record is not None
-    finished = ("dicom-reader", "lung-segmentation", "lesion-segmentation")
     kept = {file for name in finished for files in record.operators[name].outputs.values() for file in files}
     for name, operator in record.operators.items():
         if name not in finished:
             operator.state = State.RUNNING
             for files in operator.outputs.values():
                 for file in set(files) - kept:
-                    (tmp_path / file).unlink(missing_ok=True)  # the scenes share the volume
+                    (folder / file).unlink(missing_ok=True)  # the scenes share the volume
             operator.outputs, operator.facts = {}, {}
-    write_manifest(record, tmp_path)
-    (tmp_path / ".writing" / "findings").mkdir(parents=True)
-    (tmp_path / ".writing" / "findings" / "findings.json").write_text("{")
+    write_manifest(record, folder)
+    (folder / ".writing" / "findings").mkdir(parents=True)
+    (folder / ".writing" / "findings" / "findings.json").write_text("{")
+
+
+def test_a_killed_run_does_not_ask_the_networks_again(
+    series: Series, truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(default(), series, tmp_path)
+    killed_after(("dicom-reader", "lung-segmentation", "lesion-segmentation"), tmp_path)
     monkeypatch.delattr(carina.infer.segment, "segment")
     result = run(default(), series, tmp_path)
     assert result.manifest.state is State.DONE and not (tmp_path / ".writing").exists()

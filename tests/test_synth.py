@@ -200,19 +200,17 @@ def test_a_list_is_made_from_folders_of_dicom(studies: Path, tmp_path: Path, mon
     monkeypatch.setattr("carina.cases.prepare.CORONAL", 2)
     heard: list[str] = []
     made = prepare(studies, tmp_path, PrepareSettings(ill=("patient2",), validation=0.5, sheets=True), heard.append)
-    assert heard == ["patient1", "patient2"]
     (failure,) = made.failures
     assert failure.startswith("broken/slice.dcm: it has no pixel data")
     assert read_datalist(tmp_path / "data.json").training == made.data.training
     items = {item.name: item for item in made.data.training + made.data.validation}
-    assert items["patient1"].label == (0,) and items["patient2"].label == (1,)
-    assert len(made.data.training) == len(made.data.validation) == 1
+    assert {name: item.label for name, item in items.items()} == {"patient1": (0,), "patient2": (1,)}
+    assert (heard, len(made.data.training), len(made.data.validation)) == (["patient1", "patient2"], 1, 1)
     phantom = chest_phantom(shape=(40, 200, 200), lesions=0, seed=1)
     volume = read_volume(made.data.path(items["patient1"].image))
     assert np.array_equal(volume.hu, phantom.volume.hu) and volume.grid.same_place(phantom.volume.grid)
     found = read_mask(made.data.path(items["patient1"].lung_image)).labels > 0
-    truth = phantom.lung.labels > 0
-    assert found[truth].mean() > 0.95
+    assert found[phantom.lung.labels > 0].mean() > 0.95
     with Image.open(tmp_path / "sheets" / "patient1.png") as picture:
         assert picture.width == 1600 and np.asarray(picture).std() > 20
     assert (

@@ -82,13 +82,25 @@ def test_no_lung_gives_no_lesion() -> None:
     assert lesions.draw_lesions(np.zeros((4, 8, 8), dtype=bool), SPACING_MM, np.random.default_rng(0), count=3) == []
 
 
-def test_patches_of_many_small_lesions_and_of_one_kind_are_common() -> None:
+def largest_mm3(patches: list[list[lesions.DrawnLesion]]) -> float:
+    """The largest product of a lesion's three radii."""
+    return max(float(np.prod(lesion.radii_mm)) for patch in patches for lesion in patch)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[list[lesions.DrawnLesion]]:
+    """The lesions of a hundred patches."""
     _, lung = _box_lung()
-    drawn = [draw_disease(lung, np.random.default_rng(seed)) for seed in range(100)]
+    return [draw_disease(lung, np.random.default_rng(seed)) for seed in range(100)]
+
+
+def test_patches_of_many_small_lesions_are_common(drawn: list[list[lesions.DrawnLesion]]) -> None:
     many = [patch for patch in drawn if len(patch) > 4]
     assert 15 < len(many) < 40
-    assert max(np.prod(lesion.radii_mm) for patch in many for lesion in patch) < 15.0**3
-    assert max(np.prod(lesion.radii_mm) for patch in drawn for lesion in patch) > 30.0**3
+    assert largest_mm3(many) < 15.0**3 < 30.0**3 < largest_mm3(drawn)
+
+
+def test_patches_of_one_kind_are_common(drawn: list[list[lesions.DrawnLesion]]) -> None:
     several = [{lesion.kind for lesion in patch} for patch in drawn if len(patch) > 2]
     alone = [kinds for kinds in several if len(kinds) == 1]
     assert 0.35 < len(alone) / len(several) < 0.75

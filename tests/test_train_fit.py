@@ -125,18 +125,23 @@ fit(network(), Bright(0.02), SETTINGS, Path({out!r}))
 """
 
 
-def test_a_killed_training_ends_where_a_whole_one_does(whole: tuple[Path, Fitted], tmp_path: Path) -> None:
-    code = CHILD.format(tests=str(Path(__file__).parent), out=str(tmp_path))
+def train_and_kill(folder: Path, row: str) -> None:
+    """Train in a process of its own, and kill it as soon as its log has a row that starts so."""
+    code = CHILD.format(tests=str(Path(__file__).parent), out=str(folder))
     child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     deadline = time.monotonic() + 300
-    log, row = tmp_path / "log.csv", "\n12,"
-    while not (log.exists() and row in log.read_text()) and time.monotonic() < deadline:
+    log = folder / "log.csv"
+    while not (log.exists() and f"\n{row}" in log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL, "the training ended before it could be killed"
+
+
+def test_a_killed_training_ends_where_a_whole_one_does(whole: tuple[Path, Fitted], tmp_path: Path) -> None:
+    train_and_kill(tmp_path, "12,")
     done = checkpoint.read_checkpoint_file(tmp_path / checkpoint.CHECKPOINT)["step"]
     assert 10 <= done < 24
-    with log.open("a") as file:
+    with (tmp_path / "log.csv").open("a") as file:
         file.write("23,9.9,lost,1,,1\n24,1")
     fitted = fit(network(), Bright(), SETTINGS, tmp_path)
     out, expected = whole

@@ -219,8 +219,8 @@ def test_a_training_by_the_command_line_ends_in_a_bundle(listed: Path, tmp_path:
     assert "list.json: no problems; the cache takes about" in said.output
     assert "step 6/6 loss" in said.output and "dice" in said.output and "left" in said.output
     bundle = load_bundle(out / "bundle" / "tiny")
-    assert bundle.version == "0.2.0" and bundle.carina.task == "lesion"
-    assert bundle.carina.original.patch == (32, 32, 8) and bundle.carina.divisor == 2
+    found = (bundle.version, bundle.carina.task, bundle.carina.original.patch, bundle.carina.divisor)
+    assert found == ("0.2.0", "lesion", (32, 32, 8), 2)
     best = checkpoint.read_checkpoint_file(out / checkpoint.BEST)
     assert bundle.eval_metrics["validation dice"] == pytest.approx(best["metric"], abs=1e-4)
     card = bundle.card.read_text()
