@@ -44,7 +44,7 @@ def breaches(sources: Sequence[Source], root: Path) -> Iterator[str]:
     reasons = allowed(root)
     yield from lax_settings(root / "pyproject.toml")
     yield from long_modules(sources)
-    yield from tangled(sources, reasons.get("tangled", {}))
+    yield from tangled(sources)
     yield from long_functions(package)
     yield from shared_names(package, reasons.get("shared-names", {}))
     yield from late_imports(package, reasons.get("late-imports", {}))

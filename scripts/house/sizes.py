@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from radon.complexity import cc_visit
 from radon.visitors import Class
@@ -24,27 +24,17 @@ def long_modules(sources: Sequence[Source]) -> Iterator[str]:
             yield f"{source.path}: {count} lines; a module has at most {MODULE_LINES}, split it by idea"
 
 
-def tangled(sources: Sequence[Source], allowed: Mapping[str, str]) -> Iterator[str]:
-    """One sentence for each function, and each class as a whole, with too many branches.
-
-    ``allowed`` maps ``path:name`` to the reason; a row that nothing needs is told as well.
-    """
-    used = set()
+def tangled(sources: Sequence[Source]) -> Iterator[str]:
+    """One sentence for each function, and each class as a whole, with too many branches."""
     for source in sources:
         for block in cc_visit(source.text):
-            row = f"{source.path}:{block.name}"
             if block.complexity <= COMPLEXITY:
                 continue
-            used.add(row)
-            if row not in allowed:
-                what = "class" if isinstance(block, Class) else "function"
-                yield (
-                    f"{source.path}:{block.lineno}: {what} {block.name} has a complexity of {block.complexity} with "
-                    f"boolean operators counted; at most {COMPLEXITY}, give its parts names"
-                )
-    paths = {source.path for source in sources}
-    unused = {row for row in set(allowed) - used if row.partition(":")[0] in paths}
-    yield from (f"tangled allows {row!r}, which nothing needs; strike it" for row in sorted(unused))
+            what = "class" if isinstance(block, Class) else "function"
+            yield (
+                f"{source.path}:{block.lineno}: {what} {block.name} has a complexity of {block.complexity} with "
+                f"boolean operators counted; at most {COMPLEXITY}, give its parts names"
+            )
 
 
 def long_functions(sources: Sequence[Source]) -> Iterator[str]:
