@@ -1,4 +1,4 @@
-"""The border of a mask, settled by HU."""
+"""The border of a mask, moved by HU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segmentation and the tile plan, with networks whose answers are known."""
+"""Segmentation and the plan of windows, with networks whose answers are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many studies, one table: each is run in a folder of its own, and nothing that befalls one stops the others."""
+"""Many studies, one table: each is run in a folder of its own, and no failure of one stops the others."""
 
 from __future__ import annotations
 

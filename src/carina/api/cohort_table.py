@@ -37,7 +37,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One entry of a cohort, and what became of it.
+    """One row of a cohort, and what became of it.
 
     ``name`` is what lines call it, ``place`` the file or folder as seen from the path that was looked through. The
     UIDs are empty for volume files, ``part`` tells several volumes of one Series Instance UID apart. ``folder`` is that

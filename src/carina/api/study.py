@@ -104,7 +104,7 @@ def run(
 
     ``operators`` join those of ``how``: a function of your own becomes a step of a definition.
 
-    A run that was interrupted goes on after its last finished operator; one that is finished is only opened.
+    A run that was interrupted resumes after its last finished operator; one that is finished is only opened.
 
     Raises:
         CarinaError: by who must act; see ``carina.errors``.
@@ -153,7 +153,7 @@ def needed_bytes(source: Source) -> int:
 
 
 def provenance(source: Source, settings: Settings, networks: Networks) -> Provenance:
-    """What the manifest says a run was made from; decides whether an earlier run may be gone on with."""
+    """What the manifest says a run was made from; decides whether an earlier run is resumed."""
     bundles = {task: networks.bundle(task) for task in TASKS}
     runtime = networks.runtime_settings
     return Provenance(

@@ -47,8 +47,8 @@ def run(
 ) -> None:
     """Run the pipeline on the best axial chest CT below PATH. For research use only. Not for diagnosis.
 
-    PATH is a folder of DICOM files, one file, or a MetaImage, NIfTI or NRRD volume. The same command goes on with a
-    run that was interrupted.
+    PATH is a folder of DICOM files, one file, or a MetaImage, NIfTI or NRRD volume. The same command resumes a run
+    that was interrupted.
     """
     from carina.api.study import RunSettings
 

@@ -1,1 +1,1 @@
-"""The tile plan, runtimes, and from bundle to predictor."""
+"""Runtimes, the plan of windows, and from a bundle to a mask or probabilities."""

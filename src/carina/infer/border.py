@@ -1,4 +1,4 @@
-"""Where the lung ends: HU settle the border of a mask that a coarser network grid has drawn.
+"""Where the lung ends: HU decide the border of a mask that a coarser network grid has drawn.
 
 Masks are kept 64 voxels of a row to a word, so that growing them by a voxel takes a few shifts of 1/64 of the data.
 """

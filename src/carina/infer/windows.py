@@ -1,4 +1,4 @@
-"""The tile plan: which windows of the network grid the network sees, and how their scores are put together.
+"""The plan: which windows of the network grid the network sees, and how their scores are put together.
 
 Everything here is in array order ``(z, y, x)``; a bundle's patches are ``(x, y, z)`` and are turned round.
 """

@@ -30,7 +30,7 @@ MOST = 0.5
 """At least this share: of a lesion's volume that lies in the lung, of a piece's surface that touches it."""
 
 BORDER_MM = 3.0
-"""How far a lesion goes on beyond the lung mask without a reason of its own."""
+"""How far a lesion reaches beyond the lung mask without a reason of its own."""
 
 SMALLEST_LESION_ML = 0.1
 """Connected lesions below this are measured but not counted, and not missed where they are left out."""

@@ -135,7 +135,7 @@ class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True
     """How a segmentation network is fed and read.
 
     ``spacing_mm`` is the network grid's, ``(x, y, z)``. ``original`` are the windows of the publication; ``fast`` those
-    of our tile plan over the lungs' box: with the patch of ``original``, as few of its windows as cover the box and
+    of our plan over the lungs' box: with the patch of ``original``, as few of its windows as cover the box and
     overlap by ``overlap``; with another patch, windows of its own; None: all of ``original`` that reach the box.
     ``divisor``: each side of a window must be a multiple of it, or of its own where three are given. ``threshold`` is
     compared with the foreground's probability. ``crop_to_body``: the original plan leaves out what lies outside the
@@ -175,7 +175,7 @@ class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Lung(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="lung"):
-    """A network that finds the lungs. ``border`` settles their border by HU; None leaves the network's."""
+    """A network that finds the lungs. ``border`` moves their border by HU; None leaves the network's."""
 
     border: Border | None = None
 

@@ -33,7 +33,7 @@ class TritonPythonModel:
         self.run = _opened(file, given.get("precision", ""), int(given.get("threads", "0")))
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request; one that fails is answered with its error, and the others go on."""
+        """Answer each request; one that fails is answered with its error, and the others are answered."""
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:

@@ -31,7 +31,7 @@ class Networks:
 
     @cached_property
     def runtime_settings(self) -> RuntimeSettings:
-        """How networks run: on Triton where an endpoint is set, else as the settings say; ``auto`` is settled.
+        """How networks run: on Triton where an endpoint is set, else as the settings say; ``auto`` is resolved.
 
         Raises:
             BadConfig: the runtime is not installed.

@@ -58,7 +58,7 @@ class TooMuch(Exception):
 
 
 class Reader:
-    """Turns nodes into plain values; a mistake becomes a problem and an empty value, so that reading goes on."""
+    """Turns nodes into plain values; a mistake becomes a problem and an empty value, so that the rest is read."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems

@@ -19,7 +19,7 @@ from carina.train.settings import Augment, Loss, Patch, TrainSettings
 PRESETS = Path(__file__).parent / "presets"
 
 FREE = frozenset({"device", "threads", "workers", "cache_mb", "cache_rate", "tensorboard", "mlflow"})
-"""Keys that may change when a training goes on: they say where it runs and what it tells, not what is learnt."""
+"""Keys that may change when a training resumes: they say where it runs and what it tells, not what is learnt."""
 
 NONE = "none"
 """What TOML, which has no null, says for ``spacing_mm`` None."""

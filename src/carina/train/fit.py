@@ -42,7 +42,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Options of glibc's mallopt(3)."""
 
 SETTLING = 7919
-"""Added to the seed for the examples that batch norms are settled on."""
+"""Added to the seed for the examples that the statistics of batch norms are taken over."""
 
 Watch = Callable[[TrainingProgress], None]
 

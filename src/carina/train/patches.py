@@ -121,7 +121,7 @@ def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Genera
 def draw_disease(lung: Flags, rng: np.random.Generator) -> list[lesions.DrawnLesion]:
     """The lesions of one patch: up to about 5 in a small one, 12 in one that holds most of the lungs.
 
-    A large or an easy lesion would settle the Dice of its patch: a third of patches hold small ones only, twice as
+    A large or an easy lesion would decide the Dice of its patch: a third of patches hold small ones only, twice as
     many, and half hold one kind only, consolidation, the hardest, in two of five of them.
     """
     kind = None
