@@ -314,7 +314,7 @@ def _numbers(opened: OpenFile, frame: int | None) -> tuple[dict[str, Numbers], d
         found = numbers_of(raw, expected.numbers)
         fits = found is not None and all(expected.fits(v) for v in found)
         values[keyword] = found if fits else None
-        if not fits and raw is not None and raw.data.strip(b" \0"):
+        if not fits and raw is not None and not raw.is_empty:
             faults[keyword] = f"{named(keyword)} is {shown(raw)}, expected {expected.words}"
     return values, faults
 

@@ -74,7 +74,7 @@ def whole(opened: OpenFile, keyword: str, absent: int) -> int:
         ImpossibleLayout: there is something else; the message names the tag and what is there.
     """
     raw = opened.raw(keyword)
-    if raw is None or not raw.data.strip(b" \0"):
+    if raw is None or raw.is_empty:
         return absent
     value = number_of(raw)
     if value is None or value < 0 or value != int(value):

@@ -53,6 +53,11 @@ class Raw(NamedTuple):
     data: bytes
     order: str = "<"
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is there, or only padding; zero bytes of a binary number are a number."""
+        return not (self.data if self.vr in BINARY else self.data.strip(b" \0"))
+
 
 def number_of(raw: Raw | None) -> float | None:
     """The only number of a value; None where there is none, or several, or what is there is no finite number."""
