@@ -269,7 +269,7 @@ def test_what_would_lead_a_jpeg_decoder_astray_is_refused(
     tmp_path: Path, change: Callable[[bytes], bytes], words: str
 ) -> None:
     layout = _layout(save(ct_slice((0, 0, 0), 1), tmp_path / "slice"))
-    data = imagecodecs.ljpeg_encode(np.zeros((ROWS, COLUMNS), np.uint16))
+    data = bytes(imagecodecs.ljpeg_encode(np.zeros((ROWS, COLUMNS), np.uint16)))
     check_jpeg(data, layout)
     with pytest.raises(ValueError, match=words):
         check_jpeg(change(data), layout)
