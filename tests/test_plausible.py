@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pydicom import dcmread
 
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.read import read_source
+from carina.dicom.rules import Rules
 from carina.errors import BadSeries
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
@@ -22,6 +23,9 @@ from carina.volume import Grid
 from carina.volume.plausible import check_grid, check_hu
 
 Floats = npt.NDArray[np.float64]
+
+
+COARSE = Rules(max_pixel_spacing_mm=5.0)
 
 
 @cache
@@ -230,3 +234,31 @@ def test_an_intercept_applied_twice_is_seen_in_dicom(tmp_path: Path) -> None:
         dataset.save_as(file)
     with pytest.raises(BadSeries, match="lie below -1200 and differ, so are no padding"):
         read_source(choose_source(find_series(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "slope", "intercept"),
+    [((7,), 1, 0), ((0,), 1, 0), ((39,), 1, 0), (range(20), 1, 0), ((5, 6), 2, -1024), ((7,), 1, -2048)],
+)
+def test_a_rescale_that_is_wrong_in_some_slices_only_is_seen(
+    tmp_path: Path, wrong: Sequence[int], slope: float, intercept: float
+) -> None:
+    files = write_ct_series(chest_phantom(shape=(40, 96, 96), lesions=0, seed=5).volume, tmp_path)
+    for k in wrong:
+        dataset = dcmread(files[k])
+        dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept
+        dataset.save_as(files[k])
+    with pytest.raises(BadSeries, match=r"soft tissue leaps by -?[0-9]+ HU from .* correct them"):
+        read_source(choose_source(find_series(tmp_path, COARSE), COARSE))
+
+
+def test_a_rescale_of_each_slice_own_is_right_where_the_values_are(tmp_path: Path) -> None:
+    made = chest_phantom(shape=(40, 96, 96), lesions=0, seed=5)
+    for k, file in enumerate(write_ct_series(made.volume, tmp_path)):
+        dataset = dcmread(file)
+        stored = dataset.pixel_array.astype(np.int32) + int(dataset.RescaleIntercept) + 1024 + 3 * k
+        dataset.PixelData, dataset.PixelRepresentation = stored.astype("<i2").tobytes(), 1
+        dataset.RescaleIntercept = -1024 - 3 * k
+        dataset.save_as(file)
+    read = read_source(choose_source(find_series(tmp_path, COARSE), COARSE))
+    assert np.array_equal(read.hu, made.volume.hu)

@@ -90,6 +90,18 @@ def test_stored_values_become_hu(tmp_path: Path, stored: np.ndarray, changes: di
     assert volume.hu.min() == volume.hu.max() == hu
 
 
+@pytest.mark.parametrize("value", [924, 1024, 1100, 2000])
+def test_padding_that_tissue_shares_its_value_with_must_stand_out(tmp_path: Path, value: int) -> None:
+    """A Pixel Padding Value of 0 HU, say: soft tissue is no air, and the corners that are filled with it are."""
+    tissue = value + np.random.default_rng(value).integers(-5, 6, (ROWS, COLUMNS))
+    filled = tissue.copy()
+    filled[: ROWS // 2] = value
+    for name, stored in (("tissue", tissue), ("filled", filled)):
+        write_series(tmp_path / name, EVEN, PixelData=stored.astype("<u2").tobytes(), PixelPaddingValue=value)
+    assert np.array_equal(read_source(series_of(tmp_path / "tissue")).hu[0], tissue - 1024)
+    assert np.all(read_source(series_of(tmp_path / "filled")).hu[:, : ROWS // 2] == -1024)
+
+
 def test_rescale_is_that_of_each_slice(tmp_path: Path) -> None:
     for k, height in enumerate(EVEN):
         write_series(tmp_path, [height], prefix=str(k), RescaleSlope=1 + k, PixelData=bytes([10, 0]) * (ROWS * COLUMNS))

@@ -300,6 +300,7 @@ def _instances(ordered: Group, uid: str) -> tuple[tuple[Instance, ...], list[str
                 position_mm=header.position_mm or (0.0, 0.0, 0.0),
                 instance_number=header.instance_number,
                 frame=header.frame,
+                rescale=(header.slope or 0.0, header.intercept or 0.0),
             )
         )
     warnings = []

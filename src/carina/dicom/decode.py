@@ -44,6 +44,10 @@ Decoder = Callable[[bytes, FrameLayout], npt.NDArray[Any]]
 DAMAGE = (RuntimeError, ValueError, TypeError, IndexError, OverflowError, ArithmeticError, zlib.error)
 """What decoders raise for a damaged frame; each codec's own error is a RuntimeError."""
 
+DENSEST_TISSUE_HU = 1500
+LEAST_PEAK = 3
+"""Of a tissue's values none is so much commoner than those next to it; padding fills whole corners with one."""
+
 ROWS_AT_ONCE = 64
 """Rows that are rescaled at once: what is needed beside the slice stays small."""
 
@@ -74,13 +78,24 @@ class PixelFile:
         if header.slope is None or header.intercept is None:
             raise BadSeries("series.no-hu", f"{self.opened.path.name}: no Rescale Slope or Intercept, so no HU.")
         words = self._words_of(frame)
-        stored, padding = _cut_bits(words, self.layout), self.layout.padding
+        stored = _cut_bits(words, self.layout)
+        padding = self.layout.padding if self._has_padding(stored, header.slope, header.intercept) else None
         for first in range(0, len(words), ROWS_AT_ONCE):
             rows = slice(first, first + ROWS_AT_ONCE)
             _rescale(stored[rows], header.slope, header.intercept, out[rows])
             if padding is not None:
                 seen = _whole_words(words[rows], self.layout) if self.layout.padding_is_words else stored[rows]
                 out[rows][(seen >= padding[0]) & (seen <= padding[1])] = SCALE_BOTTOM_HU
+
+    def _has_padding(self, stored: npt.NDArray[Any], slope: float, intercept: float) -> bool:
+        """Whether what the header calls padding is: a value that tissue has too must stand out of its neighbours."""
+        padding = self.layout.padding
+        if padding is None or self.layout.padding_is_words or padding[0] != padding[1]:
+            return padding is not None
+        if not SCALE_BOTTOM_HU < padding[0] * slope + intercept < DENSEST_TISSUE_HU:
+            return True
+        below, count, above = (int(np.count_nonzero(stored == padding[0] + k)) for k in (-1, 0, 1))
+        return count > LEAST_PEAK * max(below, above)
 
     def unclipped(self, frame: int | None) -> npt.NDArray[np.float64]:
         """HU of a frame that ``hu`` decodes, but as the numbers say: nothing is clipped, and padding is a value."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from carina.dicom.series import Instance, Series, Source, VolumeFile
 from carina.dicom.tilt import place_slice
 from carina.errors import BadSeries
 from carina.volume.files import SCALE_BOTTOM_HU, read_volume
-from carina.volume.plausible import check_hu
+from carina.volume.plausible import MOST_STEP_HU, check_hu, step_hu
 from carina.volume.volume import Volume
 
 ReadProgress = Callable[[int, int], None]
@@ -59,8 +60,26 @@ def _read_series(series: Series, progress: ReadProgress | None, threads: int) ->
         raise BadSeries("series.memory", f"a volume of {shape} voxels does not fit into memory.") from error
     _decode(series, plan, slices, progress, threads or min(MAX_THREADS, os.cpu_count() or 1))
     check_hu(slices, name, origin="series", unclipped=_unclipped(series, slices))
+    _check_rescales(series.instances, slices)
     voxels = slices if plan.is_even else _even(slices, plan)
     return Volume(hu=voxels, grid=plan.grid, uid=series.uid, warnings=series.warnings)
+
+
+def _check_rescales(instances: Sequence[Instance], slices: npt.NDArray[np.int16]) -> None:
+    """Each slice has a rescale of its own; where it differs from its neighbour's, tissue must stay what it is.
+
+    Raises:
+        BadSeries: ``series.no-hu``, it does not: the number is lost or wrong in some of the slices.
+    """
+    for k, (before, after) in enumerate(pairwise(instances), start=1):
+        step = step_hu(slices[k - 1], slices[k]) if before.rescale != after.rescale else 0.0
+        if abs(step) > MOST_STEP_HU:
+            raise BadSeries(
+                "series.no-hu",
+                f"soft tissue leaps by {step:.0f} HU from {before.path.name}, whose Rescale Slope and Intercept are "
+                f"{before.rescale}, to {after.path.name}, where they are {after.rescale}; correct them, or take the "
+                "series from the scanner or PACS again.",
+            )
 
 
 def _unclipped(series: Series, slices: npt.NDArray[np.int16]) -> npt.NDArray[Any] | None:

@@ -20,6 +20,7 @@ class Instance:
     ``position_mm`` is the centre of the first pixel (Image Position Patient), ``(x, y, z)`` LPS.
     ``frame`` is the 1-based frame number in a multi-frame object, else None. Where a file's SOP Instance UID is
     empty or repeated, ``sop_instance_uid`` is derived from its series and content, so references stay consistent.
+    ``rescale`` is (Rescale Slope, Rescale Intercept).
     """
 
     path: Path
@@ -28,6 +29,7 @@ class Instance:
     position_mm: Triple
     instance_number: int | None = None
     frame: int | None = None
+    rescale: tuple[float, float] = (1.0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
