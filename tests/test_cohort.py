@@ -76,19 +76,30 @@ def test_broken_files_have_a_row(tmp_path: Path) -> None:
     }
 
 
+def test_slices_that_end_before_their_pixels_have_failed_and_have_one_row(tmp_path: Path) -> None:
+    study(tmp_path / "in" / "whole", "1.1")
+    for file in write_series(tmp_path / "in" / "cut", CHEST):
+        data = file.read_bytes()
+        file.write_bytes(data[: data.index(b"\x20\x00\x0d\x00UI")])
+    table = rows(run_many(tmp_path / "in", tmp_path / "out", how=how(tmp_path)))
+    assert [(row["state"], row["code"]) for row in table if row["name"] != "1.1"] == [("failed", "series.no-pixels")]
+
+
 def test_a_series_whose_slice_lost_its_pixels_has_failed_and_a_report_is_left_out(tmp_path: Path) -> None:
     study(tmp_path / "in" / "1.1", "1.1")
     study(tmp_path / "in" / "1.2", "1.2")
     for file, lost in (("1.1/021", ("PixelData",)), ("1.2/021", ("PixelData", "Rows", "Columns"))):
         dataset = dcmread(tmp_path / "in" / file)
         dataset.SeriesInstanceUID = f"{dataset.StudyInstanceUID}.1" if "Rows" not in lost else "1.2.9"
+        if "Rows" in lost:
+            dataset.SOPClassUID, dataset.SOPInstanceUID = "1.3.12.2.1107.5.9.1", "1.2.9.1"
         for keyword in lost:
             delattr(dataset, keyword)
         dataset.save_as(tmp_path / "in" / file)
     cohort = run_many(tmp_path / "in", tmp_path / "out", how=how(tmp_path))
     found = {row["name"]: (row["state"], row["code"]) for row in rows(cohort)}
     assert found["series 1.1.1"] == ("failed", "series.no-pixels")
-    assert found["series 1.2.9"] == ("left out", "series.no-pixels")
+    assert found["series 1.2.9"] == ("left out", "series.no-image")
 
 
 def test_a_study_that_can_not_even_be_judged_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

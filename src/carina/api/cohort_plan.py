@@ -22,6 +22,7 @@ NO_FAILURE = frozenset(
     {
         "series.modality",
         "series.localizer",
+        "series.no-image",
         "series.plane",
         "series.few-slices",
         "series.spacing",
@@ -102,8 +103,7 @@ class CohortPlan:
     def _not_run(self, one: Found, *, is_beside: bool) -> Item:
         """The item of what gets no run; ``is_beside``: its study has a series that does."""
         code = one.error.code if one.error else "series.other-taken"
-        is_left_out = is_beside or code in NO_FAILURE or one.is_no_image
-        fate = Fate.LEFT_OUT if is_left_out else Fate.FAILED
+        fate = Fate.LEFT_OUT if is_beside or code in NO_FAILURE else Fate.FAILED
         name = name_of(one) if one.modality else place_of(one.path, self.path)
         return replace(self._item(one, name), fate=fate, code=code, message=one.reason)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FORM_SUFFIXES = {"nifti": ".nii.gz", "metaimage": ".mhd", "nrrd": ".nrrd"}
 
-NOT_MEANT = frozenset({"series.modality", "series.localizer", "file.no-hu"})
+NOT_MEANT = frozenset({"series.modality", "series.localizer", "series.no-image", "file.no-hu"})
 """Refusals that are no failure: such things lie in every study's folder, and nobody wants them as a volume."""
 
 
@@ -76,7 +76,7 @@ def _named(found: Found, error: CarinaError) -> str:
 def _wanted(found: Iterable[Found], *, fitting: bool) -> Iterator[Found]:
     for one in found:
         is_meant = one.error is None or (not fitting and one.error.code not in NOT_MEANT)
-        if is_meant and not one.is_no_image:
+        if is_meant:
             yield one
 
 

@@ -54,11 +54,6 @@ class Found:
         return None if self.slice_spacing_mm is None else self.slice_spacing_mm * self.slices
 
     @property
-    def is_no_image(self) -> bool:
-        """It is whole without pixel data, as a report is: it names no Rows, which a slice that lost its pixels does."""
-        return self.error is not None and self.error.code == "series.no-pixels" and not self.slices
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """What reading it has to do, in sentences."""
         return () if self.source is None or isinstance(self.source, VolumeFile) else self.source.warnings

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from pydicom.uid import UID
+
 from carina.dicom.layout import LAYOUT_KEYWORDS, ImpossibleLayout, layout_of, whole
 from carina.dicom.part10 import OpenFile, open_file
 from carina.dicom.uids import derived_uid, is_uid
@@ -70,6 +72,9 @@ UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfRefer
 
 MOST_FRAMES = 1 << 16
 """Frames of one file; the largest multi-frame CT has a third of it."""
+
+NO_IMAGE = "series.no-image"
+"""The code of what is whole without pixel data; an image that has lost its own is ``series.no-pixels``."""
 
 GRAYSCALE = frozenset({"MONOCHROME1", "MONOCHROME2", ""})
 
@@ -180,6 +185,11 @@ def slices_of(opened: OpenFile) -> list[SliceHeader]:
     return [_slice_header(opened, frame, pixels) for frame in frames]
 
 
+def is_image(rows: float | None, sop_class_uid: str) -> bool:
+    """Whether an object must have pixel data; reports and a scanner's raw data need none."""
+    return bool(rows) or "Image Storage" in UID(sop_class_uid).name
+
+
 class _Pixels(NamedTuple):
     """How many frames a file holds, at least one, and what is wrong with its pixel data."""
 
@@ -193,6 +203,8 @@ def _pixels(opened: OpenFile) -> _Pixels:
     Raises:
         BadSeries: there are more frames than any CT has.
     """
+    if not opened.has_pixels and not is_image(opened.number("Rows"), _kind(opened)[0]):
+        return _Pixels(problem=SliceProblem(code=NO_IMAGE, words="it is no image"))
     if not opened.has_pixels:
         return _Pixels(problem=SliceProblem(code="series.no-pixels", words="it has no pixel data"))
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,10 +35,16 @@ def with_losses(found: Iterable[Found], broken: Sequence[BrokenFile]) -> list[Fo
         owners = [index for index in _owners(one, known) if _may_be_incomplete(known[index])]
         for index in owners:
             own[index].append(one)
-        told = any(known[index].uid == one.series_uid for index in range(len(known))) and bool(one.series_uid)
-        if not owners and not told:
+        if not owners:
             left.append(one)
-    return [_with_loss(one, own[index]) for index, one in enumerate(known)] + _by_folder(left)
+    return [_with_loss(one, own[index]) for index, one in enumerate(known)] + _by_folder(_untold(left, known))
+
+
+def _untold(broken: Iterable[BrokenFile], found: Sequence[Found]) -> Iterator[BrokenFile]:
+    """Those that nothing that was found tells of: they are no file of it, nor of its UID."""
+    uids = {one.uid for one in found} - {""}
+    files = {file for one in found for file in one.files}
+    yield from (one for one in broken if one.series_uid not in uids and one.path not in files)
 
 
 def _may_be_incomplete(found: Found) -> bool:

@@ -8,9 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.uid import UID
-
-from carina.dicom.headers import DICOMDIR, SliceHeader, slice_headers
+from carina.dicom.headers import DICOMDIR, SliceHeader, is_image, slice_headers
 from carina.dicom.inventory import BrokenFile
 from carina.errors import BadSeries, one_line
 
@@ -70,8 +68,8 @@ def _scan_file(path: Path) -> list[SliceHeader] | BrokenFile:
 
 def _damage(header: SliceHeader) -> BrokenFile | None:
     """What is wrong with an image whose pixel data is not whole; reports and other objects need none."""
-    is_image = header.rows > 0 or "Image Storage" in UID(header.sop_class_uid).name
-    if header.pixels is None or header.pixels.code == "series.memory" or not is_image:
+    needs_pixels = is_image(header.rows, header.sop_class_uid)
+    if header.pixels is None or header.pixels.code == "series.memory" or not needs_pixels:
         return None
     return BrokenFile(
         path=header.path,
