@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -59,7 +60,7 @@ def whole_file(syntax: str, kind: str) -> bytes:
         dataset = compressed(dataset, syntax)
     if syntax == ExplicitVRBigEndian:
         dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     buffer = BytesIO()
     rebuilt(dataset).save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

@@ -52,4 +52,5 @@ def body(axes: tuple[tuple[float, float, float], ...] = STANDARD) -> tuple[Volum
 def in_box(grid: Grid, box: Box) -> np.ndarray:
     """Which voxels lie in a box given in mm."""
     points = grid.points_mm(np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), axis=-1))
-    return np.all([(points[..., k] > low) & (points[..., k] < high) for k, (low, high) in enumerate(box)], axis=0)
+    sides = [(points[..., k] > low) & (points[..., k] < high) for k, (low, high) in enumerate(box)]
+    return np.asarray(np.all(sides, axis=0))

@@ -46,7 +46,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     bundle = write(tmp_path / "lung-a", CARINA)
     assert load_bundle(tmp_path / "lung-a") == bundle
     assert isinstance(bundle.carina, Lung)
-    assert bundle.carina.fast.patch == (224, 224, 64)
+    assert bundle.carina.fast is not None and bundle.carina.fast.patch == (224, 224, 64)
     assert bundle.carina.labels == {1: "lung"}
     assert bundle.carina.task == "lung"
     assert bundle.made_by == f"lung-a 1.2.0 {bundle.sha256[:12]}"

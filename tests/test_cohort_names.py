@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_two_volume_files_of_one_name_are_two_studies(tmp_path: Path) -> None:
 
 def test_two_acquisitions_under_one_uid_are_two_rows(tmp_path: Path) -> None:
     for number in (1, 2):
-        uids = {"SOPInstanceUID": "", "StudyInstanceUID": "1.1", "SeriesInstanceUID": "1.1.1"}
+        uids: dict[str, Any] = {"SOPInstanceUID": "", "StudyInstanceUID": "1.1", "SeriesInstanceUID": "1.1.1"}
         write_series(tmp_path / "in", CHEST, prefix=f"{number}-", AcquisitionNumber=number, **uids)
     by_series = run_many(tmp_path / "in", tmp_path / "series", Each.SERIES, how(tmp_path))
     assert [row["state"] for row in rows(by_series)] == ["done", "done"]
@@ -77,7 +78,7 @@ def test_series_of_a_study_without_a_patient_belong_to_its_only_one(
     tmp_path: Path, patients: tuple[str | None, str | None]
 ) -> None:
     for number, patient in enumerate(patients):
-        known = {"PatientID": patient} if patient else {"PatientName": ""}
+        known: dict[str, Any] = {"PatientID": patient} if patient else {"PatientName": ""}
         write_series(tmp_path / "in", CHEST, SeriesInstanceUID=f"1.{number}", prefix=f"{number}-", **known)
     cohort = run_many(tmp_path / "in", tmp_path / "out", how=how(tmp_path))
     assert sorted(row["state"] for row in rows(cohort)) == ["done", "left out"]

@@ -110,7 +110,7 @@ def test_old_ways_to_say_where_results_go_name_the_new_one(tmp_path: Path) -> No
         (["convert", "SOURCE", "TARGET"], "the folder is given with -o now: carina convert SOURCE -o TARGET"),
         (["models", "import", "PATH", "--into", "FOLDER"], "--into is -o/--out now"),
     ):
-        done = subprocess.run([CARINA, *words], capture_output=True, text=True, cwd=tmp_path)
+        done = subprocess.run([CARINA, *map(str, words)], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 2
         assert said in done.stderr
 
@@ -118,7 +118,7 @@ def test_old_ways_to_say_where_results_go_name_the_new_one(tmp_path: Path) -> No
 def test_a_phantom_may_be_written_into_the_working_folder(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    command = [CARINA, "phantom", "-o", ".", "--slices", "4", "--size", "32"]
+    command = [str(CARINA), "phantom", "-o", ".", "--slices", "4", "--size", "32"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=work)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "work-truth.json").is_file()

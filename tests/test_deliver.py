@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -40,7 +41,7 @@ def files(tmp_path: Path) -> list[Path]:
     return written
 
 
-def node(pacs: Pacs, **more: object) -> DicomDestination:
+def node(pacs: Pacs, **more: Any) -> DicomDestination:
     return DicomDestination(host=pacs.host, port=pacs.dicom_port, ae_title=pacs.ae_title, timeout_s=10, **more)
 
 

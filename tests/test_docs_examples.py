@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import json
 import os
 import re
@@ -93,7 +92,7 @@ def test_the_python_of_a_page_runs(page: Path, study: Path, monkeypatch: pytest.
 def on_free_ports(server: Any) -> Any:
     """The Triton server on ports that nobody else has, whatever the page says."""
 
-    def started(repository: Path, **named: Any) -> contextlib.AbstractContextManager[Any]:
+    def started(repository: Path, **named: Any) -> Any:
         return server(repository, **{**named, "ports": (free_port(), free_port())})
 
     return started

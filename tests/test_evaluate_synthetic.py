@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +48,8 @@ def placed(chest: Case) -> dict[lesions.Kind, Placed]:
 
 def gap_mm(a: tuple[slice, ...], b: tuple[slice, ...]) -> float:
     """How far two boxes lie apart along the axis where they are farthest apart."""
-    return max(max(p.start - q.stop, q.start - p.stop) * step for p, q, step in zip(a, b, SPACING, strict=True))
+    boxes = zip(a, b, SPACING, strict=True)
+    return float(max(max(p.start - q.stop, q.start - p.stop) * step for p, q, step in boxes))
 
 
 def test_lesions_have_the_volumes_of_their_class_and_keep_apart(
@@ -107,7 +109,7 @@ def dense_lung(threshold_hu: float, monkeypatch: pytest.MonkeyPatch) -> list[str
     """A network that marks everything in the lung above a HU value; which cases it was shown."""
     shown: list[str] = []
 
-    def marked_in(case: Case, bundle: object, runtime: object, hu: npt.NDArray[np.generic] | None = None) -> object:
+    def marked_in(case: Case, bundle: object, runtime: object, hu: npt.NDArray[Any] | None = None) -> object:
         shown.append(case.name)
         return ((case.hu if hu is None else hu) > threshold_hu) & (case.lungs > 0)
 

@@ -177,7 +177,7 @@ def test_an_operator_with_a_place_outside_is_refused(place: str) -> None:
         """Give."""
         return number
 
-    fields = {"name": "give", "images": ("x/give",), "function": give, "inputs": {"/input": "number"}}
+    fields: dict[str, Any] = {"name": "give", "images": ("x/give",), "function": give, "inputs": {"/input": "number"}}
     path = place if place.startswith("/output") else "/output"
     places = {} if path == place else {path: place}
     refused = OperatorTable().with_usable(Operator(outputs={path: ""}, places=places, **fields)).refused

@@ -106,7 +106,7 @@ def tried() -> Iterator[list[Tried]]:
         for words in verbs.values()
         for place in places.values()
     ]
-    command = [sys.executable, HERE / "hostile_places.py", root / "work"]
+    command = [sys.executable, str(HERE / "hostile_places.py"), str(root / "work")]
     environment = {**os.environ, "XDG_DATA_HOME": str(root / "home")}
     done = subprocess.run(command, input=json.dumps(lines), capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -18,7 +18,7 @@ SPACING = (2.5, 0.7, 0.8)
 def blobs(seed: int, *, threshold: float = 0.55) -> npt.NDArray[np.bool_]:
     field = ndimage.gaussian_filter(np.random.default_rng(seed).random((16, 30, 26)), 2)
     low, high = field.min(), field.max()
-    return (field - low) / (high - low) > threshold
+    return np.asarray((field - low) / (high - low) > threshold)
 
 
 def cases() -> list[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:

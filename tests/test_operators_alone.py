@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def folders(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def alone(name: str, **more: object) -> list[str]:
+def alone(name: str, **more: Any) -> list[str]:
     settings = Settings()
     asked = {"inputs": {}, "outputs": {}, "variables": {}} | more
     return run_alone(Alone(operator=find_operator(name), **asked), (settings, Networks(settings)))
@@ -144,7 +145,7 @@ def test_objects_reach_a_real_pacs_by_c_store_and_stow_rs_once(folders: Path, tm
     alone("dicom-seg-writer", inputs=seg, outputs={"output": tmp_path / "seg"})
     uid = str(dcmread(tmp_path / "seg" / "lung-seg.dcm").SOPInstanceUID)
     with orthanc() as pacs:
-        destinations = {
+        destinations: dict[str, DicomDestination | DicomwebDestination] = {
             "NODE": DicomDestination(host=pacs.host, port=pacs.dicom_port, ae_title=pacs.ae_title, timeout_s=10),
             "WEB": DicomwebDestination(url=pacs.dicomweb_url, timeout_s=10),
         }

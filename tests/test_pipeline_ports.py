@@ -85,7 +85,10 @@ def test_every_table_survives_its_file(tmp_path_factory: pytest.TempPathFactory,
 
 
 def test_a_table_opens_in_other_programs(tmp_path: Path) -> None:
-    rows = [{"region": "left lung", "below_950_percent": 3.5}, {"region": "right lung", "note": "motion"}]
+    rows: list[dict[str, str | float]] = [
+        {"region": "left lung", "below_950_percent": 3.5},
+        {"region": "right lung", "note": "motion"},
+    ]
     (file,) = ports.save_value(Table, Table(rows=rows, name="emphysema: by side"), tmp_path)
     assert file.name.startswith("emphysema_by_side-") and file.suffix == ".csv"
     assert file.read_text().splitlines() == [

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
@@ -256,7 +256,8 @@ def test_empty_series_study_and_frame_uids_are_derived(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("emptied", ["Modality", "SOPClassUID"])
 def test_an_emptied_kind_follows_from_the_other(tmp_path: Path, emptied: str) -> None:
-    write_series(tmp_path, EVEN, **{emptied: ""})
+    changes: dict[str, Any] = {emptied: ""}
+    write_series(tmp_path, EVEN, **changes)
     series = series_of(tmp_path)
     assert series.instances[0].sop_class_uid == "1.2.840.10008.5.1.4.1.1.2"
     assert_linear(read_source(series))
@@ -265,7 +266,7 @@ def test_an_emptied_kind_follows_from_the_other(tmp_path: Path, emptied: str) ->
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, None])
 def test_files_without_meta_information_are_read(tmp_path: Path, syntax: str | None) -> None:
     for file in write_series(tmp_path, EVEN):
-        dataset = dcmread(file)
+        dataset: Dataset = dcmread(file)
         is_implicit = syntax is not None
         dataset = rebuilt(dataset)
         del dataset.file_meta

@@ -44,15 +44,16 @@ def parts_of(folder: Path) -> dict[str, int]:
 def test_acquisitions_at_the_same_places_or_between_each_other(
     tmp_path: Path, heights: list[float], keyword: str, values: tuple[Any, Any]
 ) -> None:
+    changes: dict[str, Any] = {keyword: values[1], "SOPInstanceUID": ""}
     write_series(tmp_path / "a", EVEN, **{keyword: values[0]})
-    write_series(tmp_path / "b", heights, **{keyword: values[1], "SOPInstanceUID": ""})
+    write_series(tmp_path / "b", heights, **changes)
     assert parts_of(tmp_path) == {f"{keyword} {values[0]}": 12, f"{keyword} {values[1]}": len(heights)}
 
 
 def test_two_acquisitions_with_two_kernels_each(tmp_path: Path) -> None:
     for number in (1, 2):
         for kernel in ("B30f", "B70f"):
-            changes = {"AcquisitionNumber": number, "ConvolutionKernel": kernel, "SOPInstanceUID": ""}
+            changes: dict[str, Any] = {"AcquisitionNumber": number, "ConvolutionKernel": kernel, "SOPInstanceUID": ""}
             write_series(tmp_path / f"{number}{kernel}", EVEN, **changes)
     assert parts_of(tmp_path) == {
         f"AcquisitionNumber {number}, ConvolutionKernel {kernel}": 12
@@ -64,7 +65,11 @@ def test_two_acquisitions_with_two_kernels_each(tmp_path: Path) -> None:
 def test_acquisitions_that_only_their_times_tell_apart(tmp_path: Path) -> None:
     for number, time in enumerate(("120000", "120500")):
         for k, height in enumerate(EVEN):
-            changes = {"AcquisitionDate": "20200101", "AcquisitionTime": f"{int(time) + k}", "InstanceNumber": None}
+            changes: dict[str, Any] = {
+                "AcquisitionDate": "20200101",
+                "AcquisitionTime": f"{int(time) + k}",
+                "InstanceNumber": None,
+            }
             slice_ = ct_slice((-20.0, -10.0, 100.0 + height), 50 * number + k, **changes)
             save(_changed(slice_, number), tmp_path / f"{number}-{k}")
     assert parts_of(tmp_path) == {"pass 1 of 2": 12, "pass 2 of 2": 12}
@@ -89,7 +94,7 @@ def _changed(dataset: Any, value: int) -> Any:
 def test_acquisitions_in_different_frames_of_reference(tmp_path: Path) -> None:
     for frame in ("2.25.71", "2.25.72"):
         for k, height in enumerate(EVEN):
-            changes = {"FrameOfReferenceUID": frame, "InstanceNumber": k, "SOPInstanceUID": ""}
+            changes: dict[str, Any] = {"FrameOfReferenceUID": frame, "InstanceNumber": k, "SOPInstanceUID": ""}
             slice_ = ct_slice((-20.0, -10.0, 100.0 + height), k + 1, **changes)
             save(_changed(slice_, int(frame[-1]) - 1), tmp_path / f"{frame}-{k}")
     assert parts_of(tmp_path) == {"frame of reference 1": 12, "frame of reference 2": 12}

@@ -194,7 +194,7 @@ def test_code_extensions_never_raise(data: bytes, sets: list[str]) -> None:
 
 
 def test_control_characters_become_spaces_in_listings_warnings_and_reports(tmp_path: Path) -> None:
-    ugly = {
+    ugly: dict[str, Any] = {
         "SeriesDescription": "Chest\t1\nnative\x1b[31m",
         "ConvolutionKernel": "B30f\x7f",
         "BodyPartExamined": "CHEST",
@@ -215,7 +215,11 @@ HOSTILE_UIDS = ("../../x", "/tmp/x", "1.2." + "3" * 61, "1..2", "1.2.x", ".", ".
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"])
 def test_a_uid_that_is_none_is_replaced_with_a_warning(tmp_path: Path, keyword: str, uid: str) -> None:
     for k, height in enumerate(EVEN):
-        own = {"ImagePositionPatient": [0.0, 0.0, height], "InstanceNumber": k + 1, "SOPInstanceUID": f"2.25.5{k}"}
+        own: dict[str, Any] = {
+            "ImagePositionPatient": [0.0, 0.0, height],
+            "InstanceNumber": k + 1,
+            "SOPInstanceUID": f"2.25.5{k}",
+        }
         raw_file(tmp_path / str(k), {keyword: uid.encode("latin-1")}, **own)
     source = series_of(tmp_path)
     uids = (
@@ -234,7 +238,7 @@ def test_a_uid_that_is_none_is_replaced_with_a_warning(tmp_path: Path, keyword: 
 def test_two_series_with_uids_that_are_none_stay_two(tmp_path: Path) -> None:
     for name, uid in (("a", "../../x"), ("b", "../../y")):
         for k, height in enumerate(EVEN):
-            own = {"ImagePositionPatient": [0.0, 0.0, height], "SOPInstanceUID": f"2.25.{ord(name)}{k}"}
+            own: dict[str, Any] = {"ImagePositionPatient": [0.0, 0.0, height], "SOPInstanceUID": f"2.25.{ord(name)}{k}"}
             raw_file(tmp_path / f"{name}{k}", {"SeriesInstanceUID": uid.encode()}, **own)
     assert [one.slices for one in find_series(tmp_path, ANY)] == [12, 12]
 

@@ -20,7 +20,7 @@ def noise(grid: Grid) -> np.ndarray:
 def ramp(grid: Grid, *, by: tuple[float, float, float] = (3.0, -2.0, 5.0)) -> np.ndarray:
     """A linear function of patient space: linear interpolation must reproduce it wherever it samples."""
     indices = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
-    return (grid.points_mm(indices) @ np.array(by)).astype(np.float32)
+    return np.asarray(grid.points_mm(indices) @ np.array(by), np.float32)
 
 
 def test_a_linear_field_is_reproduced_on_any_parallel_grid() -> None:

@@ -109,7 +109,7 @@ def test_the_command_line_ends_with_143_and_one_line_when_it_is_terminated(tmp_p
     from carina.volume.files import write_volume
 
     write_volume(chest_phantom(shape=(40, 200, 200), lesions=0).volume, tmp_path / "ct.nii.gz")
-    words = [sys.executable, "-m", "carina.cli.main", "run", tmp_path / "ct.nii.gz", "-o", tmp_path / "run"]
+    words = [sys.executable, "-m", "carina.cli.main", "run", str(tmp_path / "ct.nii.gz"), "-o", str(tmp_path / "run")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: "running" in states(tmp_path / "run"), process)
         process.terminate()

@@ -38,7 +38,7 @@ class Place:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        return json.loads((self.out / "manifest.json").read_text())
+        return dict(json.loads((self.out / "manifest.json").read_text()))
 
     def write(self, manifest: dict[str, Any]) -> None:
         (self.out / "manifest.json").write_text(json.dumps(manifest))

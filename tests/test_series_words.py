@@ -7,7 +7,7 @@ import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -184,7 +184,7 @@ def test_own_groups_of_kernels_come_first() -> None:
 
 
 def test_every_criterion_has_its_merit_and_is_in_the_shipped_order() -> None:
-    assert set(MERITS) == set(RULES.prefer.order) == set(Criterion.__args__)
+    assert set(MERITS) == set(RULES.prefer.order) == set(get_args(Criterion))
 
 
 def test_a_lone_series_of_another_region_is_taken_with_a_warning() -> None:

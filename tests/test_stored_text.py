@@ -61,7 +61,9 @@ def number(text: str) -> bool:
 
 @settings(max_examples=80, deadline=None)
 @given(names=st.lists(NAMES, min_size=2, max_size=5, unique=True), data=st.data())
-def test_what_is_written_is_read_back(names: list[str], data: st.DataObject, tmp_path_factory) -> None:
+def test_what_is_written_is_read_back(
+    names: list[str], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     shares = data.draw(st.lists(st.integers(1, 100), min_size=len(names), max_size=len(names)))
     probabilities = {name: share / sum(shares) for name, share in zip(names, shares, strict=True)}
     folder = tmp_path_factory.mktemp("csv")
@@ -114,7 +116,9 @@ def test_a_file_too_large_to_be_a_result_is_not_read(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(junk=st.binary(max_size=200), suffix=st.sampled_from([".csv", ".txt"]))
-def test_any_bytes_are_probabilities_or_refused(junk: bytes, suffix: str, tmp_path_factory) -> None:
+def test_any_bytes_are_probabilities_or_refused(
+    junk: bytes, suffix: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("junk") / f"junk{suffix}"
     path.write_bytes(junk)
     try:

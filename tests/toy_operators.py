@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from carina.errors import BadSeries
 from carina.pipeline import Context, Operator, OperatorTable, Setting
@@ -152,7 +152,7 @@ DIAMOND = (
 )
 
 
-def run(bench: Bench, wanted: Definition, out: Path, **options: object) -> RunResult:
+def run(bench: Bench, wanted: Definition, out: Path, **options: Any) -> RunResult:
     services = (Greeting("hello"),)
     return run_pipeline(
         wanted, bench.table, inputs={"input": 7}, out=out, services=services, options=RunOptions(**options)
