@@ -290,7 +290,7 @@ def test_no_header_is_read_in_silence_where_two_readers_differ(tmp_path: Path, c
     (first, one), (second, other) = by_nibabel(file), by_itk(file)
     apart = far(first, second)
     assert (apart < 0.1 and np.array_equal(one, other)) or volume.warnings
-    assert min(far(affine, first), far(affine, second)) < 1e-3
+    assert min(far(affine, first), far(affine, second)) < 5e-3  # quaternions are stored in single precision
     assert np.array_equal(values, one)
 
 
