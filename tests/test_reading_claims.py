@@ -115,7 +115,7 @@ def test_a_layout_that_can_not_be_is_refused_by_tag(tmp_path: Path, changes: dic
         ([63536, 0, 2000], {"PixelPaddingValue": 63536}),
         ([63536, 0, 2000], {"PixelPaddingValue": 63000, "PixelPaddingRangeLimit": 65535}),
         ([0x8000, 0, 2000], {"PixelPaddingValue": -32768, "PixelRepresentation": 1}),
-        ([0xF000, 0xF001, 2000], {"PixelPaddingValue": 0}),
+        ([0xF000, 0xF3E8, 2000], {"PixelPaddingValue": 0}),
         ([4095, 0, 2000], {"PixelPaddingValue": 4095}),
         ([0x0830, 0, 1000], {"PixelPaddingValue": -2000, "PixelRepresentation": 1}),
         ([0xF830, 0, 1000], {"PixelPaddingValue": -2000, "PixelRepresentation": 1}),

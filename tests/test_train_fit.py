@@ -347,9 +347,9 @@ def test_half_precision_needs_a_gpu() -> None:
 PROCESS = """
 import os, sys; from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_train_fit import Bright, Context, TWO, fit, join_team, network
+from test_train_fit import Bright, FitContext, TWO, fit, join_team, network
 with join_team(TWO, os.environ) as team:
-    fit(network(norm=False), Bright(), TWO, Path({out!r}), Context(team=team))
+    fit(network(norm=False), Bright(), TWO, Path({out!r}), FitContext(team=team))
 """
 TWO = changed(
     patches=(Patch(shape=(8, 8, 8), batch=1),), loss=Loss.CROSS_ENTROPY, steps=12, workers=0, clip=1.0, average=0.5
