@@ -66,7 +66,10 @@ def test_a_text_that_the_terminal_can_not_show_is_printed_all_the_same(tmp_path:
 
 def with_a_verb(body: str) -> list[str]:
     """A command that is ``carina phantom`` with another body."""
-    before = "import os, signal, sys, time\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it\nimport carina.cli.phantom as verb\nfrom carina.cli.main import main\n"
+    before = (
+        "import os, signal, sys, time\nimport carina.cli.phantom as verb\nfrom carina.cli.main import main\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # where the tests run under nohup, it is ignored
+    )
     callback = f"def callback(**_):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
     after = "verb.phantom.callback = callback\nsys.argv = ['carina', 'phantom', '-o', 'OUT']\nmain()\n"
     return [sys.executable, "-c", before + callback + after]
