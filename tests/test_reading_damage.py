@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,10 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from carina.dicom import sources
+from carina.dicom.decode import open_pixels
 from carina.dicom.headers import slice_headers
+from carina.dicom.sources import Plain
+from carina.dicom.whole_header import read_header
 from carina.errors import BadSeries
 from damaged_files import DAMAGES, SYNTAXES, damaged, read_all, whole_file
 from reading_slices import ct_slice, save
@@ -69,3 +74,53 @@ def test_a_deflated_header_is_inflated_up_to_a_bound(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sources, "LARGEST_INFLATED_HEADER", 1 << 19)
     with pytest.raises(BadSeries, match=r"bomb\.dcm: it is damaged in its header: .*that a header may have"):
         slice_headers(file)
+
+
+def _vanishes(file: Path) -> Path:
+    file.unlink()
+    return file
+
+
+def _folder(file: Path) -> Path:
+    return file.parent
+
+
+def _endless_name(file: Path) -> Path:
+    return file.with_name("n" * 300)
+
+
+@pytest.mark.parametrize("change", [_vanishes, _folder, _endless_name])
+def test_what_the_operating_system_refuses_is_refused_by_name(tmp_path: Path, change: Callable[[Path], Path]) -> None:
+    file = change(save(ct_slice((0, 0, 0), 1), tmp_path / "slice"))
+    for read in (slice_headers, open_pixels, read_header):
+        with pytest.raises(BadSeries, match="can't be read") as caught:
+            read(file)
+        assert caught.value.code == "series.unreadable" and file.name[:200] in caught.value.message
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_disk_that_fails_while_reading_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    file = save(ct_slice((0, 0, 0), 1), tmp_path / "slice")
+    left, take = calls, Plain.read
+
+    def fails(source: Plain, at: int, size: int) -> bytes:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return take(source, at, size)
+
+    monkeypatch.setattr(Plain, "read", fails)
+    with pytest.raises(BadSeries, match=r"slice: can't be read \(Input/output error\)"):
+        slice_headers(file)
+
+
+def test_a_file_that_shrinks_after_the_listing_is_told(tmp_path: Path) -> None:
+    file = save(ct_slice((0, 0, 0), 1), tmp_path / "slice")
+    opened = open_pixels(file)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(BadSeries, match="slice: its pixel data ends early"):
+        opened.stored(None)
+    file.unlink()
+    with pytest.raises(BadSeries, match="slice: can't be read"):
+        opened.stored(None)

@@ -21,11 +21,13 @@ from carina.cli.series import series
 from carina.dicom.find import find_series
 from carina.dicom.objects_header import OPTIONAL, REQUIRED, notes, patient_and_study
 from carina.dicom.pdf import encapsulated_pdf
+from carina.dicom.seg import segmentation
+from carina.dicom.sr import measurements
 from carina.dicom.uids import is_uid
 from carina.dicom.values import decoded
 from carina.dicom.whole_header import read_header
 from carina.report.facts import report_facts
-from dicom_objects_samples import PRODUCER, errors_of, make_series, pdf_bytes, saved
+from dicom_objects_samples import MAKERS, PRODUCER, errors_of, make_mask, make_ratio, make_series, pdf_bytes, saved
 from reading_slices import ANY, EVEN, ct_slice, save, series_of, write_series
 
 COPIED = (*REQUIRED, *OPTIONAL)
@@ -152,6 +154,7 @@ def objects_of(values: dict[str, bytes], sets: str, folder: Path) -> tuple[Path,
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.dictionaries(st.sampled_from(COPIED), BYTES), sets=st.sampled_from(SETS))
+@example({"DeidentificationMethod": b"\x01"}, "ISO_IR 6")
 @example({"PatientName": b"\xff\xfe", "PatientID": b"A\\B", "PatientBirthDate": b"19991332"}, "ISO_IR 192")
 def test_whatever_bytes_text_holds_objects_are_valid_and_say_what_they_declare(
     tmp_path: Path, values: dict[str, bytes], sets: str
@@ -164,6 +167,26 @@ def test_whatever_bytes_text_holds_objects_are_valid_and_say_what_they_declare(
     assert written.SpecificCharacterSet == "ISO_IR 192"
     for element in written:
         assert str(element.value if element.VR not in ("OB", "SQ") else "").isprintable()
+
+
+HOSTILE = {
+    "no text": {keyword: b"\xff\xfe\x80" for keyword in COPIED},
+    "several": {keyword: b"A\\B" for keyword in COPIED},
+    "no numbers": {"PatientWeight": b"nan", "PatientSize": b"-inf", "LossyImageCompressionRatio": b"nan"},
+    "too long": {keyword: b"9" * 200 for keyword in COPIED},
+    "control": {keyword: b"\x1b[31m\n\t\0" for keyword in COPIED},
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_every_kind_of_object_is_valid_whatever_its_source_holds(tmp_path: Path, kind: str) -> None:
+    lossy = {"LossyImageCompression": b"01", "LossyImageCompressionMethod": b"no method"}
+    source = make_series(header_of(tmp_path, {**lossy, **HOSTILE[kind]}))
+    seg = segmentation(make_mask(source), source, PRODUCER)
+    report = measurements(make_ratio(12.0), None, source, MAKERS, [seg])
+    pdf = encapsulated_pdf(pdf_bytes(), source, PRODUCER, "COVID-19 classification")
+    for name, made in (("seg", seg), ("report", report), ("pdf", pdf)):
+        assert errors_of(saved(made, tmp_path, name)) == []
 
 
 def is_about_bytes_of_characters(line: str) -> bool:

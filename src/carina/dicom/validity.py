@@ -37,7 +37,7 @@ def valid_value(header: Dataset, keyword: str) -> str | None:
     """An attribute's value if its VR, multiplicity and terms allow it, else None; several are joined by a backslash."""
     values = [_spaced(value) if keyword in DESCRIPTIONS else value for value in _stated(header, keyword)]
     is_single = dictionary_VM(tag_of(keyword)) == "1"
-    if not values or (is_single and len(values) > 1) or not set(values) <= TERMS.get(keyword, set(values)):
+    if not any(values) or (is_single and len(values) > 1) or not set(values) <= TERMS.get(keyword, set(values)):
         return None
     vr = dictionary_VR(tag_of(keyword))
     return "\\".join(values) if all(is_valid(vr, value) for value in values) else None
@@ -93,11 +93,13 @@ def _is_name(text: str) -> bool:
 
 
 def _is_date(text: str) -> bool:
+    if len(text) != 8 or not (text.isascii() and text.isdigit()):
+        return False
     try:
         date(int(text[:4]), int(text[4:6]), int(text[6:]))
     except ValueError:
         return False
-    return len(text) == 8 and text.isascii() and text.isdigit()
+    return True
 
 
 def _is_decimal(text: str) -> bool:
