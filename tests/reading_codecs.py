@@ -9,18 +9,20 @@ import imagecodecs
 import numpy as np
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import RLELossless
+from pydicom.uid import UID, RLELossless
 
 from reading_slices import COLUMNS, ROWS
 
 Encode = Callable[[np.ndarray], bytes]
 
 CODECS: dict[str, Encode] = {
-    "1.2.840.10008.1.2.4.57": lambda a: imagecodecs.jpeg8_encode(a, lossless=True, bitspersample=16),
-    "1.2.840.10008.1.2.4.70": lambda a: imagecodecs.ljpeg_encode(a),
-    "1.2.840.10008.1.2.4.80": lambda a: imagecodecs.jpegls_encode(a),
-    "1.2.840.10008.1.2.4.90": lambda a: imagecodecs.jpeg2k_encode(a, codecformat="j2k", level=0, reversible=True),
-    "1.2.840.10008.1.2.4.201": lambda a: imagecodecs.htj2k_encode(a),
+    "1.2.840.10008.1.2.4.57": lambda a: bytes(imagecodecs.jpeg8_encode(a, lossless=True, bitspersample=16)),
+    "1.2.840.10008.1.2.4.70": lambda a: bytes(imagecodecs.ljpeg_encode(a)),
+    "1.2.840.10008.1.2.4.80": lambda a: bytes(imagecodecs.jpegls_encode(a)),
+    "1.2.840.10008.1.2.4.90": lambda a: bytes(
+        imagecodecs.jpeg2k_encode(a, codecformat="j2k", level=0, reversible=True)
+    ),
+    "1.2.840.10008.1.2.4.201": lambda a: bytes(imagecodecs.htj2k_encode(a)),
 }
 
 
@@ -35,7 +37,7 @@ def compressed(dataset: Dataset, syntax: str, fragments_per_frame: int = 1, **ta
         dataset.compress(RLELossless)
         return dataset
     frames = [CODECS[syntax](frame) for frame in words_of(dataset)]
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     dataset.PixelData = encapsulate(frames, fragments_per_frame=fragments_per_frame, **table)
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
 
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.rules import Prefer, Rules
@@ -30,14 +30,16 @@ ANY = Rules(min_slices=2, plane="any", min_matrix=8, prefer=Prefer(coverage_mm=0
 
 def linear_hu(points_mm: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """HU at patient-space points ``(..., 3)``: linear, so linear interpolation of it is exact."""
-    return np.asarray(points_mm, dtype=np.float64) @ np.array([3.0, -2.0, 1.5]) - 500.0
+    hu: npt.NDArray[np.float64] = np.asarray(points_mm, dtype=np.float64) @ np.array([3.0, -2.0, 1.5]) - 500.0
+    return hu
 
 
 def pixel_points(position: Sequence[float], orientation: Sequence[float] = AXIAL) -> npt.NDArray[np.float64]:
     """Patient-space points of a slice's pixel centres, ``(rows, columns, 3)``."""
     rows, columns = np.mgrid[:ROWS, :COLUMNS]
     right, down = np.array(orientation[:3]), np.array(orientation[3:])
-    return np.array(position) + rows[..., None] * PIXEL_MM[0] * down + columns[..., None] * PIXEL_MM[1] * right
+    across: npt.NDArray[np.float64] = rows[..., None] * PIXEL_MM[0] * down + columns[..., None] * PIXEL_MM[1] * right
+    return np.array(position, dtype=np.float64) + across
 
 
 def ct_slice(position: Sequence[float], number: int, orientation: Sequence[float] = AXIAL, **changes: Any) -> Dataset:
@@ -47,7 +49,7 @@ def ct_slice(position: Sequence[float], number: int, orientation: Sequence[float
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.5{number:03d}"
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID(f"2.25.5{number:03d}")
     dataset.SOPClassUID = CTImageStorage
     dataset.SOPInstanceUID = f"2.25.5{number:03d}"
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = STUDY_UID, SERIES_UID
@@ -93,7 +95,7 @@ def write_series(
     for k, height in enumerate(heights_mm):
         position = np.array([-20.0, -10.0, 100.0]) + height * np.array(step)
         name = f"{prefix}{(k * 7) % 1009:03d}"
-        files.append(save(ct_slice(position, k + 1, **changes), folder / name))
+        files.append(save(ct_slice(position.tolist(), k + 1, **changes), folder / name))
     return files
 
 
@@ -111,7 +113,7 @@ def refusal(path: Path, rules: Rules = ANY) -> BadSeries:
 
 
 def voxel_points(grid: Grid) -> np.ndarray:
-    return grid.points_mm(np.stack(np.mgrid[tuple(slice(n) for n in grid.shape)], axis=-1))
+    return grid.points_mm(np.moveaxis(np.indices(grid.shape), 0, -1))
 
 
 def assert_linear(volume: Volume, *, inside: Any = (slice(None),) * 3, within_hu: float = 0.51) -> None:

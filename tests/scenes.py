@@ -6,15 +6,16 @@ import numpy as np
 from hypothesis import strategies as st
 
 from carina.volume import Grid, Mask, Volume
+from carina.volume.header import triple
 
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[Mask, Mask, Volume]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    shape = tuple(int(n) for n in rng.integers(1, 12, size=3))
-    spacing = tuple(float(s) for s in rng.uniform(0.4, 9, size=3))
-    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    axes = tuple(tuple(float(v) for v in row) for row in turn)
+    shape: tuple[int, int, int] = tuple(rng.integers(1, 12, size=3).tolist())
+    spacing = triple(rng.uniform(0.4, 9, size=3))
+    first, second, third = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    axes = triple(first), triple(second), triple(third)
     grid = Grid(shape=shape, spacing_mm=spacing, origin_mm=(-20.0, 3.0, 7.0), axes=axes)
     lung, lesion = (
         Mask(labels=(rng.random(shape) < share).astype(np.uint8), grid=grid, names={1: "x"}, uid="1")

@@ -15,10 +15,13 @@ from pydicom import dcmread
 from carina.api.cohort import run_many
 from carina.api.cohort_plan import Each
 from carina.api.cohort_table import TEXT_COLUMNS, Fate, Item
-from carina.dicom.find import Found
+from carina.config import Settings
+from carina.dicom.find import Found, choose_source
 from carina.dicom.rules import Rules
 from carina.dicom.series import Series, Source
 from carina.errors import BadConfig, BadSeries
+from carina.operators.networks import Networks
+from carina.pipeline.manifest import Provenance
 from carina.volume import Volume
 from cohorts import CHEST, PIPELINE, how, rows, seen, study, told, volume_file
 from reading_slices import write_series
@@ -105,15 +108,13 @@ def test_a_series_whose_slice_lost_its_pixels_has_failed_and_a_report_is_left_ou
 def test_a_study_that_can_not_even_be_judged_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study(tmp_path / "in" / "1.1", "1.1")
     study(tmp_path / "in" / "1.2", "1.2")
-    from carina.api import cohort_plan
 
-    def choose_source(found: Sequence[Found], rules: Rules) -> Source:
+    def broken(found: Sequence[Found], rules: Rules) -> Source:
         if found[0].study_uid == "1.1":
             raise IndexError("odd")
-        return real(found, rules)
+        return choose_source(found, rules)
 
-    real = cohort_plan.choose_source
-    monkeypatch.setattr(cohort_plan, "choose_source", choose_source)
+    monkeypatch.setattr("carina.api.cohort_plan.choose_source", broken)
     cohort = run_many(tmp_path / "in", tmp_path / "out", how=how(tmp_path))
     assert told(cohort) == [("1.1", "failed", "bug.IndexError"), ("1.2", "done", "")]
 
@@ -158,10 +159,10 @@ def test_an_error_before_the_pipeline_is_a_row_too(tmp_path: Path, monkeypatch: 
     study(tmp_path / "in" / "1.2", "1.2")
     from carina.api import study as module
 
-    def provenance(source: Series, *_: object) -> object:
+    def provenance(source: Series, settings: Settings, networks: Networks) -> Provenance:
         if source.uid == "1.1.1":
             raise KeyError("lung")
-        return real(source, *_)
+        return real(source, settings, networks)
 
     real = module.provenance
     monkeypatch.setattr(module, "provenance", provenance)

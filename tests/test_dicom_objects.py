@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,12 +54,8 @@ def test_every_code_is_listed_or_said_to_be_unlisted(code: Code) -> None:
     assert len(code.value) <= 16
     if code.scheme_designator == codes.PRIVATE_SCHEME:
         return
-    meanings = {
-        meaning
-        for entries in concepts.get(code.scheme_designator, {}).values()
-        for value, (meaning, _) in entries.items()
-        if value == code.value
-    }
+    known: dict[str, Any] = dict(concepts.get(code.scheme_designator, {}))
+    meanings = {meaning for entries in known.values() for value, (meaning, _) in entries.items() if value == code.value}
     if code in codes.UNLISTED:
         assert not meanings, "it is listed now: drop it from UNLISTED"
     else:
@@ -305,7 +302,8 @@ def segment_of(group: Dataset, seg: Dataset) -> Dataset:
     (image,) = [item for item in group.ContentSequence if item.ValueType == "IMAGE" and "Segment" in name_of(item)]
     reference = image.ReferencedSOPSequence[0]
     assert reference.ReferencedSOPInstanceUID == seg.SOPInstanceUID
-    (segment,) = [item for item in seg.SegmentSequence if item.SegmentNumber == reference.ReferencedSegmentNumber]
+    segments: list[Dataset] = list(seg.SegmentSequence)
+    (segment,) = [item for item in segments if item.SegmentNumber == reference.ReferencedSegmentNumber]
     return segment
 
 

@@ -27,6 +27,7 @@ from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from carina.testing.pacs import memory_pacs, orthanc, orthanc_program, send
 from carina.volume import Mask, Volume
+from carina.volume.header import triple
 from dicom_objects_samples import (
     PRODUCER,
     SHAPE,
@@ -95,13 +96,12 @@ AXES = st.permutations([(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
 
 def turned(series: Series, axes: list[tuple[float, float, float]], signs: tuple[float, float, float]) -> Series:
     """The same series with other axes, slices still in steps of 2.5 mm along their normal."""
-    turned_axes = tuple(tuple(sign * v for v in axis) for sign, axis in zip(signs, axes, strict=True))
+    slices, rows, columns = (triple(sign * np.array(axis)) for sign, axis in zip(signs, axes, strict=True))
     first = np.array([-30.0, 40.0, -50.0])
     instances = tuple(
-        replace(one, position_mm=tuple(float(v) for v in first + 2.5 * k * np.array(turned_axes[0])))
-        for k, one in enumerate(series.instances)
+        replace(one, position_mm=triple(first + 2.5 * k * np.array(slices))) for k, one in enumerate(series.instances)
     )
-    return replace(series, instances=instances, slice_axes=turned_axes)
+    return replace(series, instances=instances, slice_axes=(slices, rows, columns))
 
 
 @settings(max_examples=40, deadline=None)

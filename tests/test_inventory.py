@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
-from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import UID, ImplicitVRLittleEndian, RLELossless
 
 from carina.cli.series import series
 from carina.dicom.find import choose_source, find_series
@@ -32,15 +33,22 @@ from carina.volume import Grid, Volume
 from carina.volume.files import write_volume
 from reading_slices import ANY, EVEN, SERIES_UID, assert_linear, ct_slice, rebuilt, refusal, save, write_series
 
-SPOILERS = {
+
+def pointed(file: Path, target: str) -> None:
+    """Put a link in the file's place."""
+    file.unlink()
+    file.symlink_to(target)
+
+
+SPOILERS: dict[str, Callable[[Path], object]] = {
     "empty": lambda file: file.write_bytes(b""),
     "140 bytes": lambda file: file.write_bytes(file.read_bytes()[:140]),
     "within the header": lambda file: file.write_bytes(file.read_bytes()[:500]),
     "within the pixels": lambda file: file.write_bytes(file.read_bytes()[:-300]),
     "zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
     "a web page": lambda file: file.write_bytes(b"<html>502 Bad Gateway</html>"),
-    "a dangling link": lambda file: (file.unlink(), file.symlink_to("gone")),
-    "a link to itself": lambda file: (file.unlink(), file.symlink_to(file.name)),
+    "a dangling link": lambda file: pointed(file, "gone"),
+    "a link to itself": lambda file: pointed(file, file.name),
 }
 """Ways in which a slice is lost."""
 
@@ -139,7 +147,7 @@ def test_broken_files_of_another_study_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, RLELossless])
-def test_the_same_instances_in_two_transfer_syntaxes_are_one_series(tmp_path: Path, syntax: str) -> None:
+def test_the_same_instances_in_two_transfer_syntaxes_are_one_series(tmp_path: Path, syntax: UID) -> None:
     for file in write_series(tmp_path / "a", EVEN):
         dataset = rebuilt(dcmread(file))
         if syntax == RLELossless:
@@ -203,9 +211,9 @@ def test_objects_without_a_volume_are_other_not_broken(tmp_path: Path) -> None:
         dataset = Dataset()
         whole = ct_slice((0, 0, 0), number)
         dataset.file_meta = whole.file_meta
-        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = kind
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UID(kind)
         dataset.Modality, dataset.StudyInstanceUID = modality, whole.StudyInstanceUID
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SeriesInstanceUID = (
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SeriesInstanceUID = UID(
             f"2.25.9{number}"
         )
         if modality == "SEG":
@@ -333,6 +341,10 @@ def test_a_run_in_the_folder_of_its_slices_does_not_hide_them(tmp_path: Path) ->
     assert counted(tmp_path).counts() == FileCounts(used=12, other=2)
 
 
+def linked(file: Path) -> None:
+    file.with_name(f"{file.name}-2").hardlink_to(file)
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_any_mixture_adds_up(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -340,12 +352,12 @@ def test_any_mixture_adds_up(seed: int, tmp_path_factory: pytest.TempPathFactory
     root = tmp_path_factory.mktemp("mixture")
     for number in range(rng.randint(1, 3)):
         folder = root / rng.choice(["", "a", "b/c", ".hidden"])
-        changes = rng.choice([{}, {"Modality": "MR"}, {"SOPInstanceUID": ""}, {"PixelData": None}])
+        changes: dict[str, Any] = rng.choice([{}, {"Modality": "MR"}, {"SOPInstanceUID": ""}, {"PixelData": None}])
         uid = rng.choice([SERIES_UID, f"2.25.{number}"])
         prefix = f"{rng.choice(['', 'x', '.'])}{number}-"
         files = write_series(folder, EVEN, prefix=prefix, SeriesInstanceUID=uid, **changes)
         for file in rng.sample(files, rng.choice([0, 1, 5, 12])):
-            rng.choice([*SPOILERS.values(), lambda file: file.with_name(f"{file.name}-2").hardlink_to(file)])(file)
+            rng.choice([*SPOILERS.values(), linked])(file)
         if rng.random() < 0.5:
             beside(folder)
         if rng.random() < 0.3:

@@ -16,6 +16,7 @@ from carina.measure.ratio import lesion_ratio
 from carina.measure.table import findings_json, findings_rows
 from carina.synth.phantom import Phantom, chest_phantom
 from carina.volume import Grid, Mask, Volume
+from carina.volume.header import triple
 
 SHAPE, SPACING = (60, 50, 80), (4.0, 4.0, 4.0)
 GRID = Grid(shape=SHAPE, spacing_mm=SPACING, origin_mm=(-158.0, -98.0, 10.0))
@@ -66,14 +67,15 @@ def test_sides_are_the_patients_in_every_voxel_orientation(
         if flip:
             labels = np.flip(labels, axis)
             origin = origin + np.array(axes[axis]) * grid.spacing_mm[axis] * (grid.shape[axis] - 1)
-            axes[axis] = tuple(-value for value in axes[axis])
-    turned = Grid(
-        shape=tuple(grid.shape[axis] for axis in order),
-        spacing_mm=tuple(grid.spacing_mm[axis] for axis in order),
-        origin_mm=tuple(origin),
-        axes=tuple(axes[axis] for axis in order),
-    )
+            axes[axis] = triple(-np.array(axes[axis]))
     expected = np.ascontiguousarray(labels.transpose(order))
+    z, y, x = order
+    turned = Grid(
+        shape=(grid.shape[z], grid.shape[y], grid.shape[x]),
+        spacing_mm=triple([grid.spacing_mm[axis] for axis in order]),
+        origin_mm=triple(origin),
+        axes=(axes[z], axes[y], axes[x]),
+    )
     given = Mask(labels=(expected > 0).astype(np.uint8), grid=turned, names={1: "lung"}, uid="1.2")
     assert np.array_equal(split_lungs(given).labels, expected)
 
@@ -280,7 +282,7 @@ def test_key_slices_show_the_largest_lesions_from_the_head_down() -> None:
     slices = lesion_ratio(mask(small, large), mask(LEFT_BOX, RIGHT_BOX), volume).key_slices
     assert {30, 14} <= {one.index for one in slices}
     assert slices[0].index == 30, "from the head downwards"
-    assert np.array_equal(slices[0].hu, hu[30])
+    assert slices[0].hu is not None and np.array_equal(slices[0].hu, hu[30])
     assert slices[0].lesion.sum() == 100
     assert slices[0].lung.sum() == 2 * 30 * 26
     assert slices[0].spacing_mm == (4.0, 4.0)

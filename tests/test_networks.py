@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-torch = pytest.importorskip("torch", reason="the train extra is not installed")
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("monai", reason="the train extra is not installed")
 
-from carina.errors import BadConfig, ModelFailed  # noqa: E402
-from carina.models.ahnet import AHNet  # noqa: E402
-from carina.models.networks import COVID_NETWORK, LESION_NETWORK, LUNG_NETWORK, build_network  # noqa: E402
+from carina.errors import BadConfig, ModelFailed
+from carina.models.ahnet import AHNet
+from carina.models.networks import COVID_NETWORK, LESION_NETWORK, LUNG_NETWORK, build_network
 
 
 def _parameters(network: torch.nn.Module) -> int:

@@ -11,8 +11,10 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from pydicom import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     HTJ2KLossless,
     JPEG2000Lossless,
@@ -132,12 +134,12 @@ def test_orthanc_takes_the_series(volume: Volume, tmp_path: Path) -> None:
         pytest.skip("Orthanc is not installed; on Debian: apt-get install orthanc orthanc-dicomweb")
     plain = write_ct_series(volume, tmp_path / "plain")
     other = SeriesSettings(transfer_syntax=JPEG2000Lossless, study="other")
-    datasets = [pydicom.dcmread(path) for path in plain]
-    compressed = [pydicom.dcmread(path) for path in write_ct_series(volume, tmp_path / "j2k", settings=other)[:1]]
-    for dataset in compressed:
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "2.25.99"
+    datasets: list[Dataset] = [pydicom.dcmread(path) for path in plain]
+    (packed, *_) = write_ct_series(volume, tmp_path / "j2k", settings=other)
+    compressed = pydicom.dcmread(packed)
+    compressed.SOPInstanceUID = compressed.file_meta.MediaStorageSOPInstanceUID = UID("2.25.99")
     with orthanc() as pacs:
-        assert send(pacs, datasets + compressed) == (0,) * 7
+        assert send(pacs, [*datasets, compressed]) == (0,) * 7
         assert set(pacs.instances()) == {"2.25.99", *(str(dataset.SOPInstanceUID) for dataset in datasets)}
         back = pydicom.dcmread(io.BytesIO(pacs.fetch(str(datasets[2].SOPInstanceUID))))
         assert back.PixelData == datasets[2].PixelData
@@ -146,7 +148,7 @@ def test_orthanc_takes_the_series(volume: Volume, tmp_path: Path) -> None:
 
 
 def test_the_pacs_in_memory_keeps_and_refuses(volume: Volume, tmp_path: Path) -> None:
-    datasets = [pydicom.dcmread(path) for path in write_ct_series(volume, tmp_path)[:3]]
+    datasets: list[Dataset] = [pydicom.dcmread(path) for path in write_ct_series(volume, tmp_path)[:3]]
     with memory_pacs(statuses=iter([0xA700, 0])) as pacs:
         assert send(pacs, datasets) == (0xA700, 0, 0)
         assert set(pacs.instances()) == {str(dataset.SOPInstanceUID) for dataset in datasets[1:]}

@@ -62,7 +62,7 @@ WRONG: dict[str, tuple[Callable[[Floats], Floats], str]] = {
     "signed read as unsigned": (lambda hu: np.where(hu < 0, hu + 65536, hu), "values run from 0 to 32767"),
     "an 8-bit window": (lambda hu: np.clip((hu + 1350) / 1500 * 255, 0, 255), "as in an 8-bit picture"),
     "a network's range": (lambda hu: np.clip((hu + 1000) / 1400, 0, 1), "as in a mask or after scaling for a network"),
-    "a mask": (lambda hu: (hu < -400) * 1.0, "values run from 0 to 1, as in a mask"),
+    "a mask": (lambda hu: np.where(hu < -400, 1.0, 0.0), "values run from 0 to 1, as in a mask"),
     "soft tissue window": (lambda hu: np.clip(hu, -160, 240), "values run from -160 to 240; a chest CT"),
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
@@ -35,14 +36,13 @@ from reading_slices import (
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian])
-def test_native_transfer_syntaxes(tmp_path: Path, syntax: str) -> None:
+def test_native_transfer_syntaxes(tmp_path: Path, syntax: UID) -> None:
     for file in write_series(tmp_path, EVEN):
         dataset = dcmread(file)
         if syntax == ExplicitVRBigEndian:
             dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
         dataset.file_meta.TransferSyntaxUID = syntax
-        dataset = rebuilt(dataset)
-        dataset.save_as(file, enforce_file_format=True)
+        rebuilt(dataset).save_as(file, enforce_file_format=True)
     assert_linear(read_source(series_of(tmp_path)))
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -193,7 +193,7 @@ def file(path: Path) -> Path:
     return path
 
 
-CASES = {
+CASES: dict[str, Callable[[Path], Path | str]] = {
     "read-only": lambda place: folder(place / "out", 0o500),
     "below read-only": lambda place: folder(place / "up", 0o500) / "out",
     "not to be entered": lambda place: folder(place / "out", 0o600),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -80,7 +81,7 @@ def test_a_rule_that_is_broken_is_named(
     tmp_path: Path, rules: dict[str, Any], changes: dict[str, Any], words: str
 ) -> None:
     write_series(tmp_path, CHEST, **changes)
-    chosen = Rules(**{"min_matrix": 8, **{k: tuple(v) if isinstance(v, list) else v for k, v in rules.items()}})
+    chosen = msgspec.convert({"min_matrix": 8, **rules}, Rules)
     with pytest.raises(BadSeries, match=re.escape(words)) as caught:
         choose_source(find_series(tmp_path, chosen), chosen)
     assert SERIES_UID in caught.value.message
@@ -264,4 +265,5 @@ def test_folders_behind_links_are_looked_into_once(tmp_path: Path) -> None:
         (node / name).symlink_to(tmp_path / "elsewhere" / "study", target_is_directory=True)
     (tmp_path / "elsewhere" / "study" / "circle").symlink_to(node, target_is_directory=True)
     assert reasons(node) == {SERIES_UID: "taken"}
-    assert len(choose_source(find_series(node, RULES), RULES).instances) == len(CHEST)
+    source = choose_source(find_series(node, RULES), RULES)
+    assert isinstance(source, Series) and len(source.instances) == len(CHEST)

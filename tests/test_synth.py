@@ -6,6 +6,7 @@ import csv
 import dataclasses
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -144,7 +145,7 @@ def test_written_cases_pass_the_checks_and_their_table_is_true(tmp_path: Path) -
     data = read_datalist(tmp_path / "data.json")
     assert len(data.training) == 2 and len(data.validation) == 1
     for task in (Task.LESION, Task.COVID):
-        report = check_data(data, TrainSettings(**{**_fields(SEGMENTATION), "task": task}).purpose)
+        report = check_data(data, msgspec.structs.replace(SEGMENTATION, task=task).purpose)
         assert not [problem for problem in report.problems if "label" not in problem]
     with (tmp_path / "lesions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -153,10 +154,6 @@ def test_written_cases_pass_the_checks_and_their_table_is_true(tmp_path: Path) -
         mask = read_mask(data.path(item.label_image))
         assert item.label == (int(bool(own)),) and mask.is_empty == (not own)
         assert mask.volume_ml() <= sum(float(row["lesion_ml"]) for row in own) + 0.001
-
-
-def _fields(settings: TrainSettings) -> dict[str, object]:
-    return {name: getattr(settings, name) for name in settings.__struct_fields__}
 
 
 def test_cases_stay_in_the_part_of_their_lungs(tmp_path: Path, chest: Chest) -> None:
@@ -191,7 +188,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _quick_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
     """In place of the procedure that labels lungs, which has tests of its own: neither fresh air nor tissue."""
-    return ndimage.binary_opening((hu > -960) & (hu < -500), np.ones((1, 3, 3))).astype(np.uint8)
+    return ndimage.binary_opening((hu > -960) & (hu < -500), np.ones((1, 3, 3), bool)).astype(np.uint8)
 
 
 def test_a_list_is_made_from_folders_of_dicom(studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,10 +210,8 @@ def test_a_list_is_made_from_folders_of_dicom(studies: Path, tmp_path: Path, mon
     assert found[phantom.lung.labels > 0].mean() > 0.95
     with Image.open(tmp_path / "sheets" / "patient1.png") as picture:
         assert picture.width == 1600 and np.asarray(picture).std() > 20
-    assert (
-        check_data(made.data, TrainSettings(**{**_fields(SEGMENTATION), "source": Targets.SYNTHETIC}).purpose).problems
-        == ()
-    )
+    synthetic = msgspec.structs.replace(SEGMENTATION, source=Targets.SYNTHETIC)
+    assert check_data(made.data, synthetic.purpose).problems == ()
 
 
 def test_what_can_not_be_listed_is_named(studies: Path, tmp_path: Path) -> None:
@@ -236,7 +231,8 @@ def test_a_share_of_patients_is_split_off() -> None:
 
 def test_a_sheet_has_a_row_for_each_kind_and_real_places_lie_in_the_lesions(chest: Chest) -> None:
     phantom = chest_phantom(shape=(24, 240, 240), lesions=3, seed=5)
-    hu, lung, lesion = (a[:, ::-1, ::-1] for a in (phantom.volume.hu, phantom.lung.labels, phantom.lesion.labels))
+    hu = phantom.volume.hu[:, ::-1, ::-1]
+    lung, lesion = (mask.labels[:, ::-1, ::-1] for mask in (phantom.lung, phantom.lesion))
     real = RealDisease(name="real", hu=hu, lung=lung, spacing_mm=(5.0, 0.8, 0.8))
     for spot in real_spots(real, 2):
         level = next(z for z in range(len(hu)) if np.array_equal(hu[z], spot.hu))

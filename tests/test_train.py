@@ -127,7 +127,7 @@ def test_labels_of_a_phantom_are_its_lungs_without_trachea_and_bowel(healthy: Ca
 @pytest.mark.parametrize("odd", [0, 1])
 def test_labels_lie_where_the_lungs_are(healthy: Case, axis: int, odd: int) -> None:
     """A voxel to one side fits as badly as a voxel to the other."""
-    hu, lung = (array[:, odd:, odd:] for array in (healthy.hu, healthy.lungs > 0))
+    hu, lung = healthy.hu[:, odd:, odd:], healthy.lungs[:, odd:, odd:] > 0
     found = label_lungs(hu, healthy.spacing_mm) > 0
     below, above = (dice(np.roll(found, shift, axis), lung) for shift in (-1, 1))
     assert abs(below - above) < 0.004

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -29,10 +30,11 @@ def _list(folder: Path, content: object) -> Path:
 
 
 def test_the_published_form_is_read(tmp_path: Path) -> None:
-    entry = {"image": "/data/LIDC-IDRI-0095_1.nii.gz", "label_image": "Mask/0095.nii.gz", "label": [1]}
+    image = "/data/LIDC-IDRI-0095_1.nii.gz"
+    entry = {"image": image, "label_image": "Mask/0095.nii.gz", "label": [1]}
     data = read_datalist(_list(tmp_path, {"training": [entry], "validation": []}))
-    assert data.training == (ListedCase(image=entry["image"], label_image="Mask/0095.nii.gz", label=(1,)),)
-    assert data.path(data.training[0].image) == Path("/data/LIDC-IDRI-0095_1.nii.gz")
+    assert data.training == (ListedCase(image=image, label_image="Mask/0095.nii.gz", label=(1,)),)
+    assert data.path(data.training[0].image) == Path(image)
     assert data.path("Mask/0095.nii.gz") == tmp_path / "Mask/0095.nii.gz"
     assert data.training[0].name == "LIDC-IDRI-0095_1"
 
@@ -139,9 +141,10 @@ def test_a_good_list_has_nothing_to_complain_of(tmp_path: Path) -> None:
 
 
 def _change(data: DataList, part: str, number: int, **keys: object) -> DataList:
-    items = list(getattr(data, part))
+    items: list[ListedCase] = list(getattr(data, part))
     items[number] = msgspec.structs.replace(items[number], **keys)
-    return dataclasses.replace(data, **{part: tuple(items)})
+    parts: dict[str, Any] = {part: tuple(items)}
+    return dataclasses.replace(data, **parts)
 
 
 def _missing(folder: Path, data: DataList) -> DataList:
@@ -214,7 +217,10 @@ MISTAKES = {
     ),
     "mask of another grid": (_other_grid, r"case 1, lesion0.nii.gz: lies elsewhere than its image ct0.nii.gz"),
     "empty lungs": (_empty_lungs, r"case 2, lung1.nii.gz: the lung mask is empty"),
-    "a picture": (_values(lambda: np.uint8(hu(0) > 0) * np.uint8(255)), r"ct0.nii.gz: 8-bit values can't be HU"),
+    "a picture": (
+        _values(lambda: np.where(hu(0) > 0, np.uint8(255), np.uint8(0))),
+        r"ct0.nii.gz: 8-bit values can't be HU",
+    ),
     "0 to 255": (_values(lambda: np.clip(hu(0), 0, 255)), r"ct0.nii.gz: values run from 0 to 255"),
     "no intercept": (_values(lambda: (hu(0) + 1100).astype(np.uint16)), r"ct0.nii.gz: values run from \d+ to"),
     "scaled": (_values(lambda: hu(0) / np.float32(1000)), r"ct0.nii.gz: values run from -1 to 1, as in a mask"),

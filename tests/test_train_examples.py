@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from carina.cases.case import Case, at_slices, native_labels, resample_case, to_network
-from carina.cases.datalist import DataList
+from carina.cases.datalist import DataList, ListedCase
 from carina.cases.purpose import Targets
 from carina.errors import BadConfig
 from carina.train.settings import Augment, Patch
@@ -20,9 +21,10 @@ from data_lists import GRID, SHAPE, good_list, hu, lesion_labels, lung_labels, s
 
 
 def _change(data: DataList, part: str, number: int, **keys: object) -> DataList:
-    items = list(getattr(data, part))
+    items: list[ListedCase] = list(getattr(data, part))
     items[number] = msgspec.structs.replace(items[number], **keys)
-    return dataclasses.replace(data, **{part: tuple(items)})
+    parts: dict[str, Any] = {part: tuple(items)}
+    return dataclasses.replace(data, **parts)
 
 
 # Cases
@@ -187,15 +189,15 @@ def test_the_classifier_is_shown_in_training_what_a_run_shows_it(tmp_path: Path,
         Mask(labels=lung_labels(), grid=GRID, names={1: "lung"}, uid="x"),
     )
     spec = Covid(
-        order=Order(order), size=SIZE, margin_voxels=5, orientation="RAS", window_hu=(-1000.0, 500.0), **_rest_of(Covid)
+        order=Order(order),
+        size=SIZE,
+        margin_voxels=5,
+        orientation="RAS",
+        window_hu=(-1000.0, 500.0),
+        labels={0: "non-COVID", 1: "COVID"},
     )
     assert np.abs(to_network([image])[0, 0] - network_input(volume, lung, spec)).max() < 1e-3
     assert int(target) == 1
-
-
-def _rest_of(spec: type) -> dict[str, object]:
-    known = {"labels": {0: "non-COVID", 1: "COVID"}}
-    return {key: value for key, value in known.items() if key in spec.__struct_fields__}
 
 
 def test_positive_patches_hold_the_lesion(tmp_path: Path) -> None:
