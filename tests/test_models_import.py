@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-torch = pytest.importorskip("torch", reason="the train extra is not installed")
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("monai", reason="the train extra is not installed")
 
-import foreign_packages as fp  # noqa: E402
-from carina.config import Plan, Precision, RuntimeSettings, load_settings  # noqa: E402
-from carina.errors import BadConfig, ModelFailed  # noqa: E402
-from carina.infer.classify import classify  # noqa: E402
-from carina.infer.runtime import open_runtime  # noqa: E402
-from carina.infer.segment import segment  # noqa: E402
-from carina.models.architecture import network_spec  # noqa: E402
-from carina.models.bundle import Bundle, load_bundle  # noqa: E402
-from carina.models.foreign import read_package  # noqa: E402
-from carina.models.importing import import_model  # noqa: E402
-from carina.models.recognise import recognised  # noqa: E402
-from carina.models.weights import load_weights, read_checkpoint, trained_network  # noqa: E402
-from carina.volume import Mask, Volume  # noqa: E402
-from carina.volume.files import write_mask, write_volume  # noqa: E402
-from tiny_networks import threshold_bundle  # noqa: E402
+import foreign_packages as fp
+from carina.config import Plan, Precision, RuntimeSettings, load_settings
+from carina.errors import BadConfig, ModelFailed
+from carina.infer.classify import classify
+from carina.infer.runtime import open_runtime
+from carina.infer.segment import segment
+from carina.models.architecture import network_spec
+from carina.models.bundle import Bundle, Covid, Lung, load_bundle
+from carina.models.foreign import read_package
+from carina.models.importing import import_model
+from carina.models.recognise import recognised
+from carina.models.weights import load_weights, read_checkpoint, trained_network
+from carina.volume import Mask, Volume
+from carina.volume.files import write_mask, write_volume
+from tiny_networks import threshold_bundle
 
 F32 = RuntimeSettings(precision=Precision.F32, threads=2)
 
@@ -107,6 +110,7 @@ def test_a_lung_mmar_gives_monais_masks(tmp_path: Path) -> None:
     card.write_text(json.dumps({"components": None}))
     bundle = import_model(folder, tmp_path / "models", card=card).bundle
     assert bundle.carina.network == {"kind": "ahnet", "classes": 2, "width": 1.0}
+    assert isinstance(bundle.carina, Lung)
     assert (bundle.carina.divisor, bundle.carina.restore) == (32, "nearest")
     volume = fp.noise_volume((36, 72, 64))
     write_volume(volume, tmp_path / "ct.nii.gz")
@@ -138,6 +142,7 @@ def test_a_classifier_in_a_monai_bundle_gives_monais_probabilities(tmp_path: Pat
     )
     bundle = import_model(folder, tmp_path / "models").bundle
     spec = bundle.carina
+    assert isinstance(spec, Covid)
     assert (spec.task, spec.size, spec.margin_voxels, spec.order) == ("covid", (64, 64, 32), 3, "naturecomm")
     assert spec.labels == {0: "no", 1: "yes"}
 
@@ -147,9 +152,8 @@ def test_a_classifier_in_a_monai_bundle_gives_monais_probabilities(tmp_path: Pat
     lung = Mask(labels=labels, grid=volume.grid, names={1: "lung"}, uid=volume.uid)
     write_volume(volume, tmp_path / "ct.nii.gz")
     write_mask(lung, tmp_path / "lung.nii.gz")
-    image = fp.monai_steps(steps)({"image": str(tmp_path / "ct.nii.gz"), "lung": str(tmp_path / "lung.nii.gz")})[
-        "image"
-    ]
+    files = {"image": str(tmp_path / "ct.nii.gz"), "lung": str(tmp_path / "lung.nii.gz")}
+    image = fp.monai_steps(steps)(files)["image"]
     with torch.no_grad():
         expected = torch.softmax(network(image.as_tensor()[None].float()), 1)[0].numpy()
     got = classify(volume, lung, bundle, open_runtime(bundle, F32))

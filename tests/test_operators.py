@@ -6,9 +6,10 @@ import csv
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from pydicom import dcmread
 import carina.infer.classify
 import carina.infer.saliency
 import carina.infer.segment
-from carina.config import FolderDestination, RuntimeKind, RuntimeSettings, Settings
+from carina.config import FolderDestination, Plan, RuntimeKind, RuntimeSettings, Settings
 from carina.dicom.find import choose_source, find_series
-from carina.dicom.series import Series, VolumeFile
+from carina.dicom.series import Series, Source, VolumeFile
 from carina.errors import BadConfig
 from carina.models.bundle import Covid
 from carina.operators.catalogue import find_definition, known_definitions
@@ -34,8 +35,9 @@ from carina.pipeline.run import RunOptions, RunResult, run_pipeline
 from carina.synth.phantom import Phantom, chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.volume.files import read_mask, write_volume
-from carina.volume.volume import Mask, ScalarMap
+from carina.volume.volume import Mask, ScalarMap, Volume
 
+Truth = dict[str, np.ndarray]
 CLASSES = {0: "non-COVID-19", 1: "COVID-19"}
 
 WHEN = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
@@ -44,7 +46,7 @@ WHEN = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 class TrueNetworks(Networks):
     """Networks whose bundles are named only; the fixture answers for them with the phantom's truth."""
 
-    def bundle(self, task):
+    def bundle(self, task: str) -> Any:
         return SimpleNamespace(
             task=task,
             name=f"true-{task}",
@@ -55,7 +57,7 @@ class TrueNetworks(Networks):
             carina=Covid(orientation="RAS", window_hu=(-1000, 0), labels=CLASSES, size=(8, 8, 8)),
         )
 
-    def runtime(self, task):
+    def runtime(self, task: str) -> Any:
         return task
 
 
@@ -79,22 +81,24 @@ def series(folder: Path) -> Series:
 
 
 @pytest.fixture
-def truth(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+def truth(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> Truth:
     """What the networks find; a test may change it."""
     answers = {
         "lung": (phantom.lung.labels > 0).astype(np.uint8),
         "lesion": (phantom.lesion.labels > 0).astype(np.uint8),
     }
 
-    def segment(volume, bundle, runtime, plan, progress=None) -> Mask:
+    def segment(
+        volume: Volume, bundle: SimpleNamespace, runtime: Any, plan: Plan, progress: Callable[[int, int], None]
+    ) -> Mask:
         progress(1, 2)
         labels = answers[bundle.task]
         return Mask(labels=labels, grid=volume.grid, names={1: bundle.task}, uid=volume.uid, made_by=bundle.made_by)
 
-    def classify(volume, lung, bundle, runtime) -> dict[str, float]:
+    def classify(volume: Volume, lung: Mask, bundle: SimpleNamespace, runtime: Any) -> dict[str, float]:
         return {"non-COVID-19": 0.25, "COVID-19": 0.75}
 
-    def saliency(volume, lung, bundle, runtime, progress=None) -> ScalarMap:
+    def saliency(volume: Volume, lung: Mask, *_: object) -> ScalarMap:
         values = np.where(lung.labels > 0, np.float32(0.25), np.float32(0))
         return ScalarMap(values=values, grid=volume.grid, quantity="fall", unit="probability", uid=volume.uid)
 
@@ -118,7 +122,7 @@ def extract(text: str) -> str:
     return text[text.index("api-version: 0.4.0") : text.index(end) + len(end)]
 
 
-def run(definition: Definition, source, out: Path, settings: Settings | None = None) -> RunResult:
+def run(definition: Definition, source: Source, out: Path, settings: Settings | None = None) -> RunResult:
     settings = settings or Settings()
     return run_pipeline(
         definition,
@@ -157,7 +161,7 @@ def test_the_definition_of_the_specification_has_fifteen_operators_and_no_mistak
 
 
 def test_the_definition_of_the_specification_runs_unchanged(
-    spec: Definition, series: Series, truth, tmp_path: Path
+    spec: Definition, series: Series, truth: Truth, tmp_path: Path
 ) -> None:
     result = run(spec, series, tmp_path)
     assert {record.state for record in result.manifest.operators.values()} == {State.DONE}
@@ -176,7 +180,9 @@ def test_the_definition_of_the_specification_runs_unchanged(
     assert labels == [["Lung-seg"], ["GroundGlass-seg"]]
 
 
-def test_the_scene_has_volume_masks_and_saliency_without_a_second_copy(series: Series, truth, tmp_path: Path) -> None:
+def test_the_scene_has_volume_masks_and_saliency_without_a_second_copy(
+    series: Series, truth: Truth, tmp_path: Path
+) -> None:
     run(default(), series, tmp_path)
     scene = json.loads((tmp_path / "render" / "scene.json").read_text())
     assert [layer["name"] for layer in scene["layers"]] == ["lung", "lesion", "saliency"]
@@ -186,7 +192,9 @@ def test_the_scene_has_volume_masks_and_saliency_without_a_second_copy(series: S
     assert scene["window_hu"] == [-1350, 150] and scene["notice"].startswith("For research use only")
 
 
-def test_the_default_definition_gives_every_result(series: Series, phantom: Phantom, truth, tmp_path: Path) -> None:
+def test_the_default_definition_gives_every_result(
+    series: Series, phantom: Phantom, truth: Truth, tmp_path: Path
+) -> None:
     result = run(default(), series, tmp_path)
     names = {"lung-seg", "lesion-seg", "classification", "volume-ratio", "measurements"}
     assert {path.stem for path in (tmp_path / "dicom").glob("*.dcm")} == names
@@ -203,7 +211,7 @@ def test_the_default_definition_gives_every_result(series: Series, phantom: Phan
     assert result.manifest.operators["lung-segmentation"].facts["made_by"] == "true-lung 1.0 llllllllllll"
 
 
-def test_what_everything_measures_and_shows_are_the_joined_masks(series: Series, truth, tmp_path: Path) -> None:
+def test_what_everything_measures_and_shows_are_the_joined_masks(series: Series, truth: Truth, tmp_path: Path) -> None:
     """The lung network leaves a lesion's place out, the lesion network marks a block beside the lungs."""
     whole, lesions = truth["lung"].copy(), truth["lesion"].copy()
     truth["lung"][lesions > 0] = 0
@@ -226,7 +234,7 @@ def test_what_everything_measures_and_shows_are_the_joined_masks(series: Series,
         assert np.count_nonzero(bits) == np.count_nonzero(mask.labels)
 
 
-def test_the_same_run_twice_gives_the_same_objects(series: Series, truth, tmp_path: Path) -> None:
+def test_the_same_run_twice_gives_the_same_objects(series: Series, truth: Truth, tmp_path: Path) -> None:
     for name in ("one", "two"):
         run(default(), series, tmp_path / name)
     first, second = (
@@ -236,7 +244,7 @@ def test_the_same_run_twice_gives_the_same_objects(series: Series, truth, tmp_pa
     assert first == second and len(first) == 5
 
 
-def test_nothing_found_is_a_result_with_valid_objects(series: Series, truth, tmp_path: Path) -> None:
+def test_nothing_found_is_a_result_with_valid_objects(series: Series, truth: Truth, tmp_path: Path) -> None:
     truth["lesion"] = np.zeros_like(truth["lesion"])
     run(default(), series, tmp_path)
     found = json.loads((tmp_path / "findings.json").read_text())
@@ -244,7 +252,7 @@ def test_nothing_found_is_a_result_with_valid_objects(series: Series, truth, tmp
     assert str(dcmread(tmp_path / "dicom" / "lesion-seg.dcm").Modality) == "SEG"
 
 
-def test_no_lung_is_a_result_that_says_why(series: Series, truth, tmp_path: Path) -> None:
+def test_no_lung_is_a_result_that_says_why(series: Series, truth: Truth, tmp_path: Path) -> None:
     truth["lung"], truth["lesion"] = (np.zeros_like(truth["lung"]) for _ in range(2))
     result = run(default(), series, tmp_path)
     assert result.manifest.state is State.DONE
@@ -257,7 +265,7 @@ def test_no_lung_is_a_result_that_says_why(series: Series, truth, tmp_path: Path
     assert len(list((tmp_path / "dicom").glob("*.dcm"))) == 5
 
 
-def test_a_volume_file_gives_no_dicom_objects_and_says_so(phantom: Phantom, truth, tmp_path: Path) -> None:
+def test_a_volume_file_gives_no_dicom_objects_and_says_so(phantom: Phantom, truth: Truth, tmp_path: Path) -> None:
     file = tmp_path / "chest.nii.gz"
     write_volume(phantom.volume, file)
     result = run(default(), VolumeFile(path=file, uid="chest"), tmp_path / "run")
@@ -267,7 +275,7 @@ def test_a_volume_file_gives_no_dicom_objects_and_says_so(phantom: Phantom, trut
     assert (tmp_path / "run" / "lung" / "chest.mhd").is_file() and (tmp_path / "run" / "findings.json").is_file()
 
 
-def test_destinations_are_an_argument_of_the_default_definition(series: Series, truth, tmp_path: Path) -> None:
+def test_destinations_are_an_argument_of_the_default_definition(series: Series, truth: Truth, tmp_path: Path) -> None:
     settings = Settings(destinations={"archive": FolderDestination(path=str(tmp_path / "archive"))})
     result = run(default(destinations='["archive"]'), series, tmp_path / "run", settings)
     assert len(list((tmp_path / "archive").iterdir())) == 5
@@ -276,7 +284,7 @@ def test_destinations_are_an_argument_of_the_default_definition(series: Series, 
 
 
 def test_a_run_that_failed_late_goes_on_without_the_networks(
-    series: Series, truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    series: Series, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "archive").write_text("in the way")
     settings = Settings(destinations={"archive": FolderDestination(path=str(tmp_path / "archive"))})
@@ -290,7 +298,7 @@ def test_a_run_that_failed_late_goes_on_without_the_networks(
     assert result.manifest.state is State.DONE and len(list((tmp_path / "archive").iterdir())) == 5
 
 
-def test_an_agent_that_does_not_take_a_result_is_named(series: Series, truth, tmp_path: Path) -> None:
+def test_an_agent_that_does_not_take_a_result_is_named(series: Series, truth: Truth, tmp_path: Path) -> None:
     text = find_definition("default").read_text().replace("renderserver", "ClaraSCU")
     with pytest.raises(BadConfig, match=r"operator 'show-l.*': agent ClaraSCU does not take a scene"):
         run(parse_definition(text), series, tmp_path)
@@ -336,7 +344,9 @@ def test_a_folder_with_the_wrong_content_is_named(tmp_path: Path) -> None:
         ports.load_folder(VolumePort, tmp_path / "none")
 
 
-def test_a_report_tells_the_definitions_words_beside_what_really_ran(series: Series, truth, tmp_path: Path) -> None:
+def test_a_report_tells_the_definitions_words_beside_what_really_ran(
+    series: Series, truth: Truth, tmp_path: Path
+) -> None:
     text = find_definition("default").read_text()
     named = 'variables: {NVIDIA_AI_MODEL_NAME: Famous, NVIDIA_AI_MODEL_VERSION: "2", NVIDIA_AI_MODEL_CREATOR: Them}'
     image = "container: {image: carina/dicom-report-writer"
@@ -366,7 +376,7 @@ def killed_after(finished: Sequence[str], folder: Path) -> None:
 
 
 def test_a_killed_run_does_not_ask_the_networks_again(
-    series: Series, truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    series: Series, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(default(), series, tmp_path)
     killed_after(("dicom-reader", "lung-segmentation", "lesion-segmentation"), tmp_path)

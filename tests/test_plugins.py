@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,9 +36,11 @@ def count(number: int, *, times: int = 1) -> int:
     return number * times
 
 
-def toy(name: str, **more: object) -> Operator:
-    fields = {"images": (f"toy/{name}",), "function": count, "inputs": {"/input": "number"}, "outputs": {"/output": ""}}
-    return Operator(name=name, **(fields | more))
+def toy(name: str, **more: Any) -> Operator:
+    plain = Operator(
+        name=name, images=(f"toy/{name}",), function=count, inputs={"/input": "number"}, outputs={"/output": ""}
+    )
+    return dataclasses.replace(plain, **more)
 
 
 class Opaque:
@@ -159,8 +163,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("setuptools", reason="setuptools is not installed")
     source = shutil.copytree(ROOT / "examples" / "emphysema-operator", tmp_path_factory.mktemp("source") / "package")
     target = tmp_path_factory.mktemp("site")
-    words = ["install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--target", target, source]
-    subprocess.run([sys.executable, "-m", "pip", *words], check=True, timeout=300)
+    words = ["install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--target"]
+    subprocess.run([sys.executable, "-m", "pip", *words, target, source], check=True, timeout=300)
     return target
 
 
@@ -261,13 +265,14 @@ def test_an_operator_of_the_callers_is_a_step_as_well(phantom: Phantom, tmp_path
         "- {name: darkest, container: {image: my/own}, input: [{from: ct, path: /input}], "
         "output: [{path: /output}]}\n"
     )
-    inputs = {"images": ("my/own",), "function": darkest, "inputs": {"/input": "volume"}, "outputs": {"/output": ""}}
-    mine = Operator(name="darkest", **inputs)
+    mine = Operator(
+        name="darkest", images=("my/own",), function=darkest, inputs={"/input": "volume"}, outputs={"/output": ""}
+    )
     run(tmp_path / "ct", tmp_path / "run", RunSettings(pipeline=tmp_path / "mine.yaml"), operators=[mine])
     table = ports.load_folder(Table, tmp_path / "run" / "steps" / "darkest")
     assert table.rows == [{"lowest_hu": int(phantom.volume.hu.min())}]
     manifest = read_manifest(tmp_path / "run")
     assert manifest is not None and manifest.operators["darkest"].image == "my/own"
-    usurper = Operator(name="dicom-reader", **inputs)
+    usurper = dataclasses.replace(mine, name="dicom-reader")
     with pytest.raises(BadConfig, match="'dicom-reader' of Carina is called 'dicom-reader' too"):
         run(tmp_path / "ct", tmp_path / "run", operators=[usurper])

@@ -10,24 +10,28 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="the train extra is not installed")
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("monai", reason="the train extra is not installed")
 
-from carina.cases.purpose import Task  # noqa: E402
-from carina.errors import BadConfig  # noqa: E402
-from carina.train import checkpoint  # noqa: E402
-from carina.train.fit import FitContext, Fitted, fit, steps_of  # noqa: E402
-from carina.train.logs import TrainingProgress  # noqa: E402
-from carina.train.losses import HARD, IGNORED  # noqa: E402
-from carina.train.objective import loss_function, rate_at  # noqa: E402
-from carina.train.settings import Arithmetic, Device, Loss, Patch, Schedule, TrainSettings  # noqa: E402
-from carina.train.team import Team, join_team, pick_device  # noqa: E402, F401  the second process takes it from here
-from carina.train.validation import _judge, memory_format, score  # noqa: E402
+from carina.cases.purpose import Task
+from carina.errors import BadConfig
+from carina.train import checkpoint
+from carina.train.fit import FitContext, Fitted, fit, steps_of
+from carina.train.logs import TrainingProgress
+from carina.train.losses import HARD, IGNORED
+from carina.train.objective import loss_function, rate_at
+from carina.train.settings import Arithmetic, Device, Loss, Patch, Schedule, TrainSettings
+from carina.train.team import Team, join_team, pick_device  # noqa: F401  the second process takes it from here
+from carina.train.validation import _judge, memory_format, score
 
 SETTINGS = TrainSettings(
     task=Task.LESION,

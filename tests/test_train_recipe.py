@@ -13,9 +13,9 @@ pytest.importorskip("torch", reason="the train extra is not installed")
 from carina.cli.synth import synth
 from carina.errors import BadConfig
 from carina.models.bundle import SHIPPED, Bundle, load_bundle
-from carina.train import recipe as recipe_module
 from carina.train.recipe import load_recipe, recipes, train_recipe
-from carina.train.training import How
+from carina.train.settings import TrainSettings
+from carina.train.training import How, train
 
 TWO = """task = "lesion"
 
@@ -89,17 +89,16 @@ def test_what_is_finished_is_not_trained_again(
     recipe = load_recipe(str(file))
     trained: list[Path] = []
 
-    def broken(list_file: Path, settings: object, out: Path, how: How | None = None) -> Bundle | None:
+    def broken(list_file: Path, settings: TrainSettings, out: Path, how: How | None = None) -> Bundle | None:
         trained.append(out)
         if len(trained) == 2:
             raise KeyboardInterrupt
         return train(list_file, settings, out, how)
 
-    train = recipe_module.train
-    monkeypatch.setattr(recipe_module, "train", broken)
+    monkeypatch.setattr("carina.train.recipe.train", broken)
     with pytest.raises(KeyboardInterrupt):
         train_recipe(recipe, data, tmp_path / "out")
-    monkeypatch.setattr(recipe_module, "train", train)
+    monkeypatch.setattr("carina.train.recipe.train", train)
     before = (tmp_path / "out" / "1-first" / "bundle" / "tiny" / "models" / "model.onnx").stat().st_mtime_ns
     train_recipe(recipe, data, tmp_path / "out")
     assert (tmp_path / "out" / "1-first" / "bundle" / "tiny" / "models" / "model.onnx").stat().st_mtime_ns == before

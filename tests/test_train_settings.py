@@ -7,30 +7,34 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="the train extra is not installed")
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("monai", reason="the train extra is not installed")
 
-from click.testing import CliRunner  # noqa: E402
+from click.testing import CliRunner
 
-import carina  # noqa: E402
-from carina.cases.datalist import DataList, ListedCase, write_datalist  # noqa: E402
-from carina.cases.purpose import Targets, Task  # noqa: E402
-from carina.cli.main import carina as command  # noqa: E402
-from carina.errors import BadConfig  # noqa: E402
-from carina.models.bundle import Border, load_bundle  # noqa: E402
-from carina.models.networks import build_network  # noqa: E402
-from carina.models.validation import Validation  # noqa: E402
-from carina.train import checkpoint, configure, training  # noqa: E402
-from carina.train.cards import Facts, carina_object, metadata  # noqa: E402
-from carina.train.publish import publish  # noqa: E402
-from carina.train.settings import Arithmetic, Patch  # noqa: E402
-from carina.volume import Grid, Mask, Volume  # noqa: E402
-from carina.volume.files import write_mask, write_volume  # noqa: E402
+import carina
+from carina.cases.datalist import DataList, ListedCase, write_datalist
+from carina.cases.purpose import Targets, Task
+from carina.cli.main import carina as command
+from carina.errors import BadConfig
+from carina.models.bundle import Border, Bundle, Lesion, load_bundle
+from carina.models.networks import build_network
+from carina.models.validation import Validation
+from carina.train import checkpoint, configure, training
+from carina.train.cards import Facts, carina_object, metadata
+from carina.train.publish import publish
+from carina.train.settings import Arithmetic, Patch, TrainSettings
+from carina.volume import Grid, Mask, Volume
+from carina.volume.files import write_mask, write_volume
 
 PUBLISHED = {
     "lung-card": (1e-4, 1250, "dice", (224, 224, 32)),
@@ -44,7 +48,7 @@ PUBLISHED = {
 PARAMETERS = {"lung": 27.09e6, "lesion": 1.18e6, "covid": 11.25e6}
 
 
-def load(name: str, *changes: str) -> configure.TrainSettings:
+def load(name: str, *changes: str) -> TrainSettings:
     task, _, preset = name.partition("-")
     return configure.load_train_settings(Task(task), preset=preset, changes=changes)
 
@@ -209,6 +213,11 @@ def call(*words: str) -> list[str]:
     return ["train", "lesion", "--preset", "card", *(part for change in TINY for part in ("--set", change)), *words]
 
 
+def lesion_spec(bundle: Bundle) -> Lesion:
+    assert isinstance(bundle.carina, Lesion)
+    return bundle.carina
+
+
 def test_a_training_by_the_command_line_ends_in_a_bundle(listed: Path, tmp_path: Path) -> None:
     out, notes = tmp_path / "out", tmp_path / "notes.md"
     notes.write_text("## Weaknesses\n- It is tiny.\n")
@@ -219,7 +228,8 @@ def test_a_training_by_the_command_line_ends_in_a_bundle(listed: Path, tmp_path:
     assert "list.json: no problems; the cache takes about" in said.output
     assert "step 6/6 loss" in said.output and "dice" in said.output and "left" in said.output
     bundle = load_bundle(out / "bundle" / "tiny")
-    found = (bundle.version, bundle.carina.task, bundle.carina.original.patch, bundle.carina.divisor)
+    spec = lesion_spec(bundle)
+    found = (bundle.version, spec.task, spec.original.patch, spec.divisor)
     assert found == ("0.2.0", "lesion", (32, 32, 8), 2)
     best = checkpoint.read_checkpoint_file(out / checkpoint.BEST)
     assert bundle.eval_metrics["validation dice"] == pytest.approx(best["metric"], abs=1e-4)
