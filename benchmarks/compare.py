@@ -115,7 +115,8 @@ def compare(name: str, series: Path, bundles: list[Bundle], settings: RuntimeSet
     result["peak_gmac_per_s"] = peak
     for bundle in bundles:
         own = ours.masks[bundle.name]
-        labels = reference.on_grid(*theirs.masks[bundle.name], own.grid)
+        found, affine = theirs.masks[bundle.name]
+        labels = reference.on_grid(found, affine, own.grid)
         work = sum(arithmetic.gmac(bundle, shape) for shape in ours.shapes[bundle.name])
         spent = ours.network_s[bundle.name]
         result["bundles"][bundle.name] = {

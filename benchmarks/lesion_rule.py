@@ -61,7 +61,8 @@ def places(lung: Flags, grid: Grid, kind: str, count: int, seed: int = 0) -> lis
     steps = [max(1, round(2.5 / step)) for step in grid.spacing_mm]
     coarse = lung[:: steps[0], :: steps[1], :: steps[2]]
     spacing = [step * mm for step, mm in zip(steps, grid.spacing_mm, strict=True)]
-    slope = np.gradient(-ndimage.gaussian_filter(coarse.astype(np.float32), [6 / mm for mm in spacing]), *spacing)
+    smooth = ndimage.gaussian_filter(coarse.astype(np.float32), [6 / mm for mm in spacing])
+    slope = [np.gradient(-smooth, mm, axis=axis) for axis, mm in enumerate(spacing)]
     where = np.argwhere(coarse & ~ndimage.binary_erosion(coarse, border_value=1))
     out = np.stack([part[tuple(where.T)] for part in slope], axis=1) @ np.array(grid.axes)
     out /= np.linalg.norm(out, axis=1, keepdims=True) + 1e-9

@@ -58,7 +58,6 @@ def read(folder: Path, watch: Stopwatch) -> Any:
         return LoadImage(image_only=True, ensure_channel_first=True, reader="PydicomReader")(str(folder))
 
 
-@torch.inference_mode()
 def segment(image: Any, bundle: Bundle, watch: Stopwatch) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Labels in the order and shape that the reader gave, ``(x, y, z)``, and the affine to RAS."""
     spec = bundle.carina
@@ -71,7 +70,7 @@ def segment(image: Any, bundle: Bundle, watch: Stopwatch) -> tuple[np.ndarray[An
         spaced = spacing(orientation(image))
         low, high = spec.window_hu
         scaled = ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(spaced)
-    with watch.stage("network"):
+    with watch.stage("network"), torch.inference_mode():
         scores = sliding_window_inference(
             scaled[None].as_tensor(),
             spec.original.patch,
@@ -80,7 +79,7 @@ def segment(image: Any, bundle: Bundle, watch: Stopwatch) -> tuple[np.ndarray[An
             overlap=spec.original.overlap,
             mode=str(spec.original.blending),
         )[0]
-    with watch.stage("restore"):
+    with watch.stage("restore"), torch.inference_mode():
         probabilities = MetaTensor(torch.softmax(scores, dim=0)).copy_meta_from(spaced)
         probabilities.applied_operations = list(spaced.applied_operations)
         back = orientation.inverse(spacing.inverse(probabilities))
