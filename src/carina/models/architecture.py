@@ -125,6 +125,7 @@ def _segresnet(state: Mapping[str, Tensor], declared: Mapping[str, Any]) -> dict
         "blocks_down": _blocks(state, "down_layers", first=1),
         "blocks_up": _blocks(state, "up_layers", first=0),
         "groups": _groups(declared),
+        **({"norm": "constant"} if "conv_final.0.variance" in state else {}),
     }
 
 

@@ -19,19 +19,14 @@ MonaiTable = dict[str, Any]
 
 
 def native_network(network: Mapping[str, Any]) -> MonaiTable | None:
-    """The network as an object of MONAI's; None where MONAI has no such class (an AH-Net of another width)."""
+    """The network as an object of MONAI's; None where MONAI has no such class.
+
+    That is so for an AH-Net of another width, and for a SegResNet with constant norms.
+    """
     kind, classes = network.get("kind"), network.get("classes", 2)
     common: MonaiTable = {"spatial_dims": 3, "in_channels": 1, "out_channels": classes}
     if kind == "segresnet":
-        sizes = {key: list(network[key]) for key in ("blocks_down", "blocks_up") if key in network}
-        norm = ["GROUP", {"num_groups": network.get("groups", 8)}]
-        return {
-            "_target_": "SegResNet",
-            **common,
-            "init_filters": network.get("init_filters", 8),
-            "norm": norm,
-            **sizes,
-        }
+        return common | _segresnet(network) if network.get("norm", "group") == "group" else None
     if kind == "densenet121":
         return {"_target_": "DenseNet121", **common}
     if kind == "ahnet-pyramid":
@@ -40,6 +35,12 @@ def native_network(network: Mapping[str, Any]) -> MonaiTable | None:
     if kind == "ahnet" and network.get("width", 1.0) == 1.0 and network.get("align_corners", True):
         return {"_target_": "AHNet", **common, "psp_block_num": 0, "upsample_mode": "trilinear"}
     return None
+
+
+def _segresnet(network: Mapping[str, Any]) -> MonaiTable:
+    sizes = {key: list(network[key]) for key in ("blocks_down", "blocks_up") if key in network}
+    norm = ["GROUP", {"num_groups": network.get("groups", 8)}]
+    return {"_target_": "SegResNet", "init_filters": network.get("init_filters", 8), "norm": norm, **sizes}
 
 
 def native_config(metadata: Mapping[str, Any]) -> MonaiTable:

@@ -19,6 +19,8 @@ LESION_NETWORK: Mapping[str, Any] = {
     "blocks_up": [1, 1, 1],
     "groups": 8,
 }
+NORMS = ("group", "constant")
+"""Of a SegResNet: the published norm, and `constant_norm.ConstantNorm` in its places."""
 COVID_NETWORK: Mapping[str, Any] = {"kind": "densenet121", "classes": 2}
 
 
@@ -69,9 +71,12 @@ def _segresnet(
     blocks_down: tuple[int, ...] = (1, 2, 2, 4),
     blocks_up: tuple[int, ...] = (1, 1, 1),
     groups: int = 8,
+    norm: str = "group",
 ) -> nn.Module:
     from monai.networks.nets import SegResNet
 
+    if norm not in NORMS:
+        raise BadConfig("network.norm", f"Network 'segresnet' has no norm {norm!r}; known are: {', '.join(NORMS)}.")
     net: nn.Module = SegResNet(
         spatial_dims=3,
         init_filters=init_filters,
@@ -81,6 +86,10 @@ def _segresnet(
         blocks_up=tuple(blocks_up),
         norm=("GROUP", {"num_groups": groups}),
     )
+    if norm == "constant":
+        from carina.models.constant_norm import replace_group_norms
+
+        replace_group_norms(net)
     return net
 
 

@@ -116,6 +116,8 @@ def _length_problems(s: TrainSettings) -> Iterator[str]:
     for key in ("validate_every", "log_every", "save_every", "per_case"):
         if getattr(s, key) < 1:
             yield f"{key} {getattr(s, key)} must be at least 1"
+    if s.settle < 1 and s.network.get("norm") == "constant":
+        yield f"settle {s.settle} must be at least 1: constant norms take their constants over so many batches"
     if s.folds and not (s.folds >= 2 and 0 <= s.fold < s.folds):
         yield f"fold {s.fold} of folds {s.folds}: folds must be at least 2, and fold from 0 to folds - 1"
 

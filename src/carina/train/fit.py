@@ -42,7 +42,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Options of glibc's mallopt(3)."""
 
 SETTLING = 7919
-"""Added to the seed for the examples that the statistics of batch norms are taken over."""
+"""Added to the seed for the examples that the statistics of norms are taken over."""
 
 Watch = Callable[[TrainingProgress], None]
 
@@ -94,6 +94,14 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             for i in range(first, first + kind.batch)
         ]
         return to_tensors(drawn)
+
+
+def fresh_inputs(source: ExampleSource, settings: TrainSettings, device: torch.device) -> Iterator[Tensor]:
+    """Inputs of ``settings.settle`` batches that no step is shown, the same ones every time: for norms' statistics."""
+    fresh = msgspec.structs.replace(settings, seed=settings.seed + SETTLING)
+    batches = Batches(source, fresh, range(settings.settle), Team(device=device))
+    for index in range(len(batches)):
+        yield batches[index][0].to(device)
 
 
 def steps_of(settings: TrainSettings, cases: int, processes: int = 1) -> tuple[int, int]:
@@ -293,12 +301,9 @@ class _Loop:
                 norm.reset_running_stats()
                 norm.momentum = None
             candidate.train()
-            alone = Team(device=self.team.device)
-            fresh = msgspec.structs.replace(self.settings, seed=self.settings.seed + SETTLING)
-            batches = Batches(self.source, fresh, range(self.settings.settle), alone)
             with autocast(self.settings, self.team.device):
-                for index in range(len(batches)):
-                    candidate(batches[index][0].to(self.team.device).contiguous(memory_format=self.format))
+                for inputs in fresh_inputs(self.source, self.settings, self.team.device):
+                    candidate(inputs.contiguous(memory_format=self.format))
         self.team.share(candidate)
         return candidate.eval()
 

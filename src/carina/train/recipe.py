@@ -17,11 +17,11 @@ import msgspec
 
 from carina.cases.purpose import Task
 from carina.errors import BadConfig
-from carina.models.bundle import METADATA, Bundle, find_bundle, load_bundle
+from carina.models.bundle import Bundle, load_bundle
 from carina.toml import read_toml
 from carina.train import configure
 from carina.train.settings import TrainSettings
-from carina.train.training import How, train
+from carina.train.training import How, init_bundle, train
 
 RECIPES = Path(__file__).parent / "recipes"
 RECORD = "recipe.json"
@@ -146,7 +146,7 @@ def _start(recipe: Recipe, how: How) -> Bundle | None:
     init = recipe.stages[0][1].init
     if not init:
         return None
-    bundle = load_bundle(Path(init)) if (Path(init) / METADATA).is_file() else find_bundle(init, how.folders)
+    bundle = init_bundle(init, how.folders)
     if recipe.starts_from and bundle.sha256 != recipe.starts_from:
         raise BadConfig(
             "recipe.start",

@@ -19,8 +19,9 @@ from carina.models.weights import TORCH_WEIGHTS as TORCH_WEIGHTS
 from carina.models.weights import load_weights, read_checkpoint, read_onnx
 from carina.train import checkpoint, configure
 from carina.train.examples import ExampleSource
-from carina.train.fit import FitContext, Fitted, Watch, fit
+from carina.train.fit import FitContext, Fitted, Watch, fit, fresh_inputs
 from carina.train.guide import published
+from carina.train.norms import fix_norms
 from carina.train.publish import Facts, publish
 from carina.train.settings import TrainSettings
 from carina.train.sources import open_source
@@ -91,8 +92,8 @@ def train(file: Path, settings: TrainSettings, out: Path, how: How | None = None
     source = _opened(data, settings, how.team)
     with checkpoint.random_apart(settings.seed, how.team.device):
         network = build_network(settings.network)
-    if settings.init and not (out / checkpoint.CHECKPOINT).is_file():
-        start_from(network, settings.init, how.folders)
+    if not (out / checkpoint.CHECKPOINT).is_file():
+        initialise(network, settings, source, how)
     cases = len(without(data, settings.leave_out).training)
     fitted = fit(network, source, settings, out, FitContext(cases=cases, team=how.team, watch=how.watch))
     return publish_fitted(fitted, out, how) if how.team.leads else None
@@ -143,14 +144,52 @@ def read_training(out: Path) -> tuple[TrainSettings, Trained]:
     return configure.load_saved(out / SETTINGS_FILE), msgspec.json.decode((out / TRAINED_ON).read_bytes(), type=Trained)
 
 
+def initialise(network: nn.Module, settings: TrainSettings, source: ExampleSource, how: How) -> None:
+    """Put the weights to start from into ``network``: those of ``settings.init``, or the random ones that it has.
+
+    Constant norms that start from group norms, a bundle's or random ones, get what these see in the patches of
+    ``settings.settle`` batches (`norms`).
+
+    Raises:
+        BadConfig: as `start_from`.
+    """
+    bundle = init_bundle(settings.init, how.folders) if settings.init else None
+    before = bundle.carina.network if bundle else settings.network | {"norm": "group"}
+    if settings.network.get("norm", "group") == before.get("norm", "group"):
+        if bundle:
+            _give_weights(network, bundle)
+        return
+    grouped = build_network({**settings.network, "norm": "group", "groups": before.get("groups", 8)})
+    if bundle:
+        _give_weights(grouped, bundle)
+    else:
+        grouped.load_state_dict(network.state_dict(), strict=False)
+    grouped.to(how.team.device)
+    fix_norms(network, grouped, fresh_inputs(source, settings, how.team.device))
+
+
 def start_from(network: nn.Module, init: str, folders: Sequence[Path | str] = ()) -> Bundle:
     """Put the weights of the bundle ``init`` (a name or a folder) into ``network``.
 
     Raises:
         BadConfig: there is no such bundle, or a weight is missing, left over or of another shape; they are named.
     """
+    bundle = init_bundle(init, folders)
+    _give_weights(network, bundle)
+    return bundle
+
+
+def init_bundle(init: str, folders: Sequence[Path | str] = ()) -> Bundle:
+    """The bundle ``init``: a folder that is one, or a name.
+
+    Raises:
+        BadConfig: there is no such bundle, or it is wrong.
+    """
     place = Path(init)
-    bundle = load_bundle(place) if (place / METADATA).is_file() else find_bundle(init, folders)
+    return load_bundle(place) if (place / METADATA).is_file() else find_bundle(init, folders)
+
+
+def _give_weights(network: nn.Module, bundle: Bundle) -> None:
     file = bundle.folder / TORCH_WEIGHTS
     if file.is_file():
         load_weights(network, read_checkpoint(file), file)
@@ -158,7 +197,6 @@ def start_from(network: nn.Module, init: str, folders: Sequence[Path | str] = ()
         names = network.state_dict().keys()
         found = {name: value for name, value in read_onnx(bundle.onnx).items() if name in names or "." in name}
         load_weights(network, found, bundle.onnx)
-    return bundle
 
 
 def _same_training(out: Path, settings: TrainSettings, data: DataList) -> None:
