@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from carina.evaluate.severity import SHARES, FindLesions, Severity, severities, severity_problems
-from carina.synth.severity import FILLINGS, Filling, course, fill, ill_part
+from carina.synth.severity import FILLINGS, SEVERE_SHARES, Filling, course, fill, ill_part, paste_severe
 from carina.volume import Grid, Mask, Volume
 from carina.volume.arrays import HU, Flags
 
@@ -132,3 +132,24 @@ def test_the_verdict_names_what_is_off(marked: tuple[float, ...], words: list[st
     problems = severity_problems(found[::-1])
     assert len(problems) == len(words)
     assert all(problem.startswith(start) for problem, start in zip(problems, words, strict=True))
+
+
+def test_severe_disease_takes_most_of_the_lungs_and_fills_dark_voxels() -> None:
+    hu, shares = _healthy().astype(np.float32), []
+    for seed in range(40):
+        out, mask = paste_severe(hu, LUNGS, SPACING_MM, np.random.default_rng(seed))
+        assert not (mask & ~LUNGS).any()
+        dark = hu < -800
+        assert out[mask & dark].mean() > max(-760, out[~mask & LUNGS & dark].mean() + 60)
+        assert np.array_equal(out[~LUNGS & ~dark], hu[~LUNGS & ~dark])
+        shares.append(np.count_nonzero(mask) / np.count_nonzero(LUNGS))
+    low, high = SEVERE_SHARES
+    assert low - 0.05 < min(shares) < 0.45 and 0.85 < max(shares) < high + 0.04
+
+
+def test_severe_disease_of_one_seed_is_one_and_needs_a_lung() -> None:
+    hu = _healthy().astype(np.float32)
+    (first, mask), (again, same) = (paste_severe(hu, LUNGS, SPACING_MM, np.random.default_rng(5)) for _ in range(2))
+    assert np.array_equal(first, again) and np.array_equal(mask, same)
+    untouched, nothing = paste_severe(hu, np.zeros_like(LUNGS), SPACING_MM, np.random.default_rng(5))
+    assert np.array_equal(untouched, hu) and not nothing.any()

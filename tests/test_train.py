@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,13 +21,16 @@ from carina.synth import distractors, lesions  # noqa: E402
 from carina.synth.lung_labels import label_lungs  # noqa: E402
 from carina.synth.phantom import chest_phantom  # noqa: E402
 from carina.train.patches import (  # noqa: E402
+    OUTSIDE_HU,
     Cut,
+    Drawn,
     _with_borrowed,
     centre_in,
     cut,
     draw_disease,
     draw_lesion_patch,
     draw_lung_patch,
+    repeat_slice,
 )
 
 SPACING_MM = (5.0, 1.6, 1.6)
@@ -145,6 +149,44 @@ def test_patches_depend_on_the_generator_only(healthy: Case) -> None:
         assert first.hu.shape == first.truth.shape == (8, 48, 64)
         assert np.array_equal(first.hu, second.hu) and np.array_equal(first.truth, second.truth)
         assert not np.array_equal(first.hu, other.hu)
+
+
+def _slices(depth: int = 12) -> Drawn:
+    """Each slice of its own HU; three of them with disease, the others without anything."""
+    rng = np.random.default_rng(0)
+    hu = (np.arange(depth)[:, None, None] * 10.0 + rng.uniform(0, 1, (depth, 8, 8))).astype(np.float32)
+    masks = np.zeros((3, depth, 8, 8), dtype=bool)
+    masks[:, 4:7] = rng.random((3, 3, 8, 8)) < 0.5
+    return Drawn(hu=hu, truth=masks[0], hard=masks[1], ignored=masks[2])
+
+
+def test_a_repeated_slice_is_one_with_disease_with_its_masks_and_air_around_it() -> None:
+    drawn, counts = _slices(), []
+    for seed in range(60):
+        one = repeat_slice(drawn, np.random.default_rng(seed))
+        kept = np.flatnonzero((one.hu > -1000).any(axis=(1, 2)))
+        level = round(float(one.hu[kept[0]].min()) // 10)
+        assert level in (4, 5, 6)
+        for new, old in (
+            (one.hu, drawn.hu),
+            (one.truth, drawn.truth),
+            (one.hard, drawn.hard),
+            (one.ignored, drawn.ignored),
+        ):
+            assert np.array_equal(new[kept], np.broadcast_to(old[level], (len(kept), 8, 8)))
+        outside = np.setdiff1d(np.arange(12), kept)
+        assert (one.hu[outside] == OUTSIDE_HU).all() and not (one.truth | one.hard | one.ignored)[outside].any()
+        assert abs(kept[0] - (11 - kept[-1])) <= 1
+        counts.append(len(kept))
+    assert set(counts) == set(range(3, 13)) and 25 < counts.count(12) < 45
+
+
+def test_a_tenth_of_patches_repeat_a_slice_and_some_are_mostly_ill(healthy: Case) -> None:
+    drawn = [draw_lesion_patch([healthy], (8, 48, 64), np.random.default_rng(seed)) for seed in range(150)]
+    repeated = [one for one in drawn if any(np.array_equal(a, b) for a, b in pairwise(one.hu))]
+    assert 5 < len(repeated) < 30
+    ill = [np.count_nonzero(one.truth) / one.truth.size for one in drawn]
+    assert sum(share > 0.4 for share in ill) > 5
 
 
 def test_hard_for_lesions_is_the_dense_of_the_lungs_ill_or_not(healthy: Case) -> None:

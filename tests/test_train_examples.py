@@ -260,3 +260,16 @@ def test_validation_is_the_same_every_time_and_holds_disease(tmp_path: Path) -> 
             assert np.array_equal(image, second) and np.array_equal(target, other)
         values = np.unique(np.concatenate([target.ravel() for _, _, target in first])).tolist()
         assert values == [0, 1]
+
+
+def test_lesion_networks_are_validated_on_severe_disease_too(tmp_path: Path) -> None:
+    from carina.train.sources import open_source
+
+    names = {}
+    for task in ("lesion", "lung"):
+        source = open_source(good_list(tmp_path, lesions=False), settings(task, source=Targets.SYNTHETIC))
+        targets = {name: target for name, _, target in source.validation()}
+        names[task] = list(targets)
+        if task == "lesion":
+            assert 0 < np.count_nonzero(targets["ct3-severe"]) != np.count_nonzero(targets["ct3"])
+    assert names == {"lesion": ["ct3", "ct3-severe"], "lung": ["ct3"]}

@@ -144,13 +144,13 @@ def paste(
         high = [min(n, int(c + reach / s) + 2) for n, c, s in zip(hu.shape, lesion.centre, spacing_mm, strict=True)]
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         centre = [c - a for c, a in zip(lesion.centre, low, strict=True)]
-        weight = _weight(lesion, _to_the_wall(out[box], lung[box], spacing_mm), spacing_mm, centre, rng)
-        out[box] = _fill(out[box], weight, lesion, centre, spacing_mm, rng)
+        weight = _weight(lesion, to_the_wall(out[box], lung[box], spacing_mm), spacing_mm, centre, rng)
+        out[box] = displace_air(out[box], weight, lesion, [centre], spacing_mm, rng)
         mask[box] |= (weight > LABEL_FROM) & lung[box]
     return out, mask
 
 
-def _to_the_wall(hu: Floats, lung: Flags, spacing_mm: Spacing) -> Flags:
+def to_the_wall(hu: Floats, lung: Flags, spacing_mm: Spacing) -> Flags:
     """``lung`` and the voxels beside it that are part air: filled, a lesion reaches the pleura without a dark rim.
 
     Masks end where a voxel is half lung; what is left of the air there would show beside consolidation, and a network
@@ -174,15 +174,18 @@ def _weight(
     return weight
 
 
-def _fill(
+def displace_air(
     hu: Floats,
     weight: Floats,
     lesion: DrawnLesion,
-    centre: Sequence[float],
+    centres: Sequence[Sequence[float]],
     spacing_mm: Spacing,
     rng: np.random.Generator,
 ) -> Floats:
-    """Displace air by tissue with the lesion's pattern."""
+    """Displace air by tissue with the lesion's pattern, as far as ``weight`` (0 to 1) says.
+
+    Air bronchograms, where there are any, branch around each of ``centres`` (voxels ``(z, y, x)``).
+    """
     shape = hu.shape
     fraction = lesion.fraction * (1 + lesion.texture * fields.noise(shape, spacing_mm, lesion.texture_mm, rng))
     if lesion.kind in (Kind.RETICULATION, Kind.CRAZY_PAVING):
@@ -193,8 +196,8 @@ def _fill(
         core = fields.sigmoid(4 * (fields.noise(shape, spacing_mm, 9.0, rng) - rng.uniform(0.0, 0.8)))
         fraction = fraction * (1 - core) + rng.uniform(0.75, 1.0) * core
     if lesion.kind in (Kind.CONSOLIDATION, Kind.MIXED) and rng.random() < 0.6:
-        tubes = _bronchi(shape, centre, lesion, spacing_mm, rng)
-        fraction = np.where(tubes, 0.05, fraction)
+        for centre in centres:
+            fraction = np.where(_bronchi(shape, centre, lesion, spacing_mm, rng), 0.05, fraction)
     fraction = np.clip(fraction, 0.03, 1.0) * weight
     grain = rng.uniform(4, 22) * fields.noise(shape, spacing_mm, 1.0, rng)
     tissue = rng.uniform(SOLID_HU - 30, SOLID_HU + 30)

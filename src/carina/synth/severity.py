@@ -1,7 +1,10 @@
-"""Disease painted over a growing share of healthy lungs: how a network answers to severity, with everything else alike.
+"""Disease that takes a share of the lungs, up to nearly all of them. Arrays are ``(z, y, x)``.
 
 A field of smoothed noise says where a patient falls ill first; what lies above its quantile is ill. The same field for
-every share makes one course of disease: what is ill at 30 % is ill at 50 % too. Arrays are ``(z, y, x)``.
+every share makes one course of disease: what is ill at 30 % is ill at 50 % too.
+
+Two painters, so that what measures is not what taught: `fill` paints one density, to see how a network answers to
+severity with everything else alike; `paste_severe` draws disease as `lesions` does, for training.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from carina.synth import fields
+from carina.synth.lesions import LABEL_FROM, DrawnLesion, Kind, displace_air, to_the_wall
 from carina.volume.arrays import HU, Flags, Floats
 
 PLACES_VOXELS = (4.0, 12.0, 12.0)
@@ -36,6 +41,15 @@ FILLINGS = {
     "ground-glass": Filling(hu=-550.0, texture_hu=40.0),
     "consolidation": Filling(hu=20.0, texture_hu=20.0),
 }
+
+SEVERE_SHARES = (0.3, 0.95)
+"""Shares of the lung in a patch that severe disease takes, drawn evenly."""
+
+SEVERE_KINDS = {Kind.GROUND_GLASS: 0.4, Kind.CONSOLIDATION: 0.3, Kind.CRAZY_PAVING: 0.15, Kind.MIXED: 0.15}
+"""What severe disease looks like, by its share."""
+
+_TREES = 6
+"""Air bronchograms of severe disease branch around so many places."""
 
 
 def course(shape: Sequence[int], rng: np.random.Generator) -> Floats:
@@ -64,3 +78,46 @@ def fill(hu: HU, ill: Flags, filling: Filling, rng: np.random.Generator) -> HU:
     weight = ndimage.gaussian_filter(ill.astype(np.float32), BORDER_VOXELS)
     painted: HU = np.rint(hu + weight * np.maximum(grain - hu, 0)).astype(np.int16)
     return painted
+
+
+def paste_severe(
+    hu: Floats, lung: Flags, spacing_mm: Sequence[float], rng: np.random.Generator
+) -> tuple[Floats, Flags]:
+    """Put severe disease (`SEVERE_SHARES`, `SEVERE_KINDS`) into ``lung``, up to the tissue around it.
+
+    Patches of 8 to 50 mm, more often behind in half of the draws. RAS order. Returns the new HU and the mask, which
+    stays inside ``lung``; without lung, nothing happens.
+    """
+    if not lung.any():
+        return hu, np.zeros(hu.shape, dtype=np.bool_)
+    size_mm = float(np.exp(rng.uniform(*np.log((8.0, 50.0)))))
+    field = fields.noise(hu.shape, spacing_mm, size_mm, rng)
+    field += rng.uniform(0.1, 0.5) * fields.noise(hu.shape, spacing_mm, size_mm / 4, rng)
+    if rng.random() < 0.5:
+        field -= rng.uniform(0.5, 2.0) * np.linspace(-1, 1, hu.shape[1], dtype=np.float32)[:, None]
+    ill = ill_part(lung, field, float(rng.uniform(*SEVERE_SHARES)))
+    lesion = _drawn(list(SEVERE_KINDS)[int(rng.choice(len(SEVERE_KINDS), p=list(SEVERE_KINDS.values())))], rng)
+    reach = [lesion.border_mm / 2 / step for step in spacing_mm]
+    inside = np.maximum(ndimage.gaussian_filter(lung.astype(np.float32), reach), 1e-3)
+    weight = np.minimum(ndimage.gaussian_filter(ill.astype(np.float32), reach) / inside, 1)
+    weight = weight * to_the_wall(hu, lung, spacing_mm)
+    places = np.argwhere(ill).astype(float)
+    centres = places[rng.integers(0, max(len(places), 1), _TREES if len(places) else 0)]
+    out = displace_air(hu, weight, lesion, centres.tolist(), spacing_mm, rng)
+    return out, (weight > LABEL_FROM) & lung
+
+
+def _drawn(kind: Kind, rng: np.random.Generator) -> DrawnLesion:
+    """What fills severe disease; its radii are those of the branches of air in it."""
+    solid = kind is Kind.CONSOLIDATION
+    return DrawnLesion(
+        kind=kind,
+        centre=(0.0, 0.0, 0.0),
+        radii_mm=(30.0, 30.0, 30.0),
+        angle=0.0,
+        border_mm=float(rng.uniform(0.5, 4.0)),
+        fraction=float(rng.uniform(0.75, 1.0) if solid else rng.uniform(0.15, 0.6)),
+        texture=float(rng.uniform(0.0, 0.1) if solid else rng.uniform(0.02, 0.35)),
+        texture_mm=float(rng.uniform(1.5, 6.0)),
+        ragged=0.0,
+    )

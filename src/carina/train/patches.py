@@ -16,6 +16,7 @@ from scipy import ndimage
 from carina.cases.case import DENSE_LUNG_HU, IN_PLANE_MM, SLICE_MM, Case
 from carina.cases.sampling import Sampler, Shape, bend
 from carina.synth import distractors, lesions
+from carina.synth.severity import paste_severe
 from carina.volume.arrays import Flags, Floats
 
 PATCH_SPACING_MM = (SLICE_MM, IN_PLANE_MM, IN_PLANE_MM)
@@ -25,6 +26,15 @@ NEAR_MM = 8.0
 
 BORROWED = 0.5
 """The share of patches for lesions that hold vessels of a second chest."""
+
+SEVERE = 0.2
+"""The share of patches with drawn disease in which it takes 30 to 95 % of the lung (`severity.paste_severe`)."""
+
+REPEATED = 0.1
+"""The share of patches for lesions that repeat one slice."""
+
+OUTSIDE_HU = -1024.0
+"""What lies outside a case."""
 
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]
 
@@ -75,7 +85,7 @@ def cut(
     slab = step * rng.uniform(0.2, 0.6) if rng.random() < 0.5 else 0.0
     moved = bend(shape[1:], PATCH_SPACING_MM[1:], rng) / case.spacing_mm[1]
     place = Sampler(shape, case.hu.shape, first, step, turn, moved)
-    hu = place.sample(case.hu, slab=slab, outside=-1024.0)
+    hu = place.sample(case.hu, slab=slab, outside=OUTSIDE_HU)
     lung, lesion, ignore = (place.mask(mask, slab=slab) for mask in (case.lung, case.lesion, case.ignore))
     gas = place.sample(case.gas) >= 0.5 if with_air else None
     around = place.sample(case.around, outside=1.0) >= 0.5 if with_air else None
@@ -94,7 +104,8 @@ def centre_in(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
 def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Drawn:
     """One patch for lesion segmentation: seven in ten hold lesions, most look-alikes, half a second chest's vessels.
 
-    A quarter of those that lie in the lungs are centred where they are dense, which is at the hila mostly.
+    Of those with lesions a fifth hold severe disease; a tenth of all repeat one slice along z (`repeat_slice`). A
+    quarter of those that lie in the lungs are centred where they are dense, which is at the hila mostly.
 
     Hard is what is dense in the lungs and up to `NEAR_MM` beside them, lesion or not: a network learns early that the
     dense is healthy, and then never finds consolidation; told only to find it, it takes vessels at the hila for it.
@@ -109,13 +120,40 @@ def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Genera
     hu, fluid = _look_alikes(hu, lung, rng)
     hu = _other_patient(hu, rng)
     if rng.random() < 0.7:
-        drawn = draw_disease(lung & ~fluid, rng)
-        hu, mask = lesions.paste(hu, lung & ~fluid, PATCH_SPACING_MM, drawn, rng)
+        hu, mask = _with_disease(hu, lung & ~fluid, rng)
         lesion = lesion | mask
     side = 2 * round(NEAR_MM / IN_PLANE_MM) + 1
     near = ndimage.maximum_filter(lung.view(np.uint8), (1, side, side)).astype(bool)
     hard: Flags = near & (hu > DENSE_LUNG_HU)
-    return Drawn(hu=_finish(hu, rng), truth=lesion, hard=hard, ignored=patch.ignore)
+    drawn = Drawn(hu=_finish(hu, rng), truth=lesion, hard=hard, ignored=patch.ignore)
+    return repeat_slice(drawn, rng) if rng.random() < REPEATED else drawn
+
+
+def _with_disease(hu: Floats, lung: Flags, rng: np.random.Generator) -> tuple[Floats, Flags]:
+    """``hu`` with disease in ``lung``, severe in `SEVERE` of the draws, and its mask."""
+    if rng.random() < SEVERE:
+        return paste_severe(hu, lung, PATCH_SPACING_MM, rng)
+    return lesions.paste(hu, lung, PATCH_SPACING_MM, draw_disease(lung, rng), rng)
+
+
+def repeat_slice(drawn: Drawn, rng: np.random.Generator) -> Drawn:
+    """One slice of ``drawn`` in place of all, noise included: what a network is shown of a picture without a volume.
+
+    A slice with something to learn, where there is one. Half of the time it is repeated less often, down to a quarter
+    of the patch, with air above and below it.
+    """
+    depth = len(drawn.hu)
+    levels = np.flatnonzero((drawn.hard | drawn.truth).any(axis=(1, 2)))
+    level = int(rng.choice(levels if len(levels) else depth))
+    count = int(rng.integers(-(-depth // 4), depth + 1)) if rng.random() < 0.5 else depth
+    start = (depth - count) // 2
+    kept = slice(start, start + count)
+    hu = np.full_like(drawn.hu, OUTSIDE_HU)
+    hu[kept] = drawn.hu[level]
+    masks = [np.zeros(hu.shape, dtype=np.bool_) for _ in range(3)]
+    for mask, old in zip(masks, (drawn.truth, drawn.hard, drawn.ignored), strict=True):
+        mask[kept] = old[level]
+    return Drawn(hu=hu, truth=masks[0], hard=masks[1], ignored=masks[2])
 
 
 def draw_disease(lung: Flags, rng: np.random.Generator) -> list[lesions.DrawnLesion]:

@@ -14,10 +14,12 @@ from carina.cases.purpose import Task
 from carina.cases.sampling import Shape
 from carina.synth import lesions
 from carina.synth.lung_labels import box_with_margin
+from carina.synth.severity import paste_severe
 from carina.train.examples import Example, NamedExample
 from carina.train.losses import HARD, IGNORED
 from carina.train.patches import PATCH_SPACING_MM, draw_lesion_patch, draw_lung_patch
 from carina.train.settings import Loss, TrainSettings
+from carina.volume.arrays import Flags, Floats
 
 VALIDATION_SEED = 700_000
 """Disease for validation is drawn from here on: training draws from other seeds."""
@@ -33,7 +35,9 @@ class SyntheticSource:
     settings: TrainSettings
     training: Sequence[Case]
     held: Sequence[Case]
-    _kept: dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]] = field(default_factory=dict, repr=False)
+    _kept: dict[tuple[int, bool], tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]] = field(
+        default_factory=dict, repr=False
+    )
 
     def draw(self, rng: np.random.Generator, shape: Shape) -> Example:
         """One patch or crop; voxels of targets are classes, `losses.HARD` on top of them, or `losses.IGNORED`."""
@@ -47,30 +51,34 @@ class SyntheticSource:
         return self._example(drawn.hu, np.where(drawn.ignored, IGNORED, drawn.truth + HARD * drawn.hard))
 
     def validation(self) -> Iterator[NamedExample]:
-        """Whole lungs with lesions of every kind; for classification crops, half of them ill."""
+        """Whole lungs with lesions of every kind; for lesions once more, severely ill; for classification crops."""
         for number, case in enumerate(self.held):
             if self.settings.task is Task.COVID:
                 yield from self._crops(number, case)
-            else:
-                if number not in self._kept:
-                    image, target = self._whole(number, case)
-                    self._kept[number] = image, target.astype(np.uint8)
-                image, kept = self._kept[number]
-                yield case.name, image, kept.astype(np.int64)
+                continue
+            yield self._kept_whole(number, case)
+            if self.settings.task is Task.LESION:
+                yield self._kept_whole(number, case, severe=True)
 
-    def _whole(self, number: int, case: Case) -> Example:
-        rng = np.random.default_rng([VALIDATION_SEED, number])
+    def _kept_whole(self, number: int, case: Case, *, severe: bool = False) -> NamedExample:
+        if (number, severe) not in self._kept:
+            image, target = self._whole(number, case, severe=severe)
+            self._kept[number, severe] = image, target.astype(np.uint8)
+        image, kept = self._kept[number, severe]
+        return f"{case.name}-severe" if severe else case.name, image, kept.astype(np.int64)
+
+    def _whole(self, number: int, case: Case, *, severe: bool) -> Example:
+        rng = np.random.default_rng([VALIDATION_SEED, number, 1] if severe else [VALIDATION_SEED, number])
         step_mm = case.spacing_mm[0]
         hu = np.rint(at_slices(case.hu, step_mm)).astype(np.float32)
         lung, known, ignored = (
             np.zeros(hu.shape, dtype=bool) if mask is None else at_slices(mask.labels, step_mm) >= 0.5
             for mask in (case.lung, case.lesion, case.ignore)
         )
-        kinds, box = list(lesions.Kind), box_with_margin(lung, 8)
-        for n in range(VALIDATION_LESIONS):
-            drawn = lesions.draw_lesions(lung[box], PATCH_SPACING_MM, rng, count=1, kind=kinds[n % len(kinds)])
-            hu[box], mask = lesions.paste(hu[box], lung[box], PATCH_SPACING_MM, drawn, rng)
-            known[box] |= mask
+        box = box_with_margin(lung, 8)
+        put = paste_severe if severe else _every_kind
+        hu[box], mask = put(hu[box], lung[box], PATCH_SPACING_MM, rng)
+        known[box] |= mask
         if self.settings.task is Task.LUNG:
             return self._example(hu, np.where(ignored, IGNORED, lung))
         return self._example(hu[box], np.where(ignored, IGNORED, known)[box])
@@ -84,3 +92,13 @@ class SyntheticSource:
 
     def _example(self, hu: npt.NDArray[np.generic], target: npt.NDArray[np.generic]) -> Example:
         return scale(hu, self.settings.window_hu), target.astype(np.int64)
+
+
+def _every_kind(hu: Floats, lung: Flags, spacing_mm: Sequence[float], rng: np.random.Generator) -> tuple[Floats, Flags]:
+    """``hu`` with `VALIDATION_LESIONS` lesions in ``lung``, of each kind in turn, and their mask."""
+    kinds, mask = list(lesions.Kind), np.zeros(hu.shape, dtype=np.bool_)
+    for n in range(VALIDATION_LESIONS):
+        drawn = lesions.draw_lesions(lung, spacing_mm, rng, count=1, kind=kinds[n % len(kinds)])
+        hu, new = lesions.paste(hu, lung, spacing_mm, drawn, rng)
+        mask |= new
+    return hu, mask
