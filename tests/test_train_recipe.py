@@ -64,6 +64,13 @@ def test_every_bundle_that_ships_has_a_recipe_and_its_card_names_the_recipes_has
         assert bundle.carina.network == recipe.stages[-1][1].network
 
 
+def test_recipes_that_fine_tune_a_bundle_that_ships_mean_the_one_that_ships() -> None:
+    meant = {name: load_recipe(name) for name in recipes() if load_recipe(name).starts_from}
+    assert "lesion-constant" in meant
+    for recipe in meant.values():
+        assert load_bundle(SHIPPED / recipe.stages[0][1].init).sha256 == recipe.starts_from, recipe.file
+
+
 @pytest.mark.slow
 def test_each_stage_starts_from_the_one_before_and_the_card_tells_the_way(
     data: Path, file: Path, tmp_path: Path
