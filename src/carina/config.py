@@ -117,12 +117,104 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     voxels: _Voxels = 600_000_000
 
 
+class Priority(StrEnum):
+    """Which of the waiting jobs runs first."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+    IMMEDIATE = "immediate"
+
+
+class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the node keeps and may use.
+
+    ``folder`` holds all it accepted and made; ``database`` is ``postgresql+psycopg://...``, empty: SQLite in that
+    folder. ``memory_gb`` and ``cores`` are what its jobs share, 0: three quarters of the machine's memory, every core.
+    With less than ``free_gb`` left on the disk, senders are refused.
+    """
+
+    folder: _Text = "node"
+    database: str = ""
+    memory_gb: Annotated[float, Meta(ge=0)] = 0.0
+    cores: Annotated[int, Meta(ge=0, le=4096)] = 0
+    free_gb: Annotated[float, Meta(ge=0)] = 5.0
+
+
+class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """PEM files of a listener; with ``trusted``, peers must show a certificate that these sign."""
+
+    certificate: _Text
+    key: _Text
+    trusted: str = ""
+
+
+class DicomSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The DICOM listener: C-ECHO, C-STORE, storage commitment.
+
+    ``instance_mb`` bounds a data set, ``idle_s`` the time without progress, ``associations`` the open ones.
+    """
+
+    host: _Text = "127.0.0.1"
+    port: _Port = 11112
+    tls: TlsSettings | None = None
+    associations: Annotated[int, Meta(ge=1, le=1000)] = 50
+    instance_mb: Annotated[int, Meta(ge=1)] = 1000
+    idle_s: _Seconds = 60.0
+
+
+class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The web listener: pages, REST and DICOMweb."""
+
+    host: _Text = "127.0.0.1"
+    port: _Port = 8042
+    tls: TlsSettings | None = None
+
+
+class _Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every source says: ``pipelines`` run on each series that is complete, their results go to ``destinations``.
+
+    A series is complete after ``quiet_s`` without an instance, or at once when an expected count is met.
+    """
+
+    pipelines: tuple[_Text, ...] = ("default",)
+    priority: Priority = Priority.NORMAL
+    destinations: tuple[_Text, ...] = ()
+    quiet_s: _Seconds = 30.0
+    series_rules: str = ""
+
+
+class DicomSource(_Source, frozen=True, kw_only=True, tag_field="kind", tag="dicom"):
+    """An AE title of the DICOM listener; empty ``callers`` (AE titles) and ``addresses`` (networks) allow everyone."""
+
+    ae_title: _AeTitle
+    callers: tuple[_AeTitle, ...] = ()
+    addresses: tuple[_Text, ...] = ()
+
+
+class DicomwebSource(_Source, frozen=True, kw_only=True, tag_field="kind", tag="dicomweb"):
+    """What comes by STOW-RS to the web listener; a node has at most one."""
+
+
+class FolderSource(_Source, frozen=True, kw_only=True, tag_field="kind", tag="folder"):
+    """A watched folder: files that have been left alone for ``quiet_s`` are taken in, and stay where they are."""
+
+    path: _Text
+
+
+AnySource = DicomSource | DicomwebSource | FolderSource
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything a node can be told."""
 
     runtime: RuntimeSettings = RuntimeSettings()
     models: ModelSettings = ModelSettings()
     limits: LimitSettings = LimitSettings()
+    node: NodeSettings = NodeSettings()
+    dicom: DicomSettings = DicomSettings()
+    web: WebSettings = WebSettings()
+    sources: Mapping[str, AnySource] = {}
     destinations: Mapping[str, Destination] = {}
     series_rules: str = ""
 
@@ -193,7 +285,7 @@ def _override(table: dict[str, Any], environment: Mapping[str, str]) -> dict[Key
     """Put what the environment says over the file's table; gives the variable that each key came from."""
     variables: dict[Key, str] = {}
     for name, text in environment.items():
-        for section in ("runtime", "models", "limits"):
+        for section in ("runtime", "models", "limits", "node", "dicom", "web"):
             prefix = f"CARINA_{section.upper()}_"
             within = table.setdefault(section, {}) if name.startswith(prefix) else None
             if isinstance(within, dict):

@@ -1,0 +1,56 @@
+"""Opening the node's database: SQLite beside the node's files, or PostgreSQL by its address."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from carina.errors import BadConfig, one_line
+
+BUSY_MS = 30_000
+"""How long a writer waits for another process's transaction in SQLite."""
+
+
+def open_database(url: str) -> Engine:
+    """An engine for ``sqlite:///FILE`` or ``postgresql+psycopg://...``, tried before it is given.
+
+    SQLite keeps a write-ahead log and flushes every transaction to the disk (``synchronous=full``): what was committed
+    is there after a power cut. Its transactions begin as writers, so that two processes wait and never deadlock.
+
+    Raises:
+        BadConfig: the address is none, or the database can't be opened.
+    """
+    try:
+        engine = create_engine(url)
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _set_up_sqlite)
+            event.listen(engine, "begin", _begin_as_writer)
+        with engine.connect():
+            pass
+    except (ArgumentError, NoSuchModuleError, SQLAlchemyError, ImportError) as error:
+        raise BadConfig(
+            "database.open",
+            f"database {_shown(url)}: can't be opened ({one_line(str(error))}); expected sqlite:///FILE in a folder "
+            "that can be written, or postgresql+psycopg://USER@HOST/NAME of a server that answers.",
+        ) from error
+    return engine
+
+
+def _shown(url: str) -> str:
+    """The address without its password."""
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # sqlite3 then begins no transaction of its own
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=wal", "synchronous=full", "foreign_keys=on", f"busy_timeout={BUSY_MS}"):
+        cursor.execute(f"pragma {pragma}")
+    cursor.close()
+
+
+def _begin_as_writer(connection: Any) -> None:
+    connection.exec_driver_sql("begin immediate")

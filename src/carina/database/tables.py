@@ -1,0 +1,133 @@
+"""Every table of the node: what was accepted, what arrives together, what is to be run and to be sent, who did what.
+
+Times are UTC, timezone-aware where the database keeps zones; paths are relative to the node's folder. Nothing here
+holds a patient's name or birth date.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+SCHEMA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_UID = String(64)
+_KEY = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite counts rows by itself only where the key is called INTEGER."""
+
+ARRIVAL = Table(
+    "arrival",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("series_uid", _UID, nullable=False),
+    Column("study_uid", _UID, nullable=False),
+    Column("source", String(64), nullable=False, comment="the receiver that took it: an AE title, stow, folder"),
+    Column("sender", String(128), nullable=False, comment="calling AE title and address"),
+    Column("state", String(16), nullable=False, comment="arriving, complete, quarantined, released"),
+    Column("reason", Text, nullable=False, default="", comment="why it waits in quarantine"),
+    Column("expected", Integer, comment="instances announced by the sender; null where nobody said"),
+    Column("first_at", DateTime(timezone=True), nullable=False),
+    Column("last_at", DateTime(timezone=True), nullable=False),
+    Index("ix_arrival_state_last_at", "state", "last_at"),
+    Index("ix_arrival_series_uid", "series_uid"),
+    comment="instances of one series that come together; later ones are a new arrival",
+)
+
+INSTANCE = Table(
+    "instance",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("arrival_id", _KEY, ForeignKey("arrival.id"), nullable=False, index=True),
+    Column("sop_instance_uid", _UID, nullable=False),
+    Column("sop_class_uid", _UID, nullable=False),
+    Column("transfer_syntax_uid", _UID, nullable=False),
+    Column("sha256", String(64), nullable=False, comment="of the data set as it came"),
+    Column("bytes", BigInteger, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("accepted_at", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("sop_instance_uid", "sha256"),
+    comment="one accepted instance, on disk for good; the same content again is no new row, another content is",
+)
+
+JOB = Table(
+    "job",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("arrival_id", _KEY, ForeignKey("arrival.id"), index=True, comment="null: handed in by path"),
+    Column("source", Text, nullable=False, comment="folder or file that the run reads"),
+    Column("series_uid", _UID, nullable=False, default=""),
+    Column("pipeline", Text, nullable=False),
+    Column("folder", Text, nullable=False, comment="the run's folder"),
+    Column("state", String(16), nullable=False, comment="pending, running, stopped"),
+    Column("ended", String(16), nullable=False, default="", comment="of stopped ones: healthy, faulted, canceled"),
+    Column("priority", Integer, nullable=False, comment="0 low, 1 normal, 2 high, 3 immediate"),
+    Column("attempt", Integer, nullable=False, default=0, comment="fences off a worker that was given up"),
+    Column("crashes", Integer, nullable=False, default=0, comment="attempts whose process or worker died"),
+    Column("worker", String(128), nullable=False, default=""),
+    Column("heartbeat_at", DateTime(timezone=True)),
+    Column("not_before", DateTime(timezone=True), comment="waits until then after a failure that may pass"),
+    Column("cancel", Integer, nullable=False, default=0, comment="1: whoever runs it is to stop"),
+    Column("memory_mb", Float, nullable=False),
+    Column("cores", Float, nullable=False),
+    Column("supersedes", _KEY, ForeignKey("job.id"), comment="an earlier job on the same series with fewer instances"),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("started_at", DateTime(timezone=True)),
+    Column("stopped_at", DateTime(timezone=True)),
+    Column("error_code", String(64), nullable=False, default=""),
+    Column("error", Text, nullable=False, default=""),
+    Index("ix_job_queue", "state", "priority", "created_at", "id"),
+    comment="one run of one pipeline on one series; this row is the only truth about it",
+)
+
+DELIVERY = Table(
+    "delivery",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("job_id", _KEY, ForeignKey("job.id"), nullable=False),
+    Column("destination", String(64), nullable=False),
+    Column("sop_class_uid", _UID, nullable=False),
+    Column("sop_instance_uid", _UID, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("state", String(16), nullable=False, comment="waiting, sent, confirmed, failed"),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("status", Integer, comment="what the peer answered last: a DIMSE status or an HTTP code"),
+    Column("error_code", String(64), nullable=False, default=""),
+    Column("error", Text, nullable=False, default=""),
+    Column("not_before", DateTime(timezone=True), comment="waits until then after a failure"),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("sent_at", DateTime(timezone=True)),
+    Column("confirmed_at", DateTime(timezone=True)),
+    UniqueConstraint("job_id", "destination", "sop_instance_uid"),
+    Index("ix_delivery_queue", "state", "destination", "not_before"),
+    comment="one result object on its way to one destination",
+)
+
+AUDIT = Table(
+    "audit",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("who", String(128), nullable=False, comment="user, calling AE title and address, or worker"),
+    Column("action", String(32), nullable=False, comment="received, ran, sent, looked, changed"),
+    Column("subject", Text, nullable=False, comment="UIDs or the id of a row; no patient"),
+    comment="who did what: rows are added, never changed",
+)

@@ -1,0 +1,72 @@
+"""The node's database: refusals in one line, writers that wait for each other, what is committed stays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, func, insert, inspect, select
+
+from carina.database import AUDIT, SCHEMA, open_database
+from carina.errors import BadConfig
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = open_database(f"sqlite:///{tmp_path}/node.sqlite")
+    SCHEMA.create_all(made)
+    yield made
+    made.dispose()
+
+
+def test_sqlite_flushes_every_transaction(engine: Engine) -> None:
+    with engine.connect() as connection:
+        found = {key: connection.exec_driver_sql(f"pragma {key}").scalar() for key in ("journal_mode", "synchronous")}
+    assert found == {"journal_mode": "wal", "synchronous": 2}
+
+
+def test_writers_wait_for_each_other(engine: Engine) -> None:
+    def add(who: str) -> None:
+        for number in range(20):
+            with engine.begin() as connection:
+                count = connection.execute(select(func.count()).select_from(AUDIT)).scalar_one()
+                row = {"at": datetime.now(UTC), "who": who, "action": "ran", "subject": f"{count} {number}"}
+                connection.execute(insert(AUDIT), row)
+
+    threads = [threading.Thread(target=add, args=(f"worker {number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with engine.connect() as connection:
+        counts = [int(subject.split()[0]) for subject in connection.execute(select(AUDIT.c.subject)).scalars()]
+    assert sorted(counts) == list(range(80))
+
+
+def test_every_table_and_column_of_state_says_what_it_means() -> None:
+    for table in SCHEMA.sorted_tables:
+        assert table.comment
+        assert all(column.comment for column in table.columns if column.name in ("state", "ended"))
+
+
+def test_no_table_has_room_for_a_patient(engine: Engine) -> None:
+    names = [column["name"] for table in SCHEMA.tables for column in inspect(engine).get_columns(table)]
+    assert not [name for name in names if "patient" in name or "birth" in name]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "node.sqlite", "oracle://host/x", "sqlite:////no/such/folder/node.sqlite", "postgresql+nodriver://x/y"]
+)
+def test_what_is_no_database_is_refused_in_one_line(url: str) -> None:
+    with pytest.raises(BadConfig, match=r"can't be opened .*expected sqlite:///FILE") as caught:
+        open_database(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_password_is_not_repeated() -> None:
+    with pytest.raises(BadConfig) as caught:
+        open_database("postgresql+psycopg://carina:secret@127.0.0.1:1/node")
+    assert "secret" not in str(caught.value)
