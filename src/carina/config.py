@@ -75,29 +75,43 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     folders: tuple[_Text, ...] = ()
 
 
-class FolderDestination(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="folder"
-):
+class ObjectKind(StrEnum):
+    """Kinds of result object that a destination can be told to take."""
+
+    SEG = "SEG"
+    PDF = "PDF"
+    SR = "SR"
+    OTHER = "other"
+
+
+class _Destination(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every destination says: ``takes`` are the kinds of object that the node sends there, empty: every kind.
+
+    ``confirm_s`` is how long after it took an object it may still say that it doesn't have it.
+    """
+
+    takes: tuple[ObjectKind, ...] = ()
+    confirm_s: _Seconds = 60.0
+
+
+class FolderDestination(_Destination, frozen=True, kw_only=True, tag_field="kind", tag="folder"):
     """A folder that result objects are copied to."""
 
     path: _Text
 
 
-class DicomDestination(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="dicom"
-):
-    """A DICOM node that takes C-STORE."""
+class DicomDestination(_Destination, frozen=True, kw_only=True, tag_field="kind", tag="dicom"):
+    """A DICOM node that takes C-STORE; with ``commitment`` it is asked for storage commitment, otherwise by query."""
 
     host: _Text
     port: _Port
     ae_title: _AeTitle
     calling_ae_title: _AeTitle = "CARINA"
+    commitment: bool = False
     timeout_s: _Seconds = 30.0
 
 
-class DicomwebDestination(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="dicomweb"
-):
+class DicomwebDestination(_Destination, frozen=True, kw_only=True, tag_field="kind", tag="dicomweb"):
     """A DICOMweb server that takes STOW-RS; ``url`` is its service root."""
 
     url: _WebAddress

@@ -1,0 +1,263 @@
+"""The delivery ledger: a row for every object and destination, from the run that made it until the peer has it.
+
+A row waits, is sent (the peer said that it took it) and is confirmed (the peer was asked afterwards), or has failed for
+good. Nothing is sent a second time before the peer was asked, since some archives lose an object that is stored twice:
+``begin_sending`` says so in the row, of this job and every other, before the first byte goes out, so that it holds
+after a crash as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, or_, select, update
+
+from carina.config import Destination
+from carina.database import DELIVERY
+from carina.deliver.identity import ObjectIdentity, identity_of, kind_of
+
+AT_ONCE = 100
+"""Rows that are looked at in one go."""
+
+
+class DeliveryState(StrEnum):
+    """Where an object is on its way."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    CONFIRMED = "confirmed"
+    FAILED = "failed"
+
+
+UNDER_WAY = (DeliveryState.WAITING, DeliveryState.SENT)
+
+
+class Proof(StrEnum):
+    """How it is known that a peer has an object."""
+
+    COMMITMENT = "commitment"
+    QUERY = "query"
+    DIGEST = "digest"
+    STATUS = "status"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One row that is under way; ``path`` is relative to the node's folder, ``ask`` as in the table."""
+
+    id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    path: str
+    state: DeliveryState
+    attempts: int
+    ask: bool
+    sent_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trouble:
+    """Why a row waits or has failed: a stable code, a sentence, and the peer's status where it gave one."""
+
+    code: str
+    words: str
+    status: int | None = None
+
+
+def enter(
+    connection: Connection,
+    job_id: int,
+    destinations: Mapping[str, Destination],
+    files: Sequence[Path],
+    *,
+    folder: Path,
+    now: datetime,
+) -> int:
+    """Put a job's objects into the ledger, for each destination that takes their kind; gives the number of new rows.
+
+    ``files`` lie below the node's ``folder``. Doing so twice changes nothing.
+
+    Raises:
+        OSError: a file can't be read.
+        InvalidDicomError: one is no DICOM file.
+    """
+    objects = [(identity_of(file), file.relative_to(folder).as_posix()) for file in files]
+    known = _known(connection, job_id)
+    rows = []
+    for name, destination in destinations.items():
+        begun = _begun(connection, name, [identity.sop_instance_uid for identity, _ in objects])
+        for identity, path in objects:
+            uid = identity.sop_instance_uid
+            if (name, uid) not in known and _takes(destination, identity):
+                known.add((name, uid))
+                rows.append(_row(job_id, name, identity, path) | {"ask": int(uid in begun), "created_at": now})
+    if rows:
+        connection.execute(insert(DELIVERY), rows)
+    return len(rows)
+
+
+def _takes(destination: Destination, identity: ObjectIdentity) -> bool:
+    return not destination.takes or kind_of(identity.sop_class_uid) in destination.takes
+
+
+def _known(connection: Connection, job_id: int) -> set[tuple[str, str]]:
+    wanted = select(DELIVERY.c.destination, DELIVERY.c.sop_instance_uid).where(DELIVERY.c.job_id == job_id)
+    return {(row.destination, row.sop_instance_uid) for row in connection.execute(wanted)}
+
+
+def _begun(connection: Connection, destination: str, uids: Sequence[str]) -> set[str]:
+    """Those of the objects that any job has begun to send there."""
+    wanted = select(DELIVERY.c.sop_instance_uid).where(
+        DELIVERY.c.destination == destination, DELIVERY.c.sop_instance_uid.in_(uids), DELIVERY.c.attempts > 0
+    )
+    return set(connection.execute(wanted).scalars())
+
+
+def _row(job_id: int, destination: str, identity: ObjectIdentity, path: str) -> dict[str, Any]:
+    return {
+        "job_id": job_id,
+        "destination": destination,
+        "sop_class_uid": identity.sop_class_uid,
+        "sop_instance_uid": identity.sop_instance_uid,
+        "path": path,
+        "state": DeliveryState.WAITING.value,
+    }
+
+
+def due(connection: Connection, destination: str, now: datetime, *, at_most: int = AT_ONCE) -> tuple[Entry, ...]:
+    """What is to be sent to a destination, asked about or confirmed now: the oldest first, each object once."""
+    wanted = (
+        select(DELIVERY)
+        .where(
+            DELIVERY.c.destination == destination,
+            DELIVERY.c.state.in_(UNDER_WAY),
+            or_(DELIVERY.c.not_before.is_(None), DELIVERY.c.not_before <= now),
+        )
+        .order_by(DELIVERY.c.id)
+        .limit(at_most)
+    )
+    entries: dict[str, Entry] = {}
+    for row in connection.execute(wanted):
+        entries.setdefault(row.sop_instance_uid, _entry(row))
+    return tuple(entries.values())
+
+
+def _entry(row: Row[Any]) -> Entry:
+    return Entry(
+        id=row.id,
+        sop_class_uid=row.sop_class_uid,
+        sop_instance_uid=row.sop_instance_uid,
+        path=row.path,
+        state=DeliveryState(row.state),
+        attempts=row.attempts,
+        ask=bool(row.ask),
+        sent_at=row.sent_at and row.sent_at.replace(tzinfo=UTC),
+    )
+
+
+def begin_sending(connection: Connection, destination: str, entry: Entry) -> None:
+    """Say that an object is about to be sent: from now on the peer is asked before it is sent again, by any job."""
+    same = (DELIVERY.c.destination == destination) & (DELIVERY.c.sop_instance_uid == entry.sop_instance_uid)
+    connection.execute(update(DELIVERY).where(same).values(ask=1))
+    _change(connection, [entry.id], attempts=DELIVERY.c.attempts + 1)
+
+
+def mark_sent(connection: Connection, entry: Entry, status: int | None, note: str, now: datetime) -> None:
+    """The peer said that it stored an object; it is to be confirmed."""
+    values = {"state": DeliveryState.SENT, "status": status, "note": note, "sent_at": now}
+    _change(connection, [entry.id], **values, **_UNTROUBLED)
+
+
+def mark_confirmed(connection: Connection, ids: Collection[int], proof: Proof, now: datetime) -> None:
+    """The peer has the objects."""
+    values = {"state": DeliveryState.CONFIRMED, "confirmed_by": proof, "confirmed_at": now, "transaction_uid": ""}
+    _change(connection, ids, **values, **_UNTROUBLED)
+
+
+def mark_failed(connection: Connection, ids: Collection[int], trouble: Trouble) -> None:
+    """The objects can't be delivered, however often it is tried; ``resend`` lets them wait once more."""
+    _change(connection, ids, state=DeliveryState.FAILED, not_before=None, transaction_uid="", **_troubled(trouble))
+
+
+def mark_absent(connection: Connection, ids: Collection[int]) -> None:
+    """The peer was asked and does not have the objects: they may be sent."""
+    _change(connection, ids, state=DeliveryState.WAITING, ask=0, transaction_uid="")
+
+
+def mark_waiting(connection: Connection, ids: Collection[int], trouble: Trouble, until: datetime) -> None:
+    """The objects were not stored this time, or the peer said that it doesn't have them: they wait until then."""
+    _change(connection, ids, state=DeliveryState.WAITING, not_before=until, transaction_uid="", **_troubled(trouble))
+
+
+def put_off(connection: Connection, ids: Collection[int], trouble: Trouble | None, until: datetime) -> None:
+    """Leave the objects alone until then, in the state in which they are."""
+    _change(connection, ids, not_before=until, **(_troubled(trouble) if trouble else {}))
+
+
+def mark_asked(connection: Connection, ids: Collection[int], transaction_uid: str, until: datetime) -> None:
+    """Storage commitment is asked for, under this transaction; without a report until then it is asked for again."""
+    _change(connection, ids, transaction_uid=transaction_uid, not_before=until)
+
+
+def add_note(connection: Connection, ids: Collection[int], note: str) -> None:
+    """Add a sentence to what the rows say."""
+    spaced = DELIVERY.c.note + " " + note
+    _change(connection, ids, note=func.ltrim(spaced))
+
+
+_UNTROUBLED: Mapping[str, Any] = {"error_code": "", "error": "", "not_before": None}
+
+
+def _troubled(trouble: Trouble) -> dict[str, Any]:
+    status = {} if trouble.status is None else {"status": trouble.status}
+    return {"error_code": trouble.code, "error": trouble.words, **status}
+
+
+def _change(connection: Connection, ids: Collection[int], **values: Any) -> None:
+    """Change rows that are under way; what is confirmed or has failed stays so, whoever comes late."""
+    rows = DELIVERY.c.id.in_(ids) & DELIVERY.c.state.in_(UNDER_WAY)
+    connection.execute(update(DELIVERY).where(rows).values(**values))
+
+
+def of_transaction(connection: Connection, transaction_uid: str) -> tuple[Entry, ...]:
+    """What is under way and was asked about under a storage commitment's transaction."""
+    wanted = select(DELIVERY).where(
+        DELIVERY.c.transaction_uid == transaction_uid, DELIVERY.c.state.in_(UNDER_WAY), DELIVERY.c.transaction_uid != ""
+    )
+    return tuple(_entry(row) for row in connection.execute(wanted))
+
+
+def resend(connection: Connection, *, destination: str = "", job_id: int | None = None) -> int:
+    """Let what has failed wait again, once: all of it, or that of one destination or job; gives the number of rows.
+
+    The peer is asked first whether it has them.
+    """
+    rows = DELIVERY.c.state == DeliveryState.FAILED
+    if destination:
+        rows &= DELIVERY.c.destination == destination
+    if job_id is not None:
+        rows &= DELIVERY.c.job_id == job_id
+    changed = update(DELIVERY).where(rows).values(state=DeliveryState.WAITING, ask=1, not_before=None)
+    return int(connection.execute(changed).rowcount)
+
+
+def counts(connection: Connection, *, job_id: int | None = None) -> dict[str, dict[DeliveryState, int]]:
+    """How many objects are in which state, by destination: of every job, or of one."""
+    wanted = select(DELIVERY.c.destination, DELIVERY.c.state, func.count().label("number"))
+    if job_id is not None:
+        wanted = wanted.where(DELIVERY.c.job_id == job_id)
+    found: dict[str, dict[DeliveryState, int]] = {}
+    for row in connection.execute(wanted.group_by(DELIVERY.c.destination, DELIVERY.c.state)):
+        found.setdefault(row.destination, dict.fromkeys(DeliveryState, 0))[DeliveryState(row.state)] = row.number
+    return found
+
+
+def is_delivered(connection: Connection, job_id: int) -> bool:
+    """Whether every object of a job is confirmed by every destination that takes it."""
+    wanted = select(DELIVERY.c.id).where(DELIVERY.c.job_id == job_id, DELIVERY.c.state != DeliveryState.CONFIRMED)
+    return connection.execute(wanted.limit(1)).first() is None

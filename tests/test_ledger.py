@@ -1,0 +1,194 @@
+"""The delivery ledger: what goes where, what may be sent, and that nothing that is over changes any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, Engine, delete, select
+
+from carina.config import Destination, DicomDestination, FolderDestination, ObjectKind
+from carina.database import DELIVERY
+from carina.deliver import ledger
+from carina.deliver.identity import identity_of, kind_of
+from carina.deliver.ledger import DeliveryState, Proof, Trouble
+from carina.deliver.routes import routes
+from delivery_objects import NOW, add_job, new_ledger, write_objects
+
+SHARE = FolderDestination(path="share")
+LATER = NOW + timedelta(minutes=5)
+BUSY = Trouble(code="delivery.refused", words="status 0xA700, out of resources", status=0xA700)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = new_ledger(tmp_path)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return write_objects(tmp_path / "runs" / "1" / "dicom")
+
+
+def enter(engine: Engine, files: list[Path], tmp_path: Path, **destinations: Destination) -> int:
+    """A new job with these objects; gives its id."""
+    with engine.begin() as connection:
+        job = add_job(connection)
+        ledger.enter(connection, job, destinations, files, folder=tmp_path, now=NOW)
+    return job
+
+
+def test_each_destination_gets_what_it_takes(engine: Engine, files: list[Path], tmp_path: Path) -> None:
+    pdf = FolderDestination(path="pdf", takes=(ObjectKind.PDF,))
+    rest = FolderDestination(path="rest", takes=(ObjectKind.SEG, ObjectKind.SR))
+    job = enter(engine, files, tmp_path, all=SHARE, pdf=pdf, rest=rest)
+    with engine.begin() as connection:
+        found = {name: by_state[DeliveryState.WAITING] for name, by_state in ledger.counts(connection).items()}
+        paths = {entry.path for entry in ledger.due(connection, "pdf", NOW)}
+        again = ledger.enter(connection, job, {"all": SHARE, "pdf": pdf}, files, folder=tmp_path, now=NOW)
+    assert found == {"all": 5, "pdf": 2, "rest": 3}
+    assert paths == {"runs/1/dicom/object3.dcm", "runs/1/dicom/object4.dcm"}
+    assert again == 0
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "kind"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.66.4", ObjectKind.SEG),
+        ("1.2.840.10008.5.1.4.1.1.66.7", ObjectKind.SEG),
+        ("1.2.840.10008.5.1.4.1.1.104.1", ObjectKind.PDF),
+        ("1.2.840.10008.5.1.4.1.1.88.22", ObjectKind.SR),
+        ("1.2.840.10008.5.1.4.1.1.88.33", ObjectKind.SR),
+        ("1.2.840.10008.5.1.4.1.1.2", ObjectKind.OTHER),
+        ("", ObjectKind.OTHER),
+    ],
+)
+def test_kinds_of_object(sop_class: str, kind: ObjectKind) -> None:
+    assert kind_of(sop_class) is kind
+
+
+def test_a_file_says_what_it_is(files: list[Path]) -> None:
+    identity = identity_of(files[1])
+    assert (identity.study_uid, identity.series_uid, identity.sop_instance_uid) == ("1.2.3", "1.2.3.8.2", "1.2.3.9.2")
+
+
+def test_once_begun_the_peer_is_asked_by_every_job(engine: Engine, files: list[Path], tmp_path: Path) -> None:
+    enter(engine, files, tmp_path, share=SHARE)
+    enter(engine, files, tmp_path, share=SHARE, other=SHARE)
+    with engine.begin() as connection:
+        first = ledger.due(connection, "share", NOW)
+        assert len(first) == 5 and not any(entry.ask or entry.attempts for entry in first)
+        ledger.begin_sending(connection, "share", first[0])
+    enter(engine, files, tmp_path, share=SHARE)
+    with engine.connect() as connection:
+        rows = connection.execute(select(DELIVERY).where(DELIVERY.c.sop_instance_uid == "1.2.3.9.1")).all()
+        asked = {(row.job_id, row.destination): (row.ask, row.attempts) for row in rows}
+    assert asked == {(1, "share"): (1, 1), (2, "share"): (1, 0), (2, "other"): (0, 0), (3, "share"): (1, 0)}
+
+
+def test_what_waits_is_left_alone_until_its_time(engine: Engine, files: list[Path], tmp_path: Path) -> None:
+    enter(engine, files, tmp_path, share=SHARE)
+    with engine.begin() as connection:
+        first, *others = ledger.due(connection, "share", NOW)
+        ledger.mark_waiting(connection, [first.id], BUSY, LATER)
+        row = connection.execute(select(DELIVERY).where(DELIVERY.c.id == first.id)).one()
+        assert (row.status, row.error_code, row.error) == (0xA700, "delivery.refused", BUSY.words)
+        assert ledger.due(connection, "share", NOW) == tuple(others)
+        assert ledger.due(connection, "share", LATER) == (first, *others)
+
+
+def test_a_delivery_is_complete_when_all_is_confirmed(engine: Engine, files: list[Path], tmp_path: Path) -> None:
+    job = enter(engine, files, tmp_path, share=SHARE)
+    with engine.begin() as connection:
+        for entry in ledger.due(connection, "share", NOW):
+            assert not ledger.is_delivered(connection, job)
+            ledger.mark_sent(connection, entry, 0, "", NOW)
+            assert not ledger.is_delivered(connection, job)
+            ledger.mark_confirmed(connection, [entry.id], Proof.QUERY, LATER)
+        assert ledger.is_delivered(connection, job)
+        assert ledger.due(connection, "share", LATER) == ()
+
+
+def test_what_failed_can_be_sent_again_by_hand_and_is_asked_for_first(
+    engine: Engine, files: list[Path], tmp_path: Path
+) -> None:
+    job = enter(engine, files, tmp_path, share=SHARE, other=SHARE)
+    with engine.begin() as connection:
+        for name in ("share", "other"):
+            ids = [entry.id for entry in ledger.due(connection, name, NOW)]
+            ledger.mark_failed(connection, ids, Trouble(code="delivery.refused", words="no", status=0x0122))
+        assert ledger.counts(connection, job_id=job)["share"][DeliveryState.FAILED] == 5
+        assert ledger.resend(connection, destination="share") == 5
+        assert ledger.resend(connection, job_id=job + 1) == 0
+        assert all(entry.ask for entry in ledger.due(connection, "share", NOW))
+        assert ledger.due(connection, "other", NOW) == ()
+
+
+STEPS = st.lists(
+    st.sampled_from(["begin", "sent", "confirm", "fail", "absent", "wait", "off", "ask", "note"]), max_size=8
+)
+
+
+def step(connection: Connection, name: str) -> None:
+    entry = ledger.Entry(**dict.fromkeys(ledger.Entry.__dataclass_fields__, None) | {"id": 1, "sop_instance_uid": "u"})  # type: ignore[arg-type]
+    match name:
+        case "begin":
+            ledger.begin_sending(connection, "share", entry)
+        case "sent":
+            ledger.mark_sent(connection, entry, 0, "", NOW)
+        case "confirm":
+            ledger.mark_confirmed(connection, [1], Proof.QUERY, NOW)
+        case "fail":
+            ledger.mark_failed(connection, [1], BUSY)
+        case "absent":
+            ledger.mark_absent(connection, [1])
+        case "wait":
+            ledger.mark_waiting(connection, [1], BUSY, LATER)
+        case "off":
+            ledger.put_off(connection, [1], BUSY, LATER)
+        case "ask":
+            ledger.mark_asked(connection, [1], "2.25.1", LATER)
+        case "note":
+            ledger.add_note(connection, [1], "unasked.")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(steps=STEPS)
+def test_what_is_over_stays_as_it_is(steps: list[str], engine: Engine, files: list[Path], tmp_path: Path) -> None:
+    """Whatever a thread that comes late has to say: a confirmed row is confirmed, a failed one waits for a person."""
+    with engine.begin() as connection:
+        connection.execute(delete(DELIVERY))
+    enter(engine, files[:1], tmp_path, share=SHARE)
+    over = None
+    with engine.begin() as connection:
+        for name in steps:
+            step(connection, name)
+            row = connection.execute(select(DELIVERY.c.state, DELIVERY.c.error, DELIVERY.c.confirmed_by)).one()
+            assert over in (None, row)
+            over = row if row.state in (DeliveryState.CONFIRMED, DeliveryState.FAILED) else None
+            assert (row.state == DeliveryState.CONFIRMED) == bool(row.confirmed_by)
+
+
+PACS = DicomDestination(host="pacs", port=104, ae_title="ARCHIVE")
+SCANNER = DicomDestination(host="scanner", port=104, ae_title="CT1")
+
+
+def test_results_go_where_the_source_says_and_back_to_the_sender() -> None:
+    known: dict[str, Destination] = {"archive": PACS, "scanner": SCANNER, "share": SHARE}
+    assert routes(("archive", "share"), known, "CT1@10.0.0.7") == ({"archive": PACS, "share": SHARE}, ())
+    assert routes(("archive", "sender"), known, "CT1@10.0.0.7") == ({"archive": PACS, "scanner": SCANNER}, ())
+    assert routes(("sender", "archive"), known, "ARCHIVE") == ({"archive": PACS}, ())
+
+
+def test_a_sender_without_a_destination_is_said_in_one_line() -> None:
+    found, (said,) = routes(("sender", "share"), {"share": SHARE}, "CT9@10.0.0.7")
+    assert found == {"share": SHARE}
+    assert said.startswith("results can't go back to the sender CT9: no destination has this ae_title; add one")
+    _, (said,) = routes(("arhcive",), {"archive": PACS}, "CT9@10.0.0.7")
+    assert said == "destination arhcive is not configured; known are archive: add it under [destinations]."
