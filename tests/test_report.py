@@ -25,7 +25,7 @@ from carina.measure.key_slices import choose_slices
 from carina.models.bundle import find_bundle
 from carina.models.validation import Figure, Measured, Validation
 from carina.report.facts import ReportFacts, report_facts
-from carina.report.layout import probability_text
+from carina.report.numbers import probability_text
 from carina.report.pages import classification_pdf, ratio_pdf
 from carina.volume import Grid, Mask
 from report_samples import STANDARD, body

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from carina.evaluate.values import ReportPicture
 from carina.measure.key_slices import choose_slices
 from carina.report.overlay import VIEWS, layout, position_mm
-from carina.report.paint import Lettering, Plane, annotate, jpeg, paint
+from carina.report.paint import Lettering, Plane, Style, annotate, jpeg, paint
 from carina.volume import Mask, Volume
 from carina.volume.arrays import Flags
 
@@ -60,7 +60,7 @@ def _picture(volume: Volume, truth: Flags, found: Flags, index: int, word: str) 
         lesion=turned(found[index]),
         spacing_mm=spacing[::-1] if is_transposed else spacing,
     )
-    picture = paint(plane, COMPARED_PX, fill=0.0)
+    picture = paint(plane, COMPARED_PX, style=Style(lesion_fill=0.0))
     letters = ("", "", *VIEWS["axial"].letters[2:]) if view is not None else ("", "", "", "")
     annotate(picture, Lettering(letters=letters, line=""), picture.width / plane.size_mm[1], letters_across=26)
     place = f"Slice {index}"

@@ -15,12 +15,10 @@ from scipy import ndimage
 from carina.measure.findings import RatioFindings, RegionFindings
 from carina.measure.joined import SMALLEST_LESION_ML, join_masks, same_grid
 from carina.measure.key_slices import choose_slices
-from carina.measure.lungs import LEFT_LUNG, RIGHT_LUNG, SIDE_NAMES, bounding_box, with_sides, world_axis
+from carina.measure.lungs import SIDE_NAMES, bounding_box, with_sides
+from carina.measure.thirds import THIRDS, LungHeights, third_heights
 from carina.volume import Grid, Mask, Volume
-from carina.volume.arrays import Box, Flags, Labels
-
-THIRDS = ("lower third", "middle third", "upper third")
-"""Thirds of a lung's height in the patient, from its feet upwards."""
+from carina.volume.arrays import Flags, Labels
 
 
 def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> RatioFindings:
@@ -45,7 +43,7 @@ def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> Rati
     else:
         marked = lesion.labels[box] > 0
         sides = with_sides(lung, box)
-        sums = _sums(sides, marked, _third_borders(sides, lung.grid, box), None if volume is None else volume.hu[box])
+        sums = _sums(sides, marked, third_heights(sides, lung.grid, box), None if volume is None else volume.hu[box])
         regions = [_region(name, sums.of(name), lung.grid) for name in _region_names()]
         count = _count(marked, lung.grid)
     return RatioFindings(
@@ -63,31 +61,6 @@ def _count(marked: Flags, grid: Grid) -> int:
     labels, count = ndimage.label(marked, structure=np.ones((3, 3, 3), dtype=np.bool_))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     return int(np.count_nonzero(sizes * grid.voxel_ml >= SMALLEST_LESION_ML))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Heights:
-    """Height of every voxel of a block as three lines to be summed, and the two borders of each side's thirds."""
-
-    lines: tuple[npt.NDArray[np.float64], ...]
-    borders: npt.NDArray[np.float32]
-
-
-def _third_borders(sides: Labels, grid: Grid, box: Box) -> _Heights:
-    lines = world_axis(grid, box, 2)
-    plane = (lines[1][:, None] + lines[2]).astype(np.float32)
-    low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    for index, height in enumerate(lines[0]):
-        for side in (LEFT_LUNG, RIGHT_LUNG):
-            found = plane[sides[index] == side]
-            if found.size:
-                low[side] = min(low[side], height + found.min())
-                high[side] = max(high[side], height + found.max())
-    low, high = (np.where(np.isfinite(end), end, 0.0) for end in (low, high))
-    half_voxel = float(np.abs(grid.affine[2, :3]).sum()) / 2
-    third = (high - low + 2 * half_voxel) / 3
-    borders = np.stack([low - half_voxel + third, high + half_voxel - third]).astype(np.float32)
-    return _Heights(lines=lines, borders=borders)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,16 +102,14 @@ class _Sums:
         )
 
 
-def _sums(sides: Labels, lesion: Flags, heights: _Heights, hu: npt.NDArray[np.int16] | None) -> _Sums:
+def _sums(sides: Labels, lesion: Flags, heights: LungHeights, hu: npt.NDArray[np.int16] | None) -> _Sums:
     """Count voxels and sum HU plane by plane, so that nothing larger than a plane is made."""
     counts = np.zeros(18, dtype=np.int64)
     total = None if hu is None else np.zeros(18)
-    plane = (heights.lines[1][:, None] + heights.lines[2]).astype(np.float32)
-    for index, height in enumerate(heights.lines[0]):
-        where = sides[index] > 0
-        side = sides[index][where].astype(np.intp)
-        level = plane[where] + np.float32(height)
-        third = (level >= heights.borders[0][side]).astype(np.intp) + (level >= heights.borders[1][side])
+    for index, plane in enumerate(sides):
+        where = plane > 0
+        side = plane[where].astype(np.intp)
+        third = heights.thirds(index, where, side)
         code = (lesion[index][where] * 3 + third) * 3 + side
         counts += np.bincount(code, minlength=18)
         if hu is not None and total is not None:

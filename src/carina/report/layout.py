@@ -28,6 +28,7 @@ from reportlab.platypus import (
 
 from carina import RESEARCH_ONLY
 from carina.report.fonts import BOLD, SANS, printable
+from carina.report.numbers import probability_text
 from carina.report.paint import LESION_RGB, LUNG_RGB
 
 INK = HexColor(0x1F2328)
@@ -263,13 +264,6 @@ def probability_bars(probabilities: Sequence[tuple[str, float]]) -> Any:
         text.textAnchor = "end"
         drawing.add(text)
     return drawing
-
-
-def probability_text(value: float) -> str:
-    """Two decimals; what would read as certain does not: ``< 0.01``, ``> 0.99``."""
-    if value < 0.01:
-        return "< 0.01"
-    return "> 0.99" if value > 0.99 else f"{value:.2f}"
 
 
 def number_table(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from carina.errors import BadConfig
-from carina.report.paint import Lettering, Plane, annotate, paint, png
+from carina.report.paint import USUAL, Lettering, Plane, Style, annotate, paint, png
 from carina.volume.grid import Grid, Triple
 from carina.volume.volume import Mask, Volume
 
@@ -92,9 +92,15 @@ def overlay_png(
 
 
 def overlay_image(
-    volume: Volume, lung: Mask | None, lesion: Mask | None, index: int | None = None, view: str = "axial"
+    volume: Volume,
+    lung: Mask | None,
+    lesion: Mask | None,
+    index: int | None = None,
+    view: str = "axial",
+    *,
+    style: Style = USUAL,
 ) -> Image.Image:
-    """The same as an RGB picture.
+    """The same as an RGB picture, in another style where one is given.
 
     Raises:
         BadConfig: as ``overlay_png``.
@@ -113,7 +119,7 @@ def overlay_image(
         lesion=nothing if lesion is None else shown.plane(lesion.labels, k) > 0,
         spacing_mm=(spacing[shown.rows], spacing[shown.columns]),
     )
-    picture = paint(plane, LONGEST_PX)
+    picture = paint(plane, LONGEST_PX, style=style)
     axis = VIEWS[view].axis
     line = f"{axis} {position_mm(volume.grid, shown.normal, k, axis):.1f} mm   slice {k}"
     annotate(picture, Lettering(letters=VIEWS[view].letters, line=line), picture.width / plane.size_mm[1])

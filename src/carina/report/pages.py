@@ -13,7 +13,8 @@ from carina.measure.findings import Classification, KeySlice, RatioFindings, Reg
 from carina.models.validation import Validation
 from carina.report import layout as page
 from carina.report.facts import ReportFacts
-from carina.report.pictures import MINUS, key_slice_pictures
+from carina.report.numbers import MINUS, hu_text, in_report_order, ml_text, percent_text, region_name
+from carina.report.pictures import key_slice_pictures
 from carina.report.saliency import saliency_pictures, saliency_words
 from carina.report.worth import NO_NUMBER, probability_worth, ratio_worth
 
@@ -95,7 +96,7 @@ def _ratio_headline(ratio: RatioFindings) -> Any:
         return page.headline(
             "0 %",
             [
-                f"No lesion was marked in {_ml(whole.lung_ml)} ml of lung.",
+                f"No lesion was marked in {ml_text(whole.lung_ml)} ml of lung.",
                 "This is a result of the network and does not exclude disease.",
             ],
             page.MAIN,
@@ -103,10 +104,10 @@ def _ratio_headline(ratio: RatioFindings) -> Any:
     hu = "" if whole.lesion_mean_hu is None else f", mean {whole.lesion_mean_hu:.0f} HU".replace("-", MINUS)
     many = "1 lesion" if ratio.lesion_count == 1 else f"{ratio.lesion_count} separate lesions"
     return page.headline(
-        f"{_percent(whole.ratio_percent)} %",
+        f"{percent_text(whole.ratio_percent)} %",
         [
             "of the lung volume is marked as lesion",
-            f"{_ml(whole.lesion_ml)} ml of {_ml(whole.lung_ml)} ml; {many}{hu}",
+            f"{ml_text(whole.lesion_ml)} ml of {ml_text(whole.lung_ml)} ml; {many}{hu}",
         ],
         page.MAIN,
     )
@@ -114,7 +115,7 @@ def _ratio_headline(ratio: RatioFindings) -> Any:
 
 def _region_table(regions: Sequence[RegionFindings]) -> Any:
     """Each lung with its thirds below it; the HU columns only where a CT was given."""
-    ordered = sorted(regions, key=lambda region: _SIDES.index(region.region.split()[0]))
+    ordered = in_report_order(regions)
     with_hu = any(region.lung_mean_hu is not None for region in regions)
     top = _scale_end(max(region.ratio_percent for region in regions))
     columns = _COLUMNS if with_hu else _COLUMNS[:5]
@@ -123,8 +124,6 @@ def _region_table(regions: Sequence[RegionFindings]) -> Any:
     rows = [_region_row(region, top)[: len(columns)] for region in ordered]
     return page.number_table(heads, rows, [width for _, _, width in columns], rules)
 
-
-_SIDES = ("lungs", "right", "left")
 
 _COLUMNS = (
     ("Region", page.SMALL, 21 * mm),
@@ -138,38 +137,20 @@ _COLUMNS = (
 
 
 def _region_row(region: RegionFindings, top: int) -> list[Any]:
-    words = region.region.split()
-    name = " ".join(words[2:] or words).capitalize()
+    name, is_part = region_name(region.region)
     return [
-        page.paragraph(name, page.INDENTED if len(words) > 2 else page.STRONG),
-        page.paragraph(_ml(region.lung_ml), page.NUMBER),
-        page.paragraph(_ml(region.lesion_ml), page.NUMBER),
-        page.paragraph(_percent(region.ratio_percent), page.NUMBER),
+        page.paragraph(name, page.INDENTED if is_part else page.STRONG),
+        page.paragraph(ml_text(region.lung_ml), page.NUMBER),
+        page.paragraph(ml_text(region.lesion_ml), page.NUMBER),
+        page.paragraph(percent_text(region.ratio_percent), page.NUMBER),
         page.bar(region.ratio_percent / top, 12 * mm, 3 * mm),
-        page.paragraph(_hu(region.lung_mean_hu), page.NUMBER),
-        page.paragraph(_hu(region.lesion_mean_hu), page.NUMBER),
+        page.paragraph(hu_text(region.lung_mean_hu), page.NUMBER),
+        page.paragraph(hu_text(region.lesion_mean_hu), page.NUMBER),
     ]
 
 
 def _scale_end(percent: float) -> int:
     return next(end for end in (5, 10, 25, 50, 100) if percent <= end or end == 100)
-
-
-def _ml(value: float) -> str:
-    """Whole ml from 100 on, one decimal below, and a sign that there is something below 0.05 ml."""
-    if 0 < value < 0.05:
-        return "< 0.1"
-    return f"{value:,.0f}".replace(",", "\u00a0") if value >= 100 or not value else f"{value:.1f}"
-
-
-def _percent(value: float) -> str:
-    if 0 < value < 0.005:
-        return "< 0.01"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value else "0"
-
-
-def _hu(value: float | None) -> str:
-    return "\u2013" if value is None else f"{value:.0f}".replace("-", MINUS)
 
 
 def _validations(facts: ReportFacts) -> list[tuple[str, Validation | None]]:

@@ -38,6 +38,18 @@ SHADOW = (0, 0, 0)
 SCALE_MM = 50.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How a slice is painted: the grey window in HU, and how strongly lungs and lesions are filled, 0 to 1."""
+
+    window_hu: tuple[float, float] = WINDOW_HU
+    lung_fill: float = 0.0
+    lesion_fill: float = LESION_ALPHA
+
+
+USUAL = Style()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plane:
     """A slice as it is shown: rows downwards, columns to the right, ``spacing_mm`` (row step, column step).
@@ -66,21 +78,23 @@ class Lettering:
     line: str
 
 
-def paint(plane: Plane, longest_px: int, *, fill: float = LESION_ALPHA) -> Image.Image:
-    """The slice in RGB with square millimetres, its longer side ``longest_px`` pixels; lesions filled by ``fill``."""
+def paint(plane: Plane, longest_px: int, *, style: Style = USUAL) -> Image.Image:
+    """The slice in RGB with square millimetres, its longer side ``longest_px`` pixels."""
     height_mm, width_mm = plane.size_mm
     scale = longest_px / max(height_mm, width_mm)
     size = max(1, round(width_mm * scale)), max(1, round(height_mm * scale))
-    colours = np.repeat(_grey(plane, size)[..., None], 3, axis=2)
+    colours = np.repeat(_grey(plane, size, style.window_hu)[..., None], 3, axis=2)
     line = max(1.0, longest_px / 480)
-    lesion = _resized(plane.lesion, size)
+    lung, lesion = _resized(plane.lung, size), _resized(plane.lesion, size)
     if plane.saliency is not None:
         shares = np.asarray(Image.fromarray(plane.saliency).resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
         for share in (1.0, -1.0):
             rgb, alpha = saliency_colour(share)
             _blend(colours, rgb, alpha * np.clip(shares * share, 0, 1))
-    _blend(colours, LUNG_RGB if plane.saliency is None else OUTLINE_RGB, _outline(_resized(plane.lung, size), line))
-    _blend(colours, LESION_RGB, lesion * fill)
+    if style.lung_fill:
+        _blend(colours, LUNG_RGB, lung * style.lung_fill)
+    _blend(colours, LUNG_RGB if plane.saliency is None else OUTLINE_RGB, _outline(lung, line))
+    _blend(colours, LESION_RGB, lesion * style.lesion_fill)
     _blend(colours, LESION_RGB, _outline(lesion, line))
     return Image.fromarray(np.clip(colours + 0.5, 0, 255).astype(np.uint8), "RGB")
 
@@ -139,11 +153,11 @@ def jpeg(picture: Image.Image, quality: int = 88) -> bytes:
     return out.getvalue()
 
 
-def _grey(plane: Plane, size: tuple[int, int]) -> Floats:
+def _grey(plane: Plane, size: tuple[int, int], window_hu: tuple[float, float]) -> Floats:
     if plane.hu is None:
         dark, lung = NO_CT_GREY
         return dark + (lung - dark) * _resized(plane.lung, size)
-    low, high = WINDOW_HU
+    low, high = window_hu
     grey = (np.clip(plane.hu, low, high).astype(np.float32) - low) / (high - low) * 255
     return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
 

@@ -11,6 +11,7 @@ import numpy as np
 from carina.measure.findings import KeySlice
 from carina.report import layout as page
 from carina.report.facts import ReportFacts
+from carina.report.numbers import MINUS
 from carina.report.overlay import layout as plane_layout
 from carina.report.overlay import position_mm
 from carina.report.paint import WINDOW_HU, Lettering, Plane, annotate, jpeg, paint
@@ -23,9 +24,6 @@ ACROSS = 3
 
 CROP_MM = 14.0
 """What is shown around the lungs."""
-
-MINUS = "\u2013"
-"""The standard fonts have no minus sign; the en dash has its width."""
 
 
 def key_slice_pictures(title: str, slices: Sequence[KeySlice], facts: ReportFacts) -> list[Any]:

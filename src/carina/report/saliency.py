@@ -12,8 +12,9 @@ from carina.measure.findings import SaliencyFindings
 from carina.report import layout as page
 from carina.report.facts import ReportFacts
 from carina.report.fonts import SANS, printable
+from carina.report.numbers import MINUS
 from carina.report.paint import NO_CT_GREY, OUTLINE_RGB, saliency_colour
-from carina.report.pictures import MINUS, PICTURE_PX, how_shown, lung_window, picture_of
+from carina.report.pictures import PICTURE_PX, how_shown, lung_window, picture_of
 
 LEAST_SCALE = 0.01
 """The colours' scale reaches at least to this change of the probability: next to nothing must not look like much."""

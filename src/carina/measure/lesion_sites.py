@@ -1,0 +1,83 @@
+"""Every lesion by itself: how large it is, and where in the lungs it lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from carina.measure.joined import SMALLEST_LESION_ML
+from carina.measure.lungs import SIDE_NAMES, bounding_box, with_sides
+from carina.measure.thirds import THIRDS, third_heights
+from carina.volume import Grid, Mask
+from carina.volume.arrays import Box, Flags
+
+_Pieces = npt.NDArray[np.signedinteger[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LesionSite:
+    """One connected lesion. ``number`` 1 is the largest.
+
+    ``region`` is the third of a lung that holds most of it, as in ``RegionFindings``. ``index`` ``(z, y, x)`` is a
+    voxel of it: in the slice (along the array's first axis) with most of it, the one nearest to its middle there.
+    """
+
+    number: int
+    lesion_ml: float
+    region: str
+    index: tuple[int, int, int]
+
+
+def lesion_sites(lesion: Mask, lung: Mask) -> tuple[LesionSite, ...]:
+    """The lesions that are counted (26 neighbours, at least 0.1 ml) in joined masks, the largest first."""
+    box = bounding_box(lung.labels)
+    if box is None or lesion.is_empty:
+        return ()
+    pieces, count = ndimage.label(lesion.labels[box] > 0, structure=np.ones((3, 3, 3), dtype=np.bool_))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    by_size = np.argsort(-sizes, kind="stable")
+    counted = [int(piece) for piece in by_size if piece and sizes[piece] * lung.grid.voxel_ml >= SMALLEST_LESION_ML]
+    if not counted:
+        return ()
+    regions = _regions(pieces, lung, box, count)
+    extents = ndimage.find_objects(pieces)
+    return tuple(
+        LesionSite(
+            number=number,
+            lesion_ml=float(sizes[piece]) * lung.grid.voxel_ml,
+            region=regions[piece],
+            index=_middle(pieces, piece, extents[piece - 1], box, lung.grid),
+        )
+        for number, piece in enumerate(counted, 1)
+    )
+
+
+def _regions(pieces: _Pieces, lung: Mask, box: Box, count: int) -> list[str]:
+    """By piece, the name of the third that holds most of it."""
+    sides = with_sides(lung, box)
+    heights = third_heights(sides, lung.grid, box)
+    places = len(THIRDS) * 3
+    held = np.zeros((count + 1) * places, dtype=np.int64)
+    for index, plane in enumerate(pieces):
+        where = (plane > 0) & (sides[index] > 0)
+        side = sides[index][where].astype(np.intp)
+        code = (plane[where] * len(THIRDS) + heights.thirds(index, where, side)) * 3 + side
+        held += np.bincount(code, minlength=held.size)
+    most = held.reshape(count + 1, places).argmax(axis=1)
+    return [f"{SIDE_NAMES.get(int(place) % 3, 'lungs')} {THIRDS[int(place) // 3]}" for place in most]
+
+
+def _middle(pieces: _Pieces, piece: int, extent: tuple[slice, ...], box: Box, grid: Grid) -> tuple[int, int, int]:
+    own: Flags = pieces[extent] == piece
+    plane = int(np.argmax(np.count_nonzero(own, axis=(1, 2))))
+    places = np.argwhere(own[plane])
+    away_mm = (places - places.mean(axis=0)) * grid.spacing_mm[1:]
+    row, column = places[np.argmin((away_mm**2).sum(axis=1))]
+    starts = (within.start + part.start for within, part in zip(extent, box, strict=True))
+    z, y, x = (int(start + step) for start, step in zip(starts, (plane, row, column), strict=True))
+    return z, y, x

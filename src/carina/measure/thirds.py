@@ -1,0 +1,52 @@
+"""The thirds of each lung's height, in the patient's space and not by slices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from carina.measure.lungs import LEFT_LUNG, RIGHT_LUNG, world_axis
+from carina.volume import Grid
+from carina.volume.arrays import Box, Flags, Floats, Labels
+
+THIRDS = ("lower third", "middle third", "upper third")
+"""Thirds of a lung's height in the patient, from its feet upwards."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LungHeights:
+    """Height of every voxel of a block as a line and a plane to be summed, and the two borders of each side's thirds.
+
+    ``along`` has the height of each plane of the block (mm), ``within`` what a voxel of the plane adds; ``borders`` is
+    ``(2, side)``.
+    """
+
+    along: npt.NDArray[np.float64]
+    within: Floats
+    borders: Floats
+
+    def thirds(self, index: int, where: Flags, sides: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Which third (an index of ``THIRDS``) the voxels ``where`` of plane ``index`` lie in; ``sides`` are theirs."""
+        level = self.within[where] + np.float32(self.along[index])
+        third: npt.NDArray[np.intp] = np.sum([level >= border[sides] for border in self.borders], axis=0, dtype=np.intp)
+        return third
+
+
+def third_heights(sides: Labels, grid: Grid, box: Box) -> LungHeights:
+    """The heights in a block whose voxels are labelled by side."""
+    lines = world_axis(grid, box, 2)
+    within = (lines[1][:, None] + lines[2]).astype(np.float32)
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for index, height in enumerate(lines[0]):
+        for side in (LEFT_LUNG, RIGHT_LUNG):
+            found = within[sides[index] == side]
+            if found.size:
+                low[side] = min(low[side], height + found.min())
+                high[side] = max(high[side], height + found.max())
+    low, high = (np.where(np.isfinite(end), end, 0.0) for end in (low, high))
+    half_voxel = float(np.abs(grid.affine[2, :3]).sum()) / 2
+    third = (high - low + 2 * half_voxel) / 3
+    borders = np.stack([low - half_voxel + third, high + half_voxel - third]).astype(np.float32)
+    return LungHeights(along=lines[0], within=within, borders=borders)

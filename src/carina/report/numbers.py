@@ -1,0 +1,49 @@
+"""Figures as a report shows them: the same text on a page of the viewer as in the PDF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from carina.measure.findings import RegionFindings
+
+MINUS = "\u2013"
+"""The standard fonts have no minus sign; the en dash has its width."""
+
+_SIDES = ("lungs", "right", "left")
+
+
+def ml_text(value: float) -> str:
+    """Whole ml from 100 on, one decimal below, and a sign that there is something below 0.05 ml."""
+    if 0 < value < 0.05:
+        return "< 0.1"
+    return f"{value:,.0f}".replace(",", "\u00a0") if value >= 100 or not value else f"{value:.1f}"
+
+
+def percent_text(value: float) -> str:
+    """Two decimals below ten percent, one from there on, and a sign that there is something below 0.005."""
+    if 0 < value < 0.005:
+        return "< 0.01"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value else "0"
+
+
+def hu_text(value: float | None) -> str:
+    """Whole HU; a dash where nothing could be measured."""
+    return "\u2013" if value is None else f"{value:.0f}".replace("-", MINUS)
+
+
+def probability_text(value: float) -> str:
+    """Two decimals; what would read as certain does not: ``< 0.01``, ``> 0.99``."""
+    if value < 0.01:
+        return "< 0.01"
+    return "> 0.99" if value > 0.99 else f"{value:.2f}"
+
+
+def in_report_order(regions: Sequence[RegionFindings]) -> list[RegionFindings]:
+    """Both lungs, then the right with its thirds, then the left with its own: as the patient faces the reader."""
+    return sorted(regions, key=lambda region: _SIDES.index(region.region.split()[0]))
+
+
+def region_name(region: str) -> tuple[str, bool]:
+    """What a row is called, and whether it is a part of the lung above it."""
+    words = region.split()
+    return " ".join(words[2:] or words).capitalize(), len(words) > 2
