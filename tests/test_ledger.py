@@ -147,7 +147,7 @@ def step(connection: Connection, name: str) -> None:
         case "fail":
             ledger.mark_failed(connection, [1], BUSY)
         case "absent":
-            ledger.mark_absent(connection, [1])
+            ledger.mark_absent(connection, [1], NOW)
         case "wait":
             ledger.mark_waiting(connection, [1], BUSY, LATER)
         case "off":

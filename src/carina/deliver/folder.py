@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from carina.deliver.answers import Answer, Outcome
+from carina.deliver.identity import ObjectIdentity, identity_of
 from carina.deliver.receipt import DeliveryReceipt, Sent, sop_instance_uid
 from carina.errors import DeliveryFailed
-from carina.pipeline.places import copy_whole
+from carina.pipeline.places import copy_whole, file_name
 
 
 def deliver_to_folder(files: Sequence[Path], name: str, folder: Path, *, warning: str = "") -> DeliveryReceipt:
@@ -27,3 +31,56 @@ def deliver_to_folder(files: Sequence[Path], name: str, folder: Path, *, warning
             "delivery.folder", f"{name}: folder {folder} can't be written ({error.strerror}): make it writable."
         ) from error
     return DeliveryReceipt(destination=name, kind="folder", where=str(folder), sent=tuple(sent), warning=warning)
+
+
+def store_in_folder(file: Path, folder: Path) -> Answer:
+    """Copy a file to ``STUDY/SOP INSTANCE.dcm`` of a folder; it is on the disk for good when this comes back.
+
+    Objects of many runs lie there: their own names say the kind alone.
+    """
+    target = _place(identity_of(file), folder)
+    try:
+        copy_whole(file, target)
+        for path in (target, target.parent, folder):
+            _flush(path)
+    except OSError as error:
+        words = f"{target.name} can't be written ({error.strerror or error})"
+        return Answer(outcome=Outcome.LATER, note=words)
+    return Answer(outcome=Outcome.STORED)
+
+
+def held_in_folder(files: Sequence[Path], name: str, folder: Path) -> frozenset[str]:
+    """The SOP Instance UIDs of those files that a folder has, byte for byte.
+
+    Raises:
+        DeliveryFailed: what is in the folder can't be read.
+    """
+    held = set()
+    for file in files:
+        identity = identity_of(file)
+        try:
+            if _digest(_place(identity, folder)) == _digest(file):
+                held.add(identity.sop_instance_uid)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            words = f"{name}: folder {folder} can't be read ({error.strerror or error}): make it readable."
+            raise DeliveryFailed("delivery.folder", words) from error
+    return frozenset(held)
+
+
+def _place(identity: ObjectIdentity, folder: Path) -> Path:
+    return folder / file_name(identity.study_uid) / f"{file_name(identity.sop_instance_uid)}.dcm"
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

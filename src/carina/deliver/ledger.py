@@ -59,6 +59,11 @@ class Entry:
     ask: bool
     sent_at: datetime | None
 
+    @property
+    def is_open_question(self) -> bool:
+        """Whether the peer is to be asked for it next."""
+        return self.ask or self.state is DeliveryState.SENT
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
@@ -169,8 +174,9 @@ def begin_sending(connection: Connection, destination: str, entry: Entry) -> Non
 
 def mark_sent(connection: Connection, entry: Entry, status: int | None, note: str, now: datetime) -> None:
     """The peer said that it stored an object; it is to be confirmed."""
-    values = {"state": DeliveryState.SENT, "status": status, "note": note, "sent_at": now}
-    _change(connection, [entry.id], **values, **_UNTROUBLED)
+    _change(connection, [entry.id], state=DeliveryState.SENT, status=status, sent_at=now, **_UNTROUBLED)
+    if note:
+        add_note(connection, [entry.id], note)
 
 
 def mark_confirmed(connection: Connection, ids: Collection[int], proof: Proof, now: datetime) -> None:
@@ -184,24 +190,26 @@ def mark_failed(connection: Connection, ids: Collection[int], trouble: Trouble) 
     _change(connection, ids, state=DeliveryState.FAILED, not_before=None, transaction_uid="", **_troubled(trouble))
 
 
-def mark_absent(connection: Connection, ids: Collection[int]) -> None:
-    """The peer was asked and does not have the objects: they may be sent."""
-    _change(connection, ids, state=DeliveryState.WAITING, ask=0, transaction_uid="")
+def mark_absent(connection: Connection, ids: Collection[int], until: datetime, trouble: Trouble | None = None) -> None:
+    """The peer was asked and does not have the objects: they may be sent, from then on."""
+    values = {"state": DeliveryState.WAITING, "ask": 0, "transaction_uid": "", "not_before": until}
+    _change(connection, ids, **values, **(_troubled(trouble) if trouble else {}))
 
 
 def mark_waiting(connection: Connection, ids: Collection[int], trouble: Trouble, until: datetime) -> None:
-    """The objects were not stored this time, or the peer said that it doesn't have them: they wait until then."""
+    """The objects were not stored this time: they wait until then."""
     _change(connection, ids, state=DeliveryState.WAITING, not_before=until, transaction_uid="", **_troubled(trouble))
 
 
-def put_off(connection: Connection, ids: Collection[int], trouble: Trouble | None, until: datetime) -> None:
+def put_off(connection: Connection, ids: Collection[int], trouble: Trouble, until: datetime) -> None:
     """Leave the objects alone until then, in the state in which they are."""
-    _change(connection, ids, not_before=until, **(_troubled(trouble) if trouble else {}))
+    _change(connection, ids, not_before=until, **_troubled(trouble))
 
 
 def mark_asked(connection: Connection, ids: Collection[int], transaction_uid: str, until: datetime) -> None:
     """Storage commitment is asked for, under this transaction; without a report until then it is asked for again."""
-    _change(connection, ids, transaction_uid=transaction_uid, not_before=until)
+    asked = Trouble(code="delivery.unconfirmed", words="storage commitment was asked for, no report has come yet")
+    _change(connection, ids, transaction_uid=transaction_uid, not_before=until, **_troubled(asked))
 
 
 def add_note(connection: Connection, ids: Collection[int], note: str) -> None:

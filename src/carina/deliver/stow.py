@@ -1,27 +1,22 @@
-"""STOW-RS to a DICOMweb server (PS3.18 section 10.5), with the standard library's HTTP client."""
+"""STOW-RS to a DICOMweb server (PS3.18 section 10.5)."""
 
 from __future__ import annotations
 
-import json
 import secrets
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from carina.config import DicomwebDestination
-from carina.deliver.receipt import DeliveryReceipt, Sent, complete, sop_instance_uid, unreachable
-from carina.errors import DeliveryFailed
+from carina.deliver.answers import Answer, Outcome, dimse_outcome, http_outcome
+from carina.deliver.dicomweb import WebAnswer, exchange, first_value, json_values, refused
+from carina.deliver.receipt import DeliveryReceipt, Sent, complete, sop_instance_uid
 
 FAILED_SOP_SEQUENCE = "00081198"
 FAILURE_REASON = "00081197"
 REFERENCED_SOP_INSTANCE_UID = "00081155"
 REFERENCED_SOP_SEQUENCE = "00081199"
-
-MOST_BYTES = 2**26
-"""More than any answer has; what comes after is not read."""
+WARNING_REASON = "00081196"
 
 PARTIAL = {202, 409}
 """Some, or none, of the objects were stored; the answer's data set says which."""
@@ -36,11 +31,24 @@ def deliver_by_stow(files: Sequence[Path], name: str, server: DicomwebDestinatio
     where = server.url.rstrip("/")
     if not files:
         return DeliveryReceipt(destination=name, kind="dicomweb", where=where, sent=())
-    boundary = f"carina-{secrets.token_hex(16)}"
-    kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
-    answer = _ask(name, server, "/studies", _body(files, boundary), kind)
-    sent = tuple(_sent(file, answer) for file in files)
+    response = _post(files, name, server)
+    if not response.is_fine and not _is_partial(response):
+        raise refused(name, server, response)
+    sent = tuple(_sent(file, response) for file in files)
     return complete(DeliveryReceipt(destination=name, kind="dicomweb", where=where, sent=sent))
+
+
+def store_by_stow(file: Path, name: str, server: DicomwebDestination) -> Answer:
+    """Post one DICOM file; the server's word on it.
+
+    Raises:
+        DeliveryFailed: the server can't be reached.
+    """
+    response = _post([file], name, server)
+    if response.is_fine or _is_partial(response):
+        return _answer(sop_instance_uid(file), response)
+    words = f"answered {response.code} {response.reason}"
+    return Answer(outcome=http_outcome(response.code), status=response.code, note=words)
 
 
 def echo_server(name: str, server: DicomwebDestination) -> None:
@@ -49,7 +57,15 @@ def echo_server(name: str, server: DicomwebDestination) -> None:
     Raises:
         DeliveryFailed: the server can't be reached or refuses.
     """
-    _ask(name, server, "/studies?limit=1")
+    response = exchange(name, server, "/studies?limit=1")
+    if not response.is_fine:
+        raise refused(name, server, response)
+
+
+def _post(files: Sequence[Path], name: str, server: DicomwebDestination) -> WebAnswer:
+    boundary = f"carina-{secrets.token_hex(16)}"
+    kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
+    return exchange(name, server, "/studies", _body(files, boundary), kind)
 
 
 def _body(files: Sequence[Path], boundary: str) -> bytes:
@@ -59,68 +75,34 @@ def _body(files: Sequence[Path], boundary: str) -> bytes:
     return b"".join([*parts, f"--{boundary}--\r\n".encode()])
 
 
-def _ask(name: str, server: DicomwebDestination, path: str, data: bytes | None = None, kind: str = "") -> Any:
-    """The decoded answer; one that says 'stored in part' is an answer too."""
-    if not server.url.startswith(("http://", "https://")):
-        raise unreachable(name, server.url, "its URL must start with http:// or https://")
-    headers = {"Accept": "application/dicom+json"}
-    headers |= {"Content-Type": kind} if kind else {}
-    headers |= {"Authorization": f"Bearer {server.token}"} if server.token else {}
-    opener = urllib.request.build_opener(_StayHere)
-    try:
-        request = urllib.request.Request(f"{server.url.rstrip('/')}{path}", data=data, headers=headers)
-        with opener.open(request, timeout=server.timeout_s) as answer:
-            return _decode(answer.read(MOST_BYTES))
-    except urllib.error.HTTPError as error:
-        content = _decode(error.read(MOST_BYTES))
-        if error.code in PARTIAL and content:
-            return content
-        raise DeliveryFailed(
-            "delivery.refused", f"{name} ({server.url}) answered {error.code} {error.reason}: check its URL and token."
-        ) from error
-    except (OSError, HTTPException, ValueError) as error:  # nobody there; no HTTP; a URL that can't be
-        raise unreachable(name, server.url, str(getattr(error, "reason", error))) from error
+def _is_partial(response: WebAnswer) -> bool:
+    return response.code in PARTIAL and bool(response.content)
 
 
-class _StayHere(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection: the token and the patient's data are for the server of the settings alone."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Leave the answer as it is, which is an error then."""
-
-
-def _decode(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _sent(file: Path, answer: Any) -> Sent:
+def _sent(file: Path, response: WebAnswer) -> Sent:
     uid = sop_instance_uid(file)
-    groups = answer if isinstance(answer, list) else [answer]
+    answer = _answer(uid, response)
+    stored = answer.outcome is Outcome.STORED
+    return Sent(sop_instance_uid=uid, file=file.name, stored=stored, note=answer.note)
+
+
+def _answer(uid: str, response: WebAnswer) -> Answer:
+    """What a response says of one object."""
+    groups = response.content if isinstance(response.content, list) else [response.content]
     failed = _items(groups, FAILED_SOP_SEQUENCE)
     stored = _items(groups, REFERENCED_SOP_SEQUENCE)
     if uid in failed:
-        reason = _first(failed[uid], FAILURE_REASON)
-        note = f"failure reason 0x{reason:04X}" if isinstance(reason, int) else "refused without a reason"
-        return Sent(sop_instance_uid=uid, file=file.name, stored=False, note=note)
+        reason = first_value(failed[uid], FAILURE_REASON)
+        if isinstance(reason, int):
+            return Answer(outcome=dimse_outcome(reason), status=reason, note=f"failure reason 0x{reason:04X}")
+        return Answer(outcome=Outcome.LATER, status=response.code, note="refused without a reason")
     if uid not in stored:
-        return Sent(sop_instance_uid=uid, file=file.name, stored=False, note="the answer does not mention it")
-    return Sent(sop_instance_uid=uid, file=file.name, stored=True)
+        return Answer(outcome=Outcome.LATER, status=response.code, note="the answer does not mention it")
+    warning = first_value(stored[uid], WARNING_REASON)
+    note = f"warning reason 0x{warning:04X}" if isinstance(warning, int) and warning else ""
+    return Answer(outcome=Outcome.STORED, status=response.code, note=note)
 
 
 def _items(groups: Sequence[Any], sequence: str) -> dict[str, Mapping[str, Any]]:
-    items = (item for group in groups for item in _values(group, sequence))
-    return {str(_first(item, REFERENCED_SOP_INSTANCE_UID)): item for item in items}
-
-
-def _first(item: Any, tag: str) -> Any:
-    return next(iter(_values(item, tag)), None)
-
-
-def _values(item: Any, tag: str) -> list[Any]:
-    """The values of an element of DICOM JSON; none where the answer is something else."""
-    element = item.get(tag) if isinstance(item, dict) else None
-    values = element.get("Value") if isinstance(element, dict) else None
-    return values if isinstance(values, list) else []
+    items = (item for group in groups for item in json_values(group, sequence))
+    return {str(first_value(item, REFERENCED_SOP_INSTANCE_UID)): item for item in items}

@@ -1,0 +1,149 @@
+"""Storage commitment as its user: a node is asked whether it keeps objects for good (PS3.4 annex J).
+
+The answer is a report of its own, on the same association or later on one that the node opens to our listener. Both
+hand it to ``take_report``; the transaction's UID, which only we and the node know, says which rows it is about.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from pydicom import Dataset
+from pydicom.sequence import Sequence as Items
+from pydicom.uid import ImplicitVRLittleEndian
+from pynetdicom import evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+from sqlalchemy import Connection, Engine
+
+from carina.config import DicomDestination
+from carina.deliver.answers import CLASS_CONFLICT, CLASS_NOT_SUPPORTED, NO_SUCH_OBJECT, SUCCESS, status_words
+from carina.deliver.association import NO_CONTEXT, accepts, address, associated
+from carina.deliver.ledger import (
+    DeliveryState,
+    Entry,
+    Proof,
+    Trouble,
+    mark_absent,
+    mark_confirmed,
+    mark_failed,
+    of_transaction,
+    put_off,
+)
+from carina.deliver.pace import PACE, Pace
+from carina.deliver.store_scu import ECHO_CONTEXT, NO_ANSWER
+from carina.errors import DeliveryFailed
+
+REQUEST = 1
+"""The action type of a request (PS3.4 table J.3.2-1)."""
+
+KNOWS_NO_COMMITMENT = {CLASS_NOT_SUPPORTED, NO_SUCH_OBJECT, 0x0118, 0x0123, 0x0211}
+"""Statuses of a node that knows no storage commitment, or none for us."""
+
+
+def new_transaction() -> str:
+    """A UID that nobody can guess (PS3.5 annex B.2)."""
+    return f"2.25.{uuid.uuid4().int}"
+
+
+def ask_commitment(
+    transaction_uid: str,
+    entries: Iterable[Entry],
+    name: str,
+    peer: DicomDestination,
+    linger: Callable[[Association], None],
+    take: Callable[[Dataset], None],
+) -> bool:
+    """Ask a node to commit itself to objects; False where it knows no storage commitment.
+
+    ``linger`` keeps the association open for a report on it as long as it likes, ``take`` gets that report.
+
+    Raises:
+        DeliveryFailed: the node can't be reached, or takes no request this time.
+    """
+
+    def report(event: Event) -> tuple[int, None]:
+        take(event.event_information)
+        return SUCCESS, None
+
+    contexts = [(StorageCommitmentPushModel, (ImplicitVRLittleEndian,)), ECHO_CONTEXT]
+    try:
+        with associated(name, peer, contexts, [(evt.EVT_N_EVENT_REPORT, report)]) as association:
+            if not accepts(association, StorageCommitmentPushModel):
+                return False
+            is_taken = _request(association, _information(transaction_uid, entries), f"{name} ({address(peer)})")
+            if is_taken:
+                linger(association)
+            return is_taken
+    except DeliveryFailed as error:
+        if error.code == NO_CONTEXT:
+            return False
+        raise
+
+
+def _request(association: Association, information: Dataset, where: str) -> bool:
+    model, instance = StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+    try:
+        status, _ = association.send_n_action(information, REQUEST, model, instance)
+    except RuntimeError as error:  # the association has ended
+        raise _unasked(where, str(error)) from error
+    if "Status" not in status:
+        raise _unasked(where, NO_ANSWER)
+    if status.Status in KNOWS_NO_COMMITMENT:
+        return False
+    if status.Status != SUCCESS:
+        raise _unasked(where, status_words(int(status.Status)))
+    return True
+
+
+def _information(transaction_uid: str, entries: Iterable[Entry]) -> Dataset:
+    information = Dataset()
+    information.TransactionUID = transaction_uid
+    information.ReferencedSOPSequence = Items([_reference(entry) for entry in entries])
+    return information
+
+
+def _reference(entry: Entry) -> Dataset:
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = entry.sop_class_uid
+    reference.ReferencedSOPInstanceUID = entry.sop_instance_uid
+    return reference
+
+
+def _unasked(where: str, reason: str) -> DeliveryFailed:
+    return DeliveryFailed("delivery.query", f"{where} took no request for storage commitment: {reason}.")
+
+
+def take_report(engine: Engine, information: Dataset, now: datetime, pace: Pace = PACE) -> None:
+    """Write into the ledger what a node reported on storage commitment: the event information of an N-EVENT-REPORT.
+
+    A report on a transaction that is not ours, or is over, changes nothing.
+    """
+    kept = {str(item.get("ReferencedSOPInstanceUID", "")) for item in information.get("ReferencedSOPSequence") or ()}
+    failed = {
+        str(item.get("ReferencedSOPInstanceUID", "")): item.get("FailureReason")
+        for item in information.get("FailedSOPSequence") or ()
+    }
+    with engine.begin() as connection:
+        for entry in of_transaction(connection, str(information.get("TransactionUID", ""))):
+            if entry.sop_instance_uid in failed:
+                _refused(connection, entry, failed[entry.sop_instance_uid], now, pace)
+            elif entry.sop_instance_uid in kept:
+                mark_confirmed(connection, [entry.id], Proof.COMMITMENT, now)
+
+
+def _refused(connection: Connection, entry: Entry, reason: object, now: datetime, pace: Pace) -> None:
+    """An object that the node does not commit itself to: absent, of another class, or to be asked about once more."""
+    status = reason if isinstance(reason, int) else None
+    words = status_words(status) if status is not None else "no reason given"
+    trouble = Trouble(code="delivery.uncommitted", words=f"storage commitment was refused: {words}", status=status)
+    later = now + pace.after(max(entry.attempts, 1))
+    if status == CLASS_CONFLICT:
+        mark_failed(connection, [entry.id], trouble)
+    elif status == NO_SUCH_OBJECT:
+        mark_absent(connection, [entry.id], later if entry.state is DeliveryState.SENT else now, trouble)
+    else:
+        put_off(connection, [entry.id], trouble, later)

@@ -1,0 +1,185 @@
+"""One destination's share of the ledger: asked about, sent and confirmed, round by round.
+
+A round leaves every row true at every moment, so that the process may be killed between any two lines: that an object
+is being sent is written before it is sent, what the peer said right after it said it. What was begun and did not end is
+therefore asked about in the next round, by whichever process comes then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pydicom.errors import InvalidDicomError
+from pynetdicom.association import Association
+from sqlalchemy import Engine
+
+from carina.config import Destination, DicomDestination
+from carina.deliver import ledger
+from carina.deliver.answers import Answer, Outcome
+from carina.deliver.channels import Channel
+from carina.deliver.commitment import ask_commitment, new_transaction, take_report
+from carina.deliver.identity import identity_of
+from carina.deliver.ledger import DeliveryState, Entry, Proof, Trouble
+from carina.deliver.pace import Pace
+from carina.deliver.receipt import unreachable
+from carina.errors import DeliveryFailed
+
+REPORTS_LOOKED_FOR_S = 0.05
+
+LONGEST_REPORT_S = 3600.0
+"""The longest wait for a report on storage commitment before it is asked for again."""
+
+UNASKED = "It can't be asked whether it has the object (it answers no queries):"
+
+
+@dataclass(kw_only=True)
+class Courier:
+    """Delivers to one destination; ``folder`` is the node's, ``clock`` gives the time in UTC."""
+
+    engine: Engine
+    folder: Path
+    name: str
+    destination: Destination
+    channel: Channel
+    pace: Pace
+    clock: Callable[[], datetime]
+    failures: int = field(default=0, init=False)
+    rests_until: datetime | None = field(default=None, init=False)
+
+    def round(self) -> bool:
+        """Do what is due now; gives whether anything was."""
+        now = self.clock()
+        if self.rests_until is not None and now < self.rests_until:
+            return False
+        with self.engine.begin() as connection:
+            entries = ledger.due(connection, self.name, now)
+        here = [entry for entry in entries if self._is_here(entry)]
+        self.rests_until = None
+        if self._try(self._settle, [entry for entry in here if entry.is_open_question]):
+            self._try(self._send, [entry for entry in here if not entry.is_open_question])
+        return bool(entries)
+
+    def _is_here(self, entry: Entry) -> bool:
+        """Whether the object's file is where the row says; without it nothing can be done."""
+        try:
+            identity_of(self.folder / entry.path)
+        except (OSError, InvalidDicomError) as error:
+            reason = getattr(error, "strerror", None) or "it is no DICOM file"
+            trouble = Trouble(code="delivery.unreadable", words=f"{entry.path} of the node can't be read ({reason}).")
+            with self.engine.begin() as connection:
+                ledger.mark_failed(connection, [entry.id], trouble)
+            return False
+        return True
+
+    def _try(self, work: Callable[[Sequence[Entry]], None], entries: Sequence[Entry]) -> bool:
+        """Work on rows, which wait where that failed; where the peer can't be reached, all of it rests: False."""
+        if not entries:
+            return True
+        try:
+            work(entries)
+        except DeliveryFailed as error:
+            self.failures += 1
+            until = self.clock() + self.pace.after(self.failures)
+            with self.engine.begin() as connection:
+                trouble = Trouble(code=error.code, words=error.message)
+                ledger.put_off(connection, [entry.id for entry in entries], trouble, until)
+            if error.code == "delivery.unreachable":
+                self.rests_until = until
+            return self.rests_until is None
+        self.failures = 0
+        return True
+
+    def _send(self, entries: Sequence[Entry]) -> None:
+        with self.channel.storing([self.folder / entry.path for entry in entries]) as session:
+            for entry in entries:
+                if not session.is_open:
+                    words = "the association ended before every object was sent"
+                    raise unreachable(self.name, self.channel.where, words)
+                with self.engine.begin() as connection:
+                    ledger.begin_sending(connection, self.name, entry)
+                self._note(entry, session.store(self.folder / entry.path))
+
+    def _note(self, entry: Entry, answer: Answer) -> None:
+        now = self.clock()
+        trouble = Trouble(code="delivery.refused", words=answer.note, status=answer.status)
+        with self.engine.begin() as connection:
+            if answer.outcome is Outcome.STORED:
+                ledger.mark_sent(connection, entry, answer.status, answer.note, now)
+                self.failures = 0
+            elif answer.outcome is Outcome.NEVER:
+                ledger.mark_failed(connection, [entry.id], trouble)
+            else:
+                ledger.mark_waiting(connection, [entry.id], trouble, now + self.pace.after(entry.attempts + 1))
+
+    def _settle(self, entries: Sequence[Entry]) -> None:
+        """Ask the peer which of the objects it has: of those that were sent, and before others are sent again."""
+        peer = self.destination
+        if isinstance(peer, DicomDestination) and peer.commitment and self._commit(entries, peer):
+            return
+        held = self.channel.held([self.folder / entry.path for entry in entries])
+        for entry in entries:
+            if held is None:
+                self._unasked(entry)
+            elif entry.sop_instance_uid in held:
+                with self.engine.begin() as connection:
+                    ledger.mark_confirmed(connection, [entry.id], self.channel.proof, self.clock())
+            else:
+                self._absent(entry)
+
+    def _commit(self, entries: Sequence[Entry], peer: DicomDestination) -> bool:
+        """Ask for storage commitment; the report changes the rows, whenever and by whatever way it comes."""
+        transaction = new_transaction()
+        now = self.clock()
+        with self.engine.begin() as connection:
+            for entry in entries:
+                wait_s = min(max(peer.confirm_s, _age_s(entry, now)), LONGEST_REPORT_S)
+                ledger.mark_asked(connection, [entry.id], transaction, now + timedelta(seconds=wait_s))
+        return ask_commitment(
+            transaction,
+            entries,
+            self.name,
+            peer,
+            lambda association: self._linger(association, transaction),
+            lambda information: take_report(self.engine, information, self.clock(), self.pace),
+        )
+
+    def _linger(self, association: Association, transaction: str) -> None:
+        """Keep the association open for a short while, for nodes that report on it."""
+        end = time.monotonic() + self.pace.report_s
+        while association.is_established and time.monotonic() < end:
+            with self.engine.begin() as connection:
+                if not ledger.of_transaction(connection, transaction):
+                    return
+            time.sleep(REPORTS_LOOKED_FOR_S)
+
+    def _unasked(self, entry: Entry) -> None:
+        now = self.clock()
+        with self.engine.begin() as connection:
+            if entry.state is DeliveryState.SENT:
+                ledger.add_note(connection, [entry.id], f"{UNASKED} the status of its answer counts.")
+                ledger.mark_confirmed(connection, [entry.id], Proof.STATUS, now)
+            else:
+                ledger.add_note(connection, [entry.id], f"{UNASKED} sent again unasked.")
+                ledger.mark_absent(connection, [entry.id], now)
+
+    def _absent(self, entry: Entry) -> None:
+        now = self.clock()
+        age_s = _age_s(entry, now)
+        with self.engine.begin() as connection:
+            if entry.state is DeliveryState.WAITING:
+                ledger.mark_absent(connection, [entry.id], now)
+            elif age_s < self.destination.confirm_s:
+                trouble = Trouble(code="delivery.unconfirmed", words="said to be stored, not found yet")
+                ledger.put_off(connection, [entry.id], trouble, now + self.pace.until_next_look(age_s))
+            else:
+                words = f"said to be stored, not found {age_s:.0f} s later: it is sent again"
+                until = now + self.pace.after(entry.attempts)
+                ledger.mark_absent(connection, [entry.id], until, Trouble(code="delivery.lost", words=words))
+
+
+def _age_s(entry: Entry, now: datetime) -> float:
+    return (now - entry.sent_at).total_seconds() if entry.sent_at else 0.0

@@ -1,0 +1,93 @@
+"""The sender: empties the delivery ledger, with a thread for each destination, so that no one delays another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from threading import Event, Thread
+
+from filelock import FileLock, Timeout
+from sqlalchemy import Engine
+
+from carina.config import Destination
+from carina.deliver.channels import channel_to
+from carina.deliver.courier import Courier
+from carina.deliver.pace import PACE, Pace
+from carina.errors import BadConfig, told
+
+SENDER_LOCK = "sender.lock"
+
+_LOG = logging.getLogger(__name__)
+
+
+class Sender:
+    """Threads that deliver until they are stopped. A second sender on the same node's folder is refused.
+
+    ``clock`` gives the time in UTC.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        folder: Path,
+        destinations: Mapping[str, Destination],
+        clock: Callable[[], datetime],
+        pace: Pace = PACE,
+    ) -> None:
+        self._stopping = Event()
+        self._pace = pace
+        self._lock = FileLock(folder / SENDER_LOCK, thread_local=False)
+        couriers = [
+            Courier(
+                engine=engine,
+                folder=folder,
+                name=name,
+                destination=destination,
+                channel=channel_to(name, destination),
+                pace=pace,
+                clock=clock,
+            )
+            for name, destination in destinations.items()
+        ]
+        self._threads = [
+            Thread(target=self._deliver, args=(courier,), name=f"to {courier.name}", daemon=True)
+            for courier in couriers
+        ]
+
+    def start(self) -> None:
+        """Begin to deliver.
+
+        Raises:
+            BadConfig: another process delivers from this folder.
+        """
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            words = "another process delivers from this node's folder: stop it first."
+            raise BadConfig("node.sender", f"{self._lock.lock_file}: {words}") from None
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float = 30.0) -> bool:
+        """End after the objects that are on their way now; gives whether every thread ended in time."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(timeout_s)
+        has_ended = not any(thread.is_alive() for thread in self._threads)
+        if has_ended:
+            self._lock.release()
+        return has_ended
+
+    def _deliver(self, courier: Courier) -> None:
+        while not self._stopping.is_set():
+            try:
+                was_busy = courier.round()
+            except Exception as error:  # noqa: BLE001 - the network edge: one bad answer must not end deliveries
+                failure = told(error)
+                _LOG.error("delivery failed", extra={"destination": courier.name, "error": failure.message})
+                was_busy = False
+                self._stopping.wait(self._pace.first_s)
+            if not was_busy:
+                self._stopping.wait(self._pace.idle_s)

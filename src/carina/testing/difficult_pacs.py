@@ -1,0 +1,189 @@
+"""A PACS on the loopback address that misbehaves as told, for tests of whoever sends to it.
+
+It counts every C-STORE request, and apart from that those for an object that it had already stored: what some archives
+punish with the loss of the object.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from threading import Event, Lock, Thread
+
+from pydicom import Dataset, dcmread
+from pydicom.filebase import DicomBytesIO
+from pydicom.sequence import Sequence as Items
+from pydicom.uid import ImplicitVRLittleEndian
+from pynetdicom import AE, AllStoragePresentationContexts, build_role, evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event as DimseEvent
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
+from pynetdicom.transport import ThreadedAssociationServer
+
+from carina.deliver.answers import CLASS_NOT_SUPPORTED, NO_SUCH_OBJECT, SUCCESS
+from carina.testing.pacs import LOOPBACK, free_port
+
+NOBODY = "NOBODY"
+"""The only caller that a refusing PACS takes."""
+
+
+class Mood(StrEnum):
+    """What the PACS does to a C-STORE."""
+
+    FINE = "stores it"
+    FULL = "answers A700H to every second object"
+    LYING = "answers 0000H and stores nothing"
+    FORGETFUL = "stores it and aborts in place of the answer"
+    ABORTING = "aborts before it stores the second object of an association"
+    SLOW = "stores it and answers after the patience of the sender has ended"
+    PICKY = "answers 0122H"
+    COERCING = "stores it and answers B000H"
+
+
+@dataclass(kw_only=True)
+class DifficultPacs:
+    """The state of such a PACS; tests set ``mood`` and what else it does, and read what it has seen.
+
+    ``reports_to`` is the AE title and the port that get its reports on storage commitment; without it they go out on
+    the association on which they were asked for. A slow one answers after ``slow_s``, or when ``go_on`` is set.
+    """
+
+    port: int = field(default_factory=free_port)
+    ae_title: str = "DIFFICULT"
+    mood: Mood = Mood.FINE
+    answers_queries: bool = True
+    commits: bool = False
+    reports_to: tuple[str, int] | None = None
+    slow_s: float = 2.0
+    go_on: Event = field(default_factory=Event)
+    requests: Counter[str] = field(default_factory=Counter)
+    again: Counter[str] = field(default_factory=Counter)
+    stored: dict[str, Dataset] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+    _server: ThreadedAssociationServer | None = None
+    _entity: AE | None = None
+
+    def up(self) -> None:
+        """Listen."""
+        self._entity = entity = AE(ae_title=self.ae_title)
+        entity.add_supported_context(Verification)
+        for context in AllStoragePresentationContexts:
+            entity.add_supported_context(context.abstract_syntax)
+        if self.answers_queries:
+            entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+        if self.commits:
+            entity.add_supported_context(StorageCommitmentPushModel)
+        handlers = [
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_C_FIND, self._find),
+            (evt.EVT_N_ACTION, self._commit),
+        ]
+        self._server = entity.start_server((LOOPBACK, self.port), block=False, evt_handlers=handlers)
+
+    def down(self) -> None:
+        """Stop listening, and break off what is open; what is stored stays."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server = None
+
+    def refuse(self, *, everybody: bool) -> None:
+        """Reject every association, or none."""
+        if self._entity is not None:
+            self._entity.require_calling_aet = [NOBODY] if everybody else []
+
+    def _store(self, event: DimseEvent) -> int:
+        uid = str(event.request.AffectedSOPInstanceUID)
+        with self._lock:
+            self.requests[uid] += 1
+            self.again[uid] += uid in self.stored
+            number = self.requests.total()
+        status, keeps = self._decide(event.assoc, number)
+        if keeps:
+            data = DicomBytesIO(event.encoded_dataset())
+            with self._lock:
+                self.stored[uid] = dcmread(data)
+        if self.mood is Mood.SLOW:
+            self.go_on.wait(self.slow_s)
+        if self.mood is Mood.FORGETFUL:
+            event.assoc.abort()
+        return status
+
+    def _decide(self, association: Association, number: int) -> tuple[int, bool]:
+        """The status and whether the object is kept."""
+        match self.mood:
+            case Mood.FULL if number % 2:
+                return 0xA700, False
+            case Mood.LYING:
+                return SUCCESS, False
+            case Mood.ABORTING if getattr(association, "has_stored", False):
+                association.abort()
+                return 0x0110, False
+            case Mood.PICKY:
+                return CLASS_NOT_SUPPORTED, False
+            case Mood.COERCING:
+                return 0xB000, True
+        association.has_stored = True
+        return SUCCESS, True
+
+    def _find(self, event: DimseEvent) -> Iterator[tuple[int, Dataset | None]]:
+        wanted = str(event.identifier.get("SOPInstanceUID", ""))
+        with self._lock:
+            found = self.stored.get(wanted)
+        if found is not None:
+            yield 0xFF00, event.identifier
+        yield SUCCESS, None
+
+    def _commit(self, event: DimseEvent) -> tuple[int, None]:
+        report = self._report(event.action_information)
+        Thread(target=self._tell, args=(event.assoc, report), daemon=True).start()
+        return SUCCESS, None
+
+    def _report(self, asked: Dataset) -> Dataset:
+        kept, missing = [], []
+        for item in asked.ReferencedSOPSequence:
+            if item.ReferencedSOPInstanceUID in self.stored:
+                kept.append(item)
+            else:
+                item.FailureReason = NO_SUCH_OBJECT
+                missing.append(item)
+        report = Dataset()
+        report.TransactionUID = asked.TransactionUID
+        report.ReferencedSOPSequence = Items(kept)
+        if missing:
+            report.FailedSOPSequence = Items(missing)
+        return report
+
+    def _tell(self, asked_on: Association, report: Dataset) -> None:
+        """Report on the association of the request, or on one of its own."""
+        kind = 2 if "FailedSOPSequence" in report else 1
+        about = (report, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+        if self.reports_to is None:
+            asked_on.send_n_event_report(*about)
+            return
+        title, port = self.reports_to
+        entity = AE(ae_title=self.ae_title)
+        entity.add_requested_context(StorageCommitmentPushModel, ImplicitVRLittleEndian)
+        role = build_role(StorageCommitmentPushModel, scp_role=True)
+        association = entity.associate(LOOPBACK, port, ae_title=title, ext_neg=[role])
+        if association.is_established:
+            association.send_n_event_report(*about)
+            association.release()
+
+
+@contextmanager
+def difficult_pacs(mood: Mood = Mood.FINE, *, commits: bool = False) -> Iterator[DifficultPacs]:
+    """Such a PACS, listening until the block ends."""
+    pacs = DifficultPacs(mood=mood, commits=commits)
+    pacs.up()
+    try:
+        yield pacs
+    finally:
+        pacs.down()
