@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from databases import new_database, postgresql_server
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 """The same examples every time: continuous integration tells of a change, not of luck; at home the search goes on."""
@@ -49,3 +52,21 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _fail_missing_tool(report)
     return report
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL server for the session: its address without a database's name; skips where there is none."""
+    with postgresql_server() as address:
+        yield address
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def node_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/node.sqlite"
+    return new_database(request.getfixturevalue("postgresql"), f"test{next(_NUMBERS)}")
+
+
+_NUMBERS = count()

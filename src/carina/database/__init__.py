@@ -3,7 +3,18 @@
 Rooms above keep their own queries; what a table means is said here, once.
 """
 
-from carina.database.engine import open_database
+from carina.database.engine import database_now, open_database
 from carina.database.tables import ARRIVAL, AUDIT, DELIVERY, INSTANCE, JOB, SCHEMA
+from carina.database.upgrade import upgrade_schema
 
-__all__ = ["ARRIVAL", "AUDIT", "DELIVERY", "INSTANCE", "JOB", "SCHEMA", "open_database"]
+__all__ = [
+    "ARRIVAL",
+    "AUDIT",
+    "DELIVERY",
+    "INSTANCE",
+    "JOB",
+    "SCHEMA",
+    "database_now",
+    "open_database",
+    "upgrade_schema",
+]

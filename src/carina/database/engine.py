@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from carina.errors import BadConfig, one_line
@@ -54,3 +55,11 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
 
 def _begin_as_writer(connection: Any) -> None:
     connection.exec_driver_sql("begin immediate")
+
+
+def database_now(connection: Connection) -> datetime:
+    """The time by the database's clock, UTC: several machines share it. SQLite's is that of the one machine."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return now.astimezone(UTC)

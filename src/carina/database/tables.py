@@ -79,9 +79,11 @@ JOB = Table(
     Column("folder", Text, nullable=False, comment="the run's folder"),
     Column("state", String(16), nullable=False, comment="pending, running, stopped"),
     Column("ended", String(16), nullable=False, default="", comment="of stopped ones: healthy, faulted, canceled"),
-    Column("priority", Integer, nullable=False, comment="0 low, 1 normal, 2 high, 3 immediate"),
+    Column("destinations", Text, nullable=False, default="[]", comment="JSON list of names: where its objects go"),
+    Column("priority", Integer, nullable=False, comment="0 immediate, 1 high, 2 normal, 3 low: as the queue is sorted"),
     Column("attempt", Integer, nullable=False, default=0, comment="fences off a worker that was given up"),
     Column("crashes", Integer, nullable=False, default=0, comment="attempts whose process or worker died"),
+    Column("retries", Integer, nullable=False, default=0, comment="failures that might have passed"),
     Column("worker", String(128), nullable=False, default=""),
     Column("heartbeat_at", DateTime(timezone=True)),
     Column("not_before", DateTime(timezone=True), comment="waits until then after a failure that may pass"),
@@ -94,7 +96,8 @@ JOB = Table(
     Column("stopped_at", DateTime(timezone=True)),
     Column("error_code", String(64), nullable=False, default=""),
     Column("error", Text, nullable=False, default=""),
-    Index("ix_job_queue", "state", "priority", "created_at", "id"),
+    Index("ix_job_queue", "state", "priority", "id"),
+    Index("ix_job_series_uid", "series_uid"),
     comment="one run of one pipeline on one series; this row is the only truth about it",
 )
 

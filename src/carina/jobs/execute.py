@@ -1,0 +1,139 @@
+"""One attempt of one job, in a process of its own: ``python -m carina.jobs.execute JOB ATTEMPT``.
+
+The process reads the node's settings from its standard input, as a line of JSON, and ends when that is closed, which
+happens when its worker dies. It runs the pipeline in the job's folder, where an earlier attempt may have left finished
+operators, and stops the job in the same transaction that enters its objects into the delivery ledger.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+from sqlalchemy import Connection, Engine
+
+from carina import RESEARCH_ONLY
+from carina.api.result import Run
+from carina.api.study import RunSettings, run
+from carina.config import Settings
+from carina.database import database_now, open_database
+from carina.deliver.ledger import enter
+from carina.errors import BadConfig, Bug, CarinaError, DeliveryFailed, told
+from carina.jobs.listing import Job, find_job
+from carina.jobs.places import database_address
+from carina.jobs.queue import Attempt, Failure, JobEnd, JobState, fail, stop
+from carina.pipeline.run import Event, What
+
+MAY_PASS = frozenset(
+    {
+        "output.busy",
+        "output.disk-full",
+        "node.memory",
+        "triton.away",
+        "triton.not-ready",
+        "triton.timeout",
+        "delivery.unknown-destination",
+    }
+)
+"""Errors of a run that another try can be rid of."""
+
+_LOG = logging.getLogger("carina.jobs")
+
+GIVEN_AWAY = 75
+"""Exit code of an attempt that doesn't count any more."""
+
+
+def execute(settings: Settings, engine: Engine, attempt: Attempt) -> bool:
+    """Run a job's pipeline, and say in its row how that ended; False where the attempt doesn't count any more."""
+    with engine.connect() as connection:
+        job = find_job(connection, attempt.job_id)
+    if job is None or (job.attempt, job.state) != (attempt.number, JobState.RUNNING):
+        return False
+    folder = Path(settings.node.folder)
+    try:
+        finished = run(job.source, folder / job.folder, _how(settings, job))
+        with engine.begin() as connection:
+            return _end_well(connection, attempt, job, finished, settings)
+    except Exception as error:  # noqa: BLE001 - the run: whatever befalls a job becomes its row
+        failure = failure_of(error, folder / job.folder)
+    _LOG.error("%s: %s", failure.code, failure.message)
+    with engine.begin() as connection:
+        return fail(connection, attempt, failure, database_now(connection))
+
+
+def _how(settings: Settings, job: Job) -> RunSettings:
+    """The run's settings: nothing is sent by it, and its networks take the cores that the job was given."""
+    runtime = msgspec.structs.replace(settings.runtime, threads=settings.runtime.threads or int(job.cores))
+    own = msgspec.structs.replace(settings, destinations={}, runtime=runtime)
+    return RunSettings(settings=own, pipeline=job.pipeline, progress=_tell)
+
+
+def _tell(event: Event) -> None:
+    if event.what is not What.FRACTION:
+        _LOG.info("%s: %s %s", event.operator, event.what, event.message)
+
+
+def _end_well(connection: Connection, attempt: Attempt, job: Job, finished: Run, settings: Settings) -> bool:
+    missing = [name for name in job.destinations if name not in settings.destinations]
+    if missing:
+        raise DeliveryFailed(
+            "delivery.unknown-destination",
+            f"destination {missing[0]} of the job is not in the settings: add it under [destinations], or cancel "
+            "the job.",
+        )
+    now = database_now(connection)
+    if not stop(connection, attempt, JobEnd.HEALTHY, now):
+        return False
+    wanted = {name: settings.destinations[name] for name in job.destinations}
+    enter(connection, job.id, wanted, finished.dicom, folder=Path(settings.node.folder), now=now)
+    return True
+
+
+def failure_of(error: Exception, folder: Path) -> Failure:
+    """What an exception of a run means for its job; the traceback of a fault of ours goes to the job's log."""
+    failure: CarinaError = told(error, [folder])
+    if isinstance(failure, Bug):
+        _LOG.error("%s", failure.trace)
+    may_pass = failure.code in MAY_PASS or isinstance(failure, DeliveryFailed)
+    return Failure(failure.code, failure.message, may_pass)
+
+
+def _end_with_the_worker(lifeline: BinaryIO) -> None:
+    with suppress(OSError, ValueError):
+        lifeline.read()
+    os._exit(1)  # the worker is gone, and with it whoever would stop this
+
+
+def main() -> int:
+    """Read settings and attempt, and execute."""
+    lifeline = os.fdopen(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    settings = msgspec.json.decode(_line(lifeline), type=Settings)
+    threading.Thread(target=_end_with_the_worker, args=(lifeline,), daemon=True).start()
+    attempt = Attempt(int(sys.argv[1]), int(sys.argv[2]))
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s job {attempt.job_id} %(message)s")
+    _LOG.info("attempt %d begins. %s", attempt.number, RESEARCH_ONLY)
+    try:
+        counts = execute(settings, open_database(database_address(settings)), attempt)
+    except BadConfig as error:
+        _LOG.error("%s", error.message)
+        return error.exit_code
+    if not counts:
+        _LOG.warning("the job was given to another worker, canceled or stopped: nothing of this attempt counts.")
+    return 0 if counts else GIVEN_AWAY
+
+
+def _line(stream: BinaryIO) -> bytes:
+    line = bytearray()
+    while not line.endswith(b"\n") and (byte := stream.read(1)):
+        line += byte
+    return bytes(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

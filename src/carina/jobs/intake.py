@@ -1,0 +1,98 @@
+"""Complete arrivals become jobs, one for each pipeline of their source, in one transaction with the arrival's state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from sqlalchemy import Connection, Row, func, select, update
+
+from carina.config import AnySource, Settings
+from carina.database import ARRIVAL, INSTANCE, JOB
+from carina.jobs.estimate import cores_of, memory_mb
+from carina.jobs.queue import JobState, NewJob, cancel, submit
+
+LARGEST_SLICE = 1024 * 1024
+"""Voxels of a slice whose header doesn't say."""
+
+ARRIVALS_AT_ONCE = 20
+"""Arrivals that are taken up in one transaction."""
+
+
+def take_up(connection: Connection, settings: Settings, now: datetime) -> list[int]:
+    """Make the jobs of complete arrivals; gives their ids. A job on fewer instances of the series is superseded."""
+    wanted = (
+        select(ARRIVAL)
+        .where(ARRIVAL.c.state == "complete")
+        .order_by(ARRIVAL.c.id)
+        .limit(ARRIVALS_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    made: list[int] = []
+    for arrival in connection.execute(wanted).all():
+        source = settings.sources.get(arrival.source)
+        if source is None:
+            reason = f"source {arrival.source} is not in the settings any more: add it under [sources], then release."
+            _set_state(connection, arrival.id, "quarantined", reason)
+            continue
+        made += _jobs_of(connection, arrival, source, settings, now)
+        _set_state(connection, arrival.id, "queued", "")
+    return made
+
+
+def _set_state(connection: Connection, arrival_id: int, state: str, reason: str) -> None:
+    connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == arrival_id).values(state=state, reason=reason))
+
+
+def _jobs_of(
+    connection: Connection, arrival: Row[Any], source: AnySource, settings: Settings, now: datetime
+) -> list[int]:
+    folder = Path(settings.node.folder).resolve()
+    needed = memory_mb(_voxels(connection, arrival.id, folder))
+    made = []
+    for pipeline in source.pipelines:
+        earlier = _earlier(connection, arrival.series_uid, pipeline)
+        new = NewJob(
+            source=str(folder / "incoming" / str(arrival.id)),
+            pipeline=pipeline,
+            memory_mb=needed,
+            cores=cores_of(settings),
+            priority=source.priority,
+            destinations=source.destinations,
+            series_uid=arrival.series_uid,
+            arrival_id=arrival.id,
+            supersedes=earlier[0].id if earlier else None,
+        )
+        made.append(submit(connection, new, now))
+        for old in earlier:
+            if old.state != JobState.STOPPED:
+                cancel(connection, old.id, now, why=f"more instances came, job {made[-1]} runs on all of them")
+    return made
+
+
+def _earlier(connection: Connection, series_uid: str, pipeline: str) -> Sequence[Any]:
+    """The jobs of the same pipeline on the same series, the latest first."""
+    same = (JOB.c.series_uid == series_uid) & (JOB.c.pipeline == pipeline)
+    return connection.execute(select(JOB.c.id, JOB.c.state).where(same).order_by(JOB.c.id.desc())).all()
+
+
+def _voxels(connection: Connection, arrival_id: int, folder: Path) -> int:
+    """About how many voxels an arrival has: as many slices as instances, each as large as the first one's."""
+    of_arrival = INSTANCE.c.arrival_id == arrival_id
+    count = connection.execute(select(func.count()).select_from(INSTANCE).where(of_arrival)).scalar_one()
+    path = connection.execute(select(INSTANCE.c.path).where(of_arrival).limit(1)).scalar()
+    return int(count) * _slice_voxels(folder / path if path else None)
+
+
+def _slice_voxels(file: Path | None) -> int:
+    if file is None:
+        return LARGEST_SLICE
+    try:
+        header = dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns", "NumberOfFrames"])
+        return int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames") or 1)
+    except (OSError, InvalidDicomError, AttributeError, TypeError, ValueError):
+        return LARGEST_SLICE

@@ -1,0 +1,99 @@
+"""Looking at the job table: one job, or a page of them by key, filtered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, func, select
+
+from carina.config import Priority
+from carina.database import JOB
+from carina.jobs.queue import RANKS, JobEnd, JobState
+
+PRIORITIES = {rank: priority for priority, rank in RANKS.items()}
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it is shown. Times are UTC; ``folder`` is its run's, relative to the node's folder."""
+
+    id: int
+    state: JobState
+    ended: str
+    priority: Priority
+    pipeline: str
+    source: str
+    series_uid: str
+    folder: str
+    destinations: tuple[str, ...]
+    attempt: int
+    crashes: int
+    retries: int
+    worker: str
+    memory_mb: float
+    cores: float
+    supersedes: int | None
+    arrival_id: int | None
+    created_at: datetime
+    started_at: datetime | None
+    stopped_at: datetime | None
+    not_before: datetime | None
+    error_code: str
+    error: str
+
+    @property
+    def shown_state(self) -> str:
+        """One word: ``pending``, ``running``, or how it ended."""
+        return self.ended or self.state
+
+
+def find_job(connection: Connection, job_id: int) -> Job | None:
+    """A job by its id; None where there is none."""
+    row = connection.execute(select(JOB).where(JOB.c.id == job_id)).first()
+    return None if row is None else _job(row)
+
+
+def list_jobs(
+    connection: Connection,
+    *,
+    states: Sequence[str] = (),
+    pipeline: str = "",
+    before: int | None = None,
+    at_most: int = 100,
+) -> tuple[Job, ...]:
+    """The latest jobs first, those with an id below ``before``: the next page begins where the last one ended.
+
+    ``states`` are words of ``shown_state``, none: every job.
+    """
+    wanted = select(JOB).order_by(JOB.c.id.desc()).limit(at_most)
+    if before is not None:
+        wanted = wanted.where(JOB.c.id < before)
+    if states:
+        ends = [state for state in states if state in set(JobEnd)]
+        plain = [state for state in states if state in set(JobState)]
+        wanted = wanted.where(JOB.c.ended.in_(ends) | JOB.c.state.in_(plain))
+    if pipeline:
+        wanted = wanted.where(JOB.c.pipeline == pipeline)
+    return tuple(_job(row) for row in connection.execute(wanted))
+
+
+def job_counts(connection: Connection) -> Mapping[str, int]:
+    """How many jobs are pending, running, healthy, faulted and canceled."""
+    found = dict.fromkeys((JobState.PENDING, JobState.RUNNING, *JobEnd), 0)
+    wanted = select(JOB.c.state, JOB.c.ended, func.count().label("number")).group_by(JOB.c.state, JOB.c.ended)
+    return found | {row.ended or row.state: row.number for row in connection.execute(wanted)}
+
+
+def _job(row: Row[Any]) -> Job:
+    known = row._mapping
+    values: dict[str, Any] = {name: _aware(known[name]) for name in Job.__struct_fields__}
+    values |= {"priority": PRIORITIES[row.priority], "destinations": tuple(json.loads(row.destinations))}
+    return Job(**values | {"state": JobState(row.state)})
+
+
+def _aware(value: object) -> object:
+    """SQLite gives times without a zone; they were stored in UTC."""
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value

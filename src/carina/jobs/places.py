@@ -1,0 +1,39 @@
+"""Where the node keeps its database, its runs and its jobs' logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from carina.config import Settings
+from carina.database import open_database, upgrade_schema
+from carina.errors import unwritable
+
+DATABASE = "node.sqlite"
+
+
+def database_address(settings: Settings) -> str:
+    """The database of the settings: that of a server, or SQLite in the node's folder."""
+    return settings.node.database or f"sqlite:///{Path(settings.node.folder) / DATABASE}"
+
+
+def open_node(settings: Settings) -> Engine:
+    """Make the node's folder where it is missing, and open its database, brought to today's schema.
+
+    Raises:
+        BadConfig: the folder can't be written, or the database can't be opened or is of a later version.
+    """
+    folder = Path(settings.node.folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(error, folder) from error
+    engine = open_database(database_address(settings))
+    upgrade_schema(engine)
+    return engine
+
+
+def log_of(settings: Settings, job_id: int, attempt: int) -> Path:
+    """The log of one attempt of a job."""
+    return Path(settings.node.folder) / "logs" / f"job-{job_id}-{attempt}.log"

@@ -1,0 +1,232 @@
+"""The job table: what waits, who runs it, how it ended. Every change of a job is a function here.
+
+A job is pending, running or stopped; a stopped one is healthy, faulted or canceled. Each claim counts ``attempt`` up,
+and what the runner of an attempt says is taken only while its attempt is the one that runs: a worker that was given
+up and wakes changes nothing. The functions take the caller's transaction; ``now`` is the database's clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, insert, or_, select, update
+
+from carina.config import Priority
+from carina.database import JOB
+
+RANKS = {Priority.IMMEDIATE: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
+"""How priorities are stored: the queue is sorted by them."""
+
+MOST_CRASHES = 3
+"""Attempts whose process died, after which a job is stopped: it would take down the next worker too."""
+
+MOST_RETRIES = 8
+FIRST_PAUSE = timedelta(seconds=15)
+LONGEST_PAUSE = timedelta(hours=1)
+"""How long a job waits after a failure that may pass: twice as long each time."""
+
+
+class JobState(StrEnum):
+    """Where a job is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class JobEnd(StrEnum):
+    """How a stopped job ended."""
+
+    HEALTHY = "healthy"
+    FAULTED = "faulted"
+    CANCELED = "canceled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """A run asked for: ``source`` is the folder or file to read; ``destinations`` are names of the settings'.
+
+    ``memory_mb`` and ``cores`` are what it is expected to need. ``supersedes`` is an earlier job on fewer instances of
+    the series.
+    """
+
+    source: str
+    pipeline: str
+    memory_mb: float
+    cores: float
+    priority: Priority = Priority.NORMAL
+    destinations: tuple[str, ...] = ()
+    series_uid: str = ""
+    arrival_id: int | None = None
+    supersedes: int | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A claimed job: its number and the attempt's, which is needed to change it."""
+
+    job_id: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a worker has left: memory in MB and cores."""
+
+    memory_mb: float
+    cores: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt failed: a stable code and a sentence; ``may_pass`` where another try can help."""
+
+    code: str
+    message: str
+    may_pass: bool = False
+
+
+def submit(connection: Connection, new: NewJob, now: datetime) -> int:
+    """Put a job into the queue; gives its id."""
+    row = {
+        "arrival_id": new.arrival_id,
+        "source": new.source,
+        "series_uid": new.series_uid,
+        "pipeline": new.pipeline,
+        "folder": "",
+        "state": JobState.PENDING.value,
+        "destinations": json.dumps(new.destinations),
+        "priority": RANKS[new.priority],
+        "memory_mb": new.memory_mb,
+        "cores": new.cores,
+        "supersedes": new.supersedes,
+        "created_at": now,
+    }
+    job_id = int(connection.execute(insert(JOB).returning(JOB.c.id), row).scalar_one())
+    connection.execute(update(JOB).where(JOB.c.id == job_id).values(folder=f"runs/{job_id}"))
+    return job_id
+
+
+def claim(connection: Connection, worker: str, free: Room, whole: Room, now: datetime) -> tuple[Attempt, Room] | None:
+    """Take the first job of the queue for a worker, with what it takes of it.
+
+    None where nothing waits or the first one doesn't fit yet.
+
+    Nothing passes the first, or a large job would wait for ever behind small ones. What asks for more than the
+    ``whole`` worker has gets all of it, alone.
+    """
+    wanted = (
+        select(JOB.c.id, JOB.c.memory_mb, JOB.c.cores, JOB.c.attempt)
+        .where(JOB.c.state == JobState.PENDING, or_(JOB.c.not_before.is_(None), JOB.c.not_before <= now))
+        .order_by(JOB.c.priority, JOB.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    row = connection.execute(wanted).first()
+    if row is None:
+        return None
+    takes = Room(min(row.memory_mb, whole.memory_mb), min(row.cores, whole.cores))
+    if takes.memory_mb > free.memory_mb or takes.cores > free.cores:
+        return None
+    taken = {"state": JobState.RUNNING, "worker": worker, "attempt": row.attempt + 1, "heartbeat_at": now}
+    connection.execute(update(JOB).where(JOB.c.id == row.id).values(started_at=now, not_before=None, **taken))
+    return Attempt(row.id, row.attempt + 1), takes
+
+
+def _running(attempt: Attempt) -> ColumnElement[bool]:
+    return (JOB.c.id == attempt.job_id) & (JOB.c.attempt == attempt.number) & (JOB.c.state == JobState.RUNNING)
+
+
+def heartbeat(connection: Connection, attempts: Collection[Attempt], now: datetime) -> dict[Attempt, bool]:
+    """Say that attempts are alive; gives those that still count, each with whether it is to be canceled."""
+    counting = {}
+    for attempt in attempts:
+        alive = update(JOB).where(_running(attempt)).values(heartbeat_at=now).returning(JOB.c.cancel)
+        row = connection.execute(alive).first()
+        if row is not None:
+            counting[attempt] = bool(row.cancel)
+    return counting
+
+
+def stop(connection: Connection, attempt: Attempt, end: JobEnd, now: datetime, failure: Failure | None = None) -> bool:
+    """End an attempt's job; False where the attempt doesn't count any more, and then nothing is changed."""
+    return bool(connection.execute(update(JOB).where(_running(attempt)).values(**_stopped(end, now, failure))).rowcount)
+
+
+def _stopped(end: JobEnd, now: datetime, failure: Failure | None = None) -> dict[str, Any]:
+    code, message = (failure.code, failure.message) if failure else ("", "")
+    return {"state": JobState.STOPPED, "ended": end, "stopped_at": now, "error_code": code, "error": message}
+
+
+def fail(connection: Connection, attempt: Attempt, failure: Failure, now: datetime) -> bool:
+    """Let an attempt's job wait and be tried again where the failure may pass, else stop it; False as in ``stop``."""
+    row = connection.execute(select(JOB.c.retries).where(_running(attempt))).first()
+    if row is None:
+        return False
+    if not failure.may_pass or row.retries >= MOST_RETRIES:
+        return stop(connection, attempt, JobEnd.FAULTED, now, failure)
+    pause = min(FIRST_PAUSE * 2**row.retries, LONGEST_PAUSE)
+    said = {"error_code": failure.code, "error": failure.message, "retries": row.retries + 1}
+    again = update(JOB).where(_running(attempt)).values(not_before=now + pause, **_PENDING, **said)
+    return bool(connection.execute(again).rowcount)
+
+
+_PENDING: dict[str, Any] = {"state": JobState.PENDING, "worker": "", "heartbeat_at": None}
+
+
+def give_back(connection: Connection, attempt: Attempt) -> bool:
+    """Put an attempt's job back into the queue, since its worker ends: nothing is counted against it."""
+    return bool(connection.execute(update(JOB).where(_running(attempt)).values(**_PENDING)).rowcount)
+
+
+def crashed(connection: Connection, attempt: Attempt, how: str, now: datetime) -> bool:
+    """Say that an attempt's process died: its job waits again, or is stopped where that happened too often."""
+    row = connection.execute(select(JOB.c.crashes).where(_running(attempt))).first()
+    if row is None:
+        return False
+    times = row.crashes + 1
+    failure = Failure("job.crashed", f"its process died {times} times, the last time {how}: see the job's log.")
+    if times < MOST_CRASHES:
+        changed = update(JOB).where(_running(attempt)).values(crashes=times, not_before=now + FIRST_PAUSE, **_PENDING)
+    else:
+        changed = update(JOB).where(_running(attempt)).values(crashes=times, **_stopped(JobEnd.FAULTED, now, failure))
+    return bool(connection.execute(changed).rowcount)
+
+
+def silent(connection: Connection, before: datetime) -> Sequence[Attempt]:
+    """The attempts that were last heard of before a time: their worker is gone, or stands still."""
+    wanted = (
+        select(JOB.c.id, JOB.c.attempt)
+        .where(JOB.c.state == JobState.RUNNING, JOB.c.heartbeat_at < before)
+        .with_for_update(skip_locked=True)
+    )
+    return [Attempt(row.id, row.attempt) for row in connection.execute(wanted)]
+
+
+def cancel(connection: Connection, job_id: int, now: datetime, *, why: str = "asked for") -> bool:
+    """Stop a job that waits, or ask whoever runs it to; False where it is stopped already or there is none."""
+    failure = Failure("job.canceled", f"canceled: {why}.")
+    one = JOB.c.id == job_id
+    waiting = update(JOB).where(one, JOB.c.state == JobState.PENDING).values(**_stopped(JobEnd.CANCELED, now, failure))
+    if connection.execute(waiting).rowcount:
+        return True
+    running = update(JOB).where(one, JOB.c.state == JobState.RUNNING).values(cancel=1, error=failure.message)
+    return bool(connection.execute(running).rowcount)
+
+
+def retry(connection: Connection, job_id: int) -> bool:
+    """Let a stopped job that isn't healthy run again, as if it were new; False where it is not one."""
+    ended = (JOB.c.id == job_id) & (JOB.c.state == JobState.STOPPED) & (JOB.c.ended != JobEnd.HEALTHY)
+    fresh = {"ended": "", "crashes": 0, "retries": 0, "cancel": 0, "stopped_at": None, "error_code": "", "error": ""}
+    return bool(connection.execute(update(JOB).where(ended).values(not_before=None, **_PENDING, **fresh)).rowcount)
+
+
+def set_priority(connection: Connection, job_id: int, priority: Priority) -> bool:
+    """Change the priority of a job that waits; False where it doesn't wait or there is none."""
+    waiting = (JOB.c.id == job_id) & (JOB.c.state == JobState.PENDING)
+    return bool(connection.execute(update(JOB).where(waiting).values(priority=RANKS[priority])).rowcount)

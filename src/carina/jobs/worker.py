@@ -1,0 +1,220 @@
+"""A worker: claims jobs as its memory and cores allow, runs each in a process of its own, and sees how that ends.
+
+The same worker serves a node on one machine (SQLite) and any number of them on many (PostgreSQL): who gets a job is
+settled in the table. Workers also look after what no worker does: complete arrivals become jobs, and jobs whose worker
+was not heard of for ``LOST_AFTER`` wait again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import Connection, Engine, exists, select
+from sqlalchemy.exc import OperationalError
+
+from carina.config import Settings
+from carina.database import JOB, database_now
+from carina.jobs.estimate import whole_machine
+from carina.jobs.intake import take_up
+from carina.jobs.places import log_of
+from carina.jobs.queue import (
+    Attempt,
+    JobEnd,
+    JobState,
+    Room,
+    claim,
+    crashed,
+    give_back,
+    heartbeat,
+    silent,
+    stop,
+)
+
+LOST_AFTER = timedelta(seconds=60)
+HEARTBEAT_S = 5.0
+PAUSE_S = 0.5
+"""Between two looks at the table."""
+
+PATIENCE_S = 10.0
+"""How long a process that was asked to end has for it."""
+
+EXECUTE = (sys.executable, "-m", "carina.jobs.execute")
+"""What runs an attempt; the job's id and the attempt's number follow."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Running:
+    """A process at work on an attempt."""
+
+    attempt: Attempt
+    takes: Room
+    process: subprocess.Popen[bytes]
+    canceled: bool = False
+    disowned: bool = False
+
+
+class Worker:
+    """Runs jobs until it is stopped; ``name`` is what the table shows as who runs a job.
+
+    ``command`` starts an attempt's process. A job of a worker that was silent for ``lost_after`` is given to another.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        *,
+        name: str = "",
+        command: Sequence[str] = EXECUTE,
+        lost_after: timedelta = LOST_AFTER,
+    ) -> None:
+        self.settings, self.engine = settings, engine
+        self.name = name or f"{platform.node()}:{os.getpid()}"
+        self.command, self.lost_after = command, lost_after
+        self.whole = whole_machine(settings)
+        self.running: list[Running] = []
+        self.stopping = threading.Event()
+        self._heard = 0.0
+
+    def go(self, *, until_empty: bool = False, watch: Callable[[], None] = lambda: None) -> None:
+        """Work until ``stopping`` is set, or until nothing waits or runs any more, here or elsewhere.
+
+        ``watch`` is called in every round. However it ends, no process is left, and what was running waits again.
+        """
+        try:
+            while not self.stopping.is_set():
+                watch()
+                try:
+                    if self._round() and until_empty:
+                        return
+                except OperationalError as error:  # the database is away or busy: jobs run on meanwhile
+                    _LOG.warning("worker %s: the database can't be reached (%s); trying again.", self.name, error.orig)
+                self.stopping.wait(PAUSE_S)
+        finally:
+            self._end()
+
+    def _round(self) -> bool:
+        """Look after everything once; True where there is nothing left to do."""
+        self._reap()
+        with self.engine.begin() as connection:
+            now = database_now(connection)
+            if time.monotonic() - self._heard >= HEARTBEAT_S:
+                self._hear(connection)
+                for attempt in silent(connection, now - self.lost_after):
+                    _LOG.warning("job %d: its worker was not heard of any more.", attempt.job_id)
+                    crashed(connection, attempt, "without a word from its worker", now)
+            take_up(connection, self.settings, now)
+            claimed = self._claim(connection)
+        for attempt, takes in claimed:
+            self._start(attempt, takes)
+        if claimed or self.running:
+            return False
+        with self.engine.connect() as connection:
+            return not connection.execute(select(exists().where(JOB.c.state != JobState.STOPPED))).scalar_one()
+
+    def _free(self) -> Room:
+        used = [one.takes for one in self.running]
+        memory, cores = sum(room.memory_mb for room in used), sum(room.cores for room in used)
+        return Room(self.whole.memory_mb - memory, self.whole.cores - cores)
+
+    def _claim(self, connection: Connection) -> list[tuple[Attempt, Room]]:
+        claimed: list[tuple[Attempt, Room]] = []
+        free = self._free()
+        while found := claim(connection, self.name, free, self.whole, database_now(connection)):
+            claimed.append(found)
+            free = Room(free.memory_mb - found[1].memory_mb, free.cores - found[1].cores)
+        return claimed
+
+    def _start(self, attempt: Attempt, takes: Room) -> None:
+        log = log_of(self.settings, attempt.job_id, attempt.number)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        arguments = [*self.command, str(attempt.job_id), str(attempt.number)]
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                arguments, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        _LOG.info("job %d: attempt %d begins.", attempt.job_id, attempt.number)
+        self.running.append(Running(attempt, takes, process))
+        with suppress(BrokenPipeError):  # one that is dead already is seen in the next round
+            if process.stdin is not None:
+                process.stdin.write(msgspec.json.encode(self.settings) + b"\n")
+                process.stdin.flush()
+
+    def _hear(self, connection: Connection) -> None:
+        """Say that the running attempts live; end those that don't count any more or are to be canceled."""
+        counting = heartbeat(connection, [one.attempt for one in self.running], database_now(connection))
+        self._heard = time.monotonic()
+        for one in self.running:
+            one.disowned |= one.attempt not in counting
+            one.canceled |= counting.get(one.attempt, False)
+            if one.disowned or one.canceled:
+                one.process.kill()
+
+    def _reap(self) -> None:
+        """Settle what became of the processes that have ended; the row of most is stopped by themselves."""
+        for one in [one for one in self.running if one.process.poll() is not None]:
+            with self.engine.begin() as connection:
+                now = database_now(connection)
+                if one.canceled:
+                    stop(connection, one.attempt, JobEnd.CANCELED, now)
+                else:
+                    crashed(connection, one.attempt, _how_it_ended(one.process.returncode), now)
+            _LOG.info("job %d: attempt %d ended, %s.", *_numbers(one), _how_it_ended(one.process.returncode))
+            _close(one.process)
+            self.running.remove(one)
+
+    def _end(self) -> None:
+        """End what is running: each loses at most the operator that it is at, and waits for another worker."""
+        for one in self.running:
+            one.process.terminate()
+        deadline = time.monotonic() + PATIENCE_S
+        for one in self.running:
+            try:
+                one.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
+            _close(one.process)
+        with self.engine.begin() as connection:
+            for one in self.running:
+                give_back(connection, one.attempt)
+        self.running.clear()
+
+
+def _numbers(one: Running) -> tuple[int, int]:
+    return one.attempt.job_id, one.attempt.number
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"with exit code {code}"
+    try:
+        return f"by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"by signal {-code}"
+
+
+def latest_log(settings: Settings, job_id: int, attempt: int) -> Path | None:
+    """The log of a job's latest attempt that has one; None where none has."""
+    return next((log for number in range(attempt, 0, -1) if (log := log_of(settings, job_id, number)).is_file()), None)

@@ -1,0 +1,77 @@
+"""Databases for tests of the node: SQLite in a file, and a PostgreSQL server of our own for the session."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+from sqlalchemy import text
+
+from carina.database import open_database
+
+
+def _program(name: str) -> str:
+    places = [*Path("/usr/lib/postgresql").glob("*/bin"), *os.environ.get("PATH", "").split(os.pathsep)]
+    found = shutil.which(name, path=os.pathsep.join(map(str, places)))
+    if found is None:
+        pytest.skip(f"{name} is not installed; on Debian: apt-get install postgresql")
+    return found
+
+
+def _user() -> str | None:
+    """Whom the server runs as: it refuses root."""
+    if os.geteuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+@contextmanager
+def postgresql_server() -> Iterator[str]:
+    """A server on a free port of loopback; gives the address of a database without its name."""
+    initdb, server, user = _program("initdb"), _program("postgres"), _user()
+    folder = Path(mkdtemp(prefix="carina-pg-"))
+    if user:
+        shutil.chown(folder, user)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    as_user = {"user": user, "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([initdb, "-D", folder / "data", "-U", "carina", "-A", "trust", "-N"], check=True, **as_user)
+    options = ["-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
+    process = subprocess.Popen([server, *options], **as_user)
+    try:
+        _wait(port, process)
+        yield f"postgresql+psycopg://carina@127.0.0.1:{port}/"
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until the server takes connections; it ends by itself where it can't start."""
+    while process.poll() is None:
+        try:
+            open_database(f"postgresql+psycopg://carina@127.0.0.1:{port}/postgres").dispose()
+        except Exception:  # noqa: BLE001 - not yet
+            continue
+        return
+    raise RuntimeError("the PostgreSQL server did not start")
+
+
+def new_database(server: str, name: str) -> str:
+    """Make a database on a server; gives its address."""
+    engine = open_database(server + "postgres")
+    with engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f'create database "{name}"'))
+    engine.dispose()
+    return server + name

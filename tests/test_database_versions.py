@@ -1,0 +1,69 @@
+"""Versions of the node's database: from nothing, from the first one with jobs waiting, from a later one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, select, text
+
+from carina.database import JOB, SCHEMA, open_database
+from carina.database.upgrade import migrations, upgrade_schema
+from carina.errors import BadConfig
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return open_database(f"sqlite:///{tmp_path}/node.sqlite")
+
+
+def test_migrations_lead_to_the_schema(engine: Engine) -> None:
+    upgrade_schema(engine)
+    with engine.connect() as connection:
+        assert not compare_metadata(MigrationContext.configure(connection), SCHEMA)
+
+
+def test_preparing_twice_changes_nothing(engine: Engine) -> None:
+    upgrade_schema(engine)
+    upgrade_schema(engine)
+    with engine.connect() as connection:
+        assert connection.execute(select(JOB)).all() == []
+
+
+def test_jobs_that_wait_in_the_first_version_wait_in_todays(engine: Engine) -> None:
+    with engine.begin() as connection:
+        command.upgrade(migrations(connection), "0001")
+        for priority in (0, 3):
+            values = f"('/in', '', 'default', '', 'pending', '', {priority}, 0, 0, '', 0, 1000, 1, :now, '', '')"
+            columns = (
+                "source, series_uid, pipeline, folder, state, ended, priority, attempt, crashes, worker, cancel, "
+                "memory_mb, cores, created_at, error_code, error"
+            )
+            connection.execute(text(f"insert into job ({columns}) values {values}"), {"now": datetime.now(UTC)})
+    upgrade_schema(engine)
+    with engine.connect() as connection:
+        rows = connection.execute(select(JOB).order_by(JOB.c.priority)).all()
+    assert [(row.id, row.priority, row.retries, row.destinations) for row in rows] == [(2, 0, 0, "[]"), (1, 3, 0, "[]")]
+
+
+def test_a_later_version_is_refused(engine: Engine) -> None:
+    upgrade_schema(engine)
+    with engine.begin() as connection:
+        connection.execute(text("update alembic_version set version_num = '9999'"))
+    with pytest.raises(BadConfig, match="has version 9999, this program knows up to 0002"):
+        upgrade_schema(engine)
+
+
+def test_a_failed_upgrade_leaves_the_earlier_version(engine: Engine) -> None:
+    with engine.begin() as connection:
+        command.upgrade(migrations(connection), "0001")
+        connection.execute(text("drop index ix_job_queue"))
+    with pytest.raises(Exception, match="ix_job_queue"):
+        upgrade_schema(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("select version_num from alembic_version")).scalar_one() == "0001"
+        assert "ask" not in [row[1] for row in connection.execute(text("pragma table_info(delivery)"))]
