@@ -44,10 +44,10 @@ def postgresql_server() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    as_user = {"user": user, "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([initdb, "-D", folder / "data", "-U", "carina", "-A", "trust", "-N"], check=True, **as_user)
-    options = ["-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
-    process = subprocess.Popen([server, *options], **as_user)
+    making: list[str | Path] = [initdb, "-D", folder / "data", "-U", "carina", "-A", "trust", "-N"]
+    subprocess.run(making, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
+    serving: list[str | Path] = [server, "-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
+    process = subprocess.Popen(serving, user=user, cwd=folder, stderr=subprocess.DEVNULL)
     try:
         _wait(port, process)
         yield f"postgresql+psycopg://carina@127.0.0.1:{port}/"
