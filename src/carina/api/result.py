@@ -78,12 +78,12 @@ class Run:
         """
         import pandas as pd
 
-        return pd.DataFrame(self._stored("volume-ratio.json").get("regions", []))
+        return pd.DataFrame(self.stored("volume-ratio.json").get("regions", []))
 
     @property
     def probabilities(self) -> dict[str, float]:
         """Class probabilities by name; empty where the scan was not classified."""
-        return dict(self._stored("classification.json").get("probabilities", {}))
+        return dict(self.stored("classification.json").get("probabilities", {}))
 
     @property
     def dicom(self) -> tuple[Path, ...]:
@@ -106,8 +106,12 @@ class Run:
         self.overlay().save(picture, "PNG")
         return picture.getvalue()
 
-    def _stored(self, name: str) -> dict[str, Any]:
-        """What the run's operators stored in a JSON file of this name; nothing where none did."""
+    def stored(self, name: str) -> dict[str, Any]:
+        """What the run's operators stored in a JSON file of this name (``volume-ratio.json``); nothing where none did.
+
+        Raises:
+            BadConfig: ``run.damaged``, the file is gone or no JSON.
+        """
         outputs = [files for one in self.manifest.operators.values() for files in one.outputs.values()]
         names = [file for files in outputs for file in files if Path(file).name == name]
         if not names:

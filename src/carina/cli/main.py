@@ -33,6 +33,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "run": Verb("carina.cli.run", "run", "Run the pipeline on a CT series, or on each study of a folder."),
+    "view": Verb("carina.cli.view", "view", "Show a finished run in the browser: findings, images, report."),
     "series": Verb("carina.cli.series", "series", "List every series below a path and say which would be taken."),
     "convert": Verb("carina.cli.convert", "convert", "Turn DICOM series into NIfTI, MetaImage or NRRD."),
     "pipelines": Verb("carina.cli.pipelines", "pipelines", "List, show and check pipeline definitions."),

@@ -34,17 +34,15 @@ class LesionSite:
 
 def lesion_sites(lesion: Mask, lung: Mask) -> tuple[LesionSite, ...]:
     """The lesions that are counted (26 neighbours, at least 0.1 ml) in joined masks, the largest first."""
-    box = bounding_box(lung.labels)
-    if box is None or lesion.is_empty:
+    box = bounding_box(lesion.labels)
+    if box is None or lung.is_empty:
         return ()
     pieces, count = ndimage.label(lesion.labels[box] > 0, structure=np.ones((3, 3, 3), dtype=np.bool_))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0
     by_size = np.argsort(-sizes, kind="stable")
     counted = [int(piece) for piece in by_size if piece and sizes[piece] * lung.grid.voxel_ml >= SMALLEST_LESION_ML]
-    if not counted:
-        return ()
-    regions = _regions(pieces, lung, box, count)
+    regions = _regions(pieces, count, lung, box)
     extents = ndimage.find_objects(pieces)
     return tuple(
         LesionSite(
@@ -57,17 +55,24 @@ def lesion_sites(lesion: Mask, lung: Mask) -> tuple[LesionSite, ...]:
     )
 
 
-def _regions(pieces: _Pieces, lung: Mask, box: Box, count: int) -> list[str]:
-    """By piece, the name of the third that holds most of it."""
-    sides = with_sides(lung, box)
-    heights = third_heights(sides, lung.grid, box)
+def _regions(pieces: _Pieces, count: int, lung: Mask, box: Box) -> list[str]:
+    """By piece, the name of the third that holds most of it; joined lesions lie in the lungs."""
+    around = bounding_box(lung.labels)
+    if around is None:
+        return []
+    sides = with_sides(lung, around)
+    heights = third_heights(sides, lung.grid, around)
+    inner = tuple(
+        slice(own.start - lungs.start, own.stop - lungs.start) for own, lungs in zip(box, around, strict=True)
+    )
     places = len(THIRDS) * 3
     held = np.zeros((count + 1) * places, dtype=np.int64)
-    for index, plane in enumerate(pieces):
-        where = (plane > 0) & (sides[index] > 0)
+    for index, plane in enumerate(pieces, inner[0].start):
+        where = np.zeros(sides.shape[1:], dtype=np.bool_)
+        where[inner[1:]] = (plane > 0) & (sides[index][inner[1:]] > 0)
         side = sides[index][where].astype(np.intp)
-        code = (plane[where] * len(THIRDS) + heights.thirds(index, where, side)) * 3 + side
-        held += np.bincount(code, minlength=held.size)
+        piece = plane[where[inner[1:]]]
+        held += np.bincount((piece * len(THIRDS) + heights.thirds(index, where, side)) * 3 + side, minlength=held.size)
     most = held.reshape(count + 1, places).argmax(axis=1)
     return [f"{SIDE_NAMES.get(int(place) % 3, 'lungs')} {THIRDS[int(place) // 3]}" for place in most]
 

@@ -122,7 +122,8 @@ def overlay_image(
     picture = paint(plane, LONGEST_PX, style=style)
     axis = VIEWS[view].axis
     line = f"{axis} {position_mm(volume.grid, shown.normal, k, axis):.1f} mm   slice {k}"
-    annotate(picture, Lettering(letters=VIEWS[view].letters, line=line), picture.width / plane.size_mm[1])
+    lettering = Lettering(letters=VIEWS[view].letters, line=line)
+    annotate(picture, lettering, picture.width / plane.size_mm[1], style.letters_across)
     return picture
 
 

@@ -40,12 +40,18 @@ SCALE_MM = 50.0
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """How a slice is painted: the grey window in HU, and how strongly lungs and lesions are filled, 0 to 1."""
+    """How a slice is painted: the grey window in HU, and how strongly lungs and lesions are filled, 0 to 1.
+
+    The longer side of the picture takes ``letters_across`` letters.
+    """
 
     window_hu: tuple[float, float] = WINDOW_HU
     lung_fill: float = 0.0
     lesion_fill: float = LESION_ALPHA
+    letters_across: int = 40
 
+
+_Places = npt.NDArray[np.intp]
 
 USUAL = Style()
 
@@ -140,9 +146,9 @@ def _scale(
 
 
 def png(picture: Image.Image) -> bytes:
-    """The picture as PNG."""
+    """The picture as PNG; level 3 makes CT as small as the usual 6 does, in less than half the time."""
     out = io.BytesIO()
-    picture.save(out, "PNG")
+    picture.save(out, "PNG", compress_level=3)
     return out.getvalue()
 
 
@@ -172,12 +178,31 @@ def _resized(mask: Flags, size: tuple[int, int]) -> Floats:
 def _outline(cover: Floats, width_px: float) -> Floats:
     """How strongly each pixel belongs to the border of a mask, drawn just inside it."""
     inside = cover >= 0.5
-    if not inside.any() or inside.all():
-        return np.zeros_like(cover)
-    depth = ndimage.distance_transform_edt(inside).astype(np.float32)
-    drawn: Floats = np.where(inside, np.clip(width_px + 1 - depth, 0, 1), 0).astype(np.float32)
+    drawn = np.zeros_like(cover)
+    if inside.any() and not inside.all():
+        rows, columns, depth = _border(inside, int(np.ceil(width_px + 1)))
+        drawn[rows, columns] = np.clip(width_px + 1 - depth, 0, 1)
     return drawn
 
 
+def _border(inside: Flags, reach: int) -> tuple[_Places, _Places, Floats]:
+    """The pixels inside within ``reach`` of the outside, and how far it is from each: a picture's edge is no outside.
+
+    The same distances as those of a distance transform, which takes five times as long, since it looks everywhere.
+    """
+    near = inside & (ndimage.minimum_filter(inside.view(np.uint8), 2 * reach + 1, mode="nearest") == 0)
+    rows, columns = np.nonzero(near)
+    padded = np.pad(inside, reach, constant_values=True)
+    depth = np.full(len(rows), reach + 1, np.float32)
+    steps = range(-reach, reach + 1)
+    for down, right in ((down, right) for down in steps for right in steps):
+        away = np.float32(np.hypot(down, right))
+        outside = ~padded[rows + (down + reach), columns + (right + reach)]
+        np.minimum(depth, away, out=depth, where=outside)
+    return rows, columns, depth
+
+
 def _blend(colours: Floats, rgb: tuple[int, int, int], alpha: Floats) -> None:
-    colours += alpha[..., None] * (np.array(rgb, np.float32) - colours)
+    places = alpha > 0
+    under = colours[places]
+    colours[places] = under + alpha[places][:, None] * (np.array(rgb, np.float32) - under)

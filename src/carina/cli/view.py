@@ -1,0 +1,36 @@
+"""``carina view``: the pages of one finished run, on loopback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from carina.cli.places import PATH
+from carina.cli.terminal import say
+
+FREE_PORT = 0
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("--port", type=click.IntRange(0, 65535), default=FREE_PORT, help="Port (default: a free one).")
+@click.option("--browser/--no-browser", default=True, help="Open the page in the browser of this machine.")
+def view(run: Path, port: int, browser: bool) -> None:
+    """Show the findings and images of a finished run in the browser. For research use only. Not for diagnosis.
+
+    RUN is the folder that carina run wrote. The page is served on 127.0.0.1 alone, until Ctrl-C.
+    """
+    import webbrowser
+
+    from carina import RESEARCH_ONLY
+    from carina.service.viewer.server import loopback_listener, run_app, serve_run
+
+    app = run_app(run)
+    listener = loopback_listener(port)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    say(f"{run}: {url} (Ctrl-C ends it)")
+    say(RESEARCH_ONLY, dim=True)
+    if browser:
+        webbrowser.open(url)
+    serve_run(app, listener)

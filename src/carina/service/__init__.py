@@ -1,0 +1,1 @@
+"""The node's web face: pages and what stands before them."""

@@ -1,0 +1,1 @@
+"""Pages of a finished run: what was found, its slices in three planes, its provenance and its files."""

@@ -1,0 +1,85 @@
+"""What a run found, as texts in the order of the PDF: the same figures, rounded by the same rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from carina.api.result import Run
+from carina.measure.findings import RegionFindings
+from carina.report.numbers import hu_text, in_report_order, ml_text, percent_text, probability_text, region_name
+
+NOT_MEASURED = "This run measured no lesion to lung ratio."
+NOTHING_MARKED = "No lesion was marked. This is a result of the network and does not exclude disease."
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionRow:
+    """One row of the table of regions; ``is_part`` for the thirds of the lung above."""
+
+    name: str
+    is_part: bool
+    lung_ml: str
+    lesion_ml: str
+    percent: str
+    lung_hu: str
+    lesion_hu: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundTexts:
+    """The findings of a run in texts; ``headline`` is the ratio, and ``not_computed`` why there is no probability."""
+
+    headline: str
+    sentence: str
+    regions: tuple[RegionRow, ...]
+    probabilities: tuple[tuple[str, str], ...]
+    not_computed: str
+    warnings: tuple[str, ...]
+
+
+def found_by(run: Run) -> FoundTexts:
+    """The findings as the run stored them.
+
+    Raises:
+        BadConfig: ``run.damaged``, a file of the run is gone or damaged.
+    """
+    ratio, classification = run.stored("volume-ratio.json"), run.stored("classification.json")
+    regions = [RegionFindings(**region) for region in ratio.get("regions", [])]
+    headline, sentence = _headline(regions, ratio.get("lesion_count", 0))
+    ranked = sorted(classification.get("probabilities", {}).items(), key=lambda item: (-item[1], item[0]))
+    return FoundTexts(
+        headline=headline,
+        sentence=sentence,
+        regions=tuple(_row(region) for region in in_report_order(regions)),
+        probabilities=tuple((name, probability_text(value)) for name, value in ranked),
+        not_computed=classification.get("not_computed", "") or ("" if ranked else "This run classified nothing."),
+        warnings=run.warnings,
+    )
+
+
+def _headline(regions: list[RegionFindings], lesions: int) -> tuple[str, str]:
+    """The ratio of both lungs together, and what it is made of."""
+    if not regions:
+        return "\u2013", NOT_MEASURED
+    whole = regions[0]
+    if not whole.lung_ml:
+        return "\u2013", "No lung was found in this series, so there is nothing to measure."
+    if not whole.lesion_ml:
+        return "0 %", f"{NOTHING_MARKED} Lungs: {ml_text(whole.lung_ml)} ml."
+    many = "1 lesion" if lesions == 1 else f"{lesions} separate lesions"
+    volumes = f"{ml_text(whole.lesion_ml)} ml of {ml_text(whole.lung_ml)} ml"
+    sentence = f"of the lung volume is marked as lesion: {volumes}; {many}, mean {hu_text(whole.lesion_mean_hu)} HU"
+    return f"{percent_text(whole.ratio_percent)} %", sentence
+
+
+def _row(region: RegionFindings) -> RegionRow:
+    name, is_part = region_name(region.region)
+    return RegionRow(
+        name=name,
+        is_part=is_part,
+        lung_ml=ml_text(region.lung_ml),
+        lesion_ml=ml_text(region.lesion_ml),
+        percent=percent_text(region.ratio_percent),
+        lung_hu=hu_text(region.lung_mean_hu),
+        lesion_hu=hu_text(region.lesion_mean_hu),
+    )

@@ -1,0 +1,113 @@
+"""A run as its pages need it: voxels are read once and kept for the pages that follow."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from carina.api.result import open_run
+from carina.errors import BadConfig
+from carina.measure.lesion_sites import LesionSite, lesion_sites
+from carina.pipeline.folder import MANIFEST
+from carina.volume.volume import Mask, Volume
+
+RUNS_KEPT = 2
+"""Runs whose voxels stay in memory: a CT of 300 slices and its two masks take some 310 MB."""
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Images:
+    """The CT of a run and its masks on the same grid; a mask is None where the run made none."""
+
+    volume: Volume
+    lung: Mask | None
+    lesion: Mask | None
+
+
+class OpenedRun:
+    """A run whose images are read by the first who asks for them; several threads may."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = open_run(folder)
+        self._lock = threading.RLock()
+        self._known: dict[str, Any] = {}
+
+    @property
+    def images(self) -> Images:
+        """The CT and the masks.
+
+        Raises:
+            BadConfig: ``run.no-image``, the run stored no CT.
+            BadSeries: a file is damaged.
+        """
+        return self.once("images", self._read)
+
+    @property
+    def lesions(self) -> tuple[LesionSite, ...]:
+        """The lesions one by one, the largest first; none where a mask is missing."""
+        return self.once("lesions", self._sites)
+
+    def once(self, name: str, make: Callable[[], _Value]) -> _Value:
+        """What ``make`` gave the first time that this name was asked for."""
+        with self._lock:
+            if name not in self._known:
+                self._known[name] = make()
+            value: _Value = self._known[name]
+            return value
+
+    def _read(self) -> Images:
+        with ThreadPoolExecutor(3) as pool:
+            volume = pool.submit(lambda: self.run.volume)
+            lung = pool.submit(_if_stored, lambda: self.run.lung)
+            lesion = pool.submit(_if_stored, lambda: self.run.lesion)
+            return Images(volume=volume.result(), lung=lung.result(), lesion=lesion.result())
+
+    def _sites(self) -> tuple[LesionSite, ...]:
+        images = self.images
+        if images.lung is None or images.lesion is None:
+            return ()
+        return lesion_sites(images.lesion, images.lung)
+
+
+def _if_stored(read: Callable[[], Mask]) -> Mask | None:
+    try:
+        return read()
+    except BadConfig as error:
+        if error.code == "run.no-image":
+            return None
+        raise
+
+
+class RunShelf:
+    """The runs that were asked for last; one that was run again since is opened anew."""
+
+    def __init__(self, kept: int = RUNS_KEPT) -> None:
+        self.kept = kept
+        self._lock = threading.Lock()
+        self._runs: OrderedDict[tuple[Path, int], OpenedRun] = OrderedDict()
+
+    def open(self, folder: Path) -> OpenedRun:
+        """The run in a folder.
+
+        Raises:
+            BadConfig: the folder holds no manifest, or a damaged one.
+        """
+        try:
+            changed = (folder / MANIFEST).stat().st_mtime_ns
+        except OSError:
+            changed = 0
+        key = (folder.resolve(), changed)
+        with self._lock:
+            if key not in self._runs:
+                self._runs[key] = OpenedRun(folder)
+            self._runs.move_to_end(key)
+            while len(self._runs) > self.kept:
+                self._runs.popitem(last=False)
+            return self._runs[key]

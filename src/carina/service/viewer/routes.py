@@ -1,0 +1,176 @@
+"""The routes of a finished run's pages, to be mounted anywhere over a function that says where the run lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from carina import RESEARCH_ONLY, __version__
+from carina.errors import BadConfig, BadSeries, CarinaError, told
+from carina.measure.histogram import hu_histogram
+from carina.report.numbers import ml_text
+from carina.report.overlay import layout
+from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart
+from carina.service.viewer.found import found_by
+from carina.service.viewer.opened import OpenedRun, RunShelf
+from carina.service.viewer.scene import PLANES, chosen_voxel, scene_facts, shown_planes
+from carina.service.viewer.slices import WINDOWS, Drawing, LayerStyle, clipped, place_words, slice_png, slice_words
+from carina.service.viewer.stored import pdf_inside, report_names, stored_file, stored_files
+
+WhereIsRun = Callable[[Request], Path]
+"""Gives the folder of the run that a request is about, or raises a ``CarinaError`` of its own."""
+
+STATIC = Path(__file__).parent / "static"
+
+NOT_FOUND = frozenset(
+    {"run.no-manifest", "run.no-image", "run.no-file", "output.outside", "overlay.view", "overlay.index", "viewer.at"}
+)
+"""Codes of what is not there; anything else that a request can ask for wrongly is 400."""
+
+PAGES = Environment(
+    loader=PackageLoader("carina.service.viewer"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+Endpoint = Callable[[Request], Response]
+
+
+def viewer_routes(where: WhereIsRun, shelf: RunShelf | None = None) -> list[BaseRoute]:
+    """Routes relative to where they are mounted; ``shelf`` keeps the runs that were asked for last."""
+    pages = RunPages(where, shelf or RunShelf())
+    routes: dict[str, Endpoint] = {
+        "/": pages.images,
+        "/report": pages.report,
+        "/files": pages.files,
+        "/slice/{plane}/{index:int}.png": pages.slice,
+        "/at/{z:int}/{y:int}/{x:int}.json": pages.place,
+        "/pdf/{name}.pdf": pages.pdf,
+        "/files/{name:path}": pages.file,
+    }
+    made: list[BaseRoute] = [Route(path, answering(endpoint)) for path, endpoint in routes.items()]
+    return [*made, Mount("/static", StaticFiles(directory=STATIC))]
+
+
+def answering(endpoint: Endpoint) -> Endpoint:
+    """The endpoint, an error that was raised on purpose being a page that says so."""
+
+    @wraps(endpoint)
+    def answer(request: Request) -> Response:
+        try:
+            return endpoint(request)
+        except (CarinaError, OSError) as error:
+            failure = told(error)
+            return _page(request, "error.html", {"error": failure}, status=_status(failure))
+
+    return answer
+
+
+def _status(error: CarinaError) -> int:
+    if error.code in NOT_FOUND:
+        return 404
+    return 400 if isinstance(error, BadConfig | BadSeries) else 500
+
+
+def _page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
+    """A page; ``base`` is where these routes are mounted."""
+    base = request.scope.get("root_path", "").rstrip("/")
+    common = {"base": base, "notice": RESEARCH_ONLY, "version": __version__, "build": f"{base}/static"}
+    return HTMLResponse(PAGES.get_template(template).render(**common, **values), status_code=status)
+
+
+class RunPages:
+    """The pages and pictures of the run that a request is about."""
+
+    def __init__(self, where: WhereIsRun, shelf: RunShelf) -> None:
+        self._where = where
+        self._shelf = shelf
+
+    def _opened(self, request: Request) -> OpenedRun:
+        return self._shelf.open(self._where(request))
+
+    def images(self, request: Request) -> Response:
+        """The findings beside three planes through one voxel."""
+        opened = self._opened(request)
+        drawing = Drawing.asked(request.query_params)
+        images = opened.images
+        at = chosen_voxel(opened, request.query_params)
+        planes = shown_planes(images.volume.grid, at)
+        base = request.scope.get("root_path", "").rstrip("/")
+        values = {
+            "manifest": opened.run.manifest,
+            "found": found_by(opened.run),
+            "lesions": opened.lesions,
+            "ml": ml_text,
+            "chosen": request.query_params.get("at", "lesion-1" if opened.lesions else ""),
+            "at": at,
+            "place": place_words(images, at),
+            "planes": planes,
+            "words": {plane.name: slice_words(images, plane.name, plane.index) for plane in planes},
+            "drawing": drawing,
+            "drawn": list(LayerStyle),
+            "windows": WINDOWS,
+            "scene": scene_facts(opened, base, at),
+            "reports": report_names(opened.run),
+        }
+        return _page(request, "images.html", values)
+
+    def report(self, request: Request) -> Response:
+        """Findings, histogram and provenance."""
+        opened = self._opened(request)
+        values = {
+            "manifest": opened.run.manifest,
+            "found": found_by(opened.run),
+            "chart": opened.once("chart", lambda: _chart(opened)),
+            "field": (FIELD_WIDTH, FIELD_HEIGHT),
+            "reports": report_names(opened.run),
+        }
+        return _page(request, "report.html", values)
+
+    def files(self, request: Request) -> Response:
+        """Every file of the run, to be downloaded."""
+        run = self._opened(request).run
+        files = stored_files(run)
+        values = {"manifest": run.manifest, "files": files, "reports": report_names(run)}
+        return _page(request, "files.html", values)
+
+    def slice(self, request: Request) -> Response:
+        """One slice as PNG."""
+        images = self._opened(request).images
+        plane, index = request.path_params["plane"], request.path_params["index"]
+        png = slice_png(images, plane, index, Drawing.asked(request.query_params))
+        return Response(png, media_type="image/png")
+
+    def place(self, request: Request) -> Response:
+        """What a voxel and the three planes through it show, in words, for who moved there."""
+        images = self._opened(request).images
+        grid = images.volume.grid
+        at = clipped(tuple(request.path_params[axis] for axis in "zyx"), grid)
+        slices = {name: slice_words(images, name, at[layout(grid, name).normal]) for name in PLANES}
+        return JSONResponse({"place": place_words(images, at), "slices": slices})
+
+    def pdf(self, request: Request) -> Response:
+        """The PDF that went to the PACS."""
+        pdf = pdf_inside(self._opened(request).run, request.path_params["name"])
+        return Response(pdf, media_type="application/pdf")
+
+    def file(self, request: Request) -> Response:
+        """One file of the run, as a download."""
+        path = stored_file(self._opened(request).run, request.path_params["name"])
+        return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+
+
+def _chart(opened: OpenedRun) -> Any:
+    images = opened.images
+    found = None if images.lung is None else hu_histogram(images.volume, images.lung, images.lesion)
+    return None if found is None else hu_chart(found)

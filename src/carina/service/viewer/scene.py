@@ -1,0 +1,125 @@
+"""Where the pages stand in a volume: one voxel, the three planes through it, and the way to the next slice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from carina.errors import BadConfig
+from carina.report.overlay import VIEWS, layout
+from carina.service.viewer.opened import OpenedRun
+from carina.service.viewer.slices import WINDOWS, Index, clipped
+from carina.volume.grid import Grid, Triple
+
+PLANES = tuple(VIEWS)
+
+ONWARDS: Mapping[str, Triple] = {"axial": (0.0, 0.0, -1.0), "coronal": (0.0, 1.0, 0.0), "sagittal": (1.0, 0.0, 0.0)}
+"""Where the next slice lies (LPS): to the feet, to the back, to the patient's left."""
+
+_LESION = re.compile(r"lesion-([1-9]\d{0,5})", re.ASCII)
+_VOXEL = re.compile(r"(\d{1,5}),(\d{1,5}),(\d{1,5})", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownPlane:
+    """One plane as a page shows it: slice ``index`` of ``count``, the next one being ``index + step``.
+
+    ``across`` and ``down`` say where in the picture the chosen voxel lies, in percent of its width and height.
+    """
+
+    name: str
+    index: int
+    count: int
+    step: int
+    across: float
+    down: float
+
+
+def chosen_voxel(opened: OpenedRun, query: Mapping[str, str]) -> Index:
+    """The voxel that a page is opened at: ``at=lesion-2`` or ``at=z,y,x``, and ``axial=57`` for one plane alone.
+
+    By default that of the largest lesion, else the middle of the lungs, else of the volume.
+
+    Raises:
+        BadConfig: ``viewer.at``: there is no such lesion, or the text is neither.
+    """
+    grid = opened.images.volume.grid
+    index = list(_asked(opened, query["at"]) if "at" in query else _usual(opened))
+    for plane in PLANES:
+        if query.get(plane, "").isdecimal():
+            index[layout(grid, plane).normal] = int(query[plane])
+    return clipped(tuple(index), grid)
+
+
+def _asked(opened: OpenedRun, at: str) -> Index:
+    lesion, voxel = _LESION.fullmatch(at), _VOXEL.fullmatch(at)
+    if voxel:
+        return int(voxel[1]), int(voxel[2]), int(voxel[3])
+    if lesion and int(lesion[1]) <= len(opened.lesions):
+        return opened.lesions[int(lesion[1]) - 1].index
+    seen = f"this run has {len(opened.lesions)} lesions, numbered from the largest"
+    raise BadConfig("viewer.at", f"at={at!r}: {seen}; expected at=lesion-1 and so on, or a voxel as at=z,y,x.")
+
+
+def _usual(opened: OpenedRun) -> Index:
+    if opened.lesions:
+        return opened.lesions[0].index
+    lung = opened.images.lung
+    if lung is None or lung.is_empty:
+        z, y, x = (count // 2 for count in opened.images.volume.grid.shape)
+        return z, y, x
+    z = int(np.argmax(np.count_nonzero(lung.labels, axis=(1, 2))))
+    y, x = (int(place) for place in np.argwhere(lung.labels[z]).mean(axis=0))
+    return z, y, x
+
+
+def shown_planes(grid: Grid, at: Index) -> list[ShownPlane]:
+    """The three planes through a voxel."""
+    shown = []
+    for name in PLANES:
+        plane = layout(grid, name)
+        step = 1 if float(np.dot(grid.axes[plane.normal], ONWARDS[name])) >= 0 else -1
+        shares = [(at[axis] + 0.5) / grid.shape[axis] for axis in (plane.columns, plane.rows)]
+        flips = (plane.flip_columns, plane.flip_rows)
+        across, down = (100 * (1 - share if flip else share) for share, flip in zip(shares, flips, strict=True))
+        shown.append(
+            ShownPlane(
+                name=name,
+                index=at[plane.normal],
+                count=grid.shape[plane.normal],
+                step=step,
+                across=round(across, 3),
+                down=round(down, 3),
+            )
+        )
+    return shown
+
+
+def scene_facts(opened: OpenedRun, base: str, at: Index) -> dict[str, Any]:
+    """What the page's script must know: the grid, how each plane is shown, and where the lesions lie."""
+    grid = opened.images.volume.grid
+    planes = {plane.name: plane for plane in shown_planes(grid, at)}
+    layouts = {name: layout(grid, name) for name in PLANES}
+    return {
+        "base": base,
+        "at": at,
+        "shape": grid.shape,
+        "affine": grid.affine.round(6).tolist(),
+        "windows": WINDOWS,
+        "lesions": [site.index for site in opened.lesions],
+        "planes": {
+            name: {
+                "normal": one.normal,
+                "rows": one.rows,
+                "columns": one.columns,
+                "flipRows": one.flip_rows,
+                "flipColumns": one.flip_columns,
+                "step": planes[name].step,
+            }
+            for name, one in layouts.items()
+        },
+    }

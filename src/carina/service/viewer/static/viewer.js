@@ -1,0 +1,276 @@
+// The images page: slices that the server draws, moved by keys, wheel and pointer. Without this script the page works
+// by its links and its form; with it the same pictures come without a reload.
+
+const scene = JSON.parse(document.getElementById("scene").textContent);
+const form = document.getElementById("tools");
+const place = document.getElementById("place");
+const panes = new Map([...document.querySelectorAll("[data-plane]")].map((pane) => [pane.dataset.plane, pane]));
+const planes = [...panes.keys()];
+const LAYERS = ["lung", "lesion"];
+const KEPT = 160; // pictures of some 100 KB
+const SETTLED_MS = 180;
+const WHEEL_STEP = 40;
+
+const state = { at: [...scene.at], plane: planes[0], lesion: 0 };
+const pictures = new Map();
+let settling = 0;
+
+document.documentElement.classList.add("scripted");
+
+function query() {
+  const values = new FormData(form);
+  const overlay = LAYERS.filter((layer) => values.get(layer) !== "off")
+    .map((layer) => (values.get(layer) === "fill" ? `${layer}-fill` : layer));
+  const opacity = values.get("opacity");
+  return `window=${values.get("window")}&overlay=${overlay.join(",") || "none"}&opacity=${opacity}`;
+}
+
+async function picture(plane, index) {
+  const url = `${scene.base}/slice/${plane}/${index}.png?${query()}`;
+  if (!pictures.has(url)) {
+    const coming = fetch(url).then(async (answer) => {
+      if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
+      return URL.createObjectURL(await answer.blob());
+    });
+    pictures.set(url, coming);
+    coming.catch(() => pictures.delete(url));
+    if (pictures.size > KEPT) {
+      const [oldest, old] = pictures.entries().next().value;
+      pictures.delete(oldest);
+      old.then(URL.revokeObjectURL, () => {});
+    }
+  }
+  return pictures.get(url);
+}
+
+// One picture at a time for each pane, and then the one that is wanted by now: who scrolls fast skips slices.
+async function draw(plane) {
+  const pane = panes.get(plane);
+  const index = state.at[scene.planes[plane].normal];
+  pane.querySelector("input").value = index;
+  pane.querySelector("output").value = index;
+  pane.dataset.wanted = `${index}?${query()}`;
+  if (pane.dataset.drawing) return;
+  pane.dataset.drawing = "yes";
+  while (pane.dataset.shown !== pane.dataset.wanted) {
+    const wanted = pane.dataset.wanted;
+    try {
+      const image = pane.querySelector("img");
+      image.src = await picture(plane, parseInt(wanted, 10));
+      await image.decode();
+    } catch (error) {
+      place.textContent = `This slice could not be shown (${error.message}).`;
+    }
+    pane.dataset.shown = wanted;
+  }
+  delete pane.dataset.drawing;
+}
+
+function cross(plane) {
+  const { rows, columns, flipRows, flipColumns } = scene.planes[plane];
+  const share = (axis, flip) => {
+    const part = (100 * (state.at[axis] + 0.5)) / scene.shape[axis];
+    return `${flip ? 100 - part : part}%`;
+  };
+  const [upright, level] = panes.get(plane).querySelectorAll(".cross line");
+  const across = share(columns, flipColumns);
+  const down = share(rows, flipRows);
+  upright.setAttribute("x1", across);
+  upright.setAttribute("x2", across);
+  level.setAttribute("y1", down);
+  level.setAttribute("y2", down);
+}
+
+function moveTo(at) {
+  const before = state.at;
+  state.at = at.map((value, axis) => Math.min(Math.max(Math.round(value), 0), scene.shape[axis] - 1));
+  for (const plane of planes) {
+    const { normal } = scene.planes[plane];
+    if (state.at[normal] !== before[normal]) draw(plane);
+    cross(plane);
+  }
+  form.elements.at.value = state.at.join(",");
+  mark();
+  clearTimeout(settling);
+  settling = setTimeout(settle, SETTLED_MS);
+  document.dispatchEvent(new CustomEvent("carina-moved", { detail: state.at }));
+}
+
+// What is shown, in words, once the user has come to rest: for the status line and as text of each picture.
+async function settle() {
+  const at = state.at.join("/");
+  const answer = await fetch(`${scene.base}/at/${at}.json`);
+  if (!answer.ok || at !== state.at.join("/")) return;
+  const said = await answer.json();
+  place.textContent = said.place;
+  for (const plane of planes) panes.get(plane).querySelector("img").alt = said.slices[plane];
+  const where = state.lesion ? `lesion-${state.lesion}` : state.at.join(",");
+  history.replaceState(null, "", `?at=${where}&${query()}`);
+  for (const plane of planes) fetchAhead(plane);
+}
+
+function fetchAhead(plane) {
+  if (plane !== state.plane) return;
+  const { normal } = scene.planes[plane];
+  for (const index of [state.at[normal] + 1, state.at[normal] - 1]) {
+    if (index >= 0 && index < scene.shape[normal]) picture(plane, index).catch(() => {});
+  }
+}
+
+function mark() {
+  const found = scene.lesions.findIndex((at) => at.every((value, axis) => value === state.at[axis]));
+  state.lesion = found + 1;
+  document.querySelectorAll("#lesions a").forEach((link, number) => {
+    if (number === found) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  });
+}
+
+function step(count) {
+  const { normal, step: way } = scene.planes[state.plane];
+  const at = [...state.at];
+  at[normal] += way * count;
+  moveTo(at);
+}
+
+function toEnd(isLast) {
+  const { normal, step: way } = scene.planes[state.plane];
+  const at = [...state.at];
+  at[normal] = isLast === way > 0 ? scene.shape[normal] - 1 : 0;
+  moveTo(at);
+}
+
+function toLesion(number) {
+  const count = scene.lesions.length;
+  if (!count) return;
+  const wanted = ((((number - 1) % count) + count) % count) + 1;
+  moveTo(scene.lesions[wanted - 1]);
+  document.querySelectorAll("#lesions a")[wanted - 1].scrollIntoView({ block: "nearest" });
+}
+
+function choose(plane, { focus = true } = {}) {
+  state.plane = plane;
+  panes.forEach((pane, name) => pane.classList.toggle("active", name === plane));
+  if (focus) panes.get(plane).querySelector(".picture").focus({ preventScroll: true });
+}
+
+function changed() {
+  planes.forEach(draw);
+  clearTimeout(settling);
+  settling = setTimeout(settle, SETTLED_MS);
+  const { window, lung, lesion, opacity } = Object.fromEntries(new FormData(form));
+  document.dispatchEvent(new CustomEvent("carina-drawing", { detail: { window, lung, lesion, opacity } }));
+}
+
+function cycle(name) {
+  const field = form.elements[name];
+  field.selectedIndex = (field.selectedIndex + 1) % field.options.length;
+  changed();
+}
+
+function opacity(change) {
+  form.elements.opacity.value = Number(form.elements.opacity.value) + change;
+  changed();
+}
+
+const KEYS = {
+  ArrowDown: (event) => step(event.shiftKey ? 10 : 1),
+  ArrowUp: (event) => step(event.shiftKey ? -10 : -1),
+  PageDown: () => step(10),
+  PageUp: () => step(-10),
+  Home: () => toEnd(false),
+  End: () => toEnd(true),
+  1: () => choose(planes[0]),
+  2: () => choose(planes[1]),
+  3: () => choose(planes[2]),
+  n: () => toLesion(state.lesion + 1),
+  p: () => toLesion((state.lesion || 1) - 1),
+  w: () => cycle("window"),
+  l: () => cycle("lung"),
+  o: () => cycle("lesion"),
+  "+": () => opacity(10),
+  "-": () => opacity(-10),
+  s: () => mode("slices"),
+  v: () => mode("volume"),
+  d: () => mode("solid"),
+};
+const MOVES = new Set(["ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End"]);
+
+document.addEventListener("keydown", (event) => {
+  const act = KEYS[event.key];
+  if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, select, textarea, summary")) return;
+  const isInPicture = event.target.closest(".picture, canvas");
+  if (MOVES.has(event.key) && !isInPicture) return; // elsewhere these keys scroll the page
+  event.preventDefault();
+  act(event);
+});
+
+for (const [plane, pane] of panes) {
+  const area = pane.querySelector(".picture");
+  const image = pane.querySelector("img");
+  const { normal, rows, columns, flipRows, flipColumns } = scene.planes[plane];
+  const follow = (event) => {
+    const box = image.getBoundingClientRect();
+    const at = [...state.at];
+    const part = (share, axis, flip) => {
+      const inside = Math.min(Math.max(share, 0), 0.999999);
+      return Math.floor((flip ? 1 - inside : inside) * scene.shape[axis]);
+    };
+    at[columns] = part((event.clientX - box.left) / box.width, columns, flipColumns);
+    at[rows] = part((event.clientY - box.top) / box.height, rows, flipRows);
+    moveTo(at);
+  };
+  area.addEventListener("focus", () => choose(plane, { focus: false }));
+  area.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    choose(plane);
+    area.setPointerCapture(event.pointerId);
+    follow(event);
+  });
+  area.addEventListener("pointermove", (event) => {
+    if (area.hasPointerCapture(event.pointerId)) follow(event);
+  });
+  let turned = 0;
+  area.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    choose(plane);
+    turned += event.deltaY;
+    const count = Math.trunc(turned / WHEEL_STEP);
+    turned -= count * WHEEL_STEP;
+    if (count) step(count);
+  }, { passive: false });
+  pane.querySelector("input").addEventListener("input", (event) => {
+    choose(plane, { focus: false });
+    const at = [...state.at];
+    at[normal] = Number(event.target.value);
+    moveTo(at);
+  });
+  pane.querySelectorAll(".step").forEach((link) => {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      choose(plane, { focus: false });
+      step(link.rel === "next" ? 1 : -1);
+    });
+  });
+}
+
+form.addEventListener("submit", (event) => event.preventDefault());
+form.addEventListener("input", (event) => {
+  if (!planes.includes(event.target.name)) changed();
+});
+document.querySelectorAll("#lesions a").forEach((link, number) => {
+  link.addEventListener("click", (event) => {
+    event.preventDefault();
+    toLesion(number + 1);
+  });
+});
+
+async function mode(wanted) {
+  const { showVolume } = await import("./modes.js");
+  await showVolume(wanted, { scene, state, form, moveTo });
+}
+
+for (const plane of planes) panes.get(plane).dataset.shown = `${state.at[scene.planes[plane].normal]}?${query()}`;
+mark();
+choose(planes[0]);

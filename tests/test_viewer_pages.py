@@ -1,0 +1,218 @@
+"""The viewer's pages and pictures, asked for over HTTP: the run's own figures, and nothing but the run's files."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carina import RESEARCH_ONLY
+from carina.api.result import Run
+from carina.errors import BadConfig
+from carina.measure.findings import Classification
+from carina.report.numbers import hu_text, ml_text, percent_text
+from carina.service.viewer.opened import RunShelf
+from carina.service.viewer.server import run_app
+from viewer_runs import posed, served, write_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(posed("plain"), tmp_path_factory.mktemp("viewer") / "run")
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    with served(folder) as address:
+        yield address
+
+
+def asked(address: str, host: str = "") -> tuple[int, bytes, dict[str, str]]:
+    request = urllib.request.Request(address, headers={"Host": host} if host else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read(), {name.lower(): value for name, value in answer.headers.items()}
+    except urllib.error.HTTPError as error:
+        return error.code, error.read(), {name.lower(): value for name, value in error.headers.items()}
+
+
+def text_of(page: bytes) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page.decode())).split())
+
+
+def picture(address: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    status, body, headers = asked(address)
+    assert (status, headers["content-type"]) == (200, "image/png")
+    return np.asarray(Image.open(io.BytesIO(body)).convert("RGB"))
+
+
+@pytest.mark.parametrize("page", ["/", "/report"])
+def test_every_figure_of_the_findings_stands_on_the_page_by_its_region(url: str, folder: Path, page: str) -> None:
+    told = text_of(asked(url + page)[1])
+    found = Run(folder).stored("volume-ratio.json")["regions"]
+    rounded = json.loads((folder / "findings.json").read_text())["regions"]
+    assert [one["lesion_ml"] for one in rounded] == pytest.approx([one["lesion_ml"] for one in found], abs=5e-4)
+    for region in found:
+        words = region["region"].split()
+        name = " ".join(words[2:] or words).capitalize()
+        cells = [ml_text(region["lung_ml"]), ml_text(region["lesion_ml"]), percent_text(region["ratio_percent"])]
+        cells += [hu_text(region["lung_mean_hu"]), hu_text(region["lesion_mean_hu"])]
+        assert f"{name} {' '.join(' '.join(cells).split())}" in told
+    assert "COVID-19 < 0.01" in told and "non-COVID-19 > 0.99" in told
+    assert "Two slices were missing." in told
+    assert RESEARCH_ONLY in told
+
+
+def test_what_was_not_classified_says_why_and_shows_no_number(tmp_path: Path) -> None:
+    reason = "Not classified. Less than a third of the lungs' height is in view."
+    refused = Classification(uid="1.2.3", probabilities={}, not_computed=reason)
+    with served(write_run(posed("plain"), tmp_path / "run", refused)) as address:
+        for page in ("/", "/report"):
+            told = text_of(asked(address + page)[1])
+            assert reason in told and "Probability given by the network" not in told
+
+
+def test_the_page_opens_at_the_largest_lesion_and_a_link_leads_to_each(url: str) -> None:
+    first, second = (asked(f"{url}/{query}")[1].decode() for query in ("", "?at=lesion-2"))
+    shown = [re.findall(r'src="(/slice/[^"]+)"', page) for page in (first, second)]
+    assert all(len(pictures) == 3 for pictures in shown) and shown[0] != shown[1]
+    assert 'aria-current="true"><span class="number">1<' in first
+    assert 'aria-current="true"><span class="number">2<' in second
+    for page in shown:
+        for address in page:
+            assert (orange(picture(url + unescape(address)))).any(), "the lesion is in none of the three planes"
+
+
+def orange(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    red, green, blue = (pixels[..., k].astype(int) for k in range(3))
+    return np.asarray((red - blue > 60) & (red > green))
+
+
+def test_a_healthy_chest_opens_at_its_lungs(tmp_path: Path) -> None:
+    phantom = posed("plain")
+    empty = replace(phantom.lesion, labels=np.zeros_like(phantom.lesion.labels))
+    with served(write_run(replace(phantom, lesion=empty), tmp_path / "run")) as address:
+        status, page, _ = asked(f"{address}/")
+        told = text_of(page)
+        assert status == 200 and "0 %" in told and "does not exclude disease" in told
+        assert "No lesion marked here." in page.decode()
+        assert asked(f"{address}/?at=lesion-1")[0] == 404
+
+
+THROUGH_THE_LESION = {"axial": 21, "coronal": 55, "sagittal": 67}
+
+QUERIES = {
+    "?window=bone&overlay=none": "no mask",
+    "?window=-1000,400&overlay=lesion": "an outline",
+    "?overlay=lung-fill,lesion-fill&opacity=100": "fills",
+    "?window=mediastinum&lung=off&lesion=outline": "as the form asks",
+}
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("plane", THROUGH_THE_LESION)
+def test_a_slice_is_drawn_as_its_url_says(url: str, plane: str, query: str) -> None:
+    pixels = picture(f"{url}/slice/{plane}/{THROUGH_THE_LESION[plane]}.png{query}")
+    is_grey = (pixels == pixels[..., :1]).all(axis=2)
+    assert is_grey.all() == (query == "?window=bone&overlay=none")
+    height, width = pixels.shape[:2]
+    assert max(height, width) == 720
+    assert height / width == pytest.approx({"axial": 1.0}.get(plane, 320 / 384), abs=0.01)
+
+
+WRONG = {
+    "/slice/axial/60.png": (404, "there is no axial slice 60; the volume has 0 to 59"),
+    "/slice/oblique/1.png": (404, "view 'oblique' is not known"),
+    "/slice/axial/1.png?window=liver": (400, "window 'liver': expected lung, aerated, mediastinum, bone"),
+    "/slice/axial/1.png?window=100,-100": (400, "window '100,-100': expected"),
+    "/slice/axial/1.png?overlay=heart": (400, "overlay 'heart' is not known"),
+    "/slice/axial/1.png?lesion=dotted": (400, "a mask can't be drawn as 'dotted'"),
+    "/slice/axial/1.png?opacity=101": (400, "opacity '101' is no whole number from 0 to 100"),
+    "/?at=lesion-3": (404, "this run has 2 lesions, numbered from the largest"),
+    "/?at=<script>": (404, "at='<script>'"),
+    "/pdf/manifest.pdf": (404, "'dicom/manifest.dcm': this run has no such file"),
+    "/files/none.txt": (404, "'none.txt': this run has no such file"),
+    "/files/..%2F..%2Fetc%2Fpasswd": (404, "does not lie in this folder"),
+    "/files/%2Fetc%2Fpasswd": (404, "does not lie in this folder"),
+    "/files/link/secret.txt": (404, "does not lie in this folder"),
+    "/files/a%00b": (404, "does not lie in this folder"),
+    "/files/steps": (404, "'steps': this run has no such file"),
+}
+
+
+@pytest.mark.parametrize("path", WRONG)
+def test_what_is_not_there_or_not_understood_is_said_in_words(url: str, folder: Path, path: str) -> None:
+    outside = folder.parent / "outside"
+    outside.mkdir(exist_ok=True)
+    (outside / "secret.txt").write_text("secret")
+    if not (folder / "link").is_symlink():
+        (folder / "link").symlink_to(outside)
+    status, page, headers = asked(url + path)
+    assert (status, headers["content-type"]) == (WRONG[path][0], "text/html; charset=utf-8")
+    assert WRONG[path][1] in text_of(page) and "<script>" not in page.decode()
+    assert b"secret\n" not in page
+
+
+def test_every_file_of_the_run_can_be_had_and_no_other(url: str, folder: Path) -> None:
+    page = asked(f"{url}/files")[1].decode()
+    links = re.findall(r'href="(/files/[^"]+)"', page)
+    own = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    own = {name for name in own if not name.startswith("link/")}
+    assert {link.removeprefix("/files/") for link in links} == own
+    for link in links:
+        status, body, headers = asked(url + link)
+        assert status == 200 and body == (folder / link.removeprefix("/files/")).read_bytes()
+        assert headers["content-disposition"].startswith("attachment")
+
+
+def test_the_provenance_names_operators_bundles_and_hashes(url: str, folder: Path) -> None:
+    told = text_of(asked(f"{url}/report")[1])
+    manifest = Run(folder).manifest
+    for words in (manifest.definition.sha256, "lung-net 1.0.0 " + "3" * 64, "carina/volume-ratio done 12:00:00 1.5"):
+        assert words in told
+    assert "HU in the lungs: median" in told
+
+
+def test_every_answer_forbids_what_is_not_ours(url: str) -> None:
+    for path in ("/", "/report", "/static/viewer.js", "/slice/axial/3.png", "/slice/axial/999.png", "/nowhere"):
+        _, _, headers = asked(url + path)
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "unsafe" not in policy and "http" not in policy
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+
+
+def test_a_name_that_was_made_to_point_here_is_not_answered(url: str) -> None:
+    assert asked(f"{url}/", host="evil.example")[0] in (400, 421)
+    assert asked(f"{url}/", host="localhost")[0] == 200
+
+
+def test_a_folder_without_a_run_is_refused_before_anything_is_served(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"no run of Carina; expected a manifest\.json there"):
+        run_app(tmp_path)
+
+
+def test_a_run_that_was_run_again_is_opened_anew_and_few_are_kept(tmp_path: Path) -> None:
+    phantom = posed("plain", (24, 48, 48))
+    folders = [write_run(phantom, tmp_path / name) for name in ("a", "b", "c")]
+    shelf = RunShelf(kept=2)
+    first = shelf.open(folders[0])
+    assert shelf.open(folders[0]) is first
+    write_run(phantom, folders[0])
+    again = shelf.open(folders[0])
+    assert again is not first
+    shelf.open(folders[1])
+    shelf.open(folders[2])
+    assert shelf.open(folders[0]) is not again
