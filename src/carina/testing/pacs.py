@@ -51,10 +51,16 @@ def orthanc_program() -> str | None:
 
 
 @contextmanager
-def orthanc(*, modalities: Mapping[str, tuple[str, str, int]] | None = None, timeout_s: float = 30.0) -> Iterator[Pacs]:
+def orthanc(
+    *,
+    modalities: Mapping[str, tuple[str, str, int]] | None = None,
+    settings: Mapping[str, object] | None = None,
+    timeout_s: float = 30.0,
+) -> Iterator[Pacs]:
     """Run Orthanc with DICOMweb on free loopback ports and empty temporary storage until the block ends.
 
-    ``modalities`` are the nodes that it may send to: name to (AE title, host, port).
+    ``modalities`` are the nodes that it may send to: name to (AE title, host, port); ``settings`` are further ones of
+    Orthanc's own, by their names.
 
     Raises:
         RuntimeError: Orthanc is not installed, or did not start in time; the message has its last log lines.
@@ -66,7 +72,8 @@ def orthanc(*, modalities: Mapping[str, tuple[str, str, int]] | None = None, tim
         folder = Path(name)
         http, dimse = free_port(), free_port()
         configuration = folder / "orthanc.json"
-        configuration.write_text(json.dumps(_configuration(folder, http, dimse, modalities or {})))
+        configured = _configuration(folder, http, dimse, modalities or {}) | dict(settings or {})
+        configuration.write_text(json.dumps(configured))
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen([program, str(configuration)], stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -87,7 +94,9 @@ def free_port() -> int:
         return port
 
 
-def _configuration(folder: Path, http: int, dimse: int, modalities: Mapping[str, tuple[str, str, int]]) -> object:
+def _configuration(
+    folder: Path, http: int, dimse: int, modalities: Mapping[str, tuple[str, str, int]]
+) -> dict[str, object]:
     plugins = [str(Path(place) / "libOrthancDicomWeb.so") for place in PLUGIN_FOLDERS]
     return {
         "Name": "Carina test PACS",
