@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, Engine, insert
 from carina.database import JOB, SCHEMA, open_database
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PATIENCE_S = 60.0
 CLASSES = (
     SegmentationStorage,
     SegmentationStorage,
@@ -47,6 +49,14 @@ def new_ledger(folder: Path) -> Engine:
     engine = open_database(f"sqlite:///{folder}/node.sqlite")
     SCHEMA.create_all(engine)
     return engine
+
+
+def eventually(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so, for as long as a busy machine may need."""
+    end = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
 
 
 def add_job(connection: Connection) -> int:

@@ -17,7 +17,7 @@ from carina.deliver.courier import Courier
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.pace import Pace
 from carina.testing.difficult_pacs import DifficultPacs, Mood, difficult_pacs
-from delivery_objects import NOW, add_job, new_ledger, write_objects
+from delivery_objects import NOW, add_job, eventually, new_ledger, write_objects
 
 PACE = Pace(first_s=5, longest_s=60, idle_s=1, report_s=5)
 MOST_ROUNDS = 60
@@ -132,6 +132,27 @@ def test_whatever_the_peer_does_all_arrives_once_it_is_well(node: Node, mood: Mo
         assert all_arrived_once(node, pacs)
 
 
+@pytest.mark.parametrize("commitment", [False, True])
+def test_what_is_still_on_its_way_through_the_peer_is_sent_by_no_job(node: Node, commitment: bool) -> None:  # noqa: FBT001
+    """The answer is late, and so is the object: that the peer says not to have it means nothing yet."""
+    with difficult_pacs(Mood.LATE, commits=commitment) as pacs:
+        pacs.slow_s = 60.0
+        destination = to(pacs, timeout_s=0.5, commitment=commitment)
+        node.enter(destination, node.files[:1])
+        node.enter(destination, node.files[:1])
+        courier = node.courier(destination)
+        courier.round()
+        node.enter(destination, node.files[:1])
+        for _ in range(15):
+            courier.round()
+            node.clock.now += timedelta(seconds=1)
+        assert pacs.requests.total() == 1 and node.states() == ["waiting"] * 3
+        pacs.go_on.set()
+        eventually(lambda: bool(pacs.stored))
+        node.deliver(courier)
+        assert pacs.requests.total() == 1 and all_arrived_once(node, pacs)
+
+
 @pytest.mark.parametrize("way", ["down", "refusing"])
 def test_a_peer_that_is_not_there_is_waited_for(node: Node, way: str) -> None:
     with difficult_pacs() as pacs:
@@ -200,7 +221,7 @@ def test_a_lie_is_found_out_after_the_time_that_the_peer_is_given(node: Node) ->
             assert {(row.attempts, row.confirmed_by) for row in node.rows()} == {(1, "")}
             node.clock.now += timedelta(seconds=1)
             courier.round()
-        assert timedelta(seconds=20) <= node.clock.now - NOW <= timedelta(seconds=40)
+        assert timedelta(seconds=20) <= node.clock.now - NOW <= timedelta(seconds=20 + PACE.first_s)
         assert {(row.state, row.error_code) for row in node.rows()} == {("waiting", "delivery.lost")}
         assert pacs.requests.total() == 5
 

@@ -22,14 +22,14 @@ from sqlalchemy import Engine, select
 from carina.config import Destination, DicomDestination, DicomwebDestination
 from carina.database import DELIVERY
 from carina.deliver import ledger
+from carina.deliver.answers import Answer, Outcome
 from carina.deliver.commitment import take_report
 from carina.deliver.pace import Pace
 from carina.deliver.sender import Sender
 from carina.testing.pacs import LOOPBACK, Pacs, free_port, orthanc, orthanc_program
-from delivery_objects import NOW, add_job, new_ledger, write_objects
+from delivery_objects import NOW, PATIENCE_S, add_job, new_ledger, write_objects
 
 PACE = Pace(first_s=0.2, longest_s=2, idle_s=0.05, report_s=1)
-PATIENCE_S = 60.0
 
 
 def utc() -> datetime:
@@ -152,8 +152,8 @@ def test_orthanc_says_when_it_lost_an_object_and_gets_it_again(
     with engine.begin() as connection:
         ledger.enter(connection, add_job(connection), {"PACS": destination}, files, folder=tmp_path, now=NOW)
         for entry in ledger.due(connection, "PACS", NOW):
-            ledger.begin_sending(connection, "PACS", entry)
-            ledger.mark_sent(connection, entry, 0, "", NOW)
+            ledger.begin_sending(connection, "PACS", entry, NOW)
+            ledger.mark_sent(connection, entry, Answer(outcome=Outcome.STORED, status=0), now=NOW)
     with listening(engine, real.listener):
         deliver(engine, tmp_path, destination, files)
     wanted = {f"{study}.9.{number}" for number in range(1, 6)}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,10 +19,9 @@ from carina.deliver.sender import Sender
 from carina.errors import BadConfig
 from carina.testing.difficult_pacs import Mood, difficult_pacs
 from carina.testing.pacs import free_port
-from delivery_objects import NOW, add_job, new_ledger, write_objects
+from delivery_objects import NOW, PATIENCE_S, add_job, eventually, new_ledger, write_objects
 
 PACE = Pace(first_s=0.1, longest_s=0.5, idle_s=0.02, report_s=1)
-PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -37,13 +35,6 @@ def enter(engine: Engine, folder: Path, destinations: dict[str, Destination]) ->
     files = write_objects(folder / "runs" / "1")
     with engine.begin() as connection:
         ledger.enter(connection, add_job(connection), destinations, files, folder=folder, now=NOW)
-
-
-def eventually(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
 
 
 def number(engine: Engine, destination: str, state: DeliveryState) -> int:

@@ -56,13 +56,17 @@ HTTP_FOR_GOOD = {
 }
 """HTTP codes that are said of the object; others are of the server, its address or our token, which may be mended."""
 
+HTTP_IN_DOUBT = {HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
+"""HTTP codes of a server that may have stored the object all the same."""
+
 
 class Outcome(StrEnum):
-    """What is to be done after an answer."""
+    """What is to be done after an answer, or after none: refused now, refused for good, or nobody knows."""
 
     STORED = "stored"
     LATER = "later"
     NEVER = "never"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +87,9 @@ def dimse_outcome(status: int) -> Outcome:
 
 def http_outcome(code: int) -> Outcome:
     """What the code of a whole response is taken for that says nothing of the object."""
-    return Outcome.NEVER if code in HTTP_FOR_GOOD else Outcome.LATER
+    if code in HTTP_FOR_GOOD:
+        return Outcome.NEVER
+    return Outcome.UNKNOWN if code in HTTP_IN_DOUBT else Outcome.LATER
 
 
 def status_words(status: int, comment: str = "") -> str:

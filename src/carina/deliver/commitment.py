@@ -140,10 +140,13 @@ def _refused(connection: Connection, entry: Entry, reason: object, now: datetime
     status = reason if isinstance(reason, int) else None
     words = status_words(status) if status is not None else "no reason given"
     trouble = Trouble(code="delivery.uncommitted", words=f"storage commitment was refused: {words}", status=status)
-    later = now + pace.after(max(entry.attempts, 1))
+    later = max(now, entry.doubt_until or now) + pace.after(max(entry.attempts, 1))
     if status == CLASS_CONFLICT:
         mark_failed(connection, [entry.id], trouble)
     elif status == NO_SUCH_OBJECT:
-        mark_absent(connection, [entry.id], later if entry.state is DeliveryState.SENT else now, trouble)
+        if entry.is_in_doubt(now):
+            put_off(connection, [entry.id], trouble, later)
+        else:
+            mark_absent(connection, [entry.id], later if entry.state is DeliveryState.SENT else now, trouble)
     else:
         put_off(connection, [entry.id], trouble, later)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import assert_never
 
 from pydicom.errors import InvalidDicomError
 from pynetdicom.association import Association
@@ -49,6 +50,11 @@ class Courier:
     clock: Callable[[], datetime]
     failures: int = field(default=0, init=False)
     rests_until: datetime | None = field(default=None, init=False)
+
+    def resume(self) -> None:
+        """Begin where another process ended, or was killed."""
+        with self.engine.begin() as connection:
+            ledger.extend_doubt(connection, self.name, self.clock() + self._patience)
 
     def round(self) -> bool:
         """Do what is due now; gives whether anything was."""
@@ -100,20 +106,26 @@ class Courier:
                     words = "the association ended before every object was sent"
                     raise unreachable(self.name, self.channel.where, words)
                 with self.engine.begin() as connection:
-                    ledger.begin_sending(connection, self.name, entry)
+                    ledger.begin_sending(connection, self.name, entry, self.clock() + self._patience)
                 self._note(entry, session.store(self.folder / entry.path))
 
     def _note(self, entry: Entry, answer: Answer) -> None:
         now = self.clock()
         trouble = Trouble(code="delivery.refused", words=answer.note, status=answer.status)
+        until = now + self.pace.after(entry.attempts + 1)
         with self.engine.begin() as connection:
-            if answer.outcome is Outcome.STORED:
-                ledger.mark_sent(connection, entry, answer.status, answer.note, now)
-                self.failures = 0
-            elif answer.outcome is Outcome.NEVER:
-                ledger.mark_failed(connection, [entry.id], trouble)
-            else:
-                ledger.mark_waiting(connection, [entry.id], trouble, now + self.pace.after(entry.attempts + 1))
+            match answer.outcome:
+                case Outcome.STORED:
+                    ledger.mark_sent(connection, entry, answer, now=now, doubt_until=now + self._patience)
+                    self.failures = 0
+                case Outcome.NEVER:
+                    ledger.mark_failed(connection, [entry.id], trouble)
+                case Outcome.LATER:
+                    ledger.mark_refused(connection, [entry.id], trouble, until)
+                case Outcome.UNKNOWN:
+                    ledger.put_off(connection, [entry.id], trouble, until)
+                case _:
+                    assert_never(answer.outcome)
 
     def _settle(self, entries: Sequence[Entry]) -> None:
         """Ask the peer which of the objects it has: of those that were sent, and before others are sent again."""
@@ -136,7 +148,8 @@ class Courier:
         now = self.clock()
         with self.engine.begin() as connection:
             for entry in entries:
-                wait_s = min(max(peer.confirm_s, _age_s(entry, now)), LONGEST_REPORT_S)
+                age_s = (now - entry.sent_at).total_seconds() if entry.sent_at else 0.0
+                wait_s = min(max(peer.confirm_s, age_s), LONGEST_REPORT_S)
                 ledger.mark_asked(connection, [entry.id], transaction, now + timedelta(seconds=wait_s))
         return ask_commitment(
             transaction,
@@ -167,19 +180,19 @@ class Courier:
                 ledger.mark_absent(connection, [entry.id], now)
 
     def _absent(self, entry: Entry) -> None:
+        """What the peer says not to have: believed once it had the time to find what was on its way to it."""
         now = self.clock()
-        age_s = _age_s(entry, now)
         with self.engine.begin() as connection:
-            if entry.state is DeliveryState.WAITING:
+            if entry.is_in_doubt(now):
+                trouble = Trouble(code="delivery.unconfirmed", words="sent, and not found there yet")
+                ledger.put_off(connection, [entry.id], trouble, now + self.pace.look_again)
+            elif entry.state is DeliveryState.WAITING:
                 ledger.mark_absent(connection, [entry.id], now)
-            elif age_s < self.destination.confirm_s:
-                trouble = Trouble(code="delivery.unconfirmed", words="said to be stored, not found yet")
-                ledger.put_off(connection, [entry.id], trouble, now + self.pace.until_next_look(age_s))
             else:
-                words = f"said to be stored, not found {age_s:.0f} s later: it is sent again"
-                until = now + self.pace.after(entry.attempts)
-                ledger.mark_absent(connection, [entry.id], until, Trouble(code="delivery.lost", words=words))
+                trouble = Trouble(code="delivery.lost", words="said to be stored, not found later: it is sent again")
+                ledger.mark_absent(connection, [entry.id], now + self.pace.after(entry.attempts), trouble)
 
-
-def _age_s(entry: Entry, now: datetime) -> float:
-    return (now - entry.sent_at).total_seconds() if entry.sent_at else 0.0
+    @property
+    def _patience(self) -> timedelta:
+        """How long a peer may say that it doesn't have what was sent; what a folder has is there at once."""
+        return timedelta(seconds=0.0 if self.channel.proof is Proof.DIGEST else self.destination.confirm_s)

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from carina.config import Destination
 from carina.database import DELIVERY
+from carina.deliver.answers import Answer
 from carina.deliver.identity import ObjectIdentity, identity_of, kind_of
 
 AT_ONCE = 100
@@ -48,7 +49,10 @@ class Proof(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One row that is under way; ``path`` is relative to the node's folder, ``ask`` as in the table."""
+    """One row that is under way; ``path`` is relative to the node's folder, ``ask`` as in the table.
+
+    Until ``doubt_until`` it may still be on its way through the peer, which then says that it doesn't have it.
+    """
 
     id: int
     sop_class_uid: str
@@ -58,11 +62,16 @@ class Entry:
     attempts: int
     ask: bool
     sent_at: datetime | None
+    doubt_until: datetime | None
 
     @property
     def is_open_question(self) -> bool:
         """Whether the peer is to be asked for it next."""
         return self.ask or self.state is DeliveryState.SENT
+
+    def is_in_doubt(self, now: datetime) -> bool:
+        """Whether it means nothing yet that the peer says not to have it."""
+        return self.doubt_until is not None and now < self.doubt_until
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +109,8 @@ def enter(
             uid = identity.sop_instance_uid
             if (name, uid) not in known and _takes(destination, identity):
                 known.add((name, uid))
-                rows.append(_row(job_id, name, identity, path) | {"ask": int(uid in begun), "created_at": now})
+                doubt = {"ask": int(uid in begun), "doubt_until": begun.get(uid), "created_at": now}
+                rows.append(_row(job_id, name, identity, path) | doubt)
     if rows:
         connection.execute(insert(DELIVERY), rows)
     return len(rows)
@@ -115,12 +125,13 @@ def _known(connection: Connection, job_id: int) -> set[tuple[str, str]]:
     return {(row.destination, row.sop_instance_uid) for row in connection.execute(wanted)}
 
 
-def _begun(connection: Connection, destination: str, uids: Sequence[str]) -> set[str]:
-    """Those of the objects that any job has begun to send there."""
-    wanted = select(DELIVERY.c.sop_instance_uid).where(
+def _begun(connection: Connection, destination: str, uids: Sequence[str]) -> dict[str, datetime | None]:
+    """Those of the objects that any job has begun to send there, and until when they are in doubt."""
+    wanted = select(DELIVERY.c.sop_instance_uid, func.max(DELIVERY.c.doubt_until).label("until")).where(
         DELIVERY.c.destination == destination, DELIVERY.c.sop_instance_uid.in_(uids), DELIVERY.c.attempts > 0
     )
-    return set(connection.execute(wanted).scalars())
+    rows = connection.execute(wanted.group_by(DELIVERY.c.sop_instance_uid))
+    return {row.sop_instance_uid: row.until for row in rows}
 
 
 def _row(job_id: int, destination: str, identity: ObjectIdentity, path: str) -> dict[str, Any]:
@@ -162,21 +173,26 @@ def _entry(row: Row[Any]) -> Entry:
         attempts=row.attempts,
         ask=bool(row.ask),
         sent_at=row.sent_at and row.sent_at.replace(tzinfo=UTC),
+        doubt_until=row.doubt_until and row.doubt_until.replace(tzinfo=UTC),
     )
 
 
-def begin_sending(connection: Connection, destination: str, entry: Entry) -> None:
+def begin_sending(connection: Connection, destination: str, entry: Entry, doubt_until: datetime) -> None:
     """Say that an object is about to be sent: from now on the peer is asked before it is sent again, by any job."""
     same = (DELIVERY.c.destination == destination) & (DELIVERY.c.sop_instance_uid == entry.sop_instance_uid)
-    connection.execute(update(DELIVERY).where(same).values(ask=1))
+    waiting = same & (DELIVERY.c.state == DeliveryState.WAITING)
+    connection.execute(update(DELIVERY).where(waiting).values(ask=1, doubt_until=doubt_until))
     _change(connection, [entry.id], attempts=DELIVERY.c.attempts + 1)
 
 
-def mark_sent(connection: Connection, entry: Entry, status: int | None, note: str, now: datetime) -> None:
+def mark_sent(
+    connection: Connection, entry: Entry, answer: Answer, *, now: datetime, doubt_until: datetime | None = None
+) -> None:
     """The peer said that it stored an object; it is to be confirmed."""
-    _change(connection, [entry.id], state=DeliveryState.SENT, status=status, sent_at=now, **_UNTROUBLED)
-    if note:
-        add_note(connection, [entry.id], note)
+    values = {"state": DeliveryState.SENT, "status": answer.status, "sent_at": now, "doubt_until": doubt_until}
+    _change(connection, [entry.id], **values, **_UNTROUBLED)
+    if answer.note:
+        add_note(connection, [entry.id], answer.note)
 
 
 def mark_confirmed(connection: Connection, ids: Collection[int], proof: Proof, now: datetime) -> None:
@@ -196,9 +212,18 @@ def mark_absent(connection: Connection, ids: Collection[int], until: datetime, t
     _change(connection, ids, **values, **(_troubled(trouble) if trouble else {}))
 
 
-def mark_waiting(connection: Connection, ids: Collection[int], trouble: Trouble, until: datetime) -> None:
-    """The objects were not stored this time: they wait until then."""
-    _change(connection, ids, state=DeliveryState.WAITING, not_before=until, transaction_uid="", **_troubled(trouble))
+def mark_refused(connection: Connection, ids: Collection[int], trouble: Trouble, until: datetime) -> None:
+    """The peer said that it doesn't store the objects now: they wait until then."""
+    put_off(connection, ids, trouble, until)
+    _change(connection, ids, doubt_until=None)
+
+
+def extend_doubt(connection: Connection, destination: str, until: datetime) -> None:
+    """What a process that is no more had begun to send may be on its way, whenever it began."""
+    rows = (
+        (DELIVERY.c.destination == destination) & DELIVERY.c.state.in_(UNDER_WAY) & DELIVERY.c.doubt_until.is_not(None)
+    )
+    connection.execute(update(DELIVERY).where(rows).values(doubt_until=until))
 
 
 def put_off(connection: Connection, ids: Collection[int], trouble: Trouble, until: datetime) -> None:

@@ -26,9 +26,10 @@ class Pace:
         doublings = min(max(failures - 1, 0), MOST_DOUBLINGS)
         return timedelta(seconds=min(self.first_s * 2**doublings, self.longest_s))
 
-    def until_next_look(self, age_s: float) -> timedelta:
-        """The wait before something that began ``age_s`` ago is looked for again: as long as it has taken so far."""
-        return timedelta(seconds=min(max(age_s, self.idle_s), self.longest_s))
+    @property
+    def look_again(self) -> timedelta:
+        """The wait before the peer is asked once more for what it doesn't find yet."""
+        return timedelta(seconds=self.first_s)
 
 
 PACE = Pace()

@@ -81,8 +81,12 @@ class Sender:
         return has_ended
 
     def _deliver(self, courier: Courier) -> None:
+        has_resumed = False
         while not self._stopping.is_set():
             try:
+                if not has_resumed:
+                    courier.resume()
+                    has_resumed = True
                 was_busy = courier.round()
             except Exception as error:  # noqa: BLE001 - the network edge: one bad answer must not end deliveries
                 failure = told(error)

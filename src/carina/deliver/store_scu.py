@@ -22,7 +22,7 @@ UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
 ECHO_CONTEXT = (Verification, (ImplicitVRLittleEndian,))
 """Proposed beside everything else, so that a peer that accepts nothing of the rest still takes the association."""
 
-NO_ANSWER = "no answer in time"
+NO_ANSWER = "no answer"
 
 
 def deliver_by_store(files: Sequence[Path], name: str, peer: DicomDestination) -> DeliveryReceipt:
@@ -63,7 +63,7 @@ class StoreSession:
 
     def store(self, file: Path) -> Answer:
         """Send one file; the answer is set before the risky call, so that no path ends without one."""
-        answer = Answer(outcome=Outcome.LATER, note="the association ended before")
+        answer = Answer(outcome=Outcome.UNKNOWN, note="the association ended before")
         if self.is_open:
             dataset = dcmread(file)
             try:
@@ -72,7 +72,7 @@ class StoreSession:
                 note = f"no accepted presentation context for {UID(dataset.SOPClassUID).name}"
                 answer = Answer(outcome=Outcome.NEVER, status=CLASS_NOT_SUPPORTED, note=note)
             except RuntimeError as error:
-                answer = Answer(outcome=Outcome.LATER, note=str(error))
+                answer = Answer(outcome=Outcome.UNKNOWN, note=str(error))
         return answer
 
 
@@ -101,7 +101,7 @@ def _contexts(files: Sequence[Path]) -> list[tuple[UID, list[UID]]]:
 
 def _answer(status: Dataset) -> Answer:
     if "Status" not in status:
-        return Answer(outcome=Outcome.LATER, note=NO_ANSWER)
+        return Answer(outcome=Outcome.UNKNOWN, note=NO_ANSWER)
     value = int(status.Status)
     note = "" if value == SUCCESS else status_words(value, str(status.get("ErrorComment", "")))
     return Answer(outcome=dimse_outcome(value), status=value, note=note)

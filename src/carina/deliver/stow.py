@@ -97,7 +97,7 @@ def _answer(uid: str, response: WebAnswer) -> Answer:
             return Answer(outcome=dimse_outcome(reason), status=reason, note=f"failure reason 0x{reason:04X}")
         return Answer(outcome=Outcome.LATER, status=response.code, note="refused without a reason")
     if uid not in stored:
-        return Answer(outcome=Outcome.LATER, status=response.code, note="the answer does not mention it")
+        return Answer(outcome=Outcome.UNKNOWN, status=response.code, note="the answer does not mention it")
     warning = first_value(stored[uid], WARNING_REASON)
     note = f"warning reason 0x{warning:04X}" if isinstance(warning, int) and warning else ""
     return Answer(outcome=Outcome.STORED, status=response.code, note=note)

@@ -43,6 +43,7 @@ class Mood(StrEnum):
     LYING = "answers 0000H and stores nothing"
     FORGETFUL = "stores it and aborts in place of the answer"
     ABORTING = "aborts before it stores the second object of an association"
+    LATE = "stores it after the patience of the sender has ended"
     SLOW = "stores it and answers after the patience of the sender has ended"
     PICKY = "answers 0122H"
     COERCING = "stores it and answers B000H"
@@ -53,7 +54,7 @@ class DifficultPacs:
     """The state of such a PACS; tests set ``mood`` and what else it does, and read what it has seen.
 
     ``reports_to`` is the AE title and the port that get its reports on storage commitment; without it they go out on
-    the association on which they were asked for. A slow one answers after ``slow_s``, or when ``go_on`` is set.
+    the association on which they were asked for. A slow one waits for ``slow_s``, or until ``go_on`` is set.
     """
 
     port: int = field(default_factory=free_port)
@@ -105,6 +106,8 @@ class DifficultPacs:
             self.requests[uid] += 1
             self.again[uid] += uid in self.stored
             number = self.requests.total()
+        if self.mood is Mood.LATE:
+            self.go_on.wait(self.slow_s)
         status, keeps = self._decide(event.assoc, number)
         if keeps:
             data = DicomBytesIO(event.encoded_dataset())

@@ -14,6 +14,7 @@ def upgrade() -> None:
     with op.batch_alter_table("delivery") as delivery:
         delivery.add_column(sa.Column("ask", sa.Integer(), nullable=False, server_default="0"))
         delivery.add_column(sa.Column("note", sa.Text(), nullable=False, server_default=""))
+        delivery.add_column(sa.Column("doubt_until", sa.DateTime(timezone=True)))
         delivery.add_column(sa.Column("transaction_uid", sa.String(64), nullable=False, server_default=""))
         delivery.add_column(sa.Column("confirmed_by", sa.String(16), nullable=False, server_default=""))
         delivery.create_index("ix_delivery_object", ["destination", "sop_instance_uid"])
