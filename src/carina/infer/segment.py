@@ -19,7 +19,7 @@ from carina.config import Plan
 from carina.infer.border import border_moved
 from carina.infer.regions import Regions, regions_of
 from carina.infer.runtime import Runtime, has_two_logits
-from carina.infer.windows import UNSEEN, Tiles, fewest_tiles, predict, published_tiles, reaching_tiles
+from carina.infer.windows import UNSEEN, Tiles, fewest_tiles, local_tiles, predict, published_tiles, reaching_tiles
 from carina.models.bundle import Border, Bundle, Components, Lesion, Lung, NetworkOutput, Restore, Segmentation
 from carina.volume.arrays import Box
 from carina.volume.grid import Grid
@@ -53,8 +53,9 @@ def segment(
     """Segment ``volume`` with the bundle's network.
 
     ``Plan.FAST`` finds the lungs first and lets the network see only their box, through the bundle's fast windows;
-    where it names none, through those of the published ones that can still change the mask (`DOUBT`). What it finds
-    around the body is dropped.
+    where it names none, through those of the published ones that can still change the mask (`DOUBT`). A network whose
+    bundle gives a reach sees the box and as much around it, in as few passes as memory allows (`local_tiles`). What it
+    finds around the body is dropped.
     ``Plan.ORIGINAL`` uses the bundle's own windows and overlap over the whole volume. Nothing found is an empty mask.
 
     Raises:
@@ -66,8 +67,7 @@ def segment(
         raise ValueError(f"bundle {bundle.name} does not segment, its task is {spec.task}")
     x, y, z = spec.spacing_mm
     network = respaced(reoriented(volume.grid, spec.orientation), (z, y, x))
-    can_doubt = plan is Plan.FAST and has_two_logits(bundle) and spec.fast is None and spec.threshold == 0.5
-    look = _Look(volume, network, spec, runtime, DOUBT if can_doubt else None)
+    look = _Look(volume, network, spec, runtime, DOUBT if plan is Plan.FAST and _can_doubt(bundle, spec) else None)
     if plan is Plan.FAST:
         found = _fast(look, progress)
     elif plan is Plan.ORIGINAL:
@@ -84,6 +84,11 @@ def segment(
         uid=volume.uid,
         made_by=bundle.made_by,
     )
+
+
+def _can_doubt(bundle: Bundle, spec: Segmentation) -> bool:
+    """Whether windows of the bundle's network may be left out: one channel of logits, and no windows of its own."""
+    return has_two_logits(bundle) and spec.threshold == 0.5 and spec.fast is None and spec.reach is None
 
 
 def _fast(look: _Look, progress: WindowProgress | None) -> _Found:
@@ -131,9 +136,9 @@ class _Look:
 
     def at(self, tiles: Tiles, progress: WindowProgress | None) -> _Found:
         inside = _clipped(tiles.box, self.network.shape)
-        grid = cropped(self.network, inside)
+        answered = _clipped(tiles.answered, self.network.shape)
         low, high = self.spec.window_hu
-        image = resample(self.volume.hu, self.volume.grid, grid)
+        image = resample(self.volume.hu, self.volume.grid, cropped(self.network, inside))
         image -= low
         image /= high - low
         np.clip(image, 0, 1, out=image)
@@ -141,10 +146,10 @@ class _Look:
         if any(sum(pair) for pair in padding):
             image = np.pad(image, padding)
         scores = predict(image, tiles, self._score, progress, doubt=self.doubt)
-        unpadded = tuple(
-            slice(before, size - after) for (before, after), size in zip(padding, image.shape, strict=True)
+        kept_part = tuple(
+            slice(part.start - box.start, part.stop - box.start) for part, box in zip(answered, tiles.box, strict=True)
         )
-        return self._read(scores[(slice(None), *unpadded)], grid)
+        return self._read(scores[(slice(None), *kept_part)], cropped(self.network, answered))
 
     def _score(self, window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The foreground of two probabilities; two logits come as one channel already."""
@@ -203,8 +208,9 @@ def _grow(look: _Look, box: Box, body: Box, progress: WindowProgress | None) -> 
     for _ in range(GROWTHS):
         tiles = _fast_tiles(box, look)
         found = look.at(tiles, progress)
-        wider = _widened(tiles.box, body, look.network, _growth(found.labels, found.grid))
-        if all(a.start >= b.start and a.stop <= b.stop for a, b in zip(wider, tiles.box, strict=True)):
+        seen = tiles.answered
+        wider = _widened(seen, body, look.network, _growth(found.labels, found.grid))
+        if all(a.start >= b.start and a.stop <= b.stop for a, b in zip(wider, seen, strict=True)):
             return found
         box = wider
     return look.at(_fast_tiles(box, look), progress)
@@ -212,6 +218,8 @@ def _grow(look: _Look, box: Box, body: Box, progress: WindowProgress | None) -> 
 
 def _fast_tiles(box: Box, look: _Look) -> Tiles:
     spec, shape = look.spec, look.network.shape
+    if spec.reach is not None:
+        return local_tiles(box, shape, spec.reach, spec.divisors)
     if spec.fast is None:
         return reaching_tiles(box, shape, spec.original)
     if spec.fast.patch == spec.original.patch:

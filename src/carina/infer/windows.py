@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,12 @@ UNSEEN = -30.0
 STRIDE = 4
 """Doubt is counted on every fourth voxel along x and y."""
 
+PASS_VOXELS = 8_000_000
+"""Voxels of one window of a network whose answers are local: what bounds the memory of a pass."""
+
+MOST_PIECES = 12
+"""Windows of such a network along one axis."""
+
 LEAST_DOUBT = 10.0
 """Counted voxels' worth of doubt below which a window is never run (about half a millilitre at 0.8 x 0.8 x 5 mm)."""
 
@@ -40,7 +46,9 @@ class Tiles:
     """Windows of one ``size`` over a ``box`` of the network grid.
 
     ``starts`` are the first voxels along each axis, counted from the box's corner. The box may reach beyond the grid:
-    what lies outside is padding. ``wanted``, counted likewise, is the part that must be seen; None is all of it.
+    what lies outside is padding. ``wanted``, counted likewise, is the part that must be seen; None is all of it. With
+    a ``rim``, a window's answers count from that far inside its faces on, but for faces of the box; what lies outside
+    ``wanted`` is there to be looked at only. Without, windows are averaged.
     """
 
     box: Box
@@ -48,6 +56,14 @@ class Tiles:
     starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     blending: Blending
     wanted: Box | None = None
+    rim: Triplet | None = None
+
+    @property
+    def answered(self) -> Box:
+        """The part of the network grid whose answers are kept: the box, or what is wanted of it where that is all."""
+        if self.rim is None or self.wanted is None:
+            return self.box
+        return _moved(self.wanted, [part.start for part in self.box])
 
     def __len__(self) -> int:
         return math.prod(len(axis) for axis in self.starts)
@@ -150,6 +166,71 @@ def fewest_tiles(box: Box, shape: Triplet, windows: Windows, divisors: Triplet) 
     )
 
 
+def local_tiles(box: Box, shape: Triplet, reach: Triplet, divisors: Triplet, *, most: int = PASS_VOXELS) -> Tiles:
+    """As few windows of ``most`` voxels at most as answer for all of ``box``, each with all around it that has a say.
+
+    For networks whose answer at a voxel depends on what lies within ``reach`` of it ``(x, y, z)``, and on nothing else.
+    The box is widened by the reach inside the grid of ``shape``; every window begins at a multiple of ``divisors``
+    ``(x, y, z)`` from the grid's first voxel, so that the network's coarser maps lie alike in all of them, and beyond
+    the grid's end zeros fill up to the next multiple. A window may be larger than ``most`` where a smaller one would
+    have no voxel to answer for.
+    """
+    axes = [
+        _Span(max(part.start - far, 0) // step * step, _up(min(part.stop + far, size), step), _up(far, step), step)
+        for part, size, far, step in zip(box, shape, _reversed(reach), _reversed(divisors), strict=True)
+    ]
+    choices: Iterator[tuple[int, ...]] = itertools.product(
+        *([n for n in range(1, MOST_PIECES + 1) if span.can_be(n)] for span in axes)
+    )
+
+    def cost(pieces: tuple[int, ...]) -> tuple[int, int]:
+        voxels = math.prod(span.side(n) for span, n in zip(axes, pieces, strict=True))
+        return max(voxels - most, 0), voxels * math.prod(pieces)
+
+    counts = min(choices, key=cost)
+    z, y, x = ((span, n) for span, n in zip(axes, counts, strict=True))
+    return Tiles(
+        box=(slice(z[0].low, z[0].high), slice(y[0].low, y[0].high), slice(x[0].low, x[0].high)),
+        size=(z[0].side(z[1]), y[0].side(y[1]), x[0].side(x[1])),
+        starts=(z[0].starts(z[1]), y[0].starts(y[1]), x[0].starts(x[1])),
+        blending=Blending.CONSTANT,
+        wanted=_moved(box, [-span.low for span in axes]),
+        rim=(z[0].rim, y[0].rim, x[0].rim),
+    )
+
+
+@dataclass(frozen=True)
+class _Span:
+    """One axis of a box with all around it that has a say: ``low`` to ``high``, multiples of ``step`` as ``rim`` is."""
+
+    low: int
+    high: int
+    rim: int
+    step: int
+
+    def side(self, count: int) -> int:
+        """Of ``count`` windows that overlap by two rims, at least."""
+        return _up(math.ceil((self.high - self.low + (count - 1) * 2 * self.rim) / count), self.step)
+
+    def can_be(self, count: int) -> bool:
+        """Whether each of ``count`` windows has voxels of its own to answer for."""
+        return count == 1 or self.side(count) > 2 * self.rim
+
+    def starts(self, count: int) -> tuple[int, ...]:
+        side = self.side(count)
+        return tuple(min(k * (side - 2 * self.rim), self.high - self.low - side) for k in range(count))
+
+
+def _up(size: int, step: int) -> int:
+    """The next multiple of ``step``."""
+    return -(-size // step) * step
+
+
+def _moved(box: Box, by: Sequence[int]) -> Box:
+    z, y, x = (slice(part.start + far, part.stop + far) for part, far in zip(box, by, strict=True))
+    return (z, y, x)
+
+
 def predict(
     image: npt.NDArray[np.float32],
     tiles: Tiles,
@@ -160,15 +241,22 @@ def predict(
 ) -> npt.NDArray[np.float32]:
     """Scores ``(channels, z, y, x)`` of ``image``, which fills the tiles' box: the weighted mean over the windows.
 
+    Where the tiles have a rim, each voxel's score is that of the one window that answers for it.
+
     ``score`` takes one window in the networks' order ``(x, y, z)`` and gives ``(channels, x, y, z)``;
     ``progress(done, all)`` counts windows. With ``doubt``, for one channel of logits, windows end where the rest would
     hardly change a decision (`_choices`), and a voxel that no window has seen scores `UNSEEN`; without it every window
     is run. Everything is summed in the networks' order: turning the whole round once is cheaper than every window.
     """
     turned = np.ascontiguousarray(image.T)
-    blend = _Blend(turned.shape, None if tiles.blending is Blending.CONSTANT else _weight(tiles))
+    blend: _Blend | _Mosaic
+    if tiles.rim is not None:
+        blend = _Mosaic(turned.shape, tiles.rim)
+    else:
+        blend = _Blend(turned.shape, None if tiles.blending is Blending.CONSTANT else _weight(tiles))
     done = 0
-    for done, window in enumerate(tiles if doubt is None else _choices(tiles, blend, doubt), start=1):
+    chosen = iter(tiles) if doubt is None or isinstance(blend, _Mosaic) else _choices(tiles, blend, doubt)
+    for done, window in enumerate(chosen, start=1):
         z, y, x = window
         blend.add(window, score(turned[x, y, z]))
         if progress:
@@ -203,6 +291,32 @@ class _Blend:
             self.summed[unseen] = 1
             self.total[:, unseen] = UNSEEN
         self.total /= self.summed
+        return self.total
+
+
+class _Mosaic:
+    """Scores put side by side, in the networks' order: of each window what lies further inside than ``rim``.
+
+    At the faces of the whole there is no window that would know more, so that nothing is left out there.
+    """
+
+    def __init__(self, shape: tuple[int, ...], rim: Triplet) -> None:
+        self.shape, self.rim = shape, _reversed(rim)
+        self.total: npt.NDArray[np.float32] = np.zeros((0, *shape), dtype=np.float32)
+
+    def add(self, window: Box, scores: npt.NDArray[np.float32]) -> None:
+        if not len(self.total):
+            self.total = np.full((len(scores), *self.shape), UNSEEN, dtype=np.float32)
+        here, there = [], []
+        for part, size, rim in zip(window[::-1], self.shape, self.rim, strict=True):
+            first = part.start + (rim if part.start > 0 else 0)
+            last = part.stop - (rim if part.stop < size else 0)
+            here.append(slice(first, last))
+            there.append(slice(first - part.start, last - part.start))
+        self.total[(slice(None), *here)] = scores[(slice(None), *there)]
+
+    def mean(self) -> npt.NDArray[np.float32]:
+        """Each voxel's scores."""
         return self.total
 
 

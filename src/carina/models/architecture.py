@@ -118,6 +118,24 @@ def divisors(network: Mapping[str, Any]) -> tuple[int, int, int]:
     return side, side, side
 
 
+def reach(network: Mapping[str, Any]) -> int | None:
+    """How many voxels of its input, along each axis, a network's answer at a voxel depends on to either side at most.
+
+    None where it depends on the whole window (group norm), or where nobody has counted. For a SegResNet with constant
+    norms: a convolution of 3 voxels adds the spacing of its maps, two in each block and one before each level; a
+    linear upsampling adds that of the maps that it takes.
+    """
+    if network.get("kind") != "segresnet" or network.get("norm") != "constant":
+        return None
+    down, up = network.get("blocks_down", (1, 2, 2, 4)), network.get("blocks_up", (1, 1, 1))
+    levels = range(1, len(down))
+    convolutions = 1 + sum(2 * blocks * 2**level for level, blocks in enumerate(down))
+    strides = sum(2 ** (level - 1) for level in levels)
+    upsamplings = sum(2**level for level in levels)
+    decoder = sum(2 * blocks * 2 ** (len(up) - 1 - step) for step, blocks in enumerate(up))
+    return int(convolutions + strides + upsamplings + decoder)
+
+
 def _segresnet(state: Mapping[str, Tensor], declared: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "classes": int(state["conv_final.2.conv.weight"].shape[0]),

@@ -137,6 +137,9 @@ class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True
     ``spacing_mm`` is the network grid's, ``(x, y, z)``. ``original`` are the windows of the publication; ``fast`` those
     of our plan over the lungs' box: with the patch of ``original``, as few of its windows as cover the box and
     overlap by ``overlap``; with another patch, windows of its own; None: all of ``original`` that reach the box.
+    ``reach`` is how far around a voxel the network looks for its answer there, ``(x, y, z)``, nothing else of the
+    window having a say: then the fast plan takes as few windows as overlap by that much, and the mask doesn't depend
+    on how they lie. None: the answer depends on the window (group norm).
     ``divisor``: each side of a window must be a multiple of it, or of its own where three are given. ``threshold`` is
     compared with the foreground's probability. ``crop_to_body``: the original plan leaves out what lies outside the
     body's box.
@@ -145,6 +148,7 @@ class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True
     spacing_mm: tuple[float, float, float]
     original: Windows
     fast: Windows | None = None
+    reach: tuple[int, int, int] | None = None
     divisor: int | tuple[int, int, int] = 1
     threshold: float = 0.5
     restore: Restore = Restore.LINEAR
@@ -159,10 +163,21 @@ class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise ValueError(f"threshold {self.threshold} must lie between 0 and 1")
         for windows in (self.original, self.fast or self.original):
             self._check_sides(windows.patch)
+        self._check_reach()
         if min(self.labels, default=0) < 1 or max(self.labels) > 255:
             raise ValueError(f"labels {sorted(self.labels)} must be numbers from 1 to 255; 0 is the background")
         if len(self.labels) > 1 and self.restore is Restore.LINEAR:
             raise ValueError("restore must be nearest where there is more than one label")
+
+    def _check_reach(self) -> None:
+        if self.reach is None:
+            return
+        if min(self.reach) < 0:
+            raise ValueError(f"reach {self.reach} must be three numbers of voxels, 0 or more")
+        if self.fast:
+            raise ValueError("reach and fast are two plans; give one of them, the other null")
+        if self.network.get("kind") == "segresnet" and self.network.get("norm", "group") == "group":
+            raise ValueError("reach must be null for a network with group norm, whose answers depend on the window")
 
     def _check_sides(self, patch: tuple[int, int, int]) -> None:
         if any(side % divisor for side, divisor in zip(patch, self.divisors, strict=True)):

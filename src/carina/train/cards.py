@@ -10,7 +10,7 @@ import msgspec
 
 import carina
 from carina.cases.purpose import Targets, Task
-from carina.models.architecture import divisors
+from carina.models.architecture import divisors, reach
 from carina.models.bundle import REACH_MM
 from carina.models.importing import METADATA_SCHEMA
 from carina.models.validation import Figure, Measured, Validation
@@ -90,6 +90,7 @@ def carina_object(settings: TrainSettings) -> dict[str, Any]:
         "divisor": divisors(settings.network)[0],
         "original": {"patch": list(settings.window), "overlap": settings.window_overlap},
         "restore": "linear",
+        **({"reach": [far] * 3} if (far := reach(settings.network)) is not None else {}),
     }
     if settings.task is Task.LUNG:
         half_slice_mm = common["spacing_mm"][2] / 2
