@@ -246,7 +246,12 @@ def find_settings(file: Path | None, environment: Mapping[str, str]) -> Settings
     Raises:
         BadConfig: as ``load_settings``.
     """
-    return load_settings(FILE if file is None and os.path.lexists(FILE) else file, environment)
+    return load_settings(settings_file(file), environment)
+
+
+def settings_file(file: Path | None) -> Path | None:
+    """The file that ``find_settings`` reads: the given one, else that of the working folder, where there is one."""
+    return FILE if file is None and os.path.lexists(FILE) else file
 
 
 def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -94,6 +94,7 @@ class Mistake:
 
 def mistakes(value: Any, kind: Any, key: Key = ()) -> Iterator[Mistake]:
     """Every mistake of a value that should be converted to a type: structs, tables of them, and plain values."""
+    kind = _without_none(kind)
     if _is_struct(kind) or _is_table(kind) or isinstance(kind, UnionType):
         if not isinstance(value, Mapping):
             yield Mistake(key=key, words=f"expected a table, got `{type(value).__name__}`")
@@ -110,6 +111,12 @@ def mistakes(value: Any, kind: Any, key: Key = ()) -> Iterator[Mistake]:
     except msgspec.ValidationError as error:
         words = str(error).split(" - at `$")[0]
         yield Mistake(key=key, words=words[0].lower() + words[1:LONGEST_WORDS])
+
+
+def _without_none(kind: Any) -> Any:
+    """What a value may be that can also be left out: TOML has no word for None."""
+    kinds = [one for one in get_args(kind) if one is not NoneType] if isinstance(kind, UnionType) else []
+    return kinds[0] if len(kinds) == 1 else kind
 
 
 def _is_struct(kind: Any) -> bool:

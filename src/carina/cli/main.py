@@ -34,6 +34,8 @@ class Verb(NamedTuple):
 VERBS = {
     "run": Verb("carina.cli.run", "run", "Run the pipeline on a CT series, or on each study of a folder."),
     "view": Verb("carina.cli.view", "view", "Show a finished run in the browser: findings, images, report."),
+    "init": Verb("carina.cli.init", "init", "Write a commented settings file for a node."),
+    "serve": Verb("carina.cli.serve", "serve", "Run the node: scans arrive, jobs run, results are sent."),
     "series": Verb("carina.cli.series", "series", "List every series below a path and say which would be taken."),
     "convert": Verb("carina.cli.convert", "convert", "Turn DICOM series into NIfTI, MetaImage or NRRD."),
     "pipelines": Verb("carina.cli.pipelines", "pipelines", "List, show and check pipeline definitions."),

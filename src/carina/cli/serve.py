@@ -1,0 +1,31 @@
+"""``carina serve``: the node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from carina.cli.node import CONFIG, node_settings
+from carina.cli.terminal import say
+
+
+@click.command()
+@CONFIG
+@click.option("--check", is_flag=True, help="Report every mistake of the settings, by key, and start nothing.")
+def serve(config: Path | None, check: bool) -> None:
+    """Run the node: receive studies, run pipelines on them, send the results. For research use only."""
+    from carina.config import settings_file
+    from carina.service.check import as_error, check_across
+
+    settings, file = node_settings(config), settings_file(config)
+    mistakes = check_across(settings)
+    if check:
+        from carina.service.check_contents import check_contents
+
+        mistakes += check_contents(settings)
+    if mistakes:
+        raise as_error(mistakes, file)
+    if check:
+        sources, destinations = ", ".join(settings.sources) or "none", ", ".join(settings.destinations) or "none"
+        say(f"{file or 'settings'}: no mistakes; sources: {sources}; destinations: {destinations}")

@@ -1,0 +1,211 @@
+"""What is wrong with settings that are each right by themselves: names, listeners, places.
+
+These checks are quick, and `carina serve` makes them whenever it starts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from carina.config import (
+    AnySource,
+    DicomDestination,
+    DicomSettings,
+    DicomSource,
+    DicomwebSource,
+    FolderDestination,
+    FolderSource,
+    Settings,
+    TlsSettings,
+    WebSettings,
+)
+from carina.errors import BadConfig
+from carina.pipeline.places import check_place
+from carina.toml import Mistake, read_toml
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+Listener = DicomSettings | WebSettings
+
+
+def check_across(settings: Settings) -> list[Mistake]:
+    """Every mistake across keys that can be seen without opening a pipeline or a bundle."""
+    checks: tuple[Callable[[Settings], Iterator[Mistake]], ...] = (
+        _sources,
+        _shared_titles,
+        _folders_in_circles,
+        _web_host,
+        _listeners,
+        _places,
+    )
+    return [mistake for check in checks for mistake in check(settings)]
+
+
+def as_error(mistakes: Iterable[Mistake], file: Path | None) -> BadConfig:
+    """One error with a line for each mistake: its place in the file, its key, what is wrong."""
+    read = read_toml(file, "config") if file else None
+    lines = [f"{read.place(one.key) if read else 'settings'}: {'.'.join(one.key)}: {one.words}" for one in mistakes]
+    return BadConfig("config.invalid", *lines)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a listener's address is this machine's own, which nobody else reaches."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in LOOPBACK_NAMES
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        OSError: the port is taken, or the host is no address of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(256)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    """TLS 1.2 and later for a listener; with ``trusted``, peers must show a certificate that these sign.
+
+    Raises:
+        OSError: a file can't be read, or is no PEM file of its kind.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tls.certificate, tls.key)
+    if tls.trusted:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(tls.trusted)
+    return context
+
+
+def _sources(settings: Settings) -> Iterator[Mistake]:
+    known = f"known: {', '.join(settings.destinations) or 'none'}"
+    for name, source in settings.sources.items():
+        for destination in source.destinations:
+            if destination not in settings.destinations:
+                yield _mistake(f"sources/{name}/destinations", f"no destination is called {destination!r}; {known}")
+        yield from _one_source(name, source)
+
+
+def _one_source(name: str, source: AnySource) -> Iterator[Mistake]:
+    if isinstance(source, FolderSource) and not Path(source.path).is_dir():
+        yield _mistake(f"sources/{name}/path", f"{source.path!r} is no folder that is there; make it first")
+    for network in source.addresses if isinstance(source, DicomSource) else ():
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            yield _mistake(f"sources/{name}/addresses", f"{network!r} is no address or network; expected 192.0.2.0/24")
+
+
+def _shared_titles(settings: Settings) -> Iterator[Mistake]:
+    titles = {name: one.ae_title.strip() for name, one in settings.sources.items() if isinstance(one, DicomSource)}
+    for title, count in Counter(titles.values()).items():
+        names = [name for name, given in titles.items() if given == title]
+        if count > 1:
+            words = f"{title!r} is also that of {', '.join(names[:-1])}; each source needs a title of its own"
+            yield _mistake(f"sources/{names[-1]}/ae_title", words)
+    web = [name for name, one in settings.sources.items() if isinstance(one, DicomwebSource)]
+    if len(web) > 1:
+        yield _mistake(f"sources/{web[-1]}/kind", f"{web[0]} is dicomweb already; a node has at most one such source")
+
+
+def _folders_in_circles(settings: Settings) -> Iterator[Mistake]:
+    watched = {name: _whole(one.path) for name, one in settings.sources.items() if isinstance(one, FolderSource)}
+    written = {("node", "folder"): _whole(settings.node.folder)} | {
+        ("destinations", name, "path"): _whole(one.path)
+        for name, one in settings.destinations.items()
+        if isinstance(one, FolderDestination)
+    }
+    for name, folder in watched.items():
+        for key, place in written.items():
+            if place.is_relative_to(folder):
+                yield Mistake(key=key, words=f"lies in the watched folder of source {name}; choose one outside it")
+
+
+def _whole(path: str) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _web_host(settings: Settings) -> Iterator[Mistake]:
+    host = settings.web.host
+    if not is_loopback(host):
+        yield _mistake(
+            "web/host",
+            f"{host!r} can be reached from other machines, and there is no log-in yet; expected 127.0.0.1 (from "
+            "elsewhere, use a tunnel: ssh -L)",
+        )
+
+
+def _listeners(settings: Settings) -> Iterator[Mistake]:
+    listeners: dict[str, Listener] = {"dicom": settings.dicom, "web": settings.web}
+    if settings.dicom.port == settings.web.port:
+        yield _mistake("web/port", f"{settings.web.port} is that of the DICOM listener; choose another")
+        del listeners["web"]
+    for name, listener in listeners.items():
+        yield from _port(name, listener)
+        yield from _certificates(name, listener.tls)
+    for name, one in settings.destinations.items():
+        if isinstance(one, DicomDestination) and one.port == settings.dicom.port and is_loopback(one.host):
+            yield _mistake(f"destinations/{name}/port", f"{one.port} is that of this node's own DICOM listener")
+
+
+def _port(name: str, listener: Listener) -> Iterator[Mistake]:
+    try:
+        listen(listener.host, listener.port).close()
+    except OSError as error:
+        reason = error.strerror or error
+        yield _mistake(f"{name}/port", f"can't listen on {listener.host}:{listener.port} ({reason}); is it in use?")
+
+
+def _certificates(name: str, tls: TlsSettings | None) -> Iterator[Mistake]:
+    files = {"certificate": tls.certificate, "key": tls.key, "trusted": tls.trusted} if tls else {}
+    unreadable = {key: file for key, file in files.items() if file and not os.access(file, os.R_OK)}
+    for key, file in unreadable.items():
+        yield _mistake(f"{name}/tls/{key}", f"{file!r} can't be read; expected a PEM file")
+    if tls and not unreadable:
+        try:
+            tls_context(tls)
+        except OSError as error:
+            yield _mistake(f"{name}/tls", f"certificate, key and trusted don't make a TLS listener ({error})")
+
+
+def _places(settings: Settings) -> Iterator[Mistake]:
+    folder = Path(settings.node.folder)
+    yield from _place("node/folder", folder / "incoming")
+    for name, one in settings.destinations.items():
+        if isinstance(one, FolderDestination):
+            yield from _place(f"destinations/{name}/path", Path(one.path))
+    above = next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), None)
+    free_gb = shutil.disk_usage(above).free / 1e9 if above else 0.0
+    if free_gb < settings.node.free_gb:
+        words = f"{settings.node.free_gb:g} GB must stay free and {free_gb:.1f} GB are; every sender would be refused"
+        yield _mistake("node/free_gb", words)
+
+
+def _place(key: str, path: Path) -> Iterator[Mistake]:
+    try:
+        check_place(path)
+    except BadConfig as error:
+        yield _mistake(key, error.message)
+
+
+def _mistake(key: str, words: str) -> Mistake:
+    return Mistake(key=tuple(key.split("/")), words=words)

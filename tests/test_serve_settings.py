@@ -1,0 +1,200 @@
+"""``carina init`` and ``carina serve --check``: a file that can't go stale, mistakes across keys by their key."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from carina import config
+from carina.config import Settings, load_settings
+from carina.errors import BadConfig
+from carina.service.check import as_error, check_across, is_loopback
+from carina.service.check_contents import check_contents
+from carina.service.template import TEMPLATE, write_template
+from carina.testing.pacs import free_port
+
+PROGRAM = Path(sys.executable).with_name("carina")
+
+
+def everything_on(tmp_path: Path) -> Settings:
+    """The template with each setting that is off switched on."""
+    file = tmp_path / "all.toml"
+    file.write_text(re.sub(r"^#(?=[\[a-z])", "", TEMPLATE.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    return load_settings(file, {})
+
+
+def test_the_template_loads_as_it_stands_and_says_the_defaults() -> None:
+    read = load_settings(TEMPLATE, {})
+    assert msgspec.structs.replace(read, sources={}) == Settings()
+    assert set(read.sources) == {"scanner", "web"}
+
+
+def structs() -> list[type[msgspec.Struct]]:
+    """Every struct of the settings that a user can write."""
+    found = [one for one in vars(config).values() if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+    return [one for one in found if one.__module__ == config.__name__ and not one.__name__.startswith("_")]
+
+
+def written(value: Any) -> dict[type, set[str]]:
+    """The keys of each kind of table in a tree as TOML gives it, by the structs that it is read as."""
+    keys: dict[type, set[str]] = {}
+    waiting: list[tuple[type[msgspec.Struct], Any]] = [(Settings, value)]
+    while waiting:
+        kind, table = waiting.pop()
+        keys.setdefault(kind, set()).update(table)
+        for field in msgspec.structs.fields(kind):
+            for inner in tables_of(field.type):
+                waiting += [(inner, one) for one in found(inner, field.type, table.get(field.encode_name))]
+    return keys
+
+
+def tables_of(kind: Any) -> list[type[msgspec.Struct]]:
+    if isinstance(kind, type):
+        return [kind] if issubclass(kind, msgspec.Struct) else []
+    return [inner for one in get_args(kind) if one is not NoneType for inner in tables_of(one)]
+
+
+def found(inner: type[msgspec.Struct], kind: Any, value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, dict):
+        return []
+    tag = inner.__struct_config__.tag
+    several = value.values() if tag else [value]
+    return [one for one in several if tag is None or one["kind"] == tag]
+
+
+def test_the_template_has_every_key_of_every_struct(tmp_path: Path) -> None:
+    everything_on(tmp_path)
+    keys = written(tomllib.loads((tmp_path / "all.toml").read_text()))
+    assert set(keys) == set(structs())
+    for kind, given in keys.items():
+        assert given >= {field.encode_name for field in msgspec.structs.fields(kind)}, kind
+
+
+def test_what_the_template_says_of_optional_tables_are_their_defaults(tmp_path: Path) -> None:
+    for one in (*(whole := everything_on(tmp_path)).sources.values(), *whole.destinations.values()):
+        for field in msgspec.structs.fields(one):
+            if not field.required:
+                assert getattr(one, field.name) == field.default, field.name
+
+
+def test_init_writes_the_template_and_never_overwrites(tmp_path: Path) -> None:
+    for code, words in ((0, "carina serve --check"), (4, "carina.toml: is there already")):
+        done = subprocess.run([PROGRAM, "init", tmp_path / "new"], capture_output=True, text=True)
+        assert done.returncode == code
+        assert words in done.stdout + done.stderr
+    assert (tmp_path / "new" / "carina.toml").read_text() == TEMPLATE.read_text()
+
+
+def test_a_place_that_can_not_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadConfig, match="can't be written"):
+        write_template(tmp_path / "file" / "carina.toml")
+
+
+def free() -> str:
+    """Listeners that are free, so that a check finds what it is asked for only."""
+    return f"[dicom]\nport = {free_port()}\n[web]\nport = {free_port()}\n"
+
+
+DICOM = '[sources.{0}]\nkind = "dicom"\nae_title = "{1}"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (DICOM.format("A", "X") + 'destinations = ["Q"]\n', "sources.A.destinations: no destination is called 'Q'; kn"),
+        (DICOM.format("A", "X") + DICOM.format("B", "X"), "sources.B.ae_title: 'X' is also that of A"),
+        (DICOM.format("A", "X") + DICOM.format("B", "X  "), "sources.B.ae_title: 'X' is also that of A"),
+        (DICOM.format("A", "X") + 'addresses = ["10.0.0.300"]\n', "sources.A.addresses: '10.0.0.300' is no address"),
+        (DICOM.format("A", "X") + 'pipelines = ["nope"]\n', "sources.A.pipelines.0: no definition is called 'nope'"),
+        (
+            DICOM.format("A", "X") + 'pipelines = ["default", "/n.yaml"]\n',
+            "sources.A.pipelines.1: /n.yaml: can't be re",
+        ),
+        (DICOM.format("A", "X") + 'series_rules = "n.toml"\n', "sources.A.series_rules: n.toml: can't be read"),
+        ('[sources.A]\nkind = "dicomweb"\n[sources.B]\nkind = "dicomweb"\n', "sources.B.kind: A is dicomweb already"),
+        ('[sources.A]\nkind = "folder"\npath = "nowhere"\n', "sources.A.path: 'nowhere' is no folder that is there"),
+        (
+            '[sources.A]\nkind = "folder"\npath = "."\n[node]\nfolder = "node"\n',
+            "node.folder: lies in the watched folder of source A",
+        ),
+        (
+            '[sources.A]\nkind = "folder"\npath = "/"\n[destinations.D]\nkind = "folder"\npath = "."\n',
+            "destinations.D.path: lies in the watched folder of source A",
+        ),
+        ('[destinations.D]\nkind = "folder"\npath = "/dev/null/x"\n', "destinations.D.path: /dev/null/x: can't be wri"),
+        ('[node]\nfolder = "/dev/null/x"\n', "node.folder: /dev/null/x/incoming: can't be written"),
+        ("[node]\nfree_gb = 1e9\n", "node.free_gb: 1e+09 GB must stay free"),
+        ('[node]\ndatabase = "oracle://x"\n', "node.database: database oracle://x: can't be opened"),
+        ('[models]\nlung = "liver"\n', "models.lung: No bundle is called 'liver'"),
+        ('[runtime]\nkind = "triton"\n', "runtime.endpoint: is empty and kind is triton"),
+        ('[dicom.tls]\ncertificate = "n.crt"\nkey = "n.key"\n', "dicom.tls.certificate: 'n.crt' can't be read"),
+        ('[web.tls]\ncertificate = "/etc/hostname"\nkey = "/etc/hostname"\n', "web.tls: certificate, key and trusted"),
+    ],
+)
+def test_a_mistake_across_keys_is_named_by_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "carina.toml"
+    file.write_text(text if "dicom.tls" in text or "web.tls" in text else free() + text)
+    settings = load_settings(file, {})
+    mistakes = [one for one in [*check_across(settings), *check_contents(settings)] if one.key[-1] != "port"]
+    told = as_error(mistakes, file).message
+    assert words in told
+    assert re.match(rf"{re.escape(str(file))}:\d+: ", told) or "node.folder" in told
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        settings = load_settings(None, {"CARINA_WEB_PORT": str(port), "CARINA_NODE_FOLDER": str(tmp_path)})
+        told = as_error(check_across(settings), None).message
+    assert f"web.port: can't listen on 127.0.0.1:{port} (Address already in use)" in told
+
+
+def test_both_listeners_on_one_port_are_refused(tmp_path: Path) -> None:
+    port = str(free_port())
+    settings = load_settings(None, {"CARINA_WEB_PORT": port, "CARINA_DICOM_PORT": port})
+    assert "web.port: " in as_error(check_across(settings), None).message
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "node.example"])
+def test_the_web_listens_on_loopback_only(host: str) -> None:
+    settings = load_settings(None, {"CARINA_WEB_HOST": host})
+    assert "can be reached from other machines" in as_error(check_across(settings), None).message
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_loopback_has_many_names(host: str) -> None:
+    assert is_loopback(host)
+
+
+def test_every_mistake_is_told_at_once_with_exit_code_4(tmp_path: Path) -> None:
+    (tmp_path / "carina.toml").write_text(
+        f'{free()}[models]\nlung = "liver"\n{DICOM.format("A", "X")}destinations=["Q"]'
+    )
+    done = subprocess.run([PROGRAM, "serve", "--check"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 4
+    assert "carina.toml:8: sources.A.destinations: " in done.stderr
+    assert "carina.toml:6: models.lung: " in done.stderr
+
+
+def test_settings_without_a_mistake_are_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "carina.toml").write_text(
+        free() + DICOM.format("A", "X") + '[destinations.D]\nkind = "folder"\npath="o"'
+    )
+    done = subprocess.run([PROGRAM, "serve", "--check"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "carina.toml: no mistakes; sources: A; destinations: D\n")
+    assert list(tmp_path.iterdir()) == [tmp_path / "carina.toml"]
