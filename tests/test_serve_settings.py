@@ -187,7 +187,7 @@ def test_every_mistake_is_told_at_once_with_exit_code_4(tmp_path: Path) -> None:
     )
     done = subprocess.run([PROGRAM, "serve", "--check"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 4
-    assert "carina.toml:8: sources.A.destinations: " in done.stderr
+    assert "carina.toml:10: sources.A.destinations: " in done.stderr
     assert "carina.toml:6: models.lung: " in done.stderr
 
 
