@@ -29,3 +29,9 @@ def serve(config: Path | None, check: bool) -> None:
     if check:
         sources, destinations = ", ".join(settings.sources) or "none", ", ".join(settings.destinations) or "none"
         say(f"{file or 'settings'}: no mistakes; sources: {sources}; destinations: {destinations}")
+        return
+    from carina.service.logs import log_to
+    from carina.service.serve import run_node
+
+    log_to()
+    run_node(settings)

@@ -26,6 +26,7 @@ from carina.config import (
     TlsSettings,
     WebSettings,
 )
+from carina.deliver.routes import SENDER
 from carina.errors import BadConfig
 from carina.pipeline.places import check_place
 from carina.toml import Mistake, read_toml
@@ -100,7 +101,7 @@ def _sources(settings: Settings) -> Iterator[Mistake]:
     known = f"known: {', '.join(settings.destinations) or 'none'}"
     for name, source in settings.sources.items():
         for destination in source.destinations:
-            if destination not in settings.destinations:
+            if destination not in (*settings.destinations, SENDER):
                 yield _mistake(f"sources/{name}/destinations", f"no destination is called {destination!r}; {known}")
         yield from _one_source(name, source)
 

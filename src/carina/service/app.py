@@ -1,0 +1,30 @@
+"""The web application: every route of the node, behind its guard."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Route
+
+from carina.service import health
+from carina.service.check import LOOPBACK_NAMES
+from carina.service.guard import Guard
+from carina.service.node import Node
+from carina.service.problems import HANDLERS
+
+
+def routes() -> list[BaseRoute]:
+    """Every route."""
+    return [
+        Route("/health/live", health.live),
+        Route("/health/ready", health.ready),
+        Route("/metrics", health.metrics),
+    ]
+
+
+def web_app(node: Node) -> Starlette:
+    """The application of a node."""
+    guard = Middleware(Guard, hosts=LOOPBACK_NAMES | {node.settings.web.host})
+    app = Starlette(routes=routes(), middleware=[guard], exception_handlers=dict(HANDLERS))
+    app.state.node = node
+    return app

@@ -1,0 +1,89 @@
+"""What stands before every route: whose requests are answered, and what each answer tells the browser.
+
+Without a log-in the node trusts whoever can open a connection on loopback. A web page of a stranger can make the
+user's browser do that, so a request must name this node as its host (else a name that is made to point here could read
+answers), and one that changes something must not come from another page.
+"""
+
+from __future__ import annotations
+
+import logging
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from carina.service.problems import problem
+
+LOG = logging.getLogger(__name__)
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+        "worker-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cache-Control": "no-store",
+}
+"""Of every answer; a route may say otherwise of its own (``Cache-Control`` of a script)."""
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Guard:
+    """The middleware; ``hosts`` are the names, without a port, by which the node may be called."""
+
+    def __init__(self, app: ASGIApp, *, hosts: frozenset[str]) -> None:
+        self.app = app
+        self.hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, refuse, or pass on."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                LOG.info("answered", extra={"method": scope["method"], "path": scope["path"], **_status(message)})
+            await send(message)
+
+        refused = self._refusal(scope["method"], Headers(scope=scope))
+        await (refused or self.app)(scope, receive, with_headers)
+        return None
+
+    def _refusal(self, method: str, headers: Headers) -> Response | None:
+        host = headers.get("host", "")
+        if _name(f"//{host}") not in self.hosts:
+            words = f"this node is not called {host[:100]!r}; expected one of {', '.join(sorted(self.hosts))}."
+            return problem(421, "web.host", words)
+        if method not in SAFE and _is_foreign(headers, host):
+            return problem(403, "web.origin", "the request comes from a page that is none of this node's.")
+        return None
+
+
+def _is_foreign(headers: Headers, host: str) -> bool:
+    """Whether a browser says that another site's page sent the request; programs say neither, and may."""
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != host:
+        return True
+    return headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+
+
+def _name(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _status(message: Message) -> dict[str, int]:
+    return {"status": message["status"]}

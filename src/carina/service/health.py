@@ -1,0 +1,72 @@
+"""Whether the node lives, and whether it can do its work now."""
+
+from __future__ import annotations
+
+import shutil
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from carina import RESEARCH_ONLY, __version__
+from carina.errors import one_line
+from carina.service.loops import PartState
+from carina.service.metrics import metrics_text
+from carina.service.node import Node
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a node can do its work, and what stands against it, one sentence each."""
+
+    ready: bool
+    troubles: tuple[str, ...]
+    parts: dict[str, PartState]
+    carina: str = __version__
+    notice: str = RESEARCH_ONLY
+
+
+def readiness(node: Node) -> Readiness:
+    """Look at parts, database and disk."""
+    statuses = [part.status for part in node.parts]
+    troubles = [f"{one.name}: {one.error}" for one in statuses if one.state is not PartState.RUNNING]
+    troubles += [] if statuses else ["the node is starting"]
+    troubles += [*_database(node), *_disk(node)]
+    if node.stop.is_set():
+        troubles.append("the node is being stopped")
+    return Readiness(
+        ready=not troubles, troubles=tuple(troubles), parts={status.name: status.state for status in statuses}
+    )
+
+
+def _database(node: Node) -> list[str]:
+    try:
+        with node.engine.connect() as connection:
+            connection.execute(select(1))
+    except SQLAlchemyError as error:
+        return [f"database: does not answer ({one_line(str(error))[:200]})"]
+    return []
+
+
+def _disk(node: Node) -> list[str]:
+    free_gb = shutil.disk_usage(node.folder).free / 1e9
+    least = node.settings.node.free_gb
+    return [f"disk: {free_gb:.1f} GB are free, {least:g} must be: senders are refused"] if free_gb < least else []
+
+
+async def live(_: Request) -> Response:
+    """``/health/live``: the process answers."""
+    return PlainTextResponse("alive\n")
+
+
+def ready(request: Request) -> Response:
+    """``/health/ready``: 200 or 503, with the reasons."""
+    seen = readiness(request.app.state.node)
+    body = msgspec.json.encode(seen)
+    return Response(body, status_code=200 if seen.ready else 503, media_type="application/json")
+
+
+def metrics(request: Request) -> Response:
+    """``/metrics``."""
+    return Response(metrics_text(request.app.state.node), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,41 @@
+"""What every request and every part of a running node works with."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from carina.config import Settings
+from carina.service.loops import Part
+
+
+def utc_now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A node: its settings, its folder and database, its parts.
+
+    ``stop`` is set once it is to end. ``token`` is what the forms of its own pages carry, so that no other page can
+    send them.
+    """
+
+    settings: Settings
+    engine: Engine
+    now: Callable[[], datetime] = utc_now
+    stop: threading.Event = field(default_factory=threading.Event)
+    parts: list[Part] = field(default_factory=list)
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+
+    @property
+    def folder(self) -> Path:
+        """Where it keeps what it accepted and made."""
+        return Path(self.settings.node.folder)

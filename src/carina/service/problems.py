@@ -1,0 +1,79 @@
+"""Errors as answers: problem+json (RFC 9457) with our code and our sentence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from carina.errors import BadConfig, BadSeries, Bug, CarinaError, DeliveryFailed
+
+LOG = logging.getLogger(__name__)
+
+PROBLEM = "application/problem+json"
+
+STATUS: Mapping[type[CarinaError], int] = {BadSeries: 422, BadConfig: 400, DeliveryFailed: 502}
+"""By who must act; any other error is a fault of ours."""
+
+
+class NotThere(CarinaError):
+    """What a request names is not on this node. HTTP 404."""
+
+
+class Conflict(CarinaError):
+    """What a request asks for does not fit the state that something is in. HTTP 409."""
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a request was not answered: ``code`` is stable, ``detail`` is a sentence."""
+
+    title: str
+    status: int
+    code: str
+    detail: str
+
+
+def problem(status: int, code: str, detail: str) -> Response:
+    """An error as an answer."""
+    told = Problem(title=HTTPStatus(status).phrase, status=status, code=code, detail=detail)
+    return Response(msgspec.json.encode(told), status_code=status, media_type=PROBLEM)
+
+
+async def answer_error(_: Request, error: Exception) -> Response:
+    """The answer to an error that was raised on purpose."""
+    if not isinstance(error, CarinaError):
+        raise error
+    return problem(status_of(error), error.code, error.message)
+
+
+async def answer_http(_: Request, error: Exception) -> Response:
+    """The answer to what the router refuses: no such route, a method that it doesn't have."""
+    if not isinstance(error, HTTPException):
+        raise error
+    answer = problem(error.status_code, f"web.{error.status_code}", f"{error.detail}.")
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def answer_bug(request: Request, error: Exception) -> Response:
+    """The answer to what nobody foresaw; the log has its traceback."""
+    LOG.error("a request broke", exc_info=error, extra={"path": request.url.path})
+    return problem(500, f"bug.{type(error).__name__}", Bug.of(Exception("see the node's log")).message)
+
+
+def status_of(error: CarinaError) -> int:
+    """The HTTP status of an error."""
+    if isinstance(error, NotThere):
+        return 404
+    if isinstance(error, Conflict):
+        return 409
+    return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
+
+
+HANDLERS: Mapping[Any, Any] = {CarinaError: answer_error, HTTPException: answer_http, Exception: answer_bug}
