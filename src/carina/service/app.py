@@ -8,8 +8,9 @@ from starlette.routing import BaseRoute, Route
 
 from carina.service import health
 from carina.service.check import LOOPBACK_NAMES
+from carina.service.dicomweb.wado import dicomweb_routes
 from carina.service.guard import Guard
-from carina.service.node import Node
+from carina.service.node import RunningNode
 from carina.service.problems import HANDLERS
 
 
@@ -19,10 +20,11 @@ def routes() -> list[BaseRoute]:
         Route("/health/live", health.live),
         Route("/health/ready", health.ready),
         Route("/metrics", health.metrics),
+        *dicomweb_routes(),
     ]
 
 
-def web_app(node: Node) -> Starlette:
+def web_app(node: RunningNode) -> Starlette:
     """The application of a node."""
     guard = Middleware(Guard, hosts=LOOPBACK_NAMES | {node.settings.web.host})
     app = Starlette(routes=routes(), middleware=[guard], exception_handlers=dict(HANDLERS))

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carina.service.problems import problem
 
-LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -53,7 +53,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                LOG.info("answered", extra={"method": scope["method"], "path": scope["path"], **_status(message)})
+                _LOG.info("answered", extra={"method": scope["method"], "path": scope["path"], **_status(message)})
             await send(message)
 
         refused = self._refusal(scope["method"], Headers(scope=scope))

@@ -14,7 +14,7 @@ from carina import RESEARCH_ONLY, __version__
 from carina.errors import one_line
 from carina.service.loops import PartState
 from carina.service.metrics import metrics_text
-from carina.service.node import Node
+from carina.service.node import RunningNode
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     notice: str = RESEARCH_ONLY
 
 
-def readiness(node: Node) -> Readiness:
+def readiness(node: RunningNode) -> Readiness:
     """Look at parts, database and disk."""
     statuses = [part.status for part in node.parts]
     troubles = [f"{one.name}: {one.error}" for one in statuses if one.state is not PartState.RUNNING]
@@ -40,7 +40,7 @@ def readiness(node: Node) -> Readiness:
     )
 
 
-def _database(node: Node) -> list[str]:
+def _database(node: RunningNode) -> list[str]:
     try:
         with node.engine.connect() as connection:
             connection.execute(select(1))
@@ -49,7 +49,7 @@ def _database(node: Node) -> list[str]:
     return []
 
 
-def _disk(node: Node) -> list[str]:
+def _disk(node: RunningNode) -> list[str]:
     free_gb = shutil.disk_usage(node.folder).free / 1e9
     least = node.settings.node.free_gb
     return [f"disk: {free_gb:.1f} GB are free, {least:g} must be: senders are refused"] if free_gb < least else []

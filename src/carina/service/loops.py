@@ -11,11 +11,11 @@ from enum import StrEnum
 
 from carina.errors import told
 
-LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 
-Work = Callable[[threading.Event], None]
+PartWork = Callable[[threading.Event], None]
 """What a part does until the event is set; it returns soon after that, and before that never."""
 
 
@@ -44,7 +44,7 @@ class Part:
     """
 
     def __init__(
-        self, name: str, work: Work, *, stop: threading.Event, clock_s: Callable[[], float] = time.monotonic
+        self, name: str, work: PartWork, *, stop: threading.Event, clock_s: Callable[[], float] = time.monotonic
     ) -> None:
         self.name = name
         self._work, self._stop, self._clock_s = work, stop, clock_s
@@ -85,8 +85,8 @@ class Part:
         """Let it work until it ends; why it did."""
         try:
             self._work(self._stop)
-        except Exception as error:  # noqa: BLE001 - whatever ends one part, the node says so and lives
-            LOG.error("a part of the node died", exc_info=error, extra={"died": self.name})
+        except Exception as error:
+            _LOG.error("a part of the node died", exc_info=error, extra={"died": self.name})
             return told(error).message
         return "it ended by itself"
 
@@ -98,7 +98,7 @@ def start_all(parts: Iterable[Part]) -> None:
     """Start parts in their order."""
     for part in parts:
         part.start()
-        LOG.info("part started", extra={"started": part.name})
+        _LOG.info("part started", extra={"started": part.name})
 
 
 def stop_all(parts: Sequence[Part], stop: threading.Event, timeout_s: float) -> None:
@@ -106,4 +106,4 @@ def stop_all(parts: Sequence[Part], stop: threading.Event, timeout_s: float) -> 
     stop.set()
     for part in parts:
         if not part.join(timeout_s):
-            LOG.warning("a part of the node did not end in time", extra={"late": part.name})
+            _LOG.warning("a part of the node did not end in time", extra={"late": part.name})

@@ -13,13 +13,13 @@ from sqlalchemy import Column, Connection, func, select
 from carina.database import ARRIVAL, INSTANCE, JOB
 from carina.deliver.ledger import counts
 from carina.service.loops import PartState
-from carina.service.node import Node
+from carina.service.node import RunningNode
 
 
 class NodeCollector(Collector):
     """Counts rows whenever it is asked, so that what is told is true however often the node was started."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: RunningNode) -> None:
         self._node = node
 
     def collect(self) -> Iterable[Metric]:
@@ -59,7 +59,7 @@ def _deliveries(connection: Connection) -> Metric:
     return metric
 
 
-def metrics_text(node: Node) -> bytes:
+def metrics_text(node: RunningNode) -> bytes:
     """Everything as Prometheus reads it, memory and file handles of the process included."""
     registry = CollectorRegistry()
     registry.register(NodeCollector(node))

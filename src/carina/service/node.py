@@ -21,7 +21,7 @@ def utc_now() -> datetime:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Node:
+class RunningNode:
     """A node: its settings, its folder and database, its parts.
 
     ``stop`` is set once it is to end. ``token`` is what the forms of its own pages carry, so that no other page can

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from carina.service.loops import Part
-from carina.service.node import Node
+from carina.service.node import RunningNode
 
 
-def parts_of(node: Node) -> Iterator[Part]:
+def parts_of(node: RunningNode) -> Iterator[Part]:
     """The parts that a node's settings ask for, not yet started."""
     yield from ()

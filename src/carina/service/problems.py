@@ -14,23 +14,40 @@ from starlette.responses import Response
 
 from carina.errors import BadConfig, BadSeries, Bug, CarinaError, DeliveryFailed
 
-LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 PROBLEM = "application/problem+json"
-
-STATUS: Mapping[type[CarinaError], int] = {BadSeries: 422, BadConfig: 400, DeliveryFailed: 502}
-"""By who must act; any other error is a fault of ours."""
 
 
 class NotThere(CarinaError):
     """What a request names is not on this node. HTTP 404."""
 
 
+class NotUnderstood(CarinaError):
+    """A request, or a query in it, can't be understood. HTTP 400."""
+
+
+class NotAcceptable(CarinaError):
+    """A client takes none of the forms in which a thing can be given. HTTP 406."""
+
+
 class Conflict(CarinaError):
     """What a request asks for does not fit the state that something is in. HTTP 409."""
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
+STATUS: Mapping[type[CarinaError], int] = {
+    NotThere: 404,
+    NotUnderstood: 400,
+    NotAcceptable: 406,
+    Conflict: 409,
+    BadSeries: 422,
+    BadConfig: 400,
+    DeliveryFailed: 502,
+}
+"""By who must act; any other error is a fault of ours."""
+
+
+class HttpProblem(msgspec.Struct, frozen=True, kw_only=True):
     """Why a request was not answered: ``code`` is stable, ``detail`` is a sentence."""
 
     title: str
@@ -41,7 +58,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 def problem(status: int, code: str, detail: str) -> Response:
     """An error as an answer."""
-    told = Problem(title=HTTPStatus(status).phrase, status=status, code=code, detail=detail)
+    told = HttpProblem(title=HTTPStatus(status).phrase, status=status, code=code, detail=detail)
     return Response(msgspec.json.encode(told), status_code=status, media_type=PROBLEM)
 
 
@@ -63,16 +80,12 @@ async def answer_http(_: Request, error: Exception) -> Response:
 
 async def answer_bug(request: Request, error: Exception) -> Response:
     """The answer to what nobody foresaw; the log has its traceback."""
-    LOG.error("a request broke", exc_info=error, extra={"path": request.url.path})
+    _LOG.error("a request broke", exc_info=error, extra={"path": request.url.path})
     return problem(500, f"bug.{type(error).__name__}", Bug.of(Exception("see the node's log")).message)
 
 
 def status_of(error: CarinaError) -> int:
     """The HTTP status of an error."""
-    if isinstance(error, NotThere):
-        return 404
-    if isinstance(error, Conflict):
-        return 409
     return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
 
 

@@ -16,10 +16,10 @@ from carina.errors import BadConfig, unwritable
 from carina.service.app import web_app
 from carina.service.check import listen, tls_context
 from carina.service.loops import start_all, stop_all
-from carina.service.node import Node
+from carina.service.node import RunningNode
 from carina.service.parts import parts_of
 
-LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 PATIENCE_S = 10.0
 """How long requests and parts may take to end after the node was asked to."""
@@ -27,7 +27,7 @@ PATIENCE_S = 10.0
 FOLDERS = ("incoming", "runs", "logs")
 
 
-def open_node(settings: Settings) -> Node:
+def open_node(settings: Settings) -> RunningNode:
     """A node with its folder and database, made where they are missing.
 
     Raises:
@@ -41,7 +41,7 @@ def open_node(settings: Settings) -> Node:
         raise unwritable(error, folder) from error
     engine = open_database(settings.node.database or f"sqlite:///{(folder / 'node.sqlite').absolute()}")
     SCHEMA.create_all(engine)
-    return Node(settings=settings, engine=engine)
+    return RunningNode(settings=settings, engine=engine)
 
 
 def run_node(settings: Settings) -> None:
@@ -53,7 +53,7 @@ def run_node(settings: Settings) -> None:
     node = open_node(settings)
     listener = _listener(settings.web)
     server = _Server(_web(node), node)
-    LOG.info("listening", extra={"url": url_of(settings.web), "version": __version__, "notice": RESEARCH_ONLY})
+    _LOG.info("listening", extra={"url": url_of(settings.web), "version": __version__, "notice": RESEARCH_ONLY})
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # what uvicorn was told, it tells again once it has ended
@@ -61,7 +61,7 @@ def run_node(settings: Settings) -> None:
     finally:
         stop_all(node.parts, node.stop, PATIENCE_S)
         node.engine.dispose()
-        LOG.info("stopped")
+        _LOG.info("stopped")
 
 
 def url_of(web: WebSettings) -> str:
@@ -73,7 +73,7 @@ def url_of(web: WebSettings) -> str:
 class _Server(uvicorn.Server):
     """Starts the node's parts once it listens, so that a slow import delays nobody, and ends streams before it waits."""
 
-    def __init__(self, config: uvicorn.Config, node: Node) -> None:
+    def __init__(self, config: uvicorn.Config, node: RunningNode) -> None:
         super().__init__(config)
         self._node = node
         self._starting: asyncio.Future[None]
@@ -92,7 +92,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _web(node: Node) -> uvicorn.Config:
+def _web(node: RunningNode) -> uvicorn.Config:
     tls = node.settings.web.tls
     return uvicorn.Config(
         web_app(node),

@@ -1,0 +1,140 @@
+"""Attributes of an object as DICOM JSON (PS3.18 F.2), read from its header and matched as QIDO-RS asks."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydicom.datadict import keyword_for_tag
+
+from carina.dicom.part10 import OpenFile, open_file
+from carina.dicom.values import tag_of, vr_of
+from carina.errors import BadSeries
+
+Attribute = dict[str, Any]
+Attributes = dict[str, Attribute]
+"""Attributes by their tag in eight hexadecimal digits."""
+
+_INTEGERS = frozenset({"IS", "US", "SS", "UL", "SL", "UV", "SV"})
+_DECIMALS = frozenset({"DS", "FL", "FD"})
+LONG_TEXTS = frozenset({"ST", "LT", "UT", "UR"})
+"""Of these a backslash is a letter, and parts no values."""
+
+WITHOUT_VALUE = frozenset({"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "AT"})
+RANGES = frozenset({"DA", "TM", "DT"})
+NAME_PARTS = ("Alphabetic", "Ideographic", "Phonetic")
+
+
+def hex_tag(keyword: str) -> str:
+    """An attribute's tag as DICOM JSON writes it."""
+    return f"{tag_of(keyword):08X}"
+
+
+def known_keyword(name: str) -> str | None:
+    """The keyword of an attribute that is named by its keyword or its tag; None where the standard has none."""
+    try:
+        is_tag = len(name) == 8 and int(name, 16) >= 0
+    except ValueError:
+        is_tag = False
+    if is_tag:
+        return keyword_for_tag(int(name, 16)) or None
+    try:
+        tag_of(name)
+    except KeyError:
+        return None
+    return name
+
+
+def attribute(keyword: str, *values: object) -> Attributes:
+    """One attribute with values that are known already."""
+    vr = vr_of(tag_of(keyword))
+    return {hex_tag(keyword): {"vr": vr, "Value": list(values)} if values else {"vr": vr}}
+
+
+@lru_cache(maxsize=20_000)
+def _header(path: Path, keywords: tuple[str, ...], _modified: int) -> Attributes:
+    try:
+        opened = open_file(path, keywords)
+    except BadSeries:
+        opened = None
+    return {hex_tag(keyword): _read(opened, keyword) for keyword in keywords}
+
+
+def header_record(path: Path, keywords: Sequence[str]) -> Attributes:
+    """Attributes of a file; what it does not say, or can't be read, has no value.
+
+    Read once as long as the file is not changed.
+    """
+    try:
+        modified = path.stat().st_mtime_ns
+    except OSError:
+        modified = 0
+    return dict(_header(path, tuple(keywords), modified))
+
+
+def _read(opened: OpenFile | None, keyword: str) -> Attribute:
+    vr = vr_of(tag_of(keyword))
+    text = opened.text(keyword) if opened and vr not in WITHOUT_VALUE else ""
+    parts = [text] if vr in LONG_TEXTS else text.split("\\")
+    values = [_value(part, vr) for part in parts]
+    return {"vr": vr, "Value": values} if any(value is not None for value in values) else {"vr": vr}
+
+
+def _value(text: str, vr: str) -> object:
+    if not text:
+        return None
+    if vr in _INTEGERS | _DECIMALS:
+        return _number(text, vr)
+    if vr == "PN":
+        return dict(zip(NAME_PARTS, filter(None, text.split("=")), strict=False))
+    return text
+
+
+def _number(text: str, vr: str) -> float | int | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    return int(number) if vr in _INTEGERS else number
+
+
+def matches(record: Attributes, wanted: Mapping[str, str]) -> bool:
+    """Whether a record has what is wanted of it, by keyword; an empty or ``*`` wish is fulfilled by everything."""
+    return all(_matches_one(record.get(hex_tag(keyword), {}), wish) for keyword, wish in wanted.items())
+
+
+def _matches_one(found: Attribute, wish: str) -> bool:
+    if wish in ("", "*"):
+        return True
+    vr = found.get("vr", "")
+    texts = [_as_text(value) for value in found.get("Value", ()) if value is not None]
+    if vr == "UI":
+        return any(text in wish.replace("\\", ",").split(",") for text in texts)
+    if vr in RANGES and "-" in wish:
+        return any(_within(text, wish) for text in texts)
+    if vr in _INTEGERS | _DECIMALS:
+        number = _number(wish, "DS")
+        return number is not None and any(float(text) == number for text in texts)
+    if vr == "PN":
+        return any(_like(text.casefold(), wish.casefold()) for text in texts)
+    return any(_like(text, wish) for text in texts)
+
+
+def _as_text(value: object) -> str:
+    return "=".join(map(str, value.values())) if isinstance(value, dict) else str(value)
+
+
+def _within(text: str, wish: str) -> bool:
+    first, _, last = wish.partition("-")
+    return first <= text and (not last or text[: len(last)] <= last)
+
+
+def _like(text: str, wish: str) -> bool:
+    """Wild cards of DICOM: ``*`` and ``?``; a bracket is a letter."""
+    return fnmatch.fnmatchcase(text, wish.replace("[", "[[]"))

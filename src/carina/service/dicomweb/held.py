@@ -1,0 +1,106 @@
+"""Which objects the node holds, and where: what it accepted, and what its healthy jobs made.
+
+The tables know studies, series and files and no patient; whatever else is asked for is read from the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from pydicom.errors import InvalidDicomError
+from sqlalchemy import Connection, func, select
+
+from carina.database import ARRIVAL, INSTANCE, JOB
+from carina.deliver.identity import identity_of
+from carina.service.node import RunningNode
+
+OBJECTS = "dicom"
+"""The folder of a run that holds its objects."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """One object of the node; ``is_ours`` says that a job of this node made it."""
+
+    study_uid: str
+    series_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    path: Path
+    is_ours: bool = False
+
+
+def study_uids(node: RunningNode) -> Iterator[str]:
+    """Every study, those that came last first."""
+    seen: set[str] = set()
+    with node.engine.connect() as connection:
+        last = func.max(ARRIVAL.c.id)
+        came = select(ARRIVAL.c.study_uid).group_by(ARRIVAL.c.study_uid).order_by(last.desc())
+        uids = list(connection.execute(came).scalars())
+        handed_in = [held.study_uid for held in _made(connection, node, None)]
+    for uid in (*uids, *handed_in):
+        if uid not in seen:
+            seen.add(uid)
+            yield uid
+
+
+def objects_of(node: RunningNode, study_uid: str) -> list[Held]:
+    """The objects of a study: accepted ones in the order in which they came, then results.
+
+    Of several objects under one SOP Instance UID the last is taken. What is no longer on the disk is left out.
+    """
+    with node.engine.connect() as connection:
+        came = list(_came(connection, node, study_uid))
+        made = [held for held in _made(connection, node, study_uid) if held.study_uid == study_uid]
+    found = {held.sop_instance_uid: held for held in (*came, *made)}
+    return [held for held in found.values() if held.path.is_file()]
+
+
+def _came(connection: Connection, node: RunningNode, study_uid: str) -> Iterator[Held]:
+    wanted = (
+        select(ARRIVAL.c.series_uid, INSTANCE.c.sop_instance_uid, INSTANCE.c.sop_class_uid, INSTANCE.c.path)
+        .join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
+        .where(ARRIVAL.c.study_uid == study_uid)
+        .order_by(INSTANCE.c.id)
+    )
+    for row in connection.execute(wanted):
+        yield Held(
+            study_uid=study_uid,
+            series_uid=row.series_uid,
+            sop_instance_uid=row.sop_instance_uid,
+            sop_class_uid=row.sop_class_uid,
+            path=node.folder / row.path,
+        )
+
+
+def _made(connection: Connection, node: RunningNode, study_uid: str | None) -> Iterator[Held]:
+    """The objects of healthy jobs: of those on a study's arrivals, and of all that were handed in by path."""
+    wanted = select(JOB.c.folder, JOB.c.stopped_at).where(JOB.c.ended == "healthy").order_by(JOB.c.id)
+    of_study = select(ARRIVAL.c.id).where(ARRIVAL.c.study_uid == study_uid)
+    by_path = JOB.c.arrival_id.is_(None)
+    for row in connection.execute(wanted.where(by_path | JOB.c.arrival_id.in_(of_study) if study_uid else by_path)):
+        yield from _objects_in(node.folder / row.folder / OBJECTS, str(row.stopped_at))
+
+
+@lru_cache(maxsize=20_000)
+def _objects_in(folder: Path, _stopped_at: str) -> tuple[Held, ...]:
+    """The objects of a run; it is over, so that they are read once."""
+    return tuple(held for path in sorted(folder.glob("*.dcm")) if (held := _ours(path)))
+
+
+def _ours(path: Path) -> Held | None:
+    try:
+        identity = identity_of(path)
+    except (OSError, InvalidDicomError):
+        return None
+    return Held(
+        study_uid=identity.study_uid,
+        series_uid=identity.series_uid,
+        sop_instance_uid=identity.sop_instance_uid,
+        sop_class_uid=identity.sop_class_uid,
+        path=path,
+        is_ours=True,
+    )

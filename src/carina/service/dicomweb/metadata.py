@@ -1,0 +1,86 @@
+"""The whole header of an object as DICOM JSON, with addresses in place of what is large (PS3.18 10.4.1.1.2)."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+from pydicom import DataElement, Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+
+from carina.service.dicomweb.attributes import Attributes
+from carina.service.dicomweb.held import Held
+from carina.service.dicomweb.qido import instance_record
+from carina.service.problems import NotThere
+
+LARGE_BYTES = 1024
+"""Binary values above this are fetched by their address."""
+
+PIXEL_DATA = 0x7FE00010
+
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    InvalidDicomError,
+    KeyError,
+    IndexError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom raises for a header that can't be followed."""
+
+
+def metadata(held: Held, url: str) -> Attributes:
+    """The attributes of an object; ``url`` is its own. A damaged one gives what a search tells of it."""
+    try:
+        header = dcmread(held.path, stop_before_pixels=True)
+        large_values = _drop_large(header)
+        record: Attributes = header.to_json_dict(suppress_invalid_tags=True)
+    except _DAMAGE:
+        return instance_record(held)
+    large = {f"{tag:08X}": {"vr": vr, "BulkDataURI": f"{url}/bulkdata/{tag:08X}"} for tag, vr in large_values}
+    if _is_picture(record):
+        large[f"{PIXEL_DATA:08X}"] = {"vr": "OW", "BulkDataURI": f"{url}/frames"}
+    return record | large
+
+
+def _drop_large(header: Dataset) -> list[tuple[int, str]]:
+    """Take large binary values out of a data set; gives their tags and VRs."""
+    found = [(int(one.tag), str(one.VR)) for one in header if _is_large(one)]
+    for tag, _ in found:
+        del header[tag]
+    return found
+
+
+def _is_large(element: DataElement) -> bool:
+    value: Any = element.value
+    return isinstance(value, bytes) and len(value) > LARGE_BYTES
+
+
+def _is_picture(record: Attributes) -> bool:
+    return {"00280010", "00280011"} <= set(record)
+
+
+def bulk_data(held: Held, tag: str) -> bytes:
+    """A binary value by its tag, as it is stored.
+
+    Raises:
+        NotThere: the object has none under this tag.
+    """
+    try:
+        header = dcmread(held.path, stop_before_pixels=True)
+        value = header[int(tag, 16)].value
+    except _DAMAGE as error:
+        raise NotThere("dicomweb.bulk-data", f"the object has no value under the tag {tag[:20]!r}.") from error
+    if not isinstance(value, bytes):
+        raise NotThere(
+            "dicomweb.bulk-data", f"the value under the tag {tag[:20]!r} is not binary; its metadata has it."
+        )
+    return value

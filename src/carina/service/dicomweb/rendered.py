@@ -1,0 +1,155 @@
+"""An object as a picture or a page that a browser shows (PS3.18 10.4.1.1.4)."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydicom import dcmread
+from pydicom.uid import EncapsulatedPDFStorage
+
+from carina.dicom.decode import open_pixels
+from carina.dicom.part10 import OpenFile, open_file
+from carina.errors import BadSeries
+from carina.service.dicomweb.accept import Wish
+from carina.service.dicomweb.frames import FrameSource
+from carina.service.dicomweb.held import Held
+from carina.service.problems import NotAcceptable, NotUnderstood
+
+_PICTURES = {"image/jpeg": "JPEG", "image/png": "PNG"}
+PDF = "application/pdf"
+_KEYWORDS = ("BitsAllocated", "SamplesPerPixel", "WindowCenter", "WindowWidth", "PhotometricInterpretation")
+MOST_PIXELS_WIDE = 8192
+
+Grey = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a picture is to be made: window in the object's own units (HU of a CT), size in pixels, JPEG quality."""
+
+    window: tuple[float, float] | None = None
+    size: tuple[int, int] | None = None
+    quality: int = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """A picture or page: its media type and its bytes."""
+
+    media_type: str
+    data: bytes
+
+
+def look_of(parameters: dict[str, str]) -> Look:
+    """What a request asks of a picture: ``window=CENTRE,WIDTH[,FUNCTION]``, ``viewport=W,H``, ``quality``.
+
+    Raises:
+        NotUnderstood: one of them can't be read.
+    """
+    window = _numbers(parameters, "window", parameters.get("window", "").split(",")[:2])
+    size = _numbers(parameters, "viewport", parameters.get("viewport", "").split(",")[:2])
+    quality = _numbers(parameters, "quality", [parameters["quality"]]) if "quality" in parameters else (90.0,)
+    if window and window[1] <= 0:
+        raise NotUnderstood("dicomweb.query", f"window is {parameters['window'][:40]!r}; expected a width above 0.")
+    if size and not all(1 <= side <= MOST_PIXELS_WIDE for side in size):
+        raise NotUnderstood(
+            "dicomweb.query", f"viewport is {parameters['viewport'][:40]!r}; expected 1 to 8192 pixels."
+        )
+    return Look(
+        window=(window[0], window[1]) if window else None,
+        size=(int(size[0]), int(size[1])) if size else None,
+        quality=int(min(max(quality[0], 1), 100)),
+    )
+
+
+def _numbers(parameters: dict[str, str], name: str, parts: list[str]) -> tuple[float, ...]:
+    if not parameters.get(name):
+        return ()
+    try:
+        numbers = tuple(float(part) for part in parts)
+    except ValueError:
+        numbers = ()
+    if len(numbers) != (1 if name == "quality" else 2) or not np.all(np.isfinite(numbers)):
+        raise NotUnderstood(
+            "dicomweb.query", f"{name} is {parameters[name][:40]!r}; expected numbers, parted by commas."
+        )
+    return numbers
+
+
+def rendered(held: Held, frame: int, look: Look, wishes: list[Wish]) -> Rendered:
+    """An object as PNG or JPEG, a PDF as it is.
+
+    Raises:
+        NotAcceptable: the client takes none of these.
+        NotThere: there is no such frame, or no picture in the object.
+        BadSeries: it can't be decoded.
+    """
+    if held.sop_class_uid == EncapsulatedPDFStorage:
+        return _document(held.path, wishes)
+    media_type = next((one for wish in wishes for one in _PICTURES if wish.takes(one)), None)
+    if media_type is None:
+        raise NotAcceptable("dicomweb.accept", f"pictures are {' or '.join(_PICTURES)}.")
+    picture = Image.fromarray(_grey(held.path, frame, look))
+    if look.size:
+        picture.thumbnail(look.size)
+    written = io.BytesIO()
+    picture.save(written, _PICTURES[media_type], quality=look.quality)
+    return Rendered(media_type=media_type, data=written.getvalue())
+
+
+def _document(path: Path, wishes: list[Wish]) -> Rendered:
+    if not any(wish.takes(PDF) for wish in wishes):
+        raise NotAcceptable("dicomweb.accept", f"this object is {PDF}.")
+    found = dcmread(path)
+    data = bytes(found.EncapsulatedDocument)
+    return Rendered(media_type=PDF, data=data[: int(found.get("EncapsulatedDocumentLength") or len(data))])
+
+
+def _grey(path: Path, frame: int, look: Look) -> Grey:
+    opened = open_file(path, _KEYWORDS)
+    source = FrameSource(path)
+    if opened is None or opened.number("SamplesPerPixel") not in (None, 1.0):
+        raise BadSeries("dicomweb.colour", "only pictures of one sample a pixel are rendered.")
+    if opened.number("BitsAllocated") == 1:
+        return _bits(source.plain(frame), source)
+    pixels = open_pixels(path)
+    source.check(frame)
+    values = np.empty((pixels.layout.rows, pixels.layout.columns), np.float32)
+    header = pixels.slices[frame - 1]
+    values[...] = pixels.stored(frame)
+    if header.slope is not None and header.intercept is not None:
+        values = values * np.float32(header.slope) + np.float32(header.intercept)
+    centre, width = look.window or _window(opened, values)
+    shown = np.clip((values - (centre - width / 2)) / width, 0, 1)
+    if opened.text("PhotometricInterpretation") == "MONOCHROME1":
+        shown = 1 - shown
+    grey: Grey = np.rint(shown * 255).astype(np.uint8)
+    return grey
+
+
+def _bits(data: bytes, source: FrameSource) -> Grey:
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[: source.rows * source.columns]
+    grey: Grey = bits.reshape(source.rows, source.columns) * np.uint8(255)
+    return grey
+
+
+def _window(opened: OpenFile, values: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """The first of the object's own windows, else all its values."""
+    centre, width = (_first(opened.text(keyword)) for keyword in ("WindowCenter", "WindowWidth"))
+    if centre is not None and width is not None and width > 0:
+        return centre, width
+    low, high = float(values.min()), float(values.max())
+    return (low + high) / 2, max(high - low, 1.0)
+
+
+def _first(text: str) -> float | None:
+    try:
+        number = float(text.split("\\")[0])
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None

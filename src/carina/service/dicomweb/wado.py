@@ -1,0 +1,212 @@
+"""QIDO-RS and WADO-RS as routes (PS3.18 10.4 and 10.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from carina.dicom.part10 import open_file
+from carina.service.dicomweb.accept import ANY, BodyPart, Multipart, Wish, wishes
+from carina.service.dicomweb.frames import OCTETS, FrameSource
+from carina.service.dicomweb.held import Held, objects_of
+from carina.service.dicomweb.metadata import bulk_data, metadata
+from carina.service.dicomweb.qido import Level, parse_query, search
+from carina.service.dicomweb.rendered import look_of, rendered
+from carina.service.node import RunningNode
+from carina.service.problems import NotAcceptable, NotThere, NotUnderstood
+
+ROOT = "/dicom-web"
+DICOM_JSON = "application/dicom+json"
+DICOM = "application/dicom"
+_CHUNK = 1 << 18
+_MOST_FRAMES = 10_000
+
+PATH_UIDS = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID", "instance": "SOPInstanceUID"}
+
+FUZZY = '299 carina "The fuzzymatching parameter is not supported. Only literal matching has been performed."'
+MORE = '299 carina "There are additional results that can be requested"'
+
+
+def dicomweb_routes() -> list[BaseRoute]:
+    """Every route of QIDO-RS and WADO-RS."""
+    study, series, one = "/studies/{study}", "/series/{series}", "/instances/{instance}"
+    searches = [
+        ("/studies", Level.STUDY),
+        ("/series", Level.SERIES),
+        ("/instances", Level.INSTANCE),
+        (f"{study}/series", Level.SERIES),
+        (f"{study}/instances", Level.INSTANCE),
+        (f"{study}{series}/instances", Level.INSTANCE),
+    ]
+    found: list[BaseRoute] = [Route(ROOT + path, _search(level), methods=["GET"]) for path, level in searches]
+    for path in (study, study + series, study + series + one):
+        found += [Route(ROOT + path, retrieve), Route(f"{ROOT}{path}/metadata", retrieve_metadata)]
+    instance = ROOT + study + series + one
+    return [
+        *found,
+        Route(f"{instance}/rendered", retrieve_rendered),
+        Route(f"{instance}/frames/{{frames}}", retrieve_frames),
+        Route(f"{instance}/frames/{{frames}}/rendered", retrieve_rendered),
+        Route(f"{instance}/bulkdata/{{tag}}", retrieve_bulk_data),
+    ]
+
+
+def _search(level: Level) -> Callable[[Request], Response]:
+    def answer(request: Request) -> Response:
+        fixed = {PATH_UIDS[name]: str(value) for name, value in request.path_params.items()}
+        query = parse_query(level, fixed, request.query_params.multi_items())
+        found = search(_node(request), query, _root(request))
+        warnings = [FUZZY] * (request.query_params.get("fuzzymatching") == "true") + [MORE] * found.has_more
+        headers = {"Warning": ", ".join(warnings)} if warnings else {}
+        return Response(msgspec.json.encode(found.records), media_type=DICOM_JSON, headers=headers)
+
+    return answer
+
+
+def retrieve(request: Request) -> Response:
+    """The objects of a study or series, or one object, as they are stored."""
+    objects = _objects(request)
+    wish = _dicom_wish(request, objects)
+    if not wish.is_multipart and wish.media_type == DICOM and len(objects) == 1:
+        return StreamingResponse(_chunks(objects[0].path), media_type=DICOM)
+    answer = Multipart(DICOM, _parts(objects, _root(request)))
+    return StreamingResponse(iter(answer), media_type=answer.content_type)
+
+
+def _dicom_wish(request: Request, objects: Sequence[Held]) -> Wish:
+    """The form that the client wants the objects in, if they are stored in it.
+
+    Raises:
+        NotAcceptable: it wants another.
+    """
+    wanted = [wish for wish in _wishes(request) if wish.takes(DICOM)]
+    if not wanted:
+        raise NotAcceptable("dicomweb.accept", f'objects are multipart/related; type="{DICOM}".')
+    open_to_all = [wish for wish in wanted if wish.syntax in ("", ANY)]
+    stored = {_syntax(held) for held in objects} if not open_to_all else set()
+    found = open_to_all or [wish for wish in wanted if stored == {wish.syntax}]
+    if not found:
+        raise NotAcceptable(
+            "dicomweb.accept", f"objects are given as they are stored ({', '.join(sorted(stored))}); ask for *."
+        )
+    return found[0]
+
+
+def _syntax(held: Held) -> str:
+    opened = open_file(held.path, ())
+    return opened.transfer_syntax if opened else ""
+
+
+def _parts(objects: Iterable[Held], root: str) -> Iterator[BodyPart]:
+    for held in objects:
+        yield BodyPart(content_type=DICOM, location=_url(held, root), chunks=_chunks(held.path))
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        yield from iter(partial(stream.read, _CHUNK), b"")
+
+
+def retrieve_metadata(request: Request) -> Response:
+    """The headers of the objects as DICOM JSON, one after the other, so that a study needs no memory of its own."""
+    objects, root = _objects(request), _root(request)
+
+    def written() -> Iterator[bytes]:
+        for number, held in enumerate(objects):
+            yield (b"," if number else b"[") + msgspec.json.encode(metadata(held, _url(held, root)))
+        yield b"]"
+
+    return StreamingResponse(written(), media_type=DICOM_JSON)
+
+
+def retrieve_frames(request: Request) -> Response:
+    """Frames by their numbers, parted by commas."""
+    held = _objects(request)[0]
+    numbers, accepted = _frame_numbers(request), _wishes(request)
+    source = FrameSource(held.path)
+    first = source.frame(numbers[0], accepted)  # what can't be given is said before the answer begins
+    if len(numbers) == 1 and not any(wish.is_multipart or wish.media_type == "*/*" for wish in accepted):
+        return Response(first.data, headers={"Content-Type": f"{first.media_type}; transfer-syntax={first.syntax}"})
+    for number in numbers:
+        source.check(number)
+    location = f"{_url(held, _root(request))}/frames"
+
+    def parts() -> Iterator[BodyPart]:
+        for number in numbers:
+            frame = source.frame(number, accepted)
+            content_type = f"{frame.media_type}; transfer-syntax={frame.syntax}"
+            yield BodyPart(content_type=content_type, location=f"{location}/{number}", chunks=[frame.data])
+
+    answer = Multipart(first.media_type, parts())
+    return StreamingResponse(iter(answer), media_type=answer.content_type)
+
+
+def retrieve_rendered(request: Request) -> Response:
+    """A frame as a picture, a document as it is."""
+    held = _objects(request)[0]
+    numbers = _frame_numbers(request) if "frames" in request.path_params else [1]
+    if len(numbers) > 1:
+        raise NotUnderstood("dicomweb.frames", "one frame is rendered at a time; ask for each.")
+    picture = rendered(held, numbers[0], look_of(dict(request.query_params)), _wishes(request))
+    return Response(picture.data, media_type=picture.media_type)
+
+
+def retrieve_bulk_data(request: Request) -> Response:
+    """A binary value that the metadata gives an address of."""
+    held = _objects(request)[0]
+    value = bulk_data(held, request.path_params["tag"])
+    if any(wish.is_multipart for wish in _wishes(request)):
+        location = f"{_url(held, _root(request))}/bulkdata/{request.path_params['tag']}"
+        answer = Multipart(OCTETS, [BodyPart(content_type=OCTETS, location=location, chunks=[value])])
+        return StreamingResponse(iter(answer), media_type=answer.content_type)
+    return Response(value, media_type=OCTETS)
+
+
+def _objects(request: Request) -> list[Held]:
+    """The objects that a path names.
+
+    Raises:
+        NotThere: the node holds none of them.
+    """
+    asked = request.path_params
+    found = [
+        held
+        for held in objects_of(_node(request), asked["study"])
+        if asked.get("series") in (None, held.series_uid) and asked.get("instance") in (None, held.sop_instance_uid)
+    ]
+    if not found:
+        raise NotThere("dicomweb.none", "this node holds no such object.")
+    return found
+
+
+def _frame_numbers(request: Request) -> list[int]:
+    parts = request.path_params["frames"].split(",")
+    if len(parts) > _MOST_FRAMES or not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
+        raise NotUnderstood(
+            "dicomweb.frames", f"frames are {','.join(parts)[:40]!r}; expected numbers, parted by commas."
+        )
+    return [int(part) for part in parts]
+
+
+def _wishes(request: Request) -> list[Wish]:
+    """What the client takes: its Accept header, or the parameter that stands for it (PS3.18 8.3.3.1)."""
+    return wishes(request.query_params.get("accept") or request.headers.get("accept", ""))
+
+
+def _url(held: Held, root: str) -> str:
+    return f"{root}/studies/{held.study_uid}/series/{held.series_uid}/instances/{held.sop_instance_uid}"
+
+
+def _root(request: Request) -> str:
+    return str(request.base_url).rstrip("/") + ROOT
+
+
+def _node(request: Request) -> RunningNode:
+    node: RunningNode = request.app.state.node
+    return node
