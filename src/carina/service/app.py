@@ -14,7 +14,7 @@ from carina.service.node import RunningNode
 from carina.service.problems import HANDLERS
 
 
-def routes() -> list[BaseRoute]:
+def all_routes() -> list[BaseRoute]:
     """Every route."""
     return [
         Route("/health/live", health.live),
@@ -27,6 +27,6 @@ def routes() -> list[BaseRoute]:
 def web_app(node: RunningNode) -> Starlette:
     """The application of a node."""
     guard = Middleware(Guard, hosts=LOOPBACK_NAMES | {node.settings.web.host})
-    app = Starlette(routes=routes(), middleware=[guard], exception_handlers=dict(HANDLERS))
+    app = Starlette(routes=all_routes(), middleware=[guard], exception_handlers=dict(HANDLERS))
     app.state.node = node
     return app

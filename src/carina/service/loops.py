@@ -85,7 +85,7 @@ class Part:
         """Let it work until it ends; why it did."""
         try:
             self._work(self._stop)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever ends one part, the node says so and lives
             _LOG.error("a part of the node died", exc_info=error, extra={"died": self.name})
             return told(error).message
         return "it ended by itself"

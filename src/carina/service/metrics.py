@@ -44,8 +44,9 @@ class NodeCollector(Collector):
 
 def _by(connection: Connection, name: str, help_text: str, *columns: Column[str]) -> Metric:
     metric = GaugeMetricFamily(name, help_text, labels=[column.name for column in columns])
-    for row in connection.execute(select(*columns, func.count()).group_by(*columns)):
-        metric.add_metric([str(value) for value in row[:-1]], row[-1])
+    counted = select(*columns, func.count().label("number")).group_by(*columns)
+    for row in connection.execute(counted):
+        metric.add_metric([str(value) for value in row[:-1]], int(row.number))
     return metric
 
 

@@ -71,7 +71,7 @@ def url_of(web: WebSettings) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Starts the node's parts once it listens, so that a slow import delays nobody, and ends streams before it waits."""
+    """Starts the node's parts once it listens, so that a slow import delays nobody; ends streams before it waits."""
 
     def __init__(self, config: uvicorn.Config, node: RunningNode) -> None:
         super().__init__(config)

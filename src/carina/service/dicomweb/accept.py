@@ -16,7 +16,7 @@ LONGEST_ACCEPT = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """One form that a client takes: of a multipart answer that of its parts. ``syntax`` is empty where it isn't said."""
+    """One form that a client takes, of a multipart answer that of its parts; ``syntax`` is empty where none is said."""
 
     media_type: str
     is_multipart: bool
@@ -68,10 +68,8 @@ class Multipart:
     def __iter__(self) -> Iterator[bytes]:
         """The bytes."""
         for part in self._parts:
-            head = (
-                f"--{self._boundary}\r\nContent-Type: {part.content_type}\r\nContent-Location: {part.location}\r\n\r\n"
-            )
-            yield head.encode("ascii")
+            lines = (f"Content-Type: {part.content_type}", f"Content-Location: {part.location}")
+            yield "\r\n".join((f"--{self._boundary}", *lines, "", "")).encode("ascii")
             yield from part.chunks
             yield b"\r\n"
         yield f"--{self._boundary}--\r\n".encode("ascii")

@@ -21,12 +21,12 @@ Attributes = dict[str, Attribute]
 
 _INTEGERS = frozenset({"IS", "US", "SS", "UL", "SL", "UV", "SV"})
 _DECIMALS = frozenset({"DS", "FL", "FD"})
-LONG_TEXTS = frozenset({"ST", "LT", "UT", "UR"})
+_LONG_TEXTS = frozenset({"ST", "LT", "UT", "UR"})
 """Of these a backslash is a letter, and parts no values."""
 
-WITHOUT_VALUE = frozenset({"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "AT"})
-RANGES = frozenset({"DA", "TM", "DT"})
-NAME_PARTS = ("Alphabetic", "Ideographic", "Phonetic")
+_WITHOUT_VALUE = frozenset({"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "AT"})
+_RANGES = frozenset({"DA", "TM", "DT"})
+_NAME_PARTS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
 def hex_tag(keyword: str) -> str:
@@ -78,8 +78,8 @@ def header_record(path: Path, keywords: Sequence[str]) -> Attributes:
 
 def _read(opened: OpenFile | None, keyword: str) -> Attribute:
     vr = vr_of(tag_of(keyword))
-    text = opened.text(keyword) if opened and vr not in WITHOUT_VALUE else ""
-    parts = [text] if vr in LONG_TEXTS else text.split("\\")
+    text = opened.text(keyword) if opened and vr not in _WITHOUT_VALUE else ""
+    parts = [text] if vr in _LONG_TEXTS else text.split("\\")
     values = [_value(part, vr) for part in parts]
     return {"vr": vr, "Value": values} if any(value is not None for value in values) else {"vr": vr}
 
@@ -90,7 +90,7 @@ def _value(text: str, vr: str) -> object:
     if vr in _INTEGERS | _DECIMALS:
         return _number(text, vr)
     if vr == "PN":
-        return dict(zip(NAME_PARTS, filter(None, text.split("=")), strict=False))
+        return dict(zip(_NAME_PARTS, filter(None, text.split("=")), strict=False))
     return text
 
 
@@ -112,29 +112,43 @@ def matches(record: Attributes, wanted: Mapping[str, str]) -> bool:
 def _matches_one(found: Attribute, wish: str) -> bool:
     if wish in ("", "*"):
         return True
-    vr = found.get("vr", "")
-    texts = [_as_text(value) for value in found.get("Value", ()) if value is not None]
-    if vr == "UI":
-        return any(text in wish.replace("\\", ",").split(",") for text in texts)
-    if vr in RANGES and "-" in wish:
-        return any(_within(text, wish) for text in texts)
-    if vr in _INTEGERS | _DECIMALS:
-        number = _number(wish, "DS")
-        return number is not None and any(float(text) == number for text in texts)
-    if vr == "PN":
-        return any(_like(text.casefold(), wish.casefold()) for text in texts)
-    return any(_like(text, wish) for text in texts)
+    is_match = _MATCHERS.get(found.get("vr", ""), _like)
+    return any(is_match(_as_text(value), wish) for value in found.get("Value", ()) if value is not None)
 
 
 def _as_text(value: object) -> str:
     return "=".join(map(str, value.values())) if isinstance(value, dict) else str(value)
 
 
+def _among(text: str, wish: str) -> bool:
+    return text in wish.replace("\\", ",").split(",")
+
+
 def _within(text: str, wish: str) -> bool:
-    first, _, last = wish.partition("-")
+    first, mark, last = wish.partition("-")
+    if not mark:
+        return _like(text, wish)
     return first <= text and (not last or text[: len(last)] <= last)
+
+
+def _equal(text: str, wish: str) -> bool:
+    number = _number(wish, "DS")
+    return number is not None and float(text) == number
 
 
 def _like(text: str, wish: str) -> bool:
     """Wild cards of DICOM: ``*`` and ``?``; a bracket is a letter."""
     return fnmatch.fnmatchcase(text, wish.replace("[", "[[]"))
+
+
+def _like_name(text: str, wish: str) -> bool:
+    return _like(text.casefold(), wish.casefold())
+
+
+_MATCHERS = {
+    "UI": _among,
+    "PN": _like_name,
+    **dict.fromkeys(_RANGES, _within),
+    **dict.fromkeys(_INTEGERS | _DECIMALS, _equal),
+}
+"""How a value and a wish are compared, by VR (PS3.4 C.2.2.2); others by wild cards."""

@@ -6,18 +6,18 @@ import struct
 import zlib
 from typing import Any
 
+import msgspec
 from pydicom import DataElement, Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
+from carina.dicom.part10 import PIXEL_DATA
 from carina.service.dicomweb.attributes import Attributes
 from carina.service.dicomweb.held import Held
-from carina.service.dicomweb.qido import instance_record
+from carina.service.dicomweb.qido import identity_record, instance_record
 from carina.service.problems import NotThere
 
 LARGE_BYTES = 1024
 """Binary values above this are fetched by their address."""
-
-PIXEL_DATA = 0x7FE00010
 
 _DAMAGE = (
     ArithmeticError,
@@ -37,7 +37,7 @@ _DAMAGE = (
 """What pydicom raises for a header that can't be followed."""
 
 
-def metadata(held: Held, url: str) -> Attributes:
+def metadata_of(held: Held, url: str) -> Attributes:
     """The attributes of an object; ``url`` is its own. A damaged one gives what a search tells of it."""
     try:
         header = dcmread(held.path, stop_before_pixels=True)
@@ -48,7 +48,16 @@ def metadata(held: Held, url: str) -> Attributes:
     large = {f"{tag:08X}": {"vr": vr, "BulkDataURI": f"{url}/bulkdata/{tag:08X}"} for tag, vr in large_values}
     if _is_picture(record):
         large[f"{PIXEL_DATA:08X}"] = {"vr": "OW", "BulkDataURI": f"{url}/frames"}
-    return record | large
+    return identity_record(held) | record | large
+
+
+def as_dicom_json(record: Attributes) -> bytes:
+    """A record as JSON: pydicom's own kinds of text and number are told as plain ones, what is no number as null."""
+    return msgspec.json.encode(record, enc_hook=_plain)
+
+
+def _plain(value: object) -> object:
+    return next((kind(value) for kind in (int, float) if isinstance(value, kind)), str(value))
 
 
 def _drop_large(header: Dataset) -> list[tuple[int, str]]:
@@ -80,7 +89,5 @@ def bulk_data(held: Held, tag: str) -> bytes:
     except _DAMAGE as error:
         raise NotThere("dicomweb.bulk-data", f"the object has no value under the tag {tag[:20]!r}.") from error
     if not isinstance(value, bytes):
-        raise NotThere(
-            "dicomweb.bulk-data", f"the value under the tag {tag[:20]!r} is not binary; its metadata has it."
-        )
+        raise NotThere("dicomweb.bulk-data", f"the value under the tag {tag[:20]!r} is text; the metadata has it.")
     return value

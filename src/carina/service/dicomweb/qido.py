@@ -181,16 +181,17 @@ def _record(held: Held, keywords: Sequence[str], query: Query) -> Attributes:
     """Attributes of a file, and its identity as the tables know it, whatever its header can be read as."""
     others = [one for one in (*query.more, *query.wanted) if one not in ALL + COUNTED]
     record = header_record(held.path, tuple(dict.fromkeys((*keywords, *others))))
-    known = {
-        "StudyInstanceUID": held.study_uid,
-        "SeriesInstanceUID": held.series_uid,
-        "SOPInstanceUID": held.sop_instance_uid,
-        "SOPClassUID": held.sop_class_uid,
-    }
-    for keyword, value in known.items():
-        if hex_tag(keyword) in record:
-            record |= attribute(keyword, value)
-    return record
+    return record | {tag: value for tag, value in identity_record(held).items() if tag in record}
+
+
+def identity_record(held: Held) -> Attributes:
+    """What the node knows of an object without its header."""
+    return (
+        attribute("StudyInstanceUID", held.study_uid)
+        | attribute("SeriesInstanceUID", held.series_uid)
+        | attribute("SOPInstanceUID", held.sop_instance_uid)
+        | attribute("SOPClassUID", held.sop_class_uid)
+    )
 
 
 def _study_counts(series: Mapping[str, Sequence[Held]], objects: Sequence[Held], url: str) -> Attributes:

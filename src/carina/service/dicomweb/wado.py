@@ -15,7 +15,7 @@ from carina.dicom.part10 import open_file
 from carina.service.dicomweb.accept import ANY, BodyPart, Multipart, Wish, wishes
 from carina.service.dicomweb.frames import OCTETS, FrameSource
 from carina.service.dicomweb.held import Held, objects_of
-from carina.service.dicomweb.metadata import bulk_data, metadata
+from carina.service.dicomweb.metadata import as_dicom_json, bulk_data, metadata_of
 from carina.service.dicomweb.qido import Level, parse_query, search
 from carina.service.dicomweb.rendered import look_of, rendered
 from carina.service.node import RunningNode
@@ -88,14 +88,16 @@ def _dicom_wish(request: Request, objects: Sequence[Held]) -> Wish:
     wanted = [wish for wish in _wishes(request) if wish.takes(DICOM)]
     if not wanted:
         raise NotAcceptable("dicomweb.accept", f'objects are multipart/related; type="{DICOM}".')
-    open_to_all = [wish for wish in wanted if wish.syntax in ("", ANY)]
-    stored = {_syntax(held) for held in objects} if not open_to_all else set()
-    found = open_to_all or [wish for wish in wanted if stored == {wish.syntax}]
+    found = [wish for wish in wanted if wish.syntax in ("", ANY)] or _as_stored(wanted, objects)
     if not found:
-        raise NotAcceptable(
-            "dicomweb.accept", f"objects are given as they are stored ({', '.join(sorted(stored))}); ask for *."
-        )
+        raise NotAcceptable("dicomweb.accept", "objects are given as they are stored; ask for transfer-syntax=*.")
     return found[0]
+
+
+def _as_stored(wanted: Sequence[Wish], objects: Sequence[Held]) -> list[Wish]:
+    """The wishes for the one transfer syntax in which all objects are."""
+    stored = {_syntax(held) for held in objects}
+    return [wish for wish in wanted if stored == {wish.syntax}]
 
 
 def _syntax(held: Held) -> str:
@@ -119,7 +121,7 @@ def retrieve_metadata(request: Request) -> Response:
 
     def written() -> Iterator[bytes]:
         for number, held in enumerate(objects):
-            yield (b"," if number else b"[") + msgspec.json.encode(metadata(held, _url(held, root)))
+            yield (b"," if number else b"[") + as_dicom_json(metadata_of(held, _url(held, root)))
         yield b"]"
 
     return StreamingResponse(written(), media_type=DICOM_JSON)
@@ -204,7 +206,10 @@ def _url(held: Held, root: str) -> str:
 
 
 def _root(request: Request) -> str:
-    return str(request.base_url).rstrip("/") + ROOT
+    """Where the client reaches the service: by the host that it calls, some say it without the port."""
+    url = request.base_url
+    server = request.scope.get("server")
+    return str(url.replace(port=server[1]) if url.port is None and server else url).rstrip("/") + ROOT
 
 
 def _node(request: Request) -> RunningNode:
