@@ -19,9 +19,9 @@ from sqlalchemy import insert
 
 from carina.config import Settings, load_settings
 from carina.database import ARRIVAL, INSTANCE, JOB
-from carina.service.app import web_app
+from carina.service.check import listen
 from carina.service.node import RunningNode
-from carina.service.serve import open_node
+from carina.service.serve import node_of, server_config
 from carina.testing.pacs import free_port
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -38,7 +38,7 @@ def settings_of(folder: Path, text: str = "") -> Settings:
 
 
 def opened(folder: Path, text: str = "") -> RunningNode:
-    return open_node(settings_of(folder, text))
+    return node_of(settings_of(folder, text))
 
 
 def hold(node: RunningNode, files: Sequence[Path], *, state: str = "queued", source: str = "scanner") -> int:
@@ -129,11 +129,9 @@ def write_result(node: RunningNode, job_id: int, like: Path, sop_class: str) -> 
 @contextmanager
 def serving(node: RunningNode) -> Iterator[str]:
     """Answer requests to a node until the block ends; gives its address."""
-    config = uvicorn.Config(
-        web_app(node), port=node.settings.web.port, lifespan="off", log_config=None, timeout_graceful_shutdown=2
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
+    server = uvicorn.Server(server_config(node))
+    listener = listen(node.settings.web.host, node.settings.web.port)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive(), "the server did not start"

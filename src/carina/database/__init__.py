@@ -3,7 +3,7 @@
 Rooms above keep their own queries; what a table means is said here, once.
 """
 
-from carina.database.engine import database_now, open_database
+from carina.database.engine import database_now, open_database, read_only
 from carina.database.tables import ARRIVAL, AUDIT, DELIVERY, INSTANCE, JOB, SCHEMA
 from carina.database.upgrade import upgrade_schema
 
@@ -16,5 +16,6 @@ __all__ = [
     "SCHEMA",
     "database_now",
     "open_database",
+    "read_only",
     "upgrade_schema",
 ]

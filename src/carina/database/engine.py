@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +11,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from carina.errors import BadConfig, one_line
+
+_READS = "carina_reads"
 
 BUSY_MS = 30_000
 """How long a writer waits for another process's transaction in SQLite."""
@@ -54,7 +58,15 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
 
 
 def _begin_as_writer(connection: Any) -> None:
-    connection.exec_driver_sql("begin immediate")
+    reads = connection.get_execution_options().get(_READS, False)
+    connection.exec_driver_sql("begin" if reads else "begin immediate")
+
+
+@contextmanager
+def read_only(engine: Engine) -> Iterator[Connection]:
+    """A connection for looking at tables: in SQLite it waits for no writer, and no writer for it."""
+    with engine.connect().execution_options(**{_READS: True}) as connection:
+        yield connection
 
 
 def database_now(connection: Connection) -> datetime:

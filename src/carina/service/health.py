@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
+from carina.database import read_only
 from carina.errors import one_line
 from carina.service.loops import PartState
 from carina.service.metrics import metrics_text
@@ -42,7 +43,7 @@ def readiness(node: RunningNode) -> Readiness:
 
 def _database(node: RunningNode) -> list[str]:
     try:
-        with node.engine.connect() as connection:
+        with read_only(node.engine) as connection:
             connection.execute(select(1))
     except SQLAlchemyError as error:
         return [f"database: does not answer ({one_line(str(error))[:200]})"]

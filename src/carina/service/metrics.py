@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Column, Connection, func, select
 
-from carina.database import ARRIVAL, INSTANCE, JOB
+from carina.database import ARRIVAL, INSTANCE, JOB, read_only
 from carina.deliver.ledger import counts
 from carina.service.loops import PartState
 from carina.service.node import RunningNode
@@ -24,7 +24,7 @@ class NodeCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Every figure of the node."""
-        with self._node.engine.connect() as connection:
+        with read_only(self._node.engine) as connection:
             yield _by(connection, "carina_jobs", "Jobs by state and end.", JOB.c.state, JOB.c.ended, JOB.c.pipeline)
             yield _by(connection, "carina_arrivals", "Series by state.", ARRIVAL.c.state, ARRIVAL.c.source)
             yield _by(connection, "carina_instances", "Instances that were accepted.", INSTANCE.c.sop_class_uid)

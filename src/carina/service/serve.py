@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from pathlib import Path
 
 import uvicorn
 
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings, WebSettings
-from carina.database import SCHEMA, open_database
-from carina.errors import BadConfig, unwritable
+from carina.errors import BadConfig
+from carina.jobs.places import open_node
 from carina.service.app import web_app
 from carina.service.check import listen, tls_context
 from carina.service.loops import start_all, stop_all
@@ -21,27 +20,20 @@ from carina.service.parts import parts_of
 
 _LOG = logging.getLogger(__name__)
 
-PATIENCE_S = 10.0
-"""How long requests and parts may take to end after the node was asked to."""
+_PATIENCE_S = 30.0
+"""How long parts may take to end after the node was asked to: those that send finish an object, jobs are told to."""
 
-FOLDERS = ("incoming", "runs", "logs")
+_REQUESTS_S = 5
+"""The same of requests."""
 
 
-def open_node(settings: Settings) -> RunningNode:
-    """A node with its folder and database, made where they are missing.
+def node_of(settings: Settings) -> RunningNode:
+    """A node with its folder and its database, made where they are missing; its parts don't run yet.
 
     Raises:
         BadConfig: the folder can't be written, or the database not be opened.
     """
-    folder = Path(settings.node.folder)
-    try:
-        for name in FOLDERS:
-            (folder / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(error, folder) from error
-    engine = open_database(settings.node.database or f"sqlite:///{(folder / 'node.sqlite').absolute()}")
-    SCHEMA.create_all(engine)
-    return RunningNode(settings=settings, engine=engine)
+    return RunningNode(settings=settings, engine=open_node(settings))
 
 
 def run_node(settings: Settings) -> None:
@@ -50,16 +42,16 @@ def run_node(settings: Settings) -> None:
     Raises:
         BadConfig: the node can't be opened, or its port is taken.
     """
-    node = open_node(settings)
+    node = node_of(settings)
     listener = _listener(settings.web)
-    server = _Server(_web(node), node)
+    server = _Server(server_config(node), node)
     _LOG.info("listening", extra={"url": url_of(settings.web), "version": __version__, "notice": RESEARCH_ONLY})
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # what uvicorn was told, it tells again once it has ended
         pass
     finally:
-        stop_all(node.parts, node.stop, PATIENCE_S)
+        stop_all(node.parts, node.stop, _PATIENCE_S)
         node.engine.dispose()
         _LOG.info("stopped")
 
@@ -92,7 +84,8 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _web(node: RunningNode) -> uvicorn.Config:
+def server_config(node: RunningNode) -> uvicorn.Config:
+    """How requests to a node are read: what a stranger controls is bounded, and nothing is told of the server."""
     tls = node.settings.web.tls
     return uvicorn.Config(
         web_app(node),
@@ -101,7 +94,7 @@ def _web(node: RunningNode) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=int(PATIENCE_S),
+        timeout_graceful_shutdown=_REQUESTS_S,
         h11_max_incomplete_event_size=64 * 1024,
         ssl_context_factory=(lambda *_: tls_context(tls)) if tls else None,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydicom.errors import InvalidDicomError
 from sqlalchemy import Connection, func, select
 
-from carina.database import ARRIVAL, INSTANCE, JOB
+from carina.database import ARRIVAL, INSTANCE, JOB, read_only
 from carina.deliver.identity import identity_of
 from carina.service.node import RunningNode
 
@@ -36,7 +36,7 @@ class Held:
 def study_uids(node: RunningNode) -> Iterator[str]:
     """Every study, those that came last first."""
     seen: set[str] = set()
-    with node.engine.connect() as connection:
+    with read_only(node.engine) as connection:
         last = func.max(ARRIVAL.c.id)
         came = select(ARRIVAL.c.study_uid).group_by(ARRIVAL.c.study_uid).order_by(last.desc())
         uids = list(connection.execute(came).scalars())
@@ -52,7 +52,7 @@ def objects_of(node: RunningNode, study_uid: str) -> list[Held]:
 
     Of several objects under one SOP Instance UID the last is taken. What is no longer on the disk is left out.
     """
-    with node.engine.connect() as connection:
+    with read_only(node.engine) as connection:
         came = list(_came(connection, node, study_uid))
         made = [held for held in _made(connection, node, study_uid) if held.study_uid == study_uid]
     found = {held.sop_instance_uid: held for held in (*came, *made)}

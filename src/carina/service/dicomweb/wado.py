@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from carina.deliver.dicomweb import DICOM_JSON
 from carina.dicom.part10 import open_file
 from carina.service.dicomweb.accept import ANY, BodyPart, Multipart, Wish, wishes
 from carina.service.dicomweb.frames import OCTETS, FrameSource
@@ -22,7 +23,6 @@ from carina.service.node import RunningNode
 from carina.service.problems import NotAcceptable, NotThere, NotUnderstood
 
 ROOT = "/dicom-web"
-DICOM_JSON = "application/dicom+json"
 DICOM = "application/dicom"
 _CHUNK = 1 << 18
 _MOST_FRAMES = 10_000

@@ -1,0 +1,229 @@
+"""``carina serve`` as a process: it listens, loads no network, says how it is, guards itself, ends when told."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from carina.config import Settings
+from carina.errors import BadConfig, one_line
+from carina.service.logs import JsonLines
+from carina.service.loops import Part, PartState, stop_all
+from served_nodes import add_job, opened, serving, settings_of
+
+PROGRAM = Path(sys.executable).with_name("carina")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """A node's process and its address."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    def stopped(self) -> tuple[int, list[dict[str, object]]]:
+        """Ask it to end; its exit code and its log."""
+        self.process.send_signal(signal.SIGTERM)
+        _, log = self.process.communicate(timeout=60)
+        return self.process.returncode, [json.loads(line) for line in log.splitlines()]
+
+
+def answered(url: str) -> httpx.Response:
+    """The first answer of a server that is starting."""
+    for _ in range(600):
+        try:
+            return httpx.get(url)
+        except httpx.ConnectError:
+            threading.Event().wait(0.05)
+    raise AssertionError(f"{url} never answered")
+
+
+@contextmanager
+def started(folder: Path, settings: Settings) -> Iterator[Process]:
+    command = [str(PROGRAM), "serve", "--config", str(folder / "carina.toml")]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        url = f"http://127.0.0.1:{settings.web.port}"
+        try:
+            answered(f"{url}/health/live")
+            yield Process(process=process, url=url)
+        finally:
+            process.kill()
+
+
+def test_a_node_starts_and_ends(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, '[destinations.D]\nkind = "folder"\npath = "results"\n')
+    with started(tmp_path, settings) as node:
+        while "starting" in httpx.get(f"{node.url}/health/ready").text:
+            threading.Event().wait(0.05)
+        ready = httpx.get(f"{node.url}/health/ready")
+        assert (ready.status_code, ready.json()["troubles"]) == (200, [])
+        assert set(ready.json()["parts"]) >= {"jobs", "sender"}
+        mapped = Path(f"/proc/{node.process.pid}/maps").read_text()
+        memory = Path(f"/proc/{node.process.pid}/status").read_text()
+        code, log = node.stopped()
+    assert code == 0
+    assert (log[0]["event"], log[-1]["event"]) == ("listening", "stopped")
+    assert not [name for name in ("torch", "openvino", "onnxruntime") if name in mapped]
+    assert int(memory.split("VmRSS:")[1].split()[0]) < 150_000
+
+
+def test_a_second_node_is_told_that_the_port_is_taken(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    with started(tmp_path, settings):
+        second = subprocess.run([PROGRAM, "serve"], cwd=tmp_path, capture_output=True, text=True)
+    assert second.returncode == 4
+    assert f"web.port: can't listen on 127.0.0.1:{settings.web.port} (Address already in use)" in second.stderr
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    node = opened(tmp_path_factory.mktemp("guard"))
+    for ended in ("healthy", "faulted", "faulted"):
+        add_job(node, ended=ended)
+    with serving(node) as address:
+        yield address
+
+
+def test_every_answer_has_strict_headers(url: str) -> None:
+    for path in ("/health/live", "/nope", "/dicom-web/studies"):
+        headers = httpx.get(url + path).headers
+        assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "server" not in headers
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "[::1", "", "a" * 300])
+def test_a_name_that_is_made_to_point_here_reads_nothing(url: str, host: str) -> None:
+    answer = httpx.get(f"{url}/health/live", headers={"Host": host})
+    assert answer.status_code in (400, 421)
+    assert answer.text != "alive\n"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:80", "localhost."])
+def test_the_names_of_this_machine_are_taken(url: str, host: str) -> None:
+    assert httpx.get(f"{url}/health/live", headers={"Host": host}).text == "alive\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 405),
+        ({}, 405),
+    ],
+)
+def test_another_sites_page_changes_nothing(url: str, headers: dict[str, str], status: int) -> None:
+    answer = httpx.post(f"{url}/health/live", headers=headers)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_metrics_count_what_is_in_the_tables(url: str) -> None:
+    text = httpx.get(f"{url}/metrics").text
+    assert 'carina_jobs{ended="faulted",pipeline="default",state="stopped"} 2.0' in text
+    assert 'carina_jobs{ended="healthy",pipeline="default",state="stopped"} 1.0' in text
+    assert "carina_disk_free_bytes" in text
+    assert "process_resident_memory_bytes" in text
+
+
+def test_a_part_that_dies_is_seen_and_begins_again() -> None:
+    stop, died, again = threading.Event(), threading.Event(), threading.Event()
+    goes_on = threading.Event()
+
+    def work(_: threading.Event) -> None:
+        if died.is_set():
+            again.set()
+            stop.wait()
+            return
+        died.set()
+        goes_on.wait()
+        raise BadConfig("test.dead", "the database has gone: bring it back.")
+
+    part = Part("lab", work, stop=stop)
+    part.start()
+    died.wait(10)
+    assert part.status.state == "running"
+    goes_on.set()
+    assert again.wait(10)
+    assert (part.status.deaths, part.status.error) == (1, "the database has gone: bring it back.")
+    stop_all([part], stop, 10)
+    assert part.status.state == "stopped"
+
+
+def test_a_part_that_ends_by_itself_has_died() -> None:
+    stop = threading.Event()
+    part = Part("brief", lambda _: None, stop=stop)
+    part.start()
+    for _ in range(1000):
+        if part.status.deaths:
+            break
+        stop.wait(0.01)
+    assert (part.status.state, part.status.error) == (PartState.BROKEN, "it ended by itself")
+    stop_all([part], stop, 10)
+
+
+def test_readiness_names_the_part_that_is_broken(tmp_path: Path) -> None:
+    node = opened(tmp_path)
+
+    def work(_: threading.Event) -> None:
+        raise BadConfig("test.dead", "the disk is gone.")
+
+    node.parts.append(Part("receiver", work, stop=node.stop))
+    node.parts[0].start()
+    with serving(node) as address:
+        answer = httpx.get(f"{address}/health/ready")
+        assert 'carina_part_deaths{part="receiver"}' in httpx.get(f"{address}/metrics").text
+    assert answer.status_code == 503
+    assert answer.json()["troubles"] == ["receiver: the disk is gone."]
+
+
+def logged(level: int, message: str, *arguments: object, **extra: object) -> dict[str, object]:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines())
+    logger = logging.Logger("carina.lab")
+    logger.addHandler(handler)
+    logger.log(level, message, *arguments, extra=extra)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 1
+    line: dict[str, object] = json.loads(lines[0])
+    return line
+
+
+def test_an_event_is_one_line_of_json_with_its_fields() -> None:
+    line = logged(logging.WARNING, "job %s\nstopped\x1b[31m", 7, job=7, where=Path("runs/7"))
+    assert line.pop("at")
+    assert line == {
+        "level": "warning",
+        "part": "carina.lab",
+        "event": one_line("job 7\nstopped\x1b[31m"),
+        "job": 7,
+        "where": "runs/7",
+    }
+
+
+def test_libraries_that_print_values_are_silent(tmp_path: Path) -> None:
+    program = (
+        "import logging; from carina.service.logs import log_to; log_to();"
+        "logging.getLogger('pynetdicom').error('Doe^Jane'); logging.getLogger('pydicom').warning('Doe^Jane');"
+        "logging.getLogger('carina.x').info('said')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["said"]
