@@ -44,6 +44,9 @@ VERBS = {
     "train": Verb("carina.cli.train", "train", "Train a network from a data list; list the presets."),
     "evaluate": Verb("carina.cli.evaluate", "evaluate", "Measure a bundle on a data list: tables and a report."),
     "synth": Verb("carina.cli.synth", "synth", "Make data to train on: lists from DICOM, synthetic disease, sheets."),
+    "submit": Verb("carina.cli.jobs", "submit", "Hand a series to the node's queue."),
+    "jobs": Verb("carina.cli.jobs", "jobs", "List, show, cancel and retry the jobs of a node."),
+    "worker": Verb("carina.cli.jobs", "worker", "Run the jobs of the node's queue."),
     "phantom": Verb("carina.cli.phantom", "phantom", "Write a synthetic chest CT with known truth as a DICOM series."),
     "demo": Verb("carina.cli.demo", "demo", "Run the pipeline on a phantom and compare with the known truth."),
 }

@@ -97,6 +97,7 @@ JOB = Table(
     Column("error_code", String(64), nullable=False, default=""),
     Column("error", Text, nullable=False, default=""),
     Index("ix_job_queue", "state", "priority", "id"),
+    Index("ix_job_shown", "state", "ended", "id"),
     Index("ix_job_series_uid", "series_uid"),
     comment="one run of one pipeline on one series; this row is the only truth about it",
 )

@@ -37,3 +37,8 @@ def open_node(settings: Settings) -> Engine:
 def log_of(settings: Settings, job_id: int, attempt: int) -> Path:
     """The log of one attempt of a job."""
     return Path(settings.node.folder) / "logs" / f"job-{job_id}-{attempt}.log"
+
+
+def latest_log(settings: Settings, job_id: int, attempt: int) -> Path | None:
+    """The log of a job's latest attempt that has one; None where none has."""
+    return next((log for number in range(attempt, 0, -1) if (log := log_of(settings, job_id, number)).is_file()), None)

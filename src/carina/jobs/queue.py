@@ -26,7 +26,7 @@ MOST_CRASHES = 3
 """Attempts whose process died, after which a job is stopped: it would take down the next worker too."""
 
 MOST_RETRIES = 8
-FIRST_PAUSE = timedelta(seconds=15)
+FIRST_PAUSE = timedelta(seconds=5)
 LONGEST_PAUSE = timedelta(hours=1)
 """How long a job waits after a failure that may pass: twice as long each time."""
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import msgspec
 from sqlalchemy import Connection, Engine, exists, select
@@ -44,7 +43,9 @@ from carina.jobs.queue import (
 )
 
 LOST_AFTER = timedelta(seconds=60)
-HEARTBEAT_S = 5.0
+HEARTBEATS = 12
+"""How often a worker is heard of in the time after which it counts as lost."""
+
 PAUSE_S = 0.5
 """Between two looks at the table."""
 
@@ -113,7 +114,7 @@ class Worker:
         self._reap()
         with self.engine.begin() as connection:
             now = database_now(connection)
-            if time.monotonic() - self._heard >= HEARTBEAT_S:
+            if time.monotonic() - self._heard >= self.lost_after.total_seconds() / HEARTBEATS:
                 self._hear(connection)
                 for attempt in silent(connection, now - self.lost_after):
                     _LOG.warning("job %d: its worker was not heard of any more.", attempt.job_id)
@@ -213,8 +214,3 @@ def _how_it_ended(code: int) -> str:
         return f"by {signal.Signals(-code).name}"
     except ValueError:
         return f"by signal {-code}"
-
-
-def latest_log(settings: Settings, job_id: int, attempt: int) -> Path | None:
-    """The log of a job's latest attempt that has one; None where none has."""
-    return next((log for number in range(attempt, 0, -1) if (log := log_of(settings, job_id, number)).is_file()), None)

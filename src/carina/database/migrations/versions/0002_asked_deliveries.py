@@ -24,5 +24,6 @@ def upgrade() -> None:
         job.add_column(sa.Column("retries", sa.Integer(), nullable=False, server_default="0"))
         job.drop_index("ix_job_queue")
         job.create_index("ix_job_queue", ["state", "priority", "id"])
+        job.create_index("ix_job_shown", ["state", "ended", "id"])
         job.create_index("ix_job_series_uid", ["series_uid"])
     op.execute("update job set priority = 3 - priority")

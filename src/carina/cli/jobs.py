@@ -1,0 +1,235 @@
+"""``carina jobs``, ``submit`` and ``worker``: the jobs of a node, from the command line."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from carina.cli.node import CONFIG, node_settings
+from carina.cli.places import PATH
+from carina.cli.terminal import SOME_FAILED, say, say_json, say_table
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from carina.config import Settings
+    from carina.jobs.listing import Job
+
+STATES = ("pending", "running", "healthy", "faulted", "canceled")
+PRIORITY = click.Choice(["low", "normal", "high", "immediate"])
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+JOB_ID = click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
+
+WAIT_S = 0.5
+
+
+@click.group()
+def jobs() -> None:
+    """List, show and change the jobs of a node. For research use only. Not for diagnosis."""
+
+
+def _node(config: Path | None) -> tuple[Settings, Engine]:
+    from carina.jobs.places import open_node
+
+    settings = node_settings(config)
+    return settings, open_node(settings)
+
+
+def _find(connection: Connection, job_id: int) -> Job:
+    from carina.errors import BadConfig
+    from carina.jobs.listing import find_job
+
+    job = find_job(connection, job_id)
+    if job is None:
+        raise BadConfig("job.unknown", f"job {job_id}: there is none; carina jobs list shows those there are.")
+    return job
+
+
+@jobs.command("list")
+@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only jobs in this state.")
+@click.option("--pipeline", default="", help="Only jobs of this pipeline.")
+@click.option("--before", type=int, help="Only jobs with an id below this one: the next page.")
+@click.option("--count", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Jobs at most.")
+@AS_JSON
+@CONFIG
+def list_(
+    states: tuple[str, ...], pipeline: str, before: int | None, count: int, as_json: bool, config: Path | None
+) -> None:
+    """List jobs, the latest first."""
+    import msgspec
+
+    from carina.jobs.listing import list_jobs
+
+    _, engine = _node(config)
+    with engine.connect() as connection:
+        found = list_jobs(connection, states=states, pipeline=pipeline, before=before, at_most=count)
+    if as_json:
+        say_json(msgspec.to_builtins(found))
+        return
+    say_table(("id", "state", "priority", "pipeline", "created", "attempt", "error"), [_row(job) for job in found])
+
+
+def _row(job: Job) -> tuple[str, ...]:
+    created = f"{job.created_at.astimezone():%Y-%m-%d %H:%M}"
+    return str(job.id), job.shown_state, job.priority, job.pipeline, created, str(job.attempt), job.error_code
+
+
+@jobs.command()
+@JOB_ID
+@AS_JSON
+@CONFIG
+def show(job_id: int, as_json: bool, config: Path | None) -> None:
+    """Show everything about a job."""
+    import msgspec
+
+    _, engine = _node(config)
+    with engine.connect() as connection:
+        job = _find(connection, job_id)
+    if as_json:
+        say_json(msgspec.to_builtins(job))
+        return
+    for name, value in msgspec.structs.asdict(job).items():
+        if value not in (None, "", ()):
+            say(f"{name}: {', '.join(value) if isinstance(value, tuple) else value}")
+
+
+def _change(config: Path | None, job_id: int, change: Callable[[Connection], bool], otherwise: str) -> None:
+    """Change a job in one transaction; where it can't be changed, say what it is instead.
+
+    Raises:
+        BadConfig: there is no such job, or it is in another state.
+    """
+    from carina.errors import BadConfig
+
+    _, engine = _node(config)
+    with engine.begin() as connection:
+        state = _find(connection, job_id).shown_state
+        if not change(connection):
+            raise BadConfig("job.state", f"job {job_id} is {state}: {otherwise}.")
+        say(f"job {job_id}: {_find(connection, job_id).shown_state}")
+
+
+@jobs.command()
+@JOB_ID
+@CONFIG
+def cancel(job_id: int, config: Path | None) -> None:
+    """Stop a job that waits or runs."""
+    from carina.database import database_now
+    from carina.jobs import queue
+
+    _change(
+        config, job_id, lambda it: queue.cancel(it, job_id, database_now(it)), "only what waits or runs is canceled"
+    )
+
+
+@jobs.command()
+@JOB_ID
+@CONFIG
+def retry(job_id: int, config: Path | None) -> None:
+    """Let a faulted or canceled job run again; finished operators are kept."""
+    from carina.jobs import queue
+
+    _change(config, job_id, lambda it: queue.retry(it, job_id), "only what is faulted or canceled is tried again")
+
+
+@jobs.command()
+@JOB_ID
+@click.argument("wanted", type=PRIORITY, metavar="PRIORITY")
+@CONFIG
+def priority(job_id: int, wanted: str, config: Path | None) -> None:
+    """Change the priority of a job that waits: low, normal, high or immediate."""
+    from carina.config import Priority
+    from carina.jobs import queue
+
+    _change(
+        config,
+        job_id,
+        lambda it: queue.set_priority(it, job_id, Priority(wanted)),
+        "only what waits has a priority that can be changed",
+    )
+
+
+@jobs.command()
+@JOB_ID
+@CONFIG
+def logs(job_id: int, config: Path | None) -> None:
+    """Print the log of a job's latest attempt."""
+    from carina.errors import BadConfig
+    from carina.jobs.places import latest_log
+
+    settings, engine = _node(config)
+    with engine.connect() as connection:
+        job = _find(connection, job_id)
+    log = latest_log(settings, job.id, job.attempt)
+    if log is None:
+        raise BadConfig("job.no-log", f"job {job_id} has no log here: it has not run, or ran on another machine.")
+    with log.open(encoding="utf-8", errors="backslashreplace") as lines:
+        for line in lines:
+            say(line.rstrip("\n"))
+
+
+@jobs.command()
+@click.argument("job_ids", type=click.IntRange(min=1), nargs=-1, required=True, metavar="ID...")
+@CONFIG
+def wait(job_ids: tuple[int, ...], config: Path | None) -> None:
+    """Wait until jobs have stopped; exit code 3 unless all are healthy."""
+    _, engine = _node(config)
+    waiting, ends = list(job_ids), []
+    while waiting:
+        with engine.connect() as connection:
+            found = [_find(connection, job_id) for job_id in waiting]
+        for job in found:
+            if job.ended:
+                say(f"job {job.id}: {job.ended}", *([f"  {job.error}"] if job.error else []))
+                ends.append(job.ended)
+        waiting = [job.id for job in found if not job.ended]
+        if waiting:
+            time.sleep(WAIT_S)
+    if set(ends) != {"healthy"}:
+        sys.exit(SOME_FAILED)
+
+
+@click.command()
+@click.argument("path", type=PATH)
+@click.option("--pipeline", default="default", show_default=True, help="Definition to run: a name or a file.")
+@click.option("--priority", "wanted", type=PRIORITY, default="normal", show_default=True)
+@click.option("--to", "destinations", multiple=True, metavar="NAME", help="Destination of the settings; repeatable.")
+@CONFIG
+def submit(path: Path, pipeline: str, wanted: str, destinations: tuple[str, ...], config: Path | None) -> None:
+    """Hand a series to the node: the best one below PATH, as carina run would take it. Prints the job's id."""
+    from carina.config import Priority
+    from carina.database import database_now
+    from carina.jobs import queue
+    from carina.jobs.request import new_job
+
+    settings, engine = _node(config)
+    job = new_job(path, settings, pipeline=pipeline, priority=Priority(wanted), destinations=destinations)
+    with engine.begin() as connection:
+        say(queue.submit(connection, job, database_now(connection)))
+
+
+@click.command()
+@click.option("--until-empty", is_flag=True, help="End when no job waits or runs any more.")
+@click.option("--name", default="", help="What the table shows as who runs a job; default: HOST:PID.")
+@CONFIG
+def worker(until_empty: bool, name: str, config: Path | None) -> None:
+    """Run the jobs of the node's queue, as many at once as memory and cores allow.
+
+    On one machine, carina serve does this itself; on others, with a PostgreSQL database and a shared folder, start one
+    worker each.
+    """
+    from carina.jobs.worker import Worker
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    settings, engine = _node(config)
+    it = Worker(settings, engine, name=name)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: it.stopping.set())
+    it.go(until_empty=until_empty)

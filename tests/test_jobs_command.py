@@ -1,0 +1,95 @@
+"""``carina submit``, ``jobs`` and ``worker`` as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from carina.synth.phantom import chest_phantom
+from carina.testing.dicom import write_ct_series
+
+READING = """
+api-version: 0.4.0
+name: reading
+operators:
+- name: dicom-reader
+  container: {image: carina/dicom-reader}
+  input: [{path: /input}]
+  output: [{path: /output}]
+"""
+
+SETTINGS = """
+[node]
+folder = "node"
+[destinations.shelf]
+kind = "folder"
+path = "x"
+"""
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def carina(tmp_path: Path) -> Command:
+    write_ct_series(chest_phantom(shape=(36, 200, 200), lesions=0).volume, tmp_path / "ct")
+    (tmp_path / "reading.yaml").write_text(READING)
+    (tmp_path / "carina.toml").write_text(
+        '[node]\nfolder = "node"\n[destinations.shelf]\nkind = "folder"\npath = "x"\n'
+    )
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        program = str(Path(sys.executable).with_name("carina"))
+        return subprocess.run(
+            [program, *words], cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ)
+        )
+
+    return call
+
+
+def test_a_series_from_submit_to_its_log(carina: Command, tmp_path: Path) -> None:
+    assert carina("submit", "ct", "--pipeline", "reading.yaml", "--to", "shelf").stdout == "1\n"
+    assert carina("worker", "--until-empty").returncode == 0
+    assert carina("jobs", "wait", "1").stdout == "job 1: healthy\n"
+    (job,) = json.loads(carina("jobs", "list", "--json").stdout)
+    assert (job["id"], job["ended"], job["destinations"]) == (1, "healthy", ["shelf"])
+    assert (tmp_path / "node" / job["folder"] / "manifest.json").is_file()
+    log = carina("jobs", "logs", "1").stdout
+    assert "research use only" in log
+    assert "dicom-reader: done" in log
+
+
+def test_a_job_is_changed_while_it_waits(carina: Command) -> None:
+    said = [
+        carina(*words).stdout
+        for words in (
+            ("submit", "ct", "--pipeline", "reading.yaml", "--priority", "low"),
+            ("jobs", "priority", "1", "high"),
+            ("jobs", "cancel", "1"),
+        )
+    ]
+    assert said == ["1\n", "job 1: pending\n", "job 1: canceled\n"]
+    waited = carina("jobs", "wait", "1")
+    assert (waited.returncode, waited.stdout) == (3, "job 1: canceled\n  canceled: asked for.\n")
+    assert carina("jobs", "retry", "1").stdout == "job 1: pending\n"
+    assert "priority: high" in carina("jobs", "show", "1").stdout
+
+
+def test_refusals_are_one_line(carina: Command) -> None:
+    for words, code, told in (
+        (("submit", "nowhere"), 3, "nowhere"),
+        (("submit", "ct", "--to", "pacs"), 4, "destination pacs is not in the settings; known: shelf."),
+        (("submit", "ct", "--pipeline", "liver"), 4, "liver"),
+        (("jobs", "show", "7"), 4, "job 7: there is none"),
+        (("jobs", "retry", "7"), 4, "job 7: there is none"),
+    ):
+        done = carina(*words)
+        assert done.returncode == code, done.stderr
+        assert told in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert "id" in carina("jobs", "list").stdout
