@@ -58,7 +58,7 @@ from carina.database import open_database
 from carina.jobs.worker import Worker
 settings = msgspec.json.decode(sys.stdin.readline(), type=Settings)
 engine = open_database(settings.node.database)
-Worker(settings, engine, name=sys.argv[1], lost_after=timedelta(seconds=5)).go(until_empty=True)
+Worker(settings, engine, name=sys.argv[1], lost_after=timedelta(seconds=20)).go(until_empty=True)
 """
 
 
@@ -226,7 +226,7 @@ def test_a_worker_that_is_killed_loses_no_job(settings: Settings, engine: Engine
     wait_for(lambda: any(job.worker == "doomed" for job in jobs(engine)), doomed)
     doomed.kill()
     doomed.wait()
-    Worker(settings, engine, name="other", lost_after=timedelta(seconds=5)).go(until_empty=True)
+    Worker(settings, engine, name="other", lost_after=timedelta(seconds=20)).go(until_empty=True)
     assert [job.shown_state for job in jobs(engine)] == ["healthy"] * 4
     assert {job.worker for job in jobs(engine)} <= {"doomed", "other"}
 
@@ -253,7 +253,7 @@ def test_a_worker_that_stood_still_changes_nothing_when_it_wakes(
             for pid in standing:
                 os.kill(pid, signal.SIGCONT)
 
-    Worker(settings, engine, name="other", lost_after=timedelta(seconds=5)).go(until_empty=True, watch=wake)
+    Worker(settings, engine, name="other", lost_after=timedelta(seconds=20)).go(until_empty=True, watch=wake)
     frozen.wait()
     assert woken
     (job,) = jobs(engine)
@@ -269,6 +269,7 @@ def test_four_workers_share_a_queue_of_which_one_is_killed_for_good(
     if not settings.node.database.startswith("postgresql"):
         pytest.skip("SQLite is for the workers of one node")
     put(engine, settings, series, 12)
+    settings = msgspec.structs.replace(settings, node=msgspec.structs.replace(settings.node, cores=1))
     workers = [start_worker(settings, f"w{number}") for number in range(4)]
     wait_for(lambda: any(job.worker == "w0" for job in jobs(engine)), workers[0])
     workers[0].kill()
