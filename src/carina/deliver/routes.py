@@ -1,4 +1,4 @@
-"""Where the results of a source go: destinations of the settings by name, and the sender itself."""
+"""Where the results of a source go: the destinations that it names, and the sender itself."""
 
 from __future__ import annotations
 
@@ -10,43 +10,21 @@ SENDER = "sender"
 """In a source's destinations: whoever sent the series gets its results."""
 
 
-def routes(
-    names: Sequence[str], destinations: Mapping[str, Destination], sender: str
-) -> tuple[dict[str, Destination], tuple[str, ...]]:
-    """The destinations that a source names, and a sentence on each that there is none for.
+def routes(names: Sequence[str], destinations: Mapping[str, Destination], sender: str) -> tuple[tuple[str, ...], str]:
+    """The names of a source with ``sender`` replaced by the destinations that have its AE title, each name once.
 
-    ``sender`` is what an arrival says of it, ``AE@address``. It becomes the destinations with that AE title.
+    ``sender`` is what an arrival says of it, ``AE@address``. The text is a sentence where no destination has that
+    title, else empty.
     """
-    found: dict[str, Destination] = {}
-    missing = []
-    for name in names:
-        if name in destinations:
-            found[name] = destinations[name]
-        elif name == SENDER:
-            back = _called(sender, destinations)
-            found |= back
-            missing += [] if back else [_nobody(sender)]
-        else:
-            known = ", ".join(destinations) or "none"
-            missing.append(f"destination {name} is not configured; known are {known}: add it under [destinations].")
-    return found, tuple(missing)
+    title = sender.partition("@")[0].strip()
+    back = [name for name, one in destinations.items() if isinstance(one, DicomDestination) and one.ae_title == title]
+    replaced = [one for name in names for one in (back if name == SENDER else [name])]
+    is_lost = SENDER in names and not back
+    return tuple(dict.fromkeys(replaced)), _nobody(title) if is_lost else ""
 
 
-def _title(sender: str) -> str:
-    return sender.partition("@")[0].strip()
-
-
-def _called(sender: str, destinations: Mapping[str, Destination]) -> dict[str, Destination]:
-    return {
-        name: one
-        for name, one in destinations.items()
-        if isinstance(one, DicomDestination) and one.ae_title.strip() == _title(sender)
-    }
-
-
-def _nobody(sender: str) -> str:
-    title = _title(sender) or "(no AE title)"
+def _nobody(title: str) -> str:
     return (
-        f"results can't go back to the sender {title}: no destination has this ae_title; "
+        f"results can't go back to the sender {title or '(no AE title)'}: no destination has this ae_title; "
         f'add one to [destinations], with kind = "dicom", its host and its port.'
     )

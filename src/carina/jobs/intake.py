@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, INSTANCE, JOB
+from carina.deliver.routes import routes
 from carina.jobs.estimate import cores_of, memory_mb
 from carina.jobs.queue import JobState, NewJob, cancel, submit
 
@@ -21,6 +23,9 @@ LARGEST_SLICE = 1024 * 1024
 
 ARRIVALS_AT_ONCE = 20
 """Arrivals that are taken up in one transaction."""
+
+
+_LOG = logging.getLogger(__name__)
 
 
 def take_up(connection: Connection, settings: Settings, now: datetime) -> list[int]:
@@ -53,6 +58,9 @@ def _jobs_of(
 ) -> list[int]:
     folder = Path(settings.node.folder).resolve()
     needed = memory_mb(_voxels(connection, arrival.id, folder))
+    destinations, nowhere = routes(source.destinations, settings.destinations, arrival.sender)
+    if nowhere:
+        _LOG.warning("arrival %s: %s", arrival.id, nowhere)
     made = []
     for pipeline in source.pipelines:
         earlier = _earlier(connection, arrival.series_uid, pipeline)
@@ -62,7 +70,7 @@ def _jobs_of(
             memory_mb=needed,
             cores=cores_of(settings),
             priority=source.priority,
-            destinations=source.destinations,
+            destinations=destinations,
             series_uid=arrival.series_uid,
             arrival_id=arrival.id,
             supersedes=earlier[0].id if earlier else None,
