@@ -16,7 +16,8 @@ from carina.database import DELIVERY
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
 from carina.deliver.identity import identity_of, kind_of
-from carina.deliver.ledger import DeliveryState, Proof, Trouble
+from carina.deliver.ledger import DeliveryState, Trouble
+from carina.deliver.proof import Proof
 from carina.deliver.routes import routes
 from delivery_objects import NOW, add_job, new_ledger, write_objects
 
@@ -158,7 +159,7 @@ STEPS: dict[str, Callable[[Connection], object]] = {
 }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(steps=st.lists(st.sampled_from(sorted(STEPS)), max_size=8))
 def test_what_is_over_stays_as_it_is(steps: list[str], engine: Engine, files: list[Path], tmp_path: Path) -> None:
     """Whatever a thread that comes late has to say: a confirmed row is confirmed, a failed one waits for a person."""

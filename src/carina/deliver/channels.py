@@ -14,7 +14,7 @@ from carina.deliver.association import address
 from carina.deliver.find_scu import found_by_query
 from carina.deliver.folder import held_in_folder, store_in_folder
 from carina.deliver.identity import identity_of
-from carina.deliver.ledger import Proof
+from carina.deliver.proof import Proof
 from carina.deliver.qido import found_by_qido
 from carina.deliver.store_scu import storing_by_association
 from carina.deliver.stow import store_by_stow

@@ -25,7 +25,6 @@ from carina.deliver.association import NO_CONTEXT, accepts, address, associated
 from carina.deliver.ledger import (
     DeliveryState,
     Entry,
-    Proof,
     Trouble,
     mark_absent,
     mark_confirmed,
@@ -34,6 +33,7 @@ from carina.deliver.ledger import (
     put_off,
 )
 from carina.deliver.pace import PACE, Pace
+from carina.deliver.proof import Proof
 from carina.deliver.store_scu import ECHO_CONTEXT, NO_ANSWER
 from carina.errors import DeliveryFailed
 

@@ -24,8 +24,9 @@ from carina.deliver.answers import Answer, Outcome
 from carina.deliver.channels import Channel
 from carina.deliver.commitment import ask_commitment, new_transaction, take_report
 from carina.deliver.identity import identity_of
-from carina.deliver.ledger import DeliveryState, Entry, Proof, Trouble
+from carina.deliver.ledger import DeliveryState, Entry, Trouble
 from carina.deliver.pace import Pace
+from carina.deliver.proof import Proof
 from carina.deliver.receipt import unreachable
 from carina.errors import DeliveryFailed
 

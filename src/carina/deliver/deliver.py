@@ -9,6 +9,7 @@ from typing import assert_never
 
 from carina.config import Destination, DicomDestination, DicomwebDestination, FolderDestination, Settings
 from carina.deliver.folder import deliver_to_folder
+from carina.deliver.proof import Proof
 from carina.deliver.receipt import DeliveryReceipt
 from carina.errors import DeliveryFailed
 
@@ -69,6 +70,25 @@ def echo(name: str, destination: Destination) -> None:
             from carina.deliver.stow import echo_server
 
             echo_server(name, destination)
+        case _:
+            assert_never(destination)
+
+
+def proof_of(name: str, destination: Destination) -> Proof:
+    """How it will be known that a destination, which answers, has what the node sent to it.
+
+    Raises:
+        DeliveryFailed: it doesn't answer any more.
+    """
+    match destination:
+        case FolderDestination():
+            return Proof.DIGEST
+        case DicomDestination():
+            from carina.deliver.capabilities import proof_of_node
+
+            return proof_of_node(name, destination)
+        case DicomwebDestination():
+            return Proof.QUERY
         case _:
             assert_never(destination)
 

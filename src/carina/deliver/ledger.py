@@ -21,6 +21,7 @@ from carina.config import Destination
 from carina.database import DELIVERY
 from carina.deliver.answers import Answer
 from carina.deliver.identity import ObjectIdentity, identity_of, kind_of
+from carina.deliver.proof import Proof
 
 AT_ONCE = 100
 """Rows that are looked at in one go."""
@@ -36,15 +37,6 @@ class DeliveryState(StrEnum):
 
 
 UNDER_WAY = (DeliveryState.WAITING, DeliveryState.SENT)
-
-
-class Proof(StrEnum):
-    """How it is known that a peer has an object."""
-
-    COMMITMENT = "commitment"
-    QUERY = "query"
-    DIGEST = "digest"
-    STATUS = "status"
 
 
 @dataclass(frozen=True, kw_only=True)

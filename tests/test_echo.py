@@ -1,0 +1,60 @@
+"""``carina echo``: each destination is tried, what is wrong is named, and how deliveries are confirmed is said."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from carina.testing.difficult_pacs import DifficultPacs
+from carina.testing.pacs import free_port
+
+
+def carina(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("carina")
+    return subprocess.run([str(program), *words], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_each_destination_is_tried(tmp_path: Path) -> None:
+    pacs = DifficultPacs(commits=True)
+    plain = DifficultPacs(answers_queries=False)
+    (tmp_path / "carina.toml").write_text(
+        f'[destinations.archive]\nkind = "dicom"\nhost = "127.0.0.1"\nport = {pacs.port}\nae_title = "A"\n'
+        f"commitment = true\n"
+        f'[destinations.asked]\nkind = "dicom"\nhost = "127.0.0.1"\nport = {pacs.port}\nae_title = "A"\n'
+        f'[destinations.plain]\nkind = "dicom"\nhost = "127.0.0.1"\nport = {plain.port}\nae_title = "B"\n'
+        f'[destinations.dead]\nkind = "dicom"\nhost = "127.0.0.1"\nport = {free_port()}\nae_title = "D"\n'
+        f'[destinations.share]\nkind = "folder"\npath = "share"\n'
+    )
+    pacs.up()
+    plain.up()
+    try:
+        every, some = carina(tmp_path, "echo"), carina(tmp_path, "echo", "share", "asked")
+    finally:
+        pacs.down()
+        plain.down()
+    assert every.returncode == 6
+    assert every.stdout.splitlines() == [
+        "archive: answers; what is sent there is confirmed by storage commitment.",
+        "asked: answers; what is sent there is confirmed by query.",
+        "plain: answers; what is sent there is confirmed by the status of its answer alone (it answers no queries).",
+        "share: answers; what is sent there is confirmed by comparing the copy.",
+    ]
+    (line,) = every.stderr.splitlines()
+    assert line.startswith("dead (D@127.0.0.1:") and line.endswith("[delivery.unreachable]")
+    assert some.returncode == 0 and [line.split(":")[0] for line in some.stdout.splitlines()] == ["share", "asked"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("", "carina: no destination is configured; known: none. Add it under [destinations] to the settings."),
+        ('[destinations.a]\nkind = "folder"\npath = "x"\n', "carina: no destination is called b; known: a."),
+    ],
+)
+def test_a_destination_that_is_not_there_is_named(tmp_path: Path, settings: str, words: str) -> None:
+    (tmp_path / "carina.toml").write_text(settings)
+    done = carina(tmp_path, "echo", *(["b"] if settings else []))
+    assert done.returncode == 4 and done.stderr.startswith(words)
