@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -60,6 +62,19 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
     assert tops == {"carina", f"carina_ct-{__version__}.dist-info"}
     for part in ("py.typed", "operators/definitions/default.yaml", "models/bundles/lung-ahnet/models/model.onnx"):
         assert f"carina/{part}" in names
+    for part in ("templates/images.html", "static/viewer.js", "static/viewer.css"):
+        assert f"carina/service/viewer/{part}" in names
+
+
+def test_wheel_and_sdist_hold_the_volume_viewer_with_its_licences(built: Path) -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed; on Debian: apt-get install npm")
+    names = zipfile.ZipFile(only(built, "*.whl")).namelist()
+    with tarfile.open(only(built, "*.tar.gz")) as sdist:
+        files = {name.partition("/")[2] for name in sdist.getnames()}
+    for part in ("volume.js", "LICENCES.txt"):
+        assert f"carina/service/viewer/static/built/{part}" in names
+        assert f"src/carina/service/viewer/static/built/{part}" in files
 
 
 def runs_by_itself(program: Path, folder: Path) -> None:

@@ -68,7 +68,7 @@ def turned(grid: Grid) -> Grid:
 def through_dicom(phantom: Phantom, folder: Path) -> Phantom:
     """The phantom as Carina reads it from a DICOM series, its masks on the grid that was read."""
     write_ct_series(phantom.volume, folder)
-    volume = read_source(choose_source(find_series(folder).found))
+    volume = read_source(choose_source(find_series(folder).found, uid=phantom.volume.uid))
 
     def moved(mask: Mask) -> Mask:
         return replace(mask, labels=resample(mask.labels, mask.grid, volume.grid, 0), grid=volume.grid)

@@ -91,6 +91,14 @@ def write_voxels(array: npt.NDArray[Any], grid: Grid, path: Path, suffix: str, *
         raise BadConfig("output.unwritable", f"{path}: can't be written ({reason}).") from error
 
 
+def nifti_parts(array: npt.NDArray[Any], grid: Grid, *, compress: bool) -> Iterator[bytes]:
+    """Voxels ``(z, y, x)`` as a NIfTI-1 file, part by part, for who sends it instead of storing it."""
+    suffix = ".nii.gz" if compress else ".nii"
+    out = _Out(array=array, grid=grid, name=f"image{suffix}", suffix=suffix, compress=compress)
+    ((_, content),) = _nifti(out)
+    yield from content
+
+
 def _place(parts: Parts, aside: Path, folder: Path) -> None:
     """Write all parts aside, then move them, the header last: whoever sees it finds its data."""
     for name, _ in parts:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -20,6 +20,7 @@ from carina.report.numbers import ml_text
 from carina.report.overlay import layout
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart
 from carina.service.viewer.found import found_by
+from carina.service.viewer.layers import layer_of
 from carina.service.viewer.opened import OpenedRun, RunShelf
 from carina.service.viewer.scene import PLANES, chosen_voxel, scene_facts, shown_planes
 from carina.service.viewer.slices import WINDOWS, Drawing, LayerStyle, clipped, place_words, slice_png, slice_words
@@ -30,8 +31,20 @@ WhereIsRun = Callable[[Request], Path]
 
 STATIC = Path(__file__).parent / "static"
 
+VOLUME_VIEWER = STATIC / "built" / "volume.js"
+"""Made by scripts/build_viewer.py, which a wheel's build calls; a source install may lack it."""
+
 NOT_FOUND = frozenset(
-    {"run.no-manifest", "run.no-image", "run.no-file", "output.outside", "overlay.view", "overlay.index", "viewer.at"}
+    {
+        "run.no-manifest",
+        "run.no-image",
+        "run.no-file",
+        "output.outside",
+        "overlay.view",
+        "overlay.index",
+        "viewer.at",
+        "viewer.layer",
+    }
 )
 """Codes of what is not there; anything else that a request can ask for wrongly is 400."""
 
@@ -55,6 +68,8 @@ def viewer_routes(where: WhereIsRun, shelf: RunShelf | None = None) -> list[Base
         "/files": pages.files,
         "/slice/{plane}/{index:int}.png": pages.slice,
         "/at/{z:int}/{y:int}/{x:int}.json": pages.place,
+        "/volume/{size}/{name}.nii": pages.volume,
+        "/volume/{size}/{name}.nii.gz": pages.volume,
         "/pdf/{name}.pdf": pages.pdf,
         "/files/{name:path}": pages.file,
     }
@@ -120,7 +135,7 @@ class RunPages:
             "drawing": drawing,
             "drawn": list(LayerStyle),
             "windows": WINDOWS,
-            "scene": scene_facts(opened, base, at),
+            "scene": {**scene_facts(opened, base, at), "built": VOLUME_VIEWER.is_file()},
             "reports": report_names(opened.run),
         }
         return _page(request, "images.html", values)
@@ -158,6 +173,12 @@ class RunPages:
         at = clipped(tuple(request.path_params[axis] for axis in "zyx"), grid)
         slices = {name: slice_words(images, name, at[layout(grid, name).normal]) for name in PLANES}
         return JSONResponse({"place": place_words(images, at), "slices": slices})
+
+    def volume(self, request: Request) -> Response:
+        """The CT or a mask as NIfTI."""
+        layer = layer_of(self._opened(request), request.path_params["size"], request.path_params["name"])
+        is_packed = request.url.path.endswith(".gz")
+        return StreamingResponse(layer.parts(compress=is_packed), media_type="application/octet-stream")
 
     def pdf(self, request: Request) -> Response:
         """The PDF that went to the PACS."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from carina.errors import BadConfig
 from carina.report.overlay import VIEWS, layout
+from carina.service.viewer.layers import coarse_steps
 from carina.service.viewer.opened import OpenedRun
 from carina.service.viewer.slices import WINDOWS, Index, clipped
 from carina.volume.grid import Grid, Triple
@@ -110,6 +111,8 @@ def scene_facts(opened: OpenedRun, base: str, at: Index) -> dict[str, Any]:
         "shape": grid.shape,
         "affine": grid.affine.round(6).tolist(),
         "windows": WINDOWS,
+        "marked": opened.images.lung is not None or opened.images.lesion is not None,
+        "quartered": coarse_steps(grid) != (1, 1, 1),
         "lesions": [site.index for site in opened.lesions],
         "planes": {
             name: {

@@ -1,6 +1,8 @@
 // The images page: slices that the server draws, moved by keys, wheel and pointer. Without this script the page works
 // by its links and its form; with it the same pictures come without a reload.
 
+import { prepare, showVolume, wire } from "./modes.js";
+
 const scene = JSON.parse(document.getElementById("scene").textContent);
 const form = document.getElementById("tools");
 const place = document.getElementById("place");
@@ -10,6 +12,7 @@ const LAYERS = ["lung", "lesion"];
 const KEPT = 160; // pictures of some 100 KB
 const SETTLED_MS = 180;
 const WHEEL_STEP = 40;
+const PREPARED_MS = 300; // the slices first
 
 const state = { at: [...scene.at], plane: planes[0], lesion: 0 };
 const pictures = new Map();
@@ -200,11 +203,13 @@ document.addEventListener("keydown", (event) => {
   const act = KEYS[event.key];
   if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("input, select, textarea, summary")) return;
+  if (event.target.closest("canvas") && document.getElementById("volume").dataset.mode === "solid" && event.key.startsWith("Arrow")) return;
   const isInPicture = event.target.closest(".picture, canvas");
   if (MOVES.has(event.key) && !isInPicture) return; // elsewhere these keys scroll the page
   event.preventDefault();
+  event.stopPropagation();
   act(event);
-});
+}, true); // before NiiVue, which has keys of its own
 
 for (const [plane, pane] of panes) {
   const area = pane.querySelector(".picture");
@@ -266,11 +271,15 @@ document.querySelectorAll("#lesions a").forEach((link, number) => {
   });
 });
 
-async function mode(wanted) {
-  const { showVolume } = await import("./modes.js");
-  await showVolume(wanted, { scene, state, form, moveTo });
+const context = { scene, state, form, moveTo };
+
+function mode(wanted) {
+  showVolume(wanted, context);
+  if (wanted === "slices") choose(state.plane);
 }
 
 for (const plane of planes) panes.get(plane).dataset.shown = `${state.at[scene.planes[plane].normal]}?${query()}`;
 mark();
 choose(planes[0]);
+wire(context);
+addEventListener("load", () => setTimeout(() => prepare(context), PREPARED_MS));

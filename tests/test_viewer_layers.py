@@ -1,0 +1,104 @@
+"""What the volume viewer is sent: the CT and the marks in place, whole and a quarter, read by another reader."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from carina.errors import BadConfig
+from carina.report.overlay import layout
+from carina.service.viewer.layers import coarse_steps, layer_of
+from carina.service.viewer.opened import OpenedRun
+from carina.service.viewer.scene import chosen_voxel, shown_planes
+from carina.volume import Grid
+from carina.volume.header import triple
+from viewer_runs import POSES, posed, write_run
+
+RAS = np.array([-1.0, -1.0, 1.0])
+
+
+@pytest.fixture(scope="module", params=[*POSES, "oblique"])
+def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OpenedRun:
+    phantom = posed(request.param)
+    finer = replace(phantom.volume.grid, spacing_mm=triple(np.array(phantom.volume.grid.spacing_mm) / 4))
+    moved = {name: replace(getattr(phantom, name), grid=finer) for name in ("volume", "lung", "lesion")}
+    return OpenedRun(write_run(replace(phantom, **moved), tmp_path_factory.mktemp("layers") / "run"))
+
+
+def received(opened: OpenedRun, size: str, name: str, folder: Path, *, compress: bool) -> nibabel.Nifti1Image:
+    file = folder / f"{name}.nii{'.gz' if compress else ''}"
+    file.write_bytes(b"".join(layer_of(opened, size, name).parts(compress=compress)))
+    return nibabel.load(file)
+
+
+def test_the_whole_ct_is_every_voxel_in_its_place(opened: OpenedRun, tmp_path: Path) -> None:
+    image = received(opened, "full", "ct", tmp_path, compress=False)
+    volume = opened.images.volume
+    assert (volume.hu == np.asarray(image.dataobj).T).all()
+    for index in ((0, 0, 0), (5, 60, 7), tuple(count - 1 for count in volume.grid.shape)):
+        place = (image.affine @ [*index[::-1], 1])[:3] * RAS
+        assert place == pytest.approx(volume.grid.points_mm(index), abs=1e-3)
+
+
+@pytest.mark.parametrize("size", ["full", "quarter"])
+def test_marks_tell_lung_and_lesion_and_their_surfaces(opened: OpenedRun, size: str, tmp_path: Path) -> None:
+    image = received(opened, size, "marks", tmp_path, compress=True)
+    marks = np.asarray(image.dataobj)
+    images = opened.images
+    assert images.lung and images.lesion
+    assert set(np.unique(marks)) == {0, 1, 2, 3, 4}
+    voxel_ml = abs(np.linalg.det(image.affine)) / 1000
+    lesion_ml = float((marks >= 3).sum()) * voxel_ml
+    assert lesion_ml == pytest.approx(images.lesion.volume_ml(), rel=0.2 if size == "quarter" else 1e-6)
+    assert float((marks > 0).sum()) * voxel_ml == pytest.approx(images.lung.volume_ml(), rel=0.05)
+    for mask, least, within_mm in ((images.lung, 1, 0.4), (images.lesion, 3, 2.0 if size == "quarter" else 0.01)):
+        place = (image.affine @ [*np.argwhere(marks >= least).mean(axis=0), 1])[:3] * RAS
+        assert np.linalg.norm(place - mask.grid.points_mm(np.argwhere(mask.labels).mean(axis=0))) < within_mm
+
+
+def test_the_quarter_is_small_and_has_the_mean_of_what_it_stands_for(opened: OpenedRun, tmp_path: Path) -> None:
+    quarter, volume = received(opened, "quarter", "ct", tmp_path, compress=True), opened.images.volume
+    steps = coarse_steps(volume.grid)
+    assert quarter.shape[::-1] == tuple(count // step for count, step in zip(volume.grid.shape, steps, strict=True))
+    block = tuple(slice(3 * step, 4 * step) for step in steps)
+    assert float(quarter.dataobj[3, 3, 3]) == pytest.approx(volume.hu[block].mean(), abs=0.51)
+
+
+@pytest.mark.parametrize(("size", "name"), [("half", "ct"), ("full", "heart"), ("quarter", "lung")])
+def test_what_is_no_layer_is_refused(opened: OpenedRun, size: str, name: str) -> None:
+    with pytest.raises(BadConfig, match="expected quarter or full, and ct or marks"):
+        layer_of(opened, size, name)
+
+
+def test_the_first_look_is_at_the_largest_lesion_and_the_crosshair_lies_in_it(opened: OpenedRun) -> None:
+    at = chosen_voxel(opened, {})
+    assert opened.images.lesion and opened.images.lesion.labels[at]
+    assert at == opened.lesions[0].index
+    other = chosen_voxel(opened, {"at": "lesion-1", "axial": "3"})
+    axis = layout(opened.images.volume.grid, "axial").normal
+    assert other == tuple(3 if k == axis else at[k] for k in range(3))
+
+
+@settings(max_examples=80)
+@given(st.data())
+def test_the_next_slice_lies_to_the_feet_to_the_back_and_to_the_left(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    z, y, x = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    shape = (int(rng.integers(2, 9)), int(rng.integers(2, 9)), int(rng.integers(2, 9)))
+    grid = Grid(
+        shape=shape, spacing_mm=(2.0, 1.0, 1.5), origin_mm=(0.0, 0.0, 0.0), axes=(triple(z), triple(y), triple(x))
+    )
+    at = (0, 1, 1)
+    for plane in shown_planes(grid, at):
+        assert 0 < plane.across < 100 and 0 < plane.down < 100
+        normal = grid.shape.index(plane.count) if grid.shape.count(plane.count) == 1 else None
+        if normal is not None:
+            way = np.array(grid.axes[normal]) * plane.step
+            onwards = {"axial": -way[2], "coronal": way[1], "sagittal": way[0]}[plane.name]
+            assert onwards >= 0

@@ -1,0 +1,159 @@
+// The one module that knows NiiVue. Places are mm in DICOM's LPS, as everywhere in Carina; NiiVue's are RAS.
+
+import { Niivue, SHOW_RENDER, SLICE_TYPE } from "@niivue/niivue";
+
+const COLOURS = { lung: [86, 180, 233], lesion: [230, 159, 0] };
+const MARKS = { lung: [1, 2], lesion: [3, 4] }; // inside and surface; 0 is nothing
+const MOST_MARKS = 4;
+const SOLID_COVER = { lung: 0.05, lesion: 1 };
+const PLANES = [
+  { sliceType: SLICE_TYPE.AXIAL, position: [0, 0, 0.6, 1] },
+  { sliceType: SLICE_TYPE.CORONAL, position: [0.6, 0, 0.4, 0.5] },
+  { sliceType: SLICE_TYPE.SAGITTAL, position: [0.6, 0.5, 0.4, 0.5] },
+];
+const SOFTWARE = /swiftshader|llvmpipe|softpipe|software/i;
+const SOLIDS = { bone: "ct_bones", airways: "ct_airways", lungs: "ct_soft" };
+
+const OPTIONS = {
+  isRadiologicalConvention: true,
+  sagittalNoseLeft: true,
+  isSliceMM: true,
+  isNearestInterpolation: false,
+  multiplanarShowRender: SHOW_RENDER.NEVER,
+  crosshairColor: [0.62, 0.85, 0.64, 0.8],
+  crosshairWidth: 0.5,
+  backColor: [0, 0, 0, 1],
+  fontColor: [1, 0.84, 0.4, 1],
+  textHeight: 0.06,
+  show3Dcrosshair: true,
+  isOrientCube: true,
+  dragAndDropEnabled: false,
+  viewModeHotKey: "",
+  clipPlaneHotKey: "",
+  cycleClipPlaneHotKey: "",
+  loadingText: "",
+  logLevel: "error",
+};
+
+/** Whether this browser draws by software: a full volume then takes half a minute, a turned one ten seconds. */
+export function drawsBySoftware() {
+  const gl = document.createElement("canvas").getContext("webgl2");
+  if (!gl) throw new Error("this browser has no WebGL 2");
+  const told = gl.getExtension("WEBGL_debug_renderer_info");
+  const name = told ? gl.getParameter(told.UNMASKED_RENDERER_WEBGL) : gl.getParameter(gl.RENDERER);
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return SOFTWARE.test(name);
+}
+
+/** A CT with its masks in a canvas: three planes, or a solid to be turned. */
+export class VolumeView {
+  /** `onMove` is called with the place (mm, LPS) that the user went to. */
+  constructor(canvas, onMove) {
+    this.canvas = canvas;
+    this.window = [-1350, 150];
+    this.covers = { lung: 1, lesion: 1 };
+    this.outlined = { lung: false, lesion: false };
+    this.isSolid = false;
+    this.solid = "bone";
+    this.turned = [160, 12];
+    this.place = null;
+    this.isMoving = false;
+    this.nv = new Niivue(OPTIONS);
+    this.nv.onLocationChange = ({ mm }) => {
+      if (this.isMoving || !this.nv.volumes.length) return;
+      this.place = [-mm[0], -mm[1], mm[2]];
+      onMove(this.place);
+    };
+  }
+
+  /** Shows a CT and, where there are masks, what is marked, by their URLs; what was shown before goes. */
+  async load({ ct, marks }) {
+    if (!this.nv.canvas) await this.nv.attachToCanvas(this.canvas);
+    const named = (url, more) => ({ url, name: url.split("/").pop(), ...more });
+    const images = [named(ct, { colormap: "gray", cal_min: this.window[0], cal_max: this.window[1] })];
+    for (const name of marks ? Object.keys(MARKS) : []) { // the last lies on top
+      this.nv.addColormap(name, this.#palette(name));
+      images.push(named(marks, { colormap: name, cal_min: 0, cal_max: MOST_MARKS, opacity: this.#cover(name) }));
+    }
+    this.isMoving = true;
+    await this.nv.loadVolumes(images);
+    this.isMoving = false;
+    this.#shade();
+    if (this.place) this.moveTo(this.place);
+  }
+
+  /** The grey window in HU. */
+  setWindow(window) {
+    this.window = window;
+    this.#shade();
+  }
+
+  /** How strongly a mask, or its surface alone, covers the CT: 0 to 1. */
+  setCover(name, cover, { isOutlined }) {
+    this.covers[name] = cover;
+    this.outlined[name] = isOutlined;
+    this.#shade();
+  }
+
+  /** Puts the crosshair at a place (mm, LPS). */
+  moveTo([x, y, z]) {
+    this.place = [x, y, z];
+    if (!this.nv.volumes.length) return;
+    this.isMoving = true;
+    this.nv.scene.crosshairPos = this.nv.mm2frac([-x, -y, z]);
+    this.nv.drawScene();
+    this.isMoving = false;
+  }
+
+  /** Three planes, or the solid. */
+  show(isSolid) {
+    this.isSolid = isSolid;
+    this.#shade();
+    if (isSolid) this.nv.clearCustomLayout();
+    else this.nv.setCustomLayout(PLANES);
+    this.nv.setSliceType(isSolid ? SLICE_TYPE.RENDER : SLICE_TYPE.MULTIPLANAR);
+    if (isSolid) this.nv.setRenderAzimuthElevation(...this.turned);
+  }
+
+  /** The transfer function of the solid: bone, airways or lungs. */
+  setSolid(name) {
+    this.solid = name;
+    this.#shade();
+  }
+
+  /** Turns the solid by degrees. */
+  turn(azimuth, elevation) {
+    const [before, height] = this.turned;
+    this.turned = [(before + azimuth + 360) % 360, Math.min(Math.max(height + elevation, -90), 90)];
+    this.nv.setRenderAzimuthElevation(...this.turned);
+  }
+
+  #shade() {
+    const [ct, ...masks] = this.nv.volumes;
+    if (!ct) return;
+    for (const mask of masks) {
+      this.nv.addColormap(mask.colormap, this.#palette(mask.colormap));
+      mask.opacity = this.#cover(mask.colormap);
+    }
+    const { min, max } = this.isSolid ? this.nv.colormapFromKey(SOLIDS[this.solid]) : {};
+    ct.colormap = this.isSolid ? SOLIDS[this.solid] : "gray";
+    [ct.cal_min, ct.cal_max] = this.isSolid && max > min ? [min, max] : this.window;
+    this.nv.updateGLVolume();
+  }
+
+  #cover(name) {
+    return this.isSolid && this.covers[name] ? SOLID_COVER[name] : this.covers[name];
+  }
+
+  // NiiVue draws a mark whole or not at all, and what is no mark as transparent. Even so that has a colour, which edges
+  // fade into: that of the lung where it is shown, or lungs would have a seam in the colour of the lesions.
+  #palette(name) {
+    const beside = COLOURS[this.covers.lung ? "lung" : name];
+    const shown = this.outlined[name] && !this.isSolid ? MARKS[name].slice(1) : MARKS[name];
+    const marks = Array.from({ length: MOST_MARKS + 1 }, (_, mark) => shown.includes(mark));
+    const [R, G, B] = [0, 1, 2].map((part) => marks.map((isShown) => (isShown ? COLOURS[name] : beside)[part]));
+    return {
+      R, G, B, A: marks.map((isShown) => (isShown ? 255 : 0)), I: marks.map((_, mark) => Math.round((255 * mark) / MOST_MARKS)),
+    };
+  }
+}
