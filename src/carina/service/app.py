@@ -11,7 +11,9 @@ from carina.service.check import LOOPBACK_NAMES
 from carina.service.dicomweb.wado import dicomweb_routes
 from carina.service.guard import Guard
 from carina.service.node import RunningNode
+from carina.service.pages.routes import page_routes
 from carina.service.problems import HANDLERS
+from carina.service.rest.routes import rest_routes
 
 
 def all_routes() -> list[BaseRoute]:
@@ -21,6 +23,8 @@ def all_routes() -> list[BaseRoute]:
         Route("/health/ready", health.ready),
         Route("/metrics", health.metrics),
         *dicomweb_routes(),
+        *rest_routes(),
+        *page_routes(),
     ]
 
 

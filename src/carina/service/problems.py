@@ -27,6 +27,10 @@ class NotUnderstood(CarinaError):
     """A request, or a query in it, can't be understood. HTTP 400."""
 
 
+class Refused(CarinaError):
+    """A request may not be made from where it comes. HTTP 403."""
+
+
 class NotAcceptable(CarinaError):
     """A client takes none of the forms in which a thing can be given. HTTP 406."""
 
@@ -38,6 +42,7 @@ class Conflict(CarinaError):
 STATUS: Mapping[type[CarinaError], int] = {
     NotThere: 404,
     NotUnderstood: 400,
+    Refused: 403,
     NotAcceptable: 406,
     Conflict: 409,
     BadSeries: 422,

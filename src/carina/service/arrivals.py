@@ -1,0 +1,78 @@
+"""Looking at what arrived: a page of series by key, and those in quarantine let go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, func, select, update
+
+from carina.database import ARRIVAL, INSTANCE
+
+QUARANTINED, COMPLETE = "quarantined", "complete"
+
+
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+    """Instances of one series that came together. Times are UTC; ``source`` is its name in the settings."""
+
+    id: int
+    state: str
+    reason: str
+    source: str
+    sender: str
+    study_uid: str
+    series_uid: str
+    expected: int | None
+    instances: int
+    first_at: datetime
+    last_at: datetime
+
+
+_COUNT = select(func.count()).where(INSTANCE.c.arrival_id == ARRIVAL.c.id).scalar_subquery().label("instances")
+_WANTED = select(ARRIVAL, _COUNT)
+
+
+def find_arrival(connection: Connection, arrival_id: int) -> Arrival | None:
+    """An arrival by its id; None where there is none."""
+    row = connection.execute(_WANTED.where(ARRIVAL.c.id == arrival_id)).first()
+    return None if row is None else _arrival(row)
+
+
+def list_arrivals(
+    connection: Connection, *, state: str = "", before: int | None = None, at_most: int = 100
+) -> tuple[Arrival, ...]:
+    """The latest arrivals first, those with an id below ``before``: the next page begins where the last one ended."""
+    wanted = _WANTED.order_by(ARRIVAL.c.id.desc()).limit(at_most)
+    if before is not None:
+        wanted = wanted.where(ARRIVAL.c.id < before)
+    if state:
+        wanted = wanted.where(ARRIVAL.c.state == state)
+    return tuple(_arrival(row) for row in connection.execute(wanted))
+
+
+def arrivals_of(connection: Connection, ids: Sequence[int]) -> dict[int, Arrival]:
+    """Arrivals by their ids."""
+    return {row.id: _arrival(row) for row in connection.execute(_WANTED.where(ARRIVAL.c.id.in_(ids)))}
+
+
+def first_files(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
+    """The path of each arrival's first instance, relative to the node's folder."""
+    first = select(func.min(INSTANCE.c.id)).where(INSTANCE.c.arrival_id.in_(ids)).group_by(INSTANCE.c.arrival_id)
+    wanted = select(INSTANCE.c.arrival_id, INSTANCE.c.path).where(INSTANCE.c.id.in_(first))
+    return {row.arrival_id: row.path for row in connection.execute(wanted)}
+
+
+def let_go(connection: Connection, arrival_id: int, source: str) -> bool:
+    """Let an arrival out of quarantine, as one of a source; False where it is not in it."""
+    waiting = (ARRIVAL.c.id == arrival_id) & (ARRIVAL.c.state == QUARANTINED)
+    released = update(ARRIVAL).where(waiting).values(state=COMPLETE, source=source, reason="")
+    return bool(connection.execute(released).rowcount)
+
+
+def _arrival(row: Row[Any]) -> Arrival:
+    values = {name: getattr(row, name) for name in Arrival.__struct_fields__}
+    for name in ("first_at", "last_at"):
+        values[name] = values[name].replace(tzinfo=UTC)
+    return Arrival(**values)

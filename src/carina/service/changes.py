@@ -1,0 +1,169 @@
+"""What users change on a node, by REST and by the buttons of its pages: the same functions, and each in the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Connection, insert
+
+from carina.config import Priority
+from carina.database import AUDIT, database_now
+from carina.deliver.deliver import echo
+from carina.deliver.ledger import resend
+from carina.errors import BadSeries, unreadable
+from carina.jobs import queue
+from carina.jobs.estimate import cores_of, memory_mb
+from carina.jobs.listing import Job, find_job
+from carina.operators.catalogue import definition_file
+from carina.pipeline.definition import load_definition
+from carina.service.arrivals import Arrival, find_arrival, let_go
+from carina.service.node import RunningNode
+from carina.service.problems import Conflict, NotThere
+
+WHO = "web"
+"""Who changes things: without a log-in, whoever sits at this machine."""
+
+
+def audit(connection: Connection, action: str, subject: str) -> None:
+    """Add a line to the audit trail, in the transaction of what it is about."""
+    row = {"at": database_now(connection), "who": WHO, "action": action, "subject": subject}
+    connection.execute(insert(AUDIT), row)
+
+
+def cancel_job(node: RunningNode, job_id: int) -> Job:
+    """Stop a job that waits, or ask whoever runs it to.
+
+    Raises:
+        NotThere: there is no such job.
+        Conflict: it has stopped already.
+    """
+    why = "only what waits or runs is canceled"
+    return _changed(node, job_id, "cancel", lambda it: queue.cancel(it, job_id, database_now(it)), why)
+
+
+def retry_job(node: RunningNode, job_id: int) -> Job:
+    """Let a job that is faulted or canceled run again; what it had finished is kept.
+
+    Raises:
+        NotThere: there is no such job.
+        Conflict: it waits, runs, or is healthy.
+    """
+    why = "only what is faulted or canceled is tried again"
+    return _changed(node, job_id, "retry", lambda it: queue.retry(it, job_id), why)
+
+
+def prioritise_job(node: RunningNode, job_id: int, priority: Priority) -> Job:
+    """Change the priority of a job that waits.
+
+    Raises:
+        NotThere: there is no such job.
+        Conflict: it does not wait.
+    """
+    change = lambda it: queue.set_priority(it, job_id, priority)  # noqa: E731
+    return _changed(node, job_id, f"priority {priority}", change, "only what waits has a priority")
+
+
+def _changed(node: RunningNode, job_id: int, action: str, change: Callable[[Connection], bool], why: str) -> Job:
+    with node.engine.begin() as connection:
+        before = _job(connection, job_id)
+        if not change(connection):
+            raise Conflict("job.state", f"job {job_id} is {before.shown_state}: {why}.")
+        audit(connection, "changed", f"job {job_id}: {action}")
+        return _job(connection, job_id)
+
+
+def _job(connection: Connection, job_id: int) -> Job:
+    job = find_job(connection, job_id)
+    if job is None:
+        raise NotThere("job.unknown", f"there is no job {job_id}.")
+    return job
+
+
+def submit_path(node: RunningNode, path: str, pipeline: str, priority: Priority, destinations: tuple[str, ...]) -> Job:
+    """Put a run on a folder or file of this machine into the queue.
+
+    Raises:
+        BadSeries: there is nothing at the path, or it can't be read.
+        BadConfig: there is no such pipeline, or it has mistakes.
+        NotThere: there is no such destination.
+    """
+    source = Path(path).absolute()
+    needed = memory_mb(_voxels_at_most(source))
+    load_definition(definition_file(pipeline))
+    unknown = [name for name in destinations if name not in node.settings.destinations]
+    if unknown:
+        raise NotThere("delivery.unknown", f"no destination is called {unknown[0]!r}.")
+    new = queue.NewJob(
+        source=str(source),
+        pipeline=pipeline,
+        memory_mb=needed,
+        cores=cores_of(node.settings),
+        priority=priority,
+        destinations=destinations,
+    )
+    with node.engine.begin() as connection:
+        job_id = queue.submit(connection, new, database_now(connection))
+        audit(connection, "changed", f"job {job_id}: submitted")
+        return _job(connection, job_id)
+
+
+def _voxels_at_most(source: Path) -> int:
+    """About how many voxels a folder or file holds, without opening it: two bytes each."""
+    try:
+        if source.is_file():
+            return source.stat().st_size // 2
+        if source.is_dir():
+            return sum(file.stat().st_size for file in source.rglob("*") if file.is_file()) // 2
+    except (OSError, ValueError) as error:
+        raise unreadable(error if isinstance(error, OSError) else OSError(str(error)), source) from error
+    raise BadSeries("input.missing", f"{source}: is not there; expected a folder or file of the node's machine.")
+
+
+def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Arrival:
+    """Let a series out of quarantine: it is run as what came from a source.
+
+    Raises:
+        NotThere: there is no such arrival, or no such source.
+        Conflict: it is not in quarantine.
+    """
+    with node.engine.begin() as connection:
+        before = find_arrival(connection, arrival_id)
+        if before is None:
+            raise NotThere("arrival.unknown", f"there is no arrival {arrival_id}.")
+        name = source or before.source
+        if name not in node.settings.sources:
+            known = ", ".join(node.settings.sources) or "none"
+            raise NotThere("arrival.source", f"no source is called {name!r}; release it as one of: {known}.")
+        if not let_go(connection, arrival_id, name):
+            raise Conflict(
+                "arrival.state", f"arrival {arrival_id} is {before.state}: only what waits in quarantine is released."
+            )
+        audit(connection, "changed", f"arrival {arrival_id}: released as {name}")
+        return find_arrival(connection, arrival_id) or before
+
+
+def send_again(node: RunningNode, destination: str, job_id: int | None) -> int:
+    """Let deliveries that have failed wait once more; gives how many.
+
+    Raises:
+        NotThere: there is no such destination.
+    """
+    if destination and destination not in node.settings.destinations:
+        raise NotThere("delivery.unknown", f"no destination is called {destination!r}.")
+    with node.engine.begin() as connection:
+        number = resend(connection, destination=destination, job_id=job_id)
+        audit(connection, "changed", f"{number} deliveries: sent again")
+    return number
+
+
+def echo_destination(node: RunningNode, name: str) -> None:
+    """See whether a destination answers.
+
+    Raises:
+        NotThere: there is no such destination.
+        DeliveryFailed: it does not answer; the message says what was seen.
+    """
+    if name not in node.settings.destinations:
+        raise NotThere("delivery.unknown", f"no destination is called {name!r}.")
+    echo(name, node.settings.destinations[name])

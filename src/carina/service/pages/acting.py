@@ -1,0 +1,112 @@
+"""The buttons of the pages: forms that carry the node's token, sent to one address."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Annotated
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Meta
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from carina.config import Priority
+from carina.errors import CarinaError
+from carina.service import changes
+from carina.service.node import RunningNode
+from carina.service.pages.rendering import page
+from carina.service.problems import NotUnderstood, Refused, status_of
+from carina.service.rest.operation import body_of, understood
+
+_Id = Annotated[int, Meta(ge=1, le=2**62)]
+
+
+class Pressed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A button that was pressed: ``what`` it does, to which row or destination, with which choice."""
+
+    what: str
+    token: str
+    back: str = "/"
+    id: _Id | None = None
+    name: str = ""
+    choice: str = ""
+
+
+Act = Callable[[RunningNode, Pressed], str]
+"""Does what a button says; gives a sentence on what came of it, empty where the page shows that itself."""
+
+
+def _id(pressed: Pressed) -> int:
+    if pressed.id is None:
+        raise NotUnderstood("web.asked", "id: is missing")
+    return pressed.id
+
+
+def _cancel(node: RunningNode, pressed: Pressed) -> str:
+    changes.cancel_job(node, _id(pressed))
+    return ""
+
+
+def _retry(node: RunningNode, pressed: Pressed) -> str:
+    changes.retry_job(node, _id(pressed))
+    return ""
+
+
+def _prioritise(node: RunningNode, pressed: Pressed) -> str:
+    if pressed.choice not in set(Priority):
+        raise NotUnderstood("web.asked", f"choice: is {pressed.choice[:20]!r}; expected {', '.join(Priority)}")
+    changes.prioritise_job(node, _id(pressed), Priority(pressed.choice))
+    return ""
+
+
+def _release(node: RunningNode, pressed: Pressed) -> str:
+    changes.release_arrival(node, _id(pressed), pressed.choice)
+    return ""
+
+
+def _resend(node: RunningNode, pressed: Pressed) -> str:
+    number = changes.send_again(node, pressed.name, pressed.id)
+    return f"{number} object{'' if number == 1 else 's'} will be sent again; the destination is asked first."
+
+
+def _echo(node: RunningNode, pressed: Pressed) -> str:
+    changes.echo_destination(node, pressed.name)
+    return f"{pressed.name} answers."
+
+
+ACTS: dict[str, Act] = {
+    "cancel": _cancel,
+    "retry": _retry,
+    "priority": _prioritise,
+    "release": _release,
+    "resend": _resend,
+    "echo": _echo,
+}
+"""What each button does."""
+
+
+async def act(request: Request) -> Response:
+    """Do what a button says, then show the page that it is on, or what came of it."""
+    pairs = parse_qsl((await body_of(request)).decode("utf-8", "replace"), keep_blank_values=True)
+    given = {name: value for name, value in pairs if value}
+    back = given.get("back", "/")
+    back = back if back.startswith("/") and not back.startswith(("//", "/\\")) else "/"
+    try:
+        said = await run_in_threadpool(_act, request.app.state.node, given)
+    except CarinaError as error:
+        return page(request, "said.html", {"said": error.message, "code": error.code, "to": back}, status_of(error))
+    if said:
+        return page(request, "said.html", {"said": said, "code": "", "to": back})
+    return RedirectResponse(back, status_code=303)
+
+
+def _act(node: RunningNode, given: dict[str, str]) -> str:
+    pressed = understood(given, Pressed)
+    if not secrets.compare_digest(pressed.token.encode(), node.token.encode()):
+        raise Refused("web.token", "the page is from before the node was started again: go back and reload it.")
+    if pressed.what not in ACTS:
+        raise NotUnderstood("web.asked", f"what: is {pressed.what[:20]!r}; expected {', '.join(ACTS)}")
+    return ACTS[pressed.what](node, pressed)

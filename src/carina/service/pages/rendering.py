@@ -1,0 +1,57 @@
+"""Templates and the words that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from carina import RESEARCH_ONLY, __version__
+
+
+def _time(value: datetime | None) -> str:
+    """A time as the machine's clock shows it."""
+    return value.astimezone().strftime("%Y-%m-%d %H:%M:%S") if value else ""
+
+
+def _lasted(start: datetime | None, end: datetime | None) -> str:
+    """How long something took, or has taken until now."""
+    if start is None:
+        return ""
+    return seconds_words(((end or datetime.now(UTC)) - start).total_seconds())
+
+
+def seconds_words(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 60:
+        return f"{max(seconds, 0):.0f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+TEMPLATES = Environment(
+    loader=PackageLoader("carina.service.pages"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters.update(time=_time, seconds=seconds_words)
+TEMPLATES.globals.update(lasted=_lasted, notice=RESEARCH_ONLY, version=__version__)
+
+
+def html(template: str, values: Mapping[str, Any]) -> str:
+    """A template with its values."""
+    return TEMPLATES.get_template(template).render(**values)
+
+
+def page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
+    """A page as an answer; forms in it carry the node's token and come back to where they were."""
+    back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    common = {"token": request.app.state.node.token, "back": back, "path": request.url.path}
+    return HTMLResponse(html(template, common | dict(values)), status_code=status)

@@ -1,0 +1,112 @@
+"""The pages as routes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from carina.database import read_only
+from carina.jobs.queue import JobState
+from carina.service.changes import audit
+from carina.service.deliveries import list_deliveries
+from carina.service.dicomweb.held import OBJECTS
+from carina.service.node import RunningNode
+from carina.service.pages.acting import act
+from carina.service.pages.live import stream
+from carina.service.pages.rendering import html, page
+from carina.service.pages.worklist import WorklistAsked, worklist
+from carina.service.problems import NotThere
+from carina.service.progress import progress_of
+from carina.service.rest.operation import understood
+
+_LOG_BYTES = 200_000
+
+
+def page_routes() -> list[BaseRoute]:
+    """Every route of the pages."""
+    return [
+        Route("/", show_worklist),
+        Route("/live", live_worklist),
+        Route("/jobs/{job:int}", show_job),
+        Route("/jobs/{job:int}/live", live_job),
+        Route("/jobs/{job:int}/log", show_log),
+        Route("/act", act, methods=["POST"]),
+        Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+    ]
+
+
+def show_worklist(request: Request) -> Response:
+    """The worklist."""
+    asked = _asked(request)
+    values = worklist(_node(request), asked)
+    return page(request, "worklist.html", values | {"live": f"/live?{request.url.query}"})
+
+
+def live_worklist(request: Request) -> Response:
+    """The worklist's part that changes, as it changes."""
+    node, asked = _node(request), _asked(request)
+    asked.jobs()  # what is wrong with it is said at once
+    shared = {"token": node.token, "back": f"/?{request.url.query}" if request.url.query else "/"}
+    return stream(node, request, lambda: html("jobs.html", shared | worklist(node, asked)))
+
+
+def show_job(request: Request) -> Response:
+    """One job: operators, error, deliveries, log."""
+    node = _node(request)
+    values = job_values(node, request.path_params["job"])
+    with node.engine.begin() as connection:
+        audit(connection, "looked", f"job {request.path_params['job']}")
+    return page(request, "job.html", values | {"live": f"{request.url.path}/live"})
+
+
+def live_job(request: Request) -> Response:
+    """A job's part that changes."""
+    node, job_id = _node(request), request.path_params["job"]
+    progress_of(node, job_id)
+    shared = {"token": node.token, "back": f"/jobs/{job_id}"}
+    return stream(node, request, partial(_job_part, node, job_id, shared))
+
+
+def _job_part(node: RunningNode, job_id: int, shared: dict[str, str]) -> str:
+    return html("operators.html", shared | job_values(node, job_id))
+
+
+def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
+    """The values of a job's page.
+
+    Raises:
+        NotThere: there is no such job.
+    """
+    progress = progress_of(node, job_id)
+    with read_only(node.engine) as connection:
+        deliveries = list_deliveries(connection, job_id=job_id, at_most=1000)
+    has_results = progress.job.state is JobState.STOPPED and (node.folder / progress.job.folder / OBJECTS).is_dir()
+    return {"progress": progress, "job": progress.job, "deliveries": deliveries, "has_results": has_results}
+
+
+def show_log(request: Request) -> Response:
+    """The end of the log of a job's latest attempt."""
+    node, job_id = _node(request), request.path_params["job"]
+    attempt = progress_of(node, job_id).job.attempt
+    logs = (node.folder / "logs" / f"job-{job_id}-{number}.log" for number in range(attempt, 0, -1))
+    log = next((one for one in logs if one.is_file()), None)
+    if log is None:
+        raise NotThere("job.no-log", f"job {job_id} has no log yet: none of its attempts has begun.")
+    with log.open("rb") as file:
+        file.seek(max(log.stat().st_size - _LOG_BYTES, 0))
+        return PlainTextResponse(file.read().decode("utf-8", "replace"))
+
+
+def _asked(request: Request) -> WorklistAsked:
+    return understood(dict(request.query_params), WorklistAsked)
+
+
+def _node(request: Request) -> RunningNode:
+    node: RunningNode = request.app.state.node
+    return node

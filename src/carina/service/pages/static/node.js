@@ -1,0 +1,36 @@
+// Keeps the changing part of a page true. Without scripts the page is what it was when it was loaded.
+const live = document.getElementById("live");
+const connection = document.getElementById("connection");
+
+if (live) {
+  const source = new EventSource(live.dataset.live);
+  let waiting = null;
+
+  function isInUse() {
+    return live.contains(document.activeElement) && document.activeElement.tagName === "SELECT";
+  }
+
+  function show(part) {
+    const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
+    live.innerHTML = part;
+    if (focused) document.getElementById(focused)?.focus();
+  }
+
+  source.onmessage = (event) => {
+    connection.textContent = "";
+    if (isInUse()) waiting = event.data;
+    else show(event.data);
+  };
+  source.onerror = () => {
+    connection.textContent = "The node does not answer; this page shows what was last known.";
+  };
+  live.addEventListener("focusout", () => {
+    if (waiting === null) return;
+    setTimeout(() => {
+      if (isInUse() || waiting === null) return;
+      show(waiting);
+      waiting = null;
+    });
+  });
+  addEventListener("pagehide", () => source.close());
+}

@@ -1,0 +1,129 @@
+"""What the worklist shows: a page of jobs with their progress and deliveries, quarantine, destinations, the node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from carina.config import Priority
+from carina.database import read_only
+from carina.deliver.ledger import DeliveryState, counts
+from carina.jobs.listing import Job, job_counts, list_jobs
+from carina.jobs.queue import JobState
+from carina.pipeline.manifest import State
+from carina.service.arrivals import QUARANTINED, Arrival, arrivals_of, first_files, list_arrivals
+from carina.service.deliveries import counts_by_job
+from carina.service.dicomweb.attributes import Attributes, header_record, hex_tag
+from carina.service.health import readiness
+from carina.service.node import RunningNode
+from carina.service.progress import manifest_of, operators_of
+from carina.service.rest.operation import understood
+from carina.service.rest.operations import JobsAsked, ShownState
+
+ROWS = 50
+SHOWN_KEYWORDS = ("StudyDate", "SeriesDescription")
+"""What a worklist says of a series: nobody's name."""
+
+
+class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What part of the worklist is asked for: empty fields are those of a form that was left alone."""
+
+    state: str = ""
+    pipeline: str = ""
+    before: str = ""
+
+    def jobs(self) -> JobsAsked:
+        """As the REST interface asks.
+
+        Raises:
+            NotUnderstood: a value is wrong.
+        """
+        given = {name: value for name, value in msgspec.structs.asdict(self).items() if value}
+        return understood(given | {"limit": ROWS}, JobsAsked)
+
+    def link(self, **changed: object) -> str:
+        """The address of another part."""
+        values = {**msgspec.structs.asdict(self), **changed}
+        query = urlencode({name: value for name, value in values.items() if value})
+        return f"/?{query}" if query else "/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRow:
+    """A job as a row: ``done`` of ``operators`` have ended, ``busy`` are at work; ``series`` describes its input."""
+
+    job: Job
+    series: str
+    arrival: Arrival | None
+    done: int
+    operators: int
+    busy: str
+    deliveries: Mapping[str, Mapping[DeliveryState, int]]
+
+
+def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
+    """The values of the live part of the worklist."""
+    wanted = asked.jobs()
+    states = (wanted.state.value,) if wanted.state else ()
+    with read_only(node.engine) as connection:
+        jobs = list_jobs(connection, states=states, pipeline=wanted.pipeline, before=wanted.before, at_most=ROWS)
+        ids = [job.arrival_id for job in jobs if job.arrival_id is not None]
+        arrivals, files = arrivals_of(connection, ids), first_files(connection, ids)
+        sent = counts_by_job(connection, [job.id for job in jobs])
+        values: dict[str, Any] = {
+            "counts": dict(job_counts(connection)),
+            "quarantine": list_arrivals(connection, state=QUARANTINED, at_most=ROWS),
+            "arriving": list_arrivals(connection, state="arriving", at_most=ROWS),
+            "sent": counts(connection),
+        }
+    rows = [_row(node, job, arrivals, files, sent.get(job.id, {})) for job in jobs]
+    older = asked.link(before=jobs[-1].id) if len(jobs) == ROWS else ""
+    return values | {
+        "asked": asked,
+        "rows": rows,
+        "older": older,
+        "newest": asked.link(before="") if asked.before else "",
+        "states": tuple(ShownState),
+        "priorities": tuple(Priority),
+        "node": readiness(node),
+        "destinations": node.settings.destinations,
+        "sources": tuple(node.settings.sources),
+    }
+
+
+def _row(
+    node: RunningNode,
+    job: Job,
+    arrivals: Mapping[int, Arrival],
+    files: Mapping[int, str],
+    sent: Mapping[str, Mapping[DeliveryState, int]],
+) -> JobRow:
+    found = operators_of(manifest_of(node, job)) if job.state is JobState.RUNNING else ()
+    file = files.get(job.arrival_id or 0)
+    return JobRow(
+        job=job,
+        series=_series(node.folder / file) if file else Path(job.source).name,
+        arrival=arrivals.get(job.arrival_id or 0),
+        done=sum(one.state in (State.DONE, State.SKIPPED, State.FAILED) for one in found),
+        operators=len(found),
+        busy=", ".join(one.name for one in found if one.state is State.RUNNING),
+        deliveries=sent,
+    )
+
+
+def _series(file: Path) -> str:
+    record = header_record(file, SHOWN_KEYWORDS)
+    date, description = (_first(record, keyword) for keyword in SHOWN_KEYWORDS)
+    if len(date) == 8 and date.isdigit():
+        date = f"{date[:4]}-{date[4:6]}-{date[6:]}"
+    return ", ".join(filter(None, (date, description))) or "series without a description"
+
+
+def _first(record: Attributes, keyword: str) -> str:
+    values: Sequence[object] = record[hex_tag(keyword)].get("Value", ())
+    return str(values[0]) if values and values[0] is not None else ""

@@ -1,0 +1,79 @@
+"""How far a job is: its row, the operators of its run as their manifest says, its deliveries by destination."""
+
+from __future__ import annotations
+
+import msgspec
+
+from carina.database import read_only
+from carina.deliver.ledger import DeliveryState, counts
+from carina.errors import BadConfig
+from carina.jobs.listing import Job, find_job
+from carina.pipeline.manifest import Manifest, State, read_manifest
+from carina.service.node import RunningNode
+from carina.service.problems import NotThere
+
+
+class OperatorProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator of a run: its state, when it began (ISO 8601), how long it took, and why it failed."""
+
+    name: str
+    state: State
+    started: str
+    seconds: float
+    warnings: tuple[str, ...]
+    error_code: str
+    error: str
+
+
+class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """A job and how far it is; ``deliveries`` counts objects by destination and state."""
+
+    job: Job
+    operators: tuple[OperatorProgress, ...]
+    warnings: tuple[str, ...]
+    deliveries: dict[str, dict[DeliveryState, int]]
+
+
+def progress_of(node: RunningNode, job_id: int) -> JobProgress:
+    """Look at a job.
+
+    Raises:
+        NotThere: there is none of this id.
+    """
+    with read_only(node.engine) as connection:
+        job = find_job(connection, job_id)
+        sent = counts(connection, job_id=job_id)
+    if job is None:
+        raise NotThere("job.unknown", f"there is no job {job_id}.")
+    manifest = manifest_of(node, job)
+    return JobProgress(
+        job=job,
+        operators=operators_of(manifest),
+        warnings=tuple(manifest.warnings) if manifest else (),
+        deliveries=sent,
+    )
+
+
+def manifest_of(node: RunningNode, job: Job) -> Manifest | None:
+    """The manifest of a job's run; None before it has begun, or where it can't be read."""
+    try:
+        return read_manifest(node.folder / job.folder)
+    except BadConfig:
+        return None
+
+
+def operators_of(manifest: Manifest | None) -> tuple[OperatorProgress, ...]:
+    """The operators of a run, in their order."""
+    records = manifest.operators.items() if manifest else ()
+    return tuple(
+        OperatorProgress(
+            name=name,
+            state=record.state,
+            started=record.started,
+            seconds=record.seconds,
+            warnings=tuple(record.warnings),
+            error_code=record.error.code if record.error else "",
+            error=record.error.message if record.error else "",
+        )
+        for name, record in records
+    )

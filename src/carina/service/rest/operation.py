@@ -1,0 +1,107 @@
+"""One operation of the REST interface: what it is asked, what it does, what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from carina.service.node import RunningNode
+from carina.service.problems import NotUnderstood
+from carina.toml import mistakes
+
+_LARGEST_BODY = 64 * 1024
+
+Asked = TypeVar("Asked", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation(Generic[Asked]):
+    """An operation: its fields that the path names come from there, the others from the query (GET) or a JSON body."""
+
+    method: str
+    path: str
+    asked: type[Asked]
+    answer: type[msgspec.Struct]
+    run: Callable[[RunningNode, Asked], msgspec.Struct]
+    tag: str
+    summary: str
+    refusals: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What clients that are made from the OpenAPI document call it."""
+        return self.run.__name__
+
+    @property
+    def in_path(self) -> tuple[str, ...]:
+        """The fields that the path names."""
+        fields = (field.encode_name for field in msgspec.structs.fields(self.asked))
+        return tuple(name for name in fields if f"{{{name}}}" in self.path)
+
+    @property
+    def has_body(self) -> bool:
+        """Whether what is not in the path comes as JSON."""
+        return self.method != "GET" and len(self.in_path) < len(msgspec.structs.fields(self.asked))
+
+    def route(self, prefix: str) -> Route:
+        """The operation as a route."""
+
+        async def answer(request: Request) -> Response:
+            given = await _given(request, has_body=self.has_body)
+            asked = understood(given, self.asked)
+            from_node = await run_in_threadpool(self.run, request.app.state.node, asked)
+            return Response(msgspec.json.encode(from_node), media_type="application/json")
+
+        return Route(prefix + self.path, answer, methods=[self.method], name=self.name)
+
+
+async def _given(request: Request, *, has_body: bool) -> Mapping[str, Any]:
+    given: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items():
+        given[name] = value
+    if has_body:
+        given |= _table(await body_of(request))
+    return given | dict(request.path_params)
+
+
+async def body_of(request: Request) -> bytes:
+    """A request's body.
+
+    Raises:
+        NotUnderstood: it is larger than any that is asked for.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LARGEST_BODY:
+            raise NotUnderstood("web.body", f"the body has more than {_LARGEST_BODY} bytes; expected a small object.")
+    return bytes(body)
+
+
+def _table(body: bytes) -> dict[str, Any]:
+    try:
+        table = msgspec.json.decode(body or b"{}")
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise NotUnderstood("web.body", f"the body is no JSON ({error}).") from error
+    if not isinstance(table, dict):
+        raise NotUnderstood("web.body", "the body is no JSON object.")
+    return table
+
+
+def understood(given: Mapping[str, Any], kind: type[Asked]) -> Asked:
+    """What is asked, checked.
+
+    Raises:
+        NotUnderstood: keys or values are wrong; the message has a line for each.
+    """
+    lines = [f"{'.'.join(wrong.key) or 'it'}: {wrong.words}" for wrong in mistakes(given, kind)]
+    if lines:
+        raise NotUnderstood("web.asked", *lines)
+    return msgspec.convert(given, kind, strict=False)

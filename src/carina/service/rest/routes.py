@@ -1,0 +1,33 @@
+"""The operations as routes, with their document and the page that shows it."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from carina.service.pages.rendering import page
+from carina.service.rest.openapi import openapi
+from carina.service.rest.operations import OPERATIONS
+
+PREFIX = "/api/v1"
+
+
+def rest_routes() -> list[BaseRoute]:
+    """Every route of the REST interface."""
+    return [
+        *(one.route(PREFIX) for one in OPERATIONS),
+        Route(f"{PREFIX}/openapi.json", document),
+        Route("/api", show_document),
+    ]
+
+
+def document(_: Request) -> Response:
+    """The OpenAPI document."""
+    return Response(msgspec.json.encode(openapi(OPERATIONS, PREFIX)), media_type="application/json")
+
+
+def show_document(request: Request) -> Response:
+    """The document as a page that a person reads."""
+    return page(request, "api.html", {"document": openapi(OPERATIONS, PREFIX), "prefix": PREFIX})
