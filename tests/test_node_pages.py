@@ -1,0 +1,285 @@
+"""The node's pages: what stands on them, what their buttons do, and a real browser that watches a job come and end."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from html import unescape
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from sqlalchemy import insert, update
+
+from carina import RESEARCH_ONLY
+from carina.database import DELIVERY, JOB
+from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
+from carina.service.loops import Part
+from carina.service.node import RunningNode
+from carina.synth.phantom import chest_phantom
+from carina.testing.dicom import SeriesSettings, write_ct_series
+from served_nodes import NOON, add_job, hold, opened, serving
+
+SETTINGS = """
+[sources.scanner]
+kind = "dicom"
+ae_title = "CARINA"
+[destinations.share]
+kind = "folder"
+path = "{results}"
+"""
+
+WHY = "slices 12 and 13 are 7.5 mm apart, others 2.5 mm: two slices are missing; send the series again."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pages:
+    """A served node with a job of each kind."""
+
+    node: RunningNode
+    url: str
+    jobs: dict[str, int]
+    arrival: int
+    client: httpx.Client = field(default_factory=httpx.Client)
+
+    def get(self, path: str) -> str:
+        return self.client.get(self.url + path).text
+
+    def press(self, **fields: object) -> httpx.Response:
+        return self.client.post(f"{self.url}/act", data={name: str(value) for name, value in fields.items()})
+
+    def change(self, which: str, /, **values: object) -> None:
+        with self.node.engine.begin() as connection:
+            connection.execute(update(JOB).where(JOB.c.id == self.jobs[which]).values(**values))
+
+
+def idle(stop: threading.Event) -> None:
+    stop.wait()
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Iterator[Pages]:
+    node = opened(tmp_path, SETTINGS.format(results=tmp_path / "results"))
+    node.parts.append(Part("jobs", idle, stop=node.stop))
+    node.parts[0].start()
+    settings = SeriesSettings(description="Chest <script>alert(1)</script>", patient_id="SECRET-7")
+    files = write_ct_series(
+        chest_phantom(shape=(6, 64, 64), lesions=0, seed=5).volume, tmp_path / "ct", settings=settings
+    )
+    arrival = hold(node, files)
+    ended = {"started_at": NOON, "stopped_at": NOON + timedelta(seconds=75)}
+    jobs = {
+        "healthy": add_job(node, arrival, **ended),
+        "faulted": add_job(node, arrival, ended="faulted", error_code="series.gap", error=WHY, **ended),
+        "running": add_job(node, arrival, state="running", ended="", started_at=NOON, stopped_at=None, attempt=1),
+        "pending": add_job(node, arrival, state="pending", ended="", stopped_at=None),
+    }
+    with serving(node) as url:
+        yield Pages(node=node, url=url, jobs=jobs, arrival=arrival)
+
+
+def text_of(page: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def write_progress(pages: Pages, *states: State) -> None:
+    operators = {f"operator-{number}": OperatorRecord(image="x", state=state) for number, state in enumerate(states)}
+    manifest = Manifest(
+        fingerprint="", started="", definition=DefinitionRecord(name="d", file="f", sha256=""), operators=operators
+    )
+    manifest.state = State.DONE
+    folder = pages.node.folder / "runs" / str(pages.jobs["running"])
+    folder.mkdir(parents=True, exist_ok=True)
+    write_manifest(manifest, folder)
+
+
+def test_the_worklist_says_of_each_job_what_it_is_and_why(pages: Pages) -> None:
+    write_progress(pages, State.DONE, State.SKIPPED, State.WAITING, State.WAITING)
+    page = pages.get("/")
+    text = text_of(page)
+    assert "4 all 1 pending 1 running 1 healthy 1 faulted 0 canceled" in text
+    assert f"{WHY} series.gap" in text
+    assert "2 of 4" in text
+    assert "1 min 15 s" in text
+    assert "6 instances from SCANNER@127.0.0.1" in text
+    assert text.count(RESEARCH_ONLY) == 2
+
+
+def test_a_page_repeats_what_it_was_sent_as_text_and_names_no_patient(pages: Pages) -> None:
+    for path in ("/", f"/jobs/{pages.jobs['running']}"):
+        page = pages.get(path)
+        assert "<script>alert" not in page
+        assert "SECRET-7" not in page
+        assert " style=" not in page and " onclick=" not in page
+    assert "Chest &lt;script&gt;alert(1)&lt;/script&gt;" in pages.get("/")
+
+
+def test_filters_and_pages_part_the_jobs_by_key(pages: Pages) -> None:
+    for number in range(60):
+        add_job(pages.node, pages.arrival, ended="canceled" if number % 2 else "healthy")
+    first = pages.get("/?state=canceled")
+    assert len(re.findall(r'id="job-\d+"', first)) == 30
+    first = pages.get("/")
+    older = unescape(re.search(r'href="([^"]+)" rel="next"', first)[1])  # type: ignore[index]
+    ids = [int(one) for page in (first, pages.get(older)) for one in re.findall(r'id="job-(\d+)"', page)]
+    assert ids == sorted(range(1, 65), reverse=True)
+    assert 'rel="next"' not in pages.get(older)
+
+
+@pytest.mark.parametrize("query", ["state=nope", "before=x", "colour=red", "before=-1"])
+def test_a_part_of_the_worklist_that_is_none_is_refused(pages: Pages, query: str) -> None:
+    for path in ("/", "/live"):
+        assert pages.client.get(f"{pages.url}{path}?{query}").status_code == 400
+
+
+def test_buttons_change_jobs_and_come_back(pages: Pages) -> None:
+    token = pages.node.token
+    for what, state, choice in (
+        ("priority", "pending", "immediate"),
+        ("cancel", "pending", ""),
+        ("retry", "faulted", ""),
+    ):
+        answer = pages.press(token=token, what=what, id=pages.jobs[state], choice=choice, back="/?state=pending")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/?state=pending")
+    assert "1 pending 1 running 1 healthy 0 faulted 1 canceled" in text_of(pages.get("/"))
+
+
+def test_a_button_that_does_not_fit_says_why_and_leads_back(pages: Pages) -> None:
+    answer = pages.press(token=pages.node.token, what="cancel", id=pages.jobs["healthy"], back="/?state=healthy")
+    assert answer.status_code == 409
+    assert f"job {pages.jobs['healthy']} is healthy: only what waits or runs is canceled." in text_of(answer.text)
+    assert 'href="/?state=healthy"' in answer.text
+
+
+def test_echo_and_sending_again_say_what_came_of_it(pages: Pages) -> None:
+    row = {"job_id": pages.jobs["healthy"], "destination": "share", "sop_class_uid": "1.2", "sop_instance_uid": "1.3"}
+    with pages.node.engine.begin() as connection:
+        connection.execute(insert(DELIVERY), row | {"path": "x", "state": "failed", "created_at": NOON})
+    assert "0 of 1 confirmed, 1 failed" in text_of(pages.get("/")).replace(" ,", ",")
+    token = pages.node.token
+    assert "share answers." in text_of(pages.press(token=token, what="echo", name="share").text)
+    assert "1 object will be sent again" in text_of(pages.press(token=token, what="resend", name="share").text)
+    assert "nope" in text_of(pages.press(token=token, what="echo", name="nope").text)
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "é" * 20])
+def test_a_form_without_the_nodes_token_does_nothing(pages: Pages, token: str) -> None:
+    answer = pages.press(token=token, what="cancel", id=pages.jobs["pending"])
+    assert answer.status_code in (400, 403)
+    assert "1 pending" in text_of(pages.get("/"))
+
+
+@pytest.mark.parametrize("back", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"])
+def test_a_form_leads_back_to_this_node_only(pages: Pages, back: str) -> None:
+    answer = pages.press(token=pages.node.token, what="cancel", id=pages.jobs["pending"], back=back)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
+def test_a_job_has_its_log_and_one_without_says_so(pages: Pages) -> None:
+    path = f"/jobs/{pages.jobs['running']}/log"
+    assert pages.client.get(pages.url + path).status_code == 404
+    (pages.node.folder / "logs").mkdir(exist_ok=True)
+    (pages.node.folder / "logs" / f"job-{pages.jobs['running']}-1.log").write_text("attempt 1 begins <b>")
+    answer = pages.client.get(pages.url + path)
+    assert (answer.text, answer.headers["content-type"]) == ("attempt 1 begins <b>", "text/plain; charset=utf-8")
+
+
+# A real browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("Chromium is not installed; scripts/test does that")
+    with sync_playwright() as driver:
+        one = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield one
+        one.close()
+
+
+@pytest.fixture
+def shown(browser: Browser, pages: Pages) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda one: said.append(one.url) if not one.url.startswith(pages.url) else None)
+    page.goto(pages.url)
+    yield page
+    page.close()
+    assert said == []
+
+
+def test_the_page_follows_a_job_to_its_end(shown: Page, pages: Pages) -> None:
+    row = shown.get_by_role("row").filter(has=shown.locator(f"#job-{pages.jobs['running']}"))
+    expect(row).to_contain_text("running")
+    write_progress(pages, State.DONE, State.DONE, State.WAITING)
+    expect(row).to_contain_text("2 of 3")
+    pages.change("running", state="stopped", ended="healthy", stopped_at=NOON + timedelta(seconds=5))
+    expect(row).to_contain_text("healthy")
+    expect(shown.get_by_role("link", name="2 healthy")).to_be_visible()
+
+
+def test_the_keyboard_changes_a_priority_and_cancels(shown: Page, pages: Pages) -> None:
+    job = pages.jobs["pending"]
+    choice = shown.get_by_label(f"Priority of job {job}")
+    choice.focus()
+    choice.press("Home")
+    shown.keyboard.press("Tab")
+    shown.keyboard.press("Enter")
+    row = shown.get_by_role("row").filter(has=shown.locator(f"#job-{job}"))
+    expect(row).to_contain_text("priority low")
+    shown.get_by_role("button", name=f"Cancel job {job}").press("Enter")
+    expect(row).to_contain_text("canceled")
+
+
+def test_what_has_the_focus_keeps_it_when_the_page_changes(shown: Page, pages: Pages) -> None:
+    link = shown.locator(f"#job-{pages.jobs['pending']}")
+    link.focus()
+    pages.change("running", state="stopped", ended="healthy", stopped_at=NOON)
+    expect(shown.get_by_role("link", name="2 healthy")).to_be_visible()
+    expect(link).to_be_focused()
+
+
+def test_a_choice_that_is_open_is_not_taken_away(shown: Page, pages: Pages) -> None:
+    choice = shown.get_by_label(f"Priority of job {pages.jobs['pending']}")
+    choice.focus()
+    choice.select_option("immediate")
+    pages.change("running", state="stopped", ended="healthy", stopped_at=NOON)
+    shown.wait_for_timeout(2500)
+    expect(choice).to_have_value("immediate")
+    shown.get_by_role("link", name="REST").focus()
+    expect(shown.get_by_role("link", name="2 healthy")).to_be_visible()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_is_wider_than_the_window(browser: Browser, pages: Pages, theme: str, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)  # type: ignore[arg-type]
+    for path in ("/", f"/jobs/{pages.jobs['faulted']}", "/api"):
+        page.goto(pages.url + path)
+        assert page.locator("html").evaluate("it => it.scrollWidth") <= width, path
+    page.close()
+
+
+def test_without_scripts_the_worklist_is_whole_and_its_buttons_work(browser: Browser, pages: Pages) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(pages.url)
+    page.get_by_role("button", name=f"Run job {pages.jobs['faulted']} again").click()
+    expect(page.get_by_role("link", name="2 pending")).to_be_visible()
+    context.close()
+
+
+def test_a_node_that_is_gone_is_said(browser: Browser, pages: Pages) -> None:
+    page = browser.new_page()
+    page.route("**/live**", lambda route: route.abort())
+    page.goto(pages.url)
+    expect(page.locator("#connection")).to_contain_text("The node does not answer")
+    page.close()
