@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -196,7 +197,9 @@ def test_a_mask_in_the_lungs_box_is_that_of_one_pass_over_the_whole_scan(tmp_pat
 
 def test_a_bundle_has_a_reach_where_its_norms_are_constants_only() -> None:
     settings = load_recipe("lesion-constant").stages[-1][1]
-    assert carina_object(settings)["reach"] == [126, 126, 126]
+    assert carina_object(settings)["reach"] == [48, 48, 32]
+    small = msgspec.structs.replace(settings, network={**TWO_LEVELS})
+    assert carina_object(small)["reach"] == [12, 12, 12]
     assert "reach" not in carina_object(load_recipe("lesion").stages[-1][1])
 
 

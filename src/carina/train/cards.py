@@ -63,6 +63,11 @@ class Facts:
     validation: Validation | None = None
 
 
+REACH_KEPT = (48, 48, 32)
+"""What a bundle with constant norms says of its reach at most, ``(x, y, z)``: convolutions reach farther, but what lies
+there has no say that a mask would show (benchmarks/one_pass.py), and would cost five times as much to look at."""
+
+
 def title(settings: TrainSettings) -> str:
     """What people call the bundle: task and network."""
     kind = str(settings.network.get("kind"))
@@ -90,7 +95,7 @@ def carina_object(settings: TrainSettings) -> dict[str, Any]:
         "divisor": divisors(settings.network)[0],
         "original": {"patch": list(settings.window), "overlap": settings.window_overlap},
         "restore": "linear",
-        **({"reach": [far] * 3} if (far := reach(settings.network)) is not None else {}),
+        **({"reach": [min(far, kept) for kept in REACH_KEPT]} if (far := reach(settings.network)) is not None else {}),
     }
     if settings.task is Task.LUNG:
         half_slice_mm = common["spacing_mm"][2] / 2
