@@ -30,7 +30,7 @@ BORROWED = 0.5
 SEVERE = 0.2
 """The share of patches with drawn disease in which it takes 30 to 95 % of the lung (`severity.paste_severe`)."""
 
-REPEATED = 0.1
+REPEATED = 0.25
 """The share of patches for lesions that repeat one slice."""
 
 OUTSIDE_HU = -1024.0
@@ -104,7 +104,7 @@ def centre_in(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
 def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Drawn:
     """One patch for lesion segmentation: seven in ten hold lesions, most look-alikes, half a second chest's vessels.
 
-    Of those with lesions a fifth hold severe disease; a tenth of all repeat one slice along z (`repeat_slice`). A
+    Of those with lesions a fifth hold severe disease; a quarter of all repeat one slice along z (`repeat_slice`). A
     quarter of those that lie in the lungs are centred where they are dense, which is at the hila mostly.
 
     Hard is what is dense in the lungs and up to `NEAR_MM` beside them, lesion or not: a network learns early that the
