@@ -50,7 +50,8 @@ class Slice:
 
 def hounsfield(picture: Labels) -> HU:
     """HU of the 8-bit ``picture``; what is black is air."""
-    return np.maximum(np.rint(-1350 + picture * (1500 / 255)), -1024).astype(np.int16)
+    hu: HU = np.maximum(np.rint(-1350 + picture * (1500 / 255)), -1024).astype(np.int16)
+    return hu
 
 
 def thorax_pixels(picture: Labels) -> int:
