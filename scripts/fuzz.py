@@ -58,12 +58,15 @@ class Findings:
 
 
 def work(kind: Sample, first: int, count: int) -> None:
-    """Go through seeds, a line before and after each; runs in a process of its own."""
+    """Go through seeds, a line before and after each; runs in a process of its own, which a peak of memory ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for seed in range(first, first + count):
         print(f"start {seed}", flush=True)
         with TemporaryDirectory(prefix="carina-fuzz-") as name:
-            print(f"{kind} {seed} {_outcome(kind, seed, Path(name))}", flush=True)
+            outcome = _outcome(kind, seed, Path(name))
+        print(f"{kind} {seed} {outcome}", flush=True)
+        if outcome.startswith("memory"):
+            return  # the peak is the process's: those that follow would be blamed for it
 
 
 def _outcome(kind: Sample, seed: int, folder: Path) -> str:
@@ -131,9 +134,10 @@ class Watched:
             self.findings.add(line)
 
     def _ended(self, code: int) -> bool:
-        if code == 0:
-            return False
-        self.findings.add(f"{self.kind} {self.seed} crash with code {code}")
+        for line in self.lines:
+            self._take(line.rstrip("\n"))
+        if code != 0:
+            self.findings.add(f"{self.kind} {self.seed} crash with code {code}")
         return self._next()
 
     def _next(self) -> bool:

@@ -48,3 +48,25 @@ def test_a_traceback_is_found_and_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert done.returncode == 1
     assert "traceback NameError" in done.stdout
     assert "2 inputs, 2 findings" in done.stdout
+
+
+def test_a_peak_of_memory_is_one_inputs_and_the_next_gets_a_new_worker(tmp_path: Path) -> None:
+    program = tmp_path / "tight.py"
+    text = SCRIPT.read_text(encoding="utf-8")
+    program.write_text(
+        text.replace("    peak = resource", "    peak = 2 * MEMORY_BYTES if seed == 1 else 0 and resource"),
+        encoding="utf-8",
+    )
+    command = [sys.executable, str(program), "--kind", "settings", "--count", "3", "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "settings 1 memory 4000 MB" in done.stdout
+    assert "3 inputs, 1 findings" in done.stdout
+
+
+@pytest.mark.parametrize("seed", [1003392, *range(200)])
+def test_damage_upon_damage_stays_small(seed: int, tmp_path: Path) -> None:
+    """Repeated lines of repeated lines once made a manifest of 1.3 GB, which was blamed on its reader."""
+    path = hostile(
+        Sample.MANIFEST, seed, tmp_path, sample=b'{"state":"waiting","notice":"For research use only."}' * 12
+    )
+    assert path.stat().st_size < 64_000_000

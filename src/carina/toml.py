@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from carina.errors import BadConfig
+from carina.nesting import check_extent
 
 LARGEST_TOML_BYTES = 1 << 17
 LONGEST_TOML_LINE = 2_000
@@ -75,7 +76,9 @@ def read_toml(file: Path, kind: str) -> Toml:
         if len(data) > LARGEST_TOML_BYTES or max(map(len, text.split("\n"))) > LONGEST_TOML_LINE:
             limits = f"at most {LARGEST_TOML_BYTES} bytes, in lines of at most {LONGEST_TOML_LINE} characters"
             raise BadConfig(f"{kind}.syntax", f"{file}: too large for a settings file; expected {limits}.")
-        return Toml(file=file, text=text, table=tomllib.loads(text))
+        table = tomllib.loads(text)
+        check_extent(table)
+        return Toml(file=file, text=text, table=table)
     except UnicodeDecodeError as error:
         raise BadConfig(f"{kind}.syntax", f"{file}: no valid TOML: it is no text in UTF-8.") from error
     except ValueError as error:

@@ -8,10 +8,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from carina.errors import BadConfig, one_line
 from carina.operators.ports import SaliencyPort
+from carina.pipeline.json_text import read_json
 from carina.pipeline.manifest import Manifest, read_manifest
 from carina.pipeline.places import below
 from carina.pipeline.ports import load_folder
@@ -118,8 +117,8 @@ class Run:
             return {}
         path = below(self.folder, names[0])
         try:
-            return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-        except (OSError, ValueError, RecursionError) as error:
+            return read_json(path.read_bytes(), dict[str, Any])
+        except (OSError, ValueError) as error:
             again = "the same command makes again what is damaged"
             raise BadConfig("run.damaged", f"{path}: can't be read ({one_line(str(error))}); {again}.") from error
 

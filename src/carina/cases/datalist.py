@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from carina.errors import BadConfig
+from carina.pipeline.json_text import read_json
 from carina.volume.files import volume_name
 
 PARTS = ("training", "validation")
@@ -82,12 +83,12 @@ def read_datalist(file: Path) -> DataList:
         BadConfig: the file is missing or no JSON, or a case has an unknown key or a value of the wrong kind.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file.read_bytes())
     except OSError as error:
         raise BadConfig(
             "datalist.missing", f"{file}: can't be read ({error.strerror}); expected a data list."
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BadConfig("datalist.json", f"{file}: is no JSON ({error}).") from error
     if not isinstance(content, dict) or not isinstance(content.get("training"), list):
         raise BadConfig("datalist.form", f'{file}: expected {{"training": [...], "validation": [...]}}.')

@@ -17,6 +17,7 @@ from carina.cases.case import IN_PLANE_MM, Case, resample_case
 from carina.cases.datalist import DataList, ListedCase
 from carina.cases.purpose import Purpose, Targets, Task
 from carina.errors import BadConfig, BadSeries
+from carina.pipeline.json_text import read_json
 from carina.volume import Grid, Mask, Volume
 from carina.volume.files import read_grid, read_mask, read_volume
 
@@ -145,7 +146,7 @@ def _mapped(data: DataList, listed: ListedCase, task: Task) -> Case:
     folder = cache_folder(data) / f"case-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if not folder.is_dir():
         _store(resample_case(read_case(data, listed, task)), folder, with_air=task is Task.LUNG)
-    grid = msgspec.json.decode((folder / "grid.json").read_bytes(), type=Grid)
+    grid = read_json((folder / "grid.json").read_bytes(), Grid)
     masks = {
         name: Mask(labels=_map(folder / f"{name}.npy"), grid=grid, names={1: name}, uid=listed.name)
         for name in MASKS

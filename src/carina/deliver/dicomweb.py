@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 from carina.config import DicomwebDestination
 from carina.deliver.receipt import unreachable
 from carina.errors import DeliveryFailed
+from carina.pipeline.json_text import read_json
 
 MOST_BYTES = 2**26
 """More than any answer has; what comes after is not read."""
@@ -85,6 +85,6 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
 
 def _decode(content: bytes) -> Any:
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
+        return read_json(content)
+    except ValueError:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from carina.dicom.inventory import BrokenFile
 from carina.errors import BadSeries, unreadable
+from carina.pipeline.json_text import read_json
 
 RUN_FILE = "manifest.json"
 RUN_KEYS = frozenset({"carina", "fingerprint", "operators"})
@@ -154,10 +154,9 @@ def _manifest(file: Path) -> dict[str, Any]:
     try:
         if not file.is_file() or file.stat().st_size > LARGEST_MANIFEST_READ:
             return {}
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_json(file.read_bytes(), dict[str, Any])
+    except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _outputs(manifest: dict[str, Any]) -> Iterator[str]:

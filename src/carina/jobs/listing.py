@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, func, select
 from carina.config import Priority
 from carina.database import JOB
 from carina.jobs.queue import RANKS, JobEnd, JobState
+from carina.pipeline.json_text import read_json
 
 PRIORITIES = {rank: priority for priority, rank in RANKS.items()}
 
@@ -95,7 +95,7 @@ def job_counts(connection: Connection) -> Mapping[str, int]:
 def _job(row: Row[Any]) -> Job:
     known = row._mapping
     values: dict[str, Any] = {name: _aware(known[name]) for name in Job.__struct_fields__}
-    values |= {"priority": PRIORITIES[row.priority], "destinations": tuple(json.loads(row.destinations))}
+    values |= {"priority": PRIORITIES[row.priority], "destinations": read_json(row.destinations, tuple[str, ...])}
     return Job(**values | {"state": JobState(row.state)})
 
 

@@ -19,6 +19,7 @@ import msgspec
 from carina.errors import BadConfig
 from carina.models.monai_config import inference_config
 from carina.models.validation import Validation
+from carina.pipeline.json_text import read_json
 
 SHIPPED = Path(__file__).parent / "bundles"
 """The bundles that ship with Carina."""
@@ -388,8 +389,8 @@ def _places(folders: Iterable[Path | str]) -> list[Path]:
 
 def _parse(file: Path, text: bytes) -> _Metadata:
     try:
-        return msgspec.json.decode(text, type=_Metadata)
+        return read_json(text, _Metadata)
     except msgspec.ValidationError as error:
         raise BadConfig("bundle.invalid", f"{file}: {error}. docs/bundles.md lists the keys.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise BadConfig("bundle.syntax", f"{file}: no valid JSON: {error}.") from error

@@ -7,7 +7,6 @@ asks for it. MONAI's own parser would evaluate it.
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +16,16 @@ from typing import Any
 import yaml
 
 from carina.errors import BadConfig
+from carina.nesting import DEEPEST, TOO_DEEP, check_extent
+from carina.pipeline.json_text import read_json
+from carina.pipeline.ports import FILE_ERRORS
 from carina.toml import read_toml
 
 WEIGHT_FILES = ("models/model.pt", "models/model.ts", "models/model.onnx")
 """Where a package's weights lie, the most telling first."""
+
+LARGEST_TABLE_BYTES = 1_000_000
+"""A configuration has some thousands; YAML of this size takes some seconds."""
 
 _STEPS = (
     "Orientation",
@@ -94,10 +99,13 @@ def read_table(file: Path) -> dict[str, Any]:
     try:
         if file.suffix == ".toml":
             return read_toml(file, "import").table
-        text = file.read_text(encoding="utf-8")
-        found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())
+        if file.stat().st_size > LARGEST_TABLE_BYTES:
+            raise ValueError(f"more than {LARGEST_TABLE_BYTES} bytes")
+        text = file.read_bytes()
+        found = read_json(text) if file.suffix == ".json" else yaml.safe_load(text)
+        check_extent(found)
+    except (*FILE_ERRORS, yaml.YAMLError) as error:
+        said = TOO_DEEP if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise BadConfig("import.unreadable", f"{file}: can't be read as {file.suffix[1:].upper()} ({said}).") from error
     if not isinstance(found, dict):
         raise BadConfig("import.unreadable", f"{file}: holds no table of keys.")
@@ -116,7 +124,8 @@ def _monai(folder: Path) -> Package:
     names = ("inference.json", "inference.yaml", "inference.yml")
     file = next((folder / "configs" / name for name in names if (folder / "configs" / name).is_file()), None)
     config = read_table(file) if file else {}
-    network = _plain(config.get("network_def", config.get("network", {})), config)
+    plain = _References(config).plain
+    network = plain(config.get("network_def", config.get("network", {})))
     declared = {**network, "name": _class(network.get("_target_", ""))} if isinstance(network, Mapping) else {}
     declared.pop("_target_", None)
     return Package(
@@ -124,9 +133,9 @@ def _monai(folder: Path) -> Package:
         source=folder,
         weights=_weights(folder),
         network={key: value for key, value in declared.items() if value != ""},
-        before=_steps(_plain(config.get("preprocessing", {}), config)),
-        after=_steps(_plain(config.get("postprocessing", {}), config)),
-        inferer=_inferer(_plain(config.get("inferer", {}), config)),
+        before=_steps(plain(config.get("preprocessing", {}))),
+        after=_steps(plain(config.get("postprocessing", {}))),
+        inferer=_inferer(plain(config.get("inferer", {}))),
         metadata=metadata,
         words=f"{folder.name} {metadata.get('name', '')} {metadata.get('task', '')}",
     )
@@ -225,25 +234,41 @@ def _class(name: object) -> str:
     return str(name).rpartition(".")[2]
 
 
-def _plain(value: Any, config: Mapping[str, Any], depth: int = 0) -> Any:
-    """``value`` with references (``@id``) followed and literal expressions read; other code stays text."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item, config, depth) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item, config, depth) for item in value]
-    if not isinstance(value, str) or depth > 20:
-        return value
-    if re.fullmatch(r"@[\w#:]+", value):
-        found = _looked_up(value[1:], config)
-        return value if found is None else _plain(found, config, depth + 1)
-    return _literal(value) if value.startswith("$") else value
+@dataclass(frozen=True)
+class _References:
+    """A configuration in which references (``@id``) are followed; ``known`` are those that were."""
+
+    config: Mapping[str, Any]
+    known: dict[str, Any] = field(default_factory=dict)
+
+    def plain(self, value: Any, depth: int = 0) -> Any:
+        """``value`` with references followed and literal expressions read; other code stays text."""
+        if depth > DEEPEST:
+            return value
+        if isinstance(value, Mapping):
+            return {key: self.plain(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.plain(item, depth + 1) for item in value]
+        if not isinstance(value, str):
+            return value
+        if re.fullmatch(r"@[\w#:]+", value):
+            return self._followed(value, depth)
+        return _literal(value) if value.startswith("$") else value
+
+    def _followed(self, reference: str, depth: int) -> Any:
+        if reference not in self.known:
+            self.known[reference] = reference  # where it leads back to itself, it stays as it is
+            found = _looked_up(reference[1:], self.config)
+            if found is not None:
+                self.known[reference] = self.plain(found, depth + 1)
+        return self.known[reference]
 
 
 def _literal(expression: str) -> Any:
     """What a ``$`` expression is where it is a literal; else its text."""
     try:
         return ast.literal_eval(expression[1:])
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all that Python's documentation names
         return expression
 
 

@@ -19,6 +19,7 @@ from carina.models.parity import NetworkRun
 from carina.models.triton_repository import Backend, write_repository
 from carina.models.verify import INFERENCE_CONFIG
 from carina.models.weights import trained_network
+from carina.pipeline.json_text import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +113,7 @@ def _monai(bundle: Bundle, folder: Path) -> WrittenForm:
     network = trained_network(bundle)
     path = folder / bundle.name
     shutil.copytree(bundle.folder, path, dirs_exist_ok=True)
-    metadata = json.loads((path / METADATA).read_bytes())
+    metadata = read_json((path / METADATA).read_bytes())
     (path / INFERENCE_CONFIG).write_text(json.dumps(native_config(metadata), indent=2) + "\n", encoding="utf-8")
     if native_network(bundle.carina.network):
         torch.save({"model": network.state_dict()}, path / CHECKPOINT_FILE)
@@ -143,7 +144,7 @@ def _torchscript(bundle: Bundle, folder: Path) -> WrittenForm:
 
     path = folder / f"{bundle.name}.ts"
     traced = _traced(bundle, trained_network(bundle))
-    save_net_with_metadata(traced, str(path), meta_values=json.loads((bundle.folder / METADATA).read_bytes()))
+    save_net_with_metadata(traced, str(path), meta_values=read_json((bundle.folder / METADATA).read_bytes()))
     return path, {"torchscript": parity.torch_run(torch.jit.load(str(path)))}
 
 

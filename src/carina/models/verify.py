@@ -19,6 +19,7 @@ from typing import Any
 from carina.errors import BadConfig
 from carina.models.bundle import METADATA, Bundle
 from carina.models.monai_config import inference_config
+from carina.pipeline.json_text import read_json
 
 INFERENCE_CONFIG = Path("configs/inference.json")
 
@@ -71,7 +72,7 @@ def verify_metadata(bundle: Bundle, schema: Path | None = None) -> None:
         file = Path(scratch) / "schema.json"
         try:
             text = schema.read_text(encoding="utf-8") if schema else json.dumps(METAFORMAT)
-            json.loads(text)
+            read_json(text)
         except (OSError, ValueError) as error:
             raise BadConfig("bundle.schema", f"{schema}: no JSON schema can be read from it ({error}).") from error
         file.write_text(text, encoding="utf-8")
@@ -120,10 +121,10 @@ def verify_network(bundle: Bundle, *, trust: bool = False) -> None:
 
 def _is_derived(bundle: Bundle, file: Path) -> bool:
     try:
-        written = json.loads(file.read_bytes())
+        written = read_json(file.read_bytes())
     except (OSError, ValueError):
         return False
-    return bool(written == inference_config(json.loads((bundle.folder / METADATA).read_bytes())))
+    return bool(written == inference_config(read_json((bundle.folder / METADATA).read_bytes())))
 
 
 @contextmanager

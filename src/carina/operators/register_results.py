@@ -14,7 +14,7 @@ from carina.deliver.deliver import deliver
 from carina.errors import BadConfig, DeliveryFailed
 from carina.operators.ports import DicomObjects, Scene
 from carina.operators.text import one_of, text_list
-from carina.pipeline.json_text import as_pretty_json
+from carina.pipeline.json_text import as_pretty_json, read_json
 from carina.pipeline.operator import Context, Operator, Setting
 from carina.pipeline.places import below, file_name, write_whole
 
@@ -68,7 +68,7 @@ def _send(files: Sequence[Path], destinations: Sequence[str], settings: Settings
 
 def _show(layer_file: Path, context: Context) -> None:
     """Add a layer to the scene that the viewer opens; several operators add theirs to one scene."""
-    layer = msgspec.json.decode(layer_file.read_bytes())
+    layer = read_json(layer_file.read_bytes())
     if "not_computed" in layer["layer"]:
         context.record("not_shown", layer["layer"]["not_computed"])
         return
@@ -92,7 +92,7 @@ def _show(layer_file: Path, context: Context) -> None:
 def _scene(path: Path) -> dict[str, Any]:
     """The scene so far; a file that is no scene, because it was cut, is begun anew."""
     try:
-        scene = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        scene = read_json(path.read_bytes(), dict[str, Any])
         layers = msgspec.convert(scene.get("layers"), list[dict[str, Any]])
     except (FileNotFoundError, ValueError):
         return {}

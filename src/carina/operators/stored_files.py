@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from carina.errors import BadSeries
+from carina.pipeline.json_text import read_json
 
 
 def with_suffix(files: Sequence[Path], *suffixes: str) -> list[Path]:
@@ -42,4 +41,4 @@ def facts_of(files: Sequence[Path]) -> dict[str, Any]:
 
 def read_tree(path: Path) -> dict[str, Any]:
     """The object of a JSON file."""
-    return dict(msgspec.json.decode(path.read_bytes()))
+    return read_json(path.read_bytes(), dict[str, Any])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+
+from carina.pipeline.json_text import read_json
 
 
 def text_list(text: str) -> tuple[str, ...]:
@@ -14,11 +15,9 @@ def text_list(text: str) -> tuple[str, ...]:
     """
     for candidate in (text, text.replace('\\"', '"')):
         try:
-            found = json.loads(candidate)
+            return read_json(candidate, tuple[str, ...])
         except ValueError:
             continue
-        if isinstance(found, list) and all(isinstance(item, str) for item in found):
-            return tuple(found)
     raise ValueError('expected a list of texts like ["Lung-seg"]')
 
 

@@ -1,10 +1,53 @@
-"""JSON of anything that a run has to say, also where a name in it is no text."""
+"""JSON: anything that a run has to say, also where a name in it is no text, and the one place that reads it."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Any, Literal, TypeVar, overload
 
 import msgspec
+
+from carina.nesting import DEEPEST, TOO_DEEP
+
+_T = TypeVar("_T")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_ALIKE = bytes.maketrans(b"{}", b"[]")
+_OTHERS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+@overload
+def read_json(text: bytes | str) -> Any: ...
+
+
+@overload
+def read_json(text: bytes | str, kind: type[_T]) -> _T: ...
+
+
+def read_json(text: bytes | str, kind: Any = Any) -> Any:
+    """What a JSON text says, as a value of ``kind``.
+
+    Raises:
+        msgspec.ValidationError: it is JSON of something else.
+        ValueError: it is no JSON, no UTF-8, or nested more than ``DEEPEST`` deep: whatever goes through it later, by
+            recursion, would end there.
+    """
+    try:
+        found = msgspec.json.decode(text, type=kind)
+    except RecursionError as error:
+        raise ValueError(TOO_DEEP) from error
+    if _is_deep(text.encode() if isinstance(text, str) else text):
+        raise ValueError(TOO_DEEP)
+    return found
+
+
+def _is_deep(text: bytes) -> bool:
+    """Whether a text that is JSON is nested too deep: the innermost brackets are taken away so many times."""
+    if text.count(b"[") + text.count(b"{") <= DEEPEST:
+        return False
+    brackets = _STRING.sub(b"", text).translate(_ALIKE, _OTHERS)
+    for _ in range(DEEPEST):
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
 
 
 def as_json(value: object, order: Literal["deterministic"] | None = None) -> bytes:

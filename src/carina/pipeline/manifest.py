@@ -14,13 +14,13 @@ from carina import RESEARCH_ONLY, __version__
 from carina.errors import BadConfig
 from carina.pipeline.digests import Digest
 from carina.pipeline.folder import MANIFEST, is_being_written
-from carina.pipeline.json_text import as_json, as_pretty_json
+from carina.pipeline.json_text import as_json, as_pretty_json, read_json
 from carina.pipeline.places import write_whole
 
 FORMAT = 2
 """2: files with their digests; packages of operators; the state ``interrupted``."""
 
-LARGEST_MANIFEST_BYTES = 2**26
+LARGEST_MANIFEST_BYTES = 2**24
 """More than any manifest has: about 1 KB an operator, 150 bytes a file and a line for each warning."""
 
 
@@ -168,10 +168,10 @@ def _decoded(path: Path) -> Manifest:
         raise BadConfig("run.manifest", f"{path}: is {what}; expected the manifest of a run of Carina.")
     try:
         text = path.read_bytes()
-        later = msgspec.json.decode(text, type=_Format).format > FORMAT
+        later = read_json(text, _Format).format > FORMAT
         if not later:
-            return msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            return read_json(text, Manifest)
+    except ValueError as error:
         raise BadConfig("run.manifest", f"{path}: is no manifest of a run of Carina ({error}).") from error
     raise BadConfig("run.newer", f"{path}: is of a later version of Carina: update, or choose another folder.")
 

@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeGuard, get_origin
 from zipfile import BadZipFile
 
-import msgspec
-
 from carina.errors import BadConfig, BadSeries
-from carina.pipeline.json_text import as_json
+from carina.pipeline.json_text import as_json, read_json
 from carina.pipeline.operator import alternatives, holds, notes_of, type_name
 
 Saved = Callable[[object], tuple[Path, ...]]
@@ -77,7 +75,7 @@ class _PlainFiles:
         return [path]
 
     def load(self, files: Sequence[Path]) -> Any:
-        return msgspec.json.decode(files[0].read_bytes())
+        return read_json(files[0].read_bytes())
 
     def recognise(self, files: Sequence[Path]) -> bool:
         return [path.name for path in files] == ["value.json"]

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import msgspec
-
 from carina.errors import BadSeries
-from carina.pipeline.json_text import as_pretty_json
+from carina.pipeline.json_text import as_pretty_json, read_json
 from carina.pipeline.places import file_name
 from carina.pipeline.ports import Saved
 
@@ -83,8 +81,8 @@ class Json:
         """
         path = _only(files, ".json")
         try:
-            return cls(value=msgspec.json.decode(path.read_bytes()), name=path.stem)
-        except msgspec.DecodeError as error:
+            return cls(value=read_json(path.read_bytes()), name=path.stem)
+        except ValueError as error:
             raise BadSeries("ports.files", f"{path}: is no JSON ({error}).") from error
 
     @classmethod

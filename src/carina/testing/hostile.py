@@ -48,6 +48,9 @@ TEXTS = (
 VR_TYPES = (b"UN", b"SQ", b"OB", b"OW", b"US", b"DS", b"UI", b"PN", b"ZZ", b"\0\0", b"AT", b"FD", b"OF", b"UT", b"LO")
 LENGTHS = (0, 1, 2, 3, 5, 0xFFFF, 0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0x10000000)
 
+MOST_REPEATED_BYTES = 1_000_000
+"""Bytes that repeated lines add, or once what is repeated: damage upon damage would else make gigabytes."""
+
 Damage = Callable[[bytearray, random.Random], None]
 
 
@@ -269,7 +272,8 @@ def _repeat_lines(content: bytearray, rng: random.Random) -> None:
     lines = bytes(content).split(b"\n")
     start = rng.randrange(len(lines))
     part = lines[start : start + rng.choice((1, 5, 20))]
-    lines[start:start] = part * rng.choice((1, 1, 500))
+    most = 1 + MOST_REPEATED_BYTES // (sum(map(len, part)) + len(part))
+    lines[start:start] = part * min(rng.choice((1, 1, 500)), most)
     content[:] = b"\n".join(lines)
 
 

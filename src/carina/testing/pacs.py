@@ -23,6 +23,8 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.sop_class import Verification
 
+from carina.pipeline.json_text import read_json
+
 LOOPBACK = "127.0.0.1"
 ORTHANC_NAMES = ("Orthanc", "orthanc")
 PLUGIN_FOLDERS = ("/usr/share/orthanc/plugins", "/usr/lib/orthanc", "/usr/local/share/orthanc/plugins")
@@ -125,13 +127,13 @@ def _orthanc_pacs(http: int, dimse: int) -> Pacs:
     url = f"http://{LOOPBACK}:{http}"
 
     def instances() -> tuple[str, ...]:
-        rows = json.loads(_get(f"{url}/instances?expand"))
+        rows = read_json(_get(f"{url}/instances?expand"))
         return tuple(sorted(row["MainDicomTags"]["SOPInstanceUID"] for row in rows))
 
     def fetch(uid: str) -> bytes:
         request = urllib.request.Request(f"{url}/tools/lookup", data=uid.encode(), method="POST")
         with urllib.request.urlopen(request, timeout=10) as answer:
-            found = [row["ID"] for row in json.load(answer) if row["Type"] == "Instance"]
+            found = [row["ID"] for row in read_json(answer.read()) if row["Type"] == "Instance"]
         if not found:
             raise KeyError(uid)
         return _get(f"{url}/instances/{found[0]}/file")

@@ -227,7 +227,7 @@ def _change(table: dict[str, Any], change: str) -> None:
         raise BadConfig("train.set", f"--set {change}: expected KEY=VALUE, such as augment.flip=0.2.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = text
     place: Any = table
     *way, last = path.strip().split(".")

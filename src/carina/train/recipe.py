@@ -18,6 +18,7 @@ import msgspec
 from carina.cases.purpose import Task
 from carina.errors import BadConfig
 from carina.models.bundle import Bundle, load_bundle
+from carina.pipeline.json_text import read_json
 from carina.toml import read_toml
 from carina.train import configure
 from carina.train.settings import TrainSettings
@@ -165,8 +166,8 @@ def _record(recipe: Recipe, data: Path, out: Path) -> Record:
     if not file.is_file():
         return wanted
     try:
-        found = msgspec.json.decode(file.read_bytes(), type=Record)
-    except msgspec.DecodeError as error:
+        found = read_json(file.read_bytes(), Record)
+    except ValueError as error:
         raise BadConfig(
             "recipe.record", f"{file}: is no record of a recipe ({error}); start anew elsewhere."
         ) from error

@@ -17,6 +17,7 @@ from carina.models.bundle import METADATA, Bundle, find_bundle, load_bundle
 from carina.models.networks import build_network
 from carina.models.weights import TORCH_WEIGHTS as TORCH_WEIGHTS
 from carina.models.weights import load_weights, read_checkpoint, read_onnx
+from carina.pipeline.json_text import read_json
 from carina.train import checkpoint, configure
 from carina.train.examples import ExampleSource
 from carina.train.fit import FitContext, Fitted, Watch, fit, fresh_inputs
@@ -141,7 +142,7 @@ def read_training(out: Path) -> tuple[TrainSettings, Trained]:
     """
     if not (out / SETTINGS_FILE).is_file() or not (out / TRAINED_ON).is_file():
         raise BadConfig("train.none", f"{out} holds no training: {SETTINGS_FILE} and {TRAINED_ON} are not there.")
-    return configure.load_saved(out / SETTINGS_FILE), msgspec.json.decode((out / TRAINED_ON).read_bytes(), type=Trained)
+    return configure.load_saved(out / SETTINGS_FILE), read_json((out / TRAINED_ON).read_bytes(), Trained)
 
 
 def initialise(network: nn.Module, settings: TrainSettings, source: ExampleSource, how: How) -> None:
