@@ -70,7 +70,9 @@ def _changed(node: RunningNode, job_id: int, action: str, change: Callable[[Conn
         if not change(connection):
             raise Conflict("job.state", f"job {job_id} is {before.shown_state}: {why}.")
         audit(connection, "changed", f"job {job_id}: {action}")
-        return _job(connection, job_id)
+        after = _job(connection, job_id)
+    node.tallies.forget()
+    return after
 
 
 def _job(connection: Connection, job_id: int) -> Job:
@@ -105,7 +107,9 @@ def submit_path(node: RunningNode, path: str, pipeline: str, priority: Priority,
     with node.engine.begin() as connection:
         job_id = queue.submit(connection, new, database_now(connection))
         audit(connection, "changed", f"job {job_id}: submitted")
-        return _job(connection, job_id)
+        after = _job(connection, job_id)
+    node.tallies.forget()
+    return after
 
 
 def _voxels_at_most(source: Path) -> int:
@@ -154,6 +158,7 @@ def send_again(node: RunningNode, destination: str, job_id: int | None) -> int:
     with node.engine.begin() as connection:
         number = resend(connection, destination=destination, job_id=job_id)
         audit(connection, "changed", f"{number} deliveries: sent again")
+    node.tallies.forget()
     return number
 
 

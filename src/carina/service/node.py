@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from sqlalchemy import Engine
 
 from carina.config import Settings
 from carina.service.loops import Part
+from carina.service.tallies import Tallies
 
 
 def utc_now() -> datetime:
@@ -34,6 +36,11 @@ class RunningNode:
     stop: threading.Event = field(default_factory=threading.Event)
     parts: list[Part] = field(default_factory=list)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+
+    @cached_property
+    def tallies(self) -> Tallies:
+        """How many jobs and deliveries there are."""
+        return Tallies(self.engine)
 
     @property
     def folder(self) -> Path:

@@ -77,6 +77,7 @@ class _Server(uvicorn.Server):
     def _start_parts(self) -> None:
         self._node.parts.extend(parts_of(self._node))
         start_all(self._node.parts)
+        self._node.tallies.now()  # of 100,000 jobs, the first count takes a moment
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._node.stop.set()

@@ -12,8 +12,8 @@ import msgspec
 
 from carina.config import Priority
 from carina.database import read_only
-from carina.deliver.ledger import DeliveryState, counts
-from carina.jobs.listing import Job, job_counts, list_jobs
+from carina.deliver.ledger import DeliveryState
+from carina.jobs.listing import Job, list_jobs
 from carina.jobs.queue import JobState
 from carina.pipeline.manifest import State
 from carina.service.arrivals import QUARANTINED, Arrival, arrivals_of, first_files, list_arrivals
@@ -76,14 +76,15 @@ def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
         arrivals, files = arrivals_of(connection, ids), first_files(connection, ids)
         sent = counts_by_job(connection, [job.id for job in jobs])
         values: dict[str, Any] = {
-            "counts": dict(job_counts(connection)),
             "quarantine": list_arrivals(connection, state=QUARANTINED, at_most=ROWS),
             "arriving": list_arrivals(connection, state="arriving", at_most=ROWS),
-            "sent": counts(connection),
         }
     rows = [_row(node, job, arrivals, files, sent.get(job.id, {})) for job in jobs]
     older = asked.link(before=jobs[-1].id) if len(jobs) == ROWS else ""
+    tally = node.tallies.now()
     return values | {
+        "counts": tally.jobs,
+        "sent": tally.deliveries,
         "asked": asked,
         "rows": rows,
         "older": older,

@@ -10,8 +10,8 @@ from msgspec import Meta
 
 from carina.config import Priority
 from carina.database import read_only
-from carina.deliver.ledger import DeliveryState, counts
-from carina.jobs.listing import Job, job_counts, list_jobs
+from carina.deliver.ledger import DeliveryState
+from carina.jobs.listing import Job, list_jobs
 from carina.service import changes
 from carina.service.arrivals import Arrival, list_arrivals
 from carina.service.deliveries import Delivery, list_deliveries
@@ -174,8 +174,7 @@ def _next(found: tuple[Any, ...], limit: int) -> int | None:
 
 def get_state(node: RunningNode, _: Nothing) -> NodeState:
     """How the node is."""
-    with read_only(node.engine) as connection:
-        return NodeState(readiness=readiness(node), jobs=dict(job_counts(connection)))
+    return NodeState(readiness=readiness(node), jobs=dict(node.tallies.now().jobs))
 
 
 def get_jobs(node: RunningNode, asked: JobsAsked) -> JobPage:
@@ -244,12 +243,11 @@ def post_resend(node: RunningNode, asked: SendAgainAsked) -> SentAgain:
 
 def get_destinations(node: RunningNode, _: Nothing) -> Destinations:
     """The destinations and their deliveries."""
-    with read_only(node.engine) as connection:
-        counted = counts(connection)
+    counted = node.tallies.now().deliveries
     none = dict.fromkeys(DeliveryState, 0)
     return Destinations(
         destinations=tuple(
-            DestinationState(name=name, kind=str(one.__struct_config__.tag), deliveries=counted.get(name, none))
+            DestinationState(name=name, kind=str(one.__struct_config__.tag), deliveries=dict(counted.get(name, none)))
             for name, one in node.settings.destinations.items()
         )
     )
