@@ -47,6 +47,7 @@ VERBS = {
     "submit": Verb("carina.cli.jobs", "submit", "Hand a series to the node's queue."),
     "jobs": Verb("carina.cli.jobs", "jobs", "List, show, cancel and retry the jobs of a node."),
     "worker": Verb("carina.cli.jobs", "worker", "Run the jobs of the node's queue."),
+    "deliveries": Verb("carina.cli.deliveries", "deliveries", "Show what became of result objects; send again."),
     "echo": Verb("carina.cli.echo", "echo", "Test the destinations: does each answer?"),
     "phantom": Verb("carina.cli.phantom", "phantom", "Write a synthetic chest CT with known truth as a DICOM series."),
     "demo": Verb("carina.cli.demo", "demo", "Run the pipeline on a phantom and compare with the known truth."),

@@ -98,6 +98,11 @@ def status_words(status: int, comment: str = "") -> str:
     return f"status 0x{status:04X}, {words}" + (f", {comment}" if comment else "")
 
 
+def short_status(status: int) -> str:
+    """A status as its people write it: codes of HTTP in decimals, statuses of DIMSE as ``A700H``."""
+    return str(status) if status in set(HTTPStatus) else f"{status:04X}H"
+
+
 def _general(status: int) -> int:
     """A status without its free low bits."""
     if status & 0xF000 in {0xB000, 0xC000}:

@@ -1,0 +1,97 @@
+"""``carina deliveries``: what became of each object on its way to each destination, and another try by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from carina.cli.node import CONFIG, node_settings
+from carina.cli.terminal import say, say_json, say_table
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from carina.deliver.register import Delivery
+
+STATE = click.Choice(["waiting", "sent", "confirmed", "failed"])
+DESTINATION = click.option("--destination", default="", metavar="NAME", help="Only to this destination.")
+OF_JOB = click.option("--job", "job_id", type=click.IntRange(min=1), metavar="ID", help="Only objects of this job.")
+HEADER = ("id", "job", "state", "destination", "object", "attempts", "status", "confirmed by", "what was said")
+
+
+@click.group()
+def deliveries() -> None:
+    """Show what became of result objects, and send again. For research use only. Not for diagnosis."""
+
+
+def _open(config: Path | None) -> Engine:
+    from carina.jobs.places import open_node
+
+    return open_node(node_settings(config))
+
+
+@deliveries.command("list")
+@DESTINATION
+@OF_JOB
+@click.option("--state", type=STATE, help="Only objects in this state.")
+@click.option("--before", type=int, metavar="ID", help="Only rows below this id: the next page.")
+@click.option("--count", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Rows at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@CONFIG
+def list_(
+    destination: str,
+    job_id: int | None,
+    state: str | None,
+    before: int | None,
+    count: int,
+    as_json: bool,
+    config: Path | None,
+) -> None:
+    """List objects and destinations, the latest first."""
+    import msgspec
+
+    from carina.deliver.register import list_deliveries
+
+    with _open(config).connect() as connection:
+        found = list_deliveries(
+            connection, destination=destination, job_id=job_id, state=state or "", before=before, at_most=count
+        )
+    if as_json:
+        say_json(msgspec.to_builtins(found))
+    else:
+        say_table(HEADER, [_row(one) for one in found])
+
+
+def _row(one: Delivery) -> tuple[str, ...]:
+    from carina.deliver.answers import short_status
+
+    status = "" if one.status is None else short_status(one.status)
+    where = (str(one.id), str(one.job_id), one.state, one.destination, one.sop_instance_uid)
+    return *where, str(one.attempts), status, one.confirmed_by, one.error or one.note
+
+
+@deliveries.command()
+@CONFIG
+def counts(config: Path | None) -> None:
+    """Count objects by destination and state."""
+    from carina.deliver import ledger
+
+    with _open(config).connect() as connection:
+        found = ledger.counts(connection)
+    states = list(ledger.DeliveryState)
+    say_table(("destination", *states), [(name, *(str(by[state]) for state in states)) for name, by in found.items()])
+
+
+@deliveries.command()
+@DESTINATION
+@OF_JOB
+@CONFIG
+def resend(destination: str, job_id: int | None, config: Path | None) -> None:
+    """Let what has failed wait for another try; each destination is asked first what it has."""
+    from carina.deliver import ledger
+
+    with _open(config).begin() as connection:
+        number = ledger.resend(connection, destination=destination, job_id=job_id)
+    say(f"{number} {'object waits' if number == 1 else 'objects wait'} for another try.")

@@ -1,0 +1,65 @@
+"""The delivery ledger as people read it: every row with its times and what the peer said, page by page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, select
+
+from carina.database import DELIVERY
+
+PAGE = 50
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One object on its way to one destination, as in the table; times are UTC."""
+
+    id: int
+    job_id: int
+    destination: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    path: str
+    state: str
+    attempts: int
+    status: int | None
+    error_code: str
+    error: str
+    note: str
+    confirmed_by: str
+    not_before: datetime | None
+    created_at: datetime
+    sent_at: datetime | None
+    confirmed_at: datetime | None
+
+
+def list_deliveries(
+    connection: Connection,
+    *,
+    destination: str = "",
+    job_id: int | None = None,
+    state: str = "",
+    before: int | None = None,
+    at_most: int = PAGE,
+) -> list[Delivery]:
+    """The rows that fit, the latest first; ``before`` is the id at which the page before ended."""
+    wanted = select(DELIVERY).order_by(DELIVERY.c.id.desc()).limit(at_most)
+    for column, value in (
+        (DELIVERY.c.destination, destination),
+        (DELIVERY.c.state, state),
+        (DELIVERY.c.job_id, job_id),
+    ):
+        wanted = wanted if value in ("", None) else wanted.where(column == value)
+    if before is not None:
+        wanted = wanted.where(DELIVERY.c.id < before)
+    return [_delivery(row) for row in connection.execute(wanted)]
+
+
+def _delivery(row: Row[Any]) -> Delivery:
+    values = {field: row._mapping[field] for field in Delivery.__struct_fields__}
+    for name, value in values.items():
+        if isinstance(value, datetime):
+            values[name] = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return Delivery(**values)
