@@ -37,7 +37,7 @@ def _open(config: Path | None) -> Engine:
 @OF_JOB
 @click.option("--state", type=STATE, help="Only objects in this state.")
 @click.option("--before", type=int, metavar="ID", help="Only rows below this id: the next page.")
-@click.option("--count", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Rows at most.")
+@click.option("--count", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Rows at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @CONFIG
 def list_(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 
 from carina.database import DELIVERY
+from carina.deliver.ledger import DeliveryState
 
-PAGE = 50
+PAGE = 100
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +45,7 @@ def list_deliveries(
     state: str = "",
     before: int | None = None,
     at_most: int = PAGE,
-) -> list[Delivery]:
+) -> tuple[Delivery, ...]:
     """The rows that fit, the latest first; ``before`` is the id at which the page before ended."""
     wanted = select(DELIVERY).order_by(DELIVERY.c.id.desc()).limit(at_most)
     for column, value in (
@@ -54,7 +56,17 @@ def list_deliveries(
         wanted = wanted if value in ("", None) else wanted.where(column == value)
     if before is not None:
         wanted = wanted.where(DELIVERY.c.id < before)
-    return [_delivery(row) for row in connection.execute(wanted)]
+    return tuple(_delivery(row) for row in connection.execute(wanted))
+
+
+def counts_by_job(connection: Connection, ids: Sequence[int]) -> dict[int, dict[str, dict[DeliveryState, int]]]:
+    """How many objects of jobs are in which state, by job and destination."""
+    columns = (DELIVERY.c.job_id, DELIVERY.c.destination, DELIVERY.c.state)
+    wanted = select(*columns, func.count().label("number")).where(DELIVERY.c.job_id.in_(ids)).group_by(*columns)
+    found: dict[int, dict[str, dict[DeliveryState, int]]] = {}
+    for row in connection.execute(wanted):
+        found.setdefault(row.job_id, {}).setdefault(row.destination, {})[DeliveryState(row.state)] = row.number
+    return found
 
 
 def _delivery(row: Row[Any]) -> Delivery:

@@ -12,9 +12,9 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from carina.database import read_only
+from carina.deliver.register import list_deliveries
 from carina.jobs.queue import JobState
 from carina.service.changes import audit
-from carina.service.deliveries import list_deliveries
 from carina.service.dicomweb.held import OBJECTS
 from carina.service.node import RunningNode
 from carina.service.pages.acting import act

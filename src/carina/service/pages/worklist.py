@@ -13,11 +13,11 @@ import msgspec
 from carina.config import Priority
 from carina.database import read_only
 from carina.deliver.ledger import DeliveryState
+from carina.deliver.register import counts_by_job
 from carina.jobs.listing import Job, list_jobs
 from carina.jobs.queue import JobState
 from carina.pipeline.manifest import State
 from carina.service.arrivals import QUARANTINED, Arrival, arrivals_of, first_files, list_arrivals
-from carina.service.deliveries import counts_by_job
 from carina.service.dicomweb.attributes import Attributes, header_record, hex_tag
 from carina.service.health import readiness
 from carina.service.node import RunningNode

@@ -11,10 +11,10 @@ from msgspec import Meta
 from carina.config import Priority
 from carina.database import read_only
 from carina.deliver.ledger import DeliveryState
+from carina.deliver.register import Delivery, list_deliveries
 from carina.jobs.listing import Job, list_jobs
 from carina.service import changes
 from carina.service.arrivals import Arrival, list_arrivals
-from carina.service.deliveries import Delivery, list_deliveries
 from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode
 from carina.service.progress import JobProgress, progress_of

@@ -1,6 +1,6 @@
 """The job table with many jobs waiting: claim, list and change of priority, by percentile.
 
-    python benchmarks/queue.py [--database URL] [--waiting 100000] [--repeats 300]
+    python benchmarks/job_queue.py [--database URL] [--waiting 100000] [--repeats 300]
 
 Without a database, SQLite in a temporary folder.
 """
