@@ -52,9 +52,10 @@ def list_(
     """List objects and destinations, the latest first."""
     import msgspec
 
+    from carina.database import read_only
     from carina.deliver.register import list_deliveries
 
-    with _open(config).connect() as connection:
+    with read_only(_open(config)) as connection:
         found = list_deliveries(
             connection, destination=destination, job_id=job_id, state=state or "", before=before, at_most=count
         )
@@ -76,9 +77,10 @@ def _row(one: Delivery) -> tuple[str, ...]:
 @CONFIG
 def counts(config: Path | None) -> None:
     """Count objects by destination and state."""
+    from carina.database import read_only
     from carina.deliver import ledger
 
-    with _open(config).connect() as connection:
+    with read_only(_open(config)) as connection:
         found = ledger.counts(connection)
     states = list(ledger.DeliveryState)
     say_table(("destination", *states), [(name, *(str(by[state]) for state in states)) for name, by in found.items()])

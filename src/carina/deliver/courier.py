@@ -19,6 +19,7 @@ from pynetdicom.association import Association
 from sqlalchemy import Engine
 
 from carina.config import Destination, DicomDestination
+from carina.database import read_only
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
 from carina.deliver.channels import Channel
@@ -62,7 +63,7 @@ class Courier:
         now = self.clock()
         if self.rests_until is not None and now < self.rests_until:
             return False
-        with self.engine.begin() as connection:
+        with read_only(self.engine) as connection:
             entries = ledger.due(connection, self.name, now)
         here = [entry for entry in entries if self._is_here(entry)]
         self.rests_until = None
@@ -165,7 +166,7 @@ class Courier:
         """Keep the association open for a short while, for nodes that report on it."""
         end = time.monotonic() + self.pace.report_s
         while association.is_established and time.monotonic() < end:
-            with self.engine.begin() as connection:
+            with read_only(self.engine) as connection:
                 if not ledger.of_transaction(connection, transaction):
                     return
             time.sleep(REPORTS_LOOKED_FOR_S)
