@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ from hypothesis import given, settings
 from carina.measure.joined import SMALLEST_LESION_ML, join_masks
 from carina.measure.lesion_sites import lesion_sites
 from carina.measure.ratio import lesion_ratio
+from carina.measure.table import findings_json
+from carina.operators.stored_findings import StoredRatio
 from carina.synth.phantom import PhantomLesion, chest_phantom
 from carina.volume import Mask, Volume
 from carina.volume.resample import reorient
@@ -54,3 +59,18 @@ def test_sites_are_the_lesions_that_are_counted(scene: tuple[Mask, Mask, Volume]
     assert sum(volumes) <= ratio.regions[0].lesion_ml + 1e-9
     known = {region.region for region in ratio.regions}
     assert all(joined.lesion.labels[site.index] and site.region in known for site in sites)
+
+
+def test_a_run_stores_its_lesions_and_one_of_an_earlier_version_has_them_measured_again(tmp_path: Path) -> None:
+    phantom = chest_phantom(shape=(64, 96, 96), lesions=[SMALL_LEFT, LARGE_RIGHT])
+    ratio = lesion_ratio(phantom.lesion, phantom.lung, phantom.volume)
+    files = StoredRatio.save(ratio, tmp_path, lambda _: ())
+    assert StoredRatio.load(files).lesions == ratio.lesions == lesion_sites(phantom.lesion, phantom.lung)
+    (tmp_path / "volume-ratio.json").write_text(
+        json.dumps({k: v for k, v in json.loads(files[0].read_text()).items() if k != "lesions"})
+    )
+    assert StoredRatio.load(files).lesions == ()
+    table: Any = findings_json(ratio)["volume_ratio"]
+    assert [(one["number"], one["region"], one["lesion_ml"]) for one in table["lesions"]] == [
+        (site.number, site.region, round(site.lesion_ml, 3)) for site in ratio.lesions
+    ]

@@ -26,6 +26,20 @@ class RegionFindings:
     lesion_mean_hu: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class LesionSite:
+    """One connected lesion. ``number`` 1 is the largest.
+
+    ``region`` is the third of a lung that holds most of it, as in ``RegionFindings``. ``index`` ``(z, y, x)`` is a
+    voxel of it: in the slice (along the array's first axis) with most of it, the one nearest to its middle there.
+    """
+
+    number: int
+    lesion_ml: float
+    region: str
+    index: tuple[int, int, int]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KeySlice:
     """An axial slice worth looking at.
@@ -47,12 +61,14 @@ class KeySlice:
 class RatioFindings:
     """The lesion to lung volume ratio, whole and by region (``regions[0]`` is ``lungs``), with slices to show.
 
+    ``lesions`` are those that ``lesion_count`` counts, one by one; empty where only a text was read.
     ``lesion_made_by`` and ``lung_made_by`` name the masks' bundles (``name version sha256``), empty where unknown.
     """
 
     uid: str
     regions: tuple[RegionFindings, ...]
     lesion_count: int
+    lesions: tuple[LesionSite, ...] = ()
     lesion_made_by: str = ""
     lung_made_by: str = ""
     key_slices: tuple[KeySlice, ...] = field(default=())

@@ -2,77 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from carina.measure.findings import LesionSite
 from carina.measure.joined import SMALLEST_LESION_ML
 from carina.measure.lungs import SIDE_NAMES, bounding_box, with_sides
-from carina.measure.thirds import THIRDS, third_heights
+from carina.measure.thirds import THIRDS, LungHeights, third_heights
 from carina.volume import Grid, Mask
-from carina.volume.arrays import Box, Flags
+from carina.volume.arrays import Box, Flags, Labels
 
 _Pieces = npt.NDArray[np.signedinteger[Any]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LesionSite:
-    """One connected lesion. ``number`` 1 is the largest.
-
-    ``region`` is the third of a lung that holds most of it, as in ``RegionFindings``. ``index`` ``(z, y, x)`` is a
-    voxel of it: in the slice (along the array's first axis) with most of it, the one nearest to its middle there.
-    """
-
-    number: int
-    lesion_ml: float
-    region: str
-    index: tuple[int, int, int]
-
-
 def lesion_sites(lesion: Mask, lung: Mask) -> tuple[LesionSite, ...]:
     """The lesions that are counted (26 neighbours, at least 0.1 ml) in joined masks, the largest first."""
-    box = bounding_box(lesion.labels)
-    if box is None or lung.is_empty:
+    box = bounding_box(lung.labels)
+    if box is None or lesion.is_empty:
         return ()
-    pieces, count = ndimage.label(lesion.labels[box] > 0, structure=np.ones((3, 3, 3), dtype=np.bool_))
+    sides = with_sides(lung, box)
+    return sites_within(lesion.labels[box] > 0, sides, third_heights(sides, lung.grid, box), box, lung.grid)
+
+
+def sites_within(marked: Flags, sides: Labels, heights: LungHeights, box: Box, grid: Grid) -> tuple[LesionSite, ...]:
+    """The same in the block ``box`` of the grid, whose sides and heights are known."""
+    pieces, count = ndimage.label(marked, structure=np.ones((3, 3, 3), dtype=np.bool_))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0
     by_size = np.argsort(-sizes, kind="stable")
-    counted = [int(piece) for piece in by_size if piece and sizes[piece] * lung.grid.voxel_ml >= SMALLEST_LESION_ML]
-    regions = _regions(pieces, count, lung, box)
-    extents = ndimage.find_objects(pieces)
+    counted = [int(piece) for piece in by_size if piece and sizes[piece] * grid.voxel_ml >= SMALLEST_LESION_ML]
+    regions = _regions(pieces, count, sides, heights) if counted else []
+    extents = ndimage.find_objects(pieces) if counted else []
     return tuple(
         LesionSite(
             number=number,
-            lesion_ml=float(sizes[piece]) * lung.grid.voxel_ml,
+            lesion_ml=float(sizes[piece]) * grid.voxel_ml,
             region=regions[piece],
-            index=_middle(pieces, piece, extents[piece - 1], box, lung.grid),
+            index=_middle(pieces, piece, extents[piece - 1], box, grid),
         )
         for number, piece in enumerate(counted, 1)
     )
 
 
-def _regions(pieces: _Pieces, count: int, lung: Mask, box: Box) -> list[str]:
-    """By piece, the name of the third that holds most of it; joined lesions lie in the lungs."""
-    around = bounding_box(lung.labels)
-    if around is None:
-        return []
-    sides = with_sides(lung, around)
-    heights = third_heights(sides, lung.grid, around)
-    inner = tuple(
-        slice(own.start - lungs.start, own.stop - lungs.start) for own, lungs in zip(box, around, strict=True)
-    )
+def _regions(pieces: _Pieces, count: int, sides: Labels, heights: LungHeights) -> list[str]:
+    """By piece, the name of the third that holds most of it."""
     places = len(THIRDS) * 3
     held = np.zeros((count + 1) * places, dtype=np.int64)
-    for index, plane in enumerate(pieces, inner[0].start):
-        where = np.zeros(sides.shape[1:], dtype=np.bool_)
-        where[inner[1:]] = (plane > 0) & (sides[index][inner[1:]] > 0)
+    for index, plane in enumerate(pieces):
+        where = (plane > 0) & (sides[index] > 0)
         side = sides[index][where].astype(np.intp)
-        piece = plane[where[inner[1:]]]
-        held += np.bincount((piece * len(THIRDS) + heights.thirds(index, where, side)) * 3 + side, minlength=held.size)
+        code = (plane[where] * len(THIRDS) + heights.thirds(index, where, side)) * 3 + side
+        held += np.bincount(code, minlength=held.size)
     most = held.reshape(count + 1, places).argmax(axis=1)
     return [f"{SIDE_NAMES.get(int(place) % 3, 'lungs')} {THIRDS[int(place) // 3]}" for place in most]
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
-from carina.measure.findings import RatioFindings, RegionFindings
-from carina.measure.joined import SMALLEST_LESION_ML, join_masks, same_grid
+from carina.measure.findings import LesionSite, RatioFindings, RegionFindings
+from carina.measure.joined import join_masks, same_grid
 from carina.measure.key_slices import choose_slices
+from carina.measure.lesion_sites import sites_within
 from carina.measure.lungs import SIDE_NAMES, bounding_box, with_sides
 from carina.measure.thirds import THIRDS, LungHeights, third_heights
 from carina.volume import Grid, Mask, Volume
@@ -37,30 +37,27 @@ def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> Rati
         same_grid("CT", volume.grid, "lung mask", lung.grid)
     warnings = tuple(dict.fromkeys((*lung.warnings, *lesion.warnings)))
     box = bounding_box(lung.labels)
-    regions, count = [_region(name, _NOTHING, lung.grid) for name in _region_names()], 0
+    regions = [_region(name, _NOTHING, lung.grid) for name in _region_names()]
+    sites: tuple[LesionSite, ...] = ()
     if box is None:
         warnings = (*warnings, "No lung was found, so there is no ratio.")
     else:
         marked = lesion.labels[box] > 0
         sides = with_sides(lung, box)
-        sums = _sums(sides, marked, third_heights(sides, lung.grid, box), None if volume is None else volume.hu[box])
+        heights = third_heights(sides, lung.grid, box)
+        sums = _sums(sides, marked, heights, None if volume is None else volume.hu[box])
         regions = [_region(name, sums.of(name), lung.grid) for name in _region_names()]
-        count = _count(marked, lung.grid)
+        sites = sites_within(marked, sides, heights, box, lung.grid)
     return RatioFindings(
         uid=lung.uid,
         regions=tuple(regions),
-        lesion_count=count,
+        lesion_count=len(sites),
+        lesions=sites,
         lesion_made_by=lesion.made_by,
         lung_made_by=lung.made_by,
         key_slices=() if box is None else choose_slices(volume, lung, lesion),
         warnings=warnings,
     )
-
-
-def _count(marked: Flags, grid: Grid) -> int:
-    labels, count = ndimage.label(marked, structure=np.ones((3, 3, 3), dtype=np.bool_))
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    return int(np.count_nonzero(sizes * grid.voxel_ml >= SMALLEST_LESION_ML))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

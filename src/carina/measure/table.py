@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from carina.measure.findings import Classification, RatioFindings, RegionFindings
 
 Cell = str | int | float | None
@@ -35,6 +37,7 @@ def findings_json(ratio: RatioFindings | None, classification: Classification | 
         value["volume_ratio"] = {
             "uid": ratio.uid,
             "lesion_count": ratio.lesion_count,
+            "lesions": [{**asdict(site), "lesion_ml": _rounded(site.lesion_ml)} for site in ratio.lesions],
             "regions": [_region(region) for region in ratio.regions],
             "key_slices": [key.index for key in ratio.key_slices],
             "made_by": list(ratio.made_by),

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from carina import RESEARCH_ONLY
-from carina.measure.findings import Classification, KeySlice, RatioFindings, RegionFindings, SaliencyFindings
+from carina.measure.findings import (
+    Classification,
+    KeySlice,
+    LesionSite,
+    RatioFindings,
+    RegionFindings,
+    SaliencyFindings,
+)
 from carina.operators.stored_files import one_file, read_tree, with_suffix
 from carina.operators.stored_text import (
     holds_ratio,
@@ -83,6 +90,11 @@ def _saliency(facts: Mapping[str, Any], files: Sequence[Path]) -> SaliencyFindin
     )
 
 
+def read_sites(facts: Sequence[Mapping[str, Any]]) -> tuple[LesionSite, ...]:
+    """Lesions one by one, as they are stored."""
+    return tuple(LesionSite(**{**site, "index": tuple(site["index"])}) for site in facts)
+
+
 class StoredRatio:
     """A volume ratio's files: ``volume-ratio.json``, its slices, and ``volume-ratio.txt``, which is read alone too."""
 
@@ -93,6 +105,7 @@ class StoredRatio:
             "uid": ratio.uid,
             "regions": [asdict(region) for region in ratio.regions],
             "lesion_count": ratio.lesion_count,
+            "lesions": [asdict(site) for site in ratio.lesions],
             "lesion_made_by": ratio.lesion_made_by,
             "lung_made_by": ratio.lung_made_by,
             "warnings": ratio.warnings,
@@ -110,6 +123,7 @@ class StoredRatio:
             uid=facts["uid"],
             regions=tuple(RegionFindings(**region) for region in facts["regions"]),
             lesion_count=facts["lesion_count"],
+            lesions=read_sites(facts.get("lesions", [])),
             lesion_made_by=facts["lesion_made_by"],
             lung_made_by=facts["lung_made_by"],
             warnings=tuple(facts["warnings"]),

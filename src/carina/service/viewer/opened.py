@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 from carina.api.result import open_run
 from carina.errors import BadConfig
-from carina.measure.lesion_sites import LesionSite, lesion_sites
+from carina.measure.findings import LesionSite
+from carina.measure.lesion_sites import lesion_sites
+from carina.operators.stored_findings import read_sites
 from carina.pipeline.folder import MANIFEST
 from carina.volume.volume import Mask, Volume
 
@@ -70,7 +72,10 @@ class OpenedRun:
             return Images(volume=volume.result(), lung=lung.result(), lesion=lesion.result())
 
     def _sites(self) -> tuple[LesionSite, ...]:
-        images = self.images
+        stored = self.run.stored("volume-ratio.json")
+        if "lesions" in stored:
+            return read_sites(stored["lesions"])
+        images = self.images  # of a run by Carina 0.2 or earlier
         if images.lung is None or images.lesion is None:
             return ()
         return lesion_sites(images.lesion, images.lung)

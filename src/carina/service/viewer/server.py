@@ -7,45 +7,14 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carina.errors import BadConfig
+from carina.service.guard import Guard
 from carina.service.viewer.opened import RunShelf
 from carina.service.viewer.routes import viewer_routes
 
 VIEW_HOST = "127.0.0.1"
-
-ANSWER_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-    "connect-src 'self'; worker-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-"""Of every answer: nothing from elsewhere, nothing to elsewhere, no page of a stranger's may show ours."""
-
-
-class WithHeaders:
-    """Middleware that sets ``ANSWER_HEADERS``."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and set the headers of its answer."""
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in ANSWER_HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self.app(scope, receive, with_headers)
 
 
 def run_app(folder: Path) -> Starlette:
@@ -56,8 +25,8 @@ def run_app(folder: Path) -> Starlette:
     """
     shelf = RunShelf()
     shelf.open(folder)
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[VIEW_HOST, "localhost"], www_redirect=False)
-    return Starlette(routes=viewer_routes(lambda _: folder, shelf), middleware=[Middleware(WithHeaders), hosts])
+    guard = Middleware(Guard, hosts=frozenset({VIEW_HOST, "localhost"}))
+    return Starlette(routes=viewer_routes(lambda _: folder, shelf), middleware=[guard])
 
 
 def loopback_listener(port: int) -> socket.socket:
@@ -70,6 +39,7 @@ def loopback_listener(port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((VIEW_HOST, port))
+        listener.listen()  # whoever is told the address may come before the server is ready, and waits
     except OSError as error:
         listener.close()
         raise BadConfig(
