@@ -42,7 +42,7 @@ ARRIVAL = Table(
     Column("study_uid", _UID, nullable=False),
     Column("source", String(64), nullable=False, comment="the receiver that took it: an AE title, stow, folder"),
     Column("sender", String(128), nullable=False, comment="calling AE title and address"),
-    Column("state", String(16), nullable=False, comment="arriving, complete, quarantined, released"),
+    Column("state", String(16), nullable=False, comment="arriving, complete, queued; quarantined, apart, kept"),
     Column("reason", Text, nullable=False, default="", comment="why it waits in quarantine"),
     Column("expected", Integer, comment="instances announced by the sender; null where nobody said"),
     Column("first_at", DateTime(timezone=True), nullable=False),

@@ -71,7 +71,8 @@ def _how(settings: Settings, job: Job) -> RunSettings:
     """The run's settings: nothing is sent by it, and its networks take the cores that the job was given."""
     runtime = msgspec.structs.replace(settings.runtime, threads=settings.runtime.threads or int(job.cores))
     own = msgspec.structs.replace(settings, destinations={}, runtime=runtime)
-    return RunSettings(settings=own, pipeline=job.pipeline, progress=_tell)
+    judged = job.series_uid if job.arrival_id else ""  # when it arrived, or by whoever released it
+    return RunSettings(settings=own, pipeline=job.pipeline, uid=judged, progress=_tell)
 
 
 def _tell(event: Event) -> None:

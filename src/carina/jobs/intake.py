@@ -57,7 +57,7 @@ def _jobs_of(
     connection: Connection, arrival: Row[Any], source: AnySource, settings: Settings, now: datetime
 ) -> list[int]:
     folder = Path(settings.node.folder).resolve()
-    needed = memory_mb(_voxels(connection, arrival.id, folder))
+    needed = memory_mb(_voxels(connection, arrival, folder))
     destinations, nowhere = routes(source.destinations, settings.destinations, arrival.sender)
     if nowhere:
         _LOG.warning("arrival %s: %s", arrival.id, nowhere)
@@ -88,11 +88,12 @@ def _earlier(connection: Connection, series_uid: str, pipeline: str) -> Sequence
     return connection.execute(select(JOB.c.id, JOB.c.state).where(same).order_by(JOB.c.id.desc())).all()
 
 
-def _voxels(connection: Connection, arrival_id: int, folder: Path) -> int:
-    """About how many voxels an arrival has: as many slices as instances, each as large as the first one's."""
-    of_arrival = INSTANCE.c.arrival_id == arrival_id
-    count = connection.execute(select(func.count()).select_from(INSTANCE).where(of_arrival)).scalar_one()
-    path = connection.execute(select(INSTANCE.c.path).where(of_arrival).limit(1)).scalar()
+def _voxels(connection: Connection, arrival: Row[Any], folder: Path) -> int:
+    """About how many voxels a series has: as many slices as instances came, each as large as the first one's."""
+    of_series = (ARRIVAL.c.series_uid == arrival.series_uid) & (ARRIVAL.c.source == arrival.source)
+    joined = INSTANCE.join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
+    count = connection.execute(select(func.count()).select_from(joined).where(of_series)).scalar_one()
+    path = connection.execute(select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == arrival.id).limit(1)).scalar()
     return int(count) * _slice_voxels(folder / path if path else None)
 
 

@@ -1,0 +1,126 @@
+"""When a series that comes in is complete, and what it is then: fit to be run, in quarantine, or our own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, func, select, update
+
+from carina.config import AnySource, Settings
+from carina.database import ARRIVAL, INSTANCE, database_now
+from carina.dicom.find import choose_source, find_series
+from carina.dicom.part10 import open_file
+from carina.dicom.rules import load_rules
+from carina.errors import CarinaError
+from carina.receive.store import INCOMING, ArrivalState
+
+ARRIVALS_JUDGED = 50
+"""Arrivals that are looked at in one round."""
+
+OUR_MARKS = ("Carina", False)
+"""Manufacturer, and whether it is a CT (the phantom is): what our objects say."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a complete arrival is, and why where it is not run."""
+
+    state: ArrivalState
+    reason: str = ""
+
+
+def complete_arrivals(settings: Settings, engine: Engine) -> int:
+    """Settle every arrival that is complete now; gives their number.
+
+    One is complete when nothing has come for its source's ``quiet_s``, or when as many instances are there as are
+    expected. Files of earlier arrivals of the same series are linked into its folder, so that its run is on all of
+    them.
+    """
+    settled = 0
+    for arrival, source in _due(settings, engine):
+        folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
+        _link_earlier(settings, engine, arrival, folder)
+        verdict = judge_arrival(folder, settings, source)
+        same = (ARRIVAL.c.id == arrival.id) & (ARRIVAL.c.state == ArrivalState.ARRIVING)
+        unchanged = same & (ARRIVAL.c.last_at == arrival.last_at)  # what came meanwhile makes it wait again
+        with engine.begin() as connection:
+            values = {"state": verdict.state, "reason": verdict.reason}
+            settled += connection.execute(update(ARRIVAL).where(unchanged).values(**values)).rowcount
+        if verdict.reason:
+            _LOG.info("arrival %d: %s: %s", arrival.id, verdict.state, verdict.reason)
+    return settled
+
+
+def _due(settings: Settings, engine: Engine) -> Iterator[tuple[Row[Any], AnySource]]:
+    with engine.connect() as connection:
+        now = database_now(connection)
+        wanted = select(ARRIVAL).where(ARRIVAL.c.state == ArrivalState.ARRIVING).order_by(ARRIVAL.c.last_at)
+        rows = connection.execute(wanted.limit(ARRIVALS_JUDGED)).all()
+        counts = {row.id: _count(connection, row.id) for row in rows if row.expected}
+    for row in rows:
+        source = settings.sources.get(row.source)
+        last_at = row.last_at if row.last_at.tzinfo else row.last_at.replace(tzinfo=UTC)
+        if source is None:
+            continue
+        if last_at + timedelta(seconds=source.quiet_s) <= now or counts.get(row.id, -1) >= (row.expected or 0) > 0:
+            yield row, source
+
+
+def _count(connection: Connection, arrival_id: int) -> int:
+    counted = select(func.count()).select_from(INSTANCE).where(INSTANCE.c.arrival_id == arrival_id)
+    return int(connection.execute(counted).scalar_one())
+
+
+def _link_earlier(settings: Settings, engine: Engine, arrival: Row[Any], folder: Path) -> None:
+    """Give a folder the files that came earlier in the same series from the same source; nothing is copied."""
+    earlier = (
+        select(INSTANCE.c.path)
+        .join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
+        .where(
+            ARRIVAL.c.series_uid == arrival.series_uid,
+            ARRIVAL.c.source == arrival.source,
+            ARRIVAL.c.id < arrival.id,
+            ARRIVAL.c.state.in_([ArrivalState.COMPLETE, ArrivalState.QUEUED, ArrivalState.QUARANTINED]),
+        )
+    )
+    with engine.connect() as connection:
+        paths = [Path(settings.node.folder) / path for path in connection.execute(earlier).scalars()]
+    for path in paths:
+        with suppress(FileExistsError, FileNotFoundError):
+            os.link(path, folder / path.name)
+
+
+def judge_arrival(folder: Path, settings: Settings, source: AnySource) -> Verdict:
+    """What the instances in a folder are, by the source's series rules."""
+    if _is_ours(folder):
+        return Verdict(ArrivalState.KEPT, "Carina's own results: kept, not run.")
+    rules = load_rules(source.series_rules or settings.series_rules)
+    try:
+        choose_source(find_series(folder, rules, most_voxels=settings.limits.voxels), rules)
+    except CarinaError as error:
+        return Verdict(ArrivalState.QUARANTINED, error.message)
+    return Verdict(ArrivalState.COMPLETE)
+
+
+def _is_ours(folder: Path) -> bool:
+    for file in sorted(folder.glob("*.dcm"))[:1]:
+        with suppress(CarinaError):
+            opened = open_file(file, ["Manufacturer", "Modality"])
+            return opened is not None and (opened.text("Manufacturer"), opened.text("Modality") == "CT") == OUR_MARKS
+    return False
+
+
+def release(connection: Connection, arrival_id: int) -> bool:
+    """Let what waits in quarantine, or apart, be run after all, whatever the rules say; False where it waits not."""
+    waiting = ARRIVAL.c.state.in_([ArrivalState.QUARANTINED, ArrivalState.APART])
+    released = update(ARRIVAL).where(ARRIVAL.c.id == arrival_id, waiting).values(state=ArrivalState.COMPLETE)
+    return bool(connection.execute(released).rowcount)

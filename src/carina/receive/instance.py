@@ -1,0 +1,115 @@
+"""One instance on its way in: its file meta information, and the UIDs that its data set says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
+
+from carina import __version__
+from carina.dicom.part10 import open_file
+from carina.dicom.uids import is_uid
+from carina.errors import CarinaError
+
+IMPLEMENTATION_UID = UID("2.25.196411270312455110861049215377028134157")
+"""Names Carina as the writer of a file's meta information; drawn once at random (PS3.5 annex B.2)."""
+
+ASKED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Manufacturer")
+
+
+class Refused(CarinaError):
+    """An instance that is not accepted; ``status`` is the DIMSE status that its sender gets."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.status = status
+
+
+NO_ROOM = 0xA700
+WRONG_CLASS = 0xA900
+NOT_UNDERSTOOD = 0xC000
+"""Statuses of the storage service (PS3.4 table B.2-1): out of resources, data set and class differ, not understood."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arriving:
+    """A data set as it came, encoded in its transfer syntax, and what the sender said that it is."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    data: bytes | memoryview
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What decides where an instance belongs."""
+
+    study_uid: str
+    series_uid: str
+    modality: str
+    manufacturer: str
+
+
+def file_head(arriving: Arriving) -> bytes:
+    """The preamble and the file meta information (PS3.10 7.1) of the file that is to hold a data set."""
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = UID(arriving.sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(arriving.sop_instance_uid)
+    meta.TransferSyntaxUID = UID(arriving.transfer_syntax_uid)
+    meta.ImplementationClassUID = IMPLEMENTATION_UID
+    meta.ImplementationVersionName = f"CARINA_{__version__}"[:16]
+    written = DicomBytesIO()
+    write_file_meta_info(written, meta)
+    return b"\x00" * 128 + b"DICM" + written.getvalue()
+
+
+def check_said(arriving: Arriving) -> None:
+    """See that what a sender says of an instance can be true, before a byte of it is written.
+
+    Raises:
+        Refused: a UID is none, or the data set is empty.
+    """
+    named = {
+        "SOP Class UID": arriving.sop_class_uid,
+        "SOP Instance UID": arriving.sop_instance_uid,
+        "transfer syntax": arriving.transfer_syntax_uid,
+    }
+    for name, uid in named.items():
+        if not is_uid(uid):
+            raise Refused(NOT_UNDERSTOOD, "receive.uid", f"{name} {uid[:80]!r} is no UID; expected digits and dots.")
+    if not arriving.data:
+        raise Refused(NOT_UNDERSTOOD, "receive.empty", f"instance {arriving.sop_instance_uid} has no data set.")
+
+
+def header_of(file: Path, arriving: Arriving) -> Header:
+    """What the written data set itself says, which must be what the sender said.
+
+    Raises:
+        Refused: it can't be read, names another instance or class, or lacks a UID.
+    """
+    uid = arriving.sop_instance_uid
+    try:
+        opened = open_file(file, ASKED)
+    except CarinaError as error:
+        words = error.message.removeprefix(f"{file.name}: ")
+        raise Refused(NOT_UNDERSTOOD, error.code, f"instance {uid}: {words}") from error
+    if opened is None:
+        raise Refused(NOT_UNDERSTOOD, "receive.no-data-set", f"instance {uid}: what came is no DICOM data set.")
+    found = {keyword: opened.text(keyword) for keyword in ASKED}
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+        if not is_uid(found[keyword]):
+            raise Refused(NOT_UNDERSTOOD, "receive.uid", f"instance {uid}: its {keyword} is missing or no UID.")
+    if found["SOPInstanceUID"] != uid or found["SOPClassUID"] != arriving.sop_class_uid:
+        raise Refused(WRONG_CLASS, "receive.differs", f"instance {uid}: its data set names another instance or class.")
+    return Header(
+        study_uid=found["StudyInstanceUID"],
+        series_uid=found["SeriesInstanceUID"],
+        modality=found["Modality"],
+        manufacturer=found["Manufacturer"],
+    )

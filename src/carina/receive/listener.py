@@ -1,0 +1,202 @@
+"""The DICOM listener: C-ECHO and C-STORE under every AE title of the settings' sources, storage commitment.
+
+Every storage class and every transfer syntax is taken, and stored as it came. A caller is let in by the AE title that
+it calls, its own AE title and its address; it is told 0000H only for what is on the disk for good.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, _config, evt
+from pynetdicom.events import Event
+from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
+from sqlalchemy import Engine
+
+from carina.config import DicomSource, Settings, TlsSettings
+from carina.deliver.answers import SUCCESS
+from carina.errors import BadConfig
+from carina.receive.commitment import answer_commitment
+from carina.receive.instance import NO_ROOM, Arriving, Refused
+from carina.receive.store import Accepted, InstanceStore, SentBy
+from carina.receive.transport import LARGEST_PDU, BoundedServer
+
+FIRST_WORD_S = 15.0
+"""Time for a caller to ask for an association once it is connected."""
+
+NO_SUCH_ARGUMENT = 0x0115
+REJECTED = {"called": (0x01, 0x01, 0x07), "calling": (0x01, 0x01, 0x03)}
+"""Result, source and reason of a refused association (PS3.8 table 9-21)."""
+
+_LOG = logging.getLogger(__name__)
+
+TakeReport = Callable[[Dataset], None]
+
+
+class DicomListener:
+    """Listens from ``start`` to ``stop``; ``take_report`` is given the storage commitment reports that peers send."""
+
+    def __init__(self, settings: Settings, engine: Engine, take_report: TakeReport = lambda report: None) -> None:
+        self.settings, self.engine, self.take_report = settings, engine, take_report
+        self.store = InstanceStore(settings, engine)
+        self.sources = {one.ae_title: (name, one) for name, one in _dicom_sources(settings).items()}
+        self._server: BoundedServer | None = None
+        self._sizes: dict[int, int] = {}
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._server.server_address[1] if self._server else self.settings.dicom.port
+
+    def start(self) -> None:
+        """Listen, in threads of its own.
+
+        Raises:
+            BadConfig: the port is taken, or a certificate can't be read.
+        """
+        _config.UNRESTRICTED_STORAGE_SERVICE = True
+        wanted = self.settings.dicom
+        node = AE(ae_title="CARINA")
+        node.maximum_pdu_size = LARGEST_PDU
+        node.acse_timeout, node.dimse_timeout, node.network_timeout = FIRST_WORD_S, wanted.idle_s, wanted.idle_s
+        node.maximum_associations = wanted.associations
+        node.add_supported_context(Verification)
+        syntaxes = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+        node.add_supported_context(StorageCommitmentPushModel, syntaxes, scu_role=True, scp_role=True)
+        limits = type("Limits", (BoundedServer,), {"idle_s": wanted.idle_s, "connections": wanted.associations})
+        try:
+            self._server = node.make_server(
+                (wanted.host, wanted.port),
+                ssl_context=listener_tls(wanted.tls) if wanted.tls else None,
+                evt_handlers=[
+                    (evt.EVT_REQUESTED, self._let_in),
+                    (evt.EVT_PDU_RECV, self._measure),
+                    (evt.EVT_C_STORE, self._take),
+                    (evt.EVT_N_ACTION, self._commit),
+                    (evt.EVT_N_EVENT_REPORT, self._hear_report),
+                ],
+                server_class=limits,
+            )
+        except OSError as error:
+            words = f"dicom.port: {wanted.host}:{wanted.port} can't be listened on ({error.strerror or error})."
+            raise BadConfig("dicom.port", f"{words} Stop what uses it, or choose another.") from error
+        node._servers.append(self._server)
+        threading.Thread(target=self._server.serve_forever, args=(0.2,), daemon=True, name="dicom").start()
+        _LOG.info("listening for DICOM on %s:%d as %s.", wanted.host, self.port, ", ".join(self.sources) or "nobody")
+
+    def stop(self) -> None:
+        """Take no more connections and abort those that are open; what was accepted stays."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        server.shutdown()
+        for association in server.open_connections:
+            if association.is_alive():
+                association.abort()
+
+    def _let_in(self, event: Event) -> None:
+        """Refuse an association whose called title, calling title or address no source allows."""
+        requestor = event.assoc.requestor
+        called, calling = _title(requestor.primitive.called_ae_title), _title(requestor.primitive.calling_ae_title)
+        found = self.sources.get(called)
+        if found is None:
+            _LOG.warning("association of %s refused: no source is called %s.", calling, called)
+            event.assoc.acse.send_reject(*REJECTED["called"])
+        elif not _allows(found[1], calling, requestor.address_info.address):
+            _LOG.warning("association of %s at %s refused by %s.", calling, requestor.address_info.address, found[0])
+            event.assoc.acse.send_reject(*REJECTED["calling"])
+
+    def _measure(self, event: Event) -> None:
+        """Abort where the data set under way is larger than an instance may be; pynetdicom keeps all of it."""
+        if not isinstance(event.pdu, P_DATA_TF):
+            return
+        key, limit = id(event.assoc), self.settings.dicom.instance_mb * 1_000_000
+        for item in event.pdu.presentation_data_value_items:
+            fragment = item.presentation_data_value
+            self._sizes[key] = self._sizes.get(key, 0) + len(fragment)
+            if fragment[:1] and fragment[0] & 0x02:  # the last fragment of a message or data set (PS3.8 E.2)
+                del self._sizes[key]
+        if self._sizes.get(key, 0) > limit:
+            del self._sizes[key]
+            megabytes = self.settings.dicom.instance_mb
+            _LOG.warning("a data set of over %d MB (dicom.instance_mb): association aborted.", megabytes)
+            event.assoc.abort()
+
+    def _take(self, event: Event) -> int:
+        request = event.request
+        calling = _title(event.assoc.requestor.primitive.calling_ae_title)
+        called = _title(event.assoc.requestor.primitive.called_ae_title)
+        origin = SentBy(self.sources[called][0], f"{calling} {event.assoc.requestor.address_info.address}")
+        arriving = Arriving(
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            transfer_syntax_uid=str(event.context.transfer_syntax),
+            data=request.DataSet.getbuffer(),
+        )
+        try:
+            became = self.store.accept(arriving, origin)
+        except Refused as error:
+            _LOG.warning("from %s: %s [%s, %04XH]", origin.who, error.message, error.code, error.status)
+            return error.status
+        except Exception:  # noqa: BLE001 - the network edge: the sender is told, and tries again
+            _LOG.exception("from %s: an instance could not be accepted.", origin.who)
+            return NO_ROOM
+        if became is Accepted.REPEATED:
+            _LOG.debug("from %s: an instance came again.", origin.who)
+        return SUCCESS
+
+    def _commit(self, event: Event) -> tuple[int, None]:
+        if event.action_type != 1:
+            return NO_SUCH_ARGUMENT, None
+        calling = _title(event.assoc.requestor.primitive.calling_ae_title)
+        answer_commitment(self.settings, self.engine, calling, event.action_information)
+        return SUCCESS, None
+
+    def _hear_report(self, event: Event) -> tuple[int, None]:
+        self.take_report(event.event_information)
+        return SUCCESS, None
+
+
+def _dicom_sources(settings: Settings) -> Mapping[str, DicomSource]:
+    return {name: one for name, one in settings.sources.items() if isinstance(one, DicomSource)}
+
+
+def _title(title: str | bytes) -> str:
+    return (title.decode("ascii", "replace") if isinstance(title, bytes) else title).strip()
+
+
+def _allows(source: DicomSource, calling: str, address: str) -> bool:
+    """Whether a source takes from a caller; an address that is mapped into IPv6 counts as what it is."""
+    if source.callers and calling not in source.callers:
+        return False
+    if not source.addresses:
+        return True
+    found = ipaddress.ip_address(address)
+    plain = getattr(found, "ipv4_mapped", None) or found
+    return any(plain in ipaddress.ip_network(network, strict=False) for network in source.addresses)
+
+
+def listener_tls(settings: TlsSettings) -> ssl.SSLContext:
+    """TLS 1.2 or later for a listener; with ``trusted``, peers must show a certificate that these sign.
+
+    Raises:
+        BadConfig: a file can't be read, or is no certificate or key.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.certificate, settings.key)
+        if settings.trusted:
+            context.load_verify_locations(settings.trusted)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ValueError) as error:
+        words = f"tls: {settings.certificate}, {settings.key} or {settings.trusted or 'no trusted file'}"
+        raise BadConfig("tls.files", f"{words}: can't be used ({error}); expected PEM files.") from error
+    return context

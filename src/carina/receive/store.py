@@ -1,0 +1,223 @@
+"""Accepting one instance: on the disk for good, with its row, or refused with a reason. Nothing in between is said.
+
+The order is: part file, flush, rename, flush of the folder, row. A crash before the row leaves a file that nobody was
+promised; ``recover`` removes it when the node starts, and the sender, who got no answer, sends it again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, Row, delete, insert, select, update
+
+from carina.config import Settings
+from carina.database import ARRIVAL, INSTANCE, database_now
+from carina.errors import FULL
+from carina.pipeline.places import file_name
+from carina.receive.instance import NO_ROOM, Arriving, Header, Refused, check_said, file_head, header_of
+
+INCOMING = "incoming"
+PART_FOLDER = ".parts"
+
+_LOG = logging.getLogger(__name__)
+
+
+class ArrivalState(StrEnum):
+    """Where a series that comes in is; what is queued has its jobs, what is kept is there and not run.
+
+    What waits in quarantine fits no rule; what is apart has another content under a known SOP Instance UID.
+    """
+
+    ARRIVING = "arriving"
+    COMPLETE = "complete"
+    QUEUED = "queued"
+    QUARANTINED = "quarantined"
+    APART = "apart"
+    KEPT = "kept"
+
+
+class Accepted(StrEnum):
+    """What became of an instance that is there for good."""
+
+    NEW = "new"
+    REPEATED = "repeated"
+    APART = "apart"
+
+
+@dataclass(frozen=True)
+class SentBy:
+    """Where an instance comes from: the settings' source, and who sent it (calling AE title and address)."""
+
+    source: str
+    who: str
+
+
+class InstanceStore:
+    """Takes instances of any number of senders at once into a node's folder and database."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self.settings, self.engine = settings, engine
+        self.folder = Path(settings.node.folder)
+        self._numbers = count()
+        self._placing = threading.Lock()
+
+    def accept(self, arriving: Arriving, origin: SentBy) -> Accepted:
+        """Put an instance on the disk and into the database; it is there for good when this returns.
+
+        Raises:
+            Refused: it can't be accepted; nothing of it is left.
+        """
+        check_said(arriving)
+        self._check_room(len(arriving.data))
+        digest = hashlib.sha256(arriving.data).hexdigest()
+        with self._part(arriving) as part:
+            header = header_of(part, arriving)
+            return self._place(part, arriving, header, origin, digest)
+
+    def _check_room(self, size: int) -> None:
+        limit = self.settings.dicom.instance_mb
+        if size > limit * 1_000_000:
+            words = f"a data set of {size / 1e6:.0f} MB is over the limit of {limit} MB (dicom.instance_mb)."
+            raise Refused(NO_ROOM, "receive.too-large", words)
+        wanted = self.settings.node.free_gb
+        free = shutil.disk_usage(self.folder).free
+        if free - size < wanted * 1e9:
+            words = f"{free / 1e9:.1f} GB are free, {wanted:g} GB are to stay free (node.free_gb): make room."
+            raise Refused(NO_ROOM, "receive.disk-full", words)
+
+    @contextmanager
+    def _part(self, arriving: Arriving) -> Iterator[Path]:
+        """The instance as a file that is not in its place yet, flushed; gone afterwards unless it was moved."""
+        parts = self.folder / INCOMING / PART_FOLDER
+        part = parts / f"{os.getpid()}-{next(self._numbers)}"
+        try:
+            parts.mkdir(parents=True, exist_ok=True)
+            with part.open("xb") as file:
+                file.write(file_head(arriving))
+                file.write(arriving.data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield part
+        except OSError as error:
+            words = f"{self.folder}: can't be written ({error.strerror or error})."
+            code = "receive.disk-full" if error.errno in FULL | {errno.EFBIG} else "receive.unwritable"
+            raise Refused(NO_ROOM, code, words) from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _place(self, part: Path, arriving: Arriving, header: Header, origin: SentBy, digest: str) -> Accepted:
+        """Give a part its place and its row, in the arrival that takes instances of its series now."""
+        with self._placing, self.engine.begin() as connection:
+            uid = arriving.sop_instance_uid
+            now = database_now(connection)
+            known = _known(connection, uid)
+            if any(row.sha256 == digest and (self.folder / row.path).is_file() for row in known):
+                return Accepted.REPEATED
+            is_apart = any(row.sha256 != digest for row in known)
+            connection.execute(delete(INSTANCE).where(*_same(uid, digest)))  # whose file was removed
+            arrival_id = (_apart if is_apart else _open)(connection, header, origin, uid, now)
+            path = Path(INCOMING, str(arrival_id), f"{file_name(uid)}.dcm")
+            _move(part, self.folder / path)
+            row = {
+                "arrival_id": arrival_id,
+                "sop_instance_uid": uid,
+                "sop_class_uid": arriving.sop_class_uid,
+                "transfer_syntax_uid": arriving.transfer_syntax_uid,
+                "sha256": digest,
+                "bytes": len(arriving.data),
+                "path": path.as_posix(),
+                "accepted_at": now,
+            }
+            connection.execute(insert(INSTANCE), row)
+            connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == arrival_id).values(last_at=now))
+        return Accepted.APART if is_apart else Accepted.NEW
+
+
+def _known(connection: Connection, uid: str) -> list[Row[Any]]:
+    wanted = select(INSTANCE.c.sha256, INSTANCE.c.path).where(INSTANCE.c.sop_instance_uid == uid)
+    return list(connection.execute(wanted))
+
+
+def _same(uid: str, digest: str) -> tuple[ColumnElement[bool], ...]:
+    return INSTANCE.c.sop_instance_uid == uid, INSTANCE.c.sha256 == digest
+
+
+def _open(connection: Connection, header: Header, origin: SentBy, _: str, now: datetime) -> int:
+    """The arrival that takes instances of a series from a source; a new one where none is open."""
+    wanted = select(ARRIVAL.c.id).where(
+        ARRIVAL.c.series_uid == header.series_uid,
+        ARRIVAL.c.source == origin.source,
+        ARRIVAL.c.state == ArrivalState.ARRIVING,
+    )
+    found = connection.execute(wanted).scalar()
+    return int(found) if found is not None else _begin(connection, header, origin, ArrivalState.ARRIVING, "", now)
+
+
+def _apart(connection: Connection, header: Header, origin: SentBy, uid: str, now: datetime) -> int:
+    _LOG.warning("instance %s came again with another content: it is kept apart.", uid)
+    reason = (
+        f"instance {uid} is known with another content: two scans share a UID, or it was changed on the way. "
+        "Release it to run it by itself."
+    )
+    return _begin(connection, header, origin, ArrivalState.APART, reason, now)
+
+
+def _begin(
+    connection: Connection, header: Header, origin: SentBy, state: ArrivalState, reason: str, now: datetime
+) -> int:
+    row = {
+        "series_uid": header.series_uid,
+        "study_uid": header.study_uid,
+        "source": origin.source,
+        "sender": origin.who,
+        "state": state,
+        "reason": reason,
+        "first_at": now,
+        "last_at": now,
+    }
+    return int(connection.execute(insert(ARRIVAL).returning(ARRIVAL.c.id), row).scalar_one())
+
+
+def _move(part: Path, place: Path) -> None:
+    """Rename a flushed file into its place, and flush the folder that holds it; a folder that is made as well."""
+    if not place.parent.is_dir():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _flush(place.parent.parent)
+    part.rename(place)
+    _flush(place.parent)
+
+
+def _flush(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def recover(settings: Settings, engine: Engine) -> int:
+    """Remove files of instances that were not accepted when the node stopped; gives their number. Call it first."""
+    folder = Path(settings.node.folder)
+    with engine.connect() as connection:
+        known = set(connection.execute(select(INSTANCE.c.path)).scalars())
+        closed = set(connection.execute(select(ARRIVAL.c.id).where(ARRIVAL.c.state != ArrivalState.ARRIVING)).scalars())
+    removed = 0
+    for file in (folder / INCOMING).glob("*/*"):
+        is_settled = file.parent.name.isdecimal() and int(file.parent.name) in closed
+        if not is_settled and file.is_file() and file.relative_to(folder).as_posix() not in known:
+            file.unlink()
+            removed += 1
+    return removed

@@ -1,0 +1,125 @@
+"""pynetdicom's acceptor with bounds on what a stranger controls before anything is known about it.
+
+The original reads as many bytes as a PDU announces, waits for them without end, and makes two threads for a connection
+that says nothing. Here a PDU has a largest size, all of it must come within a time, connections have a largest number,
+and the TLS handshake takes place in the connection's own thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+import time
+from typing import Any
+
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+LARGEST_PDU = 131_072
+"""What we offer to take in one PDU (PS3.8 D.1)."""
+
+LARGEST_READ = LARGEST_PDU + 65_536
+"""More than any PDU that keeps to the offer; association requests with many contexts come first, and are smaller."""
+
+READ_AT_ONCE = 65_536
+
+_LOG = logging.getLogger(__name__)
+
+
+class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has no types
+    """Reads at most ``LARGEST_READ`` bytes, all of them within ``idle_s`` seconds."""
+
+    idle_s = 60.0
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read so many bytes.
+
+        Raises:
+            OSError: they are too many, the peer is too slow, or the connection is broken.
+        """
+        if nr_bytes > LARGEST_READ:
+            raise OSError(f"the peer announces a PDU of {nr_bytes} bytes; at most {LARGEST_PDU} were agreed on")
+        connection = self.socket
+        if connection is None:
+            return bytearray()
+        read = bytearray(nr_bytes)
+        filled, deadline = 0, time.monotonic() + self.idle_s
+        with memoryview(read) as view:
+            while filled < nr_bytes:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"a PDU did not come within {self.idle_s:g} s")
+                connection.settimeout(left)
+                size = connection.recv_into(view[filled : filled + READ_AT_ONCE])
+                if not size:
+                    break
+                filled += size
+        connection.settimeout(self.idle_s)
+        del read[filled:]
+        return read
+
+
+class BoundedHandler(RequestHandler):  # type: ignore[misc]
+    """Makes associations on bounded sockets."""
+
+    server: BoundedServer
+
+    def _create_association(self) -> Association:
+        self.request.settimeout(self.server.idle_s)
+        if isinstance(self.request, ssl.SSLSocket):
+            self.request.do_handshake()
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        association = super()._create_association()
+        bounded = BoundedSocket(association, client_socket=self.request)
+        bounded.idle_s = self.server.idle_s
+        association.dul.event_queue.get_nowait()  # the original socket's word that there is a connection
+        association.set_socket(bounded)
+        self.server.open_connections.append(association)
+        return association
+
+
+class BoundedServer(ThreadedAssociationServer):  # type: ignore[misc]
+    """Listens, with at most ``connections`` open ones, whatever state they are in."""
+
+    daemon_threads = True
+    request_queue_size = 64
+    idle_s = 60.0
+    connections = 50
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        self.open_connections: list[Association] = []
+        self._counting = threading.Lock()
+        self._starting = 0
+        super().__init__(*args, request_handler=BoundedHandler, **more)
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        """Take a connection; its TLS handshake waits for its thread."""
+        if self.socket is None:
+            raise OSError("the listener is closed")
+        connection, address = self.socket.accept()
+        if self.ssl_context:
+            connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether there is room for one more connection."""
+        with self._counting:
+            self.open_connections = [one for one in self.open_connections if one.is_alive() or one.ident is None]
+            if len(self.open_connections) + self._starting >= self.connections:
+                _LOG.warning("connection from %s refused: %d are open.", client_address[0], self.connections)
+                return False
+            self._starting += 1
+            return True
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Begin an association; what a peer can break here is the connection's own."""
+        try:
+            self.finish_request(request, client_address)
+        except OSError as error:  # a handshake that fails, a peer that is gone
+            _LOG.warning("connection from %s failed: %s.", client_address[0], error)
+            self.shutdown_request(request)
+        finally:
+            with self._counting:
+                self._starting -= 1

@@ -1,0 +1,233 @@
+"""Accepting instances: what was promised survives a crash, what can't be is refused, nothing leaves its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom import Dataset, dcmread
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from sqlalchemy import Engine, func, select
+
+from carina.config import DicomSettings, FolderSource, NodeSettings, Settings
+from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
+from carina.receive import store as store_module
+from carina.receive.complete import complete_arrivals, release
+from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, WRONG_CLASS, Arriving, Refused
+from carina.receive.store import Accepted, InstanceStore, SentBy, recover
+from carina.synth.phantom import chest_phantom
+from carina.testing.dicom import write_ct_series
+
+ORIGIN = SentBy("scanner", "CT1 127.0.0.1")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Settings:
+    (tmp_path / "node").mkdir()
+    return Settings(
+        node=NodeSettings(folder=str(tmp_path / "node"), free_gb=0),
+        dicom=DicomSettings(instance_mb=1),
+        sources={"scanner": FolderSource(path=str(tmp_path), quiet_s=0.001)},
+    )
+
+
+@pytest.fixture
+def engine(node_database: str) -> Iterator[Engine]:
+    made = open_database(node_database)
+    upgrade_schema(made)
+    yield made
+    made.dispose()
+
+
+def instance(uid: str = "1.2.3.4", series: str = "1.2.3", *, rows: int = 4, **more: object) -> Arriving:
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = CTImageStorage, uid, "CT"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2", series
+    dataset.Rows, dataset.Columns, dataset.BitsAllocated = rows, rows, 16
+    dataset.PixelData = bytes(2 * rows * rows)
+    for keyword, value in more.items():
+        setattr(dataset, keyword, value)
+    stream = DicomBytesIO()
+    stream.is_implicit_VR, stream.is_little_endian = False, True
+    write_dataset(stream, dataset)
+    return Arriving(
+        sop_class_uid=CTImageStorage,
+        sop_instance_uid=uid,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        data=stream.getvalue(),
+    )
+
+
+def rows(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(select(func.count()).select_from(INSTANCE)).scalar_one())
+
+
+def states(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        return list(connection.execute(select(ARRIVAL.c.state).order_by(ARRIVAL.c.id)).scalars())
+
+
+def files(node: Settings) -> list[Path]:
+    return sorted(file for file in (Path(node.node.folder) / "incoming").rglob("*") if file.is_file())
+
+
+def test_what_is_accepted_is_stored_as_it_came(node: Settings, engine: Engine) -> None:
+    arriving = instance()
+    assert InstanceStore(node, engine).accept(arriving, ORIGIN) is Accepted.NEW
+    (file,) = files(node)
+    assert file.read_bytes().endswith(bytes(arriving.data))
+    assert dcmread(file).file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    with engine.connect() as connection:
+        row = connection.execute(select(INSTANCE, ARRIVAL).join(ARRIVAL)).one()
+    assert Path(node.node.folder) / row.path == file
+    assert (row.series_uid, row.source, row.sender, row.state) == ("1.2.3", "scanner", "CT1 127.0.0.1", "arriving")
+
+
+def test_the_same_again_is_known_and_another_content_is_kept_apart(node: Settings, engine: Engine) -> None:
+    store = InstanceStore(node, engine)
+    became = [store.accept(one, ORIGIN) for one in (instance(), instance(), instance(PatientID="X"), instance())]
+    assert became == [Accepted.NEW, Accepted.REPEATED, Accepted.APART, Accepted.REPEATED]
+    assert rows(engine) == len(files(node)) == 2
+    assert states(engine) == ["arriving", "apart"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "told"),
+    [
+        ({"sop_instance_uid": "../../x"}, NOT_UNDERSTOOD, "SOP Instance UID '../../x' is no UID"),
+        ({"sop_class_uid": ""}, NOT_UNDERSTOOD, "SOP Class UID '' is no UID"),
+        ({"transfer_syntax_uid": "x"}, NOT_UNDERSTOOD, "transfer syntax 'x' is no UID"),
+        ({"data": b""}, NOT_UNDERSTOOD, "has no data set"),
+        ({"data": b"\x00" * 300}, NOT_UNDERSTOOD, "instance 1.2.3.4"),
+        ({"sop_instance_uid": "1.2.9"}, WRONG_CLASS, "names another instance or class"),
+        ({"data": bytes(1_000_001)}, NO_ROOM, "over the limit of 1 MB"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_leaves_nothing(
+    node: Settings, engine: Engine, change: dict[str, object], status: int, told: str
+) -> None:
+    known = {name: getattr(instance(), name) for name in Arriving.__dataclass_fields__}
+    with pytest.raises(Refused, match=told) as caught:
+        InstanceStore(node, engine).accept(Arriving(**known | change), ORIGIN)
+    assert caught.value.status == status
+    assert files(node) == []
+    assert rows(engine) == 0
+
+
+def test_a_full_disk_refuses(node: Settings, engine: Engine) -> None:
+    full = msgspec.structs.replace(node, node=msgspec.structs.replace(node.node, free_gb=1e9))
+    with pytest.raises(Refused, match=r"are to stay free \(node.free_gb\)") as caught:
+        InstanceStore(full, engine).accept(instance(), ORIGIN)
+    assert caught.value.status == NO_ROOM
+
+
+class Died(BaseException):
+    """What a killed process does not get to do."""
+
+
+@pytest.mark.parametrize("place", ["_move", "_flush", "insert"])
+def test_a_crash_leaves_what_was_promised_and_no_more(
+    node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    InstanceStore(node, engine).accept(instance("1.2.3.1"), ORIGIN)
+    original: Callable[..., object] = getattr(store_module, place)
+
+    def die(*arguments: object) -> object:
+        if place != "insert" or arguments[0] is INSTANCE:
+            raise Died
+        return original(*arguments)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store_module, place, die)
+        with pytest.raises(Died):
+            InstanceStore(node, engine).accept(instance("1.2.3.2"), ORIGIN)
+    recover(node, engine)
+    assert [file.name for file in files(node)] == ["1.2.3.1.dcm"]
+    assert InstanceStore(node, engine).accept(instance("1.2.3.2"), ORIGIN) is Accepted.NEW
+    assert [file.name for file in files(node)] == ["1.2.3.1.dcm", "1.2.3.2.dcm"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(uid=st.text(max_size=70), noise=st.binary(max_size=400))
+def test_whatever_comes_is_accepted_or_refused_below_its_folder(
+    node: Settings, tmp_path: Path, uid: str, noise: bytes
+) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/fuzz.sqlite")
+    upgrade_schema(engine)
+    known = instance()
+    before = {file for file in tmp_path.rglob("*") if "node" not in file.parts and "fuzz" not in file.name}
+    for data in (known.data, bytes(known.data)[:40] + noise, noise):
+        arriving = Arriving(
+            sop_class_uid=CTImageStorage,
+            sop_instance_uid=uid or "1.2.3.4",
+            transfer_syntax_uid=DeflatedExplicitVRLittleEndian if len(noise) % 2 else ExplicitVRLittleEndian,
+            data=bytes(data),
+        )
+        try:
+            InstanceStore(node, engine).accept(arriving, ORIGIN)
+        except Refused as error:
+            assert "\n" not in error.message
+    assert before == {file for file in tmp_path.rglob("*") if "node" not in file.parts and "fuzz" not in file.name}
+
+
+def send_series(node: Settings, engine: Engine, folder: Path) -> None:
+    store = InstanceStore(node, engine)
+    for file in sorted(folder.glob("*.dcm")):
+        dataset = dcmread(file)
+        stream = DicomBytesIO()
+        stream.is_implicit_VR, stream.is_little_endian = False, True
+        meta = dataset.file_meta
+        write_dataset(stream, dataset)
+        store.accept(
+            Arriving(
+                sop_class_uid=dataset.SOPClassUID,
+                sop_instance_uid=dataset.SOPInstanceUID,
+                transfer_syntax_uid=meta.TransferSyntaxUID,
+                data=stream.getvalue(),
+            ),
+            ORIGIN,
+        )
+
+
+def test_slices_that_come_later_complete_the_series(node: Settings, engine: Engine, tmp_path: Path) -> None:
+    write_ct_series(chest_phantom(shape=(40, 64, 64), lesions=0).volume, tmp_path / "ct")
+    late = sorted((tmp_path / "ct").glob("*.dcm"))[:4]
+    kept = [file.rename(tmp_path / file.name) for file in late]
+    send_series(node, engine, tmp_path / "ct")
+    assert complete_arrivals(node, engine) == 1
+    assert states(engine) == ["quarantined"], "there are gaps"
+    (tmp_path / "late").mkdir()
+    for file in kept:
+        file.rename(tmp_path / "late" / file.name)
+    send_series(node, engine, tmp_path / "late")
+    assert complete_arrivals(node, engine) == 1
+    assert states(engine) == ["quarantined", "complete"]
+    assert len(list((Path(node.node.folder) / "incoming" / "2").glob("*.dcm"))) == 40
+
+
+def test_what_fits_no_rule_waits_in_quarantine_until_it_is_released(node: Settings, engine: Engine) -> None:
+    store = InstanceStore(node, engine)
+    store.accept(instance(), ORIGIN)
+    assert complete_arrivals(node, engine) == 1
+    with engine.begin() as connection:
+        row = connection.execute(select(ARRIVAL)).one()
+        assert row.state == "quarantined"
+        assert row.reason
+        assert "\n" not in row.reason
+        assert release(connection, row.id)
+        assert not release(connection, row.id)
+    assert states(engine) == ["complete"]
+
+
+def test_our_own_results_are_kept_and_not_run(node: Settings, engine: Engine) -> None:
+    InstanceStore(node, engine).accept(instance(Modality="SEG", Manufacturer="Carina"), ORIGIN)
+    complete_arrivals(node, engine)
+    assert states(engine) == ["kept"]
+    assert [file.name for file in files(node)] == ["1.2.3.4.dcm"]
