@@ -197,7 +197,7 @@ def send_series(node: Settings, engine: Engine, folder: Path) -> None:
 
 
 def test_slices_that_come_later_complete_the_series(node: Settings, engine: Engine, tmp_path: Path) -> None:
-    write_ct_series(chest_phantom(shape=(40, 64, 64), lesions=0).volume, tmp_path / "ct")
+    write_ct_series(chest_phantom(shape=(40, 192, 192), lesions=0).volume, tmp_path / "ct")
     late = sorted((tmp_path / "ct").glob("*.dcm"))[:4]
     kept = [file.rename(tmp_path / file.name) for file in late]
     send_series(node, engine, tmp_path / "ct")

@@ -76,6 +76,7 @@ class DicomListener:
                 (wanted.host, wanted.port),
                 ssl_context=listener_tls(wanted.tls) if wanted.tls else None,
                 evt_handlers=[
+                    (evt.EVT_CONN_CLOSE, _forget),
                     (evt.EVT_REQUESTED, self._let_in),
                     (evt.EVT_PDU_RECV, self._measure),
                     (evt.EVT_C_STORE, self._take),
@@ -108,10 +109,10 @@ class DicomListener:
         found = self.sources.get(called)
         if found is None:
             _LOG.warning("association of %s refused: no source is called %s.", calling, called)
-            event.assoc.acse.send_reject(*REJECTED["called"])
+            _reject(event, "called")
         elif not _allows(found[1], calling, requestor.address_info.address):
             _LOG.warning("association of %s at %s refused by %s.", calling, requestor.address_info.address, found[0])
-            event.assoc.acse.send_reject(*REJECTED["calling"])
+            _reject(event, "calling")
 
     def _measure(self, event: Event) -> None:
         """Abort where the data set under way is larger than an instance may be; pynetdicom keeps all of it."""
@@ -162,6 +163,18 @@ class DicomListener:
     def _hear_report(self, event: Event) -> tuple[int, None]:
         self.take_report(event.event_information)
         return SUCCESS, None
+
+
+def _forget(event: Event) -> None:
+    """End the thread of a connection that closes without having asked for anything; the original waits on."""
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)
+
+
+def _reject(event: Event, title: str) -> None:
+    """Refuse an association, and wait until the peer has been told."""
+    event.assoc.acse.send_reject(*REJECTED[title])
+    event.assoc.kill()
 
 
 def _dicom_sources(settings: Settings) -> Mapping[str, DicomSource]:

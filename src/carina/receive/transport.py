@@ -75,7 +75,7 @@ class BoundedHandler(RequestHandler):  # type: ignore[misc]
         bounded = BoundedSocket(association, client_socket=self.request)
         bounded.idle_s = self.server.idle_s
         association.dul.event_queue.get_nowait()  # the original socket's word that there is a connection
-        association.set_socket(bounded)
+        association.dul.socket = bounded
         self.server.open_connections.append(association)
         return association
 
