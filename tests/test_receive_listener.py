@@ -125,7 +125,7 @@ def test_who_is_not_let_in_is_told_why(
 def test_the_source_is_the_one_that_was_called(listener: DicomListener, engine: Engine, series: Path) -> None:
     assert storescu(listener.port, str(series), called="WARD").returncode == 0
     with engine.connect() as connection:
-        assert connection.execute(select(ARRIVAL.c.source, ARRIVAL.c.sender)).all() == [("ward", "CT1 127.0.0.1")]
+        assert connection.execute(select(ARRIVAL.c.source, ARRIVAL.c.sender)).all() == [("ward", "CT1@127.0.0.1")]
 
 
 def test_twenty_associations_at_once_lose_nothing(listener: DicomListener, engine: Engine, tmp_path: Path) -> None:

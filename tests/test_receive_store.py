@@ -19,12 +19,12 @@ from carina.config import DicomSettings, FolderSource, NodeSettings, Settings
 from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
 from carina.receive import store as store_module
 from carina.receive.complete import complete_arrivals, release
-from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, WRONG_CLASS, Arriving, Refused
+from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, WRONG_CLASS, Arriving, NotAccepted
 from carina.receive.store import Accepted, InstanceStore, SentBy, recover
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 
-ORIGIN = SentBy("scanner", "CT1 127.0.0.1")
+ORIGIN = SentBy("scanner", "CT1@127.0.0.1")
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_what_is_accepted_is_stored_as_it_came(node: Settings, engine: Engine) -
     with engine.connect() as connection:
         row = connection.execute(select(INSTANCE, ARRIVAL).join(ARRIVAL)).one()
     assert Path(node.node.folder) / row.path == file
-    assert (row.series_uid, row.source, row.sender, row.state) == ("1.2.3", "scanner", "CT1 127.0.0.1", "arriving")
+    assert (row.series_uid, row.source, row.sender, row.state) == ("1.2.3", "scanner", "CT1@127.0.0.1", "arriving")
 
 
 def test_the_same_again_is_known_and_another_content_is_kept_apart(node: Settings, engine: Engine) -> None:
@@ -114,7 +114,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     node: Settings, engine: Engine, change: dict[str, object], status: int, told: str
 ) -> None:
     known = {name: getattr(instance(), name) for name in Arriving.__dataclass_fields__}
-    with pytest.raises(Refused, match=told) as caught:
+    with pytest.raises(NotAccepted, match=told) as caught:
         InstanceStore(node, engine).accept(Arriving(**known | change), ORIGIN)
     assert caught.value.status == status
     assert files(node) == []
@@ -123,7 +123,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
 
 def test_a_full_disk_refuses(node: Settings, engine: Engine) -> None:
     full = msgspec.structs.replace(node, node=msgspec.structs.replace(node.node, free_gb=1e9))
-    with pytest.raises(Refused, match=r"are to stay free \(node.free_gb\)") as caught:
+    with pytest.raises(NotAccepted, match=r"are to stay free \(node.free_gb\)") as caught:
         InstanceStore(full, engine).accept(instance(), ORIGIN)
     assert caught.value.status == NO_ROOM
 
@@ -172,7 +172,7 @@ def test_whatever_comes_is_accepted_or_refused_below_its_folder(
         )
         try:
             InstanceStore(node, engine).accept(arriving, ORIGIN)
-        except Refused as error:
+        except NotAccepted as error:
             assert "\n" not in error.message
     assert before == {file for file in tmp_path.rglob("*") if "node" not in file.parts and "fuzz" not in file.name}
 

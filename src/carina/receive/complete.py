@@ -119,8 +119,13 @@ def _is_ours(folder: Path) -> bool:
     return False
 
 
-def release(connection: Connection, arrival_id: int) -> bool:
-    """Let what waits in quarantine, or apart, be run after all, whatever the rules say; False where it waits not."""
+def release(connection: Connection, arrival_id: int, source: str = "") -> bool:
+    """Let what waits in quarantine, or apart, be run after all, whatever the rules say; False where it waits not.
+
+    With a ``source``, its pipelines and destinations count in place of those of the source that it came by.
+    """
     waiting = ARRIVAL.c.state.in_([ArrivalState.QUARANTINED, ArrivalState.APART])
-    released = update(ARRIVAL).where(ARRIVAL.c.id == arrival_id, waiting).values(state=ArrivalState.COMPLETE)
-    return bool(connection.execute(released).rowcount)
+    values = {"state": ArrivalState.COMPLETE, "reason": ""} | ({"source": source} if source else {})
+    return bool(
+        connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == arrival_id, waiting).values(**values)).rowcount
+    )

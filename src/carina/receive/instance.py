@@ -21,7 +21,7 @@ IMPLEMENTATION_UID = UID("2.25.196411270312455110861049215377028134157")
 ASKED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Manufacturer")
 
 
-class Refused(CarinaError):
+class NotAccepted(CarinaError):
     """An instance that is not accepted; ``status`` is the DIMSE status that its sender gets."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -73,7 +73,7 @@ def check_said(arriving: Arriving) -> None:
     """See that what a sender says of an instance can be true, before a byte of it is written.
 
     Raises:
-        Refused: a UID is none, or the data set is empty.
+        NotAccepted: a UID is none, or the data set is empty.
     """
     named = {
         "SOP Class UID": arriving.sop_class_uid,
@@ -82,31 +82,35 @@ def check_said(arriving: Arriving) -> None:
     }
     for name, uid in named.items():
         if not is_uid(uid):
-            raise Refused(NOT_UNDERSTOOD, "receive.uid", f"{name} {uid[:80]!r} is no UID; expected digits and dots.")
+            raise NotAccepted(
+                NOT_UNDERSTOOD, "receive.uid", f"{name} {uid[:80]!r} is no UID; expected digits and dots."
+            )
     if not arriving.data:
-        raise Refused(NOT_UNDERSTOOD, "receive.empty", f"instance {arriving.sop_instance_uid} has no data set.")
+        raise NotAccepted(NOT_UNDERSTOOD, "receive.empty", f"instance {arriving.sop_instance_uid} has no data set.")
 
 
 def header_of(file: Path, arriving: Arriving) -> Header:
     """What the written data set itself says, which must be what the sender said.
 
     Raises:
-        Refused: it can't be read, names another instance or class, or lacks a UID.
+        NotAccepted: it can't be read, names another instance or class, or lacks a UID.
     """
     uid = arriving.sop_instance_uid
     try:
         opened = open_file(file, ASKED)
     except CarinaError as error:
         words = error.message.removeprefix(f"{file.name}: ")
-        raise Refused(NOT_UNDERSTOOD, error.code, f"instance {uid}: {words}") from error
+        raise NotAccepted(NOT_UNDERSTOOD, error.code, f"instance {uid}: {words}") from error
     if opened is None:
-        raise Refused(NOT_UNDERSTOOD, "receive.no-data-set", f"instance {uid}: what came is no DICOM data set.")
+        raise NotAccepted(NOT_UNDERSTOOD, "receive.no-data-set", f"instance {uid}: what came is no DICOM data set.")
     found = {keyword: opened.text(keyword) for keyword in ASKED}
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
         if not is_uid(found[keyword]):
-            raise Refused(NOT_UNDERSTOOD, "receive.uid", f"instance {uid}: its {keyword} is missing or no UID.")
+            raise NotAccepted(NOT_UNDERSTOOD, "receive.uid", f"instance {uid}: its {keyword} is missing or no UID.")
     if found["SOPInstanceUID"] != uid or found["SOPClassUID"] != arriving.sop_class_uid:
-        raise Refused(WRONG_CLASS, "receive.differs", f"instance {uid}: its data set names another instance or class.")
+        raise NotAccepted(
+            WRONG_CLASS, "receive.differs", f"instance {uid}: its data set names another instance or class."
+        )
     return Header(
         study_uid=found["StudyInstanceUID"],
         series_uid=found["SeriesInstanceUID"],

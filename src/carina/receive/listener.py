@@ -24,7 +24,7 @@ from carina.config import DicomSource, Settings, TlsSettings
 from carina.deliver.answers import SUCCESS
 from carina.errors import BadConfig
 from carina.receive.commitment import answer_commitment
-from carina.receive.instance import NO_ROOM, Arriving, Refused
+from carina.receive.instance import NO_ROOM, Arriving, NotAccepted
 from carina.receive.store import Accepted, InstanceStore, SentBy
 from carina.receive.transport import LARGEST_PDU, BoundedServer
 
@@ -134,7 +134,7 @@ class DicomListener:
         request = event.request
         calling = _title(event.assoc.requestor.primitive.calling_ae_title)
         called = _title(event.assoc.requestor.primitive.called_ae_title)
-        origin = SentBy(self.sources[called][0], f"{calling} {event.assoc.requestor.address_info.address}")
+        origin = SentBy(self.sources[called][0], f"{calling}@{event.assoc.requestor.address_info.address}")
         arriving = Arriving(
             sop_class_uid=str(request.AffectedSOPClassUID),
             sop_instance_uid=str(request.AffectedSOPInstanceUID),
@@ -143,7 +143,7 @@ class DicomListener:
         )
         try:
             became = self.store.accept(arriving, origin)
-        except Refused as error:
+        except NotAccepted as error:
             _LOG.warning("from %s: %s [%s, %04XH]", origin.who, error.message, error.code, error.status)
             return error.status
         except Exception:  # noqa: BLE001 - the network edge: the sender is told, and tries again

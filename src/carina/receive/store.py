@@ -27,7 +27,7 @@ from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
 from carina.errors import FULL
 from carina.pipeline.places import file_name
-from carina.receive.instance import NO_ROOM, Arriving, Header, Refused, check_said, file_head, header_of
+from carina.receive.instance import NO_ROOM, Arriving, Header, NotAccepted, check_said, file_head, header_of
 
 INCOMING = "incoming"
 PART_FOLDER = ".parts"
@@ -78,7 +78,7 @@ class InstanceStore:
         """Put an instance on the disk and into the database; it is there for good when this returns.
 
         Raises:
-            Refused: it can't be accepted; nothing of it is left.
+            NotAccepted: it can't be accepted; nothing of it is left.
         """
         check_said(arriving)
         self._check_room(len(arriving.data))
@@ -91,12 +91,12 @@ class InstanceStore:
         limit = self.settings.dicom.instance_mb
         if size > limit * 1_000_000:
             words = f"a data set of {size / 1e6:.0f} MB is over the limit of {limit} MB (dicom.instance_mb)."
-            raise Refused(NO_ROOM, "receive.too-large", words)
+            raise NotAccepted(NO_ROOM, "receive.too-large", words)
         wanted = self.settings.node.free_gb
         free = shutil.disk_usage(self.folder).free
         if free - size < wanted * 1e9:
             words = f"{free / 1e9:.1f} GB are free, {wanted:g} GB are to stay free (node.free_gb): make room."
-            raise Refused(NO_ROOM, "receive.disk-full", words)
+            raise NotAccepted(NO_ROOM, "receive.disk-full", words)
 
     @contextmanager
     def _part(self, arriving: Arriving) -> Iterator[Path]:
@@ -114,7 +114,7 @@ class InstanceStore:
         except OSError as error:
             words = f"{self.folder}: can't be written ({error.strerror or error})."
             code = "receive.disk-full" if error.errno in FULL | {errno.EFBIG} else "receive.unwritable"
-            raise Refused(NO_ROOM, code, words) from error
+            raise NotAccepted(NO_ROOM, code, words) from error
         finally:
             part.unlink(missing_ok=True)
 

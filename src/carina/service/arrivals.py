@@ -1,4 +1,4 @@
-"""Looking at what arrived: a page of series by key, and those in quarantine let go."""
+"""Looking at what arrived: a page of series by key."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, func, select
 
 from carina.database import ARRIVAL, INSTANCE
 
-QUARANTINED, COMPLETE = "quarantined", "complete"
+QUARANTINED = "quarantined"
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,13 +62,6 @@ def first_files(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
     first = select(func.min(INSTANCE.c.id)).where(INSTANCE.c.arrival_id.in_(ids)).group_by(INSTANCE.c.arrival_id)
     wanted = select(INSTANCE.c.arrival_id, INSTANCE.c.path).where(INSTANCE.c.id.in_(first))
     return {row.arrival_id: row.path for row in connection.execute(wanted)}
-
-
-def let_go(connection: Connection, arrival_id: int, source: str) -> bool:
-    """Let an arrival out of quarantine, as one of a source; False where it is not in it."""
-    waiting = (ARRIVAL.c.id == arrival_id) & (ARRIVAL.c.state == QUARANTINED)
-    released = update(ARRIVAL).where(waiting).values(state=COMPLETE, source=source, reason="")
-    return bool(connection.execute(released).rowcount)
 
 
 def _arrival(row: Row[Any]) -> Arrival:

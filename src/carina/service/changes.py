@@ -17,7 +17,8 @@ from carina.jobs.estimate import cores_of, memory_mb
 from carina.jobs.listing import Job, find_job
 from carina.operators.catalogue import definition_file
 from carina.pipeline.definition import load_definition
-from carina.service.arrivals import Arrival, find_arrival, let_go
+from carina.receive.complete import release
+from carina.service.arrivals import Arrival, find_arrival
 from carina.service.node import RunningNode
 from carina.service.problems import Conflict, NotThere
 
@@ -139,7 +140,7 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Arrival:
         if name not in node.settings.sources:
             known = ", ".join(node.settings.sources) or "none"
             raise NotThere("arrival.source", f"no source is called {name!r}; release it as one of: {known}.")
-        if not let_go(connection, arrival_id, name):
+        if not release(connection, arrival_id, name):
             raise Conflict(
                 "arrival.state", f"arrival {arrival_id} is {before.state}: only what waits in quarantine is released."
             )

@@ -8,10 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from threading import Event
 
+from carina.config import DicomSource
+from carina.deliver.commitment import take_report
 from carina.deliver.sender import Sender
 from carina.jobs.worker import Worker
+from carina.receive.complete import complete_arrivals
+from carina.receive.listener import DicomListener
+from carina.receive.store import recover
 from carina.service.loops import Part, PartWork
 from carina.service.node import RunningNode
+
+SETTLE_S = 0.5
+"""Between two looks at what is complete."""
 
 
 def parts_of(node: RunningNode) -> Iterator[Part]:
@@ -19,6 +27,9 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
     works: dict[str, PartWork] = {"jobs": lambda stop: _run_jobs(node, stop)}
     if node.settings.destinations:
         works["sender"] = lambda stop: _send(node, stop)
+    works["arrivals"] = lambda stop: _settle_arrivals(node, stop)
+    if any(isinstance(source, DicomSource) for source in node.settings.sources.values()):
+        works["dicom"] = lambda stop: _listen(node, stop)
     for name, work in works.items():
         yield Part(name, work, stop=node.stop)
 
@@ -27,6 +38,21 @@ def _run_jobs(node: RunningNode, stop: Event) -> None:
     worker = Worker(node.settings, node.engine)
     worker.stopping = stop
     worker.go()
+
+
+def _settle_arrivals(node: RunningNode, stop: Event) -> None:
+    while not stop.wait(SETTLE_S):
+        complete_arrivals(node.settings, node.engine)
+
+
+def _listen(node: RunningNode, stop: Event) -> None:
+    recover(node.settings, node.engine)
+    listener = DicomListener(node.settings, node.engine, lambda report: take_report(node.engine, report, node.now()))
+    listener.start()
+    try:
+        stop.wait()
+    finally:
+        listener.stop()
 
 
 def _send(node: RunningNode, stop: Event) -> None:
