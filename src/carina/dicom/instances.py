@@ -108,6 +108,7 @@ class _Kind:
     code: Code | None
     slots: Sequence[_Slot]
     spacing_mm: Triple
+    told: tuple[str, ...] = ()
 
 
 def mask_slices(mask: Mask, series: Series, producer: Producer) -> SliceSeries:
@@ -127,6 +128,7 @@ def mask_slices(mask: Mask, series: Series, producer: Producer) -> SliceSeries:
         code=SEGMENTED,
         slots=[_Slot(position_mm=one.position_mm, sources=(one,)) for one in series.instances],
         spacing_mm=(_slice_step_mm(series), *series.pixel_spacing_mm),
+        told=mask.told,
     )
     window = max(mask.names, default=1)
 
@@ -134,7 +136,7 @@ def mask_slices(mask: Mask, series: Series, producer: Producer) -> SliceSeries:
         dataset = _ct_image(kind, k, series, producer)
         _scale(dataset, unit="US", centre=window / 2, width=window)
         _grey(dataset, labels[k].astype(np.uint16))
-        stamp(dataset, producer, kind.description)
+        stamp(dataset, producer, kind.description, kind.told)
         return dataset
 
     return SliceSeries(stem=stem, uid=kind.uid, count=len(labels), make=make)
@@ -160,21 +162,27 @@ def volume_slices(volume: Volume, series: Series, producer: Producer) -> SliceSe
         dataset = _ct_image(kind, k, series, producer)
         _scale(dataset, unit="HU", centre=LUNG_WINDOW[0], width=LUNG_WINDOW[1])
         _grey(dataset, volume.hu[k])
-        stamp(dataset, producer, kind.description)
+        stamp(dataset, producer, kind.description, kind.told)
         return dataset
 
     return SliceSeries(stem="volume", uid=kind.uid, count=len(volume.hu), make=make)
 
 
 def colour_slices(
-    picture: Callable[[int], Colours], series: Series, producer: Producer, *, description: str, digest: str
+    picture: Callable[[int], Colours],
+    series: Series,
+    producer: Producer,
+    *,
+    description: str,
+    digest: str,
+    told: tuple[str, ...] = (),
 ) -> SliceSeries:
     """The source's slices in colour, as ``picture`` paints them: ``(rows, columns, 3)``, no pixel moved.
 
     ``picture`` burns the research notice in; ``digest`` stands for what is painted on, so that a repeated run gives the
-    same UIDs. One object a slice (Secondary Capture), since a multi-frame one is shown as a film by many PACS, and
-    plane and frame of reference in each, although the class asks for neither, since viewers read them wherever they
-    stand.
+    same UIDs; ``told`` are sentences for each image's comments. One object a slice (Secondary Capture), since a
+    multi-frame one is shown as a film by many PACS, and plane and frame of reference in each, although the class asks
+    for neither, since viewers read them wherever they stand.
     """
     kind = _Kind(
         uid=producer.uid(series, "colour series", description, digest),
@@ -184,6 +192,7 @@ def colour_slices(
         code=SEGMENTED,
         slots=[_Slot(position_mm=one.position_mm, sources=(one,)) for one in series.instances],
         spacing_mm=(_slice_step_mm(series), *series.pixel_spacing_mm),
+        told=told,
     )
     make = partial(_colour_image, picture, kind, series, producer)
     return SliceSeries(stem="overlay", uid=kind.uid, count=len(series.instances), make=make)
@@ -203,7 +212,7 @@ def _colour_image(
     dataset.Rows, dataset.Columns = colours.shape[:2]
     data = colours.tobytes()
     dataset.add_new("PixelData", "OB", data + b"\0" * (len(data) % 2))
-    stamp(dataset, producer, kind.description)
+    stamp(dataset, producer, kind.description, kind.told)
     return dataset
 
 

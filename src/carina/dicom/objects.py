@@ -20,7 +20,7 @@ IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation", "carina"))
 
 SHORT_NOTICE = "RESEARCH ONLY"
 
-LO_LENGTH = 64
+LO_LENGTH, LT_LENGTH = 64, 10_240
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +75,11 @@ def new_object(series: Series, producer: Producer, *, sop_class_uid: str, modali
     return dataset
 
 
-def stamp(dataset: Dataset, producer: Producer, description: str) -> None:
+def stamp(dataset: Dataset, producer: Producer, description: str, told: Sequence[str] = ()) -> None:
     """Say on an object what it is, who made it when, and that it is for research only. Changes it in place.
 
-    ``description`` becomes Series Description behind the short notice; times are those of ``producer.when``.
+    ``description`` becomes Series Description behind the short notice; times are those of ``producer.when``. ``told``
+    are sentences that an image's comments say behind the notice.
     """
     day, time = producer.when.strftime("%Y%m%d"), producer.when.strftime("%H%M%S")
     dataset.InstanceCreationDate = dataset.ContentDate = dataset.SeriesDate = day
@@ -93,7 +94,7 @@ def stamp(dataset: Dataset, producer: Producer, description: str) -> None:
     ]
     dataset.ContentQualification = "RESEARCH"
     if "PixelData" in dataset:
-        dataset.ImageComments = RESEARCH_ONLY
+        dataset.ImageComments = long_text(" ".join((RESEARCH_ONLY, *told)))
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
@@ -126,6 +127,11 @@ def reference_to(instance: Instance, *, with_frame: bool = True) -> Dataset:
 def long_string(text: str) -> str:
     """The text as a value of LO allows it: 64 characters, no backslash, no control characters."""
     return "".join(c if c.isprintable() and c != "\\" else " " for c in text)[:LO_LENGTH].strip()
+
+
+def long_text(text: str) -> str:
+    """The text as a value of LT allows it: 10,240 characters, none that can't be written or doesn't print."""
+    return "".join(c if c.isprintable() else " " for c in text)[:LT_LENGTH].strip()
 
 
 def save_object(dataset: Dataset, path: Path) -> Path:

@@ -39,6 +39,8 @@ SEG_SERIES_NUMBERS = {
     Structure.OTHER: 9103,
 }
 
+NO_CHEST = "Not a chest CT?"
+
 
 def segmentation(
     mask: Mask, series: Series, producer: Producer, segments: Sequence[str] | None = None, *, kind: str = "BINARY"
@@ -50,7 +52,8 @@ def segmentation(
     (``codes.structure_of``). ``kind`` is ``BINARY`` or ``LABELMAP``. Frames lie on the source's own slices, with its
     matrix and frame of reference; a slice without a label has no frame. A mask without any label gives one empty
     frame in the middle of the series, since an object without frames is not valid: its segments are described, its
-    references complete, and a reader finds nothing in it.
+    references complete, and a reader finds nothing in it. The mask's refusals and warnings stand in Image Comments;
+    where there are refusals, Content Description begins with a question.
 
     Raises:
         BadConfig: there are neither as many texts as labels nor one, or ``kind`` is unknown.
@@ -78,7 +81,7 @@ def segmentation(
         software_versions=long_string(producer.software_version),
         device_serial_number=long_string(producer.bundle_sha256 or "none"),
         content_label="RESEARCH",
-        content_description=long_string(f"{', '.join(texts)} by {producer.model_name}"),
+        content_description=long_string(_content(mask, texts, producer)),
         content_creator_name="Carina^",
         omit_empty_frames=bool(used.any()),
         transfer_syntax_uid="1.2.840.10008.1.2.1",
@@ -89,8 +92,13 @@ def segmentation(
     dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
     for item in dataset.DimensionIndexSequence:
         item.DimensionOrganizationUID = organization
-    stamp(dataset, producer, f"{', '.join(texts)} segmentation")
+    stamp(dataset, producer, f"{', '.join(texts)} segmentation", mask.told)
     return dataset
+
+
+def _content(mask: Mask, texts: Sequence[str], producer: Producer) -> str:
+    """What the object holds and who made it; a doubt comes first, since viewers show the beginning."""
+    return f"{NO_CHEST} " * bool(mask.refusals) + f"{', '.join(texts)} by {producer.model_name}"
 
 
 def _texts(mask: Mask, segments: Sequence[str] | None) -> list[str]:

@@ -17,7 +17,9 @@ from highdicom.sr import (
     ObservationContext,
     ObserverContext,
     ReferencedSegment,
+    RelationshipTypeValues,
     SourceSeriesForSegmentation,
+    TextContentItem,
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
@@ -27,12 +29,13 @@ from pydicom.sr.coding import Code
 
 from carina.dicom import codes as c
 from carina.dicom.geometry import plan_volume
-from carina.dicom.objects import Producer, joined, long_string, references, stamp
+from carina.dicom.objects import Producer, joined, long_string, long_text, references, stamp
 from carina.dicom.objects_header import nameless_study, patient_and_study
 from carina.dicom.seg_check import segment_volumes_ml
 from carina.dicom.series import Series
 from carina.dicom.uids import derived_uid
 from carina.measure.findings import Classification, RatioFindings, RegionFindings
+from carina.measure.table import all_warnings
 
 SERIES_NUMBER = 9301
 
@@ -125,7 +128,8 @@ def measurements(
     tells which). Each number names the bundle that it comes from: the lungs' volume and HU the lung mask's, lesion
     volumes the lesion mask's, their ratio both, probabilities the classifier. Volumes are in ``cm3`` (1 cm3 is 1 ml).
     Nothing found gives a lesion group with volume 0. Ratio, lesion volume in a region, lesion count and probabilities
-    have private codes (scheme 99CARINA), there being none in the standard.
+    have private codes (scheme 99CARINA), there being none in the standard. Warnings, and why there is no probability,
+    are comments at the end.
     """
     report = _Report(series=series, makers=makers, segments=_segments(ratio, series, segs)[0])
     groups = [_region(region, report) for region in ratio.regions]
@@ -140,6 +144,7 @@ def measurements(
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
+    content[0].ContentSequence.extend(_comments(all_warnings(ratio, classification)))
     facts = [str(seg.SOPInstanceUID) for seg in segs] + [repr(ratio.regions), repr(probabilities)]
     dataset: Dataset = Comprehensive3DSR(
         evidence=_evidence(series, segs),
@@ -156,6 +161,12 @@ def measurements(
     stamp(dataset, producer, "Lung and lesion measurements")
     _name_scheme(dataset)
     return dataset
+
+
+def _comments(told: Sequence[str]) -> list[TextContentItem]:
+    """A sentence each; the template of the report may be extended (PS3.16 TID 1500)."""
+    contains = RelationshipTypeValues.CONTAINS
+    return [TextContentItem(name=codes.DCM.Comment, value=long_text(one), relationship_type=contains) for one in told]
 
 
 def unlike_segments(ratio: RatioFindings, series: Series, segs: Sequence[Dataset]) -> tuple[str, ...]:

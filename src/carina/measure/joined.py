@@ -55,12 +55,15 @@ class JoinedMasks:
 def join_masks(lesion: Mask, lung: Mask) -> JoinedMasks:
     """Add to the lung mask the lesions that it leaves out, and leave out of the lesion mask what is not in the lungs.
 
-    Added voxels get the label of the nearest voxel of the lung.
+    Added voxels get the label of the nearest voxel of the lung. What the lung mask's scan was refused for, the lesion
+    mask says too.
 
     Raises:
         ModelFailed: the masks lie on different grids; the message describes both.
     """
     same_grid("lesion mask", lesion.grid, "lung mask", lung.grid)
+    if lung.refusals:
+        lesion = replace(lesion, refusals=tuple(dict.fromkeys((*lesion.refusals, *lung.refusals))))
     box = bounding_box(lesion.labels)
     if box is None:
         return JoinedMasks(lung=lung, lesion=lesion, added_ml=0.0, left_out_ml=0.0)

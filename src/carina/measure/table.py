@@ -19,7 +19,8 @@ def findings_rows(ratio: RatioFindings, classification: Classification | None = 
     """One row per region, each with the series' UID; columns are ``uid`` and ``REGION_COLUMNS``.
 
     The count of lesions stands in the first row (``lungs``), and the class probabilities too
-    (``probability COVID-19``): they are the whole scan's.
+    (``probability COVID-19``), and every warning with the reason why there is no probability: they are the whole
+    scan's.
     """
     rows = [{"uid": ratio.uid, **_region(region)} for region in ratio.regions]
     probabilities = {} if classification is None else classification.probabilities
@@ -27,7 +28,16 @@ def findings_rows(ratio: RatioFindings, classification: Classification | None = 
         row["lesion_count"] = ratio.lesion_count if number == 0 else None
         for name, value in probabilities.items():
             row[f"probability {name}"] = _rounded(value) if number == 0 else None
+        row["warnings"] = " ".join(all_warnings(ratio, classification)) if number == 0 else None
     return rows
+
+
+def all_warnings(ratio: RatioFindings, classification: Classification | None = None) -> tuple[str, ...]:
+    """What must be said wherever the findings are: each warning once, and why there are no probabilities."""
+    said = ratio.warnings
+    if classification is not None:
+        said = (*said, *classification.warnings, classification.not_computed)
+    return tuple(dict.fromkeys(filter(None, said)))
 
 
 def findings_json(ratio: RatioFindings | None, classification: Classification | None = None) -> dict[str, object]:

@@ -11,25 +11,26 @@ from carina.operators.segmented import TRITON_IMAGES, Segmented, lung_scene, seg
 from carina.pipeline.operator import Context, Operator
 from carina.volume import Mask, Volume
 
+NO_LUNG = "No lung was found."
+
 
 def ai_lung(volume: VolumePort, *, networks: Networks, context: Context) -> Segmented:
     """Segment the lungs with the bundle that the settings name; a scan without lungs gives an empty mask."""
     mask = segment_volume(volume, "lung", networks, context)
-    if mask.is_empty:
-        context.warn("No lung was found.")
-    else:
-        mask = _checked(volume, mask, context)
+    mask = _checked(volume, mask, context)
     return Segmented(mask, lung_scene(volume, mask))
 
 
 def _checked(volume: Volume, mask: Mask, context: Context) -> Mask:
-    """The mask, with what speaks against its being the lungs of a chest among its warnings."""
-    found = check_chest(volume, mask)
-    said = (*found.refusals, *found.remarks)
-    for sentence in said:
+    """The mask, with what speaks against its being the lungs of a chest, and what is odd about them."""
+    found = None if mask.is_empty else check_chest(volume, mask)
+    refusals: tuple[str, ...] = found.refusals if found else (NO_LUNG,)
+    remarks = found.remarks if found else ()
+    if found:
+        context.record("aerated_ml", round(found.aerated_ml, 2))
+    for sentence in (*refusals, *remarks):
         context.warn(sentence)
-    context.record("aerated_ml", round(found.aerated_ml, 2))
-    return replace(mask, warnings=(*mask.warnings, *said))
+    return replace(mask, warnings=(*mask.warnings, *refusals, *remarks), refusals=refusals)
 
 
 OPERATOR = Operator(

@@ -48,8 +48,9 @@ def dicom_overlay_writer(
     digest = hashlib.sha256()
     for flags in (*lungs, *lesions):
         digest.update(np.packbits(flags > 0).data)
+    told = tuple(dict.fromkeys((*lung.told, *lesion.told)))
     return written_slices(
-        colour_slices(picture, source, made, description=DESCRIPTION, digest=digest.hexdigest()), context
+        colour_slices(picture, source, made, description=DESCRIPTION, digest=digest.hexdigest(), told=told), context
     )
 
 

@@ -19,7 +19,7 @@ def findings(ratio: RatioPort, classification: ClassificationPort | None = None)
         "notice": RESEARCH_ONLY,
         **measured,
         "made_by": {"volume_ratio": measured["made_by"], "classification": classified.get("made_by", "")},
-        "warnings": [*measured["warnings"], *classified.get("warnings", [])],
+        "warnings": list(dict.fromkeys((*measured["warnings"], *classified.get("warnings", [])))),
         "probabilities": classified.get("probabilities", {}),
         "not_computed": classified.get("not_computed", ""),
     }

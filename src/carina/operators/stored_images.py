@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from carina import RESEARCH_ONLY
 from carina.errors import BadSeries
@@ -42,7 +43,7 @@ class StoredVolume:
 
 
 class StoredMask:
-    """A mask's files: ``UID.mhd`` and ``UID.json`` with the labels' words, who made it, and warnings."""
+    """A mask's files: ``UID.mhd`` and ``UID.json`` with the labels' words, who made it, warnings and refusals."""
 
     @staticmethod
     def save(mask: Mask, folder: Path, saved: Saved) -> Sequence[Path]:
@@ -54,6 +55,7 @@ class StoredMask:
             "names": {str(label): word for label, word in mask.names.items()},
             "made_by": mask.made_by,
             "warnings": mask.warnings,
+            "refusals": mask.refusals,
             "notice": RESEARCH_ONLY,
         }
         (folder / f"{stem}.json").write_bytes(as_json(facts))
@@ -65,8 +67,9 @@ class StoredMask:
         facts = facts_of(files)
         names = {int(label): str(word) for label, word in facts.get("names", {}).items()}
         mask = read_mask(one_file(files, "mask", *SUFFIXES), names)
-        known = {key: facts[key] for key in ("uid", "made_by") if key in facts}
-        return replace(mask, warnings=tuple(facts.get("warnings", ())), **known)
+        known: dict[str, Any] = {key: facts[key] for key in ("uid", "made_by") if key in facts}
+        known |= {key: tuple(facts[key]) for key in ("warnings", "refusals") if key in facts}
+        return replace(mask, **known)
 
     @staticmethod
     def recognise(files: Sequence[Path]) -> bool:

@@ -41,7 +41,8 @@ class Mask:
 
     ``labels`` is ``(z, y, x)``, uint8; 0 is background, ``names`` gives a word for every other value that can
     occur. ``uid`` is that of the volume it was made from. ``made_by`` names the bundle as ``name version sha256``,
-    empty when no network was involved.
+    empty when no network was involved. ``refusals`` say in sentences why the scan can't be a chest CT, where a check
+    found that; masks that are derived from this one keep them.
 
     Raises:
         ValueError: the array's shape is not the grid's, or its type is not uint8.
@@ -53,6 +54,7 @@ class Mask:
     uid: str
     made_by: str = ""
     warnings: tuple[str, ...] = field(default=())
+    refusals: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.grid.shape:
@@ -64,6 +66,11 @@ class Mask:
     def is_empty(self) -> bool:
         """Whether nothing is labelled."""
         return not self.labels.any()
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What must be said wherever the mask is shown: refusals and warnings, each once."""
+        return tuple(dict.fromkeys((*self.refusals, *self.warnings)))
 
     def volume_ml(self, label: int | None = None) -> float:
         """Volume in ml of one label, or of everything labelled."""
