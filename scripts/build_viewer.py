@@ -38,7 +38,11 @@ def is_built() -> bool:
 
 
 def licences(metafile: Path, modules: Path) -> str:
-    """The licence texts of every package that is in the bundle."""
+    """The licence texts of every package that is in the bundle.
+
+    Raises:
+        RuntimeError: a package brings none, and none was put beside for it.
+    """
     inputs = json.loads(metafile.read_text())["inputs"]
     folders = set()
     for name in inputs:
@@ -50,8 +54,11 @@ def licences(metafile: Path, modules: Path) -> str:
     texts = []
     for folder in sorted(folders):
         facts = json.loads((folder / "package.json").read_text())
-        found = [folder / name for name in LICENCES if (folder / name).is_file()]
-        text = found[0].read_text(encoding="utf-8") if found else "(the package holds no licence text)\n"
+        places = [*(folder / name for name in LICENCES), WEB / "licences" / f"{folder.name}.txt"]
+        found = [place for place in places if place.is_file()]
+        if not found:
+            raise RuntimeError(f"{facts['name']} brings no licence text: put its project's into {places[-1]}")
+        text = found[0].read_text(encoding="utf-8")
         texts.append(f"{facts['name']} {facts['version']}, {facts.get('license', '')}\n\n{text.strip()}\n")
     return ("\n" + "-" * 78 + "\n\n").join(texts)
 

@@ -15,13 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Mount
 
 from carina import RESEARCH_ONLY
 from carina.api.result import Run
 from carina.errors import BadConfig
 from carina.measure.findings import Classification
 from carina.report.numbers import hu_text, ml_text, percent_text
+from carina.service.problems import NotThere
 from carina.service.viewer.opened import RunShelf
+from carina.service.viewer.routes import viewer_routes
 from carina.service.viewer.server import run_app
 from viewer_runs import posed, served, write_run
 
@@ -197,6 +202,26 @@ def test_every_answer_forbids_what_is_not_ours(url: str) -> None:
 def test_a_name_that_was_made_to_point_here_is_not_answered(url: str) -> None:
     assert asked(f"{url}/", host="evil.example")[0] in (400, 421)
     assert asked(f"{url}/", host="localhost")[0] == 200
+
+
+def test_mounted_anywhere_every_link_leads_below_the_mount(folder: Path) -> None:
+    def run_of(request: Request) -> Path:
+        if request.path_params["uid"] != "1.2.3":
+            raise NotThere("series.unknown", "there is no such series.")
+        return folder
+
+    app = Starlette(routes=[Mount("/series/{uid}", routes=viewer_routes(run_of))])
+    with served(app) as address:
+        status, page, _ = asked(f"{address}/series/1.2.3?at=lesion-2")
+        assert status == 200 and b'aria-current="true"><span class="number">2<' in page
+        for path in ("/", "/report", "/files"):
+            text = asked(f"{address}/series/1.2.3{path}")[1].decode()
+            links = re.findall(r'(?:href|src|action)="([^"#]+)"', text)
+            assert links and all(link.startswith("/series/1.2.3/") for link in links)
+            for link in sorted(set(links)):
+                assert asked(address + unescape(link))[0] == 200, link
+        status, page, _ = asked(f"{address}/series/9/")
+        assert status == 404 and "there is no such series" in text_of(page)
 
 
 def test_a_folder_without_a_run_is_refused_before_anything_is_served(tmp_path: Path) -> None:

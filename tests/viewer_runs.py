@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import uvicorn
+from starlette.applications import Starlette
 
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.read import read_source
@@ -119,10 +120,11 @@ def write_run(phantom: Phantom, folder: Path, classification: Classification = C
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The viewer of a run on a port of its own; gives its address without a slash at the end."""
+def served(run: Path | Starlette) -> Iterator[str]:
+    """The viewer of a run, or an application, on a port of its own; gives its address without a slash at the end."""
     listener = loopback_listener(0)
-    config = uvicorn.Config(run_app(folder), log_level="warning", lifespan="off")
+    app = run_app(run) if isinstance(run, Path) else run
+    config = uvicorn.Config(app, log_level="warning", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -14,10 +14,11 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from carina import RESEARCH_ONLY, __version__
-from carina.errors import BadConfig, BadSeries, CarinaError, told
+from carina.errors import CarinaError, told
 from carina.measure.histogram import hu_histogram
 from carina.report.numbers import ml_text
 from carina.report.overlay import layout
+from carina.service.problems import status_of
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart
 from carina.service.viewer.found import found_by
 from carina.service.viewer.layers import layer_of
@@ -46,7 +47,7 @@ NOT_FOUND = frozenset(
         "viewer.layer",
     }
 )
-"""Codes of what is not there; anything else that a request can ask for wrongly is 400."""
+"""Codes of what is not there, whoever raises them."""
 
 PAGES = Environment(
     loader=PackageLoader("carina.service.viewer"),
@@ -92,9 +93,7 @@ def answering(endpoint: Endpoint) -> Endpoint:
 
 
 def _status(error: CarinaError) -> int:
-    if error.code in NOT_FOUND:
-        return 404
-    return 400 if isinstance(error, BadConfig | BadSeries) else 500
+    return 404 if error.code in NOT_FOUND else status_of(error)
 
 
 def _page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:

@@ -1,0 +1,119 @@
+"""Takes the pictures of docs/viewer.md and README from the running viewer, on a series whose licence allows it.
+
+Usage: .venv/bin/python scripts/pictures.py [SERIES_FOLDER] [RUN_FOLDER]
+
+SERIES_FOLDER defaults to covidctmd-p002 of the real data (COVID-CT-MD, CC BY 4.0). Needs chromium and the build of the
+volume viewer. Look at every picture before it is committed.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+import carina
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "docs" / "images" / "viewer"
+SERIES = ROOT.parent / "shared" / "data" / "ct" / "covidctmd-p002"
+FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+COLOURS = 192
+"""Of a palette: greys of CT, two overlays, a page."""
+
+WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+SOFTWARE_MS = 20_000
+"""What a browser without a graphics card takes to turn a volume."""
+
+
+def settled(page: Page) -> None:
+    """The three slices as they are wanted."""
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1500)
+
+
+def images(page: Page) -> None:
+    """The largest lesion in three planes."""
+    settled(page)
+
+
+def second_lesion(page: Page) -> None:
+    """The second lesion in the narrow window, its mask in outline."""
+    settled(page)
+    for key in ("n", "w", "o", "o"):
+        page.keyboard.press(key)
+    settled(page)
+
+
+def volume(page: Page) -> None:
+    """Three planes of the volume in the browser."""
+    page.get_by_role("button", name="Volume").click()
+    page.locator("#volume[data-size]").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Full resolution").click()
+    page.locator("#volume[data-size=full]").wait_for(timeout=180_000)
+    page.wait_for_timeout(SOFTWARE_MS / 4)
+
+
+def solid(page: Page) -> None:
+    """Bones, lungs and lesions in 3D."""
+    page.get_by_role("button", name="3D").click()
+    page.locator("#volume[data-mode=solid]").wait_for(timeout=60_000)
+    page.wait_for_timeout(SOFTWARE_MS)
+
+
+Step = Callable[[Page], None]
+
+SHOTS: dict[str, tuple[str, dict[str, int], str, Step]] = {
+    "images": ("/", WIDE, "dark", images),
+    "lesion": ("/", WIDE, "light", second_lesion),
+    "volume": ("/", WIDE, "dark", volume),
+    "solid": ("/", WIDE, "dark", solid),
+    "report": ("/report", WIDE, "light", settled),
+    "files": ("/files", WIDE, "dark", settled),
+    "narrow": ("/", NARROW, "dark", images),
+}
+
+
+def take(address: str) -> None:
+    """Every picture, of the product as it is."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        for name, (path, size, scheme, step) in SHOTS.items():
+            context = chromium.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
+            page = context.new_page()
+            page.set_default_timeout(120_000)
+            page.goto(address + path)
+            step(page)
+            shown = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+            shown.quantize(COLOURS).save(PICTURES / f"{name}.png", optimize=True)
+            print(PICTURES / f"{name}.png", flush=True)
+            context.close()
+        chromium.close()
+
+
+def main() -> None:
+    """Run the pipeline, unless the run is there, serve it and take the pictures."""
+    series = Path(sys.argv[1]) if len(sys.argv) > 1 else SERIES
+    out = Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "runs" / "pictures"
+    carina.run(series, out)
+    command = [sys.executable, "-m", "carina.cli.main", "view", str(out), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline() if process.stdout else "")
+        if address is None:
+            raise SystemExit("carina view did not start")
+        try:
+            take(address[0])
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    main()
