@@ -216,6 +216,20 @@ class FolderSource(_Source, frozen=True, kw_only=True, tag_field="kind", tag="fo
     path: _Text
 
 
+class NoticeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Notices by webhook: of jobs that ``faulted``, and of findings at or over a threshold (0: of none).
+
+    ``url`` gets a POST for each, empty: nobody does; ``secret`` signs it.
+    """
+
+    url: Annotated[str, Meta(pattern=r"^(https?://[^\s/].*)?$")] = ""
+    secret: str = ""
+    faulted: bool = True
+    lesion_percent: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    covid_probability: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    timeout_s: _Seconds = 10.0
+
+
 AnySource = DicomSource | DicomwebSource | FolderSource
 
 
@@ -228,6 +242,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     node: NodeSettings = NodeSettings()
     dicom: DicomSettings = DicomSettings()
     web: WebSettings = WebSettings()
+    notices: NoticeSettings = NoticeSettings()
     sources: Mapping[str, AnySource] = {}
     destinations: Mapping[str, Destination] = {}
     series_rules: str = ""
@@ -304,7 +319,7 @@ def _override(table: dict[str, Any], environment: Mapping[str, str]) -> dict[Key
     """Put what the environment says over the file's table; gives the variable that each key came from."""
     variables: dict[Key, str] = {}
     for name, text in environment.items():
-        for section in ("runtime", "models", "limits", "node", "dicom", "web"):
+        for section in ("runtime", "models", "limits", "node", "dicom", "web", "notices"):
             prefix = f"CARINA_{section.upper()}_"
             within = table.setdefault(section, {}) if name.startswith(prefix) else None
             if isinstance(within, dict):

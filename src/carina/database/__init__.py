@@ -4,7 +4,7 @@ Rooms above keep their own queries; what a table means is said here, once.
 """
 
 from carina.database.engine import database_now, open_database, read_only
-from carina.database.tables import ARRIVAL, AUDIT, DELIVERY, INSTANCE, JOB, SCHEMA
+from carina.database.tables import ARRIVAL, AUDIT, DELIVERY, INSTANCE, JOB, NOTICE, SCHEMA
 from carina.database.upgrade import upgrade_schema
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "DELIVERY",
     "INSTANCE",
     "JOB",
+    "NOTICE",
     "SCHEMA",
     "database_now",
     "open_database",

@@ -98,6 +98,7 @@ JOB = Table(
     Column("error", Text, nullable=False, default=""),
     Index("ix_job_queue", "state", "priority", "id"),
     Index("ix_job_shown", "state", "ended", "id"),
+    Index("ix_job_stopped_at", "stopped_at"),
     Index("ix_job_series_uid", "series_uid"),
     comment="one run of one pipeline on one series; this row is the only truth about it",
 )
@@ -130,6 +131,23 @@ DELIVERY = Table(
     Index("ix_delivery_object", "destination", "sop_instance_uid"),
     Index("ix_delivery_transaction_uid", "transaction_uid"),
     comment="one result object on its way to one destination",
+)
+
+NOTICE = Table(
+    "notice",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("job_id", _KEY, ForeignKey("job.id"), nullable=False, unique=True),
+    Column("body", Text, nullable=False, comment="JSON; no patient"),
+    Column("state", String(16), nullable=False, comment="silent (nothing to say), waiting, sent, failed"),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("status", Integer, comment="the HTTP code that was answered last"),
+    Column("error", Text, nullable=False, default=""),
+    Column("not_before", DateTime(timezone=True), comment="waits until then after a failure"),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("sent_at", DateTime(timezone=True)),
+    Index("ix_notice_queue", "state", "not_before"),
+    comment="what is said of a job that ended, by webhook; one row for each job that was looked at",
 )
 
 AUDIT = Table(

@@ -45,7 +45,7 @@ def exchange(name: str, server: DicomwebDestination, path: str, data: bytes | No
     headers = {"Accept": DICOM_JSON}
     headers |= {"Content-Type": kind} if kind else {}
     headers |= {"Authorization": f"Bearer {server.token}"} if server.token else {}
-    opener = urllib.request.build_opener(_StayHere)
+    opener = urllib.request.build_opener(StayHere)
     try:
         request = urllib.request.Request(f"{server.url.rstrip('/')}{path}", data=data, headers=headers)
         try:
@@ -76,7 +76,7 @@ def json_values(item: Any, tag: str) -> list[Any]:
     return values if isinstance(values, list) else []
 
 
-class _StayHere(urllib.request.HTTPRedirectHandler):
+class StayHere(urllib.request.HTTPRedirectHandler):
     """Follows no redirection: the token and the patient's data are for the server of the settings alone."""
 
     def redirect_request(self, *_: Any) -> None:

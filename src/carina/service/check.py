@@ -45,6 +45,7 @@ def check_across(settings: Settings) -> list[Mistake]:
         _web_host,
         _listeners,
         _places,
+        _notices,
     )
     return [mistake for check in checks for mistake in check(settings)]
 
@@ -114,6 +115,11 @@ def _one_source(name: str, source: AnySource) -> Iterator[Mistake]:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
             yield _mistake(f"sources/{name}/addresses", f"{network!r} is no address or network; expected 192.0.2.0/24")
+
+
+def _notices(settings: Settings) -> Iterator[Mistake]:
+    if settings.notices.url and not settings.notices.secret:
+        yield _mistake("notices/secret", "is empty, and notices are signed with it; give one of 32 characters or more")
 
 
 def _shared_titles(settings: Settings) -> Iterator[Mistake]:

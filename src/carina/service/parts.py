@@ -10,6 +10,8 @@ from threading import Event
 
 from carina.config import DicomSource
 from carina.deliver.commitment import take_report
+from carina.deliver.notices import Notifier
+from carina.deliver.pace import PACE
 from carina.deliver.sender import Sender
 from carina.jobs.worker import Worker
 from carina.receive.complete import complete_arrivals
@@ -27,6 +29,8 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
     works: dict[str, PartWork] = {"jobs": lambda stop: _run_jobs(node, stop)}
     if node.settings.destinations:
         works["sender"] = lambda stop: _send(node, stop)
+    if node.settings.notices.url:
+        works["notices"] = lambda stop: _tell(node, stop)
     works["arrivals"] = lambda stop: _settle_arrivals(node, stop)
     if any(isinstance(source, DicomSource) for source in node.settings.sources.values()):
         works["dicom"] = lambda stop: _listen(node, stop)
@@ -62,3 +66,11 @@ def _send(node: RunningNode, stop: Event) -> None:
         stop.wait()
     finally:
         sender.stop()
+
+
+def _tell(node: RunningNode, stop: Event) -> None:
+    notifier = Notifier(
+        engine=node.engine, folder=node.folder, settings=node.settings.notices, clock=node.now, pace=PACE
+    )
+    while not stop.wait(PACE.idle_s):
+        notifier.round()

@@ -1,0 +1,162 @@
+"""Notices by webhook: a job that faulted, findings over a threshold. Signed, tried again, and without a patient.
+
+A notice holds the job's number, its pipeline, the code of its error or the figure that is over: no UID, no name, no
+path. Whoever may look finds the rest in the node. Each is a row in the same database, entered once for each job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Engine, Row, insert, or_, select, update
+
+from carina import RESEARCH_ONLY
+from carina.config import NoticeSettings
+from carina.database import JOB, NOTICE, read_only
+from carina.deliver.dicomweb import StayHere
+from carina.deliver.pace import Pace
+from carina.errors import one_line
+
+LOOK_BACK = timedelta(days=1)
+"""Jobs that stopped earlier get no notice any more: when notices are switched on, the past stays silent."""
+
+NOTICES_AT_ONCE = 50
+MOST_ATTEMPTS = 100
+
+SIGNATURE, TIMESTAMP, NOTICE_ID = "X-Carina-Signature", "X-Carina-Timestamp", "X-Carina-Notice"
+
+
+def sign(secret: str, timestamp: str, body: bytes) -> str:
+    """HMAC-SHA256 (RFC 2104) over ``timestamp.body``, as the signature's header has it."""
+    digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
+    return f"sha256={digest.hexdigest()}"
+
+
+@dataclass(kw_only=True)
+class Notifier:
+    """Finds what is to be told and tells it; ``folder`` is the node's, ``clock`` gives the time in UTC."""
+
+    engine: Engine
+    folder: Path
+    settings: NoticeSettings
+    clock: Callable[[], datetime]
+    pace: Pace
+
+    def round(self) -> bool:
+        """Look at jobs that have ended, and post what is due; gives whether there was anything to do."""
+        now = self.clock()
+        with read_only(self.engine) as connection:
+            ended, waiting = _ended(connection, now), _due(connection, now)
+        for job in ended:
+            self._enter(job, now)
+        for notice in waiting:
+            self._tell(notice)
+        return bool(ended or waiting)
+
+    def _enter(self, job: Row[Any], now: datetime) -> None:
+        said = next(self._notices(job), None)
+        values = {"job_id": job.id, "body": "", "state": "silent", "created_at": now}
+        if said is not None:
+            body = {"id": str(uuid.uuid4()), "at": f"{now:%Y-%m-%dT%H:%M:%SZ}", "job": job.id, "pipeline": job.pipeline}
+            text = msgspec.json.encode(body | said | {"notice": RESEARCH_ONLY}).decode()
+            values |= {"body": text, "state": "waiting"}
+        with self.engine.begin() as connection:
+            if connection.execute(select(NOTICE.c.id).where(NOTICE.c.job_id == job.id)).first() is None:
+                connection.execute(insert(NOTICE).values(**values))
+
+    def _notices(self, job: Row[Any]) -> Iterator[dict[str, Any]]:
+        if job.ended == "faulted":
+            if self.settings.faulted:
+                yield {"kind": "faulted", "error_code": job.error_code}
+            return
+        over = {
+            name: value
+            for name, value, limit in _figures(self.folder / job.folder / "findings.json", self.settings)
+            if 0 < limit <= value
+        }
+        if over:
+            yield {"kind": "findings", "over": over}
+
+    def _tell(self, notice: Row[Any]) -> None:
+        now = self.clock()
+        status, error = self._post(notice.body.encode(), str(int(now.timestamp())))
+        attempts = notice.attempts + 1
+        values: dict[str, Any] = {"attempts": attempts, "status": status, "error": error, "not_before": None}
+        if not error:
+            values |= {"state": "sent", "sent_at": now}
+        elif attempts < MOST_ATTEMPTS:
+            values["not_before"] = now + self.pace.after(attempts)
+        else:
+            values["state"] = "failed"
+        with self.engine.begin() as connection:
+            connection.execute(update(NOTICE).where(NOTICE.c.id == notice.id).values(**values))
+
+    def _post(self, body: bytes, timestamp: str) -> tuple[int | None, str]:
+        """The answer's code where there was one, and what went wrong, empty where nothing did."""
+        headers = {
+            "Content-Type": "application/json",
+            TIMESTAMP: timestamp,
+            SIGNATURE: sign(self.settings.secret, timestamp, body),
+            NOTICE_ID: msgspec.json.decode(body)["id"],
+        }
+        opener = urllib.request.build_opener(StayHere)
+        try:
+            request = urllib.request.Request(self.settings.url, data=body, headers=headers)
+            with opener.open(request, timeout=self.settings.timeout_s) as answer:
+                return int(answer.status), ""
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, one_line(f"answered {error.code} {error.reason}")
+        except (OSError, HTTPException, ValueError) as error:
+            return None, one_line(str(getattr(error, "reason", error)))
+
+
+def _ended(connection: Connection, now: datetime) -> list[Row[Any]]:
+    """Jobs that ended lately and were not looked at."""
+    looked_at = select(NOTICE.c.id).where(NOTICE.c.job_id == JOB.c.id).exists()
+    has_ended = (JOB.c.state == "stopped") & JOB.c.ended.in_(("faulted", "healthy"))
+    wanted = select(JOB).where(has_ended, JOB.c.stopped_at > now - LOOK_BACK, ~looked_at)
+    return list(connection.execute(wanted.order_by(JOB.c.id).limit(NOTICES_AT_ONCE)))
+
+
+def _due(connection: Connection, now: datetime) -> list[Row[Any]]:
+    is_time = or_(NOTICE.c.not_before.is_(None), NOTICE.c.not_before <= now)
+    wanted = select(NOTICE).where(NOTICE.c.state == "waiting", is_time)
+    return list(connection.execute(wanted.order_by(NOTICE.c.id).limit(NOTICES_AT_ONCE)))
+
+
+class _Region(msgspec.Struct):
+    region: str
+    ratio_percent: float | None = None
+
+
+class _Findings(msgspec.Struct):
+    """What of a run's findings thresholds are set on."""
+
+    regions: list[_Region] = []
+    probabilities: dict[str, float | None] = {}
+
+
+def _figures(file: Path, settings: NoticeSettings) -> Iterator[tuple[str, float, float]]:
+    """Name, value and threshold of each figure that the run has; a pipeline without findings has none."""
+    try:
+        found = msgspec.json.decode(file.read_bytes(), type=_Findings)
+    except (OSError, msgspec.DecodeError):
+        return
+    percent = next((one.ratio_percent for one in found.regions if one.region == "lungs"), None)
+    if percent is not None:
+        yield "lesion_percent", percent, settings.lesion_percent
+    probability = found.probabilities.get("COVID-19")
+    if probability is not None:
+        yield "covid_probability", probability, settings.covid_probability
