@@ -14,19 +14,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from pynetdicom import AE, evt
-from pynetdicom.events import Event
-from pynetdicom.sop_class import StorageCommitmentPushModel
+from pydicom import dcmread
 from sqlalchemy import Engine, select
 
-from carina.config import Destination, DicomDestination, DicomwebDestination
-from carina.database import DELIVERY
+from carina.config import (
+    Destination,
+    DicomDestination,
+    DicomSettings,
+    DicomSource,
+    DicomwebDestination,
+    NodeSettings,
+    Settings,
+)
+from carina.database import DELIVERY, INSTANCE
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
 from carina.deliver.commitment import take_report
 from carina.deliver.pace import Pace
 from carina.deliver.sender import Sender
-from carina.testing.pacs import LOOPBACK, Pacs, free_port, orthanc, orthanc_program
+from carina.receive.listener import DicomListener
+from carina.testing.pacs import LOOPBACK, Pacs, free_port, orthanc, orthanc_program, send
 from delivery_objects import NOW, PATIENCE_S, add_job, new_ledger, write_objects
 
 PACE = Pace(first_s=0.2, longest_s=2, idle_s=0.05, report_s=1)
@@ -72,21 +79,20 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 @contextmanager
-def listening(engine: Engine, port: int) -> Iterator[None]:
-    """A listener that takes reports on storage commitment, as the node's does."""
-
-    def report(event: Event) -> tuple[int, None]:
-        take_report(engine, event.event_information, utc(), PACE)
-        return 0x0000, None
-
-    entity = AE(ae_title="CARINA")
-    entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
-    server = entity.start_server((LOOPBACK, port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, report)])
-    assert server is not None
+def listening(engine: Engine, folder: Path, real: RealPacs) -> Iterator[None]:
+    """The node's own listener; its only source has another title, and takes from one scanner alone."""
+    settings = Settings(
+        node=NodeSettings(folder=str(folder)),
+        dicom=DicomSettings(port=real.listener),
+        sources={"scanner": DicomSource(ae_title="INTAKE", callers=("SCANNER",))},
+        destinations={"PACS": node_of(real, commitment=True)},
+    )
+    listener = DicomListener(settings, engine, lambda report: take_report(engine, report, utc(), PACE))
+    listener.start()
     try:
         yield
     finally:
-        server.shutdown()
+        listener.stop()
 
 
 def deliver(engine: Engine, folder: Path, destination: Destination, files: list[Path]) -> None:
@@ -129,7 +135,7 @@ def test_orthanc_gets_each_object_once_and_confirms_it(
     files = write_objects(tmp_path / "runs" / "1", study=study)
     web = DicomwebDestination(url=real.pacs.dicomweb_url, timeout_s=20)
     destination = web if way == "web" else node_of(real, commitment=way == "commitment")
-    with listening(engine, real.listener):
+    with listening(engine, tmp_path, real):
         deliver(engine, tmp_path, destination, files)
         proof = "commitment" if way == "commitment" else "query"
         assert rows(engine) == {(proof, 200 if way == "web" else 0, 1)}
@@ -154,10 +160,22 @@ def test_orthanc_says_when_it_lost_an_object_and_gets_it_again(
         for entry in ledger.due(connection, "PACS", NOW):
             ledger.begin_sending(connection, "PACS", entry, NOW)
             ledger.mark_sent(connection, entry, Answer(outcome=Outcome.STORED, status=0), now=NOW)
-    with listening(engine, real.listener):
+    with listening(engine, tmp_path, real):
         deliver(engine, tmp_path, destination, files)
     wanted = {f"{study}.9.{number}" for number in range(1, 6)}
     assert {uid: number for uid, number in real.requests().items() if uid in wanted} == dict.fromkeys(wanted, 1)
+
+
+def test_a_node_that_may_report_may_not_send(engine: Engine, real: RealPacs, tmp_path: Path) -> None:
+    """Orthanc is let in for its reports; what it sends under the same titles is refused."""
+    dataset = dcmread(write_objects(tmp_path / "runs" / "1")[0])
+    here = Pacs(host=LOOPBACK, dicom_port=real.listener, ae_title="CARINA", instances=tuple, fetch=str.encode)
+    with listening(engine, tmp_path, real):
+        assert send(here, [dataset], calling_ae_title="ORTHANC") == (0x0124,)
+        with pytest.raises(RuntimeError, match="did not take the association"):
+            send(here, [dataset], calling_ae_title="STRANGER")
+    with engine.connect() as connection:
+        assert connection.execute(select(INSTANCE)).all() == []
 
 
 @contextmanager

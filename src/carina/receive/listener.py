@@ -10,7 +10,7 @@ import ipaddress
 import logging
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -20,7 +20,7 @@ from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 from sqlalchemy import Engine
 
-from carina.config import DicomSource, Settings, TlsSettings
+from carina.config import DicomDestination, DicomSource, Settings, TlsSettings
 from carina.deliver.answers import SUCCESS
 from carina.errors import BadConfig
 from carina.receive.commitment import answer_commitment
@@ -32,6 +32,7 @@ FIRST_WORD_S = 15.0
 """Time for a caller to ask for an association once it is connected."""
 
 NO_SUCH_ARGUMENT = 0x0115
+NOT_AUTHORISED = 0x0124
 REJECTED = {"called": (0x01, 0x01, 0x07), "calling": (0x01, 0x01, 0x03)}
 """Result, source and reason of a refused association (PS3.8 table 9-21)."""
 
@@ -47,6 +48,7 @@ class DicomListener:
         self.settings, self.engine, self.take_report = settings, engine, take_report
         self.store = InstanceStore(settings, engine)
         self.sources = {one.ae_title: (name, one) for name, one in _dicom_sources(settings).items()}
+        self.reporters = frozenset(_reporters(settings))
         self._server: BoundedServer | None = None
         self._sizes: dict[int, int] = {}
 
@@ -107,6 +109,8 @@ class DicomListener:
         requestor = event.assoc.requestor
         called, calling = _title(requestor.primitive.called_ae_title), _title(requestor.primitive.calling_ae_title)
         found = self.sources.get(called)
+        if (called, calling) in self.reporters:
+            return
         if found is None:
             _LOG.warning("association of %s refused: no source is called %s.", calling, called)
             _reject(event, "called")
@@ -134,7 +138,10 @@ class DicomListener:
         request = event.request
         calling = _title(event.assoc.requestor.primitive.calling_ae_title)
         called = _title(event.assoc.requestor.primitive.called_ae_title)
-        origin = SentBy(self.sources[called][0], f"{calling}@{event.assoc.requestor.address_info.address}")
+        found, address = self.sources.get(called), event.assoc.requestor.address_info.address
+        if found is None or not _allows(found[1], calling, address):  # it was let in for its reports alone
+            return NOT_AUTHORISED
+        origin = SentBy(found[0], f"{calling}@{address}")
         arriving = Arriving(
             sop_class_uid=str(request.AffectedSOPClassUID),
             sop_instance_uid=str(request.AffectedSOPInstanceUID),
@@ -179,6 +186,13 @@ def _reject(event: Event, title: str) -> None:
 
 def _dicom_sources(settings: Settings) -> Mapping[str, DicomSource]:
     return {name: one for name, one in settings.sources.items() if isinstance(one, DicomSource)}
+
+
+def _reporters(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Called and calling titles of the nodes that report on storage commitment, which the node asks them for."""
+    for one in settings.destinations.values():
+        if isinstance(one, DicomDestination) and one.commitment:
+            yield one.calling_ae_title.strip(), one.ae_title.strip()
 
 
 def _title(title: str | bytes) -> str:

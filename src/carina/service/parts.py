@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from threading import Event
 
-from carina.config import DicomSource
+from carina.config import DicomDestination, DicomSource, Settings
 from carina.deliver.commitment import take_report
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import PACE
@@ -32,10 +32,16 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
     if node.settings.notices.url:
         works["notices"] = lambda stop: _tell(node, stop)
     works["arrivals"] = lambda stop: _settle_arrivals(node, stop)
-    if any(isinstance(source, DicomSource) for source in node.settings.sources.values()):
+    if _hears_dicom(node.settings):
         works["dicom"] = lambda stop: _listen(node, stop)
     for name, work in works.items():
         yield Part(name, work, stop=node.stop)
+
+
+def _hears_dicom(settings: Settings) -> bool:
+    """Whether somebody may send by DICOM, or reports on what was sent to it."""
+    sends = any(isinstance(source, DicomSource) for source in settings.sources.values())
+    return sends or any(isinstance(one, DicomDestination) and one.commitment for one in settings.destinations.values())
 
 
 def _run_jobs(node: RunningNode, stop: Event) -> None:
