@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pydicom.uid import UID
-from pynetdicom import AE
+from pynetdicom import AE, build_role
 from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
 
@@ -24,15 +24,21 @@ Contexts = Sequence[tuple[str, Sequence[UID]]]
 
 @contextmanager
 def associated(
-    name: str, peer: DicomDestination, contexts: Contexts, handlers: Sequence[EventHandlerType] = ()
+    name: str,
+    peer: DicomDestination,
+    contexts: Contexts,
+    handlers: Sequence[EventHandlerType] = (),
+    taken: Sequence[str] = (),
 ) -> Iterator[Association]:
     """An association that is open when the block begins, and released after it.
+
+    ``taken`` are storage classes of ``contexts`` that the peer sends to us on it (C-GET).
 
     Raises:
         DeliveryFailed: nobody answers, the peer refuses, or it accepts none of the contexts.
     """
     try:
-        association = _associate(peer, contexts, handlers)
+        association = _associate(peer, contexts, handlers, taken)
     except (OSError, ValueError) as error:  # a host that nobody knows; a port or an AE title that can't be
         raise unreachable(name, address(peer), str(error)) from error
     if not association.is_established:
@@ -54,7 +60,9 @@ def accepts(association: Association, sop_class: str) -> bool:
     return any(context.abstract_syntax == sop_class for context in association.accepted_contexts)
 
 
-def _associate(peer: DicomDestination, contexts: Contexts, handlers: Sequence[EventHandlerType]) -> Association:
+def _associate(
+    peer: DicomDestination, contexts: Contexts, handlers: Sequence[EventHandlerType], taken: Sequence[str]
+) -> Association:
     if not 0 < peer.port <= LAST_PORT:
         raise ValueError(f"its port must be 1 to {LAST_PORT}")
     entity = AE(ae_title=peer.calling_ae_title)
@@ -62,7 +70,8 @@ def _associate(peer: DicomDestination, contexts: Contexts, handlers: Sequence[Ev
     entity.connection_timeout = peer.timeout_s
     for abstract_syntax, syntaxes in contexts:
         entity.add_requested_context(abstract_syntax, list(syntaxes))
-    return entity.associate(peer.host, peer.port, ae_title=peer.ae_title, evt_handlers=list(handlers))
+    roles = [build_role(UID(sop_class), scp_role=True) for sop_class in taken]
+    return entity.associate(peer.host, peer.port, ae_title=peer.ae_title, ext_neg=roles, evt_handlers=list(handlers))
 
 
 def _refused(name: str, peer: DicomDestination, association: Association) -> DeliveryFailed:

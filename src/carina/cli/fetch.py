@@ -1,0 +1,61 @@
+"""``carina fetch``: CT series of a PACS into the node."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from carina.cli.node import CONFIG, node_settings
+from carina.cli.terminal import SOME_FAILED, say, say_table
+
+
+@click.command()
+@click.argument("name", metavar="NODE")
+@click.option("--accession", default="", help="Accession number of the study.")
+@click.option("--patient", "patient_id", default="", help="Patient ID: every study of the patient.")
+@click.option("--study", "study_uid", default="", help="Study Instance UID.")
+@click.option("--series", "series_uid", default="", help="Series Instance UID, beside one of the above.")
+@click.option("--source", default="", help="Source of the settings that it counts as; default: the first.")
+@click.option("--move", is_flag=True, help="C-MOVE to our listener in place of C-GET.")
+@click.option("--list", "only_list", is_flag=True, help="Show what there is, and fetch nothing.")
+@CONFIG
+def fetch(
+    name: str,
+    accession: str,
+    patient_id: str,
+    study_uid: str,
+    series_uid: str,
+    source: str,
+    move: bool,
+    only_list: bool,
+    config: Path | None,
+) -> None:
+    """Fetch CT series from NODE, a DICOM destination of the settings, as if it had sent them.
+
+    For research use only. Not for diagnosis.
+    """
+    from carina.jobs.places import open_node
+    from carina.receive.fetch import Wanted, find_on_node
+    from carina.receive.pull import peer_called, pull, source_called
+    from carina.receive.store import InstanceStore
+
+    wanted = Wanted(accession=accession, patient_id=patient_id, study_uid=study_uid, series_uid=series_uid)
+    if not (accession or patient_id or study_uid):
+        raise click.UsageError("say what to fetch: --accession, --patient or --study.")
+    settings = node_settings(config)
+    peer = peer_called(name, settings)
+    found = find_on_node(name, peer, wanted)
+    if only_list or not found:
+        header = ("series", "study", "date", "instances", "description")
+        shown = [(one.series_uid, one.study_uid, one.study_date, str(one.instances), one.description) for one in found]
+        say_table(header, shown)
+        return
+    is_whole = True
+    store = InstanceStore(settings, open_node(settings))
+    for outcome in pull(name, peer, found, store, source_called(source, settings), is_moved=move):
+        say(outcome.words)
+        is_whole &= outcome.is_whole
+    if not is_whole:
+        sys.exit(SOME_FAILED)

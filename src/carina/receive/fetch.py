@@ -1,0 +1,182 @@
+"""Pulling from a DICOM node: its CT series of a study are found (C-FIND), and got or moved to us (PS3.4 annex C).
+
+What is got (C-GET) comes on the same association and goes through the same door as what is sent to us; what is moved
+(C-MOVE) comes to our listener, which the node must know by its AE title.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from pydicom import Dataset
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+from pynetdicom import evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+from pynetdicom.sop_class import (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
+)
+
+from carina.config import DicomDestination
+from carina.deliver.answers import SUCCESS, status_words
+from carina.deliver.association import address, associated
+from carina.deliver.find_scu import PENDING
+from carina.dicom.headers import CT_CLASSES
+from carina.errors import DeliveryFailed
+from carina.receive.instance import Arriving, NotAccepted
+from carina.receive.store import InstanceStore, SentBy
+
+PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+SYNTAXES = (*PLAIN, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, RLELossless)
+"""Transfer syntaxes in which CT is asked for: none of them loses anything."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is looked for; empty keys match everything, and one of them at least is given."""
+
+    accession: str = ""
+    patient_id: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundSeries:
+    """A CT series of a node; ``instances`` is how many it says there are, None where it doesn't say."""
+
+    study_uid: str
+    series_uid: str
+    study_date: str
+    description: str
+    instances: int | None
+
+
+@dataclass
+class Fetched:
+    """What became of a fetch: instances by outcome, and the sentences on those that were not accepted."""
+
+    accepted: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+def find_on_node(name: str, peer: DicomDestination, wanted: Wanted) -> tuple[FoundSeries, ...]:
+    """The CT series of a node that fit, the latest study first.
+
+    Raises:
+        DeliveryFailed: the node can't be reached, doesn't answer queries, or refuses this one.
+    """
+    keys = {"AccessionNumber": wanted.accession, "PatientID": wanted.patient_id, "StudyInstanceUID": wanted.study_uid}
+    with associated(name, peer, [(StudyRootQueryRetrieveInformationModelFind, PLAIN)]) as association:
+        studies = list(_find(association, name, "STUDY", keys | {"StudyDate": ""}))
+        found = []
+        for study in studies:
+            uid = str(study.get("StudyInstanceUID", ""))
+            of_study = {"StudyInstanceUID": uid, "SeriesInstanceUID": wanted.series_uid, "Modality": "CT"}
+            asked = of_study | {"SeriesDescription": "", "NumberOfSeriesRelatedInstances": ""}
+            found += [_found(study, series) for series in _find(association, name, "SERIES", asked)]
+    ct = [series for series in found if series is not None]
+    return tuple(sorted(ct, key=lambda one: one.study_date, reverse=True))
+
+
+def _found(study: Dataset, series: Dataset) -> FoundSeries | None:
+    if str(series.get("Modality", "")) != "CT":
+        return None
+    count = series.get("NumberOfSeriesRelatedInstances")
+    return FoundSeries(
+        study_uid=str(study.get("StudyInstanceUID", "")),
+        series_uid=str(series.get("SeriesInstanceUID", "")),
+        study_date=str(study.get("StudyDate", "") or ""),
+        description=str(series.get("SeriesDescription", "") or ""),
+        instances=None if count in (None, "") else int(count),
+    )
+
+
+def _find(association: Association, name: str, level: str, keys: Mapping[str, str]) -> Iterator[Dataset]:
+    query = Dataset()
+    query.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        setattr(query, keyword, value or None)
+    for status, found in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
+        code = _code(status, name)
+        if code in PENDING and found is not None:
+            yield found
+        elif code not in (*PENDING, SUCCESS):
+            raise DeliveryFailed("fetch.query", f"{name}: the query failed ({status_words(code)}).")
+
+
+def _code(status: Dataset, name: str) -> int:
+    if not status:
+        raise DeliveryFailed("fetch.broken", f"{name}: the association ended before the answer; try again.")
+    return int(status.Status)
+
+
+def get_series(name: str, peer: DicomDestination, series: FoundSeries, store: InstanceStore, source: str) -> Fetched:
+    """Get a series on an association of our own, instance by instance into the node's store.
+
+    Raises:
+        DeliveryFailed: the node can't be reached, or failed before everything was here; what came is kept.
+    """
+    fetched, sent_by = Fetched(), SentBy(source, f"{peer.ae_title}@{peer.host}")
+
+    def take(event: Event) -> int:
+        request = event.request
+        arriving = Arriving(
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            transfer_syntax_uid=str(event.context.transfer_syntax),
+            data=request.DataSet.getbuffer(),
+        )
+        try:
+            store.accept(arriving, sent_by)
+        except NotAccepted as error:
+            fetched.refused.append(error.message)
+            return error.status
+        fetched.accepted += 1
+        return SUCCESS
+
+    model = StudyRootQueryRetrieveInformationModelGet
+    contexts = [(model, PLAIN), *((sop_class, SYNTAXES) for sop_class in CT_CLASSES)]
+    with associated(name, peer, contexts, [(evt.EVT_C_STORE, take)], CT_CLASSES) as association:
+        for status, _ in association.send_c_get(_identifier(series), model):
+            code = _code(status, name)
+            if code not in (*PENDING, SUCCESS) and not fetched.refused:
+                raise DeliveryFailed("fetch.get", f"{name} ({address(peer)}): C-GET failed ({status_words(code)}).")
+    return fetched
+
+
+def move_series(name: str, peer: DicomDestination, series: FoundSeries, to: str) -> int:
+    """Have a node send a series to our listener, which it knows as ``to``; gives how many it says it has sent.
+
+    Raises:
+        DeliveryFailed: the node can't be reached, doesn't know us, or failed.
+    """
+    model, completed = StudyRootQueryRetrieveInformationModelMove, 0
+    with associated(name, peer, [(model, PLAIN)]) as association:
+        for status, _ in association.send_c_move(_identifier(series), to, model):
+            code = _code(status, name)
+            completed = int(status.get("NumberOfCompletedSuboperations") or completed)
+            if code not in (*PENDING, SUCCESS):
+                words = f"{name} ({address(peer)}): C-MOVE to {to} failed ({status_words(code)}); does it know us?"
+                raise DeliveryFailed("fetch.move", words)
+    return completed
+
+
+def _identifier(series: FoundSeries) -> Dataset:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "SERIES"
+    identifier.StudyInstanceUID, identifier.SeriesInstanceUID = series.study_uid, series.series_uid
+    return identifier

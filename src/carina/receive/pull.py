@@ -1,0 +1,86 @@
+"""A fetch from the settings' names: which peer, as which source, series by series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from carina.config import DicomDestination, DicomSource, Settings
+from carina.errors import BadConfig
+from carina.receive.fetch import FoundSeries, get_series, move_series
+from carina.receive.store import InstanceStore
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """One series: a sentence on what came, and whether that is all the node said there is."""
+
+    words: str
+    is_whole: bool
+
+
+def peer_called(name: str, settings: Settings) -> DicomDestination:
+    """A DICOM destination by its name.
+
+    Raises:
+        BadConfig: there is none of this name, or it is of another kind.
+    """
+    peer = settings.destinations.get(name)
+    if isinstance(peer, DicomDestination):
+        return peer
+    known = [key for key, one in settings.destinations.items() if isinstance(one, DicomDestination)]
+    words = f"destinations.{name}: no DICOM node is called so; known: {', '.join(known) or 'none'}."
+    raise BadConfig("fetch.unknown-node", f'{words} Add it with kind = "dicom", its host, port and ae_title.')
+
+
+def source_called(name: str, settings: Settings) -> str:
+    """The source that fetched series count as: the one named, else the first of the settings.
+
+    Raises:
+        BadConfig: there is none.
+    """
+    if name in settings.sources:
+        return name
+    if not name and settings.sources:
+        return next(iter(settings.sources))
+    known = ", ".join(settings.sources) or "none"
+    raise BadConfig("fetch.unknown-source", f"sources.{name or 'NAME'}: not in the settings; known: {known}.")
+
+
+def pull(
+    name: str,
+    peer: DicomDestination,
+    found: Sequence[FoundSeries],
+    store: InstanceStore,
+    source: str,
+    *,
+    is_moved: bool = False,
+) -> Iterator[Pulled]:
+    """Fetch series one after the other.
+
+    Raises:
+        DeliveryFailed: the node fails.
+        BadConfig: the source is none that listens for what is moved.
+    """
+    if is_moved:
+        to = _listening(source, store.settings)
+        for series in found:
+            yield _pulled(series, move_series(name, peer, series, to), ())
+        return
+    for series in found:
+        fetched = get_series(name, peer, series, store, source)
+        yield _pulled(series, fetched.accepted, fetched.refused)
+
+
+def _pulled(series: FoundSeries, came: int, refused: Sequence[str]) -> Pulled:
+    of_all = "" if series.instances is None else f" of {series.instances}"
+    why = f"; refused: {refused[0]}" if refused else ""
+    words = f"series {series.series_uid}: {came}{of_all} instances{why}"
+    return Pulled(words, not refused and came == (series.instances or came))
+
+
+def _listening(source: str, settings: Settings) -> str:
+    known = settings.sources[source]
+    if isinstance(known, DicomSource):
+        return known.ae_title
+    raise BadConfig("fetch.not-dicom", f"sources.{source}: C-MOVE needs a source of kind dicom, with an AE title.")

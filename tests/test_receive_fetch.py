@@ -1,0 +1,128 @@
+"""Pulling from a real Orthanc: series are found, got and moved, and what goes wrong is one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from sqlalchemy import Engine, select
+
+from carina.config import DicomDestination, DicomSettings, DicomSource, NodeSettings, Settings
+from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
+from carina.errors import BadConfig, DeliveryFailed
+from carina.receive.fetch import Wanted, find_on_node, move_series
+from carina.receive.listener import DicomListener
+from carina.receive.pull import peer_called, pull, source_called
+from carina.receive.store import InstanceStore
+from carina.synth.phantom import chest_phantom
+from carina.testing.dicom import write_ct_series
+from carina.testing.pacs import Pacs, free_port, orthanc, orthanc_program
+
+pytestmark = pytest.mark.skipif(
+    not orthanc_program(), reason="Orthanc is not installed; on Debian: apt-get install orthanc"
+)
+LISTENER = free_port()
+
+
+@pytest.fixture(scope="module")
+def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
+    with orthanc(modalities={"carina": ("CARINA", "127.0.0.1", LISTENER)}) as running:
+        for number in (1, 2):
+            folder = tmp_path_factory.mktemp(f"study{number}")
+            for file in write_ct_series(chest_phantom(shape=(8, 64, 64), lesions=0, seed=number).volume, folder):
+                dataset = dcmread(file)
+                dataset.AccessionNumber, dataset.StudyDate, dataset.PatientID = f"A{number}", f"2026010{number}", "P"
+                dataset.save_as(file)
+                request = urllib.request.Request(f"{running.http_url}/instances", file.read_bytes(), method="POST")
+                urllib.request.urlopen(request, timeout=30).close()
+        yield running
+
+
+@pytest.fixture
+def node(tmp_path: Path, pacs: Pacs) -> Settings:
+    (tmp_path / "node").mkdir()
+    return Settings(
+        node=NodeSettings(folder=str(tmp_path / "node"), database=f"sqlite:///{tmp_path}/n.sqlite", free_gb=0),
+        dicom=DicomSettings(port=LISTENER),
+        sources={"pulled": DicomSource(ae_title="CARINA")},
+        destinations={"pacs": DicomDestination(host=pacs.host, port=pacs.dicom_port, ae_title=pacs.ae_title)},
+    )
+
+
+@pytest.fixture
+def engine(node: Settings) -> Iterator[Engine]:
+    made = open_database(node.node.database)
+    upgrade_schema(made)
+    yield made
+    made.dispose()
+
+
+def stored(engine: Engine) -> list[tuple[str, str]]:
+    with engine.connect() as connection:
+        wanted = select(ARRIVAL.c.source, ARRIVAL.c.sender).join(INSTANCE, INSTANCE.c.arrival_id == ARRIVAL.c.id)
+        return [tuple(row) for row in connection.execute(wanted)]
+
+
+def test_one_study_is_found_by_accession_and_got(node: Settings, engine: Engine) -> None:
+    peer = peer_called("pacs", node)
+    (found,) = find_on_node("pacs", peer, Wanted(accession="A2"))
+    assert (found.study_date, found.instances) == ("20260102", 8)
+    (pulled,) = pull("pacs", peer, [found], InstanceStore(node, engine), source_called("", node))
+    assert pulled.is_whole
+    assert pulled.words.endswith(": 8 of 8 instances")
+    assert stored(engine) == [("pulled", f"{peer.ae_title}@127.0.0.1")] * 8
+
+
+def test_a_patients_studies_are_found_the_latest_first(node: Settings) -> None:
+    found = find_on_node("pacs", peer_called("pacs", node), Wanted(patient_id="P"))
+    assert [one.study_date for one in found] == ["20260102", "20260101"]
+    assert find_on_node("pacs", peer_called("pacs", node), Wanted(accession="NONE")) == ()
+
+
+def test_a_prior_is_moved_to_our_listener(node: Settings, engine: Engine) -> None:
+    peer = peer_called("pacs", node)
+    (found,) = find_on_node("pacs", peer, Wanted(accession="A1"))
+    listener = DicomListener(node, engine)
+    listener.start()
+    try:
+        assert move_series("pacs", peer, found, "CARINA") == 8
+    finally:
+        listener.stop()
+    assert len(stored(engine)) == 8
+
+
+def test_what_cannot_be_fetched_is_one_line(node: Settings, tmp_path: Path) -> None:
+    peer = peer_called("pacs", node)
+    (found,) = find_on_node("pacs", peer, Wanted(accession="A1"))
+    with pytest.raises(DeliveryFailed, match=r"pacs .*: C-MOVE to NOBODY failed .*; does it know us\?"):
+        move_series("pacs", peer, found, "NOBODY")
+    away = DicomDestination(host="127.0.0.1", port=free_port(), ae_title="AWAY")
+    with pytest.raises(DeliveryFailed, match="nothing answers there"):
+        find_on_node("away", away, Wanted(accession="A1"))
+    with pytest.raises(BadConfig, match=r"destinations\.x: no DICOM node is called so; known: pacs"):
+        peer_called("x", node)
+    with pytest.raises(BadConfig, match=r"sources\.x: not in the settings; known: pulled"):
+        source_called("x", node)
+
+
+def test_the_command_fetches(pacs: Pacs, tmp_path: Path) -> None:
+    (tmp_path / "carina.toml").write_text(
+        f'[node]\nfree_gb = 0\n[sources.pulled]\nkind = "dicom"\nae_title = "CARINA"\n[destinations.pacs]\n'
+        f'kind = "dicom"\nhost = "{pacs.host}"\nport = {pacs.dicom_port}\nae_title = "{pacs.ae_title}"\n'
+    )
+
+    def carina(*words: str) -> subprocess.CompletedProcess[str]:
+        program = str(Path(sys.executable).with_name("carina"))
+        command = [program, "fetch", "pacs", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ))
+
+    assert "20260101" in carina("--patient", "P", "--list").stdout
+    done = carina("--accession", "A1")
+    assert (done.returncode, done.stdout.strip().endswith("8 of 8 instances")) == (0, True), done.stderr
+    assert carina().returncode == 2
