@@ -28,10 +28,11 @@ PROGRAM = Path(sys.executable).with_name("carina")
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """A node's process and its address."""
+    """A node's process, and where it listens."""
 
     process: subprocess.Popen[str]
     url: str
+    dicom_port: int = 0
 
     def stopped(self) -> tuple[int, list[dict[str, object]]]:
         """Ask it to end; its exit code and its log."""
@@ -57,7 +58,7 @@ def started(folder: Path, settings: Settings) -> Iterator[Process]:
         url = f"http://127.0.0.1:{settings.web.port}"
         try:
             answered(f"{url}/health/live")
-            yield Process(process=process, url=url)
+            yield Process(process=process, url=url, dicom_port=settings.dicom.port)
         finally:
             process.kill()
 

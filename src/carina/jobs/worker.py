@@ -117,7 +117,8 @@ class Worker:
             if time.monotonic() - self._heard >= self.lost_after.total_seconds() / HEARTBEATS:
                 self._hear(connection)
                 for attempt in silent(connection, now - self.lost_after):
-                    _LOG.warning("job %d: its worker was not heard of any more.", attempt.job_id)
+                    words = "job %d: its worker was not heard of any more."
+                    _LOG.warning(words, attempt.job_id, extra=_fields(attempt))
                     crashed(connection, attempt, "without a word from its worker", now)
             take_up(connection, self.settings, now)
             claimed = self._claim(connection)
@@ -149,7 +150,7 @@ class Worker:
             process = subprocess.Popen(
                 arguments, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
-        _LOG.info("job %d: attempt %d begins.", attempt.job_id, attempt.number)
+        _LOG.info("job %d: attempt %d begins.", attempt.job_id, attempt.number, extra=_fields(attempt))
         self.running.append(Running(attempt, takes, process))
         with suppress(BrokenPipeError):  # one that is dead already is seen in the next round
             if process.stdin is not None:
@@ -175,7 +176,8 @@ class Worker:
                     stop(connection, one.attempt, JobEnd.CANCELED, now)
                 else:
                     crashed(connection, one.attempt, _how_it_ended(one.process.returncode), now)
-            _LOG.info("job %d: attempt %d ended, %s.", *_numbers(one), _how_it_ended(one.process.returncode))
+            attempt, how = one.attempt, _how_it_ended(one.process.returncode)
+            _LOG.info("job %d: attempt %d ended, %s.", attempt.job_id, attempt.number, how, extra=_fields(attempt))
             _close(one.process)
             self.running.remove(one)
 
@@ -197,8 +199,9 @@ class Worker:
         self.running.clear()
 
 
-def _numbers(one: Running) -> tuple[int, int]:
-    return one.attempt.job_id, one.attempt.number
+def _fields(attempt: Attempt) -> dict[str, int]:
+    """What a log's reader finds the attempt's events by."""
+    return {"job": attempt.job_id, "attempt": attempt.number}
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

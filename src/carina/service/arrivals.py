@@ -10,15 +10,17 @@ import msgspec
 from sqlalchemy import Connection, Row, func, select
 
 from carina.database import ARRIVAL, INSTANCE
+from carina.receive.store import ArrivalState
 
-QUARANTINED = "quarantined"
+HELD_BACK = (ArrivalState.QUARANTINED, ArrivalState.APART)
+"""What waits until somebody releases it."""
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     """Instances of one series that came together. Times are UTC; ``source`` is its name in the settings."""
 
     id: int
-    state: str
+    state: ArrivalState
     reason: str
     source: str
     sender: str
@@ -41,14 +43,14 @@ def find_arrival(connection: Connection, arrival_id: int) -> Arrival | None:
 
 
 def list_arrivals(
-    connection: Connection, *, state: str = "", before: int | None = None, at_most: int = 100
+    connection: Connection, *, states: Sequence[str] = (), before: int | None = None, at_most: int = 100
 ) -> tuple[Arrival, ...]:
     """The latest arrivals first, those with an id below ``before``: the next page begins where the last one ended."""
     wanted = _WANTED.order_by(ARRIVAL.c.id.desc()).limit(at_most)
     if before is not None:
         wanted = wanted.where(ARRIVAL.c.id < before)
-    if state:
-        wanted = wanted.where(ARRIVAL.c.state == state)
+    if states:
+        wanted = wanted.where(ARRIVAL.c.state.in_(states))
     return tuple(_arrival(row) for row in connection.execute(wanted))
 
 
@@ -68,4 +70,4 @@ def _arrival(row: Row[Any]) -> Arrival:
     values = {name: getattr(row, name) for name in Arrival.__struct_fields__}
     for name in ("first_at", "last_at"):
         values[name] = values[name].replace(tzinfo=UTC)
-    return Arrival(**values)
+    return Arrival(**values | {"state": ArrivalState(row.state)})

@@ -26,7 +26,7 @@ def utc_now() -> datetime:
 class RunningNode:
     """A node: its settings, its folder and database, its parts.
 
-    ``stop`` is set once it is to end. ``token`` is what the forms of its own pages carry, so that no other page can
+    ``stop`` is set once it is to end, ``is_recovered`` once it may receive. ``token`` is what the forms of its own pages carry, so that no other page can
     send them.
     """
 
@@ -34,6 +34,7 @@ class RunningNode:
     engine: Engine
     now: Callable[[], datetime] = utc_now
     stop: threading.Event = field(default_factory=threading.Event)
+    is_recovered: threading.Event = field(default_factory=threading.Event)
     parts: list[Part] = field(default_factory=list)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 

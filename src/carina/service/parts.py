@@ -1,6 +1,6 @@
 """Which parts a node has, in the order in which they start: what sends and runs first, what receives last.
 
-Each is imported in its own thread, so that the server listens before any of them is there.
+Nothing is received before what was half accepted when the node last ended is gone (``RunningNode.is_recovered``).
 """
 
 from __future__ import annotations
@@ -51,12 +51,17 @@ def _run_jobs(node: RunningNode, stop: Event) -> None:
 
 
 def _settle_arrivals(node: RunningNode, stop: Event) -> None:
+    if not node.is_recovered.is_set():
+        recover(node.settings, node.engine)
+        node.is_recovered.set()
     while not stop.wait(SETTLE_S):
         complete_arrivals(node.settings, node.engine)
 
 
 def _listen(node: RunningNode, stop: Event) -> None:
-    recover(node.settings, node.engine)
+    while not node.is_recovered.wait(SETTLE_S):
+        if stop.is_set():
+            return
     listener = DicomListener(node.settings, node.engine, lambda report: take_report(node.engine, report, node.now()))
     listener.start()
     try:

@@ -17,7 +17,8 @@ from carina.deliver.register import counts_by_job
 from carina.jobs.listing import Job, list_jobs
 from carina.jobs.queue import JobState
 from carina.pipeline.manifest import State
-from carina.service.arrivals import QUARANTINED, Arrival, arrivals_of, first_files, list_arrivals
+from carina.receive.store import ArrivalState
+from carina.service.arrivals import HELD_BACK, Arrival, arrivals_of, first_files, list_arrivals
 from carina.service.dicomweb.attributes import Attributes, header_record, hex_tag
 from carina.service.health import readiness
 from carina.service.node import RunningNode
@@ -76,8 +77,8 @@ def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
         arrivals, files = arrivals_of(connection, ids), first_files(connection, ids)
         sent = counts_by_job(connection, [job.id for job in jobs])
         values: dict[str, Any] = {
-            "quarantine": list_arrivals(connection, state=QUARANTINED, at_most=ROWS),
-            "arriving": list_arrivals(connection, state="arriving", at_most=ROWS),
+            "quarantine": list_arrivals(connection, states=HELD_BACK, at_most=ROWS),
+            "arriving": list_arrivals(connection, states=[ArrivalState.ARRIVING], at_most=ROWS),
         }
     rows = [_row(node, job, arrivals, files, sent.get(job.id, {})) for job in jobs]
     older = asked.link(before=jobs[-1].id) if len(jobs) == ROWS else ""

@@ -13,6 +13,7 @@ from carina.database import read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import Delivery, list_deliveries
 from carina.jobs.listing import Job, list_jobs
+from carina.receive.store import ArrivalState
 from carina.service import changes
 from carina.service.arrivals import Arrival, list_arrivals
 from carina.service.health import Readiness, readiness
@@ -85,7 +86,7 @@ class SubmitAsked(_Asked, frozen=True, kw_only=True):
 class ArrivalsAsked(_Asked, frozen=True, kw_only=True):
     """Which arrivals: ``before`` is an id, that of the next page."""
 
-    state: _Name = ""
+    state: ArrivalState | None = None
     before: _Id | None = None
     limit: _Limit = 100
 
@@ -213,7 +214,8 @@ def put_priority(node: RunningNode, asked: PriorityAsked) -> Job:
 def get_arrivals(node: RunningNode, asked: ArrivalsAsked) -> ArrivalPage:
     """A page of arrivals."""
     with read_only(node.engine) as connection:
-        found = list_arrivals(connection, state=asked.state, before=asked.before, at_most=asked.limit)
+        states = (asked.state,) if asked.state else ()
+        found = list_arrivals(connection, states=states, before=asked.before, at_most=asked.limit)
     return ArrivalPage(arrivals=found, next=_next(found, asked.limit))
 
 
