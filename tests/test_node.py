@@ -15,12 +15,12 @@ import pytest
 from dicomweb_client.api import DICOMwebClient
 from playwright.sync_api import expect, sync_playwright
 from pydicom import dcmread
-from served_nodes import settings_of
-from test_serve import Process, started
 
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import Pacs, orthanc, orthanc_program
+from served_nodes import settings_of
+from test_serve import Process, started
 
 MINUTES = 5 * 60
 

@@ -26,8 +26,8 @@ def utc_now() -> datetime:
 class RunningNode:
     """A node: its settings, its folder and database, its parts.
 
-    ``stop`` is set once it is to end, ``is_recovered`` once it may receive. ``token`` is what the forms of its own pages carry, so that no other page can
-    send them.
+    ``stop`` is set once it is to end, ``is_recovered`` once it may receive. ``token`` is what the forms of its own
+    pages carry, so that no other page can send them.
     """
 
     settings: Settings
