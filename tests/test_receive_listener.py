@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import resource
-import shutil
 import signal
 import socket
 import struct
@@ -21,19 +19,18 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
-from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance, Verification
+from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 from sqlalchemy import Engine, func, select
 
-from carina.config import DicomDestination, DicomSettings, DicomSource, NodeSettings, Settings
+from carina.config import DicomDestination, Settings
 from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
 from carina.receive.commitment import commitment_report
 from carina.receive.listener import DicomListener
 from carina.receive.transport import LARGEST_PDU, BoundedSocket
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.testing.pacs import free_port, orthanc, orthanc_program
-
-QUICK = {**os.environ, "TCP_NODELAY": "1", "TCP_BUFFER_LENGTH": "131072"}
+from carina.testing.pacs import orthanc, orthanc_program
+from receiving import echo, receiver_settings, rows, storescu
 
 SERVER = """
 import sys, msgspec, time
@@ -57,16 +54,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Settings:
-    (tmp_path / "node").mkdir()
-    return Settings(
-        node=NodeSettings(folder=str(tmp_path / "node"), database=f"sqlite:///{tmp_path}/n.sqlite", free_gb=0),
-        dicom=DicomSettings(port=free_port(), idle_s=2, instance_mb=1, associations=30),
-        sources={
-            "any": DicomSource(ae_title="CARINA"),
-            "ward": DicomSource(ae_title="WARD", callers=("CT1",), addresses=("127.0.0.0/8",)),
-            "far": DicomSource(ae_title="FAR", addresses=("192.0.2.0/24",)),
-        },
-    )
+    return receiver_settings(tmp_path)
 
 
 @pytest.fixture
@@ -83,17 +71,6 @@ def listener(node: Settings, engine: Engine) -> Iterator[DicomListener]:
     made.start()
     yield made
     made.stop()
-
-
-def rows(engine: Engine) -> int:
-    with engine.connect() as connection:
-        return int(connection.execute(select(func.count()).select_from(INSTANCE)).scalar_one())
-
-
-def storescu(port: int, *more: str, called: str = "CARINA", calling: str = "CT1") -> subprocess.CompletedProcess[str]:
-    program = shutil.which("storescu") or pytest.skip("storescu is not installed; on Debian: apt-get install dcmtk")
-    command = [str(program), "-v", "-aet", calling, "-aec", called, "127.0.0.1", str(port), "+sd", *more]
-    return subprocess.run(command, capture_output=True, text=True, env=QUICK, check=False)
 
 
 def test_dcmtk_sends_a_series(listener: DicomListener, engine: Engine, series: Path, node: Settings) -> None:
@@ -274,17 +251,6 @@ def test_a_data_set_over_the_limit_is_not_kept(listener: DicomListener, engine: 
     assert not status or status.Status == 0xA700
     assert rows(engine) == 0
     assert echo(listener.port)
-
-
-def echo(port: int) -> bool:
-    peer = AE(ae_title="CT1")
-    peer.add_requested_context(Verification)
-    association = peer.associate("127.0.0.1", port, ae_title="CARINA")
-    if not association.is_established:
-        return False
-    status = association.send_c_echo()
-    association.release()
-    return bool(status) and status.Status == 0
 
 
 def connect(port: int) -> socket.socket:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
@@ -20,12 +19,13 @@ from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 from sqlalchemy import Engine
 
-from carina.config import DicomDestination, DicomSource, Settings, TlsSettings
+from carina.config import DicomDestination, DicomSource, Settings
 from carina.deliver.answers import SUCCESS
 from carina.errors import BadConfig
 from carina.receive.commitment import answer_commitment
 from carina.receive.instance import NO_ROOM, Arriving, NotAccepted
 from carina.receive.store import Accepted, InstanceStore, SentBy
+from carina.receive.tls import tls_context
 from carina.receive.transport import LARGEST_PDU, BoundedServer
 
 FIRST_WORD_S = 15.0
@@ -76,7 +76,7 @@ class DicomListener:
         try:
             self._server = node.make_server(
                 (wanted.host, wanted.port),
-                ssl_context=listener_tls(wanted.tls) if wanted.tls else None,
+                ssl_context=tls_context(wanted.tls) if wanted.tls else None,
                 evt_handlers=[
                     (evt.EVT_CONN_CLOSE, _forget),
                     (evt.EVT_REQUESTED, self._let_in),
@@ -208,22 +208,3 @@ def _allows(source: DicomSource, calling: str, address: str) -> bool:
     found = ipaddress.ip_address(address)
     plain = getattr(found, "ipv4_mapped", None) or found
     return any(plain in ipaddress.ip_network(network, strict=False) for network in source.addresses)
-
-
-def listener_tls(settings: TlsSettings) -> ssl.SSLContext:
-    """TLS 1.2 or later for a listener; with ``trusted``, peers must show a certificate that these sign.
-
-    Raises:
-        BadConfig: a file can't be read, or is no certificate or key.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.certificate, settings.key)
-        if settings.trusted:
-            context.load_verify_locations(settings.trusted)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ValueError) as error:
-        words = f"tls: {settings.certificate}, {settings.key} or {settings.trusted or 'no trusted file'}"
-        raise BadConfig("tls.files", f"{words}: can't be used ({error}); expected PEM files.") from error
-    return context

@@ -9,7 +9,6 @@ import ipaddress
 import os
 import shutil
 import socket
-import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from carina.config import (
 from carina.deliver.routes import SENDER
 from carina.errors import BadConfig
 from carina.pipeline.places import check_place
+from carina.receive.tls import tls_context
 from carina.toml import Mistake, read_toml
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -81,21 +81,6 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    """TLS 1.2 and later for a listener; with ``trusted``, peers must show a certificate that these sign.
-
-    Raises:
-        OSError: a file can't be read, or is no PEM file of its kind.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.certificate, tls.key)
-    if tls.trusted:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(tls.trusted)
-    return context
 
 
 def _sources(settings: Settings) -> Iterator[Mistake]:
@@ -190,8 +175,8 @@ def _certificates(name: str, tls: TlsSettings | None) -> Iterator[Mistake]:
     if tls and not unreadable:
         try:
             tls_context(tls)
-        except OSError as error:
-            yield _mistake(f"{name}/tls", f"certificate, key and trusted don't make a TLS listener ({error})")
+        except BadConfig as error:
+            yield _mistake(f"{name}/tls", f"certificate, key and trusted don't make a TLS listener: {error.message}")
 
 
 def _places(settings: Settings) -> Iterator[Mistake]:

@@ -12,8 +12,9 @@ from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings, WebSettings
 from carina.errors import BadConfig
 from carina.jobs.places import open_node
+from carina.receive.tls import tls_context
 from carina.service.app import web_app
-from carina.service.check import listen, tls_context
+from carina.service.check import listen
 from carina.service.loops import start_all, stop_all
 from carina.service.node import RunningNode
 from carina.service.parts import parts_of

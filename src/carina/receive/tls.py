@@ -1,0 +1,27 @@
+"""TLS for the node's listeners, DICOM and web alike."""
+
+from __future__ import annotations
+
+import ssl
+
+from carina.config import TlsSettings
+from carina.errors import BadConfig
+
+
+def tls_context(settings: TlsSettings) -> ssl.SSLContext:
+    """TLS 1.2 or later for a listener; with ``trusted``, peers must show a certificate that these sign.
+
+    Raises:
+        BadConfig: a file can't be read, or is no certificate or key.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.certificate, settings.key)
+        if settings.trusted:
+            context.load_verify_locations(settings.trusted)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ValueError) as error:
+        words = f"tls: {settings.certificate}, {settings.key} or {settings.trusted or 'no trusted file'}"
+        raise BadConfig("tls.files", f"{words}: can't be used ({error}); expected PEM files.") from error
+    return context

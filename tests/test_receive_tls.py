@@ -1,0 +1,82 @@
+"""The DICOM listener with TLS: who shows a trusted certificate is let in, and nobody else."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from sqlalchemy import Engine
+
+from carina.config import Settings, TlsSettings
+from carina.database import open_database, upgrade_schema
+from carina.errors import BadConfig
+from carina.receive.listener import DicomListener
+from carina.synth.phantom import chest_phantom
+from carina.testing.dicom import write_ct_series
+from receiving import receiver_settings, rows, storescu
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Path:
+    write_ct_series(chest_phantom(shape=(24, 64, 64), lesions=0).volume, tmp_path / "ct")
+    return tmp_path / "ct"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Settings:
+    return receiver_settings(tmp_path)
+
+
+@pytest.fixture
+def engine(node: Settings) -> Iterator[Engine]:
+    made = open_database(node.node.database)
+    upgrade_schema(made)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two self-signed certificates with their keys: ``node`` and ``scanner``."""
+    folder = tmp_path_factory.mktemp("tls")
+    program = shutil.which("openssl") or pytest.skip("openssl is not installed; on Debian: apt-get install openssl")
+    for name in ("node", "scanner", "stranger"):
+        made = [str(program), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=localhost"]
+        subprocess.run(
+            [*made, "-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.crt"], check=True, capture_output=True
+        )
+    return folder
+
+
+def test_tls_takes_who_shows_a_trusted_certificate_and_nobody_else(
+    node: Settings, engine: Engine, series: Path, certificates: Path
+) -> None:
+    files = {name: str(certificates / name) for name in ("node.crt", "node.key", "scanner.crt")}
+    tls = TlsSettings(certificate=files["node.crt"], key=files["node.key"], trusted=files["scanner.crt"])
+    listener = DicomListener(msgspec.structs.replace(node, dicom=msgspec.structs.replace(node.dicom, tls=tls)), engine)
+    listener.start()
+
+    def send(name: str) -> int:
+        keys = ("+tls", str(certificates / f"{name}.key"), str(certificates / f"{name}.crt"))
+        return storescu(listener.port, str(series), *keys, "+cf", files["node.crt"]).returncode
+
+    try:
+        assert storescu(listener.port, str(series)).returncode != 0
+        assert send("stranger") != 0
+        assert rows(engine) == 0
+        assert send("scanner") == 0
+        assert rows(engine) == 24
+    finally:
+        listener.stop()
+
+
+def test_a_certificate_that_is_none_is_named(node: Settings, engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "x.crt").write_text("no certificate")
+    tls = TlsSettings(certificate=str(tmp_path / "x.crt"), key=str(tmp_path / "x.crt"))
+    wrong = msgspec.structs.replace(node, dicom=msgspec.structs.replace(node.dicom, tls=tls))
+    with pytest.raises(BadConfig, match=r"x\.crt.*can't be used .*expected PEM files"):
+        DicomListener(wrong, engine).start()
