@@ -27,7 +27,7 @@ from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 from sqlalchemy import Engine, func, insert, select
 
 from carina.config import Destination, DicomDestination, FolderDestination
-from carina.database import DELIVERY, JOB, SCHEMA, open_database
+from carina.database import DELIVERY, JOB, SCHEMA, open_database, read_only
 from carina.deliver import ledger
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.pace import Pace
@@ -42,7 +42,7 @@ PACS = ("asked", "committing")
 OBJECTS = 3
 OBJECT_BYTES = 200_000
 LATEST_KILL_S = 0.8
-PATIENCE_S = 300.0
+PATIENCE_S = 120.0
 FORGETFUL_SHARE = 0.2
 
 
@@ -114,7 +114,8 @@ def _start(folder: Path, destinations: Mapping[str, Destination]) -> BaseProcess
 def _send(folder: Path, destinations: Mapping[str, Destination]) -> None:
     engine = open_database(f"sqlite:///{folder}/node.sqlite")
     Sender(engine, folder, destinations, lambda: datetime.now(UTC), PACE).start()
-    time.sleep(PATIENCE_S)
+    while True:
+        time.sleep(PATIENCE_S)
 
 
 def _enter(engine: Engine, folder: Path, destinations: Mapping[str, Destination], number: int) -> None:
@@ -141,13 +142,17 @@ def _write_object(folder: Path, number: int, one: int) -> Path:
 
 
 def _await(engine: Engine) -> None:
-    end = time.monotonic() + PATIENCE_S
+    """Until nothing is under way, or nothing has moved for long."""
     wanted = select(func.count()).select_from(DELIVERY).where(DELIVERY.c.state.in_(ledger.UNDER_WAY))
-    while time.monotonic() < end:
-        with engine.begin() as connection:
-            if not connection.execute(wanted).scalar_one():
-                return
-        time.sleep(0.1)
+    left, end = -1, 0.0
+    while left:
+        with read_only(engine) as connection:
+            now_left = connection.execute(wanted).scalar_one()
+        end = time.monotonic() + PATIENCE_S if now_left != left else end
+        left = now_left
+        if time.monotonic() > end:
+            return
+        time.sleep(0.2)
 
 
 def _figures(engine: Engine, peers: tuple[DifficultPacs, DifficultPacs], kills: int, seconds: float) -> Figures:

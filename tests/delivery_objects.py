@@ -44,9 +44,9 @@ def write_objects(folder: Path, *, study: str = "1.2.3", classes: Sequence[str] 
     return written
 
 
-def new_ledger(folder: Path) -> Engine:
-    """A node's database in a folder, on SQLite."""
-    engine = open_database(f"sqlite:///{folder}/node.sqlite")
+def new_ledger(place: Path | str) -> Engine:
+    """A node's database: on SQLite in a folder, or at an address."""
+    engine = open_database(f"sqlite:///{place}/node.sqlite" if isinstance(place, Path) else place)
     SCHEMA.create_all(engine)
     return engine
 

@@ -28,8 +28,8 @@ UIDS = [f"1.2.3.9.{number}" for number in range(1, 6)]
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = new_ledger(tmp_path)
+def engine(node_database: str) -> Iterator[Engine]:
+    made = new_ledger(node_database)
     yield made
     made.dispose()
 
@@ -42,7 +42,7 @@ def ask(engine: Engine, folder: Path) -> None:
         ledger.enter(connection, add_job(connection), {"PACS": PACS}, files, folder=folder, now=NOW)
         for entry in ledger.due(connection, "PACS", NOW):
             doubt = NOW + timedelta(minutes=1)
-            ledger.begin_sending(connection, "PACS", entry, doubt)
+            ledger.begin_sending(connection, entry, doubt)
             stored = Answer(outcome=Outcome.STORED, status=0)
             ledger.mark_sent(connection, entry, stored, now=NOW, doubt_until=doubt)
             ledger.mark_asked(connection, [entry.id], TRANSACTION, LATER)

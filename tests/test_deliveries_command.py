@@ -38,7 +38,7 @@ def node(tmp_path: Path) -> Path:
         ledger.enter(connection, add_job(connection), share, files, folder=folder, now=NOW)
         first, second, *_ = ledger.due(connection, "archive", NOW)
         stored = Answer(outcome=Outcome.STORED, status=0xB000, note="status 0xB000, elements coerced")
-        ledger.begin_sending(connection, "archive", first, NOW)
+        ledger.begin_sending(connection, first, NOW)
         ledger.mark_sent(connection, first, stored, now=NOW + timedelta(seconds=1))
         ledger.mark_confirmed(connection, [first.id], Proof.QUERY, NOW + timedelta(seconds=2))
         ledger.mark_failed(connection, [second.id], Trouble(code="delivery.refused", words="no", status=0x0122))

@@ -158,7 +158,7 @@ def test_orthanc_says_when_it_lost_an_object_and_gets_it_again(
     with engine.begin() as connection:
         ledger.enter(connection, add_job(connection), {"PACS": destination}, files, folder=tmp_path, now=NOW)
         for entry in ledger.due(connection, "PACS", NOW):
-            ledger.begin_sending(connection, "PACS", entry, NOW)
+            ledger.begin_sending(connection, entry, NOW)
             ledger.mark_sent(connection, entry, Answer(outcome=Outcome.STORED, status=0), now=NOW)
     with listening(engine, tmp_path, real):
         deliver(engine, tmp_path, destination, files)

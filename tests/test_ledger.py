@@ -16,7 +16,7 @@ from carina.database import DELIVERY
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
 from carina.deliver.identity import identity_of, kind_of
-from carina.deliver.ledger import DeliveryState, Trouble
+from carina.deliver.ledger import DeliveryState, Entry, Trouble
 from carina.deliver.proof import Proof
 from carina.deliver.routes import routes
 from delivery_objects import NOW, add_job, new_ledger, write_objects
@@ -28,8 +28,8 @@ BUSY = Trouble(code="delivery.refused", words="status 0xA700, out of resources",
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = new_ledger(tmp_path)
+def engine(node_database: str) -> Iterator[Engine]:
+    made = new_ledger(node_database)
     yield made
     made.dispose()
 
@@ -87,7 +87,7 @@ def test_once_begun_the_peer_is_asked_by_every_job(engine: Engine, files: list[P
     with engine.begin() as connection:
         first = ledger.due(connection, "share", NOW)
         assert len(first) == 5 and not any(entry.ask or entry.attempts for entry in first)
-        ledger.begin_sending(connection, "share", first[0], NOW)
+        ledger.begin_sending(connection, first[0], NOW)
     enter(engine, files, tmp_path, share=SHARE)
     with engine.connect() as connection:
         rows = connection.execute(select(DELIVERY).where(DELIVERY.c.sop_instance_uid == "1.2.3.9.1")).all()
@@ -133,29 +133,17 @@ def test_what_failed_can_be_sent_again_by_hand_and_is_asked_for_first(
         assert ledger.due(connection, "other", NOW) == ()
 
 
-ENTRY = ledger.Entry(
-    id=1,
-    sop_class_uid="1.2",
-    sop_instance_uid="1.2.3.9.1",
-    path="x",
-    state=DeliveryState.WAITING,
-    attempts=0,
-    ask=False,
-    sent_at=None,
-    doubt_until=None,
-)
-
-STEPS: dict[str, Callable[[Connection], object]] = {
-    "begin": lambda connection: ledger.begin_sending(connection, "share", ENTRY, NOW),
-    "sent": lambda connection: ledger.mark_sent(connection, ENTRY, STORED, now=NOW),
-    "confirm": lambda connection: ledger.mark_confirmed(connection, [1], Proof.QUERY, NOW),
-    "fail": lambda connection: ledger.mark_failed(connection, [1], BUSY),
-    "absent": lambda connection: ledger.mark_absent(connection, [1], NOW),
-    "refuse": lambda connection: ledger.mark_refused(connection, [1], BUSY, LATER),
-    "resume": lambda connection: ledger.extend_doubt(connection, "share", LATER),
-    "put off": lambda connection: ledger.put_off(connection, [1], BUSY, LATER),
-    "ask": lambda connection: ledger.mark_asked(connection, [1], "2.25.1", LATER),
-    "note": lambda connection: ledger.add_note(connection, [1], "unasked."),
+STEPS: dict[str, Callable[[Connection, Entry], object]] = {
+    "begin": lambda connection, entry: ledger.begin_sending(connection, entry, NOW),
+    "sent": lambda connection, entry: ledger.mark_sent(connection, entry, STORED, now=NOW),
+    "confirm": lambda connection, entry: ledger.mark_confirmed(connection, [entry.id], Proof.QUERY, NOW),
+    "fail": lambda connection, entry: ledger.mark_failed(connection, [entry.id], BUSY),
+    "absent": lambda connection, entry: ledger.mark_absent(connection, [entry.id], NOW),
+    "refuse": lambda connection, entry: ledger.mark_refused(connection, [entry.id], BUSY, LATER),
+    "resume": lambda connection, entry: ledger.extend_doubt(connection, "share", LATER),
+    "put off": lambda connection, entry: ledger.put_off(connection, [entry.id], BUSY, LATER),
+    "ask": lambda connection, entry: ledger.mark_asked(connection, [entry.id], "2.25.1", LATER),
+    "note": lambda connection, entry: ledger.add_note(connection, [entry.id], "unasked."),
 }
 
 
@@ -168,8 +156,9 @@ def test_what_is_over_stays_as_it_is(steps: list[str], engine: Engine, files: li
     enter(engine, files[:1], tmp_path, share=SHARE)
     over = None
     with engine.begin() as connection:
+        (entry,) = ledger.due(connection, "share", NOW)
         for name in steps:
-            STEPS[name](connection)
+            STEPS[name](connection, entry)
             row = connection.execute(select(DELIVERY.c.state, DELIVERY.c.error, DELIVERY.c.confirmed_by)).one()
             assert over in (None, row)
             over = row if row.state in (DeliveryState.CONFIRMED, DeliveryState.FAILED) else None

@@ -16,7 +16,7 @@ from typing import assert_never
 
 from pydicom.errors import InvalidDicomError
 from pynetdicom.association import Association
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from carina.config import Destination, DicomDestination
 from carina.database import read_only
@@ -108,7 +108,7 @@ class Courier:
                     words = "the association ended before every object was sent"
                     raise unreachable(self.name, self.channel.where, words)
                 with self.engine.begin() as connection:
-                    ledger.begin_sending(connection, self.name, entry, self.clock() + self._patience)
+                    ledger.begin_sending(connection, entry, self.clock() + self._patience)
                 self._note(entry, session.store(self.folder / entry.path))
 
     def _note(self, entry: Entry, answer: Answer) -> None:
@@ -135,14 +135,14 @@ class Courier:
         if isinstance(peer, DicomDestination) and peer.commitment and self._commit(entries, peer):
             return
         held = self.channel.held([self.folder / entry.path for entry in entries])
-        for entry in entries:
-            if held is None:
-                self._unasked(entry)
-            elif entry.sop_instance_uid in held:
-                with self.engine.begin() as connection:
+        with self.engine.begin() as connection:
+            for entry in entries:
+                if held is None:
+                    self._unasked(connection, entry)
+                elif entry.sop_instance_uid in held:
                     ledger.mark_confirmed(connection, [entry.id], self.channel.proof, self.clock())
-            else:
-                self._absent(entry)
+                else:
+                    self._absent(connection, entry)
 
     def _commit(self, entries: Sequence[Entry], peer: DicomDestination) -> bool:
         """Ask for storage commitment; the report changes the rows, whenever and by whatever way it comes."""
@@ -171,28 +171,26 @@ class Courier:
                     return
             time.sleep(REPORTS_LOOKED_FOR_S)
 
-    def _unasked(self, entry: Entry) -> None:
+    def _unasked(self, connection: Connection, entry: Entry) -> None:
         now = self.clock()
-        with self.engine.begin() as connection:
-            if entry.state is DeliveryState.SENT:
-                ledger.add_note(connection, [entry.id], f"{UNASKED} the status of its answer counts.")
-                ledger.mark_confirmed(connection, [entry.id], Proof.STATUS, now)
-            else:
-                ledger.add_note(connection, [entry.id], f"{UNASKED} sent again unasked.")
-                ledger.mark_absent(connection, [entry.id], now)
+        if entry.state is DeliveryState.SENT:
+            ledger.add_note(connection, [entry.id], f"{UNASKED} the status of its answer counts.")
+            ledger.mark_confirmed(connection, [entry.id], Proof.STATUS, now)
+        else:
+            ledger.add_note(connection, [entry.id], f"{UNASKED} sent again unasked.")
+            ledger.mark_absent(connection, [entry.id], now)
 
-    def _absent(self, entry: Entry) -> None:
+    def _absent(self, connection: Connection, entry: Entry) -> None:
         """What the peer says not to have: believed once it had the time to find what was on its way to it."""
         now = self.clock()
-        with self.engine.begin() as connection:
-            if entry.is_in_doubt(now):
-                trouble = Trouble(code="delivery.unconfirmed", words="sent, and not found there yet")
-                ledger.put_off(connection, [entry.id], trouble, now + self.pace.look_again)
-            elif entry.state is DeliveryState.WAITING:
-                ledger.mark_absent(connection, [entry.id], now)
-            else:
-                trouble = Trouble(code="delivery.lost", words="said to be stored, not found later: it is sent again")
-                ledger.mark_absent(connection, [entry.id], now + self.pace.after(entry.attempts), trouble)
+        if entry.is_in_doubt(now):
+            trouble = Trouble(code="delivery.unconfirmed", words="sent, and not found there yet")
+            ledger.put_off(connection, [entry.id], trouble, now + self.pace.look_again)
+        elif entry.state is DeliveryState.WAITING:
+            ledger.mark_absent(connection, [entry.id], now)
+        else:
+            trouble = Trouble(code="delivery.lost", words="said to be stored, not found later: it is sent again")
+            ledger.mark_absent(connection, [entry.id], now + self.pace.after(entry.attempts), trouble)
 
     @property
     def _patience(self) -> timedelta:

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from carina.config import Destination
-from carina.database import DELIVERY
+from carina.database import AUDIT, DELIVERY
 from carina.deliver.answers import Answer
 from carina.deliver.identity import ObjectIdentity, identity_of, kind_of
 from carina.deliver.proof import Proof
@@ -47,6 +47,8 @@ class Entry:
     """
 
     id: int
+    job_id: int
+    destination: str
     sop_class_uid: str
     sop_instance_uid: str
     path: str
@@ -158,6 +160,8 @@ def due(connection: Connection, destination: str, now: datetime, *, at_most: int
 def _entry(row: Row[Any]) -> Entry:
     return Entry(
         id=row.id,
+        job_id=row.job_id,
+        destination=row.destination,
         sop_class_uid=row.sop_class_uid,
         sop_instance_uid=row.sop_instance_uid,
         path=row.path,
@@ -169,9 +173,9 @@ def _entry(row: Row[Any]) -> Entry:
     )
 
 
-def begin_sending(connection: Connection, destination: str, entry: Entry, doubt_until: datetime) -> None:
+def begin_sending(connection: Connection, entry: Entry, doubt_until: datetime) -> None:
     """Say that an object is about to be sent: from now on the peer is asked before it is sent again, by any job."""
-    same = (DELIVERY.c.destination == destination) & (DELIVERY.c.sop_instance_uid == entry.sop_instance_uid)
+    same = (DELIVERY.c.destination == entry.destination) & (DELIVERY.c.sop_instance_uid == entry.sop_instance_uid)
     waiting = same & (DELIVERY.c.state == DeliveryState.WAITING)
     connection.execute(update(DELIVERY).where(waiting).values(ask=1, doubt_until=doubt_until))
     _change(connection, [entry.id], attempts=DELIVERY.c.attempts + 1)
@@ -180,11 +184,13 @@ def begin_sending(connection: Connection, destination: str, entry: Entry, doubt_
 def mark_sent(
     connection: Connection, entry: Entry, answer: Answer, *, now: datetime, doubt_until: datetime | None = None
 ) -> None:
-    """The peer said that it stored an object; it is to be confirmed."""
+    """The peer said that it stored an object, which the audit trail says too; it is to be confirmed."""
     values = {"state": DeliveryState.SENT, "status": answer.status, "sent_at": now, "doubt_until": doubt_until}
     _change(connection, [entry.id], **values, **_UNTROUBLED)
     if answer.note:
         add_note(connection, [entry.id], answer.note)
+    subject = f"{entry.sop_instance_uid} of job {entry.job_id} to {entry.destination}"
+    connection.execute(insert(AUDIT).values(at=now, who="sender", action="sent", subject=subject))
 
 
 def mark_confirmed(connection: Connection, ids: Collection[int], proof: Proof, now: datetime) -> None:
