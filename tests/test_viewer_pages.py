@@ -22,7 +22,7 @@ from starlette.routing import Mount
 from carina import RESEARCH_ONLY
 from carina.api.result import Run
 from carina.errors import BadConfig
-from carina.measure.findings import Classification
+from carina.measure.findings import Classification, SaliencyFindings
 from carina.report.numbers import hu_text, ml_text, percent_text
 from carina.service.problems import NotThere
 from carina.service.viewer.opened import RunShelf
@@ -115,6 +115,20 @@ def test_a_healthy_chest_opens_at_its_lungs(tmp_path: Path) -> None:
 
 
 THROUGH_THE_LESION = {"axial": 21, "coronal": 55, "sagittal": 67}
+
+
+def test_the_saliency_is_drawn_with_its_numbers_where_the_run_has_one(tmp_path: Path, url: str) -> None:
+    changes = SaliencyFindings(label="COVID-19", lowest=-0.1, highest=0.2, blocks=(4, 4, 4))
+    found = Classification(uid="1.2.3", probabilities={"COVID-19": 0.7}, saliency=changes)
+    with served(write_run(posed("plain"), tmp_path / "run", found)) as address:
+        for query in ("?overlay=saliency", "?saliency=on&lung=off"):
+            pixels = picture(f"{address}/slice/axial/21.png{query}").astype(int)
+            red, blue = pixels[..., 0] - pixels[..., 2], pixels[..., 2] - pixels[..., 0]
+            assert (red[:, 400:700] > 30).mean() > 0.8 and (blue[:, 20:320] > 30).mean() > 0.8
+        page = text_of(asked(f"{address}/?overlay=lung,saliency")[1])
+        assert "lowers the probability of COVID-19, at most by 0.20; blue: it raises it, at most by 0.10." in page
+    assert "Saliency" not in text_of(asked(f"{url}/")[1])
+
 
 QUERIES = {
     "?window=bone&overlay=none": "no mask",

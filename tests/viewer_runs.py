@@ -18,13 +18,14 @@ from carina.dicom.read import read_source
 from carina.measure.findings import Classification
 from carina.measure.ratio import lesion_ratio
 from carina.operators.findings import findings
+from carina.operators.ports import SaliencyPort
 from carina.operators.stored_findings import StoredClassification, StoredRatio
 from carina.pipeline.digests import Digests
 from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
 from carina.service.viewer.server import loopback_listener, run_app
 from carina.synth.phantom import Phantom, PhantomLesion, chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.volume import Grid, Mask, Volume
+from carina.volume import Grid, Mask, ScalarMap, Volume
 from carina.volume.files import write_mask, write_volume
 from carina.volume.header import triple
 from carina.volume.resample import reorient, resample
@@ -78,8 +79,14 @@ def through_dicom(phantom: Phantom, folder: Path) -> Phantom:
 
 
 def write_run(phantom: Phantom, folder: Path, classification: Classification = CLASSIFICATION) -> Path:
-    """The folder of a run that found just what is there."""
+    """The folder of a run that found just what is there, with a saliency: on the left a fall, on the right a rise."""
     uid = "1.2.3"
+    if classification.saliency is not None:
+        places = phantom.volume.grid.points_mm(np.argwhere(np.ones(phantom.volume.grid.shape, np.bool_)))[:, 0]
+        values = (0.2 * (places > 20) - 0.1 * (places < -20)).astype(np.float32).reshape(phantom.volume.grid.shape)
+        found = ScalarMap(values=values, grid=phantom.volume.grid, quantity="fall", unit="", uid=uid)
+        (folder / "saliency").mkdir(parents=True, exist_ok=True)
+        SaliencyPort(map=found).save(folder / "saliency", lambda _: ())
     write_volume(phantom.volume, folder / "volume" / f"{uid}.mhd")
     write_mask(phantom.lung, folder / "lung" / f"{uid}.mhd")
     write_mask(phantom.lesion, folder / "lesion" / f"{uid}.mhd")

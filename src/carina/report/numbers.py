@@ -38,6 +38,11 @@ def probability_text(value: float) -> str:
     return "> 0.99" if value > 0.99 else f"{value:.2f}"
 
 
+def probability_change(value: float) -> str:
+    """A change of a probability: three decimals where two would show next to nothing."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
 def in_report_order(regions: Sequence[RegionFindings]) -> list[RegionFindings]:
     """Both lungs, then the right with its thirds, then the left with its own: as the patient faces the reader."""
     return sorted(regions, key=lambda region: _SIDES.index(region.region.split()[0]))

@@ -105,23 +105,36 @@ def overlay_image(
     Raises:
         BadConfig: as ``overlay_png``.
     """
+    k = _best(volume, lung, lesion, layout(volume.grid, view).normal) if index is None else index
+    return lettered(shown_plane(volume, lung, lesion, k, view), volume.grid, k, view, style)
+
+
+def shown_plane(volume: Volume, lung: Mask | None, lesion: Mask | None, index: int, view: str) -> Plane:
+    """The slice of a view, to be painted.
+
+    Raises:
+        BadConfig: as ``overlay_png``.
+    """
     shown = layout(volume.grid, view)
-    k = _best(volume, lung, lesion, shown.normal) if index is None else index
     size = volume.grid.shape[shown.normal]
-    if not 0 <= k < size:
-        raise BadConfig("overlay.index", f"there is no {view} slice {k}; the volume has 0 to {size - 1}.")
-    hu = shown.plane(volume.hu, k)
+    if not 0 <= index < size:
+        raise BadConfig("overlay.index", f"there is no {view} slice {index}; the volume has 0 to {size - 1}.")
+    hu = shown.plane(volume.hu, index)
     nothing = np.zeros(hu.shape, np.bool_)
     spacing = volume.grid.spacing_mm
-    plane = Plane(
+    return Plane(
         hu=hu,
-        lung=nothing if lung is None else shown.plane(lung.labels, k) > 0,
-        lesion=nothing if lesion is None else shown.plane(lesion.labels, k) > 0,
+        lung=nothing if lung is None else shown.plane(lung.labels, index) > 0,
+        lesion=nothing if lesion is None else shown.plane(lesion.labels, index) > 0,
         spacing_mm=(spacing[shown.rows], spacing[shown.columns]),
     )
+
+
+def lettered(plane: Plane, grid: Grid, index: int, view: str, style: Style) -> Image.Image:
+    """A slice of a grid painted, with the letters of its view, its position and a scale."""
     picture = paint(plane, LONGEST_PX, style=style)
     axis = VIEWS[view].axis
-    line = f"{axis} {position_mm(volume.grid, shown.normal, k, axis):.1f} mm   slice {k}"
+    line = f"{axis} {position_mm(grid, layout(grid, view).normal, index, axis):.1f} mm   slice {index}"
     lettering = Lettering(letters=VIEWS[view].letters, line=line)
     annotate(picture, lettering, picture.width / plane.size_mm[1], style.letters_across)
     return picture

@@ -12,7 +12,7 @@ from carina.measure.findings import SaliencyFindings
 from carina.report import layout as page
 from carina.report.facts import ReportFacts
 from carina.report.fonts import SANS, printable
-from carina.report.numbers import MINUS
+from carina.report.numbers import MINUS, probability_change
 from carina.report.paint import NO_CT_GREY, OUTLINE_RGB, saliency_colour
 from carina.report.pictures import PICTURE_PX, how_shown, lung_window, picture_of
 
@@ -60,14 +60,11 @@ def _said(found: SaliencyFindings) -> str:
     largest = max(found.highest, -found.lowest)
     if largest < LEAST_SCALE:
         return f"{how}No block changes the probability of {found.label} by more than {max(largest, 0.001):.3f}."
+    fall, rise = (probability_change(max(value, 0)) for value in (found.highest, -found.lowest))
     return (
-        f"{how}Orange: the probability of {found.label} falls when the place is hidden, at most by "
-        f"{_number(max(found.highest, 0))}; blue: it rises, at most by {_number(max(-found.lowest, 0))}."
+        f"{how}Orange: the probability of {found.label} falls when the place is hidden, at most by {fall}; "
+        f"blue: it rises, at most by {rise}."
     )
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
 
 
 def _scale(limit: float, note: str) -> Any:
@@ -78,7 +75,7 @@ def _scale(limit: float, note: str) -> Any:
         rgb, alpha = saliency_colour(2 * (step + 0.5) / STEPS - 1)
         mixed = Color(*((part * alpha + NO_CT_GREY[1] * (1 - alpha)) / 255 for part in rgb))
         drawing.add(Rect(step * width, 22, width + 0.3, 8, fillColor=mixed, strokeColor=None))
-    ends = (f"{MINUS}{_number(limit)}", "start"), ("0", "middle"), (f"+{_number(limit)}", "end")
+    ends = (f"{MINUS}{probability_change(limit)}", "start"), ("0", "middle"), (f"+{probability_change(limit)}", "end")
     for place, (text, anchor) in enumerate(ends):
         drawing.add(String(BAR * place / 2, 12, text, fillColor=page.MUTED, textAnchor=anchor, **small))
     drawing.add(String(BAR + 10, 23, SCALE_WORDS, fillColor=page.INK, **small))

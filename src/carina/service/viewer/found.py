@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from carina.api.result import Run
 from carina.measure.findings import RegionFindings
-from carina.report.numbers import hu_text, in_report_order, ml_text, percent_text, probability_text, region_name
+from carina.report.numbers import (
+    hu_text,
+    in_report_order,
+    ml_text,
+    percent_text,
+    probability_change,
+    probability_text,
+    region_name,
+)
 
 NOT_MEASURED = "This run measured no lesion to lung ratio."
 NOTHING_MARKED = "No lesion was marked. This is a result of the network and does not exclude disease."
@@ -54,6 +62,18 @@ def found_by(run: Run) -> FoundTexts:
         probabilities=tuple((name, probability_text(value)) for name, value in ranked),
         not_computed=classification.get("not_computed", "") or ("" if ranked else "This run classified nothing."),
         warnings=run.warnings,
+    )
+
+
+def saliency_legend(run: Run) -> str:
+    """What the colours of the saliency mean, with their numbers; empty where the run has none."""
+    found = run.stored("classification.json").get("saliency")
+    if not found:
+        return ""
+    fall, rise = (probability_change(max(value, 0.0)) for value in (found["highest"], -found["lowest"]))
+    return (
+        f"Orange: hiding the place lowers the probability of {found['label']}, at most by {fall}; "
+        f"blue: it raises it, at most by {rise}. It does not show where disease is."
     )
 
 

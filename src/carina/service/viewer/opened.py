@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from carina.api.result import open_run
 from carina.errors import BadConfig
 from carina.measure.findings import LesionSite
 from carina.measure.lesion_sites import lesion_sites
 from carina.operators.stored_findings import read_sites
 from carina.pipeline.folder import MANIFEST
+from carina.report.saliency import LEAST_SCALE
 from carina.volume.volume import Mask, Volume
+
+MOST_SHARE = 127
 
 RUNS_KEPT = 2
 """Runs whose voxels stay in memory: a CT of 300 slices and its two masks take some 310 MB."""
@@ -31,6 +37,18 @@ class Images:
     volume: Volume
     lung: Mask | None
     lesion: Mask | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SaliencyShares:
+    """By how much a probability falls where a place is hidden: as shares of the largest change, ``MOST_SHARE`` of it.
+
+    ``shares`` is ``(z, y, x)``, int8; ``lowest`` and ``highest`` are the range of the change of the probability.
+    """
+
+    shares: npt.NDArray[np.int8]
+    lowest: float
+    highest: float
 
 
 class OpenedRun:
@@ -56,6 +74,15 @@ class OpenedRun:
         """The lesions one by one, the largest first; none where a mask is missing."""
         return self.once("lesions", self._sites)
 
+    @property
+    def saliency(self) -> SaliencyShares | None:
+        """What the classification depends on; None where the run stored no map.
+
+        Raises:
+            BadSeries: a file is damaged.
+        """
+        return self.once("saliency", self._saliency)
+
     def once(self, name: str, make: Callable[[], _Value]) -> _Value:
         """What ``make`` gave the first time that this name was asked for."""
         with self._lock:
@@ -70,6 +97,22 @@ class OpenedRun:
             lung = pool.submit(_if_stored, lambda: self.run.lung)
             lesion = pool.submit(_if_stored, lambda: self.run.lesion)
             return Images(volume=volume.result(), lung=lung.result(), lesion=lesion.result())
+
+    def _saliency(self) -> SaliencyShares | None:
+        try:
+            found = self.run.saliency
+        except BadConfig as error:
+            if error.code == "run.no-image":
+                return None
+            raise
+        finally:
+            self.run.__dict__.pop("saliency", None)  # single precision takes four times what is kept
+        lowest, highest = float(found.values.min()), float(found.values.max())
+        limit = max(highest, -lowest, LEAST_SCALE)
+        shares = np.empty(found.values.shape, np.int8)
+        for index, plane in enumerate(found.values):
+            shares[index] = np.rint(plane * (MOST_SHARE / limit))
+        return SaliencyShares(shares=shares, lowest=lowest, highest=highest)
 
     def _sites(self) -> tuple[LesionSite, ...]:
         stored = self.run.stored("volume-ratio.json")

@@ -20,7 +20,7 @@ from carina.report.numbers import ml_text
 from carina.report.overlay import layout
 from carina.service.problems import status_of
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart
-from carina.service.viewer.found import found_by
+from carina.service.viewer.found import found_by, saliency_legend
 from carina.service.viewer.layers import layer_of
 from carina.service.viewer.opened import OpenedRun, RunShelf
 from carina.service.viewer.scene import PLANES, chosen_voxel, scene_facts, shown_planes
@@ -132,6 +132,7 @@ class RunPages:
             "planes": planes,
             "words": {plane.name: slice_words(images, plane.name, plane.index) for plane in planes},
             "drawing": drawing,
+            "saliency": saliency_legend(opened.run),
             "drawn": list(LayerStyle),
             "windows": WINDOWS,
             "scene": {**scene_facts(opened, base, at), "built": VOLUME_VIEWER.is_file()},
@@ -160,9 +161,9 @@ class RunPages:
 
     def slice(self, request: Request) -> Response:
         """One slice as PNG."""
-        images = self._opened(request).images
+        opened = self._opened(request)
         plane, index = request.path_params["plane"], request.path_params["index"]
-        png = slice_png(images, plane, index, Drawing.asked(request.query_params))
+        png = slice_png(opened, plane, index, Drawing.asked(request.query_params))
         return Response(png, media_type="image/png")
 
     def place(self, request: Request) -> Response:

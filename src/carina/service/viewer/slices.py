@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 
 from carina.errors import BadConfig
 from carina.report.numbers import MINUS
-from carina.report.overlay import VIEWS, PlaneLayout, layout, overlay_image, position_mm
+from carina.report.overlay import VIEWS, PlaneLayout, layout, lettered, position_mm, shown_plane
 from carina.report.paint import Style, png
-from carina.service.viewer.opened import Images
+from carina.service.viewer.opened import MOST_SHARE, Images, OpenedRun
 from carina.volume.grid import Grid
 from carina.volume.volume import Mask
 
@@ -45,37 +45,44 @@ class LayerStyle(StrEnum):
 
 
 LAYERS = ("lung", "lesion")
+SALIENCY = "saliency"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """How slices are drawn: a window's name or its two ends, each mask's way, and the fill's opacity in percent."""
+    """How slices are drawn: a window's name or its two ends, each mask's way, and the fill's opacity in percent.
+
+    With ``saliency`` lesions are left out, whose colour could be taken for it.
+    """
 
     window: str = "lung"
     lung: LayerStyle = LayerStyle.OUTLINE
     lesion: LayerStyle = LayerStyle.FILL
     opacity: int = 35
+    saliency: bool = False
 
     @classmethod
     def asked(cls, query: Mapping[str, str]) -> Drawing:
         """What the query of a URL asks for: ``window=lung&overlay=lung,lesion-fill&opacity=35``.
 
-        ``overlay`` lists the masks that are outlined, or with ``-fill`` filled too; ``none`` draws neither. A page's
-        form has ``lung`` and ``lesion`` instead.
+        ``overlay`` lists the masks that are outlined, or with ``-fill`` filled too, and ``saliency``; ``none`` draws
+        nothing. A page's form has ``lung``, ``lesion`` and ``saliency`` instead.
 
         Raises:
             BadConfig: ``viewer.window``, ``viewer.overlay`` or ``viewer.opacity``: the message lists what is known.
         """
         window = query.get("window", "lung")
         _ = window_hu(window)
-        drawn = _overlay(query["overlay"]) if "overlay" in query else {}
+        words = [word for word in query.get("overlay", "").split(",") if word not in ("", "none", SALIENCY)]
+        drawn = _overlay(words) if "overlay" in query else {}
         for layer in LAYERS:
             if layer in query:
                 drawn[layer] = _drawn(query[layer])
         opacity = query.get("opacity", "35")
         if not opacity.isascii() or not opacity.isdigit() or int(opacity) > 100:
             raise BadConfig("viewer.opacity", f"opacity {opacity!r} is no whole number from 0 to 100.")
-        return cls(window=window, opacity=int(opacity), **drawn)
+        saliency = SALIENCY in query or SALIENCY in query.get("overlay", "").split(",")
+        return cls(window=window, opacity=int(opacity), saliency=saliency, **drawn)
 
     @property
     def query(self) -> str:
@@ -84,7 +91,7 @@ class Drawing:
             f"{layer}-fill" if drawn is LayerStyle.FILL else layer
             for layer, drawn in zip(LAYERS, (self.lung, self.lesion), strict=True)
             if drawn is not LayerStyle.OFF
-        ]
+        ] + [SALIENCY] * self.saliency
         return f"window={self.window}&overlay={','.join(overlay) or 'none'}&opacity={self.opacity}"
 
 
@@ -111,9 +118,9 @@ def _drawn(word: str) -> LayerStyle:
         raise BadConfig("viewer.overlay", f"a mask can't be drawn as {word!r}; expected {known}.") from error
 
 
-def _overlay(text: str) -> dict[str, LayerStyle]:
+def _overlay(words: Sequence[str]) -> dict[str, LayerStyle]:
     drawn = dict.fromkeys(LAYERS, LayerStyle.OFF)
-    for word in text.split(",") if text not in ("", "none") else []:
+    for word in words:
         layer = word.removesuffix("-fill")
         if layer not in drawn:
             raise BadConfig("viewer.overlay", f"overlay {word!r} is not known; expected none, or {_overlay_words()}.")
@@ -125,7 +132,7 @@ def _overlay_words() -> str:
     return ", ".join(f"{layer}, {layer}-fill" for layer in LAYERS)
 
 
-def slice_png(images: Images, plane: str, index: int, drawing: Drawing) -> bytes:
+def slice_png(opened: OpenedRun, plane: str, index: int, drawing: Drawing) -> bytes:
     """A slice as PNG with letters, scale and position, the way a radiologist expects it.
 
     Raises:
@@ -137,9 +144,15 @@ def slice_png(images: Images, plane: str, index: int, drawing: Drawing) -> bytes
         lesion_fill=drawing.opacity / 100 if drawing.lesion is LayerStyle.FILL else 0.0,
         letters_across=ACROSS_A_PANE,
     )
+    images, saliency = opened.images, opened.saliency if drawing.saliency else None
     lung = None if drawing.lung is LayerStyle.OFF else images.lung
-    lesion = None if drawing.lesion is LayerStyle.OFF else images.lesion
-    return png(overlay_image(images.volume, lung, lesion, index, plane, style=style))
+    lesion = None if drawing.lesion is LayerStyle.OFF or saliency else images.lesion
+    grid = images.volume.grid
+    shown = shown_plane(images.volume, lung, lesion, index, plane)
+    if saliency:
+        shares = layout(grid, plane).plane(saliency.shares, index).astype(np.float32) / MOST_SHARE
+        shown = replace(shown, saliency=np.ascontiguousarray(shares))
+    return png(lettered(shown, grid, index, plane, style))
 
 
 def slice_words(images: Images, plane: str, index: int) -> str:

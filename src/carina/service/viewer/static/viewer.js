@@ -24,6 +24,7 @@ function query() {
   const values = new FormData(form);
   const overlay = LAYERS.filter((layer) => values.get(layer) !== "off")
     .map((layer) => (values.get(layer) === "fill" ? `${layer}-fill` : layer));
+  if (values.has("saliency")) overlay.push("saliency");
   const opacity = values.get("opacity");
   return `window=${values.get("window")}&overlay=${overlay.join(",") || "none"}&opacity=${opacity}`;
 }
@@ -158,6 +159,8 @@ function choose(plane, { focus = true } = {}) {
 }
 
 function changed() {
+  const legend = document.getElementById("saliency");
+  if (legend) legend.hidden = !form.elements.saliency.checked;
   planes.forEach(draw);
   clearTimeout(settling);
   settling = setTimeout(settle, SETTLED_MS);
@@ -191,6 +194,12 @@ const KEYS = {
   w: () => cycle("window"),
   l: () => cycle("lung"),
   o: () => cycle("lesion"),
+  a: () => {
+    const field = form.elements.saliency;
+    if (!field) return;
+    field.checked = !field.checked;
+    changed();
+  },
   "+": () => opacity(10),
   "-": () => opacity(-10),
   s: () => mode("slices"),
