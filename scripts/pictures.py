@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 import carina
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "images" / "viewer"
 SERIES = ROOT.parent / "shared" / "data" / "ct" / "covidctmd-p002"
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-COLOURS = 192
+COLOURS = 256
 """Of a palette: greys of CT, two overlays, a page."""
 
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
@@ -36,6 +36,8 @@ SOFTWARE_MS = 20_000
 def settled(page: Page) -> None:
     """The three slices as they are wanted."""
     page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1000)
+    expect(page.locator("[data-drawing]")).to_have_count(0, timeout=60_000)
     page.wait_for_timeout(1500)
 
 
@@ -52,13 +54,11 @@ def second_lesion(page: Page) -> None:
     settled(page)
 
 
-def volume(page: Page) -> None:
-    """Three planes of the volume in the browser."""
-    page.get_by_role("button", name="Volume").click()
-    page.locator("#volume[data-size]").wait_for(timeout=60_000)
-    page.get_by_role("button", name="Full resolution").click()
-    page.locator("#volume[data-size=full]").wait_for(timeout=180_000)
-    page.wait_for_timeout(SOFTWARE_MS / 4)
+def saliency(page: Page) -> None:
+    """What the probability depends on, without the lesions."""
+    settled(page)
+    page.keyboard.press("a")
+    settled(page)
 
 
 def solid(page: Page) -> None:
@@ -73,10 +73,9 @@ Step = Callable[[Page], None]
 SHOTS: dict[str, tuple[str, dict[str, int], str, Step]] = {
     "images": ("/", WIDE, "dark", images),
     "lesion": ("/", WIDE, "light", second_lesion),
-    "volume": ("/", WIDE, "dark", volume),
+    "saliency": ("/", WIDE, "dark", saliency),
     "solid": ("/", WIDE, "dark", solid),
     "report": ("/report", WIDE, "light", settled),
-    "files": ("/files", WIDE, "dark", settled),
     "narrow": ("/", NARROW, "dark", images),
 }
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -25,9 +29,14 @@ from carina.errors import BadConfig
 from carina.measure.findings import Classification, SaliencyFindings
 from carina.report.numbers import hu_text, ml_text, percent_text
 from carina.service.problems import NotThere
-from carina.service.viewer.opened import RunShelf
+from carina.service.viewer.layers import layer_of
+from carina.service.viewer.opened import Images, OpenedRun, RunShelf
 from carina.service.viewer.routes import viewer_routes
+from carina.service.viewer.scene import chosen_voxel, shown_planes
 from carina.service.viewer.server import run_app
+from carina.service.viewer.slices import Drawing, slice_png, slice_words
+from carina.volume import Mask, Volume
+from scenes import scenes
 from viewer_runs import posed, served, write_run
 
 
@@ -236,6 +245,49 @@ def test_mounted_anywhere_every_link_leads_below_the_mount(folder: Path) -> None
                 assert asked(address + unescape(link))[0] == 200, link
         status, page, _ = asked(f"{address}/series/9/")
         assert status == 404 and "there is no such series" in text_of(page)
+
+
+def test_a_run_that_failed_before_it_had_images_opens_at_its_report_and_says_why(tmp_path: Path) -> None:
+    folder = write_run(posed("plain", (24, 48, 48)), tmp_path / "run")
+    for name in ("volume", "lung", "lesion"):
+        shutil.rmtree(folder / name)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["state"] = manifest["operators"]["volume-ratio"]["state"] = "failed"
+    manifest["operators"]["volume-ratio"] |= {"outputs": {}, "error": {"code": "x.y", "message": "The disk is full."}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with served(folder) as address:
+        status, page, _ = asked(f"{address}/")
+        assert status == 200
+        told = text_of(page)
+        assert "This run is failed" in told and "The disk is full." in told and "measured no lesion" in told
+        assert asked(f"{address}/files")[0] == 200
+        status, page, _ = asked(f"{address}/slice/axial/1.png")
+        assert status == 404 and "this run did not write one" in text_of(page)
+
+
+@pytest.mark.parametrize("missing", [("lung", "lesion"), ("lesion",)])
+def test_a_run_without_a_mask_shows_what_there_is(tmp_path: Path, missing: tuple[str, ...]) -> None:
+    folder = write_run(posed("plain", (24, 48, 48)), tmp_path / "run")
+    for name in missing:
+        shutil.rmtree(folder / name)
+    with served(folder) as address:
+        assert asked(f"{address}/")[0] == asked(f"{address}/report")[0] == 200
+        assert picture(f"{address}/slice/axial/12.png").any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(scenes())
+def test_any_volume_however_small_or_oblique_has_its_pictures(scene: tuple[Mask, Mask, Volume]) -> None:
+    lesion, lung, volume = scene
+    images = Images(volume=volume, lung=lung, lesion=lesion)
+    opened = cast(OpenedRun, SimpleNamespace(images=images, lesions=(), saliency=None, once=lambda _, make: make()))
+    at = chosen_voxel(opened, {})
+    for plane in shown_planes(volume.grid, at):
+        shown = Image.open(io.BytesIO(slice_png(opened, plane.name, plane.index, Drawing())))
+        assert max(shown.size) == 720
+        assert slice_words(images, plane.name, plane.index).startswith(plane.name.capitalize())
+    for size, name in (("quarter", "ct"), ("quarter", "marks"), ("full", "marks")):
+        assert layer_of(opened, size, name).array.size
 
 
 def test_a_folder_without_a_run_is_refused_before_anything_is_served(tmp_path: Path) -> None:

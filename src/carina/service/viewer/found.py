@@ -73,7 +73,7 @@ def saliency_legend(run: Run) -> str:
     fall, rise = (probability_change(max(value, 0.0)) for value in (found["highest"], -found["lowest"]))
     return (
         f"Orange: hiding the place lowers the probability of {found['label']}, at most by {fall}; "
-        f"blue: it raises it, at most by {rise}. It does not show where disease is."
+        f"blue: it raises it, at most by {rise}. Lesions are left out meanwhile. It does not show where disease is."
     )
 
 

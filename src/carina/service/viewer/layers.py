@@ -38,7 +38,10 @@ class Layer:
 
 def coarse_steps(grid: Grid) -> tuple[int, int, int]:
     """How many voxels along ``(z, y, x)`` become one in the quarter."""
-    z, y, x = (min(MOST_STEPS, max(1, round(QUARTER_MM / step))) for step in grid.spacing_mm)
+    z, y, x = (
+        min(MOST_STEPS, count, max(1, round(QUARTER_MM / step)))
+        for step, count in zip(grid.spacing_mm, grid.shape, strict=True)
+    )
     return z, y, x
 
 

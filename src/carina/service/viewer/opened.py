@@ -60,6 +60,11 @@ class OpenedRun:
         self._known: dict[str, Any] = {}
 
     @property
+    def has_images(self) -> bool:
+        """Whether the run stored a CT; one that failed early did not."""
+        return any((self.run.folder / "volume").glob("*.mhd"))
+
+    @property
     def images(self) -> Images:
         """The CT and the masks.
 

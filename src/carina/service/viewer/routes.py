@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -97,10 +97,16 @@ def _status(error: CarinaError) -> int:
 
 
 def _page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
-    """A page; ``base`` is where these routes are mounted."""
-    base = request.scope.get("root_path", "").rstrip("/")
+    """A page."""
+    base = _base(request)
     common = {"base": base, "notice": RESEARCH_ONLY, "version": __version__, "build": f"{base}/static"}
     return HTMLResponse(PAGES.get_template(template).render(**common, **values), status_code=status)
+
+
+def _base(request: Request) -> str:
+    """Where these routes are mounted."""
+    mounted: str = request.scope.get("root_path", "")
+    return mounted.rstrip("/")
 
 
 class RunPages:
@@ -114,13 +120,14 @@ class RunPages:
         return self._shelf.open(self._where(request))
 
     def images(self, request: Request) -> Response:
-        """The findings beside three planes through one voxel."""
+        """The findings beside three planes through one voxel; a run without images opens at its report."""
         opened = self._opened(request)
+        if not opened.has_images:
+            return RedirectResponse(f"{_base(request)}/report")
         drawing = Drawing.asked(request.query_params)
         images = opened.images
         at = chosen_voxel(opened, request.query_params)
         planes = shown_planes(images.volume.grid, at)
-        base = request.scope.get("root_path", "").rstrip("/")
         values = {
             "manifest": opened.run.manifest,
             "found": found_by(opened.run),
@@ -135,7 +142,7 @@ class RunPages:
             "saliency": saliency_legend(opened.run),
             "drawn": list(LayerStyle),
             "windows": WINDOWS,
-            "scene": {**scene_facts(opened, base, at), "built": VOLUME_VIEWER.is_file()},
+            "scene": {**scene_facts(opened, _base(request), at), "built": VOLUME_VIEWER.is_file()},
             "reports": report_names(opened.run),
         }
         return _page(request, "images.html", values)
@@ -192,6 +199,8 @@ class RunPages:
 
 
 def _chart(opened: OpenedRun) -> Any:
+    if not opened.has_images:
+        return None
     images = opened.images
     found = None if images.lung is None else hu_histogram(images.volume, images.lung, images.lesion)
     return None if found is None else hu_chart(found)
