@@ -24,6 +24,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+from carina.receive.complete import release
 from carina.service.dicomweb.accept import wishes
 from carina.service.dicomweb.attributes import Attributes, attribute, matches
 from carina.synth.phantom import chest_phantom
@@ -365,3 +366,20 @@ def test_an_accept_header_of_any_kind_is_read() -> None:
 
 def test_json_has_no_number_that_is_none(served: Served) -> None:
     json.loads(served.get("/instances").text, parse_constant=lambda word: pytest.fail(word))
+
+
+def test_another_content_under_a_known_uid_is_told_once_it_is_released(tmp_path: Path) -> None:
+    files = write_ct_series(chest_phantom(shape=SHAPE, lesions=0, seed=5).volume, tmp_path / "ct")
+    other = dcmread(files[0])
+    other.SeriesDescription = "another"
+    other.save_as(tmp_path / "other.dcm")
+    node = opened(tmp_path)
+    hold(node, files)
+    apart = hold(node, [tmp_path / "other.dcm"], state="apart")
+    with serving(node) as url:
+        address = f"{url}/dicom-web{path_of(files[0])}"
+        accept = {"Accept": "application/dicom"}
+        assert httpx.get(address, headers=accept).content == files[0].read_bytes()
+        with node.engine.begin() as connection:
+            assert release(connection, apart)
+        assert httpx.get(address, headers=accept).content == (tmp_path / "other.dcm").read_bytes()

@@ -22,6 +22,8 @@ from carina.testing.pacs import Pacs, orthanc, orthanc_program
 from served_nodes import settings_of
 from test_serve import Process, started
 
+ROOT = Path(__file__).resolve().parents[1]
+
 MINUTES = 5 * 60
 
 
@@ -33,8 +35,16 @@ def pacs() -> Iterator[Pacs]:
         yield one
 
 
+REAL = "ct/lungdx-a0002"
+"""A real series of 30 slices."""
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A real CT where there is one, else the phantom."""
+    real = Path(os.environ.get("CARINA_TEST_DATA", ROOT.parent / "shared" / "data")) / REAL
+    if real.is_dir():
+        return sorted(file for file in real.rglob("*") if file.is_file() and file.suffix == ".dcm")
     folder = tmp_path_factory.mktemp("study") / "ct"
     return list(write_ct_series(chest_phantom(shape=(40, 192, 192), lesions=2, seed=2).volume, folder))
 

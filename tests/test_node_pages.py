@@ -272,7 +272,7 @@ def test_without_scripts_the_worklist_is_whole_and_its_buttons_work(browser: Bro
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(pages.url)
-    page.get_by_role("button", name=f"Run job {pages.jobs['faulted']} again").click()
+    page.get_by_role("button", name=f"Run again: job {pages.jobs['faulted']}").click()
     expect(page.get_by_role("link", name="2 pending")).to_be_visible()
     context.close()
 

@@ -53,7 +53,9 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                _LOG.info("answered", extra={"method": scope["method"], "path": scope["path"], **_status(message)})
+                level = logging.DEBUG if scope["method"] in SAFE and message["status"] < 400 else logging.INFO
+                fields = {"method": scope["method"], "path": scope["path"], "status": message["status"]}
+                _LOG.log(level, "answered", extra=fields)
             await send(message)
 
         refused = self._refusal(scope["method"], Headers(scope=scope))
@@ -83,7 +85,3 @@ def _name(url: str) -> str:
         return (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:
         return ""
-
-
-def _status(message: Message) -> dict[str, int]:
-    return {"status": message["status"]}

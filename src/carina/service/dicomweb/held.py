@@ -15,10 +15,14 @@ from sqlalchemy import Connection, func, select
 
 from carina.database import ARRIVAL, INSTANCE, JOB, read_only
 from carina.deliver.identity import identity_of
+from carina.receive.store import ArrivalState
 from carina.service.node import RunningNode
 
 OBJECTS = "dicom"
 """The folder of a run that holds its objects."""
+
+_ONE_CONTENT = ARRIVAL.c.state != ArrivalState.APART
+"""What came with another content under a known UID is not told until somebody releases it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,7 @@ def study_uids(node: RunningNode) -> Iterator[str]:
     seen: set[str] = set()
     with read_only(node.engine) as connection:
         last = func.max(ARRIVAL.c.id)
-        came = select(ARRIVAL.c.study_uid).group_by(ARRIVAL.c.study_uid).order_by(last.desc())
+        came = select(ARRIVAL.c.study_uid).where(_ONE_CONTENT).group_by(ARRIVAL.c.study_uid).order_by(last.desc())
         uids = list(connection.execute(came).scalars())
         handed_in = [held.study_uid for held in _made(connection, node, None)]
     for uid in (*uids, *handed_in):
@@ -63,7 +67,7 @@ def _came(connection: Connection, node: RunningNode, study_uid: str) -> Iterator
     wanted = (
         select(ARRIVAL.c.series_uid, INSTANCE.c.sop_instance_uid, INSTANCE.c.sop_class_uid, INSTANCE.c.path)
         .join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
-        .where(ARRIVAL.c.study_uid == study_uid)
+        .where(ARRIVAL.c.study_uid == study_uid, _ONE_CONTENT)
         .order_by(INSTANCE.c.id)
     )
     for row in connection.execute(wanted):
