@@ -101,13 +101,21 @@ class FolderDestination(_Destination, frozen=True, kw_only=True, tag_field="kind
 
 
 class DicomDestination(_Destination, frozen=True, kw_only=True, tag_field="kind", tag="dicom"):
-    """A DICOM node that takes C-STORE; with ``commitment`` it is asked for storage commitment, otherwise by query."""
+    """A DICOM node that takes C-STORE; with ``commitment`` it is asked for storage commitment, otherwise by query.
+
+    With ``tls_trusted``, PEM of who signs the peer's certificate, TLS is spoken. ``tls_name`` is the name in that
+    certificate, empty: ``host``; ``tls_certificate`` and ``tls_key`` are ours, for peers that ask for one.
+    """
 
     host: _Text
     port: _Port
     ae_title: _AeTitle
     calling_ae_title: _AeTitle = "CARINA"
     commitment: bool = False
+    tls_trusted: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_name: str = ""
     timeout_s: _Seconds = 30.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -71,7 +72,31 @@ def _associate(
     for abstract_syntax, syntaxes in contexts:
         entity.add_requested_context(abstract_syntax, list(syntaxes))
     roles = [build_role(UID(sop_class), scp_role=True) for sop_class in taken]
-    return entity.associate(peer.host, peer.port, ae_title=peer.ae_title, ext_neg=roles, evt_handlers=list(handlers))
+    return entity.associate(
+        peer.host,
+        peer.port,
+        ae_title=peer.ae_title,
+        ext_neg=roles,
+        evt_handlers=list(handlers),
+        tls_args=(_tls(peer), peer.tls_name or peer.host) if peer.tls_trusted else None,
+    )
+
+
+def _tls(peer: DicomDestination) -> ssl.SSLContext:
+    """TLS 1.2 or later with the files of a destination.
+
+    Raises:
+        ValueError: one can't be read, or is no PEM file of its kind.
+    """
+    try:
+        context = ssl.create_default_context(cafile=peer.tls_trusted)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if peer.tls_certificate:
+            context.load_cert_chain(peer.tls_certificate, peer.tls_key or None)
+    except OSError as error:  # ssl.SSLError is one
+        files = ", ".join(one for one in (peer.tls_trusted, peer.tls_certificate, peer.tls_key) if one)
+        raise ValueError(f"{files} can't be used for TLS ({error.strerror or error})") from error
+    return context
 
 
 def _refused(name: str, peer: DicomDestination, association: Association) -> DeliveryFailed:
@@ -81,5 +106,6 @@ def _refused(name: str, peer: DicomDestination, association: Association) -> Del
         refusal = f"it refused the association of {peer.calling_ae_title} ({reason})"
         return unreachable(name, address(peer), refusal)
     if answer is None:
-        return unreachable(name, address(peer), "nothing answers there")
+        by_tls = " by TLS with a certificate that is trusted" if peer.tls_trusted else ""
+        return unreachable(name, address(peer), f"nothing answers there{by_tls}")
     return DeliveryFailed(NO_CONTEXT, f"{name} ({address(peer)}) accepts nothing of what was proposed: see what it is.")
