@@ -115,6 +115,16 @@ def test_a_breach_fails_unless_it_has_a_reason(
     assert said.returncode == 1 and f"{table} allows '{row}', which nothing needs; strike it" in said.stdout
 
 
+def test_a_late_import_is_allowed_by_file_and_not_by_pattern(project: Path) -> None:
+    """A pattern would cover whoever comes to the room next."""
+    write(project, "src/one.py", LATE)
+    allow(project, "late-imports", "src/*.py")
+    said = house_limits(project, "src")
+    assert said.returncode == 1
+    assert "src/one.py:2: imports carina's own modules inside a function" in said.stdout
+    assert "late-imports allows 'src/*.py', which nothing needs; strike it" in said.stdout
+
+
 def test_too_many_long_functions_fail(project: Path) -> None:
     write(project, "src/one.py", LONG + "".join(f"def f{n}() -> None:\n    print()\n" for n in range(19)))
     assert house_limits(project, "src").returncode == 0  # one in twenty
@@ -178,7 +188,7 @@ def test_with_ci_a_missing_tool_is_no_excuse(tmp_path: Path, ci: str, outcome: s
         'import pytest\ndef test_it():\n    pytest.skip("Orthanc is not installed; on Debian: apt-get")\n'
     )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", str(tmp_path)]
-    environment = {"CI": ci, "PATH": "/usr/bin:/bin"}
+    environment = {"CI": ci, "PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT / 'src'}"}
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
     assert outcome in said.stdout
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-import carina.infer.classify
 import carina.infer.saliency
-import carina.infer.segment
+import carina.operators.ai_covid_19
+import carina.operators.segmented
 from carina.config import FolderDestination, Plan, RuntimeKind, RuntimeSettings, Settings
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.series import Series, Source, VolumeFile
@@ -103,8 +103,8 @@ def truth(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> Truth:
         return ScalarMap(values=values, grid=volume.grid, quantity="fall", unit="probability", uid=volume.uid)
 
     monkeypatch.setattr(carina.infer.saliency, "saliency", saliency)
-    monkeypatch.setattr(carina.infer.segment, "segment", segment)
-    monkeypatch.setattr(carina.infer.classify, "classify", classify)
+    monkeypatch.setattr(carina.operators.segmented, "segment", segment)
+    monkeypatch.setattr(carina.operators.ai_covid_19, "classify", classify)
     return answers
 
 
@@ -293,7 +293,7 @@ def test_a_run_that_failed_late_goes_on_without_the_networks(
     record = read_manifest(tmp_path / "run")
     assert record is not None and record.operators["measurements"].state is State.DONE
     (tmp_path / "archive").unlink()
-    monkeypatch.delattr(carina.infer.segment, "segment")
+    monkeypatch.delattr(carina.operators.segmented, "segment")
     result = run(default(destinations='["archive"]'), series, tmp_path / "run", settings)
     assert result.manifest.state is State.DONE and len(list((tmp_path / "archive").iterdir())) == 5
 
@@ -380,7 +380,7 @@ def test_a_killed_run_does_not_ask_the_networks_again(
 ) -> None:
     run(default(), series, tmp_path)
     killed_after(("dicom-reader", "lung-segmentation", "lesion-segmentation"), tmp_path)
-    monkeypatch.delattr(carina.infer.segment, "segment")
+    monkeypatch.delattr(carina.operators.segmented, "segment")
     result = run(default(), series, tmp_path)
     assert result.manifest.state is State.DONE and not (tmp_path / ".writing").exists()
     assert len(list((tmp_path / "dicom").glob("*.dcm"))) == 5

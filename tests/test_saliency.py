@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-import carina.infer.segment
+import carina.operators.segmented
 from carina.api import Run, open_run
 from carina.config import ModelSettings, Settings
 from carina.dicom.find import choose_source, find_series
@@ -331,7 +331,7 @@ def test_a_run_writes_the_volume(
 ) -> None:
     masks = {"lung-ahnet": phantom.lung, "lesion-segresnet": phantom.lesion}
     monkeypatch.setattr(
-        carina.infer.segment, "segment", lambda volume, bundle, *rest: masked(masks[bundle.name], volume)
+        carina.operators.segmented, "segment", lambda volume, bundle, *rest: masked(masks[bundle.name], volume)
     )
     monkeypatch.setattr(Networks, "runtime", opened_once(Networks.runtime))
     source = choose_source(find_series(folders / "ct"))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import carina.dicom.seg
+import carina.operators.dicom_seg_writer
 from carina.config import Settings
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.series import Series
@@ -81,6 +82,6 @@ def test_an_object_that_shows_another_place_never_leaves(
     def mistaken(mask: Mask, *more: Any, **named: Any) -> Any:
         return right(dataclasses.replace(mask, labels=np.ascontiguousarray(wrong(mask.labels))), *more, **named)
 
-    monkeypatch.setattr(carina.dicom.seg, "segmentation", mistaken)
+    monkeypatch.setattr(carina.operators.dicom_seg_writer, "segmentation", mistaken)
     with pytest.raises(ModelFailed, match=r"lesion|segment"):
         write(phantom.lesion, series, tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import fnmatch
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -54,20 +53,15 @@ def _reached(module: str, edges: Mapping[str, Iterable[str]]) -> set[str]:
 
 def late_imports(sources: Sequence[Source], allowed: Mapping[str, str]) -> Iterator[str]:
     """One sentence for each file that imports the package's own modules inside a function and is not listed."""
-    late = {source.path: _first_late(source) for source in sources}
-    rows = {path: _rows(path, allowed) for path, line in late.items() if line}
-    for path, listed in rows.items():
-        if not listed:
+    late = {source.path: line for source in sources if (line := _first_late(source))}
+    for path, line in late.items():
+        if path not in allowed:
             yield (
-                f"{path}:{late[path]}: imports {FACE}'s own modules inside a function; import them at the top, or list "
-                "the file with its reason"
+                f"{path}:{line}: imports {FACE}'s own modules inside a function; import them at the top, or list the "
+                "file with its reason"
             )
-    unused = set(allowed).difference(*rows.values())
+    unused = allowed.keys() - late.keys()
     yield from (f"late-imports allows {row!r}, which nothing needs; strike it" for row in sorted(unused))
-
-
-def _rows(path: str, allowed: Mapping[str, str]) -> set[str]:
-    return {row for row in allowed if fnmatch.fnmatchcase(path, row)}
 
 
 def _first_late(source: Source) -> int:

@@ -12,6 +12,7 @@ import click
 from carina.cli.node import CONFIG, node_settings
 from carina.cli.places import PATH, out_option
 from carina.cli.terminal import SOME_FAILED, say, told_lines
+from carina.errors import BadConfig, BadSeries, told
 
 if TYPE_CHECKING:
     from carina.dicom.find import Found
@@ -47,7 +48,6 @@ def convert(
     from carina.api.names import is_result, names_of
     from carina.dicom.find import find_series
     from carina.dicom.rules import load_rules
-    from carina.errors import BadSeries
 
     settings = node_settings(config)
     known = load_rules(rules or settings.series_rules)
@@ -82,8 +82,6 @@ def _wanted(found: Iterable[Found], *, fitting: bool) -> Iterator[Found]:
 
 def _converted(found: Found, file: Path) -> list[str]:
     """Convert one series and say so; or the lines that say why it could not be done, a fault of ours too."""
-    from carina.errors import BadConfig, told
-
     try:
         say(*_convert(found, file))
     except BadConfig:  # the place can't be written: nor will the next file be
@@ -96,7 +94,6 @@ def _converted(found: Found, file: Path) -> list[str]:
 
 def _convert(found: Found, file: Path) -> list[str]:
     from carina.dicom.read import read_source
-    from carina.errors import BadSeries
     from carina.volume.files import write_volume
 
     if found.source is None:

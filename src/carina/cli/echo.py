@@ -10,6 +10,7 @@ import click
 
 from carina.cli.node import CONFIG, node_settings
 from carina.cli.terminal import complain, say
+from carina.errors import BadConfig, DeliveryFailed
 
 if TYPE_CHECKING:
     from carina.config import Destination
@@ -25,7 +26,6 @@ def echo(names: tuple[str, ...], config: Path | None) -> None:
     """
     from carina.deliver.deliver import echo as answers
     from carina.deliver.deliver import proof_of
-    from carina.errors import DeliveryFailed
 
     failed = False
     for name, destination in _wanted(names, node_settings(config).destinations).items():
@@ -50,8 +50,6 @@ PROOFS: Mapping[str, str] = {
 
 
 def _wanted(names: tuple[str, ...], known: Mapping[str, Destination]) -> Mapping[str, Destination]:
-    from carina.errors import BadConfig
-
     listed = ", ".join(known) or "none"
     unknown = [name for name in names if name not in known]
     if unknown or not known:

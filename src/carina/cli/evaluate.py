@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from carina import RESEARCH_ONLY
 from carina.cli.node import CONFIG, PLAN, bundle_called, node_settings
 from carina.cli.places import PATH, out_option
 from carina.cli.terminal import SOME_FAILED, say, say_table
@@ -60,7 +61,6 @@ def _tell(words: str, number: int, count: int) -> None:
 
 
 def _print(evaluation: Evaluation, out: Path) -> None:
-    from carina import RESEARCH_ONLY
     from carina.evaluate.tables import summary_rows
 
     rows = summary_rows(evaluation)

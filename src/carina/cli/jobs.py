@@ -15,6 +15,7 @@ import click
 from carina.cli.node import CONFIG, node_settings
 from carina.cli.places import PATH
 from carina.cli.terminal import SOME_FAILED, say, say_json, say_table
+from carina.errors import BadConfig
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -43,7 +44,6 @@ def _node(config: Path | None) -> tuple[Settings, Engine]:
 
 
 def _find(connection: Connection, job_id: int) -> Job:
-    from carina.errors import BadConfig
     from carina.jobs.listing import find_job
 
     job = find_job(connection, job_id)
@@ -106,8 +106,6 @@ def _change(config: Path | None, job_id: int, change: Callable[[Connection], boo
     Raises:
         BadConfig: there is no such job, or it is in another state.
     """
-    from carina.errors import BadConfig
-
     _, engine = _node(config)
     with engine.begin() as connection:
         state = _find(connection, job_id).shown_state
@@ -161,7 +159,6 @@ def priority(job_id: int, wanted: str, config: Path | None) -> None:
 @CONFIG
 def logs(job_id: int, config: Path | None) -> None:
     """Print the log of a job's latest attempt."""
-    from carina.errors import BadConfig
     from carina.jobs.places import latest_log
 
     settings, engine = _node(config)

@@ -11,6 +11,7 @@ import click
 from carina.cli.node import CONFIG, bundle_called, node_settings
 from carina.cli.places import PATH, moved, out_option
 from carina.cli.terminal import say
+from carina.errors import BadConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,7 +119,6 @@ def import_(
 
 def _folder(config: Path | None) -> Path:
     from carina.config import user_models
-    from carina.errors import BadConfig
 
     folders = node_settings(config).models.folders
     place = Path(folders[0]) if folders else user_models(os.environ)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from carina.cli.places import PATH
+from carina.errors import BadConfig
 
 if TYPE_CHECKING:
     from carina.config import Settings
@@ -33,7 +34,6 @@ def bundle_called(name: str, settings: Settings) -> Bundle:
     Raises:
         BadConfig: there is none, or it is damaged or can't be looked at.
     """
-    from carina.errors import BadConfig
     from carina.models.bundle import METADATA, find_bundle, load_bundle
 
     folder = Path(name)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from carina.cli.demo import truth_file, write_phantom
 from carina.cli.places import claim, out_option
 from carina.cli.terminal import say
 
@@ -18,8 +19,6 @@ from carina.cli.terminal import say
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same chest.")
 def phantom(out: Path, slices: int, size: int, lesions: int, seed: int) -> None:
     """Write a synthetic chest CT as a DICOM series into OUT, its true volumes into OUT-truth.json."""
-    from carina.cli.demo import truth_file, write_phantom
-
     claim(truth_file(out), click.get_current_context(), is_file=True)
     truth = write_phantom(out, slices=slices, size=size, lesions=lesions, seed=seed)
     say(f"{out}: {slices} slices; lungs {truth.lung_ml:.0f} ml, lesions {truth.lesion_ml:.1f} ml")

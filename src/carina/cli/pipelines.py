@@ -9,6 +9,7 @@ import click
 
 from carina.cli.places import PATH
 from carina.cli.terminal import say
+from carina.errors import BadConfig
 
 
 @click.group()
@@ -40,7 +41,6 @@ def show(name: str) -> None:
 @click.argument("file", type=PATH)
 def check(file: Path) -> None:
     """Report every mistake of the definition FILE with its line; exit code 4 if there is one."""
-    from carina.errors import BadConfig
     from carina.operators.table import known_operators
     from carina.pipeline.check import check_text
     from carina.pipeline.definition import read_definition, read_text

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from carina.pipeline.places import check_place
+
 PATH = click.Path(path_type=Path, readable=False)
 """Whoever reads a path says what is wrong with it, as an input or as a setting."""
 
@@ -27,8 +29,6 @@ def claim(path: Path, ctx: click.Context | None, *, is_file: bool = False) -> Pa
     Raises:
         BadConfig: it can't be made or written.
     """
-    from carina.pipeline.places import check_place
-
     check_place(path, is_file=is_file)
     if ctx is not None:
         ctx.ensure_object(list).append(path)

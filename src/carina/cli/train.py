@@ -15,6 +15,7 @@ import click
 from carina.cli.node import CONFIG, node_settings
 from carina.cli.places import PATH, out_option
 from carina.cli.terminal import say
+from carina.errors import BadConfig
 
 if TYPE_CHECKING:
     from carina.train.logs import TrainingProgress
@@ -198,8 +199,6 @@ def _told(folder: Path) -> None:
 
 
 def _text(file: Path | None) -> str:
-    from carina.errors import BadConfig
-
     try:
         return file.read_text(encoding="utf-8") if file else ""
     except OSError as error:

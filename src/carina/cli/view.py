@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from carina import RESEARCH_ONLY
 from carina.cli.places import PATH
 from carina.cli.terminal import say
 
@@ -23,7 +24,6 @@ def view(run: Path, port: int, browser: bool) -> None:
     """
     import webbrowser
 
-    from carina import RESEARCH_ONLY
     from carina.service.viewer.server import loopback_listener, run_app, serve_run
 
     app = run_app(run)

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import assert_never
 
 from carina.config import Destination, DicomDestination, DicomwebDestination, FolderDestination, Settings
+from carina.deliver.capabilities import proof_of_node
 from carina.deliver.folder import deliver_to_folder
 from carina.deliver.proof import Proof
 from carina.deliver.receipt import DeliveryReceipt
+from carina.deliver.store_scu import deliver_by_store, echo_node
+from carina.deliver.stow import deliver_by_stow, echo_server
 from carina.errors import DeliveryFailed
 
 
@@ -42,12 +45,8 @@ def deliver_to(files: Sequence[Path], name: str, destination: Destination) -> De
         case FolderDestination():
             return deliver_to_folder(files, name, Path(destination.path))
         case DicomDestination():
-            from carina.deliver.store_scu import deliver_by_store
-
             return deliver_by_store(files, name, destination)
         case DicomwebDestination():
-            from carina.deliver.stow import deliver_by_stow
-
             return deliver_by_stow(files, name, destination)
         case _:
             assert_never(destination)
@@ -63,12 +62,8 @@ def echo(name: str, destination: Destination) -> None:
         case FolderDestination():
             _echo_folder(name, Path(destination.path))
         case DicomDestination():
-            from carina.deliver.store_scu import echo_node
-
             echo_node(name, destination)
         case DicomwebDestination():
-            from carina.deliver.stow import echo_server
-
             echo_server(name, destination)
         case _:
             assert_never(destination)
@@ -84,8 +79,6 @@ def proof_of(name: str, destination: Destination) -> Proof:
         case FolderDestination():
             return Proof.DIGEST
         case DicomDestination():
-            from carina.deliver.capabilities import proof_of_node
-
             return proof_of_node(name, destination)
         case DicomwebDestination():
             return Proof.QUERY

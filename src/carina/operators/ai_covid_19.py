@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from carina.infer import saliency
+from carina.infer.classify import classifier, classify
 from carina.measure.chest import check_chest
 from carina.measure.findings import Classification, SaliencyFindings
+from carina.measure.key_slices import choose_salient, choose_slices
 from carina.operators.networks import Networks
 from carina.operators.ports import ClassificationPort, MaskPort, SaliencyPort, Scene, VolumePort
 from carina.operators.segmented import BLUE_DEEP, TRITON_IMAGES, VERMILION, fraction
@@ -35,8 +38,6 @@ def ai_covid_19(
 
     The saliency says where the probability comes from: by how much it falls when a place is hidden from the network.
     """
-    from carina.measure.key_slices import choose_slices
-
     bundle = networks.bundle("covid")
     slices = choose_slices(volume, lung, None)
     reason = _why_not(volume, lung)
@@ -51,8 +52,6 @@ def ai_covid_19(
             not_computed=reason,
         )
         return _classified(nothing, SaliencyPort(map=None, not_computed=reason), volume)
-    from carina.infer.classify import classify
-
     probabilities = classify(volume, lung, bundle, networks.runtime("covid"))
     context.record("made_by", bundle.made_by)
     context.record("probabilities", {name: round(value, 4) for name, value in probabilities.items()})
@@ -88,10 +87,6 @@ def _saliency(
     volume: Volume, lung: Mask, bundle: Bundle, networks: Networks, context: Context
 ) -> tuple[SaliencyPort, SaliencyFindings]:
     """The map, and what a report shows of it."""
-    from carina.infer import saliency
-    from carina.infer.classify import classifier
-    from carina.measure.key_slices import choose_salient
-
     found = saliency.saliency(volume, lung, bundle, networks.runtime("covid"), fraction(context))
     spec = classifier(bundle)
     lowest, highest = float(found.values.min()), float(found.values.max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from carina.measure.ratio import lesion_ratio
 from carina.operators.ports import MaskPort, RatioPort, VolumePort
 from carina.pipeline.operator import Context, Operator
 
@@ -10,8 +11,6 @@ def ai_volume_ratio(
     lesion: MaskPort, lung: MaskPort, volume: VolumePort | None = None, *, context: Context
 ) -> RatioPort:
     """Measure lungs and lesions, whole and by region; with the CT also their mean HU and slices to show."""
-    from carina.measure.ratio import lesion_ratio
-
     findings = lesion_ratio(lesion, lung, volume)
     for warning in findings.warnings:
         context.warn(warning)

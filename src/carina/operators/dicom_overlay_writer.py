@@ -5,13 +5,20 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 
+import numpy as np
+
+from carina.dicom.decode import open_pixels
+from carina.dicom.geometry import mask_on_source
+from carina.dicom.instances import Colours, colour_slices
 from carina.dicom.objects import joined
+from carina.dicom.objects_header import notes
 from carina.dicom.series import Series
 from carina.operators.networks import Networks
 from carina.operators.ports import MaskPort, SourcePort
 from carina.operators.producers import producer
 from carina.operators.written import Written, nothing, written_slices
 from carina.pipeline.operator import Context, Operator
+from carina.report.colour import colour_plane
 
 DESCRIPTION = "CT with lungs outlined and lesions filled"
 
@@ -25,14 +32,6 @@ def dicom_overlay_writer(
     """
     if not isinstance(source, Series):
         return nothing(context)
-    import numpy as np
-
-    from carina.dicom.decode import open_pixels
-    from carina.dicom.geometry import mask_on_source
-    from carina.dicom.instances import Colours, colour_slices
-    from carina.dicom.objects_header import notes
-    from carina.report.colour import colour_plane
-
     for note in notes(source):
         context.warn(note)
     lungs, lesions = mask_on_source(lung, source), mask_on_source(lesion, source)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from carina.dicom.read import read_source
 from carina.operators.ports import SourcePort, VolumePort
 from carina.pipeline.operator import Context, Operator
 
 
 def dicom_reader(source: SourcePort, *, context: Context) -> VolumePort:
     """Read the voxels of a CT series (or of a MetaImage, NIfTI or NRRD file) in Hounsfield units."""
-    from carina.dicom.read import read_source
-
     volume = read_source(source, lambda done, count: context.progress(done / count))
     for warning in volume.warnings:
         context.warn(warning)

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from carina.dicom.decode import open_pixels
+from carina.dicom.geometry import plan_volume
 from carina.dicom.objects import joined
+from carina.dicom.pdf import encapsulated_pdf
+from carina.dicom.read import read_source
 from carina.dicom.series import Series
 from carina.measure.findings import Classification, KeySlice
 from carina.operators.networks import Networks
@@ -15,6 +21,8 @@ from carina.operators.producers import makers, validations_of
 from carina.operators.text import one_of
 from carina.operators.written import Written, nothing, written
 from carina.pipeline.operator import Context, Operator, Setting
+from carina.report.facts import report_facts
+from carina.report.pages import classification_pdf, ratio_pdf
 
 if TYPE_CHECKING:
     from carina.volume.grid import Grid
@@ -35,10 +43,6 @@ def dicom_report_writer(
     """
     if not isinstance(source, Series):
         return nothing(context)
-    from carina.dicom.pdf import encapsulated_pdf
-    from carina.report.facts import report_facts
-    from carina.report.pages import classification_pdf, ratio_pdf
-
     producers = makers(result, networks, context.when)
     told = _told(called or {})
     slices, grid = _key_slices(result.key_slices, source)
@@ -64,19 +68,12 @@ def _told(called: Mapping[str, str]) -> str:
 
 def _key_slices(slices: tuple[KeySlice, ...], source: Series) -> tuple[tuple[KeySlice, ...], Grid]:
     """The slices with CT voxels, read from the source where they lack them, and the grid they lie on."""
-    from carina.dicom.decode import open_pixels
-    from carina.dicom.geometry import plan_volume
-
     plan = plan_volume(source)
     if all(key.hu is not None for key in slices):
         return slices, plan.grid
     if not plan.is_even or plan.is_sheared:
-        from carina.dicom.read import read_source
-
         hu = read_source(source).hu
         return tuple(replace(key, hu=hu[key.index]) for key in slices), plan.grid
-    import numpy as np
-
     filled = []
     for key in slices:
         instance = source.instances[key.index]

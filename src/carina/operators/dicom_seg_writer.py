@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
+from carina.dicom.codes import Structure, structure_of
+from carina.dicom.objects_header import notes
+from carina.dicom.seg import check_geometry, segmentation
 from carina.dicom.series import Series
+from carina.measure.lungs import split_lungs
 from carina.operators.networks import Networks
 from carina.operators.ports import MaskPort, SourcePort
 from carina.operators.producers import producer
@@ -31,9 +35,6 @@ def dicom_seg_writer(
     """
     if not isinstance(source, Series):
         return nothing(context)
-    from carina.dicom.objects_header import notes
-    from carina.dicom.seg import check_geometry, segmentation
-
     for note in notes(source):
         context.warn(note)
     mask, texts = _segments(mask, labels)
@@ -46,20 +47,14 @@ def dicom_seg_writer(
 
 def _segments(mask: Mask, labels: tuple[str, ...]) -> tuple[Mask, list[str] | None]:
     """The mask to write and its segments' labels: a lung mask of one label is split where one is not enough."""
-    from carina.dicom.codes import Structure, structure_of
-
     is_lung = len(mask.names) == 1 and structure_of(next(iter(mask.names.values()))) is Structure.LUNGS
     if is_lung and len(labels) in (0, 2):
-        from carina.measure.lungs import split_lungs
-
         return split_lungs(mask), list(labels or LUNG_LABELS)
     return mask, list(labels) or None
 
 
 def _name(labels: list[str]) -> str:
     """The file's name: by what the segments show."""
-    from carina.dicom.codes import Structure, structure_of
-
     match structure_of(labels[0]):
         case Structure.LUNGS | Structure.LEFT_LUNG | Structure.RIGHT_LUNG:
             return "lung-seg"

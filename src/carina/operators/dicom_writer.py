@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from carina.dicom.instances import mask_slices, volume_slices
+from carina.dicom.objects_header import notes
 from carina.dicom.series import Series
 from carina.operators.networks import Networks
 from carina.operators.ports import MaskPort, SourcePort, VolumePort
@@ -18,9 +20,6 @@ def dicom_writer(image: MaskPort | VolumePort, source: SourcePort, *, networks: 
     """
     if not isinstance(source, Series):
         return nothing(context)
-    from carina.dicom.instances import mask_slices, volume_slices
-    from carina.dicom.objects_header import notes
-
     for note in notes(source):
         context.warn(note)
     if isinstance(image, Mask):

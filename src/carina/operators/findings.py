@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from carina import RESEARCH_ONLY
+from carina.measure.table import findings_json, findings_rows
 from carina.operators.ports import ClassificationPort, FindingsTables, RatioPort
 from carina.pipeline.operator import Operator
 
 
 def findings(ratio: RatioPort, classification: ClassificationPort | None = None) -> FindingsTables:
     """Put volumes, ratios, mean HU by region and class probabilities into findings.json and findings.csv."""
-    from carina.measure.table import findings_json, findings_rows
-
     found: Any = findings_json(ratio, classification)
     measured, classified = found["volume_ratio"], found.get("classification", {})
     tree = {

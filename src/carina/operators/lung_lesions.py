@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from carina.measure.joined import join_masks
 from carina.operators.ports import MaskPort, Scene, VolumePort
 from carina.operators.segmented import lesion_scene, lung_scene
 from carina.pipeline.operator import Context, Operator
@@ -20,8 +21,6 @@ class LungLesions(NamedTuple):
 
 def lung_lesions(lesion: MaskPort, lung: MaskPort, volume: VolumePort, *, context: Context) -> LungLesions:
     """Join both networks' masks: lesions that the lungs leave out are added, what is marked beside them is left out."""
-    from carina.measure.joined import join_masks
-
     joined = join_masks(lesion, lung)
     for warning in joined.lesion.warnings:
         if warning not in lesion.warnings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from carina.dicom.series import Series
+from carina.dicom.sr import Makers, measurements, unlike_segments
 from carina.operators.networks import Networks
 from carina.operators.ports import ClassificationPort, DicomObjects, RatioPort, SourcePort
 from carina.operators.producers import producer
@@ -23,8 +24,6 @@ def measurements_sr(  # noqa: PLR0913 - five ports and two services, and an oper
     """Write the measurements, and the class probabilities, as a structured report that refers to the segments."""
     if not isinstance(source, Series):
         return nothing(context)
-    from carina.dicom.sr import Makers, measurements, unlike_segments
-
     segs = [dataset for objects in (lung_seg, lesion_seg) if objects for dataset in objects.objects.values()]
     for sentence in unlike_segments(ratio, source, segs):
         context.warn(sentence)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from carina.config import RuntimeKind, RuntimeSettings, Settings
+from carina.infer.runtime import open_runtime, with_precision
+from carina.models.bundle import find_bundle
 
 if TYPE_CHECKING:
     from carina.infer.runtime import Runtime
@@ -36,8 +38,6 @@ class Networks:
         Raises:
             BadConfig: the runtime is not installed.
         """
-        from carina.infer.runtime import with_precision
-
         settings = self.settings.runtime
         if settings.endpoint:
             settings = msgspec.structs.replace(settings, kind=RuntimeKind.TRITON)
@@ -49,8 +49,6 @@ class Networks:
         Raises:
             BadConfig: there is no bundle of the name in the settings, or it is wrong.
         """
-        from carina.models.bundle import find_bundle
-
         with self._locks[task]:
             if task not in self._bundles:
                 name = getattr(self.settings.models, task)
@@ -63,8 +61,6 @@ class Networks:
         Raises:
             BadConfig: the runtime is not installed, or the endpoint does not answer.
         """
-        from carina.infer.runtime import open_runtime
-
         bundle = self.bundle(task)
         with self._locks[task]:
             if task not in self._runtimes:

@@ -6,6 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from carina import __version__
+from carina.dicom.objects import Producer
 from carina.measure.findings import Classification, RatioFindings
 from carina.operators.networks import Networks
 
@@ -18,8 +19,6 @@ CREATOR = "Carina"
 
 def producer(made_by: str, networks: Networks, when: dt.datetime) -> Producer:
     """The producer of a result, from the words in its ``made_by`` (``name version hash``) and the bundles at hand."""
-    from carina.dicom.objects import Producer
-
     runtime = networks.runtime_settings
     bundle = networks.made(made_by)
     name, version, sha256 = ([*made_by.split(" "), "", "", ""] if made_by else ["", "", ""])[:3]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from carina.infer.segment import segment
 from carina.operators.networks import Networks
 from carina.operators.ports import MaskPort, Scene
 from carina.pipeline.operator import Context
@@ -32,8 +33,6 @@ def segment_volume(volume: Volume, task: str, networks: Networks, context: Conte
         BadConfig: the bundle or its runtime is not to be had.
         ModelFailed: the network gave what its bundle does not describe.
     """
-    from carina.infer.segment import segment
-
     plan = networks.settings.runtime.plan
     mask = segment(volume, networks.bundle(task), networks.runtime(task), plan, fraction(context))
     for warning in mask.warnings:

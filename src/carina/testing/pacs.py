@@ -24,6 +24,7 @@ from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.sop_class import Verification
 
 from carina.pipeline.json_text import read_json
+from carina.testing.dicom import TRANSFER_SYNTAXES
 
 LOOPBACK = "127.0.0.1"
 ORTHANC_NAMES = ("Orthanc", "orthanc")
@@ -213,8 +214,6 @@ def memory_pacs(*, ae_title: str = "MEMORY", statuses: Iterator[int] | None = No
 
 
 def _syntaxes() -> list[str]:
-    from carina.testing.dicom import TRANSFER_SYNTAXES
-
     return [str(syntax) for syntax in TRANSFER_SYNTAXES]
 
 
