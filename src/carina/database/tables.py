@@ -68,6 +68,20 @@ INSTANCE = Table(
     comment="one accepted instance, on disk for good; the same content again is no new row, another content is",
 )
 
+WATCHED = Table(
+    "watched",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("source", String(64), nullable=False),
+    Column("name_sha256", String(64), nullable=False, comment="of its path below the folder: names may tell a patient"),
+    Column("bytes", BigInteger, nullable=False),
+    Column("modified_ns", BigInteger, nullable=False, comment="its time of change as the file system gives it"),
+    Column("became", String(16), nullable=False, comment="new, repeated, apart, refused"),
+    Column("taken_at", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("source", "name_sha256"),
+    comment="a file of a watched folder that was taken in, or refused, and is not looked at again while it stays so",
+)
+
 JOB = Table(
     "job",
     SCHEMA,

@@ -66,9 +66,11 @@ class OpenFile:
     where the Pixel Data element's value begins (None: there is none), in the file or, of a deflated one, in what it
     inflates to; ``pixel_bytes`` is how many of its bytes are there, None where its length is undefined.
     ``encapsulated`` says where compressed frames lie; ``inflated`` are the first bytes of a deflated file's pixel data.
+    ``data_offset`` is where the data set begins in the file, as it was written: after the file meta information.
     """
 
     path: Path
+    data_offset: int
     has_preamble: bool
     transfer_syntax: str
     sop_class: str
@@ -147,10 +149,14 @@ def reading(path: Path) -> Iterator[BinaryIO]:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """The data set of one file, not yet read: its bytes, where they begin, how elements are found in them."""
+    """The data set of one file, not yet read: its bytes, where they begin, how elements are found in them.
+
+    ``start`` counts in the bytes of ``source``, ``file_offset`` in the file's.
+    """
 
     source: Plain | Inflated
     start: int
+    file_offset: int
     encoding: Encoding
     has_preamble: bool
     transfer_syntax: str
@@ -183,12 +189,13 @@ def find_data_set(name: str, stream: BinaryIO) -> DataSet | None:
     stated = text_of(meta.get(TRANSFER_SYNTAX))
     is_deflated = stated == DEFLATED
     source = Inflated(name, stream, start) if is_deflated else plain
-    start = 0 if is_deflated else start
+    file_offset, start = start, 0 if is_deflated else start
     encoding = _encoding(source.read(start, 8), stated)
     guessed = BIG_ENDIAN if encoding.order == ">" else IMPLICIT if encoding.is_implicit else EXPLICIT
     return DataSet(
         source=source,
         start=start,
+        file_offset=file_offset,
         encoding=encoding,
         has_preamble=has_preamble,
         transfer_syntax=stated or guessed,
@@ -274,6 +281,7 @@ def _read(path: Path, data_set: DataSet, wanted: _Wanted) -> OpenFile:
     sets = text_of(values.get(CHARACTER_SETS))
     header = OpenFile(
         path=path,
+        data_offset=data_set.file_offset,
         has_preamble=data_set.has_preamble,
         transfer_syntax=data_set.transfer_syntax,
         sop_class=data_set.sop_class,

@@ -1,0 +1,133 @@
+"""Instances that come as DICOM files: first into a spool of ours, whole and bounded, from there to the store.
+
+A stranger's file is never mapped where it lies: whoever shortens it meanwhile would end the process.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from carina.dicom.part10 import OpenFile, open_file
+from carina.errors import FULL, CarinaError
+from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, Arriving, Refused
+from carina.receive.store import INCOMING, PART_FOLDER
+
+DIRECTORY = "1.2.840.10008.1.3.10"
+"""Media Storage Directory: a DICOMDIR lists instances and is none."""
+
+FULL_CODE, UNWRITABLE_CODE = "receive.disk-full", "receive.unwritable"
+"""Codes of what is refused now and may be taken later."""
+
+_NAMED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_NUMBERS = count()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSays:
+    """What a DICOM file says of itself; empty where it says nothing."""
+
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    transfer_syntax_uid: str = ""
+    data_offset: int = 0
+
+
+@contextmanager
+def spooled(folder: Path, chunks: Iterable[bytes], largest: int) -> Iterator[Path]:
+    """Bytes as a file of ours below a node's folder, until the block ends; all are taken, no more than fit are kept.
+
+    Raises:
+        Refused: they are more than ``largest``, or the disk takes no more. What ``chunks`` raises passes through.
+    """
+    parts = folder / INCOMING / PART_FOLDER
+    spool = parts / f"{os.getpid()}-spool-{next(_NUMBERS)}"
+    try:
+        with _disk(folder):
+            parts.mkdir(parents=True, exist_ok=True)
+            file = spool.open("xb")
+        size = 0
+        try:
+            for chunk in chunks:
+                size += len(chunk)
+                if size <= largest:
+                    with _disk(folder):
+                        file.write(chunk)
+        finally:
+            with _disk(folder):
+                file.close()
+        check_size(size, largest)
+        yield spool
+    finally:
+        spool.unlink(missing_ok=True)
+
+
+def check_size(size: int, largest: int) -> None:
+    """See that a file is no larger than what is taken, in bytes.
+
+    Raises:
+        Refused: it is.
+    """
+    if size > largest:
+        words = f"a file of {size / 1e6:.1f} MB is over the limit of {largest // 1_000_000} MB (dicom.instance_mb)."
+        raise Refused(NO_ROOM, "receive.too-large", words)
+
+
+@contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        words = f"{folder}: can't be written ({error.strerror or error})."
+        raise Refused(NO_ROOM, FULL_CODE if error.errno in FULL else UNWRITABLE_CODE, words) from error
+
+
+def read_says(file: Path) -> FileSays:
+    """What a spooled file says of itself.
+
+    Raises:
+        Refused: it is no DICOM file, or its header can't be followed.
+    """
+    try:
+        opened = open_file(file, _NAMED)
+    except CarinaError as error:
+        words = error.message.removeprefix(f"{file.name}: ")
+        raise Refused(NOT_UNDERSTOOD, error.code, f"a file: {words}") from error
+    if opened is None or DIRECTORY in (opened.sop_class, opened.text("SOPClassUID")):
+        raise Refused(NOT_UNDERSTOOD, "receive.no-instance", "a file is no DICOM instance.")
+    return _says(opened)
+
+
+def _says(opened: OpenFile) -> FileSays:
+    return FileSays(
+        sop_class_uid=opened.text("SOPClassUID"),
+        sop_instance_uid=opened.text("SOPInstanceUID"),
+        study_uid=opened.text("StudyInstanceUID"),
+        series_uid=opened.text("SeriesInstanceUID"),
+        transfer_syntax_uid=opened.transfer_syntax,
+        data_offset=opened.data_offset,
+    )
+
+
+@contextmanager
+def arriving_file(file: Path, says: FileSays) -> Iterator[Arriving]:
+    """A spooled file as the store takes it: its data set as it was written, mapped, not copied into memory."""
+    with (
+        file.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as whole,
+        whole[says.data_offset :] as data,
+    ):
+        yield Arriving(
+            sop_class_uid=says.sop_class_uid,
+            sop_instance_uid=says.sop_instance_uid,
+            transfer_syntax_uid=says.transfer_syntax_uid,
+            data=data,
+        )

@@ -1,0 +1,235 @@
+"""A watched folder: files that have been left alone for a while are taken in like any other instance, and stay.
+
+What was taken is remembered in the database by a digest of its name, its size and its time of change, so that nothing
+is taken twice, whatever is restarted or removed; names of files may hold a patient's, and are neither kept nor logged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from threading import Event
+from typing import NamedTuple
+
+from sqlalchemy import delete, insert, select
+
+from carina.config import FolderSource
+from carina.database import WATCHED, database_now, read_only
+from carina.receive.files import FULL_CODE, UNWRITABLE_CODE, arriving_file, check_size, read_says, spooled
+from carina.receive.instance import Refused
+from carina.receive.store import InstanceStore, SentBy
+
+MOST_WAITING = 100_000
+"""Files that are watched at once for being left alone; more wait until these are taken."""
+
+DEEPEST = 64
+LOOKED_UP_AT_ONCE = 500
+READ_AT_ONCE = 1 << 20
+LONGEST_PAUSE_S = 10.0
+
+_LOG = logging.getLogger(__name__)
+
+
+class _Form(NamedTuple):
+    """What changes when a file does."""
+
+    size: int
+    modified_ns: int
+    inode: int
+
+
+class FileFate(StrEnum):
+    """What became of a file: as ``Accepted``, or refused."""
+
+    NEW = "new"
+    REPEATED = "repeated"
+    APART = "apart"
+    REFUSED = "refused"
+
+
+class ChangedMeanwhileError(Exception):
+    """A file that somebody writes to while it is read."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    form: _Form
+    since_s: float
+
+
+class WatchedFolder:
+    """A source's folder; ``look`` takes what is ready, ``watch`` looks until it is told to stop."""
+
+    def __init__(
+        self, name: str, source: FolderSource, store: InstanceStore, *, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name, self.folder, self._store, self._clock_s = name, Path(source.path), store, clock_s
+        self.quiet_s = source.quiet_s
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._trouble = self._said = ""
+
+    def watch(self, stop: Event) -> None:
+        """Look again and again."""
+        while not stop.is_set():
+            self.look(stop)
+            stop.wait(min(self.quiet_s / 2, LONGEST_PAUSE_S))
+
+    def look(self, stop: Event | None = None) -> Counter[FileFate]:
+        """Take in what has been left alone for ``quiet_s``; what became of it, by how many."""
+        fates: Counter[FileFate] = Counter()
+        seen: dict[bytes, _Waiting] = {}
+        self._trouble = ""
+        try:
+            for file, key, form in self._untaken():
+                if (stop and stop.is_set()) or len(seen) >= MOST_WAITING:
+                    break
+                if self._is_left_alone(key, form, seen) and (fate := self._take(file, key, form)):
+                    fates[fate] += 1
+                    del seen[key]
+        except OSError as error:
+            self._trouble = f"it can't be read ({error.strerror or error})"
+        except Refused as error:
+            self._trouble = error.message.rstrip(".")
+        self._waiting = seen
+        self._tell(fates)
+        return fates
+
+    def _tell(self, fates: Counter[FileFate]) -> None:
+        """What was taken, and what keeps files from being taken: the latter once, though it is tried again."""
+        if fates:
+            _LOG.info("folder of %s: %s.", self.name, ", ".join(f"{count} {fate}" for fate, count in fates.items()))
+        if self._trouble and self._trouble != self._said:
+            _LOG.warning("folder of %s: %s; what can't be taken waits.", self.name, self._trouble)
+        self._said = self._trouble
+
+    def _is_left_alone(self, key: bytes, form: _Form, seen: dict[bytes, _Waiting]) -> bool:
+        now, before = self._clock_s(), self._waiting.get(key)
+        seen[key] = before if before and before.form == form else _Waiting(form, now)
+        return now - seen[key].since_s >= self.quiet_s
+
+    def _untaken(self) -> Iterator[tuple[Path, bytes, _Form]]:
+        """Files of the folder that were not taken as they are now."""
+        files = _files(self.folder)
+        while batch := list(islice(files, LOOKED_UP_AT_ONCE)):
+            keys = {_key(self.folder, file): (file, form) for file, form in batch}
+            taken = self._taken(keys)
+            for key, (file, form) in keys.items():
+                if taken.get(key.hex()) != (form.size, form.modified_ns):
+                    yield file, key, form
+
+    def _taken(self, keys: Iterable[bytes]) -> Mapping[str, tuple[int, int]]:
+        columns = select(WATCHED.c.name_sha256, WATCHED.c.bytes, WATCHED.c.modified_ns)
+        wanted = columns.where(WATCHED.c.source == self.name, WATCHED.c.name_sha256.in_([key.hex() for key in keys]))
+        with read_only(self._store.engine) as connection:
+            return {row.name_sha256: (row.bytes, row.modified_ns) for row in connection.execute(wanted)}
+
+    def _take(self, file: Path, key: bytes, form: _Form) -> FileFate | None:
+        """Bring a file to the store, and remember that it was; None where it can't be read now.
+
+        Raises:
+            Refused: the disk is full, for every file.
+        """
+        try:
+            fate = self._accept(file, form)
+        except Refused as error:
+            if error.code in (FULL_CODE, UNWRITABLE_CODE):
+                raise
+            _LOG.warning("folder of %s: %s [%s]", self.name, error.message, error.code)
+            fate = FileFate.REFUSED
+        except ChangedMeanwhileError:
+            return None
+        except OSError as error:
+            self._trouble = f"a file can't be read ({error.strerror or error})"
+            return None
+        self._remember(key, form, fate)
+        return fate
+
+    def _accept(self, file: Path, form: _Form) -> FileFate:
+        largest = self._store.settings.dicom.instance_mb * 1_000_000
+        check_size(form.size, largest)
+        with spooled(self._store.folder, _content(file, form), largest) as spool:
+            says = read_says(spool)
+            with arriving_file(spool, says) as arriving:
+                return FileFate(self._store.accept(arriving, SentBy(self.name, "folder")))
+
+    def _remember(self, key: bytes, form: _Form, fate: FileFate) -> None:
+        same = (WATCHED.c.source == self.name) & (WATCHED.c.name_sha256 == key.hex())
+        with self._store.engine.begin() as connection:
+            row = {
+                "source": self.name,
+                "name_sha256": key.hex(),
+                "bytes": form.size,
+                "modified_ns": form.modified_ns,
+                "became": fate,
+                "taken_at": database_now(connection),
+            }
+            connection.execute(delete(WATCHED).where(same))
+            connection.execute(insert(WATCHED), row)
+
+
+def _key(folder: Path, file: Path) -> bytes:
+    return hashlib.sha256(os.fsencode(file.relative_to(folder))).digest()
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, _Form]]:
+    """Regular files below a folder, in the order of their names; links and hidden ones are left alone."""
+    levels = [iter(_entries(folder))]
+    while levels:
+        entry = next(levels[-1], None)
+        if entry is None:
+            levels.pop()
+        elif entry.is_dir(follow_symlinks=False):
+            levels.append(iter(_below(Path(entry.path)) if len(levels) < DEEPEST else ()))
+        elif (form := _form(entry)) is not None:
+            yield Path(entry.path), form
+
+
+def _below(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder inside the watched one holds; one that can't be read holds up no other."""
+    try:
+        return _entries(folder)
+    except OSError:
+        return []
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
+
+
+def _form(entry: os.DirEntry[str]) -> _Form | None:
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return _form_of(found) if stat.S_ISREG(found.st_mode) else None
+
+
+def _form_of(found: os.stat_result) -> _Form:
+    return _Form(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def _content(file: Path, form: _Form) -> Iterator[bytes]:
+    """A file's bytes, if it stays as it was seen.
+
+    Raises:
+        ChangedMeanwhileError: it does not.
+        OSError: it can't be read.
+    """
+    handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # what was a file may be a pipe by now
+    with os.fdopen(handle, "rb") as stream:
+        while _form_of(os.fstat(handle)) == form:
+            chunk = stream.read(READ_AT_ONCE)
+            if not chunk:
+                return
+            yield chunk
+    raise ChangedMeanwhileError

@@ -1,0 +1,167 @@
+"""STOW-RS (PS3.18 10.5): a body's instances go to the store one by one, the answer says what became of each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from carina.dicom.uids import is_uid
+from carina.receive.files import FULL_CODE, UNWRITABLE_CODE, FileSays, arriving_file, read_says, spooled
+from carina.receive.instance import NOT_UNDERSTOOD, Refused
+from carina.receive.multipart import BadBody, ContentType, MultipartParts, parse_content_type
+from carina.receive.store import Accepted, InstanceStore, SentBy
+
+DICOM_TYPE = "application/dicom"
+_BODY_TYPE = "multipart/related"
+
+OTHER_STUDY = 0xA901
+"""Failure reason of an instance of another study than the request is for: of the range of data sets that don't match
+(PS3.18 table I.2-2)."""
+
+REFERENCED, FAILED, OTHER_FAILURES = "00081199", "00081198", "0008119A"
+"""Sequences of the answer (PS3.18 table I.1-1): what was stored, what was not, what was no instance."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StowRequest:
+    """What a request says beside its body; ``study_uid`` is the study that its address names, if it names one.
+
+    ``retrieve_root`` is the address of our WADO-RS, empty: the answer says no address.
+    """
+
+    origin: SentBy
+    content_type: str
+    study_uid: str = ""
+    retrieve_root: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StowAnswer:
+    """The HTTP status, the body as DICOM JSON, and one line on what was wrong with the request itself."""
+
+    status: int
+    body: dict[str, Any]
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    says: FileSays
+    refused: Refused | None = None
+
+
+@dataclass
+class _Report:
+    outcomes: list[_Outcome] = field(default_factory=list)
+    broken: BadBody | None = None
+
+
+def store_over_the_web(store: InstanceStore, request: StowRequest, chunks: Iterable[bytes]) -> StowAnswer:
+    """Accept the instances of a body that comes in chunks, with or without a stated length.
+
+    An instance is listed as stored only once it is on the disk for good. Where the body breaks off, or what ``chunks``
+    raises passes through, what was stored by then stays. Memory is bounded by a chunk and the length of the answer.
+    """
+    report = _Report()
+    try:
+        for content_type, data in _parts(request, chunks):
+            report.outcomes.append(_take(store, request, content_type, data))
+    except BadBody as error:
+        _LOG.warning("from %s: %s [%s, %d]", request.origin.who, error.message, error.code, error.status)
+        report.broken = error
+    message = report.broken.message if report.broken else ""
+    return StowAnswer(status=_status(report), body=_body(report, request.retrieve_root), message=message)
+
+
+def _parts(request: StowRequest, chunks: Iterable[bytes]) -> Iterator[tuple[ContentType, Iterator[bytes]]]:
+    whole = parse_content_type(request.content_type)
+    of_parts = whole.parameters.get("type", DICOM_TYPE).lower()
+    if whole.name == DICOM_TYPE:
+        yield whole, iter(chunks)
+    elif whole.name == _BODY_TYPE and of_parts == DICOM_TYPE:
+        yield from MultipartParts(chunks, whole.parameters.get("boundary", ""))
+    else:
+        seen = f"{whole.name}, of {of_parts}" if whole.name == _BODY_TYPE else whole.name
+        words = f'Content-Type: {seen[:80]!r}; expected {_BODY_TYPE}; type="{DICOM_TYPE}"; boundary=...'
+        raise BadBody(415, "stow.content-type", words)
+
+
+def _take(store: InstanceStore, request: StowRequest, content_type: ContentType, data: Iterator[bytes]) -> _Outcome:
+    says, who = FileSays(), request.origin.who
+    try:
+        if content_type.name != DICOM_TYPE:
+            words = f"a part is {content_type.name[:80]!r}; expected {DICOM_TYPE}."
+            raise Refused(NOT_UNDERSTOOD, "stow.part-type", words)
+        largest = store.settings.dicom.instance_mb * 1_000_000
+        with spooled(store.folder, data, largest) as file:
+            says = read_says(file)
+            _check_study(says, request.study_uid)
+            with arriving_file(file, says) as arriving:
+                became = store.accept(arriving, request.origin)
+    except Refused as error:
+        _LOG.warning("from %s: %s [%s, %04XH]", who, error.message, error.code, error.status)
+        return _Outcome(says=says, refused=error)
+    if became is Accepted.REPEATED:
+        _LOG.debug("from %s: an instance came again.", who)
+    return _Outcome(says=says)
+
+
+def _check_study(says: FileSays, wanted: str) -> None:
+    if wanted and says.study_uid != wanted:
+        words = f"instance {says.sop_instance_uid[:64]}: it is of another study than the request's address names."
+        raise Refused(OTHER_STUDY, "stow.other-study", words)
+
+
+def _status(report: _Report) -> int:
+    """200, 202 or 409 as all, some or none were stored; 503 where they may be later (PS3.18 table 10.5.3-1)."""
+    if report.broken:
+        return report.broken.status
+    refused = [one.refused for one in report.outcomes if one.refused]
+    if not report.outcomes:
+        return 400
+    if len(refused) < len(report.outcomes):
+        return 202 if refused else 200
+    return 503 if all(one.code in (FULL_CODE, UNWRITABLE_CODE) for one in refused) else 409
+
+
+def _body(report: _Report, root: str) -> dict[str, Any]:
+    lists: dict[str, list[dict[str, Any]]] = {REFERENCED: [], FAILED: [], OTHER_FAILURES: []}
+    for one in report.outcomes:
+        lists[_list_of(one)].append(_names(one.says) | _became(one, root))
+    if report.broken and report.outcomes:
+        lists[OTHER_FAILURES].append(_value("00081197", "US", NOT_UNDERSTOOD))
+    body: dict[str, Any] = {name: {"vr": "SQ", "Value": items} for name, items in lists.items() if items}
+    studies = {one.says.study_uid for one in report.outcomes if not one.refused}
+    if root and len(studies) == 1:
+        body |= _value("00081190", "UR", f"{root}/studies/{studies.pop()}")
+    return body
+
+
+def _list_of(one: _Outcome) -> str:
+    if not one.refused:
+        return REFERENCED
+    return FAILED if _names(one.says) else OTHER_FAILURES
+
+
+def _names(says: FileSays) -> dict[str, Any]:
+    """An instance's class and UID; nothing where it has none that can be said."""
+    if not is_uid(says.sop_class_uid) or not is_uid(says.sop_instance_uid):
+        return {}
+    return _value("00081150", "UI", says.sop_class_uid) | _value("00081155", "UI", says.sop_instance_uid)
+
+
+def _became(one: _Outcome, root: str) -> dict[str, Any]:
+    """Why an instance was refused, or where it can be had."""
+    if one.refused:
+        return _value("00081197", "US", one.refused.status)
+    says = one.says
+    place = f"{root}/studies/{says.study_uid}/series/{says.series_uid}/instances/{says.sop_instance_uid}"
+    return _value("00081190", "UR", place) if root else {}
+
+
+def _value(tag: str, vr: str, value: str | int) -> dict[str, Any]:
+    return {tag: {"vr": vr, "Value": [value]}}
