@@ -1,0 +1,89 @@
+"""STOW-RS as routes (PS3.18 10.5): bodies come in as they are sent and go to the store, whatever their length."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import msgspec
+from anyio import from_thread, to_thread
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from carina.config import DicomwebSource
+from carina.deliver.dicomweb import DICOM_JSON
+from carina.receive.multipart import BadBody
+from carina.receive.store import SentBy
+from carina.receive.stow import StowAnswer, StowRequest, store_over_the_web
+from carina.service.dicomweb.wado import ROOT
+from carina.service.node import RunningNode
+from carina.service.problems import NotThere, problem
+
+RETRY_S = "5"
+"""What a sender is told to wait while the node can't take what it sends."""
+
+
+def stow_routes() -> list[BaseRoute]:
+    """Storing of instances of any study, and of one."""
+    return [Route(ROOT + path, store_instances, methods=["POST"]) for path in ("/studies", "/studies/{study}")]
+
+
+async def store_instances(request: Request) -> Response:
+    """Take the instances of the body; the answer lists what became of each."""
+    node: RunningNode = request.app.state.node
+    source = _source(node)
+    if not node.receiving.is_set():
+        return _busy("the node is starting; send it again.")
+    limiter: anyio.CapacityLimiter = request.app.state.stow
+    if limiter.borrowed_tokens >= limiter.total_tokens:
+        return _busy(f"{limiter.total_tokens:g} senders are at it (dicom.associations); send it again later.")
+    said = StowRequest(
+        origin=SentBy(source, request.client.host if request.client else ""),
+        content_type=request.headers.get("content-type", ""),
+        study_uid=request.path_params.get("study", ""),
+        retrieve_root=f"{request.base_url}".rstrip("/") + ROOT,
+    )
+    chunks = _chunks(request.stream(), node.settings.dicom.idle_s)
+    answer = await to_thread.run_sync(store_over_the_web, node.store, said, chunks, limiter=limiter)
+    return _response(answer)
+
+
+def _source(node: RunningNode) -> str:
+    found = [name for name, source in node.settings.sources.items() if isinstance(source, DicomwebSource)]
+    if not found:
+        raise NotThere("stow.no-source", 'this node takes nothing by STOW-RS: it has no source of kind "dicomweb".')
+    return found[0]
+
+
+def _chunks(stream: AsyncIterator[bytes], idle_s: float) -> Iterator[bytes]:
+    """A body's chunks for the thread that stores them.
+
+    Raises:
+        BadBody: the sender is gone, or sends nothing for ``idle_s`` seconds.
+    """
+    try:
+        while (chunk := from_thread.run(_next, stream, idle_s)) is not None:
+            yield chunk
+    except ClientDisconnect as error:
+        raise BadBody(400, "stow.gone", "the sender went away in the middle of the body.") from error
+    except TimeoutError as error:
+        raise BadBody(408, "stow.idle", f"nothing came for {idle_s:g} s (dicom.idle_s); send it again.") from error
+
+
+async def _next(stream: AsyncIterator[bytes], idle_s: float) -> bytes | None:
+    with anyio.fail_after(idle_s):
+        return await anext(stream, None)
+
+
+def _response(answer: StowAnswer) -> Response:
+    if answer.message and not answer.body:
+        return problem(answer.status, "stow.body", answer.message)
+    headers = {"Retry-After": RETRY_S} if answer.status == 503 else {}
+    return Response(msgspec.json.encode(answer.body), answer.status, headers, DICOM_JSON)
+
+
+def _busy(words: str) -> Response:
+    told = problem(503, "stow.busy", words)
+    told.headers["Retry-After"] = RETRY_S
+    return told
