@@ -33,6 +33,7 @@ from carina.deliver.commitment import take_report
 from carina.deliver.pace import Pace
 from carina.deliver.sender import Sender
 from carina.receive.listener import DicomListener
+from carina.receive.store import InstanceStore
 from carina.testing.pacs import LOOPBACK, Pacs, free_port, orthanc, orthanc_program, send
 from delivery_objects import NOW, PATIENCE_S, add_job, new_ledger, write_objects
 
@@ -87,7 +88,7 @@ def listening(engine: Engine, folder: Path, real: RealPacs) -> Iterator[None]:
         sources={"scanner": DicomSource(ae_title="INTAKE", callers=("SCANNER",))},
         destinations={"PACS": node_of(real, commitment=True)},
     )
-    listener = DicomListener(settings, engine, lambda report: take_report(engine, report, utc(), PACE))
+    listener = DicomListener(InstanceStore(settings, engine), lambda report: take_report(engine, report, utc(), PACE))
     listener.start()
     try:
         yield

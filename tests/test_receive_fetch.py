@@ -88,7 +88,7 @@ def test_a_patients_studies_are_found_the_latest_first(node: Settings) -> None:
 def test_a_prior_is_moved_to_our_listener(node: Settings, engine: Engine) -> None:
     peer = peer_called("pacs", node)
     (found,) = find_on_node("pacs", peer, Wanted(accession="A1"))
-    listener = DicomListener(node, engine)
+    listener = DicomListener(InstanceStore(node, engine))
     listener.start()
     try:
         assert move_series("pacs", peer, found, "CARINA") == 8

@@ -26,6 +26,7 @@ from carina.config import DicomDestination, Settings
 from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
 from carina.receive.commitment import commitment_report
 from carina.receive.listener import DicomListener
+from carina.receive.store import InstanceStore
 from carina.receive.transport import LARGEST_PDU, BoundedSocket
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
@@ -37,8 +38,9 @@ import sys, msgspec, time
 from carina.config import Settings
 from carina.database import open_database
 from carina.receive.listener import DicomListener
+from carina.receive.store import InstanceStore
 settings = msgspec.json.decode(sys.stdin.readline(), type=Settings)
-listener = DicomListener(settings, open_database(settings.node.database))
+listener = DicomListener(InstanceStore(settings, open_database(settings.node.database)))
 listener.start()
 print("listening", flush=True)
 time.sleep(3600)
@@ -67,7 +69,7 @@ def engine(node: Settings) -> Iterator[Engine]:
 
 @pytest.fixture
 def listener(node: Settings, engine: Engine) -> Iterator[DicomListener]:
-    made = DicomListener(node, engine)
+    made = DicomListener(InstanceStore(node, engine))
     made.start()
     yield made
     made.stop()
@@ -127,7 +129,7 @@ def test_twenty_associations_at_once_lose_nothing(listener: DicomListener, engin
 
 @pytest.mark.skipif(not orthanc_program(), reason="Orthanc is not installed; on Debian: apt-get install orthanc")
 def test_orthanc_sends_real_ct_and_asks_for_commitment(node: Settings, engine: Engine, data: Path) -> None:
-    listener = DicomListener(node, engine)
+    listener = DicomListener(InstanceStore(node, engine))
     listener.start()
     try:
         with orthanc(
@@ -180,7 +182,7 @@ def test_commitment_is_reported_to_who_asks(node: Settings, engine: Engine, seri
     server = peer.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, hear)])
     port = server.server_address[1]
     destination = DicomDestination(host="127.0.0.1", port=port, ae_title="CT1")
-    listener = DicomListener(msgspec.structs.replace(node, destinations={"ct": destination}), engine)
+    listener = DicomListener(InstanceStore(msgspec.structs.replace(node, destinations={"ct": destination}), engine))
     listener.start()
     try:
         storescu(listener.port, str(series))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from carina.dicom.part10 import OpenFile, open_file
 from carina.errors import FULL, CarinaError
-from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, Arriving, Refused
+from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, Arriving, NotAccepted
 from carina.receive.store import INCOMING, PART_FOLDER
 
 DIRECTORY = "1.2.840.10008.1.3.10"
@@ -45,7 +45,7 @@ def spooled(folder: Path, chunks: Iterable[bytes], largest: int) -> Iterator[Pat
     """Bytes as a file of ours below a node's folder, until the block ends; all are taken, no more than fit are kept.
 
     Raises:
-        Refused: they are more than ``largest``, or the disk takes no more. What ``chunks`` raises passes through.
+        NotAccepted: they are more than ``largest``, or the disk takes no more. What ``chunks`` raises passes through.
     """
     parts = folder / INCOMING / PART_FOLDER
     spool = parts / f"{os.getpid()}-spool-{next(_NUMBERS)}"
@@ -73,11 +73,11 @@ def check_size(size: int, largest: int) -> None:
     """See that a file is no larger than what is taken, in bytes.
 
     Raises:
-        Refused: it is.
+        NotAccepted: it is.
     """
     if size > largest:
         words = f"a file of {size / 1e6:.1f} MB is over the limit of {largest // 1_000_000} MB (dicom.instance_mb)."
-        raise Refused(NO_ROOM, "receive.too-large", words)
+        raise NotAccepted(NO_ROOM, "receive.too-large", words)
 
 
 @contextmanager
@@ -86,22 +86,22 @@ def _disk(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         words = f"{folder}: can't be written ({error.strerror or error})."
-        raise Refused(NO_ROOM, FULL_CODE if error.errno in FULL else UNWRITABLE_CODE, words) from error
+        raise NotAccepted(NO_ROOM, FULL_CODE if error.errno in FULL else UNWRITABLE_CODE, words) from error
 
 
 def read_says(file: Path) -> FileSays:
     """What a spooled file says of itself.
 
     Raises:
-        Refused: it is no DICOM file, or its header can't be followed.
+        NotAccepted: it is no DICOM file, or its header can't be followed.
     """
     try:
         opened = open_file(file, _NAMED)
     except CarinaError as error:
         words = error.message.removeprefix(f"{file.name}: ")
-        raise Refused(NOT_UNDERSTOOD, error.code, f"a file: {words}") from error
+        raise NotAccepted(NOT_UNDERSTOOD, error.code, f"a file: {words}") from error
     if opened is None or DIRECTORY in (opened.sop_class, opened.text("SOPClassUID")):
-        raise Refused(NOT_UNDERSTOOD, "receive.no-instance", "a file is no DICOM instance.")
+        raise NotAccepted(NOT_UNDERSTOOD, "receive.no-instance", "a file is no DICOM instance.")
     return _says(opened)
 
 

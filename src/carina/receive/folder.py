@@ -25,7 +25,7 @@ from sqlalchemy import delete, insert, select
 from carina.config import FolderSource
 from carina.database import WATCHED, database_now, read_only
 from carina.receive.files import FULL_CODE, UNWRITABLE_CODE, arriving_file, check_size, read_says, spooled
-from carina.receive.instance import Refused
+from carina.receive.instance import NotAccepted
 from carina.receive.store import InstanceStore, SentBy
 
 MOST_WAITING = 100_000
@@ -97,7 +97,7 @@ class WatchedFolder:
                     del seen[key]
         except OSError as error:
             self._trouble = f"it can't be read ({error.strerror or error})"
-        except Refused as error:
+        except NotAccepted as error:
             self._trouble = error.message.rstrip(".")
         self._waiting = seen
         self._tell(fates)
@@ -136,11 +136,11 @@ class WatchedFolder:
         """Bring a file to the store, and remember that it was; None where it can't be read now.
 
         Raises:
-            Refused: the disk is full, for every file.
+            NotAccepted: the disk is full, for every file.
         """
         try:
             fate = self._accept(file, form)
-        except Refused as error:
+        except NotAccepted as error:
             if error.code in (FULL_CODE, UNWRITABLE_CODE):
                 raise
             _LOG.warning("folder of %s: %s [%s]", self.name, error.message, error.code)

@@ -17,7 +17,6 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.events import Event
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
-from sqlalchemy import Engine
 
 from carina.config import DicomDestination, DicomSource, Settings
 from carina.deliver.answers import SUCCESS
@@ -44,11 +43,10 @@ TakeReport = Callable[[Dataset], None]
 class DicomListener:
     """Listens from ``start`` to ``stop``; ``take_report`` is given the storage commitment reports that peers send."""
 
-    def __init__(self, settings: Settings, engine: Engine, take_report: TakeReport = lambda report: None) -> None:
-        self.settings, self.engine, self.take_report = settings, engine, take_report
-        self.store = InstanceStore(settings, engine)
-        self.sources = {one.ae_title: (name, one) for name, one in _dicom_sources(settings).items()}
-        self.reporters = frozenset(_reporters(settings))
+    def __init__(self, store: InstanceStore, take_report: TakeReport = lambda report: None) -> None:
+        self.store, self.settings, self.engine, self.take_report = store, store.settings, store.engine, take_report
+        self.sources = {one.ae_title: (name, one) for name, one in _dicom_sources(self.settings).items()}
+        self.reporters = frozenset(_reporters(self.settings))
         self._server: BoundedServer | None = None
         self._sizes: dict[int, int] = {}
 

@@ -16,8 +16,8 @@ MOST_PARTS = 20_000
 LONGEST_HEADERS = 8192
 LONGEST_PREAMBLE = 65_536
 LONGEST_EPILOGUE = 65_536
-LONGEST_BOUNDARY = 70
-"""RFC 2046 5.1.1."""
+LONGEST_BOUNDARY = 200
+"""RFC 2046 5.1.1 allows 70 characters; Orthanc writes 73."""
 
 _PARAMETER = re.compile(r';\s*([\w!#$&^.+-]+)\s*=\s*(?:"([^"]*)"|([^;\s"]*))')
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]*[0-9A-Za-z'()+_,./:=?-]")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from carina.dicom.uids import is_uid
 from carina.receive.files import FULL_CODE, UNWRITABLE_CODE, FileSays, arriving_file, read_says, spooled
-from carina.receive.instance import NOT_UNDERSTOOD, Refused
+from carina.receive.instance import NOT_UNDERSTOOD, NotAccepted
 from carina.receive.multipart import BadBody, ContentType, MultipartParts, parse_content_type
 from carina.receive.store import Accepted, InstanceStore, SentBy
 
@@ -41,17 +41,18 @@ class StowRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class StowAnswer:
-    """The HTTP status, the body as DICOM JSON, and one line on what was wrong with the request itself."""
+    """The HTTP status, the body as DICOM JSON, and what was wrong with the request itself: its code and one line."""
 
     status: int
     body: dict[str, Any]
+    code: str = ""
     message: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Outcome:
     says: FileSays
-    refused: Refused | None = None
+    refused: NotAccepted | None = None
 
 
 @dataclass
@@ -73,8 +74,8 @@ def store_over_the_web(store: InstanceStore, request: StowRequest, chunks: Itera
     except BadBody as error:
         _LOG.warning("from %s: %s [%s, %d]", request.origin.who, error.message, error.code, error.status)
         report.broken = error
-    message = report.broken.message if report.broken else ""
-    return StowAnswer(status=_status(report), body=_body(report, request.retrieve_root), message=message)
+    answer = StowAnswer(status=_status(report), body=_body(report, request.retrieve_root))
+    return replace(answer, code=report.broken.code, message=report.broken.message) if report.broken else answer
 
 
 def _parts(request: StowRequest, chunks: Iterable[bytes]) -> Iterator[tuple[ContentType, Iterator[bytes]]]:
@@ -95,14 +96,14 @@ def _take(store: InstanceStore, request: StowRequest, content_type: ContentType,
     try:
         if content_type.name != DICOM_TYPE:
             words = f"a part is {content_type.name[:80]!r}; expected {DICOM_TYPE}."
-            raise Refused(NOT_UNDERSTOOD, "stow.part-type", words)
+            raise NotAccepted(NOT_UNDERSTOOD, "stow.part-type", words)
         largest = store.settings.dicom.instance_mb * 1_000_000
         with spooled(store.folder, data, largest) as file:
             says = read_says(file)
             _check_study(says, request.study_uid)
             with arriving_file(file, says) as arriving:
                 became = store.accept(arriving, request.origin)
-    except Refused as error:
+    except NotAccepted as error:
         _LOG.warning("from %s: %s [%s, %04XH]", who, error.message, error.code, error.status)
         return _Outcome(says=says, refused=error)
     if became is Accepted.REPEATED:
@@ -113,7 +114,7 @@ def _take(store: InstanceStore, request: StowRequest, content_type: ContentType,
 def _check_study(says: FileSays, wanted: str) -> None:
     if wanted and says.study_uid != wanted:
         words = f"instance {says.sop_instance_uid[:64]}: it is of another study than the request's address names."
-        raise Refused(OTHER_STUDY, "stow.other-study", words)
+        raise NotAccepted(OTHER_STUDY, "stow.other-study", words)
 
 
 def _status(report: _Report) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from anyio import CapacityLimiter
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
 from carina.service import health
 from carina.service.check import LOOPBACK_NAMES
+from carina.service.dicomweb.stow import stow_routes
 from carina.service.dicomweb.wado import dicomweb_routes
 from carina.service.guard import Guard
 from carina.service.node import RunningNode
@@ -23,6 +25,7 @@ def all_routes() -> list[BaseRoute]:
         Route("/health/ready", health.ready),
         Route("/metrics", health.metrics),
         *dicomweb_routes(),
+        *stow_routes(),
         *rest_routes(),
         *page_routes(),
     ]
@@ -33,4 +36,5 @@ def web_app(node: RunningNode) -> Starlette:
     guard = Middleware(Guard, hosts=LOOPBACK_NAMES | {node.settings.web.host})
     app = Starlette(routes=all_routes(), middleware=[guard], exception_handlers=dict(HANDLERS))
     app.state.node = node
+    app.state.stow = CapacityLimiter(node.settings.dicom.associations)
     return app

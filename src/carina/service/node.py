@@ -13,6 +13,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from carina.config import Settings
+from carina.receive.store import InstanceStore
 from carina.service.loops import Part
 from carina.service.tallies import Tallies
 
@@ -37,6 +38,11 @@ class RunningNode:
     is_recovered: threading.Event = field(default_factory=threading.Event)
     parts: list[Part] = field(default_factory=list)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+
+    @cached_property
+    def store(self) -> InstanceStore:
+        """What takes instances, whichever way they come."""
+        return InstanceStore(self.settings, self.engine)
 
     @cached_property
     def tallies(self) -> Tallies:

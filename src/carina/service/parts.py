@@ -6,15 +6,17 @@ Nothing is received before what was half accepted when the node last ended is go
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from threading import Event
 
-from carina.config import DicomDestination, DicomSource, Settings
+from carina.config import DicomDestination, DicomSource, FolderSource, Settings
 from carina.deliver.commitment import take_report
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import PACE
 from carina.deliver.sender import Sender
 from carina.jobs.worker import Worker
 from carina.receive.complete import complete_arrivals
+from carina.receive.folder import WatchedFolder
 from carina.receive.listener import DicomListener
 from carina.receive.store import recover
 from carina.service.loops import Part, PartWork
@@ -34,6 +36,9 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
     works["arrivals"] = lambda stop: _settle_arrivals(node, stop)
     if _hears_dicom(node.settings):
         works["dicom"] = lambda stop: _listen(node, stop)
+    for name, source in node.settings.sources.items():
+        if isinstance(source, FolderSource):
+            works[f"folder {name}"] = partial(_watch, node, WatchedFolder(name, source, node.store))
     for name, work in works.items():
         yield Part(name, work, stop=node.stop)
 
@@ -58,11 +63,23 @@ def _settle_arrivals(node: RunningNode, stop: Event) -> None:
         complete_arrivals(node.settings, node.engine)
 
 
-def _listen(node: RunningNode, stop: Event) -> None:
+def _may_receive(node: RunningNode, stop: Event) -> bool:
+    """Wait until the rest of a crash is gone; False where the node is to end before that."""
     while not node.is_recovered.wait(SETTLE_S):
         if stop.is_set():
-            return
-    listener = DicomListener(node.settings, node.engine, lambda report: take_report(node.engine, report, node.now()))
+            return False
+    return True
+
+
+def _watch(node: RunningNode, folder: WatchedFolder, stop: Event) -> None:
+    if _may_receive(node, stop):
+        folder.watch(stop)
+
+
+def _listen(node: RunningNode, stop: Event) -> None:
+    if not _may_receive(node, stop):
+        return
+    listener = DicomListener(node.store, lambda report: take_report(node.engine, report, node.now()))
     listener.start()
     try:
         stop.wait()

@@ -33,7 +33,7 @@ async def store_instances(request: Request) -> Response:
     """Take the instances of the body; the answer lists what became of each."""
     node: RunningNode = request.app.state.node
     source = _source(node)
-    if not node.receiving.is_set():
+    if not node.is_recovered.is_set():
         return _busy("the node is starting; send it again.")
     limiter: anyio.CapacityLimiter = request.app.state.stow
     if limiter.borrowed_tokens >= limiter.total_tokens:
@@ -78,7 +78,7 @@ async def _next(stream: AsyncIterator[bytes], idle_s: float) -> bytes | None:
 
 def _response(answer: StowAnswer) -> Response:
     if answer.message and not answer.body:
-        return problem(answer.status, "stow.body", answer.message)
+        return problem(answer.status, answer.code, answer.message)
     headers = {"Retry-After": RETRY_S} if answer.status == 503 else {}
     return Response(msgspec.json.encode(answer.body), answer.status, headers, DICOM_JSON)
 
