@@ -88,7 +88,7 @@ def test_a_file_that_changes_while_it_is_read_waits(
     inbox: Path, store: InstanceStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (inbox / "IM1").write_bytes(small_ct())
-    monkeypatch.setattr(folder_module, "READ_AT_ONCE", 100)
+    monkeypatch.setattr(folder_module, "FILE_READ_AT_ONCE", 100)
     original, seen = os.fstat, []
 
     def grows(handle: int) -> os.stat_result:

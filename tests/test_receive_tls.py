@@ -15,6 +15,7 @@ from carina.config import Settings, TlsSettings
 from carina.database import open_database, upgrade_schema
 from carina.errors import BadConfig
 from carina.receive.listener import DicomListener
+from carina.receive.store import InstanceStore
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from receiving import receiver_settings, rows, storescu
@@ -57,7 +58,8 @@ def test_tls_takes_who_shows_a_trusted_certificate_and_nobody_else(
 ) -> None:
     files = {name: str(certificates / name) for name in ("node.crt", "node.key", "scanner.crt")}
     tls = TlsSettings(certificate=files["node.crt"], key=files["node.key"], trusted=files["scanner.crt"])
-    listener = DicomListener(msgspec.structs.replace(node, dicom=msgspec.structs.replace(node.dicom, tls=tls)), engine)
+    with_tls = msgspec.structs.replace(node, dicom=msgspec.structs.replace(node.dicom, tls=tls))
+    listener = DicomListener(InstanceStore(with_tls, engine))
     listener.start()
 
     def send(name: str) -> int:
@@ -79,4 +81,4 @@ def test_a_certificate_that_is_none_is_named(node: Settings, engine: Engine, tmp
     tls = TlsSettings(certificate=str(tmp_path / "x.crt"), key=str(tmp_path / "x.crt"))
     wrong = msgspec.structs.replace(node, dicom=msgspec.structs.replace(node.dicom, tls=tls))
     with pytest.raises(BadConfig, match=r"x\.crt.*can't be used .*expected PEM files"):
-        DicomListener(wrong, engine).start()
+        DicomListener(InstanceStore(wrong, engine)).start()

@@ -63,13 +63,13 @@ def spooled(folder: Path, chunks: Iterable[bytes], largest: int) -> Iterator[Pat
         finally:
             with _disk(folder):
                 file.close()
-        check_size(size, largest)
+        check_file_size(size, largest)
         yield spool
     finally:
         spool.unlink(missing_ok=True)
 
 
-def check_size(size: int, largest: int) -> None:
+def check_file_size(size: int, largest: int) -> None:
     """See that a file is no larger than what is taken, in bytes.
 
     Raises:

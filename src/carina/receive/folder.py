@@ -24,17 +24,17 @@ from sqlalchemy import delete, insert, select
 
 from carina.config import FolderSource
 from carina.database import WATCHED, database_now, read_only
-from carina.receive.files import FULL_CODE, UNWRITABLE_CODE, arriving_file, check_size, read_says, spooled
+from carina.receive.files import FULL_CODE, UNWRITABLE_CODE, arriving_file, check_file_size, read_says, spooled
 from carina.receive.instance import NotAccepted
 from carina.receive.store import InstanceStore, SentBy
 
 MOST_WAITING = 100_000
 """Files that are watched at once for being left alone; more wait until these are taken."""
 
-DEEPEST = 64
+DEEPEST_FOLDER = 64
 LOOKED_UP_AT_ONCE = 500
-READ_AT_ONCE = 1 << 20
-LONGEST_PAUSE_S = 10.0
+FILE_READ_AT_ONCE = 1 << 20
+LONGEST_BETWEEN_LOOKS_S = 10.0
 
 _LOG = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class WatchedFolder:
         """Look again and again."""
         while not stop.is_set():
             self.look(stop)
-            stop.wait(min(self.quiet_s / 2, LONGEST_PAUSE_S))
+            stop.wait(min(self.quiet_s / 2, LONGEST_BETWEEN_LOOKS_S))
 
     def look(self, stop: Event | None = None) -> Counter[FileFate]:
         """Take in what has been left alone for ``quiet_s``; what became of it, by how many."""
@@ -155,7 +155,7 @@ class WatchedFolder:
 
     def _accept(self, file: Path, form: _Form) -> FileFate:
         largest = self._store.settings.dicom.instance_mb * 1_000_000
-        check_size(form.size, largest)
+        check_file_size(form.size, largest)
         with spooled(self._store.folder, _content(file, form), largest) as spool:
             says = read_says(spool)
             with arriving_file(spool, says) as arriving:
@@ -188,7 +188,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, _Form]]:
         if entry is None:
             levels.pop()
         elif entry.is_dir(follow_symlinks=False):
-            levels.append(iter(_below(Path(entry.path)) if len(levels) < DEEPEST else ()))
+            levels.append(iter(_below(Path(entry.path)) if len(levels) < DEEPEST_FOLDER else ()))
         elif (form := _form(entry)) is not None:
             yield Path(entry.path), form
 
@@ -228,7 +228,7 @@ def _content(file: Path, form: _Form) -> Iterator[bytes]:
     handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # what was a file may be a pipe by now
     with os.fdopen(handle, "rb") as stream:
         while _form_of(os.fstat(handle)) == form:
-            chunk = stream.read(READ_AT_ONCE)
+            chunk = stream.read(FILE_READ_AT_ONCE)
             if not chunk:
                 return
             yield chunk
