@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -78,6 +80,24 @@ def test_a_node_starts_and_ends(tmp_path: Path) -> None:
     assert (log[0]["event"], log[-1]["event"]) == ("listening", "stopped")
     assert not [name for name in ("torch", "openvino", "onnxruntime") if name in mapped]
     assert int(memory.split("VmRSS:")[1].split()[0]) < 150_000
+
+
+def test_with_a_certificate_the_web_speaks_tls_only(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "node.key", tmp_path / "node.crt"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"]
+    subprocess.run([*command, "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    node = opened(tmp_path, f'[web.tls]\ncertificate = "{certificate}"\nkey = "{key}"\n')
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    with serving(node) as plain:
+        port = node.settings.web.port
+        answer = httpx.get(f"https://localhost:{port}/health/live", verify=trusting)
+        with pytest.raises(httpx.RemoteProtocolError, match=r"(?i)disconnect|response"):
+            httpx.get(f"{plain}/health/live")
+    assert answer.text == "alive\n"
 
 
 def test_a_second_node_is_told_that_the_port_is_taken(tmp_path: Path) -> None:

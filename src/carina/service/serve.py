@@ -17,7 +17,6 @@ from carina.service.app import web_app
 from carina.service.check import listen
 from carina.service.loops import start_all, stop_all
 from carina.service.node import RunningNode
-from carina.service.parts import parts_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,6 +75,8 @@ class _Server(uvicorn.Server):
         self._starting = asyncio.get_running_loop().run_in_executor(None, self._start_parts)
 
     def _start_parts(self) -> None:
+        from carina.service.parts import parts_of
+
         self._node.parts.extend(parts_of(self._node))
         start_all(self._node.parts)
         self._node.tallies.now()  # of 100,000 jobs, the first count takes a moment

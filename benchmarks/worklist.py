@@ -1,0 +1,115 @@
+"""The worklist of a node with many jobs, asked for by several browsers at once: by percentile.
+
+    python benchmarks/worklist.py [--jobs 100000] [--clients 20] [--pages 20]
+
+The node is a real server in a process of its own, on SQLite in a temporary folder. Each client asks for another part
+of the worklist, then waits for half a second on average, as people do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from sqlalchemy import Engine, insert
+
+from carina.config import load_settings
+from carina.database import DELIVERY, JOB
+from carina.jobs.places import open_node
+from carina.testing.pacs import free_port
+
+OBJECTS = 5
+AT_ONCE = 1000
+
+
+def fill(engine: Engine, count: int) -> None:
+    """Put ended jobs into the table, one in ten faulted, the others with five confirmed deliveries."""
+    now = datetime.now(UTC)
+    for first in range(1, count + 1, AT_ONCE):
+        numbers = range(first, min(first + AT_ONCE, count + 1))
+        with engine.begin() as connection:
+            connection.execute(insert(JOB), [job(number, now) for number in numbers])
+            rows = [delivery(number, object_, now) for number in numbers if number % 10 for object_ in range(OBJECTS)]
+            connection.execute(insert(DELIVERY), rows)
+
+
+def job(number: int, now: datetime) -> dict[str, object]:
+    """A row of the job table."""
+    times = {"created_at": now, "started_at": now, "stopped_at": now + timedelta(minutes=2)}
+    asked = {"source": "incoming/1", "pipeline": "default", "folder": f"runs/{number}", "priority": 2}
+    ended = {"state": "stopped", "ended": "healthy" if number % 10 else "faulted", "memory_mb": 3000.0, "cores": 2.0}
+    return {**times, **asked, **ended, "error": "" if number % 10 else "slices 12 and 13 are 7.5 mm apart."}
+
+
+def delivery(number: int, object_: int, now: datetime) -> dict[str, object]:
+    """A row of the delivery ledger."""
+    uid = f"2.25.{number}.{object_}"
+    named = {"job_id": number, "destination": "PACS", "sop_class_uid": "1.2", "sop_instance_uid": uid, "path": "x"}
+    return {**named, "state": "confirmed", "created_at": now}
+
+
+def ask(url: str, pages: int, count: int, times: list[float]) -> None:
+    """What one client does."""
+    for _ in range(pages):
+        part = random.choice(["/", "/?state=faulted", f"/?before={random.randint(100, count)}"])
+        began = time.perf_counter()
+        with urllib.request.urlopen(url + part) as answer:
+            answer.read()
+        times.append(1000 * (time.perf_counter() - began))
+        time.sleep(random.random())
+
+
+def wait_for(url: str) -> None:
+    """Come back when a node can work."""
+    for _ in range(1200):
+        try:
+            urllib.request.urlopen(f"{url}/health/ready").close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(url)
+
+
+def main() -> None:
+    """Fill, serve, ask, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument("--pages", type=int, default=20)
+    args = parser.parse_args()
+    with TemporaryDirectory() as name:
+        file, port = Path(name) / "carina.toml", free_port()
+        file.write_text(f'[node]\nfolder = "{name}/node"\nfree_gb = 0.0\n[web]\nport = {port}\n')
+        engine = open_node(load_settings(file, {}))
+        fill(engine, args.jobs)
+        engine.dispose()
+        program = Path(sys.executable).with_name("carina")
+        with subprocess.Popen([program, "serve", "--config", str(file)], stderr=subprocess.DEVNULL) as process:
+            url = f"http://127.0.0.1:{port}"
+            wait_for(url)
+            times: list[float] = []
+            clients = [
+                threading.Thread(target=ask, args=(url, args.pages, args.jobs, times)) for _ in range(args.clients)
+            ]
+            for client in clients:
+                client.start()
+            for client in clients:
+                client.join()
+            memory = Path(f"/proc/{process.pid}/status").read_text().split("VmRSS:")[1].split()[0]
+            process.terminate()
+    half, most = statistics.median(times), statistics.quantiles(times, n=20)[-1]
+    print(f"{args.jobs} jobs, {args.clients} clients: median {half:.0f} ms, p95 {most:.0f} ms; server {memory} kB")
+
+
+if __name__ == "__main__":
+    main()
