@@ -9,14 +9,11 @@ from sqlalchemy import Connection, insert
 
 from carina.config import Priority
 from carina.database import AUDIT, database_now
-from carina.deliver.deliver import echo
 from carina.deliver.ledger import resend
 from carina.errors import BadSeries, unreadable
 from carina.jobs import queue
 from carina.jobs.estimate import cores_of, memory_mb
 from carina.jobs.listing import Job, find_job
-from carina.operators.catalogue import definition_file
-from carina.pipeline.definition import load_definition
 from carina.receive.complete import release
 from carina.service.arrivals import Arrival, find_arrival
 from carina.service.node import RunningNode
@@ -91,6 +88,9 @@ def submit_path(node: RunningNode, path: str, pipeline: str, priority: Priority,
         BadConfig: there is no such pipeline, or it has mistakes.
         NotThere: there is no such destination.
     """
+    from carina.operators.catalogue import definition_file
+    from carina.pipeline.definition import load_definition
+
     source = Path(path).absolute()
     needed = memory_mb(_voxels_at_most(source))
     load_definition(definition_file(pipeline))
@@ -170,6 +170,8 @@ def echo_destination(node: RunningNode, name: str) -> None:
         NotThere: there is no such destination.
         DeliveryFailed: it does not answer; the message says what was seen.
     """
+    from carina.deliver.deliver import echo
+
     if name not in node.settings.destinations:
         raise NotThere("delivery.unknown", f"no destination is called {name!r}.")
     echo(name, node.settings.destinations[name])
