@@ -35,7 +35,7 @@ from carina.deliver.sender import Sender
 from carina.testing.difficult_pacs import DifficultPacs, Mood, difficult_pacs
 
 PACE = Pace(first_s=0.2, longest_s=1.0, idle_s=0.02, report_s=0.5)
-CONFIRM_S = 1.0
+CONFIRM_S = 2.0
 """Longer than anything that a killed sender has sent takes to be stored on this machine."""
 
 PACS = ("asked", "committing")

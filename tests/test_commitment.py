@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -34,8 +34,8 @@ def engine(node_database: str) -> Iterator[Engine]:
     made.dispose()
 
 
-def ask(engine: Engine, folder: Path) -> None:
-    """Five objects were sent, and storage commitment was asked for all of them."""
+def ask(engine: Engine, folder: Path, asked_at: datetime = LATER) -> None:
+    """Five objects were sent, and storage commitment was asked for all of them, by default when no doubt was left."""
     files = write_objects(folder / "runs" / "1")
     with engine.begin() as connection:
         connection.execute(delete(DELIVERY))
@@ -45,7 +45,8 @@ def ask(engine: Engine, folder: Path) -> None:
             ledger.begin_sending(connection, entry, doubt)
             stored = Answer(outcome=Outcome.STORED, status=0)
             ledger.mark_sent(connection, entry, stored, now=NOW, doubt_until=doubt)
-            ledger.mark_asked(connection, [entry.id], TRANSACTION, LATER)
+        for entry in ledger.due(connection, "PACS", NOW):
+            ledger.mark_asked(connection, entry, TRANSACTION, now=asked_at, until=LATER)
 
 
 def states(engine: Engine) -> dict[str, tuple[str, int]]:
@@ -87,11 +88,13 @@ def test_each_object_gets_what_the_report_says_of_it(engine: Engine, tmp_path: P
 
 
 def test_what_was_sent_just_now_may_be_on_its_way(engine: Engine, tmp_path: Path) -> None:
-    ask(engine, tmp_path)
-    take_report(engine, report([], dict.fromkeys(UIDS, 0x0112)), NOW + timedelta(seconds=1))
+    """A report is as old as the question, however late it comes."""
+    ask(engine, tmp_path, asked_at=NOW + timedelta(seconds=1))
+    take_report(engine, report([], dict.fromkeys(UIDS, 0x0112)), LATER)
     assert set(states(engine).values()) == {("sent", 1)}
     with engine.begin() as connection:
-        assert not ledger.due(connection, "PACS", NOW + timedelta(seconds=64))
+        assert not ledger.due(connection, "PACS", LATER)
+        assert len(ledger.due(connection, "PACS", LATER + timedelta(seconds=5))) == 5
 
 
 @pytest.mark.parametrize("transaction", ["2.25.8", "", " "])

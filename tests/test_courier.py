@@ -12,10 +12,12 @@ from sqlalchemy import Row, select
 from carina.config import Destination, DicomDestination, FolderDestination
 from carina.database import DELIVERY
 from carina.deliver import ledger
-from carina.deliver.channels import channel_to
+from carina.deliver.answers import Answer
+from carina.deliver.channels import DicomChannel, channel_to
 from carina.deliver.courier import Courier
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.pace import Pace
+from carina.deliver.store_scu import StoreSession
 from carina.testing.difficult_pacs import DifficultPacs, Mood, difficult_pacs
 from delivery_objects import NOW, add_job, eventually, new_ledger, write_objects
 
@@ -153,6 +155,30 @@ def test_what_is_still_on_its_way_through_the_peer_is_sent_by_no_job(node: Node,
         assert pacs.requests.total() == 1 and all_arrived_once(node, pacs)
 
 
+def test_an_answer_is_as_old_as_the_question(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that takes longer to answer than an object may be on its way said "no" while it was on its way."""
+    real = DicomChannel.held
+
+    def slowly(channel: DicomChannel, files: list[Path]) -> frozenset[str] | None:
+        held = real(channel, files)
+        node.clock.now += timedelta(seconds=30)
+        return held
+
+    monkeypatch.setattr(DicomChannel, "held", slowly)
+    with difficult_pacs(Mood.LATE) as pacs:
+        pacs.slow_s = 60.0
+        destination = to(pacs, timeout_s=0.5)
+        node.enter(destination, node.files[:1])
+        courier = node.courier(destination)
+        courier.round()
+        node.clock.now += timedelta(seconds=PACE.first_s)
+        assert courier.round()
+        pacs.go_on.set()
+        eventually(lambda: bool(pacs.stored))
+        node.deliver(courier)
+        assert pacs.requests.total() == 1 and all_arrived_once(node, pacs)
+
+
 @pytest.mark.parametrize("way", ["down", "refusing"])
 def test_a_peer_that_is_not_there_is_waited_for(node: Node, way: str) -> None:
     with difficult_pacs() as pacs:
@@ -266,6 +292,34 @@ def test_a_peer_without_commitment_is_asked_by_query(node: Node) -> None:
         node.deliver(node.courier(to(pacs, commitment=True)))
         assert all_arrived_once(node, pacs)
     assert {(row.confirmed_by, row.transaction_uid) for row in node.rows()} == {("query", "")}
+
+
+def test_what_sets_off_a_fault_of_ours_keeps_no_other(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = StoreSession.store
+
+    def store(session: StoreSession, file: Path) -> Answer:
+        if file.name == "object2.dcm":
+            raise ZeroDivisionError
+        return real(session, file)
+
+    monkeypatch.setattr(StoreSession, "store", store)
+    with difficult_pacs() as pacs:
+        node.enter(to(pacs))
+        courier = node.courier(to(pacs))
+        courier.round()
+        courier.round()
+    assert node.states() == ["confirmed", "waiting", "confirmed", "confirmed", "confirmed"]
+    assert "ZeroDivisionError" in node.rows()[1].error
+
+
+def test_who_is_told_to_stop_begins_no_other_object(node: Node) -> None:
+    with difficult_pacs() as pacs:
+        node.enter(to(pacs))
+        courier = node.courier(to(pacs))
+        courier.is_stopping = lambda: pacs.requests.total() == 2
+        courier.round()
+    assert node.states() == ["sent", "sent", "waiting", "waiting", "waiting"]
+    assert [row.ask for row in node.rows()] == [1, 1, 0, 0, 0]
 
 
 def test_a_folder_gets_each_object_under_its_study_and_a_changed_copy_is_replaced(node: Node, tmp_path: Path) -> None:

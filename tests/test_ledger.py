@@ -142,7 +142,7 @@ STEPS: dict[str, Callable[[Connection, Entry], object]] = {
     "refuse": lambda connection, entry: ledger.mark_refused(connection, [entry.id], BUSY, LATER),
     "resume": lambda connection, entry: ledger.extend_doubt(connection, "share", LATER),
     "put off": lambda connection, entry: ledger.put_off(connection, [entry.id], BUSY, LATER),
-    "ask": lambda connection, entry: ledger.mark_asked(connection, [entry.id], "2.25.1", LATER),
+    "ask": lambda connection, entry: ledger.mark_asked(connection, entry, "2.25.1", now=NOW, until=LATER),
     "note": lambda connection, entry: ledger.add_note(connection, [entry.id], "unasked."),
 }
 

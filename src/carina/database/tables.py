@@ -138,7 +138,7 @@ DELIVERY = Table(
     Column("not_before", DateTime(timezone=True), comment="neither sent nor asked about until then"),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("sent_at", DateTime(timezone=True)),
-    Column("doubt_until", DateTime(timezone=True), comment="what the peer lacks until then may be on its way to it"),
+    Column("doubt_until", DateTime(timezone=True), comment="what it is asked for until then may be on its way to it"),
     Column("confirmed_at", DateTime(timezone=True)),
     UniqueConstraint("job_id", "destination", "sop_instance_uid"),
     Index("ix_delivery_queue", "state", "destination", "not_before"),

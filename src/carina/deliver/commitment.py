@@ -144,7 +144,7 @@ def _refused(connection: Connection, entry: Entry, reason: object, now: datetime
     if status == CLASS_CONFLICT:
         mark_failed(connection, [entry.id], trouble)
     elif status == NO_SUCH_OBJECT:
-        if entry.is_in_doubt(now):
+        if entry.doubt_until is not None:  # there was a doubt when it was asked
             put_off(connection, [entry.id], trouble, later)
         else:
             mark_absent(connection, [entry.id], later if entry.state is DeliveryState.SENT else now, trouble)

@@ -22,14 +22,14 @@ from carina.config import Destination, DicomDestination
 from carina.database import read_only
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
-from carina.deliver.channels import Channel
+from carina.deliver.channels import Channel, Session
 from carina.deliver.commitment import ask_commitment, new_transaction, take_report
 from carina.deliver.identity import identity_of
 from carina.deliver.ledger import DeliveryState, Entry, Trouble
 from carina.deliver.pace import Pace
 from carina.deliver.proof import Proof
 from carina.deliver.receipt import unreachable
-from carina.errors import DeliveryFailed
+from carina.errors import DeliveryFailed, told
 
 REPORTS_LOOKED_FOR_S = 0.05
 
@@ -41,7 +41,10 @@ UNASKED = "It can't be asked whether it has the object (it answers no queries):"
 
 @dataclass(kw_only=True)
 class Courier:
-    """Delivers to one destination; ``folder`` is the node's, ``clock`` gives the time in UTC."""
+    """Delivers to one destination; ``folder`` is the node's, ``clock`` gives the time in UTC.
+
+    ``is_stopping`` is asked between two objects; what has not been begun then is left for the next process.
+    """
 
     engine: Engine
     folder: Path
@@ -50,6 +53,7 @@ class Courier:
     channel: Channel
     pace: Pace
     clock: Callable[[], datetime]
+    is_stopping: Callable[[], bool] = lambda: False
     failures: int = field(default=0, init=False)
     rests_until: datetime | None = field(default=None, init=False)
 
@@ -104,12 +108,22 @@ class Courier:
     def _send(self, entries: Sequence[Entry]) -> None:
         with self.channel.storing([self.folder / entry.path for entry in entries]) as session:
             for entry in entries:
+                if self.is_stopping():
+                    return
                 if not session.is_open:
                     words = "the association ended before every object was sent"
                     raise unreachable(self.name, self.channel.where, words)
                 with self.engine.begin() as connection:
                     ledger.begin_sending(connection, entry, self.clock() + self._patience)
-                self._note(entry, session.store(self.folder / entry.path))
+                self._note(entry, self._store(session, entry))
+
+    def _store(self, session: Session, entry: Entry) -> Answer:
+        try:
+            return session.store(self.folder / entry.path)
+        except DeliveryFailed:
+            raise
+        except Exception as error:  # noqa: BLE001 - the network edge: what one object sets off keeps no other
+            return Answer(outcome=Outcome.UNKNOWN, note=told(error).message)
 
     def _note(self, entry: Entry, answer: Answer) -> None:
         now = self.clock()
@@ -134,6 +148,7 @@ class Courier:
         peer = self.destination
         if isinstance(peer, DicomDestination) and peer.commitment and self._commit(entries, peer):
             return
+        asked_at = self.clock()
         held = self.channel.held([self.folder / entry.path for entry in entries])
         with self.engine.begin() as connection:
             for entry in entries:
@@ -142,7 +157,7 @@ class Courier:
                 elif entry.sop_instance_uid in held:
                     ledger.mark_confirmed(connection, [entry.id], self.channel.proof, self.clock())
                 else:
-                    self._absent(connection, entry)
+                    self._absent(connection, entry, asked_at)
 
     def _commit(self, entries: Sequence[Entry], peer: DicomDestination) -> bool:
         """Ask for storage commitment; the report changes the rows, whenever and by whatever way it comes."""
@@ -152,7 +167,8 @@ class Courier:
             for entry in entries:
                 age_s = (now - entry.sent_at).total_seconds() if entry.sent_at else 0.0
                 wait_s = min(max(peer.confirm_s, age_s), LONGEST_REPORT_S)
-                ledger.mark_asked(connection, [entry.id], transaction, now + timedelta(seconds=wait_s))
+                until = now + timedelta(seconds=wait_s)
+                ledger.mark_asked(connection, entry, transaction, now=now, until=until)
         return ask_commitment(
             transaction,
             entries,
@@ -180,10 +196,10 @@ class Courier:
             ledger.add_note(connection, [entry.id], f"{UNASKED} sent again unasked.")
             ledger.mark_absent(connection, [entry.id], now)
 
-    def _absent(self, connection: Connection, entry: Entry) -> None:
-        """What the peer says not to have: believed once it had the time to find what was on its way to it."""
+    def _absent(self, connection: Connection, entry: Entry, asked_at: datetime) -> None:
+        """What the peer says not to have: believed if, when it was asked, nothing could be on its way any more."""
         now = self.clock()
-        if entry.is_in_doubt(now):
+        if entry.is_in_doubt(asked_at):
             trouble = Trouble(code="delivery.unconfirmed", words="sent, and not found there yet")
             ledger.put_off(connection, [entry.id], trouble, now + self.pace.look_again)
         elif entry.state is DeliveryState.WAITING:

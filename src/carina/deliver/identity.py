@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, EncapsulatedPDFStorage, SegmentationStorage
@@ -22,8 +23,9 @@ SR_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectIdentity:
-    """The UIDs of one object, and those of what it lies in."""
+    """The UIDs of one object, those of what it lies in, and the transfer syntax of its file."""
 
+    transfer_syntax_uid: str
     sop_class_uid: str
     sop_instance_uid: str
     series_uid: str
@@ -31,7 +33,7 @@ class ObjectIdentity:
 
 
 def identity_of(file: Path) -> ObjectIdentity:
-    """The UIDs in a DICOM file; empty where it has none.
+    """The UIDs in a DICOM file; empty where it has none, but it has a transfer syntax.
 
     Raises:
         OSError: the file can't be read.
@@ -39,7 +41,11 @@ def identity_of(file: Path) -> ObjectIdentity:
     """
     with file.open("rb") as stream:
         header = read_partial(stream, lambda tag, *_: _is_beyond(tag))
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if syntax is None:
+        raise InvalidDicomError(f"{file.name} names no transfer syntax")
     return ObjectIdentity(
+        transfer_syntax_uid=str(syntax),
         sop_class_uid=str(header.get("SOPClassUID", "")),
         sop_instance_uid=str(header.get("SOPInstanceUID", "")),
         series_uid=str(header.get("SeriesInstanceUID", "")),

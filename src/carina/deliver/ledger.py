@@ -229,10 +229,15 @@ def put_off(connection: Connection, ids: Collection[int], trouble: Trouble, unti
     _change(connection, ids, not_before=until, **_troubled(trouble))
 
 
-def mark_asked(connection: Connection, ids: Collection[int], transaction_uid: str, until: datetime) -> None:
-    """Storage commitment is asked for, under this transaction; without a report until then it is asked for again."""
+def mark_asked(connection: Connection, entry: Entry, transaction_uid: str, *, now: datetime, until: datetime) -> None:
+    """Storage commitment is asked for, under this transaction; without a report until then it is asked for again.
+
+    The doubt stays where there is one now, since the peer may look before what is on its way arrives, and report late.
+    """
     asked = Trouble(code="delivery.unconfirmed", words="storage commitment was asked for, no report has come yet")
-    _change(connection, ids, transaction_uid=transaction_uid, not_before=until, **_troubled(asked))
+    doubt = {} if entry.is_in_doubt(now) else {"doubt_until": None}
+    values = {"transaction_uid": transaction_uid, "not_before": until, **doubt}
+    _change(connection, [entry.id], **values, **_troubled(asked))
 
 
 def add_note(connection: Connection, ids: Collection[int], note: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,8 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
 from carina.config import Destination
+from carina.database import read_only
+from carina.deliver import ledger
 from carina.deliver.channels import channel_to
 from carina.deliver.courier import Courier
 from carina.deliver.pace import PACE, Pace
@@ -37,7 +40,7 @@ class Sender:
         pace: Pace = PACE,
     ) -> None:
         self._stopping = Event()
-        self._pace = pace
+        self._engine, self._names, self._pace = engine, frozenset(destinations), pace
         self._lock = FileLock(folder / SENDER_LOCK, thread_local=False)
         couriers = [
             Courier(
@@ -48,6 +51,7 @@ class Sender:
                 channel=channel_to(name, destination),
                 pace=pace,
                 clock=clock,
+                is_stopping=self._stopping.is_set,
             )
             for name, destination in destinations.items()
         ]
@@ -67,14 +71,26 @@ class Sender:
         except Timeout:
             words = "another process delivers from this node's folder: stop it first."
             raise BadConfig("node.sender", f"{self._lock.lock_file}: {words}") from None
+        self._tell_stranded()
         for thread in self._threads:
             thread.start()
+
+    def _tell_stranded(self) -> None:
+        """Say where objects wait for a destination that the settings have no more."""
+        with read_only(self._engine) as connection:
+            found = ledger.counts(connection)
+        for name, by_state in found.items():
+            number = sum(by_state[state] for state in ledger.UNDER_WAY)
+            if number and name not in self._names:
+                words = "object(s) wait for destination %s, which the settings don't have: add it under [destinations]."
+                _LOG.warning("%d " + words, number, name)
 
     def stop(self, timeout_s: float = 30.0) -> bool:
         """End after the objects that are on their way now; gives whether every thread ended in time."""
         self._stopping.set()
+        end = time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join(timeout_s)
+            thread.join(max(end - time.monotonic(), 0.0))
         has_ended = not any(thread.is_alive() for thread in self._threads)
         if has_ended:
             self._lock.release()

@@ -15,6 +15,7 @@ from pynetdicom.sop_class import Verification
 from carina.config import DicomDestination
 from carina.deliver.answers import CLASS_NOT_SUPPORTED, SUCCESS, Answer, Outcome, dimse_outcome, status_words
 from carina.deliver.association import address, associated
+from carina.deliver.identity import identity_of
 from carina.deliver.receipt import DeliveryReceipt, Sent, complete, sop_instance_uid, unreachable
 
 UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
@@ -65,7 +66,10 @@ class StoreSession:
         """Send one file; the answer is set before the risky call, so that no path ends without one."""
         answer = Answer(outcome=Outcome.UNKNOWN, note="the association ended before")
         if self.is_open:
-            dataset = dcmread(file)
+            try:
+                dataset = dcmread(file)
+            except (OSError, EOFError) as error:
+                return Answer(outcome=Outcome.NEVER, note=f"{file.name} can't be read whole ({error})")
             try:
                 answer = _answer(self.association.send_c_store(dataset))
             except ValueError:
@@ -91,8 +95,8 @@ def _contexts(files: Sequence[Path]) -> list[tuple[UID, list[UID]]]:
     """What to propose: each SOP class in its own transfer syntax, uncompressed ones also in Implicit VR."""
     wanted: dict[tuple[UID, UID], None] = {}
     for file in files:
-        header = dcmread(file, stop_before_pixels=True, specific_tags=["SOPClassUID"])
-        sop_class, syntax = header.SOPClassUID, header.file_meta.TransferSyntaxUID
+        identity = identity_of(file)
+        sop_class, syntax = UID(identity.sop_class_uid), UID(identity.transfer_syntax_uid)
         wanted[sop_class, syntax] = None
         if syntax in UNCOMPRESSED:
             wanted.update(dict.fromkeys((sop_class, one) for one in sorted(UNCOMPRESSED)))
