@@ -11,7 +11,7 @@ import kill_sender
 
 
 def test_whenever_the_sender_is_killed_every_object_arrives_and_none_twice() -> None:
-    figures = kill_sender.main(kills=8, seed=3)
+    figures = kill_sender.main(kills=8, seed=3, confirm_s=10.0)
     assert figures.objects == 8 * kill_sender.OBJECTS * 3
     assert figures.delivered == figures.objects
     assert figures.stored_twice == 0
