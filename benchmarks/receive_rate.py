@@ -70,8 +70,8 @@ def serve(folder: Path, port: int) -> None:
 
 
 @contextmanager
-def running(command: list[str], port: int) -> Iterator[None]:
-    """A listener as a process of its own, until the block ends."""
+def running(command: list[str], port: int) -> Iterator[int]:
+    """A listener as a process of its own, until the block ends; gives its number."""
     process = subprocess.Popen(command, env=os.environ | QUICK, stdout=subprocess.DEVNULL)
     try:
         while process.poll() is None:
@@ -79,7 +79,7 @@ def running(command: list[str], port: int) -> Iterator[None]:
                 if tried.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.1)
-        yield
+        yield process.pid
     finally:
         process.kill()
         process.wait()
@@ -94,6 +94,12 @@ def rate(folders: list[Path], port: int) -> float:
         raise RuntimeError("storescu could not send everything")
     sent = sum(len(list(folder.iterdir())) for folder in folders)
     return sent / (time.perf_counter() - began)
+
+
+def processor_s(process: int) -> float:
+    """Processor time that a process has taken so far (proc(5): fields 14 and 15)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def flushes(folder: Path, count: int = 100) -> float:
@@ -129,8 +135,10 @@ def compare(work: Path, count: int, associations: int) -> dict[str, float]:
         ours.mkdir()
         theirs.mkdir()
         port = free_port()
-        with running([sys.executable, __file__, "--serve", str(ours), "--port", str(port)], port):
+        with running([sys.executable, __file__, "--serve", str(ours), "--port", str(port)], port) as process:
+            before = processor_s(process)
             found[f"carina, {many} associations"] = rate(slices[:many], port)
+            found[f"processor ms an instance, {many}"] = 1000 * (processor_s(process) - before) / (many * count)
         held = len(list(ours.glob("incoming/*/*.dcm")))
         if held != many * count:
             raise RuntimeError(f"{held} instances are there, {many * count} were sent")

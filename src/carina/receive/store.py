@@ -1,7 +1,9 @@
 """Accepting one instance: on the disk for good, with its row, or refused with a reason. Nothing in between is said.
 
-The order is: part file, flush, rename, flush of the folder, row. A crash before the row leaves a file that nobody was
-promised; ``recover`` removes it when the node starts, and the sender, who got no answer, sends it again.
+The order is: part file, rename, row; the row waits until file and folder are flushed, which they are side by side,
+because each flush costs a turn of the disk and a sender waits for all of them. A crash before the row leaves a file
+that nobody was promised; ``recover`` removes it when the node starts, and the sender, who got no answer, sends it
+again.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +34,7 @@ from carina.receive.instance import NO_ROOM, Arriving, Header, NotAccepted, chec
 
 INCOMING = "incoming"
 PART_FOLDER = ".parts"
+FLUSHES_AT_ONCE = 16
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,6 +69,14 @@ class SentBy:
     who: str
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A file on its way to its place, and whether its bytes are on the disk."""
+
+    path: Path
+    flushed: Future[None]
+
+
 class InstanceStore:
     """Takes instances of any number of senders at once into a node's folder and database."""
 
@@ -73,6 +85,7 @@ class InstanceStore:
         self.folder = Path(settings.node.folder)
         self._numbers = count()
         self._placing = threading.Lock()
+        self._flushes = ThreadPoolExecutor(FLUSHES_AT_ONCE, thread_name_prefix="flush")
 
     def accept(self, arriving: Arriving, origin: SentBy) -> Accepted:
         """Put an instance on the disk and into the database; it is there for good when this returns.
@@ -84,7 +97,7 @@ class InstanceStore:
         self._check_room(len(arriving.data))
         digest = hashlib.sha256(arriving.data).hexdigest()
         with self._part(arriving) as part:
-            header = header_of(part, arriving)
+            header = header_of(part.path, arriving)
             return self._place(part, arriving, header, origin, digest)
 
     def _check_room(self, size: int) -> None:
@@ -99,8 +112,8 @@ class InstanceStore:
             raise NotAccepted(NO_ROOM, "receive.disk-full", words)
 
     @contextmanager
-    def _part(self, arriving: Arriving) -> Iterator[Path]:
-        """The instance as a file that is not in its place yet, flushed; gone afterwards unless it was moved."""
+    def _part(self, arriving: Arriving) -> Iterator[_Part]:
+        """The instance as a file that is not in its place yet, being flushed; gone afterwards unless it was moved."""
         parts = self.folder / INCOMING / PART_FOLDER
         part = parts / f"{os.getpid()}-{next(self._numbers)}"
         try:
@@ -109,8 +122,11 @@ class InstanceStore:
                 file.write(file_head(arriving))
                 file.write(arriving.data)
                 file.flush()
-                os.fsync(file.fileno())
-            yield part
+                flushed = self._flushes.submit(os.fsync, file.fileno())
+                try:
+                    yield _Part(part, flushed)
+                finally:
+                    wait([flushed])  # it needs the open file
         except OSError as error:
             words = f"{self.folder}: can't be written ({error.strerror or error})."
             code = "receive.disk-full" if error.errno in FULL | {errno.EFBIG} else "receive.unwritable"
@@ -118,7 +134,7 @@ class InstanceStore:
         finally:
             part.unlink(missing_ok=True)
 
-    def _place(self, part: Path, arriving: Arriving, header: Header, origin: SentBy, digest: str) -> Accepted:
+    def _place(self, part: _Part, arriving: Arriving, header: Header, origin: SentBy, digest: str) -> Accepted:
         """Give a part its place and its row, in the arrival that takes instances of its series now."""
         with self._placing, self.engine.begin() as connection:
             uid = arriving.sop_instance_uid
@@ -130,7 +146,8 @@ class InstanceStore:
             connection.execute(delete(INSTANCE).where(*_same(uid, digest)))  # whose file was removed
             arrival_id = (_apart if is_apart else _open)(connection, header, origin, uid, now)
             path = Path(INCOMING, str(arrival_id), f"{file_name(uid)}.dcm")
-            _move(part, self.folder / path)
+            _move(part.path, self.folder / path)
+            part.flushed.result()
             row = {
                 "arrival_id": arrival_id,
                 "sop_instance_uid": uid,
@@ -192,7 +209,7 @@ def _begin(
 
 
 def _move(part: Path, place: Path) -> None:
-    """Rename a flushed file into its place, and flush the folder that holds it; a folder that is made as well."""
+    """Rename a file into its place, and flush the folder that holds it; a folder that is made as well."""
     if not place.parent.is_dir():
         place.parent.mkdir(parents=True, exist_ok=True)
         _flush(place.parent.parent)
