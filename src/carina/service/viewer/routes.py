@@ -49,6 +49,8 @@ NOT_FOUND = frozenset(
 )
 """Codes of what is not there, whoever raises them."""
 
+TEMPLATES = ("images.html", "report.html", "files.html", "error.html")
+
 PAGES = Environment(
     loader=PackageLoader("carina.service.viewer"),
     autoescape=True,
@@ -62,6 +64,8 @@ Endpoint = Callable[[Request], Response]
 
 def viewer_routes(where: WhereIsRun, shelf: RunShelf | None = None) -> list[BaseRoute]:
     """Routes relative to where they are mounted; ``shelf`` keeps the runs that were asked for last."""
+    for name in TEMPLATES:  # compiled now, and not while somebody waits for the first page
+        PAGES.get_template(name)
     pages = RunPages(where, shelf or RunShelf())
     routes: dict[str, Endpoint] = {
         "/": pages.images,
