@@ -49,7 +49,7 @@ NOT_FOUND = frozenset(
 )
 """Codes of what is not there, whoever raises them."""
 
-TEMPLATES = ("images.html", "report.html", "files.html", "error.html")
+RUN_TEMPLATES = ("images.html", "report.html", "files.html", "error.html")
 
 PAGES = Environment(
     loader=PackageLoader("carina.service.viewer"),
@@ -64,7 +64,7 @@ Endpoint = Callable[[Request], Response]
 
 def viewer_routes(where: WhereIsRun, shelf: RunShelf | None = None) -> list[BaseRoute]:
     """Routes relative to where they are mounted; ``shelf`` keeps the runs that were asked for last."""
-    for name in TEMPLATES:  # compiled now, and not while somebody waits for the first page
+    for name in RUN_TEMPLATES:  # compiled now, and not while somebody waits for the first page
         PAGES.get_template(name)
     pages = RunPages(where, shelf or RunShelf())
     routes: dict[str, Endpoint] = {
