@@ -13,7 +13,7 @@ from carina.dicom.read import read_source
 from carina.dicom.series import Series
 from carina.errors import BadSeries
 from cohorts import CHEST, how
-from reading_slices import write_series
+from reading_slices import refusal, write_series
 
 KINDS = {
     "empty-last-slices": (10, 8.0, FileCounts(used=10, other=1, broken=2), "slices are missing at its end"),
@@ -61,3 +61,34 @@ def test_a_run_tells_what_became_of_every_file_and_is_resumed_whatever_lies_besi
     (tmp_path / "ct" / "notes.txt").write_text("beside")
     again = run(tmp_path / "ct", tmp_path / "out", settings)
     assert again.manifest.started == first.manifest.started and again.manifest.fingerprint == first.manifest.fingerprint
+
+
+PACKED = {
+    "study.zip": b"PK\x03\x04" + bytes(400),
+    "study.tar.gz": b"\x1f\x8b\x08" + bytes(400),
+    "study.tar": bytes(257) + b"ustar" + bytes(400),
+    "study.7z": b"7z\xbc\xaf\x27\x1c" + bytes(400),
+    "study": b"Rar!\x1a\x07" + bytes(400),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_an_archive_is_to_be_unpacked(tmp_path: Path, name: str) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / name).write_bytes(PACKED[name])
+    (tmp_path / "readme.txt").write_text("the study")
+    cure = "not looked into: unpack what holds the CT and give the folder."
+    whole = f"none of its 2 files is DICOM or a volume file; inner/{name} is an archive, {cure}"
+    assert whole in refusal(tmp_path).message
+    assert f"{name} is an archive, {cure}" in refusal(tmp_path / "inner" / name).message
+
+
+def test_several_archives_are_counted(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.zip").write_bytes(PACKED["study.zip"])
+    assert "; 0.zip and 2 more are archives, not looked into" in refusal(tmp_path).message
+
+
+def test_what_is_no_archive_is_not_called_one(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("PK is a name")
+    assert "unpack" not in refusal(tmp_path).message

@@ -18,6 +18,8 @@ from carina.cli import series as listing
 from carina.cli.terminal import say_fields, say_json, say_table
 from carina.dicom.find import Found
 from carina.errors import BadSeries
+from carina.synth.phantom import chest_phantom
+from carina.testing.dicom import write_ct_series
 from cohorts import CHEST, files_beside, study, volume_file
 from reading_slices import write_series
 
@@ -158,3 +160,13 @@ def test_a_fault_of_ours_in_one_series_does_not_stop_the_others(
     with pytest.raises(SystemExit):
         convert.convert.main(words)
     assert "in read_source" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("slices", "is_taken"), [(40, True), (4, False)])
+def test_a_listing_says_that_it_judges_by_headers(tmp_path: Path, slices: int, *, is_taken: bool) -> None:
+    write_ct_series(chest_phantom(shape=(slices, 192, 192), lesions=0, seed=2).volume, tmp_path)
+    plain = carina("series", tmp_path).stdout
+    assert plain.startswith("taken" if is_taken else "no")
+    assert ("\nnote: judged by headers alone; pixel data is decoded" in plain) == is_taken
+    (told,) = json.loads(carina("series", tmp_path, "--json").stdout)
+    assert (told["taken"], told["judged_by"]) == (is_taken, "headers")

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
+    JPEGLSLossless,
 )
 
+from carina.dicom.decode import DECODERS, open_pixels
+from carina.dicom.find import find_series
 from carina.dicom.geometry import mask_on_source
 from carina.dicom.read import read_source
+from carina.dicom.syntaxes import ENCAPSULATED, NATIVE
 from carina.errors import BadSeries, ModelFailed
 from carina.volume import Grid, Mask
 from reading_slices import (
@@ -46,19 +52,52 @@ def test_native_transfer_syntaxes(tmp_path: Path, syntax: UID) -> None:
     assert_linear(read_source(series_of(tmp_path)))
 
 
-def test_an_unknown_transfer_syntax_is_refused_by_name(tmp_path: Path) -> None:
-    from pydicom.encaps import encapsulate
-    from pydicom.uid import MPEG2MPML
+def test_every_syntax_that_is_known_has_its_decoder() -> None:
+    assert set(DECODERS) == set(ENCAPSULATED)
+    assert not set(ENCAPSULATED) & set(NATIVE)
 
+
+@pytest.mark.parametrize("encapsulated", [True, False])
+@pytest.mark.parametrize(
+    ("syntax", "words"),
+    [
+        ("1.2.840.10008.1.2.4.100", "MPEG2 Main Profile / Main Level (1.2.840.10008.1.2.4.100)"),
+        ("1.2.840.10008.1.2.4.999", "1.2.840.10008.1.2.4.999"),
+        ("1.2.3.4.5", "1.2.3.4.5"),
+        ("JPEG lossless", "'JPEG lossless'"),
+        ("9" * 64, "9" * 64),
+    ],
+)
+def test_an_unknown_transfer_syntax_is_refused_by_name(
+    tmp_path: Path, syntax: str, words: str, *, encapsulated: bool
+) -> None:
+    """Nobody can say whether what is there is whole: it is not called truncated."""
     for file in write_series(tmp_path, EVEN):
         dataset = dcmread(file)
-        dataset.file_meta.TransferSyntaxUID = MPEG2MPML
-        dataset.PixelData = encapsulate([b"\x00\x00\x01\xb3" + bytes(60)])
-        dataset["PixelData"].VR = "OB"
+        if encapsulated:
+            dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
+            dataset.PixelData = encapsulate([b"\x00\x00\x01\xb3" + bytes(60)])
+            dataset["PixelData"].VR = "OB"
         dataset.save_as(file, enforce_file_format=True)
-    with pytest.raises(BadSeries, match="no decoder for transfer syntax MPEG2 Main Profile") as caught:
-        read_source(series_of(tmp_path))
-    assert caught.value.code == "series.transfer-syntax"
+        set_syntax(file, syntax.encode())
+    (found,) = find_series(tmp_path)
+    said = f"its transfer syntax is {words}, which Carina does not read (send it uncompressed or as JPEG 2000 Lossless)"
+    assert found.reason.endswith(f": {said}.")
+    assert found.error is not None and found.error.code == "series.transfer-syntax"
+    with pytest.raises(BadSeries, match=re.escape(said)):
+        open_pixels(next(tmp_path.iterdir()))
+
+
+def set_syntax(file: Path, syntax: bytes) -> None:
+    """Overwrite a file's Transfer Syntax UID with any bytes."""
+    content = file.read_bytes()
+    start = content.index(b"\x02\x00\x10\x00UI")
+    size = int.from_bytes(content[start + 6 : start + 8], "little")
+    new = syntax + b"\0" * (len(syntax) % 2)
+    content = content[: start + 6] + len(new).to_bytes(2, "little") + new + content[start + 8 + size :]
+    group = content.index(b"\x02\x00\x00\x00UL") + 8
+    length = int.from_bytes(content[group : group + 4], "little") + len(new) - size
+    file.write_bytes(content[:group] + length.to_bytes(4, "little") + content[group + 4 :])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ABSENT = "-"
 INDENT = " " * 7
 
+JUDGED_BY = "headers"
+"""Pixel data is not decoded for a listing: what is taken may still be refused."""
+
 BROKEN_SHOWN = 20
 """Broken files that are named before the rest is counted."""
 
@@ -54,7 +57,7 @@ def series(path: Path, rules: Path | None, config: Path | None, each: str, *, as
 
 
 def _print_counts(path: Path, listing: Listing, judged: Sequence[Found]) -> None:
-    """What became of every file below the path; the last line."""
+    """What became of every file below the path, the last line; before it, what a verdict rests on."""
     broken = listing.inventory.broken
     for one in broken[:BROKEN_SHOWN]:
         place = one.path.relative_to(path) if one.path != path else one.path.name
@@ -63,6 +66,8 @@ def _print_counts(path: Path, listing: Listing, judged: Sequence[Found]) -> None
         say(f"broken: and {len(broken) - BROKEN_SHOWN} more")
     counts = listing.counts(judged)
     copies = "1 copy" if counts.copy == 1 else f"{counts.copy} copies"
+    if any(one.taken for one in judged):
+        say("note: judged by headers alone; pixel data is decoded, and its HU are checked, in a run or conversion")
     say(f"files: {counts.total}: {counts.used} used, {copies}, {counts.other} other, {counts.broken} broken")
 
 
@@ -70,6 +75,7 @@ def facts(found: Found) -> dict[str, Any]:
     """What a script may want to know of one series; lengths in mm."""
     return {
         "taken": found.taken,
+        "judged_by": JUDGED_BY,
         "code": found.error.code if found.error else None,
         "reason": found.reason,
         "uid": found.uid,

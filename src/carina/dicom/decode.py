@@ -10,27 +10,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.config import IGNORE
-from pydicom.uid import UID
 
 from carina.dicom.codestream import check_jpeg, check_jpeg_2000, rle_segments, without_boxes
 from carina.dicom.fragments import Piece, read_frame
 from carina.dicom.headers import KEYWORDS, SliceHeader, slices_of
 from carina.dicom.layout import FrameLayout, ImpossibleLayout, layout_of
-from carina.dicom.part10 import BIG_ENDIAN, DEFLATED, NATIVE, OpenFile, inflated_pixels, open_file, reading
+from carina.dicom.part10 import OpenFile, inflated_pixels, open_file, reading
+from carina.dicom.syntaxes import BIG_ENDIAN, DEFLATED, DEFLATED_FRAMES, HTJ2K, JPEG, JPEG_2000, JPEG_LS, NATIVE, RLE
 from carina.errors import BadSeries
 from carina.volume.files import SCALE_BOTTOM_HU, SCALE_TOP_HU
-
-RLE = "1.2.840.10008.1.2.5"
-
-JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 53, 55, 57, 70))
-"""Baseline, extended, the retired spectral selection and full progression, lossless (PS3.5 A.4.1, A.4.2)."""
-
-JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
-JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
-HTJ2K = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (201, 202, 203))
-DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
-"""Each frame deflated by itself (PS3.5 A.4.13); not the deflated data set of ``DEFLATED``."""
 
 END_OF_IMAGE = b"\xff\xd9"
 """Where a JPEG-LS picture is cut off, CharLS reads zeros for seconds unless it meets a marker."""
@@ -130,17 +118,9 @@ class PixelFile:
         syntax = self.opened.transfer_syntax
         if syntax in NATIVE:
             return self._native(index)
-        decoder = DECODERS.get(syntax)
-        if decoder is None:
-            known = UID(syntax, validation_mode=IGNORE).name
-            raise BadSeries(
-                "series.transfer-syntax",
-                f"{self.opened.path.name}: no decoder for transfer syntax {known} ({syntax}); "
-                "send it uncompressed or as JPEG 2000 Lossless.",
-            )
         with reading(self.opened.path) as stream:
             data = read_frame(stream, self.pieces[index])
-        return decoder(data, self.layout)
+        return DECODERS[syntax](data, self.layout)  # any other syntax is a problem of the header
 
     def _native(self, index: int) -> npt.NDArray[Any]:
         layout, opened = self.layout, self.opened

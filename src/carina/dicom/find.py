@@ -16,7 +16,7 @@ from carina.dicom.inventory import Inventory
 from carina.dicom.losses import lost, with_losses
 from carina.dicom.merit import Ranking, Region, region
 from carina.dicom.rules import Rules, broken_rules, load_rules
-from carina.dicom.scan import scan
+from carina.dicom.scan import is_archive, scan
 from carina.dicom.series import Source, VolumeFile
 from carina.dicom.volume_file import broken_volumes, volume_file
 from carina.dicom.walk import Walked, own_of_run, walk
@@ -31,6 +31,9 @@ CLAUSES = 2
 
 MOST_NAMED = 8
 """Series that a refusal names before it counts the rest."""
+
+LOOKED_FOR_ARCHIVES = 1000
+"""Files whose beginnings are read for a hint, where there is nothing else."""
 
 
 def find_series(path: Path, rules: Rules | None = None, *, most_voxels: int = LimitSettings().voxels) -> Listing:
@@ -71,15 +74,26 @@ def _with_inventory(found: Iterable[Found], inventory: Inventory) -> Iterator[Fo
 
 def _nothing(path: Path, walked: Walked) -> str:
     wanted = "expected a DICOM file, MetaImage, NIfTI or NRRD"
+    packed = _packed(path, walked)
     if walked.files == [path]:
-        return f"{path.name}: neither DICOM nor a volume file, {wanted}."
+        return packed or f"{path.name}: neither DICOM nor a volume file, {wanted}."
     if not walked.count:
         return f"{path}: the folder is empty; {wanted}."
     if walked.passed_by and own_of_run(path):
         return f"{path}: this folder is a run of Carina's, whose results are no input; give the CT itself."
     passed_by = len(walked.passed_by)
     but = f" ({passed_by} are hidden, devices, or results of earlier runs)" if passed_by else ""
-    return f"{path}: none of its {walked.count} files is DICOM or a volume file{but}; {wanted}."
+    return f"{path}: none of its {walked.count} files is DICOM or a volume file{but}; {packed or f'{wanted}.'}"
+
+
+def _packed(path: Path, walked: Walked) -> str:
+    """What to do about archives, where there are any."""
+    archives = [file for file in walked.files[:LOOKED_FOR_ARCHIVES] if is_archive(file)]
+    if not archives:
+        return ""
+    first = archives[0].name if archives[0] == path else archives[0].relative_to(path)
+    what = "is an archive" if len(archives) == 1 else f"and {len(archives) - 1} more are archives"
+    return f"{first} {what}, not looked into: unpack what holds the CT and give the folder."
 
 
 def judge(found: Iterable[Found], rules: Rules) -> list[Found]:

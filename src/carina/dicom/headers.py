@@ -12,6 +12,7 @@ from pydicom.uid import UID
 
 from carina.dicom.layout import LAYOUT_KEYWORDS, ImpossibleLayout, layout_of, whole
 from carina.dicom.part10 import OpenFile, open_file
+from carina.dicom.syntaxes import unread
 from carina.dicom.uids import derived_uid, is_uid
 from carina.dicom.values import named, numbers_of, shown
 from carina.errors import BadSeries
@@ -91,11 +92,11 @@ class Expected(NamedTuple):
 
 
 NUMBERS = {
-    "RescaleSlope": Expected(1, "a number above 0", lambda v: 0 < v <= 1e4),
-    "RescaleIntercept": Expected(1, "a number of HU", lambda v: abs(v) <= 1e6),
-    "PixelSpacing": Expected(2, "two numbers of mm above 0", lambda v: 0 < v <= 1e6),
-    "ImagePositionPatient": Expected(3, "three numbers of mm", lambda v: abs(v) <= 1e6),
-    "ImageOrientationPatient": Expected(6, "six direction cosines", lambda v: abs(v) <= 2),
+    "RescaleSlope": Expected(1, "a number above 0 and at most 10000", lambda v: 0 < v <= 1e4),
+    "RescaleIntercept": Expected(1, "a number of HU, at most a million", lambda v: abs(v) <= 1e6),
+    "PixelSpacing": Expected(2, "two numbers of mm above 0 and at most a million", lambda v: 0 < v <= 1e6),
+    "ImagePositionPatient": Expected(3, "three numbers of mm, at most a million each", lambda v: abs(v) <= 1e6),
+    "ImageOrientationPatient": Expected(6, "six direction cosines from -1 to 1", lambda v: abs(v) <= 2),
 }
 """The numbers without which there is no volume, and what they can be at the very most."""
 
@@ -207,6 +208,8 @@ def _pixels(opened: OpenFile) -> _Pixels:
         return _Pixels(problem=SliceProblem(code=NO_IMAGE, words="it is no image"))
     if not opened.has_pixels:
         return _Pixels(problem=SliceProblem(code="series.no-pixels", words="it has no pixel data"))
+    if words := unread(opened.transfer_syntax):
+        return _Pixels(problem=SliceProblem(code="series.transfer-syntax", words=words))
     try:
         claimed = max(whole(opened, "NumberOfFrames", 1), 1)
         found = _compressed(opened, claimed) if opened.encapsulated else _native(opened, claimed)

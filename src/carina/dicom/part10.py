@@ -17,15 +17,9 @@ from typing import BinaryIO
 from carina.dicom.elements import LONG_VRS, SHORT_VRS, Element, ElementReader, Encoding, tag_text
 from carina.dicom.fragments import Encapsulated, find_fragments
 from carina.dicom.sources import Bytes, Inflated, Plain
+from carina.dicom.syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, NATIVE
 from carina.dicom.values import LONGEST_VALUE, Raw, number_of, numbers_of, tag_of, text_of, vr_of
 from carina.errors import BadSeries
-
-IMPLICIT = "1.2.840.10008.1.2"
-EXPLICIT = "1.2.840.10008.1.2.1"
-DEFLATED = "1.2.840.10008.1.2.1.99"
-BIG_ENDIAN = "1.2.840.10008.1.2.2"
-NATIVE = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
-"""Transfer syntaxes whose pixel data is not encapsulated."""
 
 PREAMBLE = 128
 META_CLASS, TRANSFER_SYNTAX, CHARACTER_SETS, PIXEL_DATA = 0x00020002, 0x00020010, 0x00080005, 0x7FE00010

@@ -22,6 +22,10 @@ PARTIAL_SUFFIXES = frozenset({".part", ".partial", ".crdownload", ".filepart", "
 HEAD_BYTES = 1024
 """Enough for the preamble and the meta information."""
 
+ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07")
+TAR_MARK = 257
+"""How ZIP, gzip, bzip2, xz, 7z and RAR begin, and where a tar says ``ustar``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scanned:
@@ -79,6 +83,16 @@ def _damage(header: SliceHeader) -> BrokenFile | None:
         sop_instance_uid=header.sop_instance_uid,
         position_mm=header.position_mm,
     )
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is packed, as it begins; False where it can't be read."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(TAR_MARK + 5)
+    except OSError:
+        return False
+    return head.startswith(ARCHIVES) or head[TAR_MARK:] == b"ustar"
 
 
 def name_shape(path: Path) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from carina.dicom.decode import RLE, open_pixels
+from carina.dicom.decode import open_pixels
 from carina.dicom.fragments import read_frame
 from carina.dicom.layout import MOST_PIXELS
-from carina.dicom.part10 import BIG_ENDIAN, DEFLATED, EXPLICIT, NATIVE, OpenFile, inflated_pixels, open_file, reading
+from carina.dicom.part10 import OpenFile, inflated_pixels, open_file, reading
+from carina.dicom.syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, NATIVE, RLE
 from carina.errors import BadSeries
 from carina.service.dicomweb.accept import ANY, Wish
 from carina.service.problems import NotAcceptable, NotThere
