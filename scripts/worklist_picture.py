@@ -1,0 +1,102 @@
+"""Takes the picture of docs/node.md: the worklist of a running node to which two synthetic series were sent.
+
+Usage: .venv/bin/python scripts/worklist_picture.py
+
+Needs chromium and DCMTK's storescu. Look at the picture before it is committed.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+from carina.synth.phantom import chest_phantom
+from carina.testing.dicom import SeriesSettings, write_ct_series
+from carina.testing.pacs import free_port
+
+PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "worklist.png"
+MINUTES_MS = 10 * 60 * 1000
+COLOURS = 128
+
+SETTINGS = """
+[node]
+folder = "{folder}/node"
+free_gb = 0.0
+[dicom]
+port = {dicom}
+[web]
+port = {web}
+[sources.scanner]
+kind = "dicom"
+ae_title = "CARINA"
+quiet_s = 1.0
+destinations = ["share"]
+[destinations.share]
+kind = "folder"
+path = "{folder}/results"
+"""
+
+
+def send(folder: Path, name: str, slices: int, port: int) -> None:
+    """Send a synthetic chest of so many slices."""
+    volume = chest_phantom(shape=(slices, 192, 192), lesions=2, seed=slices).volume
+    settings = SeriesSettings(description=name, study=name, patient_id=name)
+    files = write_ct_series(volume, folder / name, settings=settings)
+    program = shutil.which("storescu") or "storescu"
+    subprocess.run([program, "-aec", "CARINA", "127.0.0.1", str(port), *map(str, files)], check=True)
+
+
+def wait_for(url: str) -> None:
+    """Come back when the node can work."""
+    for _ in range(1200):
+        try:
+            urllib.request.urlopen(f"{url}/health/ready").close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise TimeoutError(url)
+
+
+def take(url: str) -> None:
+    """The worklist once the first job has ended, while the second runs."""
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1280, "height": 620}, color_scheme="light")
+        page.goto(url)
+        expect(page.get_by_text("5 of 5 confirmed").first).to_be_visible(timeout=MINUTES_MS)
+        expect(page.get_by_role("progressbar")).to_be_visible(timeout=MINUTES_MS)
+        shown = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        shown.quantize(COLOURS).save(PICTURE, optimize=True)
+        chromium.close()
+
+
+def main() -> None:
+    """Serve, send, take."""
+    with TemporaryDirectory() as name:
+        folder, dicom, web = Path(name), free_port(), free_port()
+        (folder / "carina.toml").write_text(SETTINGS.format(folder=folder, dicom=dicom, web=web))
+        command = [sys.executable, "-m", "carina.cli.main", "serve", "--config", str(folder / "carina.toml")]
+        with subprocess.Popen(command) as process:
+            try:
+                wait_for(f"http://127.0.0.1:{web}")
+                send(folder, "Chest", 40, dicom)
+                send(folder, "Follow-up", 36, dicom)
+                send(folder, "Scout", 8, dicom)
+                take(f"http://127.0.0.1:{web}")
+            finally:
+                process.terminate()
+    print(PICTURE)
+
+
+if __name__ == "__main__":
+    main()
