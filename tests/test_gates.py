@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -203,3 +204,8 @@ def test_every_dependency_is_justified() -> None:
     text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     rows = set(re.findall(r"^\| ([\w-]+) \|", text, flags=re.MULTILINE)) - {"package"}
     assert rows == names
+    npm = json.loads((ROOT / "web" / "package.json").read_text(encoding="utf-8"))
+    rows = set(re.findall(r"^\| `([\w@/-]+)` \|", text, flags=re.MULTILINE))
+    assert rows == {*npm["dependencies"], *npm["devDependencies"]}
+    exact = [version for table in ("dependencies", "devDependencies") for version in npm[table].values()]
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in exact), "npm packages are pinned"
