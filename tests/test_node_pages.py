@@ -21,6 +21,7 @@ from carina.database import DELIVERY, JOB
 from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
 from carina.service.loops import Part
 from carina.service.node import RunningNode
+from carina.service.pages.rendering import seconds_words
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from served_nodes import NOON, add_job, hold, opened, serving
@@ -283,3 +284,11 @@ def test_a_node_that_is_gone_is_said(browser: Browser, pages: Pages) -> None:
     page.goto(pages.url)
     expect(page.locator("#connection")).to_contain_text("The node does not answer")
     page.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(-1, "0.0 s"), (0.04, "0.0 s"), (0.4, "0.4 s"), (59.4, "59 s"), (75, "1 min 15 s"), (3661, "1 h 01 min")],
+)
+def test_durations_are_said_as_people_do(seconds: float, words: str) -> None:
+    assert seconds_words(seconds) == words

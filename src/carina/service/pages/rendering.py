@@ -28,7 +28,7 @@ def _lasted(start: datetime | None, end: datetime | None) -> str:
 def seconds_words(seconds: float) -> str:
     """A duration as people say it."""
     if seconds < 60:
-        return f"{max(seconds, 0):.0f} s"
+        return f"{max(seconds, 0):.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
