@@ -231,6 +231,21 @@ def test_a_worker_that_is_killed_loses_no_job(settings: Settings, engine: Engine
     assert {job.worker for job in jobs(engine)} <= {"doomed", "other"}
 
 
+def test_a_node_that_is_killed_and_started_takes_its_jobs_over_at_once(
+    settings: Settings, engine: Engine, series: Path
+) -> None:
+    put(engine, settings, series)
+    doomed = start_worker(settings, "")
+    wait_for(lambda: jobs(engine)[0].state == "running", doomed)
+    doomed.kill()
+    doomed.wait()
+    rounds: list[str] = []
+    Worker(settings, engine).go(until_empty=True, watch=lambda: rounds.append(jobs(engine)[0].error_code))
+    assert rounds[0] == "job.worker-lost"
+    (job,) = jobs(engine)
+    assert (job.shown_state, job.attempt, job.crashes, job.retries) == ("healthy", 2, 0, 1)
+
+
 def children(pid: int) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
     return [int(word) for word in found.split()]

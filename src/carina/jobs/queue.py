@@ -208,6 +208,14 @@ def silent(connection: Connection, before: datetime) -> Sequence[Attempt]:
     return [Attempt(row.id, row.attempt) for row in connection.execute(wanted)]
 
 
+def running_on(connection: Connection, host: str) -> dict[Attempt, str]:
+    """The attempts that run on a host, with the names of their workers (``HOST:PID``)."""
+    wanted = select(JOB.c.id, JOB.c.attempt, JOB.c.worker).where(
+        JOB.c.state == JobState.RUNNING, JOB.c.worker.startswith(f"{host}:", autoescape=True)
+    )
+    return {Attempt(row.id, row.attempt): row.worker for row in connection.execute(wanted)}
+
+
 def cancel(connection: Connection, job_id: int, now: datetime, *, why: str = "asked for") -> bool:
     """Stop a job that waits, or ask whoever runs it to; False where it is stopped already or there is none."""
     failure = Failure("job.canceled", f"canceled: {why}.")

@@ -31,13 +31,16 @@ from carina.jobs.intake import take_up
 from carina.jobs.places import log_of
 from carina.jobs.queue import (
     Attempt,
+    Failure,
     JobEnd,
     JobState,
     Room,
     claim,
     crashed,
+    fail,
     give_back,
     heartbeat,
+    running_on,
     silent,
     stop,
 )
@@ -54,6 +57,9 @@ PATIENCE_S = 10.0
 
 EXECUTE = (sys.executable, "-m", "carina.jobs.execute")
 """What runs an attempt; the job's id and the attempt's number follow."""
+
+WORKER_LOST = Failure("job.worker-lost", "its worker was killed, or stood still.", may_pass=True)
+"""Not the job's fault as a rule, and tried again longer than a job whose own process dies."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -98,6 +104,7 @@ class Worker:
         ``watch`` is called in every round. However it ends, no process is left, and what was running waits again.
         """
         try:
+            self._take_over()
             while not self.stopping.is_set():
                 watch()
                 try:
@@ -128,6 +135,18 @@ class Worker:
             return False
         with self.engine.connect() as connection:
             return not connection.execute(select(exists().where(JOB.c.state != JobState.STOPPED))).scalar_one()
+
+    def _take_over(self) -> None:
+        """Let the jobs of workers that were killed on this machine wait again at once; their processes ended too."""
+        with self.engine.begin() as connection:
+            for attempt, name in running_on(connection, platform.node()).items():
+                number = name.rpartition(":")[2]
+                if number.isdecimal() and not _is_alive(int(number)):
+                    self._lost(connection, attempt)
+
+    def _lost(self, connection: Connection, attempt: Attempt) -> None:
+        _LOG.warning("job %d: its worker was not heard of any more.", attempt.job_id)
+        fail(connection, attempt, WORKER_LOST, database_now(connection))
 
     def _free(self) -> Room:
         used = [one.takes for one in self.running]
@@ -202,6 +221,16 @@ class Worker:
 def _fields(attempt: Attempt) -> dict[str, int]:
     """What a log's reader finds the attempt's events by."""
     return {"job": attempt.job_id, "attempt": attempt.number}
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's process
+        return True
+    return True
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
