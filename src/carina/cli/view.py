@@ -23,6 +23,7 @@ def view(run: Path, port: int, browser: bool) -> None:
     RUN is the folder that carina run wrote. The page is served on 127.0.0.1 alone, until Ctrl-C.
     """
     import webbrowser
+    from threading import Thread
 
     from carina.service.viewer.server import loopback_listener, run_app, serve_run
 
@@ -32,5 +33,7 @@ def view(run: Path, port: int, browser: bool) -> None:
     say(f"{run}: {url} (Ctrl-C ends it)")
     say(RESEARCH_ONLY, dim=True)
     if browser:
-        webbrowser.open(url)
+        Thread(
+            target=webbrowser.open, args=[url], daemon=True
+        ).start()  # one in the terminal would keep us from serving
     serve_run(app, listener)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -51,4 +52,5 @@ def loopback_listener(port: int) -> socket.socket:
 def serve_run(app: Starlette, listener: socket.socket) -> None:
     """Answer until the process is asked to end."""
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")
-    uvicorn.Server(config).run(sockets=[listener])
+    with suppress(KeyboardInterrupt):  # what uvicorn was told, it tells again once it has ended
+        uvicorn.Server(config).run(sockets=[listener])
