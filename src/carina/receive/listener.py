@@ -48,12 +48,18 @@ class DicomListener:
         self.sources = {one.ae_title: (name, one) for name, one in _dicom_sources(self.settings).items()}
         self.reporters = frozenset(_reporters(self.settings))
         self._server: BoundedServer | None = None
+        self._thread: threading.Thread | None = None
         self._sizes: dict[int, int] = {}
 
     @property
     def port(self) -> int:
         """The port that is listened on."""
         return self._server.server_address[1] if self._server else self.settings.dicom.port
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether new connections are taken."""
+        return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
         """Listen, in threads of its own.
@@ -89,7 +95,8 @@ class DicomListener:
             words = f"dicom.port: {wanted.host}:{wanted.port} can't be listened on ({error.strerror or error})."
             raise BadConfig("dicom.port", f"{words} Stop what uses it, or choose another.") from error
         node._servers.append(self._server)
-        threading.Thread(target=self._server.serve_forever, args=(0.2,), daemon=True, name="dicom").start()
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), daemon=True, name="dicom")
+        self._thread.start()
         _LOG.info("listening for DICOM on %s:%d as %s.", wanted.host, self.port, ", ".join(self.sources) or "nobody")
 
     def stop(self) -> None:

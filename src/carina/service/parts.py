@@ -82,7 +82,8 @@ def _listen(node: RunningNode, stop: Event) -> None:
     listener = DicomListener(node.store, lambda report: take_report(node.engine, report, node.now()))
     listener.start()
     try:
-        stop.wait()
+        while listener.is_listening and not stop.wait(SETTLE_S):
+            pass
     finally:
         listener.stop()
 
