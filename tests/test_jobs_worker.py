@@ -147,6 +147,20 @@ def test_one_bad_job_holds_up_no_other(settings: Settings, engine: Engine, serie
     ]
 
 
+def test_a_job_whose_process_cannot_be_started_waits_and_is_tried_again(
+    settings: Settings, engine: Engine, series: Path
+) -> None:
+    logs = Path(settings.node.folder) / "logs"
+    logs.parent.mkdir()
+    logs.write_text("no log can be opened below a file, as on a full disk")
+    put(engine, settings, series)
+    worker = Worker(settings, engine)
+    until(worker, lambda: jobs(engine)[0].retries == 1, worker.stopping.set)
+    (job,) = jobs(engine)
+    assert (job.state, job.crashes, job.error_code) == ("pending", 0, "job.not-started")
+    assert "its process could not be started (" in job.error
+
+
 def until(worker: Worker, met: Callable[[], bool], does: Callable[[], None]) -> None:
     """Let a worker go until its queue is empty; once ``met``, do something, once."""
     done = False

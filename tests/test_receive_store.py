@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -13,10 +14,10 @@ from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, update
 
 from carina.config import DicomSettings, FolderSource, NodeSettings, Settings
-from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
+from carina.database import ARRIVAL, INSTANCE, database_now, open_database, upgrade_schema
 from carina.receive import store as store_module
 from carina.receive.complete import complete_arrivals, release
 from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, WRONG_CLASS, Arriving, NotAccepted
@@ -231,3 +232,50 @@ def test_our_own_results_are_kept_and_not_run(node: Settings, engine: Engine) ->
     complete_arrivals(node, engine)
     assert states(engine) == ["kept"]
     assert [file.name for file in files(node)] == ["1.2.3.4.dcm"]
+
+
+def several(node: Settings, engine: Engine, count: int, source: str) -> None:
+    store = InstanceStore(node, engine)
+    for number in range(count):
+        uid = f"1.2.{len(states(engine))}.{number}"
+        store.accept(instance(f"{uid}.1", uid), SentBy(source, "CT1@127.0.0.1"))
+
+
+@pytest.mark.parametrize(("source", "ends"), [("slow", "arriving"), ("gone", "quarantined")])
+def test_no_source_holds_up_another(
+    node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, source: str, ends: str
+) -> None:
+    monkeypatch.setattr("carina.receive.complete.ARRIVALS_JUDGED", 2)
+    slow = {"slow": FolderSource(path=node.node.folder, quiet_s=3600)}
+    several(node, engine, 3, source)
+    several(node, engine, 1, "scanner")
+    for _ in range(3):
+        complete_arrivals(msgspec.structs.replace(node, sources={**node.sources, **slow}), engine)
+    assert states(engine) == [ends, ends, ends, "quarantined"]
+    with engine.connect() as connection:
+        reason = connection.execute(select(ARRIVAL.c.reason).order_by(ARRIVAL.c.id)).scalars().first()
+    assert ("source gone is not in the settings any more" in (reason or "")) == (source == "gone")
+
+
+@pytest.mark.parametrize("fault", [ValueError, RecursionError, MemoryError, PermissionError])
+def test_a_series_that_breaks_the_reader_holds_up_no_other(
+    node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+) -> None:
+    def breaks(*_: object, **__: object) -> None:
+        raise fault("as no test has seen it yet")
+
+    monkeypatch.setattr("carina.receive.complete.find_series", breaks)
+    several(node, engine, 2, "scanner")
+    assert complete_arrivals(node, engine) == 2
+    assert states(engine) == ["quarantined"] * 2
+
+
+def test_while_the_node_was_away_no_series_became_complete(node: Settings, engine: Engine) -> None:
+    patient = msgspec.structs.replace(node, sources={"scanner": FolderSource(path=node.node.folder, quiet_s=60)})
+    several(node, engine, 1, "scanner")
+    with engine.begin() as connection:
+        long_ago = database_now(connection) - timedelta(hours=1)
+        connection.execute(update(ARRIVAL).values(last_at=long_ago))
+    recover(patient, engine)
+    assert complete_arrivals(patient, engine) == 0, "its sender had no time to continue"
+    assert states(engine) == ["arriving"]

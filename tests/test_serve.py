@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import shutil
 import signal
 import ssl
@@ -23,6 +24,7 @@ from carina.config import Settings
 from carina.errors import BadConfig, one_line
 from carina.service.logs import JsonLines
 from carina.service.loops import Part, PartState, stop_all
+from carina.testing.pacs import free_port
 from served_nodes import add_job, opened, serving, settings_of
 
 PROGRAM = Path(sys.executable).with_name("carina")
@@ -106,6 +108,17 @@ def test_a_second_node_is_told_that_the_port_is_taken(tmp_path: Path) -> None:
         second = subprocess.run([PROGRAM, "serve"], cwd=tmp_path, capture_output=True, text=True)
     assert second.returncode == 4
     assert f"web.port: can't listen on 127.0.0.1:{settings.web.port} (Address already in use)" in second.stderr
+
+
+def test_a_second_node_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    ports = {"CARINA_WEB_PORT": str(free_port()), "CARINA_DICOM_PORT": str(free_port())}
+    with started(tmp_path, settings):
+        second = subprocess.run(
+            [PROGRAM, "serve"], cwd=tmp_path, capture_output=True, text=True, env=os.environ | ports, timeout=60
+        )
+    assert second.returncode == 4
+    assert "another `carina serve` runs in this folder: end it first" in second.stderr
 
 
 @pytest.fixture(scope="module")

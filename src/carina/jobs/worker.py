@@ -162,19 +162,29 @@ class Worker:
         return claimed
 
     def _start(self, attempt: Attempt, takes: Room) -> None:
-        log = log_of(self.settings, attempt.job_id, attempt.number)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        arguments = [*self.command, str(attempt.job_id), str(attempt.number)]
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                arguments, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-            )
+        try:
+            process = self._process(attempt)
+        except OSError as error:  # the disk is full, the machine has no more processes: that may pass
+            failure = Failure("job.not-started", f"its process could not be started ({error.strerror or error}).", True)
+            _LOG.warning("job %d: %s", attempt.job_id, failure.message, extra=_fields(attempt))
+            with self.engine.begin() as connection:
+                fail(connection, attempt, failure, database_now(connection))
+            return
         _LOG.info("job %d: attempt %d begins.", attempt.job_id, attempt.number, extra=_fields(attempt))
         self.running.append(Running(attempt, takes, process))
         with suppress(BrokenPipeError):  # one that is dead already is seen in the next round
             if process.stdin is not None:
                 process.stdin.write(msgspec.json.encode(self.settings) + b"\n")
                 process.stdin.flush()
+
+    def _process(self, attempt: Attempt) -> subprocess.Popen[bytes]:
+        log = log_of(self.settings, attempt.job_id, attempt.number)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        arguments = [*self.command, str(attempt.job_id), str(attempt.number)]
+        with log.open("wb") as file:
+            return subprocess.Popen(
+                arguments, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
 
     def _hear(self, connection: Connection) -> None:
         """Say that the running attempts live; end those that don't count any more or are to be canceled."""

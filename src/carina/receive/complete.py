@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, select, update
+from sqlalchemy import Connection, Engine, Row, func, or_, select, update
 
 from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.part10 import open_file
 from carina.dicom.rules import load_rules
-from carina.errors import CarinaError
+from carina.errors import Bug, CarinaError, told
 from carina.receive.store import INCOMING, ArrivalState
 
 ARRIVALS_JUDGED = 50
@@ -47,9 +46,7 @@ def complete_arrivals(settings: Settings, engine: Engine) -> int:
     """
     settled = 0
     for arrival, source in _due(settings, engine):
-        folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
-        _link_earlier(settings, engine, arrival, folder)
-        verdict = judge_arrival(folder, settings, source)
+        verdict = _settle(settings, engine, arrival, source)
         same = (ARRIVAL.c.id == arrival.id) & (ARRIVAL.c.state == ArrivalState.ARRIVING)
         unchanged = same & (ARRIVAL.c.last_at == arrival.last_at)  # what came meanwhile makes it wait again
         with engine.begin() as connection:
@@ -60,24 +57,34 @@ def complete_arrivals(settings: Settings, engine: Engine) -> int:
     return settled
 
 
-def _due(settings: Settings, engine: Engine) -> Iterator[tuple[Row[Any], AnySource]]:
+def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySource | None) -> Verdict:
+    if source is None:
+        words = (
+            f"source {arrival.source} is not in the settings any more: add it under [sources], or release as another."
+        )
+        return Verdict(ArrivalState.QUARANTINED, words)
+    folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
+    _link_earlier(settings, engine, arrival, folder)
+    return judge_arrival(folder, settings, source)
+
+
+def _due(settings: Settings, engine: Engine) -> list[tuple[Row[Any], AnySource | None]]:
+    """The arrivals that are to be settled now, the oldest first, each with its source; None where that is gone.
+
+    What is not due yet takes no place among them, or one source's many would hold up another's.
+    """
+    counted = select(func.count()).select_from(INSTANCE).where(INSTANCE.c.arrival_id == ARRIVAL.c.id)
     with engine.connect() as connection:
         now = database_now(connection)
-        wanted = select(ARRIVAL).where(ARRIVAL.c.state == ArrivalState.ARRIVING).order_by(ARRIVAL.c.last_at)
+        quiet = [
+            (ARRIVAL.c.source == name) & (ARRIVAL.c.last_at <= now - timedelta(seconds=source.quiet_s))
+            for name, source in settings.sources.items()
+        ]
+        is_whole = (ARRIVAL.c.expected > 0) & (counted.scalar_subquery() >= ARRIVAL.c.expected)
+        is_due = or_(ARRIVAL.c.source.not_in(list(settings.sources)), is_whole, *quiet)
+        wanted = select(ARRIVAL).where(ARRIVAL.c.state == ArrivalState.ARRIVING, is_due).order_by(ARRIVAL.c.last_at)
         rows = connection.execute(wanted.limit(ARRIVALS_JUDGED)).all()
-        counts = {row.id: _count(connection, row.id) for row in rows if row.expected}
-    for row in rows:
-        source = settings.sources.get(row.source)
-        last_at = row.last_at if row.last_at.tzinfo else row.last_at.replace(tzinfo=UTC)
-        if source is None:
-            continue
-        if last_at + timedelta(seconds=source.quiet_s) <= now or counts.get(row.id, -1) >= (row.expected or 0) > 0:
-            yield row, source
-
-
-def _count(connection: Connection, arrival_id: int) -> int:
-    counted = select(func.count()).select_from(INSTANCE).where(INSTANCE.c.arrival_id == arrival_id)
-    return int(connection.execute(counted).scalar_one())
+    return [(row, settings.sources.get(row.source)) for row in rows]
 
 
 def _link_earlier(settings: Settings, engine: Engine, arrival: Row[Any], folder: Path) -> None:
@@ -103,11 +110,14 @@ def judge_arrival(folder: Path, settings: Settings, source: AnySource) -> Verdic
     """What the instances in a folder are, by the source's series rules."""
     if _is_ours(folder):
         return Verdict(ArrivalState.KEPT, "Carina's own results: kept, not run.")
-    rules = load_rules(source.series_rules or settings.series_rules)
     try:
+        rules = load_rules(source.series_rules or settings.series_rules)
         choose_source(find_series(folder, rules, most_voxels=settings.limits.voxels), rules)
-    except CarinaError as error:
-        return Verdict(ArrivalState.QUARANTINED, error.message)
+    except Exception as error:  # noqa: BLE001 - the network edge: one series that breaks the reader holds up no other
+        failure = told(error)
+        if isinstance(failure, Bug):
+            _LOG.error("%s: %s", folder.name, failure.trace)
+        return Verdict(ArrivalState.QUARANTINED, failure.message)
     return Verdict(ArrivalState.COMPLETE)
 
 

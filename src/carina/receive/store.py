@@ -226,9 +226,14 @@ def _flush(folder: Path) -> None:
 
 
 def recover(settings: Settings, engine: Engine) -> int:
-    """Remove files of instances that were not accepted when the node stopped; gives their number. Call it first."""
+    """Remove files of instances that were not accepted when the node stopped; gives their number. Call it first.
+
+    Series that were coming in begin to be quiet only now: while the node was away, nobody could send.
+    """
     folder = Path(settings.node.folder)
-    with engine.connect() as connection:
+    with engine.begin() as connection:
+        arriving = ARRIVAL.c.state == ArrivalState.ARRIVING
+        connection.execute(update(ARRIVAL).where(arriving).values(last_at=database_now(connection)))
         known = set(connection.execute(select(INSTANCE.c.path)).scalars())
         closed = set(connection.execute(select(ARRIVAL.c.id).where(ARRIVAL.c.state != ArrivalState.ARRIVING)).scalars())
     removed = 0

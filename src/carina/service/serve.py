@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
+from filelock import FileLock, Timeout
 
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings, WebSettings
-from carina.errors import BadConfig
+from carina.errors import BadConfig, unwritable
 from carina.jobs.places import open_node
 from carina.receive.tls import tls_context
 from carina.service.app import web_app
@@ -19,6 +23,8 @@ from carina.service.loops import start_all, stop_all
 from carina.service.node import RunningNode
 
 _LOG = logging.getLogger(__name__)
+
+NODE_LOCK = "node.lock"
 
 _PATIENCE_S = 30.0
 """How long parts may take to end after the node was asked to: those that send finish an object, jobs are told to."""
@@ -40,8 +46,35 @@ def run_node(settings: Settings) -> None:
     """Serve until the process is asked to end (SIGTERM, SIGINT); then end parts and requests in order.
 
     Raises:
-        BadConfig: the node can't be opened, or its port is taken.
+        BadConfig: the node can't be opened, its port is taken, or another node runs in its folder.
     """
+    with _alone_in(Path(settings.node.folder)):
+        _run(settings)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """A second node in a folder would remove what the first is just taking, for the rest of a crash.
+
+    Raises:
+        BadConfig: another node runs there, or the folder can't be written.
+    """
+    lock = FileLock(folder / NODE_LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        words = "another `carina serve` runs in this folder: end it first, or give this one a folder of its own."
+        raise BadConfig("node.busy", f"{folder}: {words}") from None
+    except OSError as error:
+        raise unwritable(error, folder) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _run(settings: Settings) -> None:
     node = node_of(settings)
     listener = _listener(settings.web)
     server = _Server(server_config(node), node)
