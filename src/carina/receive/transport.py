@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from pynetdicom.association import Association
+from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 LARGEST_PDU = 131_072
@@ -61,6 +62,24 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has n
         return read
 
 
+class SteadyMachine(StateMachine):  # type: ignore[misc]
+    """The state machine of a connection (PS3.8 9.2): what a state does not allow ends the connection.
+
+    In the original it ends the thread that reads, with a traceback, and the connection stays open.
+    """
+
+    def do_action(self, event: str) -> None:
+        """Act on an event, which a peer may bring about at any time."""
+        try:
+            super().do_action(event)
+        except InvalidEventError as error:
+            peer = self.dul.assoc.requestor.address_info
+            _LOG.warning("connection from %s ended: %s.", peer.address if peer else "a peer that is gone", error)
+            self.dul.assoc.is_aborted, self.dul.assoc.is_established = True, False
+            self.dul.assoc._kill = self.dul._kill_thread = True
+            self.dul.socket.close()
+
+
 class BoundedHandler(RequestHandler):  # type: ignore[misc]
     """Makes associations on bounded sockets."""
 
@@ -76,6 +95,7 @@ class BoundedHandler(RequestHandler):  # type: ignore[misc]
         bounded.idle_s = self.server.idle_s
         association.dul.event_queue.get_nowait()  # the original socket's word that there is a connection
         association.dul.socket = bounded
+        association.dul.state_machine = SteadyMachine(association.dul)
         self.server.open_connections.append(association)
         return association
 
