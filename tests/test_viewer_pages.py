@@ -219,7 +219,15 @@ def test_every_answer_forbids_what_is_not_ours(url: str) -> None:
         assert "unsafe" not in policy and "http" not in policy
         assert headers["cross-origin-resource-policy"] == "same-origin"
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["cache-control"] == "no-store"
+        assert headers["cache-control"] == ("no-cache" if path.startswith("/static") else "no-store")
+
+
+def test_a_script_that_a_browser_has_is_not_sent_again(url: str) -> None:
+    tag = asked(f"{url}/static/viewer.js")[2]["etag"]
+    request = urllib.request.Request(f"{url}/static/viewer.js", headers={"If-None-Match": tag})
+    with pytest.raises(urllib.error.HTTPError) as answer:
+        urllib.request.urlopen(request, timeout=60)
+    assert (answer.value.code, answer.value.headers["cache-control"]) == (304, "no-cache")
 
 
 def test_a_name_that_was_made_to_point_here_is_not_answered(url: str) -> None:
