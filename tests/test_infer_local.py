@@ -196,11 +196,11 @@ def test_a_mask_in_the_lungs_box_is_that_of_one_pass_over_the_whole_scan(tmp_pat
 
 
 def test_a_bundle_has_a_reach_where_its_norms_are_constants_only() -> None:
-    settings = load_recipe("lesion-constant").stages[-1][1]
+    settings = load_recipe("lesion").stages[-1][1]
     assert carina_object(settings)["reach"] == [48, 48, 32]
     small = msgspec.structs.replace(settings, network={**TWO_LEVELS})
     assert carina_object(small)["reach"] == [12, 12, 12]
-    assert "reach" not in carina_object(load_recipe("lesion").stages[-1][1])
+    assert "reach" not in carina_object(load_recipe("lesion").stages[0][1])
 
 
 @pytest.mark.parametrize(

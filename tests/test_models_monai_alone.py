@@ -24,7 +24,7 @@ from carina.infer.segment import segment  # noqa: E402
 from carina.models.bundle import Bundle, find_bundle, load_bundle  # noqa: E402
 from carina.models.formats import Format, export_bundle  # noqa: E402
 from carina.models.monai_native import native_network  # noqa: E402
-from carina.models.networks import build_network  # noqa: E402
+from carina.models.networks import COVID_NETWORK, LESION_NETWORK, build_network  # noqa: E402
 from carina.volume import Mask  # noqa: E402
 from carina.volume.files import read_mask, write_mask, write_volume  # noqa: E402
 from test_models_export import tiny  # noqa: E402, F401 - a fixture
@@ -84,14 +84,13 @@ def test_the_classifier_that_ships(tmp_path: Path) -> None:
     assert [float(value) for value in row[1:]] == pytest.approx(list(expected.values()), abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["lesion-segresnet", "covid-densenet"])
-def test_monais_class_takes_the_weights_and_gives_the_same(name: str) -> None:
-    bundle = find_bundle(name)
-    described: dict[str, Any] = dict(native_network(bundle.carina.network) or {})
+@pytest.mark.parametrize("spec", [LESION_NETWORK, COVID_NETWORK])
+def test_monais_class_takes_the_weights_and_gives_the_same(spec: dict[str, Any]) -> None:
+    described: dict[str, Any] = dict(native_network(spec) or {})
     import monai.networks.nets
 
     network = getattr(monai.networks.nets, described.pop("_target_"))(**described)
-    assert network.state_dict().keys() == build_network(bundle.carina.network).state_dict().keys()
+    assert network.state_dict().keys() == build_network(spec).state_dict().keys()
 
 
 def test_the_exported_folder_is_still_a_bundle_of_carinas(tiny: Bundle, tmp_path: Path) -> None:  # noqa: F811
