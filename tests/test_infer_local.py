@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -102,6 +102,7 @@ def _within(part: slice, whole: slice) -> bool:
     return bool(whole.start <= part.start and part.stop <= whole.stop)
 
 
+@settings(deadline=None)
 @given(_plans())
 def test_windows_begin_where_the_coarse_maps_of_the_whole_have_a_voxel(
     plan: tuple[Box, Triplet, Triplet, Triplet, int],
@@ -113,6 +114,7 @@ def test_windows_begin_where_the_coarse_maps_of_the_whole_have_a_voxel(
         assert side <= part.stop - part.start
 
 
+@settings(deadline=None)
 @given(_plans())
 def test_every_voxel_is_answered_by_a_window_that_holds_all_it_reaches(
     plan: tuple[Box, Triplet, Triplet, Triplet, int],
@@ -132,6 +134,7 @@ def test_every_voxel_is_answered_by_a_window_that_holds_all_it_reaches(
     assert answered.all()
 
 
+@settings(deadline=None)
 @given(_plans())
 def test_windows_are_small_where_they_can_be_and_few(plan: tuple[Box, Triplet, Triplet, Triplet, int]) -> None:
     box, shape, far, step, most = plan
@@ -196,9 +199,9 @@ def test_a_mask_in_the_lungs_box_is_that_of_one_pass_over_the_whole_scan(tmp_pat
 
 
 def test_a_bundle_has_a_reach_where_its_norms_are_constants_only() -> None:
-    settings = load_recipe("lesion").stages[-1][1]
-    assert carina_object(settings)["reach"] == [48, 48, 32]
-    small = msgspec.structs.replace(settings, network={**TWO_LEVELS})
+    ours = load_recipe("lesion").stages[-1][1]
+    assert carina_object(ours)["reach"] == [48, 48, 32]
+    small = msgspec.structs.replace(ours, network={**TWO_LEVELS})
     assert carina_object(small)["reach"] == [12, 12, 12]
     assert "reach" not in carina_object(load_recipe("lesion").stages[0][1])
 

@@ -41,7 +41,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     export_onnx(build_network(NETWORK), folder / "x.onnx", (32, 32, 16))
     metadata = json.loads((find_bundle("lesion-segresnet").folder / METADATA).read_bytes())
     original = {"patch": [64, 64, 16], "overlap": 0.25}
-    metadata["carina"] |= {"network": NETWORK, "divisor": 2, "original": original, "crop_to_body": False}
+    changes = {"network": NETWORK, "divisor": 2, "original": original, "crop_to_body": False, "reach": None}
+    metadata["carina"] |= changes
     return write_bundle(folder / "tiny", metadata, folder / "x.onnx", card="For research use only.")
 
 
