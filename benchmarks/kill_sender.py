@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/kill_sender.py [KILLS [SEED [CONFIRM_S]]]
 
-Three destinations: a PACS that is asked by query, one that is asked for storage commitment, a folder. Before each kill
-another job enters the ledger. The PACS are of this process and outlive every sender; they count what reaches them, and
-now and then store an object and break off instead of answering.
+A moment is counted from when the sender has started. Three destinations: a PACS that is asked by query, one that is
+asked for storage commitment, a folder. Before each kill another job enters the ledger. The PACS are of this process and
+outlive every sender; they count what reaches them, and now and then store an object and break off instead of answering.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -114,14 +115,17 @@ def _destinations(
 def _start(folder: Path, destinations: Mapping[str, Destination]) -> BaseProcess:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["carina.deliver.sender"])
-    process = context.Process(target=_send, args=(folder, destinations))
+    told, tells = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(folder, destinations, tells))
     process.start()
+    told.poll(PATIENCE_S)
     return process
 
 
-def _send(folder: Path, destinations: Mapping[str, Destination]) -> None:
+def _send(folder: Path, destinations: Mapping[str, Destination], started: Connection) -> None:
     engine = open_database(f"sqlite:///{folder}/node.sqlite")
     Sender(engine, folder, destinations, lambda: datetime.now(UTC), PACE).start()
+    started.send_bytes(b"x")
     while True:
         time.sleep(PATIENCE_S)
 

@@ -23,8 +23,8 @@ from carina.deliver.answers import Answer
 from carina.deliver.identity import ObjectIdentity, identity_of, kind_of
 from carina.deliver.proof import Proof
 
-AT_ONCE = 100
-"""Rows that are looked at in one go."""
+AT_ONCE = 25
+"""Rows that are looked at in one go: the objects of a few jobs, on one association."""
 
 
 class DeliveryState(StrEnum):
