@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 from sqlalchemy import Engine
@@ -18,6 +19,7 @@ from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
+from carina.testing.pacs import orthanc, orthanc_program
 from receiving import receiver_settings, rows, storescu
 
 
@@ -74,6 +76,38 @@ def test_tls_takes_who_shows_a_trusted_certificate_and_nobody_else(
         assert rows(engine) == 24
     finally:
         listener.stop()
+
+
+@pytest.mark.skipif(not orthanc_program(), reason="Orthanc is not installed; on Debian: apt-get install orthanc")
+def test_orthanc_sends_by_tls(node: Settings, engine: Engine, series: Path, certificates: Path) -> None:
+    files = {name: str(certificates / name) for name in ("node.crt", "node.key", "scanner.crt", "scanner.key")}
+    tls = TlsSettings(certificate=files["node.crt"], key=files["node.key"], trusted=files["scanner.crt"])
+    with_tls = msgspec.structs.replace(node, dicom=msgspec.structs.replace(node.dicom, tls=tls))
+    listener = DicomListener(InstanceStore(with_tls, engine))
+    listener.start()
+    peer = {"AET": "CARINA", "Host": "127.0.0.1", "Port": listener.port, "UseDicomTls": True}
+    settings = {
+        "DicomTlsEnabled": True,
+        "DicomTlsCertificate": files["scanner.crt"],
+        "DicomTlsPrivateKey": files["scanner.key"],
+        "DicomTlsTrustedCertificates": files["node.crt"],
+        "DicomModalities": {"carina": peer},
+    }
+    try:
+        with orthanc(settings=settings) as pacs:
+            ids = [
+                httpx.post(f"{pacs.http_url}/instances", content=one.read_bytes()).json()["ID"]
+                for one in files_of(series)
+            ]
+            sent = httpx.post(f"{pacs.http_url}/modalities/carina/store", json={"Resources": ids}, timeout=60)
+            assert sent.json()["InstancesCount"] == 24
+        assert rows(engine) == 24
+    finally:
+        listener.stop()
+
+
+def files_of(series: Path) -> list[Path]:
+    return sorted(series.glob("*.dcm"))
 
 
 def test_a_certificate_that_is_none_is_named(node: Settings, engine: Engine, tmp_path: Path) -> None:
