@@ -209,7 +209,7 @@ def test_slices_that_come_later_complete_the_series(node: Settings, engine: Engi
         file.rename(tmp_path / "late" / file.name)
     send_series(node, engine, tmp_path / "late")
     assert complete_arrivals(node, engine) == 1
-    assert states(engine) == ["quarantined", "complete"]
+    assert states(engine) == ["queued", "complete"], "what was quarantined waits no longer"
     assert len(list((Path(node.node.folder) / "incoming" / "2").glob("*.dcm"))) == 40
 
 
@@ -279,3 +279,12 @@ def test_while_the_node_was_away_no_series_became_complete(node: Settings, engin
     recover(patient, engine)
     assert complete_arrivals(patient, engine) == 0, "its sender had no time to continue"
     assert states(engine) == ["arriving"]
+
+
+def test_a_series_in_pieces_waits_once_and_none_of_it_is_lost(node: Settings, engine: Engine) -> None:
+    store = InstanceStore(node, engine)
+    for number in range(3):
+        store.accept(instance(f"1.2.3.{number}"), ORIGIN)
+        complete_arrivals(node, engine)
+    assert states(engine) == ["queued", "queued", "quarantined"]
+    assert len(list((Path(node.node.folder) / "incoming" / "3").glob("*.dcm"))) == 3

@@ -51,20 +51,22 @@ def complete_arrivals(settings: Settings, engine: Engine) -> int:
         unchanged = same & (ARRIVAL.c.last_at == arrival.last_at)  # what came meanwhile makes it wait again
         with engine.begin() as connection:
             values = {"state": verdict.state, "reason": verdict.reason}
-            settled += connection.execute(update(ARRIVAL).where(unchanged).values(**values)).rowcount
+            if connection.execute(update(ARRIVAL).where(unchanged).values(**values)).rowcount:
+                settled += 1
+                _end_waiting_of_earlier(connection, arrival)
         if verdict.reason:
             _LOG.info("arrival %d: %s: %s", arrival.id, verdict.state, verdict.reason)
     return settled
 
 
 def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySource | None) -> Verdict:
+    folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
+    _link_earlier(settings, engine, arrival, folder)
     if source is None:
         words = (
             f"source {arrival.source} is not in the settings any more: add it under [sources], or release as another."
         )
         return Verdict(ArrivalState.QUARANTINED, words)
-    folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
-    _link_earlier(settings, engine, arrival, folder)
     return judge_arrival(folder, settings, source)
 
 
@@ -104,6 +106,18 @@ def _link_earlier(settings: Settings, engine: Engine, arrival: Row[Any], folder:
     for path in paths:
         with suppress(FileExistsError, FileNotFoundError):
             os.link(path, folder / path.name)
+
+
+def _end_waiting_of_earlier(connection: Connection, arrival: Row[Any]) -> None:
+    """What waited in quarantine is part of a later arrival now, and is run or waits with that."""
+    earlier = (
+        (ARRIVAL.c.series_uid == arrival.series_uid)
+        & (ARRIVAL.c.source == arrival.source)
+        & (ARRIVAL.c.id < arrival.id)
+        & (ARRIVAL.c.state == ArrivalState.QUARANTINED)
+    )
+    values = {"state": ArrivalState.QUEUED, "reason": f"more came: its instances are in arrival {arrival.id} as well."}
+    connection.execute(update(ARRIVAL).where(earlier).values(**values))
 
 
 def judge_arrival(folder: Path, settings: Settings, source: AnySource) -> Verdict:
