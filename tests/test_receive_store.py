@@ -281,10 +281,11 @@ def test_while_the_node_was_away_no_series_became_complete(node: Settings, engin
     assert states(engine) == ["arriving"]
 
 
-def test_a_series_in_pieces_waits_once_and_none_of_it_is_lost(node: Settings, engine: Engine) -> None:
+@pytest.mark.parametrize("source", ["scanner", "gone"])
+def test_a_series_in_pieces_waits_once_and_none_of_it_is_lost(node: Settings, engine: Engine, source: str) -> None:
     store = InstanceStore(node, engine)
     for number in range(3):
-        store.accept(instance(f"1.2.3.{number}"), ORIGIN)
+        store.accept(instance(f"1.2.3.{number}"), SentBy(source, "CT1@127.0.0.1"))
         complete_arrivals(node, engine)
     assert states(engine) == ["queued", "queued", "quarantined"]
     assert len(list((Path(node.node.folder) / "incoming" / "3").glob("*.dcm"))) == 3

@@ -40,7 +40,8 @@ _LOG = logging.getLogger(__name__)
 
 
 class ArrivalState(StrEnum):
-    """Where a series that comes in is; what is queued has its jobs, what is kept is there and not run.
+    """Where a series that comes in is; what is queued has its jobs, or is run as
+    part of a later arrival; what is kept is there and not run.
 
     What waits in quarantine fits no rule; what is apart has another content under a known SOP Instance UID.
     """
