@@ -185,6 +185,7 @@ def _no_weights(_: str, names: list[str]) -> list[str]:
 @pytest.mark.parametrize(("ci", "outcome"), [("true", "1 failed"), ("", "1 skipped")])
 def test_with_ci_a_missing_tool_is_no_excuse(tmp_path: Path, ci: str, outcome: str) -> None:
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    shutil.copy(ROOT / "tests" / "databases.py", tmp_path)
     (tmp_path / "test_it.py").write_text(
         'import pytest\ndef test_it():\n    pytest.skip("Orthanc is not installed; on Debian: apt-get")\n'
     )
