@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -197,7 +199,16 @@ def send_series(node: Settings, engine: Engine, folder: Path) -> None:
         )
 
 
-def test_slices_that_come_later_complete_the_series(node: Settings, engine: Engine, tmp_path: Path) -> None:
+def _refuse(*_: object) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_slices_that_come_later_complete_the_series(
+    node: Settings, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_linked: bool
+) -> None:
+    if not is_linked:
+        monkeypatch.setattr(os, "link", _refuse)
     write_ct_series(chest_phantom(shape=(40, 192, 192), lesions=0).volume, tmp_path / "ct")
     late = sorted((tmp_path / "ct").glob("*.dcm"))[:4]
     kept = [file.rename(tmp_path / file.name) for file in late]

@@ -18,6 +18,7 @@ from carina.dicom.find import choose_source, find_series
 from carina.dicom.part10 import open_file
 from carina.dicom.rules import load_rules
 from carina.errors import Bug, CarinaError, told
+from carina.pipeline.places import copy_whole
 from carina.receive.store import INCOMING, ArrivalState
 
 ARRIVALS_JUDGED = 50
@@ -104,8 +105,12 @@ def _link_earlier(settings: Settings, engine: Engine, arrival: Row[Any], folder:
     with engine.connect() as connection:
         paths = [Path(settings.node.folder) / path for path in connection.execute(earlier).scalars()]
     for path in paths:
+        place = folder / path.name
         with suppress(FileExistsError, FileNotFoundError):
-            os.link(path, folder / path.name)
+            try:
+                os.link(path, place)
+            except PermissionError:  # where links are refused; FAT and some network folders say it so
+                copy_whole(path, place)
 
 
 def _end_waiting_of_earlier(connection: Connection, arrival: Row[Any]) -> None:
