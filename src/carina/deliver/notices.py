@@ -27,6 +27,7 @@ from carina.database import JOB, NOTICE, read_only
 from carina.deliver.dicomweb import StayHere
 from carina.deliver.pace import Pace
 from carina.errors import one_line
+from carina.pipeline.json_text import read_json
 
 LOOK_BACK = timedelta(days=1)
 """Jobs that stopped earlier get no notice any more: when notices are switched on, the past stays silent."""
@@ -108,7 +109,7 @@ class Notifier:
             "Content-Type": "application/json",
             TIMESTAMP: timestamp,
             SIGNATURE: sign(self.settings.secret, timestamp, body),
-            NOTICE_ID: msgspec.json.decode(body)["id"],
+            NOTICE_ID: read_json(body)["id"],
         }
         opener = urllib.request.build_opener(StayHere)
         try:
@@ -151,8 +152,8 @@ class _Findings(msgspec.Struct):
 def _figures(file: Path, settings: NoticeSettings) -> Iterator[tuple[str, float, float]]:
     """Name, value and threshold of each figure that the run has; a pipeline without findings has none."""
     try:
-        found = msgspec.json.decode(file.read_bytes(), type=_Findings)
-    except (OSError, msgspec.DecodeError):
+        found = read_json(file.read_bytes(), _Findings)
+    except (OSError, ValueError):
         return
     percent = next((one.ratio_percent for one in found.regions if one.region == "lungs"), None)
     if percent is not None:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from carina.pipeline.json_text import read_json
 from carina.service.node import RunningNode
 from carina.service.problems import NotUnderstood
 from carina.toml import mistakes
@@ -87,8 +88,8 @@ async def body_of(request: Request) -> bytes:
 
 def _table(body: bytes) -> dict[str, Any]:
     try:
-        table = msgspec.json.decode(body or b"{}")
-    except (msgspec.DecodeError, RecursionError) as error:
+        table = read_json(body or b"{}")
+    except ValueError as error:
         raise NotUnderstood("web.body", f"the body is no JSON ({error}).") from error
     if not isinstance(table, dict):
         raise NotUnderstood("web.body", "the body is no JSON object.")
