@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator, Iterator
 from itertools import count
 from pathlib import Path
@@ -45,6 +46,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     _fail_missing_tool(report)
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Names what failed at once: a run that is cut off has told it."""
+    if report.failed and os.environ.get("PYTEST_XDIST_WORKER") is None:
+        last = str(report.longrepr).rstrip().rpartition("\n")[2]
+        sys.stderr.write(f"\n{report.when} of {report.nodeid} failed: {last}\n")
 
 
 @pytest.hookimpl(wrapper=True)

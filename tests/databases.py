@@ -7,11 +7,13 @@ import pwd
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -61,8 +63,9 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
     """Until the server takes connections; it ends by itself where it can't start."""
     while process.poll() is None:
         try:
-            open_database(f"postgresql+psycopg://carina@127.0.0.1:{port}/postgres").dispose()
-        except Exception:  # noqa: BLE001 - not yet
+            psycopg.connect(f"postgresql://carina@127.0.0.1:{port}/postgres").close()
+        except psycopg.OperationalError:
+            time.sleep(0.05)  # not yet
             continue
         return
     raise RuntimeError("the PostgreSQL server did not start")

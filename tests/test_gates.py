@@ -210,3 +210,10 @@ def test_every_dependency_is_justified() -> None:
     assert rows == {*npm["dependencies"], *npm["devDependencies"]}
     exact = [version for table in ("dependencies", "devDependencies") for version in npm[table].values()]
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in exact), "npm packages are pinned"
+
+
+def test_the_tests_run_with_every_extra() -> None:
+    text = (ROOT / "scripts" / "test").read_text(encoding="utf-8")
+    installed = re.search(r"^scripts/setup (\S+)$", text, re.MULTILINE)
+    assert installed is not None
+    assert set(installed[1].split(",")) == set(SETTINGS["project"]["optional-dependencies"])
