@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -70,3 +71,9 @@ def test_a_password_is_not_repeated() -> None:
     with pytest.raises(BadConfig) as caught:
         open_database("postgresql+psycopg://carina:secret@127.0.0.1:1/node")
     assert "secret" not in str(caught.value)
+
+
+def test_a_missing_driver_is_named_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(BadConfig, match=r"psycopg://host/name: can't be opened \(.*psycopg.*carina-ct\[postgres\]"):
+        open_database("postgresql+psycopg://user:secret@host/name")

@@ -38,7 +38,8 @@ def open_database(url: str) -> Engine:
         raise BadConfig(
             "database.open",
             f"database {_shown(url)}: can't be opened ({one_line(str(error))}); expected sqlite:///FILE in a folder "
-            "that can be written, or postgresql+psycopg://USER@HOST/NAME of a server that answers.",
+            "that can be written, or postgresql+psycopg://USER@HOST/NAME of a server that answers (its driver: "
+            "pip install carina-ct[postgres]).",
         ) from error
     return engine
 
