@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from pydicom import dcmread
 from sqlalchemy import Engine, insert, select
 
 from carina.api import open_run
@@ -116,7 +117,8 @@ def test_what_arrived_is_run_and_its_objects_are_in_the_ledger(tmp_path: Path, s
     upgrade_schema(engine)
     with engine.begin() as connection:
         now = database_now(connection)
-        row = {"series_uid": "1.2", "study_uid": "1", "source": "scanner", "sender": "CT1", "reason": ""}
+        uid = str(dcmread(next(series.iterdir()), stop_before_pixels=True).SeriesInstanceUID)
+        row = {"series_uid": uid, "study_uid": "1", "source": "scanner", "sender": "CT1", "reason": ""}
         connection.execute(insert(ARRIVAL), row | {"state": "complete", "first_at": now, "last_at": now})
     (folder / "incoming").mkdir(parents=True)
     (folder / "incoming" / "1").symlink_to(series, target_is_directory=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -220,13 +221,14 @@ def worker(until_empty: bool, name: str, config: Path | None) -> None:
     """Run the jobs of the node's queue, as many at once as memory and cores allow.
 
     On one machine, carina serve does this itself; on others, with a PostgreSQL database and a shared folder, start one
-    worker each.
+    worker each. Under Slurm, memory and cores are those that Slurm granted.
     """
+    from carina.jobs.machine import within_slurm
     from carina.jobs.worker import Worker
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings, engine = _node(config)
-    it = Worker(settings, engine, name=name)
+    it = Worker(within_slurm(settings, os.environ), engine, name=name)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: it.stopping.set())
     it.go(until_empty=until_empty)

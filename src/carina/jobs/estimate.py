@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from carina.config import Settings
 from carina.dicom.series import Source, VolumeFile
-from carina.jobs.queue import Room
+from carina.jobs.machine import whole_machine
 
 BASE_MB = 1500.0
 """Python, OpenVINO and the three networks with their windows."""
@@ -34,18 +31,3 @@ def memory_mb(voxels: int) -> float:
 def cores_of(settings: Settings) -> float:
     """The cores that a job asks for."""
     return float(settings.runtime.threads or min(MOST_CORES, whole_machine(settings).cores))
-
-
-def whole_machine(settings: Settings) -> Room:
-    """What the jobs of a worker share on this machine: as set, else three quarters of the memory and every core."""
-    memory = settings.node.memory_gb * 1000 or 0.75 * _memory_bytes() / 1e6
-    return Room(memory, float(settings.node.cores or os.cpu_count() or 1))
-
-
-def _memory_bytes() -> float:
-    """The machine's memory, or what its container may use where that is less."""
-    machine = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    try:
-        return min(machine, float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    except (OSError, ValueError):  # no cgroup, or "max"
-        return machine

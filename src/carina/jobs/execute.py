@@ -26,6 +26,7 @@ from carina.database import database_now, open_database
 from carina.deliver.ledger import enter
 from carina.errors import BadConfig, Bug, CarinaError, DeliveryFailed, told
 from carina.jobs.listing import Job, find_job
+from carina.jobs.machine import whole_machine
 from carina.jobs.places import database_address
 from carina.jobs.queue import Attempt, Failure, JobEnd, JobState, fail, stop
 from carina.pipeline.run import Event, What
@@ -69,7 +70,8 @@ def execute(settings: Settings, engine: Engine, attempt: Attempt) -> bool:
 
 def _how(settings: Settings, job: Job) -> RunSettings:
     """The run's settings: nothing is sent by it, and its networks take the cores that the job was given."""
-    runtime = msgspec.structs.replace(settings.runtime, threads=settings.runtime.threads or int(job.cores))
+    cores = max(1, int(min(job.cores, whole_machine(settings).cores)))  # asked for where it was submitted
+    runtime = msgspec.structs.replace(settings.runtime, threads=settings.runtime.threads or cores)
     own = msgspec.structs.replace(settings, destinations={}, runtime=runtime)
     judged = job.series_uid if job.arrival_id else ""  # when it arrived, or by whoever released it
     return RunSettings(settings=own, pipeline=job.pipeline, uid=judged, progress=_tell)

@@ -26,8 +26,8 @@ from sqlalchemy.exc import OperationalError
 
 from carina.config import Settings
 from carina.database import JOB, database_now
-from carina.jobs.estimate import whole_machine
 from carina.jobs.intake import take_up
+from carina.jobs.machine import whole_machine
 from carina.jobs.places import log_of
 from carina.jobs.queue import (
     Attempt,
@@ -134,14 +134,17 @@ class Worker:
         if claimed or self.running:
             return False
         with self.engine.connect() as connection:
-            return not connection.execute(select(exists().where(JOB.c.state != JobState.STOPPED))).scalar_one()
+            # by equality: "not stopped" would read the rows of all that have
+            left = exists().where(JOB.c.state.in_((JobState.PENDING, JobState.RUNNING)))
+            return not connection.execute(select(left)).scalar_one()
 
     def _take_over(self) -> None:
         """Let the jobs of workers that were killed on this machine wait again at once; their processes ended too."""
         with self.engine.begin() as connection:
             for attempt, name in running_on(connection, platform.node()).items():
                 number = name.rpartition(":")[2]
-                if number.isdecimal() and not _is_alive(int(number)):
+                # in a container that was started again, the worker before had this one's number as well
+                if name == self.name or (number.isdecimal() and not _is_alive(int(number))):
                     self._lost(connection, attempt)
 
     def _lost(self, connection: Connection, attempt: Attempt) -> None:
