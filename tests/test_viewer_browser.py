@@ -24,7 +24,7 @@ from scipy import ndimage
 from carina.report.numbers import MINUS
 from carina.service.viewer import routes
 from carina.service.viewer.scene import PLANES
-from viewer_runs import POSES, posed, served, through_dicom, write_run
+from viewer_runs import POSES, posed, served, through_dicom, write_cohort, write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 AXE = ROOT / "web" / "axe.min.js"
@@ -61,6 +61,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def url(runs: dict[str, Path]) -> Iterator[str]:
     with served(runs["plain"]) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def cohort_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("cohort")
+    write_cohort(folder, 12)
+    with served(folder) as address:
         yield address
 
 
@@ -254,16 +262,28 @@ def test_a_build_that_is_missing_is_said_and_everything_else_works(
         expect(page.locator(".axial img")).to_be_visible()
 
 
+def test_a_cohort_is_walked_by_keyboard_from_a_bar_to_its_case(browser: Browser, cohort_url: str) -> None:
+    with opened(browser, cohort_url) as page:
+        page.get_by_role("link", name="Ratio % 57").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("1 of 13 rows")).to_be_visible()
+        page.get_by_role("link", name="60.0 (far above the others)").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Report")).to_be_visible()
+        page.get_by_role("link", name="Cohort").click()
+        expect(page.get_by_text("13 of 13 rows")).to_be_visible()
+
+
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_axe_finds_nothing_serious_and_nothing_runs_over_the_edge(
-    browser: Browser, url: str, scheme: str, width: int
+    browser: Browser, url: str, cohort_url: str, scheme: str, width: int
 ) -> None:
     if not AXE.is_file():
         pytest.skip("axe-core is not installed; scripts/build_viewer.py fetches it (needs npm)")
-    for path in PAGES:
+    for address in [*(url + path for path in PAGES), cohort_url, f"{cohort_url}/?far=yes"]:
         size = {"width": width, "height": 800}
-        with opened(browser, url + path, color_scheme=scheme, viewport=size) as page:
+        with opened(browser, address, color_scheme=scheme, viewport=size) as page:
             page.route("**/static/axe.min.js", lambda route: route.fulfill(path=AXE, content_type="text/javascript"))
             page.add_script_tag(url="/static/axe.min.js")
             found = page.evaluate("axe.run()")

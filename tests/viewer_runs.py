@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 
+from carina.api.cohort_table import COHORT_TABLE, CohortTable, Fate, Item, findings_of
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.read import read_source
 from carina.measure.findings import Classification
@@ -124,6 +126,23 @@ def write_run(phantom: Phantom, folder: Path, classification: Classification = C
     )
     write_manifest(manifest, folder)
     return folder
+
+
+def write_cohort(folder: Path, count: int) -> list[Item]:
+    """A cohort of one run in many folders; the ratio of its last is far from the others, and one series failed."""
+    first = write_run(posed("plain"), folder / "case-0")
+    found = findings_of(first)
+    items = []
+    for number in range(count):
+        name = f"case-{number}"
+        if number:
+            shutil.copytree(first, folder / name)
+        ratio = 60.0 if number == count - 1 else 1.0 + number / 10
+        own = {**found, "lungs ratio_percent": ratio}
+        items.append(Item(name=name, place=name, fate=Fate.DONE, folder=folder / name, findings=own))
+    items.append(Item(name="<b>head</b>", place="head", fate=Fate.FAILED, code="series.none", message="No chest."))
+    CohortTable(folder / COHORT_TABLE, items).write()
+    return items
 
 
 @contextmanager

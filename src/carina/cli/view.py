@@ -1,4 +1,4 @@
-"""``carina view``: the pages of one finished run, on loopback."""
+"""``carina view``: the pages of one finished run or of a cohort, on loopback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ FREE_PORT = 0
 def view(run: Path, port: int, browser: bool) -> None:
     """Show the findings and images of a finished run in the browser. For research use only. Not for diagnosis.
 
-    RUN is the folder that carina run wrote. The page is served on 127.0.0.1 alone, until Ctrl-C.
+    RUN is the folder that carina run wrote; that of a cohort (--each) opens with its table. The page is served on
+    127.0.0.1 alone, until Ctrl-C.
     """
     import webbrowser
     from threading import Thread

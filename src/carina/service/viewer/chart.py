@@ -34,16 +34,16 @@ def hu_chart(found: HuHistogram) -> Chart:
         f"{value:.0f}".replace("-", MINUS) for value in (found.median_hu, found.tenth_hu, found.ninetieth_hu)
     )
     return Chart(
-        lung=_steps([float(value) for value in found.lung_ml], top),
-        lesion=_steps([float(value) for value in found.lesion_ml], top),
+        lung=bar_path([float(value) for value in found.lung_ml], top),
+        lesion=bar_path([float(value) for value in found.lesion_ml], top),
         ticks=ticks,
         highest_ml=f"{top:.0f} ml" if top >= 10 else f"{top:.1f} ml",
         words=f"HU in the lungs: median {middle}, from {tenth} (tenth percentile) to {ninetieth} (ninetieth).",
     )
 
 
-def _steps(values: Sequence[float], top: float) -> str:
-    """A closed path along the tops of bars."""
+def bar_path(values: Sequence[float], top: float) -> str:
+    """A closed path along the tops of bars that fill the field; ``top`` is the value at its upper edge."""
     width = FIELD_WIDTH / len(values)
     path = [f"M0 {FIELD_HEIGHT:g}"]
     for number, value in enumerate(values):

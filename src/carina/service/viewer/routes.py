@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,12 @@ NOT_FOUND = frozenset(
         "overlay.index",
         "viewer.at",
         "viewer.layer",
+        "cohort.case",
     }
 )
 """Codes of what is not there, whoever raises them."""
 
-RUN_TEMPLATES = ("images.html", "report.html", "files.html", "error.html")
+RUN_TEMPLATES = ("images.html", "report.html", "files.html", "cohort.html", "error.html")
 
 PAGES = Environment(
     loader=PackageLoader("carina.service.viewer"),
@@ -62,11 +64,19 @@ PAGES = Environment(
 Endpoint = Callable[[Request], Response]
 
 
-def viewer_routes(where: WhereIsRun, shelf: RunShelf | None = None) -> list[BaseRoute]:
+@dataclass(frozen=True, kw_only=True)
+class Above:
+    """The page from which a run is opened: its address, and what it is called."""
+
+    href: str
+    name: str
+
+
+def viewer_routes(where: WhereIsRun, shelf: RunShelf | None = None, above: Above | None = None) -> list[BaseRoute]:
     """Routes relative to where they are mounted; ``shelf`` keeps the runs that were asked for last."""
     for name in RUN_TEMPLATES:  # compiled now, and not while somebody waits for the first page
         PAGES.get_template(name)
-    pages = RunPages(where, shelf or RunShelf())
+    pages = RunPages(where, shelf or RunShelf(), above)
     routes: dict[str, Endpoint] = {
         "/": pages.images,
         "/report": pages.report,
@@ -101,7 +111,7 @@ def answering(endpoint: Endpoint) -> Endpoint:
             return endpoint(request)
         except (CarinaError, OSError) as error:
             failure = told(error)
-            return _page(request, "error.html", {"error": failure}, status=_status(failure))
+            return viewer_page(request, "error.html", {"error": failure}, status=_status(failure))
 
     return answer
 
@@ -110,14 +120,14 @@ def _status(error: CarinaError) -> int:
     return 404 if error.code in NOT_FOUND else status_of(error)
 
 
-def _page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
-    """A page."""
-    base = _base(request)
+def viewer_page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
+    """A page of the viewer; ``values`` are those of its template beside what every page says."""
+    base = mounted_at(request)
     common = {"base": base, "notice": RESEARCH_ONLY, "version": __version__, "build": f"{base}/static"}
     return HTMLResponse(PAGES.get_template(template).render(**common, **values), status_code=status)
 
 
-def _base(request: Request) -> str:
+def mounted_at(request: Request) -> str:
     """Where these routes are mounted."""
     mounted: str = request.scope.get("root_path", "")
     return mounted.rstrip("/")
@@ -126,9 +136,13 @@ def _base(request: Request) -> str:
 class RunPages:
     """The pages and pictures of the run that a request is about."""
 
-    def __init__(self, where: WhereIsRun, shelf: RunShelf) -> None:
+    def __init__(self, where: WhereIsRun, shelf: RunShelf, above: Above | None) -> None:
         self._where = where
         self._shelf = shelf
+        self._above = above
+
+    def _page(self, request: Request, template: str, values: Mapping[str, Any]) -> Response:
+        return viewer_page(request, template, {"above": self._above, **values})
 
     def _opened(self, request: Request) -> OpenedRun:
         return self._shelf.open(self._where(request))
@@ -137,7 +151,7 @@ class RunPages:
         """The findings beside three planes through one voxel; a run without images opens at its report."""
         opened = self._opened(request)
         if not opened.has_images:
-            return RedirectResponse(f"{_base(request)}/report")
+            return RedirectResponse(f"{mounted_at(request)}/report")
         drawing = Drawing.asked(request.query_params)
         images = opened.images
         at = chosen_voxel(opened, request.query_params)
@@ -156,10 +170,10 @@ class RunPages:
             "saliency": saliency_legend(opened.run),
             "drawn": list(LayerStyle),
             "windows": WINDOWS,
-            "scene": {**scene_facts(opened, _base(request), at), "built": VOLUME_VIEWER.is_file()},
+            "scene": {**scene_facts(opened, mounted_at(request), at), "built": VOLUME_VIEWER.is_file()},
             "reports": report_names(opened.run),
         }
-        return _page(request, "images.html", values)
+        return self._page(request, "images.html", values)
 
     def report(self, request: Request) -> Response:
         """Findings, histogram and provenance."""
@@ -171,14 +185,14 @@ class RunPages:
             "field": (FIELD_WIDTH, FIELD_HEIGHT),
             "reports": report_names(opened.run),
         }
-        return _page(request, "report.html", values)
+        return self._page(request, "report.html", values)
 
     def files(self, request: Request) -> Response:
         """Every file of the run, to be downloaded."""
         run = self._opened(request).run
         files = stored_files(run)
         values = {"manifest": run.manifest, "files": files, "reports": report_names(run)}
-        return _page(request, "files.html", values)
+        return self._page(request, "files.html", values)
 
     def slice(self, request: Request) -> Response:
         """One slice as PNG."""

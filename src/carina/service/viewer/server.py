@@ -1,4 +1,4 @@
-"""One finished run on loopback, for whoever sits at this machine."""
+"""A finished run or a cohort on loopback, for whoever sits at this machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
+from carina.api.cohort_table import COHORT_TABLE
 from carina.errors import BadConfig
 from carina.service.guard import Guard
+from carina.service.viewer.cohort_pages import cohort_routes
 from carina.service.viewer.opened import RunShelf
 from carina.service.viewer.routes import viewer_routes
 
@@ -19,15 +22,21 @@ VIEW_HOST = "127.0.0.1"
 
 
 def run_app(folder: Path) -> Starlette:
-    """The pages of one run.
+    """The pages of one run, or those of a cohort with all its runs.
 
     Raises:
-        BadConfig: the folder holds no run of Carina.
+        BadConfig: the folder holds no run of Carina and no cohort.
     """
+    guard = Middleware(Guard, hosts=frozenset({VIEW_HOST, "localhost"}))
+    return Starlette(routes=_routes(folder), middleware=[guard])
+
+
+def _routes(folder: Path) -> list[BaseRoute]:
+    if (folder / COHORT_TABLE).exists():
+        return cohort_routes(folder)
     shelf = RunShelf()
     shelf.open(folder)
-    guard = Middleware(Guard, hosts=frozenset({VIEW_HOST, "localhost"}))
-    return Starlette(routes=viewer_routes(lambda _: folder, shelf), middleware=[guard])
+    return viewer_routes(lambda _: folder, shelf)
 
 
 def loopback_listener(port: int) -> socket.socket:

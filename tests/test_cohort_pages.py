@@ -1,0 +1,164 @@
+"""The page of a cohort: what it counts, orders, keeps and calls far; every figure opens its case, no path does else."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+
+from carina import RESEARCH_ONLY
+from carina.api.cohort_table import CohortTable, Fate
+from carina.errors import BadConfig
+from carina.service.viewer.cohort_pages import cohort_routes
+from carina.service.viewer.cohort_rows import chosen_rows, cohort_asked, spreads
+from carina.service.viewer.server import run_app
+from viewer_runs import served, write_cohort
+
+MANY = 12
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohorts") / "spring"
+    write_cohort(folder, MANY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(cohort: Path) -> Iterator[httpx.Client]:
+    with asking(cohort) as found:
+        yield found
+
+
+@contextmanager
+def asking(app: Path | Starlette) -> Iterator[httpx.Client]:
+    with served(app) as url, httpx.Client(base_url=url, timeout=120) as found:
+        yield found
+
+
+def names(page: str) -> list[str]:
+    """The names of the table's rows, in order."""
+    return [unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall(r'<th scope="row">(.*?)</th>', page)]
+
+
+def test_the_page_counts_shows_and_says_what_it_is(client: httpx.Client) -> None:
+    page = client.get("/").text
+    assert RESEARCH_ONLY in page
+    assert "13 rows" in page and "12 done" in page and "1 failed" in page
+    assert names(page) == [*(f"case-{number}" for number in range(MANY)), "<b>head</b>"]
+    assert "No chest." in page and "<b>head" not in page
+
+
+def test_a_column_orders_and_rows_without_it_come_last(client: httpx.Client) -> None:
+    falling = names(client.get("/", params={"order": "-lungs ratio_percent"}).text)
+    assert falling[:2] == ["case-11", "case-10"] and falling[-1] == "<b>head</b>"
+    assert names(client.get("/", params={"order": "lungs ratio_percent"}).text)[:2] == ["case-0", "case-1"]
+    assert names(client.get("/", params={"order": "-name"}).text)[0] == "case-9"
+
+
+def test_only_the_case_far_from_the_others_is_called_so(client: httpx.Client) -> None:
+    page = client.get("/", params={"far": "yes"}).text
+    assert names(page) == ["case-11"]
+    assert page.count("(far above the others)") == 1
+
+
+def test_every_bar_opens_its_rows_and_every_figure_its_case(client: httpx.Client) -> None:
+    page = client.get("/").text
+    bars = re.findall(r'<a href="(\?[^"]*)" aria-label="Ratio % ([^"]*): (\d+)"', page)
+    assert sum(int(count) for _, _, count in bars) == MANY
+    for link, _, count in bars:
+        assert len(names(client.get("/" + unescape(link)).text)) == int(count)
+    for case in set(re.findall(r'href="(/cases/[^"]*)"', page)):
+        assert client.get(case).status_code == 200
+    report = client.get("/cases/case-3/report").text
+    assert '<a href="/">Cohort</a>' in report and RESEARCH_ONLY in report
+
+
+@pytest.mark.parametrize("case", ["..", "%2e%2e", "nobody", "case-0%2f..%2fcase-1", "%2fetc", "cohort.csv"])
+def test_a_case_that_the_table_does_not_name_is_not_there(client: httpx.Client, case: str) -> None:
+    assert client.get(f"/cases/{case}/report").status_code in (404, 307)
+    assert client.get(f"/cases/{case}/files/manifest.json").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"order": "height"}, "no column of numbers 'height'"),
+        ({"column": "lungs lung_ml", "least": "many"}, "least is 'many', expected a number"),
+        ({"column": "lungs lung_ml", "most": "nan"}, "most is 'nan', expected a number"),
+        ({"start": "x"}, "start is 'x', expected a number"),
+        ({"colour": "red"}, "does not know"),
+    ],
+)
+def test_what_can_not_be_asked_is_said_in_one_line(client: httpx.Client, query: dict[str, str], words: str) -> None:
+    answer = client.get("/", params=query)
+    assert answer.status_code == 400
+    assert words in unescape(answer.text)
+
+
+def test_downloads_are_the_table(client: httpx.Client, cohort: Path) -> None:
+    assert client.get("/cohort.csv").content == (cohort / "cohort.csv").read_bytes()
+    table = pd.read_parquet(io.BytesIO(client.get("/cohort.parquet").content))
+    assert list(table["name"])[:2] == ["case-0", "case-1"]
+    assert table["lungs ratio_percent"].iloc[MANY - 1] == 60.0
+
+
+def test_a_cohort_that_goes_on_is_read_again(tmp_path: Path) -> None:
+    items = write_cohort(tmp_path, 2)
+    waiting = [replace(item, fate=Fate.WAITING, findings={}) for item in items]
+    CohortTable(tmp_path / "cohort.csv", waiting).write()
+    with asking(Starlette(routes=cohort_routes(tmp_path))) as asked:
+        assert "3 waiting" in asked.get("/").text
+        CohortTable(tmp_path / "cohort.csv", items).write()
+        assert "2 done" in asked.get("/").text
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a,b\n1,2\n"])
+def test_what_is_no_table_of_a_cohort_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "cohort.csv").write_bytes(content)
+    with pytest.raises(BadConfig, match=r"cohort\.csv: can't be read .*carina run --each"):
+        run_app(tmp_path)
+
+
+def test_a_folder_that_a_table_names_elsewhere_is_not_opened(tmp_path: Path) -> None:
+    items = [replace(item, name="away") for item in write_cohort(tmp_path / "other", 1)]
+    CohortTable(tmp_path / "out" / "cohort.csv", items).write()
+    table = tmp_path / "out" / "cohort.csv"
+    table.write_text(table.read_text().replace(",case-0,", ",../other/case-0,"))
+    with asking(tmp_path / "out") as asked:
+        for case in ("..%2fother%2fcase-0", "../other/case-0"):
+            assert asked.get(f"/cases/{case}/report").status_code == 404
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6)), min_size=1, max_size=40), falls=st.booleans())
+def test_rows_and_bars_agree_with_the_values(*, values: list[float | None], falls: bool) -> None:
+    table = pd.DataFrame({"name": [str(n) for n in range(len(values))], "state": "done", "lungs lung_ml": values})
+    table["lungs lung_ml"] = table["lungs lung_ml"].astype(float)
+    (one,) = spreads(table)
+    order = ("-" if falls else "") + "lungs lung_ml"
+    rows = chosen_rows(table, cohort_asked({"order": order}), (one,))
+    assert sorted(rows) == list(range(len(values)))
+    got = [values[row] for row in rows]
+    known = [value for value in got if value is not None]
+    assert known == sorted(known, reverse=falls) and got[: len(known)] == known
+    far = chosen_rows(table, cohort_asked({"far": "yes"}), (one,))
+    if len(known) >= 8:
+        low, high = np.percentile(known, [25, 75])
+        width = 3 * (high - low)
+        expected = [n for n, v in enumerate(values) if v is not None and width and not low - width <= v <= high + width]
+        assert far == expected
+    else:
+        assert far == []
