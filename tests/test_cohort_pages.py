@@ -22,7 +22,7 @@ from carina import RESEARCH_ONLY
 from carina.api.cohort_table import CohortTable, Fate
 from carina.errors import BadConfig
 from carina.service.viewer.cohort_pages import cohort_routes
-from carina.service.viewer.cohort_rows import chosen_rows, cohort_asked, spreads
+from carina.service.viewer.cohort_rows import chosen_rows, cohort_asked, column_spreads
 from carina.service.viewer.server import run_app
 from viewer_runs import served, write_cohort
 
@@ -142,23 +142,37 @@ def test_a_folder_that_a_table_names_elsewhere_is_not_opened(tmp_path: Path) -> 
             assert asked.get(f"/cases/{case}/report").status_code == 404
 
 
+VALUES = st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6)), min_size=1, max_size=40)
+COLUMN = "lungs lung_ml"
+
+
+def of_values(values: list[float | None]) -> pd.DataFrame:
+    """A cohort with one column of numbers."""
+    numbers = pd.Series(values, dtype=float)
+    return pd.DataFrame({"name": [str(n) for n in range(len(values))], "state": "done", COLUMN: numbers})
+
+
 @settings(max_examples=60, deadline=None)
-@given(values=st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6)), min_size=1, max_size=40), falls=st.booleans())
-def test_rows_and_bars_agree_with_the_values(*, values: list[float | None], falls: bool) -> None:
-    table = pd.DataFrame({"name": [str(n) for n in range(len(values))], "state": "done", "lungs lung_ml": values})
-    table["lungs lung_ml"] = table["lungs lung_ml"].astype(float)
-    (one,) = spreads(table)
-    order = ("-" if falls else "") + "lungs lung_ml"
-    rows = chosen_rows(table, cohort_asked({"order": order}), (one,))
+@given(values=VALUES, falls=st.booleans())
+def test_rows_are_ordered_by_their_values_and_those_without_come_last(
+    *, values: list[float | None], falls: bool
+) -> None:
+    table = of_values(values)
+    rows = chosen_rows(table, cohort_asked({"order": ("-" if falls else "") + COLUMN}), column_spreads(table))
     assert sorted(rows) == list(range(len(values)))
     got = [values[row] for row in rows]
     known = [value for value in got if value is not None]
     assert known == sorted(known, reverse=falls) and got[: len(known)] == known
-    far = chosen_rows(table, cohort_asked({"far": "yes"}), (one,))
-    if len(known) >= 8:
-        low, high = np.percentile(known, [25, 75])
-        width = 3 * (high - low)
-        expected = [n for n, v in enumerate(values) if v is not None and width and not low - width <= v <= high + width]
-        assert far == expected
-    else:
-        assert far == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=VALUES)
+def test_what_is_far_lies_beyond_three_widths_of_the_middle_half(values: list[float | None]) -> None:
+    table = of_values(values)
+    far = chosen_rows(table, cohort_asked({"far": "yes"}), column_spreads(table))
+    known = [value for value in values if value is not None]
+    low, high = np.percentile(known, [25, 75]) if len(known) >= 8 else (0.0, 0.0)
+    beyond = [
+        n for n, value in enumerate(values) if value is not None and max(low - value, value - high) > 3 * (high - low)
+    ]
+    assert far == (beyond if high > low else [])

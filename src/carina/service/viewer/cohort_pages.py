@@ -21,12 +21,12 @@ from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, bar_path
 from carina.service.viewer.cohort_rows import (
     COHORT_ROWS,
     CohortAsked,
-    Spread,
+    ColumnSpread,
     chosen_rows,
     cohort_asked,
+    column_spreads,
+    measured_regions,
     region_title,
-    regions_of,
-    spreads,
 )
 from carina.service.viewer.opened import RunShelf
 from carina.service.viewer.routes import STATIC, Above, RevalidatedFiles, answering, viewer_page, viewer_routes
@@ -60,7 +60,7 @@ class SpreadChart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class CaseFigure:
     """A number of the table; ``far`` says that it lies far from the others, and on which side."""
 
     text: str
@@ -75,7 +75,7 @@ class CaseRow:
     state: str
     reason: str
     folder: str
-    figures: tuple[Figure, ...]
+    figures: tuple[CaseFigure, ...]
 
 
 class CohortFile:
@@ -144,14 +144,14 @@ class CohortPages:
     def page(self, request: Request) -> Response:
         """Counts, spreads, and the rows that are asked for."""
         table, asked = self.cohort.table, cohort_asked(request.query_params)
-        shown = spreads(table, asked.region)
+        shown = column_spreads(table, asked.region)
         rows = chosen_rows(table, asked, shown)
         states = table["state"].value_counts()
         values = {
             "asked": asked,
             "place": self.cohort.folder.resolve().name,
             "counts": [(state.value, int(states.get(state.value, 0))) for state in Fate],
-            "regions": [(name, region_title(name)) for name in regions_of(table)],
+            "regions": [(name, region_title(name)) for name in measured_regions(table)],
             "spreads": shown,
             "charts": [chart for one in shown if (chart := _drawn(one, asked))],
             "field": (FIELD_WIDTH, FIELD_HEIGHT),
@@ -203,7 +203,7 @@ def _pages(asked: CohortAsked, found: int) -> Mapping[str, Any]:
     return {"first": min(first + 1, found), "last": min(first + COHORT_ROWS, found), "before": before, "after": after}
 
 
-def _case(table: pd.DataFrame, row: int, shown: tuple[Spread, ...]) -> CaseRow:
+def _case(table: pd.DataFrame, row: int, shown: tuple[ColumnSpread, ...]) -> CaseRow:
     told = table.iloc[row]
     return CaseRow(
         name=str(told["name"]),
@@ -214,15 +214,15 @@ def _case(table: pd.DataFrame, row: int, shown: tuple[Spread, ...]) -> CaseRow:
     )
 
 
-def _figure(one: Spread, row: int) -> Figure:
+def _figure(one: ColumnSpread, row: int) -> CaseFigure:
     value = float(one.values[row])
     if not np.isfinite(value):
-        return Figure(text="", far="")
+        return CaseFigure(text="", far="")
     far = "below" if value < one.fences[0] else "above" if value > one.fences[1] else ""
-    return Figure(text=one.text(value), far=far)
+    return CaseFigure(text=one.text(value), far=far)
 
 
-def _drawn(one: Spread, asked: CohortAsked) -> SpreadChart | None:
+def _drawn(one: ColumnSpread, asked: CohortAsked) -> SpreadChart | None:
     """The drawing of a column; None where fewer than two different values are known."""
     known = one.known
     if not known.size or known[0] == known[-1]:

@@ -27,7 +27,7 @@ FENCE = 3.0
 FEWEST = 8
 """Values without which nothing is called far from the others."""
 
-PROBABILITY = "probability "
+PROBABILITY_COLUMN = "probability "
 
 _MEASURES: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "lung_ml": ("Lung ml", ml_text),
@@ -93,7 +93,7 @@ def cohort_asked(query: Mapping[str, str]) -> CohortAsked:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Spread:
+class ColumnSpread:
     """The values of a column over all rows; NaN where a row has none.
 
     ``fences`` are the least and greatest value that is not far from the others.
@@ -126,15 +126,15 @@ class Spread:
         return f"{known.size} values: median {middle}, middle half {low} to {high}, all {least} to {most}."
 
 
-def spreads(table: pd.DataFrame, region: str = "") -> tuple[Spread, ...]:
+def column_spreads(table: pd.DataFrame, region: str = "") -> tuple[ColumnSpread, ...]:
     """The columns of a region, and the classes' probabilities; of other pipelines, every column of numbers."""
     columns = number_columns(table)
-    wanted = region or next(iter(regions_of(table)), "")
-    shown = [column for column in columns if column.startswith(PROBABILITY) or _region(column) == wanted]
+    wanted = region or next(iter(measured_regions(table)), "")
+    shown = [column for column in columns if column.startswith(PROBABILITY_COLUMN) or _region(column) == wanted]
     return tuple(_spread(table, column) for column in (shown or columns))
 
 
-def regions_of(table: pd.DataFrame) -> tuple[str, ...]:
+def measured_regions(table: pd.DataFrame) -> tuple[str, ...]:
     """The regions that the cohort's runs measured, in the table's order."""
     named = (_region(column) for column in number_columns(table))
     return tuple(dict.fromkeys(name for name in named if name))
@@ -145,7 +145,7 @@ def number_columns(table: pd.DataFrame) -> list[str]:
     return [str(name) for name in table.columns if name not in TEXT_COLUMNS and table[name].dtype.kind in "fiu"]
 
 
-def chosen_rows(table: pd.DataFrame, asked: CohortAsked, shown: Sequence[Spread]) -> list[int]:
+def chosen_rows(table: pd.DataFrame, asked: CohortAsked, shown: Sequence[ColumnSpread]) -> list[int]:
     """The numbers of the rows that are asked for, in the order asked for; rows without the value come last.
 
     Raises:
@@ -180,12 +180,12 @@ def _values(table: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
     return table[column].to_numpy(dtype=np.float64)
 
 
-def _spread(table: pd.DataFrame, column: str) -> Spread:
+def _spread(table: pd.DataFrame, column: str) -> ColumnSpread:
     values = _values(table, column)
     title, text = _MEASURES.get(column.rpartition(" ")[2], (column, "{:g}".format))
-    if column.startswith(PROBABILITY):
-        title, text = column.removeprefix(PROBABILITY), probability_text
-    return Spread(column=column, title=title, values=values, fences=_fences(values), text=text)
+    if column.startswith(PROBABILITY_COLUMN):
+        title, text = column.removeprefix(PROBABILITY_COLUMN), probability_text
+    return ColumnSpread(column=column, title=title, values=values, fences=_fences(values), text=text)
 
 
 def _fences(values: npt.NDArray[np.float64]) -> tuple[float, float]:
