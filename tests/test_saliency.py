@@ -322,7 +322,7 @@ def test_it_can_be_switched_off(folders: Path, tmp_path: Path) -> None:
     nothing = ports.load_folder(SaliencyPort, tmp_path / "saliency")
     assert nothing.map is None and nothing.not_computed == "The saliency was switched off by CARINA_SALIENCY."
     assert "What the probability depends on" not in report(folders, tmp_path / "output", tmp_path / "pdf")
-    with pytest.raises(BadConfig, match="'CARINA_SALIENCY' of 'ai-covid-19' is 'no': expected on or off"):
+    with pytest.raises(BadConfig, match="'CARINA_SALIENCY' of 'ai-covid-19' is 'no': expected on or occlusion or off"):
         classified(folders, tmp_path, "output", CARINA_SALIENCY="no")
 
 

@@ -1,5 +1,7 @@
 """Runtimes: what runs a network. A runtime is one function, an array of patches in, an array of scores out.
 
+Where a network has further outputs, `open_network` gives them all; a runtime is its first.
+
 The table ``OPENERS`` has an entry for every ``RuntimeKind``; one contract test runs over it. Nothing here reaches the
 network but the Triton runtime, and that only its endpoint.
 """
@@ -7,7 +9,7 @@ network but the Triton runtime, and that only its endpoint.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +19,7 @@ from carina.config import Precision, RuntimeKind, RuntimeSettings
 from carina.errors import BadConfig, ModelFailed
 from carina.infer.triton import open_triton
 from carina.models.bundle import Bundle, Lesion, Lung, NetworkOutput
+from carina.models.class_maps import used_outputs
 from carina.volume.arrays import Floats
 
 Runtime = Callable[[Floats], Floats]
@@ -25,9 +28,26 @@ Runtime = Callable[[Floats], Floats]
 Segmentation of two classes with logits has one channel: the foreground's logit minus the background's.
 """
 
+Outputs = Callable[[Floats], Sequence[Floats]]
+"""Patches to everything that the network gives for them: scores first, then (of a classifier) class maps."""
+
 
 def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Runtime:
     """Get the bundle's network ready to run. The function may be called from any thread.
+
+    Raises:
+        BadConfig: as ``open_network``. The returned function raises ``ModelFailed`` where a run fails.
+    """
+    return first_of(open_network(bundle, settings))
+
+
+def first_of(network: Outputs) -> Runtime:
+    """The scores alone."""
+    return lambda patches: network(patches)[0]
+
+
+def open_network(bundle: Bundle, settings: RuntimeSettings | None = None) -> Outputs:
+    """As ``open_runtime``, with all outputs of the network.
 
     Raises:
         BadConfig: the runtime's package is not installed, its endpoint is away, not ready or lacks the model, or the
@@ -38,17 +58,17 @@ def open_runtime(bundle: Bundle, settings: RuntimeSettings | None = None) -> Run
 
     two = has_two_logits(bundle)
 
-    def checked(patches: Floats) -> Floats:
-        scores = run(np.ascontiguousarray(patches, dtype=np.float32))
+    def checked(patches: Floats) -> Sequence[Floats]:
+        scores, *more = run(np.ascontiguousarray(patches, dtype=np.float32))
         if two and scores.shape[1] == 2:
             scores = scores[:, 1:] - scores[:, :1]
-        if not np.isfinite(scores).all():
+        if not all(np.isfinite(one).all() for one in (scores, *more)):
             raise ModelFailed(
                 "model.not-finite",
                 f"Bundle {bundle.name}: the network gave scores that are no finite numbers; "
                 f"try runtime.precision f32 (now {settings.precision}).",
             )
-        return scores
+        return scores, *more
 
     return checked
 
@@ -82,7 +102,7 @@ def _openvino() -> Any:
     return openvino
 
 
-def _open_openvino(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
+def _open_openvino(bundle: Bundle, settings: RuntimeSettings) -> Outputs:
     core = _openvino().Core()
     properties: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -96,6 +116,7 @@ def _open_openvino(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
             model = _with_difference(model)
     except RuntimeError as error:
         raise _bad_weights(bundle, error) from error
+    used = used_outputs([output.get_any_name() if output.get_names() else "" for output in model.outputs])
     compiled: dict[tuple[int, ...], Any] = {}
     lock = threading.Lock()
 
@@ -108,12 +129,13 @@ def _open_openvino(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
             compiled[shape] = core.compile_model(fixed, "CPU", properties).create_infer_request()
         return compiled[shape]
 
-    def run(patches: Floats) -> Floats:
+    def run(patches: Floats) -> Sequence[Floats]:
         with lock:
             try:
                 request = request_for(patches.shape)
                 request.infer([patches], share_inputs=True)
-                return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+                tensors = (request.get_output_tensor(number) for number in used)
+                return [np.array(tensor.data, dtype=np.float32) for tensor in tensors]
             except RuntimeError as error:
                 raise _failed(bundle, patches, error) from error
 
@@ -133,7 +155,7 @@ def _with_difference(model: Any) -> Any:
     return openvino.Model([difference], model.get_parameters(), model.get_friendly_name())
 
 
-def _open_onnxruntime(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
+def _open_onnxruntime(bundle: Bundle, settings: RuntimeSettings) -> Outputs:
     try:
         import onnxruntime
     except ImportError as error:
@@ -148,11 +170,12 @@ def _open_onnxruntime(bundle: Bundle, settings: RuntimeSettings) -> Runtime:
         session = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=providers)
     except failures as error:
         raise _bad_weights(bundle, error) from error
-    name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
+    name, given = session.get_inputs()[0].name, [output.name for output in session.get_outputs()]
+    used = [given[number] for number in used_outputs(given)]
 
-    def run(patches: Floats) -> Floats:
+    def run(patches: Floats) -> Sequence[Floats]:
         try:
-            return np.asarray(session.run([output], {name: patches})[0], dtype=np.float32)
+            return [np.asarray(one, dtype=np.float32) for one in session.run(used, {name: patches})]
         except failures as error:
             raise _failed(bundle, patches, error) from error
 
@@ -190,7 +213,7 @@ def _first_line(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-OPENERS: dict[RuntimeKind, Callable[[Bundle, RuntimeSettings], Runtime]] = {
+OPENERS: dict[RuntimeKind, Callable[[Bundle, RuntimeSettings], Outputs]] = {
     RuntimeKind.OPENVINO: _open_openvino,
     RuntimeKind.ONNXRUNTIME: _open_onnxruntime,
     RuntimeKind.TRITON: open_triton,

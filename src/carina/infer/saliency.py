@@ -61,7 +61,7 @@ def saliency(
     lattice = resized(reoriented(inside, spec.orientation), blocks_of(spec))
     changes = _changes(image, _aerated(volume, lung, box, spec), spec, runtime, progress or (lambda done, count: None))
     return ScalarMap(
-        values=_on_grid(changes.transpose(2, 1, 0), lattice, volume.grid, box),
+        values=on_grid(changes.transpose(2, 1, 0), lattice, volume.grid, box),
         grid=volume.grid,
         quantity=f"fall of the probability of {spec.labels[spec.saliency.label]} when hidden",
         unit=UNIT,
@@ -143,8 +143,8 @@ def _aerated(volume: Volume, lung: Mask, box: Box, spec: Covid) -> float:
     return float(np.clip((np.percentile(inside, AERATED_PERCENTILE) - low) / (high - low), 0, 1))
 
 
-def _on_grid(changes: npt.NDArray[np.float64], lattice: Grid, grid: Grid, box: Box) -> Floats:
-    """The blocks' changes ``(z, y, x)`` on the volume's grid, 0 outside ``box``."""
+def on_grid(changes: npt.NDArray[np.float64], lattice: Grid, grid: Grid, box: Box) -> Floats:
+    """Values of the blocks of ``lattice`` ``(z, y, x)`` on the volume's grid, 0 outside ``box``."""
     values = np.zeros(grid.shape, dtype=np.float32)
     scale = np.float32(2**DIGITS_BITS)
     inside = resample(changes, lattice, cropped(grid, box))

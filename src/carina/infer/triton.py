@@ -7,7 +7,7 @@ extensions of Triton's, asked only to say more, and not missed where a server la
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from carina.config import RuntimeSettings
 from carina.errors import BadConfig, CarinaError, ModelFailed
 from carina.models.bundle import Bundle
+from carina.models.class_maps import used_outputs
 from carina.models.triton_repository import WEIGHTS_PARAMETER, weights_sha256
 from carina.volume.arrays import Floats
 
@@ -31,33 +32,34 @@ CHANNEL = [
 """gRPC's own limits would refuse a window (4 MB), and wait up to two minutes before asking a restarted server again."""
 
 
-def open_triton(bundle: Bundle, settings: RuntimeSettings) -> Callable[[Floats], Floats]:
+def open_triton(bundle: Bundle, settings: RuntimeSettings) -> Callable[[Floats], Sequence[Floats]]:
     """A runtime that asks the server at ``settings.endpoint`` (``http://``, ``https://``, ``grpc://``, ``grpcs://``).
 
-    The model's name is the bundle's ``served_as``; its first input and first output are used. Connections are kept:
+    The model's name is the bundle's ``served_as``; its first input and `used_outputs` are used. Connections are kept:
     one for each thread over HTTP, one for all over gRPC. ``settings.timeout_s`` limits each answer.
 
     Raises:
         BadConfig: the endpoint is missing or away, not ready, lacks the model, or serves other weights.
     """
     model = _Model(bundle, settings)
-    name, output = model.checked()
+    name, *outputs = model.checked()
     most = model.max_batch()
 
-    def ask(patches: Floats) -> Floats:
+    def ask(patches: Floats) -> Sequence[Floats]:
         tensor = model.library.InferInput(name, list(patches.shape), "FP32")
         tensor.set_data_from_numpy(patches)
-        wanted = [model.library.InferRequestedOutput(output)]
+        wanted = [model.library.InferRequestedOutput(output) for output in outputs]
         try:
             answer = model.client().infer(model.name, [tensor], outputs=wanted, **model.limit)
-            return np.asarray(answer.as_numpy(output), dtype=np.float32)
+            return [np.asarray(answer.as_numpy(output), dtype=np.float32) for output in outputs]
         except Exception as error:
             raise model.failed(error) from error
 
-    def run(patches: Floats) -> Floats:
+    def run(patches: Floats) -> Sequence[Floats]:
         if not 0 < most < len(patches):
             return ask(patches)
-        return np.concatenate([ask(patches[start : start + most]) for start in range(0, len(patches), most)])
+        answers = [ask(patches[start : start + most]) for start in range(0, len(patches), most)]
+        return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
 
     return run
 
@@ -79,8 +81,8 @@ class _Model:
             options["as_json"] = True
         return getattr(self.client(), question)(*arguments, **options)
 
-    def checked(self) -> tuple[str, str]:
-        """The names of the model's first input and output, after asking whether server and model are ready.
+    def checked(self) -> list[str]:
+        """The names of the model's first input and used outputs, after asking whether server and model are ready.
 
         A server whose other models fail calls itself not ready; only this model counts here.
         """
@@ -93,7 +95,8 @@ class _Model:
         except Exception as error:
             raise self.unasked(error) from error
         self.check_weights()
-        tensors = metadata["inputs"][0], metadata["outputs"][0]
+        outputs = metadata["outputs"]
+        tensors = [metadata["inputs"][0], *(outputs[k] for k in used_outputs([one["name"] for one in outputs]))]
         for tensor in tensors:
             if tensor["datatype"] != "FP32":
                 raise BadConfig(
@@ -101,7 +104,7 @@ class _Model:
                     f"{self.where}: the model {self.name!r} takes or gives {tensor['datatype']} as {tensor['name']!r}; "
                     f"the bundle {self.bundle.name} has FP32. Write its model repository again.",
                 )
-        return str(tensors[0]["name"]), str(tensors[1]["name"])
+        return [str(tensor["name"]) for tensor in tensors]
 
     def check_weights(self) -> None:
         """Refuse a model that says it has other weights than the bundle: results name the bundle's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ class KeySlice:
 
     ``index`` is the slice's z index in the volume; ``hu`` is ``(y, x)`` int16, None where no CT was given;
     ``lung`` and ``lesion`` are ``(y, x)`` bool; ``spacing_mm`` is ``(y, x)``. ``saliency`` is ``(y, x)`` float32, the
-    change of a class's probability, None where it was not asked for.
+    change of a class's probability or a part of its log-odds, None where it was not asked for.
     """
 
     index: int
@@ -80,18 +81,27 @@ class RatioFindings:
         return tuple(name for name in (self.lesion_made_by, self.lung_made_by) if name)
 
 
+class SaliencyMethod(StrEnum):
+    """How a saliency was found: by hiding place after place, or as what each place adds to the answer."""
+
+    OCCLUSION = "occlusion"
+    ACTIVATION = "activation"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SaliencyFindings:
-    """What the probability of class ``label`` depends on: by how much it falls when a place is hidden.
+    """What the probability of class ``label`` depends on: by how much it falls when a place is hidden, or its log-odds.
 
-    ``lowest`` and ``highest`` are the range over the whole scan (negative: the probability rises), ``blocks`` how many
-    places along ``(x, y, z)`` were hidden one by one; ``key_slices`` carry the map.
+    ``lowest`` and ``highest`` are the range over the whole scan (negative: the place speaks against the class),
+    ``blocks`` how many places along ``(x, y, z)`` were looked at one by one; ``key_slices`` carry the map. Values are
+    changes of the probability (occlusion) or parts of the log-odds (activation).
     """
 
     label: str
     lowest: float
     highest: float
     blocks: tuple[int, int, int]
+    method: SaliencyMethod = SaliencyMethod.OCCLUSION
     key_slices: tuple[KeySlice, ...] = field(default=())
 
 

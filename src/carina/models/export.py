@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carina.errors import ModelFailed
+from carina.models.class_maps import add_class_maps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +31,8 @@ def export_onnx(
     """Write ``network`` (``(n, 1, x, y, z)`` in) as ONNX, its large weights as float16 if ``half``.
 
     ``shape`` is that of the example, ``(x, y, z)``. The batch is dynamic, and so are the sides if ``dynamic``.
-    The network's own weights are rounded to what is stored, so that torch and the file agree.
+    The network's own weights are rounded to what is stored, so that torch and the file agree. A classifier that ends
+    in a mean over all places has a second output, its class maps (`add_class_maps`).
     """
     import onnx
     import torch
@@ -57,6 +59,7 @@ def export_onnx(
     model = onnx.load(str(path))
     if half:
         _store_half(model)
+    add_class_maps(model)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 _Array = npt.NDArray[np.float32]
+_Run = Callable[[_Array], list[_Array]]
 _USED = b"used_dltensor"
 
 
@@ -27,10 +28,11 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the network; an error here is what the server gives as the reason why the model is not ready."""
         config = json.loads(args["model_config"])
-        self.input, self.output = config["input"][0]["name"], config["output"][0]["name"]
+        self.input = config["input"][0]["name"]
+        self.outputs = [one["name"] for one in config["output"]]
         given = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
         file = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
-        self.run = _opened(file, given.get("precision", ""), int(given.get("threads", "0")))
+        self.run = _opened(file, given.get("precision", ""), int(given.get("threads", "0")), self.outputs)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request; one that fails is answered with its error, and the others are answered."""
@@ -41,8 +43,9 @@ class TritonPythonModel:
 
         try:
             patches = np.from_dlpack(triton.get_input_tensor_by_name(request, self.input))
-            scores = self.run(np.ascontiguousarray(patches, dtype=np.float32))
-            return triton.InferenceResponse([_lent(triton.Tensor, self.output, scores)])
+            found = self.run(np.ascontiguousarray(patches, dtype=np.float32))
+            pairs = zip(self.outputs, found, strict=True)
+            return triton.InferenceResponse([_lent(triton.Tensor, name, array) for name, array in pairs])
         except Exception as error:  # noqa: BLE001 - the server's edge: whatever it was, the client is told
             return triton.InferenceResponse(error=triton.TritonError(f"the network failed: {error}"))
 
@@ -58,16 +61,16 @@ def _lent(tensor: Any, name: str, scores: _Array) -> Any:
     return answer
 
 
-def _opened(file: Path, precision: str, threads: int) -> Callable[[_Array], _Array]:
+def _opened(file: Path, precision: str, threads: int, outputs: list[str]) -> _Run:
     try:
         import openvino
     except ImportError:
-        return _by_onnxruntime(file, threads)
-    return _by_openvino(openvino, file, precision, threads)
+        return _by_onnxruntime(file, threads, outputs)
+    return _by_openvino((openvino.Core(), file), precision, threads, outputs)
 
 
-def _by_openvino(openvino: Any, file: Path, precision: str, threads: int) -> Callable[[_Array], _Array]:
-    core = openvino.Core()
+def _by_openvino(source: tuple[Any, Path], precision: str, threads: int, outputs: list[str]) -> _Run:
+    core, file = source
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if precision:
         properties["INFERENCE_PRECISION_HINT"] = precision
@@ -76,7 +79,7 @@ def _by_openvino(openvino: Any, file: Path, precision: str, threads: int) -> Cal
     model = core.read_model(file)
     compiled: dict[tuple[int, ...], Any] = {}
 
-    def run(patches: _Array) -> _Array:
+    def run(patches: _Array) -> list[_Array]:
         """One compiled network at a time: static shapes run faster, and the old one's memory is given back."""
         if patches.shape not in compiled:
             compiled.clear()
@@ -85,20 +88,20 @@ def _by_openvino(openvino: Any, file: Path, precision: str, threads: int) -> Cal
             compiled[patches.shape] = core.compile_model(fixed, "CPU", properties).create_infer_request()
         request = compiled[patches.shape]
         request.infer([patches], share_inputs=True)
-        return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+        return [np.array(request.get_tensor(name).data, dtype=np.float32) for name in outputs]
 
     return run
 
 
-def _by_onnxruntime(file: Path, threads: int) -> Callable[[_Array], _Array]:
+def _by_onnxruntime(file: Path, threads: int, outputs: list[str]) -> _Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(file), options, providers=onnxruntime.get_available_providers())
-    name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
+    name = session.get_inputs()[0].name
 
-    def run(patches: _Array) -> _Array:
-        return np.asarray(session.run([output], {name: patches})[0], dtype=np.float32)
+    def run(patches: _Array) -> list[_Array]:
+        return [np.asarray(one, dtype=np.float32) for one in session.run(outputs, {name: patches})]
 
     return run

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +18,7 @@ from carina import RESEARCH_ONLY
 from carina.errors import BadConfig
 from carina.models import served_model
 from carina.models.bundle import Bundle
+from carina.models.class_maps import used_outputs
 
 WEIGHTS_PARAMETER = "weights_sha256"
 """The model config's parameter that holds the SHA-256 of the ONNX file."""
@@ -51,9 +53,9 @@ def write_repository(
     batch axis is fixed is served as it is, without batching. Gives the model's folder.
 
     Raises:
-        BadConfig: the weights can't be read, or are no network of one float32 input and output.
+        BadConfig: the weights can't be read, or are no network of float32 inputs and outputs.
     """
-    source, result = read_ports(bundle.onnx)
+    source, *results = read_ports(bundle.onnx)
     place = folder / bundle.served_as
     version = place / "1"
     shutil.rmtree(version, ignore_errors=True)
@@ -61,16 +63,16 @@ def write_repository(
     shutil.copyfile(bundle.onnx, version / "model.onnx")
     if backend is Backend.PYTHON:
         shutil.copyfile(served_model.__file__, version / "model.py")
-    batch = max_batch if source.dims[0] == result.dims[0] == -1 else 0
-    (place / "config.pbtxt").write_text(_config(bundle, source, result, backend, batch), encoding="utf-8")
+    batch = max_batch if all(port.dims[0] == -1 for port in (source, *results)) else 0
+    (place / "config.pbtxt").write_text(_config(bundle, source, results, backend, batch), encoding="utf-8")
     return place
 
 
-def read_ports(onnx: Path) -> tuple[TensorPort, TensorPort]:
-    """The first input and output of an ONNX file, read by OpenVINO; the dims include the batch axis.
+def read_ports(onnx: Path) -> list[TensorPort]:
+    """The first input and the used outputs of an ONNX file, read by OpenVINO; the dims include the batch axis.
 
     Raises:
-        BadConfig: the file can't be read, or its input or output is not float32.
+        BadConfig: the file can't be read, or its input or an output is not float32.
     """
     import openvino
 
@@ -79,7 +81,8 @@ def read_ports(onnx: Path) -> tuple[TensorPort, TensorPort]:
     except RuntimeError as error:
         last = [line.strip() for line in str(error).splitlines() if line.strip()][-1:]
         raise BadConfig("bundle.weights", f"{onnx}: the weights can't be loaded ({' '.join(last)}).") from error
-    ports = _port(model.inputs[0]), _port(model.outputs[0])
+    outputs = [_port(output) for output in model.outputs]
+    ports = [_port(model.inputs[0]), *(outputs[k] for k in used_outputs([port.name for port in outputs]))]
     for port in ports:
         if port.data_type != "TYPE_FP32":
             raise BadConfig(
@@ -99,10 +102,10 @@ def _port(node: Any) -> TensorPort:
     kind = {"f32": "FP32", "f16": "FP16", "f64": "FP64"}.get(
         node.get_element_type().get_type_name(), node.get_element_type().get_type_name().upper()
     )
-    return TensorPort(name=node.get_any_name(), data_type=f"TYPE_{kind}", dims=dims)
+    return TensorPort(name=node.get_any_name() if node.get_names() else "", data_type=f"TYPE_{kind}", dims=dims)
 
 
-def _config(bundle: Bundle, source: TensorPort, result: TensorPort, backend: Backend, batch: int) -> str:
+def _config(bundle: Bundle, source: TensorPort, results: Sequence[TensorPort], backend: Backend, batch: int) -> str:
     """The text of ``config.pbtxt``. With batching, Triton's dims leave the batch axis out."""
     parameters = {WEIGHTS_PARAMETER: weights_sha256(bundle.onnx), "made_by": bundle.made_by}
     if backend is Backend.PYTHON:
@@ -117,7 +120,7 @@ def _config(bundle: Bundle, source: TensorPort, result: TensorPort, backend: Bac
             f'backend: "{backend}"\n',
             f"max_batch_size: {batch}\n",
             _block("input", source, batch),
-            _block("output", result, batch),
+            *(_block("output", result, batch) for result in results),
             running,
             *(
                 f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from carina.infer import saliency
+from carina.infer import activation, saliency
 from carina.infer.classify import classifier, classify
 from carina.measure.chest import check_chest
-from carina.measure.findings import Classification, SaliencyFindings
+from carina.measure.findings import Classification, SaliencyFindings, SaliencyMethod
 from carina.measure.key_slices import choose_salient, choose_slices
 from carina.operators.networks import Networks
 from carina.operators.ports import ClassificationPort, MaskPort, SaliencyPort, Scene, VolumePort
 from carina.operators.segmented import BLUE_DEEP, TRITON_IMAGES, VERMILION, fraction
-from carina.operators.text import switch
+from carina.operators.text import one_of
 from carina.pipeline.operator import Context, Operator, Setting
 from carina.volume.volume import Mask, Volume
 
-if TYPE_CHECKING:
-    from carina.models.bundle import Bundle
-
 NOTHING_TO_CLASSIFY = "No lung was found, so there is nothing to classify."
+ON, OCCLUSION, OFF = "on", "occlusion", "off"
+"""How the saliency is asked for: from the pass that classifies where the network can, by hiding places, not at all."""
 SWITCHED_OFF = "The saliency was switched off by CARINA_SALIENCY."
 
 
@@ -32,11 +31,12 @@ class Classified(NamedTuple):
 
 
 def ai_covid_19(
-    volume: VolumePort, lung: MaskPort, *, with_saliency: bool = True, networks: Networks, context: Context
+    volume: VolumePort, lung: MaskPort, *, saliency_by: str = ON, networks: Networks, context: Context
 ) -> Classified:
     """Classify the scan from a crop around its lungs; what shows no lungs of a chest is not classified, and says why.
 
-    The saliency says where the probability comes from: by how much it falls when a place is hidden from the network.
+    The saliency says where the probability comes from: what each place adds to its log-odds, or, with ``occlusion`` and
+    for networks that can't tell, by how much it falls when a place is hidden from the network.
     """
     bundle = networks.bundle("covid")
     slices = choose_slices(volume, lung, None)
@@ -56,8 +56,8 @@ def ai_covid_19(
     context.record("made_by", bundle.made_by)
     context.record("probabilities", {name: round(value, 4) for name, value in probabilities.items()})
     saliency, found = SaliencyPort(map=None, not_computed=SWITCHED_OFF), None
-    if with_saliency:
-        saliency, found = _saliency(volume, lung, bundle, networks, context)
+    if saliency_by != OFF:
+        saliency, found = _saliency(volume, lung, networks, context, by_hiding=saliency_by == OCCLUSION)
     classification = Classification(
         uid=volume.uid,
         probabilities=probabilities,
@@ -84,18 +84,25 @@ def _classified(classification: Classification, saliency: SaliencyPort, volume: 
 
 
 def _saliency(
-    volume: Volume, lung: Mask, bundle: Bundle, networks: Networks, context: Context
+    volume: Volume, lung: Mask, networks: Networks, context: Context, *, by_hiding: bool
 ) -> tuple[SaliencyPort, SaliencyFindings]:
     """The map, and what a report shows of it."""
-    found = saliency.saliency(volume, lung, bundle, networks.runtime("covid"), fraction(context))
-    spec = classifier(bundle)
+    bundle = networks.bundle("covid")
+    spec, method = classifier(bundle), SaliencyMethod.ACTIVATION
+    added = None if by_hiding else activation.activation(volume, lung, bundle, networks.outputs("covid"))
+    if added is None:
+        method = SaliencyMethod.OCCLUSION
+        hidden = saliency.saliency(volume, lung, bundle, networks.runtime("covid"), fraction(context))
+        added = hidden, saliency.blocks_of(spec)
+    found, blocks = added
     lowest, highest = float(found.values.min()), float(found.values.max())
     context.record("saliency", {"lowest": round(lowest, 4), "highest": round(highest, 4), "unit": found.unit})
     return SaliencyPort(map=found), SaliencyFindings(
         label=spec.labels[spec.saliency.label],
         lowest=lowest,
         highest=highest,
-        blocks=saliency.blocks_of(spec),
+        blocks=blocks,
+        method=method,
         key_slices=choose_salient(volume, lung, found),
     )
 
@@ -109,9 +116,9 @@ OPERATOR = Operator(
     places={"/saliency": "saliency", "/publish": "render"},
     variables={
         "CARINA_SALIENCY": Setting(
-            parameter="with_saliency",
-            read=switch,
-            meaning="whether to find out where the probability comes from: on, off",
+            parameter="saliency_by",
+            read=one_of(ON, OCCLUSION, OFF),
+            meaning="how to find out where the probability comes from: on (one pass), occlusion (64 passes), off",
         ),
     },
     services=TRITON_IMAGES,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from carina.config import RuntimeKind, RuntimeSettings, Settings
-from carina.infer.runtime import open_runtime, with_precision
+from carina.infer.runtime import first_of, open_network, with_precision
 from carina.models.bundle import find_bundle
 
 if TYPE_CHECKING:
-    from carina.infer.runtime import Runtime
+    from carina.infer.runtime import Outputs, Runtime
     from carina.models.bundle import Bundle
 
 TASKS = ("lung", "lesion", "covid")
@@ -28,7 +28,7 @@ class Networks:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._bundles: dict[str, Bundle] = {}
-        self._runtimes: dict[str, Runtime] = {}
+        self._opened: dict[str, Outputs] = {}
         self._locks = {task: Lock() for task in TASKS}
 
     @cached_property
@@ -59,13 +59,21 @@ class Networks:
         """The opened runtime of a task's bundle.
 
         Raises:
+            BadConfig: as ``outputs``.
+        """
+        return first_of(self.outputs(task))
+
+    def outputs(self, task: str) -> Outputs:
+        """The opened network of a task's bundle, with all that it gives.
+
+        Raises:
             BadConfig: the runtime is not installed, or the endpoint does not answer.
         """
         bundle = self.bundle(task)
         with self._locks[task]:
-            if task not in self._runtimes:
-                self._runtimes[task] = open_runtime(bundle, self.runtime_settings)
-            return self._runtimes[task]
+            if task not in self._opened:
+                self._opened[task] = open_network(bundle, self.runtime_settings)
+            return self._opened[task]
 
     def made(self, made_by: str) -> Bundle | None:
         """The bundle that a result says it was made by, if it is one of this run's."""

@@ -17,6 +17,7 @@ from carina.measure.findings import (
     RatioFindings,
     RegionFindings,
     SaliencyFindings,
+    SaliencyMethod,
 )
 from carina.operators.stored_files import one_file, read_tree, with_suffix
 from carina.operators.stored_text import (
@@ -29,7 +30,7 @@ from carina.operators.stored_text import (
 from carina.pipeline.json_text import as_pretty_json
 from carina.pipeline.ports import Saved
 
-_SALIENCY = ("label", "lowest", "highest", "blocks")
+_SALIENCY = ("label", "lowest", "highest", "blocks", "method")
 
 
 class StoredClassification:
@@ -86,6 +87,7 @@ def _saliency(facts: Mapping[str, Any], files: Sequence[Path]) -> SaliencyFindin
         lowest=facts["lowest"],
         highest=facts["highest"],
         blocks=tuple(facts["blocks"]),
+        method=SaliencyMethod(facts.get("method", SaliencyMethod.OCCLUSION)),
         key_slices=_load_key_slices(files, "saliency-slices.npz"),
     )
 

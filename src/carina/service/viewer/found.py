@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from carina.api.result import Run
-from carina.measure.findings import RegionFindings
+from carina.measure.findings import RegionFindings, SaliencyMethod
 from carina.report.numbers import (
     hu_text,
     in_report_order,
@@ -71,6 +71,11 @@ def saliency_legend(run: Run) -> str:
     if not found:
         return ""
     fall, rise = (probability_change(max(value, 0.0)) for value in (found["highest"], -found["lowest"]))
+    if found.get("method") == SaliencyMethod.ACTIVATION:
+        return (
+            f"Orange: the place adds to the log-odds of {found['label']}, at most {fall}; blue: it takes from them, at "
+            f"most {rise}. Lesions are left out meanwhile. It does not show where disease is."
+        )
     return (
         f"Orange: hiding the place lowers the probability of {found['label']}, at most by {fall}; "
         f"blue: it raises it, at most by {rise}. Lesions are left out meanwhile. It does not show where disease is."

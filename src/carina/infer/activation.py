@@ -1,0 +1,71 @@
+"""Saliency from one pass: what each place of a classifier's last feature map adds to its answer (class activation).
+
+Zhou and others, "Learning deep features for discriminative localization" (CVPR 2016): in a network that ends in a mean
+over all places and one linear layer, an answer is the sum of what the places add, and of a bias. Nothing is
+approximated; but a place of the last feature map sees far around itself, and there are few of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from carina.errors import ModelFailed
+from carina.infer.classify import classifier, lung_box, network_input, resized
+from carina.infer.runtime import Outputs
+from carina.infer.saliency import on_grid
+from carina.models.bundle import Bundle, Covid
+from carina.volume.arrays import Floats
+from carina.volume.resample import cropped, reoriented
+from carina.volume.volume import Mask, ScalarMap, Volume
+
+PARTS_UNIT = "part of the log-odds"
+
+
+def activation(
+    volume: Volume, lung: Mask, bundle: Bundle, network: Outputs
+) -> tuple[ScalarMap, tuple[int, int, int]] | None:
+    """What each place adds to the log-odds of the watched class, and how many places there are along ``(x, y, z)``.
+
+    Log-odds are the watched class's score minus the mean of the others'. Values are interpolated linearly between the
+    middles of the places, on the volume's grid; 0 outside the lungs' box. None where the network gives no class maps.
+
+    Raises:
+        BadSeries: as ``classify``.
+        ValueError: the bundle's task is no classification.
+        ModelFailed: the network failed, or gave class maps of another shape.
+    """
+    spec = classifier(bundle)
+    parts = _parts(network_input(volume, lung, spec), spec, network)
+    if parts is None:
+        return None
+    x, y, z = parts.shape
+    box = lung_box(lung.labels, spec.margin_voxels)
+    lattice = resized(reoriented(cropped(volume.grid, box), spec.orientation), (x, y, z))
+    found = ScalarMap(
+        values=on_grid(parts.transpose(2, 1, 0), lattice, volume.grid, box),
+        grid=volume.grid,
+        quantity=f"what the place adds to the log-odds of {spec.labels[spec.saliency.label]}",
+        unit=PARTS_UNIT,
+        uid=volume.uid,
+        made_by=bundle.made_by,
+    )
+    return found, (x, y, z)
+
+
+def _parts(image: Floats, spec: Covid, network: Outputs) -> npt.NDArray[np.float64] | None:
+    """What each place adds, ``(x, y, z)``: with the network's bias they add up to the log-odds."""
+    _, *maps = network(image[None, None])
+    if not maps:
+        return None
+    (classes,) = maps
+    if classes.shape[:2] != (1, len(spec.labels)) or classes.ndim != 5:
+        raise ModelFailed(
+            "model.maps",
+            f"The network gave class maps of shape {classes.shape}, expected (1, {len(spec.labels)}, x, y, z): one map "
+            "for each of the bundle's labels.",
+        )
+    watched = classes[0, spec.saliency.label].astype(np.float64)
+    others = np.delete(classes[0], spec.saliency.label, axis=0).astype(np.float64)
+    parts: npt.NDArray[np.float64] = (watched - others.mean(axis=0)) / watched.size
+    return parts
