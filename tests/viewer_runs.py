@@ -20,15 +20,16 @@ from carina.dicom.read import read_source
 from carina.measure.findings import Classification
 from carina.measure.ratio import lesion_ratio
 from carina.operators.findings import findings
-from carina.operators.ports import SaliencyPort
+from carina.operators.ports import MaskPort, SaliencyPort
 from carina.operators.stored_findings import StoredClassification, StoredRatio
 from carina.pipeline.digests import Digests
 from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
+from carina.pipeline.ports import save_value
 from carina.service.viewer.server import loopback_listener, run_app
 from carina.synth.phantom import Phantom, PhantomLesion, chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.volume import Grid, Mask, ScalarMap, Volume
-from carina.volume.files import write_mask, write_volume
+from carina.volume.files import write_volume
 from carina.volume.header import triple
 from carina.volume.resample import reorient, resample
 
@@ -90,8 +91,8 @@ def write_run(phantom: Phantom, folder: Path, classification: Classification = C
         (folder / "saliency").mkdir(parents=True, exist_ok=True)
         SaliencyPort(map=found).save(folder / "saliency", lambda _: ())
     write_volume(phantom.volume, folder / "volume" / f"{uid}.mhd")
-    write_mask(phantom.lung, folder / "lung" / f"{uid}.mhd")
-    write_mask(phantom.lesion, folder / "lesion" / f"{uid}.mhd")
+    save_value(MaskPort, phantom.lung, folder / "lung")
+    save_value(MaskPort, phantom.lesion, folder / "lesion")
     ratio = lesion_ratio(phantom.lesion, phantom.lung, phantom.volume)
     steps = {"volume-ratio": StoredRatio.save, "classification": StoredClassification.save}
     for step in steps:

@@ -18,19 +18,19 @@ from filelock import FileLock
 from carina.errors import BadConfig, unwritable
 from carina.pipeline.json_text import as_json, read_json
 
-Record = TypeVar("Record", bound=msgspec.Struct)
+Kept = TypeVar("Kept", bound=msgspec.Struct)
 
 _LOCK_S = 30.0
 """Longer than any other process keeps the lock, which it holds for one append."""
 
 
-class Journal(Generic[Record]):
+class Journal(Generic[Kept]):
     """The records of a file; several processes may append to it, one at a time.
 
     ``end`` is where the last whole record ends that this object has read or written, in bytes.
     """
 
-    def __init__(self, path: Path, kind: type[Record]) -> None:
+    def __init__(self, path: Path, kind: type[Kept]) -> None:
         self.path = path
         self.end = 0
         self._kind = kind
@@ -53,7 +53,7 @@ class Journal(Generic[Record]):
         finally:
             lock.release()
 
-    def unread(self) -> list[Record]:
+    def unread(self) -> list[Kept]:
         """The records that were appended since this object last looked, by whomever.
 
         A last line that is torn was never told to be stored, and is left out.
@@ -67,7 +67,7 @@ class Journal(Generic[Record]):
                 text = file.read()
         except FileNotFoundError:
             return []
-        found: list[Record] = []
+        found: list[Kept] = []
         lines = text.splitlines(keepends=True)
         for number, line in enumerate(lines, start=1):
             record = self._understood(line)
@@ -79,7 +79,7 @@ class Journal(Generic[Record]):
             self.end += len(line)
         return found
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Kept) -> None:
         """Write a record behind the last whole one; it is on the disk when this returns. Call it while ``held``.
 
         Raises:
@@ -101,7 +101,7 @@ class Journal(Generic[Record]):
             raise unwritable(error, self.path) from error
         self.end += len(line)
 
-    def _understood(self, line: bytes) -> Record | None:
+    def _understood(self, line: bytes) -> Kept | None:
         digest, _, text = line.rstrip(b"\n").partition(b" ")
         if not line.endswith(b"\n") or digest != b"%08x" % crc32(text):
             return None

@@ -22,8 +22,8 @@ from carina.volume.volume import Mask
 LONGEST_NAME = 64
 
 
-class What(StrEnum):
-    """What a record of the journal says."""
+class StrokeKind(StrEnum):
+    """StrokeKind a record of the journal says."""
 
     BASE = "base"
     PAINT = "paint"
@@ -39,7 +39,7 @@ class StrokeRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     lost answer does nothing twice. ``tool`` and ``reader`` are told, ``at`` is UTC.
     """
 
-    what: What
+    kind: StrokeKind
     at: datetime
     id: str = ""
     reader: str = ""
@@ -141,7 +141,7 @@ class Painting:
             if (known := self._met(author, revision)) is not None:
                 return known
             changed = runs_of(places[self.marks[places] != value])
-            record = self._record(What.PAINT, author, tool=tool, value=value, runs=changed)
+            record = self._record(StrokeKind.PAINT, author, tool=tool, value=value, runs=changed)
             return self._store(record)
 
     def undo(self, author: Author, revision: int) -> Change:
@@ -151,22 +151,22 @@ class Painting:
             Overtaken: ``revision`` is not that of the mask.
             BadConfig: ``corrections.no-stroke``, there is none; or the folder can't be written.
         """
-        return self._turn(What.UNDO, author, revision)
+        return self._turn(StrokeKind.UNDO, author, revision)
 
     def redo(self, author: Author, revision: int) -> Change:
         """Bring back the stroke that was undone last; gives what changed. Raises as ``undo``."""
-        return self._turn(What.REDO, author, revision)
+        return self._turn(StrokeKind.REDO, author, revision)
 
-    def _turn(self, what: What, author: Author, revision: int) -> Change:
+    def _turn(self, kind: StrokeKind, author: Author, revision: int) -> Change:
         with self._lock, self._journal.held():
             if (known := self._met(author, revision)) is not None:
                 return known
-            if not (self._done if what is What.UNDO else self._undone):
-                raise BadConfig("corrections.no-stroke", f"there is no stroke to {what}.")
-            return self._store(self._record(what, author))
+            if not (self._done if kind is StrokeKind.UNDO else self._undone):
+                raise BadConfig("corrections.no-stroke", f"there is no stroke to {kind}.")
+            return self._store(self._record(kind, author))
 
     def _met(self, author: Author, revision: int) -> Change | None:
-        """What came of the same question before; the journal is held.
+        """StrokeKind came of the same question before; the journal is held.
 
         Raises:
             Overtaken: the mask has another revision.
@@ -183,14 +183,16 @@ class Painting:
             )
         return None
 
-    def _record(self, what: What, author: Author, *, tool: str = "", value: int = 1, runs: Sequence[int] = ()) -> StrokeRecord:
+    def _record(
+        self, kind: StrokeKind, author: Author, *, tool: str = "", value: int = 1, runs: Sequence[int] = ()
+    ) -> StrokeRecord:
         return StrokeRecord(
-            what=what, at=author.at, id=author.id, reader=author.reader, tool=tool, value=value, runs=list(runs)
+            kind=kind, at=author.at, id=author.id, reader=author.reader, tool=tool, value=value, runs=list(runs)
         )
 
     def _store(self, record: StrokeRecord) -> Change:
         if not self._journal.end:
-            base = StrokeRecord(what=What.BASE, at=record.at, sha256=self._sha256)
+            base = StrokeRecord(kind=StrokeKind.BASE, at=record.at, sha256=self._sha256)
             self._journal.append(base)
             self._replay(base)
         self._journal.append(record)
@@ -198,7 +200,7 @@ class Painting:
 
     def _replay(self, record: StrokeRecord) -> Change:
         """Apply a stored record; gives what changed by it."""
-        if record.what is What.BASE:
+        if record.kind is StrokeKind.BASE:
             if record.sha256 != self._sha256:
                 raise BadConfig(
                     "corrections.base",
@@ -217,12 +219,12 @@ class Painting:
         return change
 
     def _change(self, record: StrokeRecord) -> Change:
-        match record.what:
-            case What.UNDO:
+        match record.kind:
+            case StrokeKind.UNDO:
                 change = self._done.pop()
                 self._undone.append(change)
                 return Change(value=1 - change.value, runs=change.runs)
-            case What.REDO:
+            case StrokeKind.REDO:
                 change = self._undone.pop()
                 self._done.append(change)
                 return change

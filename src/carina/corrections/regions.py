@@ -9,14 +9,14 @@ from scipy import ndimage
 
 from carina.corrections.voxel_runs import runs_of_flags
 from carina.errors import BadConfig
-from carina.volume.arrays import Flags
+from carina.volume.arrays import Doubles, Flags
 from carina.volume.volume import Volume
 
-Voxel = tuple[int, int, int]
-"""``(z, y, x)``."""
+Seed = tuple[int, int, int]
+"""The voxel that was clicked, ``(z, y, x)``."""
 
 
-def enclosed(marks: Flags, at: Voxel, normal: int) -> list[int]:
+def enclosed(marks: Flags, at: Seed, normal: int) -> list[int]:
     """Runs of what is not marked around a voxel, within its slice across axis ``normal``, up to the marks.
 
     Raises:
@@ -30,7 +30,8 @@ def enclosed(marks: Flags, at: Voxel, normal: int) -> list[int]:
     hole = areas == areas[row, column]
     if hole[0].any() or hole[-1].any() or hole[:, 0].any() or hole[:, -1].any():
         raise BadConfig(
-            "corrections.open", "the marks in this slice do not go all the way round the crosshair: close the line first."
+            "corrections.open",
+            "the marks in this slice do not go all the way round the crosshair: close the line first.",
         )
     found = np.zeros(marks.shape, np.bool_)
     index: list[slice | int] = [slice(None)] * 3
@@ -47,7 +48,7 @@ class Growth:
     reach_mm: float
 
 
-def grown(volume: Volume, at: Voxel, how: Growth, within: Flags | None = None) -> list[int]:
+def alike(volume: Volume, at: Seed, how: Growth, within: Flags | None = None) -> list[int]:
     """Runs of the voxels around one that are like it: connected (by faces), within the tolerance, reach and mask.
 
     ``within`` counts only where the voxel itself lies in it.
@@ -59,19 +60,20 @@ def grown(volume: Volume, at: Voxel, how: Growth, within: Flags | None = None) -
     )
     middle = tuple(place - part.start for place, part in zip(at, box, strict=True))
     hu = volume.hu[box].astype(np.int32)
-    alike = np.abs(hu - int(volume.hu[at])) <= how.tolerance_hu
-    alike &= _near(hu.shape, middle, volume.grid.spacing_mm) <= how.reach_mm
+    like = np.abs(hu - int(volume.hu[at])) <= how.tolerance_hu
+    like &= _near(hu.shape, middle, volume.grid.spacing_mm) <= how.reach_mm
     if within is not None and within[at]:
-        alike &= within[box]
-    areas, _ = ndimage.label(alike)
+        like &= within[box]
+    areas, _ = ndimage.label(like)
     found = np.zeros(volume.grid.shape, np.bool_)
     found[box] = areas == areas[middle]
     return runs_of_flags(found)
 
 
-def _near(shape: tuple[int, ...], middle: tuple[int, ...], spacing_mm: tuple[float, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _near(shape: tuple[int, ...], middle: tuple[int, ...], spacing_mm: tuple[float, ...]) -> Doubles:
     """The distance of each voxel from one, in mm."""
     z, y, x = (
         (np.arange(count) - place) * spacing for count, place, spacing in zip(shape, middle, spacing_mm, strict=True)
     )
-    return np.sqrt(z[:, None, None] ** 2 + y[None, :, None] ** 2 + x[None, None, :] ** 2)
+    away: Doubles = np.sqrt(z[:, None, None] ** 2 + y[None, :, None] ** 2 + x[None, None, :] ** 2)
+    return away

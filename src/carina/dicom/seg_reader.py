@@ -1,0 +1,99 @@
+"""A mask that a reader corrected, as a DICOM Segmentation with the reader as its maker."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from pydicom import Dataset
+
+from carina.dicom.objects import Producer, long_string
+from carina.dicom.seg import segmentation
+from carina.dicom.seg_check import check_geometry
+from carina.dicom.series import Series
+from carina.volume.volume import Mask
+
+AFTER_CORRECTION = 10
+"""What the series number of a corrected mask lies above that of a network's."""
+
+_NOT_IN_A_NAME = re.compile(r"[\\^=\x00-\x1f\x7f]+")
+_LONGEST_PN = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """The Segmentation that a correction takes the place of."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_uid: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """Who corrected what.
+
+    ``is_from_network`` says that something of the network's mask is still in it: the segments are then
+    ``SEMIAUTOMATIC`` and keep the network's name, else ``MANUAL``.
+    """
+
+    reader: str
+    earlier: Earlier | None
+    is_from_network: bool
+
+
+def reader_segmentation(
+    mask: Mask, series: Series, producer: Producer, correction: Correction, texts: list[str] | None = None
+) -> Dataset:
+    """The corrected mask on the source's slices, its geometry read back and compared; for research use only.
+
+    ``producer`` is the network whose mask was corrected. The object has UIDs of its own, which depend on mask, reader
+    and what it replaces; that object stands in Referenced Series Sequence beside the source, and in Derivation
+    Description. Raises as ``segmentation`` and ``check_geometry``.
+    """
+    earlier = correction.earlier
+    facts = f"{producer.settings} corrected by {correction.reader} from {earlier.sop_instance_uid if earlier else ''}"
+    dataset = segmentation(mask, series, replace(producer, settings=facts), texts)
+    dataset.ContentCreatorName = person_name(correction.reader)
+    dataset.SeriesNumber = int(dataset.SeriesNumber) + AFTER_CORRECTION
+    named = ", ".join(str(item.SegmentLabel) for item in dataset.SegmentSequence)
+    dataset.ContentDescription = long_string(f"{named} corrected by a reader")
+    dataset.SeriesDescription = long_string(f"RESEARCH ONLY - {named} corrected")
+    for item in dataset.SegmentSequence:
+        if correction.is_from_network:
+            item.SegmentAlgorithmType = "SEMIAUTOMATIC"
+        else:
+            item.SegmentAlgorithmType = "MANUAL"
+            del item.SegmentAlgorithmName
+            del item.SegmentationAlgorithmIdentificationSequence
+    if earlier is not None:
+        _refer(dataset, earlier)
+    check_geometry(dataset, mask, series)
+    return dataset
+
+
+def earlier_of(dataset: Dataset) -> Earlier:
+    """What a correction of an object refers to."""
+    return Earlier(
+        sop_class_uid=str(dataset.SOPClassUID),
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        series_uid=str(dataset.SeriesInstanceUID),
+    )
+
+
+def _refer(dataset: Dataset, earlier: Earlier) -> None:
+    dataset.DerivationDescription = f"Corrected by a reader; replaces {earlier.sop_instance_uid}"
+    instance = Dataset()
+    instance.ReferencedSOPClassUID = earlier.sop_class_uid
+    instance.ReferencedSOPInstanceUID = earlier.sop_instance_uid
+    series = Dataset()
+    series.SeriesInstanceUID = earlier.series_uid
+    series.ReferencedInstanceSequence = [instance]
+    dataset.ReferencedSeriesSequence.append(series)
+
+
+def person_name(reader: str) -> str:
+    """A name as people write it as a value of PN: the last word is the family name (PS3.5 6.2)."""
+    words = _NOT_IN_A_NAME.sub(" ", reader).split()
+    family = words[-1] if words else "unknown"
+    return f"{family}^{' '.join(words[:-1])}"[:_LONGEST_PN]
