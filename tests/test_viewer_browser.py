@@ -24,6 +24,7 @@ from scipy import ndimage
 from carina.report.numbers import MINUS
 from carina.service.viewer import routes
 from carina.service.viewer.scene import PLANES
+from carina.service.viewer.server import run_app
 from viewer_runs import POSES, posed, served, through_dicom, write_cohort, write_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +71,18 @@ def cohort_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     write_cohort(folder, 12)
     with served(folder) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def changes_url(runs: dict[str, Path]) -> Iterator[str]:
+    with served(run_app(runs["plain"], [runs["feet first"]])) as address:
+        yield f"{address}/changes"
+
+
+@pytest.fixture
+def others(cohort_url: str, changes_url: str) -> list[str]:
+    """Pages that are not those of a run alone."""
+    return [cohort_url, f"{cohort_url}/?far=yes", changes_url]
 
 
 @contextmanager
@@ -274,14 +287,26 @@ def test_a_cohort_is_walked_by_keyboard_from_a_bar_to_its_case(browser: Browser,
         expect(page.get_by_text("13 of 13 rows")).to_be_visible()
 
 
+def test_both_scans_follow_the_arrow_keys_and_the_address_keeps_the_place(browser: Browser, changes_url: str) -> None:
+    with opened(browser, changes_url) as page:
+        before = [int(text) for text in page.locator(".beside output").all_inner_texts()]
+        page.get_by_label("Slice").focus()
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(".beside output").nth(1)).to_have_text(str(before[1] + 1))
+        expect(page.locator(".beside output").nth(0)).to_have_text(str(before[0] - 1))  # stored feet first
+        expect(page).to_have_url(re.compile(rf"at={before[1] + 1}\b"))
+        shown = page.locator(".beside img").nth(0).get_attribute("src")
+        assert shown and f"/earlier/1/slice/axial/{before[0] - 1}.png" in shown
+
+
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_axe_finds_nothing_serious_and_nothing_runs_over_the_edge(
-    browser: Browser, url: str, cohort_url: str, scheme: str, width: int
+    browser: Browser, url: str, others: list[str], scheme: str, width: int
 ) -> None:
     if not AXE.is_file():
         pytest.skip("axe-core is not installed; scripts/build_viewer.py fetches it (needs npm)")
-    for address in [*(url + path for path in PAGES), cohort_url, f"{cohort_url}/?far=yes"]:
+    for address in [*(url + path for path in PAGES), *others]:
         size = {"width": width, "height": 800}
         with opened(browser, address, color_scheme=scheme, viewport=size) as page:
             page.route("**/static/axe.min.js", lambda route: route.fulfill(path=AXE, content_type="text/javascript"))

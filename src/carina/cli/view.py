@@ -15,20 +15,21 @@ FREE_PORT = 0
 
 @click.command()
 @click.argument("run", type=PATH)
+@click.option("--earlier", type=PATH, multiple=True, help="An earlier run of the same patient; may be repeated.")
 @click.option("--port", type=click.IntRange(0, 65535), default=FREE_PORT, help="Port (default: a free one).")
 @click.option("--browser/--no-browser", default=True, help="Open the page in the browser of this machine.")
-def view(run: Path, port: int, browser: bool) -> None:
+def view(run: Path, earlier: tuple[Path, ...], port: int, browser: bool) -> None:
     """Show the findings and images of a finished run in the browser. For research use only. Not for diagnosis.
 
-    RUN is the folder that carina run wrote; that of a cohort (--each) opens with its table. The page is served on
-    127.0.0.1 alone, until Ctrl-C.
+    RUN is the folder that carina run wrote; that of a cohort (--each) opens with its table. With --earlier, slices of
+    the same height are shown side by side, and what changed. The page is served on 127.0.0.1 alone, until Ctrl-C.
     """
     import webbrowser
     from threading import Thread
 
     from carina.service.viewer.server import loopback_listener, run_app, serve_run
 
-    app = run_app(run)
+    app = run_app(run, earlier)
     listener = loopback_listener(port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     say(f"{run}: {url} (Ctrl-C ends it)")

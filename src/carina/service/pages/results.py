@@ -25,9 +25,9 @@ async def results(scope: Scope, receive: Receive, send: Send) -> None:
 
 @cache
 def _viewer() -> Router:
-    from carina.service.viewer.routes import Above, viewer_routes
+    from carina.service.viewer.routes import Above, Around, viewer_routes
 
-    return Router(routes=viewer_routes(run_of, above=Above(href="/", name="Worklist")))
+    return Router(routes=viewer_routes(run_of, around=Around(above=Above(href="/", name="Worklist"))))
 
 
 def run_of(request: Request) -> Path:

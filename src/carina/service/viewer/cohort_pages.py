@@ -29,7 +29,7 @@ from carina.service.viewer.cohort_rows import (
     region_title,
 )
 from carina.service.viewer.opened import RunShelf
-from carina.service.viewer.routes import STATIC, Above, RevalidatedFiles, answering, viewer_page, viewer_routes
+from carina.service.viewer.routes import STATIC, Above, Around, RevalidatedFiles, answering, viewer_page, viewer_routes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +124,7 @@ def cohort_routes(folder: Path) -> list[BaseRoute]:
         BadConfig: the folder holds no table of a cohort.
     """
     pages = CohortPages(CohortFile(folder))
-    runs = viewer_routes(pages.cohort.case, RunShelf(), Above(href="/", name="Cohort"))
+    runs = viewer_routes(pages.cohort.case, RunShelf(), Around(above=Above(href="/", name="Cohort")))
     return [
         Route("/", answering(pages.page)),
         Route("/cohort.csv", answering(pages.csv)),

@@ -47,11 +47,12 @@ NOT_FOUND = frozenset(
         "viewer.at",
         "viewer.layer",
         "cohort.case",
+        "changes.earlier",
     }
 )
 """Codes of what is not there, whoever raises them."""
 
-RUN_TEMPLATES = ("images.html", "report.html", "files.html", "cohort.html", "error.html")
+RUN_TEMPLATES = ("images.html", "report.html", "files.html", "cohort.html", "changes.html", "error.html")
 
 PAGES = Environment(
     loader=PackageLoader("carina.service.viewer"),
@@ -72,11 +73,19 @@ class Above:
     name: str
 
 
-def viewer_routes(where: WhereIsRun, shelf: RunShelf | None = None, above: Above | None = None) -> list[BaseRoute]:
+@dataclass(frozen=True, kw_only=True)
+class Around:
+    """What the pages of a run link to beside each other: where it was opened from, whether earlier runs are known."""
+
+    above: Above | None = None
+    is_compared: bool = False
+
+
+def viewer_routes(where: WhereIsRun, shelf: RunShelf | None = None, around: Around = Around()) -> list[BaseRoute]:
     """Routes relative to where they are mounted; ``shelf`` keeps the runs that were asked for last."""
     for name in RUN_TEMPLATES:  # compiled now, and not while somebody waits for the first page
         PAGES.get_template(name)
-    pages = RunPages(where, shelf or RunShelf(), above)
+    pages = RunPages(where, shelf or RunShelf(), around)
     routes: dict[str, Endpoint] = {
         "/": pages.images,
         "/report": pages.report,
@@ -136,13 +145,13 @@ def mounted_at(request: Request) -> str:
 class RunPages:
     """The pages and pictures of the run that a request is about."""
 
-    def __init__(self, where: WhereIsRun, shelf: RunShelf, above: Above | None) -> None:
+    def __init__(self, where: WhereIsRun, shelf: RunShelf, around: Around) -> None:
         self._where = where
         self._shelf = shelf
-        self._above = above
+        self._around = around
 
     def _page(self, request: Request, template: str, values: Mapping[str, Any]) -> Response:
-        return viewer_page(request, template, {"above": self._above, **values})
+        return viewer_page(request, template, {"around": self._around, **values})
 
     def _opened(self, request: Request) -> OpenedRun:
         return self._shelf.open(self._where(request))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,29 +15,35 @@ from starlette.routing import BaseRoute
 from carina.api.cohort_table import COHORT_TABLE
 from carina.errors import BadConfig
 from carina.service.guard import Guard
+from carina.service.viewer.changes_page import changes_routes
 from carina.service.viewer.cohort_pages import cohort_routes
 from carina.service.viewer.opened import RunShelf
-from carina.service.viewer.routes import viewer_routes
+from carina.service.viewer.routes import Around, viewer_routes
 
 VIEW_HOST = "127.0.0.1"
 
 
-def run_app(folder: Path) -> Starlette:
-    """The pages of one run, or those of a cohort with all its runs.
+def run_app(folder: Path, earlier: Sequence[Path] = ()) -> Starlette:
+    """The pages of one run, beside ``earlier`` ones of the same patient, or those of a cohort with all its runs.
 
     Raises:
-        BadConfig: the folder holds no run of Carina and no cohort.
+        BadConfig: a folder holds no run of Carina and no cohort, or a cohort is to be compared.
     """
     guard = Middleware(Guard, hosts=frozenset({VIEW_HOST, "localhost"}))
-    return Starlette(routes=_routes(folder), middleware=[guard])
+    return Starlette(routes=_routes(folder, earlier), middleware=[guard])
 
 
-def _routes(folder: Path) -> list[BaseRoute]:
+def _routes(folder: Path, earlier: Sequence[Path]) -> list[BaseRoute]:
     if (folder / COHORT_TABLE).exists():
+        if earlier:
+            raise BadConfig("view.cohort", f"{folder}: is a cohort; --earlier compares the run of one patient.")
         return cohort_routes(folder)
     shelf = RunShelf()
-    shelf.open(folder)
-    return viewer_routes(lambda _: folder, shelf)
+    for one in (*earlier, folder):
+        shelf.open(one)
+    around = Around(is_compared=bool(earlier))
+    compared = changes_routes(lambda _: folder, lambda _: earlier, shelf) if earlier else []
+    return [*compared, *viewer_routes(lambda _: folder, shelf, around)]
 
 
 def loopback_listener(port: int) -> socket.socket:

@@ -1,0 +1,228 @@
+"""A run beside earlier runs of the same patient: slices of the same height, and what changed over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+
+from carina.api.result import Run
+from carina.errors import BadConfig
+from carina.measure.change import LesionChange, LungHeight, ScanFindings, lung_height
+from carina.measure.findings import RegionFindings
+from carina.pipeline.ports import FILE_ERRORS
+from carina.report.change import change_sentences
+from carina.report.numbers import ml_text, percent_text
+from carina.report.overlay import layout
+from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH
+from carina.service.viewer.opened import OpenedRun, RunShelf
+from carina.service.viewer.routes import Above, Around, WhereIsRun, answering, mounted_at, viewer_page, viewer_routes
+from carina.service.viewer.slices import WINDOWS, Drawing, slice_words
+from carina.service.viewer.stored import report_names
+
+EarlierRuns = Callable[[Request], Sequence[Path]]
+"""Gives the folders of the runs that the run of a request is compared with, in any order."""
+
+CHANGES = "/changes"
+
+EMPTY = RegionFindings(region="lungs", lung_ml=0.0, lesion_ml=0.0, ratio_percent=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedSlice:
+    """One of the two pictures: where its slices are, the one that is shown, and how its lungs' height is counted."""
+
+    base: str
+    title: str
+    index: int
+    count: int
+    height: LungHeight
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanRow:
+    """A scan as a row of the table; ``link`` chooses it, and is empty for the run that is compared."""
+
+    on: str
+    lung_ml: str
+    lesion_ml: str
+    percent: str
+    network: str
+    link: str
+    is_shown: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeChart:
+    """Values over time: a line through points ``(x, y, words)``."""
+
+    title: str
+    line: str
+    points: tuple[tuple[float, float, str], ...]
+    top: str
+
+
+def changes_routes(where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf) -> list[BaseRoute]:
+    """The page of what changed, and below ``/earlier`` the pages of the runs that it is compared with."""
+    page = ChangesPage(where, earlier, shelf)
+    runs = viewer_routes(page.earlier_run, shelf, Around(above=Above(href=CHANGES, name="Changes")))
+    return [Route(CHANGES, answering(page.page)), Mount("/earlier/{number:int}", routes=runs)]
+
+
+class ChangesPage:
+    """The comparison of the run that a request is about with one of its earlier ones."""
+
+    def __init__(self, where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf) -> None:
+        self._where = where
+        self._earlier = earlier
+        self._shelf = shelf
+
+    def earlier_run(self, request: Request) -> Path:
+        """The folder of an earlier run, by its number from 1.
+
+        Raises:
+            BadConfig: ``changes.earlier``, there is none of that number.
+        """
+        folders, number = self._earlier(request), int(request.path_params["number"])
+        if not 1 <= number <= len(folders):
+            raise BadConfig("changes.earlier", f"there is no earlier run {number}; {len(folders)} were given.")
+        return folders[number - 1]
+
+    def page(self, request: Request) -> Response:
+        """Both pictures, the sentence, the table and the charts."""
+        number = _whole(request, "earlier", 1)
+        request.path_params["number"] = number
+        later, before = self._shelf.open(self._where(request)), self._shelf.open(self.earlier_run(request))
+        scans = [(0, scan_findings(later.run))]
+        scans += [(n, scan_findings(Run(folder))) for n, folder in enumerate(self._earlier(request), start=1)]
+        scans.sort(key=lambda scan: (scan[1].on or date.max, -scan[0]))
+        found = dict(scans)
+        drawing = Drawing.asked(request.query_params)
+        values = {
+            "around": Around(is_compared=True),
+            "manifest": later.run.manifest,
+            "reports": report_names(later.run),
+            "sentences": change_sentences(LesionChange(earlier=found[number], later=found[0])),
+            "slices": _pictures(request, before, later, number),
+            "drawing": drawing,
+            "windows": WINDOWS,
+            "earlier": number,
+            "rows": [_row(n, scan, number) for n, scan in scans],
+            "charts": _charts([scan for _, scan in scans]),
+            "field": (FIELD_WIDTH, FIELD_HEIGHT),
+        }
+        return viewer_page(request, "changes.html", values)
+
+
+def scan_findings(run: Run) -> ScanFindings:
+    """What a run found in both lungs together, when its scan was made, and by which network.
+
+    Raises:
+        BadConfig: ``run.damaged``, a file of the run is gone or damaged.
+    """
+    regions = run.stored("volume-ratio.json").get("regions", [])
+    lesion = run.manifest.bundles.get("lesion", {})
+    network = f"{lesion['name']} {lesion['version']}" if lesion else ""
+    return ScanFindings(on=_scanned(run), lungs=RegionFindings(**regions[0]) if regions else EMPTY, network=network)
+
+
+def _scanned(run: Run) -> date | None:
+    """The study's date as the run's objects carry it; None where it has no objects, or they no date."""
+    for file in run.dicom:
+        try:
+            text = str(dcmread(file, stop_before_pixels=True, specific_tags=["StudyDate"]).get("StudyDate", ""))
+            return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
+        except (*FILE_ERRORS, InvalidDicomError, ValueError):
+            continue
+    return None
+
+
+def _pictures(request: Request, before: OpenedRun, later: OpenedRun, number: int) -> list[ComparedSlice]:
+    """Both slices, the earlier first; none where one of the runs has no images or no lungs."""
+    heights = [_height(opened) for opened in (before, later)]
+    if heights[0] is None or heights[1] is None:
+        return []
+    own = layout(later.images.volume.grid, "axial").normal
+    usual = later.lesions[0].index[own] if later.lesions else heights[1].index(0.5)
+    index = min(_whole(request, "at", usual), later.images.volume.grid.shape[own] - 1)
+    base = mounted_at(request)
+    return [
+        _picture(before, heights[0], f"{base}/earlier/{number}", "Earlier", heights[0].index(heights[1].share(index))),
+        _picture(later, heights[1], base, "This scan", index),
+    ]
+
+
+def _height(opened: OpenedRun) -> LungHeight | None:
+    if not opened.has_images or opened.images.lung is None:
+        return None
+    return lung_height(opened.images.lung, layout(opened.images.volume.grid, "axial").normal)
+
+
+def _picture(opened: OpenedRun, height: LungHeight, base: str, title: str, index: int) -> ComparedSlice:
+    grid = opened.images.volume.grid
+    count = grid.shape[layout(grid, "axial").normal]
+    shown = min(max(index, 0), count - 1)
+    on = _scanned(opened.run)
+    return ComparedSlice(
+        base=base,
+        title=f"{title}{f', {on}' if on else ''}",
+        index=shown,
+        count=count,
+        height=height,
+        words=slice_words(opened.images, "axial", shown),
+    )
+
+
+def _row(number: int, scan: ScanFindings, shown: int) -> ScanRow:
+    return ScanRow(
+        on=f"{scan.on}" if scan.on else "\u2013",
+        lung_ml=ml_text(scan.lungs.lung_ml),
+        lesion_ml=ml_text(scan.lungs.lesion_ml),
+        percent=percent_text(scan.lungs.ratio_percent),
+        network=scan.network or "\u2013",
+        link=f"?earlier={number}" if number else "",
+        is_shown=number in (0, shown),
+    )
+
+
+def _charts(scans: Sequence[ScanFindings]) -> list[TimeChart]:
+    """Lesion volume and ratio over the scans that have a date; none where fewer than two have."""
+    dated = [(scan.on, scan.lungs) for scan in scans if scan.on is not None]
+    if len({on for on, _ in dated}) < 2:
+        return []
+    first, last = dated[0][0], dated[-1][0]
+    places = [FIELD_WIDTH * (on - first).days / (last - first).days for on, _ in dated]
+    measures: Mapping[str, tuple[list[float], Callable[[float], str]]] = {
+        "Lesion ml": ([lungs.lesion_ml for _, lungs in dated], ml_text),
+        "Ratio %": ([lungs.ratio_percent for _, lungs in dated], percent_text),
+    }
+    return [_chart(title, places, values, text, dated) for title, (values, text) in measures.items()]
+
+
+def _chart(
+    title: str, places: Sequence[float], values: Sequence[float], text: Callable[[float], str], dated: Sequence[Any]
+) -> TimeChart:
+    top = max(values) or 1.0
+    heights = [FIELD_HEIGHT * (1 - value / top) for value in values]
+    words = [f"{on}: {text(value)}" for (on, _), value in zip(dated, values, strict=True)]
+    line = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(places, heights, strict=True))
+    points = tuple((round(x, 1), round(y, 1), said) for x, y, said in zip(places, heights, words, strict=True))
+    return TimeChart(title=title, line=line, points=points, top=text(top))
+
+
+def _whole(request: Request, key: str, usual: int) -> int:
+    text = request.query_params.get(key, "")
+    if not text:
+        return usual
+    if not text.isascii() or not text.isdigit() or len(text) > 6:
+        raise BadConfig("changes.asked", f"{key} is {text!r}, expected a whole number.")
+    return int(text)

@@ -1,0 +1,185 @@
+"""Two scans of a patient: what changed in numbers and words, and slices of the same height beside each other."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from html import unescape
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_uid
+
+from carina import RESEARCH_ONLY
+from carina.measure.change import LesionChange, LungHeight, ScanFindings, lung_height
+from carina.measure.findings import RegionFindings
+from carina.report.change import change_sentences
+from carina.report.overlay import layout
+from carina.service.viewer.server import run_app
+from carina.synth.phantom import PhantomLesion, chest_phantom
+from viewer_runs import POSES, posed, served, write_run
+
+
+def scan(on: date | None, lung_ml: float, lesion_ml: float, network: str = "net 1") -> ScanFindings:
+    ratio = 100 * lesion_ml / lung_ml if lung_ml else 0.0
+    lungs = RegionFindings(region="lungs", lung_ml=lung_ml, lesion_ml=lesion_ml, ratio_percent=ratio)
+    return ScanFindings(on=on, lungs=lungs, network=network)
+
+
+MARCH, APRIL = date(2020, 3, 1), date(2020, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "said"),
+    [
+        (
+            scan(MARCH, 4000, 200),
+            scan(APRIL, 4100, 82),
+            [
+                r"Within 34 days the volume marked as lesion fell from 200 to 82\.0 ml \(.59 %\), its ratio to the "
+                r"lungs fell from 5\.00 to 2\.00 %\."
+            ],
+        ),
+        (
+            scan(None, 4000, 0),
+            scan(APRIL, 4000, 0),
+            [r"Between the two scans the volume .* stayed at 0 ml, its ratio to the lungs stayed at 0 %\."],
+        ),
+        (
+            scan(MARCH, 4000, 100, "net 1"),
+            scan(MARCH, 3000, 100, "net 2"),
+            [
+                r"On the same day .* stayed at 100 ml, .* rose from 2\.50 to 3\.33 %",
+                r"lungs are 25 % smaller .* another breath",
+                r"different networks \(net 1, net 2\)",
+            ],
+        ),
+        (scan(APRIL, 4000, 10), scan(MARCH, 4000, 20), [r"34 days younger than this one"]),
+        (scan(MARCH, 0, 0), scan(APRIL, 4000, 20), [r"no lung was found, so nothing can be compared"]),
+    ],
+)
+def test_a_change_is_told_with_what_else_can_be_its_reason(
+    earlier: ScanFindings, later: ScanFindings, said: list[str]
+) -> None:
+    told = change_sentences(LesionChange(earlier=earlier, later=later))
+    assert len(told) == len(said)
+    for sentence, wanted in zip(told, said, strict=True):
+        assert re.search(wanted, sentence), sentence
+
+
+@given(st.integers(0, 500), st.integers(1, 500), st.booleans(), st.integers(0, 500))
+def test_a_height_and_its_slice_are_each_others_inverse(low: int, span: int, turned: bool, index: int) -> None:  # noqa: FBT001
+    height = LungHeight(base=low + span * turned, apex=low + span * (not turned))
+    assert height.index(height.share(index)) == index
+
+
+@pytest.mark.parametrize("pose", [*POSES, "oblique"])
+def test_the_base_is_nearer_to_the_feet_in_every_pose(pose: str) -> None:
+    phantom = posed(pose)
+    axis = layout(phantom.volume.grid, "axial").normal
+    height = lung_height(phantom.lung, axis)
+    assert height is not None
+    ends = []
+    for index in (height.base, height.apex):
+        middle = [count / 2 for count in phantom.volume.grid.shape]
+        middle[axis] = index
+        ends.append(phantom.volume.grid.points_mm(np.array(middle))[2])
+    assert ends[0] < ends[1] - 100
+    empty = replace(phantom.lung, labels=np.zeros_like(phantom.lung.labels))
+    assert lung_height(empty, axis) is None
+
+
+def dated(run: Path, on: str) -> Path:
+    """A run with an object that carries a study date."""
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.StudyDate = SegmentationStorage, generate_uid(), on
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    (run / "dicom").mkdir()
+    dataset.save_as(run / "dicom" / "lesion.dcm", enforce_file_format=True)
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """This scan, one a month earlier with a larger lesion stored feet first, and one whose date nobody knows."""
+    folder = tmp_path_factory.mktemp("scans")
+    larger = [PhantomLesion(centre_mm=(80.0, 30.0, -55.0), radii_mm=(26.0, 26.0, 26.0))]
+    earlier = chest_phantom(shape=(40, 96, 96), lesions=larger, seed=4)
+    this = dated(write_run(posed("feet first"), folder / "this"), "20200404")
+    return this, dated(write_run(earlier, folder / "earlier"), "20200301"), write_run(posed("plain"), folder / "other")
+
+
+@pytest.fixture(scope="module")
+def client(runs: tuple[Path, Path, Path]) -> Iterator[httpx.Client]:
+    app = run_app(runs[0], runs[1:])
+    with served(app) as url, httpx.Client(base_url=url, timeout=120) as asked:
+        yield asked
+
+
+def test_the_page_shows_both_scans_and_says_what_changed(client: httpx.Client) -> None:
+    page = unescape(client.get("/changes").text)
+    assert RESEARCH_ONLY in page
+    assert re.search(r"Within 34 days the volume marked as lesion fell from [\d.]+ to [\d.]+ ml", page)
+    assert page.index("2020-03-01") < page.index("2020-04-04")
+    assert re.findall(r"<figcaption><span class=\"name\">([^<]*)<", page) == [
+        "Earlier, 2020-03-01",
+        "This scan, 2020-04-04",
+    ]
+    assert 'href="/changes"' in client.get("/").text
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_the_two_pictures_show_the_same_height_of_the_lungs(
+    client: httpx.Client, runs: tuple[Path, Path, Path], share: float
+) -> None:
+    first = client.get("/changes").text
+    ends = [tuple(map(int, found)) for found in re.findall(r'data-foot="(\d+)" data-apex="(\d+)"', first)]
+    (before_base, before_apex), (base, apex) = ends
+    assert base > apex and before_base < before_apex  # stored feet first, and head first
+    at = round(base + share * (apex - base))
+    page = client.get("/changes", params={"at": at}).text
+    shown = [int(index) for index in re.findall(r"/slice/axial/(\d+)\.png", page)]
+    assert shown[1] == at
+    assert (shown[0] - before_base) / (before_apex - before_base) == pytest.approx(share, abs=0.05)
+    for picture in re.findall(r'<img[^>]*src="([^"]*)"', page):
+        assert client.get(unescape(picture)).headers["content-type"] == "image/png"
+
+
+def test_the_earlier_run_opens_and_leads_back(client: httpx.Client) -> None:
+    assert '<a href="/changes">Changes</a>' in client.get("/earlier/1/report").text
+    page = unescape(client.get("/changes", params={"earlier": 2}).text)
+    assert "Between the two scans" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [
+        ({"earlier": "3"}, 404, "there is no earlier run 3; 2 were given"),
+        ({"earlier": "0"}, 404, "there is no earlier run 0"),
+        ({"at": "x"}, 400, "at is 'x', expected a whole number"),
+        ({"at": "9" * 30}, 400, "expected a whole number"),
+    ],
+)
+def test_what_can_not_be_compared_is_said(client: httpx.Client, query: dict[str, str], status: int, words: str) -> None:
+    answer = client.get("/changes", params=query)
+    assert answer.status_code == status
+    assert words in unescape(answer.text)
+
+
+def test_runs_without_images_are_compared_by_their_numbers(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(runs[1], bare)
+    shutil.rmtree(bare / "volume")
+    with served(run_app(runs[0], [bare])) as url:
+        page = unescape(httpx.get(f"{url}/changes", timeout=120).text)
+    assert "no slices can be shown" in page and "Within 34 days" in page
