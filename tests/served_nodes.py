@@ -63,6 +63,7 @@ def hold(node: RunningNode, files: Sequence[Path], *, state: str = "queued", sou
             shutil.copyfile(file, node.folder / path)
             instance = {
                 "arrival_id": arrival,
+                "source": source,
                 "sop_instance_uid": header.SOPInstanceUID,
                 "sop_class_uid": header.SOPClassUID,
                 "transfer_syntax_uid": header.file_meta.TransferSyntaxUID,

@@ -57,6 +57,7 @@ INSTANCE = Table(
     SCHEMA,
     Column("id", _KEY, primary_key=True),
     Column("arrival_id", _KEY, ForeignKey("arrival.id"), nullable=False, index=True),
+    Column("source", String(64), nullable=False, comment="the receiver that took it, whatever it is run as later"),
     Column("sop_instance_uid", _UID, nullable=False),
     Column("sop_class_uid", _UID, nullable=False),
     Column("transfer_syntax_uid", _UID, nullable=False),
@@ -64,8 +65,8 @@ INSTANCE = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("path", Text, nullable=False),
     Column("accepted_at", DateTime(timezone=True), nullable=False),
-    UniqueConstraint("sop_instance_uid", "sha256"),
-    comment="one accepted instance, on disk for good; the same content again is no new row, another content is",
+    UniqueConstraint("sop_instance_uid", "sha256", "source"),
+    comment="one accepted instance, on disk for good; the same again to the same source is no new row, all else is",
 )
 
 WATCHED = Table(

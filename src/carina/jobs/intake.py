@@ -63,7 +63,7 @@ def _jobs_of(
         _LOG.warning("arrival %s: %s", arrival.id, nowhere)
     made = []
     for pipeline in source.pipelines:
-        earlier = _earlier(connection, arrival.series_uid, pipeline)
+        earlier = _earlier(connection, arrival, pipeline)
         new = NewJob(
             source=str(folder / "incoming" / str(arrival.id)),
             pipeline=pipeline,
@@ -82,10 +82,15 @@ def _jobs_of(
     return made
 
 
-def _earlier(connection: Connection, series_uid: str, pipeline: str) -> Sequence[Any]:
-    """The jobs of the same pipeline on the same series, the latest first."""
-    same = (JOB.c.series_uid == series_uid) & (JOB.c.pipeline == pipeline)
-    return connection.execute(select(JOB.c.id, JOB.c.state).where(same).order_by(JOB.c.id.desc())).all()
+def _earlier(connection: Connection, arrival: Row[Any], pipeline: str) -> Sequence[Any]:
+    """The jobs of the same pipeline on the same series from the same source, the latest first.
+
+    Those of another source stay: their results go elsewhere.
+    """
+    wanted = select(JOB.c.id, JOB.c.state).join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id)
+    same = (JOB.c.series_uid == arrival.series_uid) & (JOB.c.pipeline == pipeline)
+    same &= ARRIVAL.c.source == arrival.source
+    return connection.execute(wanted.where(same).order_by(JOB.c.id.desc())).all()
 
 
 def _voxels(connection: Connection, arrival: Row[Any], folder: Path) -> int:

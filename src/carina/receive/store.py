@@ -24,13 +24,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 
 from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
 from carina.errors import FULL
 from carina.pipeline.places import file_name
 from carina.receive.instance import NO_ROOM, Arriving, Header, NotAccepted, check_said, file_head, header_of
+from carina.receive.same import is_same_object
 
 INCOMING = "incoming"
 PART_FOLDER = ".parts"
@@ -141,16 +142,19 @@ class InstanceStore:
             uid = arriving.sop_instance_uid
             now = database_now(connection)
             known = _known(connection, uid)
-            if any(row.sha256 == digest and (self.folder / row.path).is_file() for row in known):
+            alike = [row for row in known if row.sha256 == digest or is_same_object(self.folder / row.path, part.path)]
+            same = [row for row in alike if row.source == origin.source]
+            if any((self.folder / row.path).is_file() for row in same):
                 return Accepted.REPEATED
-            is_apart = any(row.sha256 != digest for row in known)
-            connection.execute(delete(INSTANCE).where(*_same(uid, digest)))  # whose file was removed
+            is_apart = bool(known) and known[0] not in alike
+            connection.execute(delete(INSTANCE).where(INSTANCE.c.id.in_([row.id for row in same])))  # no file any more
             arrival_id = (_apart if is_apart else _open)(connection, header, origin, uid, now)
             path = Path(INCOMING, str(arrival_id), f"{file_name(uid)}.dcm")
             _move(part.path, self.folder / path)
             part.flushed.result()
             row = {
                 "arrival_id": arrival_id,
+                "source": origin.source,
                 "sop_instance_uid": uid,
                 "sop_class_uid": arriving.sop_class_uid,
                 "transfer_syntax_uid": arriving.transfer_syntax_uid,
@@ -165,12 +169,9 @@ class InstanceStore:
 
 
 def _known(connection: Connection, uid: str) -> list[Row[Any]]:
-    wanted = select(INSTANCE.c.sha256, INSTANCE.c.path).where(INSTANCE.c.sop_instance_uid == uid)
-    return list(connection.execute(wanted))
-
-
-def _same(uid: str, digest: str) -> tuple[ColumnElement[bool], ...]:
-    return INSTANCE.c.sop_instance_uid == uid, INSTANCE.c.sha256 == digest
+    """What came under a UID, from whichever source, the first content first: what differs from it is kept apart."""
+    columns = select(INSTANCE.c.id, INSTANCE.c.sha256, INSTANCE.c.source, INSTANCE.c.path)
+    return list(connection.execute(columns.where(INSTANCE.c.sop_instance_uid == uid).order_by(INSTANCE.c.id)))
 
 
 def _open(connection: Connection, header: Header, origin: SentBy, _: str, now: datetime) -> int:
