@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,11 +143,11 @@ class InstanceStore:
             now = database_now(connection)
             known = _known(connection, uid)
             alike = [row for row in known if row.sha256 == digest or is_same_object(self.folder / row.path, part.path)]
-            same = [row for row in alike if row.source == origin.source]
-            if any((self.folder / row.path).is_file() for row in same):
+            here = [row for row in alike if row.source == origin.source]
+            if self._holds(here):
                 return Accepted.REPEATED
-            is_apart = bool(known) and known[0] not in alike
-            connection.execute(delete(INSTANCE).where(INSTANCE.c.id.in_([row.id for row in same])))  # no file any more
+            is_apart = known[:1] != alike[:1]
+            connection.execute(delete(INSTANCE).where(INSTANCE.c.id.in_([row.id for row in here])))  # no file any more
             arrival_id = (_apart if is_apart else _open)(connection, header, origin, uid, now)
             path = Path(INCOMING, str(arrival_id), f"{file_name(uid)}.dcm")
             _move(part.path, self.folder / path)
@@ -166,6 +166,9 @@ class InstanceStore:
             connection.execute(insert(INSTANCE), row)
             connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == arrival_id).values(last_at=now))
         return Accepted.APART if is_apart else Accepted.NEW
+
+    def _holds(self, rows: Sequence[Row[Any]]) -> bool:
+        return any((self.folder / row.path).is_file() for row in rows)
 
 
 def _known(connection: Connection, uid: str) -> list[Row[Any]]:
