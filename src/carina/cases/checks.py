@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from carina.cases.case_checks import SeenCase, look_at
 from carina.cases.datalist import PARTS, DataList, without
+from carina.cases.held_out import held_out_in
 from carina.cases.purpose import Purpose, Targets, Task
 
 THREADS = 2
@@ -37,6 +38,7 @@ def check_data(data: DataList, purpose: Purpose, progress: Callable[[int], objec
     return DataReport(
         problems=(
             *_empty(kept, purpose, seen),
+            *held_out_in(kept),
             *by_case,
             *_across(seen),
             *_classes(kept, purpose, "training"),
