@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from carina.errors import BadSeries
-from carina.infer.classify import classify, network_input
+from carina.config import Precision, RuntimeSettings
+from carina.errors import BadConfig, BadSeries
+from carina.infer.classify import classifier, classify, network_input, probabilities
+from carina.infer.familiar import unlike_training
 from carina.infer.runtime import open_runtime
 from carina.models.bundle import Covid
 from carina.volume.grid import Grid
 from carina.volume.volume import Mask, Volume
 from tiny_networks import CLASSIFIER, mean_bundle, threshold_bundle
 
+F32 = RuntimeSettings(precision=Precision.F32)
 GRID = Grid(shape=(30, 40, 50), spacing_mm=(2.0, 1.0, 1.0), origin_mm=(0.0, 0.0, 0.0))
 BOX = (slice(10, 20), slice(10, 30), slice(15, 35))
 
@@ -101,3 +105,62 @@ def test_a_segmentation_bundle_does_not_classify(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not classify, its task is lung"):
         classify(*case(), threshold_bundle(tmp_path / "tiny"), lambda patches: patches)
     assert CLASSIFIER["task"] == "covid"
+
+
+# Calibration, and what is not classified
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_divides_the_log_odds(temperature: float, tmp_path: Path) -> None:
+    plain, calibrated = mean_bundle(tmp_path / "plain"), mean_bundle(tmp_path / "warm", temperature=temperature)
+    odds = [classify(*case(), bundle, open_runtime(bundle, F32)) for bundle in (plain, calibrated)]
+    before, after = (float(np.log(found["yes"] / found["no"])) for found in odds)
+    assert after == pytest.approx(before / temperature, rel=1e-4) and sum(odds[1].values()) == pytest.approx(1)
+
+
+def test_probabilities_are_calibrated_like_scores(tmp_path: Path) -> None:
+    bundle = mean_bundle(tmp_path / "given", output="probabilities", temperature=2.0)
+    found = probabilities(
+        np.zeros((1, 1, 2, 2, 2), np.float32), classifier(bundle), lambda _: np.array([[0.1, 0.9]], np.float32)
+    )
+    assert found[0, 1] == pytest.approx(3 / 4), "odds of 9 become 3"
+
+
+@pytest.mark.parametrize("wrong", [0, -1])
+def test_a_temperature_is_positive(wrong: float, tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"temperature .* must be a positive number"):
+        mean_bundle(tmp_path / "wrong", temperature=wrong)
+
+
+FAMILIAR = {"median_hu": [-920, -650], "dense_share": 0.2, "gas_share": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("hu", "said"),
+    [
+        ([-850] * 10, ()),
+        ([-850] * 8 + [40] * 2, ()),
+        ([-850] * 7 + [40] * 3, ("30 % of the lungs are denser than -250 HU; in training at most 20 % were.",)),
+        ([-850] * 6 + [-980] * 4, ("40 % of the lungs are below -950 HU; in training at most 30 % were.",)),
+        ([-500] * 10, ("The lungs' median is -500 HU; in training it was -920 to -650.",)),
+    ],
+)
+def test_lungs_unlike_training_are_told_by_what_is_unlike(hu: list[int], said: tuple[str, ...], tmp_path: Path) -> None:
+    bundle = mean_bundle(tmp_path / "knowing", familiar=FAMILIAR)
+    grid = Grid(shape=(1, 2, 10), spacing_mm=(5.0, 1.0, 1.0), origin_mm=(0.0, 0.0, 0.0))
+    volume = Volume(hu=np.array([[hu, [1000] * 10]], dtype=np.int16), grid=grid, uid="1.2")
+    lung = Mask(labels=np.array([[[1] * 10, [0] * 10]], dtype=np.uint8), grid=grid, names={1: "lung"}, uid="1.2")
+    assert unlike_training(volume, lung, bundle) == said
+    assert unlike_training(volume, lung, mean_bundle(tmp_path / "ignorant")) == ()
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"median_hu": [-600, -900]}, r"familiar median_hu \(-600.0, -900.0\) must grow"),
+        ({"dense_share": 1.5}, "familiar shares 1.5 and 0.3 must lie between 0 and 1"),
+    ],
+)
+def test_what_is_familiar_is_checked(keys: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=words):
+        mean_bundle(tmp_path / "wrong", familiar=FAMILIAR | keys)

@@ -251,7 +251,7 @@ def test_the_classification_page_shows_both_probabilities_and_what_they_are_wort
     told = (
         "not the chance that this patient has COVID-19",
         "The number is not calibrated: 0.9 does not mean that nine in ten such scans show COVID-19.",
-        "No number is given for a scan without the lungs of a chest.",
+        "No number is given for a scan without the lungs of a chest, or whose lungs are denser or emptier than any of",
         "Trained on synthetic disease; it has seen no patient with COVID-19.",
         "240 crops with and without synthetic disease: AUC 0.94 (95 % interval 0.90 to 0.97), sensitivity 0.81.",
         "Patients without disease: marked 0.0033 to 1.1 %.",

@@ -180,7 +180,7 @@ def test_the_map_is_what_hiding_a_block_by_hand_gives(data: Path) -> None:
 
 
 def small_blocks() -> Any:
-    from carina.models.bundle import Saliency as Spec
+    from carina.models.classifying import Saliency as Spec
 
     return Spec(blocks=(2, 2, 2), batch=4)
 

@@ -67,5 +67,5 @@ def _parts(image: Floats, spec: Covid, network: Outputs) -> npt.NDArray[np.float
         )
     watched = classes[0, spec.saliency.label].astype(np.float64)
     others = np.delete(classes[0], spec.saliency.label, axis=0).astype(np.float64)
-    parts: npt.NDArray[np.float64] = (watched - others.mean(axis=0)) / watched.size
+    parts: npt.NDArray[np.float64] = (watched - others.mean(axis=0)) / (watched.size * spec.temperature)
     return parts

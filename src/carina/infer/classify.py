@@ -15,6 +15,9 @@ from carina.volume.grid import Grid
 from carina.volume.resample import cropped, reorient, resample
 from carina.volume.volume import Mask, Volume
 
+LEAST_PROBABILITY = 1e-12
+"""Of a probability whose logarithm is taken."""
+
 
 def classify(volume: Volume, lung: Mask, bundle: Bundle, runtime: Runtime) -> dict[str, float]:
     """The probability of each of the bundle's classes by name; they sum to 1.
@@ -45,6 +48,8 @@ def classifier(bundle: Bundle) -> Covid:
 def probabilities(images: npt.NDArray[np.float32], spec: Covid, runtime: Runtime) -> npt.NDArray[np.float64]:
     """Class probabilities ``(n, classes)``, each row summing to 1, of network inputs ``(n, 1, x, y, z)``.
 
+    Calibrated by the bundle's temperature.
+
     Raises:
         ModelFailed: the network failed, or gave other than a score for each class of each input.
     """
@@ -55,8 +60,10 @@ def probabilities(images: npt.NDArray[np.float32], spec: Covid, runtime: Runtime
             f"The network gave scores of shape {scores.shape}, expected {(len(images), len(spec.labels))}: "
             "one row for each input, one score for each of the bundle's labels.",
         )
-    if spec.output is NetworkOutput.LOGITS:
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    if spec.output is not NetworkOutput.LOGITS:
+        scores = np.log(np.maximum(scores, LEAST_PROBABILITY))
+    scores = scores / spec.temperature
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
     found: npt.NDArray[np.float64] = scores / scores.sum(axis=1, keepdims=True)
     return found
 

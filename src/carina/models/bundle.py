@@ -7,6 +7,7 @@ the frozen ``Bundle``. Adding a bundle is adding a folder. docs/bundles.md descr
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 
 from carina.errors import BadConfig
+from carina.models.classifying import Familiar, Saliency
 from carina.models.monai_config import inference_config
 from carina.models.validation import Validation
 from carina.pipeline.json_text import read_json
@@ -205,33 +207,20 @@ class Lesion(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True
     """A network that finds lesions in the lungs."""
 
 
-class Saliency(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a classifier's saliency is made: the input is hidden block by block.
-
-    ``blocks`` are counted along each network axis ``(x, y, z)``, at most one a voxel; each costs a run of the network.
-    ``label`` is the class whose probability is watched, ``batch`` how many inputs the network is given at once.
-    """
-
-    blocks: tuple[int, int, int] = (4, 4, 4)
-    label: int = 1
-    batch: int = 8
-
-    def __post_init__(self) -> None:
-        if min(self.blocks) < 1 or self.batch < 1:
-            raise ValueError(f"saliency blocks {self.blocks} and batch {self.batch} must be at least 1")
-
-
 class Covid(Common, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="covid"):
     """A network that classifies the scan from a crop around the lungs.
 
     ``margin_voxels`` of the input grid are added around the lung mask's box on every side; the crop is then resized to
-    ``size``, network voxels ``(x, y, z)``. ``labels`` names every class, from 0.
+    ``size``, network voxels ``(x, y, z)``. ``labels`` names every class, from 0. Scores (or the logarithms of
+    probabilities) are divided by ``temperature``, which calibrates them. ``familiar`` None classifies every chest.
     """
 
     size: tuple[int, int, int]
     margin_voxels: int = 5
     order: Order = Order.DEFAULT
     saliency: Saliency = Saliency()
+    temperature: float = 1.0
+    familiar: Familiar | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -239,6 +228,8 @@ class Covid(Common, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="
             raise ValueError(f"labels {sorted(self.labels)} must be 0, 1, ... and at least two")
         if min(self.size) < 1 or self.margin_voxels < 0:
             raise ValueError("size must be positive, margin_voxels 0 or more")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature {self.temperature} must be a positive number")
         if self.saliency.label not in self.labels:
             raise ValueError(f"saliency label {self.saliency.label} must be one of {sorted(self.labels)}")
 

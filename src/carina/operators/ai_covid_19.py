@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from carina.infer import activation, saliency
 from carina.infer.classify import classifier, classify
+from carina.infer.familiar import unlike_training
 from carina.measure.chest import check_chest
 from carina.measure.findings import Classification, SaliencyFindings, SaliencyMethod
 from carina.measure.key_slices import choose_salient, choose_slices
@@ -15,6 +16,9 @@ from carina.operators.segmented import BLUE_DEEP, TRITON_IMAGES, VERMILION, frac
 from carina.operators.text import one_of
 from carina.pipeline.operator import Context, Operator, Setting
 from carina.volume.volume import Mask, Volume
+
+if TYPE_CHECKING:
+    from carina.models.bundle import Bundle
 
 NOTHING_TO_CLASSIFY = "No lung was found, so there is nothing to classify."
 ON, OCCLUSION, OFF = "on", "occlusion", "off"
@@ -40,7 +44,7 @@ def ai_covid_19(
     """
     bundle = networks.bundle("covid")
     slices = choose_slices(volume, lung, None)
-    reason = _why_not(volume, lung)
+    reason = _why_not(volume, lung, bundle)
     if reason:
         context.warn(reason)
         nothing = Classification(
@@ -69,11 +73,11 @@ def ai_covid_19(
     return _classified(classification, saliency, volume)
 
 
-def _why_not(volume: Volume, lung: Mask) -> str:
+def _why_not(volume: Volume, lung: Mask, bundle: Bundle) -> str:
     """Why a scan is not classified; empty where it may be."""
     if lung.is_empty:
         return NOTHING_TO_CLASSIFY
-    refusals = check_chest(volume, lung).refusals
+    refusals = check_chest(volume, lung).refusals or unlike_training(volume, lung, bundle)
     return " ".join(("Not classified.", *refusals)) if refusals else ""
 
 

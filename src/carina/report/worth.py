@@ -16,8 +16,8 @@ PROBABILITY = (
 )
 
 ABSTENTION = (
-    "No number is given for a scan without the lungs of a chest. Otherwise the network always answers, also for scans "
-    "unlike any that it was tested on."
+    "No number is given for a scan without the lungs of a chest, or whose lungs are denser or emptier than any of a "
+    "training that says what it saw. Scans that are unlike it in other ways are answered all the same."
 )
 
 NO_NUMBER = (

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from carina.synth import fields
-from carina.synth.lesions import LABEL_FROM, DrawnLesion, Kind, displace_air, to_the_wall
+from carina.synth.lesions import LABEL_FROM, DrawnLesion, Kind, displace_air, draw_fraction, log_uniform, to_the_wall
 from carina.volume.arrays import HU, Flags, Floats
 
 PLACES_VOXELS = (4.0, 12.0, 12.0)
@@ -42,10 +42,10 @@ FILLINGS = {
     "consolidation": Filling(hu=20.0, texture_hu=20.0),
 }
 
-SEVERE_SHARES = (0.3, 0.95)
+SEVERE_SHARES = (0.2, 0.95)
 """Shares of the lung in a patch that severe disease takes, drawn evenly."""
 
-SEVERE_KINDS = {Kind.GROUND_GLASS: 0.4, Kind.CONSOLIDATION: 0.3, Kind.CRAZY_PAVING: 0.15, Kind.MIXED: 0.15}
+SEVERE_KINDS = {Kind.GROUND_GLASS: 0.35, Kind.CONSOLIDATION: 0.35, Kind.CRAZY_PAVING: 0.15, Kind.MIXED: 0.15}
 """What severe disease looks like, by its share."""
 
 _TREES = 6
@@ -90,7 +90,7 @@ def paste_severe(
     """
     if not lung.any():
         return hu, np.zeros(hu.shape, dtype=np.bool_)
-    size_mm = float(np.exp(rng.uniform(*np.log((8.0, 50.0)))))
+    size_mm = log_uniform((8.0, 50.0), rng)
     field = fields.noise(hu.shape, spacing_mm, size_mm, rng)
     field += rng.uniform(0.1, 0.5) * fields.noise(hu.shape, spacing_mm, size_mm / 4, rng)
     if rng.random() < 0.5:
@@ -115,9 +115,9 @@ def _drawn(kind: Kind, rng: np.random.Generator) -> DrawnLesion:
         centre=(0.0, 0.0, 0.0),
         radii_mm=(30.0, 30.0, 30.0),
         angle=0.0,
-        border_mm=float(rng.uniform(0.5, 4.0)),
-        fraction=float(rng.uniform(0.75, 1.0) if solid else rng.uniform(0.15, 0.6)),
-        texture=float(rng.uniform(0.0, 0.1) if solid else rng.uniform(0.02, 0.35)),
-        texture_mm=float(rng.uniform(1.5, 6.0)),
+        border_mm=log_uniform((0.3, 4.0), rng),
+        fraction=draw_fraction(rng, solid=solid),
+        texture=float(rng.uniform(0.0, 0.1) if solid else rng.uniform(0.02, 0.6)),
+        texture_mm=log_uniform((1.5, 15.0), rng),
         ragged=0.0,
     )

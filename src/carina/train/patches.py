@@ -27,11 +27,16 @@ NEAR_MM = 8.0
 BORROWED = 0.5
 """The share of patches for lesions that hold vessels of a second chest."""
 
-SEVERE = 0.2
-"""The share of patches with drawn disease in which it takes 30 to 95 % of the lung (`severity.paste_severe`)."""
+SEVERE = 0.35
+"""The share of patches with drawn disease in which it takes 20 to 95 % of the lung (`severity.paste_severe`)."""
 
-REPEATED = 0.25
+REPEATED = 0.4
 """The share of patches for lesions that repeat one slice."""
+
+PICTURE_TOP_HU = (100.0, 400.0)
+"""A picture of a slice ends at a HU in here: what is denser is as bright as that."""
+PICTURE_SHIFT_HU = 60.0
+"""By how much a picture's HU can be wrong, either way."""
 
 OUTSIDE_HU = -1024.0
 """What lies outside a case."""
@@ -104,7 +109,7 @@ def centre_in(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
 def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Drawn:
     """One patch for lesion segmentation: seven in ten hold lesions, most look-alikes, half a second chest's vessels.
 
-    Of those with lesions a fifth hold severe disease; a quarter of all repeat one slice along z (`repeat_slice`). A
+    Of those with lesions a third hold severe disease; two in five of all repeat one slice along z (`repeat_slice`). A
     quarter of those that lie in the lungs are centred where they are dense, which is at the hila mostly.
 
     Hard is what is dense in the lungs and up to `NEAR_MM` beside them, lesion or not: a network learns early that the
@@ -139,21 +144,27 @@ def _with_disease(hu: Floats, lung: Flags, rng: np.random.Generator) -> tuple[Fl
 def repeat_slice(drawn: Drawn, rng: np.random.Generator) -> Drawn:
     """One slice of ``drawn`` in place of all, noise included: what a network is shown of a picture without a volume.
 
-    A slice with something to learn, where there is one. Half of the time it is repeated less often, down to a quarter
-    of the patch, with air above and below it.
+    A slice with something to learn, where there is one. Half of the time it is repeated less often, down to twice, with
+    air above and below it; half of the time it is a picture (`as_picture`).
     """
     depth = len(drawn.hu)
     levels = np.flatnonzero((drawn.hard | drawn.truth).any(axis=(1, 2)))
     level = int(rng.choice(levels if len(levels) else depth))
-    count = int(rng.integers(-(-depth // 4), depth + 1)) if rng.random() < 0.5 else depth
+    count = int(rng.integers(2, depth + 1)) if rng.random() < 0.5 else depth
     start = (depth - count) // 2
     kept = slice(start, start + count)
     hu = np.full_like(drawn.hu, OUTSIDE_HU)
-    hu[kept] = drawn.hu[level]
+    hu[kept] = as_picture(drawn.hu[level], rng) if rng.random() < 0.5 else drawn.hu[level]
     masks = [np.zeros(hu.shape, dtype=np.bool_) for _ in range(3)]
     for mask, old in zip(masks, (drawn.truth, drawn.hard, drawn.ignored), strict=True):
         mask[kept] = old[level]
     return Drawn(hu=hu, truth=masks[0], hard=masks[1], ignored=masks[2])
+
+
+def as_picture(plane: Floats, rng: np.random.Generator) -> Floats:
+    """HU of a slice as a picture keeps them: cut off at the top, and a little beside the truth."""
+    shown = np.minimum(plane, rng.uniform(*PICTURE_TOP_HU)) + rng.uniform(-PICTURE_SHIFT_HU, PICTURE_SHIFT_HU)
+    return np.maximum(shown, OUTSIDE_HU).astype(np.float32)
 
 
 def draw_disease(lung: Flags, rng: np.random.Generator) -> list[lesions.DrawnLesion]:

@@ -1,0 +1,40 @@
+"""Whether lungs look like any that a classifier was trained on: what is outside of them it can't know."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from carina.infer.classify import classifier
+from carina.models.bundle import Bundle
+from carina.volume.volume import Mask, Volume
+
+AIRLESS_HU = -250.0
+"""Above: lung without much air."""
+GAS_HU = -950.0
+"""Below: gas, or emphysema (Gevenois and others, AJRCCM 1996)."""
+
+
+def unlike_training(volume: Volume, lung: Mask, bundle: Bundle) -> tuple[str, ...]:
+    """In which ways lungs are unlike any of the bundle's training, a sentence for each; empty where they are not.
+
+    Raises:
+        ValueError: the bundle's task is no classification.
+    """
+    familiar = classifier(bundle).familiar
+    values = volume.hu[lung.labels > 0]
+    if familiar is None or not values.size:
+        return ()
+    (low, high), said = familiar.median_hu, []
+    median = float(np.median(values))
+    if not low <= median <= high:
+        said.append(f"The lungs' median is {median:.0f} HU; in training it was {low:.0f} to {high:.0f}.")
+    dense, gas = float((values > AIRLESS_HU).mean()), float((values < GAS_HU).mean())
+    if dense > familiar.dense_share:
+        said.append(_share(dense, f"denser than {AIRLESS_HU:.0f} HU", familiar.dense_share))
+    if gas > familiar.gas_share:
+        said.append(_share(gas, f"below {GAS_HU:.0f} HU", familiar.gas_share))
+    return tuple(said)
+
+
+def _share(seen: float, what: str, most: float) -> str:
+    return f"{100 * seen:.0f} % of the lungs are {what}; in training at most {100 * most:.0f} % were."
