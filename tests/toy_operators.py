@@ -79,6 +79,7 @@ class Bench:
 
         def add(left: Box, right: Box | None = None, *, context: Context) -> Box:
             self._call(context)
+            context.saved(left)  # stored after every box before it, whose storing keeps it alive
             gc.collect()
             context.record("alive", sum(ref() is not None for ref in self.boxes))
             context.warn("added")
