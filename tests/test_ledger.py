@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -93,6 +94,45 @@ def test_once_begun_the_peer_is_asked_by_every_job(engine: Engine, files: list[P
         rows = connection.execute(select(DELIVERY).where(DELIVERY.c.sop_instance_uid == "1.2.3.9.1")).all()
         asked = {(row.job_id, row.destination): (row.ask, row.attempts) for row in rows}
     assert asked == {(1, "share"): (1, 1), (2, "share"): (1, 0), (2, "other"): (0, 0), (3, "share"): (1, 0)}
+
+
+def test_what_another_sender_has_begun_is_not_begun_again(engine: Engine, files: list[Path], tmp_path: Path) -> None:
+    enter(engine, files, tmp_path, archive=SHARE)
+    with engine.begin() as connection:
+        first = ledger.due(connection, "archive", NOW)[0]
+        assert ledger.begin_sending(connection, first, NOW)
+        assert not ledger.begin_sending(connection, first, NOW)
+        ledger.mark_absent(connection, [first.id], NOW)
+        assert not ledger.begin_sending(connection, first, NOW), "it was read before the other's attempt"
+        assert ledger.begin_sending(connection, ledger.due(connection, "archive", NOW)[0], NOW)
+
+
+def test_what_is_entered_while_it_is_being_begun_is_asked_about(
+    engine: Engine, files: list[Path], tmp_path: Path
+) -> None:
+    enter(engine, files, tmp_path, archive=SHARE)
+    second = Thread(target=enter, args=(engine, files, tmp_path), kwargs={"archive": SHARE})
+    with engine.begin() as connection:
+        for entry in ledger.due(connection, "archive", NOW):
+            ledger.begin_sending(connection, entry, NOW)
+        second.start()
+        second.join(0.5)  # it must wait for its turn
+    second.join()
+    with engine.connect() as connection:
+        assert set(connection.execute(select(DELIVERY.c.ask)).scalars()) == {1}
+
+
+def test_a_doubt_is_the_object_s_and_every_job_has_it(engine: Engine, files: list[Path], tmp_path: Path) -> None:
+    for _ in range(2):
+        enter(engine, files[:1], tmp_path, archive=SHARE)
+    later = NOW + timedelta(hours=1)
+    with engine.begin() as connection:
+        first = ledger.due(connection, "archive", NOW)[0]
+        ledger.begin_sending(connection, first, NOW)
+        ledger.mark_sent(connection, first, STORED, now=NOW, doubt_until=later)
+        ledger.put_off(connection, [first.id], BUSY, later)
+        (other,) = ledger.due(connection, "archive", NOW)
+    assert other.id != first.id and other.ask and other.is_in_doubt(NOW)
 
 
 def test_what_waits_is_left_alone_until_its_time(engine: Engine, files: list[Path], tmp_path: Path) -> None:

@@ -114,13 +114,15 @@ class Courier:
                     words = "the association ended before every object was sent"
                     raise unreachable(self.name, self.channel.where, words)
                 with self.engine.begin() as connection:
-                    ledger.begin_sending(connection, entry, self.clock() + self._patience)
-                self._note(entry, self._store(session, entry))
+                    is_ours = ledger.begin_sending(connection, entry, self.clock() + self._patience)
+                if is_ours:
+                    self._note(entry, self._store(session, entry))
 
     def _store(self, session: Session, entry: Entry) -> Answer:
         try:
             return session.store(self.folder / entry.path)
-        except DeliveryFailed:
+        except DeliveryFailed as error:  # it broke off: nobody knows how far the object had come
+            self._note(entry, Answer(outcome=Outcome.UNKNOWN, note=error.message))
             raise
         except Exception as error:  # noqa: BLE001 - the network edge: what one object sets off keeps no other
             return Answer(outcome=Outcome.UNKNOWN, note=told(error).message)
@@ -139,7 +141,7 @@ class Courier:
                 case Outcome.LATER:
                     ledger.mark_refused(connection, [entry.id], trouble, until)
                 case Outcome.UNKNOWN:
-                    ledger.put_off(connection, [entry.id], trouble, until)
+                    ledger.mark_unknown(connection, entry, trouble, until=until, doubt_until=now + self._patience)
                 case _:
                     assert_never(answer.outcome)
 

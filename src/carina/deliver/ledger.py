@@ -26,6 +26,9 @@ from carina.deliver.proof import Proof
 AT_ONCE = 25
 """Rows that are looked at in one go: the objects of a few jobs, on one association."""
 
+_TURN_KEY = 0x0CA71
+"""The first half of the advisory locks of PostgreSQL that ``_await_turn`` takes; any number, but one."""
+
 
 class DeliveryState(StrEnum):
     """Where an object is on its way."""
@@ -97,6 +100,8 @@ def enter(
     objects = [(identity_of(file), file.relative_to(folder).as_posix()) for file in files]
     known = _known(connection, job_id)
     rows = []
+    for name in sorted(destinations):
+        _await_turn(connection, name)
     for name, destination in destinations.items():
         begun = _begun(connection, name, [identity.sop_instance_uid for identity, _ in objects])
         for identity, path in objects:
@@ -173,12 +178,34 @@ def _entry(row: Row[Any]) -> Entry:
     )
 
 
-def begin_sending(connection: Connection, entry: Entry, doubt_until: datetime) -> None:
-    """Say that an object is about to be sent: from now on the peer is asked before it is sent again, by any job."""
+def begin_sending(connection: Connection, entry: Entry, doubt_until: datetime) -> bool:
+    """Say that an object is about to be sent: from now on the peer is asked before it is sent again, by any job.
+
+    False where the row is not as it was read: somebody else has begun to send it, so it must not be sent now.
+    """
+    _await_turn(connection, entry.destination)
+    unchanged = (DELIVERY.c.id == entry.id) & (DELIVERY.c.attempts == entry.attempts) & (DELIVERY.c.ask == 0)
+    unchanged &= DELIVERY.c.state == DeliveryState.WAITING
+    begun = connection.execute(update(DELIVERY).where(unchanged).values(attempts=DELIVERY.c.attempts + 1)).rowcount
+    if begun:
+        _doubt(connection, entry, doubt_until)
+    return bool(begun)
+
+
+def _doubt(connection: Connection, entry: Entry, until: datetime) -> None:
+    """An object may be on its way until then, for whichever job: the peer is asked before it is sent by any."""
     same = (DELIVERY.c.destination == entry.destination) & (DELIVERY.c.sop_instance_uid == entry.sop_instance_uid)
-    waiting = same & (DELIVERY.c.state == DeliveryState.WAITING)
-    connection.execute(update(DELIVERY).where(waiting).values(ask=1, doubt_until=doubt_until))
-    _change(connection, [entry.id], attempts=DELIVERY.c.attempts + 1)
+    connection.execute(update(DELIVERY).where(same).values(doubt_until=until))
+    connection.execute(update(DELIVERY).where(same, DELIVERY.c.state == DeliveryState.WAITING).values(ask=1))
+
+
+def _await_turn(connection: Connection, destination: str) -> None:
+    """Keep others from beginning to send, or entering, an object of this destination until the transaction ends.
+
+    A row that is entered while another job's object is being begun would not be seen by either. SQLite has one writer.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_TURN_KEY, func.hashtext(destination))))
 
 
 def mark_sent(
@@ -187,6 +214,8 @@ def mark_sent(
     """The peer said that it stored an object, which the audit trail says too; it is to be confirmed."""
     values = {"state": DeliveryState.SENT, "status": answer.status, "sent_at": now, "doubt_until": doubt_until}
     _change(connection, [entry.id], **values, **_UNTROUBLED)
+    if doubt_until is not None:
+        _doubt(connection, entry, doubt_until)
     if answer.note:
         add_note(connection, [entry.id], answer.note)
     subject = f"{entry.sop_instance_uid} of job {entry.job_id} to {entry.destination}"
@@ -214,6 +243,14 @@ def mark_refused(connection: Connection, ids: Collection[int], trouble: Trouble,
     """The peer said that it doesn't store the objects now: they wait until then."""
     put_off(connection, ids, trouble, until)
     _change(connection, ids, doubt_until=None)
+
+
+def mark_unknown(
+    connection: Connection, entry: Entry, trouble: Trouble, *, until: datetime, doubt_until: datetime
+) -> None:
+    """Nobody knows what became of an object: it waits, and the doubt counts from now, when the attempt ended."""
+    put_off(connection, [entry.id], trouble, until)
+    _doubt(connection, entry, doubt_until)
 
 
 def extend_doubt(connection: Connection, destination: str, until: datetime) -> None:

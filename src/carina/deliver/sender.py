@@ -107,7 +107,7 @@ class Sender:
             except Exception as error:  # noqa: BLE001 - the network edge: one bad answer must not end deliveries
                 failure = told(error)
                 _LOG.error("delivery failed", extra={"destination": courier.name, "error": failure.message})
-                was_busy = False
+                was_busy = has_resumed = False  # what was begun has no end in the ledger, as after a crash
                 self._stopping.wait(self._pace.first_s)
             if not was_busy:
                 self._stopping.wait(self._pace.idle_s)
