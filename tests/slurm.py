@@ -1,4 +1,4 @@
-"""A Slurm of our own for tests: munged, slurmctld and slurmd on loopback, one machine, everything in a temporary folder."""
+"""A Slurm of our own for tests: munged, slurmctld and slurmd on loopback, one machine, all in a temporary folder."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from carina.api.cohort_table import read_cohort_table
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 
@@ -93,3 +94,54 @@ def test_refusals_are_one_line(carina: Command) -> None:
         assert told in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert "id" in carina("jobs", "list").stdout
+
+
+COHORT = ("submit", "archive", "--each", "folder", "--pipeline", "reading.yaml")
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Two studies, one that is broken, and what is none."""
+    for name in ("p1", "p2", ".hidden"):
+        (tmp_path / "archive" / name / "study").mkdir(parents=True)
+        (tmp_path / "archive" / name / "study" / "series").symlink_to(tmp_path / "ct", target_is_directory=True)
+    (tmp_path / "archive" / "broken").mkdir()
+    (tmp_path / "archive" / "broken" / "1.dcm").write_bytes(b"no DICOM")
+    (tmp_path / "archive" / "notes.txt").write_text("no study")
+    return tmp_path / "archive"
+
+
+def test_a_cohort_is_submitted_once(carina: Command, archive: Path, tmp_path: Path) -> None:
+    assert carina(*COHORT).stdout == "3 submitted, 0 had a job already\n"
+    (archive / "later").symlink_to(tmp_path / "ct", target_is_directory=True)
+    assert carina(*COHORT, "--priority", "low").stdout == "1 submitted, 3 had a job already\n"
+    found = json.loads(carina("jobs", "list", "--json").stdout)
+    phantom, broken = 1500 + 20 * 36 * 200 * 200 / 1e6, 1500 + 20 * 1024**2 / 1e6
+    assert [(Path(job["source"]).name, job["folder"], job["priority"], job["memory_mb"]) for job in found] == [
+        ("later", "runs/4", "low", phantom),
+        ("p2", "runs/3", "normal", phantom),
+        ("p1", "runs/2", "normal", phantom),
+        ("broken", "runs/1", "normal", broken),
+    ]
+
+
+def test_what_became_of_a_cohort_is_a_table(carina: Command, archive: Path, tmp_path: Path) -> None:
+    carina(*COHORT)
+    assert carina("jobs", "table", "before.csv").stdout == "3 waiting; table: before.csv\n"
+    assert carina("worker", "--until-empty").returncode == 0
+    assert carina("jobs", "table", "after.csv").stdout == "2 done, 1 failed; table: after.csv\n"
+    rows = read_cohort_table(tmp_path / "after.csv").to_dict("records")
+    assert [(Path(row["place"]).name, row["state"], row["code"], row["folder"]) for row in rows] == [
+        ("broken", "failed", "series.truncated", "1"),
+        ("p1", "done", "", "2"),
+        ("p2", "done", "", "3"),
+    ]
+    assert carina("jobs", "table", "none.csv", "--pipeline", "liver").stdout == "no jobs; table: none.csv\n"
+
+
+def test_an_empty_cohort_is_refused(carina: Command, tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "notes.txt").write_text("no study")
+    done = carina("submit", "archive", "--each", "folder")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "no folder or volume file lies directly below" in done.stderr

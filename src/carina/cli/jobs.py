@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -194,23 +194,50 @@ def wait(job_ids: tuple[int, ...], config: Path | None) -> None:
         sys.exit(SOME_FAILED)
 
 
+@jobs.command()
+@click.argument("file", type=PATH)
+@click.option("--pipeline", default="", help="Only jobs of this pipeline.")
+@CONFIG
+def table(file: Path, pipeline: str, config: Path | None) -> None:
+    """Write a row for each job into FILE (CSV), with what its run found; as cohort.csv of carina run --each."""
+    from carina.jobs.table import write_jobs_table
+
+    settings, engine = _node(config)
+    counts = write_jobs_table(engine, settings, file, pipeline=pipeline)
+    counted = ", ".join(f"{number} {fate}" for fate, number in sorted(counts.items())) or "no jobs"
+    say(f"{counted}; table: {file}")
+
+
 @click.command()
 @click.argument("path", type=PATH)
 @click.option("--pipeline", default="default", show_default=True, help="Definition to run: a name or a file.")
 @click.option("--priority", "wanted", type=PRIORITY, default="normal", show_default=True)
 @click.option("--to", "destinations", multiple=True, metavar="NAME", help="Destination of the settings; repeatable.")
+@click.option(
+    "--each", type=click.Choice(["folder"]), help="A job for each folder and volume file directly below PATH."
+)
 @CONFIG
-def submit(path: Path, pipeline: str, wanted: str, destinations: tuple[str, ...], config: Path | None) -> None:
-    """Hand a series to the node: the best one below PATH, as carina run would take it. Prints the job's id."""
+def submit(
+    path: Path, pipeline: str, wanted: str, destinations: tuple[str, ...], each: str | None, config: Path | None
+) -> None:
+    """Hand a series to the node: the best one below PATH, as carina run would take it. Prints the job's id.
+
+    With --each folder a cohort: what has a job of this pipeline already is left out, so the same command resumes.
+    """
     from carina.config import Priority
     from carina.database import database_now
-    from carina.jobs import queue
-    from carina.jobs.request import new_job
+    from carina.jobs.queue import submit as put
+    from carina.jobs.request import new_job, submit_cohort
 
     settings, engine = _node(config)
-    job = new_job(path, settings, pipeline=pipeline, priority=Priority(wanted), destinations=destinations)
+    asked: Any = {"pipeline": pipeline, "priority": Priority(wanted), "destinations": destinations}
+    if each is not None:
+        submitted, known = submit_cohort(engine, path, settings, **asked)
+        say(f"{submitted} submitted, {known} had a job already")
+        return
+    job = new_job(path, settings, **asked)
     with engine.begin() as connection:
-        say(queue.submit(connection, job, database_now(connection)))
+        say(put(connection, job, database_now(connection)))
 
 
 @click.command()
@@ -227,6 +254,7 @@ def worker(until_empty: bool, name: str, config: Path | None) -> None:
     from carina.jobs.worker import Worker
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     settings, engine = _node(config)
     it = Worker(within_slurm(settings, os.environ), engine, name=name)
     for number in (signal.SIGTERM, signal.SIGINT):

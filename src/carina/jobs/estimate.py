@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from operator import itemgetter
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+
 from carina.config import Settings
 from carina.dicom.series import Source, VolumeFile
+from carina.dicom.walk import walk
+from carina.errors import BadSeries
 from carina.jobs.machine import whole_machine
 
 BASE_MB = 1500.0
@@ -15,12 +24,42 @@ BYTES_PER_VOXEL = 20.0
 MOST_CORES = 4
 """More cores shorten a run little: slices are written one after the other."""
 
+LARGEST_SLICE = 1024 * 1024
+"""Voxels of a slice whose header doesn't say."""
+
 
 def voxels_of(source: Source) -> int:
     """How many voxels a chosen series or volume file has, by its headers; an upper bound for a packed file."""
     if isinstance(source, VolumeFile):
         return source.path.stat().st_size
     return len(source.instances) * source.rows * source.columns
+
+
+def slice_voxels(file: Path) -> int:
+    """The voxels of one DICOM file, by its header."""
+    try:
+        header = dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns", "NumberOfFrames"])
+        return int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames") or 1)
+    except (OSError, InvalidDicomError, AttributeError, TypeError, ValueError):
+        return LARGEST_SLICE
+
+
+def voxels_below(place: Path) -> int:
+    """About how many voxels a run on a folder or volume file meets, at the price of one header.
+
+    As many slices as the fullest folder below has files, each as large as the first of them.
+    """
+    if place.is_file():
+        return place.stat().st_size
+    try:
+        files = walk(place).files
+    except BadSeries:  # which its run will say
+        return 0
+    folders = Counter(file.parent for file in files)
+    if not folders:
+        return 0
+    fullest, count = max(folders.items(), key=itemgetter(1))
+    return count * slice_voxels(next(file for file in files if file.parent == fullest))
 
 
 def memory_mb(voxels: int) -> float:

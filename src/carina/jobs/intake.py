@@ -8,18 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 from sqlalchemy import Connection, Row, func, select, update
 
 from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, INSTANCE, JOB
 from carina.deliver.routes import routes
-from carina.jobs.estimate import cores_of, memory_mb
+from carina.jobs.estimate import LARGEST_SLICE, cores_of, memory_mb, slice_voxels
 from carina.jobs.queue import JobState, NewJob, cancel, submit
-
-LARGEST_SLICE = 1024 * 1024
-"""Voxels of a slice whose header doesn't say."""
 
 ARRIVALS_AT_ONCE = 20
 """Arrivals that are taken up in one transaction."""
@@ -99,14 +94,4 @@ def _voxels(connection: Connection, arrival: Row[Any], folder: Path) -> int:
     joined = INSTANCE.join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
     count = connection.execute(select(func.count()).select_from(joined).where(of_series)).scalar_one()
     path = connection.execute(select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == arrival.id).limit(1)).scalar()
-    return int(count) * _slice_voxels(folder / path if path else None)
-
-
-def _slice_voxels(file: Path | None) -> int:
-    if file is None:
-        return LARGEST_SLICE
-    try:
-        header = dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns", "NumberOfFrames"])
-        return int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames") or 1)
-    except (OSError, InvalidDicomError, AttributeError, TypeError, ValueError):
-        return LARGEST_SLICE
+    return int(count) * (slice_voxels(folder / path) if path else LARGEST_SLICE)

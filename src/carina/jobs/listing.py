@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -77,6 +77,23 @@ def list_jobs(
     queries = [wanted.where(*_is_shown_as(state)) for state in states] or [wanted]
     found = [_job(row) for query in queries for row in connection.execute(query)]
     return tuple(sorted(found, key=lambda job: -job.id)[:at_most])
+
+
+def every_job(connection: Connection, *, pipeline: str = "", page: int = 1000) -> Iterator[Job]:
+    """Every job, the oldest first, read page by page."""
+    last = 0
+    while True:
+        wanted = select(JOB).where(JOB.c.id > last).order_by(JOB.c.id).limit(page)
+        rows = connection.execute(wanted.where(JOB.c.pipeline == pipeline) if pipeline else wanted).all()
+        yield from map(_job, rows)
+        if not rows:
+            return
+        last = rows[-1].id
+
+
+def sources_of(connection: Connection, pipeline: str) -> frozenset[str]:
+    """The folders and files that there is a job of a pipeline for."""
+    return frozenset(connection.execute(select(JOB.c.source).where(JOB.c.pipeline == pipeline)).scalars())
 
 
 def _is_shown_as(state: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

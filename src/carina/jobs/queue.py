@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Text, cast, insert, literal, or_, select, update
 
 from carina.config import Priority
 from carina.database import JOB
@@ -93,7 +93,20 @@ class Failure:
 
 def submit(connection: Connection, new: NewJob, now: datetime) -> int:
     """Put a job into the queue; gives its id."""
-    row = {
+    return submit_all(connection, [new], now)[0]
+
+
+def submit_all(connection: Connection, new: Sequence[NewJob], now: datetime) -> Sequence[int]:
+    """Put jobs into the queue, at most some thousands at once; gives their ids."""
+    rows = [_new_row(one, now) for one in new]
+    ids = connection.execute(insert(JOB).returning(JOB.c.id, sort_by_parameter_order=True), rows).scalars().all()
+    folder = literal("runs/") + cast(JOB.c.id, Text)
+    connection.execute(update(JOB).where(JOB.c.id.in_(ids)).values(folder=folder))
+    return ids
+
+
+def _new_row(new: NewJob, now: datetime) -> dict[str, Any]:
+    return {
         "arrival_id": new.arrival_id,
         "source": new.source,
         "series_uid": new.series_uid,
@@ -107,9 +120,6 @@ def submit(connection: Connection, new: NewJob, now: datetime) -> int:
         "supersedes": new.supersedes,
         "created_at": now,
     }
-    job_id = int(connection.execute(insert(JOB).returning(JOB.c.id), row).scalar_one())
-    connection.execute(update(JOB).where(JOB.c.id == job_id).values(folder=f"runs/{job_id}"))
-    return job_id
 
 
 def claim(connection: Connection, worker: str, free: Room, whole: Room, now: datetime) -> tuple[Attempt, Room] | None:

@@ -1,15 +1,20 @@
-"""A job asked for by path: what can be refused is refused before it waits."""
+"""Jobs asked for by path: what can be refused is refused before it waits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from sqlalchemy import Engine
+
 from carina.api.study import RunSettings, check_pipeline, choose_series
 from carina.config import Priority, Settings
-from carina.errors import BadConfig
-from carina.jobs.estimate import cores_of, memory_mb, voxels_of
-from carina.jobs.queue import NewJob
+from carina.database import database_now, read_only
+from carina.errors import BadConfig, BadSeries, unreadable
+from carina.jobs.estimate import cores_of, memory_mb, voxels_below, voxels_of
+from carina.jobs.listing import sources_of
+from carina.jobs.queue import NewJob, submit_all
+from carina.volume.files import volume_suffix
 
 
 def new_job(
@@ -26,6 +31,81 @@ def new_job(
         BadSeries: nothing there can be used.
         BadConfig: the pipeline has mistakes, or a destination isn't in the settings.
     """
+    _check(settings, pipeline, destinations)
+    source = choose_series(path, settings)
+    return NewJob(
+        source=str(path.resolve()),
+        pipeline=_pipeline(pipeline),
+        memory_mb=memory_mb(voxels_of(source)),
+        cores=cores_of(settings),
+        priority=priority,
+        destinations=tuple(destinations),
+        series_uid=getattr(source, "uid", ""),
+    )
+
+
+COHORT_BATCH = 500
+"""Jobs of a cohort that are put into the queue in one transaction."""
+
+
+def submit_cohort(
+    engine: Engine,
+    path: Path,
+    settings: Settings,
+    *,
+    pipeline: str = "default",
+    priority: Priority = Priority.NORMAL,
+    destinations: Sequence[str] = (),
+) -> tuple[int, int]:
+    """A job for each folder and volume file directly below a path; gives how many are new, and how many had one.
+
+    Each is judged by its run, since reading every header of a large archive would take longer than the first runs.
+
+    Raises:
+        BadSeries: the path can't be read, or there is nothing to run on.
+        BadConfig: the pipeline has mistakes, or a destination isn't in the settings.
+    """
+    _check(settings, pipeline, destinations)
+    every, definition, cores = _places(path.resolve()), _pipeline(pipeline), cores_of(settings)
+    with read_only(engine) as connection:
+        known = sources_of(connection, definition)
+    places = [place for place in every if str(place) not in known]
+    for first in range(0, len(places), COHORT_BATCH):
+        jobs = [
+            NewJob(
+                source=str(place),
+                pipeline=definition,
+                memory_mb=memory_mb(voxels_below(place)),
+                cores=cores,
+                priority=priority,
+                destinations=tuple(destinations),
+            )
+            for place in places[first : first + COHORT_BATCH]
+        ]
+        with engine.begin() as connection:
+            submit_all(connection, jobs, database_now(connection))
+    return len(places), len(every) - len(places)
+
+
+def _places(path: Path) -> list[Path]:
+    try:
+        found = sorted(one for one in path.iterdir() if not one.name.startswith(".") and _may_hold_a_series(one))
+    except OSError as error:
+        raise unreadable(error, path) from error
+    if not found:
+        raise BadSeries("series.none-found", f"{path}: no folder or volume file lies directly below; expected studies.")
+    return found
+
+
+def _may_hold_a_series(place: Path) -> bool:
+    return place.is_dir() or bool(volume_suffix(place))
+
+
+def _pipeline(pipeline: str) -> str:
+    return str(Path(pipeline).resolve()) if Path(pipeline).is_file() else pipeline
+
+
+def _check(settings: Settings, pipeline: str, destinations: Sequence[str]) -> None:
     for name in destinations:
         if name not in settings.destinations:
             known = ", ".join(sorted(settings.destinations)) or "none"
@@ -33,13 +113,3 @@ def new_job(
                 "delivery.unknown-destination", f"destination {name} is not in the settings; known: {known}."
             )
     check_pipeline(RunSettings(settings=settings, pipeline=pipeline))
-    source = choose_series(path, settings)
-    return NewJob(
-        source=str(path.resolve()),
-        pipeline=str(Path(pipeline).resolve()) if Path(pipeline).is_file() else pipeline,
-        memory_mb=memory_mb(voxels_of(source)),
-        cores=cores_of(settings),
-        priority=priority,
-        destinations=tuple(destinations),
-        series_uid=getattr(source, "uid", ""),
-    )

@@ -190,14 +190,17 @@ class Worker:
             )
 
     def _hear(self, connection: Connection) -> None:
-        """Say that the running attempts live; end those that don't count any more or are to be canceled."""
+        """Say that the running attempts live; end those that are to be canceled, or don't count any more.
+
+        One that has just stopped its job doesn't count either: it has until the next time to end by itself.
+        """
         counting = heartbeat(connection, [one.attempt for one in self.running], database_now(connection))
         self._heard = time.monotonic()
         for one in self.running:
-            one.disowned |= one.attempt not in counting
             one.canceled |= counting.get(one.attempt, False)
             if one.disowned or one.canceled:
                 one.process.kill()
+            one.disowned = one.attempt not in counting
 
     def _reap(self) -> None:
         """Settle what became of the processes that have ended; the row of most is stopped by themselves."""

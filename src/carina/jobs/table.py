@@ -1,0 +1,57 @@
+"""The jobs of a node as the table of a cohort: a row for each, with what its run found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from carina.api.cohort_table import CohortTable, Fate, Item, findings_of
+from carina.config import Settings
+from carina.database import read_only
+from carina.errors import CarinaError
+from carina.jobs.listing import Job, every_job
+
+FATES = {
+    "pending": Fate.WAITING,
+    "running": Fate.WAITING,
+    "healthy": Fate.DONE,
+    "faulted": Fate.FAILED,
+    "canceled": Fate.LEFT_OUT,
+}
+"""What the states of jobs are called in a cohort."""
+
+
+def write_jobs_table(engine: Engine, settings: Settings, file: Path, *, pipeline: str = "") -> Mapping[Fate, int]:
+    """Write a row for each job (of a pipeline) into ``file``, as in ``cohort.csv``; gives how many there are of which.
+
+    Raises:
+        BadConfig: the table can't be written.
+    """
+    with read_only(engine) as connection:
+        jobs = list(every_job(connection, pipeline=pipeline))
+    items = [_item(job, Path(settings.node.folder)) for job in jobs]
+    CohortTable(file, items).write()
+    return Counter(item.fate for item in items)
+
+
+def _item(job: Job, folder: Path) -> Item:
+    place = Path(job.source)
+    item = Item(
+        name=f"job {job.id}",
+        place=str(place),
+        series_uid=job.series_uid,
+        folder=folder / job.folder,
+        fate=FATES[job.shown_state],
+        code=job.error_code,
+        message=job.error,
+    )
+    if item.fate is not Fate.DONE:
+        return item
+    try:
+        return replace(item, findings=findings_of(folder / job.folder))
+    except CarinaError as error:  # its run was removed, or damaged since
+        return replace(item, fate=Fate.FAILED, code=error.code, message=error.message)
