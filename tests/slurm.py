@@ -15,8 +15,9 @@ from tempfile import mkdtemp
 
 import pytest
 
-CORES = 2
-MEMORY_MIB = 4000
+CORES = 8
+MEMORY_MIB = 24_576
+"""What is said to be there: two workers as the shipped script asks for them, whatever this machine has."""
 
 SETTINGS = """
 ClusterName=carina
@@ -40,6 +41,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
 ReturnToService=2
+SlurmdParameters=config_overrides
 KillWait=30
 MaxArraySize=100001
 MaxJobCount=110000

@@ -1,9 +1,11 @@
-"""A cohort on a real Slurm: submitted, run by an array of workers on one PostgreSQL queue, told in a table."""
+"""The guide docs/slurm.md, command by command, on a real Slurm and a real PostgreSQL; and what goes wrong there."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,10 +18,12 @@ from carina.api.cohort_table import read_cohort_table
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from databases import new_database
-from slurm import CORES, Slurm, slurm_cluster
+from slurm import Slurm, slurm_cluster
 
 SCRIPT = Path(__file__).resolve().parents[1] / "deploy" / "slurm" / "workers.sbatch"
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "slurm.md"
 PROGRAMS = Path(sys.executable).parent
+PATH = f"{PROGRAMS}:{os.environ['PATH']}"
 _NUMBERS = count()
 
 READING = """
@@ -33,6 +37,7 @@ operators:
 """
 
 STUDIES = 4
+WORKERS = 2
 Command = Callable[..., str]
 
 
@@ -44,15 +49,32 @@ def slurm() -> Iterator[Slurm]:
 
 @pytest.fixture
 def cohort(tmp_path: Path, postgresql: str) -> Path:
-    """Settings, a definition and studies, as the guide has them."""
+    """What the guide has as ``/shared/cohort``, beside an archive of studies."""
     write_ct_series(chest_phantom(shape=(36, 200, 200), lesions=0).volume, tmp_path / "ct")
     for number in range(STUDIES):
         (tmp_path / "archive" / f"p{number}").mkdir(parents=True)
         (tmp_path / "archive" / f"p{number}" / "ct").symlink_to(tmp_path / "ct", target_is_directory=True)
-    (tmp_path / "reading.yaml").write_text(READING)
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    (folder / "reading.yaml").write_text(READING)
+    settings = here(tmp_path, blocks("toml")[0])
     database = new_database(postgresql, f"slurm{next(_NUMBERS)}")
-    (tmp_path / "carina.toml").write_text(f'[node]\nfolder = "node"\ndatabase = "{database}"\n')
-    return tmp_path
+    told = settings.replace("postgresql+psycopg://carina@db.cluster/cohort", database)
+    assert told != settings
+    (folder / "carina.toml").write_text(told)
+    shutil.copy(SCRIPT, folder)
+    return folder
+
+
+def blocks(language: str) -> list[str]:
+    """The guide's blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE.read_text(), flags=re.M | re.S)
+
+
+def here(shared: Path, text: str) -> str:
+    """A block with this test's folder, as many workers as the cluster has room for, and a light definition."""
+    text = text.replace("/shared/", f"{shared}/").replace("--array=1-64", f"--array=1-{WORKERS}")
+    return text.replace("--each folder", "--each folder --pipeline reading.yaml")
 
 
 @pytest.fixture
@@ -65,35 +87,37 @@ def carina(cohort: Path) -> Command:
     return call
 
 
-def start(slurm: Slurm, cohort: Path, array: str, *settings: Path) -> str:
-    """Start workers as the guide does, with room for one job each; gives the job's number."""
-    path = f"{PROGRAMS}:{os.environ['PATH']}"
-    asked = ("--mem=1800", "--cpus-per-task=1", f"--array={array}")
-    return slurm.call("sbatch", "--parsable", *asked, SCRIPT, *settings, cwd=cohort, PATH=path)
+def start(slurm: Slurm, cohort: Path, *settings: Path) -> str:
+    """Start a worker; gives its job's number."""
+    return slurm.call("sbatch", "--parsable", "--array=1", SCRIPT, *settings, cwd=cohort, PATH=PATH)
 
 
 def logs(cohort: Path, job: str) -> str:
     return "\n".join(file.read_text() for file in sorted(cohort.glob(f"carina-{job}_*.log")))
 
 
-def test_a_cohort_runs_to_its_end_through_sbatch(slurm: Slurm, cohort: Path, carina: Command) -> None:
-    submitted = carina("submit", "archive", "--each", "folder", "--pipeline", "reading.yaml")
-    assert submitted == f"{STUDIES} submitted, 0 had a job already\n"
-    job = start(slurm, cohort, f"1-{CORES}", cohort / "carina.toml")
-    assert slurm.wait(job) == ["COMPLETED"] * CORES, logs(cohort, job)
-    assert carina("jobs", "table", "cohort.csv") == f"{STUDIES} done; table: cohort.csv\n"
+def test_the_guide_from_submit_to_the_table(slurm: Slurm, cohort: Path, carina: Command) -> None:
+    submit, run, watch, table = (here(cohort.parent, block) for block in blocks("sh"))
+
+    def do(block: str) -> str:
+        return slurm.call("bash", "-euc", block, cwd=cohort, PATH=PATH)
+
+    assert do(submit) == f"{STUDIES} submitted, 0 had a job already"
+    job = do(run).removeprefix("Submitted batch job ")
+    assert "\nhealthy: " in do(watch)
+    assert slurm.wait(job) == ["COMPLETED"] * WORKERS, logs(cohort, job)
+    assert do(table) == f"{STUDIES} done; table: cohort.csv"
     rows = read_cohort_table(cohort / "cohort.csv").to_dict("records")
     assert [Path(row["place"]).name for row in rows] == [f"p{number}" for number in range(STUDIES)]
     found = json.loads(carina("jobs", "list", "--json"))
     assert {(one["ended"], one["attempt"]) for one in found} == {("healthy", 1)}
-    assert len({one["worker"] for one in found}) == CORES
-    for one in found:
-        assert (cohort / "node" / one["folder"] / "manifest.json").is_file()
+    assert len({one["worker"] for one in found}) == WORKERS
+    assert len(list((cohort / "node" / "runs").glob("*/manifest.json"))) == STUDIES
 
 
 def test_a_worker_that_slurm_cancels_gives_its_job_back(slurm: Slurm, cohort: Path, carina: Command) -> None:
-    carina("submit", "archive/p0", "--pipeline", "default")
-    job = start(slurm, cohort, "1", cohort / "carina.toml")
+    carina("submit", "../archive/p0", "--pipeline", "default")
+    job = start(slurm, cohort, cohort / "carina.toml")
     while (seen := json.loads(carina("jobs", "list", "--json"))[0])["state"] != "running":
         assert slurm.states(job) != ["COMPLETED"], logs(cohort, job)
     slurm.call("scancel", job)
@@ -103,6 +127,6 @@ def test_a_worker_that_slurm_cancels_gives_its_job_back(slurm: Slurm, cohort: Pa
 
 
 def test_a_worker_without_settings_says_what_it_takes(slurm: Slurm, cohort: Path) -> None:
-    job = start(slurm, cohort, "1")
+    job = start(slurm, cohort)
     assert slurm.wait(job) == ["FAILED"]
     assert "the settings of the cohort: sbatch --array=1-64 workers.sbatch" in logs(cohort, job)

@@ -77,6 +77,18 @@ def list_(
     say_table(("id", "state", "priority", "pipeline", "created", "attempt", "error"), [_row(job) for job in found])
 
 
+@jobs.command("count")
+@CONFIG
+def count_(config: Path | None) -> None:
+    """Count the jobs by state."""
+    from carina.jobs.listing import job_counts
+
+    _, engine = _node(config)
+    with engine.connect() as connection:
+        counts = job_counts(connection)
+    say(*(f"{state}: {number}" for state, number in counts.items()))
+
+
 def _row(job: Job) -> tuple[str, ...]:
     created = f"{job.created_at.astimezone():%Y-%m-%d %H:%M}"
     return str(job.id), job.shown_state, job.priority, job.pipeline, created, str(job.attempt), job.error_code
