@@ -186,7 +186,8 @@ def test_carina_series_lists_lines_and_json(tmp_path: Path) -> None:
     write_series(tmp_path / "mr", CHEST[:3], SeriesInstanceUID="2.25.2", Modality="MR")
     lines = invoke(series, tmp_path, "--rules", tmp_path / "rules.toml")
     assert lines.exit_code == 0
-    first, second, last = lines.output.splitlines()
+    first, second, note, last = lines.output.splitlines()
+    assert note.startswith("note: judged by headers alone")
     assert last == "files: 104: 100 used, 0 copies, 4 other, 0 broken"
     assert first.startswith(f"taken\t{SERIES_UID}\tCT\tChest\t100\t2.00\tSTANDARD\tfits the rules")
     assert second.startswith("no\t2.25.2\tMR") and "Modality is MR, expected CT" in second
