@@ -198,3 +198,9 @@ def test_settings_without_a_mistake_are_said_to_be_so(tmp_path: Path) -> None:
     done = subprocess.run([PROGRAM, "serve", "--check"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "carina.toml: no mistakes; sources: A; destinations: D\n")
     assert list(tmp_path.iterdir()) == [tmp_path / "carina.toml"]
+
+
+def test_room_that_is_made_after_senders_are_refused_is_a_mistake(tmp_path: Path) -> None:
+    wrong = load_settings(None, {"CARINA_RETENTION_FREE_GB": "4", "CARINA_NODE_FREE_GB": "5"})
+    words = [one.words for one in check_across(wrong) if one.key == ("retention", "free_gb")]
+    assert words == ["4 GB is not above node.free_gb (5); senders would be refused before room is made"]

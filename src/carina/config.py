@@ -163,6 +163,25 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     free_gb: Annotated[float, Meta(ge=0)] = 5.0
 
 
+_Days = Annotated[float, Meta(ge=0, le=36_500)]
+_Gigabytes = Annotated[float, Meta(ge=0)]
+
+
+class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the node removes by itself, the oldest first; never what waits, runs or is not confirmed. 0: nothing.
+
+    ``incoming`` is what came, ``runs`` what was made of it: after ``days``, or over ``gb``. ``free_gb`` is room that is
+    made on the disk. After ``abandoned_days``, quarantine and what faulted count as over too.
+    """
+
+    incoming_days: _Days = 0.0
+    incoming_gb: _Gigabytes = 0.0
+    runs_days: _Days = 0.0
+    runs_gb: _Gigabytes = 0.0
+    free_gb: _Gigabytes = 0.0
+    abandoned_days: _Days = 0.0
+
+
 class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """PEM files of a listener; with ``trusted``, peers must show a certificate that these sign."""
 
@@ -251,6 +270,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     dicom: DicomSettings = DicomSettings()
     web: WebSettings = WebSettings()
     notices: NoticeSettings = NoticeSettings()
+    retention: RetentionSettings = RetentionSettings()
     sources: Mapping[str, AnySource] = {}
     destinations: Mapping[str, Destination] = {}
     series_rules: str = ""
@@ -327,7 +347,7 @@ def _override(table: dict[str, Any], environment: Mapping[str, str]) -> dict[Key
     """Put what the environment says over the file's table; gives the variable that each key came from."""
     variables: dict[Key, str] = {}
     for name, text in environment.items():
-        for section in ("runtime", "models", "limits", "node", "dicom", "web", "notices"):
+        for section in ("runtime", "models", "limits", "node", "dicom", "web", "notices", "retention"):
             prefix = f"CARINA_{section.upper()}_"
             within = table.setdefault(section, {}) if name.startswith(prefix) else None
             if isinstance(within, dict):

@@ -4,7 +4,7 @@ Rooms above keep their own queries; what a table means is said here, once.
 """
 
 from carina.database.engine import database_now, open_database, read_only
-from carina.database.tables import ARRIVAL, AUDIT, DELIVERY, INSTANCE, JOB, NOTICE, SCHEMA, WATCHED
+from carina.database.tables import ARRIVAL, AUDIT, DELIVERY, INSTANCE, JOB, NOTICE, REMOVAL, SCHEMA, WATCHED
 from carina.database.upgrade import upgrade_schema
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "INSTANCE",
     "JOB",
     "NOTICE",
+    "REMOVAL",
     "SCHEMA",
     "WATCHED",
     "database_now",

@@ -42,7 +42,7 @@ ARRIVAL = Table(
     Column("study_uid", _UID, nullable=False),
     Column("source", String(64), nullable=False, comment="the receiver that took it: an AE title, stow, folder"),
     Column("sender", String(128), nullable=False, comment="calling AE title and address"),
-    Column("state", String(16), nullable=False, comment="arriving, complete, queued; quarantined, apart, kept"),
+    Column("state", String(16), nullable=False, comment="as receive.store.ArrivalState has them"),
     Column("reason", Text, nullable=False, default="", comment="why it waits in quarantine"),
     Column("expected", Integer, comment="instances announced by the sender; null where nobody said"),
     Column("first_at", DateTime(timezone=True), nullable=False),
@@ -165,13 +165,27 @@ NOTICE = Table(
     comment="what is said of a job that ended, by webhook; one row for each job that was looked at",
 )
 
+REMOVAL = Table(
+    "removal",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("kind", String(16), nullable=False, comment="incoming (of an arrival), run (of a job)"),
+    Column("subject_id", _KEY, nullable=False, comment="the arrival's or the job's id"),
+    Column("why", Text, nullable=False),
+    Column("begun_at", DateTime(timezone=True), nullable=False, comment="from then on its files are nobody's"),
+    Column("ended_at", DateTime(timezone=True), comment="null: its files are not all gone"),
+    UniqueConstraint("kind", "subject_id"),
+    Index("ix_removal_ended_at", "ended_at"),
+    comment="files that were removed because they were old, or for room; said before the first one goes",
+)
+
 AUDIT = Table(
     "audit",
     SCHEMA,
     Column("id", _KEY, primary_key=True),
     Column("at", DateTime(timezone=True), nullable=False),
     Column("who", String(128), nullable=False, comment="user, calling AE title and address, or worker"),
-    Column("action", String(32), nullable=False, comment="received, ran, sent, looked, changed"),
+    Column("action", String(32), nullable=False, comment="received, ran, sent, looked, changed, removed"),
     Column("subject", Text, nullable=False, comment="UIDs or the id of a row; no patient"),
     comment="who did what: rows are added, never changed",
 )

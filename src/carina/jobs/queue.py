@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Text, cast, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Text, cast, exists, insert, literal, or_, select, update
 
 from carina.config import Priority
-from carina.database import JOB
+from carina.database import JOB, REMOVAL
 
 RANKS = {Priority.IMMEDIATE: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
 """How priorities are stored: the queue is sorted by them."""
@@ -238,8 +238,14 @@ def cancel(connection: Connection, job_id: int, now: datetime, *, why: str = "as
 
 
 def retry(connection: Connection, job_id: int) -> bool:
-    """Let a stopped job that isn't healthy run again, as if it were new; False where it is not one."""
+    """Let a stopped job that isn't healthy run again, as if it were new; False where it is not one.
+
+    One whose instances or run were removed is none.
+    """
     ended = (JOB.c.id == job_id) & (JOB.c.state == JobState.STOPPED) & (JOB.c.ended != JobEnd.HEALTHY)
+    its_run = (REMOVAL.c.kind == "run") & (REMOVAL.c.subject_id == JOB.c.id)
+    its_input = (REMOVAL.c.kind == "incoming") & (REMOVAL.c.subject_id == JOB.c.arrival_id)
+    ended &= ~exists().where(its_run | its_input)
     fresh = {"ended": "", "crashes": 0, "retries": 0, "cancel": 0, "stopped_at": None, "error_code": "", "error": ""}
     return bool(connection.execute(update(JOB).where(ended).values(not_before=None, **_PENDING, **fresh)).rowcount)
 

@@ -44,7 +44,8 @@ class ArrivalState(StrEnum):
     """Where a series that comes in is; what is queued has its jobs, or is run as
     part of a later arrival; what is kept is there and not run.
 
-    What waits in quarantine fits no rule; what is apart has another content under a known SOP Instance UID.
+    What waits in quarantine fits no rule; what is apart has another content under a known SOP Instance UID; of what is
+    removed, no files are left.
     """
 
     ARRIVING = "arriving"
@@ -53,6 +54,7 @@ class ArrivalState(StrEnum):
     QUARANTINED = "quarantined"
     APART = "apart"
     KEPT = "kept"
+    REMOVED = "removed"
 
 
 class Accepted(StrEnum):

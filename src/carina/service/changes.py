@@ -45,9 +45,9 @@ def retry_job(node: RunningNode, job_id: int) -> Job:
 
     Raises:
         NotThere: there is no such job.
-        Conflict: it waits, runs, or is healthy.
+        Conflict: it waits, runs, or is healthy, or its files were removed.
     """
-    why = "only what is faulted or canceled is tried again"
+    why = "only what is faulted or canceled is tried again, while its files are there"
     return _changed(node, job_id, "retry", lambda it: queue.retry(it, job_id), why)
 
 

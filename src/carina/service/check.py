@@ -46,6 +46,7 @@ def check_across(settings: Settings) -> list[Mistake]:
         _listeners,
         _places,
         _notices,
+        _retention,
     )
     return [mistake for check in checks for mistake in check(settings)]
 
@@ -105,6 +106,13 @@ def _one_source(name: str, source: AnySource) -> Iterator[Mistake]:
 def _notices(settings: Settings) -> Iterator[Mistake]:
     if settings.notices.url and not settings.notices.secret:
         yield _mistake("notices/secret", "is empty, and notices are signed with it; give one of 32 characters or more")
+
+
+def _retention(settings: Settings) -> Iterator[Mistake]:
+    room, least = settings.retention.free_gb, settings.node.free_gb
+    if 0 < room <= least:
+        words = f"{room:g} GB is not above node.free_gb ({least:g}); senders would be refused before room is made"
+        yield _mistake("retention/free_gb", words)
 
 
 def _shared_titles(settings: Settings) -> Iterator[Mistake]:

@@ -15,6 +15,7 @@ from carina.deliver.notices import Notifier
 from carina.deliver.pace import PACE
 from carina.deliver.sender import Sender
 from carina.jobs.worker import Worker
+from carina.keeping.retention import Retention
 from carina.receive.complete import complete_arrivals
 from carina.receive.folder import WatchedFolder
 from carina.receive.listener import DicomListener
@@ -25,6 +26,9 @@ from carina.service.node import RunningNode
 SETTLE_S = 0.5
 """Between two looks at what is complete."""
 
+RETENTION_S = 60.0
+"""Between two looks at what is to be removed."""
+
 
 def parts_of(node: RunningNode) -> Iterator[Part]:
     """The parts that a node's settings ask for, not yet started."""
@@ -33,6 +37,7 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
         works["sender"] = lambda stop: _send(node, stop)
     if node.settings.notices.url:
         works["notices"] = lambda stop: _tell(node, stop)
+    works["retention"] = lambda stop: _remove(node, stop)
     works["arrivals"] = lambda stop: _settle_arrivals(node, stop)
     if _hears_dicom(node.settings):
         works["dicom"] = lambda stop: _listen(node, stop)
@@ -53,6 +58,13 @@ def _run_jobs(node: RunningNode, stop: Event) -> None:
     worker = Worker(node.settings, node.engine)
     worker.stopping = stop
     worker.go()
+
+
+def _remove(node: RunningNode, stop: Event) -> None:
+    retention = Retention(node.engine, node.folder, node.settings.retention)
+    retention.round()
+    while not stop.wait(RETENTION_S):
+        retention.round()
 
 
 def _settle_arrivals(node: RunningNode, stop: Event) -> None:
