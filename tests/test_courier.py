@@ -347,3 +347,28 @@ def test_an_object_whose_file_is_gone_or_cut_fails_by_name_and_stops_no_other(no
     assert node.states() == ["confirmed", "failed", "failed", "confirmed", "confirmed"]
     assert node.rows()[1].error == "runs/1/object2.dcm of the node can't be read (No such file or directory)."
     assert node.rows()[2].error == "runs/1/object3.dcm of the node can't be read (it is no DICOM file)."
+
+
+def test_an_object_that_was_damaged_after_its_run_is_not_sent(node: Node) -> None:
+    with difficult_pacs() as pacs:
+        node.enter(to(pacs))
+        spoilt = bytearray(node.files[1].read_bytes())
+        spoilt[-100] ^= 1
+        node.files[1].write_bytes(spoilt)
+        node.deliver(node.courier(to(pacs)))
+        assert pacs.requests.total() == len(pacs.stored) == 4
+    assert node.states() == ["confirmed", "failed", "confirmed", "confirmed", "confirmed"]
+    row = node.rows()[1]
+    assert (row.error_code, row.attempts) == ("delivery.damaged", 0)
+    assert row.error.startswith("runs/1/object2.dcm of the node was damaged or changed after its run: its SHA-256 is ")
+    assert row.error.endswith("it is not sent. Look at the disk, and run the series again.")
+
+
+def test_what_was_sent_whole_and_damaged_afterwards_is_confirmed(node: Node) -> None:
+    with difficult_pacs() as pacs:
+        node.enter(to(pacs))
+        courier = node.courier(to(pacs))
+        courier.round()
+        node.files[1].write_bytes(node.files[1].read_bytes() + bytes(2))
+        node.deliver(courier)
+        assert all_arrived_once(node, pacs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -155,6 +156,29 @@ def test_a_crash_leaves_what_was_promised_and_no_more(
     assert [file.name for file in files(node)] == ["1.2.3.1.dcm"]
     assert InstanceStore(node, engine).accept(instance("1.2.3.2"), ORIGIN) is Accepted.NEW
     assert [file.name for file in files(node)] == ["1.2.3.1.dcm", "1.2.3.2.dcm"]
+
+
+@pytest.mark.parametrize("place", ["_move", "_flush", "insert"])
+def test_a_node_that_starts_takes_nothing_from_a_fetch_beside_it(
+    node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Halfway through an instance of another process, the node's start waits for it."""
+    original: Callable[..., object] = getattr(store_module, place)
+    removed: list[int] = []
+    start = threading.Thread(target=lambda: removed.append(recover(node, engine)))
+
+    def meanwhile(*arguments: object) -> object:
+        if not start.ident:
+            start.start()
+            start.join(0.2)
+            assert start.is_alive()
+        return original(*arguments)
+
+    monkeypatch.setattr(store_module, place, meanwhile)
+    assert InstanceStore(node, engine).accept(instance("1.2.3.1"), ORIGIN) is Accepted.NEW
+    start.join()
+    assert removed == [0]
+    assert [file.name for file in files(node)] == ["1.2.3.1.dcm"]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

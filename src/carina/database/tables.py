@@ -127,6 +127,9 @@ DELIVERY = Table(
     Column("sop_class_uid", _UID, nullable=False),
     Column("sop_instance_uid", _UID, nullable=False),
     Column("path", Text, nullable=False),
+    Column(
+        "sha256", String(64), nullable=False, default="", comment="of the file as the run wrote it; empty: not kept"
+    ),
     Column("state", String(16), nullable=False, comment="waiting, sent, confirmed, failed"),
     Column("attempts", Integer, nullable=False, default=0, comment="counted before each is begun"),
     Column("ask", Integer, nullable=False, default=0, comment="1: it may be there, the peer is asked before sending"),

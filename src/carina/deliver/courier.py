@@ -24,7 +24,7 @@ from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
 from carina.deliver.channels import Channel, Session
 from carina.deliver.commitment import ask_commitment, new_transaction, take_report
-from carina.deliver.identity import identity_of
+from carina.deliver.identity import file_digest, identity_of
 from carina.deliver.ledger import DeliveryState, Entry, Trouble
 from carina.deliver.pace import Pace
 from carina.deliver.proof import Proof
@@ -81,11 +81,25 @@ class Courier:
             identity_of(self.folder / entry.path)
         except (OSError, InvalidDicomError) as error:
             reason = getattr(error, "strerror", None) or "it is no DICOM file"
-            trouble = Trouble(code="delivery.unreadable", words=f"{entry.path} of the node can't be read ({reason}).")
-            with self.engine.begin() as connection:
-                ledger.mark_failed(connection, [entry.id], trouble)
+            self._fail(entry, "delivery.unreadable", f"{entry.path} of the node can't be read ({reason}).")
             return False
         return True
+
+    def _is_as_written(self, entry: Entry) -> bool:
+        """Whether the object is what the run wrote; a peer would store, and confirm, whatever became of it since."""
+        found = file_digest(self.folder / entry.path)
+        if entry.sha256 in ("", found):
+            return True
+        words = (
+            f"{entry.path} of the node was damaged or changed after its run: its SHA-256 is {found[:12]}..., "
+            f"expected {entry.sha256[:12]}...; it is not sent. Look at the disk, and run the series again."
+        )
+        self._fail(entry, "delivery.damaged", words)
+        return False
+
+    def _fail(self, entry: Entry, code: str, words: str) -> None:
+        with self.engine.begin() as connection:
+            ledger.mark_failed(connection, [entry.id], Trouble(code=code, words=words))
 
     def _try(self, work: Callable[[Sequence[Entry]], None], entries: Sequence[Entry]) -> bool:
         """Work on rows, which wait where that failed; where the peer can't be reached, all of it rests: False."""
@@ -113,6 +127,8 @@ class Courier:
                 if not session.is_open:
                     words = "the association ended before every object was sent"
                     raise unreachable(self.name, self.channel.where, words)
+                if not self._is_as_written(entry):
+                    continue
                 with self.engine.begin() as connection:
                     is_ours = ledger.begin_sending(connection, entry, self.clock() + self._patience)
                 if is_ours:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from carina.deliver.answers import Answer, Outcome
-from carina.deliver.identity import ObjectIdentity, identity_of
+from carina.deliver.identity import ObjectIdentity, file_digest, identity_of
 from carina.deliver.receipt import DeliveryReceipt, Sent, sop_instance_uid
 from carina.errors import DeliveryFailed
 from carina.pipeline.places import copy_whole, file_name
@@ -59,7 +58,7 @@ def held_in_folder(files: Sequence[Path], name: str, folder: Path) -> frozenset[
     for file in files:
         identity = identity_of(file)
         try:
-            if _digest(_place(identity, folder)) == _digest(file):
+            if file_digest(_place(identity, folder)) == file_digest(file):
                 held.add(identity.sop_instance_uid)
         except (FileNotFoundError, NotADirectoryError):
             continue
@@ -71,11 +70,6 @@ def held_in_folder(files: Sequence[Path], name: str, folder: Path) -> frozenset[
 
 def _place(identity: ObjectIdentity, folder: Path) -> Path:
     return folder / file_name(identity.study_uid) / f"{file_name(identity.sop_instance_uid)}.dcm"
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

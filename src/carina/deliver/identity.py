@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,12 @@ def identity_of(file: Path) -> ObjectIdentity:
         series_uid=str(header.get("SeriesInstanceUID", "")),
         study_uid=str(header.get("StudyInstanceUID", "")),
     )
+
+
+def file_digest(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def kind_of(sop_class_uid: str) -> ObjectKind:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Row, func, insert, or_, select, update
 from carina.config import Destination
 from carina.database import AUDIT, DELIVERY
 from carina.deliver.answers import Answer
-from carina.deliver.identity import ObjectIdentity, identity_of, kind_of
+from carina.deliver.identity import file_digest, identity_of, kind_of
 from carina.deliver.proof import Proof
 
 AT_ONCE = 25
@@ -55,6 +55,7 @@ class Entry:
     sop_class_uid: str
     sop_instance_uid: str
     path: str
+    sha256: str
     state: DeliveryState
     attempts: int
     ask: bool
@@ -97,26 +98,26 @@ def enter(
         OSError: a file can't be read.
         InvalidDicomError: one is no DICOM file.
     """
-    objects = [(identity_of(file), file.relative_to(folder).as_posix()) for file in files]
+    objects = [_object(file, folder) for file in files]
     known = _known(connection, job_id)
     rows = []
     for name in sorted(destinations):
         _await_turn(connection, name)
     for name, destination in destinations.items():
-        begun = _begun(connection, name, [identity.sop_instance_uid for identity, _ in objects])
-        for identity, path in objects:
-            uid = identity.sop_instance_uid
-            if (name, uid) not in known and _takes(destination, identity):
+        begun = _begun(connection, name, [one["sop_instance_uid"] for one in objects])
+        for one in objects:
+            uid = one["sop_instance_uid"]
+            if (name, uid) not in known and _takes(destination, one["sop_class_uid"]):
                 known.add((name, uid))
                 doubt = {"ask": int(uid in begun), "doubt_until": begun.get(uid), "created_at": now}
-                rows.append(_row(job_id, name, identity, path) | doubt)
+                rows.append(one | doubt | {"job_id": job_id, "destination": name, "state": DeliveryState.WAITING})
     if rows:
         connection.execute(insert(DELIVERY), rows)
     return len(rows)
 
 
-def _takes(destination: Destination, identity: ObjectIdentity) -> bool:
-    return not destination.takes or kind_of(identity.sop_class_uid) in destination.takes
+def _takes(destination: Destination, sop_class_uid: str) -> bool:
+    return not destination.takes or kind_of(sop_class_uid) in destination.takes
 
 
 def _known(connection: Connection, job_id: int) -> set[tuple[str, str]]:
@@ -133,14 +134,14 @@ def _begun(connection: Connection, destination: str, uids: Sequence[str]) -> dic
     return {row.sop_instance_uid: row.until for row in rows}
 
 
-def _row(job_id: int, destination: str, identity: ObjectIdentity, path: str) -> dict[str, Any]:
+def _object(file: Path, folder: Path) -> dict[str, str]:
+    """What a row says of an object, whichever its destination."""
+    identity = identity_of(file)
     return {
-        "job_id": job_id,
-        "destination": destination,
         "sop_class_uid": identity.sop_class_uid,
         "sop_instance_uid": identity.sop_instance_uid,
-        "path": path,
-        "state": DeliveryState.WAITING.value,
+        "path": file.relative_to(folder).as_posix(),
+        "sha256": file_digest(file),
     }
 
 
@@ -170,6 +171,7 @@ def _entry(row: Row[Any]) -> Entry:
         sop_class_uid=row.sop_class_uid,
         sop_instance_uid=row.sop_instance_uid,
         path=row.path,
+        sha256=row.sha256,
         state=DeliveryState(row.state),
         attempts=row.attempts,
         ask=bool(row.ask),

@@ -16,6 +16,7 @@ from pathlib import Path
 from carina.dicom.part10 import OpenFile, open_file
 from carina.errors import FULL, CarinaError
 from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, Arriving, NotAccepted
+from carina.receive.presence import receiving
 from carina.receive.store import INCOMING, PART_FOLDER
 
 DIRECTORY = "1.2.840.10008.1.3.10"
@@ -47,6 +48,11 @@ def spooled(folder: Path, chunks: Iterable[bytes], largest: int) -> Iterator[Pat
     Raises:
         NotAccepted: they are more than ``largest``, or the disk takes no more. What ``chunks`` raises passes through.
     """
+    with receiving(folder):
+        yield from _spooled(folder, chunks, largest)
+
+
+def _spooled(folder: Path, chunks: Iterable[bytes], largest: int) -> Iterator[Path]:
     parts = folder / INCOMING / PART_FOLDER
     spool = parts / f"{os.getpid()}-spool-{next(_NUMBERS)}"
     try:

@@ -31,6 +31,7 @@ from carina.database import ARRIVAL, INSTANCE, database_now
 from carina.errors import FULL
 from carina.pipeline.places import file_name
 from carina.receive.instance import NO_ROOM, Arriving, Header, NotAccepted, check_said, file_head, header_of
+from carina.receive.presence import alone, receiving
 from carina.receive.same import is_same_object
 
 INCOMING = "incoming"
@@ -122,7 +123,7 @@ class InstanceStore:
         part = parts / f"{os.getpid()}-{next(self._numbers)}"
         try:
             parts.mkdir(parents=True, exist_ok=True)
-            with part.open("xb") as file:
+            with receiving(self.folder), part.open("xb") as file:
                 file.write(file_head(arriving))
                 file.write(arriving.data)
                 file.flush()
@@ -235,9 +236,15 @@ def _flush(folder: Path) -> None:
 def recover(settings: Settings, engine: Engine) -> int:
     """Remove files of instances that were not accepted when the node stopped; gives their number. Call it first.
 
-    Series that were coming in begin to be quiet only now: while the node was away, nobody could send.
+    Series that were coming in begin to be quiet only now: while the node was away, nobody could send. A fetch that runs
+    beside the node is waited for between two of its instances, so that nothing of it is taken for the rest of a crash.
     """
     folder = Path(settings.node.folder)
+    with alone(folder):
+        return _recover(folder, engine)
+
+
+def _recover(folder: Path, engine: Engine) -> int:
     with engine.begin() as connection:
         arriving = ARRIVAL.c.state == ArrivalState.ARRIVING
         connection.execute(update(ARRIVAL).where(arriving).values(last_at=database_now(connection)))
