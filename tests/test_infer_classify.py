@@ -126,6 +126,14 @@ def test_probabilities_are_calibrated_like_scores(tmp_path: Path) -> None:
     assert found[0, 1] == pytest.approx(3 / 4), "odds of 9 become 3"
 
 
+def test_a_shift_is_added_to_the_log_odds(tmp_path: Path) -> None:
+    bundle = mean_bundle(tmp_path / "shifted", temperature=2.0, shifts={"1": 0.75})
+    found = classify(*case(), bundle, open_runtime(bundle, F32))
+    assert np.log(found["yes"] / found["no"]) == pytest.approx(2 / 2 + 0.75, abs=1e-4)
+    with pytest.raises(BadConfig, match=r"shifts \[2\] must be of labels \[0, 1\]"):
+        mean_bundle(tmp_path / "wrong", shifts={"2": 1.0})
+
+
 @pytest.mark.parametrize("wrong", [0, -1])
 def test_a_temperature_is_positive(wrong: float, tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"temperature .* must be a positive number"):

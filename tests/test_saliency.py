@@ -167,7 +167,8 @@ def test_the_map_is_what_hiding_a_block_by_hand_gives(data: Path) -> None:
     fill = (np.percentile(volume.hu[lung.labels > 0], 25) - low) / (high - low)
     weights = block_weights(image.shape, (2, 2, 2), np.array([7]))[0]
     scores = runtime((image + weights * (fill - image))[None, None].astype(np.float32))[0]
-    change = classify(volume, lung, bundle, runtime)["COVID-19"] - probability(float(scores[1] - scores[0]))
+    log_odds = float(scores[1] - scores[0]) / spec.temperature + spec.shifts.get(1, 0.0)
+    change = classify(volume, lung, bundle, runtime)["COVID-19"] - probability(log_odds)
     places = np.argwhere(lung.labels > 0)
     first, last = places.min(axis=0) - 5, np.minimum(places.max(axis=0) + 6, lung.labels.shape)
     first = np.maximum(first, 0)

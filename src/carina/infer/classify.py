@@ -48,7 +48,7 @@ def classifier(bundle: Bundle) -> Covid:
 def probabilities(images: npt.NDArray[np.float32], spec: Covid, runtime: Runtime) -> npt.NDArray[np.float64]:
     """Class probabilities ``(n, classes)``, each row summing to 1, of network inputs ``(n, 1, x, y, z)``.
 
-    Calibrated by the bundle's temperature.
+    Calibrated by the bundle's temperature and shifts.
 
     Raises:
         ModelFailed: the network failed, or gave other than a score for each class of each input.
@@ -62,7 +62,7 @@ def probabilities(images: npt.NDArray[np.float32], spec: Covid, runtime: Runtime
         )
     if spec.output is not NetworkOutput.LOGITS:
         scores = np.log(np.maximum(scores, LEAST_PROBABILITY))
-    scores = scores / spec.temperature
+    scores = scores / spec.temperature + [spec.shifts.get(label, 0.0) for label in range(len(spec.labels))]
     scores = np.exp(scores - scores.max(axis=1, keepdims=True))
     found: npt.NDArray[np.float64] = scores / scores.sum(axis=1, keepdims=True)
     return found

@@ -212,7 +212,8 @@ class Covid(Common, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="
 
     ``margin_voxels`` of the input grid are added around the lung mask's box on every side; the crop is then resized to
     ``size``, network voxels ``(x, y, z)``. ``labels`` names every class, from 0. Scores (or the logarithms of
-    probabilities) are divided by ``temperature``, which calibrates them. ``familiar`` None classifies every chest.
+    probabilities) are divided by ``temperature``, then ``shifts`` are added to those of the labels in it; that
+    calibrates them. ``familiar`` None classifies every chest.
     """
 
     size: tuple[int, int, int]
@@ -220,6 +221,7 @@ class Covid(Common, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="
     order: Order = Order.DEFAULT
     saliency: Saliency = Saliency()
     temperature: float = 1.0
+    shifts: dict[int, float] = {}
     familiar: Familiar | None = None
 
     def __post_init__(self) -> None:
@@ -230,6 +232,8 @@ class Covid(Common, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="
             raise ValueError("size must be positive, margin_voxels 0 or more")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature {self.temperature} must be a positive number")
+        if not set(self.shifts) <= set(self.labels):
+            raise ValueError(f"shifts {sorted(self.shifts)} must be of labels {sorted(self.labels)}")
         if self.saliency.label not in self.labels:
             raise ValueError(f"saliency label {self.saliency.label} must be one of {sorted(self.labels)}")
 
