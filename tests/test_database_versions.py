@@ -54,7 +54,7 @@ def test_a_later_version_is_refused(engine: Engine) -> None:
     upgrade_schema(engine)
     with engine.begin() as connection:
         connection.execute(text("update alembic_version set version_num = '9999'"))
-    with pytest.raises(BadConfig, match="has version 9999, this program knows up to 0006"):
+    with pytest.raises(BadConfig, match=r"has version 9999, this program knows up to \d{4}"):
         upgrade_schema(engine)
 
 
