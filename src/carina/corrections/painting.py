@@ -122,6 +122,11 @@ class Painting:
         now = np.where(self.marks > 0, np.where(before > 0, before, np.uint8(lowest)), np.uint8(0))
         return now.reshape(self.base.labels.shape)
 
+    def now(self) -> tuple[Labels, int]:
+        """The mask and its revision, of one moment."""
+        with self._lock:
+            return self.labels, self.revision
+
     def catch_up(self) -> int:
         """Take over what other processes stored; gives the revision."""
         with self._lock:

@@ -1,0 +1,273 @@
+"""Correcting a run's masks: the page, the strokes one by one, finishing, accepting, rejecting, sending."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from carina.api.result import Run
+from carina.corrections.decisions import Decision, decide, decision_on
+from carina.corrections.finish import SEG_NAMES, Draft, finish, finished_folder, finished_of
+from carina.corrections.masks import MaskName, layer_named
+from carina.corrections.painting import LONGEST_NAME, Author, Change, Overtaken, Painting
+from carina.corrections.regions import Growth, alike, enclosed
+from carina.dicom.series import Source
+from carina.errors import CarinaError, told
+from carina.pipeline.json_text import read_json
+from carina.report.overlay import layout
+from carina.service.problems import Conflict, NotUnderstood, problem, status_of
+from carina.service.viewer.opened import OpenedRun
+from carina.service.viewer.painting_shelf import PaintingShelf
+from carina.service.viewer.scene import chosen_voxel, scene_facts, shown_planes
+from carina.service.viewer.slices import WINDOWS, clipped
+
+MOST_BYTES = 16 * 2**20
+"""Of what is asked at once; a brush as wide as a slice takes some kilobytes."""
+
+_Name = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
+_Count = Annotated[int, Meta(ge=0, le=2**40)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correcting:
+    """What the pages must be told to let masks be corrected.
+
+    ``source`` gives what a run was made from, for the new object; None where that is a volume file. ``reader`` gives
+    who is logged in, or the name that the page offers. ``note`` enters a deed in an audit trail. ``send`` sends an
+    object out and says to where, where there is a way.
+    """
+
+    source: Callable[[Request, Run], Source | None]
+    reader: Callable[[Request], str] = lambda _: ""
+    note: Callable[[Request, str], None] = lambda _request, _deed: None
+    send: Callable[[Request, Path], str] | None = None
+
+
+class StrokeAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One stroke: of ``brush`` and ``eraser`` the voxels as runs, of ``fill`` and ``grow`` the voxel and the plane."""
+
+    revision: _Count
+    id: _Name
+    reader: _Name
+    tool: Literal["brush", "eraser", "fill", "grow", "undo", "redo"]
+    runs: list[_Count] = []
+    at: tuple[_Count, _Count, _Count] = (0, 0, 0)
+    plane: str = "axial"
+    tolerance_hu: Annotated[float, Meta(ge=0, le=4000)] = 100.0
+    reach_mm: Annotated[float, Meta(ge=0, le=500)] = 30.0
+
+
+class DecisionAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A mask is accepted, rejected, or finished as corrected, as it was at ``revision``."""
+
+    revision: _Count
+    reader: _Name
+    decision: Decision
+
+
+class SendAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The object of a finished correction is to be sent out."""
+
+    number: Annotated[int, Meta(ge=1, le=2**31)]
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a stroke, and the mask as it is now."""
+
+    revision: int
+    change: Change
+    voxels: int
+    can_undo: bool
+    can_redo: bool
+    at: datetime | None
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a deed, in a sentence."""
+
+    said: str
+
+
+Asked = TypeVar("Asked", bound=msgspec.Struct)
+Page = Callable[[Request, str, dict[str, Any]], Response]
+
+
+class CorrectingPages:
+    """The page of a mask and what its script asks for."""
+
+    def __init__(self, opened: Callable[[Request], OpenedRun], page: Page, correcting: Correcting) -> None:
+        self._opened = opened
+        self._page = page
+        self._how = correcting
+        self._shelf = PaintingShelf()
+
+    def show(self, request: Request) -> Response:
+        """The page: three planes to paint on, what was decided and finished."""
+        opened, layer, painting = self._painting(request)
+        at = chosen_voxel(opened, request.query_params)
+        run = opened.run
+        values = {
+            "manifest": run.manifest,
+            "layer": layer,
+            "layers": tuple(MaskName),
+            "at": at,
+            "planes": shown_planes(opened.images.volume.grid, at),
+            "windows": WINDOWS,
+            "decision": decision_on(run, layer),
+            "finished": finished_of(run.folder, layer),
+            "seg": SEG_NAMES[layer],
+            "can_send": self._how.send is not None,
+            "reader": self._how.reader(request),
+            "scene": scene_facts(opened, request.scope.get("root_path", "").rstrip("/"), at) | {"layer": layer},
+            "reports": (),
+            "unfinished": self._unfinished(run, layer, painting),
+        }
+        return self._page(request, "correct.html", values)
+
+    def mask(self, request: Request) -> Response:
+        """The mask as it is now, as runs."""
+        _, _, painting = self._painting(request)
+        change = Change(value=1, runs=painting.runs)
+        return _json(_stored(painting, change))
+
+    async def stroke(self, request: Request) -> Response:
+        """Store a stroke; it is on the disk before the answer."""
+        return await _answered(request, StrokeAsked, self._stroke)
+
+    async def decide(self, request: Request) -> Response:
+        """Accept or reject a mask, or finish its correction."""
+        return await _answered(request, DecisionAsked, self._decide)
+
+    async def send(self, request: Request) -> Response:
+        """Send a finished correction's object out."""
+        return await _answered(request, SendAsked, self._send)
+
+    def _painting(self, request: Request) -> tuple[OpenedRun, MaskName, Painting]:
+        opened = self._opened(request)
+        layer = layer_named(request.path_params["layer"])
+        return opened, layer, self._shelf.open(opened, layer)
+
+    def _stroke(self, request: Request, asked: StrokeAsked) -> msgspec.Struct:
+        opened, _, painting = self._painting(request)
+        author = Author(reader=self._name(request, asked.reader), at=datetime.now(UTC), id=asked.id)
+        if asked.tool == "undo":
+            change = painting.undo(author, asked.revision)
+        elif asked.tool == "redo":
+            change = painting.redo(author, asked.revision)
+        else:
+            runs = _runs(opened, painting, asked)
+            change = painting.paint(runs, int(asked.tool != "eraser"), asked.tool, author, asked.revision)
+        return _stored(painting, change)
+
+    def _decide(self, request: Request, asked: DecisionAsked) -> msgspec.Struct:
+        opened, layer, painting = self._painting(request)
+        if asked.revision != painting.revision:
+            raise Overtaken(
+                "corrections.overtaken",
+                f"the mask was changed elsewhere: it is at revision {painting.revision}, this page at "
+                f"{asked.revision}: look at it as it is now, then decide.",
+            )
+        reader, now = self._name(request, asked.reader), datetime.now(UTC)
+        open_strokes = self._unfinished(opened.run, layer, painting)
+        if asked.decision is Decision.CORRECTED:
+            self._finish(request, opened.run, layer, painting, reader)
+        elif open_strokes:
+            raise Conflict(
+                "corrections.unfinished",
+                f"{open_strokes} strokes are not finished: finish the correction, or undo them, then decide.",
+            )
+        else:
+            decide(opened.run, layer, asked.decision, reader, now)
+        self._how.note(request, f"{layer} mask {asked.decision}")
+        return Said(said=f"The {layer} mask is {asked.decision}.")
+
+    def _finish(self, request: Request, run: Run, layer: MaskName, painting: Painting, reader: str) -> None:
+        labels, revision = painting.now()
+        draft = Draft(layer=layer, labels=labels, revision=revision, reader=reader, at=datetime.now(UTC))
+        finish(run, draft, self._how.source(request, run))
+
+    def _send(self, request: Request, asked: SendAsked) -> msgspec.Struct:
+        opened, layer, _ = self._painting(request)
+        path = finished_folder(opened.run.folder, layer, asked.number) / "dicom" / f"{SEG_NAMES[layer]}.dcm"
+        if self._how.send is None or not path.is_file():
+            raise Conflict("corrections.no-object", "there is no object of this correction that could be sent.")
+        said = self._how.send(request, path)
+        self._how.note(request, f"{layer} mask sent")
+        return Said(said=said)
+
+    def _name(self, request: Request, given: str) -> str:
+        """Who is logged in, else who they say they are."""
+        return self._how.reader(request) or given.strip() or "unknown"
+
+    def _unfinished(self, run: Run, layer: MaskName, painting: Painting) -> int:
+        """How many strokes are in no finished correction."""
+        done = finished_of(run.folder, layer)
+        return painting.revision - (done[-1].revision if done else 0)
+
+
+def _runs(opened: OpenedRun, painting: Painting, asked: StrokeAsked) -> list[int]:
+    grid = opened.images.volume.grid
+    at = clipped(asked.at, grid)
+    if asked.tool == "fill":
+        marks = painting.marks.reshape(grid.shape) > 0
+        return enclosed(marks, at, layout(grid, asked.plane).normal)
+    if asked.tool == "grow":
+        lung = opened.images.lung
+        how = Growth(tolerance_hu=asked.tolerance_hu, reach_mm=asked.reach_mm)
+        return alike(opened.images.volume, at, how, None if lung is None else lung.labels > 0)
+    return asked.runs
+
+
+def _stored(painting: Painting, change: Change) -> Stored:
+    return Stored(
+        revision=painting.revision,
+        change=change,
+        voxels=painting.voxels,
+        can_undo=painting.can_undo,
+        can_redo=painting.can_redo,
+        at=painting.last.at if painting.last else None,
+    )
+
+
+async def _answered(
+    request: Request, kind: type[Asked], do: Callable[[Request, Asked], msgspec.Struct]
+) -> Response:
+    """What a deed gives as JSON; an error that was raised on purpose as a problem."""
+    try:
+        asked = _understood(await _body(request), kind)
+        return _json(await run_in_threadpool(do, request, asked))
+    except (CarinaError, OSError) as error:
+        failure = told(error)
+        status = 409 if isinstance(failure, Overtaken) else status_of(failure)
+        return problem(status, failure.code, failure.message)
+
+
+async def _body(request: Request) -> bytes:
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        raise NotUnderstood("corrections.body", "the request's body is no JSON: send it as application/json.")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BYTES:
+            raise NotUnderstood("corrections.body", f"the request's body is longer than {MOST_BYTES} bytes.")
+    return bytes(body)
+
+
+def _understood(body: bytes, kind: type[Asked]) -> Asked:
+    try:
+        return read_json(body, kind)
+    except ValueError as error:
+        raise NotUnderstood("corrections.body", f"the request can't be understood ({error}).") from error
+
+
+def _json(value: msgspec.Struct) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
