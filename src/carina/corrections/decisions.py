@@ -11,7 +11,7 @@ from carina.api.result import Run
 from carina.corrections.finish import finished_of, reader_mask
 from carina.corrections.journal import Journal
 from carina.corrections.masks import MaskName, decisions_file
-from carina.corrections.painting import base_sha256
+from carina.corrections.painting import labels_sha256
 
 
 class Decision(StrEnum):
@@ -44,7 +44,7 @@ def decision_on(run: Run, layer: MaskName) -> DecisionRecord | None:
     """
     done = finished_of(run.folder, layer)
     number = done[-1].number if done else 0
-    sha256 = done[-1].sha256 if done else base_sha256(reader_mask(run, layer))
+    sha256 = done[-1].sha256 if done else labels_sha256(reader_mask(run, layer).labels)
     records = Journal(decisions_file(run.folder), DecisionRecord).unread()
     for record in reversed(records):
         if (record.layer, record.number, record.sha256) == (layer, number, sha256):
@@ -74,7 +74,7 @@ def decide(run: Run, layer: MaskName, decision: Decision, reader: str, at: datet
         reader=reader,
         at=at,
         number=done[-1].number if done else 0,
-        sha256=done[-1].sha256 if done else base_sha256(reader_mask(run, layer)),
+        sha256=done[-1].sha256 if done else labels_sha256(reader_mask(run, layer).labels),
     )
     journal = Journal(decisions_file(run.folder), DecisionRecord)
     with journal.held():

@@ -18,7 +18,7 @@ from carina import RESEARCH_ONLY, __version__
 from carina.api.result import Run
 from carina.corrections.journal import sync_folder
 from carina.corrections.masks import CORRECTIONS, MaskName, network_mask
-from carina.corrections.painting import base_sha256
+from carina.corrections.painting import labels_sha256
 from carina.dicom.codes import Structure, structure_of
 from carina.dicom.objects import Producer, save_object
 from carina.dicom.seg_reader import Correction, Earlier, earlier_of, reader_segmentation
@@ -138,8 +138,8 @@ def finish(run: Run, draft: Draft, source: Source | None) -> Finished:
             reader=draft.reader,
             at=draft.at,
             revision=draft.revision,
-            sha256=base_sha256(mask),
-            network_sha256=base_sha256(network),
+            sha256=labels_sha256(mask.labels),
+            network_sha256=labels_sha256(network.labels),
             dice=dice(network.labels, mask.labels),
             network_ml=network.volume_ml(),
             reader_ml=mask.volume_ml(),

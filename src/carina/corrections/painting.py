@@ -69,17 +69,17 @@ class Overtaken(BadConfig):
     """Somebody else changed the mask since it was last looked at; nothing was stored."""
 
 
-def base_sha256(mask: Mask) -> str:
+def labels_sha256(labels: Labels) -> str:
     """A digest of a mask's voxels and shape."""
-    found = hashlib.sha256(repr(mask.labels.shape).encode())
-    found.update(np.ascontiguousarray(mask.labels).data)
+    found = hashlib.sha256(repr(labels.shape).encode())
+    found.update(np.ascontiguousarray(labels).data)
     return found.hexdigest()
 
 
 class Painting:
     """A mask and its strokes. Several threads and several processes may change it, each told of the others' changes.
 
-    ``marks`` is flat, uint8, 0 and 1; ``revision`` counts the records behind the first.
+    ``marks`` is flat, uint8, 0 and 1; ``base_digest`` is that of the mask before any stroke; ``revision`` counts the records behind the first.
 
     Raises:
         BadConfig: ``corrections.damaged``; ``corrections.base``, the strokes are of another mask.
@@ -91,7 +91,7 @@ class Painting:
         self.voxels = int(np.count_nonzero(self.marks))
         self.last: StrokeRecord | None = None
         self.revision = 0
-        self._sha256 = base_sha256(base)
+        self.base_digest = labels_sha256(base.labels)
         self._journal = Journal(path, StrokeRecord)
         self._done: list[Change] = []
         self._undone: list[Change] = []
@@ -197,7 +197,7 @@ class Painting:
 
     def _store(self, record: StrokeRecord) -> Change:
         if not self._journal.end:
-            base = StrokeRecord(kind=StrokeKind.BASE, at=record.at, sha256=self._sha256)
+            base = StrokeRecord(kind=StrokeKind.BASE, at=record.at, sha256=self.base_digest)
             self._journal.append(base)
             self._replay(base)
         self._journal.append(record)
@@ -206,7 +206,7 @@ class Painting:
     def _replay(self, record: StrokeRecord) -> Change:
         """Apply a stored record; gives what changed by it."""
         if record.kind is StrokeKind.BASE:
-            if record.sha256 != self._sha256:
+            if record.sha256 != self.base_digest:
                 raise BadConfig(
                     "corrections.base",
                     f"{self._journal.path}: these strokes are of another mask, since the run was made again: move the "

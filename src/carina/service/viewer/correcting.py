@@ -6,29 +6,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from carina.api.result import Run
+from carina.api.study import choose_series
 from carina.corrections.decisions import Decision, decide, decision_on
 from carina.corrections.finish import SEG_NAMES, Draft, finish, finished_folder, finished_of
 from carina.corrections.masks import MaskName, layer_named
-from carina.corrections.painting import LONGEST_NAME, Author, Change, Overtaken, Painting
+from carina.corrections.painting import LONGEST_NAME, Author, Change, Overtaken, Painting, labels_sha256
 from carina.corrections.regions import Growth, alike, enclosed
 from carina.dicom.series import Source
-from carina.errors import CarinaError, told
+from carina.errors import BadConfig, CarinaError, told
 from carina.pipeline.json_text import read_json
 from carina.report.overlay import layout
 from carina.service.problems import Conflict, NotUnderstood, problem, status_of
-from carina.service.viewer.opened import OpenedRun
+from carina.service.viewer.opened import OpenedRun, RunShelf
 from carina.service.viewer.painting_shelf import PaintingShelf
+from carina.service.viewer.routes import Around, WhereIsRun, answering, mounted_at, viewer_page
 from carina.service.viewer.scene import chosen_voxel, scene_facts, shown_planes
 from carina.service.viewer.slices import WINDOWS, clipped
+from carina.service.viewer.stored import report_names
 
 MOST_BYTES = 16 * 2**20
 """Of what is asked at once; a brush as wide as a slice takes some kilobytes."""
@@ -42,14 +46,34 @@ class Correcting:
     """What the pages must be told to let masks be corrected.
 
     ``source`` gives what a run was made from, for the new object; None where that is a volume file. ``reader`` gives
-    who is logged in, or the name that the page offers. ``note`` enters a deed in an audit trail. ``send`` sends an
+    who is logged in, empty where nobody need be: the page then asks for a name, ``offered`` first. ``note`` enters a deed in an audit trail. ``send`` sends an
     object out and says to where, where there is a way.
     """
 
     source: Callable[[Request, Run], Source | None]
     reader: Callable[[Request], str] = lambda _: ""
+    offered: Callable[[Request], str] = lambda _: ""
     note: Callable[[Request, str], None] = lambda _request, _deed: None
     send: Callable[[Request, Path], str] | None = None
+
+
+def source_of_run(run: Run, path: Path | None) -> Source | None:
+    """The series from which a run was made, below a path; None of a run that was made from a volume file.
+
+    Raises:
+        BadConfig: ``corrections.no-source``, no path is known.
+        BadSeries: the series is not there, or can't be used.
+    """
+    known = run.manifest.inputs
+    if known.get("kind") == "volume file":
+        return None
+    if path is None:
+        raise BadConfig(
+            "corrections.no-source",
+            "a DICOM Segmentation needs the series from which the run was made: start carina view with --source and "
+            "its folder, then finish; every stroke is kept.",
+        )
+    return choose_series(path, uid=str(known.get("series_uid", "")))
 
 
 class StrokeAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,16 +122,28 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Asked = TypeVar("Asked", bound=msgspec.Struct)
-Page = Callable[[Request, str, dict[str, Any]], Response]
+
+
+def correct_routes(where: WhereIsRun, shelf: RunShelf, around: Around, how: Correcting) -> list[BaseRoute]:
+    """The routes below ``/correct``, to stand before those of ``viewer_routes``."""
+    pages = CorrectingPages(where, shelf, around, how)
+    return [
+        Route("/correct/{layer}", answering(pages.show)),
+        Route("/correct/{layer}/mask.json", answering(pages.mask)),
+        Route("/correct/{layer}/strokes", pages.stroke, methods=["POST"]),
+        Route("/correct/{layer}/decision", pages.decide, methods=["POST"]),
+        Route("/correct/{layer}/send", pages.send, methods=["POST"]),
+    ]
 
 
 class CorrectingPages:
     """The page of a mask and what its script asks for."""
 
-    def __init__(self, opened: Callable[[Request], OpenedRun], page: Page, correcting: Correcting) -> None:
-        self._opened = opened
-        self._page = page
-        self._how = correcting
+    def __init__(self, where: WhereIsRun, shelf: RunShelf, around: Around, how: Correcting) -> None:
+        self._where = where
+        self._runs = shelf
+        self._around = around
+        self._how = how
         self._shelf = PaintingShelf()
 
     def show(self, request: Request) -> Response:
@@ -127,11 +163,13 @@ class CorrectingPages:
             "seg": SEG_NAMES[layer],
             "can_send": self._how.send is not None,
             "reader": self._how.reader(request),
-            "scene": scene_facts(opened, request.scope.get("root_path", "").rstrip("/"), at) | {"layer": layer},
-            "reports": (),
-            "unfinished": self._unfinished(run, layer, painting),
+            "offered": self._how.offered(request),
+            "scene": scene_facts(opened, mounted_at(request), at) | {"layer": layer, "sha256": painting.base_digest},
+            "reports": report_names(run),
+            "around": self._around,
+            "is_unfinished": _is_unfinished(run, layer, painting),
         }
-        return self._page(request, "correct.html", values)
+        return viewer_page(request, "correct.html", values)
 
     def mask(self, request: Request) -> Response:
         """The mask as it is now, as runs."""
@@ -152,7 +190,7 @@ class CorrectingPages:
         return await _answered(request, SendAsked, self._send)
 
     def _painting(self, request: Request) -> tuple[OpenedRun, MaskName, Painting]:
-        opened = self._opened(request)
+        opened = self._runs.open(self._where(request))
         layer = layer_named(request.path_params["layer"])
         return opened, layer, self._shelf.open(opened, layer)
 
@@ -177,13 +215,12 @@ class CorrectingPages:
                 f"{asked.revision}: look at it as it is now, then decide.",
             )
         reader, now = self._name(request, asked.reader), datetime.now(UTC)
-        open_strokes = self._unfinished(opened.run, layer, painting)
         if asked.decision is Decision.CORRECTED:
             self._finish(request, opened.run, layer, painting, reader)
-        elif open_strokes:
+        elif _is_unfinished(opened.run, layer, painting):
             raise Conflict(
                 "corrections.unfinished",
-                f"{open_strokes} strokes are not finished: finish the correction, or undo them, then decide.",
+                "what was painted is not finished: finish the correction, or undo the strokes, then decide.",
             )
         else:
             decide(opened.run, layer, asked.decision, reader, now)
@@ -208,10 +245,12 @@ class CorrectingPages:
         """Who is logged in, else who they say they are."""
         return self._how.reader(request) or given.strip() or "unknown"
 
-    def _unfinished(self, run: Run, layer: MaskName, painting: Painting) -> int:
-        """How many strokes are in no finished correction."""
-        done = finished_of(run.folder, layer)
-        return painting.revision - (done[-1].revision if done else 0)
+
+def _is_unfinished(run: Run, layer: MaskName, painting: Painting) -> bool:
+    """Whether the mask differs from the last finished correction, or else from the network's."""
+    done = finished_of(run.folder, layer)
+    labels, _ = painting.now()
+    return labels_sha256(labels) != (done[-1].sha256 if done else painting.base_digest)
 
 
 def _runs(opened: OpenedRun, painting: Painting, asked: StrokeAsked) -> list[int]:
@@ -238,9 +277,7 @@ def _stored(painting: Painting, change: Change) -> Stored:
     )
 
 
-async def _answered(
-    request: Request, kind: type[Asked], do: Callable[[Request, Asked], msgspec.Struct]
-) -> Response:
+async def _answered(request: Request, kind: type[Asked], do: Callable[[Request, Asked], msgspec.Struct]) -> Response:
     """What a deed gives as JSON; an error that was raised on purpose as a problem."""
     try:
         asked = _understood(await _body(request), kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ PAGES = Environment(
     lstrip_blocks=True,
 )
 
+
+def _local(moment: datetime) -> str:
+    """A time as the machine's clock shows it."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+PAGES.filters["local"] = _local
+
 Endpoint = Callable[[Request], Response]
 
 
@@ -75,10 +84,14 @@ class Above:
 
 @dataclass(frozen=True, kw_only=True)
 class Around:
-    """What the pages of a run link to beside each other: where it was opened from, whether earlier runs are known."""
+    """What the pages of a run link to beside each other: where it was opened from, whether earlier runs are known.
+
+    ``is_correctable`` says that the pages on which masks are corrected are there too.
+    """
 
     above: Above | None = None
     is_compared: bool = False
+    is_correctable: bool = False
 
 
 def viewer_routes(where: WhereIsRun, shelf: RunShelf | None = None, around: Around = Around()) -> list[BaseRoute]:

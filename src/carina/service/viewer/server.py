@@ -17,23 +17,27 @@ from carina.errors import BadConfig
 from carina.service.guard import Guard
 from carina.service.viewer.changes_page import changes_routes
 from carina.service.viewer.cohort_pages import cohort_routes
+from carina.service.viewer.correcting import Correcting, correct_routes, source_of_run
 from carina.service.viewer.opened import RunShelf
 from carina.service.viewer.routes import Around, viewer_routes
 
 VIEW_HOST = "127.0.0.1"
 
 
-def run_app(folder: Path, earlier: Sequence[Path] = ()) -> Starlette:
+def run_app(folder: Path, earlier: Sequence[Path] = (), source: Path | None = None, reader: str = "") -> Starlette:
     """The pages of one run, beside ``earlier`` ones of the same patient, or those of a cohort with all its runs.
+
+    ``source`` is what the run was made from: a finished correction becomes an object of that study. ``reader`` is the
+    name that is offered to who corrects.
 
     Raises:
         BadConfig: a folder holds no run of Carina and no cohort, or a cohort is to be compared.
     """
     guard = Middleware(Guard, hosts=frozenset({VIEW_HOST, "localhost"}))
-    return Starlette(routes=_routes(folder, earlier), middleware=[guard])
+    return Starlette(routes=_routes(folder, earlier, _correcting(source, reader)), middleware=[guard])
 
 
-def _routes(folder: Path, earlier: Sequence[Path]) -> list[BaseRoute]:
+def _routes(folder: Path, earlier: Sequence[Path], correcting: Correcting) -> list[BaseRoute]:
     if (folder / COHORT_TABLE).exists():
         if earlier:
             raise BadConfig("view.cohort", f"{folder}: is a cohort; --earlier compares the run of one patient.")
@@ -41,9 +45,14 @@ def _routes(folder: Path, earlier: Sequence[Path]) -> list[BaseRoute]:
     shelf = RunShelf()
     for one in (*earlier, folder):
         shelf.open(one)
-    around = Around(is_compared=bool(earlier))
+    around = Around(is_compared=bool(earlier), is_correctable=True)
+    correct = correct_routes(lambda _: folder, shelf, around, correcting)
     compared = changes_routes(lambda _: folder, lambda _: earlier, shelf) if earlier else []
-    return [*compared, *viewer_routes(lambda _: folder, shelf, around)]
+    return [*correct, *compared, *viewer_routes(lambda _: folder, shelf, around)]
+
+
+def _correcting(source: Path | None, reader: str) -> Correcting:
+    return Correcting(source=lambda _, run: source_of_run(run, source), offered=lambda _: reader)
 
 
 def loopback_listener(port: int) -> socket.socket:
