@@ -1,0 +1,409 @@
+// Painting on slices that the server draws: every voxel of the series' own grid, in three planes, by pointer or keys.
+
+import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
+
+const scene = JSON.parse(document.getElementById("scene").textContent);
+const form = document.getElementById("tools");
+const place = document.getElementById("place");
+const panes = new Map([...document.querySelectorAll("[data-plane]")].map((pane) => [pane.dataset.plane, pane]));
+const planes = [...panes.keys()];
+const reader = document.getElementById("reader");
+const COLOURS = { lung: [86, 180, 233, 110], lesion: [230, 159, 0, 110] };
+const STRIDES = [scene.shape[1] * scene.shape[2], scene.shape[2], 1];
+const SETTLED_MS = 180;
+const WHEEL_STEP = 40;
+const PAGE = 10;
+const READER_KEY = "carina reader";
+
+const spacing = [0, 1, 2].map((axis) => Math.hypot(...[0, 1, 2].map((row) => scene.affine[row][axis])));
+const mask = new MaskCopy(scene.shape);
+const saver = new Saver({
+  url: `${scene.base}/correct/${scene.layer}`,
+  sha256: scene.sha256,
+  mask,
+  reader: () => reader.value.trim() || "unknown",
+  onChange: told,
+});
+const state = { at: [...scene.at], plane: planes[0], isPenDown: false, isAlone: false };
+let stroke = null; // { plane, value, places: Set }
+let settling = 0;
+
+function tool() {
+  return form.elements.tool.value;
+}
+
+// ---- what is shown
+
+function paint(plane) {
+  const { normal, rows, columns, flipRows, flipColumns } = scene.planes[plane];
+  const canvas = panes.get(plane).querySelector("canvas");
+  const [height, width] = [scene.shape[rows], scene.shape[columns]];
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  const picture = new ImageData(width, height);
+  const start = state.at[normal] * STRIDES[normal];
+  const [colour] = new Uint32Array(new Uint8Array(COLOURS[scene.layer]).buffer);
+  const pixels = new Uint32Array(picture.data.buffer);
+  for (let row = 0; row < height; row += 1) {
+    const line = start + (flipRows ? height - 1 - row : row) * STRIDES[rows];
+    for (let column = 0; column < width; column += 1) {
+      if (mask.marks[line + (flipColumns ? width - 1 - column : column) * STRIDES[columns]]) pixels[row * width + column] = colour;
+    }
+  }
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+}
+
+// One picture at a time for each pane, and then the one that is wanted by now: who scrolls fast skips slices.
+async function draw(plane) {
+  const pane = panes.get(plane);
+  const index = state.at[scene.planes[plane].normal];
+  pane.querySelector("input").value = index;
+  pane.querySelector("output").value = index;
+  const beside = scene.layer === "lesion" ? "lung" : "none";
+  pane.dataset.wanted = `${index}.png?window=${form.elements.window.value}&overlay=${beside}`;
+  paint(plane);
+  if (pane.dataset.drawing) return;
+  pane.dataset.drawing = "yes";
+  while (pane.dataset.shown !== pane.dataset.wanted) {
+    const wanted = pane.dataset.wanted;
+    const image = pane.querySelector("img");
+    image.src = `${scene.base}/slice/${plane}/${wanted}`;
+    await image.decode().catch(() => { place.textContent = "This slice could not be shown."; });
+    pane.dataset.shown = wanted;
+  }
+  delete pane.dataset.drawing;
+}
+
+function cross(plane) {
+  const { rows, columns, flipRows, flipColumns } = scene.planes[plane];
+  const share = (axis, flip) => {
+    const part = (100 * (state.at[axis] + 0.5)) / scene.shape[axis];
+    return `${flip ? 100 - part : part}%`;
+  };
+  const [upright, level] = panes.get(plane).querySelectorAll(".cross line");
+  for (const end of ["x1", "x2"]) upright.setAttribute(end, share(columns, flipColumns));
+  for (const end of ["y1", "y2"]) level.setAttribute(end, share(rows, flipRows));
+}
+
+function moveTo(at) {
+  const before = state.at;
+  state.at = at.map((value, axis) => Math.min(Math.max(Math.round(value), 0), scene.shape[axis] - 1));
+  for (const plane of planes) {
+    const { normal } = scene.planes[plane];
+    if (state.at[normal] !== before[normal]) draw(plane);
+    cross(plane);
+  }
+  clearTimeout(settling);
+  settling = setTimeout(settle, SETTLED_MS);
+}
+
+function flat(at) {
+  return at.reduce((sum, index, axis) => sum + index * STRIDES[axis], 0);
+}
+
+// What is shown, in words, once the user has come to rest.
+async function settle() {
+  const at = state.at.join("/");
+  history.replaceState(null, "", `?at=${state.at.join(",")}`);
+  const answer = await fetch(`${scene.base}/at/${at}.json`).catch(() => null);
+  if (!answer?.ok || at !== state.at.join("/")) return;
+  const said = await answer.json();
+  const isMarked = mask.marks[flat(state.at)] === 1;
+  place.textContent = `${said.place.split(" mm")[0]} mm, ${isMarked ? "marked" : "not marked"} as ${scene.layer}.`;
+  for (const plane of planes) {
+    const [what] = said.slices[plane].split(". ");
+    panes.get(plane).querySelector("img").alt = `${what}. ${marked(plane)} voxels marked as ${scene.layer} in this slice.`;
+  }
+}
+
+function marked(plane) {
+  const { normal, rows, columns } = scene.planes[plane];
+  let count = 0;
+  for (let row = 0; row < scene.shape[rows]; row += 1) {
+    for (let column = 0; column < scene.shape[columns]; column += 1) {
+      count += mask.marks[state.at[normal] * STRIDES[normal] + row * STRIDES[rows] + column * STRIDES[columns]];
+    }
+  }
+  return count;
+}
+
+function told() {
+  const waiting = saver.queue.length;
+  const strokes = waiting === 1 ? "1 stroke" : `${waiting} strokes`;
+  let words = saver.savedAt ? `All strokes saved ${saver.savedAt}.` : "Nothing painted yet.";
+  if (waiting) words = saver.trouble ? `${strokes} not saved: ${saver.trouble}.` : `${strokes} not saved.`;
+  else if (saver.isBusy) words = saver.trouble ? `Not done yet: ${saver.trouble}.` : "The server is at work.";
+  else if (saver.trouble) words = `${saver.trouble} ${words}`;
+  if (state.isPenDown) words += " The brush is down.";
+  document.getElementById("saved").textContent = words;
+  document.getElementById("saved").dataset.state = waiting || saver.isBusy ? "waiting" : "saved";
+  document.getElementById("undo").disabled = !saver.canUndo || waiting > 0 || saver.isBusy;
+  document.getElementById("redo").disabled = !saver.canRedo || waiting > 0 || saver.isBusy;
+  const overtaken = document.getElementById("overtaken");
+  overtaken.hidden = !saver.isOvertaken;
+  overtaken.querySelector("p").textContent = `This mask was changed elsewhere since it was opened here. ${strokes} of yours not saved.`;
+  if (!stroke) planes.forEach(paint);
+}
+
+// ---- strokes
+
+function mayPaint() {
+  return state.isAlone && !saver.isBusy && !saver.isOvertaken;
+}
+
+function begin(plane) {
+  stroke = { plane, value: tool() === "eraser" ? 0 : 1, tool: tool(), places: new Set() };
+  saver.isPainting = true;
+}
+
+/** A disc of the brush's radius around a voxel in the stroke's plane: voxels whose centre lies in it. */
+function dab(at) {
+  const { rows, columns } = scene.planes[stroke.plane];
+  const radius = Math.max(Number(form.elements.radius.value) || 0, 0);
+  const [high, wide] = [Math.floor(radius / spacing[rows]), Math.floor(radius / spacing[columns])];
+  for (let row = -high; row <= high; row += 1) {
+    for (let column = -wide; column <= wide; column += 1) {
+      const inside = (row * spacing[rows]) ** 2 + (column * spacing[columns]) ** 2 <= radius ** 2 + 1e-9;
+      const voxel = [...at];
+      voxel[rows] += row;
+      voxel[columns] += column;
+      if (inside && voxel.every((index, axis) => index >= 0 && index < scene.shape[axis])) {
+        stroke.places.add(flat(voxel));
+        mask.put(flat(voxel), stroke.value);
+      }
+    }
+  }
+}
+
+/** Paints from one voxel to another, so that a fast hand leaves no gaps. */
+function line(from, to) {
+  const count = Math.max(...to.map((value, axis) => Math.abs(value - from[axis])), 1);
+  for (let step = 0; step <= count; step += 1) {
+    dab(to.map((value, axis) => Math.round(from[axis] + ((value - from[axis]) * step) / count)));
+  }
+  paint(stroke.plane);
+}
+
+function end() {
+  if (!stroke) return;
+  const { places, tool: name } = stroke;
+  stroke = null;
+  saver.isPainting = false;
+  if (places.size) saver.add(name, runsOf([...places].sort((a, b) => a - b)));
+  clearTimeout(settling);
+  settling = setTimeout(settle, SETTLED_MS);
+}
+
+function use(plane) {
+  if (!mayPaint() || stroke) return;
+  if (tool() === "brush" || tool() === "eraser") {
+    begin(plane);
+    dab(state.at);
+    end();
+    return;
+  }
+  const { tolerance, reach } = form.elements;
+  const more = { at: state.at, plane, tolerance_hu: Number(tolerance.value), reach_mm: Number(reach.value) };
+  saver.ask(tool(), more).then(afterAsking);
+}
+
+function afterAsking(isAsked) {
+  if (!isAsked) document.getElementById("said").textContent = "Strokes are not saved yet: wait for them.";
+  settle();
+}
+
+function pen() {
+  if (state.isPenDown) {
+    state.isPenDown = false;
+    end();
+  } else if (mayPaint() && !stroke && ["brush", "eraser"].includes(tool())) {
+    state.isPenDown = true;
+    begin(state.plane);
+    line(state.at, state.at);
+  }
+  told();
+}
+
+// ---- keys and pointer
+
+function choose(plane, { focus = true } = {}) {
+  if (state.isPenDown && plane !== state.plane) pen();
+  state.plane = plane;
+  panes.forEach((pane, name) => pane.classList.toggle("active", name === plane));
+  if (focus) panes.get(plane).querySelector(".picture").focus({ preventScroll: true });
+}
+
+function step(count) {
+  if (state.isPenDown) pen(); // a stroke lies in one slice
+  const { normal, step: way } = scene.planes[state.plane];
+  const at = [...state.at];
+  at[normal] += way * count;
+  moveTo(at);
+}
+
+function nudge(across, down) {
+  const { rows, columns, flipRows, flipColumns } = scene.planes[state.plane];
+  const [from, at] = [state.at, [...state.at]];
+  at[columns] += flipColumns ? -across : across;
+  at[rows] += flipRows ? -down : down;
+  moveTo(at);
+  if (state.isPenDown) line(from, state.at);
+}
+
+function choice(name, value) {
+  if (state.isPenDown) pen();
+  form.elements[name].value = value;
+}
+
+function radius(change) {
+  const field = form.elements.radius;
+  field.value = Math.max(Number(field.value) + change, 0);
+}
+
+const KEYS = {
+  ArrowLeft: (event) => nudge(event.shiftKey ? -10 : -1, 0),
+  ArrowRight: (event) => nudge(event.shiftKey ? 10 : 1, 0),
+  ArrowUp: (event) => nudge(0, event.shiftKey ? -10 : -1),
+  ArrowDown: (event) => nudge(0, event.shiftKey ? 10 : 1),
+  PageDown: (event) => step(event.shiftKey ? PAGE : 1),
+  PageUp: (event) => step(event.shiftKey ? -PAGE : -1),
+  " ": () => use(state.plane),
+  x: pen,
+  1: () => choose(planes[0]),
+  2: () => choose(planes[1]),
+  3: () => choose(planes[2]),
+  b: () => choice("tool", "brush"),
+  e: () => choice("tool", "eraser"),
+  f: () => choice("tool", "fill"),
+  g: () => choice("tool", "grow"),
+  "[": () => radius(-1),
+  "]": () => radius(1),
+  u: () => saver.ask("undo").then(afterAsking),
+  r: () => saver.ask("redo").then(afterAsking),
+  w: () => {
+    const field = form.elements.window;
+    field.selectedIndex = (field.selectedIndex + 1) % field.options.length;
+    planes.forEach(draw);
+  },
+};
+const IN_PICTURE = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageDown", "PageUp", " "]);
+
+document.addEventListener("keydown", (event) => {
+  const act = KEYS[event.key];
+  if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, select, textarea, summary")) return;
+  if (IN_PICTURE.has(event.key) && !event.target.closest(".picture")) return; // elsewhere they scroll and press
+  event.preventDefault();
+  act(event);
+});
+
+for (const [plane, pane] of panes) {
+  const area = pane.querySelector(".picture");
+  const image = pane.querySelector("img");
+  const { normal, rows, columns, flipRows, flipColumns } = scene.planes[plane];
+  const under = (event) => {
+    const box = image.getBoundingClientRect();
+    const at = [...state.at];
+    const part = (share, axis, flip) => {
+      const inside = Math.min(Math.max(share, 0), 0.999999);
+      return Math.floor((flip ? 1 - inside : inside) * scene.shape[axis]);
+    };
+    at[columns] = part((event.clientX - box.left) / box.width, columns, flipColumns);
+    at[rows] = part((event.clientY - box.top) / box.height, rows, flipRows);
+    return at;
+  };
+  area.addEventListener("focus", () => choose(plane, { focus: false }));
+  area.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    choose(plane);
+    if (state.isPenDown) pen();
+    moveTo(under(event));
+    if (event.ctrlKey || event.metaKey || !mayPaint()) return; // moves the crosshair alone
+    if (tool() === "brush" || tool() === "eraser") {
+      area.setPointerCapture(event.pointerId);
+      begin(plane);
+      line(state.at, state.at);
+    } else use(plane);
+  });
+  area.addEventListener("pointermove", (event) => {
+    if (!stroke || !area.hasPointerCapture(event.pointerId)) return;
+    const from = state.at;
+    moveTo(under(event));
+    line(from, state.at);
+  });
+  for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
+    area.addEventListener(name, () => { if (!state.isPenDown) end(); });
+  }
+  let turned = 0;
+  area.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    if (stroke) return;
+    choose(plane);
+    turned += event.deltaY;
+    const count = Math.trunc(turned / WHEEL_STEP);
+    turned -= count * WHEEL_STEP;
+    if (count) step(count);
+  }, { passive: false });
+  pane.querySelector("input").addEventListener("input", (event) => {
+    choose(plane, { focus: false });
+    const at = [...state.at];
+    at[normal] = Number(event.target.value);
+    moveTo(at);
+  });
+}
+
+form.addEventListener("submit", (event) => event.preventDefault());
+form.elements.window.addEventListener("input", () => planes.forEach(draw));
+document.getElementById("undo").addEventListener("click", KEYS.u);
+document.getElementById("redo").addEventListener("click", KEYS.r);
+document.getElementById("keep").addEventListener("click", () => saver.takeOver({ isKeeping: true }));
+document.getElementById("drop").addEventListener("click", () => saver.takeOver({ isKeeping: false }));
+
+// ---- decisions
+
+const said = document.getElementById("said");
+
+document.querySelectorAll("[data-decision]").forEach((button) => {
+  button.addEventListener("click", async () => {
+    if (!reader.value.trim()) {
+      said.textContent = "Give your name first: it stands beside the decision.";
+      reader.focus();
+      return;
+    }
+    said.textContent = button.dataset.decision === "corrected" ? "The object is being made." : "";
+    const answer = await saver.decide(button.dataset.decision);
+    said.textContent = answer.said;
+    if (answer.isDone) location.reload();
+  });
+});
+
+document.querySelectorAll("[data-send]").forEach((button) => {
+  button.addEventListener("click", async () => {
+    said.textContent = await saver.sendOut(Number(button.dataset.send));
+  });
+});
+
+if (!reader.dataset.fixed) {
+  reader.value = localStorage.getItem(READER_KEY) || reader.value;
+  reader.addEventListener("input", () => localStorage.setItem(READER_KEY, reader.value));
+}
+
+addEventListener("beforeunload", (event) => {
+  if (state.isPenDown) pen();
+  if (saver.queue.length) event.preventDefault();
+});
+
+choose(planes[0]);
+planes.forEach((plane) => {
+  draw(plane);
+  cross(plane);
+});
+const waiting = "This mask is open in another window of this browser: painting begins here when that one is closed.";
+alone(saver.key, () => { document.getElementById("saved").textContent = waiting; }).then(async () => {
+  state.isAlone = true;
+  try {
+    await saver.begin();
+    settle();
+  } catch (error) {
+    document.getElementById("saved").textContent = `Painting can't begin: ${error.message}. Reload the page.`;
+  }
+});

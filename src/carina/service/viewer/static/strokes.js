@@ -1,0 +1,216 @@
+// The mask in the browser, and its strokes on their way to the server, which has each on the disk before it answers.
+// What is not there yet is kept in this browser, so that a closed tab loses nothing either.
+
+const RETRY_MS = 1500;
+const OVERTAKEN = "corrections.overtaken";
+const SILENT = "the server does not answer; they are kept here and sent again";
+
+/** Places in a (z, y, x) array as runs: start, length, start, length. The places rise. */
+export function runsOf(places) {
+  const runs = [];
+  for (const place of places) {
+    const last = runs.length - 1;
+    if (last > 0 && runs[last - 1] + runs[last] === place) runs[last] += 1;
+    else runs.push(place, 1);
+  }
+  return runs;
+}
+
+/** The marked voxels: 0 and 1, flat. */
+export class MaskCopy {
+  constructor([z, y, x]) {
+    this.marks = new Uint8Array(z * y * x);
+    this.voxels = 0;
+  }
+
+  /** Forgets everything but these runs. */
+  reset(runs) {
+    this.marks.fill(0);
+    this.voxels = 0;
+    this.set(runs, 1);
+  }
+
+  /** Sets runs to 0 or 1. */
+  set(runs, value) {
+    for (let one = 0; one < runs.length; one += 2) {
+      for (let place = runs[one]; place < runs[one] + runs[one + 1]; place += 1) this.put(place, value);
+    }
+  }
+
+  /** Sets one voxel. */
+  put(place, value) {
+    this.voxels += value - this.marks[place];
+    this.marks[place] = value;
+  }
+}
+
+/** Sends strokes one after the other. `onChange` is called when anything of this changed that a page shows. */
+export class Saver {
+  constructor({ url, sha256, mask, reader, onChange }) {
+    Object.assign(this, { url, sha256, mask, reader, onChange });
+    this.key = `carina strokes ${url}`;
+    this.queue = [];
+    this.revision = 0;
+    this.savedAt = "";
+    this.trouble = "";
+    this.canUndo = false;
+    this.canRedo = false;
+    this.isBusy = true; // until the mask is there
+    this.isOvertaken = false;
+    this.isSending = false;
+  }
+
+  /** Reads the mask, and sends what an earlier tab had not. */
+  async begin() {
+    await this.#read();
+    const kept = JSON.parse(localStorage.getItem(this.key) ?? "{}");
+    if (kept.queue?.length && kept.sha256 !== this.sha256) {
+      this.trouble = `${kept.queue.length} strokes of an earlier visit were of another mask and are not used.`;
+    } else this.queue = kept.queue ?? [];
+    for (const { tool, runs } of this.queue) this.mask.set(runs, tool === "eraser" ? 0 : 1);
+    this.isBusy = false;
+    this.#changed();
+    this.#send();
+  }
+
+  /** A stroke of brush or eraser that the mask already shows. */
+  add(tool, runs) {
+    this.queue.push({ id: crypto.randomUUID(), reader: this.reader(), tool, runs });
+    this.#changed();
+    this.#send();
+  }
+
+  /** What only the server can do: undo, redo, fill, grow. Gives false where strokes still wait. */
+  async ask(tool, more = {}) {
+    if (this.isBusy || this.isOvertaken || this.queue.length) return false;
+    this.isBusy = true;
+    this.trouble = "";
+    this.onChange();
+    const asked = { id: crypto.randomUUID(), reader: this.reader(), tool, revision: this.revision, ...more };
+    const answer = await this.#answered("strokes", asked);
+    this.isBusy = false;
+    if (answer.code === OVERTAKEN) this.isOvertaken = true;
+    else if (answer.code) this.trouble = answer.detail;
+    else {
+      this.mask.set(answer.change.runs, answer.change.value);
+      await this.#took(answer);
+    }
+    this.onChange();
+    return true;
+  }
+
+  /** Accepts, rejects or finishes; gives the server's sentence and whether it was done. */
+  async decide(decision) {
+    if (this.isBusy || this.queue.length) return { said: "Strokes are not saved yet: wait for them.", isDone: false };
+    this.isBusy = true;
+    this.onChange();
+    const answer = await this.#answered("decision", { revision: this.revision, reader: this.reader(), decision });
+    this.isBusy = false;
+    this.isOvertaken = answer.code === OVERTAKEN;
+    this.onChange();
+    return { said: answer.said ?? answer.detail, isDone: !answer.code };
+  }
+
+  /** Sends a finished correction's object out. */
+  async sendOut(number) {
+    const answer = await this.#answered("send", { number });
+    return answer.said ?? answer.detail;
+  }
+
+  /** Takes over what others did; one's own strokes that wait are added, or dropped. */
+  async takeOver({ isKeeping }) {
+    if (!isKeeping) this.queue = [];
+    await this.#read();
+    for (const { tool, runs } of this.queue) this.mask.set(runs, tool === "eraser" ? 0 : 1);
+    this.isOvertaken = false;
+    this.#changed();
+    this.#send();
+  }
+
+  async #read() {
+    const answer = await fetch(`${this.url}/mask.json`);
+    if (!answer.ok) throw new Error(`the mask could not be read (${answer.status})`);
+    const stored = await answer.json();
+    this.mask.reset(stored.change.runs);
+    this.#keepState(stored);
+  }
+
+  async #send() {
+    if (this.isSending) return;
+    this.isSending = true;
+    while (this.queue.length && !this.isOvertaken) {
+      const answer = await this.#answered("strokes", { ...this.queue[0], revision: this.revision });
+      if (answer.code === OVERTAKEN) this.isOvertaken = true;
+      else if (answer.code) {
+        this.trouble = answer.detail;
+        this.onChange();
+        await pause();
+      } else {
+        this.queue.shift();
+        this.trouble = "";
+        await this.#took(answer);
+      }
+      this.#changed();
+    }
+    this.isSending = false;
+  }
+
+  /** Takes an answer's state; where nothing waits, the mask must have as many voxels here as there. */
+  async #took(stored) {
+    this.#keepState(stored);
+    if (!this.queue.length && !this.isPainting && stored.voxels !== this.mask.voxels) await this.#read();
+  }
+
+  #keepState(stored) {
+    this.revision = stored.revision;
+    this.canUndo = stored.can_undo;
+    this.canRedo = stored.can_redo;
+    this.savedAt = stored.at ? new Date(stored.at).toLocaleTimeString("en-GB") : "";
+  }
+
+  /** Asks until the server answers: with a problem's `code` and `detail`, or with what was asked for. */
+  async #answered(what, asked) {
+    for (;;) {
+      try {
+        const answer = await fetch(`${this.url}/${what}`, {
+          method: "POST",
+          headers: { "Content-Type": "application/json" },
+          body: JSON.stringify(asked),
+        });
+        const told = await answer.json();
+        return answer.ok ? told : { detail: `the server answers ${answer.status}`, ...told, code: told.code ?? "unknown" };
+      } catch {
+        this.trouble = SILENT;
+        this.onChange();
+        await pause();
+      }
+    }
+  }
+
+  #changed() {
+    if (this.queue.length) localStorage.setItem(this.key, JSON.stringify({ sha256: this.sha256, queue: this.queue }));
+    else localStorage.removeItem(this.key);
+    this.onChange();
+  }
+}
+
+function pause() {
+  return new Promise((done) => setTimeout(done, RETRY_MS));
+}
+
+/** Resolves once this tab alone has a name among the tabs of this browser; `onWait` is called where another has it. */
+export function alone(name, onWait) {
+  if (!navigator.locks) return Promise.resolve();
+  return new Promise((resolve) => {
+    const keep = () => {
+      resolve();
+      return new Promise(() => {});
+    };
+    navigator.locks.request(name, { ifAvailable: true }, (lock) => {
+      if (lock) return keep();
+      onWait();
+      navigator.locks.request(name, keep);
+      return null;
+    });
+  });
+}
