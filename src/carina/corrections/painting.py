@@ -79,7 +79,8 @@ def labels_sha256(labels: Labels) -> str:
 class Painting:
     """A mask and its strokes. Several threads and several processes may change it, each told of the others' changes.
 
-    ``marks`` is flat, uint8, 0 and 1; ``base_digest`` is that of the mask before any stroke; ``revision`` counts the records behind the first.
+    ``marks`` is flat, uint8, 0 and 1; ``base_digest`` is that of the mask before any stroke; ``revision`` counts the
+    records behind the first.
 
     Raises:
         BadConfig: ``corrections.damaged``; ``corrections.base``, the strokes are of another mask.

@@ -34,7 +34,7 @@ from carina.service.viewer.scene import chosen_voxel, scene_facts, shown_planes
 from carina.service.viewer.slices import WINDOWS, clipped
 from carina.service.viewer.stored import report_names
 
-MOST_BYTES = 16 * 2**20
+LONGEST_STROKE = 16 * 2**20
 """Of what is asked at once; a brush as wide as a slice takes some kilobytes."""
 
 _Name = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
@@ -46,8 +46,8 @@ class Correcting:
     """What the pages must be told to let masks be corrected.
 
     ``source`` gives what a run was made from, for the new object; None where that is a volume file. ``reader`` gives
-    who is logged in, empty where nobody need be: the page then asks for a name, ``offered`` first. ``note`` enters a deed in an audit trail. ``send`` sends an
-    object out and says to where, where there is a way.
+    who is logged in, empty where nobody need be: the page then asks for a name, ``offered`` first. ``note`` enters a
+    deed in an audit trail. ``send`` sends an object out and says to where, where there is a way.
     """
 
     source: Callable[[Request, Run], Source | None]
@@ -104,7 +104,7 @@ class SendAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     number: Annotated[int, Meta(ge=1, le=2**31)]
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
+class StrokeStored(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a stroke, and the mask as it is now."""
 
     revision: int
@@ -121,7 +121,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     said: str
 
 
-Asked = TypeVar("Asked", bound=msgspec.Struct)
+CorrectionAsked = TypeVar("CorrectionAsked", bound=msgspec.Struct)
 
 
 def correct_routes(where: WhereIsRun, shelf: RunShelf, around: Around, how: Correcting) -> list[BaseRoute]:
@@ -266,8 +266,8 @@ def _runs(opened: OpenedRun, painting: Painting, asked: StrokeAsked) -> list[int
     return asked.runs
 
 
-def _stored(painting: Painting, change: Change) -> Stored:
-    return Stored(
+def _stored(painting: Painting, change: Change) -> StrokeStored:
+    return StrokeStored(
         revision=painting.revision,
         change=change,
         voxels=painting.voxels,
@@ -277,7 +277,9 @@ def _stored(painting: Painting, change: Change) -> Stored:
     )
 
 
-async def _answered(request: Request, kind: type[Asked], do: Callable[[Request, Asked], msgspec.Struct]) -> Response:
+async def _answered(
+    request: Request, kind: type[CorrectionAsked], do: Callable[[Request, CorrectionAsked], msgspec.Struct]
+) -> Response:
     """What a deed gives as JSON; an error that was raised on purpose as a problem."""
     try:
         asked = _understood(await _body(request), kind)
@@ -294,12 +296,12 @@ async def _body(request: Request) -> bytes:
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > MOST_BYTES:
-            raise NotUnderstood("corrections.body", f"the request's body is longer than {MOST_BYTES} bytes.")
+        if len(body) > LONGEST_STROKE:
+            raise NotUnderstood("corrections.body", f"the request's body is longer than {LONGEST_STROKE} bytes.")
     return bytes(body)
 
 
-def _understood(body: bytes, kind: type[Asked]) -> Asked:
+def _understood(body: bytes, kind: type[CorrectionAsked]) -> CorrectionAsked:
     try:
         return read_json(body, kind)
     except ValueError as error:

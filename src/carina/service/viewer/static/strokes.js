@@ -67,7 +67,7 @@ export class Saver {
     if (kept.queue?.length && kept.sha256 !== this.sha256) {
       this.trouble = `${kept.queue.length} strokes of an earlier visit were of another mask and are not used.`;
     } else this.queue = kept.queue ?? [];
-    for (const { tool, runs } of this.queue) this.mask.set(runs, tool === "eraser" ? 0 : 1);
+    this.#paintWaiting();
     this.isBusy = false;
     this.#changed();
     this.#send();
@@ -121,10 +121,13 @@ export class Saver {
   async takeOver({ isKeeping }) {
     if (!isKeeping) this.queue = [];
     await this.#read();
-    for (const { tool, runs } of this.queue) this.mask.set(runs, tool === "eraser" ? 0 : 1);
     this.isOvertaken = false;
     this.#changed();
     this.#send();
+  }
+
+  #paintWaiting() {
+    for (const { tool, runs } of this.queue) this.mask.set(runs, tool === "eraser" ? 0 : 1);
   }
 
   async #read() {
@@ -132,6 +135,7 @@ export class Saver {
     if (!answer.ok) throw new Error(`the mask could not be read (${answer.status})`);
     const stored = await answer.json();
     this.mask.reset(stored.change.runs);
+    this.#paintWaiting();
     this.#keepState(stored);
   }
 
