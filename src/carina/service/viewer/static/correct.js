@@ -311,6 +311,13 @@ for (const [plane, pane] of panes) {
     at[rows] = part((event.clientY - box.top) / box.height, rows, flipRows);
     return at;
   };
+  // What lies over the picture has its size: that of the cell around it can differ by some pixels.
+  new ResizeObserver(() => {
+    for (const over of pane.querySelectorAll("canvas, .cross")) {
+      over.style.width = `${image.getBoundingClientRect().width}px`;
+      over.style.height = `${image.getBoundingClientRect().height}px`;
+    }
+  }).observe(image);
   area.addEventListener("focus", () => choose(plane, { focus: false }));
   area.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
