@@ -1,0 +1,136 @@
+"""Tab, server and other readers while a mask is corrected: nothing that was said to be saved is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, BrowserContext, expect
+
+from carina.corrections.finish import finished_of
+from carina.corrections.masks import MaskName
+from corrected_runs import AT, PATIENCE_MS, CorrectedRun, Killable, dab, disc, ready, saved
+from test_viewer_browser import browser
+
+__all__ = ["browser"]
+
+
+@pytest.fixture
+def corrected(tmp_path: Path) -> CorrectedRun:
+    return CorrectedRun("plain", tmp_path)
+
+
+@pytest.fixture
+def server(corrected: CorrectedRun) -> Iterator[Killable]:
+    one = Killable(corrected)
+    one.start()
+    yield one
+    one.kill()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    one = browser.new_context(viewport={"width": 1280, "height": 800})
+    one.set_default_timeout(PATIENCE_MS)
+    yield one
+    one.close()
+
+
+def test_a_server_that_is_killed_between_strokes_loses_none_and_the_page_sends_what_waited(
+    context: BrowserContext, server: Killable, corrected: CorrectedRun
+) -> None:
+    page = context.new_page()
+    dab(page, AT, server.url)
+    server.kill()
+    first = corrected.added.copy()
+    assert first.any()
+    for _ in range(2):
+        page.keyboard.press("Shift+ArrowRight")
+        page.keyboard.press(" ")
+    expect(page.locator("#saved")).to_contain_text("2 strokes not saved: the server does not answer")
+    np.testing.assert_array_equal(corrected.added, first)
+    server.start()
+    saved(page)
+    assert corrected.stored.revision == 3
+    assert np.count_nonzero(corrected.added) > np.count_nonzero(first)
+    page.get_by_role("button", name="Finish the correction").click()
+    expect(page.locator("#decided")).to_contain_text("Corrected by Jane Doe")
+    (finished,) = finished_of(corrected.run.folder, MaskName.LESION)
+    assert finished.revision == 3
+
+
+def test_a_server_that_is_killed_while_strokes_are_sent_has_each_stroke_whole(
+    context: BrowserContext, server: Killable, corrected: CorrectedRun
+) -> None:
+    page = context.new_page()
+    page.goto(f"{server.url}?at=14,20,6")
+    ready(page)
+    for number in range(24):
+        page.keyboard.press(" ")
+        page.keyboard.press("ArrowRight")
+        if number % 8 == 5:
+            server.kill()
+            server.start()
+    saved(page)
+    assert corrected.stored.revision == 24
+    expected = np.zeros(corrected.grid.shape, np.bool_)
+    for step in range(24):
+        expected |= disc(corrected.grid, "axial", (14, 20, 6 + step), 4.0)
+    np.testing.assert_array_equal(corrected.added, expected & (corrected.network.labels == 0))
+
+
+def test_a_tab_that_dies_with_the_server_keeps_its_strokes_for_the_next(
+    context: BrowserContext, server: Killable, corrected: CorrectedRun
+) -> None:
+    page = context.new_page()
+    dab(page, AT, server.url)
+    server.kill()
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press(" ")
+    expect(page.locator("#saved")).to_contain_text("1 stroke not saved")
+    page.close(run_before_unload=False)
+    server.start()
+    page = context.new_page()
+    page.goto(server.url)
+    saved(page)
+    assert corrected.stored.revision == 2
+
+
+def test_a_second_tab_is_told_and_paints_when_the_first_is_closed(
+    context: BrowserContext, server: Killable, corrected: CorrectedRun
+) -> None:
+    first, second = context.new_page(), context.new_page()
+    dab(first, AT, server.url)
+    second.goto(f"{server.url}?at={','.join(map(str, AT))}")
+    expect(second.locator("#saved")).to_contain_text("open in another window of this browser")
+    second.keyboard.press(" ")
+    assert corrected.stored.revision == 1
+    first.close()
+    saved(second)
+    second.keyboard.press("Shift+ArrowRight")
+    second.keyboard.press(" ")
+    saved(second)
+    assert corrected.stored.revision == 2
+
+
+@pytest.mark.parametrize("button", ["add my strokes", "drop my strokes"])
+def test_another_reader_s_strokes_are_told_and_nobody_s_are_lost_silently(
+    browser: Browser, context: BrowserContext, server: Killable, corrected: CorrectedRun, button: str
+) -> None:
+    mine = context.new_page()
+    mine.goto(f"{server.url}?at={','.join(map(str, AT))}")
+    ready(mine)
+    elsewhere = browser.new_context()
+    dab(elsewhere.new_page(), (14, 20, 10), server.url)
+    elsewhere.close()
+    theirs = corrected.added
+    mine.keyboard.press(" ")
+    expect(mine.locator("#overtaken")).to_contain_text("changed elsewhere since it was opened here. 1 stroke of yours")
+    np.testing.assert_array_equal(corrected.added, theirs)
+    mine.get_by_role("button", name=button).click()
+    expect(mine.locator("#overtaken")).to_be_hidden()
+    saved(mine)
+    assert corrected.stored.revision == (2 if button.startswith("add") else 1)
+    assert (corrected.added >= theirs).all()
