@@ -22,6 +22,7 @@ from carina.volume.grid import Grid
 from viewer_runs import posed, through_dicom, write_run
 
 PATIENCE_MS = 90_000.0
+expect.set_options(timeout=PATIENCE_MS)
 RADIUS_MM = 9.0
 AT = (14, 20, 26)
 

@@ -47,6 +47,7 @@ NOT_FOUND = frozenset(
         "overlay.index",
         "viewer.at",
         "viewer.layer",
+        "corrections.layer",
         "cohort.case",
         "changes.earlier",
     }

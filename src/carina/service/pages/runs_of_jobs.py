@@ -1,0 +1,83 @@
+"""The runs of the node's jobs as the viewer needs them: where they are, who corrects, where objects are sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.requests import Request
+
+from carina.api.result import Run
+from carina.database import database_now, read_only
+from carina.deliver.ledger import enter
+from carina.dicom.series import Source
+from carina.jobs.listing import Job, find_job
+from carina.service.changes import audit
+from carina.service.node import RunningNode
+from carina.service.problems import Conflict, NotThere
+from carina.service.viewer.correcting import Correcting, source_of_run
+
+
+def run_of(request: Request) -> Path:
+    """The folder of the run that a request is about; who opens its page is in the audit trail.
+
+    Raises:
+        NotThere: there is no such job.
+    """
+    node, job = job_asked(request)
+    if request.url.path.endswith("/view/"):
+        with node.engine.begin() as connection:
+            audit(connection, "looked", f"results of job {job.id}")
+    return node.folder / job.folder
+
+
+def job_asked(request: Request) -> tuple[RunningNode, Job]:
+    """The job that a request is about.
+
+    Raises:
+        NotThere: there is no such job.
+    """
+    node: RunningNode = request.app.state.node
+    job_id = int(request.path_params["job"])
+    with read_only(node.engine) as connection:
+        job = find_job(connection, job_id)
+    if job is None:
+        raise NotThere("job.unknown", f"there is no job {job_id}.")
+    return node, job
+
+
+def corrections_of_jobs() -> Correcting:
+    """How the masks of jobs are corrected."""
+    return Correcting(source=_source, reader=_reader, note=_note, send=send_correction)
+
+
+def _source(request: Request, run: Run) -> Source | None:
+    _, job = job_asked(request)
+    return source_of_run(run, Path(job.source))
+
+
+def _reader(request: Request) -> str:
+    """Who is logged in; empty where whoever sits at this machine may do everything, and gives a name on the page."""
+    caller = getattr(request.state, "caller", None)
+    return caller.name if caller is not None and caller.session else ""
+
+
+def _note(request: Request, deed: str) -> None:
+    node, job = job_asked(request)
+    with node.engine.begin() as connection:
+        audit(connection, "corrected", f"job {job.id}: {deed}")
+
+
+def send_correction(request: Request, path: Path) -> str:
+    """Enter an object into the delivery ledger, for each destination of its job that takes it; says which.
+
+    Raises:
+        Conflict: no destination of the job takes it.
+    """
+    node, job = job_asked(request)
+    wanted = {name: node.settings.destinations[name] for name in job.destinations if name in node.settings.destinations}
+    with node.engine.begin() as connection:
+        count = enter(connection, job.id, wanted, [path], folder=node.folder, now=database_now(connection))
+    if not wanted:
+        raise Conflict("corrections.nowhere", f"job {job.id} has no destination to which its objects are sent.")
+    node.tallies.forget()
+    return f"It will be sent to {', '.join(wanted)}." if count else "It was entered for sending before."

@@ -1,0 +1,133 @@
+"""A mask of a node's job corrected over HTTP: the object is entered for sending, and the audit trail says who."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from pydicom import dcmread
+from sqlalchemy import Table, select, update
+
+from carina.api.result import Run
+from carina.corrections.masks import MaskName, network_mask
+from carina.corrections.voxel_runs import runs_of_flags
+from carina.database import AUDIT, DELIVERY, JOB
+from carina.service.node import RunningNode
+from served_nodes import add_job, hold, opened, serving
+from viewer_runs import posed, through_dicom, write_run
+
+SETTINGS = """
+[sources.scanner]
+kind = "dicom"
+ae_title = "CARINA"
+[destinations.share]
+kind = "folder"
+path = "{results}"
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A node with one job that has ended, and what a browser would send to it."""
+
+    node: RunningNode
+    url: str
+    job: int
+    run: Run
+
+    def post(self, what: str, **asked: object) -> httpx.Response:
+        return httpx.post(f"{self.url}/{what}", json=asked, timeout=60)
+
+    def rows(self, table: Table) -> list[Any]:
+        with self.node.engine.connect() as connection:
+            return list(connection.execute(select(table)))
+
+
+@pytest.fixture
+def served_job(tmp_path: Path) -> Iterator[Served]:
+    node = opened(tmp_path, SETTINGS.format(results=tmp_path / "results"))
+    phantom = through_dicom(posed("plain", (24, 48, 48)), tmp_path / "ct")
+    phantom = replace(phantom, lesion=replace(phantom.lesion, names={1: "COVID-19 lesion"}))
+    arrival = hold(node, sorted((tmp_path / "ct").iterdir()))
+    job = add_job(node, arrival)
+    folder = node.folder / "runs" / str(job)
+    with node.engine.begin() as connection:
+        values = {
+            "source": str(node.folder / "incoming" / str(arrival)),
+            "folder": f"runs/{job}",
+            "destinations": '["share"]',
+        }
+        connection.execute(update(JOB).where(JOB.c.id == job).values(**values))
+    run = Run(write_run(phantom, folder))
+    with serving(node) as url:
+        yield Served(node=node, url=f"{url}/jobs/{job}/view/correct/lesion", job=job, run=run)
+
+
+def test_a_correction_is_finished_sent_once_and_noted(served_job: Served) -> None:
+    marks = np.zeros(network_mask(served_job.run, MaskName.LESION).labels.shape, np.bool_)
+    marks[10:14, 20:30, 6:12] = True
+    stroke = {"revision": 0, "id": "one", "reader": "Jane Doe", "tool": "brush", "runs": runs_of_flags(marks)}
+    stored = served_job.post("strokes", **stroke)
+    assert stored.json()["revision"] == 1
+    assert served_job.post("strokes", **stroke).json() == stored.json()
+    overtaken = served_job.post("strokes", **{**stroke, "id": "two"})
+    assert overtaken.json()["code"] == "corrections.overtaken"
+    done = served_job.post("decision", revision=1, reader="Jane Doe", decision="corrected")
+    assert done.json() == {"said": "The lesion mask is corrected."}
+    assert "Corrected by Jane Doe" in httpx.get(served_job.url).text
+    assert served_job.post("send", number=1).json() == {"said": "It will be sent to share."}
+    assert served_job.post("send", number=1).json() == {"said": "It was entered for sending before."}
+    check_delivery(served_job)
+    check_audit(served_job)
+
+
+def check_audit(served_job: Served) -> None:
+    subjects = [row.subject for row in served_job.rows(AUDIT) if row.action == "corrected"]
+    assert subjects == [f"job {served_job.job}: lesion mask {what}" for what in ("corrected", "sent", "sent")]
+
+
+def check_delivery(served_job: Served) -> None:
+    (delivery,) = served_job.rows(DELIVERY)
+    path = served_job.node.folder / delivery.path
+    assert path.parts[-4:] == ("corrections", "lesion-1", "dicom", "lesion-seg.dcm")
+    assert dcmread(path).ContentCreatorName == "Doe^Jane"
+
+
+@pytest.mark.parametrize(
+    ("what", "asked", "status", "words"),
+    [
+        ("strokes", {"tool": "brush"}, 400, "required field"),
+        ("strokes", {"revision": 0, "id": "a", "reader": "x", "tool": "pen"}, 400, "Invalid enum value 'pen'"),
+        ("strokes", {"revision": 0, "id": "a", "reader": "x", "tool": "brush", "runs": [3]}, 400, "start and length"),
+        ("strokes", {"revision": 0, "id": "a", "reader": "x", "tool": "undo"}, 400, "no stroke to undo"),
+        ("decision", {"revision": 3, "reader": "x", "decision": "accepted"}, 409, "changed elsewhere"),
+        ("send", {"number": 1}, 409, "no object of this correction"),
+    ],
+)
+def test_what_can_not_be_done_is_said_and_changes_nothing(
+    served_job: Served, what: str, asked: dict[str, object], status: int, words: str
+) -> None:
+    answer = served_job.post(what, **asked)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert words in answer.json()["detail"]
+    assert not list((served_job.run.folder / "corrections").glob("*.strokes"))
+
+
+def test_a_form_of_another_site_paints_nothing(served_job: Served) -> None:
+    body = b'{"revision": 0, "id": "a", "reader": "x", "tool": "brush", "runs": [0, 1]}'
+    plain = httpx.post(f"{served_job.url}/strokes", content=body, headers={"Content-Type": "text/plain"})
+    assert (plain.status_code, plain.json()["code"]) == (400, "corrections.body")
+    foreign = {"Content-Type": "application/json", "Origin": "http://elsewhere.example"}
+    assert httpx.post(f"{served_job.url}/strokes", content=body, headers=foreign).status_code == 403
+    assert not (served_job.run.folder / "corrections").exists()
+
+
+@pytest.mark.parametrize("layer", ["heart", "%2e%2e"])
+def test_another_mask_than_those_of_a_run_is_not_there(served_job: Served, layer: str) -> None:
+    url = f"{served_job.url.removesuffix('lesion')}{layer}/mask.json"
+    assert httpx.get(url).status_code == 404
