@@ -49,6 +49,8 @@ VERBS = {
     "worker": Verb("carina.cli.jobs", "worker", "Run the jobs of the node's queue."),
     "deliveries": Verb("carina.cli.deliveries", "deliveries", "Show what became of result objects; send again."),
     "echo": Verb("carina.cli.echo", "echo", "Test the destinations: does each answer?"),
+    "backup": Verb("carina.cli.backup", "backup", "Save the node while it runs."),
+    "restore": Verb("carina.cli.backup", "restore", "Make a node from a backup."),
     "fetch": Verb("carina.cli.fetch", "fetch", "Fetch CT series from a PACS into the node."),
     "phantom": Verb("carina.cli.phantom", "phantom", "Write a synthetic chest CT with known truth as a DICOM series."),
     "demo": Verb("carina.cli.demo", "demo", "Run the pipeline on a phantom and compare with the known truth."),

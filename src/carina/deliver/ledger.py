@@ -39,6 +39,9 @@ class DeliveryState(StrEnum):
     FAILED = "failed"
 
 
+RESTORED = "restored.json"
+"""In the folder of a node that was brought back from a backup: it may have sent what its ledger doesn't know of."""
+
 UNDER_WAY = (DeliveryState.WAITING, DeliveryState.SENT)
 
 
@@ -99,7 +102,7 @@ def enter(
         InvalidDicomError: one is no DICOM file.
     """
     objects = [_object(file, folder) for file in files]
-    known = _known(connection, job_id)
+    known, is_restored = _known(connection, job_id), (folder / RESTORED).exists()
     rows = []
     for name in sorted(destinations):
         _await_turn(connection, name)
@@ -109,7 +112,7 @@ def enter(
             uid = one["sop_instance_uid"]
             if (name, uid) not in known and _takes(destination, one["sop_class_uid"]):
                 known.add((name, uid))
-                doubt = {"ask": int(uid in begun), "doubt_until": begun.get(uid), "created_at": now}
+                doubt = {"ask": int(is_restored or uid in begun), "doubt_until": begun.get(uid), "created_at": now}
                 rows.append(one | doubt | {"job_id": job_id, "destination": name, "state": DeliveryState.WAITING})
     if rows:
         connection.execute(insert(DELIVERY), rows)

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, exists, func, select
 from carina.config import RetentionSettings
 from carina.database import INSTANCE, JOB, REMOVAL, database_now, read_only
 from carina.jobs.queue import JobState
+from carina.keeping.lock import files_held
 from carina.keeping.removable import Bounds, KeptKind, Removable, removable
 from carina.keeping.removal import Open, begin_removal, finish_removal, open_removals
 
@@ -49,7 +50,14 @@ class Retention:
         self._sizes: dict[int, int] = {}
 
     def round(self) -> int:
-        """Finish what a crash left half removed, then remove what is due; gives how many folders went."""
+        """Finish what a crash left half removed, then remove what is due; gives how many folders went.
+
+        While the node is being saved, none go.
+        """
+        with files_held(self.folder, wait=False) as is_held:
+            return self._remove_due() if is_held else 0
+
+    def _remove_due(self) -> int:
         for opened in open_removals(self.engine):
             self._finish(opened)
         now = self._now()

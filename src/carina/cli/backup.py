@@ -1,0 +1,39 @@
+"""``carina backup`` and ``carina restore``: a node saved while it runs, and brought back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from carina.cli.node import CONFIG, node_settings
+from carina.cli.places import PATH
+from carina.cli.terminal import say
+
+
+@click.command()
+@click.argument("to", type=PATH)
+@CONFIG
+def backup(to: Path, config: Path | None) -> None:
+    """Save the node to the folder TO, which must be empty or not be there. The node may run meanwhile.
+
+    Everything accepted before is in it. The settings file and what it names (keys, rules) are not: keep them yourself.
+    """
+    from carina.keeping.backup import save_node
+
+    made = save_node(node_settings(config), to, datetime.now(UTC))
+    say(f"{to}: {made.instances} instances and {made.runs} runs saved, as of {made.at:%Y-%m-%d %H:%M:%S} UTC")
+
+
+@click.command()
+@click.argument("backup_folder", metavar="FROM", type=PATH)
+@CONFIG
+def restore(backup_folder: Path, config: Path | None) -> None:
+    """Make the node of the settings from a backup in the folder FROM. The node's folder must be empty or not there."""
+    from carina.keeping.restore import restore_node
+
+    settings = node_settings(config)
+    said = restore_node(settings, backup_folder, datetime.now(UTC))
+    what = f"{said.instances} instances and {said.runs} runs as of {said.at:%Y-%m-%d %H:%M:%S} UTC"
+    say(f"{settings.node.folder}: {what}; go on with: carina serve")

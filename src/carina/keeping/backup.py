@@ -1,0 +1,199 @@
+"""A node saved while it runs, and brought back: its database as of one moment, and every file that it names then.
+
+The database is copied first (SQLite's online backup, one snapshot). A row is written only after its file is on the
+disk, and nothing is removed meanwhile, so that every file of the snapshot can be copied afterwards. Runs that were not
+over are left out: they run again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, select
+
+from carina import RESEARCH_ONLY, __version__
+from carina.config import Settings
+from carina.database import ARRIVAL, INSTANCE, JOB
+from carina.errors import BadConfig, unwritable
+from carina.jobs.places import DATABASE
+from carina.jobs.queue import JobState
+from carina.keeping.lock import KEEPING_LOCK, files_held
+from carina.receive.store import INCOMING, ArrivalState
+
+BACKUP_FILE = "backup.json"
+"""Written last: a folder without it is no backup, or one that was broken off."""
+
+RUNS = "runs"
+
+_APART = frozenset({INCOMING, RUNS, KEEPING_LOCK, "node.lock"})
+"""What is not copied as it stands; the database neither, whose files begin with its name."""
+
+
+class Backup(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backup says of itself; ``folder`` is where the node was."""
+
+    at: datetime
+    folder: str
+    database_version: str
+    instances: int
+    runs: int
+    carina: str = __version__
+    notice: str = RESEARCH_ONLY
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """What a snapshot of the database names: arrivals and runs by id, and instances by their paths."""
+
+    version: str
+    arrivals: tuple[int, ...]
+    runs: tuple[int, ...]
+    instances: tuple[str, ...]
+
+
+def save_node(settings: Settings, to: Path, now: datetime) -> Backup:
+    """Save a node to a folder that is empty or not there; it may run meanwhile.
+
+    Raises:
+        BadConfig: there is no node, its database is a server's, or the folder is not empty or can't be written.
+    """
+    folder = node_to_save(settings)
+    if to.resolve().is_relative_to(folder.resolve()):
+        raise BadConfig(
+            "backup.inside", f"{to}: lies in the node's own folder: choose one outside it, on another disk."
+        )
+    with new_folder(to, "backup") as part, files_held(folder, wait=True):
+        _copy_database(folder / DATABASE, part / DATABASE)
+        named = named_in(part / DATABASE)
+        copier = Copier()
+        for arrival_id in named.arrivals:
+            copier.tree(folder / INCOMING / str(arrival_id), part / INCOMING / str(arrival_id))
+        for job_id in named.runs:
+            copier.tree(folder / RUNS / str(job_id), part / RUNS / str(job_id))
+        for other in rest_of(folder):
+            copier.tree(other, part / other.name)
+        made = Backup(
+            at=now,
+            folder=str(folder.resolve()),
+            database_version=named.version,
+            instances=len(named.instances),
+            runs=len(named.runs),
+        )
+        (part / BACKUP_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made)) + b"\n")
+    return made
+
+
+def node_to_save(settings: Settings) -> Path:
+    """The folder of a node with a database in it.
+
+    Raises:
+        BadConfig: there is none, or the database is a server's.
+    """
+    if settings.node.database and settings.node.database != f"sqlite:///{Path(settings.node.folder) / DATABASE}":
+        words = "node.database: a server's database is saved by its own means (pg_dump), before the node's folder is"
+        raise BadConfig("backup.database", f"{words} copied; carina backup and restore are for SQLite in that folder.")
+    folder = Path(settings.node.folder)
+    if not (folder / DATABASE).is_file():
+        raise BadConfig("backup.no-node", f"{folder}: holds no node (no {DATABASE}): give the node's --config.")
+    return folder
+
+
+def _copy_database(file: Path, to: Path) -> None:
+    with (
+        closing(sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=30)) as source,
+        closing(sqlite3.connect(to)) as copy,
+    ):
+        source.backup(copy)  # in one step: no write of the node's gets in between
+
+
+def named_in(database: Path) -> Named:
+    """Look into a database as it is, of any version that has arrivals and jobs."""
+    engine = create_engine(f"sqlite:///{database}")
+    try:
+        return _named(engine)
+    finally:
+        engine.dispose()
+
+
+def _named(engine: Engine) -> Named:
+    there = ARRIVAL.c.state != ArrivalState.REMOVED
+    with engine.connect() as connection:
+        version = MigrationContext.configure(connection).get_current_revision()
+        return Named(
+            version=version or "",
+            arrivals=tuple(connection.execute(select(ARRIVAL.c.id).where(there)).scalars()),
+            runs=tuple(connection.execute(select(JOB.c.id).where(JOB.c.state == JobState.STOPPED)).scalars()),
+            instances=tuple(connection.execute(select(INSTANCE.c.path)).scalars()),
+        )
+
+
+def rest_of(folder: Path) -> Iterator[Path]:
+    """What else lies in a node's folder, its jobs' logs among it."""
+    for one in sorted(folder.iterdir()):
+        if one.name not in _APART and not one.name.startswith(DATABASE):
+            yield one
+
+
+@dataclass
+class Copier:
+    """Copies trees; files that are one file under several names stay one."""
+
+    copied: dict[tuple[int, int], Path] = field(default_factory=dict)
+
+    def tree(self, source: Path, to: Path) -> None:
+        """Copy a file or a folder, whatever is there of it."""
+        if source.is_dir():
+            to.mkdir(parents=True, exist_ok=True)
+            for one in source.iterdir():
+                self.tree(one, to / one.name)
+        elif source.is_file():
+            self._file(source, to)
+
+    def _file(self, source: Path, to: Path) -> None:
+        status = source.stat()
+        key = (status.st_dev, status.st_ino)
+        first = self.copied.setdefault(key, to)
+        if first is to:
+            shutil.copy2(source, to)
+            return
+        try:
+            os.link(first, to)
+        except OSError:  # where links are refused
+            shutil.copy2(source, to)
+
+
+@contextmanager
+def new_folder(place: Path, kind: str) -> Iterator[Path]:
+    """A folder to fill beside its place, which it takes when the block ends well; then it is on the disk.
+
+    Raises:
+        BadConfig: the place is not empty, or can't be written.
+    """
+    part = place.with_name(f"{place.name}.part")
+    try:
+        if os.path.lexists(place) and (not place.is_dir() or any(place.iterdir())):
+            raise BadConfig(f"{kind}.not-empty", f"{place}: is not empty, and nothing is overwritten: choose another.")
+        shutil.rmtree(part, ignore_errors=True)  # of one that was broken off
+        part.mkdir(parents=True)
+        yield part
+        os.sync()
+        part.replace(place)
+        os.sync()
+    except OSError as error:
+        raise unwritable(error, place) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def missing_files(folder: Path, paths: Iterable[str]) -> list[str]:
+    """Those of the paths that name no file below a folder."""
+    return [path for path in paths if not (folder / path).is_file()]

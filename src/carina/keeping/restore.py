@@ -1,0 +1,90 @@
+"""A node brought back from a backup: its files, its database in today's schema, and what was under way.
+
+Jobs that ran wait again. After the backup was made, the node may have sent objects that its database doesn't know of:
+so each destination is asked for every object before it is sent, from now on (``deliver.ledger.RESTORED``).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import Connection, func, insert, literal, update
+
+from carina.config import Settings
+from carina.database import AUDIT, DELIVERY, JOB, open_database, upgrade_schema
+from carina.deliver.ledger import RESTORED, DeliveryState
+from carina.errors import BadConfig
+from carina.jobs.places import DATABASE
+from carina.jobs.queue import JobState
+from carina.keeping.backup import BACKUP_FILE, RUNS, Backup, Copier, missing_files, named_in, new_folder
+from carina.receive.store import INCOMING
+
+
+def restore_node(settings: Settings, backup: Path, now: datetime) -> Backup:
+    """Make the node of the settings from a backup; its folder is empty or not there.
+
+    Raises:
+        BadConfig: that is no whole backup, or one of a later version; or the node's folder is not empty.
+    """
+    if settings.node.database:
+        words = "a backup is restored to SQLite in the node's folder: leave it empty, or restore the server's own dump."
+        raise BadConfig("restore.database", f"node.database: {words}")
+    said = read_backup(backup)
+    folder = Path(settings.node.folder)
+    with new_folder(folder, "restore") as part:
+        copier = Copier()
+        for one in backup.iterdir():
+            if one.name != BACKUP_FILE:
+                copier.tree(one, part / one.name)
+        _bring_up_to_date(part, said, str(folder.resolve()), now)
+        (part / RESTORED).write_bytes((backup / BACKUP_FILE).read_bytes())
+    return said
+
+
+def read_backup(backup: Path) -> Backup:
+    """What a backup says of itself, whose files are all there.
+
+    Raises:
+        BadConfig: it is none, was broken off, or lacks files.
+    """
+    try:
+        said = msgspec.json.decode((backup / BACKUP_FILE).read_bytes(), type=Backup)
+    except (OSError, msgspec.DecodeError) as error:
+        words = f"is no backup, or one that was broken off (no {BACKUP_FILE} that can be read): choose another."
+        raise BadConfig("restore.no-backup", f"{backup}: {words}") from error
+    missing = missing_files(backup, [DATABASE, *_instances(backup)])
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BadConfig("restore.damaged", f"{backup}: {missing[0]}{more} is missing: take another backup.")
+    return said
+
+
+def _instances(backup: Path) -> tuple[str, ...]:
+    return named_in(backup / DATABASE).instances if (backup / DATABASE).is_file() else ()
+
+
+def _bring_up_to_date(part: Path, said: Backup, folder: str, now: datetime) -> None:
+    engine = open_database(f"sqlite:///{part / DATABASE}")
+    try:
+        upgrade_schema(engine)
+        with engine.begin() as connection:
+            _continue(connection, said.folder, folder)
+            subject = f"the node, from the backup of {said.at:%Y-%m-%dT%H:%M:%SZ}"
+            connection.execute(insert(AUDIT).values(at=now, who="restore", action="changed", subject=subject))
+    finally:
+        engine.dispose()
+
+
+def _continue(connection: Connection, was: str, folder: str) -> None:
+    """Let what ran wait, ask for what may have been sent, and name inputs where they are now."""
+    again = {"state": JobState.PENDING, "worker": "", "heartbeat_at": None}
+    connection.execute(update(JOB).where(JOB.c.state == JobState.RUNNING).values(**again))
+    waiting = DELIVERY.c.state == DeliveryState.WAITING
+    connection.execute(update(DELIVERY).where(waiting).values(ask=1, doubt_until=None))
+    for place in (INCOMING, RUNS):
+        before = f"{was}/{place}/"
+        after = literal(f"{folder}/{place}/").concat(func.substr(JOB.c.source, len(before) + 1))
+        below = JOB.c.source.startswith(before, autoescape=True)
+        connection.execute(update(JOB).where(below).values(source=after))

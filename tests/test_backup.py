@@ -1,0 +1,228 @@
+"""A node saved while it receives, killed and brought back: what was accepted is there and goes on."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pynetdicom import AE
+from pynetdicom.sop_class import CTImageStorage
+from sqlalchemy import select, update
+
+from carina.config import FolderDestination, NodeSettings, Settings, load_settings
+from carina.database import ARRIVAL, AUDIT, DELIVERY, INSTANCE, JOB, open_database, read_only
+from carina.deliver.ledger import enter
+from carina.errors import BadConfig
+from carina.jobs.places import open_node
+from carina.keeping.backup import save_node
+from carina.keeping.lock import files_held
+from carina.keeping.restore import restore_node
+from carina.testing.pacs import free_port
+from delivery_objects import eventually, write_objects
+from kept_nodes import TODAY, KeptArrival, KeptJob, dangling, fill
+from received_files import small_ct
+from test_retention import retention
+
+PROGRAM = Path(sys.executable).with_name("carina")
+JOBS = (KeptJob(deliveries=("confirmed", "waiting")), KeptJob(state="running"), KeptJob(state="pending"))
+
+
+def settings_in(folder: Path) -> Settings:
+    return Settings(node=NodeSettings(folder=str(folder)))
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Settings:
+    made = settings_in(tmp_path / "node")
+    engine = open_node(made)
+    fill(engine, tmp_path / "node", [KeptArrival(jobs=JOBS), KeptArrival(series="2", state="arriving")])
+    with engine.begin() as connection:
+        source = str((tmp_path / "node").resolve() / "incoming/1")
+        connection.execute(update(JOB).values(source=source, attempt=4, worker="HOST:1"))
+    engine.dispose()
+    return made
+
+
+def test_a_restored_node_goes_on_where_the_backup_was_made(node: Settings, tmp_path: Path) -> None:
+    made = save_node(node, tmp_path / "saved", TODAY)
+    assert (made.instances, made.runs) == (4, 1)
+    there = settings_in(tmp_path / "there")
+    assert restore_node(there, tmp_path / "saved", TODAY) == made
+    engine = open_database(f"sqlite:///{tmp_path}/there/node.sqlite")
+    assert not dangling(engine, tmp_path / "there")
+    with read_only(engine) as connection:
+        jobs = connection.execute(select(JOB).order_by(JOB.c.id)).all()
+        asked = connection.execute(select(DELIVERY.c.state, DELIVERY.c.ask).order_by(DELIVERY.c.id)).all()
+        trail = connection.execute(select(AUDIT.c.who, AUDIT.c.action)).all()
+    assert [(job.state, job.worker) for job in jobs] == [("stopped", "HOST:1"), ("pending", ""), ("pending", "HOST:1")]
+    assert {job.source for job in jobs} == {str((tmp_path / "there").resolve() / "incoming/1")}
+    assert asked == [("confirmed", 0), ("waiting", 1)]
+    assert trail == [("restore", "changed")]
+    assert sorted(one.name for one in (tmp_path / "there" / "runs").iterdir()) == ["1"]  # the others begin again
+    assert (tmp_path / "there" / "logs" / "job-1-1.log").is_file()
+    engine.dispose()
+
+
+def test_what_a_restored_node_may_have_sent_is_asked_for_first(node: Settings, tmp_path: Path) -> None:
+    save_node(node, tmp_path / "saved", TODAY)
+    folder = tmp_path / "there"
+    restore_node(settings_in(folder), tmp_path / "saved", TODAY)
+    files = write_objects(folder / "runs" / "2" / "dicom")
+    engine = open_database(f"sqlite:///{folder}/node.sqlite")
+    with engine.begin() as connection:
+        enter(connection, 2, {"share": FolderDestination(path="x")}, files, folder=folder, now=TODAY)
+        asked = connection.execute(select(DELIVERY.c.ask).where(DELIVERY.c.job_id == 2)).scalars().all()
+    assert list(asked) == [1] * len(files)
+    engine.dispose()
+
+
+def test_files_of_one_content_under_several_names_stay_one(node: Settings, tmp_path: Path) -> None:
+    incoming = tmp_path / "node" / "incoming"
+    (incoming / "2" / "earlier.dcm").hardlink_to(incoming / "1" / "0.dcm")
+    save_node(node, tmp_path / "saved", TODAY)
+    saved = tmp_path / "saved" / "incoming"
+    assert (saved / "2" / "earlier.dcm").samefile(saved / "1" / "0.dcm")
+
+
+def test_nothing_is_removed_while_a_node_is_saved(node: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "node"
+    engine = open_database(f"sqlite:///{folder}/node.sqlite")
+    with files_held(folder, wait=True):
+        assert retention(engine, folder, runs_days=1, incoming_days=1).round() == 0
+    with engine.begin() as connection:
+        connection.execute(update(DELIVERY).values(state="confirmed"))
+    assert retention(engine, folder, runs_days=1).round() == 1
+    engine.dispose()
+
+
+def test_what_stands_in_the_way_is_said_and_nothing_is_touched(node: Settings, tmp_path: Path) -> None:
+    (tmp_path / "full" / "file").parent.mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(BadConfig, match="full: is not empty, and nothing is overwritten"):
+        save_node(node, tmp_path / "full", TODAY)
+    with pytest.raises(BadConfig, match="lies in the node's own folder"):
+        save_node(node, tmp_path / "node" / "saved", TODAY)
+    with pytest.raises(BadConfig, match=r"empty: holds no node \(no node.sqlite\)"):
+        save_node(settings_in(tmp_path / "empty"), tmp_path / "saved", TODAY)
+    server = Settings(node=NodeSettings(folder=str(tmp_path / "node"), database="postgresql+psycopg://x@y/z"))
+    with pytest.raises(BadConfig, match="saved by its own means"):
+        save_node(server, tmp_path / "saved", TODAY)
+    with pytest.raises(BadConfig, match="leave it empty"):
+        restore_node(server, tmp_path / "saved", TODAY)
+    save_node(node, tmp_path / "saved", TODAY)
+    with pytest.raises(BadConfig, match="node: is not empty, and nothing is overwritten"):
+        restore_node(node, tmp_path / "saved", TODAY)
+    with pytest.raises(BadConfig, match="full: is no backup, or one that was broken off"):
+        restore_node(settings_in(tmp_path / "there"), tmp_path / "full", TODAY)
+    (tmp_path / "saved" / "incoming" / "1" / "0.dcm").unlink()
+    with pytest.raises(BadConfig, match=r"incoming/1/0\.dcm is missing"):
+        restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
+    assert not (tmp_path / "there").exists()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_backup_of_a_later_version_is_refused(node: Settings, tmp_path: Path) -> None:
+    save_node(node, tmp_path / "saved", TODAY)
+    database = sqlite3.connect(tmp_path / "saved" / "node.sqlite")
+    database.execute("update alembic_version set version_num = '9999'")
+    database.commit()
+    database.close()
+    with pytest.raises(BadConfig, match="has version 9999, this program knows up to"):
+        restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
+    assert not (tmp_path / "there").exists()
+
+
+class Scanner:
+    """Sends one slice after another until it can't, and keeps the UIDs that were answered with success."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.accepted = port, list[str]()
+        self._thread = threading.Thread(target=self._send, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _send(self) -> None:
+        entity = AE(ae_title="CT1")
+        entity.add_requested_context(CTImageStorage)
+        association = entity.associate("127.0.0.1", self.port, ae_title="CARINA")
+        number = 0
+        while association.is_established:
+            number += 1
+            uid = f"1.2.3.4.{number}"
+            slice_ = dcmread(BytesIO(small_ct(uid, f"1.2.3.{number // 10}")))
+            try:
+                status = association.send_c_store(slice_)
+            except RuntimeError:  # the node was killed between two slices
+                return
+            if "Status" in status and status.Status == 0:
+                self.accepted.append(uid)
+
+
+def config_for(folder: Path, quiet_s: float) -> tuple[Path, int]:
+    folder.mkdir()
+    port = free_port()
+    (folder / "carina.toml").write_text(
+        f'[node]\nfolder = "{folder / "node"}"\nfree_gb = 0.0\n[dicom]\nport = {port}\n[web]\nport = {free_port()}\n'
+        f'[sources.scanner]\nkind = "dicom"\nae_title = "CARINA"\nquiet_s = {quiet_s}\n'
+    )
+    return folder / "carina.toml", port
+
+
+@contextmanager
+def served(config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([PROGRAM, "serve", "--config", config], stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def listens(port: int) -> bool:
+    entity = AE()
+    entity.add_requested_context("1.2.840.10008.1.1")
+    association = entity.associate("127.0.0.1", port, ae_title="CARINA")
+    if association.is_established:
+        association.release()
+        return True
+    return False
+
+
+def test_a_node_that_receives_is_saved_killed_and_brought_back(tmp_path: Path) -> None:
+    config, port = config_for(tmp_path / "old", quiet_s=3600)
+    scanner = Scanner(port)
+    with served(config):
+        eventually(lambda: listens(port))
+        scanner.start()
+        eventually(lambda: len(scanner.accepted) >= 20)
+        before = set(scanner.accepted)
+        done = subprocess.run([PROGRAM, "backup", tmp_path / "saved", "--config", config], capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert re.search(rb"saved: \d+ instances and 0 runs saved, as of", done.stdout + done.stderr)
+        eventually(lambda: len(scanner.accepted) > len(before))
+    there, port = config_for(tmp_path / "new", quiet_s=0.1)
+    subprocess.run([PROGRAM, "restore", tmp_path / "saved", "--config", there], check=True)
+    engine = open_node(load_settings(there, {}))
+    with read_only(engine) as connection:
+        assert before <= set(connection.execute(select(INSTANCE.c.sop_instance_uid)).scalars())
+    assert not dangling(engine, tmp_path / "new" / "node")
+
+    def settled() -> bool:
+        with read_only(engine) as connection:
+            return "arriving" not in connection.execute(select(ARRIVAL.c.state)).scalars().all()
+
+    assert not settled()
+    with served(there):
+        eventually(settled)
+    engine.dispose()
