@@ -273,7 +273,12 @@ def _node(folder: Path, pacs: Pacs, database: str) -> Iterator[tuple[Settings, V
 
 
 def _accepts(port: int) -> bool:
-    return subprocess.run(["echoscu", "-q", "-aec", "CARINA", "127.0.0.1", str(port)], check=False).returncode == 0
+    return (
+        subprocess.run(
+            ["echoscu", "-q", "-aec", "CARINA", "127.0.0.1", str(port)], check=False, capture_output=True
+        ).returncode
+        == 0
+    )
 
 
 def _until(is_so: Callable[[], bool]) -> None:
