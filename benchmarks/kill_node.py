@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -328,16 +328,15 @@ def _figures(
     settings: Settings, victims: Victims, taken: list[Path], at: tuple[Pacs, Path], seconds: float
 ) -> NodeFigures:
     pacs, given = at
+    folder = Path(settings.node.folder)
     with read_only(victims.engine) as connection:
         instances = list(connection.execute(select(INSTANCE.c.sop_instance_uid, INSTANCE.c.path)))
-        healthy = select(JOB.c.folder).where(JOB.c.ended == "healthy")
-        runs = [Path(settings.node.folder) / folder for folder in connection.execute(healthy).scalars()]
+        healthy = list(connection.execute(select(JOB.c.folder).where(JOB.c.ended == "healthy")).scalars())
         rows = list(connection.execute(select(DELIVERY.c.sop_instance_uid, DELIVERY.c.state)))
     sent = {identity_of(file).sop_instance_uid for series in taken for file in series.glob("*.dcm")}
-    there = Counter(row.sop_instance_uid for row in instances if (Path(settings.node.folder) / row.path).is_file())
-    gave = Counter(given.read_text().split()) if given.exists() else Counter()
+    there = Counter(row.sop_instance_uid for row in instances if (folder / row.path).is_file())
     objects = {row.sop_instance_uid for row in rows}
-    whole = Counter(_study(run) for run in runs if len(list((run / "dicom").rglob("*.dcm"))) == SLICES)
+    whole = _whole_runs(folder / run for run in healthy)
     return NodeFigures(
         kills=dict(victims.struck),
         series=len(taken),
@@ -345,12 +344,21 @@ def _figures(
         objects=len(objects),
         seconds=round(seconds, 1),
         missing_instances=len(sent - set(there)),
-        doubled_instances=sum(number > 1 for number in there.values()),
-        unprocessed=sum(not whole[_study(series)] for series in taken),
+        doubled_instances=_twice(there),
+        unprocessed=len([series for series in taken if _study(series) not in whole]),
         missing_objects=len(objects - set(pacs.instances())),
-        given_twice=sum(number > 1 for number in gave.values()),
+        given_twice=_twice(Counter(given.read_text().split())),
         unconfirmed=sum(row.state != "confirmed" for row in rows),
     )
+
+
+def _twice(counted: Counter[str]) -> int:
+    return sum(number > 1 for number in counted.values())
+
+
+def _whole_runs(runs: Iterable[Path]) -> set[str]:
+    """The studies of those runs that were on all of a series."""
+    return {_study(run / "dicom") for run in runs if len(list((run / "dicom").rglob("*.dcm"))) == SLICES}
 
 
 def _study(folder: Path) -> str:

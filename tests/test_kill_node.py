@@ -1,4 +1,4 @@
-"""A whole node killed a few times while it receives, runs and sends; the benchmark of the same name does it 200 times."""
+"""A whole node killed a few times while it receives, runs and sends; the benchmark of that name does it 200 times."""
 
 from __future__ import annotations
 
