@@ -204,12 +204,38 @@ class DicomSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     idle_s: _Seconds = 60.0
 
 
+class OidcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Log-in by OpenID Connect: ``issuer`` is the provider's address, under which its configuration is found.
+
+    ``claim`` of the ID token lists what a person is in; who is in ``admin``, ``operator`` or ``reader`` has that role,
+    the highest of them, and nobody else may log in. An empty one gives its role to nobody.
+    """
+
+    issuer: _WebAddress
+    client_id: _Text
+    client_secret: str = ""
+    claim: _Text = "groups"
+    admin: str = ""
+    operator: str = ""
+    reader: str = ""
+    timeout_s: _Seconds = 10.0
+
+
 class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The web listener: pages, REST and DICOMweb."""
+    """The web listener: pages, REST and DICOMweb.
+
+    ``names`` are those by which it may be called beside ``host``. With ``login`` nothing is shown to whom it doesn't
+    know: a log-in ends ``idle_s`` after its last request, and ``session_s`` after it began.
+    """
 
     host: _Text = "127.0.0.1"
     port: _Port = 8042
+    names: tuple[_Text, ...] = ()
+    login: bool = False
+    idle_s: _Seconds = 1800.0
+    session_s: _Seconds = 43200.0
     tls: TlsSettings | None = None
+    oidc: OidcSettings | None = None
 
 
 class _Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -4,10 +4,24 @@ Rooms above keep their own queries; what a table means is said here, once.
 """
 
 from carina.database.engine import database_now, open_database, read_only
-from carina.database.tables import ARRIVAL, AUDIT, DELIVERY, INSTANCE, JOB, NOTICE, REMOVAL, SCHEMA, WATCHED
+from carina.database.tables import (
+    ACCOUNT,
+    ARRIVAL,
+    AUDIT,
+    DELIVERY,
+    INSTANCE,
+    JOB,
+    NOTICE,
+    REMOVAL,
+    SCHEMA,
+    SESSION,
+    TOKEN,
+    WATCHED,
+)
 from carina.database.upgrade import upgrade_schema
 
 __all__ = [
+    "ACCOUNT",
     "ARRIVAL",
     "AUDIT",
     "DELIVERY",
@@ -16,6 +30,8 @@ __all__ = [
     "NOTICE",
     "REMOVAL",
     "SCHEMA",
+    "SESSION",
+    "TOKEN",
     "WATCHED",
     "database_now",
     "open_database",

@@ -192,3 +192,41 @@ AUDIT = Table(
     Column("subject", Text, nullable=False, comment="UIDs or the id of a row; no patient"),
     comment="who did what: rows are added, never changed",
 )
+
+ACCOUNT = Table(
+    "account",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True, comment="lower case; empty: not yet chosen"),
+    Column("role", String(16), nullable=False, comment="reader, operator, admin"),
+    Column("password_hash", Text, nullable=False, default="", comment="Argon2id; empty: none was set"),
+    Column("link_sha256", String(64), nullable=False, default="", comment="of the link that sets a password, once"),
+    Column("link_until", DateTime(timezone=True)),
+    Column("subject", Text, nullable=False, default="", comment="issuer and sub of OpenID Connect"),
+    Column("is_closed", Integer, nullable=False, default=0, comment="1: may not log in; rows stay for the audit"),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    comment="a person who may log in to the node's pages; called account, for user is a word of SQL",
+)
+
+SESSION = Table(
+    "session",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("account_id", _KEY, ForeignKey("account.id"), nullable=False, index=True),
+    Column("sha256", String(64), nullable=False, unique=True, comment="of the cookie's value"),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("used_at", DateTime(timezone=True), nullable=False),
+    comment="a log-in that has not ended",
+)
+
+TOKEN = Table(
+    "token",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False, comment="sender, reader, operator"),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("used_at", DateTime(timezone=True)),
+    comment="what a program shows instead of a password; a revoked one has no row",
+)

@@ -8,6 +8,9 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
 from carina.service import health
+from carina.service.access.gate import Gate
+from carina.service.access.identify import Identifier
+from carina.service.access.routes import Doors, access_routes
 from carina.service.check import LOOPBACK_NAMES
 from carina.service.dicomweb.stow import stow_routes
 from carina.service.dicomweb.wado import dicomweb_routes
@@ -16,6 +19,9 @@ from carina.service.node import RunningNode
 from carina.service.pages.routes import page_routes
 from carina.service.problems import HANDLERS
 from carina.service.rest.routes import rest_routes
+
+HASHED_AT_ONCE = 2
+"""Passwords that are tried at the same time: each takes 64 MB and a good part of a second."""
 
 
 def all_routes() -> list[BaseRoute]:
@@ -27,14 +33,20 @@ def all_routes() -> list[BaseRoute]:
         *dicomweb_routes(),
         *stow_routes(),
         *rest_routes(),
+        *access_routes(),
         *page_routes(),
     ]
 
 
 def web_app(node: RunningNode) -> Starlette:
     """The application of a node."""
-    guard = Middleware(Guard, hosts=LOOPBACK_NAMES | {node.settings.web.host})
-    app = Starlette(routes=all_routes(), middleware=[guard], exception_handlers=dict(HANDLERS))
+    web, identifier = node.settings.web, Identifier(node)
+    guard = Middleware(Guard, hosts=LOOPBACK_NAMES | {web.host, *(name.lower() for name in web.names)})
+    gate = Middleware(Gate, node=node, identifier=identifier)
+    app = Starlette(routes=all_routes(), middleware=[guard, gate], exception_handlers=dict(HANDLERS))
     app.state.node = node
+    app.state.identifier = identifier
+    app.state.doors = Doors()
+    app.state.hashing = CapacityLimiter(HASHED_AT_ONCE)
     app.state.stow = CapacityLimiter(node.settings.dicom.associations)
     return app

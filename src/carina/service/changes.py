@@ -15,17 +15,15 @@ from carina.jobs import queue
 from carina.jobs.estimate import cores_of, memory_mb
 from carina.jobs.listing import Job, find_job
 from carina.receive.complete import release
+from carina.service.access.caller import asking
 from carina.service.arrivals import Arrival, find_arrival
 from carina.service.node import RunningNode
 from carina.service.problems import Conflict, NotThere
 
-WHO = "web"
-"""Who changes things: without a log-in, whoever sits at this machine."""
 
-
-def audit(connection: Connection, action: str, subject: str) -> None:
-    """Add a line to the audit trail, in the transaction of what it is about."""
-    row = {"at": database_now(connection), "who": WHO, "action": action, "subject": subject}
+def audit(connection: Connection, action: str, subject: str, who: str = "") -> None:
+    """Add a line to the audit trail, in the transaction of what it is about; by default of whoever is asking."""
+    row = {"at": database_now(connection), "who": who or asking.get(), "action": action, "subject": subject}
     connection.execute(insert(AUDIT), row)
 
 

@@ -145,13 +145,17 @@ def _whole(path: str) -> Path:
 
 
 def _web_host(settings: Settings) -> Iterator[Mistake]:
-    host = settings.web.host
-    if not is_loopback(host):
+    web = settings.web
+    if not is_loopback(web.host) and not (web.login and web.tls):
         yield _mistake(
             "web/host",
-            f"{host!r} can be reached from other machines, and there is no log-in yet; expected 127.0.0.1 (from "
+            f"{web.host!r} can be reached from other machines; expected login = true and [web.tls], or 127.0.0.1 (from "
             "elsewhere, use a tunnel: ssh -L)",
         )
+    if web.host in ("0.0.0.0", "::") and not web.names:
+        yield _mistake("web/names", "is empty; expected the names by which browsers call this node")
+    if web.oidc and not web.login:
+        yield _mistake("web/oidc", "is there and login is false; expected login = true, or no [web.oidc]")
 
 
 def _listeners(settings: Settings) -> Iterator[Mistake]:

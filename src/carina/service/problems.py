@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from carina.errors import BadConfig, BadSeries, Bug, CarinaError, DeliveryFailed
+from carina.service.headers import HEADERS
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,7 +87,9 @@ async def answer_http(_: Request, error: Exception) -> Response:
 async def answer_bug(request: Request, error: Exception) -> Response:
     """The answer to what nobody foresaw; the log has its traceback."""
     _LOG.error("a request broke", exc_info=error, extra={"path": request.url.path})
-    return problem(500, f"bug.{type(error).__name__}", Bug.of(Exception("see the node's log")).message)
+    answer = problem(500, f"bug.{type(error).__name__}", Bug.of(Exception("see the node's log")).message)
+    answer.headers.update(HEADERS)  # it is answered before the guard, which adds them to all others
+    return answer
 
 
 def status_of(error: CarinaError) -> int:

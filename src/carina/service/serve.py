@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from carina.config import Settings, WebSettings
 from carina.errors import BadConfig, unwritable
 from carina.jobs.places import open_node
 from carina.receive.tls import tls_context
+from carina.service.access.accounts import first_link
 from carina.service.app import web_app
 from carina.service.check import listen
 from carina.service.loops import start_all, stop_all
@@ -42,14 +43,16 @@ def node_of(settings: Settings) -> RunningNode:
     return RunningNode(settings=settings, engine=open_node(settings))
 
 
-def run_node(settings: Settings) -> None:
+def run_node(settings: Settings, tell: Callable[[str], None]) -> None:
     """Serve until the process is asked to end (SIGTERM, SIGINT); then end parts and requests in order.
+
+    ``tell`` is given what only whoever started it may see: the link of the first administrator, where there is none.
 
     Raises:
         BadConfig: the node can't be opened, its port is taken, or another node runs in its folder.
     """
     with _alone_in(Path(settings.node.folder)):
-        _run(settings)
+        _run(settings, tell)
 
 
 @contextmanager
@@ -74,11 +77,13 @@ def _alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings, tell: Callable[[str], None]) -> None:
     node = node_of(settings)
     listener = _listener(settings.web)
     server = _Server(server_config(node), node)
     _LOG.info("listening", extra={"url": url_of(settings.web), "version": __version__, "notice": RESEARCH_ONLY})
+    if (link := first_invitation(node)) is not None:
+        tell(f"Nobody can administer this node yet. To choose a name and a password, within a day: {link}")
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # what uvicorn was told, it tells again once it has ended
@@ -89,9 +94,19 @@ def _run(settings: Settings) -> None:
         _LOG.info("stopped")
 
 
+def first_invitation(node: RunningNode) -> str | None:
+    """The link by which the first administrator chooses a password; None where there is one, or nobody logs in."""
+    if not node.settings.web.login:
+        return None
+    with node.engine.begin() as connection:
+        link = first_link(connection, node.now())
+    return None if link is None else f"{url_of(node.settings.web)}invited?link={link}"
+
+
 def url_of(web: WebSettings) -> str:
-    """Where the pages are."""
-    host = f"[{web.host}]" if ":" in web.host else web.host
+    """Where the pages are: by the first name that was given, else by the address."""
+    called = web.names[0] if web.names else web.host
+    host = f"[{called}]" if ":" in called else called
     return f"{'https' if web.tls else 'http'}://{host}:{web.port}/"
 
 

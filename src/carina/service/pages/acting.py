@@ -1,11 +1,9 @@
-"""The buttons of the pages: forms that carry the node's token, sent to one address."""
+"""The buttons of the pages: forms that carry a token, sent to one address."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from typing import Annotated
-from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta
@@ -16,10 +14,13 @@ from starlette.responses import RedirectResponse, Response
 from carina.config import Priority
 from carina.errors import CarinaError
 from carina.service import changes
+from carina.service.access.caller import caller_of
+from carina.service.access.credentials import is_same
 from carina.service.node import RunningNode
+from carina.service.pages.forms import form_of, own_place
 from carina.service.pages.rendering import page
 from carina.service.problems import NotUnderstood, Refused, status_of
-from carina.service.rest.operation import body_of, understood
+from carina.service.rest.operation import understood
 
 _Id = Annotated[int, Meta(ge=1, le=2**62)]
 
@@ -90,12 +91,10 @@ ACTS: dict[str, Act] = {
 
 async def act(request: Request) -> Response:
     """Do what a button says, then show the page that it is on, or what came of it."""
-    pairs = parse_qsl((await body_of(request)).decode("utf-8", "replace"), keep_blank_values=True)
-    given = {name: value for name, value in pairs if value}
-    back = given.get("back", "/")
-    back = back if back.startswith("/") and not back.startswith(("//", "/\\")) else "/"
+    given = await form_of(request)
+    back = own_place(given.get("back", "/"))
     try:
-        said = await run_in_threadpool(_act, request.app.state.node, given)
+        said = await run_in_threadpool(_act, request, given)
     except CarinaError as error:
         return page(request, "said.html", {"said": error.message, "code": error.code, "to": back}, status_of(error))
     if said:
@@ -103,10 +102,10 @@ async def act(request: Request) -> Response:
     return RedirectResponse(back, status_code=303)
 
 
-def _act(node: RunningNode, given: dict[str, str]) -> str:
+def _act(request: Request, given: dict[str, str]) -> str:
     pressed = understood(given, Pressed)
-    if not secrets.compare_digest(pressed.token.encode(), node.token.encode()):
+    if not is_same(pressed.token, caller_of(request).form_token):
         raise Refused("web.token", "the page is from before the node was started again: go back and reload it.")
     if pressed.what not in ACTS:
         raise NotUnderstood("web.asked", f"what: is {pressed.what[:20]!r}; expected {', '.join(ACTS)}")
-    return ACTS[pressed.what](node, pressed)
+    return ACTS[pressed.what](request.app.state.node, pressed)

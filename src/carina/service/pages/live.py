@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from carina.service.access.caller import caller_of
 from carina.service.node import RunningNode
 
 EVERY_S = 1.0
@@ -20,13 +21,15 @@ QUIET_TIMES = 15
 
 
 def stream(node: RunningNode, request: Request, render: Callable[[], str]) -> StreamingResponse:
-    """The part of a page, now and whenever it has changed, until the browser goes or the node ends."""
+    """The part of a page, now and whenever it has changed, until the browser goes, its log-in or the node ends."""
     return StreamingResponse(_events(node, request, render), media_type="text/event-stream")
 
 
 async def _events(node: RunningNode, request: Request, render: Callable[[], str]) -> AsyncIterator[str]:
     last, quiet = "", 0
     while not node.stop.is_set() and not await request.is_disconnected():
+        if not await run_in_threadpool(request.app.state.identifier.is_still_in, caller_of(request)):
+            return
         part = await run_in_threadpool(render)
         digest = hashlib.sha256(part.encode()).hexdigest()
         if digest != last:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
+from carina.service.access.caller import caller_of
 
 
 def _time(value: datetime | None) -> str:
@@ -51,7 +52,13 @@ def html(template: str, values: Mapping[str, Any]) -> str:
 
 
 def page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
-    """A page as an answer; forms in it carry the node's token and come back to where they were."""
+    """A page as an answer; forms in it carry a token and come back to where they were."""
     back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    common = {"token": request.app.state.node.token, "back": back, "path": request.url.path}
+    common = {**shared_values(request, back), "path": request.url.path}
     return HTMLResponse(html(template, common | dict(values)), status_code=status)
+
+
+def shared_values(request: Request, back: str) -> dict[str, Any]:
+    """What the buttons of a page, or of a part of it, need: who presses them, their token, where they come back to."""
+    caller = caller_of(request)
+    return {"caller": caller, "token": caller.form_token, "back": back}

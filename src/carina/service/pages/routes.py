@@ -14,12 +14,11 @@ from starlette.staticfiles import StaticFiles
 from carina.database import read_only
 from carina.deliver.register import list_deliveries
 from carina.jobs.queue import JobState
-from carina.service.changes import audit
 from carina.service.dicomweb.held import OBJECTS
 from carina.service.node import RunningNode
 from carina.service.pages.acting import act
 from carina.service.pages.live import stream
-from carina.service.pages.rendering import html, page
+from carina.service.pages.rendering import html, page, shared_values
 from carina.service.pages.results import results
 from carina.service.pages.worklist import WorklistAsked, worklist
 from carina.service.problems import NotThere
@@ -54,7 +53,7 @@ def live_worklist(request: Request) -> Response:
     """The worklist's part that changes, as it changes."""
     node, asked = _node(request), _asked(request)
     asked.jobs()  # what is wrong with it is said at once
-    shared = {"token": node.token, "back": f"/?{request.url.query}" if request.url.query else "/"}
+    shared = shared_values(request, f"/?{request.url.query}" if request.url.query else "/")
     return stream(node, request, lambda: html("jobs.html", shared | worklist(node, asked)))
 
 
@@ -62,8 +61,6 @@ def show_job(request: Request) -> Response:
     """One job: operators, error, deliveries, log."""
     node = _node(request)
     values = job_values(node, request.path_params["job"])
-    with node.engine.begin() as connection:
-        audit(connection, "looked", f"job {request.path_params['job']}")
     return page(request, "job.html", values | {"live": f"{request.url.path}/live"})
 
 
@@ -71,11 +68,11 @@ def live_job(request: Request) -> Response:
     """A job's part that changes."""
     node, job_id = _node(request), request.path_params["job"]
     progress_of(node, job_id)
-    shared = {"token": node.token, "back": f"/jobs/{job_id}"}
+    shared = shared_values(request, f"/jobs/{job_id}")
     return stream(node, request, partial(_job_part, node, job_id, shared))
 
 
-def _job_part(node: RunningNode, job_id: int, shared: dict[str, str]) -> str:
+def _job_part(node: RunningNode, job_id: int, shared: dict[str, Any]) -> str:
     return html("operators.html", shared | job_values(node, job_id))
 
 

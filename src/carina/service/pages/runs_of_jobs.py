@@ -11,6 +11,7 @@ from carina.database import database_now, read_only
 from carina.deliver.ledger import enter
 from carina.dicom.series import Source
 from carina.jobs.listing import Job, find_job
+from carina.service.access.caller import caller_of
 from carina.service.changes import audit
 from carina.service.node import RunningNode
 from carina.service.problems import Conflict, NotThere
@@ -18,15 +19,12 @@ from carina.service.viewer.correcting import Correcting, source_of_run
 
 
 def run_of(request: Request) -> Path:
-    """The folder of the run that a request is about; who opens its page is in the audit trail.
+    """The folder of the run that a request is about.
 
     Raises:
         NotThere: there is no such job.
     """
     node, job = job_asked(request)
-    if request.url.path.endswith("/view/"):
-        with node.engine.begin() as connection:
-            audit(connection, "looked", f"results of job {job.id}")
     return node.folder / job.folder
 
 
@@ -57,8 +55,8 @@ def _source(request: Request, run: Run) -> Source | None:
 
 def _reader(request: Request) -> str:
     """Who is logged in; empty where whoever sits at this machine may do everything, and gives a name on the page."""
-    caller = getattr(request.state, "caller", None)
-    return caller.name if caller is not None and caller.session else ""
+    node: RunningNode = request.app.state.node
+    return caller_of(request).name if node.settings.web.login else ""
 
 
 def _note(request: Request, deed: str) -> None:

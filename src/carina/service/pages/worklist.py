@@ -77,6 +77,7 @@ def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
         arrivals, files = arrivals_of(connection, ids), first_files(connection, ids)
         sent = counts_by_job(connection, [job.id for job in jobs])
         values: dict[str, Any] = {
+            "most": ROWS,
             "quarantine": list_arrivals(connection, states=HELD_BACK, at_most=ROWS),
             "arriving": list_arrivals(connection, states=[ArrivalState.ARRIVING], at_most=ROWS),
         }

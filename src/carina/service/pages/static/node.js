@@ -12,7 +12,12 @@ if (live) {
 
   function show(part) {
     const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
+    const opened = [...live.querySelectorAll("details")].map((one) => [one.id, one.open]);
     live.innerHTML = part;
+    for (const [id, open] of opened) {
+      const details = document.getElementById(id);
+      if (details) details.open = open;
+    }
     if (focused) document.getElementById(focused)?.focus();
   }
 
@@ -22,7 +27,8 @@ if (live) {
     else show(event.data);
   };
   source.onerror = () => {
-    connection.textContent = "The node does not answer; this page shows what was last known.";
+    const why = source.readyState === EventSource.CLOSED ? "You are logged out, or the page is gone: reload it." : "The node does not answer.";
+    connection.textContent = `${why} This page shows what was last known.`;
   };
   live.addEventListener("focusout", () => {
     if (waiting === null) return;

@@ -1,0 +1,137 @@
+"""The gate before every route: who calls, whether they may, and a line in the audit trail of what they saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from carina.service.access.caller import Caller, asking, caller_of
+from carina.service.access.credentials import is_same
+from carina.service.access.identify import Identifier
+from carina.service.access.roles import least_role
+from carina.service.access.rules import PROGRAM_PATHS, Rule, rules_of
+from carina.service.access.seen import Seen
+from carina.service.guard import SAFE
+from carina.service.node import RunningNode
+from carina.service.pages.rendering import page
+from carina.service.problems import problem
+
+CHALLENGE = 'Bearer realm="carina", Basic realm="carina", charset="UTF-8"'
+"""What programs are told; pages don't ask a browser to show its own window for a name and a password."""
+
+FORM = "application/x-www-form-urlencoded"
+_LARGEST_FORM = 64 * 1024
+
+
+class Gate:
+    """The middleware. Without ``login`` whoever is at this machine may do everything; what they see is noted too."""
+
+    def __init__(self, app: ASGIApp, *, node: RunningNode, identifier: Identifier) -> None:
+        self.app = app
+        self._node = node
+        self._identifier = identifier
+        self._seen = Seen(node)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer that it may not be, or pass on."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        request = Request(scope, receive)
+        rules = rules_of(scope["path"])
+        rule = rules.get(scope["method"])
+        caller = await run_in_threadpool(self._identifier.caller, request, is_quiet=rule is not None and rule.is_quiet)
+        scope.setdefault("state", {})["caller"] = caller
+        named = asking.set(caller.name)
+        try:
+            if self._node.settings.web.login and (refused := _refusal(request, rules, caller)):
+                return await refused(scope, receive, send)
+            if caller.session and scope["method"] not in SAFE and not _is_own_script(request, caller):
+                receive, token = await _form_token(request)
+                if not is_same(token, caller.form_token):
+                    words = "the form is from before you logged in: go back, reload the page, and try again."
+                    return await _said(request, 403, "web.token", words)(scope, receive, send)
+            await self.app(scope, receive, self._noting(request, send, rule))
+        finally:
+            asking.reset(named)
+        return None
+
+    def _noting(self, request: Request, send: Send, rule: Rule | None) -> Send:
+        """Sends an answer once what it shows is in the audit trail; without its line nothing is shown."""
+        if rule is None or not rule.view:
+            return send
+        subject, name = rule.subject(request.url.path), caller_of(request).name
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                await run_in_threadpool(self._seen.note, name, subject)
+            await send(message)
+
+        return noted
+
+
+def _refusal(request: Request, rules: Mapping[str, Rule], caller: Caller) -> Response | None:
+    rule = rules.get(request.method)
+    if caller.role is None and not (rule and caller.may(rule.need)):
+        return _log_in_first(request)
+    if rule is None:
+        if rules:
+            return _with_headers(_said(request, 405, "web.405", "Method Not Allowed."), Allow=", ".join(sorted(rules)))
+        return _said(request, 404, "web.404", "Not Found.")
+    if not caller.may(rule.need):
+        words = f"this needs the role {least_role(rule.need)}; {caller.name} has the role {caller.role}."
+        return _said(request, 403, "access.role", words)
+    return None
+
+
+def _log_in_first(request: Request) -> Response:
+    is_program = request.url.path.startswith(PROGRAM_PATHS)
+    if request.method == "GET" and not is_program and _wants_page(request):
+        target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"/login?to={quote(target, safe='')}", status_code=303)
+    words = "nobody is logged in; show a token of this node (Authorization: Bearer TOKEN), or log in at /login."
+    challenge = CHALLENGE if is_program else 'Bearer realm="carina"'
+    return _with_headers(_said(request, 401, "access.unknown", words), **{"WWW-Authenticate": challenge})
+
+
+def _wants_page(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "")
+
+
+def _said(request: Request, status: int, code: str, words: str) -> Response:
+    """A refusal: a page for people, a problem for programs."""
+    if _wants_page(request) and not request.url.path.startswith(PROGRAM_PATHS):
+        return page(request, "said.html", {"said": words, "code": code, "to": "/"}, status)
+    return problem(status, code, words)
+
+
+def _with_headers(answer: Response, **headers: str) -> Response:
+    answer.headers.update(headers)
+    return answer
+
+
+def _is_own_script(request: Request, caller: Caller) -> bool:
+    """Whether a browser vouches that one of our pages asks, or a script shows the token; other sites can do neither."""
+    token = request.headers.get("x-csrf-token", "")
+    return request.headers.get("sec-fetch-site") == "same-origin" or is_same(token, caller.form_token)
+
+
+async def _form_token(request: Request) -> tuple[Receive, str]:
+    """The token in a form, and what gives the form's body once more; no token where it is no form, or a large one."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
+        return request.receive, ""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LARGEST_FORM:
+            return request.receive, ""
+    read = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+    async def again() -> Message:
+        return read.pop() if read else await request.receive()
+
+    return again, dict(parse_qsl(body.decode("utf-8", "replace"))).get("token", "")

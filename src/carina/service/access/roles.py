@@ -1,0 +1,45 @@
+"""Roles, and what each may do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a person or a program is to the node."""
+
+    SENDER = "sender"
+    READER = "reader"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+class Need(StrEnum):
+    """What a route asks of whoever calls it."""
+
+    NOTHING = "nothing"
+    STORE = "store"
+    READ = "read"
+    OPERATE = "operate"
+    ADMINISTER = "administer"
+
+
+MAY: Mapping[Role, frozenset[Need]] = {
+    Role.SENDER: frozenset({Need.NOTHING, Need.STORE}),
+    Role.READER: frozenset({Need.NOTHING, Need.READ}),
+    Role.OPERATOR: frozenset({Need.NOTHING, Need.READ, Need.STORE, Need.OPERATE}),
+    Role.ADMIN: frozenset(Need),
+}
+"""A sender puts series into the node and sees none; a reader sees all and puts nothing in."""
+
+PEOPLE = (Role.READER, Role.OPERATOR, Role.ADMIN)
+"""Roles of accounts."""
+
+PROGRAMS = (Role.SENDER, Role.READER, Role.OPERATOR)
+"""Roles of tokens: people alone decide who may log in."""
+
+
+def least_role(need: Need) -> Role | None:
+    """The role that is to be had at least; None where nothing is needed."""
+    return None if need is Need.NOTHING else next(role for role in Role if need in MAY[role])

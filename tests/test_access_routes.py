@@ -1,0 +1,156 @@
+"""Every route of the node, found by looking: refused to strangers and lesser roles, noted where it shows data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from starlette.routing import BaseRoute, Mount, Route
+
+from access_nodes import Guarded, guarded
+from carina.service.access.roles import MAY, PEOPLE, Need, Role
+from carina.service.access.rules import PROGRAM_PATHS, ROUTE_RULES, Rule, rules_of
+from carina.service.app import all_routes
+from carina.service.headers import HEADERS
+from carina.service.pages import results
+
+OPEN = {
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
+    ("GET", "/static/{path:path}"),
+    ("GET", "/login"),
+    ("POST", "/login"),
+    ("GET", "/invited"),
+    ("POST", "/invited"),
+    ("POST", "/logout"),
+}
+"""What whoever is not logged in needs; nothing of it shows anything of a patient."""
+
+SAMPLES = {"job": "1", "index": "1", "z": "1", "y": "2", "x": "3", "id": "1", "number": "1"}
+
+
+def routes_of(routes: list[BaseRoute], above: str = "") -> Iterator[tuple[str, str]]:
+    """Method and path of every route, also of those that are mounted; files of a folder as one."""
+    for route in routes:
+        if isinstance(route, Route):
+            yield from ((method, above + route.path) for method in sorted((route.methods or set()) - {"HEAD"}))
+        elif isinstance(route, Mount):
+            path = above + route.path
+            inner = results._viewer().routes if route.app is results.results else route.routes
+            yield from routes_of(list(inner), path) if inner else [("GET", path + "/{path:path}")]
+        else:
+            raise AssertionError(f"a kind of route that this test doesn't know: {route}")
+
+
+ROUTES = list(routes_of(all_routes()))
+
+
+def sample(path: str) -> str:
+    """A path that a route takes."""
+    return re.sub(r"\{(\w+)(:\w+)?\}", lambda found: SAMPLES.get(found[1], "a"), path)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with guarded(tmp_path_factory.mktemp("guarded")) as served:
+        yield served
+
+
+def rule_of(route: tuple[str, str]) -> Rule:
+    method, path = route
+    return rules_of(sample(path))[method]
+
+
+def test_routes_are_found_and_each_has_a_line_of_its_own() -> None:
+    assert len(ROUTES) >= 60
+    assert sorted(ROUTES) == sorted((rule.method, rule.path) for rule in ROUTE_RULES)
+
+
+def test_a_route_without_a_line_would_be_seen() -> None:
+    async def new(_: object) -> None: ...
+
+    found = list(routes_of([*all_routes(), Route("/new", new), Mount("/more", routes=[Route("/one", new)])]))
+    assert set(found) - set(ROUTES) == {("GET", "/new"), ("GET", "/more/one")}
+    assert rules_of("/new") == {}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=" ".join)
+def test_the_line_of_a_route_is_the_one_that_its_requests_meet(route: tuple[str, str]) -> None:
+    assert (rule_of(route).method, rule_of(route).path) == route
+
+
+def ask(client: httpx.Client, route: tuple[str, str]) -> httpx.Response:
+    method, path = route
+    with client.stream(method, sample(path), headers={"sec-fetch-site": "same-origin"}) as answer:
+        if answer.status_code >= 400 or "event-stream" not in answer.headers.get("content-type", ""):
+            answer.read()
+        return answer
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=" ".join)
+def test_nobody_gets_past_the_log_in(node: Guarded, route: tuple[str, str]) -> None:
+    before = node.trail()
+    page, call = ask(node.person(None), route), ask(node.program(None), route)
+    is_page = route[0] == "GET" and not route[1].startswith(PROGRAM_PATHS)
+    if route in OPEN:
+        assert {page.status_code, call.status_code}.isdisjoint({401})
+        return
+    assert (call.status_code, call.headers["www-authenticate"][:21]) == (401, 'Bearer realm="carina"')
+    assert page.status_code == (303 if is_page else 401)
+    assert page.headers.get("location", "").startswith("/login?to=%2F" if is_page else "")
+    assert node.trail() == before
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=" ".join)
+def test_each_role_gets_what_it_may_and_nothing_else(node: Guarded, route: tuple[str, str]) -> None:
+    need = rule_of(route).need
+    for role in PEOPLE:
+        if need not in MAY[role]:
+            answer = ask(node.person(role), route)
+            assert answer.status_code == 403, role
+            assert "this needs the role" in answer.text
+    for role in (Role.SENDER, Role.READER, Role.OPERATOR):
+        if need not in MAY[role]:
+            assert ask(node.program(role), route).status_code == 403, role
+
+
+@pytest.mark.parametrize("route", [one for one in ROUTES if one[0] == "GET"], ids=" ".join)
+def test_a_reader_reads(node: Guarded, route: tuple[str, str]) -> None:
+    if rule_of(route).need is Need.READ:
+        assert ask(node.person("reader"), route).status_code not in (401, 403, 405)
+
+
+UNSEEN = {"/api/v1/state", "/api/v1/destinations", "/api/v1/openapi.json", "/api", "/metrics"}
+"""Read by those who may, and of no patient."""
+
+
+def test_whatever_shows_patients_has_its_words_in_the_trail() -> None:
+    for rule in ROUTE_RULES:
+        is_shown = rule.method == "GET" and rule.need is Need.READ
+        is_of_patients = is_shown and rule.path not in UNSEEN and "/static/" not in rule.path
+        assert bool(rule.view) == is_of_patients, rule.path
+
+
+def test_headers_are_on_every_answer_also_of_errors(node: Guarded) -> None:
+    for path in ("/", "/nope", "/login", "/health/live", "/jobs/99", "/api/v1/jobs/x", "/invited?link=x"):
+        for client in (node.person(None), node.person("admin"), node.program("sender")):
+            answer = client.get(path)
+            for name in HEADERS:
+                assert name in answer.headers, (path, name)
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
+def test_another_method_is_no_way_in(node: Guarded, method: str) -> None:
+    assert node.person(None).request(method, "/").status_code == 401
+    answer = node.person("admin").request(method, "/")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("path", ["//", "/./", "/jobs//1", "/static/../jobs/1", "/static/%2e%2e/routes.py", "/JOBS/1"])
+def test_another_spelling_is_no_way_in(node: Guarded, path: str) -> None:
+    connection = httpx.Client()
+    answer = connection.send(httpx.Request("GET", httpx.URL(node.url).copy_with(raw_path=path.encode())))
+    assert answer.status_code in (401, 404)
+    assert "def " not in answer.text
