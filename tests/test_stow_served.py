@@ -6,18 +6,21 @@ import json
 import socket
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from pydicom import dcmread
 from sqlalchemy import select
 
 from carina.database import ARRIVAL
 from carina.service.node import RunningNode
+from carina.service.serve import node_of
 from carina.testing.pacs import orthanc, orthanc_program
 from received_files import instance_rows, small_ct
-from served_nodes import opened, serving
+from served_nodes import opened, serving, settings_of
 
 SOURCE = '[sources.web]\nkind = "dicomweb"\n'
 HEAD = b"\r\n--b\r\nContent-Type: application/dicom\r\n\r\n"
@@ -94,6 +97,29 @@ def test_senders_that_stop_halfway_are_bounded_and_given_up(tmp_path: Path) -> N
                 assert httpx.get(f"{url}/health/live").is_success
         assert httpx.post(f"{url}/dicom-web/studies", content=body_of("1.2.3.2"), headers=TYPE).is_success
     assert instance_rows(node.engine) == 2
+    node.engine.dispose()
+
+
+def test_a_sender_that_sends_a_byte_now_and_then_is_ended(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, SOURCE)
+    impatient = msgspec.structs.replace(settings.dicom, idle_s=1.0)
+    node = node_of(msgspec.structs.replace(settings, dicom=impatient))
+    node.is_recovered.set()
+    port = node.settings.web.port
+    whole = HEAD + small_ct("1.2.3.1") + HEAD
+    head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nTransfer-Encoding: chunked\r\n"
+    head += f"Content-Type: {TYPE['Content-Type']}\r\n\r\n"
+    with serving(node), socket.create_connection(("127.0.0.1", port)) as peer:
+        peer.sendall(head.encode() + f"{len(whole):x}\r\n".encode() + whole + b"\r\n")
+        peer.settimeout(0.2)
+        answer = b""
+        while not answer:
+            with suppress(TimeoutError):
+                answer = peer.recv(65_536)
+            with suppress(OSError):
+                peer.sendall(b"1\r\nx\r\n")
+    assert b" 408 " in answer.splitlines()[0]
+    assert instance_rows(node.engine) == 1, "what was whole by then stays"
     node.engine.dispose()
 
 

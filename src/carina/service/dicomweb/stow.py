@@ -20,6 +20,9 @@ from carina.service.dicomweb.wado import ROOT
 from carina.service.node import RunningNode
 from carina.service.problems import NotThere, problem
 
+LEAST_BYTES = 65_536
+"""What must come while a sender is waited for ``dicom.idle_s``: one that sends a byte now and then would never end."""
+
 RETRY_S = "5"
 """What a sender is told to wait while the node can't take what it sends."""
 
@@ -57,23 +60,32 @@ def _source(node: RunningNode) -> str:
 
 
 def _chunks(stream: AsyncIterator[bytes], idle_s: float) -> Iterator[bytes]:
-    """A body's chunks for the thread that stores them.
+    """A body's chunks for the thread that stores them; the time that storing takes is not the sender's.
 
     Raises:
-        BadBody: the sender is gone, or sends nothing for ``idle_s`` seconds.
+        BadBody: the sender is gone, or was waited for longer than ``idle_s`` seconds for ``LEAST_BYTES``.
     """
+    left_s, came = idle_s, 0
     try:
-        while (chunk := from_thread.run(_next, stream, idle_s)) is not None:
-            yield chunk
+        while (chunk := from_thread.run(_next, stream, left_s)) is not None:
+            came += len(chunk[0])
+            left_s -= chunk[1]
+            if came >= LEAST_BYTES:
+                left_s, came = idle_s, 0
+            yield chunk[0]
     except ClientDisconnect as error:
         raise BadBody(400, "stow.gone", "the sender went away in the middle of the body.") from error
     except TimeoutError as error:
-        raise BadBody(408, "stow.idle", f"nothing came for {idle_s:g} s (dicom.idle_s); send it again.") from error
+        words = f"{came} bytes came in {idle_s:g} s (dicom.idle_s); expected at least {LEAST_BYTES}; send it again."
+        raise BadBody(408, "stow.idle", words) from error
 
 
-async def _next(stream: AsyncIterator[bytes], idle_s: float) -> bytes | None:
-    with anyio.fail_after(idle_s):
-        return await anext(stream, None)
+async def _next(stream: AsyncIterator[bytes], within_s: float) -> tuple[bytes, float] | None:
+    """The next chunk, and for how many seconds it was waited for; None at the end of the body."""
+    began = anyio.current_time()
+    with anyio.fail_after(within_s):
+        chunk = await anext(stream, None)
+    return None if chunk is None else (chunk, anyio.current_time() - began)
 
 
 def _response(answer: StowAnswer) -> Response:
