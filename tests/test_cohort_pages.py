@@ -23,6 +23,7 @@ from carina.api.cohort_table import CohortTable, Fate
 from carina.errors import BadConfig
 from carina.service.viewer.cohort_pages import cohort_routes
 from carina.service.viewer.cohort_rows import chosen_rows, cohort_asked, column_spreads
+from carina.service.viewer.correcting import Correcting
 from carina.service.viewer.server import run_app
 from viewer_runs import served, write_cohort
 
@@ -119,7 +120,7 @@ def test_a_cohort_that_goes_on_is_read_again(tmp_path: Path) -> None:
     items = write_cohort(tmp_path, 2)
     waiting = [replace(item, fate=Fate.WAITING, findings={}) for item in items]
     CohortTable(tmp_path / "cohort.csv", waiting).write()
-    with asking(Starlette(routes=cohort_routes(tmp_path))) as asked:
+    with asking(Starlette(routes=cohort_routes(tmp_path, Correcting(source=lambda _request, _run: None)))) as asked:
         assert "3 waiting" in asked.get("/").text
         CohortTable(tmp_path / "cohort.csv", items).write()
         assert "2 done" in asked.get("/").text

@@ -40,6 +40,10 @@ class Served:
     job: int
     run: Run
 
+    @property
+    def node_url(self) -> str:
+        return self.url.partition("/jobs/")[0]
+
     def post(self, what: str, **asked: object) -> httpx.Response:
         return httpx.post(f"{self.url}/{what}", json=asked, timeout=60)
 
@@ -84,6 +88,9 @@ def test_a_correction_is_finished_sent_once_and_noted(served_job: Served) -> Non
     assert served_job.post("send", number=1).json() == {"said": "It was entered for sending before."}
     check_delivery(served_job)
     check_audit(served_job)
+    told = httpx.get(f"{served_job.node_url}/agreement/").text
+    assert f'href="/jobs/{served_job.job}/view/correct/lesion"' in told
+    assert "Jane Doe" in told
 
 
 def check_audit(served_job: Served) -> None:

@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from pydicom import dcmread
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from carina.corrections.finish import finished_folder
 from carina.corrections.masks import MaskName
 from carina.corrections.voxel_runs import runs_of_flags
 from carina.report.overlay import layout
+from carina.service.viewer.agreement_page import agreement_routes
+from carina.service.viewer.routes import Above, viewer_routes
 from carina.service.viewer.scene import PLANES
 from carina.service.viewer.server import run_app
 from corrected_runs import AT, CorrectedRun, disc, ready, saved
@@ -207,9 +211,20 @@ def test_axe_finds_nothing_serious_on_the_page(
         expect(page.get_by_role("heading", name="Corrections")).to_be_visible(timeout=PATIENCE_MS)
         ready(page)
         page.locator("#overtaken").evaluate("element => { element.hidden = false; }")
-        page.route("**/static/axe.min.js", lambda route: route.fulfill(path=AXE, content_type="text/javascript"))
-        page.add_script_tag(url="/static/axe.min.js")
-        found = page.evaluate("axe.run()")
-        serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
-        assert not serious, [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious]
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        check_page(page, width)
+    runs = Mount(
+        "/agreement", routes=agreement_routes(lambda _: {"/x": corrected.run.folder}, Above(href="/", name="A"))
+    )
+    pages = Starlette(routes=[runs, *viewer_routes(lambda _: corrected.run.folder)])
+    with served(pages) as url, opened(browser, f"{url}/agreement/", color_scheme=scheme, viewport=size) as page:
+        expect(page.get_by_role("link", name="run lesion")).to_be_visible()
+        check_page(page, width)
+
+
+def check_page(page: Page, width: int) -> None:
+    page.route("**/static/axe.min.js", lambda route: route.fulfill(path=AXE, content_type="text/javascript"))
+    page.add_script_tag(url="/static/axe.min.js")
+    found = page.evaluate("axe.run()")
+    serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+    assert not serious, [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

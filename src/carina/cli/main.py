@@ -43,6 +43,7 @@ VERBS = {
     "models": Verb("carina.cli.models", "models", "List, check, export and import model bundles."),
     "train": Verb("carina.cli.train", "train", "Train a network from a data list; list the presets."),
     "evaluate": Verb("carina.cli.evaluate", "evaluate", "Measure a bundle on a data list: tables and a report."),
+    "cases": Verb("carina.cli.cases", "cases", "Collect masks that readers accepted or corrected, to train on."),
     "synth": Verb("carina.cli.synth", "synth", "Make data to train on: lists from DICOM, synthetic disease, sheets."),
     "submit": Verb("carina.cli.jobs", "submit", "Hand a series to the node's queue."),
     "jobs": Verb("carina.cli.jobs", "jobs", "List, show, cancel and retry the jobs of a node."),

@@ -106,6 +106,8 @@ def _pages() -> Iterator[Rule]:
     yield _reads("/jobs/{job:int}", "job {job}")
     yield _reads("/jobs/{job:int}/live", "job {job}", is_quiet=True)
     yield _reads("/jobs/{job:int}/log", "log of job {job}")
+    yield _reads("/agreement/", "agreement of network and readers")
+    yield Rule(method="GET", path="/agreement/static/{path:path}", need=Need.READ)
     yield _operates("/act")
     yield Rule(method="POST", path="/logout", need=Need.NOTHING)
     yield Rule(method="GET", path="/users", need=Need.ADMINISTER)

@@ -25,3 +25,18 @@ def _viewer() -> Router:
     shelf, around = RunShelf(), Around(above=Above(href="/", name="Worklist"), is_correctable=True)
     correct = correct_routes(run_of, shelf, around, corrections_of_jobs())
     return Router(routes=[*correct, *viewer_routes(run_of, shelf, around)])
+
+
+async def agreements(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application: the page of what readers decided about the results of all jobs."""
+    page = await run_in_threadpool(_agreements)
+    await page(scope, receive, send)
+
+
+@cache
+def _agreements() -> Router:
+    from carina.service.pages.runs_of_jobs import looked_at
+    from carina.service.viewer.agreement_page import agreement_routes
+    from carina.service.viewer.routes import Above
+
+    return Router(routes=agreement_routes(looked_at, Above(href="/", name="Worklist")))

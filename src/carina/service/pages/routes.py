@@ -19,7 +19,7 @@ from carina.service.node import RunningNode
 from carina.service.pages.acting import act
 from carina.service.pages.live import stream
 from carina.service.pages.rendering import html, page, shared_values
-from carina.service.pages.results import results
+from carina.service.pages.results import agreements, results
 from carina.service.pages.worklist import WorklistAsked, worklist
 from carina.service.problems import NotThere
 from carina.service.progress import progress_of
@@ -37,6 +37,7 @@ def page_routes() -> list[BaseRoute]:
         Route("/jobs/{job:int}/live", live_job),
         Route("/jobs/{job:int}/log", show_log),
         Mount("/jobs/{job:int}/view", results),
+        Mount("/agreement", agreements),
         Route("/act", act, methods=["POST"]),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
     ]

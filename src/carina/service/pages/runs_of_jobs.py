@@ -7,6 +7,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from carina.api.result import Run
+from carina.corrections.masks import CORRECTIONS
 from carina.database import database_now, read_only
 from carina.deliver.ledger import enter
 from carina.dicom.series import Source
@@ -16,6 +17,9 @@ from carina.service.changes import audit
 from carina.service.node import RunningNode
 from carina.service.problems import Conflict, NotThere
 from carina.service.viewer.correcting import Correcting, source_of_run
+
+MOST_LOOKED_AT = 500
+"""Runs that the page of agreement takes into account: their masks are read for it."""
 
 
 def run_of(request: Request) -> Path:
@@ -41,6 +45,14 @@ def job_asked(request: Request) -> tuple[RunningNode, Job]:
     if job is None:
         raise NotThere("job.unknown", f"there is no job {job_id}.")
     return node, job
+
+
+def looked_at(request: Request) -> dict[str, Path]:
+    """The runs whose masks a reader has looked at, by the address of their pages: the latest first."""
+    node: RunningNode = request.app.state.node
+    runs = [path.parent for path in (node.folder / "runs").glob(f"*/{CORRECTIONS}")]
+    numbered = sorted((int(run.name), run) for run in runs if run.name.isdecimal())
+    return {f"/jobs/{number}/view": run for number, run in reversed(numbered[-MOST_LOOKED_AT:])}
 
 
 def corrections_of_jobs() -> Correcting:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from starlette.requests import Request
@@ -17,6 +18,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from carina.api.cohort_table import COHORT_TABLE, TEXT_COLUMNS, Fate, read_cohort_table
 from carina.errors import BadConfig, one_line
 from carina.pipeline.places import below
+from carina.service.viewer.agreement_page import agreement_routes
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, bar_path
 from carina.service.viewer.cohort_rows import (
     COHORT_ROWS,
@@ -28,6 +30,7 @@ from carina.service.viewer.cohort_rows import (
     measured_regions,
     region_title,
 )
+from carina.service.viewer.correcting import Correcting, correct_routes
 from carina.service.viewer.opened import RunShelf
 from carina.service.viewer.routes import STATIC, Above, Around, RevalidatedFiles, answering, viewer_page, viewer_routes
 
@@ -105,6 +108,12 @@ class CohortFile:
                 raise BadConfig("cohort.unreadable", f"{self.file}: can't be read ({said}); {wanted}.") from error
             return self._read[1]
 
+    @property
+    def cases(self) -> dict[str, Path]:
+        """The folders of the runs by the address of their pages."""
+        names = [str(name) for name in self.table["folder"] if name]
+        return {f"/cases/{quote(name)}": below(self.folder, name) for name in names}
+
     def case(self, request: Request) -> Path:
         """The folder of the run that a request is about: one that the table names.
 
@@ -117,18 +126,22 @@ class CohortFile:
         return below(self.folder, str(name))
 
 
-def cohort_routes(folder: Path) -> list[BaseRoute]:
-    """The pages of a cohort's folder, those of each of its runs below ``/cases``.
+def cohort_routes(folder: Path, correcting: Correcting) -> list[BaseRoute]:
+    """The pages of a cohort's folder, those of each of its runs below ``/cases``, whose masks can be corrected.
 
     Raises:
         BadConfig: the folder holds no table of a cohort.
     """
     pages = CohortPages(CohortFile(folder))
-    runs = viewer_routes(pages.cohort.case, RunShelf(), Around(above=Above(href="/", name="Cohort")))
+    shelf, above = RunShelf(), Above(href="/", name="Cohort")
+    around = Around(above=above, is_correctable=True)
+    correct = correct_routes(pages.cohort.case, shelf, around, correcting)
+    runs = [*correct, *viewer_routes(pages.cohort.case, shelf, around)]
     return [
         Route("/", answering(pages.page)),
         Route("/cohort.csv", answering(pages.csv)),
         Route("/cohort.parquet", answering(pages.parquet)),
+        Mount("/agreement", routes=agreement_routes(lambda _: pages.cohort.cases, above)),
         Mount("/cases/{case}", routes=runs),
         Mount("/static", RevalidatedFiles(directory=STATIC)),
     ]

@@ -41,7 +41,7 @@ def _routes(folder: Path, earlier: Sequence[Path], correcting: Correcting) -> li
     if (folder / COHORT_TABLE).exists():
         if earlier:
             raise BadConfig("view.cohort", f"{folder}: is a cohort; --earlier compares the run of one patient.")
-        return cohort_routes(folder)
+        return cohort_routes(folder, correcting)
     shelf = RunShelf()
     for one in (*earlier, folder):
         shelf.open(one)

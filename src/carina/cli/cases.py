@@ -1,0 +1,50 @@
+"""``carina cases``: masks that readers accepted or corrected, as a data list, and how network and readers agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from carina import RESEARCH_ONLY
+from carina.cli.places import PATH
+from carina.cli.terminal import say, say_table
+
+if TYPE_CHECKING:
+    from carina.corrections.reviewed import Agreement
+
+
+@click.command()
+@click.argument("runs", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, help="Data list to write: what was accepted or corrected, for carina train.")
+@click.option("--csv", type=PATH, help="Table to write: each mask that a reader has looked at.")
+def cases(runs: tuple[Path, ...], out: Path | None, csv: Path | None) -> None:
+    """Collect masks that readers have looked at. For research use only. Not for diagnosis.
+
+    RUNS are folders of runs, of cohorts, or of a node. Shows how network and readers agree; with --out also writes the
+    data list of accepted and corrected cases. A rejected mask, or one that nobody looked at, is not in it.
+    """
+    from carina.cases.datalist import write_datalist
+    from carina.corrections.masks import MaskName
+    from carina.corrections.reviewed import agreement, reviewed, reviewed_list, runs_below, write_reviewed
+
+    folders = runs_below(runs)
+    rows = [row for folder in folders for row in reviewed(folder)]
+    if csv is not None:
+        write_reviewed(rows, csv)
+    header = ["mask", "accepted", "corrected", "rejected", "median Dice", "network - reader, ml", "95 % of cases, ml"]
+    say_table(header, [_row(agreement(rows, layer)) for layer in MaskName])
+    if out is not None:
+        data = reviewed_list(folders, out)
+        write_datalist(data, out)
+        say(f"{out}: {len(data.training)} cases of {len(folders)} runs.")
+    say(RESEARCH_ONLY, dim=True)
+
+
+def _row(found: Agreement) -> list[str]:
+    counts = [str(found.counts[name]) for name in ("accepted", "corrected", "rejected")]
+    limits = "" if found.lowest_ml is None else f"{found.lowest_ml:+.1f} to {found.highest_ml:+.1f}"
+    dice = "" if found.median_dice is None else f"{found.median_dice:.3f}"
+    mean = "" if found.mean_ml is None else f"{found.mean_ml:+.1f}"
+    return [found.layer, *counts, dice, mean, limits]
