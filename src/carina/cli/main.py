@@ -36,6 +36,7 @@ VERBS = {
     "view": Verb("carina.cli.view", "view", "Show a finished run in the browser: findings, images, report."),
     "init": Verb("carina.cli.init", "init", "Write a commented settings file for a node."),
     "serve": Verb("carina.cli.serve", "serve", "Run the node: scans arrive, jobs run, results are sent."),
+    "health": Verb("carina.cli.health", "health", "Ask the running node whether it can do its work."),
     "series": Verb("carina.cli.series", "series", "List every series below a path and say which would be taken."),
     "convert": Verb("carina.cli.convert", "convert", "Turn DICOM series into NIfTI, MetaImage or NRRD."),
     "pipelines": Verb("carina.cli.pipelines", "pipelines", "List, show and check pipeline definitions."),

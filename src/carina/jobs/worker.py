@@ -15,10 +15,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import IO, Protocol
 
 import msgspec
 from sqlalchemy import Connection, Engine, exists, select
@@ -64,13 +65,55 @@ WORKER_LOST = Failure("job.worker-lost", "its worker was killed, or stood still.
 _LOG = logging.getLogger(__name__)
 
 
+class Process(Protocol):
+    """What a worker needs of an attempt's process, as ``subprocess.Popen`` has it."""
+
+    stdin: IO[bytes] | None
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def kill(self) -> None:
+        """End it."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; gives the exit code."""
+
+
+def attempt_process(settings: Settings, attempt: Attempt) -> Process:
+    """Start the process of an attempt, which writes into the attempt's log.
+
+    Raises:
+        OSError: it can't be started.
+    """
+    log = log_of(settings, attempt.job_id, attempt.number)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    arguments = [*EXECUTE, str(attempt.job_id), str(attempt.number)]
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The clocks that a worker reads and the processes that it starts; a simulation has its own."""
+
+    now: Callable[[Connection], datetime] = database_now
+    monotonic: Callable[[], float] = time.monotonic
+    start: Callable[[Settings, Attempt], Process] = attempt_process
+
+
 @dataclass(eq=False)
 class Running:
     """A process at work on an attempt."""
 
     attempt: Attempt
     takes: Room
-    process: subprocess.Popen[bytes]
+    process: Process
     canceled: bool = False
     disowned: bool = False
 
@@ -78,7 +121,7 @@ class Running:
 class Worker:
     """Runs jobs until it is stopped; ``name`` is what the table shows as who runs a job.
 
-    ``command`` starts an attempt's process. A job of a worker that was silent for ``lost_after`` is given to another.
+    A job of a worker that was silent for ``lost_after`` is given to another.
     """
 
     def __init__(
@@ -87,12 +130,12 @@ class Worker:
         engine: Engine,
         *,
         name: str = "",
-        command: Sequence[str] = EXECUTE,
         lost_after: timedelta = LOST_AFTER,
+        world: World | None = None,
     ) -> None:
         self.settings, self.engine = settings, engine
         self.name = name or f"{platform.node()}:{os.getpid()}"
-        self.command, self.lost_after = command, lost_after
+        self.lost_after, self.world = lost_after, world or World()
         self.whole = whole_machine(settings)
         self.running: list[Running] = []
         self.stopping = threading.Event()
@@ -108,7 +151,7 @@ class Worker:
             while not self.stopping.is_set():
                 watch()
                 try:
-                    if self._round() and until_empty:
+                    if self.turn() and until_empty:
                         return
                 except OperationalError as error:  # the database is away or busy: jobs run on meanwhile
                     _LOG.warning("worker %s: the database can't be reached (%s); trying again.", self.name, error.orig)
@@ -116,12 +159,12 @@ class Worker:
         finally:
             self._end()
 
-    def _round(self) -> bool:
-        """Look after everything once; True where there is nothing left to do."""
+    def turn(self) -> bool:
+        """Look after everything once, which ``go`` does all the time; True where there is nothing left to do."""
         self._reap()
         with self.engine.begin() as connection:
-            now = database_now(connection)
-            if time.monotonic() - self._heard >= self.lost_after.total_seconds() / HEARTBEATS:
+            now = self.world.now(connection)
+            if self.world.monotonic() - self._heard >= self.lost_after.total_seconds() / HEARTBEATS:
                 self._hear(connection)
                 for attempt in silent(connection, now - self.lost_after):
                     words = "job %d: its worker was not heard of any more."
@@ -149,7 +192,7 @@ class Worker:
 
     def _lost(self, connection: Connection, attempt: Attempt) -> None:
         _LOG.warning("job %d: its worker was not heard of any more.", attempt.job_id)
-        fail(connection, attempt, WORKER_LOST, database_now(connection))
+        fail(connection, attempt, WORKER_LOST, self.world.now(connection))
 
     def _free(self) -> Room:
         used = [one.takes for one in self.running]
@@ -159,19 +202,19 @@ class Worker:
     def _claim(self, connection: Connection) -> list[tuple[Attempt, Room]]:
         claimed: list[tuple[Attempt, Room]] = []
         free = self._free()
-        while found := claim(connection, self.name, free, self.whole, database_now(connection)):
+        while found := claim(connection, self.name, free, self.whole, self.world.now(connection)):
             claimed.append(found)
             free = Room(free.memory_mb - found[1].memory_mb, free.cores - found[1].cores)
         return claimed
 
     def _start(self, attempt: Attempt, takes: Room) -> None:
         try:
-            process = self._process(attempt)
+            process = self.world.start(self.settings, attempt)
         except OSError as error:  # the disk is full, the machine has no more processes: that may pass
             failure = Failure("job.not-started", f"its process could not be started ({error.strerror or error}).", True)
             _LOG.warning("job %d: %s", attempt.job_id, failure.message, extra=_fields(attempt))
             with self.engine.begin() as connection:
-                fail(connection, attempt, failure, database_now(connection))
+                fail(connection, attempt, failure, self.world.now(connection))
             return
         _LOG.info("job %d: attempt %d begins.", attempt.job_id, attempt.number, extra=_fields(attempt))
         self.running.append(Running(attempt, takes, process))
@@ -180,22 +223,13 @@ class Worker:
                 process.stdin.write(msgspec.json.encode(self.settings) + b"\n")
                 process.stdin.flush()
 
-    def _process(self, attempt: Attempt) -> subprocess.Popen[bytes]:
-        log = log_of(self.settings, attempt.job_id, attempt.number)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        arguments = [*self.command, str(attempt.job_id), str(attempt.number)]
-        with log.open("wb") as file:
-            return subprocess.Popen(
-                arguments, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-            )
-
     def _hear(self, connection: Connection) -> None:
         """Say that the running attempts live; end those that are to be canceled, or don't count any more.
 
         One that has just stopped its job doesn't count either: it has until the next time to end by itself.
         """
-        counting = heartbeat(connection, [one.attempt for one in self.running], database_now(connection))
-        self._heard = time.monotonic()
+        counting = heartbeat(connection, [one.attempt for one in self.running], self.world.now(connection))
+        self._heard = self.world.monotonic()
         for one in self.running:
             one.canceled |= counting.get(one.attempt, False)
             if one.disowned or one.canceled:
@@ -205,13 +239,13 @@ class Worker:
     def _reap(self) -> None:
         """Settle what became of the processes that have ended; the row of most is stopped by themselves."""
         for one in [one for one in self.running if one.process.poll() is not None]:
+            attempt, how = one.attempt, _how_it_ended(one.process.poll())
             with self.engine.begin() as connection:
-                now = database_now(connection)
+                now = self.world.now(connection)
                 if one.canceled:
-                    stop(connection, one.attempt, JobEnd.CANCELED, now)
+                    stop(connection, attempt, JobEnd.CANCELED, now)
                 else:
-                    crashed(connection, one.attempt, _how_it_ended(one.process.returncode), now)
-            attempt, how = one.attempt, _how_it_ended(one.process.returncode)
+                    crashed(connection, attempt, how, now)
             _LOG.info("job %d: attempt %d ended, %s.", attempt.job_id, attempt.number, how, extra=_fields(attempt))
             _close(one.process)
             self.running.remove(one)
@@ -249,14 +283,14 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _close(process: subprocess.Popen[bytes]) -> None:
+def _close(process: Process) -> None:
     if process.stdin is not None:
         with suppress(BrokenPipeError):
             process.stdin.close()
 
 
-def _how_it_ended(code: int) -> str:
-    if code >= 0:
+def _how_it_ended(code: int | None) -> str:
+    if code is None or code >= 0:
         return f"with exit code {code}"
     try:
         return f"by {signal.Signals(-code).name}"

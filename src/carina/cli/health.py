@@ -1,0 +1,58 @@
+"""``carina health``: what a supervisor asks of a running node."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from carina.cli.node import CONFIG, node_settings
+from carina.cli.terminal import SOME_FAILED, complain, say
+
+if TYPE_CHECKING:
+    from carina.config import WebSettings
+
+ANSWER_WITHIN_S = 8.0
+
+
+@click.command()
+@click.option("--live", is_flag=True, help="Only whether the process answers, not whether it can do its work.")
+@CONFIG
+def health(live: bool, config: Path | None) -> None:
+    """Ask the node of the settings, on this machine, how it is; exit code 3 where it can't work or isn't there.
+
+    In a container whose pages listen on loopback only, probes ask with this from inside.
+    """
+    from urllib.error import HTTPError, URLError
+    from urllib.request import HTTPSHandler, ProxyHandler, build_opener
+
+    url = f"{_on_this_machine(node_settings(config).web)}/health/{'live' if live else 'ready'}"
+    # its certificate is for the name that others call it by, and this is loopback
+    secure = HTTPSHandler(context=ssl._create_unverified_context())
+    try:
+        with build_opener(ProxyHandler({}), secure).open(url, timeout=ANSWER_WITHIN_S):
+            say("the node is alive" if live else "the node is ready")
+    except HTTPError as error:
+        complain(f"{url}: {error.code}: {_troubles(error.read())}")
+        raise SystemExit(SOME_FAILED) from error
+    except (URLError, OSError) as error:
+        complain(f"{url}: does not answer ({getattr(error, 'reason', error)}); is `carina serve` running?")
+        raise SystemExit(SOME_FAILED) from error
+
+
+def _on_this_machine(web: WebSettings) -> str:
+    """The address of the listener, as it is reached from here."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(web.host, web.host)
+    return f"{'https' if web.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{web.port}"
+
+
+def _troubles(body: bytes) -> str:
+    """What stands against the node's work, of its answer."""
+    import json
+
+    try:
+        return "; ".join(map(str, json.loads(body)["troubles"]))
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")[:200]
