@@ -68,6 +68,24 @@ def solid(page: Page) -> None:
     page.wait_for_timeout(SOFTWARE_MS)
 
 
+def correcting(page: Page) -> None:
+    """A correction that is finished, and a stroke after it."""
+    settled(page)
+    saved = page.locator("#saved[data-state=saved]")
+    for key in ("g", " ", "b"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(500)
+    saved.wait_for()
+    page.get_by_role("button", name="Finish the correction").click()
+    page.locator(".corrections").wait_for()
+    settled(page)
+    for key in ("x", *["ArrowRight"] * 12, *["ArrowDown"] * 8, "x"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(500)
+    saved.wait_for()
+    settled(page)
+
+
 Step = Callable[[Page], None]
 
 SHOTS: dict[str, tuple[str, dict[str, int], str, Step]] = {
@@ -77,6 +95,7 @@ SHOTS: dict[str, tuple[str, dict[str, int], str, Step]] = {
     "solid": ("/", WIDE, "dark", solid),
     "report": ("/report", WIDE, "light", settled),
     "narrow": ("/", NARROW, "dark", images),
+    "correct": ("/correct/lesion", WIDE, "dark", correcting),
 }
 
 
@@ -104,6 +123,7 @@ def main() -> None:
     out = Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "runs" / "pictures"
     carina.run(series, out)
     command = [sys.executable, "-m", "carina.cli.main", "view", str(out), "--no-browser"]
+    command += ["--source", str(series), "--reader", "Jane Doe"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline() if process.stdout else "")
         if address is None:

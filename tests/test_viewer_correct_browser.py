@@ -187,11 +187,13 @@ def test_accepting_and_rejecting_need_a_name_and_nothing_unfinished(browser: Bro
         expect(page.locator("#decided")).to_contain_text("Accepted by Richard Roe")
         ready(page)
         assert page.get_by_label("Name").input_value() == "Richard Roe"
+        expect(page.locator("#unfinished")).to_be_hidden()
         page.keyboard.press("2")
         page.keyboard.press(" ")
         saved(page)
+        expect(page.locator("#unfinished")).to_be_visible()
     with correcting(browser, corrected) as page:
-        expect(page.locator("#decided")).to_contain_text("What was painted since is not finished")
+        expect(page.locator("#decided")).to_contain_text("What was painted since is not finished", use_inner_text=True)
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])

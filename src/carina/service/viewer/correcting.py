@@ -164,7 +164,8 @@ class CorrectingPages:
             "can_send": self._how.send is not None,
             "reader": self._how.reader(request),
             "offered": self._how.offered(request),
-            "scene": scene_facts(opened, mounted_at(request), at) | {"layer": layer, "sha256": painting.base_digest},
+            "scene": scene_facts(opened, mounted_at(request), at)
+            | {"layer": layer, "sha256": painting.base_digest, "revision": painting.revision},
             "reports": report_names(run),
             "around": self._around,
             "is_unfinished": _is_unfinished(run, layer, painting),

@@ -138,6 +138,7 @@ function told() {
   document.getElementById("saved").dataset.state = waiting || saver.isBusy ? "waiting" : "saved";
   document.getElementById("undo").disabled = !saver.canUndo || waiting > 0 || saver.isBusy;
   document.getElementById("redo").disabled = !saver.canRedo || waiting > 0 || saver.isBusy;
+  if (waiting || saver.revision > scene.revision) document.getElementById("unfinished").hidden = false;
   const overtaken = document.getElementById("overtaken");
   overtaken.hidden = !saver.isOvertaken;
   overtaken.querySelector("p").textContent = `This mask was changed elsewhere since it was opened here. ${strokes} of yours not saved.`;
