@@ -2,7 +2,7 @@
 
 The original reads as many bytes as a PDU announces, waits for them without end, and makes two threads for a connection
 that says nothing. Here a PDU has a largest size, all of it must come within a time, connections have a largest number,
-and the TLS handshake takes place in the connection's own thread.
+and the TLS handshake takes place in the connection's own thread. Its threads wait where the original's poll.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pynetdicom.association import Association
 from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
+from carina.receive.waits import LOOKS_UP_AFTER_S, Bell, PatientQueue, RingingQueue
+
 LARGEST_PDU = 131_072
 """What we offer to take in one PDU (PS3.8 D.1)."""
 
@@ -26,6 +28,11 @@ LARGEST_READ = LARGEST_PDU + 65_536
 
 READ_AT_ONCE = 65_536
 
+AWAITS_CLOSE = "Sta13"
+"""The state in which only the end of the connection is awaited (PS3.8 table 9-7)."""
+
+NOTHING_TO_WAIT_FOR_S = 0.001
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -33,6 +40,31 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has n
     """Reads at most ``LARGEST_READ`` bytes, all of them within ``idle_s`` seconds."""
 
     idle_s = 60.0
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.bell = Bell()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read; waited for a little while, or until there is something to send."""
+        connection = self.socket
+        if connection is None or not self._is_connected:
+            time.sleep(NOTHING_TO_WAIT_FOR_S)
+            return False
+        if isinstance(connection, ssl.SSLSocket) and connection.pending():
+            return True
+        is_ending = self.assoc.dul.state_machine.current_state == AWAITS_CLOSE or not self.event_queue.empty()
+        try:
+            return self.bell.wait(connection, 0.0 if is_ending else LOOKS_UP_AFTER_S)
+        except (OSError, ValueError):  # it is closed, or broken
+            self.event_queue.put("Evt17")
+            return False
+
+    def close(self) -> None:
+        """Close the connection."""
+        super().close()
+        self.bell.close()
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read so many bytes.
@@ -95,6 +127,9 @@ class BoundedHandler(RequestHandler):  # type: ignore[misc]
         bounded.idle_s = self.server.idle_s
         association.dul.event_queue.get_nowait()  # the original socket's word that there is a connection
         association.dul.socket = bounded
+        association.dul.to_provider_queue = RingingQueue(bounded.bell)
+        association.dul._run_loop_delay = 0  # the socket waits
+        association.dimse.msg_queue = PatientQueue()
         association.dul.state_machine = SteadyMachine(association.dul)
         self.server.open_connections.append(association)
         return association
