@@ -12,6 +12,7 @@ from sqlalchemy import Engine, func, select
 
 from carina.config import DicomSettings, NodeSettings, Settings
 from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
+from carina.receive.presence import RECEIVING_LOCK
 from carina.receive.store import InstanceStore
 
 
@@ -44,8 +45,8 @@ def new_store(folder: Path, *, free_gb: float = 0, instance_mb: int = 1) -> Inst
 
 
 def stored_files(store: InstanceStore) -> list[Path]:
-    """Every file below a store's folder."""
-    return sorted(file for file in store.folder.rglob("*") if file.is_file())
+    """Every file below a store's folder but its lock."""
+    return sorted(file for file in store.folder.rglob("*") if file.is_file() and file.name != RECEIVING_LOCK)
 
 
 def instance_rows(engine: Engine) -> int:

@@ -139,7 +139,7 @@ def test_damaged_conversations_harm_nothing(
     assert echo(listener.port)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000
     assert threads_end(threads + FLUSHES_AT_ONCE)
-    assert len(files_below(Path(node.node.folder))) == rows(engine)
+    assert len(files_below(Path(node.node.folder, "incoming"))) == rows(engine)
     assert {file.name.partition("-")[0] for file in tmp_path.iterdir()} == {"node", "n.sqlite", "one.dcm"}
 
 
