@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from pydicom import Dataset, dcmread
 
 from carina.api.result import Run
@@ -19,7 +20,7 @@ from carina.dicom.objects import save_object
 from carina.dicom.seg import segmentation
 from carina.dicom.seg_reader import person_name
 from carina.dicom.series import Series
-from carina.errors import BadSeries
+from carina.errors import BadConfig, BadSeries
 from carina.volume import Mask
 from dicom_objects_samples import PRODUCER, errors_of, placed, truth
 from viewer_runs import POSES, posed, through_dicom, write_run
@@ -79,7 +80,7 @@ def check_maker(dataset: Dataset, before: Dataset) -> None:
     assert dataset.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
     assert "lesion-net" in dataset.SegmentSequence[0].SegmentAlgorithmName
     assert dataset.ContentQualification == "RESEARCH"
-    assert "research" in dataset.ImageComments.lower()
+    assert "research use only. Not for diagnosis. This mask was corrected by a reader." in dataset.ImageComments
     assert dataset.SOPInstanceUID != before.SOPInstanceUID
     assert dataset.SeriesInstanceUID != before.SeriesInstanceUID
 
@@ -142,8 +143,17 @@ def test_another_series_as_source_is_refused_and_leaves_nothing(tmp_path: Path) 
     with pytest.raises(BadSeries, match=r"source has series uid 9\.9, the run was made from 1\.2\.3"):
         finish(run, draft_of(mask), replace(source, uid="9.9"))
     assert finished_of(run.folder, MaskName.LESION) == []
-    assert list((run.folder / "corrections").iterdir()) == []
+    assert [path.name for path in (run.folder / "corrections").iterdir()] == [".finish.lock"]
     assert decision_on(run, MaskName.LESION) is None
+
+
+def test_two_corrections_of_a_run_are_not_finished_at_once(tmp_path: Path) -> None:
+    run, source = made_run("plain", tmp_path)
+    mask = network_mask(run, MaskName.LESION)
+    (run.folder / "corrections").mkdir()
+    with FileLock(run.folder / "corrections" / ".finish.lock"), pytest.raises(BadConfig, match="is being finished"):
+        finish(run, draft_of(mask), source)
+    assert finish(run, draft_of(mask), source).number == 1
 
 
 def test_a_volume_file_gives_mask_and_ratio_without_an_object(tmp_path: Path) -> None:

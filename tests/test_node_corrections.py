@@ -13,6 +13,7 @@ import pytest
 from pydicom import dcmread
 from sqlalchemy import Table, select, update
 
+from access_nodes import guarded
 from carina.api.result import Run
 from carina.corrections.masks import MaskName, network_mask
 from carina.corrections.voxel_runs import runs_of_flags
@@ -138,3 +139,23 @@ def test_a_form_of_another_site_paints_nothing(served_job: Served) -> None:
 def test_another_mask_than_those_of_a_run_is_not_there(served_job: Served, layer: str) -> None:
     url = f"{served_job.url.removesuffix('lesion')}{layer}/mask.json"
     assert httpx.get(url).status_code == 404
+
+
+def test_with_a_log_in_who_is_logged_in_is_the_reader_whatever_the_page_sends(tmp_path: Path) -> None:
+    with guarded(tmp_path) as node:
+        folder = node.node.folder / "runs" / str(node.job)
+        phantom = posed("plain", (24, 48, 48))
+        write_run(replace(phantom, lesion=replace(phantom.lesion, names={1: "COVID-19 lesion"})), folder)
+        with node.node.engine.begin() as connection:
+            connection.execute(update(JOB).where(JOB.c.id == node.job).values(folder=f"runs/{node.job}"))
+        url = f"/jobs/{node.job}/view/correct/lesion"
+        stroke = {"revision": 0, "id": "a", "reader": "Somebody Else", "tool": "brush", "runs": [0, 5]}
+        same = {"sec-fetch-site": "same-origin", "origin": node.url}
+        assert node.person(None, **same).post(f"{url}/strokes", json=stroke).status_code == 401
+        assert node.person("reader").post(f"{url}/strokes", json=stroke).status_code == 403
+        reader = node.person("reader", **same)
+        assert reader.post(f"{url}/strokes", json=stroke).json()["revision"] == 1
+        assert reader.post(f"{url}/send", json={"number": 1}).status_code == 403
+        (line,) = (folder / "corrections" / "lesion.strokes").read_text().splitlines()[1:]
+    assert '"reader":"reader.one"' in line
+    assert "Somebody" not in line

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from filelock import FileLock, Timeout
 from pydicom import dcmread
 
 from carina import RESEARCH_ONLY, __version__
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 FACTS = "correction.json"
 SEG_NAMES = {MaskName.LUNG: "lung-seg", MaskName.LESION: "lesion-seg"}
 """Names of the Segmentation objects, a run's and a correction's."""
+
+BY_READER = "This mask was corrected by a reader."
 
 _LUNG_LABELS = ["left lung", "right lung"]
 
@@ -120,13 +123,18 @@ def finish(run: Run, draft: Draft, source: Source | None) -> Finished:
     Of a run of a DICOM series ``source`` is that series; without it, or for a volume file, no object is made.
 
     Raises:
-        BadConfig: the folder can't be written.
+        BadConfig: the folder can't be written; ``corrections.busy``, another correction of this run is being finished.
         BadSeries: ``corrections.source``, the source is not the one of the run.
         ModelFailed: the object that was made is not the mask.
     """
+    with _alone(run.folder):
+        return _finish(run, draft, source)
+
+
+def _finish(run: Run, draft: Draft, source: Source | None) -> Finished:
     layer, earlier = draft.layer, finished_of(run.folder, draft.layer)
     network = network_mask(run, layer)
-    mask = replace(network, labels=draft.labels)
+    mask = replace(network, labels=draft.labels, warnings=(BY_READER, *network.warnings))
     number = earlier[-1].number + 1 if earlier else 1
     with _appearing_folder(finished_folder(run.folder, layer, number)) as partial:
         save_value(MaskPort, mask, partial / "mask")
@@ -223,6 +231,25 @@ def _earlier(run: Path, layer: MaskName) -> Earlier | None:
         if (folder / name).is_file():
             return earlier_of(dcmread(folder / name, stop_before_pixels=True))
     return None
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Keep every other process and thread from finishing a correction of the same run."""
+    lock = FileLock(run / CORRECTIONS / ".finish.lock")
+    try:
+        (run / CORRECTIONS).mkdir(exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BadConfig(
+            "corrections.busy", f"{run}: another correction of this run is being finished: wait, then look again."
+        ) from error
+    except OSError as error:
+        raise unwritable(error, run) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
