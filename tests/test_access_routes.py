@@ -23,6 +23,8 @@ OPEN = {
     ("GET", "/login"),
     ("POST", "/login"),
     ("GET", "/invited"),
+    ("GET", "/oidc/start"),
+    ("GET", "/oidc/done"),
     ("POST", "/invited"),
     ("POST", "/logout"),
 }

@@ -34,4 +34,4 @@ def serve(config: Path | None, check: bool) -> None:
     from carina.service.serve import run_node
 
     log_to()
-    run_node(settings, lambda words: say(words, err=True))
+    run_node(settings)

@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 from carina.service import health
 from carina.service.access.gate import Gate
 from carina.service.access.identify import Identifier
+from carina.service.access.oidc import Provider
 from carina.service.access.routes import Doors, access_routes
 from carina.service.check import LOOPBACK_NAMES
 from carina.service.dicomweb.stow import stow_routes
@@ -17,7 +18,7 @@ from carina.service.dicomweb.wado import dicomweb_routes
 from carina.service.guard import Guard
 from carina.service.node import RunningNode
 from carina.service.pages.routes import page_routes
-from carina.service.problems import HANDLERS
+from carina.service.refusals import HANDLERS
 from carina.service.rest.routes import rest_routes
 
 HASHED_AT_ONCE = 2
@@ -46,6 +47,7 @@ def web_app(node: RunningNode) -> Starlette:
     app = Starlette(routes=all_routes(), middleware=[guard, gate], exception_handlers=dict(HANDLERS))
     app.state.node = node
     app.state.identifier = identifier
+    app.state.provider = Provider(web.oidc) if web.oidc else None
     app.state.doors = Doors()
     app.state.hashing = CapacityLimiter(HASHED_AT_ONCE)
     app.state.stow = CapacityLimiter(node.settings.dicom.associations)

@@ -11,6 +11,7 @@ import shutil
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from carina.config import (
@@ -156,6 +157,8 @@ def _web_host(settings: Settings) -> Iterator[Mistake]:
         yield _mistake("web/names", "is empty; expected the names by which browsers call this node")
     if web.oidc and not web.login:
         yield _mistake("web/oidc", "is there and login is false; expected login = true, or no [web.oidc]")
+    if web.oidc and find_spec("authlib") is None:
+        yield _mistake("web/oidc", "needs packages that are not installed; expected: pip install carina-ct[oidc]")
 
 
 def _listeners(settings: Settings) -> Iterator[Mistake]:

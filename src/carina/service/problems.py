@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
-from carina.errors import BadConfig, BadSeries, Bug, CarinaError, DeliveryFailed
-from carina.service.headers import HEADERS
-
-_LOG = logging.getLogger(__name__)
+from carina.errors import BadConfig, BadSeries, CarinaError, DeliveryFailed
 
 PROBLEM = "application/problem+json"
 
@@ -68,33 +61,6 @@ def problem(status: int, code: str, detail: str) -> Response:
     return Response(msgspec.json.encode(told), status_code=status, media_type=PROBLEM)
 
 
-async def answer_error(_: Request, error: Exception) -> Response:
-    """The answer to an error that was raised on purpose."""
-    if not isinstance(error, CarinaError):
-        raise error
-    return problem(status_of(error), error.code, error.message)
-
-
-async def answer_http(_: Request, error: Exception) -> Response:
-    """The answer to what the router refuses: no such route, a method that it doesn't have."""
-    if not isinstance(error, HTTPException):
-        raise error
-    answer = problem(error.status_code, f"web.{error.status_code}", f"{error.detail}.")
-    answer.headers.update(error.headers or {})
-    return answer
-
-
-async def answer_bug(request: Request, error: Exception) -> Response:
-    """The answer to what nobody foresaw; the log has its traceback."""
-    _LOG.error("a request broke", exc_info=error, extra={"path": request.url.path})
-    answer = problem(500, f"bug.{type(error).__name__}", Bug.of(Exception("see the node's log")).message)
-    answer.headers.update(HEADERS)  # it is answered before the guard, which adds them to all others
-    return answer
-
-
 def status_of(error: CarinaError) -> int:
     """The HTTP status of an error."""
     return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
-
-
-HANDLERS: Mapping[Any, Any] = {CarinaError: answer_error, HTTPException: answer_http, Exception: answer_bug}

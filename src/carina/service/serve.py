@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,16 +43,14 @@ def node_of(settings: Settings) -> RunningNode:
     return RunningNode(settings=settings, engine=open_node(settings))
 
 
-def run_node(settings: Settings, tell: Callable[[str], None]) -> None:
+def run_node(settings: Settings) -> None:
     """Serve until the process is asked to end (SIGTERM, SIGINT); then end parts and requests in order.
-
-    ``tell`` is given what only whoever started it may see: the link of the first administrator, where there is none.
 
     Raises:
         BadConfig: the node can't be opened, its port is taken, or another node runs in its folder.
     """
     with _alone_in(Path(settings.node.folder)):
-        _run(settings, tell)
+        _run(settings)
 
 
 @contextmanager
@@ -77,13 +75,13 @@ def _alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _run(settings: Settings, tell: Callable[[str], None]) -> None:
+def _run(settings: Settings) -> None:
     node = node_of(settings)
     listener = _listener(settings.web)
     server = _Server(server_config(node), node)
     _LOG.info("listening", extra={"url": url_of(settings.web), "version": __version__, "notice": RESEARCH_ONLY})
     if (link := first_invitation(node)) is not None:
-        tell(f"Nobody can administer this node yet. To choose a name and a password, within a day: {link}")
+        _LOG.warning("nobody can administer this node yet: open the link within a day", extra={"link": link})
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # what uvicorn was told, it tells again once it has ended

@@ -18,8 +18,7 @@ from carina.service.access.rules import PROGRAM_PATHS, Rule, rules_of
 from carina.service.access.seen import Seen
 from carina.service.guard import SAFE
 from carina.service.node import RunningNode
-from carina.service.pages.rendering import page
-from carina.service.problems import problem
+from carina.service.refusals import is_from_page, refusal
 
 CHALLENGE = 'Bearer realm="carina", Basic realm="carina", charset="UTF-8"'
 """What programs are told; pages don't ask a browser to show its own window for a name and a password."""
@@ -54,7 +53,7 @@ class Gate:
                 receive, token = await _form_token(request)
                 if not is_same(token, caller.form_token):
                     words = "the form is from before you logged in: go back, reload the page, and try again."
-                    return await _said(request, 403, "web.token", words)(scope, receive, send)
+                    return await refusal(request, 403, "web.token", words)(scope, receive, send)
             await self.app(scope, receive, self._noting(request, send, rule))
         finally:
             asking.reset(named)
@@ -80,33 +79,23 @@ def _refusal(request: Request, rules: Mapping[str, Rule], caller: Caller) -> Res
         return _log_in_first(request)
     if rule is None:
         if rules:
-            return _with_headers(_said(request, 405, "web.405", "Method Not Allowed."), Allow=", ".join(sorted(rules)))
-        return _said(request, 404, "web.404", "Not Found.")
+            allowed = ", ".join(sorted(rules))
+            return _with_headers(refusal(request, 405, "web.405", "Method Not Allowed."), Allow=allowed)
+        return refusal(request, 404, "web.404", "Not Found.")
     if not caller.may(rule.need):
         words = f"this needs the role {least_role(rule.need)}; {caller.name} has the role {caller.role}."
-        return _said(request, 403, "access.role", words)
+        return refusal(request, 403, "access.role", words)
     return None
 
 
 def _log_in_first(request: Request) -> Response:
     is_program = request.url.path.startswith(PROGRAM_PATHS)
-    if request.method == "GET" and not is_program and _wants_page(request):
+    if request.method == "GET" and is_from_page(request):
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?to={quote(target, safe='')}", status_code=303)
     words = "nobody is logged in; show a token of this node (Authorization: Bearer TOKEN), or log in at /login."
     challenge = CHALLENGE if is_program else 'Bearer realm="carina"'
-    return _with_headers(_said(request, 401, "access.unknown", words), **{"WWW-Authenticate": challenge})
-
-
-def _wants_page(request: Request) -> bool:
-    return "text/html" in request.headers.get("accept", "")
-
-
-def _said(request: Request, status: int, code: str, words: str) -> Response:
-    """A refusal: a page for people, a problem for programs."""
-    if _wants_page(request) and not request.url.path.startswith(PROGRAM_PATHS):
-        return page(request, "said.html", {"said": words, "code": code, "to": "/"}, status)
-    return problem(status, code, words)
+    return _with_headers(refusal(request, 401, "access.unknown", words), **{"WWW-Authenticate": challenge})
 
 
 def _with_headers(answer: Response, **headers: str) -> Response:

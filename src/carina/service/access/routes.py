@@ -15,9 +15,11 @@ from carina.errors import CarinaError
 from carina.service.access.accounts import account_name, account_of_link, password_of, set_password
 from carina.service.access.caller import caller_of
 from carina.service.access.credentials import LONGEST, SHORTEST, hash_password, is_password, is_same
+from carina.service.access.elsewhere import come_back, go_elsewhere
+from carina.service.access.entering import logged_in
 from carina.service.access.identify import cookie_name
 from carina.service.access.people import act_on_people, show_people
-from carina.service.access.sessions import begin_session, end_session
+from carina.service.access.sessions import end_session
 from carina.service.access.throttle import Throttle
 from carina.service.changes import audit
 from carina.service.node import RunningNode
@@ -71,6 +73,8 @@ def access_routes() -> list[BaseRoute]:
         Route("/login", log_in, methods=["POST"]),
         Route("/invited", show_invitation),
         Route("/invited", accept_invitation, methods=["POST"]),
+        Route("/oidc/start", go_elsewhere),
+        Route("/oidc/done", come_back),
         Route("/logout", log_out, methods=["POST"]),
         Route("/users", show_people),
         Route("/users/act", act_on_people, methods=["POST"]),
@@ -117,18 +121,6 @@ def _log_in(request: Request, given: dict[str, str]) -> Response:
         return page(request, "login.html", _form_values(request, to) | {"said": WRONG, "name": name}, 403)
     doors.names.succeeded(name)
     return logged_in(request, account_id, name, to)
-
-
-def logged_in(request: Request, account_id: int, name: str, to: str) -> Response:
-    """Begin a session, and go to where somebody wanted to be."""
-    node = _node(request)
-    with node.engine.begin() as connection:
-        secret = begin_session(connection, account_id, node.settings.web, node.now())
-        audit(connection, "logged-in", f"account {account_id}", who=name)
-    answer = RedirectResponse(to, status_code=303)
-    is_secure = request.url.scheme == "https"
-    answer.set_cookie(cookie_name(request), secret, path="/", secure=is_secure, httponly=True, samesite="lax")
-    return answer
 
 
 def log_out(request: Request) -> Response:

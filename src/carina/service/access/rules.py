@@ -52,6 +52,8 @@ class Rule:
 def _open() -> Iterator[Rule]:
     for path in ("/health/live", "/health/ready", "/static/{path:path}", "/login", "/invited"):
         yield Rule(method="GET", path=path, need=Need.NOTHING)
+    for path in ("/oidc/start", "/oidc/done"):
+        yield Rule(method="GET", path=path, need=Need.NOTHING)
     for path in ("/login", "/invited"):
         yield Rule(method="POST", path=path, need=Need.NOTHING)
 

@@ -29,7 +29,11 @@ def openapi(operations: Sequence[Operation[Any]], prefix: str) -> Schema:
         "openapi": "3.1.0",
         "info": {"title": "Carina node", "version": __version__, "description": RESEARCH_ONLY},
         "paths": paths,
-        "components": {"schemas": {name: one for name, one in components.items() if name not in asked}},
+        "components": {
+            "schemas": {name: one for name, one in components.items() if name not in asked},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}, {}],
     }
 
 
@@ -63,7 +67,7 @@ def _parameter(one: Operation[Any], name: str, schema: Schema) -> Schema:
 
 def _responses(one: Operation[Any]) -> Schema:
     found: Schema = {"200": {"description": "Done.", **_content("application/json", one.answer.__name__)}}
-    for status in sorted({400, 403, 421, *one.refusals}):
+    for status in sorted({400, 401, 403, 421, *one.refusals}):
         problem = _content(PROBLEM, HttpProblem.__name__)
         found[str(status)] = {"description": HTTPStatus(status).phrase + ".", **problem}
     return found

@@ -1,0 +1,58 @@
+"""What is said instead of an answer: a page to people, a problem to programs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from carina.errors import Bug, CarinaError
+from carina.service.access.rules import PROGRAM_PATHS
+from carina.service.headers import HEADERS
+from carina.service.pages.rendering import page
+from carina.service.problems import problem, status_of
+
+_LOG = logging.getLogger(__name__)
+
+
+def refusal(request: Request, status: int, code: str, words: str) -> Response:
+    """Why a request is not answered."""
+    if is_from_page(request):
+        return page(request, "said.html", {"said": words, "code": code, "to": "/"}, status)
+    return problem(status, code, words)
+
+
+def is_from_page(request: Request) -> bool:
+    """Whether a person looks at the answer."""
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith(PROGRAM_PATHS)
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """The answer to an error that was raised on purpose."""
+    if not isinstance(error, CarinaError):
+        raise error
+    return refusal(request, status_of(error), error.code, error.message)
+
+
+async def answer_http(request: Request, error: Exception) -> Response:
+    """The answer to what the router refuses: no such route, a method that it doesn't have."""
+    if not isinstance(error, HTTPException):
+        raise error
+    answer = refusal(request, error.status_code, f"web.{error.status_code}", f"{error.detail}.")
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def answer_bug(request: Request, error: Exception) -> Response:
+    """The answer to what nobody foresaw; the log has its traceback."""
+    _LOG.error("a request broke", exc_info=error, extra={"path": request.url.path})
+    answer = problem(500, f"bug.{type(error).__name__}", Bug.of(Exception("see the node's log")).message)
+    answer.headers.update(HEADERS)  # it is answered before the guard, which adds them to all others
+    return answer
+
+
+HANDLERS: Mapping[Any, Any] = {CarinaError: answer_error, HTTPException: answer_http, Exception: answer_bug}
