@@ -34,7 +34,7 @@ def blocks(language: str) -> list[str]:
 def test_every_block_says_its_language_and_has_its_test() -> None:
     assert {kind for kind, _ in BLOCKS} == {"sh", "yaml", "json", "python", "toml"}
     counts = {kind: len(blocks(kind)) for kind in ("sh", "yaml", "json", "python", "toml")}
-    assert counts == {"sh": 2, "yaml": 3, "json": 1, "python": 2, "toml": 1}
+    assert counts == {"sh": 2, "yaml": 4, "json": 1, "python": 2, "toml": 1}
 
 
 def example() -> dict[str, Any]:
@@ -51,7 +51,7 @@ def operator() -> Operator:
     return operator
 
 
-@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("number", [0, 2, 3])
 def test_a_definition_of_the_page_has_no_mistake(number: int, operator: Operator) -> None:
     text = blocks("yaml")[number]
     assert text.startswith("api-version: ")

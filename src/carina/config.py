@@ -163,6 +163,12 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     free_gb: Annotated[float, Meta(ge=0)] = 5.0
 
 
+class DeidentifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """De-identification: pseudonyms follow from ``key``, secret and always the same; the operator needs one."""
+
+    key: str = ""
+
+
 _Days = Annotated[float, Meta(ge=0, le=36_500)]
 _Gigabytes = Annotated[float, Meta(ge=0)]
 
@@ -297,6 +303,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     web: WebSettings = WebSettings()
     notices: NoticeSettings = NoticeSettings()
     retention: RetentionSettings = RetentionSettings()
+    deidentify: DeidentifySettings = DeidentifySettings()
     sources: Mapping[str, AnySource] = {}
     destinations: Mapping[str, Destination] = {}
     series_rules: str = ""
@@ -373,7 +380,7 @@ def _override(table: dict[str, Any], environment: Mapping[str, str]) -> dict[Key
     """Put what the environment says over the file's table; gives the variable that each key came from."""
     variables: dict[Key, str] = {}
     for name, text in environment.items():
-        for section in ("runtime", "models", "limits", "node", "dicom", "web", "notices", "retention"):
+        for section in ("runtime", "models", "limits", "node", "dicom", "web", "notices", "retention", "deidentify"):
             prefix = f"CARINA_{section.upper()}_"
             within = table.setdefault(section, {}) if name.startswith(prefix) else None
             if isinstance(within, dict):

@@ -9,6 +9,7 @@ from carina.operators import (
     ai_covid_lesion,
     ai_lung,
     ai_volume_ratio,
+    deidentify,
     dicom_overlay_writer,
     dicom_reader,
     dicom_report_writer,
@@ -35,6 +36,7 @@ _ALL = (
     dicom_overlay_writer.OPERATOR,
     measurements_sr.OPERATOR,
     findings.OPERATOR,
+    deidentify.OPERATOR,
     register_results.OPERATOR,
 )
 

@@ -1,0 +1,145 @@
+"""deidentify: the series without its patient, for whatever comes after it."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydicom import Dataset, dcmread
+
+from carina.config import Settings
+from carina.dicom.confidentiality import Profile, Retained
+from carina.dicom.decode import open_pixels
+from carina.dicom.deidentify import check_drawn, deidentified
+from carina.dicom.find import choose_source, find_series
+from carina.dicom.objects import save_object
+from carina.dicom.objects_header import study_uid
+from carina.dicom.pseudonyms import Pseudonyms
+from carina.dicom.series import Series
+from carina.errors import BadConfig, BadSeries
+from carina.operators.ports import DicomObjects, SourcePort
+from carina.pipeline.json_text import as_json
+from carina.pipeline.operator import Context, Operator, Setting
+
+MAP_FILE = "deidentification-map.csv"
+"""In the run's folder, readable by the node's user alone; it is no result and goes nowhere."""
+
+SHORTEST_KEY = 32
+
+
+class Deidentified(NamedTuple):
+    """The series for other operators, and its instances as objects to send."""
+
+    source: SourcePort
+    dicom: DicomObjects
+
+
+def deidentify(
+    source: SourcePort, *, retained: frozenset[Retained] = frozenset(), settings: Settings, context: Context
+) -> Deidentified:
+    """Take the patient out of a CT series, by the Basic Profile of DICOM PS3.15 with options.
+
+    What is put after this operator, in place of the input, sees a series with other UIDs and no name: so do its
+    results. Without its key (``[deidentify] key``) nobody finds the patient again; the map in the run's folder tells.
+
+    Raises:
+        BadConfig: the settings have no key.
+        BadSeries: text may be drawn in the pixels, or this is no DICOM series.
+    """
+    if not isinstance(source, Series):
+        raise BadSeries("deidentify.no-dicom", "a volume file has no DICOM attributes: there is nothing to take out.")
+    key = settings.deidentify.key
+    if len(key) < SHORTEST_KEY:
+        words = f"has {len(key)} characters; pseudonyms follow from it, so give one of {SHORTEST_KEY} or more"
+        raise BadConfig("deidentify.key", f"deidentify.key: {words}, secret and always the same.")
+    pseudonyms = Pseudonyms(key.encode(), _patient(source))
+    folder = Path(tempfile.mkdtemp(prefix=".deidentify-", dir=context.folder))
+    files = list(_write(source, folder, Profile(retained), pseudonyms, context))
+    _write_map(pseudonyms, context.folder / MAP_FILE)
+    context.record("files", [MAP_FILE])
+    context.record("retained", sorted(retained))
+    made = choose_source(find_series(folder))
+    weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
+    return Deidentified(made, DicomObjects(objects=Instances(files, made)))
+
+
+class Instances(Mapping[str, Dataset]):
+    """Instances read from their files when they are asked for; the files last as long as the series does."""
+
+    def __init__(self, files: list[Path], series: SourcePort) -> None:
+        self._files, self._series = {file.stem: file for file in files}, series
+
+    def __getitem__(self, name: str) -> Dataset:
+        return dcmread(self._files[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def _patient(series: Series) -> str:
+    """What tells one patient from another: the ID with its issuer, or, where there is none, the study."""
+    number = str(series.header.get("PatientID") or "").strip()
+    issuer = str(series.header.get("IssuerOfPatientID") or "").strip()
+    return f"{issuer}\\{number}" if number else study_uid(series)
+
+
+def _write(series: Series, folder: Path, profile: Profile, pseudonyms: Pseudonyms, context: Context) -> Iterator[Path]:
+    uids = {instance.path: instance.sop_instance_uid for instance in series.instances if instance.frame in (None, 1)}
+    for number, path in enumerate(series.files, start=1):
+        header = dcmread(path, stop_before_pixels=True, force=True)
+        check_drawn(header, f"slice {number}")
+        pixels = open_pixels(path)
+        frames = np.stack([pixels.stored(frame + 1) for frame in range(len(pixels.slices))])
+        header.SOPInstanceUID = uids.get(path) or header.get("SOPInstanceUID", path.name)
+        header.SeriesInstanceUID, header.StudyInstanceUID = series.uid, study_uid(series)
+        made = deidentified(header, frames, profile, pseudonyms)
+        yield save_object(made, folder / f"ct-{number:05}.dcm")
+        context.progress(number / len(series.files))
+
+
+def _write_map(pseudonyms: Pseudonyms, file: Path) -> None:
+    file.unlink(missing_ok=True)
+    file.touch(0o600, exist_ok=False)
+    with file.open("w", newline="", encoding="utf-8") as table:
+        writer = csv.writer(table)
+        writer.writerow(("kind", "original", "replacement"))
+        writer.writerows((kind, original, new) for (kind, original), new in sorted(pseudonyms.used.items()))
+
+
+def _options(text: str) -> frozenset[Retained]:
+    """``dates,patient``: the options of the profile.
+
+    Raises:
+        ValueError: one isn't known.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    unknown = [word for word in words if word not in set(Retained)]
+    if unknown:
+        raise ValueError(f"expected some of {', '.join(Retained)}, with commas, not {as_json(unknown[0]).decode()}")
+    return frozenset(map(Retained, words))
+
+
+OPERATOR = Operator(
+    name="deidentify",
+    images=("carina/deidentify",),
+    function=deidentify,
+    inputs={"/input": "source"},
+    outputs={"/output": "source", "/dicom": "dicom"},
+    places={"/output": "deidentified", "/dicom": "dicom/ct"},
+    variables={
+        "CARINA_RETAIN": Setting(
+            parameter="retained",
+            read=_options,
+            meaning="options of the profile: dates, device, patient, descriptors, with commas",
+        )
+    },
+)
