@@ -8,8 +8,10 @@ from carina.config import TlsSettings
 from carina.errors import BadConfig
 
 
-def tls_context(settings: TlsSettings) -> ssl.SSLContext:
+def tls_context(settings: TlsSettings, *, needs_certificate: bool = True) -> ssl.SSLContext:
     """TLS 1.2 or later for a listener; with ``trusted``, peers must show a certificate that these sign.
+
+    Where one is not needed, a peer may show none, but no other.
 
     Raises:
         BadConfig: a file can't be read, or is no certificate or key.
@@ -20,7 +22,7 @@ def tls_context(settings: TlsSettings) -> ssl.SSLContext:
         context.load_cert_chain(settings.certificate, settings.key)
         if settings.trusted:
             context.load_verify_locations(settings.trusted)
-            context.verify_mode = ssl.CERT_REQUIRED
+            context.verify_mode = ssl.CERT_REQUIRED if needs_certificate else ssl.CERT_OPTIONAL
     except (OSError, ValueError) as error:
         words = f"tls: {settings.certificate}, {settings.key} or {settings.trusted or 'no trusted file'}"
         raise BadConfig("tls.files", f"{words}: can't be used ({error}); expected PEM files.") from error

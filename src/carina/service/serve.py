@@ -22,6 +22,7 @@ from carina.service.app import web_app
 from carina.service.check import listen
 from carina.service.loops import start_all, stop_all
 from carina.service.node import RunningNode
+from carina.service.peers import PeerProtocol
 
 _LOG = logging.getLogger(__name__)
 
@@ -135,9 +136,10 @@ class _Server(uvicorn.Server):
 
 def server_config(node: RunningNode) -> uvicorn.Config:
     """How requests to a node are read: what a stranger controls is bounded, and nothing is told of the server."""
-    tls = node.settings.web.tls
+    web, tls = node.settings.web, node.settings.web.tls
     return uvicorn.Config(
         web_app(node),
+        http=PeerProtocol,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -145,7 +147,7 @@ def server_config(node: RunningNode) -> uvicorn.Config:
         proxy_headers=False,
         timeout_graceful_shutdown=_REQUESTS_S,
         h11_max_incomplete_event_size=64 * 1024,
-        ssl_context_factory=(lambda *_: tls_context(tls)) if tls else None,
+        ssl_context_factory=(lambda *_: tls_context(tls, needs_certificate=not web.login)) if tls else None,
     )
 
 

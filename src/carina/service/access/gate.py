@@ -83,6 +83,8 @@ def _refusal(request: Request, rules: Mapping[str, Rule], caller: Caller) -> Res
             return _with_headers(refusal(request, 405, "web.405", "Method Not Allowed."), Allow=allowed)
         return refusal(request, 404, "web.404", "Not Found.")
     if not caller.may(rule.need):
+        if not caller.session and is_from_page(request):
+            return _log_in_first(request)
         words = f"this needs the role {least_role(rule.need)}; {caller.name} has the role {caller.role}."
         return refusal(request, 403, "access.role", words)
     return None

@@ -21,6 +21,7 @@ from carina.service.access.sessions import (
     token_row,
 )
 from carina.service.node import RunningNode
+from carina.service.peers import PEER
 
 
 class Identifier:
@@ -38,7 +39,7 @@ class Identifier:
             return self._program(secret)
         cookie = request.cookies.get(cookie_name(request))
         person = self._person(cookie, is_quiet=is_quiet) if cookie else None
-        return person or self._nobody()
+        return person or self._certified(request) or self._nobody()
 
     def is_still_in(self, caller: Caller) -> bool:
         """Whether somebody who was let in would be let in now: what is sent for long ends with their session."""
@@ -69,6 +70,11 @@ class Identifier:
             with self._node.engine.begin() as connection:
                 note_token(connection, row.id, now)
         return token_caller(row)
+
+    def _certified(self, request: Request) -> Caller | None:
+        """Who showed a certificate that ``[web.tls] trusted`` signs: a modality or a PACS, which only stores."""
+        name = getattr(request.state, PEER, "")
+        return Caller(name=f"certificate {name}", role=Role.SENDER, form_token=self._node.token) if name else None
 
     def _nobody(self) -> Caller:
         return Caller(name="nobody", role=None, form_token=self._node.token)

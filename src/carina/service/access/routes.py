@@ -19,6 +19,7 @@ from carina.service.access.elsewhere import come_back, go_elsewhere
 from carina.service.access.entering import logged_in
 from carina.service.access.identify import cookie_name
 from carina.service.access.people import act_on_people, show_people
+from carina.service.access.roles import Need
 from carina.service.access.sessions import end_session
 from carina.service.access.throttle import Throttle
 from carina.service.changes import audit
@@ -84,7 +85,7 @@ def access_routes() -> list[BaseRoute]:
 def show_login(request: Request) -> Response:
     """The form; whoever is logged in goes on."""
     to = own_place(request.query_params.get("to", "/"))
-    if caller_of(request).role is not None:
+    if caller_of(request).may(Need.READ):
         return RedirectResponse(to, status_code=303)
     return page(request, "login.html", _form_values(request, to))
 
