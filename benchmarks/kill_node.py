@@ -144,6 +144,12 @@ class Victims:
             command = [*CLI, *words, "--config", str(self.folder / "carina.toml")]
             self.processes[name] = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
 
+    def revive(self) -> None:
+        """Start who ended by itself, as systemd would: a program that starts while the database recovers."""
+        for name, process in list(self.processes.items()):
+            if process.poll() is not None:
+                self.start(name)
+
     def strike(self, name: str) -> None:
         """Kill one of a kind; the server where there is none."""
         killed = {"job": self._kill_job, "database": self._kill_database}.get(name, lambda: False)()
@@ -170,6 +176,7 @@ class Victims:
         if self.engine.dialect.name != "postgresql":
             return False
         asked = text("select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+        self.engine.dispose()  # its connections may have died with another backend
         with suppress(OperationalError, ProcessLookupError), read_only(self.engine) as connection:
             pids = list(connection.execute(asked).scalars())
             if pids:
@@ -295,24 +302,27 @@ def _kill_and_finish(settings: Settings, victims: Victims, kills: int, chance: r
         if time.monotonic() > end:
             break
         time.sleep(chance.uniform(0, LATEST_KILL_S))
+        victims.revive()
         victims.strike(*chance.choices(VICTIMS, WEIGHTS))
         if number % KILLS_A_SERIES == KILLS_A_SERIES - 1:
             scanner.turns.release()
+    victims.revive()
     scanner.finish()
-    _finish(victims.engine)
+    _finish(victims)
     return scanner.taken
 
 
-def _finish(engine: Engine) -> None:
+def _finish(victims: Victims) -> None:
     """Until nothing moves any more; jobs that were killed are not made to wait for their next try."""
     before: object = None
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         time.sleep(1.0)
+        victims.revive()
         with suppress(OperationalError):
-            with engine.begin() as connection:
+            with victims.engine.begin() as connection:
                 connection.execute(update(JOB).where(JOB.c.state == "pending").values(not_before=None))
-            with read_only(engine) as connection:
+            with read_only(victims.engine) as connection:
                 now = tuple(
                     tuple(sorted(map(tuple, connection.execute(select(column, func.count()).group_by(column)))))
                     for column in (ARRIVAL.c.state, JOB.c.state, DELIVERY.c.state)

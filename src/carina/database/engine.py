@@ -28,7 +28,7 @@ def open_database(url: str) -> Engine:
         BadConfig: the address is none, or the database can't be opened.
     """
     try:
-        engine = create_engine(url)
+        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))  # a server may have been restarted
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_as_writer)
