@@ -1,0 +1,170 @@
+"""Writes docs/conformance.md from the tables that the code itself works by. Usage: python scripts/conformance.py"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pydicom.charset import python_encoding
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as Get
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove as Move
+from starlette.routing import Route
+
+from carina import RESEARCH_ONLY
+from carina.config import DicomDestination, DicomSettings, TlsSettings
+from carina.deliver.answers import FAILURES, WARNINGS
+from carina.deliver.find_scu import FIND
+from carina.dicom.headers import CT_CLASSES
+from carina.dicom.syntaxes import ENCAPSULATED, NATIVE
+from carina.receive.fetch import SYNTAXES
+from carina.receive.instance import IMPLEMENTATION_UID, NO_ROOM, NOT_UNDERSTOOD, WRONG_CLASS
+from carina.receive.listener import FIRST_WORD_S, NOT_AUTHORISED
+from carina.receive.transport import LARGEST_PDU
+from carina.service.dicomweb.stow import stow_routes
+from carina.service.dicomweb.wado import dicomweb_routes
+
+PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
+
+PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+
+STATUSES = {
+    NO_ROOM: "out of resources: the disk is full, or the instance is over `dicom.instance_mb`; may be sent again",
+    WRONG_CLASS: "the data set is another instance or class than the request says",
+    NOT_UNDERSTOOD: "the data set can't be read, or has no valid UIDs",
+    NOT_AUTHORISED: "the caller was let in for its storage commitment reports alone",
+}
+"""What else than 0000H a C-STORE is answered with."""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = (_head, _roles, _read, _statuses, _association, _web, _rest)
+    return "\n".join(line for part in parts for line in part()) + "\n"
+
+
+def _head() -> Iterator[str]:
+    yield "# Conformance statement"
+    yield ""
+    yield f"{RESEARCH_ONLY} Written by `scripts/conformance.py` from the code's own tables."
+    yield "What is in the objects that Carina writes: [DICOM](dicom-conformance.md)."
+    yield ""
+    yield f"Implementation Class UID of what the node stores: `{IMPLEMENTATION_UID}`."
+    yield ""
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield "|" + "---|" * len(header)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+def _named(uid: str) -> str:
+    return f"{UID(uid).name} `{uid}`"
+
+
+def _roles() -> Iterator[str]:
+    plain = ", ".join(UID(uid).name for uid in PLAIN)
+    asked = ", ".join(UID(uid).name for uid in SYNTAXES)
+    yield "## SOP classes and roles"
+    yield "Application entities: one for each source of kind `dicom`, under its `ae_title`, on one port."
+    yield ""
+    rows = [
+        (_named(Verification), "SCP, SCU", plain, "`carina echo`"),
+        ("every Storage class, private ones too", "SCP", "every one that is proposed", "stored as it came"),
+        ("Storage of the objects that a run makes", "SCU", plain, "destinations"),
+        (_named(StorageCommitmentPushModel), "SCP, SCU", plain, "with `commitment`; reports on either association"),
+        (_named(FIND), "SCU", UID(ImplicitVRLittleEndian).name, "confirming, fetching"),
+        (_named(Move), "SCU", UID(ImplicitVRLittleEndian).name, "fetching"),
+        (_named(Get), "SCU", UID(ImplicitVRLittleEndian).name, "fetching"),
+        (", ".join(map(_named, sorted(CT_CLASSES))), "SCP of C-GET", asked, "what is fetched"),
+    ]
+    yield from _table(("SOP class", "role", "transfer syntaxes", "for"), rows)
+
+
+def _read() -> Iterator[str]:
+    yield "## Transfer syntaxes that are read"
+    yield "What comes in another one is stored, and waits in quarantine."
+    yield ""
+    yield from _table(
+        ("transfer syntax", "UID"),
+        [(f"{UID(uid).name}", f"`{uid}`") for uid in (*NATIVE, *ENCAPSULATED)],
+    )
+
+
+def _statuses() -> Iterator[str]:
+    yield "## Statuses"
+    yield "A C-STORE is answered with 0000H for what is on the disk for good, and else with:"
+    yield ""
+    rows = [(f"{status:04X}H", words) for status, words in STATUSES.items()]
+    yield from _table(("status", "meaning"), rows)
+    yield "Of a peer's answers, these are told by name:"
+    yield ""
+    told = {**WARNINGS, **FAILURES}
+    yield from _table(("status", "is told as"), [(f"{status:04X}H", str(words)) for status, words in told.items()])
+
+
+def _association() -> Iterator[str]:
+    own, peer = DicomSettings(), DicomDestination(host="h", port=1, ae_title="A")
+    yield "## Associations"
+    rows = [
+        ("largest PDU that is received", f"{LARGEST_PDU} bytes", "fixed"),
+        ("associations at once", str(own.associations), "`dicom.associations`"),
+        ("time to ask for an association", f"{FIRST_WORD_S:g} s", "fixed"),
+        ("time without progress, as SCP", f"{own.idle_s:g} s", "`dicom.idle_s`"),
+        ("the largest instance", f"{own.instance_mb} MB", "`dicom.instance_mb`"),
+        ("port", str(own.port), "`dicom.port`"),
+        ("time to wait for a peer, as SCU", f"{peer.timeout_s:g} s", "`timeout_s` of the destination"),
+        ("calling AE title, as SCU", peer.calling_ae_title, "`calling_ae_title` of the destination"),
+        ("asynchronous operations", "none", "fixed"),
+    ]
+    yield from _table(("", "default", "set by"), rows)
+
+
+def _web() -> Iterator[str]:
+    yield "## DICOMweb (PS3.18)"
+    routes = [route for route in (*dicomweb_routes(), *stow_routes()) if isinstance(route, Route)]
+    rows = [(_service(route), f"`{_methods(route)} {route.path}`") for route in routes]
+    yield from _table(("transaction", "request"), rows)
+
+
+def _methods(route: Route) -> str:
+    return ", ".join(sorted((route.methods or set()) - {"HEAD"}))
+
+
+def _service(route: Route) -> str:
+    if "POST" in (route.methods or ()):
+        return "Store (STOW-RS)"
+    return "Search (QIDO-RS)" if route.path.endswith(("studies", "series", "instances")) else "Retrieve (WADO-RS)"
+
+
+def _rest() -> Iterator[str]:
+    tls = sorted(TlsSettings.__struct_fields__)
+    yield "## Security"
+    yield f"TLS {_tls_version()} and later on either listener (`dicom.tls`, `web.tls`: {', '.join(tls)}); with"
+    yield "`trusted`, callers must show a certificate. As SCU, TLS is spoken where the destination has `tls_trusted`."
+    yield "Callers are let in by the AE title that they call, their own, and their address. De-identification: the"
+    yield "operator `deidentify` ([pipelines](pipelines.md#without-the-patient))."
+    yield "The audit trail is a table of the node's database."
+    yield ""
+    yield "## Character sets"
+    yield "Objects are written in ISO_IR 192 (UTF-8). Read are:"
+    yield ""
+    yield from _table(("defined term",), [(f"`{term}`",) for term in _terms()])
+
+
+def _terms() -> list[str]:
+    """Defined Terms of Specific Character Set by which texts are read."""
+    return sorted(term for term in python_encoding if term)
+
+
+def _tls_version() -> str:
+    return ssl.TLSVersion.TLSv1_2.name.removeprefix("TLSv").replace("_", ".")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page().rstrip("\n") + "\n", encoding="utf-8")
