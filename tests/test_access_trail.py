@@ -1,0 +1,62 @@
+"""Every route that shows something of a patient, called by a reader: their name and what they saw are in the trail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import EncapsulatedPDFStorage
+
+from access_nodes import Guarded, guarded
+from carina.service.access.rules import ROUTE_RULES, Rule
+from served_nodes import write_result
+from viewer_runs import posed, through_dicom, write_run
+
+VIEWS = [rule for rule in ROUTE_RULES if rule.view]
+
+INSTANCE_PATH = "/dicom-web/studies/{study}/series/{series}/instances/{instance}"
+NOT_SHOWN_HERE = {"/jobs/{job:int}/log", f"{INSTANCE_PATH}/bulkdata/{{tag}}"}
+"""The job never ran, and a CT slice has no bulk data but its pixels: there is nothing to see."""
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("seen")
+    phantom = through_dicom(posed("plain", (24, 48, 48)), folder / "phantom")
+    with guarded(folder) as served:
+        run = write_run(phantom, served.node.folder / "runs" / str(served.job))
+        slice_file = min((folder / "ct").glob("*.dcm"))
+        pdf = write_result(served.node, served.job, slice_file, EncapsulatedPDFStorage)
+        pdf.rename(run / "dicom" / "volume-ratio.dcm")
+        yield served
+
+
+def values_of(node: Guarded) -> dict[str, str]:
+    """What the parts of paths are on this node."""
+    header = dcmread(min((node.node.folder.parent / "ct").glob("*.dcm")), stop_before_pixels=True)
+    uids = {"study": header.StudyInstanceUID, "series": header.SeriesInstanceUID, "instance": header.SOPInstanceUID}
+    places = {"plane": "axial", "index": "3", "z": "3", "y": "4", "x": "5", "size": "quarter", "layer": "lung"}
+    return {**uids, **places, "job": str(node.job), "id": str(node.job), "frames": "1", "tag": "7FE00010"}
+
+
+def path_of(rule: Rule, values: dict[str, str]) -> str:
+    names = {"/volume/": "ct", "/pdf/": "volume-ratio", "/files/": "manifest.json"}
+    name = next((one for part, one in names.items() if part in rule.path), "")
+    filled = values | {"name": name}
+    return re.sub(r"\{(\w+)(:\w+)?\}", lambda found: filled[found[1]], rule.path)
+
+
+@pytest.mark.parametrize("rule", VIEWS, ids=lambda rule: rule.path)
+def test_what_a_reader_sees_is_in_the_trail_under_their_name(node: Guarded, rule: Rule) -> None:
+    path = path_of(rule, values_of(node))
+    accept = "text/event-stream" if rule.is_quiet else "*/*"
+    with node.person("reader", accept=accept).stream("GET", path) as answer:
+        status = answer.status_code
+    if rule.path in NOT_SHOWN_HERE:
+        assert status == 404
+        return
+    assert status == 200, path
+    assert ("reader.one", "looked", rule.subject(path)) in node.trail()
+    assert "{" not in rule.subject(path)
