@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,13 @@ from carina.api.result import Run
 from carina.corrections.decisions import Decision, decide, decision_on
 from carina.corrections.finish import Draft, Finished, finish, finished_folder, finished_of, reader_mask
 from carina.corrections.masks import MaskName, network_mask, strokes_file
+from carina.dicom import seg_reader
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.objects import save_object
 from carina.dicom.seg import segmentation
 from carina.dicom.seg_reader import person_name
 from carina.dicom.series import Series
-from carina.errors import BadConfig, BadSeries
+from carina.errors import BadConfig, BadSeries, ModelFailed
 from carina.volume import Mask
 from dicom_objects_samples import PRODUCER, errors_of, placed, truth
 from viewer_runs import POSES, posed, through_dicom, write_run
@@ -145,6 +147,18 @@ def test_another_series_as_source_is_refused_and_leaves_nothing(tmp_path: Path) 
     assert finished_of(run.folder, MaskName.LESION) == []
     assert [path.name for path in (run.folder / "corrections").iterdir()] == [".finish.lock"]
     assert decision_on(run, MaskName.LESION) is None
+
+
+def test_an_object_that_is_not_what_was_painted_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, source = made_run("plain", tmp_path)
+
+    def mirrored(mask: Mask, *others: Any) -> Dataset:
+        return segmentation(replace(mask, labels=np.ascontiguousarray(mask.labels[:, :, ::-1])), *others)
+
+    monkeypatch.setattr(seg_reader, "segmentation", mirrored)
+    with pytest.raises(ModelFailed, match="is not the mask"):
+        finish(run, draft_of(network_mask(run, MaskName.LESION)), source)
+    assert finished_of(run.folder, MaskName.LESION) == []
 
 
 def test_two_corrections_of_a_run_are_not_finished_at_once(tmp_path: Path) -> None:
