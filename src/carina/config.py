@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -174,11 +174,7 @@ _Gigabytes = Annotated[float, Meta(ge=0)]
 
 
 class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the node removes by itself, the oldest first; never what waits, runs or is not confirmed. 0: nothing.
-
-    ``incoming`` is what came, ``runs`` what was made of it: after ``days``, or over ``gb``. ``free_gb`` is room that is
-    made on the disk. After ``abandoned_days``, quarantine and what faulted count as over too.
-    """
+    """What the node removes by itself, the oldest first: after ``days``, over ``gb``, for ``free_gb``; 0: nothing."""
 
     incoming_days: _Days = 0.0
     incoming_gb: _Gigabytes = 0.0
@@ -275,8 +271,20 @@ class FolderSource(_Source, frozen=True, kw_only=True, tag_field="kind", tag="fo
     path: _Text
 
 
+class MailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Notices by mail: ``to`` these addresses, from ``sender``, over the SMTP server ``host``."""
+
+    host: _Text
+    port: _Port = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    user: str = ""
+    password: str = ""
+    sender: _Text
+    to: Annotated[tuple[_Text, ...], Meta(min_length=1)]
+
+
 class NoticeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Notices by webhook: of jobs that ``faulted``, and of findings at or over a threshold (0: of none).
+    """Notices by webhook and by mail: of jobs that ``faulted``, and of findings at or over a threshold (0: of none).
 
     ``url`` gets a POST for each, empty: nobody does; ``secret`` signs it.
     """
@@ -287,6 +295,7 @@ class NoticeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     lesion_percent: Annotated[float, Meta(ge=0, le=100)] = 0.0
     covid_probability: Annotated[float, Meta(ge=0, le=1)] = 0.0
     timeout_s: _Seconds = 10.0
+    mail: MailSettings | None = None
 
 
 AnySource = DicomSource | DicomwebSource | FolderSource

@@ -25,12 +25,16 @@ from carina import RESEARCH_ONLY
 from carina.config import NoticeSettings
 from carina.database import JOB, NOTICE, read_only
 from carina.deliver.dicomweb import StayHere
+from carina.deliver.mail import send_mail
 from carina.deliver.pace import Pace
 from carina.errors import one_line
 from carina.pipeline.json_text import read_json
 
 LOOK_BACK = timedelta(days=1)
 """Jobs that stopped earlier get no notice any more: when notices are switched on, the past stays silent."""
+
+MAILED = "mailed"
+"""State of a notice that was mailed, and not taken by the webhook yet."""
 
 NOTICES_AT_ONCE = 50
 MOST_ATTEMPTS = 100
@@ -91,7 +95,25 @@ class Notifier:
 
     def _tell(self, notice: Row[Any]) -> None:
         now = self.clock()
-        status, error = self._post(notice.body.encode(), str(int(now.timestamp())))
+        if not self._mail(notice, now):
+            return
+        status, error = self._post(notice.body.encode(), str(int(now.timestamp()))) if self.settings.url else (None, "")
+        self._note(notice, now, status, error)
+
+    def _mail(self, notice: Row[Any], now: datetime) -> bool:
+        """Mail a notice once, whatever the webhook does afterwards; whether that is done."""
+        mail = self.settings.mail
+        if mail is None or notice.state == MAILED:
+            return True
+        error = send_mail(mail, read_json(notice.body.encode()), now, self.settings.timeout_s)
+        if error:
+            self._note(notice, now, None, error)
+            return False
+        with self.engine.begin() as connection:
+            connection.execute(update(NOTICE).where(NOTICE.c.id == notice.id).values(state=MAILED))
+        return True
+
+    def _note(self, notice: Row[Any], now: datetime, status: int | None, error: str) -> None:
         attempts = notice.attempts + 1
         values: dict[str, Any] = {"attempts": attempts, "status": status, "error": error, "not_before": None}
         if not error:
@@ -133,7 +155,7 @@ def _ended(connection: Connection, now: datetime) -> list[Row[Any]]:
 
 def _due(connection: Connection, now: datetime) -> list[Row[Any]]:
     is_time = or_(NOTICE.c.not_before.is_(None), NOTICE.c.not_before <= now)
-    wanted = select(NOTICE).where(NOTICE.c.state == "waiting", is_time)
+    wanted = select(NOTICE).where(NOTICE.c.state.in_(("waiting", MAILED)), is_time)
     return list(connection.execute(wanted.order_by(NOTICE.c.id).limit(NOTICES_AT_ONCE)))
 
 

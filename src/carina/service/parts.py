@@ -35,7 +35,7 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
     works: dict[str, PartWork] = {"jobs": lambda stop: _run_jobs(node, stop)}
     if node.settings.destinations:
         works["sender"] = lambda stop: _send(node, stop)
-    if node.settings.notices.url:
+    if node.settings.notices.url or node.settings.notices.mail:
         works["notices"] = lambda stop: _tell(node, stop)
     works["retention"] = lambda stop: _remove(node, stop)
     works["arrivals"] = lambda stop: _settle_arrivals(node, stop)

@@ -1,0 +1,102 @@
+"""Notices by mail, to a real SMTP server on loopback: once each, tried again, and without a patient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from email import message_from_bytes
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from sqlalchemy import insert, select
+
+from carina.config import MailSettings, NoticeSettings
+from carina.database import JOB, NOTICE
+from carina.deliver.notices import Notifier
+from carina.deliver.pace import Pace
+from carina.testing.pacs import free_port
+from delivery_objects import NOW, new_ledger
+
+
+class Box:
+    """A mail server that answers with what it is told, then takes everything."""
+
+    def __init__(self) -> None:
+        self.got: list[bytes] = []
+        self.answers: list[str] = []
+        self.controller = Controller(self, hostname="127.0.0.1", port=free_port())
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
+        if self.answers:
+            return self.answers.pop(0)
+        self.got.append(envelope.content)
+        return "250 taken"
+
+
+@pytest.fixture
+def box() -> Iterator[Box]:
+    made = Box()
+    made.controller.start()
+    yield made
+    made.controller.stop()
+
+
+def notifier(box: Box, folder: Path, url: str = "") -> Notifier:
+    engine = new_ledger(folder)
+    row = {"source": "/in/Doe", "pipeline": "default", "folder": "runs/1", "state": "stopped", "ended": "faulted"}
+    sized = {"priority": 1, "memory_mb": 1, "cores": 1, "created_at": NOW, "stopped_at": NOW}
+    with engine.begin() as connection:
+        connection.execute(insert(JOB).values(**row, **sized, error_code="series.tilt", error="Doe"))
+    mail = MailSettings(
+        host="127.0.0.1",
+        port=box.controller.port,
+        security="none",
+        sender="carina@example.org",
+        to=("it@example.org",),
+    )
+    settings = NoticeSettings(url=url, secret="x" * 32, mail=mail, timeout_s=5)
+    made = Notifier(
+        engine=engine, folder=folder, settings=settings, clock=lambda: NOW, pace=Pace(first_s=5, longest_s=60)
+    )
+    made.round()
+    return made
+
+
+def state(made: Notifier) -> Any:
+    with made.engine.connect() as connection:
+        return connection.execute(select(NOTICE)).one()
+
+
+def test_a_notice_is_mailed_once_without_a_patient(box: Box, tmp_path: Path) -> None:
+    made = notifier(box, tmp_path)
+    made.round()
+    made.round()
+    assert state(made).state == "sent"
+    (content,) = box.got
+    message = message_from_bytes(content)
+    assert (message["Subject"], message["To"]) == ("Carina: job 1: faulted", "it@example.org")
+    assert b"series.tilt" in content
+    assert b"Doe" not in content
+    made.engine.dispose()
+
+
+def test_what_the_server_does_not_take_is_mailed_again_later(box: Box, tmp_path: Path) -> None:
+    box.answers = ["451 try later"]
+    made = notifier(box, tmp_path)
+    made.round()
+    assert (state(made).state, "451" in state(made).error, box.got) == ("waiting", True, [])
+    made.clock = lambda: NOW + timedelta(minutes=2)
+    made.round()
+    assert (state(made).state, len(box.got)) == ("sent", 1)
+    made.engine.dispose()
+
+
+def test_a_webhook_that_is_away_makes_no_second_mail(box: Box, tmp_path: Path) -> None:
+    made = notifier(box, tmp_path, f"http://127.0.0.1:{free_port()}/")
+    for minutes in (0, 2, 5):
+        made.clock = lambda minutes=minutes: NOW + timedelta(minutes=minutes)  # type: ignore[misc]
+        made.round()
+    assert (state(made).state, state(made).attempts, len(box.got)) == ("mailed", 3, 1)
+    made.engine.dispose()
