@@ -1,8 +1,9 @@
-"""Takes the pictures of docs/viewer.md and README from the running viewer, on a series whose licence allows it.
+"""Takes the pictures of docs/viewer.md and README from the running viewer, on series whose licences allow it.
 
-Usage: .venv/bin/python scripts/pictures.py [SERIES_FOLDER] [RUN_FOLDER]
+Usage: .venv/bin/python scripts/pictures.py [SERIES_FOLDER] [RUN_FOLDER] [COHORT_FOLDER]
 
-SERIES_FOLDER defaults to covidctmd-p002 of the real data (COVID-CT-MD, CC BY 4.0). Needs chromium and the build of the
+SERIES_FOLDER defaults to covidctmd-p002 of the real data (COVID-CT-MD, CC BY 4.0), the cohort is that of all series
+beside it. Needs chromium and the build of the
 volume viewer. Look at every picture before it is committed.
 """
 
@@ -13,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -99,12 +100,17 @@ SHOTS: dict[str, tuple[str, dict[str, int], str, Step]] = {
 }
 
 
-def take(address: str) -> None:
+COHORT_SHOTS: dict[str, tuple[str, dict[str, int], str, Step]] = {
+    "cohort": ("/?order=-lungs+ratio_percent", WIDE, "light", Page.wait_for_load_state),
+}
+
+
+def take(address: str, shots: Mapping[str, tuple[str, dict[str, int], str, Step]]) -> None:
     """Every picture, of the product as it is."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        for name, (path, size, scheme, step) in SHOTS.items():
+        for name, (path, size, scheme, step) in shots.items():
             context = chromium.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
             page = context.new_page()
             page.set_default_timeout(120_000)
@@ -117,21 +123,28 @@ def take(address: str) -> None:
         chromium.close()
 
 
-def main() -> None:
-    """Run the pipeline, unless the run is there, serve it and take the pictures."""
-    series = Path(sys.argv[1]) if len(sys.argv) > 1 else SERIES
-    out = Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "runs" / "pictures"
-    carina.run(series, out)
-    command = [sys.executable, "-m", "carina.cli.main", "view", str(out), "--no-browser"]
-    command += ["--source", str(series), "--reader", "Jane Doe"]
+def show(folder: Path, shots: Mapping[str, tuple[str, dict[str, int], str, Step]], *options: str) -> None:
+    """Serve a run or a cohort and take its pictures."""
+    command = [sys.executable, "-m", "carina.cli.main", "view", str(folder), "--no-browser", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline() if process.stdout else "")
         if address is None:
             raise SystemExit("carina view did not start")
         try:
-            take(address[0])
+            take(address[0], shots)
         finally:
             process.terminate()
+
+
+def main() -> None:
+    """Run the pipeline, unless the runs are there, serve them and take the pictures."""
+    series = Path(sys.argv[1]) if len(sys.argv) > 1 else SERIES
+    out = Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "runs" / "pictures"
+    cohort = Path(sys.argv[3]) if len(sys.argv) > 3 else ROOT / "runs" / "cohort"
+    carina.run(series, out)
+    show(out, SHOTS, "--source", str(series), "--reader", "Jane Doe")
+    carina.run_many(series.parent, cohort, each="series")
+    show(cohort, COHORT_SHOTS)
 
 
 if __name__ == "__main__":
