@@ -10,6 +10,7 @@ import click
 
 from carina.cli.node import CONFIG, node_settings
 from carina.cli.terminal import SOME_FAILED, complain, say
+from carina.pipeline.json_text import read_json
 
 if TYPE_CHECKING:
     from carina.config import WebSettings
@@ -50,9 +51,7 @@ def _on_this_machine(web: WebSettings) -> str:
 
 def _troubles(body: bytes) -> str:
     """What stands against the node's work, of its answer."""
-    import json
-
     try:
-        return "; ".join(map(str, json.loads(body)["troubles"]))
+        return "; ".join(map(str, read_json(body)["troubles"]))
     except (ValueError, KeyError, TypeError):
         return body.decode(errors="replace")[:200]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-import msgspec
 from sqlalchemy import Connection, func, insert, literal, update
 
 from carina.config import Settings
@@ -19,6 +18,7 @@ from carina.errors import BadConfig
 from carina.jobs.places import DATABASE
 from carina.jobs.queue import JobState
 from carina.keeping.backup import BACKUP_FILE, RUNS, Backup, Copier, missing_files, named_in, new_folder
+from carina.pipeline.json_text import read_json
 from carina.receive.store import INCOMING
 
 
@@ -50,8 +50,8 @@ def read_backup(backup: Path) -> Backup:
         BadConfig: it is none, was broken off, or lacks files.
     """
     try:
-        said = msgspec.json.decode((backup / BACKUP_FILE).read_bytes(), type=Backup)
-    except (OSError, msgspec.DecodeError) as error:
+        said = read_json((backup / BACKUP_FILE).read_bytes(), Backup)
+    except (OSError, ValueError) as error:
         words = f"is no backup, or one that was broken off (no {BACKUP_FILE} that can be read): choose another."
         raise BadConfig("restore.no-backup", f"{backup}: {words}") from error
     missing = missing_files(backup, [DATABASE, *_instances(backup)])
