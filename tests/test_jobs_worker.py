@@ -203,14 +203,14 @@ def test_kills_at_random_moments_lose_no_job(settings: Settings, engine: Engine,
     rng = random.Random(4)
     put(engine, settings, series, 5)
     worker = Worker(settings, engine)
-    due: dict[int, float] = {}
+    due: dict[tuple[int, int], float] = {}
     killed = 0
 
     def watch() -> None:
         nonlocal killed
         crashed = {job.id: job.crashes for job in jobs(engine)}
         for one in worker.running:
-            dies = due.setdefault(one.process.pid, time.monotonic() + rng.uniform(0, 2))
+            dies = due.setdefault((one.attempt.job_id, one.attempt.number), time.monotonic() + rng.uniform(0, 2))
             if crashed[one.attempt.job_id] < 2 and one.process.poll() is None and time.monotonic() >= dies:
                 one.process.kill()
                 killed += 1

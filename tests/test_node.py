@@ -93,7 +93,7 @@ def test_a_study_that_is_sent_is_run_delivered_and_shown(node: Process, pacs: Pa
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(node.url)
-        expect(page.get_by_text("Nothing has arrived yet")).to_be_visible()
+        expect(page.get_by_text("No job yet")).to_be_visible()
         store(node, study)
         row = page.get_by_role("row").filter(has=page.locator("#job-1"))
         expect(row).to_contain_text("running", timeout=60_000)

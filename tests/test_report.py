@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -291,17 +292,21 @@ def test_no_probability_reads_as_certain(value: float, shown: str) -> None:
     assert probability_text(value) == shown
 
 
+def assert_calibration_is_measured(told: str, metrics: Mapping[str, float]) -> None:
+    error = metrics.get("expected calibration error, calibrated")
+    if error is None:
+        assert not told
+    else:
+        assert f"an expected error of {error:.2f} on" in told
+
+
 def test_what_the_shipped_bundles_say_of_themselves_is_what_was_measured() -> None:
     """No figure of a report is invented: each is one of the bundle's own eval_metrics, as are a range's ends."""
     for name in ("covid-densenet", "lesion-segresnet", "lung-ahnet"):
         bundle = find_bundle(name)
         validation = bundle.carina.validation
         assert validation is not None
-        error = bundle.eval_metrics.get("expected calibration error, calibrated")
-        if error is None:
-            assert not validation.calibration
-        else:
-            assert f"an expected error of {error:.2f} on" in validation.calibration
+        assert_calibration_is_measured(validation.calibration, bundle.eval_metrics)
         figures = [figure for test in validation.tests for figure in test.figures]
         told = {value for figure in figures for value in (figure.value, figure.low, figure.high) if value is not None}
         assert figures and told <= set(bundle.eval_metrics.values())

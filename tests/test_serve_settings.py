@@ -204,3 +204,16 @@ def test_room_that_is_made_after_senders_are_refused_is_a_mistake(tmp_path: Path
     wrong = load_settings(None, {"CARINA_RETENTION_FREE_GB": "4", "CARINA_NODE_FREE_GB": "5"})
     words = [one.words for one in check_across(wrong) if one.key == ("retention", "free_gb")]
     assert words == ["4 GB is not above node.free_gb (5); senders would be refused before room is made"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:{port}/dicom-web", "https://localhost:{port}", "http://[::1]:{port}/"]
+)
+def test_a_destination_that_is_the_node_itself_is_a_mistake(tmp_path: Path, url: str) -> None:
+    port = free_port()
+    file = tmp_path / "carina.toml"
+    for told, there in ((True, port), (False, free_port())):
+        address = url.format(port=there)
+        file.write_text(f'[web]\nport = {port}\n[destinations.D]\nkind = "dicomweb"\nurl = "{address}"\n')
+        words = [one.words for one in check_across(load_settings(file, {})) if one.key == ("destinations", "D", "url")]
+        assert words == ([f"{address!r} is this node itself; expected another server"] if told else [])

@@ -18,7 +18,7 @@ OUTPUTS = {
     "volume": "the CT as MetaImage",
     "lung": "lung mask as MetaImage",
     "lesion": "lesion mask as MetaImage",
-    "saliency": "what the classification depends on, as MetaImage",
+    "saliency": "what each place adds to the classification, as MetaImage",
     "dicom": "DICOM SEG, Encapsulated PDF, SR",
     "render": "volume, masks and scene for a viewer",
     "findings.json": "findings for programs",

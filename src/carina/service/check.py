@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from carina.config import (
     AnySource,
     DicomDestination,
     DicomSettings,
     DicomSource,
+    DicomwebDestination,
     DicomwebSource,
     FolderDestination,
     FolderSource,
@@ -172,6 +174,15 @@ def _listeners(settings: Settings) -> Iterator[Mistake]:
     for name, one in settings.destinations.items():
         if isinstance(one, DicomDestination) and one.port == settings.dicom.port and is_loopback(one.host):
             yield _mistake(f"destinations/{name}/port", f"{one.port} is that of this node's own DICOM listener")
+        if isinstance(one, DicomwebDestination) and _is_here(one.url, settings.web.port):
+            yield _mistake(f"destinations/{name}/url", f"{one.url!r} is this node itself; expected another server")
+
+
+def _is_here(url: str, port: int) -> bool:
+    """Whether an address leads to a port of this machine."""
+    found = urlsplit(url)
+    usual = {"http": 80, "https": 443}.get(found.scheme)
+    return is_loopback(found.hostname or "") and (found.port or usual) == port
 
 
 def _port(name: str, listener: Listener) -> Iterator[Mistake]:

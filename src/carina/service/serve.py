@@ -63,7 +63,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder / NODE_LOCK)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # patients' data: nobody else of this machine reads it
         lock.acquire(timeout=0)
     except Timeout:
         words = "another `carina serve` runs in this folder: end it first, or give this one a folder of its own."
