@@ -217,3 +217,10 @@ def test_the_tests_run_with_every_extra() -> None:
     installed = re.search(r"^scripts/setup (\S+)$", text, re.MULTILINE)
     assert installed is not None
     assert set(installed[1].split(",")) == set(SETTINGS["project"]["optional-dependencies"])
+
+
+def test_the_page_of_the_architecture_lists_the_rooms_that_are_enforced() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = page.split("```")[1].strip().splitlines()
+    layers = SETTINGS["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert listed == [re.sub("[()]", "", layer) for layer in layers]
