@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from databases import new_database, postgresql_server
+from webhooks import Hook
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 """The same examples every time: continuous integration tells of a change, not of luck; at home the search goes on."""
@@ -78,3 +79,12 @@ def node_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 _NUMBERS = count()
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    """A webhook that answers."""
+    made = Hook()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()

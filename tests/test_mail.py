@@ -18,6 +18,7 @@ from carina.deliver.notices import Notifier
 from carina.deliver.pace import Pace
 from carina.testing.pacs import free_port
 from delivery_objects import NOW, new_ledger
+from webhooks import Hook
 
 
 class Box:
@@ -99,4 +100,16 @@ def test_a_webhook_that_is_away_makes_no_second_mail(box: Box, tmp_path: Path) -
         made.clock = lambda minutes=minutes: NOW + timedelta(minutes=minutes)  # type: ignore[misc]
         made.round()
     assert (state(made).state, state(made).attempts, len(box.got)) == ("mailed", 3, 1)
+    made.engine.dispose()
+
+
+def test_a_mail_server_that_is_away_does_not_hold_up_the_webhook(box: Box, hook: Hook, tmp_path: Path) -> None:
+    box.answers = ["451 try later", "451 try later"]
+    made = notifier(box, tmp_path, hook.url)
+    states = []
+    for minutes in (0, 2, 5, 9):
+        made.clock = lambda minutes=minutes: NOW + timedelta(minutes=minutes)  # type: ignore[misc]
+        made.round()
+        states.append((state(made).state, len(hook.got), len(box.got)))
+    assert states == [("posted", 1, 0), ("posted", 1, 0), ("sent", 1, 1), ("sent", 1, 1)]
     made.engine.dispose()

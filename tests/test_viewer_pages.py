@@ -27,6 +27,7 @@ from carina import RESEARCH_ONLY
 from carina.api.result import Run
 from carina.errors import BadConfig
 from carina.measure.findings import Classification, SaliencyFindings
+from carina.operators.deidentify import MAP_FILE
 from carina.report.numbers import hu_text, ml_text, percent_text
 from carina.service.problems import NotThere
 from carina.service.viewer.layers import layer_of
@@ -201,6 +202,16 @@ def test_every_file_of_the_run_can_be_had_and_no_other(url: str, folder: Path) -
         status, body, headers = asked(url + link)
         assert status == 200 and body == (folder / link.removeprefix("/files/")).read_bytes()
         assert headers["content-disposition"].startswith("attachment")
+
+
+def test_the_map_of_a_de_identified_series_is_neither_listed_nor_given(tmp_path: Path) -> None:
+    run = write_run(posed("plain"), tmp_path / "run")
+    (run / MAP_FILE).write_text("kind,original,replacement\npatient,DOE^JANE,CARINA-A\n")
+    with served(run) as address:
+        assert "deidentification-map" not in asked(f"{address}/files")[1].decode()
+        for name in (MAP_FILE, f"./{MAP_FILE}", f"lung/..%2f{MAP_FILE}"):
+            status, body, _ = asked(f"{address}/files/{name}")
+            assert status == 404 and b"DOE" not in body
 
 
 def test_the_provenance_names_operators_bundles_and_hashes(url: str, folder: Path) -> None:

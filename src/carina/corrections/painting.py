@@ -23,7 +23,7 @@ LONGEST_NAME = 64
 
 
 class StrokeKind(StrEnum):
-    """StrokeKind a record of the journal says."""
+    """What a record of the journal says."""
 
     BASE = "base"
     PAINT = "paint"
@@ -172,7 +172,7 @@ class Painting:
             return self._store(self._record(kind, author))
 
     def _met(self, author: Author, revision: int) -> Change | None:
-        """StrokeKind came of the same question before; the journal is held.
+        """What came of the same question before; the journal is held.
 
         Raises:
             Overtaken: the mask has another revision.

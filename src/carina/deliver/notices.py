@@ -33,8 +33,8 @@ from carina.pipeline.json_text import read_json
 LOOK_BACK = timedelta(days=1)
 """Jobs that stopped earlier get no notice any more: when notices are switched on, the past stays silent."""
 
-MAILED = "mailed"
-"""State of a notice that was mailed, and not taken by the webhook yet."""
+MAILED, POSTED = "mailed", "posted"
+"""States of a notice that one of its two ways has taken and the other not yet: neither holds up the other."""
 
 NOTICES_AT_ONCE = 50
 MOST_ATTEMPTS = 100
@@ -94,34 +94,38 @@ class Notifier:
             yield {"kind": "findings", "over": over}
 
     def _tell(self, notice: Row[Any]) -> None:
-        now = self.clock()
-        if not self._mail(notice, now):
-            return
-        status, error = self._post(notice.body.encode(), str(int(now.timestamp()))) if self.settings.url else (None, "")
-        self._note(notice, now, status, error)
+        """Tell by each way that has not taken it; what one takes is noted before the other is tried."""
+        now, body = self.clock(), notice.body.encode()
+        mail_error, status, post_error = "", notice.status, ""
+        if self.settings.mail is not None and notice.state != MAILED:
+            mail_error = send_mail(self.settings.mail, read_json(body), now, self.settings.timeout_s)
+            if not mail_error and notice.state != POSTED:
+                self._change(notice, state=MAILED)
+        if self.settings.url and notice.state != POSTED:
+            status, post_error = self._post(body, str(int(now.timestamp())))
+        state = self._state(is_mailed=not mail_error, is_posted=not post_error)
+        self._note(notice, now, state, status=status, error=mail_error or post_error)
 
-    def _mail(self, notice: Row[Any], now: datetime) -> bool:
-        """Mail a notice once, whatever the webhook does afterwards; whether that is done."""
-        mail = self.settings.mail
-        if mail is None or notice.state == MAILED:
-            return True
-        error = send_mail(mail, read_json(notice.body.encode()), now, self.settings.timeout_s)
-        if error:
-            self._note(notice, now, None, error)
-            return False
-        with self.engine.begin() as connection:
-            connection.execute(update(NOTICE).where(NOTICE.c.id == notice.id).values(state=MAILED))
-        return True
+    def _state(self, *, is_mailed: bool, is_posted: bool) -> str:
+        """Which of the ways that there are has taken it."""
+        if is_mailed and is_posted:
+            return "sent"
+        if is_mailed and self.settings.mail is not None:
+            return MAILED
+        return POSTED if is_posted and self.settings.url else "waiting"
 
-    def _note(self, notice: Row[Any], now: datetime, status: int | None, error: str) -> None:
+    def _note(self, notice: Row[Any], now: datetime, state: str, *, status: int | None, error: str) -> None:
         attempts = notice.attempts + 1
         values: dict[str, Any] = {"attempts": attempts, "status": status, "error": error, "not_before": None}
-        if not error:
-            values |= {"state": "sent", "sent_at": now}
+        if state == "sent":
+            values |= {"state": state, "sent_at": now}
         elif attempts < MOST_ATTEMPTS:
-            values["not_before"] = now + self.pace.after(attempts)
+            values |= {"state": state, "not_before": now + self.pace.after(attempts)}
         else:
             values["state"] = "failed"
+        self._change(notice, **values)
+
+    def _change(self, notice: Row[Any], **values: Any) -> None:
         with self.engine.begin() as connection:
             connection.execute(update(NOTICE).where(NOTICE.c.id == notice.id).values(**values))
 
@@ -155,7 +159,7 @@ def _ended(connection: Connection, now: datetime) -> list[Row[Any]]:
 
 def _due(connection: Connection, now: datetime) -> list[Row[Any]]:
     is_time = or_(NOTICE.c.not_before.is_(None), NOTICE.c.not_before <= now)
-    wanted = select(NOTICE).where(NOTICE.c.state.in_(("waiting", MAILED)), is_time)
+    wanted = select(NOTICE).where(NOTICE.c.state.in_(("waiting", MAILED, POSTED)), is_time)
     return list(connection.execute(wanted.order_by(NOTICE.c.id).limit(NOTICES_AT_ONCE)))
 
 

@@ -35,11 +35,14 @@ class Bell:
             OSError: the connection is broken.
             ValueError: it is closed.
         """
-        ready, _, _ = select.select([connection, self._hears], [], [], longest_s)
-        if self._hears in ready:
+        poller = select.poll()  # ``select`` knows no descriptor above 1023, and a busy server has more
+        for one in (connection, self._hears):
+            poller.register(one, select.POLLIN)
+        ready = {number for number, _ in poller.poll(1000 * longest_s)}
+        if self._hears.fileno() in ready:
             with suppress(OSError):
                 self._hears.recv(4096)
-        return connection in ready
+        return connection.fileno() in ready
 
     def close(self) -> None:
         """Let go of it."""

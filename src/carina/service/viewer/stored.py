@@ -10,12 +10,16 @@ from pydicom.errors import InvalidDicomError
 
 from carina.api.result import Run
 from carina.errors import BadConfig
+from carina.operators.deidentify import MAP_FILE
 from carina.pipeline.folder import LOCK, WRITING
 from carina.pipeline.places import below
 from carina.pipeline.ports import FILE_ERRORS
 
 PDF_OBJECTS = ("volume-ratio", "classification")
 """Names of the report objects of the pipeline that ships; others are found by their suffix all the same."""
+
+NEVER_SHOWN = frozenset({LOCK, WRITING, MAP_FILE})
+"""What in a run's folder is no result; who a de-identified patient was is for the node's user alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,7 @@ def stored_files(run: Run) -> list[StoredFile]:
     found = []
     for path in sorted(run.folder.rglob("*")):
         name = path.relative_to(run.folder).as_posix()
-        if name.partition("/")[0] in (LOCK, WRITING) or not _is_own(run, name):
+        if name.partition("/")[0] in NEVER_SHOWN or not _is_own(run, name):
             continue
         found.append(StoredFile(name=name, size=path.stat().st_size, sha256=known.get(name, "")))
     return found
@@ -61,7 +65,7 @@ def stored_file(run: Run, name: str) -> Path:
         BadConfig: ``output.outside``, the name leads out of the folder; ``run.no-file``, there is none.
     """
     path = below(run.folder, name)
-    if path.relative_to(run.folder).parts[0] in (LOCK, WRITING) or not path.is_file():
+    if path.relative_to(run.folder).parts[0] in NEVER_SHOWN or not path.is_file():
         raise BadConfig("run.no-file", f"{name!r}: this run has no such file.")
     return path
 
