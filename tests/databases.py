@@ -49,6 +49,7 @@ def postgresql_server() -> Iterator[str]:
     making: list[str | Path] = [initdb, "-D", folder / "data", "-U", "carina", "-A", "trust", "-N"]
     subprocess.run(making, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
     serving: list[str | Path] = [server, "-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
+    serving += ["-c", "timezone=America/New_York"]  # a server gives times in a zone of its own
     process = subprocess.Popen(serving, user=user, cwd=folder, stderr=subprocess.DEVNULL)
     try:
         _wait(port, process)

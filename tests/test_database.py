@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, func, insert, inspect, select
+from sqlalchemy import DateTime, Engine, func, insert, inspect, select
+from sqlalchemy.exc import StatementError
 
-from carina.database import AUDIT, SCHEMA, open_database
+from carina.database import AUDIT, DELIVERY, SCHEMA, open_database
+from carina.database.utc import UtcTime
 from carina.errors import BadConfig
 
 
@@ -77,3 +79,30 @@ def test_a_missing_driver_is_named_with_what_brings_it(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(BadConfig, match=r"psycopg://host/name: can't be opened \(.*psycopg.*carina-ct\[postgres\]"):
         open_database("postgresql+psycopg://user:secret@host/name")
+
+
+def test_every_time_comes_out_in_utc_whatever_zone_the_server_has(node_database: str) -> None:
+    if node_database.startswith("postgresql"):
+        setting = open_database(node_database)
+        with setting.begin() as connection:
+            connection.exec_driver_sql(f"alter database {setting.url.database} set timezone to 'America/New_York'")
+        setting.dispose()
+    node = open_database(node_database)
+    SCHEMA.create_all(node)
+    at, known = datetime(2026, 7, 1, 23, 30, tzinfo=UTC), {"who": "web", "action": "looked", "subject": "job 1"}
+    east = at.astimezone(timezone(timedelta(hours=9)))
+    with node.begin() as connection:
+        connection.execute(insert(AUDIT), [known | {"at": at}, known | {"at": east}])
+        with pytest.raises(StatementError, match="has no zone, expected a time in UTC"):
+            connection.execute(insert(AUDIT), known | {"at": at.replace(tzinfo=None)})
+        times = connection.execute(select(AUDIT.c.at)).scalars().all()
+        assert [(one, one.utcoffset()) for one in times] == [(at, timedelta(0))] * 2
+        assert connection.execute(select(func.max(AUDIT.c.at))).scalar_one().utcoffset() == timedelta(0)
+    node.dispose()
+
+
+def test_no_time_of_the_schema_is_of_another_type() -> None:
+    times = [column for table in SCHEMA.tables.values() for column in table.columns if column.name.endswith("_at")]
+    assert len(times) > 15
+    assert all(isinstance(column.type, UtcTime) for column in [*times, AUDIT.c.at, DELIVERY.c.doubt_until])
+    assert not [c for table in SCHEMA.tables.values() for c in table.columns if type(c.type) is DateTime]

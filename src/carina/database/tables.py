@@ -1,6 +1,6 @@
 """Every table of the node: what was accepted, what arrives together, what is to be run and to be sent, who did what.
 
-Times are UTC, timezone-aware where the database keeps zones; paths are relative to the node's folder. Nothing here
+Times are UTC (``UtcTime``); paths are relative to the node's folder. Nothing here
 holds a patient's name or birth date.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Column,
-    DateTime,
     Float,
     ForeignKey,
     Index,
@@ -20,6 +19,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+
+from carina.database.utc import UtcTime
 
 SCHEMA = MetaData(
     naming_convention={
@@ -45,8 +46,8 @@ ARRIVAL = Table(
     Column("state", String(16), nullable=False, comment="as receive.store.ArrivalState has them"),
     Column("reason", Text, nullable=False, default="", comment="why it waits in quarantine"),
     Column("expected", Integer, comment="instances announced by the sender; null where nobody said"),
-    Column("first_at", DateTime(timezone=True), nullable=False),
-    Column("last_at", DateTime(timezone=True), nullable=False),
+    Column("first_at", UtcTime, nullable=False),
+    Column("last_at", UtcTime, nullable=False),
     Index("ix_arrival_state_last_at", "state", "last_at"),
     Index("ix_arrival_series_uid", "series_uid"),
     comment="instances of one series that come together; later ones are a new arrival",
@@ -64,7 +65,7 @@ INSTANCE = Table(
     Column("sha256", String(64), nullable=False, comment="of the data set as it came"),
     Column("bytes", BigInteger, nullable=False),
     Column("path", Text, nullable=False),
-    Column("accepted_at", DateTime(timezone=True), nullable=False),
+    Column("accepted_at", UtcTime, nullable=False),
     UniqueConstraint("sop_instance_uid", "sha256", "source"),
     comment="one accepted instance, on disk for good; the same again to the same source is no new row, all else is",
 )
@@ -78,7 +79,7 @@ WATCHED = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("modified_ns", BigInteger, nullable=False, comment="its time of change as the file system gives it"),
     Column("became", String(16), nullable=False, comment="new, repeated, apart, refused"),
-    Column("taken_at", DateTime(timezone=True), nullable=False),
+    Column("taken_at", UtcTime, nullable=False),
     UniqueConstraint("source", "name_sha256"),
     comment="a file of a watched folder that was taken in, or refused, and is not looked at again while it stays so",
 )
@@ -100,15 +101,15 @@ JOB = Table(
     Column("crashes", Integer, nullable=False, default=0, comment="attempts whose process or worker died"),
     Column("retries", Integer, nullable=False, default=0, comment="failures that might have passed"),
     Column("worker", String(128), nullable=False, default=""),
-    Column("heartbeat_at", DateTime(timezone=True)),
-    Column("not_before", DateTime(timezone=True), comment="waits until then after a failure that may pass"),
+    Column("heartbeat_at", UtcTime),
+    Column("not_before", UtcTime, comment="waits until then after a failure that may pass"),
     Column("cancel", Integer, nullable=False, default=0, comment="1: whoever runs it is to stop"),
     Column("memory_mb", Float, nullable=False),
     Column("cores", Float, nullable=False),
     Column("supersedes", _KEY, ForeignKey("job.id"), comment="an earlier job on the same series with fewer instances"),
-    Column("created_at", DateTime(timezone=True), nullable=False),
-    Column("started_at", DateTime(timezone=True)),
-    Column("stopped_at", DateTime(timezone=True)),
+    Column("created_at", UtcTime, nullable=False),
+    Column("started_at", UtcTime),
+    Column("stopped_at", UtcTime),
     Column("error_code", String(64), nullable=False, default=""),
     Column("error", Text, nullable=False, default=""),
     Index("ix_job_queue", "state", "priority", "id"),
@@ -139,11 +140,11 @@ DELIVERY = Table(
     Column("note", Text, nullable=False, default="", comment="of what was stored: a warning, what can't be asked"),
     Column("transaction_uid", _UID, nullable=False, default="", comment="storage commitment that was asked for"),
     Column("confirmed_by", String(16), nullable=False, default="", comment="commitment, query, digest, status"),
-    Column("not_before", DateTime(timezone=True), comment="neither sent nor asked about until then"),
-    Column("created_at", DateTime(timezone=True), nullable=False),
-    Column("sent_at", DateTime(timezone=True)),
-    Column("doubt_until", DateTime(timezone=True), comment="what it is asked for until then may be on its way to it"),
-    Column("confirmed_at", DateTime(timezone=True)),
+    Column("not_before", UtcTime, comment="neither sent nor asked about until then"),
+    Column("created_at", UtcTime, nullable=False),
+    Column("sent_at", UtcTime),
+    Column("doubt_until", UtcTime, comment="what it is asked for until then may be on its way to it"),
+    Column("confirmed_at", UtcTime),
     UniqueConstraint("job_id", "destination", "sop_instance_uid"),
     Index("ix_delivery_queue", "state", "destination", "not_before"),
     Index("ix_delivery_object", "destination", "sop_instance_uid"),
@@ -161,9 +162,9 @@ NOTICE = Table(
     Column("attempts", Integer, nullable=False, default=0),
     Column("status", Integer, comment="the HTTP code that was answered last"),
     Column("error", Text, nullable=False, default=""),
-    Column("not_before", DateTime(timezone=True), comment="waits until then after a failure"),
-    Column("created_at", DateTime(timezone=True), nullable=False),
-    Column("sent_at", DateTime(timezone=True)),
+    Column("not_before", UtcTime, comment="waits until then after a failure"),
+    Column("created_at", UtcTime, nullable=False),
+    Column("sent_at", UtcTime),
     Index("ix_notice_queue", "state", "not_before"),
     comment="what is said of a job that ended, by webhook; one row for each job that was looked at",
 )
@@ -175,8 +176,8 @@ REMOVAL = Table(
     Column("kind", String(16), nullable=False, comment="incoming (of an arrival), run (of a job)"),
     Column("subject_id", _KEY, nullable=False, comment="the arrival's or the job's id"),
     Column("why", Text, nullable=False),
-    Column("begun_at", DateTime(timezone=True), nullable=False, comment="from then on its files are nobody's"),
-    Column("ended_at", DateTime(timezone=True), comment="null: its files are not all gone"),
+    Column("begun_at", UtcTime, nullable=False, comment="from then on its files are nobody's"),
+    Column("ended_at", UtcTime, comment="null: its files are not all gone"),
     UniqueConstraint("kind", "subject_id"),
     Index("ix_removal_ended_at", "ended_at"),
     comment="files that were removed because they were old, or for room; said before the first one goes",
@@ -186,7 +187,7 @@ AUDIT = Table(
     "audit",
     SCHEMA,
     Column("id", _KEY, primary_key=True),
-    Column("at", DateTime(timezone=True), nullable=False),
+    Column("at", UtcTime, nullable=False),
     Column("who", String(128), nullable=False, comment="user, calling AE title and address, or worker"),
     Column("action", String(32), nullable=False, comment="received, ran, sent, looked, changed, removed"),
     Column("subject", Text, nullable=False, comment="UIDs or the id of a row; no patient"),
@@ -201,10 +202,10 @@ ACCOUNT = Table(
     Column("role", String(16), nullable=False, comment="reader, operator, admin"),
     Column("password_hash", Text, nullable=False, default="", comment="Argon2id; empty: none was set"),
     Column("link_sha256", String(64), nullable=False, default="", comment="of the link that sets a password, once"),
-    Column("link_until", DateTime(timezone=True)),
+    Column("link_until", UtcTime),
     Column("subject", Text, nullable=False, default="", comment="issuer and sub of OpenID Connect"),
     Column("is_closed", Integer, nullable=False, default=0, comment="1: may not log in; rows stay for the audit"),
-    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
     comment="a person who may log in to the node's pages; called account, for user is a word of SQL",
 )
 
@@ -214,8 +215,8 @@ SESSION = Table(
     Column("id", _KEY, primary_key=True),
     Column("account_id", _KEY, ForeignKey("account.id"), nullable=False, index=True),
     Column("sha256", String(64), nullable=False, unique=True, comment="of the cookie's value"),
-    Column("created_at", DateTime(timezone=True), nullable=False),
-    Column("used_at", DateTime(timezone=True), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("used_at", UtcTime, nullable=False),
     comment="a log-in that has not ended",
 )
 
@@ -226,7 +227,7 @@ TOKEN = Table(
     Column("name", String(64), nullable=False, unique=True),
     Column("role", String(16), nullable=False, comment="sender, reader, operator"),
     Column("sha256", String(64), nullable=False, unique=True),
-    Column("created_at", DateTime(timezone=True), nullable=False),
-    Column("used_at", DateTime(timezone=True)),
+    Column("created_at", UtcTime, nullable=False),
+    Column("used_at", UtcTime),
     comment="what a program shows instead of a password; a revoked one has no row",
 )

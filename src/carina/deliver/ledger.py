@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -178,8 +178,8 @@ def _entry(row: Row[Any]) -> Entry:
         state=DeliveryState(row.state),
         attempts=row.attempts,
         ask=bool(row.ask),
-        sent_at=row.sent_at and row.sent_at.replace(tzinfo=UTC),
-        doubt_until=row.doubt_until and row.doubt_until.replace(tzinfo=UTC),
+        sent_at=row.sent_at,
+        doubt_until=row.doubt_until,
     )
 
 

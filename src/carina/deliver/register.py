@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -70,8 +70,4 @@ def counts_by_job(connection: Connection, ids: Sequence[int]) -> dict[int, dict[
 
 
 def _delivery(row: Row[Any]) -> Delivery:
-    values = {field: row._mapping[field] for field in Delivery.__struct_fields__}
-    for name, value in values.items():
-        if isinstance(value, datetime):
-            values[name] = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    return Delivery(**values)
+    return Delivery(**{field: row._mapping[field] for field in Delivery.__struct_fields__})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -111,11 +111,6 @@ def job_counts(connection: Connection) -> Mapping[str, int]:
 
 def _job(row: Row[Any]) -> Job:
     known = row._mapping
-    values: dict[str, Any] = {name: _aware(known[name]) for name in Job.__struct_fields__}
+    values: dict[str, Any] = {name: known[name] for name in Job.__struct_fields__}
     values |= {"priority": PRIORITIES[row.priority], "destinations": read_json(row.destinations, tuple[str, ...])}
     return Job(**values | {"state": JobState(row.state)})
-
-
-def _aware(value: object) -> object:
-    """SQLite gives times without a zone; they were stored in UTC."""
-    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -74,10 +74,7 @@ def removable(
     if only is not None:
         wanted = wanted.where(table.c.id == only)
     rows = connection.execute(wanted.limit(at_most))
-    return [
-        Removable(kind=kind, id=row.id, since=row.since.replace(tzinfo=row.since.tzinfo or UTC), bytes=row.bytes or 0)
-        for row in rows
-    ]
+    return [Removable(kind=kind, id=row.id, since=row.since, bytes=row.bytes or 0) for row in rows]
 
 
 def _arrivals(bounds: Bounds) -> Select[Any]:

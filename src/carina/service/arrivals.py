@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -68,6 +68,4 @@ def first_files(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
 
 def _arrival(row: Row[Any]) -> Arrival:
     values = {name: getattr(row, name) for name in Arrival.__struct_fields__}
-    for name in ("first_at", "last_at"):
-        values[name] = values[name].replace(tzinfo=UTC)
     return Arrival(**values | {"state": ArrivalState(row.state)})

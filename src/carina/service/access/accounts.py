@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -111,7 +111,7 @@ def account_of_link(connection: Connection, link: str, now: datetime) -> Account
         Refused: it is nobody's, was used, or is too old.
     """
     row = connection.execute(select(ACCOUNT).where(ACCOUNT.c.link_sha256 == digest_of(link))).first()
-    if row is None or row.is_closed or row.link_until is None or as_utc(row.link_until) < now:
+    if row is None or row.is_closed or row.link_until is None or row.link_until < now:
         words = "the link was used, is older than a day, or was replaced: ask an administrator for a new one."
         raise Refused("access.link", words)
     return _account(row)
@@ -193,11 +193,6 @@ def _admins(connection: Connection) -> list[int]:
     return list(connection.execute(wanted).scalars())
 
 
-def as_utc(value: datetime) -> datetime:
-    """A time as the database gives it; SQLite keeps no zones."""
-    return value if value.tzinfo else value.replace(tzinfo=UTC)
-
-
 def _account(row: Row[Any]) -> Account:
     return Account(
         id=row.id,
@@ -207,5 +202,5 @@ def _account(row: Row[Any]) -> Account:
         is_closed=bool(row.is_closed),
         has_link=bool(row.link_sha256),
         is_external=bool(row.subject),
-        created_at=as_utc(row.created_at),
+        created_at=row.created_at,
     )

@@ -11,7 +11,6 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from carina.config import WebSettings
 from carina.database import ACCOUNT, SESSION, TOKEN
-from carina.service.access.accounts import as_utc
 from carina.service.access.caller import Caller
 from carina.service.access.credentials import digest_of, form_token_of, new_secret
 from carina.service.access.roles import PROGRAMS, Role
@@ -56,8 +55,8 @@ def session_row(connection: Connection, digest: str, web: WebSettings, now: date
     row = connection.execute(wanted.where(SESSION.c.sha256 == digest, ACCOUNT.c.is_closed == 0)).first()
     if row is None:
         return None
-    is_idle = now - as_utc(row.used_at) > timedelta(seconds=web.idle_s)
-    return None if is_idle or now - as_utc(row.created_at) > timedelta(seconds=web.session_s) else row
+    is_idle = now - row.used_at > timedelta(seconds=web.idle_s)
+    return None if is_idle or now - row.created_at > timedelta(seconds=web.session_s) else row
 
 
 def session_caller(row: Any, secret: str) -> Caller:
@@ -77,7 +76,7 @@ def token_caller(row: Row[Any]) -> Caller:
 
 def is_to_be_noted(row: Row[Any], now: datetime) -> bool:
     """Whether it is a while since the use of a session or token was noted."""
-    return row.used_at is None or now - as_utc(row.used_at) > SEEN_EVERY
+    return row.used_at is None or now - row.used_at > SEEN_EVERY
 
 
 def note_session(connection: Connection, session_id: int, now: datetime) -> None:
@@ -125,8 +124,8 @@ def list_tokens(connection: Connection) -> Sequence[Token]:
             id=row.id,
             name=row.name,
             role=Role(row.role),
-            created_at=as_utc(row.created_at),
-            used_at=as_utc(row.used_at) if row.used_at else None,
+            created_at=row.created_at,
+            used_at=row.used_at,
         )
         for row in connection.execute(select(TOKEN).order_by(TOKEN.c.name))
     ]
