@@ -1,6 +1,8 @@
 // Two scans side by side: the slider, the arrow keys on it and the wheel go through both at the same height of the
 // lungs. Without this script the form does the same with a reload.
 
+import { keepShowing, onWheel } from "./panes.js";
+
 const form = document.getElementById("compared");
 const panes = [...document.querySelectorAll(".beside figure")];
 const own = panes[1]?.dataset;
@@ -14,23 +16,15 @@ function matched(index, pane) {
   return Math.min(Math.max(found, 0), count - 1);
 }
 
-// One picture at a time for each pane, and then the one that is wanted by now.
 async function draw(pane) {
   const index = matched(Number(form.at.value), pane);
   pane.querySelector("output").value = index;
   const kept = new URL(pane.querySelector("img").src).searchParams;
   kept.set("window", form.window.value);
-  pane.dataset.wanted = `${pane.dataset.base}/slice/axial/${index}.png?${kept}`;
-  if (pane.dataset.drawing) return;
-  pane.dataset.drawing = "yes";
-  while (pane.dataset.shown !== pane.dataset.wanted) {
-    const wanted = pane.dataset.wanted;
-    const image = pane.querySelector("img");
-    image.src = wanted;
-    await image.decode().catch(() => { image.alt = "This slice could not be shown."; });
-    pane.dataset.shown = wanted;
-  }
-  delete pane.dataset.drawing;
+  await keepShowing(pane, `${pane.dataset.base}/slice/axial/${index}.png?${kept}`, {
+    source: (wanted) => wanted,
+    onTrouble: () => { pane.querySelector("img").alt = "This slice could not be shown."; },
+  });
   const place = new URL(location.href);
   for (const name of ["at", "window", "earlier"]) place.searchParams.set(name, form[name].value);
   history.replaceState(null, "", place);
@@ -40,10 +34,9 @@ if (form) {
   form.addEventListener("input", () => panes.forEach(draw));
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const pane of panes) {
-    pane.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      form.at.value = Number(form.at.value) + Math.sign(event.deltaY);
+    onWheel(pane, (count) => {
+      form.at.value = Number(form.at.value) + count;
       panes.forEach(draw);
-    }, { passive: false });
+    });
   }
 }

@@ -1,5 +1,6 @@
 // Painting on slices that the server draws: every voxel of the series' own grid, in three planes, by pointer or keys.
 
+import { clipped, deedOf, drawCross, keepShowing, onWheel, voxelUnder } from "./panes.js";
 import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
 
 const scene = JSON.parse(document.getElementById("scene").textContent);
@@ -11,7 +12,6 @@ const reader = document.getElementById("reader");
 const COLOURS = { lung: [86, 180, 233, 110], lesion: [230, 159, 0, 110] };
 const STRIDES = [scene.shape[1] * scene.shape[2], scene.shape[2], 1];
 const SETTLED_MS = 180;
-const WHEEL_STEP = 40;
 const PAGE = 10;
 const READER_KEY = "carina reader";
 
@@ -52,41 +52,26 @@ function paint(plane) {
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
 
-// One picture at a time for each pane, and then the one that is wanted by now: who scrolls fast skips slices.
-async function draw(plane) {
+function draw(plane) {
   const pane = panes.get(plane);
   const index = state.at[scene.planes[plane].normal];
   pane.querySelector("input").value = index;
   pane.querySelector("output").value = index;
-  const beside = scene.layer === "lesion" ? "lung" : "none";
-  pane.dataset.wanted = `${index}.png?window=${form.elements.window.value}&overlay=${beside}`;
   paint(plane);
-  if (pane.dataset.drawing) return;
-  pane.dataset.drawing = "yes";
-  while (pane.dataset.shown !== pane.dataset.wanted) {
-    const wanted = pane.dataset.wanted;
-    const image = pane.querySelector("img");
-    image.src = `${scene.base}/slice/${plane}/${wanted}`;
-    await image.decode().catch(() => { place.textContent = "This slice could not be shown."; });
-    pane.dataset.shown = wanted;
-  }
-  delete pane.dataset.drawing;
+  const beside = scene.layer === "lesion" ? "lung" : "none";
+  return keepShowing(pane, `${index}.png?window=${form.elements.window.value}&overlay=${beside}`, {
+    source: (wanted) => `${scene.base}/slice/${plane}/${wanted}`,
+    onTrouble: () => { place.textContent = "This slice could not be shown."; },
+  });
 }
 
 function cross(plane) {
-  const { rows, columns, flipRows, flipColumns } = scene.planes[plane];
-  const share = (axis, flip) => {
-    const part = (100 * (state.at[axis] + 0.5)) / scene.shape[axis];
-    return `${flip ? 100 - part : part}%`;
-  };
-  const [upright, level] = panes.get(plane).querySelectorAll(".cross line");
-  for (const end of ["x1", "x2"]) upright.setAttribute(end, share(columns, flipColumns));
-  for (const end of ["y1", "y2"]) level.setAttribute(end, share(rows, flipRows));
+  drawCross(panes.get(plane), scene.planes[plane], state.at, scene.shape);
 }
 
 function moveTo(at) {
   const before = state.at;
-  state.at = at.map((value, axis) => Math.min(Math.max(Math.round(value), 0), scene.shape[axis] - 1));
+  state.at = clipped(at, scene.shape);
   for (const plane of planes) {
     const { normal } = scene.planes[plane];
     if (state.at[normal] !== before[normal]) draw(plane);
@@ -289,9 +274,8 @@ const KEYS = {
 const IN_PICTURE = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageDown", "PageUp", " "]);
 
 document.addEventListener("keydown", (event) => {
-  const act = KEYS[event.key];
-  if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, select, textarea, summary")) return;
+  const act = deedOf(KEYS, event);
+  if (!act) return;
   if (IN_PICTURE.has(event.key) && !event.target.closest(".picture")) return; // elsewhere they scroll and press
   event.preventDefault();
   act(event);
@@ -300,18 +284,8 @@ document.addEventListener("keydown", (event) => {
 for (const [plane, pane] of panes) {
   const area = pane.querySelector(".picture");
   const image = pane.querySelector("img");
-  const { normal, rows, columns, flipRows, flipColumns } = scene.planes[plane];
-  const under = (event) => {
-    const box = image.getBoundingClientRect();
-    const at = [...state.at];
-    const part = (share, axis, flip) => {
-      const inside = Math.min(Math.max(share, 0), 0.999999);
-      return Math.floor((flip ? 1 - inside : inside) * scene.shape[axis]);
-    };
-    at[columns] = part((event.clientX - box.left) / box.width, columns, flipColumns);
-    at[rows] = part((event.clientY - box.top) / box.height, rows, flipRows);
-    return at;
-  };
+  const { normal } = scene.planes[plane];
+  const under = (event) => voxelUnder(event, image, scene.planes[plane], state.at, scene.shape);
   // What lies over the picture has its size: that of the cell around it can differ by some pixels.
   new ResizeObserver(() => {
     for (const over of pane.querySelectorAll("canvas, .cross")) {
@@ -341,16 +315,11 @@ for (const [plane, pane] of panes) {
   for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
     area.addEventListener(name, () => { if (!state.isPenDown) end(); });
   }
-  let turned = 0;
-  area.addEventListener("wheel", (event) => {
-    event.preventDefault();
+  onWheel(area, (count) => {
     if (stroke) return;
     choose(plane);
-    turned += event.deltaY;
-    const count = Math.trunc(turned / WHEEL_STEP);
-    turned -= count * WHEEL_STEP;
-    if (count) step(count);
-  }, { passive: false });
+    step(count);
+  });
   pane.querySelector("input").addEventListener("input", (event) => {
     choose(plane, { focus: false });
     const at = [...state.at];

@@ -2,6 +2,7 @@
 // by its links and its form; with it the same pictures come without a reload.
 
 import { prepare, showVolume, wire } from "./modes.js";
+import { clipped, deedOf, drawCross, keepShowing, onWheel, voxelUnder } from "./panes.js";
 
 const scene = JSON.parse(document.getElementById("scene").textContent);
 const form = document.getElementById("tools");
@@ -11,7 +12,6 @@ const planes = [...panes.keys()];
 const LAYERS = ["lung", "lesion"];
 const KEPT = 160; // pictures of some 100 KB
 const SETTLED_MS = 180;
-const WHEEL_STEP = 40;
 const PREPARED_MS = 300; // the slices first
 
 const state = { at: [...scene.at], plane: planes[0], lesion: 0 };
@@ -47,51 +47,24 @@ async function picture(plane, index) {
   return pictures.get(url);
 }
 
-// One picture at a time for each pane, and then the one that is wanted by now: who scrolls fast skips slices.
-async function draw(plane) {
+function draw(plane) {
   const pane = panes.get(plane);
   const index = state.at[scene.planes[plane].normal];
   pane.querySelector("input").value = index;
   pane.querySelector("output").value = index;
-  pane.dataset.wanted = `${index}?${query()}`;
-  if (pane.dataset.drawing) return;
-  pane.dataset.drawing = "yes";
-  while (pane.dataset.shown !== pane.dataset.wanted) {
-    const wanted = pane.dataset.wanted;
-    try {
-      const image = pane.querySelector("img");
-      image.src = await picture(plane, parseInt(wanted, 10));
-      await image.decode();
-    } catch (error) {
-      place.textContent = `This slice could not be shown (${error.message}).`;
-    }
-    pane.dataset.shown = wanted;
-  }
-  delete pane.dataset.drawing;
-}
-
-function cross(plane) {
-  const { rows, columns, flipRows, flipColumns } = scene.planes[plane];
-  const share = (axis, flip) => {
-    const part = (100 * (state.at[axis] + 0.5)) / scene.shape[axis];
-    return `${flip ? 100 - part : part}%`;
-  };
-  const [upright, level] = panes.get(plane).querySelectorAll(".cross line");
-  const across = share(columns, flipColumns);
-  const down = share(rows, flipRows);
-  upright.setAttribute("x1", across);
-  upright.setAttribute("x2", across);
-  level.setAttribute("y1", down);
-  level.setAttribute("y2", down);
+  return keepShowing(pane, `${index}?${query()}`, {
+    source: (wanted) => picture(plane, parseInt(wanted, 10)),
+    onTrouble: (error) => { place.textContent = `This slice could not be shown (${error.message}).`; },
+  });
 }
 
 function moveTo(at) {
   const before = state.at;
-  state.at = at.map((value, axis) => Math.min(Math.max(Math.round(value), 0), scene.shape[axis] - 1));
+  state.at = clipped(at, scene.shape);
   for (const plane of planes) {
     const { normal } = scene.planes[plane];
     if (state.at[normal] !== before[normal]) draw(plane);
-    cross(plane);
+    drawCross(panes.get(plane), scene.planes[plane], state.at, scene.shape);
   }
   form.elements.at.value = state.at.join(",");
   mark();
@@ -209,9 +182,8 @@ const KEYS = {
 const MOVES = new Set(["ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End"]);
 
 document.addEventListener("keydown", (event) => {
-  const act = KEYS[event.key];
-  if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, select, textarea, summary")) return;
+  const act = deedOf(KEYS, event);
+  if (!act) return;
   if (event.target.closest("canvas") && document.getElementById("volume").dataset.mode === "solid" && event.key.startsWith("Arrow")) return;
   const isInPicture = event.target.closest(".picture, canvas");
   if (MOVES.has(event.key) && !isInPicture) return; // elsewhere these keys scroll the page
@@ -223,18 +195,8 @@ document.addEventListener("keydown", (event) => {
 for (const [plane, pane] of panes) {
   const area = pane.querySelector(".picture");
   const image = pane.querySelector("img");
-  const { normal, rows, columns, flipRows, flipColumns } = scene.planes[plane];
-  const follow = (event) => {
-    const box = image.getBoundingClientRect();
-    const at = [...state.at];
-    const part = (share, axis, flip) => {
-      const inside = Math.min(Math.max(share, 0), 0.999999);
-      return Math.floor((flip ? 1 - inside : inside) * scene.shape[axis]);
-    };
-    at[columns] = part((event.clientX - box.left) / box.width, columns, flipColumns);
-    at[rows] = part((event.clientY - box.top) / box.height, rows, flipRows);
-    moveTo(at);
-  };
+  const { normal } = scene.planes[plane];
+  const follow = (event) => moveTo(voxelUnder(event, image, scene.planes[plane], state.at, scene.shape));
   area.addEventListener("focus", () => choose(plane, { focus: false }));
   area.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
@@ -245,15 +207,10 @@ for (const [plane, pane] of panes) {
   area.addEventListener("pointermove", (event) => {
     if (area.hasPointerCapture(event.pointerId)) follow(event);
   });
-  let turned = 0;
-  area.addEventListener("wheel", (event) => {
-    event.preventDefault();
+  onWheel(area, (count) => {
     choose(plane);
-    turned += event.deltaY;
-    const count = Math.trunc(turned / WHEEL_STEP);
-    turned -= count * WHEEL_STEP;
-    if (count) step(count);
-  }, { passive: false });
+    step(count);
+  });
   pane.querySelector("input").addEventListener("input", (event) => {
     choose(plane, { focus: false });
     const at = [...state.at];
