@@ -23,6 +23,7 @@ from carina.receive.fetch import SYNTAXES
 from carina.receive.instance import IMPLEMENTATION_UID, NO_ROOM, NOT_UNDERSTOOD, WRONG_CLASS
 from carina.receive.listener import FIRST_WORD_S, NOT_AUTHORISED
 from carina.receive.transport import LARGEST_PDU
+from carina.receive.web_fetch import AS_STORED
 from carina.service.dicomweb.stow import stow_routes
 from carina.service.dicomweb.wado import dicomweb_routes
 
@@ -37,6 +38,15 @@ STATUSES = {
     NOT_AUTHORISED: "the caller was let in for its storage commitment reports alone",
 }
 """What else than 0000H a C-STORE is answered with."""
+
+WEB_REQUESTS = (
+    ("Search (QIDO-RS)", "GET /studies", "fetching, `carina echo`"),
+    ("Search (QIDO-RS)", "GET /studies/{study}/series", "fetching"),
+    ("Search (QIDO-RS)", "GET /studies/{study}/series/{series}/instances", "confirming"),
+    ("Retrieve (WADO-RS)", "GET /studies/{study}/series/{series}", "fetching"),
+    ("Store (STOW-RS)", "POST /studies", "destinations"),
+)
+"""What is asked of DICOMweb servers: by ``receive.web_fetch``, ``deliver.qido`` and ``deliver.stow``."""
 
 
 def page() -> str:
@@ -129,7 +139,15 @@ def _web() -> Iterator[str]:
     yield "## DICOMweb (PS3.18)"
     routes = [route for route in (*dicomweb_routes(), *stow_routes()) if isinstance(route, Route)]
     rows = [(_service(route), f"`{_methods(route)} {route.path}`") for route in routes]
+    yield "As origin server:"
+    yield ""
     yield from _table(("transaction", "request"), rows)
+    yield "As user agent, of a destination of kind `dicomweb`:"
+    yield ""
+    asked = [(transaction, f"`{request}`", purpose) for transaction, request, purpose in WEB_REQUESTS]
+    yield from _table(("transaction", "request", "for"), asked)
+    yield f"Instances are retrieved as `{AS_STORED}`."
+    yield ""
 
 
 def _methods(route: Route) -> str:

@@ -63,6 +63,12 @@ def engine(node: Settings) -> Iterator[Engine]:
     made.dispose()
 
 
+def pacs_of(node: Settings) -> DicomDestination:
+    peer = peer_called("pacs", node)
+    assert isinstance(peer, DicomDestination)
+    return peer
+
+
 def stored(engine: Engine) -> list[tuple[str, str]]:
     with engine.connect() as connection:
         wanted = select(ARRIVAL.c.source, ARRIVAL.c.sender).join(INSTANCE, INSTANCE.c.arrival_id == ARRIVAL.c.id)
@@ -70,7 +76,7 @@ def stored(engine: Engine) -> list[tuple[str, str]]:
 
 
 def test_one_study_is_found_by_accession_and_got(node: Settings, engine: Engine) -> None:
-    peer = peer_called("pacs", node)
+    peer = pacs_of(node)
     (found,) = find_on_node("pacs", peer, Wanted(accession="A2"))
     assert (found.study_date, found.instances) == ("20260102", 8)
     (pulled,) = pull("pacs", peer, [found], InstanceStore(node, engine), source_called("", node))
@@ -80,13 +86,13 @@ def test_one_study_is_found_by_accession_and_got(node: Settings, engine: Engine)
 
 
 def test_a_patients_studies_are_found_the_latest_first(node: Settings) -> None:
-    found = find_on_node("pacs", peer_called("pacs", node), Wanted(patient_id="P"))
+    found = find_on_node("pacs", pacs_of(node), Wanted(patient_id="P"))
     assert [one.study_date for one in found] == ["20260102", "20260101"]
-    assert find_on_node("pacs", peer_called("pacs", node), Wanted(accession="NONE")) == ()
+    assert find_on_node("pacs", pacs_of(node), Wanted(accession="NONE")) == ()
 
 
 def test_a_prior_is_moved_to_our_listener(node: Settings, engine: Engine) -> None:
-    peer = peer_called("pacs", node)
+    peer = pacs_of(node)
     (found,) = find_on_node("pacs", peer, Wanted(accession="A1"))
     listener = DicomListener(InstanceStore(node, engine))
     listener.start()
@@ -98,7 +104,7 @@ def test_a_prior_is_moved_to_our_listener(node: Settings, engine: Engine) -> Non
 
 
 def test_what_cannot_be_fetched_is_one_line(node: Settings, tmp_path: Path) -> None:
-    peer = peer_called("pacs", node)
+    peer = pacs_of(node)
     (found,) = find_on_node("pacs", peer, Wanted(accession="A1"))
     with pytest.raises(DeliveryFailed, match=r"pacs .*: C-MOVE to NOBODY failed .*; does it know us\?"):
         move_series("pacs", peer, found, "NOBODY")

@@ -18,7 +18,7 @@ from carina.cli.terminal import SOME_FAILED, say, say_table
 @click.option("--study", "study_uid", default="", help="Study Instance UID.")
 @click.option("--series", "series_uid", default="", help="Series Instance UID, beside one of the above.")
 @click.option("--source", default="", help="Source of the settings that it counts as; default: the first.")
-@click.option("--move", is_flag=True, help="C-MOVE to our listener in place of C-GET.")
+@click.option("--move", is_flag=True, help="C-MOVE to our listener in place of C-GET (DICOM only).")
 @click.option("--list", "only_list", is_flag=True, help="Show what there is, and fetch nothing.")
 @CONFIG
 def fetch(
@@ -32,13 +32,13 @@ def fetch(
     only_list: bool,
     config: Path | None,
 ) -> None:
-    """Fetch CT series from NODE, a DICOM destination of the settings, as if it had sent them.
+    """Fetch CT series from NODE, a DICOM or DICOMweb destination of the settings, as if it had sent them.
 
     For research use only. Not for diagnosis.
     """
     from carina.jobs.places import open_node
-    from carina.receive.fetch import Wanted, find_on_node
-    from carina.receive.pull import peer_called, pull, source_called
+    from carina.receive.fetch import Wanted
+    from carina.receive.pull import find_at, peer_called, pull, source_called
     from carina.receive.store import InstanceStore
 
     wanted = Wanted(accession=accession, patient_id=patient_id, study_uid=study_uid, series_uid=series_uid)
@@ -46,7 +46,7 @@ def fetch(
         raise click.UsageError("say what to fetch: --accession, --patient or --study.")
     settings = node_settings(config)
     peer = peer_called(name, settings)
-    found = find_on_node(name, peer, wanted)
+    found = find_at(name, peer, wanted)
     if only_list or not found:
         header = ("series", "study", "date", "instances", "description")
         shown = [(one.series_uid, one.study_uid, one.study_date, str(one.instances), one.description) for one in found]

@@ -24,9 +24,9 @@ from sqlalchemy import Connection, Engine, Row, insert, or_, select, update
 from carina import RESEARCH_ONLY
 from carina.config import NoticeSettings
 from carina.database import JOB, NOTICE, read_only
-from carina.deliver.dicomweb import StayHere
 from carina.deliver.mail import send_mail
 from carina.deliver.pace import Pace
+from carina.deliver.paced_http import paced_opener
 from carina.errors import one_line
 from carina.pipeline.json_text import read_json
 
@@ -137,7 +137,7 @@ class Notifier:
             SIGNATURE: sign(self.settings.secret, timestamp, body),
             NOTICE_ID: read_json(body)["id"],
         }
-        opener = urllib.request.build_opener(StayHere)
+        opener = paced_opener()
         try:
             request = urllib.request.Request(self.settings.url, data=body, headers=headers)
             with opener.open(request, timeout=self.settings.timeout_s) as answer:

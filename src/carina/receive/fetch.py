@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydicom import Dataset
 from pydicom.uid import (
@@ -40,6 +41,9 @@ from carina.receive.store import InstanceStore, SentBy
 PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 SYNTAXES = (*PLAIN, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, RLELossless)
 """Transfer syntaxes in which CT is asked for: none of them loses anything."""
+
+MOST_INSTANCES = 100_000
+"""More than any series has: a peer that says so counts something else."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -95,14 +99,22 @@ def find_on_node(name: str, peer: DicomDestination, wanted: Wanted) -> tuple[Fou
 def _found(study: Dataset, series: Dataset) -> FoundSeries | None:
     if str(series.get("Modality", "")) != "CT":
         return None
-    count = series.get("NumberOfSeriesRelatedInstances")
     return FoundSeries(
         study_uid=str(study.get("StudyInstanceUID", "")),
         series_uid=str(series.get("SeriesInstanceUID", "")),
         study_date=str(study.get("StudyDate", "") or ""),
         description=str(series.get("SeriesDescription", "") or ""),
-        instances=None if count in (None, "") else int(count),
+        instances=announced(series.get("NumberOfSeriesRelatedInstances")),
     )
+
+
+def announced(count: Any) -> int | None:
+    """How many instances a peer says a series has; None where it doesn't say, or nonsense."""
+    try:
+        number = int(str(count))
+    except ValueError:
+        return None
+    return number if 0 < number <= MOST_INSTANCES else None
 
 
 def _find(association: Association, name: str, level: str, keys: Mapping[str, str]) -> Iterator[Dataset]:
@@ -110,6 +122,8 @@ def _find(association: Association, name: str, level: str, keys: Mapping[str, st
     query.QueryRetrieveLevel = level
     for keyword, value in keys.items():
         setattr(query, keyword, value or None)
+    if not association.is_established:
+        raise DeliveryFailed("fetch.broken", f"{name}: the association ended before the answer; try again.")
     for status, found in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
         code = _code(status, name)
         if code in PENDING and found is not None:
@@ -130,7 +144,7 @@ def get_series(name: str, peer: DicomDestination, series: FoundSeries, store: In
     Raises:
         DeliveryFailed: the node can't be reached, or failed before everything was here; what came is kept.
     """
-    fetched, sent_by = Fetched(), SentBy(source, f"{peer.ae_title}@{peer.host}")
+    fetched, sent_by = Fetched(), SentBy(source, f"{peer.ae_title}@{peer.host}", series.instances)
 
     def take(event: Event) -> int:
         request = event.request

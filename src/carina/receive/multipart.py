@@ -19,6 +19,9 @@ LONGEST_EPILOGUE = 65_536
 LONGEST_BOUNDARY = 200
 """RFC 2046 5.1.1 allows 70 characters; Orthanc writes 73."""
 
+DICOM_TYPE = "application/dicom"
+_BODY_TYPE = "multipart/related"
+
 _PARAMETER = re.compile(r';\s*([\w!#$&^.+-]+)\s*=\s*(?:"([^"]*)"|([^;\s"]*))')
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]*[0-9A-Za-z'()+_,./:=?-]")
 
@@ -146,3 +149,21 @@ class MultipartParts:
             passed += len(chunk)
             if passed > LONGEST_EPILOGUE:
                 break
+
+
+def dicom_parts(content_type: str, chunks: Iterable[bytes]) -> Iterator[tuple[ContentType, Iterator[bytes]]]:
+    """The parts of a body of DICOM instances, as ``MultipartParts`` gives them; one instance alone is one part.
+
+    Raises:
+        BadBody: it is a body of something else, or can't be followed.
+    """
+    whole = parse_content_type(content_type)
+    of_parts = whole.parameters.get("type", DICOM_TYPE).lower()
+    if whole.name == DICOM_TYPE:
+        yield whole, iter(chunks)
+    elif whole.name == _BODY_TYPE and of_parts == DICOM_TYPE:
+        yield from MultipartParts(chunks, whole.parameters.get("boundary", ""))
+    else:
+        seen = f"{whole.name}, of {of_parts}" if whole.name == _BODY_TYPE else whole.name
+        words = f'Content-Type: {seen[:80]!r}; expected {_BODY_TYPE}; type="{DICOM_TYPE}"; boundary=...'
+        raise BadBody(415, "stow.content-type", words)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from carina.config import DicomDestination, DicomSource, Settings
+from carina.config import DicomDestination, DicomSource, DicomwebDestination, Settings
 from carina.errors import BadConfig
-from carina.receive.fetch import FoundSeries, get_series, move_series
+from carina.receive.fetch import FoundSeries, Wanted, find_on_node, get_series, move_series
 from carina.receive.store import InstanceStore
+from carina.receive.web_fetch import retrieve_series, search_series
 
 
 @dataclass(frozen=True)
@@ -19,18 +20,23 @@ class Pulled:
     is_whole: bool
 
 
-def peer_called(name: str, settings: Settings) -> DicomDestination:
-    """A DICOM destination by its name.
+Peer = DicomDestination | DicomwebDestination
+"""What can be fetched from."""
+
+
+def peer_called(name: str, settings: Settings) -> Peer:
+    """A DICOM or DICOMweb destination by its name.
 
     Raises:
         BadConfig: there is none of this name, or it is of another kind.
     """
     peer = settings.destinations.get(name)
-    if isinstance(peer, DicomDestination):
+    if isinstance(peer, Peer):
         return peer
-    known = [key for key, one in settings.destinations.items() if isinstance(one, DicomDestination)]
-    words = f"destinations.{name}: no DICOM node is called so; known: {', '.join(known) or 'none'}."
-    raise BadConfig("fetch.unknown-node", f'{words} Add it with kind = "dicom", its host, port and ae_title.')
+    known = ", ".join(key for key, one in settings.destinations.items() if isinstance(one, Peer)) or "none"
+    words = f"destinations.{name}: no DICOM node is called so; known: {known}."
+    how = 'Add it with kind = "dicom", its host, port and ae_title, or with kind = "dicomweb" and its url.'
+    raise BadConfig("fetch.unknown-node", f"{words} {how}")
 
 
 def source_called(name: str, settings: Settings) -> str:
@@ -47,9 +53,20 @@ def source_called(name: str, settings: Settings) -> str:
     raise BadConfig("fetch.unknown-source", f"sources.{name or 'NAME'}: not in the settings; known: {known}.")
 
 
+def find_at(name: str, peer: Peer, wanted: Wanted) -> tuple[FoundSeries, ...]:
+    """The CT series of a peer that fit, the latest study first.
+
+    Raises:
+        DeliveryFailed: the peer can't be reached, takes no queries, or refuses this one.
+    """
+    if isinstance(peer, DicomwebDestination):
+        return search_series(name, peer, wanted)
+    return find_on_node(name, peer, wanted)
+
+
 def pull(
     name: str,
-    peer: DicomDestination,
+    peer: Peer,
     found: Sequence[FoundSeries],
     store: InstanceStore,
     source: str,
@@ -60,15 +77,20 @@ def pull(
 
     Raises:
         DeliveryFailed: the node fails.
-        BadConfig: the source is none that listens for what is moved.
+        BadConfig: the peer can't move, or the source is none that listens for what is moved.
     """
     if is_moved:
+        if isinstance(peer, DicomwebDestination):
+            raise BadConfig("fetch.no-move", f"destinations.{name}: a DICOMweb server moves nothing; leave --move out.")
         to = _listening(source, store.settings)
         for series in found:
             yield _pulled(series, move_series(name, peer, series, to), ())
         return
     for series in found:
-        fetched = get_series(name, peer, series, store, source)
+        if isinstance(peer, DicomwebDestination):
+            fetched = retrieve_series(name, peer, series, store, source)
+        else:
+            fetched = get_series(name, peer, series, store, source)
         yield _pulled(series, fetched.accepted, fetched.refused)
 
 

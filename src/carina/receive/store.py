@@ -68,10 +68,14 @@ class Accepted(StrEnum):
 
 @dataclass(frozen=True)
 class SentBy:
-    """Where an instance comes from: the settings' source, and who sent it (calling AE title and address)."""
+    """Where an instance comes from: the settings' source, and who sent it (calling AE title and address).
+
+    ``expected`` is how many instances its series is known to have; None where nobody said.
+    """
 
     source: str
     who: str
+    expected: int | None = None
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,7 @@ def _begin(
         "sender": origin.who,
         "state": state,
         "reason": reason,
+        "expected": origin.expected,
         "first_at": now,
         "last_at": now,
     }

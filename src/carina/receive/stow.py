@@ -10,11 +10,8 @@ from typing import Any
 from carina.dicom.uids import is_uid
 from carina.receive.files import FULL_CODE, UNWRITABLE_CODE, FileSays, arriving_file, read_says, spooled
 from carina.receive.instance import NOT_UNDERSTOOD, NotAccepted
-from carina.receive.multipart import BadBody, ContentType, MultipartParts, parse_content_type
+from carina.receive.multipart import DICOM_TYPE, BadBody, ContentType, dicom_parts
 from carina.receive.store import Accepted, InstanceStore, SentBy
-
-DICOM_TYPE = "application/dicom"
-_BODY_TYPE = "multipart/related"
 
 OTHER_STUDY = 0xA901
 """Failure reason of an instance of another study than the request is for: of the range of data sets that don't match
@@ -69,26 +66,13 @@ def store_over_the_web(store: InstanceStore, request: StowRequest, chunks: Itera
     """
     report = _Report()
     try:
-        for content_type, data in _parts(request, chunks):
+        for content_type, data in dicom_parts(request.content_type, chunks):
             report.outcomes.append(_take(store, request, content_type, data))
     except BadBody as error:
         _LOG.warning("from %s: %s [%s, %d]", request.origin.who, error.message, error.code, error.status)
         report.broken = error
     answer = StowAnswer(status=_status(report), body=_body(report, request.retrieve_root))
     return replace(answer, code=report.broken.code, message=report.broken.message) if report.broken else answer
-
-
-def _parts(request: StowRequest, chunks: Iterable[bytes]) -> Iterator[tuple[ContentType, Iterator[bytes]]]:
-    whole = parse_content_type(request.content_type)
-    of_parts = whole.parameters.get("type", DICOM_TYPE).lower()
-    if whole.name == DICOM_TYPE:
-        yield whole, iter(chunks)
-    elif whole.name == _BODY_TYPE and of_parts == DICOM_TYPE:
-        yield from MultipartParts(chunks, whole.parameters.get("boundary", ""))
-    else:
-        seen = f"{whole.name}, of {of_parts}" if whole.name == _BODY_TYPE else whole.name
-        words = f'Content-Type: {seen[:80]!r}; expected {_BODY_TYPE}; type="{DICOM_TYPE}"; boundary=...'
-        raise BadBody(415, "stow.content-type", words)
 
 
 def _take(store: InstanceStore, request: StowRequest, content_type: ContentType, data: Iterator[bytes]) -> _Outcome:

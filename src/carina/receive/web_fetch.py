@@ -1,0 +1,174 @@
+"""Pulling from a DICOMweb server: its CT series are searched for (QIDO-RS), and retrieved (WADO-RS; PS3.18 10.6, 10.4).
+
+What comes goes through the same door as what is sent to us. The server is believed nothing: studies and series that
+weren't asked for are passed over, and lengths, parts, answers and time are bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from carina.config import DicomwebDestination
+from carina.deliver.dicomweb import WebStream, exchange, first_value, refused, streamed
+from carina.dicom.uids import is_uid
+from carina.errors import DeliveryFailed
+from carina.receive.fetch import Fetched, FoundSeries, Wanted, announced
+from carina.receive.files import arriving_file, read_says, spooled
+from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, NotAccepted
+from carina.receive.multipart import DICOM_TYPE, BadBody, ContentType, dicom_parts
+from carina.receive.store import InstanceStore, SentBy
+
+ASKED_AT_ONCE = 200
+MOST_FOUND = 5000
+"""Studies, or series of a study, that are asked for at once, and that are taken note of."""
+
+AS_STORED = f'multipart/related; type="{DICOM_TYPE}"; transfer-syntax=*'
+"""Instances in the transfer syntax in which the server has them (PS3.18 8.7.3.5.2)."""
+
+_ESCAPED = re.compile(r"[^A-Za-z0-9._~*?-]+")
+
+_STUDY_UID, _SERIES_UID, _MODALITY = "0020000D", "0020000E", "00080060"
+_STUDY_KEYS = {"AccessionNumber": "00080050", "PatientID": "00100020", "StudyInstanceUID": _STUDY_UID}
+
+
+def search_series(name: str, server: DicomwebDestination, wanted: Wanted) -> tuple[FoundSeries, ...]:
+    """The CT series of a server that fit, the latest study first.
+
+    Raises:
+        DeliveryFailed: the server can't be reached, takes no queries, or answers without end.
+    """
+    asked = {"AccessionNumber": wanted.accession, "PatientID": wanted.patient_id, "StudyInstanceUID": wanted.study_uid}
+    keys = {key: value for key, value in asked.items() if value}
+    found = []
+    for study in _search(name, server, "/studies", keys, _STUDY_UID):
+        if not all(_fits(value, _text(study, _STUDY_KEYS[key])) for key, value in keys.items()):
+            continue
+        uid = _text(study, _STUDY_UID)
+        of_study = {"Modality": "CT"} | ({"SeriesInstanceUID": wanted.series_uid} if wanted.series_uid else {})
+        for series in _search(name, server, f"/studies/{uid}/series", of_study, _SERIES_UID):
+            if _text(series, _MODALITY) == "CT" and wanted.series_uid in ("", _text(series, _SERIES_UID)):
+                found.append(_found(study, series))
+    return tuple(sorted(found, key=lambda one: one.study_date, reverse=True))
+
+
+def _found(study: Any, series: Any) -> FoundSeries:
+    return FoundSeries(
+        study_uid=_text(study, _STUDY_UID),
+        series_uid=_text(series, _SERIES_UID),
+        study_date=_text(study, "00080020"),
+        description=_text(series, "0008103E"),
+        instances=announced(first_value(series, "00201209")),
+    )
+
+
+def _asked(value: str) -> str:
+    """A value as it is asked for: what an address would have to escape becomes a wildcard, since not every server
+    undoes that (Orthanc's plugin of 2022 finds nothing then); the answers are compared with the value itself."""
+    return _ESCAPED.sub("*", value)
+
+
+def _fits(wanted: str, seen: str) -> bool:
+    """Whether a value is what was asked for; a server may ignore a key, or not return it, and knows wildcards."""
+    is_asked_exactly = _asked(wanted) == wanted
+    return wanted.strip() == seen or (is_asked_exactly and (not seen or any(sign in wanted for sign in "*?")))
+
+
+def _text(item: Any, tag: str) -> str:
+    value = first_value(item, tag)
+    return str(value).strip() if isinstance(value, str | int) else ""
+
+
+def _search(name: str, server: DicomwebDestination, path: str, keys: Mapping[str, str], uid_tag: str) -> Iterator[Any]:
+    """What a search finds, page by page, each UID once; ends where a page has nothing new."""
+    seen: set[str] = set()
+    passed = 0
+    while True:
+        asked = {**keys, "limit": ASKED_AT_ONCE, "offset": passed}
+        query = "&".join(f"{key}={_asked(str(value))}" for key, value in asked.items())
+        answer = exchange(name, server, f"{path}?{query}")
+        if not answer.is_fine:
+            raise refused(name, server, answer)
+        items = answer.content if isinstance(answer.content, list) else []
+        new = {uid: item for item in items if is_uid(uid := _text(item, uid_tag)) and uid not in seen}
+        seen |= new.keys()
+        if len(seen) > MOST_FOUND:
+            words = f"{name} ({server.url}): more than {MOST_FOUND} answers to one query; ask for less."
+            raise DeliveryFailed("fetch.too-many", words)
+        if not new:
+            return
+        yield from new.values()
+        passed += len(items)
+
+
+def retrieve_series(
+    name: str, server: DicomwebDestination, series: FoundSeries, store: InstanceStore, source: str
+) -> Fetched:
+    """Retrieve a series, instance by instance into the node's store.
+
+    Raises:
+        DeliveryFailed: the server can't be reached, or failed before everything was here; what came is kept.
+    """
+    fetched = Fetched()
+    sent_by = SentBy(source, urlsplit(server.url).netloc.rpartition("@")[2][:128], series.instances)
+    path = f"/studies/{series.study_uid}/series/{series.series_uid}"
+    with streamed(name, server, path, AS_STORED) as stream:
+        _check_answer(name, server, stream)
+        try:
+            for content_type, data in dicom_parts(stream.content_type, stream.chunks):
+                _take(store, sent_by, series, content_type, _no_longer(store, data), fetched)
+        except BadBody as error:
+            words = f"{name} ({server.url}): its answer can't be followed: {error.message}"
+            raise DeliveryFailed("fetch.body", words) from error
+    return fetched
+
+
+def _check_answer(name: str, server: DicomwebDestination, stream: WebStream) -> None:
+    if stream.code != 200:
+        words = f"{name} ({server.url}): WADO-RS answered {stream.code} {stream.reason}: check its URL and token."
+        raise DeliveryFailed("fetch.refused", words)
+    if stream.encoding not in ("", "identity"):
+        words = f"{name} ({server.url}): WADO-RS answered in the encoding {stream.encoding[:40]!r}; expected none."
+        raise DeliveryFailed("fetch.body", words)
+
+
+def _no_longer(store: InstanceStore, data: Iterator[bytes]) -> Iterator[bytes]:
+    """The bytes of a part; one that is over the limit ends the answer, which may never end by itself."""
+    largest, size = store.settings.dicom.instance_mb * 1_000_000, 0
+    for chunk in data:
+        size += len(chunk)
+        if size > largest:
+            words = f"an instance is over the limit of {largest // 1_000_000} MB (dicom.instance_mb)."
+            raise BadBody(413, "receive.too-large", words)
+        yield chunk
+
+
+def _take(
+    store: InstanceStore,
+    sent_by: SentBy,
+    series: FoundSeries,
+    content_type: ContentType,
+    data: Iterator[bytes],
+    fetched: Fetched,
+) -> None:
+    try:
+        if content_type.name != DICOM_TYPE:
+            for _ in data:  # here, where it is bounded
+                pass
+            words = f"a part is {content_type.name[:80]!r}; expected {DICOM_TYPE}."
+            raise NotAccepted(NOT_UNDERSTOOD, "stow.part-type", words)
+        with spooled(store.folder, data, store.settings.dicom.instance_mb * 1_000_000) as file:
+            says = read_says(file)
+            if (says.study_uid, says.series_uid) != (series.study_uid, series.series_uid):
+                words = f"instance {says.sop_instance_uid[:64]}: it is of another series than was asked for."
+                raise NotAccepted(NOT_UNDERSTOOD, "fetch.other-series", words)
+            with arriving_file(file, says) as arriving:
+                store.accept(arriving, sent_by)
+    except NotAccepted as error:
+        fetched.refused.append(error.message)
+        if error.status == NO_ROOM:
+            raise BadBody(503, error.code, error.message) from error  # the rest would be refused as well
+        return
+    fetched.accepted += 1
