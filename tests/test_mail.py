@@ -12,10 +12,10 @@ import pytest
 from aiosmtpd.controller import Controller
 from sqlalchemy import insert, select
 
-from carina.config import MailSettings, NoticeSettings
 from carina.database import JOB, NOTICE
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import Pace
+from carina.sections import MailSettings, NoticeSettings
 from carina.testing.pacs import free_port
 from delivery_objects import NOW, new_ledger
 from webhooks import Hook

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert, select
 
-from carina.config import NoticeSettings
 from carina.database import JOB, NOTICE
 from carina.deliver.notices import Notifier, sign
 from carina.deliver.pace import Pace
+from carina.sections import NoticeSettings
 from delivery_objects import NOW, new_ledger
 from webhooks import Hook
 

@@ -10,12 +10,13 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from carina.errors import BadConfig
+from carina.sections import NoticeSettings, OperatorSettings
 from carina.toml import Key, mistakes, read_toml
 
 _Text = Annotated[str, Meta(min_length=1)]
@@ -271,33 +272,6 @@ class FolderSource(_Source, frozen=True, kw_only=True, tag_field="kind", tag="fo
     path: _Text
 
 
-class MailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Notices by mail: ``to`` these addresses, from ``sender``, over the SMTP server ``host``."""
-
-    host: _Text
-    port: _Port = 587
-    security: Literal["starttls", "tls", "none"] = "starttls"
-    user: str = ""
-    password: str = ""
-    sender: _Text
-    to: Annotated[tuple[_Text, ...], Meta(min_length=1)]
-
-
-class NoticeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Notices by webhook and by mail: of jobs that ``faulted``, and of findings at or over a threshold (0: of none).
-
-    ``url`` gets a POST for each, empty: nobody does; ``secret`` signs it.
-    """
-
-    url: Annotated[str, Meta(pattern=r"^(https?://[^\s/].*)?$")] = ""
-    secret: str = ""
-    faulted: bool = True
-    lesion_percent: Annotated[float, Meta(ge=0, le=100)] = 0.0
-    covid_probability: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    timeout_s: _Seconds = 10.0
-    mail: MailSettings | None = None
-
-
 AnySource = DicomSource | DicomwebSource | FolderSource
 
 
@@ -313,10 +287,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     notices: NoticeSettings = NoticeSettings()
     retention: RetentionSettings = RetentionSettings()
     deidentify: DeidentifySettings = DeidentifySettings()
+    operators: OperatorSettings = OperatorSettings()
     sources: Mapping[str, AnySource] = {}
     destinations: Mapping[str, Destination] = {}
     series_rules: str = ""
 
+
+_SECTIONS = ("runtime", "models", "limits", "node", "dicom", "web", "notices", "retention", "deidentify", "operators")
+_LISTS = ("folders", "trusted")
+"""What the environment may say, and which of it are lists of paths."""
 
 MOST_TOLD = 20
 """Mistakes that are told one by one."""
@@ -389,11 +368,11 @@ def _override(table: dict[str, Any], environment: Mapping[str, str]) -> dict[Key
     """Put what the environment says over the file's table; gives the variable that each key came from."""
     variables: dict[Key, str] = {}
     for name, text in environment.items():
-        for section in ("runtime", "models", "limits", "node", "dicom", "web", "notices", "retention", "deidentify"):
+        for section in _SECTIONS:
             prefix = f"CARINA_{section.upper()}_"
             within = table.setdefault(section, {}) if name.startswith(prefix) else None
             if isinstance(within, dict):
                 key = name.removeprefix(prefix).lower()
-                within[key] = [one for one in text.split(os.pathsep) if one] if key == "folders" else text
+                within[key] = [one for one in text.split(os.pathsep) if one] if key in _LISTS else text
                 variables[section, key] = name
     return variables

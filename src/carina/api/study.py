@@ -22,7 +22,7 @@ from carina.dicom.series import Source, VolumeFile
 from carina.errors import one_line
 from carina.operators.catalogue import definition_file
 from carina.operators.networks import TASKS, Networks
-from carina.operators.table import known_operators
+from carina.operators.others import with_others
 from carina.pipeline.check import bound
 from carina.pipeline.definition import Definition, load_definition
 from carina.pipeline.digests import Digests
@@ -142,7 +142,8 @@ def check_pipeline(how: RunSettings) -> None:
 
 def _pipeline(how: RunSettings, operators: Sequence[Operator] = ()) -> tuple[Definition, OperatorTable]:
     definition = load_definition(definition_file(how.pipeline), how.arguments)
-    return definition, known_operators().with_all(*how.operators, *operators)
+    table = with_others((how.settings or default_settings()).operators)
+    return definition, table.with_all(*how.operators, *operators)
 
 
 def needed_bytes(source: Source) -> int:

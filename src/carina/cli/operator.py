@@ -18,8 +18,10 @@ def operator() -> None:
 
 
 @operator.command("list")
-def list_operators() -> None:
-    """List every operator with its container images, ports and variables."""
+@CONFIG
+def list_operators(config: Path | None) -> None:
+    """List every operator with its container images, ports and variables, and say what runs those of others."""
+    from carina.operators.containers import ContainerEngine, find_engine
     from carina.operators.table import known_operators
     from carina.pipeline.operator import type_name
 
@@ -40,6 +42,9 @@ def list_operators() -> None:
             say(f"  option     {name:17} {setting.meaning}")
     for refused in table.refused:
         say(f"warning: {refused}", err=True)
+    engine = find_engine(node_settings(config).operators.engine)
+    runs = f"run in containers of {engine.name}" if isinstance(engine, ContainerEngine) else f"can't be run: {engine}"
+    say(f"Images of others, which none of these has, {runs}.")
 
 
 @operator.command("run", context_settings={"ignore_unknown_options": True})

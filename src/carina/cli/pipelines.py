@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from carina.cli.node import CONFIG, node_settings
 from carina.cli.places import PATH
 from carina.cli.terminal import say
 from carina.errors import BadConfig
@@ -39,14 +40,19 @@ def show(name: str) -> None:
 
 @pipelines.command("check")
 @click.argument("file", type=PATH)
-def check(file: Path) -> None:
-    """Report every mistake of the definition FILE with its line; exit code 4 if there is one."""
-    from carina.operators.table import known_operators
+@CONFIG
+def check(file: Path, config: Path | None) -> None:
+    """Report every mistake of the definition FILE with its line; exit code 4 if there is one.
+
+    Operators of others are named, with how they would be run here.
+    """
+    from carina.operators.others import with_others
     from carina.pipeline.check import check_text
     from carina.pipeline.definition import read_definition, read_text
+    from carina.pipeline.foreign import ForeignOperator
 
-    text = read_text(file)
-    problems = check_text(text, str(file), known_operators())
+    text, table = read_text(file), with_others(node_settings(config).operators)
+    problems = check_text(text, str(file), table)
     for problem in problems:
         say(f"{file}:{problem.line}: {problem.message}")
     if problems:
@@ -56,3 +62,7 @@ def check(file: Path) -> None:
     definition, _ = read_definition(text, str(file))
     wires = sum(1 for step in definition.steps for entry in step.inputs if entry.source)
     say(f"{file}: {definition.name}: {len(definition.steps)} operators, {wires} wires between them, no mistakes")
+    for step in definition.steps:
+        operator = table.operator_of(definition, step)
+        if isinstance(operator, ForeignOperator):
+            say(f"  {step.name} is somebody else's; it runs {operator.how}")

@@ -10,9 +10,9 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Any
 
-from carina.config import MailSettings
 from carina.errors import one_line
 from carina.pipeline.json_text import as_pretty_json
+from carina.sections import MailSettings
 
 
 def send_mail(settings: MailSettings, notice: Mapping[str, Any], when: datetime, timeout_s: float) -> str:

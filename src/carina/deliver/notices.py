@@ -22,13 +22,13 @@ import msgspec
 from sqlalchemy import Connection, Engine, Row, insert, or_, select, update
 
 from carina import RESEARCH_ONLY
-from carina.config import NoticeSettings
 from carina.database import JOB, NOTICE, read_only
 from carina.deliver.mail import send_mail
 from carina.deliver.pace import Pace
 from carina.deliver.paced_http import paced_opener
 from carina.errors import one_line
 from carina.pipeline.json_text import read_json
+from carina.sections import NoticeSettings
 
 LOOK_BACK = timedelta(days=1)
 """Jobs that stopped earlier get no notice any more: when notices are switched on, the past stays silent."""

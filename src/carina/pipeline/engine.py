@@ -25,6 +25,7 @@ from carina.pipeline.manifest import FailureRecord, Manifest, OperatorRecord, St
 from carina.pipeline.operator import Context, holds, type_name
 from carina.pipeline.places import below, file_name
 from carina.pipeline.store import Store, Stored
+from carina.pipeline.values import Files
 
 
 class What(StrEnum):
@@ -231,7 +232,8 @@ class Engine:
 
     def _call(self, name: str, node: Node) -> Mapping[str, object]:
         """Run one operator, in the pool."""
-        arguments = {key: self._value(wire) for key, wire in node.wires.items()}
+        types = {port.key: port.type for port in node.operator.input_ports.values()}
+        arguments = {key: self._value(wire, types[key]) for key, wire in node.wires.items()}
         keywords = {**node.settings, **self.injected[name]}
         for key, wanted in node.operator.injected.items():
             if wanted is Context:
@@ -244,8 +246,14 @@ class Engine:
                 raise TypeError(f"operator {name} gave {given} at {path}, declared as {type_name(port.type)}")
         return results
 
-    def _value(self, wire: Wire) -> object:
-        return self._slots[wire].get(self.store) if wire.step else self.inputs[wire.path]
+    def _value(self, wire: Wire, wanted: Any) -> object:
+        value = self._slots[wire].get(self.store) if wire.step else self.inputs[wire.path]
+        if not isinstance(value, Files) or holds(wanted, value):
+            return value
+        files = self.store.files(value)  # waits until they are stored, where they stay
+        told = ports.load_files(wanted, files, f"what '{wire.step}' wrote to {wire.path}")
+        self.store.found(told, files)
+        return told
 
     def _context(self, name: str) -> Context:
         record = self.records[name]

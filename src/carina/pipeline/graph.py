@@ -8,9 +8,11 @@ from typing import Any
 
 from carina.pipeline.definition import Definition, Input, Output, Service, Step
 from carina.pipeline.document import Problem
+from carina.pipeline.foreign import ForeignOperator
 from carina.pipeline.operator import Operator, Port, Setting, fits, type_name
 from carina.pipeline.ports import not_storable
 from carina.pipeline.table import OperatorTable
+from carina.pipeline.values import Files
 
 PIPELINE_INPUT = "input"
 """What an input without ``from`` and ``name`` reads."""
@@ -60,7 +62,7 @@ class _Binder:
     """Looks up each step's operator, ports and settings."""
 
     def __init__(self, definition: Definition, table: OperatorTable) -> None:
-        self.table, self.refused = table.images, table.refused
+        self.definition, self.table = definition, table
         self.problems: list[Problem] = []
         self.inputs: dict[str, Any] = {}
         self.steps: dict[str, Step] = {}
@@ -73,20 +75,20 @@ class _Binder:
         self.problems.append(Problem(line, message))
 
     def node(self, step: Step) -> Node | None:
-        operator = self.table.get(step.container.image)
-        if operator is None:
+        operator = self.table.operator_of(self.definition, step)
+        if isinstance(operator, str):
             if step.container.image:
-                known = "; ".join([", ".join(sorted(self.table)), *self.refused])
-                self._problem(step.container.line, f"unknown image '{step.container.image}'; known: {known}")
+                self._problem(step.container.line, operator)
             return None
         outputs = self._outputs(step, operator)
         wires = self._wires(step, operator)
         for service in step.services:
             self._service(step, operator, service)
         settings: dict[str, object] = {}
-        self._variables(step, operator, settings)
-        self._options(step, operator, settings)
-        self._settings_complete(step, operator, settings)
+        if not isinstance(operator, ForeignOperator):
+            self._variables(step, operator, settings)
+            self._options(step, operator, settings)
+            self._settings_complete(step, operator, settings)
         return Node(step=step, operator=operator, wires=wires, outputs=outputs, settings=settings)
 
     def _outputs(self, step: Step, operator: Operator) -> dict[str, Output]:
@@ -139,9 +141,9 @@ class _Binder:
         output = self._pick(step, entry, source)
         if output is None:
             return None
-        operator = self.table.get(source.container.image)
-        origin = operator.output_ports.get(output.path) if operator else None
-        if origin is not None and not fits(origin.type, port.type):
+        operator = self.table.operator_of(self.definition, source)
+        origin = None if isinstance(operator, str) else operator.output_ports.get(output.path)
+        if origin is not None and origin.type is not Files and not fits(origin.type, port.type):
             self._problem(
                 entry.line,
                 f"'{source.name}' {output.path} gives {type_name(origin.type)}, "
@@ -169,8 +171,9 @@ class _Binder:
             return f"reads the output '{name}' of '{source.name}', which doesn't declare it; declared: {declared}"
         if source.outputs:
             return f"must name the output of '{source.name}' it reads; declared: {declared}"
-        operator = self.table.get(source.container.image)
-        return f"reads from '{source.name}', which has no output" if operator and not operator.output_ports else ""
+        operator = self.table.operator_of(self.definition, source)
+        has_none = not isinstance(operator, str) and not operator.output_ports
+        return f"reads from '{source.name}', which has no output" if has_none else ""
 
     def _pipeline_input(self, step: Step, entry: Input, port: Port) -> Wire | None:
         name = entry.name or PIPELINE_INPUT

@@ -139,16 +139,34 @@ def load_folder(port_type: Any, folder: Path) -> Any:
         BadConfig: there is no such folder, or it holds other files than those of the type.
         BadSeries: ``ports.files``, the files are damaged.
     """
-    wanted = type_name(port_type)
     try:
         if not folder.exists():
-            raise BadConfig("ports.missing", f"{folder}: no such folder; expected one that holds {wanted}.")
-        return load_value(port_type, files_in(folder))
+            raise BadConfig(
+                "ports.missing", f"{folder}: no such folder; expected one that holds {type_name(port_type)}."
+            )
+        return load_files(port_type, files_in(folder), str(folder))
+    except OSError as error:
+        raise _unreadable(port_type, str(folder), error) from error
+
+
+def load_files(port_type: Any, files: Sequence[Path], told: str) -> Any:
+    """Read a value of a port type from files that anybody may have written; ``told`` is what messages call them.
+
+    Raises:
+        BadConfig: they are other files than those of the type.
+        BadSeries: ``ports.files``, they are damaged.
+    """
+    try:
+        return load_value(port_type, files)
     except FILE_ERRORS as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise BadSeries(
-            "ports.files", f"{folder}: can't be read as {wanted} ({reason}): give it as it was written."
-        ) from error
+        raise _unreadable(port_type, told, error) from error
+
+
+def _unreadable(port_type: Any, told: str, error: Exception) -> BadSeries:
+    reason = f"{type(error).__name__}: {error}"
+    return BadSeries(
+        "ports.files", f"{told}: can't be read as {type_name(port_type)} ({reason}): give it as it was written."
+    )
 
 
 def files_in(folder: Path) -> list[Path]:

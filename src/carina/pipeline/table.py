@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import PurePosixPath
 
 from carina.errors import BadConfig
+from carina.pipeline.definition import Definition, Step
+from carina.pipeline.foreign import ForeignOperator
 from carina.pipeline.operator import Operator, Port
 from carina.pipeline.ports import not_storable
+
+Foreigners = Callable[[Definition, Step], ForeignOperator | str]
+"""Makes an operator of a step whose image no operator of the table has, or says in a sentence why it can't be run."""
 
 
 @dataclass(frozen=True)
 class OperatorTable:
-    """Operators, no two of them under one name or image; ``refused`` are sentences about those that were left out."""
+    """Operators, no two of them under one name or image; ``refused`` are sentences about those that were left out.
+
+    ``foreigners`` looks after the images that none of them has; without it they are unknown.
+    """
 
     operators: tuple[Operator, ...] = ()
     refused: tuple[str, ...] = ()
+    foreigners: Foreigners | None = None
 
     @classmethod
     def of(cls, *operators: Operator) -> OperatorTable:
@@ -50,7 +59,18 @@ class OperatorTable:
         mistakes = {operator: mistake or _twin(operator, usable) for operator, mistake in mistakes.items()}
         refused = [f"{_told(operator)} is left out: {mistake}." for operator, mistake in mistakes.items() if mistake]
         taken = [operator for operator, mistake in mistakes.items() if not mistake]
-        return OperatorTable(operators=(*self.operators, *taken), refused=(*self.refused, *refused))
+        return replace(self, operators=(*self.operators, *taken), refused=(*self.refused, *refused))
+
+    def operator_of(self, definition: Definition, step: Step) -> Operator | str:
+        """The operator that a step's image means, or the sentence why there is none."""
+        image = step.container.image
+        if image in self.images:
+            return self.images[image]
+        foreign = self.foreigners(definition, step) if self.foreigners else ""
+        if isinstance(foreign, ForeignOperator):
+            return foreign
+        known = "; ".join([", ".join(sorted(self.images)), *self.refused])
+        return f"unknown image '{image}'; known: {known}" + (f"; {foreign}" if foreign else "")
 
     @cached_property
     def images(self) -> dict[str, Operator]:

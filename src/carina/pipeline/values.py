@@ -1,8 +1,9 @@
-"""Port types for anybody's results: a table, and anything that JSON can hold."""
+"""Port types for anybody's results: a table, anything that JSON can hold, and files that their reader understands."""
 
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,35 @@ class Json:
     def recognise(cls, files: Sequence[Path]) -> bool:
         """Whether the files are one JSON file."""
         return [path.suffix for path in files] == [".json"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Files:
+    """What somebody else's program left at an output: whoever reads it says what it is.
+
+    ``names`` are relative to ``folder``, from which the files are moved when they are stored.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+
+    def save(self, folder: Path, saved: Saved) -> Sequence[Path]:
+        """Move the files."""
+        for name in self.names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).replace(folder / name)
+        return [folder / name for name in self.names]
+
+    @classmethod
+    def load(cls, files: Sequence[Path]) -> Self:
+        """Name the files; none of them is opened."""
+        folder = Path(os.path.commonpath([path.parent for path in files])) if files else Path()
+        return cls(folder=folder, names=tuple(path.relative_to(folder).as_posix() for path in files))
+
+    @classmethod
+    def recognise(cls, files: Sequence[Path]) -> bool:
+        """Any files will do."""
+        return True
 
 
 def write_csv(

@@ -11,9 +11,10 @@ from carina.dicom.rules import load_rules
 from carina.errors import BadConfig
 from carina.models.bundle import find_bundle
 from carina.operators.catalogue import definition_file
-from carina.operators.table import known_operators
+from carina.operators.others import with_others
 from carina.pipeline.check import bound
 from carina.pipeline.definition import load_definition
+from carina.sections import OperatorSettings
 from carina.toml import Key, Mistake
 
 
@@ -42,14 +43,14 @@ def _openers(settings: Settings) -> Mapping[Key, Callable[[], object]]:
         found["models", task] = partial(find_bundle, name, settings.models.folders)
     for name, source in settings.sources.items():
         for number, pipeline in enumerate(source.pipelines):
-            found["sources", name, "pipelines", str(number)] = partial(_check_pipeline, pipeline)
+            found["sources", name, "pipelines", str(number)] = partial(_check_pipeline, pipeline, settings.operators)
         if source.series_rules:
             found["sources", name, "series_rules"] = partial(load_rules, source.series_rules)
     return found
 
 
-def _check_pipeline(pipeline: str) -> None:
-    bound(load_definition(definition_file(pipeline)), known_operators())
+def _check_pipeline(pipeline: str, operators: OperatorSettings) -> None:
+    bound(load_definition(definition_file(pipeline)), with_others(operators))
 
 
 def _triton(settings: Settings) -> Iterator[Mistake]:

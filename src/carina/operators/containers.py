@@ -1,0 +1,140 @@
+"""Podman and Docker: which of them is at hand, which images are there, and the command that runs one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from carina.errors import one_line
+from carina.sections import EngineChoice
+
+ANSWER_S = 20
+"""Time that an engine has for a question."""
+
+NO_USER = 65534
+"""The user of a container that a superuser starts."""
+
+MOST_PROCESSES = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A folder of this machine's at a path of the container's."""
+
+    folder: Path
+    path: str
+    is_output: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contained:
+    """What runs in a container, of which ``name`` is the name; memory and processors None: whatever there is.
+
+    Without a command that of the image runs.
+    """
+
+    name: str
+    image: str
+    command: Sequence[str]
+    variables: Mapping[str, str]
+    mounts: Sequence[Mount]
+    memory_mb: int | None
+    cpus: int | None
+    time_s: float
+
+
+@dataclass(frozen=True)
+class ContainerEngine:
+    """An engine that answers: ``podman`` or ``docker``, and its program."""
+
+    name: str
+    program: str
+
+    def image_id(self, image: str) -> str:
+        """The digest of an image on this machine; empty where it isn't there. Nothing is ever fetched."""
+        asked = _ask(self.program, "image", "inspect", "--format", "{{.Id}}", image)
+        return asked.stdout.strip() if asked.returncode == 0 else ""
+
+    def run(self, what: Contained) -> list[str]:
+        """The command that runs a container: no network, no rights, no superuser, nothing fetched."""
+        words = [self.program, "run", "--rm", "--pull", "never", "--name", what.name, "--network", "none"]
+        words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--security-opt", "label=disable"]
+        words += ["--pids-limit", str(MOST_PROCESSES), "--stop-timeout", "0", *self._user()]
+        words += ["--memory", f"{what.memory_mb}m"] if what.memory_mb else []
+        words += ["--cpus", str(what.cpus)] if what.cpus else []
+        words += ["--timeout", str(int(what.time_s) + 1)] if self.name == "podman" else []  # should nobody end it
+        for mount in what.mounts:
+            words += ["--mount", _mounted(mount)]
+        for name, value in what.variables.items():
+            words += ["--env", f"{name}={value}"]
+        words += ["--entrypoint", what.command[0]] if what.command else []
+        return [*words, what.image, *what.command[1:]]
+
+    def stop(self, name: str) -> list[str]:
+        """The command that ends a container, and removes it."""
+        return [self.program, "rm", "--force", name]
+
+    def _user(self) -> list[str]:
+        user = container_user()
+        kept = ["--userns", "keep-id"] if self.name == "podman" and os.getuid() else []
+        return [*kept, "--user", f"{user[0]}:{user[1]}"]
+
+
+def container_user() -> tuple[int, int]:
+    """User and group of a container: ours, or nobody for a superuser."""
+    return (os.getuid(), os.getgid()) if os.getuid() else (NO_USER, NO_USER)
+
+
+def find_engine(choice: EngineChoice) -> ContainerEngine | str:
+    """The engine that is at hand, or why there is none."""
+    if choice is EngineChoice.NONE:
+        return 'there is none to run it ([operators] engine is "none")'
+    names = ["podman", "docker"] if choice is EngineChoice.AUTO else [choice.value]
+    reasons = []
+    for name in names:
+        program = shutil.which(name)
+        reason = _silence(program) if program else "not found"
+        if program and not reason:
+            return ContainerEngine(name, program)
+        reasons.append(f"{name}: {reason}")
+    return f"no container engine answers ({'; '.join(reasons)})"
+
+
+@cache
+def _silence(program: str) -> str:
+    """Why an engine can't be used; empty where it answers. A client alone, without its server, doesn't."""
+    try:
+        asked = _ask(program, "version")
+    except OSError as error:
+        return str(error.strerror)
+    return "" if asked.returncode == 0 else (_last(asked.stderr) or f"exit code {asked.returncode}")
+
+
+def _ask(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    question = [program, *words]
+    try:
+        return subprocess.run(
+            question, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=ANSWER_S
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(question, 1, "", f"no answer within {ANSWER_S} s")
+
+
+def _last(text: str) -> str:
+    lines = text.strip().splitlines()
+    return one_line(lines[-1])[:200] if lines else ""
+
+
+def _mounted(mount: Mount) -> str:
+    """The value of ``--mount``, one line of CSV, so that a comma in a folder's name is no border."""
+    fields = ["type=bind", f"source={mount.folder}", f"target={mount.path}"]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(fields if mount.is_output else [*fields, "readonly"])
+    return text.getvalue()

@@ -1,0 +1,255 @@
+"""One run of somebody else's program: its inputs as folders, its outputs taken up, its words in a log.
+
+The variables ``NVIDIA_CLARA_...`` are those that operators of Clara Deploy read; a list of paths is
+``NAME:PATH;NAME:PATH``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import stat
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+
+from carina.errors import BadConfig, BadSeries, one_line, unwritable
+from carina.operators.containers import Contained, ContainerEngine, Mount, container_user
+from carina.operators.ports import SourcePort
+from carina.operators.programs import Over, Program, last_lines, run_program
+from carina.pipeline import ports
+from carina.pipeline.definition import Definition, Requests, Step
+from carina.pipeline.folder import WRITING
+from carina.pipeline.operator import Context, holds
+from carina.pipeline.places import below
+from carina.pipeline.values import Files
+
+NAMING = (".mhd", ".nhdr")
+"""Files that name others, so that they are stored last and opened first."""
+
+KILLED = 137
+"""Exit code of what was killed, as by an engine when memory runs out."""
+
+MOST_FILES = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class InContainer:
+    """A container of an engine."""
+
+    engine: ContainerEngine
+    image: str
+    command: Sequence[str]
+    requests: Requests
+
+    @property
+    def told(self) -> str:
+        """How it is run, in words."""
+        return f"in a container of {self.engine.name}, image {self.image}, without network"
+
+    def program(self, call: Call) -> Program:
+        """The engine's command; the engine itself has our environment, the container only the call's variables."""
+        name = f"carina-{secrets.token_hex(8)}"
+        inputs = [Mount(folder=folder, path=path, is_output=False) for path, folder in call.inputs.items()]
+        outputs = [Mount(folder=folder, path=path, is_output=True) for path, folder in call.outputs.items()]
+        what = Contained(
+            name=name,
+            image=self.image,
+            command=self.command,
+            variables=call.variables,
+            mounts=[*inputs, *outputs],
+            memory_mb=self.requests.memory_mb,
+            cpus=self.requests.cpu,
+            time_s=call.time_s,
+        )
+        words = self.engine.run(what)
+        return Program(words=words, environment=None, folder=call.work, time_s=call.time_s, stop=self.engine.stop(name))
+
+    def make_room(self, folder: Path) -> None:
+        """Let the container's user write into an output's folder, where it isn't ours."""
+        if os.getuid() == 0:
+            os.chown(folder, *container_user())
+
+
+@dataclass(frozen=True, kw_only=True)
+class InProcess:
+    """A process of this machine, started in ``home``: the folder of the definition."""
+
+    command: Sequence[str]
+    home: Path
+
+    @property
+    def told(self) -> str:
+        """How it is run, in words."""
+        return f"as a process of this machine, without a container: {' '.join(self.command)}"
+
+    @property
+    def search_path(self) -> str:
+        """Where programs are looked for: beside our Python first."""
+        return os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+
+    def program(self, call: Call) -> Program:
+        """The command, with folders in place of the paths that the definition names; nothing of our environment."""
+        folders = {**call.inputs, **call.outputs}
+        own = {"PATH": self.search_path, "HOME": str(call.work), "TMPDIR": str(call.work), "LANG": "C.UTF-8"}
+        variables = {name: _with_folders(text, folders) for name, text in call.variables.items()}
+        words = [_with_folders(word, folders) for word in self.command]
+        return Program(words=words, environment={**own, **variables}, folder=self.home, time_s=call.time_s)
+
+    def make_room(self, folder: Path) -> None:
+        """Nothing: the process is ours."""
+
+
+def _with_folders(text: str, folders: Mapping[str, Path]) -> str:
+    """A text in which paths of a container, whole or in front of a slash, are folders of this machine."""
+    if not folders:
+        return text
+    paths = "|".join(re.escape(path) for path in folders)
+    return re.sub(rf"(?<![\w./-])({paths})(?![\w.-])", lambda found: str(folders[found[1]]), text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A working folder, and in it the folders of inputs and outputs by their paths."""
+
+    work: Path
+    inputs: Mapping[str, Path]
+    outputs: Mapping[str, Path]
+    variables: Mapping[str, str]
+    time_s: float
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A step of a definition and how its program is started."""
+
+    definition: Definition
+    step: Step
+    how: InContainer | InProcess
+    time_s: float
+
+    def run(self, *, context: Context, **inputs: object) -> Mapping[str, Files]:
+        """Run the program on the values of its inputs; what it left at its outputs.
+
+        Raises:
+            BadConfig: ``operator.failed``, it can't be started, or ended badly; ``operator.time``, it took too long.
+            BadSeries: ``operator.output``, it left something else than plain files.
+        """
+        work = Path(mkdtemp(prefix=f"{context.step}.", dir=context.folder / WRITING))  # step names have no dot
+        try:
+            call = self._call(work, context, inputs)
+            log = self._log(context)
+            self._check(self._ended(call, log, context), log)
+            return {path: self._taken(path, folder, context) for path, folder in call.outputs.items()}
+        except OSError as error:
+            raise unwritable(error, work) from error
+        finally:
+            for folder in work.glob("in-*"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _call(self, work: Path, context: Context, values: Mapping[str, object]) -> Call:
+        work.chmod(0o755)
+        inputs = {path: work / f"in-{number}" for number, path in enumerate(values)}
+        outputs = {output.path: work / f"out-{number}" for number, output in enumerate(self.step.outputs)}
+        for path, folder in inputs.items():
+            _hand_over(values[path], folder, context)
+        for folder in outputs.values():
+            folder.mkdir(mode=0o755)
+            self.how.make_room(folder)
+        texts = {name: value.text for name, value in self.step.container.variables.items()}
+        variables = {**texts, **self._clara(context)}
+        return Call(work=work, inputs=inputs, outputs=outputs, variables=variables, time_s=self.time_s)
+
+    def _clara(self, context: Context) -> dict[str, str]:
+        named = [f"{entry.name or entry.source or 'input'}:{entry.path}" for entry in self.step.inputs]
+        return {
+            "NVIDIA_CLARA_JOBID": context.folder.name,
+            "NVIDIA_CLARA_JOBNAME": self.definition.name,
+            "NVIDIA_CLARA_STAGENAME": self.step.name,
+            "NVIDIA_CLARA_INPUTPATHS": ";".join(named),
+            "NVIDIA_CLARA_OUTPUTPATHS": ";".join(f"{one.name or 'output'}:{one.path}" for one in self.step.outputs),
+            "NVIDIA_CLARA_RUNSIMPLE": "TRUE",
+            "NVIDIA_CLARA_NOSYNCLOCK": "TRUE",
+        }
+
+    def _log(self, context: Context) -> Path:
+        name = f"steps/{context.step}.log"
+        log = below(context.folder, name)
+        log.parent.mkdir(exist_ok=True)
+        context.record("files", [name])
+        return log
+
+    def _ended(self, call: Call, log: Path, context: Context) -> int | Over:
+        program = self.how.program(call)
+        context.record("program", {"how": self.how.told, "words": list(self.step.container.command)})
+        return run_program(program, log, lambda: context.progress(0.0))
+
+    def _check(self, ended: int | Over, log: Path) -> None:
+        if ended == 0:
+            return
+        told, seen = f"operator '{self.step.name}': its program", f"{log} has all it said"
+        if ended is Over.TIME:
+            limit = f"was ended after {self.time_s:g} s, the limit of [operators] time_s"
+            raise BadConfig("operator.time", f"{told} {limit}: raise it, or see why it took so long; {seen}.")
+        if ended is Over.LOG:
+            raise BadConfig("operator.failed", f"{told} was ended, because its log grew without end; {seen}.")
+        memory = self.step.requests.memory_mb
+        killed = f" (killed; it may use {memory} MB of memory)" if ended == KILLED and memory else ""
+        last = last_lines(log)
+        said = f": {one_line(last)}" if last else ""
+        raise BadConfig("operator.failed", f"{told} ended with exit code {ended}{killed}{said}; {seen}.")
+
+    def _taken(self, path: str, folder: Path, context: Context) -> Files:
+        names = sorted(_plain_files(folder, f"operator '{self.step.name}' {path}"), key=_opened_first)
+        if not names:
+            context.warn(f"The program of operator '{self.step.name}' wrote nothing to {path}.")
+        return Files(folder=folder, names=tuple(names))
+
+
+def _opened_first(name: str) -> tuple[bool, str]:
+    return not name.lower().endswith(NAMING), name
+
+
+def _plain_files(folder: Path, told: str) -> Iterator[str]:
+    """The files below a folder, which is a stranger's: a link is never followed, and nothing special is opened.
+
+    Raises:
+        BadSeries: ``operator.output``, there is a link, a device or the like, a name that is none, or no end of files.
+    """
+    count = 0
+    for above, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(above, name)
+            mode = path.lstat().st_mode
+            if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+                raise BadSeries(
+                    "operator.output", f"{told}: {name} is a link or a device; expected plain files and folders."
+                )
+            if one_line(name) != name:
+                raise BadSeries("operator.output", f"{told}: {name} is no name for a file; expected printable text.")
+            if not mode & stat.S_IRUSR:
+                path.chmod(mode | stat.S_IRWXU)
+        for name in files:
+            count += 1
+            if count > MOST_FILES:
+                raise BadSeries("operator.output", f"{told}: has more than {MOST_FILES} files; no operator's has.")
+            yield Path(above, name).relative_to(folder).as_posix()
+
+
+def _hand_over(value: object, folder: Path, context: Context) -> None:
+    """Copy the files of a value into a folder that any user may read; not links, which a process could write to."""
+    files = context.saved(value)
+    if not files:
+        ports.save_value(SourcePort if holds(SourcePort, value) else type(value), value, folder)
+    else:
+        home = Path(os.path.commonpath([path.parent for path in files]))
+        for path in files:
+            target = folder / path.relative_to(home)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)

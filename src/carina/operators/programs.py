@@ -1,0 +1,110 @@
+"""A program of somebody else's, started, watched and ended with everything it started."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from carina.operators import program_guard
+
+LARGEST_LOG_BYTES = 64_000_000
+"""What a program may say; one that says more runs in a circle."""
+
+LOOK_S = 0.2
+"""How often a program is looked at, and the run asked whether it is interrupted."""
+
+LAST_LINES, LAST_CHARACTERS = 3, 300
+"""What a message repeats of a log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What is started: ``stop`` ends what the program itself leaves to others, if there is any.
+
+    ``environment`` None is ours."""
+
+    words: Sequence[str]
+    environment: Mapping[str, str] | None
+    folder: Path
+    time_s: float
+    stop: Sequence[str] = ()
+
+
+class Over(Enum):
+    """Why a program was ended before it ended itself."""
+
+    TIME = "time"
+    LOG = "log"
+
+
+def run_program(program: Program, log: Path, look: Callable[[], None]) -> int | Over:
+    """Run a program to its end, its output into a log; its exit code, or what it took too much of.
+
+    ``look`` is called every now and then; what it raises ends the program. So does the end of this process, of
+    whatever kind. Nothing of the program's process group is left afterwards.
+
+    Raises:
+        OSError: it can't be started.
+    """
+    guard = [sys.executable, "-I", "-S", program_guard.__file__, json.dumps(list(program.stop)), *program.words]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            guard,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=None if program.environment is None else dict(program.environment),
+            cwd=program.folder,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            over = _watch(process.pid, program.time_s, log, look)
+        finally:
+            _end(process)
+        return over or process.returncode
+
+
+def _watch(pid: int, time_s: float, log: Path, look: Callable[[], None]) -> Over | None:
+    """Wait until a process has ended, which is left unburied: until then nobody else has its number."""
+    until = time.monotonic() + time_s
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        look()
+        if time.monotonic() > until:
+            return Over.TIME
+        if log.stat().st_size > LARGEST_LOG_BYTES:
+            return Over.LOG
+        time.sleep(LOOK_S)
+    return None
+
+
+def _end(guard: subprocess.Popen[bytes]) -> None:
+    """End what runs: the guard ends the program and its container, and whatever is left of the group is killed."""
+    if guard.stdin:
+        with suppress(OSError):
+            guard.stdin.close()
+    until = time.monotonic() + program_guard.STOP_S
+    while os.waitid(os.P_PID, guard.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None and time.monotonic() < until:
+        time.sleep(LOOK_S / 10)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(guard.pid, signal.SIGKILL)
+    guard.wait()
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log in one line, for a message."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4 * LAST_CHARACTERS))
+        text = file.read().decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " / ".join(lines[-LAST_LINES:])[-LAST_CHARACTERS:]

@@ -1,0 +1,61 @@
+"""Sections of the settings that stand alone: notices, and operators of others."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+_Text = Annotated[str, Meta(min_length=1)]
+_Seconds = Annotated[float, Meta(gt=0, le=86400)]
+_Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class MailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Notices by mail: ``to`` these addresses, from ``sender``, over the SMTP server ``host``."""
+
+    host: _Text
+    port: _Port = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    user: str = ""
+    password: str = ""
+    sender: _Text
+    to: Annotated[tuple[_Text, ...], Meta(min_length=1)]
+
+
+class NoticeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Notices by webhook and by mail: of jobs that ``faulted``, and of findings at or over a threshold (0: of none).
+
+    ``url`` gets a POST for each, empty: nobody does; ``secret`` signs it.
+    """
+
+    url: Annotated[str, Meta(pattern=r"^(https?://[^\s/].*)?$")] = ""
+    secret: str = ""
+    faulted: bool = True
+    lesion_percent: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    covid_probability: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    timeout_s: _Seconds = 10.0
+    mail: MailSettings | None = None
+
+
+class EngineChoice(StrEnum):
+    """What runs the container images of others: ``auto`` is Podman where it is at hand, else Docker."""
+
+    AUTO = "auto"
+    PODMAN = "podman"
+    DOCKER = "docker"
+    NONE = "none"
+
+
+class OperatorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a definition's operators of others run, each for ``time_s`` at most.
+
+    ``trusted`` are definition files whose commands may be started as processes of this machine where no engine runs
+    containers; none is, unless it is named here.
+    """
+
+    engine: EngineChoice = EngineChoice.AUTO
+    trusted: tuple[_Text, ...] = ()
+    time_s: _Seconds = 3600.0
