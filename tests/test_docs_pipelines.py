@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import yaml
 
+from carina.config import load_settings
 from carina.operators.catalogue import find_definition
 from carina.operators.table import BUILT_IN
 from carina.pipeline import Operator, Table, ports
@@ -34,7 +35,7 @@ def blocks(language: str) -> list[str]:
 def test_every_block_says_its_language_and_has_its_test() -> None:
     assert {kind for kind, _ in BLOCKS} == {"sh", "yaml", "json", "python", "toml"}
     counts = {kind: len(blocks(kind)) for kind in ("sh", "yaml", "json", "python", "toml")}
-    assert counts == {"sh": 2, "yaml": 4, "json": 1, "python": 2, "toml": 1}
+    assert counts == {"sh": 3, "yaml": 5, "json": 1, "python": 2, "toml": 2}
 
 
 def example() -> dict[str, Any]:
@@ -51,7 +52,7 @@ def operator() -> Operator:
     return operator
 
 
-@pytest.mark.parametrize("number", [0, 2, 3])
+@pytest.mark.parametrize("number", [0, 2, 4])
 def test_a_definition_of_the_page_has_no_mistake(number: int, operator: Operator) -> None:
     text = blocks("yaml")[number]
     assert text.startswith("api-version: ")
@@ -64,6 +65,19 @@ def test_a_step_of_the_page_fits_the_default_definition() -> None:
     steps = {step["name"]: step for step in definition["operators"]}
     steps[changed["name"]].update(changed)
     assert check_text(yaml.safe_dump(definition), "changed.yaml", BUILT_IN) == []
+
+
+def test_the_step_and_the_commands_of_somebody_elses_operator_are_those_of_the_example(tmp_path: Path) -> None:
+    file = ROOT / "examples" / "lung-profile" / "lung-profile.yaml"
+    (step,) = yaml.safe_load(blocks("yaml")[3])
+    assert step in yaml.safe_load(file.read_text(encoding="utf-8"))["operators"]
+    assert set(re.findall(r"examples/\S+", blocks("sh")[2])) == {
+        "examples/lung-profile",
+        "examples/lung-profile/lung-profile.yaml",
+    }
+    (tmp_path / "carina.toml").write_text(blocks("toml")[1], encoding="utf-8")
+    operators = load_settings(tmp_path / "carina.toml", {}).operators
+    assert [ROOT / trusted for trusted in operators.trusted] == [file]
 
 
 def test_the_manifest_of_the_page_is_one() -> None:

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from carina import config
+from carina import config, sections
 from carina.config import Settings, load_settings
 from carina.errors import BadConfig
 from carina.service.check import as_error, check_across, is_loopback
@@ -40,8 +40,10 @@ def test_the_template_loads_as_it_stands_and_says_the_defaults() -> None:
 
 def structs() -> list[type[msgspec.Struct]]:
     """Every struct of the settings that a user can write."""
-    found = [one for one in vars(config).values() if isinstance(one, type) and issubclass(one, msgspec.Struct)]
-    return [one for one in found if one.__module__ == config.__name__ and not one.__name__.startswith("_")]
+    named = {**vars(config), **vars(sections)}.values()
+    found = [one for one in named if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+    homes = (config.__name__, sections.__name__)
+    return [one for one in found if one.__module__ in homes and not one.__name__.startswith("_")]
 
 
 def written(value: Any) -> dict[type, set[str]]:
