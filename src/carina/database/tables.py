@@ -1,7 +1,7 @@
 """Every table of the node: what was accepted, what arrives together, what is to be run and to be sent, who did what.
 
 Times are UTC (``UtcTime``); paths are relative to the node's folder. Nothing here
-holds a patient's name or birth date.
+holds a patient's name, birth date or ID; an arrival has a digest of the ID, by which earlier scans are found.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ ARRIVAL = Table(
     Column("expected", Integer, comment="instances announced by the sender; null where nobody said"),
     Column("first_at", UtcTime, nullable=False),
     Column("last_at", UtcTime, nullable=False),
+    Column("whose_sha256", String(64), nullable=False, default="", comment="alike: one patient's; empty: nobody's"),
+    Column("studied", String(14), nullable=False, default="", comment="study's date and time; empty: not known"),
     Index("ix_arrival_state_last_at", "state", "last_at"),
+    Index("ix_arrival_whose_sha256", "whose_sha256"),
     Index("ix_arrival_series_uid", "series_uid"),
     comment="instances of one series that come together; later ones are a new arrival",
 )

@@ -14,11 +14,20 @@ from carina import __version__
 from carina.dicom.part10 import open_file
 from carina.dicom.uids import is_uid
 from carina.errors import CarinaError
+from carina.receive.patient import ASKED_OF_PATIENTS, ScanOf, scan_of
 
 IMPLEMENTATION_UID = UID("2.25.196411270312455110861049215377028134157")
 """Names Carina as the writer of a file's meta information; drawn once at random (PS3.5 annex B.2)."""
 
-ASKED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Manufacturer")
+ASKED = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "Modality",
+    "Manufacturer",
+    *ASKED_OF_PATIENTS,
+)
 
 
 class NotAccepted(CarinaError):
@@ -53,6 +62,7 @@ class Header:
     series_uid: str
     modality: str
     manufacturer: str
+    scan: ScanOf
 
 
 def file_head(arriving: Arriving) -> bytes:
@@ -116,4 +126,5 @@ def header_of(file: Path, arriving: Arriving) -> Header:
         series_uid=found["SeriesInstanceUID"],
         modality=found["Modality"],
         manufacturer=found["Manufacturer"],
+        scan=scan_of(found),
     )

@@ -24,7 +24,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, case, delete, insert, select, update
 
 from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
@@ -171,7 +171,8 @@ class InstanceStore:
                 "accepted_at": now,
             }
             connection.execute(insert(INSTANCE), row)
-            connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == arrival_id).values(last_at=now))
+            kept = {"last_at": now, "whose_sha256": _of_both(header.scan.whose(origin.source))}
+            connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == arrival_id).values(**kept))
         return Accepted.APART if is_apart else Accepted.NEW
 
     def _holds(self, rows: Sequence[Row[Any]]) -> bool:
@@ -193,6 +194,11 @@ def _open(connection: Connection, header: Header, origin: SentBy, _: str, now: d
     )
     found = connection.execute(wanted).scalar()
     return int(found) if found is not None else _begin(connection, header, origin, ArrivalState.ARRIVING, "", now)
+
+
+def _of_both(whose: str) -> ColumnElement[str]:
+    """Whose an arrival is with an instance that joins it: nobody's where they are of two patients."""
+    return case((ARRIVAL.c.whose_sha256 == whose, whose), else_="")
 
 
 def _apart(connection: Connection, header: Header, origin: SentBy, uid: str, now: datetime) -> int:
@@ -217,6 +223,8 @@ def _begin(
         "expected": origin.expected,
         "first_at": now,
         "last_at": now,
+        "whose_sha256": header.scan.whose(origin.source),
+        "studied": header.scan.studied,
     }
     return int(connection.execute(insert(ARRIVAL).returning(ARRIVAL.c.id), row).scalar_one())
 

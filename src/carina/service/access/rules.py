@@ -123,18 +123,24 @@ def _viewer() -> Iterator[Rule]:
     for path in ("/correct/{layer}/strokes", "/correct/{layer}/decision"):
         yield Rule(method="POST", path=root + path, need=Need.READ)
     yield _operates(root + "/correct/{layer}/send")
+    yield _reads(root + "/changes", "changes of job {job}")
+    yield from _run(root + "/earlier/{number:int}", "job {number}")
+    yield from _run(root, "job {job}")
+
+
+def _run(root: str, job: str) -> Iterator[Rule]:
     for path, view in (
-        ("/", "results of job {job}"),
-        ("/report", "report of job {job}"),
-        ("/files", "files of job {job}"),
-        ("/slice/{plane}/{index:int}.png", "images of job {job}"),
-        ("/at/{z:int}/{y:int}/{x:int}.json", "images of job {job}"),
-        ("/volume/{size}/{name}.nii", "{name} of job {job}"),
-        ("/volume/{size}/{name}.nii.gz", "{name} of job {job}"),
-        ("/pdf/{name}.pdf", "{name} of job {job}"),
-        ("/files/{name:path}", "files of job {job}"),
+        ("/", "results"),
+        ("/report", "report"),
+        ("/files", "files"),
+        ("/slice/{plane}/{index:int}.png", "images"),
+        ("/at/{z:int}/{y:int}/{x:int}.json", "images"),
+        ("/volume/{size}/{name}.nii", "{name}"),
+        ("/volume/{size}/{name}.nii.gz", "{name}"),
+        ("/pdf/{name}.pdf", "{name}"),
+        ("/files/{name:path}", "files"),
     ):
-        yield _reads(root + path, view)
+        yield _reads(root + path, f"{view} of {job}")
     yield Rule(method="GET", path=root + "/static/{path:path}", need=Need.READ)
 
 

@@ -17,14 +17,17 @@ async def results(scope: Scope, receive: Receive, send: Send) -> None:
 
 @cache
 def _viewer() -> Router:
-    from carina.service.pages.runs_of_jobs import corrections_of_jobs, run_of
+    from carina.service.pages.runs_of_jobs import corrections_of_jobs, earlier_runs, run_of
+    from carina.service.viewer.changes_page import changes_routes
     from carina.service.viewer.correcting import correct_routes
     from carina.service.viewer.opened import RunShelf
     from carina.service.viewer.routes import Above, Around, viewer_routes
 
-    shelf, around = RunShelf(), Around(above=Above(href="/", name="Worklist"), is_correctable=True)
+    shelf = RunShelf()
+    around = Around(above=Above(href="/", name="Worklist"), is_compared=True, is_correctable=True)
     correct = correct_routes(run_of, shelf, around, corrections_of_jobs())
-    return Router(routes=[*correct, *viewer_routes(run_of, shelf, around)])
+    changes = changes_routes(run_of, earlier_runs, shelf, around)
+    return Router(routes=[*correct, *changes, *viewer_routes(run_of, shelf, around)])
 
 
 async def agreements(scope: Scope, receive: Receive, send: Send) -> None:

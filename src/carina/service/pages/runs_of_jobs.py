@@ -11,6 +11,7 @@ from carina.corrections.masks import CORRECTIONS
 from carina.database import database_now, read_only
 from carina.deliver.ledger import enter
 from carina.dicom.series import Source
+from carina.jobs.earlier import earlier_scans
 from carina.jobs.listing import Job, find_job
 from carina.service.access.caller import caller_of
 from carina.service.changes import audit
@@ -45,6 +46,17 @@ def job_asked(request: Request) -> tuple[RunningNode, Job]:
     if job is None:
         raise NotThere("job.unknown", f"there is no job {job_id}.")
     return node, job
+
+
+def earlier_runs(request: Request) -> dict[int, Path]:
+    """The runs on earlier scans of the patient of the job that a request is about, by their jobs' ids.
+
+    Raises:
+        NotThere: there is no such job.
+    """
+    node, job = job_asked(request)
+    with read_only(node.engine) as connection:
+        return {one.job_id: node.folder / one.folder for one in earlier_scans(connection, job.id)}
 
 
 def looked_at(request: Request) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,15 @@ from carina.service.viewer.routes import Above, Around, WhereIsRun, answering, m
 from carina.service.viewer.slices import WINDOWS, Drawing, slice_words
 from carina.service.viewer.stored import report_names
 
-EarlierRuns = Callable[[Request], Sequence[Path]]
-"""Gives the folders of the runs that the run of a request is compared with, in any order."""
+EarlierRuns = Callable[[Request], Mapping[int, Path]]
+"""Gives the folders of the runs that the run of a request is compared with, by number; the first is shown unasked."""
 
 CHANGES = "/changes"
+
+NOTHING_EARLIER = (
+    "No earlier scan of this patient was run here. Scans are taken for one patient's by Patient ID and issuer; without "
+    "an issuer both must have come by one source."
+)
 
 EMPTY = RegionFindings(region="lungs", lung_ml=0.0, lesion_ml=0.0, ratio_percent=0.0)
 
@@ -71,9 +76,9 @@ class TimeChart:
     top: str
 
 
-def changes_routes(where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf) -> list[BaseRoute]:
+def changes_routes(where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf, around: Around) -> list[BaseRoute]:
     """The page of what changed, and below ``/earlier`` the pages of the runs that it is compared with."""
-    page = ChangesPage(where, earlier, shelf)
+    page = ChangesPage(where, earlier, shelf, replace(around, is_compared=True))
     runs = viewer_routes(page.earlier_run, shelf, Around(above=Above(href=CHANGES, name="Changes")))
     return [Route(CHANGES, answering(page.page)), Mount("/earlier/{number:int}", routes=runs)]
 
@@ -81,36 +86,39 @@ def changes_routes(where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf) -> 
 class ChangesPage:
     """The comparison of the run that a request is about with one of its earlier ones."""
 
-    def __init__(self, where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf) -> None:
+    def __init__(self, where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf, around: Around) -> None:
         self._where = where
         self._earlier = earlier
         self._shelf = shelf
+        self._around = around
 
     def earlier_run(self, request: Request) -> Path:
-        """The folder of an earlier run, by its number from 1.
+        """The folder of an earlier run, by its number.
 
         Raises:
             BadConfig: ``changes.earlier``, there is none of that number.
         """
         folders, number = self._earlier(request), int(request.path_params["number"])
-        if not 1 <= number <= len(folders):
-            raise BadConfig("changes.earlier", f"there is no earlier run {number}; {len(folders)} were given.")
-        return folders[number - 1]
+        if number not in folders:
+            known = ", ".join(str(one) for one in folders) or "none"
+            raise BadConfig("changes.earlier", f"there is no earlier run {number}; known: {known}.")
+        return folders[number]
 
     def page(self, request: Request) -> Response:
-        """Both pictures, the sentence, the table and the charts."""
-        number = _whole(request, "earlier", 1)
-        request.path_params["number"] = number
-        later, before = self._shelf.open(self._where(request)), self._shelf.open(self.earlier_run(request))
+        """Both pictures, the sentence, the table and the charts; a sentence alone where there is nothing earlier."""
+        later, folders = self._shelf.open(self._where(request)), self._earlier(request)
+        around = {"around": self._around, "manifest": later.run.manifest}
+        around |= {"reports": report_names(later.run)}
+        if not folders:
+            return viewer_page(request, "changes.html", {**around, "sentences": [NOTHING_EARLIER], "rows": []})
+        number = request.path_params["number"] = _whole(request, "earlier", next(iter(folders)))
+        before = self._shelf.open(self.earlier_run(request))
         scans = [(0, scan_findings(later.run))]
-        scans += [(n, scan_findings(Run(folder))) for n, folder in enumerate(self._earlier(request), start=1)]
+        scans += [(n, scan_findings(Run(folder))) for n, folder in folders.items()]
         scans.sort(key=lambda scan: (scan[1].on or date.max, -scan[0]))
         found = dict(scans)
         drawing = Drawing.asked(request.query_params)
         values = {
-            "around": Around(is_compared=True),
-            "manifest": later.run.manifest,
-            "reports": report_names(later.run),
             "sentences": change_sentences(LesionChange(earlier=found[number], later=found[0])),
             "slices": _pictures(request, before, later, number),
             "drawing": drawing,
@@ -120,7 +128,7 @@ class ChangesPage:
             "charts": _charts([scan for _, scan in scans]),
             "field": (FIELD_WIDTH, FIELD_HEIGHT),
         }
-        return viewer_page(request, "changes.html", values)
+        return viewer_page(request, "changes.html", around | values)
 
 
 def scan_findings(run: Run) -> ScanFindings:

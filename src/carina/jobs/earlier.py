@@ -1,0 +1,59 @@
+"""Earlier scans of a job's patient that were run here: the one place that says which scans are one patient's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import Connection, exists, select
+
+from carina.database import ARRIVAL, JOB, REMOVAL
+from carina.jobs.queue import JobEnd
+
+MOST_EARLIER = 20
+"""Earlier scans that are told of, the latest ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierScan:
+    """A job whose run is to be compared with a later one's; ``folder`` is its run's, relative to the node's folder."""
+
+    job_id: int
+    series_uid: str
+    folder: str
+    studied: str
+
+    @property
+    def on(self) -> date | None:
+        """The study's date; None where its digits are none."""
+        try:
+            return date(int(self.studied[:4]), int(self.studied[4:6]), int(self.studied[6:8]))
+        except ValueError:
+            return None
+
+
+def earlier_scans(connection: Connection, job_id: int) -> tuple[EarlierScan, ...]:
+    """The healthy jobs of the same pipeline on earlier studies of the job's patient, the latest study first.
+
+    Of several on one series, the latest. A job that was handed in by path has none: of its patient nothing is known.
+    """
+    wanted = select(JOB.c.pipeline, ARRIVAL.c.whose_sha256, ARRIVAL.c.studied, ARRIVAL.c.study_uid).join(
+        ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id
+    )
+    this = connection.execute(wanted.where(JOB.c.id == job_id)).first()
+    if this is None or not this.whose_sha256 or not this.studied:
+        return ()
+    is_removed = exists().where(REMOVAL.c.kind == "run", REMOVAL.c.subject_id == JOB.c.id)
+    earlier = (
+        select(JOB.c.id, JOB.c.series_uid, JOB.c.folder, ARRIVAL.c.studied)
+        .join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id)
+        .where(ARRIVAL.c.whose_sha256 == this.whose_sha256, ARRIVAL.c.studied != "")
+        .where(ARRIVAL.c.studied < this.studied, ARRIVAL.c.study_uid != this.study_uid)
+        .where(JOB.c.pipeline == this.pipeline, JOB.c.ended == JobEnd.HEALTHY, ~is_removed)
+        .order_by(ARRIVAL.c.studied.desc(), JOB.c.id.desc())
+    )
+    found: dict[str, EarlierScan] = {}
+    for row in connection.execute(earlier.limit(5 * MOST_EARLIER)):
+        scan = EarlierScan(job_id=row.id, series_uid=row.series_uid, folder=row.folder, studied=row.studied)
+        found.setdefault(row.series_uid, scan)
+    return tuple(found.values())[:MOST_EARLIER]
