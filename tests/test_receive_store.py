@@ -132,33 +132,7 @@ def test_a_full_disk_refuses(node: Settings, engine: Engine) -> None:
     assert caught.value.status == NO_ROOM
 
 
-class Died(BaseException):
-    """What a killed process does not get to do."""
-
-
-@pytest.mark.parametrize("place", ["_move", "_flush", "insert"])
-def test_a_crash_leaves_what_was_promised_and_no_more(
-    node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
-    InstanceStore(node, engine).accept(instance("1.2.3.1"), ORIGIN)
-    original: Callable[..., object] = getattr(store_module, place)
-
-    def die(*arguments: object) -> object:
-        if place != "insert" or arguments[0] is INSTANCE:
-            raise Died
-        return original(*arguments)
-
-    with monkeypatch.context() as broken:
-        broken.setattr(store_module, place, die)
-        with pytest.raises(Died):
-            InstanceStore(node, engine).accept(instance("1.2.3.2"), ORIGIN)
-    recover(node, engine)
-    assert [file.name for file in files(node)] == ["1.2.3.1.dcm"]
-    assert InstanceStore(node, engine).accept(instance("1.2.3.2"), ORIGIN) is Accepted.NEW
-    assert [file.name for file in files(node)] == ["1.2.3.1.dcm", "1.2.3.2.dcm"]
-
-
-@pytest.mark.parametrize("place", ["_move", "_flush", "insert"])
+@pytest.mark.parametrize("place", ["_open", "_move", "_flush"])
 def test_a_node_that_starts_takes_nothing_from_a_fetch_beside_it(
     node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

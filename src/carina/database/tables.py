@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from carina.database.utc import UtcTime
@@ -69,7 +70,9 @@ INSTANCE = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("path", Text, nullable=False),
     Column("accepted_at", UtcTime, nullable=False),
+    Column("flushed", Integer, nullable=False, default=1, comment="0: its file may not be on the disk; look at it"),
     UniqueConstraint("sop_instance_uid", "sha256", "source"),
+    Index("ix_instance_unflushed", "id", sqlite_where=text("flushed = 0"), postgresql_where=text("flushed = 0")),
     comment="one accepted instance, on disk for good; the same again to the same source is no new row, all else is",
 )
 

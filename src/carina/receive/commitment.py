@@ -14,6 +14,7 @@ from sqlalchemy import Engine, select
 
 from carina.config import DicomDestination, Settings
 from carina.database import INSTANCE
+from carina.receive.sure import assure
 
 NO_SUCH_INSTANCE = 0x0112
 """Failure reason of an instance that is not there (PS3.3 C.14.1.1)."""
@@ -34,9 +35,9 @@ def commitment_report(settings: Settings, engine: Engine, asked: Dataset) -> tup
         item.ReferencedSOPClassUID = wanted.ReferencedSOPClassUID
         item.ReferencedSOPInstanceUID = wanted.ReferencedSOPInstanceUID
         with engine.connect() as connection:
-            rows = select(INSTANCE.c.path).where(INSTANCE.c.sop_instance_uid == str(wanted.ReferencedSOPInstanceUID))
-            paths = list(connection.execute(rows).scalars())
-        if any((folder / path).is_file() for path in paths):
+            same = INSTANCE.c.sop_instance_uid == str(wanted.ReferencedSOPInstanceUID)
+            rows = connection.execute(select(INSTANCE).where(same)).all()
+        if any((folder / row.path).is_file() if row.flushed else assure(folder, row) for row in rows):
             there.append(item)
         else:
             item.FailureReason = NO_SUCH_INSTANCE

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
-
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
 
 from carina import __version__
 from carina.dicom.part10 import open_file
 from carina.dicom.uids import is_uid
 from carina.errors import CarinaError
 from carina.receive.patient import ASKED_OF_PATIENTS, ScanOf, scan_of
+from carina.receive.sure import FILE_BEGINS
 
-IMPLEMENTATION_UID = UID("2.25.196411270312455110861049215377028134157")
+IMPLEMENTATION_UID = "2.25.196411270312455110861049215377028134157"
 """Names Carina as the writer of a file's meta information; drawn once at random (PS3.5 annex B.2)."""
 
 ASKED = (
@@ -67,16 +64,24 @@ class Header:
 
 def file_head(arriving: Arriving) -> bytes:
     """The preamble and the file meta information (PS3.10 7.1) of the file that is to hold a data set."""
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = UID(arriving.sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(arriving.sop_instance_uid)
-    meta.TransferSyntaxUID = UID(arriving.transfer_syntax_uid)
-    meta.ImplementationClassUID = IMPLEMENTATION_UID
-    meta.ImplementationVersionName = f"CARINA_{__version__}"[:16]
-    written = DicomBytesIO()
-    write_file_meta_info(written, meta)
-    return b"\x00" * 128 + b"DICM" + written.getvalue()
+    elements = b"".join(
+        (
+            _element(0x01, b"OB", b"\x00\x01"),
+            _element(0x02, b"UI", arriving.sop_class_uid.encode()),
+            _element(0x03, b"UI", arriving.sop_instance_uid.encode()),
+            _element(0x10, b"UI", arriving.transfer_syntax_uid.encode()),
+            _element(0x12, b"UI", IMPLEMENTATION_UID.encode()),
+            _element(0x13, b"SH", f"CARINA_{__version__}"[:16].encode()),
+        )
+    )
+    return FILE_BEGINS + _element(0x00, b"UL", struct.pack("<I", len(elements))) + elements
+
+
+def _element(element: int, vr: bytes, value: bytes) -> bytes:
+    """An element of group 0002 in explicit VR little endian (PS3.5 7.1.2), its value padded to an even length."""
+    value += (b"\x00" if vr == b"UI" else b" ") * (len(value) % 2)
+    size = struct.pack("<HI", 0, len(value)) if vr == b"OB" else struct.pack("<H", len(value))
+    return struct.pack("<HH", 0x0002, element) + vr + size + value
 
 
 def check_said(arriving: Arriving) -> None:

@@ -1,9 +1,9 @@
 """Accepting one instance: on the disk for good, with its row, or refused with a reason. Nothing in between is said.
 
-The order is: part file, rename, row; the row waits until file and folder are flushed, which they are side by side,
-because each flush costs a turn of the disk and a sender waits for all of them. A crash before the row leaves a file
-that nobody was promised; ``recover`` removes it when the node starts, and the sender, who got no answer, sends it
-again.
+The order is: part file, rename, row. File, folder and row are flushed side by side, because each flush costs a turn of
+the disk; the sender is answered after all of them. A crash before that leaves what nobody was promised: a file without
+a row, or a row whose file may not be whole (``flushed`` is 0). ``recover`` removes the one and looks at the other when
+the node starts, and the sender, who got no answer, sends it again.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import logging
 import os
 import shutil
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, case, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, exists, insert, select, update
 
 from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
@@ -33,10 +34,11 @@ from carina.pipeline.places import file_name
 from carina.receive.instance import NO_ROOM, Arriving, Header, NotAccepted, check_said, file_head, header_of
 from carina.receive.presence import alone, receiving
 from carina.receive.same import is_same_object
+from carina.receive.sure import assure, flush_folder
 
 INCOMING = "incoming"
 PART_FOLDER = ".parts"
-FLUSHES_AT_ONCE = 16
+FLUSHES_AT_ONCE = 32
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,6 +68,23 @@ class Accepted(StrEnum):
     APART = "apart"
 
 
+_SAME_UID = select(INSTANCE).where(INSTANCE.c.sop_instance_uid == bindparam("uid")).order_by(INSTANCE.c.id)
+_ARRIVING = select(ARRIVAL.c.id).where(
+    ARRIVAL.c.series_uid == bindparam("series"),
+    ARRIVAL.c.source == bindparam("by"),
+    ARRIVAL.c.state == ArrivalState.ARRIVING,
+)
+_INSERT = insert(INSTANCE).returning(INSTANCE.c.id)
+_OF_BOTH = case((ARRIVAL.c.whose_sha256 == bindparam("whose"), bindparam("whose")), else_="")
+_JOIN = (
+    update(ARRIVAL)
+    .where(ARRIVAL.c.id == bindparam("arrival"))
+    .values(last_at=bindparam("now"), whose_sha256=_OF_BOTH)  # nobody's where its instances are of two patients
+)
+_MARK = update(INSTANCE).where(INSTANCE.c.id == bindparam("instance")).values(flushed=1)
+"""What every instance asks and writes, put together once."""
+
+
 @dataclass(frozen=True)
 class SentBy:
     """Where an instance comes from: the settings' source, and who sent it (calling AE title and address).
@@ -86,6 +105,16 @@ class _Part:
     flushed: Future[None]
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """What became of a part; where it has a row now: which, its file, and whether the folder is on the disk."""
+
+    became: Accepted
+    instance_id: int = 0
+    path: Path = Path()
+    listed: Future[None] = field(default_factory=Future)
+
+
 class InstanceStore:
     """Takes instances of any number of senders at once into a node's folder and database."""
 
@@ -94,6 +123,7 @@ class InstanceStore:
         self.folder = Path(settings.node.folder)
         self._numbers = count()
         self._placing = threading.Lock()
+        self._flushed: deque[int] = deque()
         self._flushes = ThreadPoolExecutor(FLUSHES_AT_ONCE, thread_name_prefix="flush")
 
     def accept(self, arriving: Arriving, origin: SentBy) -> Accepted:
@@ -107,7 +137,10 @@ class InstanceStore:
         digest = hashlib.sha256(arriving.data).hexdigest()
         with self._part(arriving) as part:
             header = header_of(part.path, arriving)
-            return self._place(part, arriving, header, origin, digest)
+            placed = self._place(part, arriving, header, origin, digest)
+            if placed.instance_id:
+                self._settle(placed, part)
+            return placed.became
 
     def _check_room(self, size: int) -> None:
         limit = self.settings.dicom.instance_mb
@@ -143,22 +176,23 @@ class InstanceStore:
         finally:
             part.unlink(missing_ok=True)
 
-    def _place(self, part: _Part, arriving: Arriving, header: Header, origin: SentBy, digest: str) -> Accepted:
+    def _place(self, part: _Part, arriving: Arriving, header: Header, origin: SentBy, digest: str) -> _Placed:
         """Give a part its place and its row, in the arrival that takes instances of its series now."""
         with self._placing, self.engine.begin() as connection:
+            self._mark_flushed(connection)
             uid = arriving.sop_instance_uid
             now = database_now(connection)
             known = _known(connection, uid)
             alike = [row for row in known if row.sha256 == digest or is_same_object(self.folder / row.path, part.path)]
             here = [row for row in alike if row.source == origin.source]
-            if self._holds(here):
-                return Accepted.REPEATED
+            if self._holds(connection, here):
+                return _Placed(Accepted.REPEATED)
             is_apart = known[:1] != alike[:1]
-            connection.execute(delete(INSTANCE).where(INSTANCE.c.id.in_([row.id for row in here])))  # no file any more
+            _forget(connection, here)
             arrival_id = (_apart if is_apart else _open)(connection, header, origin, uid, now)
             path = Path(INCOMING, str(arrival_id), f"{file_name(uid)}.dcm")
-            _move(part.path, self.folder / path)
-            part.flushed.result()
+            folders = _move(part.path, self.folder / path)
+            listed = self._flushes.submit(_flush, folders)
             row = {
                 "arrival_id": arrival_id,
                 "source": origin.source,
@@ -169,36 +203,62 @@ class InstanceStore:
                 "bytes": len(arriving.data),
                 "path": path.as_posix(),
                 "accepted_at": now,
+                "flushed": 0,
             }
-            connection.execute(insert(INSTANCE), row)
-            kept = {"last_at": now, "whose_sha256": _of_both(header.scan.whose(origin.source))}
-            connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == arrival_id).values(**kept))
-        return Accepted.APART if is_apart else Accepted.NEW
+            instance_id = connection.execute(_INSERT, row).scalar_one()
+            joins = {"arrival": arrival_id, "now": now, "whose": header.scan.whose(origin.source)}
+            connection.execute(_JOIN, joins)
+        return _Placed(Accepted.APART if is_apart else Accepted.NEW, instance_id, self.folder / path, listed)
 
-    def _holds(self, rows: Sequence[Row[Any]]) -> bool:
-        return any((self.folder / row.path).is_file() for row in rows)
+    def _settle(self, placed: _Placed, part: _Part) -> None:
+        """Wait until a placed instance is on the disk; where it can't be, take its row back and its file away.
+
+        Raises:
+            OSError: it can't be.
+        """
+        try:
+            for flushed in (part.flushed, placed.listed):
+                flushed.result()
+        except OSError:
+            mine = (INSTANCE.c.id == placed.instance_id) & (INSTANCE.c.flushed == 0)  # else somebody vouched for it
+            with self._placing, self.engine.begin() as connection:
+                if connection.execute(delete(INSTANCE).where(mine)).rowcount:
+                    placed.path.unlink(missing_ok=True)
+            raise
+        self._flushed.append(placed.instance_id)
+
+    def _mark_flushed(self, connection: Connection) -> None:
+        """Note of which instances all is on the disk; together with the next one's row, so it costs no turn."""
+        flushed = [self._flushed.popleft() for _ in range(len(self._flushed))]
+        if flushed:
+            connection.execute(_MARK, [{"instance": one} for one in flushed])
+
+    def _holds(self, connection: Connection, rows: Sequence[Row[Any]]) -> bool:
+        """Whether an instance is there for good; one that another sender's thread still waits for is seen to."""
+        for row in rows:
+            if row.flushed and (self.folder / row.path).is_file():
+                return True
+            if not row.flushed and assure(self.folder, row):
+                connection.execute(_MARK, {"instance": row.id})
+                return True
+        return False
 
 
 def _known(connection: Connection, uid: str) -> list[Row[Any]]:
     """What came under a UID, from whichever source, the first content first: what differs from it is kept apart."""
-    columns = select(INSTANCE.c.id, INSTANCE.c.sha256, INSTANCE.c.source, INSTANCE.c.path)
-    return list(connection.execute(columns.where(INSTANCE.c.sop_instance_uid == uid).order_by(INSTANCE.c.id)))
+    return list(connection.execute(_SAME_UID, {"uid": uid}))
+
+
+def _forget(connection: Connection, rows: Sequence[Row[Any]]) -> None:
+    """Remove rows whose files are gone."""
+    if rows:
+        connection.execute(delete(INSTANCE).where(INSTANCE.c.id.in_([row.id for row in rows])))
 
 
 def _open(connection: Connection, header: Header, origin: SentBy, _: str, now: datetime) -> int:
     """The arrival that takes instances of a series from a source; a new one where none is open."""
-    wanted = select(ARRIVAL.c.id).where(
-        ARRIVAL.c.series_uid == header.series_uid,
-        ARRIVAL.c.source == origin.source,
-        ARRIVAL.c.state == ArrivalState.ARRIVING,
-    )
-    found = connection.execute(wanted).scalar()
+    found = connection.execute(_ARRIVING, {"series": header.series_uid, "by": origin.source}).scalar()
     return int(found) if found is not None else _begin(connection, header, origin, ArrivalState.ARRIVING, "", now)
-
-
-def _of_both(whose: str) -> ColumnElement[str]:
-    """Whose an arrival is with an instance that joins it: nobody's where they are of two patients."""
-    return case((ARRIVAL.c.whose_sha256 == whose, whose), else_="")
 
 
 def _apart(connection: Connection, header: Header, origin: SentBy, uid: str, now: datetime) -> int:
@@ -229,21 +289,18 @@ def _begin(
     return int(connection.execute(insert(ARRIVAL).returning(ARRIVAL.c.id), row).scalar_one())
 
 
-def _move(part: Path, place: Path) -> None:
-    """Rename a file into its place, and flush the folder that holds it; a folder that is made as well."""
-    if not place.parent.is_dir():
+def _move(part: Path, place: Path) -> list[Path]:
+    """Rename a file into its place; gives the folders that are to be flushed, that of a folder that is made as well."""
+    is_new = not place.parent.is_dir()
+    if is_new:
         place.parent.mkdir(parents=True, exist_ok=True)
-        _flush(place.parent.parent)
     part.rename(place)
-    _flush(place.parent)
+    return [place.parent, place.parent.parent] if is_new else [place.parent]
 
 
-def _flush(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _flush(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        flush_folder(folder)
 
 
 def recover(settings: Settings, engine: Engine) -> int:
@@ -258,15 +315,34 @@ def recover(settings: Settings, engine: Engine) -> int:
 
 
 def _recover(folder: Path, engine: Engine) -> int:
+    removed = _remove_torn(folder, engine)
     with engine.begin() as connection:
         arriving = ARRIVAL.c.state == ArrivalState.ARRIVING
         connection.execute(update(ARRIVAL).where(arriving).values(last_at=database_now(connection)))
         known = set(connection.execute(select(INSTANCE.c.path)).scalars())
         closed = set(connection.execute(select(ARRIVAL.c.id).where(ARRIVAL.c.state != ArrivalState.ARRIVING)).scalars())
-    removed = 0
     for file in (folder / INCOMING).glob("*/*"):
         is_settled = file.parent.name.isdecimal() and int(file.parent.name) in closed
         if not is_settled and file.is_file() and file.relative_to(folder).as_posix() not in known:
             file.unlink()
             removed += 1
+    return removed
+
+
+def _remove_torn(folder: Path, engine: Engine) -> int:
+    """See to every row whose file may not be on the disk: what isn't whole goes, with an arrival that had no other."""
+    removed = 0
+    with engine.begin() as connection:
+        for row in connection.execute(select(INSTANCE).where(INSTANCE.c.flushed == 0)).all():
+            same = INSTANCE.c.id == row.id
+            if assure(folder, row):
+                connection.execute(_MARK, {"instance": row.id})
+                continue
+            _LOG.warning("instance %s had not reached the disk when the node ended: removed.", row.sop_instance_uid)
+            connection.execute(delete(INSTANCE).where(same))
+            (folder / row.path).unlink(missing_ok=True)
+            removed += 1
+            is_empty = ~exists().where(INSTANCE.c.arrival_id == row.arrival_id)
+            is_open = ARRIVAL.c.state.in_([ArrivalState.ARRIVING, ArrivalState.APART])
+            connection.execute(delete(ARRIVAL).where(ARRIVAL.c.id == row.arrival_id, is_open, is_empty))
     return removed

@@ -14,10 +14,12 @@ import threading
 import time
 from typing import Any
 
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
+from carina.receive.replies import QuickReplies
 from carina.receive.waits import LOOKS_UP_AFTER_S, Bell, PatientQueue, RingingQueue
 
 LARGEST_PDU = 131_072
@@ -129,6 +131,7 @@ class BoundedHandler(RequestHandler):  # type: ignore[misc]
         association.dul.socket = bounded
         association.dul.to_provider_queue = RingingQueue(bounded.bell)
         association.dul._run_loop_delay = 0  # the socket waits
+        association.dimse = QuickReplies(association)
         association.dimse.msg_queue = PatientQueue()
         association.dul.state_machine = SteadyMachine(association.dul)
         self.server.open_connections.append(association)
@@ -148,6 +151,11 @@ class BoundedServer(ThreadedAssociationServer):  # type: ignore[misc]
         self._counting = threading.Lock()
         self._starting = 0
         super().__init__(*args, request_handler=BoundedHandler, **more)
+
+    def _bind_defaults(self) -> None:
+        """Bind what answers requests, and not what writes every PDU into pynetdicom's own log."""
+        for event in evt._INTERVENTION_EVENTS:
+            self.bind(event, evt.get_default_handler(event))
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Take a connection; its TLS handshake waits for its thread."""
