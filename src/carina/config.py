@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -130,6 +130,9 @@ class DicomwebDestination(_Destination, frozen=True, kw_only=True, tag_field="ki
 
 Destination = FolderDestination | DicomDestination | DicomwebDestination
 
+Peer = DicomDestination | DicomwebDestination
+"""What can be asked for what it has."""
+
 
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is refused before memory is asked for it: series of more than ``voxels``, whatever their files claim.
@@ -244,7 +247,8 @@ class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class _Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every source says: ``pipelines`` run on each series that is complete, their results go to ``destinations``.
 
-    A series is complete after ``quiet_s`` without an instance, or at once when an expected count is met.
+    A series is complete after ``quiet_s`` without an instance, or at once when an expected count is met. With
+    ``earlier``, a destination's name, the latest ``earlier_studies`` chest CTs of its patient are fetched from there.
     """
 
     pipelines: tuple[_Text, ...] = ("default",)
@@ -252,6 +256,9 @@ class _Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     destinations: tuple[_Text, ...] = ()
     quiet_s: _Seconds = 30.0
     series_rules: str = ""
+    earlier: str = ""
+    earlier_studies: Annotated[int, Meta(ge=1, le=20)] = 1
+    earlier_by: Literal["get", "move"] = "get"
 
 
 class DicomSource(_Source, frozen=True, kw_only=True, tag_field="kind", tag="dicom"):

@@ -6,6 +6,8 @@ holds a patient's name, birth date or ID; an arrival has a digest of the ID, by 
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -112,6 +114,7 @@ JOB = Table(
     Column("cancel", Integer, nullable=False, default=0, comment="1: whoever runs it is to stop"),
     Column("memory_mb", Float, nullable=False),
     Column("cores", Float, nullable=False),
+    Column("is_prior", Integer, nullable=False, default=0, comment="1: fetched to compare with; nothing is sent of it"),
     Column("supersedes", _KEY, ForeignKey("job.id"), comment="an earlier job on the same series with fewer instances"),
     Column("created_at", UtcTime, nullable=False),
     Column("started_at", UtcTime),
@@ -157,6 +160,41 @@ DELIVERY = Table(
     Index("ix_delivery_transaction_uid", "transaction_uid"),
     comment="one result object on its way to one destination",
 )
+
+PRIOR = Table(
+    "prior",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("job_id", _KEY, ForeignKey("job.id"), nullable=False, unique=True, comment="of the new scan"),
+    Column("peer", String(64), nullable=False, comment="the destination that is asked"),
+    Column("state", String(16), nullable=False, comment="as PriorState has them"),
+    Column("said", Text, nullable=False, default="", comment="what came of it; no patient"),
+    Column("attempts", Integer, nullable=False, default=0, comment="counted before each is begun"),
+    Column("not_before", UtcTime, comment="not asked again until then"),
+    Column("created_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Index("ix_prior_state_peer", "state", "peer"),
+    comment="earlier scans of the patient that are wanted for a job; the job waits for none of it",
+)
+
+PRIOR_SERIES = Table(
+    "prior_series",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("prior_id", _KEY, ForeignKey("prior.id"), nullable=False, index=True),
+    Column("series_uid", _UID, nullable=False, index=True),
+    UniqueConstraint("prior_id", "series_uid"),
+    comment="a series that is fetched; written down before its first instance can come",
+)
+
+
+class PriorState(StrEnum):
+    """Where a wish for earlier scans is: the peer is asked; the jobs on them run; all is settled."""
+
+    ASKED = "asked"
+    FETCHED = "fetched"
+    ENDED = "ended"
+
 
 NOTICE = Table(
     "notice",

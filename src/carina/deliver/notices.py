@@ -152,7 +152,7 @@ class Notifier:
 def _ended(connection: Connection, now: datetime) -> list[Row[Any]]:
     """Jobs that ended lately and were not looked at."""
     looked_at = select(NOTICE.c.id).where(NOTICE.c.job_id == JOB.c.id).exists()
-    has_ended = (JOB.c.state == "stopped") & JOB.c.ended.in_(("faulted", "healthy"))
+    has_ended = (JOB.c.state == "stopped") & JOB.c.ended.in_(("faulted", "healthy")) & (JOB.c.is_prior == 0)
     wanted = select(JOB).where(has_ended, JOB.c.stopped_at > now - LOOK_BACK, ~looked_at)
     return list(connection.execute(wanted.order_by(JOB.c.id).limit(NOTICES_AT_ONCE)))
 

@@ -1,13 +1,17 @@
-"""Earlier scans of a job's patient that were run here: the one place that says which scans are one patient's."""
+"""Earlier scans of a job's patient: those that were run here, and those that are wanted from elsewhere.
+
+``earlier_scans`` is the one place that says which scans are one patient's.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
+from typing import Any
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Connection, Row, exists, insert, select
 
-from carina.database import ARRIVAL, JOB, REMOVAL
+from carina.database import ARRIVAL, JOB, PRIOR, PRIOR_SERIES, REMOVAL, PriorState
 from carina.jobs.queue import JobEnd
 
 MOST_EARLIER = 20
@@ -57,3 +61,26 @@ def earlier_scans(connection: Connection, job_id: int) -> tuple[EarlierScan, ...
         scan = EarlierScan(job_id=row.id, series_uid=row.series_uid, folder=row.folder, studied=row.studied)
         found.setdefault(row.series_uid, scan)
     return tuple(found.values())[:MOST_EARLIER]
+
+
+def want_earlier(connection: Connection, job_id: int, peer: str, now: datetime) -> None:
+    """Ask for the earlier scans of a job's patient, which a destination may have."""
+    row = {"job_id": job_id, "peer": peer, "state": PriorState.ASKED, "created_at": now}
+    connection.execute(insert(PRIOR), row)
+
+
+def is_fetched_as_prior(connection: Connection, arrival: Row[Any]) -> bool:
+    """Whether the series of an arrival came because it was asked for to be compared with, by the arrival's source."""
+    wanted = (
+        select(PRIOR_SERIES.c.id)
+        .join(PRIOR, PRIOR.c.id == PRIOR_SERIES.c.prior_id)
+        .join(JOB, JOB.c.id == PRIOR.c.job_id)
+        .join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id)
+        .where(PRIOR_SERIES.c.series_uid == arrival.series_uid, ARRIVAL.c.source == arrival.source)
+    )
+    return connection.execute(wanted.limit(1)).first() is not None
+
+
+def wish_of(connection: Connection, job_id: int) -> Row[Any] | None:
+    """What came of the wish for earlier scans of a job's patient: a row of PRIOR; None where nothing was wished."""
+    return connection.execute(select(PRIOR).where(PRIOR.c.job_id == job_id)).first()

@@ -10,9 +10,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, update
 
-from carina.config import AnySource, Settings
+from carina.config import AnySource, Priority, Settings
 from carina.database import ARRIVAL, INSTANCE, JOB
 from carina.deliver.routes import routes
+from carina.jobs.earlier import is_fetched_as_prior, want_earlier
 from carina.jobs.estimate import LARGEST_SLICE, cores_of, memory_mb, slice_voxels
 from carina.jobs.queue import JobState, NewJob, cancel, submit
 
@@ -57,6 +58,7 @@ def _jobs_of(
     if nowhere:
         _LOG.warning("arrival %s: %s", arrival.id, nowhere)
     made = []
+    is_prior = is_fetched_as_prior(connection, arrival)
     for pipeline in source.pipelines:
         earlier = _earlier(connection, arrival, pipeline)
         new = NewJob(
@@ -64,13 +66,16 @@ def _jobs_of(
             pipeline=pipeline,
             memory_mb=needed,
             cores=cores_of(settings),
-            priority=source.priority,
-            destinations=destinations,
+            priority=Priority.LOW if is_prior else source.priority,
+            destinations=() if is_prior else destinations,
             series_uid=arrival.series_uid,
             arrival_id=arrival.id,
             supersedes=earlier[0].id if earlier else None,
+            is_prior=is_prior,
         )
         made.append(submit(connection, new, now))
+        if source.earlier and not is_prior:
+            want_earlier(connection, made[-1], source.earlier, now)
         for old in earlier:
             if old.state != JobState.STOPPED:
                 cancel(connection, old.id, now, why=f"more instances came, job {made[-1]} runs on all of them")

@@ -52,7 +52,7 @@ class NewJob:
     """A run asked for: ``source`` is the folder or file to read; ``destinations`` are names of the settings'.
 
     ``memory_mb`` and ``cores`` are what it is expected to need. ``supersedes`` is an earlier job on fewer instances of
-    the series.
+    the series. ``is_prior`` is a scan that was fetched to compare a later one with.
     """
 
     source: str
@@ -64,6 +64,7 @@ class NewJob:
     series_uid: str = ""
     arrival_id: int | None = None
     supersedes: int | None = None
+    is_prior: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def _new_row(new: NewJob, now: datetime) -> dict[str, Any]:
         "memory_mb": new.memory_mb,
         "cores": new.cores,
         "supersedes": new.supersedes,
+        "is_prior": int(new.is_prior),
         "created_at": now,
     }
 

@@ -42,6 +42,10 @@ PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 SYNTAXES = (*PLAIN, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, RLELossless)
 """Transfer syntaxes in which CT is asked for: none of them loses anything."""
 
+STUDY_SAYS = {"StudyDate": "", "StudyTime": "", "IssuerOfPatientID": ""}
+SERIES_SAYS = {"SeriesDescription": "", "BodyPartExamined": "", "NumberOfSeriesRelatedInstances": ""}
+"""What is asked for beside the keys of a query."""
+
 MOST_INSTANCES = 100_000
 """More than any series has: a peer that says so counts something else."""
 
@@ -60,13 +64,20 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class FoundSeries:
-    """A CT series of a node; ``instances`` is how many it says there are, None where it doesn't say."""
+    """A CT series of a node; ``instances`` is how many it says there are, None where it doesn't say.
+
+    ``patient_id``, ``issuer``, ``study_time`` and ``body_part`` are empty where it doesn't say them.
+    """
 
     study_uid: str
     series_uid: str
     study_date: str
     description: str
     instances: int | None
+    study_time: str = ""
+    body_part: str = ""
+    patient_id: str = field(default="", repr=False)
+    issuer: str = field(default="", repr=False)
 
 
 @dataclass
@@ -85,12 +96,12 @@ def find_on_node(name: str, peer: DicomDestination, wanted: Wanted) -> tuple[Fou
     """
     keys = {"AccessionNumber": wanted.accession, "PatientID": wanted.patient_id, "StudyInstanceUID": wanted.study_uid}
     with associated(name, peer, [(StudyRootQueryRetrieveInformationModelFind, PLAIN)]) as association:
-        studies = list(_find(association, name, "STUDY", keys | {"StudyDate": ""}))
+        studies = list(_find(association, name, "STUDY", keys | STUDY_SAYS))
         found = []
         for study in studies:
             uid = str(study.get("StudyInstanceUID", ""))
             of_study = {"StudyInstanceUID": uid, "SeriesInstanceUID": wanted.series_uid, "Modality": "CT"}
-            asked = of_study | {"SeriesDescription": "", "NumberOfSeriesRelatedInstances": ""}
+            asked = of_study | SERIES_SAYS
             found += [_found(study, series) for series in _find(association, name, "SERIES", asked)]
     ct = [series for series in found if series is not None]
     return tuple(sorted(ct, key=lambda one: one.study_date, reverse=True))
@@ -105,6 +116,10 @@ def _found(study: Dataset, series: Dataset) -> FoundSeries | None:
         study_date=str(study.get("StudyDate", "") or ""),
         description=str(series.get("SeriesDescription", "") or ""),
         instances=announced(series.get("NumberOfSeriesRelatedInstances")),
+        study_time=str(study.get("StudyTime", "") or ""),
+        body_part=str(series.get("BodyPartExamined", "") or ""),
+        patient_id=str(study.get("PatientID", "") or ""),
+        issuer=str(study.get("IssuerOfPatientID", "") or ""),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from carina.config import DicomDestination, DicomSource, DicomwebDestination, Settings
+from carina.config import DicomSource, DicomwebDestination, Peer, Settings
 from carina.errors import BadConfig
 from carina.receive.fetch import FoundSeries, Wanted, find_on_node, get_series, move_series
 from carina.receive.store import InstanceStore
@@ -18,10 +18,6 @@ class Pulled:
 
     words: str
     is_whole: bool
-
-
-Peer = DicomDestination | DicomwebDestination
-"""What can be fetched from."""
 
 
 def peer_called(name: str, settings: Settings) -> Peer:

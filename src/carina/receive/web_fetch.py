@@ -31,6 +31,7 @@ AS_STORED = f'multipart/related; type="{DICOM_TYPE}"; transfer-syntax=*'
 _ESCAPED = re.compile(r"[^A-Za-z0-9._~*?-]+")
 
 _STUDY_UID, _SERIES_UID, _MODALITY = "0020000D", "0020000E", "00080060"
+_ISSUER, _BODY_PART = "00100021", "00180015"
 _STUDY_KEYS = {"AccessionNumber": "00080050", "PatientID": "00100020", "StudyInstanceUID": _STUDY_UID}
 
 
@@ -43,11 +44,12 @@ def search_series(name: str, server: DicomwebDestination, wanted: Wanted) -> tup
     asked = {"AccessionNumber": wanted.accession, "PatientID": wanted.patient_id, "StudyInstanceUID": wanted.study_uid}
     keys = {key: value for key, value in asked.items() if value}
     found = []
-    for study in _search(name, server, "/studies", keys, _STUDY_UID):
+    for study in _search(name, server, "/studies", keys | {"includefield": _ISSUER}, _STUDY_UID):
         if not all(_fits(value, _text(study, _STUDY_KEYS[key])) for key, value in keys.items()):
             continue
         uid = _text(study, _STUDY_UID)
-        of_study = {"Modality": "CT"} | ({"SeriesInstanceUID": wanted.series_uid} if wanted.series_uid else {})
+        of_study = {"Modality": "CT", "includefield": _BODY_PART}
+        of_study |= {"SeriesInstanceUID": wanted.series_uid} if wanted.series_uid else {}
         for series in _search(name, server, f"/studies/{uid}/series", of_study, _SERIES_UID):
             if _text(series, _MODALITY) == "CT" and wanted.series_uid in ("", _text(series, _SERIES_UID)):
                 found.append(_found(study, series))
@@ -61,6 +63,10 @@ def _found(study: Any, series: Any) -> FoundSeries:
         study_date=_text(study, "00080020"),
         description=_text(series, "0008103E"),
         instances=announced(first_value(series, "00201209")),
+        study_time=_text(study, "00080030"),
+        body_part=_text(series, _BODY_PART),
+        patient_id=_text(study, "00100020"),
+        issuer=_text(study, _ISSUER),
     )
 
 

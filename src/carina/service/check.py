@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from carina.config import (
     AnySource,
+    Destination,
     DicomDestination,
     DicomSettings,
     DicomSource,
@@ -24,6 +25,7 @@ from carina.config import (
     DicomwebSource,
     FolderDestination,
     FolderSource,
+    Peer,
     Settings,
     TlsSettings,
     WebSettings,
@@ -94,6 +96,23 @@ def _sources(settings: Settings) -> Iterator[Mistake]:
             if destination not in (*settings.destinations, SENDER):
                 yield _mistake(f"sources/{name}/destinations", f"no destination is called {destination!r}; {known}")
         yield from _one_source(name, source)
+        yield from _earlier(name, source, settings)
+
+
+def _earlier(name: str, source: AnySource, settings: Settings) -> Iterator[Mistake]:
+    """What is wrong with the peer from which earlier scans are fetched."""
+    peer = settings.destinations.get(source.earlier)
+    if source.earlier and not isinstance(peer, Peer):
+        known = ", ".join(key for key, one in settings.destinations.items() if isinstance(one, Peer)) or "none"
+        words = f"no destination of kind dicom or dicomweb is called {source.earlier!r}; known: {known}"
+        yield _mistake(f"sources/{name}/earlier", words)
+    elif source.earlier and source.earlier_by == "move" and not _can_move(source, peer):
+        words = "is move: this needs a source and a destination of kind dicom; say get"
+        yield _mistake(f"sources/{name}/earlier_by", words)
+
+
+def _can_move(source: AnySource, peer: Destination | None) -> bool:
+    return isinstance(source, DicomSource) and isinstance(peer, DicomDestination)
 
 
 def _one_source(name: str, source: AnySource) -> Iterator[Mistake]:

@@ -19,12 +19,16 @@ from carina.keeping.retention import Retention
 from carina.receive.complete import complete_arrivals
 from carina.receive.folder import WatchedFolder
 from carina.receive.listener import DicomListener
+from carina.receive.priors import PriorFetcher, peers_of
 from carina.receive.store import recover
 from carina.service.loops import Part, PartWork
 from carina.service.node import RunningNode
 
 SETTLE_S = 0.5
 """Between two looks at what is complete."""
+
+PRIORS_S = 2.0
+"""Between two looks at what earlier scans are wanted."""
 
 RETENTION_S = 60.0
 """Between two looks at what is to be removed."""
@@ -39,6 +43,8 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
         works["notices"] = lambda stop: _tell(node, stop)
     works["retention"] = lambda stop: _remove(node, stop)
     works["arrivals"] = lambda stop: _settle_arrivals(node, stop)
+    for peer in peers_of(list(node.settings.sources.values())):
+        works[f"earlier scans of {peer}"] = partial(_fetch_priors, PriorFetcher(node.store, peer), node)
     if _hears_dicom(node.settings):
         works["dicom"] = lambda stop: _listen(node, stop)
     for name, source in node.settings.sources.items():
@@ -98,6 +104,12 @@ def _listen(node: RunningNode, stop: Event) -> None:
             pass
     finally:
         listener.stop()
+
+
+def _fetch_priors(fetcher: PriorFetcher, node: RunningNode, stop: Event) -> None:
+    if _may_receive(node, stop):
+        while not stop.wait(PRIORS_S):
+            fetcher.round()
 
 
 def _send(node: RunningNode, stop: Event) -> None:

@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 
 from carina.database import read_only
 from carina.deliver.register import list_deliveries
-from carina.jobs.earlier import earlier_scans
+from carina.jobs.earlier import earlier_scans, wish_of
 from carina.jobs.queue import JobState
 from carina.service.dicomweb.held import OBJECTS
 from carina.service.node import RunningNode
@@ -87,10 +87,10 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     progress = progress_of(node, job_id)
     with read_only(node.engine) as connection:
         deliveries = list_deliveries(connection, job_id=job_id, at_most=1000)
-        earlier = earlier_scans(connection, job_id)
+        earlier, wish = earlier_scans(connection, job_id), wish_of(connection, job_id)
     has_results = progress.job.state is JobState.STOPPED and (node.folder / progress.job.folder / OBJECTS).is_dir()
     values = {"progress": progress, "job": progress.job, "deliveries": deliveries}
-    return values | {"has_results": has_results, "earlier": earlier}
+    return values | {"has_results": has_results, "earlier": earlier, "wish": wish}
 
 
 def show_log(request: Request) -> Response:

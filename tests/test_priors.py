@@ -1,0 +1,274 @@
+"""The earlier chest CT of a patient, fetched for a new scan: which series, how it comes, what it is run as."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from sqlalchemy import Engine, select, update
+
+from carina.config import (
+    DicomDestination,
+    DicomSettings,
+    DicomSource,
+    DicomwebDestination,
+    FolderDestination,
+    NodeSettings,
+    Priority,
+    Settings,
+)
+from carina.database import ARRIVAL, JOB, PRIOR, PRIOR_SERIES, database_now, open_database, upgrade_schema
+from carina.dicom.rules import load_rules
+from carina.jobs.intake import take_up
+from carina.jobs.queue import RANKS
+from carina.receive.complete import complete_arrivals
+from carina.receive.fetch import FoundSeries
+from carina.receive.listener import DicomListener
+from carina.receive.patient import ScanOf
+from carina.receive.prior_choice import earlier_chests
+from carina.receive.priors import PAUSES, PriorFetcher
+from carina.receive.store import InstanceStore, SentBy
+from carina.receive.stow import StowRequest, store_over_the_web
+from carina.synth.phantom import chest_phantom
+from carina.testing.dicom import write_ct_series
+from carina.testing.pacs import Pacs, free_port, orthanc, orthanc_program
+
+LISTENER = free_port()
+THIS = ScanOf(patient_id="KW-4711", issuer="", studied="20260401101500")
+
+
+def listed(number: int, description: str = "Thorax 1.0", **more: Any) -> FoundSeries:
+    """A series of a study of its own, a month earlier."""
+    values: dict[str, Any] = {
+        "study_uid": f"1.{number}",
+        "study_date": "20260301",
+        "patient_id": "KW-4711",
+        "instances": 300,
+    }
+    return FoundSeries(series_uid=f"1.{number}.{len(description)}", description=description, **values | more)
+
+
+CHOICES: Mapping[str, tuple[list[FoundSeries], list[str]]] = {
+    "the chest of a study": (
+        [listed(1, "Topogram"), listed(1, "Abdomen 1.0"), listed(1, "Thorax 1.0"), listed(1, "MIP lung")],
+        ["Thorax 1.0"],
+    ),
+    "by body part": ([listed(1, "1.0 I40f", body_part="CHEST"), listed(1, "B", body_part="ABDOMEN")], ["1.0 I40f"]),
+    "nothing but elsewhere": ([listed(1, "Abdomen 1.0"), listed(2, "Head 4.0")], []),
+    "many slices before one": (
+        [listed(1, "Thorax a", instances=1), listed(1, "Thorax lung", instances=90)],
+        ["Thorax lung"],
+    ),
+    "one object of many frames": ([listed(1, "Thorax", instances=1)], ["Thorax"]),
+    "the latest studies": (
+        [listed(1, "CT Thorax", study_date="20250101"), listed(2, "Chest", study_date="20260101"), listed(3, "Lung")],
+        ["Lung", "Chest"],
+    ),
+    "other patients": (
+        [listed(1, patient_id="KW-47110"), listed(2, patient_id="kw-4711"), listed(3, patient_id="")],
+        [],
+    ),
+    "another issuer": ([listed(1, issuer="B")], []),
+    "later, at once, and no day": (
+        [
+            listed(1, study_date="20260402"),
+            listed(2, study_date="20260401", study_time="101500"),
+            listed(3, study_date=""),
+            listed(4, study_date="soon"),
+        ],
+        [],
+    ),
+    "the same day, before": ([listed(1, "Chest", study_date="20260401", study_time="081500")], ["Chest"]),
+    "this study": ([listed(0)], []),
+    "nothing": ([], []),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_earlier_chest_is_chosen_from_what_a_peer_lists(name: str) -> None:
+    every, wanted = CHOICES[name]
+    for order in (every, every[::-1]):
+        chosen = earlier_chests(order, THIS, "1.0", load_rules(), 2)
+        assert [one.description for one in chosen] == wanted
+
+
+# A node and a real Orthanc
+
+
+def scan(folder: Path, seed: int, date: str, description: str = "Thorax 1.0", **header: str) -> list[Path]:
+    """A small chest of the patient."""
+    files = list(write_ct_series(chest_phantom(shape=(36, 192, 192), lesions=0, seed=seed).volume, folder))
+    for file in files:
+        dataset = dcmread(file)
+        dataset.PatientID, dataset.StudyDate, dataset.SeriesDescription = "KW-4711", date, description
+        for keyword, value in header.items():
+            setattr(dataset, keyword, value)
+        dataset.save_as(file)
+    return files
+
+
+@pytest.fixture(scope="module")
+def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
+    if not orthanc_program():
+        pytest.skip("Orthanc is not installed; on Debian: apt-get install orthanc orthanc-dicomweb")
+    with orthanc(modalities={"carina": ("CARINA", "127.0.0.1", LISTENER)}) as running:
+        held = [(1, "20250101", {}), (2, "20260301", {}), (3, "20260501", {}), (4, "20260302", {"PatientID": "KW-47"})]
+        for number, date, header in held:
+            for file in scan(tmp_path_factory.mktemp(f"study{number}"), number, date, **header):
+                request = urllib.request.Request(f"{running.http_url}/instances", file.read_bytes(), method="POST")
+                urllib.request.urlopen(request, timeout=30).close()
+        yield running
+
+
+def settings_of(folder: Path, peer: DicomDestination | DicomwebDestination, **source: Any) -> Settings:
+    return Settings(
+        node=NodeSettings(folder=str(folder / "node"), database=f"sqlite:///{folder}/n.sqlite", free_gb=0),
+        dicom=DicomSettings(port=LISTENER),
+        sources={
+            "scanner": DicomSource(ae_title="CARINA", quiet_s=0.001, destinations=("share",), earlier="pacs", **source)
+        },
+        destinations={"pacs": peer, "share": FolderDestination(path=str(folder / "share"))},
+    )
+
+
+@contextmanager
+def node(settings: Settings) -> Iterator[InstanceStore]:
+    """A node's store, and its listener."""
+    Path(settings.node.folder).mkdir()
+    engine = open_database(settings.node.database)
+    upgrade_schema(engine)
+    store = InstanceStore(settings, engine)
+    listener = DicomListener(store)
+    listener.start()
+    try:
+        yield store
+    finally:
+        listener.stop()
+        engine.dispose()
+
+
+def arrive(store: InstanceStore, files: list[Path]) -> None:
+    for file in files:
+        request = StowRequest(origin=SentBy("scanner", "CT@127.0.0.1"), content_type="application/dicom")
+        assert store_over_the_web(store, request, [file.read_bytes()]).status == 200
+
+
+def settle(store: InstanceStore) -> list[tuple[int, int, str]]:
+    """Let what arrived become jobs; whether each job is of a prior, its priority and its destinations."""
+    while "arriving" in states(store.engine):
+        complete_arrivals(store.settings, store.engine)
+    assert "quarantined" not in states(store.engine)
+    with store.engine.begin() as connection:
+        take_up(connection, store.settings, database_now(connection))
+        wanted = select(JOB.c.is_prior, JOB.c.priority, JOB.c.destinations).order_by(JOB.c.id)
+        return [tuple(row) for row in connection.execute(wanted)]
+
+
+def states(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        return list(connection.execute(select(ARRIVAL.c.state)).scalars())
+
+
+def wishes(engine: Engine) -> list[tuple[str, str, int]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(select(PRIOR.c.state, PRIOR.c.said, PRIOR.c.attempts))]
+
+
+def peer_by(how: str, pacs: Pacs) -> DicomDestination | DicomwebDestination:
+    if how == "web":
+        return DicomwebDestination(url=pacs.dicomweb_url)
+    return DicomDestination(host=pacs.host, port=pacs.dicom_port, ae_title=pacs.ae_title)
+
+
+NEW = (0, RANKS[Priority.NORMAL], json.dumps(["share"]))
+AS_PRIOR = (1, RANKS[Priority.LOW], "[]")
+
+
+@pytest.mark.parametrize("how", ["get", "move", "web"])
+def test_the_latest_earlier_chest_is_fetched_and_run_without_deliveries(pacs: Pacs, tmp_path: Path, how: str) -> None:
+    with node(settings_of(tmp_path, peer_by(how, pacs), earlier_by="move" if how == "move" else "get")) as store:
+        arrive(store, scan(tmp_path / "new", 9, "20260401"))
+        assert settle(store) == [NEW]
+        assert PriorFetcher(store, "another").round() == 0
+        assert PriorFetcher(store, "pacs").round() == 1
+        assert settle(store) == [NEW, AS_PRIOR]
+        assert PriorFetcher(store, "pacs").round() == 0
+        with store.engine.connect() as connection:
+            rows = connection.execute(select(ARRIVAL.c.studied, ARRIVAL.c.whose_sha256).order_by(ARRIVAL.c.id)).all()
+        assert [row.studied[:8] for row in rows] == ["20260401", "20260301"]
+        assert len({row.whose_sha256 for row in rows}) == 1
+        assert wishes(store.engine) == [("fetched", "Earlier scans at pacs: 2026-03-01.", 1)]
+
+
+def test_a_series_that_was_run_before_is_not_fetched_again(pacs: Pacs, tmp_path: Path) -> None:
+    peer = DicomwebDestination(url=pacs.dicomweb_url)
+    with node(settings_of(tmp_path, peer, earlier_studies=2)) as store:
+        arrive(store, scan(tmp_path / "before", 2, "20260301"))
+        arrive(store, scan(tmp_path / "new", 9, "20260401"))
+        assert settle(store) == [NEW, NEW]
+        PriorFetcher(store, "pacs").round()
+        assert settle(store) == [NEW, NEW, AS_PRIOR]
+        said = [said for _, said, _ in wishes(store.engine)]
+        assert sorted(said) == ["Earlier scans at pacs: 2025-01-01.", "Earlier scans at pacs: 2026-03-01, 2025-01-01."]
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"PatientID": "KW-1"}, "pacs has no earlier chest CT of the patient."),
+        ({"PatientID": "ANONYMOUS"}, "The scan names no patient and no date by which earlier ones could be asked for."),
+        ({"PatientIdentityRemoved": "YES"}, "The scan names no patient"),
+        ({"StudyDate": ""}, "The scan names no patient"),
+        ({"StudyDate": "20240101"}, "pacs has no earlier chest CT of the patient."),
+        ({"PatientID": "*"}, "The scan names no patient"),
+    ],
+)
+def test_what_has_no_earlier_scan_says_so(pacs: Pacs, tmp_path: Path, header: dict[str, str], words: str) -> None:
+    with node(settings_of(tmp_path, DicomwebDestination(url=pacs.dicomweb_url))) as store:
+        arrive(store, scan(tmp_path / "new", 9, "20260401", **header))
+        settle(store)
+        PriorFetcher(store, "pacs").round()
+        ((state, said, attempts),) = wishes(store.engine)
+        assert (state, said.startswith(words), attempts) == ("fetched", True, 1), said
+        assert settle(store) == [NEW]
+
+
+def test_a_pacs_that_is_away_is_asked_a_few_times_and_the_job_waits_for_none_of_it(tmp_path: Path) -> None:
+    away = DicomDestination(host="127.0.0.1", port=free_port(), ae_title="AWAY", timeout_s=1)
+    with node(settings_of(tmp_path, away)) as store:
+        arrive(store, scan(tmp_path / "new", 9, "20260401"))
+        settle(store)
+        with store.engine.connect() as connection:
+            state, not_before = connection.execute(select(JOB.c.state, JOB.c.not_before)).one()
+        assert (state, not_before) == ("pending", None)
+        fetcher = PriorFetcher(store, "pacs")
+        for number in range(1, len(PAUSES) + 2):
+            assert fetcher.round() == 1
+            assert fetcher.round() == 0  # not before its time
+            ((state, said, attempts),) = wishes(store.engine)
+            assert attempts == number
+            assert "nothing answers there" in said
+            is_last = number > len(PAUSES)
+            assert (state, "It will be asked again." in said) == ("fetched" if is_last else "asked", not is_last)
+            with store.engine.begin() as connection:
+                connection.execute(update(PRIOR).values(not_before=None))
+        assert fetcher.round() == 0
+        with store.engine.connect() as connection:
+            assert not connection.execute(select(PRIOR_SERIES)).all()
+
+
+def test_a_peer_that_is_not_in_the_settings_any_more_is_not_asked_again(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, DicomwebDestination(url="http://127.0.0.1:9"))
+    with node(settings) as store:
+        arrive(store, scan(tmp_path / "new", 9, "20260401"))
+        settle(store)
+        store.settings = Settings(node=settings.node, sources=settings.sources)
+        PriorFetcher(store, "pacs").round()
+        ((state, said, _),) = wishes(store.engine)
+        assert (state, "destinations.pacs: no DICOM node is called so" in said) == ("fetched", True)
