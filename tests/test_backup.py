@@ -209,7 +209,7 @@ def test_a_node_that_receives_is_saved_killed_and_brought_back(tmp_path: Path) -
         before = set(scanner.accepted)
         done = subprocess.run([PROGRAM, "backup", tmp_path / "saved", "--config", config], capture_output=True)
         assert done.returncode == 0, done.stderr
-        assert re.search(rb"saved: \d+ instances and 0 runs saved, as of", done.stdout + done.stderr)
+        assert re.search(rb"saved: saved as of .* UTC; instances: \d+, runs: 0", done.stdout + done.stderr)
         eventually(lambda: len(scanner.accepted) > len(before))
     there, port = config_for(tmp_path / "new", quiet_s=0.1)
     subprocess.run([PROGRAM, "restore", tmp_path / "saved", "--config", there], check=True)

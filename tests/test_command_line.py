@@ -72,10 +72,20 @@ def test_every_verb_has_help() -> None:
         assert "Usage: carina" in carina(verb, "--help").stdout
 
 
-def test_an_unknown_verb_is_wrong_usage() -> None:
-    done = carina("fly")
-    assert done.returncode == USAGE
-    assert "No such command 'fly'" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fly"], "carina: No such command 'fly'. `carina --help` says what it takes."),
+        (["run"], "carina run: Missing argument 'PATH'. `carina run --help` says what it takes."),
+        (["run", "x", "--fly"], "carina run: No such option '--fly'. `carina run --help` says what it takes."),
+        (["jobs", "show", "x"], "carina jobs show: Invalid value for "),
+    ],
+)
+def test_wrong_usage_is_one_line(words: list[str], said: str) -> None:
+    done = carina(*words)
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(said)
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_cohort_is_submitted_once(carina: Command, archive: Path, tmp_path: Pa
     (archive / "later").symlink_to(tmp_path / "ct", target_is_directory=True)
     assert carina(*COHORT, "--priority", "low").stdout == "1 submitted, 3 had a job already\n"
     found = json.loads(carina("jobs", "list", "--json").stdout)
-    phantom, broken = 1500 + 20 * 36 * 200 * 200 / 1e6, 1500 + 20 * 1024**2 / 1e6
+    phantom, broken = (round(1500 + 20 * voxels / 1e6, 1) for voxels in (36 * 200 * 200, 1024**2))
     assert [(Path(job["source"]).name, job["folder"], job["priority"], job["memory_mb"]) for job in found] == [
         ("later", "runs/4", "low", phantom),
         ("p2", "runs/3", "normal", phantom),

@@ -201,14 +201,14 @@ def test_the_ratio_pages_say_what_was_found(tmp_path: Path) -> None:
 def test_the_ratio_page_shows_where_most_lesion_is(tmp_path: Path) -> None:
     (page,) = text_of(ratio_pdf(ratio(), facts(body()[0].grid)), tmp_path)
     assert "Page 1 of 1" in page and "the patient's right (R) is on the left" in page
-    assert "Slices with the largest lesion area" in page
+    assert "Slices with lesion, spread over the lungs" in page
 
 
 def test_nothing_found_reads_as_a_result(tmp_path: Path) -> None:
     first = text_of(ratio_pdf(ratio(0.0), facts()), tmp_path)[0].replace("\u00a0", " ")
     assert "No lesion was marked in 3 905 ml of lung" in first
     assert "does not exclude disease" in first and "nan" not in first
-    assert "Slices through the lungs: no lesion was marked" in first and "largest lesion area" not in first
+    assert "Slices through the lungs: no lesion was marked" in first and "Slices with lesion" not in first
 
 
 def test_no_lung_reads_as_a_result(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_no_lung_reads_as_a_result(tmp_path: Path) -> None:
 def test_without_ct_the_pages_show_the_masks_and_no_hu(tmp_path: Path) -> None:
     pages = text_of(ratio_pdf(ratio(with_hu=False), facts()), tmp_path)
     assert len(pages) == 1
-    assert "HU" not in pages[0] and "Slices with the largest lesion area" in pages[0]
+    assert "HU" not in pages[0] and "Slices with lesion, spread over the lungs" in pages[0]
 
 
 def classified(probability: float) -> Classification:

@@ -23,7 +23,7 @@ def backup(to: Path, config: Path | None) -> None:
     from carina.keeping.backup import save_node
 
     made = save_node(node_settings(config), to, datetime.now(UTC))
-    say(f"{to}: {made.instances} instances and {made.runs} runs saved, as of {made.at:%Y-%m-%d %H:%M:%S} UTC")
+    say(f"{to}: saved as of {made.at:%Y-%m-%d %H:%M:%S} UTC; instances: {made.instances}, runs: {made.runs}")
 
 
 @click.command()
@@ -35,5 +35,5 @@ def restore(backup_folder: Path, config: Path | None) -> None:
 
     settings = node_settings(config)
     said = restore_node(settings, backup_folder, datetime.now(UTC))
-    what = f"{said.instances} instances and {said.runs} runs as of {said.at:%Y-%m-%d %H:%M:%S} UTC"
+    what = f"as of {said.at:%Y-%m-%d %H:%M:%S} UTC; instances: {said.instances}, runs: {said.runs}"
     say(f"{settings.node.folder}: {what}; go on with: carina serve")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import sys
 import warnings
@@ -123,15 +122,19 @@ def _run() -> int:
     try:
         code = carina.main(standalone_mode=False, obj=places)
     except click.ClickException as error:
-        text = io.StringIO()
-        error.show(text)
-        complain(*text.getvalue().splitlines())
+        complain(_misused(error))
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the command line is where every error ends, a bug too
         failure = told(error, places)
         complain(*told_lines(failure, f"carina: {failure.message}"))
         return failure.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _misused(error: click.ClickException) -> str:
+    """What is wrong with a command line, in one line."""
+    verb = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "carina"
+    return f"{verb}: {error.format_message()} `{verb} --help` says what it takes."
 
 
 def _hear_signals() -> None:

@@ -64,7 +64,7 @@ def voxels_below(place: Path) -> int:
 
 def memory_mb(voxels: int) -> float:
     """The memory in MB that a run on so many voxels takes at its peak."""
-    return BASE_MB + BYTES_PER_VOXEL * voxels / 1e6
+    return round(BASE_MB + BYTES_PER_VOXEL * voxels / 1e6, 1)
 
 
 def cores_of(settings: Settings) -> float:

@@ -65,7 +65,7 @@ def ratio_pdf(ratio: RatioFindings, facts: ReportFacts, key_slices: Sequence[Key
     result += [*_warnings(facts, ratio.warnings), *_made_by(facts)]
     story = [*_opening("Lesion to lung volume ratio", facts), page.beside(result, worth)]
     if with_lesion:
-        story += key_slice_pictures("Slices with the largest lesion area", with_lesion, facts)
+        story += key_slice_pictures("Slices with lesion, spread over the lungs", with_lesion, facts)
     else:
         story += key_slice_pictures("Slices through the lungs: no lesion was marked", slices, facts)
     return page.build(story, "Lesion to lung volume ratio", f"Series {facts.series_uid}")

@@ -26,6 +26,11 @@ SCALE_WORDS = {
     SaliencyMethod.ACTIVATION: "part of the log-odds: + is what the place adds to them",
 }
 
+PICTURES_TITLES = {
+    SaliencyMethod.OCCLUSION: "What hiding places does, in slices spread over the lungs",
+    SaliencyMethod.ACTIVATION: "What places add, in slices spread over the lungs",
+}
+
 STEPS = 48
 BAR = 150.0
 
@@ -57,7 +62,7 @@ def saliency_pictures(found: SaliencyFindings | None, facts: ReportFacts) -> lis
     bare = [picture_of(replace(key, saliency=None), window, facts, PICTURE_PX) for key in slices]
     painted = [picture_of(key, window, facts, PICTURE_PX, limit) for key in slices]
     scale = _scale(limit, SCALE_WORDS[found.method], how_shown(slices, facts))
-    return page.picture_rows("Slices with the largest changes", [bare, painted], scale)
+    return page.picture_rows(PICTURES_TITLES[found.method], [bare, painted], scale)
 
 
 def _said(found: SaliencyFindings) -> str:

@@ -81,7 +81,7 @@ def _refusal(request: Request, rules: Mapping[str, Rule], caller: Caller) -> Res
         if rules:
             allowed = ", ".join(sorted(rules))
             return _with_headers(refusal(request, 405, "web.405", "Method Not Allowed."), Allow=allowed)
-        return refusal(request, 404, "web.404", "Not Found.")
+        return refusal(request, 404, "web.404", "there is no such page or resource on this node; the worklist is at /.")
     if not caller.may(rule.need):
         if not caller.session and is_from_page(request):
             return _log_in_first(request)

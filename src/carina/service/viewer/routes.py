@@ -70,7 +70,31 @@ def _local(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def _local_text(moment: str) -> str:
+    """A time of a manifest in the same way, or the text itself where it is no time."""
+    try:
+        return _local(datetime.fromisoformat(moment))
+    except ValueError:
+        return moment
+
+
+NAMES_OF_FACTS = {
+    "kind": "Input",
+    "series_uid": "Series Instance UID",
+    "study_uid": "Study Instance UID",
+    "sha256": "SHA-256 of the input",
+}
+"""Keys of a manifest whose names are no words."""
+
+
+def _fact_name(key: str) -> str:
+    """What a page calls a key of the manifest."""
+    return NAMES_OF_FACTS.get(key) or key.replace("_", " ").capitalize()
+
+
 PAGES.filters["local"] = _local
+PAGES.filters["local_text"] = _local_text
+PAGES.filters["fact_name"] = _fact_name
 
 Endpoint = Callable[[Request], Response]
 
