@@ -29,7 +29,10 @@ from carina.testing.hostile import Sample
 from carina.testing.hostile_reading import read_hostile
 
 PATIENCE_S = 20
-"""Silence of a worker, which tells of each seed, that counts as a hang."""
+"""Silence of a worker, which tells of each seed, after which its seed is tried once more, alone."""
+
+MORE_PATIENCE = 5
+"""How many times as long the second try may take: on a busy machine a process may stand still for no fault of ours."""
 
 MEMORY_BYTES = 2_000_000_000
 SHARES = {Sample.DICOM: 0.6, Sample.VOLUME: 0.2, Sample.DEFINITION: 0.08, Sample.MANIFEST: 0.06, Sample.SETTINGS: 0.06}
@@ -88,43 +91,54 @@ class Watched:
         self.kind, self.seed, self.end = batch
         self.findings, self.patience_s = findings, patience_s
         self.since = time.monotonic()
+        self.begun = b""
         self.process = self._start(self.seed)
 
-    def _start(self, first: int) -> subprocess.Popen[str]:
-        command = [
-            sys.executable,
-            __file__,
-            "--work",
-            self.kind,
-            "--first",
-            str(first),
-            "--count",
-            str(self.end - first),
-        ]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    def _command(self, first: int, count: int) -> list[str]:
+        return [sys.executable, __file__, "--work", self.kind, "--first", str(first), "--count", str(count)]
+
+    def _start(self, first: int) -> subprocess.Popen[bytes]:
+        command = self._command(first, self.end - first)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
 
     @property
-    def lines(self) -> IO[str]:
-        """The worker's output."""
+    def output(self) -> IO[bytes]:
+        """The worker's output, unbuffered: a line that waited in a buffer would put a hang down to an older seed."""
         if self.process.stdout is None:
             raise RuntimeError("a worker is started with a pipe")
         return self.process.stdout
 
     def step(self) -> bool:
-        """Take a line, or see that there is none; False when every seed is done."""
-        ready, _, _ = select.select([self.lines], [], [], 1.0)
-        line = self.lines.readline() if ready else ""
-        if line:
-            self._take(line.rstrip("\n"))
-            return True
-        if self.process.poll() is not None:
-            return self._ended(self.process.returncode)
-        if time.monotonic() - self.since > self.patience_s:
+        """Take what the worker said, or see that it said nothing; False when every seed is done."""
+        ready, _, _ = select.select([self.output], [], [], 1.0)
+        if ready:
+            said = self.output.read(1 << 16)
+            if not said:
+                return self._ended(self.process.wait())
+            *lines, self.begun = (self.begun + said).split(b"\n")
+            for line in lines:
+                self._take(line.decode())
+        elif time.monotonic() - self.since > self.patience_s:
             self.process.kill()
             self.process.wait()
-            self.findings.add(f"{self.kind} {self.seed} hang over {self.patience_s:.0f} s")
+            self._try_again()
             return self._next()
         return True
+
+    def _try_again(self) -> None:
+        """The seed that was silent, alone: what it says then counts, or that it hangs."""
+        patience_s = MORE_PATIENCE * self.patience_s
+        try:
+            done = subprocess.run(self._command(self.seed, 1), capture_output=True, timeout=patience_s, check=False)
+        except subprocess.TimeoutExpired:
+            self.findings.add(f"{self.kind} {self.seed} hang over {patience_s:.0f} s")
+            return
+        self.findings.add(
+            done.stdout.decode().splitlines()[-1] if done.returncode == 0 else self._crash(done.returncode)
+        )
+
+    def _crash(self, code: int) -> str:
+        return f"{self.kind} {self.seed} crash with code {code}"
 
     def _take(self, line: str) -> None:
         self.since = time.monotonic()
@@ -134,10 +148,8 @@ class Watched:
             self.findings.add(line)
 
     def _ended(self, code: int) -> bool:
-        for line in self.lines:
-            self._take(line.rstrip("\n"))
         if code != 0:
-            self.findings.add(f"{self.kind} {self.seed} crash with code {code}")
+            self.findings.add(self._crash(code))
         return self._next()
 
     def _next(self) -> bool:

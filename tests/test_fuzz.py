@@ -63,6 +63,26 @@ def test_a_peak_of_memory_is_one_inputs_and_the_next_gets_a_new_worker(tmp_path:
     assert "3 inputs, 1 findings" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asleep", "said"),
+    [
+        ("seed == 1", "settings 1 hang over 20 s"),
+        ("seed == 1 and not (slept := Path(__file__).with_name('slept')).exists() and not slept.touch()", ""),
+    ],
+    ids=["always", "once"],
+)
+def test_a_silence_is_a_hang_if_the_seed_is_silent_alone_too(tmp_path: Path, asleep: str, said: str) -> None:
+    program = tmp_path / "asleep.py"
+    text = SCRIPT.read_text(encoding="utf-8").replace("MORE_PATIENCE = 5", "MORE_PATIENCE = 2")
+    slow = f"        time.sleep(600 if {asleep} else 0)\n        words = read_hostile("
+    program.write_text(text.replace("        words = read_hostile(", slow), encoding="utf-8")
+    command = [sys.executable, str(program), "--kind", "settings", "--count", "3", "--workers", "1"]
+    done = subprocess.run([*command, "--patience", "10"], capture_output=True, text=True, check=False)
+    assert said in done.stdout
+    assert f"3 inputs, {1 if said else 0} findings" in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize("seed", [1003392, *range(200)])
 def test_damage_upon_damage_stays_small(seed: int, tmp_path: Path) -> None:
     """Repeated lines of repeated lines once made a manifest of 1.3 GB, which was blamed on its reader."""
