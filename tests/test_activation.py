@@ -11,8 +11,8 @@ import pytest
 
 from carina.config import ModelSettings, Precision, RuntimeKind, RuntimeSettings, Settings
 from carina.errors import ModelFailed
-from carina.infer.activation import activation
-from carina.infer.classify import network_input
+from carina.infer.activation import explain
+from carina.infer.classify import classify, network_input
 from carina.infer.runtime import open_network, open_runtime
 from carina.measure.findings import SaliencyFindings, SaliencyMethod
 from carina.models.bundle import Bundle, Covid, find_bundle
@@ -77,11 +77,11 @@ def test_parts_lie_where_they_belong_however_the_voxels_lie(stored: str, orienta
     volume, lung = chest(stored)
     bundle = cells_bundle(tmp_path / "cells", orientation=orientation)
     network = open_network(bundle, F32)
-    found = activation(volume, lung, bundle, network)
-    assert found is not None
-    values, cells = found[0].values, found[1]
-    assert cells == (4, 4, 2) and found[0].unit == "part of the log-odds"
-    assert found[0].quantity == "what the place adds to the log-odds of yes"
+    found = explain(volume, lung, bundle, network)
+    assert found.parts is not None
+    values, cells = found.parts.values, found.places
+    assert cells == (4, 4, 2) and found.parts.unit == "part of the log-odds"
+    assert found.parts.quantity == "what the place adds to the log-odds of yes"
     away = points(volume.grid) - np.array(MIDDLE_MM)
     assert (away[values == values.max()][:, 0] < 0).all(), "the patient's right"
     assert values.max() == pytest.approx(GAIN * 0.6 / 32, abs=2e-3), "-400 HU are 0.6, one of 32 places"
@@ -92,8 +92,8 @@ def test_parts_lie_where_they_belong_however_the_voxels_lie(stored: str, orienta
 def test_the_other_class_has_the_same_parts_against_it(tmp_path: Path) -> None:
     for label, sign in ((0, -1), (1, 1)):
         bundle = cells_bundle(tmp_path / str(label), saliency={"label": label})
-        found = activation(*chest(), bundle, open_network(bundle, F32))
-        assert found is not None and sign * found[0].values.sum() > 0
+        found = explain(*chest(), bundle, open_network(bundle, F32))
+        assert found.parts is not None and sign * found.parts.values.sum() > 0
 
 
 def test_the_shipped_classifier_adds_up(data: Path) -> None:
@@ -107,16 +107,18 @@ def test_the_shipped_classifier_adds_up(data: Path) -> None:
     rest = scores - maps.mean(axis=(2, 3, 4))
     assert np.allclose(rest[0], rest[1], atol=1e-4), "what is not in the maps is a constant, the bias"
     assert np.array_equal(open_runtime(bundle, F32)(image[None, None]), network(image[None, None])[0])
-    found = activation(volume, lung, bundle, network)
-    assert found is not None and found[1] == maps.shape[2:]
+    found = explain(volume, lung, bundle, network)
+    assert found.parts is not None and found.places == maps.shape[2:]
+    assert found.probabilities == classify(volume, lung, bundle, open_runtime(bundle, F32))
 
 
 def test_a_network_without_maps_says_so_and_wrong_maps_fail(tmp_path: Path) -> None:
     bundle = mean_bundle(tmp_path / "mean")
-    assert activation(*chest(), bundle, open_network(bundle, F32)) is None
+    found = explain(*chest(), bundle, open_network(bundle, F32))
+    assert found.parts is None and found.probabilities == classify(*chest(), bundle, open_runtime(bundle, F32))
     scores = np.zeros((1, 2), dtype=np.float32)
     with pytest.raises(ModelFailed, match=r"class maps of shape \(1, 3, 2, 2, 2\), expected \(1, 2, x, y, z\)"):
-        activation(*chest(), bundle, lambda _: [scores, np.zeros((1, 3, 2, 2, 2), dtype=np.float32)])
+        explain(*chest(), bundle, lambda _: [scores, np.zeros((1, 3, 2, 2, 2), dtype=np.float32)])
 
 
 def test_only_a_mean_and_one_linear_layer_have_maps(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ approximated; but a place of the last feature map sees far around itself, and th
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 from carina.errors import ModelFailed
-from carina.infer.classify import classifier, lung_box, network_input, resized
+from carina.infer.classify import by_name, classifier, lung_box, network_input, resized
 from carina.infer.runtime import Outputs
 from carina.infer.saliency import on_grid
 from carina.models.bundle import Bundle, Covid
@@ -22,13 +24,22 @@ from carina.volume.volume import Mask, ScalarMap, Volume
 PARTS_UNIT = "part of the log-odds"
 
 
-def activation(
-    volume: Volume, lung: Mask, bundle: Bundle, network: Outputs
-) -> tuple[ScalarMap, tuple[int, int, int]] | None:
-    """What each place adds to the log-odds of the watched class, and how many places there are along ``(x, y, z)``.
+class Explained(NamedTuple):
+    """The probability of each class by name, and what each place adds to the log-odds of the watched one.
+
+    ``parts`` is None where the network gives no class maps; ``places`` is how many there are along ``(x, y, z)``.
+    """
+
+    probabilities: dict[str, float]
+    parts: ScalarMap | None
+    places: tuple[int, int, int]
+
+
+def explain(volume: Volume, lung: Mask, bundle: Bundle, network: Outputs) -> Explained:
+    """Classify as ``classify`` does, and say from the same pass what each place adds.
 
     Log-odds are the watched class's score minus the mean of the others'. Values are interpolated linearly between the
-    middles of the places, on the volume's grid; 0 outside the lungs' box. None where the network gives no class maps.
+    middles of the places, on the volume's grid; 0 outside the lungs' box.
 
     Raises:
         BadSeries: as ``classify``.
@@ -36,13 +47,16 @@ def activation(
         ModelFailed: the network failed, or gave class maps of another shape.
     """
     spec = classifier(bundle)
-    parts = _parts(network_input(volume, lung, spec), spec, network)
-    if parts is None:
-        return None
+    image = network_input(volume, lung, spec)
+    scores, *maps = network(image[None, None])
+    probabilities = by_name(image, spec, lambda _: scores)
+    if not maps:
+        return Explained(probabilities, None, (0, 0, 0))
+    parts = _parts(maps[0], spec)
     x, y, z = parts.shape
     box = lung_box(lung.labels, spec.margin_voxels)
     lattice = resized(reoriented(cropped(volume.grid, box), spec.orientation), (x, y, z))
-    found = ScalarMap(
+    added = ScalarMap(
         values=on_grid(parts.transpose(2, 1, 0), lattice, volume.grid, box),
         grid=volume.grid,
         quantity=f"what the place adds to the log-odds of {spec.labels[spec.saliency.label]}",
@@ -50,15 +64,11 @@ def activation(
         uid=volume.uid,
         made_by=bundle.made_by,
     )
-    return found, (x, y, z)
+    return Explained(probabilities, added, (x, y, z))
 
 
-def _parts(image: Floats, spec: Covid, network: Outputs) -> npt.NDArray[np.float64] | None:
+def _parts(classes: Floats, spec: Covid) -> npt.NDArray[np.float64]:
     """What each place adds, ``(x, y, z)``: with the network's bias they add up to the log-odds."""
-    _, *maps = network(image[None, None])
-    if not maps:
-        return None
-    (classes,) = maps
     if classes.shape[:2] != (1, len(spec.labels)) or classes.ndim != 5:
         raise ModelFailed(
             "model.maps",

@@ -29,7 +29,16 @@ def classify(volume: Volume, lung: Mask, bundle: Bundle, runtime: Runtime) -> di
         ModelFailed: the network failed.
     """
     spec = classifier(bundle)
-    (found,) = probabilities(network_input(volume, lung, spec)[None, None], spec, runtime)
+    return by_name(network_input(volume, lung, spec), spec, runtime)
+
+
+def by_name(image: npt.NDArray[np.float32], spec: Covid, runtime: Runtime) -> dict[str, float]:
+    """The probability of each class by name, of one network input ``(x, y, z)``.
+
+    Raises:
+        ModelFailed: as ``probabilities``.
+    """
+    (found,) = probabilities(image[None, None], spec, runtime)
     return {spec.labels[number]: float(value) for number, value in enumerate(found)}
 
 

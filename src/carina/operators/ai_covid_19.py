@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from carina.infer import activation, saliency
+from carina.infer import saliency
+from carina.infer.activation import explain
 from carina.infer.classify import classifier, classify
 from carina.infer.familiar import unlike_training
 from carina.measure.chest import check_chest
@@ -15,10 +16,10 @@ from carina.operators.ports import ClassificationPort, MaskPort, SaliencyPort, S
 from carina.operators.segmented import BLUE_DEEP, TRITON_IMAGES, VERMILION, fraction
 from carina.operators.text import one_of
 from carina.pipeline.operator import Context, Operator, Setting
-from carina.volume.volume import Mask, Volume
+from carina.volume.volume import Mask, ScalarMap, Volume
 
 if TYPE_CHECKING:
-    from carina.models.bundle import Bundle
+    from carina.models.bundle import Bundle, Covid
 
 NOTHING_TO_CLASSIFY = "No lung was found, so there is nothing to classify."
 ON, OCCLUSION, OFF = "on", "occlusion", "off"
@@ -56,12 +57,13 @@ def ai_covid_19(
             not_computed=reason,
         )
         return _classified(nothing, SaliencyPort(map=None, not_computed=reason), volume)
-    probabilities = classify(volume, lung, bundle, networks.runtime("covid"))
+    probabilities, salient = _answer(volume, lung, saliency_by, networks, context)
     context.record("made_by", bundle.made_by)
     context.record("probabilities", {name: round(value, 4) for name, value in probabilities.items()})
-    saliency, found = SaliencyPort(map=None, not_computed=SWITCHED_OFF), None
-    if saliency_by != OFF:
-        saliency, found = _saliency(volume, lung, networks, context, by_hiding=saliency_by == OCCLUSION)
+    shown, found = SaliencyPort(map=None, not_computed=SWITCHED_OFF), None
+    if salient is not None:
+        shown, found = SaliencyPort(map=salient.map), _shown(salient, volume, lung, classifier(bundle))
+        context.record("saliency", _range(found, salient.map.unit))
     classification = Classification(
         uid=volume.uid,
         probabilities=probabilities,
@@ -70,7 +72,7 @@ def ai_covid_19(
         warnings=lung.warnings,
         saliency=found,
     )
-    return _classified(classification, saliency, volume)
+    return _classified(classification, shown, volume)
 
 
 def _why_not(volume: Volume, lung: Mask, bundle: Bundle) -> str:
@@ -87,28 +89,45 @@ def _classified(classification: Classification, saliency: SaliencyPort, volume: 
     return Classified(classification, saliency, scene)
 
 
-def _saliency(
-    volume: Volume, lung: Mask, networks: Networks, context: Context, *, by_hiding: bool
-) -> tuple[SaliencyPort, SaliencyFindings]:
-    """The map, and what a report shows of it."""
+class _Salient(NamedTuple):
+    """Where a probability comes from: the map, how many places it tells apart along ``(x, y, z)``, how it was made."""
+
+    map: ScalarMap
+    blocks: tuple[int, int, int]
+    method: SaliencyMethod
+
+
+def _answer(
+    volume: Volume, lung: Mask, saliency_by: str, networks: Networks, context: Context
+) -> tuple[dict[str, float], _Salient | None]:
+    """The probabilities and their saliency: from one pass where that is asked for and the network can."""
     bundle = networks.bundle("covid")
-    spec, method = classifier(bundle), SaliencyMethod.ACTIVATION
-    added = None if by_hiding else activation.activation(volume, lung, bundle, networks.outputs("covid"))
-    if added is None:
-        method = SaliencyMethod.OCCLUSION
-        hidden = saliency.saliency(volume, lung, bundle, networks.runtime("covid"), fraction(context))
-        added = hidden, saliency.blocks_of(spec)
-    found, blocks = added
-    lowest, highest = float(found.values.min()), float(found.values.max())
-    context.record("saliency", {"lowest": round(lowest, 4), "highest": round(highest, 4), "unit": found.unit})
-    return SaliencyPort(map=found), SaliencyFindings(
+    if saliency_by == ON:
+        probabilities, parts, places = explain(volume, lung, bundle, networks.outputs("covid"))
+        if parts is not None:
+            return probabilities, _Salient(parts, places, SaliencyMethod.ACTIVATION)
+    else:
+        probabilities = classify(volume, lung, bundle, networks.runtime("covid"))
+    if saliency_by == OFF:
+        return probabilities, None
+    hidden = saliency.saliency(volume, lung, bundle, networks.runtime("covid"), fraction(context))
+    return probabilities, _Salient(hidden, saliency.blocks_of(classifier(bundle)), SaliencyMethod.OCCLUSION)
+
+
+def _shown(salient: _Salient, volume: Volume, lung: Mask, spec: Covid) -> SaliencyFindings:
+    """What a report shows of a map."""
+    return SaliencyFindings(
         label=spec.labels[spec.saliency.label],
-        lowest=lowest,
-        highest=highest,
-        blocks=blocks,
-        method=method,
-        key_slices=choose_salient(volume, lung, found),
+        lowest=float(salient.map.values.min()),
+        highest=float(salient.map.values.max()),
+        blocks=salient.blocks,
+        method=salient.method,
+        key_slices=choose_salient(volume, lung, salient.map),
     )
+
+
+def _range(found: SaliencyFindings, unit: str) -> dict[str, float | str]:
+    return {"lowest": round(found.lowest, 4), "highest": round(found.highest, 4), "unit": unit}
 
 
 OPERATOR = Operator(
