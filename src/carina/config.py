@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from carina.errors import BadConfig
-from carina.sections import NoticeSettings, OperatorSettings
+from carina.sections import NoticeSettings, OperatorSettings, UploadSettings
 from carina.toml import Key, mistakes, read_toml
 
 _Text = Annotated[str, Meta(min_length=1)]
@@ -295,12 +295,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     retention: RetentionSettings = RetentionSettings()
     deidentify: DeidentifySettings = DeidentifySettings()
     operators: OperatorSettings = OperatorSettings()
+    uploads: UploadSettings = UploadSettings()
     sources: Mapping[str, AnySource] = {}
     destinations: Mapping[str, Destination] = {}
     series_rules: str = ""
 
 
-_SECTIONS = ("runtime", "models", "limits", "node", "dicom", "web", "notices", "retention", "deidentify", "operators")
+_NODE = ("node", "dicom", "web", "notices", "retention", "uploads")
+_SECTIONS = ("runtime", "models", "limits", *_NODE, "deidentify", "operators")
 _LISTS = ("folders", "trusted")
 """What the environment may say, and which of it are lists of paths."""
 

@@ -1,4 +1,4 @@
-"""Sections of the settings that stand alone: notices, and operators of others."""
+"""Sections of the settings that stand alone: notices, operators of others, uploads."""
 
 from __future__ import annotations
 
@@ -59,3 +59,13 @@ class OperatorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     engine: EngineChoice = EngineChoice.AUTO
     trusted: tuple[_Text, ...] = ()
     time_s: _Seconds = 3600.0
+
+
+class UploadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Files that come by the worklist page: ``gb`` of them at a time, 0: none.
+
+    What is begun, and has nothing come for ``abandoned_h`` hours, is removed.
+    """
+
+    gb: Annotated[float, Meta(ge=0)] = 20.0
+    abandoned_h: Annotated[float, Meta(gt=0, le=8784)] = 48.0

@@ -28,13 +28,14 @@ from carina.jobs.places import DATABASE
 from carina.jobs.queue import JobState
 from carina.keeping.lock import KEEPING_LOCK, files_held
 from carina.receive.store import INCOMING, ArrivalState
+from carina.receive.uploads import CONTENT, UPLOADS
 
 BACKUP_FILE = "backup.json"
 """Written last: a folder without it is no backup, or one that was broken off."""
 
 RUNS = "runs"
 
-_APART = frozenset({INCOMING, RUNS, KEEPING_LOCK, "node.lock"})
+_APART = frozenset({INCOMING, RUNS, UPLOADS, KEEPING_LOCK, "node.lock"})
 """What is not copied as it stands; the database neither, whose files begin with its name."""
 
 
@@ -79,6 +80,8 @@ def save_node(settings: Settings, to: Path, now: datetime) -> Backup:
             copier.tree(folder / INCOMING / str(arrival_id), part / INCOMING / str(arrival_id))
         for job_id in named.runs:
             copier.tree(folder / RUNS / str(job_id), part / RUNS / str(job_id))
+        for content in (folder / UPLOADS).glob(f"*/{CONTENT}"):  # whole ones; others still grow, and are sent again
+            copier.tree(content.parent, part / UPLOADS / content.parent.name)
         for other in rest_of(folder):
             copier.tree(other, part / other.name)
         made = Backup(

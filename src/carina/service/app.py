@@ -19,6 +19,7 @@ from carina.service.guard import Guard
 from carina.service.node import RunningNode
 from carina.service.pages.routes import page_routes
 from carina.service.refusals import HANDLERS
+from carina.service.rest.chunks import CHUNKS_AT_ONCE
 from carina.service.rest.routes import rest_routes
 
 HASHED_AT_ONCE = 2
@@ -51,4 +52,5 @@ def web_app(node: RunningNode) -> Starlette:
     app.state.doors = Doors()
     app.state.hashing = CapacityLimiter(HASHED_AT_ONCE)
     app.state.stow = CapacityLimiter(node.settings.dicom.associations)
+    app.state.chunks = CapacityLimiter(CHUNKS_AT_ONCE)
     return app

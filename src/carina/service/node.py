@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from carina.config import Settings
 from carina.receive.store import InstanceStore
+from carina.receive.uploads import Uploads
 from carina.service.loops import Part
 from carina.service.tallies import Tallies
 
@@ -43,6 +44,11 @@ class RunningNode:
     def store(self) -> InstanceStore:
         """What takes instances, whichever way they come."""
         return InstanceStore(self.settings, self.engine)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Files that people send from the worklist."""
+        return Uploads(self.folder, self.settings.uploads, self.settings.node.free_gb)
 
     @cached_property
     def tallies(self) -> Tallies:

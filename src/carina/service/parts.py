@@ -23,6 +23,7 @@ from carina.receive.priors import PriorFetcher, peers_of
 from carina.receive.store import recover
 from carina.service.loops import Part, PartWork
 from carina.service.node import RunningNode
+from carina.service.uploads import sweep_uploads
 
 SETTLE_S = 0.5
 """Between two looks at what is complete."""
@@ -68,9 +69,11 @@ def _run_jobs(node: RunningNode, stop: Event) -> None:
 
 def _remove(node: RunningNode, stop: Event) -> None:
     retention = Retention(node.engine, node.folder, node.settings.retention)
-    retention.round()
-    while not stop.wait(RETENTION_S):
+    while True:
         retention.round()
+        sweep_uploads(node)
+        if stop.wait(RETENTION_S):
+            return
 
 
 def _settle_arrivals(node: RunningNode, stop: Event) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from carina.errors import BadConfig, BadSeries, CarinaError, DeliveryFailed
+from carina.receive.uploads import NoRoomForUpload, NoUpload, UploadRefused
 
 PROBLEM = "application/problem+json"
 
@@ -39,6 +40,9 @@ STATUS: Mapping[type[CarinaError], int] = {
     Refused: 403,
     NotAcceptable: 406,
     Conflict: 409,
+    NoUpload: 404,
+    UploadRefused: 409,
+    NoRoomForUpload: 413,
     BadSeries: 422,
     BadConfig: 400,
     DeliveryFailed: 502,

@@ -98,6 +98,12 @@ def _rest() -> Iterator[Rule]:
     yield _operates(f"{root}/deliveries/resend")
     yield Rule(method="GET", path=f"{root}/destinations", need=Need.READ)
     yield _operates(f"{root}/destinations/{{name}}/echo")
+    yield _operates(f"{root}/uploads")
+    one = f"{root}/uploads/{{id}}"
+    yield Rule(method="GET", path=one, need=Need.OPERATE, view="upload {id}")
+    for path in (f"{one}/finish", f"{one}/discard"):
+        yield _operates(path)
+    yield Rule(method="PUT", path=f"{one}/chunk", need=Need.OPERATE)
     for path in (f"{root}/openapi.json", "/api", "/metrics"):
         yield Rule(method="GET", path=path, need=Need.READ)
 

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from carina.config import Priority
 from carina.errors import CarinaError
-from carina.service import changes
+from carina.service import changes, uploads
 from carina.service.access.caller import caller_of
 from carina.service.access.credentials import is_same
 from carina.service.node import RunningNode
@@ -78,6 +78,11 @@ def _echo(node: RunningNode, pressed: Pressed) -> str:
     return f"{pressed.name} answers."
 
 
+def _discard(node: RunningNode, pressed: Pressed) -> str:
+    uploads.discard_upload(node, uploads.own_upload(node, pressed.name))
+    return ""
+
+
 ACTS: dict[str, Act] = {
     "cancel": _cancel,
     "retry": _retry,
@@ -85,6 +90,7 @@ ACTS: dict[str, Act] = {
     "release": _release,
     "resend": _resend,
     "echo": _echo,
+    "discard": _discard,
 }
 """What each button does."""
 

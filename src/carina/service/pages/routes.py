@@ -15,13 +15,14 @@ from carina.database import read_only
 from carina.deliver.register import list_deliveries
 from carina.jobs.earlier import earlier_scans, wish_of
 from carina.jobs.queue import JobState
+from carina.service.access.caller import caller_of
 from carina.service.dicomweb.held import OBJECTS
 from carina.service.node import RunningNode
 from carina.service.pages.acting import act
 from carina.service.pages.live import stream
 from carina.service.pages.rendering import html, page, shared_values
 from carina.service.pages.results import agreements, results
-from carina.service.pages.worklist import WorklistAsked, worklist
+from carina.service.pages.worklist import WorklistAsked, upload_values, worklist
 from carina.service.problems import NotThere
 from carina.service.progress import progress_of
 from carina.service.rest.operation import understood
@@ -47,7 +48,7 @@ def page_routes() -> list[BaseRoute]:
 def show_worklist(request: Request) -> Response:
     """The worklist."""
     asked = _asked(request)
-    values = worklist(_node(request), asked)
+    values = worklist(_node(request), asked) | upload_values(_node(request), caller_of(request).name)
     return page(request, "worklist.html", values | {"live": f"/live?{request.url.query}"})
 
 

@@ -18,6 +18,7 @@ from carina.jobs.listing import Job, list_jobs
 from carina.jobs.queue import JobState
 from carina.pipeline.manifest import State
 from carina.receive.store import ArrivalState
+from carina.receive.uploads import LARGEST_CHUNK
 from carina.service.arrivals import HELD_BACK, Arrival, arrivals_of, first_files, list_arrivals
 from carina.service.dicomweb.attributes import Attributes, header_record, hex_tag
 from carina.service.health import readiness
@@ -52,6 +53,17 @@ class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         values = {**msgspec.structs.asdict(self), **changed}
         query = urlencode({name: value for name, value in values.items() if value})
         return f"/?{query}" if query else "/"
+
+
+def upload_values(node: RunningNode, owner: str) -> dict[str, Any]:
+    """The values of the worklist's part that takes files: unfinished uploads of whoever looks, and pipelines."""
+    named = {pipeline for source in node.settings.sources.values() for pipeline in source.pipelines}
+    return {
+        "takes_uploads": node.settings.uploads.gb > 0,
+        "unfinished": node.uploads.open_of(owner),
+        "pipelines": ("default", *sorted(named - {"default"})),
+        "chunk_bytes": LARGEST_CHUNK,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

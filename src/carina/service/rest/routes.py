@@ -8,16 +8,21 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from carina.service.pages.rendering import page
+from carina.service.rest.chunks import take_chunk
 from carina.service.rest.openapi import openapi
 from carina.service.rest.operations import OPERATIONS
+from carina.service.rest.uploads import UPLOAD_OPERATIONS
 
 PREFIX = "/api/v1"
+
+EVERY_OPERATION = (*OPERATIONS, *UPLOAD_OPERATIONS)
 
 
 def rest_routes() -> list[BaseRoute]:
     """Every route of the REST interface."""
     return [
-        *(one.route(PREFIX) for one in OPERATIONS),
+        *(one.route(PREFIX) for one in EVERY_OPERATION),
+        Route(f"{PREFIX}/uploads/{{id}}/chunk", take_chunk, methods=["PUT"]),
         Route(f"{PREFIX}/openapi.json", document),
         Route("/api", show_document),
     ]
@@ -25,9 +30,9 @@ def rest_routes() -> list[BaseRoute]:
 
 def document(_: Request) -> Response:
     """The OpenAPI document."""
-    return Response(msgspec.json.encode(openapi(OPERATIONS, PREFIX)), media_type="application/json")
+    return Response(msgspec.json.encode(openapi(EVERY_OPERATION, PREFIX)), media_type="application/json")
 
 
 def show_document(request: Request) -> Response:
     """The document as a page that a person reads."""
-    return page(request, "api.html", {"document": openapi(OPERATIONS, PREFIX), "prefix": PREFIX})
+    return page(request, "api.html", {"document": openapi(EVERY_OPERATION, PREFIX), "prefix": PREFIX})

@@ -1,0 +1,180 @@
+// Sends files in chunks, each with its digest, and goes on from what the node has: after a failure, and after the page
+// was closed, once the same files are chosen again.
+const place = document.getElementById("upload");
+const said = document.getElementById("upload-said");
+const at = document.getElementById("upload-at");
+const bar = document.getElementById("upload-progress");
+const percent = document.getElementById("upload-percent");
+const pause = document.getElementById("upload-pause");
+const CHUNK = Number(place.dataset.chunk);
+const PATIENCE_S = 30;
+let busy = false;
+let paused = null;
+
+class Refused extends Error {}
+
+function say(text, link = "") {
+  said.textContent = text;
+  if (!link) return;
+  const anchor = document.createElement("a");
+  anchor.href = link;
+  anchor.textContent = "Look at it.";
+  said.append(" ", anchor);
+}
+
+async function sha256(bytes) {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+}
+
+async function ask(method, path, body, headers = {}) {
+  for (let wait = 1; ; wait = Math.min(2 * wait, PATIENCE_S)) {
+    let answer = null;
+    try {
+      answer = await fetch(`/api/v1/uploads${path}`, { method, body, headers: { "x-csrf-token": place.dataset.token, ...headers } });
+    } catch {
+      say(`The node does not answer; the next try is in ${wait} s.`);
+    }
+    if (answer?.ok) return answer.json();
+    if (answer && answer.status < 500 && answer.status !== 429) {
+      const problem = await answer.json().catch(() => ({}));
+      throw new Refused(problem.detail ?? `The node says ${answer.status}.`);
+    }
+    await new Promise((done) => setTimeout(done, 1000 * wait));
+  }
+}
+
+function show(came, total) {
+  const now = Math.floor((100 * came) / total);
+  bar.value = came / total;
+  percent.textContent = `${now} % of ${(total / 1e6).toFixed(1)} MB`;
+  if (now >= show.told + 10) {
+    show.told = now - (now % 10);
+    say(`${show.told} % are uploaded.`);
+  }
+}
+
+async function sendFile(upload, one, from, tell) {
+  let offset = from;
+  while (offset < one.file.size) {
+    if (paused) await paused.over;
+    const bytes = await one.file.slice(offset, offset + CHUNK).arrayBuffer();
+    const digest = btoa(String.fromCharCode(...(await sha256(bytes))));
+    const query = new URLSearchParams({ name: one.name, offset });
+    const headers = { "content-digest": `sha-256=:${digest}:`, "content-type": "application/octet-stream" };
+    const taken = await ask("PUT", `/${upload.id}/chunk?${query}`, bytes, headers);
+    tell(taken.bytes - offset);
+    offset = taken.bytes;
+  }
+}
+
+async function keyOf(files) {
+  const known = files.map((one) => [one.name, one.file.size, one.file.lastModified]).sort();
+  const digest = await sha256(new TextEncoder().encode(JSON.stringify(known)));
+  return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+async function send(files) {
+  const total = files.reduce((sum, one) => sum + one.file.size, 0);
+  if (!total) throw new Refused("There is nothing in what you chose.");
+  const json = { "content-type": "application/json" };
+  const announced = JSON.stringify({ key: await keyOf(files), files: files.length, bytes: total });
+  const upload = await ask("POST", "", announced, json);
+  const there = new Map(upload.received.map((one) => [one.name, one.bytes]));
+  let came = upload.received.reduce((sum, one) => sum + one.bytes, 0);
+  show.told = Math.floor((10 * came) / total) * 10;
+  at.hidden = false;
+  say(came ? `Resumed at ${Math.floor((100 * came) / total)} %.` : "The upload has begun.");
+  show(came, total);
+  for (const one of files) {
+    await sendFile(upload, one, there.get(one.name) ?? 0, (bytes) => show((came += bytes), total));
+  }
+  say("All of it is uploaded; it is being looked through.");
+  const pipeline = document.getElementById("upload-pipeline").value;
+  const job = await ask("POST", `/${upload.id}/finish`, JSON.stringify({ pipeline }), json);
+  say(`Uploaded: it is job ${job.id}.`, `/jobs/${job.id}`);
+}
+
+async function begin(gathered) {
+  if (busy) return say("One upload after the other: this one is not finished.");
+  busy = true;
+  try {
+    const files = (await gathered).filter((one) => one.file.size && !one.name.split("/").at(-1).startsWith("."));
+    await send(files);
+  } catch (error) {
+    say(error instanceof Refused ? `Not uploaded: ${error.message}` : `Not uploaded: a file can't be read (${error.message}).`);
+  } finally {
+    busy = false;
+    at.hidden = true;
+  }
+}
+
+function named(file) {
+  return { name: file.webkitRelativePath || file.name, file };
+}
+
+function fileOf(entry) {
+  return new Promise((done, failed) => entry.file((file) => done({ name: entry.fullPath.replace(/^\//, ""), file }), failed));
+}
+
+async function below(entry) {
+  if (entry.isFile) return [await fileOf(entry)];
+  const reader = entry.createReader();
+  const found = [];
+  for (;;) {
+    const some = await new Promise((done, failed) => reader.readEntries(done, failed));
+    if (!some.length) break;
+    found.push(...some);
+  }
+  return (await Promise.all(found.map(below))).flat();
+}
+
+function dropped(transfer) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!entries.length) return Promise.resolve([...transfer.files].map(named));
+  return Promise.all(entries.map(below)).then((found) => found.flat());
+}
+
+for (const id of ["upload-files", "upload-folder"]) {
+  const input = document.getElementById(id);
+  input.addEventListener("change", () => {
+    const files = [...input.files].map(named);
+    input.value = "";
+    if (files.length) begin(Promise.resolve(files));
+  });
+}
+
+pause.addEventListener("click", () => {
+  if (paused) {
+    paused.end();
+    paused = null;
+    say("The upload goes on.");
+  } else {
+    let end = null;
+    const over = new Promise((done) => (end = done));
+    paused = { over, end };
+    say("The upload is paused.");
+  }
+  pause.textContent = paused ? "Resume" : "Pause";
+});
+
+function hasFiles(event) {
+  return event.dataTransfer?.types.includes("Files");
+}
+
+addEventListener("dragover", (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  place.classList.add("over");
+});
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) place.classList.remove("over");
+});
+addEventListener("drop", (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  place.classList.remove("over");
+  begin(dropped(event.dataTransfer));
+});
+addEventListener("beforeunload", (event) => {
+  if (busy) event.preventDefault();
+});

@@ -1,0 +1,129 @@
+"""Operations on uploads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from carina.config import Priority
+from carina.jobs.listing import Job
+from carina.receive.unpack import MOST_MEMBERS
+from carina.receive.uploads import Received, Upload
+from carina.service import uploads
+from carina.service.node import RunningNode
+from carina.service.rest.operation import Operation
+
+_Id = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+_Bytes = Annotated[int, Meta(ge=1, le=2**50)]
+
+
+class UploadAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An upload announced: a ``key`` of the sender's choice, by which it is found again, how many files and bytes."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=128)]
+    files: Annotated[int, Meta(ge=1, le=MOST_MEMBERS)]
+    bytes: _Bytes
+
+
+class OneUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An upload by its id."""
+
+    id: _Id
+
+
+class FinishAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run asked for on an upload that has come whole."""
+
+    id: _Id
+    pipeline: Annotated[str, Meta(min_length=1, max_length=4096)] = "default"
+    priority: Priority = Priority.NORMAL
+    destinations: tuple[Annotated[str, Meta(max_length=64)], ...] = ()
+
+
+class UploadState(msgspec.Struct, frozen=True, kw_only=True):
+    """What has come of an upload: each file with its bytes that are there for good."""
+
+    id: str
+    files: int
+    bytes: int
+    received: tuple[Received, ...]
+
+
+class Discarded(msgspec.Struct, frozen=True, kw_only=True):
+    """An upload that is given up."""
+
+    id: str
+
+
+def post_upload(node: RunningNode, asked: UploadAsked) -> UploadState:
+    """Begin an upload, or find the one that was begun under its key."""
+    return _state(node, uploads.begin_upload(node, asked.key, asked.files, asked.bytes))
+
+
+def get_upload(node: RunningNode, asked: OneUpload) -> UploadState:
+    """What has come of an upload."""
+    return _state(node, uploads.own_upload(node, asked.id))
+
+
+def post_finish(node: RunningNode, asked: FinishAsked) -> Job:
+    """Make a job of an upload."""
+    upload = uploads.own_upload(node, asked.id)
+    return uploads.finish_upload(node, upload, asked.pipeline, asked.priority, asked.destinations)
+
+
+def post_discard(node: RunningNode, asked: OneUpload) -> Discarded:
+    """Give an upload up."""
+    uploads.discard_upload(node, uploads.own_upload(node, asked.id))
+    return Discarded(id=asked.id)
+
+
+def _state(node: RunningNode, upload: Upload) -> UploadState:
+    received = tuple(node.uploads.received(upload))
+    return UploadState(id=upload.id, files=upload.files, bytes=upload.bytes, received=received)
+
+
+UPLOAD_OPERATIONS: tuple[Operation[Any], ...] = (
+    Operation(
+        method="POST",
+        path="/uploads",
+        asked=UploadAsked,
+        answer=UploadState,
+        run=post_upload,
+        tag="Uploads",
+        summary="Begin an upload, or find the one that was begun under its key",
+        refusals=(413,),
+    ),
+    Operation(
+        method="GET",
+        path="/uploads/{id}",
+        asked=OneUpload,
+        answer=UploadState,
+        run=get_upload,
+        tag="Uploads",
+        summary="What has come of an upload; chunks are sent by PUT to /uploads/{id}/chunk",
+        refusals=(404,),
+    ),
+    Operation(
+        method="POST",
+        path="/uploads/{id}/finish",
+        asked=FinishAsked,
+        answer=Job,
+        run=post_finish,
+        tag="Uploads",
+        summary="Run a pipeline on an upload that has come whole",
+        refusals=(404, 409, 413, 422),
+    ),
+    Operation(
+        method="POST",
+        path="/uploads/{id}/discard",
+        asked=OneUpload,
+        answer=Discarded,
+        run=post_discard,
+        tag="Uploads",
+        summary="Give up an upload that is not finished",
+        refusals=(404,),
+    ),
+)
+"""In the order in which they are shown."""
