@@ -288,7 +288,7 @@ def test_whatever_ends_a_program_ends_its_children(
     place = tmp_path / "child"
     program = LEAVES_A_CHILD.replace("PLACE", repr(str(place))) + ends
     file = definition(tmp_path / "mine.yaml", READER, foreign("slow", python(program), FROM_CT))
-    with pytest.raises(BadConfig) as caught:
+    with pytest.raises(BadConfig, match="operator 'slow': its program") as caught:
         go(scan, tmp_path / "run", file, trusting(file, time_s=time_s))
     assert caught.value.code == code
     assert gone(int(place.read_text()))

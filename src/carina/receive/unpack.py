@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -17,12 +18,15 @@ MOST_MEMBERS = 100_000
 LARGEST_DIRECTORY = 32_000_000
 """Bytes of an archive's list of members, which is read into memory as a whole; 100,000 members need about 15 MB."""
 
-LONGEST_PATH, LONGEST_PART, MOST_PARTS = 1000, 200, 20
+LONGEST_PATH, LONGEST_PART, DEEPEST_FILE = 1000, 200, 20
 
 _COPIED_AT_ONCE = 1 << 20
 _END, _LOCATOR, _END64 = b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06"
 _END_BYTES, _LOCATOR_BYTES, _END64_BYTES = 22, 20, 56
 """Records at an archive's end (APPNOTE 4.3.14 to 4.3.16)."""
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError)
+"""What reading a damaged archive ends in."""
 
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Methods that need little memory whatever a member says; one in LZMA may ask for 4 GB."""
@@ -42,22 +46,30 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> int:
             if len(members) > MOST_MEMBERS:
                 raise BadSeries("upload.too-large", f"the zip has more than {MOST_MEMBERS} files; send it in parts.")
             return _unpack(opened, members, folder, most_bytes)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error) as error:
-        raise BadSeries("upload.zip", f"the zip can't be unpacked ({error}): make it anew and send that.") from error
+    except _DAMAGED as error:
+        raise _damaged(error) from error
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a member at an offset that no file has
+            raise _damaged(error) from error
+        raise
+
+
+def _damaged(error: Exception) -> BadSeries:
+    return BadSeries("upload.zip", f"the zip can't be unpacked ({error}): make it anew and send that.")
 
 
 def _unpack(opened: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path, most_bytes: int) -> int:
     unpacked = 0
     for number, member in enumerate(members, 1):
         target = folder.joinpath(*_parts_of(member, number))
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             with opened.open(member) as packed, target.open("xb") as file:
                 for chunk in iter(lambda: packed.read(_COPIED_AT_ONCE), b""):
                     unpacked += len(chunk)
                     if unpacked > most_bytes:
-                        words = f"the zip unpacks to more than {most_bytes / 1e9:.3g} GB, which is all that is left"
-                        raise BadSeries("upload.too-large", f"{words} (uploads.gb): send it in parts.")
+                        words = f"the zip unpacks to more than the {most_bytes / 1e9:.3g} GB that are left"
+                        raise BadSeries("upload.too-large", f"{words} (uploads.gb, node.free_gb): send it in parts.")
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
@@ -93,7 +105,7 @@ def safe_parts(name: str) -> tuple[str, ...]:
         longest = max(len(part.encode()) for part in parts)
     except UnicodeEncodeError as error:
         raise ValueError("has a name that is no text") from error
-    if longest > LONGEST_PART or len(name) > LONGEST_PATH or len(parts) > MOST_PARTS:
+    if longest > LONGEST_PART or len(name) > LONGEST_PATH or len(parts) > DEEPEST_FILE:
         raise ValueError("has a name that is too long, or lies too deep")
     return parts
 

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import msgspec
 
-from carina.errors import BadSeries, CarinaError
+from carina.errors import FULL, BadSeries, CarinaError
 from carina.pipeline.json_text import as_json, read_json
 from carina.pipeline.places import write_whole
 from carina.receive.unpack import safe_parts, unpack
@@ -165,7 +165,12 @@ class Uploads:
                 raise UploadRefused("upload.offset", f"the chunk begins at byte {offset}; {there} bytes are there.")
             self._check_announced(upload, len(chunk), is_new=part is None)
             self._check_disk(len(chunk))
-            _append(folder, last, part, offset, chunk)
+            try:
+                _append(folder, last, part, offset, chunk)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise UploadRefused("upload.name", "a file has the name of a folder of the upload.") from error
+            except OSError as error:
+                raise _told(error) from error
             return offset + len(chunk)
 
     def _check_announced(self, upload: Upload, size: int, *, is_new: bool) -> None:
@@ -200,23 +205,23 @@ class Uploads:
             self._lay_out(parts, new)
         except (FileExistsError, NotADirectoryError) as error:
             raise BadSeries("upload.name", "two files, or a file and a folder, have one name.") from error
-        except BadSeries:
+        except (BadSeries, OSError) as error:
             shutil.rmtree(new, ignore_errors=True)
-            raise
+            raise _told(error) from error
         _flush(*(path for path in new.rglob("*") if path.is_dir()), new)
         new.rename(content)
         _flush(content.parent)
         shutil.rmtree(parts, ignore_errors=True)
 
     def _lay_out(self, parts: Path, new: Path) -> None:
-        left = int(self.settings.gb * 1e9)
+        free = shutil.disk_usage(self.folder).free - self._free_gb * 1e9
+        left = int(min(self.settings.gb * 1e9, free))
         new.mkdir()
         for name, (part, size) in _parts_below(parts).items():
             target = new / name
             os.truncate(part, size)  # behind it lies what a killed server had begun to write
             target.parent.mkdir(parents=True, exist_ok=True)
             if name.lower().endswith(".zip"):
-                self._check_disk(0)
                 left -= unpack(part, target.with_suffix(""), left)
             else:
                 os.link(part, target)
@@ -261,6 +266,13 @@ class Uploads:
             return read_json((self.folder / upload_id / _FACTS).read_bytes(), Upload)
         except (OSError, ValueError):
             return None
+
+
+def _told(error: Exception) -> Exception:
+    """A disk that is full as what it means to the sender."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return NoRoomForUpload("upload.disk-full", "the node's disk is full: make room (node.free_gb).")
+    return error
 
 
 def new_upload_id() -> str:
