@@ -18,7 +18,7 @@ from carina.jobs.listing import Job, list_jobs
 from carina.jobs.queue import JobState
 from carina.pipeline.manifest import State
 from carina.receive.store import ArrivalState
-from carina.receive.uploads import LARGEST_CHUNK
+from carina.receive.uploads import CONTENT, LARGEST_CHUNK, UPLOADS
 from carina.service.arrivals import HELD_BACK, Arrival, arrivals_of, first_files, list_arrivals
 from carina.service.dicomweb.attributes import Attributes, header_record, hex_tag
 from carina.service.health import readiness
@@ -122,13 +122,18 @@ def _row(
     file = files.get(job.arrival_id or 0)
     return JobRow(
         job=job,
-        series=_series(node.folder / file) if file else Path(job.source).name,
+        series=_series(node.folder / file) if file else _named(Path(job.source)),
         arrival=arrivals.get(job.arrival_id or 0),
         done=sum(one.state in (State.DONE, State.SKIPPED, State.FAILED) for one in found),
         operators=len(found),
         busy=", ".join(one.name for one in found if one.state is State.RUNNING),
         deliveries=sent,
     )
+
+
+def _named(source: Path) -> str:
+    """What was handed in by its path."""
+    return "uploaded files" if source.name == CONTENT and source.parent.parent.name == UPLOADS else source.name
 
 
 def _series(file: Path) -> str:
