@@ -16,13 +16,12 @@ from schemathesis.specs.openapi.checks import response_schema_conformance
 
 from access_nodes import Guarded, guarded
 from carina.service.rest.openapi import openapi
-from carina.service.rest.operations import OPERATIONS
-from carina.service.rest.routes import PREFIX
+from carina.service.rest.routes import EVERY_OPERATION, PREFIX
 
 EXAMPLES = 12
 """Of each operation, those that fit the document and those that don't."""
 
-SCHEMA = schemathesis.openapi.from_dict(openapi(OPERATIONS, PREFIX))
+SCHEMA = schemathesis.openapi.from_dict(openapi(EVERY_OPERATION, PREFIX))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def confined(case: Case[Any]) -> Case[Any]:
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value)
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.name)
+@pytest.mark.parametrize("operation", EVERY_OPERATION, ids=lambda one: one.name)
 def test_nothing_that_is_asked_breaks_the_node(
     node: Guarded,
     session: requests.Session,

@@ -100,7 +100,7 @@ def _rest() -> Iterator[Rule]:
     yield _operates(f"{root}/destinations/{{name}}/echo")
     yield _operates(f"{root}/uploads")
     one = f"{root}/uploads/{{id}}"
-    yield Rule(method="GET", path=one, need=Need.OPERATE, view="upload {id}")
+    yield Rule(method="GET", path=one, need=Need.OPERATE)  # names of files that whoever asks sent
     for path in (f"{one}/finish", f"{one}/discard"):
         yield _operates(path)
     yield Rule(method="PUT", path=f"{one}/chunk", need=Need.OPERATE)
