@@ -16,14 +16,16 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from access_nodes import Guarded, guarded
 from carina.config import load_settings
 from carina.database import JOB, REMOVAL
 from carina.keeping.backup import save_node
+from carina.keeping.restore import restore_node
 from carina.receive.uploads import LARGEST_CHUNK
 from carina.service.node import RunningNode
+from carina.service.serve import node_of
 from carina.service.uploads import sweep_uploads
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
@@ -168,6 +170,13 @@ def test_files_of_a_job_stay_as_long_as_it_may_need_them(tmp_path: Path) -> None
         save_node(node.settings, tmp_path / "saved", NOON)
         there = {path.name for path in (tmp_path / "saved" / "uploads").iterdir()}
         assert there == {ids["waits"], ids["faulted"]}
+    (tmp_path / "other").mkdir()
+    other = settings_of(tmp_path / "other")
+    restore_node(other, tmp_path / "saved", NOON)
+    with node_of(other).engine.connect() as connection:
+        source = connection.execute(select(JOB.c.source).where(JOB.c.id == places["waits"][1])).scalar_one()
+    place = Path(other.node.folder).resolve() / "uploads" / ids["waits"] / "content"
+    assert source == str(place) and (place / "scan.nii").read_bytes() == DATA
 
 
 # A real browser

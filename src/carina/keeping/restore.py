@@ -20,6 +20,7 @@ from carina.jobs.queue import JobState
 from carina.keeping.backup import BACKUP_FILE, RUNS, Backup, Copier, missing_files, named_in, new_folder
 from carina.pipeline.json_text import read_json
 from carina.receive.store import INCOMING
+from carina.receive.uploads import UPLOADS
 
 
 def restore_node(settings: Settings, backup: Path, now: datetime) -> Backup:
@@ -83,7 +84,7 @@ def _continue(connection: Connection, was: str, folder: str) -> None:
     connection.execute(update(JOB).where(JOB.c.state == JobState.RUNNING).values(**again))
     waiting = DELIVERY.c.state == DeliveryState.WAITING
     connection.execute(update(DELIVERY).where(waiting).values(ask=1, doubt_until=None))
-    for place in (INCOMING, RUNS):
+    for place in (INCOMING, RUNS, UPLOADS):
         before = f"{was}/{place}/"
         after = literal(f"{folder}/{place}/").concat(func.substr(JOB.c.source, len(before) + 1))
         below = JOB.c.source.startswith(before, autoescape=True)
