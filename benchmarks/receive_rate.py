@@ -1,7 +1,8 @@
 """How many instances a second are received: Carina's listener, fsynced, beside DCMTK's ``storescp``, in one run.
 
 ``storescu`` sends the same slices of 512x512 to both, over one association and over eight. What the disk allows is
-measured beside it, by the three flushes that each accepted instance costs. For research use only. Not for diagnosis.
+measured beside it, by the three flushes that each accepted instance costs, the row's after the others or beside them.
+For research use only. Not for diagnosis.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -102,22 +104,26 @@ def processor_s(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def flushes(folder: Path, count: int = 100) -> float:
-    """Instances a second if all they cost were their three flushes: file, folder, row."""
+def flushes(folder: Path, count: int = 100, *, at_once: bool) -> float:
+    """Instances a second if all they cost were their three flushes: file and folder, then the row, or all at once."""
+    folder.mkdir()
     content = bytes(2 * 512 * 512)
     database = sqlite3.connect(folder / "flushes.sqlite", isolation_level=None)
     database.executescript("pragma journal_mode=wal; pragma synchronous=full; create table row (number)")
+    handle = os.open(folder, os.O_RDONLY)
     began = time.perf_counter()
-    for number in range(count):
-        with (folder / f"{number}").open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        handle = os.open(folder, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
-        database.execute("insert into row values (?)", (number,))
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(count):
+            with (folder / f"{number}").open("wb") as file:
+                file.write(content)
+                file.flush()
+                begun = [pool.submit(os.fsync, one) for one in (file.fileno(), handle)]
+                if not at_once:
+                    wait(begun)
+                database.execute("insert into row values (?)", (number,))
+                wait(begun)
     taken = time.perf_counter() - began
+    os.close(handle)
     database.close()
     return count / taken
 
@@ -145,8 +151,8 @@ def compare(work: Path, count: int, associations: int) -> dict[str, float]:
         port = free_port()
         with running(["storescp", "--fork", "-od", str(theirs), "-aet", TITLE, str(port)], port):
             found[f"storescp, {many} associations"] = rate(slices[:many], port)
-    (work / "flushes").mkdir()
-    found["three flushes"] = flushes(work / "flushes")
+    found["three flushes, file and folder before the row"] = flushes(work / "in turn", at_once=False)
+    found["three flushes at once"] = flushes(work / "at once", at_once=True)
     return found
 
 

@@ -247,14 +247,16 @@ class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class _Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every source says: ``pipelines`` run on each series that is complete, their results go to ``destinations``.
 
-    A series is complete after ``quiet_s`` without an instance, or at once when an expected count is met. With
-    ``earlier``, a destination's name, the latest ``earlier_studies`` chest CTs of its patient are fetched from there.
+    A series is complete after ``quiet_s`` without an instance, or at once when an expected count is met; ``ask`` names
+    the destination, a DICOM node or DICOMweb server, that is asked how many there are. With ``earlier``, a
+    destination's name, the latest ``earlier_studies`` chest CTs of its patient are fetched from there.
     """
 
     pipelines: tuple[_Text, ...] = ("default",)
     priority: Priority = Priority.NORMAL
     destinations: tuple[_Text, ...] = ()
     quiet_s: _Seconds = 30.0
+    ask: str = ""
     series_rules: str = ""
     earlier: str = ""
     earlier_studies: Annotated[int, Meta(ge=1, le=20)] = 1

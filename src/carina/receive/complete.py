@@ -24,6 +24,9 @@ from carina.receive.store import INCOMING, ArrivalState
 ARRIVALS_JUDGED = 50
 """Arrivals that are looked at in one round."""
 
+JOINED_LATER = (ArrivalState.COMPLETE, ArrivalState.QUEUED, ArrivalState.QUARANTINED)
+"""States of arrivals whose instances are part of a later arrival of the same series from the same source."""
+
 OUR_MARKS = ("Carina", False)
 """Manufacturer, and whether it is a CT (the phantom is): what our objects say."""
 
@@ -99,7 +102,7 @@ def _link_earlier(settings: Settings, engine: Engine, arrival: Row[Any], folder:
             ARRIVAL.c.series_uid == arrival.series_uid,
             ARRIVAL.c.source == arrival.source,
             ARRIVAL.c.id < arrival.id,
-            ARRIVAL.c.state.in_([ArrivalState.COMPLETE, ArrivalState.QUEUED, ArrivalState.QUARANTINED]),
+            ARRIVAL.c.state.in_(JOINED_LATER),
         )
     )
     with engine.connect() as connection:

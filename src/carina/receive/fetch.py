@@ -107,6 +107,17 @@ def find_on_node(name: str, peer: DicomDestination, wanted: Wanted) -> tuple[Fou
     return tuple(sorted(ct, key=lambda one: one.study_date, reverse=True))
 
 
+def count_on_node(name: str, peer: DicomDestination, series: FoundSeries) -> int:
+    """How many instances a node has of a series, counted one by one: not every node says how many there are.
+
+    Raises:
+        DeliveryFailed: as ``find_on_node``.
+    """
+    keys = {"StudyInstanceUID": series.study_uid, "SeriesInstanceUID": series.series_uid, "SOPInstanceUID": ""}
+    with associated(name, peer, [(StudyRootQueryRetrieveInformationModelFind, PLAIN)]) as association:
+        return len({str(one.get("SOPInstanceUID", "")) for one in _find(association, name, "IMAGE", keys)})
+
+
 def _found(study: Dataset, series: Dataset) -> FoundSeries | None:
     if str(series.get("Modality", "")) != "CT":
         return None

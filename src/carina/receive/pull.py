@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from carina.config import DicomSource, DicomwebDestination, Peer, Settings
 from carina.errors import BadConfig
-from carina.receive.fetch import FoundSeries, Wanted, find_on_node, get_series, move_series
+from carina.receive.fetch import FoundSeries, Wanted, count_on_node, find_on_node, get_series, move_series
 from carina.receive.store import InstanceStore
-from carina.receive.web_fetch import retrieve_series, search_series
+from carina.receive.web_fetch import count_on_server, retrieve_series, search_series
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,21 @@ def find_at(name: str, peer: Peer, wanted: Wanted) -> tuple[FoundSeries, ...]:
     if isinstance(peer, DicomwebDestination):
         return search_series(name, peer, wanted)
     return find_on_node(name, peer, wanted)
+
+
+def count_at(name: str, peer: Peer, study_uid: str, series_uid: str) -> int | None:
+    """How many instances a peer has of a CT series; None where it doesn't know the series.
+
+    Raises:
+        DeliveryFailed: as ``find_at``.
+    """
+    found = find_at(name, peer, Wanted(study_uid=study_uid, series_uid=series_uid))
+    series = next((one for one in found if one.series_uid == series_uid), None)
+    if series is None or series.instances is not None:
+        return series.instances if series else None
+    if isinstance(peer, DicomwebDestination):
+        return count_on_server(name, peer, series) or None
+    return count_on_node(name, peer, series) or None
 
 
 def pull(

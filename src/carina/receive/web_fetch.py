@@ -30,7 +30,7 @@ AS_STORED = f'multipart/related; type="{DICOM_TYPE}"; transfer-syntax=*'
 
 _ESCAPED = re.compile(r"[^A-Za-z0-9._~*?-]+")
 
-_STUDY_UID, _SERIES_UID, _MODALITY = "0020000D", "0020000E", "00080060"
+_STUDY_UID, _SERIES_UID, _INSTANCE_UID, _MODALITY = "0020000D", "0020000E", "00080018", "00080060"
 _ISSUER, _BODY_PART = "00100021", "00180015"
 _STUDY_KEYS = {"AccessionNumber": "00080050", "PatientID": "00100020", "StudyInstanceUID": _STUDY_UID}
 
@@ -54,6 +54,16 @@ def search_series(name: str, server: DicomwebDestination, wanted: Wanted) -> tup
             if _text(series, _MODALITY) == "CT" and wanted.series_uid in ("", _text(series, _SERIES_UID)):
                 found.append(_found(study, series))
     return tuple(sorted(found, key=lambda one: one.study_date, reverse=True))
+
+
+def count_on_server(name: str, server: DicomwebDestination, series: FoundSeries) -> int:
+    """How many instances a server has of a series, counted one by one: not every server says how many there are.
+
+    Raises:
+        DeliveryFailed: as ``search_series``.
+    """
+    path = f"/studies/{series.study_uid}/series/{series.series_uid}/instances"
+    return sum(1 for _ in _search(name, server, path, {}, _INSTANCE_UID))
 
 
 def _found(study: Any, series: Any) -> FoundSeries:

@@ -96,17 +96,18 @@ def _sources(settings: Settings) -> Iterator[Mistake]:
             if destination not in (*settings.destinations, SENDER):
                 yield _mistake(f"sources/{name}/destinations", f"no destination is called {destination!r}; {known}")
         yield from _one_source(name, source)
-        yield from _earlier(name, source, settings)
+        yield from _peers_of(name, source, settings)
 
 
-def _earlier(name: str, source: AnySource, settings: Settings) -> Iterator[Mistake]:
-    """What is wrong with the peer from which earlier scans are fetched."""
-    peer = settings.destinations.get(source.earlier)
-    if source.earlier and not isinstance(peer, Peer):
-        known = ", ".join(key for key, one in settings.destinations.items() if isinstance(one, Peer)) or "none"
-        words = f"no destination of kind dicom or dicomweb is called {source.earlier!r}; known: {known}"
-        yield _mistake(f"sources/{name}/earlier", words)
-    elif source.earlier and source.earlier_by == "move" and not _can_move(source, peer):
+def _peers_of(name: str, source: AnySource, settings: Settings) -> Iterator[Mistake]:
+    """What is wrong with the peers that are asked about a series, and from which earlier scans are fetched."""
+    peers = [key for key, one in settings.destinations.items() if isinstance(one, Peer)]
+    wrong = {key: peer for key, peer in (("ask", source.ask), ("earlier", source.earlier)) if peer not in ("", *peers)}
+    for key, peer in wrong.items():
+        words = f"no destination of kind dicom or dicomweb is called {peer!r}; known: {', '.join(peers) or 'none'}"
+        yield _mistake(f"sources/{name}/{key}", words)
+    found = settings.destinations.get(source.earlier)
+    if isinstance(found, Peer) and source.earlier_by == "move" and not _can_move(source, found):
         words = "is move: this needs a source and a destination of kind dicom; say get"
         yield _mistake(f"sources/{name}/earlier_by", words)
 

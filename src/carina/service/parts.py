@@ -16,6 +16,7 @@ from carina.deliver.pace import PACE
 from carina.deliver.sender import Sender
 from carina.jobs.worker import Worker
 from carina.keeping.retention import Retention
+from carina.receive.ask import Asker
 from carina.receive.complete import complete_arrivals
 from carina.receive.folder import WatchedFolder
 from carina.receive.listener import DicomListener
@@ -48,11 +49,19 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
         works[f"earlier scans of {peer}"] = partial(_fetch_priors, PriorFetcher(node.store, peer), node)
     if _hears_dicom(node.settings):
         works["dicom"] = lambda stop: _listen(node, stop)
+    for name, work in (works | _of_sources(node)).items():
+        yield Part(name, work, stop=node.stop)
+
+
+def _of_sources(node: RunningNode) -> dict[str, PartWork]:
+    """What watches a folder, and what asks a PACS."""
+    works: dict[str, PartWork] = {}
     for name, source in node.settings.sources.items():
         if isinstance(source, FolderSource):
             works[f"folder {name}"] = partial(_watch, node, WatchedFolder(name, source, node.store))
-    for name, work in works.items():
-        yield Part(name, work, stop=node.stop)
+        if source.ask:
+            works[f"ask {source.ask}"] = partial(_ask, node, source.ask)
+    return works
 
 
 def _hears_dicom(settings: Settings) -> bool:
@@ -82,6 +91,12 @@ def _settle_arrivals(node: RunningNode, stop: Event) -> None:
         node.is_recovered.set()
     while not stop.wait(SETTLE_S):
         complete_arrivals(node.settings, node.engine)
+
+
+def _ask(node: RunningNode, name: str, stop: Event) -> None:
+    asker = Asker(name, node.settings, node.engine)
+    while not stop.wait(SETTLE_S):
+        asker.round()
 
 
 def _may_receive(node: RunningNode, stop: Event) -> bool:
