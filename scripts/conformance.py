@@ -14,7 +14,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove as M
 from starlette.routing import Route
 
 from carina import RESEARCH_ONLY
-from carina.config import DicomDestination, DicomSettings, TlsSettings
+from carina.config import DicomDestination, DicomSettings
 from carina.deliver.answers import FAILURES, WARNINGS
 from carina.deliver.find_scu import FIND
 from carina.dicom.headers import CT_CLASSES
@@ -26,6 +26,7 @@ from carina.receive.transport import LARGEST_PDU
 from carina.receive.web_fetch import AS_STORED
 from carina.service.dicomweb.stow import stow_routes
 from carina.service.dicomweb.wado import dicomweb_routes
+from carina.web_settings import TlsSettings
 
 PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
 

@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import select, update
 
 from access_nodes import Guarded, guarded
-from carina.config import OidcSettings
 from carina.database import ACCOUNT
 from carina.errors import DeliveryFailed
 from carina.service.access import oidc
@@ -21,6 +20,7 @@ from carina.service.access.oidc import Provider, role_of
 from carina.service.access.roles import Role
 from carina.service.problems import Refused
 from carina.testing.pacs import free_port
+from carina.web_settings import OidcSettings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from sqlalchemy import Engine
 
-from carina.config import Settings, TlsSettings
+from carina.config import Settings
 from carina.database import open_database, upgrade_schema
 from carina.errors import BadConfig
 from carina.receive.listener import DicomListener
@@ -20,6 +20,7 @@ from carina.receive.store import InstanceStore
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import orthanc, orthanc_program
+from carina.web_settings import TlsSettings
 from receiving import receiver_settings, rows, storescu
 
 

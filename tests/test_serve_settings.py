@@ -7,14 +7,15 @@ import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import msgspec
 import pytest
 
-from carina import config, sections
+from carina import config, sections, web_settings
 from carina.config import Settings, load_settings
 from carina.errors import BadConfig
 from carina.service.check import as_error, check_across, is_loopback
@@ -40,9 +41,9 @@ def test_the_template_loads_as_it_stands_and_says_the_defaults() -> None:
 
 def structs() -> list[type[msgspec.Struct]]:
     """Every struct of the settings that a user can write."""
-    named = {**vars(config), **vars(sections)}.values()
+    named = {**vars(config), **vars(sections), **vars(web_settings)}.values()
     found = [one for one in named if isinstance(one, type) and issubclass(one, msgspec.Struct)]
-    homes = (config.__name__, sections.__name__)
+    homes = (config.__name__, sections.__name__, web_settings.__name__)
     return [one for one in found if one.__module__ in homes and not one.__name__.startswith("_")]
 
 
@@ -69,7 +70,7 @@ def found(inner: type[msgspec.Struct], kind: Any, value: Any) -> list[dict[str, 
     if not isinstance(value, dict):
         return []
     tag = inner.__struct_config__.tag
-    several = value.values() if tag else [value]
+    several = value.values() if tag or get_origin(kind) is Mapping else [value]
     return [one for one in several if tag is None or one["kind"] == tag]
 
 

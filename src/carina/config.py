@@ -18,6 +18,7 @@ from msgspec import Meta
 from carina.errors import BadConfig
 from carina.sections import NoticeSettings, OperatorSettings, UploadSettings
 from carina.toml import Key, mistakes, read_toml
+from carina.web_settings import DEFAULT_PROJECT, ProjectName, TlsSettings, WebSettings
 
 _Text = Annotated[str, Meta(min_length=1)]
 _Seconds = Annotated[float, Meta(gt=0, le=86400)]
@@ -188,14 +189,6 @@ class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     abandoned_days: _Days = 0.0
 
 
-class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """PEM files of a listener; with ``trusted``, peers must show a certificate that these sign."""
-
-    certificate: _Text
-    key: _Text
-    trusted: str = ""
-
-
 class DicomSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The DICOM listener: C-ECHO, C-STORE, storage commitment.
 
@@ -210,48 +203,16 @@ class DicomSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     idle_s: _Seconds = 60.0
 
 
-class OidcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Log-in by OpenID Connect: ``issuer`` is the provider's address, under which its configuration is found.
-
-    ``claim`` of the ID token lists what a person is in; who is in ``admin``, ``operator`` or ``reader`` has that role,
-    the highest of them, and nobody else may log in. An empty one gives its role to nobody.
-    """
-
-    issuer: _WebAddress
-    client_id: _Text
-    client_secret: str = ""
-    claim: _Text = "groups"
-    admin: str = ""
-    operator: str = ""
-    reader: str = ""
-    timeout_s: _Seconds = 10.0
-
-
-class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The web listener: pages, REST and DICOMweb.
-
-    ``names`` are those by which it may be called beside ``host``. With ``login`` nothing is shown to whom it doesn't
-    know: a log-in ends ``idle_s`` after its last request, and ``session_s`` after it began.
-    """
-
-    host: _Text = "127.0.0.1"
-    port: _Port = 8042
-    names: tuple[_Text, ...] = ()
-    login: bool = False
-    idle_s: _Seconds = 1800.0
-    session_s: _Seconds = 43200.0
-    tls: TlsSettings | None = None
-    oidc: OidcSettings | None = None
-
-
 class _Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every source says: ``pipelines`` run on each series that is complete, their results go to ``destinations``.
 
     A series is complete after ``quiet_s`` without an instance, or at once when an expected count is met; ``ask`` names
     the destination, a DICOM node or DICOMweb server, that is asked how many there are. With ``earlier``, a
-    destination's name, the latest ``earlier_studies`` chest CTs of its patient are fetched from there.
+    destination's name, the latest ``earlier_studies`` chest CTs of its patient are fetched from there. It belongs to
+    ``project``.
     """
 
+    project: ProjectName = DEFAULT_PROJECT
     pipelines: tuple[_Text, ...] = ("default",)
     priority: Priority = Priority.NORMAL
     destinations: tuple[_Text, ...] = ()

@@ -13,7 +13,7 @@ from carina.cli.terminal import SOME_FAILED, complain, say
 from carina.pipeline.json_text import read_json
 
 if TYPE_CHECKING:
-    from carina.config import WebSettings
+    from carina.web_settings import WebSettings
 
 ANSWER_WITHIN_S = 8.0
 

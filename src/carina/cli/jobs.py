@@ -8,8 +8,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from carina.config import Settings
     from carina.jobs.listing import Job
+    from carina.jobs.request import Terms
 
 STATES = ("pending", "running", "healthy", "faulted", "canceled")
 PRIORITY = click.Choice(["low", "normal", "high", "immediate"])
@@ -220,34 +222,51 @@ def table(file: Path, pipeline: str, config: Path | None) -> None:
     say(f"{counted}; table: {file}")
 
 
+def _terms(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say how a job is run, as one value."""
+
+    @click.option("--pipeline", default="default", show_default=True, help="Definition to run: a name or a file.")
+    @click.option("--priority", "wanted", type=PRIORITY, default="normal", show_default=True)
+    @click.option(
+        "--to", "destinations", multiple=True, metavar="NAME", help="Destination of the settings; repeatable."
+    )
+    @click.option("--project", default="default", show_default=True, help="The project that it belongs to.")
+    @wraps(command)
+    def with_terms(pipeline: str, wanted: str, destinations: tuple[str, ...], project: str, **others: object) -> None:
+        from carina.config import Priority
+        from carina.jobs.request import Terms
+
+        terms = Terms(pipeline=pipeline, priority=Priority(wanted), destinations=destinations, project=project)
+        command(terms=terms, **others)
+
+    return with_terms
+
+
 @click.command()
 @click.argument("path", type=PATH)
-@click.option("--pipeline", default="default", show_default=True, help="Definition to run: a name or a file.")
-@click.option("--priority", "wanted", type=PRIORITY, default="normal", show_default=True)
-@click.option("--to", "destinations", multiple=True, metavar="NAME", help="Destination of the settings; repeatable.")
+@_terms
 @click.option(
     "--each", type=click.Choice(["folder"]), help="A job for each folder and volume file directly below PATH."
 )
 @CONFIG
-def submit(
-    path: Path, pipeline: str, wanted: str, destinations: tuple[str, ...], each: str | None, config: Path | None
-) -> None:
+def submit(path: Path, terms: Terms, each: str | None, config: Path | None) -> None:
     """Hand a series to the node: the best one below PATH, as carina run would take it. Prints the job's id.
 
     With --each folder a cohort: what has a job of this pipeline already is left out, so the same command resumes.
     """
-    from carina.config import Priority
     from carina.database import database_now
+    from carina.jobs.projects import check_project
     from carina.jobs.queue import submit as put
     from carina.jobs.request import new_job, submit_cohort
 
     settings, engine = _node(config)
-    asked: Any = {"pipeline": pipeline, "priority": Priority(wanted), "destinations": destinations}
+    with engine.connect() as connection:
+        check_project(connection, terms.project)
     if each is not None:
-        submitted, known = submit_cohort(engine, path, settings, **asked)
+        submitted, known = submit_cohort(engine, path, settings, terms)
         say(f"{submitted} submitted, {known} had a job already")
         return
-    job = new_job(path, settings, **asked)
+    job = new_job(path, settings, terms)
     with engine.begin() as connection:
         say(put(connection, job, database_now(connection)))
 

@@ -4,6 +4,7 @@ Rooms above keep their own queries; what a table means is said here, once.
 """
 
 from carina.database.engine import database_now, open_database, read_only
+from carina.database.narrow import EVERY_PROJECT, seeing
 from carina.database.tables import (
     ACCOUNT,
     ARRIVAL,
@@ -11,9 +12,11 @@ from carina.database.tables import (
     DELIVERY,
     INSTANCE,
     JOB,
+    MEMBER,
     NOTICE,
     PRIOR,
     PRIOR_SERIES,
+    PROJECT,
     REMOVAL,
     SCHEMA,
     SESSION,
@@ -28,11 +31,14 @@ __all__ = [
     "ARRIVAL",
     "AUDIT",
     "DELIVERY",
+    "EVERY_PROJECT",
     "INSTANCE",
     "JOB",
+    "MEMBER",
     "NOTICE",
     "PRIOR",
     "PRIOR_SERIES",
+    "PROJECT",
     "REMOVAL",
     "SCHEMA",
     "SESSION",
@@ -42,5 +48,6 @@ __all__ = [
     "database_now",
     "open_database",
     "read_only",
+    "seeing",
     "upgrade_schema",
 ]

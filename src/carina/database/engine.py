@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from carina.database.narrow import narrow_statements
 from carina.errors import BadConfig, one_line
 
 _READS = "carina_reads"
@@ -32,6 +33,7 @@ def open_database(url: str) -> Engine:
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_as_writer)
+        narrow_statements(engine)
         with engine.connect():
             pass
     except (ArgumentError, NoSuchModuleError, SQLAlchemyError, ImportError) as error:

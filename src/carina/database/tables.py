@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from carina.database.utc import UtcTime
+from carina.web_settings import DEFAULT_PROJECT
 
 SCHEMA = MetaData(
     naming_convention={
@@ -48,6 +49,7 @@ ARRIVAL = Table(
     Column("sender", String(128), nullable=False, comment="calling AE title and address"),
     Column("state", String(16), nullable=False, comment="as receive.store.ArrivalState has them"),
     Column("reason", Text, nullable=False, default="", comment="why it waits in quarantine"),
+    Column("project", String(64), nullable=False, default=DEFAULT_PROJECT),
     Column("expected", Integer, comment="instances announced by the sender; null where nobody said"),
     Column("first_at", UtcTime, nullable=False),
     Column("last_at", UtcTime, nullable=False),
@@ -56,6 +58,7 @@ ARRIVAL = Table(
     Index("ix_arrival_state_last_at", "state", "last_at"),
     Index("ix_arrival_whose_sha256", "whose_sha256"),
     Index("ix_arrival_series_uid", "series_uid"),
+    Index("ix_arrival_project", "project", "id"),
     comment="instances of one series that come together; later ones are a new arrival",
 )
 
@@ -97,6 +100,7 @@ JOB = Table(
     SCHEMA,
     Column("id", _KEY, primary_key=True),
     Column("arrival_id", _KEY, ForeignKey("arrival.id"), index=True, comment="null: handed in by path"),
+    Column("project", String(64), nullable=False, default=DEFAULT_PROJECT, comment="that of its arrival, or as asked"),
     Column("source", Text, nullable=False, comment="folder or file that the run reads"),
     Column("series_uid", _UID, nullable=False, default=""),
     Column("pipeline", Text, nullable=False),
@@ -123,6 +127,7 @@ JOB = Table(
     Column("error", Text, nullable=False, default=""),
     Index("ix_job_queue", "state", "priority", "id"),
     Index("ix_job_shown", "state", "ended", "id"),
+    Index("ix_job_project", "project", "state", "ended", "id"),
     Index("ix_job_stopped_at", "stopped_at"),
     Index("ix_job_series_uid", "series_uid"),
     comment="one run of one pipeline on one series; this row is the only truth about it",
@@ -243,7 +248,7 @@ ACCOUNT = Table(
     SCHEMA,
     Column("id", _KEY, primary_key=True),
     Column("name", String(64), nullable=False, unique=True, comment="lower case; empty: not yet chosen"),
-    Column("role", String(16), nullable=False, comment="reader, operator, admin"),
+    Column("role", String(16), nullable=False, comment="on the whole node: member (none), reader, operator, admin"),
     Column("password_hash", Text, nullable=False, default="", comment="Argon2id; empty: none was set"),
     Column("link_sha256", String(64), nullable=False, default="", comment="of the link that sets a password, once"),
     Column("link_until", UtcTime),
@@ -270,8 +275,28 @@ TOKEN = Table(
     Column("id", _KEY, primary_key=True),
     Column("name", String(64), nullable=False, unique=True),
     Column("role", String(16), nullable=False, comment="sender, reader, operator"),
+    Column("project", String(64), nullable=False, default="", comment="where it has the role; empty: everywhere"),
     Column("sha256", String(64), nullable=False, unique=True),
     Column("created_at", UtcTime, nullable=False),
     Column("used_at", UtcTime),
     comment="what a program shows instead of a password; a revoked one has no row",
+)
+
+PROJECT = Table(
+    "project",
+    SCHEMA,
+    Column("name", String(64), primary_key=True),
+    Column("created_at", UtcTime, nullable=False),
+    comment="a named set of series and of jobs handed in by path; each of them is in one",
+)
+
+MEMBER = Table(
+    "member",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("account_id", _KEY, ForeignKey("account.id"), nullable=False),
+    Column("project", String(64), ForeignKey("project.name"), nullable=False, index=True),
+    Column("role", String(16), nullable=False, comment="reader, operator, admin of the project"),
+    UniqueConstraint("account_id", "project"),
+    comment="what a person may do in a project beside what they may on the whole node",
 )

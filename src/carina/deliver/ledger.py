@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from carina.config import Destination
-from carina.database import AUDIT, DELIVERY
+from carina.database import AUDIT, DELIVERY, EVERY_PROJECT
 from carina.deliver.answers import Answer
 from carina.deliver.identity import file_digest, identity_of, kind_of
 from carina.deliver.proof import Proof
@@ -133,7 +133,8 @@ def _begun(connection: Connection, destination: str, uids: Sequence[str]) -> dic
     wanted = select(DELIVERY.c.sop_instance_uid, func.max(DELIVERY.c.doubt_until).label("until")).where(
         DELIVERY.c.destination == destination, DELIVERY.c.sop_instance_uid.in_(uids), DELIVERY.c.attempts > 0
     )
-    rows = connection.execute(wanted.group_by(DELIVERY.c.sop_instance_uid))
+    wanted = wanted.group_by(DELIVERY.c.sop_instance_uid)
+    rows = connection.execute(wanted.execution_options(**EVERY_PROJECT))  # what a peer has, it has from all of them
     return {row.sop_instance_uid: row.until for row in rows}
 
 

@@ -69,6 +69,7 @@ def _jobs_of(
             priority=Priority.LOW if is_prior else source.priority,
             destinations=() if is_prior else destinations,
             series_uid=arrival.series_uid,
+            project=arrival.project,
             arrival_id=arrival.id,
             supersedes=earlier[0].id if earlier else None,
             is_prior=is_prior,

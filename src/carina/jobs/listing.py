@@ -24,6 +24,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     state: JobState
     ended: str
     priority: Priority
+    project: str
     pipeline: str
     source: str
     series_uid: str

@@ -9,6 +9,8 @@ from sqlalchemy import Engine
 from carina.config import Settings
 from carina.database import open_database, upgrade_schema
 from carina.errors import unwritable
+from carina.jobs.projects import ensure_projects
+from carina.web_settings import DEFAULT_PROJECT
 
 DATABASE = "node.sqlite"
 
@@ -31,7 +33,14 @@ def open_node(settings: Settings) -> Engine:
         raise unwritable(error, folder) from error
     engine = open_database(database_address(settings))
     upgrade_schema(engine)
+    ensure_projects(engine, projects_named(settings))
     return engine
+
+
+def projects_named(settings: Settings) -> frozenset[str]:
+    """The projects that settings name: those are there without anybody making them."""
+    given = settings.web.oidc.projects if settings.web.oidc else ()
+    return frozenset({DEFAULT_PROJECT, *given, *(source.project for source in settings.sources.values())})
 
 
 def log_of(settings: Settings, job_id: int, attempt: int) -> Path:

@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Text, cast, exists, insert, li
 
 from carina.config import Priority
 from carina.database import JOB, REMOVAL
+from carina.web_settings import DEFAULT_PROJECT
 
 RANKS = {Priority.IMMEDIATE: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
 """How priorities are stored: the queue is sorted by them."""
@@ -62,6 +63,7 @@ class NewJob:
     priority: Priority = Priority.NORMAL
     destinations: tuple[str, ...] = ()
     series_uid: str = ""
+    project: str = DEFAULT_PROJECT
     arrival_id: int | None = None
     supersedes: int | None = None
     is_prior: bool = False
@@ -111,6 +113,7 @@ def _new_row(new: NewJob, now: datetime) -> dict[str, Any]:
         "arrival_id": new.arrival_id,
         "source": new.source,
         "series_uid": new.series_uid,
+        "project": new.project,
         "pipeline": new.pipeline,
         "folder": "",
         "state": JobState.PENDING.value,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -15,32 +16,37 @@ from carina.jobs.estimate import cores_of, memory_mb, voxels_below, voxels_of
 from carina.jobs.listing import sources_of
 from carina.jobs.queue import NewJob, submit_all
 from carina.volume.files import volume_suffix
+from carina.web_settings import DEFAULT_PROJECT
 
 
-def new_job(
-    path: Path,
-    settings: Settings,
-    *,
-    pipeline: str = "default",
-    priority: Priority = Priority.NORMAL,
-    destinations: Sequence[str] = (),
-) -> NewJob:
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How a job that is asked for by path is run: its pipeline, when, where its objects go, whose it is."""
+
+    pipeline: str = "default"
+    priority: Priority = Priority.NORMAL
+    destinations: Sequence[str] = ()
+    project: str = DEFAULT_PROJECT
+
+
+def new_job(path: Path, settings: Settings, terms: Terms = Terms()) -> NewJob:
     """The job for the best series below a path, which stays where it is until the job has run.
 
     Raises:
         BadSeries: nothing there can be used.
         BadConfig: the pipeline has mistakes, or a destination isn't in the settings.
     """
-    _check(settings, pipeline, destinations)
+    _check(settings, terms)
     source = choose_series(path, settings)
     return NewJob(
         source=str(path.resolve()),
-        pipeline=_pipeline(pipeline),
+        pipeline=_pipeline(terms.pipeline),
         memory_mb=memory_mb(voxels_of(source)),
         cores=cores_of(settings),
-        priority=priority,
-        destinations=tuple(destinations),
+        priority=terms.priority,
+        destinations=tuple(terms.destinations),
         series_uid=getattr(source, "uid", ""),
+        project=terms.project,
     )
 
 
@@ -48,15 +54,7 @@ COHORT_BATCH = 500
 """Jobs of a cohort that are put into the queue in one transaction."""
 
 
-def submit_cohort(
-    engine: Engine,
-    path: Path,
-    settings: Settings,
-    *,
-    pipeline: str = "default",
-    priority: Priority = Priority.NORMAL,
-    destinations: Sequence[str] = (),
-) -> tuple[int, int]:
+def submit_cohort(engine: Engine, path: Path, settings: Settings, terms: Terms = Terms()) -> tuple[int, int]:
     """A job for each folder and volume file directly below a path; gives how many are new, and how many had one.
 
     Each is judged by its run, since reading every header of a large archive would take longer than the first runs.
@@ -65,8 +63,8 @@ def submit_cohort(
         BadSeries: the path can't be read, or there is nothing to run on.
         BadConfig: the pipeline has mistakes, or a destination isn't in the settings.
     """
-    _check(settings, pipeline, destinations)
-    every, definition, cores = _places(path.resolve()), _pipeline(pipeline), cores_of(settings)
+    _check(settings, terms)
+    every, definition, cores = _places(path.resolve()), _pipeline(terms.pipeline), cores_of(settings)
     with read_only(engine) as connection:
         known = sources_of(connection, definition)
     places = [place for place in every if str(place) not in known]
@@ -77,8 +75,9 @@ def submit_cohort(
                 pipeline=definition,
                 memory_mb=memory_mb(voxels_below(place)),
                 cores=cores,
-                priority=priority,
-                destinations=tuple(destinations),
+                priority=terms.priority,
+                destinations=tuple(terms.destinations),
+                project=terms.project,
             )
             for place in places[first : first + COHORT_BATCH]
         ]
@@ -105,11 +104,11 @@ def _pipeline(pipeline: str) -> str:
     return str(Path(pipeline).resolve()) if Path(pipeline).is_file() else pipeline
 
 
-def _check(settings: Settings, pipeline: str, destinations: Sequence[str]) -> None:
-    for name in destinations:
+def _check(settings: Settings, terms: Terms) -> None:
+    for name in terms.destinations:
         if name not in settings.destinations:
             known = ", ".join(sorted(settings.destinations)) or "none"
             raise BadConfig(
                 "delivery.unknown-destination", f"destination {name} is not in the settings; known: {known}."
             )
-    check_pipeline(RunSettings(settings=settings, pipeline=pipeline))
+    check_pipeline(RunSettings(settings=settings, pipeline=terms.pipeline))

@@ -151,13 +151,15 @@ def _is_ours(folder: Path) -> bool:
     return False
 
 
-def release(connection: Connection, arrival_id: int, source: str = "") -> bool:
+def release(connection: Connection, arrival_id: int, source: str = "", project: str = "") -> bool:
     """Let what waits in quarantine, or apart, be run after all, whatever the rules say; False where it waits not.
 
-    With a ``source``, its pipelines and destinations count in place of those of the source that it came by.
+    With a ``source``, its pipelines and destinations count in place of those of the source that it came by. With a
+    ``project``, it is in that one from now on.
     """
     waiting = ARRIVAL.c.state.in_([ArrivalState.QUARANTINED, ArrivalState.APART])
-    values = {"state": ArrivalState.COMPLETE, "reason": ""} | ({"source": source} if source else {})
+    changed = {name: value for name, value in {"source": source, "project": project}.items() if value}
+    values = {"state": ArrivalState.COMPLETE, "reason": "", **changed}
     return bool(
         connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == arrival_id, waiting).values(**values)).rowcount
     )

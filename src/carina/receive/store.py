@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from itertools import count
@@ -33,8 +33,10 @@ from carina.errors import FULL
 from carina.pipeline.places import file_name
 from carina.receive.instance import NO_ROOM, Arriving, Header, NotAccepted, check_said, file_head, header_of
 from carina.receive.presence import alone, receiving
+from carina.receive.project import project_of
 from carina.receive.same import is_same_object
 from carina.receive.sure import assure, flush_folder
+from carina.web_settings import DEFAULT_PROJECT
 
 INCOMING = "incoming"
 PART_FOLDER = ".parts"
@@ -89,12 +91,14 @@ _MARK = update(INSTANCE).where(INSTANCE.c.id == bindparam("instance")).values(fl
 class SentBy:
     """Where an instance comes from: the settings' source, and who sent it (calling AE title and address).
 
-    ``expected`` is how many instances its series is known to have; None where nobody said.
+    ``expected`` is how many instances its series is known to have; None where nobody said. ``project`` is that of the
+    source.
     """
 
     source: str
     who: str
     expected: int | None = None
+    project: str = DEFAULT_PROJECT
 
 
 @dataclass(frozen=True)
@@ -137,10 +141,14 @@ class InstanceStore:
         digest = hashlib.sha256(arriving.data).hexdigest()
         with self._part(arriving) as part:
             header = header_of(part.path, arriving)
-            placed = self._place(part, arriving, header, origin, digest)
+            placed = self._place(part, arriving, header, self._with_project(origin), digest)
             if placed.instance_id:
                 self._settle(placed, part)
             return placed.became
+
+    def _with_project(self, origin: SentBy) -> SentBy:
+        source = self.settings.sources.get(origin.source)
+        return replace(origin, project=source.project) if source else origin
 
     def _check_room(self, size: int) -> None:
         limit = self.settings.dicom.instance_mb
@@ -278,6 +286,7 @@ def _begin(
         "study_uid": header.study_uid,
         "source": origin.source,
         "sender": origin.who,
+        "project": project_of(connection, header.series_uid, origin.source, origin.project),
         "state": state,
         "reason": reason,
         "expected": origin.expected,

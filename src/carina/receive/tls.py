@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 
-from carina.config import TlsSettings
 from carina.errors import BadConfig
+from carina.web_settings import TlsSettings
 
 
 def tls_context(settings: TlsSettings, *, needs_certificate: bool = True) -> ssl.SSLContext:

@@ -46,7 +46,6 @@ def web_app(node: RunningNode) -> Starlette:
     guard = Middleware(Guard, hosts=LOOPBACK_NAMES | {web.host, *(name.lower() for name in web.names)})
     gate = Middleware(Gate, node=node, identifier=identifier)
     app = Starlette(routes=all_routes(), middleware=[guard, gate], exception_handlers=dict(HANDLERS))
-    app.state.node = node
     app.state.identifier = identifier
     app.state.provider = Provider(web.oidc) if web.oidc else None
     app.state.doors = Doors()

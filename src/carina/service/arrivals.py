@@ -22,6 +22,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     state: ArrivalState
     reason: str
+    project: str
     source: str
     sender: str
     study_uid: str

@@ -14,8 +14,11 @@ from carina.errors import BadSeries, unreadable
 from carina.jobs import queue
 from carina.jobs.estimate import cores_of, memory_mb
 from carina.jobs.listing import Job, find_job
+from carina.jobs.request import Terms
 from carina.receive.complete import release
+from carina.receive.project import project_of
 from carina.service.access.caller import asking
+from carina.service.access.members import see_project
 from carina.service.arrivals import Arrival, find_arrival
 from carina.service.node import RunningNode
 from carina.service.problems import Conflict, NotThere
@@ -78,32 +81,34 @@ def _job(connection: Connection, job_id: int) -> Job:
     return job
 
 
-def submit_path(node: RunningNode, path: str, pipeline: str, priority: Priority, destinations: tuple[str, ...]) -> Job:
+def submit_path(node: RunningNode, path: str, terms: Terms) -> Job:
     """Put a run on a folder or file of this machine into the queue.
 
     Raises:
         BadSeries: there is nothing at the path, or it can't be read.
         BadConfig: there is no such pipeline, or it has mistakes.
-        NotThere: there is no such destination.
+        NotThere: there is no such destination, or no such project.
     """
     from carina.operators.catalogue import definition_file
     from carina.pipeline.definition import load_definition
 
     source = Path(path).absolute()
     needed = memory_mb(_voxels_at_most(source))
-    load_definition(definition_file(pipeline))
-    unknown = [name for name in destinations if name not in node.settings.destinations]
+    load_definition(definition_file(terms.pipeline))
+    unknown = [name for name in terms.destinations if name not in node.settings.destinations]
     if unknown:
         raise NotThere("delivery.unknown", f"no destination is called {unknown[0]!r}.")
     new = queue.NewJob(
         source=str(source),
-        pipeline=pipeline,
+        pipeline=terms.pipeline,
         memory_mb=needed,
         cores=cores_of(node.settings),
-        priority=priority,
-        destinations=destinations,
+        priority=terms.priority,
+        destinations=tuple(terms.destinations),
+        project=terms.project,
     )
     with node.engine.begin() as connection:
+        see_project(connection, terms.project)
         job_id = queue.submit(connection, new, database_now(connection))
         audit(connection, "changed", f"job {job_id}: submitted")
         after = _job(connection, job_id)
@@ -138,7 +143,10 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Arrival:
         if name not in node.settings.sources:
             known = ", ".join(node.settings.sources) or "none"
             raise NotThere("arrival.source", f"no source is called {name!r}; release it as one of: {known}.")
-        if not release(connection, arrival_id, name):
+        project = project_of(connection, before.series_uid, name, node.settings.sources[name].project)
+        if node.projects is not None and project not in node.projects:
+            raise NotThere("arrival.source", f"source {name!r} takes this series to a project that you are not in.")
+        if not release(connection, arrival_id, name, project):
             raise Conflict(
                 "arrival.state", f"arrival {arrival_id} is {before.state}: only what waits in quarantine is released."
             )

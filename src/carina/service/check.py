@@ -27,14 +27,13 @@ from carina.config import (
     FolderSource,
     Peer,
     Settings,
-    TlsSettings,
-    WebSettings,
 )
 from carina.deliver.routes import SENDER
 from carina.errors import BadConfig
 from carina.pipeline.places import check_place
 from carina.receive.tls import tls_context
 from carina.toml import Mistake, read_toml
+from carina.web_settings import TlsSettings, WebSettings
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 

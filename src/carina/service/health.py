@@ -15,7 +15,7 @@ from carina.database import read_only
 from carina.errors import one_line
 from carina.service.loops import PartState
 from carina.service.metrics import metrics_text
-from carina.service.node import RunningNode
+from carina.service.node import RunningNode, seen_node
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 def readiness(node: RunningNode) -> Readiness:
     """Look at parts, database and disk."""
-    statuses = [part.status for part in node.parts]
+    statuses = node.statuses
     troubles = [f"{one.name}: {one.error}" for one in statuses if one.state is not PartState.RUNNING]
     troubles += [] if statuses else ["the node is starting"]
     troubles += [*_database(node), *_disk(node)]
@@ -63,11 +63,11 @@ async def live(_: Request) -> Response:
 
 def ready(request: Request) -> Response:
     """``/health/ready``: 200 or 503, with the reasons."""
-    seen = readiness(request.app.state.node)
+    seen = readiness(seen_node(request))
     body = msgspec.json.encode(seen)
     return Response(body, status_code=200 if seen.ready else 503, media_type="application/json")
 
 
 def metrics(request: Request) -> Response:
     """``/metrics``."""
-    return Response(metrics_text(request.app.state.node), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(metrics_text(seen_node(request)), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -25,8 +25,23 @@ class NodeCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Every figure of the node."""
         with read_only(self._node.engine) as connection:
-            yield _by(connection, "carina_jobs", "Jobs by state and end.", JOB.c.state, JOB.c.ended, JOB.c.pipeline)
-            yield _by(connection, "carina_arrivals", "Series by state.", ARRIVAL.c.state, ARRIVAL.c.source)
+            yield _by(
+                connection,
+                "carina_jobs",
+                "Jobs by project, state and end.",
+                JOB.c.project,
+                JOB.c.state,
+                JOB.c.ended,
+                JOB.c.pipeline,
+            )
+            yield _by(
+                connection,
+                "carina_arrivals",
+                "Series by project and state.",
+                ARRIVAL.c.project,
+                ARRIVAL.c.state,
+                ARRIVAL.c.source,
+            )
             yield _by(connection, "carina_instances", "Instances that were accepted.", INSTANCE.c.sop_class_uid)
             yield _deliveries(connection)
         yield from self._of_the_machine()
@@ -36,7 +51,7 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily("carina_disk_free_bytes", "Room on the disk of the node's folder.", value=free)
         up = GaugeMetricFamily("carina_part_up", "Whether a part of the node runs.", labels=["part"])
         deaths = GaugeMetricFamily("carina_part_deaths", "How often a part of the node has died.", labels=["part"])
-        for status in (part.status for part in self._node.parts):
+        for status in self._node.statuses:
             up.add_metric([status.name], float(status.state is PartState.RUNNING))
             deaths.add_metric([status.name], status.deaths)
         yield from (up, deaths)

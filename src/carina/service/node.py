@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
+import msgspec
 from sqlalchemy import Engine
+from starlette.requests import HTTPConnection
 
-from carina.config import Settings
+from carina.config import Destination, Settings
+from carina.database import seeing
 from carina.receive.store import InstanceStore
 from carina.receive.uploads import Uploads
-from carina.service.loops import Part
+from carina.service.loops import Part, PartStatus
 from carina.service.tallies import Tallies
+
+FOLDER_PART = "folder "
+"""What the part of a watched folder is called, before the name of its source."""
+
+MOST_VIEWS = 256
 
 
 def utc_now() -> datetime:
@@ -29,7 +39,7 @@ class RunningNode:
     """A node: its settings, its folder and database, its parts.
 
     ``stop`` is set once it is to end, ``is_recovered`` once it may receive. ``token`` is what the forms of its own
-    pages carry, so that no other page can send them.
+    pages carry, so that no other page can send them. ``projects`` are those that it shows, None: every one.
     """
 
     settings: Settings
@@ -40,15 +50,42 @@ class RunningNode:
     parts: list[Part] = field(default_factory=list)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
+    projects: frozenset[str] | None = None
+    _whole: RunningNode | None = None
+
+    def seen_in(self, projects: frozenset[str] | None) -> RunningNode:
+        """The node as somebody sees it who sees these projects, and of them those that this one shows; None: all.
+
+        Its connections are narrowed to them, its settings name their sources and destinations and no others.
+        """
+        if projects is None:
+            return self
+        whole = self._whole or self
+        return whole.views.of(projects if self.projects is None else projects & self.projects)
+
+    @cached_property
+    def views(self) -> Views:
+        """The node as those see it who see some projects only."""
+        return Views(self)
+
     @cached_property
     def store(self) -> InstanceStore:
-        """What takes instances, whichever way they come."""
-        return InstanceStore(self.settings, self.engine)
+        """What takes instances, whichever way they come: one for all, since it keeps senders in turn."""
+        return self._whole.store if self._whole else InstanceStore(self.settings, self.engine)
+
+    def destinations_of(self, names: Collection[str]) -> Mapping[str, Destination]:
+        """The destinations of a job, by its own names of them."""
+        known = (self._whole or self).settings.destinations
+        return {name: known[name] for name in names if name in known}
 
     @cached_property
     def uploads(self) -> Uploads:
-        """Files that people send from the worklist."""
-        return Uploads(self.folder, self.settings.uploads, self.settings.node.free_gb)
+        """Files that people send from the worklist: each of them finds their own."""
+        return (
+            self._whole.uploads
+            if self._whole
+            else Uploads(self.folder, self.settings.uploads, self.settings.node.free_gb)
+        )
 
     @cached_property
     def tallies(self) -> Tallies:
@@ -56,6 +93,49 @@ class RunningNode:
         return Tallies(self.engine)
 
     @property
+    def statuses(self) -> Sequence[PartStatus]:
+        """How its parts are; a watched folder of another project is not shown."""
+        hidden = {
+            FOLDER_PART + name for name in (self._whole or self).settings.sources if name not in self.settings.sources
+        }
+        return [part.status for part in self.parts if part.name not in hidden]
+
+    @property
     def folder(self) -> Path:
         """Where it keeps what it accepted and made."""
         return Path(self.settings.node.folder)
+
+
+class Views:
+    """A node as it is seen by those who see some projects only: one for each choice of them that was asked for."""
+
+    def __init__(self, whole: RunningNode) -> None:
+        self._whole = whole
+        self._lock = Lock()
+        self._made: OrderedDict[frozenset[str], RunningNode] = OrderedDict()
+
+    def of(self, projects: frozenset[str]) -> RunningNode:
+        """The node with these projects and no others."""
+        with self._lock:
+            if projects not in self._made:
+                engine, settings = seeing(self._whole.engine, projects), _settings_in(self._whole.settings, projects)
+                seen = replace(self._whole, engine=engine, settings=settings, projects=projects, _whole=self._whole)
+                self._made[projects] = seen
+            self._made.move_to_end(projects)
+            while len(self._made) > MOST_VIEWS:
+                self._made.popitem(last=False)
+            return self._made[projects]
+
+
+def _settings_in(settings: Settings, projects: frozenset[str]) -> Settings:
+    """Settings without the sources of other projects, and without destinations that only those name."""
+    sources = {name: source for name, source in settings.sources.items() if source.project in projects}
+    named = {name for source in sources.values() for name in (*source.destinations, source.earlier)}
+    destinations = {name: one for name, one in settings.destinations.items() if name in named}
+    return msgspec.structs.replace(settings, sources=sources, destinations=destinations)
+
+
+def seen_node(request: HTTPConnection) -> RunningNode:
+    """The node as whoever asks sees it: the gate has put it there, and there is no other way to it."""
+    node: RunningNode = request.state.node
+    return node

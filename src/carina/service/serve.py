@@ -13,7 +13,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from carina import RESEARCH_ONLY, __version__
-from carina.config import Settings, WebSettings
+from carina.config import Settings
 from carina.errors import BadConfig, unwritable
 from carina.jobs.places import open_node
 from carina.receive.tls import tls_context
@@ -23,6 +23,7 @@ from carina.service.check import listen
 from carina.service.loops import start_all, stop_all
 from carina.service.node import RunningNode
 from carina.service.peers import PeerProtocol
+from carina.web_settings import WebSettings
 
 _LOG = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from sqlalchemy import exists, select
 
-from carina.config import Priority
 from carina.database import JOB, REMOVAL, database_now, read_only
 from carina.jobs.listing import Job, find_job
 from carina.jobs.queue import JobEnd, JobState
+from carina.jobs.request import Terms
 from carina.keeping.lock import files_held
 from carina.keeping.removable import KeptKind
 from carina.receive.uploads import NoRoomForUpload, Upload, new_upload_id
@@ -44,9 +44,7 @@ def own_upload(node: RunningNode, upload_id: str) -> Upload:
     return node.uploads.find(upload_id, asking.get())
 
 
-def finish_upload(
-    node: RunningNode, upload: Upload, pipeline: str, priority: Priority, destinations: tuple[str, ...]
-) -> Job:
+def finish_upload(node: RunningNode, upload: Upload, terms: Terms) -> Job:
     """Make a job of an upload that has come whole, or give the one that was made of it.
 
     Raises:
@@ -58,7 +56,7 @@ def finish_upload(
     def submit(content: Path) -> Job:
         if (made := _job_on(node, content)) is not None:
             return made
-        return changes.submit_path(node, str(content), pipeline, priority, destinations)
+        return changes.submit_path(node, str(content), terms)
 
     return node.uploads.finish(upload, submit)
 

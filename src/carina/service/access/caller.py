@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
@@ -21,27 +22,45 @@ class Caller:
     """A person with a session, a program with a token, or whoever is at this machine.
 
     ``form_token`` is what forms on their pages carry; ``session`` is the digest of the cookie, empty: there is none.
-    ``role`` is None of somebody who has not logged in.
+    ``role`` is theirs on the whole node, None of somebody who has not logged in; ``roles`` are theirs by project.
     """
 
     name: str
     role: Role | None
     form_token: str = ""
     session: str = ""
+    roles: Mapping[str, Role] = field(default_factory=dict)
 
-    def may(self, need: Need) -> bool:
-        """Whether they may do what a route needs."""
-        return need is Need.NOTHING if self.role is None else need in MAY[self.role]
+    def may(self, need: Need, *, everywhere: bool = False) -> bool:
+        """Whether they may do what a route needs in any project, or everywhere."""
+        if self.role is None:
+            return need is Need.NOTHING
+        return need in MAY[self.role] or (not everywhere and any(need in MAY[role] for role in self.roles.values()))
+
+    def projects(self, need: Need) -> frozenset[str] | None:
+        """The projects in which they may do it; None: in every one."""
+        if self.role not in (None, Role.MEMBER) and need in MAY[self.role]:
+            return None
+        return frozenset(name for name, role in self.roles.items() if need in MAY[role])
+
+    def may_in(self, need: Need, project: str) -> bool:
+        """Whether they may do it in a project."""
+        projects = self.projects(need)
+        return projects is None or project in projects
+
+    def may_operate(self, project: str) -> bool:
+        """Whether buttons that change what is in a project are shown."""
+        return self.may_in(Need.OPERATE, project)
 
     @property
-    def may_operate(self) -> bool:
-        """Whether buttons that change jobs are shown."""
+    def may_operate_some(self) -> bool:
+        """Whether buttons are shown that change what they may change."""
         return self.may(Need.OPERATE)
 
     @property
     def may_administer(self) -> bool:
         """Whether accounts are shown."""
-        return self.may(Need.ADMINISTER)
+        return self.may(Need.ADMINISTER, everywhere=True)
 
 
 def caller_of(request: HTTPConnection) -> Caller:

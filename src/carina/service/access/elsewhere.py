@@ -9,8 +9,9 @@ from carina.errors import CarinaError, one_line
 from carina.service.access.accounts import external_account, find_account
 from carina.service.access.credentials import is_same
 from carina.service.access.entering import logged_in
+from carina.service.access.members import set_given
 from carina.service.access.oidc import Provider, Vouched
-from carina.service.node import RunningNode
+from carina.service.node import seen_node
 from carina.service.pages.forms import own_place
 from carina.service.pages.rendering import page
 from carina.service.problems import NotThere, Refused, status_of
@@ -36,9 +37,11 @@ def come_back(request: Request) -> Response:
     """From the provider: a session begins, with the role that the provider gives."""
     try:
         vouched = _vouched(request)
-        node: RunningNode = request.app.state.node
+        node = seen_node(request)
         with node.engine.begin() as connection:
             account_id = external_account(connection, vouched.subject, vouched.name, vouched.role, node.now())
+            decided = node.settings.web.oidc.projects if node.settings.web.oidc else ()
+            set_given(connection, account_id, decided, vouched.roles)
             name = find_account(connection, account_id).name
     except CarinaError as error:
         return _refused(request, error)

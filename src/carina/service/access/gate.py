@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from carina.service.access.caller import Caller, asking, caller_of
 from carina.service.access.credentials import is_same
 from carina.service.access.identify import Identifier
-from carina.service.access.roles import least_role
+from carina.service.access.roles import Need, least_role
 from carina.service.access.rules import PROGRAM_PATHS, Rule, rules_of
 from carina.service.access.seen import Seen
 from carina.service.guard import SAFE
@@ -44,7 +44,8 @@ class Gate:
         rules = rules_of(scope["path"])
         rule = rules.get(scope["method"])
         caller = await run_in_threadpool(self._identifier.caller, request, is_quiet=rule is not None and rule.is_quiet)
-        scope.setdefault("state", {})["caller"] = caller
+        state = scope.setdefault("state", {})
+        state["caller"], state["node"] = caller, self._node.seen_in(caller.projects(_seen_by(rule)))
         named = asking.set(caller.name)
         try:
             if self._node.settings.web.login and (refused := _refusal(request, rules, caller)):
@@ -73,6 +74,11 @@ class Gate:
         return noted
 
 
+def _seen_by(rule: Rule | None) -> Need:
+    """What one must be allowed in a project to be shown it by a route."""
+    return Need.READ if rule is None or rule.need is Need.NOTHING else rule.need
+
+
 def _refusal(request: Request, rules: Mapping[str, Rule], caller: Caller) -> Response | None:
     rule = rules.get(request.method)
     if caller.role is None and not (rule and caller.may(rule.need)):
@@ -82,12 +88,15 @@ def _refusal(request: Request, rules: Mapping[str, Rule], caller: Caller) -> Res
             allowed = ", ".join(sorted(rules))
             return _with_headers(refusal(request, 405, "web.405", "Method Not Allowed."), Allow=allowed)
         return refusal(request, 404, "web.404", "there is no such page or resource on this node; the worklist is at /.")
-    if not caller.may(rule.need):
-        if not caller.session and is_from_page(request):
-            return _log_in_first(request)
-        words = f"this needs the role {least_role(rule.need)}; {caller.name} has the role {caller.role}."
-        return refusal(request, 403, "access.role", words)
-    return None
+    return None if caller.may(rule.need, everywhere=rule.is_of_node) else _not_allowed(request, rule, caller)
+
+
+def _not_allowed(request: Request, rule: Rule, caller: Caller) -> Response:
+    if not caller.session and is_from_page(request):
+        return _log_in_first(request)
+    where = " on the whole node" if caller.may(rule.need) else ""
+    words = f"this needs the role {least_role(rule.need)}{where}; {caller.name} has the role {caller.role}."
+    return refusal(request, 403, "access.role", words)
 
 
 def _log_in_first(request: Request) -> Response:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from carina.database import read_only
 from carina.service.access.caller import ANYBODY, Caller
 from carina.service.access.credentials import digest_of
+from carina.service.access.members import roles_of
 from carina.service.access.roles import Role
 from carina.service.access.sessions import (
     is_to_be_noted,
@@ -47,18 +48,21 @@ class Identifier:
             return True
         with read_only(self._node.engine) as connection:
             found = session_row(connection, caller.session, self._node.settings.web, self._node.now())
-        return found is not None and found.role == caller.role
+            if found is None or found.role != caller.role:
+                return False
+            return roles_of(connection, found.account_id) == caller.roles
 
     def _person(self, cookie: str, *, is_quiet: bool) -> Caller | None:
         now, web = self._node.now(), self._node.settings.web
         with read_only(self._node.engine) as connection:
             row = session_row(connection, digest_of(cookie), web, now)
-        if row is None:
-            return None
+            if row is None:
+                return None
+            caller = session_caller(connection, row, cookie)
         if not is_quiet and is_to_be_noted(row, now):
             with self._node.engine.begin() as connection:
                 note_session(connection, row.id, now)
-        return session_caller(row, cookie)
+        return caller
 
     def _program(self, secret: str) -> Caller:
         now = self._node.now()

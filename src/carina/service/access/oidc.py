@@ -10,15 +10,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from carina.config import OidcSettings
 from carina.errors import BadConfig, DeliveryFailed, one_line
 from carina.service.access.credentials import new_secret
-from carina.service.access.roles import PEOPLE, Role
+from carina.service.access.roles import IN_PROJECT, Role
 from carina.service.problems import Refused
+from carina.web_settings import OidcProject, OidcSettings
 
 ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
 """Signatures of ID tokens that are taken: none of them works with a key that we share with the provider."""
@@ -40,12 +40,16 @@ class PendingLogIn:
 
 @dataclass(frozen=True, kw_only=True)
 class Vouched:
-    """Somebody whom the provider vouches for: ``subject`` is theirs for good, ``to`` where they wanted to be."""
+    """Somebody whom the provider vouches for: ``subject`` is theirs for good, ``to`` where they wanted to be.
+
+    ``roles`` are those that it gives them by project.
+    """
 
     subject: str
     name: str
     role: Role
     to: str
+    roles: Mapping[str, Role] = field(default_factory=dict)
 
 
 class Provider:
@@ -126,7 +130,8 @@ class Provider:
             words = f"you are logged in there, but nothing in {self._settings.claim!r} lets you in: ask for a role."
             raise Refused("oidc.role", words)
         plain = re.sub(r"[^a-z0-9._@-]", "-", name.lower()).lstrip("._@-")[:64]
-        return Vouched(subject=f"{self._settings.issuer} {subject}", name=plain or "somebody", role=role, to=to)
+        known, roles = f"{self._settings.issuer} {subject}", roles_given(claims, self._settings)
+        return Vouched(subject=known, name=plain or "somebody", role=role, to=to, roles=roles)
 
     def _client(self, redirect_uri: str, state: str | None = None) -> Any:
         from authlib.integrations.requests_client import OAuth2Session
@@ -161,11 +166,26 @@ class Provider:
 
 
 def role_of(claims: Mapping[str, Any], settings: OidcSettings) -> Role | None:
-    """The highest role that a claim gives; None: none."""
+    """The highest role that a claim gives on the whole node, a member's where it gives one in a project; None: none."""
+    found = _highest(_groups(claims, settings), settings)
+    return found or (Role.MEMBER if roles_given(claims, settings) else None)
+
+
+def roles_given(claims: Mapping[str, Any], settings: OidcSettings) -> dict[str, Role]:
+    """The highest role that a claim gives in each project, of those in which it gives one."""
+    groups = _groups(claims, settings)
+    found = {name: _highest(groups, project) for name, project in settings.projects.items()}
+    return {name: role for name, role in found.items() if role}
+
+
+def _groups(claims: Mapping[str, Any], settings: OidcSettings) -> frozenset[str]:
     said = claims.get(settings.claim, ())
-    groups = {said} if isinstance(said, str) else {one for one in said if isinstance(one, str)}
-    given = {Role.READER: settings.reader, Role.OPERATOR: settings.operator, Role.ADMIN: settings.admin}
-    return next((role for role in reversed(PEOPLE) if given[role] and given[role] in groups), None)
+    return frozenset({said} if isinstance(said, str) else {one for one in said if isinstance(one, str)})
+
+
+def _highest(groups: frozenset[str], of: OidcSettings | OidcProject) -> Role | None:
+    given = {Role.READER: of.reader, Role.OPERATOR: of.operator, Role.ADMIN: of.admin}
+    return next((role for role in reversed(IN_PROJECT) if given[role] and given[role] in groups), None)
 
 
 @contextmanager

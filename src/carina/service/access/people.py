@@ -19,7 +19,7 @@ from carina.service.access.caller import caller_of
 from carina.service.access.credentials import is_same
 from carina.service.access.roles import PEOPLE, PROGRAMS
 from carina.service.changes import audit
-from carina.service.node import RunningNode
+from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of
 from carina.service.pages.rendering import page
 from carina.service.problems import NotUnderstood, Refused, status_of
@@ -102,7 +102,7 @@ def show_people(request: Request) -> Response:
 
 
 def _people(request: Request, told: PersonOutcome) -> Response:
-    node: RunningNode = request.app.state.node
+    node = seen_node(request)
     with read_only(node.engine) as connection:
         values = {"accounts": accounts.list_accounts(connection), "tokens": sessions.list_tokens(connection)}
     shown = told.shown
@@ -126,7 +126,7 @@ async def act_on_people(request: Request) -> Response:
 
 
 def _act(request: Request, given: Mapping[str, str]) -> PersonOutcome:
-    node: RunningNode = request.app.state.node
+    node = seen_node(request)
     asked = understood(given, PersonAct)
     if not is_same(asked.token, caller_of(request).form_token):
         raise Refused("web.token", "the page is from before you logged in: go back and reload it.")

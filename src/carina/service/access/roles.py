@@ -7,9 +7,10 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a person or a program is to the node."""
+    """What a person or a program is to the node, or in a project; a member is nothing outside their projects."""
 
     SENDER = "sender"
+    MEMBER = "member"
     READER = "reader"
     OPERATOR = "operator"
     ADMIN = "admin"
@@ -27,14 +28,21 @@ class Need(StrEnum):
 
 MAY: Mapping[Role, frozenset[Need]] = {
     Role.SENDER: frozenset({Need.NOTHING, Need.STORE}),
+    Role.MEMBER: frozenset({Need.NOTHING, Need.READ}),
     Role.READER: frozenset({Need.NOTHING, Need.READ}),
     Role.OPERATOR: frozenset({Need.NOTHING, Need.READ, Need.STORE, Need.OPERATE}),
     Role.ADMIN: frozenset(Need),
 }
-"""A sender puts series into the node and sees none; a reader sees all and puts nothing in."""
+"""A sender puts series into the node and sees none; a reader sees all and puts nothing in.
 
-PEOPLE = (Role.READER, Role.OPERATOR, Role.ADMIN)
-"""Roles of accounts."""
+A member reads the same pages as a reader, and sees on them what is in their projects.
+"""
+
+IN_PROJECT = (Role.READER, Role.OPERATOR, Role.ADMIN)
+"""Roles that a person may have in one project."""
+
+PEOPLE = (Role.MEMBER, *IN_PROJECT)
+"""Roles of accounts on the whole node."""
 
 PROGRAMS = (Role.SENDER, Role.READER, Role.OPERATOR)
 """Roles of tokens: people alone decide who may log in."""

@@ -23,7 +23,7 @@ from carina.service.access.roles import Need
 from carina.service.access.sessions import end_session
 from carina.service.access.throttle import Throttle
 from carina.service.changes import audit
-from carina.service.node import RunningNode
+from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of, own_place
 from carina.service.pages.rendering import page
 from carina.service.problems import NotUnderstood, Refused, status_of
@@ -181,7 +181,7 @@ def _check_token(request: Request, token: str) -> None:
 
 
 def _node(request: Request) -> RunningNode:
-    node: RunningNode = request.app.state.node
+    node = seen_node(request)
     return node
 
 

@@ -25,7 +25,8 @@ _LONGEST_PART = 64
 class Rule:
     """What a route needs; ``view`` names what it shows of patients, for the audit trail, empty: nothing.
 
-    ``is_quiet`` says that it is asked for by the page itself, and keeps no session from ending.
+    ``is_quiet`` says that it is asked for by the page itself, and keeps no session from ending. ``is_of_node`` says
+    that what is needed must be had on the whole node, and not in some project only.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Rule:
     need: Need
     view: str = ""
     is_quiet: bool = False
+    is_of_node: bool = False
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -87,7 +89,7 @@ def _rest() -> Iterator[Rule]:
     root = "/api/v1"
     yield Rule(method="GET", path=f"{root}/state", need=Need.READ)
     yield _reads(f"{root}/jobs", "list of jobs")
-    yield _operates(f"{root}/jobs")
+    yield Rule(method="POST", path=f"{root}/jobs", need=Need.OPERATE, is_of_node=True)  # it names any path of the disk
     yield _reads(f"{root}/jobs/{{id}}", "job {id}")
     for path in ("jobs/{id}/cancel", "jobs/{id}/retry"):
         yield _operates(f"{root}/{path}")
@@ -118,8 +120,8 @@ def _pages() -> Iterator[Rule]:
     yield Rule(method="GET", path="/agreement/static/{path:path}", need=Need.READ)
     yield _operates("/act")
     yield Rule(method="POST", path="/logout", need=Need.NOTHING)
-    yield Rule(method="GET", path="/users", need=Need.ADMINISTER)
-    yield Rule(method="POST", path="/users/act", need=Need.ADMINISTER)
+    yield Rule(method="GET", path="/users", need=Need.ADMINISTER, is_of_node=True)
+    yield Rule(method="POST", path="/users/act", need=Need.ADMINISTER, is_of_node=True)
 
 
 def _viewer() -> Iterator[Rule]:

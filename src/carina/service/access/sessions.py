@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from carina.config import WebSettings
 from carina.database import ACCOUNT, SESSION, TOKEN
 from carina.service.access.caller import Caller
 from carina.service.access.credentials import digest_of, form_token_of, new_secret
+from carina.service.access.members import roles_of, see_project
 from carina.service.access.roles import PROGRAMS, Role
 from carina.service.problems import Conflict, NotThere, NotUnderstood
+from carina.web_settings import WebSettings
 
 SEEN_EVERY = timedelta(minutes=1)
 """How exactly it is kept when a session or token was last used: a row is not written for every picture."""
@@ -26,6 +27,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     name: str
     role: Role
+    project: str
     created_at: datetime
     used_at: datetime | None
 
@@ -42,6 +44,12 @@ def begin_session(connection: Connection, account_id: int, web: WebSettings, now
     return secret
 
 
+def end_other_sessions(connection: Connection, account_id: int, digest: str) -> int:
+    """Log somebody out everywhere but here; gives from how many places."""
+    others = (SESSION.c.account_id == account_id) & (SESSION.c.sha256 != digest)
+    return int(connection.execute(delete(SESSION).where(others)).rowcount)
+
+
 def end_session(connection: Connection, digest: str) -> None:
     """Log somebody out."""
     connection.execute(delete(SESSION).where(SESSION.c.sha256 == digest))
@@ -49,9 +57,8 @@ def end_session(connection: Connection, digest: str) -> None:
 
 def session_row(connection: Connection, digest: str, web: WebSettings, now: datetime) -> Any:
     """The session row that a cookie's digest belongs to, with its account; None where it has ended."""
-    wanted = select(SESSION.c.id, SESSION.c.used_at, SESSION.c.created_at, ACCOUNT.c.name, ACCOUNT.c.role).join(
-        ACCOUNT, ACCOUNT.c.id == SESSION.c.account_id
-    )
+    kept = (SESSION.c.id, SESSION.c.account_id, SESSION.c.used_at, SESSION.c.created_at)
+    wanted = select(*kept, ACCOUNT.c.name, ACCOUNT.c.role).join(ACCOUNT, ACCOUNT.c.id == SESSION.c.account_id)
     row = connection.execute(wanted.where(SESSION.c.sha256 == digest, ACCOUNT.c.is_closed == 0)).first()
     if row is None:
         return None
@@ -59,9 +66,15 @@ def session_row(connection: Connection, digest: str, web: WebSettings, now: date
     return None if is_idle or now - row.created_at > timedelta(seconds=web.session_s) else row
 
 
-def session_caller(row: Any, secret: str) -> Caller:
+def session_caller(connection: Connection, row: Any, secret: str) -> Caller:
     """The person of a session."""
-    return Caller(name=row.name, role=Role(row.role), form_token=form_token_of(secret), session=digest_of(secret))
+    return Caller(
+        name=row.name,
+        role=Role(row.role),
+        form_token=form_token_of(secret),
+        session=digest_of(secret),
+        roles=roles_of(connection, row.account_id),
+    )
 
 
 def token_row(connection: Connection, secret: str) -> Row[Any] | None:
@@ -71,7 +84,9 @@ def token_row(connection: Connection, secret: str) -> Row[Any] | None:
 
 def token_caller(row: Row[Any]) -> Caller:
     """The program of a token."""
-    return Caller(name=f"token {row.name}", role=Role(row.role))
+    role = Role(row.role)
+    inside = {"role": Role.MEMBER, "roles": {row.project: role}} if row.project else {"role": role}
+    return Caller(name=f"token {row.name}", **inside)
 
 
 def is_to_be_noted(row: Row[Any], now: datetime) -> bool:
@@ -89,19 +104,23 @@ def note_token(connection: Connection, token_id: int, now: datetime) -> None:
     connection.execute(update(TOKEN).where(TOKEN.c.id == token_id).values(used_at=now))
 
 
-def new_token(connection: Connection, name: str, role: str, now: datetime) -> str:
-    """A token for a program; gives what it is to show, which can't be told again.
+def new_token(connection: Connection, name: str, role: str, now: datetime, project: str = "") -> str:
+    """A token for a program, everywhere or in one project; gives what it is to show, which can't be told again.
 
     Raises:
         NotUnderstood: the role is none that a program can have.
+        NotThere: there is no such project.
         Conflict: there is one of that name.
     """
     if role not in PROGRAMS:
         raise NotUnderstood("access.role", f"role: is {role[:20]!r}; expected {', '.join(PROGRAMS)}.")
     if connection.execute(select(TOKEN.c.id).where(TOKEN.c.name == name)).first():
         raise Conflict("access.name", f"there is a token called {name!r} already; revoke it, or choose another name.")
+    if project:
+        see_project(connection, project)
     secret = new_secret()
-    connection.execute(insert(TOKEN), {"name": name, "role": role, "sha256": digest_of(secret), "created_at": now})
+    row = {"name": name, "role": role, "project": project, "sha256": digest_of(secret), "created_at": now}
+    connection.execute(insert(TOKEN), row)
     return secret
 
 
@@ -124,6 +143,7 @@ def list_tokens(connection: Connection) -> Sequence[Token]:
             id=row.id,
             name=row.name,
             role=Role(row.role),
+            project=row.project,
             created_at=row.created_at,
             used_at=row.used_at,
         )

@@ -17,7 +17,7 @@ from carina.receive.multipart import BadBody
 from carina.receive.store import SentBy
 from carina.receive.stow import StowAnswer, StowRequest, store_over_the_web
 from carina.service.dicomweb.wado import ROOT
-from carina.service.node import RunningNode
+from carina.service.node import RunningNode, seen_node
 from carina.service.problems import NotThere, problem
 
 LEAST_BYTES = 65_536
@@ -34,7 +34,7 @@ def stow_routes() -> list[BaseRoute]:
 
 async def store_instances(request: Request) -> Response:
     """Take the instances of the body; the answer lists what became of each."""
-    node: RunningNode = request.app.state.node
+    node = seen_node(request)
     source = _source(node)
     if not node.is_recovered.is_set():
         return _busy("the node is starting; send it again.")

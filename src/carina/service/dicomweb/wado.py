@@ -19,7 +19,7 @@ from carina.service.dicomweb.held import Held, objects_of
 from carina.service.dicomweb.metadata import as_dicom_json, bulk_data, metadata_of
 from carina.service.dicomweb.qido import Level, parse_query, search
 from carina.service.dicomweb.rendered import look_of, rendered
-from carina.service.node import RunningNode
+from carina.service.node import RunningNode, seen_node
 from carina.service.problems import NotAcceptable, NotThere, NotUnderstood
 
 ROOT = "/dicom-web"
@@ -213,5 +213,5 @@ def _root(request: Request) -> str:
 
 
 def _node(request: Request) -> RunningNode:
-    node: RunningNode = request.app.state.node
+    node = seen_node(request)
     return node

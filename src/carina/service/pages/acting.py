@@ -16,7 +16,7 @@ from carina.errors import CarinaError
 from carina.service import changes, uploads
 from carina.service.access.caller import caller_of
 from carina.service.access.credentials import is_same
-from carina.service.node import RunningNode
+from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of, own_place
 from carina.service.pages.rendering import page
 from carina.service.problems import NotUnderstood, Refused, status_of
@@ -114,4 +114,4 @@ def _act(request: Request, given: dict[str, str]) -> str:
         raise Refused("web.token", "the page is from before the node was started again: go back and reload it.")
     if pressed.what not in ACTS:
         raise NotUnderstood("web.asked", f"what: is {pressed.what[:20]!r}; expected {', '.join(ACTS)}")
-    return ACTS[pressed.what](request.app.state.node, pressed)
+    return ACTS[pressed.what](seen_node(request), pressed)

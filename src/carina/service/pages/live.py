@@ -12,6 +12,7 @@ from starlette.responses import StreamingResponse
 
 from carina.service.access.caller import caller_of
 from carina.service.node import RunningNode
+from carina.service.problems import NotThere
 
 EVERY_S = 1.0
 """Between two looks at the tables, for each open page."""
@@ -30,7 +31,10 @@ async def _events(node: RunningNode, request: Request, render: Callable[[], str]
     while not node.stop.is_set() and not await request.is_disconnected():
         if not await run_in_threadpool(request.app.state.identifier.is_still_in, caller_of(request)):
             return
-        part = await run_in_threadpool(render)
+        try:
+            part = await run_in_threadpool(render)
+        except NotThere:  # it was moved to a project that they don't see
+            return
         digest = hashlib.sha256(part.encode()).hexdigest()
         if digest != last:
             yield "".join(f"data: {line}\n" for line in part.splitlines()) + "\n"

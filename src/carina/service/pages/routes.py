@@ -17,7 +17,7 @@ from carina.jobs.earlier import earlier_scans, wish_of
 from carina.jobs.queue import JobState
 from carina.service.access.caller import caller_of
 from carina.service.dicomweb.held import OBJECTS
-from carina.service.node import RunningNode
+from carina.service.node import RunningNode, seen_node
 from carina.service.pages.acting import act
 from carina.service.pages.live import stream
 from carina.service.pages.rendering import html, page, shared_values
@@ -48,7 +48,7 @@ def page_routes() -> list[BaseRoute]:
 def show_worklist(request: Request) -> Response:
     """The worklist."""
     asked = _asked(request)
-    values = worklist(_node(request), asked) | upload_values(_node(request), caller_of(request).name)
+    values = worklist(_node(request), asked) | upload_values(_node(request), caller_of(request))
     return page(request, "worklist.html", values | {"live": f"/live?{request.url.query}"})
 
 
@@ -112,5 +112,5 @@ def _asked(request: Request) -> WorklistAsked:
 
 
 def _node(request: Request) -> RunningNode:
-    node: RunningNode = request.app.state.node
+    node = seen_node(request)
     return node

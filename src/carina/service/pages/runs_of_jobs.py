@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from carina.jobs.earlier import earlier_scans
 from carina.jobs.listing import Job, find_job
 from carina.service.access.caller import caller_of
 from carina.service.changes import audit
-from carina.service.node import RunningNode
+from carina.service.node import RunningNode, seen_node
 from carina.service.problems import Conflict, NotThere
 from carina.service.viewer.correcting import Correcting, source_of_run
 
@@ -39,7 +40,7 @@ def job_asked(request: Request) -> tuple[RunningNode, Job]:
     Raises:
         NotThere: there is no such job.
     """
-    node: RunningNode = request.app.state.node
+    node = seen_node(request)
     job_id = int(request.path_params["job"])
     with read_only(node.engine) as connection:
         job = find_job(connection, job_id)
@@ -61,10 +62,12 @@ def earlier_runs(request: Request) -> dict[int, Path]:
 
 def looked_at(request: Request) -> dict[str, Path]:
     """The runs whose masks a reader has looked at, by the address of their pages: the latest first."""
-    node: RunningNode = request.app.state.node
-    runs = [path.parent for path in (node.folder / "runs").glob(f"*/{CORRECTIONS}")]
-    numbered = sorted((int(run.name), run) for run in runs if run.name.isdecimal())
-    return {f"/jobs/{number}/view": run for number, run in reversed(numbered[-MOST_LOOKED_AT:])}
+    node = seen_node(request)
+    runs = (path.parent for path in (node.folder / "runs").glob(f"*/{CORRECTIONS}"))
+    numbers = sorted((int(run.name) for run in runs if run.name.isdecimal()), reverse=True)
+    with read_only(node.engine) as connection:
+        jobs = islice((job for number in numbers if (job := find_job(connection, number))), MOST_LOOKED_AT)
+        return {f"/jobs/{job.id}/view": node.folder / job.folder for job in jobs}
 
 
 def corrections_of_jobs() -> Correcting:
@@ -79,7 +82,7 @@ def _source(request: Request, run: Run) -> Source | None:
 
 def _reader(request: Request) -> str:
     """Who is logged in; empty where whoever sits at this machine may do everything, and gives a name on the page."""
-    node: RunningNode = request.app.state.node
+    node = seen_node(request)
     return caller_of(request).name if node.settings.web.login else ""
 
 
@@ -96,7 +99,7 @@ def send_correction(request: Request, path: Path) -> str:
         Conflict: no destination of the job takes it.
     """
     node, job = job_asked(request)
-    wanted = {name: node.settings.destinations[name] for name in job.destinations if name in node.settings.destinations}
+    wanted = node.destinations_of(job.destinations)
     with node.engine.begin() as connection:
         count = enter(connection, job.id, wanted, [path], folder=node.folder, now=database_now(connection))
     if not wanted:

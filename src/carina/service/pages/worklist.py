@@ -15,10 +15,12 @@ from carina.database import read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import counts_by_job
 from carina.jobs.listing import Job, list_jobs
+from carina.jobs.projects import project_names
 from carina.jobs.queue import JobState
 from carina.pipeline.manifest import State
 from carina.receive.store import ArrivalState
 from carina.receive.uploads import CONTENT, LARGEST_CHUNK, UPLOADS
+from carina.service.access.caller import Caller
 from carina.service.arrivals import HELD_BACK, Arrival, arrivals_of, first_files, list_arrivals
 from carina.service.dicomweb.attributes import Attributes, header_record, hex_tag
 from carina.service.health import readiness
@@ -55,12 +57,15 @@ class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return f"/?{query}" if query else "/"
 
 
-def upload_values(node: RunningNode, owner: str) -> dict[str, Any]:
+def upload_values(node: RunningNode, caller: Caller) -> dict[str, Any]:
     """The values of the worklist's part that takes files: unfinished uploads of whoever looks, and pipelines."""
+    with read_only(node.engine) as connection:
+        projects = [name for name in project_names(connection) if caller.may_operate(name)]
     named = {pipeline for source in node.settings.sources.values() for pipeline in source.pipelines}
     return {
-        "takes_uploads": node.settings.uploads.gb > 0,
-        "unfinished": node.uploads.open_of(owner),
+        "takes_uploads": node.settings.uploads.gb > 0 and bool(projects),
+        "upload_projects": projects,
+        "unfinished": node.uploads.open_of(caller.name),
         "pipelines": ("default", *sorted(named - {"default"})),
         "chunk_bytes": LARGEST_CHUNK,
     }

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from carina.receive.uploads import LARGEST_CHUNK
-from carina.service.node import RunningNode
+from carina.service.node import seen_node
 from carina.service.problems import NotUnderstood
 from carina.service.rest.operation import understood
 from carina.service.uploads import own_upload
@@ -41,7 +41,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
 async def take_chunk(request: Request) -> Response:
     """Take a chunk of a file; the body is its bytes, the header Content-Digest their SHA-256."""
-    node: RunningNode = request.app.state.node
+    node = seen_node(request)
     chunk = understood(dict(request.query_params), Chunk)
     digest = _digest(request.headers.get("content-digest", ""))
     async with request.app.state.chunks:

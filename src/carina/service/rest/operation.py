@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from carina.pipeline.json_text import read_json
-from carina.service.node import RunningNode
+from carina.service.node import RunningNode, seen_node
 from carina.service.problems import NotUnderstood
 from carina.toml import mistakes
 
@@ -57,7 +57,7 @@ class Operation(Generic[Asked]):
         async def answer(request: Request) -> Response:
             given = await _given(request, has_body=self.has_body)
             asked = understood(given, self.asked)
-            from_node = await run_in_threadpool(self.run, request.app.state.node, asked)
+            from_node = await run_in_threadpool(self.run, seen_node(request), asked)
             return Response(msgspec.json.encode(from_node), media_type="application/json")
 
         return Route(prefix + self.path, answer, methods=[self.method], name=self.name)

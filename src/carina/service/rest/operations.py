@@ -13,6 +13,7 @@ from carina.database import read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import Delivery, list_deliveries
 from carina.jobs.listing import Job, list_jobs
+from carina.jobs.request import Terms
 from carina.receive.store import ArrivalState
 from carina.service import changes
 from carina.service.arrivals import Arrival, list_arrivals
@@ -20,6 +21,7 @@ from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode
 from carina.service.progress import JobProgress, progress_of
 from carina.service.rest.operation import Operation
+from carina.web_settings import DEFAULT_PROJECT
 
 _Id = Annotated[int, Meta(ge=1, le=2**62)]
 _Limit = Annotated[int, Meta(ge=1, le=1000)]
@@ -81,6 +83,7 @@ class SubmitAsked(_Asked, frozen=True, kw_only=True):
     pipeline: _Path = "default"
     priority: Priority = Priority.NORMAL
     destinations: tuple[_Name, ...] = ()
+    project: _Name = DEFAULT_PROJECT
 
 
 class ArrivalsAsked(_Asked, frozen=True, kw_only=True):
@@ -193,7 +196,10 @@ def get_job(node: RunningNode, asked: OneJob) -> JobProgress:
 
 def post_job(node: RunningNode, asked: SubmitAsked) -> Job:
     """A new job."""
-    return changes.submit_path(node, asked.path, asked.pipeline, asked.priority, asked.destinations)
+    terms = Terms(
+        pipeline=asked.pipeline, priority=asked.priority, destinations=asked.destinations, project=asked.project
+    )
+    return changes.submit_path(node, asked.path, terms)
 
 
 def post_cancel(node: RunningNode, asked: OneJob) -> Job:

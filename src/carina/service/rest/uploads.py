@@ -9,11 +9,13 @@ from msgspec import Meta
 
 from carina.config import Priority
 from carina.jobs.listing import Job
+from carina.jobs.request import Terms
 from carina.receive.unpack import MOST_MEMBERS
 from carina.receive.uploads import Received, Upload
 from carina.service import uploads
 from carina.service.node import RunningNode
 from carina.service.rest.operation import Operation
+from carina.web_settings import DEFAULT_PROJECT
 
 _Id = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 _Bytes = Annotated[int, Meta(ge=1, le=2**50)]
@@ -40,6 +42,7 @@ class FinishAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     pipeline: Annotated[str, Meta(min_length=1, max_length=4096)] = "default"
     priority: Priority = Priority.NORMAL
     destinations: tuple[Annotated[str, Meta(max_length=64)], ...] = ()
+    project: Annotated[str, Meta(max_length=64)] = DEFAULT_PROJECT
 
 
 class UploadState(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +73,10 @@ def get_upload(node: RunningNode, asked: OneUpload) -> UploadState:
 def post_finish(node: RunningNode, asked: FinishAsked) -> Job:
     """Make a job of an upload."""
     upload = uploads.own_upload(node, asked.id)
-    return uploads.finish_upload(node, upload, asked.pipeline, asked.priority, asked.destinations)
+    terms = Terms(
+        pipeline=asked.pipeline, priority=asked.priority, destinations=asked.destinations, project=asked.project
+    )
+    return uploads.finish_upload(node, upload, terms)
 
 
 def post_discard(node: RunningNode, asked: OneUpload) -> Discarded:

@@ -90,7 +90,8 @@ async function send(files) {
   }
   say("All of it is uploaded; it is being looked through.");
   const pipeline = document.getElementById("upload-pipeline").value;
-  const job = await ask("POST", `/${upload.id}/finish`, JSON.stringify({ pipeline }), json);
+  const project = document.getElementById("upload-project").value;
+  const job = await ask("POST", `/${upload.id}/finish`, JSON.stringify({ pipeline, project }), json);
   say(`Uploaded: it is job ${job.id}.`, `/jobs/${job.id}`);
 }
 

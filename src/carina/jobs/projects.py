@@ -1,0 +1,37 @@
+"""Which projects there are: those that sources name, and those that somebody made."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import Connection, Engine, insert, select
+
+from carina.database import PROJECT, database_now, read_only
+from carina.errors import BadConfig
+
+
+def project_names(connection: Connection) -> Sequence[str]:
+    """Every project, by name."""
+    return list(connection.execute(select(PROJECT.c.name).order_by(PROJECT.c.name)).scalars())
+
+
+def ensure_projects(engine: Engine, names: Collection[str]) -> None:
+    """Let there be projects of these names."""
+    with read_only(engine) as connection:
+        if not set(names) - set(project_names(connection)):
+            return
+    with engine.begin() as connection:
+        for name in sorted(set(names) - set(project_names(connection))):
+            connection.execute(insert(PROJECT), {"name": name, "created_at": database_now(connection)})
+
+
+def check_project(connection: Connection, name: str) -> None:
+    """See that there is a project.
+
+    Raises:
+        BadConfig: there is none of this name.
+    """
+    known = project_names(connection)
+    if name not in known:
+        words = "make it on the page Projects, or name it as the project of a source"
+        raise BadConfig("project.unknown", f"there is no project {name!r}; known: {', '.join(known)}; {words}.")
