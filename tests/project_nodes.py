@@ -1,4 +1,7 @@
-"""A node with two projects, ``alpha`` and ``bravo``, and people and programs who are in one of them."""
+"""A node with two projects, ``alpha`` and ``bravo``, and people and programs who are in one of them.
+
+The patient of both is one: what bravo holds was scanned earlier.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +128,7 @@ def fill(node: RunningNode, folder: Path, project: str) -> Held:
         "pipeline": f"{project}-pipeline",
     }
     named |= {"source": str(node.folder / "incoming" / str(arrival)), "series_uid": f"2.25.{first}0.2"}
-    job = add_job(node, arrival, id=first, **named, error=f"{project} warns")
+    job = add_job(node, arrival, id=first, **named | {"pipeline": "shared"}, error=f"{project} warns")
     by_path = add_job(node, id=first + 1, **named | {"source": f"/data/{project}"})
     waiting = {"state": "pending", "ended": "", "stopped_at": None, "not_before": NOON.replace(year=2999)}
     pending = add_job(node, arrival, id=first + 2, **named, **waiting)
@@ -143,6 +146,8 @@ def fill(node: RunningNode, folder: Path, project: str) -> Held:
         ids = [arrival, quarantined, arriving]
         said = {"project": project, "sender": f"{project.upper()}@127.0.0.1"}
         connection.execute(update(ARRIVAL).where(ARRIVAL.c.id.in_(ids)).values(**said))
+        one_patient = {"whose_sha256": "f" * 64, "studied": {"alpha": "20260101", "bravo": "20250101"}[project]}
+        connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == arrival).values(**one_patient))
         held = ARRIVAL.c.id == quarantined
         connection.execute(update(ARRIVAL).where(held).values(reason=f"nobody knows {project}"))
         row = {"id": first, "job_id": job, "destination": f"{project}-share", "sop_class_uid": SegmentationStorage}

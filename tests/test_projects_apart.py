@@ -35,6 +35,7 @@ def path_of(rule: Rule, held: Held) -> str:
     }
     values = {
         "job": held.job,
+        "number": held.job,
         "id": held.quarantined if "/arrivals/" in rule.path else held.job,
         "study": held.study,
         "series": held.series,
@@ -114,7 +115,7 @@ def test_what_is_of_the_other_is_not_there(node: Shared, rule: Rule) -> None:
             assert status in ((200, 404) if rule.path.startswith("/dicom-web") else (404,)), said
             assert status == 404 or said.rstrip().endswith("[]")
         assert leaks(said, node.held["bravo"], path) == []
-    if rule.path not in NOT_THERE:
+    if rule.path not in NOT_THERE and "/earlier/" not in rule.path:
         assert asked(node.person("reader of bravo"), rule, path)[0] in (200, 307), "it is there, for who may see it"
 
 
@@ -122,9 +123,29 @@ NOT_THERE = {
     "/static/{path:path}",
     "/agreement/static/{path:path}",
     "/jobs/{job:int}/view/static/{path:path}",
+    "/jobs/{job:int}/view/changes",
     "/dicom-web/studies/{study}/series/{series}/instances/{instance}/bulkdata/{tag}",
 }
-"""Files that aren't, and bulk data that a CT slice doesn't have."""
+"""Files that aren't, an earlier scan of the earliest one, and bulk data that a CT slice doesn't have."""
+
+
+EARLIER = [rule for rule in GETS if "/earlier/" in rule.path]
+
+
+@pytest.mark.parametrize("rule", EARLIER, ids=lambda rule: rule.path)
+def test_an_earlier_scan_of_ones_patient_in_the_other_project_is_not_there(node: Shared, rule: Rule) -> None:
+    alpha, bravo = node.held["alpha"], node.held["bravo"]
+    path = path_of(rule, alpha).replace(f"/earlier/{alpha.job}", f"/earlier/{bravo.job}")
+    status, said = asked(node.person("reader of alpha"), rule, path)
+    assert status == 404 or "/static/" in path
+    assert leaks(said, bravo, path) == []
+    assert asked(node.person("reader"), rule, path)[0] in (200, 307) or "/static/" in path
+
+
+def test_the_comparison_with_earlier_scans_names_ones_own_alone(node: Shared) -> None:
+    path = f"/jobs/{node.held['alpha'].job}/view/changes"
+    assert str(node.held["bravo"].job) in node.person("reader").get(path).text
+    assert str(node.held["bravo"].job) not in node.person("reader of alpha").get(path).text
 
 
 def state_of(node: Shared, held: Held) -> list[Any]:
