@@ -23,6 +23,7 @@ from carina.config import load_settings
 from carina.corrections.masks import CORRECTIONS
 from carina.database import ARRIVAL, DELIVERY, JOB
 from carina.database.engine import database_now
+from carina.receive.uploads import Upload
 from carina.service.access.accounts import find_account
 from carina.service.access.members import set_member
 from carina.service.access.roles import IN_PROJECT, PROGRAMS, Role
@@ -138,6 +139,8 @@ def fill(node: RunningNode, folder: Path, project: str) -> Held:
     for number, sop_class in ((job, EncapsulatedPDFStorage), (by_path, SegmentationStorage)):
         result = write_result(node, number, files[0], sop_class)
     write_result(node, job, files[0], EncapsulatedPDFStorage).rename(run / "dicom" / "volume-ratio.dcm")
+    sent = {"id": f"{first:032}", "owner": f"operator.of.{project}", "key": project, "files": 1, "bytes": 9}
+    node.uploads.begin(Upload(**sent, begun_at=NOON))
     log = node.folder / "logs" / f"job-{job}-1.log"
     log.parent.mkdir(exist_ok=True)
     log.write_text(f"the log of {project}\n")

@@ -29,7 +29,7 @@ from carina.database.narrow import NOBODYS, OF_NO_PROJECT, OWNED
 from carina.deliver.ledger import counts, resend
 from carina.deliver.register import counts_by_job, list_deliveries
 from carina.jobs.listing import every_job, find_job, job_counts, list_jobs, sources_of
-from carina.jobs.queue import cancel, retry
+from carina.jobs.queue import NewJob, cancel, retry, submit_all
 from carina.service.arrivals import arrivals_of, find_arrival, first_files, list_arrivals
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
@@ -207,6 +207,22 @@ def test_what_can_not_be_narrowed_is_not_executed(
 ) -> None:
     with seeing(node[PROJECTS], frozenset("a")).connect() as connection, pytest.raises(TypeError, match=words):
         connection.execute(statement)
+
+
+@pytest.mark.parametrize("project", ["a", "b"])
+def test_a_job_is_added_to_ones_own_project_alone(tmp_path: Path, project: str) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/node.sqlite")
+    SCHEMA.create_all(engine)
+    new = [NewJob(source="/in", pipeline="p", memory_mb=1, cores=1, project=one) for one in ("a", project)]
+    with seeing(engine, frozenset("a")).begin() as connection:
+        if project == "b":
+            with pytest.raises(TypeError, match="rows of job are not added"):
+                submit_all(connection, new, NOW)
+        else:
+            assert [job.project for job in list_jobs(connection)] == []
+            submit_all(connection, new, NOW)
+            assert [job.folder for job in list_jobs(connection)] == ["runs/2", "runs/1"]
+    engine.dispose()
 
 
 def test_each_table_is_one_kind_or_another() -> None:
