@@ -29,7 +29,7 @@ from carina.service.access.members import set_member
 from carina.service.access.roles import IN_PROJECT, PROGRAMS, Role
 from carina.service.access.sessions import begin_session, new_token
 from carina.service.loops import Part
-from carina.service.node import FOLDER_PART, RunningNode
+from carina.service.node import RunningNode
 from carina.service.serve import node_of
 from served_nodes import NOON, add_job, hold, serving, settings_of, write_result
 from viewer_runs import posed, through_dicom, write_run
@@ -139,8 +139,8 @@ def fill(node: RunningNode, folder: Path, project: str) -> Held:
     for number, sop_class in ((job, EncapsulatedPDFStorage), (by_path, SegmentationStorage)):
         result = write_result(node, number, files[0], sop_class)
     write_result(node, job, files[0], EncapsulatedPDFStorage).rename(run / "dicom" / "volume-ratio.dcm")
-    sent = {"id": f"{first:032}", "owner": f"operator.of.{project}", "key": project, "files": 1, "bytes": 9}
-    node.uploads.begin(Upload(**sent, begun_at=NOON))
+    owner = f"operator.of.{project}"
+    node.uploads.begin(Upload(id=f"{first:032}", owner=owner, key=project, files=1, bytes=9, begun_at=NOON))
     log = node.folder / "logs" / f"job-{job}-1.log"
     log.parent.mkdir(exist_ok=True)
     log.write_text(f"the log of {project}\n")
@@ -179,7 +179,8 @@ def shared_node(folder: Path, projects: tuple[str, ...] = ("alpha", "bravo")) ->
     file.write_text(file.read_text().replace("[web]\n", "[web]\nlogin = true\n"))
     settings, clock = load_settings(file, {}), Clock()
     node = RunningNode(settings=settings, engine=node_of(settings).engine, now=clock)
-    node.parts.extend(Part(f"{FOLDER_PART}{one}-inbox", lambda stop: None, stop=node.stop) for one in projects)
+    names = [name for one in projects for name in (f"folder {one}-inbox", f"earlier scans of {one}-share")]
+    node.parts.extend(Part(name, lambda stop: None, stop=node.stop) for name in ["dicom", *names])
     held = {project: fill(node, folder, project) for project in projects}
     node.is_recovered.set()
     shared = Shared(node=node, url="", folder=folder, held=held)

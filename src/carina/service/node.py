@@ -23,9 +23,6 @@ from carina.receive.uploads import Uploads
 from carina.service.loops import Part, PartStatus
 from carina.service.tallies import Tallies
 
-FOLDER_PART = "folder "
-"""What the part of a watched folder is called, before the name of its source."""
-
 MOST_VIEWS = 256
 
 
@@ -94,11 +91,13 @@ class RunningNode:
 
     @property
     def statuses(self) -> Sequence[PartStatus]:
-        """How its parts are; a watched folder of another project is not shown."""
-        hidden = {
-            FOLDER_PART + name for name in (self._whole or self).settings.sources if name not in self.settings.sources
-        }
-        return [part.status for part in self.parts if part.name not in hidden]
+        """How its parts are: those of all, and those that are called after a source or destination of its settings."""
+        named = (*self.settings.sources, *self.settings.destinations)
+        return [
+            part.status
+            for part in self.parts
+            if self.projects is None or " " not in part.name or part.name.endswith(tuple(f" {name}" for name in named))
+        ]
 
     @property
     def folder(self) -> Path:
@@ -130,7 +129,7 @@ class Views:
 def _settings_in(settings: Settings, projects: frozenset[str]) -> Settings:
     """Settings without the sources of other projects, and without destinations that only those name."""
     sources = {name: source for name, source in settings.sources.items() if source.project in projects}
-    named = {name for source in sources.values() for name in (*source.destinations, source.earlier)}
+    named = {name for source in sources.values() for name in (*source.destinations, source.earlier, source.ask)}
     destinations = {name: one for name, one in settings.destinations.items() if name in named}
     return msgspec.structs.replace(settings, sources=sources, destinations=destinations)
 
