@@ -27,28 +27,40 @@ export async function keepShowing(pane, wanted, { source, onTrouble }) {
   delete pane.dataset.drawing;
 }
 
-/** Puts the crosshair of a pane where a voxel lies. */
-export function drawCross(pane, { rows, columns, flipRows, flipColumns }, at, shape) {
+/** Where an index lies in a pane's picture: across and down, in percent. */
+export function placeIn({ rows, columns, flipRows, flipColumns }, at, shape) {
   const share = (axis, flip) => {
     const part = (100 * (at[axis] + 0.5)) / shape[axis];
-    return `${flip ? 100 - part : part}%`;
+    return flip ? 100 - part : part;
   };
-  const [upright, level] = pane.querySelectorAll(".cross line");
-  for (const end of ["x1", "x2"]) upright.setAttribute(end, share(columns, flipColumns));
-  for (const end of ["y1", "y2"]) level.setAttribute(end, share(rows, flipRows));
+  return [share(columns, flipColumns), share(rows, flipRows)];
 }
 
-/** The voxel under the pointer, in the slice that is shown. */
-export function voxelUnder(event, image, { rows, columns, flipRows, flipColumns }, at, shape) {
+/** Puts the crosshair of a pane where a voxel lies. */
+export function drawCross(pane, plane, at, shape) {
+  const [across, down] = placeIn(plane, at, shape);
+  const [upright, level] = pane.querySelectorAll(".cross line");
+  for (const end of ["x1", "x2"]) upright.setAttribute(end, `${across}%`);
+  for (const end of ["y1", "y2"]) level.setAttribute(end, `${down}%`);
+}
+
+/** The point under the pointer as an index, whole at the middle of a voxel, in the slice that is shown. */
+export function pointUnder(event, image, { rows, columns, flipRows, flipColumns }, at, shape) {
   const box = image.getBoundingClientRect();
   const found = [...at];
   const part = (share, axis, flip) => {
     const inside = Math.min(Math.max(share, 0), 0.999999);
-    return Math.floor((flip ? 1 - inside : inside) * shape[axis]);
+    return (flip ? 1 - inside : inside) * shape[axis] - 0.5;
   };
   found[columns] = part((event.clientX - box.left) / box.width, columns, flipColumns);
   found[rows] = part((event.clientY - box.top) / box.height, rows, flipRows);
   return found;
+}
+
+/** The voxel under the pointer. */
+export function voxelUnder(event, image, plane, at, shape) {
+  return pointUnder(event, image, plane, at, shape).map((value, axis) =>
+    [plane.rows, plane.columns].includes(axis) ? Math.floor(value + 0.5) : value);
 }
 
 /** Calls with whole slices while a wheel is turned over an area. */

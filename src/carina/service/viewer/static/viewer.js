@@ -2,7 +2,8 @@
 // by its links and its form; with it the same pictures come without a reload.
 
 import { prepare, showVolume, wire } from "./modes.js";
-import { clipped, deedOf, drawCross, keepShowing, onWheel, voxelUnder } from "./panes.js";
+import { clipped, deedOf, drawCross, keepShowing, onWheel, pointUnder, voxelUnder } from "./panes.js";
+import { Ruler } from "./ruler.js";
 
 const scene = JSON.parse(document.getElementById("scene").textContent);
 const form = document.getElementById("tools");
@@ -16,6 +17,8 @@ const PREPARED_MS = 300; // the slices first
 
 const state = { at: [...scene.at], plane: planes[0], lesion: 0 };
 const pictures = new Map();
+const ruler = new Ruler(scene, panes, document.getElementById("measured"));
+const measure = document.getElementById("measure");
 let settling = 0;
 
 document.documentElement.classList.add("scripted");
@@ -66,6 +69,8 @@ function moveTo(at) {
     if (state.at[normal] !== before[normal]) draw(plane);
     drawCross(panes.get(plane), scene.planes[plane], state.at, scene.shape);
   }
+  if (ruler.isFollowing) ruler.stretch(state.at);
+  ruler.draw(state.at);
   form.elements.at.value = state.at.join(",");
   mark();
   clearTimeout(settling);
@@ -152,6 +157,16 @@ function opacity(change) {
   changed();
 }
 
+function measureHere() {
+  ruler.press(state.at);
+  ruler.draw(state.at);
+}
+
+function clearRuler() {
+  ruler.clear();
+  ruler.draw(state.at);
+}
+
 const KEYS = {
   ArrowDown: (event) => step(event.shiftKey ? 10 : 1),
   ArrowUp: (event) => step(event.shiftKey ? -10 : -1),
@@ -175,6 +190,8 @@ const KEYS = {
   },
   "+": () => opacity(10),
   "-": () => opacity(-10),
+  m: measureHere,
+  Escape: clearRuler,
   s: () => mode("slices"),
   v: () => mode("volume"),
   d: () => mode("solid"),
@@ -196,12 +213,19 @@ for (const [plane, pane] of panes) {
   const area = pane.querySelector(".picture");
   const image = pane.querySelector("img");
   const { normal } = scene.planes[plane];
-  const follow = (event) => moveTo(voxelUnder(event, image, scene.planes[plane], state.at, scene.shape));
+  const isMeasuring = () => measure.getAttribute("aria-pressed") === "true";
+  const pointed = (event) => pointUnder(event, image, scene.planes[plane], state.at, scene.shape);
+  const follow = (event) => {
+    if (!isMeasuring()) return moveTo(voxelUnder(event, image, scene.planes[plane], state.at, scene.shape));
+    ruler.stretch(pointed(event));
+    return ruler.draw(state.at);
+  };
   area.addEventListener("focus", () => choose(plane, { focus: false }));
   area.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
     choose(plane);
     area.setPointerCapture(event.pointerId);
+    if (isMeasuring()) ruler.begin(pointed(event));
     follow(event);
   });
   area.addEventListener("pointermove", (event) => {
@@ -226,6 +250,13 @@ for (const [plane, pane] of panes) {
   });
 }
 
+measure.hidden = false;
+measure.addEventListener("click", () => {
+  const isOn = measure.getAttribute("aria-pressed") !== "true";
+  measure.setAttribute("aria-pressed", String(isOn));
+  document.getElementById("panes").classList.toggle("measuring", isOn);
+  if (!isOn) clearRuler();
+});
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("input", (event) => {
   if (!planes.includes(event.target.name)) changed();
