@@ -156,7 +156,7 @@ def test_the_two_pictures_show_the_same_height_of_the_lungs(
 
 
 def test_the_earlier_run_opens_and_leads_back(client: httpx.Client) -> None:
-    assert '<a href="/changes">Changes</a>' in client.get("/earlier/1/report").text
+    assert '<a href="../../changes">Changes</a>' in client.get("/earlier/1/report").text
     page = unescape(client.get("/changes", params={"earlier": 2}).text)
     assert "Between the two scans" in page
 

@@ -10,7 +10,11 @@ from carina.dicom.objects import Producer, new_object, references, stamp
 from carina.dicom.series import Series
 from carina.errors import ModelFailed
 
-PDF_SERIES_NUMBERS = {"COVID-19 classification": 9201, "Lesion to lung volume ratio": 9202}
+PDF_SERIES_NUMBERS = {
+    "COVID-19 classification": 9201,
+    "Lesion to lung volume ratio": 9202,
+    "Change since earlier scans": 9204,
+}
 
 OTHER_SERIES_NUMBER = 9203
 

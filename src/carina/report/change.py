@@ -1,9 +1,55 @@
-"""What changed between two scans, in sentences: the same on a page as in a report."""
+"""What changed between scans, in sentences and as values over time: the same on a page as in a report."""
 
 from __future__ import annotations
 
-from carina.measure.change import LesionChange
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from carina.measure.change import LesionChange, ScanFindings
 from carina.report.numbers import MINUS, ml_text, percent_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoursePoint:
+    """A value at a time: ``when`` is 0 at the first scan and 1 at the last, ``height`` 1 at the highest value."""
+
+    when: float
+    height: float
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """A measure over time; ``top`` is its highest value."""
+
+    title: str
+    top: str
+    points: tuple[CoursePoint, ...]
+
+
+def courses(scans: Sequence[ScanFindings]) -> tuple[Course, ...]:
+    """Lesion volume and ratio over the scans that have a date, the oldest first; none where all are of one day."""
+    dated = sorted(((scan.on, scan.lungs) for scan in scans if scan.on is not None), key=lambda one: one[0])
+    days = [(on - dated[0][0]).days for on, _ in dated]
+    if not days or not days[-1]:
+        return ()
+    when = [day / days[-1] for day in days]
+    on = [str(day) for day, _ in dated]
+    return (
+        _course("Lesion ml", when, on, [lungs.lesion_ml for _, lungs in dated], ml_text),
+        _course("Ratio %", when, on, [lungs.ratio_percent for _, lungs in dated], percent_text),
+    )
+
+
+def _course(
+    title: str, when: Sequence[float], on: Sequence[str], values: Sequence[float], text: Callable[[float], str]
+) -> Course:
+    top = max(values) or 1.0
+    points = tuple(
+        CoursePoint(when=at, height=value / top, words=f"{day}: {text(value)}")
+        for at, day, value in zip(when, on, values, strict=True)
+    )
+    return Course(title=title, top=text(top), points=points)
 
 
 def change_sentences(change: LesionChange) -> tuple[str, ...]:

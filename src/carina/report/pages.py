@@ -43,8 +43,8 @@ def classification_pdf(
         why = classification.not_computed or "The classification was not computed."
         result = [page.paragraph("No probability", page.FIRST_HEADING), page.paragraph(why, page.LEAD)]
         worth = page.panel("How to read this", {"": NO_NUMBER})
-    result += [*saliency_words(saliency), *_warnings(facts, classification.warnings), *_made_by(facts)]
-    story = [*_opening("COVID-19 classification", facts), page.beside(result, worth)]
+    result += [*saliency_words(saliency), *_warnings(facts, classification.warnings), *made_by(facts)]
+    story = [*opening("COVID-19 classification", facts), page.beside(result, worth)]
     story += saliency_pictures(saliency, facts) or key_slice_pictures("Slices of this scan", slices, facts)
     return page.build(story, "COVID-19 classification", f"Series {facts.series_uid}")
 
@@ -62,8 +62,8 @@ def ratio_pdf(ratio: RatioFindings, facts: ReportFacts, key_slices: Sequence[Key
     else:
         result = [page.paragraph("No ratio", page.FIRST_HEADING), page.paragraph(NOTHING_TO_MEASURE, page.LEAD)]
         worth = page.panel("How to read this", {"": NO_NUMBER})
-    result += [*_warnings(facts, ratio.warnings), *_made_by(facts)]
-    story = [*_opening("Lesion to lung volume ratio", facts), page.beside(result, worth)]
+    result += [*_warnings(facts, ratio.warnings), *made_by(facts)]
+    story = [*opening("Lesion to lung volume ratio", facts), page.beside(result, worth)]
     if with_lesion:
         story += key_slice_pictures("Slices with lesion, spread over the lungs", with_lesion, facts)
     else:
@@ -71,7 +71,8 @@ def ratio_pdf(ratio: RatioFindings, facts: ReportFacts, key_slices: Sequence[Key
     return page.build(story, "Lesion to lung volume ratio", f"Series {facts.series_uid}")
 
 
-def _opening(title: str, facts: ReportFacts) -> list[Any]:
+def opening(title: str, facts: ReportFacts) -> list[Any]:
+    """A report's title, and what it says of its study and series."""
     grid = facts.grid
     kernel = f"kernel {facts.kernel}" if facts.kernel else ""
     series = " \u00b7 ".join(text for text in (facts.series_number, facts.series_description, kernel) if text)
@@ -166,7 +167,7 @@ def _warnings(facts: ReportFacts, warnings: Sequence[str]) -> list[Any]:
     return [page.paragraph("Warnings", page.HEADING), *page.bullets(told, page.FINE_BULLET)] if told else []
 
 
-def _made_by(facts: ReportFacts) -> list[Any]:
+def made_by(facts: ReportFacts) -> list[Any]:
     """Software, model, version and hash of what made the result; the definition's own name for it, if it has one."""
     made = [f"Carina {facts.software_version}", *(_model(one) for one in facts.models)]
     lines = [*made, facts.called] if facts.called else made

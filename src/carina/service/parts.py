@@ -14,6 +14,7 @@ from carina.deliver.commitment import take_report
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import PACE
 from carina.deliver.sender import Sender
+from carina.jobs.wishes import settle_wishes
 from carina.jobs.worker import Worker
 from carina.keeping.retention import Retention
 from carina.receive.ask import Asker
@@ -45,7 +46,10 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
         works["notices"] = lambda stop: _tell(node, stop)
     works["retention"] = lambda stop: _remove(node, stop)
     works["arrivals"] = lambda stop: _settle_arrivals(node, stop)
-    for peer in peers_of(list(node.settings.sources.values())):
+    peers = peers_of(list(node.settings.sources.values()))
+    if peers:
+        works["comparisons"] = lambda stop: _compare(node, stop)
+    for peer in peers:
         works[f"earlier scans of {peer}"] = partial(_fetch_priors, PriorFetcher(node.store, peer), node)
     if _hears_dicom(node.settings):
         works["dicom"] = lambda stop: _listen(node, stop)
@@ -122,6 +126,11 @@ def _listen(node: RunningNode, stop: Event) -> None:
             pass
     finally:
         listener.stop()
+
+
+def _compare(node: RunningNode, stop: Event) -> None:
+    while not stop.wait(PRIORS_S):
+        settle_wishes(node.settings, node.engine)
 
 
 def _fetch_priors(fetcher: PriorFetcher, node: RunningNode, stop: Event) -> None:

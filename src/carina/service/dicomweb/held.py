@@ -86,12 +86,20 @@ def _made(connection: Connection, node: RunningNode, study_uid: str | None) -> I
     of_study = select(ARRIVAL.c.id).where(ARRIVAL.c.study_uid == study_uid)
     by_path = JOB.c.arrival_id.is_(None)
     for row in connection.execute(wanted.where(by_path | JOB.c.arrival_id.in_(of_study) if study_uid else by_path)):
-        yield from _objects_in(node.folder / row.folder / OBJECTS, str(row.stopped_at))
+        objects = node.folder / row.folder / OBJECTS
+        yield from _objects_in(objects, f"{row.stopped_at} {_changed(objects)}")
+
+
+def _changed(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @lru_cache(maxsize=20_000)
-def _objects_in(folder: Path, _stopped_at: str) -> tuple[Held, ...]:
-    """The objects of a run; it is over, so that they are read once."""
+def _objects_in(folder: Path, _changed_at: str) -> tuple[Held, ...]:
+    """The objects of a run; it is over, so that they are read once, and again where one joins them."""
     return tuple(held for path in sorted(folder.glob("*.dcm")) if (held := _ours(path)))
 
 

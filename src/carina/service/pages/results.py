@@ -24,7 +24,8 @@ def _viewer() -> Router:
     from carina.service.viewer.routes import Above, Around, viewer_routes
 
     shelf = RunShelf()
-    around = Around(above=Above(href="/", name="Worklist"), is_compared=True, is_correctable=True)
+    worklist = Above(href="/", name="Worklist")
+    around = Around(above=worklist, is_compared=True, earlier=earlier_runs, is_correctable=True)
     correct = correct_routes(run_of, shelf, around, corrections_of_jobs())
     changes = changes_routes(run_of, earlier_runs, shelf, around)
     return Router(routes=[*correct, *changes, *viewer_routes(run_of, shelf, around)])

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from carina.api.compared import scan_findings, scanned_on
 from carina.api.result import Run
 from carina.errors import BadConfig
 from carina.measure.change import LesionChange, LungHeight, ScanFindings, lung_height
-from carina.measure.findings import RegionFindings
-from carina.pipeline.ports import FILE_ERRORS
 from carina.report.change import change_sentences
 from carina.report.numbers import ml_text, percent_text
 from carina.report.overlay import layout
-from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH
+from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, time_charts
 from carina.service.viewer.opened import OpenedRun, RunShelf
-from carina.service.viewer.routes import Above, Around, WhereIsRun, answering, mounted_at, viewer_page, viewer_routes
+from carina.service.viewer.routes import (
+    Above,
+    Around,
+    EarlierRuns,
+    WhereIsRun,
+    answering,
+    mounted_at,
+    viewer_page,
+    viewer_routes,
+)
 from carina.service.viewer.slices import WINDOWS, Drawing, slice_words
 from carina.service.viewer.stored import report_names
-
-EarlierRuns = Callable[[Request], Mapping[int, Path]]
-"""Gives the folders of the runs that the run of a request is compared with, by number; the first is shown unasked."""
 
 CHANGES = "/changes"
 
@@ -37,8 +38,6 @@ NOTHING_EARLIER = (
     "No earlier scan of this patient was run here. Scans are taken for one patient's by Patient ID and issuer; without "
     "an issuer both must have come by one source."
 )
-
-EMPTY = RegionFindings(region="lungs", lung_ml=0.0, lesion_ml=0.0, ratio_percent=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,20 +65,10 @@ class ScanRow:
     is_shown: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimeChart:
-    """Values over time: a line through points ``(x, y, words)``."""
-
-    title: str
-    line: str
-    points: tuple[tuple[float, float, str], ...]
-    top: str
-
-
 def changes_routes(where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf, around: Around) -> list[BaseRoute]:
     """The page of what changed, and below ``/earlier`` the pages of the runs that it is compared with."""
     page = ChangesPage(where, earlier, shelf, replace(around, is_compared=True))
-    runs = viewer_routes(page.earlier_run, shelf, Around(above=Above(href=CHANGES, name="Changes")))
+    runs = viewer_routes(page.earlier_run, shelf, Around(above=Above(href=f"../..{CHANGES}", name="Changes")))
     return [Route(CHANGES, answering(page.page)), Mount("/earlier/{number:int}", routes=runs)]
 
 
@@ -113,10 +102,8 @@ class ChangesPage:
             return viewer_page(request, "changes.html", {**around, "sentences": [NOTHING_EARLIER], "rows": []})
         number = request.path_params["number"] = _whole(request, "earlier", next(iter(folders)))
         before = self._shelf.open(self.earlier_run(request))
-        scans = [(0, scan_findings(later.run))]
-        scans += [(n, scan_findings(Run(folder))) for n, folder in folders.items()]
-        scans.sort(key=lambda scan: (scan[1].on or date.max, -scan[0]))
-        found = dict(scans)
+        found = {0: scan_findings(later.run)} | {n: scan_findings(Run(folder)) for n, folder in folders.items()}
+        scans = sorted(found.items(), key=lambda scan: (scan[1].on or date.max, -scan[0]))
         drawing = Drawing.asked(request.query_params)
         values = {
             "sentences": change_sentences(LesionChange(earlier=found[number], later=found[0])),
@@ -125,33 +112,10 @@ class ChangesPage:
             "windows": WINDOWS,
             "earlier": number,
             "rows": [_row(n, scan, number) for n, scan in scans],
-            "charts": _charts([scan for _, scan in scans]),
+            "charts": time_charts([scan for _, scan in scans]),
             "field": (FIELD_WIDTH, FIELD_HEIGHT),
         }
         return viewer_page(request, "changes.html", around | values)
-
-
-def scan_findings(run: Run) -> ScanFindings:
-    """What a run found in both lungs together, when its scan was made, and by which network.
-
-    Raises:
-        BadConfig: ``run.damaged``, a file of the run is gone or damaged.
-    """
-    regions = run.stored("volume-ratio.json").get("regions", [])
-    lesion = run.manifest.bundles.get("lesion", {})
-    network = f"{lesion['name']} {lesion['version']}" if lesion else ""
-    return ScanFindings(on=_scanned(run), lungs=RegionFindings(**regions[0]) if regions else EMPTY, network=network)
-
-
-def _scanned(run: Run) -> date | None:
-    """The study's date as the run's objects carry it; None where it has no objects, or they no date."""
-    for file in run.dicom:
-        try:
-            text = str(dcmread(file, stop_before_pixels=True, specific_tags=["StudyDate"]).get("StudyDate", ""))
-            return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
-        except (*FILE_ERRORS, InvalidDicomError, ValueError):
-            continue
-    return None
 
 
 def _pictures(request: Request, before: OpenedRun, later: OpenedRun, number: int) -> list[ComparedSlice]:
@@ -179,7 +143,7 @@ def _picture(opened: OpenedRun, height: LungHeight, base: str, title: str, index
     grid = opened.images.volume.grid
     count = grid.shape[layout(grid, "axial").normal]
     shown = min(max(index, 0), count - 1)
-    on = _scanned(opened.run)
+    on = scanned_on(opened.run)
     return ComparedSlice(
         base=base,
         title=f"{title}{f', {on}' if on else ''}",
@@ -200,31 +164,6 @@ def _row(number: int, scan: ScanFindings, shown: int) -> ScanRow:
         link=f"?earlier={number}" if number else "",
         is_shown=number in (0, shown),
     )
-
-
-def _charts(scans: Sequence[ScanFindings]) -> list[TimeChart]:
-    """Lesion volume and ratio over the scans that have a date; none where fewer than two have."""
-    dated = [(scan.on, scan.lungs) for scan in scans if scan.on is not None]
-    if len({on for on, _ in dated}) < 2:
-        return []
-    first, last = dated[0][0], dated[-1][0]
-    places = [FIELD_WIDTH * (on - first).days / (last - first).days for on, _ in dated]
-    measures: Mapping[str, tuple[list[float], Callable[[float], str]]] = {
-        "Lesion ml": ([lungs.lesion_ml for _, lungs in dated], ml_text),
-        "Ratio %": ([lungs.ratio_percent for _, lungs in dated], percent_text),
-    }
-    return [_chart(title, places, values, text, dated) for title, (values, text) in measures.items()]
-
-
-def _chart(
-    title: str, places: Sequence[float], values: Sequence[float], text: Callable[[float], str], dated: Sequence[Any]
-) -> TimeChart:
-    top = max(values) or 1.0
-    heights = [FIELD_HEIGHT * (1 - value / top) for value in values]
-    words = [f"{on}: {text(value)}" for (on, _), value in zip(dated, values, strict=True)]
-    line = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(places, heights, strict=True))
-    points = tuple((round(x, 1), round(y, 1), said) for x, y, said in zip(places, heights, words, strict=True))
-    return TimeChart(title=title, line=line, points=points, top=text(top))
 
 
 def _whole(request: Request, key: str, usual: int) -> int:

@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from carina.measure.change import ScanFindings
 from carina.measure.histogram import HuHistogram
+from carina.report.change import Course, courses
 from carina.report.numbers import MINUS
 
 FIELD_WIDTH, FIELD_HEIGHT = 640.0, 180.0
 """The drawing's field in its own units, without the labels below it."""
 
 TICKS_HU = (-1000, -800, -600, -400, -200, 0, 200)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeChart:
+    """Values over time: a line through points ``(x, y, words)`` of the field, ``top`` at its upper edge."""
+
+    title: str
+    line: str
+    points: tuple[tuple[float, float, str], ...]
+    top: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,3 +61,17 @@ def bar_path(values: Sequence[float], top: float) -> str:
     for number, value in enumerate(values):
         path.append(f"V{FIELD_HEIGHT * (1 - value / top):.1f}H{width * (number + 1):.1f}")
     return "".join([*path, f"V{FIELD_HEIGHT:g}Z"])
+
+
+def time_charts(scans: Sequence[ScanFindings]) -> list[TimeChart]:
+    """Lesion volume and ratio over the scans that have a date; none where fewer than two days have one."""
+    return [_time_chart(course) for course in courses(scans)]
+
+
+def _time_chart(course: Course) -> TimeChart:
+    points = tuple(
+        (round(FIELD_WIDTH * one.when, 1), round(FIELD_HEIGHT * (1 - one.height), 1), one.words)
+        for one in course.points
+    )
+    line = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in points)
+    return TimeChart(title=course.title, line=line, points=points, top=course.top)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
@@ -16,12 +17,16 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from carina import RESEARCH_ONLY, __version__
-from carina.errors import CarinaError, told
+from carina.api.compared import scan_findings
+from carina.api.result import Run
+from carina.errors import BadConfig, CarinaError, told
+from carina.measure.change import LesionChange, ScanFindings
 from carina.measure.histogram import hu_histogram
+from carina.report.change import change_sentences
 from carina.report.numbers import ml_text
 from carina.report.overlay import layout
 from carina.service.problems import status_of
-from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart
+from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart, time_charts
 from carina.service.viewer.found import found_by, saliency_legend
 from carina.service.viewer.layers import layer_of
 from carina.service.viewer.opened import OpenedRun, RunShelf
@@ -36,6 +41,9 @@ STATIC = Path(__file__).parent / "static"
 
 VOLUME_VIEWER = STATIC / "built" / "volume.js"
 """Made by scripts/build_viewer.py, which a wheel's build calls; a source install may lack it."""
+
+EarlierRuns = Callable[[Request], Mapping[int, Path]]
+"""Gives the folders of the runs that the run of a request is compared with, by number; the first is shown unasked."""
 
 NOT_FOUND = frozenset(
     {
@@ -111,11 +119,13 @@ class Above:
 class Around:
     """What the pages of a run link to beside each other: where it was opened from, whether earlier runs are known.
 
-    ``is_correctable`` says that the pages on which masks are corrected are there too.
+    ``earlier`` gives those that the report tells of. ``is_correctable`` says that the pages on which masks are
+    corrected are there too.
     """
 
     above: Above | None = None
     is_compared: bool = False
+    earlier: EarlierRuns | None = None
     is_correctable: bool = False
 
 
@@ -231,6 +241,7 @@ class RunPages:
             "chart": opened.once("chart", lambda: _chart(opened)),
             "field": (FIELD_WIDTH, FIELD_HEIGHT),
             "reports": report_names(opened.run),
+            "change": _change(opened.run, self._around.earlier(request) if self._around.earlier else {}),
         }
         return self._page(request, "report.html", values)
 
@@ -271,6 +282,19 @@ class RunPages:
         """One file of the run, as a download."""
         path = stored_file(self._opened(request).run, request.path_params["name"])
         return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+
+
+def _change(run: Run, earlier: Mapping[int, Path]) -> dict[str, Any]:
+    """What changed since the first of the earlier runs, in sentences, and over all of them; nothing where none is."""
+    scans: dict[int, ScanFindings] = {}
+    for number, folder in earlier.items():
+        with suppress(BadConfig):  # a damaged one is told of on its own pages
+            scans[number] = scan_findings(Run(folder))
+    if not scans:
+        return {}
+    this, number = scan_findings(run), next(iter(scans))
+    sentences = change_sentences(LesionChange(earlier=scans[number], later=this))
+    return {"sentences": sentences, "charts": time_charts([*scans.values(), this]), "number": number}
 
 
 def _chart(opened: OpenedRun) -> Any:

@@ -45,11 +45,10 @@ def _routes(folder: Path, earlier: Sequence[Path], correcting: Correcting) -> li
     shelf = RunShelf()
     for one in (*earlier, folder):
         shelf.open(one)
-    around = Around(is_compared=bool(earlier), is_correctable=True)
+    numbered = dict(enumerate(earlier, start=1))
+    around = Around(is_compared=bool(earlier), earlier=lambda _: numbered, is_correctable=True)
     correct = correct_routes(lambda _: folder, shelf, around, correcting)
-    compared = (
-        changes_routes(lambda _: folder, lambda _: dict(enumerate(earlier, start=1)), shelf, around) if earlier else []
-    )
+    compared = changes_routes(lambda _: folder, lambda _: numbered, shelf, around) if earlier else []
     return [*correct, *compared, *viewer_routes(lambda _: folder, shelf, around)]
 
 

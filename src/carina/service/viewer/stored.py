@@ -18,6 +18,9 @@ from carina.pipeline.ports import FILE_ERRORS
 PDF_OBJECTS = ("volume-ratio", "classification")
 """Names of the report objects of the pipeline that ships; others are found by their suffix all the same."""
 
+CHANGE_OBJECT = "change"
+"""Name of the report on what changed, which joins the objects of a run that is over."""
+
 NEVER_SHOWN = frozenset({LOCK, WRITING, MAP_FILE})
 """What in a run's folder is no result; who a de-identified patient was is for the node's user alone."""
 
@@ -74,7 +77,8 @@ def report_names(run: Run) -> list[str]:
     """The report objects that hold a PDF, by file name without suffix."""
     written = [name for one in run.manifest.operators.values() for name in one.all_files]
     names = {Path(name).stem for name in written if name.startswith("dicom/") and name.endswith(".dcm")}
-    return [name for name in PDF_OBJECTS if name in names]
+    found = [name for name in PDF_OBJECTS if name in names]
+    return found + ([CHANGE_OBJECT] if (run.folder / "dicom" / f"{CHANGE_OBJECT}.dcm").is_file() else [])
 
 
 def pdf_inside(run: Run, name: str) -> bytes:

@@ -1,0 +1,40 @@
+"""What of a run is compared with that of another scan of the patient."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+
+from carina.api.result import Run
+from carina.measure.change import ScanFindings
+from carina.measure.findings import RegionFindings
+from carina.pipeline.ports import FILE_ERRORS
+
+NO_LUNGS = RegionFindings(region="lungs", lung_ml=0.0, lesion_ml=0.0, ratio_percent=0.0)
+
+
+def scan_findings(run: Run) -> ScanFindings:
+    """What a run found in both lungs together, when its scan was made, and by which network.
+
+    Raises:
+        BadConfig: ``run.damaged``, a file of the run is gone or damaged.
+    """
+    regions = run.stored("volume-ratio.json").get("regions", [])
+    lesion = run.manifest.bundles.get("lesion", {})
+    network = f"{lesion['name']} {lesion['version']}" if lesion else ""
+    return ScanFindings(
+        on=scanned_on(run), lungs=RegionFindings(**regions[0]) if regions else NO_LUNGS, network=network
+    )
+
+
+def scanned_on(run: Run) -> date | None:
+    """The study's date as the run's objects carry it; None where it has no objects, or they no date."""
+    for file in run.dicom:
+        try:
+            text = str(dcmread(file, stop_before_pixels=True, specific_tags=["StudyDate"]).get("StudyDate", ""))
+            return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
+        except (*FILE_ERRORS, InvalidDicomError, ValueError):
+            continue
+    return None
