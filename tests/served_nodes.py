@@ -31,8 +31,8 @@ def settings_of(folder: Path, text: str = "") -> Settings:
     """Settings of a node below a folder, with two free ports."""
     file = folder / "carina.toml"
     file.write_text(
-        f'{text}\n[node]\nfolder = "{folder / "node"}"\nfree_gb = 0.0\n[dicom]\nport = {free_port()}\n'
-        f"[web]\nport = {free_port()}\n"
+        f'{text}\n[node]\nfolder = "{folder / "node"}"\nfree_gb = 0.0\nsubmit_below = ["{folder}"]\n'
+        f"[dicom]\nport = {free_port()}\n[web]\nport = {free_port()}\n"
     )
     return load_settings(file, {})
 

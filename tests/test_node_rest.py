@@ -149,9 +149,13 @@ def test_a_path_is_submitted(asked: Asked, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"path": "/nowhere/at/all"}, 422, "/nowhere/at/all: is not there"),
-        ({"path": "a\0b"}, 422, "can't be read|is not there"),
-        ({"path": "/", "pipeline": "nope"}, 400, "no definition is called 'nope'"),
+        ({"path": "nowhere/at/all"}, 422, "nowhere/at/all: is not there"),
+        ({"path": "a\0b"}, 403, "lies below no folder that node.submit_below allows"),
+        ({"path": "/"}, 403, "/: lies below no folder that node.submit_below allows ("),
+        ({"path": ".."}, 403, "lies below no folder"),
+        ({"path": "/etc/passwd"}, 403, "lies below no folder"),
+        ({"path": "leads-out/passwd"}, 403, "lies below no folder"),
+        ({"path": ".", "pipeline": "nope"}, 400, "no definition is called 'nope'"),
         ({"path": ".", "destinations": ["nope"]}, 404, "no destination is called 'nope'"),
         ({}, 400, "the key path is missing"),
         ({"path": 7}, 400, "path: expected `str`"),
@@ -163,8 +167,7 @@ def test_what_can_not_be_submitted_is_refused(
     asked: Asked, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: dict[str, object], status: int, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if body.get("path") == "/":
-        body["path"] = str(tmp_path)
+    (tmp_path / "leads-out").symlink_to("/etc")
     answer = asked("POST", "/jobs", **body)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"

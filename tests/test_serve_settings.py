@@ -108,6 +108,11 @@ def free() -> str:
     return f"[dicom]\nport = {free_port()}\n[web]\nport = {free_port()}\n"
 
 
+TWICE = (
+    '[sources.A]\nkind = "dicom"\nae_title = "X"\ndestinations = ["P", "Q"]\n'
+    '[destinations.P]\nkind = "dicom"\nhost = "pacs"\nport = 104\nae_title = "PACS"\ntakes = [{0}]\n'
+    '[destinations.Q]\nkind = "dicom"\nhost = "PACS"\nport = {2}\nae_title = "PACS "\ntakes = [{1}]\n'
+)
 DICOM = '[sources.{0}]\nkind = "dicom"\nae_title = "{1}"\n'
 
 
@@ -125,6 +130,10 @@ DICOM = '[sources.{0}]\nkind = "dicom"\nae_title = "{1}"\n'
         ),
         (DICOM.format("A", "X") + 'series_rules = "n.toml"\n', "sources.A.series_rules: n.toml: can't be read"),
         ('[sources.A]\nkind = "dicomweb"\n[sources.B]\nkind = "dicomweb"\n', "sources.B.kind: A is dicomweb already"),
+        (TWICE.format("", "", 104), "sources.A.destinations: P and Q are both PACS@pacs:104: what both take is sent"),
+        (TWICE.format('"SEG", "SR"', '"PDF", "SR"', 104), "sources.A.destinations: P and Q are both PACS@pacs:104"),
+        ('[node]\nsubmit_below = ["/"]\n', "node.submit_below: '/' allows every file of this machine; name the folde"),
+        ('[node]\nsubmit_below = ["nowhere"]\n', "node.submit_below: 'nowhere' is no folder that is there"),
         ('[sources.A]\nkind = "folder"\npath = "nowhere"\n', "sources.A.path: 'nowhere' is no folder that is there"),
         (
             '[sources.A]\nkind = "folder"\npath = "."\n[node]\nfolder = "node"\n',
@@ -155,6 +164,12 @@ def test_a_mistake_across_keys_is_named_by_its_key(
     told = as_error(mistakes, file).message
     assert words in told
     assert re.match(rf"{re.escape(str(file))}:\d+: ", told) or "node.folder" in told
+
+
+@pytest.mark.parametrize("text", [TWICE.format('"SEG"', '"PDF"', 104), TWICE.format("", "", 105)])
+def test_a_pacs_may_have_two_names_where_nothing_is_sent_twice(tmp_path: Path, text: str) -> None:
+    (tmp_path / "carina.toml").write_text(text + free())
+    assert [one for one in check_across(load_settings(tmp_path / "carina.toml", {})) if one.key[0] == "sources"] == []
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:

@@ -158,7 +158,8 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     ``folder`` holds all it accepted and made; ``database`` is ``postgresql+psycopg://...``, empty: SQLite in that
     folder. ``memory_gb`` and ``cores`` are what its jobs share, 0: three quarters of the machine's memory, every core.
-    With less than ``free_gb`` left on the disk, senders are refused.
+    With less than ``free_gb`` left on the disk, senders are refused. Who asks for a job over REST names a path below
+    one of the folders ``submit_below``; empty: nobody may.
     """
 
     folder: _Text = "node"
@@ -166,6 +167,7 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     memory_gb: Annotated[float, Meta(ge=0)] = 0.0
     cores: Annotated[int, Meta(ge=0, le=4096)] = 0
     free_gb: Annotated[float, Meta(ge=0)] = 5.0
+    submit_below: tuple[_Text, ...] = ()
 
 
 class DeidentifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -266,7 +268,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 _NODE = ("node", "dicom", "web", "notices", "retention", "uploads")
 _SECTIONS = ("runtime", "models", "limits", *_NODE, "deidentify", "operators")
-_LISTS = ("folders", "trusted")
+_LISTS = frozenset({"folders", "submit_below", "trusted"})
 """What the environment may say, and which of it are lists of paths."""
 
 MOST_TOLD = 20

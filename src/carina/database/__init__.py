@@ -3,7 +3,7 @@
 Rooms above keep their own queries; what a table means is said here, once.
 """
 
-from carina.database.engine import database_now, open_database, read_only
+from carina.database.engine import database_now, is_away, open_database, read_only
 from carina.database.narrow import EVERY_PROJECT, seeing
 from carina.database.tables import (
     ACCOUNT,
@@ -46,6 +46,7 @@ __all__ = [
     "WATCHED",
     "PriorState",
     "database_now",
+    "is_away",
     "open_database",
     "read_only",
     "seeing",

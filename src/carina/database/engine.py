@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from carina.database.narrow import narrow_statements
 from carina.errors import BadConfig, one_line
@@ -44,6 +45,15 @@ def open_database(url: str) -> Engine:
             "pip install carina-ct[postgres]).",
         ) from error
     return engine
+
+
+def is_away(error: BaseException | None) -> bool:
+    """Whether the database is away, restarting, full or busy, and an error no fault of what was asked of it."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):  # one class of SQLite's is for this and for mistakes in a statement
+        return error.orig.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)
+    return error.connection_invalidated or isinstance(error, OperationalError)
 
 
 def _shown(url: str) -> str:

@@ -17,18 +17,20 @@ from typing import BinaryIO
 
 import msgspec
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from carina import RESEARCH_ONLY
 from carina.api.result import Run
 from carina.api.study import RunSettings, run
 from carina.config import Settings
-from carina.database import database_now, open_database
+from carina.database import database_now, is_away, open_database
 from carina.deliver.ledger import enter
-from carina.errors import BadConfig, Bug, CarinaError, DeliveryFailed, told
+from carina.errors import BadConfig, Bug, CarinaError, DeliveryFailed, one_line, told
 from carina.jobs.listing import Job, find_job
 from carina.jobs.machine import whole_machine
 from carina.jobs.places import database_address
 from carina.jobs.queue import Attempt, Failure, JobEnd, JobState, fail, stop
+from carina.jobs.worker import DATABASE_AWAY
 from carina.pipeline.run import Event, What
 
 MAY_PASS = frozenset(
@@ -61,6 +63,10 @@ def execute(settings: Settings, engine: Engine, attempt: Attempt) -> bool:
         finished = run(job.source, folder / job.folder, _how(settings, job))
         with engine.begin() as connection:
             return _end_well(connection, attempt, job, finished, settings)
+    except SQLAlchemyError as error:
+        if is_away(error):  # nothing can be said of the job now; what it has finished is in its folder
+            raise
+        failure = failure_of(error, folder / job.folder)
     except Exception as error:  # noqa: BLE001 - the run: whatever befalls a job becomes its row
         failure = failure_of(error, folder / job.folder)
     _LOG.error("%s: %s", failure.code, failure.message)
@@ -125,7 +131,12 @@ def main() -> int:
         counts = execute(settings, open_database(database_address(settings)), attempt)
     except BadConfig as error:
         _LOG.error("%s", error.message)
-        return error.exit_code
+        return DATABASE_AWAY if is_away(error.__cause__) else error.exit_code
+    except SQLAlchemyError as error:
+        if not is_away(error):
+            raise
+        _LOG.error("the database is away (%s): the job waits for another attempt.", one_line(str(error)))
+        return DATABASE_AWAY
     if not counts:
         _LOG.warning("the job was given to another worker, canceled or stopped: nothing of this attempt counts.")
     return 0 if counts else GIVEN_AWAY

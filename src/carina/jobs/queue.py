@@ -194,9 +194,10 @@ def fail(connection: Connection, attempt: Attempt, failure: Failure, now: dateti
 _PENDING: dict[str, Any] = {"state": JobState.PENDING, "worker": "", "heartbeat_at": None}
 
 
-def give_back(connection: Connection, attempt: Attempt) -> bool:
+def give_back(connection: Connection, attempt: Attempt, not_before: datetime | None = None) -> bool:
     """Put an attempt's job back into the queue, since its worker ends: nothing is counted against it."""
-    return bool(connection.execute(update(JOB).where(_running(attempt)).values(**_PENDING)).rowcount)
+    waits = update(JOB).where(_running(attempt)).values(not_before=not_before, **_PENDING)
+    return bool(connection.execute(waits).rowcount)
 
 
 def crashed(connection: Connection, attempt: Attempt, how: str, now: datetime) -> bool:

@@ -31,6 +31,7 @@ from carina.jobs.intake import take_up
 from carina.jobs.machine import whole_machine
 from carina.jobs.places import log_of
 from carina.jobs.queue import (
+    FIRST_PAUSE,
     Attempt,
     Failure,
     JobEnd,
@@ -58,6 +59,9 @@ PATIENCE_S = 10.0
 
 EXECUTE = (sys.executable, "-m", "carina.jobs.execute")
 """What runs an attempt; the job's id and the attempt's number follow."""
+
+DATABASE_AWAY = 69
+"""Exit code of an attempt that can't reach the database (EX_UNAVAILABLE): no fault of the job."""
 
 WORKER_LOST = Failure("job.worker-lost", "its worker was killed, or stood still.", may_pass=True)
 """Not the job's fault as a rule, and tried again longer than a job whose own process dies."""
@@ -244,6 +248,8 @@ class Worker:
                 now = self.world.now(connection)
                 if one.canceled:
                     stop(connection, attempt, JobEnd.CANCELED, now)
+                elif one.process.poll() == DATABASE_AWAY:
+                    give_back(connection, attempt, now + FIRST_PAUSE)
                 else:
                     crashed(connection, attempt, how, now)
             _LOG.info("job %d: attempt %d ended, %s.", attempt.job_id, attempt.number, how, extra=_fields(attempt))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from carina.service.access.caller import asking
 from carina.service.access.members import see_project
 from carina.service.arrivals import Arrival, find_arrival
 from carina.service.node import RunningNode
-from carina.service.problems import Conflict, NotThere
+from carina.service.problems import Conflict, NotThere, Refused
 
 
 def audit(connection: Connection, action: str, subject: str, who: str = "") -> None:
@@ -82,7 +83,29 @@ def _job(connection: Connection, job_id: int) -> Job:
 
 
 def submit_path(node: RunningNode, path: str, terms: Terms) -> Job:
-    """Put a run on a folder or file of this machine into the queue.
+    """Put a run on a folder or file of this machine into the queue, as ``submit_source``, where the settings allow it.
+
+    Raises:
+        Refused: it lies below no folder of ``node.submit_below``, wherever its links lead.
+    """
+    allowed = node.settings.node.submit_below
+    source = _where_it_is(path)
+    if source is None or not any(source.is_relative_to(os.path.realpath(folder)) for folder in allowed):
+        words = f"{path}: lies below no folder that node.submit_below allows ({', '.join(allowed) or 'it is empty'})"
+        raise Refused("job.outside", f"{words}: add the folder to the settings, or use carina submit.")
+    return submit_source(node, source, terms)
+
+
+def _where_it_is(path: str) -> Path | None:
+    """A path without links; None where it is none."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return None
+
+
+def submit_source(node: RunningNode, source: Path, terms: Terms) -> Job:
+    """Put a run on a folder or file into the queue.
 
     Raises:
         BadSeries: there is nothing at the path, or it can't be read.
@@ -92,7 +115,6 @@ def submit_path(node: RunningNode, path: str, terms: Terms) -> Job:
     from carina.operators.catalogue import definition_file
     from carina.pipeline.definition import load_definition
 
-    source = Path(path).absolute()
     needed = memory_mb(_voxels_at_most(source))
     load_definition(definition_file(terms.pipeline))
     unknown = [name for name in terms.destinations if name not in node.settings.destinations]

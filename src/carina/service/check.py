@@ -12,7 +12,9 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
+from itertools import combinations
 from pathlib import Path
+from typing import assert_never
 from urllib.parse import urlsplit
 
 from carina.config import (
@@ -46,6 +48,7 @@ def check_across(settings: Settings) -> list[Mistake]:
         _sources,
         _shared_titles,
         _folders_in_circles,
+        _submit_below,
         _web_host,
         _listeners,
         _places,
@@ -95,7 +98,31 @@ def _sources(settings: Settings) -> Iterator[Mistake]:
             if destination not in (*settings.destinations, SENDER):
                 yield _mistake(f"sources/{name}/destinations", f"no destination is called {destination!r}; {known}")
         yield from _one_source(name, source)
+        yield from _sent_twice(name, source, settings)
         yield from _peers_of(name, source, settings)
+
+
+def _sent_twice(name: str, source: AnySource, settings: Settings) -> Iterator[Mistake]:
+    """Two destinations of a source that are one PACS, and both take what the other takes."""
+    known = [one for one in dict.fromkeys(source.destinations) if one in settings.destinations]
+    for first, second in combinations(known, 2):
+        one, other = settings.destinations[first], settings.destinations[second]
+        if _who(one) == _who(other) and (not one.takes or not other.takes or {*one.takes} & {*other.takes}):
+            words = f"{first} and {second} are both {_who(one)}: what both take is sent there twice"
+            yield _mistake(f"sources/{name}/destinations", f"{words}; keep one, or part their `takes`")
+
+
+def _who(destination: Destination) -> str:
+    """Where a destination is, in words that are the same for two names of one."""
+    match destination:
+        case DicomDestination():
+            return f"{destination.ae_title.strip()}@{destination.host.lower()}:{destination.port}"
+        case DicomwebDestination():
+            return destination.url.rstrip("/")
+        case FolderDestination():
+            return str(_whole(destination.path))
+        case _:
+            assert_never(destination)
 
 
 def _peers_of(name: str, source: AnySource, settings: Settings) -> Iterator[Mistake]:
@@ -160,6 +187,15 @@ def _folders_in_circles(settings: Settings) -> Iterator[Mistake]:
         for key, place in written.items():
             if place.is_relative_to(folder):
                 yield Mistake(key=key, words=f"lies in the watched folder of source {name}; choose one outside it")
+
+
+def _submit_below(settings: Settings) -> Iterator[Mistake]:
+    for folder in settings.node.submit_below:
+        place = _whole(folder)
+        if place == place.parent:
+            yield _mistake("node/submit_below", f"{folder!r} allows every file of this machine; name the folders")
+        elif not place.is_dir():
+            yield _mistake("node/submit_below", f"{folder!r} is no folder that is there; make it first")
 
 
 def _whole(path: str) -> Path:

@@ -56,7 +56,7 @@ def finish_upload(node: RunningNode, upload: Upload, terms: Terms) -> Job:
     def submit(content: Path) -> Job:
         if (made := _job_on(node, content)) is not None:
             return made
-        return changes.submit_path(node, str(content), terms)
+        return changes.submit_source(node, content.absolute(), terms)
 
     return node.uploads.finish(upload, submit)
 
