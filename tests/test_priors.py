@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pynetdicom import AE, evt
+from pynetdicom.events import Event
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 from sqlalchemy import Engine, select, update
 
 from carina.config import (
@@ -25,10 +28,11 @@ from carina.config import (
 )
 from carina.database import ARRIVAL, JOB, PRIOR, PRIOR_SERIES, database_now, open_database, upgrade_schema
 from carina.dicom.rules import load_rules
+from carina.errors import DeliveryFailed
 from carina.jobs.intake import take_up
 from carina.jobs.queue import RANKS
 from carina.receive.complete import complete_arrivals
-from carina.receive.fetch import FoundSeries
+from carina.receive.fetch import MOST_ANSWERS, FoundSeries, Wanted, find_on_node
 from carina.receive.listener import DicomListener
 from carina.receive.patient import ScanOf
 from carina.receive.prior_choice import earlier_chests
@@ -272,3 +276,67 @@ def test_a_peer_that_is_not_in_the_settings_any_more_is_not_asked_again(tmp_path
         PriorFetcher(store, "pacs").round()
         ((state, said, _),) = wishes(store.engine)
         assert (state, "destinations.pacs: no DICOM node is called so" in said) == ("fetched", True)
+
+
+def test_a_fetch_that_is_killed_each_time_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PriorFetcher, "_fetch", killed)
+    with node(settings_of(tmp_path, DicomwebDestination(url="http://127.0.0.1:9"))) as store:
+        arrive(store, scan(tmp_path / "new", 9, "20260401"))
+        settle(store)
+        fetcher = PriorFetcher(store, "pacs")
+        for _ in range(len(PAUSES) + 1):
+            with pytest.raises(KeyboardInterrupt):
+                fetcher.round()
+            with store.engine.begin() as connection:
+                connection.execute(update(PRIOR).values(not_before=None))
+        assert (fetcher.round(), fetcher.round()) == (1, 0)
+        assert wishes(store.engine) == [("fetched", "Earlier scans could not be fetched from pacs.", len(PAUSES) + 1)]
+
+
+def test_a_peer_that_sets_off_a_fault_of_ours_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> str:
+        raise ZeroDivisionError(THIS.patient_id)
+
+    monkeypatch.setattr("carina.receive.priors.find_at", broken)
+    with node(settings_of(tmp_path, DicomwebDestination(url="http://127.0.0.1:9"))) as store:
+        for number in (8, 9):
+            arrive(store, scan(tmp_path / f"new{number}", number, "20260401"))
+        settle(store)
+        assert PriorFetcher(store, "pacs").round() == 2
+        assert [(state, attempts) for state, _, attempts in wishes(store.engine)] == [("asked", 1), ("asked", 1)]
+        assert "a fault of Carina's (ZeroDivisionError), see the log." in wishes(store.engine)[0][1]
+        assert "find_at" in caplog.text
+        assert "KW-4711" not in caplog.text + str(wishes(store.engine))
+
+
+def test_a_query_without_end_is_ended() -> None:
+    def endless(_: Event) -> Iterator[tuple[int, Dataset | None]]:
+        while True:
+            found = Dataset()
+            found.QueryRetrieveLevel, found.StudyInstanceUID = "STUDY", "1.2.3"
+            yield 0xFF00, found
+
+    entity = AE(ae_title="ENDLESS")
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, endless)])
+    assert server is not None
+    try:
+        peer = DicomDestination(host="127.0.0.1", port=server.server_address[1], ae_title="ENDLESS")
+        with pytest.raises(DeliveryFailed, match=f"more than {MOST_ANSWERS} answers to one query; ask for less"):
+            find_on_node("endless", peer, Wanted(patient_id="KW-4711"))
+    finally:
+        server.shutdown()
+
+
+def test_nothing_of_another_series_than_was_asked_for_is_kept(tmp_path: Path) -> None:
+    with node(settings_of(tmp_path, DicomwebDestination(url="http://127.0.0.1:9"))) as store:
+        file = scan(tmp_path / "new", 9, "20260401")[0]
+        origin = SentBy("scanner", "CT@127.0.0.1", series_uid="1.2.3")
+        request = StowRequest(origin=origin, content_type="application/dicom")
+        assert store_over_the_web(store, request, [file.read_bytes()]).status == 409
+        assert states(store.engine) == []

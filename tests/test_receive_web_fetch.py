@@ -23,10 +23,10 @@ from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
 from carina.deliver.paced_http import LEAST_PROGRESS, PacedBytes
 from carina.errors import BadConfig, DeliveryFailed
 from carina.receive.complete import complete_arrivals
-from carina.receive.fetch import FoundSeries, Wanted
+from carina.receive.fetch import MOST_ANSWERS, FoundSeries, Wanted
 from carina.receive.pull import find_at, pull
 from carina.receive.store import InstanceStore
-from carina.receive.web_fetch import ASKED_AT_ONCE, MOST_FOUND, retrieve_series, search_series
+from carina.receive.web_fetch import ASKED_AT_ONCE, retrieve_series, search_series
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import Pacs, orthanc, orthanc_program
@@ -302,7 +302,7 @@ def test_a_search_ends_where_the_server_repeats_itself_and_where_there_is_too_mu
 
     with (
         answering(lambda path: without_end(path) if "/series" not in path else listed([])) as server,
-        pytest.raises(DeliveryFailed, match=f"more than {MOST_FOUND} answers to one query; ask for less"),
+        pytest.raises(DeliveryFailed, match=f"more than {MOST_ANSWERS} answers to one query; ask for less"),
     ):
         search_series("web", server, Wanted(accession="A1"))
 

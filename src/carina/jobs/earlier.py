@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -39,12 +40,12 @@ class EarlierScan:
 def earlier_scans(connection: Connection, job_id: int) -> tuple[EarlierScan, ...]:
     """The healthy jobs of the same pipeline on earlier studies of the job's patient, the latest study first.
 
-    Of several on one series, the latest. A job that was handed in by path has none: of its patient nothing is known.
+    They are of the job's own project: what is found goes into its report, which others read. Of several on one series,
+    the latest. A job that was handed in by path has none: of its patient nothing is known.
     """
-    wanted = select(JOB.c.pipeline, ARRIVAL.c.whose_sha256, ARRIVAL.c.studied, ARRIVAL.c.study_uid).join(
-        ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id
-    )
-    this = connection.execute(wanted.where(JOB.c.id == job_id)).first()
+    wanted = select(JOB.c.pipeline, JOB.c.project, ARRIVAL.c.whose_sha256, ARRIVAL.c.studied, ARRIVAL.c.study_uid)
+    of_job = wanted.join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id).where(JOB.c.id == job_id)
+    this = connection.execute(of_job).first()
     if this is None or not this.whose_sha256 or not this.studied:
         return ()
     is_removed = exists().where(REMOVAL.c.kind == "run", REMOVAL.c.subject_id == JOB.c.id)
@@ -53,7 +54,8 @@ def earlier_scans(connection: Connection, job_id: int) -> tuple[EarlierScan, ...
         .join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id)
         .where(ARRIVAL.c.whose_sha256 == this.whose_sha256, ARRIVAL.c.studied != "")
         .where(ARRIVAL.c.studied < this.studied, ARRIVAL.c.study_uid != this.study_uid)
-        .where(JOB.c.pipeline == this.pipeline, JOB.c.ended == JobEnd.HEALTHY, ~is_removed)
+        .where(JOB.c.pipeline == this.pipeline, JOB.c.project == this.project)
+        .where(JOB.c.ended == JobEnd.HEALTHY, ~is_removed)
         .order_by(ARRIVAL.c.studied.desc(), JOB.c.id.desc())
     )
     found: dict[str, EarlierScan] = {}
@@ -70,7 +72,14 @@ def want_earlier(connection: Connection, job_id: int, peer: str, now: datetime) 
 
 
 def is_fetched_as_prior(connection: Connection, arrival: Row[Any]) -> bool:
-    """Whether the series of an arrival came because it was asked for to be compared with, by the arrival's source."""
+    """Whether the series of an arrival came because it was asked for to be compared with, by the arrival's source.
+
+    One that had come by itself before was not: late instances of it are run as all others are.
+    """
+    of_series = (ARRIVAL.c.series_uid == arrival.series_uid) & (ARRIVAL.c.source == arrival.source)
+    by_itself = select(JOB.c.id).join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id).where(of_series, JOB.c.is_prior == 0)
+    if connection.execute(by_itself.limit(1)).first() is not None:
+        return False
     wanted = (
         select(PRIOR_SERIES.c.id)
         .join(PRIOR, PRIOR.c.id == PRIOR_SERIES.c.prior_id)
@@ -79,6 +88,13 @@ def is_fetched_as_prior(connection: Connection, arrival: Row[Any]) -> bool:
         .where(PRIOR_SERIES.c.series_uid == arrival.series_uid, ARRIVAL.c.source == arrival.source)
     )
     return connection.execute(wanted.limit(1)).first() is not None
+
+
+def wanted_for(connection: Connection, job_id: int) -> Sequence[int]:
+    """The jobs for which the scan of a job was fetched to compare with; none where it came by itself."""
+    this = select(JOB.c.series_uid).where(JOB.c.id == job_id, JOB.c.is_prior == 1).scalar_subquery()
+    wanted = select(PRIOR.c.job_id).join(PRIOR_SERIES, PRIOR_SERIES.c.prior_id == PRIOR.c.id)
+    return connection.execute(wanted.where(PRIOR_SERIES.c.series_uid == this).order_by(PRIOR.c.job_id)).scalars().all()
 
 
 def wish_of(connection: Connection, job_id: int) -> Row[Any] | None:

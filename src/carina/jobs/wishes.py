@@ -26,6 +26,8 @@ ON_ITS_WAY = timedelta(hours=1)
 LONGEST_WAIT = timedelta(days=7)
 """For jobs of low priority on a node that never rests."""
 
+LOOKED_AT = 200
+
 MADE_WITHIN_S = 600.0
 
 Make = Callable[[Settings, int], str]
@@ -44,19 +46,34 @@ def make_report(settings: Settings, job_id: int) -> str:
     return "" if done.returncode == 0 else (lines[-1] if lines else f"its process ended with {done.returncode}")
 
 
-def settle_wishes(settings: Settings, engine: Engine, make: Make = make_report) -> int:
-    """End every wish for earlier scans whose jobs have all ended; gives their number."""
-    with engine.connect() as connection:
-        now = database_now(connection)
-        wanted = select(PRIOR).where(PRIOR.c.state == PriorState.FETCHED).order_by(PRIOR.c.id)
-        settled = [wish for wish in connection.execute(wanted) if _is_settled(connection, wish, now)]
-        compared = {wish.id: _can_be_compared(connection, wish.job_id) for wish in settled}
-    for wish in settled:
-        failed = make(settings, wish.job_id) if compared[wish.id] else _why_not(engine, wish)
-        if failed or not compared[wish.id]:
-            with engine.begin() as connection:
-                end_wish(connection, wish.job_id, f"{wish.said} {failed}".strip(), now)
-    return len(settled)
+class Wishes:
+    """Ends wishes for earlier scans, those of ``LOOKED_AT`` at a time: many may wait for long."""
+
+    def __init__(self, settings: Settings, engine: Engine, make: Make = make_report) -> None:
+        self.settings, self.engine, self.make = settings, engine, make
+        self._last = 0
+
+    def round(self) -> int:
+        """End those of the next wishes whose jobs have all ended; gives their number."""
+        with self.engine.connect() as connection:
+            now = database_now(connection)
+            waiting = select(PRIOR).where(PRIOR.c.state == PriorState.FETCHED, PRIOR.c.id > self._last)
+            wishes = connection.execute(waiting.order_by(PRIOR.c.id).limit(LOOKED_AT)).all()
+            settled = [wish for wish in wishes if _is_settled(connection, wish, now)]
+        self._last = wishes[-1].id if len(wishes) == LOOKED_AT else 0
+        for wish in settled:
+            self._settle(wish, now)
+        return len(settled)
+
+    def _settle(self, wish: Row[Any], now: datetime) -> None:
+        with self.engine.connect() as connection:
+            is_compared = _can_be_compared(connection, wish.job_id)
+            why_not = "" if is_compared else _why_not(connection, wish)
+        if is_compared and (failed := self.make(self.settings, wish.job_id)):
+            why_not = f"The report on what changed could not be made: {failed}"
+        if why_not or not is_compared:
+            with self.engine.begin() as connection:
+                end_wish(connection, wish.job_id, f"{wish.said} {why_not}".strip(), now)
 
 
 def _can_be_compared(connection: Connection, job_id: int) -> bool:
@@ -91,18 +108,17 @@ def _came_as(wish: Row[Any], uids: Sequence[str]) -> ColumnElement[bool]:
     return ARRIVAL.c.series_uid.in_(uids) & (ARRIVAL.c.source == own.scalar_subquery())
 
 
-def _why_not(engine: Engine, wish: Row[Any]) -> str:
+def _why_not(connection: Connection, wish: Row[Any]) -> str:
     """Why nothing is compared although something was fetched; empty where nothing was, which is said already."""
-    with engine.connect() as connection:
-        uids = _series_of(connection, wish)
-        if not uids:
-            return ""
-        job = find_job(connection, wish.job_id)
-        if job is None or job.ended != JobEnd.HEALTHY:
-            return "This scan's own run is not healthy, so nothing is compared."
-        arrivals = connection.execute(select(ARRIVAL.c.id, ARRIVAL.c.reason).where(_came_as(wish, uids))).all()
-        failed = select(JOB.c.error).where(JOB.c.arrival_id.in_([one.id for one in arrivals]), JOB.c.error != "")
-        whys = [*(one.reason for one in arrivals if one.reason), *connection.execute(failed).scalars()]
+    uids = _series_of(connection, wish)
+    if not uids:
+        return ""
+    job = find_job(connection, wish.job_id)
+    if job is None or job.ended != JobEnd.HEALTHY:
+        return "This scan's own run is not healthy, so nothing is compared."
+    arrivals = connection.execute(select(ARRIVAL.c.id, ARRIVAL.c.reason).where(_came_as(wish, uids))).all()
+    failed = select(JOB.c.error).where(JOB.c.arrival_id.in_([one.id for one in arrivals]), JOB.c.error != "")
+    whys = [*(one.reason for one in arrivals if one.reason), *connection.execute(failed).scalars()]
     return f"Nothing could be compared: {whys[0] if whys else 'no earlier scan of the same patient was run.'}"
 
 

@@ -46,6 +46,9 @@ STUDY_SAYS = {"StudyDate": "", "StudyTime": "", "IssuerOfPatientID": ""}
 SERIES_SAYS = {"SeriesDescription": "", "BodyPartExamined": "", "NumberOfSeriesRelatedInstances": ""}
 """What is asked for beside the keys of a query."""
 
+MOST_ANSWERS = 5000
+"""Studies, or series of a study, that one query may find."""
+
 MOST_INSTANCES = 100_000
 """More than any series has: a peer that says so counts something else."""
 
@@ -150,8 +153,14 @@ def _find(association: Association, name: str, level: str, keys: Mapping[str, st
         setattr(query, keyword, value or None)
     if not association.is_established:
         raise DeliveryFailed("fetch.broken", f"{name}: the association ended before the answer; try again.")
-    for status, found in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
+    answers = association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
+    for number, (status, found) in enumerate(answers):
         code = _code(status, name)
+        if number > MOST_ANSWERS:
+            association.abort()
+            raise DeliveryFailed(
+                "fetch.too-many", f"{name}: more than {MOST_ANSWERS} answers to one query; ask for less."
+            )
         if code in PENDING and found is not None:
             yield found
         elif code not in (*PENDING, SUCCESS):
@@ -170,7 +179,8 @@ def get_series(name: str, peer: DicomDestination, series: FoundSeries, store: In
     Raises:
         DeliveryFailed: the node can't be reached, or failed before everything was here; what came is kept.
     """
-    fetched, sent_by = Fetched(), SentBy(source, f"{peer.ae_title}@{peer.host}", series.instances)
+    fetched = Fetched()
+    sent_by = SentBy(source, f"{peer.ae_title}@{peer.host}", series.instances, series_uid=series.series_uid)
 
     def take(event: Event) -> int:
         request = event.request

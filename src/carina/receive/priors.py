@@ -6,6 +6,8 @@ it is run as what it is; each try is counted before it begins, so that whatever 
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +30,8 @@ PAUSES = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15))
 """After a try that failed; after as many more, what is there has to do."""
 
 ASKED_IN_A_ROUND = 20
+
+_LOG = logging.getLogger(__name__)
 
 NOT_ASKED = "The scan names no patient and no date by which earlier ones could be asked for."
 
@@ -58,17 +62,32 @@ class PriorFetcher:
         return len(due)
 
     def _ask(self, asked: _Asked) -> None:
+        if asked.attempts > len(PAUSES):  # the last one was killed
+            self._say(asked, PriorState.FETCHED, f"Earlier scans could not be fetched from {self.peer}.")
+            return
         with self.store.engine.begin() as connection:
-            now = database_now(connection)
-            again = now + PAUSES[min(asked.attempts, len(PAUSES) - 1)]
+            again = database_now(connection) + PAUSES[min(asked.attempts, len(PAUSES) - 1)]
             _set(connection, asked.id, attempts=asked.attempts + 1, not_before=again)
         try:
-            said, state = self._fetch(asked), PriorState.FETCHED
-        except CarinaError as error:
-            is_last = asked.attempts >= len(PAUSES) or isinstance(error, BadConfig)
-            more = "What is here already is compared with." if is_last else "It will be asked again."
-            said = f"Earlier scans could not be fetched: {told(error).message} {more}"
-            state = PriorState.FETCHED if is_last else PriorState.ASKED
+            self._say(asked, PriorState.FETCHED, self._fetch(asked))
+        except Exception as error:  # noqa: BLE001 - the network edge: whatever one peer answers holds up no other wish
+            self._failed(asked, error)
+
+    def _failed(self, asked: _Asked, error: Exception) -> None:
+        is_last = asked.attempts >= len(PAUSES) or isinstance(error, BadConfig)
+        more = "What is here already is compared with." if is_last else "It will be asked again."
+        said = f"Earlier scans could not be fetched: {self._why(error)} {more}"
+        self._say(asked, PriorState.FETCHED if is_last else PriorState.ASKED, said)
+
+    def _why(self, error: Exception) -> str:
+        """Why a try failed. What a fault of ours quotes is not told: it may be of a patient."""
+        if isinstance(error, CarinaError | OSError):
+            return told(error).message
+        kind, where = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+        _LOG.error("asking %s for earlier scans: %s\n%s", self.peer, kind, where)
+        return f"a fault of Carina's ({kind}), see the log."
+
+    def _say(self, asked: _Asked, state: PriorState, said: str) -> None:
         with self.store.engine.begin() as connection:
             _set(connection, asked.id, state=state, said=said)
 

@@ -31,7 +31,16 @@ from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
 from carina.errors import FULL
 from carina.pipeline.places import file_name
-from carina.receive.instance import NO_ROOM, Arriving, Header, NotAccepted, check_said, file_head, header_of
+from carina.receive.instance import (
+    NO_ROOM,
+    NOT_UNDERSTOOD,
+    Arriving,
+    Header,
+    NotAccepted,
+    check_said,
+    file_head,
+    header_of,
+)
 from carina.receive.presence import alone, receiving
 from carina.receive.project import project_of
 from carina.receive.same import is_same_object
@@ -92,13 +101,14 @@ class SentBy:
     """Where an instance comes from: the settings' source, and who sent it (calling AE title and address).
 
     ``expected`` is how many instances its series is known to have; None where nobody said. ``project`` is that of the
-    source.
+    source. With ``series_uid``, nothing of another series is accepted.
     """
 
     source: str
     who: str
     expected: int | None = None
     project: str = DEFAULT_PROJECT
+    series_uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +151,7 @@ class InstanceStore:
         digest = hashlib.sha256(arriving.data).hexdigest()
         with self._part(arriving) as part:
             header = header_of(part.path, arriving)
+            _check_series(header, arriving, origin)
             placed = self._place(part, arriving, header, self._with_project(origin), digest)
             if placed.instance_id:
                 self._settle(placed, part)
@@ -250,6 +261,12 @@ class InstanceStore:
                 connection.execute(_MARK, {"instance": row.id})
                 return True
         return False
+
+
+def _check_series(header: Header, arriving: Arriving, origin: SentBy) -> None:
+    if origin.series_uid and header.series_uid != origin.series_uid:
+        words = f"instance {arriving.sop_instance_uid}: it is of another series than was asked for."
+        raise NotAccepted(NOT_UNDERSTOOD, "receive.other-series", words)
 
 
 def _known(connection: Connection, uid: str) -> list[Row[Any]]:

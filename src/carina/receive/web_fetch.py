@@ -15,15 +15,14 @@ from carina.config import DicomwebDestination
 from carina.deliver.dicomweb import WebStream, exchange, first_value, refused, streamed
 from carina.dicom.uids import is_uid
 from carina.errors import DeliveryFailed
-from carina.receive.fetch import Fetched, FoundSeries, Wanted, announced
+from carina.receive.fetch import MOST_ANSWERS, Fetched, FoundSeries, Wanted, announced
 from carina.receive.files import arriving_file, read_says, spooled
 from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, NotAccepted
 from carina.receive.multipart import DICOM_TYPE, BadBody, ContentType, dicom_parts
 from carina.receive.store import InstanceStore, SentBy
 
 ASKED_AT_ONCE = 200
-MOST_FOUND = 5000
-"""Studies, or series of a study, that are asked for at once, and that are taken note of."""
+"""Studies, or series of a study."""
 
 AS_STORED = f'multipart/related; type="{DICOM_TYPE}"; transfer-syntax=*'
 """Instances in the transfer syntax in which the server has them (PS3.18 8.7.3.5.2)."""
@@ -110,8 +109,8 @@ def _search(name: str, server: DicomwebDestination, path: str, keys: Mapping[str
         items = answer.content if isinstance(answer.content, list) else []
         new = {uid: item for item in items if is_uid(uid := _text(item, uid_tag)) and uid not in seen}
         seen |= new.keys()
-        if len(seen) > MOST_FOUND:
-            words = f"{name} ({server.url}): more than {MOST_FOUND} answers to one query; ask for less."
+        if len(seen) > MOST_ANSWERS:
+            words = f"{name} ({server.url}): more than {MOST_ANSWERS} answers to one query; ask for less."
             raise DeliveryFailed("fetch.too-many", words)
         if not new:
             return
@@ -128,13 +127,14 @@ def retrieve_series(
         DeliveryFailed: the server can't be reached, or failed before everything was here; what came is kept.
     """
     fetched = Fetched()
-    sent_by = SentBy(source, urlsplit(server.url).netloc.rpartition("@")[2][:128], series.instances)
+    address = urlsplit(server.url).netloc.rpartition("@")[2][:128]
+    sent_by = SentBy(source, address, series.instances, series_uid=series.series_uid)
     path = f"/studies/{series.study_uid}/series/{series.series_uid}"
     with streamed(name, server, path, AS_STORED) as stream:
         _check_answer(name, server, stream)
         try:
             for content_type, data in dicom_parts(stream.content_type, stream.chunks):
-                _take(store, sent_by, series, content_type, _no_longer(store, data), fetched)
+                _take(store, sent_by, content_type, _no_longer(store, data), fetched)
         except BadBody as error:
             words = f"{name} ({server.url}): its answer can't be followed: {error.message}"
             raise DeliveryFailed("fetch.body", words) from error
@@ -162,12 +162,7 @@ def _no_longer(store: InstanceStore, data: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _take(
-    store: InstanceStore,
-    sent_by: SentBy,
-    series: FoundSeries,
-    content_type: ContentType,
-    data: Iterator[bytes],
-    fetched: Fetched,
+    store: InstanceStore, sent_by: SentBy, content_type: ContentType, data: Iterator[bytes], fetched: Fetched
 ) -> None:
     try:
         if content_type.name != DICOM_TYPE:
@@ -177,9 +172,6 @@ def _take(
             raise NotAccepted(NOT_UNDERSTOOD, "stow.part-type", words)
         with spooled(store.folder, data, store.settings.dicom.instance_mb * 1_000_000) as file:
             says = read_says(file)
-            if (says.study_uid, says.series_uid) != (series.study_uid, series.series_uid):
-                words = f"instance {says.sop_instance_uid[:64]}: it is of another series than was asked for."
-                raise NotAccepted(NOT_UNDERSTOOD, "fetch.other-series", words)
             with arriving_file(file, says) as arriving:
                 store.accept(arriving, sent_by)
     except NotAccepted as error:

@@ -14,7 +14,7 @@ from carina.deliver.commitment import take_report
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import PACE
 from carina.deliver.sender import Sender
-from carina.jobs.wishes import settle_wishes
+from carina.jobs.wishes import Wishes
 from carina.jobs.worker import Worker
 from carina.keeping.retention import Retention
 from carina.receive.ask import Asker
@@ -129,8 +129,9 @@ def _listen(node: RunningNode, stop: Event) -> None:
 
 
 def _compare(node: RunningNode, stop: Event) -> None:
+    wishes = Wishes(node.settings, node.engine)
     while not stop.wait(PRIORS_S):
-        settle_wishes(node.settings, node.engine)
+        wishes.round()
 
 
 def _fetch_priors(fetcher: PriorFetcher, node: RunningNode, stop: Event) -> None:

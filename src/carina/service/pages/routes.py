@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 
 from carina.database import read_only
 from carina.deliver.register import list_deliveries
-from carina.jobs.earlier import earlier_scans, wish_of
+from carina.jobs.earlier import earlier_scans, wanted_for, wish_of
 from carina.jobs.queue import JobState
 from carina.service.access.caller import caller_of
 from carina.service.dicomweb.held import OBJECTS
@@ -89,9 +89,10 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     with read_only(node.engine) as connection:
         deliveries = list_deliveries(connection, job_id=job_id, at_most=1000)
         earlier, wish = earlier_scans(connection, job_id), wish_of(connection, job_id)
+        wanted = wanted_for(connection, job_id)
     has_results = progress.job.state is JobState.STOPPED and (node.folder / progress.job.folder / OBJECTS).is_dir()
     values = {"progress": progress, "job": progress.job, "deliveries": deliveries}
-    return values | {"has_results": has_results, "earlier": earlier, "wish": wish}
+    return values | {"has_results": has_results, "earlier": earlier, "wish": wish, "wanted_for": wanted}
 
 
 def show_log(request: Request) -> Response:
