@@ -90,7 +90,7 @@ def test_a_chunk_that_was_not_answered_is_as_if_it_had_not_come(
 ) -> None:
     """Killed after the write, before the flush, or before the rename: the bytes that were answered stay."""
     taking = uploads(tmp_path)
-    upload = begun(taking, {"a": 9})
+    upload = begun(taking, {"a": 6, "b": 3})
     take(taking, upload, "a", 0, b"abc")
 
     def die(*_: object) -> None:
@@ -105,8 +105,8 @@ def test_a_chunk_that_was_not_answered_is_as_if_it_had_not_come(
     later = uploads(tmp_path)
     assert later.received(upload) == [Received(name="a", bytes=3)]
     assert take(later, upload, "a", 3, b"def") == 6
-    assert take(later, upload, "a", 6, b"ghi") == 9
-    assert finished(later, upload) == {"a": b"abcdefghi"}
+    assert take(later, upload, "b", 0, b"ghi") == 3
+    assert finished(later, upload) == {"a": b"abcdef", "b": b"ghi"}
 
 
 def test_a_chunk_with_another_content_than_its_digest_is_not_taken(tmp_path: Path) -> None:

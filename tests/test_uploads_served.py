@@ -134,6 +134,25 @@ def test_a_node_may_take_none(tmp_path: Path) -> None:
         assert "upload-files" not in client.get("/", headers={"accept": "text/html"}).text
 
 
+def test_what_was_acknowledged_is_there_after_the_node_was_killed(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    chunks = [bytes([number]) * 300_000 for number in range(8)]
+    size = sum(map(len, chunks))
+    sent = 0
+    for kill_after in (3, 6, 8):
+        with started(tmp_path, settings) as node, httpx.Client(base_url=node.url) as client:
+            state = begin(client, size=size).json()
+            assert state["received"] == ([{"name": "scan.nii", "bytes": sent * 300_000}] if sent else [])
+            for number in range(sent, kill_after):
+                assert put(client, state["id"], chunks[number], offset=number * 300_000).status_code == 200
+            sent = kill_after
+            node.process.kill()
+    with started(tmp_path, settings) as node, httpx.Client(base_url=node.url) as client:
+        upload = begin(client, size=size).json()["id"]
+        job = client.post(f"/api/v1/uploads/{upload}/finish", json={}).json()
+        assert (Path(job["source"]) / "scan.nii").read_bytes() == b"".join(chunks)
+
+
 # What is removed
 
 
