@@ -34,7 +34,7 @@ def said(**more: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "patient_id",
-    ["", "0", "0000", "-", "^^^", "ANONYMOUS", "anon 12", "Anonymized_", "UNKNOWN", "n/a", "NoID", "x", "test-3"],
+    ["", "0", "0000", "-", "^^^", "ANONYMOUS", "anon 12", "Anonymized_", "UNKNOWN", "n/a", "NoID", "x", "Test "],
 )
 def test_what_stands_for_many_patients_is_nobodys(patient_id: str) -> None:
     assert not scan_of(said(PatientID=patient_id)).whose("scanner")
@@ -46,7 +46,10 @@ def test_what_is_no_value_is_nobodys(text: str) -> None:
     assert not scan_of(said(PatientID="KW-1", IssuerOfPatientID=text)).whose("scanner")
 
 
-@pytest.mark.parametrize("patient_id", ["4711", "P1", "ANONA", "TESTA 4", "00012", " 12 ", "Ä-1", "患者1", "A" * 64])
+@pytest.mark.parametrize(
+    "patient_id",
+    ["4711", "P1", "ANONA", "NA 0012", "X1", "Test-3", "TESTA 4", "00012", " 12 ", "Ä-1", "患者1", "A" * 64],
+)
 def test_an_id_is_a_patients(patient_id: str) -> None:
     found = scan_of(said(PatientID=patient_id))
     assert found.patient_id == patient_id.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -265,6 +266,22 @@ def test_a_pacs_that_is_away_is_asked_a_few_times_and_the_job_waits_for_none_of_
         assert fetcher.round() == 0
         with store.engine.connect() as connection:
             assert not connection.execute(select(PRIOR_SERIES)).all()
+
+
+def test_a_pacs_that_takes_the_line_and_says_nothing_is_given_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        for name, peer in (
+            ("dicom", DicomDestination(host="127.0.0.1", port=port, ae_title="SILENT", timeout_s=0.5)),
+            ("web", DicomwebDestination(url=f"http://127.0.0.1:{port}/web", timeout_s=0.5)),
+        ):
+            (tmp_path / name).mkdir()
+            with node(settings_of(tmp_path / name, peer)) as store:
+                arrive(store, scan(tmp_path / name / "new", 9, "20260401"))
+                settle(store)
+                assert PriorFetcher(store, "pacs").round() == 1
+                ((state, said, _),) = wishes(store.engine)
+                assert (state, "can't be reached" in said) == ("asked", True), said
 
 
 def test_a_peer_that_is_not_in_the_settings_any_more_is_not_asked_again(tmp_path: Path) -> None:

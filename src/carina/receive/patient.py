@@ -14,7 +14,7 @@ LONGEST_ID = 64
 """Characters of LO (PS3.5 6.2)."""
 
 NO_PATIENT = re.compile(
-    r"[\W_0]*|[\W_]*(anon(ymous|ymi[sz]ed)?|unknown|none|null|n/?a|no ?(patient ?)?id|test|dummy|x+)[\W_\d]*",
+    r"[\W_0]*|[\W_]*(anon(ymous|ymi[sz]ed)?[\d\W_]*|unknown|none|null|n/?a|no ?(patient ?)?id|test|dummy|x+)[\W_]*",
     re.IGNORECASE,
 )
 """What scanners and de-identifiers write in place of an ID, for many patients at once."""
