@@ -140,7 +140,8 @@ def test_axe_finds_nothing_serious_and_nothing_runs_over_the_edge(
     page.get_by_label("New user's name").fill(f"somebody.{theme}.{width}")
     page.get_by_role("button", name="Add and show the link").click()
     invitation = page.locator("#shown").inner_text()
-    for address in ("", f"{node.url}/", f"{node.url}/jobs/{node.job}", f"{node.url}/jobs/99", invitation):
+    pages = [f"{node.url}/{path}" for path in ("projects", "projects/default", "account")]
+    for address in ("", *pages, f"{node.url}/", f"{node.url}/jobs/{node.job}", f"{node.url}/jobs/99", invitation):
         if address:
             page.goto(address)
         look_over(page, width)

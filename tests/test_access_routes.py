@@ -131,7 +131,7 @@ def test_a_reader_reads(node: Guarded, route: tuple[str, str]) -> None:
         assert ask(node.person("reader"), route).status_code not in (401, 403, 405)
 
 
-UNSEEN = {"/api/v1/state", "/api/v1/destinations", "/api/v1/openapi.json", "/api", "/metrics"}
+UNSEEN = {"/account", "/api/v1/state", "/api/v1/destinations", "/api/v1/openapi.json", "/api", "/metrics"}
 """Read by those who may, and of no patient."""
 
 

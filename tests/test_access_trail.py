@@ -38,7 +38,16 @@ def values_of(node: Guarded) -> dict[str, str]:
     header = dcmread(min((node.node.folder.parent / "ct").glob("*.dcm")), stop_before_pixels=True)
     uids = {"study": header.StudyInstanceUID, "series": header.SeriesInstanceUID, "instance": header.SOPInstanceUID}
     places = {"plane": "axial", "index": "3", "z": "3", "y": "4", "x": "5", "size": "quarter", "layer": "lung"}
-    return {**uids, **places, "job": str(node.job), "id": str(node.job), "frames": "1", "tag": "7FE00010"}
+    uids["project"] = "default"
+    return {
+        **uids,
+        **places,
+        "project": "default",
+        "job": str(node.job),
+        "id": str(node.job),
+        "frames": "1",
+        "tag": "7FE00010",
+    }
 
 
 def path_of(rule: Rule, values: dict[str, str]) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, insert, select, update
 
-from carina.database import PROJECT, database_now, read_only
+from carina.database import ARRIVAL, JOB, PROJECT, database_now, read_only
 from carina.errors import BadConfig
 
 
@@ -35,3 +35,16 @@ def check_project(connection: Connection, name: str) -> None:
     if name not in known:
         words = "make it on the page Projects, or name it as the project of a source"
         raise BadConfig("project.unknown", f"there is no project {name!r}; known: {', '.join(known)}; {words}.")
+
+
+def assign_series(connection: Connection, series_uid: str, source: str, project: str) -> None:
+    """Put everything that came of a series from a source, and the jobs on it, into a project."""
+    same = (ARRIVAL.c.series_uid == series_uid) & (ARRIVAL.c.source == source)
+    its_jobs = JOB.c.arrival_id.in_(select(ARRIVAL.c.id).where(same))
+    connection.execute(update(JOB).where(its_jobs).values(project=project))
+    connection.execute(update(ARRIVAL).where(same).values(project=project))
+
+
+def assign_job(connection: Connection, job_id: int, project: str) -> None:
+    """Put a job that was handed in by path into a project."""
+    connection.execute(update(JOB).where(JOB.c.id == job_id, JOB.c.arrival_id.is_(None)).values(project=project))

@@ -11,6 +11,7 @@ from carina.service import health
 from carina.service.access.gate import Gate
 from carina.service.access.identify import Identifier
 from carina.service.access.oidc import Provider
+from carina.service.access.password import account_routes
 from carina.service.access.routes import Doors, access_routes
 from carina.service.check import LOOPBACK_NAMES
 from carina.service.dicomweb.stow import stow_routes
@@ -36,6 +37,7 @@ def all_routes() -> list[BaseRoute]:
         *stow_routes(),
         *rest_routes(),
         *access_routes(),
+        *account_routes(),
         *page_routes(),
     ]
 

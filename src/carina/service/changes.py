@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from sqlalchemy import Connection, insert
@@ -15,6 +15,7 @@ from carina.errors import BadSeries, unreadable
 from carina.jobs import queue
 from carina.jobs.estimate import cores_of, memory_mb
 from carina.jobs.listing import Job, find_job
+from carina.jobs.projects import assign_job, assign_series
 from carina.jobs.request import Terms
 from carina.receive.complete import release
 from carina.receive.project import project_of
@@ -158,9 +159,7 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Arrival:
         Conflict: it is not in quarantine.
     """
     with node.engine.begin() as connection:
-        before = find_arrival(connection, arrival_id)
-        if before is None:
-            raise NotThere("arrival.unknown", f"there is no arrival {arrival_id}.")
+        before = _arrival(connection, arrival_id)
         name = source or before.source
         if name not in node.settings.sources:
             known = ", ".join(node.settings.sources) or "none"
@@ -174,6 +173,35 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Arrival:
             )
         audit(connection, "changed", f"arrival {arrival_id}: released as {name}")
         return find_arrival(connection, arrival_id) or before
+
+
+def move_to_project(node: RunningNode, jobs: Collection[int], arrivals: Collection[int], project: str) -> int:
+    """Put series, all that came of each and its jobs, and jobs by path into a project; gives how many of them.
+
+    Raises:
+        NotThere: there is no such job, arrival or project.
+    """
+    with node.engine.begin() as connection:
+        see_project(connection, project)
+        found = [_job(connection, job_id) for job_id in jobs]
+        came = [_arrival(connection, one) for one in {*arrivals, *(job.arrival_id for job in found)} - {None}]
+        series = {(one.series_uid, one.source) for one in came}
+        for uid, source in series:
+            assign_series(connection, uid, source, project)
+            audit(connection, "changed", f"series {uid} of source {source}: moved to project {project}")
+        by_path = [job.id for job in found if job.arrival_id is None]
+        for job_id in by_path:
+            assign_job(connection, job_id, project)
+            audit(connection, "changed", f"job {job_id}: moved to project {project}")
+    node.tallies.forget()
+    return len(series) + len(by_path)
+
+
+def _arrival(connection: Connection, arrival_id: int | None) -> Arrival:
+    arrival = find_arrival(connection, arrival_id or 0)
+    if arrival is None:
+        raise NotThere("arrival.unknown", f"there is no arrival {arrival_id}.")
+    return arrival
 
 
 def send_again(node: RunningNode, destination: str, job_id: int | None) -> int:

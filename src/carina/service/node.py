@@ -17,9 +17,10 @@ from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
 
 from carina.config import Destination, Settings
-from carina.database import seeing
+from carina.database import read_only, seeing
 from carina.receive.store import InstanceStore
 from carina.receive.uploads import Uploads
+from carina.service.access.members import see_project
 from carina.service.loops import Part, PartStatus
 from carina.service.tallies import Tallies
 
@@ -59,6 +60,18 @@ class RunningNode:
             return self
         whole = self._whole or self
         return whole.views.of(projects if self.projects is None else projects & self.projects)
+
+    def only(self, project: str) -> RunningNode:
+        """The node with one project alone; with none named, as it is.
+
+        Raises:
+            NotThere: there is no such project.
+        """
+        if not project:
+            return self
+        with read_only(self.engine) as connection:
+            see_project(connection, project)
+        return self.seen_in(frozenset({project}))
 
     @cached_property
     def views(self) -> Views:

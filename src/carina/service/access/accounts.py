@@ -130,6 +130,18 @@ def set_password(connection: Connection, account: Account, name: str, password_h
     connection.execute(delete(SESSION).where(SESSION.c.account_id == account.id))
 
 
+def change_password(connection: Connection, account_id: int, until_now: str, password_hash: str) -> None:
+    """Set a password in place of the one that was ``until_now``, as they are kept; a link to set one ends.
+
+    Raises:
+        Conflict: it was changed meanwhile.
+    """
+    same = (ACCOUNT.c.id == account_id) & (ACCOUNT.c.password_hash == until_now)
+    values = {"password_hash": password_hash, "link_sha256": ""}
+    if not connection.execute(update(ACCOUNT).where(same).values(**values)).rowcount:
+        raise Conflict("access.password", "the password was changed meanwhile: log in again.")
+
+
 def password_of(connection: Connection, name: str) -> tuple[int, str]:
     """The id of an account that may log in, and its password as it is kept; ``(0, "")`` where there is none."""
     wanted = select(ACCOUNT).where(ACCOUNT.c.name == name.strip().lower(), ACCOUNT.c.is_closed == 0)

@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 
 from carina.database import read_only
 from carina.errors import CarinaError
+from carina.jobs.projects import project_names
 from carina.service.access import accounts, sessions
 from carina.service.access.caller import caller_of
 from carina.service.access.credentials import is_same
@@ -22,7 +23,7 @@ from carina.service.changes import audit
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of
 from carina.service.pages.rendering import page
-from carina.service.problems import NotUnderstood, Refused, status_of
+from carina.service.problems import Conflict, NotUnderstood, Refused, status_of
 from carina.service.rest.operation import understood
 
 
@@ -34,6 +35,7 @@ class PersonAct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     id: Annotated[int, Meta(ge=1, le=2**62)] = 0
     name: str = ""
     choice: str = ""
+    project: str = ""
     back: str = ""
 
 
@@ -76,8 +78,9 @@ def _open(connection: Connection, _: RunningNode, asked: PersonAct) -> PersonOut
 
 def _token(connection: Connection, node: RunningNode, asked: PersonAct) -> PersonOutcome:
     name = accounts.account_name(asked.name)
-    secret = sessions.new_token(connection, name, asked.choice, node.now())
-    return PersonOutcome(subject=f"token {name}: made, {asked.choice}", shown=secret, of=f"Token of {name}")
+    secret = sessions.new_token(connection, name, asked.choice, node.now(), asked.project)
+    said = f"token {name}: made, {asked.choice} in {asked.project or 'every project'}"
+    return PersonOutcome(subject=said, shown=secret, of=f"Token of {name}")
 
 
 def _revoke(connection: Connection, _: RunningNode, asked: PersonAct) -> PersonOutcome:
@@ -105,10 +108,12 @@ def _people(request: Request, told: PersonOutcome) -> Response:
     node = seen_node(request)
     with read_only(node.engine) as connection:
         values = {"accounts": accounts.list_accounts(connection), "tokens": sessions.list_tokens(connection)}
+        projects = project_names(connection)
     shown = told.shown
     if told.of.startswith("Link"):
         shown = f"{request.base_url}invited?link={told.shown}"
     shared = {"people": PEOPLE, "programs": PROGRAMS, "shown": shown, "of": told.of, "login": node.settings.web.login}
+    shared["projects"] = projects
     return page(request, "users.html", {**values, **shared, "path": "/users", "back": "/users"})
 
 
@@ -130,6 +135,8 @@ def _act(request: Request, given: Mapping[str, str]) -> PersonOutcome:
     asked = understood(given, PersonAct)
     if not is_same(asked.token, caller_of(request).form_token):
         raise Refused("web.token", "the page is from before you logged in: go back and reload it.")
+    if not node.settings.web.login:
+        raise Conflict("access.off", "log-in is off: no account or token is asked for; set login = true in [web].")
     if asked.what not in PEOPLE_ACTS:
         raise NotUnderstood("web.asked", f"what: is {asked.what[:20]!r}; expected {', '.join(PEOPLE_ACTS)}.")
     with node.engine.begin() as connection:

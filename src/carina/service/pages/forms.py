@@ -15,8 +15,17 @@ async def form_of(request: Request) -> dict[str, str]:
     Raises:
         NotUnderstood: it is larger than any form of ours.
     """
+    return dict(await form_pairs(request))
+
+
+async def form_pairs(request: Request) -> list[tuple[str, str]]:
+    """The same of a form that has several fields of one name.
+
+    Raises:
+        NotUnderstood: it is larger than any form of ours.
+    """
     pairs = parse_qsl((await body_of(request)).decode("utf-8", "replace"), keep_blank_values=True)
-    return {name: value for name, value in pairs if value}
+    return [(name, value) for name, value in pairs if value]
 
 
 def own_place(address: str) -> str:

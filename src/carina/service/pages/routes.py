@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -20,6 +20,7 @@ from carina.service.dicomweb.held import OBJECTS
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.acting import act
 from carina.service.pages.live import stream
+from carina.service.pages.projects import move_values, project_routes
 from carina.service.pages.rendering import html, page, shared_values
 from carina.service.pages.results import agreements, results
 from carina.service.pages.worklist import WorklistAsked, upload_values, worklist
@@ -40,6 +41,7 @@ def page_routes() -> list[BaseRoute]:
         Route("/jobs/{job:int}/log", show_log),
         Mount("/jobs/{job:int}/view", results),
         Mount("/agreement", agreements),
+        *project_routes(),
         Route("/act", act, methods=["POST"]),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
     ]
@@ -48,7 +50,10 @@ def page_routes() -> list[BaseRoute]:
 def show_worklist(request: Request) -> Response:
     """The worklist."""
     asked = _asked(request)
-    values = worklist(_node(request), asked) | upload_values(_node(request), caller_of(request))
+    if asked.project:
+        return RedirectResponse(asked.link(), status_code=303)
+    node, caller = _node(request), caller_of(request)
+    values = worklist(node, asked) | upload_values(node, caller) | move_values(node, caller)
     return page(request, "worklist.html", values | {"live": f"/live?{request.url.query}"})
 
 
@@ -57,6 +62,7 @@ def live_worklist(request: Request) -> Response:
     node, asked = _node(request), _asked(request)
     asked.jobs()  # what is wrong with it is said at once
     shared = shared_values(request, f"/?{request.url.query}" if request.url.query else "/")
+    shared |= move_values(node, caller_of(request))
     return stream(node, request, lambda: html("jobs.html", shared | worklist(node, asked)))
 
 

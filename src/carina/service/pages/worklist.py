@@ -40,6 +40,7 @@ class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     state: str = ""
     pipeline: str = ""
     before: str = ""
+    project: str = ""
 
     def jobs(self) -> JobsAsked:
         """As the REST interface asks.
@@ -48,13 +49,16 @@ class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             NotUnderstood: a value is wrong.
         """
         given = {name: value for name, value in msgspec.structs.asdict(self).items() if value}
+        given.pop("project", None)  # it says which node is looked at, and not what of it
         return understood(given | {"limit": ROWS}, JobsAsked)
 
     def link(self, **changed: object) -> str:
         """The address of another part."""
         values = {**msgspec.structs.asdict(self), **changed}
+        project = values.pop("project")
         query = urlencode({name: value for name, value in values.items() if value})
-        return f"/?{query}" if query else "/"
+        place = f"/projects/{project}" if project else "/"
+        return f"{place}?{query}" if query else place
 
 
 def upload_values(node: RunningNode, caller: Caller) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class ShownState(StrEnum):
 class JobsAsked(_Asked, frozen=True, kw_only=True):
     """Which jobs: ``before`` is an id, that of the next page."""
 
+    project: _Name = ""
     state: ShownState | None = None
     pipeline: str = ""
     before: _Id | None = None
@@ -89,6 +90,7 @@ class SubmitAsked(_Asked, frozen=True, kw_only=True):
 class ArrivalsAsked(_Asked, frozen=True, kw_only=True):
     """Which arrivals: ``before`` is an id, that of the next page."""
 
+    project: _Name = ""
     state: ArrivalState | None = None
     before: _Id | None = None
     limit: _Limit = 100
@@ -184,7 +186,7 @@ def get_state(node: RunningNode, _: Nothing) -> NodeState:
 def get_jobs(node: RunningNode, asked: JobsAsked) -> JobPage:
     """A page of jobs."""
     states = (asked.state.value,) if asked.state else ()
-    with read_only(node.engine) as connection:
+    with read_only(node.only(asked.project).engine) as connection:
         found = list_jobs(connection, states=states, pipeline=asked.pipeline, before=asked.before, at_most=asked.limit)
     return JobPage(jobs=found, next=_next(found, asked.limit))
 
@@ -219,7 +221,7 @@ def put_priority(node: RunningNode, asked: PriorityAsked) -> Job:
 
 def get_arrivals(node: RunningNode, asked: ArrivalsAsked) -> ArrivalPage:
     """A page of arrivals."""
-    with read_only(node.engine) as connection:
+    with read_only(node.only(asked.project).engine) as connection:
         states = (asked.state,) if asked.state else ()
         found = list_arrivals(connection, states=states, before=asked.before, at_most=asked.limit)
     return ArrivalPage(arrivals=found, next=_next(found, asked.limit))

@@ -13,7 +13,12 @@ if (live) {
   function show(part) {
     const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
     const opened = [...live.querySelectorAll("details")].map((one) => [one.id, one.open]);
+    const ticked = [...live.querySelectorAll("input:checked")].map((one) => one.id);
     live.innerHTML = part;
+    for (const id of ticked) {
+      const box = document.getElementById(id);
+      if (box) box.checked = true;
+    }
     for (const [id, open] of opened) {
       const details = document.getElementById(id);
       if (details) details.open = open;
