@@ -70,7 +70,7 @@ def test_an_engine_is_told_everything_that_bounds_a_container(engine: FakeEngine
 
 def test_an_image_that_is_not_here_is_not_fetched(engine: FakeEngine, scan: Path, tmp_path: Path) -> None:
     file = definition(tmp_path / "mine.yaml", READER, foreign("other", ["x"], FROM_CT))
-    with pytest.raises(BadConfig, match="podman has no image example/other:latest on this machine"):
+    with pytest.raises(BadConfig, match=r"podman has no image example/other:latest on this machine \(no such image\)"):
         go(scan, tmp_path / "run", file, OperatorSettings(trusted=(str(file),)))
     assert not engine.asked("run") and not engine.asked("pull")
 

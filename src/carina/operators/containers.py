@@ -50,6 +50,14 @@ class Contained:
     time_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoundImage:
+    """An image's digest; empty, and the engine's words why, where it isn't there."""
+
+    id: str
+    why_not: str
+
+
 @dataclass(frozen=True)
 class ContainerEngine:
     """An engine that answers: ``podman`` or ``docker``, and its program."""
@@ -57,10 +65,11 @@ class ContainerEngine:
     name: str
     program: str
 
-    def image_id(self, image: str) -> str:
-        """The digest of an image on this machine; empty where it isn't there. Nothing is ever fetched."""
+    def find_image(self, image: str) -> FoundImage:
+        """An image on this machine. Nothing is ever fetched."""
         asked = _ask(self.program, "image", "inspect", "--format", "{{.Id}}", image)
-        return asked.stdout.strip() if asked.returncode == 0 else ""
+        found = asked.stdout.strip() if asked.returncode == 0 else ""
+        return FoundImage(id=found, why_not="" if found else _last(asked.stderr) or f"exit code {asked.returncode}")
 
     def run(self, what: Contained) -> list[str]:
         """The command that runs a container: no network, no rights, no superuser, nothing fetched."""

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from carina.operators.containers import ContainerEngine, find_engine
+from carina.operators.containers import ContainerEngine, FoundImage, find_engine
 from carina.operators.launch import InContainer, InProcess, Launch
 from carina.operators.ports import SourcePort
 from carina.operators.table import known_operators
@@ -42,7 +42,7 @@ class Others:
 
     def __init__(self, settings: OperatorSettings) -> None:
         self.settings = settings
-        self._images: dict[str, str] = {}
+        self._images: dict[str, FoundImage] = {}
 
     def __call__(self, definition: Definition, step: Step) -> ForeignOperator | str:
         """The operator of a step; empty where the image is a name of Carina's own."""
@@ -58,11 +58,13 @@ class Others:
     def _container(self, engine: ContainerEngine, definition: Definition, step: Step) -> ForeignOperator | str:
         image = _reference(step.container)
         if image not in self._images:
-            self._images[image] = engine.image_id(image)
-        if not (found := self._images[image]):
-            return f"{engine.name} has no image {image} on this machine, and Carina fetches none: {engine.name} pull it"
+            self._images[image] = engine.find_image(image)
+        found = self._images[image]
+        if not found.id:
+            why = f"{engine.name} has no image {image} on this machine ({found.why_not})"
+            return f"{why}, and Carina fetches none: build it there, or pull it by {engine.name}"
         how = InContainer(engine=engine, image=image, command=step.container.command, requests=step.requests)
-        return self._operator(Launch(definition, step, how, self.settings.time_s), f"{engine.name} {image}", found)
+        return self._operator(Launch(definition, step, how, self.settings.time_s), f"{engine.name} {image}", found.id)
 
     def _process(self, why: str, definition: Definition, step: Step) -> ForeignOperator | str:
         if not _is_trusted(definition.file, self.settings):
