@@ -50,8 +50,8 @@ def test_each_destination_is_tried(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ("", "carina: no destination is configured; known: none. Add it under [destinations] to the settings."),
-        ('[destinations.a]\nkind = "folder"\npath = "x"\n', "carina: no destination is called b; known: a."),
+        ("", "carina: no destination or source is there; known: none. Add it under [destinations] or [sources]."),
+        ('[destinations.a]\nkind = "folder"\npath = "x"\n', "carina: no destination or source is called b; known: a."),
     ],
 )
 def test_a_destination_that_is_not_there_is_named(tmp_path: Path, settings: str, words: str) -> None:

@@ -49,7 +49,7 @@ VERBS = {
     "jobs": Verb("carina.cli.jobs", "jobs", "List, show, cancel and retry the jobs of a node."),
     "worker": Verb("carina.cli.jobs", "worker", "Run the jobs of the node's queue."),
     "deliveries": Verb("carina.cli.deliveries", "deliveries", "Show what became of result objects; send again."),
-    "echo": Verb("carina.cli.echo", "echo", "Test the destinations: does each answer?"),
+    "echo": Verb("carina.cli.echo", "echo", "Test destinations and sources: does each answer?"),
     "backup": Verb("carina.cli.backup", "backup", "Save the node while it runs."),
     "restore": Verb("carina.cli.backup", "restore", "Make a node from a backup."),
     "fetch": Verb("carina.cli.fetch", "fetch", "Fetch CT series from a PACS into the node."),

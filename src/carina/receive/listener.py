@@ -119,7 +119,7 @@ class DicomListener:
         if found is None:
             _LOG.warning("association of %s refused: no source is called %s.", calling, called)
             _reject(event, "called")
-        elif not _allows(found[1], calling, requestor.address_info.address):
+        elif not allows(found[1], calling, requestor.address_info.address):
             _LOG.warning("association of %s at %s refused by %s.", calling, requestor.address_info.address, found[0])
             _reject(event, "calling")
 
@@ -144,7 +144,7 @@ class DicomListener:
         calling = _title(event.assoc.requestor.primitive.calling_ae_title)
         called = _title(event.assoc.requestor.primitive.called_ae_title)
         found, address = self.sources.get(called), event.assoc.requestor.address_info.address
-        if found is None or not _allows(found[1], calling, address):  # it was let in for its reports alone
+        if found is None or not allows(found[1], calling, address):  # it was let in for its reports alone
             return NOT_AUTHORISED
         origin = SentBy(found[0], f"{calling}@{address}")
         arriving = Arriving(
@@ -204,7 +204,7 @@ def _title(title: str | bytes) -> str:
     return (title.decode("ascii", "replace") if isinstance(title, bytes) else title).strip()
 
 
-def _allows(source: DicomSource, calling: str, address: str) -> bool:
+def allows(source: DicomSource, calling: str, address: str) -> bool:
     """Whether a source takes from a caller; an address that is mapped into IPv6 counts as what it is."""
     if source.callers and calling not in source.callers:
         return False

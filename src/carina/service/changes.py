@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert
 from carina.config import Priority
 from carina.database import AUDIT, database_now
 from carina.deliver.ledger import resend
-from carina.errors import BadSeries, unreadable
+from carina.errors import BadSeries, DeliveryFailed, unreadable
 from carina.jobs import queue
 from carina.jobs.estimate import cores_of, memory_mb
 from carina.jobs.listing import Job, find_job
@@ -217,6 +217,24 @@ def send_again(node: RunningNode, destination: str, job_id: int | None) -> int:
         audit(connection, "changed", f"{number} deliveries: sent again")
     node.tallies.forget()
     return number
+
+
+def echo_source(node: RunningNode, name: str) -> str:
+    """What is found out about who can reach a source.
+
+    Raises:
+        NotThere: there is no such source.
+        DeliveryFailed: it can't be reached; the message says what was seen.
+    """
+    from carina.receive.reach import reach_of
+
+    if name not in node.settings.sources:
+        raise NotThere("arrival.source", f"no source is called {name!r}.")
+    found = list(reach_of(name, node.settings))
+    said = " ".join(one.words for one in found)
+    if not all(one.is_well for one in found):
+        raise DeliveryFailed("source.unreachable", said)
+    return said
 
 
 def echo_destination(node: RunningNode, name: str) -> None:

@@ -83,6 +83,10 @@ def _discard(node: RunningNode, pressed: Pressed) -> str:
     return ""
 
 
+def _echo_source(node: RunningNode, pressed: Pressed) -> str:
+    return changes.echo_source(node, pressed.name)
+
+
 ACTS: dict[str, Act] = {
     "cancel": _cancel,
     "retry": _retry,
@@ -90,6 +94,7 @@ ACTS: dict[str, Act] = {
     "release": _release,
     "resend": _resend,
     "echo": _echo,
+    "echo-source": _echo_source,
     "discard": _discard,
 }
 """What each button does."""

@@ -117,6 +117,7 @@ def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
         "node": readiness(node),
         "destinations": node.settings.destinations,
         "sources": tuple(node.settings.sources),
+        "doors": node.settings.sources,
     }
 
 
