@@ -6,7 +6,8 @@ import csv
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +18,13 @@ from pydicom import dcmread
 
 import carina.infer.saliency
 import carina.operators.ai_covid_19
+import carina.operators.networks
 import carina.operators.segmented
 from carina.config import FolderDestination, Plan, RuntimeKind, RuntimeSettings, Settings
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.series import Series, Source, VolumeFile
 from carina.errors import BadConfig
+from carina.infer.activation import Explained
 from carina.models.bundle import Covid
 from carina.operators.catalogue import find_definition, known_definitions
 from carina.operators.networks import Networks
@@ -43,8 +46,8 @@ CLASSES = {0: "non-COVID-19", 1: "COVID-19"}
 WHEN = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 
 
-class TrueNetworks(Networks):
-    """Networks whose bundles are named only; the fixture answers for them with the phantom's truth."""
+class NamedNetworks(Networks):
+    """Networks whose bundles are named only."""
 
     def bundle(self, task: str) -> Any:
         return SimpleNamespace(
@@ -57,11 +60,13 @@ class TrueNetworks(Networks):
             carina=Covid(orientation="RAS", window_hu=(-1000, 0), labels=CLASSES, size=(8, 8, 8)),
         )
 
-    def runtime(self, task: str) -> Any:
-        return task
 
-    def outputs(self, task: str) -> Any:
-        return lambda patches: [patches]  # and no class maps
+class TrueNetworks(NamedNetworks):
+    """The fixture answers for them, with the phantom's truth."""
+
+    @contextmanager
+    def opened(self, task: str) -> Iterator[Any]:
+        yield lambda patches: [patches]  # which nobody asks
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +106,9 @@ def truth(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> Truth:
     def classify(volume: Volume, lung: Mask, bundle: SimpleNamespace, runtime: Any) -> dict[str, float]:
         return {"non-COVID-19": 0.25, "COVID-19": 0.75}
 
+    def explain(volume: Volume, lung: Mask, bundle: SimpleNamespace, network: Any) -> Explained:
+        return Explained(classify(volume, lung, bundle, network), None, (0, 0, 0))  # no class maps
+
     def saliency(volume: Volume, lung: Mask, *_: object) -> ScalarMap:
         values = np.where(lung.labels > 0, np.float32(0.25), np.float32(0))
         return ScalarMap(values=values, grid=volume.grid, quantity="fall", unit="probability", uid=volume.uid)
@@ -108,6 +116,7 @@ def truth(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> Truth:
     monkeypatch.setattr(carina.infer.saliency, "saliency", saliency)
     monkeypatch.setattr(carina.operators.segmented, "segment", segment)
     monkeypatch.setattr(carina.operators.ai_covid_19, "classify", classify)
+    monkeypatch.setattr(carina.operators.ai_covid_19, "explain", explain)
     return answers
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -334,7 +335,7 @@ def test_a_run_writes_the_volume(
     monkeypatch.setattr(
         carina.operators.segmented, "segment", lambda volume, bundle, *rest: masked(masks[bundle.name], volume)
     )
-    monkeypatch.setattr(Networks, "runtime", opened_once(Networks.runtime))
+    monkeypatch.setattr(Networks, "opened", only_the_classifier(Networks.opened))
     source = choose_source(find_series(folders / "ct"))
     definition = load_definition(find_definition("default"))
     for _ in range(2):  # the second start only opens what is there
@@ -360,9 +361,9 @@ def masked(mask: Mask, volume: Volume) -> Mask:
     return replace(mask, labels=(mask.labels > 0).astype(np.uint8), names={1: "found"}, uid=volume.uid)
 
 
-def opened_once(runtime: Any) -> Any:
-    """The classifier's runtime only; the others are not asked."""
-    return lambda networks, task: runtime(networks, task) if task == "covid" else None
+def only_the_classifier(opened: Any) -> Any:
+    """The classifier's network only; the others are not asked."""
+    return lambda networks, task: opened(networks, task) if task == "covid" else nullcontext(lambda patches: [patches])
 
 
 def test_a_run_without_it_says_so(tmp_path: Path) -> None:

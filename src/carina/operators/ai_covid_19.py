@@ -8,6 +8,7 @@ from carina.infer import saliency
 from carina.infer.activation import explain
 from carina.infer.classify import classifier, classify
 from carina.infer.familiar import unlike_training
+from carina.infer.runtime import first_of
 from carina.measure.chest import check_chest
 from carina.measure.findings import Classification, SaliencyFindings, SaliencyMethod
 from carina.measure.key_slices import choose_salient, choose_slices
@@ -19,6 +20,7 @@ from carina.pipeline.operator import Context, Operator, Setting
 from carina.volume.volume import Mask, ScalarMap, Volume
 
 if TYPE_CHECKING:
+    from carina.infer.runtime import Outputs
     from carina.models.bundle import Bundle, Covid
 
 NOTHING_TO_CLASSIFY = "No lung was found, so there is nothing to classify."
@@ -57,7 +59,8 @@ def ai_covid_19(
             not_computed=reason,
         )
         return _classified(nothing, SaliencyPort(map=None, not_computed=reason), volume)
-    probabilities, salient = _answer(volume, lung, saliency_by, networks, context)
+    with networks.opened("covid") as network:
+        probabilities, salient = _answer(volume, lung, saliency_by, (bundle, network), context)
     context.record("made_by", bundle.made_by)
     context.record("probabilities", {name: round(value, 4) for name, value in probabilities.items()})
     shown, found = SaliencyPort(map=None, not_computed=SWITCHED_OFF), None
@@ -98,19 +101,19 @@ class _Salient(NamedTuple):
 
 
 def _answer(
-    volume: Volume, lung: Mask, saliency_by: str, networks: Networks, context: Context
+    volume: Volume, lung: Mask, saliency_by: str, classifying: tuple[Bundle, Outputs], context: Context
 ) -> tuple[dict[str, float], _Salient | None]:
     """The probabilities and their saliency: from one pass where that is asked for and the network can."""
-    bundle = networks.bundle("covid")
+    bundle, network = classifying
     if saliency_by == ON:
-        probabilities, parts, places = explain(volume, lung, bundle, networks.outputs("covid"))
+        probabilities, parts, places = explain(volume, lung, bundle, network)
         if parts is not None:
             return probabilities, _Salient(parts, places, SaliencyMethod.ACTIVATION)
     else:
-        probabilities = classify(volume, lung, bundle, networks.runtime("covid"))
+        probabilities = classify(volume, lung, bundle, first_of(network))
     if saliency_by == OFF:
         return probabilities, None
-    hidden = saliency.saliency(volume, lung, bundle, networks.runtime("covid"), fraction(context))
+    hidden = saliency.saliency(volume, lung, bundle, first_of(network), fraction(context))
     return probabilities, _Salient(hidden, saliency.blocks_of(classifier(bundle)), SaliencyMethod.OCCLUSION)
 
 

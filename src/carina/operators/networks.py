@@ -1,7 +1,9 @@
-"""The networks of a run: bundles by task, and a runtime for each that is opened once."""
+"""The networks of a run: bundles by task, and the runtimes that are open."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -9,11 +11,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from carina.config import RuntimeKind, RuntimeSettings, Settings
-from carina.infer.runtime import first_of, open_network, with_precision
+from carina.infer.runtime import open_network, with_precision
 from carina.models.bundle import find_bundle
 
 if TYPE_CHECKING:
-    from carina.infer.runtime import Outputs, Runtime
+    from carina.infer.runtime import Outputs
     from carina.models.bundle import Bundle
 
 TASKS = ("lung", "lesion", "covid")
@@ -28,7 +30,7 @@ class Networks:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._bundles: dict[str, Bundle] = {}
-        self._opened: dict[str, Outputs] = {}
+        self._opened: dict[str, tuple[Outputs, int]] = {}
         self._locks = {task: Lock() for task in TASKS}
 
     @cached_property
@@ -55,25 +57,27 @@ class Networks:
                 self._bundles[task] = find_bundle(name, self.settings.models.folders)
             return self._bundles[task]
 
-    def runtime(self, task: str) -> Runtime:
-        """The opened runtime of a task's bundle.
-
-        Raises:
-            BadConfig: as ``outputs``.
-        """
-        return first_of(self.outputs(task))
-
-    def outputs(self, task: str) -> Outputs:
+    @contextmanager
+    def opened(self, task: str) -> Iterator[Outputs]:
         """The opened network of a task's bundle, with all that it gives.
+
+        Operators that want it at once share it. When the last is done it is closed: what it holds for a pass over a
+        chest, some hundred MB, is wanted by those that come after.
 
         Raises:
             BadConfig: the runtime is not installed, or the endpoint does not answer.
         """
         bundle = self.bundle(task)
         with self._locks[task]:
-            if task not in self._opened:
-                self._opened[task] = open_network(bundle, self.runtime_settings)
-            return self._opened[task]
+            network, users = self._opened.get(task) or (open_network(bundle, self.runtime_settings), 0)
+            self._opened[task] = network, users + 1
+        try:
+            yield network
+        finally:
+            with self._locks[task]:
+                _, users = self._opened.pop(task)
+                if users > 1:
+                    self._opened[task] = network, users - 1
 
     def made(self, made_by: str) -> Bundle | None:
         """The bundle that a result says it was made by, if it is one of this run's."""
