@@ -62,7 +62,7 @@ SMALL_RADII_MM = (3.0, 10.0)
 LIMITS_ML = {Size.SMALL: (0.1, 1.0), Size.MEDIUM: (1.0, 10.0), Size.LARGE: (10.0, 200.0)}
 """The volumes of each class."""
 
-GLASS_FRACTIONS = (0.08, 0.6)
+GLASS_FRACTIONS = (0.1, 0.6)
 """The air that ground glass displaces, drawn evenly in its logarithm, so that faint disease is as common as bright."""
 SOLID_FRACTIONS = (0.75, 1.0)
 """The air that consolidation displaces."""
@@ -141,9 +141,9 @@ def _draw(
     )
 
 
-def draw_fraction(rng: np.random.Generator, *, solid: bool) -> float:
-    """The air that a lesion displaces, 0 to 1."""
-    return float(rng.uniform(*SOLID_FRACTIONS)) if solid else log_uniform(GLASS_FRACTIONS, rng)
+def draw_fraction(rng: np.random.Generator, *, solid: bool, glass: tuple[float, float] = GLASS_FRACTIONS) -> float:
+    """The air that a lesion displaces, 0 to 1; ``glass`` are the ends for what is not ``solid``."""
+    return float(rng.uniform(*SOLID_FRACTIONS)) if solid else log_uniform(glass, rng)
 
 
 def log_uniform(ends: tuple[float, float], rng: np.random.Generator) -> float:

@@ -45,8 +45,11 @@ FILLINGS = {
 SEVERE_SHARES = (0.2, 0.95)
 """Shares of the lung in a patch that severe disease takes, drawn evenly."""
 
-SEVERE_KINDS = {Kind.GROUND_GLASS: 0.35, Kind.CONSOLIDATION: 0.35, Kind.CRAZY_PAVING: 0.15, Kind.MIXED: 0.15}
+SEVERE_KINDS = {Kind.GROUND_GLASS: 0.3, Kind.CONSOLIDATION: 0.4, Kind.CRAZY_PAVING: 0.15, Kind.MIXED: 0.15}
 """What severe disease looks like, by its share."""
+
+SEVERE_GLASS = (0.2, 0.6)
+"""The air that severe ground glass displaces: fainter, all over a lung, is a breath less (`distractors.breath`)."""
 
 _TREES = 6
 """Air bronchograms of severe disease branch around so many places."""
@@ -116,7 +119,7 @@ def _drawn(kind: Kind, rng: np.random.Generator) -> DrawnLesion:
         radii_mm=(30.0, 30.0, 30.0),
         angle=0.0,
         border_mm=log_uniform((0.3, 4.0), rng),
-        fraction=draw_fraction(rng, solid=solid),
+        fraction=draw_fraction(rng, solid=solid, glass=SEVERE_GLASS),
         texture=float(rng.uniform(0.0, 0.1) if solid else rng.uniform(0.02, 0.6)),
         texture_mm=log_uniform((1.5, 15.0), rng),
         ragged=0.0,

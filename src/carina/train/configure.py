@@ -123,8 +123,9 @@ def _length_problems(s: TrainSettings) -> Iterator[str]:
 
 
 def _rate_problems(s: TrainSettings) -> Iterator[str]:
-    if not 0 <= s.average < 1:
-        yield f"average {s.average} must be at least 0 and below 1"
+    for key in ("average", "keep_start"):
+        if not 0 <= getattr(s, key) < 1:
+            yield f"{key} {getattr(s, key)} must be at least 0 and below 1"
     if not 0 <= s.cache_rate <= 1:
         yield f"cache_rate {s.cache_rate} must lie between 0 and 1"
     for key in ("rate", "hard_weight"):

@@ -7,7 +7,7 @@ import ctypes
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,9 +53,13 @@ def _silent(_: TrainingProgress) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FitContext:
-    """What surrounds a fit: the training list's number of cases, the processes that share it, who is told."""
+    """What surrounds a fit: the training list's number of cases, the processes that share it, who is told.
+
+    ``start`` are the weights that the training began with, needed where ``keep_start`` is above 0.
+    """
 
     cases: int = 1
+    start: Mapping[str, Tensor] = field(default_factory=dict)
     team: Team = field(default_factory=Team)
     watch: Watch = _silent
 
@@ -128,7 +132,7 @@ def fit(
     team = context.team
     out.mkdir(parents=True, exist_ok=True)
     with _computing(settings, team), random_apart(settings.seed + team.rank, team.device):
-        loop = _Loop(network, source, settings, out, team)
+        loop = _Loop(network, source, settings, out, context)
         loop.run(*steps_of(settings, context.cases, team.size), context.watch)
         return loop.fitted()
 
@@ -165,9 +169,11 @@ def keep_freed_memory() -> None:
 
 class _Loop:
     def __init__(
-        self, network: nn.Module, source: ExampleSource, settings: TrainSettings, out: Path, team: Team
+        self, network: nn.Module, source: ExampleSource, settings: TrainSettings, out: Path, context: FitContext
     ) -> None:
-        self.source, self.settings, self.out, self.team = source, settings, out, team
+        self.source, self.settings, self.out = source, settings, out
+        self.team, self.start = context.team, context.start
+        team = context.team
         if settings.loss is Loss.CROSS_ENTROPY_PLACES:
             network = Guided(network)
         self.format = memory_format(network, settings, team.device)
@@ -291,10 +297,12 @@ class _Loop:
     @torch.no_grad()
     def _settled(self) -> nn.Module:
         """The weights to publish; averaged ones with their batch norms' statistics taken anew over fresh examples."""
-        if self.state.averaged is None:
+        if self.state.averaged is None and not self.settings.keep_start:
             self.team.share(self.state.network)
             return self.state.network.eval()
-        candidate = copy.deepcopy(self.state.averaged)
+        candidate = copy.deepcopy(self.state.averaged or self.state.network)
+        if self.settings.keep_start:
+            _blend(candidate, self.start, self.settings.keep_start)
         norms = [m for m in candidate.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         if norms and self.settings.settle:
             for norm in norms:
@@ -324,6 +332,14 @@ class _Loop:
 def _weights(network: nn.Module) -> dict[str, Tensor]:
     own = published(network.state_dict())
     return {name: value.detach().cpu().contiguous().clone() for name, value in own.items()}
+
+
+@torch.no_grad()
+def _blend(network: nn.Module, start: Mapping[str, Tensor], keep: float) -> None:
+    """Take ``keep`` of each number from the weights of the start, the rest from ``network``, in place."""
+    for name, value in published(network.state_dict()).items():
+        if value.is_floating_point():
+            value.lerp_(start[name].to(value), keep)
 
 
 @torch.no_grad()

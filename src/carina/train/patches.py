@@ -27,10 +27,16 @@ NEAR_MM = 8.0
 BORROWED = 0.5
 """The share of patches for lesions that hold vessels of a second chest."""
 
+DISEASED = 0.55
+"""The share of patches for lesions that hold drawn disease."""
+
+AT_THE_HILA = 0.4
+"""The share of patches for lesions in the lungs' dense parts: without it, vessels at the hila become consolidation."""
+
 SEVERE = 0.35
 """The share of patches with drawn disease in which it takes 20 to 95 % of the lung (`severity.paste_severe`)."""
 
-REPEATED = 0.4
+REPEATED = 0.35
 """The share of patches for lesions that repeat one slice."""
 
 PICTURE_TOP_HU = (100.0, 400.0)
@@ -107,24 +113,24 @@ def centre_in(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
 
 
 def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Drawn:
-    """One patch for lesion segmentation: seven in ten hold lesions, most look-alikes, half a second chest's vessels.
+    """One patch for lesion segmentation: half and more hold lesions, most look-alikes, half another chest's vessels.
 
-    Of those with lesions a third hold severe disease; two in five of all repeat one slice along z (`repeat_slice`). A
-    quarter of those that lie in the lungs are centred where they are dense, which is at the hila mostly.
+    Of those with lesions a third hold severe disease; a third of all repeat one slice along z (`repeat_slice`). Two in
+    five are centred where the lungs are dense, which is at the hila mostly.
 
     Hard is what is dense in the lungs and up to `NEAR_MM` beside them, lesion or not: a network learns early that the
     dense is healthy, and then never finds consolidation; told only to find it, it takes vessels at the hila for it.
     """
     case = cases[int(rng.integers(len(cases)))]
     reach = (12, 12, 12) if rng.random() < 0.7 else (60, 90, 90)
-    around = case.dense if rng.random() < 0.25 and case.dense.any() else case.lungs
+    around = case.dense if rng.random() < AT_THE_HILA and case.dense.any() else case.lungs
     patch = cut(case, centre_in(around, rng) + rng.uniform(-1, 1, 3) * reach * np.array((0.2, 1, 1)), shape, rng)
     hu, lung, lesion = patch.hu, patch.lung, patch.lesion
     if rng.random() < BORROWED:
         hu = _with_borrowed(hu, lung, cases, rng)
     hu, fluid = _look_alikes(hu, lung, rng)
     hu = _other_patient(hu, rng)
-    if rng.random() < 0.7:
+    if rng.random() < DISEASED:
         hu, mask = _with_disease(hu, lung & ~fluid, rng)
         lesion = lesion | mask
     side = 2 * round(NEAR_MM / IN_PLANE_MM) + 1

@@ -97,9 +97,11 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     and ``save_every`` count steps. ``scale_rate`` multiplies ``rate`` by the number of processes; ``clip`` 0 leaves
     gradients as they are. ``average`` above 0 keeps averaged weights, which are what is validated and published;
     their batch norms' statistics are taken anew over ``settle`` batches first. ``init`` names a bundle to fine-tune
-    from. ``folds`` above 1 pools the list and validates on part ``fold``, patient by patient. ``window`` and
-    ``window_overlap`` are those of validation and of the published bundle. ``cache_rate`` is the share of cases
-    that is kept in memory, as MONAI calls it. ``mlflow`` is a tracking URI, empty: none.
+    from; ``keep_start`` is the share of the weights it starts from in what is validated and published, the rest is what
+    was trained: what the start knew and a fine-tuning forgets comes back (Wortsman and others, "Robust fine-tuning of
+    zero-shot models", CVPR 2022). ``folds`` above 1 pools the list and validates on part ``fold``, patient by patient.
+    ``window`` and ``window_overlap`` are those of validation and of the published bundle. ``cache_rate`` is the share
+    of cases that is kept in memory, as MONAI calls it. ``mlflow`` is a tracking URI, empty: none.
     """
 
     task: Task
@@ -132,6 +134,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     window: tuple[int, int, int] = (224, 224, 32)
     window_overlap: float = 0.25
     average: float = 0.0
+    keep_start: float = 0.0
     settle: int = 40
     device: Device = Device.AUTO
     arithmetic: Arithmetic = Arithmetic.F32

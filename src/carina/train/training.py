@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -93,10 +94,11 @@ def train(file: Path, settings: TrainSettings, out: Path, how: How | None = None
     source = _opened(data, settings, how.team)
     with checkpoint.random_apart(settings.seed, how.team.device):
         network = build_network(settings.network)
-    if not (out / checkpoint.CHECKPOINT).is_file():
+    if settings.keep_start or not (out / checkpoint.CHECKPOINT).is_file():
         initialise(network, settings, source, how)
+    start = copy.deepcopy(network.state_dict()) if settings.keep_start else {}
     cases = len(without(data, settings.leave_out).training)
-    fitted = fit(network, source, settings, out, FitContext(cases=cases, team=how.team, watch=how.watch))
+    fitted = fit(network, source, settings, out, FitContext(cases=cases, start=start, team=how.team, watch=how.watch))
     return publish_fitted(fitted, out, how) if how.team.leads else None
 
 
