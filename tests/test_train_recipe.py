@@ -71,7 +71,7 @@ def test_recipes_that_ship_begin_with_random_weights_so_that_one_command_makes_e
 
 def test_the_lesion_networks_way_goes_from_group_norms_to_constants_once() -> None:
     norms = [settings.network.get("norm", "group") for _, settings in load_recipe("lesion").stages]
-    assert norms == ["group"] * 7 + ["constant"] * 2
+    assert norms == ["group"] * 7 + ["constant"] * 4
 
 
 @pytest.mark.slow
