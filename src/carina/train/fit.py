@@ -303,17 +303,21 @@ class _Loop:
         candidate = copy.deepcopy(self.state.averaged or self.state.network)
         if self.settings.keep_start:
             _blend(candidate, self.start, self.settings.keep_start)
-        norms = [m for m in candidate.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        if norms and self.settings.settle:
-            for norm in norms:
-                norm.reset_running_stats()
-                norm.momentum = None
-            candidate.train()
-            with autocast(self.settings, self.team.device):
-                for inputs in fresh_inputs(self.source, self.settings, self.team.device):
-                    candidate(inputs.contiguous(memory_format=self.format))
+        if self.settings.settle:
+            self._settle(candidate)
         self.team.share(candidate)
         return candidate.eval()
+
+    def _settle(self, candidate: nn.Module) -> None:
+        """Take the statistics of batch norms anew."""
+        norms = [m for m in candidate.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+        candidate.train()
+        with autocast(self.settings, self.team.device):
+            for inputs in fresh_inputs(self.source, self.settings, self.team.device) if norms else ():
+                candidate(inputs.contiguous(memory_format=self.format))
 
     def _progress(self, steps: int, seconds: float) -> TrainingProgress:
         state = self.state
