@@ -14,8 +14,11 @@ from sqlalchemy import insert, select
 
 from carina.config import Priority
 from carina.database import AUDIT, DELIVERY, JOB
+from carina.errors import BadConfig
 from carina.jobs.queue import RANKS, JobEnd, JobState
+from carina.operators.catalogue import known_definitions
 from carina.service.node import RunningNode
+from carina.service.pipelines import check_offered, offered_pipelines
 from carina.service.rest.openapi import openapi
 from carina.service.rest.operations import ShownState
 from carina.service.rest.routes import EVERY_OPERATION
@@ -172,6 +175,38 @@ def test_what_can_not_be_submitted_is_refused(
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert any(word in answer.json()["detail"] for word in words.split("|"))
+
+
+SECRET = "api-version: 0.4.0\nname: root:$6$hash\n"
+
+
+@pytest.mark.parametrize(
+    "pipeline", ["/etc/passwd", "{0}/mine.yaml", "mine.yaml", "./default", "mine", "../x", "{0}/no", "", "a\0b"]
+)
+def test_over_the_web_a_pipeline_is_no_path(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pipeline: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_ct_series(chest_phantom(shape=(6, 64, 64), lesions=0, seed=5).volume, tmp_path / "ct")
+    for name in ("mine", "mine.yaml", "default"):
+        (tmp_path / name).write_text(SECRET)
+    answer = asked("POST", "/jobs", path=str(tmp_path / "ct"), pipeline=pipeline.format(tmp_path))
+    detail = answer.json()["detail"]
+    assert answer.status_code == 400 and "\n" not in detail
+    assert detail.startswith("no definition is called") or pipeline == ""
+    assert not any(word in detail for word in ("root:", "hash", "0.4.0", "can't be re"))
+
+
+def test_a_pipeline_that_a_source_names_is_offered_to_those_who_see_the_source(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_bytes(known_definitions()["default"].read_bytes())
+    source = f'[sources.scanner]\nkind = "dicom"\nae_title = "A"\nproject = "lungs"\npipelines = ["{mine}"]\n'
+    node = opened(tmp_path, source)
+    assert offered_pipelines(node.settings) == ("default", *sorted({str(mine), *known_definitions()} - {"default"}))
+    check_offered(node.settings, str(mine))
+    check_offered(node.seen_in(frozenset({"lungs"})).settings, str(mine))
+    with pytest.raises(BadConfig, match=r"no definition is called .* carina submit on the node's machine"):
+        check_offered(node.seen_in(frozenset({"other"})).settings, str(mine))
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"3", b"\xff", b"{" * 100_000, b'{"path": "' + b"x" * 70_000 + b'"}'])

@@ -23,6 +23,7 @@ from carina.service.access.caller import asking
 from carina.service.access.members import see_project
 from carina.service.arrivals import Arrival, find_arrival
 from carina.service.node import RunningNode
+from carina.service.pipelines import check_offered
 from carina.service.problems import Conflict, NotThere, Refused
 
 
@@ -110,12 +111,13 @@ def submit_source(node: RunningNode, source: Path, terms: Terms) -> Job:
 
     Raises:
         BadSeries: there is nothing at the path, or it can't be read.
-        BadConfig: there is no such pipeline, or it has mistakes.
+        BadConfig: no such pipeline is offered over the web, or it has mistakes.
         NotThere: there is no such destination, or no such project.
     """
     from carina.operators.catalogue import definition_file
     from carina.pipeline.definition import load_definition
 
+    check_offered(node.settings, terms.pipeline)
     needed = memory_mb(_voxels_at_most(source))
     load_definition(definition_file(terms.pipeline))
     unknown = [name for name in terms.destinations if name not in node.settings.destinations]

@@ -25,6 +25,7 @@ from carina.service.arrivals import HELD_BACK, Arrival, arrivals_of, first_files
 from carina.service.dicomweb.attributes import Attributes, header_record, hex_tag
 from carina.service.health import readiness
 from carina.service.node import RunningNode
+from carina.service.pipelines import offered_pipelines
 from carina.service.progress import manifest_of, operators_of
 from carina.service.rest.operation import understood
 from carina.service.rest.operations import JobsAsked, ShownState
@@ -65,12 +66,11 @@ def upload_values(node: RunningNode, caller: Caller) -> dict[str, Any]:
     """The values of the worklist's part that takes files: unfinished uploads of whoever looks, and pipelines."""
     with read_only(node.engine) as connection:
         projects = [name for name in project_names(connection) if caller.may_operate(name)]
-    named = {pipeline for source in node.settings.sources.values() for pipeline in source.pipelines}
     return {
         "takes_uploads": node.settings.uploads.gb > 0 and bool(projects),
         "upload_projects": projects,
         "unfinished": node.uploads.open_of(caller.name),
-        "pipelines": ("default", *sorted(named - {"default"})),
+        "pipelines": offered_pipelines(node.settings),
         "chunk_bytes": LARGEST_CHUNK,
     }
 

@@ -78,7 +78,7 @@ class PriorityAsked(_Asked, frozen=True, kw_only=True):
 
 
 class SubmitAsked(_Asked, frozen=True, kw_only=True):
-    """A run asked for: ``path`` is a folder or file on the node's machine."""
+    """A run asked for: ``path`` is a folder or file on the node's machine, ``pipeline`` one that is offered."""
 
     path: _Path
     pipeline: _Path = "default"

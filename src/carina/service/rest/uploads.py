@@ -36,7 +36,7 @@ class OneUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class FinishAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A run asked for on an upload that has come whole."""
+    """A run asked for on an upload that has come whole; ``pipeline`` is one that is offered."""
 
     id: _Id
     pipeline: Annotated[str, Meta(min_length=1, max_length=4096)] = "default"
