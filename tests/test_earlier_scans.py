@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sqlalchemy import insert, select, update
 
 from carina.database import ARRIVAL, REMOVAL, SCHEMA
 from carina.jobs.earlier import earlier_scans
-from carina.receive.patient import ASKED_OF_PATIENTS, ScanOf, scan_of, study_moment
+from carina.receive.patient import ASKED_OF_PATIENTS, ScanOf, is_earlier, scan_of, study_moment
 from carina.receive.store import InstanceStore, SentBy
 from carina.receive.stow import StowRequest, store_over_the_web
 from carina.service.node import RunningNode
@@ -75,14 +76,50 @@ def test_one_patient_has_one_id_of_one_issuer_or_of_one_source(
     [
         ("20260301", "101112.123", "20260301101112"),
         ("20260301", "", "20260301"),
+        ("20260301", "101112.", "20260301101112"),
+        ("20260301", "101160", "20260301101160"),
+        ("20260301", "1011 ", "202603011011"),
+        ("20260301", "10", "2026030110"),
         ("20260301", "10:11", "20260301"),
+        ("20260301", "1", "20260301"),
+        ("20260301", "101", "20260301"),
+        ("20260301", "10111", "20260301"),
+        ("20260301", "1011.5", "20260301"),
+        ("20260301", "24", "20260301"),
+        ("20260301", "1060", "20260301"),
+        ("20260301", "101161", "20260301"),
+        ("20260301", "1011121", "20260301"),
         ("2026.03.01", "101112", ""),
         ("", "101112", ""),
         ("\uff12\uff10260301", "", ""),
     ],
 )
-def test_moments_of_studies_sort_as_they_were(date: str, time: str, moment: str) -> None:
+def test_a_study_was_made_at_the_moment_that_it_gives(date: str, time: str, moment: str) -> None:
     assert study_moment(date, time) == moment
+
+
+DAYS = st.dates(date(2026, 3, 1), date(2026, 3, 3))
+CLOCKS = st.times().map(lambda one: f"{one:%H%M%S}")
+GIVEN = st.sampled_from([0, 2, 4, 6])
+
+
+@given(DAYS, CLOCKS, GIVEN, DAYS, CLOCKS, GIVEN)
+def test_what_is_earlier_was_earlier_whatever_is_not_given(
+    day: date, clock: str, given: int, other_day: date, other_clock: str, other_given: int
+) -> None:
+    """A study is earlier only if it is at every moment that both can have been made at, and then it is said."""
+    first, last = (day, clock[:given].ljust(6, "0")), (day, clock[:given].ljust(6, "9"))
+    other_first = (other_day, other_clock[:other_given].ljust(6, "0"))
+    other_last = (other_day, other_clock[:other_given].ljust(6, "9"))
+    one = study_moment(f"{day:%Y%m%d}", clock[:given])
+    other = study_moment(f"{other_day:%Y%m%d}", other_clock[:other_given])
+    assert is_earlier(one, other) is (last < other_first)
+    assert is_earlier(other, one) is (other_last < first)
+
+
+def test_no_moment_is_neither_earlier_nor_later() -> None:
+    assert not is_earlier("", "20260301")
+    assert not is_earlier("20260301", "")
 
 
 def receive(store: InstanceStore, source: str, series: str = "", **header: Any) -> int:
@@ -137,6 +174,20 @@ def test_without_an_issuer_a_patient_is_one_sources(tmp_path: Path, issuer: str,
     before = add_job(node, receive(node.store, "scanner", **header))
     job = add_job(node, receive(node.store, source, **header | {"StudyDate": "20260401"}))
     assert found(node, job) == ([before] if is_one else [])
+
+
+MOMENTS = ["", "20260331", "20260401", "2026040108", "202604010815", "20260401081500", "20260401101500", "202604011016"]
+
+
+def test_earlier_in_the_database_is_earlier(tmp_path: Path) -> None:
+    node = opened(tmp_path)
+    made: dict[str, int] = {}
+    for moment in MOMENTS:
+        header = {"PatientID": "KW-4711", "StudyDate": moment[:8], "StudyTime": moment[8:]}
+        made[moment] = add_job(node, receive(node.store, "scanner", **header), series_uid=f"1.{len(made)}")
+    for moment, job in made.items():
+        earlier = {made[one] for one in MOMENTS if is_earlier(one, moment)}
+        assert set(found(node, job)) == earlier, moment
 
 
 def test_earlier_scans_are_healthy_runs_of_the_same_pipeline_the_latest_study_first(tmp_path: Path) -> None:

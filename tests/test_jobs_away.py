@@ -17,7 +17,7 @@ import msgspec
 import psycopg
 import pytest
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from carina.config import NodeSettings, Settings
 from carina.database import database_now, is_away, open_database, upgrade_schema
@@ -121,6 +121,20 @@ def test_a_mistake_in_a_statement_is_one_of_ours_on_either_database(engine: Engi
     with engine.connect() as connection, pytest.raises(Exception, match="nothing") as caught:
         connection.exec_driver_sql("select nothing from job")
     assert not is_away(caught.value)
+
+
+def test_an_error_of_the_driver_itself_is_one_of_ours(tmp_path: Path) -> None:
+    """What Python's module refuses carries no code of SQLite's."""
+    database = open_database(f"sqlite:///{tmp_path}/node.sqlite")
+    with database.connect() as connection:
+        with pytest.raises(DBAPIError, match="type 'object' is not supported") as unbound:
+            connection.exec_driver_sql("select ?", (object(),))
+        connection.connection.dbapi_connection.close()  # type: ignore[union-attr]
+        with pytest.raises(DBAPIError, match="closed database") as closed:
+            connection.exec_driver_sql("select 1")
+        assert [is_away(one.value) for one in (unbound, closed)] == [False, False]
+        connection.invalidate()
+    database.dispose()
 
 
 def test_a_database_that_is_busy_is_away(tmp_path: Path) -> None:

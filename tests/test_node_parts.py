@@ -14,7 +14,7 @@ from pynetdicom.sop_class import Verification
 from carina.receive.listener import DicomListener
 from carina.service import parts
 from carina.service.health import readiness
-from carina.service.loops import stop_all
+from carina.service.loops import Part, stop_all
 from carina.service.node import RunningNode
 from served_nodes import opened
 
@@ -84,3 +84,24 @@ def test_a_node_that_has_ended_answers_nobody(listening: Listening) -> None:
     stop_all(listening.node.parts, listening.node.stop, 30)
     assert not answers(listening.node)
     assert "the node is being stopped" in readiness(listening.node).troubles
+
+
+def waiting(stop: threading.Event) -> None:
+    stop.wait(60)
+
+
+@pytest.mark.parametrize("name", ["dicom", "folder ward-inbox", "earlier scans of ward-share"])
+def test_a_part_that_is_dead_is_no_readiness_for_whoever_asks(tmp_path: Path, name: str) -> None:
+    """Whoever may not see the part is told that one doesn't run, and neither its name nor why."""
+    node = opened(tmp_path, SETTINGS)
+    lives, dead = (Part(one, waiting, stop=node.stop) for one in ("arrivals", name))
+    node.parts.extend([lives, dead])
+    lives.start()
+    assert not readiness(node).ready
+    for projects in (frozenset[str](), frozenset({"another"})):
+        seen = readiness(node.seen_in(projects))
+        is_shown = name == "dicom"
+        assert (seen.ready, name in seen.parts, bool(seen.troubles)) == (False, is_shown, True)
+        assert is_shown or not [one for one in seen.troubles if "ward" in one]
+        assert ("a part that is not shown to you does not run" in seen.troubles[0]) is not is_shown
+    stop_all([lives], node.stop, 30)

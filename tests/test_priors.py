@@ -90,6 +90,11 @@ CHOICES: Mapping[str, tuple[list[FoundSeries], list[str]]] = {
         [],
     ),
     "the same day, before": ([listed(1, "Chest", study_date="20260401", study_time="081500")], ["Chest"]),
+    "the same day, before, to the minute": ([listed(1, "Chest", study_date="20260401", study_time="1014")], ["Chest"]),
+    "the same day, later or nobody knows": (
+        [listed(number, study_date="20260401", study_time=at) for number, at in enumerate(["1016", "1015", "10", ""])],
+        [],
+    ),
     "this study": ([listed(0)], []),
     "nothing": ([], []),
 }

@@ -92,7 +92,9 @@ Share = tuple[float, float]
 
 
 def drag(page: Page, plane: str, *shares: Share) -> float:
-    """Drag over a picture; what the ruler says then, in mm."""
+    """Drag over a picture; what the ruler says once its line is that of what was drawn, in mm."""
+    said = page.locator("#measured")
+    before = said.inner_text()
     box = page.locator(f".{plane} img").bounding_box()
     assert box
     (x, y), *others = [(box["x"] + box["width"] * a, box["y"] + box["height"] * b) for a, b in shares]
@@ -101,7 +103,9 @@ def drag(page: Page, plane: str, *shares: Share) -> float:
     for one in others:
         page.mouse.move(*one)
     page.mouse.up()
-    page.wait_for_timeout(400)  # it is said once the pointer has come to rest
+    drawn = page.locator(f".{plane} .ruler text").inner_text()
+    expect(said).not_to_have_text(before)
+    expect(said).to_contain_text(f"Ruler: {drawn}")
     return length_mm(page)
 
 

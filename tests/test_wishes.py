@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -247,8 +249,39 @@ def test_what_a_report_fails_of_is_one_line(two: tuple[RunningNode, int]) -> Non
     node, new = two
     (node.folder / "runs/2/manifest.json").unlink()
     failed = make_report(node.settings, new)
-    assert failed.endswith("no run of Carina; expected a manifest.json there.")
+    assert failed.endswith(f"job {new}: every run that it is to be compared with is damaged.")
     assert not list((node.folder / f"runs/{new}/dicom").glob("change*"))
+
+
+DAMAGED: dict[str, Callable[[Path], Any]] = {
+    "no manifest": lambda run: (run / "manifest.json").unlink(),
+    "half a manifest": lambda run: (run / "manifest.json").write_bytes(b"{"),
+    "no findings": lambda run: ratio_file(run).unlink(),
+    "half of its findings": lambda run: ratio_file(run).write_bytes(b'{"regions": ['),
+    "other findings": lambda run: ratio_file(run).write_bytes(b'{"regions": [{"region": "lungs"}]}'),
+    "gone": shutil.rmtree,
+}
+
+
+def ratio_file(run: Path) -> Path:
+    return next(run.rglob("volume-ratio.json"))
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_run_among_earlier_ones_is_passed_over_everywhere(two: tuple[RunningNode, int], damage: str) -> None:
+    node, new = two
+    damaged = job(node, arrival(node, "1.7", "20260315"))
+    shutil.copytree(node.folder / "runs/2", node.folder / f"runs/{damaged}")
+    with serving(node) as url:
+        compared = f"{url}/jobs/{new}/view/changes"
+        assert f"/earlier/{damaged}/" in httpx.get(compared).text
+        DAMAGED[damage](node.folder / f"runs/{damaged}")
+        for page in (httpx.get(compared), httpx.get(f"{url}/jobs/{new}/view/report")):
+            assert (page.status_code, "the volume marked as lesion" in page.text) == (200, True)
+            assert f"/earlier/{damaged}/" not in page.text
+        assert httpx.get(compared, params={"earlier": damaged}).status_code in (400, 404, 422)
+    compare_job(node.settings, node.engine, new)
+    assert "Compared with job 2 of 2026-03-01." in said(node)[0][1]
 
 
 def test_a_damaged_earlier_run_takes_no_report_page_with_it(two: tuple[RunningNode, int]) -> None:

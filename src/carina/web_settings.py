@@ -13,8 +13,10 @@ _Seconds = Annotated[float, Meta(gt=0, le=86400)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
 _WebAddress = Annotated[str, Meta(pattern=r"^https?://[^\s/]")]
 
-ProjectName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+PROJECT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """What a project may be called: it stands in addresses."""
+
+ProjectName = Annotated[str, Meta(pattern=PROJECT_NAME)]
 
 DEFAULT_PROJECT = "default"
 """Where series go whose source names no other."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import date
+from pathlib import Path
 
+import msgspec
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from carina.api.result import Run
+from carina.errors import BadConfig, one_line
 from carina.measure.change import ScanFindings
 from carina.measure.findings import RegionFindings
 from carina.pipeline.ports import FILE_ERRORS
@@ -21,12 +26,31 @@ def scan_findings(run: Run) -> ScanFindings:
     Raises:
         BadConfig: ``run.damaged``, a file of the run is gone or damaged.
     """
-    regions = run.stored("volume-ratio.json").get("regions", [])
+    regions = _regions(run)
     lesion = run.manifest.bundles.get("lesion", {})
     network = f"{lesion['name']} {lesion['version']}" if lesion else ""
-    return ScanFindings(
-        on=scanned_on(run), lungs=RegionFindings(**regions[0]) if regions else NO_LUNGS, network=network
-    )
+    return ScanFindings(on=scanned_on(run), lungs=regions[0] if regions else NO_LUNGS, network=network)
+
+
+class _Ratio(msgspec.Struct, frozen=True):
+    regions: tuple[RegionFindings, ...] = ()
+
+
+def _regions(run: Run) -> Sequence[RegionFindings]:
+    try:
+        return msgspec.convert(run.stored("volume-ratio.json"), _Ratio).regions
+    except msgspec.ValidationError as error:
+        said = f"{run.folder}: volume-ratio.json is none of Carina's ({one_line(str(error))}); make the run again."
+        raise BadConfig("run.damaged", said) from error
+
+
+def earlier_findings(runs: Mapping[int, Path]) -> dict[int, ScanFindings]:
+    """What runs found, by their numbers and in their order; a damaged one is passed over: its own pages tell of it."""
+    found = {}
+    for number, folder in runs.items():
+        with suppress(BadConfig):
+            found[number] = scan_findings(Run(folder))
+    return found
 
 
 def scanned_on(run: Run) -> date | None:

@@ -52,7 +52,10 @@ def is_away(error: BaseException | None) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     if isinstance(error.orig, sqlite3.Error):  # one class of SQLite's is for this and for mistakes in a statement
-        return error.orig.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)
+        code: int = getattr(
+            error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR
+        )  # Python's own sqlite3 errors have none
+        return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)
     return error.connection_invalidated or isinstance(error, OperationalError)
 
 

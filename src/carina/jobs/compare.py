@@ -17,7 +17,7 @@ import msgspec
 from sqlalchemy import Engine
 
 from carina import __version__
-from carina.api.compared import scan_findings
+from carina.api.compared import earlier_findings, scan_findings
 from carina.api.result import Run
 from carina.api.study import choose_series
 from carina.config import Settings
@@ -31,6 +31,7 @@ from carina.jobs.earlier import EarlierScan, earlier_scans, wish_of
 from carina.jobs.listing import Job, find_job
 from carina.jobs.places import database_address
 from carina.jobs.wishes import end_wish
+from carina.measure.change import ScanFindings
 from carina.report.change_pages import CHANGE_TITLE, change_pdf
 from carina.report.facts import report_facts
 
@@ -47,10 +48,11 @@ def compare_job(settings: Settings, engine: Engine, job_id: int) -> None:
     """
     folder = Path(settings.node.folder)
     with engine.connect() as connection:
-        job, scans = find_job(connection, job_id), earlier_scans(connection, job_id)
-    if job is None or not scans:
+        job, every = find_job(connection, job_id), earlier_scans(connection, job_id)
+    if job is None or not every:
         raise BadConfig("compare.nothing", f"job {job_id}: there is nothing to compare it with.")
-    written = _write(folder, job, scans)
+    scans, findings = _undamaged(folder, job, every)
+    written = _write(folder, job, scans, findings)
     wanted = {name: settings.destinations[name] for name in job.destinations if name in settings.destinations}
     with engine.begin() as connection:
         now = database_now(connection)
@@ -61,13 +63,21 @@ def compare_job(settings: Settings, engine: Engine, job_id: int) -> None:
         end_wish(connection, job_id, said.strip(), now)
 
 
-def _write(folder: Path, job: Job, scans: Sequence[EarlierScan]) -> Path | None:
+def _undamaged(
+    folder: Path, job: Job, scans: Sequence[EarlierScan]
+) -> tuple[Sequence[EarlierScan], Sequence[ScanFindings]]:
+    found = earlier_findings({one.job_id: folder / one.folder for one in scans})
+    if not found:
+        raise BadConfig("compare.damaged", f"job {job.id}: every run that it is to be compared with is damaged.")
+    return [one for one in scans if one.job_id in found], list(found.values())
+
+
+def _write(folder: Path, job: Job, scans: Sequence[EarlierScan], earlier: Sequence[ScanFindings]) -> Path | None:
     """The report as an object among those of the run; None where the source is no DICOM series."""
     run = Run(folder / job.folder)
     source = choose_series(Path(job.source), uid=job.series_uid)
     if not isinstance(source, Series):
         return None
-    earlier = [scan_findings(Run(folder / one.folder)) for one in scans]
     producers = _producers(run, [one.series_uid for one in scans])
     pdf = change_pdf(scan_findings(run), earlier, report_facts(source, producers))
     return save_object(encapsulated_pdf(pdf, source, joined(producers), CHANGE_TITLE), run.folder / OBJECT_FILE)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, insert, select
+from sqlalchemy import Connection, Row, exists, insert, literal, select
 
 from carina.database import ARRIVAL, JOB, PRIOR, PRIOR_SERIES, REMOVAL, PriorState
 from carina.jobs.queue import JobEnd
@@ -40,8 +40,9 @@ class EarlierScan:
 def earlier_scans(connection: Connection, job_id: int) -> tuple[EarlierScan, ...]:
     """The healthy jobs of the same pipeline on earlier studies of the job's patient, the latest study first.
 
-    They are of the job's own project: what is found goes into its report, which others read. Of several on one series,
-    the latest. A job that was handed in by path has none: of its patient nothing is known.
+    Where one of two studies of a day does not say when on that day, neither is earlier: its digits begin those of the
+    other. They are of the job's own project: what is found goes into its report, which others read. Of several on one
+    series, the latest. A job that was handed in by path has none: of its patient nothing is known.
     """
     wanted = select(JOB.c.pipeline, JOB.c.project, ARRIVAL.c.whose_sha256, ARRIVAL.c.studied, ARRIVAL.c.study_uid)
     of_job = wanted.join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id).where(JOB.c.id == job_id)
@@ -52,8 +53,8 @@ def earlier_scans(connection: Connection, job_id: int) -> tuple[EarlierScan, ...
     earlier = (
         select(JOB.c.id, JOB.c.series_uid, JOB.c.folder, ARRIVAL.c.studied)
         .join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id)
-        .where(ARRIVAL.c.whose_sha256 == this.whose_sha256, ARRIVAL.c.studied != "")
-        .where(ARRIVAL.c.studied < this.studied, ARRIVAL.c.study_uid != this.study_uid)
+        .where(ARRIVAL.c.whose_sha256 == this.whose_sha256, ARRIVAL.c.study_uid != this.study_uid)
+        .where(ARRIVAL.c.studied < this.studied, ~literal(this.studied).startswith(ARRIVAL.c.studied))
         .where(JOB.c.pipeline == this.pipeline, JOB.c.project == this.project)
         .where(JOB.c.ended == JobEnd.HEALTHY, ~is_removed)
         .order_by(ARRIVAL.c.studied.desc(), JOB.c.id.desc())

@@ -20,7 +20,8 @@ NO_PATIENT = re.compile(
 """What scanners and de-identifiers write in place of an ID, for many patients at once."""
 
 _DATE = re.compile(r"\d{8}", re.ASCII)
-_TIME = re.compile(r"\d{6}", re.ASCII)
+_TIME = re.compile(r"((?:[01]\d|2[0-3])(?:[0-5]\d(?:[0-5]\d|60)?)?)(?:(?<=\d{6})\.\d*)?", re.ASCII)
+"""Hours, with minutes, with seconds, with a fraction (TM, PS3.5 6.2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,15 @@ def _is_value(text: str) -> bool:
 
 
 def study_moment(date: str, time: str) -> str:
-    """Digits that sort as the times do; without the time where that is no time, empty where the date is no date."""
+    """A study's date and time as digits, to hours, minutes or seconds as they are given; empty where no date is.
+
+    Without the time where that is no time. ``is_earlier`` compares two of them.
+    """
     found = _DATE.fullmatch(date.strip())
-    clock = _TIME.match(time.strip())
-    return found.group() + (clock.group() if clock else "") if found else ""
+    clock = _TIME.fullmatch(time.strip())
+    return found.group() + (clock[1] if clock else "") if found else ""
+
+
+def is_earlier(one: str, other: str) -> bool:
+    """Whether the first of two moments of studies is known to be the earlier one: what both give has to differ."""
+    return one < other and not other.startswith(one)

@@ -9,7 +9,7 @@ from carina.dicom.found import Found
 from carina.dicom.merit import Ranking, Region, region
 from carina.dicom.rules import Rules, broken_rules
 from carina.receive.fetch import FoundSeries
-from carina.receive.patient import ScanOf, study_moment
+from carina.receive.patient import ScanOf, is_earlier, study_moment
 
 
 def earlier_chests(
@@ -33,7 +33,7 @@ def _moment(series: FoundSeries) -> str:
 
 def _is_earlier(series: FoundSeries, scan: ScanOf) -> bool:
     is_same = series.patient_id.strip() == scan.patient_id and series.issuer.strip() in ("", scan.issuer)
-    return is_same and "" < _moment(series) < scan.studied
+    return is_same and is_earlier(_moment(series), scan.studied)
 
 
 def _chest(listed: Sequence[FoundSeries], rules: Rules) -> FoundSeries | None:

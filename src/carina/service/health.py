@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy import select
@@ -13,9 +14,11 @@ from starlette.responses import PlainTextResponse, Response
 from carina import RESEARCH_ONLY, __version__
 from carina.database import read_only
 from carina.errors import one_line
-from carina.service.loops import PartState
+from carina.service.loops import PartState, PartStatus
 from carina.service.metrics import metrics_text
 from carina.service.node import RunningNode, seen_node
+
+_NOT_SHOWN = "a part that is not shown to you does not run; whoever sees the whole node is told which"
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,16 +32,24 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def readiness(node: RunningNode) -> Readiness:
-    """Look at parts, database and disk."""
-    statuses = node.statuses
-    troubles = [f"{one.name}: {one.error}" for one in statuses if one.state is not PartState.RUNNING]
-    troubles += [] if statuses else ["the node is starting"]
-    troubles += [*_database(node), *_disk(node)]
+    """Look at parts, database and disk, at all of them whoever asks: only names and sentences are of what they see."""
+    every = [part.status for part in node.parts]
+    troubles = [*_parts(node, every), *_database(node), *_disk(node)]
     if node.stop.is_set():
         troubles.append("the node is being stopped")
     return Readiness(
-        ready=not troubles, troubles=tuple(troubles), parts={status.name: status.state for status in statuses}
+        ready=not troubles,
+        troubles=tuple(troubles),
+        parts={one.name: one.state for one in every if node.shows_part(one.name)},
     )
+
+
+def _parts(node: RunningNode, every: Sequence[PartStatus]) -> list[str]:
+    if not every:
+        return ["the node is starting"]
+    broken = [one for one in every if one.state is not PartState.RUNNING]
+    shown = [f"{one.name}: {one.error}" for one in broken if node.shows_part(one.name)]
+    return shown or [_NOT_SHOWN] * bool(broken)
 
 
 def _database(node: RunningNode) -> list[str]:

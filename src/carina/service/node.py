@@ -104,13 +104,13 @@ class RunningNode:
 
     @property
     def statuses(self) -> Sequence[PartStatus]:
-        """How its parts are: those of all, and those that are called after a source or destination of its settings."""
+        """How the parts are that it shows."""
+        return [part.status for part in self.parts if self.shows_part(part.name)]
+
+    def shows_part(self, name: str) -> bool:
+        """Whether a part is one of all projects, or called after a source or destination of this node's settings."""
         named = (*self.settings.sources, *self.settings.destinations)
-        return [
-            part.status
-            for part in self.parts
-            if self.projects is None or " " not in part.name or part.name.endswith(tuple(f" {name}" for name in named))
-        ]
+        return self.projects is None or " " not in name or name.endswith(tuple(f" {one}" for one in named))
 
     @property
     def folder(self) -> Path:

@@ -19,8 +19,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from carina.database import ACCOUNT, EVERY_PROJECT, MEMBER, PROJECT
 from carina.service.access.roles import IN_PROJECT, Role
 from carina.service.problems import Conflict, NotThere, NotUnderstood
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+from carina.web_settings import PROJECT_NAME
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +53,7 @@ def new_project(connection: Connection, name: str, now: datetime) -> None:
         NotUnderstood: that is no name for one.
         Conflict: there is one of this name.
     """
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(PROJECT_NAME, name):
         words = f"{name[:64]!r} is no name of a project; expected up to 64 letters, digits, and any of . _ -."
         raise NotUnderstood("project.name", words)
     if connection.execute(select(PROJECT.c.name).where(PROJECT.c.name == name)).first():

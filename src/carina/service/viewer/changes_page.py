@@ -10,8 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from carina.api.compared import scan_findings, scanned_on
-from carina.api.result import Run
+from carina.api.compared import earlier_findings, scan_findings, scanned_on
 from carina.errors import BadConfig
 from carina.measure.change import LesionChange, LungHeight, ScanFindings, lung_height
 from carina.report.change import change_sentences
@@ -100,13 +99,14 @@ class ChangesPage:
         around |= {"reports": report_names(later.run)}
         if not folders:
             return viewer_page(request, "changes.html", {**around, "sentences": [NOTHING_EARLIER], "rows": []})
-        number = request.path_params["number"] = _whole(request, "earlier", next(iter(folders)))
+        found = earlier_findings(folders)
+        number = request.path_params["number"] = _whole(request, "earlier", next(iter(found or folders)))
         before = self._shelf.open(self.earlier_run(request))
-        found = {0: scan_findings(later.run)} | {n: scan_findings(Run(folder)) for n, folder in folders.items()}
-        scans = sorted(found.items(), key=lambda scan: (scan[1].on or date.max, -scan[0]))
+        change = LesionChange(earlier=scan_findings(before.run), later=scan_findings(later.run))
+        scans = sorted((found | {0: change.later}).items(), key=lambda scan: (scan[1].on or date.max, -scan[0]))
         drawing = Drawing.asked(request.query_params)
         values = {
-            "sentences": change_sentences(LesionChange(earlier=found[number], later=found[0])),
+            "sentences": change_sentences(change),
             "slices": _pictures(request, before, later, number),
             "drawing": drawing,
             "windows": WINDOWS,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
@@ -17,10 +16,10 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from carina import RESEARCH_ONLY, __version__
-from carina.api.compared import scan_findings
+from carina.api.compared import earlier_findings, scan_findings
 from carina.api.result import Run
-from carina.errors import BadConfig, CarinaError, told
-from carina.measure.change import LesionChange, ScanFindings
+from carina.errors import CarinaError, told
+from carina.measure.change import LesionChange
 from carina.measure.histogram import hu_histogram
 from carina.report.change import change_sentences
 from carina.report.numbers import ml_text
@@ -286,10 +285,7 @@ class RunPages:
 
 def _change(run: Run, earlier: Mapping[int, Path]) -> dict[str, Any]:
     """What changed since the first of the earlier runs, in sentences, and over all of them; nothing where none is."""
-    scans: dict[int, ScanFindings] = {}
-    for number, folder in earlier.items():
-        with suppress(BadConfig):  # a damaged one is told of on its own pages
-            scans[number] = scan_findings(Run(folder))
+    scans = earlier_findings(earlier)
     if not scans:
         return {}
     this, number = scan_findings(run), next(iter(scans))
