@@ -23,6 +23,7 @@ from carina.service.node import RunningNode
 from carina.service.serve import node_of
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
+from carina.web_settings import DEFAULT_PROJECT
 from served_nodes import NOON, add_job, hold, serving, settings_of
 
 LOGIN = """
@@ -122,5 +123,7 @@ def guarded(folder: Path, more: str = "") -> Iterator[Guarded]:
     for role in PROGRAMS:
         with node.engine.begin() as connection:
             tokens[str(role)] = new_token(connection, f"{role}.program", role, clock.at)
+            inside = new_token(connection, f"{role}.inside", role, clock.at, DEFAULT_PROJECT)
+            tokens[f"{role} of {DEFAULT_PROJECT}"] = inside
     with serving(node) as url:
         yield Guarded(node=node, url=url, job=job, arrival=arrival, clock=clock, cookies=cookies, tokens=tokens)

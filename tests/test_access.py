@@ -132,17 +132,6 @@ def test_a_session_ends_after_a_day_of_work(node: Guarded) -> None:
     assert client.get("/").status_code == 303
 
 
-def test_a_page_that_stays_open_keeps_no_session_alive_and_ends_with_it(node: Guarded) -> None:
-    client = node.person("reader")
-    node.clock.wait(minutes=20)
-    with client.stream("GET", "/live", headers={"accept": "text/event-stream"}) as live:
-        parts = live.iter_text()
-        assert "Jobs" in next(parts)
-        node.clock.wait(minutes=11)
-        assert "".join(parts).strip() in ("", ": still here")
-    assert client.get("/live", headers={"accept": "text/event-stream"}).status_code == 401
-
-
 def test_logging_out_ends_the_session_for_good(node: Guarded) -> None:
     client = node.person("reader")
     kept = dict(client.cookies)
@@ -279,11 +268,13 @@ def test_a_token_that_is_none_is_refused_even_beside_a_session(node: Guarded, sh
     assert answer.status_code == 401
 
 
-def test_a_sender_stores_and_sees_nothing(node: Guarded) -> None:
-    sender = node.program("sender")
+@pytest.mark.parametrize("name", ["sender", "sender of default"])
+def test_a_sender_stores_and_sees_nothing(node: Guarded, name: str) -> None:
+    sender = node.program(name)
     answer = sender.post("/dicom-web/studies", content=b"x", headers={"content-type": "text/plain"})
     assert answer.status_code in (400, 415)
     assert sender.get("/dicom-web/studies").status_code == 403
+    assert "has the role " + name.replace(" of", " in project") in sender.get("/api/v1/jobs").json()["detail"]
     assert node.program("reader").post("/dicom-web/studies", content=b"x").status_code == 403
 
 

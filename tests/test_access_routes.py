@@ -10,11 +10,12 @@ import pytest
 from starlette.routing import BaseRoute, Mount, Route, Router
 
 from access_nodes import Guarded, guarded
-from carina.service.access.roles import MAY, PEOPLE, Need, Role
+from carina.service.access.roles import MAY, PEOPLE, PROGRAMS, Need
 from carina.service.access.rules import PROGRAM_PATHS, ROUTE_RULES, Rule, rules_of
 from carina.service.app import all_routes
 from carina.service.headers import HEADERS
 from carina.service.pages import results
+from carina.web_settings import DEFAULT_PROJECT
 
 OPEN = {
     ("GET", "/health/live"),
@@ -120,9 +121,10 @@ def test_each_role_gets_what_it_may_and_nothing_else(node: Guarded, route: tuple
             answer = ask(node.person(role), route)
             assert answer.status_code == 403, role
             assert "this needs the role" in answer.text
-    for role in (Role.SENDER, Role.READER, Role.OPERATOR):
+    for role in PROGRAMS:
         if need not in MAY[role]:
-            assert ask(node.program(role), route).status_code == 403, role
+            for program in (role, f"{role} of {DEFAULT_PROJECT}"):
+                assert ask(node.program(program), route).status_code == 403, program
 
 
 @pytest.mark.parametrize("route", [one for one in ROUTES if one[0] == "GET"], ids=" ".join)

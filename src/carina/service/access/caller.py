@@ -39,7 +39,7 @@ class Caller:
 
     def projects(self, need: Need) -> frozenset[str] | None:
         """The projects in which they may do it; None: in every one."""
-        if self.role not in (None, Role.MEMBER) and need in MAY[self.role]:
+        if self.role not in (None, Role.MEMBER, Role.PROGRAM) and need in MAY[self.role]:
             return None
         return frozenset(name for name, role in self.roles.items() if need in MAY[role])
 
@@ -51,6 +51,12 @@ class Caller:
     def may_operate(self, project: str) -> bool:
         """Whether buttons that change what is in a project are shown."""
         return self.may_in(Need.OPERATE, project)
+
+    @property
+    def shown_role(self) -> str:
+        """Their role on the whole node; a program's in its project."""
+        inside = ", ".join(f"{role} in project {name}" for name, role in self.roles.items())
+        return inside if self.role is Role.PROGRAM else str(self.role)
 
     @property
     def may_operate_some(self) -> bool:

@@ -95,7 +95,7 @@ def _not_allowed(request: Request, rule: Rule, caller: Caller) -> Response:
     if not caller.session and is_from_page(request):
         return _log_in_first(request)
     where = " on the whole node" if caller.may(rule.need) else ""
-    words = f"this needs the role {least_role(rule.need)}{where}; {caller.name} has the role {caller.role}."
+    words = f"this needs the role {least_role(rule.need)}{where}; {caller.name} has the role {caller.shown_role}."
     return refusal(request, 403, "access.role", words)
 
 

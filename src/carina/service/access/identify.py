@@ -8,9 +8,8 @@ import binascii
 from starlette.requests import Request
 
 from carina.database import read_only
-from carina.service.access.caller import ANYBODY, Caller
+from carina.service.access.caller import ANYBODY, Caller, caller_of
 from carina.service.access.credentials import digest_of
-from carina.service.access.members import roles_of
 from carina.service.access.roles import Role
 from carina.service.access.sessions import (
     is_to_be_noted,
@@ -42,15 +41,12 @@ class Identifier:
         person = self._person(cookie, is_quiet=is_quiet) if cookie else None
         return person or self._certified(request) or self._nobody()
 
-    def is_still_in(self, caller: Caller) -> bool:
-        """Whether somebody who was let in would be let in now: what is sent for long ends with their session."""
-        if not caller.session:
-            return True
-        with read_only(self._node.engine) as connection:
-            found = session_row(connection, caller.session, self._node.settings.web, self._node.now())
-            if found is None or found.role != caller.role:
-                return False
-            return roles_of(connection, found.account_id) == caller.roles
+    def is_still_in(self, request: Request) -> bool:
+        """Whether whoever was let in would be let in now, as the same: what is sent for long ends with what they show.
+
+        A session, a token and a certificate are looked at as they are when a request begins.
+        """
+        return self.caller(request, is_quiet=True) == caller_of(request)
 
     def _person(self, cookie: str, *, is_quiet: bool) -> Caller | None:
         now, web = self._node.now(), self._node.settings.web

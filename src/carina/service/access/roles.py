@@ -7,8 +7,12 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a person or a program is to the node, or in a project; a member is nothing outside their projects."""
+    """What a person or a program is to the node, or in a project.
 
+    A member is a person who is nothing outside their projects, a program one whose token is of one project.
+    """
+
+    PROGRAM = "program"
     SENDER = "sender"
     MEMBER = "member"
     READER = "reader"
@@ -27,6 +31,7 @@ class Need(StrEnum):
 
 
 MAY: Mapping[Role, frozenset[Need]] = {
+    Role.PROGRAM: frozenset({Need.NOTHING}),
     Role.SENDER: frozenset({Need.NOTHING, Need.STORE}),
     Role.MEMBER: frozenset({Need.NOTHING, Need.READ}),
     Role.READER: frozenset({Need.NOTHING, Need.READ}),
@@ -35,7 +40,8 @@ MAY: Mapping[Role, frozenset[Need]] = {
 }
 """A sender puts series into the node and sees none; a reader sees all and puts nothing in.
 
-A member reads the same pages as a reader, and sees on them what is in their projects.
+A member reads the same pages as a reader, and sees on them what is in their projects. A program of one project may do
+what its role there says, and nothing else: a sender sees no page.
 """
 
 IN_PROJECT = (Role.READER, Role.OPERATOR, Role.ADMIN)

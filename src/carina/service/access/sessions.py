@@ -85,7 +85,7 @@ def token_row(connection: Connection, secret: str) -> Row[Any] | None:
 def token_caller(row: Row[Any]) -> Caller:
     """The program of a token."""
     role = Role(row.role)
-    inside = {"role": Role.MEMBER, "roles": {row.project: role}} if row.project else {"role": role}
+    inside = {"role": Role.PROGRAM, "roles": {row.project: role}} if row.project else {"role": role}
     return Caller(name=f"token {row.name}", **inside)
 
 

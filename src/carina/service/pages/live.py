@@ -10,7 +10,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from carina.service.access.caller import caller_of
 from carina.service.node import RunningNode
 from carina.service.problems import NotThere
 
@@ -29,7 +28,7 @@ def stream(node: RunningNode, request: Request, render: Callable[[], str]) -> St
 async def _events(node: RunningNode, request: Request, render: Callable[[], str]) -> AsyncIterator[str]:
     last, quiet = "", 0
     while not node.stop.is_set() and not await request.is_disconnected():
-        if not await run_in_threadpool(request.app.state.identifier.is_still_in, caller_of(request)):
+        if not await run_in_threadpool(request.app.state.identifier.is_still_in, request):
             return
         try:
             part = await run_in_threadpool(render)
