@@ -17,6 +17,7 @@ import pytest
 from carina.api.study import RunSettings, run
 from carina.config import load_settings
 from carina.errors import BadConfig, BadSeries
+from carina.operators.programs import Over, Program, run_program
 from carina.pipeline.manifest import read_manifest
 from carina.sections import EngineChoice, OperatorSettings
 from carina.synth.phantom import Phantom, chest_phantom
@@ -172,6 +173,22 @@ def test_variables_are_claras_and_the_steps_and_none_of_ours(
     ]
 
 
+def test_a_program_finds_its_folders_though_the_run_folder_is_relative(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path)
+    file = definition(Path("home", "mine.yaml"), READER, foreign("show", python(SHOW, "/output"), FROM_CT))
+    folder = go(Path(os.path.relpath(scan)), Path("runs", "one"), file)
+    seen = json.loads((tmp_path / folder / "steps" / "show" / "output" / "environment.json").read_text())
+    place = str(tmp_path / "runs" / "one" / ".writing" / "show.")
+    assert seen["HOME"].startswith(place) and seen["TMPDIR"] == seen["HOME"]
+    assert seen["NVIDIA_CLARA_INPUTPATHS"] == f"ct:{seen['HOME']}/in-0"
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["mine.yaml"]
+    monkeypatch.chdir(tmp_path / "runs" / "one")
+    assert go(scan, Path(), tmp_path / file) == Path()  # resumed from within
+
+
 # Resuming
 
 
@@ -270,6 +287,22 @@ def is_alive(process: int) -> bool:
         return False
 
 
+LEAVES_SESSIONS = """
+import os, sys, time
+for _ in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        for _ in range(3):
+            if os.fork():
+                os._exit(0)
+            os.setsid()
+        open(PLACE, "a").write(f"{os.getpid()}\\n")
+        time.sleep(600)
+while not os.path.exists(PLACE) or len(open(PLACE).read().split()) < 3:
+    time.sleep(0.01)
+"""
+
+
 def gone(process: int) -> bool:
     for _ in range(300):
         if not is_alive(process):
@@ -294,21 +327,36 @@ def test_whatever_ends_a_program_ends_its_children(
     assert gone(int(place.read_text()))
 
 
+ENDS = {"itself": "sys.exit(0)", "badly": "sys.exit(2)", "at its time": "time.sleep(600)"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the guard ends the process group")
+@pytest.mark.parametrize("ends", ENDS)
+def test_what_moved_to_sessions_of_its_own_ends_too(tmp_path: Path, ends: str) -> None:
+    place = tmp_path / "children"
+    code = LEAVES_SESSIONS.replace("PLACE", repr(str(place))) + ENDS[ends]
+    program = Program(words=[sys.executable, "-c", code], environment=None, folder=tmp_path, time_s=3)
+    ended = run_program(program, tmp_path / "log", lambda: None)
+    assert ended == {"itself": 0, "badly": 2, "at its time": Over.TIME}[ends], (tmp_path / "log").read_text()
+    children = [int(number) for number in place.read_text().split()]
+    assert len(children) == 3 and not [child for child in children if is_alive(child)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_to_carina_ends_the_program_too(scan: Path, tmp_path: Path, number: signal.Signals) -> None:
     place = tmp_path / "child"
-    program = LEAVES_A_CHILD.replace("PLACE", repr(str(place))) + "time.sleep(600)"
+    program = LEAVES_SESSIONS.replace("PLACE", repr(str(place))) + "time.sleep(600)"
     file = definition(tmp_path / "mine.yaml", READER, foreign("slow", python(program), FROM_CT))
     environment = {**os.environ, "CARINA_OPERATORS_TRUSTED": str(file), "CARINA_OPERATORS_ENGINE": "none"}
     words = [sys.executable, "-m", "carina.cli.main", "run", str(scan), "-o", str(tmp_path / "run"), "--quiet"]
     with subprocess.Popen([*words, "--pipeline", str(file)], env=environment, stderr=subprocess.PIPE) as process:
-        while not (place.exists() and place.read_text()):
+        while not (place.exists() and len(place.read_text().split()) == 3):
             assert process.poll() is None, process.stderr and process.stderr.read()
             time.sleep(0.1)
         process.send_signal(number)
         process.wait()
     assert process.returncode == (143 if number is signal.SIGTERM else -9)
-    assert gone(int(place.read_text()))
+    assert all(gone(int(child)) for child in place.read_text().split())
 
 
 @pytest.mark.parametrize(
@@ -318,9 +366,31 @@ def test_a_signal_to_carina_ends_the_program_too(scan: Path, tmp_path: Path, num
         ("import os, sys; os.symlink('/etc', sys.argv[1] + '/folder')", "folder is a link or a device"),
         ("import os, sys; os.mkfifo(sys.argv[1] + '/pipe')", "pipe is a link or a device"),
         ("import sys; open(sys.argv[1] + '/a\\nb', 'w')", "is no name for a file"),
+        (
+            "import os, sys; os.link(os.path.expanduser('~/in-0/') + os.listdir(os.path.expanduser('~/in-0'))[0], "
+            "sys.argv[1] + '/copy.bin')",
+            r"copy\.bin has another name elsewhere \(a hard link\)",
+        ),
+        ("import os, sys; os.rmdir(sys.argv[1])", "its folder is gone, or a link has its place"),
     ],
 )
 def test_only_plain_files_are_taken(scan: Path, tmp_path: Path, code: str, expected: str) -> None:
     file = definition(tmp_path / "mine.yaml", READER, foreign("sly", python(code, "/output"), FROM_CT))
     with pytest.raises(BadSeries, match=f"^operator 'sly' /output: .*{expected}"):
         go(scan, tmp_path / "run", file)
+
+
+@pytest.mark.parametrize("replaced", ["folder", "folder above"])
+def test_nothing_is_taken_through_a_link_in_the_folders_place(scan: Path, tmp_path: Path, replaced: str) -> None:
+    foreign_folder = tmp_path / "theirs"
+    (foreign_folder / "out-0").mkdir(parents=True)
+    for place in (foreign_folder, foreign_folder / "out-0"):
+        (place / "precious.txt").write_text("kept")
+    out = "sys.argv[1]" if replaced == "folder" else "os.path.dirname(sys.argv[1])"
+    code = f"import os, sys; os.rename({out}, {out} + '-moved'); os.symlink({str(foreign_folder)!r}, {out})"
+    file = definition(tmp_path / "mine.yaml", READER, foreign("sly", python(code, "/output"), FROM_CT))
+    with pytest.raises(BadSeries, match=r"^operator 'sly' /output: its folder is gone, or a link has its place"):
+        go(scan, tmp_path / "run", file)
+    assert [(place / "precious.txt").read_text() for place in (foreign_folder, foreign_folder / "out-0")] == [
+        "kept"
+    ] * 2

@@ -68,6 +68,19 @@ def test_an_engine_is_told_everything_that_bounds_a_container(engine: FakeEngine
     assert manifest is not None and manifest.operators["show"].package == "podman example/show:2"
 
 
+def test_a_container_gets_whole_paths_though_the_run_folder_is_relative(
+    engine: FakeEngine, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = definition(Path("mine.yaml"), READER, foreign("show", python(SHOW, "/output"), FROM_CT, more=", tag: 2"))
+    folder = go(scan, Path("runs", "one"), file, OperatorSettings())
+    assert (tmp_path / folder / "steps" / "show" / "output" / "environment.json").is_file()
+    (words,) = engine.asked("run")
+    mounts = [next(csv.reader([value])) for flag, value in pairwise(words) if flag == "--mount"]
+    place = f"source={tmp_path / 'runs' / 'one' / '.writing' / 'show.'}"
+    assert [fields[1].startswith(place) for fields in mounts] == [True, True]
+
+
 def test_an_image_that_is_not_here_is_not_fetched(engine: FakeEngine, scan: Path, tmp_path: Path) -> None:
     file = definition(tmp_path / "mine.yaml", READER, foreign("other", ["x"], FROM_CT))
     with pytest.raises(BadConfig, match=r"podman has no image example/other:latest on this machine \(no such image\)"):

@@ -139,7 +139,8 @@ class Launch:
             BadConfig: ``operator.failed``, it can't be started, or ended badly; ``operator.time``, it took too long.
             BadSeries: ``operator.output``, it left something else than plain files.
         """
-        work = Path(mkdtemp(prefix=f"{context.step}.", dir=context.folder / WRITING))  # step names have no dot
+        # step names have no dot; the program has a working folder of its own, so that nothing relative reaches it
+        work = Path(mkdtemp(prefix=f"{context.step}.", dir=context.folder / WRITING)).resolve()
         try:
             call = self._call(work, context, inputs)
             log = self._log(context)
@@ -167,7 +168,7 @@ class Launch:
     def _clara(self, context: Context) -> dict[str, str]:
         named = [f"{entry.name or entry.source or 'input'}:{entry.path}" for entry in self.step.inputs]
         return {
-            "NVIDIA_CLARA_JOBID": context.folder.name,
+            "NVIDIA_CLARA_JOBID": context.folder.resolve().name,
             "NVIDIA_CLARA_JOBNAME": self.definition.name,
             "NVIDIA_CLARA_STAGENAME": self.step.name,
             "NVIDIA_CLARA_INPUTPATHS": ";".join(named),
@@ -217,27 +218,41 @@ def _opened_first(name: str) -> tuple[bool, str]:
 def _plain_files(folder: Path, told: str) -> Iterator[str]:
     """The files below a folder, which is a stranger's: a link is never followed, and nothing special is opened.
 
+    ``folder`` is absolute and was made by us, so that it leads elsewhere only if the program put a link in its way.
+
     Raises:
-        BadSeries: ``operator.output``, there is a link, a device or the like, a name that is none, or no end of files.
+        BadSeries: ``operator.output``, there is a link (a hard one too), a device or the like, a name that is none, or
+            no end of files; or the folder itself is no longer the one that was made.
     """
+    if not folder.is_dir() or folder.resolve() != folder:
+        raise _not_taken(told, "its folder is gone, or a link has its place; expected that it is left there")
     count = 0
     for above, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            path = Path(above, name)
-            mode = path.lstat().st_mode
-            if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-                raise BadSeries(
-                    "operator.output", f"{told}: {name} is a link or a device; expected plain files and folders."
-                )
-            if one_line(name) != name:
-                raise BadSeries("operator.output", f"{told}: {name} is no name for a file; expected printable text.")
-            if not mode & stat.S_IRUSR:
-                path.chmod(mode | stat.S_IRWXU)
+            _check_plain(Path(above, name), told)
         for name in files:
             count += 1
             if count > MOST_FILES:
                 raise BadSeries("operator.output", f"{told}: has more than {MOST_FILES} files; no operator's has.")
             yield Path(above, name).relative_to(folder).as_posix()
+
+
+def _check_plain(path: Path, told: str) -> None:
+    """See that a path is a folder or a file of its own, which is made readable."""
+    found = path.lstat()
+    if one_line(path.name) != path.name:
+        raise _not_taken(told, f"{one_line(path.name)} is no name for a file; expected printable text")
+    if not stat.S_ISDIR(found.st_mode):
+        if not stat.S_ISREG(found.st_mode):
+            raise _not_taken(told, f"{path.name} is a link or a device; expected plain files and folders")
+        if found.st_nlink > 1:  # moved away, changed or made readable, it would be so under its other name too
+            raise _not_taken(told, f"{path.name} has another name elsewhere (a hard link); expected a file of its own")
+    if not found.st_mode & stat.S_IRUSR:
+        path.chmod(found.st_mode | stat.S_IRWXU)
+
+
+def _not_taken(told: str, why: str) -> BadSeries:
+    return BadSeries("operator.output", f"{told}: {why}.")
 
 
 def _hand_over(value: object, folder: Path, context: Context) -> None:

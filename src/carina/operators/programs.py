@@ -50,7 +50,7 @@ def run_program(program: Program, log: Path, look: Callable[[], None]) -> int | 
     """Run a program to its end, its output into a log; its exit code, or what it took too much of.
 
     ``look`` is called every now and then; what it raises ends the program. So does the end of this process, of
-    whatever kind. Nothing of the program's process group is left afterwards.
+    whatever kind. Nothing that the program started is left afterwards (not on Linux: nothing of its process group).
 
     Raises:
         OSError: it can't be started.
