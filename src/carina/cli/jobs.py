@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from carina.config import Settings
     from carina.jobs.listing import Job
-    from carina.jobs.request import Terms
+    from carina.jobs.terms import Terms
 
 STATES = ("pending", "running", "healthy", "faulted", "canceled")
 PRIORITY = click.Choice(["low", "normal", "high", "immediate"])
@@ -234,7 +234,7 @@ def _terms(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def with_terms(pipeline: str, wanted: str, destinations: tuple[str, ...], project: str, **others: object) -> None:
         from carina.config import Priority
-        from carina.jobs.request import Terms
+        from carina.jobs.terms import Terms
 
         terms = Terms(pipeline=pipeline, priority=Priority(wanted), destinations=destinations, project=project)
         command(terms=terms, **others)

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Engine
 
 from carina.api.study import RunSettings, check_pipeline, choose_series
-from carina.config import Priority, Settings
+from carina.config import Settings
 from carina.database import database_now, read_only
 from carina.errors import BadConfig, BadSeries, unreadable
 from carina.jobs.estimate import cores_of, memory_mb, voxels_below, voxels_of
 from carina.jobs.listing import sources_of
 from carina.jobs.queue import NewJob, submit_all
+from carina.jobs.terms import AS_USUAL, Terms
 from carina.volume.files import volume_suffix
-from carina.web_settings import DEFAULT_PROJECT
 
 
-@dataclass(frozen=True, kw_only=True)
-class Terms:
-    """How a job that is asked for by path is run: its pipeline, when, where its objects go, whose it is."""
-
-    pipeline: str = "default"
-    priority: Priority = Priority.NORMAL
-    destinations: Sequence[str] = ()
-    project: str = DEFAULT_PROJECT
-
-
-def new_job(path: Path, settings: Settings, terms: Terms = Terms()) -> NewJob:
+def new_job(path: Path, settings: Settings, terms: Terms = AS_USUAL) -> NewJob:
     """The job for the best series below a path, which stays where it is until the job has run.
 
     Raises:
@@ -54,7 +42,7 @@ COHORT_BATCH = 500
 """Jobs of a cohort that are put into the queue in one transaction."""
 
 
-def submit_cohort(engine: Engine, path: Path, settings: Settings, terms: Terms = Terms()) -> tuple[int, int]:
+def submit_cohort(engine: Engine, path: Path, settings: Settings, terms: Terms = AS_USUAL) -> tuple[int, int]:
     """A job for each folder and volume file directly below a path; gives how many are new, and how many had one.
 
     Each is judged by its run, since reading every header of a large archive would take longer than the first runs.

@@ -16,7 +16,7 @@ from carina.jobs import queue
 from carina.jobs.estimate import cores_of, memory_mb
 from carina.jobs.listing import Job, find_job
 from carina.jobs.projects import assign_job, assign_series
-from carina.jobs.request import Terms
+from carina.jobs.terms import Terms
 from carina.receive.complete import release
 from carina.receive.project import project_of
 from carina.service.access.caller import asking

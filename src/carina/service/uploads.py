@@ -10,7 +10,7 @@ from sqlalchemy import exists, select
 from carina.database import JOB, REMOVAL, database_now, read_only
 from carina.jobs.listing import Job, find_job
 from carina.jobs.queue import JobEnd, JobState
-from carina.jobs.request import Terms
+from carina.jobs.terms import Terms
 from carina.keeping.lock import files_held
 from carina.keeping.removable import KeptKind
 from carina.receive.uploads import NoRoomForUpload, Upload, new_upload_id

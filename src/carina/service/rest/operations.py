@@ -13,7 +13,7 @@ from carina.database import read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import Delivery, list_deliveries
 from carina.jobs.listing import Job, list_jobs
-from carina.jobs.request import Terms
+from carina.jobs.terms import Terms
 from carina.receive.store import ArrivalState
 from carina.service import changes
 from carina.service.arrivals import Arrival, list_arrivals

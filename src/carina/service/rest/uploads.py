@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from carina.config import Priority
 from carina.jobs.listing import Job
-from carina.jobs.request import Terms
+from carina.jobs.terms import Terms
 from carina.receive.unpack import MOST_MEMBERS
 from carina.receive.uploads import Received, Upload
 from carina.service import uploads
