@@ -171,8 +171,8 @@ def test_another_sites_page_changes_nothing(url: str, headers: dict[str, str], s
 
 def test_metrics_count_what_is_in_the_tables(url: str) -> None:
     text = httpx.get(f"{url}/metrics").text
-    assert 'carina_jobs{ended="faulted",pipeline="default",state="stopped"} 2.0' in text
-    assert 'carina_jobs{ended="healthy",pipeline="default",state="stopped"} 1.0' in text
+    assert 'carina_jobs{ended="faulted",pipeline="default",project="default",state="stopped"} 2.0' in text
+    assert 'carina_jobs{ended="healthy",pipeline="default",project="default",state="stopped"} 1.0' in text
     assert "carina_disk_free_bytes" in text
     assert "process_resident_memory_bytes" in text
 
