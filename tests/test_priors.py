@@ -228,6 +228,34 @@ def test_a_series_that_was_run_before_is_not_fetched_again(pacs: Pacs, tmp_path:
         assert sorted(said) == ["Earlier scans at pacs: 2025-01-01.", "Earlier scans at pacs: 2026-03-01, 2025-01-01."]
 
 
+@pytest.mark.parametrize("state", ["arriving", "complete", "quarantined", "queued"])
+def test_a_series_that_the_scanner_itself_sends_is_delivered(pacs: Pacs, tmp_path: Path, state: str) -> None:
+    """In whatever state its arrival is when a later scan of its patient asks for it; nothing is fetched then."""
+    with node(settings_of(tmp_path, DicomwebDestination(url=pacs.dicomweb_url))) as store:
+        arrive(store, scan(tmp_path / "new", 9, "20260401"))
+        assert settle(store) == [NEW]
+        before = scan(tmp_path / "before", 2, "20260301")
+        arrive(store, before[:-1])
+        set_state(store.engine, state)
+        for _ in range(2):  # and when it is asked once more
+            assert PriorFetcher(store, "pacs").round() == 1
+            assert len(states(store.engine)) == 2
+            with store.engine.begin() as connection:
+                connection.execute(update(PRIOR).values(state="asked", not_before=None))
+        if state != "arriving":
+            set_state(store.engine, "complete")
+        arrive(store, before[-1:])
+        assert settle(store)[:2] == [NEW, NEW]
+        assert AS_PRIOR not in settle(store)
+
+
+def set_state(engine: Engine, state: str) -> None:
+    """Of the latest arrival."""
+    with engine.begin() as connection:
+        last = select(ARRIVAL.c.id).order_by(ARRIVAL.c.id.desc()).limit(1).scalar_subquery()
+        connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == last).values(state=state))
+
+
 @pytest.mark.parametrize(
     ("header", "words"),
     [

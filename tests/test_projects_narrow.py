@@ -10,7 +10,21 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, delete, exists, func, insert, join, literal, select, text, union_all, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Table,
+    delete,
+    exists,
+    func,
+    insert,
+    join,
+    literal,
+    select,
+    text,
+    union_all,
+    update,
+)
 
 from carina.database import (
     ARRIVAL,
@@ -19,13 +33,15 @@ from carina.database import (
     EVERY_PROJECT,
     INSTANCE,
     JOB,
+    NOTICE,
+    PRIOR,
     REMOVAL,
     SCHEMA,
     WATCHED,
     open_database,
     seeing,
 )
-from carina.database.narrow import NOBODYS, OF_NO_PROJECT, OWNED
+from carina.database.narrow import NOBODYS, OF_NO_PROJECT, OWNED, narrowed
 from carina.deliver.ledger import counts, resend
 from carina.deliver.register import counts_by_job, list_deliveries
 from carina.jobs.listing import every_job, find_job, job_counts, list_jobs, sources_of
@@ -223,6 +239,18 @@ def test_a_job_is_added_to_ones_own_project_alone(tmp_path: Path, project: str) 
             submit_all(connection, new, NOW)
             assert [job.folder for job in list_jobs(connection)] == ["runs/2", "runs/1"]
     engine.dispose()
+
+
+@pytest.mark.parametrize("table", [DELIVERY, NOTICE, PRIOR], ids=str)
+def test_the_latest_rows_of_jobs_are_found_by_their_key(node: dict[tuple[str, ...], Engine], table: Table) -> None:
+    """Nothing is sorted, and jobs are looked up one by one: the whole table is not read for a page of it."""
+    page = narrowed(select(table.c.id).order_by(table.c.id.desc()).limit(100), frozenset("a"))
+    with node[PROJECTS].connect() as connection:
+        compiled = str(page.compile(connection, compile_kwargs={"literal_binds": True}))
+        plan = [str(row[3]) for row in connection.exec_driver_sql(f"explain query plan {compiled}")]
+    assert plan[0].startswith(f"SCAN {table}")
+    assert not [step for step in plan if "TEMP B-TREE" in step]
+    assert [step for step in plan if "SEARCH job USING INTEGER PRIMARY KEY" in step]
 
 
 def test_each_table_is_one_kind_or_another() -> None:

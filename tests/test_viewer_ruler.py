@@ -103,7 +103,7 @@ def drag(page: Page, plane: str, *shares: Share) -> float:
     for one in others:
         page.mouse.move(*one)
     page.mouse.up()
-    drawn = page.locator(f".{plane} .ruler text").inner_text()
+    drawn = page.locator(f".{plane} .ruler text").text_content()
     expect(said).not_to_have_text(before)
     expect(said).to_contain_text(f"Ruler: {drawn}")
     return length_mm(page)

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Update,
     event,
+    exists,
     or_,
     select,
 )
@@ -71,7 +72,8 @@ def _of_arrival(table: FromClause, projects: Names) -> ColumnElement[bool]:
 
 
 def _of_job(table: FromClause, projects: Names) -> ColumnElement[bool]:
-    return table.c.job_id.in_(_ids(JOB, projects))
+    """Asked row by row, so that the latest few of many rows are found by their own key and nothing is sorted."""
+    return exists().where(JOB.c.id == table.c.job_id, _is_in(JOB, projects)).correlate(table)
 
 
 def _of_prior(table: FromClause, projects: Names) -> ColumnElement[bool]:

@@ -188,8 +188,9 @@ PRIOR_SERIES = Table(
     Column("id", _KEY, primary_key=True),
     Column("prior_id", _KEY, ForeignKey("prior.id"), nullable=False, index=True),
     Column("series_uid", _UID, nullable=False, index=True),
+    Column("is_fetched", Integer, nullable=False, default=1, comment="0: it had come, or was coming, by itself"),
     UniqueConstraint("prior_id", "series_uid"),
-    comment="a series that is fetched; written down before its first instance can come",
+    comment="a series to compare with; written down before the first instance that is fetched can come",
 )
 
 

@@ -86,7 +86,8 @@ def is_fetched_as_prior(connection: Connection, arrival: Row[Any]) -> bool:
         .join(PRIOR, PRIOR.c.id == PRIOR_SERIES.c.prior_id)
         .join(JOB, JOB.c.id == PRIOR.c.job_id)
         .join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id)
-        .where(PRIOR_SERIES.c.series_uid == arrival.series_uid, ARRIVAL.c.source == arrival.source)
+        .where(PRIOR_SERIES.c.series_uid == arrival.series_uid, PRIOR_SERIES.c.is_fetched == 1)
+        .where(ARRIVAL.c.source == arrival.source)
     )
     return connection.execute(wanted.limit(1)).first() is not None
 

@@ -24,7 +24,7 @@ from carina.receive.fetch import FoundSeries, Wanted
 from carina.receive.patient import ASKED_OF_PATIENTS, ScanOf, scan_of
 from carina.receive.prior_choice import earlier_chests
 from carina.receive.pull import find_at, peer_called, pull
-from carina.receive.store import ArrivalState, InstanceStore
+from carina.receive.store import InstanceStore
 
 PAUSES = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15))
 """After a try that failed; after as many more, what is there has to do."""
@@ -123,18 +123,24 @@ class PriorFetcher:
         return scan_of({keyword: opened.text(keyword) for keyword in ASKED_OF_PATIENTS}) if opened else ScanOf()
 
     def _note(self, asked: _Asked, chosen: Sequence[FoundSeries]) -> list[FoundSeries]:
-        """Write down which series are wanted, and give those that have to be fetched: not those that were before."""
+        """Write down which series are compared with, and give those that have to be fetched.
+
+        Not those of which anything came before by the scan's source, in whatever state its arrival is: who sent that
+        sends the rest, and its results are delivered.
+        """
         uids = [series.series_uid for series in chosen]
         with self.store.engine.begin() as connection:
-            noted = select(PRIOR_SERIES.c.series_uid).where(PRIOR_SERIES.c.prior_id == asked.id)
-            known = set(connection.execute(noted).scalars())
-            rows = [{"prior_id": asked.id, "series_uid": uid} for uid in uids if uid not in known]
-            if rows:
+            noted = select(PRIOR_SERIES.c.series_uid, PRIOR_SERIES.c.is_fetched).where(
+                PRIOR_SERIES.c.prior_id == asked.id
+            )
+            is_fetched = {row.series_uid: row.is_fetched for row in connection.execute(noted)}
+            came = select(ARRIVAL.c.series_uid).where(ARRIVAL.c.series_uid.in_(uids), ARRIVAL.c.source == asked.source)
+            here = set(connection.execute(came).scalars())
+            new = {uid: int(uid not in here) for uid in uids if uid not in is_fetched}
+            if new:
+                rows = [{"prior_id": asked.id, "series_uid": uid, "is_fetched": value} for uid, value in new.items()]
                 connection.execute(insert(PRIOR_SERIES), rows)
-            is_run = (ARRIVAL.c.state == ArrivalState.QUEUED) & (ARRIVAL.c.source == asked.source)
-            here = select(ARRIVAL.c.series_uid).where(ARRIVAL.c.series_uid.in_(uids), is_run)
-            here_already = set(connection.execute(here).scalars()) - known
-        return [series for series in chosen if series.series_uid not in here_already]
+        return [series for series in chosen if (is_fetched | new)[series.series_uid]]
 
 
 def _day(series: FoundSeries) -> str:

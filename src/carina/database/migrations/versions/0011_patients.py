@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("id", _KEY, primary_key=True),
         sa.Column("prior_id", _KEY, sa.ForeignKey("prior.id", name="fk_prior_series_prior_id"), nullable=False),
         sa.Column("series_uid", sa.String(64), nullable=False),
+        sa.Column("is_fetched", sa.Integer(), nullable=False),
         sa.UniqueConstraint("prior_id", "series_uid", name="uq_prior_series_prior_id_series_uid"),
     )
     op.create_index("ix_prior_series_prior_id", "prior_series", ["prior_id"])
