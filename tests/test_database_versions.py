@@ -9,6 +9,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, select, text
 
 from carina.database import JOB, SCHEMA, open_database
@@ -25,6 +26,17 @@ def test_migrations_lead_to_the_schema(engine: Engine) -> None:
     upgrade_schema(engine)
     with engine.connect() as connection:
         assert not compare_metadata(MigrationContext.configure(connection), SCHEMA)
+
+
+def test_versions_follow_each_other_by_number(engine: Engine) -> None:
+    """A message says up to which version a program knows, and files are read in the order of their names."""
+    with engine.begin() as connection:
+        every = list(ScriptDirectory.from_config(migrations(connection)).walk_revisions())[::-1]
+    numbers = [one.revision for one in every]
+    assert numbers == [f"{number:04}" for number in range(1, len(every) + 1)]
+    assert [one.down_revision for one in every] == [None, *numbers[:-1]]
+    assert [Path(one.path).name.partition("_")[0] for one in every] == numbers
+    assert all(f"to {one.revision}" in (one.module.upgrade.__doc__ or "") for one in every[1:])
 
 
 def test_preparing_twice_changes_nothing(engine: Engine) -> None:

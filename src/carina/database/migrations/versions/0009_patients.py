@@ -5,14 +5,14 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
+revision = "0009"
 down_revision = "0008"
 
 _KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """From version 0008 to 0011."""
+    """From version 0008 to 0009."""
     with op.batch_alter_table("arrival") as arrival:
         arrival.add_column(sa.Column("whose_sha256", sa.String(64), nullable=False, server_default=""))
         arrival.add_column(sa.Column("studied", sa.String(14), nullable=False, server_default=""))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009"
+revision = "0011"
 down_revision = "0010"
 
 _KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -15,7 +15,7 @@ _USUAL = "default"
 
 
 def upgrade() -> None:
-    """From version 0010 to 0009."""
+    """From version 0010 to 0011."""
     project = op.create_table(
         "project",
         sa.Column("name", sa.String(64), primary_key=True),
