@@ -1,25 +1,19 @@
-"""Uploads over the web: who may, what becomes a job, what is removed, and all of it in a real browser."""
+"""Uploads over the web: who may, what becomes a job, and what is removed."""
 
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
-import io
-import shutil
-import threading
-import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from sqlalchemy import insert, select, update
 
 from access_nodes import Guarded, guarded
-from carina.config import load_settings
 from carina.database import JOB, REMOVAL
 from carina.keeping.backup import save_node
 from carina.keeping.restore import restore_node
@@ -27,13 +21,8 @@ from carina.receive.uploads import LARGEST_CHUNK
 from carina.service.node import RunningNode
 from carina.service.serve import node_of
 from carina.service.uploads import sweep_uploads
-from carina.synth.phantom import chest_phantom
-from carina.testing.dicom import write_ct_series
-from carina.volume.files import write_volume
 from served_nodes import NOON, opened, serving, settings_of
-from test_access_browser import look_over
-from test_serve import Process, started
-from tiny_networks import tiny_environment
+from test_serve import started
 
 DATA = b"some bytes of a scan" * 10
 
@@ -92,8 +81,45 @@ def test_an_upload_becomes_one_job(node: Guarded) -> None:
     content = node.node.folder / "uploads" / upload / "content"
     assert job["source"] == str(content) and (content / "scan.nii").read_bytes() == DATA
     said = [(action, subject) for who, action, subject in node.trail() if "operator.program" in who]
-    assert ("received", f"upload {upload}: begun, 1 files, {len(DATA)} bytes") in said
+    assert ("received", f"upload {upload}: begun, 1 file, {len(DATA)} bytes") in said
     assert ("changed", f"job {job['id']}: submitted") in said
+
+
+def test_a_pipeline_that_is_not_offered_costs_nothing_of_an_upload(node: Guarded, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("root:hash")
+    with node.program("operator") as operator:
+        upload = begin(operator, key="wrong pipeline").json()["id"]
+        put(operator, upload, DATA)
+        for path in ("/etc/passwd", str(tmp_path / "mine.yaml"), "nothing"):
+            answer = operator.post(f"/api/v1/uploads/{upload}/finish", json={"pipeline": path})
+            assert code_of(answer) == (400, "definition.unknown") and "root:" not in answer.text
+        assert operator.get(f"/api/v1/uploads/{upload}").json()["whole"] is False
+        wrong = operator.post(f"/api/v1/uploads/{upload}/finish", json={"destinations": ["nope"]})
+        assert code_of(wrong) == (404, "delivery.unknown")
+        again = begin(operator, key="wrong pipeline").json()
+        assert (again["id"], again["whole"], again["received"]) == (upload, True, [])
+        job = operator.post(f"/api/v1/uploads/{upload}/finish", json={}).json()
+        assert begin(operator, key="wrong pipeline").json()["id"] != upload
+        assert operator.post(f"/api/v1/uploads/{upload}/discard").status_code == 200
+    assert (Path(job["source"]) / "scan.nii").read_bytes() == DATA
+
+
+def test_a_disk_that_fails_is_a_sentence_and_no_traceback(
+    node: Guarded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with node.program("operator") as operator:
+        upload = begin(operator, key="DOE").json()["id"]
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.EIO, "Input/output error", "DOE^JANE")
+
+        with monkeypatch.context() as broken:
+            broken.setattr("carina.receive.upload_parts._append", fail)
+            answer = put(operator, upload, DATA, name="DOE^JANE")
+        assert code_of(answer) == (507, "upload.disk")
+        assert answer.json()["detail"] == "the node's disk does not take the upload (Input/output error)."
+        assert "DOE" not in caplog.text
+        assert put(operator, upload, DATA, name="DOE^JANE").json() == {"bytes": len(DATA)}
 
 
 @pytest.mark.parametrize(
@@ -196,142 +222,3 @@ def test_files_of_a_job_stay_as_long_as_it_may_need_them(tmp_path: Path) -> None
         source = connection.execute(select(JOB.c.source).where(JOB.c.id == places["waits"][1])).scalar_one()
     place = Path(other.node.folder).resolve() / "uploads" / ids["waits"] / "content"
     assert source == str(place) and (place / "scan.nii").read_bytes() == DATA
-
-
-# A real browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("Chromium is not installed; scripts/test does that")
-    with sync_playwright() as driver:
-        one = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield one
-        one.close()
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A zip of a DICOM series that takes several chunks, the same as a folder, and a NIfTI file."""
-    folder = tmp_path_factory.mktemp("files")
-    volume = chest_phantom(shape=(36, 200, 200), lesions=1).volume
-    series = write_ct_series(volume, folder / "series")
-    with zipfile.ZipFile(folder / "study.zip", "w") as archive:
-        for number, file in enumerate(series):
-            archive.write(file, f"CT/{number}.dcm")
-        noise = io.BytesIO(b"".join(hashlib.sha256(bytes([number])).digest() * 1000 for number in range(250)))
-        archive.writestr("notes.txt", noise.getvalue())
-    write_volume(volume, folder / "chest.nii.gz")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A node's process whose networks are tiny."""
-    folder = tmp_path_factory.mktemp("running")
-    settings_of(folder)
-    file, bundles = folder / "carina.toml", tiny_environment(folder / "bundles")
-    names = [f'{name.removeprefix("CARINA_MODELS_").lower()} = "{value}"' for name, value in bundles.items()]
-    models = "\n".join(names).replace(f'folders = "{folder / "bundles"}"', f'folders = ["{folder / "bundles"}"]')
-    file.write_text(f"{file.read_text()}\n[models]\n{models}\n")
-    with started(folder, load_settings(file, {})) as one:
-        while httpx.get(f"{one.url}/health/ready").status_code != 200:
-            threading.Event().wait(0.1)
-        yield one
-
-
-def job_of(page: Page) -> int:
-    said = page.locator("#upload-said")
-    expect(said).to_contain_text("Uploaded: it is job", timeout=120_000)
-    return int(said.inner_text().partition("job ")[2].partition(".")[0])
-
-
-def run_to_its_end(page: Page, url: str, job: int) -> dict[str, Any]:
-    row = page.get_by_role("row").filter(has=page.locator(f"#job-{job}"))
-    expect(row).to_contain_text("healthy", timeout=300_000)
-    found: dict[str, Any] = httpx.get(f"{url}/api/v1/jobs/{job}").json()
-    return found
-
-
-def test_an_interrupted_zip_is_resumed_by_another_page_and_run(browser: Browser, running: Process, files: Path) -> None:
-    sent: list[str] = []
-
-    def after_two(route: Route) -> None:
-        sent.append(route.request.url)
-        if len(sent) <= 2:
-            route.continue_()  # later ones hang, as when a cable was pulled
-
-    first = browser.new_page(viewport={"width": 390, "height": 800})
-    first.route("**/chunk?*", after_two)
-    first.goto(running.url)
-    first.get_by_label("Files or a zip").set_input_files(files / "study.zip")
-    expect(first.get_by_role("progressbar", name="Uploaded")).to_be_visible()
-    while len(sent) < 3:
-        first.wait_for_timeout(50)
-    first.close()
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    chunks: list[str] = []
-    page.on("request", lambda one: chunks.append(one.url) if "/chunk?" in one.url else None)
-    page.goto(running.url)
-    came = 100 * 2 * LARGEST_CHUNK // (files / "study.zip").stat().st_size
-    expect(page.get_by_text("1 file, begun")).to_contain_text("have come")
-    page.get_by_label("Files or a zip").set_input_files(files / "study.zip")
-    job = job_of(page)
-    assert 10 < came < 100
-    assert chunks[0].endswith(f"offset={2 * LARGEST_CHUNK}")
-    found = run_to_its_end(page, running.url, job)
-    assert Path(found["job"]["source"]).name == "content"
-    upload = Path(found["job"]["source"])
-    assert len(list((upload / "study" / "CT").iterdir())) == 36
-    page.close()
-
-
-def test_a_nifti_file_is_dropped_and_a_folder_is_chosen(browser: Browser, running: Process, files: Path) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    wrong: list[str] = []
-    page.on("console", lambda message: wrong.append(message.text))
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(running.url)
-    data = base64.b64encode((files / "chest.nii.gz").read_bytes()).decode()
-    page.evaluate(
-        """(data) => {
-          const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
-          const transfer = new DataTransfer();
-          transfer.items.add(new File([bytes], "chest.nii.gz", { lastModified: 1 }));
-          for (const kind of ["dragover", "drop"])
-            document.body.dispatchEvent(
-              new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }),
-            );
-        }""",
-        data,
-    )
-    dropped = job_of(page)
-    page.reload()
-    page.get_by_label("A folder").set_input_files(files / "series")
-    chosen = job_of(page)
-    run_to_its_end(page, running.url, dropped)
-    httpx.post(f"{running.url}/api/v1/jobs/{chosen}/cancel")
-    kept = Path(httpx.get(f"{running.url}/api/v1/jobs/{dropped}").json()["job"]["source"]) / "chest.nii.gz"
-    assert kept.read_bytes() == (files / "chest.nii.gz").read_bytes()
-    assert wrong == []
-    page.close()
-
-
-def test_the_upload_is_given_up_by_keyboard_and_what_is_no_scan_is_said(
-    browser: Browser, running: Process, tmp_path: Path
-) -> None:
-    with httpx.Client(base_url=running.url) as client:
-        put(client, begin(client, key="x", size=100).json()["id"], bytes(50))
-    page = browser.new_page(viewport={"width": 390, "height": 800})
-    page.goto(running.url)
-    look_over(page, 390)
-    expect(page.get_by_text("50 % of 0.0 MB have come")).to_be_visible()
-    with page.expect_navigation():
-        page.get_by_role("button", name="Give up the upload of").press("Enter")
-    expect(page.get_by_text("50 % of 0.0 MB have come")).to_have_count(0)
-    (tmp_path / "broken.zip").write_bytes(b"no zip")
-    page.get_by_label("Files or a zip").set_input_files(tmp_path / "broken.zip")
-    expect(page.locator("#upload-said")).to_contain_text("Not uploaded: a file that is called .zip is no zip archive")
-    page.close()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, func, select
 
 from carina.config import Priority
-from carina.database import JOB
+from carina.database import JOB, read_only
 from carina.jobs.queue import RANKS, JobEnd, JobState
 from carina.pipeline.json_text import read_json
 
@@ -95,6 +96,13 @@ def every_job(connection: Connection, *, pipeline: str = "", page: int = 1000) -
 def sources_of(connection: Connection, pipeline: str) -> frozenset[str]:
     """The folders and files that there is a job of a pipeline for."""
     return frozenset(connection.execute(select(JOB.c.source).where(JOB.c.pipeline == pipeline)).scalars())
+
+
+def job_on_source(engine: Engine, source: Path) -> int | None:
+    """The first job on a folder or file; every job is looked at for it."""
+    wanted = select(JOB.c.id).where(JOB.c.source == str(source.absolute())).order_by(JOB.c.id).limit(1)
+    with read_only(engine) as connection:
+        return connection.execute(wanted).scalar()
 
 
 def _is_shown_as(state: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -19,6 +19,11 @@ NAME_BYTES = 120
 
 COPIED_AT_ONCE = 1 << 20
 
+_NO_LINK = frozenset(
+    {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+)
+"""How FAT and some network folders refuse links, and what says that a file has as many as it may."""
+
 _KEPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?<!\.)", re.ASCII)
 _DIGEST = re.compile(r"-[0-9a-f]{12}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
@@ -98,6 +103,34 @@ def copy_whole(source: Path, target: Path) -> None:
     """
     with source.open("rb") as read, _appearing(target) as written:
         shutil.copyfileobj(read, written, COPIED_AT_ONCE)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or a flushed copy where the file system has no links or no more of them.
+
+    Raises:
+        FileExistsError: the target is there.
+        OSError: the source can't be read, or the target not be written.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        if target.exists():
+            raise _system_error(errno.EEXIST, target) from None
+        copy_whole(source, target)
+        flush(target)
+
+
+def flush(*paths: Path) -> None:
+    """Flush files and folders to the disk."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_whole(target: Path, data: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +17,7 @@ from carina.dicom.find import choose_source, find_series
 from carina.dicom.part10 import open_file
 from carina.dicom.rules import load_rules
 from carina.errors import Bug, CarinaError, told
-from carina.pipeline.places import copy_whole
+from carina.pipeline.places import link_or_copy
 from carina.receive.store import INCOMING, ArrivalState
 
 ARRIVALS_JUDGED = 50
@@ -110,10 +109,7 @@ def _link_earlier(settings: Settings, engine: Engine, arrival: Row[Any], folder:
     for path in paths:
         place = folder / path.name
         with suppress(FileExistsError, FileNotFoundError):
-            try:
-                os.link(path, place)
-            except PermissionError:  # where links are refused; FAT and some network folders say it so
-                copy_whole(path, place)
+            link_or_copy(path, place)
 
 
 def _end_waiting_of_earlier(connection: Connection, arrival: Row[Any]) -> None:

@@ -1,48 +1,45 @@
 """Uploads: files that come in chunks, over days and restarts if need be, until they are whole.
 
-An upload is a folder of the node, ``uploads/ID``: ``upload.json`` says whose it is, ``parts`` has what came so far,
-and ``content`` all of it, unpacked, once it is finished. A part is called ``NAME.BYTES.part`` after the bytes of it
-that are on the disk for good: a chunk is appended and flushed, and then the part is renamed, so that what a killed
-server left half-written lies behind the bytes that count, and is written over.
+An upload is a folder of the node, ``uploads/ID``: ``upload.json`` says whose it is and which job was made of it,
+``parts`` has what came so far, and ``content`` all of it, unpacked, once it is finished. The folder's own time is when
+something of it last came, or when it was finished.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from carina.errors import FULL, BadSeries, CarinaError
 from carina.pipeline.json_text import as_json, read_json
-from carina.pipeline.places import write_whole
+from carina.pipeline.places import flush, link_or_copy, write_whole
 from carina.receive.unpack import safe_parts, unpack
+from carina.receive.upload_parts import UploadParts
 from carina.sections import UploadSettings
 
 UPLOADS, CAME, CONTENT = "uploads", "parts", "content"
 LARGEST_CHUNK = 4 << 20
 MOST_UPLOADS = 1000
-"""Uploads that one node has at a time."""
+"""Unfinished uploads that one node has at a time."""
 
 _FACTS = "upload.json"
 _NEW = "content.new"
 _ID = re.compile(r"[0-9a-f]{32}")
-_PART = re.compile(r"(?P<name>.+)\.(?P<bytes>\d{1,15})\.part")
 _JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")
 """What computers add to folders and archives."""
 
-
-_T = TypeVar("_T")
+_TWO_OF_A_NAME = (FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
 class NoUpload(CarinaError):
@@ -50,15 +47,22 @@ class NoUpload(CarinaError):
 
 
 class UploadRefused(CarinaError):
-    """A chunk or an end that doesn't fit what has come: the sender asks what has, and goes on from there."""
+    """A chunk or an end that doesn't fit what has come: the sender asks what has, and resumes from there."""
 
 
 class NoRoomForUpload(CarinaError):
     """An upload is larger than what the settings or the disk leave."""
 
 
+class UploadNotStored(CarinaError):
+    """The node's disk does not take an upload: the node's operator must act."""
+
+
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose upload it is, and what was announced; ``key`` is what its sender knows it by, to find it again."""
+    """Whose upload it is, and what was announced; ``key`` is what its sender knows it by, to find it again.
+
+    ``job`` is the job that was made of it; without one it is unfinished.
+    """
 
     id: str
     owner: str
@@ -66,6 +70,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     bytes: int
     begun_at: datetime
+    job: int | None = None
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,37 +81,46 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Uploads:
-    """The uploads of a node; ``free_gb`` is what is to stay free on its disk."""
+    """The uploads of a node; ``free_gb`` is what is to stay free on its disk.
 
-    def __init__(self, folder: Path, settings: UploadSettings, free_gb: float) -> None:
+    ``job_on`` finds the job that was made of a content, where the node was killed before the upload had its id.
+    """
+
+    def __init__(
+        self, folder: Path, settings: UploadSettings, free_gb: float, job_on: Callable[[Path], int | None]
+    ) -> None:
         self.folder, self.settings, self._free_gb = folder / UPLOADS, settings, free_gb
+        self._job_on = job_on
         self._beginning = threading.Lock()
-        self._writing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._parts: dict[str, UploadParts] = {}
 
     def begin(self, upload: Upload) -> Upload:
-        """A new upload, or the one that its owner began under the same key and has not ended.
+        """A new upload, or the unfinished one that its owner began under the same key.
 
         Raises:
-            NoRoomForUpload: ``upload.too-large`` or ``upload.disk-full``.
+            NoRoomForUpload: ``upload.too-large``, ``upload.too-many`` or ``upload.disk-full``.
+            UploadNotStored: the disk does not take it.
         """
-        with self._beginning:
-            known = self.all()
-            same = (one for one in known if (one.owner, one.key) == (upload.owner, upload.key))
-            if found := next((one for one in same if not self._content(one.id).exists()), None):
+        with self._beginning, _told():
+            unfinished = [one for one in self.all() if one.job is None]
+            same = (one for one in unfinished if (one.owner, one.key) == (upload.owner, upload.key))
+            if found := next(same, None):
                 return found
-            self._check_room(upload, known)
+            self._check_room(upload, unfinished)
             place = self.folder / upload.id
             (place / CAME).mkdir(parents=True)
-            write_whole(place / _FACTS, as_json(upload))
-            _flush(place / _FACTS, place, self.folder)
+            self._keep(upload)
+            flush(self.folder)
             return upload
 
-    def _check_room(self, upload: Upload, known: list[Upload]) -> None:
-        taken = sum(one.bytes for one in known if not self._content(one.id).exists())
-        limit = self.settings.gb * 1e9
-        if taken + upload.bytes > limit or len(known) >= MOST_UPLOADS:
-            words = f"{upload.bytes / 1e9:.3g} GB are announced, {max(0.0, limit - taken) / 1e9:.3g} GB are left"
+    def _check_room(self, upload: Upload, unfinished: list[Upload]) -> None:
+        left = self.settings.gb * 1e9 - sum(one.bytes for one in unfinished)
+        if upload.bytes > left:
+            words = f"{upload.bytes / 1e9:.3g} GB are announced, {max(0.0, left) / 1e9:.3g} GB are left"
             raise NoRoomForUpload("upload.too-large", f"{words} for uploads (uploads.gb): wait until others are run.")
+        if len(unfinished) >= MOST_UPLOADS:
+            words = f"{len(unfinished)} uploads are unfinished, and a node has no more at a time"
+            raise NoRoomForUpload("upload.too-many", f"{words}: finish some, or give them up.")
         self._check_disk(upload.bytes)
 
     def _check_disk(self, size: float) -> None:
@@ -129,19 +143,23 @@ class Uploads:
 
     def all(self) -> list[Upload]:
         """Every upload, the oldest first."""
-        names = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
-        found = [one for name in names if _ID.fullmatch(name) and (one := self._read(name))]
+        found = [one for upload_id in self._ids() if (one := self._read(upload_id))]
         return sorted(found, key=lambda one: one.begun_at)
 
     def open_of(self, owner: str) -> list[tuple[Upload, int]]:
-        """The uploads of somebody's that are not finished, and how many bytes of each have come."""
-        mine = [one for one in self.all() if one.owner == owner and not self._content(one.id).exists()]
-        return [(one, sum(file.bytes for file in self.received(one))) for one in mine]
+        """The unfinished uploads of somebody's, and how many bytes of each have come."""
+        mine = [one for one in self.all() if one.owner == owner and one.job is None]
+        return [(one, one.bytes if self.is_whole(one) else self._parts_of(one.id).total()[1]) for one in mine]
+
+    def is_whole(self, upload: Upload) -> bool:
+        """Whether all of an upload has come and is unpacked: what is left to do is to finish it."""
+        return self._content(upload).exists()
 
     def received(self, upload: Upload) -> list[Received]:
-        """What has come of an upload, by name."""
-        parts = self.folder / upload.id / CAME
-        return [Received(name=name, bytes=size) for name, (_, size) in sorted(_parts_below(parts).items())]
+        """What has come of an upload, by name; nothing of one that is whole, whose content may have other names."""
+        if self.is_whole(upload):
+            return []
+        return [Received(name=name, bytes=size) for name, size in sorted(self._parts_of(upload.id).sizes().items())]
 
     def take(self, upload: Upload, name: str, offset: int, chunk: bytes, sha256: bytes) -> int:
         """Append a chunk to a file, on the disk for good; gives how many of its bytes are there now.
@@ -149,117 +167,165 @@ class Uploads:
         Raises:
             UploadRefused: ``upload.name``, ``upload.digest`` or ``upload.offset``.
             NoRoomForUpload: more comes than was announced, or the disk is full.
+            UploadNotStored: the disk does not take it.
         """
         if hashlib.sha256(chunk).digest() != sha256:
             raise UploadRefused("upload.digest", "the chunk is not what its digest says; send it again.")
         try:
-            *above, last = safe_parts(name)
+            safe_parts(name)
         except ValueError as error:
             raise UploadRefused("upload.name", f"a file {error}.") from error
-        with self._writing[upload.id]:
+        parts = self._parts_of(upload.id)
+        with parts.writing, _told():
             self.find(upload.id, upload.owner)  # it may have been given up meanwhile
-            folder = (self.folder / upload.id / CAME).joinpath(*above)
-            part = next((path for path, one, _ in _parts_in(folder) if one == last), None)
-            there = _bytes_of(part) if part else 0
-            if offset != there:
-                raise UploadRefused("upload.offset", f"the chunk begins at byte {offset}; {there} bytes are there.")
-            self._check_announced(upload, len(chunk), is_new=part is None)
+            there = parts.size(name)
+            if offset != (there or 0) or self.is_whole(upload):
+                words = "all bytes" if self.is_whole(upload) else f"{there or 0} bytes"
+                raise UploadRefused("upload.offset", f"the chunk begins at byte {offset}; {words} are there.")
+            self._check_announced(upload, parts, len(chunk), is_new=there is None)
             self._check_disk(len(chunk))
-            try:
-                _append(folder, last, part, offset, chunk)
-            except (FileExistsError, NotADirectoryError) as error:
-                raise UploadRefused("upload.name", "a file has the name of a folder of the upload.") from error
-            except OSError as error:
-                raise _told(error) from error
-            return offset + len(chunk)
+            size = parts.append(name, chunk)
+            os.utime(parts.folder.parent)
+            return size
 
-    def _check_announced(self, upload: Upload, size: int, *, is_new: bool) -> None:
-        came = self.received(upload)
-        if sum(one.bytes for one in came) + size > upload.bytes or len(came) + is_new > upload.files:
-            words = f"{upload.files} files of {upload.bytes} bytes together were announced"
-            raise NoRoomForUpload("upload.too-large", f"more comes than was said: {words}.")
+    def _check_announced(self, upload: Upload, parts: UploadParts, size: int, *, is_new: bool) -> None:
+        files, came = parts.total()
+        if came + size > upload.bytes or files + is_new > upload.files:
+            words = f"{upload.files} file{'' if upload.files == 1 else 's'} of {upload.bytes} bytes together"
+            raise NoRoomForUpload("upload.too-large", f"more comes than was said: {words} were announced.")
 
-    def finish(self, upload: Upload, submit: Callable[[Path], _T]) -> _T:
-        """Make the content of what has come, archives unpacked, and hand it on; one after the other, however often.
+    def finish(self, upload: Upload, submit: Callable[[Path], int]) -> int:
+        """Make the content of what has come, archives unpacked, and a job of it; gives that job, however often.
 
         Raises:
             UploadRefused: ``upload.incomplete``, less has come than was announced.
             BadSeries: an archive can't be unpacked.
+            NoRoomForUpload: the disk is full.
+            UploadNotStored: the disk does not take it.
         """
-        with self._writing[upload.id]:
-            self.find(upload.id, upload.owner)
-            content = self._content(upload.id)
-            if not content.exists():
-                self._make(upload, content)
-            return submit(content)
+        parts = self._parts_of(upload.id)
+        with parts.writing:
+            upload = self.find(upload.id, upload.owner)
+            if not self.is_whole(upload):
+                with _told():
+                    self._make(upload, parts)
+            if (job := self._job(upload)) is None:
+                job = submit(self._content(upload))
+                self._keep(msgspec.structs.replace(upload, job=job))
+            return job
 
-    def _make(self, upload: Upload, content: Path) -> None:
-        came = self.received(upload)
-        size = sum(one.bytes for one in came)
-        if (len(came), size) != (upload.files, upload.bytes):
-            words = f"{len(came)} of {upload.files} files and {size} of {upload.bytes} bytes have come"
+    def _job(self, upload: Upload) -> int | None:
+        """The job of an upload, whose id is kept from now on."""
+        if upload.job is None and self.is_whole(upload):
+            job = self._job_on(self._content(upload))
+            if job is not None:
+                self._keep(msgspec.structs.replace(upload, job=job))
+            return job
+        return upload.job
+
+    def _make(self, upload: Upload, parts: UploadParts) -> None:
+        files, size = parts.total()
+        if (files, size) != (upload.files, upload.bytes):
+            words = f"{files} of {upload.files} files and {size} of {upload.bytes} bytes have come"
             raise UploadRefused("upload.incomplete", f"{words}: send the rest.")
-        parts, new = content.with_name(CAME), content.with_name(_NEW)
+        content = self._content(upload)
+        new = content.with_name(_NEW)
         shutil.rmtree(new, ignore_errors=True)
         try:
             self._lay_out(parts, new)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise BadSeries("upload.name", "two files, or a file and a folder, have one name.") from error
-        except (BadSeries, OSError) as error:
+        except _TWO_OF_A_NAME:
+            raise BadSeries("upload.name", "two files, or a file and a folder, have one name.") from None
+        except (BadSeries, OSError):
             shutil.rmtree(new, ignore_errors=True)
-            raise _told(error) from error
-        _flush(*(path for path in new.rglob("*") if path.is_dir()), new)
+            raise
+        flush(*(path for path in new.rglob("*") if path.is_dir()), new)
         new.rename(content)
-        _flush(content.parent)
-        shutil.rmtree(parts, ignore_errors=True)
+        flush(content.parent)
+        shutil.rmtree(parts.folder, ignore_errors=True)
+        parts.forget()
 
-    def _lay_out(self, parts: Path, new: Path) -> None:
+    def _lay_out(self, parts: UploadParts, new: Path) -> None:
         free = shutil.disk_usage(self.folder).free - self._free_gb * 1e9
         left = int(min(self.settings.gb * 1e9, free))
         new.mkdir()
-        for name, (part, size) in _parts_below(parts).items():
-            target = new / name
-            os.truncate(part, size)  # behind it lies what a killed server had begun to write
+        for name, size in sorted(parts.sizes().items()):
+            part, target = parts.place(name, size), new / name
+            if part.stat().st_size != size:  # behind it lies what a killed server had begun to write
+                os.truncate(part, size)
+                flush(part)
             target.parent.mkdir(parents=True, exist_ok=True)
             if name.lower().endswith(".zip"):
                 left -= unpack(part, target.with_suffix(""), left)
             else:
-                os.link(part, target)
+                link_or_copy(part, target)
         for junk in [path for path in new.rglob("*") if path.name in _JUNK]:
             shutil.rmtree(junk, ignore_errors=True) if junk.is_dir() else junk.unlink(missing_ok=True)
         if not any(files_below(new)):
             raise BadSeries("upload.empty", "the upload holds no file; send DICOM files, a zip of them, or NIfTI.")
 
-    def discard(self, upload: Upload) -> None:
-        """Remove an upload."""
-        with self._writing[upload.id]:
-            place = self.folder / upload.id
-            with suppress(FileNotFoundError):
-                (place / _FACTS).unlink()  # first, so that it is none any more whatever happens next
-            shutil.rmtree(place, ignore_errors=True)
-        self._writing.pop(upload.id, None)
+    def discard(self, upload: Upload) -> bool:
+        """Give an upload up; False of one with a job, which keeps the files."""
+        with self._parts_of(upload.id).writing:
+            upload = self._read(upload.id) or upload
+            is_free = self._job(upload) is None
+            if is_free:
+                self._remove(upload.id)
+        return is_free
 
-    def sweep(self, now: datetime) -> list[str]:
-        """Remove what was begun, and had nothing come for too long; gives the ids."""
-        gone, limit = [], timedelta(hours=self.settings.abandoned_h)
-        for one in self.all():
-            if not self._content(one.id).exists() and now - self._last(one) > limit:
-                self.discard(one)
-                gone.append(one.id)
+    def sweep(self, now: datetime, is_over: Callable[[int], bool]) -> list[str]:
+        """Remove what had nothing come for too long, and what belongs to a job that is over; gives the ids.
+
+        What is written to at the moment is neither. Folders that a kill left without their facts go too.
+        """
+        gone = []
+        for upload_id in self._ids():
+            writing = self._parts_of(upload_id).writing
+            if not writing.acquire(blocking=False):
+                continue
+            try:
+                if self._is_needless(upload_id, now, is_over):
+                    self._remove(upload_id)
+                    gone.append(upload_id)
+            finally:
+                writing.release()
         return gone
 
-    def finished(self) -> Iterator[tuple[Upload, Path]]:
-        """The uploads that are whole, with their content."""
-        return ((one, content) for one in self.all() if (content := self._content(one.id)).exists())
+    def _is_needless(self, upload_id: str, now: datetime, is_over: Callable[[int], bool]) -> bool:
+        upload, place = self._read(upload_id), self.folder / upload_id
+        if upload is not None and upload.job is not None:
+            return is_over(upload.job)
+        if not place.is_dir():
+            return False
+        last = datetime.fromtimestamp(place.stat().st_mtime, tz=now.tzinfo)
+        if now - (last if upload is None else max(last, upload.begun_at)) <= timedelta(hours=self.settings.abandoned_h):
+            return False
+        if upload is None:
+            return not (place / _FACTS).exists()  # facts that can't be read may be of a job
+        return self._job(upload) is None
 
-    def _last(self, upload: Upload) -> datetime:
-        """When something of an upload last came."""
-        places = (self.folder / upload.id / CAME).rglob("*")
-        latest = max((path.stat().st_mtime for path in places), default=0.0)
-        return max(upload.begun_at, datetime.fromtimestamp(latest, tz=upload.begun_at.tzinfo))
+    def _remove(self, upload_id: str) -> None:
+        """Remove an upload, whose lock is held; the facts first, so that it is none any more whatever happens next."""
+        place = self.folder / upload_id
+        with _told():
+            (place / _FACTS).unlink(missing_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+        self._parts.pop(upload_id, None)
 
-    def _content(self, upload_id: str) -> Path:
-        return self.folder / upload_id / CONTENT
+    def _parts_of(self, upload_id: str) -> UploadParts:
+        return self._parts.setdefault(upload_id, UploadParts(self.folder / upload_id / CAME))
+
+    def _content(self, upload: Upload) -> Path:
+        return self.folder / upload.id / CONTENT
+
+    def _ids(self) -> list[str]:
+        names = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
+        return [name for name in names if _ID.fullmatch(name)]
+
+    def _keep(self, upload: Upload) -> None:
+        place = self.folder / upload.id
+        with _told():
+            write_whole(place / _FACTS, as_json(upload))
+            flush(place / _FACTS, place)
 
     def _read(self, upload_id: str) -> Upload | None:
         try:
@@ -268,11 +334,20 @@ class Uploads:
             return None
 
 
-def _told(error: Exception) -> Exception:
-    """A disk that is full as what it means to the sender."""
-    if isinstance(error, OSError) and error.errno in FULL:
-        return NoRoomForUpload("upload.disk-full", "the node's disk is full: make room (node.free_gb).")
-    return error
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the disk says as what it means to the sender: without the name of a file, which may be a patient's."""
+    try:
+        yield
+    except _TWO_OF_A_NAME:
+        raise UploadRefused("upload.name", "a file has the name of a folder of the upload.") from None
+    except OSError as error:
+        if error.errno in FULL:
+            raise NoRoomForUpload("upload.disk-full", "the node's disk is full: make room (node.free_gb).") from None
+        if error.errno == errno.ENAMETOOLONG:
+            raise UploadRefused("upload.name", "a file has a name that is too long, or lies too deep.") from None
+        words = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise UploadNotStored("upload.disk", f"the node's disk does not take the upload ({words}).") from None
 
 
 def new_upload_id() -> str:
@@ -283,47 +358,3 @@ def new_upload_id() -> str:
 def files_below(folder: Path) -> Iterator[Path]:
     """Every plain file below a folder."""
     return (path for path in folder.rglob("*") if path.is_file())
-
-
-def _append(folder: Path, name: str, part: Path | None, offset: int, chunk: bytes) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = part or folder / f"{name}.0.part"
-    with path.open("r+b" if part else "wb") as file:
-        file.seek(offset)
-        file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    path.rename(folder / f"{name}.{offset + len(chunk)}.part")
-    _flush(folder)
-
-
-def _parts_in(folder: Path) -> Iterator[tuple[Path, str, int]]:
-    """The parts of a folder: path, name of the file, bytes that count."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        found = _PART.fullmatch(path.name)
-        if found and path.is_file():
-            yield path, found["name"], int(found["bytes"])
-
-
-def _parts_below(parts: Path) -> dict[str, tuple[Path, int]]:
-    """The parts below a folder by the names of their files."""
-    found = {}
-    for folder in (parts, *(path for path in parts.rglob("*") if path.is_dir())):
-        for path, name, size in _parts_in(folder):
-            found[(folder.relative_to(parts) / name).as_posix()] = (path, size)
-    return found
-
-
-def _bytes_of(part: Path) -> int:
-    found = _PART.fullmatch(part.name)
-    return int(found["bytes"]) if found else 0
-
-
-def _flush(*paths: Path) -> None:
-    """Flush files and folders to the disk."""
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 
@@ -18,6 +18,7 @@ from starlette.requests import HTTPConnection
 
 from carina.config import Destination, Settings
 from carina.database import read_only, seeing
+from carina.jobs.listing import job_on_source
 from carina.receive.store import InstanceStore
 from carina.receive.uploads import Uploads
 from carina.service.access.members import see_project
@@ -94,7 +95,9 @@ class RunningNode:
         return (
             self._whole.uploads
             if self._whole
-            else Uploads(self.folder, self.settings.uploads, self.settings.node.free_gb)
+            else Uploads(
+                self.folder, self.settings.uploads, self.settings.node.free_gb, partial(job_on_source, self.engine)
+            )
         )
 
     @cached_property

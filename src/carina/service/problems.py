@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from carina.errors import BadConfig, BadSeries, CarinaError, DeliveryFailed
-from carina.receive.uploads import NoRoomForUpload, NoUpload, UploadRefused
+from carina.receive.uploads import NoRoomForUpload, NoUpload, UploadNotStored, UploadRefused
 
 PROBLEM = "application/problem+json"
 
@@ -43,6 +43,7 @@ STATUS: Mapping[type[CarinaError], int] = {
     NoUpload: 404,
     UploadRefused: 409,
     NoRoomForUpload: 413,
+    UploadNotStored: 507,
     BadSeries: 422,
     BadConfig: 400,
     DeliveryFailed: 502,

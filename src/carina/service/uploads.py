@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
 
 from sqlalchemy import exists, select
 
@@ -17,6 +17,8 @@ from carina.receive.uploads import NoRoomForUpload, Upload, new_upload_id
 from carina.service import changes
 from carina.service.access.caller import asking
 from carina.service.node import RunningNode
+from carina.service.pipelines import check_offered
+from carina.service.problems import NotThere
 
 
 def begin_upload(node: RunningNode, key: str, files: int, size: int) -> Upload:
@@ -31,7 +33,8 @@ def begin_upload(node: RunningNode, key: str, files: int, size: int) -> Upload:
     found = node.uploads.begin(wanted)
     if found is wanted:
         with node.engine.begin() as connection:
-            changes.audit(connection, "received", f"upload {found.id}: begun, {files} files, {size} bytes")
+            counted = f"{files} file{'' if files == 1 else 's'}"
+            changes.audit(connection, "received", f"upload {found.id}: begun, {counted}, {size} bytes")
     return found
 
 
@@ -50,27 +53,22 @@ def finish_upload(node: RunningNode, upload: Upload, terms: Terms) -> Job:
     Raises:
         UploadRefused: it is not whole.
         BadSeries: an archive can't be unpacked, or nothing is in it.
+        NoRoomForUpload, UploadNotStored: the disk does not take what is unpacked.
         NotThere, BadConfig: as of any job.
     """
-
-    def submit(content: Path) -> Job:
-        if (made := _job_on(node, content)) is not None:
-            return made
-        return changes.submit_source(node, content.absolute(), terms)
-
-    return node.uploads.finish(upload, submit)
-
-
-def _job_on(node: RunningNode, content: Path) -> Job | None:
+    if upload.job is None:
+        check_offered(node.settings, terms.pipeline)  # before archives are unpacked
+    job_id = node.uploads.finish(upload, lambda content: changes.submit_source(node, content.absolute(), terms).id)
     with read_only(node.engine) as connection:
-        found = connection.execute(select(JOB.c.id).where(JOB.c.source == str(content.absolute())).limit(1)).scalar()
-        return None if found is None else find_job(connection, found)
+        job = find_job(connection, job_id)
+    if job is None:
+        raise NotThere("job.unknown", f"there is no job {job_id}.")
+    return job
 
 
 def discard_upload(node: RunningNode, upload: Upload) -> None:
-    """Give an upload up that is not finished; of one that is, its job keeps the files."""
-    if not any(one.id == upload.id for one, _ in node.uploads.finished()):
-        node.uploads.discard(upload)
+    """Give an upload up of which no job was made; of others, the job keeps the files."""
+    if node.uploads.discard(upload):
         with node.engine.begin() as connection:
             changes.audit(connection, "changed", f"upload {upload.id}: given up")
 
@@ -80,32 +78,20 @@ def sweep_uploads(node: RunningNode) -> None:
     with files_held(node.folder, wait=False) as is_held:
         if not is_held:
             return
-        gone = node.uploads.sweep(node.now())
-        for upload, content in node.uploads.finished():
-            if _is_over(node, upload, content):
-                node.uploads.discard(upload)
-                gone.append(upload.id)
+        gone = node.uploads.sweep(node.now(), partial(_is_over, node))
     with node.engine.begin() as connection:
         for upload_id in gone:
             changes.audit(connection, "removed", f"upload {upload_id}", who="retention")
 
 
-def _is_over(node: RunningNode, upload: Upload, content: Path) -> bool:
-    settings = node.settings
+def _is_over(node: RunningNode, job_id: int) -> bool:
     with read_only(node.engine) as connection:
         now = database_now(connection)
         removed = exists().where(REMOVAL.c.kind == KeptKind.RUN, REMOVAL.c.subject_id == JOB.c.id)
         wanted = select(JOB.c.state, JOB.c.ended, JOB.c.stopped_at, removed.label("removed"))
-        jobs = connection.execute(wanted.where(JOB.c.source == str(content.absolute()))).all()
-    if not jobs:  # the node was killed before its job was made, and nobody asked again
-        return node.now() - upload.begun_at > timedelta(hours=settings.uploads.abandoned_h)
-    days = settings.retention.incoming_days
-    return all(
-        job.removed
-        or (
-            days
-            and (job.state, job.ended) == (JobState.STOPPED, JobEnd.HEALTHY)
-            and now - job.stopped_at > timedelta(days)
-        )
-        for job in jobs
-    )
+        job = connection.execute(wanted.where(JOB.c.id == job_id)).first()
+    if job is None or job.removed:
+        return job is not None
+    days = node.settings.retention.incoming_days
+    is_healthy = (job.state, job.ended) == (JobState.STOPPED, JobEnd.HEALTHY)
+    return bool(days) and is_healthy and now - job.stopped_at > timedelta(days)

@@ -46,11 +46,12 @@ class FinishAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class UploadState(msgspec.Struct, frozen=True, kw_only=True):
-    """What has come of an upload: each file with its bytes that are there for good."""
+    """What has come of an upload: each file with its bytes that are there for good; once it is ``whole``, all has."""
 
     id: str
     files: int
     bytes: int
+    whole: bool
     received: tuple[Received, ...]
 
 
@@ -86,8 +87,13 @@ def post_discard(node: RunningNode, asked: OneUpload) -> Discarded:
 
 
 def _state(node: RunningNode, upload: Upload) -> UploadState:
-    received = tuple(node.uploads.received(upload))
-    return UploadState(id=upload.id, files=upload.files, bytes=upload.bytes, received=received)
+    return UploadState(
+        id=upload.id,
+        files=upload.files,
+        bytes=upload.bytes,
+        whole=node.uploads.is_whole(upload),
+        received=tuple(node.uploads.received(upload)),
+    )
 
 
 UPLOAD_OPERATIONS: tuple[Operation[Any], ...] = (
@@ -99,7 +105,7 @@ UPLOAD_OPERATIONS: tuple[Operation[Any], ...] = (
         run=post_upload,
         tag="Uploads",
         summary="Begin an upload, or find the one that was begun under its key",
-        refusals=(413,),
+        refusals=(413, 507),
     ),
     Operation(
         method="GET",
@@ -119,7 +125,7 @@ UPLOAD_OPERATIONS: tuple[Operation[Any], ...] = (
         run=post_finish,
         tag="Uploads",
         summary="Run a pipeline on an upload that has come whole",
-        refusals=(404, 409, 413, 422),
+        refusals=(404, 409, 413, 422, 507),
     ),
     Operation(
         method="POST",
@@ -128,8 +134,8 @@ UPLOAD_OPERATIONS: tuple[Operation[Any], ...] = (
         answer=Discarded,
         run=post_discard,
         tag="Uploads",
-        summary="Give up an upload that is not finished",
-        refusals=(404,),
+        summary="Give up an upload that no job was made of",
+        refusals=(404, 507),
     ),
 )
 """In the order in which they are shown."""

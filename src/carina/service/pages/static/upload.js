@@ -1,4 +1,4 @@
-// Sends files in chunks, each with its digest, and goes on from what the node has: after a failure, and after the page
+// Sends files in chunks, each with its digest, and resumes from what the node has: after a failure, and after the page
 // was closed, once the same files are chosen again.
 const place = document.getElementById("upload");
 const said = document.getElementById("upload-said");
@@ -8,10 +8,16 @@ const percent = document.getElementById("upload-percent");
 const pause = document.getElementById("upload-pause");
 const CHUNK = Number(place.dataset.chunk);
 const PATIENCE_S = 30;
+const MOST_FAULTS = 8;
 let busy = false;
 let paused = null;
 
-class Refused extends Error {}
+class Refused extends Error {
+  constructor(message, code = "") {
+    super(message);
+    this.code = code;
+  }
+}
 
 function say(text, link = "") {
   said.textContent = text;
@@ -26,19 +32,27 @@ async function sha256(bytes) {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
 }
 
+async function answered(method, path, body, headers) {
+  try {
+    return await fetch(`/api/v1/uploads${path}`, { method, body, headers: { "x-csrf-token": place.dataset.token, ...headers } });
+  } catch {
+    return null;
+  }
+}
+
 async function ask(method, path, body, headers = {}) {
+  let faults = 0;
   for (let wait = 1; ; wait = Math.min(2 * wait, PATIENCE_S)) {
-    let answer = null;
-    try {
-      answer = await fetch(`/api/v1/uploads${path}`, { method, body, headers: { "x-csrf-token": place.dataset.token, ...headers } });
-    } catch {
-      say(`The node does not answer; the next try is in ${wait} s.`);
+    const answer = await answered(method, path, body, headers);
+    if (answer?.ok) {
+      if (wait > 1) say("The node answers again; the upload resumes.");
+      return answer.json();
     }
-    if (answer?.ok) return answer.json();
-    if (answer && answer.status < 500 && answer.status !== 429) {
-      const problem = await answer.json().catch(() => ({}));
-      throw new Refused(problem.detail ?? `The node says ${answer.status}.`);
-    }
+    const problem = (await answer?.json().catch(() => null)) ?? {};
+    const words = problem.detail ?? `the node says ${answer?.status}.`;
+    if (answer && answer.status < 500 && answer.status !== 429) throw new Refused(words, problem.code);
+    if (answer && (faults += 1) === MOST_FAULTS) throw new Refused(`${words} It was tried ${faults} times; choose the same files later.`);
+    say(`${answer ? `The node can't do it now: ${words}` : "The node does not answer."} The next try is in ${wait} s.`);
     await new Promise((done) => setTimeout(done, 1000 * wait));
   }
 }
@@ -53,6 +67,15 @@ function show(came, total) {
   }
 }
 
+// The answer to a chunk may be lost, or another page sends the same files: what the node has is what counts.
+async function resumed(upload, one, offset, error) {
+  if (error.code !== "upload.offset") throw error;
+  const state = await ask("GET", `/${upload.id}`);
+  const there = state.whole ? one.file.size : (state.received.find((file) => file.name === one.name)?.bytes ?? 0);
+  if (there === offset) throw error;
+  return there;
+}
+
 async function sendFile(upload, one, from, tell) {
   let offset = from;
   while (offset < one.file.size) {
@@ -61,9 +84,12 @@ async function sendFile(upload, one, from, tell) {
     const digest = btoa(String.fromCharCode(...(await sha256(bytes))));
     const query = new URLSearchParams({ name: one.name, offset });
     const headers = { "content-digest": `sha-256=:${digest}:`, "content-type": "application/octet-stream" };
-    const taken = await ask("PUT", `/${upload.id}/chunk?${query}`, bytes, headers);
-    tell(taken.bytes - offset);
-    offset = taken.bytes;
+    const there = await ask("PUT", `/${upload.id}/chunk?${query}`, bytes, headers).then(
+      (taken) => taken.bytes,
+      (error) => resumed(upload, one, offset, error),
+    );
+    tell(there - offset);
+    offset = there;
   }
 }
 
@@ -80,15 +106,15 @@ async function send(files) {
   const announced = JSON.stringify({ key: await keyOf(files), files: files.length, bytes: total });
   const upload = await ask("POST", "", announced, json);
   const there = new Map(upload.received.map((one) => [one.name, one.bytes]));
-  let came = upload.received.reduce((sum, one) => sum + one.bytes, 0);
+  let came = upload.whole ? total : upload.received.reduce((sum, one) => sum + one.bytes, 0);
   show.told = Math.floor((10 * came) / total) * 10;
   at.hidden = false;
   say(came ? `Resumed at ${Math.floor((100 * came) / total)} %.` : "The upload has begun.");
   show(came, total);
-  for (const one of files) {
+  for (const one of upload.whole ? [] : files) {
     await sendFile(upload, one, there.get(one.name) ?? 0, (bytes) => show((came += bytes), total));
   }
-  say("All of it is uploaded; it is being looked through.");
+  say("Everything is uploaded and is being checked.");
   const pipeline = document.getElementById("upload-pipeline").value;
   const project = document.getElementById("upload-project").value;
   const job = await ask("POST", `/${upload.id}/finish`, JSON.stringify({ pipeline, project }), json);
@@ -148,7 +174,7 @@ pause.addEventListener("click", () => {
   if (paused) {
     paused.end();
     paused = null;
-    say("The upload goes on.");
+    say("The upload resumes.");
   } else {
     let end = null;
     const over = new Promise((done) => (end = done));
