@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomBytesIO
@@ -21,6 +21,7 @@ from sqlalchemy import Engine, func, select, update
 
 from carina.config import DicomSettings, FolderSource, NodeSettings, Settings
 from carina.database import ARRIVAL, INSTANCE, database_now, open_database, upgrade_schema
+from carina.jobs.projects import assign_series
 from carina.receive import store as store_module
 from carina.receive.complete import complete_arrivals, release
 from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, WRONG_CLASS, Arriving, NotAccepted
@@ -100,6 +101,54 @@ def test_the_same_again_is_known_and_another_content_is_kept_apart(node: Setting
     assert became == [Accepted.NEW, Accepted.REPEATED, Accepted.APART, Accepted.REPEATED]
     assert rows(engine) == len(files(node)) == 2
     assert states(engine) == ["arriving", "apart"]
+
+
+TRIALS = {name: FolderSource(path="/data", project=name.partition("-")[0]) for name in ("a-ct", "a-pacs", "b-ct")}
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    sent=st.lists(
+        st.tuples(st.sampled_from(sorted(TRIALS)), st.sampled_from(["1", "2"]), st.sampled_from(["1.2.3", "1.2.4"])),
+        max_size=8,
+    )
+)
+@example(sent=[("a-ct", "1", "1.2.3"), ("b-ct", "2", "1.2.3"), ("a-pacs", "2", "1.2.3")])
+def test_a_project_is_as_if_no_other_were_there(
+    tmp_path_factory: pytest.TempPathFactory, sent: list[tuple[str, str, str]]
+) -> None:
+    """What becomes of what is sent into a project, whatever is sent into others under the same UIDs meanwhile."""
+
+    def become(them: list[tuple[str, str, str]]) -> list[tuple[str, Accepted]]:
+        folder = tmp_path_factory.mktemp("node")
+        with_trials = Settings(node=NodeSettings(folder=str(folder), free_gb=0), sources=TRIALS)
+        made = open_database(f"sqlite:///{folder / 'node.sqlite'}")
+        upgrade_schema(made)
+        store = InstanceStore(with_trials, made)
+        became = [
+            (by, store.accept(instance(series=series, PatientID=who), SentBy(by, "CT1@127.0.0.1")))
+            for by, who, series in them
+        ]
+        made.dispose()
+        return became
+
+    together = become(sent)
+    for project in "ab":
+        alone = [one for one in sent if one[0].startswith(project)]
+        assert [one for one in together if one[0].startswith(project)] == become(alone)
+
+
+def test_what_is_moved_is_compared_where_it_is(node: Settings, engine: Engine) -> None:
+    there = Settings(node=node.node, sources=TRIALS)
+    store = InstanceStore(there, engine)
+    a, b = SentBy("a-ct", "CT1@127.0.0.1"), SentBy("b-ct", "CT2@127.0.0.1")
+    assert store.accept(instance(), a) is Accepted.NEW
+    with engine.begin() as connection:
+        assign_series(connection, "1.2.3", "a-ct", "b")
+    assert store.accept(instance(), a) is Accepted.REPEATED
+    assert store.accept(instance(PatientID="X"), a) is Accepted.APART
+    assert store.accept(instance(PatientID="Y"), b) is Accepted.APART
+    assert store.accept(instance(series="1.2.4"), a) is Accepted.NEW
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,12 @@ class Accepted(StrEnum):
     APART = "apart"
 
 
-_SAME_UID = select(INSTANCE).where(INSTANCE.c.sop_instance_uid == bindparam("uid")).order_by(INSTANCE.c.id)
+_SAME_UID = (
+    select(INSTANCE)
+    .join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
+    .where(INSTANCE.c.sop_instance_uid == bindparam("uid"), ARRIVAL.c.project == bindparam("project"))
+    .order_by(INSTANCE.c.id)
+)
 _ARRIVING = select(ARRIVAL.c.id).where(
     ARRIVAL.c.series_uid == bindparam("series"),
     ARRIVAL.c.source == bindparam("by"),
@@ -201,7 +206,7 @@ class InstanceStore:
             self._mark_flushed(connection)
             uid = arriving.sop_instance_uid
             now = database_now(connection)
-            known = _known(connection, uid)
+            known = _known(connection, uid, header, origin)
             alike = [row for row in known if row.sha256 == digest or is_same_object(self.folder / row.path, part.path)]
             here = [row for row in alike if row.source == origin.source]
             if self._holds(connection, here):
@@ -269,9 +274,14 @@ def _check_series(header: Header, arriving: Arriving, origin: SentBy) -> None:
         raise NotAccepted(NOT_UNDERSTOOD, "receive.other-series", words)
 
 
-def _known(connection: Connection, uid: str) -> list[Row[Any]]:
-    """What came under a UID, from whichever source, the first content first: what differs from it is kept apart."""
-    return list(connection.execute(_SAME_UID, {"uid": uid}))
+def _known(connection: Connection, uid: str, header: Header, origin: SentBy) -> list[Row[Any]]:
+    """What came under a UID into the project of a series, from whichever of its sources, the first content first.
+
+    What differs from that is kept apart. What another project has under the UID is not there: nobody learns of it, and
+    nobody holds up another project's series by sending something else under its UIDs.
+    """
+    project = project_of(connection, header.series_uid, origin.source, origin.project)
+    return list(connection.execute(_SAME_UID, {"uid": uid, "project": project}))
 
 
 def _forget(connection: Connection, rows: Sequence[Row[Any]]) -> None:
