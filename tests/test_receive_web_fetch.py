@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import subprocess
 import sys
-import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,19 +18,17 @@ from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
 from carina.deliver.paced_http import LEAST_PROGRESS, PacedBytes
 from carina.errors import BadConfig, DeliveryFailed
 from carina.receive.complete import complete_arrivals
-from carina.receive.fetch import MOST_ANSWERS, FoundSeries, Wanted
+from carina.receive.fetch import FoundSeries, Wanted
 from carina.receive.pull import find_at, pull
 from carina.receive.store import InstanceStore
-from carina.receive.web_fetch import ASKED_AT_ONCE, retrieve_series, search_series
+from carina.receive.web_fetch import retrieve_series
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import Pacs, orthanc, orthanc_program
+from web_answers import Answer, answering, drip, head
 
 STUDY, SERIES = "1.2.3", "1.2.3.4"
 FOUND = FoundSeries(study_uid=STUDY, series_uid=SERIES, study_date="20260101", description="", instances=8)
-
-Answer = Iterable[bytes]
-"""What a server sends, piece by piece; it stops where the client has gone."""
 
 
 @pytest.fixture
@@ -76,34 +69,6 @@ def arrivals(engine: Engine) -> list[tuple[str, str, int, str]]:
 
 def leftovers(node: Settings) -> list[Path]:
     return list((Path(node.node.folder) / "incoming" / ".parts").glob("*"))
-
-
-@contextmanager
-def answering(answer: Callable[[str], Answer], timeout_s: float = 5.0) -> Iterator[DicomwebDestination]:
-    """A server that answers each request's path with what it is told to send."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            with suppress(OSError):
-                while True:
-                    connection, _ = listener.accept()
-                    with connection, suppress(OSError):
-                        head = b""
-                        while b"\r\n\r\n" not in head:
-                            head += connection.recv(65536)
-                        for piece in answer(head.split()[1].decode()):
-                            connection.sendall(piece)
-
-        threading.Thread(target=serve, daemon=True).start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/web"
-        try:
-            yield DicomwebDestination(url=url, timeout_s=timeout_s)
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-
-
-def head(kind: str, code: int = 200, more: str = "") -> bytes:
-    return f"HTTP/1.1 {code} Words\r\nContent-Type: {kind}\r\nConnection: close\r\n{more}\r\n".encode()
 
 
 MULTIPART = 'multipart/related; type="application/dicom"; boundary=b'
@@ -226,13 +191,6 @@ def endless(kind: bytes) -> Answer:
         yield b"\x00" * LEAST_PROGRESS
 
 
-def drip(first: bytes) -> Answer:
-    yield first
-    while True:
-        time.sleep(0.02)
-        yield b"x"
-
-
 MISBEHAVING: dict[str, tuple[Callable[[], Answer], str]] = {
     "endless part": (lambda: endless(b"application/dicom"), r"over the limit of 1 MB \(dicom.instance_mb\)"),
     "endless other part": (lambda: endless(b"text/plain"), r"over the limit of 1 MB \(dicom.instance_mb\)"),
@@ -273,69 +231,6 @@ def test_a_full_disk_ends_the_answer(node: Settings, engine: Engine, files: list
         pytest.raises(DeliveryFailed, match=r"GB are to stay free \(node.free_gb\): make room"),
     ):
         retrieve_series("web", server, FOUND, InstanceStore(full, engine), "pulled")
-
-
-def listed(items: object) -> Answer:
-    return [head("application/dicom+json") + (items if isinstance(items, bytes) else json.dumps(items).encode())]
-
-
-def study(uid: str, **more: str) -> dict[str, object]:
-    return {tag: {"vr": "LO", "Value": [value]} for tag, value in ({"0020000D": uid} | more).items()}
-
-
-def test_a_search_ends_where_the_server_repeats_itself_and_where_there_is_too_much() -> None:
-    pages: list[int] = []
-
-    def repeating(path: str) -> Answer:
-        pages.append(1)
-        return listed(
-            [study("1.2.3", **{"00080050": "A1"})] * ASKED_AT_ONCE if path.startswith("/web/studies?") else []
-        )
-
-    with answering(repeating) as server:
-        assert search_series("web", server, Wanted(accession="A1")) == ()
-    assert len(pages) == 3  # two of studies, one of the study's series
-
-    def without_end(path: str) -> Answer:
-        offset = int(path.rpartition("offset=")[2])
-        return listed([study(f"1.{number}") for number in range(offset + 1, offset + 1 + ASKED_AT_ONCE)])
-
-    with (
-        answering(lambda path: without_end(path) if "/series" not in path else listed([])) as server,
-        pytest.raises(DeliveryFailed, match=f"more than {MOST_ANSWERS} answers to one query; ask for less"),
-    ):
-        search_series("web", server, Wanted(accession="A1"))
-
-
-@pytest.mark.parametrize(
-    "items",
-    [
-        [study("../../escape")],
-        [study("1.2.3", **{"00080050": "ANOTHER"})],
-        [{"0020000D": {"vr": "UI"}}],
-        [None, 1, "x", []],
-        {"0020000D": "x"},
-        b"[[[[",
-        b"\xff\xfe",
-        b"",
-    ],
-)
-def test_what_does_not_fit_a_query_is_passed_over(items: object) -> None:
-    asked: list[str] = []
-
-    def answer(path: str) -> Answer:
-        asked.append(path)
-        return listed(items)
-
-    with answering(answer) as server:
-        assert search_series("web", server, Wanted(accession="A1")) == ()
-    assert {path.partition("?")[0] for path in asked} == {"/web/studies"}
-
-
-def test_a_search_is_not_redirected_and_says_what_was_answered() -> None:
-    moved = head("text/plain", 307, "Location: http://127.0.0.1:9/\r\n")
-    with answering(lambda _: [moved]) as server, pytest.raises(DeliveryFailed, match="answered 307 Words"):
-        search_series("web", server, Wanted(accession="A1"))
 
 
 def test_what_is_slow_but_comes_is_waited_for() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from typing import Any
 
@@ -16,10 +18,34 @@ from carina.deliver.receipt import unreachable
 from carina.errors import DeliveryFailed
 from carina.pipeline.json_text import read_json
 
-MOST_BYTES = 2**26
-"""More than any answer has; what comes after is not read."""
+MOST_BYTES = 2**24
+"""More than any answer has."""
+
+MOST_JSON_VALUES = 1_000_000
+"""More than any answer has in JSON: each takes some 70 bytes of memory or more, and no more than 2 in the answer."""
+
+MOST_S = 600.0
 
 DICOM_JSON = "application/dicom+json"
+
+
+@dataclass(kw_only=True)
+class AnswerBudget:
+    """What is left for answers that belong together: requests, bytes, and time until ``until_s`` of the clock."""
+
+    requests: int = 1
+    size: int = MOST_BYTES
+    until_s: float = field(default_factory=lambda: time.monotonic() + MOST_S)
+
+    def spend(self, *, requests: int = 0, size: int = 0) -> str:
+        """Count down; what there is too much of, if anything."""
+        self.requests -= requests
+        self.size -= size
+        if self.requests < 0:
+            return "its answers go on without end"
+        if self.size < 0:
+            return "its answer is larger than any is"
+        return "its answer takes too long" if time.monotonic() > self.until_s else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +73,51 @@ class WebStream:
     chunks: Iterator[bytes]
 
 
-def exchange(name: str, server: DicomwebDestination, path: str, data: bytes | None = None, kind: str = "") -> WebAnswer:
+def exchange(
+    name: str,
+    server: DicomwebDestination,
+    path: str,
+    data: bytes | None = None,
+    kind: str = "",
+    budget: AnswerBudget | None = None,
+) -> WebAnswer:
     """Send a request, a POST where there is ``data`` of this content type; any code is an answer.
 
     Raises:
-        DeliveryFailed: the server can't be reached, or sends too slowly.
+        DeliveryFailed: the server can't be reached, sends too slowly, breaks off, or answers without end: more than
+            the budget has, which is one answer's unless one is given.
     """
+    left = budget or AnswerBudget()
+    _check_budget(name, server, left.spend(requests=1))
     with _answer(name, server, path, {"Accept": DICOM_JSON} | ({"Content-Type": kind} if kind else {}), data) as answer:
-        try:
-            content = answer.read(MOST_BYTES)
-        except _NO_HTTP as error:
-            raise _unreachable(name, server, error) from error
+        content = bytearray()
+        for chunk in _chunks(name, server, answer):
+            content += chunk
+            _check_budget(name, server, left.spend(size=len(chunk)))
+        missing = 0 if isinstance(answer, urllib.error.HTTPError) else answer.length
+        if missing:  # the standard library notices only where a body is in chunks
+            words = f"{name} ({server.url}): its answer broke off, {missing} bytes before its end; try again."
+            raise DeliveryFailed("delivery.cut-off", words)
         return WebAnswer(code=answer.status or 0, reason=answer.reason, content=_decode(content))
+
+
+def _check_budget(name: str, server: DicomwebDestination, over: str) -> None:
+    if over:
+        raise DeliveryFailed("delivery.endless", f"{name} ({server.url}): {over}; ask for less, or see what it sends.")
+
+
+def found_items(name: str, server: DicomwebDestination, answer: WebAnswer) -> list[Any]:
+    """What a query found by its answer, a successful one (PS3.18 8.3.4.4: none is 204 or an empty list).
+
+    Raises:
+        DeliveryFailed: it is no list in JSON: a page to log in at, say, or what is left of a list.
+    """
+    if answer.code == HTTPStatus.NO_CONTENT:
+        return []
+    if not isinstance(answer.content, list):
+        words = f"{name} ({server.url}): its answer to a query is no list in JSON (at most {MOST_JSON_VALUES} values)"
+        raise DeliveryFailed("delivery.no-json", f"{words}: check its URL and token, or try again.")
+    return answer.content
 
 
 @contextmanager
@@ -128,8 +187,10 @@ def json_values(item: Any, tag: str) -> list[Any]:
     return values if isinstance(values, list) else []
 
 
-def _decode(content: bytes) -> Any:
+def _decode(content: bytes | bytearray) -> Any:
+    if sum(content.count(sign) for sign in (b"{", b"[", b",", b":")) > MOST_JSON_VALUES:
+        return None
     try:
-        return read_json(content)
+        return read_json(bytes(content))
     except ValueError:
         return None

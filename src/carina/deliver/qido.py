@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from carina.config import DicomwebDestination
-from carina.deliver.dicomweb import WebAnswer, exchange, first_value
+from carina.deliver.dicomweb import WebAnswer, exchange, first_value, found_items
 from carina.deliver.identity import ObjectIdentity
 from carina.errors import DeliveryFailed
 
@@ -28,7 +28,7 @@ def found_by_qido(objects: Sequence[ObjectIdentity], name: str, server: Dicomweb
         response = exchange(name, server, path)
         if response.code in NO_SERVICE or (response.code == HTTPStatus.NOT_FOUND and _is_no_service(name, server)):
             return None
-        if response.is_fine and one.sop_instance_uid in _uids(response.content):
+        if response.is_fine and one.sop_instance_uid in _uids(found_items(name, server, response)):
             found.add(one.sop_instance_uid)
         elif not response.is_fine and response.code != HTTPStatus.NOT_FOUND:
             raise _failed(name, server, response)

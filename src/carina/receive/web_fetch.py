@@ -7,12 +7,13 @@ weren't asked for are passed over, and lengths, parts, answers and time are boun
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from carina.config import DicomwebDestination
-from carina.deliver.dicomweb import WebStream, exchange, first_value, refused, streamed
+from carina.deliver.dicomweb import AnswerBudget, WebStream, exchange, first_value, found_items, refused, streamed
 from carina.dicom.uids import is_uid
 from carina.errors import DeliveryFailed
 from carina.receive.fetch import MOST_ANSWERS, Fetched, FoundSeries, Wanted, announced
@@ -23,6 +24,9 @@ from carina.receive.store import InstanceStore, SentBy
 
 ASKED_AT_ONCE = 200
 """Studies, or series of a study."""
+
+MOST_REQUESTS, MOST_SEARCH_BYTES, MOST_SEARCH_S = 2000, 2**25, 600.0
+"""Of a whole search: a patient of some hundred studies takes two requests for each, and 2 MB."""
 
 AS_STORED = f'multipart/related; type="{DICOM_TYPE}"; transfer-syntax=*'
 """Instances in the transfer syntax in which the server has them (PS3.18 8.7.3.5.2)."""
@@ -43,13 +47,14 @@ def search_series(name: str, server: DicomwebDestination, wanted: Wanted) -> tup
     asked = {"AccessionNumber": wanted.accession, "PatientID": wanted.patient_id, "StudyInstanceUID": wanted.study_uid}
     keys = {key: value for key, value in asked.items() if value}
     found = []
-    for study in _search(name, server, "/studies", keys | {"includefield": _ISSUER}, _STUDY_UID):
+    search = _Search(name, server)
+    for study in search.pages("/studies", keys | {"includefield": _ISSUER}, _STUDY_UID):
         if not all(_fits(value, _text(study, _STUDY_KEYS[key])) for key, value in keys.items()):
             continue
         uid = _text(study, _STUDY_UID)
         of_study = {"Modality": "CT", "includefield": _BODY_PART}
         of_study |= {"SeriesInstanceUID": wanted.series_uid} if wanted.series_uid else {}
-        for series in _search(name, server, f"/studies/{uid}/series", of_study, _SERIES_UID):
+        for series in search.pages(f"/studies/{uid}/series", of_study, _SERIES_UID):
             if _text(series, _MODALITY) == "CT" and wanted.series_uid in ("", _text(series, _SERIES_UID)):
                 found.append(_found(study, series))
     return tuple(sorted(found, key=lambda one: one.study_date, reverse=True))
@@ -62,7 +67,7 @@ def count_on_server(name: str, server: DicomwebDestination, series: FoundSeries)
         DeliveryFailed: as ``search_series``.
     """
     path = f"/studies/{series.study_uid}/series/{series.series_uid}/instances"
-    return sum(1 for _ in _search(name, server, path, {}, _INSTANCE_UID))
+    return sum(1 for _ in _Search(name, server).pages(path, {}, _INSTANCE_UID))
 
 
 def _found(study: Any, series: Any) -> FoundSeries:
@@ -96,26 +101,41 @@ def _text(item: Any, tag: str) -> str:
     return str(value).strip() if isinstance(value, str | int) else ""
 
 
-def _search(name: str, server: DicomwebDestination, path: str, keys: Mapping[str, str], uid_tag: str) -> Iterator[Any]:
-    """What a search finds, page by page, each UID once; ends where a page has nothing new."""
-    seen: set[str] = set()
-    passed = 0
-    while True:
-        asked = {**keys, "limit": ASKED_AT_ONCE, "offset": passed}
-        query = "&".join(f"{key}={_asked(str(value))}" for key, value in asked.items())
-        answer = exchange(name, server, f"{path}?{query}")
+class _Search:
+    """Queries that belong together, and are bounded together: in requests, bytes, time, and what they find."""
+
+    def __init__(self, name: str, server: DicomwebDestination) -> None:
+        self._name, self._server, self._found = name, server, 0
+        until_s = time.monotonic() + MOST_SEARCH_S
+        self._budget = AnswerBudget(requests=MOST_REQUESTS, size=MOST_SEARCH_BYTES, until_s=until_s)
+
+    def pages(self, path: str, keys: Mapping[str, str], uid_tag: str) -> Iterator[Any]:
+        """What a query finds, page by page, each UID once; ends where a page has nothing new."""
+        seen: set[str] = set()
+        passed = 0
+        while True:
+            asked = {**keys, "limit": ASKED_AT_ONCE, "offset": passed}
+            query = "&".join(f"{key}={_asked(str(value))}" for key, value in asked.items())
+            items = self._items(f"{path}?{query}")
+            new = {uid: item for item in items if is_uid(uid := _text(item, uid_tag)) and uid not in seen}
+            if not new:
+                return
+            seen |= new.keys()
+            self._count(len(new))
+            passed += len(items)
+            yield from new.values()
+
+    def _items(self, address: str) -> list[Any]:
+        answer = exchange(self._name, self._server, address, budget=self._budget)
         if not answer.is_fine:
-            raise refused(name, server, answer)
-        items = answer.content if isinstance(answer.content, list) else []
-        new = {uid: item for item in items if is_uid(uid := _text(item, uid_tag)) and uid not in seen}
-        seen |= new.keys()
-        if len(seen) > MOST_ANSWERS:
-            words = f"{name} ({server.url}): more than {MOST_ANSWERS} answers to one query; ask for less."
+            raise refused(self._name, self._server, answer)
+        return found_items(self._name, self._server, answer)
+
+    def _count(self, found: int) -> None:
+        self._found += found
+        if self._found > MOST_ANSWERS:
+            words = f"{self._name} ({self._server.url}): more than {MOST_ANSWERS} answers to one search; ask for less."
             raise DeliveryFailed("fetch.too-many", words)
-        if not new:
-            return
-        yield from new.values()
-        passed += len(items)
 
 
 def retrieve_series(
