@@ -120,6 +120,7 @@ def test_files_that_share_a_name_with_a_folder_are_refused(tmp_path: Path) -> No
     take(taking, upload, "a/b", 0, b"x")
     with pytest.raises(BadSeries, match="a file and a folder, have one name"):
         finished(taking, upload)
+    assert not (tmp_path / "uploads" / upload.id / "content.new").exists()
 
 
 # Whose it is, and how much

@@ -233,10 +233,10 @@ class Uploads:
         shutil.rmtree(new, ignore_errors=True)
         try:
             self._lay_out(parts, new)
-        except _TWO_OF_A_NAME:
-            raise BadSeries("upload.name", "two files, or a file and a folder, have one name.") from None
-        except (BadSeries, OSError):
+        except (BadSeries, OSError) as error:
             shutil.rmtree(new, ignore_errors=True)
+            if isinstance(error, _TWO_OF_A_NAME):
+                raise BadSeries("upload.name", "two files, or a file and a folder, have one name.") from None
             raise
         flush(*(path for path in new.rglob("*") if path.is_dir()), new)
         new.rename(content)
