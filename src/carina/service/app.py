@@ -21,6 +21,7 @@ from carina.service.node import RunningNode
 from carina.service.pages.routes import page_routes
 from carina.service.refusals import HANDLERS
 from carina.service.rest.chunks import CHUNKS_AT_ONCE
+from carina.service.rest.operation import LONG_AT_ONCE
 from carina.service.rest.routes import rest_routes
 
 HASHED_AT_ONCE = 2
@@ -54,4 +55,5 @@ def web_app(node: RunningNode) -> Starlette:
     app.state.hashing = CapacityLimiter(HASHED_AT_ONCE)
     app.state.stow = CapacityLimiter(node.settings.dicom.associations)
     app.state.chunks = CapacityLimiter(CHUNKS_AT_ONCE)
+    app.state.long = CapacityLimiter(LONG_AT_ONCE)
     return app

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,6 +17,8 @@ from carina.service.node import RunningNode, seen_node
 from carina.service.problems import NotUnderstood
 from carina.toml import mistakes
 
+LONG_AT_ONCE = 4
+
 _LARGEST_BODY = 64 * 1024
 
 Asked = TypeVar("Asked", bound=msgspec.Struct)
@@ -24,7 +26,11 @@ Asked = TypeVar("Asked", bound=msgspec.Struct)
 
 @dataclass(frozen=True, kw_only=True)
 class Operation(Generic[Asked]):
-    """An operation: its fields that the path names come from there, the others from the query (GET) or a JSON body."""
+    """An operation: its fields that the path names come from there, the others from the query (GET) or a JSON body.
+
+    One that ``is_long`` (it unpacks, or waits for what does) has threads apart from those that answer everything else,
+    of which ``LONG_AT_ONCE`` may be taken: others wait for their turn without a thread.
+    """
 
     method: str
     path: str
@@ -34,6 +40,7 @@ class Operation(Generic[Asked]):
     tag: str
     summary: str
     refusals: tuple[int, ...] = ()
+    is_long: bool = False
 
     @property
     def name(self) -> str:
@@ -57,7 +64,8 @@ class Operation(Generic[Asked]):
         async def answer(request: Request) -> Response:
             given = await _given(request, has_body=self.has_body)
             asked = understood(given, self.asked)
-            from_node = await run_in_threadpool(self.run, seen_node(request), asked)
+            limiter = request.app.state.long if self.is_long else None
+            from_node = await to_thread.run_sync(self.run, seen_node(request), asked, limiter=limiter)
             return Response(msgspec.json.encode(from_node), media_type="application/json")
 
         return Route(prefix + self.path, answer, methods=[self.method], name=self.name)

@@ -126,6 +126,7 @@ UPLOAD_OPERATIONS: tuple[Operation[Any], ...] = (
         tag="Uploads",
         summary="Run a pipeline on an upload that has come whole",
         refusals=(404, 409, 413, 422, 507),
+        is_long=True,
     ),
     Operation(
         method="POST",
@@ -136,6 +137,7 @@ UPLOAD_OPERATIONS: tuple[Operation[Any], ...] = (
         tag="Uploads",
         summary="Give up an upload that no job was made of",
         refusals=(404, 507),
+        is_long=True,
     ),
 )
 """In the order in which they are shown."""
