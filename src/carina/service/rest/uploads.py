@@ -36,13 +36,16 @@ class OneUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class FinishAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A run asked for on an upload that has come whole; ``pipeline`` is one that is offered."""
+    """A run asked for on an upload that has come whole; ``pipeline`` is one that is offered.
+
+    Without ``project`` it is in the only one of whoever asks, where there is such a one, else in the default project.
+    """
 
     id: _Id
     pipeline: Annotated[str, Meta(min_length=1, max_length=4096)] = "default"
     priority: Priority = Priority.NORMAL
     destinations: tuple[Annotated[str, Meta(max_length=64)], ...] = ()
-    project: Annotated[str, Meta(max_length=64)] = DEFAULT_PROJECT
+    project: Annotated[str, Meta(max_length=64)] = ""
 
 
 class UploadState(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,9 +78,18 @@ def post_finish(node: RunningNode, asked: FinishAsked) -> Job:
     """Make a job of an upload."""
     upload = uploads.own_upload(node, asked.id)
     terms = Terms(
-        pipeline=asked.pipeline, priority=asked.priority, destinations=asked.destinations, project=asked.project
+        pipeline=asked.pipeline,
+        priority=asked.priority,
+        destinations=asked.destinations,
+        project=asked.project or _usual_project(node),
     )
     return uploads.finish_upload(node, upload, terms)
+
+
+def _usual_project(node: RunningNode) -> str:
+    """The only project in which whoever asks may run something; else that of what nobody says anything of."""
+    only = node.projects if node.projects is not None and len(node.projects) == 1 else {DEFAULT_PROJECT}
+    return next(iter(only))
 
 
 def post_discard(node: RunningNode, asked: OneUpload) -> Discarded:
