@@ -52,7 +52,26 @@ def test_without_a_name_the_file_of_the_working_folder_is_read(tmp_path: Path, m
         ("[runtime]\nspeed = 3\n", ":2: runtime.speed: unknown key; known are kind, precision"),
         ("runtime.speed = 3\n", ":1: runtime.speed: unknown key"),
         ("runtime = 3\n", ":1: runtime: expected a table, got `int`"),
-        ('[runtime]\nkind = "abacus"\n', ":2: runtime.kind: invalid enum value 'abacus'"),
+        (
+            '[runtime]\nkind = "abacus"\n',
+            ":2: runtime.kind: invalid enum value 'abacus'; expected openvino, onnxruntime, triton",
+        ),
+        (
+            '[operators]\nengine = "lxc"\n',
+            ":2: operators.engine: invalid enum value 'lxc'; expected auto, podman, docker",
+        ),
+        (
+            '[destinations.X]\nkind = "folder"\npath = "x"\ntakes = ["SEG", "GIF"]\n',
+            ":4: destinations.X.takes: invalid enum value 'GIF'; expected SEG, PDF, SR, other",
+        ),
+        (
+            '[sources.X]\nkind = "dicomweb"\nearlier_by = "fax"\n',
+            ":3: sources.X.earlier_by: invalid enum value 'fax'; expected get, move",
+        ),
+        (
+            '[web.oidc]\nissuer = "https://x"\nclient_id = "c"\n[web.oidc.projects."a/b"]\nadmin = "x"\n',
+            ":4: web.oidc.projects.a/b: can't be called so: expected `str` matching regex",
+        ),
         ("[runtime]\n\ntimeout_s = nan\n", ":3: runtime.timeout_s: expected `float` > 0"),
         ("[runtime]\ntimeout_s = inf\n", ":2: runtime.timeout_s: expected `float` <= 86400"),
         ("[runtime]\nthreads = -1\n", ":2: runtime.threads: expected `int` >= 0"),

@@ -18,7 +18,19 @@ from carina.pipeline.manifest import read_manifest
 from carina.sections import EngineChoice, OperatorSettings
 from carina.synth.phantom import chest_phantom
 from carina.volume.files import write_volume
-from foreign_definitions import FROM_CT, READER, SHOW, FakeEngine, RealEngine, definition, foreign, go, problems, python
+from foreign_definitions import (
+    FROM_CT,
+    READER,
+    SHOW,
+    FakeEngine,
+    RealEngine,
+    definition,
+    foreign,
+    go,
+    problems,
+    python,
+    trusting,
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +116,15 @@ def test_an_engine_without_its_server_is_no_engine(tmp_path: Path, monkeypatch: 
     file = definition(tmp_path / "mine.yaml", READER, foreign("a", ["x"], FROM_CT))
     (problem,) = problems(file, OperatorSettings())
     assert "no container engine answers (podman: not found; docker: Cannot connect to the daemon)" in problem
+
+
+def test_a_name_that_is_too_long_for_a_file_is_a_mistake(tmp_path: Path) -> None:
+    for length, count in ((120, 0), (121, 1), (255, 1)):
+        step = foreign("a", ["python"], FROM_CT).replace("name: a,", f"name: {'a' * length},")
+        file = definition(tmp_path / "mine.yaml", READER, step)
+        found = problems(file, trusting(file))
+        told = f"its name has {length} characters, and files are called by it; expected at most 120"
+        assert [told in problem for problem in found] == [True] * count
 
 
 def test_the_check_says_who_is_foreign_and_how_it_runs(engine: FakeEngine, tmp_path: Path) -> None:

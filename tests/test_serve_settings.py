@@ -235,3 +235,21 @@ def test_a_destination_that_is_the_node_itself_is_a_mistake(tmp_path: Path, url:
         file.write_text(f'[web]\nport = {port}\n[destinations.D]\nkind = "dicomweb"\nurl = "{address}"\n')
         words = [one.words for one in check_across(load_settings(file, {})) if one.key == ("destinations", "D", "url")]
         assert words == ([f"{address!r} is this node itself; expected another server"] if told else [])
+
+
+def test_an_engine_that_does_not_answer_and_a_trusted_file_that_is_not_there_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "here.yaml").touch()
+    trusted = (str(tmp_path / "here.yaml"), "nothere.yaml", str(tmp_path))
+    operators = sections.OperatorSettings(engine=sections.EngineChoice.DOCKER, trusted=trusted)
+    told = [f"{'.'.join(one.key)}: {one.words}" for one in check_contents(Settings(operators=operators))]
+    assert [line for line in told if line.startswith("operators")] == [
+        "operators.engine: is docker, and no container engine answers (docker: not found)",
+        "operators.trusted: 'nothere.yaml' is no file that is there; expected a definition",
+        f"operators.trusted: {str(tmp_path)!r} is no file that is there; expected a definition",
+    ]
+    for choice in (sections.EngineChoice.AUTO, sections.EngineChoice.NONE):
+        found = check_contents(Settings(operators=sections.OperatorSettings(engine=choice)))
+        assert not [one for one in found if one.key[0] == "operators"]

@@ -6,10 +6,11 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -104,16 +105,30 @@ def mistakes(value: Any, kind: Any, key: Key = ()) -> Iterator[Mistake]:
         elif _is_struct(kind):
             yield from _struct_mistakes(value, kind, key)
         elif _is_table(kind):
-            for name, one in value.items():
-                yield from mistakes(one, get_args(kind)[1], (*key, name))
+            yield from _table_mistakes(value, get_args(kind), key)
         else:
             yield from _tagged_mistakes(value, get_args(kind), key)
         return
     try:
         msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        words = str(error).split(" - at `$")[0]
-        yield Mistake(key=key, words=words[0].lower() + words[1:LONGEST_WORDS])
+        yield Mistake(key=key, words=_words(error, kind))
+
+
+def _words(error: msgspec.ValidationError, kind: Any) -> str:
+    """What is wrong, and which values there are where there are only some."""
+    words = str(error).split(" - at `$")[0]
+    said = words[0].lower() + words[1:LONGEST_WORDS]
+    choices = _choices(kind) if words.startswith("Invalid enum value") else []
+    return f"{said}; expected {', '.join(choices)}" if choices else said
+
+
+def _choices(kind: Any) -> list[str]:
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return [str(one.value) for one in kind]
+    if get_origin(kind) is Literal:
+        return [str(one) for one in get_args(kind)]
+    return [choice for one in get_args(kind) for choice in _choices(one)]
 
 
 def _without_none(kind: Any) -> Any:
@@ -142,6 +157,15 @@ def _struct_mistakes(table: Mapping[str, Any], kind: type[msgspec.Struct], key: 
             yield from mistakes(table[name], field.type, (*key, name))
         elif field.required:
             yield Mistake(key=key, words=f"the key {name} is missing")
+
+
+def _table_mistakes(table: Mapping[str, Any], kinds: tuple[Any, Any], key: Key) -> Iterator[Mistake]:
+    for name, one in table.items():
+        try:
+            msgspec.convert(name, kinds[0])
+        except msgspec.ValidationError as error:
+            yield Mistake(key=(*key, name), words=f"can't be called so: {_words(error, kinds[0])}")
+        yield from mistakes(one, kinds[1], (*key, name))
 
 
 def _tagged_mistakes(table: Mapping[str, Any], kinds: tuple[type[msgspec.Struct], ...], key: Key) -> Iterator[Mistake]:

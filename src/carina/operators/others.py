@@ -20,6 +20,7 @@ from carina.operators.table import known_operators
 from carina.pipeline.definition import Container, Definition, Step
 from carina.pipeline.foreign import ForeignOperator
 from carina.pipeline.operator import Setting
+from carina.pipeline.places import NAME_BYTES
 from carina.pipeline.table import OperatorTable
 from carina.sections import OperatorSettings
 
@@ -99,14 +100,21 @@ class Others:
 def _mistakes(step: Step) -> Iterator[str]:
     """What no engine and no process could run."""
     container = step.container
-    if not IMAGE.fullmatch(container.image) or not TAG.fullmatch(container.tag):
-        yield f"'{container.image}:{container.tag}' is no image name"
+    yield from _name_mistakes(step)
     yield from _path_mistakes([*(entry.path for entry in step.inputs), *(entry.path for entry in step.outputs)])
     yield from (f"'{name}' is no name of a variable" for name in container.variables if not VARIABLE.fullmatch(name))
     if "\0" in "".join([*container.command, *(value.text for value in container.variables.values())]):
         yield "its command or a variable has a zero byte"
     if step.requests.gpu:
         yield "it asks for a GPU, which Carina gives to no program of others"
+
+
+def _name_mistakes(step: Step) -> Iterator[str]:
+    image, tag = step.container.image, step.container.tag
+    if not IMAGE.fullmatch(image) or not TAG.fullmatch(tag):
+        yield f"'{image}:{tag}' is no image name"
+    if len(step.name) > NAME_BYTES:
+        yield f"its name has {len(step.name)} characters, and files are called by it; expected at most {NAME_BYTES}"
 
 
 def _path_mistakes(paths: list[str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 
 from carina.config import RuntimeKind, Settings
 from carina.database import open_database
@@ -11,16 +12,17 @@ from carina.dicom.rules import load_rules
 from carina.errors import BadConfig
 from carina.models.bundle import find_bundle
 from carina.operators.catalogue import definition_file
+from carina.operators.containers import find_engine
 from carina.operators.others import with_others
 from carina.pipeline.check import bound
 from carina.pipeline.definition import load_definition
-from carina.sections import OperatorSettings
+from carina.sections import EngineChoice, OperatorSettings
 from carina.toml import Key, Mistake
 
 
 def check_contents(settings: Settings) -> list[Mistake]:
     """Every mistake in what the settings name. It loads much of Carina, so the server itself does not ask for it."""
-    return [*_named(settings), *_triton(settings)]
+    return [*_named(settings), *_triton(settings), *_operators(settings.operators)]
 
 
 def _named(settings: Settings) -> Iterator[Mistake]:
@@ -57,3 +59,15 @@ def _triton(settings: Settings) -> Iterator[Mistake]:
     if settings.runtime.kind is RuntimeKind.TRITON and not settings.runtime.endpoint:
         words = "is empty and kind is triton; expected http://host:8000 or grpc://host:8001"
         yield Mistake(key=("runtime", "endpoint"), words=words)
+
+
+def _operators(operators: OperatorSettings) -> Iterator[Mistake]:
+    """An engine that is asked for by name and doesn't answer, and trusted definitions that aren't there."""
+    engine = find_engine(operators.engine)
+    if isinstance(engine, str) and operators.engine not in (EngineChoice.AUTO, EngineChoice.NONE):
+        yield Mistake(key=("operators", "engine"), words=f"is {operators.engine.value}, and {engine}")
+    for file in operators.trusted:
+        if not Path(file).is_file():
+            yield Mistake(
+                key=("operators", "trusted"), words=f"{file!r} is no file that is there; expected a definition"
+            )
