@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from access_nodes import guarded
+from carina.receive.upload_parts import UploadParts
 from carina.receive.uploads import Upload, Uploads
 from test_uploads_served import DATA, begin, put
 
@@ -24,10 +25,10 @@ def test_others_are_answered_while_many_wait_for_one_upload(
     begun, go_on = threading.Event(), threading.Event()
     make = Uploads._make
 
-    def slow(uploads: Uploads, upload: Upload, content: Path) -> None:
+    def slow(uploads: Uploads, upload: Upload, parts: UploadParts) -> None:
         begun.set()
         assert go_on.wait(60)
-        make(uploads, upload, content)
+        make(uploads, upload, parts)
 
     monkeypatch.setattr(Uploads, "_make", slow)
     with guarded(tmp_path) as node, node.program("operator") as operator, ThreadPoolExecutor(MORE_THAN_THREADS) as pool:
