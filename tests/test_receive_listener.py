@@ -160,10 +160,11 @@ def test_orthanc_sends_real_ct_and_asks_for_commitment(node: Settings, engine: E
     missing = Dataset()
     missing.ReferencedSOPClassUID, missing.ReferencedSOPInstanceUID = CTImageStorage, "1.2.3"
     asked.TransactionUID, asked.ReferencedSOPSequence = "1.2.9", [item, missing]
-    event_type, report = commitment_report(node, engine, asked)
+    event_type, report = commitment_report(node, engine, asked, "default")
     assert event_type == 2
     assert [one.ReferencedSOPInstanceUID for one in report.ReferencedSOPSequence] == [row.sop_instance_uid]
     assert report.FailedSOPSequence[0].FailureReason == 0x0112
+    assert commitment_report(node, engine, asked, "trial")[1].ReferencedSOPSequence == [], "another project's source"
 
 
 def test_commitment_is_reported_to_who_asks(node: Settings, engine: Engine, series: Path) -> None:

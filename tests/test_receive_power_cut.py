@@ -280,9 +280,9 @@ def test_commitment_is_given_for_what_is_on_the_disk(store: InstanceStore, arriv
     asked, item = Dataset(), Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.3.1"
     asked.TransactionUID, asked.ReferencedSOPSequence = "1.2.9", [item]
-    assert commitment_report(store.settings, store.engine, asked)[0] == ALL_THERE
+    assert commitment_report(store.settings, store.engine, asked, "default")[0] == ALL_THERE
     stored_files(store)[0].write_bytes(b"")
-    assert commitment_report(store.settings, store.engine, asked)[0] == SOME_MISSING
+    assert commitment_report(store.settings, store.engine, asked, "default")[0] == SOME_MISSING
 
 
 class Died(BaseException):

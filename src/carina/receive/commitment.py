@@ -25,18 +25,22 @@ ALL_THERE, SOME_MISSING = 1, 2
 _LOG = logging.getLogger(__name__)
 
 
-def commitment_report(settings: Settings, engine: Engine, asked: Dataset) -> tuple[int, Dataset]:
-    """The event type and the report for what a peer asked about: what is here, row and file, and what is not."""
+def commitment_report(settings: Settings, engine: Engine, asked: Dataset, project: str) -> tuple[int, Dataset]:
+    """The event type and the report for what a peer asked about: what is here, row and file, and what is not.
+
+    What came by the sources of other projects than ``project`` is not here: nobody learns of it.
+    """
     report, there, missing = Dataset(), [], []
     report.TransactionUID = asked.TransactionUID
     folder = Path(settings.node.folder)
+    others = [name for name, source in settings.sources.items() if source.project != project]
     for wanted in asked.get("ReferencedSOPSequence", []):
         item = Dataset()
         item.ReferencedSOPClassUID = wanted.ReferencedSOPClassUID
         item.ReferencedSOPInstanceUID = wanted.ReferencedSOPInstanceUID
         with engine.connect() as connection:
             same = INSTANCE.c.sop_instance_uid == str(wanted.ReferencedSOPInstanceUID)
-            rows = connection.execute(select(INSTANCE).where(same)).all()
+            rows = connection.execute(select(INSTANCE).where(same, INSTANCE.c.source.not_in(others))).all()
         if any((folder / row.path).is_file() if row.flushed else assure(folder, row) for row in rows):
             there.append(item)
         else:
@@ -48,14 +52,17 @@ def commitment_report(settings: Settings, engine: Engine, asked: Dataset) -> tup
     return (SOME_MISSING if missing else ALL_THERE), report
 
 
-def answer_commitment(settings: Settings, engine: Engine, calling: str, asked: Dataset) -> None:
-    """Send the report on an association of our own, to the destination that has the caller's AE title."""
+def answer_commitment(settings: Settings, engine: Engine, calling: str, asked: Dataset, project: str) -> None:
+    """Send the report on an association of our own, to the destination that has the caller's AE title.
+
+    ``project`` is that of the source that was called.
+    """
     known = [one for one in settings.destinations.values() if isinstance(one, DicomDestination)]
     peer = next((one for one in known if one.ae_title == calling), None)
     if peer is None:
         _LOG.warning("%s asks for storage commitment and is no destination: it can't be told. Add it.", calling)
         return
-    event_type, report = commitment_report(settings, engine, asked)
+    event_type, report = commitment_report(settings, engine, asked, project)
     threading.Thread(target=_send, args=(peer, event_type, report), daemon=True, name="commitment").start()
 
 

@@ -168,8 +168,12 @@ class DicomListener:
     def _commit(self, event: Event) -> tuple[int, None]:
         if event.action_type != 1:
             return NO_SUCH_ARGUMENT, None
-        calling = _title(event.assoc.requestor.primitive.calling_ae_title)
-        answer_commitment(self.settings, self.engine, calling, event.action_information)
+        requestor = event.assoc.requestor.primitive
+        found = self.sources.get(_title(requestor.called_ae_title))
+        if found is None:  # nobody who called another was let in
+            return NO_SUCH_ARGUMENT, None
+        calling, project = _title(requestor.calling_ae_title), found[1].project
+        answer_commitment(self.settings, self.engine, calling, event.action_information, project)
         return SUCCESS, None
 
     def _hear_report(self, event: Event) -> tuple[int, None]:
