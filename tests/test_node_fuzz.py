@@ -108,7 +108,9 @@ def test_no_request_is_a_fault(fuzzed: Fuzzed, data: st.DataObject) -> None:
     address = data.draw(st.sampled_from(addresses()))
     known = data.draw(st.integers(0, 3)) > 0
     path = re.sub(
-        r"{([^}]+)}", lambda part: fuzzed.uids[part[1]] if known else quoted(data.draw(words)) or "1", address.path
+        r"{([^}]+)}",
+        lambda part: fuzzed.uids.get(part[1], "1") if known else quoted(data.draw(words)) or "1",
+        address.path,
     )
     query = data.draw(st.lists(st.tuples(names | words, words), max_size=3))
     answer = fuzzed.client.request(
