@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from carina.database import ACCOUNT, SESSION
 from carina.service.access.credentials import digest_of, new_secret
-from carina.service.access.roles import PEOPLE, Role
+from carina.service.access.roles import Role
 from carina.service.problems import Conflict, NotThere, NotUnderstood, Refused
 
 LINK_TIME = timedelta(hours=24)
@@ -62,17 +62,6 @@ def account_name(text: str) -> str:
         words = f"{text[:64]!r} is no name; expected up to 64 letters a to z, digits, and any of . _ - @."
         raise NotUnderstood("access.name", words)
     return name
-
-
-def person_role(text: str) -> Role:
-    """The role of an account.
-
-    Raises:
-        NotUnderstood: it is none that a person can have.
-    """
-    if text not in PEOPLE:
-        raise NotUnderstood("access.role", f"role: is {text[:20]!r}; expected {', '.join(PEOPLE)}.")
-    return Role(text)
 
 
 def new_account(connection: Connection, name: str, role: Role, now: datetime) -> int:

@@ -17,7 +17,7 @@ import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
 from carina.database import ACCOUNT, EVERY_PROJECT, MEMBER, PROJECT
-from carina.service.access.roles import IN_PROJECT, Role
+from carina.service.access.roles import Role
 from carina.service.problems import Conflict, NotThere, NotUnderstood
 from carina.web_settings import PROJECT_NAME
 
@@ -68,17 +68,6 @@ def members_of(connection: Connection, project: str) -> Sequence[Member]:
     )
     rows = connection.execute(wanted.where(MEMBER.c.project == project).order_by(ACCOUNT.c.name))
     return [Member(account=row.name, role=Role(row.role), is_closed=bool(row.is_closed)) for row in rows]
-
-
-def role_in_project(text: str) -> Role:
-    """The role of a person in a project.
-
-    Raises:
-        NotUnderstood: it is none that one can have there.
-    """
-    if text not in IN_PROJECT:
-        raise NotUnderstood("access.role", f"role: is {text[:20]!r}; expected {', '.join(IN_PROJECT)}.")
-    return Role(text)
 
 
 def set_member(connection: Connection, project: str, account: str, role: Role) -> None:

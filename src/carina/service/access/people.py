@@ -18,7 +18,7 @@ from carina.jobs.projects import project_names
 from carina.service.access import accounts, sessions
 from carina.service.access.caller import caller_of
 from carina.service.access.credentials import is_same
-from carina.service.access.roles import PEOPLE, PROGRAMS
+from carina.service.access.roles import PEOPLE, PROGRAMS, role_among
 from carina.service.changes import audit
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of
@@ -51,7 +51,7 @@ PersonChange = Callable[[Connection, RunningNode, PersonAct], PersonOutcome]
 
 
 def _add(connection: Connection, node: RunningNode, asked: PersonAct) -> PersonOutcome:
-    name, role = accounts.account_name(asked.name), accounts.person_role(asked.choice)
+    name, role = accounts.account_name(asked.name), role_among(asked.choice, PEOPLE)
     account_id = accounts.new_account(connection, name, role, node.now())
     link = accounts.new_link(connection, account_id, node.now())
     return PersonOutcome(subject=f"account {account_id} ({name}): made, {role}", shown=link, of=f"Link of {name}")
@@ -64,7 +64,7 @@ def _link(connection: Connection, node: RunningNode, asked: PersonAct) -> Person
 
 
 def _role(connection: Connection, _: RunningNode, asked: PersonAct) -> PersonOutcome:
-    role = accounts.person_role(asked.choice)
+    role = role_among(asked.choice, PEOPLE)
     return PersonOutcome(subject=f"account {accounts.set_role(connection, asked.id, role).id}: {role}")
 
 

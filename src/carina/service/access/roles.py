@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+
+from carina.service.problems import NotUnderstood
 
 
 class Role(StrEnum):
@@ -57,3 +59,14 @@ PROGRAMS = (Role.SENDER, Role.READER, Role.OPERATOR)
 def least_role(need: Need) -> Role | None:
     """The role that is to be had at least; None where nothing is needed."""
     return None if need is Need.NOTHING else next(role for role in Role if need in MAY[role])
+
+
+def role_among(text: str, roles: Sequence[Role]) -> Role:
+    """The role that a text names.
+
+    Raises:
+        NotUnderstood: it is none of ``roles``.
+    """
+    if text not in roles:
+        raise NotUnderstood("access.role", f"role: is {text[:20]!r}; expected {', '.join(roles)}.")
+    return Role(text)

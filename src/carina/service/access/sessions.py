@@ -13,8 +13,8 @@ from carina.database import ACCOUNT, SESSION, TOKEN
 from carina.service.access.caller import Caller
 from carina.service.access.credentials import digest_of, form_token_of, new_secret
 from carina.service.access.members import roles_of, see_project
-from carina.service.access.roles import PROGRAMS, Role
-from carina.service.problems import Conflict, NotThere, NotUnderstood
+from carina.service.access.roles import PROGRAMS, Role, role_among
+from carina.service.problems import Conflict, NotThere
 from carina.web_settings import WebSettings
 
 SEEN_EVERY = timedelta(minutes=1)
@@ -112,8 +112,7 @@ def new_token(connection: Connection, name: str, role: str, now: datetime, proje
         NotThere: there is no such project.
         Conflict: there is one of that name.
     """
-    if role not in PROGRAMS:
-        raise NotUnderstood("access.role", f"role: is {role[:20]!r}; expected {', '.join(PROGRAMS)}.")
+    role = role_among(role, PROGRAMS)
     if connection.execute(select(TOKEN.c.id).where(TOKEN.c.name == name)).first():
         raise Conflict("access.name", f"there is a token called {name!r} already; revoke it, or choose another name.")
     if project:

@@ -19,7 +19,7 @@ from carina.jobs.projects import project_names
 from carina.service.access import members
 from carina.service.access.caller import Caller, caller_of
 from carina.service.access.credentials import is_same
-from carina.service.access.roles import IN_PROJECT, Need
+from carina.service.access.roles import IN_PROJECT, Need, role_among
 from carina.service.changes import audit, move_to_project
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of, form_pairs, own_place
@@ -184,7 +184,7 @@ def _change(request: Request, given: Mapping[str, str]) -> str:
     _check_form(request, asked.token)
     with node.engine.begin() as connection:
         if asked.what == "set":
-            role = members.role_in_project(asked.choice)
+            role = role_among(asked.choice, IN_PROJECT)
             members.set_member(connection, of.project, asked.name, role)
             audit(connection, "changed", f"project {of.project}: {asked.name} is {role}")
         elif asked.what == "remove":
