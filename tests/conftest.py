@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Generator, Iterator
 from itertools import count
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 
 from databases import new_database, postgresql_server
 from webhooks import Hook
@@ -93,3 +95,19 @@ def hook() -> Iterator[Hook]:
     yield made
     made.server.shutdown()
     made.server.server_close()
+
+
+BROWSER_FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+"""A browser of root's, without a screen, that draws in 3D all the same."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, headless; ends with the module, since Playwright's loop would be in others' way."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("Chromium is not installed; scripts/test does that")
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
+        yield chromium
+        chromium.close()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from access_nodes import PASSWORD, Guarded, guarded
 from carina.config import load_settings
@@ -23,17 +22,6 @@ NEVER = datetime(2999, 1, 1, tzinfo=UTC)
 """A job that waits until then is not run while it is looked at."""
 
 AXE = Path(__file__).resolve().parents[1] / "web" / "axe.min.js"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("chromium is not installed; scripts/test installs it on Debian")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 def choose(page: Page, password: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from dicomweb_client.api import DICOMwebClient
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from pydicom import dcmread
 
 from carina.synth.phantom import chest_phantom
@@ -85,24 +85,21 @@ def store(node: Process, files: list[Path]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_study_that_is_sent_is_run_delivered_and_shown(node: Process, pacs: Pacs, study: list[Path]) -> None:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("Chromium is not installed; scripts/test does that")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(node.url)
-        expect(page.get_by_text("No job yet")).to_be_visible()
-        store(node, study)
-        row = page.get_by_role("row").filter(has=page.locator("#job-1"))
-        expect(row).to_contain_text("running", timeout=60_000)
-        expect(row.get_by_role("progressbar")).to_be_visible(timeout=60_000)
-        expect(row).to_contain_text("healthy", timeout=MINUTES * 1000)
-        expect(row).to_contain_text("PACS: 5 of 5 confirmed", timeout=60_000)
-        row.get_by_role("link", name="Results").click()
-        expect(page.get_by_text("For research use only. Not for diagnosis.").first).to_be_visible(timeout=60_000)
-        browser.close()
+def test_a_study_that_is_sent_is_run_delivered_and_shown(
+    node: Process, pacs: Pacs, study: list[Path], browser: Browser
+) -> None:
+    page = browser.new_page()
+    page.goto(node.url)
+    expect(page.get_by_text("No job yet")).to_be_visible()
+    store(node, study)
+    row = page.get_by_role("row").filter(has=page.locator("#job-1"))
+    expect(row).to_contain_text("running", timeout=60_000)
+    expect(row.get_by_role("progressbar")).to_be_visible(timeout=60_000)
+    expect(row).to_contain_text("healthy", timeout=MINUTES * 1000)
+    expect(row).to_contain_text("PACS: 5 of 5 confirmed", timeout=60_000)
+    row.get_by_role("link", name="Results").click()
+    expect(page.get_by_text("For research use only. Not for diagnosis.").first).to_be_visible(timeout=60_000)
+    page.close()
     made = DICOMwebClient(f"{node.url}/dicom-web")
     series = dcmread(study[0]).StudyInstanceUID
     found = made.search_for_instances(series)

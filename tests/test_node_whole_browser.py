@@ -26,9 +26,6 @@ from receiving import storescu
 from served_nodes import settings_of
 from test_priors_whole import PIPELINE
 from test_serve import Process, started
-from test_viewer_browser import browser
-
-__all__ = ["browser"]
 
 PATIENCE_MS = 5 * 60_000.0
 

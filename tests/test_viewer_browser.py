@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 from scipy import ndimage
 
 from carina.report.numbers import MINUS
@@ -29,23 +28,11 @@ from viewer_runs import POSES, posed, served, through_dicom, write_cohort, write
 
 ROOT = Path(__file__).resolve().parents[1]
 AXE = ROOT / "web" / "axe.min.js"
-FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 PAGES = ("/", "/report", "/files", "/?at=lesion-9")
 PATIENCE_MS = 90_000.0
 
 Pixels = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.bool_]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("chromium is not installed; scripts/test installs it on Debian")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,8 @@ from carina.service.viewer.scene import PLANES
 from carina.service.viewer.server import run_app
 from corrected_runs import AT, CorrectedRun, disc, ready, saved
 from dicom_objects_samples import errors_of, placed, truth
-from test_viewer_browser import AXE, PATIENCE_MS, browser, opened
+from test_viewer_browser import AXE, PATIENCE_MS, opened
 from viewer_runs import served
-
-__all__ = ["browser"]
 
 DRAGGED = (0.3, 0.35), (0.4, 0.45)
 """From and to, as shares of a picture's width and height: up and to the left of its middle."""

@@ -12,9 +12,6 @@ from playwright.sync_api import Browser, BrowserContext, expect
 from carina.corrections.finish import finished_of
 from carina.corrections.masks import MaskName
 from corrected_runs import AT, PATIENCE_MS, CorrectedRun, Killable, dab, disc, ready, saved
-from test_viewer_browser import browser
-
-__all__ = ["browser"]
 
 
 @pytest.fixture

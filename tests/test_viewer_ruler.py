@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from carina.report.numbers import MINUS
 from carina.report.overlay import layout
 from carina.service.viewer.scene import PLANES
 from carina.volume.files import read_volume
 from carina.volume.grid import Grid
-from test_viewer_browser import FLAGS, opened
+from test_viewer_browser import opened
 from viewer_runs import posed, served, through_dicom, write_run
 
 POSES_MEASURED = ("feet first", "oblique")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("chromium is not installed; scripts/test installs it on Debian")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module", params=POSES_MEASURED)
