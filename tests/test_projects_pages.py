@@ -167,7 +167,7 @@ def test_one_changes_ones_own_password_and_other_sessions_end(node: Guarded) -> 
     other = httpx.Client(base_url=node.url, cookies={"carina": elsewhere}, headers={"accept": "text/html"})
     assert other.get("/account").status_code == 200
     for sent, words in (
-        ({"current": "wrong", "password": NEW, "again": NEW}, "the password until now is another one"),
+        ({"current": "wrong", "password": NEW, "again": NEW}, "the current password is not right"),
         ({"current": PASSWORD, "password": NEW, "again": "x"}, "are not the same"),
         ({"current": PASSWORD, "password": "short", "again": "short"}, "expected 12 to 256"),
     ):
@@ -189,7 +189,7 @@ def test_a_password_is_not_guessed_by_changing_it(node: Guarded, monkeypatch: py
     monkeypatch.setattr("carina.service.access.password.is_password", lambda given, kept: given == PASSWORD)
     reader = node.person("reader")
     for _ in range(5):
-        assert "another one" in post(reader, "/account", current="x", password=NEW, again=NEW).text
+        assert "current password is not right" in post(reader, "/account", current="x", password=NEW, again=NEW).text
     assert "too many tries" in post(reader, "/account", current=PASSWORD, password=NEW, again=NEW).text
 
 
@@ -200,7 +200,7 @@ def test_a_program_and_who_logs_in_elsewhere_have_no_password_here(node: Guarded
         node.cookies["elsewhere"] = begin_session(connection, account_id, node.node.settings.web, node.clock.at)
     client = node.person("elsewhere")
     assert "your password is changed there" in client.get("/account").text
-    assert "is another one" in post(client, "/account", current="", password=NEW, again=NEW).text
+    assert "the current password is not right" in post(client, "/account", current="", password=NEW, again=NEW).text
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from carina.service.access.credentials import is_same
 from carina.service.access.roles import MAY, Need, Role
+from carina.service.problems import Refused
 
 ANYBODY = "web"
 """Who changes things where nobody logs in: whoever sits at this machine."""
@@ -73,3 +75,14 @@ def caller_of(request: HTTPConnection) -> Caller:
     """Whoever makes a request, as the gate found them."""
     caller: Caller = request.state.caller
     return caller
+
+
+def check_form(request: HTTPConnection, token: str) -> None:
+    """See that a form is one of a page that whoever sends it was shown.
+
+    Raises:
+        Refused: it is another's, or an older one.
+    """
+    if not is_same(token, caller_of(request).form_token):
+        words = "the page is from before you logged in, or the node was started again: go back and reload it."
+        raise Refused("web.token", words)

@@ -12,8 +12,8 @@ from starlette.routing import BaseRoute, Route
 
 from carina.database import read_only
 from carina.service.access.accounts import change_password, password_of
-from carina.service.access.caller import caller_of
-from carina.service.access.credentials import LONGEST, SHORTEST, hash_password, is_password, is_same
+from carina.service.access.caller import caller_of, check_form
+from carina.service.access.credentials import LONGEST, SHORTEST, hash_password, is_password
 from carina.service.access.routes import Doors
 from carina.service.access.sessions import end_other_sessions
 from carina.service.changes import audit
@@ -25,7 +25,7 @@ from carina.service.rest.operation import understood
 
 
 class PasswordChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The form: the password until now, and the new one, twice."""
+    """The form: the current password, and the new one, twice."""
 
     token: str
     current: str = ""
@@ -77,11 +77,10 @@ def _changed(request: Request, asked: PasswordChange) -> int:
     """From how many places somebody was logged out.
 
     Raises:
-        CarinaError: the password until now is wrong, or the new one can't be taken.
+        CarinaError: the current password is wrong, or the new one can't be taken.
     """
     caller, (account_id, kept) = caller_of(request), _own(request)
-    if not is_same(asked.token, caller.form_token):
-        raise Refused("web.token", "the page is from before you logged in: go back and reload it.")
+    check_form(request, asked.token)
     _check_current(request, asked.current, kept)
     if asked.password != asked.again:
         raise NotUnderstood("access.password", "the two new passwords are not the same.")
@@ -93,7 +92,7 @@ def _changed(request: Request, asked: PasswordChange) -> int:
 
 
 def _check_current(request: Request, current: str, kept: str) -> None:
-    """See that somebody knows the password until now; who tries many waits as at the log-in.
+    """See that somebody knows their current password; who tries many waits as at the log-in.
 
     Raises:
         Refused: they don't, or have to wait.
@@ -104,5 +103,5 @@ def _check_current(request: Request, current: str, kept: str) -> None:
         raise Refused("access.wait", f"too many tries that failed; the next one is possible in {wait_s} seconds.")
     if not is_password(current, kept):
         doors.failed(name, address)
-        raise Refused("access.password", "the password until now is another one.")
+        raise Refused("access.password", "the current password is not right: try again, or ask for a new link.")
     doors.names.succeeded(name)

@@ -16,14 +16,13 @@ from carina.database import read_only
 from carina.errors import CarinaError
 from carina.jobs.projects import project_names
 from carina.service.access import accounts, sessions
-from carina.service.access.caller import caller_of
-from carina.service.access.credentials import is_same
+from carina.service.access.caller import check_form
 from carina.service.access.roles import PEOPLE, PROGRAMS, role_among
 from carina.service.changes import audit
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of
 from carina.service.pages.rendering import page
-from carina.service.problems import Conflict, NotUnderstood, Refused, status_of
+from carina.service.problems import Conflict, NotUnderstood, status_of
 from carina.service.rest.operation import understood
 
 
@@ -133,8 +132,7 @@ async def act_on_people(request: Request) -> Response:
 def _act(request: Request, given: Mapping[str, str]) -> PersonOutcome:
     node = seen_node(request)
     asked = understood(given, PersonAct)
-    if not is_same(asked.token, caller_of(request).form_token):
-        raise Refused("web.token", "the page is from before you logged in: go back and reload it.")
+    check_form(request, asked.token)
     if not node.settings.web.login:
         raise Conflict("access.off", "log-in is off: no account or token is asked for; set login = true in [web].")
     if asked.what not in PEOPLE_ACTS:

@@ -13,8 +13,8 @@ from starlette.routing import BaseRoute, Route
 from carina.database import read_only
 from carina.errors import CarinaError
 from carina.service.access.accounts import account_name, account_of_link, password_of, set_password
-from carina.service.access.caller import caller_of
-from carina.service.access.credentials import LONGEST, SHORTEST, hash_password, is_password, is_same
+from carina.service.access.caller import caller_of, check_form
+from carina.service.access.credentials import LONGEST, SHORTEST, hash_password, is_password
 from carina.service.access.elsewhere import come_back, go_elsewhere
 from carina.service.access.entering import logged_in
 from carina.service.access.identify import cookie_name
@@ -26,7 +26,7 @@ from carina.service.changes import audit
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of, own_place
 from carina.service.pages.rendering import page
-from carina.service.problems import NotUnderstood, Refused, status_of
+from carina.service.problems import NotUnderstood, status_of
 from carina.service.rest.operation import understood
 
 WRONG = "name and password don't fit, or the account is closed."
@@ -103,7 +103,7 @@ async def log_in(request: Request) -> Response:
 
 def _log_in(request: Request, given: dict[str, str]) -> Response:
     asked = understood(given, LogIn)
-    _check_token(request, asked.token)
+    check_form(request, asked.token)
     node, doors = _node(request), _doors(request)
     address = request.client.host if request.client else ""
     name, to = asked.name.strip().lower()[:64], own_place(asked.to)
@@ -158,7 +158,7 @@ async def accept_invitation(request: Request) -> Response:
 
 def _accept(request: Request, given: dict[str, str]) -> Response:
     asked, node = understood(given, Chosen), _node(request)
-    _check_token(request, asked.token)
+    check_form(request, asked.token)
     with read_only(node.engine) as connection:
         account = account_of_link(connection, asked.link, node.now())
     try:
@@ -173,11 +173,6 @@ def _accept(request: Request, given: dict[str, str]) -> Response:
     except CarinaError as error:
         return _invitation(request, asked.link, account.name, error.message, status_of(error))
     return logged_in(request, account.id, name, "/")
-
-
-def _check_token(request: Request, token: str) -> None:
-    if not is_same(token, caller_of(request).form_token):
-        raise Refused("web.token", "the page is from before the node was started again: go back and reload it.")
 
 
 def _node(request: Request) -> RunningNode:

@@ -14,12 +14,11 @@ from starlette.responses import RedirectResponse, Response
 from carina.config import Priority
 from carina.errors import CarinaError
 from carina.service import changes, uploads
-from carina.service.access.caller import caller_of
-from carina.service.access.credentials import is_same
+from carina.service.access.caller import check_form
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of, own_place
 from carina.service.pages.rendering import page
-from carina.service.problems import NotUnderstood, Refused, status_of
+from carina.service.problems import NotUnderstood, status_of
 from carina.service.rest.operation import understood
 
 _Id = Annotated[int, Meta(ge=1, le=2**62)]
@@ -115,8 +114,7 @@ async def act(request: Request) -> Response:
 
 def _act(request: Request, given: dict[str, str]) -> str:
     pressed = understood(given, Pressed)
-    if not is_same(pressed.token, caller_of(request).form_token):
-        raise Refused("web.token", "the page is from before the node was started again: go back and reload it.")
+    check_form(request, pressed.token)
     if pressed.what not in ACTS:
         raise NotUnderstood("web.asked", f"what: is {pressed.what[:20]!r}; expected {', '.join(ACTS)}")
     return ACTS[pressed.what](seen_node(request), pressed)

@@ -17,8 +17,7 @@ from carina.database import read_only
 from carina.errors import CarinaError
 from carina.jobs.projects import project_names
 from carina.service.access import members
-from carina.service.access.caller import Caller, caller_of
-from carina.service.access.credentials import is_same
+from carina.service.access.caller import Caller, caller_of, check_form
 from carina.service.access.roles import IN_PROJECT, Need, role_among
 from carina.service.changes import audit, move_to_project
 from carina.service.node import RunningNode, seen_node
@@ -26,7 +25,7 @@ from carina.service.pages.forms import form_of, form_pairs, own_place
 from carina.service.pages.live import stream
 from carina.service.pages.rendering import html, page, shared_values
 from carina.service.pages.worklist import WorklistAsked, worklist
-from carina.service.problems import NotUnderstood, Refused, status_of
+from carina.service.problems import NotUnderstood, status_of
 from carina.service.rest.operation import understood
 
 _Id = Annotated[int, Meta(ge=1, le=2**62)]
@@ -152,11 +151,6 @@ async def _done(request: Request, act: Callable[[], str], to: str) -> Response:
     return RedirectResponse(to, status_code=303)
 
 
-def _check_form(request: Request, token: str) -> None:
-    if not is_same(token, caller_of(request).form_token):
-        raise Refused("web.token", "the page is from before you logged in: go back and reload it.")
-
-
 async def make_project(request: Request) -> Response:
     """Make a project, and show it."""
     given = await form_of(request)
@@ -165,7 +159,7 @@ async def make_project(request: Request) -> Response:
 
 def _make(request: Request, given: Mapping[str, str]) -> str:
     asked, node = understood(given, ProjectMade), seen_node(request)
-    _check_form(request, asked.token)
+    check_form(request, asked.token)
     name = asked.name.strip()
     with node.engine.begin() as connection:
         members.new_project(connection, name, node.now())
@@ -181,7 +175,7 @@ async def change_people(request: Request) -> Response:
 
 def _change(request: Request, given: Mapping[str, str]) -> str:
     asked, (node, of) = understood(given, PeopleChanged), _project(request)
-    _check_form(request, asked.token)
+    check_form(request, asked.token)
     with node.engine.begin() as connection:
         if asked.what == "set":
             role = role_among(asked.choice, IN_PROJECT)
@@ -206,7 +200,7 @@ async def move(request: Request) -> Response:
 
 def _move(request: Request, given: Mapping[str, Any]) -> str:
     asked = understood(given, Moved)
-    _check_form(request, asked.token)
+    check_form(request, asked.token)
     if not asked.job and not asked.arrival:
         raise NotUnderstood("web.asked", "nothing was chosen: tick the rows that are to be moved.")
     move_to_project(seen_node(request), asked.job, asked.arrival, asked.to)
