@@ -28,6 +28,8 @@ SAMPLES = 64
 AGREEING = 0.98
 """Part of the sampled pixels that must be labelled in the mask where slices were resampled."""
 
+_Counts = npt.NDArray[np.int64]
+
 
 @dataclass(kw_only=True, eq=False)
 class _Tally:
@@ -75,10 +77,10 @@ def check_geometry(dataset: Dataset, mask: Mask, series: Series) -> None:
             raise _mismatch(number, "it is not described in the Segment Sequence")
         _count(tallies[number], pixels, first, right, down)
     for number, tally in tallies.items():
-        voxels = expected == number
-        _compare_count(number, tally, voxels)
+        by_row, by_column = _sums(expected, number)
+        _compare_count(number, tally, int(by_row.sum()))
         if tally.count:
-            _compare_centroid(number, tally, voxels, series)
+            _compare_centroid(number, tally, by_row, by_column, series)
             _compare_samples(number, tally, mask, count=len(numbers), resampled=resampled)
 
 
@@ -139,17 +141,25 @@ def _count(tally: _Tally, pixels: npt.NDArray[np.bool_], first: Doubles, right: 
     tally.samples_mm.append(first + row[some, None] * down + column[some, None] * right)
 
 
-def _compare_count(number: int, tally: _Tally, voxels: npt.NDArray[np.bool_]) -> None:
-    count = int(np.count_nonzero(voxels))
+def _sums(labels: Labels, number: int) -> tuple[_Counts, _Counts]:
+    """How many voxels a segment has in each row, ``(slices, rows)``, and in each column of all slices together."""
+    by_row, by_column = np.zeros(labels.shape[:2], np.int64), np.zeros(labels.shape[2], np.int64)
+    for index, plane in enumerate(labels):
+        own = plane == number
+        by_row[index] = np.count_nonzero(own, axis=1)
+        by_column += np.count_nonzero(own, axis=0)
+    return by_row, by_column
+
+
+def _compare_count(number: int, tally: _Tally, count: int) -> None:
     if count != tally.count:
         raise _mismatch(number, f"it holds {tally.count} pixels where the mask has {count}")
 
 
-def _compare_centroid(number: int, tally: _Tally, voxels: npt.NDArray[np.bool_], series: Series) -> None:
+def _compare_centroid(number: int, tally: _Tally, by_row: _Counts, by_column: _Counts, series: Series) -> None:
     """The mask's centroid comes from the source slices' positions as they were read, not from the object."""
     down = np.array(series.slice_axes[1]) * series.pixel_spacing_mm[0]
     right = np.array(series.slice_axes[2]) * series.pixel_spacing_mm[1]
-    by_row, by_column = voxels.sum(axis=2, dtype=np.int64), voxels.sum(axis=(0, 1), dtype=np.int64)
     by_slice = by_row.sum(axis=1)
     positions = np.array([instance.position_mm for instance in series.instances])
     total = by_slice @ positions + float(by_row.sum(axis=0) @ np.arange(series.rows)) * down

@@ -95,11 +95,9 @@ def network_input(volume: Volume, lung: Mask, spec: Covid) -> npt.NDArray[np.flo
     view, grid = reorient(volume.hu, volume.grid, spec.orientation)
     mask, _ = reorient(lung.labels, lung.grid, spec.orientation)
     box = lung_box(mask, spec.margin_voxels)
-    hu, grid = view[box], cropped(grid, box)
+    grid, clip = cropped(grid, box), spec.window_hu if spec.order is Order.DEFAULT else None
     low, high = spec.window_hu
-    if spec.order is Order.DEFAULT:
-        hu = np.clip(hu, low, high).astype(np.float32)
-    image = (resample(hu, grid, resized(grid, spec.size)) - low) / (high - low)
+    image = (resample(view[box], grid, resized(grid, spec.size), clip=clip) - low) / (high - low)
     return np.ascontiguousarray(np.clip(image, 0, 1).transpose(2, 1, 0), dtype=np.float32)
 
 

@@ -27,8 +27,8 @@ AERATED_PERCENTILE = 25
 SEEN_VOXELS = 1_000_000
 """About how many voxels of the lungs' box are enough for a percentile."""
 
-DIGITS_BITS = 14
-"""Results are multiples of 2 ** -14 (0.00006): finer differences mean nothing, and the file is small."""
+DIGITS_BITS = 10
+"""Results are multiples of 2 ** -10 (0.001): finer differences mean nothing, and the file is small."""
 
 UNIT = "change of probability"
 

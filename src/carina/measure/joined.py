@@ -24,7 +24,7 @@ from scipy import ndimage
 from carina.errors import ModelFailed
 from carina.measure.lungs import bounding_box, grown, with_extra
 from carina.volume import Grid, Mask
-from carina.volume.arrays import Box, Doubles, Flags
+from carina.volume.arrays import Box, Doubles, Flags, Labels
 
 MOST = 0.5
 """At least this share: of a lesion's volume that lies in the lung, of a piece's surface that touches it."""
@@ -75,14 +75,21 @@ def join_masks(lesion: Mask, lung: Mask) -> JoinedMasks:
     )
     said = f"{left_out_ml:.2f} ml marked as lesion lie outside the lungs and were left out."
     warnings = (*lesion.warnings, said) if left_out_ml >= SMALLEST_LESION_ML else lesion.warnings
-    flags = np.zeros(lung.grid.shape, dtype=np.bool_)
-    flags[box] = counted
     return JoinedMasks(
-        lung=with_extra(lung, flags) if added_ml else lung,
-        lesion=replace(lesion, labels=lesion.labels * flags if left_out_ml else lesion.labels, warnings=warnings),
+        lung=with_extra(lung, box, counted) if added_ml else lung,
+        lesion=replace(
+            lesion, labels=_only(lesion.labels, box, counted) if left_out_ml else lesion.labels, warnings=warnings
+        ),
         added_ml=added_ml,
         left_out_ml=left_out_ml,
     )
+
+
+def _only(labels: Labels, box: Box, counted: Flags) -> Labels:
+    """Labels where they are counted within ``box``, and 0 elsewhere."""
+    kept = np.zeros_like(labels)
+    np.multiply(labels[box], counted, out=kept[box])
+    return kept
 
 
 def same_grid(name: str, grid: Grid, other_name: str, other: Grid) -> None:

@@ -29,8 +29,12 @@ def lesion_sites(lesion: Mask, lung: Mask) -> tuple[LesionSite, ...]:
 
 def sites_within(marked: Flags, sides: Labels, heights: LungHeights, box: Box, grid: Grid) -> tuple[LesionSite, ...]:
     """The same in the block ``box`` of the grid, whose sides and heights are known."""
-    pieces, count = ndimage.label(marked, structure=np.ones((3, 3, 3), dtype=np.bool_))
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    inner = bounding_box(marked)
+    if inner is None:
+        return ()
+    sides, heights, box = sides[inner], heights.part(inner), _block_of(box, inner)
+    pieces, count = ndimage.label(marked[inner], structure=np.ones((3, 3, 3), dtype=np.bool_))
+    sizes = np.sum([np.bincount(plane.ravel(), minlength=count + 1) for plane in pieces], axis=0)
     sizes[0] = 0
     by_size = np.argsort(-sizes, kind="stable")
     counted = [int(piece) for piece in by_size if piece and sizes[piece] * grid.voxel_ml >= SMALLEST_LESION_ML]
@@ -45,6 +49,12 @@ def sites_within(marked: Flags, sides: Labels, heights: LungHeights, box: Box, g
         )
         for number, piece in enumerate(counted, 1)
     )
+
+
+def _block_of(box: Box, inner: Box) -> Box:
+    """In the whole grid, the block ``inner`` of the block ``box``."""
+    z, y, x = (slice(of.start + part.start, of.start + part.stop) for of, part in zip(box, inner, strict=True))
+    return z, y, x
 
 
 def _regions(pieces: _Pieces, count: int, sides: Labels, heights: LungHeights) -> list[str]:

@@ -65,11 +65,18 @@ def with_sides(lung: Mask, box: Box) -> Labels:
     return np.stack([sides.plane(index) * plane for index, plane in enumerate(present)])
 
 
-def with_extra(lung: Mask, extra: Flags) -> Mask:
-    """The lung mask with ``extra`` voxels added, each labelled like the nearest voxel of the lung."""
+def with_extra(lung: Mask, box: Box, extra: Flags) -> Mask:
+    """The lung mask with the ``extra`` voxels of a block added, each labelled like the nearest voxel of the lung."""
+    labels = lung.labels.copy()
+    part = labels[box]
+    added = extra & (part == 0)
     if len(lung.names) == 1:
-        return replace(lung, labels=np.where(extra & (lung.labels == 0), np.uint8(next(iter(lung.names))), lung.labels))
-    return replace(lung, labels=_nearest(lung.labels, extra, lung.grid))
+        part[added] = next(iter(lung.names))
+        return replace(lung, labels=labels)
+    sides = _Sides.given(lung.labels, lung.grid)
+    for index, plane in enumerate(added):
+        part[index][plane] = sides.plane(box[0].start + index)[box[1:]][plane]
+    return replace(lung, labels=labels)
 
 
 def _nearest(labels: Labels, wanted: Flags, grid: Grid) -> Labels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,10 @@ class LungHeights:
         level = self.within[where] + np.float32(self.along[index])
         third: npt.NDArray[np.intp] = np.sum([level >= border[sides] for border in self.borders], axis=0, dtype=np.intp)
         return third
+
+    def part(self, box: Box) -> LungHeights:
+        """The heights in a block of this one."""
+        return replace(self, along=self.along[box[0]], within=self.within[box[1:]])
 
 
 def third_heights(sides: Labels, grid: Grid, box: Box) -> LungHeights:

@@ -93,17 +93,24 @@ def cropped(grid: Grid, box: Box) -> Grid:
 
 
 def resample(
-    array: npt.NDArray[Any], source: Grid, target: Grid, order: Literal[0, 1] = 1, *, threads: int = 0
+    array: npt.NDArray[Any],
+    source: Grid,
+    target: Grid,
+    order: Literal[0, 1] = 1,
+    *,
+    clip: tuple[float, float] | None = None,
+    threads: int = 0,
 ) -> npt.NDArray[Any]:
     """Sample ``array`` on ``source`` at the voxels of ``target``.
 
-    ``order`` 1 interpolates linearly and gives float32, 0 takes the nearest voxel and keeps the type. Where the grids
-    are rotated against each other, scipy's general interpolation does the same, more slowly.
+    ``order`` 1 interpolates linearly and gives float32, 0 takes the nearest voxel and keeps the type. ``clip`` is the
+    range that values are limited to before they are interpolated: only the planes that are needed are copied for it.
+    Where the grids are rotated against each other, scipy's general interpolation does the same, more slowly.
     """
     if array.shape != source.shape:
         raise ValueError(f"voxels have shape {array.shape}, their grid {source.shape}")
     if not parallel(source, target):
-        return _rotated(array, source, target, order)
+        return _rotated(array if clip is None else _clipped(array, clip), source, target, order)
     if order == 0:
         view, indices = _positions(array, source, target)
         picked: npt.NDArray[Any] = view[np.ix_(*(np.rint(index).astype(np.intp) for index in indices))]
@@ -113,7 +120,7 @@ def resample(
     def store(index: int, plane: npt.NDArray[np.float32]) -> None:
         result[index] = plane
 
-    each_slice(array, source, target, store, threads=threads)
+    each_slice(array, source, target, store, clip=clip, threads=threads)
     return result
 
 
@@ -139,15 +146,16 @@ def each_slice(
     target: Grid,
     use: Callable[[int, npt.NDArray[np.float32]], None],
     *,
+    clip: tuple[float, float] | None = None,
     threads: int = 0,
 ) -> None:
-    """Give ``use`` each slice of ``array`` interpolated linearly on ``target``, parallel to ``source``.
+    """Give ``use`` each slice of ``array``, limited to ``clip``, interpolated linearly on ``target``, parallel to it.
 
     ``use(index, plane)`` is called from several threads, once for each index; ``plane`` is float32 ``(y, x)`` and only
     valid during the call.
     """
     view, (z, y, x) = _positions(array, source, target)
-    plan = _Plan(view, _Axis.at(z), _Axis.at(y), _Axis.at(x))
+    plan = _Plan(view, _Axis.at(z), _Axis.at(y), _Axis.at(x), clip)
     count = threads or os.cpu_count() or 1
     parts = [part for part in np.array_split(np.arange(len(z)), count) if len(part)]
 
@@ -194,18 +202,23 @@ class _Plan:
     z: _Axis
     y: _Axis
     x: _Axis
+    clip: tuple[float, float] | None
 
     def planes(self, part: npt.NDArray[np.intp]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """The slices of ``part``. Fewer slices out than in: blend along z first; else interpolate each plane once."""
         lower, upper, weight = self.z.lower[part], self.z.upper[part], self.z.weight[part]
         if len(np.union1d(lower, upper)) > len(part):
             for index, a, b, w in zip(part, lower, upper, weight, strict=True):
-                yield int(index), self._in_plane(_blend(self.array[a], self.array[b], w))
+                yield int(index), self._in_plane(_blend(self._plane(a), self._plane(b), w))
             return
         done: dict[int, npt.NDArray[np.float32]] = {}
         for index, a, b, w in zip(part, lower, upper, weight, strict=True):
-            done = {k: done[k] if k in done else self._in_plane(self.array[k]) for k in (int(a), int(b))}
+            done = {k: done[k] if k in done else self._in_plane(self._plane(k)) for k in (int(a), int(b))}
             yield int(index), _blend(done[int(a)], done[int(b)], w)
+
+    def _plane(self, index: int) -> npt.NDArray[Any]:
+        plane: npt.NDArray[Any] = self.array[index]
+        return plane if self.clip is None else _clipped(plane, self.clip)
 
     def _in_plane(self, plane: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         rows = np.asarray(plane, dtype=np.float32)
@@ -215,6 +228,11 @@ class _Plan:
         columns = rows.take(self.x.lower, axis=1) * (1 - weight)
         columns += rows.take(self.x.upper, axis=1) * weight
         return np.asarray(columns, dtype=np.float32)
+
+
+def _clipped(array: npt.NDArray[Any], limits: tuple[float, float]) -> npt.NDArray[np.float32]:
+    clipped: npt.NDArray[np.float32] = np.clip(array, *limits, dtype=np.float32)
+    return clipped
 
 
 def _blend(a: npt.NDArray[Any], b: npt.NDArray[Any], weight: np.float32) -> npt.NDArray[np.float32]:
