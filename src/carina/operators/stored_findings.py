@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -151,7 +152,10 @@ def _save_key_slices(key_slices: Sequence[KeySlice], path: Path) -> Path:
             arrays[f"hu{number}"] = key.hu
         if key.saliency is not None:
             arrays[f"saliency{number}"] = key.saliency
-    np.savez_compressed(path, **arrays)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:  # numpy takes level 6, slowly
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
     return path
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from isal import isal_zlib
 
 from carina.errors import BadConfig
 from carina.volume import metaimage, nifti, nrrd
@@ -24,9 +24,9 @@ from carina.volume.grid import Grid
 from carina.volume.header import FROM, ways
 
 COMPRESSION = 1
-"""zlib level of compressed files: the quickest, and labels are small at any level."""
+"""Level of compressed files: the quickest that compresses, and labels are small at any level."""
 
-ZLIB, GZ = zlib.MAX_WBITS, zlib.MAX_WBITS | 16
+ZLIB, GZ = isal_zlib.MAX_WBITS, isal_zlib.MAX_WBITS | 16
 
 NIFTI_AXIS = 32767
 
@@ -224,7 +224,7 @@ def _numbers(values: Iterable[float], between: str = " ") -> str:
 
 
 def _packed(content: Iterable[bytes], wbits: int) -> Iterator[bytes]:
-    packer = zlib.compressobj(COMPRESSION, zlib.DEFLATED, wbits)
+    packer = isal_zlib.compressobj(COMPRESSION, isal_zlib.DEFLATED, wbits)
     for part in content:
         yield packer.compress(part)
     yield packer.flush()
