@@ -69,15 +69,20 @@ class Run:
         found: ScalarMap = load_folder(SaliencyPort, self.folder / "saliency").map
         return found
 
-    @cached_property
-    def findings(self) -> pd.DataFrame:
-        """One row a region, volumes in ml, ratio in percent, HU; the first row is both lungs together.
+    @property
+    def regions(self) -> list[dict[str, Any]]:
+        """What was measured, region by region: volumes in ml, ratio in percent, HU; first both lungs together.
 
         Empty where the pipeline measured no ratio.
         """
+        return list(self.stored("volume-ratio.json").get("regions", []))
+
+    @cached_property
+    def findings(self) -> pd.DataFrame:
+        """The regions as a table, a row each."""
         import pandas as pd
 
-        return pd.DataFrame(self.stored("volume-ratio.json").get("regions", []))
+        return pd.DataFrame(self.regions)
 
     @property
     def probabilities(self) -> dict[str, float]:

@@ -70,7 +70,7 @@ def _pairs(arguments: tuple[str, ...]) -> dict[str, str]:
 
 def print_run(run: Run) -> None:
     """Print a run's findings, its warnings and where its results lie."""
-    if len(run.findings):
+    if run.regions:
         say_table(("region", "lung ml", "lesion ml", "ratio %", "lung HU"), _rows(run))
     for name, value in run.probabilities.items():
         say(f"probability {name}: {value:.2f}")
@@ -81,9 +81,9 @@ def print_run(run: Run) -> None:
 
 
 def _rows(run: Run) -> Iterator[tuple[str, ...]]:
-    for row in run.findings.to_dict("records"):
+    for row in run.regions:
         hu = row["lung_mean_hu"]
-        ratio, shown_hu = f"{row['ratio_percent']:.2f}", "" if hu is None or hu != hu else f"{hu:.0f}"
+        ratio, shown_hu = f"{row['ratio_percent']:.2f}", "" if hu is None else f"{hu:.0f}"
         yield row["region"], f"{row['lung_ml']:.0f}", f"{row['lesion_ml']:.1f}", ratio, shown_hu
 
 
