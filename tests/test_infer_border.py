@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from carina.infer.border import border_moved
 from carina.measure.agreement import dice
-from carina.models.bundle import Border
+from carina.models.lung_rules import Border
 
 Bool = npt.NDArray[np.bool_]
 FINE = (0.8, 0.8, 0.8)

@@ -10,8 +10,9 @@ import pytest
 
 from carina.config import Plan
 from carina.errors import BadConfig
+from carina.infer.components import kept
 from carina.infer.regions import find_regions
-from carina.infer.segment import kept, segment
+from carina.infer.segment import segment
 from carina.infer.windows import fewest_tiles, predict, published_tiles, reaching_tiles
 from carina.models.bundle import Blending, Bundle, Components, Windows
 from carina.volume.grid import Grid

@@ -26,7 +26,8 @@ from carina.cases.datalist import DataList, ListedCase, write_datalist
 from carina.cases.purpose import Targets, Task
 from carina.cli.main import carina as command
 from carina.errors import BadConfig
-from carina.models.bundle import Border, Bundle, Lesion, load_bundle
+from carina.models.bundle import Bundle, Lesion, load_bundle
+from carina.models.lung_rules import Border
 from carina.models.networks import build_network
 from carina.models.validation import Validation
 from carina.train import checkpoint, configure, training

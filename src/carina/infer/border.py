@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from carina.models.bundle import Border
+from carina.models.lung_rules import Border
 
 _Bits = npt.NDArray[np.uint64]
 """A mask ``(z, y, x / 64)``; bit ``i`` of a word is its voxel ``i`` along x."""

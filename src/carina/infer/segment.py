@@ -13,14 +13,17 @@ from typing import TypeVar, assert_never
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from carina.config import Plan
 from carina.infer.border import border_moved
+from carina.infer.components import found_box, kept
+from carina.infer.first_look import LungsSeen, look_first
 from carina.infer.regions import Regions, regions_of
-from carina.infer.runtime import Runtime, has_two_logits
+from carina.infer.runtime import Runtime, has_two_logits, open_runtime
 from carina.infer.windows import UNSEEN, Tiles, fewest_tiles, local_tiles, predict, published_tiles, reaching_tiles
-from carina.models.bundle import Border, Bundle, Components, Lesion, Lung, NetworkOutput, Restore, Segmentation
+from carina.models.bundle import Bundle, Lesion, Lung, NetworkOutput, Restore, Segmentation
+from carina.models.first_look import first_look_of
+from carina.models.lung_rules import Border
 from carina.volume.arrays import Box
 from carina.volume.grid import Grid
 from carina.volume.resample import above, cropped, reoriented, resample, respaced
@@ -48,7 +51,12 @@ DOUBT = 0.015
 
 
 def segment(
-    volume: Volume, bundle: Bundle, runtime: Runtime, plan: Plan = Plan.FAST, progress: WindowProgress | None = None
+    volume: Volume,
+    bundle: Bundle,
+    runtime: Runtime,
+    plan: Plan = Plan.FAST,
+    progress: WindowProgress | None = None,
+    first_look: Runtime | None = None,
 ) -> Mask:
     """Segment ``volume`` with the bundle's network.
 
@@ -57,6 +65,8 @@ def segment(
     bundle gives a reach sees the box and as much around it, in as few passes as memory allows (`local_tiles`). What it
     finds around the body is dropped.
     ``Plan.ORIGINAL`` uses the bundle's own windows and overlap over the whole volume. Nothing found is an empty mask.
+    A bundle of lungs that names a first look (`first_look`) lets it decide where lungs are at all, in both plans, and
+    the fast one looks there alone; ``first_look`` is its network, opened here where it is not given.
 
     Raises:
         ValueError: the bundle's task is no segmentation.
@@ -68,6 +78,7 @@ def segment(
     x, y, z = spec.spacing_mm
     network = respaced(reoriented(volume.grid, spec.orientation), (z, y, x))
     look = _Look(volume, network, spec, runtime, DOUBT if plan is Plan.FAST and _can_doubt(bundle, spec) else None)
+    look = replace(look, seen=_first_look(volume, bundle, first_look))
     if plan is Plan.FAST:
         found = _fast(look, progress)
     elif plan is Plan.ORIGINAL:
@@ -86,6 +97,15 @@ def segment(
     )
 
 
+def _first_look(volume: Volume, bundle: Bundle, runtime: Runtime | None) -> LungsSeen | None:
+    """What the first look that the bundle names sees in ``volume``; None where it names none."""
+    first = first_look_of(bundle)
+    spec = bundle.carina
+    if first is None or not isinstance(spec, Lung) or spec.first_look is None:
+        return None
+    return look_first(volume, first, runtime or open_runtime(first), spec.first_look.sure_mm)
+
+
 def _can_doubt(bundle: Bundle, spec: Segmentation) -> bool:
     """Whether windows of the bundle's network may be left out: one channel of logits, and no windows of its own."""
     return has_two_logits(bundle) and spec.threshold == 0.5 and spec.fast is None and spec.reach is None
@@ -93,12 +113,21 @@ def _can_doubt(bundle: Bundle, spec: Segmentation) -> bool:
 
 def _fast(look: _Look, progress: WindowProgress | None) -> _Found:
     """What lies in the lungs' box, or in the body's where no lungs are seen."""
+    if look.seen:
+        return look.at(_fast_tiles(_seen_box(look.seen, look.network), look), progress)
     oriented = reoriented(look.volume.grid, look.spec.orientation)
     regions = regions_of(look.volume, look.spec.orientation)
     body = _scaled(regions.body, oriented, look.network)
     box = _scaled(regions.lungs, oriented, look.network) if regions.lungs else body
     widened = _widened(box, body, look.network, [MARGIN_MM] * 6)
     return _grow(replace(look, regions=regions), widened, body, progress)
+
+
+def _seen_box(seen: LungsSeen, network: Grid) -> Box:
+    """Where the first look allows lung, in voxels of the network grid; one voxel where it saw none."""
+    if seen.is_empty:
+        return (slice(0, 1), slice(0, 1), slice(0, 1))
+    return _covered(cropped(seen.grid, seen.box()), network)
 
 
 def _original(look: _Look, progress: WindowProgress | None) -> _Found:
@@ -133,6 +162,7 @@ class _Look:
     runtime: Runtime
     doubt: float | None = None
     regions: Regions | None = None
+    seen: LungsSeen | None = None
 
     def at(self, tiles: Tiles, progress: WindowProgress | None) -> _Found:
         inside = _clipped(tiles.box, self.network.shape)
@@ -161,6 +191,8 @@ class _Look:
             labels = self._in_body(scores.argmax(axis=0).astype(np.uint8), grid)
             return _Found(grid, np.where(kept(labels > 0, self.spec.components), labels, 0).astype(np.uint8), None)
         foreground, threshold, nothing = scores[0], self.spec.threshold, 0.0
+        if self.seen:
+            self.seen.settle(foreground, grid)
         if self.spec.output is NetworkOutput.LOGITS:
             threshold, nothing = math.log(threshold / (1 - threshold)), UNSEEN
         mask = foreground > threshold
@@ -174,7 +206,7 @@ class _Look:
         """``labels`` without what lies around the body: a network may take air beside an arm for lung, or the couch."""
         if self.regions is None or self.regions.around is None or self.regions.coarse is None:
             return labels
-        box = _found_box(labels)
+        box = found_box(labels)
         if box is None:
             return labels
         around = resample(self.regions.around.astype(np.uint8), self.regions.coarse, cropped(grid, box), 0) > 0
@@ -183,24 +215,6 @@ class _Look:
         inside = labels.copy()
         inside[box][around] = 0
         return inside
-
-
-def kept(mask: npt.NDArray[np.bool_], rule: Components | None) -> npt.NDArray[np.bool_]:
-    """The components of ``mask`` (joined by faces, edges or corners) that the rule keeps; without a rule, all."""
-    if rule is None:
-        return mask
-    box = _found_box(mask)
-    if box is None:
-        return mask
-    pieces, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    wanted = np.zeros(count + 1, dtype=bool)
-    for place, piece in enumerate(np.argsort(sizes)[::-1][: min(rule.keep, count)]):
-        wanted[piece] = place == 0 or (sizes[piece] > rule.min_voxels and sizes[piece] > rule.min_share * sizes.max())
-    out = np.zeros_like(mask)
-    out[box] = wanted[pieces]
-    return out
 
 
 def _grow(look: _Look, box: Box, body: Box, progress: WindowProgress | None) -> _Found:
@@ -252,7 +266,7 @@ def _widened(box: Box, body: Box, grid: Grid, margins_mm: list[float]) -> Box:
 def _restored(found: _Found, spec: Segmentation, grid: Grid) -> npt.NDArray[np.uint8]:
     """Labels on the input grid, made only where something was found."""
     labels = np.zeros(grid.shape, dtype=np.uint8)
-    box = _found_box(found.labels)
+    box = found_box(found.labels)
     if box is None:
         return labels
     small = cropped(found.grid, box)
@@ -271,7 +285,7 @@ def _restored(found: _Found, spec: Segmentation, grid: Grid) -> npt.NDArray[np.u
 
 def _settle_border(labels: npt.NDArray[np.uint8], volume: Volume, rule: Border) -> None:
     """Move the border of the one label to where the air ends (`border`), in place."""
-    box = _found_box(labels)
+    box = found_box(labels)
     if box is None:
         return
     spacing = volume.grid.spacing_mm
@@ -281,18 +295,6 @@ def _settle_border(labels: npt.NDArray[np.uint8], volume: Volume, rule: Border) 
     )
     label = labels[wide].max()
     np.multiply(border_moved(labels[wide] > 0, volume.hu[wide], spacing, rule), label, out=labels[wide])
-
-
-def _found_box(labels: npt.NDArray[np.uint8 | np.bool_]) -> Box | None:
-    """The box of what is labelled, and one voxel more on each side: a linear border lies between two voxels."""
-    parts = ndimage.find_objects((labels > 0).view(np.uint8))
-    if not parts:
-        return None
-    z, y, x = (
-        slice(max(part.start - 1, 0), min(part.stop + 1, size))
-        for part, size in zip(parts[0], labels.shape, strict=True)
-    )
-    return (z, y, x)
 
 
 def _covered(part: Grid, grid: Grid) -> Box:

@@ -19,6 +19,7 @@ import msgspec
 
 from carina.errors import BadConfig
 from carina.models.classifying import Familiar, Saliency
+from carina.models.lung_rules import Border, FirstLook
 from carina.models.monai_config import inference_config
 from carina.models.validation import Validation
 from carina.pipeline.json_text import read_json
@@ -83,24 +84,6 @@ class Components(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     keep: int = 2
     min_voxels: int = 5000
     min_share: float = 0.1
-
-
-REACH_MM = 10.0
-"""The farthest that a border rule may reach."""
-
-
-class Border(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The lung ends where HU pass ``hu``, within ``reach_mm`` of where the network lets it end (`infer.border`).
-
-    Half-way between lung and soft tissue, and half a slice of the network grid, is what its border is uncertain by.
-    """
-
-    hu: float = -400.0
-    reach_mm: float = 2.5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.reach_mm <= REACH_MM:
-            raise ValueError(f"border reach_mm {self.reach_mm} must lie above 0, and {REACH_MM:g} at most")
 
 
 class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="task"):
@@ -193,9 +176,13 @@ class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Lung(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="lung"):
-    """A network that finds the lungs. ``border`` moves their border by HU; None leaves the network's."""
+    """A network that finds the lungs. ``border`` moves their border by HU; None leaves the network's.
+
+    ``first_look`` names another network that sees the whole scan first and decides what may be lung; None: none.
+    """
 
     border: Border | None = None
+    first_look: FirstLook | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

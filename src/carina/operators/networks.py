@@ -13,6 +13,7 @@ import msgspec
 from carina.config import RuntimeKind, RuntimeSettings, Settings
 from carina.infer.runtime import open_network, with_precision
 from carina.models.bundle import find_bundle
+from carina.models.first_look import first_look_of
 
 if TYPE_CHECKING:
     from carina.infer.runtime import Outputs
@@ -78,6 +79,14 @@ class Networks:
                 _, users = self._opened.pop(task)
                 if users > 1:
                     self._opened[task] = network, users - 1
+
+    def first_look(self) -> Bundle | None:
+        """The first look that the lung bundle names.
+
+        Raises:
+            BadConfig: as `first_look_of`.
+        """
+        return first_look_of(self.bundle("lung"))
 
     def made(self, made_by: str) -> Bundle | None:
         """The bundle that a result says it was made by, if it is one of this run's."""

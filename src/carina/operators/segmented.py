@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from carina.infer.runtime import first_of
+from carina.infer.runtime import first_of, open_runtime
 from carina.infer.segment import segment
 from carina.operators.networks import Networks
 from carina.operators.ports import MaskPort, Scene
@@ -35,8 +35,10 @@ def segment_volume(volume: Volume, task: str, networks: Networks, context: Conte
         ModelFailed: the network gave what its bundle does not describe.
     """
     plan = networks.settings.runtime.plan
+    first = networks.first_look() if task == "lung" else None
+    seen_by = open_runtime(first, networks.runtime_settings) if first else None
     with networks.opened(task) as network:
-        mask = segment(volume, networks.bundle(task), first_of(network), plan, fraction(context))
+        mask = segment(volume, networks.bundle(task), first_of(network), plan, fraction(context), seen_by)
     for warning in mask.warnings:
         context.warn(warning)
     context.record("made_by", mask.made_by)

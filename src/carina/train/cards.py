@@ -11,8 +11,8 @@ import msgspec
 import carina
 from carina.cases.purpose import Targets, Task
 from carina.models.architecture import divisors, reach
-from carina.models.bundle import REACH_MM
 from carina.models.importing import METADATA_SCHEMA
+from carina.models.lung_rules import REACH_MM
 from carina.models.validation import Figure, Measured, Validation
 from carina.train import configure
 from carina.train.settings import TrainSettings
@@ -23,6 +23,8 @@ TITLES = {
     Task.LESION: "COVID-19 lesion segmentation",
     Task.COVID: "COVID-19 classification",
 }
+
+FIRST_LOOK = "First look at the lungs"
 
 NETWORKS = {"ahnet": "AH-Net", "segresnet": "SegResNet", "densenet121": "DenseNet121-3D"}
 
@@ -71,7 +73,8 @@ there has no say that a mask would show (benchmarks/one_pass.py), and would cost
 def title(settings: TrainSettings) -> str:
     """What people call the bundle: task and network."""
     kind = str(settings.network.get("kind"))
-    return f"{TITLES[settings.task]}, {NETWORKS.get(kind, kind)}"
+    task = FIRST_LOOK if settings.whole_scans else TITLES[settings.task]
+    return f"{task}, {NETWORKS.get(kind, kind)}"
 
 
 def carina_object(settings: TrainSettings) -> dict[str, Any]:
@@ -95,8 +98,11 @@ def carina_object(settings: TrainSettings) -> dict[str, Any]:
         "divisor": divisors(settings.network)[0],
         "original": {"patch": list(settings.window), "overlap": settings.window_overlap},
         "restore": "linear",
-        **({"reach": [min(far, kept) for kept in REACH_KEPT]} if (far := reach(settings.network)) is not None else {}),
     }
+    if settings.whole_scans:
+        return common | {"components": {"keep": 2, "min_voxels": 800, "min_share": 0.05}}
+    if (far := reach(settings.network)) is not None:
+        common["reach"] = [min(far, kept) for kept in REACH_KEPT]
     if settings.task is Task.LUNG:
         half_slice_mm = common["spacing_mm"][2] / 2
         components = {"keep": 2, "min_voxels": 5000, "min_share": 0.1}

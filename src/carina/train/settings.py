@@ -89,16 +89,17 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Everything that a training depends on, but its data list.
 
     ``network`` is what ``models.networks.build_network`` takes. ``spacing_mm`` is ``(x, y, z)``, None (``"none"`` in a
-    file) keeps the image's own; ``window_hu`` is scaled to [0, 1] and clipped. ``positive`` is the share of patches
+    file) keeps the image's own; ``window_hu`` is scaled to [0, 1] and clipped. ``whole_scans`` draws synthetic examples
+    of lungs as whole scans at ``spacing_mm`` (`whole_scans`), for a first look. ``positive`` is the share of patches
     centred on foreground. ``order`` is the classifier's (``default``: window, then crop and resize; ``naturecomm``:
     crop and resize on HU, then window). ``hard_weight`` is how often ``dice-ce`` counts hard voxels of synthetic
     examples (dense lesions, gas that is no lung). Exactly one of ``steps`` and ``epochs`` is above 0; an epoch draws
     ``per_case`` examples for each training case. ``validate_every`` counts what the length is given in, ``log_every``
     and ``save_every`` count steps. ``scale_rate`` multiplies ``rate`` by the number of processes; ``clip`` 0 leaves
-    gradients as they are. ``average`` above 0 keeps averaged weights, which are what is validated and published;
-    their batch norms' statistics are taken anew over ``settle`` batches first. ``init`` names a bundle to fine-tune
-    from; ``keep_start`` is the share of the weights it starts from in what is validated and published, the rest is what
-    was trained: what the start knew and a fine-tuning forgets comes back (Wortsman and others, "Robust fine-tuning of
+    gradients as they are. ``average`` above 0 keeps averaged weights, which are what is validated and published; their
+    batch norms' statistics are taken anew over ``settle`` batches first. ``init`` names a bundle to fine-tune from;
+    ``keep_start`` is the share of the weights it starts from in what is validated and published, the rest is what was
+    trained: what the start knew and a fine-tuning forgets comes back (Wortsman and others, "Robust fine-tuning of
     zero-shot models", CVPR 2022). ``folds`` above 1 pools the list and validates on part ``fold``, patient by patient.
     ``window`` and ``window_overlap`` are those of validation and of the published bundle. ``cache_rate`` is the share
     of cases that is kept in memory, as MONAI calls it. ``mlflow`` is a tracking URI, empty: none.
@@ -113,6 +114,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     orientation: str = "RAS"
     spacing_mm: tuple[float, float, float] | None = (0.8, 0.8, 5.0)
     crop_to_body: bool = False
+    whole_scans: bool = False
     positive: float = 0.5
     order: str = "default"
     margin_voxels: int = 5
@@ -150,6 +152,12 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     fold: int = 0
     tensorboard: bool = True
     mlflow: str = ""
+
+    @property
+    def voxel_mm(self) -> tuple[float, float, float]:
+        """Sides of a voxel of whole scans, ``(z, y, x)``."""
+        x, y, z = self.spacing_mm or (4.0, 4.0, 4.0)
+        return z, y, x
 
     @property
     def purpose(self) -> Purpose:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from carina.cases.case import Case
 from carina.cases.datalist import DataList, without
 from carina.cases.purpose import Targets, Task
 from carina.cases.reading import is_unusable, read_cases
@@ -10,6 +11,7 @@ from carina.train.examples import ExampleSource
 from carina.train.labelled import LabelledSource
 from carina.train.settings import TrainSettings
 from carina.train.synthetic import SyntheticSource
+from carina.train.whole_scans import coarse_case
 
 
 def open_source(data: DataList, settings: TrainSettings) -> ExampleSource:
@@ -31,10 +33,7 @@ def _open_synthetic(data: DataList, settings: TrainSettings) -> ExampleSource:
     parts = []
     for listed in (data.training, data.validation):
         usable = [one for one in listed if not is_unusable(one, settings.task)]
-        cases = read_cases(data, usable, settings.purpose)
-        if settings.task is Task.COVID:
-            cases = [case for case in cases if case.lesion is None]
-        parts.append(cases)
+        parts.append(_drawn_into(read_cases(data, usable, settings.purpose), settings))
     if not parts[0]:
         raise BadConfig(
             "datalist.no-lungs",
@@ -42,3 +41,12 @@ def _open_synthetic(data: DataList, settings: TrainSettings) -> ExampleSource:
             "in such lungs only.",
         )
     return SyntheticSource(settings=settings, training=parts[0], held=parts[1] or parts[0])
+
+
+def _drawn_into(cases: list[Case], settings: TrainSettings) -> list[Case]:
+    """The cases that examples are drawn from: a classifier's without disease, whole scans at their own resolution."""
+    if settings.task is Task.COVID:
+        cases = [case for case in cases if case.lesion is None]
+    if settings.whole_scans:
+        cases = [coarse_case(case, settings.voxel_mm) for case in cases]
+    return cases

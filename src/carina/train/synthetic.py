@@ -19,12 +19,15 @@ from carina.train.examples import Example, NamedExample
 from carina.train.losses import HARD, IGNORED
 from carina.train.patches import PATCH_SPACING_MM, draw_lesion_patch, draw_lung_patch
 from carina.train.settings import Loss, TrainSettings
+from carina.train.whole_scans import draw_whole_scan
 from carina.volume.arrays import Flags, Floats
 
 VALIDATION_SEED = 700_000
 """Disease for validation is drawn from here on: training draws from other seeds."""
 VALIDATION_CROPS = 48
 """Crops that a classifier is validated on, dealt out over the held-out lungs."""
+VALIDATION_SCANS = 16
+"""Whole scans that a first look is validated on."""
 VALIDATION_LESIONS = 6
 
 
@@ -46,6 +49,9 @@ class SyntheticSource:
             if self.settings.loss is not Loss.CROSS_ENTROPY_PLACES:
                 return self._example(lesson.hu, np.asarray(lesson.ill))
             return self._example(lesson.hu, np.where(lesson.ignored & ~lesson.lesion, IGNORED, lesson.lesion))
+        if self.settings.whole_scans:
+            drawn = draw_whole_scan(self.training, shape, self.settings.voxel_mm, rng)
+            return self._example(drawn.hu, np.where(drawn.ignored, IGNORED, drawn.truth + HARD * drawn.hard))
         draw = draw_lung_patch if self.settings.task is Task.LUNG else draw_lesion_patch
         drawn = draw(self.training, shape, rng)
         return self._example(drawn.hu, np.where(drawn.ignored, IGNORED, drawn.truth + HARD * drawn.hard))
@@ -55,6 +61,9 @@ class SyntheticSource:
         for number, case in enumerate(self.held):
             if self.settings.task is Task.COVID:
                 yield from self._crops(number, case)
+                continue
+            if self.settings.whole_scans:
+                yield from self._scans(number, case)
                 continue
             yield self._kept_whole(number, case)
             if self.settings.task is Task.LESION:
@@ -89,6 +98,14 @@ class SyntheticSource:
             rng = np.random.default_rng([VALIDATION_SEED, number, n])
             drawn = draw_crop([case], self.settings.patches[0].shape[::-1], rng)
             yield f"{case.name}-{n + 1}", *self._example(drawn.hu, np.asarray(drawn.ill))
+
+    def _scans(self, number: int, case: Case) -> Iterator[NamedExample]:
+        for n in range(-(-VALIDATION_SCANS // len(self.held))):
+            rng = np.random.default_rng([VALIDATION_SEED, number, n])
+            shape = self.settings.patches[0].shape[::-1]
+            drawn = draw_whole_scan([case], shape, self.settings.voxel_mm, rng)
+            target = np.where(drawn.ignored, IGNORED, drawn.truth)
+            yield f"{case.name}-{n + 1}", *self._example(drawn.hu, target)
 
     def _example(self, hu: npt.NDArray[np.generic], target: npt.NDArray[np.generic]) -> Example:
         return scale(hu, self.settings.window_hu), target.astype(np.int64)

@@ -1,0 +1,41 @@
+"""The first look that a bundle of lungs names: another bundle, pinned by its hash."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from carina.errors import BadConfig
+from carina.models.bundle import Bundle, Lung, find_bundle
+
+
+def first_look_of(bundle: Bundle) -> Bundle | None:
+    """The bundle that ``bundle`` names as its first look: in the folder beside it, else the one that ships.
+
+    None where it names none. The hash of ``bundle`` covers the hash that it names, and so the weights of both.
+
+    Raises:
+        BadConfig: there is none of the name, it finds no lungs or needs a first look itself, or its hash is another.
+    """
+    spec = bundle.carina
+    if not isinstance(spec, Lung) or spec.first_look is None:
+        return None
+    return _pinned(bundle.name, bundle.folder.parent, spec.first_look.bundle, spec.first_look.sha256)
+
+
+@lru_cache(maxsize=8)
+def _pinned(asked_by: str, folder: Path, name: str, sha256: str) -> Bundle:
+    found = find_bundle(name, (folder,))
+    if not isinstance(found.carina, Lung) or found.carina.first_look:
+        raise BadConfig(
+            "bundle.first-look",
+            f"{found.folder}: {asked_by} names it as its first look; expected a bundle of task lung without a first "
+            f"look of its own, and its task is {found.carina.task}.",
+        )
+    if found.sha256 != sha256:
+        raise BadConfig(
+            "bundle.first-look",
+            f"{found.folder}: has the hash {found.sha256[:12]}, {asked_by} names {sha256[:12]} as its first look; put "
+            "the bundle that it names beside it, or name this one's hash in its metadata.",
+        )
+    return found

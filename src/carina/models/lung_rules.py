@@ -1,0 +1,33 @@
+"""What a bundle of lungs may add to its network: where HU settle the border, and another network that looks first."""
+
+from __future__ import annotations
+
+import msgspec
+
+REACH_MM = 10.0
+"""The farthest that a border rule may reach."""
+
+
+class Border(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The lung ends where HU pass ``hu``, within ``reach_mm`` of where the network lets it end (`infer.border`).
+
+    Half-way between lung and soft tissue, and half a slice of the network grid, is what its border is uncertain by.
+    """
+
+    hu: float = -400.0
+    reach_mm: float = 2.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.reach_mm <= REACH_MM:
+            raise ValueError(f"border reach_mm {self.reach_mm} must lie above 0, and {REACH_MM:g} at most")
+
+
+class FirstLook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The bundle of a first look at the whole scan, beside this one or among those that ship, and its hash.
+
+    Deeper than ``sure_mm`` inside its surface all is lung, farther outside nothing.
+    """
+
+    bundle: str
+    sha256: str
+    sure_mm: float = 7.0

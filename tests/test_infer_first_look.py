@@ -1,0 +1,103 @@
+"""Lungs in two looks: what the first decides, what it leaves to the second, and which bundle it may be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from carina.config import Plan
+from carina.errors import BadConfig
+from carina.infer.segment import segment
+from carina.models.bundle import Bundle
+from carina.models.first_look import first_look_of
+from carina.volume.volume import Volume
+from test_infer_segment import band, chest, dice
+from tiny_networks import weightless_bundle
+
+FIRST = {"spacing_mm": [4.0, 4.0, 4.0], "components": {"keep": 2, "min_voxels": 100, "min_share": 0.05}}
+
+
+def two_looks(folder: Path, *, sha256: str = "", **keys: object) -> Bundle:
+    """A bundle that names another beside it as its first look."""
+    first = weightless_bundle(folder / "first", **FIRST)
+    return weightless_bundle(
+        folder / "second", first_look={"bundle": "first", "sha256": sha256 or first.sha256, "sure_mm": 7.0}, **keys
+    )
+
+
+def chest_with_belly() -> tuple[Volume, np.ndarray, np.ndarray]:
+    """A chest with gas in the belly that a threshold takes for lung, and a left lung that is dense below."""
+    volume, lungs = chest()
+    hu, belly = volume.hu.copy(), np.zeros(volume.hu.shape, dtype=bool)
+    belly[2:8, 30:50, 40:56] = True
+    hu[belly] = -850
+    dense = lungs.copy()
+    dense[30:], dense[..., :48] = False, False
+    hu[dense] = 40
+    return Volume(hu=hu, grid=volume.grid, uid="1"), lungs, belly
+
+
+def knows(truth: np.ndarray, volume: Volume) -> object:
+    """A first look that is right: it answers by place, of a scan of 3 mm voxels that it sees at 4 mm."""
+
+    def answer(patches: np.ndarray) -> np.ndarray:
+        _, _, x, y, z = patches.shape
+        at = [
+            np.minimum(np.rint(np.arange(n) * 4 / 3).astype(int), m - 1)
+            for n, m in zip((z, y, x), truth.shape, strict=True)
+        ]
+        seen = truth[:, ::-1, ::-1][np.ix_(*at)]
+        return np.where(seen, 6.0, -6.0).astype(np.float32).transpose(2, 1, 0)[None, None]
+
+    return answer
+
+
+@pytest.mark.parametrize("plan", list(Plan))
+def test_the_first_look_decides_what_may_be_lung(tmp_path: Path, plan: Plan) -> None:
+    volume, lungs, belly = chest_with_belly()
+    alone = segment(volume, weightless_bundle(tmp_path / "alone"), band, plan).labels > 0
+    both = segment(volume, two_looks(tmp_path), band, plan, first_look=knows(lungs, volume)).labels > 0
+    assert alone[belly].mean() > 0.9
+    assert not both[belly].any()
+    assert dice(alone, lungs) < 0.85
+    assert dice(both, lungs) > 0.97
+
+
+def test_where_lung_holds_air_the_second_look_draws_its_border(tmp_path: Path) -> None:
+    volume, lungs = chest()
+    shifted = np.roll(lungs, 1, axis=2)
+    found = segment(volume, two_looks(tmp_path), band, first_look=knows(shifted, volume)).labels > 0
+    assert dice(found, lungs) > 0.98 > dice(shifted, lungs)
+
+
+def test_a_first_look_that_sees_no_lung_gives_an_empty_mask(tmp_path: Path) -> None:
+    volume, lungs = chest()
+    for plan in Plan:
+        found = segment(volume, two_looks(tmp_path / plan), band, plan, first_look=knows(lungs & False, volume))
+        assert found.is_empty
+
+
+def test_the_hash_of_a_bundle_covers_its_first_look(tmp_path: Path) -> None:
+    bundle = two_looks(tmp_path)
+    first = first_look_of(bundle)
+    assert first is not None
+    assert first.name == "first"
+    other = two_looks(tmp_path / "other", sha256="0" * 64)
+    assert other.sha256 != bundle.sha256
+    with pytest.raises(BadConfig, match=r"first: has the hash \w{12}, second names 000000000000 as its first look"):
+        segment(chest()[0], other, band)
+
+
+def test_a_first_look_needs_none_itself(tmp_path: Path) -> None:
+    first = two_looks(tmp_path)
+    bundle = weightless_bundle(tmp_path / "third", first_look={"bundle": "second", "sha256": first.sha256})
+    with pytest.raises(BadConfig, match=r"third names it as its first look; expected a bundle of task lung without"):
+        first_look_of(bundle)
+
+
+def test_a_first_look_that_is_not_there_is_named(tmp_path: Path) -> None:
+    bundle = weightless_bundle(tmp_path / "second", first_look={"bundle": "nowhere", "sha256": "0" * 64})
+    with pytest.raises(BadConfig, match="No bundle is called 'nowhere'"):
+        first_look_of(bundle)
