@@ -1,11 +1,11 @@
-"""The earlier chest CT of a patient, fetched for a new scan: which series, how it comes, what it is run as."""
+"""The earlier chest CT of a patient, fetched for a new scan from a real Orthanc: how it comes, what it is run as."""
 
 from __future__ import annotations
 
 import json
 import socket
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,15 @@ from carina.config import (
     Settings,
 )
 from carina.database import ARRIVAL, JOB, PRIOR, PRIOR_SERIES, database_now, open_database, upgrade_schema
-from carina.dicom.rules import load_rules
 from carina.errors import DeliveryFailed
 from carina.jobs.intake import take_up
 from carina.jobs.queue import RANKS
+from carina.receive import priors
 from carina.receive.complete import complete_arrivals
-from carina.receive.fetch import MOST_ANSWERS, FoundSeries, Wanted, find_on_node
+from carina.receive.fetch import MOST_ANSWERS, Wanted, find_on_node
 from carina.receive.listener import DicomListener
-from carina.receive.patient import ScanOf
-from carina.receive.prior_choice import earlier_chests
 from carina.receive.priors import PAUSES, PriorFetcher
+from carina.receive.pull import Pulled, pull
 from carina.receive.store import InstanceStore, SentBy
 from carina.receive.stow import StowRequest, store_over_the_web
 from carina.synth.phantom import chest_phantom
@@ -45,70 +44,6 @@ from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import Pacs, free_port, orthanc, orthanc_program
 
 LISTENER = free_port()
-THIS = ScanOf(patient_id="KW-4711", issuer="", studied="20260401101500")
-
-
-def listed(number: int, description: str = "Thorax 1.0", **more: Any) -> FoundSeries:
-    """A series of a study of its own, a month earlier."""
-    values: dict[str, Any] = {
-        "study_uid": f"1.{number}",
-        "study_date": "20260301",
-        "patient_id": "KW-4711",
-        "instances": 300,
-    }
-    return FoundSeries(series_uid=f"1.{number}.{len(description)}", description=description, **values | more)
-
-
-CHOICES: Mapping[str, tuple[list[FoundSeries], list[str]]] = {
-    "the chest of a study": (
-        [listed(1, "Topogram"), listed(1, "Abdomen 1.0"), listed(1, "Thorax 1.0"), listed(1, "MIP lung")],
-        ["Thorax 1.0"],
-    ),
-    "by body part": ([listed(1, "1.0 I40f", body_part="CHEST"), listed(1, "B", body_part="ABDOMEN")], ["1.0 I40f"]),
-    "nothing but elsewhere": ([listed(1, "Abdomen 1.0"), listed(2, "Head 4.0")], []),
-    "many slices before one": (
-        [listed(1, "Thorax a", instances=1), listed(1, "Thorax lung", instances=90)],
-        ["Thorax lung"],
-    ),
-    "one object of many frames": ([listed(1, "Thorax", instances=1)], ["Thorax"]),
-    "the latest studies": (
-        [listed(1, "CT Thorax", study_date="20250101"), listed(2, "Chest", study_date="20260101"), listed(3, "Lung")],
-        ["Lung", "Chest"],
-    ),
-    "other patients": (
-        [listed(1, patient_id="KW-47110"), listed(2, patient_id="kw-4711"), listed(3, patient_id="")],
-        [],
-    ),
-    "another issuer": ([listed(1, issuer="B")], []),
-    "later, at once, and no day": (
-        [
-            listed(1, study_date="20260402"),
-            listed(2, study_date="20260401", study_time="101500"),
-            listed(3, study_date=""),
-            listed(4, study_date="soon"),
-        ],
-        [],
-    ),
-    "the same day, before": ([listed(1, "Chest", study_date="20260401", study_time="081500")], ["Chest"]),
-    "the same day, before, to the minute": ([listed(1, "Chest", study_date="20260401", study_time="1014")], ["Chest"]),
-    "the same day, later or nobody knows": (
-        [listed(number, study_date="20260401", study_time=at) for number, at in enumerate(["1016", "1015", "10", ""])],
-        [],
-    ),
-    "this study": ([listed(0)], []),
-    "nothing": ([], []),
-}
-
-
-@pytest.mark.parametrize("name", CHOICES)
-def test_the_earlier_chest_is_chosen_from_what_a_peer_lists(name: str) -> None:
-    every, wanted = CHOICES[name]
-    for order in (every, every[::-1]):
-        chosen = earlier_chests(order, THIS, "1.0", load_rules(), 2)
-        assert [one.description for one in chosen] == wanted
-
-
-# A node and a real Orthanc
 
 
 def scan(folder: Path, seed: int, date: str, description: str = "Thorax 1.0", **header: str) -> list[Path]:
@@ -249,6 +184,45 @@ def test_a_series_that_the_scanner_itself_sends_is_delivered(pacs: Pacs, tmp_pat
         assert AS_PRIOR not in settle(store)
 
 
+@pytest.mark.parametrize("how", ["get", "move", "web"])
+def test_a_series_that_was_fetched_and_is_sent_later_is_run_and_delivered(pacs: Pacs, tmp_path: Path, how: str) -> None:
+    with node(settings_of(tmp_path, peer_by(how, pacs), earlier_by="move" if how == "move" else "get")) as store:
+        arrive(store, scan(tmp_path / "new", 9, "20260401"))
+        assert settle(store) == [NEW]
+        assert PriorFetcher(store, "pacs").round() == 1
+        assert settle(store) == [NEW, AS_PRIOR]
+        arrive(store, scan(tmp_path / "before", 2, "20260301"))
+        assert settle(store) == [NEW, AS_PRIOR, NEW]
+        with store.engine.connect() as connection:
+            rows = connection.execute(select(JOB.c.id, JOB.c.ended, JOB.c.supersedes).order_by(JOB.c.id)).all()
+        assert [(row.ended, row.supersedes) for row in rows] == [("", None), ("canceled", None), ("", rows[1].id)]
+
+
+@pytest.mark.parametrize("share", [1, 20, 36])
+def test_a_scanner_that_sends_while_it_is_fetched_is_not_taken_for_the_pacs(
+    pacs: Pacs, tmp_path: Path, share: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the decision to fetch and the first instance, some or all of what it sends is there."""
+    before = scan(tmp_path / "before", 2, "20260301")
+
+    def pulled_late(*given: Any, **more: Any) -> Iterator[Pulled]:
+        arrive(store, before[:share])
+        yield from pull(*given, **more)
+
+    monkeypatch.setattr(priors, "pull", pulled_late)
+    with node(settings_of(tmp_path, DicomwebDestination(url=pacs.dicomweb_url))) as store:
+        arrive(store, scan(tmp_path / "new", 9, "20260401"))
+        assert settle(store) == [NEW]
+        assert PriorFetcher(store, "pacs").round() == 1
+        arrive(store, before[share:])
+        made = settle(store)
+        assert made[0] == made[-1] == NEW
+        assert len(made) == 2
+        with store.engine.connect() as connection:
+            folder = connection.execute(select(JOB.c.source).order_by(JOB.c.id.desc())).scalars().first()
+        assert len(list(Path(str(folder)).glob("*.dcm"))) == 36
+
+
 def set_state(engine: Engine, state: str) -> None:
     """Of the latest arrival."""
     with engine.begin() as connection:
@@ -350,7 +324,7 @@ def test_a_peer_that_sets_off_a_fault_of_ours_holds_up_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> str:
-        raise ZeroDivisionError(THIS.patient_id)
+        raise ZeroDivisionError("KW-4711")
 
     monkeypatch.setattr("carina.receive.priors.find_at", broken)
     with node(settings_of(tmp_path, DicomwebDestination(url="http://127.0.0.1:9"))) as store:

@@ -34,7 +34,8 @@ from carina.receive import store as store_module
 from carina.receive.commitment import ALL_THERE, SOME_MISSING, commitment_report
 from carina.receive.files import arriving_file, read_says
 from carina.receive.instance import IMPLEMENTATION_UID, NO_ROOM, Arriving, NotAccepted, file_head
-from carina.receive.store import Accepted, InstanceStore, SentBy, recover
+from carina.receive.recover import recover
+from carina.receive.store import Accepted, InstanceStore, SentBy
 from received_files import arrival_states, instance_rows, small_ct, stored_files
 
 ORIGIN = SentBy("scanner", "CT1@127.0.0.1")

@@ -25,7 +25,8 @@ from carina.jobs.projects import assign_series
 from carina.receive import store as store_module
 from carina.receive.complete import complete_arrivals, release
 from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, WRONG_CLASS, Arriving, NotAccepted
-from carina.receive.store import Accepted, InstanceStore, SentBy, recover
+from carina.receive.recover import recover
+from carina.receive.store import Accepted, InstanceStore, SentBy
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 

@@ -55,6 +55,7 @@ ARRIVAL = Table(
     Column("last_at", UtcTime, nullable=False),
     Column("whose_sha256", String(64), nullable=False, default="", comment="alike: one patient's; empty: nobody's"),
     Column("studied", String(14), nullable=False, default="", comment="study's date and time; empty: not known"),
+    Column("is_prior", Integer, nullable=False, default=0, comment="1: we fetched it to compare with; nobody sent it"),
     Index("ix_arrival_state_last_at", "state", "last_at"),
     Index("ix_arrival_whose_sha256", "whose_sha256"),
     Index("ix_arrival_series_uid", "series_uid"),
@@ -76,7 +77,8 @@ INSTANCE = Table(
     Column("path", Text, nullable=False),
     Column("accepted_at", UtcTime, nullable=False),
     Column("flushed", Integer, nullable=False, default=1, comment="0: its file may not be on the disk; look at it"),
-    UniqueConstraint("sop_instance_uid", "sha256", "source"),
+    Column("is_prior", Integer, nullable=False, default=0, comment="as its arrival's"),
+    UniqueConstraint("sop_instance_uid", "sha256", "source", "is_prior"),
     Index("ix_instance_unflushed", "id", sqlite_where=text("flushed = 0"), postgresql_where=text("flushed = 0")),
     comment="one accepted instance, on disk for good; the same again to the same source is no new row, all else is",
 )

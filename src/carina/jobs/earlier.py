@@ -73,13 +73,16 @@ def want_earlier(connection: Connection, job_id: int, peer: str, now: datetime) 
 
 
 def is_fetched_as_prior(connection: Connection, arrival: Row[Any]) -> bool:
-    """Whether the series of an arrival came because it was asked for to be compared with, by the arrival's source.
+    """Whether an arrival is run only to be compared with: it was fetched for that, and nothing of its series was sent.
 
-    One that had come by itself before was not: late instances of it are run as all others are.
+    Of a series that was sent, too, what was fetched is more instances, and all of it is run as all others are. What is
+    still being sent is not waited for: it has its own arrival, which is run when it is complete.
     """
+    if not arrival.is_prior:
+        return False
     of_series = (ARRIVAL.c.series_uid == arrival.series_uid) & (ARRIVAL.c.source == arrival.source)
-    by_itself = select(JOB.c.id).join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id).where(of_series, JOB.c.is_prior == 0)
-    if connection.execute(by_itself.limit(1)).first() is not None:
+    sent = select(ARRIVAL.c.id).where(of_series, ARRIVAL.c.is_prior == 0, ARRIVAL.c.state.not_in(("arriving", "apart")))
+    if connection.execute(sent.limit(1)).first() is not None:
         return False
     wanted = (
         select(PRIOR_SERIES.c.id)

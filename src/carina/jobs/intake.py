@@ -98,6 +98,7 @@ def _voxels(connection: Connection, arrival: Row[Any], folder: Path) -> int:
     """About how many voxels a series has: as many slices as instances came, each as large as the first one's."""
     of_series = (ARRIVAL.c.series_uid == arrival.series_uid) & (ARRIVAL.c.source == arrival.source)
     joined = INSTANCE.join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
-    count = connection.execute(select(func.count()).select_from(joined).where(of_series)).scalar_one()
+    counted = select(func.count(INSTANCE.c.sop_instance_uid.distinct())).select_from(joined).where(of_series)
+    count = connection.execute(counted).scalar_one()
     path = connection.execute(select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == arrival.id).limit(1)).scalar()
     return int(count) * (slice_voxels(folder / path) if path else LARGEST_SLICE)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, or_, select, update
 
 from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
@@ -24,7 +24,7 @@ ARRIVALS_JUDGED = 50
 """Arrivals that are looked at in one round."""
 
 JOINED_LATER = (ArrivalState.COMPLETE, ArrivalState.QUEUED, ArrivalState.QUARANTINED)
-"""States of arrivals whose instances are part of a later arrival of the same series from the same source."""
+"""States of arrivals whose instances are part of the next arrival of the same series from the same source."""
 
 OUR_MARKS = ("Carina", False)
 """Manufacturer, and whether it is a CT (the phantom is): what our objects say."""
@@ -40,11 +40,14 @@ class Verdict:
     reason: str = ""
 
 
+SENT_AS_WELL = Verdict(ArrivalState.QUEUED, "fetched to compare with, and sent as well: it is run with what was sent.")
+
+
 def complete_arrivals(settings: Settings, engine: Engine) -> int:
     """Settle every arrival that is complete now; gives their number.
 
     One is complete when nothing has come for its source's ``quiet_s``, or when as many instances are there as are
-    expected. Files of earlier arrivals of the same series are linked into its folder, so that its run is on all of
+    expected. Files of other arrivals of the same series are linked into its folder, so that its run is on all of
     them.
     """
     settled = 0
@@ -56,15 +59,18 @@ def complete_arrivals(settings: Settings, engine: Engine) -> int:
             values = {"state": verdict.state, "reason": verdict.reason}
             if connection.execute(update(ARRIVAL).where(unchanged).values(**values)).rowcount:
                 settled += 1
-                _end_waiting_of_earlier(connection, arrival)
+                if verdict != SENT_AS_WELL:
+                    _end_waiting_of_others(connection, arrival)
         if verdict.reason:
             _LOG.info("arrival %d: %s: %s", arrival.id, verdict.state, verdict.reason)
     return settled
 
 
 def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySource | None) -> Verdict:
+    if arrival.is_prior and _was_sent(engine, arrival):
+        return SENT_AS_WELL
     folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
-    _link_earlier(settings, engine, arrival, folder)
+    _link_others(settings, engine, arrival, folder)
     if source is None:
         words = (
             f"source {arrival.source} is not in the settings any more: add it under [sources], or release as another."
@@ -92,36 +98,42 @@ def _due(settings: Settings, engine: Engine) -> list[tuple[Row[Any], AnySource |
     return [(row, settings.sources.get(row.source)) for row in rows]
 
 
-def _link_earlier(settings: Settings, engine: Engine, arrival: Row[Any], folder: Path) -> None:
-    """Give a folder the files that came earlier in the same series from the same source; nothing is copied."""
-    earlier = (
+def _others(arrival: Row[Any]) -> ColumnElement[bool]:
+    """The other arrivals of the same series from the same source."""
+    same = (ARRIVAL.c.series_uid == arrival.series_uid, ARRIVAL.c.source == arrival.source)
+    return and_(*same, ARRIVAL.c.id != arrival.id)
+
+
+def _was_sent(engine: Engine, arrival: Row[Any]) -> bool:
+    """Whether all that was fetched in an arrival was sent to us as well, so that it is run with what was sent."""
+    sent = select(INSTANCE.c.sop_instance_uid).join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
+    sent = sent.where(_others(arrival), ARRIVAL.c.is_prior == 0, ARRIVAL.c.state != ArrivalState.APART)
+    more = select(INSTANCE.c.id).where(INSTANCE.c.arrival_id == arrival.id, INSTANCE.c.sop_instance_uid.not_in(sent))
+    with engine.connect() as connection:
+        return connection.execute(more.limit(1)).first() is None
+
+
+def _link_others(settings: Settings, engine: Engine, arrival: Row[Any], folder: Path) -> None:
+    """Give a folder the files that came before in the same series from the same source; nothing is copied."""
+    others = (
         select(INSTANCE.c.path)
         .join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
-        .where(
-            ARRIVAL.c.series_uid == arrival.series_uid,
-            ARRIVAL.c.source == arrival.source,
-            ARRIVAL.c.id < arrival.id,
-            ARRIVAL.c.state.in_(JOINED_LATER),
-        )
+        .where(_others(arrival), ARRIVAL.c.state.in_(JOINED_LATER))
+        .order_by(ARRIVAL.c.is_prior, INSTANCE.c.id)  # of two contents what was sent, and what came first
     )
     with engine.connect() as connection:
-        paths = [Path(settings.node.folder) / path for path in connection.execute(earlier).scalars()]
+        paths = [Path(settings.node.folder) / path for path in connection.execute(others).scalars()]
     for path in paths:
         place = folder / path.name
         with suppress(FileExistsError, FileNotFoundError):
             link_or_copy(path, place)
 
 
-def _end_waiting_of_earlier(connection: Connection, arrival: Row[Any]) -> None:
-    """What waited in quarantine is part of a later arrival now, and is run or waits with that."""
-    earlier = (
-        (ARRIVAL.c.series_uid == arrival.series_uid)
-        & (ARRIVAL.c.source == arrival.source)
-        & (ARRIVAL.c.id < arrival.id)
-        & (ARRIVAL.c.state == ArrivalState.QUARANTINED)
-    )
+def _end_waiting_of_others(connection: Connection, arrival: Row[Any]) -> None:
+    """What waited in quarantine is part of this arrival now, and is run or waits with that."""
+    waiting = _others(arrival) & (ARRIVAL.c.state == ArrivalState.QUARANTINED)
     values = {"state": ArrivalState.QUEUED, "reason": f"more came: its instances are in arrival {arrival.id} as well."}
-    connection.execute(update(ARRIVAL).where(earlier).values(**values))
+    connection.execute(update(ARRIVAL).where(waiting).values(**values))
 
 
 def judge_arrival(folder: Path, settings: Settings, source: AnySource) -> Verdict:

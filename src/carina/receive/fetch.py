@@ -36,6 +36,7 @@ from carina.deliver.find_scu import PENDING
 from carina.dicom.headers import CT_CLASSES
 from carina.errors import DeliveryFailed
 from carina.receive.instance import Arriving, NotAccepted
+from carina.receive.moves import PRIOR_MESSAGE
 from carina.receive.store import InstanceStore, SentBy
 
 PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
@@ -69,7 +70,8 @@ class Wanted:
 class FoundSeries:
     """A CT series of a node; ``instances`` is how many it says there are, None where it doesn't say.
 
-    ``patient_id``, ``issuer``, ``study_time`` and ``body_part`` are empty where it doesn't say them.
+    ``patient_id``, ``issuer``, ``study_time`` and ``body_part`` are empty where it doesn't say them. ``is_prior`` is
+    one that is fetched to compare with.
     """
 
     study_uid: str
@@ -81,6 +83,7 @@ class FoundSeries:
     body_part: str = ""
     patient_id: str = field(default="", repr=False)
     issuer: str = field(default="", repr=False)
+    is_prior: bool = False
 
 
 @dataclass
@@ -173,6 +176,11 @@ def _code(status: Dataset, name: str) -> int:
     return int(status.Status)
 
 
+def sent_by_peer(source: str, who: str, series: FoundSeries) -> SentBy:
+    """Where the instances of a series come from that is fetched from a peer, and count as a source's."""
+    return SentBy(source, who, series.instances, series_uid=series.series_uid, is_prior=series.is_prior)
+
+
 def get_series(name: str, peer: DicomDestination, series: FoundSeries, store: InstanceStore, source: str) -> Fetched:
     """Get a series on an association of our own, instance by instance into the node's store.
 
@@ -180,7 +188,7 @@ def get_series(name: str, peer: DicomDestination, series: FoundSeries, store: In
         DeliveryFailed: the node can't be reached, or failed before everything was here; what came is kept.
     """
     fetched = Fetched()
-    sent_by = SentBy(source, f"{peer.ae_title}@{peer.host}", series.instances, series_uid=series.series_uid)
+    sent_by = sent_by_peer(source, f"{peer.ae_title}@{peer.host}", series)
 
     def take(event: Event) -> int:
         request = event.request
@@ -216,7 +224,8 @@ def move_series(name: str, peer: DicomDestination, series: FoundSeries, to: str)
     """
     model, completed = StudyRootQueryRetrieveInformationModelMove, 0
     with associated(name, peer, [(model, PLAIN)]) as association:
-        for status, _ in association.send_c_move(_identifier(series), to, model):
+        number = PRIOR_MESSAGE if series.is_prior else 1
+        for status, _ in association.send_c_move(_identifier(series), to, model, number):
             code = _code(status, name)
             completed = int(status.get("NumberOfCompletedSuboperations") or completed)
             if code not in (*PENDING, SUCCESS):

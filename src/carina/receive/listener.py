@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, evt
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
@@ -23,6 +24,7 @@ from carina.deliver.answers import SUCCESS
 from carina.errors import BadConfig
 from carina.receive.commitment import answer_commitment
 from carina.receive.instance import NO_ROOM, Arriving, NotAccepted
+from carina.receive.moves import AskedBy
 from carina.receive.store import Accepted, InstanceStore, SentBy
 from carina.receive.tls import tls_context
 from carina.receive.transport import LARGEST_PDU, BoundedServer
@@ -146,7 +148,7 @@ class DicomListener:
         found, address = self.sources.get(called), event.assoc.requestor.address_info.address
         if found is None or not allows(found[1], calling, address):  # it was let in for its reports alone
             return NOT_AUTHORISED
-        origin = SentBy(found[0], f"{calling}@{address}")
+        origin = SentBy(found[0], f"{calling}@{address}", asked=_asked(request, calling))
         arriving = Arriving(
             sop_class_uid=str(request.AffectedSOPClassUID),
             sop_instance_uid=str(request.AffectedSOPInstanceUID),
@@ -202,6 +204,12 @@ def _reporters(settings: Settings) -> Iterator[tuple[str, str]]:
     for one in settings.destinations.values():
         if isinstance(one, DicomDestination) and one.commitment:
             yield one.calling_ae_title.strip(), one.ae_title.strip()
+
+
+def _asked(request: C_STORE, calling: str) -> AskedBy:
+    """What a request says of the C-MOVE that set it off."""
+    originator = _title(request.MoveOriginatorApplicationEntityTitle or "")
+    return AskedBy(sender=calling, originator=originator, message_id=request.MoveOriginatorMessageID)
 
 
 def _title(title: str | bytes) -> str:

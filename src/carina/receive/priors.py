@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -140,7 +140,7 @@ class PriorFetcher:
             if new:
                 rows = [{"prior_id": asked.id, "series_uid": uid, "is_fetched": value} for uid, value in new.items()]
                 connection.execute(insert(PRIOR_SERIES), rows)
-        return [series for series in chosen if (is_fetched | new)[series.series_uid]]
+        return [replace(series, is_prior=True) for series in chosen if (is_fetched | new)[series.series_uid]]
 
 
 def _day(series: FoundSeries) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from carina.config import DicomSource, DicomwebDestination, Peer, Settings
+from carina.config import DicomDestination, DicomSource, DicomwebDestination, Peer, Settings
 from carina.errors import BadConfig
 from carina.receive.fetch import FoundSeries, Wanted, count_on_node, find_on_node, get_series, move_series
 from carina.receive.store import InstanceStore
@@ -93,9 +93,9 @@ def pull(
     if is_moved:
         if isinstance(peer, DicomwebDestination):
             raise BadConfig("fetch.no-move", f"destinations.{name}: a DICOMweb server moves nothing; leave --move out.")
-        to = _listening(source, store.settings)
+        _listening(source, store.settings)
         for series in found:
-            yield _pulled(series, move_series(name, peer, series, to), ())
+            yield _pulled(series, _move(name, peer, series, store, source), ())
         return
     for series in found:
         if isinstance(peer, DicomwebDestination):
@@ -103,6 +103,14 @@ def pull(
         else:
             fetched = get_series(name, peer, series, store, source)
         yield _pulled(series, fetched.accepted, fetched.refused)
+
+
+def _move(name: str, peer: DicomDestination, series: FoundSeries, store: InstanceStore, source: str) -> int:
+    to = _listening(source, store.settings)
+    if not series.is_prior:
+        return move_series(name, peer, series, to)
+    with store.moves.answered(source, peer.ae_title, series.series_uid):
+        return move_series(name, peer, series, to)
 
 
 def _pulled(series: FoundSeries, came: int, refused: Sequence[str]) -> Pulled:

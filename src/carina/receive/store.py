@@ -4,6 +4,9 @@ The order is: part file, rename, row. File, folder and row are flushed side by s
 the disk; the sender is answered after all of them. A crash before that leaves what nobody was promised: a file without
 a row, or a row whose file may not be whole (``flushed`` is 0). ``recover`` removes the one and looks at the other when
 the node starts, and the sender, who got no answer, sends it again.
+
+What was sent to us and what we fetched to compare with are kept apart: the one is run and delivered, whatever the other
+was or is. What was sent needs no fetching, so that is repeated; not the other way round.
 """
 
 from __future__ import annotations
@@ -25,9 +28,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, exists, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, insert, select, update
 
-from carina.config import Settings
+from carina.config import DicomDestination, Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
 from carina.errors import FULL
 from carina.pipeline.places import file_name
@@ -41,7 +44,8 @@ from carina.receive.instance import (
     file_head,
     header_of,
 )
-from carina.receive.presence import alone, receiving
+from carina.receive.moves import AskedBy, Moves
+from carina.receive.presence import receiving
 from carina.receive.project import project_of
 from carina.receive.same import is_same_object
 from carina.receive.sure import assure, flush_folder
@@ -88,6 +92,7 @@ _SAME_UID = (
 _ARRIVING = select(ARRIVAL.c.id).where(
     ARRIVAL.c.series_uid == bindparam("series"),
     ARRIVAL.c.source == bindparam("by"),
+    ARRIVAL.c.is_prior == bindparam("prior"),
     ARRIVAL.c.state == ArrivalState.ARRIVING,
 )
 _INSERT = insert(INSTANCE).returning(INSTANCE.c.id)
@@ -106,7 +111,8 @@ class SentBy:
     """Where an instance comes from: the settings' source, and who sent it (calling AE title and address).
 
     ``expected`` is how many instances its series is known to have; None where nobody said. ``project`` is that of the
-    source. With ``series_uid``, nothing of another series is accepted.
+    source. With ``series_uid``, nothing of another series is accepted. ``is_prior`` is what was fetched to compare
+    with; a C-STORE request may say so by what ``asked`` holds.
     """
 
     source: str
@@ -114,6 +120,8 @@ class SentBy:
     expected: int | None = None
     project: str = DEFAULT_PROJECT
     series_uid: str = ""
+    is_prior: bool = False
+    asked: AskedBy | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,8 @@ class InstanceStore:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.settings, self.engine = settings, engine
         self.folder = Path(settings.node.folder)
+        self.moves = Moves()
+        self._titles = frozenset(_titles(settings))
         self._numbers = count()
         self._placing = threading.Lock()
         self._flushed: deque[int] = deque()
@@ -157,14 +167,17 @@ class InstanceStore:
         with self._part(arriving) as part:
             header = header_of(part.path, arriving)
             _check_series(header, arriving, origin)
-            placed = self._place(part, arriving, header, self._with_project(origin), digest)
+            placed = self._place(part, arriving, header, self._looked_up(origin, header), digest)
             if placed.instance_id:
                 self._settle(placed, part)
             return placed.became
 
-    def _with_project(self, origin: SentBy) -> SentBy:
-        source = self.settings.sources.get(origin.source)
-        return replace(origin, project=source.project) if source else origin
+    def _looked_up(self, origin: SentBy, header: Header) -> SentBy:
+        """Where an instance comes from, with its source's project, and whether it came because we asked for it."""
+        source, asked = self.settings.sources.get(origin.source), origin.asked
+        is_moved = asked is not None and self.moves.brought(origin.source, header.series_uid, asked, self._titles)
+        project = source.project if source else origin.project
+        return replace(origin, project=project, is_prior=origin.is_prior or is_moved)
 
     def _check_room(self, size: int) -> None:
         limit = self.settings.dicom.instance_mb
@@ -208,11 +221,10 @@ class InstanceStore:
             now = database_now(connection)
             known = _known(connection, uid, header, origin)
             alike = [row for row in known if row.sha256 == digest or is_same_object(self.folder / row.path, part.path)]
-            here = [row for row in alike if row.source == origin.source]
-            if self._holds(connection, here):
+            if self._holds(connection, _same_door(alike, origin)):
                 return _Placed(Accepted.REPEATED)
-            is_apart = known[:1] != alike[:1]
-            _forget(connection, here)
+            is_apart = _differs(known, alike, origin)
+            _forget(connection, alike, origin)
             arrival_id = (_apart if is_apart else _open)(connection, header, origin, uid, now)
             path = Path(INCOMING, str(arrival_id), f"{file_name(uid)}.dcm")
             folders = _move(part.path, self.folder / path)
@@ -228,6 +240,7 @@ class InstanceStore:
                 "path": path.as_posix(),
                 "accepted_at": now,
                 "flushed": 0,
+                "is_prior": int(origin.is_prior),
             }
             instance_id = connection.execute(_INSERT, row).scalar_one()
             joins = {"arrival": arrival_id, "now": now, "whose": header.scan.whose(origin.source)}
@@ -268,6 +281,13 @@ class InstanceStore:
         return False
 
 
+def _titles(settings: Settings) -> Iterator[str]:
+    """The AE titles under which the node asks others."""
+    for one in settings.destinations.values():
+        if isinstance(one, DicomDestination):
+            yield one.calling_ae_title.strip()
+
+
 def _check_series(header: Header, arriving: Arriving, origin: SentBy) -> None:
     if origin.series_uid and header.series_uid != origin.series_uid:
         words = f"instance {arriving.sop_instance_uid}: it is of another series than was asked for."
@@ -284,15 +304,28 @@ def _known(connection: Connection, uid: str, header: Header, origin: SentBy) -> 
     return list(connection.execute(_SAME_UID, {"uid": uid, "project": project}))
 
 
-def _forget(connection: Connection, rows: Sequence[Row[Any]]) -> None:
-    """Remove rows whose files are gone."""
-    if rows:
-        connection.execute(delete(INSTANCE).where(INSTANCE.c.id.in_([row.id for row in rows])))
+def _same_door(alike: Sequence[Row[Any]], origin: SentBy) -> list[Row[Any]]:
+    """Those of equal content for which the same again is repeated: what was sent needs no fetching."""
+    return [row for row in alike if row.source == origin.source and row.is_prior <= origin.is_prior]
+
+
+def _differs(known: Sequence[Row[Any]], alike: Sequence[Row[Any]], origin: SentBy) -> bool:
+    """Whether the first content under a UID is another one; an archive's copy holds up nothing that is sent."""
+    first = next((row for row in known if row.is_prior == origin.is_prior), None)
+    return first is not None and first not in alike
+
+
+def _forget(connection: Connection, alike: Sequence[Row[Any]], origin: SentBy) -> None:
+    """Remove the rows, of those of equal content, in whose place another is put: their files are gone."""
+    gone = [row.id for row in _same_door(alike, origin) if row.is_prior == origin.is_prior]
+    if gone:
+        connection.execute(delete(INSTANCE).where(INSTANCE.c.id.in_(gone)))
 
 
 def _open(connection: Connection, header: Header, origin: SentBy, _: str, now: datetime) -> int:
     """The arrival that takes instances of a series from a source; a new one where none is open."""
-    found = connection.execute(_ARRIVING, {"series": header.series_uid, "by": origin.source}).scalar()
+    asked = {"series": header.series_uid, "by": origin.source, "prior": int(origin.is_prior)}
+    found = connection.execute(_ARRIVING, asked).scalar()
     return int(found) if found is not None else _begin(connection, header, origin, ArrivalState.ARRIVING, "", now)
 
 
@@ -321,6 +354,7 @@ def _begin(
         "last_at": now,
         "whose_sha256": header.scan.whose(origin.source),
         "studied": header.scan.studied,
+        "is_prior": int(origin.is_prior),
     }
     return int(connection.execute(insert(ARRIVAL).returning(ARRIVAL.c.id), row).scalar_one())
 
@@ -337,48 +371,3 @@ def _move(part: Path, place: Path) -> list[Path]:
 def _flush(folders: Sequence[Path]) -> None:
     for folder in folders:
         flush_folder(folder)
-
-
-def recover(settings: Settings, engine: Engine) -> int:
-    """Remove files of instances that were not accepted when the node stopped; gives their number. Call it first.
-
-    Series that were coming in begin to be quiet only now: while the node was away, nobody could send. A fetch that runs
-    beside the node is waited for between two of its instances, so that nothing of it is taken for the rest of a crash.
-    """
-    folder = Path(settings.node.folder)
-    with alone(folder):
-        return _recover(folder, engine)
-
-
-def _recover(folder: Path, engine: Engine) -> int:
-    removed = _remove_torn(folder, engine)
-    with engine.begin() as connection:
-        arriving = ARRIVAL.c.state == ArrivalState.ARRIVING
-        connection.execute(update(ARRIVAL).where(arriving).values(last_at=database_now(connection)))
-        known = set(connection.execute(select(INSTANCE.c.path)).scalars())
-        closed = set(connection.execute(select(ARRIVAL.c.id).where(ARRIVAL.c.state != ArrivalState.ARRIVING)).scalars())
-    for file in (folder / INCOMING).glob("*/*"):
-        is_settled = file.parent.name.isdecimal() and int(file.parent.name) in closed
-        if not is_settled and file.is_file() and file.relative_to(folder).as_posix() not in known:
-            file.unlink()
-            removed += 1
-    return removed
-
-
-def _remove_torn(folder: Path, engine: Engine) -> int:
-    """See to every row whose file may not be on the disk: what isn't whole goes, with an arrival that had no other."""
-    removed = 0
-    with engine.begin() as connection:
-        for row in connection.execute(select(INSTANCE).where(INSTANCE.c.flushed == 0)).all():
-            same = INSTANCE.c.id == row.id
-            if assure(folder, row):
-                connection.execute(_MARK, {"instance": row.id})
-                continue
-            _LOG.warning("instance %s had not reached the disk when the node ended: removed.", row.sop_instance_uid)
-            connection.execute(delete(INSTANCE).where(same))
-            (folder / row.path).unlink(missing_ok=True)
-            removed += 1
-            is_empty = ~exists().where(INSTANCE.c.arrival_id == row.arrival_id)
-            is_open = ARRIVAL.c.state.in_([ArrivalState.ARRIVING, ArrivalState.APART])
-            connection.execute(delete(ARRIVAL).where(ARRIVAL.c.id == row.arrival_id, is_open, is_empty))
-    return removed

@@ -16,7 +16,7 @@ from carina.config import DicomwebDestination
 from carina.deliver.dicomweb import AnswerBudget, WebStream, exchange, first_value, found_items, refused, streamed
 from carina.dicom.uids import is_uid
 from carina.errors import DeliveryFailed
-from carina.receive.fetch import MOST_ANSWERS, Fetched, FoundSeries, Wanted, announced
+from carina.receive.fetch import MOST_ANSWERS, Fetched, FoundSeries, Wanted, announced, sent_by_peer
 from carina.receive.files import arriving_file, read_says, spooled
 from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, NotAccepted
 from carina.receive.multipart import DICOM_TYPE, BadBody, ContentType, dicom_parts
@@ -148,7 +148,7 @@ def retrieve_series(
     """
     fetched = Fetched()
     address = urlsplit(server.url).netloc.rpartition("@")[2][:128]
-    sent_by = SentBy(source, address, series.instances, series_uid=series.series_uid)
+    sent_by = sent_by_peer(source, address, series)
     path = f"/studies/{series.study_uid}/series/{series.series_uid}"
     with streamed(name, server, path, AS_STORED) as stream:
         _check_answer(name, server, stream)

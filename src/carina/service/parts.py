@@ -22,7 +22,7 @@ from carina.receive.complete import complete_arrivals
 from carina.receive.folder import WatchedFolder
 from carina.receive.listener import DicomListener
 from carina.receive.priors import PriorFetcher, peers_of
-from carina.receive.store import recover
+from carina.receive.recover import recover
 from carina.service.loops import Part, PartWork
 from carina.service.node import RunningNode
 from carina.service.uploads import sweep_uploads

@@ -1,0 +1,57 @@
+"""C-MOVEs for earlier scans: which of the instances that reach our listener came because we asked for them.
+
+It is a fact of each instance: the C-STORE that a C-MOVE sets off names who asked and the number of the request
+(PS3.7 9.1.1.1). A peer that leaves that out, which it may, is believed to answer while it does.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+PRIOR_MESSAGE = 0x5052
+"""The message ID of every C-MOVE for an earlier scan; those of ``carina fetch`` have another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedBy:
+    """What a C-STORE request says of the C-MOVE that set it off, and the AE title of whoever sends it."""
+
+    sender: str
+    originator: str = ""
+    message_id: int | None = None
+
+
+class Moves:
+    """The C-MOVEs for earlier scans that are being answered."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: list[tuple[str, str, str]] = []
+        self._say_who_asked: set[str] = set()
+
+    @contextmanager
+    def answered(self, source: str, sender: str, series_uid: str) -> Iterator[None]:
+        """While a peer answers: what it sends of the series to a source."""
+        one = (source, sender.strip(), series_uid)
+        with self._lock:
+            self._under_way.append(one)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way.remove(one)
+
+    def brought(self, source: str, series_uid: str, asked: AskedBy, ours: frozenset[str]) -> bool:
+        """Whether an instance came because an earlier scan was asked for; ``ours`` are the titles that we ask under.
+
+        In doubt it did not: then it is run as whatever is sent to us.
+        """
+        with self._lock:
+            if asked.originator:
+                self._say_who_asked.add(asked.sender)
+                return asked.originator in ours and asked.message_id == PRIOR_MESSAGE
+            is_silent = asked.sender not in self._say_who_asked
+            return is_silent and (source, asked.sender, series_uid) in self._under_way

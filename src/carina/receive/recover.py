@@ -1,0 +1,82 @@
+"""What a node does first when it starts: nothing of what was half accepted when it ended is left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, delete, exists, select, update
+
+from carina.config import Settings
+from carina.database import ARRIVAL, INSTANCE, database_now
+from carina.receive.presence import alone
+from carina.receive.store import INCOMING, ArrivalState
+from carina.receive.sure import assure
+
+FOLDERS_AT_ONCE = 500
+"""Arrivals whose states are asked for in one statement: how many a node holds has no bound."""
+
+_LOG = logging.getLogger(__name__)
+
+
+def recover(settings: Settings, engine: Engine) -> int:
+    """Remove files of instances that were not accepted when the node stopped; gives their number. Call it first.
+
+    Series that were coming in begin to be quiet only now: while the node was away, nobody could send. A fetch that runs
+    beside the node is waited for between two of its instances, so that nothing of it is taken for the rest of a crash.
+    """
+    folder = Path(settings.node.folder)
+    with alone(folder):
+        removed = _remove_torn(folder, engine)
+        with engine.begin() as connection:
+            arriving = ARRIVAL.c.state == ArrivalState.ARRIVING
+            connection.execute(update(ARRIVAL).where(arriving).values(last_at=database_now(connection)))
+            for place in _unsettled(connection, folder / INCOMING):
+                removed += _remove_unlisted(connection, folder, place)
+        return removed
+
+
+def _unsettled(connection: Connection, incoming: Path) -> Iterator[Path]:
+    """The folders of arrivals that are open, or are none; those of the others hold links to earlier files as well."""
+    places = (place for place in incoming.glob("*") if place.is_dir())
+    while some := list(islice(places, FOLDERS_AT_ONCE)):
+        ids = [_id_of(place) for place in some]
+        closed = select(ARRIVAL.c.id).where(ARRIVAL.c.id.in_(ids), ARRIVAL.c.state != ArrivalState.ARRIVING)
+        settled = {str(one) for one in connection.execute(closed).scalars()}
+        yield from (place for place in some if place.name not in settled)
+
+
+def _id_of(place: Path) -> int:
+    """The arrival whose folder it is; 0 where it is none's."""
+    return int(place.name) if place.name.isdecimal() else 0
+
+
+def _remove_unlisted(connection: Connection, folder: Path, place: Path) -> int:
+    """Remove the files of an arrival's folder that none of its rows names; gives their number."""
+    of_arrival = select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == _id_of(place))
+    known = set(connection.execute(of_arrival).scalars())
+    unlisted = [file for file in place.iterdir() if file.relative_to(folder).as_posix() not in known and file.is_file()]
+    for file in unlisted:
+        file.unlink()
+    return len(unlisted)
+
+
+def _remove_torn(folder: Path, engine: Engine) -> int:
+    """See to every row whose file may not be on the disk: what isn't whole goes, with an arrival that had no other."""
+    removed = 0
+    with engine.begin() as connection:
+        for row in connection.execute(select(INSTANCE).where(INSTANCE.c.flushed == 0)).all():
+            same = INSTANCE.c.id == row.id
+            if assure(folder, row):
+                connection.execute(update(INSTANCE).where(same).values(flushed=1))
+                continue
+            _LOG.warning("instance %s had not reached the disk when the node ended: removed.", row.sop_instance_uid)
+            connection.execute(delete(INSTANCE).where(same))
+            (folder / row.path).unlink(missing_ok=True)
+            removed += 1
+            is_empty = ~exists().where(INSTANCE.c.arrival_id == row.arrival_id)
+            is_open = ARRIVAL.c.state.in_([ArrivalState.ARRIVING, ArrivalState.APART])
+            connection.execute(delete(ARRIVAL).where(ARRIVAL.c.id == row.arrival_id, is_open, is_empty))
+    return removed
