@@ -60,12 +60,12 @@ def delivery(number: int, object_: int, now: datetime) -> dict[str, object]:
 def ask(url: str, pages: int, count: int, times: list[float]) -> None:
     """What one client does."""
     for _ in range(pages):
+        time.sleep(random.random())
         part = random.choice(["/", "/?state=faulted", f"/?before={random.randint(100, count)}"])
         began = time.perf_counter()
         with urllib.request.urlopen(url + part) as answer:
             answer.read()
         times.append(1000 * (time.perf_counter() - began))
-        time.sleep(random.random())
 
 
 def wait_for(url: str) -> None:
