@@ -35,6 +35,15 @@ const OPTIONS = {
   logLevel: "error",
 };
 
+/** NiiVue draws everything again for each image that is loaded and each colour that is set: here once for all. */
+class CalmNiivue extends Niivue {
+  isHeld = false;
+
+  updateGLVolume() {
+    if (!this.isHeld) super.updateGLVolume();
+  }
+}
+
 /** Whether this browser draws by software: a full volume then takes half a minute, a turned one ten seconds. */
 export function drawsBySoftware() {
   const gl = document.createElement("canvas").getContext("webgl2");
@@ -58,7 +67,7 @@ export class VolumeView {
     this.turned = [160, 12];
     this.place = null;
     this.isMoving = false;
-    this.nv = new Niivue(OPTIONS);
+    this.nv = new CalmNiivue(OPTIONS);
     this.nv.onLocationChange = ({ mm }) => {
       if (this.isMoving || !this.nv.volumes.length) return;
       this.place = [-mm[0], -mm[1], mm[2]];
@@ -75,9 +84,12 @@ export class VolumeView {
       this.nv.addColormap(name, this.#palette(name));
       images.push(named(marks, { colormap: name, cal_min: 0, cal_max: MOST_MARKS, opacity: this.#cover(name) }));
     }
-    this.isMoving = true;
-    await this.nv.loadVolumes(images);
-    this.isMoving = false;
+    this.isMoving = this.nv.isHeld = true;
+    try {
+      await this.nv.loadVolumes(images);
+    } finally {
+      this.isMoving = this.nv.isHeld = false;
+    }
     this.#shade();
     if (this.place) this.moveTo(this.place);
   }
@@ -107,8 +119,10 @@ export class VolumeView {
 
   /** Three planes, or the solid. */
   show(isSolid) {
-    this.isSolid = isSolid;
-    this.#shade();
+    if (isSolid !== this.isSolid) {
+      this.isSolid = isSolid;
+      this.#shade();
+    }
     if (isSolid) this.nv.clearCustomLayout();
     else this.nv.setCustomLayout(PLANES);
     this.nv.setSliceType(isSolid ? SLICE_TYPE.RENDER : SLICE_TYPE.MULTIPLANAR);
@@ -130,7 +144,8 @@ export class VolumeView {
 
   #shade() {
     const [ct, ...masks] = this.nv.volumes;
-    if (!ct) return;
+    if (!ct || this.nv.isHeld) return;
+    this.nv.isHeld = true;
     for (const mask of masks) {
       this.nv.addColormap(mask.colormap, this.#palette(mask.colormap));
       mask.opacity = this.#cover(mask.colormap);
@@ -138,6 +153,7 @@ export class VolumeView {
     const { min, max } = this.isSolid ? this.nv.colormapFromKey(SOLIDS[this.solid]) : {};
     ct.colormap = this.isSolid ? SOLIDS[this.solid] : "gray";
     [ct.cal_min, ct.cal_max] = this.isSolid && max > min ? [min, max] : this.window;
+    this.nv.isHeld = false;
     this.nv.updateGLVolume();
   }
 

@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from carina.errors import one_line
 from carina.volume.grid import Grid
-from carina.volume.header import VolumeHeader, bad
+from carina.volume.header import Packing, VolumeHeader, bad
 from carina.volume.metaimage import read_metaimage
 from carina.volume.nifti import read_nifti
 from carina.volume.nrrd import read_nrrd
 from carina.volume.plausible import check_hu
 from carina.volume.volume import Mask, ScalarMap, Volume
-from carina.volume.voxels import Use, read_blocks
+from carina.volume.voxels import Use, check_room, read_blocks
 from carina.volume.write import write_voxels
 
 READERS: Mapping[str, Callable[[Path], VolumeHeader]] = {
@@ -69,12 +69,32 @@ def read_volume(path: Path) -> Volume:
     header = read_volume_header(path)
     if header.voxels.dtype.itemsize == 1:
         raise bad(path, "no-hu", "8-bit values can't be HU; give the CT itself, not a mask or picture.")
-    hu = _empty(path, header, np.int16)
+    hu = _zeros(path, header, np.int16)
     seen = _Seen()
     rest = read_blocks(header.voxels, _into(hu, seen.hounsfield))
     warnings = (*header.warnings, *rest, *seen.warnings(path))
     check_hu(hu, path.name, origin="file", unclipped=np.concatenate(seen.sample))
     return Volume(hu=hu, grid=header.grid, uid=volume_name(path), warnings=warnings)
+
+
+def map_volume(path: Path) -> Volume:
+    """A CT that a run stored: its voxels stay in the file until they are looked at, so that one slice costs one slice.
+
+    For files that were checked when they were written; what is packed, or stored otherwise than as HU in 16 bits, is
+    read whole by ``read_volume``. Changed voxels are changed in memory alone.
+
+    Raises:
+        BadSeries: as ``read_volume``.
+    """
+    header = read_volume_header(path)
+    voxels = header.voxels
+    is_plain = voxels.packing is Packing.RAW and (voxels.slope, voxels.intercept) == (1.0, 0.0)
+    if not is_plain or voxels.dtype != np.dtype("<i2"):
+        return read_volume(path)
+    check_room(voxels)
+    start = voxels.start + voxels.skip
+    hu = np.memmap(voxels.path, voxels.dtype, "c", start, header.grid.shape).view(np.ndarray)
+    return Volume(hu=hu, grid=header.grid, uid=volume_name(path), warnings=header.warnings)
 
 
 def read_mask(path: Path, names: Mapping[int, str] | None = None) -> Mask:
@@ -85,15 +105,17 @@ def read_mask(path: Path, names: Mapping[int, str] | None = None) -> Mask:
             or holds other than whole 0 .. 255.
     """
     header = read_volume_header(path)
-    labels = _empty(path, header, np.uint8)
+    labels = _zeros(path, header, np.uint8)
     is_found = np.zeros(256, np.bool_)
 
     def whole(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         with np.errstate(invalid="ignore"):
-            found = values.astype(np.uint8)
-        if not np.array_equal(found, values):
+            found = values.astype(np.uint8, copy=False)
+        if found is not values and not np.array_equal(found, values):
             raise bad(path, "no-labels", "values are no whole numbers from 0 to 255, so no labels.")
-        if found.any():
+        largest = int(found.max(initial=0))
+        is_found[largest] = True
+        if largest > 1:
             np.logical_or(is_found, np.bincount(found, minlength=256), out=is_found)
         return found
 
@@ -111,7 +133,7 @@ def read_map(path: Path, quantity: str = "", unit: str = "") -> ScalarMap:
             are.
     """
     header = read_volume_header(path)
-    values = _empty(path, header, np.float32)
+    values = _zeros(path, header, np.float32)
     read_blocks(header.voxels, _into(values, lambda block: block))
     return ScalarMap(values=values, grid=header.grid, quantity=quantity, unit=unit, uid=volume_name(path))
 
@@ -167,9 +189,9 @@ def write_map(scalars: ScalarMap, path: Path, *, compress: bool = True) -> None:
     write_voxels(scalars.values, scalars.grid, path, volume_suffix(path), compress=compress)
 
 
-def _empty(path: Path, header: VolumeHeader, dtype: type[np.generic]) -> npt.NDArray[Any]:
+def _zeros(path: Path, header: VolumeHeader, dtype: type[np.generic]) -> npt.NDArray[Any]:
     try:
-        return np.empty(header.grid.shape, dtype)
+        return np.zeros(header.grid.shape, dtype)
     except MemoryError as error:
         words = f"a volume of {' x '.join(map(str, header.grid.shape))} voxels does not fit into memory."
         raise bad(path, "memory", words) from error
@@ -181,7 +203,9 @@ def _into(array: npt.NDArray[Any], change: Callable[[npt.NDArray[Any]], npt.NDAr
 
     def use(first: int, block: npt.NDArray[Any]) -> None:
         with np.errstate(over="ignore", invalid="ignore"):  # values that the type can't hold become infinite
-            flat[first : first + len(block)] = change(block)
+            changed = change(block)
+            if changed.any():  # where nothing is, memory that was never touched costs nothing
+                flat[first : first + len(block)] = changed
 
     return use
 

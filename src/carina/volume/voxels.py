@@ -6,13 +6,14 @@ import bz2
 import io
 import os
 import stat
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from isal import isal_zlib
+from isal.igzip_lib import IsalError
 
 from carina.errors import BadSeries
 from carina.volume.header import Packing, StoredVoxels, bad, short
@@ -24,6 +25,8 @@ MOST_UNPACKED = {Packing.RAW: 1, Packing.TEXT: 1, Packing.DEFLATE: 1032, Packing
 """How many bytes one byte can unpack to: two bits stand for 258 in deflate, some 40 bytes for 900,000 in bzip2."""
 
 MOST_OF_A_PATH = 500
+
+_DAMAGED: Any = IsalError  # of which its stub says that it is an instance
 
 GZIP = b"\x1f\x8b"
 
@@ -74,7 +77,7 @@ def first_bytes(path: Path, count: int) -> bytes:
             return bytes(_filled(_unpacked(file, packing), count))
         except OSError as error:
             raise unreadable_voxels(path, error) from error
-        except (EOFError, zlib.error) as error:
+        except (EOFError, _DAMAGED) as error:
             raise _damaged(path) from error
 
 
@@ -133,7 +136,7 @@ def read_blocks(voxels: StoredVoxels, use: Use) -> tuple[str, ...]:
             if error.errno is None:  # how bz2 says that its data are damaged
                 raise _damaged(voxels.path) from error
             raise unreadable_voxels(voxels.path, error) from error
-        except (EOFError, ValueError, zlib.error) as error:
+        except (EOFError, ValueError, _DAMAGED) as error:
             raise _damaged(voxels.path) from error
     return _check_rest(voxels, rest)
 
@@ -233,7 +236,7 @@ class _Inflated(io.RawIOBase):
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file
-        self._unit = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._unit = isal_zlib.decompressobj(isal_zlib.MAX_WBITS | 32)
         self._packed = b""
 
     def readable(self) -> bool:
@@ -259,5 +262,5 @@ class _Inflated(io.RawIOBase):
         """Begin the next member, if one follows; what is no member ends the data."""
         if not self._packed.startswith(GZIP):
             return False
-        self._unit = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._unit = isal_zlib.decompressobj(isal_zlib.MAX_WBITS | 32)
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,9 +12,9 @@ from scipy import ndimage
 
 from carina.errors import BadConfig
 from carina.service.viewer.opened import OpenedRun
-from carina.volume.arrays import Labels
+from carina.volume.arrays import HU, Labels
 from carina.volume.grid import Grid
-from carina.volume.volume import Mask
+from carina.volume.volume import Mask, Volume
 from carina.volume.write import nifti_parts
 
 QUARTER_MM = 2.8
@@ -55,21 +55,28 @@ def layer_of(opened: OpenedRun, size: str, name: str) -> Layer:
         raise BadConfig("viewer.layer", f"{size}/{name}: expected {QUARTER} or {WHOLE}, and ct or marks.")
     images = opened.images
     if name == "ct":
-        return opened.once(f"{size} ct", lambda: _sized(images.volume.hu, images.volume.grid, size))
+        return opened.once(f"{size} ct", lambda: _ct(images.volume, size))
     masks = images.lung, images.lesion
     if masks == (None, None):
         raise BadConfig("viewer.layer", "marks: this run made no mask.")
     return opened.once(f"{size} marks", lambda: _marks(masks, images.volume.grid, size))
 
 
+def _ct(volume: Volume, size: str) -> Layer:
+    if size == WHOLE:
+        return Layer(array=volume.hu, grid=volume.grid)
+    return Layer(array=_means(volume.hu, coarse_steps(volume.grid)), grid=quartered(volume.grid))
+
+
 def _marks(masks: Sequence[Mask | None], grid: Grid, size: str) -> Layer:
     """Both masks as one; a lesion lies over the lung."""
-    marks = _sized(np.zeros(grid.shape, np.uint8), grid, size)
+    shown = quartered(grid) if size == QUARTER else grid
+    marks = np.zeros(shown.shape, np.uint8)
     for number, mask in enumerate(masks):
         if mask is not None:
-            flags = _sized((mask.labels > 0).view(np.uint8), grid, size).array
-            np.copyto(marks.array, flags * np.uint8(2 * number + 1) + _surface(flags), where=flags > 0)
-    return marks
+            flags = _halves(mask.labels, coarse_steps(grid) if size == QUARTER else (1, 1, 1))
+            np.copyto(marks, flags * np.uint8(2 * number + 1) + _surface(flags), where=flags > 0)
+    return Layer(array=marks, grid=shown)
 
 
 def _surface(flags: Labels) -> Labels:
@@ -78,37 +85,45 @@ def _surface(flags: Labels) -> Labels:
     return (flags > inner).view(np.uint8)
 
 
-def _sized(array: npt.NDArray[Any], grid: Grid, size: str) -> Layer:
-    layer = Layer(array=array, grid=grid)
-    return _quarter(layer) if size == QUARTER else layer
-
-
-def _quarter(layer: Layer) -> Layer:
-    """Blocks of voxels as one: the mean of HU, of a mask whether at least half of the block is in it."""
-    grid, steps = layer.grid, coarse_steps(layer.grid)
-    sums: npt.NDArray[Any] = layer.array
-    for axis in (2, 1, 0):
-        sums = _summed(sums, axis, steps[axis])
-    size = int(np.prod(steps))
-    is_mask = layer.array.dtype == np.uint8
-    array = (2 * sums >= size).view(np.uint8) if is_mask else np.rint(sums / np.float32(size)).astype(np.int16)
-    middle = [(step - 1) / 2 for step in steps]
-    x, y, z = (float(value) for value in grid.points_mm(middle))
+def quartered(grid: Grid) -> Grid:
+    """The grid of the quarter: blocks of voxels as one, what is left over at an axis's end is left out."""
+    steps = coarse_steps(grid)
+    x, y, z = (float(value) for value in grid.points_mm([(step - 1) / 2 for step in steps]))
     z_mm, y_mm, x_mm = (mm * step for mm, step in zip(grid.spacing_mm, steps, strict=True))
-    shape = (array.shape[0], array.shape[1], array.shape[2])
-    return Layer(array=array, grid=replace(grid, shape=shape, spacing_mm=(z_mm, y_mm, x_mm), origin_mm=(x, y, z)))
+    planes, rows, columns = (count // step for count, step in zip(grid.shape, steps, strict=True))
+    return replace(grid, shape=(planes, rows, columns), spacing_mm=(z_mm, y_mm, x_mm), origin_mm=(x, y, z))
 
 
-def _summed(array: npt.NDArray[Any], axis: int, step: int) -> npt.NDArray[Any]:
-    """Sums of ``step`` neighbours along an axis; what is left over at its end is left out."""
-    count = array.shape[axis] // step
+def _means(hu: HU, steps: tuple[int, int, int]) -> HU:
+    """The mean of each block."""
+    size = np.float32(np.prod(steps))
+    return np.stack([np.rint(_sums(slab, steps, np.int32) / size).astype(np.int16) for slab in _slabs(hu, steps)])
 
-    def every(first: int) -> npt.NDArray[Any]:
-        part = [slice(None)] * 3
-        part[axis] = slice(first, first + count * step, step)
-        return array[tuple(part)]
 
-    total = every(0).astype(np.int32)
-    for first in range(1, step):
-        total += every(first)
+def _halves(labels: Labels, steps: tuple[int, int, int]) -> Labels:
+    """Whether at least half of each block is labelled, as 0 and 1."""
+    size = int(np.prod(steps))
+    halves = [2 * _sums(slab > 0, steps, np.uint8) >= size for slab in _slabs(labels, steps)]
+    return np.stack(halves).view(np.uint8)
+
+
+def _slabs(array: npt.NDArray[Any], steps: tuple[int, int, int]) -> Iterator[npt.NDArray[Any]]:
+    """The planes that become one, as far as their blocks are whole."""
+    planes, rows, columns = (count // step for count, step in zip(array.shape, steps, strict=True))
+    for index in range(planes):
+        yield array[index * steps[0] : (index + 1) * steps[0], : rows * steps[1], : columns * steps[2]]
+
+
+def _sums(slab: npt.NDArray[Any], steps: tuple[int, int, int], kind: type[np.integer[Any]]) -> npt.NDArray[Any]:
+    """The sum of each block of a slab, in integers that hold it."""
+    sums = _added(slab, kind)
+    sums = _added([sums[first :: steps[1]] for first in range(steps[1])], kind)
+    return _added([sums[:, first :: steps[2]] for first in range(steps[2])], kind)
+
+
+def _added(parts: Iterable[npt.NDArray[Any]], kind: type[np.integer[Any]]) -> npt.NDArray[Any]:
+    first, *others = parts
+    total: npt.NDArray[Any] = first.astype(kind)
+    for part in others:
+        total += part
     return total

@@ -92,7 +92,7 @@ async function open({ scene, state, form, moveTo }) {
     event.stopPropagation();
     view.turn(TURN_DEGREES * turn[0], TURN_DEGREES * turn[1]);
   });
-  return { view, grow, offer: () => { grown.hidden = size === "full"; }, isSlow: drawsBySoftware(), isWhole: () => size === "full" };
+  return { view, grow, offer: () => { grown.hidden = size === "full"; }, isSlow: () => drawsBySoftware(), isWhole: () => size === "full" };
 }
 
 /** Loads the quarter without showing it, so that the first look at the volume takes no time. */
@@ -120,7 +120,7 @@ export async function showVolume(wanted, context) {
     host.querySelector("label").hidden = wanted !== "solid";
     host.querySelector("canvas").focus({ preventScroll: true });
     if (opened.isWhole()) return;
-    if (opened.isSlow || wanted === "solid") opened.offer();
+    if (opened.isSlow() || wanted === "solid") opened.offer();
     else await opened.grow();
   } catch (error) {
     console.debug(error); say(`The volume can't be shown: ${error.message}.`);
