@@ -21,7 +21,7 @@ from carina.volume.nifti import read_nifti
 from carina.volume.nrrd import read_nrrd
 from carina.volume.plausible import check_hu
 from carina.volume.volume import Mask, ScalarMap, Volume
-from carina.volume.voxels import Use, check_room, read_blocks
+from carina.volume.voxels import Use, read_blocks, size_of
 from carina.volume.write import write_voxels
 
 READERS: Mapping[str, Callable[[Path], VolumeHeader]] = {
@@ -88,11 +88,10 @@ def map_volume(path: Path) -> Volume:
     """
     header = read_volume_header(path)
     voxels = header.voxels
-    is_plain = voxels.packing is Packing.RAW and (voxels.slope, voxels.intercept) == (1.0, 0.0)
-    if not is_plain or voxels.dtype != np.dtype("<i2"):
-        return read_volume(path)
-    check_room(voxels)
     start = voxels.start + voxels.skip
+    is_plain = voxels.packing is Packing.RAW and (voxels.slope, voxels.intercept) == (1.0, 0.0)
+    if not is_plain or voxels.dtype != np.dtype("<i2") or size_of(voxels.path) != start + voxels.voxel_bytes:
+        return read_volume(path)
     hu = np.memmap(voxels.path, voxels.dtype, "c", start, header.grid.shape).view(np.ndarray)
     return Volume(hu=hu, grid=header.grid, uid=volume_name(path), warnings=header.warnings)
 
