@@ -44,6 +44,7 @@ from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import Pacs, free_port, orthanc, orthanc_program
 
 LISTENER = free_port()
+PATIENT_ID = "KW-4711"
 
 
 def scan(folder: Path, seed: int, date: str, description: str = "Thorax 1.0", **header: str) -> list[Path]:
@@ -51,7 +52,7 @@ def scan(folder: Path, seed: int, date: str, description: str = "Thorax 1.0", **
     files = list(write_ct_series(chest_phantom(shape=(36, 192, 192), lesions=0, seed=seed).volume, folder))
     for file in files:
         dataset = dcmread(file)
-        dataset.PatientID, dataset.StudyDate, dataset.SeriesDescription = "KW-4711", date, description
+        dataset.PatientID, dataset.StudyDate, dataset.SeriesDescription = PATIENT_ID, date, description
         for keyword, value in header.items():
             setattr(dataset, keyword, value)
         dataset.save_as(file)
@@ -324,7 +325,7 @@ def test_a_peer_that_sets_off_a_fault_of_ours_holds_up_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> str:
-        raise ZeroDivisionError("KW-4711")
+        raise ZeroDivisionError(PATIENT_ID)
 
     monkeypatch.setattr("carina.receive.priors.find_at", broken)
     with node(settings_of(tmp_path, DicomwebDestination(url="http://127.0.0.1:9"))) as store:
