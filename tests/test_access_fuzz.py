@@ -15,13 +15,12 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
 from access_nodes import Guarded, guarded
-from carina.service.rest.openapi import openapi
-from carina.service.rest.routes import EVERY_OPERATION, PREFIX
+from carina.service.rest.routes import EVERY_OPERATION, PREFIX, node_document
 
 EXAMPLES = 12
 """Of each operation, those that fit the document and those that don't."""
 
-SCHEMA = schemathesis.openapi.from_dict(openapi(EVERY_OPERATION, PREFIX))
+SCHEMA = schemathesis.openapi.from_dict(node_document())
 
 
 @pytest.fixture(scope="module")

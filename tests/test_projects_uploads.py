@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from carina.receive import uploads
 from project_nodes import Shared, shared_node
 from test_uploads_served import DATA, begin, code_of, put
 
@@ -37,3 +39,29 @@ def test_a_token_of_the_whole_node_runs_in_default_or_where_it_says(node: Shared
     with node.program("operator") as client:
         assert finish(client, project="bravo").json()["project"] == "bravo"
         assert finish(client).json()["project"] == "default"
+
+
+def test_no_project_announces_anothers_share_nor_sees_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "MOST_UPLOADS", 30)
+    with (
+        shared_node(tmp_path) as node,
+        node.program("operator of alpha") as alpha,
+        node.program("operator of bravo") as bravo,
+    ):
+        assert begin(alpha, key="first", size=10**9).status_code == 200
+        said = set()
+        for number in range(3):
+            answer = begin(alpha, key=f"large {number}", size=2**50)
+            assert code_of(answer) == (413, "upload.too-large")
+            said.add(answer.json()["detail"])
+            begin(bravo, key=f"{number}", size=10**6 * (number + 1))
+        assert len(said) == 1
+        assert "more than project alpha has left" in said.pop()
+        for number in range(30):
+            begin(alpha, key=f"small {number}", size=1)
+        assert code_of(begin(alpha, key="more", size=1)) == (413, "upload.too-many")
+        assert begin(bravo, key="more", size=1).status_code == 200
+        asked = {"key": "x", "files": 1, "bytes": 1, "project": "bravo"}
+        assert code_of(alpha.post("/api/v1/uploads", json=asked)) == (404, "project.unknown")

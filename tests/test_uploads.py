@@ -12,8 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from carina.errors import BadSeries
+from carina.receive import uploads as uploads_module
 from carina.receive.unpack import safe_parts
-from carina.receive.uploads import NoRoomForUpload, NoUpload, Received, UploadRefused
+from carina.receive.upload_errors import NoRoomForUpload, NoUpload, UploadRefused
+from carina.receive.upload_share import kept_share, room_for
+from carina.receive.uploads import Received
 from made_uploads import begun, finished, take, uploads, whole
 
 # Chunks
@@ -157,6 +160,48 @@ def test_no_more_is_taken_than_the_settings_and_the_disk_allow(tmp_path: Path, m
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(NoRoomForUpload, match=r"5\.0 GB are free, 5 GB are to stay free \(node\.free_gb\)"):
         take(uploads(tmp_path, free_gb=5.0), first, "a", 30, bytes(30))
+
+
+@pytest.mark.parametrize(("files", "size"), [({"a": 3}, "1 of 3"), ({"a": 2, "b": 2}, "2 of 4"), ({"a": 5}, "1 of 5")])
+def test_a_key_means_one_announcement(tmp_path: Path, files: dict[str, int], size: str) -> None:
+    taking = uploads(tmp_path)
+    upload = begun(taking, {"a": 4})
+    words = f"1 file of 4 bytes together were announced, not {size}: take another key, or give upload {upload.id} up"
+    with pytest.raises(UploadRefused, match=words):
+        begun(taking, files)
+    assert taking.discard(upload)
+    assert begun(taking, files).id != upload.id
+
+
+def test_facts_of_finished_uploads_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        taking, upload = whole(tmp_path, **{f"f{number}": b"abc"})
+        finished(taking, upload)
+    taking = uploads(tmp_path)
+    assert taking.unfinished() == []
+    monkeypatch.setattr(uploads_module, "read_json", lambda *_: pytest.fail("is read again"))
+    upload = begun(taking, {"a": 3})
+    assert taking.unfinished() == [upload]
+
+
+PROJECTS = ("a", "b", "c")
+
+
+@given(st.lists(st.tuples(st.sampled_from(PROJECTS), st.floats(0, 1)), max_size=20), st.integers(0, 3))
+def test_each_project_can_have_its_share_whatever_others_announce(asked: list[tuple[str, float]], silent: int) -> None:
+    projects, taken = len(PROJECTS) + silent, dict.fromkeys(PROJECTS, 0.0)
+    share = kept_share(1.0, projects)
+    for name, size in asked:
+        if size <= room_for(name, {one: taken[one] for one in PROJECTS if taken[one]}, 1.0, projects):
+            taken[name] += size
+        assert sum(taken.values()) <= 1 + 1e-9
+        for one in (*PROJECTS, "silent")[: len(PROJECTS) + bool(silent)]:
+            assert room_for(one, taken, 1.0, projects) >= share - taken.get(one, 0.0) - 1e-9
+
+
+def test_a_project_alone_has_all_the_room() -> None:
+    assert room_for("a", {}, 7.0, 1) == 7.0
+    assert room_for("a", {}, 8.0, 2) == 6.0
 
 
 def test_what_is_not_whole_is_not_finished(tmp_path: Path) -> None:

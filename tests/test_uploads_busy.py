@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -54,3 +56,39 @@ def test_others_are_answered_while_many_wait_for_one_upload(
         assert {one.result().status_code for one in others} == {200}
         if what == "finish":
             assert {one.result().json()["id"] for one in others} == {job}
+
+
+@pytest.mark.parametrize("uploads_at_once", [1, 6])
+def test_whoever_finishes_much_holds_up_nobody_elses_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uploads_at_once: int
+) -> None:
+    """One upload many times, or many uploads: another's is finished meanwhile."""
+    go_on = threading.Event()
+    make = Uploads._make
+
+    def slow(uploads: Uploads, upload: Upload, parts: UploadParts) -> None:
+        assert upload.key == "quick" or go_on.wait(60)
+        make(uploads, upload, parts)
+
+    monkeypatch.setattr(Uploads, "_make", slow)
+    with (
+        guarded(tmp_path) as node,
+        node.program("operator") as busy,
+        node.person("admin", **{"sec-fetch-site": "same-origin", "accept": "*/*"}) as other,
+        ThreadPoolExecutor(12) as pool,
+    ):
+        ids = [begin(busy, key=f"slow {number}").json()["id"] for number in range(uploads_at_once)]
+        quick = begin(other, key="quick").json()["id"]
+        for client, upload in [*((busy, one) for one in ids), (other, quick)]:
+            put(client, upload, DATA)
+        headers, place = dict(busy.headers), f"{node.url}/api/v1/uploads"
+        every = [ids[number % len(ids)] for number in range(12)]
+        asked: dict[str, Any] = {"json": {}, "headers": headers, "timeout": 60}
+        waiting = [pool.submit(httpx.post, f"{place}/{one}/finish", **asked) for one in every]
+        try:
+            time.sleep(0.5)  # so that they are there before the other; it must be answered however late they come
+            assert other.post(f"/api/v1/uploads/{quick}/finish", json={}).status_code == 200
+            assert not any(one.done() for one in waiting)
+        finally:
+            go_on.set()
+        assert {one.result().status_code for one in waiting} == {200}

@@ -15,7 +15,8 @@ import pytest
 from carina.errors import BadConfig, CarinaError
 from carina.pipeline.places import link_or_copy
 from carina.receive import upload_parts
-from carina.receive.uploads import NoRoomForUpload, NoUpload, UploadRefused, Uploads
+from carina.receive.upload_errors import NoRoomForUpload, NoUpload, UploadRefused
+from carina.receive.uploads import Uploads
 from made_uploads import LATE, NOON, begun, contents, finished, last_at, take, unused, uploads, whole
 
 
@@ -29,7 +30,8 @@ def test_what_is_begun_and_forgotten_goes_and_what_is_finished_stays(tmp_path: P
     for one in (done, forgotten):
         last_at(taking, one.id, NOON)
     assert taking.sweep(LATE, lambda job: job != 7) == [forgotten.id]
-    assert [one.id for one in taking.all()] == [alive.id, done.id]
+    assert [one.id for one in taking.unfinished()] == [alive.id]
+    assert taking.find(done.id, "op").job == 7
     with pytest.raises(NoUpload, match="no such upload"):
         take(taking, forgotten, "a", 0, b"abc")
     assert taking.sweep(LATE, lambda job: job == 7) == [done.id]
@@ -95,7 +97,7 @@ def test_what_a_kill_left_without_its_facts_goes(tmp_path: Path, monkeypatch: py
     other = tmp_path / "uploads" / "lost+found"
     other.mkdir()
     later = uploads(tmp_path)
-    assert later.all() == []
+    assert later.unfinished() == []
     last_at(later, left.name, LATE - timedelta(minutes=59))
     assert later.sweep(LATE, unused) == [], "it may be beginning"
     last_at(later, left.name, NOON)

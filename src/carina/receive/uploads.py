@@ -7,31 +7,33 @@ something of it last came, or when it was finished.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
-from carina.errors import FULL, BadSeries, CarinaError
+from carina.errors import BadSeries
 from carina.pipeline.json_text import as_json, read_json
 from carina.pipeline.places import flush, link_or_copy, write_whole
 from carina.receive.unpack import safe_parts, unpack
+from carina.receive.upload_errors import TWO_OF_A_NAME, NoRoomForUpload, NoUpload, UploadRefused, told_disk
 from carina.receive.upload_parts import UploadParts
+from carina.receive.upload_share import kept_share, room_for
 from carina.sections import UploadSettings
+from carina.web_settings import DEFAULT_PROJECT
 
 UPLOADS, CAME, CONTENT = "uploads", "parts", "content"
 LARGEST_CHUNK = 4 << 20
 MOST_UPLOADS = 1000
-"""Unfinished uploads that one node has at a time."""
+"""Unfinished uploads that one node has at a time; each project has its share of them, as of the room."""
 
 _FACTS = "upload.json"
 _NEW = "content.new"
@@ -39,29 +41,12 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")
 """What computers add to folders and archives."""
 
-_TWO_OF_A_NAME = (FileExistsError, NotADirectoryError, IsADirectoryError)
-
-
-class NoUpload(CarinaError):
-    """There is no such upload, or it is somebody else's."""
-
-
-class UploadRefused(CarinaError):
-    """A chunk or an end that doesn't fit what has come: the sender asks what has, and resumes from there."""
-
-
-class NoRoomForUpload(CarinaError):
-    """An upload is larger than what the settings or the disk leave."""
-
-
-class UploadNotStored(CarinaError):
-    """The node's disk does not take an upload: the node's operator must act."""
-
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
     """Whose upload it is, and what was announced; ``key`` is what its sender knows it by, to find it again.
 
-    ``job`` is the job that was made of it; without one it is unfinished.
+    ``project`` is the one in whose share it counts. ``job`` is the job that was made of it; without one it is
+    unfinished.
     """
 
     id: str
@@ -70,6 +55,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     bytes: int
     begun_at: datetime
+    project: str = DEFAULT_PROJECT
     job: int | None = None
 
 
@@ -91,35 +77,51 @@ class Uploads:
     ) -> None:
         self.folder, self.settings, self._free_gb = folder / UPLOADS, settings, free_gb
         self._job_on = job_on
-        self._beginning = threading.Lock()
+        self._beginning, self._knowing = threading.Lock(), threading.Lock()
         self._parts: dict[str, UploadParts] = {}
+        self._unfinished: dict[str, Upload] = {}
+        self._finished: set[str] = set()
 
-    def begin(self, upload: Upload) -> Upload:
-        """A new upload, or the unfinished one that its owner began under the same key.
+    def begin(self, upload: Upload, projects: int = 1) -> Upload:
+        """A new upload, or the unfinished one that its owner began under the same key; ``projects`` share the room.
 
         Raises:
+            UploadRefused: ``upload.key``, other numbers were announced under that key.
             NoRoomForUpload: ``upload.too-large``, ``upload.too-many`` or ``upload.disk-full``.
             UploadNotStored: the disk does not take it.
         """
-        with self._beginning, _told():
-            unfinished = [one for one in self.all() if one.job is None]
+        with self._beginning, told_disk():
+            unfinished = self.unfinished()
             same = (one for one in unfinished if (one.owner, one.key) == (upload.owner, upload.key))
             if found := next(same, None):
+                _check_same(upload, found)
                 return found
-            self._check_room(upload, unfinished)
+            self._check_room(upload, unfinished, projects)
             place = self.folder / upload.id
             (place / CAME).mkdir(parents=True)
             self._keep(upload)
             flush(self.folder)
             return upload
 
-    def _check_room(self, upload: Upload, unfinished: list[Upload]) -> None:
-        left = self.settings.gb * 1e9 - sum(one.bytes for one in unfinished)
+    def _check_room(self, upload: Upload, unfinished: list[Upload], projects: int) -> None:
+        """See that an upload fits into its project's part; what others have taken is told where there are no others."""
+        taken: Counter[str] = Counter()
+        for one in unfinished:
+            taken[one.project] += one.bytes
+        whole = self.settings.gb * 1e9
+        left = room_for(upload.project, taken, whole, projects)
         if upload.bytes > left:
             words = f"{upload.bytes / 1e9:.3g} GB are announced, {max(0.0, left) / 1e9:.3g} GB are left"
+            if projects > 1:
+                share = f"{kept_share(whole, projects) / 1e9:.3g} GB are kept for each project"
+                words = (
+                    f"{upload.bytes / 1e9:.3g} GB are announced, more than project {upload.project} has left; {share}"
+                )
             raise NoRoomForUpload("upload.too-large", f"{words} for uploads (uploads.gb): wait until others are run.")
-        if len(unfinished) >= MOST_UPLOADS:
-            words = f"{len(unfinished)} uploads are unfinished, and a node has no more at a time"
+        number = Counter(one.project for one in unfinished)
+        if room_for(upload.project, number, MOST_UPLOADS, projects) < 1:
+            who = f"a project with {projects - 1} beside it" if projects > 1 else "a node"
+            words = f"{number[upload.project]} uploads are unfinished, and {who} has no more at a time"
             raise NoRoomForUpload("upload.too-many", f"{words}: finish some, or give them up.")
         self._check_disk(upload.bytes)
 
@@ -141,14 +143,28 @@ class Uploads:
             raise NoUpload("upload.unknown", "there is no such upload of yours: it was finished, or given up.")
         return upload
 
-    def all(self) -> list[Upload]:
-        """Every upload, the oldest first."""
-        found = [one for upload_id in self._ids() if (one := self._read(upload_id))]
-        return sorted(found, key=lambda one: one.begun_at)
+    def unfinished(self) -> list[Upload]:
+        """Every upload without a job, the oldest first; the facts of each are read once, and then known."""
+        with self._knowing:
+            ids = set(self._ids())
+            self._finished &= ids
+            for gone in self._unfinished.keys() - ids:
+                del self._unfinished[gone]
+            for upload_id in ids - self._finished - self._unfinished.keys():
+                if upload := self._read(upload_id):
+                    self._know(upload)
+            return sorted(self._unfinished.values(), key=lambda one: (one.begun_at, one.id))
+
+    def _know(self, upload: Upload) -> None:
+        if upload.job is None:
+            self._unfinished[upload.id] = upload
+        else:
+            self._unfinished.pop(upload.id, None)
+            self._finished.add(upload.id)
 
     def open_of(self, owner: str) -> list[tuple[Upload, int]]:
         """The unfinished uploads of somebody's, and how many bytes of each have come."""
-        mine = [one for one in self.all() if one.owner == owner and one.job is None]
+        mine = [one for one in self.unfinished() if one.owner == owner]
         return [(one, one.bytes if self.is_whole(one) else self._parts_of(one.id).total()[1]) for one in mine]
 
     def is_whole(self, upload: Upload) -> bool:
@@ -176,7 +192,7 @@ class Uploads:
         except ValueError as error:
             raise UploadRefused("upload.name", f"a file {error}.") from error
         parts = self._parts_of(upload.id)
-        with parts.writing, _told():
+        with parts.writing, told_disk():
             self.find(upload.id, upload.owner)  # it may have been given up meanwhile
             there = parts.size(name)
             if offset != (there or 0) or self.is_whole(upload):
@@ -207,7 +223,7 @@ class Uploads:
         with parts.writing:
             upload = self.find(upload.id, upload.owner)
             if not self.is_whole(upload):
-                with _told():
+                with told_disk():
                     self._make(upload, parts)
             if (job := self._job(upload)) is None:
                 job = submit(self._content(upload))
@@ -235,7 +251,7 @@ class Uploads:
             self._lay_out(parts, new)
         except (BadSeries, OSError) as error:
             shutil.rmtree(new, ignore_errors=True)
-            if isinstance(error, _TWO_OF_A_NAME):
+            if isinstance(error, TWO_OF_A_NAME):
                 raise BadSeries("upload.name", "two files, or a file and a folder, have one name.") from None
             raise
         flush(*(path for path in new.rglob("*") if path.is_dir()), new)
@@ -306,9 +322,11 @@ class Uploads:
     def _remove(self, upload_id: str) -> None:
         """Remove an upload, whose lock is held; the facts first, so that it is none any more whatever happens next."""
         place = self.folder / upload_id
-        with _told():
+        with told_disk():
             (place / _FACTS).unlink(missing_ok=True)
         shutil.rmtree(place, ignore_errors=True)
+        with self._knowing:
+            self._unfinished.pop(upload_id, None)
         self._parts.pop(upload_id, None)
 
     def _parts_of(self, upload_id: str) -> UploadParts:
@@ -323,9 +341,11 @@ class Uploads:
 
     def _keep(self, upload: Upload) -> None:
         place = self.folder / upload.id
-        with _told():
+        with told_disk():
             write_whole(place / _FACTS, as_json(upload))
             flush(place / _FACTS, place)
+        with self._knowing:
+            self._know(upload)
 
     def _read(self, upload_id: str) -> Upload | None:
         try:
@@ -334,20 +354,11 @@ class Uploads:
             return None
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """What the disk says as what it means to the sender: without the name of a file, which may be a patient's."""
-    try:
-        yield
-    except _TWO_OF_A_NAME:
-        raise UploadRefused("upload.name", "a file has the name of a folder of the upload.") from None
-    except OSError as error:
-        if error.errno in FULL:
-            raise NoRoomForUpload("upload.disk-full", "the node's disk is full: make room (node.free_gb).") from None
-        if error.errno == errno.ENAMETOOLONG:
-            raise UploadRefused("upload.name", "a file has a name that is too long, or lies too deep.") from None
-        words = os.strerror(error.errno) if error.errno else type(error).__name__
-        raise UploadNotStored("upload.disk", f"the node's disk does not take the upload ({words}).") from None
+def _check_same(upload: Upload, found: Upload) -> None:
+    if (upload.files, upload.bytes) != (found.files, found.bytes):
+        was = f"{found.files} file{'' if found.files == 1 else 's'} of {found.bytes} bytes together"
+        words = f"under this key {was} were announced, not {upload.files} of {upload.bytes}"
+        raise UploadRefused("upload.key", f"{words}: take another key, or give upload {found.id} up.")
 
 
 def new_upload_id() -> str:

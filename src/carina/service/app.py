@@ -23,6 +23,7 @@ from carina.service.refusals import HANDLERS
 from carina.service.rest.chunks import CHUNKS_AT_ONCE
 from carina.service.rest.operation import LONG_AT_ONCE
 from carina.service.rest.routes import rest_routes
+from carina.service.rest.turns import Turns
 
 HASHED_AT_ONCE = 2
 """Passwords that are tried at the same time: each takes 64 MB and a good part of a second."""
@@ -55,5 +56,5 @@ def web_app(node: RunningNode) -> Starlette:
     app.state.hashing = CapacityLimiter(HASHED_AT_ONCE)
     app.state.stow = CapacityLimiter(node.settings.dicom.associations)
     app.state.chunks = CapacityLimiter(CHUNKS_AT_ONCE)
-    app.state.long = CapacityLimiter(LONG_AT_ONCE)
+    app.state.long, app.state.turns = CapacityLimiter(LONG_AT_ONCE), Turns()
     return app

@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from carina.errors import BadConfig, BadSeries, CarinaError, DeliveryFailed
-from carina.receive.uploads import NoRoomForUpload, NoUpload, UploadNotStored, UploadRefused
+from carina.receive.upload_errors import NoRoomForUpload, NoUpload, UploadNotStored, UploadRefused
 
 PROBLEM = "application/problem+json"
 

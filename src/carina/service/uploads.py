@@ -5,37 +5,61 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 
-from carina.database import JOB, REMOVAL, database_now, read_only
+from carina.database import EVERY_PROJECT, JOB, PROJECT, REMOVAL, database_now, read_only
 from carina.jobs.listing import Job, find_job
 from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.terms import Terms
 from carina.keeping.lock import files_held
 from carina.keeping.removable import KeptKind
-from carina.receive.uploads import NoRoomForUpload, Upload, new_upload_id
+from carina.receive.upload_errors import NoRoomForUpload
+from carina.receive.uploads import Upload, new_upload_id
 from carina.service import changes
 from carina.service.access.caller import asking
+from carina.service.access.members import see_project
 from carina.service.node import RunningNode
 from carina.service.pipelines import check_offered
 from carina.service.problems import NotThere
+from carina.web_settings import DEFAULT_PROJECT
 
 
-def begin_upload(node: RunningNode, key: str, files: int, size: int) -> Upload:
-    """A new upload of whoever asks, or the one that they began under the same key.
+def begin_upload(node: RunningNode, key: str, files: int, size: int, project: str = "") -> Upload:
+    """A new upload of whoever asks, or the one that they began under the same key; it counts in a project's share.
 
     Raises:
         NoRoomForUpload: there is no room for it, or the node takes none.
+        UploadRefused: other numbers were announced under that key.
+        NotThere: there is no such project.
     """
     if not node.settings.uploads.gb:
         raise NoRoomForUpload("upload.off", "this node takes no uploads (uploads.gb is 0).")
-    wanted = Upload(id=new_upload_id(), owner=asking.get(), key=key, files=files, bytes=size, begun_at=node.now())
-    found = node.uploads.begin(wanted)
+    with read_only(node.engine) as connection:
+        of_node = select(func.count()).select_from(PROJECT).execution_options(**EVERY_PROJECT)
+        projects = connection.execute(of_node).scalar_one()
+        if project:
+            see_project(connection, project)
+    wanted = Upload(
+        id=new_upload_id(),
+        owner=asking.get(),
+        key=key,
+        files=files,
+        bytes=size,
+        begun_at=node.now(),
+        project=project or _counted_in(node),
+    )
+    found = node.uploads.begin(wanted, projects)
     if found is wanted:
         with node.engine.begin() as connection:
             counted = f"{files} file{'' if files == 1 else 's'}"
             changes.audit(connection, "received", f"upload {found.id}: begun, {counted}, {size} bytes")
     return found
+
+
+def _counted_in(node: RunningNode) -> str:
+    """The project whose share an upload takes that nobody has named one for."""
+    sees_usual = node.projects is None or DEFAULT_PROJECT in node.projects
+    return DEFAULT_PROJECT if sees_usual else min(node.projects or {DEFAULT_PROJECT})
 
 
 def own_upload(node: RunningNode, upload_id: str) -> Upload:

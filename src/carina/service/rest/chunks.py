@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 
 import anyio
 import msgspec
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from carina.receive.uploads import LARGEST_CHUNK
 from carina.service.node import seen_node
 from carina.service.problems import NotUnderstood
+from carina.service.rest.openapi import Schema, refusals
 from carina.service.rest.operation import understood
 from carina.service.uploads import own_upload
 
@@ -30,6 +32,53 @@ class ChunkTaken(msgspec.Struct, frozen=True, kw_only=True):
     """How many bytes of a file are on the node's disk for good."""
 
     bytes: int
+
+
+CHUNK_PATHS: Mapping[str, Schema] = {
+    "/uploads/{id}/chunk": {
+        "put": {
+            "operationId": "put_chunk",
+            "tags": ["Uploads"],
+            "summary": "Append a chunk of bytes to a file of an upload, on the disk for good",
+            "parameters": [
+                {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}},
+                {"name": "name", "in": "query", "required": True, "schema": {"type": "string"}},
+                {"name": "offset", "in": "query", "required": True, "schema": {"type": "integer"}},
+                {
+                    "name": "Content-Digest",
+                    "in": "header",
+                    "required": True,
+                    "schema": {"type": "string"},
+                    "description": "SHA-256 of the chunk: sha-256=:BASE64: (RFC 9530)",
+                },
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/octet-stream": {
+                        "schema": {"type": "string", "format": "binary", "minLength": 1, "maxLength": LARGEST_CHUNK}
+                    }
+                },
+            },
+            "responses": {
+                "200": {
+                    "description": "Done.",
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "type": "object",
+                                "properties": {"bytes": {"type": "integer"}},
+                                "required": ["bytes"],
+                            }
+                        }
+                    },
+                },
+                **refusals((404, 409, 413, 507)),
+            },
+        }
+    }
+}
+"""The route as the OpenAPI document has it; ``bytes`` is how many of the file are on the disk for good."""
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -15,15 +15,18 @@ from carina.service.rest.operation import Operation
 REFERENCE = "#/components/schemas/{name}"
 
 Schema = dict[str, Any]
+NO_MORE: Mapping[str, Schema] = {}
 
 
-def openapi(operations: Sequence[Operation[Any]], prefix: str) -> Schema:
-    """The document of operations whose paths lie below a prefix."""
+def openapi(operations: Sequence[Operation[Any]], prefix: str, more: Mapping[str, Schema] = NO_MORE) -> Schema:
+    """The document of operations whose paths lie below a prefix, and of ``more`` paths, with what each method does."""
     kinds = list(dict.fromkeys([HttpProblem, *(one.answer for one in operations), *(one.asked for one in operations)]))
     _, components = msgspec.json.schema_components(kinds, ref_template=REFERENCE)
     paths: dict[str, Schema] = {}
     for one in operations:
         paths.setdefault(prefix + one.path, {})[one.method.lower()] = _operation(one, components)
+    for path, methods in more.items():
+        paths.setdefault(prefix + path, {}).update(methods)
     asked = {one.asked.__name__ for one in operations} - {one.answer.__name__ for one in operations}
     return {
         "openapi": "3.1.0",
@@ -46,7 +49,7 @@ def _operation(one: Operation[Any], components: Mapping[str, Schema]) -> Schema:
         "tags": [one.tag],
         "summary": one.summary,
         "parameters": parameters,
-        "responses": _responses(one),
+        "responses": {"200": _done(one.answer), **refusals(one.refusals)},
     }
     if one.has_body:
         body = {name: value for name, value in properties.items() if name not in one.in_path}
@@ -65,12 +68,16 @@ def _parameter(one: Operation[Any], name: str, schema: Schema) -> Schema:
     return {"name": name, "in": "path" if is_in_path else "query", "required": is_in_path, "schema": schema}
 
 
-def _responses(one: Operation[Any]) -> Schema:
-    found: Schema = {"200": {"description": "Done.", **_content("application/json", one.answer.__name__)}}
-    for status in sorted({400, 401, 403, 421, *one.refusals}):
-        problem = _content(PROBLEM, HttpProblem.__name__)
-        found[str(status)] = {"description": HTTPStatus(status).phrase + ".", **problem}
-    return found
+def _done(answer: type[msgspec.Struct]) -> Schema:
+    """An answer of a kind that the document has."""
+    return {"description": "Done.", **_content("application/json", answer.__name__)}
+
+
+def refusals(statuses: Iterable[int]) -> Schema:
+    """What is said where an operation is refused: these statuses, and those that all have."""
+    problem = _content(PROBLEM, HttpProblem.__name__)
+    every = sorted({400, 401, 403, 421, *statuses})
+    return {str(status): {"description": HTTPStatus(status).phrase + ".", **problem} for status in every}
 
 
 def _content(media_type: str, name: str) -> Schema:

@@ -13,8 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from carina.pipeline.json_text import read_json
+from carina.service.access.caller import asking
 from carina.service.node import RunningNode, seen_node
 from carina.service.problems import NotUnderstood
+from carina.service.rest.turns import Turns
 from carina.toml import mistakes
 
 LONG_AT_ONCE = 4
@@ -29,7 +31,8 @@ class Operation(Generic[Asked]):
     """An operation: its fields that the path names come from there, the others from the query (GET) or a JSON body.
 
     One that ``is_long`` (it unpacks, or waits for what does) has threads apart from those that answer everything else,
-    of which ``LONG_AT_ONCE`` may be taken: others wait for their turn without a thread.
+    of which ``LONG_AT_ONCE`` may be taken: others wait for their turn without a thread. One path has one of them, and
+    whoever asks never all.
     """
 
     method: str
@@ -64,11 +67,20 @@ class Operation(Generic[Asked]):
         async def answer(request: Request) -> Response:
             given = await _given(request, has_body=self.has_body)
             asked = understood(given, self.asked)
-            limiter = request.app.state.long if self.is_long else None
-            from_node = await to_thread.run_sync(self.run, seen_node(request), asked, limiter=limiter)
+            if self.is_long:
+                from_node = await self._in_turn(request, asked)
+            else:
+                from_node = await to_thread.run_sync(self.run, seen_node(request), asked)
             return Response(msgspec.json.encode(from_node), media_type="application/json")
 
         return Route(prefix + self.path, answer, methods=[self.method], name=self.name)
+
+    async def _in_turn(self, request: Request, asked: Asked) -> msgspec.Struct:
+        """Run it in a long thread, once those are done that are asked for on the same thing, and enough of the same."""
+        turns: Turns = request.app.state.turns
+        subject = request.path_params.get("id", self.path)
+        async with turns.of(f"on {subject}", 1), turns.of(f"by {asking.get()}", LONG_AT_ONCE - 1):
+            return await to_thread.run_sync(self.run, seen_node(request), asked, limiter=request.app.state.long)
 
 
 async def _given(request: Request, *, has_body: bool) -> Mapping[str, Any]:

@@ -8,8 +8,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from carina.service.pages.rendering import page
-from carina.service.rest.chunks import take_chunk
-from carina.service.rest.openapi import openapi
+from carina.service.rest.chunks import CHUNK_PATHS, take_chunk
+from carina.service.rest.openapi import Schema, openapi
 from carina.service.rest.operations import OPERATIONS
 from carina.service.rest.uploads import UPLOAD_OPERATIONS
 
@@ -28,11 +28,16 @@ def rest_routes() -> list[BaseRoute]:
     ]
 
 
+def node_document() -> Schema:
+    """The OpenAPI document of all of it."""
+    return openapi(EVERY_OPERATION, PREFIX, CHUNK_PATHS)
+
+
 def document(_: Request) -> Response:
     """The OpenAPI document."""
-    return Response(msgspec.json.encode(openapi(EVERY_OPERATION, PREFIX)), media_type="application/json")
+    return Response(msgspec.json.encode(node_document()), media_type="application/json")
 
 
 def show_document(request: Request) -> Response:
     """The document as a page that a person reads."""
-    return page(request, "api.html", {"document": openapi(EVERY_OPERATION, PREFIX), "prefix": PREFIX})
+    return page(request, "api.html", {"document": node_document(), "prefix": PREFIX})

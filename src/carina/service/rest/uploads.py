@@ -22,11 +22,15 @@ _Bytes = Annotated[int, Meta(ge=1, le=2**50)]
 
 
 class UploadAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An upload announced: a ``key`` of the sender's choice, by which it is found again, how many files and bytes."""
+    """An upload announced: a ``key`` of the sender's choice, by which it is found again, how many files and bytes.
+
+    It counts in the share of ``project``; without one, in that of a project in which whoever asks may run something.
+    """
 
     key: Annotated[str, Meta(min_length=1, max_length=128)]
     files: Annotated[int, Meta(ge=1, le=MOST_MEMBERS)]
     bytes: _Bytes
+    project: Annotated[str, Meta(max_length=64)] = ""
 
 
 class OneUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,7 +70,7 @@ class Discarded(msgspec.Struct, frozen=True, kw_only=True):
 
 def post_upload(node: RunningNode, asked: UploadAsked) -> UploadState:
     """Begin an upload, or find the one that was begun under its key."""
-    return _state(node, uploads.begin_upload(node, asked.key, asked.files, asked.bytes))
+    return _state(node, uploads.begin_upload(node, asked.key, asked.files, asked.bytes, asked.project))
 
 
 def get_upload(node: RunningNode, asked: OneUpload) -> UploadState:
@@ -117,7 +121,7 @@ UPLOAD_OPERATIONS: tuple[Operation[Any], ...] = (
         run=post_upload,
         tag="Uploads",
         summary="Begin an upload, or find the one that was begun under its key",
-        refusals=(413, 507),
+        refusals=(404, 409, 413, 507),
     ),
     Operation(
         method="GET",
@@ -126,7 +130,7 @@ UPLOAD_OPERATIONS: tuple[Operation[Any], ...] = (
         answer=UploadState,
         run=get_upload,
         tag="Uploads",
-        summary="What has come of an upload; chunks are sent by PUT to /uploads/{id}/chunk",
+        summary="What has come of an upload",
         refusals=(404,),
     ),
     Operation(

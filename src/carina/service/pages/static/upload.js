@@ -103,7 +103,8 @@ async function send(files) {
   const total = files.reduce((sum, one) => sum + one.file.size, 0);
   if (!total) throw new Refused("There is nothing in what you chose.");
   const json = { "content-type": "application/json" };
-  const announced = JSON.stringify({ key: await keyOf(files), files: files.length, bytes: total });
+  const share = document.getElementById("upload-project").value;
+  const announced = JSON.stringify({ key: await keyOf(files), files: files.length, bytes: total, project: share });
   const upload = await ask("POST", "", announced, json);
   const there = new Map(upload.received.map((one) => [one.name, one.bytes]));
   let came = upload.whole ? total : upload.received.reduce((sum, one) => sum + one.bytes, 0);
