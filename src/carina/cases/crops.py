@@ -1,4 +1,7 @@
-"""Whole-lung crops for the classifier: half with synthetic COVID-19, half without, all with look-alikes."""
+"""Whole-lung crops for the classifier: half with synthetic COVID-19, half without, all with look-alikes.
+
+Of those without, as many as are asked for show another pneumonia (`pneumonias`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from carina.cases.case import Case
 from carina.cases.sampling import Sampler, Shape, bend
 from carina.synth import distractors, lesions
 from carina.synth.lung_labels import box_with_margin
+from carina.synth.pneumonias import Pneumonia, draw_pneumonia
 from carina.volume.arrays import Flags, Floats
 
 LEAST_SHARE = 0.005
@@ -75,26 +79,45 @@ def draw_plain_crop(cases: Sequence[Case], shape: Shape, rng: np.random.Generato
     return _diseased(one, int(rng.integers(12, 30)), rng) if rng.random() < 0.5 else one
 
 
-def draw_lesson(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Crop:
+def draw_lesson(cases: Sequence[Case], shape: Shape, rng: np.random.Generator, others: float = 0.0) -> Crop:
     """What a classifier is taught with: plain crops and full ones in equal shares, since full ones alone teach nothing.
 
-    Trained on `draw_crop` alone the loss stays at chance (research log, 5).
+    Trained on `draw_crop` alone the loss stays at chance (research log, 5). ``others`` is that of `draw_crop`.
     """
-    return draw_plain_crop(cases, shape, rng) if rng.random() < 0.5 else draw_crop(cases, shape, rng)
+    return draw_plain_crop(cases, shape, rng) if rng.random() < 0.5 else draw_crop(cases, shape, rng, others)
 
 
-def draw_crop(cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Crop:
+def draw_crop(cases: Sequence[Case], shape: Shape, rng: np.random.Generator, others: float = 0.0) -> Crop:
     """One crop, ill half of the time; cases that hold lesions already are not drawn.
 
-    A third of the ill have disease in one lung only.
+    A third of the ill have disease in one lung only. ``others`` is the share of those without COVID-19 that show
+    another pneumonia, which `Crop.ill` does not count.
     """
     one = _look_alikes(crop(_healthy(cases, rng), shape, rng), rng)
     if rng.random() < 0.5:
         where = _one_side(one.lung, rng) if rng.random() < 1 / 3 else one.lung
         one = _diseased(one, int(rng.integers(2, 17)), rng, where)
+    elif others and rng.random() < others:
+        one = _with_pneumonia(one, rng)
+    return _scanned(one, rng)
+
+
+def draw_other(cases: Sequence[Case], shape: Shape, rng: np.random.Generator, kind: Pneumonia) -> Crop:
+    """As `draw_crop`, with a pneumonia of this kind in place of COVID-19."""
+    return _scanned(_with_pneumonia(_look_alikes(crop(_healthy(cases, rng), shape, rng), rng), rng, kind), rng)
+
+
+def _scanned(one: Crop, rng: np.random.Generator) -> Crop:
+    """``one`` as scanners differ: motion, kernel, noise, and HU that are a little off."""
     hu = distractors.motion(one.hu, one.spacing_mm, rng) if rng.random() < 0.2 else one.hu
     hu = distractors.kernel_and_noise(hu, one.spacing_mm, rng)
     return replace(one, hu=(hu * rng.uniform(0.95, 1.05) + rng.normal(0, 20)).astype(np.float32))
+
+
+def _with_pneumonia(one: Crop, rng: np.random.Generator, kind: Pneumonia | None = None) -> Crop:
+    """``one`` with a pneumonia that is not COVID-19; None draws any kind."""
+    hu, _ = draw_pneumonia(one.hu, one.lung, one.spacing_mm, rng, kind)
+    return replace(one, hu=hu)
 
 
 def _healthy(cases: Sequence[Case], rng: np.random.Generator) -> Case:

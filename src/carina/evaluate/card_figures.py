@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from carina.cases.case import Case, scale, to_network
-from carina.cases.crops import crop, draw_crop
+from carina.cases.crops import crop, draw_crop, draw_other
 from carina.config import RuntimeSettings
 from carina.evaluate.synthetic import candidates, dice_by_lesion, dice_of_size, place
 from carina.infer.runtime import Runtime, open_runtime
@@ -21,6 +21,7 @@ from carina.measure.agreement import SURFACE_TOLERANCE_MM, auc, dice, surface_di
 from carina.models.bundle import Bundle, Covid
 from carina.synth import lesions
 from carina.synth.lesions import Size
+from carina.synth.pneumonias import Pneumonia
 from carina.volume.arrays import Flags
 
 UNSEEN_SEED = 900_000
@@ -158,7 +159,11 @@ def synthetic_dice(bundle: Bundle, runtime: Runtime, cases: Sequence[Case]) -> F
 
 
 def evaluate_covid(bundle: Bundle, cases: Sequence[Case], *, crops: int = 120) -> Figures:
-    """Probability of COVID-19 for each case, and AUC, sensitivity and specificity on unseen synthetic crops."""
+    """Probability of COVID-19 for each case, and AUC, sensitivity and specificity on unseen synthetic crops.
+
+    Beside them the AUC against other pneumonias, as many crops for all kinds together, and how many of each are taken
+    for COVID-19.
+    """
     spec = bundle.carina
     if not isinstance(spec, Covid):
         raise ValueError(f"bundle {bundle.name} does not classify")
@@ -182,4 +187,25 @@ def evaluate_covid(bundle: Bundle, cases: Sequence[Case], *, crops: int = 120) -
         "sensitivity synthetic": float((scores[ill] > 0.5).mean()),
         "specificity synthetic": float((scores[~ill] <= 0.5).mean()),
     }
-    return figures
+    return figures | _against_others(
+        scores[ill], lambda kind, rng: probability(draw_other(healthy, shape, rng, kind).hu)
+    )
+
+
+def _against_others(
+    covid: npt.NDArray[np.float64], other: Callable[[Pneumonia, np.random.Generator], float]
+) -> Figures:
+    """How well probabilities of drawn COVID-19 are told from those of as many other pneumonias of all kinds."""
+    each = -(-len(covid) // len(Pneumonia))
+    found = {
+        kind: np.array([other(kind, np.random.default_rng([UNSEEN_SEED, number, n])) for n in range(each)])
+        for number, kind in enumerate(Pneumonia)
+    }
+    apart = np.concatenate([covid, *found.values()])
+    told = auc(apart, np.arange(len(apart)) < len(covid))
+    figures = {f"taken for COVID-19, {kind}": float((scores > 0.5).mean()) for kind, scores in found.items()}
+    return figures | {
+        "auc against other pneumonias": told.auc,
+        "auc against other pneumonias, 95 % low": told.low,
+        "auc against other pneumonias, 95 % high": told.high,
+    }

@@ -90,7 +90,8 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     ``network`` is what ``models.networks.build_network`` takes. ``spacing_mm`` is ``(x, y, z)``, None (``"none"`` in a
     file) keeps the image's own; ``window_hu`` is scaled to [0, 1] and clipped. ``whole_scans`` draws synthetic examples
-    of lungs as whole scans at ``spacing_mm`` (`whole_scans`), for a first look. ``positive`` is the share of patches
+    of lungs as whole scans at ``spacing_mm`` (`whole_scans`), for a first look. ``other_pneumonias`` is the share of a
+    classifier's full crops without COVID-19 that show another pneumonia. ``positive`` is the share of patches
     centred on foreground. ``order`` is the classifier's (``default``: window, then crop and resize; ``naturecomm``:
     crop and resize on HU, then window). ``hard_weight`` is how often ``dice-ce`` counts hard voxels of synthetic
     examples (dense lesions, gas that is no lung). Exactly one of ``steps`` and ``epochs`` is above 0; an epoch draws
@@ -115,6 +116,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     spacing_mm: tuple[float, float, float] | None = (0.8, 0.8, 5.0)
     crop_to_body: bool = False
     whole_scans: bool = False
+    other_pneumonias: float = 0.0
     positive: float = 0.5
     order: str = "default"
     margin_voxels: int = 5

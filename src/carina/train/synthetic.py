@@ -45,7 +45,7 @@ class SyntheticSource:
     def draw(self, rng: np.random.Generator, shape: Shape) -> Example:
         """One patch or crop; voxels of targets are classes, `losses.HARD` on top of them, or `losses.IGNORED`."""
         if self.settings.task is Task.COVID:
-            lesson = draw_lesson(self.training, shape, rng)
+            lesson = draw_lesson(self.training, shape, rng, self.settings.other_pneumonias)
             if self.settings.loss is not Loss.CROSS_ENTROPY_PLACES:
                 return self._example(lesson.hu, np.asarray(lesson.ill))
             return self._example(lesson.hu, np.where(lesson.ignored & ~lesson.lesion, IGNORED, lesson.lesion))
@@ -96,7 +96,7 @@ class SyntheticSource:
         count = -(-VALIDATION_CROPS // len(self.held))
         for n in range(count):
             rng = np.random.default_rng([VALIDATION_SEED, number, n])
-            drawn = draw_crop([case], self.settings.patches[0].shape[::-1], rng)
+            drawn = draw_crop([case], self.settings.patches[0].shape[::-1], rng, self.settings.other_pneumonias)
             yield f"{case.name}-{n + 1}", *self._example(drawn.hu, np.asarray(drawn.ill))
 
     def _scans(self, number: int, case: Case) -> Iterator[NamedExample]:
