@@ -17,7 +17,7 @@ import pytest
 from carina.api.study import RunSettings, run
 from carina.config import load_settings
 from carina.errors import BadConfig, BadSeries
-from carina.operators.programs import Over, Program, run_program
+from carina.operators.programs import Over, Program, ProgramBounds, run_program
 from carina.pipeline.manifest import read_manifest
 from carina.sections import EngineChoice, OperatorSettings
 from carina.synth.phantom import Phantom, chest_phantom
@@ -335,7 +335,8 @@ ENDS = {"itself": "sys.exit(0)", "badly": "sys.exit(2)", "at its time": "time.sl
 def test_what_moved_to_sessions_of_its_own_ends_too(tmp_path: Path, ends: str) -> None:
     place = tmp_path / "children"
     code = LEAVES_SESSIONS.replace("PLACE", repr(str(place))) + ENDS[ends]
-    program = Program(words=[sys.executable, "-c", code], environment=None, folder=tmp_path, time_s=3)
+    bounds = ProgramBounds(time_s=3, writes_to=tmp_path, output_bytes=1e9)
+    program = Program(words=[sys.executable, "-c", code], environment=None, folder=tmp_path, bounds=bounds)
     ended = run_program(program, tmp_path / "log", lambda: None)
     assert ended == {"itself": 0, "badly": 2, "at its time": Over.TIME}[ends], (tmp_path / "log").read_text()
     children = [int(number) for number in place.read_text().split()]

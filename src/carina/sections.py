@@ -50,7 +50,7 @@ class EngineChoice(StrEnum):
 
 
 class OperatorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a definition's operators of others run, each for ``time_s`` at most.
+    """How a definition's operators of others run, each for ``time_s`` at most, and writing ``output_gb`` at most.
 
     ``trusted`` are definition files whose commands may be started as processes of this machine where no engine runs
     containers; none is, unless it is named here.
@@ -59,6 +59,7 @@ class OperatorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     engine: EngineChoice = EngineChoice.AUTO
     trusted: tuple[_Text, ...] = ()
     time_s: _Seconds = 3600.0
+    output_gb: Annotated[float, Meta(gt=0)] = 20.0
 
 
 class UploadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

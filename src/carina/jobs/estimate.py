@@ -12,8 +12,10 @@ from pydicom.errors import InvalidDicomError
 from carina.config import Settings
 from carina.dicom.series import Source, VolumeFile
 from carina.dicom.walk import walk
-from carina.errors import BadSeries
+from carina.errors import BadConfig, BadSeries
 from carina.jobs.machine import whole_machine
+from carina.pipeline.definition import load_definition
+from carina.pipeline.foreign import OWN_IMAGES
 
 BASE_MB = 1500.0
 """Python, OpenVINO and the three networks with their windows."""
@@ -65,6 +67,19 @@ def voxels_below(place: Path) -> int:
 def memory_mb(voxels: int) -> float:
     """The memory in MB that a run on so many voxels takes at its peak."""
     return round(BASE_MB + BYTES_PER_VOXEL * voxels / 1e6, 1)
+
+
+def others_mb(pipeline: str) -> float:
+    """The memory in MB that a definition's programs of others say they need, all of them at once; 0 where none does.
+
+    A name is that of a definition that ships; what can't be read will be said by its run.
+    """
+    file = Path(pipeline)
+    try:
+        steps = load_definition(file).steps if file.is_file() else ()
+    except (BadConfig, OSError):
+        return 0.0
+    return float(sum(one.requests.memory_mb or 0 for one in steps if not one.container.image.startswith(OWN_IMAGES)))
 
 
 def cores_of(settings: Settings) -> float:

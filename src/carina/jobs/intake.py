@@ -14,7 +14,7 @@ from carina.config import AnySource, Priority, Settings
 from carina.database import ARRIVAL, INSTANCE, JOB
 from carina.deliver.routes import routes
 from carina.jobs.earlier import is_fetched_as_prior, want_earlier
-from carina.jobs.estimate import LARGEST_SLICE, cores_of, memory_mb, slice_voxels
+from carina.jobs.estimate import LARGEST_SLICE, cores_of, memory_mb, others_mb, slice_voxels
 from carina.jobs.queue import JobState, NewJob, cancel, submit
 
 ARRIVALS_AT_ONCE = 20
@@ -64,7 +64,7 @@ def _jobs_of(
         new = NewJob(
             source=str(folder / "incoming" / str(arrival.id)),
             pipeline=pipeline,
-            memory_mb=needed,
+            memory_mb=needed + others_mb(pipeline),
             cores=cores_of(settings),
             priority=Priority.LOW if is_prior else source.priority,
             destinations=() if is_prior else destinations,

@@ -10,7 +10,7 @@ from carina.api.study import RunSettings, check_pipeline, choose_series
 from carina.config import Settings
 from carina.database import database_now, read_only
 from carina.errors import BadConfig, BadSeries, unreadable
-from carina.jobs.estimate import cores_of, memory_mb, voxels_below, voxels_of
+from carina.jobs.estimate import cores_of, memory_mb, others_mb, voxels_below, voxels_of
 from carina.jobs.listing import sources_of
 from carina.jobs.queue import NewJob, submit_all
 from carina.jobs.terms import AS_USUAL, Terms
@@ -29,7 +29,7 @@ def new_job(path: Path, settings: Settings, terms: Terms = AS_USUAL) -> NewJob:
     return NewJob(
         source=str(path.resolve()),
         pipeline=_pipeline(terms.pipeline),
-        memory_mb=memory_mb(voxels_of(source)),
+        memory_mb=memory_mb(voxels_of(source)) + others_mb(terms.pipeline),
         cores=cores_of(settings),
         priority=terms.priority,
         destinations=tuple(terms.destinations),
@@ -53,6 +53,7 @@ def submit_cohort(engine: Engine, path: Path, settings: Settings, terms: Terms =
     """
     _check(settings, terms)
     every, definition, cores = _places(path.resolve()), _pipeline(terms.pipeline), cores_of(settings)
+    others = others_mb(terms.pipeline)
     with read_only(engine) as connection:
         known = sources_of(connection, definition)
     places = [place for place in every if str(place) not in known]
@@ -61,7 +62,7 @@ def submit_cohort(engine: Engine, path: Path, settings: Settings, terms: Terms =
             NewJob(
                 source=str(place),
                 pipeline=definition,
-                memory_mb=memory_mb(voxels_below(place)),
+                memory_mb=memory_mb(voxels_below(place)) + others,
                 cores=cores,
                 priority=terms.priority,
                 destinations=tuple(terms.destinations),

@@ -19,22 +19,22 @@ from tempfile import mkdtemp
 
 from carina.errors import BadConfig, BadSeries, one_line, unwritable
 from carina.operators.containers import Contained, ContainerEngine, Mount, container_user
+from carina.operators.growth import MOST_FILES
 from carina.operators.ports import SourcePort
-from carina.operators.programs import Over, Program, last_lines, run_program
+from carina.operators.programs import Over, Program, ProgramBounds, last_lines, run_program
 from carina.pipeline import ports
 from carina.pipeline.definition import Definition, Requests, Step
 from carina.pipeline.folder import WRITING
 from carina.pipeline.operator import Context, holds
 from carina.pipeline.places import below
 from carina.pipeline.values import Files
+from carina.sections import OperatorSettings
 
 NAMING = (".mhd", ".nhdr")
 """Files that name others, so that they are stored last and opened first."""
 
 KILLED = 137
 """Exit code of what was killed, as by an engine when memory runs out."""
-
-MOST_FILES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +64,10 @@ class InContainer:
             mounts=[*inputs, *outputs],
             memory_mb=self.requests.memory_mb,
             cpus=self.requests.cpu,
-            time_s=call.time_s,
+            time_s=call.bounds.time_s,
         )
         words = self.engine.run(what)
-        return Program(words=words, environment=None, folder=call.work, time_s=call.time_s, stop=self.engine.stop(name))
+        return Program(words=words, environment=None, folder=call.work, bounds=call.bounds, stop=self.engine.stop(name))
 
     def make_room(self, folder: Path) -> None:
         """Let the container's user write into an output's folder, where it isn't ours."""
@@ -98,7 +98,7 @@ class InProcess:
         own = {"PATH": self.search_path, "HOME": str(call.work), "TMPDIR": str(call.work), "LANG": "C.UTF-8"}
         variables = {name: _with_folders(text, folders) for name, text in call.variables.items()}
         words = [_with_folders(word, folders) for word in self.command]
-        return Program(words=words, environment={**own, **variables}, folder=self.home, time_s=call.time_s)
+        return Program(words=words, environment={**own, **variables}, folder=self.home, bounds=call.bounds)
 
     def make_room(self, folder: Path) -> None:
         """Nothing: the process is ours."""
@@ -120,7 +120,7 @@ class Call:
     inputs: Mapping[str, Path]
     outputs: Mapping[str, Path]
     variables: Mapping[str, str]
-    time_s: float
+    bounds: ProgramBounds
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,14 @@ class Launch:
     definition: Definition
     step: Step
     how: InContainer | InProcess
-    time_s: float
+    settings: OperatorSettings
 
     def run(self, *, context: Context, **inputs: object) -> Mapping[str, Files]:
         """Run the program on the values of its inputs; what it left at its outputs.
 
         Raises:
-            BadConfig: ``operator.failed``, it can't be started, or ended badly; ``operator.time``, it took too long.
+            BadConfig: ``operator.failed``, it can't be started, or ended badly; ``operator.time``, it took too long;
+                ``operator.output-size``, it wrote too much.
             BadSeries: ``operator.output``, it left something else than plain files.
         """
         # step names have no dot; the program has a working folder of its own, so that nothing relative reaches it
@@ -144,7 +145,10 @@ class Launch:
         try:
             call = self._call(work, context, inputs)
             log = self._log(context)
-            self._check(self._ended(call, log, context), log)
+            ended = self._ended(call, log, context)
+            if ended is Over.OUTPUT:
+                shutil.rmtree(work, ignore_errors=True)
+            self._check(ended, log)
             return {path: self._taken(path, folder, context) for path, folder in call.outputs.items()}
         except OSError as error:
             raise unwritable(error, work) from error
@@ -163,7 +167,9 @@ class Launch:
             self.how.make_room(folder)
         texts = {name: value.text for name, value in self.step.container.variables.items()}
         variables = {**texts, **self._clara(context)}
-        return Call(work=work, inputs=inputs, outputs=outputs, variables=variables, time_s=self.time_s)
+        most = 1e9 * self.settings.output_gb
+        bounds = ProgramBounds(time_s=self.settings.time_s, writes_to=work, output_bytes=most)
+        return Call(work=work, inputs=inputs, outputs=outputs, variables=variables, bounds=bounds)
 
     def _clara(self, context: Context) -> dict[str, str]:
         named = [f"{entry.name or entry.source or 'input'}:{entry.path}" for entry in self.step.inputs]
@@ -194,8 +200,13 @@ class Launch:
             return
         told, seen = f"operator '{self.step.name}': its program", f"{log} has all it said"
         if ended is Over.TIME:
-            limit = f"was ended after {self.time_s:g} s, the limit of [operators] time_s"
+            limit = f"was ended after {self.settings.time_s:g} s, the limit of [operators] time_s"
             raise BadConfig("operator.time", f"{told} {limit}: raise it, or see why it took so long; {seen}.")
+        if ended is Over.OUTPUT:
+            most = (
+                f"{self.settings.output_gb:g} GB ([operators] output_gb), half of the disk's room or {MOST_FILES} files"
+            )
+            raise BadConfig("operator.output-size", f"{told} was ended, because it wrote more than {most}; {seen}.")
         if ended is Over.LOG:
             raise BadConfig("operator.failed", f"{told} was ended, because its log grew without end; {seen}.")
         memory = self.step.requests.memory_mb

@@ -18,14 +18,11 @@ from carina.operators.launch import InContainer, InProcess, Launch
 from carina.operators.ports import SourcePort
 from carina.operators.table import known_operators
 from carina.pipeline.definition import Container, Definition, Step
-from carina.pipeline.foreign import ForeignOperator
+from carina.pipeline.foreign import OWN_IMAGES, ForeignOperator
 from carina.pipeline.operator import Setting
 from carina.pipeline.places import NAME_BYTES
 from carina.pipeline.table import OperatorTable
 from carina.sections import OperatorSettings
-
-OWN = ("carina/", "clara/")
-"""Images of these names are Carina's own operators, or nobody's."""
 
 IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -47,7 +44,7 @@ class Others:
 
     def __call__(self, definition: Definition, step: Step) -> ForeignOperator | str:
         """The operator of a step; empty where the image is a name of Carina's own."""
-        if step.container.image.startswith(OWN) or not step.container.image:
+        if step.container.image.startswith(OWN_IMAGES) or not step.container.image:
             return ""
         if mistake := next(_mistakes(step), ""):
             return f"as an operator of somebody else's it can't be run: {mistake}"
@@ -65,7 +62,7 @@ class Others:
             why = f"{engine.name} has no image {image} on this machine ({found.why_not})"
             return f"{why}, and Carina fetches none: build it there, or pull it by {engine.name}"
         how = InContainer(engine=engine, image=image, command=step.container.command, requests=step.requests)
-        return self._operator(Launch(definition, step, how, self.settings.time_s), f"{engine.name} {image}", found.id)
+        return self._operator(Launch(definition, step, how, self.settings), f"{engine.name} {image}", found.id)
 
     def _process(self, why: str, definition: Definition, step: Step) -> ForeignOperator | str:
         if not _is_trusted(definition.file, self.settings):
@@ -79,7 +76,7 @@ class Others:
         how = InProcess(command=words, home=home)
         if not shutil.which(words[0], path=how.search_path) and not (home / words[0]).is_file():
             return f"its command can't be started: there is no program '{words[0]}' on this machine"
-        return self._operator(Launch(definition, step, how, self.settings.time_s), " ".join(words), _digest(how))
+        return self._operator(Launch(definition, step, how, self.settings), " ".join(words), _digest(how))
 
     def _operator(self, launch: Launch, told: str, mark: str) -> ForeignOperator:
         step = launch.step

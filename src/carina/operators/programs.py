@@ -15,6 +15,7 @@ from enum import Enum
 from pathlib import Path
 
 from carina.operators import program_guard
+from carina.operators.growth import WrittenBelow
 
 LARGEST_LOG_BYTES = 64_000_000
 """What a program may say; one that says more runs in a circle."""
@@ -27,15 +28,25 @@ LAST_LINES, LAST_CHARACTERS = 3, 300
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProgramBounds:
+    """The time that a program may take, and how much it may write below a folder."""
+
+    time_s: float
+    writes_to: Path
+    output_bytes: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Program:
     """What is started: ``stop`` ends what the program itself leaves to others, if there is any.
 
-    ``environment`` None is ours."""
+    ``environment`` None is ours. ``bounds`` say what it may take.
+    """
 
     words: Sequence[str]
     environment: Mapping[str, str] | None
     folder: Path
-    time_s: float
+    bounds: ProgramBounds
     stop: Sequence[str] = ()
 
 
@@ -44,6 +55,7 @@ class Over(Enum):
 
     TIME = "time"
     LOG = "log"
+    OUTPUT = "output"
 
 
 def run_program(program: Program, log: Path, look: Callable[[], None]) -> int | Over:
@@ -55,6 +67,7 @@ def run_program(program: Program, log: Path, look: Callable[[], None]) -> int | 
     Raises:
         OSError: it can't be started.
     """
+    growth = WrittenBelow(program.bounds.writes_to, program.bounds.output_bytes)
     guard = [sys.executable, "-I", "-S", program_guard.__file__, json.dumps(list(program.stop)), *program.words]
     with (
         log.open("wb") as output,
@@ -69,17 +82,23 @@ def run_program(program: Program, log: Path, look: Callable[[], None]) -> int | 
         ) as process,
     ):
         try:
-            over = _watch(process.pid, program.time_s, log, look)
+            over = _watch(process.pid, program.bounds.time_s, log, lambda: _seen(look, growth))
         finally:
             _end(process)
-        return over or process.returncode
+        return over or (Over.OUTPUT if growth.ends_over() else process.returncode)
 
 
-def _watch(pid: int, time_s: float, log: Path, look: Callable[[], None]) -> Over | None:
+def _seen(look: Callable[[], None], growth: WrittenBelow) -> bool:
+    look()
+    return growth.is_over()
+
+
+def _watch(pid: int, time_s: float, log: Path, writes_too_much: Callable[[], bool]) -> Over | None:
     """Wait until a process has ended, which is left unburied: until then nobody else has its number."""
     until = time.monotonic() + time_s
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-        look()
+        if writes_too_much():
+            return Over.OUTPUT
         if time.monotonic() > until:
             return Over.TIME
         if log.stat().st_size > LARGEST_LOG_BYTES:

@@ -10,6 +10,9 @@ from typing import Any
 from carina.pipeline.operator import Operator, Port
 from carina.pipeline.values import Files
 
+OWN_IMAGES = ("carina/", "clara/")
+"""Images of these names are Carina's own operators, or nobody's."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ForeignOperator(Operator):

@@ -13,7 +13,7 @@ from carina.database import AUDIT, database_now
 from carina.deliver.ledger import resend
 from carina.errors import BadSeries, DeliveryFailed, unreadable
 from carina.jobs import queue
-from carina.jobs.estimate import cores_of, memory_mb
+from carina.jobs.estimate import cores_of, memory_mb, others_mb
 from carina.jobs.listing import Job, find_job
 from carina.jobs.projects import assign_job, assign_series
 from carina.jobs.terms import Terms
@@ -118,7 +118,7 @@ def submit_source(node: RunningNode, source: Path, terms: Terms) -> Job:
     from carina.pipeline.definition import load_definition
 
     check_offered(node.settings, terms.pipeline)
-    needed = memory_mb(_voxels_at_most(source))
+    needed = memory_mb(_voxels_at_most(source)) + others_mb(terms.pipeline)
     load_definition(definition_file(terms.pipeline))
     unknown = [name for name in terms.destinations if name not in node.settings.destinations]
     if unknown:

@@ -1,0 +1,81 @@
+"""Operators of others: what a program may write, and the memory that a job on it is given."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from carina.config import Settings
+from carina.errors import BadConfig
+from carina.jobs.estimate import others_mb
+from carina.jobs.request import new_job
+from carina.jobs.terms import Terms
+from carina.operators.growth import WrittenBelow
+from carina.synth.phantom import chest_phantom
+from carina.volume.files import write_volume
+from foreign_definitions import FROM_CT, READER, definition, foreign, go, python, trusting
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("scan") / "scan.mhd"
+    write_volume(chest_phantom(shape=(36, 96, 96), lesions=0).volume, file)
+    return file
+
+
+WRITES = {
+    "a file that grows": "f = open(sys.argv[1] + '/big', 'wb')\nwhile True: f.write(bytes(1 << 20))",
+    "a file of holes": "open(sys.argv[1] + '/big', 'wb').truncate(1 << 40); time.sleep(600)",
+    "a file that is gone before it ends": "open(sys.argv[1] + '/big', 'wb').truncate(1 << 40)",
+    "many folders": (
+        "import os\nfor n in range(10**9):\n"
+        " os.makedirs(f'{sys.argv[1]}/{n}'); open(f'{sys.argv[1]}/{n}/x', 'wb').write(bytes(1 << 20))"
+    ),
+    "its own folder": "f = open(os.path.expanduser('~/scratch'), 'wb')\nwhile True: f.write(bytes(1 << 20))",
+    "many files": "for n in range(10**9): open(f'{sys.argv[1]}/{n}', 'wb').close()",
+}
+
+
+@pytest.mark.parametrize("how", WRITES)
+def test_whoever_writes_without_end_is_ended(
+    scan: Path, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carina.operators.growth.MOST_FILES", 2000)
+    code = f"import os, sys, time\n{WRITES[how]}"
+    file = definition(tmp_path / "mine.yaml", READER, foreign("large", python(code, "/output"), FROM_CT))
+    told = r"^operator 'large': its program was ended, because it wrote more than 0\.05 GB \(\[operators\] output_gb\)"
+    with pytest.raises(BadConfig, match=told) as caught:
+        go(scan, tmp_path / "run", file, trusting(file, output_gb=0.05))
+    assert caught.value.code == "operator.output-size"
+    left = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert left < 50e6, "what it wrote is gone"
+
+
+def test_half_of_the_disk_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    (tmp_path / "before").write_bytes(bytes(1000))
+    growth = WrittenBelow(tmp_path, 1e9)
+    (tmp_path / "output").write_bytes(bytes(50))
+    assert not growth.ends_over()
+    (tmp_path / "output").write_bytes(bytes(51))
+    assert growth.ends_over()
+
+
+def test_what_programs_say_that_they_need_is_in_the_estimate_of_a_job(scan: Path, tmp_path: Path) -> None:
+    asks = "  requests: {memory: %d}\n"
+    steps = [foreign(f"one-{size}", python("", "/output"), FROM_CT) + asks % size for size in (4096, 512)]
+    own = READER.rstrip("}\n") + ", requests: {memory: 9000}}\n"
+    file = definition(
+        tmp_path / "mine.yaml",
+        own,
+        *(step.replace("}\n  requests", ", requests").rstrip("\n") + "}\n" for step in steps),
+    )
+    alone = definition(tmp_path / "alone.yaml", own)
+    needs = [
+        new_job(scan, Settings(operators=trusting(file)), Terms(pipeline=str(one))).memory_mb for one in (file, alone)
+    ]
+    assert needs[0] - needs[1] == 4096 + 512
+    assert [others_mb(one) for one in ("default", str(tmp_path / "none.yaml"), str(scan))] == [0, 0, 0]
