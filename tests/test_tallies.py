@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+import httpx
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
+from carina.service.app import PAGES_AT_ONCE, web_app
+from carina.service.pages import rendering
+from carina.service.pages import worklist as pages
+from carina.service.pages.rendering import TEMPLATES
 from carina.service.tallies import Tallies
-from served_nodes import add_job, opened
+from served_nodes import add_job, opened, serving
 
 
 def test_a_tally_is_counted_again_when_it_is_old_or_forgotten(tmp_path: Path) -> None:
@@ -24,6 +33,58 @@ def test_a_tally_is_counted_again_when_it_is_old_or_forgotten(tmp_path: Path) ->
     add_job(node)
     tallies.forget()
     assert tallies.now().jobs["healthy"] == 3
+
+
+def test_a_count_that_takes_long_is_made_behind_the_pages(tmp_path: Path) -> None:
+    node = opened(tmp_path)
+    clock_s, is_behind = 0.0, False
+    counting, may_go_on = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        nonlocal clock_s
+        clock_s += 1.0
+        if is_behind and threading.current_thread().name == "tally":
+            counting.set()
+            assert may_go_on.wait(30)
+
+    tallies = Tallies(node.engine, lambda: clock_s)
+    event.listen(node.engine, "before_cursor_execute", slow)
+    assert tallies.now().jobs["healthy"] == 0
+    add_job(node)
+    clock_s, is_behind = 1000.0, True
+    assert tallies.now().jobs["healthy"] == 0  # nobody waits: the count is under way
+    assert counting.wait(30)
+    assert tallies.now().jobs["healthy"] == 0
+    may_go_on.set()
+    _let_it_end()
+    assert tallies.now().jobs["healthy"] == 1
+
+
+def _let_it_end() -> None:
+    for thread in [one for one in threading.enumerate() if one.name == "tally"]:
+        thread.join(30)
+
+
+def test_after_a_failed_count_behind_the_pages_the_next_who_asks_tries_again(tmp_path: Path) -> None:
+    node = opened(tmp_path)
+    add_job(node)
+    times_s = iter([0.0, 1.0, 1.0, 100.0])
+    tallies = Tallies(node.engine, lambda: next(times_s, 100.0))
+    tallies.now()
+    failed = threading.Event()
+
+    def away(*_: object) -> None:
+        failed.set()
+        raise OperationalError("select", {}, OSError("away"))
+
+    event.listen(node.engine, "before_cursor_execute", away)
+    assert tallies.now().jobs["healthy"] == 1
+    assert failed.wait(30)
+    _let_it_end()
+    event.remove(node.engine, "before_cursor_execute", away)
+    tallies.forget()
+    add_job(node)
+    assert tallies.now().jobs["healthy"] == 2
 
 
 def test_many_who_look_at_once_have_it_counted_once(tmp_path: Path) -> None:
@@ -44,3 +105,32 @@ def test_many_who_look_at_once_have_it_counted_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sum("FROM job" in one for one in asked) == 1
+
+
+def test_templates_are_compiled_before_anybody_asks(tmp_path: Path) -> None:
+    fresh = TEMPLATES.overlay(cache_size=400)
+    with patch.object(rendering, "TEMPLATES", fresh):
+        web_app(opened(tmp_path))
+    assert fresh.cache is not None
+    assert {name for _, name in fresh.cache} == set(fresh.list_templates(extensions=["html"]))
+
+
+def test_worklists_are_made_a_few_at_once(tmp_path: Path) -> None:
+    node = opened(tmp_path)
+    at_work, most, lock = 0, 0, threading.Lock()
+    worklist = pages.worklist
+
+    def slow(*given: Any) -> Any:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        threading.Event().wait(0.05)
+        with lock:
+            at_work -= 1
+        return worklist(*given)
+
+    with patch("carina.service.pages.routes.worklist", slow), serving(node) as url, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: httpx.get(f"{url}/").status_code, range(8)))
+    assert answers == [200] * 8
+    assert most == PAGES_AT_ONCE

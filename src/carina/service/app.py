@@ -28,6 +28,9 @@ from carina.service.rest.turns import Turns
 HASHED_AT_ONCE = 2
 """Passwords that are tried at the same time: each takes 64 MB and a good part of a second."""
 
+PAGES_AT_ONCE = 2
+"""Worklists that are made at the same time; one interpreter makes no more of them by sharing its time among many."""
+
 
 def all_routes() -> list[BaseRoute]:
     """Every route."""
@@ -57,4 +60,5 @@ def web_app(node: RunningNode) -> Starlette:
     app.state.stow = CapacityLimiter(node.settings.dicom.associations)
     app.state.chunks = CapacityLimiter(CHUNKS_AT_ONCE)
     app.state.long, app.state.turns = CapacityLimiter(LONG_AT_ONCE), Turns()
+    app.state.pages = CapacityLimiter(PAGES_AT_ONCE)
     return app

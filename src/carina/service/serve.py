@@ -6,11 +6,12 @@ import asyncio
 import logging
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
 from filelock import FileLock, Timeout
+from sqlalchemy.exc import SQLAlchemyError
 
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
@@ -125,9 +126,10 @@ class _Server(uvicorn.Server):
     def _start_parts(self) -> None:
         from carina.service.parts import parts_of
 
+        with suppress(SQLAlchemyError):  # the parts say that the database is away, and try again
+            self._node.tallies.now()  # of 100,000 jobs the first count takes a moment: it is ready once it has counted
         self._node.parts.extend(parts_of(self._node))
         start_all(self._node.parts)
-        self._node.tallies.now()  # of 100,000 jobs, the first count takes a moment
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._node.stop.set()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import Lock
+from threading import Lock, Thread
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from carina.database import read_only
 from carina.deliver.ledger import DeliveryState, counts
@@ -16,6 +17,9 @@ from carina.jobs.listing import job_counts
 _SHORTEST_S = 0.5
 _SHARE = 10.0
 """A tally is as good for this many times as long as counting took, so that counting takes little of the machine."""
+
+_LONGEST_S = 0.02
+"""Nobody's page waits for a count that takes longer: it is counted behind the pages, which show the last one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,21 +31,29 @@ class Tally:
 
 
 class Tallies:
-    """The tally, counted again when it is asked for and old; while one thread counts, the others see the last one."""
+    """The tally, counted again when it is asked for and old; while one thread counts, the others see the last one.
+
+    Of many rows it is counted in a thread of its own, and whoever found it old sees the last one too.
+    """
 
     def __init__(self, engine: Engine, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._engine, self._clock_s = engine, clock_s
         self._lock = Lock()
         self._last: Tally | None = None
-        self._good_until_s = 0.0
+        self._good_until_s = self._took_s = 0.0
+        self._is_forgotten = False
 
     def now(self) -> Tally:
         """The tally."""
         last = self._last
-        if last is not None and (self._clock_s() < self._good_until_s or not self._lock.acquire(blocking=False)):
+        if last is None or self._is_forgotten:
+            with self._lock:
+                return self._count()
+        if self._clock_s() < self._good_until_s or not self._lock.acquire(blocking=False):
             return last
-        if last is None:
-            self._lock.acquire()
+        if self._took_s > _LONGEST_S:
+            Thread(target=self._count_behind, name="tally", daemon=True).start()  # which lets go of the lock
+            return last
         try:
             return self._count()
         finally:
@@ -49,14 +61,24 @@ class Tallies:
 
     def forget(self) -> None:
         """Count again for whoever asks next: something was changed by hand, and who did it wants to see that."""
-        self._good_until_s = 0.0
+        self._is_forgotten = True
+
+    def _count_behind(self) -> None:
+        try:
+            self._count()
+        except SQLAlchemyError:  # whoever asks next tries again; a page says that the database is away by itself
+            pass
+        finally:
+            self._lock.release()
 
     def _count(self) -> Tally:
-        if self._last is not None and self._clock_s() < self._good_until_s:  # others have waited for the same
-            return self._last
-        began_s = self._clock_s()
+        last = self._last
+        if last is not None and not self._is_forgotten and self._clock_s() < self._good_until_s:
+            return last  # others have waited for the same
+        began_s, self._is_forgotten = self._clock_s(), False
         with read_only(self._engine) as connection:
             found = Tally(jobs=job_counts(connection), deliveries=counts(connection))
-        self._good_until_s = self._clock_s() + max(_SHARE * (self._clock_s() - began_s), _SHORTEST_S)
+        self._took_s = self._clock_s() - began_s
+        self._good_until_s = self._clock_s() + max(_SHARE * self._took_s, _SHORTEST_S)
         self._last = found
         return found

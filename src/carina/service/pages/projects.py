@@ -23,7 +23,7 @@ from carina.service.changes import audit, move_to_project
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of, form_pairs, own_place
 from carina.service.pages.live import stream
-from carina.service.pages.rendering import html, page, shared_values
+from carina.service.pages.rendering import html, in_turn, page, shared_values
 from carina.service.pages.worklist import WorklistAsked, worklist
 from carina.service.problems import NotUnderstood, status_of
 from carina.service.rest.operation import understood
@@ -120,8 +120,12 @@ def _project(request: Request) -> tuple[RunningNode, WorklistAsked]:
     return seen_node(request).only(name), understood({**request.query_params, "project": name}, WorklistAsked)
 
 
-def show_project(request: Request) -> Response:
+async def show_project(request: Request) -> Response:
     """A project: how far it is, its table, its people."""
+    return await in_turn(request, _project_page)
+
+
+def _project_page(request: Request) -> Response:
     node, asked = _project(request)
     caller, query = caller_of(request), request.url.query
     with read_only(node.engine) as connection:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from anyio import to_thread
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -46,9 +47,20 @@ TEMPLATES.filters.update(time=_time, seconds=seconds_words)
 TEMPLATES.globals.update(lasted=_lasted, notice=RESEARCH_ONLY, version=__version__)
 
 
+def compile_templates() -> None:
+    """Compile every template, before anybody asks: else each of those who come first would do it, all at once."""
+    for name in TEMPLATES.list_templates(extensions=["html"]):
+        TEMPLATES.get_template(name)
+
+
 def html(template: str, values: Mapping[str, Any]) -> str:
     """A template with its values."""
     return TEMPLATES.get_template(template).render(**values)
+
+
+async def in_turn(request: Request, make: Callable[[Request], Response]) -> Response:
+    """A page that takes the processor and little else: a few are made at once, so that the first are soon done."""
+    return await to_thread.run_sync(make, request, limiter=request.app.state.pages)
 
 
 def page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:

@@ -21,7 +21,7 @@ from carina.service.node import RunningNode, seen_node
 from carina.service.pages.acting import act
 from carina.service.pages.live import stream
 from carina.service.pages.projects import move_values, project_routes
-from carina.service.pages.rendering import html, page, shared_values
+from carina.service.pages.rendering import compile_templates, html, in_turn, page, shared_values
 from carina.service.pages.results import agreements, results
 from carina.service.pages.worklist import WorklistAsked, upload_values, worklist
 from carina.service.problems import NotThere
@@ -33,6 +33,7 @@ _LOG_BYTES = 200_000
 
 def page_routes() -> list[BaseRoute]:
     """Every route of the pages."""
+    compile_templates()
     return [
         Route("/", show_worklist),
         Route("/live", live_worklist),
@@ -47,8 +48,12 @@ def page_routes() -> list[BaseRoute]:
     ]
 
 
-def show_worklist(request: Request) -> Response:
+async def show_worklist(request: Request) -> Response:
     """The worklist."""
+    return await in_turn(request, _worklist_page)
+
+
+def _worklist_page(request: Request) -> Response:
     asked = _asked(request)
     if asked.project:
         return RedirectResponse(asked.link(), status_code=303)
