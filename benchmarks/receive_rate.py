@@ -49,6 +49,7 @@ def write_slices(folder: Path, count: int) -> None:
         dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, f"2.25.1.{folder.name}.{number + 1}"
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "2.25.2", f"2.25.3.{folder.name}"
         dataset.Modality, dataset.PatientName, dataset.PatientID = "CT", "BENCHMARK", "BENCHMARK"
+        dataset.StudyID, dataset.SeriesNumber, dataset.InstanceNumber = "1", 1, number + 1
         dataset.Rows, dataset.Columns, dataset.SamplesPerPixel, dataset.PixelRepresentation = 512, 512, 1, 1
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
         dataset.PhotometricInterpretation = "MONOCHROME2"

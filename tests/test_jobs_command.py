@@ -81,6 +81,20 @@ def test_a_job_is_changed_while_it_waits(carina: Command) -> None:
     assert "priority: high" in carina("jobs", "show", "1").stdout
 
 
+def test_jobs_of_one_project_are_listed_and_counted(carina: Command, tmp_path: Path) -> None:
+    with (tmp_path / "carina.toml").open("a") as file:
+        file.write('[sources.trial]\nkind = "folder"\npath = "drop"\nproject = "trial"\n')
+    for project in ("trial", "default", "trial"):
+        done = carina("submit", "ct", "--pipeline", "reading.yaml", "--project", project)
+        assert done.returncode == 0, done.stderr
+    listed = json.loads(carina("jobs", "list", "--project", "trial", "--json").stdout)
+    assert [job["id"] for job in listed] == [3, 1]
+    assert carina("jobs", "count", "--project", "default").stdout.startswith("pending: 1\n")
+    refused = carina("jobs", "list", "--project", "nowhere")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (4, 1)
+    assert "there is no project 'nowhere'; known: default, trial" in refused.stderr
+
+
 def test_refusals_are_one_line(carina: Command) -> None:
     for words, code, told in (
         (("submit", "nowhere"), 3, "nowhere"),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STATES = ("pending", "running", "healthy", "faulted", "canceled")
 PRIORITY = click.Choice(["low", "normal", "high", "immediate"])
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+PROJECT_ONLY = click.option("--project", default="", help="Only jobs of this project.")
 JOB_ID = click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
 
 WAIT_S = 0.5
@@ -46,6 +47,23 @@ def _node(config: Path | None) -> tuple[Settings, Engine]:
     return settings, open_node(settings)
 
 
+def _seen(config: Path | None, project: str) -> Engine:
+    """A node's database, of which only one project is seen if one is named.
+
+    Raises:
+        BadConfig: there is none of that name.
+    """
+    from carina.database import seeing
+    from carina.jobs.projects import check_project
+
+    _, engine = _node(config)
+    if not project:
+        return engine
+    with engine.connect() as connection:
+        check_project(connection, project)
+    return seeing(engine, frozenset({project}))
+
+
 def _find(connection: Connection, job_id: int) -> Job:
     from carina.jobs.listing import find_job
 
@@ -58,21 +76,19 @@ def _find(connection: Connection, job_id: int) -> Job:
 @jobs.command("list")
 @click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only jobs in this state.")
 @click.option("--pipeline", default="", help="Only jobs of this pipeline.")
+@PROJECT_ONLY
 @click.option("--before", type=int, help="Only jobs with an id below this one: the next page.")
 @click.option("--count", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Jobs at most.")
 @AS_JSON
 @CONFIG
-def list_(
-    states: tuple[str, ...], pipeline: str, before: int | None, count: int, as_json: bool, config: Path | None
-) -> None:
+def list_(states: tuple[str, ...], project: str, as_json: bool, config: Path | None, **asked: Any) -> None:
     """List jobs, the latest first."""
     import msgspec
 
     from carina.jobs.listing import list_jobs
 
-    _, engine = _node(config)
-    with engine.connect() as connection:
-        found = list_jobs(connection, states=states, pipeline=pipeline, before=before, at_most=count)
+    with _seen(config, project).connect() as connection:
+        found = list_jobs(connection, states=states, at_most=asked.pop("count"), **asked)
     if as_json:
         say_json(msgspec.to_builtins(found))
         return
@@ -80,13 +96,13 @@ def list_(
 
 
 @jobs.command("count")
+@PROJECT_ONLY
 @CONFIG
-def count_(config: Path | None) -> None:
+def count_(project: str, config: Path | None) -> None:
     """Count the jobs by state."""
     from carina.jobs.listing import job_counts
 
-    _, engine = _node(config)
-    with engine.connect() as connection:
+    with _seen(config, project).connect() as connection:
         counts = job_counts(connection)
     say(*(f"{state}: {number}" for state, number in counts.items()))
 

@@ -7,6 +7,7 @@ What is got (C-GET) comes on the same association and goes through the same door
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,7 +49,10 @@ SERIES_SAYS = {"SeriesDescription": "", "BodyPartExamined": "", "NumberOfSeriesR
 """What is asked for beside the keys of a query."""
 
 MOST_ANSWERS = 5000
-"""Studies, or series of a study, that one query may find."""
+"""Studies and series together that one search may find, however many queries it makes."""
+
+SEARCHED_S = 120.0
+"""Time for all queries of a search: a peer that answers each of thousands slowly would hold up everybody else."""
 
 MOST_INSTANCES = 100_000
 """More than any series has: a peer that says so counts something else."""
@@ -102,13 +106,14 @@ def find_on_node(name: str, peer: DicomDestination, wanted: Wanted) -> tuple[Fou
     """
     keys = {"AccessionNumber": wanted.accession, "PatientID": wanted.patient_id, "StudyInstanceUID": wanted.study_uid}
     with associated(name, peer, [(StudyRootQueryRetrieveInformationModelFind, PLAIN)]) as association:
-        studies = list(_find(association, name, "STUDY", keys | STUDY_SAYS))
+        search = _Search(association, name)
+        studies = list(search.find("STUDY", keys | STUDY_SAYS))
         found = []
         for study in studies:
             uid = str(study.get("StudyInstanceUID", ""))
             of_study = {"StudyInstanceUID": uid, "SeriesInstanceUID": wanted.series_uid, "Modality": "CT"}
             asked = of_study | SERIES_SAYS
-            found += [_found(study, series) for series in _find(association, name, "SERIES", asked)]
+            found += [_found(study, series) for series in search.find("SERIES", asked)]
     ct = [series for series in found if series is not None]
     return tuple(sorted(ct, key=lambda one: one.study_date, reverse=True))
 
@@ -121,7 +126,7 @@ def count_on_node(name: str, peer: DicomDestination, series: FoundSeries) -> int
     """
     keys = {"StudyInstanceUID": series.study_uid, "SeriesInstanceUID": series.series_uid, "SOPInstanceUID": ""}
     with associated(name, peer, [(StudyRootQueryRetrieveInformationModelFind, PLAIN)]) as association:
-        return len({str(one.get("SOPInstanceUID", "")) for one in _find(association, name, "IMAGE", keys)})
+        return len({str(one.get("SOPInstanceUID", "")) for one in _Search(association, name).find("IMAGE", keys)})
 
 
 def _found(study: Dataset, series: Dataset) -> FoundSeries | None:
@@ -149,25 +154,40 @@ def announced(count: Any) -> int | None:
     return number if 0 < number <= MOST_INSTANCES else None
 
 
-def _find(association: Association, name: str, level: str, keys: Mapping[str, str]) -> Iterator[Dataset]:
-    query = Dataset()
-    query.QueryRetrieveLevel = level
-    for keyword, value in keys.items():
-        setattr(query, keyword, value or None)
-    if not association.is_established:
-        raise DeliveryFailed("fetch.broken", f"{name}: the association ended before the answer; try again.")
-    answers = association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
-    for number, (status, found) in enumerate(answers):
-        code = _code(status, name)
-        if number > MOST_ANSWERS:
-            association.abort()
-            raise DeliveryFailed(
-                "fetch.too-many", f"{name}: more than {MOST_ANSWERS} answers to one query; ask for less."
-            )
-        if code in PENDING and found is not None:
-            yield found
-        elif code not in (*PENDING, SUCCESS):
-            raise DeliveryFailed("fetch.query", f"{name}: the query failed ({status_words(code)}).")
+class _Search:
+    """Queries on one association, which together find so much, and take so long, and no more."""
+
+    def __init__(self, association: Association, name: str) -> None:
+        self._association, self._name = association, name
+        self._answers, self._until = 0, time.monotonic() + SEARCHED_S
+
+    def find(self, level: str, keys: Mapping[str, str]) -> Iterator[Dataset]:
+        """What the peer answers to a query.
+
+        Raises:
+            DeliveryFailed: it fails, or the search is over its bounds, which ends the association.
+        """
+        query = Dataset()
+        query.QueryRetrieveLevel = level
+        for keyword, value in keys.items():
+            setattr(query, keyword, value or None)
+        if not self._association.is_established:
+            raise DeliveryFailed("fetch.broken", f"{self._name}: the association ended before the answer; try again.")
+        for status, found in self._association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
+            code = _code(status, self._name)
+            self._count()
+            if code in PENDING and found is not None:
+                yield found
+            elif code not in (*PENDING, SUCCESS):
+                raise DeliveryFailed("fetch.query", f"{self._name}: the query failed ({status_words(code)}).")
+
+    def _count(self) -> None:
+        self._answers += 1
+        is_late = time.monotonic() > self._until
+        if is_late or self._answers > MOST_ANSWERS:
+            self._association.abort()
+            what = f"no end within {SEARCHED_S:g} s" if is_late else f"more than {MOST_ANSWERS} answers to one search"
+            raise DeliveryFailed("fetch.too-many", f"{self._name}: {what}; ask for less.")
 
 
 def _code(status: Dataset, name: str) -> int:

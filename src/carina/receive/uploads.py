@@ -26,7 +26,7 @@ from carina.pipeline.places import flush, link_or_copy, write_whole
 from carina.receive.unpack import safe_parts, unpack
 from carina.receive.upload_errors import TWO_OF_A_NAME, NoRoomForUpload, NoUpload, UploadRefused, told_disk
 from carina.receive.upload_parts import UploadParts
-from carina.receive.upload_share import kept_share, room_for
+from carina.receive.upload_share import room_for
 from carina.sections import UploadSettings
 from carina.web_settings import DEFAULT_PROJECT
 
@@ -113,14 +113,11 @@ class Uploads:
         if upload.bytes > left:
             words = f"{upload.bytes / 1e9:.3g} GB are announced, {max(0.0, left) / 1e9:.3g} GB are left"
             if projects > 1:
-                share = f"{kept_share(whole, projects) / 1e9:.3g} GB are kept for each project"
-                words = (
-                    f"{upload.bytes / 1e9:.3g} GB are announced, more than project {upload.project} has left; {share}"
-                )
+                words = f"{upload.bytes / 1e9:.3g} GB are announced, more than project {upload.project} has left"
             raise NoRoomForUpload("upload.too-large", f"{words} for uploads (uploads.gb): wait until others are run.")
         number = Counter(one.project for one in unfinished)
         if room_for(upload.project, number, MOST_UPLOADS, projects) < 1:
-            who = f"a project with {projects - 1} beside it" if projects > 1 else "a node"
+            who = f"project {upload.project}" if projects > 1 else "a node"
             words = f"{number[upload.project]} uploads are unfinished, and {who} has no more at a time"
             raise NoRoomForUpload("upload.too-many", f"{words}: finish some, or give them up.")
         self._check_disk(upload.bytes)
