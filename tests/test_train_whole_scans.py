@@ -38,10 +38,10 @@ def test_a_draw_depends_on_its_generator_alone(case: Case) -> None:
 
 
 def test_draws_hold_lung_with_and_without_air_and_scans_that_end_early(case: Case) -> None:
-    drawn = [draw_whole_scan([case], SHAPE, MM, np.random.default_rng([2, seed])) for seed in range(40)]
+    drawn = [draw_whole_scan([case], SHAPE, MM, np.random.default_rng([2, seed])) for seed in range(24)]
     dense = [(one.hu[one.truth] > -200).mean() for one in drawn if one.truth.any()]
     depth = [np.count_nonzero(one.truth.any(axis=(1, 2))) for one in drawn]
-    assert len(dense) >= 36
+    assert len(dense) >= 20
     assert min(dense) < 0.1 < 0.5 < max(dense)
     assert min(depth) < 30 < max(depth)
 

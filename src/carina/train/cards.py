@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,9 @@ TITLES = {
 }
 
 FIRST_LOOK = "First look at the lungs"
+
+LEAST_LUNG_ML = 50
+"""What a first look calls a second lung holds this much at least."""
 
 NETWORKS = {"ahnet": "AH-Net", "segresnet": "SegResNet", "densenet121": "DenseNet121-3D"}
 
@@ -100,7 +104,8 @@ def carina_object(settings: TrainSettings) -> dict[str, Any]:
         "restore": "linear",
     }
     if settings.whole_scans:
-        return common | {"components": {"keep": 2, "min_voxels": 800, "min_share": 0.05}}
+        voxel_ml = math.prod(common["spacing_mm"]) / 1000
+        return common | {"components": {"keep": 2, "min_voxels": round(LEAST_LUNG_ML / voxel_ml), "min_share": 0.05}}
     if (far := reach(settings.network)) is not None:
         common["reach"] = [min(far, kept) for kept in REACH_KEPT]
     if settings.task is Task.LUNG:

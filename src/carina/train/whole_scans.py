@@ -32,6 +32,8 @@ ABDOMEN = 0.6
 """The share of draws with a stomach or a colon below the lungs."""
 CUT_SHORT = 0.4
 """The share of draws in which the scan ends early, above or below."""
+BELLY_ONLY = 0.15
+"""The share of draws in which the scan ends above at the bases of the lungs, or below them."""
 NARROW = 0.3
 """The share of draws whose field of view cuts the body."""
 UNDRESSED = 0.3
@@ -140,7 +142,9 @@ def _framed(drawn: Drawn, rng: np.random.Generator) -> Drawn:
         return _repeated(drawn, rng)
     kept = np.ones(drawn.hu.shape, dtype=np.bool_)
     depth, height, width = drawn.hu.shape
-    if rng.random() < CUT_SHORT:
+    if rng.random() < BELLY_ONLY:
+        kept[_bases(drawn.truth, rng) :] = False
+    elif rng.random() < CUT_SHORT:
         first, last = sorted(int(v) for v in rng.integers(0, depth, 2))
         if last - first >= 4:
             kept[:first], kept[last + 1 :] = False, False
@@ -156,6 +160,14 @@ def _framed(drawn: Drawn, rng: np.random.Generator) -> Drawn:
         hard=drawn.hard & kept,
         ignored=drawn.ignored & kept,
     )
+
+
+def _bases(lung: Flags, rng: np.random.Generator) -> int:
+    """A slice at the bases of ``lung``, or a little below them; all slices where there is no lung."""
+    levels = np.flatnonzero(lung.any(axis=(1, 2)))
+    if not len(levels):
+        return len(lung)
+    return max(4, int(levels[0] + len(levels) * rng.uniform(-0.15, 0.35)))
 
 
 def _repeated(drawn: Drawn, rng: np.random.Generator) -> Drawn:

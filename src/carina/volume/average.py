@@ -21,8 +21,8 @@ def averaged(array: npt.NDArray[Any], grid: Grid, spacing_mm: Triple) -> tuple[n
         for wanted, own, count in zip(spacing_mm, grid.spacing_mm, grid.shape, strict=True)
     ]
     summed: npt.NDArray[Any] = array
-    for axis, side in enumerate(sides):
-        summed = _blocks_summed(summed, axis, side)
+    for axis in sorted(range(3), key=lambda axis: -sides[axis]):  # what shrinks most first: little memory
+        summed = _blocks_summed(summed, axis, sides[axis])
     first = [(side - 1) / 2 for side in sides]
     x, y, z = (float(v) for v in grid.points_mm(first))
     dz, dy, dx = (own * side for own, side in zip(grid.spacing_mm, sides, strict=True))
@@ -32,6 +32,8 @@ def averaged(array: npt.NDArray[Any], grid: Grid, spacing_mm: Triple) -> tuple[n
 
 def _blocks_summed(array: npt.NDArray[Any], axis: int, side: int) -> npt.NDArray[Any]:
     """Sums of ``side`` neighbours along ``axis``, int32 (float32 where the array is)."""
+    if side == 1:
+        return array
     count = array.shape[axis] // side
     kind = np.float32 if array.dtype.kind == "f" else np.int32
     before = (slice(None),) * axis
