@@ -114,12 +114,12 @@ def test_what_stands_in_the_way_is_said_and_nothing_is_touched(node: Settings, t
         save_node(node, tmp_path / "node" / "saved", TODAY)
     with pytest.raises(BadConfig, match=r"empty: holds no node \(no node.sqlite\)"):
         save_node(settings_in(tmp_path / "empty"), tmp_path / "saved", TODAY)
-    server = Settings(node=NodeSettings(folder=str(tmp_path / "node"), database="postgresql+psycopg://x@y/z"))
-    with pytest.raises(BadConfig, match="saved by its own means"):
-        save_node(server, tmp_path / "saved", TODAY)
-    with pytest.raises(BadConfig, match="leave it empty"):
-        restore_node(server, tmp_path / "saved", TODAY)
+    other = Settings(node=NodeSettings(folder=str(tmp_path / "node"), database=f"sqlite:///{tmp_path}/other.sqlite"))
+    with pytest.raises(BadConfig, match=r"is for SQLite in the node's folder \(.*\) and PostgreSQL"):
+        save_node(other, tmp_path / "saved", TODAY)
     save_node(node, tmp_path / "saved", TODAY)
+    with pytest.raises(BadConfig, match="of a node on SQLite, and is restored to SQLite in the node's folder: leave"):
+        restore_node(other, tmp_path / "saved", TODAY)
     with pytest.raises(BadConfig, match="node: is not empty, and nothing is overwritten"):
         restore_node(node, tmp_path / "saved", TODAY)
     with pytest.raises(BadConfig, match="full: is no backup, or one that was broken off"):

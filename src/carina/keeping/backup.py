@@ -1,8 +1,8 @@
 """A node saved while it runs, and brought back: its database as of one moment, and every file that it names then.
 
-The database is copied first (SQLite's online backup, one snapshot). A row is written only after its file is on the
-disk, and nothing is removed meanwhile, so that every file of the snapshot can be copied afterwards. Runs that were not
-over are left out: they run again.
+The database is copied first (SQLite's online backup, or ``pg_dump``: one snapshot). A row is written only after its
+file is on the disk, and nothing is removed meanwhile, so that every file of the snapshot can be copied afterwards. Runs
+that were not over are left out: they run again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Connection, create_engine, select
 
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
@@ -26,6 +26,7 @@ from carina.database import ARRIVAL, INSTANCE, JOB
 from carina.errors import BadConfig, unwritable
 from carina.jobs.places import DATABASE
 from carina.jobs.queue import JobState
+from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
 from carina.receive.store import INCOMING, ArrivalState
 from carina.receive.uploads import CONTENT, UPLOADS
@@ -34,6 +35,9 @@ BACKUP_FILE = "backup.json"
 """Written last: a folder without it is no backup, or one that was broken off."""
 
 RUNS = "runs"
+
+LISTED = "instances.txt"
+"""Beside a dump: the instances that it names, a path a line, so that what is missing is seen before it is restored."""
 
 _APART = frozenset({INCOMING, RUNS, UPLOADS, KEEPING_LOCK, "node.lock"})
 """What is not copied as it stands; the database neither, whose files begin with its name."""
@@ -65,7 +69,7 @@ def save_node(settings: Settings, to: Path, now: datetime) -> Backup:
     """Save a node to a folder that is empty or not there; it may run meanwhile.
 
     Raises:
-        BadConfig: there is no node, its database is a server's, or the folder is not empty or can't be written.
+        BadConfig: there is no node, its database can't be saved, or the folder is not empty or can't be written.
     """
     folder = node_to_save(settings)
     if to.resolve().is_relative_to(folder.resolve()):
@@ -73,8 +77,7 @@ def save_node(settings: Settings, to: Path, now: datetime) -> Backup:
             "backup.inside", f"{to}: lies in the node's own folder: choose one outside it, on another disk."
         )
     with new_folder(to, "backup") as part, files_held(folder, wait=True):
-        _copy_database(folder / DATABASE, part / DATABASE)
-        named = named_in(part / DATABASE)
+        named = _save_database(settings, part)
         copier = Copier()
         for arrival_id in named.arrivals:
             copier.tree(folder / INCOMING / str(arrival_id), part / INCOMING / str(arrival_id))
@@ -99,15 +102,33 @@ def node_to_save(settings: Settings) -> Path:
     """The folder of a node with a database in it.
 
     Raises:
-        BadConfig: there is none, or the database is a server's.
+        BadConfig: there is none, or the database is another file's.
     """
-    if settings.node.database and settings.node.database != f"sqlite:///{Path(settings.node.folder) / DATABASE}":
-        words = "node.database: a server's database is saved by its own means (pg_dump), before the node's folder is"
-        raise BadConfig("backup.database", f"{words} copied; carina backup and restore are for SQLite in that folder.")
     folder = Path(settings.node.folder)
+    if is_on_server(settings):
+        if not folder.is_dir():
+            raise BadConfig("backup.no-node", f"{folder}: holds no node: give the node's --config.")
+        return folder
+    if settings.node.database and settings.node.database != f"sqlite:///{folder / DATABASE}":
+        words = f"node.database: carina backup is for SQLite in the node's folder ({folder / DATABASE}) and PostgreSQL."
+        raise BadConfig("backup.database", words)
     if not (folder / DATABASE).is_file():
         raise BadConfig("backup.no-node", f"{folder}: holds no node (no {DATABASE}): give the node's --config.")
     return folder
+
+
+def is_on_server(settings: Settings) -> bool:
+    """Whether a node's database is a server's."""
+    return settings.node.database.startswith("postgresql")
+
+
+def _save_database(settings: Settings, part: Path) -> Named:
+    if not is_on_server(settings):
+        _copy_database(Path(settings.node.folder) / DATABASE, part / DATABASE)
+        return named_in(part / DATABASE)
+    named = dump_database(settings.node.database, part / DUMP, _named)
+    (part / LISTED).write_text("".join(f"{path}\n" for path in named.instances))
+    return named
 
 
 def _copy_database(file: Path, to: Path) -> None:
@@ -122,21 +143,21 @@ def named_in(database: Path) -> Named:
     """Look into a database as it is, of any version that has arrivals and jobs."""
     engine = create_engine(f"sqlite:///{database}")
     try:
-        return _named(engine)
+        with engine.connect() as connection:
+            return _named(connection)
     finally:
         engine.dispose()
 
 
-def _named(engine: Engine) -> Named:
+def _named(connection: Connection) -> Named:
     there = ARRIVAL.c.state != ArrivalState.REMOVED
-    with engine.connect() as connection:
-        version = MigrationContext.configure(connection).get_current_revision()
-        return Named(
-            version=version or "",
-            arrivals=tuple(connection.execute(select(ARRIVAL.c.id).where(there)).scalars()),
-            runs=tuple(connection.execute(select(JOB.c.id).where(JOB.c.state == JobState.STOPPED)).scalars()),
-            instances=tuple(connection.execute(select(INSTANCE.c.path)).scalars()),
-        )
+    version = MigrationContext.configure(connection).get_current_revision()
+    return Named(
+        version=version or "",
+        arrivals=tuple(connection.execute(select(ARRIVAL.c.id).where(there)).scalars()),
+        runs=tuple(connection.execute(select(JOB.c.id).where(JOB.c.state == JobState.STOPPED)).scalars()),
+        instances=tuple(connection.execute(select(INSTANCE.c.path)).scalars()),
+    )
 
 
 def rest_of(folder: Path) -> Iterator[Path]:

@@ -17,7 +17,18 @@ from carina.deliver.ledger import RESTORED, DeliveryState
 from carina.errors import BadConfig
 from carina.jobs.places import DATABASE
 from carina.jobs.queue import JobState
-from carina.keeping.backup import BACKUP_FILE, RUNS, Backup, Copier, missing_files, named_in, new_folder
+from carina.keeping.backup import (
+    BACKUP_FILE,
+    LISTED,
+    RUNS,
+    Backup,
+    Copier,
+    is_on_server,
+    missing_files,
+    named_in,
+    new_folder,
+)
+from carina.keeping.dumps import DUMP, restore_database
 from carina.pipeline.json_text import read_json
 from carina.receive.store import INCOMING
 from carina.receive.uploads import UPLOADS
@@ -29,19 +40,34 @@ def restore_node(settings: Settings, backup: Path, now: datetime) -> Backup:
     Raises:
         BadConfig: that is no whole backup, or one of a later version; or the node's folder is not empty.
     """
-    if settings.node.database:
-        words = "a backup is restored to SQLite in the node's folder: leave it empty, or restore the server's own dump."
-        raise BadConfig("restore.database", f"node.database: {words}")
     said = read_backup(backup)
+    _check_kind(settings, backup)
     folder = Path(settings.node.folder)
     with new_folder(folder, "restore") as part:
         copier = Copier()
         for one in backup.iterdir():
-            if one.name != BACKUP_FILE:
+            if one.name not in (BACKUP_FILE, DUMP, LISTED):
                 copier.tree(one, part / one.name)
-        _bring_up_to_date(part, said, str(folder.resolve()), now)
+        if is_on_server(settings):
+            restore_database(backup / DUMP, settings.node.database)
+        address = settings.node.database or f"sqlite:///{part / DATABASE}"
+        _bring_up_to_date(address, said, str(folder.resolve()), now)
         (part / RESTORED).write_bytes((backup / BACKUP_FILE).read_bytes())
     return said
+
+
+def _is_dump(backup: Path) -> bool:
+    return (backup / DUMP).is_file() or (backup / LISTED).is_file()
+
+
+def _check_kind(settings: Settings, backup: Path) -> None:
+    is_dump = _is_dump(backup)
+    if is_dump and not is_on_server(settings):
+        words = "the backup is of a node on PostgreSQL: name an empty database of a server, postgresql+psycopg://..."
+        raise BadConfig("restore.database", f"node.database: {words}")
+    if not is_dump and settings.node.database:
+        words = "the backup is of a node on SQLite, and is restored to SQLite in the node's folder: leave it empty."
+        raise BadConfig("restore.database", f"node.database: {words}")
 
 
 def read_backup(backup: Path) -> Backup:
@@ -55,19 +81,23 @@ def read_backup(backup: Path) -> Backup:
     except (OSError, ValueError) as error:
         words = f"is no backup, or one that was broken off (no {BACKUP_FILE} that can be read): choose another."
         raise BadConfig("restore.no-backup", f"{backup}: {words}") from error
-    missing = missing_files(backup, [DATABASE, *_instances(backup)])
+    is_dump = _is_dump(backup)
+    missing = missing_files(backup, [DUMP if is_dump else DATABASE, *_instances(backup, is_dump=is_dump)])
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BadConfig("restore.damaged", f"{backup}: {missing[0]}{more} is missing: take another backup.")
     return said
 
 
-def _instances(backup: Path) -> tuple[str, ...]:
+def _instances(backup: Path, *, is_dump: bool) -> tuple[str, ...]:
+    if is_dump:
+        listed = backup / LISTED
+        return tuple(listed.read_text().splitlines()) if listed.is_file() else (LISTED,)
     return named_in(backup / DATABASE).instances if (backup / DATABASE).is_file() else ()
 
 
-def _bring_up_to_date(part: Path, said: Backup, folder: str, now: datetime) -> None:
-    engine = open_database(f"sqlite:///{part / DATABASE}")
+def _bring_up_to_date(address: str, said: Backup, folder: str, now: datetime) -> None:
+    engine = open_database(address)
     try:
         upgrade_schema(engine)
         with engine.begin() as connection:

@@ -1,0 +1,86 @@
+"""The database of a server in a backup: saved by ``pg_dump`` as of one snapshot, brought back by ``pg_restore``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import URL, Connection, func, inspect, make_url, select
+
+from carina.database import open_database
+from carina.errors import BadConfig, one_line
+
+DUMP = "node.dump"
+"""In the custom format of ``pg_dump``, without owners and rights: whoever restores it owns it."""
+
+_WITHOUT_OWNERS = ("--no-owner", "--no-privileges")
+
+Read = TypeVar("Read")
+
+
+def dump_database(address: str, to: Path, read: Callable[[Connection], Read]) -> Read:
+    """Save a database to a file; gives what ``read`` finds in the same snapshot of it.
+
+    Raises:
+        BadConfig: ``pg_dump`` is not at hand, or fails.
+    """
+    program = _program("pg_dump", "saved")
+    engine = open_database(address)
+    try:
+        with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+            snapshot = connection.execute(select(func.pg_export_snapshot())).scalar_one()
+            found = read(connection)
+            words = [program, "--format=custom", *_WITHOUT_OWNERS, f"--snapshot={snapshot}", f"--file={to}"]
+            _run(words, make_url(address))
+            return found
+    finally:
+        engine.dispose()
+
+
+def restore_database(dump: Path, address: str) -> None:
+    """Fill an empty database from such a file, all of it or nothing.
+
+    Raises:
+        BadConfig: the database is not empty; ``pg_restore`` is not at hand, or fails.
+    """
+    program = _program("pg_restore", "brought back")
+    engine = open_database(address)
+    try:
+        tables = inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+    if tables:
+        words = f"it has tables ({tables[0]}), and nothing is overwritten: make an empty one for the restored node."
+        raise BadConfig("restore.database", f"node.database: {words}")
+    _run([program, *_WITHOUT_OWNERS, "--single-transaction", "--exit-on-error", str(dump)], make_url(address))
+
+
+def _program(name: str, done: str) -> str:
+    places = [*os.get_exec_path(), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
+    program = shutil.which(name, path=os.pathsep.join(places))
+    if program is None:
+        words = f"a server's database is {done} by {name}, which is not on this machine; install PostgreSQL's client"
+        raise BadConfig("backup.no-program", f"node.database: {words} (Debian: postgresql-client).")
+    return program
+
+
+def _run(words: list[str], url: URL) -> None:
+    """Run a program of PostgreSQL's on a database, whose password no list of processes shows."""
+    shown = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
+    environment = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
+    place = f"--dbname={shown.render_as_string(hide_password=False)}"
+    done = subprocess.run(
+        [words[0], place, *words[1:]],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = one_line(done.stderr.strip())[:300] or f"exit code {done.returncode}"
+        raise BadConfig("backup.database", f"node.database: {Path(words[0]).name} failed: {said}")
