@@ -1,4 +1,4 @@
-"""What the server has used for data sets goes back to the system."""
+"""The server's threads share few of the C library's arenas, each of which keeps what was held once."""
 
 from __future__ import annotations
 
@@ -8,29 +8,37 @@ import sys
 import pytest
 
 BUSY = """
-import os, threading
-from carina.service.allocator import give_memory_back
+import ctypes, sys, threading
+from carina.service.allocator import share_memory
 
-def resident_mb():
-    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+library = ctypes.CDLL(None)
+library.fopen.restype = ctypes.c_void_p
+library.fclose.argtypes = [ctypes.c_void_p]
+library.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
 
-def work(kept):
-    for _ in range(30):
-        sets = [bytes(600_000) for _ in range(4)]
-        kept.append(bytes(3000))
-        del sets
+def work():
+    one = bytes(100_000)
+    barrier.wait()
+    del one
 
-{begin}
-before, kept = resident_mb(), []
-threads = [threading.Thread(target=work, args=(kept,)) for _ in range(20)]
+if sys.argv[1] == "shared":
+    share_memory()
+barrier = threading.Barrier(20)
+threads = [threading.Thread(target=work) for _ in range(20)]
 [one.start() for one in threads]
 [one.join() for one in threads]
-print(resident_mb() - before)
+file = library.fopen(sys.argv[2].encode(), b"w")
+library.malloc_info(0, file)
+library.fclose(file)
+print(open(sys.argv[2]).read().count("<heap "))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the C library is another one")
-def test_what_data_sets_took_is_given_back() -> None:
-    program = BUSY.format(begin="give_memory_back()")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 5  # 1.8 MB of it are kept; 7 without the call
+def test_threads_share_few_arenas(tmp_path_factory: pytest.TempPathFactory) -> None:
+    place = str(tmp_path_factory.mktemp("info") / "heaps.xml")
+    arenas = {}
+    for how in ("shared", "left"):
+        done = subprocess.run([sys.executable, "-c", BUSY, how, place], capture_output=True, text=True, check=True)
+        arenas[how] = int(done.stdout)
+    assert arenas["shared"] <= 2 < arenas["left"]

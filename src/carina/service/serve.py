@@ -19,7 +19,7 @@ from carina.errors import BadConfig, unwritable
 from carina.jobs.places import open_node
 from carina.receive.tls import tls_context
 from carina.service.access.accounts import first_link
-from carina.service.allocator import give_memory_back
+from carina.service.allocator import share_memory
 from carina.service.app import web_app
 from carina.service.check import listen
 from carina.service.loops import start_all, stop_all
@@ -53,7 +53,7 @@ def run_node(settings: Settings) -> None:
     Raises:
         BadConfig: the node can't be opened, its port is taken, or another node runs in its folder.
     """
-    give_memory_back()
+    share_memory()
     with _alone_in(Path(settings.node.folder)):
         _run(settings)
 
