@@ -15,7 +15,6 @@ from carina.errors import BadConfig, BadSeries
 from carina.volume import Grid, Mask, Volume
 from carina.volume.files import (
     SUFFIXES,
-    map_volume,
     read_grid,
     read_mask,
     read_volume,
@@ -196,31 +195,3 @@ def test_a_file_packed_in_parts_is_read(tmp_path: Path) -> None:
     content = (tmp_path / "whole.nii").read_bytes()
     (tmp_path / "parts.nii.gz").write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:]))
     assert np.array_equal(read_volume(tmp_path / "parts.nii.gz").hu, chest().hu)
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("compress", [True, False])
-def test_a_mapped_volume_is_the_one_that_is_read(tmp_path: Path, suffix: str, *, compress: bool) -> None:
-    path = tmp_path / f"v{suffix}"
-    write_volume(chest(), path, compress=compress)
-    mapped = map_volume(path)
-    assert np.array_equal(mapped.hu, read_volume(path).hu) and mapped.grid == read_volume(path).grid
-    mapped.hu[0, 0, 0] += 1
-    assert np.array_equal(read_volume(path).hu, chest().hu), "what is changed in memory changed the file"
-
-
-def test_one_slice_of_a_mapped_volume_costs_one_slice(tmp_path: Path) -> None:
-    path = tmp_path / "v.mhd"
-    write_volume(chest(), path, compress=False)
-    base = map_volume(path).hu
-    while isinstance(base.base, np.ndarray):
-        base = base.base
-    assert isinstance(base, np.memmap)
-
-
-def test_a_mapped_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "v.mha"
-    write_volume(chest(), path, compress=False)
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(BadSeries, match="cut short"):
-        map_volume(path)

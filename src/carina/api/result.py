@@ -15,7 +15,7 @@ from carina.pipeline.manifest import Manifest, read_manifest
 from carina.pipeline.places import below
 from carina.pipeline.ports import load_folder
 from carina.report.overlay import overlay_image
-from carina.volume.files import map_volume, read_mask
+from carina.volume.files import read_mask, read_volume
 from carina.volume.volume import Mask, ScalarMap, Volume
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class Run:
 
     @cached_property
     def volume(self) -> Volume:
-        """The CT, HU ``(z, y, x)``; its voxels stay in the file until they are looked at."""
-        return map_volume(self._image("volume"))
+        """The CT, HU ``(z, y, x)``."""
+        return read_volume(self._image("volume"))
 
     @cached_property
     def lung(self) -> Mask:

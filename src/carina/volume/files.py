@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from carina.errors import one_line
 from carina.volume.grid import Grid
-from carina.volume.header import Packing, VolumeHeader, bad
+from carina.volume.header import VolumeHeader, bad
 from carina.volume.metaimage import read_metaimage
 from carina.volume.nifti import read_nifti
 from carina.volume.nrrd import read_nrrd
 from carina.volume.plausible import check_hu
 from carina.volume.volume import Mask, ScalarMap, Volume
-from carina.volume.voxels import Use, read_blocks, size_of
+from carina.volume.voxels import Use, read_blocks
 from carina.volume.write import write_voxels
 
 READERS: Mapping[str, Callable[[Path], VolumeHeader]] = {
@@ -75,25 +75,6 @@ def read_volume(path: Path) -> Volume:
     warnings = (*header.warnings, *rest, *seen.warnings(path))
     check_hu(hu, path.name, origin="file", unclipped=np.concatenate(seen.sample))
     return Volume(hu=hu, grid=header.grid, uid=volume_name(path), warnings=warnings)
-
-
-def map_volume(path: Path) -> Volume:
-    """A CT that a run stored: its voxels stay in the file until they are looked at, so that one slice costs one slice.
-
-    For files that were checked when they were written; what is packed, or stored otherwise than as HU in 16 bits, is
-    read whole by ``read_volume``. Changed voxels are changed in memory alone.
-
-    Raises:
-        BadSeries: as ``read_volume``.
-    """
-    header = read_volume_header(path)
-    voxels = header.voxels
-    start = voxels.start + voxels.skip
-    is_plain = voxels.packing is Packing.RAW and (voxels.slope, voxels.intercept) == (1.0, 0.0)
-    if not is_plain or voxels.dtype != np.dtype("<i2") or size_of(voxels.path) != start + voxels.voxel_bytes:
-        return read_volume(path)
-    hu = np.memmap(voxels.path, voxels.dtype, "c", start, header.grid.shape).view(np.ndarray)
-    return Volume(hu=hu, grid=header.grid, uid=volume_name(path), warnings=header.warnings)
 
 
 def read_mask(path: Path, names: Mapping[int, str] | None = None) -> Mask:
