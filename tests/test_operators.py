@@ -97,7 +97,12 @@ def truth(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> Truth:
     }
 
     def segment(
-        volume: Volume, bundle: SimpleNamespace, runtime: Any, plan: Plan, progress: Callable[[int, int], None]
+        volume: Volume,
+        bundle: SimpleNamespace,
+        runtime: Any,
+        plan: Plan,
+        progress: Callable[[int, int], None],
+        *_: object,
     ) -> Mask:
         progress(1, 2)
         labels = answers[bundle.task]
