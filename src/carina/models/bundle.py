@@ -186,8 +186,9 @@ class Lung(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True, 
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.border and len(self.labels) > 1:
-            raise ValueError(f"border must be null where there is more than one label; labels are {self.labels}")
+        if (self.border or self.first_look) and len(self.labels) > 1:
+            key = "border" if self.border else "first_look"
+            raise ValueError(f"{key} must be null where there is more than one label; labels are {self.labels}")
 
 
 class Lesion(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="lesion"):

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from carina.errors import BadConfig
-from carina.models.bundle import Bundle, Lung, find_bundle
+from carina.models.bundle import Bundle, Lung, NetworkOutput, find_bundle
 
 
 def first_look_of(bundle: Bundle) -> Bundle | None:
@@ -31,6 +31,12 @@ def _pinned(asked_by: str, folder: Path, name: str, sha256: str) -> Bundle:
             "bundle.first-look",
             f"{found.folder}: {asked_by} names it as its first look; expected a bundle of task lung without a first "
             f"look of its own, and its task is {found.carina.task}.",
+        )
+    if len(found.carina.labels) > 1 or found.carina.output is not NetworkOutput.LOGITS:
+        raise BadConfig(
+            "bundle.first-look",
+            f"{found.folder}: {asked_by} names it as its first look; expected one label and output logits, and it has "
+            f"{len(found.carina.labels)} and {found.carina.output}.",
         )
     if found.sha256 != sha256:
         raise BadConfig(

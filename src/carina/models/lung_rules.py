@@ -8,6 +8,10 @@ REACH_MM = 10.0
 """The farthest that a border rule may reach."""
 
 
+SURE_MM = 50.0
+"""The farthest from its surface that a first look may leave to the network."""
+
+
 class Border(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The lung ends where HU pass ``hu``, within ``reach_mm`` of where the network lets it end (`infer.border`).
 
@@ -31,3 +35,7 @@ class FirstLook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     bundle: str
     sha256: str
     sure_mm: float = 7.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sure_mm <= SURE_MM:
+            raise ValueError(f"first_look sure_mm {self.sure_mm} must lie above 0, and {SURE_MM:g} at most")
