@@ -41,6 +41,32 @@ def test_a_token_of_the_whole_node_runs_in_default_or_where_it_says(node: Shared
         assert finish(client).json()["project"] == "default"
 
 
+def test_an_upload_is_run_in_the_project_that_it_was_announced_for(node: Shared) -> None:
+    def announce(client: httpx.Client, **more: str) -> httpx.Response:
+        return client.post("/api/v1/uploads", json={"key": "named", "files": 1, "bytes": len(DATA), **more})
+
+    with node.program("operator") as client:
+        upload = announce(client, project="alpha").json()["id"]
+        for other in ({"project": "bravo"}, {}):
+            assert code_of(announce(client, **other)) == (409, "upload.key")
+        assert announce(client, project="alpha").json()["id"] == upload
+        put(client, upload, DATA)
+        at = f"/api/v1/uploads/{upload}/finish"
+        assert code_of(client.post(at, json={"project": "bravo"})) == (409, "upload.project")
+        job = client.post(at, json={}).json()
+        assert job["project"] == "alpha" and client.post(at, json={"project": "alpha"}).json()["id"] == job["id"]
+
+
+def test_an_upload_that_is_run_in_one_project_is_not_told_as_run_in_another(node: Shared) -> None:
+    with node.program("operator") as client:
+        upload = begin(client, key="unnamed").json()["id"]
+        put(client, upload, DATA)
+        at = f"/api/v1/uploads/{upload}/finish"
+        job = client.post(at, json={"project": "alpha"}).json()
+        refused = client.post(at, json={"project": "bravo"})
+        assert code_of(refused) == (409, "upload.project") and f"job {job['id']} in project alpha" in refused.text
+
+
 def test_no_project_announces_anothers_share_nor_sees_what_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

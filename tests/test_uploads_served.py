@@ -222,3 +222,17 @@ def test_files_of_a_job_stay_as_long_as_it_may_need_them(tmp_path: Path) -> None
         source = connection.execute(select(JOB.c.source).where(JOB.c.id == places["waits"][1])).scalar_one()
     place = Path(other.node.folder).resolve() / "uploads" / ids["waits"] / "content"
     assert source == str(place) and (place / "scan.nii").read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (DATA, "all 0.0 MB have come, but no job was made of them: choose the same files again"),
+        (DATA[: len(DATA) // 2], "50 % of 0.0 MB have come; choose the same files again and the rest is sent."),
+    ],
+)
+def test_the_page_says_what_an_upload_still_needs(tmp_path: Path, sent: bytes, words: str) -> None:
+    with serving(opened(tmp_path)) as url, httpx.Client(base_url=url) as client:
+        put(client, begin(client).json()["id"], sent)
+        page = client.get("/").text
+    assert words in " ".join(page.split())

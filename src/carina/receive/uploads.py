@@ -45,8 +45,8 @@ _JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
     """Whose upload it is, and what was announced; ``key`` is what its sender knows it by, to find it again.
 
-    ``project`` is the one in whose share it counts. ``job`` is the job that was made of it; without one it is
-    unfinished.
+    ``project`` is the one in whose share it counts, and, where ``is_project_named``, in which it is run. ``job`` is the
+    job that was made of it; without one it is unfinished.
     """
 
     id: str
@@ -56,6 +56,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     begun_at: datetime
     project: str = DEFAULT_PROJECT
+    is_project_named: bool = False
     job: int | None = None
 
 
@@ -86,7 +87,7 @@ class Uploads:
         """A new upload, or the unfinished one that its owner began under the same key; ``projects`` share the room.
 
         Raises:
-            UploadRefused: ``upload.key``, other numbers were announced under that key.
+            UploadRefused: ``upload.key``, other numbers, or another project, were announced under that key.
             NoRoomForUpload: ``upload.too-large``, ``upload.too-many`` or ``upload.disk-full``.
             UploadNotStored: the disk does not take it.
         """
@@ -356,6 +357,10 @@ def _check_same(upload: Upload, found: Upload) -> None:
         was = f"{found.files} file{'' if found.files == 1 else 's'} of {found.bytes} bytes together"
         words = f"under this key {was} were announced, not {upload.files} of {upload.bytes}"
         raise UploadRefused("upload.key", f"{words}: take another key, or give upload {found.id} up.")
+    if (upload.project, upload.is_project_named) != (found.project, found.is_project_named):
+        was = f"project {found.project}" if found.is_project_named else "no project"
+        words = f"under this key {was} was announced: name the same, take another key, or give upload {found.id} up."
+        raise UploadRefused("upload.key", words)
 
 
 def new_upload_id() -> str:

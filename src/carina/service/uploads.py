@@ -13,7 +13,7 @@ from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.terms import Terms
 from carina.keeping.lock import files_held
 from carina.keeping.removable import KeptKind
-from carina.receive.upload_errors import NoRoomForUpload
+from carina.receive.upload_errors import NoRoomForUpload, UploadRefused
 from carina.receive.uploads import Upload, new_upload_id
 from carina.service import changes
 from carina.service.access.caller import asking
@@ -29,7 +29,7 @@ def begin_upload(node: RunningNode, key: str, files: int, size: int, project: st
 
     Raises:
         NoRoomForUpload: there is no room for it, or the node takes none.
-        UploadRefused: other numbers were announced under that key.
+        UploadRefused: other numbers, or another project, were announced under that key.
         NotThere: there is no such project.
     """
     if not node.settings.uploads.gb:
@@ -47,6 +47,7 @@ def begin_upload(node: RunningNode, key: str, files: int, size: int, project: st
         bytes=size,
         begun_at=node.now(),
         project=project or _counted_in(node),
+        is_project_named=bool(project),
     )
     found = node.uploads.begin(wanted, projects)
     if found is wanted:
@@ -75,11 +76,14 @@ def finish_upload(node: RunningNode, upload: Upload, terms: Terms) -> Job:
     """Make a job of an upload that has come whole, or give the one that was made of it.
 
     Raises:
-        UploadRefused: it is not whole.
+        UploadRefused: it is not whole, or it was announced for, or is run in, another project.
         BadSeries: an archive can't be unpacked, or nothing is in it.
         NoRoomForUpload, UploadNotStored: the disk does not take what is unpacked.
         NotThere, BadConfig: as of any job.
     """
+    if upload.is_project_named and terms.project != upload.project:
+        words = f"the upload was announced for project {upload.project}, not {terms.project}"
+        raise UploadRefused("upload.project", f"{words}: finish it there, or give it up and announce it anew.")
     if upload.job is None:
         check_offered(node.settings, terms.pipeline)  # before archives are unpacked
     job_id = node.uploads.finish(upload, lambda content: changes.submit_source(node, content.absolute(), terms).id)
@@ -87,6 +91,9 @@ def finish_upload(node: RunningNode, upload: Upload, terms: Terms) -> Job:
         job = find_job(connection, job_id)
     if job is None:
         raise NotThere("job.unknown", f"there is no job {job_id}.")
+    if job.project != terms.project:
+        words = f"the upload is run as job {job.id} in project {job.project}, not {terms.project}"
+        raise UploadRefused("upload.project", f"{words}: send the files again for another project.")
     return job
 
 

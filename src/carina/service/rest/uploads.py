@@ -24,7 +24,8 @@ _Bytes = Annotated[int, Meta(ge=1, le=2**50)]
 class UploadAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An upload announced: a ``key`` of the sender's choice, by which it is found again, how many files and bytes.
 
-    It counts in the share of ``project``; without one, in that of a project in which whoever asks may run something.
+    It counts in the share of ``project`` and is run there; without one, it counts in that of a project in which whoever
+    asks may run something, and whoever finishes it says where it is run.
     """
 
     key: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -85,7 +86,7 @@ def post_finish(node: RunningNode, asked: FinishAsked) -> Job:
         pipeline=asked.pipeline,
         priority=asked.priority,
         destinations=asked.destinations,
-        project=asked.project or _usual_project(node),
+        project=asked.project or (upload.project if upload.is_project_named else _usual_project(node)),
     )
     return uploads.finish_upload(node, upload, terms)
 

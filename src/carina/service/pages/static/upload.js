@@ -93,9 +93,9 @@ async function sendFile(upload, one, from, tell) {
   }
 }
 
-async function keyOf(files) {
+async function keyOf(files, project) {
   const known = files.map((one) => [one.name, one.file.size, one.file.lastModified]).sort();
-  const digest = await sha256(new TextEncoder().encode(JSON.stringify(known)));
+  const digest = await sha256(new TextEncoder().encode(JSON.stringify([project, known])));
   return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
@@ -103,8 +103,8 @@ async function send(files) {
   const total = files.reduce((sum, one) => sum + one.file.size, 0);
   if (!total) throw new Refused("There is nothing in what you chose.");
   const json = { "content-type": "application/json" };
-  const share = document.getElementById("upload-project").value;
-  const announced = JSON.stringify({ key: await keyOf(files), files: files.length, bytes: total, project: share });
+  const project = document.getElementById("upload-project").value;
+  const announced = JSON.stringify({ key: await keyOf(files, project), files: files.length, bytes: total, project });
   const upload = await ask("POST", "", announced, json);
   const there = new Map(upload.received.map((one) => [one.name, one.bytes]));
   let came = upload.whole ? total : upload.received.reduce((sum, one) => sum + one.bytes, 0);
@@ -117,7 +117,6 @@ async function send(files) {
   }
   say("Everything is uploaded and is being checked.");
   const pipeline = document.getElementById("upload-pipeline").value;
-  const project = document.getElementById("upload-project").value;
   const job = await ask("POST", `/${upload.id}/finish`, JSON.stringify({ pipeline, project }), json);
   say(`Uploaded: it is job ${job.id}.`, `/jobs/${job.id}`);
 }
