@@ -34,6 +34,7 @@ WRITES = {
         " os.makedirs(f'{sys.argv[1]}/{n}'); open(f'{sys.argv[1]}/{n}/x', 'wb').write(bytes(1 << 20))"
     ),
     "its own folder": "f = open(os.path.expanduser('~/scratch'), 'wb')\nwhile True: f.write(bytes(1 << 20))",
+    "many empty folders": "for n in range(10**9): os.mkdir(f'{sys.argv[1]}/{n}')",
     "many files": "for n in range(10**9): open(f'{sys.argv[1]}/{n}', 'wb').close()",
 }
 
@@ -62,6 +63,15 @@ def test_half_of_the_disk_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not growth.ends_over()
     (tmp_path / "output").write_bytes(bytes(51))
     assert growth.ends_over()
+
+
+def test_what_is_not_seen_is_bounded_by_what_the_disk_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [100, 51, 49]
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free.pop(0)))
+    growth = WrittenBelow(tmp_path, 1e9)
+    assert not growth.ends_over()
+    assert growth.ends_over(), "half of the disk is gone, to a file that has no name"
 
 
 def test_what_programs_say_that_they_need_is_in_the_estimate_of_a_job(scan: Path, tmp_path: Path) -> None:

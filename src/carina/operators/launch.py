@@ -203,9 +203,8 @@ class Launch:
             limit = f"was ended after {self.settings.time_s:g} s, the limit of [operators] time_s"
             raise BadConfig("operator.time", f"{told} {limit}: raise it, or see why it took so long; {seen}.")
         if ended is Over.OUTPUT:
-            most = (
-                f"{self.settings.output_gb:g} GB ([operators] output_gb), half of the disk's room or {MOST_FILES} files"
-            )
+            size = f"{self.settings.output_gb:g} GB ([operators] output_gb), half of the disk's room"
+            most = f"{size} or {MOST_FILES} files and folders"
             raise BadConfig("operator.output-size", f"{told} was ended, because it wrote more than {most}; {seen}.")
         if ended is Over.LOG:
             raise BadConfig("operator.failed", f"{told} was ended, because its log grew without end; {seen}.")
