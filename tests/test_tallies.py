@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import httpx
+import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
@@ -50,8 +51,9 @@ def test_a_count_that_takes_long_is_made_behind_the_pages(tmp_path: Path) -> Non
     tallies = Tallies(node.engine, lambda: clock_s)
     event.listen(node.engine, "before_cursor_execute", slow)
     assert tallies.now().jobs["healthy"] == 0
+    good_until_s = 11 * clock_s  # counting took all of the time so far, and is good for ten times that
     add_job(node)
-    clock_s, is_behind = 1000.0, True
+    clock_s, is_behind = good_until_s + 1, True
     assert tallies.now().jobs["healthy"] == 0  # nobody waits: the count is under way
     assert counting.wait(30)
     assert tallies.now().jobs["healthy"] == 0
@@ -68,8 +70,8 @@ def _let_it_end() -> None:
 def test_after_a_failed_count_behind_the_pages_the_next_who_asks_tries_again(tmp_path: Path) -> None:
     node = opened(tmp_path)
     add_job(node)
-    times_s = iter([0.0, 1.0, 1.0, 100.0])
-    tallies = Tallies(node.engine, lambda: next(times_s, 100.0))
+    times_s = iter([0.0, 1.0, 1.0])
+    tallies = Tallies(node.engine, lambda: next(times_s, 12.0))
     tallies.now()
     failed = threading.Event()
 
@@ -85,6 +87,40 @@ def test_after_a_failed_count_behind_the_pages_the_next_who_asks_tries_again(tmp
     tallies.forget()
     add_job(node)
     assert tallies.now().jobs["healthy"] == 2
+
+
+def test_nobody_is_shown_a_count_of_long_ago(tmp_path: Path) -> None:
+    node = opened(tmp_path)
+    clock_s = 0.0
+
+    def slow(*_: object) -> None:
+        nonlocal clock_s
+        clock_s += 0.03
+
+    tallies = Tallies(node.engine, lambda: clock_s)
+    event.listen(node.engine, "before_cursor_execute", slow)
+    for there in range(3):  # a monitor that asks once an hour
+        assert tallies.now().jobs["healthy"] == there
+        add_job(node)
+        clock_s += 3600
+
+
+def test_a_change_by_hand_is_counted_however_often_counting_fails(tmp_path: Path) -> None:
+    node = opened(tmp_path)
+    tallies = Tallies(node.engine, lambda: 0.0)
+    tallies.now()
+
+    def away(*_: object) -> None:
+        raise OperationalError("select", {}, OSError("away"))
+
+    add_job(node)
+    tallies.forget()
+    event.listen(node.engine, "before_cursor_execute", away)
+    for _ in range(2):
+        with pytest.raises(OperationalError, match="away"):
+            tallies.now()
+    event.remove(node.engine, "before_cursor_execute", away)
+    assert tallies.now().jobs["healthy"] == 1
 
 
 def test_many_who_look_at_once_have_it_counted_once(tmp_path: Path) -> None:

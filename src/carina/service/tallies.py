@@ -21,6 +21,9 @@ _SHARE = 10.0
 _LONGEST_S = 0.02
 """Nobody's page waits for a count that takes longer: it is counted behind the pages, which show the last one."""
 
+_STALE_S = 5.0
+"""So long after a count was good it is not shown any more: whoever asks waits for a new one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
@@ -33,7 +36,8 @@ class Tally:
 class Tallies:
     """The tally, counted again when it is asked for and old; while one thread counts, the others see the last one.
 
-    Of many rows it is counted in a thread of its own, and whoever found it old sees the last one too.
+    Of many rows it is counted in a thread of its own, and whoever found it old sees the last one too, unless nobody has
+    asked for long.
     """
 
     def __init__(self, engine: Engine, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -49,9 +53,10 @@ class Tallies:
         if last is None or self._is_forgotten:
             with self._lock:
                 return self._count()
-        if self._clock_s() < self._good_until_s or not self._lock.acquire(blocking=False):
+        old_s = self._clock_s() - self._good_until_s
+        if old_s < 0 or not self._lock.acquire(blocking=False):
             return last
-        if self._took_s > _LONGEST_S:
+        if self._took_s > _LONGEST_S and old_s < _STALE_S:
             Thread(target=self._count_behind, name="tally", daemon=True).start()  # which lets go of the lock
             return last
         try:
@@ -75,9 +80,14 @@ class Tallies:
         last = self._last
         if last is not None and not self._is_forgotten and self._clock_s() < self._good_until_s:
             return last  # others have waited for the same
-        began_s, self._is_forgotten = self._clock_s(), False
-        with read_only(self._engine) as connection:
-            found = Tally(jobs=job_counts(connection), deliveries=counts(connection))
+        began_s, was_forgotten = self._clock_s(), self._is_forgotten
+        self._is_forgotten = False  # now, so that what is changed while this counts is counted again
+        try:
+            with read_only(self._engine) as connection:
+                found = Tally(jobs=job_counts(connection), deliveries=counts(connection))
+        except SQLAlchemyError:
+            self._is_forgotten = was_forgotten or self._is_forgotten
+            raise
         self._took_s = self._clock_s() - began_s
         self._good_until_s = self._clock_s() + max(_SHARE * self._took_s, _SHORTEST_S)
         self._last = found
