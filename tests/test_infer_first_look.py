@@ -102,3 +102,39 @@ def test_a_first_look_that_is_not_there_is_named(tmp_path: Path) -> None:
     bundle = weightless_bundle(tmp_path / "second", first_look={"bundle": "nowhere", "sha256": "0" * 64})
     with pytest.raises(BadConfig, match="No bundle is called 'nowhere'"):
         first_look_of(bundle)
+
+
+TWO_LUNGS = {"1": "left lung", "2": "right lung"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"output": "probabilities"}, "expected one label and output logits, and it has 1 and probabilities"),
+        ({"labels": TWO_LUNGS, "restore": "nearest"}, "expected one label and output logits, and it has 2"),
+    ],
+)
+def test_a_first_look_whose_answer_would_be_misread_is_refused(
+    tmp_path: Path, keys: dict[str, object], words: str
+) -> None:
+    first = weightless_bundle(tmp_path / "first", **{**FIRST, **keys})
+    bundle = weightless_bundle(tmp_path / "second", first_look={"bundle": "first", "sha256": first.sha256})
+    with pytest.raises(BadConfig, match=words):
+        first_look_of(bundle)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"sure_mm": -5.0}, r"sure_mm -5\.0 must lie above 0"),
+        ({"sure_mm": 1e9}, "and 50 at most"),
+        ({"labels": TWO_LUNGS, "restore": "nearest"}, "first_look must be null where there is more than one label"),
+    ],
+)
+def test_a_bundle_that_a_first_look_can_not_help_is_refused(
+    tmp_path: Path, keys: dict[str, object], words: str
+) -> None:
+    look = {"bundle": "first", "sha256": "0" * 64, **{key: keys[key] for key in keys if key == "sure_mm"}}
+    more = {key: keys[key] for key in keys if key != "sure_mm"}
+    with pytest.raises(BadConfig, match=words):
+        weightless_bundle(tmp_path / "second", first_look=look, **more)
