@@ -41,16 +41,20 @@ def settings_in(folder: Path) -> Settings:
     return Settings(node=NodeSettings(folder=str(folder)))
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Settings:
-    made = settings_in(tmp_path / "node")
-    engine = open_node(made)
-    fill(engine, tmp_path / "node", [KeptArrival(jobs=JOBS), KeptArrival(series="2", state="arriving")])
+def filled(made: Settings) -> Settings:
+    """A node with jobs and files of two arrivals."""
+    engine, folder = open_node(made), Path(made.node.folder)
+    fill(engine, folder, [KeptArrival(jobs=JOBS), KeptArrival(series="2", state="arriving")])
     with engine.begin() as connection:
-        source = str((tmp_path / "node").resolve() / "incoming/1")
+        source = str(folder.resolve() / "incoming/1")
         connection.execute(update(JOB).values(source=source, attempt=4, worker="HOST:1"))
     engine.dispose()
     return made
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Settings:
+    return filled(settings_in(tmp_path / "node"))
 
 
 def test_a_restored_node_goes_on_where_the_backup_was_made(node: Settings, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from carina.keeping import dumps
 from carina.keeping.backup import save_node
 from carina.keeping.restore import restore_node
 from databases import new_database
-from kept_nodes import TODAY, KeptArrival, dangling, fill
-from test_backup import JOBS
+from kept_nodes import TODAY, dangling
+from test_backup import filled
 
 NUMBERS = count(1)
 
@@ -31,14 +31,7 @@ def settings_on(server: str, folder: Path) -> Settings:
 
 @pytest.fixture
 def node(postgresql: str, tmp_path: Path) -> Settings:
-    made = settings_on(postgresql, tmp_path / "node")
-    engine = open_node(made)
-    fill(engine, tmp_path / "node", [KeptArrival(jobs=JOBS), KeptArrival(series="2", state="arriving")])
-    with engine.begin() as connection:
-        source = str((tmp_path / "node").resolve() / "incoming/1")
-        connection.execute(update(JOB).values(source=source, attempt=4, worker="HOST:1"))
-    engine.dispose()
-    return made
+    return filled(settings_on(postgresql, tmp_path / "node"))
 
 
 def test_it_goes_on_where_the_backup_was_made(node: Settings, postgresql: str, tmp_path: Path) -> None:

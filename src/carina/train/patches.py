@@ -158,7 +158,11 @@ def repeat_slice(drawn: Drawn, rng: np.random.Generator) -> Drawn:
     level = int(rng.choice(levels if len(levels) else depth))
     count = int(rng.integers(2, depth + 1)) if rng.random() < 0.5 else depth
     start = (depth - count) // 2
-    kept = slice(start, start + count)
+    return only_slice(drawn, level, slice(start, start + count), rng)
+
+
+def only_slice(drawn: Drawn, level: int, kept: slice, rng: np.random.Generator) -> Drawn:
+    """Slice ``level`` of ``drawn`` in place of those ``kept``, air above and below; half of the time as a picture."""
     hu = np.full_like(drawn.hu, OUTSIDE_HU)
     hu[kept] = as_picture(drawn.hu[level], rng) if rng.random() < 0.5 else drawn.hu[level]
     masks = [np.zeros(hu.shape, dtype=np.bool_) for _ in range(3)]

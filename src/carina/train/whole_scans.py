@@ -18,7 +18,7 @@ from carina.cases.sampling import Sampler, Shape, bend
 from carina.synth import dense, distractors, lesions
 from carina.synth.abdomen import draw_abdomen
 from carina.synth.severity import paste_severe
-from carina.train.patches import OUTSIDE_HU, Cut, Drawn, as_picture
+from carina.train.patches import OUTSIDE_HU, Cut, Drawn, only_slice
 from carina.volume import Grid, Mask, Volume
 from carina.volume.arrays import Flags, Floats
 from carina.volume.average import averaged
@@ -175,10 +175,4 @@ def _repeated(drawn: Drawn, rng: np.random.Generator) -> Drawn:
     level = int(rng.choice(np.flatnonzero(drawn.truth.any(axis=(1, 2)))))
     count = int(rng.integers(2, min(28, len(drawn.hu)) + 1))
     start = int(rng.integers(0, len(drawn.hu) - count + 1))
-    kept = slice(start, start + count)
-    hu = np.full_like(drawn.hu, OUTSIDE_HU)
-    hu[kept] = as_picture(drawn.hu[level], rng) if rng.random() < 0.5 else drawn.hu[level]
-    masks = [np.zeros(hu.shape, dtype=np.bool_) for _ in range(3)]
-    for mask, old in zip(masks, (drawn.truth, drawn.hard, drawn.ignored), strict=True):
-        mask[kept] = old[level]
-    return Drawn(hu=hu, truth=masks[0], hard=masks[1], ignored=masks[2])
+    return only_slice(drawn, level, slice(start, start + count), rng)
