@@ -140,6 +140,25 @@ def in_quarantine(store: InstanceStore, series_uid: str) -> set[str]:
     return {name for one in ids for name in names(str(store.folder / "incoming" / str(one)))}
 
 
+def test_what_waits_in_quarantine_is_not_taken_for_what_is_run(series: Series, tmp_path: Path) -> None:
+    wrong = []
+    for file in series.as_sent:
+        dataset = dcmread(file)
+        dataset.PixelSpacing = [30, 30]  # which the archive has corrected
+        wrong.append(tmp_path / file.name)
+        dataset.save_as(wrong[-1])
+    store = node_at(tmp_path / "node")
+    bring(store, wrong, is_prior=False)
+    settle(store)
+    assert len(in_quarantine(store, series.uid)) == SLICES
+    want(store, series.uid)
+    bring(store, series.as_archived, is_prior=True)
+    settle(store)
+    queue(store)
+    [(_, _, read)] = jobs(store, series.uid)
+    assert len(read) == SLICES and not in_quarantine(store, series.uid)
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["sent", "fetched"]), st.integers(0, PIECES - 1)),

@@ -105,9 +105,13 @@ def _others(arrival: Row[Any]) -> ColumnElement[bool]:
 
 
 def _was_sent(engine: Engine, arrival: Row[Any]) -> bool:
-    """Whether all that was fetched in an arrival was sent to us as well, so that it is run with what was sent."""
+    """Whether all that was fetched in an arrival was sent to us as well, so that it is run with what was sent.
+
+    What was sent and waits in quarantine is not run: the archive's copy may pass where the scanner's did not.
+    """
+    not_run = (ArrivalState.APART, ArrivalState.QUARANTINED)
     sent = select(INSTANCE.c.sop_instance_uid).join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
-    sent = sent.where(_others(arrival), ARRIVAL.c.is_prior == 0, ARRIVAL.c.state != ArrivalState.APART)
+    sent = sent.where(_others(arrival), ARRIVAL.c.is_prior == 0, ARRIVAL.c.state.not_in(not_run))
     more = select(INSTANCE.c.id).where(INSTANCE.c.arrival_id == arrival.id, INSTANCE.c.sop_instance_uid.not_in(sent))
     with engine.connect() as connection:
         return connection.execute(more.limit(1)).first() is None
