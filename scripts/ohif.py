@@ -55,7 +55,6 @@ def app_config() -> str:
         "extensions": [],
         "modes": [],
         "showStudyList": True,
-        "investigationalUseDialog": {"option": "never"},
         "defaultDataSourceName": "carina",
         "dataSources": [{"namespace": NAMESPACE, "sourceName": "carina", "configuration": SOURCE}],
     }
