@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
@@ -67,12 +68,18 @@ def engine(node: Settings) -> Iterator[Engine]:
     made.dispose()
 
 
-@pytest.fixture
-def listener(node: Settings, engine: Engine) -> Iterator[DicomListener]:
+@contextmanager
+def listening(node: Settings, engine: Engine) -> Iterator[DicomListener]:
     made = DicomListener(InstanceStore(node, engine))
     made.start()
     yield made
     made.stop()
+
+
+@pytest.fixture
+def listener(node: Settings, engine: Engine) -> Iterator[DicomListener]:
+    with listening(node, engine) as made:
+        yield made
 
 
 def test_dcmtk_sends_a_series(listener: DicomListener, engine: Engine, series: Path, node: Settings) -> None:
@@ -107,20 +114,22 @@ def test_the_source_is_the_one_that_was_called(listener: DicomListener, engine: 
         assert connection.execute(select(ARRIVAL.c.source, ARRIVAL.c.sender)).all() == [("ward", "CT1@127.0.0.1")]
 
 
-def test_twenty_associations_at_once_lose_nothing(listener: DicomListener, engine: Engine, tmp_path: Path) -> None:
+def test_twenty_associations_at_once_lose_nothing(node: Settings, engine: Engine, tmp_path: Path) -> None:
+    patient = replace(node, dicom=replace(node.dicom, idle_s=120.0))  # a busy machine lets some of them wait
     for number in range(20):
         write_ct_series(chest_phantom(shape=(6, 64, 64), lesions=0, seed=number).volume, tmp_path / str(number))
     done: list[int] = []
-    threads = [
-        threading.Thread(
-            target=lambda n=number: done.append(storescu(listener.port, str(tmp_path / str(n))).returncode)
-        )
-        for number in range(20)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with listening(patient, engine) as listener:
+        threads = [
+            threading.Thread(
+                target=lambda n=number: done.append(storescu(listener.port, str(tmp_path / str(n))).returncode)
+            )
+            for number in range(20)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert done == [0] * 20
     with engine.connect() as connection:
         counted = select(func.count()).select_from(INSTANCE).group_by(INSTANCE.c.arrival_id)

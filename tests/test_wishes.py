@@ -184,7 +184,7 @@ def test_many_wishes_are_looked_at_in_turn(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_series_that_came_by_itself_is_run_as_what_it_is_also_when_it_is_wanted_later(tmp_path: Path) -> None:
     node = node_in(tmp_path)
-    alone, fetched = arrival(node, "1.2", "20260301"), arrival(node, "1.3", "20260201")
+    alone, fetched = arrival(node, "1.2", "20260301"), arrival(node, "1.3", "20260201", is_prior=1)
     job(node, alone)
     new = job(node, arrival(node, "1.1", "20260401"))
     wish(node, new, "1.2", "1.3")
