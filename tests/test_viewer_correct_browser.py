@@ -191,7 +191,7 @@ def test_accepting_and_rejecting_need_a_name_and_nothing_unfinished(browser: Bro
         saved(page)
         expect(page.locator("#unfinished")).to_be_visible()
     with correcting(browser, corrected) as page:
-        expect(page.locator("#decided")).to_contain_text("What was painted since is not finished", use_inner_text=True)
+        expect(page.locator("#decided")).to_contain_text("What was painted is not finished", use_inner_text=True)
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])

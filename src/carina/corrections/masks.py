@@ -34,13 +34,18 @@ def layer_named(name: str) -> MaskName:
         raise BadConfig("corrections.layer", f"{name!r} is no mask; expected {', '.join(MaskName)}.") from error
 
 
+def masks_made(run: Run) -> tuple[MaskName, ...]:
+    """The masks that a run made, in the order in which pages show them."""
+    return tuple(name for name in MaskName if any((run.folder / name).glob("*.mhd")))
+
+
 def network_mask(run: Run, layer: MaskName) -> Mask:
     """The mask as the run left it, with its labels' names and who made it.
 
     Raises:
         BadConfig: ``run.no-image``, the run made none.
     """
-    if not any((run.folder / layer).glob("*.mhd")):
+    if layer not in masks_made(run):
         raise BadConfig("run.no-image", f"{run.folder / layer}: this run made no {layer} mask to correct.")
     found: Mask = load_folder(MaskPort, run.folder / layer)
     return found

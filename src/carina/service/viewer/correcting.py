@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,14 +12,14 @@ import msgspec
 from msgspec import Meta
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from carina.api.result import Run
 from carina.api.study import choose_series
 from carina.corrections.decisions import Decision, decide, decision_on
-from carina.corrections.finish import SEG_NAMES, Draft, finish, finished_folder, finished_of
-from carina.corrections.masks import MaskName, layer_named
+from carina.corrections.finish import SEG_NAMES, Draft, Finished, finish, finished_folder, finished_of
+from carina.corrections.masks import MaskName, layer_named, masks_made, strokes_file
 from carina.corrections.painting import LONGEST_NAME, Author, Change, Overtaken, Painting, labels_sha256
 from carina.corrections.regions import Growth, alike, enclosed
 from carina.dicom.series import Source
@@ -37,8 +37,20 @@ from carina.service.viewer.stored import report_names
 LONGEST_STROKE = 16 * 2**20
 """Of what is asked at once; a brush as wide as a slice takes some kilobytes."""
 
+KEYS_OF_LABELS: Mapping[MaskName, str] = {MaskName.LUNG: "l", MaskName.LESION: "o"}
+"""The keys by which a mask is chosen to be painted: those that show and hide it where slices are looked at."""
+
 _Name = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
 _Count = Annotated[int, Meta(ge=0, le=2**40)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """A mask that can be chosen to be painted, and whether strokes of it wait to be finished."""
+
+    name: MaskName
+    key: str
+    is_unfinished: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,14 +159,19 @@ class CorrectingPages:
         self._shelf = PaintingShelf()
 
     def show(self, request: Request) -> Response:
-        """The page: three planes to paint on, what was decided and finished."""
-        opened, layer, painting = self._painting(request)
+        """The page: three planes to paint on, what was decided and finished; of a mask that the run did make."""
+        opened = self._runs.open(self._where(request))
+        run, layer = opened.run, layer_named(request.path_params["layer"])
+        made = masks_made(run)
+        if made and layer not in made:
+            return RedirectResponse(f"{mounted_at(request)}/correct/{made[0]}")
+        painting = self._shelf.open(opened, layer)
         at = chosen_voxel(opened, request.query_params)
-        run = opened.run
         values = {
             "manifest": run.manifest,
             "layer": layer,
-            "layers": tuple(MaskName),
+            "labels": [self._label(opened, name) for name in made],
+            "missing": [name for name in MaskName if name not in made],
             "at": at,
             "planes": shown_planes(opened.images.volume.grid, at),
             "windows": WINDOWS,
@@ -165,12 +182,19 @@ class CorrectingPages:
             "reader": self._how.reader(request),
             "offered": self._how.offered(request),
             "scene": scene_facts(opened, mounted_at(request), at)
-            | {"layer": layer, "sha256": painting.base_digest, "revision": painting.revision},
+            | {"layer": layer, "sha256": painting.base_digest, "revision": painting.revision}
+            | {"others": [name for name in made if name != layer]},
             "reports": report_names(run),
             "around": self._around,
             "is_unfinished": _is_unfinished(run, layer, painting),
+            "last": _last_finished(run, made),
         }
         return viewer_page(request, "correct.html", values)
+
+    def _label(self, opened: OpenedRun, name: MaskName) -> Label:
+        is_painted = strokes_file(opened.run.folder, name).exists()
+        is_unfinished = is_painted and _is_unfinished(opened.run, name, self._shelf.open(opened, name))
+        return Label(name=name, key=KEYS_OF_LABELS[name], is_unfinished=is_unfinished)
 
     def mask(self, request: Request) -> Response:
         """The mask as it is now, as runs."""
@@ -245,6 +269,11 @@ class CorrectingPages:
     def _name(self, request: Request, given: str) -> str:
         """Who is logged in, else who they say they are."""
         return self._how.reader(request) or given.strip() or "unknown"
+
+
+def _last_finished(run: Run, made: Sequence[MaskName]) -> Finished | None:
+    """The correction that was finished last, of any mask: the ratio that holds was measured with it."""
+    return max((one for name in made for one in finished_of(run.folder, name)), key=lambda one: one.at, default=None)
 
 
 def _is_unfinished(run: Run, layer: MaskName, painting: Painting) -> bool:

@@ -1,5 +1,6 @@
 // Painting on slices that the server draws: every voxel of the series' own grid, in three planes, by pointer or keys.
 
+import { countMarks, drawMasks, keepTools, readOthers } from "./labels.js";
 import { clipped, deedOf, drawCross, keepShowing, onWheel, voxelUnder } from "./panes.js";
 import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
 
@@ -9,7 +10,6 @@ const place = document.getElementById("place");
 const panes = new Map([...document.querySelectorAll("[data-plane]")].map((pane) => [pane.dataset.plane, pane]));
 const planes = [...panes.keys()];
 const reader = document.getElementById("reader");
-const COLOURS = { lung: [86, 180, 233, 110], lesion: [230, 159, 0, 110] };
 const STRIDES = [scene.shape[1] * scene.shape[2], scene.shape[2], 1];
 const SETTLED_MS = 180;
 const PAGE = 10;
@@ -24,7 +24,9 @@ const saver = new Saver({
   reader: () => reader.value.trim() || "unknown",
   onChange: told,
 });
-const state = { at: [...scene.at], plane: planes[0], isPenDown: false, isAlone: false };
+const labels = new Map([...document.querySelectorAll("[data-label]")].map((link) => [link.dataset.label, link]));
+const others = new Map(); // copies of the masks that are not painted here, once they are read
+const state = { at: [...scene.at], plane: planes[0], isPenDown: false, isAlone: false, isHidden: false, next: "" };
 let stroke = null; // { plane, value, places: Set }
 let settling = 0;
 
@@ -35,21 +37,8 @@ function tool() {
 // ---- what is shown
 
 function paint(plane) {
-  const { normal, rows, columns, flipRows, flipColumns } = scene.planes[plane];
   const canvas = panes.get(plane).querySelector("canvas");
-  const [height, width] = [scene.shape[rows], scene.shape[columns]];
-  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-  const picture = new ImageData(width, height);
-  const start = state.at[normal] * STRIDES[normal];
-  const [colour] = new Uint32Array(new Uint8Array(COLOURS[scene.layer]).buffer);
-  const pixels = new Uint32Array(picture.data.buffer);
-  for (let row = 0; row < height; row += 1) {
-    const line = start + (flipRows ? height - 1 - row : row) * STRIDES[rows];
-    for (let column = 0; column < width; column += 1) {
-      if (mask.marks[line + (flipColumns ? width - 1 - column : column) * STRIDES[columns]]) pixels[row * width + column] = colour;
-    }
-  }
-  canvas.getContext("2d").putImageData(picture, 0, 0);
+  drawMasks(canvas, scene, plane, state.at, { mask, others, isHidden: state.isHidden });
 }
 
 function draw(plane) {
@@ -58,8 +47,7 @@ function draw(plane) {
   pane.querySelector("input").value = index;
   pane.querySelector("output").value = index;
   paint(plane);
-  const beside = scene.layer === "lesion" ? "lung" : "none";
-  return keepShowing(pane, `${index}.png?window=${form.elements.window.value}&overlay=${beside}`, {
+  return keepShowing(pane, `${index}.png?window=${form.elements.window.value}&overlay=none`, {
     source: (wanted) => `${scene.base}/slice/${plane}/${wanted}`,
     onTrouble: () => { place.textContent = "This slice could not be shown."; },
   });
@@ -92,23 +80,13 @@ async function settle() {
   const answer = await fetch(`${scene.base}/at/${at}.json`).catch(() => null);
   if (!answer?.ok || at !== state.at.join("/")) return;
   const said = await answer.json();
-  const isMarked = mask.marks[flat(state.at)] === 1;
-  place.textContent = `${said.place.split(" mm")[0]} mm, ${isMarked ? "marked" : "not marked"} as ${scene.layer}.`;
+  const here = flat(state.at);
+  const marks = [[scene.layer, mask], ...others].map(([name, one]) => `${one.marks[here] ? "marked" : "not marked"} as ${name}`);
+  place.textContent = `${said.place.split(" mm")[0]} mm, ${marks.join(", ")}.`;
   for (const plane of planes) {
     const [what] = said.slices[plane].split(". ");
-    panes.get(plane).querySelector("img").alt = `${what}. ${marked(plane)} voxels marked as ${scene.layer} in this slice.`;
+    panes.get(plane).querySelector("img").alt = `${what}. ${countMarks(scene, plane, state.at, mask.marks)} voxels marked as ${scene.layer} in this slice.`;
   }
-}
-
-function marked(plane) {
-  const { normal, rows, columns } = scene.planes[plane];
-  let count = 0;
-  for (let row = 0; row < scene.shape[rows]; row += 1) {
-    for (let column = 0; column < scene.shape[columns]; column += 1) {
-      count += mask.marks[state.at[normal] * STRIDES[normal] + row * STRIDES[rows] + column * STRIDES[columns]];
-    }
-  }
-  return count;
 }
 
 function told() {
@@ -119,6 +97,8 @@ function told() {
   else if (saver.isBusy) words = saver.trouble ? `Not done yet: ${saver.trouble}.` : "The server is at work.";
   else if (saver.trouble) words = `${saver.trouble} ${words}`;
   if (state.isPenDown) words += " The brush is down.";
+  if (state.isHidden) words += " The masks are hidden.";
+  if (state.next && waiting) words += " The other mask opens when they are saved.";
   document.getElementById("saved").textContent = words;
   document.getElementById("saved").dataset.state = waiting || saver.isBusy ? "waiting" : "saved";
   document.getElementById("undo").disabled = !saver.canUndo || waiting > 0 || saver.isBusy;
@@ -128,6 +108,21 @@ function told() {
   overtaken.hidden = !saver.isOvertaken;
   overtaken.querySelector("p").textContent = `This mask was changed elsewhere since it was opened here. ${strokes} of yours not saved.`;
   if (!stroke) planes.forEach(paint);
+  if (state.next && !waiting) location.assign(state.next);
+}
+
+/** Opens another mask at the same place, once what was painted of this one is saved. */
+function paintOther(name) {
+  if (name === scene.layer || !labels.has(name)) return;
+  if (state.isPenDown) pen();
+  end();
+  state.next = `${scene.base}/correct/${name}?at=${state.at.join(",")}`;
+  told();
+}
+
+function hide() {
+  state.isHidden = !state.isHidden;
+  told();
 }
 
 // ---- strokes
@@ -263,6 +258,7 @@ const KEYS = {
   g: () => choice("tool", "grow"),
   "[": () => radius(-1),
   "]": () => radius(1),
+  h: hide,
   u: () => saver.ask("undo").then(afterAsking),
   r: () => saver.ask("redo").then(afterAsking),
   w: () => {
@@ -271,6 +267,14 @@ const KEYS = {
     planes.forEach(draw);
   },
 };
+for (const [name, link] of labels) {
+  KEYS[link.dataset.key] = () => paintOther(name);
+  link.addEventListener("click", (event) => {
+    if (event.button || event.ctrlKey || event.metaKey || event.shiftKey) return; // another window
+    event.preventDefault();
+    paintOther(name);
+  });
+}
 const IN_PICTURE = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageDown", "PageUp", " "]);
 
 document.addEventListener("keydown", (event) => {
@@ -369,10 +373,16 @@ addEventListener("beforeunload", (event) => {
   if (saver.queue.length) event.preventDefault();
 });
 
+keepTools(form);
 choose(planes[0]);
 planes.forEach((plane) => {
   draw(plane);
   cross(plane);
+});
+readOthers(scene, (name, copy) => {
+  if (copy) others.set(name, copy);
+  else labels.get(name).querySelector(".how").textContent = "could not be read";
+  if (!stroke) planes.forEach(paint);
 });
 const waiting = "This mask is open in another window of this browser: painting begins here when that one is closed.";
 alone(saver.key, () => { document.getElementById("saved").textContent = waiting; }).then(async () => {

@@ -1,0 +1,193 @@
+"""Which mask is painted: chosen by click or key, told by a legend, and what comes of it is of that mask alone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+from pydicom import dcmread
+
+from carina.corrections.finish import finished_folder, finished_of, reader_mask
+from carina.corrections.masks import CORRECTIONS, MaskName, network_mask
+from carina.measure.ratio import lesion_ratio
+from carina.report.overlay import layout
+from carina.service.viewer.scene import PLANES
+from carina.service.viewer.slices import Index
+from carina.volume.arrays import Flags
+from corrected_runs import AT, PATIENCE_MS, CorrectedRun, disc, ready, saved
+from dicom_objects_samples import errors_of, placed
+from test_viewer_correct_browser import correcting
+
+COLOURS = {MaskName.LUNG: [86, 180, 233], MaskName.LESION: [230, 159, 0]}
+FILLED, OUTLINED = 110, 230
+
+PIXELS = """(plane) => {
+  const canvas = document.querySelector(`.${plane} canvas`);
+  const { data, width, height } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  return { data: [...data], width, height };
+}"""
+
+
+@pytest.fixture
+def corrected(tmp_path: Path) -> CorrectedRun:
+    return CorrectedRun("plain", tmp_path)
+
+
+def asked(at: Index) -> str:
+    return f"?at={','.join(map(str, at))}"
+
+
+def at_border(corrected: CorrectedRun) -> Index:
+    """A lesion's voxel at its border to the lung around it, where all three planes cut both masks."""
+    z = int(np.argmax(np.count_nonzero(corrected.network.labels, axis=(1, 2))))
+    places = np.argwhere(corrected.network.labels[z] > 0)
+    y, x = places[places[:, 1].argmin()].tolist()
+    return z, y, x
+
+
+def active(page: Page, name: str) -> None:
+    expect(page.locator(".labels [aria-current]")).to_contain_text(f"{name} being painted")
+
+
+def chosen(page: Page, way: str, name: str) -> None:
+    link = page.get_by_role("link", name=re.compile(f"^{name}"))
+    if way == "key":
+        page.keyboard.press({"Lung": "l", "Lesion": "o"}[name])
+    elif way == "click":
+        link.click()
+    else:
+        link.press("Enter")
+
+
+@pytest.mark.parametrize("way", ["key", "click", "Enter"])
+def test_the_lung_is_chosen_at_the_same_place_with_the_same_tools_and_back(
+    browser: Browser, corrected: CorrectedRun, way: str
+) -> None:
+    with correcting(browser, corrected, asked(AT)) as page:
+        active(page, "Lesion")
+        page.get_by_label("Radius").fill("9")
+        page.get_by_label("Tool").select_option("eraser")
+        page.locator(".axial .picture").focus()
+        page.keyboard.press("ArrowRight")
+        chosen(page, way, "Lung")
+        active(page, "Lung")
+        ready(page)
+        z, y, x = AT
+        assert page.url.endswith(f"/correct/lung?at={z},{y},{x + 1}")
+        expect(page.get_by_role("heading", name="The lung mask", exact=True)).to_be_visible()
+        assert page.get_by_label("Radius").input_value() == "9"
+        assert page.get_by_label("Tool").input_value() == "eraser"
+        chosen(page, way, "Lesion")
+        active(page, "Lesion")
+        ready(page)
+
+
+def test_a_corrected_lung_is_an_object_of_the_lungs_and_the_ratio_is_measured_with_it(
+    browser: Browser, corrected: CorrectedRun, tmp_path: Path
+) -> None:
+    run, at = corrected.run, at_border(corrected)
+    before = network_mask(run, MaskName.LUNG)
+    erased = (before.labels > 0) & ~disc(corrected.grid, "axial", at)
+    with correcting(browser, corrected, asked(at)) as page:
+        page.keyboard.press("l")
+        active(page, "Lung")
+        ready(page)
+        page.get_by_label("Radius").fill("9")
+        page.locator(".axial .picture").focus()
+        page.keyboard.press("e")
+        page.keyboard.press(" ")
+        saved(page)
+        page.get_by_role("button", name="Finish the correction").click()
+        expect(page.locator("#decided")).to_contain_text("Corrected by Jane Doe", timeout=PATIENCE_MS)
+        np.testing.assert_array_equal(reader_mask(run, MaskName.LUNG).labels > 0, erased)
+        (finished,) = finished_of(run.folder, MaskName.LUNG)
+        lung = replace(before, labels=erased.astype(np.uint8))
+        ratio = lesion_ratio(network_mask(run, MaskName.LESION), lung, run.volume).regions[0].ratio_percent
+        assert finished.reader_ratio_percent == pytest.approx(ratio)
+        assert finished.reader_ratio_percent != finished.network_ratio_percent
+        words = f"Lesion to lung ratio: {ratio:.2f} %, measured with lung correction 1 of Jane Doe"
+        expect(page.get_by_text(words)).to_be_visible()
+        page.keyboard.press("o")
+        active(page, "Lesion")
+        expect(page.get_by_text(words)).to_be_visible()
+    check_lungs(finished_folder(run.folder, MaskName.LUNG, 1) / "dicom" / "lung-seg.dcm", erased, tmp_path)
+    assert finished_of(run.folder, MaskName.LESION) == []
+
+
+def check_lungs(path: Path, erased: Flags, folder: Path) -> None:
+    assert errors_of(path) == []
+    assert [one.SegmentLabel for one in dcmread(path).SegmentSequence] == ["left lung", "right lung"]
+    sides = placed(path, folder / "itk")
+    assert sum(map(len, sides.values())) == np.count_nonzero(erased)
+
+
+def test_the_painted_mask_is_filled_and_the_other_outlined_as_it_is_painted_by_now(
+    browser: Browser, corrected: CorrectedRun
+) -> None:
+    lung, at = network_mask(corrected.run, MaskName.LUNG).labels > 0, at_border(corrected)
+    with correcting(browser, corrected, asked(at)) as page:
+        check_drawn(page, corrected, MaskName.LESION, corrected.network.labels > 0, lung)
+        page.get_by_label("Radius").fill("9")
+        page.locator(".axial .picture").focus()
+        page.keyboard.press(" ")
+        saved(page)
+        assert corrected.added.any()
+        page.keyboard.press("l")
+        active(page, "Lung")
+        expect(page.get_by_role("link", name="Lesion")).to_contain_text("outlined, not finished")
+        ready(page)
+        check_drawn(page, corrected, MaskName.LUNG, lung, corrected.stored.labels > 0)
+        page.keyboard.press("h")
+        expect(page.locator("#saved")).to_contain_text("The masks are hidden")
+        assert not any(any(page.evaluate(PIXELS, plane)["data"]) for plane in PLANES)
+        page.keyboard.press("h")
+        check_drawn(page, corrected, MaskName.LUNG, lung, corrected.stored.labels > 0)
+
+
+def check_drawn(page: Page, corrected: CorrectedRun, layer: MaskName, filled: Flags, outlined: Flags) -> None:
+    """Each pixel of each plane: the outline of the other mask over the fill of the one that is painted."""
+    other = next(name for name in MaskName if name != layer)
+    at = at_border(corrected)
+    page.wait_for_load_state("networkidle")
+    for plane in PLANES:
+        shown = layout(corrected.grid, plane)
+        fill, marks = (shown.plane(flags, at[shown.normal]) > 0 for flags in (filled, outlined))
+        inside = np.pad(marks, 1)
+        edge = marks & ~(inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:])
+        seen = page.evaluate(PIXELS, plane)
+        pixels = np.array(seen["data"]).reshape(seen["height"], seen["width"], 4)
+        assert fill.any() and edge.any()
+        np.testing.assert_array_equal(pixels[..., 3] == OUTLINED, edge)
+        np.testing.assert_array_equal(pixels[..., 3] == FILLED, fill & ~edge)
+        for flags, name in ((edge, other), (fill & ~edge, layer)):
+            assert np.abs(pixels[flags][:, :3] - COLOURS[name]).max(initial=0) <= 2  # premultiplied by the browser
+
+
+def test_what_is_not_saved_keeps_the_page_until_it_is(browser: Browser, corrected: CorrectedRun) -> None:
+    held: list[Route] = []
+    with correcting(browser, corrected, asked(AT)) as page:
+        page.route("**/strokes", lambda route: held.append(route))
+        page.keyboard.press(" ")
+        page.keyboard.press("l")
+        expect(page.locator("#saved")).to_contain_text("1 stroke not saved. The other mask opens when they are saved.")
+        active(page, "Lesion")
+        held[0].continue_()
+        active(page, "Lung")
+    assert corrected.stored.revision == 1
+
+
+def test_a_run_with_one_mask_offers_that_one(browser: Browser, corrected: CorrectedRun) -> None:
+    shutil.rmtree(corrected.run.folder / "lesion")
+    with correcting(browser, corrected) as page:  # asks for the lesions
+        active(page, "Lung")
+        expect(page.get_by_text("This run made no lesion mask.")).to_be_visible()
+        page.keyboard.press("o")
+        page.keyboard.press(" ")
+        saved(page)
+        active(page, "Lung")
+    assert [path.name for path in (corrected.run.folder / CORRECTIONS).glob("*.strokes")] == ["lung.strokes"]
