@@ -39,7 +39,7 @@ def received(opened: OpenedRun, size: str, name: str, folder: Path, *, compress:
 
 def test_the_whole_ct_is_every_voxel_in_its_place(opened: OpenedRun, tmp_path: Path) -> None:
     image = received(opened, "full", "ct", tmp_path, compress=False)
-    volume = opened.images.volume
+    volume = opened.whole.volume
     assert (volume.hu == np.asarray(image.dataobj).T).all()
     for index in ((0, 0, 0), (5, 60, 7), tuple(count - 1 for count in volume.grid.shape)):
         place = (image.affine @ [*index[::-1], 1])[:3] * RAS
@@ -50,7 +50,7 @@ def test_the_whole_ct_is_every_voxel_in_its_place(opened: OpenedRun, tmp_path: P
 def test_marks_tell_lung_and_lesion_and_their_surfaces(opened: OpenedRun, size: str, tmp_path: Path) -> None:
     image = received(opened, size, "marks", tmp_path, compress=True)
     marks = np.asarray(image.dataobj)
-    images = opened.images
+    images = opened.whole
     assert images.lung and images.lesion
     assert set(np.unique(marks)) == {0, 1, 2, 3, 4}
     voxel_ml = abs(np.linalg.det(image.affine)) / 1000
@@ -63,7 +63,7 @@ def test_marks_tell_lung_and_lesion_and_their_surfaces(opened: OpenedRun, size: 
 
 
 def test_the_quarter_is_small_and_has_the_mean_of_what_it_stands_for(opened: OpenedRun, tmp_path: Path) -> None:
-    quarter, volume = received(opened, "quarter", "ct", tmp_path, compress=True), opened.images.volume
+    quarter, volume = received(opened, "quarter", "ct", tmp_path, compress=True), opened.whole.volume
     steps = coarse_steps(volume.grid)
     assert quarter.shape[::-1] == tuple(count // step for count, step in zip(volume.grid.shape, steps, strict=True))
     block = tuple(slice(3 * step, 4 * step) for step in steps)
@@ -78,7 +78,7 @@ def test_what_is_no_layer_is_refused(opened: OpenedRun, size: str, name: str) ->
 
 def test_the_first_look_is_at_the_largest_lesion_and_the_crosshair_lies_in_it(opened: OpenedRun) -> None:
     at = chosen_voxel(opened, {})
-    assert opened.images.lesion and opened.images.lesion.labels[at]
+    assert opened.whole.lesion and opened.whole.lesion.labels[at]
     assert at == opened.lesions[0].index
     other = chosen_voxel(opened, {"at": "lesion-1", "axial": "3"})
     axis = layout(opened.images.volume.grid, "axial").normal

@@ -294,6 +294,23 @@ def test_a_run_without_a_mask_shows_what_there_is(tmp_path: Path, missing: tuple
         assert picture(f"{address}/slice/axial/12.png").any()
 
 
+@pytest.mark.parametrize("place", ["volume", "lung"])
+def test_a_file_that_is_cut_short_is_one_line_and_the_server_lives(tmp_path: Path, place: str) -> None:
+    folder = write_run(posed("plain", (24, 48, 48)), tmp_path / "run")
+    (file,) = (path for path in (folder / place).iterdir() if path.suffix in (".raw", ".zraw"))
+    whole = file.read_bytes()
+    slices = [f"/slice/{plane}/20.png" for plane in ("axial", "coronal", "sagittal")]
+    with served(folder) as address:
+        if place == "volume":
+            assert asked(address + slices[0])[0] == 200  # cut short once the run is open
+        file.write_bytes(whole[: len(whole) // 2])
+        for page in slices:
+            status, body, _ = asked(address + page)
+            assert status == 422 and f"{file.name}: is cut short" in text_of(body)
+        file.write_bytes(whole)
+        assert [asked(address + page)[0] for page in ("/", "/report", *slices)] == [200] * 5
+
+
 @settings(max_examples=25, deadline=None)
 @given(scenes())
 def test_any_volume_however_small_or_oblique_has_its_pictures(scene: tuple[Mask, Mask, Volume]) -> None:

@@ -46,7 +46,7 @@ class Run:
     @cached_property
     def volume(self) -> Volume:
         """The CT, HU ``(z, y, x)``."""
-        return read_volume(self._image("volume"))
+        return read_volume(self.image("volume"))
 
     @cached_property
     def lung(self) -> Mask:
@@ -65,7 +65,7 @@ class Run:
         Raises:
             BadConfig: the run stored none (no lung, switched off, or a pipeline without that output).
         """
-        self._image("saliency")
+        self.image("saliency")
         found: ScalarMap = load_folder(SaliencyPort, self.folder / "saliency").map
         return found
 
@@ -127,14 +127,19 @@ class Run:
             again = "the same command makes again what is damaged"
             raise BadConfig("run.damaged", f"{path}: can't be read ({one_line(str(error))}); {again}.") from error
 
-    def _image(self, place: str) -> Path:
+    def image(self, place: str) -> Path:
+        """The MetaImage of ``volume``, ``lung``, ``lesion`` or ``saliency``.
+
+        Raises:
+            BadConfig: ``run.no-image``, the run wrote none.
+        """
         images = sorted((self.folder / place).glob("*.mhd"))
         if not images:
             raise BadConfig("run.no-image", f"{self.folder / place}: no MetaImage; this run did not write one.")
         return images[0]
 
     def _mask(self, place: str) -> Mask:
-        return read_mask(self._image(place))
+        return read_mask(self.image(place))
 
 
 def open_run(folder: Path | str) -> Run:

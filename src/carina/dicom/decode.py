@@ -18,7 +18,7 @@ from carina.dicom.layout import FrameLayout, ImpossibleLayout, layout_of
 from carina.dicom.part10 import OpenFile, inflated_pixels, open_file, reading
 from carina.dicom.syntaxes import BIG_ENDIAN, DEFLATED, DEFLATED_FRAMES, HTJ2K, JPEG, JPEG_2000, JPEG_LS, NATIVE, RLE
 from carina.errors import BadSeries
-from carina.volume.files import SCALE_BOTTOM_HU, SCALE_TOP_HU
+from carina.volume.values import SCALE_BOTTOM_HU, SCALE_TOP_HU
 
 END_OF_IMAGE = b"\xff\xd9"
 """Where a JPEG-LS picture is cut off, CharLS reads zeros for seconds unless it meets a marker."""

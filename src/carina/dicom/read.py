@@ -18,8 +18,9 @@ from carina.dicom.geometry import VolumePlan, plan_volume
 from carina.dicom.series import Instance, Series, Source, VolumeFile
 from carina.dicom.tilt import place_slice
 from carina.errors import BadSeries
-from carina.volume.files import SCALE_BOTTOM_HU, read_volume
+from carina.volume.files import read_volume
 from carina.volume.plausible import MOST_STEP_HU, check_hu, step_hu
+from carina.volume.values import SCALE_BOTTOM_HU
 from carina.volume.volume import Volume
 
 ReadProgress = Callable[[int, int], None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from carina.volume.files import SCALE_BOTTOM_HU
+from carina.volume.values import SCALE_BOTTOM_HU
 
 
 def place_slice(hu: npt.NDArray[np.int16], out: npt.NDArray[np.int16], rows_down: float, columns_right: float) -> None:

@@ -8,7 +8,7 @@ from datetime import date
 import numpy as np
 
 from carina.measure.findings import RegionFindings
-from carina.volume import Mask
+from carina.volume.planes import Sliced
 
 FEET_TO_HEAD = (0.0, 0.0, 1.0)
 """LPS."""
@@ -78,13 +78,12 @@ class LungHeight:
         return (index - self.base) / (self.apex - self.base) if self.apex != self.base else 0.0
 
 
-def lung_height(lung: Mask, axis: int) -> LungHeight | None:
+def lung_height(lung: Sliced, axis: int) -> LungHeight | None:
     """Where the lungs begin and end along the array axis ``axis``; None where there are none.
 
     Two scans are matched by it, and not by their positions: a patient lies elsewhere on the table each time.
     """
-    others = tuple(other for other in range(3) if other != axis)
-    filled = np.flatnonzero(np.any(lung.labels > 0, axis=others))
+    filled = np.flatnonzero([lung.plane(axis, index).any() for index in range(lung.grid.shape[axis])])
     if not filled.size:
         return None
     first, last = int(filled[0]), int(filled[-1])

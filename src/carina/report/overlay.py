@@ -12,6 +12,7 @@ from PIL import Image
 from carina.errors import BadConfig
 from carina.report.paint import USUAL, Lettering, Plane, Style, annotate, paint, png
 from carina.volume.grid import Grid, Triple
+from carina.volume.planes import Sliced
 from carina.volume.volume import Mask, Volume
 
 LONGEST_PX = 720
@@ -48,6 +49,10 @@ class PlaneLayout:
     def plane(self, array: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
         """The slice ``index`` along the normal, turned for the view."""
         return self.turn(np.take(array, index, axis=self.normal))
+
+    def plane_of(self, sliced: Sliced, index: int) -> npt.NDArray[Any]:
+        """The same of what gives its slices one by one."""
+        return self.turn(sliced.plane(self.normal, index))
 
     def turn(self, plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A slice ``(first remaining axis, second)`` turned for the view."""
@@ -109,7 +114,7 @@ def overlay_image(
     return lettered(shown_plane(volume, lung, lesion, k, view), volume.grid, k, view, style)
 
 
-def shown_plane(volume: Volume, lung: Mask | None, lesion: Mask | None, index: int, view: str) -> Plane:
+def shown_plane(volume: Sliced, lung: Sliced | None, lesion: Sliced | None, index: int, view: str) -> Plane:
     """The slice of a view, to be painted.
 
     Raises:
@@ -119,13 +124,13 @@ def shown_plane(volume: Volume, lung: Mask | None, lesion: Mask | None, index: i
     size = volume.grid.shape[shown.normal]
     if not 0 <= index < size:
         raise BadConfig("overlay.index", f"there is no {view} slice {index}; the volume has 0 to {size - 1}.")
-    hu = shown.plane(volume.hu, index)
+    hu = shown.plane_of(volume, index)
     nothing = np.zeros(hu.shape, np.bool_)
     spacing = volume.grid.spacing_mm
     return Plane(
         hu=hu,
-        lung=nothing if lung is None else shown.plane(lung.labels, index) > 0,
-        lesion=nothing if lesion is None else shown.plane(lesion.labels, index) > 0,
+        lung=nothing if lung is None else shown.plane_of(lung, index),
+        lesion=nothing if lesion is None else shown.plane_of(lesion, index),
         spacing_mm=(spacing[shown.rows], spacing[shown.columns]),
     )
 

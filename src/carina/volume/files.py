@@ -20,6 +20,7 @@ from carina.volume.metaimage import read_metaimage
 from carina.volume.nifti import read_nifti
 from carina.volume.nrrd import read_nrrd
 from carina.volume.plausible import check_hu
+from carina.volume.values import HuValues, LabelValues
 from carina.volume.volume import Mask, ScalarMap, Volume
 from carina.volume.voxels import Use, read_blocks
 from carina.volume.write import write_voxels
@@ -35,15 +36,6 @@ READERS: Mapping[str, Callable[[Path], VolumeHeader]] = {
 }
 
 SUFFIXES = tuple(READERS)
-
-SCALE_BOTTOM_HU = -1024
-SCALE_TOP_HU = 32767
-
-MOST_HU = 70000
-"""No value lies above, or below its negative: metal reaches 30000, padding -32768."""
-
-SAMPLED = 64
-"""Every so many values are looked at before they are clipped."""
 
 
 def volume_suffix(path: Path) -> str:
@@ -67,13 +59,11 @@ def read_volume(path: Path) -> Volume:
             or its values are no HU of a chest.
     """
     header = read_volume_header(path)
-    if header.voxels.dtype.itemsize == 1:
-        raise bad(path, "no-hu", "8-bit values can't be HU; give the CT itself, not a mask or picture.")
+    values = HuValues(path, header)
     hu = _zeros(path, header, np.int16)
-    seen = _Seen()
-    rest = read_blocks(header.voxels, _into(hu, seen.hounsfield))
-    warnings = (*header.warnings, *rest, *seen.warnings(path))
-    check_hu(hu, path.name, origin="file", unclipped=np.concatenate(seen.sample))
+    rest = read_blocks(header.voxels, _into(hu, values.taken))
+    warnings = (*header.warnings, *rest, *values.warnings())
+    check_hu(hu, path.name, origin="file", unclipped=np.concatenate(values.sample))
     return Volume(hu=hu, grid=header.grid, uid=volume_name(path), warnings=warnings)
 
 
@@ -85,23 +75,9 @@ def read_mask(path: Path, names: Mapping[int, str] | None = None) -> Mask:
             or holds other than whole 0 .. 255.
     """
     header = read_volume_header(path)
-    labels = _zeros(path, header, np.uint8)
-    is_found = np.zeros(256, np.bool_)
-
-    def whole(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        with np.errstate(invalid="ignore"):
-            found = values.astype(np.uint8, copy=False)
-        if found is not values and not np.array_equal(found, values):
-            raise bad(path, "no-labels", "values are no whole numbers from 0 to 255, so no labels.")
-        largest = int(found.max(initial=0))
-        is_found[largest] = True
-        if largest > 1:
-            np.logical_or(is_found, np.bincount(found, minlength=256), out=is_found)
-        return found
-
-    rest = read_blocks(header.voxels, _into(labels, whole))
-    known = {**{int(v): f"label {v}" for v in np.flatnonzero(is_found) if v}, **(names or {})}
-    warnings = (*header.warnings, *rest)
+    labels, values = _zeros(path, header, np.uint8), LabelValues(path)
+    rest = read_blocks(header.voxels, _into(labels, values.taken))
+    known, warnings = values.names(names or {}), (*header.warnings, *rest)
     return Mask(labels=labels, grid=header.grid, names=known, uid=volume_name(path), warnings=warnings)
 
 
@@ -188,36 +164,3 @@ def _into(array: npt.NDArray[Any], change: Callable[[npt.NDArray[Any]], npt.NDAr
                 flat[first : first + len(block)] = changed
 
     return use
-
-
-class _Seen:
-    """What was seen of values on their way to HU."""
-
-    def __init__(self) -> None:
-        self.low, self.high = np.inf, -np.inf
-        self.missing = 0
-        self.sample: list[npt.NDArray[Any]] = []
-
-    def hounsfield(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Values rounded and clipped; NaN is padding."""
-        if values.dtype.kind == "f":
-            values = np.rint(values)
-            is_missing = np.isnan(values)
-            if is_missing.any():
-                self.missing += int(np.count_nonzero(is_missing))
-                values[is_missing] = SCALE_BOTTOM_HU
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
-        self.sample.append(values[::SAMPLED].astype(np.float64))
-        return values.clip(SCALE_BOTTOM_HU, SCALE_TOP_HU)
-
-    def warnings(self, path: Path) -> tuple[str, ...]:
-        """A sentence on NaN.
-
-        Raises:
-            BadSeries: ``file.no-hu``, values are infinite or too large for HU.
-        """
-        if self.low < -MOST_HU or self.high > MOST_HU:
-            seen = f"values run from {self.low:g} to {self.high:g}"
-            raise bad(path, "no-hu", f"{seen}; a chest CT in HU reaches from -1000 to some thousand; convert it again.")
-        words = f"{path.name}: {self.missing} voxels are NaN (no number) and taken for padding, {SCALE_BOTTOM_HU} HU."
-        return (words,) if self.missing else ()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from carina.volume.arrays import HU, Flags
 from carina.volume.grid import Grid
 
 
@@ -33,6 +34,11 @@ class Volume:
             raise ValueError(f"voxels have shape {self.hu.shape}, their grid {self.grid.shape}")
         if self.hu.dtype != np.int16:
             raise ValueError(f"HU voxels must be int16, not {self.hu.dtype}")
+
+    def plane(self, axis: int, index: int) -> HU:
+        """The slice ``index`` along an array axis: the two that remain, in their order."""
+        plane: HU = np.take(self.hu, index, axis=axis)
+        return plane
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +67,11 @@ class Mask:
             raise ValueError(f"labels have shape {self.labels.shape}, their grid {self.grid.shape}")
         if self.labels.dtype != np.uint8:
             raise ValueError(f"labels must be uint8, not {self.labels.dtype}")
+
+    def plane(self, axis: int, index: int) -> Flags:
+        """What is labelled in the slice ``index`` along an array axis: the two that remain, in their order."""
+        plane: Flags = np.take(self.labels, index, axis=axis) > 0
+        return plane
 
     @property
     def is_empty(self) -> bool:

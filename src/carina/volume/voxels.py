@@ -6,7 +6,8 @@ import bz2
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,22 +124,45 @@ def read_blocks(voxels: StoredVoxels, use: Use) -> tuple[str, ...]:
         BadSeries: ``file.truncated``, ``file.leftover`` or ``file.unreadable``; memory is the caller's.
     """
     check_room(voxels)
-    with open_voxels(voxels.path) as file:
+    with _opened(voxels.path) as file:
+        file.seek(voxels.start)
+        stream = _unpacked(file, voxels.packing)
+        if voxels.packing is Packing.TEXT:
+            rest = _each_number(stream, voxels, use)
+        else:
+            _each_block(stream, voxels, use)
+            rest = len(_filled(stream, voxels.plane_bytes))
+    return _check_rest(voxels, rest)
+
+
+def read_parts(voxels: StoredVoxels, parts: Iterable[tuple[int, int]], use: Use) -> None:
+    """Give ``use`` some voxels of a file that is not packed: of each part, ``(first, count)``, these alone are read.
+
+    Raises:
+        BadSeries: ``file.truncated`` or ``file.unreadable``.
+    """
+    size = voxels.dtype.itemsize
+    with _opened(voxels.path) as file:
+        for first, count in parts:
+            file.seek(voxels.start + voxels.skip + first * size)
+            block = _filled(file, count * size)
+            if len(block) < count * size:
+                raise EOFError
+            use(first, _scaled(np.frombuffer(block, voxels.dtype), voxels))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
+    """A file while its voxels are read; what goes wrong then is told of in words."""
+    with open_voxels(path) as file:
         try:
-            file.seek(voxels.start)
-            stream = _unpacked(file, voxels.packing)
-            if voxels.packing is Packing.TEXT:
-                rest = _each_number(stream, voxels, use)
-            else:
-                _each_block(stream, voxels, use)
-                rest = len(_filled(stream, voxels.plane_bytes))
+            yield file
         except OSError as error:
             if error.errno is None:  # how bz2 says that its data are damaged
-                raise _damaged(voxels.path) from error
-            raise unreadable_voxels(voxels.path, error) from error
+                raise _damaged(path) from error
+            raise unreadable_voxels(path, error) from error
         except (EOFError, ValueError, _DAMAGED) as error:
-            raise _damaged(voxels.path) from error
-    return _check_rest(voxels, rest)
+            raise _damaged(path) from error
 
 
 def _each_block(stream: Stream, voxels: StoredVoxels, use: Use) -> None:

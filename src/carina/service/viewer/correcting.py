@@ -290,9 +290,9 @@ def _runs(opened: OpenedRun, painting: Painting, asked: StrokeAsked) -> list[int
         marks = painting.marks.reshape(grid.shape) > 0
         return enclosed(marks, at, layout(grid, asked.plane).normal)
     if asked.tool == "grow":
-        lung = opened.images.lung
+        whole = opened.whole
         how = Growth(tolerance_hu=asked.tolerance_hu, reach_mm=asked.reach_mm)
-        return alike(opened.images.volume, at, how, None if lung is None else lung.labels > 0)
+        return alike(whole.volume, at, how, None if whole.lung is None else whole.lung.labels > 0)
     return asked.runs
 
 

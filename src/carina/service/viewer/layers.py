@@ -14,7 +14,8 @@ from carina.errors import BadConfig
 from carina.service.viewer.opened import OpenedRun
 from carina.volume.arrays import HU, Labels
 from carina.volume.grid import Grid
-from carina.volume.volume import Mask, Volume
+from carina.volume.planes import Sliced
+from carina.volume.volume import Volume
 from carina.volume.write import nifti_parts
 
 QUARTER_MM = 2.8
@@ -55,26 +56,30 @@ def layer_of(opened: OpenedRun, size: str, name: str) -> Layer:
         raise BadConfig("viewer.layer", f"{size}/{name}: expected {QUARTER} or {WHOLE}, and ct or marks.")
     images = opened.images
     if name == "ct":
-        return opened.once(f"{size} ct", lambda: _ct(images.volume, size))
+        return opened.once(
+            f"{size} ct", lambda: _ct(images.volume) if size == QUARTER else _whole_ct(opened.run.volume)
+        )
     masks = images.lung, images.lesion
     if masks == (None, None):
         raise BadConfig("viewer.layer", "marks: this run made no mask.")
     return opened.once(f"{size} marks", lambda: _marks(masks, images.volume.grid, size))
 
 
-def _ct(volume: Volume, size: str) -> Layer:
-    if size == WHOLE:
-        return Layer(array=volume.hu, grid=volume.grid)
-    return Layer(array=_means(volume.hu, coarse_steps(volume.grid)), grid=quartered(volume.grid))
+def _whole_ct(volume: Volume) -> Layer:
+    return Layer(array=volume.hu, grid=volume.grid)
 
 
-def _marks(masks: Sequence[Mask | None], grid: Grid, size: str) -> Layer:
+def _ct(volume: Sliced) -> Layer:
+    return Layer(array=_means(volume, coarse_steps(volume.grid)), grid=quartered(volume.grid))
+
+
+def _marks(masks: Sequence[Sliced | None], grid: Grid, size: str) -> Layer:
     """Both masks as one; a lesion lies over the lung."""
     shown = quartered(grid) if size == QUARTER else grid
     marks = np.zeros(shown.shape, np.uint8)
     for number, mask in enumerate(masks):
         if mask is not None:
-            flags = _halves(mask.labels, coarse_steps(grid) if size == QUARTER else (1, 1, 1))
+            flags = _halves(mask, coarse_steps(grid) if size == QUARTER else (1, 1, 1))
             np.copyto(marks, flags * np.uint8(2 * number + 1) + _surface(flags), where=flags > 0)
     return Layer(array=marks, grid=shown)
 
@@ -94,27 +99,30 @@ def quartered(grid: Grid) -> Grid:
     return replace(grid, shape=(planes, rows, columns), spacing_mm=(z_mm, y_mm, x_mm), origin_mm=(x, y, z))
 
 
-def _means(hu: HU, steps: tuple[int, int, int]) -> HU:
+def _means(volume: Sliced, steps: tuple[int, int, int]) -> HU:
     """The mean of each block."""
     size = np.float32(np.prod(steps))
-    return np.stack([np.rint(_sums(slab, steps, np.int32) / size).astype(np.int16) for slab in _slabs(hu, steps)])
+    return np.stack([np.rint(_sums(slab, steps, np.int32) / size).astype(np.int16) for slab in _slabs(volume, steps)])
 
 
-def _halves(labels: Labels, steps: tuple[int, int, int]) -> Labels:
+def _halves(mask: Sliced, steps: tuple[int, int, int]) -> Labels:
     """Whether at least half of each block is labelled, as 0 and 1."""
     size = int(np.prod(steps))
-    halves = [2 * _sums(slab > 0, steps, np.uint8) >= size for slab in _slabs(labels, steps)]
+    halves = [2 * _sums(slab, steps, np.uint8) >= size for slab in _slabs(mask, steps)]
     return np.stack(halves).view(np.uint8)
 
 
-def _slabs(array: npt.NDArray[Any], steps: tuple[int, int, int]) -> Iterator[npt.NDArray[Any]]:
+def _slabs(sliced: Sliced, steps: tuple[int, int, int]) -> Iterator[list[npt.NDArray[Any]]]:
     """The planes that become one, as far as their blocks are whole."""
-    planes, rows, columns = (count // step for count, step in zip(array.shape, steps, strict=True))
-    for index in range(planes):
-        yield array[index * steps[0] : (index + 1) * steps[0], : rows * steps[1], : columns * steps[2]]
+    planes, rows, columns = (count // step for count, step in zip(sliced.grid.shape, steps, strict=True))
+    for first in range(0, planes * steps[0], steps[0]):
+        slab = (sliced.plane(0, index) for index in range(first, first + steps[0]))
+        yield [plane[: rows * steps[1], : columns * steps[2]] for plane in slab]
 
 
-def _sums(slab: npt.NDArray[Any], steps: tuple[int, int, int], kind: type[np.integer[Any]]) -> npt.NDArray[Any]:
+def _sums(
+    slab: Sequence[npt.NDArray[Any]], steps: tuple[int, int, int], kind: type[np.integer[Any]]
+) -> npt.NDArray[Any]:
     """The sum of each block of a slab, in integers that hold it."""
     sums = _added(slab, kind)
     sums = _added([sums[first :: steps[1]] for first in range(steps[1])], kind)

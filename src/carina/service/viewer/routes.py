@@ -296,6 +296,6 @@ def _change(run: Run, earlier: Mapping[int, Path]) -> dict[str, Any]:
 def _chart(opened: OpenedRun) -> Any:
     if not opened.has_images:
         return None
-    images = opened.images
+    images = opened.whole
     found = None if images.lung is None else hu_histogram(images.volume, images.lung, images.lesion)
     return None if found is None else hu_chart(found)

@@ -69,12 +69,12 @@ def _asked(opened: OpenedRun, at: str) -> Index:
 def _usual(opened: OpenedRun) -> Index:
     if opened.lesions:
         return opened.lesions[0].index
-    lung = opened.images.lung
-    if lung is None or lung.is_empty:
-        z, y, x = (count // 2 for count in opened.images.volume.grid.shape)
-        return z, y, x
-    z = int(np.argmax(np.count_nonzero(lung.labels, axis=(1, 2))))
-    y, x = (int(place) for place in np.argwhere(lung.labels[z]).mean(axis=0))
+    lung, (planes, rows, columns) = opened.images.lung, opened.images.volume.grid.shape
+    areas = [0] if lung is None else [np.count_nonzero(lung.plane(0, index)) for index in range(planes)]
+    if lung is None or not any(areas):
+        return planes // 2, rows // 2, columns // 2
+    z = int(np.argmax(areas))
+    y, x = (int(place) for place in np.argwhere(lung.plane(0, z)).mean(axis=0))
     return z, y, x
 
 

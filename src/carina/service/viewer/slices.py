@@ -15,7 +15,7 @@ from carina.report.overlay import VIEWS, PlaneLayout, layout, lettered, position
 from carina.report.paint import Style, png
 from carina.service.viewer.opened import MOST_SHARE, Images, OpenedRun
 from carina.volume.grid import Grid
-from carina.volume.volume import Mask
+from carina.volume.planes import Sliced
 
 Index = tuple[int, int, int]
 """A voxel, ``(z, y, x)``."""
@@ -182,11 +182,11 @@ SEEN = {
 """The convention of each view in words."""
 
 
-def _area_cm2(mask: Mask | None, shown: PlaneLayout, index: int) -> float | None:
+def _area_cm2(mask: Sliced | None, shown: PlaneLayout, index: int) -> float | None:
     if mask is None:
         return None
     spacing = mask.grid.spacing_mm
-    count = np.count_nonzero(np.take(mask.labels, index, axis=shown.normal))
+    count = np.count_nonzero(mask.plane(shown.normal, index))
     return float(count) * spacing[shown.rows] * spacing[shown.columns] / 100
 
 
@@ -196,11 +196,11 @@ def _least(area_cm2: float) -> str:
 
 def place_words(images: Images, index: Index) -> str:
     """Where a voxel lies, its HU, and what is marked there."""
-    grid = images.volume.grid
+    grid, (z, y, x) = images.volume.grid, index
     place = " ".join(f"{axis} {value:.1f}" for axis, value in zip("xyz", grid.points_mm(index), strict=True))
-    marked = [layer for layer in LAYERS if (mask := getattr(images, layer)) is not None and mask.labels[index]]
+    marked = [layer for layer in LAYERS if (mask := getattr(images, layer)) is not None and mask.plane(0, z)[y, x]]
     what = f", {marked[-1]}" if marked else ""
-    return f"{images.volume.hu[index]} HU at {place} mm{what}".replace("-", MINUS)
+    return f"{images.volume.plane(0, z)[y, x]} HU at {place} mm{what}".replace("-", MINUS)
 
 
 def clipped(index: tuple[int, ...], grid: Grid) -> Index:
