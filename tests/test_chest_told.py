@@ -10,21 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
 from carina import RESEARCH_ONLY
+from carina.api.result import Run
 from carina.config import Settings
 from carina.dicom.objects import LT_LENGTH
 from carina.dicom.seg import segmentation
 from carina.measure.joined import join_masks
 from carina.measure.lungs import split_lungs
+from carina.models.validation import Validation
 from carina.operators.catalogue import find_definition
 from carina.operators.stored_images import StoredMask
 from carina.operators.table import BUILT_IN
 from carina.pipeline.definition import load_definition
 from carina.pipeline.run import RunOptions, run_pipeline
+from carina.service.viewer.found import found_by
 from carina.volume.files import read_mask, write_mask
 from carina.volume.volume import Mask
 from dicom_objects_samples import PRODUCER, errors_of, make_mask, make_series, run, saved, tool
@@ -35,14 +39,14 @@ __all__ = ["folder", "phantom", "series", "truth"]
 SENTENCES = ("Only 12 ml of it has the HU of aerated lung.", "What was taken for lung is gas or foam.")
 
 
-def run_default(source: Any, out: Path, name: str = "default") -> Path:
+def run_default(source: Any, out: Path, name: str = "default", networks: type[TrueNetworks] = TrueNetworks) -> Path:
     settings = Settings()
     run_pipeline(
         load_definition(find_definition(name), {}),
         BUILT_IN,
         inputs={"input": source},
         out=out,
-        services=(settings, TrueNetworks(settings)),
+        services=(settings, networks(settings)),
         options=RunOptions(clock=lambda: WHEN),
     )
     return out
@@ -122,6 +126,32 @@ def test_a_whole_chest_is_not_called_into_question(series: Any, truth: Truth, tm
         assert dataset.ImageComments == RESEARCH_ONLY
         assert "chest" not in dataset.ContentDescription
     assert comments_of(dcmread(folder / "dicom" / "measurements.dcm")) == []
+
+
+LIMIT = "It can't tell one pneumonia from another."
+
+
+class LimitedNetworks(TrueNetworks):
+    """Their bundles say what they can't tell."""
+
+    def bundle(self, task: str) -> Any:
+        bundle = super().bundle(task)
+        bundle.carina = msgspec.structs.replace(bundle.carina, validation=Validation(trained_on="a", limits=(LIMIT,)))
+        return bundle
+
+
+def test_what_a_probability_cannot_tell_stands_beside_it_everywhere(series: Any, truth: Truth, tmp_path: Path) -> None:
+    folder = run_default(series, tmp_path / "out", networks=LimitedNetworks)
+    told = {
+        "SR": comments_of(dcmread(folder / "dicom" / "measurements.dcm")),
+        "PDF": pdf_text(folder / "dicom" / "classification.dcm", tmp_path),
+        "findings.json": json.loads((folder / "findings.json").read_text())["limits"],
+        "page": found_by(Run(folder)).limits,
+    }
+    assert [where for where, words in told.items() if LIMIT not in words] == []
+    truth["lung"] = np.zeros_like(truth["lung"])
+    refused = run_default(series, tmp_path / "refused", networks=LimitedNetworks)
+    assert json.loads((refused / "findings.json").read_text())["limits"] == []
 
 
 def test_slices_for_a_pacs_that_shows_no_segmentation_say_it_too(series: Any, truth: Truth, tmp_path: Path) -> None:

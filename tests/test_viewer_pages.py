@@ -88,6 +88,14 @@ def test_every_figure_of_the_findings_stands_on_the_page_by_its_region(url: str,
     assert RESEARCH_ONLY in told
 
 
+def test_what_the_probabilities_cannot_tell_stands_under_them(tmp_path: Path) -> None:
+    limit = "It can't tell <one> pneumonia from another."
+    found = Classification(uid="1.2.3", probabilities={"COVID-19": 0.7, "non-COVID-19": 0.3}, limits=(limit,))
+    with served(write_run(posed("plain"), tmp_path / "run", found)) as address:
+        for page in ("/", "/report"):
+            assert f"not the chance that this patient has COVID-19. {limit}" in text_of(asked(address + page)[1])
+
+
 def test_what_was_not_classified_says_why_and_shows_no_number(tmp_path: Path) -> None:
     reason = "Not classified. Less than a third of the lungs' height is in view."
     refused = Classification(uid="1.2.3", probabilities={}, not_computed=reason)

@@ -128,13 +128,14 @@ def measurements(
     tells which). Each number names the bundle that it comes from: the lungs' volume and HU the lung mask's, lesion
     volumes the lesion mask's, their ratio both, probabilities the classifier. Volumes are in ``cm3`` (1 cm3 is 1 ml).
     Nothing found gives a lesion group with volume 0. Ratio, lesion volume in a region, lesion count and probabilities
-    have private codes (scheme 99CARINA), there being none in the standard. Warnings, and why there is no probability,
-    are comments at the end.
+    have private codes (scheme 99CARINA), there being none in the standard. Warnings, why there is no probability, and
+    what probabilities can't tell are comments at the end.
     """
     report = _Report(series=series, makers=makers, segments=_segments(ratio, series, segs)[0])
     groups = [_region(region, report) for region in ratio.regions]
     groups.append(_lesions(ratio, report))
     probabilities = sorted(classification.probabilities.items()) if classification else []
+    limits = classification.limits if classification else ()
     if probabilities:
         groups.append(_classes(probabilities, report))
     producer = makers.everything
@@ -144,7 +145,7 @@ def measurements(
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
-    content[0].ContentSequence.extend(_comments(all_warnings(ratio, classification)))
+    content[0].ContentSequence.extend(_comments((*all_warnings(ratio, classification), *limits)))
     facts = [str(seg.SOPInstanceUID) for seg in segs] + [repr(ratio.regions), repr(probabilities)]
     dataset: Dataset = Comprehensive3DSR(
         evidence=_evidence(series, segs),

@@ -110,6 +110,7 @@ class Classification:
     """Class probabilities by name (``non-COVID-19``, ``COVID-19``), summing to 1, with slices to show.
 
     ``not_computed`` says in a sentence why there is no result (no lung found); ``probabilities`` is then empty.
+    ``limits`` are the bundle's own sentences on what its probabilities can't tell.
     ``saliency`` is None where it was switched off.
     """
 
@@ -119,4 +120,5 @@ class Classification:
     key_slices: tuple[KeySlice, ...] = field(default=())
     warnings: tuple[str, ...] = ()
     not_computed: str = ""
+    limits: tuple[str, ...] = ()
     saliency: SaliencyFindings | None = None

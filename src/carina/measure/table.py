@@ -59,6 +59,7 @@ def findings_json(ratio: RatioFindings | None, classification: Classification | 
             "probabilities": {name: _rounded(value) for name, value in classification.probabilities.items()},
             "made_by": classification.made_by,
             "not_computed": classification.not_computed,
+            "limits": list(classification.limits),
             "warnings": list(classification.warnings),
         }
     return value

@@ -73,6 +73,7 @@ def ai_covid_19(
         made_by=bundle.made_by,
         key_slices=slices,
         warnings=lung.warnings,
+        limits=bundle.carina.validation.limits if bundle.carina.validation else (),
         saliency=found,
     )
     return _classified(classification, shown, volume)

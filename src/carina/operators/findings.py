@@ -21,6 +21,7 @@ def findings(ratio: RatioPort, classification: ClassificationPort | None = None)
         "warnings": list(dict.fromkeys((*measured["warnings"], *classified.get("warnings", [])))),
         "probabilities": classified.get("probabilities", {}),
         "not_computed": classified.get("not_computed", ""),
+        "limits": classified.get("limits", []),
     }
     return FindingsTables(tree=tree, rows=findings_rows(ratio, classification))
 

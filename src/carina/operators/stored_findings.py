@@ -49,6 +49,7 @@ class StoredClassification:
             "made_by": classification.made_by,
             "warnings": classification.warnings,
             "not_computed": classification.not_computed,
+            "limits": classification.limits,
             "notice": RESEARCH_ONLY,
         }
         saliency, slices = classification.saliency, []
@@ -71,6 +72,7 @@ class StoredClassification:
             made_by=facts["made_by"],
             warnings=tuple(facts["warnings"]),
             not_computed=facts["not_computed"],
+            limits=tuple(facts.get("limits", ())),
             key_slices=_load_key_slices(files),
             saliency=_saliency(saliency, files) if saliency else None,
         )

@@ -35,13 +35,17 @@ class RegionRow:
 
 @dataclass(frozen=True, kw_only=True)
 class FoundTexts:
-    """The findings of a run in texts; ``headline`` is the ratio, and ``not_computed`` why there is no probability."""
+    """The findings of a run in texts; ``headline`` is the ratio, and ``not_computed`` why there is no probability.
+
+    ``limits`` say what the probabilities can't tell.
+    """
 
     headline: str
     sentence: str
     regions: tuple[RegionRow, ...]
     probabilities: tuple[tuple[str, str], ...]
     not_computed: str
+    limits: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -61,6 +65,7 @@ def found_by(run: Run) -> FoundTexts:
         regions=tuple(_row(region) for region in in_report_order(regions)),
         probabilities=tuple((name, probability_text(value)) for name, value in ranked),
         not_computed=classification.get("not_computed", "") or ("" if ranked else "This run classified nothing."),
+        limits=tuple(classification.get("limits", ())),
         warnings=run.warnings,
     )
 
