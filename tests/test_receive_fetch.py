@@ -132,3 +132,25 @@ def test_the_command_fetches(pacs: Pacs, tmp_path: Path) -> None:
     done = carina("--accession", "A1")
     assert (done.returncode, done.stdout.strip().endswith("8 of 8 instances")) == (0, True), done.stderr
     assert carina().returncode == 2
+
+
+def test_a_pacs_that_lets_us_only_store_is_said_to(node: Settings) -> None:
+    """Orthanc answers an echo of whoever comes, and ends the association of a query by a title that it doesn't know."""
+    with orthanc(settings={"DicomAlwaysAllowFind": False}) as strict:
+        peer = DicomDestination(host=strict.host, port=strict.dicom_port, ae_title="ORTHANC", calling_ae_title="X")
+        with pytest.raises(DeliveryFailed, match=r"ended before the answer: see whether it lets X query, or try again"):
+            find_on_node("pacs", peer, Wanted(patient_id="P"))
+
+
+def test_a_fetch_that_finds_nothing_is_no_success(node: Settings, tmp_path: Path) -> None:
+    peer = node.destinations["pacs"]
+    assert isinstance(peer, DicomDestination)
+    (tmp_path / "carina.toml").write_text(
+        '[sources.pulled]\nkind = "dicom"\nae_title = "CARINA"\n'
+        f'[destinations.pacs]\nkind = "dicom"\nhost = "127.0.0.1"\nport = {peer.port}\nae_title = "ORTHANC"\n'
+    )
+    program = str(Path(sys.executable).with_name("carina"))
+    for more in ((), ("--list",)):
+        words = [program, "fetch", "pacs", "--accession", "NOWHERE", *more]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (3, "pacs: no CT series there fits what was asked for.\n")

@@ -14,11 +14,12 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 import pytest
+from filelock import FileLock
 
 from carina import config, sections, web_settings
 from carina.config import Settings, load_settings
 from carina.errors import BadConfig
-from carina.service.check import as_error, check_across, is_loopback
+from carina.service.check import NODE_LOCK, as_error, check_across, is_loopback, is_running
 from carina.service.check_contents import check_contents
 from carina.service.template import TEMPLATE, write_template
 from carina.testing.pacs import free_port
@@ -113,6 +114,8 @@ TWICE = (
     '[destinations.P]\nkind = "dicom"\nhost = "pacs"\nport = 104\nae_title = "PACS"\ntakes = [{0}]\n'
     '[destinations.Q]\nkind = "dicom"\nhost = "PACS"\nport = {2}\nae_title = "PACS "\ntakes = [{1}]\n'
 )
+PEER = '[destinations.D]\nkind = "dicom"\nhost = "pacs"\nport = 104\nae_title = "PACS"\n{0}\n'
+WEB = '[destinations.D]\nkind = "dicomweb"\nurl = "https://{0}/web"\n{1}\n'
 DICOM = '[sources.{0}]\nkind = "dicom"\nae_title = "{1}"\n'
 
 
@@ -150,6 +153,12 @@ DICOM = '[sources.{0}]\nkind = "dicom"\nae_title = "{1}"\n'
         ('[models]\nlung = "liver"\n', "models.lung: No bundle is called 'liver'"),
         ('[runtime]\nkind = "triton"\n', "runtime.endpoint: is empty and kind is triton"),
         ('[dicom.tls]\ncertificate = "n.crt"\nkey = "n.key"\n', "dicom.tls.certificate: 'n.crt' can't be read"),
+        (PEER.format("tls_trusted = 'n.crt'"), "destinations.D.tls_trusted: n.crt can't be used for TLS (No such file"),
+        (PEER.format("tls_certificate = 'n.crt'"), "destinations.D.tls_trusted: is empty, so no TLS is spoken"),
+        (WEB.format("h", "tls_trusted = 'n.crt'"), "destinations.D.tls_trusted: n.crt can't be used for TLS"),
+        (WEB.format("u:p@h", ""), "destinations.D.url: has a user in it; give user and password by their own keys"),
+        (WEB.format("h", "user = 'u'\ntoken = 't'"), "destinations.D.token: is there beside user"),
+        (WEB.format("h", "password = 'p'"), "destinations.D.user: is empty and password is not"),
         ('[web.tls]\ncertificate = "/etc/hostname"\nkey = "/etc/hostname"\n', "web.tls: certificate, key and trusted"),
     ],
 )
@@ -180,6 +189,28 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         settings = load_settings(None, {"CARINA_WEB_PORT": str(port), "CARINA_NODE_FOLDER": str(tmp_path)})
         told = as_error(check_across(settings), None).message
     assert f"web.port: can't listen on 127.0.0.1:{port} (Address already in use)" in told
+
+
+def test_the_ports_of_a_node_that_runs_are_its_own(tmp_path: Path) -> None:
+    """Settings are looked through while the node runs; without it, a port that is taken is a mistake."""
+    (tmp_path / "node").mkdir()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        (tmp_path / "carina.toml").write_text(
+            f"[web]\nport = {other.getsockname()[1]}\n[dicom]\nport = {free_port()}\n[retention]\nfree_gb = 0.0\n"
+        )
+        check = [str(PROGRAM), "serve", "--check"]
+        with FileLock(tmp_path / "node" / NODE_LOCK):
+            done = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True)
+            assert (done.returncode, done.stdout.count("the node runs, so its ports were not tried")) == (0, 1)
+        done = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 4 and "web.port: can't listen on" in done.stderr
+
+
+def test_asking_whether_a_node_runs_makes_nothing(tmp_path: Path) -> None:
+    settings = load_settings(None, {"CARINA_NODE_FOLDER": str(tmp_path)})
+    assert not is_running(settings) and list(tmp_path.iterdir()) == []
 
 
 def test_both_listeners_on_one_port_are_refused(tmp_path: Path) -> None:

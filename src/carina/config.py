@@ -122,10 +122,17 @@ class DicomDestination(_Destination, frozen=True, kw_only=True, tag_field="kind"
 
 
 class DicomwebDestination(_Destination, frozen=True, kw_only=True, tag_field="kind", tag="dicomweb"):
-    """A DICOMweb server that takes STOW-RS; ``url`` is its service root."""
+    """A DICOMweb server that takes STOW-RS; ``url`` is its service root.
+
+    ``token`` is shown as a bearer's, or ``user`` and ``password`` by Basic. ``tls_trusted`` is PEM of who signs its
+    certificate, empty: whom this machine trusts.
+    """
 
     url: _WebAddress
     token: str = ""
+    user: str = ""
+    password: str = ""
+    tls_trusted: str = ""
     timeout_s: _Seconds = 30.0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from carina.cli.node import CONFIG, node_settings
+from carina.cli.node import CONFIG, acting_by_command, node_settings
 from carina.cli.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ def deliveries() -> None:
 
 
 def _open(config: Path | None) -> Engine:
-    from carina.jobs.places import open_node
+    from carina.jobs.places import open_existing_node
 
-    return open_node(node_settings(config))
+    return open_existing_node(node_settings(config))
 
 
 @deliveries.command("list")
@@ -93,7 +93,10 @@ def counts(config: Path | None) -> None:
 def resend(destination: str, job_id: int | None, config: Path | None) -> None:
     """Let what has failed wait for another try; each destination is asked first what it has."""
     from carina.deliver import ledger
+    from carina.service.changes import audit
 
+    acting_by_command()
     with _open(config).begin() as connection:
         number = ledger.resend(connection, destination=destination, job_id=job_id)
+        audit(connection, "changed", f"{number} deliveries: sent again")
     say(f"{number} {'object waits' if number == 1 else 'objects wait'} for another try.")

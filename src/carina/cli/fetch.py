@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from carina.cli.node import CONFIG, node_settings
-from carina.cli.terminal import SOME_FAILED, say, say_table
+from carina.cli.terminal import SOME_FAILED, complain, say, say_table
 
 
 @click.command()
@@ -47,7 +47,10 @@ def fetch(
     settings = node_settings(config)
     peer = peer_called(name, settings)
     found = find_at(name, peer, wanted)
-    if only_list or not found:
+    if not found:
+        complain(f"{name}: no CT series there fits what was asked for.")
+        sys.exit(SOME_FAILED)
+    if only_list:
         header = ("series", "study", "date", "instances", "description")
         shown = [(one.series_uid, one.study_uid, one.study_date, str(one.instances), one.description) for one in found]
         say_table(header, shown)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from carina.cli.node import CONFIG, node_settings
+from carina.cli.node import CONFIG, acting_by_command, node_settings
 from carina.cli.places import PATH
 from carina.cli.terminal import SOME_FAILED, say, say_json, say_table
 from carina.errors import BadConfig
@@ -40,11 +40,12 @@ def jobs() -> None:
     """List, show and change the jobs of a node. For research use only. Not for diagnosis."""
 
 
-def _node(config: Path | None) -> tuple[Settings, Engine]:
-    from carina.jobs.places import open_node
+def _node(config: Path | None, *, makes: bool = False) -> tuple[Settings, Engine]:
+    """The settings and the database of a node, which has to be there unless it is made."""
+    from carina.jobs.places import open_existing_node, open_node
 
     settings = node_settings(config)
-    return settings, open_node(settings)
+    return settings, (open_node if makes else open_existing_node)(settings)
 
 
 def _seen(config: Path | None, project: str) -> Engine:
@@ -131,17 +132,23 @@ def show(job_id: int, as_json: bool, config: Path | None) -> None:
             say(f"{name}: {', '.join(value) if isinstance(value, tuple) else value}")
 
 
-def _change(config: Path | None, job_id: int, change: Callable[[Connection], bool], otherwise: str) -> None:
+def _change(
+    config: Path | None, job_id: int, action: str, change: Callable[[Connection], bool], otherwise: str
+) -> None:
     """Change a job in one transaction; where it can't be changed, say what it is instead.
 
     Raises:
         BadConfig: there is no such job, or it is in another state.
     """
+    from carina.service.changes import audit
+
     _, engine = _node(config)
+    acting_by_command()
     with engine.begin() as connection:
         state = _find(connection, job_id).shown_state
         if not change(connection):
             raise BadConfig("job.state", f"job {job_id} is {state}: {otherwise}.")
+        audit(connection, "changed", f"job {job_id}: {action}")
         say(f"job {job_id}: {_find(connection, job_id).shown_state}")
 
 
@@ -153,9 +160,8 @@ def cancel(job_id: int, config: Path | None) -> None:
     from carina.database import database_now
     from carina.jobs import queue
 
-    _change(
-        config, job_id, lambda it: queue.cancel(it, job_id, database_now(it)), "only what waits or runs is canceled"
-    )
+    cancel_it = lambda it: queue.cancel(it, job_id, database_now(it))  # noqa: E731
+    _change(config, job_id, "cancel", cancel_it, "only what waits or runs is canceled")
 
 
 @jobs.command()
@@ -165,7 +171,9 @@ def retry(job_id: int, config: Path | None) -> None:
     """Let a faulted or canceled job run again; finished operators are kept."""
     from carina.jobs import queue
 
-    _change(config, job_id, lambda it: queue.retry(it, job_id), "only what is faulted or canceled is tried again")
+    _change(
+        config, job_id, "retry", lambda it: queue.retry(it, job_id), "only what is faulted or canceled is tried again"
+    )
 
 
 @jobs.command()
@@ -180,6 +188,7 @@ def priority(job_id: int, wanted: str, config: Path | None) -> None:
     _change(
         config,
         job_id,
+        f"priority {wanted}",
         lambda it: queue.set_priority(it, job_id, Priority(wanted)),
         "only what waits has a priority that can be changed",
     )
@@ -275,7 +284,7 @@ def submit(path: Path, terms: Terms, each: str | None, config: Path | None) -> N
     from carina.jobs.queue import submit as put
     from carina.jobs.request import new_job, submit_cohort
 
-    settings, engine = _node(config)
+    settings, engine = _node(config, makes=True)
     with engine.connect() as connection:
         check_project(connection, terms.project)
     if each is not None:
@@ -302,7 +311,7 @@ def worker(until_empty: bool, name: str, config: Path | None) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    settings, engine = _node(config)
+    settings, engine = _node(config, makes=True)
     it = Worker(within_slurm(settings, os.environ), engine, name=name)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: it.stopping.set())

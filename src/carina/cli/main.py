@@ -48,6 +48,7 @@ VERBS = {
     "submit": Verb("carina.cli.jobs", "submit", "Hand a series to the node's queue."),
     "jobs": Verb("carina.cli.jobs", "jobs", "List, show, cancel and retry the jobs of a node."),
     "worker": Verb("carina.cli.jobs", "worker", "Run the jobs of the node's queue."),
+    "arrivals": Verb("carina.cli.arrivals", "arrivals", "List series that came in; release what is in quarantine."),
     "deliveries": Verb("carina.cli.deliveries", "deliveries", "Show what became of result objects; send again."),
     "echo": Verb("carina.cli.echo", "echo", "Test destinations and sources: does each answer?"),
     "backup": Verb("carina.cli.backup", "backup", "Save the node while it runs."),

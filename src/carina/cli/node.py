@@ -28,6 +28,19 @@ def node_settings(config: Path | None, plan: str | None = None) -> Settings:
     return find_settings(config, {**os.environ, **override})
 
 
+def acting_by_command() -> None:
+    """Let the audit trail name whoever gives the command."""
+    import getpass
+
+    from carina.service.access.caller import asking
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        user = str(os.getuid())
+    asking.set(f"{user[:64]} (command line)")
+
+
 def bundle_called(name: str, settings: Settings) -> Bundle:
     """A bundle by its folder, or by its name among those that the settings know.
 

@@ -16,10 +16,11 @@ from carina.cli.terminal import say
 def serve(config: Path | None, check: bool) -> None:
     """Run the node: receive studies, run pipelines on them, send the results. For research use only."""
     from carina.config import settings_file
-    from carina.service.check import as_error, check_across
+    from carina.service.check import as_error, check_across, is_running
 
     settings, file = node_settings(config), settings_file(config)
-    mistakes = check_across(settings)
+    runs = check and is_running(settings)
+    mistakes = check_across(settings, is_running=runs)
     if check:
         from carina.service.check_contents import check_contents
 
@@ -29,6 +30,8 @@ def serve(config: Path | None, check: bool) -> None:
     if check:
         sources, destinations = ", ".join(settings.sources) or "none", ", ".join(settings.destinations) or "none"
         say(f"{file or 'settings'}: no mistakes; sources: {sources}; destinations: {destinations}")
+        if runs:
+            say("the node runs, so its ports were not tried; it takes these settings once it is started again")
         return
     from carina.service.logs import log_to
     from carina.service.serve import run_node

@@ -13,6 +13,7 @@ from pynetdicom.events import EventHandlerType
 
 from carina.config import DicomDestination
 from carina.deliver.receipt import unreachable
+from carina.deliver.tls import peer_tls
 from carina.errors import DeliveryFailed
 
 LAST_PORT = 65535
@@ -78,25 +79,14 @@ def _associate(
         ae_title=peer.ae_title,
         ext_neg=roles,
         evt_handlers=list(handlers),
-        tls_args=(_tls(peer), peer.tls_name or peer.host) if peer.tls_trusted else None,
+        tls_args=_tls_args(peer),
     )
 
 
-def _tls(peer: DicomDestination) -> ssl.SSLContext:
-    """TLS 1.2 or later with the files of a destination.
-
-    Raises:
-        ValueError: one can't be read, or is no PEM file of its kind.
-    """
-    try:
-        context = ssl.create_default_context(cafile=peer.tls_trusted)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if peer.tls_certificate:
-            context.load_cert_chain(peer.tls_certificate, peer.tls_key or None)
-    except OSError as error:  # ssl.SSLError is one
-        files = ", ".join(one for one in (peer.tls_trusted, peer.tls_certificate, peer.tls_key) if one)
-        raise ValueError(f"{files} can't be used for TLS ({error.strerror or error})") from error
-    return context
+def _tls_args(peer: DicomDestination) -> tuple[ssl.SSLContext, str] | None:
+    if not peer.tls_trusted:
+        return None
+    return peer_tls(peer.tls_trusted, peer.tls_certificate, peer.tls_key), peer.tls_name or peer.host
 
 
 def _refused(name: str, peer: DicomDestination, association: Association) -> DeliveryFailed:

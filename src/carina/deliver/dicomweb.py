@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ from typing import Any
 from carina.config import DicomwebDestination
 from carina.deliver.paced_http import LEAST_PROGRESS, paced_opener
 from carina.deliver.receipt import unreachable
+from carina.deliver.tls import peer_tls
 from carina.errors import DeliveryFailed
 from carina.pipeline.json_text import read_json
 
@@ -116,7 +118,7 @@ def found_items(name: str, server: DicomwebDestination, answer: WebAnswer) -> li
         return []
     if not isinstance(answer.content, list):
         words = f"{name} ({server.url}): its answer to a query is no list in JSON (at most {MOST_JSON_VALUES} values)"
-        raise DeliveryFailed("delivery.no-json", f"{words}: check its URL and token, or try again.")
+        raise DeliveryFailed("delivery.no-json", f"{words}: check its URL, user or token, or try again.")
     return answer.content
 
 
@@ -146,15 +148,25 @@ def _answer(
 ) -> HTTPResponse | urllib.error.HTTPError:
     if not server.url.startswith(("http://", "https://")):
         raise unreachable(name, server.url, "its URL must start with http:// or https://")
-    headers |= {"Authorization": f"Bearer {server.token}"} if server.token else {}
+    headers |= _credentials(server)
     try:
+        tls = peer_tls(server.tls_trusted) if server.tls_trusted else None
         request = urllib.request.Request(f"{server.url.rstrip('/')}{path}", data=data, headers=headers)
-        answer: HTTPResponse = paced_opener().open(request, timeout=server.timeout_s)
+        answer: HTTPResponse = paced_opener(tls).open(request, timeout=server.timeout_s)
     except urllib.error.HTTPError as error:
         return error
     except _NO_HTTP as error:
         raise _unreachable(name, server, error) from error
     return answer
+
+
+def _credentials(server: DicomwebDestination) -> dict[str, str]:
+    if server.token:
+        return {"Authorization": f"Bearer {server.token}"}
+    if not server.user:
+        return {}
+    pair = base64.b64encode(f"{server.user}:{server.password}".encode())
+    return {"Authorization": f"Basic {pair.decode('ascii')}"}
 
 
 def _chunks(name: str, server: DicomwebDestination, answer: HTTPResponse | urllib.error.HTTPError) -> Iterator[bytes]:
@@ -172,7 +184,7 @@ def _unreachable(name: str, server: DicomwebDestination, error: Exception) -> De
 def refused(name: str, server: DicomwebDestination, answer: WebAnswer) -> DeliveryFailed:
     """The error for a response that is no success."""
     words = f"answered {answer.code} {answer.reason}"
-    return DeliveryFailed("delivery.refused", f"{name} ({server.url}) {words}: check its URL and token.")
+    return DeliveryFailed("delivery.refused", f"{name} ({server.url}) {words}: check its URL, user or token.")
 
 
 def first_value(item: Any, tag: str) -> Any:

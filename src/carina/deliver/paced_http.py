@@ -7,6 +7,7 @@ again only with every ``LEAST_PROGRESS``; status line, headers and body alike. R
 from __future__ import annotations
 
 import io
+import ssl
 import time
 import urllib.request
 from collections.abc import Callable
@@ -77,8 +78,12 @@ class _Http(urllib.request.HTTPHandler):
 
 
 class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
+        super().__init__(context=tls)
+        self._tls = tls
+
     def https_open(self, req: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(_TlsConnection, req)
+        return self.do_open(_TlsConnection, req, context=self._tls)
 
 
 class StayHere(urllib.request.HTTPRedirectHandler):
@@ -88,6 +93,6 @@ class StayHere(urllib.request.HTTPRedirectHandler):
         """Leave the answer as it is, which is an error then."""
 
 
-def paced_opener() -> urllib.request.OpenerDirector:
-    """What opens addresses so."""
-    return urllib.request.build_opener(_Http, _Https, StayHere)
+def paced_opener(tls: ssl.SSLContext | None = None) -> urllib.request.OpenerDirector:
+    """What opens addresses so; ``tls`` says who is trusted, None: whom this machine trusts."""
+    return urllib.request.build_opener(_Http, _Https(tls), StayHere)

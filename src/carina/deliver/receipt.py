@@ -55,6 +55,5 @@ def complete(receipt: DeliveryReceipt) -> DeliveryReceipt:
 
 def unreachable(name: str, where: str, reason: str) -> DeliveryFailed:
     """The error for a destination that does not answer."""
-    return DeliveryFailed(
-        "delivery.unreachable", f"{name} ({where}) can't be reached: {reason}. Check address, port and AE titles."
-    )
+    check = "its URL" if "://" in where else "address, port and AE titles"
+    return DeliveryFailed("delivery.unreachable", f"{name} ({where}) can't be reached: {reason}. Check {check}.")

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from carina.config import Settings
 from carina.database import open_database, upgrade_schema
-from carina.errors import unwritable
+from carina.errors import BadConfig, unwritable
 from carina.jobs.projects import ensure_projects
 from carina.web_settings import DEFAULT_PROJECT
 
@@ -35,6 +35,19 @@ def open_node(settings: Settings) -> Engine:
     upgrade_schema(engine)
     ensure_projects(engine, projects_named(settings))
     return engine
+
+
+def open_existing_node(settings: Settings) -> Engine:
+    """As ``open_node``, for whoever looks at a node: none is made.
+
+    Raises:
+        BadConfig: no node is there yet; or as ``open_node``.
+    """
+    folder = Path(settings.node.folder)
+    if not settings.node.database and not (folder / DATABASE).exists():
+        words = f"{folder.absolute()}: no node is here yet (no {DATABASE}), so there is nothing to see."
+        raise BadConfig("node.none", f"{words} Name the node's settings by --config, or start it: carina serve.")
+    return open_node(settings)
 
 
 def projects_named(settings: Settings) -> frozenset[str]:

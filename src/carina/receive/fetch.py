@@ -106,7 +106,7 @@ def find_on_node(name: str, peer: DicomDestination, wanted: Wanted) -> tuple[Fou
     """
     keys = {"AccessionNumber": wanted.accession, "PatientID": wanted.patient_id, "StudyInstanceUID": wanted.study_uid}
     with associated(name, peer, [(StudyRootQueryRetrieveInformationModelFind, PLAIN)]) as association:
-        search = _Search(association, name)
+        search = _Search(association, name, peer)
         studies = list(search.find("STUDY", keys | STUDY_SAYS))
         found = []
         for study in studies:
@@ -126,7 +126,8 @@ def count_on_node(name: str, peer: DicomDestination, series: FoundSeries) -> int
     """
     keys = {"StudyInstanceUID": series.study_uid, "SeriesInstanceUID": series.series_uid, "SOPInstanceUID": ""}
     with associated(name, peer, [(StudyRootQueryRetrieveInformationModelFind, PLAIN)]) as association:
-        return len({str(one.get("SOPInstanceUID", "")) for one in _Search(association, name).find("IMAGE", keys)})
+        search = _Search(association, name, peer)
+        return len({str(one.get("SOPInstanceUID", "")) for one in search.find("IMAGE", keys)})
 
 
 def _found(study: Dataset, series: Dataset) -> FoundSeries | None:
@@ -157,8 +158,8 @@ def announced(count: Any) -> int | None:
 class _Search:
     """Queries on one association, which together find so much, and take so long, and no more."""
 
-    def __init__(self, association: Association, name: str) -> None:
-        self._association, self._name = association, name
+    def __init__(self, association: Association, name: str, peer: DicomDestination) -> None:
+        self._association, self._name, self._peer = association, name, peer
         self._answers, self._until = 0, time.monotonic() + SEARCHED_S
 
     def find(self, level: str, keys: Mapping[str, str]) -> Iterator[Dataset]:
@@ -172,9 +173,9 @@ class _Search:
         for keyword, value in keys.items():
             setattr(query, keyword, value or None)
         if not self._association.is_established:
-            raise DeliveryFailed("fetch.broken", f"{self._name}: the association ended before the answer; try again.")
+            raise _broken(self._name, self._peer)
         for status, found in self._association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
-            code = _code(status, self._name)
+            code = _code(status, self._name, self._peer)
             self._count()
             if code in PENDING and found is not None:
                 yield found
@@ -190,10 +191,16 @@ class _Search:
             raise DeliveryFailed("fetch.too-many", f"{self._name}: {what}; ask for less.")
 
 
-def _code(status: Dataset, name: str) -> int:
+def _code(status: Dataset, name: str, peer: DicomDestination) -> int:
     if not status:
-        raise DeliveryFailed("fetch.broken", f"{name}: the association ended before the answer; try again.")
+        raise _broken(name, peer)
     return int(status.Status)
+
+
+def _broken(name: str, peer: DicomDestination) -> DeliveryFailed:
+    """A peer that ends the association in place of an answer: Orthanc does so to whom it lets store alone."""
+    words = f"{name} ({address(peer)}): the association ended before the answer"
+    return DeliveryFailed("fetch.broken", f"{words}: see whether it lets {peer.calling_ae_title} query, or try again.")
 
 
 def sent_by_peer(source: str, who: str, series: FoundSeries) -> SentBy:
@@ -230,7 +237,7 @@ def get_series(name: str, peer: DicomDestination, series: FoundSeries, store: In
     contexts = [(model, PLAIN), *((sop_class, SYNTAXES) for sop_class in CT_CLASSES)]
     with associated(name, peer, contexts, [(evt.EVT_C_STORE, take)], CT_CLASSES) as association:
         for status, _ in association.send_c_get(_identifier(series), model):
-            code = _code(status, name)
+            code = _code(status, name, peer)
             if code not in (*PENDING, SUCCESS) and not fetched.refused:
                 raise DeliveryFailed("fetch.get", f"{name} ({address(peer)}): C-GET failed ({status_words(code)}).")
     return fetched
@@ -246,7 +253,7 @@ def move_series(name: str, peer: DicomDestination, series: FoundSeries, to: str)
     with associated(name, peer, [(model, PLAIN)]) as association:
         number = PRIOR_MESSAGE if series.is_prior else 1
         for status, _ in association.send_c_move(_identifier(series), to, model, number):
-            code = _code(status, name)
+            code = _code(status, name, peer)
             completed = int(status.get("NumberOfCompletedSuboperations") or completed)
             if code not in (*PENDING, SUCCESS):
                 words = f"{name} ({address(peer)}): C-MOVE to {to} failed ({status_words(code)}); does it know us?"

@@ -163,7 +163,7 @@ def retrieve_series(
 
 def _check_answer(name: str, server: DicomwebDestination, stream: WebStream) -> None:
     if stream.code != 200:
-        words = f"{name} ({server.url}): WADO-RS answered {stream.code} {stream.reason}: check its URL and token."
+        words = f"{name} ({server.url}): WADO-RS answered {stream.code} {stream.reason}: check its URL, user or token."
         raise DeliveryFailed("fetch.refused", words)
     if stream.encoding not in ("", "identity"):
         words = f"{name} ({server.url}): WADO-RS answered in the encoding {stream.encoding[:40]!r}; expected none."

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import assert_never
 from urllib.parse import urlsplit
 
+from filelock import FileLock, Timeout
+
 from carina.config import (
     AnySource,
     Destination,
@@ -31,6 +33,7 @@ from carina.config import (
     Settings,
 )
 from carina.deliver.routes import SENDER
+from carina.deliver.tls import peer_tls
 from carina.errors import BadConfig
 from carina.pipeline.places import check_place
 from carina.receive.tls import tls_context
@@ -41,9 +44,15 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Listener = DicomSettings | WebSettings
 
+NODE_LOCK = "node.lock"
+"""Held while a node runs in its folder."""
 
-def check_across(settings: Settings) -> list[Mistake]:
-    """Every mistake across keys that can be seen without opening a pipeline or a bundle."""
+
+def check_across(settings: Settings, *, is_running: bool = False) -> list[Mistake]:
+    """Every mistake across keys that can be seen without opening a pipeline or a bundle.
+
+    Where the node of the settings is running, the ports that it has are its own, and are not tried.
+    """
     checks: tuple[Callable[[Settings], Iterator[Mistake]], ...] = (
         _sources,
         _shared_titles,
@@ -51,6 +60,8 @@ def check_across(settings: Settings) -> list[Mistake]:
         _submit_below,
         _web_host,
         _listeners,
+        *(() if is_running else (_ports,)),
+        _peers,
         _places,
         _notices,
         _retention,
@@ -71,6 +82,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host in LOOPBACK_NAMES
+
+
+def is_running(settings: Settings) -> bool:
+    """Whether a node runs in the folder of the settings now."""
+    lock = Path(settings.node.folder) / NODE_LOCK
+    try:
+        if not lock.is_file():  # asking would make it
+            return False
+        with FileLock(lock).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -222,9 +247,7 @@ def _listeners(settings: Settings) -> Iterator[Mistake]:
     listeners: dict[str, Listener] = {"dicom": settings.dicom, "web": settings.web}
     if settings.dicom.port == settings.web.port:
         yield _mistake("web/port", f"{settings.web.port} is that of the DICOM listener; choose another")
-        del listeners["web"]
     for name, listener in listeners.items():
-        yield from _port(name, listener)
         yield from _certificates(name, listener.tls)
     for name, one in settings.destinations.items():
         if isinstance(one, DicomDestination) and one.port == settings.dicom.port and is_loopback(one.host):
@@ -233,11 +256,47 @@ def _listeners(settings: Settings) -> Iterator[Mistake]:
             yield _mistake(f"destinations/{name}/url", f"{one.url!r} is this node itself; expected another server")
 
 
+def _peers(settings: Settings) -> Iterator[Mistake]:
+    """What is wrong with how destinations are spoken to: files of TLS, and what is shown to a web server."""
+    for name, one in settings.destinations.items():
+        if isinstance(one, DicomDestination):
+            yield from _peer_tls(name, one.tls_trusted, one.tls_certificate, one.tls_key)
+        elif isinstance(one, DicomwebDestination):
+            yield from _peer_tls(name, one.tls_trusted)
+            yield from _credentials(name, one)
+
+
+def _peer_tls(name: str, trusted: str, certificate: str = "", key: str = "") -> Iterator[Mistake]:
+    if not trusted and (certificate or key):
+        words = "is empty, so no TLS is spoken, and a certificate is given; name who signs the peer's"
+        yield _mistake(f"destinations/{name}/tls_trusted", words)
+    try:
+        if trusted:
+            peer_tls(trusted, certificate, key)
+    except ValueError as error:
+        yield _mistake(f"destinations/{name}/tls_trusted", f"{error}; expected PEM files")
+
+
+def _credentials(name: str, server: DicomwebDestination) -> Iterator[Mistake]:
+    if "@" in urlsplit(server.url).netloc:
+        yield _mistake(f"destinations/{name}/url", "has a user in it; give user and password by their own keys")
+    if server.token and server.user:
+        yield _mistake(f"destinations/{name}/token", "is there beside user, and a server takes one; leave one out")
+    if server.password and not server.user:
+        yield _mistake(f"destinations/{name}/user", "is empty and password is not; give both")
+
+
 def _is_here(url: str, port: int) -> bool:
     """Whether an address leads to a port of this machine."""
     found = urlsplit(url)
     usual = {"http": 80, "https": 443}.get(found.scheme)
     return is_loopback(found.hostname or "") and (found.port or usual) == port
+
+
+def _ports(settings: Settings) -> Iterator[Mistake]:
+    yield from _port("dicom", settings.dicom)
+    if settings.web.port != settings.dicom.port:
+        yield from _port("web", settings.web)
 
 
 def _port(name: str, listener: Listener) -> Iterator[Mistake]:

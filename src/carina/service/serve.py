@@ -21,15 +21,13 @@ from carina.receive.tls import tls_context
 from carina.service.access.accounts import first_link
 from carina.service.allocator import share_memory
 from carina.service.app import web_app
-from carina.service.check import listen
+from carina.service.check import NODE_LOCK, listen
 from carina.service.loops import start_all, stop_all
 from carina.service.node import RunningNode
 from carina.service.peers import PeerProtocol
 from carina.web_settings import WebSettings
 
 _LOG = logging.getLogger(__name__)
-
-NODE_LOCK = "node.lock"
 
 _PATIENCE_S = 30.0
 """How long parts may take to end after the node was asked to: those that send finish an object, jobs are told to."""

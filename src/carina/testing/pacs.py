@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -161,7 +161,8 @@ def _wait(pacs: Pacs, process: subprocess.Popen[bytes], log: Path, timeout_s: fl
     end = time.monotonic() + timeout_s
     while time.monotonic() < end and process.poll() is None:
         try:
-            _get(f"{pacs.http_url}/system")
+            with suppress(urllib.error.HTTPError):  # one with users of its own answers 401
+                _get(f"{pacs.http_url}/system")
             with socket.create_connection((pacs.host, pacs.dicom_port), timeout=1):
                 return
         except (urllib.error.URLError, OSError):

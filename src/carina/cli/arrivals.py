@@ -1,0 +1,74 @@
+"""``carina arrivals``: the series that came in, and those that wait until somebody releases them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from carina.cli.node import CONFIG, acting_by_command, node_settings
+from carina.cli.terminal import say, say_json, say_table
+from carina.errors import BadConfig
+
+if TYPE_CHECKING:
+    from carina.service.arrivals import Arrival
+
+ARRIVAL_STATES = ("arriving", "complete", "queued", "quarantined", "apart", "kept", "removed")
+COLUMNS = ("id", "state", "source", "from", "first", "instances", "series", "why")
+
+
+@click.group()
+def arrivals() -> None:
+    """List the series that came in, and release those that wait. For research use only. Not for diagnosis."""
+
+
+@arrivals.command("list")
+@click.option(
+    "--state", "states", type=click.Choice(ARRIVAL_STATES), multiple=True, help="Only arrivals in this state."
+)
+@click.option("--before", type=int, metavar="ID", help="Only arrivals with an id below this one: the next page.")
+@click.option("--count", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Arrivals at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@CONFIG
+def list_(states: tuple[str, ...], before: int | None, count: int, as_json: bool, config: Path | None) -> None:
+    """List what came in, the latest first; what is quarantined or apart waits for a release."""
+    import msgspec
+
+    from carina.database import read_only
+    from carina.jobs.places import open_existing_node
+    from carina.service.arrivals import list_arrivals
+
+    with read_only(open_existing_node(node_settings(config))) as connection:
+        found = list_arrivals(connection, states=states, before=before, at_most=count)
+    if as_json:
+        say_json(msgspec.to_builtins(found))
+    else:
+        say_table(COLUMNS, [_row(one) for one in found])
+
+
+def _row(one: Arrival) -> tuple[str, ...]:
+    first = f"{one.first_at.astimezone():%Y-%m-%d %H:%M}"
+    count = f"{one.instances}" if one.expected is None else f"{one.instances} of {one.expected}"
+    return str(one.id), one.state, one.source, one.sender, first, count, one.series_uid, one.reason
+
+
+@arrivals.command()
+@click.argument("arrival_id", type=click.IntRange(min=1), metavar="ID")
+@click.option("--source", default="", metavar="NAME", help="Run it as what came by this source; default: its own.")
+@CONFIG
+def release(arrival_id: int, source: str, config: Path | None) -> None:
+    """Let a series that is quarantined or apart be run after all, whatever the series rules say."""
+    from carina.jobs.places import open_existing_node
+    from carina.service.changes import release_arrival
+    from carina.service.node import RunningNode
+    from carina.service.problems import Conflict, NotThere
+
+    settings = node_settings(config)
+    node = RunningNode(settings=settings, engine=open_existing_node(settings))
+    acting_by_command()
+    try:
+        after = release_arrival(node, arrival_id, source)
+    except (NotThere, Conflict) as error:
+        raise BadConfig(error.code, error.message) from error
+    say(f"arrival {after.id}: released as {after.source}; it is run once `carina serve` takes it up")

@@ -1,0 +1,120 @@
+"""``carina arrivals`` as an administrator calls it, and what the audit trail says of commands."""
+
+from __future__ import annotations
+
+import json
+from contextvars import copy_context
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import insert, select
+
+from carina.cli.main import VERBS
+from carina.config import NodeSettings, Settings
+from carina.database import ARRIVAL, AUDIT
+from carina.errors import BadConfig
+from carina.jobs.places import open_node
+from delivery_objects import add_job
+
+WHEN = datetime(2026, 3, 1, 12, tzinfo=UTC)
+REASON = "series 1.2.3.1: it is a localizer, which is no volume."
+
+
+def carina(verb: str, *words: str) -> Result:
+    """A verb, called in the working folder."""
+    command = getattr(import_module(VERBS[verb].module), VERBS[verb].command)
+    assert isinstance(command, click.Command)
+    return copy_context().run(CliRunner().invoke, command, words)  # the name in the audit trail is of this call alone
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A node with an arrival that is queued and one in quarantine, and a job that waits."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "carina.toml").write_text(
+        '[sources.scanner]\nkind = "dicom"\nae_title = "A"\n[sources.other]\nkind = "dicom"\nae_title = "B"\n'
+    )
+    engine = open_node(Settings(node=NodeSettings(folder=str(tmp_path / "node"))))
+    common = {"source": "scanner", "sender": "CT1@192.0.2.1", "study_uid": "1.2.3", "first_at": WHEN, "last_at": WHEN}
+    with engine.begin() as connection:
+        for number, state in enumerate(("queued", "quarantined"), 1):
+            why = REASON if state == "quarantined" else ""
+            row = {**common, "series_uid": f"1.2.3.{number}", "state": state, "reason": why}
+            connection.execute(insert(ARRIVAL).values(**row))
+    engine.dispose()
+    return tmp_path
+
+
+def audited(node: Path) -> list[tuple[str, str, str]]:
+    engine = open_node(Settings(node=NodeSettings(folder=str(node / "node"))))
+    with engine.connect() as connection:
+        rows = connection.execute(select(AUDIT.c.who, AUDIT.c.action, AUDIT.c.subject).order_by(AUDIT.c.id)).all()
+    engine.dispose()
+    return [tuple(row) for row in rows]
+
+
+def test_what_waits_in_quarantine_is_listed_with_its_reason_and_released(node: Path) -> None:
+    (held,) = json.loads(carina("arrivals", "list", "--state", "quarantined", "--json").stdout)
+    assert (held["id"], held["reason"]) == (2, REASON)
+    _, *rows = carina("arrivals", "list").stdout.splitlines()
+    assert [row.split()[:2] for row in rows] == [["2", "quarantined"], ["1", "queued"]] and rows[0].endswith(REASON)
+    done = carina("arrivals", "release", "2", "--source", "other")
+    assert done.stdout.startswith("arrival 2: released as other;")
+    (after, _) = json.loads(carina("arrivals", "list", "--json").stdout)
+    assert (after["state"], after["source"], after["reason"]) == ("complete", "other", "")
+    ((who, action, subject),) = audited(node)
+    assert who.endswith(" (command line)") and (action, subject) == ("changed", "arrival 2: released as other")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["1"], "arrival 1 is queued: only what waits in quarantine is released. [arrival.state]"),
+        (["7"], "there is no arrival 7. [arrival.unknown]"),
+        (["2", "--source", "x"], "no source is called 'x'; release it as one of: scanner, other. [arrival.source]"),
+    ],
+)
+def test_what_can_not_be_released_is_said_in_one_line(node: Path, words: list[str], why: str) -> None:
+    done = carina("arrivals", "release", *words)
+    assert isinstance(done.exception, BadConfig)
+    assert f"{done.exception.message} [{done.exception.code}]" == why
+    assert audited(node) == []
+
+
+def test_changes_by_command_are_in_the_audit_trail(node: Path) -> None:
+    engine = open_node(Settings(node=NodeSettings(folder=str(node / "node"))))
+    with engine.begin() as connection:
+        add_job(connection)
+    engine.dispose()
+    assert isinstance(carina("jobs", "priority", "1", "high").exception, BadConfig)  # it has stopped: nothing changes
+    assert carina("deliveries", "resend").exit_code == 0
+    assert [subject for _, _, subject in audited(node)] == ["0 deliveries: sent again"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["jobs", "list"],
+        ["jobs", "count"],
+        ["jobs", "show", "1"],
+        ["jobs", "cancel", "1"],
+        ["jobs", "wait", "1"],
+        ["jobs", "table", "t.csv"],
+        ["deliveries", "list"],
+        ["deliveries", "resend"],
+        ["arrivals", "list"],
+        ["arrivals", "release", "1"],
+    ],
+)
+def test_who_looks_in_the_wrong_folder_is_told_so_and_no_node_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = carina(*words).exception
+    assert isinstance(error, BadConfig)
+    assert f"{tmp_path / 'node'}: no node is here yet (no node.sqlite)" in error.message and "--config" in error.message
+    assert list(tmp_path.iterdir()) == []
