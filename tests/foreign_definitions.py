@@ -66,10 +66,10 @@ if words[:2] == ["image", "inspect"]:
 if words[0] != "run":
     sys.exit(0)
 mounts, env, rest = {{}}, {{}}, words[1:]
-flags = {{"--rm"}}
+flags = {{"--rm", "--read-only"}}
 while rest[0].startswith("--"):
     flag = rest.pop(0)
-    value = "" if flag in flags else rest.pop(0)
+    value = "" if flag in flags or "=" in flag else rest.pop(0)
     if flag == "--mount":
         fields = dict(one.split("=", 1) for one in next(csv.reader([value])) if "=" in one)
         mounts[fields["target"]] = fields["source"]

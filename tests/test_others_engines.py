@@ -9,11 +9,13 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from carina.errors import BadConfig
 from carina.operators import containers
+from carina.operators.containers import Contained, ContainerEngine, Mount
 from carina.pipeline.manifest import read_manifest
 from carina.sections import EngineChoice, OperatorSettings
 from carina.synth.phantom import chest_phantom
@@ -60,6 +62,9 @@ def test_an_engine_is_told_everything_that_bounds_a_container(engine: FakeEngine
     assert pairs >= {
         ("--pull", "never"),
         ("--network", "none"),
+        ("--read-only", "--read-only-tmpfs=false"),
+        ("--tmpfs", "/tmp:rw,noexec,nosuid,nodev,mode=1777,size=256m"),
+        ("--pids-limit", "4096"),
         ("--cap-drop", "ALL"),
         ("--security-opt", "no-new-privileges"),
         ("--user", user),
@@ -68,6 +73,8 @@ def test_an_engine_is_told_everything_that_bounds_a_container(engine: FakeEngine
         ("--timeout", "61"),
         ("--entrypoint", "python"),
         ("--env", "LIMIT=1"),
+        ("--env", "HOME=/tmp"),
+        ("--env", "TMPDIR=/tmp"),
         ("--env", "NVIDIA_CLARA_INPUTPATHS=ct:/input"),
     }
     mounts = [next(csv.reader([value])) for flag, value in pairwise(words) if flag == "--mount"]
@@ -144,7 +151,56 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
     yield real
 
 
-INSIDE = "id -u > /output/user.txt; ls /sys/class/net > /output/net.txt; cp /input/* /output/; touch /input/x; touch /x"
+def run_words(folder: Path, name: str = "podman", **more: Any) -> list[str]:
+    """What an engine is told to run with an output, and nothing else that is asked for."""
+    mount = Mount(folder=folder, path=more.pop("path", "/output"), is_output=True)
+    facts: dict[str, Any] = {"memory_mb": 4096, "tmp_mb": 1000, "cpus": None, "time_s": 60.0} | more
+    what = Contained(name="n", image="i", command=[], variables={"HOME": "/mine"}, mounts=[mount], **facts)
+    return ContainerEngine(name, name).run(what)
+
+
+def test_docker_is_told_the_same_but_for_what_it_does_not_know(tmp_path: Path) -> None:
+    words = {name: run_words(tmp_path, name) for name in ("podman", "docker")}
+    only = set(words["podman"]) - set(words["docker"])
+    assert only == {"podman", "--read-only-tmpfs=false", "--timeout", "61"}
+    assert words["docker"].count("--read-only") == words["docker"].count("--tmpfs") == 1
+
+
+def test_an_output_may_be_the_place_of_temporary_files(tmp_path: Path) -> None:
+    words = run_words(tmp_path, path="/tmp")
+    assert "--tmpfs" not in words and "--read-only" in words and "--read-only-tmpfs=false" in words
+
+
+def test_variables_of_the_definition_come_last(tmp_path: Path) -> None:
+    words = run_words(tmp_path)
+    given = [value for flag, value in pairwise(words) if flag == "--env"]
+    assert given == ["HOME=/mine", "TMPDIR=/tmp"]
+
+
+def test_an_image_has_a_network_only_if_the_settings_name_it(engine: FakeEngine, scan: Path, tmp_path: Path) -> None:
+    step = foreign("show", python(SHOW, "/output"), FROM_CT, more=", tag: 2")
+    file = definition(tmp_path / "mine.yaml", READER, step)
+    for number, networked in enumerate([(), ("example/show",), ("example/show:2",)]):
+        folder = go(scan, tmp_path / f"run{number}", file, OperatorSettings(networked=networked))
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        how = manifest.operators["show"].facts["program"]["how"]
+        assert how.endswith("with a network ([operators] networked)" if number == 2 else ", without network")
+    assert [("--network", "none") in pairwise(words) for words in engine.asked("run")] == [True, True, False]
+
+
+INSIDE = """
+id -u > /output/user.txt
+ls /sys/class/net > /output/net.txt
+cp /input/* /output/
+cat /proc/self/status > /output/status.txt
+cat /proc/self/mounts > /output/mounts.txt
+busybox dd if=/dev/zero of=/tmp/small bs=1M count=10 || exit 1
+busybox dd if=/dev/zero of=/tmp/large bs=1M count=60 && exit 1
+echo "$HOME" > /output/home.txt
+for place in /input/x /x /bin/x /run/x /var/tmp/x /etc/x; do touch $place && exit 1; done
+exit 0
+"""
 
 
 def test_a_real_container_reads_and_writes_folders_and_can_do_no_more(
@@ -152,15 +208,32 @@ def test_a_real_container_reads_and_writes_folders_and_can_do_no_more(
 ) -> None:
     for name, value in podman.environment.items():
         monkeypatch.setenv(name, value)
-    step = foreign("inside", ["/bin/sh", "-c", INSIDE + "; exit 0"], FROM_CT).replace("example/inside", podman.IMAGE)
-    step = step.rstrip().removesuffix("}") + ", requests: {cpu: 1, memory: 64}}\n"
+    step = foreign("inside", ["/bin/sh", "-c", INSIDE], FROM_CT).replace("example/inside", podman.IMAGE)
+    step = step.rstrip().removesuffix("}") + ", requests: {cpu: 1, memory: 200}}\n"
     file = definition(tmp_path / "mine.yaml", READER, step)
-    folder = go(scan, tmp_path / "run", file, OperatorSettings(engine=EngineChoice.PODMAN))
+    folder = go(scan, tmp_path / "run", file, OperatorSettings(engine=EngineChoice.PODMAN, tmp_gb=0.05))
     out = folder / "steps" / "inside" / "output"
     assert int((out / "user.txt").read_text()) != 0
     assert (out / "net.txt").read_text().split() == ["lo"]
     assert (out / next((folder / "volume").glob("*.raw")).name).read_bytes()
-    assert "/input/x: Read-only file system" in (folder / "steps" / "inside.log").read_text()
+    check_what_it_said((folder / "steps" / "inside.log").read_text())
+    check_what_it_had(out)
+
+
+def check_what_it_said(log: str) -> None:
+    """Nothing but its output and its scratch can be written, and that is bounded."""
+    assert all(f"touch: {place}: Read-only file system" in log for place in ("/input/x", "/x", "/bin/x", "/etc/x"))
+    assert "/tmp/large" in log and "No space left on device" in log
+
+
+def check_what_it_had(out: Path) -> None:
+    """No capability, no new privileges, and two places that can be written."""
+    assert (out / "home.txt").read_text() == "/tmp\n"
+    status = dict(line.split(":\t", 1) for line in (out / "status.txt").read_text().splitlines() if ":\t" in line)
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0 and status["NoNewPrivs"] == "1"
+    mounts = [line.split() for line in (out / "mounts.txt").read_text().splitlines()]
+    writable = {place for _, place, _, options, *_ in mounts if "rw" in options.split(",")}
+    assert {place for place in writable if not place.startswith(("/dev", "/proc", "/sys"))} == {"/output", "/tmp"}
 
 
 def test_a_real_container_is_gone_after_its_time(

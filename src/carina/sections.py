@@ -52,14 +52,17 @@ class EngineChoice(StrEnum):
 class OperatorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a definition's operators of others run, each for ``time_s`` at most, and writing ``output_gb`` at most.
 
-    ``trusted`` are definition files whose commands may be started as processes of this machine where no engine runs
-    containers; none is, unless it is named here.
+    In a container ``tmp_gb`` may lie in its ``/tmp``; it has a network only if ``networked`` names its image, with its
+    tag. ``trusted`` are definition files whose commands may be started as processes of this machine where no engine
+    runs containers; none is, unless it is named here.
     """
 
     engine: EngineChoice = EngineChoice.AUTO
     trusted: tuple[_Text, ...] = ()
     time_s: _Seconds = 3600.0
     output_gb: Annotated[float, Meta(gt=0)] = 20.0
+    tmp_gb: Annotated[float, Meta(gt=0)] = 1.0
+    networked: tuple[_Text, ...] = ()
 
 
 class UploadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

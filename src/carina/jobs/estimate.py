@@ -15,7 +15,7 @@ from carina.dicom.walk import walk
 from carina.errors import BadConfig, BadSeries
 from carina.jobs.machine import whole_machine
 from carina.pipeline.definition import load_definition
-from carina.pipeline.foreign import OWN_IMAGES
+from carina.pipeline.foreign import OWN_IMAGES, UNASKED_MB
 
 BASE_MB = 1500.0
 """Python, OpenVINO and the three networks with their windows."""
@@ -70,7 +70,7 @@ def memory_mb(voxels: int) -> float:
 
 
 def others_mb(pipeline: str) -> float:
-    """The memory in MB that a definition's programs of others say they need, all of them at once; 0 where none does.
+    """The memory in MB that a definition's programs of others may use, all of them at once; 0 where there are none.
 
     A name is that of a definition that ships; what can't be read will be said by its run.
     """
@@ -79,7 +79,8 @@ def others_mb(pipeline: str) -> float:
         steps = load_definition(file).steps if file.is_file() else ()
     except (BadConfig, OSError):
         return 0.0
-    return float(sum(one.requests.memory_mb or 0 for one in steps if not one.container.image.startswith(OWN_IMAGES)))
+    others = [one for one in steps if not one.container.image.startswith(OWN_IMAGES)]
+    return float(sum(one.requests.memory_mb or UNASKED_MB for one in others))
 
 
 def cores_of(settings: Settings) -> float:

@@ -23,6 +23,9 @@ NO_USER = 65534
 
 MOST_PROCESSES = 4096
 
+SCRATCH = "/tmp"
+"""Where a program may write beside its outputs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
@@ -35,9 +38,9 @@ class Mount:
 
 @dataclass(frozen=True, kw_only=True)
 class Contained:
-    """What runs in a container, of which ``name`` is the name; memory and processors None: whatever there is.
+    """What runs in a container, of which ``name`` is the name; processors None: whatever there are.
 
-    Without a command that of the image runs.
+    Without a command that of the image runs. ``tmp_mb`` of its memory may be files in ``SCRATCH``.
     """
 
     name: str
@@ -45,9 +48,11 @@ class Contained:
     command: Sequence[str]
     variables: Mapping[str, str]
     mounts: Sequence[Mount]
-    memory_mb: int | None
+    memory_mb: int
+    tmp_mb: int
     cpus: int | None
     time_s: float
+    has_network: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +77,18 @@ class ContainerEngine:
         return FoundImage(id=found, why_not="" if found else _last(asked.stderr) or f"exit code {asked.returncode}")
 
     def run(self, what: Contained) -> list[str]:
-        """The command that runs a container: no network, no rights, no superuser, nothing fetched."""
-        words = [self.program, "run", "--rm", "--pull", "never", "--name", what.name, "--network", "none"]
+        """The command that runs a container: no rights, no superuser, nothing fetched, nothing written elsewhere."""
+        words = [self.program, "run", "--rm", "--pull", "never", "--name", what.name]
+        words += [] if what.has_network else ["--network", "none"]
+        words += ["--read-only", *self._scratch(what)]
         words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--security-opt", "label=disable"]
         words += ["--pids-limit", str(MOST_PROCESSES), "--stop-timeout", "0", *self._user()]
-        words += ["--memory", f"{what.memory_mb}m"] if what.memory_mb else []
+        words += ["--memory", f"{what.memory_mb}m"]
         words += ["--cpus", str(what.cpus)] if what.cpus else []
         words += ["--timeout", str(int(what.time_s) + 1)] if self.name == "podman" else []  # should nobody end it
         for mount in what.mounts:
             words += ["--mount", _mounted(mount)]
-        for name, value in what.variables.items():
+        for name, value in {"HOME": SCRATCH, "TMPDIR": SCRATCH, **what.variables}.items():
             words += ["--env", f"{name}={value}"]
         words += ["--entrypoint", what.command[0]] if what.command else []
         return [*words, what.image, *what.command[1:]]
@@ -89,6 +96,13 @@ class ContainerEngine:
     def stop(self, name: str) -> list[str]:
         """The command that ends a container, and removes it."""
         return [self.program, "rm", "--force", name]
+
+    def _scratch(self, what: Contained) -> list[str]:
+        """A place for temporary files, in memory; Podman by itself would give others as well, without a bound."""
+        alone = ["--read-only-tmpfs=false"] if self.name == "podman" else []
+        if any(mount.path == SCRATCH for mount in what.mounts):
+            return alone
+        return [*alone, "--tmpfs", f"{SCRATCH}:rw,noexec,nosuid,nodev,mode=1777,size={what.tmp_mb}m"]
 
     def _user(self) -> list[str]:
         user = container_user()

@@ -25,6 +25,7 @@ from carina.operators.programs import Over, Program, ProgramBounds, last_lines, 
 from carina.pipeline import ports
 from carina.pipeline.definition import Definition, Requests, Step
 from carina.pipeline.folder import WRITING
+from carina.pipeline.foreign import UNASKED_MB
 from carina.pipeline.operator import Context, holds
 from carina.pipeline.places import below
 from carina.pipeline.values import Files
@@ -45,26 +46,36 @@ class InContainer:
     image: str
     command: Sequence[str]
     requests: Requests
+    settings: OperatorSettings
+
+    @property
+    def has_network(self) -> bool:
+        """Whether the settings give this image a network."""
+        return self.image in self.settings.networked
 
     @property
     def told(self) -> str:
         """How it is run, in words."""
-        return f"in a container of {self.engine.name}, image {self.image}, without network"
+        network = "with a network ([operators] networked)" if self.has_network else "without network"
+        return f"in a container of {self.engine.name}, image {self.image}, {network}"
 
     def program(self, call: Call) -> Program:
         """The engine's command; the engine itself has our environment, the container only the call's variables."""
         name = f"carina-{secrets.token_hex(8)}"
         inputs = [Mount(folder=folder, path=path, is_output=False) for path, folder in call.inputs.items()]
         outputs = [Mount(folder=folder, path=path, is_output=True) for path, folder in call.outputs.items()]
+        memory_mb = self.requests.memory_mb or UNASKED_MB
         what = Contained(
             name=name,
             image=self.image,
             command=self.command,
             variables=call.variables,
             mounts=[*inputs, *outputs],
-            memory_mb=self.requests.memory_mb,
+            memory_mb=memory_mb,
+            tmp_mb=max(1, min(round(1000 * self.settings.tmp_gb), memory_mb // 2)),
             cpus=self.requests.cpu,
             time_s=call.bounds.time_s,
+            has_network=self.has_network,
         )
         words = self.engine.run(what)
         return Program(words=words, environment=None, folder=call.work, bounds=call.bounds, stop=self.engine.stop(name))
@@ -208,7 +219,7 @@ class Launch:
             raise BadConfig("operator.output-size", f"{told} was ended, because it wrote more than {most}; {seen}.")
         if ended is Over.LOG:
             raise BadConfig("operator.failed", f"{told} was ended, because its log grew without end; {seen}.")
-        memory = self.step.requests.memory_mb
+        memory = self.step.requests.memory_mb or (UNASKED_MB if isinstance(self.how, InContainer) else 0)
         killed = f" (killed; it may use {memory} MB of memory)" if ended == KILLED and memory else ""
         last = last_lines(log)
         said = f": {one_line(last)}" if last else ""

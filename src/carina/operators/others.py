@@ -61,7 +61,8 @@ class Others:
         if not found.id:
             why = f"{engine.name} has no image {image} on this machine ({found.why_not})"
             return f"{why}, and Carina fetches none: build it there, or pull it by {engine.name}"
-        how = InContainer(engine=engine, image=image, command=step.container.command, requests=step.requests)
+        command, asked = step.container.command, step.requests
+        how = InContainer(engine=engine, image=image, command=command, requests=asked, settings=self.settings)
         return self._operator(Launch(definition, step, how, self.settings), f"{engine.name} {image}", found.id)
 
     def _process(self, why: str, definition: Definition, step: Step) -> ForeignOperator | str:

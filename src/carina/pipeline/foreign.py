@@ -13,6 +13,9 @@ from carina.pipeline.values import Files
 OWN_IMAGES = ("carina/", "clara/")
 """Images of these names are Carina's own operators, or nobody's."""
 
+UNASKED_MB = 4096
+"""The memory of a program whose step asks for none."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ForeignOperator(Operator):
