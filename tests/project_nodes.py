@@ -23,6 +23,7 @@ from carina.config import load_settings
 from carina.corrections.masks import CORRECTIONS
 from carina.database import ARRIVAL, DELIVERY, JOB
 from carina.database.engine import database_now
+from carina.pipeline.json_text import as_json
 from carina.receive.uploads import Upload
 from carina.service.access.accounts import find_account
 from carina.service.access.members import set_member
@@ -59,6 +60,7 @@ class Held:
 
     name: str
     job: int
+    uploaded: int
     pending: int
     arrival: int
     quarantined: int
@@ -112,6 +114,15 @@ def series(folder: Path, project: str, number: int) -> list[Path]:
     return files
 
 
+def uploaded_files(node: RunningNode, job: int, files: Path) -> Path:
+    """An upload that a job was made of; gives its content."""
+    content = node.folder.absolute() / "uploads" / f"{job:032}" / "content"
+    shutil.copytree(files, content)
+    upload = Upload(id=f"{job:032}", owner="gone", key="whole", files=1, bytes=9, begun_at=NOON, job=job)
+    content.with_name("upload.json").write_bytes(as_json(upload))
+    return content
+
+
 def fill(node: RunningNode, folder: Path, project: str) -> Held:
     """Put a project's series, jobs, results and deliveries into a node."""
     first = FIRST_IDS[project]
@@ -130,7 +141,8 @@ def fill(node: RunningNode, folder: Path, project: str) -> Held:
     }
     named |= {"source": str(node.folder / "incoming" / str(arrival)), "series_uid": f"2.25.{first}0.2"}
     job = add_job(node, arrival, id=first, **named | {"pipeline": "shared"}, error=f"{project} warns")
-    by_path = add_job(node, id=first + 1, **named | {"source": f"/data/{project}"})
+    uploaded = uploaded_files(node, first + 1, folder / f"{project}-ct")
+    by_path = add_job(node, id=first + 1, **named | {"source": str(uploaded)})
     waiting = {"state": "pending", "ended": "", "stopped_at": None, "not_before": NOON.replace(year=2999)}
     pending = add_job(node, arrival, id=first + 2, **named, **waiting)
     run = node.folder / "runs" / str(job)
@@ -160,6 +172,7 @@ def fill(node: RunningNode, folder: Path, project: str) -> Held:
     return Held(
         name=project,
         job=job,
+        uploaded=by_path,
         pending=pending,
         arrival=arrival,
         quarantined=quarantined,

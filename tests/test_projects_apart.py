@@ -54,6 +54,8 @@ def path_of(rule: Rule, held: Held) -> str:
         "name": next((name for part, name in names.items() if part in rule.path), "x"),
         "path": "x",
     }
+    if re.fullmatch(r".*/jobs/[^/]+/series", rule.path):
+        values["id"] = values["job"] = held.uploaded
     if "/uploads/" in rule.path:
         values["id"] = f"{FIRST_IDS[held.name]:032}"
     return re.sub(r"\{(\w+)(:\w+)?\}", lambda found: str(values[found[1]]), rule.path)
@@ -71,11 +73,14 @@ def bodies(rule: Rule, held: Held, token: str) -> list[dict[str, Any]]:
         acts = [{"what": what, "id": number, "choice": "high"} for what, number in kinds]
         acts += [{"what": "resend", "name": f"{held.name}-share"}, {"what": "resend", "id": held.job}]
         acts += [{"what": "echo", "name": f"{held.name}-share"}]
+        acts += [{"what": "run-series", "id": held.uploaded, "name": held.series}]
         return [{"data": {"token": token, **one}} for one in acts]
     if rule.path in ("/move", "/projects/{project}/people"):
         moved = {"job": held.pending, "arrival": held.quarantined, "to": held.name, "project": held.name}
         people = {"what": "set", "name": "operator", "choice": "admin"}
         return [{"data": {"token": token, **(moved if rule.path == "/move" else people)}}]
+    if rule.path.endswith("/series"):
+        return [{"json": {"uid": held.series}}]
     if rule.path.startswith("/api/"):
         return [{"json": {"priority": "high"} if rule.method == "PUT" else {}}, {"json": {"job": held.job}}]
     stroke = {"revision": 0, "id": "one", "reader": "x", "tool": "brush", "runs": [0, 1]}

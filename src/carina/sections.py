@@ -13,6 +13,10 @@ _Seconds = Annotated[float, Meta(gt=0, le=86400)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
+UPLOADS = "uploads"
+"""The folder of a node in which uploads lie: of their jobs alone, people chose the series."""
+
+
 class MailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Notices by mail: ``to`` these addresses, from ``sender``, over the SMTP server ``host``."""
 

@@ -32,6 +32,7 @@ from carina.jobs.places import database_address
 from carina.jobs.queue import Attempt, Failure, JobEnd, JobState, fail, stop
 from carina.jobs.worker import DATABASE_AWAY
 from carina.pipeline.run import Event, What
+from carina.sections import UPLOADS
 
 MAY_PASS = frozenset(
     {
@@ -79,8 +80,10 @@ def _how(settings: Settings, job: Job) -> RunSettings:
     cores = max(1, int(min(job.cores, whole_machine(settings).cores)))  # asked for where it was submitted
     runtime = msgspec.structs.replace(settings.runtime, threads=settings.runtime.threads or cores)
     own = msgspec.structs.replace(settings, destinations={}, runtime=runtime)
-    judged = job.series_uid if job.arrival_id else ""  # when it arrived, or by whoever released it
-    return RunSettings(settings=own, pipeline=job.pipeline, uid=judged, progress=_tell)
+    folders = (Path(settings.node.folder).absolute(), Path(settings.node.folder).resolve())
+    is_uploaded = any(Path(job.source).is_relative_to(folder / UPLOADS) for folder in folders)
+    uid = job.series_uid if job.arrival_id or is_uploaded else ""  # judged when it arrived, or chosen by somebody
+    return RunSettings(settings=own, pipeline=job.pipeline, uid=uid, progress=_tell)
 
 
 def _tell(event: Event) -> None:

@@ -105,6 +105,12 @@ def job_on_source(engine: Engine, source: Path) -> int | None:
         return connection.execute(wanted).scalar()
 
 
+def jobs_on_source(connection: Connection, source: Path) -> tuple[Job, ...]:
+    """Every job on a folder or file, the first one first; every job is looked at for it."""
+    wanted = select(JOB).where(JOB.c.source == str(source)).order_by(JOB.c.id)
+    return tuple(map(_job, connection.execute(wanted)))
+
+
 def _is_shown_as(state: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     if state in set(JobEnd):
         return JOB.c.state == JobState.STOPPED, JOB.c.ended == state

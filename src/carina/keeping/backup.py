@@ -29,7 +29,8 @@ from carina.jobs.queue import JobState
 from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
 from carina.receive.store import INCOMING, ArrivalState
-from carina.receive.uploads import CONTENT, UPLOADS
+from carina.receive.uploads import CONTENT
+from carina.sections import UPLOADS
 
 BACKUP_FILE = "backup.json"
 """Written last: a folder without it is no backup, or one that was broken off."""

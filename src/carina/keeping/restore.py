@@ -31,7 +31,7 @@ from carina.keeping.backup import (
 from carina.keeping.dumps import DUMP, restore_database
 from carina.pipeline.json_text import read_json
 from carina.receive.store import INCOMING
-from carina.receive.uploads import UPLOADS
+from carina.sections import UPLOADS
 
 
 def restore_node(settings: Settings, backup: Path, now: datetime) -> Backup:

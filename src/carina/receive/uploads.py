@@ -27,10 +27,10 @@ from carina.receive.unpack import safe_parts, unpack
 from carina.receive.upload_errors import TWO_OF_A_NAME, NoRoomForUpload, NoUpload, UploadRefused, told_disk
 from carina.receive.upload_parts import UploadParts
 from carina.receive.upload_share import room_for
-from carina.sections import UploadSettings
+from carina.sections import UPLOADS, UploadSettings
 from carina.web_settings import DEFAULT_PROJECT
 
-UPLOADS, CAME, CONTENT = "uploads", "parts", "content"
+CAME, CONTENT = "parts", "content"
 LARGEST_CHUNK = 4 << 20
 MOST_UPLOADS = 1000
 """Unfinished uploads that one node has at a time; each project has its share of them, as of the room."""
@@ -227,6 +227,18 @@ class Uploads:
                 job = submit(self._content(upload))
                 self._keep(msgspec.structs.replace(upload, job=job))
             return job
+
+    def submit_again(self, upload_id: str, submit: Callable[[Path], int]) -> int:
+        """Make another job of an upload that is whole, whose content is not removed meanwhile; gives that job.
+
+        Raises:
+            NoUpload: ``upload.gone``, its files are not there any more.
+        """
+        with self._parts_of(upload_id).writing:
+            upload = self._read(upload_id) if _ID.fullmatch(upload_id) else None
+            if upload is None or not self.is_whole(upload):
+                raise NoUpload("upload.gone", "the files of this upload were removed: send them again.")
+            return submit(self._content(upload))
 
     def _job(self, upload: Upload) -> int | None:
         """The job of an upload, whose id is kept from now on."""

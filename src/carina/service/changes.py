@@ -106,8 +106,8 @@ def _where_it_is(path: str) -> Path | None:
         return None
 
 
-def submit_source(node: RunningNode, source: Path, terms: Terms) -> Job:
-    """Put a run on a folder or file into the queue.
+def submit_source(node: RunningNode, source: Path, terms: Terms, series_uid: str = "") -> Job:
+    """Put a run on a folder or file into the queue; of an upload on the series of a UID, where one is given.
 
     Raises:
         BadSeries: there is nothing at the path, or it can't be read.
@@ -130,6 +130,7 @@ def submit_source(node: RunningNode, source: Path, terms: Terms) -> Job:
         cores=cores_of(node.settings),
         priority=terms.priority,
         destinations=tuple(terms.destinations),
+        series_uid=series_uid,
         project=terms.project,
     )
     with node.engine.begin() as connection:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import Connection, exists, func, select
 
 from carina.database import EVERY_PROJECT, JOB, PROJECT, REMOVAL, database_now, read_only
-from carina.jobs.listing import Job, find_job
+from carina.jobs.listing import Job, find_job, jobs_on_source
 from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.terms import Terms
 from carina.keeping.lock import files_held
@@ -116,13 +117,21 @@ def sweep_uploads(node: RunningNode) -> None:
 
 
 def _is_over(node: RunningNode, job_id: int) -> bool:
+    """Whether neither a job needs its files any more nor another one on the same files."""
     with read_only(node.engine) as connection:
-        now = database_now(connection)
-        removed = exists().where(REMOVAL.c.kind == KeptKind.RUN, REMOVAL.c.subject_id == JOB.c.id)
-        wanted = select(JOB.c.state, JOB.c.ended, JOB.c.stopped_at, removed.label("removed"))
-        job = connection.execute(wanted.where(JOB.c.id == job_id)).first()
-    if job is None or job.removed:
-        return job is not None
+        job = find_job(connection, job_id)
+        if job is None or not _is_job_over(node, connection, job_id):
+            return False
+        return all(_is_job_over(node, connection, one.id) for one in jobs_on_source(connection, Path(job.source)))
+
+
+def _is_job_over(node: RunningNode, connection: Connection, job_id: int) -> bool:
+    now = database_now(connection)
+    removed = exists().where(REMOVAL.c.kind == KeptKind.RUN, REMOVAL.c.subject_id == JOB.c.id)
+    wanted = select(JOB.c.state, JOB.c.ended, JOB.c.stopped_at, removed.label("removed"))
+    job = connection.execute(wanted.where(JOB.c.id == job_id)).one()
+    if job.removed:
+        return True
     days = node.settings.retention.incoming_days
     is_healthy = (job.state, job.ended) == (JobState.STOPPED, JobEnd.HEALTHY)
     return bool(days) and is_healthy and now - job.stopped_at > timedelta(days)

@@ -105,6 +105,8 @@ def _rest() -> Iterator[Rule]:
     yield Rule(method="GET", path=one, need=Need.OPERATE)  # names of files that whoever asks sent
     for path in (f"{one}/finish", f"{one}/discard"):
         yield _operates(path)
+    yield _reads(f"{root}/jobs/{{id}}/series", "series of the upload of job {id}")
+    yield _operates(f"{root}/jobs/{{id}}/series")
     yield Rule(method="PUT", path=f"{one}/chunk", need=Need.OPERATE)
     for path in (f"{root}/openapi.json", "/api", "/metrics"):
         yield Rule(method="GET", path=path, need=Need.READ)
@@ -116,6 +118,7 @@ def _pages() -> Iterator[Rule]:
     yield _reads("/jobs/{job:int}", "job {job}")
     yield _reads("/jobs/{job:int}/live", "job {job}", is_quiet=True)
     yield _reads("/jobs/{job:int}/log", "log of job {job}")
+    yield _reads("/jobs/{job:int}/series", "series of the upload of job {job}")
     yield _reads("/agreement/", "agreement of network and readers")
     yield Rule(method="GET", path="/agreement/static/{path:path}", need=Need.READ)
     yield _reads("/projects", "list of projects")

@@ -20,6 +20,7 @@ from carina.service.pages.forms import form_of, own_place
 from carina.service.pages.rendering import page
 from carina.service.problems import NotUnderstood, status_of
 from carina.service.rest.operation import understood
+from carina.service.upload_series import run_series
 
 _Id = Annotated[int, Meta(ge=1, le=2**62)]
 
@@ -82,6 +83,11 @@ def _discard(node: RunningNode, pressed: Pressed) -> str:
     return ""
 
 
+def _run_series(node: RunningNode, pressed: Pressed) -> str:
+    job = run_series(node, _id(pressed), pressed.name)
+    return f"It is run as job {job.id}."
+
+
 def _echo_source(node: RunningNode, pressed: Pressed) -> str:
     return changes.echo_source(node, pressed.name)
 
@@ -95,6 +101,7 @@ ACTS: dict[str, Act] = {
     "echo": _echo,
     "echo-source": _echo_source,
     "discard": _discard,
+    "run-series": _run_series,
 }
 """What each button does."""
 

@@ -27,6 +27,7 @@ from carina.service.pages.worklist import WorklistAsked, upload_values, worklist
 from carina.service.problems import NotThere
 from carina.service.progress import progress_of
 from carina.service.rest.operation import understood
+from carina.service.upload_series import is_of_upload, series_of_job
 
 _LOG_BYTES = 200_000
 
@@ -40,6 +41,7 @@ def page_routes() -> list[BaseRoute]:
         Route("/jobs/{job:int}", show_job),
         Route("/jobs/{job:int}/live", live_job),
         Route("/jobs/{job:int}/log", show_log),
+        Route("/jobs/{job:int}/series", show_series),
         Mount("/jobs/{job:int}/view", results),
         Mount("/agreement", agreements),
         *project_routes(),
@@ -103,7 +105,19 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
         wanted = wanted_for(connection, job_id)
     has_results = progress.job.state is JobState.STOPPED and (node.folder / progress.job.folder / OBJECTS).is_dir()
     values = {"progress": progress, "job": progress.job, "deliveries": deliveries}
+    values["is_uploaded"] = is_of_upload(node, progress.job)
     return values | {"has_results": has_results, "earlier": earlier, "wish": wish, "wanted_for": wanted}
+
+
+async def show_series(request: Request) -> Response:
+    """The series of the upload of a job, and how to run another one."""
+    return await in_turn(request, _series_page)
+
+
+def _series_page(request: Request) -> Response:
+    node, job_id = _node(request), request.path_params["job"]
+    found = series_of_job(node, job_id)
+    return page(request, "series.html", {"job": progress_of(node, job_id).job, "series": found.series})
 
 
 def show_log(request: Request) -> Response:

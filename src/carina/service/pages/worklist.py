@@ -19,7 +19,8 @@ from carina.jobs.projects import project_names
 from carina.jobs.queue import JobState
 from carina.pipeline.manifest import State
 from carina.receive.store import ArrivalState
-from carina.receive.uploads import CONTENT, LARGEST_CHUNK, UPLOADS
+from carina.receive.uploads import CONTENT, LARGEST_CHUNK
+from carina.sections import UPLOADS
 from carina.service.access.caller import Caller
 from carina.service.arrivals import HELD_BACK, Arrival, arrivals_of, first_files, list_arrivals
 from carina.service.dicomweb.attributes import Attributes, header_record, hex_tag
@@ -31,6 +32,7 @@ from carina.service.rest.operation import understood
 from carina.service.rest.operations import JobsAsked, ShownState
 
 ROWS = 50
+UID_SHOWN = 12
 SHOWN_KEYWORDS = ("StudyDate", "SeriesDescription")
 """What a worklist says of a series: nobody's name."""
 
@@ -132,7 +134,7 @@ def _row(
     file = files.get(job.arrival_id or 0)
     return JobRow(
         job=job,
-        series=_series(node.folder / file) if file else _named(Path(job.source)),
+        series=_series(node.folder / file) if file else _named(job),
         arrival=arrivals.get(job.arrival_id or 0),
         done=sum(one.state in (State.DONE, State.SKIPPED, State.FAILED) for one in found),
         operators=len(found),
@@ -141,9 +143,12 @@ def _row(
     )
 
 
-def _named(source: Path) -> str:
-    """What was handed in by its path."""
-    return "uploaded files" if source.name == CONTENT and source.parent.parent.name == UPLOADS else source.name
+def _named(job: Job) -> str:
+    """What was handed in by its path; the series of an upload that somebody chose by the end of its UID."""
+    source = Path(job.source)
+    if source.name != CONTENT or source.parent.parent.name != UPLOADS:
+        return source.name
+    return f"uploaded files, series {job.series_uid[-UID_SHOWN:]}" if job.series_uid else "uploaded files"
 
 
 def _series(file: Path) -> str:

@@ -15,9 +15,11 @@ from carina.receive.uploads import Received, Upload
 from carina.service import uploads
 from carina.service.node import RunningNode
 from carina.service.rest.operation import Operation
+from carina.service.upload_series import SeriesOfUpload, run_series, series_of_job
 from carina.web_settings import DEFAULT_PROJECT
 
 _Id = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+_JobId = Annotated[int, Meta(ge=1, le=2**62)]
 _Bytes = Annotated[int, Meta(ge=1, le=2**50)]
 
 
@@ -51,6 +53,19 @@ class FinishAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     priority: Priority = Priority.NORMAL
     destinations: tuple[Annotated[str, Meta(max_length=64)], ...] = ()
     project: Annotated[str, Meta(max_length=64)] = ""
+
+
+class OneUploadedJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A job on uploaded files, by its id."""
+
+    id: _JobId
+
+
+class SeriesAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run asked for on the series ``uid`` (of a file, its name) of the upload of a job, on that job's terms."""
+
+    id: _JobId
+    uid: Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
 class UploadState(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +116,16 @@ def post_discard(node: RunningNode, asked: OneUpload) -> Discarded:
     """Give an upload up."""
     uploads.discard_upload(node, uploads.own_upload(node, asked.id))
     return Discarded(id=asked.id)
+
+
+def get_upload_series(node: RunningNode, asked: OneUploadedJob) -> SeriesOfUpload:
+    """The series of the upload of a job."""
+    return series_of_job(node, asked.id)
+
+
+def post_upload_series(node: RunningNode, asked: SeriesAsked) -> Job:
+    """Run another series of an upload."""
+    return run_series(node, asked.id, asked.uid)
 
 
 def _state(node: RunningNode, upload: Upload) -> UploadState:
@@ -154,6 +179,28 @@ UPLOAD_OPERATIONS: tuple[Operation[Any], ...] = (
         tag="Uploads",
         summary="Give up an upload that no job was made of",
         refusals=(404, 507),
+        is_long=True,
+    ),
+    Operation(
+        method="GET",
+        path="/jobs/{id}/series",
+        asked=OneUploadedJob,
+        answer=SeriesOfUpload,
+        run=get_upload_series,
+        tag="Uploads",
+        summary="Every series of the upload of a job, with why it is run or not",
+        refusals=(404, 409, 422),
+        is_long=True,
+    ),
+    Operation(
+        method="POST",
+        path="/jobs/{id}/series",
+        asked=SeriesAsked,
+        answer=Job,
+        run=post_upload_series,
+        tag="Uploads",
+        summary="Run another series of the upload of a job",
+        refusals=(404, 409, 422),
         is_long=True,
     ),
 )
