@@ -50,7 +50,8 @@ def all_routes() -> list[BaseRoute]:
 def web_app(node: RunningNode) -> Starlette:
     """The application of a node."""
     web, identifier = node.settings.web, Identifier(node)
-    guard = Middleware(Guard, hosts=LOOPBACK_NAMES | {web.host, *(name.lower() for name in web.names)})
+    names = LOOPBACK_NAMES | {web.host, *(name.lower() for name in web.names)}
+    guard = Middleware(Guard, hosts=names, public_url=web.public_url)
     gate = Middleware(Gate, node=node, identifier=identifier)
     app = Starlette(routes=all_routes(), middleware=[guard, gate], exception_handlers=dict(HANDLERS))
     app.state.identifier = identifier

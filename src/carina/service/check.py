@@ -237,10 +237,23 @@ def _web_host(settings: Settings) -> Iterator[Mistake]:
         )
     if web.host in ("0.0.0.0", "::") and not web.names:
         yield _mistake("web/names", "is empty; expected the names by which browsers call this node")
+    yield from _proxy(web)
     if web.oidc and not web.login:
         yield _mistake("web/oidc", "is there and login is false; expected login = true, or no [web.oidc]")
     if web.oidc and find_spec("authlib") is None:
         yield _mistake("web/oidc", "needs packages that are not installed; expected: pip install carina-ct[oidc]")
+
+
+def _proxy(web: WebSettings) -> Iterator[Mistake]:
+    """What is wrong with a proxy in front: others reach the node by it, and who is believed is an address."""
+    if web.public_url and not web.login and not is_loopback(urlsplit(web.public_url).hostname or ""):
+        words = f"{web.public_url!r} lets other machines reach the node, and nobody has to log in"
+        yield _mistake("web/public_url", f"{words}; expected login = true")
+    for address in web.proxies:
+        try:
+            ipaddress.ip_network(address)
+        except ValueError:
+            yield _mistake("web/proxies", f"{address!r} is no address or network; expected 127.0.0.1 or 192.0.2.0/24")
 
 
 def _listeners(settings: Settings) -> Iterator[Mistake]:

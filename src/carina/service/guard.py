@@ -23,11 +23,16 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Guard:
-    """The middleware; ``hosts`` are the names, without a port, by which the node may be called."""
+    """The middleware; ``hosts`` are the names, without a port, by which the node may be called.
 
-    def __init__(self, app: ASGIApp, *, hosts: frozenset[str]) -> None:
+    ``public_url`` is the address of a proxy in front of it: what is called so is answered with addresses, and cookies,
+    of that scheme, though the proxy speaks plain HTTP to us. No header is believed for it but ``Host``.
+    """
+
+    def __init__(self, app: ASGIApp, *, hosts: frozenset[str], public_url: str = "") -> None:
         self.app = app
-        self.hosts = hosts
+        self.public = urlsplit(public_url)
+        self.hosts = hosts | ({self.public.hostname} if self.public.hostname else frozenset())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, refuse, or pass on."""
@@ -44,9 +49,19 @@ class Guard:
                 _LOG.log(level, "answered", extra=fields)
             await send(message)
 
-        refused = self._refusal(scope["method"], Headers(scope=scope))
+        headers = Headers(scope=scope)
+        if self._is_public(headers.get("host", "")):
+            scope["scheme"], scope["server"] = self.public.scheme, (self.public.hostname, self.public.port)
+        refused = self._refusal(scope["method"], headers)
         await (refused or self.app)(scope, receive, with_headers)
         return None
+
+    def _is_public(self, host: str) -> bool:
+        """Whether a request was made to the public address; some clients leave a port out."""
+        if not self.public.hostname or _name(f"//{host}") != self.public.hostname:
+            return False
+        usual = {"http": 80, "https": 443}[self.public.scheme]
+        return _port_of(f"//{host}") in (None, self.public.port or usual)
 
     def _refusal(self, method: str, headers: Headers) -> Response | None:
         host = headers.get("host", "")
@@ -64,6 +79,13 @@ def _is_foreign(headers: Headers, host: str) -> bool:
     if origin is not None and urlsplit(origin).netloc != host:
         return True
     return headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+
+
+def _port_of(url: str) -> int | None:
+    try:
+        return urlsplit(url).port
+    except ValueError:
+        return 0
 
 
 def _name(url: str) -> str:

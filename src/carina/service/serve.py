@@ -105,7 +105,9 @@ def first_invitation(node: RunningNode) -> str | None:
 
 
 def url_of(web: WebSettings) -> str:
-    """Where the pages are: by the first name that was given, else by the address."""
+    """Where the pages are: at the proxy in front, by the first name that was given, or by the address."""
+    if web.public_url:
+        return f"{web.public_url.rstrip('/')}/"
     called = web.names[0] if web.names else web.host
     host = f"[{called}]" if ":" in called else called
     return f"{'https' if web.tls else 'http'}://{host}:{web.port}/"
@@ -147,7 +149,8 @@ def server_config(node: RunningNode) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(web.proxies),
+        forwarded_allow_ips=list(web.proxies),
         timeout_graceful_shutdown=_REQUESTS_S,
         h11_max_incomplete_event_size=64 * 1024,
         ssl_context_factory=(lambda *_: tls_context(tls, needs_certificate=not web.login)) if tls else None,

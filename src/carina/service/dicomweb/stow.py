@@ -16,7 +16,7 @@ from carina.deliver.dicomweb import DICOM_JSON
 from carina.receive.multipart import BadBody
 from carina.receive.store import SentBy
 from carina.receive.stow import StowAnswer, StowRequest, store_over_the_web
-from carina.service.dicomweb.wado import ROOT
+from carina.service.dicomweb.wado import ROOT, service_root
 from carina.service.node import RunningNode, seen_node
 from carina.service.problems import NotThere, problem
 
@@ -45,7 +45,7 @@ async def store_instances(request: Request) -> Response:
         origin=SentBy(source, request.client.host if request.client else ""),
         content_type=request.headers.get("content-type", ""),
         study_uid=request.path_params.get("study", ""),
-        retrieve_root=f"{request.base_url}".rstrip("/") + ROOT,
+        retrieve_root=service_root(request),
     )
     chunks = _chunks(request.stream(), node.settings.dicom.idle_s)
     answer = await to_thread.run_sync(store_over_the_web, node.store, said, chunks, limiter=limiter)

@@ -61,7 +61,7 @@ def _search(level: Level) -> Callable[[Request], Response]:
     def answer(request: Request) -> Response:
         fixed = {PATH_UIDS[name]: str(value) for name, value in request.path_params.items()}
         query = parse_query(level, fixed, request.query_params.multi_items())
-        found = search(_node(request), query, _root(request))
+        found = search(_node(request), query, service_root(request))
         warnings = [FUZZY] * (request.query_params.get("fuzzymatching") == "true") + [MORE] * found.has_more
         headers = {"Warning": ", ".join(warnings)} if warnings else {}
         return Response(msgspec.json.encode(found.records), media_type=DICOM_JSON, headers=headers)
@@ -75,7 +75,7 @@ def retrieve(request: Request) -> Response:
     wish = _dicom_wish(request, objects)
     if not wish.is_multipart and wish.media_type == DICOM and len(objects) == 1:
         return StreamingResponse(_chunks(objects[0].path), media_type=DICOM)
-    answer = Multipart(DICOM, _parts(objects, _root(request)))
+    answer = Multipart(DICOM, _parts(objects, service_root(request)))
     return StreamingResponse(iter(answer), media_type=answer.content_type)
 
 
@@ -117,7 +117,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 def retrieve_metadata(request: Request) -> Response:
     """The headers of the objects as DICOM JSON, one after the other, so that a study needs no memory of its own."""
-    objects, root = _objects(request), _root(request)
+    objects, root = _objects(request), service_root(request)
 
     def written() -> Iterator[bytes]:
         for number, held in enumerate(objects):
@@ -137,7 +137,7 @@ def retrieve_frames(request: Request) -> Response:
         return Response(first.data, headers={"Content-Type": f"{first.media_type}; transfer-syntax={first.syntax}"})
     for number in numbers:
         source.check(number)
-    location = f"{_url(held, _root(request))}/frames"
+    location = f"{_url(held, service_root(request))}/frames"
 
     def parts() -> Iterator[BodyPart]:
         for number in numbers:
@@ -164,7 +164,7 @@ def retrieve_bulk_data(request: Request) -> Response:
     held = _objects(request)[0]
     value = bulk_data(held, request.path_params["tag"])
     if any(wish.is_multipart for wish in _wishes(request)):
-        location = f"{_url(held, _root(request))}/bulkdata/{request.path_params['tag']}"
+        location = f"{_url(held, service_root(request))}/bulkdata/{request.path_params['tag']}"
         answer = Multipart(OCTETS, [BodyPart(content_type=OCTETS, location=location, chunks=[value])])
         return StreamingResponse(iter(answer), media_type=answer.content_type)
     return Response(value, media_type=OCTETS)
@@ -205,7 +205,7 @@ def _url(held: Held, root: str) -> str:
     return f"{root}/studies/{held.study_uid}/series/{held.series_uid}/instances/{held.sop_instance_uid}"
 
 
-def _root(request: Request) -> str:
+def service_root(request: Request) -> str:
     """Where the client reaches the service: by the host that it calls, some say it without the port."""
     url = request.base_url
     server = request.scope.get("server")
