@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, make_url, select, update
+from sqlalchemy import insert, make_url, select, text, update
+from sqlalchemy.exc import ProgrammingError
 
 from carina.config import NodeSettings, Settings
 from carina.database import ARRIVAL, AUDIT, DELIVERY, JOB, open_database, read_only
 from carina.errors import BadConfig
 from carina.jobs.places import open_node
 from carina.keeping import dumps
-from carina.keeping.backup import save_node
+from carina.keeping.backup import Copier, save_node
 from carina.keeping.restore import restore_node
 from databases import new_database
 from kept_nodes import TODAY, dangling
@@ -98,7 +100,7 @@ def test_what_stands_in_the_way_is_one_line_and_nothing_is_touched(
     empty = settings_on(postgresql, tmp_path / "there")
     with pytest.raises(BadConfig, match="of a node on PostgreSQL: name an empty database of a server"):
         restore_node(on_sqlite, tmp_path / "saved", TODAY)
-    with pytest.raises(BadConfig, match=r"it has tables \(.*\), and nothing is overwritten: make an empty one"):
+    with pytest.raises(BadConfig, match=r"it has something in it \(.*\), and nothing is overwritten: make an empty"):
         restore_node(full, tmp_path / "saved", TODAY)
     whole = (tmp_path / "saved" / "node.dump").read_bytes()
     (tmp_path / "saved" / "node.dump").write_bytes(whole[: len(whole) // 2])
@@ -134,3 +136,33 @@ def test_a_password_is_in_no_list_of_processes(monkeypatch: pytest.MonkeyPatch) 
     dumps._run(["pg_dump", "--file=x"], url)
     words = ["pg_dump", "--dbname=postgresql://carina@db:5433/node?sslmode=require", "--file=x"]
     assert seen == [(words, "secret!")]
+
+
+@pytest.mark.parametrize(
+    ("made", "seen"),
+    [
+        ("CREATE TABLE mine (id int)", "public.mine"),
+        ("CREATE SCHEMA other; CREATE TABLE other.mine (id int)", "other.mine"),
+        ("CREATE VIEW seen AS SELECT 1 AS one", "public.seen"),
+        ("CREATE SEQUENCE numbers", "public.numbers"),
+        ("CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'", "public.one"),
+        ("CREATE TYPE colour AS ENUM ('red')", "public."),
+        ("CREATE SCHEMA nothing", ""),
+        ("CREATE EXTENSION plpgsql SCHEMA pg_catalog", ""),
+    ],
+)
+def test_a_database_with_anything_in_it_is_refused_before_a_file_is_copied(
+    node: Settings, postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str, seen: str
+) -> None:
+    save_node(node, tmp_path / "saved", TODAY)
+    there = settings_on(postgresql, tmp_path / "there")
+    engine = open_database(there.node.database)
+    with engine.begin() as connection, suppress(ProgrammingError):  # the last is there by itself
+        connection.execute(text(made))
+    engine.dispose()
+    copied: list[str] = []
+    monkeypatch.setattr(Copier, "tree", lambda *given: copied.append("a folder"))
+    with pytest.raises(BadConfig) if seen else nullcontext() as caught:
+        restore_node(there, tmp_path / "saved", TODAY)
+    assert bool(copied) is not bool(seen)
+    assert not seen or (caught is not None and f"it has something in it ({seen}" in caught.value.message)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from carina.config import Settings
-from carina.errors import BadConfig
+from carina.errors import BadConfig, BadSeries
 from carina.jobs.estimate import others_mb
 from carina.jobs.request import new_job
 from carina.jobs.terms import Terms
 from carina.operators.growth import WrittenBelow
+from carina.pipeline.trees import remove_tree
 from carina.synth.phantom import chest_phantom
 from carina.volume.files import write_volume
 from foreign_definitions import FROM_CT, READER, definition, foreign, go, python, trusting
@@ -89,3 +91,53 @@ def test_what_programs_say_that_they_need_is_in_the_estimate_of_a_job(scan: Path
     ]
     assert needs[0] - needs[1] == 4096 + 512
     assert [others_mb(one) for one in ("default", str(tmp_path / "none.yaml"), str(scan))] == [0, 0, 0]
+
+
+DEEP = {
+    "2000 folders": ("for n in range(2000): os.mkdir('d'); os.chdir('d')", "more than 64 folders in each other"),
+    "65 folders": ("for n in range(65): os.mkdir('d'); os.chdir('d')", "more than 64 folders in each other"),
+    "a path that is too long": (
+        "for n in range(30): os.mkdir('d' * 200); os.chdir('d' * 200)",
+        "folders in each other whose path is too long",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DEEP)
+def test_folders_deep_in_each_other_are_refused_in_one_line_and_removed(scan: Path, tmp_path: Path, how: str) -> None:
+    code, words = DEEP[how]
+    step = foreign("deep", python(f"import os, sys; os.chdir(sys.argv[1])\n{code}", "/output"), FROM_CT)
+    file = definition(tmp_path / "mine.yaml", READER, step)
+    for _ in range(2):  # what the first left stands in no later run's way
+        with pytest.raises(BadSeries, match=rf"^operator 'deep' /output: has {words}") as caught:
+            go(scan, tmp_path / "run", file)
+        assert (caught.value.code, len(str(caught.value).splitlines()[0].split(";"))) == ("operator.output", 2)
+        assert not (tmp_path / "run" / ".writing").exists()
+
+
+def test_folders_as_deep_as_any_operators_are_taken(scan: Path, tmp_path: Path) -> None:
+    code = "import os, sys; p = os.path.join(sys.argv[1], *'d' * 64); os.makedirs(p); open(p + '/x', 'w').close()"
+    step = foreign("deep", python(code, "/output"), FROM_CT)
+    folder = go(scan, tmp_path / "run", definition(tmp_path / "mine.yaml", READER, step))
+    assert len(next((folder / "steps" / "deep").rglob("x")).relative_to(folder).parts) > 64
+
+
+@pytest.mark.parametrize("name", ["d", "d" * 200])
+def test_a_tree_of_any_depth_is_removed_and_no_link_is_followed(tmp_path: Path, name: str) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "kept").touch()
+    (tmp_path / "tree").mkdir()
+    before = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(tmp_path / "tree")
+        for _ in range(1500):
+            Path("link").symlink_to(tmp_path / "outside")
+            Path("file").touch()
+            Path(name).mkdir()
+            os.chdir(name)
+    finally:
+        os.chdir(before)
+        os.close(before)
+    remove_tree(tmp_path / "tree")
+    assert [path.name for path in tmp_path.rglob("*")] == ["outside", "kept"]
+    remove_tree(tmp_path / "tree")  # it is gone

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import URL, Connection, func, inspect, make_url, select
+from sqlalchemy import URL, Connection, func, make_url, select, text
 
 from carina.database import open_database
 from carina.errors import BadConfig, one_line
@@ -18,6 +18,19 @@ DUMP = "node.dump"
 """In the custom format of ``pg_dump``, without owners and rights: whoever restores it owns it."""
 
 _WITHOUT_OWNERS = ("--no-owner", "--no-privileges")
+
+_ANYTHING = """
+WITH things (class, id, schema, name) AS (
+  SELECT 'pg_class'::regclass, oid, relnamespace, relname FROM pg_class
+  UNION ALL SELECT 'pg_proc'::regclass, oid, pronamespace, proname FROM pg_proc
+  UNION ALL SELECT 'pg_type'::regclass, oid, typnamespace, typname FROM pg_type
+)
+SELECT nspname || '.' || name FROM things JOIN pg_namespace ON pg_namespace.oid = schema
+WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+  AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = class AND objid = id AND deptype = 'e')
+ORDER BY class::text, name LIMIT 1
+"""
+"""Any table, sequence, view, function or type of a schema of people's; what an extension brought doesn't count."""
 
 Read = TypeVar("Read")
 
@@ -41,21 +54,34 @@ def dump_database(address: str, to: Path, read: Callable[[Connection], Read]) ->
         engine.dispose()
 
 
+def check_restorable(address: str) -> None:
+    """See that a database can be filled from a dump.
+
+    Raises:
+        BadConfig: it is not empty; ``pg_restore`` is not at hand.
+    """
+    _program("pg_restore", "brought back")
+    engine = open_database(address)
+    try:
+        with engine.connect() as connection:
+            found = connection.execute(text(_ANYTHING)).scalar()
+    finally:
+        engine.dispose()
+    if found:
+        words = (
+            f"it has something in it ({found}), and nothing is overwritten: make an empty one for the restored node."
+        )
+        raise BadConfig("restore.database", f"node.database: {words}")
+
+
 def restore_database(dump: Path, address: str) -> None:
     """Fill an empty database from such a file, all of it or nothing.
 
     Raises:
         BadConfig: the database is not empty; ``pg_restore`` is not at hand, or fails.
     """
+    check_restorable(address)
     program = _program("pg_restore", "brought back")
-    engine = open_database(address)
-    try:
-        tables = inspect(engine).get_table_names()
-    finally:
-        engine.dispose()
-    if tables:
-        words = f"it has tables ({tables[0]}), and nothing is overwritten: make an empty one for the restored node."
-        raise BadConfig("restore.database", f"node.database: {words}")
     _run([program, *_WITHOUT_OWNERS, "--single-transaction", "--exit-on-error", str(dump)], make_url(address))
 
 

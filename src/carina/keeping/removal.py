@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from carina.database import ARRIVAL, AUDIT, INSTANCE, JOB, REMOVAL, database_now, read_only
 from carina.keeping.removable import Bounds, KeptKind, Removable, removable
+from carina.pipeline.trees import remove_tree
 from carina.receive.store import INCOMING, ArrivalState
 
 REMOVED_BY = "retention"
@@ -68,6 +69,8 @@ def finish_removal(engine: Engine, folder: Path, opened: Open) -> None:
     """
     for place in _places(folder, opened):
         with suppress(FileNotFoundError):
+            if place.is_dir():
+                remove_tree(place)
             shutil.rmtree(place) if place.is_dir() else place.unlink()
     with engine.begin() as connection:
         ended = update(REMOVAL).where(REMOVAL.c.id == opened.id).values(ended_at=database_now(connection))

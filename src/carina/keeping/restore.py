@@ -28,7 +28,7 @@ from carina.keeping.backup import (
     named_in,
     new_folder,
 )
-from carina.keeping.dumps import DUMP, restore_database
+from carina.keeping.dumps import DUMP, check_restorable, restore_database
 from carina.pipeline.json_text import read_json
 from carina.receive.store import INCOMING
 from carina.sections import UPLOADS
@@ -38,10 +38,13 @@ def restore_node(settings: Settings, backup: Path, now: datetime) -> Backup:
     """Make the node of the settings from a backup; its folder is empty or not there.
 
     Raises:
-        BadConfig: that is no whole backup, or one of a later version; or the node's folder is not empty.
+        BadConfig: that is no whole backup, or one of a later version; or the node's folder, or the server's database,
+            is not empty.
     """
     said = read_backup(backup)
     _check_kind(settings, backup)
+    if is_on_server(settings):
+        check_restorable(settings.node.database)  # before files are copied, which may take hours
     folder = Path(settings.node.folder)
     with new_folder(folder, "restore") as part:
         copier = Copier()

@@ -6,6 +6,7 @@ The variables ``NVIDIA_CLARA_...`` are those that operators of Clara Deploy read
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -28,11 +29,15 @@ from carina.pipeline.folder import WRITING
 from carina.pipeline.foreign import UNASKED_MB
 from carina.pipeline.operator import Context, holds
 from carina.pipeline.places import below
+from carina.pipeline.trees import remove_tree
 from carina.pipeline.values import Files
 from carina.sections import OperatorSettings
 
 NAMING = (".mhd", ".nhdr")
 """Files that name others, so that they are stored last and opened first."""
+
+DEEPEST_OUTPUT = 64
+"""Folders in each other below an output."""
 
 KILLED = 137
 """Exit code of what was killed, as by an engine when memory runs out."""
@@ -158,14 +163,14 @@ class Launch:
             log = self._log(context)
             ended = self._ended(call, log, context)
             if ended is Over.OUTPUT:
-                shutil.rmtree(work, ignore_errors=True)
+                remove_tree(work)
             self._check(ended, log)
             return {path: self._taken(path, folder, context) for path, folder in call.outputs.items()}
         except OSError as error:
             raise unwritable(error, work) from error
         finally:
             for folder in work.glob("in-*"):
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_tree(folder)
 
     def _call(self, work: Path, context: Context, values: Mapping[str, object]) -> Call:
         work.chmod(0o755)
@@ -226,7 +231,14 @@ class Launch:
         raise BadConfig("operator.failed", f"{told} ended with exit code {ended}{killed}{said}; {seen}.")
 
     def _taken(self, path: str, folder: Path, context: Context) -> Files:
-        names = sorted(_plain_files(folder, f"operator '{self.step.name}' {path}"), key=_opened_first)
+        told = f"operator '{self.step.name}' {path}"
+        try:
+            names = sorted(_plain_files(folder, told), key=_opened_first)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # of folders that were made one by one, each in the last
+                raise
+            words = "has folders in each other whose path is too long; expected at most 4096 bytes"
+            raise _not_taken(told, words) from error
         if not names:
             context.warn(f"The program of operator '{self.step.name}' wrote nothing to {path}.")
         return Files(folder=folder, names=tuple(names))
@@ -242,20 +254,25 @@ def _plain_files(folder: Path, told: str) -> Iterator[str]:
     ``folder`` is absolute and was made by us, so that it leads elsewhere only if the program put a link in its way.
 
     Raises:
-        BadSeries: ``operator.output``, there is a link (a hard one too), a device or the like, a name that is none, or
-            no end of files; or the folder itself is no longer the one that was made.
+        BadSeries: ``operator.output``, there is a link (a hard one too), a device or the like, a name that is none, no
+            end of files or of folders in each other; or the folder itself is no longer the one that was made.
     """
     if not folder.is_dir() or folder.resolve() != folder:
         raise _not_taken(told, "its folder is gone, or a link has its place; expected that it is left there")
-    count = 0
-    for above, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            _check_plain(Path(above, name), told)
-        for name in files:
+    count, waiting = 0, [(folder, 0)]
+    while waiting:
+        above, depth = waiting.pop()
+        if depth > DEEPEST_OUTPUT:
+            raise _not_taken(told, f"has more than {DEEPEST_OUTPUT} folders in each other; no operator's has")
+        for path in above.iterdir():
+            _check_plain(path, told)
+            if path.is_dir():
+                waiting.append((path, depth + 1))
+                continue
             count += 1
             if count > MOST_FILES:
                 raise BadSeries("operator.output", f"{told}: has more than {MOST_FILES} files; no operator's has.")
-            yield Path(above, name).relative_to(folder).as_posix()
+            yield path.relative_to(folder).as_posix()
 
 
 def _check_plain(path: Path, told: str) -> None:

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from carina.errors import BadConfig, unwritable
 from carina.pipeline.places import below
+from carina.pipeline.trees import remove_tree
 
 LOCK = ".lock"
 """Held while a process writes the run; what it says is void when nobody holds it."""
@@ -52,7 +53,7 @@ def opened(folder: Path, needed_bytes: int) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            shutil.rmtree(folder / WRITING, ignore_errors=True)
+            remove_tree(folder / WRITING)
             (folder / LOCK).unlink(missing_ok=True)
         lock.release()
         _unmake(made)
@@ -110,7 +111,7 @@ def _refuse_links(folder: Path) -> None:
 
 def _make_room(folder: Path, needed_bytes: int) -> None:
     try:
-        shutil.rmtree(folder / WRITING, ignore_errors=True)
+        remove_tree(folder / WRITING)
         (folder / WRITING).mkdir()
         free = shutil.disk_usage(folder).free
     except OSError as error:

@@ -17,6 +17,7 @@ from carina.pipeline.digests import Digest, Digests
 from carina.pipeline.folder import WRITING
 from carina.pipeline.operator import Port
 from carina.pipeline.places import below
+from carina.pipeline.trees import remove_tree
 
 NEARLY_FULL_BYTES = 2**26
 """With less room than this, a file that could not be written met a full disk."""
@@ -79,7 +80,7 @@ class Store:
     def close(self) -> None:
         """Wait for what is being written, and remove what is half-written."""
         self._thread.shutdown(wait=True, cancel_futures=True)
-        shutil.rmtree(self.folder / WRITING, ignore_errors=True)
+        remove_tree(self.folder / WRITING)
 
     def _remember(self, value: object, future: Future[Stored]) -> None:
         try:
@@ -90,7 +91,7 @@ class Store:
 
     def _write(self, port: Port, value: object, place: str, owner: str) -> Stored:
         temporary = below(self.folder / WRITING, f"{owner}/{place}")
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_tree(temporary)
         try:
             written = ports.save_value(port.type, value, temporary, self._written)
             relative = [path.relative_to(temporary) for path in written]
@@ -105,7 +106,7 @@ class Store:
                 raise unwritable(OSError(errno.ENOSPC, ""), self.folder) from error
             raise
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_tree(temporary)
 
     def _home(self, place: str, owner: str, relative: list[Path]) -> Path:
         """The folder ``place``, or one of the operator's own below it where another operator's file is in the way."""
