@@ -20,7 +20,7 @@ from carina.measure.findings import KeySlice
 from carina.measure.key_slices import choose_salient, choose_slices
 from carina.report.facts import ReportFacts
 from carina.report.overlay import VIEWS, overlay_image, overlay_png
-from carina.report.paint import FALL_RGB, LESION_RGB, LUNG_RGB, RISE_RGB
+from carina.report.paint import FALL_RGB, LESION_RGB, LUNG_RGB, RISE_RGB, png
 from carina.report.pictures import picture_of
 from carina.volume import Grid, ScalarMap, Volume
 from report_samples import LESION_MM, LUNGS_MM, SIZE_MM, STORED, Box, body, in_box
@@ -257,3 +257,13 @@ def test_an_unknown_view_or_slice_is_refused() -> None:
         overlay_png(volume, lung, lesion, view="oblique")
     with pytest.raises(BadConfig, match="no axial slice 24; the volume has 0 to 23"):
         overlay_png(volume, lung, lesion, index=24)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (7, 3), (64, 720)])
+def test_a_png_holds_every_pixel(width: int, height: int) -> None:
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    found = Image.open(io.BytesIO(png(Image.fromarray(pixels))))
+    found.verify()
+    again = Image.open(io.BytesIO(png(Image.fromarray(pixels))))
+    assert (again.format, again.mode) == ("PNG", "RGB")
+    np.testing.assert_array_equal(np.asarray(again), pixels)

@@ -20,7 +20,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 from scipy import ndimage
 
-from carina.report.numbers import MINUS
+from carina.report.numbers import PAGE_MINUS
 from carina.service.viewer import routes
 from carina.service.viewer.scene import PLANES
 from carina.service.viewer.server import run_app
@@ -188,9 +188,9 @@ def test_the_volume_shows_the_overlay_on_the_lungs_and_left_is_left(
 
 
 def z_of(page: Page) -> float:
-    found = re.search(rf"z ([{MINUS}\d.]+) mm", page.locator("#place").inner_text())
+    found = re.search(rf"z ([{PAGE_MINUS}\d.]+) mm", page.locator("#place").inner_text())
     assert found
-    return float(found[1].replace(MINUS, "-"))
+    return float(found[1].replace(PAGE_MINUS, "-"))
 
 
 def test_keys_move_choose_and_change_everything(browser: Browser, url: str) -> None:
@@ -199,7 +199,7 @@ def test_keys_move_choose_and_change_everything(browser: Browser, url: str) -> N
         output = page.locator(".axial output")
         before, start = z_of(page), int(output.inner_text())
         page.keyboard.press("ArrowDown")
-        expect(place).not_to_contain_text(f"z {before}".replace("-", MINUS))
+        expect(place).not_to_contain_text(f"z {before}".replace("-", PAGE_MINUS))
         assert z_of(page) == pytest.approx(before - 16 / 3, abs=0.1)
         page.keyboard.press("PageDown")
         expect(output).to_have_text(str(start - 11))
@@ -284,6 +284,31 @@ def test_both_scans_follow_the_arrow_keys_and_the_address_keeps_the_place(browse
         expect(page).to_have_url(re.compile(rf"at={before[1] + 1}\b"))
         shown = page.locator(".beside img").nth(0).get_attribute("src")
         assert shown and f"/earlier/1/slice/axial/{before[0] - 1}.png" in shown
+
+
+NUMBERS_BELOW_0 = """() => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+  while (texts.nextNode()) {
+    for (const { index } of texts.currentNode.data.matchAll(/(?<!\\w)[-\u2013\u2212](?=\\d)/g)) {
+      const range = document.createRange();
+      range.setStart(texts.currentNode, index);
+      range.setEnd(texts.currentNode, index + 2);
+      const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+      found.push([texts.currentNode.data.trim(), lines.size]);
+    }
+  }
+  return found;
+}"""
+
+
+def test_no_line_breaks_between_a_minus_and_its_number(browser: Browser, url: str, changes_url: str) -> None:
+    for address in (f"{url}/", f"{url}/report", changes_url):
+        with opened(browser, address) as page:
+            for width in range(300, 800, 25):
+                page.set_viewport_size({"width": width, "height": 800})
+                found = page.evaluate(NUMBERS_BELOW_0)
+                assert found, "no number below 0 on the page"
+                assert not [(width, text) for text, lines in found if lines > 1]
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])

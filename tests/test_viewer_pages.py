@@ -28,7 +28,7 @@ from carina.api.result import Run
 from carina.errors import BadConfig
 from carina.measure.findings import Classification, SaliencyFindings
 from carina.operators.deidentify import MAP_FILE
-from carina.report.numbers import hu_text, ml_text, percent_text
+from carina.report.numbers import hu_text, ml_text, page_text, percent_text
 from carina.service.problems import NotThere
 from carina.service.viewer.layers import layer_of
 from carina.service.viewer.opened import Images, OpenedRun, RunShelf
@@ -81,7 +81,7 @@ def test_every_figure_of_the_findings_stands_on_the_page_by_its_region(url: str,
         words = region["region"].split()
         name = " ".join(words[2:] or words).capitalize()
         cells = [ml_text(region["lung_ml"]), ml_text(region["lesion_ml"]), percent_text(region["ratio_percent"])]
-        cells += [hu_text(region["lung_mean_hu"]), hu_text(region["lesion_mean_hu"])]
+        cells += [page_text(hu_text(region[f"{layer}_mean_hu"])) for layer in ("lung", "lesion")]
         assert f"{name} {' '.join(' '.join(cells).split())}" in told
     assert "COVID-19 < 0.01" in told and "non-COVID-19 > 0.99" in told
     assert "Two slices were missing." in told

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from carina.report.numbers import MINUS
+from carina.report.numbers import PAGE_MINUS
 from carina.report.overlay import layout
 from carina.service.viewer.scene import PLANES
 from carina.volume.files import read_volume
@@ -68,7 +68,9 @@ def test_the_ruler_measures_between_crosshairs_in_three_dimensions_by_keys(brows
         expect(page.locator("#measured")).not_to_contain_text("M sets its end")
         assert length_mm(page) == pytest.approx(expected, abs=0.051)
         x, y, z = grid.points_mm(np.array(end))
-        expect(page.locator("#measured")).to_contain_text(f"to x {x:.1f} y {y:.1f} z {z:.1f} mm".replace("-", MINUS))
+        expect(page.locator("#measured")).to_contain_text(
+            f"to x {x:.1f} y {y:.1f} z {z:.1f} mm".replace("-", PAGE_MINUS)
+        )
         page.keyboard.press("Escape")
         expect(page.locator("#measured")).to_be_empty()
         expect(page.locator(".axial .ruler line")).to_be_hidden()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from carina.measure.findings import RegionFindings
@@ -9,7 +10,17 @@ from carina.measure.findings import RegionFindings
 MINUS = "\u2013"
 """The standard fonts have no minus sign; the en dash has its width."""
 
+PAGE_MINUS = "\u2212"
+"""The minus sign itself, for pages: a line may break behind an en dash, but not behind this (UAX 14, LB25)."""
+
+_MINUS_OF_A_NUMBER = re.compile(rf"(?<!\w){MINUS}(?=\d)")
+
 _SIDES = ("lungs", "right", "left")
+
+
+def page_text(text: str) -> str:
+    """A text of a report as a page shows it: with the minus sign itself before numbers; ranges keep their dash."""
+    return _MINUS_OF_A_NUMBER.sub(PAGE_MINUS, text)
 
 
 def ml_text(value: float) -> str:

@@ -49,8 +49,11 @@ class HuValues:
             if is_missing.any():
                 self._missing += int(np.count_nonzero(is_missing))
                 values[is_missing] = SCALE_BOTTOM_HU
-        self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
+        low, high = float(values.min()), float(values.max())
+        self._low, self._high = min(self._low, low), max(self._high, high)
         self.sample.append(values.reshape(-1)[::SAMPLED].astype(np.float64))
+        if values.dtype == np.int16 and low >= SCALE_BOTTOM_HU:
+            return values
         with np.errstate(over="ignore"):  # what is infinite is refused at the end
             return values.clip(SCALE_BOTTOM_HU, SCALE_TOP_HU).astype(np.int16, copy=False)
 

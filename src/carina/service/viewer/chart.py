@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from carina.measure.change import ScanFindings
 from carina.measure.histogram import HuHistogram
 from carina.report.change import Course, courses
-from carina.report.numbers import MINUS
+from carina.report.numbers import PAGE_MINUS
 
 FIELD_WIDTH, FIELD_HEIGHT = 640.0, 180.0
 """The drawing's field in its own units, without the labels below it."""
@@ -41,9 +41,11 @@ def hu_chart(found: HuHistogram) -> Chart:
     """The drawing of a histogram."""
     top = float(found.lung_ml.max()) or 1.0
     low, high = float(found.edges_hu[0]), float(found.edges_hu[-1])
-    ticks = tuple((round(FIELD_WIDTH * (hu - low) / (high - low), 1), f"{hu}".replace("-", MINUS)) for hu in TICKS_HU)
+    ticks = tuple(
+        (round(FIELD_WIDTH * (hu - low) / (high - low), 1), f"{hu}".replace("-", PAGE_MINUS)) for hu in TICKS_HU
+    )
     middle, tenth, ninetieth = (
-        f"{value:.0f}".replace("-", MINUS) for value in (found.median_hu, found.tenth_hu, found.ninetieth_hu)
+        f"{value:.0f}".replace("-", PAGE_MINUS) for value in (found.median_hu, found.tenth_hu, found.ninetieth_hu)
     )
     return Chart(
         lung=bar_path([float(value) for value in found.lung_ml], top),

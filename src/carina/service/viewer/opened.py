@@ -65,6 +65,8 @@ class OpenedRun:
 
     def __init__(self, folder: Path) -> None:
         self.run = open_run(folder)
+        self.drawing = threading.Lock()
+        """Held while a slice is drawn: of three at once, all would come last."""
         self._lock = threading.RLock()
         self._known: dict[str, Any] = {}
 

@@ -22,12 +22,12 @@ from carina.errors import CarinaError, told
 from carina.measure.change import LesionChange
 from carina.measure.histogram import hu_histogram
 from carina.report.change import change_sentences
-from carina.report.numbers import ml_text
+from carina.report.numbers import ml_text, page_text
 from carina.report.overlay import layout
 from carina.service.problems import status_of
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart, time_charts
 from carina.service.viewer.found import found_by, saliency_legend
-from carina.service.viewer.layers import layer_of
+from carina.service.viewer.layers import QUARTER, layer_of
 from carina.service.viewer.opened import OpenedRun, RunShelf
 from carina.service.viewer.scene import PLANES, chosen_voxel, scene_facts, shown_planes
 from carina.service.viewer.slices import WINDOWS, Drawing, LayerStyle, clipped, place_words, slice_png, slice_words
@@ -63,12 +63,19 @@ NOT_FOUND = frozenset(
 
 RUN_TEMPLATES = ("images.html", "report.html", "files.html", "cohort.html", "changes.html", "error.html")
 
+
+def _shown(value: object) -> object:
+    """What a template puts out, a text with its minus signs; marked-up text stays marked up."""
+    return type(value)(page_text(value)) if isinstance(value, str) else value
+
+
 PAGES = Environment(
     loader=PackageLoader("carina.service.viewer"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    finalize=_shown,
 )
 
 
@@ -255,7 +262,9 @@ class RunPages:
         """One slice as PNG."""
         opened = self._opened(request)
         plane, index = request.path_params["plane"], request.path_params["index"]
-        png = slice_png(opened, plane, index, Drawing.asked(request.query_params))
+        drawing = Drawing.asked(request.query_params)
+        with opened.drawing:
+            png = slice_png(opened, plane, index, drawing)
         return Response(png, media_type="image/png")
 
     def place(self, request: Request) -> Response:
@@ -268,9 +277,13 @@ class RunPages:
 
     def volume(self, request: Request) -> Response:
         """The CT or a mask as NIfTI."""
-        layer = layer_of(self._opened(request), request.path_params["size"], request.path_params["name"])
-        is_packed = request.url.path.endswith(".gz")
-        return StreamingResponse(layer.parts(compress=is_packed), media_type="application/octet-stream")
+        size = request.path_params["size"]
+        parts = layer_of(self._opened(request), size, request.path_params["name"]).parts(
+            compress=request.url.path.endswith(".gz")
+        )
+        if size == QUARTER:  # small, and at once: to send each part takes as long as to make it
+            return Response(b"".join(parts), media_type="application/octet-stream")
+        return StreamingResponse(parts, media_type="application/octet-stream")
 
     def pdf(self, request: Request) -> Response:
         """The PDF that went to the PACS."""

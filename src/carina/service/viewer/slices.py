@@ -10,7 +10,7 @@ from enum import StrEnum
 import numpy as np
 
 from carina.errors import BadConfig
-from carina.report.numbers import MINUS
+from carina.report.numbers import PAGE_MINUS
 from carina.report.overlay import VIEWS, PlaneLayout, layout, lettered, position_mm, shown_plane
 from carina.report.paint import Style, png
 from carina.service.viewer.opened import MOST_SHARE, Images, OpenedRun
@@ -164,7 +164,7 @@ def slice_words(images: Images, plane: str, index: int) -> str:
     grid = images.volume.grid
     shown = layout(grid, plane)
     axis = VIEWS[plane].axis
-    place = f"{axis} {position_mm(grid, shown.normal, index, axis):.1f} mm".replace("-", MINUS)
+    place = f"{axis} {position_mm(grid, shown.normal, index, axis):.1f} mm".replace("-", PAGE_MINUS)
     words = [f"{plane.capitalize()} slice {index} of 0 to {grid.shape[shown.normal] - 1}, {place}, {SEEN[plane]}."]
     areas = [_area_cm2(mask, shown, index) for mask in (images.lung, images.lesion)]
     if areas[0] is not None:
@@ -200,7 +200,7 @@ def place_words(images: Images, index: Index) -> str:
     place = " ".join(f"{axis} {value:.1f}" for axis, value in zip("xyz", grid.points_mm(index), strict=True))
     marked = [layer for layer in LAYERS if (mask := getattr(images, layer)) is not None and mask.plane(0, z)[y, x]]
     what = f", {marked[-1]}" if marked else ""
-    return f"{images.volume.plane(0, z)[y, x]} HU at {place} mm{what}".replace("-", MINUS)
+    return f"{images.volume.plane(0, z)[y, x]} HU at {place} mm{what}".replace("-", PAGE_MINUS)
 
 
 def clipped(index: tuple[int, ...], grid: Grid) -> Index:

@@ -46,7 +46,13 @@ function windowOf(scene, name) {
   return scene.windows[name] ?? name.split(",").map(Number);
 }
 
+/** Has the server make what NiiVue will ask for, while NiiVue starts. */
+function announce({ ct, marks }) {
+  for (const url of [ct, marks].filter(Boolean)) fetch(url).then((answer) => answer.body.cancel()).catch(() => {});
+}
+
 async function open({ scene, state, form, moveTo }) {
+  if (scene.quartered) announce(urls(scene, "quarter"));
   const { VolumeView, drawsBySoftware } = await import("./built/volume.js");
   const { toPlace, toVoxel } = placesOf(scene);
   const canvas = host.querySelector("canvas");

@@ -4,7 +4,7 @@
 import { placeIn } from "./panes.js";
 
 const SAID_MS = 250;
-const MINUS = "\u2013"; // as the line of the place
+const MINUS = "\u2212"; // as the line of the place
 
 /** The place of an index in patient space, x y z in mm (LPS). */
 export function placeMm(affine, at) {

@@ -13,7 +13,6 @@ const planes = [...panes.keys()];
 const LAYERS = ["lung", "lesion"];
 const KEPT = 160; // pictures of some 100 KB
 const SETTLED_MS = 180;
-const PREPARED_MS = 300; // the slices first
 
 const state = { at: [...scene.at], plane: planes[0], lesion: 0 };
 const pictures = new Map();
@@ -279,4 +278,4 @@ for (const plane of planes) panes.get(plane).dataset.shown = `${state.at[scene.p
 mark();
 choose(planes[0]);
 wire(context);
-addEventListener("load", () => setTimeout(() => prepare(context), PREPARED_MS));
+addEventListener("load", () => requestAnimationFrame(() => setTimeout(() => prepare(context)))); // the slices first
