@@ -69,12 +69,20 @@ def finish_removal(engine: Engine, folder: Path, opened: Open) -> None:
     """
     for place in _places(folder, opened):
         with suppress(FileNotFoundError):
-            if place.is_dir():
-                remove_tree(place)
-            shutil.rmtree(place) if place.is_dir() else place.unlink()
+            _remove(place)
     with engine.begin() as connection:
         ended = update(REMOVAL).where(REMOVAL.c.id == opened.id).values(ended_at=database_now(connection))
         connection.execute(ended)
+
+
+def _remove(place: Path) -> None:
+    if not place.is_dir():
+        place.unlink()
+        return
+    try:
+        shutil.rmtree(place)
+    except RecursionError:  # what a killed program left, deeper than the standard library goes down
+        remove_tree(place)
 
 
 def _places(folder: Path, opened: Open) -> Iterator[Path]:
