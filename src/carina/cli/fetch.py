@@ -40,6 +40,7 @@ def fetch(
     from carina.receive.fetch import Wanted
     from carina.receive.pull import find_at, peer_called, pull, source_called
     from carina.receive.store import InstanceStore
+    from carina.receive.unfinished import FetchWish, written_down
 
     wanted = Wanted(accession=accession, patient_id=patient_id, study_uid=study_uid, series_uid=series_uid)
     if not (accession or patient_id or study_uid):
@@ -57,8 +58,22 @@ def fetch(
         return
     is_whole = True
     store = InstanceStore(settings, open_node(settings))
-    for outcome in pull(name, peer, found, store, source_called(source, settings), is_moved=move):
-        say(outcome.words)
-        is_whole &= outcome.is_whole
+    as_source = source_called(source, settings)
+    wishes = [
+        FetchWish(
+            peer=name,
+            source=as_source,
+            study_uid=one.study_uid,
+            series_uid=one.series_uid,
+            instances=one.instances,
+            is_moved=move,
+        )
+        for one in found
+    ]
+    with written_down(store.folder, wishes) as ended:
+        for series, outcome in zip(found, pull(name, peer, found, store, as_source, is_moved=move), strict=True):
+            ended(series.series_uid)
+            say(outcome.words)
+            is_whole &= outcome.is_whole
     if not is_whole:
         sys.exit(SOME_FAILED)

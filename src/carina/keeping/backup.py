@@ -29,6 +29,7 @@ from carina.jobs.queue import JobState
 from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
 from carina.receive.store import INCOMING, ArrivalState
+from carina.receive.unfinished import FETCHING
 from carina.receive.uploads import CONTENT
 from carina.sections import UPLOADS
 
@@ -40,7 +41,7 @@ RUNS = "runs"
 LISTED = "instances.txt"
 """Beside a dump: the instances that it names, a path a line, so that what is missing is seen before it is restored."""
 
-_APART = frozenset({INCOMING, RUNS, UPLOADS, KEEPING_LOCK, "node.lock"})
+_APART = frozenset({INCOMING, RUNS, UPLOADS, FETCHING, KEEPING_LOCK, "node.lock"})
 """What is not copied as it stands; the database neither, whose files begin with its name."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from threading import Event
 
-from carina.config import DicomDestination, DicomSource, FolderSource, Settings
+from carina.config import DicomDestination, DicomSource, FolderSource, Peer, Settings
 from carina.deliver.commitment import take_report
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import PACE
@@ -23,6 +23,7 @@ from carina.receive.folder import WatchedFolder
 from carina.receive.listener import DicomListener
 from carina.receive.priors import PriorFetcher, peers_of
 from carina.receive.recover import recover
+from carina.receive.unfinished import FetchResumer
 from carina.service.loops import Part, PartWork
 from carina.service.node import RunningNode
 from carina.service.uploads import sweep_uploads
@@ -51,6 +52,8 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
         works["comparisons"] = lambda stop: _compare(node, stop)
     for peer in peers:
         works[f"earlier scans of {peer}"] = partial(_fetch_priors, PriorFetcher(node.store, peer), node)
+    if any(isinstance(one, Peer) for one in node.settings.destinations.values()):
+        works["fetches"] = lambda stop: _resume_fetches(node, stop)
     if _hears_dicom(node.settings):
         works["dicom"] = lambda stop: _listen(node, stop)
     for name, work in (works | _of_sources(node)).items():
@@ -138,6 +141,13 @@ def _fetch_priors(fetcher: PriorFetcher, node: RunningNode, stop: Event) -> None
     if _may_receive(node, stop):
         while not stop.wait(PRIORS_S):
             fetcher.round()
+
+
+def _resume_fetches(node: RunningNode, stop: Event) -> None:
+    resumer = FetchResumer(node.store)
+    if _may_receive(node, stop):
+        while not stop.wait(PRIORS_S):
+            resumer.round()
 
 
 def _send(node: RunningNode, stop: Event) -> None:
