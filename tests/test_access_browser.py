@@ -86,6 +86,8 @@ def test_from_the_first_link_to_a_reader_who_can_not_cancel(browser: Browser, fr
     refused = reader.request.post(f"{fresh.url}/act", form={"token": token, "what": "cancel", "id": str(fresh.job)})
     assert refused.status == 403
     assert "this needs the role operator; reader.two has the role reader." in refused.text()
+    reader.goto(f"{fresh.url}/jobs/999")
+    expect(reader.get_by_role("heading", name="Not there")).to_be_visible()
     reader.goto(f"{fresh.url}/users")
     expect(reader.locator("main")).to_contain_text("this needs the role admin")
     admin.goto(fresh.url)
@@ -155,6 +157,7 @@ def test_quarantine_is_folded_beside_jobs_and_stays_as_it_was_left(browser: Brow
     page.context.add_cookies([{"name": "carina", "value": node.cookies["operator"], "url": node.url}])
     page.goto(node.url)
     summary = page.locator("#quarantine-summary")
+    expect(page.locator("#quarantine th[scope=row]")).to_contain_text("Synthetic chest", use_inner_text=False)
     expect(page.get_by_text("no source has this AE title")).to_be_hidden()
     summary.press("Enter")
     expect(page.get_by_text("no source has this AE title")).to_be_visible()

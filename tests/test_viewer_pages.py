@@ -200,6 +200,15 @@ def test_what_is_not_there_or_not_understood_is_said_in_words(url: str, folder: 
     assert b"secret\n" not in page
 
 
+def test_a_lock_is_no_file_of_the_run(url: str, folder: Path) -> None:
+    lock = folder / "corrections" / ".lesion.strokes.lock"
+    lock.parent.mkdir()
+    lock.touch()
+    assert asked(f"{url}/files/corrections/{lock.name}")[0] == 404
+    assert lock.name not in asked(f"{url}/files")[1].decode()
+    shutil.rmtree(lock.parent)
+
+
 def test_every_file_of_the_run_can_be_had_and_no_other(url: str, folder: Path) -> None:
     page = asked(f"{url}/files")[1].decode()
     links = re.findall(r'href="(/files/[^"]+)"', page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 from anyio import to_thread
@@ -67,6 +68,7 @@ def page(request: Request, template: str, values: Mapping[str, Any], status: int
     """A page as an answer; forms in it carry a token and come back to where they were."""
     back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     common = {**shared_values(request, back), "path": request.url.path}
+    common |= {"is_missing": status == HTTPStatus.NOT_FOUND and request.method == "GET"}
     return HTMLResponse(html(template, common | dict(values)), status_code=status)
 
 

@@ -19,8 +19,7 @@ from carina.jobs.projects import project_names
 from carina.jobs.queue import JobState
 from carina.pipeline.manifest import State
 from carina.receive.store import ArrivalState
-from carina.receive.uploads import CONTENT, LARGEST_CHUNK
-from carina.sections import UPLOADS
+from carina.receive.uploads import LARGEST_CHUNK
 from carina.service.access.caller import Caller
 from carina.service.arrivals import HELD_BACK, Arrival, arrivals_of, first_files, list_arrivals
 from carina.service.dicomweb.attributes import Attributes, header_record, hex_tag
@@ -30,9 +29,11 @@ from carina.service.pipelines import offered_pipelines
 from carina.service.progress import manifest_of, operators_of
 from carina.service.rest.operation import understood
 from carina.service.rest.operations import JobsAsked, ShownState
+from carina.service.upload_series import is_of_upload
 
 ROWS = 50
 UID_SHOWN = 12
+NOT_DESCRIBED = "series without a description"
 SHOWN_KEYWORDS = ("StudyDate", "SeriesDescription")
 """What a worklist says of a series: nobody's name."""
 
@@ -83,6 +84,7 @@ class JobRow:
 
     job: Job
     series: str
+    is_uploaded: bool
     arrival: Arrival | None
     done: int
     operators: int
@@ -99,15 +101,18 @@ def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
         ids = [job.arrival_id for job in jobs if job.arrival_id is not None]
         arrivals, files = arrivals_of(connection, ids), first_files(connection, ids)
         sent = counts_by_job(connection, [job.id for job in jobs])
+        held = list_arrivals(connection, states=HELD_BACK, at_most=ROWS)
+        files |= first_files(connection, [one.id for one in held])
         values: dict[str, Any] = {
             "most": ROWS,
-            "quarantine": list_arrivals(connection, states=HELD_BACK, at_most=ROWS),
+            "quarantine": held,
             "arriving": list_arrivals(connection, states=[ArrivalState.ARRIVING], at_most=ROWS),
         }
     rows = [_row(node, job, arrivals, files, sent.get(job.id, {})) for job in jobs]
     older = asked.link(before=jobs[-1].id) if len(jobs) == ROWS else ""
     tally = node.tallies.now()
     return values | {
+        "described": _described(node, held, files),
         "counts": tally.jobs,
         "sent": tally.deliveries,
         "asked": asked,
@@ -134,7 +139,8 @@ def _row(
     file = files.get(job.arrival_id or 0)
     return JobRow(
         job=job,
-        series=_series(node.folder / file) if file else _named(job),
+        series=_series(node.folder / file) if file else _named(node, job),
+        is_uploaded=file is None and is_of_upload(node, job),
         arrival=arrivals.get(job.arrival_id or 0),
         done=sum(one.state in (State.DONE, State.SKIPPED, State.FAILED) for one in found),
         operators=len(found),
@@ -143,11 +149,15 @@ def _row(
     )
 
 
-def _named(job: Job) -> str:
+def _described(node: RunningNode, held: Sequence[Arrival], files: Mapping[int, str]) -> Mapping[int, str]:
+    """What a page says of series that wait, by their arrival's id."""
+    return {one.id: _series(node.folder / files[one.id]) if one.id in files else NOT_DESCRIBED for one in held}
+
+
+def _named(node: RunningNode, job: Job) -> str:
     """What was handed in by its path; the series of an upload that somebody chose by the end of its UID."""
-    source = Path(job.source)
-    if source.name != CONTENT or source.parent.parent.name != UPLOADS:
-        return source.name
+    if not is_of_upload(node, job):
+        return Path(job.source).name
     return f"uploaded files, series {job.series_uid[-UID_SHOWN:]}" if job.series_uid else "uploaded files"
 
 
@@ -156,7 +166,7 @@ def _series(file: Path) -> str:
     date, description = (_first(record, keyword) for keyword in SHOWN_KEYWORDS)
     if len(date) == 8 and date.isdigit():
         date = f"{date[:4]}-{date[4:6]}-{date[6:]}"
-    return ", ".join(filter(None, (date, description))) or "series without a description"
+    return ", ".join(filter(None, (date, description))) or NOT_DESCRIBED
 
 
 def _first(record: Attributes, keyword: str) -> str:

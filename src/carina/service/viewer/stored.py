@@ -48,10 +48,16 @@ def stored_files(run: Run) -> list[StoredFile]:
     found = []
     for path in sorted(run.folder.rglob("*")):
         name = path.relative_to(run.folder).as_posix()
-        if name.partition("/")[0] in NEVER_SHOWN or not _is_own(run, name):
+        if _is_never_shown(name) or not _is_own(run, name):
             continue
         found.append(StoredFile(name=name, size=path.stat().st_size, sha256=known.get(name, "")))
     return found
+
+
+def _is_never_shown(name: str) -> bool:
+    """Whether a file is no result: locks and what is half written begin with a dot."""
+    parts = name.split("/")
+    return parts[0] in NEVER_SHOWN or any(part.startswith(".") for part in parts)
 
 
 def _is_own(run: Run, name: str) -> bool:
@@ -68,7 +74,7 @@ def stored_file(run: Run, name: str) -> Path:
         BadConfig: ``output.outside``, the name leads out of the folder; ``run.no-file``, there is none.
     """
     path = below(run.folder, name)
-    if path.relative_to(run.folder).parts[0] in NEVER_SHOWN or not path.is_file():
+    if _is_never_shown(path.relative_to(run.folder).as_posix()) or not path.is_file():
         raise BadConfig("run.no-file", f"{name!r}: this run has no such file.")
     return path
 
