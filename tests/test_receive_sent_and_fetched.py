@@ -245,6 +245,25 @@ def test_who_names_whoever_asked_is_not_taken_to_have_left_it_out() -> None:
         assert not moves.brought("scanner", "1.2.3", AskedBy(sender="PACS"), ours)
 
 
+def test_who_names_whoever_asked_is_known_after_a_restart(tmp_path: Path) -> None:
+    file, ours = tmp_path / "fetching" / "titles.txt", frozenset({"NODE"})
+    for sender in ("PACS", "PACS", "two\nlines", "ÄÖ"):
+        Moves(file).brought("scanner", "1.2.3", AskedBy(sender=sender, originator="VIEWER", message_id=1), ours)
+    assert file.read_text(encoding="utf-8").splitlines() == ["PACS", "ÄÖ"]
+    again = Moves(file)
+    with again.answered("scanner", "PACS", "1.2.3"), again.answered("scanner", "SILENT", "1.2.3"):
+        assert not again.brought("scanner", "1.2.3", AskedBy(sender="PACS"), ours)
+        assert again.brought("scanner", "1.2.3", AskedBy(sender="SILENT"), ours)
+
+
+def test_titles_that_strangers_choose_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carina.receive.moves.MOST_TITLES", 3)
+    moves = Moves(tmp_path / "titles.txt")
+    for number in range(10):
+        moves.brought("scanner", "1.2.3", AskedBy(sender=f"S{number}", originator="VIEWER"), frozenset())
+    assert (tmp_path / "titles.txt").read_text().splitlines() == ["S0", "S1", "S2"]
+
+
 @pytest.mark.parametrize(
     ("said", "is_prior"),
     [({"originator_aet": "NODE", "originator_id": PRIOR_MESSAGE}, 1), ({"originator_aet": "NODE"}, 0), ({}, 0)],

@@ -18,8 +18,9 @@ from carina.config import DicomDestination, DicomSource, NodeSettings, Settings
 from carina.database import INSTANCE
 from carina.errors import DeliveryFailed
 from carina.jobs.places import open_node
+from carina.receive.moves import FETCHING
 from carina.receive.store import InstanceStore
-from carina.receive.unfinished import FETCHING, RESUMED_AT_MOST, FetchResumer, FetchWish, written_down
+from carina.receive.unfinished import RESUMED_AT_MOST, FetchResumer, FetchWish, written_down
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import free_port, orthanc, orthanc_program

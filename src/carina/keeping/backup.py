@@ -28,8 +28,8 @@ from carina.jobs.places import DATABASE
 from carina.jobs.queue import JobState
 from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
+from carina.receive.moves import FETCHING
 from carina.receive.store import INCOMING, ArrivalState
-from carina.receive.unfinished import FETCHING
 from carina.receive.uploads import CONTENT
 from carina.sections import UPLOADS
 

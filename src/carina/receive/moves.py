@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+from carina.errors import one_line
 
 PRIOR_MESSAGE = 0x5052
 """The message ID of every C-MOVE for an earlier scan; those of ``carina fetch`` have another."""
+
+
+MOST_TITLES = 1000
+"""Of peers that are remembered: whoever may send chooses the title that it calls by."""
+
+FETCHING, SAY_WHO_ASKED = "fetching", "say-who-asked.txt"
+"""What is kept of fetches in a node's folder, and the titles of peers in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +35,16 @@ class AskedBy:
 
 
 class Moves:
-    """The C-MOVEs for earlier scans that are being answered."""
+    """The C-MOVEs for earlier scans that are being answered.
 
-    def __init__(self) -> None:
+    Which peers name whoever asked is kept in ``file``, a title a line, and so known after a restart as well.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
         self._lock = threading.Lock()
         self._under_way: list[tuple[str, str, str]] = []
-        self._say_who_asked: set[str] = set()
+        self._file = file
+        self._say_who_asked = _titles_in(file) if file else set()
 
     @contextmanager
     def answered(self, source: str, sender: str, series_uid: str) -> Iterator[None]:
@@ -51,7 +65,25 @@ class Moves:
         """
         with self._lock:
             if asked.originator:
-                self._say_who_asked.add(asked.sender)
+                self._remember(asked.sender)
                 return asked.originator in ours and asked.message_id == PRIOR_MESSAGE
             is_silent = asked.sender not in self._say_who_asked
             return is_silent and (source, asked.sender, series_uid) in self._under_way
+
+    def _remember(self, sender: str) -> None:
+        if sender in self._say_who_asked or len(self._say_who_asked) >= MOST_TITLES:
+            return
+        self._say_who_asked.add(sender)
+        if self._file is None or one_line(sender) != sender:
+            return
+        with suppress(OSError):  # it is learned again
+            self._file.parent.mkdir(mode=0o700, exist_ok=True)
+            with self._file.open("a", encoding="utf-8") as titles:
+                titles.write(f"{sender}\n")
+
+
+def _titles_in(file: Path) -> set[str]:
+    try:
+        return set(file.read_text(encoding="utf-8", errors="replace").splitlines()[:MOST_TITLES])
+    except OSError:
+        return set()

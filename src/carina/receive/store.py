@@ -44,7 +44,7 @@ from carina.receive.instance import (
     file_head,
     header_of,
 )
-from carina.receive.moves import AskedBy, Moves
+from carina.receive.moves import FETCHING, SAY_WHO_ASKED, AskedBy, Moves
 from carina.receive.presence import receiving
 from carina.receive.project import project_of
 from carina.receive.same import is_same_object
@@ -148,7 +148,7 @@ class InstanceStore:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.settings, self.engine = settings, engine
         self.folder = Path(settings.node.folder)
-        self.moves = Moves()
+        self.moves = Moves(self.folder / FETCHING / SAY_WHO_ASKED)
         self._titles = frozenset(_titles(settings))
         self._numbers = count()
         self._placing = threading.Lock()

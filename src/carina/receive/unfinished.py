@@ -19,12 +19,10 @@ import msgspec
 from carina.errors import BadConfig, CarinaError, told
 from carina.pipeline.json_text import read_json
 from carina.receive.fetch import FoundSeries
+from carina.receive.moves import FETCHING
 from carina.receive.pull import peer_called, pull
 from carina.receive.store import InstanceStore
 from carina.receive.sure import flush_folder
-
-FETCHING = "fetching"
-"""In the node's folder."""
 
 TRY = "try"
 RESUMED_AT_MOST = 4
