@@ -212,6 +212,8 @@ def test_axe_finds_nothing_serious_on_the_page(
         ready(page)
         page.locator("#overtaken").evaluate("element => { element.hidden = false; }")
         check_page(page, width)
+        boxes = "[...document.querySelectorAll('.findings .scroll')].map((one) => one.scrollWidth - one.clientWidth)"
+        assert page.evaluate(boxes) == [0], "the table of corrections is cut off"
     runs = Mount(
         "/agreement", routes=agreement_routes(lambda _: {"/x": corrected.run.folder}, Above(href="/", name="A"))
     )
