@@ -66,7 +66,7 @@ def test_every_bundle_that_ships_has_a_recipe_and_its_card_names_the_recipes_has
 
 def test_recipes_that_ship_begin_with_random_weights_so_that_one_command_makes_each_bundle_again() -> None:
     started = {name: load_recipe(name).stages[0][1].init for name in recipes()}
-    assert started == {"covid": "", "lesion": "", "lung": ""}
+    assert started == {"covid": "", "first-look": "", "lesion": "", "lung": ""}
 
 
 def test_the_lesion_networks_way_goes_from_group_norms_to_constants_once() -> None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from carina.cases.case import Case, resample_case
+from carina.cases.checks import check_data
+from carina.cases.datalist import read_datalist
+from carina.cases.purpose import Purpose, Targets, Task
 from carina.synth.abdomen import under_lungs
-from carina.synth.dense import consolidate, lengthen
+from carina.synth.dense import consolidate, join_belly, lengthen
 from carina.synth.phantom import chest_phantom
 from carina.train.whole_scans import coarse_case, draw_whole_scan
+from carina.volume import Mask, Volume
+from carina.volume.files import write_mask, write_volume
 
 MM = (4.0, 4.0, 4.0)
 SHAPE = (72, 80, 96)
@@ -70,3 +80,49 @@ def test_a_longer_belly_holds_no_lung_and_leaves_the_scan_as_it_was(case: Case) 
     assert not under_lungs(lung, case.spacing_mm, 4.0)[lung].any()
     lung[empty] = True
     assert lengthen(hu, lung, empty, np.random.default_rng(1)) is hu
+
+
+@pytest.fixture(scope="module")
+def belly(case: Case) -> Case:
+    """Another patient's belly: tissue as wide as the chest with a bone in it, no lung."""
+    hu = np.full((40, *case.hu.shape[1:]), -1000, np.int16)
+    hu[:, 12:-12, 8:-8] = 40
+    hu[:, 20:24, 30:40] = 700
+    grid = replace(case.volume.grid, shape=(40, *case.hu.shape[1:]))
+    lung = Mask(labels=np.zeros(hu.shape, np.uint8), grid=grid, names={1: "lung"}, uid="b")
+    return Case(name="b", volume=Volume(hu=hu, grid=grid, uid="b"), lung=lung)
+
+
+def test_another_patients_belly_lies_below_the_scan_as_wide_as_it_and_is_no_lung(case: Case, belly: Case) -> None:
+    empty = 10
+    hu = np.concatenate([np.full((empty, *case.hu.shape[1:]), -1024, np.float32), case.hu.astype(np.float32)])
+    lung = np.concatenate([np.zeros((empty, *case.hu.shape[1:]), bool), case.lungs > 0])
+    lung[empty] = False
+    joined = join_belly(hu, lung, empty, belly.hu, 1.0, np.random.default_rng(4))
+    assert np.array_equal(joined[empty:], hu[empty:])
+    bodies = (ndimage.binary_opening(joined[at] > -300, iterations=2) for at in (empty, empty - 1))
+    ours, theirs = (np.flatnonzero(body.any(axis=0)) for body in bodies)
+    assert abs(ours[0] - theirs[0]) <= 1 and abs(ours[-1] - theirs[-1]) <= 1
+    assert (joined[empty - 1] > 500).any(), "its spine came with it"
+    lung[empty] = True
+    assert join_belly(hu, lung, empty, belly.hu, 1.0, np.random.default_rng(4)) is hu
+
+
+def test_draws_show_bellies_alone_and_below_chests(case: Case, belly: Case) -> None:
+    drawn = [draw_whole_scan([case, belly], SHAPE, MM, np.random.default_rng([6, seed])) for seed in range(40)]
+    alone = sum(not one.truth.any() for one in drawn)
+    assert 2 <= alone <= 14
+    assert all(not one.truth.any() for one in (draw_whole_scan([belly], SHAPE, MM, np.random.default_rng(1)),))
+
+
+def test_an_empty_lung_mask_is_a_belly_to_whole_scans_and_a_mistake_elsewhere(tmp_path: Path) -> None:
+    phantom = chest_phantom(shape=(24, 64, 64), lesions=0, seed=3)
+    empty = replace(phantom.lung, labels=np.zeros_like(phantom.lung.labels))
+    write_volume(phantom.volume, tmp_path / "a.nii.gz")
+    write_mask(empty, tmp_path / "l.nii.gz")
+    listed = {"image": "a.nii.gz", "lung_image": "l.nii.gz"}
+    (tmp_path / "list.json").write_text(json.dumps({"training": [listed], "validation": []}))
+    data = read_datalist(tmp_path / "list.json")
+    purpose = Purpose(task=Task.LUNG, source=Targets.SYNTHETIC)
+    assert any("every chest has lungs" in one for one in check_data(data, purpose).problems)
+    assert not any("every chest" in one for one in check_data(data, replace(purpose, takes_bellies=True)).problems)

@@ -149,7 +149,7 @@ def _label_problems(case: ListedCase, purpose: Purpose) -> Iterator[str]:
 
 
 def _mask_problems(mask: Mask, key: str, case: ListedCase, purpose: Purpose) -> Iterator[str]:
-    if mask.is_empty and key == _lung_key(case, purpose.task):
+    if mask.is_empty and key == _lung_key(case, purpose.task) and not purpose.takes_bellies:
         yield "the lung mask is empty; every chest has lungs."
     above = [value for value in mask.names if value >= purpose.classes]
     if above and key == _target_key(case, purpose):

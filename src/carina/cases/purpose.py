@@ -27,15 +27,16 @@ class Purpose:
 
     ``classes`` is how many values the network tells apart. ``learns_places`` says that a classifier is told where
     synthetic disease lies. ``leave_out`` names cases and patients that are not used. ``crop_shape`` ``(x, y, z)`` is
-    a classifier's input; ``spacing_mm`` ``(x, y, z)`` is that of labelled images, None keeps their own. Prepared cases
-    of more than ``cache_mb`` are kept on disk. ``cache_rate`` is the share of cases that is kept in memory at most (as
-    in MONAI's ``CacheDataset``).
+    a classifier's input; ``takes_bellies`` says that a scan without lungs, its mask empty, is of use; ``spacing_mm``
+    ``(x, y, z)`` is that of labelled images, None keeps their own. Prepared cases of more than ``cache_mb`` are kept on
+    disk. ``cache_rate`` is the share of cases that is kept in memory at most (as in MONAI's ``CacheDataset``).
     """
 
     task: Task
     source: Targets = Targets.LABELS
     classes: int = 2
     learns_places: bool = False
+    takes_bellies: bool = False
     leave_out: tuple[str, ...] = ()
     crop_shape: tuple[int, int, int] = (192, 192, 64)
     spacing_mm: tuple[float, float, float] | None = (0.8, 0.8, 5.0)

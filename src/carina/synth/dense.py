@@ -1,7 +1,8 @@
 """Lungs without air, and what lies below them, as a look at a whole scan sees both at a few millimetres.
 
 `consolidate` fills lower lobes, one lung or nearly all of both, up to the pleura, with what has the HU of the heart;
-fluid may lie behind. `lengthen` gives a scan of the chest more of a belly. Arrays are ``(z, y, x)``, RAS order.
+fluid may lie behind. `lengthen` gives a scan of the chest more of a belly, `join_belly` that of another patient. Arrays
+are ``(z, y, x)``, RAS order.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from scipy import ndimage
 
 from carina.synth import fields
 from carina.synth.lesions import SOLID_HU
-from carina.volume.arrays import Flags, Floats
+from carina.volume.arrays import HU, Flags, Floats
 
 SOAKED_HU = (15.0, 70.0)
 """Consolidation without air; with contrast medium it is brighter than muscle."""
@@ -23,6 +24,10 @@ AIRLESS_SHARES = (0.1, 0.97)
 
 WITH_BRONCHI = 0.3
 """The share of draws in which some of the bronchi keep their air."""
+
+LEAST_BODY_HU, AROUND_HU = -300, -1000.0
+LEAST_SIDE = 8
+"""Voxels that a body is high and wide at least."""
 
 RAGGED_MM = (0.0, 14.0)
 """How far the border of what is dense wanders."""
@@ -84,6 +89,44 @@ def lengthen(hu: Floats, lung: Flags, lowest: int, rng: np.random.Generator) -> 
     out = hu.copy()
     out[lowest - count : lowest] = hu[lowest + (height - 1 - walk if height > 1 else walk * 0)][::-1]
     return out
+
+
+def join_belly(hu: Floats, lung: Flags, lowest: int, belly: HU, step: float, rng: np.random.Generator) -> Floats:
+    """``hu`` with the ``belly`` of another patient below slice ``lowest``, the scan's last, as wide and deep as that.
+
+    ``belly`` is a scan without lungs; ``step`` is how many of its slices are one of ``hu``. It begins somewhere in its
+    upper half. Nothing is drawn where the lowest slice still shows lung, or is the first.
+    """
+    if lowest <= 0 or lung[lowest].any():
+        return hu
+    top = float(rng.uniform(0.4, 1.0)) * (len(belly) - 1)
+    count = min(int(rng.integers(1, lowest + 1)), 1 + int(top / step))
+    ours, theirs = _extent(hu[lowest]), _extent(belly[round(top)])
+    if ours is None or theirs is None:
+        return hu
+    zooms = [(b - a) / (d - c) for (c, d), (a, b) in zip(ours, theirs, strict=True)]
+    firsts = [a - zoom * c for zoom, (c, _), (a, _) in zip(zooms, ours, theirs, strict=True)]
+    part = ndimage.affine_transform(
+        belly.astype(np.float32),
+        np.array([step, *zooms]),
+        offset=[top - step * (count - 1), *firsts],
+        output_shape=(count, *hu.shape[1:]),
+        order=1,
+        mode="constant",
+        cval=AROUND_HU,
+    )
+    out = hu.copy()
+    out[lowest - count : lowest] = part
+    return out
+
+
+def _extent(plane: Floats | HU) -> list[tuple[int, int]] | None:
+    """First and last row and column of the body in a slice; None where it is too small to be one."""
+    body = ndimage.binary_opening(plane > LEAST_BODY_HU, iterations=2)
+    places = [np.flatnonzero(body.any(axis=axis)) for axis in (1, 0)]
+    if any(len(place) < LEAST_SIDE for place in places):
+        return None
+    return [(int(place[0]), int(place[-1])) for place in places]
 
 
 def white_out(hu: Floats, lung: Flags, rng: np.random.Generator) -> Floats:

@@ -169,6 +169,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             source=self.source,
             classes=int(self.network.get("classes", 2)),
             learns_places=self.loss is Loss.CROSS_ENTROPY_PLACES,
+            takes_bellies=self.whole_scans,
             leave_out=self.leave_out,
             crop_shape=self.patches[0].shape,
             spacing_mm=self.spacing_mm,

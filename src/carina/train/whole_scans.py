@@ -1,7 +1,8 @@
 """Whole scans at a few millimetres, drawn for a network that tells where lungs are and where the belly is.
 
 Everything that can be mistaken for a lung, or a lung for it, is drawn here at once: lungs without air, organs with it,
-scans that end early, one slice in place of a volume. Arrays are ``(z, y, x)`` in RAS order; a draw depends on its
+scans that end early, one slice in place of a volume. Cases without lungs are bellies: some draws show one alone, others
+have one below another patient's chest. Arrays are ``(z, y, x)`` in RAS order; a draw depends on its
 generator alone.
 """
 
@@ -26,13 +27,23 @@ from carina.volume.grid import Triple
 
 ONE_SLICE = 0.12
 """The share of draws that repeat one slice."""
-LENGTHENED = 0.5
+LENGTHENED = 0.6
 """The share of draws with more of a belly than the scan has."""
+FOREIGN_BELLY = 0.7
+"""The share of these in which it is another patient's, where the cases hold bellies."""
+RAISED = 0.35
+"""The share of draws in which the chest lies higher, so that much of a belly is in view, where the cases hold any."""
+RAISED_SHARE = (0.1, 0.85)
+"""By how much of the frame's height."""
+FEW_SLICES = 8
+"""With more room than this below the chest, a belly is always another patient's."""
+BELLY_ALONE = 0.15
+"""The share of draws that show a belly alone, where the cases hold bellies."""
 ABDOMEN = 0.6
 """The share of draws with a stomach or a colon below the lungs."""
 CUT_SHORT = 0.4
 """The share of draws in which the scan ends early, above or below."""
-BELLY_ONLY = 0.15
+BELLY_ONLY = 0.25
 """The share of draws in which the scan ends above at the bases of the lungs, or below them."""
 NARROW = 0.3
 """The share of draws whose field of view cuts the body."""
@@ -58,32 +69,80 @@ def _coarse(mask: Mask | None, grid: Grid, spacing_mm: Triple) -> Mask | None:
 
 def draw_whole_scan(cases: Sequence[Case], shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> Drawn:
     """One scan in ``shape`` voxels of ``spacing_mm``, with or without disease and a belly; fluid is not taught on."""
-    case = cases[int(rng.integers(len(cases)))]
-    scan, seen = _sampled(case, shape, spacing_mm, rng)
+    case, bellies = _chosen(cases, rng)
+    raised = rng.uniform(*RAISED_SHARE) if bellies and rng.random() < RAISED else 0.0
+    scan, seen = _sampled(case, shape, spacing_mm, raised, rng)
     hu, lung = scan.hu, scan.lung
-    lowest = int(np.argmax(seen))
-    if rng.random() < LENGTHENED:
-        hu = dense.lengthen(hu, lung, lowest, rng)
+    assert scan.around is not None
+    if lung.any() and (raised or rng.random() < LENGTHENED):
+        hu = _lengthened(hu, lung, int(np.argmax(seen)), bellies, spacing_mm[0], rng)
+    hu, organs = _with_organs(hu, lung, spacing_mm, rng)
+    hu, fluid = _with_disease(hu, lung, spacing_mm, rng)
+    hu = _dressed(hu, scan.around & seen[:, None, None], spacing_mm, rng)
+    hard = _hard(replace(scan, hu=hu), organs) | (fluid & lung)
+    drawn_scan = Drawn(hu=_finish(hu, rng), truth=lung, hard=hard, ignored=scan.ignore | fluid)
+    return _framed(drawn_scan, rng)
+
+
+def _hard(scan: Cut, organs: Flags) -> Flags:
+    """What is easily mistaken: lung without air inside its border, gas and organs that are not beside it."""
+    assert scan.gas is not None
+    near = ndimage.binary_dilation(scan.lung, iterations=2)
+    inner = ndimage.binary_erosion(scan.lung)
+    hard: Flags = (inner & (scan.hu > -300)) | ((organs | ndimage.binary_dilation(scan.gas)) & ~near)
+    return hard
+
+
+def _is_belly(case: Case) -> bool:
+    return case.lung is not None and case.lung.is_empty
+
+
+def _chosen(cases: Sequence[Case], rng: np.random.Generator) -> tuple[Case, list[Case]]:
+    """A chest, or at times a belly; and all bellies."""
+    bellies = [case for case in cases if _is_belly(case)]
+    chests = [case for case in cases if not _is_belly(case)]
+    if bellies and (not chests or rng.random() < BELLY_ALONE):
+        chests = bellies
+    return chests[int(rng.integers(len(chests)))], bellies
+
+
+def _lengthened(
+    hu: Floats, lung: Flags, lowest: int, bellies: Sequence[Case], slice_mm: float, rng: np.random.Generator
+) -> Floats:
+    """``hu`` with more of a belly below slice ``lowest``: one of ``bellies``, or its own slices without lung."""
+    if not bellies or (lowest < FEW_SLICES and rng.random() >= FOREIGN_BELLY):
+        return dense.lengthen(hu, lung, lowest, rng)
+    belly = bellies[int(rng.integers(len(bellies)))]
+    step = slice_mm / belly.spacing_mm[0] * float(rng.uniform(0.8, 1.25))
+    return dense.join_belly(hu, lung, lowest, belly.hu[..., :: rng.choice([-1, 1])], step, rng)
+
+
+def _with_organs(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
+    """Stomach and colon below the lungs, in most draws; and where they are."""
     organs = np.zeros(hu.shape, dtype=np.bool_)
     if rng.random() < ABDOMEN:
         for _ in range(1 + int(rng.random() < 0.5)):
             hu, drawn = draw_abdomen(hu, lung, spacing_mm, rng)
             organs |= drawn
-    assert scan.around is not None and scan.gas is not None
-    hu, fluid = _with_disease(hu, lung, spacing_mm, rng)
-    if rng.random() < 0.3 and scan.around.any():
-        hu = distractors.clothes(hu, scan.around, spacing_mm, rng)
-    elif rng.random() < UNDRESSED:
-        hu = np.where(scan.around, np.float32(OUTSIDE_HU), hu)
-    near = ndimage.binary_dilation(lung, iterations=2)
-    inner = ndimage.binary_erosion(lung)
-    hard: Flags = (inner & (hu > -300)) | ((organs | ndimage.binary_dilation(scan.gas)) & ~near) | (fluid & lung)
-    drawn_scan = Drawn(hu=_finish(hu, rng), truth=lung, hard=hard, ignored=scan.ignore | fluid)
-    return _framed(drawn_scan, rng)
+    return hu, organs
 
 
-def _sampled(case: Case, shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Cut, Flags]:
-    """The case turned, stretched and bent, anywhere in the frame; and which slices lie in the scan."""
+def _dressed(hu: Floats, around: Flags, spacing_mm: Triple, rng: np.random.Generator) -> Floats:
+    """``hu`` with clothes in what lies around the body, or with nothing there, or as it was."""
+    if rng.random() < 0.3 and around.any():
+        return distractors.clothes(hu, around, spacing_mm, rng)
+    if rng.random() < UNDRESSED:
+        return np.where(around, np.float32(OUTSIDE_HU), hu)
+    return hu
+
+
+def _sampled(
+    case: Case, shape: Shape, spacing_mm: Triple, raised: float, rng: np.random.Generator
+) -> tuple[Cut, Flags]:
+    """The case turned, stretched and bent, anywhere in the frame; and which slices lie in the scan.
+
+    ``raised`` is the share of the frame's height by which the case lies higher, its upper part beyond the frame.
+    """
     own = np.array(case.spacing_mm)
     zooms = rng.uniform(0.8, 1.25) * np.exp(rng.uniform(-0.12, 0.12, 3))
     angle = rng.uniform(-0.25, 0.25)
@@ -95,7 +154,9 @@ def _sampled(case: Case, shape: Shape, spacing_mm: Triple, rng: np.random.Genera
     extent = np.array(case.hu.shape)
     half = (np.array(shape) - 1) / 2
     slack = abs(extent[0] / step - shape[0]) / 2 + 4
-    centre = (extent - 1) / 2 + np.array([step * rng.uniform(-slack, slack), *rng.uniform(-8, 8, 2)])
+    centre = (extent - 1) / 2 + np.array(
+        [step * (rng.uniform(-slack, slack) - raised * shape[0]), *rng.uniform(-8, 8, 2)]
+    )
     first = np.array([centre[0] - step * half[0], *(centre[1:] - turn @ half[1:])])
     moved = bend(shape[1:], spacing_mm[1:], rng) / own[1]
     place = Sampler(shape, case.hu.shape, first, step, turn, moved)
@@ -109,6 +170,8 @@ def _sampled(case: Case, shape: Shape, spacing_mm: Triple, rng: np.random.Genera
 def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
     """Disease of none to nearly all of the lungs; and where pleural fluid is, which may be called either."""
     fluid = np.zeros(lung.shape, dtype=np.bool_)
+    if not lung.any():
+        return hu, fluid
     if rng.random() < 0.5:
         hu = distractors.breath(hu, lung, rng)
     elif rng.random() < 0.2:
