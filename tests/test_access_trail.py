@@ -17,6 +17,9 @@ from viewer_runs import posed, through_dicom, write_run
 VIEWS = [rule for rule in ROUTE_RULES if rule.view]
 
 INSTANCE_PATH = "/dicom-web/studies/{study}/series/{series}/instances/{instance}"
+UPLOADED = {"/jobs/{job:int}/series", "/api/v1/jobs/{id}/series"}
+"""The job is of no upload: tests/test_uploads_series.py looks at one that is."""
+
 NOT_SHOWN_HERE = {"/jobs/{job:int}/log", f"{INSTANCE_PATH}/bulkdata/{{tag}}"}
 """The job never ran, and a CT slice has no bulk data but its pixels: there is nothing to see."""
 
@@ -63,6 +66,9 @@ def test_what_a_reader_sees_is_in_the_trail_under_their_name(node: Guarded, rule
     accept = "text/event-stream" if rule.is_quiet else "*/*"
     with node.person("reader", accept=accept).stream("GET", path) as answer:
         status = answer.status_code
+    if rule.path in UPLOADED:
+        assert status == 409
+        return
     if rule.path in NOT_SHOWN_HERE or "/earlier/" in rule.path:  # there is no earlier scan
         assert status == 404
         return

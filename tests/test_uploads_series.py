@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from access_nodes import Guarded, guarded
 from carina.pipeline.manifest import read_manifest
+from carina.service.access.rules import ROUTE_RULES
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from carina.volume.files import write_volume
@@ -95,6 +96,15 @@ def test_every_series_is_listed_with_why_it_is_run_or_not(sent: Sent) -> None:
         page = person.get(f"/jobs/{sent.job}/series").text
         assert all(one["description"] in page for one in found.values())
         assert "run-series" not in page
+
+
+def test_who_looks_at_the_series_is_in_the_trail(sent: Sent) -> None:
+    looked = {"/jobs/{job:int}/series": f"/jobs/{sent.job}/series", "/api/v1/jobs/{id}/series": sent.place}
+    rules = {rule.path: rule for rule in ROUTE_RULES if rule.view}
+    with sent.served.person("reader") as reader:
+        for rule, path in looked.items():
+            assert reader.get(path).status_code == 200
+            assert ("reader.one", "looked", rules[rule].subject(path)) in sent.served.trail()
 
 
 def test_another_series_is_run_once_on_the_same_terms_and_what_can_not_be_is_said(sent: Sent) -> None:
