@@ -181,6 +181,43 @@ def test_what_is_not_saved_keeps_the_page_until_it_is(browser: Browser, correcte
     assert corrected.stored.revision == 1
 
 
+def test_a_stroke_that_is_being_drawn_is_not_cut_off_by_the_other_mask(
+    browser: Browser, corrected: CorrectedRun
+) -> None:
+    held: list[Route] = []
+    with correcting(browser, corrected, asked(AT)) as page:
+        page.route("**/strokes", lambda route: held.append(route))
+        page.keyboard.press(" ")
+        page.keyboard.press("l")
+        expect(page.locator("#saved")).to_contain_text("1 stroke not saved.")
+        box = page.locator(".axial .picture").bounding_box()
+        assert box
+        page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.4)
+        page.mouse.down()
+        held[0].continue_()
+        expect(page.locator("#saved")).to_have_attribute("data-state", "saved")
+        active(page, "Lesion")
+        page.mouse.up()
+        expect(page.locator("#saved")).to_contain_text("1 stroke not saved. The other mask opens when they are saved.")
+        held[1].continue_()
+        active(page, "Lung")
+    assert corrected.stored.revision == 2
+
+
+def test_the_mask_that_is_painted_takes_the_choice_of_the_other_back(browser: Browser, corrected: CorrectedRun) -> None:
+    held: list[Route] = []
+    with correcting(browser, corrected, asked(AT)) as page:
+        page.route("**/strokes", lambda route: held.append(route))
+        page.keyboard.press(" ")
+        page.keyboard.press("l")
+        expect(page.locator("#saved")).to_contain_text("The other mask opens")
+        page.keyboard.press("o")
+        expect(page.locator("#saved")).to_have_text("1 stroke not saved.")
+        held[0].continue_()
+        saved(page)
+        active(page, "Lesion")
+
+
 def test_a_run_with_one_mask_offers_that_one(browser: Browser, corrected: CorrectedRun) -> None:
     shutil.rmtree(corrected.run.folder / "lesion")
     with correcting(browser, corrected) as page:  # asks for the lesions

@@ -108,15 +108,15 @@ function told() {
   overtaken.hidden = !saver.isOvertaken;
   overtaken.querySelector("p").textContent = `This mask was changed elsewhere since it was opened here. ${strokes} of yours not saved.`;
   if (!stroke) planes.forEach(paint);
-  if (state.next && !waiting) location.assign(state.next);
+  if (state.next && !waiting && !stroke) location.assign(state.next);
 }
 
-/** Opens another mask at the same place, once what was painted of this one is saved. */
+/** Opens another mask at the same place, once what was painted of this one is saved; this one takes that back. */
 function paintOther(name) {
-  if (name === scene.layer || !labels.has(name)) return;
+  if (!labels.has(name)) return;
   if (state.isPenDown) pen();
   end();
-  state.next = `${scene.base}/correct/${name}?at=${state.at.join(",")}`;
+  state.next = name === scene.layer ? "" : `${scene.base}/correct/${name}?at=${state.at.join(",")}`;
   told();
 }
 
@@ -170,6 +170,7 @@ function end() {
   stroke = null;
   saver.isPainting = false;
   if (places.size) saver.add(name, runsOf([...places].sort((a, b) => a - b)));
+  told(); // another mask may wait for this
   clearTimeout(settling);
   settling = setTimeout(settle, SETTLED_MS);
 }
