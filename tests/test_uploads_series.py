@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import httpx
@@ -16,6 +18,9 @@ from playwright.sync_api import Browser, Page, expect
 from access_nodes import Guarded, guarded
 from carina.pipeline.manifest import read_manifest
 from carina.service.access.rules import ROUTE_RULES
+from carina.service.node import RunningNode
+from carina.service.problems import Conflict
+from carina.service.upload_series import run_series
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from carina.volume.files import write_volume
@@ -136,17 +141,25 @@ def check_refused(sent: Sent, operator: httpx.Client) -> None:
     assert code_of(operator.get("/api/v1/jobs/999/series")) == (404, "job.unknown")
 
 
+def two_scans(node: RunningNode, client: httpx.Client) -> tuple[str, int, str]:
+    """An upload of two volume files: its id, the job on the one, the UID of the other."""
+    file = node.folder.parent / "scan.nii"
+    write_volume(chest_phantom(shape=(16, 40, 40), lesions=0).volume, file)
+    data = file.read_bytes()
+    upload = begin(client, size=2 * len(data), files=2).json()["id"]
+    for name in ("scan.nii", "second.nii"):
+        put(client, upload, data, name=name)
+    first = client.post(f"/api/v1/uploads/{upload}/finish", json={}).json()["id"]
+    other = next(uid for uid, one in series_of(client, f"/api/v1/jobs/{first}/series").items() if not one["jobs"])
+    return upload, first, other
+
+
 def test_files_stay_until_every_job_on_them_is_over(tmp_path: Path) -> None:
     node = opened(tmp_path, "[retention]\nincoming_days = 2.0\n")
-    write_volume(chest_phantom(shape=(16, 40, 40), lesions=0).volume, tmp_path / "scan.nii")
-    data, long_ago = (tmp_path / "scan.nii").read_bytes(), node.now() - timedelta(days=3)
+    long_ago = node.now() - timedelta(days=3)
     with serving(node) as url, httpx.Client(base_url=url) as client:
-        upload = begin(client, size=2 * len(data), files=2).json()["id"]
-        for name in ("scan.nii", "second.nii"):
-            put(client, upload, data, name=name)
-        first = client.post(f"/api/v1/uploads/{upload}/finish", json={}).json()["id"]
+        upload, first, other = two_scans(node, client)
         place = f"/api/v1/jobs/{first}/series"
-        other = next(uid for uid, one in series_of(client, place).items() if not one["jobs"])
         second = client.post(place, json={"uid": other}).json()["id"]
         set_job(node, first, state="stopped", ended="healthy", stopped_at=long_ago)
         assert left(node) == {upload}
@@ -154,6 +167,48 @@ def test_files_stay_until_every_job_on_them_is_over(tmp_path: Path) -> None:
         assert left(node) == set()
         assert code_of(client.get(place)) == (404, "upload.gone")
         assert code_of(client.post(place, json={"uid": other})) == (404, "upload.gone")
+
+
+def test_a_restored_job_and_a_later_one_are_on_the_same_files_behind_a_link(tmp_path: Path) -> None:
+    node = opened(tmp_path, "[retention]\nincoming_days = 2.0\n")
+    node.folder.rename(tmp_path / "disk")
+    node.folder.symlink_to(tmp_path / "disk")
+    with serving(node) as url, httpx.Client(base_url=url) as client:
+        upload, first, other = two_scans(node, client)
+        restored = node.folder.resolve() / "uploads" / upload / "content"
+        long_ago = node.now() - timedelta(days=3)
+        set_job(node, first, source=str(restored), state="stopped", ended="healthy", stopped_at=long_ago)
+        set_job(node, first, series_uid=next(uid for uid in ("scan", "second") if uid != other))
+        second = client.post(f"/api/v1/jobs/{first}/series", json={"uid": other}).json()
+        assert Path(second["source"]) != restored and Path(second["source"]).samefile(restored)
+        for job in (first, second["id"]):
+            place = f"/api/v1/jobs/{job}/series"
+            assert sorted(one["jobs"] for one in series_of(client, place).values()) == [[first], [second["id"]]]
+            assert code_of(client.post(place, json={"uid": other})) == (409, "upload.run-already")
+        assert left(node) == {upload}
+        set_job(node, second["id"], state="stopped", ended="healthy", stopped_at=long_ago)
+        assert left(node) == set()
+
+
+def test_of_several_who_ask_at_once_one_runs_the_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, together = opened(tmp_path), Barrier(4)
+    with serving(node) as url, httpx.Client(base_url=url) as client:
+        _, first, other = two_scans(node, client)
+    submit_again = node.uploads.submit_again
+
+    def once_all_have_looked(upload_id: str, submit: Callable[[Path], int]) -> int:
+        together.wait(timeout=60)
+        return submit_again(upload_id, submit)
+
+    def code(_: int) -> str:
+        try:
+            return "" if run_series(node, first, other).series_uid == other else "another"
+        except Conflict as error:
+            return error.code
+
+    monkeypatch.setattr(node.uploads, "submit_again", once_all_have_looked)
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(code, range(4))) == ["", *["upload.run-already"] * 3]
 
 
 def test_what_is_no_scan_is_said_in_a_sentence(tmp_path: Path) -> None:

@@ -100,15 +100,20 @@ def sources_of(connection: Connection, pipeline: str) -> frozenset[str]:
 
 def job_on_source(engine: Engine, source: Path) -> int | None:
     """The first job on a folder or file; every job is looked at for it."""
-    wanted = select(JOB.c.id).where(JOB.c.source == str(source.absolute())).order_by(JOB.c.id).limit(1)
+    wanted = select(JOB.c.id).where(_is_on(source)).order_by(JOB.c.id).limit(1)
     with read_only(engine) as connection:
         return connection.execute(wanted).scalar()
 
 
 def jobs_on_source(connection: Connection, source: Path) -> tuple[Job, ...]:
     """Every job on a folder or file, the first one first; every job is looked at for it."""
-    wanted = select(JOB).where(JOB.c.source == str(source)).order_by(JOB.c.id)
+    wanted = select(JOB).where(_is_on(source)).order_by(JOB.c.id)
     return tuple(map(_job, connection.execute(wanted)))
+
+
+def _is_on(source: Path) -> ColumnElement[bool]:
+    """By its path as it is given, and without links, as a restored job has it."""
+    return JOB.c.source.in_(sorted({str(source.absolute()), str(source.resolve())}))
 
 
 def _is_shown_as(state: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -58,6 +58,11 @@ def is_of_upload(node: RunningNode, job: Job) -> bool:
     return source.name == CONTENT and source.parent.parent in [folder / UPLOADS for folder in folders]
 
 
+def content_of(node: RunningNode, job: Job) -> Path:
+    """The content of the upload that a job is on, as the node finds it now."""
+    return node.folder / UPLOADS / Path(job.source).parent.name / CONTENT
+
+
 def series_of_job(node: RunningNode, job_id: int) -> SeriesOfUpload:
     """The series of the upload of a job, judged as a run does; every header is read for it.
 
@@ -74,7 +79,7 @@ def series_of_job(node: RunningNode, job_id: int) -> SeriesOfUpload:
         raise NoUpload("upload.gone", "the files of this upload were removed: send them again.")
     found = find_series(job.source, node.settings)
     with read_only(node.engine) as connection:
-        jobs = jobs_on_source(connection, Path(job.source))
+        jobs = jobs_on_source(connection, content_of(node, job))
     return SeriesOfUpload(job=job.id, series=tuple(_told(found, _runs(node, jobs, found))))
 
 
@@ -91,15 +96,22 @@ def run_series(node: RunningNode, job_id: int, uid: str) -> Job:
         raise NotThere("series.no-such-uid", "there is no such series in this upload; look at what there is.")
     if not any(one.runnable for one in named):
         raise Conflict("upload.unreadable", f"this series can't be run: {named[0].reason}")
-    if going := _going(node, job, [number for one in named for number in one.jobs]):
-        raise Conflict("upload.run-already", f"job {going} runs {job.pipeline} on this series already, or did.")
-    terms = Terms(pipeline=job.pipeline, priority=job.priority, destinations=job.destinations, project=job.project)
-    upload_id = Path(job.source).parent.name
+    known = [number for one in named for number in one.jobs]
     submitted = node.uploads.submit_again(
-        upload_id, lambda content: changes.submit_source(node, content.absolute(), terms, uid).id
+        Path(job.source).parent.name, lambda content: _submit(node, job, uid, known, content)
     )
     with read_only(node.engine) as connection:
         return find_job(connection, submitted) or job
+
+
+def _submit(node: RunningNode, job: Job, uid: str, known: Sequence[int], content: Path) -> int:
+    """A job on a series that none is on, neither a known one nor one that was made since they were looked for."""
+    with read_only(node.engine) as connection:
+        since = [one.id for one in jobs_on_source(connection, content) if one.series_uid == uid]
+    if going := _going(node, job, [*known, *since]):
+        raise Conflict("upload.run-already", f"job {going} runs {job.pipeline} on this series already, or did.")
+    terms = Terms(pipeline=job.pipeline, priority=job.priority, destinations=job.destinations, project=job.project)
+    return changes.submit_source(node, content.absolute(), terms, uid).id
 
 
 def _job_on_upload(node: RunningNode, job_id: int) -> Job:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 from sqlalchemy import Connection, exists, func, select
 
@@ -22,6 +21,7 @@ from carina.service.access.members import see_project
 from carina.service.node import RunningNode
 from carina.service.pipelines import check_offered
 from carina.service.problems import NotThere
+from carina.service.upload_series import content_of
 from carina.web_settings import DEFAULT_PROJECT
 
 
@@ -122,7 +122,7 @@ def _is_over(node: RunningNode, job_id: int) -> bool:
         job = find_job(connection, job_id)
         if job is None or not _is_job_over(node, connection, job_id):
             return False
-        return all(_is_job_over(node, connection, one.id) for one in jobs_on_source(connection, Path(job.source)))
+        return all(_is_job_over(node, connection, one.id) for one in jobs_on_source(connection, content_of(node, job)))
 
 
 def _is_job_over(node: RunningNode, connection: Connection, job_id: int) -> bool:
