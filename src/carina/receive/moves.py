@@ -7,19 +7,14 @@ It is a fact of each instance: the C-STORE that a C-MOVE sets off names who aske
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from carina.errors import one_line
-
 PRIOR_MESSAGE = 0x5052
 """The message ID of every C-MOVE for an earlier scan; those of ``carina fetch`` have another."""
 
-
-MOST_TITLES = 1000
-"""Of peers that are remembered: whoever may send chooses the title that it calls by."""
 
 FETCHING, SAY_WHO_ASKED = "fetching", "say-who-asked.txt"
 """What is kept of fetches in a node's folder, and the titles of peers in it."""
@@ -37,14 +32,15 @@ class AskedBy:
 class Moves:
     """The C-MOVEs for earlier scans that are being answered.
 
-    Which peers name whoever asked is kept in ``file``, a title a line, and so known after a restart as well.
+    Which of the ``peers`` (AE titles of those that we ask) name whoever asked is kept in ``file``, a title a line, and
+    so known after a restart as well. Of others it does not matter, and whoever sends may call itself as it likes.
     """
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self, peers: Collection[str] = (), file: Path | None = None) -> None:
         self._lock = threading.Lock()
         self._under_way: list[tuple[str, str, str]] = []
-        self._file = file
-        self._say_who_asked = _titles_in(file) if file else set()
+        self._peers, self._file = frozenset(peers), file
+        self._say_who_asked = self._peers & _titles_in(file) if file else frozenset()
 
     @contextmanager
     def answered(self, source: str, sender: str, series_uid: str) -> Iterator[None]:
@@ -71,10 +67,10 @@ class Moves:
             return is_silent and (source, asked.sender, series_uid) in self._under_way
 
     def _remember(self, sender: str) -> None:
-        if sender in self._say_who_asked or len(self._say_who_asked) >= MOST_TITLES:
+        if sender not in self._peers - self._say_who_asked:
             return
-        self._say_who_asked.add(sender)
-        if self._file is None or one_line(sender) != sender:
+        self._say_who_asked |= {sender}
+        if self._file is None:
             return
         with suppress(OSError):  # it is learned again
             self._file.parent.mkdir(mode=0o700, exist_ok=True)
@@ -82,8 +78,8 @@ class Moves:
                 titles.write(f"{sender}\n")
 
 
-def _titles_in(file: Path) -> set[str]:
+def _titles_in(file: Path) -> frozenset[str]:
     try:
-        return set(file.read_text(encoding="utf-8", errors="replace").splitlines()[:MOST_TITLES])
+        return frozenset(file.read_text(encoding="utf-8", errors="replace").splitlines())
     except OSError:
-        return set()
+        return frozenset()

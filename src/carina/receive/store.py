@@ -148,7 +148,8 @@ class InstanceStore:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.settings, self.engine = settings, engine
         self.folder = Path(settings.node.folder)
-        self.moves = Moves(self.folder / FETCHING / SAY_WHO_ASKED)
+        peers = (one.ae_title for one in settings.destinations.values() if isinstance(one, DicomDestination))
+        self.moves = Moves(tuple(peers), self.folder / FETCHING / SAY_WHO_ASKED)
         self._titles = frozenset(_titles(settings))
         self._numbers = count()
         self._placing = threading.Lock()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from carina.errors import BadConfig, CarinaError, told
+from carina.errors import BadConfig, CarinaError, DeliveryFailed, told
 from carina.pipeline.json_text import read_json
 from carina.receive.fetch import FoundSeries
 from carina.receive.moves import FETCHING
@@ -87,6 +87,7 @@ class FetchResumer:
     def __init__(self, store: InstanceStore, clock_s: Callable[[], float] = time.monotonic) -> None:
         self.store, self._clock_s = store, clock_s
         self._not_before: dict[str, float] = {}
+        self._told: set[str] = set()
 
     def round(self) -> int:
         """Take up every fetch that nobody is at and that is due; gives how many."""
@@ -94,11 +95,21 @@ class FetchResumer:
         for file in sorted((self.store.folder / FETCHING).glob("*.json")):
             if self._clock_s() < self._not_before.get(file.name, 0.0):
                 continue
-            with _taken(file) as handle:
-                if handle is not None:
-                    taken += 1
-                    self._resume(file, handle)
+            try:
+                with _taken(file) as handle:
+                    if handle is not None:
+                        taken += 1
+                        self._resume(file, handle)
+            except OSError as error:
+                self._tell_once(file, error)
         return taken
+
+    def _tell_once(self, file: Path, error: OSError) -> None:
+        """Somebody else's record, as of a fetch by root, holds up neither the node nor the others."""
+        if file.name not in self._told:
+            self._told.add(file.name)
+            why = told(error).message
+            _LOG.warning("%s: no record of a fetch that the node may use (%s): give it to the node's user.", file, why)
 
     def _resume(self, file: Path, handle: int) -> None:
         first, *lines = file.read_text(errors="replace").splitlines() or [""]
@@ -131,7 +142,7 @@ class FetchResumer:
 
         Raises:
             BadConfig: the settings no longer have its peer or its source.
-            DeliveryFailed: the peer fails.
+            DeliveryFailed: the peer fails, or not all came.
         """
         peer = peer_called(wish.peer, self.store.settings)
         if wish.source not in self.store.settings.sources:
@@ -144,6 +155,8 @@ class FetchResumer:
             instances=wish.instances,
         )
         (pulled,) = pull(wish.peer, peer, [series], self.store, wish.source, is_moved=wish.is_moved)
+        if not pulled.is_whole:
+            raise DeliveryFailed("fetch.part", pulled.words)
         return pulled.words
 
     def _give_up(self, file: Path, left: Sequence[FetchWish], why: str) -> None:

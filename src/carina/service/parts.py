@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from threading import Event
 
-from carina.config import DicomDestination, DicomSource, FolderSource, Peer, Settings
+from carina.config import DicomDestination, DicomSource, FolderSource, Settings
 from carina.deliver.commitment import take_report
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import PACE
@@ -52,8 +52,7 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
         works["comparisons"] = lambda stop: _compare(node, stop)
     for peer in peers:
         works[f"earlier scans of {peer}"] = partial(_fetch_priors, PriorFetcher(node.store, peer), node)
-    if any(isinstance(one, Peer) for one in node.settings.destinations.values()):
-        works["fetches"] = lambda stop: _resume_fetches(node, stop)
+    works["fetches"] = lambda stop: _resume_fetches(node, stop)
     if _hears_dicom(node.settings):
         works["dicom"] = lambda stop: _listen(node, stop)
     for name, work in (works | _of_sources(node)).items():
