@@ -1,4 +1,4 @@
-"""The first of two looks at the lungs: a small network sees the whole scan at some 4 mm, in one pass.
+"""The first of two looks at the lungs: a small network sees the whole scan at 6 mm or so, in one pass.
 
 It knows where thorax and belly are, which no window of 5 mm slices shows, and what is lung without air. Its surface is
 not sharp, so the second look, at full resolution, decides within `FirstLook.sure_mm` of it. Where lung is dense, the
