@@ -337,8 +337,12 @@ def test_a_reader_sees_no_button_of_an_operator(node: Guarded) -> None:
 
 
 def test_changes_are_noted_under_the_name_of_who_made_them(node: Guarded) -> None:
-    node.program("operator").post("/api/v1/deliveries/resend", json={})
-    assert node.trail()[-1] == ("token operator.program", "changed", "0 deliveries: sent again")
+    operator = node.program("operator")
+    operator.post("/api/v1/deliveries/resend", json={})  # nothing has failed
+    operator.post("/api/v1/uploads", json={"key": "k", "files": 1, "bytes": 1})
+    who, action, subject = node.trail()[-1]
+    assert (who, action) == ("token operator.program", "received") and subject.endswith(": begun, 1 file, 1 bytes")
+    assert not any("sent again" in subject for _, _, subject in node.trail())
 
 
 def test_whoever_keeps_looking_is_noted_once_a_minute_and_each_person(node: Guarded) -> None:

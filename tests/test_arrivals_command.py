@@ -92,7 +92,7 @@ def test_changes_by_command_are_in_the_audit_trail(node: Path) -> None:
     engine.dispose()
     assert isinstance(carina("jobs", "priority", "1", "high").exception, BadConfig)  # it has stopped: nothing changes
     assert carina("deliveries", "resend").exit_code == 0
-    assert [subject for _, _, subject in audited(node)] == ["0 deliveries: sent again"]
+    assert audited(node) == []  # nor had anything failed
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from carina.config import Destination, FolderDestination, NodeSettings, Settings
+from carina.database import AUDIT
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome, short_status
 from carina.deliver.ledger import DeliveryState, Trouble
@@ -66,6 +68,12 @@ def test_what_failed_waits_again_when_told(node: Path) -> None:
     assert carina(node, "deliveries", "resend", "--destination", "share") == "0 objects wait for another try.\n"
     assert carina(node, "deliveries", "resend", "--job", "1") == "1 object waits for another try.\n"
     assert json.loads(carina(node, "deliveries", "list", "--state", "failed", "--json")) == []
+    engine = open_node(_settings(node / "node"))
+    with engine.connect() as connection:
+        assert connection.execute(select(AUDIT.c.subject).where(AUDIT.c.action == "changed")).scalars().all() == [
+            "1 deliveries: sent again"
+        ]
+    engine.dispose()
 
 
 def test_pages_follow_each_other(node: Path) -> None:

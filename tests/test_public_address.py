@@ -154,3 +154,29 @@ def test_a_public_address_needs_a_log_in_and_proxies_are_addresses() -> None:
     assert told["web", "proxies"].startswith("'proxy' is no address or network")
     local = type(settings)(web=WebSettings(public_url="http://127.0.0.1:3000"))
     assert [one.key for one in check_across(local, is_running=True)] == []
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://a.example:99999", "is no address of a server (Port out of range 0-65535)"),
+        ("https://a.example:abc", "is no address of a server (Port could not be cast"),
+        ("https://a.example:", "is no address of a server (the port is empty or 0)"),
+        ("https://a.example:0", "is no address of a server (the port is empty or 0)"),
+        ("https://[foo", "is no address of a server (Invalid IPv6 URL)"),
+        ("https://:8443", "is no address of a server (no host is named)"),
+        ("https://a.example.", "ends in a dot, as no browser names it"),
+        ("http://a.example", "is plain HTTP, by which passwords can be read on their way; expected https://"),
+    ],
+)
+def test_a_public_address_that_no_browser_reaches_well_is_a_mistake(url: str, words: str) -> None:
+    settings = type(load_settings(None, {}))(web=WebSettings(public_url=url, login=True))
+    (mistake,) = check_across(settings, is_running=True)
+    assert mistake.key == ("web", "public_url") and mistake.words.startswith(f"{url!r} {words}")
+
+
+@pytest.mark.parametrize("proxy", ["0.0.0.0/0", "::/0"])
+def test_not_everybody_is_believed(proxy: str) -> None:
+    settings = type(load_settings(None, {}))(web=WebSettings(proxies=(proxy,)))
+    (mistake,) = check_across(settings, is_running=True)
+    assert mistake.key == ("web", "proxies") and "name proxies one by one" in mistake.words

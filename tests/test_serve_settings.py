@@ -19,9 +19,10 @@ from filelock import FileLock
 from carina import config, sections, web_settings
 from carina.config import Settings, load_settings
 from carina.errors import BadConfig
-from carina.service.check import NODE_LOCK, as_error, check_across, is_loopback, is_running
+from carina.service.check import NODE_LOCK, as_error, check_across, is_running
 from carina.service.check_contents import check_contents
 from carina.service.template import TEMPLATE, write_template
+from carina.service.web_address import is_loopback
 from carina.testing.pacs import free_port
 
 PROGRAM = Path(sys.executable).with_name("carina")
@@ -158,6 +159,15 @@ DICOM = '[sources.{0}]\nkind = "dicom"\nae_title = "{1}"\n'
         (WEB.format("h", "tls_trusted = 'n.crt'"), "destinations.D.tls_trusted: n.crt can't be used for TLS"),
         (WEB.format("u:p@h", ""), "destinations.D.url: has a user in it; give user and password by their own keys"),
         (WEB.format("h", "user = 'u'\ntoken = 't'"), "destinations.D.token: is there beside user"),
+        (WEB.format("[h", ""), "destinations.D.url: 'https://[h/web' is no address of a server (Invalid IPv6 URL)"),
+        (
+            WEB.format("h", "tls_trusted = 'n.crt'").replace("https", "http"),
+            "destinations.D.tls_trusted: is there and url is http://, no TLS",
+        ),
+        (
+            '[notices]\nurl = "https://h:x"\nsecret = "' + "s" * 32 + '"\n',
+            "notices.url: 'https://h:x' is no address of a ser",
+        ),
         (WEB.format("h", "password = 'p'"), "destinations.D.user: is empty and password is not"),
         ('[web.tls]\ncertificate = "/etc/hostname"\nkey = "/etc/hostname"\n', "web.tls: certificate, key and trusted"),
     ],
@@ -173,6 +183,24 @@ def test_a_mistake_across_keys_is_named_by_its_key(
     told = as_error(mistakes, file).message
     assert words in told
     assert re.match(rf"{re.escape(str(file))}:\d+: ", told) or "node.folder" in told
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "is_said"),
+    [
+        ("http://pacs/web", "user = 'u'\npassword = 'secret'", True),
+        ("http://pacs/web", "token = 'secret'", True),
+        ("http://pacs/web", "", False),
+        ("http://127.0.0.1/web", "user = 'u'\npassword = 'secret'", False),
+        ("https://pacs/web", "user = 'u'\npassword = 'secret'", False),
+    ],
+)
+def test_a_password_that_others_can_read_is_said(tmp_path: Path, url: str, more: str, *, is_said: bool) -> None:
+    (tmp_path / "carina.toml").write_text(WEB.format("h", more).replace("https://h/web", url) + free())
+    done = subprocess.run([str(PROGRAM), "serve", "--check"], cwd=tmp_path, capture_output=True, text=True)
+    words = f"destinations.D.url: {url} is plain HTTP: what is shown to log in can be read on its way"
+    assert (done.returncode, words in done.stdout) == (0, is_said)
+    assert "secret" not in done.stdout
 
 
 @pytest.mark.parametrize("text", [TWICE.format('"SEG"', '"PDF"', 104), TWICE.format("", "", 105)])

@@ -211,6 +211,22 @@ def test_of_several_who_ask_at_once_one_runs_the_series(tmp_path: Path, monkeypa
         assert sorted(threads.map(code, range(4))) == ["", *["upload.run-already"] * 3]
 
 
+def test_of_two_files_of_one_name_one_is_run_and_why_is_said(tmp_path: Path) -> None:
+    node = opened(tmp_path)
+    write_volume(chest_phantom(shape=(16, 40, 40), lesions=0).volume, tmp_path / "scan.nii")
+    data = (tmp_path / "scan.nii").read_bytes()
+    with serving(node) as url, httpx.Client(base_url=url) as client:
+        upload = begin(client, size=2 * len(data), files=2).json()["id"]
+        for name in ("a/scan.nii", "b/scan.nii"):
+            put(client, upload, data, name=name)
+        job = client.post(f"/api/v1/uploads/{upload}/finish", json={}).json()["id"]
+        first, second = client.get(f"/api/v1/jobs/{job}/series").json()["series"]
+    assert [one["uid"] for one in (first, second)] == ["scan", "scan"]
+    assert first["runnable"] and "same name" not in first["reason"]
+    assert not second["runnable"]
+    assert second["reason"] == "another volume file of this upload has the same name: send this one alone"
+
+
 def test_what_is_no_scan_is_said_in_a_sentence(tmp_path: Path) -> None:
     with serving(opened(tmp_path)) as url, httpx.Client(base_url=url) as client:
         _, job = finished(client, "no scan")

@@ -98,5 +98,6 @@ def resend(destination: str, job_id: int | None, config: Path | None) -> None:
     acting_by_command()
     with _open(config).begin() as connection:
         number = ledger.resend(connection, destination=destination, job_id=job_id)
-        audit(connection, "changed", f"{number} deliveries: sent again")
+        if number:
+            audit(connection, "changed", f"{number} deliveries: sent again")
     say(f"{number} {'object waits' if number == 1 else 'objects wait'} for another try.")

@@ -16,7 +16,7 @@ from carina.cli.terminal import say
 def serve(config: Path | None, check: bool) -> None:
     """Run the node: receive studies, run pipelines on them, send the results. For research use only."""
     from carina.config import settings_file
-    from carina.service.check import as_error, check_across, is_running
+    from carina.service.check import as_error, check_across, is_running, settings_remarks
 
     settings, file = node_settings(config), settings_file(config)
     runs = check and is_running(settings)
@@ -30,6 +30,8 @@ def serve(config: Path | None, check: bool) -> None:
     if check:
         sources, destinations = ", ".join(settings.sources) or "none", ", ".join(settings.destinations) or "none"
         say(f"{file or 'settings'}: no mistakes; sources: {sources}; destinations: {destinations}")
+        for remark in settings_remarks(settings):
+            say(remark)
         if runs:
             say("the node runs, so its ports were not tried; it takes these settings once it is started again")
         return

@@ -13,7 +13,6 @@ from carina.service.access.identify import Identifier
 from carina.service.access.oidc import Provider
 from carina.service.access.password import account_routes
 from carina.service.access.routes import Doors, access_routes
-from carina.service.check import LOOPBACK_NAMES
 from carina.service.dicomweb.stow import stow_routes
 from carina.service.dicomweb.wado import dicomweb_routes
 from carina.service.guard import Guard
@@ -24,6 +23,7 @@ from carina.service.rest.chunks import CHUNKS_AT_ONCE
 from carina.service.rest.operation import LONG_AT_ONCE
 from carina.service.rest.routes import rest_routes
 from carina.service.rest.turns import Turns
+from carina.service.web_address import LOOPBACK_NAMES
 
 HASHED_AT_ONCE = 2
 """Passwords that are tried at the same time: each takes 64 MB and a good part of a second."""

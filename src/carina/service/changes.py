@@ -217,7 +217,8 @@ def send_again(node: RunningNode, destination: str, job_id: int | None) -> int:
         raise NotThere("delivery.unknown", f"no destination is called {destination!r}.")
     with node.engine.begin() as connection:
         number = resend(connection, destination=destination, job_id=job_id)
-        audit(connection, "changed", f"{number} deliveries: sent again")
+        if number:
+            audit(connection, "changed", f"{number} deliveries: sent again")
     node.tallies.forget()
     return number
 

@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from typing import assert_never
-from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
@@ -37,10 +36,9 @@ from carina.deliver.tls import peer_tls
 from carina.errors import BadConfig
 from carina.pipeline.places import check_place
 from carina.receive.tls import tls_context
+from carina.service.web_address import is_address, is_loopback, split_address
 from carina.toml import Mistake, read_toml
 from carina.web_settings import TlsSettings, WebSettings
-
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Listener = DicomSettings | WebSettings
 
@@ -58,6 +56,7 @@ def check_across(settings: Settings, *, is_running: bool = False) -> list[Mistak
         _shared_titles,
         _folders_in_circles,
         _submit_below,
+        _addresses,
         _web_host,
         _listeners,
         *(() if is_running else (_ports,)),
@@ -74,14 +73,6 @@ def as_error(mistakes: Iterable[Mistake], file: Path | None) -> BadConfig:
     read = read_toml(file, "config") if file else None
     lines = [f"{read.place(one.key) if read else 'settings'}: {'.'.join(one.key)}: {one.words}" for one in mistakes]
     return BadConfig("config.invalid", *lines)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a listener's address is this machine's own, which nobody else reaches."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host in LOOPBACK_NAMES
 
 
 def is_running(settings: Settings) -> bool:
@@ -244,16 +235,50 @@ def _web_host(settings: Settings) -> Iterator[Mistake]:
         yield _mistake("web/oidc", "needs packages that are not installed; expected: pip install carina-ct[oidc]")
 
 
+def _addresses(settings: Settings) -> Iterator[Mistake]:
+    """Addresses of servers that can't be taken apart."""
+    web = [(key, one.url) for key, one in settings.destinations.items() if isinstance(one, DicomwebDestination)]
+    oidc = settings.web.oidc
+    urls = {f"destinations/{key}/url": url for key, url in web} | {"notices/url": settings.notices.url}
+    urls |= {"web/public_url": settings.web.public_url, "web/oidc/issuer": oidc.issuer if oidc else ""}
+    for key, url in urls.items():
+        try:
+            if url:
+                split_address(url)
+        except ValueError as error:
+            yield _mistake(
+                key, f"{url!r} is no address of a server ({error}); expected https://NAME or https://NAME:PORT"
+            )
+
+
 def _proxy(web: WebSettings) -> Iterator[Mistake]:
     """What is wrong with a proxy in front: others reach the node by it, and who is believed is an address."""
-    if web.public_url and not web.login and not is_loopback(urlsplit(web.public_url).hostname or ""):
-        words = f"{web.public_url!r} lets other machines reach the node, and nobody has to log in"
-        yield _mistake("web/public_url", f"{words}; expected login = true")
+    if web.public_url and is_address(web.public_url):
+        yield from _public_address(web)
     for address in web.proxies:
         try:
-            ipaddress.ip_network(address)
+            is_everybody = ipaddress.ip_network(address).prefixlen == 0
         except ValueError:
             yield _mistake("web/proxies", f"{address!r} is no address or network; expected 127.0.0.1 or 192.0.2.0/24")
+        else:
+            if is_everybody:
+                words = f"{address!r} is every address: anybody could choose under which one they are known"
+                yield _mistake("web/proxies", f"{words}; name proxies one by one")
+
+
+def _public_address(web: WebSettings) -> Iterator[Mistake]:
+    found = split_address(web.public_url)
+    host = found.hostname or ""
+    if host.endswith("."):
+        yield _mistake("web/public_url", f"{web.public_url!r} ends in a dot, as no browser names it; leave the dot out")
+    if is_loopback(host):
+        return
+    if not web.login:
+        words = f"{web.public_url!r} lets other machines reach the node, and nobody has to log in"
+        yield _mistake("web/public_url", f"{words}; expected login = true")
+    if found.scheme != "https":
+        words = f"{web.public_url!r} is plain HTTP, by which passwords can be read on their way"
+        yield _mistake("web/public_url", f"{words}; expected https://, TLS at the proxy")
 
 
 def _listeners(settings: Settings) -> Iterator[Mistake]:
@@ -291,17 +316,30 @@ def _peer_tls(name: str, trusted: str, certificate: str = "", key: str = "") -> 
 
 
 def _credentials(name: str, server: DicomwebDestination) -> Iterator[Mistake]:
-    if "@" in urlsplit(server.url).netloc:
+    if "@" in server.url.split("/")[2]:
         yield _mistake(f"destinations/{name}/url", "has a user in it; give user and password by their own keys")
     if server.token and server.user:
         yield _mistake(f"destinations/{name}/token", "is there beside user, and a server takes one; leave one out")
     if server.password and not server.user:
         yield _mistake(f"destinations/{name}/user", "is empty and password is not; give both")
+    if server.tls_trusted and server.url.startswith("http:"):
+        yield _mistake(f"destinations/{name}/tls_trusted", "is there and url is http://, no TLS; expected https://")
+
+
+def settings_remarks(settings: Settings) -> Iterator[str]:
+    """What is no mistake and is said all the same, by key."""
+    web = {name: one for name, one in settings.destinations.items() if isinstance(one, DicomwebDestination)}
+    for name, one in web.items():
+        found = split_address(one.url)
+        if found.scheme == "http" and (one.user or one.token) and not is_loopback(found.hostname or ""):
+            yield f"destinations.{name}.url: {one.url} is plain HTTP: what is shown to log in can be read on its way"
 
 
 def _is_here(url: str, port: int) -> bool:
     """Whether an address leads to a port of this machine."""
-    found = urlsplit(url)
+    if not is_address(url):
+        return False
+    found = split_address(url)
     usual = {"http": 80, "https": 443}.get(found.scheme)
     return is_loopback(found.hostname or "") and (found.port or usual) == port
 

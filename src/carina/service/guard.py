@@ -26,7 +26,8 @@ class Guard:
     """The middleware; ``hosts`` are the names, without a port, by which the node may be called.
 
     ``public_url`` is the address of a proxy in front of it: what is called so is answered with addresses, and cookies,
-    of that scheme, though the proxy speaks plain HTTP to us. No header is believed for it but ``Host``.
+    of that scheme, though the proxy speaks plain HTTP to us. No header is believed for it but ``Host``; the server that
+    calls this believes the proxies it is told of by ``X-Forwarded-Proto`` too, for whatever other name they pass on.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: frozenset[str], public_url: str = "") -> None:

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from carina.dicom.found import Found
 
 
+_SAME_NAME = "another volume file of this upload has the same name: send this one alone"
+
+
 class UploadedSeries(msgspec.Struct, frozen=True, kw_only=True):
     """A series or volume file of an upload; lengths in mm, null where they are not known.
 
     ``taken`` marks the one that is run where nobody chooses; ``reason`` says why it is, or why not. One can be run by
-    its UID (of a file, its name) where ``runnable``; ``jobs`` are those that did, or will.
+    its UID (of a volume file, its name without the ending) where ``runnable``; ``jobs`` are those that did, or will.
     """
 
     uid: str
@@ -167,6 +170,6 @@ def _told(found: Sequence[Found], runs: Mapping[str, list[int]]) -> Iterator[Upl
             kernel=one.kernel,
             taken=one.taken,
             runnable=is_first,
-            reason=one.reason,
+            reason=_SAME_NAME if one.source and not one.study_uid and not is_first else one.reason,
             jobs=tuple(runs.get(one.uid, ())) if is_first else (),
         )

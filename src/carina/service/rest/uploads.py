@@ -62,7 +62,10 @@ class OneUploadedJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class SeriesAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A run asked for on the series ``uid`` (of a file, its name) of the upload of a job, on that job's terms."""
+    """A run asked for on the series ``uid`` of the upload of a job, on that job's terms.
+
+    The ``uid`` of a volume file is its name without the ending.
+    """
 
     id: _JobId
     uid: Annotated[str, Meta(min_length=1, max_length=4096)]
