@@ -245,6 +245,7 @@ def test_a_choice_that_is_open_is_not_taken_away(shown: Page, pages: Pages) -> N
     expect(choice).to_have_value("immediate")
     shown.get_by_role("link", name="REST").focus()
     expect(shown.get_by_role("link", name="2 healthy")).to_be_visible()
+    expect(choice).to_have_value("immediate")  # on the page as it is now, for the button beside it
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

@@ -14,7 +14,14 @@ if (live) {
     const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
     const opened = [...live.querySelectorAll("details")].map((one) => [one.id, one.open]);
     const ticked = [...live.querySelectorAll("input:checked")].map((one) => one.id);
+    const chosen = [...live.querySelectorAll("select[id]")]
+      .filter((one) => !one.selectedOptions[0]?.defaultSelected)
+      .map((one) => [one.id, one.value]);
     live.innerHTML = part;
+    for (const [id, value] of chosen) {
+      const choice = document.getElementById(id);
+      if (choice) choice.value = value;
+    }
     for (const id of ticked) {
       const box = document.getElementById(id);
       if (box) box.checked = true;
