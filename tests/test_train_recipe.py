@@ -143,5 +143,5 @@ def test_what_is_wrong_is_named(file: Path, old: str, new: str, words: str) -> N
 
 
 def test_an_unknown_recipe_is_told_the_known_ones() -> None:
-    with pytest.raises(BadConfig, match="called 'liver'; known: covid, lesion, lung, or a file"):
+    with pytest.raises(BadConfig, match="called 'liver'; known: covid, first-look, lesion, lung, or a file"):
         load_recipe("liver")
