@@ -70,6 +70,12 @@ def ready(page: Page) -> None:
     expect(page.locator("#saved")).to_have_text(re.compile(r"^(Nothing painted yet|All strokes saved .*)\.$"))
 
 
+def decided(page: Page, words: str) -> None:
+    """Waits for a decision; its page is a new one, which takes no key before its program runs."""
+    expect(page.locator("#decided")).to_contain_text(words, timeout=PATIENCE_MS)
+    ready(page)
+
+
 class Killable:
     """``carina view`` in a process of its own, on one port."""
 

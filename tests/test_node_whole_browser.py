@@ -20,7 +20,7 @@ from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import Pacs, orthanc, orthanc_program
 from carina.volume import Mask
-from corrected_runs import RADIUS_MM, disc, ready, saved
+from corrected_runs import RADIUS_MM, decided, disc, ready, saved
 from dicom_objects_samples import errors_of, placed, truth
 from receiving import storescu
 from served_nodes import settings_of
@@ -116,7 +116,7 @@ def corrected(page: Page, sent: Sent) -> Mask:
     page.locator(".axial .picture").press(" ")
     saved(page)
     page.get_by_role("button", name="Finish the correction").click()
-    expect(page.locator("#decided")).to_contain_text("Corrected by Jane Doe", timeout=PATIENCE_MS)
+    decided(page, "Corrected by Jane Doe")
     painted = (network.labels > 0) | disc(grid, "axial", at, RADIUS_MM)
     assert painted.sum() > (network.labels > 0).sum()
     return replace(network, labels=painted.astype(np.uint8))

@@ -22,7 +22,7 @@ from carina.service.viewer.agreement_page import agreement_routes
 from carina.service.viewer.routes import Above, viewer_routes
 from carina.service.viewer.scene import PLANES
 from carina.service.viewer.server import run_app
-from corrected_runs import AT, CorrectedRun, disc, ready, saved
+from corrected_runs import AT, CorrectedRun, decided, disc, ready, saved
 from dicom_objects_samples import errors_of, placed, truth
 from test_viewer_browser import AXE, PATIENCE_MS, opened
 from viewer_runs import served
@@ -72,7 +72,7 @@ def test_keys_alone_paint_on_three_planes_and_the_object_holds_just_that(
         saved(page)
         page.get_by_role("button", name="Finish the correction").focus()
         page.keyboard.press("Enter")
-        expect(page.locator("#decided")).to_contain_text("Corrected by Jane Doe", timeout=PATIENCE_MS)
+        decided(page, "Corrected by Jane Doe")
     np.testing.assert_array_equal(corrected.stored.labels > 0, expected)
     path = finished_folder(corrected.run.folder, MaskName.LESION, 1) / "dicom" / "lesion-seg.dcm"
     assert errors_of(path) == []
@@ -182,8 +182,7 @@ def test_accepting_and_rejecting_need_a_name_and_nothing_unfinished(browser: Bro
         expect(page.locator("#said")).to_contain_text("Give your name first")
         page.get_by_label("Name").fill("Richard Roe")
         page.get_by_role("button", name="Accept").click()
-        expect(page.locator("#decided")).to_contain_text("Accepted by Richard Roe")
-        ready(page)
+        decided(page, "Accepted by Richard Roe")
         assert page.get_by_label("Name").input_value() == "Richard Roe"
         expect(page.locator("#unfinished")).to_be_hidden()
         page.keyboard.press("2")

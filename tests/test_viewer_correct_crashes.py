@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 
 from carina.corrections.finish import finished_of
 from carina.corrections.masks import MaskName
-from corrected_runs import AT, PATIENCE_MS, CorrectedRun, Killable, dab, disc, ready, saved
+from corrected_runs import AT, PATIENCE_MS, CorrectedRun, Killable, dab, decided, disc, ready, saved
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_server_that_is_killed_between_strokes_loses_none_and_the_page_sends_w
     assert corrected.stored.revision == 3
     assert np.count_nonzero(corrected.added) > np.count_nonzero(first)
     page.get_by_role("button", name="Finish the correction").click()
-    expect(page.locator("#decided")).to_contain_text("Corrected by Jane Doe")
+    decided(page, "Corrected by Jane Doe")
     (finished,) = finished_of(corrected.run.folder, MaskName.LESION)
     assert finished.revision == 3
 

@@ -19,7 +19,7 @@ from carina.report.overlay import layout
 from carina.service.viewer.scene import PLANES
 from carina.service.viewer.slices import Index
 from carina.volume.arrays import Flags
-from corrected_runs import AT, PATIENCE_MS, CorrectedRun, disc, ready, saved
+from corrected_runs import AT, CorrectedRun, decided, disc, ready, saved
 from dicom_objects_samples import errors_of, placed
 from test_viewer_correct_browser import correcting
 
@@ -103,7 +103,7 @@ def test_a_corrected_lung_is_an_object_of_the_lungs_and_the_ratio_is_measured_wi
         page.keyboard.press(" ")
         saved(page)
         page.get_by_role("button", name="Finish the correction").click()
-        expect(page.locator("#decided")).to_contain_text("Corrected by Jane Doe", timeout=PATIENCE_MS)
+        decided(page, "Corrected by Jane Doe")
         np.testing.assert_array_equal(reader_mask(run, MaskName.LUNG).labels > 0, erased)
         (finished,) = finished_of(run.folder, MaskName.LUNG)
         lung = replace(before, labels=erased.astype(np.uint8))
