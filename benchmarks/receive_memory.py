@@ -1,10 +1,12 @@
-"""The server's memory while many send at once: as many series as an hour brings, as fast as they go.
+"""The server's memory while many send at once: as many series as an hour brings, as fast as they go or over a time.
 
-Usage: python benchmarks/receive_memory.py [--associations 20] [--series 10] [--slices 75]
+Usage: python benchmarks/receive_memory.py [--associations 20] [--series 10] [--slices 75] [--minutes 40 --jobs 200]
 
 DCMTK's ``storescu`` sends slices of 512x512 to ``carina serve`` over all associations at once, series after series,
 each under UIDs of its own. Every series is judged when it is complete (its headers are read); none is run, since jobs
-have processes of their own. For research use only. Not for diagnosis.
+have processes of their own. With ``--minutes`` they are sent in turns over this time, and ``--jobs`` small series
+beside them, which are run (the reader and a writer of slices) and sent to a real Orthanc, while somebody looks at the
+worklist every ten seconds. For research use only. Not for diagnosis.
 """
 
 from __future__ import annotations
@@ -17,22 +19,27 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kill_node import DEFINITION, RULES, SLICES
 from receive_rate import QUICK, write_slices
 from sqlalchemy import func, select
 
 from carina.config import load_settings
-from carina.database import ARRIVAL, INSTANCE, open_database, read_only
+from carina.database import ARRIVAL, DELIVERY, INSTANCE, JOB, open_database, read_only
 from carina.jobs.places import database_address
-from carina.testing.pacs import free_port
+from carina.synth.phantom import chest_phantom
+from carina.testing.dicom import write_ct_series
+from carina.testing.pacs import Pacs, free_port, orthanc
 
 LIMIT_MB = 150.0
 PATIENCE_S = 300.0
-SETTLED = ("quarantined", "queued")
+SETTLED = ("quarantined", "queued", "kept")
+LOOKS_S = 10.0
 CLI = (sys.executable, "-c", "import sys; from carina.cli.main import main; sys.exit(main())")
 
 SETTINGS = """
@@ -48,10 +55,22 @@ port = {web}
 kind = "dicom"
 ae_title = "CARINA"
 quiet_s = 2.0
+series_rules = "{folder}/none.toml"
+[sources.run]
+kind = "dicom"
+ae_title = "RUN"
+quiet_s = 2.0
+pipelines = ["{folder}/slices.yaml"]
 series_rules = "{folder}/rules.toml"
+destinations = ["PACS"]
+[destinations.PACS]
+kind = "dicom"
+host = "127.0.0.1"
+port = {pacs}
+ae_title = "ORTHANC"
 """
 
-RULES = "min_slices = 10000\n"
+TAKES_NONE = "min_slices = 10000\n"
 """No series has so many: each is judged, and waits in quarantine."""
 
 
@@ -63,6 +82,8 @@ class MemoryFigures:
     sent: int
     stored: int
     unsettled: int
+    healthy: int
+    delivered: int
     instances_a_second: float
     listening_mb: float
     tenths_mb: tuple[float, ...]
@@ -95,10 +116,12 @@ def resident_mb(pid: int) -> float:
 
 
 @contextmanager
-def _server(folder: Path, port: int) -> Iterator[int]:
-    values = {"folder": folder, "dicom": port, "web": free_port()}
+def _server(folder: Path, port: int, web: int, pacs: int) -> Iterator[int]:
+    values = {"folder": folder, "dicom": port, "web": web, "pacs": pacs}
     (folder / "carina.toml").write_text(SETTINGS.format(**values))
+    (folder / "none.toml").write_text(TAKES_NONE)
     (folder / "rules.toml").write_text(RULES)
+    (folder / "slices.yaml").write_text(DEFINITION)
     with (folder / "server.log").open("wb") as log:
         command = [*CLI, "serve", "--config", str(folder / "carina.toml")]
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -112,58 +135,109 @@ def _server(folder: Path, port: int) -> Iterator[int]:
         process.wait()
 
 
-def _send(folders: list[Path], series: int, port: int) -> None:
-    """Send every folder as so many series, all folders at once."""
-    slices = len(list(folders[0].iterdir()))
-    command = ["storescu", "-aec", "CARINA", "+sd", "+IR", str(slices), "+IS", "1", "--repeat", str(series)]
-    command += ["127.0.0.1", str(port)]
-    senders = [subprocess.Popen([*command, str(folder)], env=os.environ | QUICK) for folder in folders]
-    if any(sender.wait() for sender in senders):
-        raise RuntimeError("storescu could not send everything")
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """What is sent: series of ``slices`` over each association, and small series that are run, over so many seconds."""
+
+    associations: int
+    series: int
+    slices: int
+    jobs: int
+    seconds: float
+
+    @property
+    def instances(self) -> int:
+        """All that is sent."""
+        return self.associations * self.series * self.slices + self.jobs * SLICES
 
 
-def _settled(folder: Path) -> tuple[int, int, int]:
-    """Series, instances, and arrivals that are not settled after a while without a change."""
+def _send(folders: list[Path], traffic: Traffic, port: int) -> None:
+    """Send every folder as so many series, all folders at once: in one go, or each turn at its time."""
+    turns = traffic.series if traffic.seconds else 1
+    began = time.monotonic()
+    for turn in range(turns):
+        time.sleep(max(0.0, began + turn * traffic.seconds / turns - time.monotonic()))
+        command = ["storescu", "-aec", "CARINA", "+sd", "+IR", str(traffic.slices), "+IS", "1"]
+        command += ["--repeat", str(traffic.series // turns), "127.0.0.1", str(port)]
+        senders = [subprocess.Popen([*command, str(folder)], env=os.environ | QUICK) for folder in folders]
+        if any(sender.wait() for sender in senders):
+            raise RuntimeError("storescu could not send everything")
+    time.sleep(max(0.0, began + traffic.seconds - time.monotonic()))
+
+
+def _send_to_be_run(folder: Path, traffic: Traffic, port: int) -> None:
+    began = time.monotonic()
+    for number in range(traffic.jobs):
+        time.sleep(max(0.0, began + number * traffic.seconds / traffic.jobs - time.monotonic()))
+        series = folder / f"run{number}"
+        write_ct_series(chest_phantom(shape=(SLICES, 64, 64), lesions=0, seed=number).volume, series)
+        command = ["storescu", "-aec", "RUN", "+sd", "127.0.0.1", str(port), str(series)]
+        subprocess.run(command, env=os.environ | QUICK, check=True)
+
+
+def _look(web: int, is_over: threading.Event) -> None:
+    while not is_over.wait(LOOKS_S):
+        for path in ("/", "/metrics"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{web}{path}", timeout=PATIENCE_S) as answer:
+                answer.read()
+
+
+def _settled(folder: Path) -> dict[str, int]:
+    """Series, instances, what is not settled after a while without a change, healthy jobs, confirmed objects."""
     engine = open_database(database_address(load_settings(folder / "carina.toml", {})))
-    end, before = time.monotonic() + PATIENCE_S, -1
+    counts = {
+        "series": select(func.count(ARRIVAL.c.series_uid.distinct())),
+        "stored": select(func.count()).select_from(INSTANCE),
+        "open": select(func.count()).select_from(ARRIVAL).where(ARRIVAL.c.state.not_in(SETTLED)),
+        "waiting": select(func.count()).select_from(JOB).where(JOB.c.state != "stopped"),
+        "unconfirmed": select(func.count()).select_from(DELIVERY).where(DELIVERY.c.state.in_(["waiting", "sent"])),
+        "healthy": select(func.count()).select_from(JOB).where(JOB.c.ended == "healthy"),
+        "delivered": select(func.count()).select_from(DELIVERY).where(DELIVERY.c.state == "confirmed"),
+    }
+    end, before = time.monotonic() + PATIENCE_S, {"open": -1}
     while True:
         with read_only(engine) as connection:
-            series = connection.execute(select(func.count(ARRIVAL.c.series_uid.distinct()))).scalar_one()
-            instances = connection.execute(select(func.count()).select_from(INSTANCE)).scalar_one()
-            open_ones = select(func.count()).select_from(ARRIVAL).where(ARRIVAL.c.state.not_in(SETTLED))
-            left = connection.execute(open_ones).scalar_one()
-        if not left or time.monotonic() > end:
+            now = {name: connection.execute(asked).scalar_one() for name, asked in counts.items()}
+        unsettled = now["open"] + now["waiting"] + now["unconfirmed"]
+        if not unsettled or time.monotonic() > end:
             engine.dispose()
-            return series, instances, left
-        end = time.monotonic() + PATIENCE_S if left != before else end
-        before = left
+            kept = {name: now[name] for name in ("series", "stored", "healthy", "delivered")}
+            return kept | {"unsettled": unsettled}
+        end = time.monotonic() + PATIENCE_S if now != before else end
+        before = now
         time.sleep(1)
 
 
-def measure(folder: Path, associations: int, series: int, slices: int) -> MemoryFigures:
+def measure(folder: Path, traffic: Traffic, pacs: Pacs) -> MemoryFigures:
     """Send, and read the server's memory meanwhile."""
-    folders = [folder / "slices" / str(number + 1) for number in range(associations)]
+    folders = [folder / "slices" / str(number + 1) for number in range(traffic.associations)]
     for one in folders:
-        write_slices(one, slices)
-    port = free_port()
-    with _server(folder, port) as pid:
+        write_slices(one, traffic.slices)
+    port, web, is_over = free_port(), free_port(), threading.Event()
+    beside = [
+        threading.Thread(target=_send_to_be_run, args=(folder / "small", traffic, port)),
+        threading.Thread(target=_look, args=(web, is_over)),
+    ]
+    with _server(folder, port, web, pacs.dicom_port) as pid:
         listening = resident_mb(pid)
         gauge = Gauge(pid)
         gauge.start()
         began = time.perf_counter()
-        _send(folders, series, port)
+        for thread in beside:
+            thread.start()
+        _send(folders, traffic, port)
+        beside[0].join()
         seconds = time.perf_counter() - began
         while_sent = len(gauge.read)
-        found, stored, left = _settled(folder)
+        counted = _settled(folder)
+        is_over.set()
+        beside[1].join()
         settled = resident_mb(pid)
         read = gauge.stop()
-    sent = associations * series * slices
     return MemoryFigures(
-        series=found,
-        sent=sent,
-        stored=stored,
-        unsettled=left,
-        instances_a_second=round(sent / seconds, 1),
+        **counted,
+        sent=traffic.instances,
+        instances_a_second=round(traffic.instances / seconds, 1),
         listening_mb=round(listening, 1),
         tenths_mb=tuple(round(read[while_sent * tenth // 10 - 1], 1) for tenth in range(1, 11)),
         settled_mb=round(settled, 1),
@@ -177,11 +251,16 @@ def main() -> int:
     parser.add_argument("--associations", type=int, default=20)
     parser.add_argument("--series", type=int, default=10, help="of each association")
     parser.add_argument("--slices", type=int, default=75, help="of each series")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="carina-memory-") as folder:
-        figures = measure(Path(folder), given.associations, given.series, given.slices)
-    print(json.dumps(asdict(figures)))
+    parser.add_argument("--jobs", type=int, default=0, help="small series that are run")
+    parser.add_argument("--minutes", type=float, default=0.0, help="over which all is sent; 0: as fast as it goes")
+    given = vars(parser.parse_args())
+    traffic = Traffic(seconds=60 * given.pop("minutes"), **given)
+    with tempfile.TemporaryDirectory(prefix="carina-memory-") as folder, orthanc(timeout_s=120.0) as pacs:
+        figures = measure(Path(folder), traffic, pacs)
+        arrived = len(pacs.instances())
+    print(json.dumps(asdict(figures) | {"in_orthanc": arrived}))
     is_whole = figures.stored == figures.sent and not figures.unsettled
+    is_whole &= figures.healthy == traffic.jobs and figures.delivered == arrived == traffic.jobs * SLICES
     return int(not is_whole or figures.highest_mb > LIMIT_MB)
 
 

@@ -148,6 +148,9 @@ def test_the_image_is_small_and_not_roots(tmp_path: Path) -> None:
     assert wanted == {"postgres"} <= extras.keys()
     assert not any("torch" in package for extra in wanted for package in extras[extra])
     assert re.findall(r"^EXPOSE (\d+)$", text, flags=re.M) == [str(DicomSettings().port)]
+    assert re.findall(r"^FROM (\S+)", text, flags=re.M) == ["$BASE", "$BASE"]
+    (base,) = re.findall(r"^ARG BASE=(\S+)$", text, flags=re.M)
+    assert base == "docker.io/library/debian:bookworm-slim"  # with its registry: Podman asks nobody else then
 
 
 def test_what_the_image_starts_is_a_command_line_of_ours() -> None:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
 from carina.testing.difficult_pacs import DifficultPacs
 from carina.testing.pacs import free_port
@@ -45,6 +47,24 @@ def test_each_destination_is_tried(tmp_path: Path) -> None:
     (line,) = every.stderr.splitlines()
     assert line.startswith("dead (D@127.0.0.1:") and line.endswith("[delivery.unreachable]")
     assert some.returncode == 0 and [line.split(":")[0] for line in some.stdout.splitlines()] == ["share", "asked"]
+
+
+def test_a_peer_that_takes_queries_and_answers_none_is_found_out(tmp_path: Path) -> None:
+    entity = AE(ae_title="STRICT")
+    entity.add_supported_context(Verification)
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    refusing = [(evt.EVT_C_FIND, lambda event: event.assoc.abort())]
+    port = free_port()
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=refusing)
+    (tmp_path / "carina.toml").write_text(
+        f'[destinations.strict]\nkind = "dicom"\nhost = "127.0.0.1"\nport = {port}\nae_title = "STRICT"\n'
+    )
+    try:
+        done = carina(tmp_path, "echo")
+    finally:
+        server.shutdown()
+    assert done.returncode == 6 and not done.stdout
+    assert done.stderr.startswith(f"strict (STRICT@127.0.0.1:{port}) did not answer what it has: ")
 
 
 @pytest.mark.parametrize(

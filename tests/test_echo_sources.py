@@ -13,6 +13,7 @@ from carina.config import (
     DicomDestination,
     DicomSettings,
     DicomSource,
+    DicomwebDestination,
     DicomwebSource,
     FolderSource,
     NodeSettings,
@@ -25,6 +26,7 @@ from carina.receive.reach import reach_of
 from carina.receive.store import InstanceStore
 from carina.service.changes import echo_source
 from carina.service.problems import NotThere
+from carina.testing.difficult_pacs import DifficultPacs
 from carina.testing.pacs import free_port, memory_pacs
 from carina.web_settings import TlsSettings
 from served_nodes import opened, serving
@@ -110,6 +112,35 @@ def test_a_folder_is_looked_at(settings: Settings, tmp_path: Path) -> None:
     assert told("gone", settings) == [
         (f"gone: folder {tmp_path}/gone can't be read: make it, or let the node read it.", False)
     ]
+
+
+def test_who_is_asked_about_series_and_earlier_scans_gets_a_query(settings: Settings) -> None:
+    pacs, mute = DifficultPacs(), DifficultPacs(ae_title="MUTE", answers_queries=False)
+    known = {
+        "archive": DicomDestination(host="127.0.0.1", port=pacs.port, ae_title="DIFFICULT"),
+        "mute": DicomDestination(host="127.0.0.1", port=mute.port, ae_title="MUTE"),
+        "web": DicomwebDestination(url=f"http://127.0.0.1:{free_port()}/dicom-web"),
+    }
+    of = settings.sources["drop"]
+    asking = {
+        "one": msgspec.structs.replace(of, ask="archive", earlier="archive"),
+        "two": msgspec.structs.replace(of, ask="archive", earlier="mute"),
+        "far": msgspec.structs.replace(of, earlier="web"),
+    }
+    both = msgspec.structs.replace(settings, destinations=known, sources=asking)
+    pacs.up()
+    mute.up()
+    try:
+        assert told("one", both)[1:] == [("one: archive, its ask and earlier, answers a query.", True)]
+        assert not pacs.stored and not pacs.requests
+        (answered, (words, is_well)) = told("two", both)[1:]
+    finally:
+        pacs.down()
+        mute.down()
+    assert answered == ("two: archive, its ask, answers a query.", True) and not is_well
+    assert words.startswith(f"two: earlier would have no answer: mute (MUTE@127.0.0.1:{mute.port})")
+    (_, (words, is_well)) = told("far", both)
+    assert words.startswith("far: earlier would have no answer: web (http://127.0.0.1:") and not is_well
 
 
 def test_the_page_of_a_node_tries_its_sources(tmp_path: Path) -> None:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+)
 from sqlalchemy import Engine, select
 
 from carina.config import DicomSettings, DicomSource, DicomwebSource, FolderDestination, NodeSettings, Settings
@@ -144,6 +156,49 @@ def test_another_encoding_is_no_other_content(
     assert bring(store, anew[0], "two") is Accepted.NEW
     assert bring(store, anew[1], "web") is Accepted.NEW
     assert [bring(store, changed, source) for source in ("one", "two")] == [Accepted.APART] * 2
+
+
+def compressed(
+    file: Path, to: Path, syntax: UID, encode: Callable[[npt.NDArray[Any]], bytes], *, more: int = 0
+) -> Path:
+    """A file with its pixels encoded anew, and the first of them changed by so much."""
+    dataset = dcmread(file)
+    pixels = dataset.pixel_array.copy()
+    pixels[0, 0] += more
+    dataset.PixelData = encapsulate([encode(pixels.view(np.uint16))])
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(to, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    return to
+
+
+@pytest.mark.filterwarnings("ignore:End of file reached")
+@pytest.mark.parametrize(
+    ("syntax", "encode"),
+    [
+        (JPEGLosslessSV1, lambda pixels: imagecodecs.jpeg8_encode(pixels, lossless=True, bitspersample=16)),
+        (JPEGLSLossless, imagecodecs.jpegls_encode),
+        (JPEG2000Lossless, lambda pixels: imagecodecs.jpeg2k_encode(pixels, reversible=True, codecformat="j2k")),
+    ],
+)
+def test_pixels_that_an_archive_compressed_or_decompressed_are_the_same(
+    node: Settings,
+    engine: Engine,
+    series: list[Path],
+    tmp_path: Path,
+    syntax: UID,
+    encode: Callable[[npt.NDArray[Any]], bytes],
+) -> None:
+    same = compressed(series[0], tmp_path / "same.dcm", syntax, encode)
+    changed = compressed(series[0], tmp_path / "changed.dcm", syntax, encode, more=1)
+    store = InstanceStore(node, engine)
+    assert bring(store, series[0], "one") is Accepted.NEW
+    assert bring(store, same, "one") is Accepted.REPEATED
+    assert bring(store, changed, "one") is Accepted.APART
+    assert not is_same_object(same, changed)
+    beginning = same.read_bytes()
+    same.write_bytes(beginning[: len(beginning) - len(beginning) // 4])
+    assert not is_same_object(series[0], same)
 
 
 def test_what_cannot_be_read_is_not_the_same(series: list[Path], tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Whether a source can be reached by who sends, as far as that can be told from this machine.
 
 A source is a door of ours: nobody's address but ours is in its settings. So our own side is tried; a caller that is a
-destination as well is asked whether it answers; of every other, why it can't be tried is said.
+destination as well is asked whether it answers; of every other, why it can't be tried is said. A destination that it
+asks about its series, or for earlier scans, gets a query for what nobody has.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from carina.config import DicomDestination, DicomSource, DicomwebSource, FolderSource, Settings
+from carina.config import AnySource, DicomDestination, DicomSource, DicomwebSource, FolderSource, Settings
+from carina.deliver.capabilities import NOBODYS
 from carina.deliver.store_scu import echo_node
 from carina.errors import DeliveryFailed
+from carina.receive.fetch import Wanted
 from carina.receive.listener import allows
+from carina.receive.pull import find_at, peer_called
 
 REACH_S = 5.0
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -43,6 +47,19 @@ def reach_of(name: str, settings: Settings) -> Iterator[Reach]:
             yield _watched(name, Path(source.path))
         case _:
             assert_never(source)
+    yield from _asked(name, source, settings)
+
+
+def _asked(name: str, source: AnySource, settings: Settings) -> Iterator[Reach]:
+    """Whether the destinations that are asked about its series and for earlier scans answer a query."""
+    for peer in dict.fromkeys(filter(None, (source.ask, source.earlier))):
+        keys = " and ".join(key for key in ("ask", "earlier") if getattr(source, key) == peer)
+        try:
+            find_at(peer, peer_called(peer, settings), Wanted(study_uid=NOBODYS, series_uid=NOBODYS))
+        except DeliveryFailed as error:
+            yield Reach(f"{name}: {keys} would have no answer: {error.message} [{error.code}]", is_well=False)
+        else:
+            yield Reach(f"{name}: {peer}, its {keys}, answers a query.")
 
 
 def _own_listener(name: str, source: DicomSource, settings: Settings) -> Reach:
