@@ -12,7 +12,7 @@ from carina.deliver.identity import ObjectIdentity
 from carina.deliver.proof import Proof
 from carina.deliver.store_scu import ECHO_CONTEXT
 
-NOBODYS = "2.25.211837463409842376543219870654321098765"
+NOBODYS_UID = "2.25.211837463409842376543219870654321098765"
 """A UID under which nobody has anything, to see whether a query is answered at all."""
 
 
@@ -31,8 +31,8 @@ def proof_of_node(name: str, peer: DicomDestination) -> Proof:
     nobodys = ObjectIdentity(
         transfer_syntax_uid=ImplicitVRLittleEndian,
         sop_class_uid=EncapsulatedPDFStorage,
-        sop_instance_uid=NOBODYS,
-        series_uid=NOBODYS,
-        study_uid=NOBODYS,
+        sop_instance_uid=NOBODYS_UID,
+        series_uid=NOBODYS_UID,
+        study_uid=NOBODYS_UID,
     )
     return Proof.STATUS if found_by_query([nobodys], name, peer) is None else Proof.QUERY

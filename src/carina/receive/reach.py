@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import assert_never
 
 from carina.config import AnySource, DicomDestination, DicomSource, DicomwebSource, FolderSource, Settings
-from carina.deliver.capabilities import NOBODYS
+from carina.deliver.capabilities import NOBODYS_UID
 from carina.deliver.store_scu import echo_node
 from carina.errors import DeliveryFailed
 from carina.receive.fetch import Wanted
@@ -55,7 +55,7 @@ def _asked(name: str, source: AnySource, settings: Settings) -> Iterator[Reach]:
     for peer in dict.fromkeys(filter(None, (source.ask, source.earlier))):
         keys = " and ".join(key for key in ("ask", "earlier") if getattr(source, key) == peer)
         try:
-            find_at(peer, peer_called(peer, settings), Wanted(study_uid=NOBODYS, series_uid=NOBODYS))
+            find_at(peer, peer_called(peer, settings), Wanted(study_uid=NOBODYS_UID, series_uid=NOBODYS_UID))
         except DeliveryFailed as error:
             yield Reach(f"{name}: {keys} would have no answer: {error.message} [{error.code}]", is_well=False)
         else:
