@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
-from carina.measure.chest import LEAST_AERATED_ML, ChestCheck, check_chest
+import carina.measure.chest
+from carina.measure.chest import LEAST_AERATED_ML, ChestCheck, check_chest, chest_of
 from carina.synth.not_chests import NotChest, not_a_chest
 from carina.synth.phantom import Phantom, chest_phantom
 from carina.volume import Grid, Mask, Volume
@@ -158,3 +159,20 @@ def test_lungs_that_experts_outlined_are_a_chest(data: Path, case: str) -> None:
     found = check_chest(volume, read_mask(data / "lungs" / f"{case}_lung.nii.gz"))
     assert found.is_chest
     assert found.remarks == ()
+
+
+def test_who_asks_again_is_told_what_was_measured(chest: Phantom, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Mask] = []
+
+    def counted(volume: Volume, lung: Mask) -> ChestCheck:
+        asked.append(lung)
+        return check_chest(volume, lung)
+
+    monkeypatch.setattr(carina.measure.chest, "check_chest", counted)
+    volume, warned = replace(chest.volume), replace(chest.lung, warnings=("The scan ends here.",))
+    first = chest_of(volume, chest.lung)
+    assert chest_of(volume, warned) is first and len(asked) == 1
+    assert first == check_chest(volume, chest.lung)
+    half = replace(chest.lung, labels=chest.lung.labels * (np.arange(128) < 64).astype(np.uint8))
+    assert chest_of(volume, half).lung_ml < first.lung_ml and len(asked) == 2
+    assert chest_of(replace(volume), half).lung_ml == chest_of(volume, half).lung_ml and len(asked) == 3

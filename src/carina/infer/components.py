@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from carina.measure.lungs import bounding_box
 from carina.models.bundle import Components
-from carina.volume.arrays import Box
+from carina.volume.arrays import Box, Marks
 
 
 def kept(mask: npt.NDArray[np.bool_], rule: Components | None) -> npt.NDArray[np.bool_]:
@@ -28,13 +29,12 @@ def kept(mask: npt.NDArray[np.bool_], rule: Components | None) -> npt.NDArray[np
     return out
 
 
-def found_box(labels: npt.NDArray[np.uint8 | np.bool_]) -> Box | None:
+def found_box(labels: Marks) -> Box | None:
     """The box of what is labelled, and one voxel more on each side: a linear border lies between two voxels."""
-    parts = ndimage.find_objects((labels > 0).view(np.uint8))
-    if not parts:
+    found = bounding_box(labels)
+    if found is None:
         return None
     z, y, x = (
-        slice(max(part.start - 1, 0), min(part.stop + 1, size))
-        for part, size in zip(parts[0], labels.shape, strict=True)
+        slice(max(part.start - 1, 0), min(part.stop + 1, size)) for part, size in zip(found, labels.shape, strict=True)
     )
     return (z, y, x)

@@ -18,7 +18,7 @@ from carina.infer.runtime import Runtime
 from carina.models.bundle import Bundle, Covid
 from carina.volume.arrays import Box, Floats
 from carina.volume.grid import Grid
-from carina.volume.resample import cropped, reoriented, resample
+from carina.volume.resample import cropped, each_slice, parallel, reoriented, resample
 from carina.volume.volume import Mask, ScalarMap, Volume
 
 AERATED_PERCENTILE = 25
@@ -146,9 +146,15 @@ def _aerated(volume: Volume, lung: Mask, box: Box, spec: Covid) -> float:
 def on_grid(changes: npt.NDArray[np.float64], lattice: Grid, grid: Grid, box: Box) -> Floats:
     """Values of the blocks of ``lattice`` ``(z, y, x)`` on the volume's grid, 0 outside ``box``."""
     values = np.zeros(grid.shape, dtype=np.float32)
-    scale = np.float32(2**DIGITS_BITS)
-    inside = resample(changes, lattice, cropped(grid, box))
-    np.multiply(inside, scale, out=inside)
-    np.rint(inside, out=inside)
-    np.divide(inside, scale, out=values[box])
+    inside, target, scale = values[box], cropped(grid, box), np.float32(2**DIGITS_BITS)
+
+    def store(index: int, plane: Floats) -> None:
+        scaled = plane * scale
+        np.divide(np.rint(scaled, out=scaled), scale, out=inside[index])
+
+    if parallel(lattice, target):
+        each_slice(changes, lattice, target, store)
+    else:
+        for index, plane in enumerate(resample(changes, lattice, target)):
+            store(index, plane)
     return values

@@ -18,8 +18,9 @@ from carina.config import Plan
 from carina.infer.border import border_moved
 from carina.infer.components import found_box, kept
 from carina.infer.first_look import LungsSeen, look_first
+from carina.infer.mosaic import PartScore
 from carina.infer.regions import Regions, regions_of
-from carina.infer.runtime import Runtime, has_two_logits, open_runtime
+from carina.infer.runtime import Runtime, has_two_logits, open_runtime, scores_within
 from carina.infer.windows import UNSEEN, Tiles, fewest_tiles, local_tiles, predict, published_tiles, reaching_tiles
 from carina.models.bundle import Bundle, Lesion, Lung, NetworkOutput, Restore, Segmentation
 from carina.models.first_look import first_look_of
@@ -167,23 +168,25 @@ class _Look:
     def at(self, tiles: Tiles, progress: WindowProgress | None) -> _Found:
         inside = _clipped(tiles.box, self.network.shape)
         answered = _clipped(tiles.answered, self.network.shape)
-        low, high = self.spec.window_hu
-        image = resample(self.volume.hu, self.volume.grid, cropped(self.network, inside))
-        image -= low
-        image /= high - low
-        np.clip(image, 0, 1, out=image)
         padding = [(own.start - part.start, part.stop - own.stop) for own, part in zip(inside, tiles.box, strict=True)]
-        if any(sum(pair) for pair in padding):
-            image = np.pad(image, padding)
-        scores = predict(image, tiles, self._score, progress, doubt=self.doubt)
+        scores = predict(self._image(inside, padding), tiles, PartScore(self._score), progress, doubt=self.doubt)
         kept_part = tuple(
             slice(part.start - box.start, part.stop - box.start) for part, box in zip(answered, tiles.box, strict=True)
         )
         return self._read(scores[(slice(None), *kept_part)], cropped(self.network, answered))
 
-    def _score(self, window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The foreground of two probabilities; two logits come as one channel already."""
-        scores: npt.NDArray[np.float32] = self.runtime(np.ascontiguousarray(window)[None, None])[0]
+    def _image(self, inside: Box, padding: list[tuple[int, int]]) -> npt.NDArray[np.float32]:
+        """A part of the network grid as the network sees it, 0 to 1, with zeros around it."""
+        low, high = self.spec.window_hu
+        image = resample(self.volume.hu, self.volume.grid, cropped(self.network, inside))
+        image -= low
+        image /= high - low
+        np.clip(image, 0, 1, out=image)
+        return np.pad(image, padding) if any(sum(pair) for pair in padding) else image
+
+    def _score(self, window: npt.NDArray[np.float32], part: Box) -> npt.NDArray[np.float32]:
+        """The foreground of two probabilities in a part of a window; two logits come as one channel already."""
+        scores: npt.NDArray[np.float32] = scores_within(self.runtime, np.ascontiguousarray(window)[None, None], part)[0]
         return scores[1:] if len(scores) == 2 else scores
 
     def _read(self, scores: npt.NDArray[np.float32], grid: Grid) -> _Found:

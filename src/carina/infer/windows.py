@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from carina.infer.mosaic import Mosaic, beyond_rim
 from carina.models.bundle import Blending, Windows
-from carina.volume.arrays import Box
+from carina.volume.arrays import Box, Floats
 
 Triplet = tuple[int, int, int]
 
@@ -64,6 +65,20 @@ class Tiles:
         if self.rim is None or self.wanted is None:
             return self.box
         return _moved(self.wanted, [part.start for part in self.box])
+
+    @property
+    def counted(self) -> Box:
+        """What counts of any window where there is a rim, in voxels of a window: the rest is looked at only."""
+        parts = []
+        wanted = self.wanted or [slice(0, part.stop - part.start) for part in self.box]
+        for part, side, starts, rim, own in zip(
+            self.box, self.size, self.starts, self.rim or (0, 0, 0), wanted, strict=True
+        ):
+            inside = [beyond_rim(start, side, part.stop - part.start, rim) for start in starts]
+            first = min(max(low, own.start) - start for (low, _), start in zip(inside, starts, strict=True))
+            last = max(min(high, own.stop) - start for (_, high), start in zip(inside, starts, strict=True))
+            parts.append(slice(max(first, 0), last))
+        return (parts[0], parts[1], parts[2])
 
     def __len__(self) -> int:
         return math.prod(len(axis) for axis in self.starts)
@@ -249,16 +264,16 @@ def predict(
     is run. Everything is summed in the networks' order: turning the whole round once is cheaper than every window.
     """
     turned = np.ascontiguousarray(image.T)
-    blend: _Blend | _Mosaic
+    del image  # the caller may have no name for it
+    blend: _Blend | Mosaic
     if tiles.rim is not None:
-        blend = _Mosaic(turned.shape, tiles.rim)
+        blend = Mosaic(turned.shape, tiles.rim, tiles.counted, UNSEEN)
     else:
         blend = _Blend(turned.shape, None if tiles.blending is Blending.CONSTANT else _weight(tiles))
     done = 0
-    chosen = iter(tiles) if doubt is None or isinstance(blend, _Mosaic) else _choices(tiles, blend, doubt)
+    chosen = iter(tiles) if doubt is None or isinstance(blend, Mosaic) else _choices(tiles, blend, doubt)
     for done, window in enumerate(chosen, start=1):
-        z, y, x = window
-        blend.add(window, score(turned[x, y, z]))
+        blend.look(window, turned, score)
         if progress:
             progress(done, len(tiles))
     if progress and done < len(tiles):
@@ -277,8 +292,10 @@ class _Blend:
         self.total: npt.NDArray[np.float32] = np.zeros((0, *shape), dtype=np.float32)
         self.summed: npt.NDArray[Any] = np.zeros(shape, dtype=np.uint16 if weight is None else np.float32)
 
-    def add(self, window: Box, scores: npt.NDArray[np.float32]) -> None:
+    def look(self, window: Box, image: Floats, score: Callable[[Floats], Floats]) -> None:
+        """Add the scores of a window of ``image``, which is ``(x, y, z)``."""
         z, y, x = window
+        scores = score(image[x, y, z])
         if not len(self.total):
             self.total = np.zeros((len(scores), *self.shape), dtype=np.float32)
         self.total[:, x, y, z] += scores if self.weight is None else scores * self.weight
@@ -291,32 +308,6 @@ class _Blend:
             self.summed[unseen] = 1
             self.total[:, unseen] = UNSEEN
         self.total /= self.summed
-        return self.total
-
-
-class _Mosaic:
-    """Scores put side by side, in the networks' order: of each window what lies further inside than ``rim``.
-
-    At the faces of the whole there is no window that would know more, so that nothing is left out there.
-    """
-
-    def __init__(self, shape: tuple[int, ...], rim: Triplet) -> None:
-        self.shape, self.rim = shape, _reversed(rim)
-        self.total: npt.NDArray[np.float32] = np.zeros((0, *shape), dtype=np.float32)
-
-    def add(self, window: Box, scores: npt.NDArray[np.float32]) -> None:
-        if not len(self.total):
-            self.total = np.full((len(scores), *self.shape), UNSEEN, dtype=np.float32)
-        here, there = [], []
-        for part, size, rim in zip(window[::-1], self.shape, self.rim, strict=True):
-            first = part.start + (rim if part.start > 0 else 0)
-            last = part.stop - (rim if part.stop < size else 0)
-            here.append(slice(first, last))
-            there.append(slice(first - part.start, last - part.start))
-        self.total[(slice(None), *here)] = scores[(slice(None), *there)]
-
-    def mean(self) -> npt.NDArray[np.float32]:
-        """Each voxel's scores."""
         return self.total
 
 

@@ -9,7 +9,9 @@ texture of it, and how much of its height is in view. The limits lie well outsid
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +96,24 @@ def check_chest(volume: Volume, lung: Mask) -> ChestCheck:
     refusals = _refusals(found, ends)
     remarks = () if refusals else (*_missing_side(lung, aerated, box), *_cut(ends))
     return replace(found, refusals=refusals, remarks=remarks)
+
+
+_CHECKED: WeakKeyDictionary[Volume, tuple[ref[Any], ChestCheck]] = WeakKeyDictionary()
+_LOCK = Lock()
+
+
+def chest_of(volume: Volume, lung: Mask) -> ChestCheck:
+    """As ``check_chest``, measured once for each mask of a volume: who marks the lungs asks, and who classifies.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    with _LOCK:
+        known = _CHECKED.get(volume)
+        if known is None or known[0]() is not lung.labels:
+            known = ref(lung.labels), check_chest(volume, lung)
+            _CHECKED[volume] = known
+        return known[1]
 
 
 def _refusals(found: ChestCheck, ends: tuple[float, float]) -> tuple[str, ...]:

@@ -69,6 +69,8 @@ def join_masks(lesion: Mask, lung: Mask) -> JoinedMasks:
         return JoinedMasks(lung=lung, lesion=lesion, added_ml=0.0, left_out_ml=0.0)
     box = _widened(box)
     marked, held = lesion.labels[box] > 0, lung.labels[box] > 0
+    if not (marked & ~held).any():
+        return JoinedMasks(lung=lung, lesion=lesion, added_ml=0.0, left_out_ml=0.0)
     counted = _belonging(marked, held, lung.grid.spacing_mm)
     added_ml, left_out_ml = (
         float(np.count_nonzero(part)) * lung.grid.voxel_ml for part in (counted & ~held, marked & ~counted)

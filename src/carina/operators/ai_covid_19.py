@@ -9,7 +9,7 @@ from carina.infer.activation import explain
 from carina.infer.classify import classifier, classify
 from carina.infer.familiar import unlike_training
 from carina.infer.runtime import first_of
-from carina.measure.chest import check_chest
+from carina.measure.chest import chest_of
 from carina.measure.findings import Classification, SaliencyFindings, SaliencyMethod
 from carina.measure.key_slices import choose_salient, choose_slices
 from carina.operators.networks import Networks
@@ -59,7 +59,7 @@ def ai_covid_19(
             not_computed=reason,
         )
         return _classified(nothing, SaliencyPort(map=None, not_computed=reason), volume)
-    with networks.opened("covid") as network:
+    with networks.passing, networks.opened("covid") as network:
         probabilities, salient = _answer(volume, lung, saliency_by, (bundle, network), context)
     context.record("made_by", bundle.made_by)
     context.record("probabilities", {name: round(value, 4) for name, value in probabilities.items()})
@@ -83,7 +83,7 @@ def _why_not(volume: Volume, lung: Mask, bundle: Bundle) -> str:
     """Why a scan is not classified; empty where it may be."""
     if lung.is_empty:
         return NOTHING_TO_CLASSIFY
-    refusals = check_chest(volume, lung).refusals or unlike_training(volume, lung, bundle)
+    refusals = chest_of(volume, lung).refusals or unlike_training(volume, lung, bundle)
     return " ".join(("Not classified.", *refusals)) if refusals else ""
 
 

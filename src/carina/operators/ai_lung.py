@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from carina.measure.chest import check_chest
+from carina.measure.chest import chest_of
 from carina.operators.networks import Networks
 from carina.operators.ports import VolumePort
 from carina.operators.segmented import TRITON_IMAGES, Segmented, lung_scene, segment_volume
@@ -23,7 +23,7 @@ def ai_lung(volume: VolumePort, *, networks: Networks, context: Context) -> Segm
 
 def _checked(volume: Volume, mask: Mask, context: Context) -> Mask:
     """The mask, with what speaks against its being the lungs of a chest, and what is odd about them."""
-    found = None if mask.is_empty else check_chest(volume, mask)
+    found = None if mask.is_empty else chest_of(volume, mask)
     refusals: tuple[str, ...] = found.refusals if found else (NO_LUNG,)
     remarks = found.remarks if found else ()
     if found:

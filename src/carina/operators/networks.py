@@ -33,6 +33,8 @@ class Networks:
         self._bundles: dict[str, Bundle] = {}
         self._opened: dict[str, tuple[Outputs, int]] = {}
         self._locks = {task: Lock() for task in TASKS}
+        self.passing = Lock()
+        """Held while a network passes over a scan: two at once take the memory of both, and no less time."""
 
     @cached_property
     def runtime_settings(self) -> RuntimeSettings:

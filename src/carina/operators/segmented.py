@@ -36,8 +36,8 @@ def segment_volume(volume: Volume, task: str, networks: Networks, context: Conte
     """
     plan = networks.settings.runtime.plan
     first = networks.first_look() if task == "lung" else None
-    seen_by = open_runtime(first, networks.runtime_settings) if first else None
-    with networks.opened(task) as network:
+    with networks.passing, networks.opened(task) as network:
+        seen_by = open_runtime(first, networks.runtime_settings) if first else None
         mask = segment(volume, networks.bundle(task), first_of(network), plan, fraction(context), seen_by)
     for warning in mask.warnings:
         context.warn(warning)

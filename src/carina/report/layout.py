@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
+from reportlab import rl_config
 from reportlab.graphics.shapes import Drawing, Line, Rect, String
 from reportlab.lib.colors import Color, HexColor
 from reportlab.lib.enums import TA_RIGHT
@@ -80,6 +81,9 @@ FINE_BULLET = ParagraphStyle("fine bullet", parent=BULLET, fontSize=8, leading=1
 WORTH = ParagraphStyle("worth", parent=FINE_BULLET, textColor=AMBER_INK)
 WORTH_NAME = ParagraphStyle("worth name", parent=WORTH, fontName=BOLD, leftIndent=0, spaceBefore=2)
 WORTH_HEADING = ParagraphStyle("worth heading", parent=HEADING, textColor=AMBER_INK, spaceBefore=0, spaceAfter=3)
+
+rl_config.useA85 = 0
+"""Pictures stand in the file as they are: as ASCII they would be a quarter larger, and take ReportLab a while."""
 
 BARE = [
     ("LEFTPADDING", (0, 0), (-1, -1), 0),
