@@ -3,8 +3,9 @@
 Usage: .venv/bin/python scripts/pictures.py [SERIES_FOLDER] [RUN_FOLDER] [COHORT_FOLDER]
 
 SERIES_FOLDER defaults to covidctmd-p002 of the real data (COVID-CT-MD, CC BY 4.0), the cohort is that of all series
-beside it. Needs chromium and the build of the
-volume viewer. Look at every picture before it is committed.
+beside it. No follow-up of one patient is at hand whose licence allows it: the comparison shows another patient of the
+set as if it were an earlier scan, and its caption says so. Needs chromium and the build of the volume viewer. Look at
+every picture before it is committed.
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
+from pydicom import dcmread
 
 import carina
+from carina.dicom.find import choose_source, find_series
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "images" / "viewer"
 SERIES = ROOT.parent / "shared" / "data" / "ct" / "covidctmd-p002"
+STAND_IN = "covidctmd-normal001"
+STAND_IN_DATE = "20200212"
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 COLOURS = 256
 """Of a palette: greys of CT, two overlays, a page."""
@@ -105,6 +111,9 @@ COHORT_SHOTS: dict[str, tuple[str, dict[str, int], str, Step]] = {
 }
 
 
+CHANGE_SHOTS: dict[str, tuple[str, dict[str, int], str, Step]] = {"changes": ("/changes", WIDE, "light", settled)}
+
+
 def take(address: str, shots: Mapping[str, tuple[str, dict[str, int], str, Step]]) -> None:
     """Every picture, of the product as it is."""
     PICTURES.mkdir(parents=True, exist_ok=True)
@@ -136,15 +145,30 @@ def show(folder: Path, shots: Mapping[str, tuple[str, dict[str, int], str, Step]
             process.terminate()
 
 
+def stand_in(cohort: Path, series: Path, folder: Path) -> Path:
+    """A copy of the run on a series of the cohort, its objects dated as an earlier scan's."""
+    uid = choose_source(find_series(series).found).uid
+    manifest = next(file for file in cohort.glob("*/manifest.json") if uid in file.read_text())
+    run = Path(shutil.copytree(manifest.parent, folder))
+    for file in (run / "dicom").glob("*.dcm"):
+        dataset = dcmread(file)
+        dataset.StudyDate = STAND_IN_DATE
+        dataset.save_as(file)
+    return run
+
+
 def main() -> None:
     """Run the pipeline, unless the runs are there, serve them and take the pictures."""
     series = Path(sys.argv[1]) if len(sys.argv) > 1 else SERIES
-    out = Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "runs" / "pictures"
+    out = Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "runs" / "pictures" / "P002"
     cohort = Path(sys.argv[3]) if len(sys.argv) > 3 else ROOT / "runs" / "cohort"
     carina.run(series, out)
     show(out, SHOTS, "--source", str(series), "--reader", "Jane Doe")
     carina.run_many(series.parent, cohort, each="series")
     show(cohort, COHORT_SHOTS)
+    with TemporaryDirectory() as folder:
+        earlier = stand_in(cohort, series.parent / STAND_IN, Path(folder) / "run")
+        show(out, CHANGE_SHOTS, "--earlier", str(earlier))
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import insert, update
 
 from carina import RESEARCH_ONLY
-from carina.database import DELIVERY, JOB
+from carina.database import ARRIVAL, DELIVERY, JOB
 from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
 from carina.service.loops import Part
 from carina.service.node import RunningNode
 from carina.service.pages.rendering import seconds_words
+from carina.service.pipelines import offered_pipelines
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from served_nodes import NOON, add_job, hold, opened, serving
@@ -34,6 +35,7 @@ kind = "folder"
 path = "{results}"
 """
 
+LONG_UID = f"1.3.6.1.4.1.14519.5.2.1.6279.6001.{'7' * 29}"
 WHY = "slices 12 and 13 are 7.5 mm apart, others 2.5 mm: two slices are missing; send the series again."
 
 
@@ -128,7 +130,28 @@ def test_filters_and_pages_part_the_jobs_by_key(pages: Pages) -> None:
     older = unescape(re.search(r'href="([^"]+)" rel="next"', first)[1])  # type: ignore[index]
     ids = [int(one) for page in (first, pages.get(older)) for one in re.findall(r'id="job-(\d+)"', page)]
     assert ids == sorted(range(1, 65), reverse=True)
-    assert 'rel="next"' not in pages.get(older)
+
+
+def test_the_worklist_is_sorted_and_filtered_by_its_form(browser: Browser, pages: Pages) -> None:
+    other = offered_pipelines(pages.node.settings)[1]
+    others = [add_job(pages.node, pages.arrival, pipeline=other if number % 2 else "x") for number in range(60)][1::2]
+    page = browser.new_page()
+    shown, show = page.locator("th [id^=job-]"), page.get_by_role("button", name="Show", exact=True)
+    page.goto(pages.url)
+    page.get_by_label("First the").select_option("oldest")
+    show.click()
+    expect(shown.first).to_have_text("1")
+    first = shown.all_inner_texts()
+    page.get_by_role("link", name="Newer").click()
+    expect(shown.first).to_have_text("51")
+    assert [*first, *shown.all_inner_texts()] == [str(number) for number in range(1, 65)]
+    page.locator("#filter-pipeline").select_option(other)
+    show.click()
+    expect(shown.first).to_have_text(str(others[0]))
+    assert shown.all_inner_texts() == [str(number) for number in others]
+    page.get_by_role("link", name="canceled").click()
+    expect(page.get_by_text("No job is like this.")).to_be_visible()
+    page.close()
 
 
 @pytest.mark.parametrize("query", ["state=nope", "before=x", "colour=red", "before=-1"])
@@ -252,7 +275,10 @@ def test_a_choice_that_is_open_is_not_taken_away(shown: Page, pages: Pages) -> N
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_is_wider_than_the_window(browser: Browser, pages: Pages, theme: str, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)  # type: ignore[arg-type]
-    for path in ("/", f"/jobs/{pages.jobs['faulted']}", "/api"):
+    why = f"series {LONG_UID}: slices are missing: 10.00 mm between {LONG_UID}1.dcm and {LONG_UID}2.dcm; send it whole."
+    with pages.node.engine.begin() as connection:
+        connection.execute(update(ARRIVAL).values(state="quarantined", reason=why, series_uid=LONG_UID))
+    for path in ("/", "/?state=canceled", f"/jobs/{pages.jobs['faulted']}", "/api"):
         page.goto(pages.url + path)
         assert page.locator("html").evaluate("it => it.scrollWidth") <= width, path
     page.close()

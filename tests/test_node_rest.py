@@ -19,7 +19,7 @@ from carina.jobs.queue import RANKS, JobEnd, JobState
 from carina.operators.catalogue import known_definitions
 from carina.service.node import RunningNode
 from carina.service.pipelines import check_offered, offered_pipelines
-from carina.service.rest.operations import ShownState
+from carina.service.rest.job_pages import ShownState
 from carina.service.rest.routes import EVERY_OPERATION, node_document
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
@@ -84,6 +84,13 @@ def test_jobs_are_listed_by_key_the_latest_first(asked: Asked) -> None:
     third = asked("GET", f"/jobs?limit=2&before={second['next']}").json()
     assert [job["id"] for job in second["jobs"] + third["jobs"]] == [3, 2, 1]
     assert third["next"] is None
+
+
+def test_jobs_are_listed_by_key_the_oldest_first(asked: Asked) -> None:
+    first = asked("GET", "/jobs?limit=3&order=oldest").json()
+    second = asked("GET", f"/jobs?limit=3&order=oldest&before={first['next']}").json()
+    assert [job["id"] for job in first["jobs"] + second["jobs"]] == [1, 2, 3, 4, 5]
+    assert second["next"] is None
 
 
 @pytest.mark.parametrize("state", ShownState)

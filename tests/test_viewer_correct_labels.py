@@ -204,6 +204,25 @@ def test_a_stroke_that_is_being_drawn_is_not_cut_off_by_the_other_mask(
     assert corrected.stored.revision == 2
 
 
+def test_nothing_is_painted_that_would_go_with_the_page(browser: Browser, corrected: CorrectedRun) -> None:
+    held: list[Route] = []
+    with correcting(browser, corrected, asked(AT)) as page:
+        before = page.evaluate(PIXELS, "axial")
+        box = page.locator(".axial .picture").bounding_box()
+        assert box
+        page.route("**/correct/lung?*", lambda route: held.append(route))
+        page.evaluate("document.querySelector('[data-label=lung]').click()")
+        page.wait_for_timeout(100)  # the browser asks for the other page
+        assert len(held) == 1
+        page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.4)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.6, steps=3)
+        assert page.evaluate(PIXELS, "axial")["data"].count(FILLED) == before["data"].count(FILLED)
+        held[0].continue_()
+        active(page, "Lung")
+    assert not (corrected.run.folder / CORRECTIONS).exists()
+
+
 def test_the_mask_that_is_painted_takes_the_choice_of_the_other_back(browser: Browser, corrected: CorrectedRun) -> None:
     held: list[Route] = []
     with correcting(browser, corrected, asked(AT)) as page:
@@ -220,7 +239,8 @@ def test_the_mask_that_is_painted_takes_the_choice_of_the_other_back(browser: Br
 
 def test_a_run_with_one_mask_offers_that_one(browser: Browser, corrected: CorrectedRun) -> None:
     shutil.rmtree(corrected.run.folder / "lesion")
-    with correcting(browser, corrected) as page:  # asks for the lesions
+    with correcting(browser, corrected, asked(AT)) as page:  # asks for the lesions
+        assert page.url.endswith(f"/correct/lung{asked(AT)}")
         active(page, "Lung")
         expect(page.get_by_text("This run made no lesion mask.")).to_be_visible()
         page.keyboard.press("o")

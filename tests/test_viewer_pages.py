@@ -36,6 +36,7 @@ from carina.service.viewer.routes import viewer_routes
 from carina.service.viewer.scene import chosen_voxel, shown_planes
 from carina.service.viewer.server import run_app
 from carina.service.viewer.slices import Drawing, slice_png, slice_words
+from carina.testing.dicom import write_ct_series
 from carina.volume import Mask, Volume
 from scenes import scenes
 from viewer_runs import posed, served, write_run
@@ -360,3 +361,15 @@ def test_a_run_that_was_run_again_is_opened_anew_and_few_are_kept(tmp_path: Path
     shelf.open(folders[1])
     shelf.open(folders[2])
     assert shelf.open(folders[0]) is not again
+
+
+def test_a_run_is_named_by_its_scans_date_and_its_folder(tmp_path: Path) -> None:
+    run = write_run(posed("plain"), tmp_path / "second look")
+    with served(run) as address:
+        assert ">second look</span>" in asked(f"{address}/")[1].decode()
+    write_ct_series(posed("plain").volume, run / "dicom")
+    with served(run) as address:
+        for page in ("", "report", "files", "correct/lesion"):
+            told = asked(f"{address}/{page}")[1].decode()
+            assert ">2020-01-01, second look</span>" in told, page
+            assert re.search("<title>.+, 2020-01-01, second look - Carina</title>", told), page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.ended or self.state
 
 
+class JobOrder(StrEnum):
+    """Which jobs come first on a page of them."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+
+
 def find_job(connection: Connection, job_id: int) -> Job | None:
     """A job by its id; None where there is none."""
     row = connection.execute(select(JOB).where(JOB.c.id == job_id)).first()
@@ -65,20 +73,22 @@ def list_jobs(
     pipeline: str = "",
     before: int | None = None,
     at_most: int = 100,
+    order: JobOrder = JobOrder.NEWEST,
 ) -> tuple[Job, ...]:
-    """The latest jobs first, those with an id below ``before``: the next page begins where the last one ended.
+    """A page of jobs; ``before`` is the id of the last job on the page before, where this one begins.
 
     ``states`` are words of ``shown_state``, none: every job.
     """
-    wanted = select(JOB).order_by(JOB.c.id.desc()).limit(at_most)
+    is_falling = order is JobOrder.NEWEST
+    wanted = select(JOB).order_by(JOB.c.id.desc() if is_falling else JOB.c.id).limit(at_most)
     if before is not None:
-        wanted = wanted.where(JOB.c.id < before)
+        wanted = wanted.where(JOB.c.id < before if is_falling else JOB.c.id > before)
     if pipeline:
         wanted = wanted.where(JOB.c.pipeline == pipeline)
-    # a query for each state: each of them goes through an index from its end and stops early
+    # a query for each state: each of them goes through an index from one end and stops early
     queries = [wanted.where(*_is_shown_as(state)) for state in states] or [wanted]
     found = [_job(row) for query in queries for row in connection.execute(query)]
-    return tuple(sorted(found, key=lambda job: -job.id)[:at_most])
+    return tuple(sorted(found, key=lambda job: job.id, reverse=is_falling)[:at_most])
 
 
 def every_job(connection: Connection, *, pipeline: str = "", page: int = 1000) -> Iterator[Job]:

@@ -25,7 +25,7 @@ def _viewer() -> Router:
 
     shelf = RunShelf()
     worklist = Above(href="/", name="Worklist")
-    around = Around(above=worklist, is_compared=True, earlier=earlier_runs, is_correctable=True)
+    around = Around(above=worklist, is_compared=True, earlier=earlier_runs, is_correctable=True, called="job ")
     correct = correct_routes(run_of, shelf, around, corrections_of_jobs())
     changes = changes_routes(run_of, earlier_runs, shelf, around)
     return Router(routes=[*correct, *changes, *viewer_routes(run_of, shelf, around)])

@@ -23,7 +23,7 @@ from carina.service.pages.live import stream
 from carina.service.pages.projects import move_values, project_routes
 from carina.service.pages.rendering import compile_templates, html, in_turn, page, shared_values
 from carina.service.pages.results import agreements, results
-from carina.service.pages.worklist import WorklistAsked, upload_values, worklist
+from carina.service.pages.worklist import WorklistAsked, job_words, upload_values, worklist
 from carina.service.problems import NotThere
 from carina.service.progress import progress_of
 from carina.service.rest.operation import understood
@@ -102,9 +102,9 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     with read_only(node.engine) as connection:
         deliveries = list_deliveries(connection, job_id=job_id, at_most=1000)
         earlier, wish = earlier_scans(connection, job_id), wish_of(connection, job_id)
-        wanted = wanted_for(connection, job_id)
+        wanted, described = wanted_for(connection, job_id), job_words(node, connection, progress.job)
     has_results = progress.job.state is JobState.STOPPED and (node.folder / progress.job.folder / OBJECTS).is_dir()
-    values = {"progress": progress, "job": progress.job, "deliveries": deliveries}
+    values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
     values["is_uploaded"] = is_of_upload(node, progress.job)
     return values | {"has_results": has_results, "earlier": earlier, "wish": wish, "wanted_for": wanted}
 

@@ -9,12 +9,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
+from sqlalchemy import Connection
 
 from carina.config import Priority
 from carina.database import read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import counts_by_job
-from carina.jobs.listing import Job, list_jobs
+from carina.jobs.listing import Job, JobOrder
 from carina.jobs.projects import project_names
 from carina.jobs.queue import JobState
 from carina.pipeline.manifest import State
@@ -27,8 +28,8 @@ from carina.service.health import readiness
 from carina.service.node import RunningNode
 from carina.service.pipelines import offered_pipelines
 from carina.service.progress import manifest_of, operators_of
+from carina.service.rest.job_pages import JobsAsked, ShownState, page_of_jobs
 from carina.service.rest.operation import understood
-from carina.service.rest.operations import JobsAsked, ShownState
 from carina.service.upload_series import is_of_upload
 
 ROWS = 50
@@ -44,6 +45,7 @@ class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     state: str = ""
     pipeline: str = ""
     before: str = ""
+    order: str = ""
     project: str = ""
 
     def jobs(self) -> JobsAsked:
@@ -73,7 +75,6 @@ def upload_values(node: RunningNode, caller: Caller) -> dict[str, Any]:
         "takes_uploads": node.settings.uploads.gb > 0 and bool(projects),
         "upload_projects": projects,
         "unfinished": node.uploads.open_of(caller.name),
-        "pipelines": offered_pipelines(node.settings),
         "chunk_bytes": LARGEST_CHUNK,
     }
 
@@ -95,9 +96,8 @@ class JobRow:
 def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
     """The values of the live part of the worklist."""
     wanted = asked.jobs()
-    states = (wanted.state.value,) if wanted.state else ()
     with read_only(node.engine) as connection:
-        jobs = list_jobs(connection, states=states, pipeline=wanted.pipeline, before=wanted.before, at_most=ROWS)
+        jobs = page_of_jobs(connection, wanted)
         ids = [job.arrival_id for job in jobs if job.arrival_id is not None]
         arrivals, files = arrivals_of(connection, ids), first_files(connection, ids)
         sent = counts_by_job(connection, [job.id for job in jobs])
@@ -109,7 +109,6 @@ def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
             "arriving": list_arrivals(connection, states=[ArrivalState.ARRIVING], at_most=ROWS),
         }
     rows = [_row(node, job, arrivals, files, sent.get(job.id, {})) for job in jobs]
-    older = asked.link(before=jobs[-1].id) if len(jobs) == ROWS else ""
     tally = node.tallies.now()
     return values | {
         "described": _described(node, held, files),
@@ -117,8 +116,11 @@ def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
         "sent": tally.deliveries,
         "asked": asked,
         "rows": rows,
-        "older": older,
-        "newest": asked.link(before="") if asked.before else "",
+        "following": asked.link(before=jobs[-1].id) if len(jobs) == ROWS else "",
+        "first": asked.link(before="") if asked.before else "",
+        "is_oldest_first": wanted.order is JobOrder.OLDEST,
+        "orders": tuple(JobOrder),
+        "pipelines": offered_pipelines(node.settings),
         "states": tuple(ShownState),
         "priorities": tuple(Priority),
         "node": readiness(node),
@@ -147,6 +149,12 @@ def _row(
         busy=", ".join(one.name for one in found if one.state is State.RUNNING),
         deliveries=sent,
     )
+
+
+def job_words(node: RunningNode, connection: Connection, job: Job) -> str:
+    """What a page says of what a job runs on."""
+    file = first_files(connection, [job.arrival_id]).get(job.arrival_id) if job.arrival_id else None
+    return _series(node.folder / file) if file else _named(node, job)
 
 
 def _described(node: RunningNode, held: Sequence[Arrival], files: Mapping[int, str]) -> Mapping[int, str]:

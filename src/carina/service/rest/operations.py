@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +11,7 @@ from carina.config import Priority
 from carina.database import read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import Delivery, list_deliveries
-from carina.jobs.listing import Job, list_jobs
+from carina.jobs.listing import Job
 from carina.jobs.terms import Terms
 from carina.receive.store import ArrivalState
 from carina.service import changes
@@ -20,6 +19,7 @@ from carina.service.arrivals import Arrival, list_arrivals
 from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode
 from carina.service.progress import JobProgress, progress_of
+from carina.service.rest.job_pages import JobPage, JobsAsked, get_jobs
 from carina.service.rest.operation import Operation
 from carina.web_settings import DEFAULT_PROJECT
 
@@ -41,33 +41,6 @@ class OneJob(_Asked, frozen=True, kw_only=True):
     """A job by its id."""
 
     id: _Id
-
-
-class ShownState(StrEnum):
-    """What a job is shown as: its state, or how it ended."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    HEALTHY = "healthy"
-    FAULTED = "faulted"
-    CANCELED = "canceled"
-
-
-class JobsAsked(_Asked, frozen=True, kw_only=True):
-    """Which jobs: ``before`` is an id, that of the next page."""
-
-    project: _Name = ""
-    state: ShownState | None = None
-    pipeline: str = ""
-    before: _Id | None = None
-    limit: _Limit = 100
-
-
-class JobPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs, the latest first; ``next`` is what ``before`` must be for the next page, null on the last one."""
-
-    jobs: tuple[Job, ...]
-    next: int | None
 
 
 class PriorityAsked(_Asked, frozen=True, kw_only=True):
@@ -181,14 +154,6 @@ def _next(found: tuple[Any, ...], limit: int) -> int | None:
 def get_state(node: RunningNode, _: Nothing) -> NodeState:
     """How the node is."""
     return NodeState(readiness=readiness(node), jobs=dict(node.tallies.now().jobs))
-
-
-def get_jobs(node: RunningNode, asked: JobsAsked) -> JobPage:
-    """A page of jobs."""
-    states = (asked.state.value,) if asked.state else ()
-    with read_only(node.only(asked.project).engine) as connection:
-        found = list_jobs(connection, states=states, pipeline=asked.pipeline, before=asked.before, at_most=asked.limit)
-    return JobPage(jobs=found, next=_next(found, asked.limit))
 
 
 def get_job(node: RunningNode, asked: OneJob) -> JobProgress:

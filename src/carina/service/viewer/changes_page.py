@@ -25,11 +25,11 @@ from carina.service.viewer.routes import (
     WhereIsRun,
     answering,
     mounted_at,
+    run_values,
     viewer_page,
     viewer_routes,
 )
 from carina.service.viewer.slices import WINDOWS, Drawing, slice_words
-from carina.service.viewer.stored import report_names
 
 CHANGES = "/changes"
 
@@ -67,7 +67,8 @@ class ScanRow:
 def changes_routes(where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf, around: Around) -> list[BaseRoute]:
     """The page of what changed, and below ``/earlier`` the pages of the runs that it is compared with."""
     page = ChangesPage(where, earlier, shelf, replace(around, is_compared=True))
-    runs = viewer_routes(page.earlier_run, shelf, Around(above=Above(href=f"../..{CHANGES}", name="Changes")))
+    above = Above(href=f"../..{CHANGES}", name="Changes")
+    runs = viewer_routes(page.earlier_run, shelf, Around(above=above, called=around.called))
     return [Route(CHANGES, answering(page.page)), Mount("/earlier/{number:int}", routes=runs)]
 
 
@@ -95,8 +96,7 @@ class ChangesPage:
     def page(self, request: Request) -> Response:
         """Both pictures, the sentence, the table and the charts; a sentence alone where there is nothing earlier."""
         later, folders = self._shelf.open(self._where(request)), self._earlier(request)
-        around = {"around": self._around, "manifest": later.run.manifest}
-        around |= {"reports": report_names(later.run)}
+        around = run_values(later, self._around)
         if not folders:
             return viewer_page(request, "changes.html", {**around, "sentences": [NOTHING_EARLIER], "rows": []})
         found = earlier_findings(folders)

@@ -29,10 +29,9 @@ from carina.report.overlay import layout
 from carina.service.problems import Conflict, NotUnderstood, problem, status_of
 from carina.service.viewer.opened import OpenedRun, RunShelf
 from carina.service.viewer.painting_shelf import PaintingShelf
-from carina.service.viewer.routes import Around, WhereIsRun, answering, mounted_at, viewer_page
+from carina.service.viewer.routes import Around, WhereIsRun, answering, mounted_at, run_values, viewer_page
 from carina.service.viewer.scene import chosen_voxel, scene_facts, shown_planes
 from carina.service.viewer.slices import WINDOWS, clipped
-from carina.service.viewer.stored import report_names
 
 LONGEST_STROKE = 16 * 2**20
 """Of what is asked at once; a brush as wide as a slice takes some kilobytes."""
@@ -164,11 +163,11 @@ class CorrectingPages:
         run, layer = opened.run, layer_named(request.path_params["layer"])
         made = masks_made(run)
         if made and layer not in made:
-            return RedirectResponse(f"{mounted_at(request)}/correct/{made[0]}")
+            query = f"?{request.url.query}" if request.url.query else ""
+            return RedirectResponse(f"{mounted_at(request)}/correct/{made[0]}{query}")
         painting = self._shelf.open(opened, layer)
         at = chosen_voxel(opened, request.query_params)
-        values = {
-            "manifest": run.manifest,
+        values = run_values(opened, self._around) | {
             "layer": layer,
             "labels": [self._label(opened, name) for name in made],
             "missing": [name for name in MaskName if name not in made],
@@ -184,8 +183,6 @@ class CorrectingPages:
             "scene": scene_facts(opened, mounted_at(request), at)
             | {"layer": layer, "sha256": painting.base_digest, "revision": painting.revision}
             | {"others": [name for name in made if name != layer]},
-            "reports": report_names(run),
-            "around": self._around,
             "is_unfinished": _is_unfinished(run, layer, painting),
             "last": _last_finished(run, made),
         }

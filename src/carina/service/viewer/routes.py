@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from carina import RESEARCH_ONLY, __version__
-from carina.api.compared import earlier_findings, scan_findings
+from carina.api.compared import earlier_findings, scan_findings, scanned_on
 from carina.api.result import Run
 from carina.errors import CarinaError, told
 from carina.measure.change import LesionChange
@@ -126,13 +126,27 @@ class Around:
     """What the pages of a run link to beside each other: where it was opened from, whether earlier runs are known.
 
     ``earlier`` gives those that the report tells of. ``is_correctable`` says that the pages on which masks are
-    corrected are there too.
+    corrected are there too. ``called`` stands before the name of the run's folder where the run is named.
     """
 
     above: Above | None = None
     is_compared: bool = False
     earlier: EarlierRuns | None = None
     is_correctable: bool = False
+    called: str = ""
+
+
+def run_values(opened: OpenedRun, around: Around) -> dict[str, Any]:
+    """What the header of every page of a run says: which run it is, by date and name, and where its pages are."""
+    run = opened.run
+    heading = opened.once("heading", lambda: _heading(run, around.called))
+    return {"manifest": run.manifest, "heading": heading, "reports": report_names(run), "around": around}
+
+
+def _heading(run: Run, called: str) -> str:
+    on = scanned_on(run)
+    name = f"{called}{run.folder.resolve().name}"
+    return f"{on}, {name}" if on else name
 
 
 def viewer_routes(where: WhereIsRun, shelf: RunShelf | None = None, around: Around = Around()) -> list[BaseRoute]:
@@ -204,8 +218,8 @@ class RunPages:
         self._shelf = shelf
         self._around = around
 
-    def _page(self, request: Request, template: str, values: Mapping[str, Any]) -> Response:
-        return viewer_page(request, template, {"around": self._around, **values})
+    def _page(self, request: Request, template: str, opened: OpenedRun, values: Mapping[str, Any]) -> Response:
+        return viewer_page(request, template, {**run_values(opened, self._around), **values})
 
     def _opened(self, request: Request) -> OpenedRun:
         return self._shelf.open(self._where(request))
@@ -220,7 +234,6 @@ class RunPages:
         at = chosen_voxel(opened, request.query_params)
         planes = shown_planes(images.volume.grid, at)
         values = {
-            "manifest": opened.run.manifest,
             "found": found_by(opened.run),
             "lesions": opened.lesions,
             "ml": ml_text,
@@ -234,29 +247,24 @@ class RunPages:
             "drawn": list(LayerStyle),
             "windows": WINDOWS,
             "scene": {**scene_facts(opened, mounted_at(request), at), "built": VOLUME_VIEWER.is_file()},
-            "reports": report_names(opened.run),
         }
-        return self._page(request, "images.html", values)
+        return self._page(request, "images.html", opened, values)
 
     def report(self, request: Request) -> Response:
         """Findings, histogram and provenance."""
         opened = self._opened(request)
         values = {
-            "manifest": opened.run.manifest,
             "found": found_by(opened.run),
             "chart": opened.once("chart", lambda: _chart(opened)),
             "field": (FIELD_WIDTH, FIELD_HEIGHT),
-            "reports": report_names(opened.run),
             "change": _change(opened.run, self._around.earlier(request) if self._around.earlier else {}),
         }
-        return self._page(request, "report.html", values)
+        return self._page(request, "report.html", opened, values)
 
     def files(self, request: Request) -> Response:
         """Every file of the run, to be downloaded."""
-        run = self._opened(request).run
-        files = stored_files(run)
-        values = {"manifest": run.manifest, "files": files, "reports": report_names(run)}
-        return self._page(request, "files.html", values)
+        opened = self._opened(request)
+        return self._page(request, "files.html", opened, {"files": stored_files(opened.run)})
 
     def slice(self, request: Request) -> Response:
         """One slice as PNG."""

@@ -26,7 +26,7 @@ const saver = new Saver({
 });
 const labels = new Map([...document.querySelectorAll("[data-label]")].map((link) => [link.dataset.label, link]));
 const others = new Map(); // copies of the masks that are not painted here, once they are read
-const state = { at: [...scene.at], plane: planes[0], isPenDown: false, isAlone: false, isHidden: false, next: "" };
+const state = { at: [...scene.at], plane: planes[0], isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false };
 let stroke = null; // { plane, value, places: Set }
 let settling = 0;
 
@@ -108,7 +108,13 @@ function told() {
   overtaken.hidden = !saver.isOvertaken;
   overtaken.querySelector("p").textContent = `This mask was changed elsewhere since it was opened here. ${strokes} of yours not saved.`;
   if (!stroke) planes.forEach(paint);
-  if (state.next && !waiting && !stroke) location.assign(state.next);
+  if (state.next && !waiting && !stroke) leave();
+}
+
+/** Goes to the other mask. The browser takes its time, in which nothing is painted that would be lost with the page. */
+function leave() {
+  state.isLeaving = true;
+  location.assign(state.next);
 }
 
 /** Opens another mask at the same place, once what was painted of this one is saved; this one takes that back. */
@@ -128,7 +134,7 @@ function hide() {
 // ---- strokes
 
 function mayPaint() {
-  return state.isAlone && !saver.isBusy && !saver.isOvertaken;
+  return state.isAlone && !saver.isBusy && !saver.isOvertaken && !state.isLeaving;
 }
 
 function begin(plane) {
@@ -369,8 +375,12 @@ if (!reader.dataset.fixed) {
   reader.addEventListener("input", () => localStorage.setItem(READER_KEY, reader.value));
 }
 
+addEventListener("pageshow", (event) => {
+  if (event.persisted) Object.assign(state, { next: "", isLeaving: false }); // somebody came back
+});
 addEventListener("beforeunload", (event) => {
   if (state.isPenDown) pen();
+  end(); // a stroke of the pointer is kept as far as it got
   if (saver.queue.length) event.preventDefault();
 });
 
