@@ -42,3 +42,29 @@ def test_threads_share_few_arenas(tmp_path_factory: pytest.TempPathFactory) -> N
         done = subprocess.run([sys.executable, "-c", BUSY, how, place], capture_output=True, text=True, check=True)
         arenas[how] = int(done.stdout)
     assert arenas["shared"] <= 2 < arenas["left"]
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from carina.service.allocator import give_back, share_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+share_memory()
+pieces = [bytes(50_000) for _ in range(4000)]
+kept = pieces[::200]
+before = resident()
+del pieces
+held = resident()
+give_back()
+print(before, held, resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the C library is another one")
+def test_pages_between_what_is_kept_are_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", HOLDING], capture_output=True, text=True, check=True)
+    before, held, left = map(int, done.stdout.split())
+    assert held > 0.8 * before and left < held / 2

@@ -2,7 +2,8 @@
 
 Left to itself, glibc keeps an arena for every few threads (eight for each core), and each keeps pieces of what its
 threads have held. Having everything above 128 kB given back at once would save 8 MB more, and cost a tenth of the rate
-at which instances are received and more (benchmarks, receiving).
+at which instances are received and more (benchmarks, receiving). Whole pages that hold nothing are given back now and
+then: the pieces grow slowly where jobs, deliveries and pages take turns with what is received.
 """
 
 from __future__ import annotations
@@ -23,3 +24,11 @@ def share_memory() -> None:
         return
     with suppress(OSError, AttributeError):  # musl has no mallopt
         ctypes.CDLL(None).mallopt(_ARENA_MAX, ARENAS)
+
+
+def give_back() -> None:
+    """Give the system what pages of the arenas hold nothing; nothing where the C library is another one."""
+    if sys.platform != "linux":
+        return
+    with suppress(OSError, AttributeError):  # musl has no malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)

@@ -24,6 +24,7 @@ from carina.receive.listener import DicomListener
 from carina.receive.priors import PriorFetcher, peers_of
 from carina.receive.recover import recover
 from carina.receive.unfinished import FetchResumer
+from carina.service.allocator import give_back
 from carina.service.loops import Part, PartWork
 from carina.service.node import RunningNode
 from carina.service.uploads import sweep_uploads
@@ -37,6 +38,9 @@ PRIORS_S = 2.0
 RETENTION_S = 60.0
 """Between two looks at what is to be removed."""
 
+GIVEN_BACK_S = 5.0
+"""Between two times that memory which holds nothing is given back."""
+
 
 def parts_of(node: RunningNode) -> Iterator[Part]:
     """The parts that a node's settings ask for, not yet started."""
@@ -46,6 +50,7 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
     if node.settings.notices.url or node.settings.notices.mail:
         works["notices"] = lambda stop: _tell(node, stop)
     works["retention"] = lambda stop: _remove(node, stop)
+    works["memory"] = _give_memory_back
     works["arrivals"] = lambda stop: _settle_arrivals(node, stop)
     peers = peers_of(list(node.settings.sources.values()))
     if peers:
@@ -89,6 +94,11 @@ def _remove(node: RunningNode, stop: Event) -> None:
         sweep_uploads(node)
         if stop.wait(RETENTION_S):
             return
+
+
+def _give_memory_back(stop: Event) -> None:
+    while not stop.wait(GIVEN_BACK_S):
+        give_back()
 
 
 def _settle_arrivals(node: RunningNode, stop: Event) -> None:
