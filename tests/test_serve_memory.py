@@ -47,7 +47,7 @@ def test_threads_share_few_arenas(tmp_path_factory: pytest.TempPathFactory) -> N
 HOLDING = """
 import sys
 from pathlib import Path
-from carina.service.allocator import give_back, share_memory
+from carina.service.allocator import trim_memory, share_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1])
@@ -58,7 +58,7 @@ kept = pieces[::200]
 before = resident()
 del pieces
 held = resident()
-give_back()
+trim_memory()
 print(before, held, resident())
 """
 

@@ -26,7 +26,7 @@ def share_memory() -> None:
         ctypes.CDLL(None).mallopt(_ARENA_MAX, ARENAS)
 
 
-def give_back() -> None:
+def trim_memory() -> None:
     """Give the system what pages of the arenas hold nothing; nothing where the C library is another one."""
     if sys.platform != "linux":
         return

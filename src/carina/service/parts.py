@@ -24,7 +24,7 @@ from carina.receive.listener import DicomListener
 from carina.receive.priors import PriorFetcher, peers_of
 from carina.receive.recover import recover
 from carina.receive.unfinished import FetchResumer
-from carina.service.allocator import give_back
+from carina.service.allocator import trim_memory
 from carina.service.loops import Part, PartWork
 from carina.service.node import RunningNode
 from carina.service.uploads import sweep_uploads
@@ -98,7 +98,7 @@ def _remove(node: RunningNode, stop: Event) -> None:
 
 def _give_memory_back(stop: Event) -> None:
     while not stop.wait(GIVEN_BACK_S):
-        give_back()
+        trim_memory()
 
 
 def _settle_arrivals(node: RunningNode, stop: Event) -> None:
