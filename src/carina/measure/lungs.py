@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -158,11 +159,14 @@ class _Sides:
 
     def plane(self, index: int) -> Labels:
         """The side of every voxel of plane ``index`` of the block."""
-        cells = self.cells[index // self.steps[0]]
-        rows = np.arange(self.shape[1]) // self.steps[1]
-        columns = np.arange(self.shape[2]) // self.steps[2]
-        plane: Labels = cells[rows][:, columns]
+        plane: Labels = self._planes[index // self.steps[0]]
         return plane
+
+    @cached_property
+    def _planes(self) -> Labels:
+        """One plane for each layer of cells: every fine plane in it is the same."""
+        rows = np.repeat(self.cells, self.steps[1], axis=1)[:, : self.shape[1]]
+        return np.repeat(rows, self.steps[2], axis=2)[:, :, : self.shape[2]]
 
 
 def _steps(grid: Grid) -> tuple[int, int, int]:

@@ -36,7 +36,7 @@ class RunOptions:
     progress: Callable[[Event], None] | None = None
     provenance: Provenance = field(default_factory=Provenance)
     needed_bytes: int = 0
-    workers: int = 4
+    workers: int = 2
     clock: Callable[[], dt.datetime] = now
     stored: Sequence[tuple[object, tuple[Path, ...]]] = ()
 
