@@ -79,14 +79,16 @@ def correcting(page: Page) -> None:
     """A correction that is finished, and a stroke after it."""
     settled(page)
     saved = page.locator("#saved[data-state=saved]")
-    for key in ("g", " ", "b"):
+    page.get_by_label("Radius").fill("9")
+    page.locator(".axial .picture").focus()
+    for key in ("b", "x", *["Shift+ArrowUp"] * 4, "x"):
         page.keyboard.press(key)
     page.wait_for_timeout(500)
     saved.wait_for()
     page.get_by_role("button", name="Finish the correction").click()
     page.locator(".corrections").wait_for()
     settled(page)
-    for key in ("x", *["ArrowRight"] * 12, *["ArrowDown"] * 8, "x"):
+    for key in ("x", *["Shift+ArrowLeft"] * 3, "x"):
         page.keyboard.press(key)
     page.wait_for_timeout(500)
     saved.wait_for()
@@ -161,7 +163,7 @@ def main() -> None:
     """Run the pipeline, unless the runs are there, serve them and take the pictures."""
     series = Path(sys.argv[1]) if len(sys.argv) > 1 else SERIES
     out = Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "runs" / "pictures" / "P002"
-    cohort = Path(sys.argv[3]) if len(sys.argv) > 3 else ROOT / "runs" / "cohort"
+    cohort = Path(sys.argv[3]) if len(sys.argv) > 3 else ROOT / "runs" / "public-chests"
     carina.run(series, out)
     show(out, SHOTS, "--source", str(series), "--reader", "Jane Doe")
     carina.run_many(series.parent, cohort, each="series")

@@ -1,8 +1,8 @@
-"""Takes the picture of docs/node.md: the worklist of a running node to which two synthetic series were sent.
+"""Takes the picture of docs/node.md: the worklist of a running node to which public series were sent.
 
 Usage: .venv/bin/python scripts/worklist_picture.py
 
-Needs chromium and DCMTK's storescu. Look at the picture before it is committed.
+Needs the real data, chromium and DCMTK's storescu. Look at the picture before it is committed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from carina.synth.phantom import chest_phantom
-from carina.testing.dicom import SeriesSettings, write_ct_series
 from carina.testing.pacs import free_port
 
-PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "worklist.png"
+ROOT = Path(__file__).resolve().parents[1]
+PICTURE = ROOT / "docs" / "images" / "worklist.png"
+DATA = ROOT.parent / "shared" / "data"
+SERIES = ("ct/covidctmd-p002", "ct/lidc-0001", "reader/localizer")
 MINUTES_MS = 10 * 60 * 1000
 COLOURS = 128
 
@@ -46,13 +47,11 @@ path = "{folder}/results"
 """
 
 
-def send(folder: Path, name: str, slices: int, port: int) -> None:
-    """Send a synthetic chest of so many slices."""
-    volume = chest_phantom(shape=(slices, 192, 192), lesions=2, seed=slices).volume
-    settings = SeriesSettings(description=name, study=name, patient_id=name)
-    files = write_ct_series(volume, folder / name, settings=settings)
+def send(series: Path, port: int) -> None:
+    """Send a series as it lies there."""
     program = shutil.which("storescu") or "storescu"
-    subprocess.run([program, "-aec", "CARINA", "127.0.0.1", str(port), *map(str, files)], check=True)
+    command = [program, "-aec", "CARINA", "-xs", "127.0.0.1", str(port), "+sd", "+r", str(series)]
+    subprocess.run(command, check=True)
 
 
 def wait_for(url: str) -> None:
@@ -89,9 +88,8 @@ def main() -> None:
         with subprocess.Popen(command) as process:
             try:
                 wait_for(f"http://127.0.0.1:{web}")
-                send(folder, "Chest", 40, dicom)
-                send(folder, "Follow-up", 36, dicom)
-                send(folder, "Scout", 8, dicom)
+                for series in SERIES:
+                    send(DATA / series, dicom)
                 take(f"http://127.0.0.1:{web}")
             finally:
                 process.terminate()

@@ -160,6 +160,19 @@ def test_a_part_of_the_worklist_that_is_none_is_refused(pages: Pages, query: str
         assert pages.client.get(f"{pages.url}{path}?{query}").status_code == 400
 
 
+def test_a_uid_leads_to_the_latest_results_on_it(pages: Pages) -> None:
+    with pages.node.engine.begin() as connection:
+        connection.execute(update(ARRIVAL).values(series_uid="1.2.7", study_uid="1.2.8"))
+    again = add_job(pages.node, pages.arrival)
+    for path in ("/series/1.2.7?at=lesion-2", "/studies/1.2.8?at=lesion-2"):
+        assert pages.client.get(pages.url + path).headers["location"] == f"/jobs/{again}/view/?at=lesion-2"
+    add_job(pages.node, series_uid="1.2.9", ended="canceled")
+    faulted = add_job(pages.node, series_uid="1.2.9", ended="faulted")
+    assert pages.client.get(f"{pages.url}/series/1.2.9").headers["location"] == f"/jobs/{faulted}"
+    for path in ("/series/1.2.8", "/studies/1.2.7"):
+        assert "no series of this UID was run here" in pages.get(path)
+
+
 def test_buttons_change_jobs_and_come_back(pages: Pages) -> None:
     token = pages.node.token
     for what, state, choice in (

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Engine, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, func, or_, select
 
 from carina.config import Priority
-from carina.database import JOB, read_only
+from carina.database import ARRIVAL, JOB, read_only
 from carina.jobs.queue import RANKS, JobEnd, JobState
 from carina.pipeline.json_text import read_json
 
@@ -101,6 +101,17 @@ def every_job(connection: Connection, *, pipeline: str = "", page: int = 1000) -
         if not rows:
             return
         last = rows[-1].id
+
+
+def job_on(connection: Connection, *, series: str = "", study: str = "") -> Job | None:
+    """The latest healthy job on a series, or on any of a study, by its UID; else the latest one, None where none is."""
+    wanted = select(JOB).outerjoin(ARRIVAL, JOB.c.arrival_id == ARRIVAL.c.id)
+    if series:
+        wanted = wanted.where(or_(JOB.c.series_uid == series, ARRIVAL.c.series_uid == series))
+    if study:
+        wanted = wanted.where(ARRIVAL.c.study_uid == study)
+    row = connection.execute(wanted.order_by((JOB.c.ended == JobEnd.HEALTHY).desc(), JOB.c.id.desc()).limit(1)).first()
+    return None if row is None else _job(row)
 
 
 def sources_of(connection: Connection, pipeline: str) -> frozenset[str]:

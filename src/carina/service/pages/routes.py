@@ -14,7 +14,8 @@ from starlette.staticfiles import StaticFiles
 from carina.database import read_only
 from carina.deliver.register import list_deliveries
 from carina.jobs.earlier import earlier_scans, wanted_for, wish_of
-from carina.jobs.queue import JobState
+from carina.jobs.listing import job_on
+from carina.jobs.queue import JobEnd, JobState
 from carina.service.access.caller import caller_of
 from carina.service.dicomweb.held import OBJECTS
 from carina.service.node import RunningNode, seen_node
@@ -42,6 +43,8 @@ def page_routes() -> list[BaseRoute]:
         Route("/jobs/{job:int}/live", live_job),
         Route("/jobs/{job:int}/log", show_log),
         Route("/jobs/{job:int}/series", show_series),
+        Route("/series/{series}", show_held),
+        Route("/studies/{study}", show_held),
         Mount("/jobs/{job:int}/view", results),
         Mount("/agreement", agreements),
         *project_routes(),
@@ -107,6 +110,16 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
     values["is_uploaded"] = is_of_upload(node, progress.job)
     return values | {"has_results": has_results, "earlier": earlier, "wish": wish, "wanted_for": wanted}
+
+
+def show_held(request: Request) -> Response:
+    """To the results on a series, or on a study's, by its UID: an address that another system can make."""
+    with read_only(_node(request).engine) as connection:
+        job = job_on(connection, **request.path_params)
+    if job is None:
+        raise NotThere("series.unknown", "no series of this UID was run here.")
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"/jobs/{job.id}/view/{query}" if job.ended == JobEnd.HEALTHY else f"/jobs/{job.id}", 303)
 
 
 async def show_series(request: Request) -> Response:

@@ -75,6 +75,7 @@ class CaseRow:
     """A row of the table; ``folder`` is empty where there is no run to open."""
 
     name: str
+    place: str
     state: str
     reason: str
     folder: str
@@ -220,6 +221,7 @@ def _case(table: pd.DataFrame, row: int, shown: tuple[ColumnSpread, ...]) -> Cas
     told = table.iloc[row]
     return CaseRow(
         name=str(told["name"]),
+        place="" if told["place"] == "." else str(told["place"]),
         state=str(told["state"]),
         reason=str(told["reason"] or told["warnings"]),
         folder=str(told["folder"]),
