@@ -129,7 +129,7 @@ def test_what_is_of_the_other_is_not_there(node: Shared, rule: Rule) -> None:
             assert status != 200 or said.rstrip().endswith("[]")
         assert leaks(said, node.held["bravo"], path) == []
     if rule.path not in NOT_THERE and "/earlier/" not in rule.path:
-        assert asked(node.person("operator of bravo"), rule, path)[0] in (200, 303, 307), "it is there, for who may see it"
+        assert asked(node.person("operator of bravo"), rule, path)[0] in (200, 303, 307), "there, for who may see it"
 
 
 NOT_THERE = {
