@@ -32,7 +32,7 @@ UNSEEN = -30.0
 STRIDE = 4
 """Doubt is counted on every fourth voxel along x and y."""
 
-PASS_VOXELS = 8_000_000
+PASS_VOXELS = 13_000_000
 """Voxels of one window of a network whose answers are local: what bounds the memory of a pass."""
 
 MOST_PIECES = 12
