@@ -1,4 +1,4 @@
-"""Lungs in two looks: what the first decides, what it leaves to the second, and which bundle it may be."""
+"""Two looks: what the first decides, what it leaves to the second, and which bundle it may be."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from carina.config import Plan
 from carina.errors import BadConfig
@@ -78,6 +79,65 @@ def test_a_first_look_that_sees_no_lung_gives_an_empty_mask(tmp_path: Path) -> N
     for plan in Plan:
         found = segment(volume, two_looks(tmp_path / plan), band, plan, first_look=knows(lungs & False))
         assert found.is_empty
+
+
+LESION = {"task": "lesion", "labels": {"1": "lesion"}}
+
+
+def lesion_looks(folder: Path, **rule: float) -> Bundle:
+    """A lesion bundle that names another beside it as its first look; what is dark is lesion to both."""
+    first = weightless_bundle(folder / "first", **LESION, spacing_mm=[4.0, 4.0, 4.0])
+    look = {"bundle": "first", "sha256": first.sha256, **rule}
+    return weightless_bundle(folder / "second", **LESION, first_look=look)
+
+
+@pytest.mark.parametrize("plan", list(Plan))
+def test_the_first_look_at_lesions_decides_what_it_is_sure_of(tmp_path: Path, plan: Plan) -> None:
+    """The second finds all that is dark; the first denies what lies above, and is sure of a block of tissue below."""
+    volume, lungs = chest()
+    denied, sure = lungs.copy(), np.zeros_like(lungs)
+    denied[: len(lungs) // 2] = False
+    sure[4:12, 4:16, 40:56] = True
+    assert denied.any() and not (sure & lungs).any()
+
+    def answer(patches: np.ndarray) -> np.ndarray:
+        """By place: 9 where it is sure, -9 where it denies, -1 elsewhere; what the rule makes of that is tested."""
+        here, there = knows(sure)(patches), knows(denied)(patches)
+        return np.where(here > 0, 9.0, np.where(there > 0, -9.0, -1.0)).astype(np.float32)
+
+    found = segment(volume, lesion_looks(tmp_path, veto=-3.0, sure=2.0), band, plan, first_look=answer).labels > 0
+    assert not found[ndimage.binary_erosion(denied, iterations=2)].any()
+    assert found[ndimage.binary_erosion(sure, iterations=2)].all()
+    left = ndimage.binary_erosion(lungs & ~denied, iterations=2)
+    assert left.any() and found[left].all()
+    assert not found[~ndimage.binary_dilation(lungs | sure, iterations=3)].any()
+
+
+def test_where_the_first_look_denies_all_the_second_is_not_asked(tmp_path: Path) -> None:
+    volume, lungs = chest()
+    asked = []
+
+    def second(patches: np.ndarray) -> np.ndarray:
+        asked.append(patches.shape)
+        return band(patches)
+
+    found = segment(volume, lesion_looks(tmp_path), second, first_look=knows(lungs & False))
+    assert found.is_empty
+    assert sum(np.prod(shape[2:]) for shape in asked) <= 32 * 32 * 16
+    assert found.grid == volume.grid
+
+
+def test_a_rule_that_denies_more_than_it_is_sure_of_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"first_look veto 1\.0 must not lie above sure 0\.0"):
+        lesion_looks(tmp_path, veto=1.0)
+
+
+def test_a_first_look_is_of_the_same_task(tmp_path: Path) -> None:
+    first = weightless_bundle(tmp_path / "first", **FIRST)
+    look = {"bundle": "first", "sha256": first.sha256}
+    bundle = weightless_bundle(tmp_path / "second", **LESION, first_look=look)
+    with pytest.raises(BadConfig, match=r"expected a bundle of task lesion without .* and its task is lung"):
+        first_look_of(bundle)
 
 
 def test_the_hash_of_a_bundle_covers_its_first_look(tmp_path: Path) -> None:

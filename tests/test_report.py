@@ -302,7 +302,7 @@ def assert_calibration_is_measured(told: str, metrics: Mapping[str, float]) -> N
 
 def test_what_the_shipped_bundles_say_of_themselves_is_what_was_measured() -> None:
     """No figure of a report is invented: each is one of the bundle's own eval_metrics, as are a range's ends."""
-    for name in ("covid-densenet", "lesion-segresnet", "lung-ahnet", "lung-first-look"):
+    for name in ("covid-densenet", "lesion-segresnet", "lesion-first-look", "lung-ahnet", "lung-first-look"):
         bundle = find_bundle(name)
         validation = bundle.carina.validation
         assert validation is not None

@@ -64,9 +64,11 @@ def test_every_bundle_that_ships_has_a_recipe_and_its_card_names_the_recipes_has
         assert bundle.carina.network == recipe.stages[-1][1].network
 
 
-def test_recipes_that_ship_begin_with_random_weights_so_that_one_command_makes_each_bundle_again() -> None:
+def test_recipes_that_ship_begin_with_random_weights_or_a_bundle_that_ships_so_that_commands_make_each_again() -> None:
     started = {name: load_recipe(name).stages[0][1].init for name in recipes()}
-    assert started == {"covid": "", "first-look": "", "lesion": "", "lung": ""}
+    first_looks = {"lung-first-look": "", "lesion-first-look": "lung-first-look"}
+    assert started == {"covid": "", "lesion": "", "lung": "", **first_looks}
+    assert load_recipe("lesion-first-look").starts_from == load_bundle(SHIPPED / "lung-first-look").sha256
 
 
 def test_the_lesion_networks_way_goes_from_group_norms_to_constants_once() -> None:
@@ -143,5 +145,7 @@ def test_what_is_wrong_is_named(file: Path, old: str, new: str, words: str) -> N
 
 
 def test_an_unknown_recipe_is_told_the_known_ones() -> None:
-    with pytest.raises(BadConfig, match="called 'liver'; known: covid, first-look, lesion, lung, or a file"):
+    with pytest.raises(
+        BadConfig, match="called 'liver'; known: covid, lesion, lesion-first-look, lung, lung-first-look, or a file"
+    ):
         load_recipe("liver")

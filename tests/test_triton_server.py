@@ -222,7 +222,7 @@ def test_a_whole_run_on_a_server(tmp_path: Path) -> None:
     assert image in text
     definition = tmp_path / "without-saliency.yaml"
     definition.write_text(text.replace(image, f'{image[:-1]}, variables: {{CARINA_SALIENCY: "off"}}}}'))
-    for name in ("lung-ahnet", "lung-first-look", "lesion-segresnet", "covid-densenet"):
+    for name in ("lung-ahnet", "lung-first-look", "lesion-segresnet", "lesion-first-look", "covid-densenet"):
         served(find_bundle(name), tmp_path / "repository")
 
     def run(where: str, settings: RuntimeSettings) -> carina.Run:

@@ -156,8 +156,9 @@ def needed_bytes(source: Source) -> int:
 def provenance(source: Source, settings: Settings, networks: Networks) -> Provenance:
     """What the manifest says a run was made from; decides whether an earlier run is resumed."""
     bundles = {task: networks.bundle(task) for task in TASKS}
-    if first_look := networks.first_look():
-        bundles["first-look"] = first_look
+    for task in TASKS:
+        if first_look := networks.first_look(task):
+            bundles[f"{task}-first-look"] = first_look
     runtime = networks.runtime_settings
     return Provenance(
         inputs=_inputs(source),

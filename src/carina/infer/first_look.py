@@ -1,15 +1,16 @@
-"""The first of two looks at the lungs: a small network sees the whole scan at 6 mm or so, in one pass.
+"""The first of two looks: a small network sees the whole scan at a few millimetres, in one pass.
 
-It knows where thorax and belly are, which no window of 5 mm slices shows, and what is lung without air. Its surface is
-not sharp, so the second look, at full resolution, decides within `FirstLook.sure_mm` of it. Where lung is dense, the
-second look has nothing to see the border by, and the surface of the first is taken.
+It knows where in a body a place is, which no window of 5 mm slices shows: what is thorax and what belly, lung without
+air and heart, consolidation and hilum. Its surface is not sharp. For lungs the second look, at full resolution, decides
+within `LungLook.sure_mm` of it; where lung is dense, the second look has nothing to see the border by, and the surface
+of the first is taken. For lesions the second look decides where the first is not sure.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,8 @@ from scipy import ndimage
 from carina.infer.components import kept
 from carina.infer.runtime import Runtime
 from carina.infer.windows import UNSEEN
-from carina.models.bundle import Bundle, Lung
+from carina.models.bundle import Bundle, Lesion, Lung, Segmentation
+from carina.models.looking import LesionLook, LungLook
 from carina.volume.arrays import Box, Flags, Floats
 from carina.volume.average import averaged
 from carina.volume.grid import Grid
@@ -30,6 +32,24 @@ AIRLESS_ABOVE_HU = -250.0
 
 CERTAIN_SCORE = 8.0
 """The score of what is lung beyond doubt, e^-8 being the doubt."""
+
+
+class Seen(Protocol):
+    """What a first look saw, on its coarse grid."""
+
+    @property
+    def grid(self) -> Grid:
+        """The coarse grid."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing for the second look to see."""
+
+    def box(self) -> Box:
+        """The coarse voxels in which the second look may find something; there must be some."""
+
+    def settle(self, scores: Floats, grid: Grid) -> None:
+        """Let the first look decide in ``scores`` of the second (logits on ``grid``) what it is sure of, in place."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,26 +102,65 @@ class LungsSeen:
         scores[depth < -self.sure_mm] = UNSEEN
 
 
-def look_first(volume: Volume, bundle: Bundle, runtime: Runtime, sure_mm: float) -> LungsSeen:
-    """One pass of the first look's network over the whole of ``volume``.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LesionsSeen:
+    """What the first look saw of lesions: a score on a coarse grid, and what it decides (`LesionLook`)."""
+
+    grid: Grid
+    scores: Floats
+    rule: LesionLook
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no place may be a lesion."""
+        return not bool((self.scores > self.rule.veto).any())
+
+    def box(self) -> Box:
+        """The coarse voxels that may be lesion and one around them; some voxel must be."""
+        parts = ndimage.find_objects((self.scores > self.rule.veto).view(np.uint8))
+        sides = zip(parts[0], self.scores.shape, strict=True)
+        z, y, x = (slice(max(side.start - 1, 0), min(side.stop + 1, n)) for side, n in sides)
+        return z, y, x
+
+    def settle(self, scores: Floats, grid: Grid) -> None:
+        """Let the first look decide in ``scores`` of the second (logits on ``grid``) what it is sure of, in place."""
+        seen = resample(self.scores, self.grid, grid)
+        np.minimum(scores, seen - np.float32(self.rule.veto), out=scores)
+        np.maximum(scores, seen - np.float32(self.rule.sure), out=scores)
+
+
+def look_first(volume: Volume, bundle: Bundle, runtime: Runtime, look: LungLook | LesionLook) -> Seen:
+    """One pass of the first look's network over the whole of ``volume``, read by what the second one's bundle says.
 
     Raises:
-        ValueError: the bundle's task is not ``lung``.
+        ValueError: the bundle's task is another than that of ``look``.
         ModelFailed: the network failed.
     """
     spec = bundle.carina
-    if not isinstance(spec, Lung):
-        raise ValueError(f"bundle {bundle.name} finds no lungs, its task is {spec.task}")
+    if not isinstance(spec, Lung if isinstance(look, LungLook) else Lesion):
+        raise ValueError(f"bundle {bundle.name} is no first look for this, its task is {spec.task}")
+    hu, grid = _coarse(volume, spec)
+    scores = _scores(hu, spec, runtime)
+    if isinstance(look, LesionLook):
+        return LesionsSeen(grid=grid, scores=scores, rule=look)
+    lung = scores > 0
+    scores[lung & ~kept(lung, spec.components)] = UNSEEN
+    dense = ndimage.binary_opening((scores > 0) & (hu > AIRLESS_ABOVE_HU))
+    return LungsSeen(grid=grid, scores=scores, dense=dense, sure_mm=look.sure_mm)
+
+
+def _coarse(volume: Volume, spec: Segmentation) -> tuple[Floats, Grid]:
+    """HU averaged to the voxels of a first look."""
     x, y, z = spec.spacing_mm
     means, fine = averaged(*reorient(volume.hu, volume.grid, spec.orientation), (z, y, x))
     grid = respaced(fine, (z, y, x))
-    hu = resample(means, fine, grid)
+    return resample(means, fine, grid), grid
+
+
+def _scores(hu: Floats, spec: Segmentation, runtime: Runtime) -> Floats:
+    """The network's answer for a whole scan, ``(z, y, x)``."""
     low, high = spec.window_hu
     image = np.clip((hu - low) / np.float32(high - low), 0, 1).astype(np.float32)
     sides: list[tuple[int, int]] = [(0, -n % d) for n, d in zip(hu.shape, reversed(spec.divisors), strict=True)]
     answer: npt.NDArray[Any] = runtime(np.pad(image, sides)[None, None].transpose(0, 1, 4, 3, 2))[0, 0]
-    scores = np.ascontiguousarray(answer.transpose(2, 1, 0)[tuple(slice(0, n) for n in hu.shape)])
-    lung = scores > 0
-    scores[lung & ~kept(lung, spec.components)] = UNSEEN
-    dense = ndimage.binary_opening((scores > 0) & (hu > AIRLESS_ABOVE_HU))
-    return LungsSeen(grid=grid, scores=scores, dense=dense, sure_mm=sure_mm)
+    return np.ascontiguousarray(answer.transpose(2, 1, 0)[tuple(slice(0, n) for n in hu.shape)])

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from carina.config import Plan
 from carina.infer.border import border_moved
 from carina.infer.components import found_box, kept
-from carina.infer.first_look import LungsSeen, look_first
+from carina.infer.first_look import Seen, look_first
 from carina.infer.mosaic import PartScore
 from carina.infer.regions import Regions, regions_of
 from carina.infer.runtime import Runtime, has_two_logits, open_runtime, scores_within
@@ -66,8 +66,8 @@ def segment(
     bundle gives a reach sees the box and as much around it, in as few passes as memory allows (`local_tiles`). What it
     finds around the body is dropped.
     ``Plan.ORIGINAL`` uses the bundle's own windows and overlap over the whole volume. Nothing found is an empty mask.
-    A bundle of lungs that names a first look (`first_look`) lets it decide where lungs are at all, in both plans, and
-    the fast one looks there alone; ``first_look`` is its network, opened here where it is not given.
+    A bundle that names a first look (`first_look`) lets it decide where anything can be at all, in both plans, and the
+    fast one looks there alone; ``first_look`` is its network, opened here where it is not given.
 
     Raises:
         ValueError: the bundle's task is no segmentation.
@@ -98,13 +98,13 @@ def segment(
     )
 
 
-def _first_look(volume: Volume, bundle: Bundle, runtime: Runtime | None) -> LungsSeen | None:
+def _first_look(volume: Volume, bundle: Bundle, runtime: Runtime | None) -> Seen | None:
     """What the first look that the bundle names sees in ``volume``; None where it names none."""
     first = first_look_of(bundle)
     spec = bundle.carina
-    if first is None or not isinstance(spec, Lung) or spec.first_look is None:
+    if first is None or not isinstance(spec, Lung | Lesion) or spec.first_look is None:
         return None
-    return look_first(volume, first, runtime or open_runtime(first), spec.first_look.sure_mm)
+    return look_first(volume, first, runtime or open_runtime(first), spec.first_look)
 
 
 def _can_doubt(bundle: Bundle, spec: Segmentation) -> bool:
@@ -113,7 +113,7 @@ def _can_doubt(bundle: Bundle, spec: Segmentation) -> bool:
 
 
 def _fast(look: _Look, progress: WindowProgress | None) -> _Found:
-    """What lies in the lungs' box, or in the body's where no lungs are seen."""
+    """What lies where the first look allows it; without one in the lungs' box, or in the body's where none are seen."""
     if look.seen:
         return look.at(_fast_tiles(_seen_box(look.seen, look.network), look), progress)
     oriented = reoriented(look.volume.grid, look.spec.orientation)
@@ -124,8 +124,8 @@ def _fast(look: _Look, progress: WindowProgress | None) -> _Found:
     return _grow(replace(look, regions=regions), widened, body, progress)
 
 
-def _seen_box(seen: LungsSeen, network: Grid) -> Box:
-    """Where the first look allows lung, in voxels of the network grid; one voxel where it saw none."""
+def _seen_box(seen: Seen, network: Grid) -> Box:
+    """Where the first look allows anything, in voxels of the network grid; one voxel where it saw nothing."""
     if seen.is_empty:
         return (slice(0, 1), slice(0, 1), slice(0, 1))
     return _covered(cropped(seen.grid, seen.box()), network)
@@ -163,7 +163,7 @@ class _Look:
     runtime: Runtime
     doubt: float | None = None
     regions: Regions | None = None
-    seen: LungsSeen | None = None
+    seen: Seen | None = None
 
     def at(self, tiles: Tiles, progress: WindowProgress | None) -> _Found:
         inside = _clipped(tiles.box, self.network.shape)

@@ -19,7 +19,8 @@ import msgspec
 
 from carina.errors import BadConfig
 from carina.models.classifying import Familiar, Saliency
-from carina.models.lung_rules import Border, FirstLook
+from carina.models.looking import LesionLook, LungLook
+from carina.models.lung_rules import Border
 from carina.models.monai_config import inference_config
 from carina.models.validation import Validation
 from carina.pipeline.json_text import read_json
@@ -165,6 +166,12 @@ class Segmentation(Common, frozen=True, forbid_unknown_fields=True, kw_only=True
         if self.network.get("kind") == "segresnet" and self.network.get("norm", "group") == "group":
             raise ValueError("reach must be null for a network with group norm, whose answers depend on the window")
 
+    def _check_one_label(self, **keys: object) -> None:
+        """What works on one mask is of no use to several."""
+        given = [key for key, value in keys.items() if value]
+        if given and len(self.labels) > 1:
+            raise ValueError(f"{given[0]} must be null where there is more than one label; labels are {self.labels}")
+
     def _check_sides(self, patch: tuple[int, int, int]) -> None:
         if any(side % divisor for side, divisor in zip(patch, self.divisors, strict=True)):
             raise ValueError(f"patch {patch} must be a multiple of divisor {self.divisor} on each side")
@@ -182,17 +189,24 @@ class Lung(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True, 
     """
 
     border: Border | None = None
-    first_look: FirstLook | None = None
+    first_look: LungLook | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.border or self.first_look) and len(self.labels) > 1:
-            key = "border" if self.border else "first_look"
-            raise ValueError(f"{key} must be null where there is more than one label; labels are {self.labels}")
+        self._check_one_label(border=self.border, first_look=self.first_look)
 
 
 class Lesion(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="lesion"):
-    """A network that finds lesions in the lungs."""
+    """A network that finds lesions in the lungs.
+
+    ``first_look`` names another network that sees the whole scan first, and decides what it is sure of; None: none.
+    """
+
+    first_look: LesionLook | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_one_label(first_look=self.first_look)
 
 
 class Covid(Common, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="covid"):

@@ -1,4 +1,4 @@
-"""The first look that a bundle of lungs names: another bundle, pinned by its hash."""
+"""The first look that a bundle names: another bundle, which sees the whole scan at a few mm, pinned by its hash."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from carina.errors import BadConfig
-from carina.models.bundle import Bundle, Lung, NetworkOutput, find_bundle
+from carina.models.bundle import Bundle, Lesion, Lung, NetworkOutput, find_bundle
 
 
 def first_look_of(bundle: Bundle) -> Bundle | None:
@@ -15,28 +15,30 @@ def first_look_of(bundle: Bundle) -> Bundle | None:
     None where it names none. The hash of ``bundle`` covers the hash that it names, and so the weights of both.
 
     Raises:
-        BadConfig: there is none of the name, it finds no lungs or needs a first look itself, or its hash is another.
+        BadConfig: there is none of the name, it is of another task or needs a first look itself, or its hash is
+            another.
     """
     spec = bundle.carina
-    if not isinstance(spec, Lung) or spec.first_look is None:
+    if not isinstance(spec, Lung | Lesion) or spec.first_look is None:
         return None
-    return _pinned(bundle.name, bundle.folder.parent, spec.first_look.bundle, spec.first_look.sha256)
+    return _pinned(bundle.name, spec.task, bundle.folder.parent, spec.first_look.bundle, spec.first_look.sha256)
 
 
 @lru_cache(maxsize=8)
-def _pinned(asked_by: str, folder: Path, name: str, sha256: str) -> Bundle:
+def _pinned(asked_by: str, task: str, folder: Path, name: str, sha256: str) -> Bundle:
     found = find_bundle(name, (folder,))
-    if not isinstance(found.carina, Lung) or found.carina.first_look:
+    spec = found.carina
+    if not isinstance(spec, Lung | Lesion) or spec.task != task or spec.first_look:
         raise BadConfig(
             "bundle.first-look",
-            f"{found.folder}: {asked_by} names it as its first look; expected a bundle of task lung without a first "
-            f"look of its own, and its task is {found.carina.task}.",
+            f"{found.folder}: {asked_by} names it as its first look; expected a bundle of task {task} without a first "
+            f"look of its own, and its task is {spec.task}.",
         )
-    if len(found.carina.labels) > 1 or found.carina.output is not NetworkOutput.LOGITS:
+    if len(spec.labels) > 1 or spec.output is not NetworkOutput.LOGITS:
         raise BadConfig(
             "bundle.first-look",
             f"{found.folder}: {asked_by} names it as its first look; expected one label and output logits, and it has "
-            f"{len(found.carina.labels)} and {found.carina.output}.",
+            f"{len(spec.labels)} and {spec.output}.",
         )
     if found.sha256 != sha256:
         raise BadConfig(

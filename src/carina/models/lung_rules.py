@@ -1,4 +1,4 @@
-"""What a bundle of lungs may add to its network: where HU settle the border, and another network that looks first."""
+"""What a bundle of lungs may add to its network: where HU settle the border."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import msgspec
 
 REACH_MM = 10.0
 """The farthest that a border rule may reach."""
-
-
-SURE_MM = 50.0
-"""The farthest from its surface that a first look may leave to the network."""
 
 
 class Border(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -24,18 +20,3 @@ class Border(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def __post_init__(self) -> None:
         if not 0 < self.reach_mm <= REACH_MM:
             raise ValueError(f"border reach_mm {self.reach_mm} must lie above 0, and {REACH_MM:g} at most")
-
-
-class FirstLook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The bundle of a first look at the whole scan, beside this one or among those that ship, and its hash.
-
-    Deeper than ``sure_mm`` inside its surface all is lung, farther outside nothing.
-    """
-
-    bundle: str
-    sha256: str
-    sure_mm: float = 7.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.sure_mm <= SURE_MM:
-            raise ValueError(f"first_look sure_mm {self.sure_mm} must lie above 0, and {SURE_MM:g} at most")

@@ -82,13 +82,13 @@ class Networks:
                 if users > 1:
                     self._opened[task] = network, users - 1
 
-    def first_look(self) -> Bundle | None:
-        """The first look that the lung bundle names.
+    def first_look(self, task: str) -> Bundle | None:
+        """The first look that the bundle of a task names.
 
         Raises:
             BadConfig: as `first_look_of`.
         """
-        return first_look_of(self.bundle("lung"))
+        return first_look_of(self.bundle(task))
 
     def made(self, made_by: str) -> Bundle | None:
         """The bundle that a result says it was made by, if it is one of this run's."""

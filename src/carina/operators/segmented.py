@@ -35,7 +35,7 @@ def segment_volume(volume: Volume, task: str, networks: Networks, context: Conte
         ModelFailed: the network gave what its bundle does not describe.
     """
     plan = networks.settings.runtime.plan
-    first = networks.first_look() if task == "lung" else None
+    first = networks.first_look(task)
     with networks.passing, networks.opened(task) as network:
         seen_by = open_runtime(first, networks.runtime_settings) if first else None
         mask = segment(volume, networks.bundle(task), first_of(network), plan, fraction(context), seen_by)

@@ -25,7 +25,7 @@ TITLES = {
     Task.COVID: "COVID-19 classification",
 }
 
-FIRST_LOOK = "First look at the lungs"
+FIRST_LOOKS = {Task.LUNG: "First look at the lungs", Task.LESION: "First look at COVID-19 lesions"}
 
 LEAST_LUNG_ML = 50
 """What a first look calls a second lung holds this much at least."""
@@ -77,7 +77,7 @@ there has no say that a mask would show (benchmarks/one_pass.py), and would cost
 def title(settings: TrainSettings) -> str:
     """What people call the bundle: task and network."""
     kind = str(settings.network.get("kind"))
-    task = FIRST_LOOK if settings.whole_scans else TITLES[settings.task]
+    task = FIRST_LOOKS[settings.task] if settings.whole_scans else TITLES[settings.task]
     return f"{task}, {NETWORKS.get(kind, kind)}"
 
 
@@ -103,6 +103,8 @@ def carina_object(settings: TrainSettings) -> dict[str, Any]:
         "original": {"patch": list(settings.window), "overlap": settings.window_overlap},
         "restore": "linear",
     }
+    if settings.whole_scans and settings.task is Task.LESION:
+        return common
     if settings.whole_scans:
         voxel_ml = math.prod(common["spacing_mm"]) / 1000
         return common | {"components": {"keep": 2, "min_voxels": round(LEAST_LUNG_ML / voxel_ml), "min_share": 0.05}}

@@ -90,20 +90,21 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     ``network`` is what ``models.networks.build_network`` takes. ``spacing_mm`` is ``(x, y, z)``, None (``"none"`` in a
     file) keeps the image's own; ``window_hu`` is scaled to [0, 1] and clipped. ``whole_scans`` draws synthetic examples
-    of lungs as whole scans at ``spacing_mm`` (`whole_scans`), for a first look. ``other_pneumonias`` is the share of a
-    classifier's full crops without COVID-19 that show another pneumonia. ``positive`` is the share of patches
-    centred on foreground. ``order`` is the classifier's (``default``: window, then crop and resize; ``naturecomm``:
-    crop and resize on HU, then window). ``hard_weight`` is how often ``dice-ce`` counts hard voxels of synthetic
-    examples (dense lesions, gas that is no lung). Exactly one of ``steps`` and ``epochs`` is above 0; an epoch draws
-    ``per_case`` examples for each training case. ``validate_every`` counts what the length is given in, ``log_every``
-    and ``save_every`` count steps. ``scale_rate`` multiplies ``rate`` by the number of processes; ``clip`` 0 leaves
-    gradients as they are. ``average`` above 0 keeps averaged weights, which are what is validated and published; their
-    batch norms' statistics are taken anew over ``settle`` batches first. ``init`` names a bundle to fine-tune from;
-    ``keep_start`` is the share of the weights it starts from in what is validated and published, the rest is what was
-    trained: what the start knew and a fine-tuning forgets comes back (Wortsman and others, "Robust fine-tuning of
-    zero-shot models", CVPR 2022). ``folds`` above 1 pools the list and validates on part ``fold``, patient by patient.
-    ``window`` and ``window_overlap`` are those of validation and of the published bundle. ``cache_rate`` is the share
-    of cases that is kept in memory, as MONAI calls it. ``mlflow`` is a tracking URI, empty: none.
+    as whole scans at ``spacing_mm`` (`whole_scans`, `whole_lesions`), for a first look. ``other_pneumonias`` is the
+    share of a classifier's full crops without COVID-19 that show another pneumonia. ``positive`` is the share of
+    patches centred on foreground. ``order`` is the classifier's (``default``: window, then crop and resize;
+    ``naturecomm``: crop and resize on HU, then window). ``hard_weight`` is how often ``dice-ce`` counts hard voxels of
+    synthetic examples (dense lesions, gas that is no lung). Exactly one of ``steps`` and ``epochs`` is above 0; an
+    epoch draws ``per_case`` examples for each training case. ``validate_every`` counts what the length is given in,
+    ``log_every`` and ``save_every`` count steps. ``scale_rate`` multiplies ``rate`` by the number of processes;
+    ``clip`` 0 leaves gradients as they are. ``average`` above 0 keeps averaged weights, which are what is validated and
+    published; their batch norms' statistics are taken anew over ``settle`` batches first. ``init`` names a bundle to
+    fine-tune from; ``keep_start`` is the share of the weights it starts from in what is validated and published, the
+    rest is what was trained: what the start knew and a fine-tuning forgets comes back (Wortsman and others, "Robust
+    fine-tuning of zero-shot models", CVPR 2022). ``folds`` above 1 pools the list and validates on part ``fold``,
+    patient by patient. ``window`` and ``window_overlap`` are those of validation and of the published bundle.
+    ``cache_rate`` is the share of cases that is kept in memory, as MONAI calls it. ``mlflow`` is a tracking URI, empty:
+    none.
     """
 
     task: Task

@@ -17,8 +17,9 @@ from carina.synth.lung_labels import box_with_margin
 from carina.synth.severity import paste_severe
 from carina.train.examples import Example, NamedExample
 from carina.train.losses import HARD, IGNORED
-from carina.train.patches import PATCH_SPACING_MM, draw_lesion_patch, draw_lung_patch
+from carina.train.patches import PATCH_SPACING_MM, Drawn, draw_lesion_patch, draw_lung_patch
 from carina.train.settings import Loss, TrainSettings
+from carina.train.whole_lesions import draw_ill_scan
 from carina.train.whole_scans import draw_whole_scan
 from carina.volume.arrays import Flags, Floats
 
@@ -50,7 +51,7 @@ class SyntheticSource:
                 return self._example(lesson.hu, np.asarray(lesson.ill))
             return self._example(lesson.hu, np.where(lesson.ignored & ~lesson.lesion, IGNORED, lesson.lesion))
         if self.settings.whole_scans:
-            drawn = draw_whole_scan(self.training, shape, self.settings.voxel_mm, rng)
+            drawn = self._scan(self.training, shape, rng)
             return self._example(drawn.hu, np.where(drawn.ignored, IGNORED, drawn.truth + HARD * drawn.hard))
         draw = draw_lung_patch if self.settings.task is Task.LUNG else draw_lesion_patch
         drawn = draw(self.training, shape, rng)
@@ -103,9 +104,13 @@ class SyntheticSource:
         for n in range(-(-VALIDATION_SCANS // len(self.held))):
             rng = np.random.default_rng([VALIDATION_SEED, number, n])
             shape = self.settings.patches[0].shape[::-1]
-            drawn = draw_whole_scan([case], shape, self.settings.voxel_mm, rng)
+            drawn = self._scan([case], shape, rng)
             target = np.where(drawn.ignored, IGNORED, drawn.truth)
             yield f"{case.name}-{n + 1}", *self._example(drawn.hu, target)
+
+    def _scan(self, cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Drawn:
+        draw = draw_whole_scan if self.settings.task is Task.LUNG else draw_ill_scan
+        return draw(cases, shape, self.settings.voxel_mm, rng)
 
     def _example(self, hu: npt.NDArray[np.generic], target: npt.NDArray[np.generic]) -> Example:
         return scale(hu, self.settings.window_hu), target.astype(np.int64)

@@ -9,7 +9,7 @@ generator alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -67,21 +67,37 @@ def _coarse(mask: Mask | None, grid: Grid, spacing_mm: Triple) -> Mask | None:
     return replace(mask, labels=(share >= 0.5).astype(np.uint8), grid=grid)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scan:
+    """A scan before disease: as it was cut, the organs drawn into it, and which slices are its own."""
+
+    cut: Cut
+    organs: Flags
+    seen: Flags
+
+
 def draw_whole_scan(cases: Sequence[Case], shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> Drawn:
     """One scan in ``shape`` voxels of ``spacing_mm``, with or without disease and a belly; fluid is not taught on."""
+    scan = sample_scan(cases, shape, spacing_mm, rng)
+    lung, around = scan.cut.lung, scan.cut.around
+    assert around is not None
+    hu, fluid = _with_disease(scan.cut.hu, lung, spacing_mm, rng)
+    hu = _dressed(hu, around & scan.seen[:, None, None], spacing_mm, rng)
+    hard = _hard(replace(scan.cut, hu=hu), scan.organs) | (fluid & lung)
+    drawn = Drawn(hu=finish_scan(hu, rng), truth=lung, hard=hard, ignored=scan.cut.ignore | fluid)
+    return frame_scan(drawn, lung, rng, one_slice=ONE_SLICE)
+
+
+def sample_scan(cases: Sequence[Case], shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> Scan:
+    """A chest, or at times a belly, turned, stretched, bent; with more of a belly below it, and organs with gas."""
     case, bellies = _chosen(cases, rng)
     raised = rng.uniform(*RAISED_SHARE) if bellies and rng.random() < RAISED else 0.0
     scan, seen = _sampled(case, shape, spacing_mm, raised, rng)
-    hu, lung = scan.hu, scan.lung
-    assert scan.around is not None
-    if lung.any() and (raised or rng.random() < LENGTHENED):
-        hu = _lengthened(hu, lung, int(np.argmax(seen)), bellies, spacing_mm[0], rng)
-    hu, organs = _with_organs(hu, lung, spacing_mm, rng)
-    hu, fluid = _with_disease(hu, lung, spacing_mm, rng)
-    hu = _dressed(hu, scan.around & seen[:, None, None], spacing_mm, rng)
-    hard = _hard(replace(scan, hu=hu), organs) | (fluid & lung)
-    drawn_scan = Drawn(hu=_finish(hu, rng), truth=lung, hard=hard, ignored=scan.ignore | fluid)
-    return _framed(drawn_scan, rng)
+    hu = scan.hu
+    if scan.lung.any() and (raised or rng.random() < LENGTHENED):
+        hu = _lengthened(hu, scan.lung, int(np.argmax(seen)), bellies, spacing_mm[0], rng)
+    hu, organs = _with_organs(hu, scan.lung, spacing_mm, rng)
+    return Scan(cut=replace(scan, hu=hu), organs=organs, seen=seen)
 
 
 def _hard(scan: Cut, organs: Flags) -> Flags:
@@ -191,7 +207,8 @@ def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Ge
     return hu, fluid
 
 
-def _finish(hu: Floats, rng: np.random.Generator) -> Floats:
+def finish_scan(hu: Floats, rng: np.random.Generator) -> Floats:
+    """Contrast medium, noise and calibration."""
     if rng.random() < 0.5:
         hu = distractors.contrast(hu, rng)
     if rng.random() < 0.5:
@@ -199,14 +216,14 @@ def _finish(hu: Floats, rng: np.random.Generator) -> Floats:
     return np.asarray(hu * rng.uniform(0.95, 1.05) + rng.normal(0, 15), dtype=np.float32)
 
 
-def _framed(drawn: Drawn, rng: np.random.Generator) -> Drawn:
-    """``drawn`` as scanners frame it: cut short, with a narrow field of view, or one slice of it repeated."""
-    if rng.random() < ONE_SLICE and drawn.truth.any():
-        return _repeated(drawn, rng)
+def frame_scan(drawn: Drawn, lung: Flags, rng: np.random.Generator, *, one_slice: float) -> Drawn:
+    """``drawn`` as scanners frame it: cut short, with a narrow field of view, or (``one_slice``) a slice repeated."""
+    if rng.random() < one_slice and lung.any():
+        return _repeated(drawn, lung, rng)
     kept = np.ones(drawn.hu.shape, dtype=np.bool_)
     depth, height, width = drawn.hu.shape
     if rng.random() < BELLY_ONLY:
-        kept[_bases(drawn.truth, rng) :] = False
+        kept[_bases(lung, rng) :] = False
     elif rng.random() < CUT_SHORT:
         first, last = sorted(int(v) for v in rng.integers(0, depth, 2))
         if last - first >= 4:
@@ -233,9 +250,9 @@ def _bases(lung: Flags, rng: np.random.Generator) -> int:
     return max(4, int(levels[0] + len(levels) * rng.uniform(-0.15, 0.35)))
 
 
-def _repeated(drawn: Drawn, rng: np.random.Generator) -> Drawn:
+def _repeated(drawn: Drawn, lung: Flags, rng: np.random.Generator) -> Drawn:
     """One slice with lung, repeated; air above and below it."""
-    level = int(rng.choice(np.flatnonzero(drawn.truth.any(axis=(1, 2)))))
+    level = int(rng.choice(np.flatnonzero(lung.any(axis=(1, 2)))))
     count = int(rng.integers(2, min(28, len(drawn.hu)) + 1))
     start = int(rng.integers(0, len(drawn.hu) - count + 1))
     return only_slice(drawn, level, slice(start, start + count), rng)

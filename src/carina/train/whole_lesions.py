@@ -1,0 +1,79 @@
+"""Whole scans at a few millimetres, drawn for a network that tells disease from what has its HU: heart, hila, belly.
+
+A window at full resolution shows 4 cm of a chest, in which a consolidation without air and the heart look alike. What
+tells them apart is where they lie. Arrays are ``(z, y, x)`` in RAS order; a draw depends on its generator alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from carina.cases.case import DENSE_LUNG_HU, Case
+from carina.cases.sampling import Shape
+from carina.synth import dense, distractors, lesions
+from carina.synth.severity import paste_severe
+from carina.train.patches import Drawn
+from carina.train.whole_scans import finish_scan, frame_scan, sample_scan
+from carina.volume.arrays import Flags, Floats
+from carina.volume.grid import Triple
+
+HEALTHY = 0.4
+"""The share of draws without disease."""
+SEVERE = 0.18
+"""The share of draws with disease of 20 to 95 % of the lungs."""
+AIRLESS = 0.2
+"""The share of draws with a part of the lungs without air, mostly below and behind."""
+ONE_SLICE = 0.35
+"""The share of draws that repeat one slice."""
+MOST_LESIONS = 12
+NEAR_VOXELS = 2
+"""How far beside the lungs dense tissue is hard: hila, the heart's border, the chest's wall."""
+
+
+def draw_ill_scan(cases: Sequence[Case], shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> Drawn:
+    """One scan in ``shape`` voxels of ``spacing_mm``, with disease of none to nearly all of its lungs as the truth."""
+    scan = sample_scan(cases, shape, spacing_mm, rng)
+    lung = scan.cut.lung
+    hu, fluid = _look_alikes(scan.cut.hu, lung, spacing_mm, rng)
+    hu, ill = _with_disease(hu, lung & ~fluid, spacing_mm, rng)
+    near = ndimage.binary_dilation(lung, iterations=NEAR_VOXELS)
+    drawn = Drawn(hu=finish_scan(hu, rng), truth=ill, hard=near & (hu > DENSE_LUNG_HU), ignored=scan.cut.ignore)
+    return frame_scan(drawn, lung, rng, one_slice=ONE_SLICE)
+
+
+def _look_alikes(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
+    fluid = np.zeros(lung.shape, dtype=np.bool_)
+    if not lung.any():
+        return hu, fluid
+    if rng.random() < 0.6:
+        hu = distractors.breath(hu, lung, rng)
+    if rng.random() < 0.4:
+        hu = distractors.dependent(hu, lung, spacing_mm, rng)
+    if rng.random() < 0.3:
+        hu = distractors.nodules(hu, lung, spacing_mm, rng, count=int(rng.integers(1, 8)))
+    if rng.random() < 0.12:
+        hu, fluid = distractors.effusion(hu, lung, spacing_mm, rng)
+    return hu, fluid
+
+
+def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
+    ill = np.zeros(lung.shape, dtype=np.bool_)
+    chosen = rng.random()
+    if chosen < HEALTHY or not lung.any():
+        return hu, ill
+    if chosen < HEALTHY + SEVERE:
+        hu, ill = paste_severe(hu, lung, spacing_mm, rng)
+    elif chosen < HEALTHY + SEVERE + AIRLESS:
+        hu, ill = dense.consolidate(hu, lesions.to_the_wall(hu, lung, spacing_mm), spacing_mm, rng)
+        ill &= lung
+    if not ill.any() or rng.random() < 0.4:
+        kind = list(lesions.Kind)[int(rng.integers(len(lesions.Kind)))] if rng.random() < 0.5 else None
+        radii_mm = lesions.RADII_MM if rng.random() < 0.75 else (6.0, 14.0)
+        count = int(rng.integers(1, MOST_LESIONS + 1))
+        drawn = lesions.draw_lesions(lung, spacing_mm, rng, count=count, kind=kind, radii_mm=radii_mm)
+        hu, mask = lesions.paste(hu, lung, spacing_mm, drawn, rng)
+        ill = ill | mask
+    return hu, ill
