@@ -34,7 +34,7 @@ CERTAIN_SCORE = 8.0
 """The score of what is lung beyond doubt, e^-8 being the doubt."""
 
 
-class Seen(Protocol):
+class LookSeen(Protocol):
     """What a first look saw, on its coarse grid."""
 
     @property
@@ -129,7 +129,7 @@ class LesionsSeen:
         np.maximum(scores, seen - np.float32(self.rule.sure), out=scores)
 
 
-def look_first(volume: Volume, bundle: Bundle, runtime: Runtime, look: LungLook | LesionLook) -> Seen:
+def look_first(volume: Volume, bundle: Bundle, runtime: Runtime, look: LungLook | LesionLook) -> LookSeen:
     """One pass of the first look's network over the whole of ``volume``, read by what the second one's bundle says.
 
     Raises:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from carina.config import Plan
 from carina.infer.border import border_moved
 from carina.infer.components import found_box, kept
-from carina.infer.first_look import Seen, look_first
+from carina.infer.first_look import LookSeen, look_first
 from carina.infer.mosaic import PartScore
 from carina.infer.regions import Regions, regions_of
 from carina.infer.runtime import Runtime, has_two_logits, open_runtime, scores_within
@@ -98,7 +98,7 @@ def segment(
     )
 
 
-def _first_look(volume: Volume, bundle: Bundle, runtime: Runtime | None) -> Seen | None:
+def _first_look(volume: Volume, bundle: Bundle, runtime: Runtime | None) -> LookSeen | None:
     """What the first look that the bundle names sees in ``volume``; None where it names none."""
     first = first_look_of(bundle)
     spec = bundle.carina
@@ -124,7 +124,7 @@ def _fast(look: _Look, progress: WindowProgress | None) -> _Found:
     return _grow(replace(look, regions=regions), widened, body, progress)
 
 
-def _seen_box(seen: Seen, network: Grid) -> Box:
+def _seen_box(seen: LookSeen, network: Grid) -> Box:
     """Where the first look allows anything, in voxels of the network grid; one voxel where it saw nothing."""
     if seen.is_empty:
         return (slice(0, 1), slice(0, 1), slice(0, 1))
@@ -163,7 +163,7 @@ class _Look:
     runtime: Runtime
     doubt: float | None = None
     regions: Regions | None = None
-    seen: Seen | None = None
+    seen: LookSeen | None = None
 
     def at(self, tiles: Tiles, progress: WindowProgress | None) -> _Found:
         inside = _clipped(tiles.box, self.network.shape)

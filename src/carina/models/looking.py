@@ -8,14 +8,14 @@ SURE_MM = 50.0
 """The farthest from its surface that a first look may leave to the network."""
 
 
-class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class PinnedLook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The bundle of a first look at the whole scan, beside this one or among those that ship, and its hash."""
 
     bundle: str
     sha256: str
 
 
-class LungLook(Named, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class LungLook(PinnedLook, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A first look at the lungs: deeper than ``sure_mm`` inside its surface all is lung, farther outside nothing."""
 
     sure_mm: float = 7.0
@@ -25,7 +25,7 @@ class LungLook(Named, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError(f"first_look sure_mm {self.sure_mm} must lie above 0, and {SURE_MM:g} at most")
 
 
-class LesionLook(Named, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class LesionLook(PinnedLook, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A first look at lesions: by its score (a difference of logits) all above ``sure`` is lesion, below ``veto`` none.
 
     Between them the network of full resolution decides.

@@ -20,13 +20,13 @@ from carina.train.whole_scans import finish_scan, frame_scan, sample_scan
 from carina.volume.arrays import Flags, Floats
 from carina.volume.grid import Triple
 
-HEALTHY = 0.4
+HEALTHY_SCANS = 0.4
 """The share of draws without disease."""
-SEVERE = 0.18
+SEVERE_SCANS = 0.18
 """The share of draws with disease of 20 to 95 % of the lungs."""
-AIRLESS = 0.2
+AIRLESS_SCANS = 0.2
 """The share of draws with a part of the lungs without air, mostly below and behind."""
-ONE_SLICE = 0.35
+ONE_SLICE_SCANS = 0.35
 """The share of draws that repeat one slice."""
 MOST_LESIONS = 12
 NEAR_VOXELS = 2
@@ -41,7 +41,7 @@ def draw_ill_scan(cases: Sequence[Case], shape: Shape, spacing_mm: Triple, rng: 
     hu, ill = _with_disease(hu, lung & ~fluid, spacing_mm, rng)
     near = ndimage.binary_dilation(lung, iterations=NEAR_VOXELS)
     drawn = Drawn(hu=finish_scan(hu, rng), truth=ill, hard=near & (hu > DENSE_LUNG_HU), ignored=scan.cut.ignore)
-    return frame_scan(drawn, lung, rng, one_slice=ONE_SLICE)
+    return frame_scan(drawn, lung, rng, one_slice=ONE_SLICE_SCANS)
 
 
 def _look_alikes(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
@@ -62,11 +62,11 @@ def _look_alikes(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Gen
 def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
     ill = np.zeros(lung.shape, dtype=np.bool_)
     chosen = rng.random()
-    if chosen < HEALTHY or not lung.any():
+    if chosen < HEALTHY_SCANS or not lung.any():
         return hu, ill
-    if chosen < HEALTHY + SEVERE:
+    if chosen < HEALTHY_SCANS + SEVERE_SCANS:
         hu, ill = paste_severe(hu, lung, spacing_mm, rng)
-    elif chosen < HEALTHY + SEVERE + AIRLESS:
+    elif chosen < HEALTHY_SCANS + SEVERE_SCANS + AIRLESS_SCANS:
         hu, ill = dense.consolidate(hu, lesions.to_the_wall(hu, lung, spacing_mm), spacing_mm, rng)
         ill &= lung
     if not ill.any() or rng.random() < 0.4:
