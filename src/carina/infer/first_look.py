@@ -3,7 +3,7 @@
 It knows where in a body a place is, which no window of 5 mm slices shows: what is thorax and what belly, lung without
 air and heart, consolidation and hilum. Its surface is not sharp. For lungs the second look, at full resolution, decides
 within `LungLook.sure_mm` of it; where lung is dense, the second look has nothing to see the border by, and the surface
-of the first is taken. For lesions the second look decides where the first is not sure.
+of the first is taken. For lesions the first look adds what it is sure of to what the second finds.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class LookSeen(Protocol):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing for the second look to see."""
+        """Whether it saw nothing."""
 
     def box(self) -> Box:
-        """The coarse voxels in which the second look may find something; there must be some."""
+        """The coarse voxels where it saw something, or may have; there must be some."""
 
     def settle(self, scores: Floats, grid: Grid) -> None:
         """Let the first look decide in ``scores`` of the second (logits on ``grid``) what it is sure of, in place."""
@@ -104,29 +104,27 @@ class LungsSeen:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LesionsSeen:
-    """What the first look saw of lesions: a score on a coarse grid, and what it decides (`LesionLook`)."""
+    """What the first look saw of lesions: a score on a coarse grid, and above which it is sure (`LesionLook`)."""
 
     grid: Grid
     scores: Floats
-    rule: LesionLook
+    sure: float
 
     @property
     def is_empty(self) -> bool:
-        """Whether no place may be a lesion."""
-        return not bool((self.scores > self.rule.veto).any())
+        """Whether it is sure of no place."""
+        return not bool((self.scores > self.sure).any())
 
     def box(self) -> Box:
-        """The coarse voxels that may be lesion and one around them; some voxel must be."""
-        parts = ndimage.find_objects((self.scores > self.rule.veto).view(np.uint8))
+        """The coarse voxels that it is sure of and one around them; some voxel must be."""
+        parts = ndimage.find_objects((self.scores > self.sure).view(np.uint8))
         sides = zip(parts[0], self.scores.shape, strict=True)
         z, y, x = (slice(max(side.start - 1, 0), min(side.stop + 1, n)) for side, n in sides)
         return z, y, x
 
     def settle(self, scores: Floats, grid: Grid) -> None:
-        """Let the first look decide in ``scores`` of the second (logits on ``grid``) what it is sure of, in place."""
-        seen = resample(self.scores, self.grid, grid)
-        np.minimum(scores, seen - np.float32(self.rule.veto), out=scores)
-        np.maximum(scores, seen - np.float32(self.rule.sure), out=scores)
+        """Raise ``scores`` of the second look (logits on ``grid``) where the first is sure, in place."""
+        np.maximum(scores, resample(self.scores, self.grid, grid) - np.float32(self.sure), out=scores)
 
 
 def look_first(volume: Volume, bundle: Bundle, runtime: Runtime, look: LungLook | LesionLook) -> LookSeen:
@@ -142,7 +140,7 @@ def look_first(volume: Volume, bundle: Bundle, runtime: Runtime, look: LungLook 
     hu, grid = _coarse(volume, spec)
     scores = _scores(hu, spec, runtime)
     if isinstance(look, LesionLook):
-        return LesionsSeen(grid=grid, scores=scores, rule=look)
+        return LesionsSeen(grid=grid, scores=scores, sure=look.sure)
     lung = scores > 0
     scores[lung & ~kept(lung, spec.components)] = UNSEEN
     dense = ndimage.binary_opening((scores > 0) & (hu > AIRLESS_ABOVE_HU))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from carina.config import Plan
 from carina.infer.border import border_moved
 from carina.infer.components import found_box, kept
-from carina.infer.first_look import LookSeen, look_first
+from carina.infer.first_look import LookSeen, LungsSeen, look_first
 from carina.infer.mosaic import PartScore
 from carina.infer.regions import Regions, regions_of
 from carina.infer.runtime import Runtime, has_two_logits, open_runtime, scores_within
@@ -66,8 +66,9 @@ def segment(
     bundle gives a reach sees the box and as much around it, in as few passes as memory allows (`local_tiles`). What it
     finds around the body is dropped.
     ``Plan.ORIGINAL`` uses the bundle's own windows and overlap over the whole volume. Nothing found is an empty mask.
-    A bundle that names a first look (`first_look`) lets it decide where anything can be at all, in both plans, and the
-    fast one looks there alone; ``first_look`` is its network, opened here where it is not given.
+    A bundle that names a first look (`first_look`) lets it decide what it is sure of, in both plans: where lungs are at
+    all, so that the fast one looks there alone; what is lesion. ``first_look`` is its network, opened here where it is
+    not given.
 
     Raises:
         ValueError: the bundle's task is no segmentation.
@@ -113,22 +114,33 @@ def _can_doubt(bundle: Bundle, spec: Segmentation) -> bool:
 
 
 def _fast(look: _Look, progress: WindowProgress | None) -> _Found:
-    """What lies where the first look allows it; without one in the lungs' box, or in the body's where none are seen."""
-    if look.seen:
+    """What lies where a first look at lungs allows it; else in the lungs' box, or the body's where none are seen.
+
+    What a first look at lesions is sure of lies in the box, too.
+    """
+    if isinstance(look.seen, LungsSeen):
         return look.at(_fast_tiles(_seen_box(look.seen, look.network), look), progress)
     oriented = reoriented(look.volume.grid, look.spec.orientation)
     regions = regions_of(look.volume, look.spec.orientation)
     body = _scaled(regions.body, oriented, look.network)
     box = _scaled(regions.lungs, oriented, look.network) if regions.lungs else body
     widened = _widened(box, body, look.network, [MARGIN_MM] * 6)
+    if look.seen and not look.seen.is_empty:
+        widened = _joined(widened, _clipped(_seen_box(look.seen, look.network), look.network.shape))
     return _grow(replace(look, regions=regions), widened, body, progress)
 
 
 def _seen_box(seen: LookSeen, network: Grid) -> Box:
-    """Where the first look allows anything, in voxels of the network grid; one voxel where it saw nothing."""
+    """Where the first look saw anything, in voxels of the network grid; one voxel where it saw nothing."""
     if seen.is_empty:
         return (slice(0, 1), slice(0, 1), slice(0, 1))
     return _covered(cropped(seen.grid, seen.box()), network)
+
+
+def _joined(one: Box, other: Box) -> Box:
+    """The smallest box around both."""
+    z, y, x = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+    return z, y, x
 
 
 def _original(look: _Look, progress: WindowProgress | None) -> _Found:

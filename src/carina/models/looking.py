@@ -7,6 +7,9 @@ import msgspec
 SURE_MM = 50.0
 """The farthest from its surface that a first look may leave to the network."""
 
+SURE_SCORE = 50.0
+"""No score of a network lies beyond this, but by mistake."""
+
 
 class PinnedLook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The bundle of a first look at the whole scan, beside this one or among those that ship, and its hash."""
@@ -26,14 +29,13 @@ class LungLook(PinnedLook, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class LesionLook(PinnedLook, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A first look at lesions: by its score (a difference of logits) all above ``sure`` is lesion, below ``veto`` none.
+    """A first look at lesions: what it scores above ``sure`` (a difference of logits) is lesion.
 
-    Between them the network of full resolution decides.
+    It takes nothing away: at a few millimetres it does not see a lesion of some ml, which the other network does.
     """
 
-    veto: float = -3.0
     sure: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.veto <= self.sure:
-            raise ValueError(f"first_look veto {self.veto} must not lie above sure {self.sure}")
+        if not abs(self.sure) <= SURE_SCORE:
+            raise ValueError(f"first_look sure {self.sure} must lie between {-SURE_SCORE:g} and {SURE_SCORE:g}")
