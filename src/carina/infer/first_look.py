@@ -124,6 +124,8 @@ class LesionsSeen:
 
     def settle(self, scores: Floats, grid: Grid) -> None:
         """Raise ``scores`` of the second look (logits on ``grid``) where the first is sure, in place."""
+        if self.is_empty:
+            return
         np.maximum(scores, resample(self.scores, self.grid, grid) - np.float32(self.sure), out=scores)
 
 
