@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, select, text
 
 from carina.database import JOB, SCHEMA, open_database
-from carina.database.upgrade import migrations, upgrade_schema
+from carina.database.migrate import migrations
+from carina.database.upgrade import SCHEMA_VERSION, schema_version, upgrade_schema
 from carina.errors import BadConfig
 
 
@@ -34,9 +37,32 @@ def test_versions_follow_each_other_by_number(engine: Engine) -> None:
         every = list(ScriptDirectory.from_config(migrations(connection)).walk_revisions())[::-1]
     numbers = [one.revision for one in every]
     assert numbers == [f"{number:04}" for number in range(1, len(every) + 1)]
+    assert numbers[-1] == SCHEMA_VERSION
     assert [one.down_revision for one in every] == [None, *numbers[:-1]]
     assert [Path(one.path).name.partition("_")[0] for one in every] == numbers
     assert all(f"to {one.revision}" in (one.module.upgrade.__doc__ or "") for one in every[1:])
+
+
+def test_what_a_database_says_of_its_version_is_what_alembic_reads(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert schema_version(connection) is None
+    upgrade_schema(engine)
+    with engine.connect() as connection:
+        assert schema_version(connection) == MigrationContext.configure(connection).get_current_revision()
+
+
+def test_where_nothing_is_to_upgrade_no_migrations_are_loaded(engine: Engine, tmp_path: Path) -> None:
+    """They take 12 MB of a server."""
+    upgrade_schema(engine)
+    program = f"""
+import sys
+from carina.database import open_database, upgrade_schema
+upgrade_schema(open_database("sqlite:///{tmp_path}/node.sqlite"))
+assert "alembic" not in sys.modules
+import carina.service.app, carina.cli.serve, carina.receive.listener
+assert "alembic" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_preparing_twice_changes_nothing(engine: Engine) -> None:

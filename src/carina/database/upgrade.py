@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from sqlalchemy import Connection, Engine, inspect, text
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
-
-from carina.errors import BadConfig
+SCHEMA_VERSION = "0012"
+"""The version of `tables`: the last of the migrations."""
 
 _UPGRADING = 0x0CA71_4A
 """The advisory lock of PostgreSQL under which one process upgrades while the others wait; any number, but one."""
@@ -27,25 +22,15 @@ def upgrade_schema(engine: Engine) -> None:
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _UPGRADING})
-        config = migrations(connection)
-        _refuse_later(connection, ScriptDirectory.from_config(config))
-        command.upgrade(config, "head")
+        if schema_version(connection) != SCHEMA_VERSION:
+            from carina.database.migrate import migrate
+
+            migrate(connection)
 
 
-def migrations(connection: Connection) -> Config:
-    """The migrations as Alembic's commands take them, on a connection of the caller's."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
-
-
-def _refuse_later(connection: Connection, known: ScriptDirectory) -> None:
-    found = MigrationContext.configure(connection).get_current_revision()
-    versions = {script.revision for script in known.walk_revisions()}
-    if found is not None and found not in versions:
-        raise BadConfig(
-            "database.later",
-            f"the node's database has version {found}, this program knows up to {known.get_current_head()}: "
-            "use the Carina that made it, or a later one.",
-        )
+def schema_version(connection: Connection) -> str | None:
+    """The version that a database says it has, as Alembic keeps it; None of an empty one."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    version: str | None = connection.execute(text("select version_num from alembic_version")).scalar()
+    return version

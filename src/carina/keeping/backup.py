@@ -17,12 +17,12 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, select
 
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, JOB
+from carina.database.upgrade import schema_version
 from carina.errors import BadConfig, unwritable
 from carina.jobs.places import DATABASE
 from carina.jobs.queue import JobState
@@ -153,9 +153,8 @@ def named_in(database: Path) -> Named:
 
 def _named(connection: Connection) -> Named:
     there = ARRIVAL.c.state != ArrivalState.REMOVED
-    version = MigrationContext.configure(connection).get_current_revision()
     return Named(
-        version=version or "",
+        version=schema_version(connection) or "",
         arrivals=tuple(connection.execute(select(ARRIVAL.c.id).where(there)).scalars()),
         runs=tuple(connection.execute(select(JOB.c.id).where(JOB.c.state == JobState.STOPPED)).scalars()),
         instances=tuple(connection.execute(select(INSTANCE.c.path)).scalars()),
