@@ -15,8 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, select, text
 
 from carina.database import JOB, SCHEMA, open_database
-from carina.database.migrate import migrations
-from carina.database.upgrade import SCHEMA_VERSION, schema_version, upgrade_schema
+from carina.database.upgrade import SCHEMA_VERSION, migrations, schema_version, upgrade_schema
 from carina.errors import BadConfig
 
 
@@ -52,7 +51,7 @@ def test_what_a_database_says_of_its_version_is_what_alembic_reads(engine: Engin
 
 
 def test_where_nothing_is_to_upgrade_no_migrations_are_loaded(engine: Engine, tmp_path: Path) -> None:
-    """They take 12 MB of a server."""
+    """They take 8 MB of a server."""
     upgrade_schema(engine)
     program = f"""
 import sys

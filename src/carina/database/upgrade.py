@@ -1,8 +1,19 @@
-"""A database of any version, or an empty one, brought to the schema of this program."""
+"""A database of any version, or an empty one, brought to the schema of this program.
+
+Alembic is loaded where there is something to migrate: it takes 8 MB of a server.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from sqlalchemy import Connection, Engine, inspect, text
+
+from carina.errors import BadConfig
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 SCHEMA_VERSION = "0012"
 """The version of `tables`: the last of the migrations."""
@@ -22,10 +33,8 @@ def upgrade_schema(engine: Engine) -> None:
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _UPGRADING})
-        if schema_version(connection) != SCHEMA_VERSION:
-            from carina.database.migrate import migrate
-
-            migrate(connection)
+        if (found := schema_version(connection)) != SCHEMA_VERSION:
+            _migrate(connection, found)
 
 
 def schema_version(connection: Connection) -> str | None:
@@ -34,3 +43,28 @@ def schema_version(connection: Connection) -> str | None:
         return None
     version: str | None = connection.execute(text("select version_num from alembic_version")).scalar()
     return version
+
+
+def migrations(connection: Connection) -> Config:
+    """The migrations as Alembic's commands take them, on a connection of the caller's."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _migrate(connection: Connection, found: str | None) -> None:
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    config = migrations(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if found is not None and found not in known:
+        raise BadConfig(
+            "database.later",
+            f"the node's database has version {found}, this program knows up to {SCHEMA_VERSION}: use the Carina that "
+            "made it, or a later one.",
+        )
+    command.upgrade(config, "head")
