@@ -14,7 +14,7 @@ from pydicom import dcmread
 
 from carina.api.cohort import run_many
 from carina.api.cohort_plan import Each
-from carina.api.cohort_table import TEXT_COLUMNS, Fate, Item
+from carina.api.cohort_table import TEXT_COLUMNS, Fate, Item, read_cohort_table
 from carina.config import Settings
 from carina.dicom.find import Found, choose_source
 from carina.dicom.rules import Rules
@@ -225,6 +225,16 @@ def test_the_table_opens_in_a_spreadsheet_and_as_a_data_frame(tmp_path: Path) ->
     assert list(table.columns)[: len(TEXT_COLUMNS) - 1] == list(TEXT_COLUMNS[:-1])
     assert sorted(table["study_uid"]) == ["", "1.10"]
     assert table["state"].tolist() == ["done", "done"]
+
+
+def test_the_mean_hu_of_no_lesion_is_a_number_that_is_none(tmp_path: Path) -> None:
+    study(tmp_path / "in" / "a", "1.10")
+    cohort = run_many(tmp_path / "in", tmp_path / "out", how=how(tmp_path))
+    head, line = cohort.table.read_text().splitlines()
+    (tmp_path / "findings.csv").write_text(f"{head},left lung lesion_mean_hu\n{line},nan\n{line},-63.5\n")
+    found = read_cohort_table(tmp_path / "findings.csv")["left lung lesion_mean_hu"]
+    assert found.dtype == float
+    assert found.isna().tolist() == [True, False]
 
 
 def test_memory_does_not_grow_with_the_studies(tmp_path: Path) -> None:

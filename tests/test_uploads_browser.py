@@ -127,6 +127,8 @@ def test_a_nifti_file_is_dropped_and_a_folder_is_chosen(browser: Browser, runnin
     page.get_by_label("A folder").set_input_files(files / "series")
     chosen = job_of(page)
     run_to_its_end(page, running.url, dropped)
+    page.goto(f"{running.url}/jobs/{dropped}")
+    expect(page.get_by_role("link", name="Results")).to_be_visible()
     httpx.post(f"{running.url}/api/v1/jobs/{chosen}/cancel")
     kept = Path(httpx.get(f"{running.url}/api/v1/jobs/{dropped}").json()["job"]["source"]) / "chest.nii.gz"
     assert kept.read_bytes() == (files / "chest.nii.gz").read_bytes()

@@ -99,9 +99,9 @@ def read_cohort_table(file: Path) -> pd.DataFrame:
     """The table as a data frame: texts as they are, numbers as numbers."""
     import pandas as pd
 
-    return pd.read_csv(file, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""]).fillna(
-        dict.fromkeys(TEXT_COLUMNS, "")
-    )
+    table = pd.read_csv(file, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
+    measured = dict.fromkeys((name for name in table.columns if name not in TEXT_COLUMNS), float)
+    return table.astype(measured).fillna(dict.fromkeys(TEXT_COLUMNS, ""))  # "nan": the mean HU of no lesion
 
 
 def findings_of(folder: Path) -> dict[str, str | float]:

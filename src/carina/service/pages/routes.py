@@ -16,8 +16,8 @@ from carina.deliver.register import list_deliveries
 from carina.jobs.earlier import earlier_scans, wanted_for, wish_of
 from carina.jobs.listing import job_on
 from carina.jobs.queue import JobEnd, JobState
+from carina.pipeline.folder import MANIFEST
 from carina.service.access.caller import caller_of
-from carina.service.dicomweb.held import OBJECTS
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.acting import act
 from carina.service.pages.live import stream
@@ -106,7 +106,7 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
         deliveries = list_deliveries(connection, job_id=job_id, at_most=1000)
         earlier, wish = earlier_scans(connection, job_id), wish_of(connection, job_id)
         wanted, described = wanted_for(connection, job_id), job_words(node, connection, progress.job)
-    has_results = progress.job.state is JobState.STOPPED and (node.folder / progress.job.folder / OBJECTS).is_dir()
+    has_results = progress.job.state is JobState.STOPPED and (node.folder / progress.job.folder / MANIFEST).is_file()
     values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
     values["is_uploaded"] = is_of_upload(node, progress.job)
     return values | {"has_results": has_results, "earlier": earlier, "wish": wish, "wanted_for": wanted}

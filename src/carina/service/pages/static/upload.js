@@ -118,6 +118,7 @@ async function send(files) {
   say("Everything is uploaded and is being checked.");
   const pipeline = document.getElementById("upload-pipeline").value;
   const job = await ask("POST", `/${upload.id}/finish`, JSON.stringify({ pipeline, project }), json);
+  document.querySelector(`[data-upload="${upload.id}"]`)?.remove(); // no longer unfinished
   say(`Uploaded: it is job ${job.id}.`, `/jobs/${job.id}`);
 }
 

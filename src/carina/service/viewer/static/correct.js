@@ -93,7 +93,7 @@ function told() {
   const waiting = saver.queue.length;
   const strokes = waiting === 1 ? "1 stroke" : `${waiting} strokes`;
   let words = saver.savedAt ? `All strokes saved ${saver.savedAt}.` : "Nothing painted yet.";
-  if (waiting) words = saver.trouble ? `${strokes} not saved: ${saver.trouble}.` : `${strokes} not saved.`;
+  if (waiting) words = saver.trouble ? `${strokes} not saved: ${saver.trouble.replace(/\.$/, "")}.` : `${strokes} not saved.`;
   else if (saver.isBusy) words = saver.trouble ? `Not done yet: ${saver.trouble}.` : "The server is at work.";
   else if (saver.trouble) words = `${saver.trouble} ${words}`;
   if (state.isPenDown) words += " The brush is down.";

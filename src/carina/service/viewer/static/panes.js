@@ -15,14 +15,17 @@ export async function keepShowing(pane, wanted, { source, onTrouble }) {
   pane.dataset.drawing = "yes";
   while (pane.dataset.shown !== pane.dataset.wanted) {
     const next = pane.dataset.wanted;
+    const image = pane.querySelector("img");
     try {
-      const image = pane.querySelector("img");
       image.src = await source(next);
       await image.decode();
+      pane.dataset.shown = next;
     } catch (error) {
+      image.removeAttribute("src"); // another slice must not stand under this one's number
+      pane.dataset.shown = "";
       onTrouble(error);
+      if (pane.dataset.wanted === next) break; // asked for again with the next move
     }
-    pane.dataset.shown = next;
   }
   delete pane.dataset.drawing;
 }
