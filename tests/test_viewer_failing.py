@@ -27,7 +27,7 @@ def test_the_viewer_shows_no_other_slice_under_the_number_of_one_that_failed(bro
         picture = page.locator(".axial img")
         expect(picture).to_have_attribute("src", re.compile("."))
         page.locator(".axial .picture").focus()
-        page.route("**/slice/axial/*", lambda route: route.fulfill(status=401))
+        page.route("**/slice/axial/*", lambda route: route.fulfill(status=404))
         page.keyboard.press("PageUp")
         expect(page.get_by_text("This slice could not be shown")).to_be_visible()
         expect(picture).not_to_have_attribute("src", re.compile("."))
@@ -38,7 +38,7 @@ def test_the_viewer_shows_no_other_slice_under_the_number_of_one_that_failed(bro
 
 def test_what_is_corrected_is_not_painted_over_another_slice(browser: Browser, tmp_path: Path) -> None:
     with correcting(browser, CorrectedRun("plain", tmp_path)) as page:
-        page.route("**/slice/axial/*", lambda route: route.fulfill(status=401))
+        page.route("**/slice/axial/*", lambda route: route.fulfill(status=404))
         page.locator(".axial .picture").focus()
         page.keyboard.press("PageUp")
         expect(page.locator(".axial img")).not_to_have_attribute("src", re.compile("."))
