@@ -14,6 +14,7 @@ from carina.config import DicomSettings, NodeSettings, Settings
 from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
 from carina.receive.presence import RECEIVING_LOCK
 from carina.receive.store import InstanceStore
+from carina.testing.pacs import free_port
 
 
 def small_ct(uid: str = "1.2.3.4", series: str = "1.2.3", *, rows: int = 4, **more: object) -> bytes:
@@ -39,7 +40,8 @@ def new_store(folder: Path, *, free_gb: float = 0, instance_mb: int = 1) -> Inst
     engine = open_database(f"sqlite:///{folder}/node.sqlite")
     upgrade_schema(engine)
     settings = Settings(
-        node=NodeSettings(folder=str(node), free_gb=free_gb), dicom=DicomSettings(instance_mb=instance_mb)
+        node=NodeSettings(folder=str(node), free_gb=free_gb),
+        dicom=DicomSettings(port=free_port(), instance_mb=instance_mb),
     )
     return InstanceStore(settings, engine)
 
