@@ -168,6 +168,13 @@ def check_drawn(page: Page, corrected: CorrectedRun, layer: MaskName, filled: Fl
             assert np.abs(pixels[flags][:, :3] - COLOURS[name]).max(initial=0) <= 2  # premultiplied by the browser
 
 
+def let_go(page: Page, held: list[Route], number: int = 0) -> None:
+    """Lets a request go on that was held, once the browser has made it."""
+    while len(held) <= number:
+        page.wait_for_timeout(20)
+    held[number].continue_()
+
+
 def test_what_is_not_saved_keeps_the_page_until_it_is(browser: Browser, corrected: CorrectedRun) -> None:
     held: list[Route] = []
     with correcting(browser, corrected, asked(AT)) as page:
@@ -176,7 +183,7 @@ def test_what_is_not_saved_keeps_the_page_until_it_is(browser: Browser, correcte
         page.keyboard.press("l")
         expect(page.locator("#saved")).to_contain_text("1 stroke not saved. The other mask opens when they are saved.")
         active(page, "Lesion")
-        held[0].continue_()
+        let_go(page, held)
         active(page, "Lung")
     assert corrected.stored.revision == 1
 
@@ -194,12 +201,12 @@ def test_a_stroke_that_is_being_drawn_is_not_cut_off_by_the_other_mask(
         assert box
         page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.4)
         page.mouse.down()
-        held[0].continue_()
+        let_go(page, held)
         expect(page.locator("#saved")).to_have_attribute("data-state", "saved")
         active(page, "Lesion")
         page.mouse.up()
         expect(page.locator("#saved")).to_contain_text("1 stroke not saved. The other mask opens when they are saved.")
-        held[1].continue_()
+        let_go(page, held, 1)
         active(page, "Lung")
     assert corrected.stored.revision == 2
 
@@ -212,13 +219,13 @@ def test_nothing_is_painted_that_would_go_with_the_page(browser: Browser, correc
         assert box
         page.route("**/correct/lung?*", lambda route: held.append(route))
         page.evaluate("document.querySelector('[data-label=lung]').click()")
-        page.wait_for_timeout(100)  # the browser asks for the other page
-        assert len(held) == 1
+        while not held:  # the browser asks for the other page
+            page.wait_for_timeout(20)
         page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.4)
         page.mouse.down()
         page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.6, steps=3)
         assert page.evaluate(PIXELS, "axial")["data"].count(FILLED) == before["data"].count(FILLED)
-        held[0].continue_()
+        let_go(page, held)
         active(page, "Lung")
     assert not (corrected.run.folder / CORRECTIONS).exists()
 
@@ -232,7 +239,7 @@ def test_the_mask_that_is_painted_takes_the_choice_of_the_other_back(browser: Br
         expect(page.locator("#saved")).to_contain_text("The other mask opens")
         page.keyboard.press("o")
         expect(page.locator("#saved")).to_have_text("1 stroke not saved.")
-        held[0].continue_()
+        let_go(page, held)
         saved(page)
         active(page, "Lesion")
 
