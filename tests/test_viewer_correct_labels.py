@@ -211,25 +211,6 @@ def test_a_stroke_that_is_being_drawn_is_not_cut_off_by_the_other_mask(
     assert corrected.stored.revision == 2
 
 
-def test_nothing_is_painted_that_would_go_with_the_page(browser: Browser, corrected: CorrectedRun) -> None:
-    held: list[Route] = []
-    with correcting(browser, corrected, asked(AT)) as page:
-        before = page.evaluate(PIXELS, "axial")
-        box = page.locator(".axial .picture").bounding_box()
-        assert box
-        page.route("**/correct/lung?*", lambda route: held.append(route))
-        page.evaluate("document.querySelector('[data-label=lung]').click()")
-        while not held:  # the browser asks for the other page
-            page.wait_for_timeout(20)
-        page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.4)
-        page.mouse.down()
-        page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.6, steps=3)
-        assert page.evaluate(PIXELS, "axial")["data"].count(FILLED) == before["data"].count(FILLED)
-        let_go(page, held)
-        active(page, "Lung")
-    assert not (corrected.run.folder / CORRECTIONS).exists()
-
-
 def test_the_mask_that_is_painted_takes_the_choice_of_the_other_back(browser: Browser, corrected: CorrectedRun) -> None:
     held: list[Route] = []
     with correcting(browser, corrected, asked(AT)) as page:
