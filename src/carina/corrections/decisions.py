@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
 
 import msgspec
 
 from carina.api.result import Run
 from carina.corrections.finish import Finished, finished_of, reader_mask
 from carina.corrections.journal import Journal
-from carina.corrections.masks import MaskName, decisions_file
+from carina.corrections.masks import CORRECTIONS, MaskName, decisions_file, masks_made, network_mask
 from carina.corrections.painting import labels_sha256
+from carina.errors import BadConfig
 
 
 class Decision(StrEnum):
@@ -38,20 +42,83 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     marked_ml: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadersState:
+    """What readers decided about a run's masks, and the correction with which the ratio that holds was measured.
+
+    ``measured`` is None where nothing was corrected, no ratio was measured, or a reader rejected a mask since.
+    ``trouble`` says why it can't be told: the run's own pages are shown all the same.
+    """
+
+    decisions: tuple[DecisionRecord, ...] = ()
+    measured: Finished | None = None
+    trouble: str = ""
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether a mask from which the ratio was measured is rejected."""
+        return any(one.decision is Decision.REJECTED for one in self.decisions)
+
+    @property
+    def is_network_s_rejected(self) -> bool:
+        """Whether a mask of the network itself is rejected, and not a correction of it."""
+        return any(one.decision is Decision.REJECTED and not one.number for one in self.decisions)
+
+    @property
+    def differs(self) -> bool:
+        """Whether what the network left is no longer what holds."""
+        return any(one.decision is not Decision.ACCEPTED or one.number for one in self.decisions)
+
+
+def readers_state(run: Run) -> ReadersState:
+    """What readers decided about the masks of a run; nothing is read of a run that nobody looked at."""
+    if not (run.folder / CORRECTIONS).is_dir():
+        return ReadersState()
+    try:
+        return _state(run)
+    except BadConfig as error:
+        return ReadersState(trouble=error.message)
+
+
+def _state(run: Run) -> ReadersState:
+    made = masks_made(run)
+    state = ReadersState(decisions=tuple(one for layer in made if (one := decision_on(run, layer)) is not None))
+    last = max((one for layer in made for one in finished_of(run.folder, layer)), key=lambda one: one.at, default=None)
+    if last is None or last.reader_ratio_percent is None or state.is_rejected:
+        return state
+    return replace(state, measured=last)
+
+
 def decision_on(run: Run, layer: MaskName) -> DecisionRecord | None:
     """The decision that holds: the last about the mask that is there now; a finished correction is one of its own.
 
     Raises:
-        BadConfig: ``corrections.damaged``; ``run.no-image``, there is no such mask.
+        BadConfig: ``corrections.damaged``; ``run.no-image``, there is no such mask any more.
     """
     done = finished_of(run.folder, layer)
     number = done[-1].number if done else 0
-    sha256 = done[-1].sha256 if done else labels_sha256(reader_mask(run, layer).labels)
-    records = Journal(decisions_file(run.folder), DecisionRecord).unread()
-    for record in reversed(records):
-        if (record.layer, record.number, record.sha256) == (layer, number, sha256):
-            return record
+    records = [
+        record
+        for record in Journal(decisions_file(run.folder), DecisionRecord).unread()
+        if (record.layer, record.number) == (layer, number)
+    ]
+    if records:
+        sha256 = done[-1].sha256 if done else _network_sha256(run, layer)
+        for record in reversed(records):
+            if record.sha256 == sha256:
+                return record
     return _of_correction(done[-1]) if done else None
+
+
+def _network_sha256(run: Run, layer: MaskName) -> str:
+    files = sorted((run.folder / layer).iterdir()) if (run.folder / layer).is_dir() else []
+    return _sha256_of(run.folder, layer, tuple(path.stat().st_mtime_ns for path in files))
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of(folder: Path, layer: MaskName, changed_ns: tuple[int, ...]) -> str:
+    """The digest of a mask's voxels, which takes a second of a large one: read again when a file of it has changed."""
+    return labels_sha256(network_mask(Run(folder), layer).labels)
 
 
 def _of_correction(finished: Finished) -> DecisionRecord:

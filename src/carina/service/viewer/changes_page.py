@@ -11,12 +11,15 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from carina.api.compared import earlier_findings, scan_findings, scanned_on
+from carina.api.result import Run
+from carina.corrections.decisions import readers_state
 from carina.errors import BadConfig
 from carina.measure.change import LesionChange, LungHeight, ScanFindings, lung_height
 from carina.report.change import change_sentences
 from carina.report.numbers import ml_text, percent_text
 from carina.report.overlay import layout
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, time_charts
+from carina.service.viewer.found import readers_words
 from carina.service.viewer.opened import OpenedRun, RunShelf
 from carina.service.viewer.routes import (
     Above,
@@ -60,6 +63,7 @@ class ScanRow:
     lesion_ml: str
     percent: str
     network: str
+    readers: str
     link: str
     is_shown: bool
 
@@ -111,7 +115,9 @@ class ChangesPage:
             "drawing": drawing,
             "windows": WINDOWS,
             "earlier": number,
-            "rows": [_row(n, scan, number) for n, scan in scans],
+            "rows": [
+                _row(n, scan, Run(folders[n]) if n else later.run, is_shown=n in (0, number)) for n, scan in scans
+            ],
             "charts": time_charts([scan for _, scan in scans]),
             "field": (FIELD_WIDTH, FIELD_HEIGHT),
         }
@@ -154,15 +160,16 @@ def _picture(opened: OpenedRun, height: LungHeight, base: str, title: str, index
     )
 
 
-def _row(number: int, scan: ScanFindings, shown: int) -> ScanRow:
+def _row(number: int, scan: ScanFindings, run: Run, *, is_shown: bool) -> ScanRow:
     return ScanRow(
         on=f"{scan.on}" if scan.on else "\u2013",
         lung_ml=ml_text(scan.lungs.lung_ml),
         lesion_ml=ml_text(scan.lungs.lesion_ml),
         percent=percent_text(scan.lungs.ratio_percent),
         network=scan.network or "\u2013",
+        readers=readers_words(readers_state(run)) or "\u2013",
         link=f"?earlier={number}" if number else "",
-        is_shown=number in (0, shown),
+        is_shown=is_shown,
     )
 
 

@@ -16,6 +16,8 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from carina.api.cohort_table import COHORT_TABLE, TEXT_COLUMNS, Fate, read_cohort_table
+from carina.api.result import Run
+from carina.corrections.decisions import ReadersState, readers_state
 from carina.errors import BadConfig, one_line
 from carina.pipeline.places import below
 from carina.service.viewer.agreement_page import agreement_routes
@@ -31,6 +33,7 @@ from carina.service.viewer.cohort_rows import (
     region_title,
 )
 from carina.service.viewer.correcting import Correcting, correct_routes
+from carina.service.viewer.found import readers_words
 from carina.service.viewer.opened import RunShelf
 from carina.service.viewer.routes import STATIC, Above, Around, RevalidatedFiles, answering, viewer_page, viewer_routes
 
@@ -79,6 +82,7 @@ class CaseRow:
     state: str
     reason: str
     folder: str
+    readers: str
     figures: tuple[CaseFigure, ...]
 
 
@@ -161,6 +165,7 @@ class CohortPages:
         shown = column_spreads(table, asked.region)
         rows = chosen_rows(table, asked, shown)
         states = table["state"].value_counts()
+        cases = [self._case(table, row, shown) for row in rows[asked.first : asked.first + COHORT_ROWS]]
         values = {
             "asked": asked,
             "place": self.cohort.folder.resolve().name,
@@ -169,13 +174,28 @@ class CohortPages:
             "spreads": shown,
             "charts": [chart for one in shown if (chart := _drawn(one, asked))],
             "field": (FIELD_WIDTH, FIELD_HEIGHT),
-            "rows": [_case(table, row, shown) for row in rows[asked.first : asked.first + COHORT_ROWS]],
+            "rows": cases,
+            "has_readers": any(one.readers for one in cases),
             "total": len(table),
             "found": len(rows),
             "pages": _pages(asked, len(rows)),
             "parquet": _can_write_parquet(),
         }
         return viewer_page(request, "cohort.html", values)
+
+    def _case(self, table: pd.DataFrame, row: int, shown: tuple[ColumnSpread, ...]) -> CaseRow:
+        told = table.iloc[row]
+        folder = str(told["folder"])
+        state = readers_state(Run(below(self.cohort.folder, folder))) if folder else ReadersState()
+        return CaseRow(
+            name=str(told["name"]),
+            place="" if told["place"] == "." else str(told["place"]),
+            state=str(told["state"]),
+            reason=str(told["reason"] or told["warnings"]),
+            folder=folder,
+            readers=readers_words(state),
+            figures=tuple(_figure(one, row) for one in shown),
+        )
 
     def csv(self, request: Request) -> Response:
         """The table as it was written."""
@@ -215,18 +235,6 @@ def _pages(asked: CohortAsked, found: int) -> Mapping[str, Any]:
     before = asked.link(start=max(0, first - COHORT_ROWS)) if first else ""
     after = asked.link(start=first + COHORT_ROWS) if first + COHORT_ROWS < found else ""
     return {"first": min(first + 1, found), "last": min(first + COHORT_ROWS, found), "before": before, "after": after}
-
-
-def _case(table: pd.DataFrame, row: int, shown: tuple[ColumnSpread, ...]) -> CaseRow:
-    told = table.iloc[row]
-    return CaseRow(
-        name=str(told["name"]),
-        place="" if told["place"] == "." else str(told["place"]),
-        state=str(told["state"]),
-        reason=str(told["reason"] or told["warnings"]),
-        folder=str(told["folder"]),
-        figures=tuple(_figure(one, row) for one in shown),
-    )
 
 
 def _figure(one: ColumnSpread, row: int) -> CaseFigure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from carina.api.result import Run
 from carina.api.study import choose_series
-from carina.corrections.decisions import Decision, decide, decision_on
+from carina.corrections.decisions import Decision, decide, decision_on, readers_state
 from carina.corrections.finish import SEG_NAMES, Draft, Finished, finish, finished_folder, finished_of
 from carina.corrections.masks import MaskName, layer_named, masks_made, strokes_file
 from carina.corrections.painting import LONGEST_NAME, Author, Change, Overtaken, Painting, labels_sha256
@@ -184,7 +184,7 @@ class CorrectingPages:
             | {"layer": layer, "sha256": painting.base_digest, "revision": painting.revision}
             | {"others": [name for name in made if name != layer]},
             "is_unfinished": _is_unfinished(run, layer, painting),
-            "last": _last_finished(run, made),
+            "last": readers_state(run).measured,
         }
         return viewer_page(request, "correct.html", values)
 
@@ -266,11 +266,6 @@ class CorrectingPages:
     def _name(self, request: Request, given: str) -> str:
         """Who is logged in, else who they say they are."""
         return self._how.reader(request) or given.strip() or "unknown"
-
-
-def _last_finished(run: Run, made: Sequence[MaskName]) -> Finished | None:
-    """The correction that was finished last, of any mask: the ratio that holds was measured with it."""
-    return max((one for name in made for one in finished_of(run.folder, name)), key=lambda one: one.at, default=None)
 
 
 def _is_unfinished(run: Run, layer: MaskName, painting: Painting) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from carina.api.result import Run
+from carina.corrections.decisions import ReadersState
 from carina.measure.findings import RegionFindings, SaliencyMethod
 from carina.report.numbers import (
     hu_text,
@@ -68,6 +69,14 @@ def found_by(run: Run) -> FoundTexts:
         limits=tuple(classification.get("limits", ())),
         warnings=run.warnings,
     )
+
+
+def readers_words(state: ReadersState) -> str:
+    """What readers decided about a run's masks, as a cell of a table: ``lesion corrected; ratio 3.10 %``."""
+    decided = state.trouble or ", ".join(f"{one.layer} {one.decision}" for one in state.decisions)
+    if state.measured is None or state.measured.reader_ratio_percent is None:
+        return decided
+    return f"{decided}; ratio {percent_text(state.measured.reader_ratio_percent)} %"
 
 
 def saliency_legend(run: Run) -> str:

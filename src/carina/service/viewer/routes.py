@@ -18,11 +18,12 @@ from starlette.staticfiles import StaticFiles
 from carina import RESEARCH_ONLY, __version__
 from carina.api.compared import earlier_findings, scan_findings, scanned_on
 from carina.api.result import Run
+from carina.corrections.decisions import readers_state
 from carina.errors import CarinaError, told
 from carina.measure.change import LesionChange
 from carina.measure.histogram import hu_histogram
 from carina.report.change import change_sentences
-from carina.report.numbers import ml_text, page_text
+from carina.report.numbers import ml_text, page_text, percent_text
 from carina.report.overlay import layout
 from carina.service.problems import status_of
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart, time_charts
@@ -109,6 +110,7 @@ def _fact_name(key: str) -> str:
 PAGES.filters["local"] = _local
 PAGES.filters["local_text"] = _local_text
 PAGES.filters["fact_name"] = _fact_name
+PAGES.filters["percent"] = percent_text
 
 Endpoint = Callable[[Request], Response]
 
@@ -235,6 +237,7 @@ class RunPages:
         planes = shown_planes(images.volume.grid, at)
         values = {
             "found": found_by(opened.run),
+            "readers": readers_state(opened.run),
             "lesions": opened.lesions,
             "ml": ml_text,
             "chosen": request.query_params.get("at", "lesion-1" if opened.lesions else ""),
@@ -255,6 +258,7 @@ class RunPages:
         opened = self._opened(request)
         values = {
             "found": found_by(opened.run),
+            "readers": readers_state(opened.run),
             "chart": opened.once("chart", lambda: _chart(opened)),
             "field": (FIELD_WIDTH, FIELD_HEIGHT),
             "change": _change(opened.run, self._around.earlier(request) if self._around.earlier else {}),

@@ -1,0 +1,153 @@
+"""Pages that show a network's masks and figures say what a reader decided about them, and what was measured again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import Browser
+
+from carina.api.cohort_table import COHORT_TABLE
+from carina.api.result import Run
+from carina.corrections.decisions import Decision, decide, readers_state
+from carina.corrections.finish import Draft, Finished, finish
+from carina.corrections.masks import MaskName, decisions_file, network_mask
+from carina.report.numbers import percent_text
+from carina.service.viewer.server import run_app
+from test_viewer_browser import opened
+from test_viewer_pages import text_of
+from viewer_runs import posed, served, write_cohort, write_run
+
+NOW = datetime(2026, 3, 4, 20, 15, 2, tzinfo=UTC)
+PAGES = ("/", "/report")
+NETWORK_S = "Masks and figures on this page are as the network left them"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(write_run(posed("plain", (24, 48, 48)), tmp_path / "run"))
+
+
+def halved(run: Run, at: datetime = NOW) -> Finished:
+    """A finished correction that leaves half of the lesions."""
+    labels = network_mask(run, MaskName.LESION).labels.copy()
+    places = np.flatnonzero(labels)
+    labels.reshape(-1)[places[: len(places) // 2]] = 0
+    return finish(run, Draft(layer=MaskName.LESION, labels=labels, revision=1, reader="Jane Doe", at=at), None)
+
+
+@contextmanager
+def client(folder: Path, *earlier: Path) -> Iterator[httpx.Client]:
+    with served(run_app(folder, earlier)) as url, httpx.Client(base_url=url, timeout=120) as found:
+        yield found
+
+
+def shown_at(moment: datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def test_nothing_is_said_where_no_reader_looked(run: Run) -> None:
+    with client(run.folder) as asked:
+        for page in PAGES:
+            assert "Readers" not in text_of(asked.get(page).content)
+    assert not (run.folder / "corrections").exists()
+
+
+def test_a_corrected_mask_is_told_linked_and_its_ratio_stands_beside_the_network_s(run: Run) -> None:
+    done = halved(run)
+    network, reader = done.network_ratio_percent, done.reader_ratio_percent
+    assert network and reader and 0 < reader < network
+    with client(run.folder) as asked:
+        for page in PAGES:
+            answer = asked.get(page)
+            told = text_of(answer.content)
+            assert f"Lesion mask : corrected by Jane Doe, {shown_at(NOW)} (correction 1)." in told
+            assert f"{percent_text(network)} % of the lung volume is marked as lesion" in told
+            assert f"{percent_text(reader)} % of the lung volume, measured with lesion correction 1 of Jane Doe" in told
+            assert f"{NETWORK_S}; the ratio that was measured again stands beside the network's." in told
+            assert '<a href="/correct/lesion">Lesion mask</a>' in answer.text
+            assert asked.get("/correct/lesion").status_code == 200
+
+
+def test_a_rejected_mask_is_told_and_leaves_no_ratio_that_holds(run: Run) -> None:
+    decide(run, MaskName.LUNG, Decision.REJECTED, "Richard Roe", NOW)
+    with client(run.folder) as asked:
+        for page in PAGES:
+            told = text_of(asked.get(page).content)
+            assert f"Lung mask : rejected by Richard Roe, {shown_at(NOW)}." in told
+            assert f"{NETWORK_S}; what was rejected is shown and counted all the same." in told
+        halved(run, NOW + timedelta(hours=1))
+        for page in PAGES:
+            told = text_of(asked.get(page).content)
+            assert "Lesion mask : corrected by Jane Doe" in told and "measured with lesion correction" not in told
+        correct = text_of(asked.get("/correct/lesion").content)
+        assert "Corrected by Jane Doe" in correct and "measured with lesion correction" not in correct
+
+
+def test_a_correction_that_is_rejected_later_is_no_longer_what_holds(run: Run) -> None:
+    halved(run)
+    decide(run, MaskName.LESION, Decision.REJECTED, "Richard Roe", NOW + timedelta(hours=1))
+    with client(run.folder) as asked:
+        told = text_of(asked.get("/report").content)
+    assert "Lesion mask : rejected by Richard Roe" in told and "(correction 1)" in told
+    assert "measured with" not in told and "counted all the same" not in told
+
+
+def test_an_accepted_mask_is_told_and_differs_in_nothing(run: Run) -> None:
+    decide(run, MaskName.LESION, Decision.ACCEPTED, "Jane Doe", NOW)
+    with client(run.folder) as asked:
+        for page in PAGES:
+            told = text_of(asked.get(page).content)
+            assert f"Lesion mask : accepted by Jane Doe, {shown_at(NOW)}." in told and NETWORK_S not in told
+
+
+def test_a_decision_about_a_mask_that_was_made_again_is_void(run: Run, tmp_path: Path) -> None:
+    decide(run, MaskName.LESION, Decision.REJECTED, "Jane Doe", NOW)
+    assert readers_state(run).is_rejected
+    other = write_run(posed("feet first", (24, 48, 48)), tmp_path / "other")
+    shutil.rmtree(run.folder / "lesion")
+    shutil.copytree(other / "lesion", run.folder / "lesion", copy_function=shutil.copyfile)
+    assert readers_state(run).decisions == ()
+
+
+def test_decisions_that_can_not_be_read_are_told_and_the_page_is_shown(run: Run) -> None:
+    decide(run, MaskName.LESION, Decision.REJECTED, "Jane Doe", NOW)
+    file = decisions_file(run.folder)
+    file.write_bytes(b"torn\n" + file.read_bytes())
+    with client(run.folder) as asked:
+        for page in PAGES:
+            told = text_of(asked.get(page).content)
+            assert "What readers decided about this run can't be read:" in told and "from a backup" in told
+            assert "is marked as lesion" in told
+
+
+def test_a_comparison_and_a_cohort_say_it_of_each_scan(run: Run, tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    write_cohort(cohort, 3)
+    case = Run(cohort / "case-1")
+    done = halved(case)
+    ratio = percent_text(done.reader_ratio_percent or 0)
+    with client(run.folder, case.folder) as asked:
+        assert f"lesion corrected; ratio {ratio} %" in text_of(asked.get("/changes").content)
+    assert (cohort / COHORT_TABLE).is_file()
+    with client(cohort) as asked:
+        page = unescape(asked.get("/").text)
+    assert page.count("lesion corrected") == 1
+    assert f'<a href="/cases/case-1/correct/lesion">lesion corrected; ratio {ratio} %</a>' in page
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_readers_decided_fits_the_page(browser: Browser, run: Run, width: int) -> None:
+    decide(run, MaskName.LUNG, Decision.ACCEPTED, "x" * 64, NOW)
+    halved(run)
+    with served(run.folder) as url:
+        for page in PAGES:
+            with opened(browser, url + page, viewport={"width": width, "height": 800}) as seen:
+                assert seen.locator("html").evaluate("it => it.scrollWidth") <= width
