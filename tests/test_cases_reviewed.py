@@ -11,17 +11,27 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from carina.api.compared import scanned_on
 from carina.api.result import Run
 from carina.cases.checks import check_data
-from carina.cases.datalist import read_datalist
+from carina.cases.datalist import DataList, read_datalist, without
 from carina.cases.purpose import Purpose, Task
 from carina.cli.cases import cases
 from carina.corrections.decisions import Decision, decide
 from carina.corrections.finish import Draft, finish
 from carina.corrections.masks import MaskName, network_mask
-from carina.corrections.reviewed import Reviewed, agreement, reviewed, reviewed_list, runs_below
+from carina.corrections.reviewed import (
+    REVIEWED_COLUMNS,
+    Reviewed,
+    agreement,
+    reviewed,
+    reviewed_list,
+    runs_below,
+    write_reviewed,
+)
 from carina.errors import BadConfig
 from carina.volume.files import read_mask
+from test_corrections_finished import made_run
 from viewer_runs import posed, write_run
 
 NOW = datetime(2026, 3, 4, 20, 15, 2, tzinfo=UTC)
@@ -62,15 +72,38 @@ def test_the_list_has_what_was_accepted_or_corrected_and_training_takes_it(folde
     np.testing.assert_array_equal(learnt, half(Run(folder / "corrected")))
     report = check_data(replace(data, validation=data.training[:1]), Purpose(task=Task.LESION))
     assert not [one for one in report.problems if "mask" in one or "grid" in one]
-    rows = list(csv.DictReader(table.open()))
-    assert [(row["case"], row["layer"], row["decision"]) for row in rows] == [
+    check_table(list(csv.DictReader(table.open())), data)
+
+
+def check_table(rows: list[dict[str, str]], data: DataList) -> None:
+    """A row for each mask that was looked at; those that hold are the list's, by file and by case."""
+    assert tuple(rows[0]) == REVIEWED_COLUMNS
+    assert [(Path(row["run"]).name, row["mask"], row["decision"]) for row in rows] == [
         ("accepted", "lung", "accepted"),
         ("accepted", "lesion", "accepted"),
         ("corrected", "lesion", "corrected"),
         ("rejected", "lesion", "rejected"),
     ]
     assert float(rows[2]["dice"]) == pytest.approx(2 / 3, abs=0.01)
-    assert rows[3]["reader_ml"] == rows[3]["dice"] == ""
+    assert rows[3]["reader_ml"] == rows[3]["dice"] == rows[3]["mask_image"] == ""
+    assert rows[2]["decided_at"] == "2026-03-04T20:15:02Z"
+    listed = {(case.image, case.label_image) for case in data.training}
+    assert listed == {(row["image"], row["mask_image"]) for row in rows[:3] if row["mask"] == "lesion"}
+    assert {row["case"] for row in rows} == {case.name for case in data.training} == {"1.2.3"}
+
+
+def test_a_case_of_the_table_is_found_in_the_list_by_case_and_patient(tmp_path: Path) -> None:
+    """``leave_out`` of a training takes either; the study date is for who reads the table."""
+    run, _ = made_run("plain", tmp_path)
+    decide(run, MaskName.LESION, Decision.ACCEPTED, "Jane Doe", NOW)
+    table = tmp_path / "reviewed.csv"
+    write_reviewed(list(reviewed(run.folder)), table)
+    (row,) = csv.DictReader(table.open())
+    data = reviewed_list([run.folder], tmp_path / "list.json")
+    assert row["patient"] and row["patient"] == data.training[0].patient
+    assert row["study_date"] == f"{scanned_on(run)}" != "None"
+    for name in (row["case"], row["patient"]):
+        assert without(data, [name]).training == ()
 
 
 def test_volumes_and_dice_of_each_case(folder: Path) -> None:
@@ -95,6 +128,11 @@ def row(network_ml: float, reader_ml: float | None, dice: float | None) -> Revie
     decision = Decision.REJECTED if dice is None else Decision.CORRECTED
     return Reviewed(
         case="a",
+        patient="",
+        run="a",
+        study_date=None,
+        image="",
+        mask_image="",
         layer=MaskName.LESION,
         decision=decision,
         reader="x",

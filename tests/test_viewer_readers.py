@@ -19,7 +19,7 @@ from carina.api.result import Run
 from carina.corrections.decisions import Decision, decide, readers_state
 from carina.corrections.finish import Draft, Finished, finish
 from carina.corrections.masks import MaskName, decisions_file, network_mask
-from carina.report.numbers import percent_text
+from carina.report.numbers import difference_text, ml_text, percent_text, range_text
 from carina.service.viewer.server import run_app
 from test_viewer_browser import opened
 from test_viewer_pages import text_of
@@ -141,6 +141,51 @@ def test_a_comparison_and_a_cohort_say_it_of_each_scan(run: Run, tmp_path: Path)
         page = unescape(asked.get("/").text)
     assert page.count("lesion corrected") == 1
     assert f'<a href="/cases/case-1/correct/lesion">lesion corrected; ratio {ratio} %</a>' in page
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_agreement_is_read_by_case_and_mask_and_nothing_of_it_is_cut(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    write_cohort(tmp_path, 4)
+    for number in (0, 2):
+        decide(Run(tmp_path / f"case-{number}"), MaskName.LUNG, Decision.ACCEPTED, "Jane Doe", NOW)
+    decide(Run(tmp_path / "case-3"), MaskName.LESION, Decision.REJECTED, "x" * 64, NOW)
+    halved(Run(tmp_path / "case-1"))
+    damaged = decisions_file(tmp_path / "case-2")
+    damaged.write_bytes(b"torn\n" + damaged.read_bytes())
+    size = {"width": width, "height": 800}
+    with served(run_app(tmp_path)) as url, opened(browser, f"{url}/agreement/", viewport=size) as page:
+        assert page.locator("html").evaluate("it => it.scrollWidth") <= width
+        edges = "[...document.querySelectorAll('td span, tbody th')].map((one) => one.getBoundingClientRect().right)"
+        assert max(page.evaluate(edges)) <= width
+        assert page.get_by_role("link", name="Agreement").get_attribute("aria-current") == "page"
+        row = page.get_by_role("row").filter(has=page.get_by_role("link", name="case-1, lesion mask"))
+        cells = [text.split("\n")[-1] for text in row.get_by_role("cell").all_inner_texts()]
+        told = halved(Run(tmp_path / "case-1"))
+        moment = shown_at(NOW)[:16]
+        volumes = [ml_text(told.network_ml), ml_text(told.reader_ml), f"+{told.network_ml - told.reader_ml:.1f}"]
+        assert cells == ["Lesion", "Corrected", "Jane Doe", moment, *volumes, f"{told.dice:.3f}"]
+        lung = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="Lung", exact=True))
+        assert lung.get_by_role("cell").all_inner_texts() == ["1", "0", "0", "1.000", "0", "\u2013"]
+        assert "case-2" in page.locator(".refused").inner_text()
+        page.get_by_role("link", name="case-1, lesion mask").click()
+        assert page.url.endswith("/cases/case-1/correct/lesion")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((None, "\u2013"), (0.0, "0"), (0.01, "0.0"), (-0.04, "0.0"), (19.24, "+19.2"), (-3.0, "\u20133.0")),
+        *((-120.4, "\u2013120"), (4320.2, "+4\u00a0320")),
+    ],
+)
+def test_a_difference_has_its_sign_and_the_digits_of_a_volume(value: float | None, text: str) -> None:
+    assert difference_text(value) == text
+
+
+def test_a_range_of_one_value_is_that_value() -> None:
+    assert [range_text(0.0, 0.0), range_text(None, None), range_text(-1.0, 2.0)] == ["0", "\u2013", "\u20131.0 to +2.0"]
 
 
 @pytest.mark.parametrize("width", [390, 1280])

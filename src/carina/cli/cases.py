@@ -33,7 +33,15 @@ def cases(runs: tuple[Path, ...], out: Path | None, csv: Path | None) -> None:
     rows = [row for folder in folders for row in reviewed(folder)]
     if csv is not None:
         write_reviewed(rows, csv)
-    header = ["mask", "accepted", "corrected", "rejected", "median Dice", "network - reader, ml", "95 % of cases, ml"]
+    header = [
+        "mask",
+        "accepted",
+        "corrected",
+        "rejected",
+        "median Dice",
+        "network - reader, ml",
+        "limits of agreement, ml",
+    ]
     say_table(header, [_row(agreement(rows, layer)) for layer in MaskName])
     if out is not None:
         data = reviewed_list(folders, out)
@@ -43,8 +51,9 @@ def cases(runs: tuple[Path, ...], out: Path | None, csv: Path | None) -> None:
 
 
 def _row(found: Agreement) -> list[str]:
+    from carina.report.numbers import difference_text, range_text
+
     counts = [str(found.counts[name]) for name in ("accepted", "corrected", "rejected")]
-    limits = "" if found.lowest_ml is None else f"{found.lowest_ml:+.1f} to {found.highest_ml:+.1f}"
     dice = "" if found.median_dice is None else f"{found.median_dice:.3f}"
-    mean = "" if found.mean_ml is None else f"{found.mean_ml:+.1f}"
+    mean, limits = difference_text(found.mean_ml), range_text(found.lowest_ml, found.highest_ml)
     return [found.layer, *counts, dice, mean, limits]

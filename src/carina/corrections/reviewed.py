@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import msgspec
@@ -14,24 +14,32 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
+from carina.api.compared import scanned_on
 from carina.api.result import Run
 from carina.cases.datalist import DataList, ListedCase
-from carina.corrections.decisions import Decision, decision_on
+from carina.corrections.decisions import Decision, DecisionRecord, decision_on
 from carina.corrections.finish import SEG_NAMES, finished_folder, finished_of
-from carina.corrections.masks import CORRECTIONS, MaskName
+from carina.corrections.masks import CORRECTIONS, MaskName, masks_made
 from carina.errors import BadConfig, unwritable
 from carina.pipeline.folder import MANIFEST
 from carina.pipeline.places import write_whole
 from carina.volume.arrays import Doubles
+from carina.volume.files import volume_name
 
 
 class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
-    """What holds for one mask of one run. Of a rejected mask there is no volume and no Dice.
+    """What holds for one mask of one run. Of a rejected mask there is no volume, no Dice and no ``mask_image``.
 
+    ``case`` and ``patient`` are what a data list and a training's reports call it by, ``run`` is the folder.
     ``network_ml`` and ``reader_ml`` are what each marked; an accepted mask of the network agrees fully with itself.
     """
 
     case: str
+    patient: str
+    run: str
+    study_date: date | None
+    image: str
+    mask_image: str
     layer: MaskName
     decision: Decision
     reader: str
@@ -87,24 +95,33 @@ def reviewed(folder: Path) -> Iterator[Reviewed]:
         BadConfig: ``corrections.damaged``.
     """
     run = Run(folder)
-    for layer in MaskName:
-        if not any((folder / layer).glob("*.mhd")):
-            continue
+    for layer in masks_made(run):
         said = decision_on(run, layer)
-        if said is None:
-            continue
-        done = finished_of(folder, layer)
-        is_rejected = said.decision is Decision.REJECTED
-        yield Reviewed(
-            case=folder.name,
-            layer=layer,
-            decision=said.decision,
-            reader=said.reader,
-            at=said.at,
-            network_ml=done[-1].network_ml if done else said.marked_ml,
-            reader_ml=None if is_rejected else said.marked_ml,
-            dice=None if is_rejected else done[-1].dice if done else 1.0,
-        )
+        if said is not None:
+            yield _reviewed(run, said)
+
+
+def _reviewed(run: Run, said: DecisionRecord) -> Reviewed:
+    """A decision with what it is about."""
+    folder, image = run.folder, _image(run.folder)
+    done = finished_of(folder, said.layer)
+    is_rejected = said.decision is Decision.REJECTED
+    agreed = done[-1].dice if done else 1.0
+    return Reviewed(
+        case=volume_name(image) if image else folder.name,
+        patient=_patient(run),
+        run=str(folder.resolve()),
+        study_date=scanned_on(run),
+        image=str(image or ""),
+        mask_image="" if is_rejected else str(_mask_file(folder, said.layer).resolve()),
+        layer=said.layer,
+        decision=said.decision,
+        reader=said.reader,
+        at=said.at,
+        network_ml=done[-1].network_ml if done else said.marked_ml,
+        reader_ml=None if is_rejected else said.marked_ml,
+        dice=None if is_rejected else agreed,
+    )
 
 
 def agreement(rows: Sequence[Reviewed], layer: MaskName) -> Agreement:
@@ -147,20 +164,24 @@ def _listed(folder: Path) -> ListedCase | None:
     run = Run(folder)
     masks = {
         layer: str(_mask_file(folder, layer).resolve())
-        for layer in MaskName
-        if any((folder / layer).glob("*.mhd"))
-        and (said := decision_on(run, layer))
-        and said.decision is not Decision.REJECTED
+        for layer in masks_made(run)
+        if (said := decision_on(run, layer)) and said.decision is not Decision.REJECTED
     }
-    volumes = sorted((folder / "volume").glob("*.mhd"))
-    if not masks or not volumes:
+    image = _image(folder)
+    if not masks or image is None:
         return None
     return ListedCase(
-        image=str(volumes[0].resolve()),
+        image=str(image),
         label_image=masks.get(MaskName.LESION, ""),
         lung_image=masks.get(MaskName.LUNG, ""),
         patient=_patient(run),
     )
+
+
+def _image(folder: Path) -> Path | None:
+    """The CT of a run."""
+    volumes = sorted((folder / "volume").glob("*.mhd"))
+    return volumes[0].resolve() if volumes else None
 
 
 def _mask_file(folder: Path, layer: MaskName) -> Path:
@@ -183,19 +204,29 @@ def _patient(run: Run) -> str:
     return hashlib.sha256(study.encode()).hexdigest()[:16] if study else ""
 
 
+REVIEWED_COLUMNS = (
+    *("case", "patient", "run", "study_date", "mask", "decision", "reader", "decided_at"),
+    *("network_ml", "reader_ml", "network_minus_reader_ml", "dice", "image", "mask_image"),
+)
+"""Of the table of masks that readers looked at; ``case``, ``patient`` and ``image`` are those of the data list."""
+
+
 def write_reviewed(rows: Sequence[Reviewed], file: Path) -> None:
     """The rows as CSV, with the differences.
 
     Raises:
         BadConfig: the place can't be written.
     """
-    names = [field.name for field in msgspec.structs.fields(Reviewed)]
     text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow([*names, "difference_ml"])
+    table = csv.DictWriter(text, REVIEWED_COLUMNS)
+    table.writeheader()
     for row in rows:
         told = msgspec.to_builtins(row)
-        table.writerow([*(told[name] for name in names), row.difference_ml])
+        told |= {"mask": told.pop("layer"), "decided_at": f"{row.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+        del told["at"]
+        figures = {"network_ml": row.network_ml, "reader_ml": row.reader_ml, "dice": row.dice}
+        figures |= {"network_minus_reader_ml": row.difference_ml}
+        table.writerow(told | {name: "" if value is None else round(value, 3) for name, value in figures.items()})
     try:
         write_whole(file, text.getvalue().encode())
     except OSError as error:

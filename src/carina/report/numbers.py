@@ -30,6 +30,21 @@ def ml_text(value: float) -> str:
     return f"{value:,.0f}".replace(",", "\u00a0") if value >= 100 or not value else f"{value:.1f}"
 
 
+def difference_text(value: float | None) -> str:
+    """A difference of two volumes in ml, its sign told; a plain 0 where there is none, a dash where it is not known."""
+    if value is None:
+        return "\u2013"
+    if abs(value) < 0.05:
+        return "0.0" if value else "0"
+    return f"{value:+,.{0 if abs(value) >= 100 else 1}f}".replace(",", "\u00a0").replace("-", MINUS)
+
+
+def range_text(lowest: float | None, highest: float | None) -> str:
+    """Two differences as a range; one of them where both read the same."""
+    ends = dict.fromkeys((difference_text(lowest), difference_text(highest)))
+    return " to ".join(ends)
+
+
 def percent_text(value: float) -> str:
     """Two decimals below ten percent, one from there on, and a sign that there is something below 0.005."""
     if 0 < value < 0.005:

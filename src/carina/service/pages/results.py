@@ -43,4 +43,5 @@ def _agreements() -> Router:
     from carina.service.viewer.agreement_page import agreement_routes
     from carina.service.viewer.routes import Above
 
-    return Router(routes=agreement_routes(looked_at, Above(href="/", name="Worklist")))
+    menu = Above(href="/", name="Worklist"), Above(href="/projects", name="Projects")
+    return Router(routes=agreement_routes(looked_at, menu, called="job "))

@@ -10,9 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from carina.api.result import Run
 from carina.corrections.masks import CORRECTIONS, MaskName
 from carina.corrections.reviewed import Reviewed, agreement, reviewed
-from carina.service.viewer.routes import STATIC, Above, RevalidatedFiles, answering, viewer_page
+from carina.errors import BadConfig
+from carina.service.viewer.routes import STATIC, Above, RevalidatedFiles, answering, run_heading, viewer_page
 
 LookedAt = Callable[[Request], Mapping[str, Path]]
 """Gives the runs that may have a reader's decision, by the address of their pages, without a slash at the end."""
@@ -20,24 +22,37 @@ LookedAt = Callable[[Request], Mapping[str, Path]]
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewedRow:
-    """A row as the page shows it: the address of the mask's page, and what was decided."""
+    """A row as the page shows it: the address of the mask's page, how the run is named, and what was decided."""
 
     href: str
+    name: str
     found: Reviewed
 
 
-def agreement_routes(runs: LookedAt, above: Above) -> list[BaseRoute]:
-    """The page, with the styles that it needs."""
+def agreement_routes(runs: LookedAt, menu: tuple[Above, ...], called: str = "") -> list[BaseRoute]:
+    """The page, with the styles that it needs.
+
+    ``menu`` are the pages beside it, ``called`` stands before the name of a run's folder.
+    """
 
     def show(request: Request) -> Response:
-        rows = [
-            ReviewedRow(href=f"{address}/correct/{one.layer}", found=one)
-            for address, folder in runs(request).items()
-            if (folder / CORRECTIONS).is_dir()
-            for one in reviewed(folder)
-        ]
+        rows: list[ReviewedRow] = []
+        damaged: list[str] = []
+        for address, folder in runs(request).items():
+            if not (folder / CORRECTIONS).is_dir():
+                continue
+            try:
+                rows += _rows(address, folder, called)
+            except BadConfig as error:
+                damaged.append(error.message)
         found = [row.found for row in rows]
-        values = {"above": above, "rows": rows, "summary": [agreement(found, layer) for layer in MaskName]}
+        summary = [agreement(found, layer) for layer in MaskName]
+        values = {"menu": menu, "rows": rows, "damaged": damaged, "summary": summary}
         return viewer_page(request, "agreement.html", values)
 
     return [Route("/", answering(show)), Mount("/static", RevalidatedFiles(directory=STATIC))]
+
+
+def _rows(address: str, folder: Path, called: str) -> list[ReviewedRow]:
+    name = run_heading(Run(folder), called)
+    return [ReviewedRow(href=f"{address}/correct/{one.layer}", name=name, found=one) for one in reviewed(folder)]

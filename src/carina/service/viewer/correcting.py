@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from carina.api.result import Run
 from carina.api.study import choose_series
 from carina.corrections.decisions import Decision, decide, decision_on, readers_state
-from carina.corrections.finish import SEG_NAMES, Draft, Finished, finish, finished_folder, finished_of
+from carina.corrections.finish import SEG_NAMES, Draft, finish, finished_folder, finished_of
 from carina.corrections.masks import MaskName, layer_named, masks_made, strokes_file
 from carina.corrections.painting import LONGEST_NAME, Author, Change, Overtaken, Painting, labels_sha256
 from carina.corrections.regions import Growth, alike, enclosed

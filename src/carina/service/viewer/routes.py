@@ -23,7 +23,7 @@ from carina.errors import CarinaError, told
 from carina.measure.change import LesionChange
 from carina.measure.histogram import hu_histogram
 from carina.report.change import change_sentences
-from carina.report.numbers import ml_text, page_text, percent_text
+from carina.report.numbers import difference_text, ml_text, page_text, percent_text, range_text
 from carina.report.overlay import layout
 from carina.service.problems import status_of
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart, time_charts
@@ -80,6 +80,11 @@ PAGES = Environment(
 )
 
 
+def _minute(moment: datetime) -> str:
+    """The same to the minute, for tables."""
+    return _local(moment)[:16]
+
+
 def _local(moment: datetime) -> str:
     """A time as the machine's clock shows it."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
@@ -108,9 +113,13 @@ def _fact_name(key: str) -> str:
 
 
 PAGES.filters["local"] = _local
+PAGES.filters["minute"] = _minute
 PAGES.filters["local_text"] = _local_text
 PAGES.filters["fact_name"] = _fact_name
 PAGES.filters["percent"] = percent_text
+PAGES.filters["ml"] = ml_text
+PAGES.filters["difference"] = difference_text
+PAGES.globals["difference_range"] = range_text
 
 Endpoint = Callable[[Request], Response]
 
@@ -141,11 +150,12 @@ class Around:
 def run_values(opened: OpenedRun, around: Around) -> dict[str, Any]:
     """What the header of every page of a run says: which run it is, by date and name, and where its pages are."""
     run = opened.run
-    heading = opened.once("heading", lambda: _heading(run, around.called))
+    heading = opened.once("heading", lambda: run_heading(run, around.called))
     return {"manifest": run.manifest, "heading": heading, "reports": report_names(run), "around": around}
 
 
-def _heading(run: Run, called: str) -> str:
+def run_heading(run: Run, called: str) -> str:
+    """How pages name a run: the study's date and the name of its folder, behind what such a folder is called."""
     on = scanned_on(run)
     name = f"{called}{run.folder.resolve().name}"
     return f"{on}, {name}" if on else name
