@@ -6,7 +6,9 @@ DCMTK's ``storescu`` sends slices of 512x512 to ``carina serve`` over all associ
 each under UIDs of its own. Every series is judged when it is complete (its headers are read); none is run, since jobs
 have processes of their own. With ``--minutes`` they are sent in turns over this time, and ``--jobs`` small series
 beside them, which are run (the reader and a writer of slices) and sent to a real Orthanc, while somebody looks at the
-worklist every ten seconds. For research use only. Not for diagnosis.
+worklist every ten seconds. With ``--python`` the server is another environment's: what tests have installed beside it
+(``requests``, which pydicom loads where it is there) is in its memory otherwise. For research use only. Not for
+diagnosis.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ LIMIT_MB = 150.0
 PATIENCE_S = 300.0
 SETTLED = ("quarantined", "queued", "kept")
 LOOKS_S = 10.0
-CLI = (sys.executable, "-c", "import sys; from carina.cli.main import main; sys.exit(main())")
+CLI = ("-c", "import sys; from carina.cli.main import main; sys.exit(main())")
 
 SETTINGS = """
 [node]
@@ -116,14 +118,14 @@ def resident_mb(pid: int) -> float:
 
 
 @contextmanager
-def _server(folder: Path, port: int, web: int, pacs: int) -> Iterator[int]:
+def _server(folder: Path, port: int, web: int, pacs: int, python: str) -> Iterator[int]:
     values = {"folder": folder, "dicom": port, "web": web, "pacs": pacs}
     (folder / "carina.toml").write_text(SETTINGS.format(**values))
     (folder / "none.toml").write_text(TAKES_NONE)
     (folder / "rules.toml").write_text(RULES)
     (folder / "slices.yaml").write_text(DEFINITION)
     with (folder / "server.log").open("wb") as log:
-        command = [*CLI, "serve", "--config", str(folder / "carina.toml")]
+        command = [python, *CLI, "serve", "--config", str(folder / "carina.toml")]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         asked = ["echoscu", "-q", "-aec", "CARINA", "127.0.0.1", str(port)]
@@ -208,7 +210,7 @@ def _settled(folder: Path) -> dict[str, int]:
         time.sleep(1)
 
 
-def measure(folder: Path, traffic: Traffic, pacs: Pacs) -> MemoryFigures:
+def measure(folder: Path, traffic: Traffic, pacs: Pacs, python: str) -> MemoryFigures:
     """Send, and read the server's memory meanwhile."""
     folders = [folder / "slices" / str(number + 1) for number in range(traffic.associations)]
     for one in folders:
@@ -218,7 +220,7 @@ def measure(folder: Path, traffic: Traffic, pacs: Pacs) -> MemoryFigures:
         threading.Thread(target=_send_to_be_run, args=(folder / "small", traffic, port)),
         threading.Thread(target=_look, args=(web, is_over)),
     ]
-    with _server(folder, port, web, pacs.dicom_port) as pid:
+    with _server(folder, port, web, pacs.dicom_port, python) as pid:
         listening = resident_mb(pid)
         gauge = Gauge(pid)
         gauge.start()
@@ -253,10 +255,12 @@ def main() -> int:
     parser.add_argument("--slices", type=int, default=75, help="of each series")
     parser.add_argument("--jobs", type=int, default=0, help="small series that are run")
     parser.add_argument("--minutes", type=float, default=0.0, help="over which all is sent; 0: as fast as it goes")
+    parser.add_argument("--python", default=sys.executable, help="the server's; default: this one")
     given = vars(parser.parse_args())
+    python = given.pop("python")
     traffic = Traffic(seconds=60 * given.pop("minutes"), **given)
     with tempfile.TemporaryDirectory(prefix="carina-memory-") as folder, orthanc(timeout_s=120.0) as pacs:
-        figures = measure(Path(folder), traffic, pacs)
+        figures = measure(Path(folder), traffic, pacs, python)
         arrived = len(pacs.instances())
     print(json.dumps(asdict(figures) | {"in_orthanc": arrived}))
     is_whole = figures.stored == figures.sent and not figures.unsettled

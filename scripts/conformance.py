@@ -22,6 +22,7 @@ from carina.dicom.syntaxes import ENCAPSULATED, NATIVE
 from carina.receive.fetch import SYNTAXES
 from carina.receive.instance import IMPLEMENTATION_UID, NO_ROOM, NOT_UNDERSTOOD, WRONG_CLASS
 from carina.receive.listener import FIRST_WORD_S, NOT_AUTHORISED
+from carina.receive.messages import LARGEST_COMMAND, LARGEST_OTHER, REQUESTS_AHEAD
 from carina.receive.transport import LARGEST_PDU
 from carina.receive.web_fetch import AS_STORED
 from carina.service.dicomweb.stow import stow_routes
@@ -128,6 +129,9 @@ def _association() -> Iterator[str]:
         ("time to ask for an association", f"{FIRST_WORD_S:g} s", "fixed"),
         ("time without progress, as SCP", f"{own.idle_s:g} s", "`dicom.idle_s`"),
         ("the largest instance", f"{own.instance_mb} MB", "`dicom.instance_mb`"),
+        ("the largest command set", f"{LARGEST_COMMAND} bytes", "fixed"),
+        ("the largest data set of another message", f"{LARGEST_OTHER // 1_000_000} MB", "fixed"),
+        ("requests sent before the first is answered", str(REQUESTS_AHEAD), "fixed"),
         ("port", str(own.port), "`dicom.port`"),
         ("time to wait for a peer, as SCU", f"{peer.timeout_s:g} s", "`timeout_s` of the destination"),
         ("calling AE title, as SCU", peer.calling_ae_title, "`calling_ae_title` of the destination"),

@@ -19,7 +19,8 @@ from filelock import FileLock
 from carina import config, sections, web_settings
 from carina.config import Settings, load_settings
 from carina.errors import BadConfig
-from carina.service.check import NODE_LOCK, as_error, check_across, is_running
+from carina.jobs.places import NODE_LOCK
+from carina.service.check import as_error, check_across, is_running
 from carina.service.check_contents import check_contents
 from carina.service.template import TEMPLATE, write_template
 from carina.service.web_address import is_loopback

@@ -36,7 +36,7 @@ def fetch(
 
     For research use only. Not for diagnosis.
     """
-    from carina.jobs.places import open_node
+    from carina.jobs.places import check_user, open_node_beside
     from carina.receive.fetch import Wanted
     from carina.receive.pull import find_at, peer_called, pull, source_called
     from carina.receive.store import InstanceStore
@@ -46,6 +46,8 @@ def fetch(
     if not (accession or patient_id or study_uid):
         raise click.UsageError("say what to fetch: --accession, --patient or --study.")
     settings = node_settings(config)
+    if not only_list:
+        check_user(settings)
     peer = peer_called(name, settings)
     found = find_at(name, peer, wanted)
     if not found:
@@ -57,7 +59,7 @@ def fetch(
         say_table(header, shown)
         return
     is_whole = True
-    store = InstanceStore(settings, open_node(settings))
+    store = InstanceStore(settings, open_node_beside(settings))
     as_source = source_called(source, settings)
     wishes = [
         FetchWish(

@@ -42,10 +42,10 @@ def jobs() -> None:
 
 def _node(config: Path | None, *, makes: bool = False) -> tuple[Settings, Engine]:
     """The settings and the database of a node, which has to be there unless it is made."""
-    from carina.jobs.places import open_existing_node, open_node
+    from carina.jobs.places import open_existing_node, open_node_beside
 
     settings = node_settings(config)
-    return settings, (open_node if makes else open_existing_node)(settings)
+    return settings, (open_node_beside if makes else open_existing_node)(settings)
 
 
 def _seen(config: Path | None, project: str) -> Engine:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from sqlalchemy import Engine
 
@@ -13,6 +16,7 @@ from carina.jobs.projects import ensure_projects
 from carina.web_settings import DEFAULT_PROJECT
 
 DATABASE = "node.sqlite"
+NODE_LOCK = "node.lock"
 
 
 def database_address(settings: Settings) -> str:
@@ -37,17 +41,66 @@ def open_node(settings: Settings) -> Engine:
     return engine
 
 
-def open_existing_node(settings: Settings) -> Engine:
-    """As ``open_node``, for whoever looks at a node: none is made.
+def open_node_beside(settings: Settings) -> Engine:
+    """As ``open_node``, for a command beside the node that serves.
 
     Raises:
-        BadConfig: no node is there yet; or as ``open_node``.
+        BadConfig: the node is another user's; or as ``open_node``.
+    """
+    check_user(settings)
+    return open_node(settings)
+
+
+def check_user(settings: Settings) -> None:
+    """See that what we write into a node's folder will be of the user who has the node.
+
+    Commands given by root, or by anybody else, would leave folders and records that the node may not read or remove.
+    Who we are is seen by what we write: some file systems and containers give all files to one user.
+
+    Raises:
+        BadConfig: it will be another's.
+    """
+    folder = Path(settings.node.folder)
+    node = next((owner for name in (DATABASE, NODE_LOCK) if (owner := owner_of(folder / name)) is not None), None)
+    if node is None or node == os.geteuid():
+        return
+    try:
+        with TemporaryFile(dir=folder) as ours:
+            writer = os.fstat(ours.fileno()).st_uid
+    except OSError:
+        writer = os.geteuid()
+    if writer != node:
+        words = f"the node is of user {_called(node)}, who may not use what user {_called(writer)} writes there"
+        how = f"sudo -u {_called(node)} carina ..., in the folder of carina.toml or with --config"
+        raise BadConfig("node.other-user", f"{folder.absolute()}: {words}. Give the command as {_called(node)}: {how}.")
+
+
+def owner_of(path: Path) -> int | None:
+    """The user whose file it is; None where there is none, or it can't be looked at."""
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
+
+
+def _called(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"#{user}"
+
+
+def open_existing_node(settings: Settings) -> Engine:
+    """As ``open_node_beside``, for whoever looks at a node: none is made.
+
+    Raises:
+        BadConfig: no node is there yet; or as ``open_node_beside``.
     """
     folder = Path(settings.node.folder)
     if not settings.node.database and not (folder / DATABASE).exists():
         words = f"{folder.absolute()}: no node is here yet (no {DATABASE}), so there is nothing to see."
         raise BadConfig("node.none", f"{words} Name the node's settings by --config, or start it: carina serve.")
-    return open_node(settings)
+    return open_node_beside(settings)
 
 
 def projects_named(settings: Settings) -> frozenset[str]:

@@ -24,7 +24,7 @@ from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, JOB
 from carina.database.upgrade import schema_version
 from carina.errors import BadConfig, unwritable
-from carina.jobs.places import DATABASE
+from carina.jobs.places import DATABASE, check_user
 from carina.jobs.queue import JobState
 from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
@@ -71,9 +71,11 @@ def save_node(settings: Settings, to: Path, now: datetime) -> Backup:
     """Save a node to a folder that is empty or not there; it may run meanwhile.
 
     Raises:
-        BadConfig: there is no node, its database can't be saved, or the folder is not empty or can't be written.
+        BadConfig: there is no node or it is another user's, its database can't be saved, or the folder is not empty or
+            can't be written.
     """
     folder = node_to_save(settings)
+    check_user(settings)
     if to.resolve().is_relative_to(folder.resolve()):
         raise BadConfig(
             "backup.inside", f"{to}: lies in the node's own folder: choose one outside it, on another disk."

@@ -42,12 +42,18 @@ NOT_UNDERSTOOD = 0xC000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arriving:
-    """A data set as it came, encoded in its transfer syntax, and what the sender said that it is."""
+class Announced:
+    """What a sender says that an instance is, and how it is encoded."""
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arriving(Announced):
+    """A data set as it came, encoded in its transfer syntax."""
+
     data: bytes | memoryview
 
 
@@ -62,14 +68,14 @@ class Header:
     scan: ScanOf
 
 
-def file_head(arriving: Arriving) -> bytes:
+def file_head(said: Announced) -> bytes:
     """The preamble and the file meta information (PS3.10 7.1) of the file that is to hold a data set."""
     elements = b"".join(
         (
             _element(0x01, b"OB", b"\x00\x01"),
-            _element(0x02, b"UI", arriving.sop_class_uid.encode()),
-            _element(0x03, b"UI", arriving.sop_instance_uid.encode()),
-            _element(0x10, b"UI", arriving.transfer_syntax_uid.encode()),
+            _element(0x02, b"UI", said.sop_class_uid.encode()),
+            _element(0x03, b"UI", said.sop_instance_uid.encode()),
+            _element(0x10, b"UI", said.transfer_syntax_uid.encode()),
             _element(0x12, b"UI", IMPLEMENTATION_UID.encode()),
             _element(0x13, b"SH", f"CARINA_{__version__}"[:16].encode()),
         )
@@ -84,33 +90,31 @@ def _element(element: int, vr: bytes, value: bytes) -> bytes:
     return struct.pack("<HH", 0x0002, element) + vr + size + value
 
 
-def check_said(arriving: Arriving) -> None:
+def check_uids(said: Announced) -> None:
     """See that what a sender says of an instance can be true, before a byte of it is written.
 
     Raises:
-        NotAccepted: a UID is none, or the data set is empty.
+        NotAccepted: a UID is none.
     """
     named = {
-        "SOP Class UID": arriving.sop_class_uid,
-        "SOP Instance UID": arriving.sop_instance_uid,
-        "transfer syntax": arriving.transfer_syntax_uid,
+        "SOP Class UID": said.sop_class_uid,
+        "SOP Instance UID": said.sop_instance_uid,
+        "transfer syntax": said.transfer_syntax_uid,
     }
     for name, uid in named.items():
         if not is_uid(uid):
             raise NotAccepted(
                 NOT_UNDERSTOOD, "receive.uid", f"{name} {uid[:80]!r} is no UID; expected digits and dots."
             )
-    if not arriving.data:
-        raise NotAccepted(NOT_UNDERSTOOD, "receive.empty", f"instance {arriving.sop_instance_uid} has no data set.")
 
 
-def header_of(file: Path, arriving: Arriving) -> Header:
+def header_of(file: Path, said: Announced) -> Header:
     """What the written data set itself says, which must be what the sender said.
 
     Raises:
         NotAccepted: it can't be read, names another instance or class, or lacks a UID.
     """
-    uid = arriving.sop_instance_uid
+    uid = said.sop_instance_uid
     try:
         opened = open_file(file, ASKED)
     except CarinaError as error:
@@ -122,7 +126,7 @@ def header_of(file: Path, arriving: Arriving) -> Header:
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
         if not is_uid(found[keyword]):
             raise NotAccepted(NOT_UNDERSTOOD, "receive.uid", f"instance {uid}: its {keyword} is missing or no UID.")
-    if found["SOPInstanceUID"] != uid or found["SOPClassUID"] != arriving.sop_class_uid:
+    if found["SOPInstanceUID"] != uid or found["SOPClassUID"] != said.sop_class_uid:
         raise NotAccepted(
             WRONG_CLASS, "receive.differs", f"instance {uid}: its data set names another instance or class."
         )

@@ -51,7 +51,6 @@ class DicomListener:
         self.reporters = frozenset(_reporters(self.settings))
         self._server: BoundedServer | None = None
         self._thread: threading.Thread | None = None
-        self._sizes: dict[int, int] = {}
 
     @property
     def port(self) -> int:
@@ -78,7 +77,8 @@ class DicomListener:
         node.add_supported_context(Verification)
         syntaxes = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
         node.add_supported_context(StorageCommitmentPushModel, syntaxes, scu_role=True, scp_role=True)
-        limits = type("Limits", (BoundedServer,), {"idle_s": wanted.idle_s, "connections": wanted.associations})
+        bounds = {"idle_s": wanted.idle_s, "connections": wanted.associations, "instance_mb": wanted.instance_mb}
+        limits = type("Limits", (BoundedServer,), bounds | {"begin_part": staticmethod(self.store.begin)})
         try:
             self._server = node.make_server(
                 (wanted.host, wanted.port),
@@ -126,19 +126,10 @@ class DicomListener:
             _reject(event, "calling")
 
     def _measure(self, event: Event) -> None:
-        """Abort where the data set under way is larger than an instance may be; pynetdicom keeps all of it."""
-        if not isinstance(event.pdu, P_DATA_TF):
-            return
-        key, limit = id(event.assoc), self.settings.dicom.instance_mb * 1_000_000
-        for item in event.pdu.presentation_data_value_items:
-            fragment = item.presentation_data_value
-            self._sizes[key] = self._sizes.get(key, 0) + len(fragment)
-            if fragment[:1] and fragment[0] & 0x02:  # the last fragment of a message or data set (PS3.8 E.2)
-                del self._sizes[key]
-        if self._sizes.get(key, 0) > limit:
-            del self._sizes[key]
-            megabytes = self.settings.dicom.instance_mb
-            _LOG.warning("a data set of over %d MB (dicom.instance_mb): association aborted.", megabytes)
+        """Abort where a message under way is larger than it may be, or too many wait."""
+        if isinstance(event.pdu, P_DATA_TF) and (why := event.assoc.dimse.measure(event.pdu)):
+            _LOG.warning("from %s: %s: association aborted.", event.assoc.requestor.address_info.address, why)
+            event.assoc.dimse.let_go()
             event.assoc.abort()
 
     def _take(self, event: Event) -> int:
@@ -149,14 +140,8 @@ class DicomListener:
         if found is None or not allows(found[1], calling, address):  # it was let in for its reports alone
             return NOT_AUTHORISED
         origin = SentBy(found[0], f"{calling}@{address}", asked=_asked(request, calling))
-        arriving = Arriving(
-            sop_class_uid=str(request.AffectedSOPClassUID),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID),
-            transfer_syntax_uid=str(event.context.transfer_syntax),
-            data=request.DataSet.getbuffer(),
-        )
         try:
-            became = self.store.accept(arriving, origin)
+            became = self._accept(event, origin)
         except NotAccepted as error:
             _LOG.warning("from %s: %s [%s, %04XH]", origin.who, error.message, error.code, error.status)
             return error.status
@@ -166,6 +151,19 @@ class DicomListener:
         if became is Accepted.REPEATED:
             _LOG.debug("from %s: an instance came again.", origin.who)
         return SUCCESS
+
+    def _accept(self, event: Event, origin: SentBy) -> Accepted:
+        """Have the store take a data set: one that is small from memory, else the file that it was written into."""
+        request = event.request
+        if (part := request.DataSet.part) is not None:
+            return self.store.accept_part(part, origin)
+        arriving = Arriving(
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            transfer_syntax_uid=str(event.context.transfer_syntax),
+            data=request.DataSet.getbuffer(),
+        )
+        return self.store.accept(arriving, origin)
 
     def _commit(self, event: Event) -> tuple[int, None]:
         if event.action_type != 1:

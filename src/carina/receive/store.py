@@ -11,8 +11,6 @@ was or is. What was sent needs no fetching, so that is repeated; not the other w
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import logging
 import os
 import shutil
@@ -32,19 +30,18 @@ from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, insert,
 
 from carina.config import DicomDestination, Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
-from carina.errors import FULL
 from carina.pipeline.places import file_name
 from carina.receive.instance import (
     NO_ROOM,
     NOT_UNDERSTOOD,
+    Announced,
     Arriving,
     Header,
     NotAccepted,
-    check_said,
-    file_head,
     header_of,
 )
 from carina.receive.moves import FETCHING, SAY_WHO_ASKED, AskedBy, Moves
+from carina.receive.part import PartFile, unwritable_part
 from carina.receive.presence import receiving
 from carina.receive.project import project_of
 from carina.receive.same import is_same_object
@@ -125,14 +122,6 @@ class SentBy:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A file on its way to its place, and whether its bytes are on the disk."""
-
-    path: Path
-    flushed: Future[None]
-
-
-@dataclass(frozen=True)
 class _Placed:
     """What became of a part; where it has a row now: which, its file, and whether the folder is on the disk."""
 
@@ -162,16 +151,41 @@ class InstanceStore:
         Raises:
             NotAccepted: it can't be accepted; nothing of it is left.
         """
-        check_said(arriving)
-        self._check_room(len(arriving.data))
-        digest = hashlib.sha256(arriving.data).hexdigest()
-        with self._part(arriving) as part:
-            header = header_of(part.path, arriving)
-            _check_series(header, arriving, origin)
-            placed = self._place(part, arriving, header, self._looked_up(origin, header), digest)
-            if placed.instance_id:
-                self._settle(placed, part)
-            return placed.became
+        self._check_size(len(arriving.data))
+        with self._presence():
+            part = self.begin(arriving)
+            part.write(arriving.data)
+            return self._accept(part, origin)
+
+    def begin(self, said: Announced) -> PartFile:
+        """A file for a data set that is still coming; whoever has it lets it go, or has it accepted."""
+        place = self.folder / INCOMING / PART_FOLDER / f"{os.getpid()}-{next(self._numbers)}"
+        return PartFile(place, said, self._check_free)
+
+    def accept_part(self, part: PartFile, origin: SentBy) -> Accepted:
+        """The same as ``accept`` for a data set that is in its file by now.
+
+        Raises:
+            NotAccepted: it can't be accepted; nothing of it is left.
+        """
+        with self._presence():
+            return self._accept(part, origin)
+
+    def _accept(self, part: PartFile, origin: SentBy) -> Accepted:
+        try:
+            self._check(part)
+            flushed = self._flushes.submit(part.flush)
+            try:
+                header = header_of(part.path, part.said)
+                _check_series(header, part.said, origin)
+                placed = self._place(part, header, self._looked_up(origin, header))
+                if placed.instance_id:
+                    self._settle(placed, flushed)
+                return placed.became
+            finally:
+                wait([flushed])  # it needs the open file
+        finally:
+            part.let_go()
 
     def _looked_up(self, origin: SentBy, header: Header) -> SentBy:
         """Where an instance comes from, with its source's project, and whether it came because we asked for it."""
@@ -180,45 +194,42 @@ class InstanceStore:
         project = source.project if source else origin.project
         return replace(origin, project=project, is_prior=origin.is_prior or is_moved)
 
-    def _check_room(self, size: int) -> None:
+    def _check_size(self, size: int) -> None:
         limit = self.settings.dicom.instance_mb
         if size > limit * 1_000_000:
             words = f"a data set of {size / 1e6:.0f} MB is over the limit of {limit} MB (dicom.instance_mb)."
             raise NotAccepted(NO_ROOM, "receive.too-large", words)
+
+    def _check(self, part: PartFile) -> None:
+        self._check_size(len(part))
+        if part.refused is not None:
+            raise part.refused
+        if not len(part):
+            words = f"instance {part.said.sop_instance_uid} has no data set."
+            raise NotAccepted(NOT_UNDERSTOOD, "receive.empty", words)
+        self._check_free()
+
+    def _check_free(self) -> None:
         wanted = self.settings.node.free_gb
         free = shutil.disk_usage(self.folder).free
-        if free - size < wanted * 1e9:
+        if free < wanted * 1e9:
             words = f"{free / 1e9:.1f} GB are free, {wanted:g} GB are to stay free (node.free_gb): make room."
             raise NotAccepted(NO_ROOM, "receive.disk-full", words)
 
     @contextmanager
-    def _part(self, arriving: Arriving) -> Iterator[_Part]:
-        """The instance as a file that is not in its place yet, being flushed; gone afterwards unless it was moved."""
-        parts = self.folder / INCOMING / PART_FOLDER
-        part = parts / f"{os.getpid()}-{next(self._numbers)}"
+    def _presence(self) -> Iterator[None]:
+        """While something is on its way in; what the system refuses of it is said."""
         try:
-            parts.mkdir(parents=True, exist_ok=True)
-            with receiving(self.folder), part.open("xb") as file:
-                file.write(file_head(arriving))
-                file.write(arriving.data)
-                file.flush()
-                flushed = self._flushes.submit(os.fsync, file.fileno())
-                try:
-                    yield _Part(part, flushed)
-                finally:
-                    wait([flushed])  # it needs the open file
+            with receiving(self.folder):
+                yield
         except OSError as error:
-            words = f"{self.folder}: can't be written ({error.strerror or error})."
-            code = "receive.disk-full" if error.errno in FULL | {errno.EFBIG} else "receive.unwritable"
-            raise NotAccepted(NO_ROOM, code, words) from error
-        finally:
-            part.unlink(missing_ok=True)
+            raise unwritable_part(self.folder, error) from error
 
-    def _place(self, part: _Part, arriving: Arriving, header: Header, origin: SentBy, digest: str) -> _Placed:
+    def _place(self, part: PartFile, header: Header, origin: SentBy) -> _Placed:
         """Give a part its place and its row, in the arrival that takes instances of its series now."""
         with self._placing, self.engine.begin() as connection:
             self._mark_flushed(connection)
-            uid = arriving.sop_instance_uid
+            uid, digest = part.said.sop_instance_uid, part.sha256
             now = database_now(connection)
             known = _known(connection, uid, header, origin)
             alike = [row for row in known if row.sha256 == digest or is_same_object(self.folder / row.path, part.path)]
@@ -234,10 +245,10 @@ class InstanceStore:
                 "arrival_id": arrival_id,
                 "source": origin.source,
                 "sop_instance_uid": uid,
-                "sop_class_uid": arriving.sop_class_uid,
-                "transfer_syntax_uid": arriving.transfer_syntax_uid,
+                "sop_class_uid": part.said.sop_class_uid,
+                "transfer_syntax_uid": part.said.transfer_syntax_uid,
                 "sha256": digest,
-                "bytes": len(arriving.data),
+                "bytes": len(part),
                 "path": path.as_posix(),
                 "accepted_at": now,
                 "flushed": 0,
@@ -248,15 +259,15 @@ class InstanceStore:
             connection.execute(_JOIN, joins)
         return _Placed(Accepted.APART if is_apart else Accepted.NEW, instance_id, self.folder / path, listed)
 
-    def _settle(self, placed: _Placed, part: _Part) -> None:
+    def _settle(self, placed: _Placed, flushed: Future[None]) -> None:
         """Wait until a placed instance is on the disk; where it can't be, take its row back and its file away.
 
         Raises:
             OSError: it can't be.
         """
         try:
-            for flushed in (part.flushed, placed.listed):
-                flushed.result()
+            for one in (flushed, placed.listed):
+                one.result()
         except OSError:
             mine = (INSTANCE.c.id == placed.instance_id) & (INSTANCE.c.flushed == 0)  # else somebody vouched for it
             with self._placing, self.engine.begin() as connection:
@@ -289,9 +300,9 @@ def _titles(settings: Settings) -> Iterator[str]:
             yield one.calling_ae_title.strip()
 
 
-def _check_series(header: Header, arriving: Arriving, origin: SentBy) -> None:
+def _check_series(header: Header, said: Announced, origin: SentBy) -> None:
     if origin.series_uid and header.series_uid != origin.series_uid:
-        words = f"instance {arriving.sop_instance_uid}: it is of another series than was asked for."
+        words = f"instance {said.sop_instance_uid}: it is of another series than was asked for."
         raise NotAccepted(NOT_UNDERSTOOD, "receive.other-series", words)
 
 

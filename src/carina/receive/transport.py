@@ -19,8 +19,8 @@ from pynetdicom.association import Association
 from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from carina.receive.replies import QuickReplies
-from carina.receive.waits import LOOKS_UP_AFTER_S, Bell, PatientQueue, RingingQueue
+from carina.receive.messages import BeginPart, BoundedMessages
+from carina.receive.waits import LOOKS_UP_AFTER_S, Bell, RingingQueue
 
 LARGEST_PDU = 131_072
 """What we offer to take in one PDU (PS3.8 D.1)."""
@@ -131,8 +131,7 @@ class BoundedHandler(RequestHandler):  # type: ignore[misc]
         association.dul.socket = bounded
         association.dul.to_provider_queue = RingingQueue(bounded.bell)
         association.dul._run_loop_delay = 0  # the socket waits
-        association.dimse = QuickReplies(association)
-        association.dimse.msg_queue = PatientQueue()
+        association.dimse = BoundedMessages(association, self.server.begin_part, self.server.instance_mb)
         association.dul.state_machine = SteadyMachine(association.dul)
         self.server.open_connections.append(association)
         return association
@@ -145,6 +144,8 @@ class BoundedServer(ThreadedAssociationServer):  # type: ignore[misc]
     request_queue_size = 64
     idle_s = 60.0
     connections = 50
+    begin_part: BeginPart
+    instance_mb: int
 
     def __init__(self, *args: Any, **more: Any) -> None:
         self.open_connections: list[Association] = []
@@ -169,12 +170,25 @@ class BoundedServer(ThreadedAssociationServer):  # type: ignore[misc]
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether there is room for one more connection."""
         with self._counting:
-            self.open_connections = [one for one in self.open_connections if one.is_alive() or one.ident is None]
+            self._forget_ended()
             if len(self.open_connections) + self._starting >= self.connections:
                 _LOG.warning("connection from %s refused: %d are open.", client_address[0], self.connections)
                 return False
             self._starting += 1
             return True
+
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection, whose association has ended; nothing is kept of what came by half."""
+        super().shutdown_request(request)
+        for one in self.open_connections:
+            if one.dul.socket.socket is request:
+                one.dimse.let_go()
+
+    def _forget_ended(self) -> None:
+        ended = [one for one in self.open_connections if one.ident is not None and not one.is_alive()]
+        self.open_connections = [one for one in self.open_connections if one not in ended]
+        for one in ended:
+            one.dimse.let_go()
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Begin an association; what a peer can break here is the connection's own."""

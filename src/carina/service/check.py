@@ -34,6 +34,7 @@ from carina.config import (
 from carina.deliver.routes import SENDER
 from carina.deliver.tls import peer_tls
 from carina.errors import BadConfig
+from carina.jobs.places import NODE_LOCK
 from carina.pipeline.places import check_place
 from carina.receive.tls import tls_context
 from carina.service.web_address import is_address, is_loopback, split_address
@@ -42,7 +43,6 @@ from carina.web_settings import TlsSettings, WebSettings
 
 Listener = DicomSettings | WebSettings
 
-NODE_LOCK = "node.lock"
 """Held while a node runs in its folder."""
 
 

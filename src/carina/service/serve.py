@@ -16,12 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
 from carina.errors import BadConfig, unwritable
-from carina.jobs.places import open_node
+from carina.jobs.places import NODE_LOCK, open_node
 from carina.receive.tls import tls_context
 from carina.service.access.accounts import first_link
 from carina.service.allocator import share_memory
 from carina.service.app import web_app
-from carina.service.check import NODE_LOCK, listen
+from carina.service.check import listen
 from carina.service.loops import start_all, stop_all
 from carina.service.node import RunningNode
 from carina.service.peers import PeerProtocol

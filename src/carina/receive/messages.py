@@ -1,0 +1,118 @@
+"""The messages of an association, bounded: data sets to store go to the disk as they come, all others stay small.
+
+pynetdicom keeps all of a message in memory, and as many messages as a peer sends without waiting for an answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from queue import Empty
+from typing import Any
+
+from pynetdicom.association import Association
+from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.pdu_primitives import P_DATA
+
+from carina.receive.instance import Announced
+from carina.receive.part import IncomingDataSet, PartFile
+from carina.receive.replies import QuickReplies
+from carina.receive.waits import PatientQueue
+
+LARGEST_COMMAND = 65_536
+"""Bytes of a command set: a dozen numbers, names and UIDs (PS3.7 annex E)."""
+
+LARGEST_OTHER = 32_000_000
+"""Bytes of a data set that is not to be stored: a request for the commitment of 100,000 instances has 16 million."""
+
+REQUESTS_AHEAD = 16
+"""Requests of one peer that wait for their turn; who negotiated nothing else may have one (PS3.7 annex D.3.3.3)."""
+
+_LOG = logging.getLogger(__name__)
+
+BeginPart = Callable[[Announced], PartFile]
+
+
+class BoundedMessages(QuickReplies):
+    """Takes the messages of an association; ``begin`` gives a file for a data set that is to be stored."""
+
+    def __init__(self, association: Association, begin: BeginPart, instance_mb: int) -> None:
+        self.message: DIMSEMessage | None
+        super().__init__(association)
+        self.msg_queue = PatientQueue()
+        self._begin, self._instance_mb = begin, instance_mb
+        self._size, self._is_over = 0, False
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take a part of a message."""
+        if self.message is None:
+            message = DIMSEMessage()
+            message.data_set = IncomingDataSet(partial(self._part_of, message))
+            self.message = message
+        super().receive_primitive(primitive)
+
+    def measure(self, pdu: P_DATA_TF) -> str:
+        """Why an association is to end whose next PDU is this one; empty where it may go on, or was told already."""
+        if self._is_over:
+            return ""
+        why = self._why_over(pdu)
+        self._is_over = bool(why)
+        return why
+
+    def _why_over(self, pdu: P_DATA_TF) -> str:
+        if self.msg_queue.qsize() > REQUESTS_AHEAD:
+            return f"more than {REQUESTS_AHEAD} requests are sent before the first is answered"
+        for item in pdu.presentation_data_value_items:
+            fragment = item.presentation_data_value
+            self._size += len(fragment)
+            is_command, is_last = fragment[:1] and fragment[0] & 0x01, fragment[:1] and fragment[0] & 0x02
+            if why := self._over(is_command=bool(is_command)):
+                return why
+            if is_last:  # the last fragment of a command or data set (PS3.8 E.2)
+                self._size = 0
+        return ""
+
+    def let_go_of_part(self) -> None:
+        """Keep nothing of a message that will not be whole."""
+        if self.message is not None:
+            _let_go(self.message.data_set)
+
+    def let_go(self) -> None:
+        """Keep nothing: nobody will answer the messages that wait either."""
+        self.let_go_of_part()
+        with suppress(Empty):
+            for _ in range(self.msg_queue.qsize()):
+                _let_go(getattr(self.msg_queue.get(block=False)[1], "DataSet", None))
+
+    def _over(self, *, is_command: bool) -> str:
+        if is_command:
+            return "" if self._size <= LARGEST_COMMAND else f"a command set of over {LARGEST_COMMAND} bytes"
+        on_disk = self.message is not None and getattr(self.message.data_set, "part", None) is not None
+        if not on_disk:
+            return "" if self._size <= LARGEST_OTHER else f"a message of over {LARGEST_OTHER // 1_000_000} MB"
+        is_over = self._size > self._instance_mb * 1_000_000
+        return f"a data set of over {self._instance_mb} MB (dicom.instance_mb)" if is_over else ""
+
+    def _part_of(self, message: DIMSEMessage) -> PartFile | None:
+        """A file for a message's data set, once it is known to be one that is to be stored."""
+        context = self.assoc._accepted_cx.get(message.context_id)
+        if not isinstance(message, C_STORE_RQ) or context is None:
+            return None
+        said = Announced(
+            sop_class_uid=_said(message, "AffectedSOPClassUID"),
+            sop_instance_uid=_said(message, "AffectedSOPInstanceUID"),
+            transfer_syntax_uid=str(context.transfer_syntax[0]),
+        )
+        return self._begin(said)
+
+
+def _said(message: DIMSEMessage, keyword: str) -> str:
+    return str(message.command_set.get(keyword) or "")
+
+
+def _let_go(data_set: Any) -> None:
+    if isinstance(data_set, IncomingDataSet):
+        data_set.let_go()

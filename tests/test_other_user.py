@@ -1,0 +1,122 @@
+"""A command of another user than the node's: refused in one line before anything is asked or written."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextvars import copy_context
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from carina.cli.main import VERBS
+from carina.config import NodeSettings, Settings
+from carina.jobs import places
+from carina.jobs.places import DATABASE, NODE_LOCK, check_user, open_node, open_node_beside
+from carina.testing.pacs import free_port
+
+SOURCES = Path(places.__file__).parents[1]
+
+COMMANDS = {
+    "arrivals": ["list", "release 1 --source other"],
+    "backup": ["../saved"],
+    "deliveries": ["list", "counts", "resend --destination PACS"],
+    "fetch": ["PACS --accession A1"],
+    "jobs": [
+        "list",
+        "count",
+        "show 1",
+        "cancel 1",
+        "retry 1",
+        "priority 1 high",
+        "logs 1",
+        "wait 1",
+        "table t.csv",
+    ],
+    "submit": [".", ". --each folder"],
+    "worker": ["--until-empty"],
+}
+"""Verbs that open a node, with every command of theirs."""
+
+EVERY = [f"{verb} {words}" for verb, each in COMMANDS.items() for words in each]
+REFUSED = re.compile(
+    r"the node is of user #4711, who may not use what user \S+ writes there\. Give the command as #4711: sudo -u #4711 "
+)
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with a node that has served, and a PACS in its settings that nobody listens for."""
+    made = tmp_path / "work"
+    made.mkdir()
+    monkeypatch.chdir(made)
+    (made / "carina.toml").write_text(
+        f'[sources.scanner]\nkind = "dicom"\nae_title = "A"\n[destinations.PACS]\nkind = "dicom"\nhost = "127.0.0.1"\n'
+        f'port = {free_port()}\nae_title = "P"\n'
+    )
+    open_node(Settings(node=NodeSettings(folder="node"))).dispose()
+    (made / "node" / NODE_LOCK).touch()
+    yield made
+
+
+def content(folder: Path) -> dict[str, int]:
+    return {str(one.relative_to(folder)): one.stat().st_mtime_ns for one in folder.rglob("*") if one.is_file()}
+
+
+def call(words: str) -> str:
+    verb, *more = words.split()
+    command = getattr(import_module(VERBS[verb].module), VERBS[verb].command)
+    assert isinstance(command, click.Command)
+    done = copy_context().run(CliRunner().invoke, command, more)
+    assert done.exit_code
+    assert done.exception is not None
+    return str(done.exception)
+
+
+@pytest.mark.parametrize("words", EVERY)
+def test_every_verb_of_a_node_refuses_another_user(node: Path, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    before = content(node)
+    monkeypatch.setattr(places, "owner_of", lambda _: 4711)
+    assert REFUSED.search(call(words))
+    assert content(node) == before
+    assert not (node.parent / "saved").exists()
+
+
+def test_every_verb_that_opens_a_node_is_among_them() -> None:
+    opens = re.compile(r"open_existing_node|open_node_beside|save_node")
+    found = {file.stem for file in (SOURCES / "cli").glob("*.py") if opens.search(file.read_text())}
+    assert found == set(COMMANDS) - {"submit", "worker"}, "submit and worker are in jobs.py"
+    listed = {words.split()[0] for verb in ("arrivals", "deliveries", "jobs") for words in COMMANDS[verb]}
+    groups = [getattr(import_module(f"carina.cli.{verb}"), verb) for verb in ("arrivals", "deliveries", "jobs")]
+    assert {name for group in groups for name in group.commands} == listed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_root_is_refused_at_the_node_of_another_user(node: Path) -> None:
+    for name in (DATABASE, NODE_LOCK):
+        os.chown(node / "node" / name, 4711, 4711)
+    before = content(node)
+    command = [sys.executable, "-c", "import sys; from carina.cli.main import main; sys.exit(main())"]
+    done = subprocess.run([*command, *EVERY[-1].split()], capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (4, 1)
+    assert REFUSED.search(done.stderr)
+    assert content(node) == before
+
+
+def test_where_all_files_are_one_users_nobody_is_another(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a share that gives every file to one user: what we write there is the node's, whoever we are."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    open_node_beside(Settings(node=NodeSettings(folder="node"))).dispose()
+
+
+def test_nothing_is_anybodys_before_there_is_a_node(node: Path) -> None:
+    shutil.rmtree(node / "node")
+    check_user(Settings(node=NodeSettings(folder="node")))
+    assert not (node / "node").exists()
