@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from carina.cli.node import CONFIG, node_settings
 from carina.cli.terminal import SOME_FAILED, complain, say, say_table
+
+if TYPE_CHECKING:
+    from carina.config import Settings
+    from carina.receive.fetch import FoundSeries
 
 
 @click.command()
@@ -36,11 +42,9 @@ def fetch(
 
     For research use only. Not for diagnosis.
     """
-    from carina.jobs.places import check_user, open_node_beside
+    from carina.jobs.places import check_user
     from carina.receive.fetch import Wanted
-    from carina.receive.pull import find_at, peer_called, pull, source_called
-    from carina.receive.store import InstanceStore
-    from carina.receive.unfinished import FetchWish, written_down
+    from carina.receive.pull import find_at, peer_called
 
     wanted = Wanted(accession=accession, patient_id=patient_id, study_uid=study_uid, series_uid=series_uid)
     if not (accession or patient_id or study_uid):
@@ -48,8 +52,7 @@ def fetch(
     settings = node_settings(config)
     if not only_list:
         check_user(settings)
-    peer = peer_called(name, settings)
-    found = find_at(name, peer, wanted)
+    found = find_at(name, peer_called(name, settings), wanted)
     if not found:
         complain(f"{name}: no CT series there fits what was asked for.")
         sys.exit(SOME_FAILED)
@@ -57,7 +60,17 @@ def fetch(
         header = ("series", "study", "date", "instances", "description")
         shown = [(one.series_uid, one.study_uid, one.study_date, str(one.instances), one.description) for one in found]
         say_table(header, shown)
-        return
+    elif not _fetched(name, found, settings, source, is_moved=move):
+        sys.exit(SOME_FAILED)
+
+
+def _fetched(name: str, found: Sequence[FoundSeries], settings: Settings, source: str, *, is_moved: bool) -> bool:
+    """Fetch series from a node, and say of each what came; whether all of it did."""
+    from carina.jobs.places import open_node_beside
+    from carina.receive.pull import peer_called, pull, source_called
+    from carina.receive.store import InstanceStore
+    from carina.receive.unfinished import FetchWish, written_down
+
     is_whole = True
     store = InstanceStore(settings, open_node_beside(settings))
     as_source = source_called(source, settings)
@@ -68,14 +81,14 @@ def fetch(
             study_uid=one.study_uid,
             series_uid=one.series_uid,
             instances=one.instances,
-            is_moved=move,
+            is_moved=is_moved,
         )
         for one in found
     ]
+    peer = peer_called(name, settings)
     with written_down(store.folder, wishes) as ended:
-        for series, outcome in zip(found, pull(name, peer, found, store, as_source, is_moved=move), strict=True):
+        for series, outcome in zip(found, pull(name, peer, found, store, as_source, is_moved=is_moved), strict=True):
             ended(series.series_uid)
             say(outcome.words)
             is_whole &= outcome.is_whole
-    if not is_whole:
-        sys.exit(SOME_FAILED)
+    return is_whole
