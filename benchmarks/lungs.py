@@ -118,7 +118,10 @@ def measured(volume: Volume, lung: Flags, find: Find) -> Mapping[str, float]:
 
 def in_belly(image: Path, bases: Path, find: Find) -> Mapping[str, float]:
     """What is marked in a scan of a belly farther than `NEAR_MM` from the lungs' bases, and how much of these is."""
-    volume, truth = read_volume(image), read_mask(bases).labels > 0
+    volume, mask = read_volume(image), read_mask(bases)
+    if not mask.grid.same_place(volume.grid):
+        raise SystemExit(f"{bases}: its voxels lie elsewhere than those of {image}; expected a mask on the image's own")
+    truth = mask.labels > 0
     found, ml = find(volume).labels > 0, volume.grid.voxel_ml
     far = ndimage.distance_transform_edt(~truth, sampling=volume.grid.spacing_mm) > NEAR_MM
     return {

@@ -103,6 +103,7 @@ def test_keys_change_one_by_one_and_keep_their_kind() -> None:
         ("patches.0.size=[1]", r"patches\.0\.size unknown; known are: shape, batch, share"),
         ("foo=2", "foo unknown; known are: task, name, network, patches"),
         ("hard_weight=0", "hard_weight 0.0 must be above 0"),
+        ("lesion_weight=-1", "lesion_weight -1.0 must be at least 0"),
         ("rate=fast", r"Expected `float`, got `str` - at `\$\.rate`"),
         ("loss=focal", r"Invalid enum value 'focal' - at `\$\.loss`"),
         ("patches.7.batch=1", r"patches\.7\.batch leads nowhere; entries are counted from 0"),

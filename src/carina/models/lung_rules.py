@@ -11,7 +11,8 @@ REACH_MM = 10.0
 class Border(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The lung ends where HU pass ``hu``, within ``reach_mm`` of where the network lets it end (`infer.border`).
 
-    Half-way between lung and soft tissue, and half a slice of the network grid, is what its border is uncertain by.
+    By half a slice of the network grid its border is uncertain. Half-way between lung and soft tissue lies at -400 HU;
+    experts draw the outline a little outside of it (research/LOG.md, 23).
     """
 
     hu: float = -400.0

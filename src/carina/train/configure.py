@@ -126,6 +126,8 @@ def _rate_problems(s: TrainSettings) -> Iterator[str]:
     for key in ("average", "keep_start"):
         if not 0 <= getattr(s, key) < 1:
             yield f"{key} {getattr(s, key)} must be at least 0 and below 1"
+    if s.lesion_weight < 0 or (s.lesion_weight and s.loss is not Loss.DICE_CE):
+        yield f"lesion_weight {s.lesion_weight} must be at least 0, and above 0 with the loss dice-ce only"
     if not 0 <= s.cache_rate <= 1:
         yield f"cache_rate {s.cache_rate} must lie between 0 and 1"
     for key in ("rate", "hard_weight"):

@@ -178,7 +178,7 @@ class _Loop:
             network = Guided(network)
         self.format = memory_format(network, settings, team.device)
         network = network.to(team.device, memory_format=self.format)
-        self.loss = loss_function(settings.loss, hard_weight=settings.hard_weight)
+        self.loss = loss_function(settings.loss, hard_weight=settings.hard_weight, lesion_weight=settings.lesion_weight)
         self.state = TrainingState(
             network=network,
             averaged=copy.deepcopy(network).eval() if settings.average else None,

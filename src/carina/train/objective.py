@@ -18,12 +18,12 @@ LossFunction = Callable[[Any, Tensor], Tensor]
 """What the network says, logits ``(n, classes, ...)`` in most cases, and classes ``(n, ...)``, to a number."""
 
 
-def loss_function(loss: Loss, *, hard_weight: float = 4.0) -> LossFunction:
-    """The loss by its name; all take hard and ignored voxels (`losses`), and only dice-ce weights hard ones."""
+def loss_function(loss: Loss, *, hard_weight: float = 4.0, lesion_weight: float = 0.0) -> LossFunction:
+    """The loss by its name; all take marked voxels (`losses`), only dice-ce weights hard ones and counts lesions."""
     from monai.losses import DiceCELoss, DiceLoss
 
     if loss is Loss.DICE_CE:
-        return partial(losses.dice_ce, hard_weight=hard_weight)
+        return partial(losses.dice_ce, hard_weight=hard_weight, lesion_weight=lesion_weight)
     if loss is Loss.CROSS_ENTROPY:
         return _cross_entropy
     if loss is Loss.CROSS_ENTROPY_PLACES:

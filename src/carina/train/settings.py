@@ -94,8 +94,9 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     share of a classifier's full crops without COVID-19 that show another pneumonia. ``positive`` is the share of
     patches centred on foreground. ``order`` is the classifier's (``default``: window, then crop and resize;
     ``naturecomm``: crop and resize on HU, then window). ``hard_weight`` is how often ``dice-ce`` counts hard voxels of
-    synthetic examples (dense lesions, gas that is no lung). Exactly one of ``steps`` and ``epochs`` is above 0; an
-    epoch draws ``per_case`` examples for each training case. ``validate_every`` counts what the length is given in,
+    synthetic examples (dense lesions, gas that is no lung), ``lesion_weight`` how much the missed share of their
+    lesions counts, each as much as the others. Exactly one of ``steps`` and ``epochs`` is above 0; an epoch draws
+    ``per_case`` examples for each training case. ``validate_every`` counts what the length is given in,
     ``log_every`` and ``save_every`` count steps. ``scale_rate`` multiplies ``rate`` by the number of processes;
     ``clip`` 0 leaves gradients as they are. ``average`` above 0 keeps averaged weights, which are what is validated and
     published; their batch norms' statistics are taken anew over ``settle`` batches first. ``init`` names a bundle to
@@ -124,6 +125,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     augment: Augment = Augment()
     loss: Loss = Loss.DICE_CE
     hard_weight: float = 4.0
+    lesion_weight: float = 0.0
     optimiser: Optimiser = Optimiser.ADAMW
     rate: float = 2e-3
     scale_rate: bool = False

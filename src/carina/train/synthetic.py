@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from carina.cases.case import Case, at_slices, scale
 from carina.cases.crops import draw_crop, draw_lesson
@@ -16,7 +17,7 @@ from carina.synth import lesions
 from carina.synth.lung_labels import box_with_margin
 from carina.synth.severity import paste_severe
 from carina.train.examples import Example, NamedExample
-from carina.train.losses import HARD, IGNORED
+from carina.train.losses import HARD, IGNORED, LESION
 from carina.train.patches import PATCH_SPACING_MM, Drawn, draw_lesion_patch, draw_lung_patch
 from carina.train.settings import Loss, TrainSettings
 from carina.train.whole_lesions import draw_ill_scan
@@ -44,7 +45,7 @@ class SyntheticSource:
     )
 
     def draw(self, rng: np.random.Generator, shape: Shape) -> Example:
-        """One patch or crop; voxels of targets are classes, `losses.HARD` on top of them, or `losses.IGNORED`."""
+        """One patch or crop; voxels of targets are classes with their marks (`losses`), or `losses.IGNORED`."""
         if self.settings.task is Task.COVID:
             lesson = draw_lesson(self.training, shape, rng, self.settings.other_pneumonias)
             if self.settings.loss is not Loss.CROSS_ENTROPY_PLACES:
@@ -52,10 +53,10 @@ class SyntheticSource:
             return self._example(lesson.hu, np.where(lesson.ignored & ~lesson.lesion, IGNORED, lesson.lesion))
         if self.settings.whole_scans:
             drawn = self._scan(self.training, shape, rng)
-            return self._example(drawn.hu, np.where(drawn.ignored, IGNORED, drawn.truth + HARD * drawn.hard))
+            return self._example(drawn.hu, self._marked(drawn))
         draw = draw_lung_patch if self.settings.task is Task.LUNG else draw_lesion_patch
         drawn = draw(self.training, shape, rng)
-        return self._example(drawn.hu, np.where(drawn.ignored, IGNORED, drawn.truth + HARD * drawn.hard))
+        return self._example(drawn.hu, self._marked(drawn))
 
     def validation(self) -> Iterator[NamedExample]:
         """Whole lungs with lesions of every kind; for lesions once more, severely ill; for classification crops."""
@@ -111,6 +112,13 @@ class SyntheticSource:
     def _scan(self, cases: Sequence[Case], shape: Shape, rng: np.random.Generator) -> Drawn:
         draw = draw_whole_scan if self.settings.task is Task.LUNG else draw_ill_scan
         return draw(cases, shape, self.settings.voxel_mm, rng)
+
+    def _marked(self, drawn: Drawn) -> npt.NDArray[np.int64]:
+        """Classes with `HARD` and `LESION` on top (lesions that touch are one), or `IGNORED`."""
+        classes = drawn.truth + HARD * drawn.hard.astype(np.int64)
+        if self.settings.lesion_weight:
+            classes += LESION * ndimage.label(drawn.truth & ~drawn.ignored)[0]
+        return np.where(drawn.ignored, IGNORED, classes)
 
     def _example(self, hu: npt.NDArray[np.generic], target: npt.NDArray[np.generic]) -> Example:
         return scale(hu, self.settings.window_hu), target.astype(np.int64)
