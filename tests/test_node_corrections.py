@@ -94,6 +94,18 @@ def test_a_correction_is_finished_sent_once_and_noted(served_job: Served) -> Non
     assert "Jane Doe" in told
 
 
+def test_where_a_correction_is_sent_or_why_it_is_not_stands_beside_it(served_job: Served) -> None:
+    assert served_job.post("decision", revision=0, reader="Jane Doe", decision="corrected").status_code == 200
+    told = httpx.get(served_job.url).text
+    assert 'aria-label="Send correction 1 to share"' in told and "Sent to share." in told
+    with served_job.node.engine.begin() as connection:
+        connection.execute(update(JOB).values(destinations="[]"))
+    told = httpx.get(served_job.url).text
+    assert "data-send" not in told and "This job has no destination, so its objects are not sent." in told
+    refused = served_job.post("send", number=1)
+    assert (refused.status_code, refused.json()["code"]) == (409, "corrections.nowhere")
+
+
 def check_audit(served_job: Served) -> None:
     subjects = [row.subject for row in served_job.rows(AUDIT) if row.action == "corrected"]
     assert subjects == [f"job {served_job.job}: lesion mask {what}" for what in ("corrected", "sent", "sent")]

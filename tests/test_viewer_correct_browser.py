@@ -160,7 +160,7 @@ def test_fill_and_grow_take_what_a_click_means(browser: Browser, corrected: Corr
     with correcting(browser, corrected, "?at=14,20,24") as page:
         page.keyboard.press("f")
         page.keyboard.press(" ")
-        expect(page.locator("#saved")).to_contain_text("do not go all the way round")
+        expect(page.locator("#saved")).to_contain_text(re.compile("^The marks .*do not go all the way round"))
         page.request.post(page.url.split("?")[0] + "/strokes", data=asked)
         page.reload()
         ready(page)
@@ -190,6 +190,8 @@ def test_accepting_and_rejecting_need_a_name_and_nothing_unfinished(browser: Bro
         page.keyboard.press(" ")
         saved(page)
         expect(page.locator("#unfinished")).to_be_visible()
+        page.get_by_role("button", name="Accept").click()
+        expect(page.locator("#said")).to_contain_text(re.compile("^What was painted is not finished: finish the"))
     with correcting(browser, corrected) as page:
         expect(page.locator("#decided")).to_contain_text("What was painted is not finished", use_inner_text=True)
 

@@ -225,6 +225,28 @@ def test_the_mask_that_is_painted_takes_the_choice_of_the_other_back(browser: Br
         active(page, "Lesion")
 
 
+PRESSED = """(keys) => {
+  const place = document.querySelector('.axial .picture');
+  for (const key of keys) place.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }));
+  return Object.keys(localStorage).filter((name) => name.startsWith('carina strokes'));
+}"""
+"""Keys in one turn of the page's own loop: it is on its way to where the first leads when it gets the second."""
+
+
+def test_nothing_is_painted_while_the_browser_leaves_for_the_other_mask(
+    browser: Browser, corrected: CorrectedRun
+) -> None:
+    with correcting(browser, corrected, asked(AT)) as page:
+        assert len(page.evaluate(PRESSED, [" "])) == 1
+        saved(page)
+        assert corrected.stored.revision == 1
+        assert page.evaluate(PRESSED, ["l", " "]) == []
+        active(page, "Lung")
+        ready(page)
+        assert corrected.stored.revision == 1
+        assert page.evaluate(PRESSED, []) == []
+
+
 def test_a_run_with_one_mask_offers_that_one(browser: Browser, corrected: CorrectedRun) -> None:
     shutil.rmtree(corrected.run.folder / "lesion")
     with correcting(browser, corrected, asked(AT)) as page:  # asks for the lesions

@@ -21,6 +21,7 @@ from carina.corrections.finish import Draft, Finished, finish
 from carina.corrections.masks import MaskName, decisions_file, network_mask
 from carina.report.numbers import difference_text, ml_text, percent_text, range_text
 from carina.service.viewer.server import run_app
+from corrected_runs import CorrectedRun
 from test_viewer_browser import opened
 from test_viewer_pages import text_of
 from viewer_runs import posed, served, write_cohort, write_run
@@ -44,13 +45,47 @@ def halved(run: Run, at: datetime = NOW) -> Finished:
 
 
 @contextmanager
-def client(folder: Path, *earlier: Path) -> Iterator[httpx.Client]:
-    with served(run_app(folder, earlier)) as url, httpx.Client(base_url=url, timeout=120) as found:
+def client(folder: Path, *earlier: Path, source: Path | None = None) -> Iterator[httpx.Client]:
+    with served(run_app(folder, earlier, source)) as url, httpx.Client(base_url=url, timeout=120) as found:
         yield found
 
 
 def shown_at(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+NOT_YET = "A correction can be painted, but not finished yet"
+
+
+def test_correct_says_what_is_missing_before_somebody_paints(tmp_path: Path) -> None:
+    corrected = CorrectedRun("plain", tmp_path)
+    run = corrected.run
+    with client(run.folder) as asked:
+        told = text_of(asked.get("/correct/lesion").content)
+        assert f"{NOT_YET}: its DICOM object needs the series" in told and "--source" in told
+        finishing = {"revision": 0, "reader": "x", "decision": "corrected"}
+        refused = asked.post("/correct/lesion/decision", json=finishing).json()
+        assert refused["code"] == "corrections.no-source"
+    with client(run.folder, source=corrected.series) as asked:
+        assert NOT_YET not in asked.get("/correct/lesion").text
+        assert asked.post("/correct/lesion/decision", json=finishing).status_code == 200
+        told = asked.get("/correct/lesion").text
+        assert "data-send" not in told and "carina view sends nothing: download the DICOM SEG" in told
+
+
+def test_a_correction_of_a_cohort_is_finished_with_the_folder_of_all_its_studies(tmp_path: Path) -> None:
+    corrected = CorrectedRun("plain", tmp_path / "case-0")
+    out, archive = tmp_path / "out", tmp_path / "case-0"
+    items = write_cohort(out, 1)
+    shutil.rmtree(out / "case-0")
+    shutil.copytree(corrected.run.folder, out / "case-0")
+    assert items[0].folder == out / "case-0"
+    with client(out, source=archive) as asked:
+        page = "/cases/case-0/correct/lesion"
+        assert NOT_YET not in asked.get(page).text
+        finishing = {"revision": 0, "reader": "x", "decision": "corrected"}
+        assert asked.post(f"{page}/decision", json=finishing).status_code == 200
+        assert "lesion-seg.dcm" in asked.get(page).text
 
 
 def test_nothing_is_said_where_no_reader_looked(run: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -18,10 +18,13 @@ from carina.service.access.rules import PROGRAM_PATHS, Rule, rules_of
 from carina.service.access.seen import Seen
 from carina.service.guard import SAFE
 from carina.service.node import RunningNode
+from carina.service.pages.rendering import page
 from carina.service.refusals import is_from_page, refusal
 
 CHALLENGE = 'Bearer realm="carina", Basic realm="carina", charset="UTF-8"'
 """What programs are told; pages don't ask a browser to show its own window for a name and a password."""
+
+LOGGED_OUT = "You are no longer logged in, so nothing was done: log in, then do it again."
 
 FORM = "application/x-www-form-urlencoded"
 _LARGEST_FORM = 64 * 1024
@@ -104,9 +107,20 @@ def _log_in_first(request: Request) -> Response:
     if request.method == "GET" and is_from_page(request):
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?to={quote(target, safe='')}", status_code=303)
+    if is_from_page(request):  # a button that was pressed after the log-in had ended
+        values = {"said": LOGGED_OUT, "code": "access.unknown", "to": _log_in_at(request), "to_name": "Log in"}
+        return page(request, "said.html", values, 401)
     words = "nobody is logged in; show a token of this node (Authorization: Bearer TOKEN), or log in at /login."
     challenge = CHALLENGE if is_program else 'Bearer realm="carina"'
     return _with_headers(refusal(request, 401, "access.unknown", words), **{"WWW-Authenticate": challenge})
+
+
+def _log_in_at(request: Request) -> str:
+    """The log-in that leads back to the page on which something was pressed."""
+    pressed_on = urlsplit(request.headers.get("referer", ""))
+    is_own = pressed_on.netloc == request.url.netloc
+    target = pressed_on.path + (f"?{pressed_on.query}" if pressed_on.query else "")
+    return f"/login?to={quote(target if is_own else '/', safe='')}"
 
 
 def _with_headers(answer: Response, **headers: str) -> Response:

@@ -72,7 +72,7 @@ def looked_at(request: Request) -> dict[str, Path]:
 
 def corrections_of_jobs() -> Correcting:
     """How the masks of jobs are corrected."""
-    return Correcting(source=_source, reader=_reader, note=_note, send=send_correction)
+    return Correcting(source=_source, reader=_reader, note=_note, send=send_correction, destinations=_destinations)
 
 
 def _source(request: Request, run: Run) -> Source | None:
@@ -90,6 +90,11 @@ def _note(request: Request, deed: str) -> None:
     node, job = job_asked(request)
     with node.engine.begin() as connection:
         audit(connection, "corrected", f"job {job.id}: {deed}")
+
+
+def _destinations(request: Request) -> list[str]:
+    node, job = job_asked(request)
+    return list(node.destinations_of(job.destinations))
 
 
 def send_correction(request: Request, path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,7 +58,8 @@ class Correcting:
 
     ``source`` gives what a run was made from, for the new object; None where that is a volume file. ``reader`` gives
     who is logged in, empty where nobody need be: the page then asks for a name, ``offered`` first. ``note`` enters a
-    deed in an audit trail. ``send`` sends an object out and says to where, where there is a way.
+    deed in an audit trail. ``send`` sends an object out and says to where, where there is a way; ``destinations`` are
+    those that it would be sent to, by name. ``is_source_known`` says that a series to look for was named at all.
     """
 
     source: Callable[[Request, Run], Source | None]
@@ -66,6 +67,13 @@ class Correcting:
     offered: Callable[[Request], str] = lambda _: ""
     note: Callable[[Request, str], None] = lambda _request, _deed: None
     send: Callable[[Request, Path], str] | None = None
+    destinations: Callable[[Request], Sequence[str]] = lambda _: ()
+    is_source_known: bool = True
+
+
+def is_of_volume_file(run: Run) -> bool:
+    """Whether a run was made from a volume file, of whose study no object can be."""
+    return run.manifest.inputs.get("kind") == "volume file"
 
 
 def source_of_run(run: Run, path: Path | None) -> Source | None:
@@ -75,16 +83,15 @@ def source_of_run(run: Run, path: Path | None) -> Source | None:
         BadConfig: ``corrections.no-source``, no path is known.
         BadSeries: the series is not there, or can't be used.
     """
-    known = run.manifest.inputs
-    if known.get("kind") == "volume file":
+    if is_of_volume_file(run):
         return None
     if path is None:
         raise BadConfig(
             "corrections.no-source",
             "a DICOM Segmentation needs the series from which the run was made: start carina view with --source and "
-            "its folder, then finish; every stroke is kept.",
+            "the folder from which the run or the cohort was made, then finish; every stroke is kept.",
         )
-    return choose_series(path, uid=str(known.get("series_uid", "")))
+    return choose_series(path, uid=str(run.manifest.inputs.get("series_uid", "")))
 
 
 class StrokeAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,6 +185,9 @@ class CorrectingPages:
             "finished": finished_of(run.folder, layer),
             "seg": SEG_NAMES[layer],
             "can_send": self._how.send is not None,
+            "destinations": self._how.destinations(request),
+            "is_of_file": is_of_volume_file(run),
+            "is_source_known": self._how.is_source_known,
             "reader": self._how.reader(request),
             "offered": self._how.offered(request),
             "scene": scene_facts(opened, mounted_at(request), at)

@@ -53,7 +53,8 @@ def _routes(folder: Path, earlier: Sequence[Path], correcting: Correcting) -> li
 
 
 def _correcting(source: Path | None, reader: str) -> Correcting:
-    return Correcting(source=lambda _, run: source_of_run(run, source), offered=lambda _: reader)
+    known = source is not None
+    return Correcting(source=lambda _, run: source_of_run(run, source), offered=lambda _: reader, is_source_known=known)
 
 
 def loopback_listener(port: int) -> socket.socket:

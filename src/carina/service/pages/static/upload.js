@@ -9,6 +9,7 @@ const pause = document.getElementById("upload-pause");
 const CHUNK = Number(place.dataset.chunk);
 const PATIENCE_S = 30;
 const MOST_FAULTS = 8;
+const LOGGED_OUT = "access.unknown"; // the node's code of an answer to nobody
 let busy = false;
 let paused = null;
 
@@ -19,12 +20,17 @@ class Refused extends Error {
   }
 }
 
-function say(text, link = "") {
+function sayLoggedOut() {
+  const words = "You are no longer logged in. What has come is kept: log in, choose the same files again, and the rest is sent.";
+  say(words, `/login?to=${encodeURIComponent(location.pathname + location.search)}`, "Log in");
+}
+
+function say(text, link = "", called = "Look at it.") {
   said.textContent = text;
   if (!link) return;
   const anchor = document.createElement("a");
   anchor.href = link;
-  anchor.textContent = "Look at it.";
+  anchor.textContent = called;
   said.append(" ", anchor);
 }
 
@@ -129,6 +135,7 @@ async function begin(gathered) {
     const files = (await gathered).filter((one) => one.file.size && !one.name.split("/").at(-1).startsWith("."));
     await send(files);
   } catch (error) {
+    if (error.code === LOGGED_OUT) return sayLoggedOut();
     say(error instanceof Refused ? `Not uploaded: ${error.message}` : `Not uploaded: a file can't be read (${error.message}).`);
   } finally {
     busy = false;

@@ -2,6 +2,7 @@
 // lungs. Without this script the form does the same with a reload.
 
 import { keepShowing, onWheel } from "./panes.js";
+import { LOGGED_OUT, sayLoggedOut } from "./words.js";
 
 const form = document.getElementById("compared");
 const panes = [...document.querySelectorAll(".beside figure")];
@@ -16,6 +17,12 @@ function matched(index, pane) {
   return Math.min(Math.max(found, 0), count - 1);
 }
 
+async function trouble(pane, url) {
+  pane.querySelector("img").alt = "This slice could not be shown.";
+  const answer = await fetch(url).catch(() => null);
+  if (answer?.status === LOGGED_OUT) sayLoggedOut(document.getElementById("trouble"), "You are no longer logged in, so slices can't be shown.");
+}
+
 async function draw(pane) {
   const index = matched(Number(form.at.value), pane);
   pane.querySelector("output").value = index;
@@ -23,7 +30,7 @@ async function draw(pane) {
   kept.set("window", form.window.value);
   await keepShowing(pane, `${pane.dataset.base}/slice/axial/${index}.png?${kept}`, {
     source: (wanted) => wanted,
-    onTrouble: () => { pane.querySelector("img").alt = "This slice could not be shown."; },
+    onTrouble: () => trouble(pane, pane.dataset.wanted),
   });
   const place = new URL(location.href);
   for (const name of ["at", "window", "earlier"]) place.searchParams.set(name, form[name].value);

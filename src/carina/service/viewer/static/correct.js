@@ -3,10 +3,13 @@
 import { countMarks, drawMasks, keepTools, readOthers } from "./labels.js";
 import { clipped, deedOf, drawCross, keepShowing, onWheel, voxelUnder } from "./panes.js";
 import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
+import { LOGGED_OUT, sayLoggedOut, sentence } from "./words.js";
 
 const scene = JSON.parse(document.getElementById("scene").textContent);
 const form = document.getElementById("tools");
 const place = document.getElementById("place");
+const status = document.getElementById("saved");
+const said = document.getElementById("said");
 const panes = new Map([...document.querySelectorAll("[data-plane]")].map((pane) => [pane.dataset.plane, pane]));
 const planes = [...panes.keys()];
 const reader = document.getElementById("reader");
@@ -78,6 +81,10 @@ async function settle() {
   const at = state.at.join("/");
   history.replaceState(null, "", `?at=${state.at.join(",")}`);
   const answer = await fetch(`${scene.base}/at/${at}.json`).catch(() => null);
+  if (answer && saver.isLoggedOut !== (answer.status === LOGGED_OUT)) {
+    saver.isLoggedOut = !saver.isLoggedOut;
+    told();
+  }
   if (!answer?.ok || at !== state.at.join("/")) return;
   const said = await answer.json();
   const here = flat(state.at);
@@ -89,18 +96,33 @@ async function settle() {
   }
 }
 
+/** Says how it stands; what is said already stays as it is, with the focus on its link. */
+function say(words) {
+  const all = saver.isLoggedOut ? `You are no longer logged in. ${words}` : words;
+  if (status.dataset.words === all) return;
+  status.dataset.words = all;
+  if (saver.isLoggedOut) sayLoggedOut(status, all);
+  else status.textContent = all;
+}
+
+/** What came of a deed, as the server says it. */
+function sayOfDeed(text) {
+  said.textContent = sentence(text);
+}
+
 function told() {
   const waiting = saver.queue.length;
   const strokes = waiting === 1 ? "1 stroke" : `${waiting} strokes`;
   let words = saver.savedAt ? `All strokes saved ${saver.savedAt}.` : "Nothing painted yet.";
-  if (waiting) words = saver.trouble ? `${strokes} not saved: ${saver.trouble.replace(/\.$/, "")}.` : `${strokes} not saved.`;
+  if (waiting && saver.isLoggedOut) words = `${strokes} not saved, kept in this browser and sent once you are logged in.`;
+  else if (waiting) words = saver.trouble ? `${strokes} not saved: ${saver.trouble.replace(/\.$/, "")}.` : `${strokes} not saved.`;
   else if (saver.isBusy) words = saver.trouble ? `Not done yet: ${saver.trouble}.` : "The server is at work.";
-  else if (saver.trouble) words = `${saver.trouble} ${words}`;
+  else if (saver.trouble) words = `${sentence(saver.trouble)} ${words}`;
   if (state.isPenDown) words += " The brush is down.";
   if (state.isHidden) words += " The masks are hidden.";
   if (state.next && waiting) words += " The other mask opens when they are saved.";
-  document.getElementById("saved").textContent = words;
-  document.getElementById("saved").dataset.state = waiting || saver.isBusy ? "waiting" : "saved";
+  say(words);
+  status.dataset.state = waiting || saver.isBusy || saver.isLoggedOut ? "waiting" : "saved";
   document.getElementById("undo").disabled = !saver.canUndo || waiting > 0 || saver.isBusy;
   document.getElementById("redo").disabled = !saver.canRedo || waiting > 0 || saver.isBusy;
   if (waiting || saver.revision > scene.revision) document.getElementById("unfinished").hidden = false;
@@ -195,7 +217,7 @@ function use(plane) {
 }
 
 function afterAsking(isAsked) {
-  if (!isAsked) document.getElementById("said").textContent = "Strokes are not saved yet: wait for them.";
+  if (!isAsked) sayOfDeed("Strokes are not saved yet: wait for them.");
   settle();
 }
 
@@ -348,8 +370,6 @@ document.getElementById("drop").addEventListener("click", () => saver.takeOver({
 
 // ---- decisions
 
-const said = document.getElementById("said");
-
 document.querySelectorAll("[data-decision]").forEach((button) => {
   button.addEventListener("click", async () => {
     if (!reader.value.trim()) {
@@ -359,14 +379,14 @@ document.querySelectorAll("[data-decision]").forEach((button) => {
     }
     said.textContent = button.dataset.decision === "corrected" ? "The object is being made." : "";
     const answer = await saver.decide(button.dataset.decision);
-    said.textContent = answer.said;
+    sayOfDeed(answer.said);
     if (answer.isDone) location.reload();
   });
 });
 
 document.querySelectorAll("[data-send]").forEach((button) => {
   button.addEventListener("click", async () => {
-    said.textContent = await saver.sendOut(Number(button.dataset.send));
+    sayOfDeed(await saver.sendOut(Number(button.dataset.send)));
   });
 });
 
@@ -381,7 +401,7 @@ addEventListener("pageshow", (event) => {
 addEventListener("beforeunload", (event) => {
   if (state.isPenDown) pen();
   end(); // a stroke of the pointer is kept as far as it got
-  if (saver.queue.length) event.preventDefault();
+  if (saver.queue.length && !saver.isLoggedOut) event.preventDefault(); // they are kept, and sent by who comes back
 });
 
 keepTools(form);
@@ -396,12 +416,12 @@ readOthers(scene, (name, copy) => {
   if (!stroke) planes.forEach(paint);
 });
 const waiting = "This mask is open in another window of this browser: painting begins here when that one is closed.";
-alone(saver.key, () => { document.getElementById("saved").textContent = waiting; }).then(async () => {
+alone(saver.key, () => say(waiting)).then(async () => {
   state.isAlone = true;
   try {
     await saver.begin();
     settle();
   } catch (error) {
-    document.getElementById("saved").textContent = `Painting can't begin: ${error.message}. Reload the page.`;
+    say(saver.isLoggedOut ? "Painting can't begin." : `Painting can't begin: ${error.message}. Reload the page.`);
   }
 });

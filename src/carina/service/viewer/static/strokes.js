@@ -1,6 +1,8 @@
 // The mask in the browser, and its strokes on their way to the server, which has each on the disk before it answers.
 // What is not there yet is kept in this browser, so that a closed tab loses nothing either.
 
+import { LOGGED_OUT } from "./words.js";
+
 const RETRY_MS = 1500;
 const OVERTAKEN = "corrections.overtaken";
 const SILENT = "the server does not answer; they are kept here and sent again";
@@ -57,6 +59,7 @@ export class Saver {
     this.canRedo = false;
     this.isBusy = true; // until the mask is there
     this.isOvertaken = false;
+    this.isLoggedOut = false; // strokes are kept here, and sent once somebody is logged in again
     this.isSending = false;
   }
 
@@ -90,7 +93,7 @@ export class Saver {
     const answer = await this.#answered("strokes", asked);
     this.isBusy = false;
     if (answer.code === OVERTAKEN) this.isOvertaken = true;
-    else if (answer.code) this.trouble = answer.detail;
+    else if (answer.code) this.trouble = this.isLoggedOut ? "" : answer.detail;
     else {
       this.mask.set(answer.change.runs, answer.change.value);
       await this.#took(answer);
@@ -132,6 +135,7 @@ export class Saver {
 
   async #read() {
     const answer = await fetch(`${this.url}/mask.json`);
+    this.isLoggedOut = answer.status === LOGGED_OUT;
     if (!answer.ok) throw new Error(`the mask could not be read (${answer.status})`);
     const stored = await answer.json();
     this.mask.reset(stored.change.runs);
@@ -181,6 +185,8 @@ export class Saver {
           headers: { "Content-Type": "application/json" },
           body: JSON.stringify(asked),
         });
+        this.isLoggedOut = answer.status === LOGGED_OUT;
+        if (this.isLoggedOut) return { code: "logged-out", detail: "you are no longer logged in: log in, then do it again." };
         const told = await answer.json();
         return answer.ok ? told : { detail: `the server answers ${answer.status}`, ...told, code: told.code ?? "unknown" };
       } catch {

@@ -4,6 +4,7 @@
 import { prepare, showVolume, wire } from "./modes.js";
 import { clipped, deedOf, drawCross, keepShowing, onWheel, pointUnder, voxelUnder } from "./panes.js";
 import { Ruler } from "./ruler.js";
+import { LOGGED_OUT, sayLoggedOut } from "./words.js";
 
 const scene = JSON.parse(document.getElementById("scene").textContent);
 const form = document.getElementById("tools");
@@ -35,7 +36,7 @@ async function picture(plane, index) {
   const url = `${scene.base}/slice/${plane}/${index}.png?${query()}`;
   if (!pictures.has(url)) {
     const coming = fetch(url).then(async (answer) => {
-      if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
+      if (!answer.ok) throw Object.assign(new Error(`${url}: ${answer.status}`), { status: answer.status });
       return URL.createObjectURL(await answer.blob());
     });
     pictures.set(url, coming);
@@ -56,7 +57,10 @@ function draw(plane) {
   pane.querySelector("output").value = index;
   return keepShowing(pane, `${index}?${query()}`, {
     source: (wanted) => picture(plane, parseInt(wanted, 10)),
-    onTrouble: (error) => { place.textContent = `This slice could not be shown (${error.message}).`; },
+    onTrouble: (error) => {
+      if (error.status === LOGGED_OUT) sayLoggedOut(place, "You are no longer logged in, so this slice can't be shown.");
+      else place.textContent = `This slice could not be shown (${error.message}).`;
+    },
   });
 }
 
@@ -81,6 +85,7 @@ function moveTo(at) {
 async function settle() {
   const at = state.at.join("/");
   const answer = await fetch(`${scene.base}/at/${at}.json`);
+  if (answer.status === LOGGED_OUT) sayLoggedOut(place, "You are no longer logged in.");
   if (!answer.ok || at !== state.at.join("/")) return;
   const said = await answer.json();
   place.textContent = said.place;

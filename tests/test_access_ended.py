@@ -1,0 +1,121 @@
+"""A log-in that ends while somebody paints, uploads or presses a button: plain words, the way back, nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from sqlalchemy import update
+
+from access_nodes import PASSWORD, Guarded, guarded
+from carina.api.result import Run
+from carina.corrections.masks import MaskName, network_mask, strokes_file
+from carina.corrections.painting import Painting
+from carina.database import JOB
+from corrected_runs import PATIENCE_MS, ready, saved
+from test_access_browser import log_in
+from viewer_runs import posed, write_run
+
+LONG_S = 30 * 24 * 3600.0
+ENDED = "You are no longer logged in."
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Guarded]:
+    """A node whose job has a run that can be corrected."""
+    with guarded(tmp_path) as one:
+        phantom = posed("plain", (24, 48, 48))
+        lesion = replace(phantom.lesion, names={1: "COVID-19 lesion"})
+        write_run(replace(phantom, lesion=lesion), folder_of(one))
+        with one.node.engine.begin() as connection:
+            connection.execute(update(JOB).where(JOB.c.id == one.job).values(folder=f"runs/{one.job}"))
+        yield one
+
+
+def folder_of(node: Guarded) -> Path:
+    return node.node.folder / "runs" / str(node.job)
+
+
+def strokes(node: Guarded) -> Painting:
+    run = Run(folder_of(node))
+    return Painting(network_mask(run, MaskName.LESION), strokes_file(run.folder, MaskName.LESION))
+
+
+def entered(browser: Browser, node: Guarded, role: str, path: str) -> Page:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(PATIENCE_MS)
+    context.add_cookies([{"name": "carina", "value": node.cookies[role], "url": node.url}])
+    page = context.new_page()
+    page.goto(node.url + path)
+    return page
+
+
+def come_back(page: Page, role: str) -> None:
+    page.get_by_role("link", name="Log in").click()
+    log_in(page, f"{role}.one", PASSWORD)
+
+
+def test_what_is_painted_after_the_log_in_ended_is_kept_and_stored_by_who_comes_back(
+    browser: Browser, node: Guarded
+) -> None:
+    place = f"/jobs/{node.job}/view/correct/lesion"
+    page = entered(browser, node, "reader", f"{place}?at=12,20,26")
+    ready(page)
+    page.keyboard.press(" ")
+    saved(page)
+    node.clock.wait(seconds=LONG_S)
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press(" ")
+    kept = f"{ENDED} 1 stroke not saved, kept in this browser and sent once you are logged in."
+    expect(page.locator("#saved")).to_contain_text(kept)
+    page.get_by_role("button", name="Accept").click()
+    expect(page.locator("#said")).to_have_text("Strokes are not saved yet: wait for them.")
+    assert strokes(node).revision == 1
+    come_back(page, "reader")
+    saved(page)
+    assert page.url.startswith(node.url + place) and "at=" in page.url
+    assert strokes(node).revision == 2
+    page.context.close()
+
+
+def test_who_only_looks_or_decides_is_told_and_led_back(browser: Browser, node: Guarded) -> None:
+    page = entered(browser, node, "reader", f"/jobs/{node.job}/view/correct/lesion?at=12,20,26")
+    ready(page)
+    node.clock.wait(seconds=LONG_S)
+    page.get_by_role("button", name="Accept").click()
+    expect(page.locator("#said")).to_have_text("You are no longer logged in: log in, then do it again.")
+    expect(page.locator("#saved")).to_contain_text(f"{ENDED} Nothing painted yet.")
+    come_back(page, "reader")
+    ready(page)
+    page.goto(f"{node.url}/jobs/{node.job}/view/")
+    node.clock.wait(seconds=LONG_S)
+    page.locator(".axial .picture").focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#place")).to_contain_text(ENDED)
+    expect(page.locator("#place").get_by_role("link", name="Log in")).to_be_visible()
+    page.context.close()
+
+
+def test_an_upload_says_what_is_kept_and_leads_back(browser: Browser, node: Guarded, tmp_path: Path) -> None:
+    page = entered(browser, node, "operator", "/")
+    file = tmp_path / "chest.nii"
+    file.write_bytes(b"x" * 1000)
+    node.clock.wait(seconds=LONG_S)
+    page.get_by_label("Files or a zip").set_input_files(file)
+    expect(page.locator("#upload-said")).to_contain_text(f"{ENDED} What has come is kept: log in,")
+    come_back(page, "operator")
+    expect(page.get_by_role("heading", name="Run on files of your own")).to_be_visible()
+    assert page.url == f"{node.url}/"
+    page.context.close()
+
+
+def test_a_button_pressed_after_the_end_is_answered_with_the_way_back(node: Guarded) -> None:
+    nobody = node.person(None)
+    for came_from, to in ((f"{node.url}/jobs/1?a=b", "%2Fjobs%2F1%3Fa%3Db"), ("http://elsewhere.example/x", "%2F")):
+        answer = nobody.post("/act", data={"what": "cancel", "id": "1"}, headers={"referer": came_from})
+        assert answer.status_code == 401
+        assert "You are no longer logged in, so nothing was done: log in, then do it again." in answer.text
+        assert f'<a href="/login?to={to}" autofocus>Log in</a>' in answer.text
