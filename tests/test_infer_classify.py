@@ -11,7 +11,7 @@ import pytest
 from carina.config import Precision, RuntimeSettings
 from carina.errors import BadConfig, BadSeries
 from carina.infer.classify import classifier, classify, network_input, probabilities
-from carina.infer.familiar import unlike_training
+from carina.infer.familiar import too_little_marked, unlike_training
 from carina.infer.runtime import open_runtime
 from carina.models.bundle import Covid
 from carina.volume.grid import Grid
@@ -172,3 +172,32 @@ def test_lungs_unlike_training_are_told_by_what_is_unlike(hu: list[int], said: t
 def test_what_is_familiar_is_checked(keys: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=words):
         mean_bundle(tmp_path / "wrong", familiar=FAMILIAR | keys)
+
+
+LITTLE = {"none": 0.01, "enough": 0.1}
+
+
+def marked_of_a_hundred(marked: int, *, beside: int = 0) -> tuple[Mask, Mask]:
+    """Lesions in lungs of a hundred voxels, and ``beside`` voxels marked outside of them, far away."""
+    grid = Grid(shape=(1, 20, 10), spacing_mm=(5.0, 5.0, 5.0), origin_mm=(0.0, 0.0, 0.0))
+    lung, lesion = (np.zeros(grid.shape, dtype=np.uint8) for _ in range(2))
+    lung[0, :10] = 1
+    lesion.reshape(-1)[:marked] = 1
+    lesion[0, 15:, :].reshape(-1)[:beside] = 1
+    names = {1: "marked"}
+    return Mask(labels=lesion, grid=grid, names=names, uid="1.2"), Mask(labels=lung, grid=grid, names=names, uid="1.2")
+
+
+@pytest.mark.parametrize(("marked", "is_little"), [(0, False), (1, False), (2, True), (9, True), (10, False)])
+def test_little_disease_lies_between_nothing_and_enough(marked: int, is_little: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    bundle = mean_bundle(tmp_path / "seeing", little_disease=LITTLE)
+    said = too_little_marked(*marked_of_a_hundred(marked, beside=9), bundle)
+    sentence = f"Little disease: {marked} % of the lungs are marked as lesion. Up to 1 % counts as nothing marked; "
+    assert said == (f"{sentence}from 10 % on the classifier's probability says something." if is_little else "")
+    assert too_little_marked(*marked_of_a_hundred(marked), mean_bundle(tmp_path / "silent")) == ""
+
+
+@pytest.mark.parametrize("keys", [{"none": 0.2}, {"none": -0.1}, {"enough": 1.5}])
+def test_the_limits_of_little_disease_are_checked(keys: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"little_disease none .* and enough .* must grow from 0 to 1"):
+        mean_bundle(tmp_path / "wrong", little_disease=LITTLE | keys)

@@ -111,7 +111,7 @@ def test_check_prints_each_mistake_with_its_line_and_ends_with_4(tmp_path: Path)
     assert result.exit_code == 4
     lines = result.output.splitlines()
     assert lines[0].startswith(f"{file}:19: unknown image 'carina/ai-lnug'; known: carina/ai-covid-19, ")
-    assert lines[1].startswith(f"{file}:68: 'findings' has no input '/class'; known: /input, /classification")
+    assert lines[1].startswith(f"{file}:70: 'findings' has no input '/class'; known: /input, /classification")
     assert lines[2].startswith(f"{file}:108: 'measurements' has no input '/class'; known: /input, /dcm, ")
     assert lines[3].endswith(": 3 mistakes [definition.invalid]")
 
@@ -119,7 +119,7 @@ def test_check_prints_each_mistake_with_its_line_and_ends_with_4(tmp_path: Path)
 def test_check_of_a_good_definition_gives_a_summary(tmp_path: Path) -> None:
     result = CliRunner().invoke(pipelines, ["check", str(find_definition("default"))])
     assert result.exit_code == 0
-    assert "carina-default: 20 operators, 28 wires between them, no mistakes" in result.output
+    assert "carina-default: 20 operators, 29 wires between them, no mistakes" in result.output
     with pytest.raises(BadConfig, match=r"none.yaml: can't be read \(No such file or directory\)"):
         CliRunner().invoke(pipelines, ["check", str(tmp_path / "none.yaml")], catch_exceptions=False)
 

@@ -252,7 +252,8 @@ def test_the_classification_page_shows_both_probabilities_and_what_they_are_wort
     told = (
         "not the chance that this patient has COVID-19",
         "The number is not calibrated: 0.9 does not mean that nine in ten such scans show COVID-19.",
-        "No number is given for a scan without the lungs of a chest, or whose lungs are denser or emptier than any of",
+        "No number is given for a scan without the lungs of a chest, or whose lungs are denser or emptier than any of "
+        "a training that says what it saw, nor where less disease is marked than a classifier that says so can see.",
         "Trained on synthetic disease; it has seen no patient with COVID-19.",
         "240 crops with and without synthetic disease: AUC 0.94 (95 % interval 0.90 to 0.97), sensitivity 0.81.",
         "Patients without disease: marked 0.0033 to 1.1 %.",

@@ -1,10 +1,11 @@
-"""Whether lungs look like any that a classifier was trained on: what is outside of them it can't know."""
+"""Whether lungs look like any that a classifier was trained on, and whether disease is enough for it to see."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from carina.infer.classify import classifier
+from carina.measure.joined import marked_share, same_grid
 from carina.models.bundle import Bundle
 from carina.volume.volume import Mask, Volume
 
@@ -34,6 +35,31 @@ def unlike_training(volume: Volume, lung: Mask, bundle: Bundle) -> tuple[str, ..
     if gas > familiar.gas_share:
         said.append(_share(gas, f"below {GAS_HU:.0f} HU", familiar.gas_share))
     return tuple(said)
+
+
+def too_little_marked(lesion: Mask, lung: Mask, bundle: Bundle) -> str:
+    """Why a probability of the bundle's would say nothing of the disease that is marked; empty where it says something.
+
+    Nothing marked is no reason: lungs without disease are a class that a classifier is trained on.
+
+    Raises:
+        ValueError: the bundle's task is no classification.
+        ModelFailed: the masks lie on different grids.
+    """
+    limits = classifier(bundle).little_disease
+    if limits is None:
+        return ""
+    same_grid("lesion mask", lesion.grid, "lung mask", lung.grid)
+    inside, held = np.count_nonzero(lung.labels[lesion.labels > 0]), np.count_nonzero(lung.labels)
+    if inside >= limits.enough * held:  # what lies outside the lung mask can only add to it
+        return ""
+    share = marked_share(lesion, lung)
+    if not limits.none < share < limits.enough:
+        return ""
+    return (
+        f"Little disease: {100 * share:.3g} % of the lungs are marked as lesion. Up to {100 * limits.none:.3g} % "
+        f"counts as nothing marked; from {100 * limits.enough:.3g} % on the classifier's probability says something."
+    )
 
 
 def _share(seen: float, what: str, most: float) -> str:

@@ -87,6 +87,17 @@ def join_masks(lesion: Mask, lung: Mask) -> JoinedMasks:
     )
 
 
+def marked_share(lesion: Mask, lung: Mask) -> float:
+    """Which share of the lungs is marked as lesion, 0 to 1: a hundredth of the ratio that is reported.
+
+    Raises:
+        ModelFailed: as ``join_masks``.
+    """
+    joined = join_masks(lesion, lung)
+    held = np.count_nonzero(joined.lung.labels)
+    return np.count_nonzero(joined.lesion.labels) / held if held else 0.0
+
+
 def _only(labels: Labels, box: Box, counted: Flags) -> Labels:
     """Labels where they are counted within ``box``, and 0 elsewhere."""
     kept = np.zeros_like(labels)

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from carina.errors import BadConfig
-from carina.models.classifying import Familiar, Saliency
+from carina.models.classifying import Familiar, LittleDisease, Saliency
 from carina.models.looking import LesionLook, LungLook
 from carina.models.lung_rules import Border
 from carina.models.monai_config import inference_config
@@ -215,7 +215,7 @@ class Covid(Common, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="
     ``margin_voxels`` of the input grid are added around the lung mask's box on every side; the crop is then resized to
     ``size``, network voxels ``(x, y, z)``. ``labels`` names every class, from 0. Scores (or the logarithms of
     probabilities) are divided by ``temperature``, then ``shifts`` are added to those of the labels in it; that
-    calibrates them. ``familiar`` None classifies every chest.
+    calibrates them. ``familiar`` None classifies every chest, ``little_disease`` None whatever is marked in it.
     """
 
     size: tuple[int, int, int]
@@ -225,6 +225,7 @@ class Covid(Common, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="
     temperature: float = 1.0
     shifts: dict[int, float] = {}
     familiar: Familiar | None = None
+    little_disease: LittleDisease | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

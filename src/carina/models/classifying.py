@@ -1,4 +1,4 @@
-"""What a bundle says of a classifier beside its network: its saliency, and the lungs that it knows."""
+"""What a bundle says of a classifier beside its network: its saliency, the lungs that it knows, what is too little."""
 
 from __future__ import annotations
 
@@ -37,3 +37,18 @@ class Familiar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise ValueError(f"familiar median_hu {self.median_hu} must grow")
         if not (0 <= self.dense_share <= 1 and 0 <= self.gas_share <= 1):
             raise ValueError(f"familiar shares {self.dense_share} and {self.gas_share} must lie between 0 and 1")
+
+
+class LittleDisease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How much of the lungs must be marked as lesion, 0 to 1, for a classifier's probability to say something.
+
+    Up to ``none`` counts as nothing marked, which is an answer of its own; from ``enough`` on the classifier sees the
+    disease. What lies between is not classified (`infer.familiar`).
+    """
+
+    none: float
+    enough: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.none < self.enough <= 1:
+            raise ValueError(f"little_disease none {self.none} and enough {self.enough} must grow from 0 to 1")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from carina.infer import saliency
 from carina.infer.activation import explain
 from carina.infer.classify import classifier, classify
-from carina.infer.familiar import unlike_training
+from carina.infer.familiar import too_little_marked, unlike_training
 from carina.infer.runtime import first_of
 from carina.measure.chest import chest_of
 from carina.measure.findings import Classification, SaliencyFindings, SaliencyMethod
@@ -38,16 +38,24 @@ class Classified(NamedTuple):
 
 
 def ai_covid_19(
-    volume: VolumePort, lung: MaskPort, *, saliency_by: str = ON, networks: Networks, context: Context
+    volume: VolumePort,
+    lung: MaskPort,
+    lesion: MaskPort | None = None,
+    *,
+    saliency_by: str = ON,
+    networks: Networks,
+    context: Context,
 ) -> Classified:
     """Classify the scan from a crop around its lungs; what shows no lungs of a chest is not classified, and says why.
+
+    Where the lesions are given, nor is a scan with so little disease marked that a probability would say nothing.
 
     The saliency says where the probability comes from: what each place adds to its log-odds, or, with ``occlusion`` and
     for networks that can't tell, by how much it falls when a place is hidden from the network.
     """
     bundle = networks.bundle("covid")
     slices = choose_slices(volume, lung, None)
-    reason = _why_not(volume, lung, bundle)
+    reason = _why_not(volume, lung, lesion, bundle)
     if reason:
         context.warn(reason)
         nothing = Classification(
@@ -79,11 +87,13 @@ def ai_covid_19(
     return _classified(classification, shown, volume)
 
 
-def _why_not(volume: Volume, lung: Mask, bundle: Bundle) -> str:
+def _why_not(volume: Volume, lung: Mask, lesion: Mask | None, bundle: Bundle) -> str:
     """Why a scan is not classified; empty where it may be."""
     if lung.is_empty:
         return NOTHING_TO_CLASSIFY
     refusals = chest_of(volume, lung).refusals or unlike_training(volume, lung, bundle)
+    if not refusals and lesion is not None:
+        refusals = tuple(filter(None, [too_little_marked(lesion, lung, bundle)]))
     return " ".join(("Not classified.", *refusals)) if refusals else ""
 
 
@@ -138,7 +148,7 @@ OPERATOR = Operator(
     name="ai-covid-19",
     images=("clara/ai-covid-19", "carina/ai-covid-19"),
     function=ai_covid_19,
-    inputs={"/input": "volume", "/label_image": "lung"},
+    inputs={"/input": "volume", "/label_image": "lung", "/lesion": "lesion"},
     outputs={"/output": "classification", "/saliency": "saliency", "/publish": "rendering"},
     places={"/saliency": "saliency", "/publish": "render"},
     variables={

@@ -17,12 +17,13 @@ PROBABILITY = (
 
 ABSTENTION = (
     "No number is given for a scan without the lungs of a chest, or whose lungs are denser or emptier than any of a "
-    "training that says what it saw. Scans that are unlike it in other ways are answered all the same."
+    "training that says what it saw, nor where less disease is marked than a classifier that says so can see. Scans "
+    "that are unlike its training in other ways are answered all the same."
 )
 
 NO_NUMBER = (
     "That there is no number is no finding: it says nothing about disease, present or absent.",
-    "Read the images; if the lungs are in them, look at the lung mask before trying again.",
+    "Read the images; if the lungs are in them, look at the masks before trying again.",
 )
 
 LESION_WORTH = (
