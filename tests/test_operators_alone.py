@@ -112,7 +112,7 @@ def test_check_prints_each_mistake_with_its_line_and_ends_with_4(tmp_path: Path)
     lines = result.output.splitlines()
     assert lines[0].startswith(f"{file}:19: unknown image 'carina/ai-lnug'; known: carina/ai-covid-19, ")
     assert lines[1].startswith(f"{file}:70: 'findings' has no input '/class'; known: /input, /classification")
-    assert lines[2].startswith(f"{file}:108: 'measurements' has no input '/class'; known: /input, /dcm, ")
+    assert lines[2].startswith(f"{file}:110: 'measurements' has no input '/class'; known: /input, /dcm, ")
     assert lines[3].endswith(": 3 mistakes [definition.invalid]")
 
 
