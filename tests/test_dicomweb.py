@@ -123,6 +123,8 @@ def test_instances_are_found_at_every_level(client: DICOMwebClient, served: Serv
         ("/studies?offset=-1", "offset is '-1'"),
         ("/studies?includefield=Colour", "'Colour' is no attribute"),
         ("/studies?99999999=1", "'99999999' is no attribute"),
+        ("/studies?StudyInstanceUID=" + ",".join(f"1.{n}" for n in range(101)), "more than 100 UIDs; ask for fewer"),
+        ("/series?SeriesInstanceUID=" + "%5C".join(f"1.{n}" for n in range(101)), "more than 100 UIDs; ask for fewer"),
     ],
 )
 def test_a_query_that_can_not_be_understood_is_refused(served: Served, query: str, words: str) -> None:
@@ -130,6 +132,13 @@ def test_a_query_that_can_not_be_understood_is_refused(served: Served, query: st
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"
     assert words in answer.json()["detail"]
+
+
+def test_a_uid_that_is_listed_again_and_again_is_looked_up_once(served: Served) -> None:
+    study, series, _ = uids(served.plain[2])
+    answer = served.get(f"/studies/{study}/series?SeriesInstanceUID={','.join([series] * 900)}")
+    assert values(answer.json(), "0020000E") == [series]
+    assert len(served.get(f"/studies?StudyInstanceUID={','.join([study] * 900)}").json()) == 1
 
 
 def test_fuzzy_matching_is_said_not_to_be_there(served: Served) -> None:

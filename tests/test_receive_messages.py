@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import shutil
+import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -257,3 +258,93 @@ def test_what_cannot_be_true_leaves_nothing(
     assert until(lambda: words in caplog.text)
     assert until(lambda: not parts(node))
     assert rows(engine) == 0
+
+
+def element(number: int, value: bytes, length: int | None = None) -> bytes:
+    """An element of a command set."""
+    return struct.pack("<HHI", 0, number, len(value) if length is None else length) + value
+
+
+ECHO = element(0x0002, b"1.2.840.10008.1.1\0") + element(0x0110, b"\1\0")
+NO_DATA = element(0x0800, b"\1\1")
+
+BROKEN = {
+    "no command field": ECHO + NO_DATA,
+    "an unknown command field": element(0x0100, b"\x77\x77") + ECHO + NO_DATA,
+    "no word on a data set": element(0x0100, b"\x01\0") + ECHO,
+    "an element of 4 GB": element(0x0002, b"1.2", 0xFFFFFFF0),
+    "an element without a length": element(0x0002, b"1.2", 0xFFFFFFFF),
+    "nothing": b"",
+}
+"""Command sets that mean nothing."""
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the listener ends a conversation."""
+    connection.settimeout(60)
+    with suppress(OSError):
+        while connection.recv(65_536):
+            pass
+    return True
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("kind", BROKEN)
+def test_commands_that_mean_nothing_end_the_association_in_one_line(
+    listener: DicomListener, associate: Callable[[], Association], caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    association = associate()
+    say(association, BROKEN[kind], COMMAND | LAST)
+    assert until(lambda: "a message can't be followed (" in caplog.text)
+    assert until(lambda: association.dul.socket.socket is None or association.is_aborted)
+    assert [one.levelname for one in caplog.records if one.name.startswith("carina.")] == ["WARNING"]
+    assert echo(listener.port)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("context", [0, 2, 254])
+def test_a_request_with_contexts_that_cannot_be_is_ended_at_once(
+    listener: DicomListener, caplog: pytest.LogCaptureFixture, context: int
+) -> None:
+    def item(kind: int, content: bytes) -> bytes:
+        return struct.pack(">BBH", kind, 0, len(content)) + content
+
+    syntaxes = item(0x30, b"1.2.840.10008.1.1") + item(0x40, b"1.2.840.10008.1.2")
+    body = struct.pack(">HH", 1, 0) + b"CARINA".ljust(16) + b"CT1".ljust(16) + bytes(32)
+    body += item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x20, bytes([context, 0, 0, 0]) + syntaxes)
+    body += item(0x50, item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3"))
+    with socket.create_connection(("127.0.0.1", listener.port)) as peer:
+        peer.sendall(struct.pack(">BBI", 1, 0, len(body)) + body)
+        assert ended(peer)
+    assert "ended: what came can't be followed (ValueError)" in caplog.text
+    assert echo(listener.port)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_cancels_of_nothing_are_passed_over(
+    listener: DicomListener, engine: Engine, associate: Callable[[], Association]
+) -> None:
+    association = associate()
+    for number in range(100):
+        cancel = element(0x0100, b"\xff\x0f") + element(0x0120, struct.pack("<H", number)) + NO_DATA
+        say(association, cancel, COMMAND | LAST)
+    say(association, request("1.2.3.4"), COMMAND | LAST)
+    say_all(association, ct("1.2.3.4", 512))
+    assert until(lambda: rows(engine) == 1)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_request_that_breaks_its_answering_ends_its_association(
+    node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(*_: object) -> None:
+        raise KeyError("a fault of the original")
+
+    monkeypatch.setattr(Association, "_serve_request", breaks)
+    made = DicomListener(InstanceStore(node, engine))
+    made.start()
+    try:
+        assert not echo(made.port)
+        assert "a request can't be answered (KeyError): aborted" in caplog.text
+    finally:
+        made.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import tracemalloc
 from collections.abc import Iterable, Iterator
@@ -177,6 +178,19 @@ def test_parts_are_counted(store: InstanceStore, monkeypatch: pytest.MonkeyPatch
     answer = post(store, body_of([small_ct(f"1.2.3.{number}") for number in range(3)]))
     assert (answer.status, answer.message) == (413, "more than 2 parts; send them in several requests.")
     assert instance_rows(store.engine) == 2
+
+
+def test_many_parts_that_are_refused_take_little_memory(store: InstanceStore, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "carina.receive.stow")  # what the test keeps of the log is not the store's
+    body = list(cut(body_of([b""] * 3000), 65_536))
+    tracemalloc.start()
+    try:
+        answer = store_over_the_web(store, StowRequest(origin=ORIGIN, content_type=TYPE), iter(body))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (answer.status, len(listed(answer, "0008119A", "00081197"))) == (409, 3000)
+    assert peak < 5_000_000, "of 8 MB with what tracebacks hold"
 
 
 def test_a_large_part_takes_no_memory(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import urllib.request
@@ -65,6 +66,17 @@ def test_a_body_of_another_kind_is_refused_in_one_line(node: RunningNode) -> Non
     with serving(node) as url:
         answer = httpx.post(f"{url}/dicom-web/studies", content=b"{}", headers={"Content-Type": "text/x"})
     assert (answer.status_code, answer.json()["code"]) == (415, "stow.content-type")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, identity", "\xff"])
+def test_a_compressed_body_is_refused_in_one_line_and_never_inflated(node: RunningNode, encoding: str) -> None:
+    packed = gzip.compress(bytes(50_000_000))
+    with serving(node) as url:
+        headers = {name.encode(): value.encode("latin-1") for name, value in TYPE.items()}
+        headers[b"Content-Encoding"] = encoding.encode("latin-1")
+        answer = httpx.post(f"{url}/dicom-web/studies", content=packed, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "stow.encoding")
+    assert "send the body as it is, without compression" in answer.json()["detail"]
 
 
 def test_a_node_without_such_a_source_takes_nothing(tmp_path: Path) -> None:

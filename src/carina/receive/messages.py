@@ -14,6 +14,7 @@ from typing import Any
 
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 
@@ -36,13 +37,22 @@ _LOG = logging.getLogger(__name__)
 BeginPart = Callable[[Announced], PartFile]
 
 
+class RequestQueue(PatientQueue):
+    """What waits to be answered; a C-CANCEL is none, and pynetdicom puts the eleventh among them."""
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002
+        """Put in what is a request."""
+        if not isinstance(item[1], C_CANCEL):
+            super().put(item, block, timeout)
+
+
 class BoundedMessages(QuickReplies):
     """Takes the messages of an association; ``begin`` gives a file for a data set that is to be stored."""
 
     def __init__(self, association: Association, begin: BeginPart, instance_mb: int) -> None:
         self.message: DIMSEMessage | None
         super().__init__(association)
-        self.msg_queue = PatientQueue()
+        self.msg_queue = RequestQueue()
         self._begin, self._instance_mb = begin, instance_mb
         self._size, self._is_over = 0, False
 
@@ -52,7 +62,11 @@ class BoundedMessages(QuickReplies):
             message = DIMSEMessage()
             message.data_set = IncomingDataSet(partial(self._part_of, message))
             self.message = message
-        super().receive_primitive(primitive)
+        try:
+            super().receive_primitive(primitive)
+        except Exception as error:  # noqa: BLE001 - the network edge; in the original it ends the thread that reads
+            _LOG.warning("%s: a message can't be followed (%s): aborted.", peer_of(self.assoc), type(error).__name__)
+            self.dul.event_queue.put("Evt19")  # an invalid PDU (PS3.8 table 9-10)
 
     def measure(self, pdu: P_DATA_TF) -> str:
         """Why an association is to end whose next PDU is this one; empty where it may go on, or was told already."""
@@ -107,6 +121,27 @@ class BoundedMessages(QuickReplies):
             transfer_syntax_uid=str(context.transfer_syntax[0]),
         )
         return self._begin(said)
+
+
+def peer_of(association: Association) -> str:
+    """The address of who called."""
+    asked = association.requestor.address_info
+    return f"connection from {asked.address if asked else 'a peer that is gone'}"
+
+
+def serve_steadily(association: Association) -> None:
+    """Have a request that breaks its own answering end its association, in place of the thread alone."""
+    original = association._serve_request
+
+    def serve(request: Any, context_id: int) -> None:
+        try:
+            original(request, context_id)
+        except Exception as error:  # noqa: BLE001 - the network edge
+            words = "%s: a request can't be answered (%s): aborted."
+            _LOG.warning(words, peer_of(association), type(error).__name__)
+            association.abort()
+
+    association._serve_request = serve
 
 
 def _said(message: DIMSEMessage, keyword: str) -> str:

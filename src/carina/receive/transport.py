@@ -19,7 +19,7 @@ from pynetdicom.association import Association
 from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from carina.receive.messages import BeginPart, BoundedMessages
+from carina.receive.messages import BeginPart, BoundedMessages, peer_of, serve_steadily
 from carina.receive.waits import LOOKS_UP_AFTER_S, Bell, RingingQueue
 
 LARGEST_PDU = 131_072
@@ -99,16 +99,17 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has n
 class SteadyMachine(StateMachine):  # type: ignore[misc]
     """The state machine of a connection (PS3.8 9.2): what a state does not allow ends the connection.
 
-    In the original it ends the thread that reads, with a traceback, and the connection stays open.
+    So does what can't be followed. In the original it ends the thread that reads, with a traceback, and the connection
+    stays open.
     """
 
     def do_action(self, event: str) -> None:
         """Act on an event, which a peer may bring about at any time."""
         try:
             super().do_action(event)
-        except InvalidEventError as error:
-            peer = self.dul.assoc.requestor.address_info
-            _LOG.warning("connection from %s ended: %s.", peer.address if peer else "a peer that is gone", error)
+        except Exception as error:  # noqa: BLE001 - the network edge: a PDU whose content means nothing, too
+            said = str(error) if isinstance(error, InvalidEventError) else type(error).__name__
+            _LOG.warning("%s ended: what came can't be followed (%s).", peer_of(self.dul.assoc), said)
             self.dul.assoc.is_aborted, self.dul.assoc.is_established = True, False
             self.dul.assoc._kill = self.dul._kill_thread = True
             self.dul.socket.close()
@@ -133,6 +134,7 @@ class BoundedHandler(RequestHandler):  # type: ignore[misc]
         association.dul._run_loop_delay = 0  # the socket waits
         association.dimse = BoundedMessages(association, self.server.begin_part, self.server.instance_mb)
         association.dul.state_machine = SteadyMachine(association.dul)
+        serve_steadily(association)
         self.server.open_connections.append(association)
         return association
 

@@ -22,6 +22,9 @@ from carina.service.problems import NotUnderstood
 _USUAL, _MOST = 100, 1000
 """Results of one answer: where nothing is said, and at most."""
 
+MOST_UIDS = 100
+"""In a list of one request: each study is looked up by itself."""
+
 
 class Level(IntEnum):
     """What is searched for."""
@@ -118,8 +121,21 @@ def parse_query(level: Level, fixed: Mapping[str, str], parameters: Sequence[tup
             more += [] if value == "all" else [_keyword(one) for one in value.split(",") if one]
         elif name != "fuzzymatching":
             wanted[_keyword(name)] = value
+    _check_lists(wanted)
     limit, offset = min(numbers["limit"], _MOST), numbers["offset"]
     return Query(level=level, wanted=wanted, more=tuple(more), limit=limit, offset=offset)
+
+
+def _check_lists(wanted: Mapping[str, str]) -> None:
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+        if len(_uids(wanted.get(keyword, ""))) > MOST_UIDS:
+            words = f"{keyword} is a list of more than {MOST_UIDS} UIDs; ask for fewer at once."
+            raise NotUnderstood("dicomweb.query", words)
+
+
+def _uids(asked: str) -> list[str]:
+    """The UIDs of a list (PS3.4 C.2.2.2.2), each once."""
+    return list(dict.fromkeys(asked.replace("\\", ",").split(","))) if asked else []
 
 
 def _keyword(name: str) -> str:
@@ -143,9 +159,7 @@ def search(node: RunningNode, query: Query, url: str) -> SearchPage:
 
 
 def _records(node: RunningNode, query: Query, url: str) -> Iterator[Attributes]:
-    asked = query.wanted.get("StudyInstanceUID", "")
-    uids = asked.replace("\\", ",").split(",") if asked else study_uids(node)
-    for uid in uids:
+    for uid in _uids(query.wanted.get("StudyInstanceUID", "")) or study_uids(node):
         objects = objects_of(node, uid)
         if objects:
             found = _of_study(objects, query, f"{url}/studies/{uid}")
@@ -160,9 +174,9 @@ def _of_study(objects: Sequence[Held], query: Query, url: str) -> Iterator[Attri
     if query.level is Level.STUDY:
         yield study
         return
-    asked = query.wanted.get("SeriesInstanceUID", "").replace("\\", ",")
+    asked = _uids(query.wanted.get("SeriesInstanceUID", ""))
     for uid, members in series.items():
-        if not asked or uid in asked.split(","):
+        if not asked or uid in asked:
             yield from _of_series(members, study, query, f"{url}/series/{uid}")
 
 

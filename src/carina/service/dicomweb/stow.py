@@ -38,6 +38,10 @@ async def store_instances(request: Request) -> Response:
     source = _source(node)
     if not node.is_recovered.is_set():
         return _busy("the node is starting; send it again.")
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        words = f"Content-Encoding: {encoding[:80]!r}; send the body as it is, without compression."
+        return problem(415, "stow.encoding", words)
     limiter: anyio.CapacityLimiter = request.app.state.stow
     if limiter.borrowed_tokens >= limiter.total_tokens:
         return _busy(f"{limiter.total_tokens:g} senders are at it (dicom.associations); send it again later.")
