@@ -76,6 +76,18 @@ def test_what_failed_waits_again_when_told(node: Path) -> None:
     engine.dispose()
 
 
+@pytest.mark.parametrize("verb", ["list", "resend"])
+def test_a_name_that_no_destination_has_is_refused_with_the_known_ones(node: Path, verb: str) -> None:
+    (node / "carina.toml").write_text('[destinations.new]\nkind = "folder"\npath = "c"\n')
+    program = Path(sys.executable).with_name("carina")
+    command = [str(program), "deliveries", verb, "--destination"]
+    done = subprocess.run([*command, "archiv"], cwd=node, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, len(done.stderr.splitlines())) == (4, 1)
+    assert "destinations.archiv: no destination is or was called so; known: archive, new, share." in done.stderr
+    for name in ("share", "new"):  # of the ledger alone, of the settings alone
+        assert subprocess.run([*command, name], cwd=node, capture_output=True, timeout=120).returncode == 0
+
+
 def test_pages_follow_each_other(node: Path) -> None:
     engine = open_node(_settings(node / "node"))
     with engine.connect() as connection:

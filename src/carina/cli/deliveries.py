@@ -26,10 +26,27 @@ def deliveries() -> None:
     """Show what became of result objects, and send again. For research use only. Not for diagnosis."""
 
 
-def _open(config: Path | None) -> Engine:
+def _open(config: Path | None, destination: str = "") -> Engine:
+    """A node's database.
+
+    Raises:
+        BadConfig: there is none, or no destination has the name that is given, nor had it.
+    """
+    from carina.database import read_only
+    from carina.deliver import ledger
+    from carina.errors import BadConfig
     from carina.jobs.places import open_existing_node
 
-    return open_existing_node(node_settings(config))
+    settings = node_settings(config)
+    engine = open_existing_node(settings)
+    if destination and destination not in settings.destinations:
+        with read_only(engine) as connection:
+            known = ledger.counts(connection)
+        if destination not in known:
+            names = ", ".join(sorted({*known, *settings.destinations})) or "none"
+            words = f"destinations.{destination}: no destination is or was called so; known: {names}."
+            raise BadConfig("delivery.unknown-destination", words)
+    return engine
 
 
 @deliveries.command("list")
@@ -55,7 +72,7 @@ def list_(
     from carina.database import read_only
     from carina.deliver.register import list_deliveries
 
-    with read_only(_open(config)) as connection:
+    with read_only(_open(config, destination)) as connection:
         found = list_deliveries(
             connection, destination=destination, job_id=job_id, state=state or "", before=before, at_most=count
         )
@@ -96,7 +113,7 @@ def resend(destination: str, job_id: int | None, config: Path | None) -> None:
     from carina.service.changes import audit
 
     acting_by_command()
-    with _open(config).begin() as connection:
+    with _open(config, destination).begin() as connection:
         number = ledger.resend(connection, destination=destination, job_id=job_id)
         if number:
             audit(connection, "changed", f"{number} deliveries: sent again")
