@@ -241,7 +241,10 @@ def test_a_first_scan_says_that_there_is_none_earlier(tmp_path: Path) -> None:
     write_run(posed("plain"), node.folder / "runs" / str(job))
     with serving(node) as url, httpx.Client(base_url=url) as client:
         assert "Earlier scans" not in client.get(f"/jobs/{job}").text
-        assert "No earlier scan of this patient was run here" in client.get(f"/jobs/{job}/view/changes").text
+        told = client.get(f"/jobs/{job}/view/changes").text
+        assert "No earlier scan of this patient was run here" in told
+        assert "carina fetch NAME --patient ID" in told and "in the project of this one" in told
+        assert "<table" not in told and "<form" not in told
 
 
 def test_the_id_is_in_no_listing_and_no_table(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ const PLANES = [
 ];
 const SOFTWARE = /swiftshader|llvmpipe|softpipe|software/i;
 const SOLIDS = { bone: "ct_bones", airways: "ct_airways", lungs: "ct_soft" };
+const INSIDE_LUNGS = new Set(["airways", "lungs"]); // what the lungs' own surface would hide
 
 const OPTIONS = {
   isRadiologicalConvention: true,
@@ -75,10 +76,10 @@ export class VolumeView {
     };
   }
 
-  /** Shows a CT and, where there are masks, what is marked, by their URLs; what was shown before goes. */
+  /** Shows a CT and, where there are masks, what is marked: each a `{ url, bytes }`, fetched where it has no bytes. */
   async load({ ct, marks }) {
     if (!this.nv.canvas) await this.nv.attachToCanvas(this.canvas);
-    const named = (url, more) => ({ url, name: url.split("/").pop(), ...more });
+    const named = ({ url, bytes }, more) => ({ url: bytes ?? url, name: url.split("/").pop(), ...more });
     const images = [named(ct, { colormap: "gray", cal_min: this.window[0], cal_max: this.window[1] })];
     for (const name of marks ? Object.keys(MARKS) : []) { // the last lies on top
       this.nv.addColormap(name, this.#palette(name));
@@ -158,6 +159,7 @@ export class VolumeView {
   }
 
   #cover(name) {
+    if (this.isSolid && name === "lung" && this.outlined.lung && INSIDE_LUNGS.has(this.solid)) return 0;
     return this.isSolid && this.covers[name] ? SOLID_COVER[name] : this.covers[name];
   }
 

@@ -36,10 +36,7 @@ from carina.service.viewer.slices import WINDOWS, Drawing, slice_words
 
 CHANGES = "/changes"
 
-NOTHING_EARLIER = (
-    "No earlier scan of this patient was run here. Scans are taken for one patient's by Patient ID and issuer; without "
-    "an issuer both must have come by one source."
-)
+NOTHING_EARLIER = "No earlier scan of this patient was run here, so there is nothing to compare with."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,8 @@
 // From slices that the server draws to the volume in the browser and back. The volume is there from the build alone;
 // where it is missing, or the browser has no WebGL 2, the buttons say why.
 
+import { LOGGED_OUT, sayLoggedOut } from "./words.js";
+
 const NOT_BUILT = "This installation has no volume viewer: install the wheel, or run scripts/build_viewer.py (needs npm).";
 const TURN_DEGREES = 10;
 const MASKS = ["lung", "lesion"];
@@ -46,21 +48,32 @@ function windowOf(scene, name) {
   return scene.windows[name] ?? name.split(",").map(Number);
 }
 
-/** Has the server make what NiiVue will ask for, while NiiVue starts. */
-function announce({ ct, marks }) {
-  for (const url of [ct, marks].filter(Boolean)) fetch(url).then((answer) => answer.body.cancel()).catch(() => {});
+/** The bytes of an image, fetched once, whatever is made of them. */
+async function fetched(url) {
+  if (!url) return null;
+  const answer = await fetch(url);
+  if (!answer.ok) throw Object.assign(new Error(`the server answers ${answer.status}`), { status: answer.status });
+  return { url, bytes: await answer.arrayBuffer() };
+}
+
+/** A scene's images. A whole CT is left to NiiVue, which would keep its bytes beside its voxels. */
+async function fetchedOf(scene, size) {
+  const { ct, marks } = urls(scene, size);
+  const [ofCt, ofMarks] = await Promise.all([size === "full" ? { url: ct } : fetched(ct), fetched(marks)]);
+  return { ct: ofCt, marks: ofMarks };
 }
 
 async function open({ scene, state, form, moveTo }) {
-  if (scene.quartered) announce(urls(scene, "quarter"));
+  let size = scene.quartered ? "quarter" : "full";
+  const first = fetchedOf(scene, size); // while NiiVue starts
+  first.catch(() => {}); // told where it is waited for
   const { VolumeView, drawsBySoftware } = await import("./built/volume.js");
   const { toPlace, toVoxel } = placesOf(scene);
   const canvas = host.querySelector("canvas");
   const view = new VolumeView(canvas, (place) => moveTo(toVoxel(place)));
-  let size = scene.quartered ? "quarter" : "full";
 
-  const load = async (wanted) => {
-    await view.load(urls(scene, wanted));
+  const load = async (wanted, coming) => {
+    await view.load(await coming);
     size = wanted;
     host.dataset.size = wanted;
     say(wanted === "full" ? "Full resolution." : "A quarter of the resolution.");
@@ -68,7 +81,7 @@ async function open({ scene, state, form, moveTo }) {
   const grow = async () => {
     grown.hidden = true;
     say("Loading the full resolution ...");
-    await load("full");
+    await load("full", fetchedOf(scene, "full"));
   };
   const dress = () => {
     const drawing = drawingOf(form);
@@ -90,7 +103,7 @@ async function open({ scene, state, form, moveTo }) {
   document.addEventListener("carina-drawing", dress);
   dress();
   view.moveTo(toPlace(state.at));
-  await load(size);
+  await load(size, first);
   canvas.addEventListener("keydown", (event) => {
     const turn = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
     if (!turn || !view.isSolid) return;
@@ -129,7 +142,9 @@ export async function showVolume(wanted, context) {
     if (opened.isSlow() || wanted === "solid") opened.offer();
     else await opened.grow();
   } catch (error) {
-    console.debug(error); say(`The volume can't be shown: ${error.message}.`);
+    console.debug(error);
+    if (error.status === LOGGED_OUT) sayLoggedOut(host.querySelector("p"), "You are no longer logged in, so the volume can't be shown.");
+    else say(`The volume can't be shown: ${error.message}.`);
   }
 }
 
