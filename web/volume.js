@@ -166,7 +166,7 @@ export class VolumeView {
   // NiiVue draws a mark whole or not at all, and what is no mark as transparent. Even so that has a colour, which edges
   // fade into: that of the lung where it is shown, or lungs would have a seam in the colour of the lesions.
   #palette(name) {
-    const beside = COLOURS[this.covers.lung ? "lung" : name];
+    const beside = COLOURS[this.#cover("lung") ? "lung" : name];
     const shown = this.outlined[name] && !this.isSolid ? MARKS[name].slice(1) : MARKS[name];
     const marks = Array.from({ length: MOST_MARKS + 1 }, (_, mark) => shown.includes(mark));
     const [R, G, B] = [0, 1, 2].map((part) => marks.map((isShown) => (isShown ? COLOURS[name] : beside)[part]));
