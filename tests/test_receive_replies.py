@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
@@ -34,6 +34,7 @@ def sent(provider: type[DIMSEServiceProvider], message: object, largest_pdu: int
     return fragments
 
 
+@settings(deadline=None)  # no test measures time
 @given(of_class=_ANY_UID, uid=_ANY_UID, message=st.integers(0, 65535), status=st.sampled_from([0, 0xA700, 0xC211]))
 def test_replies_are_pynetdicoms_own(of_class: str, uid: str, message: int, status: int) -> None:
     one = reply(of_class, uid, message, status)
