@@ -61,9 +61,9 @@ def numbers(run: carina.Run) -> str:
     """The findings in one cell."""
     whole = run.findings.iloc[0]
     covid = run.probabilities.get("COVID-19")
-    chance = "not computed" if covid is None else f"{covid:.2f}"
+    chance = "COVID-19 not classified" if covid is None else f"COVID-19 probability {covid:.2f}"
     text = f"lungs {whole.lung_ml:.0f} ml, lesions {whole.lesion_ml:.1f} ml ({whole.ratio_percent:.2f} %), "
-    return text + f"COVID-19 probability {chance}" + "".join(f"; *{warning}*" for warning in run.warnings)
+    return text + chance + "".join(f"; *{warning}*" for warning in run.warnings)
 
 
 def page(whole: list[Case], hard: list[Case]) -> str:
