@@ -167,7 +167,7 @@ class Results:
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     work = tmp_path_factory.mktemp(request.param)
     if request.param == "phantom":
-        write_ct_series(chest_phantom(shape=(40, 200, 200), lesions=3, seed=5).volume, work / "ct")
+        write_ct_series(chest_phantom(shape=(40, 200, 200), lesions=6, seed=5).volume, work / "ct")
         source = work / "ct"
     else:
         source = request.getfixturevalue("data") / "ct" / request.param
