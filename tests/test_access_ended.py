@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,30 @@ def test_what_is_painted_after_the_log_in_ended_is_kept_and_stored_by_who_comes_
     saved(page)
     assert page.url.startswith(node.url + place) and "at=" in page.url
     assert strokes(node).revision == 2
+    page.context.close()
+
+
+def test_what_one_person_painted_waits_for_that_person(browser: Browser, node: Guarded) -> None:
+    page = entered(browser, node, "reader", f"/jobs/{node.job}/view/correct/lesion?at=12,20,26")
+    ready(page)
+    node.clock.wait(seconds=LONG_S)
+    page.keyboard.press(" ")
+    expect(page.locator("#saved")).to_contain_text("1 stroke not saved")
+    come_back(page, "operator")
+    ready(page)
+    expect(page.locator("#saved")).to_have_text("Nothing painted yet.")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press(" ")
+    saved(page)
+    assert strokes(node).revision == 1
+    node.clock.wait(seconds=LONG_S)
+    page.reload()
+    log_in(page, "reader.one", PASSWORD)
+    saved(page)
+    assert strokes(node).revision == 2
+    lines = strokes_file(folder_of(node), MaskName.LESION).read_text().splitlines()
+    kept = [json.loads(line.split(" ", 1)[1]) for line in lines]  # a checksum comes first
+    assert [one["reader"] for one in kept if "reader" in one] == ["operator.one", "reader.one"]
     page.context.close()
 
 

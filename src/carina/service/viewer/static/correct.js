@@ -25,6 +25,7 @@ const saver = new Saver({
   sha256: scene.sha256,
   mask,
   reader: () => reader.value.trim() || "unknown",
+  owner: reader.dataset.fixed ? reader.value : "",
   onChange: told,
 });
 const labels = new Map([...document.querySelectorAll("[data-label]")].map((link) => [link.dataset.label, link]));

@@ -46,11 +46,14 @@ export class MaskCopy {
   }
 }
 
-/** Sends strokes one after the other. `onChange` is called when anything of this changed that a page shows. */
+/**
+ * Sends strokes one after the other. `onChange` is called when anything of this changed that a page shows. `owner` is
+ * who is logged in, empty where nobody has to be: what one person painted waits for that person alone.
+ */
 export class Saver {
-  constructor({ url, sha256, mask, reader, onChange }) {
+  constructor({ url, sha256, mask, reader, owner, onChange }) {
     Object.assign(this, { url, sha256, mask, reader, onChange });
-    this.key = `carina strokes ${url}`;
+    this.key = owner ? `carina strokes ${url} of ${owner}` : `carina strokes ${url}`;
     this.queue = [];
     this.revision = 0;
     this.savedAt = "";
