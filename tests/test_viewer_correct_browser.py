@@ -20,6 +20,7 @@ from carina.corrections.masks import MaskName
 from carina.corrections.voxel_runs import runs_of_flags
 from carina.report.overlay import layout
 from carina.service.viewer.agreement_page import agreement_routes
+from carina.service.viewer.looked_at import RunsLookedAt
 from carina.service.viewer.routes import Above, viewer_routes
 from carina.service.viewer.scene import PLANES
 from carina.service.viewer.server import run_app
@@ -216,12 +217,12 @@ def test_axe_finds_nothing_serious_on_the_page(
         check_page(page, width)
         boxes = "[...document.querySelectorAll('.findings .scroll')].map((one) => one.scrollWidth - one.clientWidth)"
         assert page.evaluate(boxes) == [0], "the table of corrections is cut off"
-    runs = Mount(
-        "/agreement", routes=agreement_routes(lambda _: {"/x": corrected.run.folder}, (Above(href="/", name="A"),))
-    )
+    looked_at = RunsLookedAt(runs={"/x": corrected.run.folder}, count=3)
+    runs = Mount("/agreement", routes=agreement_routes(lambda _: looked_at, (Above(href="/", name="A"),)))
     pages = Starlette(routes=[runs, *viewer_routes(lambda _: corrected.run.folder)])
     with served(pages) as url, opened(browser, f"{url}/agreement/", color_scheme=scheme, viewport=size) as page:
         expect(page.get_by_role("link", name=re.compile("run, lesion mask"))).to_be_visible()
+        expect(page.get_by_text("The latest 1 of 3 runs that readers looked at")).to_be_visible()
         check_page(page, width)
 
 

@@ -19,6 +19,7 @@ from carina.service.changes import audit
 from carina.service.node import RunningNode, seen_node
 from carina.service.problems import Conflict, NotThere
 from carina.service.viewer.correcting import Correcting, source_of_run
+from carina.service.viewer.looked_at import RunsLookedAt
 
 MOST_LOOKED_AT = 500
 """Runs that the page of agreement takes into account: their masks are read for it."""
@@ -60,14 +61,15 @@ def earlier_runs(request: Request) -> dict[int, Path]:
         return {one.job_id: node.folder / one.folder for one in earlier_scans(connection, job.id)}
 
 
-def looked_at(request: Request) -> dict[str, Path]:
-    """The runs whose masks a reader has looked at, by the address of their pages: the latest first."""
+def looked_at(request: Request) -> RunsLookedAt:
+    """The runs whose masks a reader has looked at, the latest first, `MOST_LOOKED_AT` at most."""
     node = seen_node(request)
     runs = (path.parent for path in (node.folder / "runs").glob(f"*/{CORRECTIONS}"))
     numbers = sorted((int(run.name) for run in runs if run.name.isdecimal()), reverse=True)
     with read_only(node.engine) as connection:
         jobs = islice((job for number in numbers if (job := find_job(connection, number))), MOST_LOOKED_AT)
-        return {f"/jobs/{job.id}/view": node.folder / job.folder for job in jobs}
+        latest = {f"/jobs/{job.id}/view": node.folder / job.folder for job in jobs}
+    return RunsLookedAt(runs=latest, count=len(numbers))
 
 
 def corrections_of_jobs() -> Correcting:

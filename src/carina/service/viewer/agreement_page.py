@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from carina.api.result import Run
 from carina.corrections.masks import CORRECTIONS, MaskName
 from carina.corrections.reviewed import Reviewed, agreement, reviewed
 from carina.errors import BadConfig
+from carina.service.viewer.looked_at import RunsLookedAt
 from carina.service.viewer.routes import STATIC, Above, RevalidatedFiles, answering, run_heading, viewer_page
 
-LookedAt = Callable[[Request], Mapping[str, Path]]
-"""Gives the runs that may have a reader's decision, by the address of their pages, without a slash at the end."""
+LookedAt = Callable[[Request], RunsLookedAt]
+"""Gives the runs whose masks readers looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,8 @@ def agreement_routes(runs: LookedAt, menu: tuple[Above, ...], called: str = "") 
     def show(request: Request) -> Response:
         rows: list[ReviewedRow] = []
         damaged: list[str] = []
-        for address, folder in runs(request).items():
+        looked_at = runs(request)
+        for address, folder in looked_at.runs.items():
             if not (folder / CORRECTIONS).is_dir():
                 continue
             try:
@@ -47,7 +49,8 @@ def agreement_routes(runs: LookedAt, menu: tuple[Above, ...], called: str = "") 
                 damaged.append(error.message)
         found = [row.found for row in rows]
         summary = [agreement(found, layer) for layer in MaskName]
-        values = {"menu": menu, "rows": rows, "damaged": damaged, "summary": summary}
+        taken, count = len(looked_at.runs), looked_at.count
+        values = {"menu": menu, "rows": rows, "damaged": damaged, "summary": summary, "taken": taken, "count": count}
         return viewer_page(request, "agreement.html", values)
 
     return [Route("/", answering(show)), Mount("/static", RevalidatedFiles(directory=STATIC))]

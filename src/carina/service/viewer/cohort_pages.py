@@ -34,6 +34,7 @@ from carina.service.viewer.cohort_rows import (
 )
 from carina.service.viewer.correcting import Correcting, correct_routes
 from carina.service.viewer.found import readers_words
+from carina.service.viewer.looked_at import RunsLookedAt
 from carina.service.viewer.opened import RunShelf
 from carina.service.viewer.routes import STATIC, Above, Around, RevalidatedFiles, answering, viewer_page, viewer_routes
 
@@ -146,7 +147,9 @@ def cohort_routes(folder: Path, correcting: Correcting) -> list[BaseRoute]:
         Route("/", answering(pages.page)),
         Route("/cohort.csv", answering(pages.csv)),
         Route("/cohort.parquet", answering(pages.parquet)),
-        Mount("/agreement", routes=agreement_routes(lambda _: pages.cohort.cases, (above,))),
+        Mount(
+            "/agreement", routes=agreement_routes(lambda _: RunsLookedAt(runs=pages.cohort.cases, count=0), (above,))
+        ),
         Mount("/cases/{case}", routes=runs),
         Mount("/static", RevalidatedFiles(directory=STATIC)),
     ]
