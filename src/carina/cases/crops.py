@@ -148,15 +148,7 @@ def _one_side(lung: Flags, rng: np.random.Generator) -> Flags:
 
 
 def _look_alikes(one: Crop, rng: np.random.Generator) -> Crop:
-    hu, lung, spacing = one.hu, one.lung, one.spacing_mm
-    if rng.random() < 0.6:
-        hu = distractors.breath(hu, lung, rng)
-    if rng.random() < 0.5:
-        hu = distractors.dependent(hu, lung, spacing, rng)
-    if rng.random() < 0.5:
-        hu = distractors.nodules(hu, lung, spacing, rng, count=int(rng.integers(1, 8)))
-    if rng.random() < 0.15:
-        hu, _ = distractors.effusion(hu, lung, spacing, rng)
+    hu, _ = distractors.look_alikes(one.hu, one.lung, one.spacing_mm, rng, distractors.FOR_CLASSIFIERS)
     if rng.random() < 0.5:
         hu = distractors.contrast(hu, rng)
     return replace(one, hu=hu)

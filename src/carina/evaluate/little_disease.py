@@ -57,7 +57,9 @@ def draw_scan(case: Case, rng: np.random.Generator) -> tuple[Volume, Mask, float
     labels, _ = reorient(case.lungs, case.volume.grid, ORIENTATION)
     box = _around(labels > 0, grid.spacing_mm)
     hu, lung, spacing_mm = array[box].astype(np.float32), labels[box] > 0, grid.spacing_mm
-    hu = _look_alikes(hu, lung, spacing_mm, rng)
+    hu, _ = distractors.look_alikes(hu, lung, spacing_mm, rng, distractors.FOR_CLASSIFIERS)
+    if rng.random() < 0.5:
+        hu = distractors.contrast(hu, rng)
     share = 0.0
     if rng.random() < 0.5:
         hu, share = _ill(hu, lung, spacing_mm, rng)
@@ -138,18 +140,6 @@ def _ill(hu: Floats, lung: Flags, spacing_mm: Sequence[float], rng: np.random.Ge
         hu, new = lesions.paste(hu, where, spacing_mm, [lesion], rng)
         mask |= new
     return hu, np.count_nonzero(mask) / np.count_nonzero(lung)
-
-
-def _look_alikes(hu: Floats, lung: Flags, spacing_mm: Sequence[float], rng: np.random.Generator) -> Floats:
-    if rng.random() < 0.6:
-        hu = distractors.breath(hu, lung, rng)
-    if rng.random() < 0.5:
-        hu = distractors.dependent(hu, lung, spacing_mm, rng)
-    if rng.random() < 0.5:
-        hu = distractors.nodules(hu, lung, spacing_mm, rng, count=int(rng.integers(1, 8)))
-    if rng.random() < 0.15:
-        hu, _ = distractors.effusion(hu, lung, spacing_mm, rng)
-    return distractors.contrast(hu, rng) if rng.random() < 0.5 else hu
 
 
 def _around(lung: Flags, spacing_mm: Sequence[float]) -> Box:

@@ -27,6 +27,7 @@ from carina.volume.resample import reorient
 LUNG_NAMES = {1: "lung"}
 
 PHANTOM_SHAPE = (64, 320, 320)
+CHEST_LOOK_ALIKES = distractors.LookAlikes(breath=0.5, dependent=0.3, nodules=0.5, most_nodules=6, effusion=0.15)
 TRIES = 8
 """Times that a lesion is drawn anew, larger or smaller, before its place is given up."""
 
@@ -96,7 +97,8 @@ def synthesise(chest: Chest, settings: SynthSettings, rng: np.random.Generator) 
     box = box_with_margin(lung_view > 0)
     part, lung = view[box].astype(np.float32), lung_view[box] > 0
     if settings.distractors:
-        part, lung = _look_alikes(part, lung, grid.spacing_mm, rng)
+        part, fluid = distractors.look_alikes(part, lung, grid.spacing_mm, rng, CHEST_LOOK_ALIKES)
+        lung = lung & ~fluid
     count = int(rng.integers(settings.lesions[0], settings.lesions[1] + 1))
     wanted = 0 if rng.random() < settings.healthy else count
     part, mask, found = _with_lesions(part, lung, grid.spacing_mm, settings, wanted, rng)
@@ -143,20 +145,6 @@ def phantom_chests(settings: SynthSettings) -> Iterator[Chest]:
         phantom = chest_phantom(shape=settings.phantom_shape, lesions=0, seed=1000 * settings.seed + number)
         name = f"phantom-{settings.seed}-{number + 1}"
         yield Chest(name=name, volume=phantom.volume, lung=phantom.lung)
-
-
-def _look_alikes(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
-    """Some look-alikes; returns HU and the lung without pleural fluid."""
-    if rng.random() < 0.5:
-        hu = distractors.breath(hu, lung, rng)
-    if rng.random() < 0.3:
-        hu = distractors.dependent(hu, lung, spacing_mm, rng)
-    if rng.random() < 0.5:
-        hu = distractors.nodules(hu, lung, spacing_mm, rng, count=int(rng.integers(1, 7)))
-    if rng.random() < 0.15:
-        hu, fluid = distractors.effusion(hu, lung, spacing_mm, rng)
-        lung = lung & ~fluid
-    return hu, lung
 
 
 def _with_lesions(

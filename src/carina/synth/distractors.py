@@ -6,6 +6,7 @@ Arrays are ``(z, y, x)`` float32 HU in RAS order (``y`` grows towards anterior);
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -27,6 +28,37 @@ PLAIN_BLOOD_HU = 30.0
 
 VESSEL_HU = -500.0
 """Above: vessels and tissue, at least half of the voxel; below: lung."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookAlikes:
+    """How often each look-alike is drawn (0 to 1), and up to how many nodules."""
+
+    breath: float
+    dependent: float
+    nodules: float
+    most_nodules: int
+    effusion: float
+
+
+FOR_CLASSIFIERS = LookAlikes(breath=0.6, dependent=0.5, nodules=0.5, most_nodules=7, effusion=0.15)
+"""What a classifier is shown, and is measured on."""
+
+
+def look_alikes(
+    hu: Floats, lung: Flags, spacing_mm: Sequence[float], rng: np.random.Generator, often: LookAlikes
+) -> tuple[Floats, Flags]:
+    """Some of the look-alikes, each as often as ``often`` says; returns HU and the mask of pleural fluid."""
+    fluid = np.zeros(hu.shape, dtype=np.bool_)
+    if rng.random() < often.breath:
+        hu = breath(hu, lung, rng)
+    if rng.random() < often.dependent:
+        hu = dependent(hu, lung, spacing_mm, rng)
+    if rng.random() < often.nodules:
+        hu = nodules(hu, lung, spacing_mm, rng, count=int(rng.integers(1, often.most_nodules + 1)))
+    if rng.random() < often.effusion:
+        hu, fluid = effusion(hu, lung, spacing_mm, rng)
+    return hu, fluid
 
 
 def nodules(hu: Floats, lung: Flags, spacing_mm: Sequence[float], rng: np.random.Generator, *, count: int) -> Floats:

@@ -21,6 +21,8 @@ from carina.volume.arrays import Flags, Floats
 
 PATCH_SPACING_MM = (SLICE_MM, IN_PLANE_MM, IN_PLANE_MM)
 
+PATCH_LOOK_ALIKES = distractors.LookAlikes(breath=0.5, dependent=0.3, nodules=0.3, most_nodules=4, effusion=0.1)
+
 NEAR_MM = 8.0
 """How far beside the lungs dense tissue counts as hard for lesions: the hila, the heart's border, the pleura."""
 
@@ -128,7 +130,7 @@ def draw_lesion_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Genera
     hu, lung, lesion = patch.hu, patch.lung, patch.lesion
     if rng.random() < BORROWED:
         hu = _with_borrowed(hu, lung, cases, rng)
-    hu, fluid = _look_alikes(hu, lung, rng)
+    hu, fluid = distractors.look_alikes(hu, lung, PATCH_SPACING_MM, rng, PATCH_LOOK_ALIKES)
     hu = _other_patient(hu, rng)
     if rng.random() < DISEASED:
         hu, mask = _with_disease(hu, lung & ~fluid, rng)
@@ -215,7 +217,7 @@ def draw_lung_patch(cases: Sequence[Case], shape: Shape, rng: np.random.Generato
         centre = rng.uniform(0, 1, 3) * case.hu.shape
     patch = cut(case, centre, shape, rng, with_air=True)
     assert patch.gas is not None and patch.around is not None
-    hu, fluid = _look_alikes(patch.hu, patch.lung, rng)
+    hu, fluid = distractors.look_alikes(patch.hu, patch.lung, PATCH_SPACING_MM, rng, PATCH_LOOK_ALIKES)
     if rng.random() < 0.5 and patch.around.any():
         hu = distractors.clothes(hu, patch.around, PATCH_SPACING_MM, rng)
     lung = patch.lung & ~fluid
@@ -245,20 +247,6 @@ def _other_patient(hu: Floats, rng: np.random.Generator) -> Floats:
     if rng.random() < 0.5:
         hu = distractors.vessels(hu, rng)
     return hu
-
-
-def _look_alikes(hu: Floats, lung: Flags, rng: np.random.Generator) -> tuple[Floats, Flags]:
-    """Some of the look-alikes; returns HU and the mask of pleural fluid."""
-    fluid = np.zeros(hu.shape, dtype=bool)
-    if rng.random() < 0.5:
-        hu = distractors.breath(hu, lung, rng)
-    if rng.random() < 0.3:
-        hu = distractors.dependent(hu, lung, PATCH_SPACING_MM, rng)
-    if rng.random() < 0.3:
-        hu = distractors.nodules(hu, lung, PATCH_SPACING_MM, rng, count=int(rng.integers(1, 5)))
-    if rng.random() < 0.1:
-        hu, fluid = distractors.effusion(hu, lung, PATCH_SPACING_MM, rng)
-    return hu, fluid
 
 
 def _finish(hu: Floats, rng: np.random.Generator) -> Floats:

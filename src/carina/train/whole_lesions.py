@@ -29,6 +29,7 @@ AIRLESS_SCANS = 0.2
 ONE_SLICE_SCANS = 0.35
 """The share of draws that repeat one slice."""
 MOST_LESIONS = 12
+SCAN_LOOK_ALIKES = distractors.LookAlikes(breath=0.6, dependent=0.4, nodules=0.3, most_nodules=7, effusion=0.12)
 NEAR_VOXELS = 2
 """How far beside the lungs dense tissue is hard: hila, the heart's border, the chest's wall."""
 
@@ -37,26 +38,13 @@ def draw_ill_scan(cases: Sequence[Case], shape: Shape, spacing_mm: Triple, rng: 
     """One scan in ``shape`` voxels of ``spacing_mm``, with disease of none to nearly all of its lungs as the truth."""
     scan = sample_scan(cases, shape, spacing_mm, rng)
     lung = scan.cut.lung
-    hu, fluid = _look_alikes(scan.cut.hu, lung, spacing_mm, rng)
+    hu, fluid = scan.cut.hu, np.zeros(lung.shape, dtype=np.bool_)
+    if lung.any():
+        hu, fluid = distractors.look_alikes(hu, lung, spacing_mm, rng, SCAN_LOOK_ALIKES)
     hu, ill = _with_disease(hu, lung & ~fluid, spacing_mm, rng)
     near = ndimage.binary_dilation(lung, iterations=NEAR_VOXELS)
     drawn = Drawn(hu=finish_scan(hu, rng), truth=ill, hard=near & (hu > DENSE_LUNG_HU), ignored=scan.cut.ignore)
     return frame_scan(drawn, lung, rng, one_slice=ONE_SLICE_SCANS)
-
-
-def _look_alikes(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
-    fluid = np.zeros(lung.shape, dtype=np.bool_)
-    if not lung.any():
-        return hu, fluid
-    if rng.random() < 0.6:
-        hu = distractors.breath(hu, lung, rng)
-    if rng.random() < 0.4:
-        hu = distractors.dependent(hu, lung, spacing_mm, rng)
-    if rng.random() < 0.3:
-        hu = distractors.nodules(hu, lung, spacing_mm, rng, count=int(rng.integers(1, 8)))
-    if rng.random() < 0.12:
-        hu, fluid = distractors.effusion(hu, lung, spacing_mm, rng)
-    return hu, fluid
 
 
 def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
