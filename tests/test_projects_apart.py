@@ -14,6 +14,7 @@ from sqlalchemy import insert, select, update
 from carina.database import ARRIVAL, DELIVERY, JOB, MEMBER, PROJECT
 from carina.jobs.earlier import earlier_scans
 from carina.service.access.rules import ROUTE_RULES, Rule
+from carina.service.pages import runs_of_jobs
 from project_nodes import FIRST_IDS, Held, Shared, shared_node
 from served_nodes import add_job
 
@@ -261,6 +262,14 @@ def test_it_is_as_if_the_other_project_were_not_there(node: Shared, tmp_path_fac
         for path in LISTS:
             assert seen_at(node, path) == seen_at(alone, path), path
             assert len(seen_at(node, path)) > 20
+
+
+def test_only_the_latest_runs_of_the_projects_that_one_sees_count(
+    node: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs_of_jobs, "MOST_LOOKED_AT", 1)
+    assert "The latest 1 runs" in node.person("reader").get("/agreement/").text
+    assert "The latest" not in node.person("reader of alpha").get("/agreement/").text
 
 
 def seen_at(node: Shared, path: str) -> str:

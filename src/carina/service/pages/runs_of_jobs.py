@@ -67,9 +67,9 @@ def looked_at(request: Request) -> RunsLookedAt:
     runs = (path.parent for path in (node.folder / "runs").glob(f"*/{CORRECTIONS}"))
     numbers = sorted((int(run.name) for run in runs if run.name.isdecimal()), reverse=True)
     with read_only(node.engine) as connection:
-        jobs = islice((job for number in numbers if (job := find_job(connection, number))), MOST_LOOKED_AT)
-        latest = {f"/jobs/{job.id}/view": node.folder / job.folder for job in jobs}
-    return RunsLookedAt(runs=latest, count=len(numbers))
+        seen = (job for number in numbers if (job := find_job(connection, number)))
+        latest = {f"/jobs/{job.id}/view": node.folder / job.folder for job in islice(seen, MOST_LOOKED_AT)}
+        return RunsLookedAt(runs=latest, is_cut=next(seen, None) is not None)
 
 
 def corrections_of_jobs() -> Correcting:

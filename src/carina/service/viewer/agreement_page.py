@@ -49,8 +49,7 @@ def agreement_routes(runs: LookedAt, menu: tuple[Above, ...], called: str = "") 
                 damaged.append(error.message)
         found = [row.found for row in rows]
         summary = [agreement(found, layer) for layer in MaskName]
-        taken, count = len(looked_at.runs), looked_at.count
-        values = {"menu": menu, "rows": rows, "damaged": damaged, "summary": summary, "taken": taken, "count": count}
+        values = {"menu": menu, "rows": rows, "damaged": damaged, "summary": summary, "looked_at": looked_at}
         return viewer_page(request, "agreement.html", values)
 
     return [Route("/", answering(show)), Mount("/static", RevalidatedFiles(directory=STATIC))]

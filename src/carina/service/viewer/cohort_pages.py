@@ -147,9 +147,7 @@ def cohort_routes(folder: Path, correcting: Correcting) -> list[BaseRoute]:
         Route("/", answering(pages.page)),
         Route("/cohort.csv", answering(pages.csv)),
         Route("/cohort.parquet", answering(pages.parquet)),
-        Mount(
-            "/agreement", routes=agreement_routes(lambda _: RunsLookedAt(runs=pages.cohort.cases, count=0), (above,))
-        ),
+        Mount("/agreement", routes=agreement_routes(lambda _: RunsLookedAt(runs=pages.cohort.cases), (above,))),
         Mount("/cases/{case}", routes=runs),
         Mount("/static", RevalidatedFiles(directory=STATIC)),
     ]

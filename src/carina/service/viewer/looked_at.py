@@ -11,8 +11,8 @@ from pathlib import Path
 class RunsLookedAt:
     """Runs that may have a reader's decision, by the address of their pages, without a slash at the end.
 
-    ``count`` says how many there are: more than ``runs`` where only the latest are taken into account.
+    ``is_cut`` says that there are more, of which only the latest are taken into account.
     """
 
     runs: Mapping[str, Path]
-    count: int
+    is_cut: bool = False
