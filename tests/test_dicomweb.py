@@ -94,6 +94,15 @@ def test_pages_part_what_is_found_and_say_that_there_is_more(client: DICOMwebCli
     assert "warning" not in served.get("/studies?limit=3").headers
 
 
+def test_slices_of_a_series_are_not_cut_to_a_page(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
+    monkeypatch.setattr("carina.service.dicomweb.qido._USUAL", 2)
+    client = DICOMwebClient(f"{served.url}/dicom-web")
+    study, series, _ = uids(served.plain[0])
+    assert len(client.search_for_studies()) == 2
+    assert len(client.search_for_instances(study, series)) == SHAPE[0]
+    assert len(client.search_for_series(study)) == 3
+
+
 def test_series_of_a_study_are_its_images_and_its_results(client: DICOMwebClient, served: Served) -> None:
     study = uids(served.plain[0])[0]
     found = client.search_for_series(study)
@@ -248,6 +257,16 @@ def test_frames_come_compressed_if_they_are_and_that_is_asked_for(served: Served
     assert kind == f"image/jls; transfer-syntax={JPEGLSLossless}"
     assert data.rstrip(b"\0") == next(generate_frames(dcmread(file).PixelData, number_of_frames=1)).rstrip(b"\0")
     assert served.get(f"{path_of(file)}/frames/1", 'multipart/related; type="image/jp2"').status_code == 406
+
+
+@pytest.mark.parametrize("which", ["seg", "plain", "rle"])
+def test_the_address_of_pixels_in_the_metadata_gives_every_frame(
+    client: DICOMwebClient, served: Served, which: str
+) -> None:
+    file = served.seg if which == "seg" else getattr(served, which)[2]
+    address = client.retrieve_instance_metadata(*uids(file))["7FE00010"]["BulkDataURI"]
+    numbers = [1, 2, 3] if which == "seg" else [1]
+    assert client.retrieve_bulkdata(address) == client.retrieve_instance_frames(*uids(file), frame_numbers=numbers)
 
 
 def test_frames_of_single_bits_begin_at_a_byte(served: Served) -> None:

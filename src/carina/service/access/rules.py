@@ -79,7 +79,7 @@ def _dicomweb() -> Iterator[Rule]:
         (study + series + one, "instance {instance}"),
     ):
         yield _reads(f"{root}{path}/metadata", view)
-    for path in ("rendered", "frames/{frames}", "frames/{frames}/rendered", "bulkdata/{tag}"):
+    for path in ("rendered", "frames", "frames/{frames}", "frames/{frames}/rendered", "bulkdata/{tag}"):
         yield _reads(f"{root}{study}{series}{one}/{path}", "instance {instance}")
     for path in ("/studies", study):
         yield Rule(method="POST", path=root + path, need=Need.STORE)

@@ -53,7 +53,8 @@ class FrameSource:
         if opened is None or not opened.has_pixels:
             raise NotThere("dicomweb.no-pixels", "the object has no pixel data.")
         self._path, self._opened = path, opened
-        self.count = int(opened.number("NumberOfFrames") or 1)
+        self.count = max(1, int(opened.number("NumberOfFrames") or 1))
+        self.numbers = range(1, self.count + 1)
         self.rows, self.columns = int(opened.number("Rows") or 0), int(opened.number("Columns") or 0)
         self._bits = _bits_of_a_frame(opened)
 

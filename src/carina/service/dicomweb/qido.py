@@ -22,6 +22,9 @@ from carina.service.problems import NotUnderstood
 _USUAL, _MOST = 100, 1000
 """Results of one answer: where nothing is said, and at most."""
 
+_MOST_OF_A_STUDY = 10_000
+"""Series or instances of one study in one answer, at most and where nothing is said."""
+
 MOST_UIDS = 100
 """In a list of one request: each study is looked up by itself."""
 
@@ -108,12 +111,15 @@ class SearchPage:
 def parse_query(level: Level, fixed: Mapping[str, str], parameters: Sequence[tuple[str, str]]) -> Query:
     """The query of a request: ``fixed`` are the UIDs of its path.
 
+    Within a study an answer without ``limit`` has everything: 3D Slicer and others ask once for the slices of a series,
+    and would load the first hundred as the whole.
+
     Raises:
         NotUnderstood: a parameter is no attribute of the standard, or a number is none.
     """
-    wanted = dict(fixed)
+    wanted, most = dict(fixed), _MOST_OF_A_STUDY if fixed else _MOST
     more: list[str] = []
-    numbers = {"limit": _USUAL, "offset": 0}
+    numbers = {"limit": most if fixed else _USUAL, "offset": 0}
     for name, value in parameters:
         if name in numbers:
             numbers[name] = _whole_number(name, value)
@@ -122,7 +128,7 @@ def parse_query(level: Level, fixed: Mapping[str, str], parameters: Sequence[tup
         elif name != "fuzzymatching":
             wanted[_keyword(name)] = value
     _check_lists(wanted)
-    limit, offset = min(numbers["limit"], _MOST), numbers["offset"]
+    limit, offset = min(numbers["limit"], most), numbers["offset"]
     return Query(level=level, wanted=wanted, more=tuple(more), limit=limit, offset=offset)
 
 

@@ -51,6 +51,7 @@ def dicomweb_routes() -> list[BaseRoute]:
     return [
         *found,
         Route(f"{instance}/rendered", retrieve_rendered),
+        Route(f"{instance}/frames", retrieve_frames),
         Route(f"{instance}/frames/{{frames}}", retrieve_frames),
         Route(f"{instance}/frames/{{frames}}/rendered", retrieve_rendered),
         Route(f"{instance}/bulkdata/{{tag}}", retrieve_bulk_data),
@@ -128,15 +129,16 @@ def retrieve_metadata(request: Request) -> Response:
 
 
 def retrieve_frames(request: Request) -> Response:
-    """Frames by their numbers, parted by commas."""
-    held = _objects(request)[0]
-    numbers, accepted = _frame_numbers(request), _wishes(request)
+    """Frames by their numbers, parted by commas; without numbers all, as the metadata gives the address of pixels."""
+    held, accepted = _objects(request)[0], _wishes(request)
     source = FrameSource(held.path)
+    numbers = _frame_numbers(request) if "frames" in request.path_params else source.numbers
     first = source.frame(numbers[0], accepted)  # what can't be given is said before the answer begins
     if len(numbers) == 1 and not any(wish.is_multipart or wish.media_type == "*/*" for wish in accepted):
         return Response(first.data, headers={"Content-Type": f"{first.media_type}; transfer-syntax={first.syntax}"})
-    for number in numbers:
-        source.check(number)
+    if numbers is not source.numbers:
+        for number in numbers:
+            source.check(number)
     location = f"{_url(held, service_root(request))}/frames"
 
     def parts() -> Iterator[BodyPart]:
