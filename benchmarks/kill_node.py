@@ -15,6 +15,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,10 +39,16 @@ from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import Pacs, free_port, orthanc
 
 SLICES = 12
+SIDES = (64, 320)
+"""Rows and columns of one series and of the next: data sets that are kept in memory, and such that are not."""
+
 KILLS_A_SERIES = 4
 """So many kills for each series that is sent: about as many of each as the node can work on meanwhile."""
 
 LATEST_KILL_S = 5.0
+LISTENING = 0.75
+"""The share of kills whose moment counts from when the server listens; else most would find a busy one starting."""
+
 CONFIRM_S = 10.0
 PATIENCE_S = 300.0
 """So long nothing may move at the end."""
@@ -224,7 +231,8 @@ class Scanner(threading.Thread):
         while self.turns.acquire() and not self.ending.is_set():
             series = self.folder / f"series{self.wanted}"
             self.wanted += 1
-            write_ct_series(chest_phantom(shape=(SLICES, 64, 64), lesions=0, seed=self.wanted).volume, series)
+            side = SIDES[self.wanted % len(SIDES)]
+            write_ct_series(chest_phantom(shape=(SLICES, side, side), lesions=0, seed=self.wanted).volume, series)
             while _storescu(self.port, series):
                 time.sleep(0.5)
             self.taken.append(series)
@@ -271,7 +279,7 @@ def _node(folder: Path, pacs: Pacs, database: str) -> Iterator[tuple[Settings, V
     victims = Victims(folder, engine)
     try:
         victims.start("server")
-        _until(lambda: _accepts(settings.dicom.port))
+        _until(lambda: _listens(victims, settings.dicom.port))
         victims.start("worker")
         yield settings, victims
     finally:
@@ -279,13 +287,11 @@ def _node(folder: Path, pacs: Pacs, database: str) -> Iterator[tuple[Settings, V
         engine.dispose()
 
 
-def _accepts(port: int) -> bool:
-    return (
-        subprocess.run(
-            ["echoscu", "-q", "-aec", "CARINA", "127.0.0.1", str(port)], check=False, capture_output=True
-        ).returncode
-        == 0
-    )
+def _listens(victims: Victims, port: int) -> bool:
+    victims.revive()
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+        return True
+    return False
 
 
 def _until(is_so: Callable[[], bool]) -> None:
@@ -301,6 +307,8 @@ def _kill_and_finish(settings: Settings, victims: Victims, kills: int, chance: r
     for number in range(kills):
         if time.monotonic() > end:
             break
+        if chance.random() < LISTENING:
+            _until(lambda: _listens(victims, settings.dicom.port))
         time.sleep(chance.uniform(0, LATEST_KILL_S))
         victims.revive()
         victims.strike(*chance.choices(VICTIMS, WEIGHTS))

@@ -36,7 +36,7 @@ PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 STATUSES = {
     NO_ROOM: "out of resources: the disk is full, or the instance is over `dicom.instance_mb`; may be sent again",
     WRONG_CLASS: "the data set is another instance or class than the request says",
-    NOT_UNDERSTOOD: "the data set can't be read, or has no valid UIDs",
+    NOT_UNDERSTOOD: "the data set can't be read, is cut, or has no valid UIDs",
     NOT_AUTHORISED: "the caller was let in for its storage commitment reports alone",
 }
 """What else than 0000H a C-STORE is answered with."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import tracemalloc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -53,7 +54,11 @@ def listed(answer: StowAnswer, tag: str, of: str) -> list[Any]:
     return [item.get(of, {"Value": [None]})["Value"][0] for item in answer.body.get(tag, {"Value": []})["Value"]]
 
 
-NEARLY = st.sampled_from([b"\r\n--a=b'", b"\r\n--", b"\r\n-", b"\r", b"--a=b'c", b"\n", b"\r\n\r\n"])
+NEARLY = st.sampled_from(
+    [b"\r\n--a=b'c", b"\r\n--a=b'c-", b"\r\n--a=b'c \r", b"\r\n--a=b'", b"\r\n--", b"\r\n-", b"\r", b"--a=b'c", b"\n"]
+)
+
+IS_BOUNDARY = re.compile(rb"\r\n--a=b'c(--|[ \t]*\r\n)")
 
 
 @settings(max_examples=150, deadline=None)
@@ -65,7 +70,7 @@ NEARLY = st.sampled_from([b"\r\n--a=b'", b"\r\n--", b"\r\n-", b"\r", b"--a=b'c",
 )
 def test_parts_come_out_as_they_went_in(parts: list[bytes], size: int, preamble: bytes, epilogue: bytes) -> None:
     whole = preamble + body_of(parts) + epilogue
-    if any((b"\r\n" + part + b"\r\n").find(b"\r\n--" + BOUNDARY.encode()) >= 0 for part in parts):
+    if any(IS_BOUNDARY.search(b"\r\n" + part + b"\r\n") for part in parts):
         return
     read = [(kind.name, b"".join(data)) for kind, data in MultipartParts(cut(whole, size), BOUNDARY)]
     assert read == [("application/dicom", part) for part in parts]
@@ -133,7 +138,7 @@ def test_each_failure_has_its_reason_beside_what_was_stored(store: InstanceStore
         (body_of([]), f"multipart/related; boundary={'b' * 201}", 400, "expected 1 to 200 characters"),
         (b"x" * 100_000, TYPE, 400, "no boundary at the beginning of the body"),
         (body_of([b""], b"X: " + b"y" * 9000), TYPE, 400, "part 1: its headers do not end within 8192 bytes"),
-        (b"--a=b'c and more\r\n\r\n", TYPE, 400, "something follows a boundary on its line"),
+        (b"--a=b'c and more\r\n\r\n", TYPE, 400, "the body ends before its closing boundary"),
         (body_of([]), TYPE, 400, ""),
     ],
 )
@@ -143,6 +148,27 @@ def test_a_body_that_cannot_be_followed_is_refused_in_one_line(
     answer = post(store, body, content_type=content_type)
     assert (answer.status, answer.body, stored_files(store)) == (status, {}, [])
     assert words.replace(".json", "+json") in answer.message.replace(".json", "+json")
+
+
+@pytest.mark.parametrize("within", [b"", b" more", b"-", b"x\r\n", b"\r", b" " * 80 + b"\r\n"])
+def test_pixels_that_look_like_a_boundary_are_pixels(store: InstanceStore, within: bytes) -> None:
+    pixels = (b"\r\n--" + BOUNDARY.encode() + within).ljust(200, b"p")
+    sent = small_ct("1.2.3.1", rows=10, PixelData=pixels)
+    answer = post(store, body_of([sent, small_ct("1.2.3.2")]))
+    assert (answer.status, listed(answer, "00081199", "00081155")) == (200, ["1.2.3.1", "1.2.3.2"])
+    assert dcmread(stored_files(store)[0]).PixelData == pixels
+
+
+@pytest.mark.parametrize(("within", "others"), [(b"\r\n", ["1.2.3.2"]), (b" \r\n\r\n", ["1.2.3.2"]), (b"--", [])])
+def test_an_instance_with_a_boundary_in_its_pixels_is_refused(
+    store: InstanceStore, caplog: pytest.LogCaptureFixture, within: bytes, others: list[str]
+) -> None:
+    pixels = (b"pppp\r\n--" + BOUNDARY.encode() + within).ljust(200, b"p")
+    answer = post(store, body_of([small_ct("1.2.3.1", rows=10, PixelData=pixels), small_ct("1.2.3.2")]))
+    assert answer.status != 200
+    assert listed(answer, "00081198", "00081155") == ["1.2.3.1"]
+    assert [file.name for file in stored_files(store)] == [f"{uid}.dcm" for uid in others]
+    assert "instance 1.2.3.1: it is truncated: its pixel data has 4 of 200 bytes" in caplog.text
 
 
 def test_a_body_that_breaks_off_keeps_what_had_arrived(store: InstanceStore) -> None:

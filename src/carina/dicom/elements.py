@@ -107,7 +107,7 @@ class ElementReader:
             at = after
 
     def head(self, at: int) -> Element | None:
-        """The element that begins at ``at``, its length not checked; None where fewer than eight bytes are left."""
+        """The element that begins at ``at``, its length not checked; None where too few bytes are left for its head."""
         self._left -= 1
         if self._left < 0:
             raise self.source.broken(f"its header has more than {MOST_ELEMENTS} elements")
@@ -118,7 +118,9 @@ class ElementReader:
         vr = b"" if group == DELIMITERS or self.encoding.is_implicit else head[4:6]
         if vr in SHORT_VRS:
             start, size = at + 8, self._short.unpack_from(head, 6)[0]
-        elif vr in LONG_VRS and len(head) == 12:
+        elif vr in LONG_VRS:
+            if len(head) < 12:
+                return None
             start, size = at + 12, self._long.unpack_from(head, 8)[0]
         else:
             vr, start, size = self._without_vr(head, at, vr)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from carina.dicom.elements import LONG_VRS, SHORT_VRS, Element, ElementReader, Encoding, tag_text
+from carina.dicom.ends import check_end, check_end_of_pixels
 from carina.dicom.fragments import Encapsulated, find_fragments
 from carina.dicom.sources import Bytes, Inflated, Plain
 from carina.dicom.syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, NATIVE
@@ -105,15 +106,17 @@ class OpenFile:
         return text_of(self.raw(keyword, frame), self.character_sets)
 
 
-def open_file(path: Path, keywords: Sequence[str]) -> OpenFile | None:
+def open_file(path: Path, keywords: Sequence[str], *, to_its_end: bool = False) -> OpenFile | None:
     """Read the named attributes of a file, up to its pixel data; None where it is no DICOM file.
 
+    With ``to_its_end``, see also that the file does not end before its elements do.
+
     Raises:
-        BadSeries: the file is DICOM but can't be followed to its pixel data, or can't be opened.
+        BadSeries: the file is DICOM but can't be followed so far, or can't be opened.
     """
     with reading(path) as stream:
         data_set = find_data_set(path.name, stream)
-        return None if data_set is None else _read(path, data_set, _wanted(tuple(keywords)))
+        return None if data_set is None else _read(path, data_set, _wanted(tuple(keywords)), to_its_end=to_its_end)
 
 
 def inflated_pixels(path: Path, size: int) -> bytes:
@@ -259,12 +262,14 @@ def _wanted(keywords: tuple[str, ...]) -> _Wanted:
     )
 
 
-def _read(path: Path, data_set: DataSet, wanted: _Wanted) -> OpenFile:
+def _read(path: Path, data_set: DataSet, wanted: _Wanted, *, to_its_end: bool) -> OpenFile:
     reader = ElementReader(data_set.source, data_set.encoding)
+    at = data_set.start
     values: dict[int, Raw] = {}
     groups: dict[int, list[Values]] = {}
     pixels: Element | None = None
     for element in reader.elements(data_set.start, until=PIXEL_DATA):
+        at = element.end
         if element.tag == PIXEL_DATA:
             pixels = element
         elif element.tag in (SHARED, PER_FRAME):
@@ -284,7 +289,14 @@ def _read(path: Path, data_set: DataSet, wanted: _Wanted) -> OpenFile:
         frames=groups.get(PER_FRAME, ()),
         character_sets=tuple(sets.split("\\")) if sets else (),
     )
-    return header if pixels is None else _with_pixels(header, data_set, pixels)
+    if pixels is None:
+        if to_its_end:
+            check_end(reader, at)
+        return header
+    header = _with_pixels(header, data_set, pixels)
+    if to_its_end:
+        check_end_of_pixels(reader, pixels, header.pixel_bytes, header.encapsulated)
+    return header
 
 
 def _with_pixels(header: OpenFile, data_set: DataSet, pixels: Element) -> OpenFile:

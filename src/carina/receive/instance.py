@@ -112,11 +112,11 @@ def header_of(file: Path, said: Announced) -> Header:
     """What the written data set itself says, which must be what the sender said.
 
     Raises:
-        NotAccepted: it can't be read, names another instance or class, or lacks a UID.
+        NotAccepted: it can't be read, ends early, names another instance or class, or lacks a UID.
     """
     uid = said.sop_instance_uid
     try:
-        opened = open_file(file, ASKED)
+        opened = open_file(file, ASKED, to_its_end=True)
     except CarinaError as error:
         words = error.message.removeprefix(f"{file.name}: ")
         raise NotAccepted(NOT_UNDERSTOOD, error.code, f"instance {uid}: {words}") from error

@@ -34,6 +34,11 @@ REQUESTS_AHEAD = 16
 
 _LOG = logging.getLogger(__name__)
 
+
+class _OutOfOrderError(Exception):
+    """A fragment that can't be where it is; its words say why."""
+
+
 BeginPart = Callable[[Announced], PartFile]
 
 
@@ -55,18 +60,40 @@ class BoundedMessages(QuickReplies):
         self.msg_queue = RequestQueue()
         self._begin, self._instance_mb = begin, instance_mb
         self._size, self._is_over = 0, False
+        self._context_id, self._is_broken, self._is_command = 0, False, 0
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take a part of a message."""
+        """Take a part of a message, or the end of one and the beginning of the next."""
+        items = primitive.presentation_data_value_list
+        try:
+            for item in items if not self._is_broken else ():
+                self._follow(*item)
+                super().receive_primitive(primitive if len(items) == 1 else _alone(item))
+        except Exception as error:  # noqa: BLE001 - the network edge; in the original it ends the thread that reads
+            said = str(error) if isinstance(error, _OutOfOrderError) else type(error).__name__
+            _LOG.warning("%s: a message can't be followed (%s): aborted.", peer_of(self.assoc), said)
+            self._is_broken = True
+            self.let_go_of_part()
+            self.dul.event_queue.put("Evt19")  # an invalid PDU (PS3.8 table 9-10)
+
+    def _follow(self, context_id: int, fragment: bytes) -> None:
+        """See that a fragment goes on with the message under way, or begins one: a command, then its data set.
+
+        All of one message is of one presentation context, which says how the data set is encoded (PS3.8 annex E).
+        """
         if self.message is None:
+            if context_id not in self.assoc._accepted_cx:
+                raise _OutOfOrderError(f"presentation context {context_id} was not agreed on")
             message = DIMSEMessage()
             message.data_set = IncomingDataSet(partial(self._part_of, message))
-            self.message = message
-        try:
-            super().receive_primitive(primitive)
-        except Exception as error:  # noqa: BLE001 - the network edge; in the original it ends the thread that reads
-            _LOG.warning("%s: a message can't be followed (%s): aborted.", peer_of(self.assoc), type(error).__name__)
-            self.dul.event_queue.put("Evt19")  # an invalid PDU (PS3.8 table 9-10)
+            self.message, self._context_id = message, context_id
+        is_command, is_complete = bool(fragment[0] & 0x01), self.message.context_id is not None
+        if context_id != self._context_id:
+            raise _OutOfOrderError(f"it begins in presentation context {self._context_id}, and is in {context_id} now")
+        if is_command and is_complete:
+            raise _OutOfOrderError("a second command comes before the end of the first one's data set")
+        if not is_command and not is_complete:
+            raise _OutOfOrderError("a data set comes before its command")
 
     def measure(self, pdu: P_DATA_TF) -> str:
         """Why an association is to end whose next PDU is this one; empty where it may go on, or was told already."""
@@ -81,8 +108,9 @@ class BoundedMessages(QuickReplies):
             return f"more than {REQUESTS_AHEAD} requests are sent before the first is answered"
         for item in pdu.presentation_data_value_items:
             fragment = item.presentation_data_value
-            self._size += len(fragment)
-            is_command, is_last = fragment[:1] and fragment[0] & 0x01, fragment[:1] and fragment[0] & 0x02
+            is_command, is_last = bool(fragment[:1]) and fragment[0] & 0x01, bool(fragment[:1]) and fragment[0] & 0x02
+            self._size = len(fragment) + (self._size if is_command == self._is_command else 0)
+            self._is_command = is_command
             if why := self._over(is_command=bool(is_command)):
                 return why
             if is_last:  # the last fragment of a command or data set (PS3.8 E.2)
@@ -96,6 +124,9 @@ class BoundedMessages(QuickReplies):
 
     def let_go(self) -> None:
         """Keep nothing: nobody will answer the messages that wait either."""
+        if self.message is not None and not self._is_broken and not self._is_over:
+            self._is_broken = True
+            _LOG.warning("%s: it ended within a message, of which nothing is kept.", peer_of(self.assoc))
         self.let_go_of_part()
         with suppress(Empty):
             for _ in range(self.msg_queue.qsize()):
@@ -134,6 +165,10 @@ def serve_steadily(association: Association) -> None:
     original = association._serve_request
 
     def serve(request: Any, context_id: int) -> None:
+        if not request.is_valid_request and request.MessageIDBeingRespondedTo is None:
+            _LOG.warning("%s: a request lacks what it must say: aborted.", peer_of(association))
+            association.abort()
+            return
         try:
             original(request, context_id)
         except Exception as error:  # noqa: BLE001 - the network edge
@@ -142,6 +177,13 @@ def serve_steadily(association: Association) -> None:
             association.abort()
 
     association._serve_request = serve
+
+
+def _alone(item: tuple[int, bytes]) -> P_DATA:
+    """One fragment of several that came together: a message may end among them."""
+    primitive = P_DATA()
+    primitive.presentation_data_value_list.append(item)
+    return primitive
 
 
 def _said(message: DIMSEMessage, keyword: str) -> str:

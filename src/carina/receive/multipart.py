@@ -22,7 +22,12 @@ LONGEST_BOUNDARY = 200
 DICOM_TYPE = "application/dicom"
 _BODY_TYPE = "multipart/related"
 
+LONGEST_PADDING = 64
+"""Blanks after a boundary, which a mail relay may put there."""
+
 _PARAMETER = re.compile(r';\s*([\w!#$&^.+-]+)\s*=\s*(?:"([^"]*)"|([^;\s"]*))')
+_AFTER_BOUNDARY = re.compile(rb"--|[ \t]*\r\n")
+_MAY_FOLLOW = re.compile(rb"[ \t]*\r?")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]*[0-9A-Za-z'()+_,./:=?-]")
 
 
@@ -102,13 +107,9 @@ class MultipartParts:
 
     def _is_closed(self) -> bool:
         """Whether the boundary that was just passed closes the body; otherwise its line is passed over as well."""
-        self._need(2)
         if self._buffer[:2] == b"--":
             return True
-        end = self._find(b"\r\n", LONGEST_BOUNDARY, "a boundary's line does not end")
-        if bytes(self._buffer[:end]).strip(b" \t"):
-            raise BadBody(400, "stow.boundary-line", "something follows a boundary on its line; expected its end.")
-        del self._buffer[:end]  # its line end is left: headers may be absent
+        del self._buffer[: self._buffer.find(b"\r\n")]  # its line end is left: headers may be absent
         return False
 
     def _find(self, what: bytes, within: int, words: str) -> int:
@@ -131,15 +132,30 @@ class MultipartParts:
 
     def _data(self) -> Iterator[bytes]:
         """Bytes up to the next boundary, which is passed."""
-        while (at := self._buffer.find(self._mark)) < 0:
+        while not self._is_boundary(at := self._buffer.find(self._mark)):
             safe = len(self._buffer) - len(self._mark) + 1  # the rest may be a boundary's beginning
+            if at >= 0:
+                safe = at + len(self._mark)  # pixels, say, that look like one
             if safe > 0:
                 yield bytes(self._buffer[:safe])
                 del self._buffer[:safe]
-            self._need(len(self._buffer) + 1)
+            if at < 0:
+                self._need(len(self._buffer) + 1)
         if at:
             yield bytes(self._buffer[:at])
         del self._buffer[: at + len(self._mark)]
+
+    def _is_boundary(self, at: int) -> bool:
+        """Whether a boundary is there: its line ends, or two hyphens follow (RFC 2046 5.1.1)."""
+        after = at + len(self._mark)
+        for end in range(after + 2, after + LONGEST_PADDING + 3) if at >= 0 else ():
+            self._need(end)
+            line = self._buffer[after:end]
+            if _AFTER_BOUNDARY.fullmatch(line):
+                return True
+            if not _MAY_FOLLOW.fullmatch(line):
+                break
+        return False
 
     def _drain(self) -> None:
         """Take what follows the closing boundary, of which a little is allowed, so that the request is read whole."""

@@ -37,6 +37,7 @@ class PartFile:
         self._digest, self._size = hashlib.sha256(), 0
         self._file: FileIO | None = None
         self.refused: NotAccepted | None = None
+        self.moved_to: Path | None = None
         self._trying(lambda: self._begin(said))
 
     def __len__(self) -> int:
@@ -111,6 +112,12 @@ def unwritable_part(folder: Path, error: OSError) -> NotAccepted:
     """What a sender is told where the node's folder takes no more."""
     code = "receive.disk-full" if error.errno in FULL | {errno.EFBIG} else "receive.unwritable"
     return NotAccepted(NO_ROOM, code, f"{folder}: can't be written ({error.strerror or error}).")
+
+
+def unwritable_row(error: Exception) -> NotAccepted:
+    """What a sender is told where the database takes no more."""
+    why = str(getattr(error, "orig", None) or error).partition("\n")[0]
+    return NotAccepted(NO_ROOM, "receive.unwritable", f"the database can't be written ({why}).")
 
 
 class IncomingDataSet(BytesIO):

@@ -41,11 +41,11 @@ from carina.receive.instance import (
     header_of,
 )
 from carina.receive.moves import FETCHING, SAY_WHO_ASKED, AskedBy, Moves
-from carina.receive.part import PartFile, unwritable_part
+from carina.receive.part import PartFile, unwritable_part, unwritable_row
 from carina.receive.presence import receiving
 from carina.receive.project import project_of
 from carina.receive.same import is_same_object
-from carina.receive.sure import assure, flush_folder
+from carina.receive.sure import DATABASE_FAILS, assure, flush_folder, take_back
 from carina.web_settings import DEFAULT_PROJECT
 
 INCOMING = "incoming"
@@ -224,10 +224,12 @@ class InstanceStore:
                 yield
         except OSError as error:
             raise unwritable_part(self.folder, error) from error
+        except DATABASE_FAILS as error:
+            raise unwritable_row(error) from error
 
     def _place(self, part: PartFile, header: Header, origin: SentBy) -> _Placed:
         """Give a part its place and its row, in the arrival that takes instances of its series now."""
-        with self._placing, self.engine.begin() as connection:
+        with self._placing, self._undone_without_row(part), self.engine.begin() as connection:
             self._mark_flushed(connection)
             uid, digest = part.said.sop_instance_uid, part.sha256
             now = database_now(connection)
@@ -239,7 +241,7 @@ class InstanceStore:
             _forget(connection, alike, origin)
             arrival_id = (_apart if is_apart else _open)(connection, header, origin, uid, now)
             path = Path(INCOMING, str(arrival_id), f"{file_name(uid)}.dcm")
-            folders = _move(part.path, self.folder / path)
+            folders = _move(part, self.folder / path)
             listed = self._flushes.submit(_flush, folders)
             row = {
                 "arrival_id": arrival_id,
@@ -258,6 +260,17 @@ class InstanceStore:
             joins = {"arrival": arrival_id, "now": now, "whose": header.scan.whose(origin.source)}
             connection.execute(_JOIN, joins)
         return _Placed(Accepted.APART if is_apart else Accepted.NEW, instance_id, self.folder / path, listed)
+
+    @contextmanager
+    def _undone_without_row(self, part: PartFile) -> Iterator[None]:
+        """Where a row can't be written, take the file away again that it was for: its folder may be another's next."""
+        is_done = False
+        try:
+            yield
+            is_done = True
+        finally:
+            if part.moved_to is not None and not is_done:
+                take_back(self.folder, self.engine, part.moved_to)
 
     def _settle(self, placed: _Placed, flushed: Future[None]) -> None:
         """Wait until a placed instance is on the disk; where it can't be, take its row back and its file away.
@@ -371,12 +384,13 @@ def _begin(
     return int(connection.execute(insert(ARRIVAL).returning(ARRIVAL.c.id), row).scalar_one())
 
 
-def _move(part: Path, place: Path) -> list[Path]:
-    """Rename a file into its place; gives the folders that are to be flushed, that of a folder that is made as well."""
+def _move(part: PartFile, place: Path) -> list[Path]:
+    """Rename a part into its place; gives the folders that are to be flushed, that of a folder that is made as well."""
     is_new = not place.parent.is_dir()
     if is_new:
         place.parent.mkdir(parents=True, exist_ok=True)
-    part.rename(place)
+    part.path.rename(place)
+    part.moved_to = place
     return [place.parent, place.parent.parent] if is_new else [place.parent]
 
 

@@ -9,13 +9,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import Row
+from sqlalchemy import Engine, Row, exc, select
+
+from carina.database import INSTANCE, read_only
 
 FILE_BEGINS = b"\x00" * 128 + b"DICM"
 """The preamble and prefix that we write (PS3.10 7.1)."""
+
+DATABASE_FAILS = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
+"""A database that is full, locked, or gone."""
 
 _AT_ONCE = 1 << 20
 
@@ -27,6 +33,14 @@ def flush_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def take_back(folder: Path, engine: Engine, file: Path) -> None:
+    """Remove a file that no row names; where the database can't be asked, it may have kept the row, and all stays."""
+    named = select(INSTANCE.c.id).where(INSTANCE.c.path == file.relative_to(folder).as_posix())
+    with suppress(*DATABASE_FAILS), read_only(engine) as connection:
+        if connection.execute(named).first() is None:
+            file.unlink(missing_ok=True)
 
 
 def assure(folder: Path, row: Row[Any]) -> bool:

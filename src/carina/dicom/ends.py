@@ -1,0 +1,62 @@
+"""Whether a file holds all that the lengths in it promise, to its last byte: what was cut on its way does not."""
+
+from __future__ import annotations
+
+from carina.dicom.elements import SEQUENCE_END, Element, ElementReader
+from carina.dicom.fragments import Encapsulated
+from carina.errors import BadSeries
+
+DELIMITER = 8
+LONGEST_HEAD = 12
+"""Bytes of a delimiter, and of what stands before an element's value (PS3.5 7.1.2, 7.5)."""
+
+NO_ELEMENT = (b"", b"\n", b"\r\n")
+"""What may be left over at the end beside zeros: a line's end that a program put there."""
+
+
+def check_end(reader: ElementReader, at: int) -> None:
+    """See that a data set without pixels does not end within an element; ``at`` is where the last whole one ended.
+
+    Raises:
+        BadSeries: it does.
+    """
+    rest = reader.source.read(at, LONGEST_HEAD)
+    if reader.head(at) is None and rest.strip(b"\0") not in NO_ELEMENT:
+        raise _cut(reader, "it ends within an element")
+
+
+def check_end_of_pixels(
+    reader: ElementReader, pixels: Element, there: int | None, encapsulated: Encapsulated | None
+) -> None:
+    """See that pixel data, of whose bytes so many are there, is whole, and so is what follows it.
+
+    The last delimiter may be absent. What follows and is no element, whose tags ascend (PS3.5 7.1), is filling.
+
+    Raises:
+        BadSeries: it ends early.
+    """
+    if pixels.size is not None and there is not None and there < pixels.size:
+        raise _cut(reader, f"its pixel data has {there} of {pixels.size} bytes")
+    at = pixels.end
+    if pixels.size is None:
+        if encapsulated is None:
+            return
+        if not encapsulated.is_complete:
+            raise _cut(reader, "its pixel data ends early")
+        at = encapsulated.fragments[-1].offset + encapsulated.fragments[-1].size
+        check_end(reader, at)
+        delimiter = reader.head(at)
+        at += DELIMITER if delimiter and delimiter.tag == SEQUENCE_END else 0
+    _follow(reader, at, pixels.tag)
+
+
+def _follow(reader: ElementReader, at: int, after: int) -> None:
+    while (following := reader.head(at)) is not None and after < following.tag:
+        whole = next(reader.elements(at), None)
+        if whole is None:
+            return
+        at, after = whole.end, whole.tag
+
+
+def _cut(reader: ElementReader, words: str) -> BadSeries:
+    return BadSeries("series.truncated", f"{reader.source.name}: it is truncated: {words}; send it again.")
