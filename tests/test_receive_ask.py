@@ -165,7 +165,7 @@ def quiet_passes(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("says", "words"),
     [
-        (None, "arrival 1: pacs doesn't say how many instances there are: it is complete after its quiet time."),
+        (None, "arrival 1: pacs gives no number of instances for a CT series of this UID: the quiet time counts."),
         (
             DeliveryFailed("delivery.unreachable", "pacs (PACS@127.0.0.1:1): nothing answers there."),
             "how many instances there are can't be asked: series are complete after their quiet time. "

@@ -36,4 +36,4 @@ def restore(backup_folder: Path, config: Path | None) -> None:
     settings = node_settings(config)
     said = restore_node(settings, backup_folder, datetime.now(UTC))
     what = f"as of {said.at:%Y-%m-%d %H:%M:%S} UTC; instances: {said.instances}, runs: {said.runs}"
-    say(f"{settings.node.folder}: {what}; go on with: carina serve")
+    say(f"{settings.node.folder}: {what}; start it by: carina serve")

@@ -108,7 +108,7 @@ class Asker:
         since_s = before.since_s if before and is_same else now_s
         self._answers[row.id] = _Answer(said=said, since_s=since_s, asked_s=now_s, here=row.here)
         if said is None and not is_same:
-            words = "arrival %d: %s doesn't say how many instances there are: it is complete after its quiet time."
+            words = "arrival %d: %s gives no number of instances for a CT series of this UID: the quiet time counts."
             _LOG.info(words, row.id, self.name)
         if said == row.here and now_s - since_s >= SURE_S:
             same = (ARRIVAL.c.id == row.id) & (ARRIVAL.c.state == ArrivalState.ARRIVING)
