@@ -232,6 +232,11 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
         fit(network(), Bright(), SETTINGS, tmp_path)
 
 
+def test_what_is_not_saved_yet_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"checkpoint\.pt: nothing is saved there yet; .* save_every"):
+        checkpoint.read_checkpoint_file(tmp_path / checkpoint.CHECKPOINT)
+
+
 def test_progress_tells_the_time_left(tmp_path: Path) -> None:
     seen: list[TrainingProgress] = []
     fit(network(), Bright(), changed(steps=6, workers=0), tmp_path, FitContext(watch=seen.append))

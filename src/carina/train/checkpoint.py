@@ -118,8 +118,11 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
     """The values of a file written by `write_atomically`.
 
     Raises:
-        BadConfig: it can't be read.
+        BadConfig: it isn't there, or can't be read.
     """
+    if not path.is_file():
+        words = "nothing is saved there yet; the settings' save_every says how often a training does that."
+        raise BadConfig("train.checkpoint", f"{path}: {words}")
     try:
         values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (*DAMAGED_CHECKPOINT, pickle.UnpicklingError) as error:
