@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
+from sqlalchemy import Engine
 
+from carina.config import Settings
+from carina.database import open_database, upgrade_schema
 from databases import new_database, postgresql_server
 from webhooks import Hook
 
@@ -86,6 +89,15 @@ def node_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 _NUMBERS = count()
+
+
+@pytest.fixture
+def engine(node: Settings) -> Iterator[Engine]:
+    """The database, as it is at the first start, of the node whose settings a module's fixture ``node`` gives."""
+    made = open_database(node.node.database)
+    upgrade_schema(made)
+    yield made
+    made.dispose()
 
 
 @pytest.fixture

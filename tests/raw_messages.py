@@ -17,7 +17,6 @@ from pynetdicom.sop_class import StorageCommitmentPushModel
 from sqlalchemy import Engine
 
 from carina.config import Settings
-from carina.database import open_database, upgrade_schema
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
 from receiving import receiver_settings
@@ -31,13 +30,6 @@ STORE, COMMITMENT = 1, 3
 def node_for_messages(folder: Path) -> Settings:
     made = receiver_settings(folder)
     return replace(made, dicom=replace(made.dicom, idle_s=30, instance_mb=40))
-
-
-def new_engine(node: Settings) -> Iterator[Engine]:
-    made = open_database(node.node.database)
-    upgrade_schema(made)
-    yield made
-    made.dispose()
 
 
 def listening(node: Settings, engine: Engine) -> Iterator[DicomListener]:

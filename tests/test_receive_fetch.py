@@ -14,7 +14,7 @@ from pydicom import dcmread
 from sqlalchemy import Engine, select
 
 from carina.config import DicomDestination, DicomSettings, DicomSource, NodeSettings, Settings
-from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
+from carina.database import ARRIVAL, INSTANCE
 from carina.errors import BadConfig, DeliveryFailed
 from carina.receive.fetch import Wanted, find_on_node, move_series
 from carina.receive.listener import DicomListener
@@ -53,14 +53,6 @@ def node(tmp_path: Path, pacs: Pacs) -> Settings:
         sources={"pulled": DicomSource(ae_title="CARINA")},
         destinations={"pacs": DicomDestination(host=pacs.host, port=pacs.dicom_port, ae_title=pacs.ae_title)},
     )
-
-
-@pytest.fixture
-def engine(node: Settings) -> Iterator[Engine]:
-    made = open_database(node.node.database)
-    upgrade_schema(made)
-    yield made
-    made.dispose()
 
 
 def pacs_of(node: Settings) -> DicomDestination:

@@ -20,7 +20,6 @@ from pynetdicom import AE
 from sqlalchemy import Engine
 
 from carina.config import Settings
-from carina.database import open_database, upgrade_schema
 from carina.receive.listener import DicomListener
 from carina.receive.store import FLUSHES_AT_ONCE, InstanceStore
 from carina.testing.hostile import damage
@@ -35,14 +34,6 @@ LOOPBACK = "127.0.0.1"
 def node(tmp_path: Path) -> Settings:
     made = receiver_settings(tmp_path)
     return msgspec.structs.replace(made, dicom=msgspec.structs.replace(made.dicom, idle_s=1))
-
-
-@pytest.fixture
-def engine(node: Settings) -> Iterator[Engine]:
-    made = open_database(node.node.database)
-    upgrade_schema(made)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture

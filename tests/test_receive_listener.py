@@ -24,7 +24,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from sqlalchemy import Engine, func, select
 
 from carina.config import DicomDestination, Settings
-from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
+from carina.database import ARRIVAL, INSTANCE
 from carina.receive.commitment import commitment_report
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
@@ -58,14 +58,6 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def node(tmp_path: Path) -> Settings:
     return receiver_settings(tmp_path)
-
-
-@pytest.fixture
-def engine(node: Settings) -> Iterator[Engine]:
-    made = open_database(node.node.database)
-    upgrade_schema(made)
-    yield made
-    made.dispose()
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from raw_messages import (
     ct,
     element,
     listening,
-    new_engine,
     node_for_messages,
     parts,
     request,
@@ -38,11 +37,6 @@ from receiving import echo, rows
 @pytest.fixture
 def node(tmp_path: Path) -> Settings:
     return node_for_messages(tmp_path)
-
-
-@pytest.fixture
-def engine(node: Settings) -> Iterator[Engine]:
-    yield from new_engine(node)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -13,7 +12,6 @@ import pytest
 from sqlalchemy import Engine
 
 from carina.config import Settings
-from carina.database import open_database, upgrade_schema
 from carina.errors import BadConfig
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
@@ -33,14 +31,6 @@ def series(tmp_path: Path) -> Path:
 @pytest.fixture
 def node(tmp_path: Path) -> Settings:
     return receiver_settings(tmp_path)
-
-
-@pytest.fixture
-def engine(node: Settings) -> Iterator[Engine]:
-    made = open_database(node.node.database)
-    upgrade_schema(made)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture(scope="module")

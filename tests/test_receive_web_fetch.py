@@ -14,7 +14,7 @@ from pydicom import dcmread
 from sqlalchemy import Engine, select
 
 from carina.config import DicomSettings, DicomSource, DicomwebDestination, NodeSettings, Settings
-from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
+from carina.database import ARRIVAL, INSTANCE
 from carina.deliver.paced_http import LEAST_PROGRESS, PacedBytes
 from carina.errors import BadConfig, DeliveryFailed
 from carina.receive.complete import complete_arrivals
@@ -39,14 +39,6 @@ def node(tmp_path: Path) -> Settings:
         dicom=DicomSettings(instance_mb=1),
         sources={"pulled": DicomSource(ae_title="CARINA", quiet_s=3600)},
     )
-
-
-@pytest.fixture
-def engine(node: Settings) -> Iterator[Engine]:
-    made = open_database(node.node.database)
-    upgrade_schema(made)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture
