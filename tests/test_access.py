@@ -18,6 +18,7 @@ from carina.service.access.accounts import first_link
 from carina.service.access.roles import Role
 from carina.service.access.throttle import LONGEST_WAIT_S, Throttle
 from carina.service.check import check_across
+from carina.service.problems import as_sentence
 from carina.service.serve import first_invitation
 from served_nodes import settings_of
 
@@ -60,7 +61,7 @@ def test_what_does_not_fit_is_said_in_the_same_words(node: Guarded, name: str, p
     client = node.person(None)
     answer = log_in(client, name, password)
     assert answer.status_code == 403
-    assert "name and password don&#39;t fit" in answer.text
+    assert "Name and password don&#39;t fit" in answer.text
     assert "set-cookie" not in answer.headers
     assert client.get("/").status_code == 303
 
@@ -182,7 +183,7 @@ def test_a_password_that_is_none_is_not_taken(node: Guarded, password: str, agai
     fields = {"token": form_token(new.get(where).text), "link": where.partition("link=")[2]}
     answer = new.post("/invited", data={**fields, "password": password, "again": again})
     assert answer.status_code == 400
-    assert words in answer.text
+    assert as_sentence(words) in answer.text
     assert new.get("/").status_code == 303
 
 

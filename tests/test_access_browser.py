@@ -85,11 +85,11 @@ def test_from_the_first_link_to_a_reader_who_can_not_cancel(browser: Browser, fr
     token = reader.locator("input[name=token]").first.get_attribute("value") or ""
     refused = reader.request.post(f"{fresh.url}/act", form={"token": token, "what": "cancel", "id": str(fresh.job)})
     assert refused.status == 403
-    assert "this needs the role operator; reader.two has the role reader." in refused.text()
+    assert "This needs the role operator; reader.two has the role reader." in refused.text()
     reader.goto(f"{fresh.url}/jobs/999")
     expect(reader.get_by_role("heading", name="Not there")).to_be_visible()
     reader.goto(f"{fresh.url}/users")
-    expect(reader.locator("main")).to_contain_text("this needs the role admin")
+    expect(reader.locator("main")).to_contain_text("This needs the role admin")
     admin.goto(fresh.url)
     admin.get_by_role("button", name=f"Cancel job {fresh.job}").click()
     expect(admin.locator("#live")).to_contain_text("1 canceled")
@@ -101,7 +101,7 @@ def test_logging_out_and_in_again_leads_to_where_one_was(browser: Browser, fresh
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
     page.goto(f"{fresh.url}/jobs/{fresh.job}")
     log_in(page, "chief", "not the password")
-    expect(page.get_by_role("alert")).to_contain_text("name and password don't fit")
+    expect(page.get_by_role("alert")).to_contain_text("Name and password don't fit")
     log_in(page, "chief", PASSWORD)
     expect(page.get_by_role("heading", name=f"Job {fresh.job}")).to_be_visible()
     cookies = page.context.cookies()

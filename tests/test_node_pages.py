@@ -22,6 +22,7 @@ from carina.service.loops import Part
 from carina.service.node import RunningNode
 from carina.service.pages.rendering import seconds_words
 from carina.service.pipelines import offered_pipelines
+from carina.service.problems import as_sentence
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from served_nodes import NOON, add_job, hold, opened, serving
@@ -105,7 +106,7 @@ def test_the_worklist_says_of_each_job_what_it_is_and_why(pages: Pages) -> None:
     page = pages.get("/")
     text = text_of(page)
     assert "4 all 1 pending 1 running 1 healthy 1 faulted 0 canceled" in text
-    assert f"{WHY} series.gap" in text
+    assert f"{as_sentence(WHY)} series.gap" in text
     assert "2 of 4" in text
     assert "1 min 15 s" in text
     assert "6 instances from SCANNER@127.0.0.1" in text
@@ -188,7 +189,7 @@ def test_buttons_change_jobs_and_come_back(pages: Pages) -> None:
 def test_a_button_that_does_not_fit_says_why_and_leads_back(pages: Pages) -> None:
     answer = pages.press(token=pages.node.token, what="cancel", id=pages.jobs["healthy"], back="/?state=healthy")
     assert answer.status_code == 409
-    assert f"job {pages.jobs['healthy']} is healthy: only what waits or runs is canceled." in text_of(answer.text)
+    assert f"Job {pages.jobs['healthy']} is healthy: only what waits or runs is canceled." in text_of(answer.text)
     assert 'href="/?state=healthy"' in answer.text
 
 
@@ -198,7 +199,7 @@ def test_echo_and_sending_again_say_what_came_of_it(pages: Pages) -> None:
         connection.execute(insert(DELIVERY), row | {"path": "x", "state": "failed", "created_at": NOON})
     assert "0 of 1 confirmed, 1 failed" in text_of(pages.get("/")).replace(" ,", ",")
     token = pages.node.token
-    assert "share answers." in text_of(pages.press(token=token, what="echo", name="share").text)
+    assert "Destination share answers." in text_of(pages.press(token=token, what="echo", name="share").text)
     assert "1 object will be sent again" in text_of(pages.press(token=token, what="resend", name="share").text)
     assert "nope" in text_of(pages.press(token=token, what="echo", name="nope").text)
 

@@ -17,6 +17,7 @@ from carina.service.access.members import set_member
 from carina.service.access.roles import Role
 from carina.service.access.sessions import begin_session
 from carina.service.node import RunningNode
+from carina.service.problems import as_sentence
 from served_nodes import add_job, hold, opened, serving
 
 NEW = "another sentence that is long"
@@ -103,7 +104,7 @@ def test_a_series_goes_with_all_that_came_of_it_and_several_at_once(node: Guarde
 def test_what_can_not_be_moved_is_said(node: Guarded, sent: dict[str, object], status: int, words: str) -> None:
     answer = post(node.person("operator"), "/move", **sent)
     assert answer.status_code == status
-    assert words in answer.text
+    assert as_sentence(words) in answer.text
 
 
 def test_who_operates_two_projects_moves_between_them_and_nowhere_else(node: Guarded) -> None:
@@ -135,7 +136,7 @@ def test_an_admin_of_a_project_is_none_of_the_node(node: Guarded) -> None:
     for path in ("/users", "/users/act", "/projects"):
         answer = chief.get(path) if path == "/users" else post(chief, path, name="mine", what="add")
         assert answer.status_code == 403
-        assert "this needs the role admin on the whole node" in answer.text
+        assert "This needs the role admin on the whole node" in answer.text
     assert chief.post("/api/v1/jobs", json={"path": "/"}, headers={"sec-fetch-site": "same-origin"}).status_code == 403
 
 
@@ -167,7 +168,7 @@ def test_one_changes_ones_own_password_and_other_sessions_end(node: Guarded) -> 
     other = httpx.Client(base_url=node.url, cookies={"carina": elsewhere}, headers={"accept": "text/html"})
     assert other.get("/account").status_code == 200
     for sent, words in (
-        ({"current": "wrong", "password": NEW, "again": NEW}, "the current password is not right"),
+        ({"current": "wrong", "password": NEW, "again": NEW}, "The current password is not right"),
         ({"current": PASSWORD, "password": NEW, "again": "x"}, "are not the same"),
         ({"current": PASSWORD, "password": "short", "again": "short"}, "expected 12 to 256"),
     ):
@@ -190,7 +191,7 @@ def test_a_password_is_not_guessed_by_changing_it(node: Guarded, monkeypatch: py
     reader = node.person("reader")
     for _ in range(5):
         assert "current password is not right" in post(reader, "/account", current="x", password=NEW, again=NEW).text
-    assert "too many tries" in post(reader, "/account", current=PASSWORD, password=NEW, again=NEW).text
+    assert "Too many tries" in post(reader, "/account", current=PASSWORD, password=NEW, again=NEW).text
 
 
 def test_a_program_and_who_logs_in_elsewhere_have_no_password_here(node: Guarded) -> None:
@@ -200,7 +201,7 @@ def test_a_program_and_who_logs_in_elsewhere_have_no_password_here(node: Guarded
         node.cookies["elsewhere"] = begin_session(connection, account_id, node.node.settings.web, node.clock.at)
     client = node.person("elsewhere")
     assert "your password is changed there" in client.get("/account").text
-    assert "the current password is not right" in post(client, "/account", current="", password=NEW, again=NEW).text
+    assert "The current password is not right" in post(client, "/account", current="", password=NEW, again=NEW).text
 
 
 @pytest.fixture
@@ -233,7 +234,7 @@ def test_without_a_log_in_users_offer_nothing_that_leads_nowhere(unguarded: tupl
     assert "Log-in is off" in main and "<form" not in main and "href" not in main
     token = form_token(client.get("/projects").text)
     answer = client.post("/users/act", data={"token": token, "what": "add", "name": "x", "choice": "reader"})
-    assert (answer.status_code, "log-in is off" in answer.text) == (409, True)
+    assert (answer.status_code, "Log-in is off" in answer.text) == (409, True)
     assert client.get("/account").status_code == 404
 
 

@@ -209,6 +209,7 @@ def test_keys_move_choose_and_change_everything(browser: Browser, url: str) -> N
         expect(page.locator(".coronal")).to_have_class(re.compile("active"))
         page.keyboard.press("End")
         expect(page.locator(".coronal output")).to_have_text("95")
+        page.keyboard.press("p")
         page.keyboard.press("n")
         expect(page.locator("#lesions a").nth(0)).to_have_attribute("aria-current", "true")
         page.keyboard.press("n")

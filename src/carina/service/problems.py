@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -12,6 +13,14 @@ from carina.errors import BadConfig, BadSeries, CarinaError, DeliveryFailed
 from carina.receive.upload_errors import NoRoomForUpload, NoUpload, UploadNotStored, UploadRefused
 
 PROBLEM = "application/problem+json"
+
+_FIRST_WORD = re.compile(r"[a-z][a-z'-]*(?=,? [^(])")
+"""A word of the language: names of files, settings and objects have dots, digits or a colon in or behind them."""
+
+
+def as_sentence(text: str) -> str:
+    """A message as it stands alone on a page: with a capital. It begins small for a command line, behind a word."""
+    return text[:1].upper() + text[1:] if _FIRST_WORD.match(text) else text
 
 
 class NotThere(CarinaError):

@@ -19,6 +19,13 @@ from carina.service.problems import problem, status_of
 _LOG = logging.getLogger(__name__)
 
 
+HTTP_WORDS: Mapping[int, str] = {
+    404: "there is no such page or resource on this node; the worklist is at /.",
+    405: "this address does not take such a request; the worklist is at /.",
+}
+"""What is said where the router knows no better than a status."""
+
+
 def refusal(request: Request, status: int, code: str, words: str) -> Response:
     """Why a request is not answered."""
     if is_from_page(request):
@@ -42,7 +49,8 @@ async def answer_http(request: Request, error: Exception) -> Response:
     """The answer to what the router refuses: no such route, a method that it doesn't have."""
     if not isinstance(error, HTTPException):
         raise error
-    answer = refusal(request, error.status_code, f"web.{error.status_code}", f"{error.detail}.")
+    words = HTTP_WORDS.get(error.status_code, f"{error.detail}.")
+    answer = refusal(request, error.status_code, f"web.{error.status_code}", words)
     answer.headers.update(error.headers or {})
     return answer
 

@@ -19,7 +19,7 @@ from carina.service.access.seen import Seen
 from carina.service.guard import SAFE
 from carina.service.node import RunningNode
 from carina.service.pages.rendering import page
-from carina.service.refusals import is_from_page, refusal
+from carina.service.refusals import HTTP_WORDS, is_from_page, refusal
 
 CHALLENGE = 'Bearer realm="carina", Basic realm="carina", charset="UTF-8"'
 """What programs are told; pages don't ask a browser to show its own window for a name and a password."""
@@ -89,8 +89,8 @@ def _refusal(request: Request, rules: Mapping[str, Rule], caller: Caller) -> Res
     if rule is None:
         if rules:
             allowed = ", ".join(sorted(rules))
-            return _with_headers(refusal(request, 405, "web.405", "Method Not Allowed."), Allow=allowed)
-        return refusal(request, 404, "web.404", "there is no such page or resource on this node; the worklist is at /.")
+            return _with_headers(refusal(request, 405, "web.405", HTTP_WORDS[405]), Allow=allowed)
+        return refusal(request, 404, "web.404", HTTP_WORDS[404])
     return None if caller.may(rule.need, everywhere=rule.is_of_node) else _not_allowed(request, rule, caller)
 
 

@@ -75,7 +75,7 @@ def _resend(node: RunningNode, pressed: Pressed) -> str:
 
 def _echo(node: RunningNode, pressed: Pressed) -> str:
     changes.echo_destination(node, pressed.name)
-    return f"{pressed.name} answers."
+    return f"Destination {pressed.name} answers."
 
 
 def _discard(node: RunningNode, pressed: Pressed) -> str:

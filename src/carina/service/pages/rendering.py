@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
 from carina.service.access.caller import caller_of
+from carina.service.problems import as_sentence
 
 
 def _time(value: datetime | None) -> str:
@@ -44,7 +45,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters.update(time=_time, seconds=seconds_words)
+TEMPLATES.filters.update(time=_time, seconds=seconds_words, sentence=as_sentence)
 TEMPLATES.globals.update(lasted=_lasted, notice=RESEARCH_ONLY, version=__version__)
 
 

@@ -25,7 +25,7 @@ from carina.measure.histogram import hu_histogram
 from carina.report.change import change_sentences
 from carina.report.numbers import difference_text, ml_text, page_text, percent_text, range_text
 from carina.report.overlay import layout
-from carina.service.problems import status_of
+from carina.service.problems import as_sentence, status_of
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart, time_charts
 from carina.service.viewer.found import found_by, saliency_legend
 from carina.service.viewer.layers import QUARTER, layer_of
@@ -116,6 +116,7 @@ PAGES.filters["local"] = _local
 PAGES.filters["minute"] = _minute
 PAGES.filters["local_text"] = _local_text
 PAGES.filters["fact_name"] = _fact_name
+PAGES.filters["sentence"] = as_sentence
 PAGES.filters["percent"] = percent_text
 PAGES.filters["ml"] = ml_text
 PAGES.filters["difference"] = difference_text

@@ -1,7 +1,8 @@
 // Painting on slices that the server draws: every voxel of the series' own grid, in three planes, by pointer or keys.
 
+import { keep, recall } from "./kept.js";
 import { countMarks, drawMasks, keepTools, readOthers } from "./labels.js";
-import { clipped, deedOf, drawCross, keepShowing, onWheel, voxelUnder } from "./panes.js";
+import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, onWheel, voxelUnder } from "./panes.js";
 import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
 import { LOGGED_OUT, sayLoggedOut, sentence } from "./words.js";
 
@@ -28,9 +29,10 @@ const saver = new Saver({
   owner: reader.dataset.fixed ? reader.value : "",
   onChange: told,
 });
+const visited = scene.lesions.findIndex((at) => at.every((value, axis) => value === scene.at[axis])) + 1;
 const labels = new Map([...document.querySelectorAll("[data-label]")].map((link) => [link.dataset.label, link]));
 const others = new Map(); // copies of the masks that are not painted here, once they are read
-const state = { at: [...scene.at], plane: planes[0], isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false };
+const state = { at: [...scene.at], plane: planes[0], visited, isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false };
 let stroke = null; // { plane, value, places: Set }
 let settling = 0;
 
@@ -69,6 +71,10 @@ function moveTo(at) {
     if (state.at[normal] !== before[normal]) draw(plane);
     cross(plane);
   }
+  settleSoon();
+}
+
+function settleSoon() {
   clearTimeout(settling);
   settling = setTimeout(settle, SETTLED_MS);
 }
@@ -80,6 +86,7 @@ function flat(at) {
 // What is shown, in words, once the user has come to rest.
 async function settle() {
   const at = state.at.join("/");
+  keepPlace(state.at);
   history.replaceState(null, "", `?at=${state.at.join(",")}`);
   const answer = await fetch(`${scene.base}/at/${at}.json`).catch(() => null);
   if (answer && saver.isLoggedOut !== (answer.status === LOGGED_OUT)) {
@@ -115,7 +122,8 @@ function told() {
   const waiting = saver.queue.length;
   const strokes = waiting === 1 ? "1 stroke" : `${waiting} strokes`;
   let words = saver.savedAt ? `All strokes saved ${saver.savedAt}.` : "Nothing painted yet.";
-  if (waiting && saver.isLoggedOut) words = `${strokes} not saved, kept in this browser and sent once you are logged in.`;
+  if (waiting && !saver.isKept) words = `${strokes} not saved, and this browser can't keep them: leave this page open.`;
+  else if (waiting && saver.isLoggedOut) words = `${strokes} not saved, kept in this browser and sent once you are logged in.`;
   else if (waiting) words = saver.trouble ? `${strokes} not saved: ${saver.trouble.replace(/\.$/, "")}.` : `${strokes} not saved.`;
   else if (saver.isBusy) words = saver.trouble ? `Not done yet: ${saver.trouble}.` : "The server is at work.";
   else if (saver.trouble) words = `${sentence(saver.trouble)} ${words}`;
@@ -200,8 +208,7 @@ function end() {
   saver.isPainting = false;
   if (places.size) saver.add(name, runsOf([...places].sort((a, b) => a - b)));
   told(); // another mask may wait for this
-  clearTimeout(settling);
-  settling = setTimeout(settle, SETTLED_MS);
+  settleSoon();
 }
 
 function use(plane) {
@@ -251,6 +258,15 @@ function step(count) {
   moveTo(at);
 }
 
+/** Goes to a lesion that the network marked. */
+function toLesion(wanted) {
+  const count = scene.lesions.length;
+  if (!count) return;
+  if (state.isPenDown) pen();
+  state.visited = lesionNumber(wanted, count);
+  moveTo(scene.lesions[state.visited - 1]);
+}
+
 function nudge(across, down) {
   const { rows, columns, flipRows, flipColumns } = scene.planes[state.plane];
   const [from, at] = [state.at, [...state.at]];
@@ -279,6 +295,8 @@ const KEYS = {
   PageUp: (event) => step(event.shiftKey ? -PAGE : -1),
   " ": () => use(state.plane),
   x: pen,
+  n: () => toLesion(state.visited + 1),
+  p: () => toLesion((state.visited || 1) - 1),
   1: () => choose(planes[0]),
   2: () => choose(planes[1]),
   3: () => choose(planes[2]),
@@ -392,8 +410,8 @@ document.querySelectorAll("[data-send]").forEach((button) => {
 });
 
 if (!reader.dataset.fixed) {
-  reader.value = localStorage.getItem(READER_KEY) || reader.value;
-  reader.addEventListener("input", () => localStorage.setItem(READER_KEY, reader.value));
+  reader.value = recall("localStorage", READER_KEY) || reader.value;
+  reader.addEventListener("input", () => keep("localStorage", READER_KEY, reader.value));
 }
 
 addEventListener("pageshow", (event) => {
@@ -402,7 +420,7 @@ addEventListener("pageshow", (event) => {
 addEventListener("beforeunload", (event) => {
   if (state.isPenDown) pen();
   end(); // a stroke of the pointer is kept as far as it got
-  if (saver.queue.length && !saver.isLoggedOut) event.preventDefault(); // they are kept, and sent by who comes back
+  if (saver.queue.length && !(saver.isLoggedOut && saver.isKept)) event.preventDefault(); // sent by who comes back
 });
 
 keepTools(form);
@@ -415,6 +433,7 @@ readOthers(scene, (name, copy) => {
   if (copy) others.set(name, copy);
   else labels.get(name).querySelector(".how").textContent = "could not be read";
   if (!stroke) planes.forEach(paint);
+  settleSoon();
 });
 const waiting = "This mask is open in another window of this browser: painting begins here when that one is closed.";
 alone(saver.key, () => say(waiting)).then(async () => {

@@ -1,5 +1,6 @@
 // The masks on a slice as they are painted: the chosen one filled, the others outlined; and what stays when one changes.
 
+import { keep, recall } from "./kept.js";
 import { MaskCopy } from "./strokes.js";
 
 const TOOLS_KEY = "carina tools";
@@ -70,11 +71,11 @@ export async function readOthers(scene, onRead) {
 
 /** The tools as the mask before had them in this tab, which keeps them for the next. */
 export function keepTools(form) {
-  const kept = JSON.parse(sessionStorage.getItem(TOOLS_KEY) ?? "{}");
+  const kept = JSON.parse(recall("sessionStorage", TOOLS_KEY) ?? "{}");
   for (const field of form.querySelectorAll("select, input")) {
     if (field.name in kept) field.value = kept[field.name];
   }
   addEventListener("pagehide", () => {
-    sessionStorage.setItem(TOOLS_KEY, JSON.stringify(Object.fromEntries(new FormData(form))));
+    keep("sessionStorage", TOOLS_KEY, JSON.stringify(Object.fromEntries(new FormData(form))));
   });
 }

@@ -66,6 +66,16 @@ export function voxelUnder(event, image, plane, at, shape) {
     [plane.rows, plane.columns].includes(axis) ? Math.floor(value + 0.5) : value);
 }
 
+/** The number of a lesion, whatever number is asked for: after the last comes the first. */
+export function lesionNumber(wanted, count) {
+  return ((((wanted - 1) % count) + count) % count) + 1;
+}
+
+/** Links to the run's other pages of slices lead to the place that is shown here. */
+export function keepPlace(at) {
+  for (const link of document.querySelectorAll("a[data-place]")) link.search = `?at=${at.join(",")}`;
+}
+
 /** Calls with whole slices while a wheel is turned over an area. */
 export function onWheel(area, step) {
   let turned = 0;

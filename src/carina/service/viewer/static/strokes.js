@@ -1,6 +1,7 @@
 // The mask in the browser, and its strokes on their way to the server, which has each on the disk before it answers.
 // What is not there yet is kept in this browser, so that a closed tab loses nothing either.
 
+import { keep, recall } from "./kept.js";
 import { LOGGED_OUT } from "./words.js";
 
 const RETRY_MS = 1500;
@@ -64,12 +65,13 @@ export class Saver {
     this.isOvertaken = false;
     this.isLoggedOut = false; // strokes are kept here, and sent once somebody is logged in again
     this.isSending = false;
+    this.isKept = true; // what waits is kept in this browser too
   }
 
   /** Reads the mask, and sends what an earlier tab had not. */
   async begin() {
     await this.#read();
-    const kept = JSON.parse(localStorage.getItem(this.key) ?? "{}");
+    const kept = JSON.parse(recall("localStorage", this.key) ?? "{}");
     if (kept.queue?.length && kept.sha256 !== this.sha256) {
       this.trouble = `${kept.queue.length} strokes of an earlier visit were of another mask and are not used.`;
     } else this.queue = kept.queue ?? [];
@@ -201,8 +203,8 @@ export class Saver {
   }
 
   #changed() {
-    if (this.queue.length) localStorage.setItem(this.key, JSON.stringify({ sha256: this.sha256, queue: this.queue }));
-    else localStorage.removeItem(this.key);
+    const waiting = this.queue.length ? JSON.stringify({ sha256: this.sha256, queue: this.queue }) : "";
+    this.isKept = keep("localStorage", this.key, waiting);
     this.onChange();
   }
 }

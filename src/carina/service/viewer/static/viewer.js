@@ -2,7 +2,7 @@
 // by its links and its form; with it the same pictures come without a reload.
 
 import { prepare, showVolume, wire } from "./modes.js";
-import { clipped, deedOf, drawCross, keepShowing, onWheel, pointUnder, voxelUnder } from "./panes.js";
+import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, onWheel, pointUnder, voxelUnder } from "./panes.js";
 import { Ruler } from "./ruler.js";
 import { LOGGED_OUT, sayLoggedOut } from "./words.js";
 
@@ -15,7 +15,7 @@ const LAYERS = ["lung", "lesion"];
 const KEPT = 160; // pictures of some 100 KB
 const SETTLED_MS = 180;
 
-const state = { at: [...scene.at], plane: planes[0], lesion: 0 };
+const state = { at: [...scene.at], plane: planes[0], lesion: 0, visited: 0 }; // `visited`: the lesion one was at last
 const pictures = new Map();
 const ruler = new Ruler(scene, panes, document.getElementById("measured"));
 const measure = document.getElementById("measure");
@@ -84,15 +84,23 @@ function moveTo(at) {
 // What is shown, in words, once the user has come to rest: for the status line and as text of each picture.
 async function settle() {
   const at = state.at.join("/");
-  const answer = await fetch(`${scene.base}/at/${at}.json`);
-  if (answer.status === LOGGED_OUT) sayLoggedOut(place, "You are no longer logged in.");
-  if (!answer.ok || at !== state.at.join("/")) return;
+  keepPlace(state.at);
+  const answer = await fetch(`${scene.base}/at/${at}.json`).catch(() => null);
+  if (at !== state.at.join("/")) return;
+  if (!answer?.ok) return sayUnknown(answer);
   const said = await answer.json();
   place.textContent = said.place;
   for (const plane of planes) panes.get(plane).querySelector("img").alt = said.slices[plane];
   const where = state.lesion ? `lesion-${state.lesion}` : state.at.join(",");
   history.replaceState(null, "", `?at=${where}&${query()}`);
   for (const plane of planes) fetchAhead(plane);
+}
+
+/** Nothing is known of where the crosshair is: what was said of another place must not stand there. */
+function sayUnknown(answer) {
+  for (const plane of planes) panes.get(plane).querySelector("img").alt = "";
+  if (answer?.status === LOGGED_OUT) sayLoggedOut(place, "You are no longer logged in.");
+  else place.textContent = answer ? `What is here could not be read (${answer.status}).` : "The server does not answer: what is here is not known.";
 }
 
 function fetchAhead(plane) {
@@ -106,6 +114,7 @@ function fetchAhead(plane) {
 function mark() {
   const found = scene.lesions.findIndex((at) => at.every((value, axis) => value === state.at[axis]));
   state.lesion = found + 1;
+  if (state.lesion) state.visited = state.lesion;
   document.querySelectorAll("#lesions a").forEach((link, number) => {
     if (number === found) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
@@ -129,7 +138,7 @@ function toEnd(isLast) {
 function toLesion(number) {
   const count = scene.lesions.length;
   if (!count) return;
-  const wanted = ((((number - 1) % count) + count) % count) + 1;
+  const wanted = lesionNumber(number, count);
   moveTo(scene.lesions[wanted - 1]);
   document.querySelectorAll("#lesions a")[wanted - 1].scrollIntoView({ block: "nearest" });
 }
@@ -181,8 +190,8 @@ const KEYS = {
   1: () => choose(planes[0]),
   2: () => choose(planes[1]),
   3: () => choose(planes[2]),
-  n: () => toLesion(state.lesion + 1),
-  p: () => toLesion((state.lesion || 1) - 1),
+  n: () => toLesion(state.visited + 1),
+  p: () => toLesion((state.visited || 1) - 1),
   w: () => cycle("window"),
   l: () => cycle("lung"),
   o: () => cycle("lesion"),
@@ -281,6 +290,7 @@ function mode(wanted) {
 
 for (const plane of planes) panes.get(plane).dataset.shown = `${state.at[scene.planes[plane].normal]}?${query()}`;
 mark();
+keepPlace(state.at);
 choose(planes[0]);
 wire(context);
 addEventListener("load", () => requestAnimationFrame(() => setTimeout(() => prepare(context)))); // the slices first

@@ -1,0 +1,124 @@
+"""From lesion to lesion, from page to page and at the end of the line: the place that is shown is not lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from corrected_runs import CorrectedRun, ready, saved
+from test_viewer_browser import opened
+from test_viewer_correct_browser import correcting
+from viewer_runs import posed, served, through_dicom, write_run
+
+KEEPS_NOTHING = """for (const name of ["localStorage", "sessionStorage"]) {
+  Object.defineProperty(window, name, { get() { throw new DOMException("denied", "SecurityError"); } });
+}"""
+IS_FULL = 'Storage.prototype.setItem = () => { throw new DOMException("full", "QuotaExceededError"); };'
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    run = write_run(through_dicom(posed("plain"), tmp_path / "series"), tmp_path / "run")
+    with served(run) as address:
+        yield address
+
+
+@pytest.fixture
+def corrected(tmp_path: Path) -> CorrectedRun:
+    return CorrectedRun("plain", tmp_path)
+
+
+def test_next_and_previous_count_from_the_lesion_that_was_visited_last(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}/") as page:
+        first, second = page.locator("#lesions a").nth(0), page.locator("#lesions a").nth(1)
+        for key, link in (("n", second), ("p", first)):
+            page.keyboard.press("ArrowDown")
+            expect(page.locator("#lesions a[aria-current]")).to_have_count(0)
+            page.keyboard.press(key)
+            expect(link).to_have_attribute("aria-current", "true")
+
+
+def test_correct_opens_where_images_were_and_goes_from_lesion_to_lesion(
+    browser: Browser, corrected: CorrectedRun
+) -> None:
+    with correcting(browser, corrected) as page:
+        page.get_by_role("link", name="Images").click()
+        page.locator("html.scripted").wait_for()
+        page.keyboard.press("n")
+        expect(page).to_have_url(re.compile("at=lesion-2"))
+        second = page.locator("#place").inner_text().partition(" mm")[0]
+        page.get_by_role("link", name="Correct").click()
+        ready(page)
+        expect(page.locator("#place")).to_contain_text(second)
+        page.keyboard.press("p")
+        expect(page.locator("#place")).not_to_contain_text(second)
+        page.keyboard.press("PageDown")
+        page.keyboard.press("n")
+        expect(page.locator("#place")).to_contain_text(second)
+        page.keyboard.press("PageDown")
+        expect(page.locator("#place")).not_to_contain_text(second)
+        here = page.locator("#place").inner_text().partition(" mm")[0]
+        page.get_by_role("link", name="Images").click()
+        expect(page.locator("#place")).to_contain_text(here)
+
+
+def test_the_place_is_said_with_every_mask_however_late_one_comes(browser: Browser, corrected: CorrectedRun) -> None:
+    with correcting(browser, corrected) as page:
+        held: list[Route] = []
+        page.route("**/correct/lung/mask.json", lambda route: held.append(route))
+        page.reload()
+        ready(page)
+        expect(page.locator("#place")).to_contain_text("marked as lesion.")
+        held[0].continue_()
+        expect(page.locator("#place")).to_contain_text("marked as lesion, marked as lung.")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"), [(None, "The server does not answer"), (500, r"could not be read \(500\)")]
+)
+def test_what_was_said_of_another_place_does_not_stay(
+    browser: Browser, url: str, answer: int | None, words: str
+) -> None:
+    page = browser.new_page()
+    page.route("**/at/**", lambda route: route.fulfill(status=answer) if answer else route.abort())
+    page.goto(f"{url}/")
+    before = page.locator("#place").inner_text()
+    assert " HU at " in before
+    page.locator(".coronal img").click(position={"x": 30, "y": 30})
+    expect(page.locator("#place")).to_have_text(re.compile(words))
+    page.unroute("**/at/**")
+    page.locator(".coronal img").click(position={"x": 40, "y": 40})
+    expect(page.locator("#place")).to_contain_text(" HU at ")
+    page.close()
+
+
+def stroke_that_waits(page: Page) -> None:
+    page.route("**/strokes", lambda route: route.abort())
+    page.keyboard.press(" ")
+
+
+def test_strokes_that_the_browser_has_no_room_for_are_told_and_sent(browser: Browser, corrected: CorrectedRun) -> None:
+    with correcting(browser, corrected) as page:
+        page.add_init_script(IS_FULL)
+        page.reload()
+        ready(page)
+        stroke_that_waits(page)
+        words = "1 stroke not saved, and this browser can't keep them: leave this page open."
+        expect(page.locator("#saved")).to_have_text(words)
+        page.unroute("**/strokes")
+        saved(page)
+    assert corrected.stored.revision == 1
+
+
+def test_a_browser_that_keeps_nothing_paints_all_the_same(browser: Browser, corrected: CorrectedRun) -> None:
+    with correcting(browser, corrected) as page:
+        page.add_init_script(KEEPS_NOTHING)
+        page.reload()
+        ready(page)
+        page.keyboard.press(" ")
+        saved(page)
+    assert corrected.stored.revision == 1
