@@ -85,7 +85,7 @@ def test_from_the_first_link_to_a_reader_who_can_not_cancel(browser: Browser, fr
     token = reader.locator("input[name=token]").first.get_attribute("value") or ""
     refused = reader.request.post(f"{fresh.url}/act", form={"token": token, "what": "cancel", "id": str(fresh.job)})
     assert refused.status == 403
-    assert "This needs the role operator; reader.two has the role reader." in refused.text()
+    assert "this needs the role operator; reader.two has the role reader." in refused.text()
     reader.goto(f"{fresh.url}/jobs/999")
     expect(reader.get_by_role("heading", name="Not there")).to_be_visible()
     reader.goto(f"{fresh.url}/users")
