@@ -97,7 +97,7 @@ def test_a_correction_is_finished_sent_once_and_noted(served_job: Served) -> Non
 def test_where_a_correction_is_sent_or_why_it_is_not_stands_beside_it(served_job: Served) -> None:
     assert served_job.post("decision", revision=0, reader="Jane Doe", decision="corrected").status_code == 200
     told = httpx.get(served_job.url).text
-    assert 'aria-label="Send correction 1 to share"' in told and "Sent to share." in told
+    assert 'aria-label="Send correction 1 to share"' in told and "<b>Send</b> takes it to share." in told
     with served_job.node.engine.begin() as connection:
         connection.execute(update(JOB).values(destinations="[]"))
     told = httpx.get(served_job.url).text
