@@ -110,7 +110,7 @@ def test_a_role_that_changes_there_changes_here(node: Guarded) -> None:
     ("sub", "status", "words"),
     [
         ("3", 403, "nothing in &#39;groups&#39; lets you in"),
-        ("4", 409, "there is an account called &#39;reader.one&#39; already"),
+        ("4", 409, "There is an account called &#39;reader.one&#39; already"),
         ("5", 403, "nothing in &#39;groups&#39; lets you in"),
         ("stranger@example.org", 403, "nothing in &#39;groups&#39; lets you in"),
     ],
