@@ -167,7 +167,7 @@ def test_the_earlier_run_opens_and_leads_back(client: httpx.Client) -> None:
     [
         ({"earlier": "3"}, 404, "There is no earlier run 3; known: 1, 2"),
         ({"earlier": "0"}, 404, "There is no earlier run 0"),
-        ({"at": "x"}, 400, "At is 'x', expected a whole number"),
+        ({"at": "x"}, 400, "at='x': expected a whole number"),
         ({"at": "9" * 30}, 400, "expected a whole number"),
     ],
 )

@@ -99,9 +99,9 @@ def test_a_case_that_the_table_does_not_name_is_not_there(client: httpx.Client, 
     ("query", "words"),
     [
         ({"order": "height"}, "no column of numbers 'height'"),
-        ({"column": "lungs lung_ml", "least": "many"}, "Least is 'many', expected a number"),
-        ({"column": "lungs lung_ml", "most": "nan"}, "Most is 'nan', expected a number"),
-        ({"start": "x"}, "Start is 'x', expected a number"),
+        ({"column": "lungs lung_ml", "least": "many"}, "least='many': expected a number"),
+        ({"column": "lungs lung_ml", "most": "nan"}, "most='nan': expected a number"),
+        ({"start": "x"}, "start='x': expected a number"),
         ({"colour": "red"}, "does not know"),
     ],
 )

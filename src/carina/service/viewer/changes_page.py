@@ -175,5 +175,5 @@ def _whole(request: Request, key: str, usual: int) -> int:
     if not text:
         return usual
     if not text.isascii() or not text.isdigit() or len(text) > 6:
-        raise BadConfig("changes.asked", f"{key} is {text!r}, expected a whole number.")
+        raise BadConfig("changes.asked", f"{key}={text!r}: expected a whole number.")
     return int(text)

@@ -218,5 +218,5 @@ def _number(key: str, text: str, otherwise: float) -> float:
     except ValueError:
         number = np.nan
     if np.isnan(number):
-        raise BadConfig("cohort.asked", f"{key} is {text!r}, expected a number.")
+        raise BadConfig("cohort.asked", f"{key}={text!r}: expected a number.")
     return number
