@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from carina import RESEARCH_ONLY
 from carina.config import DicomDestination, DicomSettings
-from carina.deliver.answers import FAILURES, WARNINGS
+from carina.deliver.answers import CLASS_NOT_SUPPORTED, FAILURES, WARNINGS
 from carina.deliver.find_scu import FIND
 from carina.dicom.headers import CT_CLASSES
 from carina.dicom.syntaxes import ENCAPSULATED, NATIVE
@@ -36,7 +36,8 @@ PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 STATUSES = {
     NO_ROOM: "out of resources: the disk is full, or the instance is over `dicom.instance_mb`; may be sent again",
     WRONG_CLASS: "the data set is another instance or class than the request says",
-    NOT_UNDERSTOOD: "the data set can't be read, is cut, or has no valid UIDs",
+    NOT_UNDERSTOOD: "the data set can't be read, is cut, has no valid UIDs, or is not encoded as was agreed on",
+    CLASS_NOT_SUPPORTED: "it came in a presentation context for another service, as Verification",
     NOT_AUTHORISED: "the caller was let in for its storage commitment reports alone",
 }
 """What else than 0000H a C-STORE is answered with."""

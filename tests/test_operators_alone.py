@@ -83,7 +83,8 @@ def test_variables_and_options_are_read_as_in_a_definition(folders: Path, tmp_pa
 @pytest.mark.parametrize(
     ("name", "more", "expected"),
     [
-        ("fax", {}, "no operator is called 'fax'; known: dicom-reader, ai-lung"),
+        ("fax", {}, "no operator is called 'fax'; `carina operator list` shows all that are known."),
+        ("ai-lnug", {}, "no operator is called 'ai-lnug'; is ai-lung meant. "),
         ("ai-lung", {"inputs": {"ct": Path()}}, "no input is called 'ct'; known: /input"),
         ("ai-lung", {"outputs": {"x": Path()}}, "no output is called 'x'; known: /output, /publish"),
         ("ai-lung", {}, r"'ai-lung' lacks the input '/input' \(Volume\)"),
@@ -110,7 +111,9 @@ def test_check_prints_each_mistake_with_its_line_and_ends_with_4(tmp_path: Path)
     result = CliRunner().invoke(pipelines, ["check", str(file)])
     assert result.exit_code == 4
     lines = result.output.splitlines()
-    assert lines[0].startswith(f"{file}:19: unknown image 'carina/ai-lnug'; known: carina/ai-covid-19, ")
+    said = "unknown image 'carina/ai-lnug'; is carina/ai-lung or clara/ai-lung meant? `carina operator list` shows all"
+    assert lines[0].startswith(f"{file}:19: {said}")
+    assert max(map(len, lines)) - len(str(file)) < 200
     assert lines[1].startswith(f"{file}:70: 'findings' has no input '/class'; known: /input, /classification")
     assert lines[2].startswith(f"{file}:110: 'measurements' has no input '/class'; known: /input, /dcm, ")
     assert lines[3].endswith(": 3 mistakes [definition.invalid]")

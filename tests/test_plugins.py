@@ -148,7 +148,7 @@ def test_two_operators_of_one_name_or_image_are_refused_and_both_packages_named(
     ]
     text = "api-version: 0.4.0\nname: x\noperators: [{name: a, container: {image: same/image}}]"
     (problem,) = check_text(text, "x.yaml", table)
-    assert problem.message.startswith("unknown image 'same/image'; known: carina/ai-covid-19, ")
+    assert problem.message.startswith("unknown image 'same/image'; `carina operator list` shows all")
     assert "operator 'a' of acme 1.0 is left out: operator 'b' of other 1.0" in problem.message
 
 

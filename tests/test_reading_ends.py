@@ -5,6 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_filling_at_the_end_is_no_cut(tmp_path: Path, kind: str, filling: bytes)
 def test_what_was_cut_is_not_accepted_and_leaves_nothing(tmp_path: Path) -> None:
     store: InstanceStore = new_store(tmp_path)
     whole = bytes(encode(a_slice(), False, True) or b"")
-    names = {"sop_class_uid": CTImageStorage, "sop_instance_uid": "1.2.3.4"}
+    names: dict[str, Any] = {"sop_class_uid": CTImageStorage, "sop_instance_uid": "1.2.3.4"}
     names["transfer_syntax_uid"] = ExplicitVRLittleEndian
     with pytest.raises(NotAccepted, match=r"it is truncated: its pixel data has 96 of 128 bytes; send it again\."):
         store.accept(Arriving(data=whole[:-64], **names), SentBy("any", "CT1@127.0.0.1"))

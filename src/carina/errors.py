@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,6 +27,9 @@ MOST_LINES = 50
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 ONLY_WHILE_WRITING = FULL | {errno.EROFS, errno.EFBIG}
+
+SAID_AGAIN_S = 600.0
+"""After so long, trouble that lasts is said again."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
 """Control characters, line separators, and marks that turn the direction of writing."""
@@ -167,3 +171,30 @@ def _lie_on_one_path(name: str, output: Path) -> bool:
     """Whether a path lies below an output, or is a folder above it that could not be made."""
     path, place = Path(os.path.normpath(name)), Path(os.path.normpath(output))
     return path.is_relative_to(place) or place.is_relative_to(path)
+
+
+class LastingTrouble:
+    """What goes wrong again and again while something is tried again and again, as on a full disk.
+
+    It is told when it begins, when it is another, and after every ``SAID_AGAIN_S`` while it lasts.
+    """
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
+        self._told_at: dict[str, float] = {}
+        self._is_open = False
+
+    def is_news(self, words: str) -> bool:
+        """Whether to tell it now: it was not told lately in these words."""
+        now = self._clock_s()
+        self._told_at = {told: at for told, at in self._told_at.items() if now - at < SAID_AGAIN_S}
+        if words in self._told_at:
+            return False
+        self._told_at[words] = now
+        self._is_open = True
+        return True
+
+    def is_over(self) -> bool:
+        """Whether to tell that it is over: nothing went wrong this time, and what did before was told."""
+        was_open, self._is_open = self._is_open, False
+        return was_open

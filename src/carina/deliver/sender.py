@@ -18,7 +18,7 @@ from carina.deliver import ledger
 from carina.deliver.channels import channel_to
 from carina.deliver.courier import Courier
 from carina.deliver.pace import PACE, Pace
-from carina.errors import BadConfig, told
+from carina.errors import BadConfig, LastingTrouble, told
 
 SENDER_LOCK = "sender.lock"
 
@@ -97,7 +97,7 @@ class Sender:
         return has_ended
 
     def _deliver(self, courier: Courier) -> None:
-        has_resumed = False
+        has_resumed, trouble = False, LastingTrouble()
         while not self._stopping.is_set():
             try:
                 if not has_resumed:
@@ -106,7 +106,8 @@ class Sender:
                 was_busy = courier.round()
             except Exception as error:  # noqa: BLE001 - the network edge: one bad answer must not end deliveries
                 failure = told(error)
-                _LOG.error("delivery failed", extra={"destination": courier.name, "error": failure.message})
+                if trouble.is_news(failure.message):
+                    _LOG.error("delivery failed", extra={"destination": courier.name, "error": failure.message})
                 was_busy = has_resumed = False  # what was begun has no end in the ledger, as after a crash
                 self._stopping.wait(self._pace.first_s)
             if not was_busy:

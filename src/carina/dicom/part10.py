@@ -62,10 +62,12 @@ class OpenFile:
     inflates to; ``pixel_bytes`` is how many of its bytes are there, None where its length is undefined.
     ``encapsulated`` says where compressed frames lie; ``inflated`` are the first bytes of a deflated file's pixel data.
     ``data_offset`` is where the data set begins in the file, as it was written: after the file meta information.
+    ``is_implicit`` is how its elements are written, whatever the transfer syntax says of them.
     """
 
     path: Path
     data_offset: int
+    is_implicit: bool
     has_preamble: bool
     transfer_syntax: str
     sop_class: str
@@ -281,6 +283,7 @@ def _read(path: Path, data_set: DataSet, wanted: _Wanted, *, to_its_end: bool) -
     header = OpenFile(
         path=path,
         data_offset=data_set.file_offset,
+        is_implicit=data_set.encoding.is_implicit,
         has_preamble=data_set.has_preamble,
         transfer_syntax=data_set.transfer_syntax,
         sop_class=data_set.sop_class,

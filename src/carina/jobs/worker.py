@@ -27,6 +27,7 @@ from sqlalchemy.exc import OperationalError
 
 from carina.config import Settings
 from carina.database import JOB, database_now
+from carina.errors import LastingTrouble, one_line
 from carina.jobs.intake import take_up
 from carina.jobs.machine import whole_machine
 from carina.jobs.places import log_of
@@ -144,6 +145,7 @@ class Worker:
         self.running: list[Running] = []
         self.stopping = threading.Event()
         self._heard = 0.0
+        self._trouble = LastingTrouble()
 
     def go(self, *, until_empty: bool = False, watch: Callable[[], None] = lambda: None) -> None:
         """Work until ``stopping`` is set, or until nothing waits or runs any more, here or elsewhere.
@@ -155,13 +157,24 @@ class Worker:
             while not self.stopping.is_set():
                 watch()
                 try:
-                    if self.turn() and until_empty:
-                        return
-                except OperationalError as error:  # the database is away or busy: jobs run on meanwhile
-                    _LOG.warning("worker %s: the database can't be reached (%s); trying again.", self.name, error.orig)
+                    is_empty = self.turn()
+                except OperationalError as error:  # the database is away, busy or full: jobs run on meanwhile
+                    is_empty = False
+                    self._tell(error)
+                else:
+                    if self._trouble.is_over():
+                        _LOG.info("worker %s: the database can be used again.", self.name)
+                if is_empty and until_empty:
+                    return
                 self.stopping.wait(PAUSE_S)
         finally:
             self._end()
+
+    def _tell(self, error: OperationalError) -> None:
+        """Say what the database says; not each second while it lasts."""
+        words = one_line(str(error.orig)).strip()
+        if self._trouble.is_news(words):
+            _LOG.warning("worker %s: the database can't be used (%s); trying until it can.", self.name, words)
 
     def turn(self) -> bool:
         """Look after everything once, which ``go`` does all the time; True where there is nothing left to do."""

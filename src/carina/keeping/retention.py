@@ -14,6 +14,7 @@ from sqlalchemy import Engine, exists, func, select
 
 from carina.config import RetentionSettings
 from carina.database import INSTANCE, JOB, REMOVAL, database_now, read_only
+from carina.errors import LastingTrouble
 from carina.jobs.queue import JobState
 from carina.keeping.lock import files_held
 from carina.keeping.removable import Bounds, KeptKind, Removable, removable
@@ -48,6 +49,7 @@ class Retention:
         self.engine, self.folder, self.settings = engine, folder, settings
         self._clock, self._free = clock, free
         self._sizes: dict[int, int] = {}
+        self._trouble = LastingTrouble()
 
     def round(self) -> int:
         """Finish what a crash left half removed, then remove what is due; gives how many folders went.
@@ -128,7 +130,8 @@ class Retention:
             finish_removal(self.engine, self.folder, opened)
         except OSError as error:
             words = "%s %d is to be removed and its files resist (%s): give the node's user the right to."
-            _LOG.error(words, opened.kind, opened.subject_id, error.strerror)
+            if self._trouble.is_news(f"{opened.kind} {opened.subject_id}: {error.strerror}"):
+                _LOG.error(words, opened.kind, opened.subject_id, error.strerror)
 
     def _used(self, kind: KeptKind) -> int:
         """Bytes of a kind; runs that have stopped are measured once."""

@@ -17,7 +17,7 @@ from carina.pipeline.engine import Event, now
 from carina.pipeline.operator import Operator, Port
 from carina.pipeline.places import copy_whole
 from carina.pipeline.run import RunOptions, run_pipeline
-from carina.pipeline.table import OperatorTable
+from carina.pipeline.table import OperatorTable, known_or_near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,8 @@ def find_operator(name: str) -> Operator:
     table = known_operators()
     operator = table.names.get(name) or table.images.get(name)
     if operator is None:
-        known = "; ".join([", ".join(table.names), *table.refused])
-        raise BadConfig("operator.unknown", f"no operator is called '{name}'; known: {known}.")
+        known = "; ".join([known_or_near(name, {**table.names, **table.images}), *table.refused])
+        raise BadConfig("operator.unknown", f"no operator is called '{name}'; {known.rstrip('.')}.")
     return operator
 
 

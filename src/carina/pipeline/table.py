@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from itertools import chain
 from pathlib import PurePosixPath
@@ -16,6 +17,10 @@ from carina.pipeline.ports import not_storable
 
 Foreigners = Callable[[Definition, Step], ForeignOperator | str]
 """Makes an operator of a step whose image no operator of the table has, or says in a sentence why it can't be run."""
+
+
+MOST_IN_FULL, MOST_NEAR, NEAR = 8, 2, 0.75
+"""Names that one line lists: of all, and of those that may be meant, from such a likeness on."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ class OperatorTable:
         foreign = self.foreigners(definition, step) if self.foreigners else ""
         if isinstance(foreign, ForeignOperator):
             return foreign
-        known = "; ".join([", ".join(sorted(self.images)), *self.refused])
-        return f"unknown image '{image}'; known: {known}" + (f"; {foreign}" if foreign else "")
+        words = [f"unknown image '{image}'", known_or_near(image, self.images), *self.refused]
+        return "; ".join([*words, foreign] if foreign else words)
 
     @cached_property
     def images(self) -> dict[str, Operator]:
@@ -81,6 +86,16 @@ class OperatorTable:
     def names(self) -> dict[str, Operator]:
         """The operators by their own names."""
         return {operator.name: operator for operator in self.operators}
+
+
+def known_or_near(word: str, known: Iterable[str]) -> str:
+    """A clause on the names of operators that there are: all where they are few, else those that may be meant."""
+    names = sorted(known)
+    if len(names) <= MOST_IN_FULL:
+        return f"known: {', '.join(names) or 'none'}"
+    near = get_close_matches(word, names, MOST_NEAR, NEAR)
+    meant = f"is {' or '.join(near)} meant? " if near else ""
+    return f"{meant}`carina operator list` shows all that are known"
 
 
 def mistake_of(operator: Operator) -> str:

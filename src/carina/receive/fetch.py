@@ -226,6 +226,7 @@ def get_series(name: str, peer: DicomDestination, series: FoundSeries, store: In
             sop_class_uid=str(request.AffectedSOPClassUID),
             sop_instance_uid=str(request.AffectedSOPInstanceUID),
             transfer_syntax_uid=str(event.context.transfer_syntax),
+            is_agreed=True,
             data=request.DataSet.getbuffer(),
         )
         try:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carina import __version__
-from carina.dicom.part10 import open_file
+from carina.dicom.part10 import OpenFile, open_file
+from carina.dicom.syntaxes import ENCAPSULATED, IMPLICIT, NATIVE
 from carina.dicom.uids import is_uid
 from carina.errors import CarinaError
 from carina.receive.patient import ASKED_OF_PATIENTS, ScanOf, scan_of
@@ -43,11 +44,16 @@ NOT_UNDERSTOOD = 0xC000
 
 @dataclass(frozen=True, kw_only=True)
 class Announced:
-    """What a sender says that an instance is, and how it is encoded."""
+    """What a sender says that an instance is, and how it is encoded.
+
+    ``is_agreed`` is whether the transfer syntax was agreed on for it. That of a file is what whoever wrote it once
+    said, and many are wrong.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+    is_agreed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +128,8 @@ def header_of(file: Path, said: Announced) -> Header:
         raise NotAccepted(NOT_UNDERSTOOD, error.code, f"instance {uid}: {words}") from error
     if opened is None:
         raise NotAccepted(NOT_UNDERSTOOD, "receive.no-data-set", f"instance {uid}: what came is no DICOM data set.")
+    if said.is_agreed:
+        _check_encoding(opened, said)
     found = {keyword: opened.text(keyword) for keyword in ASKED}
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
         if not is_uid(found[keyword]):
@@ -137,3 +145,19 @@ def header_of(file: Path, said: Announced) -> Header:
         manufacturer=found["Manufacturer"],
         scan=scan_of(found),
     )
+
+
+def _check_encoding(opened: OpenFile, said: Announced) -> None:
+    """See that a data set is encoded as was agreed; elsewhere it could not be read under that name.
+
+    Of a transfer syntax that is not read here it isn't known how it is encoded: some vendors' own are implicit.
+    """
+    syntax = said.transfer_syntax_uid
+    if syntax not in (*NATIVE, *ENCAPSULATED) or opened.is_implicit == (syntax == IMPLICIT):
+        return
+    is_written, agreed = ("Implicit", "Explicit") if opened.is_implicit else ("Explicit", "Implicit")
+    words = (
+        f"instance {said.sop_instance_uid}: its data set is in {is_written} VR, agreed on was {agreed} VR "
+        f"({syntax}); the sender has to send what it negotiates."
+    )
+    raise NotAccepted(NOT_UNDERSTOOD, "receive.encoding", words)

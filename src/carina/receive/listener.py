@@ -17,10 +17,11 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 from pynetdicom.pdu import P_DATA_TF
-from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
+from pynetdicom.service_class import ServiceClass, StorageServiceClass
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification, uid_to_service_class
 
 from carina.config import DicomDestination, DicomSource, Settings
-from carina.deliver.answers import SUCCESS
+from carina.deliver.answers import CLASS_NOT_SUPPORTED, SUCCESS
 from carina.errors import BadConfig
 from carina.receive.commitment import answer_commitment
 from carina.receive.instance import NO_ROOM, Arriving, NotAccepted
@@ -36,6 +37,9 @@ NO_SUCH_ARGUMENT = 0x0115
 NOT_AUTHORISED = 0x0124
 REJECTED = {"called": (0x01, 0x01, 0x07), "calling": (0x01, 0x01, 0x03)}
 """Result, source and reason of a refused association (PS3.8 table 9-21)."""
+
+STORING = (StorageServiceClass, ServiceClass)
+"""What a presentation context may be for in which something is stored; the last is that of classes nobody knows."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -155,12 +159,14 @@ class DicomListener:
     def _accept(self, event: Event, origin: SentBy) -> Accepted:
         """Have the store take a data set: one that is small from memory, else the file that it was written into."""
         request = event.request
+        _check_service(event)
         if (part := request.DataSet.part) is not None:
             return self.store.accept_part(part, origin)
         arriving = Arriving(
             sop_class_uid=str(request.AffectedSOPClassUID),
             sop_instance_uid=str(request.AffectedSOPInstanceUID),
             transfer_syntax_uid=str(event.context.transfer_syntax),
+            is_agreed=True,
             data=request.DataSet.getbuffer(),
         )
         return self.store.accept(arriving, origin)
@@ -202,6 +208,19 @@ def _reporters(settings: Settings) -> Iterator[tuple[str, str]]:
     for one in settings.destinations.values():
         if isinstance(one, DicomDestination) and one.commitment:
             yield one.calling_ae_title.strip(), one.ae_title.strip()
+
+
+def _check_service(event: Event) -> None:
+    """See that a C-STORE comes in a presentation context for storage; of which class counts less, the data set says it.
+
+    Raises:
+        NotAccepted: it comes in that of another service.
+    """
+    agreed = event.context.abstract_syntax
+    if uid_to_service_class(agreed) in STORING:
+        return
+    words = f"instance {event.request.AffectedSOPInstanceUID}: it is sent in a presentation context for {agreed.name}"
+    raise NotAccepted(CLASS_NOT_SUPPORTED, "receive.no-storage", f"{words}; the sender has to propose its SOP class.")
 
 
 def _asked(request: C_STORE, calling: str) -> AskedBy:

@@ -150,6 +150,7 @@ class BoundedMessages(QuickReplies):
             sop_class_uid=_said(message, "AffectedSOPClassUID"),
             sop_instance_uid=_said(message, "AffectedSOPInstanceUID"),
             transfer_syntax_uid=str(context.transfer_syntax[0]),
+            is_agreed=True,
         )
         return self._begin(said)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from carina.errors import told
+from carina.errors import LastingTrouble, told
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class Part:
     ) -> None:
         self.name = name
         self._work, self._stop, self._clock_s = work, stop, clock_s
+        self._trouble = LastingTrouble(clock_s)
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._status = PartStatus(name=name, state=PartState.STOPPED, deaths=0, error="")
 
@@ -86,7 +87,8 @@ class Part:
         try:
             self._work(self._stop)
         except Exception as error:  # noqa: BLE001 - whatever ends one part, the node says so and lives
-            _LOG.error("a part of the node died", exc_info=error, extra={"died": self.name})
+            if self._trouble.is_news(f"{type(error).__name__}: {error}"):
+                _LOG.error("a part of the node died", exc_info=error, extra={"died": self.name})
             return told(error).message
         return "it ended by itself"
 
