@@ -64,6 +64,15 @@ MARCH, APRIL = date(2020, 3, 1), date(2020, 4, 4)
             ],
         ),
         (scan(APRIL, 4000, 10), scan(MARCH, 4000, 20), [r"34 days younger than this one"]),
+        (
+            scan(date(2016, 1, 1), 100, 2),
+            scan(APRIL, 4100, 4000),
+            [
+                r"^Within 1\u00a0555 days .* rose from 2\.0 to 4\u00a0000 ml \(\+199\u00a0900 %\)",
+                r"4\u00a0000 % larger",
+            ],
+        ),
+        (scan(APRIL, 4000, 10), scan(date(2016, 1, 1), 4000, 20), [r"1\u00a0555 days younger than this one"]),
         (scan(MARCH, 0, 0), scan(APRIL, 4000, 20), [r"no lung was found, so nothing can be compared"]),
     ],
 )

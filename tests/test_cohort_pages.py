@@ -81,8 +81,10 @@ def test_every_bar_opens_its_rows_and_every_figure_its_case(client: httpx.Client
     page = client.get("/").text
     bars = re.findall(r'<a href="(\?[^"]*)" aria-label="Ratio % ([^"]*): (\d+)"', page)
     assert sum(int(count) for _, _, count in bars) == MANY
-    for link, _, count in bars:
-        assert len(names(client.get("/" + unescape(link)).text)) == int(count)
+    for link, values, count in bars:
+        chosen = client.get("/" + unescape(link)).text
+        assert len(names(chosen)) == int(count)
+        assert f"Without the filter (Ratio % from {values})" in chosen
     for case in set(re.findall(r'href="(/cases/[^"]*)"', page)):
         assert client.get(case).status_code == 200
     report = client.get("/cases/case-3/report").text

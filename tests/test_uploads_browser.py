@@ -144,13 +144,16 @@ def test_the_upload_is_given_up_by_keyboard_and_what_is_no_scan_is_said(
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.goto(running.url)
     look_over(page, 390)
-    expect(page.get_by_text("50 % of 0.0 MB have come")).to_be_visible()
+    expect(page.get_by_text("50 % of 100 B has come")).to_be_visible()
     with page.expect_navigation():
         page.get_by_role("button", name="Give up the upload of").press("Enter")
-    expect(page.get_by_text("50 % of 0.0 MB have come")).to_have_count(0)
+    expect(page.get_by_text("50 % of 100 B has come")).to_have_count(0)
     (tmp_path / "broken.zip").write_bytes(b"no zip")
     page.get_by_label("Files or a zip").set_input_files(tmp_path / "broken.zip")
     expect(page.locator("#upload-said")).to_contain_text("Not uploaded: a file that is called .zip is no zip archive")
+    page.reload()
+    expect(page.get_by_role("heading", name="Run on files of your own")).to_be_visible()
+    expect(page.get_by_role("heading", name="Unfinished")).to_have_count(0)  # sent again it would be the same
     page.close()
 
 

@@ -227,8 +227,8 @@ def test_files_of_a_job_stay_as_long_as_it_may_need_them(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("sent", "words"),
     [
-        (DATA, "all 0.0 MB have come, but no job was made of them: choose the same files again"),
-        (DATA[: len(DATA) // 2], "50 % of 0.0 MB have come; choose the same files again and the rest is sent."),
+        (DATA, f"all of {len(DATA)} B has come, but no job was made of them: choose the same files again"),
+        (DATA[: len(DATA) // 2], f"50 % of {len(DATA)} B has come; choose the same files again and the rest is sent."),
     ],
 )
 def test_the_page_says_what_an_upload_still_needs(tmp_path: Path, sent: bytes, words: str) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
+from carina.service.viewer.server import run_app
 from corrected_runs import CorrectedRun
 from test_viewer_browser import opened
 from test_viewer_correct_browser import correcting
 from viewer_runs import posed, served, through_dicom, write_run
+
+NOT_SHOWN = "The axial slice could not be shown"
+AGAIN = "The next move tries again."
 
 
 @pytest.fixture
@@ -22,6 +27,15 @@ def url(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
+@contextmanager
+def complaining(browser: Browser, address: str) -> Iterator[Page]:
+    """A page of a browser that may say on its console what does not come."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(address)
+    yield page
+    page.close()
+
+
 def test_the_viewer_shows_no_other_slice_under_the_number_of_one_that_failed(browser: Browser, url: str) -> None:
     with opened(browser, f"{url}/") as page:
         picture = page.locator(".axial img")
@@ -29,11 +43,61 @@ def test_the_viewer_shows_no_other_slice_under_the_number_of_one_that_failed(bro
         page.locator(".axial .picture").focus()
         page.route("**/slice/axial/*", lambda route: route.fulfill(status=404))
         page.keyboard.press("PageUp")
-        expect(page.get_by_text("This slice could not be shown")).to_be_visible()
+        expect(page.locator("#trouble")).to_have_text(f"{NOT_SHOWN} (the server answers 404). {AGAIN}")
         expect(picture).not_to_have_attribute("src", re.compile("."))
         page.unroute("**/slice/axial/*")
         page.keyboard.press("PageDown")
         expect(picture).to_have_attribute("src", re.compile("."))
+        expect(page.locator("#trouble")).to_be_empty()
+
+
+@pytest.mark.parametrize("page_of", ["/", "/correct/lesion"])
+def test_a_slice_that_is_missing_is_said_until_it_is_there_whatever_is_said_beside_it(
+    browser: Browser, url: str, page_of: str
+) -> None:
+    with complaining(browser, url + page_of) as page:
+        place, trouble = page.locator("#place"), page.locator("#trouble")
+        expect(page.locator(".axial img")).to_have_attribute("src", re.compile("."))
+        page.locator(".axial .picture").focus()
+        page.route("**/slice/axial/*", lambda route: route.abort())
+        before = place.inner_text()
+        page.keyboard.press("PageUp")
+        expect(trouble).to_have_text(f"{NOT_SHOWN} (the server does not answer). {AGAIN}")
+        expect(place).not_to_have_text(before)
+        expect(place).to_contain_text(" mm")
+        page.locator(".coronal .picture").focus()
+        page.keyboard.press("PageDown")
+        page.wait_for_timeout(600)  # the coronal slice is drawn, and the line of the place is written again
+        expect(trouble).to_have_text(f"{NOT_SHOWN} (the server does not answer). {AGAIN}")
+        page.unroute("**/slice/axial/*")
+        page.locator(".axial .picture").focus()
+        page.keyboard.press("PageUp")
+        expect(trouble).to_be_empty()
+
+
+def test_two_planes_that_are_missing_are_named(browser: Browser, url: str) -> None:
+    with complaining(browser, f"{url}/") as page:
+        page.route("**/slice/*/*", lambda route: route.fulfill(status=503))
+        page.keyboard.press("w")
+        expect(page.locator("#trouble")).to_contain_text("slices could not be shown (the server answers 503).")
+        for plane in ("axial", "coronal", "sagittal"):
+            expect(page.locator("#trouble")).to_contain_text(plane)
+
+
+def test_a_compared_slice_that_is_missing_is_said(browser: Browser, tmp_path: Path) -> None:
+    runs = [write_run(posed("plain"), tmp_path / name) for name in ("earlier", "later")]
+    with served(run_app(runs[1], runs[:1])) as url, complaining(browser, f"{url}/changes") as page:
+        slider, trouble = page.get_by_label("Slice"), page.locator("#trouble")
+        page.route("**/earlier/1/slice/**", lambda route: route.fulfill(status=500))
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        expect(trouble).to_have_text("The earlier slice could not be shown (the server answers 500). " + AGAIN)
+        page.unroute("**/earlier/1/slice/**")
+        page.keyboard.press("ArrowRight")
+        expect(trouble).to_be_empty()
+        for place, title in ((0, "Earlier"), (1, "This scan")):
+            number = page.locator(".beside output").nth(place).inner_text()
+            expect(page.locator(".beside img").nth(place)).to_have_attribute("alt", f"{title}: axial slice {number}.")
 
 
 def test_what_is_corrected_is_not_painted_over_another_slice(browser: Browser, tmp_path: Path) -> None:

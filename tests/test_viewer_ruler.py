@@ -129,3 +129,22 @@ def test_the_ruler_measures_what_is_drawn_by_pointer(browser: Browser, run: Path
         expect(page.locator("#measured")).to_be_empty()
         page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
         assert voxel_of(page) != at
+
+
+def test_where_no_slice_is_shown_nothing_is_measured(browser: Browser, run: Path) -> None:
+    with served(run) as address, opened(browser, f"{address}/") as page:
+        measure = page.get_by_role("button", name="Measure")
+        if page.get_by_role("button", name="3D").is_disabled():
+            pytest.skip("the volume viewer is not built (scripts/build_viewer.py, needs npm)")
+        for mode in ("3D", "Volume"):
+            measure.click()
+            expect(measure).to_have_attribute("aria-pressed", "true")
+            page.get_by_role("button", name=mode, exact=True).click()
+            expect(measure).to_have_attribute("aria-pressed", "false")
+            expect(measure).to_be_disabled()
+            page.locator("body").press("m")
+            page.get_by_role("button", name="Slices").click()
+            expect(measure).to_be_enabled()
+            expect(page.locator("#panes")).not_to_have_class(re.compile("measuring"))
+            page.wait_for_timeout(400)
+            expect(page.locator("#measured")).to_be_empty()

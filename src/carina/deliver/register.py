@@ -1,4 +1,4 @@
-"""The delivery ledger as people read it: every row with its times and what the peer said, page by page."""
+"""The delivery ledger as people read it: rows with their times and what the peer said, and what holds jobs up."""
 
 from __future__ import annotations
 
@@ -67,6 +67,25 @@ def counts_by_job(connection: Connection, ids: Sequence[int]) -> dict[int, dict[
     for row in connection.execute(wanted):
         found.setdefault(row.job_id, {}).setdefault(row.destination, {})[DeliveryState(row.state)] = row.number
     return found
+
+
+def troubles_by_job(connection: Connection, ids: Sequence[int]) -> dict[tuple[int, str], str]:
+    """What was last said of objects of jobs that wait, or have failed, by job and destination."""
+    columns = (DELIVERY.c.job_id, DELIVERY.c.destination, DELIVERY.c.error)
+    is_held_up = DELIVERY.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED)) & (DELIVERY.c.error != "")
+    wanted = select(*columns).where(DELIVERY.c.job_id.in_(ids), is_held_up).order_by(DELIVERY.c.id)
+    return {(row.job_id, row.destination): row.error for row in connection.execute(wanted)}
+
+
+def resting_reason(connection: Connection, destination: str) -> str:
+    """Why all that waits for a destination waits; empty where nothing of it was put off since that can't be reached.
+
+    Rows that come while a destination can't be reached wait with the others, and are not tried one by one.
+    """
+    of_it = (DELIVERY.c.state == DeliveryState.WAITING, DELIVERY.c.destination == destination)
+    wanted = select(DELIVERY.c.error_code, DELIVERY.c.error).where(*of_it, DELIVERY.c.not_before.is_not(None))
+    row = connection.execute(wanted.order_by(DELIVERY.c.not_before.desc()).limit(1)).first()
+    return str(row.error) if row is not None and row.error_code == "delivery.unreachable" else ""
 
 
 def _delivery(row: Row[Any]) -> Delivery:

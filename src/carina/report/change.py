@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from carina.measure.change import LesionChange, ScanFindings
-from carina.report.numbers import MINUS, ml_text, percent_text
+from carina.report.numbers import MINUS, ml_text, percent_text, whole_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def change_sentences(change: LesionChange) -> tuple[str, ...]:
     share = _share(earlier.lesion_ml, change.lesion_ml)
     said = [f"{_since(change.days)}the volume marked as lesion {volume}{share}, its ratio to the lungs {ratio} %."]
     if change.is_other_breath:
-        much = f"{abs(change.lung_percent):.0f} % {'larger' if change.lung_percent > 0 else 'smaller'}"
+        much = f"{whole_text(abs(change.lung_percent))} % {'larger' if change.lung_percent > 0 else 'smaller'}"
         said.append(
             f"The lungs are {much} than in the earlier scan ({ml_text(earlier.lung_ml)} and {ml_text(later.lung_ml)} "
             "ml): another breath alone changes the ratio, and how dense the lungs look."
@@ -83,8 +83,8 @@ def _since(days: int | None) -> str:
     if days is None:
         return "Between the two scans "
     if days < 0:
-        return f"The scan to compare with is {-days} days younger than this one: from there "
-    return "On the same day " if days == 0 else "Within 1 day " if days == 1 else f"Within {days} days "
+        return f"The scan to compare with is {whole_text(-days)} days younger than this one: from there "
+    return "On the same day " if days == 0 else "Within 1 day " if days == 1 else f"Within {whole_text(days)} days "
 
 
 def _went(before: str, after: str, grown: float) -> str:
@@ -98,4 +98,4 @@ def _share(before: float, grown: float) -> str:
     if before < 1 or not round(100 * grown / before):
         return ""
     sign = "+" if grown > 0 else MINUS
-    return f" ({sign}{abs(100 * grown / before):.0f} %)"
+    return f" ({sign}{whole_text(abs(100 * grown / before))} %)"

@@ -23,11 +23,16 @@ def page_text(text: str) -> str:
     return _MINUS_OF_A_NUMBER.sub(PAGE_MINUS, text)
 
 
+def whole_text(value: float) -> str:
+    """A whole number, its thousands parted by a space that breaks no line; for lengths and shares without a sign."""
+    return f"{value:,.0f}".replace(",", "\u00a0")
+
+
 def ml_text(value: float) -> str:
     """Whole ml from 100 on, one decimal below, and a sign that there is something below 0.05 ml."""
     if 0 < value < 0.05:
         return "< 0.1"
-    return f"{value:,.0f}".replace(",", "\u00a0") if value >= 100 or not value else f"{value:.1f}"
+    return whole_text(value) if value >= 100 or not value else f"{value:.1f}"
 
 
 def difference_text(value: float | None) -> str:

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, Response
 from carina import RESEARCH_ONLY, __version__
 from carina.service.access.caller import caller_of
 from carina.service.problems import as_sentence
+from carina.service.sizes import size_words
 
 
 def _time(value: datetime | None) -> str:
@@ -45,7 +46,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters.update(time=_time, seconds=seconds_words, sentence=as_sentence)
+TEMPLATES.filters.update(time=_time, size=size_words, seconds=seconds_words, sentence=as_sentence)
 TEMPLATES.globals.update(lasted=_lasted, notice=RESEARCH_ONLY, version=__version__)
 
 

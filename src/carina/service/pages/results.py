@@ -17,15 +17,21 @@ async def results(scope: Scope, receive: Receive, send: Send) -> None:
 
 @cache
 def _viewer() -> Router:
-    from carina.service.pages.runs_of_jobs import corrections_of_jobs, earlier_runs, run_of
+    from carina.service.pages.runs_of_jobs import corrections_of_jobs, earlier_runs, page_of_job, run_of, sent_of_job
     from carina.service.viewer.changes_page import changes_routes
     from carina.service.viewer.correcting import correct_routes
     from carina.service.viewer.opened import RunShelf
-    from carina.service.viewer.routes import Above, Around, viewer_routes
+    from carina.service.viewer.routes import Around, viewer_routes
 
     shelf = RunShelf()
-    worklist = Above(href="/", name="Worklist")
-    around = Around(above=worklist, is_compared=True, earlier=earlier_runs, is_correctable=True, called="job ")
+    around = Around(
+        above=page_of_job,
+        is_compared=True,
+        earlier=earlier_runs,
+        is_correctable=True,
+        called="job ",
+        sent=sent_of_job,
+    )
     correct = correct_routes(run_of, shelf, around, corrections_of_jobs())
     changes = changes_routes(run_of, earlier_runs, shelf, around)
     return Router(routes=[*correct, *changes, *viewer_routes(run_of, shelf, around)])
@@ -41,7 +47,5 @@ async def agreements(scope: Scope, receive: Receive, send: Send) -> None:
 def _agreements() -> Router:
     from carina.service.pages.runs_of_jobs import looked_at
     from carina.service.viewer.agreement_page import agreement_routes
-    from carina.service.viewer.routes import Above
 
-    menu = Above(href="/", name="Worklist"), Above(href="/projects", name="Projects")
-    return Router(routes=agreement_routes(looked_at, menu, called="job "))
+    return Router(routes=agreement_routes(looked_at, (), called="job "))

@@ -12,7 +12,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from carina.database import read_only
-from carina.deliver.register import list_deliveries
+from carina.deliver.ledger import DeliveryState
+from carina.deliver.register import list_deliveries, resting_reason
 from carina.jobs.earlier import earlier_scans, wanted_for, wish_of
 from carina.jobs.listing import job_on
 from carina.jobs.queue import JobEnd, JobState
@@ -20,11 +21,12 @@ from carina.pipeline.folder import MANIFEST
 from carina.service.access.caller import caller_of
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.acting import act
+from carina.service.pages.inputs import job_words
 from carina.service.pages.live import stream
 from carina.service.pages.projects import move_values, project_routes
 from carina.service.pages.rendering import compile_templates, html, in_turn, page, shared_values
 from carina.service.pages.results import agreements, results
-from carina.service.pages.worklist import WorklistAsked, job_words, upload_values, worklist
+from carina.service.pages.worklist import WorklistAsked, upload_values, worklist
 from carina.service.problems import NotThere
 from carina.service.progress import progress_of
 from carina.service.rest.operation import understood
@@ -106,8 +108,11 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
         deliveries = list_deliveries(connection, job_id=job_id, at_most=1000)
         earlier, wish = earlier_scans(connection, job_id), wish_of(connection, job_id)
         wanted, described = wanted_for(connection, job_id), job_words(node, connection, progress.job)
+        held_up = {one.destination for one in deliveries if one.state == DeliveryState.WAITING}
+        resting = {name: resting_reason(connection, name) for name in sorted(held_up)}
     has_results = progress.job.state is JobState.STOPPED and (node.folder / progress.job.folder / MANIFEST).is_file()
     values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
+    values["resting"] = resting
     values["is_uploaded"] = is_of_upload(node, progress.job)
     return values | {"has_results": has_results, "earlier": earlier, "wish": wish, "wanted_for": wanted}
 

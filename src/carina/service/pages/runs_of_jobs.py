@@ -17,9 +17,11 @@ from carina.jobs.listing import Job, find_job
 from carina.service.access.caller import caller_of
 from carina.service.changes import audit
 from carina.service.node import RunningNode, seen_node
+from carina.service.pages.deliveries import sendings_of
 from carina.service.problems import Conflict, NotThere
 from carina.service.viewer.correcting import Correcting, source_of_run
 from carina.service.viewer.looked_at import RunsLookedAt
+from carina.service.viewer.routes import Above
 
 MOST_LOOKED_AT = 500
 """Runs that the page of agreement takes into account: their masks are read for it."""
@@ -70,6 +72,26 @@ def looked_at(request: Request) -> RunsLookedAt:
         seen = (job for number in numbers if (job := find_job(connection, number)))
         latest = {f"/jobs/{job.id}/view": node.folder / job.folder for job in islice(seen, MOST_LOOKED_AT)}
         return RunsLookedAt(runs=latest, is_cut=next(seen, None) is not None)
+
+
+def page_of_job(request: Request) -> Above:
+    """The page of the job that a request is about."""
+    number = int(request.path_params["job"])
+    return Above(href=f"/jobs/{number}", name=f"Job {number}")
+
+
+def sent_of_job(request: Request) -> list[str]:
+    """What became of the results of the job that a request is about, a line for each destination.
+
+    Raises:
+        NotThere: there is no such job.
+    """
+    node, job = job_asked(request)
+    with read_only(node.engine) as connection:
+        sendings = sendings_of(connection, [job.id]).get(job.id, {})
+    lines = [f"{name}: {one.words}" for name, one in sendings.items()]
+    lines += [f"{name}: nothing yet" for name in job.destinations if name not in sendings]
+    return lines or ["nothing: this job has no destination"]
 
 
 def corrections_of_jobs() -> Correcting:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
-from sqlalchemy import Connection
 
 from carina.config import Priority
 from carina.database import read_only
-from carina.deliver.ledger import DeliveryState
-from carina.deliver.register import counts_by_job
 from carina.jobs.listing import Job, JobOrder
 from carina.jobs.projects import project_names
 from carina.jobs.queue import JobState
@@ -23,9 +19,10 @@ from carina.receive.store import ArrivalState
 from carina.receive.uploads import LARGEST_CHUNK
 from carina.service.access.caller import Caller
 from carina.service.arrivals import HELD_BACK, Arrival, arrivals_of, first_files, list_arrivals
-from carina.service.dicomweb.attributes import Attributes, header_record, hex_tag
 from carina.service.health import readiness
 from carina.service.node import RunningNode
+from carina.service.pages.deliveries import Sending, reasons_to_wait, sendings_of
+from carina.service.pages.inputs import NOT_DESCRIBED, described_file, job_input, told_apart
 from carina.service.pipelines import offered_pipelines
 from carina.service.progress import manifest_of, operators_of
 from carina.service.rest.job_pages import JobsAsked, ShownState, page_of_jobs
@@ -33,10 +30,6 @@ from carina.service.rest.operation import understood
 from carina.service.upload_series import is_of_upload
 
 ROWS = 50
-UID_SHOWN = 12
-NOT_DESCRIBED = "series without a description"
-SHOWN_KEYWORDS = ("StudyDate", "SeriesDescription")
-"""What a worklist says of a series: nobody's name."""
 
 
 class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,7 +83,7 @@ class JobRow:
     done: int
     operators: int
     busy: str
-    deliveries: Mapping[str, Mapping[DeliveryState, int]]
+    deliveries: Mapping[str, Sending]
 
 
 def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
@@ -100,7 +93,7 @@ def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
         jobs = page_of_jobs(connection, wanted)
         ids = [job.arrival_id for job in jobs if job.arrival_id is not None]
         arrivals, files = arrivals_of(connection, ids), first_files(connection, ids)
-        sent = counts_by_job(connection, [job.id for job in jobs])
+        sent = sendings_of(connection, [job.id for job in jobs])
         held = list_arrivals(connection, states=HELD_BACK, at_most=ROWS)
         files |= first_files(connection, [one.id for one in held])
         values: dict[str, Any] = {
@@ -108,14 +101,15 @@ def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
             "quarantine": held,
             "arriving": list_arrivals(connection, states=[ArrivalState.ARRIVING], at_most=ROWS),
         }
-    rows = [_row(node, job, arrivals, files, sent.get(job.id, {})) for job in jobs]
     tally = node.tallies.now()
+    with read_only(node.engine) as connection:
+        values["resting"] = reasons_to_wait(connection, tally.deliveries)
     return values | {
         "described": _described(node, held, files),
         "counts": tally.jobs,
         "sent": tally.deliveries,
         "asked": asked,
-        "rows": rows,
+        "rows": _rows(node, jobs, arrivals, files, sent),
         "following": asked.link(before=jobs[-1].id) if len(jobs) == ROWS else "",
         "first": asked.link(before="") if asked.before else "",
         "is_oldest_first": wanted.order is JobOrder.OLDEST,
@@ -130,20 +124,27 @@ def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
     }
 
 
-def _row(
+def _rows(
     node: RunningNode,
-    job: Job,
+    jobs: Sequence[Job],
     arrivals: Mapping[int, Arrival],
     files: Mapping[int, str],
-    sent: Mapping[str, Mapping[DeliveryState, int]],
-) -> JobRow:
+    sent: Mapping[int, Mapping[str, Sending]],
+) -> list[JobRow]:
+    series = told_apart([job_input(node, job, files.get(job.arrival_id or 0)) for job in jobs])
+    return [
+        _row(node, job, arrivals.get(job.arrival_id or 0), words, sent.get(job.id, {}))
+        for job, words in zip(jobs, series, strict=True)
+    ]
+
+
+def _row(node: RunningNode, job: Job, arrival: Arrival | None, series: str, sent: Mapping[str, Sending]) -> JobRow:
     found = operators_of(manifest_of(node, job)) if job.state is JobState.RUNNING else ()
-    file = files.get(job.arrival_id or 0)
     return JobRow(
         job=job,
-        series=_series(node.folder / file) if file else _named(node, job),
-        is_uploaded=file is None and is_of_upload(node, job),
-        arrival=arrivals.get(job.arrival_id or 0),
+        series=series,
+        is_uploaded=arrival is None and is_of_upload(node, job),
+        arrival=arrival,
         done=sum(one.state in (State.DONE, State.SKIPPED, State.FAILED) for one in found),
         operators=len(found),
         busy=", ".join(one.name for one in found if one.state is State.RUNNING),
@@ -151,32 +152,6 @@ def _row(
     )
 
 
-def job_words(node: RunningNode, connection: Connection, job: Job) -> str:
-    """What a page says of what a job runs on."""
-    file = first_files(connection, [job.arrival_id]).get(job.arrival_id) if job.arrival_id else None
-    return _series(node.folder / file) if file else _named(node, job)
-
-
 def _described(node: RunningNode, held: Sequence[Arrival], files: Mapping[int, str]) -> Mapping[int, str]:
     """What a page says of series that wait, by their arrival's id."""
-    return {one.id: _series(node.folder / files[one.id]) if one.id in files else NOT_DESCRIBED for one in held}
-
-
-def _named(node: RunningNode, job: Job) -> str:
-    """What was handed in by its path; the series of an upload that somebody chose by the end of its UID."""
-    if not is_of_upload(node, job):
-        return Path(job.source).name
-    return f"uploaded files, series {job.series_uid[-UID_SHOWN:]}" if job.series_uid else "uploaded files"
-
-
-def _series(file: Path) -> str:
-    record = header_record(file, SHOWN_KEYWORDS)
-    date, description = (_first(record, keyword) for keyword in SHOWN_KEYWORDS)
-    if len(date) == 8 and date.isdigit():
-        date = f"{date[:4]}-{date[4:6]}-{date[6:]}"
-    return ", ".join(filter(None, (date, description))) or NOT_DESCRIBED
-
-
-def _first(record: Attributes, keyword: str) -> str:
-    values: Sequence[object] = record[hex_tag(keyword)].get("Value", ())
-    return str(values[0]) if values and values[0] is not None else ""
+    return {one.id: described_file(node.folder / files[one.id]) if one.id in files else NOT_DESCRIBED for one in held}

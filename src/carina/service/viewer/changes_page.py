@@ -69,7 +69,7 @@ def changes_routes(where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf, aro
     """The page of what changed, and below ``/earlier`` the pages of the runs that it is compared with."""
     page = ChangesPage(where, earlier, shelf, replace(around, is_compared=True))
     above = Above(href=f"../..{CHANGES}", name="Changes")
-    runs = viewer_routes(page.earlier_run, shelf, Around(above=above, called=around.called))
+    runs = viewer_routes(page.earlier_run, shelf, Around(above=lambda _: above, called=around.called))
     return [Route(CHANGES, answering(page.page)), Mount("/earlier/{number:int}", routes=runs)]
 
 
@@ -97,7 +97,7 @@ class ChangesPage:
     def page(self, request: Request) -> Response:
         """Both pictures, the sentence, the table and the charts; a sentence alone where there is nothing earlier."""
         later, folders = self._shelf.open(self._where(request)), self._earlier(request)
-        around = run_values(later, self._around)
+        around = run_values(request, later, self._around)
         if not folders:
             return viewer_page(request, "changes.html", {**around, "sentences": [NOTHING_EARLIER], "rows": []})
         found = earlier_findings(folders)

@@ -140,7 +140,7 @@ def cohort_routes(folder: Path, correcting: Correcting) -> list[BaseRoute]:
     """
     pages = CohortPages(CohortFile(folder))
     shelf, above = RunShelf(), Above(href="/", name="Cohort")
-    around = Around(above=above, is_correctable=True)
+    around = Around(above=lambda _: above, is_correctable=True)
     correct = correct_routes(pages.cohort.case, shelf, around, correcting)
     runs = [*correct, *viewer_routes(pages.cohort.case, shelf, around)]
     return [
@@ -169,6 +169,7 @@ class CohortPages:
         cases = [self._case(table, row, shown) for row in rows[asked.first : asked.first + COHORT_ROWS]]
         values = {
             "asked": asked,
+            "kept": _kept(asked, shown),
             "place": self.cohort.folder.resolve().name,
             "counts": [(state.value, int(states.get(state.value, 0))) for state in Fate],
             "regions": [(name, region_title(name)) for name in measured_regions(table)],
@@ -236,6 +237,15 @@ def _pages(asked: CohortAsked, found: int) -> Mapping[str, Any]:
     before = asked.link(start=max(0, first - COHORT_ROWS)) if first else ""
     after = asked.link(start=first + COHORT_ROWS) if first + COHORT_ROWS < found else ""
     return {"first": min(first + 1, found), "last": min(first + COHORT_ROWS, found), "before": before, "after": after}
+
+
+def _kept(asked: CohortAsked, shown: tuple[ColumnSpread, ...]) -> str:
+    """Which values are kept, as the page calls and writes them; empty where rows of every value are."""
+    one = next((one for one in shown if asked.column and one.column == asked.column), None)
+    if one is None:
+        return asked.column
+    ends = [one.text(end) if np.isfinite(end) else "" for end in asked.bounds]
+    return " ".join([one.title, *(f"{word} {end}" for word, end in zip(("from", "to"), ends, strict=True) if end)])
 
 
 def _figure(one: ColumnSpread, row: int) -> CaseFigure:

@@ -174,7 +174,7 @@ class CorrectingPages:
             return RedirectResponse(f"{mounted_at(request)}/correct/{made[0]}{query}")
         painting = self._shelf.open(opened, layer)
         at = chosen_voxel(opened, request.query_params)
-        values = run_values(opened, self._around) | {
+        values = run_values(request, opened, self._around) | {
             "layer": layer,
             "labels": [self._label(opened, name) for name in made],
             "missing": [name for name in MaskName if name not in made],

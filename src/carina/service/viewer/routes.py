@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
@@ -70,8 +70,11 @@ def _shown(value: object) -> object:
     return type(value)(page_text(value)) if isinstance(value, str) else value
 
 
+OF_THE_NODE = PackageLoader("carina.service.pages")
+"""Where the header lies that is the same on every page of a node."""
+
 PAGES = Environment(
-    loader=PackageLoader("carina.service.viewer"),
+    loader=ChoiceLoader([PackageLoader("carina.service.viewer"), PrefixLoader({"node": OF_THE_NODE})]),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -138,21 +141,25 @@ class Around:
     """What the pages of a run link to beside each other: where it was opened from, whether earlier runs are known.
 
     ``earlier`` gives those that the report tells of. ``is_correctable`` says that the pages on which masks are
-    corrected are there too. ``called`` stands before the name of the run's folder where the run is named.
+    corrected are there too. ``called`` stands before the name of the run's folder where the run is named. ``sent``
+    says what became of its results, where others send them than the run itself.
     """
 
-    above: Above | None = None
+    above: Callable[[Request], Above] | None = None
     is_compared: bool = False
     earlier: EarlierRuns | None = None
     is_correctable: bool = False
     called: str = ""
+    sent: Callable[[Request], Sequence[str]] | None = None
 
 
-def run_values(opened: OpenedRun, around: Around) -> dict[str, Any]:
+def run_values(request: Request, opened: OpenedRun, around: Around) -> dict[str, Any]:
     """What the header of every page of a run says: which run it is, by date and name, and where its pages are."""
     run = opened.run
     heading = opened.once("heading", lambda: run_heading(run, around.called))
-    return {"manifest": run.manifest, "heading": heading, "reports": report_names(run), "around": around}
+    above = around.above(request) if around.above else None
+    values = {"manifest": run.manifest, "heading": heading, "reports": report_names(run)}
+    return values | {"around": around, "above": above}
 
 
 def run_heading(run: Run, called: str) -> str:
@@ -213,7 +220,9 @@ def _status(error: CarinaError) -> int:
 def viewer_page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
     """A page of the viewer; ``values`` are those of its template beside what every page says."""
     base = mounted_at(request)
-    common = {"base": base, "notice": RESEARCH_ONLY, "version": __version__, "build": f"{base}/static"}
+    caller = getattr(request.state, "caller", None)  # of a node; nobody is asked for by `carina view`
+    common: dict[str, Any] = {"base": base, "notice": RESEARCH_ONLY, "version": __version__, "build": f"{base}/static"}
+    common |= {"caller": caller, "path": request.url.path}
     return HTMLResponse(PAGES.get_template(template).render(**common, **values), status_code=status)
 
 
@@ -232,7 +241,7 @@ class RunPages:
         self._around = around
 
     def _page(self, request: Request, template: str, opened: OpenedRun, values: Mapping[str, Any]) -> Response:
-        return viewer_page(request, template, {**run_values(opened, self._around), **values})
+        return viewer_page(request, template, {**run_values(request, opened, self._around), **values})
 
     def _opened(self, request: Request) -> OpenedRun:
         return self._shelf.open(self._where(request))
@@ -272,6 +281,7 @@ class RunPages:
             "readers": readers_state(opened.run),
             "chart": opened.once("chart", lambda: _chart(opened)),
             "field": (FIELD_WIDTH, FIELD_HEIGHT),
+            "sent": self._around.sent(request) if self._around.sent else _sent_by_itself(opened.run),
             "change": _change(opened.run, self._around.earlier(request) if self._around.earlier else {}),
         }
         return self._page(request, "report.html", opened, values)
@@ -317,6 +327,12 @@ class RunPages:
         """One file of the run, as a download."""
         path = stored_file(self._opened(request).run, request.path_params["name"])
         return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+
+
+def _sent_by_itself(run: Run) -> list[str]:
+    """To where a run sent its results when it had made them, as its manifest says."""
+    names = run.manifest.settings.get("destinations") or ()
+    return [f"by the run itself, to {', '.join(map(str, names))}" if names else "nothing by the run itself"]
 
 
 def _change(run: Run, earlier: Mapping[int, Path]) -> dict[str, Any]:

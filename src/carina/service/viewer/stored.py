@@ -14,6 +14,7 @@ from carina.operators.deidentify import MAP_FILE
 from carina.pipeline.folder import LOCK, WRITING
 from carina.pipeline.places import below
 from carina.pipeline.ports import FILE_ERRORS
+from carina.service.sizes import size_words
 
 PDF_OBJECTS = ("volume-ratio", "classification")
 """Names of the report objects of the pipeline that ships; others are found by their suffix all the same."""
@@ -36,10 +37,7 @@ class StoredFile:
     @property
     def size_text(self) -> str:
         """The size as people read it."""
-        for unit, divisor in (("MB", 1e6), ("kB", 1e3)):
-            if self.size >= divisor:
-                return f"{self.size / divisor:.1f} {unit}"
-        return f"{self.size} B"
+        return size_words(self.size)
 
 
 def stored_files(run: Run) -> list[StoredFile]:

@@ -10,13 +10,14 @@ const CHUNK = Number(place.dataset.chunk);
 const PATIENCE_S = 30;
 const MOST_FAULTS = 8;
 const LOGGED_OUT = "access.unknown"; // the node's code of an answer to nobody
+const UNUSABLE = 422; // the files themselves are at fault
 let busy = false;
 let paused = null;
 
 class Refused extends Error {
-  constructor(message, code = "") {
+  constructor(message, code = "", status = 0) {
     super(message);
-    this.code = code;
+    Object.assign(this, { code, status });
   }
 }
 
@@ -56,17 +57,22 @@ async function ask(method, path, body, headers = {}) {
     }
     const problem = (await answer?.json().catch(() => null)) ?? {};
     const words = problem.detail ?? `the node says ${answer?.status}.`;
-    if (answer && answer.status < 500 && answer.status !== 429) throw new Refused(words, problem.code);
+    if (answer && answer.status < 500 && answer.status !== 429) throw new Refused(words, problem.code, answer.status);
     if (answer && (faults += 1) === MOST_FAULTS) throw new Refused(`${words} It was tried ${faults} times; choose the same files later.`);
     say(`${answer ? `The node can't do it now: ${words}` : "The node does not answer."} The next try is in ${wait} s.`);
     await new Promise((done) => setTimeout(done, 1000 * wait));
   }
 }
 
+function sizeWords(bytes) {
+  const [unit, divisor] = [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]].find(([, least]) => bytes >= least) ?? ["B", 1];
+  return `${divisor > 1 ? (bytes / divisor).toFixed(1) : bytes} ${unit}`;
+}
+
 function show(came, total) {
   const now = Math.floor((100 * came) / total);
   bar.value = came / total;
-  percent.textContent = `${now} % of ${(total / 1e6).toFixed(1)} MB`;
+  percent.textContent = `${now} % of ${sizeWords(total)}`;
   if (now >= show.told + 10) {
     show.told = now - (now % 10);
     say(`${show.told} % are uploaded.`);
@@ -107,7 +113,7 @@ async function keyOf(files, project) {
 
 async function send(files) {
   const total = files.reduce((sum, one) => sum + one.file.size, 0);
-  if (!total) throw new Refused("There is nothing in what you chose.");
+  if (!total) throw new Refused("there is nothing in what you chose.");
   const json = { "content-type": "application/json" };
   const project = document.getElementById("upload-project").value;
   const announced = JSON.stringify({ key: await keyOf(files, project), files: files.length, bytes: total, project });
@@ -123,7 +129,10 @@ async function send(files) {
   }
   say("Everything is uploaded and is being checked.");
   const pipeline = document.getElementById("upload-pipeline").value;
-  const job = await ask("POST", `/${upload.id}/finish`, JSON.stringify({ pipeline, project }), json);
+  const job = await ask("POST", `/${upload.id}/finish`, JSON.stringify({ pipeline, project }), json).catch(async (error) => {
+    if (error.status === UNUSABLE) await answered("POST", `/${upload.id}/discard`, "{}", json); // sent again it is the same
+    throw error;
+  });
   document.querySelector(`[data-upload="${upload.id}"]`)?.remove(); // no longer unfinished
   say(`Uploaded: it is job ${job.id}.`, `/jobs/${job.id}`);
 }

@@ -1,12 +1,13 @@
 // Two scans side by side: the slider, the arrow keys on it and the wheel go through both at the same height of the
 // lungs. Without this script the form does the same with a reload.
 
-import { keepShowing, onWheel } from "./panes.js";
-import { LOGGED_OUT, sayLoggedOut } from "./words.js";
+import { keepShowing, onWheel, Troubles } from "./panes.js";
 
 const form = document.getElementById("compared");
 const panes = [...document.querySelectorAll(".beside figure")];
 const own = panes[1]?.dataset;
+const drawing = new URL(panes[0]?.querySelector("img").src ?? location.href).searchParams;
+const troubles = new Troubles(document.getElementById("trouble"), { leadsToLogIn: true });
 
 document.documentElement.classList.add("scripted");
 
@@ -17,20 +18,19 @@ function matched(index, pane) {
   return Math.min(Math.max(found, 0), count - 1);
 }
 
-async function trouble(pane, url) {
-  pane.querySelector("img").alt = "This slice could not be shown.";
-  const answer = await fetch(url).catch(() => null);
-  if (answer?.status === LOGGED_OUT) sayLoggedOut(document.getElementById("trouble"), "You are no longer logged in, so slices can't be shown.");
+function say(pane, words, error = null) {
+  pane.querySelector("img").alt = words;
+  troubles.tell(pane === panes[1] ? "later" : "earlier", error);
 }
 
 async function draw(pane) {
   const index = matched(Number(form.at.value), pane);
   pane.querySelector("output").value = index;
-  const kept = new URL(pane.querySelector("img").src).searchParams;
-  kept.set("window", form.window.value);
-  await keepShowing(pane, `${pane.dataset.base}/slice/axial/${index}.png?${kept}`, {
+  drawing.set("window", form.window.value);
+  await keepShowing(pane, `${pane.dataset.base}/slice/axial/${index}.png?${drawing}`, {
     source: (wanted) => wanted,
-    onTrouble: () => trouble(pane, pane.dataset.wanted),
+    onTrouble: (error) => say(pane, "", error),
+    onShown: () => say(pane, `${pane.querySelector(".name").textContent}: axial slice ${pane.querySelector("output").value}.`),
   });
   const place = new URL(location.href);
   for (const name of ["at", "window", "earlier"]) place.searchParams.set(name, form[name].value);

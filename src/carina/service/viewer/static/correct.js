@@ -2,7 +2,7 @@
 
 import { keep, recall } from "./kept.js";
 import { countMarks, drawMasks, keepTools, readOthers } from "./labels.js";
-import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, onWheel, voxelUnder } from "./panes.js";
+import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, onWheel, Troubles, voxelUnder } from "./panes.js";
 import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
 import { LOGGED_OUT, sayLoggedOut, sentence } from "./words.js";
 
@@ -11,6 +11,7 @@ const form = document.getElementById("tools");
 const place = document.getElementById("place");
 const status = document.getElementById("saved");
 const said = document.getElementById("said");
+const troubles = new Troubles(document.getElementById("trouble"));
 const panes = new Map([...document.querySelectorAll("[data-plane]")].map((pane) => [pane.dataset.plane, pane]));
 const planes = [...panes.keys()];
 const reader = document.getElementById("reader");
@@ -55,7 +56,8 @@ function draw(plane) {
   paint(plane);
   return keepShowing(pane, `${index}.png?window=${form.elements.window.value}&overlay=none`, {
     source: (wanted) => `${scene.base}/slice/${plane}/${wanted}`,
-    onTrouble: () => { place.textContent = "This slice could not be shown."; },
+    onTrouble: (error) => troubles.tell(plane, error),
+    onShown: () => troubles.tell(plane),
   });
 }
 

@@ -126,6 +126,7 @@ export async function showVolume(wanted, context) {
   shown = wanted;
   panes.classList.toggle("other", wanted !== "slices");
   host.hidden = wanted === "slices";
+  document.dispatchEvent(new CustomEvent("carina-mode", { detail: wanted }));
   for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.mode === wanted));
   if (wanted === "slices") return;
   if (!host.dataset.size) say("Loading a quarter of the resolution ...");

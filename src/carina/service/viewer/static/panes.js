@@ -1,5 +1,7 @@
 // What every page of slices does with its panes, whatever it draws on them: pictures, crosshair, pointer, wheel, keys.
 
+import { LOGGED_OUT, sayLoggedOut } from "./words.js";
+
 const WHEEL_STEP = 40;
 const PARTS_OF_FORMS = "input, select, textarea, summary";
 
@@ -9,25 +11,64 @@ export function clipped(at, shape) {
 }
 
 /** Shows what is wanted in a pane: one picture at a time, then the one that is wanted by now. Who scrolls fast skips. */
-export async function keepShowing(pane, wanted, { source, onTrouble }) {
+export async function keepShowing(pane, wanted, { source, onTrouble, onShown }) {
   pane.dataset.wanted = wanted;
   if (pane.dataset.drawing) return;
   pane.dataset.drawing = "yes";
   while (pane.dataset.shown !== pane.dataset.wanted) {
     const next = pane.dataset.wanted;
     const image = pane.querySelector("img");
+    let url = "";
     try {
-      image.src = await source(next);
+      url = await source(next);
+      image.src = url;
       await image.decode();
       pane.dataset.shown = next;
+      onShown();
     } catch (error) {
       image.removeAttribute("src"); // another slice must not stand under this one's number
       pane.dataset.shown = "";
-      onTrouble(error);
+      onTrouble(await whyNot(error, url));
       if (pane.dataset.wanted === next) break; // asked for again with the next move
     }
   }
   delete pane.dataset.drawing;
+}
+
+/** What keeps a picture away: of one that it can't draw a browser says no more than that. */
+async function whyNot(error, url) {
+  if (!url || error.status !== undefined) return error;
+  const answer = await fetch(url).catch(() => null);
+  return notShown(answer, "it can't be drawn");
+}
+
+/** The error of a picture whose server gives no other answer than this one, or none. */
+export function notShown(answer, otherwise = "") {
+  const why = answer?.status === LOGGED_OUT ? "you are no longer logged in" : `the server answers ${answer?.status}`;
+  const refused = answer?.ok ? otherwise : why;
+  return Object.assign(new Error(answer ? refused : "the server does not answer"), { status: answer?.status ?? 0 });
+}
+
+/**
+ * The line that says which planes could not be shown: it stays until they are, whatever else is said meanwhile. It leads
+ * to the log-in where no other line of the page does.
+ */
+export class Troubles {
+  constructor(line, { leadsToLogIn = false } = {}) {
+    Object.assign(this, { line, leadsToLogIn, planes: new Map() });
+  }
+
+  /** What became of a plane: an error, or none. */
+  tell(plane, error = null) {
+    if (error) this.planes.set(plane, error);
+    else if (!this.planes.delete(plane)) return;
+    const errors = [...this.planes.values()];
+    const names = [...this.planes.keys()].join(", ");
+    const words = `The ${names} ${errors.length === 1 ? "slice" : "slices"} could not be shown`;
+    const isLoggedOut = errors.some((one) => one.status === LOGGED_OUT);
+    if (isLoggedOut && this.leadsToLogIn) sayLoggedOut(this.line, `You are no longer logged in. ${words}.`);
+    else this.line.textContent = errors.length ? `${words} (${errors.at(-1).message}). The next move tries again.` : "";
+  }
 }
 
 /** Where an index lies in a pane's picture: across and down, in percent. */

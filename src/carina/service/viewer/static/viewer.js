@@ -2,7 +2,7 @@
 // by its links and its form; with it the same pictures come without a reload.
 
 import { prepare, showVolume, wire } from "./modes.js";
-import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, onWheel, pointUnder, voxelUnder } from "./panes.js";
+import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, notShown, onWheel, pointUnder, Troubles, voxelUnder } from "./panes.js";
 import { Ruler } from "./ruler.js";
 import { LOGGED_OUT, sayLoggedOut } from "./words.js";
 
@@ -14,11 +14,13 @@ const planes = [...panes.keys()];
 const LAYERS = ["lung", "lesion"];
 const KEPT = 160; // pictures of some 100 KB
 const SETTLED_MS = 180;
+const ONLY_IN_SLICES = "Distances are measured in slices.";
 
 const state = { at: [...scene.at], plane: planes[0], lesion: 0, visited: 0 }; // `visited`: the lesion one was at last
 const pictures = new Map();
 const ruler = new Ruler(scene, panes, document.getElementById("measured"));
 const measure = document.getElementById("measure");
+const troubles = new Troubles(document.getElementById("trouble"));
 let settling = 0;
 
 document.documentElement.classList.add("scripted");
@@ -35,8 +37,8 @@ function query() {
 async function picture(plane, index) {
   const url = `${scene.base}/slice/${plane}/${index}.png?${query()}`;
   if (!pictures.has(url)) {
-    const coming = fetch(url).then(async (answer) => {
-      if (!answer.ok) throw Object.assign(new Error(`${url}: ${answer.status}`), { status: answer.status });
+    const coming = fetch(url).catch(() => null).then(async (answer) => {
+      if (!answer?.ok) throw notShown(answer);
       return URL.createObjectURL(await answer.blob());
     });
     pictures.set(url, coming);
@@ -57,10 +59,8 @@ function draw(plane) {
   pane.querySelector("output").value = index;
   return keepShowing(pane, `${index}?${query()}`, {
     source: (wanted) => picture(plane, parseInt(wanted, 10)),
-    onTrouble: (error) => {
-      if (error.status === LOGGED_OUT) sayLoggedOut(place, "You are no longer logged in, so this slice can't be shown.");
-      else place.textContent = `This slice could not be shown (${error.message}).`;
-    },
+    onTrouble: (error) => troubles.tell(plane, error),
+    onShown: () => troubles.tell(plane),
   });
 }
 
@@ -171,8 +171,14 @@ function opacity(change) {
 }
 
 function measureHere() {
+  if (measure.disabled) return;
   ruler.press(state.at);
   ruler.draw(state.at);
+}
+
+function press({ isOn }) {
+  measure.setAttribute("aria-pressed", String(isOn));
+  document.getElementById("panes").classList.toggle("measuring", isOn);
 }
 
 function clearRuler() {
@@ -266,9 +272,13 @@ for (const [plane, pane] of panes) {
 measure.hidden = false;
 measure.addEventListener("click", () => {
   const isOn = measure.getAttribute("aria-pressed") !== "true";
-  measure.setAttribute("aria-pressed", String(isOn));
-  document.getElementById("panes").classList.toggle("measuring", isOn);
+  press({ isOn });
   if (!isOn) clearRuler();
+});
+document.addEventListener("carina-mode", ({ detail }) => { // distances are those of slices
+  measure.disabled = detail !== "slices";
+  measure.title = measure.disabled ? ONLY_IN_SLICES : "";
+  if (measure.disabled) press({ isOn: false });
 });
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("input", (event) => {

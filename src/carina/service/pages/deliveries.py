@@ -1,0 +1,61 @@
+"""What became of the results of jobs, by destination, and in short why some of them are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from carina.deliver.ledger import DeliveryState
+from carina.deliver.register import counts_by_job, resting_reason, troubles_by_job
+
+LONGEST_REASON = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sending:
+    """The objects of a job on their way to one destination, by state, and why some are not there; in short."""
+
+    states: Mapping[DeliveryState, int]
+    why: str = ""
+
+    @property
+    def words(self) -> str:
+        """All of it as text."""
+        return f"{sent_text(self.states)}: {self.why}" if self.why else sent_text(self.states)
+
+
+def sent_text(states: Mapping[DeliveryState, int]) -> str:
+    """How many are confirmed, and what of the others."""
+    others = (DeliveryState.SENT, DeliveryState.WAITING, DeliveryState.FAILED)
+    more = "".join(f", {states[state]} {state}" for state in others if states.get(state))
+    return f"{states.get(DeliveryState.CONFIRMED, 0)} of {sum(states.values())} confirmed{more}"
+
+
+def sendings_of(connection: Connection, ids: Sequence[int]) -> dict[int, dict[str, Sending]]:
+    """What became of the results of jobs, by job and destination."""
+    found, troubles = counts_by_job(connection, ids), troubles_by_job(connection, ids)
+    resting: dict[str, str] = {}
+    for places in found.values():
+        resting |= reasons_to_wait(connection, {name: states for name, states in places.items() if name not in resting})
+
+    def sending(job: int, name: str, states: Mapping[DeliveryState, int]) -> Sending:
+        waits = resting.get(name, "") if states.get(DeliveryState.WAITING) else ""
+        return Sending(states=states, why=short_reason(troubles.get((job, name), ""), name) or waits)
+
+    return {job: {name: sending(job, name, states) for name, states in places.items()} for job, places in found.items()}
+
+
+def reasons_to_wait(connection: Connection, sent: Mapping[str, Mapping[DeliveryState, int]]) -> dict[str, str]:
+    """Why objects wait for destinations that can't be reached, in short."""
+    waited_for = [name for name, states in sent.items() if states.get(DeliveryState.WAITING)]
+    return {name: short_reason(resting_reason(connection, name), name) for name in waited_for}
+
+
+def short_reason(message: str, destination: str) -> str:
+    """The first sentence of a message of the ledger, without the destination that it stands beside."""
+    said = message.partition(". ")[0].removesuffix(".")
+    if said.startswith(f"{destination} ("):
+        said = said.partition(") ")[2] or said
+    return said if len(said) <= LONGEST_REASON else f"{said[: LONGEST_REASON - 4].rsplit(' ', 1)[0]} ..."
