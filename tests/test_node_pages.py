@@ -122,6 +122,18 @@ def test_a_page_repeats_what_it_was_sent_as_text_and_names_no_patient(pages: Pag
     assert "Chest &lt;script&gt;alert(1)&lt;/script&gt;" in pages.get("/")
 
 
+def test_what_is_wrong_with_the_input_is_said_without_where_the_node_keeps_it(pages: Pages) -> None:
+    content = pages.node.folder / "uploads" / ("a" * 32) / "content"
+    words = "its only file is neither DICOM nor a volume file; expected a DICOM file."
+    job = add_job(
+        pages.node, source=str(content), ended="faulted", error_code="series.none", error=f"{content}: {words}"
+    )
+    for path in ("/", f"/jobs/{job}"):
+        told = text_of(pages.get(path))
+        assert as_sentence(words) in told
+        assert f"{content}:" not in told
+
+
 def test_filters_and_pages_part_the_jobs_by_key(pages: Pages) -> None:
     for number in range(60):
         add_job(pages.node, pages.arrival, ended="canceled" if number % 2 else "healthy")

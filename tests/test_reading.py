@@ -228,7 +228,7 @@ def test_a_file_cut_short_in_its_header_is_not_lost_in_silence(tmp_path: Path, s
 def test_what_is_no_dicom_is_said_so(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "picture.png").write_bytes(content)
     assert "picture.png: neither DICOM nor a volume file" in refusal(tmp_path / "picture.png").message
-    assert "none of its 1 files is DICOM" in refusal(tmp_path).message
+    assert "its only file is neither DICOM nor a volume file" in refusal(tmp_path).message
 
 
 def test_empty_and_absent_folders(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_an_interrupted_zip_is_resumed_by_another_page_and_run(browser: Browser,
     page.on("request", lambda one: chunks.append(one.url) if "/chunk?" in one.url else None)
     page.goto(running.url)
     came = 100 * 2 * LARGEST_CHUNK // (files / "study.zip").stat().st_size
-    expect(page.get_by_text("1 file, begun")).to_contain_text("have come")
+    expect(page.get_by_text("1 file, begun")).to_contain_text("has come")
     page.get_by_label("Files or a zip").set_input_files(files / "study.zip")
     job = job_of(page)
     assert 10 < came < 100

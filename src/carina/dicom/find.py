@@ -83,7 +83,10 @@ def _nothing(path: Path, walked: Walked) -> str:
         return f"{path}: this folder is a run of Carina's, whose results are no input; give the CT itself."
     passed_by = len(walked.passed_by)
     but = f" ({passed_by} are hidden, devices, or results of earlier runs)" if passed_by else ""
-    return f"{path}: none of its {walked.count} files is DICOM or a volume file{but}; {packed or f'{wanted}.'}"
+    neither = f"none of its {walked.count} files is DICOM or a volume file"
+    if walked.count == 1:
+        neither = "its only file is neither DICOM nor a volume file"
+    return f"{path}: {neither}{but}; {packed or f'{wanted}.'}"
 
 
 def _packed(path: Path, walked: Walked) -> str:
