@@ -198,6 +198,15 @@ def test_buttons_change_jobs_and_come_back(pages: Pages) -> None:
     assert "1 pending 1 running 1 healthy 0 faulted 1 canceled" in text_of(pages.get("/"))
 
 
+def test_a_job_that_is_run_again_has_not_begun(pages: Pages) -> None:
+    faulted = pages.jobs["faulted"]
+    assert "1 min 15 s" in text_of(pages.get("/?state=faulted"))
+    pages.press(token=pages.node.token, what="retry", id=faulted, back="/")
+    pages.press(token=pages.node.token, what="cancel", id=faulted, back="/")
+    told = text_of(pages.get("/?state=canceled"))
+    assert "canceled" in told and " came " in told and " min " not in told and " s none" not in told
+
+
 def test_a_button_that_does_not_fit_says_why_and_leads_back(pages: Pages) -> None:
     answer = pages.press(token=pages.node.token, what="cancel", id=pages.jobs["healthy"], back="/?state=healthy")
     assert answer.status_code == 409

@@ -59,7 +59,7 @@ def deliver(node: RunningNode, job: int, name: str = "PACS", **values: object) -
 
 
 def row_of(job: int, name: str) -> dict[str, object]:
-    row = {"job_id": job, "destination": name, "sop_class_uid": "1.2", "sop_instance_uid": f"2.25.{job}"}
+    row = {"job_id": job, "destination": name, "sop_class_uid": "1.2", "sop_instance_uid": f"2.25.0.{job}"}
     return row | {"path": f"runs/{job}/x.dcm", "state": "waiting", "created_at": NOON}
 
 
@@ -95,6 +95,14 @@ def test_why_something_failed_for_good_is_said(node: RunningNode, url: str) -> N
     deliver(node, add_job(node), state="failed", error_code="delivery.damaged", error=words)
     page = text_of(httpx.get(url).text)
     assert "1 failed runs/1/x.dcm of the node was damaged or changed after its run: its" in page
+
+
+def test_what_failed_for_good_is_said_before_what_waits(node: RunningNode, url: str) -> None:
+    job = add_job(node)
+    deliver(node, job, state="failed", error_code="delivery.refused", error="0xA900, it does not match")
+    put_off(node, job)
+    row = httpx.get(url).text.partition('data-name="Deliveries"')[2].partition("</td>")[0]
+    assert "0xA900, it does not match" in row and SHORT[1:] not in unescape(row)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,19 @@ def test_a_compared_slice_that_is_missing_is_said(browser: Browser, tmp_path: Pa
             expect(page.locator(".beside img").nth(place)).to_have_attribute("alt", f"{title}: axial slice {number}.")
 
 
+@pytest.mark.parametrize("page_of", ["/", "/correct/lesion"])
+def test_nothing_is_said_of_a_place_that_can_not_be_read(browser: Browser, url: str, page_of: str) -> None:
+    with complaining(browser, url + page_of) as page:
+        place, picture = page.locator("#place"), page.locator(".axial img")
+        page.locator(".axial .picture").focus()
+        page.keyboard.press("PageDown")
+        expect(picture).to_have_attribute("alt", re.compile("Axial slice"))
+        page.route("**/at/**", lambda route: route.fulfill(status=500))
+        page.keyboard.press("PageDown")
+        expect(place).not_to_contain_text(" mm")
+        expect(picture).to_have_attribute("alt", "")
+
+
 def test_what_is_corrected_is_not_painted_over_another_slice(browser: Browser, tmp_path: Path) -> None:
     with correcting(browser, CorrectedRun("plain", tmp_path)) as page:
         page.route("**/slice/axial/*", lambda route: route.fulfill(status=404))

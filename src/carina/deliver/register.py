@@ -73,7 +73,8 @@ def troubles_by_job(connection: Connection, ids: Sequence[int]) -> dict[tuple[in
     """What was last said of objects of jobs that wait, or have failed, by job and destination."""
     columns = (DELIVERY.c.job_id, DELIVERY.c.destination, DELIVERY.c.error)
     is_held_up = DELIVERY.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED)) & (DELIVERY.c.error != "")
-    wanted = select(*columns).where(DELIVERY.c.job_id.in_(ids), is_held_up).order_by(DELIVERY.c.id)
+    wanted = select(*columns).where(DELIVERY.c.job_id.in_(ids), is_held_up)
+    wanted = wanted.order_by(DELIVERY.c.state.desc(), DELIVERY.c.id)  # what failed last: that waits for somebody
     return {(row.job_id, row.destination): row.error for row in connection.execute(wanted)}
 
 

@@ -252,8 +252,9 @@ def retry(connection: Connection, job_id: int) -> bool:
     its_run = (REMOVAL.c.kind == "run") & (REMOVAL.c.subject_id == JOB.c.id)
     its_input = (REMOVAL.c.kind == "incoming") & (REMOVAL.c.subject_id == JOB.c.arrival_id)
     ended &= ~exists().where(its_run | its_input)
-    fresh = {"ended": "", "crashes": 0, "retries": 0, "cancel": 0, "stopped_at": None, "error_code": "", "error": ""}
-    return bool(connection.execute(update(JOB).where(ended).values(not_before=None, **_PENDING, **fresh)).rowcount)
+    fresh = {"ended": "", "crashes": 0, "retries": 0, "cancel": 0, "error_code": "", "error": ""}
+    fresh |= {"started_at": None, "stopped_at": None, "not_before": None}
+    return bool(connection.execute(update(JOB).where(ended).values(**_PENDING, **fresh)).rowcount)
 
 
 def set_priority(connection: Connection, job_id: int, priority: Priority) -> bool:

@@ -95,7 +95,11 @@ async function settle() {
     saver.isLoggedOut = !saver.isLoggedOut;
     told();
   }
-  if (!answer?.ok || at !== state.at.join("/")) return;
+  if (at !== state.at.join("/")) return;
+  if (!answer?.ok) {
+    sayUnknown();
+    return;
+  }
   const said = await answer.json();
   const here = flat(state.at);
   const marks = [[scene.layer, mask], ...others].map(([name, one]) => `${one.marks[here] ? "marked" : "not marked"} as ${name}`);
@@ -104,6 +108,12 @@ async function settle() {
     const [what] = said.slices[plane].split(". ");
     panes.get(plane).querySelector("img").alt = `${what}. ${countMarks(scene, plane, state.at, mask.marks)} voxels marked as ${scene.layer} in this slice.`;
   }
+}
+
+/** What was said of another place must not stand here. */
+function sayUnknown() {
+  place.textContent = "What is here is not known.";
+  for (const plane of planes) panes.get(plane).querySelector("img").alt = "";
 }
 
 /** Says how it stands; what is said already stays as it is, with the focus on its link. */
