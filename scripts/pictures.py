@@ -75,6 +75,24 @@ def solid(page: Page) -> None:
     page.wait_for_timeout(SOFTWARE_MS)
 
 
+def airways(page: Page) -> None:
+    """Trachea, bronchi and lesions in 3D."""
+    shown_as(page, "airways")
+
+
+def lungs(page: Page) -> None:
+    """What is inside the lungs in 3D."""
+    shown_as(page, "lungs")
+
+
+def shown_as(page: Page, name: str) -> None:
+    """One of the solids that have an image of their own."""
+    solid(page)
+    page.get_by_label("Shown as").select_option(name)
+    page.locator(f"#volume[data-solid={name}]").wait_for(timeout=180_000)
+    page.wait_for_timeout(SOFTWARE_MS)
+
+
 def correcting(page: Page) -> None:
     """A correction that is finished, and a stroke after it."""
     settled(page)
@@ -102,6 +120,8 @@ SHOTS: dict[str, tuple[str, dict[str, int], str, Step]] = {
     "lesion": ("/", WIDE, "light", second_lesion),
     "saliency": ("/", WIDE, "dark", saliency),
     "solid": ("/", WIDE, "dark", solid),
+    "airways": ("/", WIDE, "dark", airways),
+    "lungs": ("/", WIDE, "dark", lungs),
     "report": ("/report", WIDE, "light", settled),
     "narrow": ("/", NARROW, "dark", images),
     "correct": ("/correct/lesion", WIDE, "dark", correcting),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import distance_transform_edt
 
 from carina.errors import BadConfig
 from carina.report.overlay import layout
 from carina.service.viewer.layers import coarse_steps, layer_of
 from carina.service.viewer.opened import OpenedRun
 from carina.service.viewer.scene import chosen_voxel, shown_planes
+from carina.service.viewer.solid import AIRWAY_FULL, AROUND_LUNGS_HU, RIM_MM, solid_layer
 from carina.volume import Grid
 from carina.volume.header import triple
 from viewer_runs import POSES, posed, write_run
@@ -74,6 +77,54 @@ def test_the_quarter_is_small_and_has_the_mean_of_what_it_stands_for(opened: Ope
 def test_what_is_no_layer_is_refused(opened: OpenedRun, size: str, name: str) -> None:
     with pytest.raises(BadConfig, match="expected quarter or full, and ct or marks"):
         layer_of(opened, size, name)
+
+
+def test_what_3d_shows_of_the_lungs_lies_where_it_is_on_one_grid(opened: OpenedRun, tmp_path: Path) -> None:
+    images = opened.whole
+    assert images.lung and images.lesion
+    hu, marks = (solid_layer(opened, name) for name in ("lungs", "marks"))
+    assert hu.grid == marks.grid
+    file = tmp_path / "marks.nii.gz"
+    file.write_bytes(b"".join(marks.parts(compress=True)))
+    lesions = np.argwhere(np.asarray(nibabel.load(file).dataobj) >= 3)
+    place = (nibabel.load(file).affine @ [*lesions.mean(axis=0), 1])[:3] * RAS
+    at = images.lesion.grid.points_mm(np.argwhere(images.lesion.labels).mean(axis=0))
+    assert np.linalg.norm(place - at) < 1.0
+    inside = hu.array != AROUND_LUNGS_HU
+    assert not inside[marks.array == 0].any() and (hu.array[inside] > -300).any(), "vessels, and no ribs"
+    deep = distance_transform_edt(marks.array > 0, sampling=marks.grid.spacing_mm) > 2 * RIM_MM
+    assert inside[deep].all()
+    found = images.volume.grid.indices(hu.grid.points_mm(np.argwhere(inside)))
+    z, y, x = np.clip(np.rint(found).astype(int), 0, np.array(images.volume.grid.shape) - 1).T
+    assert np.corrcoef(images.volume.hu[z, y, x], hu.array[inside])[0, 1] > 0.8
+
+
+def test_airways_are_on_the_same_grid_and_are_made_once(tmp_path: Path) -> None:
+    opened = OpenedRun(write_run(posed("prone", (60, 128, 128)), tmp_path / "run"))
+    airways = solid_layer(opened, "airways")
+    assert airways is solid_layer(opened, "airways")
+    assert airways.grid == solid_layer(opened, "lungs").grid
+    places = airways.grid.points_mm(np.argwhere(airways.array > AIRWAY_FULL / 2))
+    assert places[:, 2].max() > 140 and places[:, 0].min() < -40 and places[:, 0].max() > 40
+    with pytest.raises(BadConfig, match="solid/heart: expected airways, lungs, marks"):
+        solid_layer(opened, "heart")
+
+
+def test_what_is_long_in_the_making_holds_up_no_other(opened: OpenedRun) -> None:
+    started, ended = threading.Event(), threading.Event()
+
+    def long() -> bool:
+        started.set()
+        return ended.wait(60)
+
+    thread = threading.Thread(target=lambda: opened.once("long", long))
+    thread.start()
+    assert started.wait(60)
+    assert opened.once("short", lambda: 1) == 1
+    assert thread.is_alive()
+    ended.set()
+    thread.join()
+    assert opened.once("long", lambda: False)
 
 
 def test_the_first_look_is_at_the_largest_lesion_and_the_crosshair_lies_in_it(opened: OpenedRun) -> None:

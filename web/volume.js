@@ -12,8 +12,25 @@ const PLANES = [
   { sliceType: SLICE_TYPE.SAGITTAL, position: [0.6, 0.5, 0.4, 0.5] },
 ];
 const SOFTWARE = /swiftshader|llvmpipe|softpipe|software/i;
-const SOLIDS = { bone: "ct_bones", airways: "ct_airways", lungs: "ct_soft" };
+// Bones are drawn of the CT itself; the others of images of their own, where the server made one.
+const SOLIDS = {
+  bone: { colormap: "ct_bones" },
+  airways: { colormap: "carina-airways", range: [0, 200] },
+  lungs: { colormap: "carina-lungs", range: [-1000, 200] },
+};
 const INSIDE_LUNGS = new Set(["airways", "lungs"]); // what the lungs' own surface would hide
+const NOTHING = [30000, 31000]; // a range that no HU lies in
+const SHADED = 0.7;
+
+// I is a share of the range above, of 255.
+const TRANSFER = {
+  "carina-airways": { R: [70, 70, 160, 205], G: [120, 120, 205, 235], B: [140, 140, 215, 240], A: [0, 0, 170, 255], I: [0, 70, 115, 255] },
+  // -700 HU: nothing; -550: ground glass, a haze; -300: vessels; 0: vessels and consolidation, opaque
+  "carina-lungs": {
+    R: [0, 110, 150, 215, 250, 255], G: [0, 60, 70, 110, 185, 235], B: [0, 70, 70, 80, 140, 215],
+    A: [0, 0, 6, 60, 150, 200], I: [0, 64, 96, 149, 213, 255],
+  },
+};
 
 const OPTIONS = {
   isRadiologicalConvention: true,
@@ -68,7 +85,11 @@ export class VolumeView {
     this.turned = [160, 12];
     this.place = null;
     this.isMoving = false;
+    this.images = {}; // the loaded images by what they show: `ct`, and solids that have their own
+    this.drawn = null;
+    this.shading = 0;
     this.nv = new CalmNiivue(OPTIONS);
+    for (const [name, colours] of Object.entries(TRANSFER)) this.nv.addColormap(name, colours);
     this.nv.onLocationChange = ({ mm }) => {
       if (this.isMoving || !this.nv.volumes.length) return;
       this.place = [-mm[0], -mm[1], mm[2]];
@@ -76,8 +97,11 @@ export class VolumeView {
     };
   }
 
-  /** Shows a CT and, where there are masks, what is marked: each a `{ url, bytes }`, fetched where it has no bytes. */
-  async load({ ct, marks }) {
+  /**
+   * Shows a CT and, where there are masks, what is marked: each a `{ url, bytes }`, fetched where it has no bytes.
+   * `of` is the solid whose own image stands in the place of the CT.
+   */
+  async load({ ct, marks }, of = "ct") {
     if (!this.nv.canvas) await this.nv.attachToCanvas(this.canvas);
     const named = ({ url, bytes }, more) => ({ url: bytes ?? url, name: url.split("/").pop(), ...more });
     const images = [named(ct, { colormap: "gray", cal_min: this.window[0], cal_max: this.window[1] })];
@@ -88,11 +112,17 @@ export class VolumeView {
     this.isMoving = this.nv.isHeld = true;
     try {
       await this.nv.loadVolumes(images);
+      this.images[of] = this.nv.volumes;
     } finally {
       this.isMoving = this.nv.isHeld = false;
     }
     this.#shade();
     if (this.place) this.moveTo(this.place);
+  }
+
+  /** Whether a solid's own image is loaded. */
+  has(solid) {
+    return solid in this.images;
   }
 
   /** The grey window in HU. */
@@ -144,18 +174,39 @@ export class VolumeView {
   }
 
   #shade() {
+    if (!this.images.ct || this.nv.isHeld) return;
+    const own = this.isSolid && this.images[this.solid];
+    const isOther = this.#use(own || this.images.ct);
     const [ct, ...masks] = this.nv.volumes;
-    if (!ct || this.nv.isHeld) return;
     this.nv.isHeld = true;
     for (const mask of masks) {
       this.nv.addColormap(mask.colormap, this.#palette(mask.colormap));
       mask.opacity = this.#cover(mask.colormap);
     }
-    const { min, max } = this.isSolid ? this.nv.colormapFromKey(SOLIDS[this.solid]) : {};
-    ct.colormap = this.isSolid ? SOLIDS[this.solid] : "gray";
-    [ct.cal_min, ct.cal_max] = this.isSolid && max > min ? [min, max] : this.window;
+    const { colormap, range } = this.isSolid ? SOLIDS[this.solid] : { colormap: "gray", range: this.window };
+    const { min, max } = this.nv.colormapFromKey(colormap);
+    ct.colormap = colormap;
+    [ct.cal_min, ct.cal_max] = range ?? (max > min ? [min, max] : this.window);
+    if (this.isSolid && range && !own) [ct.cal_min, ct.cal_max] = NOTHING;
     this.nv.isHeld = false;
     this.nv.updateGLVolume();
+    this.#light(own ? SHADED : 0);
+    if (isOther && this.place) this.moveTo(this.place);
+  }
+
+  /** Draws these images from now on; whether they are others than before. */
+  #use(images) {
+    const isOther = this.drawn !== images;
+    this.nv.volumes = this.drawn = images;
+    [this.nv.back, ...this.nv.overlays] = images;
+    return isOther;
+  }
+
+  /** Light from the side of who looks, on what has a surface. */
+  #light(amount) {
+    if (amount === this.shading) return;
+    this.shading = amount;
+    this.nv.setVolumeRenderIllumination(amount);
   }
 
   #cover(name) {

@@ -21,13 +21,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.errors import BadSeries
+from carina.measure.airways import grow_core, trachea_seeds
 from carina.volume.arrays import Flags
 
 LUNG_BELOW_HU = -400.0
 """Lung and its ground-glass parts are below this; vessels, walls and consolidation are not."""
-AIRWAY_MAX_ML = 90.0
-"""Trachea and bronchi of an adult hold less than this; more means that the growing leaked into lung."""
-
 
 MARGIN_VOXELS = 5
 
@@ -85,40 +83,9 @@ def _body(hu: npt.NDArray[np.float32]) -> Flags:
 
 
 def _airway(hu: npt.NDArray[np.float32], air: Flags, spacing_mm: tuple[float, float, float]) -> Flags:
-    """Trachea and bronchi: at each threshold the lumens connected to the trachea; the largest that did not leak."""
-    voxel_ml = float(np.prod(spacing_mm)) / 1000.0
-    seeds = _trachea_seeds(air, spacing_mm)
-    best, best_ml = np.zeros(air.shape, dtype=bool), 0.0
-    if not seeds:
-        return best
-    smooth = ndimage.gaussian_filter(hu, (0, 0.5, 0.5))
-    for threshold in (-960, -940, -920, -900, -880, -860, -830, -800, -760, -700):
-        labels, _ = ndimage.label((smooth < threshold) & air)
-        sizes_ml = np.bincount(labels.ravel()) * voxel_ml
-        kept = {int(i) for i in labels[tuple(np.array(seeds).T)] if i and sizes_ml[i] <= AIRWAY_MAX_ML}
-        volume = float(sum(sizes_ml[i] for i in kept))
-        if best_ml > 15 and volume > 2.0 * best_ml:
-            break
-        if volume > best_ml:
-            best, best_ml = np.isin(labels, list(kept)), volume
-    return best
-
-
-def _trachea_seeds(air: Flags, spacing_mm: tuple[float, float, float]) -> list[tuple[int, int, int]]:
-    """Voxels of the trachea: in the upper half, centres of round air of 80 to 700 mm2 within 25 mm of the middle."""
-    area_mm2 = spacing_mm[1] * spacing_mm[2]
-    seeds = []
-    for z in range(air.shape[0] - 1, air.shape[0] // 2, -1):
-        labels, _ = ndimage.label(air[z])
-        for index, box in enumerate(ndimage.find_objects(labels), start=1):
-            region = labels[box] == index
-            sides = region.shape
-            y, x = (s.start + n // 2 for s, n in zip(box, sides, strict=True))
-            is_round = max(sides) <= 2.2 * min(sides) and region.mean() > 0.5 and labels[y, x] == index
-            near = abs(x - air.shape[2] / 2) * spacing_mm[2] < 25
-            if is_round and near and 80 <= np.count_nonzero(region) * area_mm2 <= 700:
-                seeds.append((z, y, x))
-    return seeds
+    """Trachea and bronchi: the largest lumen connected with the trachea that did not leak."""
+    seeds = trachea_seeds(air, spacing_mm)
+    return grow_core(ndimage.gaussian_filter(hu, (0, 0.5, 0.5)), air, seeds, spacing_mm).flags
 
 
 def _wide_part(airway: Flags, spacing_mm: tuple[float, float, float]) -> Flags:

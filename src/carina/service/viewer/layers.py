@@ -37,10 +37,10 @@ class Layer:
         return nifti_parts(self.array, self.grid, compress=compress)
 
 
-def coarse_steps(grid: Grid) -> tuple[int, int, int]:
-    """How many voxels along ``(z, y, x)`` become one in the quarter."""
+def coarse_steps(grid: Grid, block_mm: float = QUARTER_MM) -> tuple[int, int, int]:
+    """How many voxels along ``(z, y, x)`` become one in the quarter, or where blocks have another size."""
     z, y, x = (
-        min(MOST_STEPS, count, max(1, round(QUARTER_MM / step)))
+        min(MOST_STEPS, count, max(1, round(block_mm / step)))
         for step, count in zip(grid.spacing_mm, grid.shape, strict=True)
     )
     return z, y, x
@@ -76,12 +76,19 @@ def _ct(volume: Sliced) -> Layer:
 def _marks(masks: Sequence[Sliced | None], grid: Grid, size: str) -> Layer:
     """Both masks as one; a lesion lies over the lung."""
     shown = quartered(grid) if size == QUARTER else grid
-    marks = np.zeros(shown.shape, np.uint8)
+    steps = coarse_steps(grid) if size == QUARTER else (1, 1, 1)
+    halves = (None if mask is None else _halves(mask, steps) for mask in masks)
+    return Layer(array=marks_of(halves, shown.shape), grid=shown)
+
+
+def marks_of(masks: Iterable[npt.NDArray[Any] | None], shape: tuple[int, int, int]) -> Labels:
+    """Lung and lesion, each 0 and 1, as marks."""
+    marks = np.zeros(shape, np.uint8)
     for number, mask in enumerate(masks):
         if mask is not None:
-            flags = _halves(mask, coarse_steps(grid) if size == QUARTER else (1, 1, 1))
+            flags = mask.view(np.uint8)
             np.copyto(marks, flags * np.uint8(2 * number + 1) + _surface(flags), where=flags > 0)
-    return Layer(array=marks, grid=shown)
+    return marks
 
 
 def _surface(flags: Labels) -> Labels:

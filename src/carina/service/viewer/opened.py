@@ -67,7 +67,8 @@ class OpenedRun:
         self.run = open_run(folder)
         self.drawing = threading.Lock()
         """Held while a slice is drawn: of three at once, all would come last."""
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._making: dict[str, threading.RLock] = {}
         self._known: dict[str, Any] = {}
 
     @property
@@ -109,8 +110,10 @@ class OpenedRun:
         return self.once("saliency", self._saliency)
 
     def once(self, name: str, make: Callable[[], _Value]) -> _Value:
-        """What ``make`` gave the first time that this name was asked for."""
+        """What ``make`` gave the first time that this name was asked for, while others are made beside it."""
         with self._lock:
+            making = self._making.setdefault(name, threading.RLock())
+        with making:
             if name not in self._known:
                 self._known[name] = make()
             value: _Value = self._known[name]

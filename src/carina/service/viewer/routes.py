@@ -32,6 +32,7 @@ from carina.service.viewer.layers import QUARTER, layer_of
 from carina.service.viewer.opened import OpenedRun, RunShelf
 from carina.service.viewer.scene import PLANES, chosen_voxel, scene_facts, shown_planes
 from carina.service.viewer.slices import WINDOWS, Drawing, LayerStyle, clipped, place_words, slice_png, slice_words
+from carina.service.viewer.solid import SOLID, solid_layer
 from carina.service.viewer.stored import pdf_inside, report_names, stored_file, stored_files
 
 WhereIsRun = Callable[[Request], Path]
@@ -310,11 +311,10 @@ class RunPages:
 
     def volume(self, request: Request) -> Response:
         """The CT or a mask as NIfTI."""
-        size = request.path_params["size"]
-        parts = layer_of(self._opened(request), size, request.path_params["name"]).parts(
-            compress=request.url.path.endswith(".gz")
-        )
-        if size == QUARTER:  # small, and at once: to send each part takes as long as to make it
+        opened, size, name = self._opened(request), request.path_params["size"], request.path_params["name"]
+        layer = solid_layer(opened, name) if size == SOLID else layer_of(opened, size, name)
+        parts = layer.parts(compress=request.url.path.endswith(".gz"))
+        if size in (QUARTER, SOLID):  # small, and at once: to send each part takes as long as to make it
             return Response(b"".join(parts), media_type="application/octet-stream")
         return StreamingResponse(parts, media_type="application/octet-stream")
 

@@ -6,6 +6,24 @@ import { LOGGED_OUT, sayLoggedOut } from "./words.js";
 const NOT_BUILT = "This installation has no volume viewer: install the wheel, or run scripts/build_viewer.py (needs npm).";
 const TURN_DEGREES = 10;
 const MASKS = ["lung", "lesion"];
+const NOT_FOUND = 404;
+// What 3D shows: what the canvas is called, and of those with an image of their own what is said while it is made,
+// when it is shown, and where the server has none.
+const SOLIDS = {
+  bone: { named: "Bones, lungs and lesions" },
+  airways: {
+    named: "Airways and lesions",
+    making: "Looking for the airways ...",
+    made: "Trachea and bronchi, as far as they could be followed.",
+    missing: "No airways are shown: no trachea with lungs below it was found in this scan.",
+  },
+  lungs: {
+    named: "What is inside the lungs, and lesions",
+    making: "Cutting out the lungs ...",
+    made: "Inside the lungs: vessels and disease; the outer 2.5 mm only where a lesion is marked.",
+    missing: "Nothing is shown: this run marked no lungs.",
+  },
+};
 
 const panes = document.getElementById("panes");
 const host = document.getElementById("volume");
@@ -63,6 +81,18 @@ async function fetchedOf(scene, size) {
   return { ct: ofCt, marks: ofMarks };
 }
 
+/** The image of a solid with its marks; null where the server has none of this scan. */
+async function fetchedSolid(scene, name) {
+  const folder = `${scene.base}/volume/solid`;
+  try {
+    const [ct, marks] = await Promise.all([fetched(`${folder}/${name}.nii.gz`), fetched(`${folder}/marks.nii.gz`)]);
+    return { ct, marks };
+  } catch (error) {
+    if (error.status === NOT_FOUND) return null;
+    throw error;
+  }
+}
+
 async function open({ scene, state, form, moveTo }) {
   let size = scene.quartered ? "quarter" : "full";
   const first = fetchedOf(scene, size); // while NiiVue starts
@@ -72,17 +102,44 @@ async function open({ scene, state, form, moveTo }) {
   const canvas = host.querySelector("canvas");
   const view = new VolumeView(canvas, (place) => moveTo(toVoxel(place)));
 
+  const missing = new Set();
+  let canGrow = false;
+  let last = Promise.resolve();
+  const inTurn = (step) => { // images are loaded one set at a time
+    last = last.catch(() => {}).then(step);
+    return last;
+  };
+  const sayOf = () => {
+    const solid = view.isSolid && SOLIDS[view.solid];
+    if (solid?.making) say(view.has(view.solid) ? solid.made : solid.missing);
+    else say(size === "full" ? "Full resolution." : "A quarter of the resolution.");
+    canvas.setAttribute("aria-label", `${solid ? `${solid.named} in 3D` : "The volume in three planes"}; the lines below say what is shown and what is at the crosshair`);
+    grown.hidden = size === "full" || !canGrow || Boolean(solid?.making);
+    host.dataset.solid = solid ? view.solid : "";
+  };
   const load = async (wanted, coming) => {
     await view.load(await coming);
     size = wanted;
     host.dataset.size = wanted;
-    say(wanted === "full" ? "Full resolution." : "A quarter of the resolution.");
+    sayOf();
   };
-  const grow = async () => {
+  const setSolid = (name) => inTurn(async () => {
+    if (SOLIDS[name].making && !view.has(name) && !missing.has(name)) {
+      host.dataset.solid = "";
+      grown.hidden = true;
+      say(SOLIDS[name].making);
+      const images = await fetchedSolid(scene, name);
+      if (images) await view.load(images, name);
+      else missing.add(name);
+    }
+    view.setSolid(name);
+    sayOf();
+  });
+  const grow = () => inTurn(async () => {
     grown.hidden = true;
     say("Loading the full resolution ...");
     await load("full", fetchedOf(scene, "full"));
-  };
+  });
   const dress = () => {
     const drawing = drawingOf(form);
     view.setWindow(windowOf(scene, drawing.window));
@@ -111,7 +168,14 @@ async function open({ scene, state, form, moveTo }) {
     event.stopPropagation();
     view.turn(TURN_DEGREES * turn[0], TURN_DEGREES * turn[1]);
   });
-  return { view, grow, offer: () => { grown.hidden = size === "full"; }, isSlow: () => drawsBySoftware(), isWhole: () => size === "full" };
+  const offer = () => { canGrow = true; sayOf(); };
+  return { view, grow, setSolid, sayOf, offer, isSlow: () => drawsBySoftware(), isWhole: () => size === "full" };
+}
+
+function sayTrouble(error) {
+  console.debug(error);
+  if (error.status === LOGGED_OUT) sayLoggedOut(host.querySelector("p"), "You are no longer logged in, so the volume can't be shown.");
+  else say(`The volume can't be shown: ${error.message}.`);
 }
 
 /** Loads the quarter without showing it, so that the first look at the volume takes no time. */
@@ -135,17 +199,16 @@ export async function showVolume(wanted, context) {
     const opened = await opening;
     if (shown !== wanted) return;
     opened.view.show(wanted === "solid");
-    opened.view.setSolid(host.querySelector("select").value);
     host.dataset.mode = wanted;
     host.querySelector("label").hidden = wanted !== "solid";
     host.querySelector("canvas").focus({ preventScroll: true });
+    if (wanted === "solid") await opened.setSolid(host.querySelector("select").value);
+    else opened.sayOf();
     if (opened.isWhole()) return;
     if (opened.isSlow() || wanted === "solid") opened.offer();
     else await opened.grow();
   } catch (error) {
-    console.debug(error);
-    if (error.status === LOGGED_OUT) sayLoggedOut(host.querySelector("p"), "You are no longer logged in, so the volume can't be shown.");
-    else say(`The volume can't be shown: ${error.message}.`);
+    sayTrouble(error);
   }
 }
 
@@ -163,5 +226,11 @@ export function wire(context) {
     document.getElementById("no-volume").textContent = NOT_BUILT;
     document.getElementById("no-volume").hidden = false;
   }
-  host.querySelector("select").addEventListener("change", async (event) => (await opening).view.setSolid(event.target.value));
+  host.querySelector("select").addEventListener("change", async (event) => {
+    try {
+      await (await opening).setSolid(event.target.value);
+    } catch (error) {
+      sayTrouble(error);
+    }
+  });
 }
