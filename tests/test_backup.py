@@ -77,6 +77,39 @@ def test_a_restored_node_goes_on_where_the_backup_was_made(node: Settings, tmp_p
     engine.dispose()
 
 
+def rights(folder: Path) -> set[tuple[bool, int]]:
+    """The rights of all that is in a folder, itself included: whether it is a folder, and its mode."""
+    return {(one.is_dir(), one.stat().st_mode & 0o777) for one in (folder, *folder.rglob("*"))}
+
+
+def test_backups_and_restored_nodes_are_their_users_alone(node: Settings, tmp_path: Path) -> None:
+    """Whatever the rights of the node's files are, and of an empty folder that waits for them."""
+    folder = tmp_path / "node"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for name in ("node.lock", "receiving.lock", "sender.lock"):
+        (folder / name).touch()
+    for one in (folder, *folder.rglob("*")):
+        one.chmod(0o777 if one.is_dir() else 0o664)
+    (tmp_path / "saved").mkdir()
+    save_node(node, tmp_path / "saved", TODAY)
+    assert rights(tmp_path / "saved") == {(True, 0o700), (False, 0o600)}
+    assert not list((tmp_path / "saved").glob("*.lock"))
+    for one in (tmp_path / "saved", *(tmp_path / "saved").rglob("*")):
+        one.chmod(0o755 if one.is_dir() else 0o644)
+    restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
+    assert rights(tmp_path / "there") == {(True, 0o700), (False, 0o600)}
+
+
+def test_what_an_earlier_version_restored_is_closed_once_the_node_is_opened(node: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "node"
+    folder.chmod(0o755)
+    open_node(node).dispose()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o1777)  # one that all share
+    open_node(node).dispose()
+    assert folder.stat().st_mode & 0o1777 == 0o1777
+
+
 def test_what_a_restored_node_may_have_sent_is_asked_for_first(node: Settings, tmp_path: Path) -> None:
     save_node(node, tmp_path / "saved", TODAY)
     folder = tmp_path / "there"

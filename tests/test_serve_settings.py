@@ -22,6 +22,7 @@ from carina.errors import BadConfig
 from carina.jobs.places import NODE_LOCK
 from carina.service.check import as_error, check_across, is_running
 from carina.service.check_contents import check_contents
+from carina.service.settings_secrets import open_secrets
 from carina.service.template import TEMPLATE, write_template
 from carina.service.web_address import is_loopback
 from carina.testing.pacs import free_port
@@ -97,7 +98,9 @@ def test_init_writes_the_template_and_never_overwrites(tmp_path: Path) -> None:
         done = subprocess.run([PROGRAM, "init", tmp_path / "new"], capture_output=True, text=True)
         assert done.returncode == code
         assert words in done.stdout + done.stderr
-    assert (tmp_path / "new" / "carina.toml").read_text() == TEMPLATE.read_text()
+    made = tmp_path / "new" / "carina.toml"
+    assert made.read_text() == TEMPLATE.read_text()
+    assert made.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_place_that_can_not_be_written_is_said(tmp_path: Path) -> None:
@@ -119,6 +122,40 @@ TWICE = (
 PEER = '[destinations.D]\nkind = "dicom"\nhost = "pacs"\nport = 104\nae_title = "PACS"\n{0}\n'
 WEB = '[destinations.D]\nkind = "dicomweb"\nurl = "https://{0}/web"\n{1}\n'
 DICOM = '[sources.{0}]\nkind = "dicom"\nae_title = "{1}"\n'
+TOKEN = 'token = "b"'
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (WEB.format("pacs", 'user = "a"\npassword = "b"'), "destinations.D.password"),
+        (WEB.format("pacs", 'token = "b"'), "destinations.D.token"),
+        ('[notices]\nsecret = "b"\n', "notices.secret"),
+        ('[deidentify]\nkey = "b"\n', "deidentify.key"),
+        ('[node]\ndatabase = "postgresql+psycopg://carina:b@db/carina"\n', "node.database"),
+        ('[node]\ndatabase = "postgresql+psycopg://carina@db/carina"\n', ""),
+        ('[notices]\nsecret = ""\n[web.tls]\nkey = "web.pem"\n', ""),
+    ],
+)
+def test_a_settings_file_that_shows_a_secret_to_others_is_said(tmp_path: Path, text: str, key: str) -> None:
+    file = tmp_path / "carina.toml"
+    file.write_text(text)
+    file.chmod(0o640)
+    words = f"{file}: holds a secret ({key}) and can be read by other users of this machine: chmod 600 {file}"
+    assert list(open_secrets(file)) == ([words] if key else [])
+    file.chmod(0o600)
+    assert not list(open_secrets(file))
+    assert not list(open_secrets(None))
+
+
+def test_check_says_that_others_can_read_a_secret(tmp_path: Path) -> None:
+    file = tmp_path / "carina.toml"
+    file.write_text(f'[node]\nfree_gb = 0.0\nfolder = "{tmp_path / "node"}"\n{free()}{WEB.format("pacs", TOKEN)}')
+    for mode, is_said in ((0o644, True), (0o600, False)):
+        file.chmod(mode)
+        done = subprocess.run([PROGRAM, "serve", "--check", "--config", file], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert ("holds a secret (destinations.D.token)" in done.stdout + done.stderr) is is_said
 
 
 @pytest.mark.parametrize(
@@ -189,11 +226,11 @@ def test_a_mistake_across_keys_is_named_by_its_key(
 @pytest.mark.parametrize(
     ("url", "more", "is_said"),
     [
-        ("http://pacs/web", "user = 'u'\npassword = 'secret'", True),
-        ("http://pacs/web", "token = 'secret'", True),
+        ("http://pacs/web", "user = 'u'\npassword = 'hushed'", True),
+        ("http://pacs/web", "token = 'hushed'", True),
         ("http://pacs/web", "", False),
-        ("http://127.0.0.1/web", "user = 'u'\npassword = 'secret'", False),
-        ("https://pacs/web", "user = 'u'\npassword = 'secret'", False),
+        ("http://127.0.0.1/web", "user = 'u'\npassword = 'hushed'", False),
+        ("https://pacs/web", "user = 'u'\npassword = 'hushed'", False),
     ],
 )
 def test_a_password_that_others_can_read_is_said(tmp_path: Path, url: str, more: str, *, is_said: bool) -> None:
@@ -201,7 +238,7 @@ def test_a_password_that_others_can_read_is_said(tmp_path: Path, url: str, more:
     done = subprocess.run([str(PROGRAM), "serve", "--check"], cwd=tmp_path, capture_output=True, text=True)
     words = f"destinations.D.url: {url} is plain HTTP: what is shown to log in can be read on its way"
     assert (done.returncode, words in done.stdout) == (0, is_said)
-    assert "secret" not in done.stdout
+    assert "hushed" not in done.stdout
 
 
 @pytest.mark.parametrize("text", [TWICE.format('"SEG"', '"PDF"', 104), TWICE.format("", "", 105)])

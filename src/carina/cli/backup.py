@@ -24,6 +24,14 @@ def backup(to: Path, config: Path | None) -> None:
 
     made = save_node(node_settings(config), to, datetime.now(UTC))
     say(f"{to}: saved as of {made.at:%Y-%m-%d %H:%M:%S} UTC; instances: {made.instances}, runs: {made.runs}")
+    _warn_if_open(to)
+
+
+def _warn_if_open(folder: Path) -> None:
+    from carina.jobs.places import is_private
+
+    if not is_private(folder):
+        say(f"{folder}: can be read by other users of this machine: its file system keeps no rights", err=True)
 
 
 @click.command()
@@ -37,3 +45,4 @@ def restore(backup_folder: Path, config: Path | None) -> None:
     said = restore_node(settings, backup_folder, datetime.now(UTC))
     what = f"as of {said.at:%Y-%m-%d %H:%M:%S} UTC; instances: {said.instances}, runs: {said.runs}"
     say(f"{settings.node.folder}: {what}; start it by: carina serve")
+    _warn_if_open(Path(settings.node.folder))

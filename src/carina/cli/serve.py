@@ -23,6 +23,7 @@ def serve(config: Path | None, check: bool) -> None:
     mistakes = check_across(settings, is_running=runs)
     if check:
         from carina.service.check_contents import check_contents
+        from carina.service.settings_secrets import open_secrets
 
         mistakes += check_contents(settings)
     if mistakes:
@@ -30,7 +31,7 @@ def serve(config: Path | None, check: bool) -> None:
     if check:
         sources, destinations = ", ".join(settings.sources) or "none", ", ".join(settings.destinations) or "none"
         say(f"{file or 'settings'}: no mistakes; sources: {sources}; destinations: {destinations}")
-        for remark in settings_remarks(settings):
+        for remark in (*settings_remarks(settings), *open_secrets(file)):
             say(remark)
         if runs:
             say("the node runs, so its ports were not tried; it takes these settings once it is started again")

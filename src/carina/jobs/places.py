@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -24,6 +26,33 @@ def database_address(settings: Settings) -> str:
     return settings.node.database or f"sqlite:///{Path(settings.node.folder) / DATABASE}"
 
 
+def make_private(folder: Path) -> None:
+    """Make a node's folder where it is missing, of its user alone; of one that is there and ours, others lose theirs.
+
+    A folder of somebody else (a volume of a container), and one that all users share, stay as they are.
+
+    Raises:
+        OSError: it is missing and can't be made.
+    """
+    folder.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX and not folder.samefile(folder.parent):
+        own_alone(folder)
+
+
+def own_alone(path: Path) -> None:
+    """Take the rights on a file or folder from everybody but its user, where its file system keeps rights."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & ~stat.S_IRWXU:
+        with suppress(OSError):
+            path.chmod(mode & stat.S_IRWXU)
+
+
+def is_private(path: Path) -> bool:
+    """Whether a file or folder is closed to everybody but its user."""
+    return not stat.S_IMODE(path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO)
+
+
 def open_node(settings: Settings) -> Engine:
     """Make the node's folder where it is missing, and open its database, brought to today's schema.
 
@@ -32,7 +61,7 @@ def open_node(settings: Settings) -> Engine:
     """
     folder = Path(settings.node.folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise unwritable(error, folder) from error
     engine = open_database(database_address(settings))

@@ -23,12 +23,14 @@ from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, JOB
 from carina.database.upgrade import schema_version
+from carina.deliver.sender import SENDER_LOCK
 from carina.errors import BadConfig, unwritable
-from carina.jobs.places import DATABASE, check_user
+from carina.jobs.places import DATABASE, NODE_LOCK, check_user, own_alone
 from carina.jobs.queue import JobState
 from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
 from carina.receive.moves import FETCHING
+from carina.receive.presence import RECEIVING_LOCK
 from carina.receive.store import INCOMING, ArrivalState
 from carina.receive.uploads import CONTENT
 from carina.sections import UPLOADS
@@ -41,7 +43,7 @@ RUNS = "runs"
 LISTED = "instances.txt"
 """Beside a dump: the instances that it names, a path a line, so that what is missing is seen before it is restored."""
 
-_APART = frozenset({INCOMING, RUNS, UPLOADS, FETCHING, KEEPING_LOCK, "node.lock"})
+_APART = frozenset({INCOMING, RUNS, UPLOADS, FETCHING, KEEPING_LOCK, NODE_LOCK, RECEIVING_LOCK, SENDER_LOCK})
 """What is not copied as it stands; the database neither, whose files begin with its name."""
 
 
@@ -202,6 +204,8 @@ class Copier:
 def new_folder(place: Path, kind: str) -> Iterator[Path]:
     """A folder to fill beside its place, which it takes when the block ends well; then it is on the disk.
 
+    It and all in it can be read by its user alone, from the beginning: the rights of what is copied are not.
+
     Raises:
         BadConfig: the place is not empty, or can't be written.
     """
@@ -210,8 +214,11 @@ def new_folder(place: Path, kind: str) -> Iterator[Path]:
         if os.path.lexists(place) and (not place.is_dir() or any(place.iterdir())):
             raise BadConfig(f"{kind}.not-empty", f"{place}: is not empty, and nothing is overwritten: choose another.")
         shutil.rmtree(part, ignore_errors=True)  # of one that was broken off
-        part.mkdir(parents=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part.mkdir(mode=0o700)
         yield part
+        for one in part.rglob("*"):
+            own_alone(one)
         os.sync()
         part.replace(place)
         os.sync()

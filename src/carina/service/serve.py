@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
 from carina.errors import BadConfig, unwritable
-from carina.jobs.places import NODE_LOCK, open_node
+from carina.jobs.places import NODE_LOCK, make_private, open_node
 from carina.receive.tls import tls_context
 from carina.service.access.accounts import first_link
 from carina.service.allocator import share_memory
@@ -65,7 +65,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder / NODE_LOCK)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # patients' data: nobody else of this machine reads it
+        make_private(folder)  # patients' data: nobody else of this machine reads it
         lock.acquire(timeout=0)
     except Timeout:
         words = "another `carina serve` runs in this folder: end it first, or give this one a folder of its own."
