@@ -7,21 +7,23 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 from sqlalchemy import Engine, select
 
 from carina.config import DicomDestination, DicomSettings, DicomSource, NodeSettings, Settings
 from carina.database import ARRIVAL, INSTANCE
 from carina.errors import BadConfig, DeliveryFailed
-from carina.receive.fetch import Wanted, find_on_node, move_series
+from carina.receive.fetch import TAKEN, Wanted, find_on_node, get_series, move_series
 from carina.receive.listener import DicomListener
 from carina.receive.pull import peer_called, pull, source_called
 from carina.receive.store import InstanceStore
 from carina.synth.phantom import chest_phantom
-from carina.testing.dicom import write_ct_series
+from carina.testing.dicom import SeriesSettings, write_ct_series
 from carina.testing.pacs import Pacs, free_port, orthanc, orthanc_program
 
 pytestmark = pytest.mark.skipif(
@@ -39,9 +41,13 @@ def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
                 dataset = dcmread(file)
                 dataset.AccessionNumber, dataset.StudyDate, dataset.PatientID = f"A{number}", f"2026010{number}", "P"
                 dataset.save_as(file)
-                request = urllib.request.Request(f"{running.http_url}/instances", file.read_bytes(), method="POST")
-                urllib.request.urlopen(request, timeout=30).close()
+                give(running, file)
         yield running
+
+
+def give(pacs: Pacs, file: Path) -> None:
+    request = urllib.request.Request(f"{pacs.http_url}/instances", file.read_bytes(), method="POST")
+    urllib.request.urlopen(request, timeout=30).close()
 
 
 @pytest.fixture
@@ -75,6 +81,46 @@ def test_one_study_is_found_by_accession_and_got(node: Settings, engine: Engine)
     assert pulled.is_whole
     assert pulled.words.endswith(": 8 of 8 instances")
     assert stored(engine) == [("pulled", f"{peer.ae_title}@127.0.0.1")] * 8
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLosslessSV1, RLELossless, JPEGLSLossless, JPEG2000])
+def test_what_is_stored_compressed_is_got_as_it_is(
+    node: Settings, engine: Engine, pacs: Pacs, tmp_path: Path, syntax: UID
+) -> None:
+    """Orthanc accepts the first syntax of a context, and can't write it from what it has stored in JPEG 2000."""
+    number = syntax.rpartition(".")[2]
+    content = chest_phantom(shape=(4, 64, 64), lesions=0, seed=int(number)).volume
+    written = JPEG2000Lossless if syntax == JPEG2000 else syntax
+    files = write_ct_series(content, tmp_path / "ct", settings=SeriesSettings(transfer_syntax=written))
+    for file in files:
+        dataset = dcmread(file)
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"2.25.7.{number}", f"2.25.8.{number}"
+        dataset.SOPInstanceUID = f"2.25.9.{number}.{dataset.InstanceNumber}"
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.save_as(file)
+        give(pacs, file)
+    peer, store = pacs_of(node), InstanceStore(node, engine)
+    (found,) = find_on_node("pacs", peer, Wanted(study_uid=f"2.25.7.{number}"))
+    (pulled,) = pull("pacs", peer, [found], store, source_called("", node))
+    assert pulled.words.endswith(": 4 of 4 instances")
+    sent = {str(one.SOPInstanceUID): one.PixelData for one in map(dcmread, files)}
+    came = [dcmread(file) for file in store.folder.rglob("*.dcm")]
+    assert {str(one.SOPInstanceUID): one.PixelData for one in came} == sent
+    assert {one.file_meta.TransferSyntaxUID for one in came} == {syntax}
+
+
+def test_the_contexts_of_a_fetch_fit_one_association() -> None:
+    assert len(TAKEN) < 128
+    assert {len(syntaxes) for _, syntaxes in TAKEN} == {1}
+
+
+def test_a_get_that_fails_says_how_else_it_can_be_fetched(node: Settings, engine: Engine) -> None:
+    peer = pacs_of(node)
+    (found,) = find_on_node("pacs", peer, Wanted(accession="A1"))
+    gone = replace(found, series_uid="2.25.99")
+    with pytest.raises(DeliveryFailed, match=r"C-GET failed \(.*\); `carina fetch --move` \(.*\) has it send to our"):
+        get_series("pacs", peer, gone, InstanceStore(node, engine), "pulled")
 
 
 def test_a_patients_studies_are_found_the_latest_first(node: Settings) -> None:

@@ -13,14 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydicom import Dataset
-from pydicom.uid import (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    RLELossless,
-)
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
@@ -35,6 +28,7 @@ from carina.deliver.answers import SUCCESS, status_words
 from carina.deliver.association import address, associated
 from carina.deliver.find_scu import PENDING
 from carina.dicom.headers import CT_CLASSES
+from carina.dicom.syntaxes import ENCAPSULATED, NATIVE
 from carina.dicom.uids import is_uid
 from carina.errors import DeliveryFailed
 from carina.receive.instance import Arriving, NotAccepted
@@ -42,8 +36,16 @@ from carina.receive.moves import PRIOR_MESSAGE
 from carina.receive.store import InstanceStore, SentBy
 
 PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-SYNTAXES = (*PLAIN, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, RLELossless)
-"""Transfer syntaxes in which CT is asked for: none of them loses anything."""
+SYNTAXES = (*PLAIN, *(UID(one) for one in (*NATIVE, *ENCAPSULATED) if one not in PLAIN))
+"""Transfer syntaxes in which CT is asked for: all that are read here, so that it can come as the peer has stored it."""
+
+TAKEN = tuple((sop_class, (syntax,)) for syntax in SYNTAXES for sop_class in CT_CLASSES)
+"""A presentation context for each: of several syntaxes in one, a peer picks one, and may not be able to write it.
+
+An association has 128 at most (PS3.8 7.1.1.13).
+"""
+
+BY_MOVE = '`carina fetch --move` (in a source: earlier_by = "move") has it send to our listener instead.'
 
 STUDY_SAYS = {"StudyDate": "", "StudyTime": "", "IssuerOfPatientID": ""}
 SERIES_SAYS = {"SeriesDescription": "", "BodyPartExamined": "", "NumberOfSeriesRelatedInstances": ""}
@@ -238,12 +240,12 @@ def get_series(name: str, peer: DicomDestination, series: FoundSeries, store: In
         return SUCCESS
 
     model = StudyRootQueryRetrieveInformationModelGet
-    contexts = [(model, PLAIN), *((sop_class, SYNTAXES) for sop_class in CT_CLASSES)]
-    with associated(name, peer, contexts, [(evt.EVT_C_STORE, take)], CT_CLASSES) as association:
+    with associated(name, peer, [(model, PLAIN), *TAKEN], [(evt.EVT_C_STORE, take)], CT_CLASSES) as association:
         for status, _ in association.send_c_get(_identifier(series), model):
             code = _code(status, name, peer)
             if code not in (*PENDING, SUCCESS) and not fetched.refused:
-                raise DeliveryFailed("fetch.get", f"{name} ({address(peer)}): C-GET failed ({status_words(code)}).")
+                words = f"{name} ({address(peer)}): C-GET failed ({status_words(code)}); {BY_MOVE}"
+                raise DeliveryFailed("fetch.get", words)
     return fetched
 
 
