@@ -66,7 +66,7 @@ def test_what_waits_in_quarantine_is_listed_with_its_reason_and_released(node: P
     assert done.stdout.startswith("arrival 2: released as other;")
     (after, _) = json.loads(carina("arrivals", "list", "--json").stdout)
     assert (after["state"], after["source"], after["reason"]) == ("complete", "other", "")
-    ((who, action, subject),) = audited(node)
+    ((who, action, subject),) = [row for row in audited(node) if row[1] != "looked"]
     assert who.endswith(" (command line)") and (action, subject) == ("changed", "arrival 2: released as other")
 
 

@@ -54,7 +54,7 @@ def test_it_goes_on_where_the_backup_was_made(node: Settings, postgresql: str, t
     assert [(job.state, job.worker) for job in jobs] == [("stopped", "HOST:1"), ("pending", ""), ("pending", "HOST:1")]
     assert {job.source for job in jobs} == {str((tmp_path / "there").resolve() / "incoming/1")}
     assert list(map(tuple, asked)) == [("confirmed", 0), ("waiting", 1)]
-    assert list(map(tuple, trail)) == [("restore", "changed")]
+    assert list(map(tuple, trail)) == [("backup", "copied"), ("restore", "changed")]
     engine.dispose()
 
 

@@ -12,11 +12,13 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, insert, select, text
+from sqlalchemy.exc import IntegrityError
 
-from carina.database import JOB, SCHEMA, open_database
+from carina.database import AUDIT, JOB, SCHEMA, open_database
 from carina.database.upgrade import SCHEMA_VERSION, migrations, schema_version, upgrade_schema
 from carina.errors import BadConfig
+from databases import new_database
 
 
 @pytest.fixture
@@ -104,3 +106,34 @@ def test_a_failed_upgrade_leaves_the_earlier_version(engine: Engine) -> None:
     with engine.connect() as connection:
         assert connection.execute(text("select version_num from alembic_version")).scalar_one() == "0001"
         assert "ask" not in [row[1] for row in connection.execute(text("pragma table_info(delivery)"))]
+
+
+REFUSED = "rows of the audit trail are added, never changed or removed"
+DEEDS = ("update audit set who = 'nobody'", "delete from audit", "delete from audit where id = 1")
+OF_SQLITE = "insert or replace into audit (id, at, who, action, subject) values (1, '2026-01-01', 'b', 'c', 'd')"
+
+
+def refuses(engine: Engine, *deeds: str) -> None:
+    """A database brought from the version before keeps the trail, takes more of it, and changes nothing of it."""
+    with engine.begin() as connection:
+        command.upgrade(migrations(connection), "0012")
+        connection.execute(insert(AUDIT).values(at=datetime.now(UTC), who="a", action="b", subject="c"))
+    upgrade_schema(engine)
+    with engine.begin() as connection:
+        connection.execute(insert(AUDIT).values(at=datetime.now(UTC), who="a", action="b", subject="d"))
+    for deed in deeds:
+        with pytest.raises(IntegrityError, match=REFUSED), engine.begin() as connection:
+            connection.execute(text(deed))
+    with engine.connect() as connection:
+        rows = connection.execute(select(AUDIT.c.who, AUDIT.c.subject).order_by(AUDIT.c.id)).all()
+    assert list(map(tuple, rows)) == [("a", "c"), ("a", "d")]
+
+
+def test_the_trail_is_only_added_to(engine: Engine) -> None:
+    refuses(engine, *DEEDS, OF_SQLITE)
+
+
+def test_the_trail_of_a_server_is_only_added_to(postgresql: str) -> None:
+    engine = open_database(new_database(postgresql, "trail"))
+    refuses(engine, *DEEDS, "truncate audit")
+    engine.dispose()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from carina.cli.node import CONFIG, node_settings
+from carina.cli.node import CONFIG, acting_by_command, node_settings
 from carina.cli.places import PATH
 from carina.cli.terminal import say
 
@@ -22,7 +22,7 @@ def backup(to: Path, config: Path | None) -> None:
     """
     from carina.keeping.backup import save_node
 
-    made = save_node(node_settings(config), to, datetime.now(UTC))
+    made = save_node(node_settings(config), to, datetime.now(UTC), who=acting_by_command())
     say(f"{to}: saved as of {made.at:%Y-%m-%d %H:%M:%S} UTC; instances: {made.instances}, runs: {made.runs}")
     _warn_if_open(to)
 
@@ -42,7 +42,7 @@ def restore(backup_folder: Path, config: Path | None) -> None:
     from carina.keeping.restore import restore_node
 
     settings = node_settings(config)
-    said = restore_node(settings, backup_folder, datetime.now(UTC))
+    said = restore_node(settings, backup_folder, datetime.now(UTC), who=acting_by_command())
     what = f"as of {said.at:%Y-%m-%d %H:%M:%S} UTC; instances: {said.instances}, runs: {said.runs}"
     say(f"{settings.node.folder}: {what}; start it by: carina serve")
     _warn_if_open(Path(settings.node.folder))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from carina.cli.node import CONFIG, acting_by_command, node_settings
+from carina.cli.node import CONFIG, acting_by_command, node_settings, noted
 from carina.cli.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def list_(
     from carina.database import read_only
     from carina.deliver.register import list_deliveries
 
-    with read_only(_open(config, destination)) as connection:
+    engine = _open(config, destination)
+    noted(engine, "looked", "deliveries")
+    with read_only(engine) as connection:
         found = list_deliveries(
             connection, destination=destination, job_id=job_id, state=state or "", before=before, at_most=count
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from carina.cli.node import CONFIG, node_settings
+from carina.cli.node import CONFIG, node_settings, noted
 from carina.cli.terminal import SOME_FAILED, complain, say, say_table
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def _fetched(name: str, found: Sequence[FoundSeries], settings: Settings, source
     is_whole = True
     store = InstanceStore(settings, open_node_beside(settings))
     as_source = source_called(source, settings)
+    noted(store.engine, "fetched", *(f"series {one.series_uid} of {name}: asked for" for one in found))
     wishes = [
         FetchWish(
             peer=name,

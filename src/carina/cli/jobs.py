@@ -7,14 +7,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from carina.cli.node import CONFIG, acting_by_command, node_settings
+from carina.cli.node import CONFIG, acting_by_command, node_settings, noted
 from carina.cli.places import PATH
 from carina.cli.terminal import SOME_FAILED, say, say_json, say_table
 from carina.errors import BadConfig
@@ -88,7 +88,9 @@ def list_(states: tuple[str, ...], project: str, as_json: bool, config: Path | N
 
     from carina.jobs.listing import list_jobs
 
-    with _seen(config, project).connect() as connection:
+    engine = _seen(config, project)
+    noted(engine, "looked", "jobs")
+    with engine.connect() as connection:
         found = list_jobs(connection, states=states, at_most=asked.pop("count"), **asked)
     if as_json:
         say_json(msgspec.to_builtins(found))
@@ -124,6 +126,7 @@ def show(job_id: int, as_json: bool, config: Path | None) -> None:
     _, engine = _node(config)
     with engine.connect() as connection:
         job = _find(connection, job_id)
+    noted(engine, "looked", f"job {job_id}")
     if as_json:
         say_json(msgspec.to_builtins(job))
         return
@@ -207,6 +210,7 @@ def logs(job_id: int, config: Path | None) -> None:
     log = latest_log(settings, job.id, job.attempt)
     if log is None:
         raise BadConfig("job.no-log", f"job {job_id} has no log here: it has not run, or ran on another machine.")
+    noted(engine, "looked", f"log of job {job_id}")
     with log.open(encoding="utf-8", errors="backslashreplace") as lines:
         for line in lines:
             say(line.rstrip("\n"))
@@ -242,6 +246,7 @@ def table(file: Path, pipeline: str, config: Path | None) -> None:
     from carina.jobs.table import write_jobs_table
 
     settings, engine = _node(config)
+    noted(engine, "copied", f"table of jobs: to {file.absolute()}")
     counts = write_jobs_table(engine, settings, file, pipeline=pipeline)
     counted = ", ".join(f"{number} {fate}" for fate, number in sorted(counts.items())) or "no jobs"
     say(f"{counted}; table: {file}")
@@ -283,17 +288,25 @@ def submit(path: Path, terms: Terms, each: str | None, config: Path | None) -> N
     from carina.jobs.projects import check_project
     from carina.jobs.queue import submit as put
     from carina.jobs.request import new_job, submit_cohort
+    from carina.service.changes import audit
+
+    def told(connection: Connection, job_ids: Sequence[int]) -> None:
+        for job_id in job_ids:
+            audit(connection, "changed", f"job {job_id}: submitted")
 
     settings, engine = _node(config, makes=True)
+    acting_by_command()
     with engine.connect() as connection:
         check_project(connection, terms.project)
     if each is not None:
-        submitted, known = submit_cohort(engine, path, settings, terms)
+        submitted, known = submit_cohort(engine, path, settings, terms, told)
         say(f"{submitted} submitted, {known} had a job already")
         return
     job = new_job(path, settings, terms)
     with engine.begin() as connection:
-        say(put(connection, job, database_now(connection)))
+        job_id = put(connection, job, database_now(connection))
+        told(connection, [job_id])
+    say(job_id)
 
 
 @click.command()

@@ -12,6 +12,8 @@ from carina.cli.places import PATH
 from carina.errors import BadConfig
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from carina.config import Settings
     from carina.models.bundle import Bundle
 
@@ -28,8 +30,8 @@ def node_settings(config: Path | None, plan: str | None = None) -> Settings:
     return find_settings(config, {**os.environ, **override})
 
 
-def acting_by_command() -> None:
-    """Let the audit trail name whoever gives the command."""
+def acting_by_command() -> str:
+    """Let the audit trail name whoever gives the command; gives the name."""
     import getpass
 
     from carina.service.access.caller import asking
@@ -39,6 +41,17 @@ def acting_by_command() -> None:
     except (KeyError, OSError):  # a user without a name
         user = str(os.getuid())
     asking.set(f"{user[:64]} (command line)")
+    return asking.get()
+
+
+def noted(engine: Engine, action: str, *subjects: str) -> None:
+    """Put into the audit trail what whoever gives the command is about to do or see; without it, they don't."""
+    from carina.service.changes import audit
+
+    acting_by_command()
+    with engine.begin() as connection:
+        for subject in subjects:
+            audit(connection, action, subject)
 
 
 def bundle_called(name: str, settings: Settings) -> Bundle:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from carina.api.study import RunSettings, check_pipeline, choose_series
 from carina.config import Settings
@@ -42,10 +43,21 @@ COHORT_BATCH = 500
 """Jobs of a cohort that are put into the queue in one transaction."""
 
 
-def submit_cohort(engine: Engine, path: Path, settings: Settings, terms: Terms = AS_USUAL) -> tuple[int, int]:
+def untold(_: Connection, __: Sequence[int]) -> None:
+    """Nobody is told which jobs were put into the queue."""
+
+
+def submit_cohort(
+    engine: Engine,
+    path: Path,
+    settings: Settings,
+    terms: Terms = AS_USUAL,
+    told: Callable[[Connection, Sequence[int]], None] = untold,
+) -> tuple[int, int]:
     """A job for each folder and volume file directly below a path; gives how many are new, and how many had one.
 
     Each is judged by its run, since reading every header of a large archive would take longer than the first runs.
+    ``told`` gets the ids of new ones, in the transaction that makes them.
 
     Raises:
         BadSeries: the path can't be read, or there is nothing to run on.
@@ -71,7 +83,7 @@ def submit_cohort(engine: Engine, path: Path, settings: Settings, terms: Terms =
             for place in places[first : first + COHORT_BATCH]
         ]
         with engine.begin() as connection:
-            submit_all(connection, jobs, database_now(connection))
+            told(connection, submit_all(connection, jobs, database_now(connection)))
     return len(places), len(every) - len(places)
 
 

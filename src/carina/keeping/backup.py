@@ -17,15 +17,15 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
-from sqlalchemy import Connection, create_engine, select
+from sqlalchemy import Connection, create_engine, insert, select
 
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
-from carina.database import ARRIVAL, INSTANCE, JOB
+from carina.database import ARRIVAL, AUDIT, INSTANCE, JOB, open_database
 from carina.database.upgrade import schema_version
 from carina.deliver.sender import SENDER_LOCK
 from carina.errors import BadConfig, unwritable
-from carina.jobs.places import DATABASE, NODE_LOCK, check_user, own_alone
+from carina.jobs.places import DATABASE, NODE_LOCK, check_user, database_address, own_alone
 from carina.jobs.queue import JobState
 from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
@@ -69,8 +69,8 @@ class Named:
     instances: tuple[str, ...]
 
 
-def save_node(settings: Settings, to: Path, now: datetime) -> Backup:
-    """Save a node to a folder that is empty or not there; it may run meanwhile.
+def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") -> Backup:
+    """Save a node to a folder that is empty or not there; it may run meanwhile. Its audit trail says so, of ``who``.
 
     Raises:
         BadConfig: there is no node or it is another user's, its database can't be saved, or the folder is not empty or
@@ -83,6 +83,7 @@ def save_node(settings: Settings, to: Path, now: datetime) -> Backup:
             "backup.inside", f"{to}: lies in the node's own folder: choose one outside it, on another disk."
         )
     with new_folder(to, "backup") as part, files_held(folder, wait=True):
+        _note(settings, to, now, who)
         named = _save_database(settings, part)
         copier = Copier()
         for arrival_id in named.arrivals:
@@ -102,6 +103,16 @@ def save_node(settings: Settings, to: Path, now: datetime) -> Backup:
         )
         (part / BACKUP_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made)) + b"\n")
     return made
+
+
+def _note(settings: Settings, to: Path, now: datetime, who: str) -> None:
+    engine = open_database(database_address(settings))
+    try:
+        with engine.begin() as connection:
+            row = {"at": now, "who": who, "action": "copied", "subject": f"the node: backup to {to.absolute()}"}
+            connection.execute(insert(AUDIT).values(**row))
+    finally:
+        engine.dispose()
 
 
 def node_to_save(settings: Settings) -> Path:

@@ -34,8 +34,8 @@ from carina.receive.store import INCOMING
 from carina.sections import UPLOADS
 
 
-def restore_node(settings: Settings, backup: Path, now: datetime) -> Backup:
-    """Make the node of the settings from a backup; its folder is empty or not there.
+def restore_node(settings: Settings, backup: Path, now: datetime, who: str = "restore") -> Backup:
+    """Make the node of the settings from a backup; its folder is empty or not there. Its audit trail names ``who``.
 
     Raises:
         BadConfig: that is no whole backup, or one of a later version; or the node's folder, or the server's database,
@@ -54,7 +54,8 @@ def restore_node(settings: Settings, backup: Path, now: datetime) -> Backup:
         if is_on_server(settings):
             restore_database(backup / DUMP, settings.node.database)
         address = settings.node.database or f"sqlite:///{part / DATABASE}"
-        _bring_up_to_date(address, said, str(folder.resolve()), now)
+        _bring_up_to_date(address, said, str(folder.resolve()))
+        _note(address, said, now, who)
         (part / RESTORED).write_bytes((backup / BACKUP_FILE).read_bytes())
     return said
 
@@ -99,14 +100,22 @@ def _instances(backup: Path, *, is_dump: bool) -> tuple[str, ...]:
     return named_in(backup / DATABASE).instances if (backup / DATABASE).is_file() else ()
 
 
-def _bring_up_to_date(address: str, said: Backup, folder: str, now: datetime) -> None:
+def _bring_up_to_date(address: str, said: Backup, folder: str) -> None:
     engine = open_database(address)
     try:
         upgrade_schema(engine)
         with engine.begin() as connection:
             _continue(connection, said.folder, folder)
+    finally:
+        engine.dispose()
+
+
+def _note(address: str, said: Backup, now: datetime, who: str) -> None:
+    engine = open_database(address)
+    try:
+        with engine.begin() as connection:
             subject = f"the node, from the backup of {said.at:%Y-%m-%dT%H:%M:%SZ}"
-            connection.execute(insert(AUDIT).values(at=now, who="restore", action="changed", subject=subject))
+            connection.execute(insert(AUDIT).values(at=now, who=who, action="changed", subject=subject))
     finally:
         engine.dispose()
 
