@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, insert, select
 
 from carina.database import ARRIVAL, DELIVERY, INSTANCE, JOB
 
+DIGEST = sha256(bytes(1000)).hexdigest()
 TODAY = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
@@ -49,7 +51,7 @@ def _add_arrival(connection: Connection, folder: Path, arrival: KeptArrival) -> 
     for number in range(2):
         path = f"incoming/{arrival_id}/{number}.dcm"
         uids = {"sop_instance_uid": f"9.{arrival_id}.{number}", "sop_class_uid": "1", "transfer_syntax_uid": "1"}
-        said = {"source": "scanner", "sha256": "", "bytes": 1000, "path": path, "accepted_at": came}
+        said = {"source": "scanner", "sha256": DIGEST, "bytes": 1000, "path": path, "accepted_at": came}
         connection.execute(insert(INSTANCE).values(arrival_id=arrival_id, **uids, **said))
         _write(folder / path)
     for job in arrival.jobs:

@@ -168,6 +168,24 @@ def test_what_stands_in_the_way_is_said_and_nothing_is_touched(node: Settings, t
     assert not list(tmp_path.glob("*.part"))
 
 
+def alter(file: Path) -> None:
+    """Change one byte of a file, and not its length."""
+    found = bytearray(file.read_bytes())
+    found[-400] ^= 1
+    file.write_bytes(found)
+
+
+def test_an_altered_instance_is_refused_by_name(node: Settings, tmp_path: Path) -> None:
+    save_node(node, tmp_path / "saved", TODAY)
+    alter(tmp_path / "saved" / "incoming" / "1" / "1.dcm")
+    with pytest.raises(BadConfig, match=r"saved/incoming/1/1\.dcm: is not what the node received \(SHA-256"):
+        restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
+    assert not (tmp_path / "there").exists()
+    (tmp_path / "saved" / "incoming" / "1" / "1.dcm").write_bytes(bytes(999))
+    with pytest.raises(BadConfig, match=r"incoming/1/1\.dcm: is not what the node received"):
+        restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
+
+
 def test_a_backup_of_a_later_version_is_refused(node: Settings, tmp_path: Path) -> None:
     save_node(node, tmp_path / "saved", TODAY)
     database = sqlite3.connect(tmp_path / "saved" / "node.sqlite")

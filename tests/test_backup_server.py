@@ -16,11 +16,11 @@ from carina.database import ARRIVAL, AUDIT, DELIVERY, JOB, open_database, read_o
 from carina.errors import BadConfig
 from carina.jobs.places import open_node
 from carina.keeping import dumps
-from carina.keeping.backup import Copier, save_node
+from carina.keeping.backup import Copier, NamedFile, save_node
 from carina.keeping.restore import restore_node
 from databases import new_database
 from kept_nodes import TODAY, dangling
-from test_backup import filled
+from test_backup import alter, filled
 
 NUMBERS = count(1)
 
@@ -121,6 +121,23 @@ def test_what_stands_in_the_way_is_one_line_and_nothing_is_touched(
     restore_node(empty, tmp_path / "saved", TODAY)
 
 
+def test_an_altered_instance_is_refused_before_the_database_is_filled(
+    node: Settings, postgresql: str, tmp_path: Path
+) -> None:
+    save_node(node, tmp_path / "saved", TODAY)
+    there = settings_on(postgresql, tmp_path / "there")
+    file = tmp_path / "saved" / "incoming" / "1" / "1.dcm"
+    whole = file.read_bytes()
+    alter(file)
+    with pytest.raises(BadConfig, match=r"incoming/1/1\.dcm: is not what the node received \(SHA-256"):
+        restore_node(there, tmp_path / "saved", TODAY)
+    file.write_bytes(whole)
+    listed = tmp_path / "saved" / "instances.txt"
+    lines = listed.read_text().splitlines()
+    listed.write_text("".join(f"{line.split()[-1]}\n" for line in lines))  # as earlier versions wrote it
+    assert len(lines[0].split()) == 3 and restore_node(there, tmp_path / "saved", TODAY).instances == 4
+
+
 def test_a_password_is_in_no_list_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[list[str], str]] = []
 
@@ -162,6 +179,7 @@ def test_a_database_with_anything_in_it_is_refused_before_a_file_is_copied(
     engine.dispose()
     copied: list[str] = []
     monkeypatch.setattr(Copier, "tree", lambda *given: copied.append("a folder"))
+    monkeypatch.setattr(NamedFile, "is_whole", lambda *_: True)
     with pytest.raises(BadConfig) if seen else nullcontext() as caught:
         restore_node(there, tmp_path / "saved", TODAY)
     assert bool(copied) is not bool(seen)

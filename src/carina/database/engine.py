@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
@@ -38,13 +40,23 @@ def open_database(url: str) -> Engine:
         with engine.connect():
             pass
     except (ArgumentError, NoSuchModuleError, SQLAlchemyError, ImportError) as error:
-        raise BadConfig(
-            "database.open",
-            f"database {_shown(url)}: can't be opened ({one_line(str(error))}); expected sqlite:///FILE in a folder "
-            "that can be written, or postgresql+psycopg://USER@HOST/NAME of a server that answers (its driver: "
-            "pip install carina-ct[postgres]).",
-        ) from error
+        raise BadConfig("database.open", _unopened(url, error)) from error
     return engine
+
+
+def _unopened(url: str, error: Exception) -> str:
+    """Why a database can't be opened, in words that fit its kind: of SQLite, the folder is what stands in the way."""
+    said = one_line(str(getattr(error, "orig", None) or error))
+    folder = Path(url.removeprefix("sqlite:///")).parent
+    if url.startswith("sqlite:///") and folder.is_dir() and not os.access(folder, os.W_OK):
+        why = "Read-only file system" if os.statvfs(folder).f_flag & os.ST_RDONLY else "Permission denied"
+        words = "the node's database lies there, and even looking at it writes beside it"
+        return f"{folder}: can't be written ({why}); {words}: let the node's user write there."
+    return (
+        f"database {_shown(url)}: can't be opened ({said}); expected sqlite:///FILE in a folder that can be written, "
+        "or postgresql+psycopg://USER@HOST/NAME of a server that answers (its driver: pip install "
+        "carina-ct[postgres])."
+    )
 
 
 def is_away(error: BaseException | None) -> bool:

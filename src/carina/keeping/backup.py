@@ -7,11 +7,12 @@ that were not over are left out: they run again.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from carina.config import Settings
 from carina.database import ARRIVAL, AUDIT, INSTANCE, JOB, open_database
 from carina.database.upgrade import schema_version
 from carina.deliver.sender import SENDER_LOCK
-from carina.errors import BadConfig, unwritable
+from carina.errors import FULL, BadConfig, told, unwritable
 from carina.jobs.places import DATABASE, NODE_LOCK, check_user, database_address, own_alone
 from carina.jobs.queue import JobState
 from carina.keeping.dumps import DUMP, dump_database
@@ -41,7 +42,7 @@ BACKUP_FILE = "backup.json"
 RUNS = "runs"
 
 LISTED = "instances.txt"
-"""Beside a dump: the instances that it names, a path a line, so that what is missing is seen before it is restored."""
+"""Beside a dump: the instances that it names, a line each, so that what is missing or altered is seen in time."""
 
 _APART = frozenset({INCOMING, RUNS, UPLOADS, FETCHING, KEEPING_LOCK, NODE_LOCK, RECEIVING_LOCK, SENDER_LOCK})
 """What is not copied as it stands; the database neither, whose files begin with its name."""
@@ -60,13 +61,45 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NamedFile:
+    """A file of an instance: it ends with a data set of so many bytes; ``sha256`` is of that, empty: not known."""
+
+    path: str
+    sha256: str = ""
+    bytes: int = 0
+
+    @property
+    def line(self) -> str:
+        """As a list beside a dump has it."""
+        return f"{self.sha256} {self.bytes} {self.path}"
+
+    @classmethod
+    def of_line(cls, line: str) -> NamedFile:
+        """What such a line says; earlier versions wrote the path alone."""
+        digest, _, rest = line.partition(" ")
+        size, _, path = rest.partition(" ")
+        return cls(path=path, sha256=digest, bytes=int(size)) if path and size.isdecimal() else cls(path=line)
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether the file below a folder is what came."""
+        if not self.sha256:
+            return True
+        with (folder / self.path).open("rb") as stream:
+            start = stream.seek(0, os.SEEK_END) - self.bytes
+            if start < 0:
+                return False
+            stream.seek(start)
+            return hashlib.file_digest(stream, "sha256").hexdigest() == self.sha256
+
+
+@dataclass(frozen=True, kw_only=True)
 class Named:
-    """What a snapshot of the database names: arrivals and runs by id, and instances by their paths."""
+    """What a snapshot of the database names: arrivals and runs by id, and the files of instances."""
 
     version: str
     arrivals: tuple[int, ...]
     runs: tuple[int, ...]
-    instances: tuple[str, ...]
+    instances: tuple[NamedFile, ...]
 
 
 def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") -> Backup:
@@ -82,7 +115,7 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
         raise BadConfig(
             "backup.inside", f"{to}: lies in the node's own folder: choose one outside it, on another disk."
         )
-    with new_folder(to, "backup") as part, files_held(folder, wait=True):
+    with new_folder(to, "backup") as part, _held(folder):
         _note(settings, to, now, who)
         named = _save_database(settings, part)
         copier = Copier()
@@ -103,6 +136,25 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
         )
         (part / BACKUP_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made)) + b"\n")
     return made
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """``files_held``; where its lock can't be written, the folder that is named is the node's.
+
+    Raises:
+        BadConfig: it can't.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(files_held(folder, wait=True))
+        except OSError as error:
+            words = "a backup holds a lock in the node's folder and notes itself in the node's database"
+            how = "let its user write there until the backup is made"
+            raise BadConfig(
+                "backup.unwritable", f"{folder}: can't be written ({error.strerror}), and {words}: {how}."
+            ) from error
+        yield
 
 
 def _note(settings: Settings, to: Path, now: datetime, who: str) -> None:
@@ -144,7 +196,7 @@ def _save_database(settings: Settings, part: Path) -> Named:
         _copy_database(Path(settings.node.folder) / DATABASE, part / DATABASE)
         return named_in(part / DATABASE)
     named = dump_database(settings.node.database, part / DUMP, _named)
-    (part / LISTED).write_text("".join(f"{path}\n" for path in named.instances))
+    (part / LISTED).write_text("".join(f"{one.line}\n" for one in named.instances))
     return named
 
 
@@ -168,11 +220,12 @@ def named_in(database: Path) -> Named:
 
 def _named(connection: Connection) -> Named:
     there = ARRIVAL.c.state != ArrivalState.REMOVED
+    rows = connection.execute(select(INSTANCE.c.path, INSTANCE.c.sha256, INSTANCE.c.bytes))
     return Named(
         version=schema_version(connection) or "",
         arrivals=tuple(connection.execute(select(ARRIVAL.c.id).where(there)).scalars()),
         runs=tuple(connection.execute(select(JOB.c.id).where(JOB.c.state == JobState.STOPPED)).scalars()),
-        instances=tuple(connection.execute(select(INSTANCE.c.path)).scalars()),
+        instances=tuple(NamedFile(path=row.path, sha256=row.sha256, bytes=row.bytes) for row in rows),
     )
 
 
@@ -234,7 +287,8 @@ def new_folder(place: Path, kind: str) -> Iterator[Path]:
         part.replace(place)
         os.sync()
     except OSError as error:
-        raise unwritable(error, place) from error
+        failure = unwritable(error, place) if error.errno in FULL else told(error, (place, part))
+        raise BadConfig(failure.code, failure.message) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -23,6 +23,7 @@ from carina.keeping.backup import (
     RUNS,
     Backup,
     Copier,
+    NamedFile,
     is_on_server,
     missing_files,
     named_in,
@@ -38,8 +39,8 @@ def restore_node(settings: Settings, backup: Path, now: datetime, who: str = "re
     """Make the node of the settings from a backup; its folder is empty or not there. Its audit trail names ``who``.
 
     Raises:
-        BadConfig: that is no whole backup, or one of a later version; or the node's folder, or the server's database,
-            is not empty.
+        BadConfig: that is no whole backup, its instances were altered, or it is of a later version; or the node's
+            folder, or the server's database, is not empty.
     """
     said = read_backup(backup)
     _check_kind(settings, backup)
@@ -51,6 +52,7 @@ def restore_node(settings: Settings, backup: Path, now: datetime, who: str = "re
         for one in backup.iterdir():
             if one.name not in (BACKUP_FILE, DUMP, LISTED):
                 copier.tree(one, part / one.name)
+        _check_copied(backup, part)
         if is_on_server(settings):
             restore_database(backup / DUMP, settings.node.database)
         address = settings.node.database or f"sqlite:///{part / DATABASE}"
@@ -58,6 +60,18 @@ def restore_node(settings: Settings, backup: Path, now: datetime, who: str = "re
         _note(address, said, now, who)
         (part / RESTORED).write_bytes((backup / BACKUP_FILE).read_bytes())
     return said
+
+
+def _check_copied(backup: Path, part: Path) -> None:
+    """See that each instance is what the node took in.
+
+    Raises:
+        BadConfig: one is not.
+    """
+    for one in _instances(backup, is_dump=_is_dump(backup)):
+        if not one.is_whole(part):
+            words = "is not what the node received (SHA-256 of its data set): take another backup"
+            raise BadConfig("restore.damaged", f"{backup / one.path}: {words}.")
 
 
 def _is_dump(backup: Path) -> bool:
@@ -86,17 +100,19 @@ def read_backup(backup: Path) -> Backup:
         words = f"is no backup, or one that was broken off (no {BACKUP_FILE} that can be read): choose another."
         raise BadConfig("restore.no-backup", f"{backup}: {words}") from error
     is_dump = _is_dump(backup)
-    missing = missing_files(backup, [DUMP if is_dump else DATABASE, *_instances(backup, is_dump=is_dump)])
+    instances = [one.path for one in _instances(backup, is_dump=is_dump)]
+    missing = missing_files(backup, [DUMP if is_dump else DATABASE, *instances])
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BadConfig("restore.damaged", f"{backup}: {missing[0]}{more} is missing: take another backup.")
     return said
 
 
-def _instances(backup: Path, *, is_dump: bool) -> tuple[str, ...]:
+def _instances(backup: Path, *, is_dump: bool) -> tuple[NamedFile, ...]:
     if is_dump:
         listed = backup / LISTED
-        return tuple(listed.read_text().splitlines()) if listed.is_file() else (LISTED,)
+        lines = listed.read_text().splitlines() if listed.is_file() else [LISTED]
+        return tuple(map(NamedFile.of_line, lines))
     return named_in(backup / DATABASE).instances if (backup / DATABASE).is_file() else ()
 
 

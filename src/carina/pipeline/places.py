@@ -78,7 +78,7 @@ def check_place(path: Path, *, is_file: bool = False) -> None:
         if is_wrong_kind:
             raise _system_error(errno.EISDIR if above.is_dir() else errno.ENOTDIR, above)
         if not os.access(above, os.W_OK | os.X_OK if above.is_dir() else os.W_OK):
-            raise _system_error(errno.EACCES, above)
+            raise _system_error(_why_unwritable(above), above)
     except (OSError, ValueError) as error:
         raise unwritable(error if isinstance(error, OSError) else OSError(str(error)), path) from error
 
@@ -89,6 +89,11 @@ def _is_there(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def _why_unwritable(path: Path) -> int:
+    """The system's number for what it refuses: the rights, or the file system can't be written at all."""
+    return errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES
 
 
 def _system_error(number: int, path: Path) -> OSError:
