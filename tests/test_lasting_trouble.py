@@ -128,6 +128,23 @@ def test_a_part_that_dies_of_the_same_again_and_again_says_so_once(caplog: pytes
     assert said(caplog) == ["a part of the node died"]
 
 
+def test_a_part_whose_database_goes_away_says_so_in_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    reason = "server closed the connection\n\tunexpectedly"
+
+    def work(stop: Event) -> None:
+        raise OperationalError("select 1", {}, Exception(reason))
+
+    part = Part("arrivals", work, stop=Countdown(TIMES))
+    with caplog.at_level(logging.INFO):
+        part.start()
+        assert part.join(60)
+    words = "the database can't be used (server closed the connection unexpectedly); trying until it can."
+    assert [(one.levelname, one.getMessage(), one.exc_info) for one in caplog.records] == [
+        ("WARNING", f"arrivals: {words}", None)
+    ]
+    assert part.status.deaths == TIMES
+
+
 def test_files_that_resist_being_removed_are_named_once(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

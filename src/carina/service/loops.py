@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from carina.errors import LastingTrouble, told
+from carina.database import is_away
+from carina.errors import LastingTrouble, one_line, told
 
 _LOG = logging.getLogger(__name__)
 
@@ -87,10 +88,20 @@ class Part:
         try:
             self._work(self._stop)
         except Exception as error:  # noqa: BLE001 - whatever ends one part, the node says so and lives
+            if is_away(error):
+                return self._without_database(error)
             if self._trouble.is_news(f"{type(error).__name__}: {error}"):
                 _LOG.error("a part of the node died", exc_info=error, extra={"died": self.name})
             return told(error).message
         return "it ended by itself"
+
+    def _without_database(self, error: Exception) -> str:
+        """Say that the database is away, which is no fault of Carina's: a sentence, and no traceback."""
+        reason = one_line(str(getattr(error, "orig", error))).strip()
+        words = f"the database can't be used ({reason}); trying until it can"
+        if self._trouble.is_news(words):
+            _LOG.warning("%s: %s.", self.name, words)
+        return f"{words}."
 
     def _set(self, state: PartState, *, deaths: int, error: str) -> None:
         self._status = PartStatus(name=self.name, state=state, deaths=deaths, error=error)
