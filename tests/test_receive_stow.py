@@ -19,7 +19,7 @@ from pydicom.uid import CTImageStorage
 from carina.receive import multipart
 from carina.receive.multipart import BadBody, MultipartParts
 from carina.receive.store import InstanceStore, SentBy
-from carina.receive.stow import StowAnswer, StowRequest, store_over_the_web
+from carina.receive.stow import NAMELESS_LISTED, REFUSALS_TOLD, StowAnswer, StowRequest, store_over_the_web
 from carina.testing.hostile import damage
 from received_files import arrival_states, instance_rows, new_store, small_ct, stored_files
 
@@ -215,8 +215,28 @@ def test_many_parts_that_are_refused_take_little_memory(store: InstanceStore, ca
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert (answer.status, len(listed(answer, "0008119A", "00081197"))) == (409, 3000)
+    assert (answer.status, len(listed(answer, "0008119A", "00081197"))) == (409, NAMELESS_LISTED)
     assert peak < 5_000_000, "of 8 MB with what tracebacks hold"
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_many_parts_that_are_refused_are_told_in_a_few_lines(
+    store: InstanceStore,
+    caplog: pytest.LogCaptureFixture,
+    is_broken: bool,  # noqa: FBT001
+) -> None:
+    body = body_of(
+        [*[b""] * 300, small_ct("1.2.3.1"), *[small_ct(f"1.2.3.2.{n}", StudyInstanceUID="x") for n in (1, 2)]]
+    )
+    answer = post(store, body[:-6] if is_broken else body)
+    assert answer.status == (400 if is_broken else 202)
+    assert len(listed(answer, "0008119A", "00081197")) == NAMELESS_LISTED
+    assert listed(answer, "00081199", "00081155") == ["1.2.3.1"]
+    assert listed(answer, "00081198", "00081155") == ["1.2.3.2.1", "1.2.3.2.2"][: 1 if is_broken else 2]
+    lines = [record.getMessage() for record in caplog.records if record.name == "carina.receive.stow"]
+    assert len(lines) == REFUSALS_TOLD + 1 + is_broken
+    counts = "301 of 302" if is_broken else "302 of 303"
+    assert lines[-1] == f"from 127.0.0.1: {counts} parts of the request were refused; the first 10 are above."
 
 
 def test_a_large_part_takes_no_memory(tmp_path: Path) -> None:

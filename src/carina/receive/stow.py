@@ -20,6 +20,15 @@ OTHER_STUDY = 0xA901
 REFERENCED, FAILED, OTHER_FAILURES = "00081199", "00081198", "0008119A"
 """Sequences of the answer (PS3.18 table I.1-1): what was stored, what was not, what was no instance."""
 
+REFUSALS_TOLD = 10
+"""Lines in the log on the parts of one request that are refused; one more says how many there were."""
+
+NAMELESS_LISTED = 100
+"""Parts that are no instance which an answer lists: a body of 14 bytes a part would have 40 bytes for each otherwise.
+
+What is an instance is always listed, whatever became of it.
+"""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -56,6 +65,24 @@ class _Outcome:
 class _Report:
     outcomes: list[_Outcome] = field(default_factory=list)
     broken: BadBody | None = None
+    refused: int = 0
+
+    def add(self, outcome: _Outcome, who: str) -> None:
+        """Write down what became of a part, and say so of the first ones that are refused."""
+        self.outcomes.append(outcome)
+        if (error := outcome.refused) is None:
+            return
+        self.refused += 1
+        if self.refused <= REFUSALS_TOLD:
+            _LOG.warning("from %s: %s [%s, %04XH]", who, error.message, error.code, error.status)
+
+    def end(self, who: str) -> None:
+        """Say how many were refused that nothing was said of."""
+        if self.refused > REFUSALS_TOLD:
+            of_all = f"{self.refused} of {len(self.outcomes)}"
+            _LOG.warning(
+                "from %s: %s parts of the request were refused; the first %d are above.", who, of_all, REFUSALS_TOLD
+            )
 
 
 def store_over_the_web(store: InstanceStore, request: StowRequest, chunks: Iterable[bytes]) -> StowAnswer:
@@ -67,16 +94,18 @@ def store_over_the_web(store: InstanceStore, request: StowRequest, chunks: Itera
     report = _Report()
     try:
         for content_type, data in dicom_parts(request.content_type, chunks):
-            report.outcomes.append(_take(store, request, content_type, data))
+            report.add(_take(store, request, content_type, data), request.origin.who)
     except BadBody as error:
         _LOG.warning("from %s: %s [%s, %d]", request.origin.who, error.message, error.code, error.status)
         report.broken = error
+    finally:
+        report.end(request.origin.who)
     answer = StowAnswer(status=_status(report), body=_body(report, request.retrieve_root))
     return replace(answer, code=report.broken.code, message=report.broken.message) if report.broken else answer
 
 
 def _take(store: InstanceStore, request: StowRequest, content_type: ContentType, data: Iterator[bytes]) -> _Outcome:
-    says, who = FileSays(), request.origin.who
+    says = FileSays()
     try:
         if content_type.name != DICOM_TYPE:
             words = f"a part is {content_type.name[:80]!r}; expected {DICOM_TYPE}."
@@ -88,11 +117,10 @@ def _take(store: InstanceStore, request: StowRequest, content_type: ContentType,
             with arriving_file(file, says) as arriving:
                 became = store.accept(arriving, request.origin)
     except NotAccepted as error:
-        _LOG.warning("from %s: %s [%s, %04XH]", who, error.message, error.code, error.status)
         kept = NotAccepted(error.status, error.code, error.message)  # without what its traceback holds, 20,000 times
         return _Outcome(says=says, refused=kept)
     if became is Accepted.REPEATED:
-        _LOG.debug("from %s: an instance came again.", who)
+        _LOG.debug("from %s: an instance came again.", request.origin.who)
     return _Outcome(says=says)
 
 
@@ -120,6 +148,7 @@ def _body(report: _Report, root: str) -> dict[str, Any]:
         lists[_list_of(one)].append(_names(one.says) | _became(one, root))
     if report.broken and report.outcomes:
         lists[OTHER_FAILURES].append(_value("00081197", "US", NOT_UNDERSTOOD))
+    del lists[OTHER_FAILURES][NAMELESS_LISTED:]
     body: dict[str, Any] = {name: {"vr": "SQ", "Value": items} for name, items in lists.items() if items}
     studies = {one.says.study_uid for one in report.outcomes if not one.refused}
     if root and len(studies) == 1:
