@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tls_takes_who_shows_a_trusted_certificate_and_nobody_else(
-    node: Settings, engine: Engine, series: Path, certificates: Path
+    node: Settings, engine: Engine, series: Path, certificates: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = {name: str(certificates / name) for name in ("node.crt", "node.key", "scanner.crt")}
     tls = TlsSettings(certificate=files["node.crt"], key=files["node.key"], trusted=files["scanner.crt"])
@@ -60,6 +61,8 @@ def test_tls_takes_who_shows_a_trusted_certificate_and_nobody_else(
         return storescu(listener.port, str(series), *keys, "+cf", files["node.crt"]).returncode
 
     try:
+        for _ in range(2):  # as `carina echo` does
+            socket.create_connection(("127.0.0.1", listener.port)).close()
         assert storescu(listener.port, str(series)).returncode != 0
         assert send("stranger") != 0
         assert rows(engine) == 0
@@ -67,6 +70,10 @@ def test_tls_takes_who_shows_a_trusted_certificate_and_nobody_else(
         assert rows(engine) == 24
     finally:
         listener.stop()
+    told = [one.getMessage() for one in caplog.records if one.name == "carina.receive.strangers"]
+    assert len(told) == 1
+    assert "it failed (" in told[0]
+    assert "UNEXPECTED_EOF" not in caplog.text
 
 
 @pytest.mark.skipif(not orthanc_program(), reason="Orthanc is not installed; on Debian: apt-get install orthanc")

@@ -62,6 +62,11 @@ class BoundedMessages(QuickReplies):
         self._size, self._is_over = 0, False
         self._context_id, self._is_broken, self._is_command = 0, False, 0
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether a message could not be followed, which was told."""
+        return self._is_broken
+
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take a part of a message, or the end of one and the beginning of the next."""
         items = primitive.presentation_data_value_list

@@ -7,7 +7,6 @@ and the TLS handshake takes place in the connection's own thread. Its threads wa
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 import threading
@@ -19,7 +18,8 @@ from pynetdicom.association import Association
 from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from carina.receive.messages import BeginPart, BoundedMessages, peer_of, serve_steadily
+from carina.receive.messages import BeginPart, BoundedMessages, serve_steadily
+from carina.receive.strangers import AWAITS_CLOSE, PDU_TYPES, Strangers, Wrong, wrong_on_event
 from carina.receive.waits import LOOKS_UP_AFTER_S, Bell, RingingQueue
 
 LARGEST_PDU = 131_072
@@ -30,18 +30,31 @@ LARGEST_READ = LARGEST_PDU + 65_536
 
 READ_AT_ONCE = 65_536
 
-AWAITS_CLOSE = "Sta13"
-"""The state in which only the end of the connection is awaited (PS3.8 table 9-7)."""
+HEAD = 6
+"""Bytes before a PDU's content: its type, and how long it is (PS3.8 9.3.1)."""
 
 NOTHING_TO_WAIT_FOR_S = 0.001
 
-_LOG = logging.getLogger(__name__)
+
+class _UnacceptableError(OSError):
+    """A PDU that is not waited for."""
+
+    def __init__(self, wrong: Wrong) -> None:
+        super().__init__(wrong.words)
+        self.wrong = wrong
+
+
+class _SilentError(OSError):
+    """A connection that ends before anything came."""
 
 
 class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has no types
     """Reads at most ``LARGEST_READ`` bytes, all of them within ``idle_s`` seconds."""
 
     idle_s = 60.0
+    head = b""
+    wrong: Wrong | None = None
+    _awaits_content = False
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -69,13 +82,37 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has n
         self.bell.close()
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """Read so many bytes.
+        """Read so many bytes: a PDU's head, then its content. ``head`` and ``wrong`` tell how far it came.
 
         Raises:
             OSError: they are too many, the peer is too slow, or the connection is broken.
         """
+        is_content, self._awaits_content = self._awaits_content, False
+        cut = Wrong(kind="cut", words="it ended within a PDU")
+        try:
+            read = self._read(nr_bytes)
+        except _UnacceptableError as error:
+            self.wrong = error.wrong
+            raise
+        except OSError:
+            self.wrong = self.wrong or (cut if is_content else None)
+            raise
+        if len(read) < nr_bytes:
+            self.wrong = self.wrong or (cut if is_content or read else None)
+        elif not is_content:
+            self._begin(bytes(read))
+        return read
+
+    def _begin(self, head: bytes) -> None:
+        """Keep a PDU's head; that of the first which is none stays, since what was read is acted on a little later."""
+        if not self.head or self.head[0] in PDU_TYPES:
+            self.head = head
+        self._awaits_content = len(head) == HEAD and head[0] in PDU_TYPES
+
+    def _read(self, nr_bytes: int) -> bytearray:
         if nr_bytes > LARGEST_READ:
-            raise OSError(f"the peer announces a PDU of {nr_bytes} bytes; at most {LARGEST_PDU} were agreed on")
+            words = f"it announced a PDU of {nr_bytes} bytes, and at most {LARGEST_PDU} were agreed on: closed"
+            raise _UnacceptableError(Wrong(kind="size", words=words))
         connection = self.socket
         if connection is None:
             return bytearray()
@@ -85,15 +122,21 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has n
             while filled < nr_bytes:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError(f"a PDU did not come within {self.idle_s:g} s")
+                    raise self._slow()
                 connection.settimeout(left)
-                size = connection.recv_into(view[filled : filled + READ_AT_ONCE])
+                try:
+                    size = connection.recv_into(view[filled : filled + READ_AT_ONCE])
+                except TimeoutError as error:
+                    raise self._slow() from error
                 if not size:
                     break
                 filled += size
         connection.settimeout(self.idle_s)
         del read[filled:]
         return read
+
+    def _slow(self) -> _UnacceptableError:
+        return _UnacceptableError(Wrong(kind="slow", words=f"a PDU did not come within {self.idle_s:g} s: closed"))
 
 
 class SteadyMachine(StateMachine):  # type: ignore[misc]
@@ -105,13 +148,18 @@ class SteadyMachine(StateMachine):  # type: ignore[misc]
 
     def do_action(self, event: str) -> None:
         """Act on an event, which a peer may bring about at any time."""
+        association = self.dul.assoc
+        asked, strangers = association.requestor.address_info, association._server.strangers
+        address = asked.address if asked else "a peer that is gone"
+        if wrong := wrong_on_event(event, self.current_state, association):
+            strangers.tell(address, wrong)
         try:
             super().do_action(event)
         except Exception as error:  # noqa: BLE001 - the network edge: a PDU whose content means nothing, too
             said = str(error) if isinstance(error, InvalidEventError) else type(error).__name__
-            _LOG.warning("%s ended: what came can't be followed (%s).", peer_of(self.dul.assoc), said)
-            self.dul.assoc.is_aborted, self.dul.assoc.is_established = True, False
-            self.dul.assoc._kill = self.dul._kill_thread = True
+            strangers.tell(address, Wrong(kind="meaning", words=f"it ended: what came can't be followed ({said})"))
+            association.is_aborted, association.is_established = True, False
+            association._kill = self.dul._kill_thread = True
             self.dul.socket.close()
 
 
@@ -123,6 +171,8 @@ class BoundedHandler(RequestHandler):  # type: ignore[misc]
     def _create_association(self) -> Association:
         self.request.settimeout(self.server.idle_s)
         if isinstance(self.request, ssl.SSLSocket):
+            if not socket.socket.recv(self.request, 1, socket.MSG_PEEK):
+                raise _SilentError
             self.request.do_handshake()
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         association = super()._create_association()
@@ -153,6 +203,7 @@ class BoundedServer(ThreadedAssociationServer):  # type: ignore[misc]
         self.open_connections: list[Association] = []
         self._counting = threading.Lock()
         self._starting = 0
+        self.strangers = Strangers()
         super().__init__(*args, request_handler=BoundedHandler, **more)
 
     def _bind_defaults(self) -> None:
@@ -174,7 +225,8 @@ class BoundedServer(ThreadedAssociationServer):  # type: ignore[misc]
         with self._counting:
             self._forget_ended()
             if len(self.open_connections) + self._starting >= self.connections:
-                _LOG.warning("connection from %s refused: %d are open.", client_address[0], self.connections)
+                full = Wrong(kind="full", words=f"it was refused: {self.connections} are open (dicom.associations)")
+                self.strangers.tell(client_address[0], full)
                 return False
             self._starting += 1
             return True
@@ -197,7 +249,8 @@ class BoundedServer(ThreadedAssociationServer):  # type: ignore[misc]
         try:
             self.finish_request(request, client_address)
         except OSError as error:  # a handshake that fails, a peer that is gone
-            _LOG.warning("connection from %s failed: %s.", client_address[0], error)
+            if not isinstance(error, _SilentError | ConnectionResetError):
+                self.strangers.tell(client_address[0], Wrong(kind="failed", words=f"it failed ({error})"))
             self.shutdown_request(request)
         finally:
             with self._counting:
