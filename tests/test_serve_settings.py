@@ -350,3 +350,11 @@ def test_an_engine_that_does_not_answer_and_a_trusted_file_that_is_not_there_are
     for choice in (sections.EngineChoice.AUTO, sections.EngineChoice.NONE):
         found = check_contents(Settings(operators=sections.OperatorSettings(engine=choice)))
         assert not [one for one in found if one.key[0] == "operators"]
+
+
+def test_a_host_that_is_no_address_is_said_to_be_none(tmp_path: Path) -> None:
+    file = tmp_path / "carina.toml"
+    file.write_text('[dicom]\nhost = "300.1.1.1"\n')
+    told = as_error(check_across(load_settings(file, {})), file).message
+    assert ":2: dicom.host: '300.1.1.1' is no address of this machine; expected 127.0.0.1 or 0.0.0.0" in told
+    assert "dicom.port" not in told

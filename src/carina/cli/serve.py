@@ -12,14 +12,14 @@ from carina.cli.terminal import say
 
 @click.command()
 @CONFIG
-@click.option("--check", is_flag=True, help="Report every mistake of the settings, by key, and start nothing.")
+@click.option("--check", is_flag=True, help="Report mistakes of the settings, by key, and start nothing.")
 def serve(config: Path | None, check: bool) -> None:
     """Run the node: receive studies, run pipelines on them, send the results. For research use only."""
     from carina.config import settings_file
     from carina.service.check import as_error, check_across, is_running, settings_remarks
 
     settings, file = node_settings(config), settings_file(config)
-    runs = check and is_running(settings)
+    runs = is_running(settings)  # then its ports are its own; without --check, its folder refuses a second node
     mistakes = check_across(settings, is_running=runs)
     if check:
         from carina.service.check_contents import check_contents

@@ -353,9 +353,13 @@ def _ports(settings: Settings) -> Iterator[Mistake]:
 def _port(name: str, listener: Listener) -> Iterator[Mistake]:
     try:
         listen(listener.host, listener.port).close()
+    except socket.gaierror:
+        yield _mistake(
+            f"{name}/host", f"{listener.host!r} is no address of this machine; expected 127.0.0.1 or 0.0.0.0"
+        )
     except OSError as error:
         reason = error.strerror or error
-        yield _mistake(f"{name}/port", f"can't listen on {listener.host}:{listener.port} ({reason}); is it in use?")
+        yield _mistake(f"{name}/port", f"can't listen on {listener.host}:{listener.port} ({reason}); choose another")
 
 
 def _certificates(name: str, tls: TlsSettings | None) -> Iterator[Mistake]:
