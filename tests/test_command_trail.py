@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sqlite3
 from collections.abc import Sequence
 from contextvars import copy_context
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from carina.cli.main import VERBS
 from carina.config import NodeSettings, Settings
@@ -83,12 +85,13 @@ def trail() -> list[tuple[str, str, str]]:
     return [tuple(row) for row in rows]
 
 
-def given(words: str) -> None:
+def given(words: str) -> str:
     verb, *more = words.split()
     command = getattr(import_module(VERBS[verb].module), VERBS[verb].command)
     assert isinstance(command, click.Command)
     done = copy_context().run(CliRunner().invoke, command, ["in" if one == "." else one for one in more])
     assert done.exit_code == 0, (done.output, done.exception)
+    return done.stderr
 
 
 def test_every_command_of_a_node_is_here() -> None:
@@ -119,3 +122,14 @@ def test_a_backup_and_the_restored_node_both_say_who(node: Path) -> None:
     who = f"{getpass.getuser()} (command line)"
     assert [(name, action) for name, action, _ in trail()] == [(who, "copied"), (who, "changed")]
     assert datetime.now(UTC).strftime("the node, from the backup of %Y-") in trail()[-1][2]
+
+
+@pytest.mark.parametrize("words", [words for words, said in SAID.items() if said[0][0] == "looked"])
+def test_a_full_node_is_shown_all_the_same(node: Path, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    def full(*_: object) -> None:
+        raise OperationalError("insert", {}, sqlite3.OperationalError("database or disk is full"))
+
+    prepared(words)
+    monkeypatch.setattr("carina.service.changes.audit", full)
+    assert given(words) == "this is not in the audit trail, which can't be written (database or disk is full)\n"
+    assert trail() == []

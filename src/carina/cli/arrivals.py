@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from carina.cli.node import CONFIG, acting_by_command, node_settings, noted
+from carina.cli.node import CONFIG, acting_by_command, looked, node_settings
 from carina.cli.terminal import say, say_json, say_table
 from carina.errors import BadConfig
 
@@ -40,7 +40,7 @@ def list_(states: tuple[str, ...], before: int | None, count: int, as_json: bool
     from carina.service.arrivals import list_arrivals
 
     engine = open_existing_node(node_settings(config))
-    noted(engine, "looked", "arrivals")
+    looked(engine, "arrivals")
     with read_only(engine) as connection:
         found = list_arrivals(connection, states=states, before=before, at_most=count)
     if as_json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from carina.cli.node import CONFIG, acting_by_command, node_settings, noted
+from carina.cli.node import CONFIG, acting_by_command, looked, node_settings
 from carina.cli.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def list_(
     from carina.deliver.register import list_deliveries
 
     engine = _open(config, destination)
-    noted(engine, "looked", "deliveries")
+    looked(engine, "deliveries")
     with read_only(engine) as connection:
         found = list_deliveries(
             connection, destination=destination, job_id=job_id, state=state or "", before=before, at_most=count

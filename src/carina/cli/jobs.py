@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from carina.cli.node import CONFIG, acting_by_command, node_settings, noted
+from carina.cli.node import CONFIG, acting_by_command, looked, node_settings, noted
 from carina.cli.places import PATH
 from carina.cli.terminal import SOME_FAILED, say, say_json, say_table
 from carina.errors import BadConfig
@@ -89,7 +89,7 @@ def list_(states: tuple[str, ...], project: str, as_json: bool, config: Path | N
     from carina.jobs.listing import list_jobs
 
     engine = _seen(config, project)
-    noted(engine, "looked", "jobs")
+    looked(engine, "jobs")
     with engine.connect() as connection:
         found = list_jobs(connection, states=states, at_most=asked.pop("count"), **asked)
     if as_json:
@@ -126,7 +126,7 @@ def show(job_id: int, as_json: bool, config: Path | None) -> None:
     _, engine = _node(config)
     with engine.connect() as connection:
         job = _find(connection, job_id)
-    noted(engine, "looked", f"job {job_id}")
+    looked(engine, f"job {job_id}")
     if as_json:
         say_json(msgspec.to_builtins(job))
         return
@@ -210,7 +210,7 @@ def logs(job_id: int, config: Path | None) -> None:
     log = latest_log(settings, job.id, job.attempt)
     if log is None:
         raise BadConfig("job.no-log", f"job {job_id} has no log here: it has not run, or ran on another machine.")
-    noted(engine, "looked", f"log of job {job_id}")
+    looked(engine, f"log of job {job_id}")
     with log.open(encoding="utf-8", errors="backslashreplace") as lines:
         for line in lines:
             say(line.rstrip("\n"))

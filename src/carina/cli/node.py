@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from carina.cli.places import PATH
+from carina.cli.terminal import complain
 from carina.errors import BadConfig
 
 if TYPE_CHECKING:
@@ -52,6 +53,16 @@ def noted(engine: Engine, action: str, *subjects: str) -> None:
     with engine.begin() as connection:
         for subject in subjects:
             audit(connection, action, subject)
+
+
+def looked(engine: Engine, subject: str) -> None:
+    """Put into the audit trail what is about to be shown; a node whose disk is full shows it all the same."""
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        noted(engine, "looked", subject)
+    except OperationalError as error:
+        complain(f"this is not in the audit trail, which can't be written ({error.orig})")
 
 
 def bundle_called(name: str, settings: Settings) -> Bundle:
