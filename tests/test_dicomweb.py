@@ -130,6 +130,8 @@ def test_instances_are_found_at_every_level(client: DICOMwebClient, served: Serv
         ("/studies?colour=red", "'colour' is no attribute"),
         ("/studies?limit=many", "limit is 'many'; expected a whole number"),
         ("/studies?offset=-1", "offset is '-1'"),
+        ("/studies?StudyDate=garbage", "StudyDate is 'garbage'; expected YYYYMMDD, or from and to"),
+        ("/series?00080021=2020-01-01", "SeriesDate is '2020-01-01'; expected YYYYMMDD"),
         ("/studies?includefield=Colour", "'Colour' is no attribute"),
         ("/studies?99999999=1", "'99999999' is no attribute"),
         ("/studies?StudyInstanceUID=" + ",".join(f"1.{n}" for n in range(101)), "more than 100 UIDs; ask for fewer"),
@@ -341,6 +343,17 @@ def test_damaged_files_are_told_as_far_as_they_go(tmp_path: Path) -> None:
         assert len({record["00080018"]["Value"][0] for record in records}) == 5
         answers = {httpx.get(f"{root}/series/{series}/instances/{one.stem}/frames/1").status_code for one in stored}
     assert answers == {200, 404, 422}
+
+
+@pytest.mark.parametrize("accept", ["application/dicom+xml", 'multipart/related; type="application/dicom+xml"'])
+def test_metadata_and_searches_are_json_alone(served: Served, accept: str) -> None:
+    study = uids(served.pdf)[0]
+    for path in ("/studies", f"/studies/{study}/metadata"):
+        answer = served.get(path, accept)
+        assert answer.status_code == 406
+        assert "answered in application/dicom+json alone" in answer.json()["detail"]
+        assert served.get(path, f"{accept}, application/dicom+json;q=0.1").status_code == 200
+        assert served.get(path, "application/json").status_code == 200
 
 
 def test_an_accept_header_of_any_kind_is_read() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
+
+from pydicom.datadict import dictionary_VR
 
 from carina.service.dicomweb.attributes import (
     Attributes,
@@ -24,6 +27,9 @@ _USUAL, _MOST = 100, 1000
 
 _MOST_OF_A_STUDY = 10_000
 """Series or instances of one study in one answer, at most and where nothing is said."""
+
+_DATES = re.compile(r"[\d*?]*|\d{8}-(\d{8})?|-\d{8}", re.ASCII)
+"""A date or a range of dates (PS3.4 C.2.2.2.5); with wild cards too, as some clients ask."""
 
 MOST_UIDS = 100
 """In a list of one request: each study is looked up by itself."""
@@ -128,6 +134,7 @@ def parse_query(level: Level, fixed: Mapping[str, str], parameters: Sequence[tup
         elif name != "fuzzymatching":
             wanted[_keyword(name)] = value
     _check_lists(wanted)
+    _check_dates(wanted)
     limit, offset = min(numbers["limit"], most), numbers["offset"]
     return Query(level=level, wanted=wanted, more=tuple(more), limit=limit, offset=offset)
 
@@ -136,6 +143,13 @@ def _check_lists(wanted: Mapping[str, str]) -> None:
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
         if len(_uids(wanted.get(keyword, ""))) > MOST_UIDS:
             words = f"{keyword} is a list of more than {MOST_UIDS} UIDs; ask for fewer at once."
+            raise NotUnderstood("dicomweb.query", words)
+
+
+def _check_dates(wanted: Mapping[str, str]) -> None:
+    for keyword, value in wanted.items():
+        if dictionary_VR(keyword) == "DA" and not _DATES.fullmatch(value.strip()):
+            words = f"{keyword} is {value[:20]!r}; expected YYYYMMDD, or from and to as YYYYMMDD-YYYYMMDD."
             raise NotUnderstood("dicomweb.query", words)
 
 

@@ -61,6 +61,7 @@ def dicomweb_routes() -> list[BaseRoute]:
 def _search(level: Level) -> Callable[[Request], Response]:
     def answer(request: Request) -> Response:
         fixed = {PATH_UIDS[name]: str(value) for name, value in request.path_params.items()}
+        _check_takes_json(request)
         query = parse_query(level, fixed, request.query_params.multi_items())
         found = search(_node(request), query, service_root(request))
         warnings = [FUZZY] * (request.query_params.get("fuzzymatching") == "true") + [MORE] * found.has_more
@@ -118,6 +119,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 def retrieve_metadata(request: Request) -> Response:
     """The headers of the objects as DICOM JSON, one after the other, so that a study needs no memory of its own."""
+    _check_takes_json(request)
     objects, root = _objects(request), service_root(request)
 
     def written() -> Iterator[bytes]:
@@ -201,6 +203,11 @@ def _frame_numbers(request: Request) -> list[int]:
 def _wishes(request: Request) -> list[Wish]:
     """What the client takes: its Accept header, or the parameter that stands for it (PS3.18 8.3.3.1)."""
     return wishes(request.query_params.get("accept") or request.headers.get("accept", ""))
+
+
+def _check_takes_json(request: Request) -> None:
+    if not any(wish.takes(one) for wish in _wishes(request) for one in (DICOM_JSON, "application/json")):
+        raise NotAcceptable("dicomweb.accept", f"searches and metadata are answered in {DICOM_JSON} alone.")
 
 
 def _url(held: Held, root: str) -> str:
