@@ -70,7 +70,13 @@ def test_without_a_name_the_file_of_the_working_folder_is_read(tmp_path: Path, m
         ),
         (
             '[web.oidc]\nissuer = "https://x"\nclient_id = "c"\n[web.oidc.projects."a/b"]\nadmin = "x"\n',
-            ":4: web.oidc.projects.a/b: can't be called so: expected `str` matching regex",
+            ":4: web.oidc.projects.a/b: can't be called so: expected up to 64 letters, digits",
+        ),
+        ("[web]\npublic_url = 'x'\n", ":2: web.public_url: expected https://HOST without a path"),
+        ("[notices]\nurl = 'x'\n", ":2: notices.url: expected an address as https://HOST/PATH"),
+        (
+            '[destinations.X]\nkind = "dicom"\nhost = "h"\nport = 1\nae_title = "\\u00e4"\n',
+            ":5: destinations.X.ae_title: expected up to 16 printable characters",
         ),
         ("[runtime]\n\ntimeout_s = nan\n", ":3: runtime.timeout_s: expected `float` > 0"),
         ("[runtime]\ntimeout_s = inf\n", ":2: runtime.timeout_s: expected `float` <= 86400"),
@@ -86,7 +92,7 @@ def test_without_a_name_the_file_of_the_working_folder_is_read(tmp_path: Path, m
             '[destinations."a.b"]\nkind = "dicom"\nhost = "h"\nae_title = "A"\nport = 99999\n',
             ":5: destinations.a.b.port: expected `int` <= 65535",
         ),
-        ('[destinations.X]\nkind = "dicomweb"\nurl = "ftp://x"\n', ":3: destinations.X.url: expected `str` matching"),
+        ('[destinations.X]\nkind = "dicomweb"\nurl = "ftp://x"\n', ":3: destinations.X.url: expected an address as"),
         ("series_rules = 1\n", ":1: series_rules: expected `str`, got `int`"),
         ("[runtime\n", "no valid TOML: Expected ']'"),
         ("[runtime]\nkind = 'a'\nkind = 'b'\n", r"no valid TOML: .*line 3"),

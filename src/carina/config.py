@@ -25,10 +25,11 @@ _Seconds = Annotated[float, Meta(gt=0, le=86400)]
 _Threads = Annotated[int, Meta(ge=0, le=4096)]
 _Voxels = Annotated[int, Meta(ge=1)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
-_AeTitle = Annotated[str, Meta(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
+_AE_WORDS = "up to 16 printable characters without a backslash"
+_AeTitle = Annotated[str, Meta(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$", description=_AE_WORDS)]
 """A DICOM application entity's title: up to 16 printable characters, no backslash (PS3.5, 6.2)."""
 
-_WebAddress = Annotated[str, Meta(pattern=r"^https?://[^\s/]")]
+_WebAddress = Annotated[str, Meta(pattern=r"^https?://[^\s/]", description="an address as https://HOST/PATH")]
 
 
 class RuntimeKind(StrEnum):

@@ -35,7 +35,7 @@ class NoticeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     ``url`` gets a POST for each, empty: nobody does; ``secret`` signs it.
     """
 
-    url: Annotated[str, Meta(pattern=r"^(https?://[^\s/].*)?$")] = ""
+    url: Annotated[str, Meta(pattern=r"^(https?://[^\s/].*)?$", description="an address as https://HOST/PATH")] = ""
     secret: str = ""
     faulted: bool = True
     lesion_percent: Annotated[float, Meta(ge=0, le=100)] = 0.0

@@ -11,12 +11,13 @@ from msgspec import Meta
 _Text = Annotated[str, Meta(min_length=1)]
 _Seconds = Annotated[float, Meta(gt=0, le=86400)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
-_WebAddress = Annotated[str, Meta(pattern=r"^https?://[^\s/]")]
+_WebAddress = Annotated[str, Meta(pattern=r"^https?://[^\s/]", description="an address as https://HOST/PATH")]
 
 PROJECT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """What a project may be called: it stands in addresses."""
 
-ProjectName = Annotated[str, Meta(pattern=PROJECT_NAME)]
+_NAME_WORDS = "up to 64 letters, digits, dots, lines and dashes, the first a letter or digit"
+ProjectName = Annotated[str, Meta(pattern=PROJECT_NAME, description=_NAME_WORDS)]
 
 DEFAULT_PROJECT = "default"
 """Where series go whose source names no other."""
@@ -69,7 +70,9 @@ class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     host: _Text = "127.0.0.1"
     port: _Port = 8042
     names: tuple[_Text, ...] = ()
-    public_url: Annotated[str, Meta(pattern=r"^(https?://[^\s/?#@]+/?)?$")] = ""
+    public_url: Annotated[
+        str, Meta(pattern=r"^(https?://[^\s/?#@]+/?)?$", description="https://HOST without a path")
+    ] = ""
     proxies: tuple[_Text, ...] = ()
     login: bool = False
     idle_s: _Seconds = 1800.0
