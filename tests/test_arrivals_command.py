@@ -60,14 +60,21 @@ def audited(node: Path) -> list[tuple[str, str, str]]:
 def test_what_waits_in_quarantine_is_listed_with_its_reason_and_released(node: Path) -> None:
     (held,) = json.loads(carina("arrivals", "list", "--state", "quarantined", "--json").stdout)
     assert (held["id"], held["reason"]) == (2, REASON)
-    _, *rows = carina("arrivals", "list").stdout.splitlines()
-    assert [row.split()[:2] for row in rows] == [["2", "quarantined"], ["1", "queued"]] and rows[0].endswith(REASON)
     done = carina("arrivals", "release", "2", "--source", "other")
     assert done.stdout.startswith("arrival 2: released as other;")
     (after, _) = json.loads(carina("arrivals", "list", "--json").stdout)
     assert (after["state"], after["source"], after["reason"]) == ("complete", "other", "")
     ((who, action, subject),) = [row for row in audited(node) if row[1] != "looked"]
     assert who.endswith(" (command line)") and (action, subject) == ("changed", "arrival 2: released as other")
+
+
+def test_the_series_and_its_reason_stand_below_each_row(node: Path) -> None:
+    (held,) = json.loads(carina("arrivals", "list", "--state", "quarantined", "--json").stdout)
+    _, *lines = carina("arrivals", "list").stdout.splitlines()
+    rows = [line.split()[:2] for line in lines if not line.startswith(" ")]
+    assert rows == [["2", "quarantined"], ["1", "queued"]]
+    assert lines[1:3] == [f"    series {held['series_uid']}", f"    {REASON}"]
+    assert max(map(len, lines)) <= 100
 
 
 @pytest.mark.parametrize(

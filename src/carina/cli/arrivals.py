@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from carina.service.arrivals import Arrival
 
 ARRIVAL_STATES = ("arriving", "complete", "queued", "quarantined", "apart", "kept", "removed")
-COLUMNS = ("id", "state", "source", "from", "first", "instances", "series", "why")
+COLUMNS = ("id", "state", "source", "from", "first", "instances")
 
 
 @click.group()
@@ -46,13 +46,14 @@ def list_(states: tuple[str, ...], before: int | None, count: int, as_json: bool
     if as_json:
         say_json(msgspec.to_builtins(found))
     else:
-        say_table(COLUMNS, [_row(one) for one in found])
+        notes = [[f"series {one.series_uid}", *filter(None, [one.reason])] for one in found]
+        say_table(COLUMNS, [_row(one) for one in found], notes)
 
 
 def _row(one: Arrival) -> tuple[str, ...]:
     first = f"{one.first_at.astimezone():%Y-%m-%d %H:%M}"
     count = f"{one.instances}" if one.expected is None else f"{one.instances} of {one.expected}"
-    return str(one.id), one.state, one.source, one.sender, first, count, one.series_uid, one.reason
+    return str(one.id), one.state, one.source, one.sender, first, count
 
 
 @arrivals.command()

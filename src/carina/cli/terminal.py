@@ -10,7 +10,9 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain, repeat
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import click
@@ -18,6 +20,9 @@ import click
 from carina.errors import BadConfig, Bug, CarinaError, one_line
 
 COLUMN_GAP = "  "
+
+NOTE_COLUMNS = 100
+"""How wide a sentence below a row is at most, but for words that are longer."""
 
 SOME_FAILED = 3
 """The exit code where some of many failed and are named."""
@@ -39,13 +44,20 @@ def say_fields(*fields: str) -> None:
     click.echo("\t".join(one_line(field) for field in fields))
 
 
-def say_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: the first column to the left, the others, which hold numbers, to the right."""
+def say_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], notes: Iterable[Sequence[str]] = repeat(())
+) -> None:
+    """Print a table: the first column to the left, the others, which hold numbers, to the right.
+
+    ``notes`` are sentences on each row, which stand below it.
+    """
     lines = [[one_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    for number, cells in enumerate(lines):
+    for number, (cells, below) in enumerate(zip(lines, chain([()], notes), strict=False)):
         padded = [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))]
         say(COLUMN_GAP.join([padded[0], *padded[2:]]).rstrip(), bold=number == 0)
+        for note in below:
+            say(*wrap(one_line(note), NOTE_COLUMNS, initial_indent="    ", subsequent_indent="      "))
 
 
 def say_json(value: object) -> None:
