@@ -22,8 +22,10 @@ from webhooks import Hook
 settings.register_profile("ci", derandomize=True, deadline=None)
 """The same examples every time: continuous integration tells of a change, not of luck; at home the search goes on."""
 
-if os.environ.get("CI") == "true":
-    settings.load_profile("ci")
+settings.register_profile("home", deadline=None)
+"""No example has a deadline: a busy machine is slow."""
+
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "home")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from carina.errors import BadConfig
 from carina.sections import NoticeSettings, OperatorSettings, UploadSettings
-from carina.toml import Key, mistakes, read_toml
+from carina.toml import Key, mistakes, read_toml, take_out
 from carina.web_settings import DEFAULT_PROJECT, ProjectName, TlsSettings, WebSettings
 
 _Text = Annotated[str, Meta(min_length=1)]
@@ -324,6 +324,20 @@ def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings
         return settings
     models = msgspec.structs.replace(settings.models, folders=(*settings.models.folders, str(own)))
     return msgspec.structs.replace(settings, models=models)
+
+
+def sound_settings(file: Path | None, environment: Mapping[str, str]) -> tuple[Settings, set[Key]]:
+    """What is left of settings without the keys that are wrong by themselves, and those keys.
+
+    Raises:
+        BadConfig: the file can't be read or is no TOML.
+    """
+    table = read_toml(file, "config").table if file else {}
+    _override(table, environment)
+    gone: set[Key] = set()
+    while wrong := [one.key for one in mistakes(table, Settings)]:
+        gone.update(take_out(table, key) for key in wrong)
+    return msgspec.convert(table, Settings, strict=False), gone
 
 
 def _is_folder(path: Path) -> bool:

@@ -88,6 +88,19 @@ def read_toml(file: Path, kind: str) -> Toml:
         raise BadConfig(f"{kind}.syntax", f"{file}: no valid TOML: its values are nested too deeply.") from error
 
 
+def take_out(table: dict[str, Any], key: Key) -> Key:
+    """Remove a key from a table; gives what went: the key, or where it is not there the table that misses it."""
+    within: Any = table
+    for end, name in enumerate(key[:-1], start=1):
+        within = within[name]
+        if not isinstance(within, dict):  # an array: it goes as a whole
+            return take_out(table, key[:end])
+    if key[-1] in within:
+        del within[key[-1]]
+        return key
+    return take_out(table, key[:-1])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
     """What is wrong with a key."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from carina.cli.node import CONFIG, node_settings
 from carina.cli.terminal import say
+from carina.errors import BadConfig
+
+if TYPE_CHECKING:
+    from carina.config import Settings
 
 
 @click.command()
@@ -18,7 +24,8 @@ def serve(config: Path | None, check: bool) -> None:
     from carina.config import settings_file
     from carina.service.check import as_error, check_across, is_running, settings_remarks
 
-    settings, file = node_settings(config), settings_file(config)
+    file = settings_file(config)
+    settings = _every_mistake_told(config, file) if check else node_settings(config)
     runs = is_running(settings)  # then its ports are its own; without --check, its folder refuses a second node
     mistakes = check_across(settings, is_running=runs)
     if check:
@@ -41,3 +48,13 @@ def serve(config: Path | None, check: bool) -> None:
 
     log_to()
     run_node(settings)
+
+
+def _every_mistake_told(config: Path | None, file: Path | None) -> Settings:
+    """The settings; where keys are wrong by themselves, what doesn't fit together is told with them."""
+    from carina.service.check_rest import with_the_rest
+
+    try:
+        return node_settings(config)
+    except BadConfig as error:
+        raise with_the_rest(error, file, os.environ) from error

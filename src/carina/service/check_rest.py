@@ -1,0 +1,29 @@
+"""What doesn't fit together in settings some of whose keys are wrong by themselves: all is told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from carina.config import sound_settings
+from carina.errors import BadConfig
+from carina.service.check import as_error, check_across, is_running
+from carina.service.check_contents import check_contents
+from carina.toml import Key, Mistake
+
+
+def with_the_rest(error: BadConfig, file: Path | None, environment: Mapping[str, str]) -> BadConfig:
+    """An error on keys that are wrong by themselves, with every mistake across the others."""
+    if error.code != "config.invalid":
+        return error
+    settings, gone = sound_settings(file, environment)
+    found = [*check_across(settings, is_running=is_running(settings)), *check_contents(settings)]
+    rest = [one for one in found if not any(_is_about(one, key) for key in gone)]
+    lines = as_error(rest, file).message.split("\n") if rest else []
+    return BadConfig(error.code, *error.message.split("\n"), *lines)
+
+
+def _is_about(mistake: Mistake, gone: Key) -> bool:
+    """Whether it may come of a key that is gone: it is of that key, of what is within it, or names it."""
+    shared = min(len(mistake.key), len(gone))
+    return mistake.key[:shared] == gone[:shared] or ".".join(gone) in mistake.words or f"'{gone[-1]}'" in mistake.words
