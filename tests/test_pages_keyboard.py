@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route, expect
 
 from access_nodes import Guarded, guarded
 from carina.service.viewer.server import run_app
@@ -64,6 +65,40 @@ def test_tab_reaches_everything_on_a_page_of_a_run(browser: Browser, run_url: st
         page.goto(f"{run_url}/{path}")
         page.wait_for_load_state("networkidle")
         check_reached(page)
+
+
+LIVE = """data: <p><a href="/x">One</a> <a href="/y">Two, later</a></p>
+data: <details id="held"><summary>3 held</summary></details> <button id="go">Go on</button>
+
+"""
+
+BEFORE = """() => {
+  document.getElementById("live").innerHTML =
+    '<a href="/y">Two</a><details id="held"><summary>2 held</summary></details><button id="go">Go</button>';
+}"""
+
+
+@pytest.mark.parametrize(("name", "after"), [("Two", "Two, later"), ("2 held", "3 held"), ("Go", "Go on")])
+def test_who_stands_on_a_part_stands_on_it_when_it_is_made_anew(
+    browser: Browser, node: Guarded, name: str, after: str
+) -> None:
+    told = threading.Event()
+
+    def tell(route: Route) -> None:
+        if told.is_set():
+            route.fulfill(body=LIVE, content_type="text/event-stream")
+        else:
+            route.fulfill(body="retry: 50\n\n", content_type="text/event-stream")
+
+    with browser.new_context() as context:
+        context.add_cookies([{"name": "carina", "value": node.cookies["admin"], "url": node.url}])
+        page = context.new_page()
+        page.route("**/live*", tell)
+        page.goto(f"{node.url}/jobs/1")
+        page.evaluate(BEFORE)
+        page.locator("#live").get_by_text(name, exact=True).focus()
+        told.set()
+        expect(page.locator("#live").get_by_text(after, exact=True)).to_be_focused()
 
 
 def check_reached(page: Page) -> None:

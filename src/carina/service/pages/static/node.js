@@ -10,8 +10,18 @@ if (live) {
     return live.contains(document.activeElement) && document.activeElement.tagName === "SELECT";
   }
 
+  /** Finds the element again that has the focus: by its id, a link by where it leads, a summary by what it opens. */
+  function findAgain() {
+    const at = document.activeElement;
+    const { id, href, parentElement } = at;
+    if (!live.contains(at)) return () => null;
+    if (id) return () => document.getElementById(id);
+    if (href) return () => [...live.querySelectorAll("a")].find((one) => one.href === href);
+    return () => document.getElementById(parentElement.id)?.querySelector("summary");
+  }
+
   function show(part) {
-    const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
+    const focused = findAgain();
     const opened = [...live.querySelectorAll("details")].map((one) => [one.id, one.open]);
     const ticked = [...live.querySelectorAll("input:checked")].map((one) => one.id);
     const chosen = [...live.querySelectorAll("select[id]")]
@@ -30,7 +40,7 @@ if (live) {
       const details = document.getElementById(id);
       if (details) details.open = open;
     }
-    if (focused) document.getElementById(focused)?.focus();
+    focused()?.focus();
   }
 
   source.onmessage = (event) => {
