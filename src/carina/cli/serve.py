@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @CONFIG
-@click.option("--check", is_flag=True, help="Report mistakes of the settings, by key, and start nothing.")
+@click.option("--check", is_flag=True, help="Report every mistake of the settings, by key, and start nothing.")
 def serve(config: Path | None, check: bool) -> None:
     """Run the node: receive studies, run pipelines on them, send the results. For research use only."""
     from carina.config import settings_file

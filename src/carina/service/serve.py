@@ -161,5 +161,5 @@ def _listener(web: WebSettings) -> socket.socket:
     try:
         return listen(web.host, web.port)
     except OSError as error:
-        message = f"web.port: can't listen on {web.host}:{web.port} ({error.strerror or error}); is it in use?"
+        message = f"web.port: can't listen on {web.host}:{web.port} ({error.strerror or error}); choose another."
         raise BadConfig("web.port", message) from error
