@@ -28,6 +28,7 @@ from carina.service.loops import Part
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 TIMES = 20
+RESUMES = "It resumes by itself when that is over."
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_trouble_is_news_when_it_begins_changes_and_after_a_long_time() -> None:
     now = [0.0]
     trouble = LastingTrouble(lambda: now[0])
-    assert not trouble.is_over()
+    assert not trouble.over()
     assert [trouble.is_news(words) for words in ("full", "full", "away", "full", "away")] == [
         True,
         False,
@@ -64,10 +65,11 @@ def test_trouble_is_news_when_it_begins_changes_and_after_a_long_time() -> None:
         False,
         False,
     ]
-    assert [trouble.is_over(), trouble.is_over()] == [True, False]
+    now[0] = 12.0
+    assert [trouble.over(), trouble.over()] == ["after 12 s", ""]
     assert not trouble.is_news("full"), "it comes and goes"
-    assert not trouble.is_over(), "nobody was told that it had begun again"
-    now[0] = SAID_AGAIN_S
+    assert not trouble.over(), "nobody was told that it had begun again"
+    now[0] += SAID_AGAIN_S
     assert trouble.is_news("full")
 
 
@@ -86,10 +88,10 @@ def test_a_worker_says_once_that_its_database_is_full_and_once_that_it_no_longer
     monkeypatch.setattr(worker, "PAUSE_S", 0)
     with caplog.at_level(logging.INFO):
         Worker(node, engine, name="w").go(until_empty=True)
-    assert said(caplog) == [
-        "worker w: the database can't be used (database or disk is full); trying until it can.",
-        "worker w: the database can't be used (server closed the connection This means); trying until it can.",
-        "worker w: the database can be used again.",
+    assert [line.partition(" after")[0] for line in said(caplog)] == [
+        f"worker w: the database can't be used (database or disk is full). {RESUMES}",
+        f"worker w: the database can't be used (server closed the connection This means). {RESUMES}",
+        "worker w: works again",
     ]
 
 
@@ -112,20 +114,34 @@ def test_a_sender_says_once_that_it_can_write_nothing(
         sender.start()
         assert enough.wait(60)
         assert sender.stop()
-    assert said(caplog) == ["delivery failed"]
+    (line,) = said(caplog)
+    assert line.startswith(f"destination share: {tmp_path}: no space is left there (")
+    assert line.endswith(f" MB are free): make room. {RESUMES}")
 
 
-def test_a_part_that_dies_of_the_same_again_and_again_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_part_that_dies_of_a_fault_again_and_again_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    def work(stop: Event) -> None:
+        raise ZeroDivisionError
+
+    part = Part("dicom", work, stop=Countdown(TIMES))
+    part.start()
+    assert part.join(60)
+    assert said(caplog) == ["a part of the node died"]
+
+
+def test_a_part_whose_disk_is_full_says_so_once_in_a_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def work(stop: Event) -> None:
         raise FULL
 
     stop = Countdown(TIMES)
-    part = Part("dicom", work, stop=stop)
+    part = Part("dicom", work, stop=stop, folder=tmp_path)
     with caplog.at_level(logging.INFO):
         part.start()
         assert part.join(60)
     assert part.status.deaths == TIMES
-    assert said(caplog) == ["a part of the node died"]
+    (line,) = said(caplog)
+    assert line.startswith(f"dicom: {tmp_path}: no space is left there (")
+    assert [record.exc_info for record in caplog.records] == [None]
 
 
 def test_a_part_whose_database_goes_away_says_so_in_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
@@ -138,9 +154,9 @@ def test_a_part_whose_database_goes_away_says_so_in_a_sentence(caplog: pytest.Lo
     with caplog.at_level(logging.INFO):
         part.start()
         assert part.join(60)
-    words = "the database can't be used (server closed the connection unexpectedly); trying until it can."
+    words = "the database can't be used (server closed the connection unexpectedly)."
     assert [(one.levelname, one.getMessage(), one.exc_info) for one in caplog.records] == [
-        ("WARNING", f"arrivals: {words}", None)
+        ("WARNING", f"arrivals: {words} {RESUMES}", None)
     ]
     assert part.status.deaths == TIMES
 

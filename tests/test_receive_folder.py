@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,10 +168,14 @@ def test_a_folder_that_is_away_is_said_once_and_watched_again(
     watching.look()
     watching.look()
     words = "folder of inbox: it can't be read (No such file or directory); what can't be taken waits."
-    assert [record.getMessage() for record in caplog.records] == [words]
+    assert [record.getMessage().partition(" It resumes")[0] for record in caplog.records] == [words]
     inbox.mkdir()
     (inbox / "IM1").write_bytes(small_ct())
+    caplog.set_level(logging.INFO)
+    caplog.clear()
     assert settle(watching, clock) == {FileFate.NEW: 1}
+    over = [one for record in caplog.records if "works again" in (one := record.getMessage())]
+    assert [one.partition(" after")[0] for one in over] == ["folder of inbox: works again"]
 
 
 def test_files_wait_while_the_disk_is_full(tmp_path: Path, inbox: Path, clock: Clock) -> None:

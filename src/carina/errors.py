@@ -161,7 +161,9 @@ def unwritable(error: OSError, path: Path | str) -> BadConfig:
 def _of_the_system(error: OSError, outputs: tuple[Path, ...]) -> CarinaError:
     """An error of the operating system that came up to a boundary: of an output, or else of an input."""
     if not isinstance(error.filename, str | bytes):  # neither a read nor a write of an open file names it
-        return unwritable(error, outputs[0]) if outputs else unreadable(error, "the input")
+        if outputs or error.errno in ONLY_WHILE_WRITING:
+            return unwritable(error, outputs[0] if outputs else "the disk")
+        return unreadable(error, "the input")
     name = os.fsdecode(error.filename)
     is_output = error.errno in ONLY_WHILE_WRITING or any(_lie_on_one_path(name, output) for output in outputs)
     return unwritable(error, name) if is_output else unreadable(error, name)
@@ -182,19 +184,22 @@ class LastingTrouble:
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
         self._told_at: dict[str, float] = {}
-        self._is_open = False
+        self._since_s: float | None = None
 
     def is_news(self, words: str) -> bool:
-        """Whether to tell it now: it was not told lately in these words."""
+        """Whether to tell it now: it was not told lately in these words, which hold no figure that changes."""
         now = self._clock_s()
         self._told_at = {told: at for told, at in self._told_at.items() if now - at < SAID_AGAIN_S}
         if words in self._told_at:
             return False
         self._told_at[words] = now
-        self._is_open = True
+        self._since_s = now if self._since_s is None else self._since_s
         return True
 
-    def is_over(self) -> bool:
-        """Whether to tell that it is over: nothing went wrong this time, and what did before was told."""
-        was_open, self._is_open = self._is_open, False
-        return was_open
+    def over(self) -> str:
+        """``after N s`` where to tell that it is over: nothing went wrong this time, and what did before was told.
+
+        Empty where there is nothing to tell.
+        """
+        since, self._since_s = self._since_s, None
+        return "" if since is None else f"after {self._clock_s() - since:.0f} s"

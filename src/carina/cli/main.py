@@ -14,7 +14,7 @@ import click
 
 from carina import __version__
 from carina.cli.terminal import complain, guarded_streams, told_lines
-from carina.errors import told
+from carina.errors import CarinaError, told
 
 STOPPED_BY = 128
 """A process that a signal ends has the signal's number and this as its exit code, as in a shell."""
@@ -126,10 +126,19 @@ def _run() -> int:
         complain(_misused(error))
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the command line is where every error ends, a bug too
-        failure = told(error, places)
+        failure = _database_trouble(error) or told(error, places)
         complain(*told_lines(failure, f"carina: {failure.message}"))
         return failure.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _database_trouble(error: Exception) -> CarinaError | None:
+    """An error of the node's database that is no fault of Carina's; what errors there are is imported only then."""
+    if not type(error).__module__.startswith(("sqlalchemy", "sqlite3")):
+        return None
+    from carina.database import outage_of
+
+    return outage_of(error, "the node's folder")
 
 
 def _misused(error: click.ClickException) -> str:

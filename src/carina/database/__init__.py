@@ -5,6 +5,7 @@ Rooms above keep their own queries; what a table means is said here, once.
 
 from carina.database.engine import database_now, is_away, open_database, read_only
 from carina.database.narrow import EVERY_PROJECT, seeing
+from carina.database.outage import DISK_FULL, NO_DATABASE, Outages, outage_of
 from carina.database.tables import (
     ACCOUNT,
     ARRIVAL,
@@ -31,11 +32,13 @@ __all__ = [
     "ARRIVAL",
     "AUDIT",
     "DELIVERY",
+    "DISK_FULL",
     "EVERY_PROJECT",
     "INSTANCE",
     "JOB",
     "MEMBER",
     "NOTICE",
+    "NO_DATABASE",
     "PRIOR",
     "PRIOR_SERIES",
     "PROJECT",
@@ -44,10 +47,12 @@ __all__ = [
     "SESSION",
     "TOKEN",
     "WATCHED",
+    "Outages",
     "PriorState",
     "database_now",
     "is_away",
     "open_database",
+    "outage_of",
     "read_only",
     "seeing",
     "upgrade_schema",

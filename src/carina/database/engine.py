@@ -18,6 +18,9 @@ from carina.errors import BadConfig, one_line
 
 _READS = "carina_reads"
 
+_OF_THE_MACHINE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+"""Result codes of SQLite; on a full disk its files beside the database can't be made or grown, which are the last."""
+
 BUSY_MS = 30_000
 """How long a writer waits for another process's transaction in SQLite."""
 
@@ -61,14 +64,11 @@ def _unopened(url: str, error: Exception) -> str:
 
 def is_away(error: BaseException | None) -> bool:
     """Whether the database is away, restarting, full or busy, and an error no fault of what was asked of it."""
-    if not isinstance(error, DBAPIError):
-        return False
-    if isinstance(error.orig, sqlite3.Error):  # one class of SQLite's is for this and for mistakes in a statement
-        code: int = getattr(
-            error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR
-        )  # Python's own sqlite3 errors have none
-        return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)
-    return error.connection_invalidated or isinstance(error, OperationalError)
+    cause = getattr(error, "orig", error)
+    if isinstance(cause, sqlite3.Error):  # one class of SQLite's is for this and for mistakes in a statement
+        code: int = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # Python's own sqlite3 errors have none
+        return code & 0xFF in _OF_THE_MACHINE
+    return isinstance(error, DBAPIError) and (error.connection_invalidated or isinstance(error, OperationalError))
 
 
 def _shown(url: str) -> str:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
 from carina.config import Destination
-from carina.database import read_only
+from carina.database import Outages, read_only
 from carina.deliver import ledger
 from carina.deliver.channels import channel_to
 from carina.deliver.courier import Courier
@@ -98,15 +98,16 @@ class Sender:
 
     def _deliver(self, courier: Courier) -> None:
         has_resumed, trouble = False, LastingTrouble()
+        outages = Outages(f"destination {courier.name}", courier.folder)
         while not self._stopping.is_set():
             try:
                 if not has_resumed:
                     courier.resume()
                     has_resumed = True
                 was_busy = courier.round()
+                outages.is_over()
             except Exception as error:  # noqa: BLE001 - the network edge: one bad answer must not end deliveries
-                failure = told(error)
-                if trouble.is_news(failure.message):
+                if outages.met(error) is None and trouble.is_news((failure := told(error)).message):
                     _LOG.error("delivery failed", extra={"destination": courier.name, "error": failure.message})
                 was_busy = has_resumed = False  # what was begun has no end in the ledger, as after a crash
                 self._stopping.wait(self._pace.first_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import threading
 from contextlib import suppress
@@ -29,7 +30,7 @@ from carina.errors import BadConfig, Bug, CarinaError, DeliveryFailed, one_line,
 from carina.jobs.listing import Job, find_job
 from carina.jobs.machine import whole_machine
 from carina.jobs.places import database_address
-from carina.jobs.queue import Attempt, Failure, JobEnd, JobState, fail, stop
+from carina.jobs.queue import NO_ROOM_TO_RUN, Attempt, Failure, JobEnd, JobState, fail, stop
 from carina.jobs.worker import DATABASE_AWAY
 from carina.pipeline.run import Event, What
 from carina.sections import UPLOADS
@@ -37,7 +38,7 @@ from carina.sections import UPLOADS
 MAY_PASS = frozenset(
     {
         "output.busy",
-        "output.disk-full",
+        NO_ROOM_TO_RUN,
         "node.memory",
         "triton.away",
         "triton.not-ready",
@@ -46,6 +47,9 @@ MAY_PASS = frozenset(
     }
 )
 """Errors of a run that another try can be rid of."""
+
+LEAST_ROOM = 100_000_000
+"""Bytes; a disk with less is full, however little the node is to keep free."""
 
 _LOG = logging.getLogger("carina.jobs")
 
@@ -67,9 +71,9 @@ def execute(settings: Settings, engine: Engine, attempt: Attempt) -> bool:
     except SQLAlchemyError as error:
         if is_away(error):  # nothing can be said of the job now; what it has finished is in its folder
             raise
-        failure = failure_of(error, folder / job.folder)
+        failure = failure_of(error, folder / job.folder, settings)
     except Exception as error:  # noqa: BLE001 - the run: whatever befalls a job becomes its row
-        failure = failure_of(error, folder / job.folder)
+        failure = failure_of(error, folder / job.folder, settings)
     _LOG.error("%s: %s", failure.code, failure.message)
     with engine.begin() as connection:
         return fail(connection, attempt, failure, database_now(connection))
@@ -107,13 +111,22 @@ def _end_well(connection: Connection, attempt: Attempt, job: Job, finished: Run,
     return True
 
 
-def failure_of(error: Exception, folder: Path) -> Failure:
-    """What an exception of a run means for its job; the traceback of a fault of ours goes to the job's log."""
+def failure_of(error: Exception, folder: Path, settings: Settings) -> Failure:
+    """What an exception of a run means for its job; the traceback of a fault of ours goes to the job's log.
+
+    Where a run finds no room though the disk has more than the node keeps free, it is the run that is too large.
+    """
     failure: CarinaError = told(error, [folder])
     if isinstance(failure, Bug):
         _LOG.error("%s", failure.trace)
     may_pass = failure.code in MAY_PASS or isinstance(failure, DeliveryFailed)
-    return Failure(failure.code, failure.message, may_pass)
+    is_outage = failure.code == NO_ROOM_TO_RUN and _is_short_of_room(settings)
+    return Failure(failure.code, failure.message, may_pass, is_outage)
+
+
+def _is_short_of_room(settings: Settings) -> bool:
+    free = shutil.disk_usage(settings.node.folder).free
+    return free < max(settings.node.free_gb * 1e9, LEAST_ROOM)
 
 
 def _end_with_the_worker(lifeline: BinaryIO) -> None:

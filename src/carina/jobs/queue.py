@@ -31,6 +31,12 @@ FIRST_PAUSE = timedelta(seconds=5)
 LONGEST_PAUSE = timedelta(hours=1)
 """How long a job waits after a failure that may pass: twice as long each time."""
 
+LONGEST_OUTAGE_PAUSE = timedelta(minutes=1)
+"""The same while it is the machine that has no room: soon after somebody has made some, all runs again."""
+
+NO_ROOM_TO_RUN = "output.disk-full"
+"""Code of a run that found no room on the disk."""
+
 
 class JobState(StrEnum):
     """Where a job is."""
@@ -87,11 +93,15 @@ class Room:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt failed: a stable code and a sentence; ``may_pass`` where another try can help."""
+    """Why an attempt failed: a stable code and a sentence; ``may_pass`` where another try can help.
+
+    ``is_outage`` where the machine is at fault until somebody acts: then the job is tried however long that takes.
+    """
 
     code: str
     message: str
     may_pass: bool = False
+    is_outage: bool = False
 
 
 def submit(connection: Connection, new: NewJob, now: datetime) -> int:
@@ -183,12 +193,19 @@ def fail(connection: Connection, attempt: Attempt, failure: Failure, now: dateti
     row = connection.execute(select(JOB.c.retries).where(_running(attempt))).first()
     if row is None:
         return False
-    if not failure.may_pass or row.retries >= MOST_RETRIES:
+    if not failure.may_pass or (row.retries >= MOST_RETRIES and not failure.is_outage):
         return stop(connection, attempt, JobEnd.FAULTED, now, failure)
-    pause = min(FIRST_PAUSE * 2**row.retries, LONGEST_PAUSE)
+    longest = LONGEST_OUTAGE_PAUSE if failure.is_outage else LONGEST_PAUSE
+    pause = min(FIRST_PAUSE * 2 ** min(row.retries, MOST_RETRIES), longest)
     said = {"error_code": failure.code, "error": failure.message, "retries": row.retries + 1}
     again = update(JOB).where(_running(attempt)).values(not_before=now + pause, **_PENDING, **said)
     return bool(connection.execute(again).rowcount)
+
+
+def error_code_of(connection: Connection, attempt: Attempt) -> str:
+    """What the last attempt of a job failed of, where it is this one; else empty."""
+    one = (JOB.c.id == attempt.job_id) & (JOB.c.attempt == attempt.number)
+    return connection.execute(select(JOB.c.error_code).where(one)).scalar() or ""
 
 
 _PENDING: dict[str, Any] = {"state": JobState.PENDING, "worker": "", "heartbeat_at": None}

@@ -7,6 +7,7 @@ was not heard of for ``LOST_AFTER`` wait again.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import platform
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import IO, Protocol
 
 import msgspec
@@ -26,13 +28,14 @@ from sqlalchemy import Connection, Engine, exists, select
 from sqlalchemy.exc import OperationalError
 
 from carina.config import Settings
-from carina.database import JOB, database_now
-from carina.errors import LastingTrouble, one_line
+from carina.database import JOB, Outages, database_now
+from carina.errors import FULL
 from carina.jobs.intake import take_up
 from carina.jobs.machine import whole_machine
 from carina.jobs.places import log_of
 from carina.jobs.queue import (
     FIRST_PAUSE,
+    NO_ROOM_TO_RUN,
     Attempt,
     Failure,
     JobEnd,
@@ -40,6 +43,7 @@ from carina.jobs.queue import (
     Room,
     claim,
     crashed,
+    error_code_of,
     fail,
     give_back,
     heartbeat,
@@ -145,7 +149,8 @@ class Worker:
         self.running: list[Running] = []
         self.stopping = threading.Event()
         self._heard = 0.0
-        self._trouble = LastingTrouble()
+        self._outages = Outages(f"worker {self.name}", settings.node.folder)
+        self._full = Outages(f"worker {self.name}", Path(settings.node.folder, "runs"))
 
     def go(self, *, until_empty: bool = False, watch: Callable[[], None] = lambda: None) -> None:
         """Work until ``stopping`` is set, or until nothing waits or runs any more, here or elsewhere.
@@ -158,23 +163,17 @@ class Worker:
                 watch()
                 try:
                     is_empty = self.turn()
-                except OperationalError as error:  # the database is away, busy or full: jobs run on meanwhile
+                except (OperationalError, OSError) as error:  # the database is away, the disk full: jobs run on
                     is_empty = False
-                    self._tell(error)
+                    if self._outages.met(error) is None:
+                        raise
                 else:
-                    if self._trouble.is_over():
-                        _LOG.info("worker %s: the database can be used again.", self.name)
+                    self._outages.is_over()
                 if is_empty and until_empty:
                     return
                 self.stopping.wait(PAUSE_S)
         finally:
             self._end()
-
-    def _tell(self, error: OperationalError) -> None:
-        """Say what the database says; not each second while it lasts."""
-        words = one_line(str(error.orig)).strip()
-        if self._trouble.is_news(words):
-            _LOG.warning("worker %s: the database can't be used (%s); trying until it can.", self.name, words)
 
     def turn(self) -> bool:
         """Look after everything once, which ``go`` does all the time; True where there is nothing left to do."""
@@ -228,7 +227,8 @@ class Worker:
         try:
             process = self.world.start(self.settings, attempt)
         except OSError as error:  # the disk is full, the machine has no more processes: that may pass
-            failure = Failure("job.not-started", f"its process could not be started ({error.strerror or error}).", True)
+            words, is_outage = f"its process could not be started ({error.strerror or error}).", error.errno in FULL
+            failure = Failure("job.not-started", words, may_pass=True, is_outage=is_outage)
             _LOG.warning("job %d: %s", attempt.job_id, failure.message, extra=_fields(attempt))
             with self.engine.begin() as connection:
                 fail(connection, attempt, failure, self.world.now(connection))
@@ -265,9 +265,18 @@ class Worker:
                     give_back(connection, attempt, now + FIRST_PAUSE)
                 else:
                     crashed(connection, attempt, how, now)
+                failed_of = error_code_of(connection, attempt)
+            self._tell_room(failed_of)
             _LOG.info("job %d: attempt %d ended, %s.", attempt.job_id, attempt.number, how, extra=_fields(attempt))
             _close(one.process)
             self.running.remove(one)
+
+    def _tell_room(self, failed_of: str) -> None:
+        """Say that an attempt found no room on the disk, or that one ended which did."""
+        if failed_of == NO_ROOM_TO_RUN:
+            self._full.met(OSError(errno.ENOSPC, ""))
+        else:
+            self._full.is_over()
 
     def _end(self) -> None:
         """End what is running: each loses at most the operator that it is at, and waits for another worker."""

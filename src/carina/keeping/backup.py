@@ -7,6 +7,7 @@ that were not over are left out: they run again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -22,7 +23,7 @@ from sqlalchemy import Connection, create_engine, insert, select
 
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
-from carina.database import ARRIVAL, AUDIT, INSTANCE, JOB, open_database
+from carina.database import ARRIVAL, AUDIT, DISK_FULL, INSTANCE, JOB, open_database, outage_of
 from carina.database.upgrade import schema_version
 from carina.deliver.sender import SENDER_LOCK
 from carina.errors import FULL, BadConfig, told, unwritable
@@ -289,6 +290,11 @@ def new_folder(place: Path, kind: str) -> Iterator[Path]:
     except OSError as error:
         failure = unwritable(error, place) if error.errno in FULL else told(error, (place, part))
         raise BadConfig(failure.code, failure.message) from error
+    except sqlite3.Error as error:  # of the copy, or of what is copied
+        outage = outage_of(error, place)
+        if outage is None:
+            raise
+        raise unwritable(OSError(errno.ENOSPC, ""), place) if outage.code == DISK_FULL else outage from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

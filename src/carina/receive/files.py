@@ -15,15 +15,12 @@ from pathlib import Path
 
 from carina.dicom.part10 import OpenFile, open_file
 from carina.errors import FULL, CarinaError
-from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, Arriving, NotAccepted
+from carina.receive.instance import FULL_CODE, NO_ROOM, NOT_UNDERSTOOD, UNWRITABLE_CODE, Arriving, NotAccepted
 from carina.receive.presence import receiving
 from carina.receive.store import INCOMING, PART_FOLDER
 
 DIRECTORY = "1.2.840.10008.1.3.10"
 """Media Storage Directory: a DICOMDIR lists instances and is none."""
-
-FULL_CODE, UNWRITABLE_CODE = "receive.disk-full", "receive.unwritable"
-"""Codes of what is refused now and may be taken later."""
 
 _NAMED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _NUMBERS = count()

@@ -23,9 +23,10 @@ from typing import NamedTuple
 from sqlalchemy import delete, insert, select
 
 from carina.config import FolderSource
-from carina.database import WATCHED, database_now, read_only
-from carina.receive.files import FULL_CODE, UNWRITABLE_CODE, arriving_file, check_file_size, read_says, spooled
-from carina.receive.instance import NotAccepted
+from carina.database import WATCHED, Outages, database_now, read_only
+from carina.errors import BadConfig
+from carina.receive.files import arriving_file, check_file_size, read_says, spooled
+from carina.receive.instance import TAKEN_LATER, NotAccepted
 from carina.receive.store import InstanceStore, SentBy
 
 MOST_WAITING = 100_000
@@ -75,7 +76,7 @@ class WatchedFolder:
         self.name, self.folder, self._store, self._clock_s = name, Path(source.path), store, clock_s
         self.quiet_s = source.quiet_s
         self._waiting: dict[bytes, _Waiting] = {}
-        self._trouble = self._said = ""
+        self._trouble, self._outages = "", Outages(f"folder of {name}", source.path)
 
     def watch(self, stop: Event) -> None:
         """Look again and again."""
@@ -107,9 +108,10 @@ class WatchedFolder:
         """What was taken, and what keeps files from being taken: the latter once, though it is tried again."""
         if fates:
             _LOG.info("folder of %s: %s.", self.name, ", ".join(f"{count} {fate}" for fate, count in fates.items()))
-        if self._trouble and self._trouble != self._said:
-            _LOG.warning("folder of %s: %s; what can't be taken waits.", self.name, self._trouble)
-        self._said = self._trouble
+        if self._trouble:
+            self._outages.tell(BadConfig("receive.folder", f"{self._trouble}; what can't be taken waits."))
+        else:
+            self._outages.is_over()
 
     def _is_left_alone(self, key: bytes, form: _Form, seen: dict[bytes, _Waiting]) -> bool:
         now, before = self._clock_s(), self._waiting.get(key)
@@ -141,7 +143,7 @@ class WatchedFolder:
         try:
             fate = self._accept(file, form)
         except NotAccepted as error:
-            if error.code in (FULL_CODE, UNWRITABLE_CODE):
+            if error.code in TAKEN_LATER:
                 raise
             _LOG.warning("folder of %s: %s [%s]", self.name, error.message, error.code)
             fate = FileFate.REFUSED

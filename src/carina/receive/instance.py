@@ -41,6 +41,10 @@ WRONG_CLASS = 0xA900
 NOT_UNDERSTOOD = 0xC000
 """Statuses of the storage service (PS3.4 table B.2-1): out of resources, data set and class differ, not understood."""
 
+FULL_CODE, UNWRITABLE_CODE = "receive.disk-full", "receive.unwritable"
+TAKEN_LATER = (FULL_CODE, UNWRITABLE_CODE)
+"""Codes of what is refused now and may be taken later: it is the node that can't, whatever is sent."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Announced:

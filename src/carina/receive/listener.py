@@ -21,10 +21,11 @@ from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification, uid_to_service_class
 
 from carina.config import DicomDestination, DicomSource, Settings
+from carina.database import Outages
 from carina.deliver.answers import CLASS_NOT_SUPPORTED, SUCCESS
 from carina.errors import BadConfig
 from carina.receive.commitment import answer_commitment
-from carina.receive.instance import NO_ROOM, Arriving, NotAccepted
+from carina.receive.instance import NO_ROOM, TAKEN_LATER, Arriving, NotAccepted
 from carina.receive.moves import AskedBy
 from carina.receive.store import Accepted, InstanceStore, SentBy
 from carina.receive.tls import tls_context
@@ -54,6 +55,7 @@ class DicomListener:
         self.sources = {one.ae_title: (name, one) for name, one in _dicom_sources(self.settings).items()}
         self.reporters = frozenset(_reporters(self.settings))
         self._server: BoundedServer | None = None
+        self._outages = Outages("dicom: instances are refused", store.folder)
         self._thread: threading.Thread | None = None
 
     @property
@@ -147,11 +149,15 @@ class DicomListener:
         try:
             became = self._accept(event, origin)
         except NotAccepted as error:
+            if error.code in TAKEN_LATER:
+                self._outages.tell(error)
+                return error.status
             _LOG.warning("from %s: %s [%s, %04XH]", origin.who, error.message, error.code, error.status)
             return error.status
         except Exception:  # noqa: BLE001 - the network edge: the sender is told, and tries again
             _LOG.exception("from %s: an instance could not be accepted.", origin.who)
             return NO_ROOM
+        self._outages.is_over()
         if became is Accepted.REPEATED:
             _LOG.debug("from %s: an instance came again.", origin.who)
         return SUCCESS

@@ -14,8 +14,8 @@ from contextlib import suppress
 from io import BytesIO, FileIO
 from pathlib import Path
 
-from carina.errors import FULL
-from carina.receive.instance import NO_ROOM, Announced, NotAccepted, check_uids, file_head
+from carina.database import DISK_FULL, outage_of
+from carina.receive.instance import FULL_CODE, NO_ROOM, UNWRITABLE_CODE, Announced, NotAccepted, check_uids, file_head
 
 LOOKS_FOR_ROOM = 16_000_000
 """Bytes between two looks at how full the disk is while one data set comes in."""
@@ -110,14 +110,19 @@ def _write(file: FileIO, content: bytes | memoryview) -> None:
 
 def unwritable_part(folder: Path, error: OSError) -> NotAccepted:
     """What a sender is told where the node's folder takes no more."""
-    code = "receive.disk-full" if error.errno in FULL | {errno.EFBIG} else "receive.unwritable"
+    if (outage := outage_of(error, folder)) is not None:
+        return NotAccepted(NO_ROOM, FULL_CODE, outage.message)
+    code = FULL_CODE if error.errno == errno.EFBIG else UNWRITABLE_CODE
     return NotAccepted(NO_ROOM, code, f"{folder}: can't be written ({error.strerror or error}).")
 
 
-def unwritable_row(error: Exception) -> NotAccepted:
+def unwritable_row(folder: Path, error: Exception) -> NotAccepted:
     """What a sender is told where the database takes no more."""
+    if (outage := outage_of(error, folder)) is not None:
+        code = FULL_CODE if outage.code == DISK_FULL else UNWRITABLE_CODE
+        return NotAccepted(NO_ROOM, code, outage.message)
     why = str(getattr(error, "orig", None) or error).partition("\n")[0]
-    return NotAccepted(NO_ROOM, "receive.unwritable", f"the database can't be written ({why}).")
+    return NotAccepted(NO_ROOM, UNWRITABLE_CODE, f"the database can't be written ({why}).")
 
 
 class IncomingDataSet(BytesIO):

@@ -32,6 +32,7 @@ from carina.config import DicomDestination, Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
 from carina.pipeline.places import file_name
 from carina.receive.instance import (
+    FULL_CODE,
     NO_ROOM,
     NOT_UNDERSTOOD,
     Announced,
@@ -214,7 +215,7 @@ class InstanceStore:
         free = shutil.disk_usage(self.folder).free
         if free < wanted * 1e9:
             words = f"{free / 1e9:.1f} GB are free, {wanted:g} GB are to stay free (node.free_gb): make room."
-            raise NotAccepted(NO_ROOM, "receive.disk-full", words)
+            raise NotAccepted(NO_ROOM, FULL_CODE, words)
 
     @contextmanager
     def _presence(self) -> Iterator[None]:
@@ -225,7 +226,7 @@ class InstanceStore:
         except OSError as error:
             raise unwritable_part(self.folder, error) from error
         except DATABASE_FAILS as error:
-            raise unwritable_row(error) from error
+            raise unwritable_row(self.folder, error) from error
 
     def _place(self, part: PartFile, header: Header, origin: SentBy) -> _Placed:
         """Give a part its place and its row, in the arrival that takes instances of its series now."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from carina.dicom.uids import is_uid
-from carina.receive.files import FULL_CODE, UNWRITABLE_CODE, FileSays, arriving_file, read_says, spooled
-from carina.receive.instance import NOT_UNDERSTOOD, NotAccepted
+from carina.receive.files import FileSays, arriving_file, read_says, spooled
+from carina.receive.instance import NOT_UNDERSTOOD, TAKEN_LATER, NotAccepted
 from carina.receive.multipart import DICOM_TYPE, BadBody, ContentType, dicom_parts
 from carina.receive.store import Accepted, InstanceStore, SentBy
 
@@ -139,7 +139,7 @@ def _status(report: _Report) -> int:
         return 400
     if len(refused) < len(report.outcomes):
         return 202 if refused else 200
-    return 503 if all(one.code in (FULL_CODE, UNWRITABLE_CODE) for one in refused) else 409
+    return 503 if all(one.code in TAKEN_LATER for one in refused) else 409
 
 
 def _body(report: _Report, root: str) -> dict[str, Any]:

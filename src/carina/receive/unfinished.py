@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from carina.errors import BadConfig, CarinaError, DeliveryFailed, told
+from carina.errors import FULL, BadConfig, CarinaError, DeliveryFailed, told
 from carina.pipeline.json_text import read_json
 from carina.receive.fetch import FoundSeries
 from carina.receive.moves import FETCHING
@@ -101,6 +101,8 @@ class FetchResumer:
                         taken += 1
                         self._resume(file, handle)
             except OSError as error:
+                if error.errno in FULL:  # no fault of the record's: the node tells it
+                    raise
                 self._tell_once(file, error)
         return taken
 

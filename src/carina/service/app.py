@@ -5,8 +5,10 @@ from __future__ import annotations
 from anyio import CapacityLimiter
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute, Route
 
+from carina.database import Outages
 from carina.service import health
 from carina.service.access.gate import Gate
 from carina.service.access.identify import Identifier
@@ -18,7 +20,7 @@ from carina.service.dicomweb.wado import dicomweb_routes
 from carina.service.guard import Guard
 from carina.service.node import RunningNode
 from carina.service.pages.routes import page_routes
-from carina.service.refusals import HANDLERS
+from carina.service.refusals import HANDLERS, OUTAGE_HANDLERS
 from carina.service.rest.chunks import CHUNKS_AT_ONCE
 from carina.service.rest.operation import LONG_AT_ONCE
 from carina.service.rest.routes import rest_routes
@@ -53,7 +55,9 @@ def web_app(node: RunningNode) -> Starlette:
     names = LOOPBACK_NAMES | {web.host, *(name.lower() for name in web.names)}
     guard = Middleware(Guard, hosts=names, public_url=web.public_url)
     gate = Middleware(Gate, node=node, identifier=identifier)
-    app = Starlette(routes=all_routes(), middleware=[guard, gate], exception_handlers=dict(HANDLERS))
+    outages = Middleware(ExceptionMiddleware, handlers=dict(OUTAGE_HANDLERS))  # who asks is looked up in the database
+    app = Starlette(routes=all_routes(), middleware=[guard, outages, gate], exception_handlers=dict(HANDLERS))
+    app.state.outages = Outages("web", node.folder)
     app.state.identifier = identifier
     app.state.provider = Provider(web.oidc) if web.oidc else None
     app.state.doors = Doors()

@@ -8,13 +8,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
-from carina.database import is_away
-from carina.errors import LastingTrouble, one_line, told
+from carina.database import Outages
+from carina.errors import LastingTrouble, told
 
 _LOG = logging.getLogger(__name__)
 
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+
+WORKS_AGAIN_S = 10.0
+"""A part that an outage ended works again once it has lived for so long: all of them look around at once."""
 
 PartWork = Callable[[threading.Event], None]
 """What a part does until the event is set; it returns soon after that, and before that never."""
@@ -39,17 +43,23 @@ class PartStatus:
 
 
 class Part:
-    """A part with its thread: whatever ends it, it begins again after a pause.
+    """A part with its thread: whatever ends it, it begins again after a pause. ``folder`` is where it writes.
 
     The pause doubles from one second to a minute, and is short again once the part has lived for longer than that.
     """
 
     def __init__(
-        self, name: str, work: PartWork, *, stop: threading.Event, clock_s: Callable[[], float] = time.monotonic
+        self,
+        name: str,
+        work: PartWork,
+        *,
+        stop: threading.Event,
+        folder: Path = Path(),
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self._work, self._stop, self._clock_s = work, stop, clock_s
-        self._trouble = LastingTrouble(clock_s)
+        self._trouble, self._outages = LastingTrouble(clock_s), Outages(name, folder, clock_s)
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._status = PartStatus(name=name, state=PartState.STOPPED, deaths=0, error="")
 
@@ -85,23 +95,20 @@ class Part:
 
     def _once(self) -> str:
         """Let it work until it ends; why it did."""
+        works_again = threading.Timer(WORKS_AGAIN_S, self._outages.is_over)
+        works_again.daemon = True
+        works_again.start()
         try:
             self._work(self._stop)
         except Exception as error:  # noqa: BLE001 - whatever ends one part, the node says so and lives
-            if is_away(error):
-                return self._without_database(error)
+            if (outage := self._outages.met(error)) is not None:
+                return outage.message
             if self._trouble.is_news(f"{type(error).__name__}: {error}"):
                 _LOG.error("a part of the node died", exc_info=error, extra={"died": self.name})
             return told(error).message
+        finally:
+            works_again.cancel()
         return "it ended by itself"
-
-    def _without_database(self, error: Exception) -> str:
-        """Say that the database is away, which is no fault of Carina's: a sentence, and no traceback."""
-        reason = one_line(str(getattr(error, "orig", error))).strip()
-        words = f"the database can't be used ({reason}); trying until it can"
-        if self._trouble.is_news(words):
-            _LOG.warning("%s: %s.", self.name, words)
-        return f"{words}."
 
     def _set(self, state: PartState, *, deaths: int, error: str) -> None:
         self._status = PartStatus(name=self.name, state=state, deaths=deaths, error=error)

@@ -61,7 +61,7 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
     if _hears_dicom(node.settings):
         works["dicom"] = lambda stop: _listen(node, stop)
     for name, work in (works | _of_sources(node)).items():
-        yield Part(name, work, stop=node.stop)
+        yield Part(name, work, stop=node.stop, folder=node.folder)
 
 
 def _of_sources(node: RunningNode) -> dict[str, PartWork]:

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from carina.database import DISK_FULL, NO_DATABASE, Outages
 from carina.errors import Bug, CarinaError
 from carina.service.access.rules import PROGRAM_PATHS
 from carina.service.headers import HEADERS
@@ -18,6 +20,13 @@ from carina.service.problems import problem, status_of
 
 _LOG = logging.getLogger(__name__)
 
+
+OUTAGE_STATUSES: Mapping[str, int] = {DISK_FULL: 507, NO_DATABASE: 503}
+OUTAGE_WORDS: Mapping[str, str] = {
+    DISK_FULL: "no space is left on the node's disk: whoever runs the node has to make room; then try again.",
+    NO_DATABASE: "the node's database can't be used now: try again; whoever runs the node finds the reason in its log.",
+}
+"""What is answered in an outage; which folder it is, and what the database says, is for the node's log."""
 
 HTTP_WORDS: Mapping[int, str] = {
     404: "there is no such page or resource on this node; the worklist is at /.",
@@ -55,6 +64,15 @@ async def answer_http(request: Request, error: Exception) -> Response:
     return answer
 
 
+async def answer_outage(request: Request, error: Exception) -> Response:
+    """The answer where the disk is full or the database away, which the log tells once; a fault of ours passes on."""
+    outages: Outages = request.app.state.outages
+    outage = outages.met(error)
+    if outage is None:
+        raise error
+    return problem(OUTAGE_STATUSES[outage.code], outage.code, OUTAGE_WORDS[outage.code])  # a page reads the database
+
+
 async def answer_bug(request: Request, error: Exception) -> Response:
     """The answer to what nobody foresaw; the log has its traceback."""
     _LOG.error("a request broke", exc_info=error, extra={"path": request.url.path})
@@ -63,4 +81,5 @@ async def answer_bug(request: Request, error: Exception) -> Response:
     return answer
 
 
+OUTAGE_HANDLERS: Mapping[Any, Any] = {OSError: answer_outage, DBAPIError: answer_outage}
 HANDLERS: Mapping[Any, Any] = {CarinaError: answer_error, HTTPException: answer_http, Exception: answer_bug}

@@ -1,0 +1,92 @@
+"""What an error says of the machine below the node: a disk that is full, a database that is away.
+
+It is no fault of Carina's nor of what was being done, lasts until somebody acts, and ends without a restart. Every part
+of the node tells it in the same sentence, tries until it is over, and tells that too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from carina.database.engine import is_away
+from carina.errors import FULL, BadConfig, CarinaError, LastingTrouble, one_line
+
+DISK_FULL, NO_DATABASE = "node.disk-full", "node.database-away"
+"""Codes of the two."""
+
+_LOG = logging.getLogger(__name__)
+
+_FIGURES = re.compile(r"[0-9]+(\.[0-9]+)?")
+
+
+def outage_of(error: BaseException, folder: Path | str) -> CarinaError | None:
+    """An error as trouble of the machine's; None where it is something else.
+
+    ``folder`` is where the part that met it writes: the system says of few errors which file they are about.
+    """
+    if isinstance(error, OSError) and error.errno in FULL:
+        named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+        return _full(Path(named).parent if named else Path(folder))
+    cause = getattr(error, "orig", error)
+    if isinstance(cause, sqlite3.Error) and _code(cause) == sqlite3.SQLITE_FULL:
+        return _full(Path(folder))
+    if is_away(error):
+        reason = one_line(str(cause)).strip()
+        return BadConfig(NO_DATABASE, f"the database can't be used ({reason}).")
+    return None
+
+
+def _full(folder: Path) -> CarinaError:
+    """That a folder takes no more; how much is free there, since a quota may be what is used up."""
+    try:
+        free = f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB are free)"
+    except OSError:
+        free = ""
+    words = f"{folder}: no space is left there{free}: make room."
+    return BadConfig(DISK_FULL, words)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code."""
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code & 0xFF
+
+
+class Outages:
+    """Tells in the log what outages a part of the node meets: when one begins, now and then while it lasts, its end.
+
+    ``who`` begins each line, ``folder`` is as in ``outage_of``. Threads may share it.
+    """
+
+    def __init__(self, who: str, folder: Path | str, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self.who, self.folder = who, folder
+        self._trouble, self._one_at_a_time = LastingTrouble(clock_s), threading.Lock()
+
+    def met(self, error: BaseException) -> CarinaError | None:
+        """What an error is as an outage, which is told; None where it is none."""
+        outage = outage_of(error, self.folder)
+        if outage is not None:
+            self.tell(outage)
+        return outage
+
+    def tell(self, outage: CarinaError) -> None:
+        """Say it, unless it was said lately: how much is free, and which port it was, makes it no other."""
+        with self._one_at_a_time:
+            is_news = self._trouble.is_news(_FIGURES.sub("#", outage.message))
+        if is_news:
+            _LOG.warning("%s: %s It resumes by itself when that is over.", self.who, outage.message)
+
+    def is_over(self) -> None:
+        """Say that what was told is over, where something was: it went well this time."""
+        with self._one_at_a_time:
+            after = self._trouble.over()
+        if after:
+            _LOG.info("%s: works again %s.", self.who, after)
