@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, insert
 
 from carina.config import Priority
 from carina.database import JOB, open_database, upgrade_schema
-from carina.jobs.listing import list_jobs
+from carina.jobs.listing import JobFilter, list_jobs
 from carina.jobs.queue import JobEnd, Room, claim, set_priority, stop
 
 WHOLE = Room(64_000, 16)
@@ -67,7 +67,7 @@ def main() -> None:
         list_jobs(connection, before=rng.randint(1000, args.waiting), at_most=100)
 
     def filtered(connection: Connection) -> None:
-        list_jobs(connection, states=["healthy", "faulted"], at_most=100)
+        list_jobs(connection, JobFilter(states=["healthy", "faulted"]), at_most=100)
 
     def urgent(connection: Connection) -> None:
         set_priority(connection, rng.randint(1, args.waiting), Priority.HIGH)

@@ -31,10 +31,14 @@ from carina.testing.pacs import free_port
 OBJECTS = 5
 TICKS = os.sysconf("SC_CLK_TCK")
 AT_ONCE = 1000
+DECISIONS = '[{"layer": "lesion", "decision": "accepted", "reader": "Ann Reader", "at": "2026-05-04T12:00:00Z"}]'
 
 
 def fill(engine: Engine, count: int) -> None:
-    """Put ended jobs into the table, one in ten faulted, the others with five confirmed deliveries."""
+    """Put ended jobs into the table, one in ten faulted, the others with five confirmed deliveries.
+
+    Readers have decided about all of these but one in a thousand.
+    """
     now = datetime.now(UTC)
     for first in range(1, count + 1, AT_ONCE):
         numbers = range(first, min(first + AT_ONCE, count + 1))
@@ -48,7 +52,11 @@ def job(number: int, now: datetime) -> dict[str, object]:
     """A row of the job table."""
     times = {"created_at": now, "started_at": now, "stopped_at": now + timedelta(minutes=2)}
     asked = {"source": "incoming/1", "pipeline": "default", "folder": f"runs/{number}", "priority": 2}
-    ended = {"state": "stopped", "ended": "healthy" if number % 10 else "faulted", "memory_mb": 3000.0, "cores": 2.0}
+    ended: dict[str, object] = {"state": "stopped", "ended": "healthy" if number % 10 else "faulted"}
+    ended |= {"memory_mb": 3000.0, "cores": 2.0, "reading": "", "decisions": "[]"}
+    if number % 10:
+        ended["reading"] = "unread" if number % 1000 == 1 else ("accepted", "rejected", "corrected")[number % 3]
+        ended["decisions"] = DECISIONS if number % 1000 != 1 else "[]"
     return {**times, **asked, **ended, "error": "" if number % 10 else "slices 12 and 13 are 7.5 mm apart."}
 
 
@@ -63,7 +71,15 @@ def ask(url: str, pages: int, count: int, times: list[float]) -> None:
     """What one client does."""
     for _ in range(pages):
         time.sleep(random.random())
-        part = random.choice(["/", "/?state=faulted", f"/?before={random.randint(100, count)}"])
+        before = random.randint(100, count)
+        parts = [
+            "/",
+            "/?state=faulted",
+            f"/?before={before}",
+            "/?reading=unread",
+            f"/?reading=rejected&before={before}",
+        ]
+        part = random.choice(parts)
         began = time.perf_counter()
         with urllib.request.urlopen(url + part) as answer:
             answer.read()

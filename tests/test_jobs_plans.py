@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Engine, event
 
 from carina.config import NodeSettings, Priority, Settings
 from carina.database import open_database, upgrade_schema
-from carina.jobs.listing import list_jobs
+from carina.jobs.listing import JobFilter, list_jobs
 from carina.jobs.queue import JobEnd, NewJob, Room, claim, set_priority, silent, stop, submit
+from carina.jobs.reading import next_to_read
 from carina.jobs.worker import Worker
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -30,8 +31,10 @@ ASKED: dict[str, Callable[[Connection], object]] = {
     "claim": claim_and_stop,
     "silent": lambda it: silent(it, NOW),
     "a page": lambda it: list_jobs(it, before=7),
-    "ended": lambda it: list_jobs(it, states=["healthy", "faulted"]),
-    "waiting": lambda it: list_jobs(it, states=["pending"]),
+    "ended": lambda it: list_jobs(it, JobFilter(states=["healthy", "faulted"])),
+    "waiting": lambda it: list_jobs(it, JobFilter(states=["pending"])),
+    "to read": lambda it: list_jobs(it, JobFilter(reading="unread")),
+    "next to read": lambda it: next_to_read(it, 1, "default"),
     "priority": lambda it: set_priority(it, 1, Priority.HIGH),
 }
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from carina.config import Priority
 from carina.database import database_now, open_database, upgrade_schema
-from carina.jobs.listing import Job, find_job, job_counts, list_jobs
+from carina.jobs.listing import Job, JobFilter, find_job, job_counts, list_jobs
 from carina.jobs.queue import (
     MOST_CRASHES,
     MOST_RETRIES,
@@ -187,8 +187,8 @@ def test_pages_by_key_and_filters(connection: Connection) -> None:
     first = list_jobs(connection, at_most=3)
     second = list_jobs(connection, at_most=3, before=first[-1].id)
     assert [job.id for job in (*first, *second)] == ids[:0:-1]
-    assert [job.id for job in list_jobs(connection, states=["healthy", "running"])] == [ids[1], ids[0]]
-    assert list_jobs(connection, pipeline="other") == ()
+    assert [job.id for job in list_jobs(connection, JobFilter(states=["healthy", "running"]))] == [ids[1], ids[0]]
+    assert list_jobs(connection, JobFilter(pipeline="other")) == ()
 
 
 def test_what_was_submitted_is_what_is_shown(connection: Connection) -> None:

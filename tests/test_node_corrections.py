@@ -112,6 +112,7 @@ def check_audit(served_job: Served) -> None:
 
 
 def check_delivery(served_job: Served) -> None:
+    assert [row.reading for row in served_job.rows(JOB)] == ["corrected"]
     (delivery,) = served_job.rows(DELIVERY)
     path = served_job.node.folder / delivery.path
     assert path.parts[-4:] == ("corrections", "lesion-1", "dicom", "lesion-seg.dcm")

@@ -44,7 +44,7 @@ from carina.database import (
 from carina.database.narrow import NOBODYS, OF_NO_PROJECT, OWNED, narrowed
 from carina.deliver.ledger import counts, resend
 from carina.deliver.register import counts_by_job, list_deliveries
-from carina.jobs.listing import every_job, find_job, job_counts, list_jobs, sources_of
+from carina.jobs.listing import JobFilter, every_job, find_job, job_counts, list_jobs, sources_of
 from carina.jobs.queue import NewJob, cancel, retry, submit_all
 from carina.service.arrivals import arrivals_of, find_arrival, first_files, list_arrivals
 from databases import new_database
@@ -132,7 +132,7 @@ STATEMENTS: dict[str, Callable[[], Any]] = {
 
 ASKED: dict[str, Callable[[Connection], Any]] = {
     "list_jobs": list_jobs,
-    "list_jobs in states": lambda it: list_jobs(it, states=("pending", "faulted"), at_most=3),
+    "list_jobs in states": lambda it: list_jobs(it, JobFilter(states=("pending", "faulted")), at_most=3),
     "job_counts": job_counts,
     "every_job": lambda it: list(every_job(it, page=2)),
     "sources_of": lambda it: sources_of(it, "p"),

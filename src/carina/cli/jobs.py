@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from carina.jobs.terms import Terms
 
 STATES = ("pending", "running", "healthy", "faulted", "canceled")
+READINGS = ("unread", "accepted", "rejected", "corrected")
 PRIORITY = click.Choice(["low", "normal", "high", "immediate"])
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 PROJECT_ONLY = click.option("--project", default="", help="Only jobs of this project.")
@@ -76,26 +77,31 @@ def _find(connection: Connection, job_id: int) -> Job:
 
 @jobs.command("list")
 @click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only jobs in this state.")
+@click.option("--reading", type=click.Choice(READINGS), help="Only jobs of which readers decided this.")
 @click.option("--pipeline", default="", help="Only jobs of this pipeline.")
 @PROJECT_ONLY
 @click.option("--before", type=int, help="Only jobs with an id below this one: the next page.")
 @click.option("--count", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Jobs at most.")
 @AS_JSON
 @CONFIG
-def list_(states: tuple[str, ...], project: str, as_json: bool, config: Path | None, **asked: Any) -> None:
+def list_(
+    states: tuple[str, ...], reading: str | None, project: str, as_json: bool, config: Path | None, **asked: Any
+) -> None:
     """List jobs, the latest first."""
     import msgspec
 
-    from carina.jobs.listing import list_jobs
+    from carina.jobs.listing import JobFilter, list_jobs
 
     engine = _seen(config, project)
     looked(engine, "jobs")
     with engine.connect() as connection:
-        found = list_jobs(connection, states=states, at_most=asked.pop("count"), **asked)
+        wanted = JobFilter(states=states, reading=reading or "", pipeline=asked["pipeline"])
+        found = list_jobs(connection, wanted, before=asked["before"], at_most=asked["count"])
     if as_json:
         say_json(msgspec.to_builtins(found))
         return
-    say_table(("id", "state", "priority", "pipeline", "created", "attempt", "error"), [_row(job) for job in found])
+    columns = ("id", "state", "priority", "pipeline", "created", "attempt", "readers", "error")
+    say_table(columns, [_row(job) for job in found])
 
 
 @jobs.command("count")
@@ -112,7 +118,21 @@ def count_(project: str, config: Path | None) -> None:
 
 def _row(job: Job) -> tuple[str, ...]:
     created = f"{job.created_at.astimezone():%Y-%m-%d %H:%M}"
-    return str(job.id), job.shown_state, job.priority, job.pipeline, created, str(job.attempt), job.error_code
+    return (
+        str(job.id),
+        job.shown_state,
+        job.priority,
+        job.pipeline,
+        created,
+        str(job.attempt),
+        _read_by(job),
+        job.error_code,
+    )
+
+
+def _read_by(job: Job) -> str:
+    """What readers decided, and how many where they are more than one."""
+    return f"{job.reading} ({job.readers} readers)" if job.readers > 1 else job.reading
 
 
 @jobs.command()
@@ -131,8 +151,10 @@ def show(job_id: int, as_json: bool, config: Path | None) -> None:
         say_json(msgspec.to_builtins(job))
         return
     for name, value in msgspec.structs.asdict(job).items():
-        if value not in (None, "", ()):
+        if value not in (None, "", ()) and name != "decisions":
             say(f"{name}: {', '.join(value) if isinstance(value, tuple) else value}")
+    for one in job.decisions:
+        say(f"{one.layer} mask: {one.decision} by {one.reader}, {one.at.astimezone():%Y-%m-%d %H:%M}")
 
 
 def _change(

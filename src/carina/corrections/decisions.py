@@ -110,6 +110,18 @@ def decision_on(run: Run, layer: MaskName) -> DecisionRecord | None:
     return _of_correction(done[-1]) if done else None
 
 
+def last_words(run: Run) -> tuple[DecisionRecord, ...]:
+    """The last word of each reader about each mask of a run, the newest first, whether it still holds or not.
+
+    Raises:
+        BadConfig: ``corrections.damaged``.
+    """
+    said = Journal(decisions_file(run.folder), DecisionRecord).unread()
+    said += [_of_correction(one) for layer in MaskName for one in finished_of(run.folder, layer)]
+    last = {(one.layer, one.reader): one for one in sorted(said, key=lambda one: one.at)}
+    return tuple(sorted(last.values(), key=lambda one: one.at, reverse=True))
+
+
 def _network_sha256(run: Run, layer: MaskName) -> str:
     files = sorted((run.folder / layer).iterdir()) if (run.folder / layer).is_dir() else []
     return _sha256_of(run.folder, layer, tuple(path.stat().st_mtime_ns for path in files))

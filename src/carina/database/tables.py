@@ -127,11 +127,15 @@ JOB = Table(
     Column("stopped_at", UtcTime),
     Column("error_code", String(64), nullable=False, default=""),
     Column("error", Text, nullable=False, default=""),
+    Column("reading", String(16), nullable=False, default="", comment="as jobs.reading.Reading; empty: not to be read"),
+    Column("decisions", Text, nullable=False, default="[]", comment="JSON of jobs.reading.Decided, the newest first"),
     Index("ix_job_queue", "state", "priority", "id"),
     Index("ix_job_shown", "state", "ended", "id"),
     Index("ix_job_project", "project", "state", "ended", "id"),
     Index("ix_job_stopped_at", "stopped_at"),
     Index("ix_job_series_uid", "series_uid"),
+    Index("ix_job_reading", "reading", "id"),
+    Index("ix_job_project_reading", "project", "reading", "id"),
     comment="one run of one pipeline on one series; this row is the only truth about it",
 )
 

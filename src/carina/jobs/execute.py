@@ -24,6 +24,7 @@ from carina import RESEARCH_ONLY
 from carina.api.result import Run
 from carina.api.study import RunSettings, run
 from carina.config import Settings
+from carina.corrections.masks import masks_made
 from carina.database import database_now, is_away, open_database
 from carina.deliver.ledger import enter
 from carina.errors import BadConfig, Bug, CarinaError, DeliveryFailed, one_line, told
@@ -31,6 +32,7 @@ from carina.jobs.listing import Job, find_job
 from carina.jobs.machine import whole_machine
 from carina.jobs.places import database_address
 from carina.jobs.queue import NO_ROOM_TO_RUN, Attempt, Failure, JobEnd, JobState, fail, stop
+from carina.jobs.reading import await_reader
 from carina.jobs.worker import DATABASE_AWAY
 from carina.pipeline.run import Event, What
 from carina.sections import UPLOADS
@@ -106,6 +108,8 @@ def _end_well(connection: Connection, attempt: Attempt, job: Job, finished: Run,
     now = database_now(connection)
     if not stop(connection, attempt, JobEnd.HEALTHY, now):
         return False
+    if masks_made(finished):
+        await_reader(connection, job.id)
     wanted = {name: settings.destinations[name] for name in job.destinations}
     enter(connection, job.id, wanted, finished.dicom, folder=Path(settings.node.folder), now=now)
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -14,13 +15,17 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, func, or_, select
 from carina.config import Priority
 from carina.database import ARRIVAL, JOB, read_only
 from carina.jobs.queue import RANKS, JobEnd, JobState
+from carina.jobs.reading import Decided
 from carina.pipeline.json_text import read_json
 
 PRIORITIES = {rank: priority for priority, rank in RANKS.items()}
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it is shown. Times are UTC; ``folder`` is its run's, relative to the node's folder."""
+    """A job as it is shown. Times are UTC; ``folder`` is its run's, relative to the node's folder.
+
+    ``reading`` is a word of ``Reading``, empty where nothing is to be read; ``decisions`` are what readers decided.
+    """
 
     id: int
     state: JobState
@@ -46,11 +51,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     not_before: datetime | None
     error_code: str
     error: str
+    reading: str
+    decisions: tuple[Decided, ...]
 
     @property
     def shown_state(self) -> str:
         """One word: ``pending``, ``running``, or how it ended."""
         return self.ended or self.state
+
+    @property
+    def readers(self) -> int:
+        """How many readers decided about its run."""
+        return len({one.reader for one in self.decisions})
 
 
 class JobOrder(StrEnum):
@@ -58,6 +70,27 @@ class JobOrder(StrEnum):
 
     NEWEST = "newest"
     OLDEST = "oldest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """Which jobs are wanted: ``states`` are words of ``shown_state``, ``reading`` is one of ``Reading``; empty: any."""
+
+    states: Sequence[str] = ()
+    reading: str = ""
+    pipeline: str = ""
+
+    @property
+    def conditions(self) -> list[list[ColumnElement[bool]]]:
+        """One list for each query that is needed: each goes through an index from one end and stops early.
+
+        Only healthy jobs are read: a state beside that would lead SQLite through every healthy job.
+        """
+        common = [JOB.c.pipeline == self.pipeline] if self.pipeline else []
+        if self.reading:
+            is_possible = not self.states or JobEnd.HEALTHY in self.states
+            return [[*common, JOB.c.reading == self.reading]] if is_possible else []
+        return [[*common, *_is_shown_as(state)] for state in self.states] or [common]
 
 
 def find_job(connection: Connection, job_id: int) -> Job | None:
@@ -68,25 +101,18 @@ def find_job(connection: Connection, job_id: int) -> Job | None:
 
 def list_jobs(
     connection: Connection,
+    filtered: JobFilter = JobFilter(),
     *,
-    states: Sequence[str] = (),
-    pipeline: str = "",
     before: int | None = None,
     at_most: int = 100,
     order: JobOrder = JobOrder.NEWEST,
 ) -> tuple[Job, ...]:
-    """A page of jobs; ``before`` is the id of the last job on the page before, where this one begins.
-
-    ``states`` are words of ``shown_state``, none: every job.
-    """
+    """A page of jobs; ``before`` is the id of the last job on the page before, where this one begins."""
     is_falling = order is JobOrder.NEWEST
     wanted = select(JOB).order_by(JOB.c.id.desc() if is_falling else JOB.c.id).limit(at_most)
     if before is not None:
         wanted = wanted.where(JOB.c.id < before if is_falling else JOB.c.id > before)
-    if pipeline:
-        wanted = wanted.where(JOB.c.pipeline == pipeline)
-    # a query for each state: each of them goes through an index from one end and stops early
-    queries = [wanted.where(*_is_shown_as(state)) for state in states] or [wanted]
+    queries = [wanted.where(*conditions) for conditions in filtered.conditions]
     found = [_job(row) for query in queries for row in connection.execute(query)]
     return tuple(sorted(found, key=lambda job: job.id, reverse=is_falling)[:at_most])
 
@@ -154,4 +180,5 @@ def _job(row: Row[Any]) -> Job:
     known = row._mapping
     values: dict[str, Any] = {name: known[name] for name in Job.__struct_fields__}
     values |= {"priority": PRIORITIES[row.priority], "destinations": read_json(row.destinations, tuple[str, ...])}
+    values |= {"decisions": read_json(row.decisions, tuple[Decided, ...]) if row.reading else ()}
     return Job(**values | {"state": JobState(row.state)})

@@ -15,6 +15,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from carina.database import ARRIVAL, AUDIT, INSTANCE, JOB, REMOVAL, database_now, read_only
+from carina.jobs.reading import leave_unread
 from carina.keeping.removable import Bounds, KeptKind, Removable, removable
 from carina.pipeline.trees import remove_tree
 from carina.receive.store import INCOMING, ArrivalState
@@ -42,6 +43,8 @@ def begin_removal(connection: Connection, one: Removable, bounds: Bounds, why: s
         connection.execute(delete(INSTANCE).where(INSTANCE.c.arrival_id == one.id))
         gone = {"state": ArrivalState.REMOVED, "reason": f"removed: {why}."}
         connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == one.id).values(**gone))
+    else:
+        leave_unread(connection, one.id)
     now = database_now(connection)
     row = {"kind": one.kind.value, "subject_id": one.id, "why": why, "begun_at": now}
     key = connection.execute(insert(REMOVAL).returning(REMOVAL.c.id), row).scalar_one()

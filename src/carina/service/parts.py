@@ -14,6 +14,7 @@ from carina.deliver.commitment import take_report
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import PACE
 from carina.deliver.sender import Sender
+from carina.jobs.reading import RUNS_WITH_DECISIONS
 from carina.jobs.wishes import Wishes
 from carina.jobs.worker import Worker
 from carina.keeping.retention import Retention
@@ -50,6 +51,7 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
     if node.settings.notices.url or node.settings.notices.mail:
         works["notices"] = lambda stop: _tell(node, stop)
     works["retention"] = lambda stop: _remove(node, stop)
+    works["readings"] = lambda stop: _take_readings(node, stop)
     works["memory"] = _give_memory_back
     works["arrivals"] = lambda stop: _settle_arrivals(node, stop)
     peers = peers_of(list(node.settings.sources.values()))
@@ -94,6 +96,15 @@ def _remove(node: RunningNode, stop: Event) -> None:
         sweep_uploads(node)
         if stop.wait(RETENTION_S):
             return
+
+
+def _take_readings(node: RunningNode, stop: Event) -> None:
+    """Once: while the node runs, decisions come by its own pages."""
+    if any(node.folder.glob(RUNS_WITH_DECISIONS)):
+        from carina.jobs.decided import catch_up_readings  # what it needs takes memory of a server without decisions
+
+        catch_up_readings(node.engine, node.folder)
+    stop.wait()
 
 
 def _give_memory_back(stop: Event) -> None:

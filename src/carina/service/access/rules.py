@@ -119,6 +119,7 @@ def _pages() -> Iterator[Rule]:
     yield _reads("/jobs/{job:int}/live", "job {job}", is_quiet=True)
     yield _reads("/jobs/{job:int}/log", "log of job {job}")
     yield _reads("/jobs/{job:int}/series", "series of the upload of job {job}")
+    yield _reads("/jobs/{job:int}/next", "number of the job to read after job {job}")
     yield _reads("/series/{series}", "series {series}")
     yield _reads("/studies/{study}", "study {study}")
     yield _reads("/agreement/", "agreement of network and readers")

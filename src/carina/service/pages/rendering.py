@@ -23,6 +23,11 @@ def _time(value: datetime | None) -> str:
     return value.astimezone().strftime("%Y-%m-%d %H:%M:%S") if value else ""
 
 
+def _minute(value: datetime) -> str:
+    """The same to the minute."""
+    return _time(value)[:16]
+
+
 def _lasted(start: datetime | None, end: datetime | None) -> str:
     """How long something took, or has taken until now."""
     if start is None:
@@ -46,7 +51,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters.update(time=_time, size=size_words, seconds=seconds_words, sentence=as_sentence)
+TEMPLATES.filters.update(time=_time, minute=_minute, size=size_words, seconds=seconds_words, sentence=as_sentence)
 TEMPLATES.globals.update(lasted=_lasted, notice=RESEARCH_ONLY, version=__version__)
 
 

@@ -17,7 +17,14 @@ async def results(scope: Scope, receive: Receive, send: Send) -> None:
 
 @cache
 def _viewer() -> Router:
-    from carina.service.pages.runs_of_jobs import corrections_of_jobs, earlier_runs, page_of_job, run_of, sent_of_job
+    from carina.service.pages.runs_of_jobs import (
+        corrections_of_jobs,
+        earlier_runs,
+        following_job,
+        page_of_job,
+        run_of,
+        sent_of_job,
+    )
     from carina.service.viewer.changes_page import changes_routes
     from carina.service.viewer.correcting import correct_routes
     from carina.service.viewer.opened import RunShelf
@@ -31,6 +38,7 @@ def _viewer() -> Router:
         is_correctable=True,
         called="job ",
         sent=sent_of_job,
+        following=following_job,
     )
     correct = correct_routes(run_of, shelf, around, corrections_of_jobs())
     changes = changes_routes(run_of, earlier_runs, shelf, around)

@@ -17,6 +17,7 @@ from carina.deliver.register import list_deliveries, resting_reason
 from carina.jobs.earlier import earlier_scans, wanted_for, wish_of
 from carina.jobs.listing import job_on
 from carina.jobs.queue import JobEnd, JobState
+from carina.jobs.reading import Reading, next_to_read
 from carina.pipeline.folder import MANIFEST
 from carina.service.access.caller import caller_of
 from carina.service.node import RunningNode, seen_node
@@ -45,6 +46,7 @@ def page_routes() -> list[BaseRoute]:
         Route("/jobs/{job:int}/live", live_job),
         Route("/jobs/{job:int}/log", show_log),
         Route("/jobs/{job:int}/series", show_series),
+        Route("/jobs/{job:int}/next", show_next),
         Route("/series/{series}", show_held),
         Route("/studies/{study}", show_held),
         Mount("/jobs/{job:int}/view", results),
@@ -136,6 +138,21 @@ def _series_page(request: Request) -> Response:
     node, job_id = _node(request), request.path_params["job"]
     found = series_of_job(node, job_id)
     return page(request, "series.html", {"job": progress_of(node, job_id).job, "series": found.series})
+
+
+def show_next(request: Request) -> Response:
+    """To the next job of the same project whose result waits for a reader, else to the list of those, which is empty.
+
+    ``page=correct`` leads to the page on which its masks are decided.
+    """
+    node = _node(request)
+    job = progress_of(node, request.path_params["job"]).job
+    with read_only(node.engine) as connection:
+        found = next_to_read(connection, job.id, job.project)
+    if found is None:
+        return RedirectResponse(WorklistAsked(project=job.project, reading=Reading.UNREAD).link(), 303)
+    page_of = "correct/lesion" if request.query_params.get("page") == "correct" else ""
+    return RedirectResponse(f"/jobs/{found}/view/{page_of}", 303)
 
 
 def show_log(request: Request) -> Response:

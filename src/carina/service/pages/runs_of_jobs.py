@@ -12,6 +12,7 @@ from carina.corrections.masks import CORRECTIONS
 from carina.database import database_now, read_only
 from carina.deliver.ledger import enter
 from carina.dicom.series import Source
+from carina.jobs.decided import note_reading
 from carina.jobs.earlier import earlier_scans
 from carina.jobs.listing import Job, find_job
 from carina.service.access.caller import caller_of
@@ -80,6 +81,11 @@ def page_of_job(request: Request) -> Above:
     return Above(href=f"/jobs/{number}", name=f"Job {number}")
 
 
+def following_job(request: Request) -> str:
+    """The address that leads to the next job to be read."""
+    return f"/jobs/{int(request.path_params['job'])}/next"
+
+
 def sent_of_job(request: Request) -> list[str]:
     """What became of the results of the job that a request is about, a line for each destination.
 
@@ -96,7 +102,14 @@ def sent_of_job(request: Request) -> list[str]:
 
 def corrections_of_jobs() -> Correcting:
     """How the masks of jobs are corrected."""
-    return Correcting(source=_source, reader=_reader, note=_note, send=send_correction, destinations=_destinations)
+    return Correcting(
+        source=_source,
+        reader=_reader,
+        note=_note,
+        decided=_decided,
+        send=send_correction,
+        destinations=_destinations,
+    )
 
 
 def _source(request: Request, run: Run) -> Source | None:
@@ -114,6 +127,11 @@ def _note(request: Request, deed: str) -> None:
     node, job = job_asked(request)
     with node.engine.begin() as connection:
         audit(connection, "corrected", f"job {job.id}: {deed}")
+
+
+def _decided(request: Request, run: Run) -> None:
+    node, job = job_asked(request)
+    note_reading(node.engine, job.id, run)
 
 
 def _destinations(request: Request) -> list[str]:

@@ -14,6 +14,7 @@ from carina.database import read_only
 from carina.jobs.listing import Job, JobOrder
 from carina.jobs.projects import project_names
 from carina.jobs.queue import JobState
+from carina.jobs.reading import Reading
 from carina.pipeline.manifest import State
 from carina.receive.store import ArrivalState
 from carina.receive.uploads import LARGEST_CHUNK
@@ -31,11 +32,20 @@ from carina.service.upload_series import is_of_upload
 
 ROWS = 50
 
+READING_WORDS: Mapping[Reading, str] = {
+    Reading.UNREAD: "to read",
+    Reading.ACCEPTED: "accepted",
+    Reading.REJECTED: "rejected",
+    Reading.CORRECTED: "corrected",
+}
+"""What pages call what readers decided."""
+
 
 class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What part of the worklist is asked for: empty fields are those of a form that was left alone."""
 
     state: str = ""
+    reading: str = ""
     pipeline: str = ""
     before: str = ""
     order: str = ""
@@ -116,6 +126,7 @@ def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
         "orders": tuple(JobOrder),
         "pipelines": offered_pipelines(node.settings),
         "states": tuple(ShownState),
+        "readings": READING_WORDS,
         "priorities": tuple(Priority),
         "node": readiness(node),
         "destinations": node.settings.destinations,

@@ -10,7 +10,8 @@ from msgspec import Meta
 from sqlalchemy import Connection
 
 from carina.database import read_only
-from carina.jobs.listing import Job, JobOrder, list_jobs
+from carina.jobs.listing import Job, JobFilter, JobOrder, list_jobs
+from carina.jobs.reading import Reading
 from carina.service.node import RunningNode
 
 
@@ -29,6 +30,7 @@ class JobsAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     project: Annotated[str, Meta(max_length=64)] = ""
     state: ShownState | None = None
+    reading: Reading | None = None
     pipeline: str = ""
     before: Annotated[int, Meta(ge=1, le=2**62)] | None = None
     order: JobOrder = JobOrder.NEWEST
@@ -46,8 +48,11 @@ def page_of_jobs(connection: Connection, asked: JobsAsked) -> tuple[Job, ...]:
     """The jobs that are asked for."""
     return list_jobs(
         connection,
-        states=(asked.state.value,) if asked.state else (),
-        pipeline=asked.pipeline,
+        JobFilter(
+            states=(asked.state.value,) if asked.state else (),
+            reading=asked.reading or "",
+            pipeline=asked.pipeline,
+        ),
         before=asked.before,
         at_most=asked.limit,
         order=asked.order,

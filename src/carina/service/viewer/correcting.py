@@ -58,14 +58,16 @@ class Correcting:
 
     ``source`` gives what a run was made from, for the new object; None where that is a volume file. ``reader`` gives
     who is logged in, empty where nobody need be: the page then asks for a name, ``offered`` first. ``note`` enters a
-    deed in an audit trail. ``send`` sends an object out and says to where, where there is a way; ``destinations`` are
-    those that it would be sent to, by name. ``is_source_known`` says that a series to look for was named at all.
+    deed in an audit trail, ``decided`` takes notice of a decision. ``send`` sends an object out and says to where,
+    where there is a way; ``destinations`` are those that it would be sent to, by name. ``is_source_known`` says that a
+    series to look for was named at all.
     """
 
     source: Callable[[Request, Run], Source | None]
     reader: Callable[[Request], str] = lambda _: ""
     offered: Callable[[Request], str] = lambda _: ""
     note: Callable[[Request, str], None] = lambda _request, _deed: None
+    decided: Callable[[Request, Run], None] = lambda _request, _run: None
     send: Callable[[Request, Path], str] | None = None
     destinations: Callable[[Request], Sequence[str]] = lambda _: ()
     is_source_known: bool = True
@@ -257,6 +259,7 @@ class CorrectingPages:
         else:
             decide(opened.run, layer, asked.decision, reader, now)
         self._how.note(request, f"{layer} mask {asked.decision}")
+        self._how.decided(request, opened.run)
         return Said(said=f"The {layer} mask is {asked.decision}.")
 
     def _finish(self, request: Request, run: Run, layer: MaskName, painting: Painting, reader: str) -> None:

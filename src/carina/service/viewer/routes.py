@@ -143,7 +143,8 @@ class Around:
 
     ``earlier`` gives those that the report tells of. ``is_correctable`` says that the pages on which masks are
     corrected are there too. ``called`` stands before the name of the run's folder where the run is named. ``sent``
-    says what became of its results, where others send them than the run itself.
+    says what became of its results, where others send them than the run itself. ``following`` is the address that
+    leads to the next run to be read.
     """
 
     above: Callable[[Request], Above] | None = None
@@ -152,6 +153,7 @@ class Around:
     is_correctable: bool = False
     called: str = ""
     sent: Callable[[Request], Sequence[str]] | None = None
+    following: Callable[[Request], str] | None = None
 
 
 def run_values(request: Request, opened: OpenedRun, around: Around) -> dict[str, Any]:
@@ -160,6 +162,7 @@ def run_values(request: Request, opened: OpenedRun, around: Around) -> dict[str,
     heading = opened.once("heading", lambda: run_heading(run, around.called))
     above = around.above(request) if around.above else None
     values = {"manifest": run.manifest, "heading": heading, "reports": report_names(run)}
+    values |= {"following": around.following(request) if around.following else ""}
     return values | {"around": around, "above": above}
 
 

@@ -319,6 +319,7 @@ const KEYS = {
   "[": () => radius(-1),
   "]": () => radius(1),
   h: hide,
+  t: () => document.getElementById("following")?.click(),
   u: () => saver.ask("undo").then(afterAsking),
   r: () => saver.ask("redo").then(afterAsking),
   w: () => {

@@ -214,6 +214,7 @@ const KEYS = {
   s: () => mode("slices"),
   v: () => mode("volume"),
   d: () => mode("solid"),
+  t: () => document.getElementById("following")?.click(),
 };
 const MOVES = new Set(["ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End"]);
 

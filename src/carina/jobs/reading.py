@@ -1,0 +1,79 @@
+"""Which jobs' results wait for a reader, what readers decided, and which is to be read next.
+
+The truth about a decision lies beside the run's masks (``carina.corrections``); the job's row repeats it, so that
+jobs are listed by it without opening a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+from sqlalchemy import Connection, select, update
+
+from carina.database import JOB
+
+
+class Reading(StrEnum):
+    """What holds for a run: one mask that is rejected makes it rejected, else one that is corrected corrected."""
+
+    UNREAD = "unread"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    CORRECTED = "corrected"
+
+
+RUNS_WITH_DECISIONS = "runs/*/corrections"
+"""Below the node's folder: what is there once a reader has looked at the masks of a run."""
+
+NOT_TO_BE_READ = ""
+"""Of a job without a result, of a run without masks, of one fetched to compare with, of one that is superseded."""
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """The last word of a reader about a mask, ``at`` in UTC."""
+
+    layer: str
+    decision: str
+    reader: str
+    at: datetime
+
+
+def await_reader(connection: Connection, job_id: int) -> None:
+    """Let the result of a job wait for a reader, and that of a job on fewer of its instances no longer."""
+    wanted = JOB.c.id == job_id, JOB.c.is_prior == 0
+    connection.execute(update(JOB).where(*wanted).values(reading=Reading.UNREAD.value))
+    fewer = select(JOB.c.supersedes).where(JOB.c.id == job_id).scalar_subquery()
+    leave_unread(connection, connection.execute(select(fewer)).scalar())
+
+
+def leave_unread(connection: Connection, job_id: int | None) -> None:
+    """Ask no reader for the result of a job any more; what was decided about it stays."""
+    still = JOB.c.id == job_id, JOB.c.reading == Reading.UNREAD
+    connection.execute(update(JOB).where(*still).values(reading=NOT_TO_BE_READ))
+
+
+def store_reading(connection: Connection, job_id: int, reading: Reading, decisions: Sequence[Decided]) -> None:
+    """Say in a job's row what readers decided, the newest first."""
+    text = msgspec.json.encode(decisions).decode()
+    connection.execute(update(JOB).where(JOB.c.id == job_id).values(reading=reading.value, decisions=text))
+
+
+def next_to_read(connection: Connection, after: int, project: str) -> int | None:
+    """The next job of a project whose result waits for a reader: in a list with the newest first the one below.
+
+    Below the oldest one comes the newest again; None where no other waits.
+    """
+    waiting = (
+        select(JOB.c.id)
+        .where(JOB.c.reading == Reading.UNREAD, JOB.c.project == project)
+        .order_by(JOB.c.id.desc())
+        .limit(1)
+    )
+    for part in (JOB.c.id < after, JOB.c.id > after):
+        found: int | None = connection.execute(waiting.where(part)).scalar()
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,194 @@
+"""What readers decided stands in a job's row, is listed by, taken in after a crash, and leads to the next case."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from access_nodes import guarded
+from carina.api.result import Run
+from carina.corrections.decisions import Decision, decide
+from carina.corrections.masks import MaskName
+from carina.database import JOB, open_database, upgrade_schema
+from carina.database.upgrade import migrations
+from carina.jobs.decided import catch_up_readings, note_reading
+from carina.jobs.listing import Job, JobFilter, find_job, list_jobs
+from carina.jobs.reading import Reading, await_reader, leave_unread, next_to_read
+from carina.service.node import RunningNode
+from carina.service.pages.worklist import READING_WORDS
+from served_nodes import NOON, add_job, opened, serving
+from viewer_runs import posed, through_dicom, write_run
+
+HALF_PAST = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    phantom = through_dicom(posed("plain", (24, 48, 48)), folder / "ct")
+    return write_run(replace(phantom, lesion=replace(phantom.lesion, names={1: "COVID-19 lesion"})), folder / "run")
+
+
+@pytest.fixture
+def node(tmp_path: Path, made_run: Path) -> RunningNode:
+    """Three jobs whose results wait for a reader."""
+    node = opened(tmp_path)
+    for _ in range(3):
+        job = add_job(node, reading="unread")
+        shutil.copytree(made_run, node.folder / f"runs/{job}")
+    return node
+
+
+@pytest.fixture
+def served(node: RunningNode) -> Iterator[str]:
+    with serving(node) as url:
+        yield url
+
+
+def run_of(node: RunningNode, job: int) -> Run:
+    return Run(node.folder / f"runs/{job}")
+
+
+def job_of(node: RunningNode, job: int) -> Job:
+    with node.engine.connect() as connection:
+        found = find_job(connection, job)
+    assert found is not None
+    return found
+
+
+def numbers(node: RunningNode, reading: Reading) -> list[int]:
+    with node.engine.connect() as connection:
+        return [job.id for job in list_jobs(connection, JobFilter(reading=reading))]
+
+
+def say(url: str, job: int, decision: str, reader: str, layer: str = "lesion") -> None:
+    asked = {"revision": 0, "reader": reader, "decision": decision}
+    httpx.post(f"{url}/jobs/{job}/view/correct/{layer}/decision", json=asked, timeout=60).raise_for_status()
+
+
+def test_a_decision_stands_on_the_worklist_and_in_the_interface(node: RunningNode, served: str) -> None:
+    say(served, 1, "accepted", "Ann")
+    say(served, 1, "rejected", "Bob")
+    say(served, 1, "accepted", "Bob", layer="lung")
+    job = job_of(node, 1)
+    assert (job.reading, job.readers) == (Reading.REJECTED, 2)
+    said = [(one.layer, one.decision, one.reader) for one in job.decisions]
+    assert said == [("lung", "accepted", "Bob"), ("lesion", "rejected", "Bob"), ("lesion", "accepted", "Ann")]
+    page = httpx.get(f"{served}/?reading=rejected").text
+    assert "lesion rejected by Bob" in page and "2 readers" in page
+    assert 'id="job-1"' in page and 'id="job-2"' not in page
+    (told,) = httpx.get(f"{served}/api/v1/jobs?reading=rejected").json()["jobs"]
+    assert (told["id"], told["reading"], told["decisions"][0]["reader"]) == (1, "rejected", "Bob")
+    assert [one["id"] for one in httpx.get(f"{served}/api/v1/jobs?reading=unread").json()["jobs"]] == [3, 2]
+    assert httpx.get(f"{served}/?reading=read").status_code == 400
+
+
+def test_the_last_word_about_a_mask_holds(node: RunningNode, served: str) -> None:
+    say(served, 2, "rejected", "Ann")
+    say(served, 2, "accepted", "Ann")
+    assert job_of(node, 2).reading == Reading.ACCEPTED
+    assert len(job_of(node, 2).decisions) == 1
+
+
+def test_a_mask_nobody_decided_about_holds_nothing_up(node: RunningNode, served: str) -> None:
+    note_reading(node.engine, 2, run_of(node, 2))
+    assert job_of(node, 2).reading == Reading.UNREAD
+    say(served, 2, "accepted", "Ann", layer="lung")
+    assert job_of(node, 2).reading == Reading.ACCEPTED
+
+
+def test_the_next_to_read_is_the_one_below_then_the_newest_then_none(node: RunningNode, served: str) -> None:
+    client = httpx.Client(base_url=served)
+    assert client.get("/jobs/2/next").headers["location"] == "/jobs/1/view/"
+    assert client.get("/jobs/1/next?page=correct").headers["location"] == "/jobs/3/view/correct/lesion"
+    assert 'href="/jobs/2/next"' in client.get("/jobs/2/view/").text
+    assert 'href="/jobs/2/next?page=correct"' in client.get("/jobs/2/view/correct/lesion").text
+    for job in (1, 2):
+        say(served, job, "accepted", "Ann")
+    assert client.get("/jobs/3/next").headers["location"] == "/projects/default?reading=unread"
+    say(served, 3, "accepted", "Ann")
+    assert "No result waits for a reader." in client.get("/jobs/3/next", follow_redirects=True).text
+
+
+def test_the_next_to_read_is_of_the_same_project(node: RunningNode) -> None:
+    other = add_job(node, reading="unread", project="other")
+    with node.engine.connect() as connection:
+        assert next_to_read(connection, 1, "default") == 3
+        assert next_to_read(connection, other, "other") is None
+
+
+def test_a_reader_of_another_project_is_led_nowhere(tmp_path: Path) -> None:
+    with guarded(tmp_path) as served:
+        answer = served.person("reader").get("/jobs/987/next")
+        assert answer.status_code == 404
+
+
+def test_what_was_decided_before_a_crash_is_taken_in_once(node: RunningNode) -> None:
+    decide(run_of(node, 2), MaskName.LESION, Decision.REJECTED, "Ann", NOON)
+    assert job_of(node, 2).reading == Reading.UNREAD
+    assert (catch_up_readings(node.engine, node.folder), catch_up_readings(node.engine, node.folder)) == (1, 0)
+    assert job_of(node, 2).reading == Reading.REJECTED
+    decide(run_of(node, 2), MaskName.LESION, Decision.ACCEPTED, "Ann", HALF_PAST)
+    assert catch_up_readings(node.engine, node.folder) == 1
+    assert (numbers(node, Reading.ACCEPTED), numbers(node, Reading.UNREAD)) == ([2], [3, 1])
+
+
+def test_a_run_whose_journal_is_damaged_keeps_no_other_from_being_taken_in(node: RunningNode) -> None:
+    for job in (1, 2):
+        decide(run_of(node, job), MaskName.LESION, Decision.ACCEPTED, "Ann", NOON)
+    journal = node.folder / "runs/1/corrections/decisions"
+    journal.write_bytes(b"no record\n" + journal.read_bytes())
+    assert catch_up_readings(node.engine, node.folder) == 1
+    assert numbers(node, Reading.ACCEPTED) == [2]
+
+
+def test_what_is_superseded_fetched_or_removed_waits_for_nobody(node: RunningNode) -> None:
+    later = add_job(node, supersedes=1)
+    prior = add_job(node, is_prior=1)
+    with node.engine.begin() as connection:
+        await_reader(connection, later)
+        await_reader(connection, prior)
+        leave_unread(connection, 2)
+    assert numbers(node, Reading.UNREAD) == [later, 3]
+
+
+def test_a_state_beside_it_is_the_healthy_one_or_finds_nothing(node: RunningNode) -> None:
+    with node.engine.connect() as connection:
+        healthy = list_jobs(connection, JobFilter(states=["healthy"], reading="unread"))
+        assert len(healthy) == 3
+        assert list_jobs(connection, JobFilter(states=["faulted"], reading="unread")) == ()
+
+
+def test_results_of_an_earlier_version_wait_for_a_reader(tmp_path: Path) -> None:
+    from alembic import command
+
+    engine = open_database(f"sqlite:///{tmp_path}/node.sqlite")
+    with engine.begin() as connection:
+        command.upgrade(migrations(connection), "0013")
+        columns = "source, pipeline, folder, state, ended, priority, memory_mb, cores, created_at, is_prior, supersedes"
+        for ended, is_prior, supersedes in (
+            ("healthy", 0, "null"),
+            ("healthy", 0, "1"),
+            ("healthy", 1, "null"),
+            ("faulted", 0, "2"),
+        ):
+            row = f"'/in', 'default', '', 'stopped', '{ended}', 0, 1, 1, '2026-01-01', {is_prior}, {supersedes}"
+            defaults = "series_uid, project, attempt, crashes, retries, worker, cancel, error_code, error, destinations"
+            values = f"{row}, '', 'default', 1, 0, 0, '', 0, '', '', '[]'"
+            connection.execute(text(f"insert into job ({columns}, {defaults}) values ({values})"))
+    upgrade_schema(engine)
+    with engine.connect() as connection:
+        found = connection.execute(JOB.select().order_by(JOB.c.id)).all()
+    assert [row.reading for row in found] == ["", "unread", "", ""]
+
+
+def test_every_reading_has_its_words() -> None:
+    assert set(READING_WORDS) == set(Reading)
+    assert {one.value for one in Decision} == {one.value for one in Reading if one is not Reading.UNREAD}
