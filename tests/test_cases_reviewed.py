@@ -63,6 +63,8 @@ def test_the_list_has_what_was_accepted_or_corrected_and_training_takes_it(folde
     out, table = tmp_path / "list.json", tmp_path / "reviewed.csv"
     done = CliRunner().invoke(cases, [str(folder), "--out", str(out), "--csv", str(table)], catch_exceptions=False)
     assert "2 cases of 3 runs" in done.output
+    (left_out,) = [line for line in done.output.splitlines() if line.startswith("left out")]
+    assert left_out.startswith(f"left out: lesion mask of {(folder / 'rejected').resolve()}, rejected by Roe, 2026-")
     data = read_datalist(out)
     accepted, corrected = (data.training[number] for number in (0, 1))
     assert Path(accepted.label_image).parent == (folder / "accepted" / "lesion").resolve()

@@ -90,6 +90,16 @@ def test_a_decision_stands_on_the_worklist_and_in_the_interface(node: RunningNod
     assert httpx.get(f"{served}/?reading=read").status_code == 400
 
 
+def test_a_rejected_mask_s_page_says_what_became_of_what_was_sent(node: RunningNode, served: str) -> None:
+    page = f"{served}/jobs/1/view/correct/lesion"
+    assert "neither called back" not in httpx.get(page).text
+    say(served, 1, "rejected", "Ann")
+    told = httpx.get(page).text
+    assert "what was sent is neither called back nor marked where it went" in told
+    assert "Sent of this run: nothing: this job has no destination." in told
+    assert "left out of the data list" not in httpx.get(page.replace("lesion", "lung")).text
+
+
 def test_the_last_word_about_a_mask_holds(node: RunningNode, served: str) -> None:
     say(served, 2, "rejected", "Ann")
     say(served, 2, "accepted", "Ann")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from carina.cli.places import PATH
 from carina.cli.terminal import say, say_table
 
 if TYPE_CHECKING:
-    from carina.corrections.reviewed import Agreement
+    from carina.corrections.reviewed import Agreement, Reviewed
 
 
 @click.command()
@@ -46,8 +47,17 @@ def cases(runs: tuple[Path, ...], out: Path | None, csv: Path | None) -> None:
     if out is not None:
         data = reviewed_list(folders, out)
         write_datalist(data, out)
-        say(f"{out}: {len(data.training)} cases of {len(folders)} runs.")
+        say(f"{out}: {len(data.training)} cases of {len(folders)} runs.", *_left_out(rows))
     say(RESEARCH_ONLY, dim=True)
+
+
+def _left_out(rows: Sequence[Reviewed]) -> list[str]:
+    """A line for each rejected mask: why it is not in the list."""
+    return [
+        f"left out: {one.layer} mask of {one.run}, rejected by {one.reader}, {one.at.astimezone():%Y-%m-%d %H:%M}"
+        for one in rows
+        if not one.mask_image
+    ]
 
 
 def _row(found: Agreement) -> list[str]:

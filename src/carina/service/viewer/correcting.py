@@ -197,6 +197,7 @@ class CorrectingPages:
             | {"others": [name for name in made if name != layer]},
             "is_unfinished": _is_unfinished(run, layer, painting),
             "last": readers_state(run).measured,
+            "sent": self._around.sent(request) if self._around.sent else (),
         }
         return viewer_page(request, "correct.html", values)
 
