@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from carina.cli.main import VERBS
 from carina.config import NodeSettings, Settings
-from carina.database import ARRIVAL, AUDIT
+from carina.database import ARRIVAL, AUDIT, JOB
 from carina.errors import BadConfig
 from carina.jobs.places import open_node
 from delivery_objects import add_job
@@ -75,6 +75,19 @@ def test_the_series_and_its_reason_stand_below_each_row(node: Path) -> None:
     assert rows == [["2", "quarantined"], ["1", "queued"]]
     assert lines[1:3] == [f"    series {held['series_uid']}", f"    {REASON}"]
     assert max(map(len, lines)) <= 100
+
+
+def test_a_series_that_has_jobs_is_in_their_state(node: Path) -> None:
+    engine = open_node(Settings(node=NodeSettings(folder=str(node / "node"))))
+    for state, ended, shown in (("running", "", "running"), ("stopped", "healthy", "running, healthy")):
+        with engine.begin() as connection:
+            job = add_job(connection)
+            values = {"arrival_id": 1, "state": state, "ended": ended}
+            connection.execute(update(JOB).where(JOB.c.id == job).values(**values))
+        assert f" {shown}  scanner " in carina("arrivals", "list").stdout
+        (_, listed) = json.loads(carina("arrivals", "list", "--json").stdout)
+        assert (listed["state"], ", ".join(listed["jobs"])) == ("queued", shown)
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

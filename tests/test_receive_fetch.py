@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -16,8 +17,9 @@ from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGLosslessSV1, JPEGLS
 from sqlalchemy import Engine, select
 
 from carina.config import DicomDestination, DicomSettings, DicomSource, NodeSettings, Settings
-from carina.database import ARRIVAL, INSTANCE
+from carina.database import ARRIVAL, AUDIT, INSTANCE, open_database
 from carina.errors import BadConfig, DeliveryFailed
+from carina.jobs.places import DATABASE
 from carina.receive.fetch import TAKEN, Wanted, find_on_node, get_series, move_series
 from carina.receive.listener import DicomListener
 from carina.receive.pull import peer_called, pull, source_called
@@ -166,10 +168,23 @@ def test_the_command_fetches(pacs: Pacs, tmp_path: Path) -> None:
         command = [program, "fetch", "pacs", *words]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ))
 
-    assert "20260101" in carina("--patient", "P", "--list").stdout
+    listed = carina("--patient", "P", "--list")
+    assert "20260101" in listed.stdout
+    assert len(seen := looked_at(tmp_path)) == len(listed.stdout.splitlines()) - 1
+    assert all(one.split()[1] in listed.stdout for one in seen)
+    assert all(re.fullmatch(r"series [0-9.]+ of pacs: listed", one) for one in seen), "no patient's ID"
     done = carina("--accession", "A1")
     assert (done.returncode, done.stdout.strip().endswith("8 of 8 instances")) == (0, True), done.stderr
     assert carina().returncode == 2
+
+
+def looked_at(folder: Path) -> list[str]:
+    """What the audit trail of the node in a folder says that somebody looked at."""
+    engine = open_database(f"sqlite:///{next(folder.rglob(DATABASE))}")
+    with engine.connect() as connection:
+        seen = list(connection.execute(select(AUDIT.c.subject).where(AUDIT.c.action == "looked")).scalars())
+    engine.dispose()
+    return seen
 
 
 def test_a_pacs_that_lets_us_only_store_is_said_to(node: Settings) -> None:

@@ -32,28 +32,33 @@ def arrivals() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @CONFIG
 def list_(states: tuple[str, ...], before: int | None, count: int, as_json: bool, config: Path | None) -> None:
-    """List what came in, the latest first; what is quarantined or apart waits for a release."""
+    """List what came in, the latest first; what is quarantined or apart waits for a release.
+
+    Of a series that has its jobs, the state is theirs.
+    """
     import msgspec
 
     from carina.database import read_only
     from carina.jobs.places import open_existing_node
-    from carina.service.arrivals import list_arrivals
+    from carina.service.arrivals import job_states, list_arrivals
 
     engine = open_existing_node(node_settings(config))
     looked(engine, "arrivals")
     with read_only(engine) as connection:
         found = list_arrivals(connection, states=states, before=before, at_most=count)
+        states_of = job_states(connection, [one.id for one in found])
     if as_json:
-        say_json(msgspec.to_builtins(found))
+        say_json([msgspec.to_builtins(one) | {"jobs": states_of.get(one.id, ())} for one in found])
     else:
         notes = [[f"series {one.series_uid}", *filter(None, [one.reason])] for one in found]
-        say_table(COLUMNS, [_row(one) for one in found], notes)
+        say_table(COLUMNS, [_row(one, states_of.get(one.id, ())) for one in found], notes)
 
 
-def _row(one: Arrival) -> tuple[str, ...]:
+def _row(one: Arrival, states_of_jobs: tuple[str, ...]) -> tuple[str, ...]:
+    state = ", ".join(states_of_jobs) if one.state == "queued" and states_of_jobs else one.state
     first = f"{one.first_at.astimezone():%Y-%m-%d %H:%M}"
     count = f"{one.instances}" if one.expected is None else f"{one.instances} of {one.expected}"
-    return str(one.id), one.state, one.source, one.sender, first, count
+    return str(one.id), state, one.source, one.sender, first, count
 
 
 @arrivals.command()

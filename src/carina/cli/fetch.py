@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from carina.cli.node import CONFIG, node_settings, noted
+from carina.cli.node import CONFIG, looked, node_settings, noted
 from carina.cli.terminal import SOME_FAILED, complain, say, say_table
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def fetch(
 
     For research use only. Not for diagnosis.
     """
-    from carina.jobs.places import check_user
+    from carina.jobs.places import check_user, open_node_beside
     from carina.receive.fetch import Wanted
     from carina.receive.pull import find_at, peer_called
 
@@ -57,6 +57,7 @@ def fetch(
         complain(f"{name}: no CT series there fits what was asked for.")
         sys.exit(SOME_FAILED)
     if only_list:
+        looked(open_node_beside(settings), *(f"series {one.series_uid} of {name}: listed" for one in found))
         header = ("series", "study", "date", "instances", "description")
         shown = [(one.series_uid, one.study_uid, one.study_date, str(one.instances), one.description) for one in found]
         say_table(header, shown)

@@ -55,12 +55,12 @@ def noted(engine: Engine, action: str, *subjects: str) -> None:
             audit(connection, action, subject)
 
 
-def looked(engine: Engine, subject: str) -> None:
+def looked(engine: Engine, *subjects: str) -> None:
     """Put into the audit trail what is about to be shown; a node whose disk is full shows it all the same."""
     from sqlalchemy.exc import OperationalError
 
     try:
-        noted(engine, "looked", subject)
+        noted(engine, "looked", *subjects)
     except OperationalError as error:
         complain(f"this is not in the audit trail, which can't be written ({error.orig})")
 

@@ -11,6 +11,8 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from pynetdicom import evt
@@ -34,6 +36,9 @@ HEAD = 6
 """Bytes before a PDU's content: its type, and how long it is (PS3.8 9.3.1)."""
 
 NOTHING_TO_WAIT_FOR_S = 0.001
+
+MOST_HALF_OPEN = 4
+"""Where no connection is left, an address keeps a quarter of them without having asked for an association."""
 
 
 class _UnacceptableError(OSError):
@@ -185,7 +190,7 @@ class BoundedHandler(RequestHandler):  # type: ignore[misc]
         association.dimse = BoundedMessages(association, self.server.begin_part, self.server.instance_mb)
         association.dul.state_machine = SteadyMachine(association.dul)
         serve_steadily(association)
-        self.server.open_connections.append(association)
+        self.server.take_in(self.request, association)
         return association
 
 
@@ -202,7 +207,7 @@ class BoundedServer(ThreadedAssociationServer):  # type: ignore[misc]
     def __init__(self, *args: Any, **more: Any) -> None:
         self.open_connections: list[Association] = []
         self._counting = threading.Lock()
-        self._starting = 0
+        self._starting: dict[Any, str] = {}
         self.strangers = Strangers()
         super().__init__(*args, request_handler=BoundedHandler, **more)
 
@@ -224,12 +229,40 @@ class BoundedServer(ThreadedAssociationServer):  # type: ignore[misc]
         """Whether there is room for one more connection."""
         with self._counting:
             self._forget_ended()
-            if len(self.open_connections) + self._starting >= self.connections:
+            is_full = len(self.open_connections) + len(self._starting) >= self.connections
+            if is_full and not self._makes_room(client_address[0]):
                 full = Wrong(kind="full", words=f"it was refused: {self.connections} are open (dicom.associations)")
                 self.strangers.tell(client_address[0], full)
                 return False
-            self._starting += 1
+            self._starting[request] = client_address[0]
             return True
+
+    def take_in(self, request: Any, association: Association) -> None:
+        """Count a connection as what it has become."""
+        with self._counting:
+            self._starting.pop(request, None)
+            self.open_connections.append(association)
+
+    def _makes_room(self, address: str) -> bool:
+        """Close, for another address, the oldest connection of that which has most without an association.
+
+        An address keeps ``1 / MOST_HALF_OPEN`` of the room: whoever begins many associations at once is not disturbed.
+        """
+        half_open = {one: _address(one) for one in self.open_connections if one.requestor.primitive is None}
+        counted = Counter((*half_open.values(), *self._starting.values()))
+        hog, number = max(counted.items(), key=lambda item: item[1], default=("", 0))
+        if hog == address or number <= self.connections // MOST_HALF_OPEN:
+            return False
+        words = f"{number} of {self.connections} connections (dicom.associations) ask for nothing: the oldest is closed"
+        self.strangers.tell(hog, Wrong(kind="half-open", words=words))
+        for association in [one for one, whose in half_open.items() if whose == hog][:1]:
+            self.open_connections.remove(association)
+            _cut(association.dul.socket.socket)
+            return True
+        request = next(one for one, whose in self._starting.items() if whose == hog)  # TLS is not agreed on yet
+        del self._starting[request]
+        _cut(request)
+        return True
 
     def shutdown_request(self, request: Any) -> None:
         """End a connection, whose association has ended; nothing is kept of what came by half."""
@@ -254,4 +287,16 @@ class BoundedServer(ThreadedAssociationServer):  # type: ignore[misc]
             self.shutdown_request(request)
         finally:
             with self._counting:
-                self._starting -= 1
+                self._starting.pop(request, None)
+
+
+def _address(association: Association) -> str:
+    asked = association.requestor.address_info
+    return str(asked.address) if asked else ""
+
+
+def _cut(connection: socket.socket | None) -> None:
+    """End a connection under whoever waits for it, who then ends; of TLS too, without its words of farewell."""
+    if connection is not None:
+        with suppress(OSError):
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)

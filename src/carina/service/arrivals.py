@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, func, select
 
-from carina.database import ARRIVAL, INSTANCE
+from carina.database import ARRIVAL, INSTANCE, JOB
 from carina.receive.store import ArrivalState
 
 HELD_BACK = (ArrivalState.QUARANTINED, ArrivalState.APART)
@@ -58,6 +58,15 @@ def list_arrivals(
 def arrivals_of(connection: Connection, ids: Sequence[int]) -> dict[int, Arrival]:
     """Arrivals by their ids."""
     return {row.id: _arrival(row) for row in connection.execute(_WANTED.where(ARRIVAL.c.id.in_(ids)))}
+
+
+def job_states(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    """The states of the jobs of arrivals, each once, by the arrivals that have jobs: how one ended, where it has."""
+    wanted = select(JOB.c.arrival_id, JOB.c.state, JOB.c.ended).where(JOB.c.arrival_id.in_(ids)).order_by(JOB.c.id)
+    found: dict[int, dict[str, None]] = {}
+    for row in connection.execute(wanted):
+        found.setdefault(row.arrival_id, {})[row.ended or row.state] = None
+    return {arrival: tuple(states) for arrival, states in found.items()}
 
 
 def first_files(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
