@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from sqlalchemy import text
 
@@ -197,6 +198,16 @@ def test_results_of_an_earlier_version_wait_for_a_reader(tmp_path: Path) -> None
     with engine.connect() as connection:
         found = connection.execute(JOB.select().order_by(JOB.c.id)).all()
     assert [row.reading for row in found] == ["", "unread", "", ""]
+
+
+def test_a_run_without_a_lesion_says_so(node: RunningNode, served: str) -> None:
+    phantom, folder = posed("plain", (24, 48, 48)), node.folder / "runs/1"
+    shutil.rmtree(folder)
+    write_run(replace(phantom, lesion=replace(phantom.lesion, labels=np.zeros_like(phantom.lesion.labels))), folder)
+    told = httpx.get(f"{served}/jobs/1/view/").text
+    assert '<p id="lesions">No lesion was marked. The images open at the slice with the most lung.</p>' in told
+    refused = httpx.get(f"{served}/jobs/1/view/?at=lesion-1")
+    assert refused.status_code == 404 and "this run has no marked lesion; expected a voxel" in refused.text
 
 
 def test_every_reading_has_its_words() -> None:

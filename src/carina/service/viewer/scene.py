@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from carina.corrections.masks import MaskName, masks_made
 from carina.errors import BadConfig
 from carina.report.overlay import VIEWS, layout
 from carina.service.viewer.layers import coarse_steps
@@ -23,6 +24,9 @@ ONWARDS: Mapping[str, Triple] = {"axial": (0.0, 0.0, -1.0), "coronal": (0.0, 1.0
 
 _LESION = re.compile(r"lesion-([1-9]\d{0,5})", re.ASCII)
 _VOXEL = re.compile(r"(\d{1,5}),(\d{1,5}),(\d{1,5})", re.ASCII)
+
+NO_LESION = "No lesion was marked."
+"""What pages say where a network marked nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +60,19 @@ def chosen_voxel(opened: OpenedRun, query: Mapping[str, str]) -> Index:
     return clipped(tuple(index), grid)
 
 
+def is_unmarked(opened: OpenedRun) -> bool:
+    """Whether the run made a lesion mask, and nothing is marked in it."""
+    return not opened.lesions and MaskName.LESION in masks_made(opened.run)
+
+
 def _asked(opened: OpenedRun, at: str) -> Index:
     lesion, voxel = _LESION.fullmatch(at), _VOXEL.fullmatch(at)
     if voxel:
         return int(voxel[1]), int(voxel[2]), int(voxel[3])
     if lesion and int(lesion[1]) <= len(opened.lesions):
         return opened.lesions[int(lesion[1]) - 1].index
+    if not opened.lesions:
+        raise BadConfig("viewer.at", f"at={at!r}: this run has no marked lesion; expected a voxel as at=z,y,x.")
     seen = f"this run has {len(opened.lesions)} lesions, numbered from the largest"
     raise BadConfig("viewer.at", f"at={at!r}: {seen}; expected at=lesion-1 and so on, or a voxel as at=z,y,x.")
 
@@ -114,6 +125,7 @@ def scene_facts(opened: OpenedRun, base: str, at: Index) -> dict[str, Any]:
         "marked": opened.images.lung is not None or opened.images.lesion is not None,
         "quartered": coarse_steps(grid) != (1, 1, 1),
         "lesions": [site.index for site in opened.lesions],
+        "none": NO_LESION if is_unmarked(opened) else "",
         "planes": {
             name: {
                 "normal": one.normal,

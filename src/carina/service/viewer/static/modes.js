@@ -112,7 +112,7 @@ async function open({ scene, state, form, moveTo }) {
   const sayOf = () => {
     const solid = view.isSolid && SOLIDS[view.solid];
     if (solid?.making) say(view.has(view.solid) ? solid.made : solid.missing);
-    else say(size === "full" ? "Full resolution." : "A quarter of the resolution.");
+    else say(`${size === "full" ? "Full resolution." : "A quarter of the resolution."} ${view.isSolid ? scene.none : ""}`.trim());
     canvas.setAttribute("aria-label", `${solid ? `${solid.named} in 3D` : "The volume in three planes"}; the lines below say what is shown and what is at the crosshair`);
     grown.hidden = size === "full" || !canGrow || Boolean(solid?.making);
     host.dataset.solid = solid ? view.solid : "";
