@@ -162,6 +162,6 @@ def test_quarantine_is_folded_beside_jobs_and_stays_as_it_was_left(browser: Brow
     summary.press("Enter")
     expect(page.get_by_text("no source has this AE title")).to_be_visible()
     add_job(node.node, node.arrival)
-    expect(page.get_by_role("link", name="2 healthy")).to_be_visible()
+    expect(page.get_by_role("link", name="2 done")).to_be_visible()
     expect(page.get_by_text("no source has this AE title")).to_be_visible()
     page.close()

@@ -95,7 +95,7 @@ def test_a_study_that_is_sent_is_run_delivered_and_shown(
     row = page.get_by_role("row").filter(has=page.locator("#job-1"))
     expect(row).to_contain_text("running", timeout=60_000)
     expect(row.get_by_role("progressbar")).to_be_visible(timeout=60_000)
-    expect(row).to_contain_text("healthy", timeout=MINUTES * 1000)
+    expect(row).to_contain_text("done", timeout=MINUTES * 1000)
     expect(row).to_contain_text("PACS: 5 of 5 confirmed", timeout=60_000)
     row.get_by_role("link", name="Results").click()
     expect(page.get_by_text("For research use only. Not for diagnosis.").first).to_be_visible(timeout=60_000)

@@ -52,7 +52,7 @@ def test_a_project_is_made_and_filled_from_the_worklist(node: Guarded) -> None:
     assert (made.status_code, made.headers["location"]) == (303, "/projects/trial")
     assert post(admin, "/move", job=node.job, to="trial", back="/projects/trial").status_code == 303
     page = admin.get("/projects/trial").text
-    assert "0 waiting, 0 running, 1 healthy, 0 faulted, 0 canceled" in page
+    assert "0 waiting, 0 running, 1 done, 0 failed, 0 canceled" in page
     assert f'id="job-{node.job}"' in page
 
 

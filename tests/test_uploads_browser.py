@@ -65,7 +65,7 @@ def job_of(page: Page) -> int:
 
 def run_to_its_end(page: Page, url: str, job: int) -> dict[str, Any]:
     row = page.get_by_role("row").filter(has=page.locator(f"#job-{job}"))
-    expect(row).to_contain_text("healthy", timeout=300_000)
+    expect(row).to_contain_text("done", timeout=300_000)
     found: dict[str, Any] = httpx.get(f"{url}/api/v1/jobs/{job}").json()
     return found
 

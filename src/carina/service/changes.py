@@ -16,6 +16,7 @@ from carina.jobs import queue
 from carina.jobs.estimate import cores_of, memory_mb, others_mb
 from carina.jobs.listing import Job, find_job
 from carina.jobs.projects import assign_job, assign_series
+from carina.jobs.queue import JobState
 from carina.jobs.terms import Terms
 from carina.receive.complete import release
 from carina.receive.project import project_of
@@ -25,6 +26,9 @@ from carina.service.arrivals import Arrival, find_arrival
 from carina.service.node import RunningNode
 from carina.service.pipelines import check_offered
 from carina.service.problems import Conflict, NotThere, Refused
+
+_IS = {JobState.PENDING: "waits", JobState.RUNNING: "runs", JobState.STOPPED: "has ended"}
+"""What is said of a job that can't be changed, by REST and on pages alike."""
 
 
 def audit(connection: Connection, action: str, subject: str, who: str = "") -> None:
@@ -51,7 +55,7 @@ def retry_job(node: RunningNode, job_id: int) -> Job:
         NotThere: there is no such job.
         Conflict: it waits, runs, or is healthy, or its files were removed.
     """
-    why = "only what is faulted or canceled is tried again, while its files are there"
+    why = "only what failed or was canceled is tried again, while its files are there"
     return _changed(node, job_id, "retry", lambda it: queue.retry(it, job_id), why)
 
 
@@ -70,7 +74,7 @@ def _changed(node: RunningNode, job_id: int, action: str, change: Callable[[Conn
     with node.engine.begin() as connection:
         before = _job(connection, job_id)
         if not change(connection):
-            raise Conflict("job.state", f"job {job_id} is {before.shown_state}: {why}.")
+            raise Conflict("job.state", f"job {job_id} {_IS[before.state]}: {why}.")
         audit(connection, "changed", f"job {job_id}: {action}")
         after = _job(connection, job_id)
     node.tallies.forget()

@@ -26,10 +26,11 @@ from carina.service.pages.live import stream
 from carina.service.pages.rendering import html, in_turn, page, shared_values
 from carina.service.pages.worklist import WorklistAsked, worklist
 from carina.service.problems import NotUnderstood, status_of
+from carina.service.rest.job_pages import ShownState
 from carina.service.rest.operation import understood
 
 _Id = Annotated[int, Meta(ge=1, le=2**62)]
-_ENDED = ("healthy", "faulted", "canceled")
+_ENDED = (ShownState.HEALTHY, ShownState.FAULTED, ShownState.CANCELED)
 
 
 class ProjectMade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,6 +66,7 @@ class ProjectRow:
     name: str
     jobs: Mapping[str, int]
     role: str
+    states: tuple[ShownState, ...] = tuple(ShownState)
 
     @property
     def total(self) -> int:

@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
 from carina.service.access.caller import caller_of
+from carina.service.pages.state_words import state_word
 from carina.service.problems import as_sentence
 from carina.service.sizes import size_words
 
@@ -51,7 +52,8 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters.update(time=_time, minute=_minute, size=size_words, seconds=seconds_words, sentence=as_sentence)
+TEMPLATES.filters.update(time=_time, minute=_minute, size=size_words, seconds=seconds_words)
+TEMPLATES.filters.update(sentence=as_sentence, state_word=state_word)
 TEMPLATES.globals.update(lasted=_lasted, notice=RESEARCH_ONLY, version=__version__)
 
 

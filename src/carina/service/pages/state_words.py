@@ -1,0 +1,21 @@
+"""What pages call the state of a job: none of these words can be read as a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from carina.service.rest.job_pages import ShownState
+
+STATE_WORDS: Mapping[str, str] = {
+    ShownState.PENDING: "waiting",
+    ShownState.RUNNING: "running",
+    ShownState.HEALTHY: "done",
+    ShownState.FAULTED: "failed",
+    ShownState.CANCELED: "canceled",
+}
+"""By the words of the REST interface, the command line and the database, where "healthy" is said of the job alone."""
+
+
+def state_word(state: str) -> str:
+    """The word of a page for the state of a job."""
+    return STATE_WORDS[state]
