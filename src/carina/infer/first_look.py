@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from carina.infer.breath import Breath
 from carina.infer.components import kept
 from carina.infer.runtime import Runtime
 from carina.infer.windows import UNSEEN
@@ -129,8 +130,12 @@ class LesionsSeen:
         np.maximum(scores, resample(self.scores, self.grid, grid) - np.float32(self.sure), out=scores)
 
 
-def look_first(volume: Volume, bundle: Bundle, runtime: Runtime, look: LungLook | LesionLook) -> LookSeen:
+def look_first(
+    volume: Volume, bundle: Bundle, runtime: Runtime, look: LungLook | LesionLook, breath: Breath | None = None
+) -> LookSeen:
     """One pass of the first look's network over the whole of ``volume``, read by what the second one's bundle says.
+
+    ``breath`` deepens what it sees.
 
     Raises:
         ValueError: the bundle's task is another than that of ``look``.
@@ -140,6 +145,8 @@ def look_first(volume: Volume, bundle: Bundle, runtime: Runtime, look: LungLook 
     if not isinstance(spec, Lung if isinstance(look, LungLook) else Lesion):
         raise ValueError(f"bundle {bundle.name} is no first look for this, its task is {spec.task}")
     hu, grid = _coarse(volume, spec)
+    if breath:
+        breath.deepen(hu, grid)
     scores = _scores(hu, spec, runtime)
     if isinstance(look, LesionLook):
         return LesionsSeen(grid=grid, scores=scores, sure=look.sure)

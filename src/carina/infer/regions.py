@@ -52,12 +52,13 @@ _LOCK = threading.Lock()
 class Regions:
     """Boxes in voxels of the grid that was looked at; None where nothing was found.
 
-    ``around`` marks what surrounds the body, bool on the grid ``coarse``; None where less air than `ENCLOSED_ML` is
-    enclosed.
+    ``air`` marks the air of the lungs, bool on the grid ``coarse``; None where none was found. ``around`` marks what
+    surrounds the body, on the same grid; None where less air than `ENCLOSED_ML` is enclosed.
     """
 
     body: Box | None
     lungs: Box | None
+    air: npt.NDArray[np.bool_] | None = None
     around: npt.NDArray[np.bool_] | None = None
     coarse: Grid | None = None
 
@@ -90,7 +91,8 @@ def find_regions(hu: npt.NDArray[np.int16], grid: Grid) -> Regions:
     kept = (sizes * voxel_ml >= SMALLEST_LUNG_ML) & (sizes >= SMALLEST_SHARE * sizes.max())
     if not kept.any():
         return Regions(body=_fine(body_box, strides, hu.shape), lungs=None)
-    lungs = _box(kept[pieces])
+    lung_air = kept[pieces]
+    lungs = _box(lung_air)
     middle = body_box[2].start + body_box[2].stop
     x = lungs[2]
     mirrored = slice(min(x.start, middle - x.stop), max(x.stop, middle - x.start))
@@ -100,6 +102,7 @@ def find_regions(hu: npt.NDArray[np.int16], grid: Grid) -> Regions:
     return Regions(
         body=_fine(body_box, strides, hu.shape),
         lungs=_fine(lungs, strides, hu.shape),
+        air=lung_air,
         around=_around(air, (dz, dy, dx)) if trusted else None,
         coarse=replace(grid, shape=coarse.shape, spacing_mm=(dz, dy, dx)),
     )

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from carina.config import Plan
 from carina.infer.border import border_moved
+from carina.infer.breath import Breath, breath_of
 from carina.infer.components import found_box, kept
 from carina.infer.first_look import LookSeen, LungsSeen, look_first
 from carina.infer.mosaic import PartScore
@@ -80,7 +81,9 @@ def segment(
     x, y, z = spec.spacing_mm
     network = respaced(reoriented(volume.grid, spec.orientation), (z, y, x))
     look = _Look(volume, network, spec, runtime, DOUBT if plan is Plan.FAST and _can_doubt(bundle, spec) else None)
-    look = replace(look, seen=_first_look(volume, bundle, first_look))
+    if isinstance(spec, Lesion) and spec.clear_hu is not None:
+        look = replace(look, breath=breath_of(volume, spec.orientation, spec.clear_hu))
+    look = replace(look, seen=_first_look(volume, bundle, first_look, look.breath))
     if plan is Plan.FAST:
         found = _fast(look, progress)
     elif plan is Plan.ORIGINAL:
@@ -99,13 +102,13 @@ def segment(
     )
 
 
-def _first_look(volume: Volume, bundle: Bundle, runtime: Runtime | None) -> LookSeen | None:
+def _first_look(volume: Volume, bundle: Bundle, runtime: Runtime | None, breath: Breath | None) -> LookSeen | None:
     """What the first look that the bundle names sees in ``volume``; None where it names none."""
     first = first_look_of(bundle)
     spec = bundle.carina
     if first is None or not isinstance(spec, Lung | Lesion) or spec.first_look is None:
         return None
-    return look_first(volume, first, runtime or open_runtime(first), spec.first_look)
+    return look_first(volume, first, runtime or open_runtime(first), spec.first_look, breath)
 
 
 def _can_doubt(bundle: Bundle, spec: Segmentation) -> bool:
@@ -175,6 +178,7 @@ class _Look:
     runtime: Runtime
     doubt: float | None = None
     regions: Regions | None = None
+    breath: Breath | None = None
     seen: LookSeen | None = None
 
     def at(self, tiles: Tiles, progress: WindowProgress | None) -> _Found:
@@ -190,7 +194,10 @@ class _Look:
     def _image(self, inside: Box, padding: list[tuple[int, int]]) -> npt.NDArray[np.float32]:
         """A part of the network grid as the network sees it, 0 to 1, with zeros around it."""
         low, high = self.spec.window_hu
-        image = resample(self.volume.hu, self.volume.grid, cropped(self.network, inside))
+        part = cropped(self.network, inside)
+        image = resample(self.volume.hu, self.volume.grid, part)
+        if self.breath:
+            self.breath.deepen(image, part)
         image -= low
         image /= high - low
         np.clip(image, 0, 1, out=image)

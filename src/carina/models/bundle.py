@@ -19,7 +19,7 @@ import msgspec
 
 from carina.errors import BadConfig
 from carina.models.classifying import Familiar, LittleDisease, Saliency
-from carina.models.looking import LesionLook, LungLook
+from carina.models.looking import LesionLook, LungLook, check_clear
 from carina.models.lung_rules import Border
 from carina.models.monai_config import inference_config
 from carina.models.validation import Validation
@@ -200,13 +200,17 @@ class Lesion(Segmentation, frozen=True, forbid_unknown_fields=True, kw_only=True
     """A network that finds lesions in the lungs.
 
     ``first_look`` names another network that sees the whole scan first, and decides what it is sure of; None: none.
+    ``clear_hu`` is where the clearest lung lies in the deep breaths that the networks know: a chest that holds less air
+    is shown to them as if it held as much (`infer.breath`); None: as it is.
     """
 
     first_look: LesionLook | None = None
+    clear_hu: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_one_label(first_look=self.first_look)
+        check_clear(self.clear_hu)
 
 
 class Covid(Common, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="covid"):

@@ -1,4 +1,4 @@
-"""What a bundle says of the first look that it names: which bundle, and what that decides (`infer.first_look`)."""
+"""What a bundle says of what its network is shown, and of the first look that it names (`infer.first_look`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ SURE_MM = 50.0
 
 SURE_SCORE = 50.0
 """No score of a network lies beyond this, but by mistake."""
+
+CLEAR_LUNG_HU = (-1000.0, -700.0)
+"""Between these lies the clearest lung of a breath."""
 
 
 class PinnedLook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -39,3 +42,14 @@ class LesionLook(PinnedLook, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def __post_init__(self) -> None:
         if not abs(self.sure) <= SURE_SCORE:
             raise ValueError(f"first_look sure {self.sure} must lie between {-SURE_SCORE:g} and {SURE_SCORE:g}")
+
+
+def check_clear(clear_hu: float | None) -> None:
+    """Refuse a `clear_hu` that is no lung's.
+
+    Raises:
+        ValueError: it lies outside of `CLEAR_LUNG_HU`.
+    """
+    low, high = CLEAR_LUNG_HU
+    if clear_hu is not None and not low <= clear_hu <= high:
+        raise ValueError(f"clear_hu {clear_hu:g} must lie from {low:g} to {high:g}: that of clear, aired lung")
