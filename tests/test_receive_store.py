@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -173,6 +174,27 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     assert caught.value.status == status
     assert files(node) == []
     assert rows(engine) == 0
+
+
+@pytest.mark.parametrize("after", [b"\n", b"\r", b"\t", b"\x1b"])
+@pytest.mark.parametrize("uid", [b"1.2.3.4", b"1.2.3", b"1.2"])
+def test_what_follows_a_uid_is_not_left_out(node: Settings, engine: Engine, uid: bytes, after: bytes) -> None:
+    """The SOP instance's, the series', the study's: each is padded by one byte."""
+    sent = instance()
+    data = bytes(sent.data)
+    said = bytes([len(uid) + 1, 0]) + uid
+    assert data.count(said + b"\0") == 1
+    changed = replace(sent, data=data.replace(said + b"\0", said + after))
+    with pytest.raises(NotAccepted, match=r"UID has more than digits, dots and one byte of padding") as caught:
+        InstanceStore(node, engine).accept(changed, ORIGIN)
+    assert (caught.value.code, caught.value.message.isprintable()) == ("receive.uid", True)
+    assert (files(node), rows(engine)) == ([], 0)
+
+
+def test_a_uid_that_is_padded_by_a_blank_is_taken(node: Settings, engine: Engine) -> None:
+    sent = instance()
+    changed = replace(sent, data=bytes(sent.data).replace(b"1.2.3.4\0", b"1.2.3.4 "))
+    assert InstanceStore(node, engine).accept(changed, ORIGIN) is Accepted.NEW
 
 
 def test_a_full_disk_refuses(node: Settings, engine: Engine) -> None:

@@ -66,3 +66,21 @@ def test_what_is_left_of_any_mistaken_settings_is_sound(tmp_path: Path, text: st
     file.write_text(text)
     left, gone = sound_settings(file, {})
     assert left == Settings() and gone
+
+
+def test_a_destination_with_a_mistake_is_known_by_its_name(tmp_path: Path) -> None:
+    told = checked(tmp_path, MISTAKEN.replace('"NOWHERE"', '"NOWHERE", "ELSEWHERE"'))
+    (line,) = [one for one in told.splitlines() if "'ELSEWHERE'" in one]
+    assert {"share", "PACS", "FAX"} == set(line.rpartition("known: ")[2].rstrip(".").split(", "))
+
+
+def test_a_folder_where_no_files_are_kept_is_said_so(tmp_path: Path) -> None:
+    told = checked(tmp_path, '[node]\nfolder = "/proc/carina"\n')
+    assert "/proc is on a file system that keeps no files; choose a folder on a disk" in told
+    assert "must stay free" not in told
+
+
+def checked(folder: Path, text: str) -> str:
+    (folder / "carina.toml").write_text(text)
+    command = [str(PROGRAM), "serve", "--check"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stderr

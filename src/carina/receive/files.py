@@ -14,8 +14,9 @@ from itertools import count
 from pathlib import Path
 
 from carina.dicom.part10 import OpenFile, open_file
-from carina.errors import FULL, CarinaError
-from carina.receive.instance import FULL_CODE, NO_ROOM, NOT_UNDERSTOOD, UNWRITABLE_CODE, Arriving, NotAccepted
+from carina.errors import CarinaError
+from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, Arriving, NotAccepted
+from carina.receive.part import unwritable_part
 from carina.receive.presence import receiving
 from carina.receive.store import INCOMING, PART_FOLDER
 
@@ -88,8 +89,7 @@ def _disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        words = f"{folder}: can't be written ({error.strerror or error})."
-        raise NotAccepted(NO_ROOM, FULL_CODE if error.errno in FULL else UNWRITABLE_CODE, words) from error
+        raise unwritable_part(folder, error) from error
 
 
 def read_says(file: Path) -> FileSays:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,11 @@ from carina.receive.sure import FILE_BEGINS
 IMPLEMENTATION_UID = "2.25.196411270312455110861049215377028134157"
 """Names Carina as the writer of a file's meta information; drawn once at random (PS3.5 annex B.2)."""
 
+WHOSE_UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+UID_BYTES = re.compile(rb"[0-9.]+[ \0]?")
+
 ASKED = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
+    *WHOSE_UIDS,
     "Modality",
     "Manufacturer",
     *ASKED_OF_PATIENTS,
@@ -134,6 +135,8 @@ def header_of(file: Path, said: Announced) -> Header:
         raise NotAccepted(NOT_UNDERSTOOD, "receive.no-data-set", f"instance {uid}: what came is no DICOM data set.")
     if said.is_agreed:
         _check_encoding(opened, said)
+    for keyword in WHOSE_UIDS:
+        _check_padding(opened, keyword, uid)
     found = {keyword: opened.text(keyword) for keyword in ASKED}
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
         if not is_uid(found[keyword]):
@@ -149,6 +152,21 @@ def header_of(file: Path, said: Announced) -> Header:
         manufacturer=found["Manufacturer"],
         scan=scan_of(found),
     )
+
+
+def _check_padding(opened: OpenFile, keyword: str, uid: str) -> None:
+    """See that nothing follows a UID but the byte that makes its length even: a NUL (PS3.5 9.1), or a blank.
+
+    An instance with more, as a line feed, is refused. Its file would be kept exactly, yet rows, queries and results
+    would name it without what follows: under two UIDs, of which archives that compare bytes take either for another
+    object. Whoever writes it has to mend it. One blank is what many devices pad with, and everybody reads as padding.
+    """
+    raw = opened.raw(keyword)
+    data = raw.data if raw is not None else b""
+    if UID_BYTES.fullmatch(data) or not data.strip(b" \0"):  # one that is missing is told as that
+        return
+    words = f"instance {uid}: its {keyword} has more than digits, dots and one byte of padding: {data[:80]!r}"
+    raise NotAccepted(NOT_UNDERSTOOD, "receive.uid", f"{words}; the sender has to mend it.")
 
 
 def _check_encoding(opened: OpenFile, said: Announced) -> None:

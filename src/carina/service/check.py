@@ -381,8 +381,10 @@ def _places(settings: Settings) -> Iterator[Mistake]:
         if isinstance(one, FolderDestination):
             yield from _place(f"destinations/{name}/path", Path(one.path))
     above = next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), None)
-    free_gb = shutil.disk_usage(above).free / 1e9 if above else 0.0
-    if free_gb < settings.node.free_gb:
+    total, _, free = shutil.disk_usage(above) if above else (1, 1, 0)
+    if not total:
+        yield _mistake("node/folder", f"{above} is on a file system that keeps no files; choose a folder on a disk")
+    elif (free_gb := free / 1e9) < settings.node.free_gb:
         words = f"{settings.node.free_gb:g} GB must stay free and {free_gb:.1f} GB are; every sender would be refused"
         yield _mistake("node/free_gb", words)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from carina.config import sound_settings
@@ -18,7 +18,8 @@ def with_the_rest(error: BadConfig, file: Path | None, environment: Mapping[str,
         return error
     settings, gone = sound_settings(file, environment)
     found = [*check_across(settings, is_running=is_running(settings)), *check_contents(settings)]
-    rest = [one for one in found if not any(_is_about(one, key) for key in gone)]
+    broken = [key[1] for key in gone if key[0] == "destinations" and len(key) == 2]
+    rest = [_knowing(broken, one) for one in found if not any(_is_about(one, key) for key in gone)]
     lines = as_error(rest, file).message.split("\n") if rest else []
     return BadConfig(error.code, *error.message.split("\n"), *lines)
 
@@ -27,3 +28,12 @@ def _is_about(mistake: Mistake, gone: Key) -> bool:
     """Whether it may come of a key that is gone: it is of that key, of what is within it, or names it."""
     shared = min(len(mistake.key), len(gone))
     return mistake.key[:shared] == gone[:shared] or ".".join(gone) in mistake.words or f"'{gone[-1]}'" in mistake.words
+
+
+def _knowing(broken: Sequence[str], mistake: Mistake) -> Mistake:
+    """A mistake whose list of known destinations has those too in which something else is wrong: their names count."""
+    said, mark, known = mistake.words.rpartition("; known: ")
+    if not broken or not mark or not said.startswith("no destination "):
+        return mistake
+    names = [name for name in known.split(", ") if name != "none"]
+    return Mistake(key=mistake.key, words=f"{said}{mark}{', '.join([*names, *broken])}")
