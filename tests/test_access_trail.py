@@ -23,8 +23,8 @@ UPLOADED = {"/jobs/{job:int}/series", "/api/v1/jobs/{id}/series"}
 NOT_SHOWN_HERE = {"/jobs/{job:int}/log", f"{INSTANCE_PATH}/bulkdata/{{tag}}"}
 """The job never ran, and a CT slice has no bulk data but its pixels: there is nothing to see."""
 
-LEADS_ON = {"/series/{series}", "/studies/{study}"}
-"""To the results of the latest job on it."""
+LEADS_ON = {"/series/{series}", "/studies/{study}", "/jobs/{job:int}/next"}
+"""To the results of the latest job on it; to the next result to read, or to the list of those."""
 
 
 @pytest.fixture(scope="module")
