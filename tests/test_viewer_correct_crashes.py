@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import Browser, BrowserContext, Route, expect
 
 from carina.corrections.finish import finished_of
 from carina.corrections.masks import MaskName
@@ -56,6 +57,41 @@ def test_a_server_that_is_killed_between_strokes_loses_none_and_the_page_sends_w
     decided(page, "Corrected by Jane Doe")
     (finished,) = finished_of(corrected.run.folder, MaskName.LESION)
     assert finished.revision == 3
+
+
+def test_a_page_becomes_whole_by_itself_once_a_killed_server_is_back(
+    context: BrowserContext, server: Killable, corrected: CorrectedRun
+) -> None:
+    page = context.new_page()
+    dab(page, AT, server.url)
+    server.kill()
+    page.keyboard.press(" ")
+    page.keyboard.press("PageUp")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#saved")).to_contain_text("1 stroke not saved: the server does not answer")
+    expect(page.locator("#trouble")).to_contain_text("It is asked for again until it comes.")
+    expect(page.locator("#place")).to_have_text("What is here is not known.")
+    server.start()
+    saved(page)
+    expect(page.locator("#trouble")).to_be_empty()
+    expect(page.locator("#place")).to_contain_text(" mm")
+    for plane in ("axial", "sagittal"):
+        expect(page.locator(f".{plane} img")).to_have_attribute("src", re.compile(r"/slice/"))
+    assert corrected.stored.revision == 2
+
+
+def test_a_stroke_whose_answer_never_comes_is_sent_again_and_stored_once(
+    context: BrowserContext, server: Killable, corrected: CorrectedRun
+) -> None:
+    page = context.new_page()
+    dab(page, AT, server.url)
+    held: list[Route] = []
+    page.route("**/strokes", lambda route: held.append(route), times=1)
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press(" ")
+    saved(page)
+    assert len(held) == 1
+    assert corrected.stored.revision == 2
 
 
 def test_a_server_that_is_killed_while_strokes_are_sent_has_each_stroke_whole(

@@ -18,6 +18,7 @@ from viewer_runs import posed, served, through_dicom, write_run
 
 NOT_SHOWN = "The axial slice could not be shown"
 AGAIN = "The next move tries again."
+BY_ITSELF = "It is asked for again until it comes."
 
 
 @pytest.fixture
@@ -62,13 +63,13 @@ def test_a_slice_that_is_missing_is_said_until_it_is_there_whatever_is_said_besi
         page.route("**/slice/axial/*", lambda route: route.abort())
         before = place.inner_text()
         page.keyboard.press("PageUp")
-        expect(trouble).to_have_text(f"{NOT_SHOWN} (the server does not answer). {AGAIN}")
+        expect(trouble).to_have_text(f"{NOT_SHOWN} (the server does not answer). {BY_ITSELF}")
         expect(place).not_to_have_text(before)
         expect(place).to_contain_text(" mm")
         page.locator(".coronal .picture").focus()
         page.keyboard.press("PageDown")
         page.wait_for_timeout(600)  # the coronal slice is drawn, and the line of the place is written again
-        expect(trouble).to_have_text(f"{NOT_SHOWN} (the server does not answer). {AGAIN}")
+        expect(trouble).to_have_text(f"{NOT_SHOWN} (the server does not answer). {BY_ITSELF}")
         page.unroute("**/slice/axial/*")
         page.locator(".axial .picture").focus()
         page.keyboard.press("PageUp")
@@ -91,7 +92,7 @@ def test_a_compared_slice_that_is_missing_is_said(browser: Browser, tmp_path: Pa
         page.route("**/earlier/1/slice/**", lambda route: route.fulfill(status=500))
         slider.focus()
         page.keyboard.press("ArrowRight")
-        expect(trouble).to_have_text("The earlier slice could not be shown (the server answers 500). " + AGAIN)
+        expect(trouble).to_have_text("The earlier slice could not be shown (the server answers 500). " + BY_ITSELF)
         page.unroute("**/earlier/1/slice/**")
         page.keyboard.press("ArrowRight")
         expect(trouble).to_be_empty()

@@ -17,6 +17,7 @@ const planes = [...panes.keys()];
 const reader = document.getElementById("reader");
 const STRIDES = [scene.shape[1] * scene.shape[2], scene.shape[2], 1];
 const SETTLED_MS = 180;
+const RETRY_MS = 1500;
 const PAGE = 10;
 const READER_KEY = "carina reader";
 
@@ -98,6 +99,7 @@ async function settle() {
   if (at !== state.at.join("/")) return;
   if (!answer?.ok) {
     sayUnknown();
+    if (!answer || answer.status >= 500) settling = setTimeout(settle, RETRY_MS); // until the server is back
     return;
   }
   const said = await answer.json();

@@ -3,6 +3,8 @@
 import { LOGGED_OUT, sayLoggedOut } from "./words.js";
 
 const WHEEL_STEP = 40;
+const RETRY_MS = 1500;
+const retries = new WeakMap(); // by pane: the timer that asks again for what is missing
 const PARTS_OF_FORMS = "input, select, textarea, summary";
 
 /** An index that lies in the volume. */
@@ -11,7 +13,9 @@ export function clipped(at, shape) {
 }
 
 /** Shows what is wanted in a pane: one picture at a time, then the one that is wanted by now. Who scrolls fast skips. */
-export async function keepShowing(pane, wanted, { source, onTrouble, onShown }) {
+export async function keepShowing(pane, wanted, hooks) {
+  const { source, onTrouble, onShown } = hooks;
+  clearTimeout(retries.get(pane));
   pane.dataset.wanted = wanted;
   if (pane.dataset.drawing) return;
   pane.dataset.drawing = "yes";
@@ -28,11 +32,19 @@ export async function keepShowing(pane, wanted, { source, onTrouble, onShown }) 
     } catch (error) {
       image.removeAttribute("src"); // another slice must not stand under this one's number
       pane.dataset.shown = "";
-      onTrouble(await whyNot(error, url));
-      if (pane.dataset.wanted === next) break; // asked for again with the next move
+      const why = await whyNot(error, url);
+      onTrouble(why);
+      if (pane.dataset.wanted !== next) continue;
+      if (mayCome(why)) retries.set(pane, setTimeout(() => keepShowing(pane, pane.dataset.wanted, hooks), RETRY_MS));
+      break; // else asked for again with the next move
     }
   }
   delete pane.dataset.drawing;
+}
+
+/** Whether the same picture can come without a move: its server is away or busy, or has come back by now. */
+function mayCome({ status = 0 }) {
+  return status < 400 || status >= 500;
 }
 
 /** What keeps a picture away: of one that it can't draw a browser says no more than that. */
@@ -64,10 +76,16 @@ export class Troubles {
     else if (!this.planes.delete(plane)) return;
     const errors = [...this.planes.values()];
     const names = [...this.planes.keys()].join(", ");
+    const next = errors.some(mayCome) ? "It is asked for again until it comes." : "The next move tries again.";
     const words = `The ${names} ${errors.length === 1 ? "slice" : "slices"} could not be shown`;
     const isLoggedOut = errors.some((one) => one.status === LOGGED_OUT);
     if (isLoggedOut && this.leadsToLogIn) sayLoggedOut(this.line, `You are no longer logged in. ${words}.`);
-    else this.line.textContent = errors.length ? `${words} (${errors.at(-1).message}). The next move tries again.` : "";
+    else this.#say(errors.length ? `${words} (${errors.at(-1).message}). ${next}` : "");
+  }
+
+  /** What is said already is not said again with each attempt. */
+  #say(words) {
+    if (this.line.textContent !== words) this.line.textContent = words;
   }
 }
 

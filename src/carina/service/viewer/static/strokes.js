@@ -4,7 +4,8 @@
 import { keep, recall } from "./kept.js";
 import { LOGGED_OUT } from "./words.js";
 
-const RETRY_MS = 1500;
+const RETRY_MS = 1000;
+const STROKE_MS = 5000; // a server that takes a request and dies, or stands still, must not hold a stroke for long
 const OVERTAKEN = "corrections.overtaken";
 const SILENT = "the server does not answer; they are kept here and sent again";
 
@@ -152,7 +153,7 @@ export class Saver {
     if (this.isSending) return;
     this.isSending = true;
     while (this.queue.length && !this.isOvertaken) {
-      const answer = await this.#answered("strokes", { ...this.queue[0], revision: this.revision });
+      const answer = await this.#answered("strokes", { ...this.queue[0], revision: this.revision }, STROKE_MS);
       if (answer.code === OVERTAKEN) this.isOvertaken = true;
       else if (answer.code) {
         this.trouble = answer.detail;
@@ -171,7 +172,9 @@ export class Saver {
   /** Takes an answer's state; where nothing waits, the mask must have as many voxels here as there. */
   async #took(stored) {
     this.#keepState(stored);
-    if (!this.queue.length && !this.isPainting && stored.voxels !== this.mask.voxels) await this.#read();
+    if (!this.queue.length && !this.isPainting && stored.voxels !== this.mask.voxels) {
+      await this.#read().catch(() => { this.trouble = "the mask could not be read again; reload the page"; });
+    }
   }
 
   #keepState(stored) {
@@ -181,14 +184,16 @@ export class Saver {
     this.savedAt = stored.at ? new Date(stored.at).toLocaleTimeString("en-GB") : "";
   }
 
-  /** Asks until the server answers: with a problem's `code` and `detail`, or with what was asked for. */
-  async #answered(what, asked) {
+  /** Asks until the server answers: with a problem's `code` and `detail`, or with what was asked for. What was
+   * not answered in time is asked again: the server knows a stroke by its id, and stores none twice. */
+  async #answered(what, asked, longest_ms = 0) {
     for (;;) {
       try {
         const answer = await fetch(`${this.url}/${what}`, {
           method: "POST",
           headers: { "Content-Type": "application/json" },
           body: JSON.stringify(asked),
+          signal: longest_ms ? AbortSignal.timeout(longest_ms) : undefined,
         });
         this.isLoggedOut = answer.status === LOGGED_OUT;
         if (this.isLoggedOut) return { code: "logged-out", detail: "you are no longer logged in: log in, then do it again." };
