@@ -85,6 +85,11 @@ class OperatorRecord(msgspec.Struct, kw_only=True):
     error: FailureRecord | None = None
 
     @property
+    def has_handed_over(self) -> bool:
+        """Whether it was to send objects and, having no destination of its own, left them to whoever runs it."""
+        return self.state is State.DONE and self.facts.get("deliveries") == []
+
+    @property
     def own_files(self) -> list[str]:
         """The files that the operator said it wrote into the run's folder itself."""
         said = self.facts.get("files")

@@ -15,7 +15,7 @@ from carina.database import read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import list_deliveries, resting_reason
 from carina.jobs.earlier import earlier_scans, wanted_for, wish_of
-from carina.jobs.listing import job_on
+from carina.jobs.listing import Job, job_on
 from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.reading import Reading, next_to_read
 from carina.pipeline.folder import MANIFEST
@@ -29,7 +29,7 @@ from carina.service.pages.rendering import compile_templates, html, in_turn, pag
 from carina.service.pages.results import agreements, results
 from carina.service.pages.worklist import WorklistAsked, upload_values, worklist
 from carina.service.problems import NotThere
-from carina.service.progress import progress_of
+from carina.service.progress import manifest_of, progress_of
 from carina.service.rest.operation import understood
 from carina.service.upload_series import is_of_upload, series_of_job
 
@@ -115,8 +115,16 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     has_results = progress.job.state is JobState.STOPPED and (node.folder / progress.job.folder / MANIFEST).is_file()
     values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
     values["resting"] = resting
+    values["handed_over"] = _handed_over(node, progress.job)
     values["is_uploaded"] = is_of_upload(node, progress.job)
     return values | {"has_results": has_results, "earlier": earlier, "wish": wish, "wanted_for": wanted}
+
+
+def _handed_over(node: RunningNode, job: Job) -> frozenset[str]:
+    """The operators of a job's run that have left their objects to the delivery of the node, which may yet wait."""
+    manifest = manifest_of(node, job)
+    found = manifest.operators.items() if manifest and job.destinations else ()
+    return frozenset(name for name, one in found if one.has_handed_over)
 
 
 def show_held(request: Request) -> Response:
