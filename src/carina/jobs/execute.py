@@ -27,6 +27,7 @@ from carina.config import Settings
 from carina.corrections.masks import masks_made
 from carina.database import database_now, is_away, open_database
 from carina.deliver.ledger import enter
+from carina.dicom.intact import check_intact
 from carina.errors import BadConfig, Bug, CarinaError, DeliveryFailed, one_line, told
 from carina.jobs.listing import Job, find_job
 from carina.jobs.machine import whole_machine
@@ -67,6 +68,8 @@ def execute(settings: Settings, engine: Engine, attempt: Attempt) -> bool:
         return False
     folder = Path(settings.node.folder)
     try:
+        if job.arrival_id:
+            check_intact(engine, folder, job.arrival_id)
         finished = run(job.source, folder / job.folder, _how(settings, job))
         with engine.begin() as connection:
             return _end_well(connection, attempt, job, finished, settings)

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, select
 
 from carina.config import DicomDestination, Settings
 from carina.database import INSTANCE
+from carina.dicom.intact import is_intact
 from carina.receive.sure import assure
 
 NO_SUCH_INSTANCE = 0x0112
@@ -41,7 +42,7 @@ def commitment_report(settings: Settings, engine: Engine, asked: Dataset, projec
         with engine.connect() as connection:
             same = INSTANCE.c.sop_instance_uid == str(wanted.ReferencedSOPInstanceUID)
             rows = connection.execute(select(INSTANCE).where(same, INSTANCE.c.source.not_in(others))).all()
-        if any((folder / row.path).is_file() if row.flushed else assure(folder, row) for row in rows):
+        if any(is_intact(folder / row.path, row) if row.flushed else assure(folder, row) for row in rows):
             there.append(item)
         else:
             item.FailureReason = NO_SUCH_INSTANCE

@@ -14,9 +14,10 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, or_, 
 from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
 from carina.dicom.find import choose_source, find_series
+from carina.dicom.intact import check_intact
 from carina.dicom.part10 import open_file
 from carina.dicom.rules import load_rules
-from carina.errors import Bug, CarinaError, told
+from carina.errors import BadSeries, Bug, CarinaError, told
 from carina.pipeline.places import link_or_copy
 from carina.receive.store import INCOMING, ArrivalState
 
@@ -70,12 +71,16 @@ def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySo
     if arrival.is_prior and _was_sent(engine, arrival):
         return SENT_AS_WELL
     folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
-    _link_others(settings, engine, arrival, folder)
+    linked = _link_others(settings, engine, arrival, folder)
     if source is None:
         words = (
             f"source {arrival.source} is not in the settings any more: add it under [sources], or release as another."
         )
         return Verdict(ArrivalState.QUARANTINED, words)
+    try:
+        check_intact(engine, Path(settings.node.folder), arrival.id, linked)
+    except BadSeries as error:
+        return Verdict(ArrivalState.QUARANTINED, error.message)
     return judge_arrival(folder, settings, source)
 
 
@@ -117,8 +122,11 @@ def _was_sent(engine: Engine, arrival: Row[Any]) -> bool:
         return connection.execute(more.limit(1)).first() is None
 
 
-def _link_others(settings: Settings, engine: Engine, arrival: Row[Any], folder: Path) -> None:
-    """Give a folder the files that came before in the same series from the same source; nothing is copied."""
+def _link_others(settings: Settings, engine: Engine, arrival: Row[Any], folder: Path) -> set[str]:
+    """Give a folder the files that came before in the same series from the same source; nothing is copied.
+
+    Gives their names, also of those that are gone.
+    """
     others = (
         select(INSTANCE.c.path)
         .join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
@@ -131,6 +139,7 @@ def _link_others(settings: Settings, engine: Engine, arrival: Row[Any], folder: 
         place = folder / path.name
         with suppress(FileExistsError, FileNotFoundError):
             link_or_copy(path, place)
+    return {path.name for path in paths}
 
 
 def _end_waiting_of_others(connection: Connection, arrival: Row[Any]) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carina import __version__
+from carina.dicom.intact import FILE_BEGINS
 from carina.dicom.part10 import OpenFile, open_file
 from carina.dicom.syntaxes import ENCAPSULATED, IMPLICIT, NATIVE
 from carina.dicom.uids import is_uid
 from carina.errors import CarinaError
 from carina.receive.patient import ASKED_OF_PATIENTS, ScanOf, scan_of
-from carina.receive.sure import FILE_BEGINS
 
 IMPLEMENTATION_UID = "2.25.196411270312455110861049215377028134157"
 """Names Carina as the writer of a file's meta information; drawn once at random (PS3.5 annex B.2)."""

@@ -30,6 +30,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, insert,
 
 from carina.config import DicomDestination, Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
+from carina.dicom.intact import is_intact
 from carina.pipeline.places import file_name
 from carina.receive.instance import (
     FULL_CODE,
@@ -232,8 +233,7 @@ class InstanceStore:
         """Give a part its place and its row, in the arrival that takes instances of its series now."""
         with self._placing, self._undone_without_row(part), self.engine.begin() as connection:
             self._mark_flushed(connection)
-            uid, digest = part.said.sop_instance_uid, part.sha256
-            now = database_now(connection)
+            uid, digest, now = part.said.sop_instance_uid, part.sha256, database_now(connection)
             known = _known(connection, uid, header, origin)
             alike = [row for row in known if row.sha256 == digest or is_same_object(self.folder / row.path, part.path)]
             if self._holds(connection, _same_door(alike, origin)):
@@ -299,7 +299,7 @@ class InstanceStore:
     def _holds(self, connection: Connection, rows: Sequence[Row[Any]]) -> bool:
         """Whether an instance is there for good; one that another sender's thread still waits for is seen to."""
         for row in rows:
-            if row.flushed and (self.folder / row.path).is_file():
+            if row.flushed and is_intact(self.folder / row.path, row):
                 return True
             if not row.flushed and assure(self.folder, row):
                 connection.execute(_MARK, {"instance": row.id})
@@ -342,7 +342,7 @@ def _differs(known: Sequence[Row[Any]], alike: Sequence[Row[Any]], origin: SentB
 
 
 def _forget(connection: Connection, alike: Sequence[Row[Any]], origin: SentBy) -> None:
-    """Remove the rows, of those of equal content, in whose place another is put: their files are gone."""
+    """Remove the rows, of those of equal content, in whose place another is put: their files are gone or damaged."""
     gone = [row.id for row in _same_door(alike, origin) if row.is_prior == origin.is_prior]
     if gone:
         connection.execute(delete(INSTANCE).where(INSTANCE.c.id.in_(gone)))

@@ -6,24 +6,18 @@ leave either without the other; ``flushed`` of a row says that both are there. W
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sqlalchemy import Engine, Row, exc, select
 
 from carina.database import INSTANCE, read_only
-
-FILE_BEGINS = b"\x00" * 128 + b"DICM"
-"""The preamble and prefix that we write (PS3.10 7.1)."""
+from carina.dicom.intact import chunks_of, holds_data_set
 
 DATABASE_FAILS = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 """A database that is full, locked, or gone."""
-
-_AT_ONCE = 1 << 20
 
 
 def flush_folder(folder: Path) -> None:
@@ -52,9 +46,9 @@ def assure(folder: Path, row: Row[Any]) -> bool:
     file = folder / row.path
     try:
         with file.open("r+b") as stream:
-            if not _is_whole(stream, row):
+            if not holds_data_set(stream, row):
                 return False
-            for start, chunk in _chunks(stream, 0):
+            for start, chunk in chunks_of(stream, 0):
                 stream.seek(start)
                 stream.write(chunk)
             stream.flush()
@@ -64,28 +58,3 @@ def assure(folder: Path, row: Row[Any]) -> bool:
     for one in (file.parent, file.parent.parent):
         flush_folder(one)
     return True
-
-
-def _is_whole(stream: BinaryIO, row: Row[Any]) -> bool:
-    """Whether a file ends with the data set whose digest is known.
-
-    What is before it, at most 470 bytes, shares the disk's smallest piece with the data set's first bytes.
-    """
-    start = os.fstat(stream.fileno()).st_size - row.bytes
-    if start < len(FILE_BEGINS) or stream.read(len(FILE_BEGINS)) != FILE_BEGINS:
-        return False
-    digest = hashlib.sha256()
-    for _, chunk in _chunks(stream, start):
-        digest.update(chunk)
-    return bool(digest.hexdigest() == row.sha256)
-
-
-def _chunks(stream: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
-    """A stream's bytes from ``start`` on, with where each piece begins."""
-    while True:
-        stream.seek(start)
-        chunk = stream.read(_AT_ONCE)
-        if not chunk:
-            return
-        yield start, chunk
-        start += len(chunk)

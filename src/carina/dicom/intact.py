@@ -1,0 +1,90 @@
+"""Whether the files of accepted instances still hold what their rows say: disks fail, and people tidy up."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sqlalchemy import Engine, Row, select
+
+from carina.database import ARRIVAL, INSTANCE
+from carina.errors import BadSeries
+
+FILE_BEGINS = b"\x00" * 128 + b"DICM"
+"""The preamble and prefix that we write (PS3.10 7.1)."""
+
+_AT_ONCE = 1 << 20
+
+_NAMED_AT_MOST = 5
+
+
+def check_intact(engine: Engine, node: Path, arrival_id: int, linked: Iterable[str] = ()) -> None:
+    """See that every instance of an arrival is whole in its folder, and whatever else lies there of its series.
+
+    ``linked`` are names of files of earlier arrivals that are to be there as well.
+
+    Raises:
+        BadSeries: ``input.damaged``, some are damaged or missing: the message counts and names them.
+    """
+    same = select(ARRIVAL.c.series_uid, ARRIVAL.c.source).where(ARRIVAL.c.id == arrival_id).subquery()
+    of_series = (ARRIVAL.c.series_uid == same.c.series_uid) & (ARRIVAL.c.source == same.c.source)
+    wanted = select(INSTANCE).join(ARRIVAL).join(same, of_series)
+    with engine.connect() as connection:
+        rows = connection.execute(wanted).all()
+    folder = node / "incoming" / str(arrival_id)
+    known: dict[str, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        known[Path(row.path).name].append(row)
+    expected = {Path(row.path).name for row in rows if row.arrival_id == arrival_id} | set(linked)
+    expected |= {file.name for file in folder.glob("*.dcm") if file.name in known}
+    bad = sorted(name for name in expected if not any(is_intact(folder / name, row) for row in known[name]))
+    if bad:
+        raise BadSeries("input.damaged", _in_words(bad, len(expected)))
+
+
+def _in_words(bad: Sequence[str], count: int) -> str:
+    names = ", ".join(name.removesuffix(".dcm") for name in bad[:_NAMED_AT_MOST])
+    more = f" and {len(bad) - _NAMED_AT_MOST} more" if len(bad) > _NAMED_AT_MOST else ""
+    are = "is" if len(bad) == 1 else "are"
+    return (
+        f"{len(bad)} of {count} accepted instances {are} damaged or missing on the node's disk: {names}{more}; "
+        "send the series again."
+    )
+
+
+def is_intact(file: Path, row: Row[Any]) -> bool:
+    """Whether the file of an instance's row is there, can be read, and holds what came."""
+    try:
+        with file.open("rb") as stream:
+            return holds_data_set(stream, row)
+    except OSError:
+        return False
+
+
+def holds_data_set(stream: BinaryIO, row: Row[Any]) -> bool:
+    """Whether a file ends with the data set whose digest is known.
+
+    What is before it, at most 470 bytes, shares the disk's smallest piece with the data set's first bytes.
+    """
+    start = os.fstat(stream.fileno()).st_size - row.bytes
+    if start < len(FILE_BEGINS) or stream.read(len(FILE_BEGINS)) != FILE_BEGINS:
+        return False
+    digest = hashlib.sha256()
+    for _, chunk in chunks_of(stream, start):
+        digest.update(chunk)
+    return bool(digest.hexdigest() == row.sha256)
+
+
+def chunks_of(stream: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
+    """A stream's bytes from ``start`` on, with where each piece begins."""
+    while True:
+        stream.seek(start)
+        chunk = stream.read(_AT_ONCE)
+        if not chunk:
+            return
+        yield start, chunk
+        start += len(chunk)
