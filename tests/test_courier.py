@@ -206,6 +206,32 @@ def test_a_peer_that_is_not_there_is_waited_for(node: Node, way: str) -> None:
         assert all_arrived_once(node, pacs) and pacs.requests.total() == 5
 
 
+def test_where_the_clock_is_set_back_nothing_waits_for_the_length_of_the_step(node: Node) -> None:
+    with difficult_pacs(Mood.ABORTING) as pacs:
+        node.enter(to(pacs))
+        couriers = [node.courier(to(pacs)) for _ in range(2)]
+        assert couriers[0].round() and {row.doubt_until is None for row in node.rows()} == {True, False}
+        pacs.down()
+        node.clock.now += timedelta(minutes=10)
+        assert couriers[0].round() and couriers[0].rests_until is not None
+        node.clock.now, pacs.mood = node.clock.now - timedelta(hours=5), Mood.FINE
+        pacs.up()
+        assert [courier.round() for courier in couriers] == [True] * 2  # one that rests, one of a new process
+        node.deliver(couriers[1])
+        assert all_arrived_once(node, pacs) and node.clock.now < NOW - timedelta(hours=4)
+
+
+def test_what_waits_is_tried_now_when_told(node: Node) -> None:
+    with difficult_pacs() as pacs:
+        pacs.down()
+        node.enter(to(pacs))
+        assert (courier := node.courier(to(pacs))).round() and not courier.round()
+        pacs.up()
+        with node.engine.begin() as connection:
+            assert [ledger.resend(connection, destination="PACS") for _ in range(2)] == [5, 0]
+        assert [courier.round() for _ in range(3)] == [True] * 3 and all_arrived_once(node, pacs)
+
+
 def test_a_full_peer_keeps_its_status_in_the_row(node: Node) -> None:
     with difficult_pacs(Mood.FULL) as pacs:
         node.enter(to(pacs))

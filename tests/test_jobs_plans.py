@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, event
 from carina.config import NodeSettings, Priority, Settings
 from carina.database import open_database, upgrade_schema
 from carina.jobs.listing import JobFilter, list_jobs
-from carina.jobs.queue import JobEnd, NewJob, Room, claim, set_priority, silent, stop, submit
+from carina.jobs.queue import JobEnd, NewJob, Room, claim, count_from_now, set_priority, silent, stop, submit
 from carina.jobs.reading import next_to_read
 from carina.jobs.worker import Worker
 
@@ -29,6 +29,7 @@ def claim_and_stop(connection: Connection) -> None:
 
 ASKED: dict[str, Callable[[Connection], object]] = {
     "claim": claim_and_stop,
+    "count from now": lambda it: count_from_now(it, NOW),
     "silent": lambda it: silent(it, NOW),
     "a page": lambda it: list_jobs(it, before=7),
     "ended": lambda it: list_jobs(it, JobFilter(states=["healthy", "faulted"])),

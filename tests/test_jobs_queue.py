@@ -24,6 +24,7 @@ from carina.jobs.queue import (
     Room,
     cancel,
     claim,
+    count_from_now,
     crashed,
     fail,
     give_back,
@@ -139,6 +140,22 @@ def test_a_failure_that_may_pass_waits_longer_each_time_and_ends(connection: Con
     assert fail(connection, taken(connection, now), Failure("output.disk-full", "full.", may_pass=True), now)
     job = shown(connection, job_id)
     assert (job.shown_state, job.error_code, job.error) == ("faulted", "output.disk-full", "full.")
+
+
+def test_where_the_clock_is_set_back_a_job_waits_no_longer(connection: Connection) -> None:
+    job_id, back = put(connection), NOW - timedelta(hours=5)
+    assert fail(connection, taken(connection), Failure("output.disk-full", "full.", may_pass=True), NOW)
+    assert take(connection) is None
+    assert taken(connection, back).job_id == job_id
+
+
+def test_where_the_clock_is_set_back_a_worker_is_lost_only_after_its_time(connection: Connection) -> None:
+    put(connection)
+    attempt, back = taken(connection), NOW - timedelta(hours=5)
+    count_from_now(connection, back)
+    assert silent(connection, back) == []
+    count_from_now(connection, back + timedelta(seconds=30))
+    assert silent(connection, back + timedelta(seconds=1)) == [attempt]
 
 
 def test_a_failure_that_cannot_pass_stops_at_once_until_it_is_retried(connection: Connection) -> None:

@@ -146,6 +146,18 @@ def test_what_waits_is_left_alone_until_its_time(engine: Engine, files: list[Pat
         assert ledger.due(connection, "share", LATER) == (first, *others)
 
 
+def test_what_waits_for_longer_than_it_can_have_been_told_to_is_due(
+    engine: Engine, files: list[Path], tmp_path: Path
+) -> None:
+    enter(engine, files[:1], tmp_path, share=SHARE)
+    longest = timedelta(minutes=5)
+    with engine.begin() as connection:
+        (entry,) = ledger.due(connection, "share", NOW)
+        ledger.put_off(connection, [entry.id], BUSY, LATER)
+        assert ledger.due(connection, "share", NOW, longest=longest) == ()
+        assert ledger.due(connection, "share", NOW - timedelta(hours=5), longest=longest) == (entry,)
+
+
 def test_a_delivery_is_complete_when_all_is_confirmed(engine: Engine, files: list[Path], tmp_path: Path) -> None:
     job = enter(engine, files, tmp_path, share=SHARE)
     with engine.begin() as connection:

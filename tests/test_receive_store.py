@@ -362,6 +362,18 @@ def test_while_the_node_was_away_no_series_became_complete(node: Settings, engin
     assert states(engine) == ["arriving"]
 
 
+def test_where_the_clock_is_set_back_a_series_begins_to_be_quiet_anew(node: Settings, engine: Engine) -> None:
+    patient = msgspec.structs.replace(node, sources={"scanner": FolderSource(path=node.node.folder, quiet_s=60)})
+    several(node, engine, 1, "scanner")
+    with engine.begin() as connection:
+        connection.execute(update(ARRIVAL).values(last_at=database_now(connection) + timedelta(hours=5)))
+    assert complete_arrivals(patient, engine) == 0, "its sender may be at it still"
+    with engine.connect() as connection:
+        last_at = connection.execute(select(ARRIVAL.c.last_at)).scalar_one()
+        assert last_at <= database_now(connection)
+    assert complete_arrivals(node, engine) == 1
+
+
 @pytest.mark.parametrize("source", ["scanner", "gone"])
 def test_a_series_in_pieces_waits_once_and_none_of_it_is_lost(node: Settings, engine: Engine, source: str) -> None:
     store = InstanceStore(node, engine)

@@ -110,7 +110,7 @@ def counts(config: Path | None) -> None:
 @OF_JOB
 @CONFIG
 def resend(destination: str, job_id: int | None, config: Path | None) -> None:
-    """Let what has failed wait for another try; each destination is asked first what it has."""
+    """Let what has failed, or waits for its time, be tried now; each destination is asked first what it has."""
     from carina.deliver import ledger
     from carina.service.changes import audit
 

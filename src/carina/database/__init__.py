@@ -3,6 +3,7 @@
 Rooms above keep their own queries; what a table means is said here, once.
 """
 
+from carina.database.ahead import draw_in, is_due, is_resting
 from carina.database.engine import database_now, is_away, open_database, read_only
 from carina.database.narrow import EVERY_PROJECT, seeing
 from carina.database.outage import DISK_FULL, NO_DATABASE, Outages, outage_of
@@ -50,7 +51,10 @@ __all__ = [
     "Outages",
     "PriorState",
     "database_now",
+    "draw_in",
     "is_away",
+    "is_due",
+    "is_resting",
     "open_database",
     "outage_of",
     "read_only",

@@ -19,7 +19,7 @@ from pynetdicom.association import Association
 from sqlalchemy import Connection, Engine
 
 from carina.config import Destination, DicomDestination
-from carina.database import read_only
+from carina.database import is_resting, read_only
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
 from carina.deliver.channels import Channel, Session
@@ -56,6 +56,7 @@ class Courier:
     is_stopping: Callable[[], bool] = lambda: False
     failures: int = field(default=0, init=False)
     rests_until: datetime | None = field(default=None, init=False)
+    _put_off: Sequence[int] = field(default=(), init=False)
 
     def resume(self) -> None:
         """Begin where another process ended, or was killed."""
@@ -65,15 +66,33 @@ class Courier:
     def round(self) -> bool:
         """Do what is due now; gives whether anything was."""
         now = self.clock()
-        if self.rests_until is not None and now < self.rests_until:
-            return False
         with read_only(self.engine) as connection:
-            entries = ledger.due(connection, self.name, now)
+            if self._rests(connection, now):
+                return False
+            entries = ledger.due(connection, self.name, now, longest=self._longest_wait)
+        if self._is_set_back(entries, now):
+            return True
         here = [entry for entry in entries if self._is_here(entry)]
         self.rests_until = None
         if self._try(self._settle, [entry for entry in here if entry.is_open_question]):
             self._try(self._send, [entry for entry in here if not entry.is_open_question])
         return bool(entries)
+
+    def _is_set_back(self, entries: Sequence[Entry], now: datetime) -> bool:
+        """Whether a doubt was of before the clock was set back: then it begins now."""
+        latest = now + self._patience
+        if not any(entry.is_in_doubt(latest) for entry in entries):
+            return False
+        with self.engine.begin() as connection:
+            ledger.shorten_doubt(connection, self.name, latest)
+        return True
+
+    def _rests(self, connection: Connection, now: datetime) -> bool:
+        """Whether the peer is left alone still: until its time, or until somebody wants it tried now."""
+        until = self.rests_until
+        if until is None or not is_resting(until, now, self.pace.longest):
+            return False
+        return len(ledger.waiting_until(connection, self._put_off, until)) == len(self._put_off)
 
     def _is_here(self, entry: Entry) -> bool:
         """Whether the object's file is where the row says; without it nothing can be done."""
@@ -113,6 +132,7 @@ class Courier:
             with self.engine.begin() as connection:
                 trouble = Trouble(code=error.code, words=error.message)
                 ledger.put_off(connection, [entry.id for entry in entries], trouble, until)
+                self._put_off = ledger.waiting_until(connection, [entry.id for entry in entries], until)
             if error.code == "delivery.unreachable":
                 self.rests_until = until
             return self.rests_until is None
@@ -225,6 +245,14 @@ class Courier:
         else:
             trouble = Trouble(code="delivery.lost", words="said to be stored, not found later: it is sent again")
             ledger.mark_absent(connection, [entry.id], now + self.pace.after(entry.attempts), trouble)
+
+    @property
+    def _longest_wait(self) -> timedelta:
+        """The longest that a row waits: after failures, or for a report on storage commitment."""
+        peer = self.destination
+        is_reported = isinstance(peer, DicomDestination) and peer.commitment
+        report_s = max(LONGEST_REPORT_S, peer.confirm_s) if is_reported else 0.0
+        return timedelta(seconds=report_s) + self.pace.longest
 
     @property
     def _patience(self) -> timedelta:

@@ -10,21 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from carina.config import Destination
-from carina.database import AUDIT, DELIVERY, EVERY_PROJECT
+from carina.database import AUDIT, DELIVERY, EVERY_PROJECT, draw_in, is_due
 from carina.deliver.answers import Answer
 from carina.deliver.identity import file_digest, identity_of, kind_of
 from carina.deliver.proof import Proof
 
 AT_ONCE = 25
 """Rows that are looked at in one go: the objects of a few jobs, on one association."""
+
+MOST_PUT_OFF = timedelta(days=2)
+"""No row waits for longer than that, whatever its destination's settings say."""
 
 _TURN_KEY = 0x0CA71
 """The first half of the advisory locks of PostgreSQL that ``_await_turn`` takes; any number, but one."""
@@ -149,14 +152,24 @@ def _object(file: Path, folder: Path) -> dict[str, str]:
     }
 
 
-def due(connection: Connection, destination: str, now: datetime, *, at_most: int = AT_ONCE) -> tuple[Entry, ...]:
-    """What is to be sent to a destination, asked about or confirmed now: the oldest first, each object once."""
+def due(
+    connection: Connection,
+    destination: str,
+    now: datetime,
+    *,
+    longest: timedelta = MOST_PUT_OFF,
+    at_most: int = AT_ONCE,
+) -> tuple[Entry, ...]:
+    """What is to be sent to a destination, asked about or confirmed now: the oldest first, each object once.
+
+    ``longest`` is the longest that a row of it can have been told to wait.
+    """
     wanted = (
         select(DELIVERY)
         .where(
             DELIVERY.c.destination == destination,
             DELIVERY.c.state.in_(UNDER_WAY),
-            or_(DELIVERY.c.not_before.is_(None), DELIVERY.c.not_before <= now),
+            is_due(DELIVERY.c.not_before, now, longest),
         )
         .order_by(DELIVERY.c.id)
         .limit(at_most)
@@ -267,6 +280,18 @@ def extend_doubt(connection: Connection, destination: str, until: datetime) -> N
     connection.execute(update(DELIVERY).where(rows).values(doubt_until=until))
 
 
+def shorten_doubt(connection: Connection, destination: str, latest: datetime) -> None:
+    """No doubt reaches further ahead than one that begins now; one that does is of before the clock was set back."""
+    rows = (DELIVERY.c.destination == destination) & DELIVERY.c.state.in_(UNDER_WAY)
+    draw_in(connection, DELIVERY.c.doubt_until, rows, latest)
+
+
+def waiting_until(connection: Connection, ids: Collection[int], until: datetime) -> Sequence[int]:
+    """Those of the rows that wait until exactly then: what ``resend`` has taken, or is over, does not."""
+    wanted = select(DELIVERY.c.id).where(DELIVERY.c.id.in_(ids), DELIVERY.c.not_before == until)
+    return connection.execute(wanted).scalars().all()
+
+
 def put_off(connection: Connection, ids: Collection[int], trouble: Trouble, until: datetime) -> None:
     """Leave the objects alone until then, in the state in which they are."""
     _change(connection, ids, not_before=until, **_troubled(trouble))
@@ -312,11 +337,12 @@ def of_transaction(connection: Connection, transaction_uid: str) -> tuple[Entry,
 
 
 def resend(connection: Connection, *, destination: str = "", job_id: int | None = None) -> int:
-    """Let what has failed wait again, once: all of it, or that of one destination or job; gives the number of rows.
+    """Let what has failed, or waits for its time, be tried now: all, or that of one destination or job; how many rows.
 
     The peer is asked first whether it has them.
     """
-    rows = DELIVERY.c.state == DeliveryState.FAILED
+    waits = (DELIVERY.c.state == DeliveryState.WAITING) & DELIVERY.c.not_before.is_not(None)
+    rows = (DELIVERY.c.state == DeliveryState.FAILED) | waits
     if destination:
         rows &= DELIVERY.c.destination == destination
     if job_id is not None:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, insert, or_, select, update
+from sqlalchemy import Connection, Engine, Row, insert, select, update
 
 from carina import RESEARCH_ONLY
-from carina.database import JOB, NOTICE, read_only
+from carina.database import JOB, NOTICE, is_due, read_only
 from carina.deliver.mail import send_mail
 from carina.deliver.pace import Pace
 from carina.deliver.paced_http import paced_opener
@@ -62,7 +62,7 @@ class Notifier:
         """Look at jobs that have ended, and post what is due; gives whether there was anything to do."""
         now = self.clock()
         with read_only(self.engine) as connection:
-            ended, waiting = _ended(connection, now), _due(connection, now)
+            ended, waiting = _ended(connection, now), _due(connection, now, self.pace)
         for job in ended:
             self._enter(job, now)
         for notice in waiting:
@@ -157,8 +157,8 @@ def _ended(connection: Connection, now: datetime) -> list[Row[Any]]:
     return list(connection.execute(wanted.order_by(JOB.c.id).limit(NOTICES_AT_ONCE)))
 
 
-def _due(connection: Connection, now: datetime) -> list[Row[Any]]:
-    is_time = or_(NOTICE.c.not_before.is_(None), NOTICE.c.not_before <= now)
+def _due(connection: Connection, now: datetime, pace: Pace) -> list[Row[Any]]:
+    is_time = is_due(NOTICE.c.not_before, now, pace.longest)
     wanted = select(NOTICE).where(NOTICE.c.state.in_(("waiting", MAILED, POSTED)), is_time)
     return list(connection.execute(wanted.order_by(NOTICE.c.id).limit(NOTICES_AT_ONCE)))
 

@@ -27,6 +27,11 @@ class Pace:
         return timedelta(seconds=min(self.first_s * 2**doublings, self.longest_s))
 
     @property
+    def longest(self) -> timedelta:
+        """The longest wait that ``after`` gives."""
+        return timedelta(seconds=self.longest_s)
+
+    @property
     def look_again(self) -> timedelta:
         """The wait before the peer is asked once more for what it doesn't find yet."""
         return timedelta(seconds=self.first_s)

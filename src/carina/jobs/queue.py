@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Text, cast, exists, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Text, cast, exists, insert, literal, select, update
 
 from carina.config import Priority
-from carina.database import JOB, REMOVAL
+from carina.database import JOB, REMOVAL, draw_in, is_due
 from carina.web_settings import DEFAULT_PROJECT
 
 RANKS = {Priority.IMMEDIATE: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
@@ -147,7 +147,7 @@ def claim(connection: Connection, worker: str, free: Room, whole: Room, now: dat
     """
     wanted = (
         select(JOB.c.id, JOB.c.memory_mb, JOB.c.cores, JOB.c.attempt)
-        .where(JOB.c.state == JobState.PENDING, or_(JOB.c.not_before.is_(None), JOB.c.not_before <= now))
+        .where(JOB.c.state == JobState.PENDING, is_due(JOB.c.not_before, now, LONGEST_PAUSE))
         .order_by(JOB.c.priority, JOB.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -229,6 +229,14 @@ def crashed(connection: Connection, attempt: Attempt, how: str, now: datetime) -
     else:
         changed = update(JOB).where(_running(attempt)).values(crashes=times, **_stopped(JobEnd.FAULTED, now, failure))
     return bool(connection.execute(changed).rowcount)
+
+
+def count_from_now(connection: Connection, now: datetime) -> None:
+    """Let attempts that were last heard of in the future, before the clock was set back, be heard of now at the latest.
+
+    Their workers are not given up at once, since most of them live and will be heard of soon.
+    """
+    draw_in(connection, JOB.c.heartbeat_at, JOB.c.state == JobState.RUNNING, now)
 
 
 def silent(connection: Connection, before: datetime) -> Sequence[Attempt]:

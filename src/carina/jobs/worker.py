@@ -42,6 +42,7 @@ from carina.jobs.queue import (
     JobState,
     Room,
     claim,
+    count_from_now,
     crashed,
     error_code_of,
     fail,
@@ -182,6 +183,7 @@ class Worker:
             now = self.world.now(connection)
             if self.world.monotonic() - self._heard >= self.lost_after.total_seconds() / HEARTBEATS:
                 self._hear(connection)
+                count_from_now(connection, now)
                 for attempt in silent(connection, now - self.lost_after):
                     words = "job %d: its worker was not heard of any more."
                     _LOG.warning(words, attempt.job_id, extra=_fields(attempt))

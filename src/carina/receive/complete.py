@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, or_, select, update
 
 from carina.config import AnySource, Settings
-from carina.database import ARRIVAL, INSTANCE, database_now
+from carina.database import ARRIVAL, INSTANCE, database_now, draw_in
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.intact import check_intact
 from carina.dicom.part10 import open_file
@@ -87,11 +87,13 @@ def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySo
 def _due(settings: Settings, engine: Engine) -> list[tuple[Row[Any], AnySource | None]]:
     """The arrivals that are to be settled now, the oldest first, each with its source; None where that is gone.
 
-    What is not due yet takes no place among them, or one source's many would hold up another's.
+    What is not due yet takes no place among them, or one source's many would hold up another's. Where the clock was
+    set back, a series begins to be quiet now.
     """
     counted = select(func.count()).select_from(INSTANCE).where(INSTANCE.c.arrival_id == ARRIVAL.c.id)
-    with engine.connect() as connection:
+    with engine.begin() as connection:
         now = database_now(connection)
+        draw_in(connection, ARRIVAL.c.last_at, ARRIVAL.c.state == ArrivalState.ARRIVING, now)
         quiet = [
             (ARRIVAL.c.source == name) & (ARRIVAL.c.last_at <= now - timedelta(seconds=source.quiet_s))
             for name, source in settings.sources.items()

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from carina.config import AnySource
-from carina.database import ARRIVAL, INSTANCE, JOB, PRIOR, PRIOR_SERIES, PriorState, database_now
+from carina.database import ARRIVAL, INSTANCE, JOB, PRIOR, PRIOR_SERIES, PriorState, database_now, is_due
 from carina.dicom.part10 import open_file
 from carina.dicom.rules import load_rules
 from carina.errors import BadConfig, CarinaError, told
@@ -149,7 +149,7 @@ def _day(series: FoundSeries) -> str:
 
 
 def _due(connection: Connection, peer: str, now: datetime) -> list[_Asked]:
-    is_time = or_(PRIOR.c.not_before.is_(None), PRIOR.c.not_before <= now)
+    is_time = is_due(PRIOR.c.not_before, now, PAUSES[-1])
     wanted = (
         select(PRIOR.c.id, PRIOR.c.attempts, JOB.c.arrival_id, ARRIVAL.c.study_uid, ARRIVAL.c.source)
         .join(JOB, JOB.c.id == PRIOR.c.job_id)

@@ -212,7 +212,7 @@ def _arrival(connection: Connection, arrival_id: int | None) -> Arrival:
 
 
 def send_again(node: RunningNode, destination: str, job_id: int | None) -> int:
-    """Let deliveries that have failed wait once more; gives how many.
+    """Let deliveries that have failed, or wait for their time, be tried now; gives how many.
 
     Raises:
         NotThere: there is no such destination.
