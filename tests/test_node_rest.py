@@ -103,6 +103,10 @@ def test_what_jobs_are_shown_as_is_what_they_can_be() -> None:
     assert set(ShownState) == {JobState.PENDING, JobState.RUNNING, *JobEnd}
 
 
+STANDS = {"pending": "waits", "running": "runs", "healthy": "has ended", "faulted": "has ended"}
+"""How a refusal says where a job stands, on pages as well."""
+
+
 @pytest.mark.parametrize(
     ("verb", "state", "status"),
     [
@@ -122,7 +126,7 @@ def test_a_job_is_changed_where_its_state_allows_it(asked: Asked, verb: str, sta
     answer = asked("POST", f"/jobs/{job}/{verb}")
     assert answer.status_code == status
     if status == 409:
-        assert answer.json()["detail"].startswith(f"job {job} is {state}: only what")
+        assert answer.json()["detail"].startswith(f"job {job} {STANDS[state]}: only what")
         assert asked.audited() == []
     else:
         assert asked.audited() == [f"job {job}: {verb}"]

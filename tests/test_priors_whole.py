@@ -183,7 +183,7 @@ def test_the_prior_is_moved_run_and_compared_and_the_report_reaches_the_pacs(com
     assert "Earlier scans at PACS: 2026-03-01. Compared with job 2 of 2026-03-01." in compared.page
     assert '2026-03-01: <a href="/jobs/2">job 2</a>' in compared.page
     prior = compared.text("/jobs/2")
-    assert ("healthy" in prior, "<dt>Priority</dt><dd>low</dd>" in prior, "Deliveries" in prior) == (True, True, False)
+    assert ("done" in prior, "<dt>Priority</dt><dd>low</dd>" in prior, "Deliveries" in prior) == (True, True, False)
     sent = [dcmread(io.BytesIO(compared.pacs.fetch(uid))) for uid in compared.pacs.instances()]
     ours = sorted((str(one.DocumentTitle), str(one.StudyInstanceUID)) for one in sent if one.Modality == "DOC")
     assert ours == [("Change since earlier scans", LATER), ("Lesion to lung volume ratio", LATER)]
