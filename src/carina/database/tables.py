@@ -307,3 +307,10 @@ MEMBER = Table(
     UniqueConstraint("account_id", "project"),
     comment="what a person may do in a project beside what they may on the whole node",
 )
+
+IDENTITY = Table(
+    "identity",
+    SCHEMA,
+    Column("uuid", String(32), primary_key=True, comment="as the node's folder keeps it"),
+    comment="one row, by which a folder knows its database",
+)

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from carina.config import Settings
 from carina.database import open_database, upgrade_schema
 from carina.errors import BadConfig, unwritable
+from carina.jobs.belonging import check_belongs
 from carina.jobs.projects import ensure_projects
 from carina.web_settings import DEFAULT_PROJECT
 
@@ -57,7 +58,8 @@ def open_node(settings: Settings) -> Engine:
     """Make the node's folder where it is missing, and open its database, brought to today's schema.
 
     Raises:
-        BadConfig: the folder can't be written, or the database can't be opened or is of a later version.
+        BadConfig: the folder can't be written, or the database can't be opened, is of a later version, or is not the
+            folder's.
     """
     folder = Path(settings.node.folder)
     try:
@@ -66,6 +68,7 @@ def open_node(settings: Settings) -> Engine:
         raise unwritable(error, folder) from error
     engine = open_database(database_address(settings))
     upgrade_schema(engine)
+    check_belongs(folder, engine)
     ensure_projects(engine, projects_named(settings))
     return engine
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, delete, exists, select, update
@@ -15,6 +15,9 @@ from carina.receive.presence import alone
 from carina.receive.store import INCOMING, ArrivalState
 from carina.receive.sure import assure
 
+SET_ASIDE = "unknown"
+"""The folder of what was received and is in no row; beside it nothing is ever removed."""
+
 FOLDERS_AT_ONCE = 500
 """Arrivals whose states are asked for in one statement: how many a node holds has no bound."""
 
@@ -23,6 +26,8 @@ _LOG = logging.getLogger(__name__)
 
 def recover(settings: Settings, engine: Engine) -> int:
     """Remove files of instances that were not accepted when the node stopped; gives their number. Call it first.
+
+    Files of arrivals that have no row are moved to `SET_ASIDE`.
 
     Series that were coming in begin to be quiet only now: while the node was away, nobody could send. A fetch that runs
     beside the node is waited for between two of its instances, so that nothing of it is taken for the rest of a crash.
@@ -34,7 +39,10 @@ def recover(settings: Settings, engine: Engine) -> int:
             arriving = ARRIVAL.c.state == ArrivalState.ARRIVING
             connection.execute(update(ARRIVAL).where(arriving).values(last_at=database_now(connection)))
             for place in _unsettled(connection, folder / INCOMING):
-                removed += _remove_unlisted(connection, folder, place)
+                if place.name.isdecimal() and not _is_known(connection, place):
+                    _set_aside(place, folder / SET_ASIDE)
+                else:
+                    removed += _remove_unlisted(connection, folder, place)
         return removed
 
 
@@ -46,6 +54,25 @@ def _unsettled(connection: Connection, incoming: Path) -> Iterator[Path]:
         closed = select(ARRIVAL.c.id).where(ARRIVAL.c.id.in_(ids), ARRIVAL.c.state != ArrivalState.ARRIVING)
         settled = {str(one) for one in connection.execute(closed).scalars()}
         yield from (place for place in some if place.name not in settled)
+
+
+def _is_known(connection: Connection, place: Path) -> bool:
+    """Whether the arrival whose folder it is has a row."""
+    return bool(connection.execute(select(exists().where(ARRIVAL.c.id == _id_of(place)))).scalar())
+
+
+def _set_aside(place: Path, folder: Path) -> None:
+    """Move what no row explains out of the way: a database that is older than its folder doesn't know what it had."""
+    files = [file for file in place.iterdir() if file.is_file()]
+    if not files:
+        return
+    names = (place.name if number == 1 else f"{place.name}-{number}" for number in count(1))
+    aside = next(folder / name for name in names if not (folder / name).exists())
+    aside.mkdir(parents=True)
+    for file in files:
+        file.replace(aside / file.name)
+    words = "1 file" if len(files) == 1 else f"{len(files)} files"
+    _LOG.warning("%s of an arrival that the database doesn't know: moved to %s", words, aside)
 
 
 def _id_of(place: Path) -> int:
