@@ -14,12 +14,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from access_nodes import PASSWORD, Guarded, guarded
 from carina.config import load_settings
+from carina.jobs.queue import LONGEST_PAUSE
 from carina.service.serve import node_of
 from served_nodes import add_job, hold, settings_of
 from test_serve import started
-
-NEVER = datetime(2999, 1, 1, tzinfo=UTC)
-"""A job that waits until then is not run while it is looked at."""
 
 AXE = Path(__file__).resolve().parents[1] / "web" / "axe.min.js"
 
@@ -52,7 +50,8 @@ def fresh(tmp_path: Path) -> Iterator[Fresh]:
     file.write_text(file.read_text().replace("[web]\n", "[web]\nlogin = true\n"))
     settings = load_settings(file, {})
     opened = node_of(settings)
-    job = add_job(opened, state="pending", ended="", stopped_at=None, not_before=NEVER)
+    later = datetime.now(UTC) + LONGEST_PAUSE  # nobody runs it meanwhile
+    job = add_job(opened, state="pending", ended="", stopped_at=None, not_before=later)
     opened.engine.dispose()
     with started(tmp_path, settings) as node:
         assert node.process.stderr is not None
