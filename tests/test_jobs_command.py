@@ -14,16 +14,7 @@ import pytest
 from carina.api.cohort_table import read_cohort_table
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-
-READING = """
-api-version: 0.4.0
-name: reading
-operators:
-- name: dicom-reader
-  container: {image: carina/dicom-reader}
-  input: [{path: /input}]
-  output: [{path: /output}]
-"""
+from reading_pipeline import READING
 
 SETTINGS = """
 [node]

@@ -26,16 +26,7 @@ from carina.jobs.queue import NewJob, cancel, submit
 from carina.jobs.worker import Worker
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-
-READING = """
-api-version: 0.4.0
-name: reading
-operators:
-- name: dicom-reader
-  container: {image: carina/dicom-reader}
-  input: [{path: /input}]
-  output: [{path: /output}]
-"""
+from reading_pipeline import READING
 
 LUNGS = (
     READING

@@ -23,20 +23,11 @@ from carina.receive.recover import recover
 from carina.receive.store import Accepted, InstanceStore, SentBy
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
+from reading_pipeline import READING
 
 ORIGIN = SentBy("scanner", "CT1@127.0.0.1")
 
 SLICES = 40
-
-READING = """
-api-version: 0.4.0
-name: reading
-operators:
-- name: dicom-reader
-  container: {image: carina/dicom-reader}
-  input: [{path: /input}]
-  output: [{path: /output}]
-"""
 
 
 class Node:

@@ -18,6 +18,7 @@ from carina.api.cohort_table import read_cohort_table
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from databases import new_database
+from reading_pipeline import READING
 from slurm import Slurm, slurm_cluster
 
 SCRIPT = Path(__file__).resolve().parents[1] / "deploy" / "slurm" / "workers.sbatch"
@@ -25,16 +26,6 @@ GUIDE = Path(__file__).resolve().parents[1] / "docs" / "slurm.md"
 PROGRAMS = Path(sys.executable).parent
 PATH = f"{PROGRAMS}:{os.environ['PATH']}"
 _NUMBERS = count()
-
-READING = """
-api-version: 0.4.0
-name: reading
-operators:
-- name: dicom-reader
-  container: {image: carina/dicom-reader}
-  input: [{path: /input}]
-  output: [{path: /output}]
-"""
 
 STUDIES = 4
 WORKERS = 2
