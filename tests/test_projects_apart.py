@@ -99,8 +99,24 @@ def asked(client: httpx.Client, rule: Rule, path: str, **sent: Any) -> tuple[int
 
 
 def leaks(said: str, held: Held, path: str) -> list[str]:
-    """What an answer tells of a project beside what was asked: one may be told again what one said."""
-    return [secret for secret in held.secrets if secret in said.replace(path, "") and secret not in path]
+    """What an answer tells of a project beside what was asked: one may be told again what one said.
+
+    An id counts as a number of its own: its digits also stand in UIDs and in counts of bytes and seconds.
+    """
+    rest = said.replace(path, "")
+    return [secret for secret in held.secrets if secret not in path and is_told(secret, rest)]
+
+
+def is_told(secret: str, text: str) -> bool:
+    if not secret.isdecimal():
+        return secret in text
+    return re.search(rf"(?<![0-9.]){secret}(?![0-9]|\.[0-9])", text) is not None
+
+
+def test_an_id_is_told_where_it_stands_alone() -> None:
+    told = ("job 70003.", '"id":70003,', "/jobs/70003/view", 'job="70003"', "70003")
+    assert all(is_told("70003", text) for text in told)
+    assert not any(is_told("70003", text) for text in ("1.2.70003.4", "170003", "700031", "0.70003", "70003.25"))
 
 
 GETS = [rule for rule in ROUTE_RULES if rule.method == "GET"]

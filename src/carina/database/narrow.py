@@ -36,6 +36,7 @@ from carina.database.tables import (
     ARRIVAL,
     AUDIT,
     DELIVERY,
+    IDENTITY,
     INSTANCE,
     JOB,
     MEMBER,
@@ -102,10 +103,10 @@ OWNED: Mapping[Table, OwnedBy] = {
 NOBODYS = frozenset({AUDIT, WATCHED})
 """Tables whose rows can't be told apart by project: they are written, and not read."""
 
-OF_NO_PROJECT = frozenset({ACCOUNT, SESSION, TOKEN})
-"""Tables about people and programs, and not about what they work with."""
+OF_NO_PROJECT = frozenset({ACCOUNT, IDENTITY, SESSION, TOKEN})
+"""Tables about people and programs, or the node as a whole, and not about what they work with."""
 
-ADDED = frozenset({AUDIT, DELIVERY, MEMBER}) | OF_NO_PROJECT
+ADDED = frozenset({AUDIT, DELIVERY, MEMBER}) | OF_NO_PROJECT - {IDENTITY}
 """Tables that somebody who sees some projects only may add rows to, of what they found there."""
 
 
