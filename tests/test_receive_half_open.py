@@ -1,11 +1,14 @@
-"""Connections that ask for nothing: an address that has taken them all makes room for others, and keeps its share."""
+"""Connections that ask for nothing, or never finish asking: they end in time, and make room for others."""
 
 from __future__ import annotations
 
+import shutil
 import socket
+import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -13,9 +16,11 @@ from msgspec.structs import replace
 from sqlalchemy import Engine
 
 from carina.config import Settings
+from carina.receive import listener as listening
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
 from carina.receive.transport import MOST_HALF_OPEN
+from carina.web_settings import TlsSettings
 from receiving import echo, receiver_settings
 
 MOST = 8
@@ -28,7 +33,8 @@ def node(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def listener(node: Settings, engine: Engine) -> Iterator[DicomListener]:
+def listener(node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[DicomListener]:
+    monkeypatch.setattr(listening, "FIRST_WORD_S", 600)
     made = DicomListener(InstanceStore(node, engine))
     made.start()
     yield made
@@ -74,6 +80,69 @@ def test_an_address_keeps_its_share(listener: DicomListener) -> None:
         until(lambda: half_open(listener) == MOST)
         assert is_closed(silent(listener.port, "127.0.0.9", kept))
         assert half_open(listener) == MOST
+
+
+DRIBBLED = {
+    "request": b"\1\0\0\0\xff\0" + bytes(1000),
+    "head": b"\1\0\0",
+    "no association's": b"\x99\0\0\0\0\1" * 200,
+}
+
+
+@pytest.mark.parametrize("sent", DRIBBLED.values(), ids=list(DRIBBLED))
+def test_a_request_that_never_ends_is_ended(
+    node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(listening, "FIRST_WORD_S", 0.5)
+    patient = DicomListener(InstanceStore(replace(node, dicom=replace(node.dicom, idle_s=600)), engine))
+    patient.start()
+    try:
+        dribble(patient.port, sent)
+        until(lambda: not alive(patient))
+    finally:
+        patient.stop()
+
+
+def test_a_tls_handshake_that_never_ends_is_ended(
+    node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nor does a handshake that took its time leave the full time for what follows it."""
+    program = shutil.which("openssl") or pytest.skip("openssl is not installed; on Debian: apt-get install openssl")
+    files = ("-keyout", f"{tmp_path}/n.key", "-out", f"{tmp_path}/n.crt")
+    made = [str(program), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=localhost"]
+    subprocess.run([*made, *files], check=True, capture_output=True)
+    monkeypatch.setattr(listening, "FIRST_WORD_S", 0.5)
+    tls = TlsSettings(certificate=f"{tmp_path}/n.crt", key=f"{tmp_path}/n.key")
+    patient = DicomListener(InstanceStore(replace(node, dicom=replace(node.dicom, idle_s=600, tls=tls)), engine))
+    patient.start()
+    try:
+        dribble(patient.port, b"\x16\3\1\1\0" + bytes(1000))
+        knows_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        knows_nobody.check_hostname, knows_nobody.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection(("127.0.0.1", patient.port), timeout=60) as plain:
+            dribble_on(knows_nobody.wrap_socket(plain), DRIBBLED["request"])
+        until(lambda: half_open(patient) >= 0 and not alive(patient))
+    finally:
+        patient.stop()
+
+
+def dribble(port: int, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as peer:
+        dribble_on(peer, sent)
+
+
+def dribble_on(peer: socket.socket, sent: bytes) -> None:
+    """Send a byte at a time until the connection ends."""
+    with suppress(ConnectionError, ssl.SSLError):
+        for number in range(len(sent)):
+            peer.settimeout(0.02)
+            peer.sendall(sent[number : number + 1])
+            with suppress(TimeoutError):
+                if not peer.recv(100):
+                    return
+        peer.settimeout(60)
+        while peer.recv(100):
+            pass
 
 
 def half_open(listener: DicomListener) -> int:

@@ -32,7 +32,7 @@ from carina.receive.tls import tls_context
 from carina.receive.transport import LARGEST_PDU, BoundedServer
 
 FIRST_WORD_S = 15.0
-"""Time for a caller to ask for an association once it is connected."""
+"""Time for a caller, once it is connected, until its request for an association is whole, with TLS before that."""
 
 NO_SUCH_ARGUMENT = 0x0115
 NOT_AUTHORISED = 0x0124
@@ -84,7 +84,8 @@ class DicomListener:
         syntaxes = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
         node.add_supported_context(StorageCommitmentPushModel, syntaxes, scu_role=True, scp_role=True)
         bounds = {"idle_s": wanted.idle_s, "connections": wanted.associations, "instance_mb": wanted.instance_mb}
-        limits = type("Limits", (BoundedServer,), bounds | {"begin_part": staticmethod(self.store.begin)})
+        more = {"first_s": FIRST_WORD_S, "begin_part": staticmethod(self.store.begin)}
+        limits = type("Limits", (BoundedServer,), bounds | more)
         try:
             self._server = node.make_server(
                 (wanted.host, wanted.port),

@@ -37,6 +37,9 @@ HEAD = 6
 
 NOTHING_TO_WAIT_FOR_S = 0.001
 
+SOON_S = 0.001
+"""What is left of a time that is over; with 0 a socket does not wait at all, and fails in another way."""
+
 MOST_HALF_OPEN = 4
 """Where no connection is left, an address keeps a quarter of them without having asked for an association."""
 
@@ -54,9 +57,15 @@ class _SilentError(OSError):
 
 
 class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has no types
-    """Reads at most ``LARGEST_READ`` bytes, all of them within ``idle_s`` seconds."""
+    """Reads at most ``LARGEST_READ`` bytes, all of them within ``idle_s`` seconds.
+
+    The first PDU has to be whole by ``whole_by`` (of the monotonic clock), however its bytes come; after the last one,
+    the peer has ``first_s`` seconds to close.
+    """
 
     idle_s = 60.0
+    first_s = 15.0
+    whole_by: float | None = None
     head = b""
     wrong: Wrong | None = None
     _awaits_content = False
@@ -72,6 +81,9 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has n
         if connection is None or not self._is_connected:
             time.sleep(NOTHING_TO_WAIT_FOR_S)
             return False
+        if self._is_late():
+            self.event_queue.put("Evt18")
+            return False
         if isinstance(connection, ssl.SSLSocket) and connection.pending():
             return True
         is_ending = self.assoc.dul.state_machine.current_state == AWAITS_CLOSE or not self.event_queue.empty()
@@ -80,6 +92,12 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has n
         except (OSError, ValueError):  # it is closed, or broken
             self.event_queue.put("Evt17")
             return False
+
+    def _is_late(self) -> bool:
+        """Whether the time for the first PDU is over; who waits is told as by the state machine's own timer."""
+        if self.whole_by is None and self.assoc.dul.state_machine.current_state == AWAITS_CLOSE:
+            self.whole_by = time.monotonic() + self.first_s
+        return self.whole_by is not None and time.monotonic() > self.whole_by and self.event_queue.empty()
 
     def close(self) -> None:
         """Close the connection."""
@@ -106,6 +124,8 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has n
             self.wrong = self.wrong or (cut if is_content or read else None)
         elif not is_content:
             self._begin(bytes(read))
+        else:
+            self.whole_by = None
         return read
 
     def _begin(self, head: bytes) -> None:
@@ -122,17 +142,19 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has n
         if connection is None:
             return bytearray()
         read = bytearray(nr_bytes)
-        filled, deadline = 0, time.monotonic() + self.idle_s
+        filled, idle_by = 0, time.monotonic() + self.idle_s
+        deadline = min(idle_by, self.whole_by or idle_by)
+        is_first = deadline < idle_by
         with memoryview(read) as view:
             while filled < nr_bytes:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise self._slow()
+                    raise self._slow(is_first=is_first)
                 connection.settimeout(left)
                 try:
                     size = connection.recv_into(view[filled : filled + READ_AT_ONCE])
                 except TimeoutError as error:
-                    raise self._slow() from error
+                    raise self._slow(is_first=is_first) from error
                 if not size:
                     break
                 filled += size
@@ -140,8 +162,11 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has n
         del read[filled:]
         return read
 
-    def _slow(self) -> _UnacceptableError:
-        return _UnacceptableError(Wrong(kind="slow", words=f"a PDU did not come within {self.idle_s:g} s: closed"))
+    def _slow(self, *, is_first: bool) -> _UnacceptableError:
+        words = f"a PDU did not come within {self.idle_s:g} s: closed"
+        if is_first:
+            words = f"its request for an association was not whole after {self.first_s:g} s: closed"
+        return _UnacceptableError(Wrong(kind="slow", words=words))
 
 
 class SteadyMachine(StateMachine):  # type: ignore[misc]
@@ -174,15 +199,18 @@ class BoundedHandler(RequestHandler):  # type: ignore[misc]
     server: BoundedServer
 
     def _create_association(self) -> Association:
-        self.request.settimeout(self.server.idle_s)
+        whole_by = time.monotonic() + self.server.first_s
+        self.request.settimeout(self.server.first_s)
         if isinstance(self.request, ssl.SSLSocket):
             if not socket.socket.recv(self.request, 1, socket.MSG_PEEK):
                 raise _SilentError
+            self.request.settimeout(max(whole_by - time.monotonic(), SOON_S))
             self.request.do_handshake()
+        self.request.settimeout(self.server.idle_s)
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         association = super()._create_association()
         bounded = BoundedSocket(association, client_socket=self.request)
-        bounded.idle_s = self.server.idle_s
+        bounded.idle_s, bounded.first_s, bounded.whole_by = self.server.idle_s, self.server.first_s, whole_by
         association.dul.event_queue.get_nowait()  # the original socket's word that there is a connection
         association.dul.socket = bounded
         association.dul.to_provider_queue = RingingQueue(bounded.bell)
@@ -200,6 +228,7 @@ class BoundedServer(ThreadedAssociationServer):  # type: ignore[misc]
     daemon_threads = True
     request_queue_size = 64
     idle_s = 60.0
+    first_s = 15.0
     connections = 50
     begin_part: BeginPart
     instance_mb: int
