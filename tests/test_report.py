@@ -198,6 +198,12 @@ def test_the_ratio_pages_say_what_was_found(tmp_path: Path) -> None:
     assert len(pdf) < 1_000_000
 
 
+def test_thirds_that_are_not_told_are_said_to_be(tmp_path: Path) -> None:
+    whole = ratio()
+    (first,) = text_of(ratio_pdf(replace(whole, regions=whole.regions[:3]), facts(body()[0].grid)), tmp_path)
+    assert first.count("Thirds not told") == 2 and "er third" not in first
+
+
 def test_the_ratio_page_shows_where_most_lesion_is(tmp_path: Path) -> None:
     (page,) = text_of(ratio_pdf(ratio(), facts(body()[0].grid)), tmp_path)
     assert "Page 1 of 1" in page and "the patient's right (R) is on the left" in page

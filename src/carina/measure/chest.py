@@ -133,9 +133,18 @@ def _refusals(found: ChestCheck, ends: tuple[float, float]) -> tuple[str, ...]:
             f"What was taken for lung shows no vessels: its HU spread over {found.spread_hu:.0f}, "
             f"in lungs over {LEAST_SPREAD_HU:.0f} or more."
         )
-    if max(ends) > CUT_SHARE and found.height < LEAST_HEIGHT:
+    if _is_less_than_half(found.height, ends):
         said.append("Less than half of the lungs' height is in view: the scan ends in the middle of them.")
     return tuple(said)
+
+
+def shows_half(lung: Mask, box: Box) -> bool:
+    """Whether at least half of the lungs' height is in view, told by the mask alone; ``box`` holds all of it."""
+    return not _is_less_than_half(*_in_view(lung, box))
+
+
+def _is_less_than_half(height: float, ends: tuple[float, float]) -> bool:
+    return max(ends) > CUT_SHARE and height < LEAST_HEIGHT
 
 
 def _in_view(lung: Mask, box: Box) -> tuple[float, tuple[float, float]]:

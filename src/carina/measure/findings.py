@@ -15,7 +15,8 @@ class RegionFindings:
     """Lung and lesion in one region.
 
     ``region`` is one of ``lungs``, ``left lung``, ``right lung``, and for each lung ``... upper third``,
-    ``... middle third``, ``... lower third`` (thirds of its height). Volumes in ml, ratio in percent of the lung's
+    ``... middle third``, ``... lower third`` (thirds of its height; left out where less than half of the lungs' height
+    is in view). Volumes in ml, ratio in percent of the lung's
     volume (0 where there is no lung), mean HU None where there is no voxel or no CT was given.
     """
 
@@ -31,7 +32,8 @@ class RegionFindings:
 class LesionSite:
     """One connected lesion. ``number`` 1 is the largest.
 
-    ``region`` is the third of a lung that holds most of it, as in ``RegionFindings``. ``index`` ``(z, y, x)`` is a
+    ``region`` is the third of a lung that holds most of it, as in ``RegionFindings``; the lung alone where thirds are
+    not told. ``index`` ``(z, y, x)`` is a
     voxel of it: in the slice (along the array's first axis) with most of it, the one nearest to its middle there.
     """
 

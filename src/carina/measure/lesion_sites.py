@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from carina.measure.findings import LesionSite
 from carina.measure.joined import SMALLEST_LESION_ML
-from carina.measure.lungs import SIDE_NAMES, bounding_box, with_sides
+from carina.measure.lungs import bounding_box, with_sides
 from carina.measure.thirds import THIRDS, LungHeights, third_heights
 from carina.volume import Grid, Mask
 from carina.volume.arrays import Box, Flags, Labels
@@ -24,7 +24,7 @@ def lesion_sites(lesion: Mask, lung: Mask) -> tuple[LesionSite, ...]:
     if box is None or lesion.is_empty:
         return ()
     sides = with_sides(lung, box)
-    return sites_within(lesion.labels[box] > 0, sides, third_heights(sides, lung.grid, box), box, lung.grid)
+    return sites_within(lesion.labels[box] > 0, sides, third_heights(lung, sides, box), box, lung.grid)
 
 
 def sites_within(marked: Flags, sides: Labels, heights: LungHeights, box: Box, grid: Grid) -> tuple[LesionSite, ...]:
@@ -58,7 +58,7 @@ def _block_of(box: Box, inner: Box) -> Box:
 
 
 def _regions(pieces: _Pieces, count: int, sides: Labels, heights: LungHeights) -> list[str]:
-    """By piece, the name of the third that holds most of it."""
+    """By piece, the name of the third that holds most of it; of the lung where thirds are not told."""
     places = len(THIRDS) * 3
     held = np.zeros((count + 1) * places, dtype=np.int64)
     for index, plane in enumerate(pieces):
@@ -67,7 +67,7 @@ def _regions(pieces: _Pieces, count: int, sides: Labels, heights: LungHeights) -
         code = (plane[where] * len(THIRDS) + heights.thirds(index, where, side)) * 3 + side
         held += np.bincount(code, minlength=held.size)
     most = held.reshape(count + 1, places).argmax(axis=1)
-    return [f"{SIDE_NAMES.get(int(place) % 3, 'lungs')} {THIRDS[int(place) // 3]}" for place in most]
+    return [heights.region(int(place) % 3, int(place) // 3) for place in most]
 
 
 def _middle(pieces: _Pieces, piece: int, extent: tuple[slice, ...], box: Box, grid: Grid) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ the ratio can't exceed 100 percent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from carina.measure.joined import join_masks, same_grid
 from carina.measure.key_slices import choose_slices
 from carina.measure.lesion_sites import sites_within
 from carina.measure.lungs import SIDE_NAMES, bounding_box, with_sides
-from carina.measure.thirds import THIRDS, LungHeights, third_heights
+from carina.measure.thirds import THIRDS, THIRDS_NOT_TOLD, LungHeights, third_heights
 from carina.volume import Grid, Mask, Volume
 from carina.volume.arrays import Flags, Labels
 
@@ -25,8 +26,9 @@ def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> Rati
     """Measure lungs and lesions in ml, their ratio in percent, and mean HU when the CT is given.
 
     The masks are joined first, which changes nothing where they are already. Regions are both lungs, each lung, and
-    the thirds of each lung's height. A lung mask whose names tell left from right is taken at its word, any other is
-    split. ``lesion_count`` is the number of connected lesions (26 neighbours) of at least 0.1 ml.
+    the thirds of each lung's height, which are left out, with a warning, where less than half of that is in view. A
+    lung mask whose names tell left from right is taken at its word, any other is split. ``lesion_count`` is the number
+    of connected lesions (26 neighbours) of at least 0.1 ml.
 
     Raises:
         ModelFailed: the masks, or the CT, lie on different grids; the message describes both.
@@ -44,9 +46,10 @@ def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> Rati
     else:
         marked = lesion.labels[box] > 0
         sides = with_sides(lung, box)
-        heights = third_heights(sides, lung.grid, box)
+        heights = third_heights(lung, sides, box)
         sums = _sums(sides, marked, heights, None if volume is None else volume.hu[box])
-        regions = [_region(name, sums.of(name), lung.grid) for name in _region_names()]
+        warnings = warnings if heights.are_told else (*warnings, THIRDS_NOT_TOLD)
+        regions = [_region(name, sums.of(name), lung.grid) for name in _region_names(heights.names)]
         sites = sites_within(marked, sides, heights, box, lung.grid)
     return RatioFindings(
         uid=lung.uid,
@@ -114,9 +117,9 @@ def _sums(sides: Labels, lesion: Flags, heights: LungHeights, hu: npt.NDArray[np
     return _Sums(counts=counts.reshape(2, 3, 3), hu=None if total is None else total.reshape(2, 3, 3))
 
 
-def _region_names() -> list[str]:
+def _region_names(thirds: Sequence[str] = THIRDS) -> list[str]:
     sides = list(SIDE_NAMES.values())
-    return ["lungs", *sides, *(f"{side} {third}" for side in sides for third in reversed(THIRDS))]
+    return ["lungs", *sides, *(f"{side} {third}" for side in sides for third in reversed(thirds))]
 
 
 def _region(name: str, total: _Total, grid: Grid) -> RegionFindings:

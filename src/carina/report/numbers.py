@@ -15,7 +15,12 @@ PAGE_MINUS = "\u2212"
 
 _MINUS_OF_A_NUMBER = re.compile(rf"(?<!\w){MINUS}(?=\d)")
 
+NOT_TOLD = "not told"
+"""What stands in place of a third of a lung where less than half of the lungs' height is in view."""
+
 _SIDES = ("lungs", "right", "left")
+
+_THIRD = "third"
 
 
 def page_text(text: str) -> str:
@@ -77,6 +82,18 @@ def probability_change(value: float) -> str:
 def in_report_order(regions: Sequence[RegionFindings]) -> list[RegionFindings]:
     """Both lungs, then the right with its thirds, then the left with its own: as the patient faces the reader."""
     return sorted(regions, key=lambda region: _SIDES.index(region.region.split()[0]))
+
+
+def without_thirds(regions: Sequence[RegionFindings]) -> frozenset[str]:
+    """The lungs (``left lung``) that have no thirds among these regions."""
+    names = [one.region for one in regions]
+    lungs = (name for name in names if len(name.split()) == 2)
+    return frozenset(lung for lung in lungs if not any(name.startswith(f"{lung} ") for name in names))
+
+
+def site_name(region: str) -> str:
+    """Where a lesion lies, and that its third is not told where it is not."""
+    return region if region.endswith(_THIRD) else f"{region}, {_THIRD} {NOT_TOLD}"
 
 
 def region_name(region: str) -> tuple[str, bool]:

@@ -13,7 +13,16 @@ from carina.measure.findings import Classification, KeySlice, RatioFindings, Reg
 from carina.models.validation import Validation
 from carina.report import layout as page
 from carina.report.facts import ReportFacts
-from carina.report.numbers import MINUS, hu_text, in_report_order, ml_text, percent_text, region_name
+from carina.report.numbers import (
+    MINUS,
+    NOT_TOLD,
+    hu_text,
+    in_report_order,
+    ml_text,
+    percent_text,
+    region_name,
+    without_thirds,
+)
 from carina.report.pictures import key_slice_pictures
 from carina.report.saliency import saliency_pictures, saliency_words
 from carina.report.worth import NO_NUMBER, probability_worth, ratio_worth
@@ -121,8 +130,16 @@ def _region_table(regions: Sequence[RegionFindings]) -> Any:
     top = _scale_end(max(region.ratio_percent for region in regions))
     columns = _COLUMNS if with_hu else _COLUMNS[:5]
     heads = [page.paragraph(name.format(top), style) for name, style, _ in columns]
-    rules = [0, *(k for k, region in enumerate(ordered) if k and len(region.region.split()) == 2)]
-    rows = [_region_row(region, top)[: len(columns)] for region in ordered]
+    untold = without_thirds(regions)
+    rows: list[list[Any]] = []
+    rules: list[int] = []
+    for region in ordered:
+        if len(region.region.split()) < 3:
+            rules.append(len(rows))
+        rows.append(_region_row(region, top)[: len(columns)])
+        if region.region in untold:
+            words = page.paragraph("Thirds", page.INDENTED), page.paragraph(NOT_TOLD, page.NUMBER)
+            rows.append([*words, *[""] * (len(columns) - len(words))])
     return page.number_table(heads, rows, [width for _, _, width in columns], rules)
 
 

@@ -26,6 +26,7 @@ from carina.service.viewer.cohort_rows import (
     COHORT_ROWS,
     CohortAsked,
     ColumnSpread,
+    blank_text,
     chosen_rows,
     cohort_asked,
     column_spreads,
@@ -196,7 +197,7 @@ class CohortPages:
             reason=str(told["reason"] or told["warnings"]),
             folder=folder,
             readers=readers_words(state),
-            figures=tuple(_figure(one, row) for one in shown),
+            figures=tuple(_figure(one, row, blank_text(dict(told), one.column)) for one in shown),
         )
 
     def csv(self, request: Request) -> Response:
@@ -248,10 +249,10 @@ def _kept(asked: CohortAsked, shown: tuple[ColumnSpread, ...]) -> str:
     return " ".join([one.title, *(f"{word} {end}" for word, end in zip(("from", "to"), ends, strict=True) if end)])
 
 
-def _figure(one: ColumnSpread, row: int) -> CaseFigure:
+def _figure(one: ColumnSpread, row: int, blank: str) -> CaseFigure:
     value = float(one.values[row])
     if not np.isfinite(value):
-        return CaseFigure(text="", far="")
+        return CaseFigure(text=blank, far="")
     far = "below" if value < one.fences[0] else "above" if value > one.fences[1] else ""
     return CaseFigure(text=one.text(value), far=far)
 

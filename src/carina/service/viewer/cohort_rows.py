@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from carina.api.cohort_table import TEXT_COLUMNS
 from carina.errors import BadConfig
-from carina.report.numbers import hu_text, ml_text, percent_text, probability_text, region_name
+from carina.report.numbers import NOT_TOLD, hu_text, ml_text, percent_text, probability_text, region_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,6 +208,13 @@ def region_title(region: str) -> str:
     """What a region is called where the lung above it is not in sight."""
     words = region.split()
     return region_name(region)[0] if len(words) < 3 else f"{' '.join(words[:2])}, {' '.join(words[2:])}".capitalize()
+
+
+def blank_text(row: Mapping[Any, Any], column: str) -> str:
+    """What stands in a cell without a number: that a third is not told, where the row's lungs were measured."""
+    region = _region(column)
+    is_measured = not np.isnan(row.get("lungs lung_ml", np.nan))
+    return NOT_TOLD if is_measured and len(region.split()) > 2 and np.isnan(row[f"{region} lung_ml"]) else ""
 
 
 def _number(key: str, text: str, otherwise: float) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from carina.api.result import Run
 from carina.corrections.decisions import ReadersState
 from carina.measure.findings import RegionFindings, SaliencyMethod
 from carina.report.numbers import (
+    NOT_TOLD,
     hu_text,
     in_report_order,
     ml_text,
@@ -15,6 +17,7 @@ from carina.report.numbers import (
     probability_change,
     probability_text,
     region_name,
+    without_thirds,
 )
 
 NOT_MEASURED = "This run measured no lesion to lung ratio."
@@ -63,7 +66,7 @@ def found_by(run: Run) -> FoundTexts:
     return FoundTexts(
         headline=headline,
         sentence=sentence,
-        regions=tuple(_row(region) for region in in_report_order(regions)),
+        regions=tuple(_rows(regions)),
         probabilities=tuple((name, probability_text(value)) for name, value in ranked),
         not_computed=classification.get("not_computed", "") or ("" if ranked else "This run classified nothing."),
         limits=tuple(classification.get("limits", ())),
@@ -109,6 +112,20 @@ def _headline(regions: list[RegionFindings], lesions: int) -> tuple[str, str]:
     volumes = f"{ml_text(whole.lesion_ml)} ml of {ml_text(whole.lung_ml)} ml"
     sentence = f"of the lung volume is marked as lesion: {volumes}; {many}, mean {hu_text(whole.lesion_mean_hu)} HU"
     return f"{percent_text(whole.ratio_percent)} %", sentence
+
+
+def _rows(regions: list[RegionFindings]) -> Iterator[RegionRow]:
+    """The regions in the report's order; below a lung without thirds, that they are not told."""
+    untold = without_thirds(regions)
+    for region in in_report_order(regions):
+        yield _row(region)
+        if region.region in untold:
+            yield _NO_THIRDS
+
+
+_NO_THIRDS = RegionRow(
+    name="Thirds", is_part=True, lung_ml=NOT_TOLD, lesion_ml="", percent="", lung_hu="", lesion_hu=""
+)
 
 
 def _row(region: RegionFindings) -> RegionRow:

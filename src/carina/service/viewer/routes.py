@@ -23,7 +23,7 @@ from carina.errors import CarinaError, told
 from carina.measure.change import LesionChange
 from carina.measure.histogram import hu_histogram
 from carina.report.change import change_sentences
-from carina.report.numbers import difference_text, ml_text, page_text, percent_text, range_text
+from carina.report.numbers import difference_text, ml_text, page_text, percent_text, range_text, site_name
 from carina.report.overlay import layout
 from carina.service.problems import as_sentence, status_of
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart, time_charts
@@ -123,6 +123,7 @@ PAGES.filters["fact_name"] = _fact_name
 PAGES.filters["sentence"] = as_sentence
 PAGES.filters["percent"] = percent_text
 PAGES.filters["ml"] = ml_text
+PAGES.filters["site"] = site_name
 PAGES.filters["difference"] = difference_text
 PAGES.globals["difference_range"] = range_text
 
