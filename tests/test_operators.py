@@ -149,7 +149,7 @@ def default(**arguments: str) -> Definition:
 
 
 def test_every_definition_that_ships_is_without_mistakes() -> None:
-    assert list(known_definitions()) == ["default", "default-overlay"]
+    assert list(known_definitions()) == ["default", "default-deidentified", "default-overlay"]
     for path in known_definitions().values():
         assert check_text(path.read_text(encoding="utf-8"), path.name, BUILT_IN) == []
 

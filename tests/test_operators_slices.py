@@ -205,7 +205,8 @@ def test_a_definition_is_named_or_given_as_a_file(tmp_path: Path, monkeypatch: p
     assert definition_file("mine.yaml") == Path("mine.yaml")
     (tmp_path / "default").write_text("mine", encoding="utf-8")
     assert definition_file("default") == Path("default"), "a file that is there comes first"
-    with pytest.raises(BadConfig, match=r"no definition is called 'overlay'; known: default, default-overlay\."):
+    known = r"known: default, default-deidentified, default-overlay\."
+    with pytest.raises(BadConfig, match=rf"no definition is called 'overlay'; {known}"):
         definition_file("overlay")
 
 

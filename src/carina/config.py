@@ -178,6 +178,10 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     submit_below: tuple[_Text, ...] = ()
 
 
+SHORTEST_KEY = 32
+"""Characters of a secret that somebody makes up for the node; a shorter one can be guessed."""
+
+
 class DeidentifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """De-identification: pseudonyms follow from ``key``, secret and always the same; the operator needs one."""
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carina.errors import BadConfig, one_line
-from carina.operators.ports import SaliencyPort
+from carina.operators.ports import SaliencyPort, SourcePort
+from carina.operators.table import known_operators
 from carina.pipeline.json_text import read_json
-from carina.pipeline.manifest import Manifest, read_manifest
+from carina.pipeline.manifest import Manifest, OperatorRecord, read_manifest
 from carina.pipeline.places import below
-from carina.pipeline.ports import load_folder
+from carina.pipeline.ports import load_files, load_folder
 from carina.report.overlay import overlay_image
 from carina.volume.files import read_mask, read_volume
 from carina.volume.volume import Mask, ScalarMap, Volume
@@ -21,6 +22,8 @@ from carina.volume.volume import Mask, ScalarMap, Volume
 if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
+
+    from carina.dicom.series import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,31 @@ class Run:
         """Every warning of the run, in sentences, each once."""
         said = [*self.manifest.warnings, *(w for one in self.manifest.operators.values() for w in one.warnings)]
         return tuple(dict.fromkeys(said))
+
+    @property
+    def is_deidentified(self) -> bool:
+        """Whether an operator of the run made a series without its patient, for the others to read."""
+        return bool(self._deidentifying())
+
+    def deidentified(self) -> Source:
+        """The series without its patient, of which the run's objects are.
+
+        Raises:
+            BadConfig: the run's folder holds no such series.
+            BadSeries: its files are damaged.
+        """
+        names = [name for step, path in self._deidentifying()[:1] for name in step.outputs.get(path, [])]
+        files = [path for name in names if (path := below(self.folder, name)).is_file()]
+        if not files:
+            words = "the series without its patient is gone, or the pipeline does not keep it"
+            raise BadConfig("run.no-series", f"{self.folder}: {words}; make the run again.")
+        found: Source = load_files(SourcePort, files, str(self.folder))
+        return found
+
+    def _deidentifying(self) -> list[tuple[OperatorRecord, str]]:
+        """Operators that made something in place of the pipeline's input, each with that output."""
+        paths = {image: one.replaces_input for image, one in known_operators().images.items() if one.replaces_input}
+        return [(one, paths[one.image]) for one in self.manifest.operators.values() if one.image in paths]
 
     @cached_property
     def volume(self) -> Volume:

@@ -75,6 +75,9 @@ def _undamaged(
 def _write(folder: Path, job: Job, scans: Sequence[EarlierScan], earlier: Sequence[ScanFindings]) -> Path | None:
     """The report as an object among those of the run; None where the source is no DICOM series."""
     run = Run(folder / job.folder)
+    if run.is_deidentified:
+        why = "the pipeline takes the patient out, and a report on two scans would tie them to the patient again"
+        raise BadConfig("compare.deidentified", f"job {job.id}: {why}.")
     source = choose_series(Path(job.source), uid=job.series_uid)
     if not isinstance(source, Series):
         return None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from pydicom import Dataset, dcmread
 
-from carina.config import Settings
+from carina.config import SHORTEST_KEY, Settings
 from carina.dicom.confidentiality import Profile, Retained
 from carina.dicom.decode import open_pixels
 from carina.dicom.deidentify import check_drawn, deidentified
@@ -29,8 +29,6 @@ from carina.pipeline.operator import Context, Operator, Setting
 
 MAP_FILE = "deidentification-map.csv"
 """In the run's folder, readable by the node's user alone; it is no result and goes nowhere."""
-
-SHORTEST_KEY = 32
 
 
 class Deidentified(NamedTuple):
@@ -55,8 +53,8 @@ def deidentify(
     if not isinstance(source, Series):
         raise BadSeries("deidentify.no-dicom", "a volume file has no DICOM attributes: there is nothing to take out.")
     key = settings.deidentify.key
-    if len(key) < SHORTEST_KEY:
-        words = f"has {len(key)} characters; pseudonyms follow from it, so give one of {SHORTEST_KEY} or more"
+    if len(key.strip()) < SHORTEST_KEY:
+        words = f"has {len(key.strip())} characters; pseudonyms follow from it, so give one of {SHORTEST_KEY} or more"
         raise BadConfig("deidentify.key", f"deidentify.key: {words}, secret and always the same.")
     pseudonyms = Pseudonyms(key.encode(), _patient(source))
     folder = Path(tempfile.mkdtemp(prefix=".deidentify-", dir=context.folder))
@@ -135,6 +133,7 @@ OPERATOR = Operator(
     inputs={"/input": "source"},
     outputs={"/output": "source", "/dicom": "dicom"},
     places={"/output": "deidentified", "/dicom": "dicom/ct"},
+    replaces_input="/output",
     variables={
         "CARINA_RETAIN": Setting(
             parameter="retained",

@@ -70,6 +70,12 @@ class _Binder:
             first = self.steps.setdefault(step.name.lower(), step)
             if first is not step and step.name:
                 self._problem(step.line, f"operator name '{step.name}' is already used on line {first.line}")
+        self.replacing = {step.name: path for step in definition.steps if (path := self._replaces_input(step))}
+
+    def _replaces_input(self, step: Step) -> str:
+        """The output of a step that the others must read in place of the pipeline's input; empty where none is."""
+        operator = self.table.operator_of(self.definition, step)
+        return "" if isinstance(operator, str) else operator.replaces_input
 
     def _problem(self, line: int, message: str) -> None:
         self.problems.append(Problem(line, message))
@@ -176,6 +182,8 @@ class _Binder:
         return f"reads from '{source.name}', which has no output" if has_none else ""
 
     def _pipeline_input(self, step: Step, entry: Input, port: Port) -> Wire | None:
+        if self.replacing and step.name not in self.replacing:
+            self._problem(entry.line, self._past(step, entry))
         name = entry.name or PIPELINE_INPUT
         wanted = self.inputs.setdefault(name, port.type)
         if fits(port.type, wanted):
@@ -187,6 +195,16 @@ class _Binder:
                 f"{type_name(wanted)}; it takes {type_name(port.type)}",
             )
         return Wire(path=name)
+
+    def _past(self, step: Step, entry: Input) -> str:
+        """What is said of an input that goes past the step that takes something out of the pipeline's input."""
+        name, path = next(iter(self.replacing.items()))
+        outputs = self.steps[name.lower()].outputs
+        output = next((one for one in outputs if one.path == path), None) or Output(path=path, name="replaced")
+        declare = "" if output in outputs else f"declare {{path: {path}, name: {output.name}}} at '{name}' and "
+        words = ", ".join([f"from: {name}", *([f"name: {output.name}"] if output.name else []), f"path: {entry.path}"])
+        reads = f"'{step.name}' {entry.path} reads the pipeline's input, with all that '{name}' takes out of it"
+        return f"{reads}; {declare}write {{{words}}} instead"
 
     def _service(self, step: Step, operator: Operator, service: Service) -> None:
         if service.container.image and service.container.image not in operator.services:

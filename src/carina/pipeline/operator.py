@@ -68,8 +68,9 @@ class Operator:
     ``images`` are the container image names that mean it. ``inputs`` maps container paths to positional parameters,
     ``outputs`` container paths to fields of the result (``""``: the result itself), ``places`` container paths to the
     folder in the run (``.``: the run folder itself) that an output is stored in. ``services`` are the images of servers
-    that a definition may ask for. ``package`` is where an operator of another package comes from, with its version; the
-    engine says it.
+    that a definition may ask for. ``replaces_input`` is the container path of an output that all others must read in
+    place of the pipeline's input, because something was taken out of it. ``package`` is where an operator of another
+    package comes from, with its version; the engine says it.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Operator:
     variables: Mapping[str, Setting] = field(default_factory=dict)
     options: Mapping[str, Setting] = field(default_factory=dict)
     services: tuple[str, ...] = ()
+    replaces_input: str = ""
     package: str = ""
 
     @property

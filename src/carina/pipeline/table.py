@@ -118,6 +118,8 @@ def _port_mistakes(ports: Iterable[Port]) -> Iterator[str]:
 def _place_mistakes(operator: Operator) -> Iterator[str]:
     for path in sorted({*operator.places} - {*operator.outputs}):
         yield f"it has a place for '{path}', which is no output"
+    if operator.replaces_input not in ("", *operator.outputs):
+        yield f"it replaces the pipeline's input by '{operator.replaces_input}', which is no output"
     for place in (*operator.places.values(), *(path.lstrip("/") for path in operator.outputs)):
         if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
             yield f"its place '{place}' does not lie in the run's folder"

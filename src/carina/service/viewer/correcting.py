@@ -81,12 +81,16 @@ def is_of_volume_file(run: Run) -> bool:
 def source_of_run(run: Run, path: Path | None) -> Source | None:
     """The series from which a run was made, below a path; None of a run that was made from a volume file.
 
+    Of a run that took the patient out it is the series without the patient, for the correction's object to be of.
+
     Raises:
-        BadConfig: ``corrections.no-source``, no path is known.
+        BadConfig: ``corrections.no-source``, no path is known; ``run.no-series``.
         BadSeries: the series is not there, or can't be used.
     """
     if is_of_volume_file(run):
         return None
+    if run.is_deidentified:
+        return run.deidentified()
     if path is None:
         raise BadConfig(
             "corrections.no-source",
@@ -189,7 +193,7 @@ class CorrectingPages:
             "can_send": self._how.send is not None,
             "destinations": self._how.destinations(request),
             "is_of_file": is_of_volume_file(run),
-            "is_source_known": self._how.is_source_known,
+            "is_source_known": self._how.is_source_known or run.is_deidentified,
             "reader": self._how.reader(request),
             "offered": self._how.offered(request),
             "scene": scene_facts(opened, mounted_at(request), at)
