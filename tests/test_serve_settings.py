@@ -22,6 +22,7 @@ from carina.errors import BadConfig
 from carina.jobs.places import NODE_LOCK
 from carina.service.check import as_error, check_across, is_running
 from carina.service.check_contents import check_contents
+from carina.service.remarks import settings_remarks
 from carina.service.settings_secrets import open_secrets
 from carina.service.template import TEMPLATE, write_template
 from carina.service.web_address import is_loopback
@@ -123,6 +124,7 @@ PEER = '[destinations.D]\nkind = "dicom"\nhost = "pacs"\nport = 104\nae_title = 
 WEB = '[destinations.D]\nkind = "dicomweb"\nurl = "https://{0}/web"\n{1}\n'
 DICOM = '[sources.{0}]\nkind = "dicom"\nae_title = "{1}"\n'
 TOKEN = 'token = "b"'
+MAIL = "[notices.mail]\nhost = 'h'\nsender = 'n@h'\nto = ['o@h']\n"
 
 
 @pytest.mark.parametrize(
@@ -207,6 +209,16 @@ def test_check_says_that_others_can_read_a_secret(tmp_path: Path) -> None:
             "notices.url: 'https://h:x' is no address of a ser",
         ),
         (WEB.format("h", "password = 'p'"), "destinations.D.user: is empty and password is not"),
+        (WEB.format("h", "user = 'u'"), "destinations.D.password: is empty and user is not; give both"),
+        (WEB.format("h", "user = 'u'\npassword = ''"), "destinations.D.password: is empty and user is not; give both"),
+        (MAIL + "user = 'u'\n", "notices.mail.password: is empty and user is not; give both"),
+        ("[deidentify]\nkey = 'k'\n", "deidentify.key: has 1 characters, which can be guessed; give one of 32 or more"),
+        (f"[deidentify]\nkey = '{' ' * 40}'\n", "deidentify.key: has 0 characters, which can be guessed; give"),
+        (f"[notices]\nsecret = '{'s' * 31}'\n", "notices.secret: has 31 characters, which can be guessed; give"),
+        (
+            f"{DICOM.format('A', 'X')}pipelines = ['default', 'default-deidentified']\n[deidentify]\nkey = ''\n",
+            "deidentify.key: is empty, and pipeline default-deidentified of source A needs it; give one of 32",
+        ),
         ('[web.tls]\ncertificate = "/etc/hostname"\nkey = "/etc/hostname"\n', "web.tls: certificate, key and trusted"),
     ],
 )
@@ -239,6 +251,27 @@ def test_a_password_that_others_can_read_is_said(tmp_path: Path, url: str, more:
     words = f"destinations.D.url: {url} is plain HTTP: what is shown to log in can be read on its way"
     assert (done.returncode, words in done.stdout) == (0, is_said)
     assert "hushed" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("host", "more", "is_said"),
+    [
+        ("0.0.0.0", "", True),
+        ("192.0.2.1", "", True),
+        ("::", "", True),
+        ("127.0.0.1", "", False),
+        ("0.0.0.0", 'callers = ["CT1"]', False),
+        ("0.0.0.0", 'addresses = ["192.0.2.0/24"]', False),
+        ("0.0.0.0", '[dicom.tls]\ncertificate = "a"\nkey = "b"', True),
+        ("0.0.0.0", '[dicom.tls]\ncertificate = "a"\nkey = "b"\ntrusted = "c"', False),
+    ],
+)
+def test_a_source_to_which_everybody_may_send_is_said(tmp_path: Path, host: str, more: str, *, is_said: bool) -> None:
+    file = tmp_path / "carina.toml"
+    file.write_text(f'[dicom]\nhost = "{host}"\nport = 104\n{DICOM.format("A", "X")}\n{more}\n')
+    words = f"sources.A.callers: empty, so whoever reaches {host}:104 may send; name AE titles, or networks (addresses)"
+    said = list(settings_remarks(load_settings(file, {})))
+    assert [one.startswith(words) for one in said] == ([True] if is_said else [])
 
 
 @pytest.mark.parametrize("text", [TWICE.format('"SEG"', '"PDF"', 104), TWICE.format("", "", 105)])

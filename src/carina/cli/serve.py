@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from carina.errors import BadConfig
 if TYPE_CHECKING:
     from carina.config import Settings
 
+_LOG = logging.getLogger(__name__)
+
 
 @click.command()
 @CONFIG
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
 def serve(config: Path | None, check: bool) -> None:
     """Run the node: receive studies, run pipelines on them, send the results. For research use only."""
     from carina.config import settings_file
-    from carina.service.check import as_error, check_across, is_running, settings_remarks
+    from carina.service.check import as_error, check_across, is_running
+    from carina.service.remarks import settings_remarks
 
     file = settings_file(config)
     settings = _every_mistake_told(config, file) if check else node_settings(config)
@@ -47,6 +51,8 @@ def serve(config: Path | None, check: bool) -> None:
     from carina.service.serve import run_node
 
     log_to()
+    for remark in settings_remarks(settings):
+        _LOG.warning("a remark on the settings", extra={"remark": remark})
     run_node(settings)
 
 

@@ -37,6 +37,7 @@ from carina.errors import BadConfig
 from carina.jobs.places import NODE_LOCK
 from carina.pipeline.places import check_place
 from carina.receive.tls import tls_context
+from carina.service.check_secrets import secret_mistakes
 from carina.service.web_address import is_address, is_loopback, split_address
 from carina.toml import Mistake, read_toml
 from carina.web_settings import TlsSettings, WebSettings
@@ -62,7 +63,7 @@ def check_across(settings: Settings, *, is_running: bool = False) -> list[Mistak
         *(() if is_running else (_ports,)),
         _peers,
         _places,
-        _notices,
+        secret_mistakes,
         _retention,
     )
     return [mistake for check in checks for mistake in check(settings)]
@@ -166,11 +167,6 @@ def _one_source(name: str, source: AnySource) -> Iterator[Mistake]:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
             yield _mistake(f"sources/{name}/addresses", f"{network!r} is no address or network; expected 192.0.2.0/24")
-
-
-def _notices(settings: Settings) -> Iterator[Mistake]:
-    if settings.notices.url and not settings.notices.secret:
-        yield _mistake("notices/secret", "is empty, and notices are signed with it; give one of 32 characters or more")
 
 
 def _retention(settings: Settings) -> Iterator[Mistake]:
@@ -301,7 +297,6 @@ def _peers(settings: Settings) -> Iterator[Mistake]:
             yield from _peer_tls(name, one.tls_trusted, one.tls_certificate, one.tls_key)
         elif isinstance(one, DicomwebDestination):
             yield from _peer_tls(name, one.tls_trusted)
-            yield from _credentials(name, one)
 
 
 def _peer_tls(name: str, trusted: str, certificate: str = "", key: str = "") -> Iterator[Mistake]:
@@ -313,26 +308,6 @@ def _peer_tls(name: str, trusted: str, certificate: str = "", key: str = "") -> 
             peer_tls(trusted, certificate, key)
     except ValueError as error:
         yield _mistake(f"destinations/{name}/tls_trusted", f"{error}; expected PEM files")
-
-
-def _credentials(name: str, server: DicomwebDestination) -> Iterator[Mistake]:
-    if "@" in server.url.split("/")[2]:
-        yield _mistake(f"destinations/{name}/url", "has a user in it; give user and password by their own keys")
-    if server.token and server.user:
-        yield _mistake(f"destinations/{name}/token", "is there beside user, and a server takes one; leave one out")
-    if server.password and not server.user:
-        yield _mistake(f"destinations/{name}/user", "is empty and password is not; give both")
-    if server.tls_trusted and server.url.startswith("http:"):
-        yield _mistake(f"destinations/{name}/tls_trusted", "is there and url is http://, no TLS; expected https://")
-
-
-def settings_remarks(settings: Settings) -> Iterator[str]:
-    """What is no mistake and is said all the same, by key."""
-    web = {name: one for name, one in settings.destinations.items() if isinstance(one, DicomwebDestination)}
-    for name, one in web.items():
-        found = split_address(one.url)
-        if found.scheme == "http" and (one.user or one.token) and not is_loopback(found.hostname or ""):
-            yield f"destinations.{name}.url: {one.url} is plain HTTP: what is shown to log in can be read on its way"
 
 
 def _is_here(url: str, port: int) -> bool:

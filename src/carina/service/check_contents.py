@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from carina.config import RuntimeKind, Settings
+from carina.config import SHORTEST_KEY, RuntimeKind, Settings
 from carina.database import open_database
 from carina.dicom.rules import load_rules
 from carina.errors import BadConfig
 from carina.models.bundle import find_bundle
 from carina.operators.catalogue import definition_file
 from carina.operators.containers import find_engine
+from carina.operators.deidentify import OPERATOR as DEIDENTIFY
 from carina.operators.others import with_others
 from carina.pipeline.check import bound
 from carina.pipeline.definition import load_definition
+from carina.pipeline.graph import Graph
 from carina.sections import EngineChoice, OperatorSettings
 from carina.toml import Key, Mistake
 
 
 def check_contents(settings: Settings) -> list[Mistake]:
     """Every mistake in what the settings name. It loads much of Carina, so the server itself does not ask for it."""
-    return [*_named(settings), *_triton(settings), *_operators(settings.operators)]
+    return [*_named(settings), *_triton(settings), *_operators(settings.operators), *_deidentifying(settings)]
 
 
 def _named(settings: Settings) -> Iterator[Mistake]:
@@ -51,8 +54,22 @@ def _openers(settings: Settings) -> Mapping[Key, Callable[[], object]]:
     return found
 
 
-def _check_pipeline(pipeline: str, operators: OperatorSettings) -> None:
-    bound(load_definition(definition_file(pipeline)), with_others(operators))
+def _check_pipeline(pipeline: str, operators: OperatorSettings) -> Graph:
+    return bound(load_definition(definition_file(pipeline)), with_others(operators))
+
+
+def _deidentifying(settings: Settings) -> Iterator[Mistake]:
+    """A key that a source's pipeline needs to take the patient out, and isn't there."""
+    if settings.deidentify.key:
+        return
+    for name, source in settings.sources.items():
+        for pipeline in source.pipelines:
+            with suppress(BadConfig):  # told as a mistake of the pipeline
+                nodes = _check_pipeline(pipeline, settings.operators).nodes.values()
+                if any(node.operator is DEIDENTIFY for node in nodes):
+                    words = f"is empty, and pipeline {pipeline} of source {name} needs it"
+                    how = f"give one of {SHORTEST_KEY} characters or more: openssl rand -hex 32"
+                    yield Mistake(key=("deidentify", "key"), words=f"{words}; {how}")
 
 
 def _triton(settings: Settings) -> Iterator[Mistake]:
