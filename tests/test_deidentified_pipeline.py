@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -20,7 +21,9 @@ from sqlalchemy import select, update
 from carina.api.result import Run
 from carina.corrections.finish import Draft, finish
 from carina.corrections.masks import MaskName
-from carina.database import ARRIVAL, JOB
+from carina.database import ARRIVAL, JOB, SCHEMA
+from carina.deliver.notices import Notifier
+from carina.deliver.pace import Pace
 from carina.errors import BadConfig
 from carina.jobs.compare import compare_job
 from carina.jobs.execute import execute
@@ -33,6 +36,7 @@ from carina.pipeline.check import check_text
 from carina.pipeline.foreign import ForeignOperator
 from carina.pipeline.operator import Operator
 from carina.pipeline.table import mistake_of
+from carina.sections import NoticeSettings
 from carina.service.node import RunningNode
 from carina.service.viewer.correcting import source_of_run
 from carina.synth.phantom import chest_phantom
@@ -190,35 +194,57 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
         make_hostile(file)
     bundles = tiny_environment(folder / "bundles")
     node = opened(folder, SETTINGS.format(key="k" * 40, share=folder / "share", **bundles))
-    values = {"state": "running", "ended": "", "attempt": 1, "stopped_at": None, "destinations": '["share"]'}
+    values: dict[str, Any] = {
+        "state": "running",
+        "ended": "",
+        "attempt": 1,
+        "stopped_at": None,
+        "destinations": '["share"]',
+    }
     job = add_job(node, source=str(folder / "Doe^Jane"), pipeline="default-deidentified", **values)
+    log = logging.FileHandler(node.folder / "log.txt")
+    logging.getLogger().addHandler(log)
+    logging.getLogger("carina").setLevel(logging.INFO)
     assert execute(node.settings, node.engine, Attempt(job, 1))
+    notices = NoticeSettings(lesion_percent=0.001)
+    Notifier(engine=node.engine, folder=node.folder, settings=notices, clock=node.now, pace=Pace()).round()
+    logging.getLogger("carina").setLevel(logging.NOTSET)
+    logging.getLogger().removeHandler(log)
     yield Ended(node=node, job=job, series=folder / "Doe^Jane")
 
 
-def row(ended: Ended) -> dict[str, Any]:
+def told(ended: Ended) -> list[dict[str, Any]]:
+    """Every row of every table."""
     with ended.node.engine.connect() as connection:
-        return dict(connection.execute(select(JOB).where(JOB.c.id == ended.job)).one()._mapping)
+        return [dict(row._mapping) for table in SCHEMA.sorted_tables for row in connection.execute(select(table))]
 
 
-def test_no_file_of_a_run_and_no_row_of_its_job_tells_the_patient(ended: Ended) -> None:
-    told = row(ended)
-    assert (told["ended"], told["error"]) == ("healthy", "")
-    assert told.pop("source") == str(ended.series), "where the series is, which is the sender's own name for it"
-    assert not NAMING.search(json.dumps(told, default=str).encode())
+def test_no_file_of_a_run_tells_the_patient(ended: Ended) -> None:
     files = [file for file in ended.run.folder.rglob("*") if file.is_file()]
     assert len(files) > 100
     assert [file.name for file in files if NAMING.search(file.read_bytes())] == [MAP_FILE]
-    objects = {file.name: dcmread(file) for file in (ended.run.folder / "dicom").glob("*.dcm")}
-    assert set(objects) == {
-        *("lung-seg.dcm", "lesion-seg.dcm", "measurements.dcm"),
-        *("classification.dcm", "volume-ratio.dcm"),
-    }
+
+
+def test_no_row_and_no_line_of_the_log_tells_the_patient(ended: Ended) -> None:
+    """But where the series is: a path that its sender chose."""
+    rows = told(ended)
+    assert [row["ended"] for row in rows if "pipeline" in row] == ["healthy"]
+    assert len([row for row in rows if row.get("destination") == "share"]) == 5 + 36
+    assert [row["state"] for row in rows if "body" in row] == ["waiting"]
+    assert [row.pop("source") for row in rows if "pipeline" in row] == [str(ended.series)]
+    assert not NAMING.search(json.dumps(rows, default=str).encode())
+    log = (ended.node.folder / "log.txt").read_bytes()
+    assert b"deidentify: done" in log and not NAMING.search(log)
+
+
+def test_its_five_objects_are_of_the_study_that_is_sent_with_them(ended: Ended) -> None:
+    files = (ended.run.folder / "dicom").glob("*.dcm")
+    objects = {file.stem: dcmread(file, stop_before_pixels=True) for file in files}
+    assert set(objects) == {"lung-seg", "lesion-seg", "measurements", "classification", "volume-ratio"}
     study = {(one.PatientID, one.StudyInstanceUID) for one in objects.values()}
-    assert study == {(header.PatientID, header.StudyInstanceUID) for header in map(dcmread, ended.run.dicom)}
-    assert not {one.StudyInstanceUID for one in objects.values()} & {
-        dcmread(next(ended.series.iterdir())).StudyInstanceUID
-    }
+    assert study == {(one.PatientID, one.StudyInstanceUID) for one in map(dcmread, ended.run.dicom)}
+    original = dcmread(next(ended.series.iterdir()), stop_before_pixels=True)
+    assert original.StudyInstanceUID not in {uid for _, uid in study}
 
 
 def test_no_page_of_its_reports_tells_the_patient(ended: Ended, tmp_path: Path) -> None:

@@ -42,8 +42,7 @@ def serve(config: Path | None, check: bool) -> None:
     if check:
         sources, destinations = ", ".join(settings.sources) or "none", ", ".join(settings.destinations) or "none"
         say(f"{file or 'settings'}: no mistakes; sources: {sources}; destinations: {destinations}")
-        for remark in (*settings_remarks(settings), *open_secrets(file)):
-            say(remark)
+        say(*settings_remarks(settings), *open_secrets(file))
         if runs:
             say("the node runs, so its ports were not tried; it takes these settings once it is started again")
         return

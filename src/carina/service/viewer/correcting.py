@@ -193,7 +193,7 @@ class CorrectingPages:
             "can_send": self._how.send is not None,
             "destinations": self._how.destinations(request),
             "is_of_file": is_of_volume_file(run),
-            "is_source_known": self._how.is_source_known or run.is_deidentified,
+            "is_source_known": self._is_source_known(run),
             "reader": self._how.reader(request),
             "offered": self._how.offered(request),
             "scene": scene_facts(opened, mounted_at(request), at)
@@ -209,6 +209,9 @@ class CorrectingPages:
         is_painted = strokes_file(opened.run.folder, name).exists()
         is_unfinished = is_painted and _is_unfinished(opened.run, name, self._shelf.open(opened, name))
         return Label(name=name, key=KEYS_OF_LABELS[name], is_unfinished=is_unfinished)
+
+    def _is_source_known(self, run: Run) -> bool:
+        return self._how.is_source_known or run.is_deidentified
 
     def mask(self, request: Request) -> Response:
         """The mask as it is now, as runs."""
