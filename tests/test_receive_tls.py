@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import shutil
 import socket
+import ssl
 import subprocess
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -83,9 +88,91 @@ def test_who_connects_by_tls_and_says_nothing_is_not_told(
         assert not echo(listener.port)  # of a peer without TLS
     finally:
         listener.stop()
-    [told] = [one.getMessage() for one in caplog.records if one.name == "carina.receive.strangers"]
-    assert "it failed (" in told
-    assert "UNEXPECTED_EOF" not in told
+    assert told(caplog) == [
+        "it asked for an association without TLS, and this port takes TLS alone (dicom.tls): closed"
+    ]
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was said of connections from here."""
+    said = [one.getMessage() for one in caplog.records if one.name == "carina.receive.strangers"]
+    return [one.removeprefix("connection from 127.0.0.1: ").removesuffix(".") for one in said]
+
+
+def test_every_reason_of_a_failed_handshake_is_told_once(
+    node: Settings, engine: Engine, certificates: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who mends one mistake of a sender's sees the next."""
+    files = {name: str(certificates / name) for name in ("node.crt", "node.key", "scanner.crt")}
+    tls = TlsSettings(certificate=files["node.crt"], key=files["node.key"], trusted=files["scanner.crt"])
+    with_tls = msgspec.structs.replace(node, dicom=msgspec.structs.replace(node.dicom, tls=tls))
+    listener = DicomListener(InstanceStore(with_tls, engine))
+    listener.start()
+    plain = bytes([1, 0, 0, 0, 0, 100, *bytes(100)])
+    tries: dict[str, Callable[[], None]] = {
+        "it asked for an association without TLS": lambda: speak(listener.port, plain),
+        "it spoke HTTP": lambda: speak(listener.port, b"GET / HTTP/1.0\r\n\r\n"),
+        "it ended within the TLS handshake": lambda: speak(listener.port, b"\x16\3\1\1\0abc"),
+        "its TLS handshake failed (wrong version number)": lambda: speak(listener.port, b"\x99" * 300),
+        "it offers no TLS 1.2 or later": lambda: shake(listener.port, old(certificates)),
+        "it showed no certificate": lambda: shake(listener.port, client()),
+        "its certificate is not taken (self-signed certificate)": lambda: shake(
+            listener.port, client(certificates / "stranger")
+        ),
+        "it does not trust our certificate": lambda: shake(
+            listener.port, client(certificates / "scanner", trusted=certificates / "scanner.crt")
+        ),
+    }
+    try:
+        for number, attempt in enumerate(tries.values(), 1):
+            attempt()
+            attempt()
+            wait_until_told(caplog, number)
+    finally:
+        listener.stop()
+    for words, said in zip(tries, told(caplog), strict=True):
+        assert said.startswith(words)
+
+
+def wait_until_told(caplog: pytest.LogCaptureFixture, number: int) -> None:
+    end = time.monotonic() + 60
+    while len(told(caplog)) < number:
+        assert time.monotonic() < end, f"{number} lines were to come: {told(caplog)}"
+        time.sleep(0.01)
+
+
+def client(shows: Path | None = None, trusted: Path | None = None) -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = False
+    if trusted is None:
+        made.verify_mode = ssl.CERT_NONE
+    else:
+        made.load_verify_locations(trusted)
+    if shows is not None:
+        made.load_cert_chain(shows.with_suffix(".crt"), shows.with_suffix(".key"))
+    return made
+
+
+def old(certificates: Path) -> ssl.SSLContext:
+    """A client of TLS 1.1 at most."""
+    made = client(certificates / "scanner")
+    made.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        made.minimum_version, made.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    return made
+
+
+def shake(port: int, context: ssl.SSLContext) -> None:
+    """Try a handshake, and wait until the listener closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as plain, suppress(OSError):
+        context.wrap_socket(plain).recv(1)
+
+
+def speak(port: int, words: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as peer, suppress(ConnectionError):
+        peer.sendall(words)
+        peer.shutdown(socket.SHUT_WR)
+        peer.recv(100)
 
 
 @pytest.mark.skipif(not orthanc_program(), reason="Orthanc is not installed; on Debian: apt-get install orthanc")

@@ -20,6 +20,7 @@ from pynetdicom.association import Association
 from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
+from carina.receive.handshake import LOOKED_AT, wrong_in_handshake
 from carina.receive.messages import BeginPart, BoundedMessages, serve_steadily
 from carina.receive.strangers import AWAITS_CLOSE, PDU_TYPES, Strangers, Wrong, wrong_on_event
 from carina.receive.waits import LOOKS_UP_AFTER_S, Bell, RingingQueue
@@ -45,7 +46,7 @@ MOST_HALF_OPEN = 4
 
 
 class _UnacceptableError(OSError):
-    """A PDU that is not waited for."""
+    """A PDU that is not waited for, or a handshake that failed."""
 
     def __init__(self, wrong: Wrong) -> None:
         super().__init__(wrong.words)
@@ -202,10 +203,14 @@ class BoundedHandler(RequestHandler):  # type: ignore[misc]
         whole_by = time.monotonic() + self.server.first_s
         self.request.settimeout(self.server.first_s)
         if isinstance(self.request, ssl.SSLSocket):
-            if not socket.socket.recv(self.request, 1, socket.MSG_PEEK):
+            begins = socket.socket.recv(self.request, LOOKED_AT, socket.MSG_PEEK)
+            if not begins:
                 raise _SilentError
             self.request.settimeout(max(whole_by - time.monotonic(), SOON_S))
-            self.request.do_handshake()
+            try:
+                self.request.do_handshake()
+            except OSError as error:
+                raise _UnacceptableError(wrong_in_handshake(error, begins, self.server.first_s)) from error
         self.request.settimeout(self.server.idle_s)
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         association = super()._create_association()
@@ -311,8 +316,8 @@ class BoundedServer(ThreadedAssociationServer):  # type: ignore[misc]
         try:
             self.finish_request(request, client_address)
         except OSError as error:  # a handshake that fails, a peer that is gone
-            if not isinstance(error, _SilentError | ConnectionResetError):
-                self.strangers.tell(client_address[0], Wrong(kind="failed", words=f"it failed ({error})"))
+            if isinstance(error, _UnacceptableError):
+                self.strangers.tell(client_address[0], error.wrong)
             self.shutdown_request(request)
         finally:
             with self._counting:
