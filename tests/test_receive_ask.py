@@ -27,11 +27,11 @@ from carina.errors import DeliveryFailed
 from carina.receive import ask
 from carina.receive.ask import ASK_AGAIN_S, GROWING_S, SURE_S, Asker
 from carina.receive.complete import complete_arrivals
-from carina.receive.fetch import Wanted, count_on_node, find_on_node
+from carina.receive.fetch import Wanted, find_on_node, instances_on_node
 from carina.receive.files import arriving_file, read_says
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore, SentBy
-from carina.receive.web_fetch import count_on_server, search_series
+from carina.receive.web_fetch import instances_on_server, search_series
 from carina.service.check import check_across
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
@@ -268,4 +268,6 @@ def test_orthanc_counts_as_many_one_by_one(pacs: Pacs) -> None:
     node = DicomDestination(host=pacs.host, port=pacs.dicom_port, ae_title=pacs.ae_title)
     server = DicomwebDestination(url=pacs.dicomweb_url)
     (found,) = find_on_node("pacs", node, Wanted(study_uid=search_series("pacs", server, Wanted())[0].study_uid))
-    assert count_on_node("pacs", node, found) == count_on_server("pacs", server, found) == SLICES
+    listed = instances_on_node("pacs", node, found)
+    assert listed == instances_on_server("pacs", server, found)
+    assert len(listed) == SLICES

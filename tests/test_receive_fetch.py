@@ -20,10 +20,11 @@ from carina.config import DicomDestination, DicomSettings, DicomSource, NodeSett
 from carina.database import ARRIVAL, AUDIT, INSTANCE, open_database
 from carina.errors import BadConfig, DeliveryFailed
 from carina.jobs.places import DATABASE
-from carina.receive.fetch import TAKEN, Wanted, find_on_node, get_series, move_series
+from carina.receive.fetch import TAKEN, Wanted, find_on_node, get_series, instances_on_node, move_series
+from carina.receive.instance import Arriving, NotAccepted
 from carina.receive.listener import DicomListener
 from carina.receive.pull import peer_called, pull, source_called
-from carina.receive.store import InstanceStore
+from carina.receive.store import Accepted, InstanceStore, SentBy
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from carina.testing.pacs import Pacs, free_port, orthanc, orthanc_program
@@ -173,9 +174,36 @@ def test_the_command_fetches(pacs: Pacs, tmp_path: Path) -> None:
     assert len(seen := looked_at(tmp_path)) == len(listed.stdout.splitlines()) - 1
     assert all(one.split()[1] in listed.stdout for one in seen)
     assert all(re.fullmatch(r"series [0-9.]+ of pacs: listed", one) for one in seen), "no patient's ID"
-    done = carina("--accession", "A1")
-    assert (done.returncode, done.stdout.strip().endswith("8 of 8 instances")) == (0, True), done.stderr
+    for end in ("8 of 8 instances", "8 of 8 instances; already here: 8"):
+        done = carina("--accession", "A1")
+        assert (done.returncode, done.stdout.strip().endswith(end)) == (0, True), done.stderr
     assert carina().returncode == 2
+
+
+def test_what_is_not_here_is_named_with_its_reason(
+    node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One instance is refused, one the node counts and does not send."""
+    peer, store = pacs_of(node), InstanceStore(node, engine)
+    (found,) = find_on_node("pacs", peer, Wanted(accession="A1"))
+    listed = sorted(instances_on_node("pacs", peer, found))
+    accept = store.accept
+
+    def all_but_one(arriving: Arriving, origin: SentBy) -> Accepted:
+        if arriving.sop_instance_uid == listed[0]:
+            raise NotAccepted(0xC000, "receive.test", f"instance {listed[0]}: no.")
+        return accept(arriving, origin)
+
+    monkeypatch.setattr(store, "accept", all_but_one)
+    (pulled,) = pull("pacs", peer, [replace(found, instances=9)], store, "pulled")
+    counts = "pacs lists no instance that it did not send: it counts 9, and has 8"
+    assert pulled.words == f"series {found.series_uid}: 7 of 9 instances; refused: instance {listed[0]}: no.; {counts}"
+    more = frozenset({*listed, "1.2.3.4"})
+    monkeypatch.setattr("carina.receive.pull.instances_on_node", lambda *_: more)
+    (pulled,) = pull("pacs", peer, [replace(found, instances=9)], store, "pulled")
+    assert not pulled.is_whole
+    assert "; already here: 7; " in pulled.words
+    assert "; pacs did not send 1.2.3.4 (" in pulled.words
 
 
 def looked_at(folder: Path) -> list[str]:

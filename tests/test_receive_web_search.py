@@ -9,13 +9,14 @@ from collections.abc import Callable
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 
-from carina.config import DicomwebDestination
+from carina.config import DicomDestination, DicomwebDestination
 from carina.deliver.identity import ObjectIdentity
 from carina.deliver.paced_http import LEAST_PROGRESS
 from carina.deliver.qido import found_by_qido
-from carina.errors import DeliveryFailed
+from carina.errors import BadConfig, DeliveryFailed
 from carina.receive import web_fetch
 from carina.receive.fetch import Wanted
+from carina.receive.pull import find_at
 from carina.receive.web_fetch import ASKED_AT_ONCE, search_series
 from web_answers import Answer, answering, drip, head, listed, study
 
@@ -154,3 +155,26 @@ def test_a_search_is_not_redirected_and_says_what_was_answered() -> None:
     moved = head("text/plain", 307, "Location: http://127.0.0.1:9/\r\n")
     with answering(lambda _: [moved]) as server, pytest.raises(DeliveryFailed, match="answered 307 Words"):
         search_series("web", server, Wanted(accession="A1"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (
+            Wanted(patient_id="*"),
+            r"the patient ID has \*, \? or \\ .*, by which a query fits others too; expected one",
+        ),
+        (Wanted(patient_id="47?1"), "the patient ID has"),
+        (Wanted(accession="A1\\A2"), "the accession number has"),
+        (Wanted(accession="A1\n"), "the accession number has"),
+        (Wanted(accession=" "), "a blank accession number fits everything"),
+        (Wanted(study_uid="1.2.*"), r"Study Instance UID '1\.2\.\*' is none, or not one alone"),
+        (Wanted(study_uid="1.2", series_uid="1.2\\1.3"), "Series Instance UID"),
+    ],
+)
+def test_a_key_that_fits_more_than_one_value_is_asked_of_nobody(wanted: Wanted, words: str) -> None:
+    """Of either kind of peer: what fits would be fetched, of whichever patient it is."""
+    web, node = DicomwebDestination(url="http://127.0.0.1:9"), DicomDestination(host="::1", port=9, ae_title="AWAY")
+    for peer in (web, node):
+        with pytest.raises(BadConfig, match=words):
+            find_at("away", peer, wanted)

@@ -33,7 +33,7 @@ from carina.dicom.uids import is_uid
 from carina.errors import DeliveryFailed
 from carina.receive.instance import Arriving, NotAccepted
 from carina.receive.moves import PRIOR_MESSAGE
-from carina.receive.store import InstanceStore, SentBy
+from carina.receive.store import Accepted, InstanceStore, SentBy
 
 PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 SYNTAXES = (*PLAIN, *(UID(one) for one in (*NATIVE, *ENCAPSULATED) if one not in PLAIN))
@@ -56,6 +56,9 @@ MOST_ANSWERS = 5000
 
 SEARCHED_S = 120.0
 """Time for all queries of a search: a peer that answers each of thousands slowly would hold up everybody else."""
+
+WITHOUT_SOME = 0xB000
+"""What a retrieval is ended with of which single instances could not be sent (PS3.4 C.4.3.1.4)."""
 
 MOST_INSTANCES = 100_000
 """More than any series has: a peer that says so counts something else."""
@@ -95,10 +98,23 @@ class FoundSeries:
 
 @dataclass
 class Fetched:
-    """What became of a fetch: instances by outcome, and the sentences on those that were not accepted."""
+    """What became of a fetch: how many instances are here now, how many of them were before, and whose UIDs came.
+
+    ``refused`` has the sentences on those that were not accepted, ``ended`` what the peer said at its end, if not that
+    all is well.
+    """
 
     accepted: int = 0
+    repeated: int = 0
+    came: set[str] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
+    ended: str = ""
+
+    def add(self, sop_instance_uid: str, became: Accepted) -> None:
+        """Count one that is here for good."""
+        self.accepted += 1
+        self.repeated += became is Accepted.REPEATED
+        self.came.add(sop_instance_uid)
 
 
 def find_on_node(name: str, peer: DicomDestination, wanted: Wanted) -> tuple[FoundSeries, ...]:
@@ -121,8 +137,8 @@ def find_on_node(name: str, peer: DicomDestination, wanted: Wanted) -> tuple[Fou
     return tuple(sorted(ct, key=lambda one: one.study_date, reverse=True))
 
 
-def count_on_node(name: str, peer: DicomDestination, series: FoundSeries) -> int:
-    """How many instances a node has of a series, counted one by one: not every node says how many there are.
+def instances_on_node(name: str, peer: DicomDestination, series: FoundSeries) -> frozenset[str]:
+    """The SOP Instance UIDs that a node has of a series, asked one by one: not every node says how many there are.
 
     Raises:
         DeliveryFailed: as ``find_on_node``.
@@ -130,7 +146,7 @@ def count_on_node(name: str, peer: DicomDestination, series: FoundSeries) -> int
     keys = {"StudyInstanceUID": series.study_uid, "SeriesInstanceUID": series.series_uid, "SOPInstanceUID": ""}
     with associated(name, peer, [(StudyRootQueryRetrieveInformationModelFind, PLAIN)]) as association:
         search = _Search(association, name, peer)
-        return len({str(one.get("SOPInstanceUID", "")) for one in search.find("IMAGE", keys)})
+        return frozenset(str(one.get("SOPInstanceUID", "")) for one in search.find("IMAGE", keys))
 
 
 def found_series(study: Dataset, series: Dataset) -> FoundSeries | None:
@@ -232,18 +248,22 @@ def get_series(name: str, peer: DicomDestination, series: FoundSeries, store: In
             data=request.DataSet.getbuffer(),
         )
         try:
-            store.accept(arriving, sent_by)
+            fetched.add(arriving.sop_instance_uid, store.accept(arriving, sent_by))
         except NotAccepted as error:
+            fetched.came.add(arriving.sop_instance_uid)
             fetched.refused.append(error.message)
             return error.status
-        fetched.accepted += 1
         return SUCCESS
 
     model = StudyRootQueryRetrieveInformationModelGet
     with associated(name, peer, [(model, PLAIN), *TAKEN], [(evt.EVT_C_STORE, take)], CT_CLASSES) as association:
         for status, _ in association.send_c_get(_identifier(series), model):
             code = _code(status, name, peer)
-            if code not in (*PENDING, SUCCESS) and not fetched.refused:
+            if code in (*PENDING, SUCCESS):
+                continue
+            if code == WITHOUT_SOME and fetched.came:
+                fetched.ended = f"C-GET ended with {status_words(code)}"
+            elif not fetched.refused:
                 words = f"{name} ({address(peer)}): C-GET failed ({status_words(code)}); {BY_MOVE}"
                 raise DeliveryFailed("fetch.get", words)
     return fetched

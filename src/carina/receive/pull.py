@@ -6,10 +6,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from carina.config import DicomDestination, DicomSource, DicomwebDestination, Peer, Settings
-from carina.errors import BadConfig
-from carina.receive.fetch import FoundSeries, Wanted, count_on_node, find_on_node, get_series, move_series
+from carina.dicom.uids import is_uid
+from carina.errors import BadConfig, DeliveryFailed
+from carina.receive.fetch import (
+    Fetched,
+    FoundSeries,
+    Wanted,
+    find_on_node,
+    get_series,
+    instances_on_node,
+    move_series,
+)
 from carina.receive.store import InstanceStore
-from carina.receive.web_fetch import count_on_server, retrieve_series, search_series
+from carina.receive.web_fetch import instances_on_server, retrieve_series, search_series
+
+MATCHED_OTHERWISE = "*?\\"
+"""Wildcards, and what lies between the values of a list: with them a key fits more than one value."""
+
+MISSING_NAMED = 3
+"""Instances that one sentence names."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +65,31 @@ def source_called(name: str, settings: Settings) -> str:
 
 
 def find_at(name: str, peer: Peer, wanted: Wanted) -> tuple[FoundSeries, ...]:
-    """The CT series of a peer that fit, the latest study first.
+    """The CT series of a peer that fit, the latest study first; every key is matched as a single value.
 
     Raises:
         DeliveryFailed: the peer can't be reached, takes no queries, or refuses this one.
+        BadConfig: a key holds what a query takes as a wildcard, a list, or no UID.
     """
+    _check_single(wanted)
     if isinstance(peer, DicomwebDestination):
         return search_series(name, peer, wanted)
     return find_on_node(name, peer, wanted)
+
+
+def _check_single(wanted: Wanted) -> None:
+    """See that nothing can fit but the values themselves: a query knows no way to escape a wildcard (PS3.4 C.2.2.2)."""
+    for name, value in (("patient ID", wanted.patient_id), ("accession number", wanted.accession)):
+        expected = f"expected one {name} as it is, or a Study Instance UID."
+        if value and not value.strip():
+            raise BadConfig("fetch.wildcard", f"a blank {name} fits everything; {expected}")
+        if not value.isprintable() or any(sign in value for sign in MATCHED_OTHERWISE):
+            words = f"the {name} has *, ? or \\ (or a control character), by which a query fits others too"
+            raise BadConfig("fetch.wildcard", f"{words}; {expected}")
+    for name, value in (("Study", wanted.study_uid), ("Series", wanted.series_uid)):
+        if value and not is_uid(value):
+            words = f"{name} Instance UID {value[:64]!r} is none, or not one alone; expected numbers between dots."
+            raise BadConfig("fetch.no-uid", words)
 
 
 def count_at(name: str, peer: Peer, study_uid: str, series_uid: str) -> int | None:
@@ -70,9 +102,18 @@ def count_at(name: str, peer: Peer, study_uid: str, series_uid: str) -> int | No
     series = next((one for one in found if one.series_uid == series_uid), None)
     if series is None or series.instances is not None:
         return series.instances if series else None
+    return len(instances_at(name, peer, series)) or None
+
+
+def instances_at(name: str, peer: Peer, series: FoundSeries) -> frozenset[str]:
+    """The SOP Instance UIDs that a peer has of a series.
+
+    Raises:
+        DeliveryFailed: as ``find_at``.
+    """
     if isinstance(peer, DicomwebDestination):
-        return count_on_server(name, peer, series) or None
-    return count_on_node(name, peer, series) or None
+        return instances_on_server(name, peer, series)
+    return instances_on_node(name, peer, series)
 
 
 def pull(
@@ -95,14 +136,16 @@ def pull(
             raise BadConfig("fetch.no-move", f"destinations.{name}: a DICOMweb server moves nothing; leave --move out.")
         _listening(source, store.settings)
         for series in found:
-            yield _pulled(series, _move(name, peer, series, store, source), ())
+            moved = _move(name, peer, series, store, source)
+            words = f"series {series.series_uid}: {moved}{_of_all(series)} instances"
+            yield Pulled(words, moved == (series.instances or moved))
         return
     for series in found:
         if isinstance(peer, DicomwebDestination):
             fetched = retrieve_series(name, peer, series, store, source)
         else:
             fetched = get_series(name, peer, series, store, source)
-        yield _pulled(series, fetched.accepted, fetched.refused)
+        yield _pulled(name, peer, series, fetched)
 
 
 def _move(name: str, peer: DicomDestination, series: FoundSeries, store: InstanceStore, source: str) -> int:
@@ -113,11 +156,37 @@ def _move(name: str, peer: DicomDestination, series: FoundSeries, store: Instanc
         return move_series(name, peer, series, to)
 
 
-def _pulled(series: FoundSeries, came: int, refused: Sequence[str]) -> Pulled:
-    of_all = "" if series.instances is None else f" of {series.instances}"
-    why = f"; refused: {refused[0]}" if refused else ""
-    words = f"series {series.series_uid}: {came}{of_all} instances{why}"
-    return Pulled(words, not refused and came == (series.instances or came))
+def _pulled(name: str, peer: Peer, series: FoundSeries, fetched: Fetched) -> Pulled:
+    """What is said of a series: how much of it is here, since when, and what is not, and why."""
+    said = [f"series {series.series_uid}: {fetched.accepted}{_of_all(series)} instances"]
+    is_whole = not fetched.refused and fetched.accepted == (series.instances or fetched.accepted)
+    if fetched.repeated:
+        said.append(f"already here: {fetched.repeated}")
+    if fetched.refused:
+        more = f" (and {len(fetched.refused) - 1} more)" if len(fetched.refused) > 1 else ""
+        said.append(f"refused: {fetched.refused[0]}{more}")
+    if not is_whole and len(fetched.came) < (series.instances or 0):
+        said.append(_not_sent(name, peer, series, fetched))
+    return Pulled("; ".join(said), is_whole)
+
+
+def _not_sent(name: str, peer: Peer, series: FoundSeries, fetched: Fetched) -> str:
+    """Which instances a peer has by its own account, and did not send."""
+    why = fetched.ended or "no reason was given"
+    try:
+        missing = sorted(instances_at(name, peer, series) - fetched.came)
+    except DeliveryFailed as error:
+        return f"which were not sent ({why}) can't be told: {error.message}"
+    if not missing:
+        return (
+            f"{name} lists no instance that it did not send: it counts {series.instances}, and has {len(fetched.came)}"
+        )
+    more = f" and {len(missing) - MISSING_NAMED} more" if len(missing) > MISSING_NAMED else ""
+    return f"{name} did not send {', '.join(missing[:MISSING_NAMED])}{more} ({why}): ask again, or look at its log"
+
+
+def _of_all(series: FoundSeries) -> str:
+    return "" if series.instances is None else f" of {series.instances}"
 
 
 def _listening(source: str, settings: Settings) -> str:

@@ -60,14 +60,14 @@ def search_series(name: str, server: DicomwebDestination, wanted: Wanted) -> tup
     return tuple(sorted(found, key=lambda one: one.study_date, reverse=True))
 
 
-def count_on_server(name: str, server: DicomwebDestination, series: FoundSeries) -> int:
-    """How many instances a server has of a series, counted one by one: not every server says how many there are.
+def instances_on_server(name: str, server: DicomwebDestination, series: FoundSeries) -> frozenset[str]:
+    """The SOP Instance UIDs that a server has of a series: not every server says how many there are.
 
     Raises:
         DeliveryFailed: as ``search_series``.
     """
     path = f"/studies/{series.study_uid}/series/{series.series_uid}/instances"
-    return sum(1 for _ in _Search(name, server).pages(path, {}, _INSTANCE_UID))
+    return frozenset(_text(one, _INSTANCE_UID) for one in _Search(name, server).pages(path, {}, _INSTANCE_UID))
 
 
 def _found(study: Any, series: Any) -> FoundSeries:
@@ -91,9 +91,8 @@ def _asked(value: str) -> str:
 
 
 def _fits(wanted: str, seen: str) -> bool:
-    """Whether a value is what was asked for; a server may ignore a key, or not return it, and knows wildcards."""
-    is_asked_exactly = _asked(wanted) == wanted
-    return wanted.strip() == seen or (is_asked_exactly and (not seen or any(sign in wanted for sign in "*?")))
+    """Whether a value is what was asked for; a server may ignore a key, or not return it."""
+    return wanted.strip() == seen or (not seen and _asked(wanted) == wanted)
 
 
 def _text(item: Any, tag: str) -> str:
@@ -184,6 +183,7 @@ def _no_longer(store: InstanceStore, data: Iterator[bytes]) -> Iterator[bytes]:
 def _take(
     store: InstanceStore, sent_by: SentBy, content_type: ContentType, data: Iterator[bytes], fetched: Fetched
 ) -> None:
+    uid = ""
     try:
         if content_type.name != DICOM_TYPE:
             for _ in data:  # here, where it is bounded
@@ -192,11 +192,11 @@ def _take(
             raise NotAccepted(NOT_UNDERSTOOD, "stow.part-type", words)
         with spooled(store.folder, data, store.settings.dicom.instance_mb * 1_000_000) as file:
             says = read_says(file)
+            uid = says.sop_instance_uid
             with arriving_file(file, says) as arriving:
-                store.accept(arriving, sent_by)
+                fetched.add(uid, store.accept(arriving, sent_by))
     except NotAccepted as error:
+        fetched.came.add(uid)
         fetched.refused.append(error.message)
         if error.status == NO_ROOM:
             raise BadBody(503, error.code, error.message) from error  # the rest would be refused as well
-        return
-    fetched.accepted += 1
