@@ -9,7 +9,7 @@ from carina.receive.strangers import HTTP_BEGINS, Wrong
 ASKS_FOR_ASSOCIATION = b"\x01\x00"
 """How an A-ASSOCIATE-RQ PDU begins (PS3.8 9.3.2)."""
 
-LOOKED_AT = 4
+PEEKED = 4
 """Bytes of a connection's beginning that tell what it speaks."""
 
 SAID = {

@@ -20,7 +20,7 @@ from pynetdicom.association import Association
 from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from carina.receive.handshake import LOOKED_AT, wrong_in_handshake
+from carina.receive.handshake import PEEKED, wrong_in_handshake
 from carina.receive.messages import BeginPart, BoundedMessages, serve_steadily
 from carina.receive.strangers import AWAITS_CLOSE, PDU_TYPES, Strangers, Wrong, wrong_on_event
 from carina.receive.waits import LOOKS_UP_AFTER_S, Bell, RingingQueue
@@ -203,7 +203,7 @@ class BoundedHandler(RequestHandler):  # type: ignore[misc]
         whole_by = time.monotonic() + self.server.first_s
         self.request.settimeout(self.server.first_s)
         if isinstance(self.request, ssl.SSLSocket):
-            begins = socket.socket.recv(self.request, LOOKED_AT, socket.MSG_PEEK)
+            begins = socket.socket.recv(self.request, PEEKED, socket.MSG_PEEK)
             if not begins:
                 raise _SilentError
             self.request.settimeout(max(whole_by - time.monotonic(), SOON_S))
