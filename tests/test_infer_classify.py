@@ -192,7 +192,7 @@ def marked_of_a_hundred(marked: int, *, beside: int = 0) -> tuple[Mask, Mask]:
 def test_little_disease_lies_between_nothing_and_enough(marked: int, is_little: bool, tmp_path: Path) -> None:  # noqa: FBT001
     bundle = mean_bundle(tmp_path / "seeing", little_disease=LITTLE)
     said = too_little_marked(*marked_of_a_hundred(marked, beside=9), bundle)
-    sentence = f"Little disease: {marked} % of the lungs are marked as lesion. Up to 1 % counts as nothing marked; "
+    sentence = f"Little disease: {marked:.2f} % of the lungs are marked as lesion. Up to 1 % counts as nothing marked; "
     assert said == (f"{sentence}from 10 % on the classifier's probability says something." if is_little else "")
     assert too_little_marked(*marked_of_a_hundred(marked), mean_bundle(tmp_path / "silent")) == ""
 

@@ -14,6 +14,7 @@ from pydicom import dcmread
 from carina.api.cohort_table import findings_of
 from carina.api.result import Run
 from carina.config import Settings
+from carina.measure.texts import percent_text
 from carina.models.bundle import Covid, find_bundle
 from carina.models.classifying import LittleDisease
 from carina.operators.table import BUILT_IN
@@ -51,8 +52,8 @@ def test_every_output_says_where_disease_is_too_little_to_classify(series: Any, 
     networks = little_networks(0.001, 0.5)
     folder = run_default(series, tmp_path / "out", networks=networks)
     sentence = (
-        f"Not classified. Little disease: {percent:.3g} % of the lungs are marked as lesion. Up to 0.1 % counts as "
-        "nothing marked; from 50 % on the classifier's probability says something."
+        f"Not classified. Little disease: {percent_text(percent)} % of the lungs are marked as lesion. Up to 0.1 % "
+        "counts as nothing marked; from 50 % on the classifier's probability says something."
     )
     told = {name: words for name, words in outputs(folder, tmp_path) if name not in NOT_ABOUT_CLASSES}
     told["classification.csv"] = next(folder.glob("steps/classification/**/classification.csv")).read_text()

@@ -15,15 +15,16 @@ from sqlalchemy import text
 
 from access_nodes import guarded
 from carina.api.result import Run
-from carina.corrections.decisions import Decision, decide
+from carina.corrections.decisions import LONGEST_REJECTION, Decision, decide, readers_state
 from carina.corrections.masks import MaskName
 from carina.database import JOB, open_database, upgrade_schema
 from carina.database.upgrade import migrations
 from carina.jobs.decided import catch_up_readings, note_reading
 from carina.jobs.listing import Job, JobFilter, find_job, list_jobs
-from carina.jobs.reading import Reading, await_reader, leave_unread, next_to_read
+from carina.jobs.reading import Reading, await_reader, leave_unread, leave_without_masks, next_to_read
 from carina.service.node import RunningNode
 from carina.service.pages.worklist import READING_WORDS
+from carina.service.viewer.found import readers_words
 from served_nodes import NOON, add_job, opened, serving
 from viewer_runs import posed, through_dicom, write_run
 
@@ -69,8 +70,8 @@ def numbers(node: RunningNode, reading: Reading) -> list[int]:
         return [job.id for job in list_jobs(connection, JobFilter(reading=reading))]
 
 
-def say(url: str, job: int, decision: str, reader: str, layer: str = "lesion") -> None:
-    asked = {"revision": 0, "reader": reader, "decision": decision}
+def say(url: str, job: int, decision: str, reader: str, layer: str = "lesion", reason: str = "") -> None:
+    asked = {"revision": 0, "reader": reader, "decision": decision, "reason": reason}
     httpx.post(f"{url}/jobs/{job}/view/correct/{layer}/decision", json=asked, timeout=60).raise_for_status()
 
 
@@ -99,6 +100,27 @@ def test_a_rejected_mask_s_page_says_what_became_of_what_was_sent(node: RunningN
     assert "what was sent is neither called back nor marked where it went" in told
     assert "Sent of this run: nothing: this job has no destination." in told
     assert "left out of the data list" not in httpx.get(page.replace("lesion", "lung")).text
+
+
+def test_the_reason_of_a_rejection_stands_wherever_the_decision_does(node: RunningNode, served: str) -> None:
+    say(served, 1, "rejected", "Bob", reason=" motion\nat the <base>. ")
+    say(served, 2, "accepted", "Bob", reason="none is kept of what is accepted")
+    (one,) = job_of(node, 1).decisions
+    assert one.reason == "motion at the <base>" and not job_of(node, 2).decisions[0].reason
+    for place in ("/", "/jobs/1/view/", "/jobs/1/view/report", "/jobs/1/view/correct/lesion", "/agreement/"):
+        assert "motion at the &lt;base&gt;" in httpx.get(served + place, timeout=60).text, place
+    assert readers_words(readers_state(run_of(node, 1))) == "lesion rejected (motion at the <base>)"
+    too_long = {"revision": 0, "reader": "Bob", "decision": "rejected", "reason": "x" * (LONGEST_REJECTION + 1)}
+    assert httpx.post(f"{served}/jobs/1/view/correct/lesion/decision", json=too_long).status_code == 400
+
+
+def test_runs_without_masks_wait_for_nobody(node: RunningNode) -> None:
+    bare, gone = add_job(node, reading="unread"), add_job(node, reading="unread")
+    (node.folder / f"runs/{bare}/steps").mkdir(parents=True)
+    decide(run_of(node, 1), MaskName.LESION, Decision.ACCEPTED, "Ann", NOON)
+    catch_up_readings(node.engine, node.folder)
+    assert [leave_without_masks(node.engine, node.folder) for _ in range(2)] == [1, 0]
+    assert numbers(node, Reading.UNREAD) == [gone, 3, 2] and not job_of(node, bare).reading
 
 
 def test_the_last_word_about_a_mask_holds(node: RunningNode, served: str) -> None:

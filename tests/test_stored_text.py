@@ -40,7 +40,7 @@ def test_a_classification_is_a_table_of_two_columns(tmp_path: Path) -> None:
     ports.save_value(ClassificationPort, Classification(uid="1.2.3", probabilities=PROBABILITIES), tmp_path)
     with (tmp_path / "classification.csv").open(newline="") as file:
         rows = list(csv.reader(file))
-    assert rows == [["class", "probability"], ["non-COVID-19", "0.276"], ["COVID-19", "0.724"]]
+    assert rows == [["class", "probability"], ["COVID-19", "0.724"], ["non-COVID-19", "0.276"]]
 
 
 def test_what_was_not_computed_says_why_in_the_table(tmp_path: Path) -> None:

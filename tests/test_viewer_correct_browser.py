@@ -191,10 +191,36 @@ def test_accepting_and_rejecting_need_a_name_and_nothing_unfinished(browser: Bro
         page.keyboard.press(" ")
         saved(page)
         expect(page.locator("#unfinished")).to_be_visible()
-        page.get_by_role("button", name="Accept").click()
-        expect(page.locator("#said")).to_contain_text(re.compile("^What was painted is not finished: finish the"))
+        why = page.locator("#undecidable")
+        for name in ("Accept", "Reject"):
+            expect(page.get_by_role("button", name=name)).to_be_disabled()
+        expect(why).to_have_text(re.compile("^Accept and Reject wait: what was painted is not finished. Finish the"))
+        page.keyboard.press("u")
+        expect(page.get_by_role("button", name="Accept")).to_be_enabled()
+        expect(why).to_be_empty()
+        expect(page.locator("#unfinished")).to_be_hidden()
+        page.keyboard.press("r")
+        expect(page.get_by_role("button", name="Accept")).to_be_disabled()
     with correcting(browser, corrected) as page:
         expect(page.locator("#decided")).to_contain_text("What was painted is not finished", use_inner_text=True)
+
+
+def test_rejecting_asks_for_a_reason_that_stands_beside_the_decision(browser: Browser, corrected: CorrectedRun) -> None:
+    with correcting(browser, corrected) as page:
+        page.get_by_label("Name").fill("Richard Roe")
+        page.get_by_role("button", name="Reject", exact=True).click()
+        reason = page.get_by_label("Reason")
+        expect(reason).to_be_focused()
+        reason.press("Escape")
+        expect(reason).to_be_hidden()
+        expect(page.locator("#decided")).to_contain_text("Not yet looked at")
+        page.get_by_role("button", name="Reject", exact=True).click()
+        reason.fill("  motion, \u00e0 la base. ")
+        reason.press("Enter")
+        decided(page, "Rejected by Richard Roe")
+        expect(page.locator("#decided")).to_contain_text(": motion, \u00e0 la base.")
+        page.goto(page.url.split("/correct")[0] + "/report")
+        expect(page.locator(".readers")).to_contain_text(": motion, \u00e0 la base.")
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])

@@ -27,8 +27,9 @@ from carina import RESEARCH_ONLY
 from carina.api.result import Run
 from carina.errors import BadConfig
 from carina.measure.findings import Classification, SaliencyFindings
+from carina.measure.texts import ml_text, percent_text
 from carina.operators.deidentify import MAP_FILE
-from carina.report.numbers import hu_text, ml_text, page_text, percent_text
+from carina.report.numbers import hu_text, page_text
 from carina.service.problems import NotThere
 from carina.service.viewer.layers import layer_of
 from carina.service.viewer.opened import Images, OpenedRun, RunShelf

@@ -19,7 +19,8 @@ from carina.api.result import Run
 from carina.corrections.decisions import Decision, decide, readers_state
 from carina.corrections.finish import Draft, Finished, finish
 from carina.corrections.masks import MaskName, decisions_file, network_mask
-from carina.report.numbers import difference_text, ml_text, percent_text, range_text
+from carina.measure.texts import ml_text, percent_text
+from carina.report.numbers import difference_text, range_text
 from carina.service.viewer.server import run_app
 from corrected_runs import CorrectedRun
 from test_viewer_browser import opened

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carina.errors import BadConfig, one_line
+from carina.measure.findings import in_class_order
 from carina.operators.ports import SaliencyPort, SourcePort
 from carina.operators.table import known_operators
 from carina.pipeline.json_text import read_json
@@ -114,8 +115,8 @@ class Run:
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """Class probabilities by name; empty where the scan was not classified."""
-        return dict(self.stored("classification.json").get("probabilities", {}))
+        """Class probabilities by name, COVID-19 first; empty where the scan was not classified."""
+        return in_class_order(self.stored("classification.json").get("probabilities", {}))
 
     @property
     def dicom(self) -> tuple[Path, ...]:

@@ -154,7 +154,8 @@ def show(job_id: int, as_json: bool, config: Path | None) -> None:
         if value not in (None, "", ()) and name != "decisions":
             say(f"{name}: {', '.join(value) if isinstance(value, tuple) else value}")
     for one in job.decisions:
-        say(f"{one.layer} mask: {one.decision} by {one.reader}, {one.at.astimezone():%Y-%m-%d %H:%M}")
+        why = f": {one.reason}" if one.reason else ""
+        say(f"{one.layer} mask: {one.decision} by {one.reader}, {one.at.astimezone():%Y-%m-%d %H:%M}{why}")
 
 
 def _change(

@@ -15,7 +15,10 @@ from carina.corrections.finish import Finished, finished_of, reader_mask
 from carina.corrections.journal import Journal
 from carina.corrections.masks import CORRECTIONS, MaskName, decisions_file, masks_made, network_mask
 from carina.corrections.painting import labels_sha256
-from carina.errors import BadConfig
+from carina.errors import BadConfig, one_line
+
+LONGEST_REJECTION = 200
+"""Characters that a reader may give as the reason of a rejection."""
 
 
 class Decision(StrEnum):
@@ -30,7 +33,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """One decision, ``at`` in UTC. ``number`` is that of the finished correction it is about, 0 the network's mask.
 
     ``sha256`` is the digest of that mask's voxels: a decision about a mask that was made again is void. ``marked_ml``
-    is its volume.
+    is its volume, ``reason`` why it was rejected, in the reader's words, where one was given.
     """
 
     layer: MaskName
@@ -40,6 +43,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     number: int
     sha256: str
     marked_ml: float
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +149,12 @@ def _of_correction(finished: Finished) -> DecisionRecord:
     )
 
 
-def decide(run: Run, layer: MaskName, decision: Decision, reader: str, at: datetime) -> DecisionRecord:
+def decide(
+    run: Run, layer: MaskName, decision: Decision, reader: str, at: datetime, reason: str = ""
+) -> DecisionRecord:
     """Record that a reader accepts or rejects the mask that is there now; it is on the disk when this returns.
+
+    ``reason`` is that of a rejection, kept in one line.
 
     Raises:
         BadConfig: the folder can't be written, a journal is damaged, or there is no such mask.
@@ -160,6 +168,7 @@ def decide(run: Run, layer: MaskName, decision: Decision, reader: str, at: datet
         number=done[-1].number if done else 0,
         sha256=labels_sha256(mask.labels),
         marked_ml=mask.volume_ml(),
+        reason=one_line(reason).strip(" .") if decision is Decision.REJECTED else "",
     )
     journal = Journal(decisions_file(run.folder), DecisionRecord)
     with journal.held():

@@ -47,6 +47,7 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
     network_ml: float
     reader_ml: float | None
     dice: float | None
+    reason: str = ""
 
     @property
     def difference_ml(self) -> float | None:
@@ -116,6 +117,7 @@ def _reviewed(run: Run, said: DecisionRecord) -> Reviewed:
         mask_image="" if is_rejected else str(_mask_file(folder, said.layer).resolve()),
         layer=said.layer,
         decision=said.decision,
+        reason=said.reason,
         reader=said.reader,
         at=said.at,
         network_ml=done[-1].network_ml if done else said.marked_ml,

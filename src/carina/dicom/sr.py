@@ -34,7 +34,7 @@ from carina.dicom.objects_header import nameless_study, patient_and_study
 from carina.dicom.seg_check import segment_volumes_ml
 from carina.dicom.series import Series
 from carina.dicom.uids import derived_uid
-from carina.measure.findings import Classification, RatioFindings, RegionFindings
+from carina.measure.findings import Classification, RatioFindings, RegionFindings, in_class_order
 from carina.measure.table import all_warnings
 
 SERIES_NUMBER = 9301
@@ -134,7 +134,7 @@ def measurements(
     report = _Report(series=series, makers=makers, segments=_segments(ratio, series, segs)[0])
     groups = [_region(region, report) for region in ratio.regions]
     groups.append(_lesions(ratio, report))
-    probabilities = sorted(classification.probabilities.items()) if classification else []
+    probabilities = list(in_class_order(classification.probabilities).items()) if classification else []
     limits = classification.limits if classification else ()
     if probabilities:
         groups.append(_classes(probabilities, report))

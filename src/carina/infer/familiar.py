@@ -6,6 +6,7 @@ import numpy as np
 
 from carina.infer.classify import classifier
 from carina.measure.joined import marked_share, same_grid
+from carina.measure.texts import percent_text
 from carina.models.bundle import Bundle
 from carina.volume.volume import Mask, Volume
 
@@ -57,8 +58,9 @@ def too_little_marked(lesion: Mask, lung: Mask, bundle: Bundle) -> str:
     if not limits.none < share < limits.enough:
         return ""
     return (
-        f"Little disease: {100 * share:.3g} % of the lungs are marked as lesion. Up to {100 * limits.none:.3g} % "
-        f"counts as nothing marked; from {100 * limits.enough:.3g} % on the classifier's probability says something."
+        f"Little disease: {percent_text(100 * share)} % of the lungs are marked as lesion. Up to "
+        f"{100 * limits.none:.3g} % counts as nothing marked; from {100 * limits.enough:.3g} % on the classifier's "
+        "probability says something."
     )
 
 

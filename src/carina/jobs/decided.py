@@ -37,7 +37,7 @@ def decided_about(run: Run) -> list[Decided]:
         BadConfig: ``corrections.damaged``.
     """
     return [
-        Decided(layer=one.layer.value, decision=one.decision.value, reader=one.reader, at=one.at)
+        Decided(layer=one.layer.value, decision=one.decision.value, reader=one.reader, at=one.at, reason=one.reason)
         for one in last_words(run)
     ]
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Engine, select, update
 
-from carina.database import JOB
+from carina.database import JOB, read_only
 
 
 class Reading(StrEnum):
@@ -28,17 +29,21 @@ class Reading(StrEnum):
 RUNS_WITH_DECISIONS = "runs/*/corrections"
 """Below the node's folder: what is there once a reader has looked at the masks of a run."""
 
+MASKS_OF_A_RUN = ("lung/*.mhd", "lesion/*.mhd")
+"""Below a run's folder: the masks that a reader decides about."""
+
 NOT_TO_BE_READ = ""
 """Of a job without a result, of a run without masks, of one fetched to compare with, of one that is superseded."""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
-    """The last word of a reader about a mask, ``at`` in UTC."""
+    """The last word of a reader about a mask, ``at`` in UTC; ``reason`` is that of a rejection, where one was given."""
 
     layer: str
     decision: str
     reader: str
     at: datetime
+    reason: str = ""
 
 
 def await_reader(connection: Connection, job_id: int) -> None:
@@ -53,6 +58,22 @@ def leave_unread(connection: Connection, job_id: int | None) -> None:
     """Ask no reader for the result of a job any more; what was decided about it stays."""
     still = JOB.c.id == job_id, JOB.c.reading == Reading.UNREAD
     connection.execute(update(JOB).where(*still).values(reading=NOT_TO_BE_READ))
+
+
+def leave_without_masks(engine: Engine, folder: Path) -> int:
+    """Ask no reader for results of runs that made no mask to decide about; gives of how many.
+
+    Such a job from before readings were kept waits by the update of the database, which knows no runs.
+    """
+    with read_only(engine) as connection:
+        waiting = connection.execute(select(JOB.c.id).where(JOB.c.reading == Reading.UNREAD)).scalars().all()
+    runs = {number: folder / f"runs/{number}" for number in waiting}
+    made = {number for number, run in runs.items() if any(any(run.glob(one)) for one in MASKS_OF_A_RUN)}
+    maskless = [number for number, run in runs.items() if run.is_dir() and number not in made]
+    with engine.begin() as connection:
+        for number in maskless:
+            leave_unread(connection, number)
+    return len(maskless)
 
 
 def store_reading(connection: Connection, job_id: int, reading: Reading, decisions: Sequence[Decided]) -> None:

@@ -83,6 +83,15 @@ class RatioFindings:
         return tuple(name for name in (self.lesion_made_by, self.lung_made_by) if name)
 
 
+ASKED_CLASS = "COVID-19"
+"""The class that is asked about."""
+
+
+def in_class_order(probabilities: Mapping[str, float]) -> dict[str, float]:
+    """Probabilities in the order in which they are shown, whatever their values: COVID-19 first."""
+    return dict(sorted(probabilities.items(), key=lambda item: item[0] != ASKED_CLASS))
+
+
 class SaliencyMethod(StrEnum):
     """How a saliency was found: by hiding place after place, or as what each place adds to the answer."""
 
@@ -109,7 +118,7 @@ class SaliencyFindings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classification:
-    """Class probabilities by name (``non-COVID-19``, ``COVID-19``), summing to 1, with slices to show.
+    """Class probabilities by name (``COVID-19``, ``non-COVID-19``), summing to 1, with slices to show.
 
     ``not_computed`` says in a sentence why there is no result (no lung found); ``probabilities`` is then empty.
     ``limits`` are the bundle's own sentences on what its probabilities can't tell.

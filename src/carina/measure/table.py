@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from carina.measure.findings import Classification, RatioFindings, RegionFindings
+from carina.measure.findings import Classification, RatioFindings, RegionFindings, in_class_order
 
 Cell = str | int | float | None
 """What a table's cell may hold; None where nothing could be measured."""
@@ -23,7 +23,7 @@ def findings_rows(ratio: RatioFindings, classification: Classification | None = 
     scan's.
     """
     rows = [{"uid": ratio.uid, **_region(region)} for region in ratio.regions]
-    probabilities = {} if classification is None else classification.probabilities
+    probabilities = {} if classification is None else in_class_order(classification.probabilities)
     for number, row in enumerate(rows):
         row["lesion_count"] = ratio.lesion_count if number == 0 else None
         for name, value in probabilities.items():
@@ -56,7 +56,9 @@ def findings_json(ratio: RatioFindings | None, classification: Classification | 
     if classification is not None:
         value["classification"] = {
             "uid": classification.uid,
-            "probabilities": {name: _rounded(value) for name, value in classification.probabilities.items()},
+            "probabilities": {
+                name: _rounded(value) for name, value in in_class_order(classification.probabilities).items()
+            },
             "made_by": classification.made_by,
             "not_computed": classification.not_computed,
             "limits": list(classification.limits),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from carina import RESEARCH_ONLY
 from carina.errors import BadSeries
-from carina.measure.findings import Classification, RatioFindings, RegionFindings
+from carina.measure.findings import Classification, RatioFindings, RegionFindings, in_class_order
 from carina.measure.table import DECIMALS, findings_rows
 from carina.pipeline.values import write_csv
 
@@ -37,7 +37,8 @@ def write_classification(classification: Classification, folder: Path) -> Path:
     """Write ``classification.csv``: a row for each class, or one with the reason why there are none."""
     path = folder / CLASSIFICATION
     rows: list[Mapping[str, str | float | None]] = [
-        {"class": name, "probability": round(value, DECIMALS)} for name, value in classification.probabilities.items()
+        {"class": name, "probability": round(value, DECIMALS)}
+        for name, value in in_class_order(classification.probabilities).items()
     ]
     reason = {"class": None, "probability": None, REASON_COLUMN: classification.not_computed}
     write_csv(rows or [reason], path)

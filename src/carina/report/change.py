@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from carina.measure.change import LesionChange, ScanFindings
-from carina.report.numbers import MINUS, ml_text, percent_text, whole_text
+from carina.measure.texts import ml_text, percent_text, whole_text
+from carina.report.numbers import MINUS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ from reportlab.lib.units import mm
 from reportlab.platypus import Spacer
 
 from carina.measure.change import LesionChange, ScanFindings
+from carina.measure.texts import ml_text, percent_text
 from carina.report import layout as page
 from carina.report.change import Course, change_sentences, courses
 from carina.report.facts import ReportFacts
 from carina.report.fonts import SANS, printable
-from carina.report.numbers import ml_text, percent_text
 from carina.report.pages import made_by, opening
 
 CHANGE_TITLE = "Change since earlier scans"

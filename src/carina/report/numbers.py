@@ -28,18 +28,6 @@ def page_text(text: str) -> str:
     return _MINUS_OF_A_NUMBER.sub(PAGE_MINUS, text)
 
 
-def whole_text(value: float) -> str:
-    """A whole number, its thousands parted by a space that breaks no line; for lengths and shares without a sign."""
-    return f"{value:,.0f}".replace(",", "\u00a0")
-
-
-def ml_text(value: float) -> str:
-    """Whole ml from 100 on, one decimal below, and a sign that there is something below 0.05 ml."""
-    if 0 < value < 0.05:
-        return "< 0.1"
-    return whole_text(value) if value >= 100 or not value else f"{value:.1f}"
-
-
 def difference_text(value: float | None) -> str:
     """A difference of two volumes in ml, its sign told; a plain 0 where there is none, a dash where it is not known."""
     if value is None:
@@ -53,13 +41,6 @@ def range_text(lowest: float | None, highest: float | None) -> str:
     """Two differences as a range; one of them where both read the same."""
     ends = dict.fromkeys((difference_text(lowest), difference_text(highest)))
     return " to ".join(ends)
-
-
-def percent_text(value: float) -> str:
-    """Two decimals below ten percent, one from there on, and a sign that there is something below 0.005."""
-    if 0 < value < 0.005:
-        return "< 0.01"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value else "0"
 
 
 def hu_text(value: float | None) -> str:

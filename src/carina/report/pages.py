@@ -9,22 +9,15 @@ from reportlab.lib.units import mm
 from reportlab.platypus import Spacer
 
 from carina.dicom.objects import Producer
-from carina.measure.findings import Classification, KeySlice, RatioFindings, RegionFindings
+from carina.measure.findings import Classification, KeySlice, RatioFindings, RegionFindings, in_class_order
+from carina.measure.texts import ml_text, percent_text
 from carina.models.validation import Validation
 from carina.report import layout as page
 from carina.report.facts import ReportFacts
-from carina.report.numbers import (
-    MINUS,
-    NOT_TOLD,
-    hu_text,
-    in_report_order,
-    ml_text,
-    percent_text,
-    region_name,
-    without_thirds,
-)
+from carina.report.numbers import MINUS, NOT_TOLD, hu_text, in_report_order, region_name, without_thirds
 from carina.report.pictures import key_slice_pictures
 from carina.report.saliency import saliency_pictures, saliency_words
+from carina.report.whereabouts import whereabouts
 from carina.report.worth import NO_NUMBER, probability_worth, ratio_worth
 
 SHOWN_HASH = 16
@@ -45,7 +38,7 @@ def classification_pdf(
     slices = classification.key_slices if key_slices is None else key_slices
     saliency = classification.saliency
     if classification.probabilities:
-        ranked = sorted(classification.probabilities.items(), key=lambda item: (-item[1], item[0]))
+        ranked = list(in_class_order(classification.probabilities).items())
         result = [page.paragraph("Probability given by the network", page.FIRST_HEADING), page.probability_bars(ranked)]
         worth = page.panel("What this number is worth", probability_worth(_validations(facts)[0]))
     else:
@@ -118,6 +111,7 @@ def _ratio_headline(ratio: RatioFindings) -> Any:
         [
             "of the lung volume is marked as lesion",
             f"{ml_text(whole.lesion_ml)} ml of {ml_text(whole.lung_ml)} ml; {many}{hu}",
+            *filter(None, [whereabouts(ratio.regions, ratio.lesion_count)]),
         ],
         page.MAIN,
     )

@@ -14,7 +14,7 @@ from carina.deliver.commitment import take_report
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import PACE
 from carina.deliver.sender import Sender
-from carina.jobs.reading import RUNS_WITH_DECISIONS
+from carina.jobs.reading import RUNS_WITH_DECISIONS, leave_without_masks
 from carina.jobs.wishes import Wishes
 from carina.jobs.worker import Worker
 from carina.keeping.retention import Retention
@@ -100,6 +100,7 @@ def _remove(node: RunningNode, stop: Event) -> None:
 
 def _take_readings(node: RunningNode, stop: Event) -> None:
     """Once: while the node runs, decisions come by its own pages."""
+    leave_without_masks(node.engine, node.folder)
     if any(node.folder.glob(RUNS_WITH_DECISIONS)):
         from carina.jobs.decided import catch_up_readings  # what it needs takes memory of a server without decisions
 

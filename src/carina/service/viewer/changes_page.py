@@ -15,8 +15,8 @@ from carina.api.result import Run
 from carina.corrections.decisions import readers_state
 from carina.errors import BadConfig
 from carina.measure.change import LesionChange, LungHeight, ScanFindings, lung_height
+from carina.measure.texts import ml_text, percent_text
 from carina.report.change import change_sentences
-from carina.report.numbers import ml_text, percent_text
 from carina.report.overlay import layout
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, time_charts
 from carina.service.viewer.found import readers_words

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from carina.measure.change import ScanFindings
 from carina.measure.histogram import HuHistogram
+from carina.measure.texts import ml_text
 from carina.report.change import Course, courses
 from carina.report.numbers import PAGE_MINUS
 
@@ -51,7 +52,7 @@ def hu_chart(found: HuHistogram) -> Chart:
         lung=bar_path([float(value) for value in found.lung_ml], top),
         lesion=bar_path([float(value) for value in found.lesion_ml], top),
         ticks=ticks,
-        highest_ml=f"{top:.0f} ml" if top >= 10 else f"{top:.1f} ml",
+        highest_ml=f"{ml_text(top)} ml",
         words=f"HU in the lungs: median {middle}, from {tenth} (tenth percentile) to {ninetieth} (ninetieth).",
     )
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from carina.api.cohort_table import TEXT_COLUMNS
 from carina.errors import BadConfig
-from carina.report.numbers import NOT_TOLD, hu_text, ml_text, percent_text, probability_text, region_name
+from carina.measure.texts import ml_text, percent_text
+from carina.report.numbers import NOT_TOLD, hu_text, probability_text, region_name
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from carina.api.result import Run
 from carina.api.study import choose_series
-from carina.corrections.decisions import Decision, decide, decision_on, readers_state
+from carina.corrections.decisions import LONGEST_REJECTION, Decision, decide, decision_on, readers_state
 from carina.corrections.finish import SEG_NAMES, Draft, finish, finished_folder, finished_of
 from carina.corrections.masks import MaskName, layer_named, masks_made, strokes_file
 from carina.corrections.painting import LONGEST_NAME, Author, Change, Overtaken, Painting, labels_sha256
@@ -115,11 +115,12 @@ class StrokeAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class DecisionAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A mask is accepted, rejected, or finished as corrected, as it was at ``revision``."""
+    """A mask is accepted, rejected (for a ``reason``), or finished as corrected, as it was at ``revision``."""
 
     revision: _Count
     reader: _Name
     decision: Decision
+    reason: Annotated[str, Meta(max_length=LONGEST_REJECTION)] = ""
 
 
 class SendAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,13 +130,14 @@ class SendAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class StrokeStored(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a stroke, and the mask as it is now."""
+    """What came of a stroke, and the mask as it is now; ``is_unfinished`` where it is not the one that was finished."""
 
     revision: int
     change: Change
     voxels: int
     can_undo: bool
     can_redo: bool
+    is_unfinished: bool
     at: datetime | None
 
 
@@ -190,6 +192,7 @@ class CorrectingPages:
             "decision": decision_on(run, layer),
             "finished": finished_of(run.folder, layer),
             "seg": SEG_NAMES[layer],
+            "longest_reason": LONGEST_REJECTION,
             "can_send": self._how.send is not None,
             "destinations": self._how.destinations(request),
             "is_of_file": is_of_volume_file(run),
@@ -215,9 +218,9 @@ class CorrectingPages:
 
     def mask(self, request: Request) -> Response:
         """The mask as it is now, as runs."""
-        _, _, painting = self._painting(request)
+        opened, layer, painting = self._painting(request)
         change = Change(value=1, runs=painting.runs)
-        return _json(_stored(painting, change))
+        return _json(_stored(painting, change, is_unfinished=_is_unfinished(opened.run, layer, painting)))
 
     async def stroke(self, request: Request) -> Response:
         """Store a stroke; it is on the disk before the answer."""
@@ -237,7 +240,7 @@ class CorrectingPages:
         return opened, layer, self._shelf.open(opened, layer)
 
     def _stroke(self, request: Request, asked: StrokeAsked) -> msgspec.Struct:
-        opened, _, painting = self._painting(request)
+        opened, layer, painting = self._painting(request)
         author = Author(reader=self._name(request, asked.reader), at=datetime.now(UTC), id=asked.id)
         if asked.tool == "undo":
             change = painting.undo(author, asked.revision)
@@ -246,7 +249,8 @@ class CorrectingPages:
         else:
             runs = _runs(opened, painting, asked)
             change = painting.paint(runs, int(asked.tool != "eraser"), asked.tool, author, asked.revision)
-        return _stored(painting, change)
+        is_painted = asked.tool not in ("undo", "redo") and bool(change.runs)  # the digest of a mask takes its time
+        return _stored(painting, change, is_unfinished=is_painted or _is_unfinished(opened.run, layer, painting))
 
     def _decide(self, request: Request, asked: DecisionAsked) -> msgspec.Struct:
         opened, layer, painting = self._painting(request)
@@ -265,7 +269,7 @@ class CorrectingPages:
                 "what was painted is not finished: finish the correction, or undo the strokes, then decide.",
             )
         else:
-            decide(opened.run, layer, asked.decision, reader, now)
+            decide(opened.run, layer, asked.decision, reader, now, asked.reason)
         self._how.note(request, f"{layer} mask {asked.decision}")
         self._how.decided(request, opened.run)
         return Said(said=f"The {layer} mask is {asked.decision}.")
@@ -309,13 +313,14 @@ def _runs(opened: OpenedRun, painting: Painting, asked: StrokeAsked) -> list[int
     return asked.runs
 
 
-def _stored(painting: Painting, change: Change) -> StrokeStored:
+def _stored(painting: Painting, change: Change, *, is_unfinished: bool) -> StrokeStored:
     return StrokeStored(
         revision=painting.revision,
         change=change,
         voxels=painting.voxels,
         can_undo=painting.can_undo,
         can_redo=painting.can_redo,
+        is_unfinished=is_unfinished,
         at=painting.last.at if painting.last else None,
     )
 

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from carina.api.result import Run
-from carina.corrections.decisions import ReadersState
-from carina.measure.findings import RegionFindings, SaliencyMethod
+from carina.corrections.decisions import DecisionRecord, ReadersState
+from carina.measure.findings import RegionFindings, SaliencyMethod, in_class_order
+from carina.measure.texts import ml_text, percent_text
 from carina.report.numbers import (
     NOT_TOLD,
     hu_text,
     in_report_order,
-    ml_text,
-    percent_text,
     probability_change,
     probability_text,
     region_name,
     without_thirds,
 )
+from carina.report.whereabouts import whereabouts
 
 NOT_MEASURED = "This run measured no lesion to lung ratio."
 NOTHING_MARKED = "No lesion was marked. This is a result of the network and does not exclude disease."
@@ -41,11 +41,12 @@ class RegionRow:
 class FoundTexts:
     """The findings of a run in texts; ``headline`` is the ratio, and ``not_computed`` why there is no probability.
 
-    ``limits`` say what the probabilities can't tell.
+    ``where`` says where many lesions lie. ``limits`` say what the probabilities can't tell.
     """
 
     headline: str
     sentence: str
+    where: str
     regions: tuple[RegionRow, ...]
     probabilities: tuple[tuple[str, str], ...]
     not_computed: str
@@ -62,13 +63,14 @@ def found_by(run: Run) -> FoundTexts:
     ratio, classification = run.stored("volume-ratio.json"), run.stored("classification.json")
     regions = [RegionFindings(**region) for region in ratio.get("regions", [])]
     headline, sentence = _headline(regions, ratio.get("lesion_count", 0))
-    ranked = sorted(classification.get("probabilities", {}).items(), key=lambda item: (-item[1], item[0]))
+    classes = in_class_order(classification.get("probabilities", {}))
     return FoundTexts(
         headline=headline,
         sentence=sentence,
+        where=whereabouts(regions, ratio.get("lesion_count", 0)),
         regions=tuple(_rows(regions)),
-        probabilities=tuple((name, probability_text(value)) for name, value in ranked),
-        not_computed=classification.get("not_computed", "") or ("" if ranked else "This run classified nothing."),
+        probabilities=tuple((name, probability_text(value)) for name, value in classes.items()),
+        not_computed=classification.get("not_computed", "") or ("" if classes else "This run classified nothing."),
         limits=tuple(classification.get("limits", ())),
         warnings=run.warnings,
     )
@@ -76,10 +78,14 @@ def found_by(run: Run) -> FoundTexts:
 
 def readers_words(state: ReadersState) -> str:
     """What readers decided about a run's masks, as a cell of a table: ``lesion corrected; ratio 3.10 %``."""
-    decided = state.trouble or ", ".join(f"{one.layer} {one.decision}" for one in state.decisions)
+    decided = state.trouble or ", ".join(map(_decision, state.decisions))
     if state.measured is None or state.measured.reader_ratio_percent is None:
         return decided
     return f"{decided}; ratio {percent_text(state.measured.reader_ratio_percent)} %"
+
+
+def _decision(one: DecisionRecord) -> str:
+    return f"{one.layer} {one.decision}{f' ({one.reason})' if one.reason else ''}"
 
 
 def saliency_legend(run: Run) -> str:

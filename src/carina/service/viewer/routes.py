@@ -22,8 +22,9 @@ from carina.corrections.decisions import readers_state
 from carina.errors import CarinaError, told
 from carina.measure.change import LesionChange
 from carina.measure.histogram import hu_histogram
+from carina.measure.texts import ml_text, percent_text
 from carina.report.change import change_sentences
-from carina.report.numbers import difference_text, ml_text, page_text, percent_text, range_text, site_name
+from carina.report.numbers import difference_text, page_text, range_text, site_name
 from carina.report.overlay import layout
 from carina.service.problems import as_sentence, status_of
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart, time_charts

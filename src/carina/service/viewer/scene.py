@@ -65,6 +65,11 @@ def is_unmarked(opened: OpenedRun) -> bool:
     return not opened.lesions and MaskName.LESION in masks_made(opened.run)
 
 
+def _unvisited(opened: OpenedRun) -> str:
+    """What the keys that go from lesion to lesion say where there is none."""
+    return f"{NO_LESION if is_unmarked(opened) else 'This run made no lesion mask.'} n and p have nowhere to go."
+
+
 def _asked(opened: OpenedRun, at: str) -> Index:
     lesion, voxel = _LESION.fullmatch(at), _VOXEL.fullmatch(at)
     if voxel:
@@ -126,6 +131,7 @@ def scene_facts(opened: OpenedRun, base: str, at: Index) -> dict[str, Any]:
         "quartered": coarse_steps(grid) != (1, 1, 1),
         "lesions": [site.index for site in opened.lesions],
         "none": NO_LESION if is_unmarked(opened) else "",
+        "unvisited": "" if opened.lesions else _unvisited(opened),
         "planes": {
             name: {
                 "normal": one.normal,

@@ -11,6 +11,7 @@ const form = document.getElementById("tools");
 const place = document.getElementById("place");
 const status = document.getElementById("saved");
 const said = document.getElementById("said");
+const rejecting = document.getElementById("rejecting");
 const troubles = new Troubles(document.getElementById("trouble"));
 const panes = new Map([...document.querySelectorAll("[data-plane]")].map((pane) => [pane.dataset.plane, pane]));
 const planes = [...panes.keys()];
@@ -148,12 +149,24 @@ function told() {
   status.dataset.state = waiting || saver.isBusy || saver.isLoggedOut ? "waiting" : "saved";
   document.getElementById("undo").disabled = !saver.canUndo || waiting > 0 || saver.isBusy;
   document.getElementById("redo").disabled = !saver.canRedo || waiting > 0 || saver.isBusy;
-  if (waiting || saver.revision > scene.revision) document.getElementById("unfinished").hidden = false;
+  if (saver.isRead) document.getElementById("unfinished").hidden = !waiting && !saver.isUnfinished;
+  sayUndecidable(waiting);
   const overtaken = document.getElementById("overtaken");
   overtaken.hidden = !saver.isOvertaken;
   overtaken.querySelector("p").textContent = `This mask was changed elsewhere since it was opened here. ${strokes} of yours not saved.`;
   if (!stroke) planes.forEach(paint);
   if (state.next && !waiting && !stroke) leave();
+}
+
+/** Why nothing can be accepted or rejected now, and the two buttons greyed as long as that is so. */
+function sayUndecidable(waiting) {
+  let why = "";
+  if (saver.isOvertaken) why = "this mask was changed elsewhere";
+  else if (waiting || stroke) why = "not all strokes are saved";
+  else if (saver.isUnfinished) why = "what was painted is not finished. Finish the correction, or undo the strokes";
+  document.getElementById("undecidable").textContent = why && `Accept and Reject wait: ${why}.`;
+  for (const name of ["accepted", "rejected"]) document.querySelector(`[data-decision=${name}]`).disabled = Boolean(why);
+  if (why) rejecting.hidden = true;
 }
 
 /** Goes to the other mask. The browser takes its time, in which nothing is painted that would be lost with the page. */
@@ -275,7 +288,10 @@ function step(count) {
 /** Goes to a lesion that the network marked. */
 function toLesion(wanted) {
   const count = scene.lesions.length;
-  if (!count) return;
+  if (!count) {
+    place.textContent = scene.unvisited;
+    return;
+  }
   if (state.isPenDown) pen();
   state.visited = lesionNumber(wanted, count);
   moveTo(scene.lesions[state.visited - 1]);
@@ -404,19 +420,39 @@ document.getElementById("drop").addEventListener("click", () => saver.takeOver({
 
 // ---- decisions
 
+async function decide(decision, reason = "") {
+  said.textContent = decision === "corrected" ? "The object is being made." : "";
+  const answer = await saver.decide(decision, reason);
+  sayOfDeed(answer.said);
+  if (answer.isDone) location.reload();
+}
+
 document.querySelectorAll("[data-decision]").forEach((button) => {
-  button.addEventListener("click", async () => {
+  button.addEventListener("click", () => {
     if (!reader.value.trim()) {
       said.textContent = "Give your name first: it stands beside the decision.";
       reader.focus();
       return;
     }
-    said.textContent = button.dataset.decision === "corrected" ? "The object is being made." : "";
-    const answer = await saver.decide(button.dataset.decision);
-    sayOfDeed(answer.said);
-    if (answer.isDone) location.reload();
+    rejecting.hidden = button.dataset.decision !== "rejected";
+    if (rejecting.hidden) decide(button.dataset.decision);
+    else rejecting.elements.reason.focus();
   });
 });
+
+function leaveRejecting() {
+  rejecting.hidden = true;
+  document.querySelector("[data-decision=rejected]").focus();
+}
+
+rejecting.addEventListener("submit", (event) => {
+  event.preventDefault();
+  decide("rejected", rejecting.elements.reason.value.trim());
+});
+rejecting.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") leaveRejecting();
+});
+document.getElementById("not-rejecting").addEventListener("click", leaveRejecting);
 
 document.querySelectorAll("[data-send]").forEach((button) => {
   button.addEventListener("click", async () => {

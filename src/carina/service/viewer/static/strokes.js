@@ -63,6 +63,8 @@ export class Saver {
     this.canUndo = false;
     this.canRedo = false;
     this.isBusy = true; // until the mask is there
+    this.isRead = false;
+    this.isUnfinished = false; // what is saved is not what was finished last
     this.isOvertaken = false;
     this.isLoggedOut = false; // strokes are kept here, and sent once somebody is logged in again
     this.isSending = false;
@@ -109,11 +111,11 @@ export class Saver {
   }
 
   /** Accepts, rejects or finishes; gives the server's sentence and whether it was done. */
-  async decide(decision) {
+  async decide(decision, reason = "") {
     if (this.isBusy || this.queue.length) return { said: "Strokes are not saved yet: wait for them.", isDone: false };
     this.isBusy = true;
     this.onChange();
-    const answer = await this.#answered("decision", { revision: this.revision, reader: this.reader(), decision });
+    const answer = await this.#answered("decision", { revision: this.revision, reader: this.reader(), decision, reason });
     this.isBusy = false;
     this.isOvertaken = answer.code === OVERTAKEN;
     this.onChange();
@@ -181,6 +183,8 @@ export class Saver {
     this.revision = stored.revision;
     this.canUndo = stored.can_undo;
     this.canRedo = stored.can_redo;
+    this.isUnfinished = stored.is_unfinished;
+    this.isRead = true;
     this.savedAt = stored.at ? new Date(stored.at).toLocaleTimeString("en-GB") : "";
   }
 

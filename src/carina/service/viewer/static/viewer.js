@@ -137,7 +137,10 @@ function toEnd(isLast) {
 
 function toLesion(number) {
   const count = scene.lesions.length;
-  if (!count) return;
+  if (!count) {
+    place.textContent = scene.unvisited;
+    return;
+  }
   const wanted = lesionNumber(number, count);
   moveTo(scene.lesions[wanted - 1]);
   document.querySelectorAll("#lesions a")[wanted - 1].scrollIntoView({ block: "nearest" });
