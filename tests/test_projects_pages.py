@@ -46,7 +46,9 @@ def member(node: Guarded, name: str, **roles: str) -> httpx.Client:
 
 def test_a_project_is_made_and_filled_from_the_worklist(node: Guarded) -> None:
     admin, reader = node.person("admin"), member(node, "jane")
-    assert "You are in no project yet" in reader.get("/projects").text
+    for place in ("/", "/projects"):
+        whom = "ask an administrator of this node (admin.one), or of a project, to add you to one."
+        assert f"You are in no project yet, so there is nothing to see: {whom}" in reader.get(place).text
     assert reader.get(f"/jobs/{node.job}").status_code == 404
     made = post(admin, "/projects", name="trial")
     assert (made.status_code, made.headers["location"]) == (303, "/projects/trial")
@@ -170,7 +172,7 @@ def test_one_changes_ones_own_password_and_other_sessions_end(node: Guarded) -> 
     for sent, words in (
         ({"current": "wrong", "password": NEW, "again": NEW}, "The current password is not right"),
         ({"current": PASSWORD, "password": NEW, "again": "x"}, "are not the same"),
-        ({"current": PASSWORD, "password": "short", "again": "short"}, "expected 12 to 256"),
+        ({"current": PASSWORD, "password": "short", "again": "short"}, "it has 5 characters; expected at least 12"),
     ):
         assert words in post(reader, "/account", **sent).text
         assert other.get("/").status_code == 200

@@ -181,6 +181,12 @@ def external_account(connection: Connection, subject: str, name: str, role: Role
     return int(account_id)
 
 
+def administrators(connection: Connection) -> list[str]:
+    """The names of those who can let others in: the node's administrators who can log in."""
+    wanted = select(ACCOUNT.c.name).where(ACCOUNT.c.id.in_(_admins(connection))).order_by(ACCOUNT.c.name)
+    return list(connection.execute(wanted).scalars())
+
+
 def _refuse_last(connection: Connection, account: Account) -> None:
     if _admins(connection) == [account.id]:
         words = "is the last administrator who can log in: make another one first."

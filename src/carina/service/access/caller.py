@@ -66,6 +66,11 @@ class Caller:
         return self.may(Need.OPERATE)
 
     @property
+    def is_in_nothing(self) -> bool:
+        """Whether they have neither a role on the whole node nor one in a project."""
+        return self.role is Role.MEMBER and not self.roles
+
+    @property
     def may_administer(self) -> bool:
         """Whether accounts are shown."""
         return self.may(Need.ADMINISTER, everywhere=True)

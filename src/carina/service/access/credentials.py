@@ -33,7 +33,10 @@ def hash_password(password: str) -> str:
         NotUnderstood: it is too short or too long.
     """
     if not SHORTEST <= len(password) <= LONGEST:
-        words = f"the password has {len(password)} characters; expected {SHORTEST} to {LONGEST}, a sentence perhaps."
+        seen = (
+            f"the password is too {'short' if len(password) < SHORTEST else 'long'}: it has {len(password)} characters"
+        )
+        words = f"{seen}; expected at least {SHORTEST} and at most {LONGEST}. A sentence is easy to keep."
         raise NotUnderstood("access.password", words)
     return _HASHER.hash(_normal(password))
 

@@ -17,6 +17,7 @@ from carina.database import read_only
 from carina.errors import CarinaError
 from carina.jobs.projects import project_names
 from carina.service.access import members
+from carina.service.access.accounts import administrators
 from carina.service.access.caller import Caller, caller_of, check_form
 from carina.service.access.roles import IN_PROJECT, Need, role_among
 from carina.service.changes import audit, move_to_project
@@ -108,8 +109,8 @@ def show_projects(request: Request) -> Response:
     """Every project that whoever looks is in."""
     node, caller = seen_node(request), caller_of(request)
     with read_only(node.engine) as connection:
-        names = project_names(connection)
-    return page(request, "projects.html", {"rows": [_row(node, caller, name) for name in names]})
+        names, admins = project_names(connection), administrators(connection)
+    return page(request, "projects.html", {"rows": [_row(node, caller, name) for name in names], "admins": admins})
 
 
 def _project(request: Request) -> tuple[RunningNode, WorklistAsked]:

@@ -19,6 +19,7 @@ from carina.jobs.listing import Job, job_on
 from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.reading import Reading, next_to_read
 from carina.pipeline.folder import MANIFEST
+from carina.service.access.accounts import administrators
 from carina.service.access.caller import caller_of
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.acting import act
@@ -68,6 +69,8 @@ def _worklist_page(request: Request) -> Response:
         return RedirectResponse(asked.link(), status_code=303)
     node, caller = _node(request), caller_of(request)
     values = worklist(node, asked) | upload_values(node, caller) | move_values(node, caller)
+    with read_only(node.engine) as connection:
+        values["admins"] = administrators(connection) if caller.is_in_nothing else []
     return page(request, "worklist.html", values | {"live": f"/live?{request.url.query}"})
 
 
