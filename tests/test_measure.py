@@ -14,6 +14,7 @@ from carina.measure.findings import Classification, RatioFindings, RegionFinding
 from carina.measure.lungs import split_lungs
 from carina.measure.ratio import lesion_ratio
 from carina.measure.table import findings_json, findings_rows
+from carina.measure.texts import plain_ml_text
 from carina.synth.phantom import Phantom, chest_phantom
 from carina.volume import Grid, Mask, Volume
 from carina.volume.header import triple
@@ -193,7 +194,7 @@ def test_what_is_marked_outside_the_lungs_does_not_count_and_is_said() -> None:
     assert found.regions[0].lesion_ml == pytest.approx(5 * 2 * 5 * 0.064)
     assert found.lesion_count == 1
     lost_ml = (5 * 4 * 5 + 4 * 4 * 4) * 0.064
-    assert found.warnings == (f"{lost_ml:.2f} ml marked as lesion lie outside the lungs and were left out.",)
+    assert found.warnings == (f"{plain_ml_text(lost_ml)} ml marked as lesion lie outside the lungs and were left out.",)
 
 
 def test_a_lesion_that_is_cut_in_two_is_counted_as_two() -> None:
@@ -228,7 +229,7 @@ def test_nothing_found_is_a_finding() -> None:
 def test_no_lung_is_said() -> None:
     found = lesion_ratio(mask(LEFT_BOX), mask())
     assert found.warnings == (
-        "1497.60 ml marked as lesion lie outside the lungs and were left out.",
+        "1498 ml marked as lesion lie outside the lungs and were left out.",
         "No lung was found, so there is no ratio.",
     )
     assert all(one.lung_ml == one.lesion_ml == one.ratio_percent == 0 for one in found.regions)

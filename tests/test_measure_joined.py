@@ -78,7 +78,7 @@ WITHIN = (slice(20, 45), slice(15, 40), slice(50, 75))
 def test_what_leans_against_the_lung_from_below_is_left_out_and_said() -> None:
     joined = join_masks(mask(BELOW), mask(LUNG))
     assert not holds(joined, BELOW) and joined.added_ml == 0
-    assert joined.lesion.warnings == ("27.00 ml marked as lesion lie outside the lungs and were left out.",)
+    assert joined.lesion.warnings == ("27.0 ml marked as lesion lie outside the lungs and were left out.",)
     assert np.array_equal(joined.lung.labels, mask(LUNG).labels)
 
 
@@ -152,7 +152,7 @@ def test_labels_and_warnings_of_the_lesions_stay() -> None:
     lesion = replace(mask(DENT, BELOW, label=3), warnings=("noisy",), made_by="net 1 ab")
     joined = join_masks(lesion, without(mask(LUNG), DENT))
     assert set(np.unique(joined.lesion.labels)) == {0, 3} and joined.lesion.made_by == "net 1 ab"
-    assert joined.lesion.warnings[0] == "noisy" and "27.00 ml" in joined.lesion.warnings[1]
+    assert joined.lesion.warnings[0] == "noisy" and "27.0 ml" in joined.lesion.warnings[1]
 
 
 def test_other_grids_are_refused() -> None:

@@ -25,6 +25,7 @@ from carina.dicom.find import choose_source, find_series
 from carina.dicom.series import Series, Source, VolumeFile
 from carina.errors import BadConfig
 from carina.infer.activation import Explained
+from carina.measure.texts import plain_ml_text
 from carina.models.bundle import Covid
 from carina.operators.catalogue import find_definition, known_definitions
 from carina.operators.networks import Networks
@@ -235,7 +236,7 @@ def test_what_everything_measures_and_shows_are_the_joined_masks(series: Series,
     lungs = found["regions"][0]
     assert (lungs["lung_ml"], lungs["lesion_ml"]) == (round(lung.volume_ml(), 3), round(lesion.volume_ml(), 3))
     left_out = 4 * 40 * 40 * lesion.grid.voxel_ml
-    warning = f"{left_out:.2f} ml marked as lesion lie outside the lungs and were left out."
+    warning = f"{plain_ml_text(left_out)} ml marked as lesion lie outside the lungs and were left out."
     assert warning in found["warnings"] and warning in result.manifest.operators["lung-lesions"].warnings
     assert result.manifest.operators["lung-lesions"].facts["left_out_ml"] == round(left_out, 3)
     assert (tmp_path / "render" / "lung" / f"{series.uid}.mhd").samefile(tmp_path / "lung" / f"{series.uid}.mhd")

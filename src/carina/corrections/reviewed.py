@@ -207,7 +207,7 @@ def _patient(run: Run) -> str:
 
 
 REVIEWED_COLUMNS = (
-    *("case", "patient", "run", "study_date", "mask", "decision", "reader", "decided_at"),
+    *("case", "patient", "run", "study_date", "mask", "decision", "reason", "reader", "decided_at"),
     *("network_ml", "reader_ml", "network_minus_reader_ml", "dice", "image", "mask_image"),
 )
 """Of the table of masks that readers looked at; ``case``, ``patient`` and ``image`` are those of the data list."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.measure.lungs import LEFT_LUNG, RIGHT_LUNG, SIDE_NAMES, bounding_box, with_sides
-from carina.measure.texts import ml_text
+from carina.measure.texts import plain_ml_text
 from carina.volume import Grid, Mask, Volume
 from carina.volume.arrays import Box, Flags
 
@@ -121,7 +121,7 @@ def _refusals(found: ChestCheck, ends: tuple[float, float]) -> tuple[str, ...]:
     said = []
     if found.aerated_ml < LEAST_AERATED_ML:
         said.append(
-            f"Only {ml_text(found.aerated_ml)} ml of what was taken for lung has the HU of aerated lung "
+            f"Only {plain_ml_text(found.aerated_ml)} ml of what was taken for lung has the HU of aerated lung "
             f"({AERATED_HU[0]} to {AERATED_HU[1]}); at least {LEAST_AERATED_ML:.0f} ml expected."
         )
     if found.median_hu < LOWEST_MEDIAN_HU:
@@ -195,9 +195,10 @@ def _missing_side(lung: Mask, aerated: Flags, box: Box) -> tuple[str, ...]:
     sides = with_sides(lung, box)
     counts = np.bincount(sides[aerated], minlength=3)
     total = int(counts[LEFT_LUNG] + counts[RIGHT_LUNG])
+    whole_ml, *side_ml = (plain_ml_text(count * lung.grid.voxel_ml) for count in (total, *counts))
     return tuple(
-        f"The {SIDE_NAMES[side]} is missing, airless or not in view: {ml_text(counts[side] * lung.grid.voxel_ml)} of "
-        f"{ml_text(total * lung.grid.voxel_ml)} ml of aerated lung lie on its side."
+        f"The {SIDE_NAMES[side]} is missing, airless or not in view: {side_ml[side]} of {whole_ml} ml of aerated lung "
+        "lie on its side."
         for side in (LEFT_LUNG, RIGHT_LUNG)
         if counts[side] < MISSING_SHARE * total
     )

@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from carina.errors import ModelFailed
 from carina.measure.lungs import bounding_box, grown, with_extra
-from carina.measure.texts import ml_text
+from carina.measure.texts import plain_ml_text
 from carina.volume import Grid, Mask
 from carina.volume.arrays import Box, Doubles, Flags, Labels
 
@@ -76,7 +76,7 @@ def join_masks(lesion: Mask, lung: Mask) -> JoinedMasks:
     added_ml, left_out_ml = (
         float(np.count_nonzero(part)) * lung.grid.voxel_ml for part in (counted & ~held, marked & ~counted)
     )
-    said = f"{ml_text(left_out_ml)} ml marked as lesion lie outside the lungs and were left out."
+    said = f"{plain_ml_text(left_out_ml)} ml marked as lesion lie outside the lungs and were left out."
     warnings = (*lesion.warnings, said) if left_out_ml >= SMALLEST_LESION_ML else lesion.warnings
     return JoinedMasks(
         lung=with_extra(lung, box, counted) if added_ml else lung,

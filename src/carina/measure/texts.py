@@ -18,6 +18,11 @@ def ml_text(value: float) -> str:
     return whole_text(value) if value >= 99.95 or not value else f"{value:.1f}"
 
 
+def plain_ml_text(value: float) -> str:
+    """The same without the space between thousands, for sentences that go into files of any character set."""
+    return ml_text(value).replace("\u00a0", "")
+
+
 def percent_text(value: float) -> str:
     """One decimal from ten percent on, two below, and a sign that there is something below 0.005."""
     if 0 < value < 0.005:
