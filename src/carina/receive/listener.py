@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 from pynetdicom.pdu import P_DATA_TF
@@ -27,6 +28,7 @@ from carina.errors import BadConfig
 from carina.receive.commitment import answer_commitment
 from carina.receive.instance import NO_ROOM, TAKEN_LATER, Arriving, NotAccepted
 from carina.receive.moves import AskedBy
+from carina.receive.refused import RefusalLog
 from carina.receive.store import Accepted, InstanceStore, SentBy
 from carina.receive.tls import tls_context
 from carina.receive.transport import LARGEST_PDU, BoundedServer
@@ -56,6 +58,7 @@ class DicomListener:
         self.reporters = frozenset(_reporters(self.settings))
         self._server: BoundedServer | None = None
         self._outages = Outages("dicom: instances are refused", store.folder)
+        self._refusals: dict[Association, RefusalLog] = {}
         self._thread: threading.Thread | None = None
 
     @property
@@ -91,7 +94,7 @@ class DicomListener:
                 (wanted.host, wanted.port),
                 ssl_context=tls_context(wanted.tls) if wanted.tls else None,
                 evt_handlers=[
-                    (evt.EVT_CONN_CLOSE, _forget),
+                    (evt.EVT_CONN_CLOSE, self._forget),
                     (evt.EVT_REQUESTED, self._let_in),
                     (evt.EVT_PDU_RECV, self._measure),
                     (evt.EVT_C_STORE, self._take),
@@ -132,6 +135,16 @@ class DicomListener:
             _LOG.warning("association of %s at %s refused by %s.", calling, requestor.address_info.address, found[0])
             _reject(event, "calling")
 
+    def _forget(self, event: Event) -> None:
+        """Say what was not told of a connection that closes.
+
+        One that closes without having asked for anything has its thread ended; the original waits on.
+        """
+        if (refusals := self._refusals.pop(event.assoc, None)) is not None:
+            refusals.end()
+        if event.assoc.requestor.primitive is None:
+            event.assoc.dul.to_user_queue.put(None)
+
     def _measure(self, event: Event) -> None:
         """Abort where a message under way is larger than it may be, or too many wait."""
         if isinstance(event.pdu, P_DATA_TF) and (why := event.assoc.dimse.measure(event.pdu)):
@@ -147,16 +160,18 @@ class DicomListener:
         if found is None or not allows(found[1], calling, address):  # it was let in for its reports alone
             return NOT_AUTHORISED
         origin = SentBy(found[0], f"{calling}@{address}", asked=_asked(request, calling))
+        refusals = self._refusals.setdefault(event.assoc, RefusalLog(_LOG, origin.who))
         try:
             became = self._accept(event, origin)
         except NotAccepted as error:
             if error.code in TAKEN_LATER:
                 self._outages.tell(error)
                 return error.status
-            _LOG.warning("from %s: %s [%s, %04XH]", origin.who, error.message, error.code, error.status)
+            refusals.tell(error)
             return error.status
-        except Exception:  # noqa: BLE001 - the network edge: the sender is told, and tries again
-            _LOG.exception("from %s: an instance could not be accepted.", origin.who)
+        except Exception as error:  # noqa: BLE001 - the network edge: the sender is told, and tries again
+            if refusals.has_room(type(error).__name__):
+                _LOG.exception("from %s: an instance could not be accepted.", origin.who)
             return NO_ROOM
         self._outages.is_over()
         if became is Accepted.REPEATED:
@@ -192,12 +207,6 @@ class DicomListener:
     def _hear_report(self, event: Event) -> tuple[int, None]:
         self.take_report(event.event_information)
         return SUCCESS, None
-
-
-def _forget(event: Event) -> None:
-    """End the thread of a connection that closes without having asked for anything; the original waits on."""
-    if event.assoc.requestor.primitive is None:
-        event.assoc.dul.to_user_queue.put(None)
 
 
 def _reject(event: Event, title: str) -> None:

@@ -11,6 +11,7 @@ from carina.dicom.uids import is_uid
 from carina.receive.files import FileSays, arriving_file, read_says, spooled
 from carina.receive.instance import NOT_UNDERSTOOD, TAKEN_LATER, NotAccepted
 from carina.receive.multipart import DICOM_TYPE, BadBody, ContentType, dicom_parts
+from carina.receive.refused import RefusalLog
 from carina.receive.store import Accepted, InstanceStore, SentBy
 
 OTHER_STUDY = 0xA901
@@ -19,9 +20,6 @@ OTHER_STUDY = 0xA901
 
 REFERENCED, FAILED, OTHER_FAILURES = "00081199", "00081198", "0008119A"
 """Sequences of the answer (PS3.18 table I.1-1): what was stored, what was not, what was no instance."""
-
-REFUSALS_TOLD = 10
-"""Lines in the log on the parts of one request that are refused; one more says how many there were."""
 
 NAMELESS_LISTED = 100
 """Parts that are no instance which an answer lists: a body of 14 bytes a part would have 40 bytes for each otherwise.
@@ -65,24 +63,6 @@ class _Outcome:
 class _Report:
     outcomes: list[_Outcome] = field(default_factory=list)
     broken: BadBody | None = None
-    refused: int = 0
-
-    def add(self, outcome: _Outcome, who: str) -> None:
-        """Write down what became of a part, and say so of the first ones that are refused."""
-        self.outcomes.append(outcome)
-        if (error := outcome.refused) is None:
-            return
-        self.refused += 1
-        if self.refused <= REFUSALS_TOLD:
-            _LOG.warning("from %s: %s [%s, %04XH]", who, error.message, error.code, error.status)
-
-    def end(self, who: str) -> None:
-        """Say how many were refused that nothing was said of."""
-        if self.refused > REFUSALS_TOLD:
-            of_all = f"{self.refused} of {len(self.outcomes)}"
-            _LOG.warning(
-                "from %s: %s parts of the request were refused; the first %d are above.", who, of_all, REFUSALS_TOLD
-            )
 
 
 def store_over_the_web(store: InstanceStore, request: StowRequest, chunks: Iterable[bytes]) -> StowAnswer:
@@ -91,15 +71,18 @@ def store_over_the_web(store: InstanceStore, request: StowRequest, chunks: Itera
     An instance is listed as stored only once it is on the disk for good. Where the body breaks off, or what ``chunks``
     raises passes through, what was stored by then stays. Memory is bounded by a chunk and the length of the answer.
     """
-    report = _Report()
+    report, refusals = _Report(), RefusalLog(_LOG, request.origin.who)
     try:
         for content_type, data in dicom_parts(request.content_type, chunks):
-            report.add(_take(store, request, content_type, data), request.origin.who)
+            outcome = _take(store, request, content_type, data)
+            report.outcomes.append(outcome)
+            if outcome.refused is not None:
+                refusals.tell(outcome.refused)
     except BadBody as error:
         _LOG.warning("from %s: %s [%s, %d]", request.origin.who, error.message, error.code, error.status)
         report.broken = error
     finally:
-        report.end(request.origin.who)
+        refusals.end()
     answer = StowAnswer(status=_status(report), body=_body(report, request.retrieve_root))
     return replace(answer, code=report.broken.code, message=report.broken.message) if report.broken else answer
 

@@ -141,12 +141,18 @@ def _like(text: str, wish: str) -> bool:
     return fnmatch.fnmatchcase(text, wish.replace("[", "[[]"))
 
 
+def _like_any(text: str, wish: str) -> bool:
+    """One of a list (PS3.4 C.2.2.2.8), which QIDO-RS parts by commas; a code string has neither sign of its own."""
+    return any(_like(text, one.strip()) for one in wish.replace("\\", ",").split(","))
+
+
 def _like_name(text: str, wish: str) -> bool:
     return _like(text.casefold(), wish.casefold())
 
 
 _MATCHERS = {
     "UI": _among,
+    "CS": _like_any,
     "PN": _like_name,
     **dict.fromkeys(_RANGES, _within),
     **dict.fromkeys(_INTEGERS | _DECIMALS, _equal),

@@ -28,7 +28,7 @@ _USUAL, _MOST = 100, 1000
 _MOST_OF_A_STUDY = 10_000
 """Series or instances of one study in one answer, at most and where nothing is said."""
 
-_DATES = re.compile(r"[\d*?]*|\d{8}-(\d{8})?|-\d{8}", re.ASCII)
+_DATES = re.compile(r"|\d{8}|\d*[*?][\d*?]*|\d{8}-(\d{8})?|-\d{8}", re.ASCII)
 """A date or a range of dates (PS3.4 C.2.2.2.5); with wild cards too, as some clients ask."""
 
 MOST_UIDS = 100

@@ -105,9 +105,14 @@ def rendered(held: Held, frame: int, look: Look, wishes: list[Wish]) -> Rendered
 def _document(path: Path, wishes: list[Wish]) -> Rendered:
     if not any(wish.takes(PDF) for wish in wishes):
         raise NotAcceptable("dicomweb.accept", f"this object is {PDF}.")
+    return Rendered(media_type=PDF, data=encapsulated(path))
+
+
+def encapsulated(path: Path) -> bytes:
+    """The document that an object encapsulates, without the byte that makes its length even."""
     found = dcmread(path)
     data = bytes(found.EncapsulatedDocument)
-    return Rendered(media_type=PDF, data=data[: int(found.get("EncapsulatedDocumentLength") or len(data))])
+    return data[: int(found.get("EncapsulatedDocumentLength") or len(data))]
 
 
 def _grey(path: Path, frame: int, look: Look) -> Grey:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from pydicom.uid import EncapsulatedPDFStorage
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -14,11 +15,12 @@ from starlette.routing import BaseRoute, Route
 from carina.deliver.dicomweb import DICOM_JSON
 from carina.dicom.part10 import open_file
 from carina.service.dicomweb.accept import ANY, BodyPart, Multipart, Wish, wishes
+from carina.service.dicomweb.attributes import hex_tag
 from carina.service.dicomweb.frames import OCTETS, FrameSource
 from carina.service.dicomweb.held import Held, objects_of
 from carina.service.dicomweb.metadata import as_dicom_json, bulk_data, metadata_of
 from carina.service.dicomweb.qido import Level, parse_query, search
-from carina.service.dicomweb.rendered import look_of, rendered
+from carina.service.dicomweb.rendered import PDF, encapsulated, look_of, rendered
 from carina.service.node import RunningNode, seen_node
 from carina.service.problems import NotAcceptable, NotThere, NotUnderstood
 
@@ -164,14 +166,21 @@ def retrieve_rendered(request: Request) -> Response:
 
 
 def retrieve_bulk_data(request: Request) -> Response:
-    """A binary value that the metadata gives an address of."""
-    held = _objects(request)[0]
-    value = bulk_data(held, request.path_params["tag"])
-    if any(wish.is_multipart for wish in _wishes(request)):
-        location = f"{_url(held, service_root(request))}/bulkdata/{request.path_params['tag']}"
-        answer = Multipart(OCTETS, [BodyPart(content_type=OCTETS, location=location, chunks=[value])])
+    """A binary value that the metadata gives an address of; a PDF as that too, where a client asks for it."""
+    held, tag = _objects(request)[0], request.path_params["tag"]
+    value = bulk_data(held, tag)
+    is_pdf = held.sop_class_uid == EncapsulatedPDFStorage and tag == hex_tag("EncapsulatedDocument")
+    forms = (OCTETS, PDF) if is_pdf else (OCTETS,)
+    chosen = next(((wish, form) for wish in _wishes(request) for form in forms if wish.takes(form)), None)
+    if chosen is None:
+        raise NotAcceptable("dicomweb.accept", f"this value is {' or '.join(forms)}.")
+    wish, form = chosen
+    value = encapsulated(held.path) if form == PDF else value
+    if wish.is_multipart:
+        location = f"{_url(held, service_root(request))}/bulkdata/{tag}"
+        answer = Multipart(form, [BodyPart(content_type=form, location=location, chunks=[value])])
         return StreamingResponse(iter(answer), media_type=answer.content_type)
-    return Response(value, media_type=OCTETS)
+    return Response(value, media_type=form)
 
 
 def _objects(request: Request) -> list[Held]:
