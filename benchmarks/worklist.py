@@ -24,40 +24,68 @@ from tempfile import TemporaryDirectory
 from sqlalchemy import Engine, insert
 
 from carina.config import load_settings
-from carina.database import DELIVERY, JOB
+from carina.database import ARRIVAL, DELIVERY, INSTANCE, JOB, PROJECT
 from carina.jobs.places import open_node
 from carina.testing.pacs import free_port
+from carina.web_settings import DEFAULT_PROJECT
 
 OBJECTS = 5
 TICKS = os.sysconf("SC_CLK_TCK")
-AT_ONCE = 1000
+AT_ONCE = 10_000
+TRIAL = "trial"
 DECISIONS = '[{"layer": "lesion", "decision": "accepted", "reader": "Ann Reader", "at": "2026-05-04T12:00:00Z"}]'
 
 
 def fill(engine: Engine, count: int) -> None:
-    """Put ended jobs into the table, one in ten faulted, the others with five confirmed deliveries.
+    """Put ended jobs into the tables, nine in ten on a series that came, the tenth of these faulted.
 
-    Readers have decided about all of these but one in a thousand.
+    The others have five confirmed deliveries, and readers have decided about all of these but one in a thousand. One
+    series in a hundred is of a project of its own, one in ten thousand waits in quarantine.
     """
     now = datetime.now(UTC)
+    with engine.begin() as connection:
+        connection.execute(insert(PROJECT), {"name": TRIAL, "created_at": now})
     for first in range(1, count + 1, AT_ONCE):
         numbers = range(first, min(first + AT_ONCE, count + 1))
         with engine.begin() as connection:
+            came = [number for number in numbers if number % 10]
+            connection.execute(insert(ARRIVAL), [arrival(number, now) for number in came])
+            connection.execute(insert(INSTANCE), [instance(number, now) for number in came])
             connection.execute(insert(JOB), [job(number, now) for number in numbers])
-            rows = [delivery(number, object_, now) for number in numbers if number % 10 for object_ in range(OBJECTS)]
+            rows = [delivery(number, object_, now) for number in numbers if number % 9 for object_ in range(OBJECTS)]
             connection.execute(insert(DELIVERY), rows)
+
+
+def project(number: int) -> str:
+    """The project of a series and its job."""
+    return TRIAL if number % 100 == 1 else DEFAULT_PROJECT
+
+
+def arrival(number: int, now: datetime) -> dict[str, object]:
+    """A row of the table of arrivals."""
+    named = {"id": number, "series_uid": f"2.25.{number}", "study_uid": f"2.25.{number}", "project": project(number)}
+    state = "quarantined" if number % 10_000 == 5 else "queued"
+    return {**named, "source": "scanner", "sender": "CT1", "state": state, "first_at": now, "last_at": now}
+
+
+def instance(number: int, now: datetime) -> dict[str, object]:
+    """A row of the table of instances; its file is not there."""
+    named = {"arrival_id": number, "source": "scanner", "sop_instance_uid": f"2.25.{number}.1", "sop_class_uid": "1.2"}
+    file = {"transfer_syntax_uid": "1.2", "sha256": str(number), "bytes": 1, "path": f"incoming/{number}/1.dcm"}
+    return {**named, **file, "accepted_at": now}
 
 
 def job(number: int, now: datetime) -> dict[str, object]:
     """A row of the job table."""
     times = {"created_at": now, "started_at": now, "stopped_at": now + timedelta(minutes=2)}
-    asked = {"source": "incoming/1", "pipeline": "default", "folder": f"runs/{number}", "priority": 2}
-    ended: dict[str, object] = {"state": "stopped", "ended": "healthy" if number % 10 else "faulted"}
+    asked = {"source": f"incoming/{number}", "pipeline": "default", "folder": f"runs/{number}", "priority": 2}
+    asked |= {"arrival_id": number if number % 10 else None, "project": project(number)}
+    ended: dict[str, object] = {"state": "stopped", "ended": "healthy" if number % 9 else "faulted"}
     ended |= {"memory_mb": 3000.0, "cores": 2.0, "reading": "", "decisions": "[]"}
-    if number % 10:
+    if number % 9:
         ended["reading"] = "unread" if number % 1000 == 1 else ("accepted", "rejected", "corrected")[number % 3]
         ended["decisions"] = DECISIONS if number % 1000 != 1 else "[]"
-    return {**times, **asked, **ended, "error": "" if number % 10 else "slices 12 and 13 are 7.5 mm apart."}
+    return {**times, **asked, **ended, "error": "" if number % 9 else "slices 12 and 13 are 7.5 mm apart."}
 
 
 def delivery(number: int, object_: int, now: datetime) -> dict[str, object]:
@@ -78,6 +106,7 @@ def ask(url: str, pages: int, count: int, times: list[float]) -> None:
             f"/?before={before}",
             "/?reading=unread",
             f"/?reading=rejected&before={before}",
+            f"/projects/{TRIAL}",
         ]
         part = random.choice(parts)
         began = time.perf_counter()

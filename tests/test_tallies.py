@@ -51,7 +51,7 @@ def test_a_count_that_takes_long_is_made_behind_the_pages(tmp_path: Path) -> Non
     tallies = Tallies(node.engine, lambda: clock_s)
     event.listen(node.engine, "before_cursor_execute", slow)
     assert tallies.now().jobs["healthy"] == 0
-    good_until_s = 11 * clock_s  # counting took all of the time so far, and is good for ten times that
+    good_until_s = 21 * clock_s  # counting took all of the time so far, and is good for twenty times that
     add_job(node)
     clock_s, is_behind = good_until_s + 1, True
     assert tallies.now().jobs["healthy"] == 0  # nobody waits: the count is under way
@@ -71,7 +71,7 @@ def test_after_a_failed_count_behind_the_pages_the_next_who_asks_tries_again(tmp
     node = opened(tmp_path)
     add_job(node)
     times_s = iter([0.0, 1.0, 1.0])
-    tallies = Tallies(node.engine, lambda: next(times_s, 12.0))
+    tallies = Tallies(node.engine, lambda: next(times_s, 22.0))
     tallies.now()
     failed = threading.Event()
 

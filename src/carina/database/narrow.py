@@ -69,11 +69,12 @@ def _ids(table: Table, projects: Names) -> Select[Any]:
 
 
 def _of_arrival(table: FromClause, projects: Names) -> ColumnElement[bool]:
-    return table.c.arrival_id.in_(_ids(ARRIVAL, projects))
+    """Asked row by row, so that what comes of a few arrivals is found by their keys."""
+    return exists().where(ARRIVAL.c.id == table.c.arrival_id, _is_in(ARRIVAL, projects)).correlate(table)
 
 
 def _of_job(table: FromClause, projects: Names) -> ColumnElement[bool]:
-    """Asked row by row, so that the latest few of many rows are found by their own key and nothing is sorted."""
+    """The same; the latest few of many rows are found by their own key, and nothing is sorted."""
     return exists().where(JOB.c.id == table.c.job_id, _is_in(JOB, projects)).correlate(table)
 
 
@@ -113,6 +114,15 @@ ADDED = frozenset({AUDIT, DELIVERY, MEMBER}) | OF_NO_PROJECT - {IDENTITY}
 def seeing(engine: Engine, projects: Names) -> Engine:
     """An engine on the same database whose connections see these projects only."""
     return engine.execution_options(**{_SEEN: projects})
+
+
+def each_project(connection: Connection, table: Table) -> list[list[ColumnElement[bool]]]:
+    """Conditions on a table, one list for each project that a connection sees, or an empty one where it sees all.
+
+    Of one project the latest rows are found through an index that begins with it; of several at once, all are sorted.
+    """
+    projects: Names | None = connection.get_execution_options().get(_SEEN)
+    return [[]] if projects is None else [[table.c.project == name] for name in sorted(projects)]
 
 
 def narrow_statements(engine: Engine) -> None:

@@ -60,6 +60,8 @@ ARRIVAL = Table(
     Index("ix_arrival_whose_sha256", "whose_sha256"),
     Index("ix_arrival_series_uid", "series_uid"),
     Index("ix_arrival_project", "project", "id"),
+    Index("ix_arrival_state", "state", "id"),
+    Index("ix_arrival_project_state", "project", "state", "id"),
     comment="instances of one series that come together; later ones are a new arrival",
 )
 
@@ -136,6 +138,10 @@ JOB = Table(
     Index("ix_job_series_uid", "series_uid"),
     Index("ix_job_reading", "reading", "id"),
     Index("ix_job_project_reading", "project", "reading", "id"),
+    Index("ix_job_project_id", "project", "id"),
+    Index("ix_job_pipeline", "pipeline", "id"),
+    Index("ix_job_pipeline_shown", "pipeline", "state", "ended", "id"),
+    Index("ix_job_pipeline_reading", "pipeline", "reading", "id"),
     comment="one run of one pipeline on one series; this row is the only truth about it",
 )
 

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from carina.config import Destination
-from carina.database import AUDIT, DELIVERY, EVERY_PROJECT, draw_in, is_due
+from carina.database import AUDIT, DELIVERY, EVERY_PROJECT, JOB, draw_in, each_project, is_due
 from carina.deliver.answers import Answer
 from carina.deliver.identity import file_digest, identity_of, kind_of
 from carina.deliver.proof import Proof
@@ -353,13 +353,15 @@ def resend(connection: Connection, *, destination: str = "", job_id: int | None 
 
 def counts(connection: Connection, *, job_id: int | None = None) -> dict[str, dict[DeliveryState, int]]:
     """How many objects are in which state, by destination: of every job, or of one."""
-    wanted = select(DELIVERY.c.destination, DELIVERY.c.state, func.count().label("number"))
+    by_index = DELIVERY.c.state, DELIVERY.c.destination  # in the order of ix_delivery_queue, so that nothing is sorted
+    wanted = select(*by_index, func.count().label("number")).group_by(*by_index)
     if job_id is not None:
         wanted = wanted.where(DELIVERY.c.job_id == job_id)
     found: dict[str, dict[DeliveryState, int]] = {}
-    by_index = DELIVERY.c.state, DELIVERY.c.destination  # in the order of ix_delivery_queue, so that nothing is sorted
-    for row in connection.execute(wanted.group_by(*by_index)):
-        found.setdefault(row.destination, dict.fromkeys(DeliveryState, 0))[DeliveryState(row.state)] = row.number
+    for of_project in each_project(connection, JOB):  # from the project's jobs on: of others nothing is looked at
+        its = wanted.join(JOB, JOB.c.id == DELIVERY.c.job_id).where(*of_project) if of_project else wanted
+        for row in connection.execute(its):
+            found.setdefault(row.destination, dict.fromkeys(DeliveryState, 0))[DeliveryState(row.state)] += row.number
     return found
 
 

@@ -71,11 +71,13 @@ def counts_by_job(connection: Connection, ids: Sequence[int]) -> dict[int, dict[
 
 def troubles_by_job(connection: Connection, ids: Sequence[int]) -> dict[tuple[int, str], str]:
     """What was last said of objects of jobs that wait, or have failed, by job and destination."""
-    columns = (DELIVERY.c.job_id, DELIVERY.c.destination, DELIVERY.c.error)
-    is_held_up = DELIVERY.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED)) & (DELIVERY.c.error != "")
-    wanted = select(*columns).where(DELIVERY.c.job_id.in_(ids), is_held_up)
-    wanted = wanted.order_by(DELIVERY.c.state.desc(), DELIVERY.c.id)  # what failed last: that waits for somebody
-    return {(row.job_id, row.destination): row.error for row in connection.execute(wanted)}
+    if not ids:
+        return {}
+    columns = (DELIVERY.c.job_id, DELIVERY.c.destination, DELIVERY.c.state, DELIVERY.c.error)
+    wanted = select(*columns).where(DELIVERY.c.job_id.in_(ids), DELIVERY.c.error != "").order_by(DELIVERY.c.id)
+    found = connection.execute(wanted).all()  # by job alone: through the index by state all would be read that wait
+    held_up = [[row for row in found if row.state == state] for state in (DeliveryState.WAITING, DeliveryState.FAILED)]
+    return {(row.job_id, row.destination): row.error for rows in held_up for row in rows}  # what failed last, rather
 
 
 def resting_reason(connection: Connection, destination: str) -> str:

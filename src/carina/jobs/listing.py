@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, Row, func, or_, select
 
 from carina.config import Priority
-from carina.database import ARRIVAL, JOB, read_only
+from carina.database import ARRIVAL, JOB, each_project, read_only
 from carina.jobs.queue import RANKS, JobEnd, JobState
 from carina.jobs.reading import Decided
 from carina.pipeline.json_text import read_json
@@ -112,9 +112,9 @@ def list_jobs(
     wanted = select(JOB).order_by(JOB.c.id.desc() if is_falling else JOB.c.id).limit(at_most)
     if before is not None:
         wanted = wanted.where(JOB.c.id < before if is_falling else JOB.c.id > before)
-    queries = [wanted.where(*conditions) for conditions in filtered.conditions]
-    found = [_job(row) for query in queries for row in connection.execute(query)]
-    return tuple(sorted(found, key=lambda job: job.id, reverse=is_falling)[:at_most])
+    every = [[*common, *its] for common in each_project(connection, JOB) for its in filtered.conditions]
+    found = [row for conditions in every for row in connection.execute(wanted.where(*conditions)).all()]
+    return tuple(map(_job, sorted(found, key=lambda row: row.id, reverse=is_falling)[:at_most]))
 
 
 def every_job(connection: Connection, *, pipeline: str = "", page: int = 1000) -> Iterator[Job]:
@@ -171,9 +171,12 @@ def _is_shown_as(state: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
 
 def job_counts(connection: Connection) -> Mapping[str, int]:
     """How many jobs are pending, running, healthy, faulted and canceled."""
-    found = dict.fromkeys((JobState.PENDING, JobState.RUNNING, *JobEnd), 0)
+    found: dict[str, int] = dict.fromkeys((JobState.PENDING, JobState.RUNNING, *JobEnd), 0)
     wanted = select(JOB.c.state, JOB.c.ended, func.count().label("number")).group_by(JOB.c.state, JOB.c.ended)
-    return found | {row.ended or row.state: row.number for row in connection.execute(wanted)}
+    for of_project in each_project(connection, JOB):
+        for row in connection.execute(wanted.where(*of_project)):
+            found[row.ended or row.state] += row.number
+    return found
 
 
 def _job(row: Row[Any]) -> Job:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, func, select
 
-from carina.database import ARRIVAL, INSTANCE, JOB
+from carina.database import ARRIVAL, INSTANCE, JOB, each_project
 from carina.receive.store import ArrivalState
 
 HELD_BACK = (ArrivalState.QUARANTINED, ArrivalState.APART)
@@ -52,11 +52,15 @@ def list_arrivals(
         wanted = wanted.where(ARRIVAL.c.id < before)
     if states:
         wanted = wanted.where(ARRIVAL.c.state.in_(states))
-    return tuple(_arrival(row) for row in connection.execute(wanted))
+    every = each_project(connection, ARRIVAL)
+    found = [row for conditions in every for row in connection.execute(wanted.where(*conditions)).all()]
+    return tuple(map(_arrival, sorted(found, key=lambda row: row.id, reverse=True)[:at_most]))
 
 
 def arrivals_of(connection: Connection, ids: Sequence[int]) -> dict[int, Arrival]:
     """Arrivals by their ids."""
+    if not ids:
+        return {}
     return {row.id: _arrival(row) for row in connection.execute(_WANTED.where(ARRIVAL.c.id.in_(ids)))}
 
 
@@ -71,6 +75,8 @@ def job_states(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[st
 
 def first_files(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
     """The path of each arrival's first instance, relative to the node's folder."""
+    if not ids:
+        return {}
     first = select(func.min(INSTANCE.c.id)).where(INSTANCE.c.arrival_id.in_(ids)).group_by(INSTANCE.c.arrival_id)
     wanted = select(INSTANCE.c.arrival_id, INSTANCE.c.path).where(INSTANCE.c.id.in_(first))
     return {row.arrival_id: row.path for row in connection.execute(wanted)}

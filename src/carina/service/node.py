@@ -21,6 +21,7 @@ from carina.database import read_only, seeing
 from carina.jobs.listing import job_on_source
 from carina.receive.store import InstanceStore
 from carina.receive.uploads import Uploads
+from carina.sections import UPLOADS
 from carina.service.access.members import see_project
 from carina.service.loops import Part, PartStatus
 from carina.service.tallies import Tallies
@@ -99,6 +100,11 @@ class RunningNode:
                 self.folder, self.settings.uploads, self.settings.node.free_gb, partial(job_on_source, self.engine)
             )
         )
+
+    @cached_property
+    def upload_folders(self) -> frozenset[str]:
+        """Where the sources of jobs on uploads lie, as paths: of a restored job without links."""
+        return frozenset(str(folder / UPLOADS) for folder in (self.folder.absolute(), self.folder.resolve()))
 
     @cached_property
     def tallies(self) -> Tallies:

@@ -15,7 +15,7 @@ from carina.deliver.ledger import DeliveryState, counts
 from carina.jobs.listing import job_counts
 
 _SHORTEST_S = 0.5
-_SHARE = 10.0
+_SHARE = 20.0
 """A tally is as good for this many times as long as counting took, so that counting takes little of the machine."""
 
 _LONGEST_S = 0.02

@@ -56,9 +56,8 @@ class SeriesOfUpload(msgspec.Struct, frozen=True, kw_only=True):
 
 def is_of_upload(node: RunningNode, job: Job) -> bool:
     """Whether a job is on files that somebody uploaded."""
-    source = Path(job.source)
-    folders = (node.folder.absolute(), node.folder.resolve())  # a restored job has the latter
-    return source.name == CONTENT and source.parent.parent in [folder / UPLOADS for folder in folders]
+    upload, _, name = job.source.rpartition("/")
+    return name == CONTENT and upload.rpartition("/")[0] in node.upload_folders
 
 
 def content_of(node: RunningNode, job: Job) -> Path:

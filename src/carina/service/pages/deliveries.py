@@ -35,7 +35,8 @@ def sent_text(states: Mapping[DeliveryState, int]) -> str:
 
 def sendings_of(connection: Connection, ids: Sequence[int]) -> dict[int, dict[str, Sending]]:
     """What became of the results of jobs, by job and destination."""
-    found, troubles = counts_by_job(connection, ids), troubles_by_job(connection, ids)
+    found = counts_by_job(connection, ids)
+    troubles = troubles_by_job(connection, [job for job, places in found.items() if _is_held_up(places)])
     resting: dict[str, str] = {}
     for places in found.values():
         resting |= reasons_to_wait(connection, {name: states for name, states in places.items() if name not in resting})
@@ -45,6 +46,10 @@ def sendings_of(connection: Connection, ids: Sequence[int]) -> dict[int, dict[st
         return Sending(states=states, why=short_reason(troubles.get((job, name), ""), name) or waits)
 
     return {job: {name: sending(job, name, states) for name, states in places.items()} for job, places in found.items()}
+
+
+def _is_held_up(places: Mapping[str, Mapping[DeliveryState, int]]) -> bool:
+    return any(states.get(DeliveryState.WAITING) or states.get(DeliveryState.FAILED) for states in places.values())
 
 
 def reasons_to_wait(connection: Connection, sent: Mapping[str, Mapping[DeliveryState, int]]) -> dict[str, str]:
