@@ -50,9 +50,8 @@ def list_arrivals(
     wanted = _WANTED.order_by(ARRIVAL.c.id.desc()).limit(at_most)
     if before is not None:
         wanted = wanted.where(ARRIVAL.c.id < before)
-    if states:
-        wanted = wanted.where(ARRIVAL.c.state.in_(states))
-    every = each_project(connection, ARRIVAL)
+    chosen = [[ARRIVAL.c.state == state] for state in dict.fromkeys(states)] or [[]]
+    every = [[*common, *its] for common in each_project(connection, ARRIVAL) for its in chosen]  # each by an index
     found = [row for conditions in every for row in connection.execute(wanted.where(*conditions)).all()]
     return tuple(map(_arrival, sorted(found, key=lambda row: row.id, reverse=True)[:at_most]))
 
