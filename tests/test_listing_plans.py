@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -62,7 +63,8 @@ def test_jobs_are_listed_through_an_index_whatever_is_chosen(
     states = [(), *((one.value,) for one in ShownState)]
     for chosen, reading, pipeline in product(states, ["", *Reading], ["", "default"]):
         filtered = JobFilter(states=chosen, reading=reading, pipeline=pipeline)
-        plan = plan_of(seen(engine, projects), lambda it, one=filtered: list_jobs(it, one, before=before, order=order))
+        ask = partial(list_jobs, filtered=filtered, before=before, order=order)
+        plan = plan_of(seen(engine, projects), ask)
         if filtered == JobFilter() and projects is None and before is None:
             assert plan == ["SCAN job"]  # from one end of the table, by its key
         else:
