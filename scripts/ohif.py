@@ -5,6 +5,8 @@ Usage: scripts/ohif.py DIST [--node http://127.0.0.1:8042] [--port 3000] [--toke
 DIST is the folder ``package/dist`` of the npm package ``@ohif/app`` (MIT, 50 MB; ``npm pack @ohif/app`` and unpack it),
 which stays as it is. Pages and DICOMweb come from one origin, so that the node needs to trust no other: what OHIF asks
 for below ``/dicom-web`` is passed on to the node. ``--requests`` notes what it asks for, a line each.
+
+It needs httpx, which a node alone does not: ``pip install httpx``.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
+try:
+    import httpx
+except ImportError:
+    raise SystemExit("scripts/ohif.py needs httpx, which a node alone does not: pip install httpx") from None
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -230,3 +231,38 @@ def test_many_files_are_watched_in_turns(
     for _ in range(4):
         settle(watching, clock)
     assert instance_rows(store.engine) == 5
+
+
+def test_what_is_never_taken_is_told_once_and_can_be_found(
+    inbox: Path, store: InstanceStore, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Links, pipes, what is no instance: by size and time of change, for names may be patients'."""
+    (inbox / "IM1").write_bytes(small_ct("1.2.3.1"))
+    (inbox / "DOE link").symlink_to("IM1")
+    os.mkfifo(inbox / "DOE pipe")
+    odd = Path(os.fsdecode(os.fsencode(inbox) + b"/DOE\xff\n"))
+    odd.write_bytes(b"no DICOM")
+    for number, one in enumerate((inbox / "DOE link", inbox / "DOE pipe", odd)):
+        os.utime(one, (number, number), follow_symlinks=False)
+    watching = watched(inbox, store, clock)
+    assert settle(watching, clock) == {FileFate.NEW: 1, FileFate.REFUSED: 1}
+    assert not settle(watching, clock)
+    said = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    day = datetime.fromtimestamp(0).astimezone()
+    assert sorted(one.removeprefix("folder of inbox: ") for one in said if "inbox" in one) == [
+        f"a file of 0 bytes, changed {day:%Y-%m-%d %H:%M}:01 is not taken: it is a pipe, socket or device, no file.",
+        f"a file of 3 bytes, changed {day:%Y-%m-%d %H:%M}:00 is not taken: links are not followed, put the file itself"
+        " there.",
+        f"a file of 8 bytes, changed {day:%Y-%m-%d %H:%M}:02: a file is no DICOM instance. [receive.no-instance]",
+    ]
+
+
+def test_many_files_that_are_refused_are_counted(
+    inbox: Path, store: InstanceStore, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(15):
+        (inbox / f"F{number:02}").write_bytes(b"no DICOM")
+    assert settle(watched(inbox, store, clock), clock) == {FileFate.REFUSED: 15}
+    said = [one.getMessage() for one in caplog.records if "receive.no-instance" in one.getMessage()]
+    counted = "15 instances were refused for one reason [receive.no-instance]; the first 10 are above."
+    assert (len(said), said[-1]) == (11, f"from the folder of inbox: {counted}")

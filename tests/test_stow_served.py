@@ -135,6 +135,37 @@ def test_a_sender_that_sends_a_byte_now_and_then_is_ended(tmp_path: Path) -> Non
     node.engine.dispose()
 
 
+def raw(url: str, headers: bytes, body: bytes) -> Iterator[bytes]:
+    """The answers to a request whose body is sent after the first of them, or at once if there is none."""
+    port = int(url.rpartition(":")[2])
+    kind = TYPE["Content-Type"].encode()
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as peer:
+        head = b"POST /dicom-web/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: " + kind + b"\r\n" + headers
+        peer.sendall(head + b"\r\n")
+        yield peer.recv(65_536)
+        with suppress(OSError):
+            peer.sendall(body)
+        yield peer.recv(65_536)
+
+
+def test_a_sender_that_waits_is_told_to_go_on(node: RunningNode) -> None:
+    body = b"".join(body_of("1.2.3.1"))
+    with serving(node) as url:
+        first, then = raw(url, b"Expect: 100-continue\r\nContent-Length: %d\r\n" % len(body), body)
+    assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert then.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_of_two_lengths_is_refused(node: RunningNode) -> None:
+    """A proxy may have taken the one, and we would take the other (RFC 9112 6.3)."""
+    with serving(node) as url:
+        answer = b"".join(raw(url, b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in answer.lower()
+    assert b"it has Transfer-Encoding and Content-Length; expected one of them" in answer
+    assert instance_rows(node.engine) == 0
+
+
 @pytest.mark.skipif(not orthanc_program(), reason="Orthanc is not installed; on Debian: apt-get install orthanc")
 def test_orthanc_sends_real_ct(node: RunningNode, data: Path) -> None:
     files = sorted((data / "ct" / "lungdx-a0002").glob("*"))

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,7 @@ from carina.database import WATCHED, Outages, database_now, read_only
 from carina.errors import BadConfig
 from carina.receive.files import arriving_file, check_file_size, read_says, spooled
 from carina.receive.instance import TAKEN_LATER, NotAccepted
+from carina.receive.refused import RefusalLog
 from carina.receive.store import InstanceStore, SentBy
 
 MOST_WAITING = 100_000
@@ -37,6 +39,12 @@ LOOKED_UP_AT_ONCE = 500
 FILE_READ_AT_ONCE = 1 << 20
 LONGEST_BETWEEN_LOOKS_S = 10.0
 
+MOST_PASSED_OVER = 1000
+"""Files that are never taken, and are remembered as told."""
+
+LATEST_S = 250_000_000_000
+"""A time of change beyond it (in the year 9892) is shown as it: a file may have any, a date has four digits."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -46,6 +54,9 @@ class _Form(NamedTuple):
     size: int
     modified_ns: int
     inode: int
+
+
+PassOver = Callable[[Path, _Form, str], None]
 
 
 class FileFate(StrEnum):
@@ -77,6 +88,8 @@ class WatchedFolder:
         self.quiet_s = source.quiet_s
         self._waiting: dict[bytes, _Waiting] = {}
         self._trouble, self._outages = "", Outages(f"folder of {name}", source.path)
+        self._passed_over: set[Path] = set()
+        self._refusals = RefusalLog(_LOG, f"the folder of {name}")
 
     def watch(self, stop: Event) -> None:
         """Look again and again."""
@@ -101,6 +114,7 @@ class WatchedFolder:
         except NotAccepted as error:
             self._trouble = error.message.rstrip(".")
         self._waiting = seen
+        self._refusals.end()
         self._tell(fates)
         return fates
 
@@ -120,13 +134,20 @@ class WatchedFolder:
 
     def _untaken(self) -> Iterator[tuple[Path, bytes, _Form]]:
         """Files of the folder that were not taken as they are now."""
-        files = _files(self.folder)
+        files = _files(self.folder, self._pass_over)
         while batch := list(islice(files, LOOKED_UP_AT_ONCE)):
             keys = {_key(self.folder, file): (file, form) for file, form in batch}
             taken = self._taken(keys)
             for key, (file, form) in keys.items():
                 if taken.get(key.hex()) != (form.size, form.modified_ns):
                     yield file, key, form
+
+    def _pass_over(self, file: Path, form: _Form, why: str) -> None:
+        """Say of a file that is never taken why, once while it is there."""
+        if file in self._passed_over or len(self._passed_over) >= MOST_PASSED_OVER:
+            return
+        self._passed_over.add(file)
+        _LOG.warning("folder of %s: %s is not taken: %s.", self.name, _shown(form), why)
 
     def _taken(self, keys: Iterable[bytes]) -> Mapping[str, tuple[int, int]]:
         columns = select(WATCHED.c.name_sha256, WATCHED.c.bytes, WATCHED.c.modified_ns)
@@ -145,7 +166,8 @@ class WatchedFolder:
         except NotAccepted as error:
             if error.code in TAKEN_LATER:
                 raise
-            _LOG.warning("folder of %s: %s [%s]", self.name, error.message, error.code)
+            if self._refusals.has_room(error.code):
+                _LOG.warning("folder of %s: %s: %s [%s]", self.name, _shown(form), error.message, error.code)
             fate = FileFate.REFUSED
         except ChangedMeanwhileError:
             return None
@@ -178,21 +200,31 @@ class WatchedFolder:
             connection.execute(insert(WATCHED), row)
 
 
+def _shown(form: _Form) -> str:
+    """A file as the log may show it, so that it can be found: its name may be a patient's."""
+    changed = datetime.fromtimestamp(min(max(form.modified_ns // 10**9, 0), LATEST_S)).astimezone()
+    return f"a file of {form.size} bytes, changed {changed:%Y-%m-%d %H:%M:%S}"
+
+
 def _key(folder: Path, file: Path) -> bytes:
     return hashlib.sha256(os.fsencode(file.relative_to(folder))).digest()
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, _Form]]:
-    """Regular files below a folder, in the order of their names; links and hidden ones are left alone."""
+def _files(folder: Path, pass_over: PassOver) -> Iterator[tuple[Path, _Form]]:
+    """Regular files below a folder, in the order of their names; links are passed over, hidden ones left alone."""
     levels = [iter(_entries(folder))]
     while levels:
         entry = next(levels[-1], None)
         if entry is None:
             levels.pop()
-        elif entry.is_dir(follow_symlinks=False):
-            levels.append(iter(_below(Path(entry.path)) if len(levels) < DEEPEST_FOLDER else ()))
-        elif (form := _form(entry)) is not None:
-            yield Path(entry.path), form
+        elif not entry.is_dir(follow_symlinks=False):
+            if (form := _form(entry, pass_over)) is not None:
+                yield Path(entry.path), form
+        elif len(levels) < DEEPEST_FOLDER:
+            levels.append(iter(_below(Path(entry.path))))
+        else:
+            form = _form_of(entry.stat(follow_symlinks=False))
+            pass_over(Path(entry.path), form, f"a folder lies deeper than {DEEPEST_FOLDER} others")
 
 
 def _below(folder: Path) -> list[os.DirEntry[str]]:
@@ -208,12 +240,17 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
 
 
-def _form(entry: os.DirEntry[str]) -> _Form | None:
+def _form(entry: os.DirEntry[str], pass_over: PassOver) -> _Form | None:
     try:
         found = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return None
-    return _form_of(found) if stat.S_ISREG(found.st_mode) else None
+    if stat.S_ISREG(found.st_mode):
+        return _form_of(found)
+    is_link = stat.S_ISLNK(found.st_mode)
+    why = "links are not followed, put the file itself there" if is_link else "it is a pipe, socket or device, no file"
+    pass_over(Path(entry.path), _form_of(found), why)
+    return None
 
 
 def _form_of(found: os.stat_result) -> _Form:

@@ -359,7 +359,7 @@ def _apart(connection: Connection, header: Header, origin: SentBy, uid: str, now
     _LOG.warning("instance %s came again with another content: it is kept apart.", uid)
     reason = (
         f"instance {uid} is known with another content: two scans share a UID, or it was changed on the way. "
-        "Release it to run it by itself."
+        "What came first stays. Release it (`carina arrivals release`, or the worklist) to run it by itself."
     )
     return _begin(connection, header, origin, ArrivalState.APART, reason, now)
 

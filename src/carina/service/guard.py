@@ -69,6 +69,11 @@ class Guard:
         if _name(f"//{host}") not in self.hosts:
             words = f"this node is not called {host[:100]!r}; expected one of {', '.join(sorted(self.hosts))}."
             return problem(421, "web.host", words)
+        if "transfer-encoding" in headers and "content-length" in headers:
+            words = "it has Transfer-Encoding and Content-Length; expected one of them: where it ends is not certain."
+            answer = problem(400, "web.length", words)
+            answer.headers["Connection"] = "close"
+            return answer
         if method not in SAFE and _is_foreign(headers, host):
             return problem(403, "web.origin", "the request comes from a page that is none of this node's.")
         return None
