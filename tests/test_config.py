@@ -72,6 +72,11 @@ def test_without_a_name_the_file_of_the_working_folder_is_read(tmp_path: Path, m
             '[web.oidc]\nissuer = "https://x"\nclient_id = "c"\n[web.oidc.projects."a/b"]\nadmin = "x"\n',
             ":4: web.oidc.projects.a/b: can't be called so: expected up to 64 letters, digits",
         ),
+        ('[sources.X]\nkind = "dicomweb"\npipelines = []\n', ":3: sources.X.pipelines: expected one pipeline or more"),
+        (
+            '[notices.mail]\nhost = "h"\nsender = "n@h"\nto = []\n',
+            ":4: notices.mail.to: expected one address or more",
+        ),
         ("[web]\npublic_url = 'x'\n", ":2: web.public_url: expected https://HOST without a path"),
         ("[notices]\nurl = 'x'\n", ":2: notices.url: expected an address as https://HOST/PATH"),
         (

@@ -227,7 +227,7 @@ class _Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """
 
     project: ProjectName = DEFAULT_PROJECT
-    pipelines: tuple[_Text, ...] = ("default",)
+    pipelines: Annotated[tuple[_Text, ...], Meta(min_length=1, description="one pipeline or more")] = ("default",)
     priority: Priority = Priority.NORMAL
     destinations: tuple[_Text, ...] = ()
     quiet_s: _Seconds = 30.0

@@ -26,7 +26,7 @@ class MailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     user: str = ""
     password: str = ""
     sender: _Text
-    to: Annotated[tuple[_Text, ...], Meta(min_length=1)]
+    to: Annotated[tuple[_Text, ...], Meta(min_length=1, description="one address or more")]
 
 
 class NoticeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -132,14 +132,14 @@ def _words(error: msgspec.ValidationError, kind: Any) -> str:
     """What is wrong, and which values there are where there are only some."""
     words = str(error).split(" - at `$")[0]
     said = words[0].lower() + words[1:LONGEST_WORDS]
-    if "matching regex" in said and (meant := _meant(kind)):
+    if ("matching regex" in said or "`array` of length" in said) and (meant := _meant(kind)):
         return f"expected {meant}"
     choices = _choices(kind) if words.startswith("Invalid enum value") else []
     return f"{said}; expected {', '.join(choices)}" if choices else said
 
 
 def _meant(kind: Any) -> str:
-    """What a pattern stands for, in words."""
+    """What a pattern or a length stands for, in words."""
     told = [one.description for one in getattr(kind, "__metadata__", ()) if isinstance(one, msgspec.Meta)]
     return next(filter(None, told), "")
 

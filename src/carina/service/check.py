@@ -12,15 +12,11 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
-from itertools import combinations
 from pathlib import Path
-from typing import assert_never
 
 from filelock import FileLock, Timeout
 
 from carina.config import (
-    AnySource,
-    Destination,
     DicomDestination,
     DicomSettings,
     DicomSource,
@@ -28,17 +24,16 @@ from carina.config import (
     DicomwebSource,
     FolderDestination,
     FolderSource,
-    Peer,
     Settings,
 )
-from carina.deliver.routes import SENDER
 from carina.deliver.tls import peer_tls
 from carina.errors import BadConfig
 from carina.jobs.places import NODE_LOCK
 from carina.pipeline.places import check_place
 from carina.receive.tls import tls_context
 from carina.service.check_secrets import secret_mistakes
-from carina.service.web_address import is_address, is_loopback, split_address
+from carina.service.check_sources import source_mistakes
+from carina.service.web_address import is_address, is_loopback, split_address, usual_port
 from carina.toml import Mistake, read_toml
 from carina.web_settings import TlsSettings, WebSettings
 
@@ -53,7 +48,7 @@ def check_across(settings: Settings, *, is_running: bool = False) -> list[Mistak
     Where the node of the settings is running, the ports that it has are its own, and are not tried.
     """
     checks: tuple[Callable[[Settings], Iterator[Mistake]], ...] = (
-        _sources,
+        source_mistakes,
         _shared_titles,
         _folders_in_circles,
         _submit_below,
@@ -106,67 +101,6 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _sources(settings: Settings) -> Iterator[Mistake]:
-    known = f"known: {', '.join(settings.destinations) or 'none'}"
-    for name, source in settings.sources.items():
-        for destination in source.destinations:
-            if destination not in (*settings.destinations, SENDER):
-                yield _mistake(f"sources/{name}/destinations", f"no destination is called {destination!r}; {known}")
-        yield from _one_source(name, source)
-        yield from _sent_twice(name, source, settings)
-        yield from _peers_of(name, source, settings)
-
-
-def _sent_twice(name: str, source: AnySource, settings: Settings) -> Iterator[Mistake]:
-    """Two destinations of a source that are one PACS, and both take what the other takes."""
-    known = [one for one in dict.fromkeys(source.destinations) if one in settings.destinations]
-    for first, second in combinations(known, 2):
-        one, other = settings.destinations[first], settings.destinations[second]
-        if _who(one) == _who(other) and (not one.takes or not other.takes or {*one.takes} & {*other.takes}):
-            words = f"{first} and {second} are both {_who(one)}: what both take is sent there twice"
-            yield _mistake(f"sources/{name}/destinations", f"{words}; keep one, or part their `takes`")
-
-
-def _who(destination: Destination) -> str:
-    """Where a destination is, in words that are the same for two names of one."""
-    match destination:
-        case DicomDestination():
-            return f"{destination.ae_title.strip()}@{destination.host.lower()}:{destination.port}"
-        case DicomwebDestination():
-            return destination.url.rstrip("/")
-        case FolderDestination():
-            return str(_whole(destination.path))
-        case _:
-            assert_never(destination)
-
-
-def _peers_of(name: str, source: AnySource, settings: Settings) -> Iterator[Mistake]:
-    """What is wrong with the peers that are asked about a series, and from which earlier scans are fetched."""
-    peers = [key for key, one in settings.destinations.items() if isinstance(one, Peer)]
-    wrong = {key: peer for key, peer in (("ask", source.ask), ("earlier", source.earlier)) if peer not in ("", *peers)}
-    for key, peer in wrong.items():
-        words = f"no destination of kind dicom or dicomweb is called {peer!r}; known: {', '.join(peers) or 'none'}"
-        yield _mistake(f"sources/{name}/{key}", words)
-    found = settings.destinations.get(source.earlier)
-    if isinstance(found, Peer) and source.earlier_by == "move" and not _can_move(source, found):
-        words = "is move: this needs a source and a destination of kind dicom; say get"
-        yield _mistake(f"sources/{name}/earlier_by", words)
-
-
-def _can_move(source: AnySource, peer: Destination | None) -> bool:
-    return isinstance(source, DicomSource) and isinstance(peer, DicomDestination)
-
-
-def _one_source(name: str, source: AnySource) -> Iterator[Mistake]:
-    if isinstance(source, FolderSource) and not Path(source.path).is_dir():
-        yield _mistake(f"sources/{name}/path", f"{source.path!r} is no folder that is there; make it first")
-    for network in source.addresses if isinstance(source, DicomSource) else ():
-        try:
-            ipaddress.ip_network(network, strict=False)
-        except ValueError:
-            yield _mistake(f"sources/{name}/addresses", f"{network!r} is no address or network; expected 192.0.2.0/24")
 
 
 def _retention(settings: Settings) -> Iterator[Mistake]:
@@ -315,8 +249,7 @@ def _is_here(url: str, port: int) -> bool:
     if not is_address(url):
         return False
     found = split_address(url)
-    usual = {"http": 80, "https": 443}.get(found.scheme)
-    return is_loopback(found.hostname or "") and (found.port or usual) == port
+    return is_loopback(found.hostname or "") and usual_port(found) == port
 
 
 def _ports(settings: Settings) -> Iterator[Mistake]:

@@ -31,6 +31,11 @@ def is_address(url: str) -> bool:
     return True
 
 
+def usual_port(found: SplitResult) -> int | None:
+    """The port of an address, that of its scheme where none is named."""
+    return found.port or {"http": 80, "https": 443}.get(found.scheme)
+
+
 def is_loopback(host: str) -> bool:
     """Whether a listener's address is this machine's own, which nobody else reaches."""
     try:
