@@ -19,6 +19,7 @@ from sqlalchemy import insert
 
 from carina.config import Settings, load_settings
 from carina.database import ARRIVAL, INSTANCE, JOB
+from carina.jobs.sources import kept_source
 from carina.service.check import listen
 from carina.service.node import RunningNode
 from carina.service.serve import node_of, server_config
@@ -91,8 +92,10 @@ def add_job(node: RunningNode, arrival_id: int | None = None, **values: object) 
         "created_at": NOON,
         "stopped_at": NOON,
     }
+    row |= values
+    row["source"] = kept_source(node.folder, node.folder / str(row["source"]))
     with node.engine.begin() as connection:
-        job = int(connection.execute(insert(JOB).returning(JOB.c.id), row | values).scalar_one())
+        job = int(connection.execute(insert(JOB).returning(JOB.c.id), row).scalar_one())
         connection.execute(JOB.update().where(JOB.c.id == job).values(folder=f"runs/{job}"))
     return job
 

@@ -69,7 +69,7 @@ def test_a_restored_node_goes_on_where_the_backup_was_made(node: Settings, tmp_p
         asked = connection.execute(select(DELIVERY.c.state, DELIVERY.c.ask).order_by(DELIVERY.c.id)).all()
         trail = connection.execute(select(AUDIT.c.who, AUDIT.c.action)).all()
     assert [(job.state, job.worker) for job in jobs] == [("stopped", "HOST:1"), ("pending", ""), ("pending", "HOST:1")]
-    assert {job.source for job in jobs} == {str((tmp_path / "there").resolve() / "incoming/1")}
+    assert {job.source for job in jobs} == {"incoming/1"}
     assert asked == [("confirmed", 0), ("waiting", 1)]
     assert trail == [("backup", "copied"), ("restore", "changed")]
     assert sorted(one.name for one in (tmp_path / "there" / "runs").iterdir()) == ["1"]  # the others begin again

@@ -196,6 +196,12 @@ def test_systemd_takes_the_unit_without_a_remark(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+def test_the_unit_gives_up_in_the_end_and_not_before_a_database_can_be_up() -> None:
+    said = dict(re.findall(r"^(RestartSec|StartLimitIntervalSec|StartLimitBurst)=(\d+)", UNIT.read_text(), flags=re.M))
+    tried_s = int(said["RestartSec"]) * int(said["StartLimitBurst"])
+    assert 600 <= tried_s < 3600 * int(said["StartLimitIntervalSec"]) / 2
+
+
 def health(folder: Path, *words: str) -> tuple[int, str]:
     program = str(Path(sys.executable).with_name("carina"))
     done = subprocess.run([program, "health", *words], cwd=folder, capture_output=True, text=True, check=False)

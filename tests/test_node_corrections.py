@@ -63,7 +63,7 @@ def served_job(tmp_path: Path) -> Iterator[Served]:
     folder = node.folder / "runs" / str(job)
     with node.engine.begin() as connection:
         values = {
-            "source": str(node.folder / "incoming" / str(arrival)),
+            "source": f"incoming/{arrival}",
             "folder": f"runs/{job}",
             "destinations": '["share"]',
         }

@@ -222,7 +222,7 @@ def test_a_scanner_that_sends_while_it_is_fetched_is_not_taken_for_the_pacs(
         assert len(made) == 2
         with store.engine.connect() as connection:
             folder = connection.execute(select(JOB.c.source).order_by(JOB.c.id.desc())).scalars().first()
-        assert len(list(Path(str(folder)).glob("*.dcm"))) == 36
+        assert len(list((store.folder / str(folder)).glob("*.dcm"))) == 36
 
 
 def set_state(engine: Engine, state: str) -> None:

@@ -18,7 +18,9 @@ from sqlalchemy import insert, select, update
 from carina.config import Settings
 from carina.database import ARRIVAL, DELIVERY, JOB, PRIOR, PRIOR_SERIES, PriorState, database_now
 from carina.jobs.compare import compare_job
+from carina.jobs.comparison import Comparison, comparison_of
 from carina.jobs.earlier import is_fetched_as_prior, wanted_for
+from carina.jobs.listing import find_job
 from carina.jobs.wishes import LONGEST_WAIT, ON_ITS_WAY, Wishes, make_report
 from carina.service.node import RunningNode
 from carina.synth.phantom import PhantomLesion, chest_phantom
@@ -232,6 +234,24 @@ def test_the_report_is_an_object_of_the_study_and_goes_out_once(two: tuple[Runni
     assert rows == [(first.SOPInstanceUID, "share")]
     ((state, told),) = said(node)
     assert (state, "Compared with job 2 of 2026-03-01." in told) == ("ended", True)
+
+
+def test_a_job_tells_what_it_was_compared_with(two: tuple[RunningNode, int]) -> None:
+    node, new = two
+
+    def compared() -> Comparison:
+        with node.engine.connect() as connection:
+            job = find_job(connection, new)
+            assert job is not None
+            return comparison_of(connection, node.folder, job)
+
+    assert compared().lines == ["earlier scans: job 2 of 2026-03-01", "comparison: Asked."]
+    compare_job(node.settings, node.engine, new)
+    assert compared().lines == [
+        "earlier scans: job 2 of 2026-03-01",
+        "comparison: Asked. Compared with job 2 of 2026-03-01.",
+        f"report on what changed: runs/{new}/dicom/change.dcm",
+    ]
 
 
 def test_a_comparison_with_another_scan_is_another_object(two: tuple[RunningNode, int]) -> None:

@@ -13,6 +13,12 @@ _Seconds = Annotated[float, Meta(gt=0, le=86400)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
+INCOMING, RUNS = "incoming", "runs"
+"""The folders of a node in which series lie, each by its arrival's id, and runs, each by its job's."""
+
+SET_ASIDE = "unknown"
+"""The folder of a node for what lies in those and is in no row; beside it nothing is ever removed."""
+
 UPLOADS = "uploads"
 """The folder of a node in which uploads lie: of their jobs alone, people chose the series."""
 

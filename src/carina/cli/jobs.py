@@ -140,19 +140,23 @@ def _read_by(job: Job) -> str:
 @AS_JSON
 @CONFIG
 def show(job_id: int, as_json: bool, config: Path | None) -> None:
-    """Show everything about a job."""
+    """Show everything about a job, and what it was compared with."""
     import msgspec
 
-    _, engine = _node(config)
+    from carina.jobs.comparison import comparison_of
+
+    settings, engine = _node(config)
     with engine.connect() as connection:
         job = _find(connection, job_id)
+        compared = comparison_of(connection, Path(settings.node.folder), job)
     looked(engine, f"job {job_id}")
     if as_json:
-        say_json(msgspec.to_builtins(job))
+        say_json(msgspec.to_builtins(job) | {"compared": msgspec.to_builtins(compared)})
         return
     for name, value in msgspec.structs.asdict(job).items():
         if value not in (None, "", ()) and name != "decisions":
             say(f"{name}: {', '.join(value) if isinstance(value, tuple) else value}")
+    say(*compared.lines)
     for one in job.decisions:
         why = f": {one.reason}" if one.reason else ""
         say(f"{one.layer} mask: {one.decision} by {one.reader}, {one.at.astimezone():%Y-%m-%d %H:%M}{why}")

@@ -2,6 +2,8 @@
 
 What waits until such a time is due now, and what was last heard of at one is taken to be heard of now. Without that,
 everything would stand still for as long as the step was, and a restart would not help.
+A step that is shorter than the longest that a time can lie ahead is not told from a wait: it lengthens that by itself,
+to an hour at most for jobs.
 """
 
 from __future__ import annotations

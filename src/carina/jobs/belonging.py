@@ -7,16 +7,22 @@ from 1 into the runs of others.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from sqlalchemy import Engine, exists, select
+from sqlalchemy import Engine, exists, func, select
 
 from carina.database import ARRIVAL, IDENTITY, JOB
 from carina.errors import BadConfig
+from carina.pipeline.places import free_place
+from carina.sections import INCOMING, RUNS, SET_ASIDE
 
 IDENTITY_FILE = "node.id"
-HOLDING = ("incoming", "runs")
+HOLDING = (INCOMING, RUNS)
 """The folders whose content only its database can explain."""
+
+
+_LOG = logging.getLogger(__name__)
 
 
 def check_belongs(folder: Path, engine: Engine) -> None:
@@ -44,6 +50,30 @@ def check_belongs(folder: Path, engine: Engine) -> None:
     part_file = file.with_suffix(".part")
     part_file.write_text(f"{ours}\n")
     part_file.replace(file)
+
+
+def set_unknown_runs_aside(folder: Path, engine: Engine) -> None:
+    """Move the runs of jobs that the database doesn't know out of the way; call it before any job begins.
+
+    A database that is older than its folder, a dump that was restored beside it, would give their numbers away again.
+    """
+    numbers = [int(place.name) for place in (folder / RUNS).glob("*") if place.name.isdecimal()]
+    with engine.connect() as connection:  # looked at after the folder: whoever makes a run has a row before
+        last = connection.execute(select(func.max(JOB.c.id))).scalar() or 0
+    for number in sorted(numbers):
+        if number > last:
+            set_run_aside(folder, number)
+
+
+def set_run_aside(folder: Path, job_id: int) -> None:
+    """Move what is in the place of a job's run, where there is anything, to ``SET_ASIDE``."""
+    place = folder / RUNS / str(job_id)
+    if not place.exists():
+        return
+    aside = free_place(folder / SET_ASIDE / f"run-{job_id}")
+    aside.parent.mkdir(exist_ok=True)
+    place.rename(aside)
+    _LOG.warning("run %d is of a job that the database doesn't know: moved to %s", job_id, aside)
 
 
 def holds_anything(folder: Path) -> bool:

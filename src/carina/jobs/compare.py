@@ -27,16 +27,15 @@ from carina.dicom.objects import Producer, joined, save_object
 from carina.dicom.pdf import encapsulated_pdf
 from carina.dicom.series import Series
 from carina.errors import BadConfig, CarinaError, told
+from carina.jobs.comparison import OBJECT_FILE
 from carina.jobs.earlier import EarlierScan, earlier_scans, wish_of
 from carina.jobs.listing import Job, find_job
 from carina.jobs.places import database_address
+from carina.jobs.sources import source_of
 from carina.jobs.wishes import end_wish
 from carina.measure.change import ScanFindings
 from carina.report.change_pages import CHANGE_TITLE, change_pdf
 from carina.report.facts import report_facts
-
-OBJECT_FILE = Path("dicom", "change.dcm")
-"""Where the report is in a run's folder."""
 
 
 def compare_job(settings: Settings, engine: Engine, job_id: int) -> None:
@@ -78,7 +77,7 @@ def _write(folder: Path, job: Job, scans: Sequence[EarlierScan], earlier: Sequen
     if run.is_deidentified:
         why = "the pipeline takes the patient out, and a report on two scans would tie them to the patient again"
         raise BadConfig("compare.deidentified", f"job {job.id}: {why}.")
-    source = choose_series(Path(job.source), uid=job.series_uid)
+    source = choose_series(source_of(folder, job), uid=job.series_uid)
     if not isinstance(source, Series):
         return None
     producers = _producers(run, [one.series_uid for one in scans])

@@ -26,14 +26,16 @@ from carina.api.study import RunSettings, run
 from carina.config import Settings
 from carina.corrections.masks import masks_made
 from carina.database import database_now, is_away, open_database
+from carina.database.intact import check_intact
 from carina.deliver.ledger import enter
-from carina.dicom.intact import check_intact
 from carina.errors import BadConfig, Bug, CarinaError, DeliveryFailed, one_line, told
+from carina.jobs.belonging import set_run_aside
 from carina.jobs.listing import Job, find_job
 from carina.jobs.machine import whole_machine
 from carina.jobs.places import database_address
 from carina.jobs.queue import NO_ROOM_TO_RUN, Attempt, Failure, JobEnd, JobState, fail, stop
 from carina.jobs.reading import await_reader
+from carina.jobs.sources import source_of
 from carina.jobs.worker import DATABASE_AWAY
 from carina.pipeline.run import Event, What
 from carina.sections import UPLOADS
@@ -70,7 +72,9 @@ def execute(settings: Settings, engine: Engine, attempt: Attempt) -> bool:
     try:
         if job.arrival_id:
             check_intact(engine, folder, job.arrival_id)
-        finished = run(job.source, folder / job.folder, _how(settings, job))
+        if attempt.number == 1:  # what is there is another job's, of a database that knew more
+            set_run_aside(folder, job.id)
+        finished = run(source_of(folder, job), folder / job.folder, _how(settings, job))
         with engine.begin() as connection:
             return _end_well(connection, attempt, job, finished, settings)
     except SQLAlchemyError as error:
@@ -89,8 +93,7 @@ def _how(settings: Settings, job: Job) -> RunSettings:
     cores = max(1, int(min(job.cores, whole_machine(settings).cores)))  # asked for where it was submitted
     runtime = msgspec.structs.replace(settings.runtime, threads=settings.runtime.threads or cores)
     own = msgspec.structs.replace(settings, destinations={}, runtime=runtime)
-    folders = (Path(settings.node.folder).absolute(), Path(settings.node.folder).resolve())
-    is_uploaded = any(Path(job.source).is_relative_to(folder / UPLOADS) for folder in folders)
+    is_uploaded = Path(job.source).parts[0] == UPLOADS
     uid = job.series_uid if job.arrival_id or is_uploaded else ""  # judged when it arrived, or chosen by somebody
     return RunSettings(settings=own, pipeline=job.pipeline, uid=uid, progress=_tell)
 

@@ -16,6 +16,7 @@ from carina.deliver.routes import routes
 from carina.jobs.earlier import is_fetched_as_prior, want_earlier
 from carina.jobs.estimate import LARGEST_SLICE, cores_of, memory_mb, others_mb, slice_voxels
 from carina.jobs.queue import JobState, NewJob, cancel, submit
+from carina.sections import INCOMING
 
 ARRIVALS_AT_ONCE = 20
 """Arrivals that are taken up in one transaction."""
@@ -62,7 +63,7 @@ def _jobs_of(
     for pipeline in source.pipelines:
         earlier = _earlier(connection, arrival, pipeline)
         new = NewJob(
-            source=str(folder / "incoming" / str(arrival.id)),
+            source=f"{INCOMING}/{arrival.id}",
             pipeline=pipeline,
             memory_mb=needed + others_mb(pipeline),
             cores=cores_of(settings),

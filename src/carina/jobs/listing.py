@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,6 +22,7 @@ PRIORITIES = {rank: priority for priority, rank in RANKS.items()}
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job as it is shown. Times are UTC; ``folder`` is its run's, relative to the node's folder.
+    ``source`` is what it reads: relative to that folder too where it lies in it.
 
     ``reading`` is a word of ``Reading``, empty where nothing is to be read; ``decisions`` are what readers decided.
     """
@@ -145,22 +145,17 @@ def sources_of(connection: Connection, pipeline: str) -> frozenset[str]:
     return frozenset(connection.execute(select(JOB.c.source).where(JOB.c.pipeline == pipeline)).scalars())
 
 
-def job_on_source(engine: Engine, source: Path) -> int | None:
-    """The first job on a folder or file; every job is looked at for it."""
-    wanted = select(JOB.c.id).where(_is_on(source)).order_by(JOB.c.id).limit(1)
+def job_on_source(engine: Engine, source: str) -> int | None:
+    """The first job on a folder or file, named as rows name it; every job is looked at for it."""
+    wanted = select(JOB.c.id).where(JOB.c.source == source).order_by(JOB.c.id).limit(1)
     with read_only(engine) as connection:
         return connection.execute(wanted).scalar()
 
 
-def jobs_on_source(connection: Connection, source: Path) -> tuple[Job, ...]:
-    """Every job on a folder or file, the first one first; every job is looked at for it."""
-    wanted = select(JOB).where(_is_on(source)).order_by(JOB.c.id)
+def jobs_on_source(connection: Connection, source: str) -> tuple[Job, ...]:
+    """Every job on a folder or file, the first one first, as ``job_on_source`` finds them."""
+    wanted = select(JOB).where(JOB.c.source == source).order_by(JOB.c.id)
     return tuple(map(_job, connection.execute(wanted)))
-
-
-def _is_on(source: Path) -> ColumnElement[bool]:
-    """By its path as it is given, and without links, as a restored job has it."""
-    return JOB.c.source.in_(sorted({str(source.absolute()), str(source.resolve())}))
 
 
 def _is_shown_as(state: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Text, cast, exists, insert, li
 
 from carina.config import Priority
 from carina.database import JOB, REMOVAL, draw_in, is_due
+from carina.sections import RUNS
 from carina.web_settings import DEFAULT_PROJECT
 
 RANKS = {Priority.IMMEDIATE: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
@@ -113,7 +114,7 @@ def submit_all(connection: Connection, new: Sequence[NewJob], now: datetime) -> 
     """Put jobs into the queue, at most some thousands at once; gives their ids."""
     rows = [_new_row(one, now) for one in new]
     ids = connection.execute(insert(JOB).returning(JOB.c.id, sort_by_parameter_order=True), rows).scalars().all()
-    folder = literal("runs/") + cast(JOB.c.id, Text)
+    folder = literal(f"{RUNS}/") + cast(JOB.c.id, Text)
     connection.execute(update(JOB).where(JOB.c.id.in_(ids)).values(folder=folder))
     return ids
 

@@ -14,6 +14,7 @@ from carina.errors import BadConfig, BadSeries, unreadable
 from carina.jobs.estimate import cores_of, memory_mb, others_mb, voxels_below, voxels_of
 from carina.jobs.listing import sources_of
 from carina.jobs.queue import NewJob, submit_all
+from carina.jobs.sources import kept_source
 from carina.jobs.terms import AS_USUAL, Terms
 from carina.volume.files import volume_suffix
 
@@ -28,7 +29,7 @@ def new_job(path: Path, settings: Settings, terms: Terms = AS_USUAL) -> NewJob:
     _check(settings, terms)
     source = choose_series(path, settings)
     return NewJob(
-        source=str(path.resolve()),
+        source=kept_source(Path(settings.node.folder), path.resolve()),
         pipeline=_pipeline(terms.pipeline),
         memory_mb=memory_mb(voxels_of(source)) + others_mb(terms.pipeline),
         cores=cores_of(settings),
@@ -64,15 +65,16 @@ def submit_cohort(
         BadConfig: the pipeline has mistakes, or a destination isn't in the settings.
     """
     _check(settings, terms)
-    every, definition, cores = _places(path.resolve()), _pipeline(terms.pipeline), cores_of(settings)
+    folder, definition, cores = Path(settings.node.folder), _pipeline(terms.pipeline), cores_of(settings)
+    every = {kept_source(folder, place): place for place in _places(path.resolve())}
     others = others_mb(terms.pipeline)
     with read_only(engine) as connection:
         known = sources_of(connection, definition)
-    places = [place for place in every if str(place) not in known]
+    places = [(name, place) for name, place in every.items() if name not in known]
     for first in range(0, len(places), COHORT_BATCH):
         jobs = [
             NewJob(
-                source=str(place),
+                source=name,
                 pipeline=definition,
                 memory_mb=memory_mb(voxels_below(place)) + others,
                 cores=cores,
@@ -80,7 +82,7 @@ def submit_cohort(
                 destinations=tuple(terms.destinations),
                 project=terms.project,
             )
-            for place in places[first : first + COHORT_BATCH]
+            for name, place in places[first : first + COHORT_BATCH]
         ]
         with engine.begin() as connection:
             told(connection, submit_all(connection, jobs, database_now(connection)))

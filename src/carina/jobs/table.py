@@ -14,6 +14,7 @@ from carina.config import Settings
 from carina.database import read_only
 from carina.errors import CarinaError
 from carina.jobs.listing import Job, every_job
+from carina.jobs.sources import source_of
 
 FATES = {
     "pending": Fate.WAITING,
@@ -39,7 +40,7 @@ def write_jobs_table(engine: Engine, settings: Settings, file: Path, *, pipeline
 
 
 def _item(job: Job, folder: Path) -> Item:
-    place = Path(job.source)
+    place = source_of(folder, job)
     item = Item(
         name=f"job {job.id}",
         place=str(place),

@@ -30,6 +30,7 @@ from sqlalchemy.exc import OperationalError
 from carina.config import Settings
 from carina.database import JOB, Outages, database_now
 from carina.errors import FULL
+from carina.jobs.belonging import set_unknown_runs_aside
 from carina.jobs.intake import take_up
 from carina.jobs.machine import whole_machine
 from carina.jobs.places import log_of
@@ -52,6 +53,7 @@ from carina.jobs.queue import (
     silent,
     stop,
 )
+from carina.sections import RUNS
 
 LOST_AFTER = timedelta(seconds=60)
 HEARTBEATS = 12
@@ -151,7 +153,7 @@ class Worker:
         self.stopping = threading.Event()
         self._heard = 0.0
         self._outages = Outages(f"worker {self.name}", settings.node.folder)
-        self._full = Outages(f"worker {self.name}", Path(settings.node.folder, "runs"))
+        self._full = Outages(f"worker {self.name}", Path(settings.node.folder, RUNS))
 
     def go(self, *, until_empty: bool = False, watch: Callable[[], None] = lambda: None) -> None:
         """Work until ``stopping`` is set, or until nothing waits or runs any more, here or elsewhere.
@@ -201,6 +203,7 @@ class Worker:
 
     def _take_over(self) -> None:
         """Let the jobs of workers that were killed on this machine wait again at once; their processes ended too."""
+        set_unknown_runs_aside(Path(self.settings.node.folder), self.engine)
         with self.engine.begin() as connection:
             for attempt, name in running_on(connection, platform.node()).items():
                 number = name.rpartition(":")[2]

@@ -33,14 +33,13 @@ from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
 from carina.receive.moves import FETCHING
 from carina.receive.presence import RECEIVING_LOCK
-from carina.receive.store import INCOMING, ArrivalState
+from carina.receive.store import ArrivalState
 from carina.receive.uploads import CONTENT
-from carina.sections import UPLOADS
+from carina.sections import INCOMING, RUNS, UPLOADS
 
 BACKUP_FILE = "backup.json"
 """Written last: a folder without it is no backup, or one that was broken off."""
 
-RUNS = "runs"
 
 LISTED = "instances.txt"
 """Beside a dump: the instances that it names, a line each, so that what is missing or altered is seen in time."""

@@ -31,7 +31,8 @@ from sqlalchemy import (
 from carina.database import ARRIVAL, DELIVERY, INSTANCE, JOB, REMOVAL
 from carina.deliver.ledger import DeliveryState
 from carina.jobs.queue import JobEnd, JobState
-from carina.receive.store import INCOMING, ArrivalState
+from carina.receive.store import ArrivalState
+from carina.sections import INCOMING
 
 
 class KeptKind(StrEnum):
@@ -56,14 +57,10 @@ class Removable:
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """Only what was last of use before ``before``; what is given up, before ``abandoned`` (None: nothing is).
-
-    ``folder`` is the node's, resolved, as jobs name what they read.
-    """
+    """Only what was last of use before ``before``; what is given up, before ``abandoned`` (None: nothing is)."""
 
     before: datetime
     abandoned: datetime | None
-    folder: str
 
 
 def removable(
@@ -85,7 +82,7 @@ def _arrivals(bounds: Bounds) -> Select[Any]:
         later.c.id != ARRIVAL.c.id,
         later.c.state.in_([ArrivalState.ARRIVING, ArrivalState.COMPLETE]),
     )  # whose run is to be on these instances as well
-    path = literal(f"{bounds.folder}/{INCOMING}/") + cast(ARRIVAL.c.id, String)
+    path = literal(f"{INCOMING}/") + cast(ARRIVAL.c.id, String)
     reads = or_(JOB.c.arrival_id == ARRIVAL.c.id, JOB.c.source == path)
     is_done = ARRIVAL.c.state.in_([ArrivalState.QUEUED, ArrivalState.KEPT])
     waits = ARRIVAL.c.state.in_([ArrivalState.QUARANTINED, ArrivalState.APART])

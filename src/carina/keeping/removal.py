@@ -18,11 +18,12 @@ from carina.database import ARRIVAL, AUDIT, INSTANCE, JOB, REMOVAL, database_now
 from carina.jobs.reading import leave_unread
 from carina.keeping.removable import Bounds, KeptKind, Removable, removable
 from carina.pipeline.trees import remove_tree
-from carina.receive.store import INCOMING, ArrivalState
+from carina.receive.store import ArrivalState
+from carina.sections import INCOMING, RUNS
 
 REMOVED_BY = "retention"
 
-_FOLDERS = {KeptKind.INCOMING: INCOMING, KeptKind.RUN: "runs"}
+_FOLDERS = {KeptKind.INCOMING: INCOMING, KeptKind.RUN: RUNS}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,6 @@ from carina.jobs.queue import JobState
 from carina.keeping.backup import (
     BACKUP_FILE,
     LISTED,
-    RUNS,
     Backup,
     Copier,
     NamedFile,
@@ -31,8 +30,7 @@ from carina.keeping.backup import (
 )
 from carina.keeping.dumps import DUMP, check_restorable, restore_database
 from carina.pipeline.json_text import read_json
-from carina.receive.store import INCOMING
-from carina.sections import UPLOADS
+from carina.sections import INCOMING, RUNS, UPLOADS
 
 
 def restore_node(settings: Settings, backup: Path, now: datetime, who: str = "restore") -> Backup:
@@ -56,7 +54,7 @@ def restore_node(settings: Settings, backup: Path, now: datetime, who: str = "re
         if is_on_server(settings):
             restore_database(backup / DUMP, settings.node.database)
         address = settings.node.database or f"sqlite:///{part / DATABASE}"
-        _bring_up_to_date(address, said, str(folder.resolve()))
+        _bring_up_to_date(address, said)
         _note(address, said, now, who)
         (part / RESTORED).write_bytes((backup / BACKUP_FILE).read_bytes())
     return said
@@ -116,12 +114,12 @@ def _instances(backup: Path, *, is_dump: bool) -> tuple[NamedFile, ...]:
     return named_in(backup / DATABASE).instances if (backup / DATABASE).is_file() else ()
 
 
-def _bring_up_to_date(address: str, said: Backup, folder: str) -> None:
+def _bring_up_to_date(address: str, said: Backup) -> None:
     engine = open_database(address)
     try:
         upgrade_schema(engine)
         with engine.begin() as connection:
-            _continue(connection, said.folder, folder)
+            _continue(connection, said.folder)
     finally:
         engine.dispose()
 
@@ -136,14 +134,14 @@ def _note(address: str, said: Backup, now: datetime, who: str) -> None:
         engine.dispose()
 
 
-def _continue(connection: Connection, was: str, folder: str) -> None:
-    """Let what ran wait, ask for what may have been sent, and name inputs where they are now."""
+def _continue(connection: Connection, was: str) -> None:
+    """Let what ran wait, ask for what may have been sent, and name inputs within the folder, as older nodes did not."""
     again = {"state": JobState.PENDING, "worker": "", "heartbeat_at": None}
     connection.execute(update(JOB).where(JOB.c.state == JobState.RUNNING).values(**again))
     waiting = DELIVERY.c.state == DeliveryState.WAITING
     connection.execute(update(DELIVERY).where(waiting).values(ask=1, doubt_until=None))
     for place in (INCOMING, RUNS, UPLOADS):
         before = f"{was}/{place}/"
-        after = literal(f"{folder}/{place}/").concat(func.substr(JOB.c.source, len(before) + 1))
+        after = literal(f"{place}/").concat(func.substr(JOB.c.source, len(before) + 1))
         below = JOB.c.source.startswith(before, autoescape=True)
         connection.execute(update(JOB).where(below).values(source=after))

@@ -19,6 +19,7 @@ from carina.jobs.queue import JobState
 from carina.keeping.lock import files_held
 from carina.keeping.removable import Bounds, KeptKind, Removable, removable
 from carina.keeping.removal import Open, begin_removal, finish_removal, open_removals
+from carina.sections import RUNS
 
 LEAST_AGE = timedelta(hours=1)
 """What was of use more lately than this stays, whatever the settings say: somebody may just be looking at it."""
@@ -76,7 +77,6 @@ class Retention:
         return Bounds(
             before=now - max(timedelta(days=days), LEAST_AGE),
             abandoned=now - timedelta(days=given_up) if given_up else None,
-            folder=str(self.folder.resolve()),
         )
 
     def _candidates(self, kind: KeptKind, bounds: Bounds) -> list[Removable]:
@@ -144,7 +144,7 @@ class Retention:
 
     def _size_of_run(self, job_id: int) -> int:
         if job_id not in self._sizes:
-            self._sizes[job_id] = sum(_sizes(self.folder / "runs" / str(job_id)))
+            self._sizes[job_id] = sum(_sizes(self.folder / RUNS / str(job_id)))
         return self._sizes[job_id]
 
 

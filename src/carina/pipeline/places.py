@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -136,6 +137,12 @@ def flush(*paths: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def free_place(place: Path) -> Path:
+    """A place where nothing is: this one, or it with a number."""
+    names = (place.name if number == 1 else f"{place.name}-{number}" for number in count(1))
+    return next(one for name in names if not (one := place.with_name(name)).exists())
 
 
 def write_whole(target: Path, data: bytes) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select
 
 from carina.config import DicomDestination, Settings
 from carina.database import INSTANCE
-from carina.dicom.intact import is_intact
+from carina.database.intact import is_intact
 from carina.receive.sure import assure
 
 NO_SUCH_INSTANCE = 0x0112

@@ -13,13 +13,14 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, or_, 
 
 from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, INSTANCE, database_now, draw_in
+from carina.database.intact import check_intact
 from carina.dicom.find import choose_source, find_series
-from carina.dicom.intact import check_intact
 from carina.dicom.part10 import open_file
 from carina.dicom.rules import load_rules
 from carina.errors import BadSeries, Bug, CarinaError, told
 from carina.pipeline.places import link_or_copy
-from carina.receive.store import INCOMING, ArrivalState
+from carina.receive.store import ArrivalState
+from carina.sections import INCOMING
 
 ARRIVALS_JUDGED = 50
 """Arrivals that are looked at in one round."""

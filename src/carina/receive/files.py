@@ -18,7 +18,8 @@ from carina.errors import CarinaError
 from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, Arriving, NotAccepted
 from carina.receive.part import unwritable_part
 from carina.receive.presence import receiving
-from carina.receive.store import INCOMING, PART_FOLDER
+from carina.receive.store import PART_FOLDER
+from carina.sections import INCOMING
 
 DIRECTORY = "1.2.840.10008.1.3.10"
 """Media Storage Directory: a DICOMDIR lists instances and is none."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carina import __version__
-from carina.dicom.intact import FILE_BEGINS
+from carina.database.intact import FILE_BEGINS
 from carina.dicom.part10 import OpenFile, open_file
 from carina.dicom.syntaxes import ENCAPSULATED, IMPLICIT, NATIVE
 from carina.dicom.uids import is_uid

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, delete, exists, select, update
 
 from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
+from carina.pipeline.places import free_place
 from carina.receive.presence import alone
-from carina.receive.store import INCOMING, ArrivalState
+from carina.receive.store import ArrivalState
 from carina.receive.sure import assure
-
-SET_ASIDE = "unknown"
-"""The folder of what was received and is in no row; beside it nothing is ever removed."""
+from carina.sections import INCOMING, SET_ASIDE
 
 FOLDERS_AT_ONCE = 500
 """Arrivals whose states are asked for in one statement: how many a node holds has no bound."""
@@ -66,8 +65,7 @@ def _set_aside(place: Path, folder: Path) -> None:
     files = [file for file in place.iterdir() if file.is_file()]
     if not files:
         return
-    names = (place.name if number == 1 else f"{place.name}-{number}" for number in count(1))
-    aside = next(folder / name for name in names if not (folder / name).exists())
+    aside = free_place(folder / place.name)
     aside.mkdir(parents=True)
     for file in files:
         file.replace(aside / file.name)

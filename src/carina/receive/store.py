@@ -30,7 +30,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, insert,
 
 from carina.config import DicomDestination, Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
-from carina.dicom.intact import is_intact
+from carina.database.intact import is_intact
 from carina.pipeline.places import file_name
 from carina.receive.instance import (
     FULL_CODE,
@@ -48,9 +48,9 @@ from carina.receive.presence import receiving
 from carina.receive.project import project_of
 from carina.receive.same import is_same_object
 from carina.receive.sure import DATABASE_FAILS, assure, flush_folder, take_back
+from carina.sections import INCOMING
 from carina.web_settings import DEFAULT_PROJECT
 
-INCOMING = "incoming"
 PART_FOLDER = ".parts"
 FLUSHES_AT_ONCE = 32
 

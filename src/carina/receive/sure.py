@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, exc, select
 
 from carina.database import INSTANCE, read_only
-from carina.dicom.intact import chunks_of, holds_data_set
+from carina.database.intact import chunks_of, holds_data_set
 
 DATABASE_FAILS = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 """A database that is full, locked, or gone."""

@@ -17,6 +17,7 @@ from carina.jobs.estimate import cores_of, memory_mb, others_mb
 from carina.jobs.listing import Job, find_job
 from carina.jobs.projects import assign_job, assign_series
 from carina.jobs.queue import JobState
+from carina.jobs.sources import kept_source
 from carina.jobs.terms import Terms
 from carina.receive.complete import release
 from carina.receive.project import project_of
@@ -128,7 +129,7 @@ def submit_source(node: RunningNode, source: Path, terms: Terms, series_uid: str
     if unknown:
         raise NotThere("delivery.unknown", f"no destination is called {unknown[0]!r}.")
     new = queue.NewJob(
-        source=str(source),
+        source=kept_source(node.folder, source),
         pipeline=terms.pipeline,
         memory_mb=needed,
         cores=cores_of(node.settings),

@@ -31,6 +31,7 @@ from carina.errors import BadConfig
 from carina.jobs.places import NODE_LOCK
 from carina.pipeline.places import check_place
 from carina.receive.tls import tls_context
+from carina.sections import INCOMING
 from carina.service.check_secrets import secret_mistakes
 from carina.service.check_sources import source_mistakes
 from carina.service.web_address import is_address, is_loopback, split_address, usual_port
@@ -284,7 +285,7 @@ def _certificates(name: str, tls: TlsSettings | None) -> Iterator[Mistake]:
 
 def _places(settings: Settings) -> Iterator[Mistake]:
     folder = Path(settings.node.folder)
-    yield from _place("node/folder", folder / "incoming")
+    yield from _place("node/folder", folder / INCOMING)
     for name, one in settings.destinations.items():
         if isinstance(one, FolderDestination):
             yield from _place(f"destinations/{name}/path", Path(one.path))

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
@@ -19,9 +19,9 @@ from starlette.requests import HTTPConnection
 from carina.config import Destination, Settings
 from carina.database import read_only, seeing
 from carina.jobs.listing import job_on_source
+from carina.jobs.sources import kept_source
 from carina.receive.store import InstanceStore
 from carina.receive.uploads import Uploads
-from carina.sections import UPLOADS
 from carina.service.access.members import see_project
 from carina.service.loops import Part, PartStatus
 from carina.service.tallies import Tallies
@@ -97,14 +97,12 @@ class RunningNode:
             self._whole.uploads
             if self._whole
             else Uploads(
-                self.folder, self.settings.uploads, self.settings.node.free_gb, partial(job_on_source, self.engine)
+                self.folder,
+                self.settings.uploads,
+                self.settings.node.free_gb,
+                lambda content: job_on_source(self.engine, kept_source(self.folder, content)),
             )
         )
-
-    @cached_property
-    def upload_folders(self) -> frozenset[str]:
-        """Where the sources of jobs on uploads lie, as paths: of a restored job without links."""
-        return frozenset(str(folder / UPLOADS) for folder in (self.folder.absolute(), self.folder.resolve()))
 
     @cached_property
     def tallies(self) -> Tallies:

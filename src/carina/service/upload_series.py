@@ -11,6 +11,7 @@ import msgspec
 from carina.database import read_only
 from carina.jobs.listing import Job, find_job, jobs_on_source
 from carina.jobs.queue import JobEnd
+from carina.jobs.sources import source_of
 from carina.jobs.terms import Terms
 from carina.receive.upload_errors import NoUpload
 from carina.receive.uploads import CONTENT
@@ -54,10 +55,10 @@ class SeriesOfUpload(msgspec.Struct, frozen=True, kw_only=True):
     series: tuple[UploadedSeries, ...]
 
 
-def is_of_upload(node: RunningNode, job: Job) -> bool:
+def is_of_upload(job: Job) -> bool:
     """Whether a job is on files that somebody uploaded."""
     upload, _, name = job.source.rpartition("/")
-    return name == CONTENT and upload.rpartition("/")[0] in node.upload_folders
+    return name == CONTENT and upload.rpartition("/")[0] == UPLOADS
 
 
 def content_of(node: RunningNode, job: Job) -> Path:
@@ -77,11 +78,12 @@ def series_of_job(node: RunningNode, job_id: int) -> SeriesOfUpload:
     from carina.api.study import find_series
 
     job = _job_on_upload(node, job_id)
-    if not Path(job.source).is_dir():
+    content = source_of(node.folder, job)
+    if not content.is_dir():
         raise NoUpload("upload.gone", "the files of this upload were removed: send them again.")
-    found = find_series(job.source, node.settings)
+    found = find_series(content, node.settings)
     with read_only(node.engine) as connection:
-        jobs = jobs_on_source(connection, content_of(node, job))
+        jobs = jobs_on_source(connection, job.source)
     return SeriesOfUpload(job=job.id, series=tuple(_told(found, _runs(node, jobs, found))))
 
 
@@ -109,7 +111,7 @@ def run_series(node: RunningNode, job_id: int, uid: str) -> Job:
 def _submit(node: RunningNode, job: Job, uid: str, known: Sequence[int], content: Path) -> int:
     """A job on a series that none is on, neither a known one nor one that was made since they were looked for."""
     with read_only(node.engine) as connection:
-        since = [one.id for one in jobs_on_source(connection, content) if one.series_uid == uid]
+        since = [one.id for one in jobs_on_source(connection, job.source) if one.series_uid == uid]
     if going := _going(node, job, [*known, *since]):
         raise Conflict("upload.run-already", f"job {going} runs {job.pipeline} on this series already, or did.")
     terms = Terms(pipeline=job.pipeline, priority=job.priority, destinations=job.destinations, project=job.project)
@@ -121,7 +123,7 @@ def _job_on_upload(node: RunningNode, job_id: int) -> Job:
         job = find_job(connection, job_id)
     if job is None:
         raise NotThere("job.unknown", f"there is no job {job_id}.")
-    if not is_of_upload(node, job):
+    if not is_of_upload(job):
         raise Conflict(
             "upload.none", f"job {job_id} is not on uploaded files: there is no other series beside its own."
         )

@@ -21,7 +21,6 @@ from carina.service.access.members import see_project
 from carina.service.node import RunningNode
 from carina.service.pipelines import check_offered
 from carina.service.problems import NotThere
-from carina.service.upload_series import content_of
 from carina.web_settings import DEFAULT_PROJECT
 
 
@@ -122,7 +121,7 @@ def _is_over(node: RunningNode, job_id: int) -> bool:
         job = find_job(connection, job_id)
         if job is None or not _is_job_over(node, connection, job_id):
             return False
-        return all(_is_job_over(node, connection, one.id) for one in jobs_on_source(connection, content_of(node, job)))
+        return all(_is_job_over(node, connection, one.id) for one in jobs_on_source(connection, job.source))
 
 
 def _is_job_over(node: RunningNode, connection: Connection, job_id: int) -> bool:

@@ -48,7 +48,7 @@ def job_input(node: RunningNode, job: Job, file: str | None) -> JobInput:
     """What a job runs on; ``file`` is the first one of its arrival, relative to the node's folder, if it has one."""
     if file:
         return JobInput(words=described_file(node.folder / file), series_uid=job.series_uid)
-    if not is_of_upload(node, job):
+    if not is_of_upload(job):
         name = Path(job.source).name
         return JobInput(words=name, series_uid="" if name.startswith(job.series_uid) else job.series_uid)
     return _uploaded(job, content_of(node, job), _inputs_of(node.folder / job.folder / MANIFEST))

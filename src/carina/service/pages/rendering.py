@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
@@ -45,6 +46,12 @@ def seconds_words(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
+def _without_source(error: str, source: str) -> str:
+    """An error without the path of what the run read, which stands beside it; the node may have been moved since."""
+    before, mark, after = error.partition(f"{source}: ")
+    return after if mark and (not before or Path(before).is_absolute()) else error
+
+
 TEMPLATES = Environment(
     loader=PackageLoader("carina.service.pages"),
     autoescape=True,
@@ -53,7 +60,7 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 TEMPLATES.filters.update(time=_time, minute=_minute, size=size_words, seconds=seconds_words)
-TEMPLATES.filters.update(sentence=as_sentence, state_word=state_word)
+TEMPLATES.filters.update(sentence=as_sentence, state_word=state_word, without_source=_without_source)
 TEMPLATES.globals.update(lasted=_lasted, notice=RESEARCH_ONLY, version=__version__)
 
 

@@ -119,7 +119,7 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
     values["resting"] = resting
     values["handed_over"] = _handed_over(node, progress.job)
-    values["is_uploaded"] = is_of_upload(node, progress.job)
+    values["is_uploaded"] = is_of_upload(progress.job)
     return values | {"has_results": has_results, "earlier": earlier, "wish": wish, "wanted_for": wanted}
 
 

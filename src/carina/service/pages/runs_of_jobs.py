@@ -15,6 +15,8 @@ from carina.dicom.series import Source
 from carina.jobs.decided import note_reading
 from carina.jobs.earlier import earlier_scans
 from carina.jobs.listing import Job, find_job
+from carina.jobs.sources import source_of
+from carina.sections import RUNS
 from carina.service.access.caller import caller_of
 from carina.service.changes import audit
 from carina.service.node import RunningNode, seen_node
@@ -67,7 +69,7 @@ def earlier_runs(request: Request) -> dict[int, Path]:
 def looked_at(request: Request) -> RunsLookedAt:
     """The runs whose masks a reader has looked at, the latest first, `MOST_LOOKED_AT` at most."""
     node = seen_node(request)
-    runs = (path.parent for path in (node.folder / "runs").glob(f"*/{CORRECTIONS}"))
+    runs = (path.parent for path in (node.folder / RUNS).glob(f"*/{CORRECTIONS}"))
     numbers = sorted((int(run.name) for run in runs if run.name.isdecimal()), reverse=True)
     with read_only(node.engine) as connection:
         seen = (job for number in numbers if (job := find_job(connection, number)))
@@ -113,8 +115,8 @@ def corrections_of_jobs() -> Correcting:
 
 
 def _source(request: Request, run: Run) -> Source | None:
-    _, job = job_asked(request)
-    return source_of_run(run, Path(job.source))
+    node, job = job_asked(request)
+    return source_of_run(run, source_of(node.folder, job))
 
 
 def _reader(request: Request) -> str:

@@ -154,7 +154,7 @@ def _row(node: RunningNode, job: Job, arrival: Arrival | None, series: str, sent
     return JobRow(
         job=job,
         series=series,
-        is_uploaded=arrival is None and is_of_upload(node, job),
+        is_uploaded=arrival is None and is_of_upload(job),
         arrival=arrival,
         done=sum(one.state in (State.DONE, State.SKIPPED, State.FAILED) for one in found),
         operators=len(found),

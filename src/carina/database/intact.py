@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import Engine, Row, select
 
-from carina.database import ARRIVAL, INSTANCE
+from carina.database.tables import ARRIVAL, INSTANCE
 from carina.errors import BadSeries
+from carina.sections import INCOMING
 
 FILE_BEGINS = b"\x00" * 128 + b"DICM"
 """The preamble and prefix that we write (PS3.10 7.1)."""
@@ -35,7 +36,7 @@ def check_intact(engine: Engine, node: Path, arrival_id: int, linked: Iterable[s
     wanted = select(INSTANCE).join(ARRIVAL).join(same, of_series)
     with engine.connect() as connection:
         rows = connection.execute(wanted).all()
-    folder = node / "incoming" / str(arrival_id)
+    folder = node / INCOMING / str(arrival_id)
     known: dict[str, list[Row[Any]]] = defaultdict(list)
     for row in rows:
         known[Path(row.path).name].append(row)
