@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -18,6 +19,18 @@ from carina import RESEARCH_ONLY, __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
+
+
+def test_extras_that_are_named_are_those_that_there_are() -> None:
+    """By one name, quoted as every shell needs it; in a clone ``pip install -e .[NAME]``."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    places = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "src").rglob("*.py"), *ROOT.rglob("*.toml")]
+    texts = [path.read_text(encoding="utf-8") for path in places if path.name != "CHANGELOG.md"]
+    named = [found for text in texts for found in re.findall(r"(\S?)carina-ct\[(\w+)\]", text)]
+    named += [("'", name) for text in texts for name in re.findall(r"pip install -e \.\[(\w+)\]", text)]
+    assert len(named) > 10 and project["name"] == "carina-ct"
+    assert {name for _, name in named} <= set(project["optional-dependencies"])
+    assert {quote for quote, _ in named} == {"'"}
 
 
 def tool(name: str, needs: str) -> Path:

@@ -395,5 +395,5 @@ def test_without_mlflow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setitem(sys.modules, "mlflow", None)
     settings = msgspec.structs.replace(load("lesion-smoke"), mlflow="http://nowhere", tensorboard=False)
-    with pytest.raises(BadConfig, match=r"mlflow is not installed: `pip install carina-ct\[mlflow\]`"):
+    with pytest.raises(BadConfig, match=r"mlflow is not installed: `pip install 'carina-ct\[mlflow\]'`"):
         Logs(tmp_path, settings, 0)

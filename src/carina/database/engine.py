@@ -58,7 +58,7 @@ def _unopened(url: str, error: Exception) -> str:
     return (
         f"database {_shown(url)}: can't be opened ({said}); expected sqlite:///FILE in a folder that can be written, "
         "or postgresql+psycopg://USER@HOST/NAME of a server that answers (its driver: pip install "
-        "carina-ct[postgres])."
+        "'carina-ct[postgres]')."
     )
 
 

@@ -199,7 +199,7 @@ def _open_onnxruntime(bundle: Bundle, settings: RuntimeSettings) -> Outputs:
     try:
         import onnxruntime
     except ImportError as error:
-        raise _not_installed("onnxruntime", "carina-ct[onnxruntime], or onnxruntime-gpu") from error
+        raise _not_installed("onnxruntime", "'carina-ct[onnxruntime]' or onnxruntime-gpu") from error
     wanted = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     options = onnxruntime.SessionOptions()
@@ -233,7 +233,7 @@ def _failures_of_onnxruntime() -> tuple[type[Exception], ...]:
 def _not_installed(package: str, install: str) -> BadConfig:
     return BadConfig(
         "runtime.not-installed",
-        f"The runtime needs the package {package}, which is not installed: pip install '{install}', "
+        f"The runtime needs the package {package}, which is not installed: pip install {install}, "
         "or choose another runtime.kind.",
     )
 

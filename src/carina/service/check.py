@@ -163,7 +163,7 @@ def _web_host(settings: Settings) -> Iterator[Mistake]:
     if web.oidc and not web.login:
         yield _mistake("web/oidc", "is there and login is false; expected login = true, or no [web.oidc]")
     if web.oidc and find_spec("authlib") is None:
-        yield _mistake("web/oidc", "needs packages that are not installed; expected: pip install carina-ct[oidc]")
+        yield _mistake("web/oidc", "needs packages that are not installed; expected: pip install 'carina-ct[oidc]'")
 
 
 def _addresses(settings: Settings) -> Iterator[Mistake]:

@@ -109,7 +109,7 @@ class _TensorBoard:
         except ImportError as error:
             raise BadConfig(
                 "train.tensorboard",
-                "tensorboard is not installed: `pip install carina-ct[train]`, or set tensorboard = false.",
+                "tensorboard is not installed: `pip install 'carina-ct[train]'`, or set tensorboard = false.",
             ) from error
         self.metric = metric
         self.writer = SummaryWriter(str(folder), purge_step=step + 1)
@@ -132,7 +132,7 @@ class _Mlflow:
             from mlflow.exceptions import MlflowException
         except ImportError as error:
             raise BadConfig(
-                "train.mlflow", "mlflow is not installed: `pip install carina-ct[mlflow]`, or leave mlflow empty."
+                "train.mlflow", "mlflow is not installed: `pip install 'carina-ct[mlflow]'`, or leave mlflow empty."
             ) from error
         self.metric = metric
         try:

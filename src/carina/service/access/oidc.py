@@ -196,7 +196,7 @@ def _asking(issuer: str) -> Iterator[None]:
         from joserfc.errors import JoseError
         from requests import RequestException
     except ImportError as error:
-        words = f"web.oidc: a package is missing ({error.name}); expected: pip install carina-ct[oidc]"
+        words = f"web.oidc: a package is missing ({error.name}); expected: pip install 'carina-ct[oidc]'"
         raise BadConfig("oidc.missing", words) from error
     try:
         yield
