@@ -93,7 +93,7 @@ def _how(settings: Settings, job: Job) -> RunSettings:
     cores = max(1, int(min(job.cores, whole_machine(settings).cores)))  # asked for where it was submitted
     runtime = msgspec.structs.replace(settings.runtime, threads=settings.runtime.threads or cores)
     own = msgspec.structs.replace(settings, destinations={}, runtime=runtime)
-    is_uploaded = Path(job.source).parts[0] == UPLOADS
+    is_uploaded = Path(job.source).parts[:1] == (UPLOADS,)
     uid = job.series_uid if job.arrival_id or is_uploaded else ""  # judged when it arrived, or chosen by somebody
     return RunSettings(settings=own, pipeline=job.pipeline, uid=uid, progress=_tell)
 
