@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from html import unescape
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 
 from carina import RESEARCH_ONLY
+from carina.api.result import Run
+from carina.corrections.decisions import Decision, decide
+from carina.corrections.masks import MaskName
 from carina.measure.change import LesionChange, LungHeight, ScanFindings, lung_height
 from carina.measure.findings import RegionFindings
 from carina.report.change import change_sentences
@@ -184,6 +187,18 @@ def test_what_can_not_be_compared_is_said(client: httpx.Client, query: dict[str,
     answer = client.get("/changes", params=query)
     assert answer.status_code == status
     assert words in unescape(answer.text)
+
+
+def test_a_mask_that_a_reader_rejected_is_said_beside_the_sentence(
+    runs: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    earlier = tmp_path / "earlier"
+    shutil.copytree(runs[1], earlier)
+    decide(Run(earlier), MaskName.LESION, Decision.REJECTED, "Roe", datetime(2020, 5, 1, tzinfo=UTC))
+    with served(run_app(runs[0], (earlier,))) as url:
+        page = unescape(httpx.get(f"{url}/changes", timeout=120).text)
+    said = "The figures above are the networks'. A reader differs for the earlier scan: lesion rejected."
+    assert page.index("the volume marked as lesion fell") < page.index(said) < page.index("<figure")
 
 
 def test_runs_without_images_are_compared_by_their_numbers(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:

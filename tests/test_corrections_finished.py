@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from filelock import FileLock
 from pydicom import Dataset, dcmread
 
 from carina.api.result import Run
-from carina.corrections.decisions import Decision, decide, decision_on
+from carina.corrections.decisions import Decision, decide, decision_on, readers_state
 from carina.corrections.finish import Draft, Finished, finish, finished_folder, finished_of, reader_mask
 from carina.corrections.masks import MaskName, network_mask, strokes_file
 from carina.dicom import seg_reader
@@ -23,6 +24,7 @@ from carina.dicom.seg import segmentation
 from carina.dicom.seg_reader import person_name
 from carina.dicom.series import Series
 from carina.errors import BadConfig, BadSeries, ModelFailed
+from carina.service.viewer.found import readers_words
 from carina.volume import Mask
 from dicom_objects_samples import PRODUCER, errors_of, placed, truth
 from viewer_runs import POSES, posed, through_dicom, write_run
@@ -75,6 +77,22 @@ def test_the_finished_object_is_what_was_painted_voxel_for_voxel(tmp_path: Path,
     check_maker(dcmread(path), before)
     check_references(dcmread(path), before, finished, source)
     assert finished.reader_ml == pytest.approx(np.count_nonzero(mask.labels) * mask.grid.voxel_ml)
+
+
+def test_what_was_painted_outside_the_lungs_is_said_of_the_ratio(tmp_path: Path) -> None:
+    run, source = made_run("plain", tmp_path)
+    network, lung = (network_mask(run, layer) for layer in (MaskName.LESION, MaskName.LUNG))
+    labels = network.labels.copy()
+    labels[:2, :8, :8] = 1
+    assert not lung.labels[:3, :9, :9].any()
+    finish(run, draft_of(replace(network, labels=labels)), source)
+    measured = readers_state(run).measured
+    assert measured and measured.reader_ratio_percent == pytest.approx(measured.network_ratio_percent)
+    (said,) = measured.warnings
+    assert re.fullmatch(r"[\d.]+ ml marked as lesion lie outside the lungs and were left out\.", said)
+    assert said.rstrip(".") in readers_words(readers_state(run))
+    finish(run, draft_of(network), source)
+    assert finished_of(run.folder, MaskName.LESION)[-1].warnings == ()
 
 
 def check_maker(dataset: Dataset, before: Dataset) -> None:
@@ -201,7 +219,12 @@ def test_decisions_are_about_the_mask_that_is_there_now(tmp_path: Path) -> None:
         ("Jane Doe", "Doe^Jane"),
         ("Doe", "Doe^"),
         ("  Jane  van Doe ", "Doe^Jane van"),
-        ("Do^e=\\ X\n", "X^Do e"),
+        ("Do^e=\\ X\n", "Do^e X"),
+        ("Müller^Anna", "Müller^Anna"),
+        ("Müller, Anna", "Müller^Anna"),
+        ("van Beek,  Edwin", "van Beek^Edwin"),
+        ("Doe^Jane^M^Dr^PhD^x", "Doe^Jane^M^Dr^PhD"),
+        ("^Doe,", "Doe^"),
         ("", "unknown^"),
         ("x" * 90, "x" * 64),
     ],

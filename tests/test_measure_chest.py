@@ -102,7 +102,7 @@ def test_a_small_part_of_the_lungs_is_refused(chest: Phantom, low: float, high: 
     assert found.refusals == ("Less than half of the lungs' height is in view: the scan ends in the middle of them.",)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.2, 1.0), (0.0, 0.8), (0.1, 0.9)])
+@pytest.mark.parametrize(("low", "high"), [(0.2, 1.0), (0.0, 0.8), (0.1, 0.9), (0.15, 1.0), (0.0, 0.95)])
 def test_lungs_cut_off_at_an_end_are_said_and_not_refused(chest: Phantom, low: float, high: float) -> None:
     found = check_chest(*cropped(chest, low, high))
     assert found.is_chest

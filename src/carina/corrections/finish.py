@@ -50,7 +50,8 @@ _LUNG_LABELS = ["left lung", "right lung"]
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """What a finished correction says of itself, as it is stored; volumes in ml, ratios in percent, ``at`` in UTC.
 
-    ``revision`` counts the strokes it holds; ``seg_uid`` is empty where the source is no DICOM series.
+    ``revision`` counts the strokes it holds; ``seg_uid`` is empty where the source is no DICOM series. ``warnings`` are
+    those of measuring the ratio: what was left out of it, above all.
     """
 
     layer: MaskName
@@ -67,6 +68,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     reader_ratio_percent: float | None
     seg_uid: str = ""
     replaces_uid: str = ""
+    warnings: tuple[str, ...] = ()
     carina: str = __version__
     notice: str = RESEARCH_ONLY
 
@@ -138,7 +140,7 @@ def _finish(run: Run, draft: Draft, source: Source | None) -> Finished:
     number = earlier[-1].number + 1 if earlier else 1
     with _appearing_folder(finished_folder(run.folder, layer, number)) as partial:
         save_value(MaskPort, mask, partial / "mask")
-        before, after = _ratios(run, layer, mask, partial / "ratio")
+        before, after, warnings = _ratios(run, layer, mask, partial / "ratio")
         seg_uid, replaced_uid = _object(run, draft, mask, network, source, partial / "dicom")
         finished = Finished(
             layer=layer,
@@ -155,13 +157,19 @@ def _finish(run: Run, draft: Draft, source: Source | None) -> Finished:
             reader_ratio_percent=after,
             seg_uid=seg_uid,
             replaces_uid=replaced_uid,
+            warnings=warnings,
         )
         write_whole(partial / FACTS, as_pretty_json(finished))
     return finished
 
 
-def _ratios(run: Run, layer: MaskName, mask: Mask, folder: Path) -> tuple[float | None, float | None]:
-    """The run's ratio and the one that is measured now, which is stored; the other mask is the reader's where known."""
+def _ratios(
+    run: Run, layer: MaskName, mask: Mask, folder: Path
+) -> tuple[float | None, float | None, tuple[str, ...]]:
+    """The run's ratio, and the one that is measured now, which is stored, with what its measuring warned of.
+
+    The other mask is the reader's where known.
+    """
     before = run.stored("volume-ratio.json").get("regions", [])
     network = before[0]["ratio_percent"] if before else None
     try:
@@ -169,11 +177,12 @@ def _ratios(run: Run, layer: MaskName, mask: Mask, folder: Path) -> tuple[float 
     except BadConfig as error:
         if error.code != "run.no-image":
             raise
-        return network, None
+        return network, None, ()
     lesion, lung = (mask, other) if layer is MaskName.LESION else (other, mask)
     findings = lesion_ratio(lesion, lung, run.volume)
     save_value(RatioPort, findings, folder)
-    return network, findings.regions[0].ratio_percent
+    told = {*mask.warnings, *other.warnings}
+    return network, findings.regions[0].ratio_percent, tuple(one for one in findings.warnings if one not in told)
 
 
 def _object(run: Run, draft: Draft, mask: Mask, network: Mask, source: Source | None, folder: Path) -> tuple[str, str]:

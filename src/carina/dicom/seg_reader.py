@@ -16,8 +16,10 @@ from carina.volume.volume import Mask
 AFTER_CORRECTION = 10
 """What the series number of a corrected mask lies above that of a network's."""
 
-_NOT_IN_A_NAME = re.compile(r"[\\^=\x00-\x1f\x7f]+")
+_NOT_IN_A_NAME = re.compile(r"[\\=\x00-\x1f\x7f]+")
+_FAMILY_FIRST = re.compile(r"\s*[,^]\s*")
 _LONGEST_PN = 64
+_MOST_PARTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,14 @@ def _refer(dataset: Dataset, earlier: Earlier) -> None:
 
 
 def person_name(reader: str) -> str:
-    """A name as people write it as a value of PN: the last word is the family name (PS3.5 6.2)."""
-    words = _NOT_IN_A_NAME.sub(" ", reader).split()
-    family = words[-1] if words else "unknown"
-    return f"{family}^{' '.join(words[:-1])}"[:_LONGEST_PN]
+    """A name as people write it as a value of PN (PS3.5 6.2).
+
+    ``Family, Given`` and ``Family^Given`` are taken at their word, of at most five components; in any other name the
+    last word is the family name.
+    """
+    name = " ".join(_NOT_IN_A_NAME.sub(" ", reader).split()).strip(" ,^")
+    parts = [part for part in _FAMILY_FIRST.split(name) if part][:_MOST_PARTS]
+    if len(parts) > 1:
+        return "^".join(parts)[:_LONGEST_PN]
+    *given, family = name.split() or ["unknown"]
+    return f"{family}^{' '.join(given)}"[:_LONGEST_PN]

@@ -37,7 +37,10 @@ LEAST_SPREAD_HU = 65.0
 a synthetic chest over 80 to 90; foam and gas, whatever their noise, stay below 55."""
 
 CUT_SHARE = 0.25
-"""Lungs that end the scan with more than this share of their largest cross-section go on beyond it."""
+"""Lungs that end the scan with more than this share of their largest cross-section go on far beyond it."""
+
+TOUCHED_SHARE = 0.05
+"""With more than this share they go on beyond it at all: 0 to 0.025 in 13 whole chests, 0.14 and 0.43 in two cut ones."""
 
 LEAST_HEIGHT = 0.33
 """Volume over largest cross-section, over width: 0.47 to 0.63 in whole lungs, 0.21 to 0.39 in halves of them."""
@@ -205,6 +208,6 @@ def _missing_side(lung: Mask, aerated: Flags, box: Box) -> tuple[str, ...]:
 
 
 def _cut(ends: tuple[float, float]) -> tuple[str, ...]:
-    if max(ends) <= CUT_SHARE:
+    if max(ends) <= TOUCHED_SHARE:
         return ()
     return ("The scan ends inside the lungs: what lies beyond it is missing from every volume.",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -107,7 +108,7 @@ class ChangesPage:
         scans = sorted((found | {0: change.later}).items(), key=lambda scan: (scan[1].on or date.max, -scan[0]))
         drawing = Drawing.asked(request.query_params)
         values = {
-            "sentences": change_sentences(change),
+            "sentences": [*change_sentences(change), *_of_readers(before.run, later.run)],
             "slices": _pictures(request, before, later, number),
             "drawing": drawing,
             "windows": WINDOWS,
@@ -119,6 +120,14 @@ class ChangesPage:
             "field": (FIELD_WIDTH, FIELD_HEIGHT),
         }
         return viewer_page(request, "changes.html", around | values)
+
+
+def _of_readers(earlier: Run, later: Run) -> Iterator[str]:
+    """Where a reader let a mask not stand that the figures above are of: they are the networks'."""
+    for which, run in (("the earlier scan", earlier), ("this scan", later)):
+        decided = readers_state(run)
+        if decided.differs:
+            yield f"The figures above are the networks'. A reader differs for {which}: {readers_words(decided)}."
 
 
 def _pictures(request: Request, before: OpenedRun, later: OpenedRun, number: int) -> list[ComparedSlice]:

@@ -81,7 +81,8 @@ def readers_words(state: ReadersState) -> str:
     decided = state.trouble or ", ".join(map(_decision, state.decisions))
     if state.measured is None or state.measured.reader_ratio_percent is None:
         return decided
-    return f"{decided}; ratio {percent_text(state.measured.reader_ratio_percent)} %"
+    ratio = f"ratio {percent_text(state.measured.reader_ratio_percent)} %"
+    return "; ".join((decided, ratio, *(warning.rstrip(".") for warning in state.measured.warnings)))
 
 
 def _decision(one: DecisionRecord) -> str:

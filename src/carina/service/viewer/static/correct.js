@@ -461,8 +461,9 @@ document.querySelectorAll("[data-send]").forEach((button) => {
 });
 
 if (!reader.dataset.fixed) {
-  reader.value = recall("localStorage", READER_KEY) || reader.value;
-  reader.addEventListener("input", () => keep("localStorage", READER_KEY, reader.value));
+  // Of this tab alone: on a shared workstation the next reader is somebody else.
+  reader.value = recall("sessionStorage", READER_KEY) || reader.value;
+  reader.addEventListener("input", () => keep("sessionStorage", READER_KEY, reader.value));
 }
 
 addEventListener("pageshow", (event) => {
