@@ -163,9 +163,7 @@ def _finish(run: Run, draft: Draft, source: Source | None) -> Finished:
     return finished
 
 
-def _ratios(
-    run: Run, layer: MaskName, mask: Mask, folder: Path
-) -> tuple[float | None, float | None, tuple[str, ...]]:
+def _ratios(run: Run, layer: MaskName, mask: Mask, folder: Path) -> tuple[float | None, float | None, tuple[str, ...]]:
     """The run's ratio, and the one that is measured now, which is stored, with what its measuring warned of.
 
     The other mask is the reader's where known.

@@ -40,7 +40,7 @@ CUT_SHARE = 0.25
 """Lungs that end the scan with more than this share of their largest cross-section go on far beyond it."""
 
 TOUCHED_SHARE = 0.05
-"""With more than this share they go on beyond it at all: 0 to 0.025 in 13 whole chests, 0.14 and 0.43 in two cut ones."""
+"""With more than this share they go on beyond it at all: 0 to 0.025 in 13 whole chests, 0.14 and 0.43 in two cut."""
 
 LEAST_HEIGHT = 0.33
 """Volume over largest cross-section, over width: 0.47 to 0.63 in whole lungs, 0.21 to 0.39 in halves of them."""

@@ -7,7 +7,7 @@ import { LOGGED_OUT } from "./words.js";
 const RETRY_MS = 1000;
 const STROKE_MS = 5000; // a server that takes a request and dies, or stands still, must not hold a stroke for long
 const OVERTAKEN = "corrections.overtaken";
-const SILENT = "the server does not answer; they are kept here and sent again";
+const SILENT = "the server does not answer; kept here and sent again";
 
 /** Places in a (z, y, x) array as runs: start, length, start, length. The places rise. */
 export function runsOf(places) {
