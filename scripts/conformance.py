@@ -127,7 +127,7 @@ def _association() -> Iterator[str]:
     rows = [
         ("largest PDU that is received", f"{LARGEST_PDU} bytes", "fixed"),
         ("associations at once", str(own.associations), "`dicom.associations`"),
-        ("time to ask for an association", f"{FIRST_WORD_S:g} s", "fixed"),
+        ("time from the connection to a whole A-ASSOCIATE-RQ, TLS included", f"{FIRST_WORD_S:g} s", "fixed"),
         ("time without progress, as SCP", f"{own.idle_s:g} s", "`dicom.idle_s`"),
         ("the largest instance", f"{own.instance_mb} MB", "`dicom.instance_mb`"),
         ("the largest command set", f"{LARGEST_COMMAND} bytes", "fixed"),
