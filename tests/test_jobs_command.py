@@ -72,6 +72,19 @@ def test_a_job_is_changed_while_it_waits(carina: Command) -> None:
     assert "priority: high" in carina("jobs", "show", "1").stdout
 
 
+def test_several_jobs_are_changed_at_once_and_those_that_can_not_be_are_told(carina: Command) -> None:
+    for _ in range(3):
+        carina("submit", "ct", "--pipeline", "reading.yaml")
+    assert carina("jobs", "priority", "1", "2", "high").stdout == "job 1: pending\njob 2: pending\n"
+    carina("jobs", "cancel", "2")
+    done = carina("jobs", "cancel", "1", "2", "9", "3", "3")
+    assert (done.returncode, done.stdout) == (4, "job 1: canceled\njob 3: canceled\n")
+    told = done.stderr.splitlines()
+    assert len(told) == 2 and "job 2 is canceled: only what waits or runs is canceled." in told[0]
+    assert "job 9: there is none" in told[1]
+    assert carina("jobs", "retry", "1", "2", "3").stdout == "".join(f"job {n}: pending\n" for n in (1, 2, 3))
+
+
 def test_jobs_of_one_project_are_listed_and_counted(carina: Command, tmp_path: Path) -> None:
     with (tmp_path / "carina.toml").open("a") as file:
         file.write('[sources.trial]\nkind = "folder"\npath = "drop"\nproject = "trial"\n')

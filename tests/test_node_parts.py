@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
+from sqlalchemy.exc import OperationalError
 
+from carina.database import DISK_FULL, Outages
+from carina.database.outage import LASTS_S
+from carina.errors import BadConfig
 from carina.receive.listener import DicomListener
 from carina.service import parts
 from carina.service.health import readiness
@@ -77,6 +84,50 @@ def test_a_listener_that_dies_is_seen_and_listens_again(listening: Listening) ->
     assert answers(node)
     assert {one.status.name: one.status.deaths for one in node.parts} == {"arrivals": 0, "dicom": 1}
     assert readiness(node).ready
+
+
+def test_a_listener_that_refuses_instances_for_want_of_room_is_no_readiness(listening: Listening) -> None:
+    node = listening.node
+    assert in_time(listening.listens[0]) and readiness(node).ready
+    words = "/there: no space is left there (0.1 MB are free): make room."
+    listening.born[0].outages.tell(BadConfig(DISK_FULL, words))
+    assert readiness(node).troubles == (f"dicom: instances are refused: {words}",)
+    listening.born[0].outages.is_over()
+    assert readiness(node).ready
+
+
+def test_an_outage_that_nobody_meets_any_more_lasts_no_longer() -> None:
+    now = [0.0]
+    outages = Outages("dicom", Path(), lambda: now[0])
+    outages.tell(BadConfig(DISK_FULL, "full."))
+    for now[0] in (0.0, LASTS_S - 1):
+        assert outages.lasting == "dicom: full."
+    now[0] = LASTS_S
+    assert outages.lasting == ""
+
+
+@pytest.mark.parametrize("free_gb", [0, 5])
+def test_a_full_disk_is_no_readiness_whatever_is_to_stay_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_gb: float
+) -> None:
+    node = opened(tmp_path)
+    bounds = msgspec.structs.replace(node.settings.node, free_gb=free_gb)
+    node = replace(node, settings=msgspec.structs.replace(node.settings, node=bounds))
+    monkeypatch.setattr("carina.service.health.shutil.disk_usage", lambda folder: SimpleNamespace(free=4096))
+    (trouble,) = [one for one in readiness(node).troubles if one.startswith("disk: ")]
+    assert re.match("disk: .*: (instances|senders) are refused", trouble)
+
+
+def test_a_database_that_is_away_is_one_clean_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "connection failed: Connection refused\n\tIs the server running on that host?\nMultiple attempts failed"
+    away = OperationalError("select 1", {}, Exception(said))
+
+    def gone(engine: object) -> None:
+        raise away
+
+    monkeypatch.setattr("carina.service.health.read_only", gone)
+    (trouble,) = [one for one in readiness(opened(tmp_path, SETTINGS)).troubles if one.startswith("database")]
+    assert trouble == "database: does not answer (connection failed: Connection refused)"
 
 
 def test_a_node_that_has_ended_answers_nobody(listening: Listening) -> None:

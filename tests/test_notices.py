@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -118,7 +119,10 @@ def test_a_run_without_findings_is_no_notice(engine: Engine, tmp_path: Path, hoo
     assert notices.round() and not notices.round() and hook.got == []
 
 
-def test_a_notice_that_is_not_taken_is_told_again_later_the_same(engine: Engine, tmp_path: Path, hook: Hook) -> None:
+def test_a_notice_that_is_not_taken_is_told_again_later_the_same(
+    engine: Engine, tmp_path: Path, hook: Hook, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "carina")
     add(engine, tmp_path, 1)
     hook.codes = [500, 302]
     clock = Clock()
@@ -134,14 +138,21 @@ def test_a_notice_that_is_not_taken_is_told_again_later_the_same(engine: Engine,
     with engine.connect() as connection:
         (row,) = connection.execute(select(NOTICE)).all()
     assert (row.state, row.attempts, row.status, row.error) == ("sent", 3, 204, "")
+    assert [line.partition(" (")[0].partition(" after")[0] for line in caplog.messages] == [
+        "notices by webhook: a notice was not taken",
+        "notices by webhook: a notice was not taken",
+        "notices by webhook: works again",
+    ]
 
 
-def test_a_hook_that_is_away_is_waited_for(engine: Engine, tmp_path: Path) -> None:
+def test_a_hook_that_is_away_is_waited_for(engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     add(engine, tmp_path, 1)
     clock = Clock()
     notices = notifier(engine, tmp_path, clock, "http://127.0.0.1:1/hook")
     for _ in range(3):
         notices.round()
+    (line,) = caplog.messages
+    assert line.startswith("notices by webhook: a notice was not taken ([Errno 111] Connection refused). It resumes")
     with engine.connect() as connection:
         (row,) = connection.execute(select(NOTICE)).all()
     assert (row.state, row.attempts, row.status) == ("waiting", 1, None) and "refused" in row.error

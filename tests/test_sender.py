@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select
@@ -63,6 +65,37 @@ def test_a_dead_and_a_slow_destination_delay_no_other(engine: Engine, tmp_path: 
         eventually(lambda: number(engine, "slow", DeliveryState.CONFIRMED) == 5)
         assert sender.stop()
         assert number(engine, "dead", DeliveryState.WAITING) == 5
+
+
+def test_a_destination_that_is_away_is_said_when_that_begins_and_ends_and_not_for_each_try(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "carina")
+    tries: list[str] = []
+    put_off = ledger.put_off
+
+    def counted(*given: Any) -> None:
+        tries.append("away")
+        put_off(*given)
+
+    monkeypatch.setattr(ledger, "put_off", counted)
+    with difficult_pacs() as pacs:
+        pacs.down()
+        there: dict[str, Destination] = {
+            "archive": DicomDestination(host="127.0.0.1", port=pacs.port, ae_title=pacs.ae_title, timeout_s=5)
+        }
+        enter(engine, tmp_path, there)
+        sender = Sender(engine, tmp_path, there, utc, PACE)
+        sender.start()
+        eventually(lambda: len(tries) >= 3)
+        pacs.up()
+        eventually(lambda: number(engine, "archive", DeliveryState.CONFIRMED) == 5)
+        assert sender.stop()
+    said = [line for line in caplog.messages if line.startswith("destination archive: ")]
+    assert [line.partition(" can't be reached: ")[0].partition(" after ")[0] for line in said] == [
+        f"destination archive: archive ({pacs.ae_title}@127.0.0.1:{pacs.port})",
+        "destination archive: works again",
+    ]
 
 
 def test_a_node_has_one_sender(engine: Engine, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -9,6 +10,7 @@ import os
 import shutil
 import signal
 import ssl
+import stat
 import subprocess
 import sys
 import threading
@@ -21,9 +23,15 @@ import httpx
 import pytest
 
 from carina.config import Settings
-from carina.errors import BadConfig, one_line
+from carina.deliver.sender import SENDER_LOCK, Sender
+from carina.errors import BadConfig, one_line, shortened
+from carina.jobs.places import NODE_LOCK
+from carina.keeping.lock import KEEPING_LOCK, files_held
+from carina.receive.presence import RECEIVING_LOCK, receiving
+from carina.service.app import web_app
 from carina.service.logs import JsonLines
 from carina.service.loops import Part, PartState, stop_all
+from carina.service.serve import _alone_in
 from carina.testing.pacs import free_port
 from served_nodes import add_job, opened, serving, settings_of
 
@@ -252,6 +260,36 @@ def test_an_event_is_one_line_of_json_with_its_fields() -> None:
         "job": 7,
         "where": "runs/7",
     }
+
+
+def test_lock_files_are_their_users_alone(tmp_path: Path) -> None:
+    node = opened(tmp_path)
+    sender = Sender(node.engine, node.folder, {}, node.now)
+    with _alone_in(node.folder), files_held(node.folder, wait=False), receiving(node.folder):
+        sender.start()
+        found = {file.name: stat.S_IMODE(file.stat().st_mode) for file in node.folder.glob("*.lock")}
+        assert sender.stop()
+    assert found == dict.fromkeys((NODE_LOCK, KEEPING_LOCK, RECEIVING_LOCK, SENDER_LOCK), 0o600)
+
+
+@pytest.mark.parametrize(("event", "field"), [("x" * 100_000, "y"), ("x", "y" * 100_000)])
+def test_a_stranger_does_not_choose_how_long_a_line_is(event: str, field: str) -> None:
+    line = logged(logging.INFO, "%s", event, who=field)
+    assert line["event"] == shortened(event) and line["who"] == shortened(field)
+    assert len(json.dumps(line)) < 2000
+
+
+def test_the_log_of_answers_repeats_no_endless_path(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "carina.service.guard")
+
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(web_app(opened(tmp_path)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.get("/" + "a" * 50_000)
+
+    assert asyncio.run(asked()).status_code == 404
+    (record,) = [one for one in caplog.records if one.getMessage() == "answered"]
+    assert len(vars(record)["path"]) <= 210
 
 
 def test_libraries_that_print_values_are_silent(tmp_path: Path) -> None:

@@ -43,10 +43,10 @@ def one_line(text: str) -> str:
     return _UNPRINTABLE.sub(" ", text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _short(line: str) -> str:
-    """A line with its middle left out where it is too long: both ends say what an error is about."""
-    half = LONGEST_LINE // 2
-    return line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
+def shortened(line: str, most: int = LONGEST_LINE) -> str:
+    """A line with its middle left out where it is too long: both ends say what it is about."""
+    half = most // 2
+    return line if len(line) <= most else f"{line[:half]} ... {line[-half:]}"
 
 
 class CarinaError(Exception):
@@ -60,7 +60,7 @@ class CarinaError(Exception):
 
     def __init__(self, code: str, message: str, *more: str) -> None:
         self.code = code
-        lines = [_short(one_line(line)) for line in (message, *more)]
+        lines = [shortened(one_line(line)) for line in (message, *more)]
         left = len(lines) - MOST_LINES
         told = [*lines[:MOST_LINES], f"and {left} more."] if left > 0 else lines
         self.message = "\n".join(told)

@@ -31,6 +31,7 @@ READINGS = ("unread", "accepted", "rejected", "corrected")
 PRIORITY = click.Choice(["low", "normal", "high", "immediate"])
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 PROJECT_ONLY = click.option("--project", default="", help="Only jobs of this project.")
+JOB_IDS = click.argument("job_ids", type=click.IntRange(min=1), nargs=-1, required=True, metavar="ID...")
 JOB_ID = click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
 
 WAIT_S = 0.5
@@ -163,63 +164,75 @@ def show(job_id: int, as_json: bool, config: Path | None) -> None:
 
 
 def _change(
-    config: Path | None, job_id: int, action: str, change: Callable[[Connection], bool], otherwise: str
+    config: Path | None, job_ids: Sequence[int], action: str, change: Callable[[Connection, int], bool], otherwise: str
 ) -> None:
-    """Change a job in one transaction; where it can't be changed, say what it is instead.
+    """Change jobs, each in a transaction; of those that can't be changed, say what they are instead.
 
     Raises:
-        BadConfig: there is no such job, or it is in another state.
+        BadConfig: there is no such job, or it is in another state; the others are changed all the same.
     """
-    from carina.service.changes import audit
-
     _, engine = _node(config)
     acting_by_command()
+    refused: list[BadConfig] = []
+    for job_id in dict.fromkeys(job_ids):
+        try:
+            _change_one(engine, job_id, action, change, otherwise)
+        except BadConfig as error:
+            refused.append(error)
+    if refused:
+        raise BadConfig(refused[0].code, *(error.message for error in refused))
+
+
+def _change_one(
+    engine: Engine, job_id: int, action: str, change: Callable[[Connection, int], bool], otherwise: str
+) -> None:
+    from carina.service.changes import audit
+
     with engine.begin() as connection:
         state = _find(connection, job_id).shown_state
-        if not change(connection):
+        if not change(connection, job_id):
             raise BadConfig("job.state", f"job {job_id} is {state}: {otherwise}.")
         audit(connection, "changed", f"job {job_id}: {action}")
-        say(f"job {job_id}: {_find(connection, job_id).shown_state}")
+        became = _find(connection, job_id).shown_state
+    say(f"job {job_id}: {became}")
 
 
 @jobs.command()
-@JOB_ID
+@JOB_IDS
 @CONFIG
-def cancel(job_id: int, config: Path | None) -> None:
-    """Stop a job that waits or runs."""
+def cancel(job_ids: tuple[int, ...], config: Path | None) -> None:
+    """Stop jobs that wait or run."""
     from carina.database import database_now
     from carina.jobs import queue
 
-    cancel_it = lambda it: queue.cancel(it, job_id, database_now(it))  # noqa: E731
-    _change(config, job_id, "cancel", cancel_it, "only what waits or runs is canceled")
+    cancel_it = lambda it, job_id: queue.cancel(it, job_id, database_now(it))  # noqa: E731
+    _change(config, job_ids, "cancel", cancel_it, "only what waits or runs is canceled")
 
 
 @jobs.command()
-@JOB_ID
+@JOB_IDS
 @CONFIG
-def retry(job_id: int, config: Path | None) -> None:
-    """Let a faulted or canceled job run again; finished operators are kept."""
+def retry(job_ids: tuple[int, ...], config: Path | None) -> None:
+    """Let faulted or canceled jobs run again; finished operators are kept."""
     from carina.jobs import queue
 
-    _change(
-        config, job_id, "retry", lambda it: queue.retry(it, job_id), "only what is faulted or canceled is tried again"
-    )
+    _change(config, job_ids, "retry", queue.retry, "only what is faulted or canceled is tried again")
 
 
 @jobs.command()
-@JOB_ID
+@JOB_IDS
 @click.argument("wanted", type=PRIORITY, metavar="PRIORITY")
 @CONFIG
-def priority(job_id: int, wanted: str, config: Path | None) -> None:
-    """Change the priority of a job that waits: low, normal, high or immediate."""
+def priority(job_ids: tuple[int, ...], wanted: str, config: Path | None) -> None:
+    """Change the priority of jobs that wait: low, normal, high or immediate."""
     from carina.config import Priority
     from carina.jobs import queue
 
     _change(
         config,
-        job_id,
+        job_ids,
         f"priority {wanted}",
-        lambda it: queue.set_priority(it, job_id, Priority(wanted)),
+        lambda it, job_id: queue.set_priority(it, job_id, Priority(wanted)),
         "only what waits has a priority that can be changed",
     )
 
@@ -244,7 +257,7 @@ def logs(job_id: int, config: Path | None) -> None:
 
 
 @jobs.command()
-@click.argument("job_ids", type=click.IntRange(min=1), nargs=-1, required=True, metavar="ID...")
+@JOB_IDS
 @CONFIG
 def wait(job_ids: tuple[int, ...], config: Path | None) -> None:
     """Wait until jobs have stopped; exit code 3 unless all are healthy."""

@@ -24,6 +24,9 @@ DISK_FULL, NO_DATABASE = "node.disk-full", "node.database-away"
 
 _LOG = logging.getLogger(__name__)
 
+LASTS_S = 60.0
+"""An outage that was not met for so long lasts no more, though nothing has gone well since."""
+
 _FIGURES = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
@@ -69,6 +72,13 @@ class Outages:
     def __init__(self, who: str, folder: Path | str, clock_s: Callable[[], float] = time.monotonic) -> None:
         self.who, self.folder = who, folder
         self._trouble, self._one_at_a_time = LastingTrouble(clock_s), threading.Lock()
+        self._clock_s, self._last, self._met_s = clock_s, "", 0.0
+
+    @property
+    def lasting(self) -> str:
+        """The outage that lasts now, in the words of the log; else empty."""
+        with self._one_at_a_time:
+            return self._last if self._clock_s() - self._met_s < LASTS_S else ""
 
     def met(self, error: BaseException) -> CarinaError | None:
         """What an error is as an outage, which is told; None where it is none."""
@@ -80,6 +90,7 @@ class Outages:
     def tell(self, outage: CarinaError) -> None:
         """Say it, unless it was said lately: how much is free, and which port it was, makes it no other."""
         with self._one_at_a_time:
+            self._last, self._met_s = f"{self.who}: {outage.message}", self._clock_s()
             is_news = self._trouble.is_news(_FIGURES.sub("#", outage.message))
         if is_news:
             _LOG.warning("%s: %s It resumes by itself when that is over.", self.who, outage.message)
@@ -87,6 +98,7 @@ class Outages:
     def is_over(self) -> None:
         """Say that what was told is over, where something was: it went well this time."""
         with self._one_at_a_time:
+            self._last = ""
             after = self._trouble.over()
         if after:
             _LOG.info("%s: works again %s.", self.who, after)

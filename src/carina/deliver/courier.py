@@ -19,7 +19,7 @@ from pynetdicom.association import Association
 from sqlalchemy import Connection, Engine
 
 from carina.config import Destination, DicomDestination
-from carina.database import is_resting, read_only
+from carina.database import Outages, is_resting, read_only
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
 from carina.deliver.channels import Channel, Session
@@ -57,6 +57,10 @@ class Courier:
     failures: int = field(default=0, init=False)
     rests_until: datetime | None = field(default=None, init=False)
     _put_off: Sequence[int] = field(default=(), init=False)
+    _away: Outages = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._away = Outages(f"destination {self.name}", self.folder)
 
     def resume(self) -> None:
         """Begin where another process ended, or was killed."""
@@ -127,6 +131,7 @@ class Courier:
         try:
             work(entries)
         except DeliveryFailed as error:
+            self._away.tell(error)
             self.failures += 1
             until = self.clock() + self.pace.after(self.failures)
             with self.engine.begin() as connection:
@@ -136,6 +141,7 @@ class Courier:
             if error.code == "delivery.unreachable":
                 self.rests_until = until
             return self.rests_until is None
+        self._away.is_over()
         self.failures = 0
         return True
 

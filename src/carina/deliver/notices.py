@@ -22,11 +22,11 @@ import msgspec
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 
 from carina import RESEARCH_ONLY
-from carina.database import JOB, NOTICE, is_due, read_only
+from carina.database import JOB, NOTICE, Outages, is_due, read_only
 from carina.deliver.mail import send_mail
 from carina.deliver.pace import Pace
 from carina.deliver.paced_http import paced_opener
-from carina.errors import one_line
+from carina.errors import DeliveryFailed, one_line
 from carina.pipeline.json_text import read_json
 from carina.sections import NoticeSettings
 
@@ -57,6 +57,9 @@ class Notifier:
     settings: NoticeSettings
     clock: Callable[[], datetime]
     pace: Pace
+
+    def __post_init__(self) -> None:
+        self._ways = {way: Outages(f"notices by {way}", self.folder) for way in ("mail", "webhook")}
 
     def round(self) -> bool:
         """Look at jobs that have ended, and post what is due; gives whether there was anything to do."""
@@ -99,12 +102,21 @@ class Notifier:
         mail_error, status, post_error = "", notice.status, ""
         if self.settings.mail is not None and notice.state != MAILED:
             mail_error = send_mail(self.settings.mail, read_json(body), now, self.settings.timeout_s)
+            self._say("mail", mail_error)
             if not mail_error and notice.state != POSTED:
                 self._change(notice, state=MAILED)
         if self.settings.url and notice.state != POSTED:
             status, post_error = self._post(body, str(int(now.timestamp())))
+            self._say("webhook", post_error)
         state = self._state(is_mailed=not mail_error, is_posted=not post_error)
         self._note(notice, now, state, status=status, error=mail_error or post_error)
+
+    def _say(self, way: str, error: str) -> None:
+        """Say in the log when a way begins to take no notices, and when it takes them again."""
+        if error:
+            self._ways[way].tell(DeliveryFailed("notice.not-taken", f"a notice was not taken ({error.rstrip('.')})."))
+        else:
+            self._ways[way].is_over()
 
     def _state(self, *, is_mailed: bool, is_posted: bool) -> str:
         """Which of the ways that there are has taken it."""

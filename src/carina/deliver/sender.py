@@ -41,7 +41,7 @@ class Sender:
     ) -> None:
         self._stopping = Event()
         self._engine, self._names, self._pace = engine, frozenset(destinations), pace
-        self._lock = FileLock(folder / SENDER_LOCK, thread_local=False)
+        self._lock = FileLock(folder / SENDER_LOCK, mode=0o600, thread_local=False)
         couriers = [
             Courier(
                 engine=engine,

@@ -27,6 +27,9 @@ RANKS = {Priority.IMMEDIATE: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.L
 MOST_CRASHES = 3
 """Attempts whose process died, after which a job is stopped: it would take down the next worker too."""
 
+CRASHED = "job.crashed"
+"""Code of a job whose process died."""
+
 MOST_RETRIES = 8
 FIRST_PAUSE = timedelta(seconds=5)
 LONGEST_PAUSE = timedelta(hours=1)
@@ -203,10 +206,21 @@ def fail(connection: Connection, attempt: Attempt, failure: Failure, now: dateti
     return bool(connection.execute(again).rowcount)
 
 
-def error_code_of(connection: Connection, attempt: Attempt) -> str:
-    """What the last attempt of a job failed of, where it is this one; else empty."""
+@dataclass(frozen=True)
+class AttemptEnd:
+    """What the last attempt of a job failed of, empty where it didn't, and when the next may begin; None: never."""
+
+    error_code: str = ""
+    again_at: datetime | None = None
+
+
+def attempt_end(connection: Connection, attempt: Attempt) -> AttemptEnd:
+    """How an attempt ended, where its job has had no other since."""
     one = (JOB.c.id == attempt.job_id) & (JOB.c.attempt == attempt.number)
-    return connection.execute(select(JOB.c.error_code).where(one)).scalar() or ""
+    row = connection.execute(select(JOB.c.error_code, JOB.c.state, JOB.c.not_before).where(one)).first()
+    if row is None:
+        return AttemptEnd()
+    return AttemptEnd(row.error_code, row.not_before if row.state == JobState.PENDING else None)
 
 
 _PENDING: dict[str, Any] = {"state": JobState.PENDING, "worker": "", "heartbeat_at": None}
@@ -224,7 +238,7 @@ def crashed(connection: Connection, attempt: Attempt, how: str, now: datetime) -
     if row is None:
         return False
     times = row.crashes + 1
-    failure = Failure("job.crashed", f"its process died {times} times, the last time {how}: see the job's log.")
+    failure = Failure(CRASHED, f"its process died {times} times, the last time {how}: see the job's log.")
     if times < MOST_CRASHES:
         changed = update(JOB).where(_running(attempt)).values(crashes=times, not_before=now + FIRST_PAUSE, **_PENDING)
     else:

@@ -35,17 +35,19 @@ from carina.jobs.intake import take_up
 from carina.jobs.machine import whole_machine
 from carina.jobs.places import log_of
 from carina.jobs.queue import (
+    CRASHED,
     FIRST_PAUSE,
     NO_ROOM_TO_RUN,
     Attempt,
+    AttemptEnd,
     Failure,
     JobEnd,
     JobState,
     Room,
+    attempt_end,
     claim,
     count_from_now,
     crashed,
-    error_code_of,
     fail,
     give_back,
     heartbeat,
@@ -73,6 +75,8 @@ DATABASE_AWAY = 69
 
 WORKER_LOST = Failure("job.worker-lost", "its worker was killed, or stood still.", may_pass=True)
 """Not the job's fault as a rule, and tried again longer than a job whose own process dies."""
+
+SILENT = "its worker was not heard of any more"
 
 _LOG = logging.getLogger(__name__)
 
@@ -187,9 +191,8 @@ class Worker:
                 self._hear(connection)
                 count_from_now(connection, now)
                 for attempt in silent(connection, now - self.lost_after):
-                    words = "job %d: its worker was not heard of any more."
-                    _LOG.warning(words, attempt.job_id, extra=_fields(attempt))
-                    crashed(connection, attempt, "without a word from its worker", now)
+                    if crashed(connection, attempt, "without a word from its worker", now):
+                        _tell_failed(attempt, CRASHED, SILENT, attempt_end(connection, attempt))
             take_up(connection, self.settings, now)
             claimed = self._claim(connection)
         for attempt, takes in claimed:
@@ -212,8 +215,8 @@ class Worker:
                     self._lost(connection, attempt)
 
     def _lost(self, connection: Connection, attempt: Attempt) -> None:
-        _LOG.warning("job %d: its worker was not heard of any more.", attempt.job_id)
-        fail(connection, attempt, WORKER_LOST, self.world.now(connection))
+        if fail(connection, attempt, WORKER_LOST, self.world.now(connection)):
+            _tell_failed(attempt, WORKER_LOST.code, SILENT, attempt_end(connection, attempt))
 
     def _free(self) -> Room:
         used = [one.takes for one in self.running]
@@ -234,9 +237,10 @@ class Worker:
         except OSError as error:  # the disk is full, the machine has no more processes: that may pass
             words, is_outage = f"its process could not be started ({error.strerror or error}).", error.errno in FULL
             failure = Failure("job.not-started", words, may_pass=True, is_outage=is_outage)
-            _LOG.warning("job %d: %s", attempt.job_id, failure.message, extra=_fields(attempt))
             with self.engine.begin() as connection:
                 fail(connection, attempt, failure, self.world.now(connection))
+                end = attempt_end(connection, attempt)
+            _tell_failed(attempt, failure.code, words.rstrip("."), end)
             return
         _LOG.info("job %d: attempt %d begins.", attempt.job_id, attempt.number, extra=_fields(attempt))
         self.running.append(Running(attempt, takes, process))
@@ -261,18 +265,23 @@ class Worker:
     def _reap(self) -> None:
         """Settle what became of the processes that have ended; the row of most is stopped by themselves."""
         for one in [one for one in self.running if one.process.poll() is not None]:
-            attempt, how = one.attempt, _how_it_ended(one.process.poll())
+            attempt, how, has_crashed = one.attempt, _how_it_ended(one.process.poll()), False
             with self.engine.begin() as connection:
                 now = self.world.now(connection)
                 if one.canceled:
                     stop(connection, attempt, JobEnd.CANCELED, now)
                 elif one.process.poll() == DATABASE_AWAY:
                     give_back(connection, attempt, now + FIRST_PAUSE)
+                    one.disowned = True
                 else:
-                    crashed(connection, attempt, how, now)
-                failed_of = error_code_of(connection, attempt)
-            self._tell_room(failed_of)
-            _LOG.info("job %d: attempt %d ended, %s.", attempt.job_id, attempt.number, how, extra=_fields(attempt))
+                    has_crashed = crashed(connection, attempt, how, now)
+                end = attempt_end(connection, attempt)
+            self._tell_room(end.error_code)
+            code = CRASHED if has_crashed else end.error_code
+            if code and not one.canceled and not one.disowned:
+                _tell_failed(attempt, code, f"its process ended {how}", end)
+            else:
+                _LOG.info("job %d: attempt %d ended, %s.", attempt.job_id, attempt.number, how, extra=_fields(attempt))
             _close(one.process)
             self.running.remove(one)
 
@@ -301,9 +310,16 @@ class Worker:
         self.running.clear()
 
 
-def _fields(attempt: Attempt) -> dict[str, int]:
+def _fields(attempt: Attempt) -> dict[str, object]:
     """What a log's reader finds the attempt's events by."""
     return {"job": attempt.job_id, "attempt": attempt.number}
+
+
+def _tell_failed(attempt: Attempt, code: str, how: str, end: AttemptEnd) -> None:
+    """Say that an attempt failed, and when the job is tried again; the reason itself may name files, and isn't said."""
+    again = f"tried again at {end.again_at:%Y-%m-%dT%H:%M:%SZ}" if end.again_at else "not tried again"
+    words = "job %d: attempt %d failed [%s]: %s; it is %s."
+    _LOG.warning(words, attempt.job_id, attempt.number, code, how, again, extra=_fields(attempt) | {"code": code})
 
 
 def _is_alive(pid: int) -> bool:

@@ -14,7 +14,7 @@ KEEPING_LOCK = "keeping.lock"
 @contextmanager
 def files_held(folder: Path, *, wait: bool) -> Iterator[bool]:
     """Hold the files of a node's folder for the block; whether they are: without ``wait``, not while another does."""
-    lock = FileLock(folder / KEEPING_LOCK)
+    lock = FileLock(folder / KEEPING_LOCK, mode=0o600)
     try:
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout:

@@ -57,7 +57,7 @@ class DicomListener:
         self.sources = {one.ae_title: (name, one) for name, one in _dicom_sources(self.settings).items()}
         self.reporters = frozenset(_reporters(self.settings))
         self._server: BoundedServer | None = None
-        self._outages = Outages("dicom: instances are refused", store.folder)
+        self.outages = Outages("dicom: instances are refused", store.folder)
         self._refusals: dict[Association, RefusalLog] = {}
         self._thread: threading.Thread | None = None
 
@@ -165,7 +165,7 @@ class DicomListener:
             became = self._accept(event, origin)
         except NotAccepted as error:
             if error.code in TAKEN_LATER:
-                self._outages.tell(error)
+                self.outages.tell(error)
                 return error.status
             refusals.tell(error)
             return error.status
@@ -173,7 +173,7 @@ class DicomListener:
             if refusals.has_room(type(error).__name__):
                 _LOG.exception("from %s: an instance could not be accepted.", origin.who)
             return NO_ROOM
-        self._outages.is_over()
+        self.outages.is_over()
         if became is Accepted.REPEATED:
             _LOG.debug("from %s: an instance came again.", origin.who)
         return SUCCESS

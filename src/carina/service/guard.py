@@ -14,10 +14,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from carina.errors import shortened
 from carina.service.headers import HEADERS
 from carina.service.problems import problem
 
 _LOG = logging.getLogger(__name__)
+
+LOGGED_PATH = 200
+"""Characters of a path that the log repeats: callers may send a hundred thousand."""
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -46,7 +50,8 @@ class Guard:
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 level = logging.DEBUG if scope["method"] in SAFE and message["status"] < 400 else logging.INFO
-                fields = {"method": scope["method"], "path": scope["path"], "status": message["status"]}
+                path = shortened(scope["path"], LOGGED_PATH)
+                fields = {"method": scope["method"], "path": path, "status": message["status"]}
                 _LOG.log(level, "answered", extra=fields)
             await send(message)
 

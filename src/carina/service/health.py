@@ -13,10 +13,13 @@ from starlette.responses import PlainTextResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
 from carina.database import read_only
-from carina.errors import one_line
+from carina.errors import one_line, shortened
 from carina.service.loops import PartState, PartStatus
 from carina.service.metrics import metrics_text
 from carina.service.node import RunningNode, seen_node
+
+LEAST_MB = 1.0
+"""With less on the disk no slice finds room, whatever the settings allow."""
 
 _NOT_SHOWN = "a part that is not shown to you does not run; whoever sees the whole node is told which"
 
@@ -34,7 +37,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 def readiness(node: RunningNode) -> Readiness:
     """Look at parts, database and disk, at all of them whoever asks: only names and sentences are of what they see."""
     every = [part.status for part in node.parts]
-    troubles = [*_parts(node, every), *_database(node), *_disk(node)]
+    troubles = [*_parts(node, every), *_outlived(node), *_database(node), *_disk(node)]
     if node.stop.is_set():
         troubles.append("the node is being stopped")
     return Readiness(
@@ -52,19 +55,27 @@ def _parts(node: RunningNode, every: Sequence[PartStatus]) -> list[str]:
     return shown or [_NOT_SHOWN] * bool(broken)
 
 
+def _outlived(node: RunningNode) -> list[str]:
+    """What keeps a part that runs from its work: instances are refused, say."""
+    return [lasting for one in node.outages.values() if (lasting := one.lasting)]
+
+
 def _database(node: RunningNode) -> list[str]:
     try:
         with read_only(node.engine) as connection:
             connection.execute(select(1))
     except SQLAlchemyError as error:
-        return [f"database: does not answer ({one_line(str(error))[:200]})"]
+        reason = one_line(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
+        return [f"database: does not answer ({shortened(reason)})"]
     return []
 
 
 def _disk(node: RunningNode) -> list[str]:
     free_gb = shutil.disk_usage(node.folder).free / 1e9
     least = node.settings.node.free_gb
-    return [f"disk: {free_gb:.1f} GB are free, {least:g} must be: senders are refused"] if free_gb < least else []
+    if free_gb < least:
+        return [f"disk: {free_gb:.1f} GB are free, {least:g} must be: senders are refused"]
+    return ["disk: no space is left: instances are refused; make room"] if free_gb * 1000 < LEAST_MB else []
 
 
 async def live(_: Request) -> Response:

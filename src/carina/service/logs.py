@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TextIO
 
-from carina.errors import CarinaError, one_line
+from carina.errors import CarinaError, one_line, shortened
 
 OURS = "carina"
 
@@ -23,7 +23,7 @@ _TOLD = {"uvicorn.error": logging.WARNING}
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON: time, level, who, event, and the event's fields."""
+    """A record as one line of JSON: time, level, who, event, and the event's fields, each of bounded length."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; of an error its code and its sentence, of a bug its traceback."""
@@ -31,15 +31,20 @@ class JsonLines(logging.Formatter):
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "part": record.name,
-            "event": one_line(record.getMessage()),
+            "event": shortened(one_line(record.getMessage())),
         }
-        line |= {name: value for name, value in vars(record).items() if name not in _PLAIN}
+        line |= {name: _bounded(value) for name, value in vars(record).items() if name not in _PLAIN}
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, CarinaError):
             line |= {"code": error.code, "error": error.message}
         elif record.exc_info and error is not None:
             line |= {"code": f"bug.{type(error).__name__}", "traceback": self.formatException(record.exc_info)}
         return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def _bounded(value: object) -> object:
+    """A field as it is said: strangers choose some of them, and how long they are."""
+    return shortened(one_line(value)) if isinstance(value, str) else value
 
 
 def log_to(stream: TextIO = sys.stderr) -> None:

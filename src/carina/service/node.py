@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
 
 from carina.config import Destination, Settings
-from carina.database import read_only, seeing
+from carina.database import Outages, read_only, seeing
 from carina.jobs.listing import job_on_source
 from carina.jobs.sources import kept_source
 from carina.receive.store import InstanceStore
@@ -38,7 +38,8 @@ def utc_now() -> datetime:
 class RunningNode:
     """A node: its settings, its folder and database, its parts.
 
-    ``stop`` is set once it is to end, ``is_recovered`` once it may receive. ``token`` is what the forms of its own
+    ``outages`` are those that a part outlives, by its name. ``stop`` is set once it is to end, ``is_recovered`` once it
+    may receive. ``token`` is what the forms of its own
     pages carry, so that no other page can send them. ``projects`` are those that it shows, None: every one.
     """
 
@@ -48,6 +49,7 @@ class RunningNode:
     stop: threading.Event = field(default_factory=threading.Event)
     is_recovered: threading.Event = field(default_factory=threading.Event)
     parts: list[Part] = field(default_factory=list)
+    outages: dict[str, Outages] = field(default_factory=dict)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
     projects: frozenset[str] | None = None

@@ -144,6 +144,7 @@ def _listen(node: RunningNode, stop: Event) -> None:
     if not _may_receive(node, stop):
         return
     listener = DicomListener(node.store, lambda report: take_report(node.engine, report, node.now()))
+    node.outages["dicom"] = listener.outages
     listener.start()
     try:
         while listener.is_listening and not stop.wait(SETTLE_S):

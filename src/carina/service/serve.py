@@ -63,7 +63,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     Raises:
         BadConfig: another node runs there, or the folder can't be written.
     """
-    lock = FileLock(folder / NODE_LOCK)
+    lock = FileLock(folder / NODE_LOCK, mode=0o600)
     try:
         make_private(folder)  # patients' data: nobody else of this machine reads it
         lock.acquire(timeout=0)

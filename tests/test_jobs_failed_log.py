@@ -1,0 +1,133 @@
+"""What a node's log says of attempts that fail: which job, of what, and when it is tried again."""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+from sqlalchemy import Engine
+
+from carina.config import NodeSettings, Settings
+from carina.database import database_now, open_database, upgrade_schema
+from carina.jobs.queue import MOST_CRASHES, Attempt, Failure, JobEnd, NewJob, Room, claim, fail, stop, submit
+from carina.jobs.worker import DATABASE_AWAY, Running, Worker
+
+ROOM = Room(8000, 8)
+GAP = Failure("series.gap", "slices are missing below /data/Doe^Jane.")
+FULL = Failure("output.memory", "memory did not suffice.", may_pass=True)
+AGAIN = r"tried again at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = open_database(f"sqlite:///{tmp_path}/n.sqlite")
+    upgrade_schema(made)
+    with made.begin() as connection:
+        submit(connection, NewJob(source="x", pipeline="p", memory_mb=1, cores=1), database_now(connection))
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def worker(engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Worker:
+    caplog.set_level(logging.INFO, "carina.jobs.worker")
+    return Worker(Settings(node=NodeSettings(folder=str(tmp_path), memory_gb=8, cores=8)), engine, name="w")
+
+
+class Ended:
+    """A process that has ended."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.stdin: IO[bytes] | None = None
+
+    def poll(self) -> int:
+        return self.code
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self.code
+
+
+def claimed(engine: Engine) -> Attempt:
+    with engine.begin() as connection:
+        found = claim(connection, "w", ROOM, ROOM, database_now(connection).replace(year=2100))
+    assert found is not None
+    return found[0]
+
+
+def ends(worker: Worker, code: int, failure: Failure | None = None, *, canceled: bool = False) -> None:
+    """Let an attempt end, after it wrote why it failed where it did."""
+    attempt = claimed(worker.engine)
+    with worker.engine.begin() as connection:
+        if failure is not None:
+            fail(connection, attempt, failure, database_now(connection))
+    worker.running.append(Running(attempt, ROOM, Ended(code), canceled=canceled))
+    worker._reap()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one.getMessage() for one in caplog.records if one.levelno > logging.INFO and "attempt" in one.getMessage()]
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "words"),
+    [
+        (GAP, 0, r"failed \[series\.gap\]: its process ended with exit code 0; it is not tried again\."),
+        (FULL, 0, rf"failed \[output\.memory\]: its process ended with exit code 0; it is {AGAIN}\."),
+        (None, -signal.SIGKILL, rf"failed \[job\.crashed\]: its process ended by SIGKILL; it is {AGAIN}\."),
+    ],
+)
+def test_a_failed_attempt_is_one_warning(
+    worker: Worker, caplog: pytest.LogCaptureFixture, failure: Failure | None, code: int, words: str
+) -> None:
+    ends(worker, code, failure)
+    (line,) = warnings(caplog)
+    assert re.fullmatch(rf"job 1: attempt 1 {words}", line)
+    (record,) = [one for one in caplog.records if one.levelno == logging.WARNING]
+    assert vars(record)["code"] == (failure.code if failure else "job.crashed")
+    assert "Doe" not in caplog.text
+
+
+def test_the_last_crash_is_said_to_be_the_last(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(MOST_CRASHES):
+        ends(worker, -signal.SIGKILL)
+    assert ["not tried again" in line for line in warnings(caplog)] == [False] * (MOST_CRASHES - 1) + [True]
+
+
+def test_an_attempt_that_is_given_back_or_canceled_is_no_failure(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends(worker, 0, FULL)
+    caplog.clear()
+    ends(worker, DATABASE_AWAY)
+    ends(worker, -signal.SIGKILL, canceled=True)
+    assert warnings(caplog) == []
+
+
+def test_a_healthy_attempt_is_no_warning(worker: Worker, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    attempt = claimed(engine)
+    with engine.begin() as connection:
+        stop(connection, attempt, JobEnd.HEALTHY, database_now(connection))
+    worker.running.append(Running(attempt, ROOM, Ended(0)))
+    worker._reap()
+    assert caplog.messages == ["job 1: attempt 1 ended, with exit code 0."]
+
+
+def test_a_job_whose_worker_is_lost_is_said_with_its_next_try(
+    worker: Worker, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempt = claimed(engine)
+    with engine.begin() as connection:
+        worker._lost(connection, attempt)
+    (line,) = warnings(caplog)
+    words = r"job 1: attempt 1 failed \[job\.worker-lost\]: its worker was not heard of any more; it is " + AGAIN
+    assert re.match(words, line)
