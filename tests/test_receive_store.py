@@ -102,7 +102,8 @@ def test_the_same_again_is_known_and_another_content_is_kept_apart(node: Setting
     became = [store.accept(one, ORIGIN) for one in (instance(), instance(), instance(PatientID="X"), instance())]
     assert became == [Accepted.NEW, Accepted.REPEATED, Accepted.APART, Accepted.REPEATED]
     assert rows(engine) == len(files(node)) == 2
-    assert states(engine) == ["arriving", "apart"]
+    complete_arrivals(node, engine)
+    assert states(engine) == ["quarantined", "apart"]
 
 
 TRIALS = {name: FolderSource(path="/data", project=name.partition("-")[0]) for name in ("a-ct", "a-pacs", "b-ct")}

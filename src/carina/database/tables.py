@@ -56,6 +56,7 @@ ARRIVAL = Table(
     Column("whose_sha256", String(64), nullable=False, default="", comment="alike: one patient's; empty: nobody's"),
     Column("studied", String(14), nullable=False, default="", comment="study's date and time; empty: not known"),
     Column("is_prior", Integer, nullable=False, default=0, comment="1: we fetched it to compare with; nobody sent it"),
+    Column("is_apart", Integer, nullable=False, default=0, comment="1: run by itself, not with its series"),
     Index("ix_arrival_state_last_at", "state", "last_at"),
     Index("ix_arrival_whose_sha256", "whose_sha256"),
     Index("ix_arrival_series_uid", "series_uid"),

@@ -186,9 +186,14 @@ def _by_uid(found: Sequence[Found], uid: str, rules: Rules) -> Source:
     raise BadSeries("series.no-such-uid", f"no series {uid} here; {len(found)} others are.")
 
 
+def is_of_several_patients(found: Sequence[Found], uid: str) -> bool:
+    """Whether what can be read under a UID is that of more than one patient."""
+    return len({one.patient for one in found if one.uid == uid and one.source is not None}) > 1
+
+
 def _first_of(readable: Sequence[Found], uid: str) -> Source:
     best, others = readable[0], [name_of(one) for one in readable[1:]]
-    if len({one.patient for one in readable}) > 1:
+    if is_of_several_patients(readable, uid):
         raise BadSeries("series.ambiguous", f"series {uid} is that of several patients; give the folder of one.")
     if best.source is None:
         raise BadSeries("series.unreadable", f"{name_of(best)}: can't be read.")

@@ -81,7 +81,8 @@ def is_fetched_as_prior(connection: Connection, arrival: Row[Any]) -> bool:
     if not arrival.is_prior:
         return False
     of_series = (ARRIVAL.c.series_uid == arrival.series_uid) & (ARRIVAL.c.source == arrival.source)
-    sent = select(ARRIVAL.c.id).where(of_series, ARRIVAL.c.is_prior == 0, ARRIVAL.c.state.not_in(("arriving", "apart")))
+    is_sent = of_series & (ARRIVAL.c.is_prior == 0) & (ARRIVAL.c.is_apart == 0)
+    sent = select(ARRIVAL.c.id).where(is_sent, ARRIVAL.c.state != "arriving")
     if connection.execute(sent.limit(1)).first() is not None:
         return False
     wanted = (

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, update
 
 from carina.config import AnySource, Priority, Settings
 from carina.database import ARRIVAL, INSTANCE, JOB
@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def take_up(connection: Connection, settings: Settings, now: datetime) -> list[int]:
-    """Make the jobs of complete arrivals; gives their ids. A job on fewer instances of the series is superseded."""
+    """Make the jobs of complete arrivals; gives their ids. Jobs on fewer of their instances are superseded."""
     wanted = (
         select(ARRIVAL)
         .where(ARRIVAL.c.state == "complete")
@@ -61,7 +61,7 @@ def _jobs_of(
     made = []
     is_prior = is_fetched_as_prior(connection, arrival)
     for pipeline in source.pipelines:
-        earlier = _earlier(connection, arrival, pipeline)
+        earlier = _earlier(connection, arrival, pipeline, folder)
         new = NewJob(
             source=f"{INCOMING}/{arrival.id}",
             pipeline=pipeline,
@@ -84,22 +84,37 @@ def _jobs_of(
     return made
 
 
-def _earlier(connection: Connection, arrival: Row[Any], pipeline: str) -> Sequence[Any]:
-    """The jobs of the same pipeline on the same series from the same source, the latest first.
+def _earlier(connection: Connection, arrival: Row[Any], pipeline: str, folder: Path) -> Sequence[Any]:
+    """The jobs of the same pipeline on fewer, or as many, of the same instances, the latest first.
 
-    Those of another source stay: their results go elsewhere.
+    Those of another source stay: their results go elsewhere. So do those of what is kept apart, which is run by itself
+    and in place of nothing, and those on instances that are not here any more.
     """
-    wanted = select(JOB.c.id, JOB.c.state).join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id)
-    same = (JOB.c.series_uid == arrival.series_uid) & (JOB.c.pipeline == pipeline)
-    same &= ARRIVAL.c.source == arrival.source
-    return connection.execute(wanted.where(same).order_by(JOB.c.id.desc())).all()
+    if arrival.is_apart:
+        return ()
+    wanted = select(JOB.c.id, JOB.c.state, JOB.c.arrival_id).join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id)
+    same = (JOB.c.series_uid == arrival.series_uid) & (JOB.c.pipeline == pipeline) & _of_series(arrival)
+    rows = connection.execute(wanted.where(same).order_by(JOB.c.id.desc())).all()
+    here = _names(folder, arrival.id)
+    return [row for row in rows if (names := _names(folder, row.arrival_id)) and names <= here]
+
+
+def _names(folder: Path, arrival_id: int) -> set[str]:
+    """The files that a run of an arrival reads: named after their instances, those of earlier arrivals with them."""
+    return {file.name for file in (folder / INCOMING / str(arrival_id)).glob("*.dcm")}
+
+
+def _of_series(arrival: Row[Any]) -> ColumnElement[bool]:
+    """Whatever came of the series of an arrival by its source, and is not kept apart."""
+    same = ARRIVAL.c.series_uid == arrival.series_uid, ARRIVAL.c.source == arrival.source
+    return and_(*same, ARRIVAL.c.is_apart == 0)
 
 
 def _voxels(connection: Connection, arrival: Row[Any], folder: Path) -> int:
-    """About how many voxels a series has: as many slices as instances came, each as large as the first one's."""
-    of_series = (ARRIVAL.c.series_uid == arrival.series_uid) & (ARRIVAL.c.source == arrival.source)
+    """About how many voxels a run reads: as many slices as instances came, each as large as the first one's."""
+    counts = ARRIVAL.c.id == arrival.id if arrival.is_apart else _of_series(arrival)
     joined = INSTANCE.join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
-    counted = select(func.count(INSTANCE.c.sop_instance_uid.distinct())).select_from(joined).where(of_series)
+    counted = select(func.count(INSTANCE.c.sop_instance_uid.distinct())).select_from(joined).where(counts)
     count = connection.execute(counted).scalar_one()
     path = connection.execute(select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == arrival.id).limit(1)).scalar()
     return int(count) * (slice_voxels(folder / path) if path else LARGEST_SLICE)

@@ -38,6 +38,7 @@ _HERE = (
     .where(
         _OTHER.c.series_uid == ARRIVAL.c.series_uid,
         _OTHER.c.source == ARRIVAL.c.source,
+        _OTHER.c.is_apart == 0,
         _OTHER.c.state.in_([ArrivalState.ARRIVING, *JOINED_LATER]),
     )
     .scalar_subquery()
@@ -95,6 +96,7 @@ class Asker:
 
     def _growing(self) -> Sequence[Any]:
         waits = (ARRIVAL.c.state == ArrivalState.ARRIVING) & ARRIVAL.c.source.in_(self.sources)
+        waits &= ARRIVAL.c.is_apart == 0  # of these nobody knows how many there are
         wanted = select(ARRIVAL.c.id, ARRIVAL.c.series_uid, ARRIVAL.c.study_uid, _OWN, _HERE)
         with read_only(self.engine) as connection:
             oldest = wanted.where(waits, ARRIVAL.c.expected.is_(None)).order_by(ARRIVAL.c.first_at)

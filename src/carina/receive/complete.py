@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, or_, 
 from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, INSTANCE, database_now, draw_in
 from carina.database.intact import check_intact
-from carina.dicom.find import choose_source, find_series
+from carina.dicom.find import choose_source, find_series, is_of_several_patients
 from carina.dicom.part10 import open_file
 from carina.dicom.rules import load_rules
 from carina.errors import BadSeries, Bug, CarinaError, told
@@ -36,11 +36,25 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a complete arrival is, and why where it is not run."""
+    """What a complete arrival is, and why where it is not run; ``is_mixed``: it holds instances of several patients."""
 
     state: ArrivalState
     reason: str = ""
+    is_mixed: bool = False
 
+
+SEVERAL_PATIENTS = Verdict(
+    ArrivalState.QUARANTINED,
+    "the series holds instances of several patients: each patient's are to be sent under a Series Instance UID of "
+    "their own.",
+    is_mixed=True,
+)
+
+ANOTHER_PATIENT = Verdict(
+    ArrivalState.APART,
+    "instances of another patient came before under this Series Instance UID: correct that where they come from, or "
+    "release what came now (`carina arrivals release`, or the worklist) to run it by itself.",
+)
 
 SENT_AS_WELL = Verdict(ArrivalState.QUEUED, "fetched to compare with, and sent as well: it is run with what was sent.")
 
@@ -58,17 +72,21 @@ def complete_arrivals(settings: Settings, engine: Engine) -> int:
         same = (ARRIVAL.c.id == arrival.id) & (ARRIVAL.c.state == ArrivalState.ARRIVING)
         unchanged = same & (ARRIVAL.c.last_at == arrival.last_at)  # what came meanwhile makes it wait again
         with engine.begin() as connection:
-            values = {"state": verdict.state, "reason": verdict.reason}
+            is_apart = verdict.state is ArrivalState.APART
+            values = {"state": verdict.state, "reason": verdict.reason, "is_apart": int(is_apart)}
             if connection.execute(update(ARRIVAL).where(unchanged).values(**values)).rowcount:
                 settled += 1
-                if verdict != SENT_AS_WELL:
+                if not is_apart and verdict != SENT_AS_WELL:
                     _end_waiting_of_others(connection, arrival)
         if verdict.reason:
-            _LOG.info("arrival %d: %s: %s", arrival.id, verdict.state, verdict.reason)
+            level = logging.WARNING if is_apart else logging.INFO
+            _LOG.log(level, "arrival %d: %s: %s", arrival.id, verdict.state, verdict.reason)
     return settled
 
 
 def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySource | None) -> Verdict:
+    if arrival.is_apart:
+        return _another_content(engine, arrival)
     if arrival.is_prior and _was_sent(engine, arrival):
         return SENT_AS_WELL
     folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
@@ -82,7 +100,36 @@ def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySo
         check_intact(engine, Path(settings.node.folder), arrival.id, linked)
     except BadSeries as error:
         return Verdict(ArrivalState.QUARANTINED, error.message)
-    return judge_arrival(folder, settings, source)
+    verdict = judge_arrival(folder, settings, source, arrival.series_uid)
+    if verdict.is_mixed and linked:
+        _leave_others(engine, arrival, folder)
+        return ANOTHER_PATIENT
+    return verdict
+
+
+def _another_content(engine: Engine, arrival: Row[Any]) -> Verdict:
+    """What is said of instances whose UIDs are known with another content."""
+    of_series = (ARRIVAL.c.series_uid == arrival.series_uid) & (ARRIVAL.c.project == arrival.project)
+    counted = select(func.count(INSTANCE.c.sop_instance_uid.distinct())).join(ARRIVAL)
+    with engine.connect() as connection:
+        came = connection.execute(counted.where(ARRIVAL.c.id == arrival.id)).scalar_one()
+        known = connection.execute(counted.where(of_series)).scalar_one()
+    reason = (
+        f"{came} of {known} instances of the series came with another content than is known under their SOP Instance "
+        "UIDs: they were corrected, changed on the way, or two scans share UIDs. What came first stays. Release them "
+        "(`carina arrivals release`, or the worklist) to run them by themselves, without the others of the series."
+    )
+    return Verdict(ArrivalState.APART, reason)
+
+
+def _leave_others(engine: Engine, arrival: Row[Any], folder: Path) -> None:
+    """Take the files of other arrivals out of a folder again."""
+    with engine.connect() as connection:
+        paths = connection.execute(select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == arrival.id)).scalars()
+        own = {Path(path).name for path in paths}
+    for file in folder.glob("*.dcm"):
+        if file.name not in own:
+            file.unlink(missing_ok=True)
 
 
 def _due(settings: Settings, engine: Engine) -> list[tuple[Row[Any], AnySource | None]]:
@@ -107,9 +154,9 @@ def _due(settings: Settings, engine: Engine) -> list[tuple[Row[Any], AnySource |
 
 
 def _others(arrival: Row[Any]) -> ColumnElement[bool]:
-    """The other arrivals of the same series from the same source."""
+    """The other arrivals of the same series from the same source, without what is kept apart, or was."""
     same = (ARRIVAL.c.series_uid == arrival.series_uid, ARRIVAL.c.source == arrival.source)
-    return and_(*same, ARRIVAL.c.id != arrival.id)
+    return and_(*same, ARRIVAL.c.id != arrival.id, ARRIVAL.c.is_apart == 0)
 
 
 def _was_sent(engine: Engine, arrival: Row[Any]) -> bool:
@@ -117,9 +164,8 @@ def _was_sent(engine: Engine, arrival: Row[Any]) -> bool:
 
     What was sent and waits in quarantine is not run: the archive's copy may pass where the scanner's did not.
     """
-    not_run = (ArrivalState.APART, ArrivalState.QUARANTINED)
     sent = select(INSTANCE.c.sop_instance_uid).join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
-    sent = sent.where(_others(arrival), ARRIVAL.c.is_prior == 0, ARRIVAL.c.state.not_in(not_run))
+    sent = sent.where(_others(arrival), ARRIVAL.c.is_prior == 0, ARRIVAL.c.state != ArrivalState.QUARANTINED)
     more = select(INSTANCE.c.id).where(INSTANCE.c.arrival_id == arrival.id, INSTANCE.c.sop_instance_uid.not_in(sent))
     with engine.connect() as connection:
         return connection.execute(more.limit(1)).first() is None
@@ -152,13 +198,16 @@ def _end_waiting_of_others(connection: Connection, arrival: Row[Any]) -> None:
     connection.execute(update(ARRIVAL).where(waiting).values(**values))
 
 
-def judge_arrival(folder: Path, settings: Settings, source: AnySource) -> Verdict:
-    """What the instances in a folder are, by the source's series rules."""
+def judge_arrival(folder: Path, settings: Settings, source: AnySource, series_uid: str) -> Verdict:
+    """What the instances of a series in a folder are, by the source's series rules."""
     if _is_ours(folder):
         return Verdict(ArrivalState.KEPT, "Carina's own results: kept, not run.")
     try:
         rules = load_rules(source.series_rules or settings.series_rules)
-        choose_source(find_series(folder, rules, most_voxels=settings.limits.voxels), rules)
+        found = find_series(folder, rules, most_voxels=settings.limits.voxels)
+        if is_of_several_patients(found, series_uid):
+            return SEVERAL_PATIENTS
+        choose_source(found, rules)
     except Exception as error:  # noqa: BLE001 - the network edge: one series that breaks the reader holds up no other
         failure = told(error)
         if isinstance(failure, Bug):

@@ -26,7 +26,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, exists, insert, select, update
 
 from carina.config import DicomDestination, Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
@@ -42,6 +42,7 @@ from carina.receive.instance import (
     NotAccepted,
     header_of,
 )
+from carina.receive.known import differs, forget, known_under, same_door
 from carina.receive.moves import FETCHING, SAY_WHO_ASKED, AskedBy, Moves
 from carina.receive.part import PartFile, unwritable_part, unwritable_row
 from carina.receive.presence import receiving
@@ -61,8 +62,8 @@ class ArrivalState(StrEnum):
     """Where a series that comes in is; what is queued has its jobs, or is run as
     part of a later arrival; what is kept is there and not run.
 
-    What waits in quarantine fits no rule; what is apart has another content under a known SOP Instance UID; of what is
-    removed, no files are left.
+    What waits in quarantine fits no rule; what is apart has another content under a known SOP Instance UID, or another
+    patient under a known Series Instance UID; of what is removed, no files are left.
     """
 
     ARRIVING = "arriving"
@@ -82,18 +83,17 @@ class Accepted(StrEnum):
     APART = "apart"
 
 
-_SAME_UID = (
-    select(INSTANCE)
-    .join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
-    .where(INSTANCE.c.sop_instance_uid == bindparam("uid"), ARRIVAL.c.project == bindparam("project"))
-    .order_by(INSTANCE.c.id)
-)
-_ARRIVING = select(ARRIVAL.c.id).where(
+_OPEN = select(ARRIVAL.c.id).where(
     ARRIVAL.c.series_uid == bindparam("series"),
     ARRIVAL.c.source == bindparam("by"),
     ARRIVAL.c.is_prior == bindparam("prior"),
     ARRIVAL.c.state == ArrivalState.ARRIVING,
 )
+_ARRIVING = _OPEN.where(ARRIVAL.c.is_apart == 0)
+_HAS_UID = exists().where(INSTANCE.c.arrival_id == ARRIVAL.c.id, INSTANCE.c.sop_instance_uid == bindparam("uid"))
+_ARRIVING_APART = _OPEN.where(
+    ARRIVAL.c.is_apart == 1, ARRIVAL.c.whose_sha256 == bindparam("whose"), ~_HAS_UID
+).order_by(ARRIVAL.c.id)
 _INSERT = insert(INSTANCE).returning(INSTANCE.c.id)
 _OF_BOTH = case((ARRIVAL.c.whose_sha256 == bindparam("whose"), bindparam("whose")), else_="")
 _JOIN = (
@@ -234,13 +234,14 @@ class InstanceStore:
         with self._placing, self._undone_without_row(part), self.engine.begin() as connection:
             self._mark_flushed(connection)
             uid, digest, now = part.said.sop_instance_uid, part.sha256, database_now(connection)
-            known = _known(connection, uid, header, origin)
+            known = known_under(connection, uid, _project(connection, header, origin))
             alike = [row for row in known if row.sha256 == digest or is_same_object(self.folder / row.path, part.path)]
-            if self._holds(connection, _same_door(alike, origin)):
+            if self._holds(connection, same_door(alike, origin.source, is_prior=origin.is_prior)):
                 return _Placed(Accepted.REPEATED)
-            is_apart = _differs(known, alike, origin)
-            _forget(connection, alike, origin)
-            arrival_id = (_apart if is_apart else _open)(connection, header, origin, uid, now)
+            is_apart = differs(known, alike, is_prior=origin.is_prior)
+            forget(connection, alike, origin.source, is_prior=origin.is_prior)
+            opened = _open_apart(connection, header, origin, uid) if is_apart else _open(connection, header, origin)
+            arrival_id = opened or _begin(connection, header, origin, now, is_apart=is_apart)
             path = Path(INCOMING, str(arrival_id), f"{file_name(uid)}.dcm")
             folders = _move(part, self.folder / path)
             listed = self._flushes.submit(_flush, folders)
@@ -320,67 +321,39 @@ def _check_series(header: Header, said: Announced, origin: SentBy) -> None:
         raise NotAccepted(NOT_UNDERSTOOD, "receive.other-series", words)
 
 
-def _known(connection: Connection, uid: str, header: Header, origin: SentBy) -> list[Row[Any]]:
-    """What came under a UID into the project of a series, from whichever of its sources, the first content first.
-
-    What differs from that is kept apart. What another project has under the UID is not there: nobody learns of it, and
-    nobody holds up another project's series by sending something else under its UIDs.
-    """
-    project = project_of(connection, header.series_uid, origin.source, origin.project)
-    return list(connection.execute(_SAME_UID, {"uid": uid, "project": project}))
+def _project(connection: Connection, header: Header, origin: SentBy) -> str:
+    return project_of(connection, header.series_uid, origin.source, origin.project)
 
 
-def _same_door(alike: Sequence[Row[Any]], origin: SentBy) -> list[Row[Any]]:
-    """Those of equal content for which the same again is repeated: what was sent needs no fetching."""
-    return [row for row in alike if row.source == origin.source and row.is_prior <= origin.is_prior]
-
-
-def _differs(known: Sequence[Row[Any]], alike: Sequence[Row[Any]], origin: SentBy) -> bool:
-    """Whether the first content under a UID is another one; an archive's copy holds up nothing that is sent."""
-    first = next((row for row in known if row.is_prior == origin.is_prior), None)
-    return first is not None and first not in alike
-
-
-def _forget(connection: Connection, alike: Sequence[Row[Any]], origin: SentBy) -> None:
-    """Remove the rows, of those of equal content, in whose place another is put: their files are gone or damaged."""
-    gone = [row.id for row in _same_door(alike, origin) if row.is_prior == origin.is_prior]
-    if gone:
-        connection.execute(delete(INSTANCE).where(INSTANCE.c.id.in_(gone)))
-
-
-def _open(connection: Connection, header: Header, origin: SentBy, _: str, now: datetime) -> int:
-    """The arrival that takes instances of a series from a source; a new one where none is open."""
+def _open(connection: Connection, header: Header, origin: SentBy) -> int | None:
+    """The arrival that takes instances of a series from a source; None where none is open."""
     asked = {"series": header.series_uid, "by": origin.source, "prior": int(origin.is_prior)}
-    found = connection.execute(_ARRIVING, asked).scalar()
-    return int(found) if found is not None else _begin(connection, header, origin, ArrivalState.ARRIVING, "", now)
+    return connection.execute(_ARRIVING, asked).scalar()
 
 
-def _apart(connection: Connection, header: Header, origin: SentBy, uid: str, now: datetime) -> int:
-    _LOG.warning("instance %s came again with another content: it is kept apart.", uid)
-    reason = (
-        f"instance {uid} is known with another content: two scans share a UID, or it was changed on the way. "
-        "What came first stays. Release it (`carina arrivals release`, or the worklist) to run it by itself."
-    )
-    return _begin(connection, header, origin, ArrivalState.APART, reason, now)
+def _open_apart(connection: Connection, header: Header, origin: SentBy, uid: str) -> int | None:
+    """The same of what has another content under a known UID: of one patient, and without this UID yet."""
+    asked = {"series": header.series_uid, "by": origin.source, "prior": int(origin.is_prior)}
+    whose = header.scan.whose(origin.source)
+    return connection.execute(_ARRIVING_APART, {**asked, "uid": uid, "whose": whose}).scalar()
 
 
-def _begin(
-    connection: Connection, header: Header, origin: SentBy, state: ArrivalState, reason: str, now: datetime
-) -> int:
+def _begin(connection: Connection, header: Header, origin: SentBy, now: datetime, *, is_apart: bool) -> int:
     row = {
         "series_uid": header.series_uid,
         "study_uid": header.study_uid,
         "source": origin.source,
         "sender": origin.who,
-        "project": project_of(connection, header.series_uid, origin.source, origin.project),
-        "state": state,
-        "reason": reason,
+        "project": _project(connection, header, origin),
+        "state": ArrivalState.ARRIVING,
+        "reason": "",
         "expected": origin.expected,
         "first_at": now,
         "last_at": now,
         "whose_sha256": header.scan.whose(origin.source),
         "studied": header.scan.studied,
         "is_prior": int(origin.is_prior),
+        "is_apart": int(is_apart),
     }
     return int(connection.execute(insert(ARRIVAL).returning(ARRIVAL.c.id), row).scalar_one())
 

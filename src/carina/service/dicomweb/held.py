@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pydicom.errors import InvalidDicomError
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, or_, select
 
 from carina.database import ARRIVAL, INSTANCE, JOB, read_only
 from carina.deliver.identity import identity_of
@@ -21,7 +21,9 @@ from carina.service.node import RunningNode
 OBJECTS = "dicom"
 """The folder of a run that holds its objects."""
 
-_ONE_CONTENT = ARRIVAL.c.state != ArrivalState.APART
+_ONE_CONTENT = (ARRIVAL.c.state != ArrivalState.APART) & or_(
+    ARRIVAL.c.is_apart == 0, ARRIVAL.c.state != ArrivalState.ARRIVING
+)
 """What came with another content under a known UID is not told until somebody releases it."""
 
 
