@@ -130,7 +130,7 @@ def jobs(store: InstanceStore, series_uid: str) -> list[tuple[int, list[str], se
     wanted = select(JOB).where(JOB.c.series_uid == series_uid, JOB.c.ended != "canceled").order_by(JOB.c.id)
     with store.engine.connect() as connection:
         rows = connection.execute(wanted).all()
-    return [(row.is_prior, json.loads(row.destinations), names(row.source)) for row in rows]
+    return [(row.is_prior, json.loads(row.destinations), names(str(store.folder / row.source))) for row in rows]
 
 
 def in_quarantine(store: InstanceStore, series_uid: str) -> set[str]:
