@@ -31,7 +31,7 @@ from carina.train.losses import HARD, IGNORED
 from carina.train.objective import loss_function, rate_at
 from carina.train.settings import Arithmetic, Device, Loss, Patch, Schedule, TrainSettings
 from carina.train.team import Team, join_team, pick_device  # noqa: F401  the second process takes it from here
-from carina.train.validation import _judge, memory_format, score
+from carina.train.validation import _judge, arithmetic_on, autocast, memory_format, score
 
 SETTINGS = TrainSettings(
     task=Task.LESION,
@@ -314,7 +314,23 @@ def losses_at(logits: torch.Tensor, target: torch.Tensor, weight: float) -> floa
     return float(-(np.log(picked) * weights).sum() / weights.sum() + 1 - overlap / (chance[1].sum() + 2 + 10))
 
 
-def test_group_norm_in_16_bits_is_not_trained_channels_last_on_a_processor() -> None:
+def with_capability(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: name)
+
+
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_a_processor_without_bf16_computes_in_f32(monkeypatch: pytest.MonkeyPatch, capability: str) -> None:
+    with_capability(monkeypatch, capability)
+    cpu, bf16 = torch.device("cpu"), changed(arithmetic=Arithmetic.BF16)
+    expected = {"AVX2": torch.float32, "AVX512": torch.bfloat16}[capability]
+    with autocast(bf16, cpu):
+        assert torch.nn.Linear(3, 2)(torch.ones(1, 3)).dtype is expected
+    assert arithmetic_on(torch.device("cuda"), bf16) is Arithmetic.BF16
+    assert arithmetic_on(cpu, SETTINGS) is Arithmetic.F32
+
+
+def test_group_norm_in_16_bits_is_not_trained_channels_last_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_capability(monkeypatch, "AVX512")
     cpu, bf16 = torch.device("cpu"), changed(arithmetic=Arithmetic.BF16)
     grouped, other = torch.nn.Sequential(torch.nn.GroupNorm(2, 4)), network()
     assert memory_format(grouped, bf16, cpu) is torch.contiguous_format

@@ -28,6 +28,7 @@ from carina.train.publish import Facts, publish
 from carina.train.settings import TrainSettings
 from carina.train.sources import open_source
 from carina.train.team import Team
+from carina.train.validation import arithmetic_on
 
 SETTINGS_FILE = "settings.toml"
 TRAINED_ON = "data.json"
@@ -90,6 +91,8 @@ def train(file: Path, settings: TrainSettings, out: Path, how: How | None = None
         for warning in report.warnings:
             how.tell(f"warning: {warning}")
         how.tell(f"{file}: no problems; the cache takes about {report.cache_mb:.0f} MB.")
+        if arithmetic_on(how.team.device, settings) is not settings.arithmetic:
+            how.tell(f"This processor has no {settings.arithmetic}: computed in f32, which is many times as fast here.")
         _remember(out, settings, data)
     source = _opened(data, settings, how.team)
     with checkpoint.random_apart(settings.seed, how.team.device):
