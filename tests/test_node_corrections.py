@@ -154,7 +154,7 @@ def test_another_mask_than_those_of_a_run_is_not_there(served_job: Served, layer
     assert httpx.get(url).status_code == 404
 
 
-def test_with_a_log_in_who_is_logged_in_is_the_reader_whatever_the_page_sends(tmp_path: Path) -> None:
+def test_with_a_log_in_nothing_is_recorded_under_another_s_name_than_the_page_s(tmp_path: Path) -> None:
     with guarded(tmp_path) as node:
         folder = node.node.folder / "runs" / str(node.job)
         phantom = posed("plain", (24, 48, 48))
@@ -162,13 +162,18 @@ def test_with_a_log_in_who_is_logged_in_is_the_reader_whatever_the_page_sends(tm
         with node.node.engine.begin() as connection:
             connection.execute(update(JOB).where(JOB.c.id == node.job).values(folder=f"runs/{node.job}"))
         url = f"/jobs/{node.job}/view/correct/lesion"
-        stroke = {"revision": 0, "id": "a", "reader": "Somebody Else", "tool": "brush", "runs": [0, 5]}
+        stroke = {"revision": 0, "id": "a", "reader": "reader.one", "tool": "brush", "runs": [0, 5]}
         same = {"sec-fetch-site": "same-origin", "origin": node.url}
         assert node.person(None, **same).post(f"{url}/strokes", json=stroke).status_code == 401
         assert node.person("reader").post(f"{url}/strokes", json=stroke).status_code == 403
         reader = node.person("reader", **same)
+        left_open = {"reader": "Somebody Else"}
+        for what, asked in {"strokes": stroke, "decision": {"revision": 0, "decision": "rejected"}}.items():
+            refused = reader.post(f"{url}/{what}", json=asked | left_open)
+            assert (refused.status_code, refused.json()["code"]) == (409, "corrections.another-reader")
+            assert "this page is that of Somebody Else, and reader.one is logged in now" in refused.json()["detail"]
         assert reader.post(f"{url}/strokes", json=stroke).json()["revision"] == 1
         assert reader.post(f"{url}/send", json={"number": 1}).status_code == 403
         (line,) = (folder / "corrections" / "lesion.strokes").read_text().splitlines()[1:]
+        assert not (folder / "corrections" / "decisions").exists()
     assert '"reader":"reader.one"' in line
-    assert "Somebody" not in line

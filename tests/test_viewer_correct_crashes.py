@@ -138,10 +138,15 @@ def test_a_second_tab_is_told_and_paints_when_the_first_is_closed(
     dab(first, AT, server.url)
     second.goto(f"{server.url}?at={','.join(map(str, AT))}")
     expect(second.locator("#saved")).to_contain_text("open in another window of this browser")
+    expect(second.locator("#undecidable")).to_contain_text("this mask is open in another window")
+    decisions = second.locator("[data-decision]")
+    for number in range(3):
+        expect(decisions.nth(number)).to_be_disabled()
     second.keyboard.press(" ")
     assert corrected.stored.revision == 1
     first.close()
     saved(second)
+    expect(second.locator("[data-decision=corrected]")).to_be_enabled()
     second.keyboard.press("Shift+ArrowRight")
     second.keyboard.press(" ")
     saved(second)

@@ -289,8 +289,19 @@ class CorrectingPages:
         return Said(said=said)
 
     def _name(self, request: Request, given: str) -> str:
-        """Who is logged in, else who they say they are."""
-        return self._how.reader(request) or given.strip() or "unknown"
+        """Who is logged in, else who they say they are.
+
+        Raises:
+            Conflict: ``corrections.another-reader``, the page was opened by somebody else than who is logged in now.
+        """
+        reader, said = self._how.reader(request), given.strip()
+        if reader and said and said != reader:
+            raise Conflict(
+                "corrections.another-reader",
+                f"this page is that of {said}, and {reader} is logged in now: log in as {said} again, or open the page "
+                f"anew to go on as {reader}.",
+            )
+        return reader or said or "unknown"
 
 
 def _is_unfinished(run: Run, layer: MaskName, painting: Painting) -> bool:

@@ -161,11 +161,13 @@ function told() {
 /** Why nothing can be accepted or rejected now, and the two buttons greyed as long as that is so. */
 function sayUndecidable(waiting) {
   let why = "";
-  if (saver.isOvertaken) why = "this mask was changed elsewhere";
+  if (!state.isAlone) why = "this mask is open in another window of this browser";
+  else if (saver.isOvertaken) why = "this mask was changed elsewhere";
   else if (waiting || stroke) why = "not all strokes are saved";
   else if (saver.isUnfinished) why = "what was painted is not finished. Finish the correction, or undo the strokes";
   document.getElementById("undecidable").textContent = why && `Accept and Reject wait: ${why}.`;
   for (const name of ["accepted", "rejected"]) document.querySelector(`[data-decision=${name}]`).disabled = Boolean(why);
+  document.querySelector("[data-decision=corrected]").disabled = !state.isAlone;
   if (why) rejecting.hidden = true;
 }
 
@@ -488,7 +490,12 @@ readOthers(scene, (name, copy) => {
   settleSoon();
 });
 const waiting = "This mask is open in another window of this browser: painting begins here when that one is closed.";
-alone(saver.key, () => say(waiting)).then(async () => {
+function sayWaiting() {
+  say(waiting);
+  sayUndecidable(0);
+}
+
+alone(saver.key, sayWaiting).then(async () => {
   state.isAlone = true;
   try {
     await saver.begin();
