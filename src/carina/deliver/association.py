@@ -34,7 +34,8 @@ def associated(
 ) -> Iterator[Association]:
     """An association that is open when the block begins, and released after it.
 
-    ``taken`` are storage classes of ``contexts`` that the peer sends to us on it (C-GET).
+    It is the only one that the node opens, so that TLS is spoken wherever the settings say so. ``taken`` are the SOP
+    classes of ``contexts`` whose provider we are on it: storage (C-GET), storage commitment (reports).
 
     Raises:
         DeliveryFailed: nobody answers, the peer refuses, or it accepts none of the contexts.

@@ -8,17 +8,21 @@ from pathlib import Path
 
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 from sqlalchemy import Engine, select
 
 from carina.config import DicomDestination, Settings
 from carina.database import INSTANCE
 from carina.database.intact import is_intact
+from carina.deliver.association import associated
+from carina.errors import DeliveryFailed
 from carina.receive.sure import assure
 
 NO_SUCH_INSTANCE = 0x0112
 """Failure reason of an instance that is not there (PS3.3 C.14.1.1)."""
+
+CONTEXT = [(StorageCommitmentPushModel, (ExplicitVRLittleEndian, ImplicitVRLittleEndian))]
+"""What a report is sent in."""
 
 ALL_THERE, SOME_MISSING = 1, 2
 """Event types of a report (PS3.4 table J.3.3-1)."""
@@ -58,29 +62,22 @@ def answer_commitment(settings: Settings, engine: Engine, calling: str, asked: D
 
     ``project`` is that of the source that was called.
     """
-    known = [one for one in settings.destinations.values() if isinstance(one, DicomDestination)]
-    peer = next((one for one in known if one.ae_title == calling), None)
+    known = [(name, one) for name, one in settings.destinations.items() if isinstance(one, DicomDestination)]
+    peer = next((one for one in known if one[1].ae_title.strip() == calling), None)
     if peer is None:
         _LOG.warning("%s asks for storage commitment and is no destination: it can't be told. Add it.", calling)
         return
     event_type, report = commitment_report(settings, engine, asked, project)
-    threading.Thread(target=_send, args=(peer, event_type, report), daemon=True, name="commitment").start()
+    threading.Thread(target=_send, args=(*peer, event_type, report), daemon=True, name="commitment").start()
 
 
-def _send(peer: DicomDestination, event_type: int, report: Dataset) -> None:
-    node = AE(ae_title=peer.calling_ae_title)
-    node.acse_timeout = node.dimse_timeout = node.network_timeout = peer.timeout_s
-    node.add_requested_context(StorageCommitmentPushModel, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    role = build_role(StorageCommitmentPushModel, scp_role=True)
-    association = node.associate(peer.host, peer.port, ae_title=peer.ae_title, ext_neg=[role])
-    if not association.is_established:
-        _LOG.warning("storage commitment: %s at %s:%d can't be reached.", peer.ae_title, peer.host, peer.port)
-        return
+def _send(name: str, peer: DicomDestination, event_type: int, report: Dataset) -> None:
     try:
-        association.send_n_event_report(
-            report, event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-        )
+        with associated(name, peer, CONTEXT, taken=[StorageCommitmentPushModel]) as association:
+            association.send_n_event_report(
+                report, event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+            )
+    except DeliveryFailed as error:
+        _LOG.warning("storage commitment: no report was sent. %s", error.message)
     except (RuntimeError, ValueError) as error:
         _LOG.warning("storage commitment: %s did not take the report (%s).", peer.ae_title, error)
-    finally:
-        association.release()

@@ -1,0 +1,37 @@
+"""What the node opens to others goes through one door for each kind, which knows TLS."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "carina"
+
+OPENERS = {
+    "associate": {"deliver/association.py"},
+    "build_opener": {"deliver/paced_http.py", "cli/health.py"},
+    "SMTP": {"deliver/mail.py"},
+    "SMTP_SSL": {"deliver/mail.py"},
+    "create_connection": {"receive/reach.py"},
+    "urlopen": set(),
+    "HTTPConnection": set(),
+    "HTTPSConnection": set(),
+    "connect_ex": set(),
+}
+"""Files that may call what opens a connection; ``health`` and ``reach`` ask this machine's own ports, nobody else."""
+
+
+def test_each_kind_of_connection_is_opened_in_one_place() -> None:
+    found: dict[str, set[str]] = {name: set() for name in OPENERS}
+    for file in SOURCE.rglob("*.py"):
+        where = file.relative_to(SOURCE).as_posix()
+        if where.startswith("testing/"):
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and (called := _last(node.func)) in OPENERS:
+                found[called].add(where)
+    assert found == OPENERS
+
+
+def _last(called: ast.expr) -> str:
+    return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
