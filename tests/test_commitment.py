@@ -112,6 +112,25 @@ def test_a_report_that_comes_twice_or_is_taken_back_changes_nothing_more(engine:
     assert set(states(engine).values()) == {("confirmed", 1)}
 
 
+@pytest.mark.parametrize("asked_at", [NOW + timedelta(seconds=1), LATER], ids=["in doubt", "no doubt"])
+@pytest.mark.parametrize("reason", [0x0112, 0x0110, 0x0119, 0xA700])
+def test_the_first_answer_of_a_transaction_counts_and_a_refusal_leaves_no_status_on_what_is_confirmed(
+    engine: Engine, tmp_path: Path, reason: int, asked_at: datetime
+) -> None:
+    ask(engine, tmp_path, asked_at)
+    for information in (report(UIDS, dict.fromkeys(UIDS, reason)), report(UIDS, {})):
+        take_report(engine, information, LATER)
+    assert "confirmed" not in {state for state, _ in states(engine).values()}
+    with engine.begin() as connection:
+        ledger.resend(connection)
+        for entry in ledger.due(connection, "PACS", LATER + timedelta(days=1)):
+            ledger.mark_asked(connection, entry, "2.25.8", now=LATER, until=LATER)
+    take_report(engine, report(UIDS, {}, "2.25.8"), LATER)
+    assert {state for state, _ in states(engine).values()} == {"confirmed"}
+    with engine.connect() as connection:
+        assert set(connection.execute(select(DELIVERY.c.status)).scalars()) <= {None, 0}
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(
     kept=st.lists(st.sampled_from([*UIDS, "9.9", ""]), max_size=8),

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from carina.config import Settings
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
+from raw_messages import COMMAND, LAST, NO_DATA, element
 from receiving import receiver_settings
 
 LOGGERS = ("carina.receive.strangers", "carina.receive.messages", "carina.receive.listener")
@@ -51,6 +52,11 @@ def request(*, calling: bytes = b"CT1", called: bytes = b"CARINA") -> bytes:
     user = item(0x50, item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3.4"))
     titles = called.ljust(16) + calling.ljust(16) + bytes(32)
     return pdu(1, struct.pack(">HH", 1, 0) + titles + item(0x10, b"1.2.840.10008.3.1.1.1") + context + user)
+
+
+def command(flags: int, content: bytes) -> bytes:
+    """A P-DATA-TF with one fragment of a command."""
+    return pdu(4, struct.pack(">IBB", len(content) + 2, 1, COMMAND | flags) + content)
 
 
 def client_hello() -> bytes:
@@ -95,6 +101,8 @@ BEFORE: dict[str, tuple[bytes, str]] = {
     "slow": (request()[:6], "a PDU did not come within 1 s"),
     "calling title": (request(calling=b"\x1b[31mX\n\xff"), "can't be"),
     "called title": (request(called=b"CARINA\0\n\x1b[31m"), "can't be"),
+    "no such title": (request(called=b"NOBODY"), "association of CT1 refused: no source is called NOBODY."),
+    "another caller": (request(calling=b"CT9", called=b"WARD"), "association of CT9 refused by source ward."),
 }
 
 WITHIN: dict[str, tuple[bytes, str]] = {
@@ -102,6 +110,12 @@ WITHIN: dict[str, tuple[bytes, str]] = {
     "PDV longer than its PDU": (pdu(4, struct.pack(">I", 5000) + b"\1\3abcd"), "can't be"),
     "unknown PDU": (pdu(0x99, b"abcd"), "a PDU of type 99H came"),
     "4 GB": (pdu(4, b"abcdef", 0xFFFFFFF0), "it announced a PDU of 4294967280 bytes"),
+    "a request that names nothing": (
+        command(LAST, element(0x0100, b"\x30\0") + element(0x0110, b"\1\0") + NO_DATA),
+        "a request lacks what it must say: aborted",
+    ),
+    "the end within a message": (command(0, element(0x0100, b"\x30\0")), "it ended within a message"),
+    "a large command": (command(0, bytes(70_000)), "a command set of over 65536 bytes: association aborted"),
     "a second request": (request(), "its A-ASSOCIATE-RQ PDU came where none may come"),
 }
 
@@ -125,7 +139,8 @@ def test_what_breaks_an_association_is_one_line(
     listener: DicomListener, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     sent, words = WITHIN[name]
-    say(listener.port, request(), sent)
+    for _ in range(3):
+        say(listener.port, request(), sent)
     until(lambda: lines(caplog))
     [line] = lines(caplog)
     assert line.startswith("connection from 127.0.0.1: ")

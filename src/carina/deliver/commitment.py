@@ -29,8 +29,8 @@ from carina.deliver.ledger import (
     mark_absent,
     mark_confirmed,
     mark_failed,
+    mark_uncommitted,
     of_transaction,
-    put_off,
 )
 from carina.deliver.pace import PACE, Pace
 from carina.deliver.proof import Proof
@@ -120,7 +120,8 @@ def _unasked(where: str, reason: str) -> DeliveryFailed:
 def take_report(engine: Engine, information: Dataset, now: datetime, pace: Pace = PACE) -> None:
     """Write into the ledger what a node reported on storage commitment: the event information of an N-EVENT-REPORT.
 
-    A report on a transaction that is not ours, or is over, changes nothing.
+    One answer counts for each transaction and object: a report on a transaction that is not ours, or that the peer has
+    answered for that object, changes nothing. An object that one report both keeps and fails has failed.
     """
     kept = {str(item.get("ReferencedSOPInstanceUID", "")) for item in information.get("ReferencedSOPSequence") or ()}
     failed = {
@@ -145,8 +146,8 @@ def _refused(connection: Connection, entry: Entry, reason: object, now: datetime
         mark_failed(connection, [entry.id], trouble)
     elif status == NO_SUCH_OBJECT:
         if entry.doubt_until is not None:  # there was a doubt when it was asked
-            put_off(connection, [entry.id], trouble, later)
+            mark_uncommitted(connection, [entry.id], trouble, later)
         else:
             mark_absent(connection, [entry.id], later if entry.state is DeliveryState.SENT else now, trouble)
     else:
-        put_off(connection, [entry.id], trouble, later)
+        mark_uncommitted(connection, [entry.id], trouble, later)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, case, func, insert, select, update
 
 from carina.config import Destination
 from carina.database import AUDIT, DELIVERY, EVERY_PROJECT, JOB, draw_in, each_project, is_due
@@ -242,8 +242,10 @@ def mark_sent(
 
 
 def mark_confirmed(connection: Connection, ids: Collection[int], proof: Proof, now: datetime) -> None:
-    """The peer has the objects."""
-    values = {"state": DeliveryState.CONFIRMED, "confirmed_by": proof, "confirmed_at": now, "transaction_uid": ""}
+    """The peer has the objects; what it last answered stays where that was how it took them, and is no refusal."""
+    status = case((DELIVERY.c.state == DeliveryState.SENT, DELIVERY.c.status))
+    values = {"confirmed_by": proof, "confirmed_at": now, "transaction_uid": "", "status": status}
+    values |= {"state": DeliveryState.CONFIRMED}
     _change(connection, ids, **values, **_UNTROUBLED)
 
 
@@ -256,6 +258,11 @@ def mark_absent(connection: Connection, ids: Collection[int], until: datetime, t
     """The peer was asked and does not have the objects: they may be sent, from then on."""
     values = {"state": DeliveryState.WAITING, "ask": 0, "transaction_uid": "", "not_before": until}
     _change(connection, ids, **values, **(_troubled(trouble) if trouble else {}))
+
+
+def mark_uncommitted(connection: Connection, ids: Collection[int], trouble: Trouble, until: datetime) -> None:
+    """The peer does not commit itself to the objects yet: from then on it is asked again, in another transaction."""
+    _change(connection, ids, not_before=until, transaction_uid="", error_code=trouble.code, error=trouble.words)
 
 
 def mark_refused(connection: Connection, ids: Collection[int], trouble: Trouble, until: datetime) -> None:

@@ -27,6 +27,7 @@ from carina.deliver.answers import CLASS_NOT_SUPPORTED, SUCCESS
 from carina.errors import BadConfig
 from carina.receive.commitment import answer_commitment
 from carina.receive.instance import NO_ROOM, TAKEN_LATER, Arriving, NotAccepted
+from carina.receive.messages import tell_wrong
 from carina.receive.moves import AskedBy
 from carina.receive.refused import RefusalLog
 from carina.receive.store import Accepted, InstanceStore, SentBy
@@ -129,11 +130,9 @@ class DicomListener:
         if (called, calling) in self.reporters:
             return
         if found is None:
-            _LOG.warning("association of %s refused: no source is called %s.", calling, called)
-            _reject(event, "called")
+            _reject(event, "called", f"association of {calling} refused: no source is called {called}")
         elif not allows(found[1], calling, requestor.address_info.address):
-            _LOG.warning("association of %s at %s refused by %s.", calling, requestor.address_info.address, found[0])
-            _reject(event, "calling")
+            _reject(event, "calling", f"association of {calling} refused by source {found[0]}")
 
     def _forget(self, event: Event) -> None:
         """Say what was not told of a connection that closes.
@@ -148,7 +147,7 @@ class DicomListener:
     def _measure(self, event: Event) -> None:
         """Abort where a message under way is larger than it may be, or too many wait."""
         if isinstance(event.pdu, P_DATA_TF) and (why := event.assoc.dimse.measure(event.pdu)):
-            _LOG.warning("from %s: %s: association aborted.", event.assoc.requestor.address_info.address, why)
+            tell_wrong(event.assoc, why, f"{why}: association aborted")
             event.assoc.dimse.let_go()
             event.assoc.abort()
 
@@ -209,8 +208,9 @@ class DicomListener:
         return SUCCESS, None
 
 
-def _reject(event: Event, title: str) -> None:
-    """Refuse an association, and wait until the peer has been told."""
+def _reject(event: Event, title: str, words: str) -> None:
+    """Refuse an association, say so, and wait until the peer has been told."""
+    tell_wrong(event.assoc, title, words)
     event.assoc.acse.send_reject(*REJECTED[title])
     event.assoc.kill()
 

@@ -5,7 +5,6 @@ pynetdicom keeps all of a message in memory, and as many messages as a peer send
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -21,6 +20,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from carina.receive.instance import Announced
 from carina.receive.part import IncomingDataSet, PartFile
 from carina.receive.replies import QuickReplies
+from carina.receive.strangers import Wrong
 from carina.receive.waits import PatientQueue
 
 LARGEST_COMMAND = 65_536
@@ -31,8 +31,6 @@ LARGEST_OTHER = 32_000_000
 
 REQUESTS_AHEAD = 16
 """Requests of one peer that wait for their turn; who negotiated nothing else may have one (PS3.7 annex D.3.3.3)."""
-
-_LOG = logging.getLogger(__name__)
 
 
 class _OutOfOrderError(Exception):
@@ -76,7 +74,7 @@ class BoundedMessages(QuickReplies):
                 super().receive_primitive(primitive if len(items) == 1 else _alone(item))
         except Exception as error:  # noqa: BLE001 - the network edge; in the original it ends the thread that reads
             said = str(error) if isinstance(error, _OutOfOrderError) else type(error).__name__
-            _LOG.warning("%s: a message can't be followed (%s): aborted.", peer_of(self.assoc), said)
+            tell_wrong(self.assoc, "message", f"a message can't be followed ({said}): aborted")
             self._is_broken = True
             self.let_go_of_part()
             self.dul.event_queue.put("Evt19")  # an invalid PDU (PS3.8 table 9-10)
@@ -131,7 +129,7 @@ class BoundedMessages(QuickReplies):
         """Keep nothing: nobody will answer the messages that wait either."""
         if self.message is not None and not self._is_broken and not self._is_over:
             self._is_broken = True
-            _LOG.warning("%s: it ended within a message, of which nothing is kept.", peer_of(self.assoc))
+            tell_wrong(self.assoc, "cut message", "it ended within a message, of which nothing is kept")
         self.let_go_of_part()
         with suppress(Empty):
             for _ in range(self.msg_queue.qsize()):
@@ -160,10 +158,11 @@ class BoundedMessages(QuickReplies):
         return self._begin(said)
 
 
-def peer_of(association: Association) -> str:
-    """The address of who called."""
+def tell_wrong(association: Association, kind: str, words: str) -> None:
+    """Say what is wrong with an association, unless it was said lately of the same address."""
     asked = association.requestor.address_info
-    return f"connection from {asked.address if asked else 'a peer that is gone'}"
+    address = asked.address if asked else "a peer that is gone"
+    association._server.strangers.tell(address, Wrong(kind=kind, words=words))
 
 
 def serve_steadily(association: Association) -> None:
@@ -172,14 +171,13 @@ def serve_steadily(association: Association) -> None:
 
     def serve(request: Any, context_id: int) -> None:
         if not request.is_valid_request and request.MessageIDBeingRespondedTo is None:
-            _LOG.warning("%s: a request lacks what it must say: aborted.", peer_of(association))
+            tell_wrong(association, "request", "a request lacks what it must say: aborted")
             association.abort()
             return
         try:
             original(request, context_id)
         except Exception as error:  # noqa: BLE001 - the network edge
-            words = "%s: a request can't be answered (%s): aborted."
-            _LOG.warning(words, peer_of(association), type(error).__name__)
+            tell_wrong(association, "answer", f"a request can't be answered ({type(error).__name__}): aborted")
             association.abort()
 
     association._serve_request = serve
