@@ -14,12 +14,13 @@ from sqlalchemy import Engine
 
 from carina.config import NodeSettings, Settings
 from carina.database import database_now, open_database, upgrade_schema
-from carina.jobs.queue import MOST_CRASHES, Attempt, Failure, JobEnd, NewJob, Room, claim, fail, stop, submit
+from carina.jobs.queue import MOST_CRASHES, Attempt, Failure, JobEnd, NewJob, Room, claim, fail, give_back, stop, submit
 from carina.jobs.worker import DATABASE_AWAY, Running, Worker
 
 ROOM = Room(8000, 8)
 GAP = Failure("series.gap", "slices are missing below /data/Doe^Jane.")
 FULL = Failure("output.memory", "memory did not suffice.", may_pass=True)
+HELD = Failure("output.busy", "held.", may_pass=True, is_outage=True)
 AGAIN = r"tried again at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 
@@ -113,13 +114,46 @@ def test_an_attempt_that_is_given_back_or_canceled_is_no_failure(
     assert warnings(caplog) == []
 
 
-def test_a_healthy_attempt_is_no_warning(worker: Worker, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("disowned", ["disowned", ""])
+@pytest.mark.parametrize(
+    ("end", "code", "words"),
+    [
+        (JobEnd.HEALTHY, 0, "is done"),
+        (JobEnd.HEALTHY, -signal.SIGKILL, "is done; its process ended by SIGKILL afterwards"),
+        (JobEnd.CANCELED, -signal.SIGKILL, "is canceled"),
+    ],
+)
+def test_what_an_attempt_came_to_is_said_however_its_process_ended(
+    worker: Worker, engine: Engine, caplog: pytest.LogCaptureFixture, end: JobEnd, code: int, words: str, disowned: str
+) -> None:
+    """One that is slow to exit after it has stopped its job is killed as disowned."""
     attempt = claimed(engine)
     with engine.begin() as connection:
-        stop(connection, attempt, JobEnd.HEALTHY, database_now(connection))
-    worker.running.append(Running(attempt, ROOM, Ended(0)))
+        stop(connection, attempt, end, database_now(connection))
+    worker.running.append(Running(attempt, ROOM, Ended(code), disowned=bool(disowned)))
     worker._reap()
-    assert caplog.messages == ["job 1: attempt 1 ended, with exit code 0."]
+    assert caplog.messages == [f"job 1: attempt 1 {words}."]
+    assert warnings(caplog) == []
+
+
+def test_an_attempt_that_was_given_away_is_said_to_count_no_more(
+    worker: Worker, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempt = claimed(engine)
+    with engine.begin() as connection:
+        give_back(connection, attempt)
+    claimed(engine)
+    worker.running.append(Running(attempt, ROOM, Ended(-signal.SIGKILL), disowned=True))
+    worker._reap()
+    assert caplog.messages == ["job 1: attempt 1 counts no more; its process ended by SIGKILL."]
+
+
+def test_a_folder_that_stays_held_is_said_once(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(4):
+        ends(worker, 0, HELD)
+    (line,) = warnings(caplog)
+    words = r"job 1: attempt 1 failed \[output\.busy\]: the process of an earlier attempt stands still and holds .*"
+    assert re.fullmatch(words + rf"it is {AGAIN}\.", line)
 
 
 def test_a_job_whose_worker_is_lost_is_said_with_its_next_try(

@@ -30,10 +30,11 @@ from carina.database.intact import check_intact
 from carina.deliver.ledger import enter
 from carina.errors import BadConfig, Bug, CarinaError, DeliveryFailed, one_line, told
 from carina.jobs.belonging import set_run_aside
+from carina.jobs.holder import held
 from carina.jobs.listing import Job, find_job
 from carina.jobs.machine import whole_machine
 from carina.jobs.places import database_address
-from carina.jobs.queue import NO_ROOM_TO_RUN, Attempt, Failure, JobEnd, JobState, fail, stop
+from carina.jobs.queue import NO_ROOM_TO_RUN, RUN_HELD, Attempt, Failure, JobEnd, JobState, fail, stop
 from carina.jobs.reading import await_reader
 from carina.jobs.sources import source_of
 from carina.jobs.worker import DATABASE_AWAY
@@ -42,7 +43,7 @@ from carina.sections import UPLOADS
 
 MAY_PASS = frozenset(
     {
-        "output.busy",
+        RUN_HELD,
         NO_ROOM_TO_RUN,
         "node.memory",
         "triton.away",
@@ -83,6 +84,8 @@ def execute(settings: Settings, engine: Engine, attempt: Attempt) -> bool:
         failure = failure_of(error, folder / job.folder, settings)
     except Exception as error:  # noqa: BLE001 - the run: whatever befalls a job becomes its row
         failure = failure_of(error, folder / job.folder, settings)
+    if failure.code == RUN_HELD:
+        failure = held(folder / job.folder, attempt)
     _LOG.error("%s: %s", failure.code, failure.message)
     with engine.begin() as connection:
         return fail(connection, attempt, failure, database_now(connection))

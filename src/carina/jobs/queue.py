@@ -36,10 +36,13 @@ LONGEST_PAUSE = timedelta(hours=1)
 """How long a job waits after a failure that may pass: twice as long each time."""
 
 LONGEST_OUTAGE_PAUSE = timedelta(minutes=1)
-"""The same while it is the machine that has no room: soon after somebody has made some, all runs again."""
+"""The same in an outage: soon after somebody has ended it, all runs again."""
 
 NO_ROOM_TO_RUN = "output.disk-full"
 """Code of a run that found no room on the disk."""
+
+RUN_HELD = "output.busy"
+"""Code of a run whose folder another process still writes: that of an earlier attempt, which stood still."""
 
 
 class JobState(StrEnum):
@@ -99,7 +102,8 @@ class Room:
 class Failure:
     """Why an attempt failed: a stable code and a sentence; ``may_pass`` where another try can help.
 
-    ``is_outage`` where the machine is at fault until somebody acts: then the job is tried however long that takes.
+    ``is_outage`` where the machine is at fault, or a process that stands still, until somebody acts: then the job is
+    tried however long that takes, and nothing is counted against it.
     """
 
     code: str
@@ -199,28 +203,33 @@ def fail(connection: Connection, attempt: Attempt, failure: Failure, now: dateti
         return False
     if not failure.may_pass or (row.retries >= MOST_RETRIES and not failure.is_outage):
         return stop(connection, attempt, JobEnd.FAULTED, now, failure)
-    longest = LONGEST_OUTAGE_PAUSE if failure.is_outage else LONGEST_PAUSE
-    pause = min(FIRST_PAUSE * 2 ** min(row.retries, MOST_RETRIES), longest)
-    said = {"error_code": failure.code, "error": failure.message, "retries": row.retries + 1}
+    longest, tries = (LONGEST_OUTAGE_PAUSE, attempt.number - 1) if failure.is_outage else (LONGEST_PAUSE, row.retries)
+    pause = min(FIRST_PAUSE * 2 ** min(tries, MOST_RETRIES), longest)
+    retries = row.retries if failure.is_outage else row.retries + 1
+    said = {"error_code": failure.code, "error": failure.message, "retries": retries}
     again = update(JOB).where(_running(attempt)).values(not_before=now + pause, **_PENDING, **said)
     return bool(connection.execute(again).rowcount)
 
 
 @dataclass(frozen=True)
 class AttemptEnd:
-    """What the last attempt of a job failed of, empty where it didn't, and when the next may begin; None: never."""
+    """What the last attempt of a job failed of, empty where it didn't, and when the next may begin; None: never.
+
+    ``ended`` is how the job is stopped, empty where it isn't.
+    """
 
     error_code: str = ""
     again_at: datetime | None = None
+    ended: str = ""
 
 
 def attempt_end(connection: Connection, attempt: Attempt) -> AttemptEnd:
     """How an attempt ended, where its job has had no other since."""
     one = (JOB.c.id == attempt.job_id) & (JOB.c.attempt == attempt.number)
-    row = connection.execute(select(JOB.c.error_code, JOB.c.state, JOB.c.not_before).where(one)).first()
+    row = connection.execute(select(JOB.c.error_code, JOB.c.state, JOB.c.not_before, JOB.c.ended).where(one)).first()
     if row is None:
         return AttemptEnd()
-    return AttemptEnd(row.error_code, row.not_before if row.state == JobState.PENDING else None)
+    return AttemptEnd(row.error_code, row.not_before if row.state == JobState.PENDING else None, row.ended)
 
 
 _PENDING: dict[str, Any] = {"state": JobState.PENDING, "worker": "", "heartbeat_at": None}

@@ -16,9 +16,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Protocol
@@ -29,7 +29,7 @@ from sqlalchemy.exc import OperationalError
 
 from carina.config import Settings
 from carina.database import JOB, Outages, database_now
-from carina.errors import FULL
+from carina.errors import FULL, LastingTrouble
 from carina.jobs.belonging import set_unknown_runs_aside
 from carina.jobs.intake import take_up
 from carina.jobs.machine import whole_machine
@@ -38,6 +38,7 @@ from carina.jobs.queue import (
     CRASHED,
     FIRST_PAUSE,
     NO_ROOM_TO_RUN,
+    RUN_HELD,
     Attempt,
     AttemptEnd,
     Failure,
@@ -77,6 +78,13 @@ WORKER_LOST = Failure("job.worker-lost", "its worker was killed, or stood still.
 """Not the job's fault as a rule, and tried again longer than a job whose own process dies."""
 
 SILENT = "its worker was not heard of any more"
+
+HELD = "the process of an earlier attempt stands still and holds the run's folder; it is ended where it is found here"
+
+PLAINLY = "with exit code 0"
+
+CAME_TO: Mapping[str, str] = {JobEnd.HEALTHY: "is done", JobEnd.CANCELED: "is canceled"}
+"""What the log says of an attempt whose job is stopped, and has not failed."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -158,6 +166,7 @@ class Worker:
         self._heard = 0.0
         self._outages = Outages(f"worker {self.name}", settings.node.folder)
         self._full = Outages(f"worker {self.name}", Path(settings.node.folder, RUNS))
+        self._held = LastingTrouble()
 
     def go(self, *, until_empty: bool = False, watch: Callable[[], None] = lambda: None) -> None:
         """Work until ``stopping`` is set, or until nothing waits or runs any more, here or elsewhere.
@@ -265,25 +274,37 @@ class Worker:
     def _reap(self) -> None:
         """Settle what became of the processes that have ended; the row of most is stopped by themselves."""
         for one in [one for one in self.running if one.process.poll() is not None]:
-            attempt, how, has_crashed = one.attempt, _how_it_ended(one.process.poll()), False
+            attempt, how = one.attempt, _how_it_ended(one.process.poll())
+            has_crashed = is_given_back = False
             with self.engine.begin() as connection:
                 now = self.world.now(connection)
                 if one.canceled:
                     stop(connection, attempt, JobEnd.CANCELED, now)
                 elif one.process.poll() == DATABASE_AWAY:
-                    give_back(connection, attempt, now + FIRST_PAUSE)
-                    one.disowned = True
+                    is_given_back = give_back(connection, attempt, now + FIRST_PAUSE)
                 else:
                     has_crashed = crashed(connection, attempt, how, now)
                 end = attempt_end(connection, attempt)
             self._tell_room(end.error_code)
-            code = CRASHED if has_crashed else end.error_code
-            if code and not one.canceled and not one.disowned:
-                _tell_failed(attempt, code, f"its process ended {how}", end)
+            if is_given_back:
+                _tell(attempt, "is given back, since it could not reach the database")
             else:
-                _LOG.info("job %d: attempt %d ended, %s.", attempt.job_id, attempt.number, how, extra=_fields(attempt))
+                self._tell_end(attempt, how, replace(end, error_code=CRASHED) if has_crashed else end)
             _close(one.process)
             self.running.remove(one)
+
+    def _tell_end(self, attempt: Attempt, how: str, end: AttemptEnd) -> None:
+        """Say what an attempt came to; of one that finds its run's folder held as long as it is, once in a while."""
+        if words := CAME_TO.get(end.ended):
+            is_odd = end.ended == JobEnd.HEALTHY and how != PLAINLY
+            _tell(attempt, f"{words}; its process ended {how} afterwards" if is_odd else words)
+        elif end.error_code == RUN_HELD:
+            if self._held.is_news(str(attempt.job_id)):
+                _tell_failed(attempt, RUN_HELD, HELD, end)
+        elif end.error_code:
+            _tell_failed(attempt, end.error_code, f"its process ended {how}", end)
+        else:
+            _tell(attempt, f"counts no more; its process ended {how}")
 
     def _tell_room(self, failed_of: str) -> None:
         """Say that an attempt found no room on the disk, or that one ended which did."""
@@ -313,6 +334,10 @@ class Worker:
 def _fields(attempt: Attempt) -> dict[str, object]:
     """What a log's reader finds the attempt's events by."""
     return {"job": attempt.job_id, "attempt": attempt.number}
+
+
+def _tell(attempt: Attempt, words: str) -> None:
+    _LOG.info("job %d: attempt %d %s.", attempt.job_id, attempt.number, words, extra=_fields(attempt))
 
 
 def _tell_failed(attempt: Attempt, code: str, how: str, end: AttemptEnd) -> None:
