@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydicom.charset import python_encoding
@@ -15,14 +15,16 @@ from starlette.routing import Route
 
 from carina import RESEARCH_ONLY
 from carina.config import DicomDestination, DicomSettings
-from carina.deliver.answers import CLASS_NOT_SUPPORTED, FAILURES, WARNINGS
+from carina.deliver.answers import CLASS_NOT_SUPPORTED, FAILURES, NO_SUCH_OBJECT, WARNINGS
 from carina.deliver.find_scu import FIND
 from carina.dicom.headers import CT_CLASSES
 from carina.dicom.syntaxes import ENCAPSULATED, NATIVE
+from carina.receive.commitment import FAILURE_REASONS, INVALID_ARGUMENT, PROCESSING_FAILURE
 from carina.receive.fetch import SYNTAXES
 from carina.receive.instance import IMPLEMENTATION_UID, NO_ROOM, NOT_UNDERSTOOD, WRONG_CLASS
-from carina.receive.listener import FIRST_WORD_S, NOT_AUTHORISED
+from carina.receive.listener import FIRST_WORD_S, NO_SUCH_ACTION
 from carina.receive.messages import LARGEST_COMMAND, LARGEST_OTHER, REQUESTS_AHEAD
+from carina.receive.reports import GIVEN_UP_H, INSTANCES_OWED, NOT_AUTHORISED, REQUESTS_OWED, RESOURCE_LIMITATION
 from carina.receive.transport import LARGEST_PDU
 from carina.receive.web_fetch import AS_STORED
 from carina.service.dicomweb.stow import stow_routes
@@ -41,6 +43,16 @@ STATUSES = {
     NOT_AUTHORISED: "the caller was let in for its storage commitment reports alone",
 }
 """What else than 0000H a C-STORE is answered with."""
+
+COMMITMENT_STATUSES = {
+    PROCESSING_FAILURE: "the request can't be read",
+    NO_SUCH_OBJECT: "the Requested SOP Instance UID is not the well-known one",
+    INVALID_ARGUMENT: "no valid Transaction UID, no instance named, or one without its SOP class or instance",
+    NO_SUCH_ACTION: "another Action Type than 1",
+    NOT_AUTHORISED: "the caller is no destination, so that it can't be told, or may not send to the source it called",
+    RESOURCE_LIMITATION: f"{REQUESTS_OWED} requests of the caller, or {INSTANCES_OWED:,} instances, wait for reports",
+}
+"""What else than 0000H a request for storage commitment is answered with."""
 
 WEB_REQUESTS = (
     ("Search (QIDO-RS)", "GET /studies", "fetching, `carina echo`"),
@@ -90,7 +102,12 @@ def _roles() -> Iterator[str]:
         (_named(Verification), "SCP, SCU", plain, "`carina echo`"),
         ("every Storage class, private ones too", "SCP", "every one that is proposed", "stored as it came"),
         ("Storage of the objects that a run makes", "SCU", plain, "destinations"),
-        (_named(StorageCommitmentPushModel), "SCP, SCU", plain, "with `commitment`; reports on either association"),
+        (
+            _named(StorageCommitmentPushModel),
+            "SCP, SCU",
+            plain,
+            "with `commitment` as SCU, which takes reports on either association",
+        ),
         (_named(FIND), "SCU", UID(ImplicitVRLittleEndian).name, "confirming, fetching"),
         (_named(Move), "SCU", UID(ImplicitVRLittleEndian).name, "fetching"),
         (_named(Get), "SCU", UID(ImplicitVRLittleEndian).name, "fetching"),
@@ -113,12 +130,22 @@ def _statuses() -> Iterator[str]:
     yield "## Statuses"
     yield "A C-STORE is answered with 0000H for what is on the disk for good, and else with:"
     yield ""
-    rows = [(f"{status:04X}H", words) for status, words in STATUSES.items()]
-    yield from _table(("status", "meaning"), rows)
+    yield from _table(("status", "meaning"), _statuses_of(STATUSES))
+    yield "A request for storage commitment (N-ACTION) is answered with 0000H before its instances are looked at, and"
+    yield "else with:"
+    yield ""
+    yield from _table(("status", "meaning"), _statuses_of(COMMITMENT_STATUSES))
+    yield "The report (N-EVENT-REPORT) comes on an association that the node opens, in the role of SCP, to the"
+    yield f"destination that has the caller's AE title; it is tried for {GIVEN_UP_H:g} hours. Failure Reasons in it:"
+    yield ""
+    yield from _table(("reason", "meaning"), _statuses_of(FAILURE_REASONS))
     yield "Of a peer's answers, these are told by name:"
     yield ""
-    told = {**WARNINGS, **FAILURES}
-    yield from _table(("status", "is told as"), [(f"{status:04X}H", str(words)) for status, words in told.items()])
+    yield from _table(("status", "is told as"), _statuses_of({**WARNINGS, **FAILURES}))
+
+
+def _statuses_of(table: Mapping[int, str]) -> list[tuple[str, str]]:
+    return [(f"{status:04X}H", words) for status, words in table.items()]
 
 
 def _association() -> Iterator[str]:

@@ -20,12 +20,15 @@ from pydicom.uid import CTImageStorage
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Row
 
 from carina.config import DicomDestination, Settings
-from carina.receive.commitment import SOME_MISSING
+from carina.receive import commitment
+from carina.receive.commitment import SOME_MISSING, commitment_report, read_request
+from carina.receive.files import arriving_file, read_says
 from carina.receive.listener import DicomListener
-from carina.receive.store import InstanceStore
+from carina.receive.store import InstanceStore, SentBy
+from received_files import new_store, small_ct
 from receiving import receiver_settings
 
 
@@ -91,14 +94,20 @@ def references(*uids: str, sop_class: str = CTImageStorage) -> list[Dataset]:
     return made
 
 
-def ask(port: int, wanted: Sequence[Dataset]) -> int:
-    """The status that a request is answered with."""
+def information(wanted: Sequence[Dataset], transaction: str = "1.2.9") -> Dataset:
     asked = Dataset()
-    asked.TransactionUID, asked.ReferencedSOPSequence = "1.2.9", Items(wanted)
-    entity = AE(ae_title="CT1")
+    asked.TransactionUID, asked.ReferencedSOPSequence = transaction, Items(wanted)
+    return asked
+
+
+def ask(
+    port: int, asked: Dataset, *, action: int = 1, instance: str = StorageCommitmentPushModelInstance, who: str = "CT1"
+) -> int:
+    """The status that a request is answered with."""
+    entity = AE(ae_title=who)
     entity.add_requested_context(StorageCommitmentPushModel)
     association = entity.associate("127.0.0.1", port, ae_title="CARINA")
-    status, _ = association.send_n_action(asked, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+    status, _ = association.send_n_action(asked, action, StorageCommitmentPushModel, instance)
     association.release()
     return int(status.Status)
 
@@ -111,7 +120,7 @@ def test_a_destination_with_tls_is_told_by_tls_alone(node: Settings, engine: Eng
     server.verify_mode = ssl.CERT_REQUIRED
     ours = {"tls_certificate": files["node.crt"], "tls_key": files["node.key"], "tls_name": "localhost"}
     with asker(server) as peer, asked_of(node, engine, port=peer.port, tls_trusted=files["peer.crt"], **ours) as own:
-        assert ask(own.port, references("1.2.3")) == 0x0000
+        assert ask(own.port, information(references("1.2.3"))) == 0x0000
         assert peer.is_told.wait(60)
     assert [(kind, one.TransactionUID) for kind, one in peer.reports] == [(SOME_MISSING, "1.2.9")]
 
@@ -121,9 +130,90 @@ def test_a_destination_with_tls_is_told_nothing_in_the_clear(
 ) -> None:
     trusted = str(certificates / "peer.crt")
     with asker() as peer, asked_of(node, engine, port=peer.port, tls_trusted=trusted, timeout_s=5.0) as own:
-        assert ask(own.port, references("1.2.3")) == 0x0000
+        assert ask(own.port, information(references("1.2.3"))) == 0x0000
         for thread in threading.enumerate():
             if thread.name == "commitment":
                 thread.join(60)
     assert peer.reports == []
     assert "nothing answers there by TLS" in caplog.text
+
+
+def without(keyword: str, asked: Dataset) -> Dataset:
+    del asked[keyword]
+    return asked
+
+
+REFUSED: dict[str, tuple[int, Dataset, dict[str, Any]]] = {
+    "no Transaction UID": (0x0115, without("TransactionUID", information(references("1.2.3"))), {}),
+    "a Transaction UID that is none": (0x0115, information(references("1.2.3"), "abc"), {}),
+    "no sequence": (0x0115, without("ReferencedSOPSequence", information([])), {}),
+    "an empty sequence": (0x0115, information([]), {}),
+    "an empty item": (0x0115, information([Dataset()]), {}),
+    "an instance without its UID": (0x0115, information(references("1.2.3", "")), {}),
+    "another SOP Instance": (0x0112, information(references("1.2.3")), {"instance": "1.2.3.4"}),
+    "another action": (0x0123, information(references("1.2.3")), {"action": 2}),
+    "nobody who can be told": (0x0124, information(references("1.2.3")), {"who": "STRANGER"}),
+}
+
+
+def test_what_can_not_be_answered_is_refused_and_nothing_reported(node: Settings, engine: Engine) -> None:
+    with asker() as peer, asked_of(node, engine, port=peer.port) as own:
+        got = {what: ask(own.port, asked, **how) for what, (_, asked, how) in REFUSED.items()}
+        assert ask(own.port, information(references("1.2.3"))) == 0x0000
+        assert peer.is_told.wait(60)
+    assert got == {what: status for what, (status, *_) in REFUSED.items()}
+    assert len(peer.reports) == 1, "of the last alone"
+
+
+def test_who_is_let_in_for_its_reports_alone_is_committed_to_nothing(node: Settings, engine: Engine) -> None:
+    source = replace(node.sources["any"], callers=("CT2",))
+    with asked_of(replace(node, sources={"any": source}), engine, port=1, commitment=True) as own:
+        assert ask(own.port, information(references("1.2.3"))) == 0x0124
+
+
+def filled(folder: Path, *uids: str) -> InstanceStore:
+    """A store that took instances in."""
+    store = new_store(folder)
+    for uid in uids:
+        file = folder / f"{uid}.dcm"
+        file.write_bytes(small_ct(uid))
+        with arriving_file(file, read_says(file)) as arriving:
+            store.accept(arriving, SentBy("scanner", "CT1@127.0.0.1"))
+    return store
+
+
+def test_each_instance_is_looked_at_once_and_its_class_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = filled(tmp_path, "1.2.3.0", "1.2.3.1", "1.2.3.2")
+    looked: list[str] = []
+
+    def look(_: object, row: Row[Any]) -> bool:
+        looked.append(row.sop_instance_uid)
+        return True
+
+    monkeypatch.setattr(commitment, "is_intact", look)
+    monkeypatch.setattr(commitment, "assure", look)
+    monkeypatch.setattr(commitment, "UIDS_AT_ONCE", 2)
+    wrong = references("1.2.3.2", sop_class="1.2.840.10008.5.1.4.1.1.4")
+    wanted = [*references("1.2.3.0", "1.2.3.9", "1.2.3.1") * 50, *wrong * 3, *references("no UID")]
+    asked = read_request(information(wanted), "default")
+    event, report = commitment_report(store.settings, store.engine, asked)
+    assert event == SOME_MISSING
+    assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == ["1.2.3.0", "1.2.3.1"]
+    failed = {item.ReferencedSOPInstanceUID: item.FailureReason for item in report.FailedSOPSequence}
+    assert failed == {"1.2.3.9": 0x0112, "1.2.3.2": 0x0119, "no UID": 0x0112}
+    assert sorted(looked) == ["1.2.3.0", "1.2.3.1"]
+
+
+def test_a_file_that_can_not_be_put_on_the_disk_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> bool:
+        raise OSError(5, "Input/output error")
+
+    store = filled(tmp_path, "1.2.3.1")
+    monkeypatch.setattr(commitment, "is_intact", broken)
+    monkeypatch.setattr(commitment, "assure", broken)
+    _, report = commitment_report(
+        store.settings, store.engine, read_request(information(references("1.2.3.1")), "default")
+    )
+    assert [item.FailureReason for item in report.FailedSOPSequence] == [0x0110]

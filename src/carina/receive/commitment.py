@@ -2,82 +2,130 @@
 
 from __future__ import annotations
 
-import logging
-import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-from sqlalchemy import Engine, select
+from pydicom.sequence import Sequence as Items
+from sqlalchemy import Engine, Row, select
 
-from carina.config import DicomDestination, Settings
+from carina.config import Settings
 from carina.database import INSTANCE
 from carina.database.intact import is_intact
-from carina.deliver.association import associated
-from carina.errors import DeliveryFailed
+from carina.deliver.answers import CLASS_CONFLICT
+from carina.dicom.uids import is_uid
+from carina.receive.instance import NotAccepted
 from carina.receive.sure import assure
 
+PROCESSING_FAILURE = 0x0110
 NO_SUCH_INSTANCE = 0x0112
-"""Failure reason of an instance that is not there (PS3.3 C.14.1.1)."""
+FAILURE_REASONS = {
+    NO_SUCH_INSTANCE: "it is not here, its file is damaged, or it came by a source of another project",
+    CLASS_CONFLICT: "it is here, and of another SOP class than the request says",
+    PROCESSING_FAILURE: "its file can't be put on the disk for good",
+}
+"""Why the node does not commit itself to an instance (PS3.3 C.14.1.1)."""
 
-CONTEXT = [(StorageCommitmentPushModel, (ExplicitVRLittleEndian, ImplicitVRLittleEndian))]
-"""What a report is sent in."""
+INVALID_ARGUMENT = 0x0115
 
 ALL_THERE, SOME_MISSING = 1, 2
 """Event types of a report (PS3.4 table J.3.3-1)."""
 
-_LOG = logging.getLogger(__name__)
+UIDS_AT_ONCE = 500
+"""UIDs of one question to the database."""
+
+Reference = tuple[str, str]
+"""A SOP class and a SOP instance."""
 
 
-def commitment_report(settings: Settings, engine: Engine, asked: Dataset, project: str) -> tuple[int, Dataset]:
+@dataclass(frozen=True, kw_only=True)
+class CommitmentRequest:
+    """What a peer asks about, each once, by a source of ``project``."""
+
+    transaction_uid: str
+    references: tuple[Reference, ...]
+    project: str
+
+
+def read_request(asked: Dataset, project: str) -> CommitmentRequest:
+    """The action information of an N-ACTION (PS3.4 table J.3.2-1).
+
+    Raises:
+        NotAccepted: it lacks what it must say.
+    """
+    transaction_uid = _text(asked, "TransactionUID")
+    if not is_uid(transaction_uid):
+        raise _invalid("its Transaction UID (0008,1195) is none")
+    items = asked.get("ReferencedSOPSequence")
+    if not isinstance(items, Items) or not items:
+        raise _invalid("its Referenced SOP Sequence (0008,1199) names no instance")
+    references = dict.fromkeys(
+        (_text(item, "ReferencedSOPClassUID"), _text(item, "ReferencedSOPInstanceUID")) for item in items
+    )
+    if not all(map(all, references)):
+        raise _invalid("an item of its Referenced SOP Sequence (0008,1199) lacks its SOP class or instance")
+    return CommitmentRequest(transaction_uid=transaction_uid, references=tuple(references), project=project)
+
+
+def commitment_report(settings: Settings, engine: Engine, request: CommitmentRequest) -> tuple[int, Dataset]:
     """The event type and the report for what a peer asked about: what is here, row and file, and what is not.
 
-    What came by the sources of other projects than ``project`` is not here: nobody learns of it.
+    What came by the sources of other projects than the request's is not here: nobody learns of it.
     """
-    report, there, missing = Dataset(), [], []
-    report.TransactionUID = asked.TransactionUID
     folder = Path(settings.node.folder)
-    others = [name for name, source in settings.sources.items() if source.project != project]
-    for wanted in asked.get("ReferencedSOPSequence", []):
-        item = Dataset()
-        item.ReferencedSOPClassUID = wanted.ReferencedSOPClassUID
-        item.ReferencedSOPInstanceUID = wanted.ReferencedSOPInstanceUID
-        with engine.connect() as connection:
-            same = INSTANCE.c.sop_instance_uid == str(wanted.ReferencedSOPInstanceUID)
-            rows = connection.execute(select(INSTANCE).where(same, INSTANCE.c.source.not_in(others))).all()
-        if any(is_intact(folder / row.path, row) if row.flushed else assure(folder, row) for row in rows):
-            there.append(item)
-        else:
-            item.FailureReason = NO_SUCH_INSTANCE
-            missing.append(item)
-    report.ReferencedSOPSequence = there
-    if missing:
-        report.FailedSOPSequence = missing
-    return (SOME_MISSING if missing else ALL_THERE), report
+    others = [name for name, source in settings.sources.items() if source.project != request.project]
+    there, failed = [], []
+    for first in range(0, len(request.references), UIDS_AT_ONCE):
+        references = request.references[first : first + UIDS_AT_ONCE]
+        rows = _rows(engine, references, others)
+        for sop_class, instance in references:
+            item = Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
+            reason = _failure_reason(folder, sop_class, rows.get(instance, ()))
+            if reason is None:
+                there.append(item)
+            else:
+                item.FailureReason = reason
+                failed.append(item)
+    report = Dataset()
+    report.TransactionUID = request.transaction_uid
+    if there:
+        report.ReferencedSOPSequence = there
+    if failed:
+        report.FailedSOPSequence = failed
+    return (SOME_MISSING if failed else ALL_THERE), report
 
 
-def answer_commitment(settings: Settings, engine: Engine, calling: str, asked: Dataset, project: str) -> None:
-    """Send the report on an association of our own, to the destination that has the caller's AE title.
-
-    ``project`` is that of the source that was called.
-    """
-    known = [(name, one) for name, one in settings.destinations.items() if isinstance(one, DicomDestination)]
-    peer = next((one for one in known if one[1].ae_title.strip() == calling), None)
-    if peer is None:
-        _LOG.warning("%s asks for storage commitment and is no destination: it can't be told. Add it.", calling)
-        return
-    event_type, report = commitment_report(settings, engine, asked, project)
-    threading.Thread(target=_send, args=(*peer, event_type, report), daemon=True, name="commitment").start()
+def _rows(engine: Engine, references: Sequence[Reference], others: Sequence[str]) -> dict[str, list[Row[Any]]]:
+    """The rows of instances, but for those of other sources; what is no UID has none."""
+    uids = {instance for _, instance in references if is_uid(instance)}
+    wanted = select(INSTANCE).where(INSTANCE.c.sop_instance_uid.in_(uids), INSTANCE.c.source.not_in(others))
+    found: dict[str, list[Row[Any]]] = defaultdict(list)
+    with engine.connect() as connection:
+        for row in connection.execute(wanted):
+            found[row.sop_instance_uid].append(row)
+    return found
 
 
-def _send(name: str, peer: DicomDestination, event_type: int, report: Dataset) -> None:
+def _failure_reason(folder: Path, sop_class: str, rows: Sequence[Row[Any]]) -> int | None:
+    """Why the node does not commit itself to an instance; None where it does."""
+    of_class = [row for row in rows if row.sop_class_uid == sop_class]
+    if rows and not of_class:
+        return CLASS_CONFLICT
     try:
-        with associated(name, peer, CONTEXT, taken=[StorageCommitmentPushModel]) as association:
-            association.send_n_event_report(
-                report, event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-            )
-    except DeliveryFailed as error:
-        _LOG.warning("storage commitment: no report was sent. %s", error.message)
-    except (RuntimeError, ValueError) as error:
-        _LOG.warning("storage commitment: %s did not take the report (%s).", peer.ae_title, error)
+        is_here = any(is_intact(folder / row.path, row) if row.flushed else assure(folder, row) for row in of_class)
+    except OSError:
+        return PROCESSING_FAILURE
+    return None if is_here else NO_SUCH_INSTANCE
+
+
+def _text(item: Dataset, keyword: str) -> str:
+    value = item.get(keyword)
+    return str(value) if isinstance(value, str) else ""
+
+
+def _invalid(words: str) -> NotAccepted:
+    return NotAccepted(INVALID_ARGUMENT, "receive.commitment", f"a request for storage commitment is refused: {words}.")

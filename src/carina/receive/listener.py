@@ -19,17 +19,23 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
-from pynetdicom.sop_class import StorageCommitmentPushModel, Verification, uid_to_service_class
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+    Verification,
+    uid_to_service_class,
+)
 
 from carina.config import DicomDestination, DicomSource, Settings
 from carina.database import Outages
-from carina.deliver.answers import CLASS_NOT_SUPPORTED, SUCCESS
+from carina.deliver.answers import CLASS_NOT_SUPPORTED, NO_SUCH_OBJECT, SUCCESS
 from carina.errors import BadConfig
-from carina.receive.commitment import answer_commitment
+from carina.receive.commitment import read_request
 from carina.receive.instance import NO_ROOM, TAKEN_LATER, Arriving, NotAccepted
 from carina.receive.messages import tell_wrong
 from carina.receive.moves import AskedBy
 from carina.receive.refused import RefusalLog
+from carina.receive.reports import NOT_AUTHORISED, CommitmentReports
 from carina.receive.store import Accepted, InstanceStore, SentBy
 from carina.receive.tls import tls_context
 from carina.receive.transport import LARGEST_PDU, BoundedServer
@@ -37,8 +43,10 @@ from carina.receive.transport import LARGEST_PDU, BoundedServer
 FIRST_WORD_S = 15.0
 """Time for a caller, once it is connected, until its request for an association is whole, with TLS before that."""
 
-NO_SUCH_ARGUMENT = 0x0115
-NOT_AUTHORISED = 0x0124
+NO_SUCH_ACTION = 0x0123
+REQUEST_COMMITMENT = 1
+"""The action type of a request for storage commitment (PS3.4 table J.3.2-1)."""
+
 REJECTED = {"called": (0x01, 0x01, 0x07), "calling": (0x01, 0x01, 0x03)}
 """Result, source and reason of a refused association (PS3.8 table 9-21)."""
 
@@ -57,6 +65,7 @@ class DicomListener:
         self.store, self.settings, self.engine, self.take_report = store, store.settings, store.engine, take_report
         self.sources = {one.ae_title: (name, one) for name, one in _dicom_sources(self.settings).items()}
         self.reporters = frozenset(_reporters(self.settings))
+        self._reports = CommitmentReports(self.settings, self.engine)
         self._server: BoundedServer | None = None
         self.outages = Outages("dicom: instances are refused", store.folder)
         self._refusals: dict[Association, RefusalLog] = {}
@@ -121,6 +130,7 @@ class DicomListener:
         for association in server.open_connections:
             if association.is_alive():
                 association.abort()
+        self._reports.stop()
 
     def _let_in(self, event: Event) -> None:
         """Refuse an association whose called title, calling title or address no source allows."""
@@ -153,10 +163,8 @@ class DicomListener:
 
     def _take(self, event: Event) -> int:
         request = event.request
-        calling = _title(event.assoc.requestor.primitive.calling_ae_title)
-        called = _title(event.assoc.requestor.primitive.called_ae_title)
-        found, address = self.sources.get(called), event.assoc.requestor.address_info.address
-        if found is None or not allows(found[1], calling, address):  # it was let in for its reports alone
+        calling, address = _caller(event)
+        if (found := self._source(event)) is None:
             return NOT_AUTHORISED
         origin = SentBy(found[0], f"{calling}@{address}", asked=_asked(request, calling))
         refusals = self._refusals.setdefault(event.assoc, RefusalLog(_LOG, origin.who))
@@ -192,15 +200,25 @@ class DicomListener:
         )
         return self.store.accept(arriving, origin)
 
+    def _source(self, event: Event) -> tuple[str, DicomSource] | None:
+        """The source that was called, with its name; None where the caller was let in for its reports alone."""
+        found = self.sources.get(_title(event.assoc.requestor.primitive.called_ae_title))
+        return found if found is not None and allows(found[1], *_caller(event)) else None
+
     def _commit(self, event: Event) -> tuple[int, None]:
-        if event.action_type != 1:
-            return NO_SUCH_ARGUMENT, None
-        requestor = event.assoc.requestor.primitive
-        found = self.sources.get(_title(requestor.called_ae_title))
-        if found is None:  # nobody who called another was let in
-            return NO_SUCH_ARGUMENT, None
-        calling, project = _title(requestor.calling_ae_title), found[1].project
-        answer_commitment(self.settings, self.engine, calling, event.action_information, project)
+        """Answer a request for storage commitment: what it asks about is looked at afterwards."""
+        if event.action_type != REQUEST_COMMITMENT:
+            return NO_SUCH_ACTION, None
+        if event.request.RequestedSOPInstanceUID != StorageCommitmentPushModelInstance:
+            return NO_SUCH_OBJECT, None
+        if (found := self._source(event)) is None:
+            return NOT_AUTHORISED, None
+        calling, address = _caller(event)
+        try:
+            self._reports.owe(calling, read_request(event.action_information, found[1].project))
+        except NotAccepted as error:
+            _LOG.warning("from %s@%s: %s [%s]", calling, address, error.message, error.code)
+            return error.status, None
         return SUCCESS, None
 
     def _hear_report(self, event: Event) -> tuple[int, None]:
@@ -243,6 +261,12 @@ def _asked(request: C_STORE, calling: str) -> AskedBy:
     """What a request says of the C-MOVE that set it off."""
     originator = _title(request.MoveOriginatorApplicationEntityTitle or "")
     return AskedBy(sender=calling, originator=originator, message_id=request.MoveOriginatorMessageID)
+
+
+def _caller(event: Event) -> tuple[str, str]:
+    """The AE title and the address of who called."""
+    requestor = event.assoc.requestor
+    return _title(requestor.primitive.calling_ae_title), requestor.address_info.address
 
 
 def _title(title: str | bytes) -> str:
