@@ -72,8 +72,8 @@ def test_what_is_painted_after_the_log_in_ended_is_kept_and_stored_by_who_comes_
     page.keyboard.press(" ")
     kept = f"{ENDED} 1 stroke not saved, kept in this browser and sent once you are logged in."
     expect(page.locator("#saved")).to_contain_text(kept)
-    page.get_by_role("button", name="Accept").click()
-    expect(page.locator("#said")).to_have_text("Strokes are not saved yet: wait for them.")
+    expect(page.get_by_role("button", name="Accept")).to_be_disabled()
+    expect(page.locator("#undecidable")).to_contain_text("not all strokes are saved")
     assert strokes(node).revision == 1
     come_back(page, "reader")
     saved(page)

@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select, text
+from alembic import command
+from sqlalchemy import insert, select
 
 from carina.api.result import open_run
 from carina.config import NodeSettings, Settings
-from carina.database import JOB, database_now, open_database, upgrade_schema
+from carina.database import JOB, database_now, open_database
+from carina.database.upgrade import migrations, upgrade_schema
 from carina.jobs.listing import find_job
 from carina.jobs.places import DATABASE, open_node
 from carina.jobs.queue import NewJob, submit
@@ -104,13 +106,13 @@ def test_rows_of_an_older_node_name_what_lies_in_its_folder_relative_to_it(tmp_p
     within = ["incoming/1", upload, "incoming/12", "studies/one"]
     without = ["/data/ct/1", "/data/uploads/mine/content", "/nodes/incoming/1", "/data/scan%.nii"]
     engine = open_database(f"sqlite:///{tmp_path}/{DATABASE}")
-    upgrade_schema(engine)
+    with engine.begin() as connection:
+        command.upgrade(migrations(connection), "0016")
     row = {"pipeline": "p", "folder": "", "state": "pending", "priority": 1, "memory_mb": 1, "cores": 1}
     with engine.begin() as connection:
         row["created_at"] = database_now(connection)
         rows = [row | {"source": one} for one in (*(f"/a_b/node/{one}" for one in within), *without)]
         connection.execute(insert(JOB), rows)
-        connection.execute(text("update alembic_version set version_num = '0016'"))
     upgrade_schema(engine)
     with engine.connect() as connection:
         assert list(connection.execute(select(JOB.c.source).order_by(JOB.c.id)).scalars()) == [*within, *without]
