@@ -40,9 +40,10 @@ PROGRAM = Path(sys.executable).with_name("carina")
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """A node's process, and where it listens."""
+    """A node's process, its folder, and where it listens."""
 
     process: subprocess.Popen[str]
+    folder: Path
     url: str
     dicom_port: int = 0
 
@@ -70,7 +71,8 @@ def started(folder: Path, settings: Settings) -> Iterator[Process]:
         url = f"http://127.0.0.1:{settings.web.port}"
         try:
             answered(f"{url}/health/live")
-            yield Process(process=process, url=url, dicom_port=settings.dicom.port)
+            node = folder / settings.node.folder
+            yield Process(process=process, folder=node, url=url, dicom_port=settings.dicom.port)
         finally:
             process.kill()
 

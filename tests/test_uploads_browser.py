@@ -63,6 +63,10 @@ def job_of(page: Page) -> int:
     return int(said.inner_text().partition("job ")[2].partition(".")[0])
 
 
+def source_of(node: Process, job: int) -> Path:
+    return node.folder / str(httpx.get(f"{node.url}/api/v1/jobs/{job}").json()["job"]["source"])
+
+
 def run_to_its_end(page: Page, url: str, job: int) -> dict[str, Any]:
     row = page.get_by_role("row").filter(has=page.locator(f"#job-{job}"))
     expect(row).to_contain_text("done", timeout=300_000)
@@ -98,7 +102,7 @@ def test_an_interrupted_zip_is_resumed_by_another_page_and_run(browser: Browser,
     assert chunks[0].endswith(f"offset={2 * LARGEST_CHUNK}")
     found = run_to_its_end(page, running.url, job)
     assert Path(found["job"]["source"]).name == "content"
-    upload = Path(found["job"]["source"])
+    upload = running.folder / found["job"]["source"]
     assert len(list((upload / "study" / "CT").iterdir())) == 36
     page.close()
 
@@ -130,7 +134,7 @@ def test_a_nifti_file_is_dropped_and_a_folder_is_chosen(browser: Browser, runnin
     page.goto(f"{running.url}/jobs/{dropped}")
     expect(page.get_by_role("link", name="Results")).to_be_visible()
     httpx.post(f"{running.url}/api/v1/jobs/{chosen}/cancel")
-    kept = Path(httpx.get(f"{running.url}/api/v1/jobs/{dropped}").json()["job"]["source"]) / "chest.nii.gz"
+    kept = source_of(running, dropped) / "chest.nii.gz"
     assert kept.read_bytes() == (files / "chest.nii.gz").read_bytes()
     assert wrong == []
     page.close()
@@ -193,7 +197,7 @@ def test_a_lost_answer_is_asked_for_and_a_fault_is_told(browser: Browser, runnin
         page = resumed_page(browser, running.url, tmp_path / name, handle, 1)
         job = job_of(page)
         assert words in page.evaluate("told")
-        place = Path(httpx.get(f"{running.url}/api/v1/jobs/{job}").json()["job"]["source"])
+        place = source_of(running, job)
         assert (place / name).read_bytes() == (tmp_path / name).read_bytes()
         page.close()
 

@@ -257,10 +257,9 @@ def test_a_reader_runs_the_other_series_by_keyboard_and_it_is_the_one_that_is_ru
     other = int(row.get_by_role("link").inner_text())
     expect(row.get_by_role("button")).to_have_count(0)
     page.goto(running.url)
-    found = run_to_its_end(page, running.url, other)
+    run_to_its_end(page, running.url, other)
     expect(page.get_by_role("row").filter(has_text="Thick 10.0")).to_be_visible()
-    runs = Path(found["job"]["source"]).parents[2]
-    manifests = [read_manifest(runs / "runs" / str(number)) for number in (other, job)]
+    manifests = [read_manifest(running.folder / "runs" / str(number)) for number in (other, job)]
     assert [one.inputs["series_uid"] for one in manifests if one] == [OTHER, BEST]
     page.close()
 

@@ -79,7 +79,7 @@ def test_an_upload_becomes_one_job(node: Guarded) -> None:
         assert again == job and job["priority"] == "high"
         assert operator.post(f"{place}/discard").status_code == 200
     content = node.node.folder / "uploads" / upload / "content"
-    assert job["source"] == str(content) and (content / "scan.nii").read_bytes() == DATA
+    assert job["source"] == f"uploads/{upload}/content" and (content / "scan.nii").read_bytes() == DATA
     said = [(action, subject) for who, action, subject in node.trail() if "operator.program" in who]
     assert ("received", f"upload {upload}: begun, 1 file, {len(DATA)} bytes") in said
     assert ("changed", f"job {job['id']}: submitted") in said
@@ -101,7 +101,7 @@ def test_a_pipeline_that_is_not_offered_costs_nothing_of_an_upload(node: Guarded
         job = operator.post(f"/api/v1/uploads/{upload}/finish", json={}).json()
         assert begin(operator, key="wrong pipeline").json()["id"] != upload
         assert operator.post(f"/api/v1/uploads/{upload}/discard").status_code == 200
-    assert (Path(job["source"]) / "scan.nii").read_bytes() == DATA
+    assert (node.node.folder / job["source"] / "scan.nii").read_bytes() == DATA
 
 
 def test_a_disk_that_fails_is_a_sentence_and_no_traceback(
@@ -176,7 +176,7 @@ def test_what_was_acknowledged_is_there_after_the_node_was_killed(tmp_path: Path
     with started(tmp_path, settings) as node, httpx.Client(base_url=node.url) as client:
         upload = begin(client, size=size).json()["id"]
         job = client.post(f"/api/v1/uploads/{upload}/finish", json={}).json()
-        assert (Path(job["source"]) / "scan.nii").read_bytes() == b"".join(chunks)
+        assert (node.folder / job["source"] / "scan.nii").read_bytes() == b"".join(chunks)
 
 
 # What is removed
