@@ -14,11 +14,9 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StorageCommitmentPushModel
-from sqlalchemy import Engine
 
 from carina.config import Settings
 from carina.receive.listener import DicomListener
-from carina.receive.store import InstanceStore
 from receiving import receiver_settings
 
 LAST = 0x02
@@ -30,13 +28,6 @@ STORE, COMMITMENT = 1, 3
 def node_for_messages(folder: Path) -> Settings:
     made = receiver_settings(folder)
     return replace(made, dicom=replace(made.dicom, idle_s=30, instance_mb=40))
-
-
-def listening(node: Settings, engine: Engine) -> Iterator[DicomListener]:
-    made = DicomListener(InstanceStore(node, engine))
-    made.start()
-    yield made
-    made.stop()
 
 
 def associating(listener: DicomListener) -> Iterator[Callable[[], Association]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from sqlalchemy import Engine, func, select
 
 from carina.config import DicomSettings, DicomSource, NodeSettings, Settings
 from carina.database import INSTANCE
+from carina.receive.listener import DicomListener
+from carina.receive.store import InstanceStore
 from carina.testing.pacs import free_port
 
 QUICK = {**os.environ, "TCP_NODELAY": "1", "TCP_BUFFER_LENGTH": "131072"}
@@ -31,6 +35,17 @@ def receiver_settings(tmp_path: Path) -> Settings:
             "far": DicomSource(ae_title="FAR", addresses=("192.0.2.0/24",)),
         },
     )
+
+
+@contextmanager
+def listening(node: Settings, engine: Engine) -> Iterator[DicomListener]:
+    """A listener that listens until the block ends."""
+    made = DicomListener(InstanceStore(node, engine))
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
 
 
 def rows(engine: Engine) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,18 +13,13 @@ from sqlalchemy import select
 from access_nodes import PASSWORD, Guarded, form_token, guarded
 from carina.database import INSTANCE
 from carina.service.peers import peer_name
+from certificates import self_signed
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Self-signed certificates with their keys: ``node``, ``scanner`` and ``stranger``."""
-    folder = tmp_path_factory.mktemp("tls")
-    program = shutil.which("openssl") or pytest.skip("openssl is not installed; on Debian: apt-get install openssl")
-    for name in ("node", "scanner", "stranger"):
-        made = [str(program), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        made += ["-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.crt", "-subj", f"/CN={name}"]
-        subprocess.run([*made, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
-    return folder
+    return self_signed(tmp_path_factory.mktemp("tls"), "node", "scanner", "stranger")
 
 
 @pytest.fixture(scope="module")

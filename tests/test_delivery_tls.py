@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,20 +13,14 @@ from carina.deliver.deliver import deliver_to, echo, proof_of
 from carina.deliver.proof import Proof
 from carina.errors import DeliveryFailed
 from carina.testing.pacs import Pacs, memory_pacs, orthanc, orthanc_program
+from certificates import self_signed
 from delivery_objects import write_objects
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Self-signed certificates with their keys: of the PACS, of the node and of nobody that is known."""
-    folder = tmp_path_factory.mktemp("tls")
-    program = shutil.which("openssl") or pytest.skip("openssl is not installed; on Debian: apt-get install openssl")
-    for name in ("pacs", "node", "stranger"):
-        made = [str(program), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=localhost"]
-        names = ["-addext", "subjectAltName=DNS:localhost"]
-        files = ["-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.crt"]
-        subprocess.run([*made, *names, *files], check=True, capture_output=True)
-    return folder
+    return self_signed(tmp_path_factory.mktemp("tls"), "pacs", "node", "stranger")
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,6 +16,7 @@ from carina.config import DicomwebDestination
 from carina.deliver.deliver import echo
 from carina.errors import DeliveryFailed
 from carina.testing.pacs import orthanc, orthanc_program
+from certificates import self_signed
 
 LOGIN = "Basic " + base64.b64encode("carina:s€cret".encode()).decode()
 
@@ -37,12 +36,9 @@ class Asks(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = shutil.which("openssl") or pytest.skip("openssl is not installed; on Debian: apt-get install openssl")
-    file = tmp_path_factory.mktemp("tls") / "server.pem"
-    made = [str(program), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=localhost"]
-    files = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(file), "-out", str(file.with_suffix(".crt"))]
-    subprocess.run([*made, *files], check=True, capture_output=True)
-    file.write_text(file.read_text() + file.with_suffix(".crt").read_text())
+    folder = self_signed(tmp_path_factory.mktemp("tls"), "server")
+    file = folder / "server.pem"
+    file.write_text((folder / "server.key").read_text() + (folder / "server.crt").read_text())
     return file
 
 

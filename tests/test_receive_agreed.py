@@ -20,8 +20,8 @@ from carina.config import Settings
 from carina.database import INSTANCE
 from carina.receive.listener import DicomListener
 from carina.receive.part import IN_MEMORY
-from raw_messages import listening, node_for_messages, parts, until
-from receiving import echo, rows
+from raw_messages import node_for_messages, parts, until
+from receiving import echo, listening, rows
 
 GE_IMPLICIT = UID("1.2.840.113619.5.2")
 OF_NOBODY = UID("1.2.826.0.1.3680043.8.498.77")
@@ -34,7 +34,8 @@ def node(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def listener(node: Settings, engine: Engine) -> Iterator[DicomListener]:
-    yield from listening(node, engine)
+    with listening(node, engine) as made:
+        yield made
 
 
 def a_ct(uid: str, pixels: int) -> Dataset:

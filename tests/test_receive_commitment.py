@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from carina.receive.commitment import SOME_MISSING, commitment_report, read_requ
 from carina.receive.files import arriving_file, read_says
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore, SentBy
+from certificates import self_signed
 from received_files import new_store, small_ct
 from receiving import receiver_settings
 
@@ -40,14 +39,7 @@ def node(tmp_path: Path) -> Settings:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Self-signed certificates with their keys, of the peer and of the node."""
-    folder = tmp_path_factory.mktemp("tls")
-    program = shutil.which("openssl") or pytest.skip("openssl is not installed; on Debian: apt-get install openssl")
-    for name in ("peer", "node"):
-        made = [str(program), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=localhost"]
-        names = ["-addext", "subjectAltName=DNS:localhost"]
-        files = ["-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.crt"]
-        subprocess.run([*made, *names, *files], check=True, capture_output=True)
-    return folder
+    return self_signed(tmp_path_factory.mktemp("tls"), "peer", "node")
 
 
 @dataclass(kw_only=True)

@@ -21,10 +21,10 @@ from sqlalchemy import Engine
 
 from carina.config import Settings
 from carina.receive.listener import DicomListener
-from carina.receive.store import FLUSHES_AT_ONCE, InstanceStore
+from carina.receive.store import FLUSHES_AT_ONCE
 from carina.testing.hostile import damage
 from received_files import small_ct
-from receiving import echo, receiver_settings, rows
+from receiving import echo, listening, receiver_settings, rows
 
 SEEDS = range(90)
 LOOPBACK = "127.0.0.1"
@@ -38,10 +38,8 @@ def node(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def listener(node: Settings, engine: Engine) -> Iterator[DicomListener]:
-    made = DicomListener(InstanceStore(node, engine))
-    made.start()
-    yield made
-    made.stop()
+    with listening(node, engine) as made:
+        yield made
 
 
 def record(port: int, folder: Path) -> list[bytes]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -16,12 +14,13 @@ from msgspec.structs import replace
 from sqlalchemy import Engine
 
 from carina.config import Settings
-from carina.receive import listener as listening
+from carina.receive import listener as receiving_side
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
 from carina.receive.transport import MOST_HALF_OPEN
 from carina.web_settings import TlsSettings
-from receiving import echo, receiver_settings
+from certificates import self_signed
+from receiving import echo, listening, receiver_settings
 
 MOST = 8
 
@@ -34,11 +33,9 @@ def node(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def listener(node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[DicomListener]:
-    monkeypatch.setattr(listening, "FIRST_WORD_S", 600)
-    made = DicomListener(InstanceStore(node, engine))
-    made.start()
-    yield made
-    made.stop()
+    monkeypatch.setattr(receiving_side, "FIRST_WORD_S", 600)
+    with listening(node, engine) as made:
+        yield made
 
 
 def silent(port: int, address: str, kept: ExitStack) -> socket.socket:
@@ -93,7 +90,7 @@ DRIBBLED = {
 def test_a_request_that_never_ends_is_ended(
     node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(listening, "FIRST_WORD_S", 0.5)
+    monkeypatch.setattr(receiving_side, "FIRST_WORD_S", 0.5)
     patient = DicomListener(InstanceStore(replace(node, dicom=replace(node.dicom, idle_s=600)), engine))
     patient.start()
     try:
@@ -107,11 +104,8 @@ def test_a_tls_handshake_that_never_ends_is_ended(
     node: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Nor does a handshake that took its time leave the full time for what follows it."""
-    program = shutil.which("openssl") or pytest.skip("openssl is not installed; on Debian: apt-get install openssl")
-    files = ("-keyout", f"{tmp_path}/n.key", "-out", f"{tmp_path}/n.crt")
-    made = [str(program), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=localhost"]
-    subprocess.run([*made, *files], check=True, capture_output=True)
-    monkeypatch.setattr(listening, "FIRST_WORD_S", 0.5)
+    self_signed(tmp_path, "n")
+    monkeypatch.setattr(receiving_side, "FIRST_WORD_S", 0.5)
     tls = TlsSettings(certificate=f"{tmp_path}/n.crt", key=f"{tmp_path}/n.key")
     patient = DicomListener(InstanceStore(replace(node, dicom=replace(node.dicom, idle_s=600, tls=tls)), engine))
     patient.start()

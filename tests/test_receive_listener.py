@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -32,7 +32,7 @@ from carina.receive.transport import LARGEST_PDU, BoundedSocket
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import orthanc, orthanc_program
-from receiving import echo, receiver_settings, rows, storescu
+from receiving import echo, listening, receiver_settings, rows, storescu
 
 SERVER = """
 import sys, msgspec, time
@@ -58,14 +58,6 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def node(tmp_path: Path) -> Settings:
     return receiver_settings(tmp_path)
-
-
-@contextmanager
-def listening(node: Settings, engine: Engine) -> Iterator[DicomListener]:
-    made = DicomListener(InstanceStore(node, engine))
-    made.start()
-    yield made
-    made.stop()
 
 
 @pytest.fixture

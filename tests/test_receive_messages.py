@@ -35,7 +35,6 @@ from raw_messages import (
     associating,
     ct,
     element,
-    listening,
     node_for_messages,
     parts,
     request,
@@ -43,7 +42,7 @@ from raw_messages import (
     say_all,
     until,
 )
-from receiving import echo, rows
+from receiving import echo, listening, rows
 
 
 @pytest.fixture
@@ -53,7 +52,8 @@ def node(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def listener(node: Settings, engine: Engine) -> Iterator[DicomListener]:
-    yield from listening(node, engine)
+    with listening(node, engine) as made:
+        yield made
 
 
 @pytest.fixture

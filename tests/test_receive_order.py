@@ -23,7 +23,6 @@ from raw_messages import (
     associating,
     ct,
     element,
-    listening,
     node_for_messages,
     parts,
     request,
@@ -31,7 +30,7 @@ from raw_messages import (
     say_all,
     until,
 )
-from receiving import echo, rows
+from receiving import echo, listening, rows
 
 
 @pytest.fixture
@@ -41,7 +40,8 @@ def node(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def listener(node: Settings, engine: Engine) -> Iterator[DicomListener]:
-    yield from listening(node, engine)
+    with listening(node, engine) as made:
+        yield made
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from sqlalchemy import Engine
 from carina.config import Settings
 from carina.receive.listener import DicomListener
 from carina.receive.refused import REFUSALS_TOLD
-from carina.receive.store import InstanceStore
-from receiving import receiver_settings
+from receiving import listening, receiver_settings
 
 TIMES = 25
 
@@ -29,10 +28,8 @@ def node(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def listener(node: Settings, engine: Engine) -> Iterator[DicomListener]:
-    made = DicomListener(InstanceStore(node, engine))
-    made.start()
-    yield made
-    made.stop()
+    with listening(node, engine) as made:
+        yield made
 
 
 def send_without_study(listener: DicomListener) -> None:

@@ -17,9 +17,8 @@ from sqlalchemy import Engine
 
 from carina.config import Settings
 from carina.receive.listener import DicomListener
-from carina.receive.store import InstanceStore
 from raw_messages import COMMAND, LAST, NO_DATA, element
-from receiving import receiver_settings
+from receiving import listening, receiver_settings
 
 LOGGERS = ("carina.receive.strangers", "carina.receive.messages", "carina.receive.listener")
 
@@ -32,10 +31,8 @@ def node(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def listener(node: Settings, engine: Engine) -> Iterator[DicomListener]:
-    made = DicomListener(InstanceStore(node, engine))
-    made.start()
-    yield made
-    made.stop()
+    with listening(node, engine) as made:
+        yield made
 
 
 def pdu(kind: int, content: bytes, length: int | None = None) -> bytes:

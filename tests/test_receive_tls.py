@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
-import subprocess
 import time
 import warnings
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import orthanc, orthanc_program
 from carina.web_settings import TlsSettings
+from certificates import self_signed
 from receiving import echo, receiver_settings, rows, storescu
 
 
@@ -41,15 +40,8 @@ def node(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two self-signed certificates with their keys: ``node`` and ``scanner``."""
-    folder = tmp_path_factory.mktemp("tls")
-    program = shutil.which("openssl") or pytest.skip("openssl is not installed; on Debian: apt-get install openssl")
-    for name in ("node", "scanner", "stranger"):
-        made = [str(program), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=localhost"]
-        subprocess.run(
-            [*made, "-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.crt"], check=True, capture_output=True
-        )
-    return folder
+    """Self-signed certificates with their keys: ``node``, ``scanner`` and ``stranger``."""
+    return self_signed(tmp_path_factory.mktemp("tls"), "node", "scanner", "stranger")
 
 
 def test_tls_takes_who_shows_a_trusted_certificate_and_nobody_else(

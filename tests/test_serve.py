@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import os
-import shutil
 import signal
 import ssl
 import stat
@@ -33,6 +32,7 @@ from carina.service.logs import JsonLines
 from carina.service.loops import Part, PartState, stop_all
 from carina.service.serve import _alone_in
 from carina.testing.pacs import free_port
+from certificates import self_signed
 from served_nodes import add_job, opened, serving, settings_of
 
 PROGRAM = Path(sys.executable).with_name("carina")
@@ -95,13 +95,7 @@ def test_a_node_starts_and_ends(tmp_path: Path) -> None:
 
 
 def test_with_a_certificate_the_web_speaks_tls_only(tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
-    key, certificate = tmp_path / "node.key", tmp_path / "node.crt"
-    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"]
-    subprocess.run([*command, "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    certificate, key = (self_signed(tmp_path, "node") / name for name in ("node.crt", "node.key"))
     node = opened(tmp_path, f'[web.tls]\ncertificate = "{certificate}"\nkey = "{key}"\n')
     trusting = ssl.create_default_context(cafile=str(certificate))
     with serving(node) as plain:

@@ -1,4 +1,4 @@
-"""Sections of the settings that stand alone: notices, operators of others, uploads."""
+"""Sections of the settings that stand alone: notices, operators of others, uploads; and a node's folders."""
 
 from __future__ import annotations
 

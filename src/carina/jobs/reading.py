@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import Connection, Engine, select, update
 
 from carina.database import JOB, read_only
+from carina.sections import RUNS
 
 
 class Reading(StrEnum):
@@ -26,7 +27,7 @@ class Reading(StrEnum):
     CORRECTED = "corrected"
 
 
-RUNS_WITH_DECISIONS = "runs/*/corrections"
+RUNS_WITH_DECISIONS = f"{RUNS}/*/corrections"
 """Below the node's folder: what is there once a reader has looked at the masks of a run."""
 
 MASKS_OF_A_RUN = ("lung/*.mhd", "lesion/*.mhd")
@@ -67,7 +68,7 @@ def leave_without_masks(engine: Engine, folder: Path) -> int:
     """
     with read_only(engine) as connection:
         waiting = connection.execute(select(JOB.c.id).where(JOB.c.reading == Reading.UNREAD)).scalars().all()
-    runs = {number: folder / f"runs/{number}" for number in waiting}
+    runs = {number: folder / RUNS / str(number) for number in waiting}
     made = {number for number, run in runs.items() if any(any(run.glob(one)) for one in MASKS_OF_A_RUN)}
     maskless = [number for number, run in runs.items() if run.is_dir() and number not in made]
     with engine.begin() as connection:
