@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from contextlib import suppress
@@ -178,7 +179,7 @@ class HeldStrokes:
         page.route("**/strokes", self._take)
 
     def _take(self, route: Route) -> None:
-        stroke = route.request.post_data_json["id"]
+        stroke = str(json.loads(route.request.post_data or "{}")["id"])
         if stroke in self._free:
             route.continue_()
         else:
