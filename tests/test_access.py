@@ -179,6 +179,8 @@ def invite(node: Guarded, name: str, role: str) -> str:
     [
         ("short", "short", "the password is too short: it has 5 characters"),
         (PASSWORD, "another", "the two passwords are not the same"),
+        ("short", "another", "the two passwords are not the same"),
+        ("short", "another", "the password is too short: it has 5 characters"),
     ],
 )
 def test_a_password_that_is_none_is_not_taken(node: Guarded, password: str, again: str, words: str) -> None:

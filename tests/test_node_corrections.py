@@ -85,8 +85,7 @@ def test_a_correction_is_finished_sent_once_and_noted(served_job: Served) -> Non
     done = served_job.post("decision", revision=1, reader="Jane Doe", decision="corrected")
     assert done.json() == {"said": "The lesion mask is corrected."}
     assert "Corrected by Jane Doe" in httpx.get(served_job.url).text
-    assert served_job.post("send", number=1).json() == {"said": "It will be sent to share."}
-    assert served_job.post("send", number=1).json() == {"said": "It was entered for sending before."}
+    check_sent_once(served_job)
     check_delivery(served_job)
     check_audit(served_job)
     told = httpx.get(f"{served_job.node_url}/agreement/").text
@@ -104,6 +103,14 @@ def test_where_a_correction_is_sent_or_why_it_is_not_stands_beside_it(served_job
     assert "data-send" not in told and "This job has no destination, so its objects are not sent." in told
     refused = served_job.post("send", number=1)
     assert (refused.status_code, refused.json()["code"]) == (409, "corrections.nowhere")
+
+
+def check_sent_once(served_job: Served) -> None:
+    assert 'data-send="1"' in httpx.get(served_job.url).text
+    assert served_job.post("send", number=1).json() == {"said": "It will be sent to share."}
+    shown = httpx.get(served_job.url).text
+    assert "sent: share: waiting" in shown and "data-send" not in shown
+    assert served_job.post("send", number=1).json() == {"said": "It was entered for sending before."}
 
 
 def check_audit(served_job: Served) -> None:

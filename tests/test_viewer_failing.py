@@ -123,3 +123,22 @@ def test_what_is_corrected_is_not_painted_over_another_slice(browser: Browser, t
         page.unroute("**/slice/axial/*")
         page.keyboard.press("PageUp")
         expect(page.locator(".axial img")).to_have_attribute("src", re.compile("."))
+
+
+@pytest.mark.parametrize("page_of", ["/", "/correct/lesion"])
+def test_what_a_log_in_elsewhere_lets_through_comes_when_its_reader_is_back(
+    browser: Browser, url: str, page_of: str
+) -> None:
+    with complaining(browser, url + page_of) as page:
+        picture = page.locator(".axial img")
+        expect(picture).to_have_attribute("src", re.compile("."))
+        page.locator(".axial .picture").focus()
+        for asked in ("**/slice/axial/*", "**/at/**"):
+            page.route(asked, lambda route: route.fulfill(status=401))
+        page.keyboard.press("PageUp")
+        expect(picture).not_to_have_attribute("src", re.compile("."))
+        page.unroute_all()
+        page.evaluate("window.dispatchEvent(new Event('focus'))")
+        expect(picture).to_have_attribute("src", re.compile("."))
+        expect(page.locator("#trouble")).to_be_empty()
+        expect(page.locator("#place")).to_contain_text(" mm")

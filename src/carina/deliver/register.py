@@ -69,6 +69,15 @@ def counts_by_job(connection: Connection, ids: Sequence[int]) -> dict[int, dict[
     return found
 
 
+def states_of_objects(connection: Connection, job_id: int) -> dict[str, dict[str, DeliveryState]]:
+    """The state of every object of a job that was ever to be sent, by SOP Instance UID and destination."""
+    wanted = select(DELIVERY).where(DELIVERY.c.job_id == job_id).order_by(DELIVERY.c.destination)
+    found: dict[str, dict[str, DeliveryState]] = {}
+    for row in connection.execute(wanted):
+        found.setdefault(row.sop_instance_uid, {})[row.destination] = DeliveryState(row.state)
+    return found
+
+
 def troubles_by_job(connection: Connection, ids: Sequence[int]) -> dict[tuple[int, str], str]:
     """What was last said of objects of jobs that wait, or have failed, by job and destination."""
     if not ids:

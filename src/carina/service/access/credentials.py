@@ -26,8 +26,8 @@ def _nobodys() -> str:
     return _HASHER.hash(secrets.token_urlsafe(16))
 
 
-def hash_password(password: str) -> str:
-    """A password as it is kept.
+def check_password(password: str) -> None:
+    """See that a password may be chosen.
 
     Raises:
         NotUnderstood: it is too short or too long.
@@ -38,6 +38,15 @@ def hash_password(password: str) -> str:
         )
         words = f"{seen}; expected at least {SHORTEST} and at most {LONGEST}. A sentence is easy to keep."
         raise NotUnderstood("access.password", words)
+
+
+def hash_password(password: str) -> str:
+    """A password as it is kept.
+
+    Raises:
+        NotUnderstood: it is too short or too long.
+    """
+    check_password(password)
     return _HASHER.hash(_normal(password))
 
 

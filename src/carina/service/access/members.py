@@ -105,5 +105,8 @@ def remove_member(connection: Connection, project: str, account: str) -> None:
 def _account_id(connection: Connection, name: str) -> int:
     found = connection.execute(select(ACCOUNT.c.id).where(ACCOUNT.c.name == name.strip().lower())).scalar()
     if found is None or not name.strip():
-        raise NotThere("access.account", f"there is no account called {name[:64]!r}.")
+        raise NotThere(
+            "access.account",
+            f"there is no account called {name[:64]!r}: an administrator of the node makes one on Users.",
+        )
     return int(found)

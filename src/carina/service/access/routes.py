@@ -14,7 +14,7 @@ from carina.database import read_only
 from carina.errors import CarinaError
 from carina.service.access.accounts import account_name, account_of_link, password_of, set_password
 from carina.service.access.caller import caller_of, check_form
-from carina.service.access.credentials import LONGEST, SHORTEST, hash_password, is_password
+from carina.service.access.credentials import LONGEST, SHORTEST, check_password, hash_password, is_password
 from carina.service.access.elsewhere import come_back, go_elsewhere
 from carina.service.access.entering import logged_in
 from carina.service.access.identify import cookie_name
@@ -26,7 +26,7 @@ from carina.service.changes import audit
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of, own_place
 from carina.service.pages.rendering import page
-from carina.service.problems import NotUnderstood, status_of
+from carina.service.problems import NotUnderstood, as_sentence, status_of
 from carina.service.rest.operation import understood
 
 WRONG = "name and password don't fit, or the account is closed."
@@ -145,8 +145,8 @@ def show_invitation(request: Request) -> Response:
     return _invitation(request, link, account.name, "")
 
 
-def _invitation(request: Request, link: str, name: str, said: str, status: int = 200) -> Response:
-    values = {"link": link, "name": name, "said": said, "shortest": SHORTEST, "longest": LONGEST}
+def _invitation(request: Request, link: str, name: str, said: str, status: int = 200, wished: str = "") -> Response:
+    values = {"link": link, "name": name, "wished": wished[:64], "said": said, "shortest": SHORTEST, "longest": LONGEST}
     return page(request, "invited.html", values, status)
 
 
@@ -162,17 +162,37 @@ def _accept(request: Request, given: dict[str, str]) -> Response:
     with read_only(node.engine) as connection:
         account = account_of_link(connection, asked.link, node.now())
     try:
-        if asked.password != asked.again:
-            raise NotUnderstood("access.password", "the two passwords are not the same.")
-        name = account.name or account_name(asked.name)
-        password_hash = hash_password(asked.password)
+        name, password_hash = _chosen(asked, account.name)
         with node.engine.begin() as connection:
             account = account_of_link(connection, asked.link, node.now())  # it counts once
             set_password(connection, account, name, password_hash)
             audit(connection, "changed", f"account {account.id}: password set by link", who=name)
     except CarinaError as error:
-        return _invitation(request, asked.link, account.name, error.message, status_of(error))
+        return _invitation(request, asked.link, account.name, error.message, status_of(error), asked.name)
     return logged_in(request, account.id, name, "/")
+
+
+def _chosen(asked: Chosen, known: str) -> tuple[str, str]:
+    """The name, ``known`` where there is one, and the password as it is kept.
+
+    Raises:
+        NotUnderstood: one of them can't be taken; every mistake is told at once.
+    """
+    mistakes: list[str] = []
+    name = known
+    try:
+        name = known or account_name(asked.name)
+    except NotUnderstood as error:
+        mistakes.append(error.message)
+    try:
+        check_password(asked.password)
+    except NotUnderstood as error:
+        mistakes.append(error.message)
+    if asked.password != asked.again:
+        mistakes.append("the two passwords are not the same.")
+    if mistakes:
+        raise NotUnderstood("access.chosen", " ".join(as_sentence(one) for one in mistakes))
+    return name, hash_password(asked.password)
 
 
 def _node(request: Request) -> RunningNode:

@@ -11,6 +11,7 @@ from carina.api.result import Run
 from carina.corrections.masks import CORRECTIONS
 from carina.database import database_now, read_only
 from carina.deliver.ledger import enter
+from carina.deliver.register import states_of_objects
 from carina.dicom.series import Source
 from carina.jobs.decided import note_reading
 from carina.jobs.earlier import earlier_scans
@@ -111,6 +112,7 @@ def corrections_of_jobs() -> Correcting:
         decided=_decided,
         send=send_correction,
         destinations=_destinations,
+        sendings=_sendings,
     )
 
 
@@ -139,6 +141,13 @@ def _decided(request: Request, run: Run) -> None:
 def _destinations(request: Request) -> list[str]:
     node, job = job_asked(request)
     return list(node.destinations_of(job.destinations))
+
+
+def _sendings(request: Request) -> dict[str, str]:
+    node, job = job_asked(request)
+    with read_only(node.engine) as connection:
+        objects = states_of_objects(connection, job.id)
+    return {uid: ", ".join(f"{name}: {state}" for name, state in states.items()) for uid, states in objects.items()}
 
 
 def send_correction(request: Request, path: Path) -> str:

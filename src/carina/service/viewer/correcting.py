@@ -59,7 +59,8 @@ class Correcting:
     ``source`` gives what a run was made from, for the new object; None where that is a volume file. ``reader`` gives
     who is logged in, empty where nobody need be: the page then asks for a name, ``offered`` first. ``note`` enters a
     deed in an audit trail, ``decided`` takes notice of a decision. ``send`` sends an object out and says to where,
-    where there is a way; ``destinations`` are those that it would be sent to, by name. ``is_source_known`` says that a
+    where there is a way; ``destinations`` are those that it would be sent to, by name, and ``sendings`` what
+    became of each that was to be sent, by its SOP Instance UID. ``is_source_known`` says that a
     series to look for was named at all.
     """
 
@@ -70,6 +71,7 @@ class Correcting:
     decided: Callable[[Request, Run], None] = lambda _request, _run: None
     send: Callable[[Request, Path], str] | None = None
     destinations: Callable[[Request], Sequence[str]] = lambda _: ()
+    sendings: Callable[[Request], Mapping[str, str]] = lambda _: {}
     is_source_known: bool = True
 
 
@@ -195,6 +197,7 @@ class CorrectingPages:
             "longest_reason": LONGEST_REJECTION,
             "can_send": self._how.send is not None,
             "destinations": self._how.destinations(request),
+            "sendings": self._how.sendings(request),
             "is_of_file": is_of_volume_file(run),
             "is_source_known": self._is_source_known(run),
             "reader": self._how.reader(request),

@@ -2,7 +2,7 @@
 
 import { keep, recall } from "./kept.js";
 import { countMarks, drawMasks, keepTools, readOthers } from "./labels.js";
-import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, onWheel, Troubles, voxelUnder } from "./panes.js";
+import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, onReturn, onWheel, Troubles, voxelUnder } from "./panes.js";
 import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
 import { LOGGED_OUT, sayLoggedOut, sentence } from "./words.js";
 
@@ -458,7 +458,9 @@ document.getElementById("not-rejecting").addEventListener("click", leaveRejectin
 
 document.querySelectorAll("[data-send]").forEach((button) => {
   button.addEventListener("click", async () => {
-    sayOfDeed(await saver.sendOut(Number(button.dataset.send)));
+    const answer = await saver.sendOut(Number(button.dataset.send));
+    sayOfDeed(answer.said);
+    if (answer.isDone) button.disabled = true; // the page says from now on what became of it
   });
 });
 
@@ -468,6 +470,10 @@ if (!reader.dataset.fixed) {
   reader.addEventListener("input", () => keep("sessionStorage", READER_KEY, reader.value));
 }
 
+onReturn(() => {
+  planes.forEach(draw); // no work where the slice is shown
+  settle();
+});
 addEventListener("pageshow", (event) => {
   if (event.persisted) Object.assign(state, { next: "", isLeaving: false }); // somebody came back
 });

@@ -42,6 +42,14 @@ export async function keepShowing(pane, wanted, hooks) {
   delete pane.dataset.drawing;
 }
 
+/** Calls when somebody comes back to the page: what was refused may come now, such as after a log-in in another tab. */
+export function onReturn(deed) {
+  addEventListener("focus", deed);
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "visible") deed();
+  });
+}
+
 /** Whether the same picture can come without a move: its server is away or busy, or has come back by now. */
 function mayCome({ status = 0 }) {
   return status < 400 || status >= 500;

@@ -122,10 +122,10 @@ export class Saver {
     return { said: answer.said ?? answer.detail, isDone: !answer.code };
   }
 
-  /** Sends a finished correction's object out. */
+  /** Sends a finished correction's object out; gives the server's sentence and whether it was done. */
   async sendOut(number) {
     const answer = await this.#answered("send", { number });
-    return answer.said ?? answer.detail;
+    return { said: answer.said ?? answer.detail, isDone: !answer.code };
   }
 
   /** Takes over what others did; one's own strokes that wait are added, or dropped. */

@@ -2,7 +2,7 @@
 // by its links and its form; with it the same pictures come without a reload.
 
 import { prepare, showVolume, wire } from "./modes.js";
-import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, notShown, onWheel, pointUnder, Troubles, voxelUnder } from "./panes.js";
+import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, notShown, onReturn, onWheel, pointUnder, Troubles, voxelUnder } from "./panes.js";
 import { Ruler } from "./ruler.js";
 import { LOGGED_OUT, sayLoggedOut } from "./words.js";
 
@@ -22,6 +22,7 @@ const ruler = new Ruler(scene, panes, document.getElementById("measured"));
 const measure = document.getElementById("measure");
 const troubles = new Troubles(document.getElementById("trouble"));
 let settling = 0;
+let isKnown = true; // what is said of the place is of where one is
 
 document.documentElement.classList.add("scripted");
 
@@ -89,6 +90,7 @@ async function settle() {
   if (at !== state.at.join("/")) return;
   if (!answer?.ok) return sayUnknown(answer);
   const said = await answer.json();
+  isKnown = true;
   place.textContent = said.place;
   for (const plane of planes) panes.get(plane).querySelector("img").alt = said.slices[plane];
   const where = state.lesion ? `lesion-${state.lesion}` : state.at.join(",");
@@ -96,8 +98,15 @@ async function settle() {
   for (const plane of planes) fetchAhead(plane);
 }
 
+/** Everything that is missing is asked for again. */
+function comeBack() {
+  planes.forEach(draw); // no work where the slice is shown
+  if (!isKnown) settle();
+}
+
 /** Nothing is known of where the crosshair is: what was said of another place must not stand there. */
 function sayUnknown(answer) {
+  isKnown = false;
   for (const plane of planes) panes.get(plane).querySelector("img").alt = "";
   if (answer?.status === LOGGED_OUT) sayLoggedOut(place, "You are no longer logged in.");
   else place.textContent = answer ? `What is here could not be read (${answer.status}).` : "The server does not answer: what is here is not known.";
@@ -306,5 +315,6 @@ for (const plane of planes) panes.get(plane).dataset.shown = `${state.at[scene.p
 mark();
 keepPlace(state.at);
 choose(planes[0]);
+onReturn(comeBack);
 wire(context);
 addEventListener("load", () => requestAnimationFrame(() => setTimeout(() => prepare(context)))); // the slices first
