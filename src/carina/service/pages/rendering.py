@@ -15,19 +15,15 @@ from starlette.responses import HTMLResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
 from carina.service.access.caller import caller_of
+from carina.service.local_time import local_text, minute_text, zone_text
 from carina.service.pages.state_words import state_word
 from carina.service.problems import as_sentence
 from carina.service.sizes import size_words
 
 
 def _time(value: datetime | None) -> str:
-    """A time as the machine's clock shows it."""
-    return value.astimezone().strftime("%Y-%m-%d %H:%M:%S") if value else ""
-
-
-def _minute(value: datetime) -> str:
-    """The same to the minute."""
-    return _time(value)[:16]
+    """A time as text; empty where there is none."""
+    return local_text(value) if value else ""
 
 
 def _lasted(start: datetime | None, end: datetime | None) -> str:
@@ -59,9 +55,9 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters.update(time=_time, minute=_minute, size=size_words, seconds=seconds_words)
+TEMPLATES.filters.update(time=_time, minute=minute_text, size=size_words, seconds=seconds_words)
 TEMPLATES.filters.update(sentence=as_sentence, state_word=state_word, without_source=_without_source)
-TEMPLATES.globals.update(lasted=_lasted, notice=RESEARCH_ONLY, version=__version__)
+TEMPLATES.globals.update(lasted=_lasted, notice=RESEARCH_ONLY, version=__version__, zone=zone_text)
 
 
 def compile_templates() -> None:

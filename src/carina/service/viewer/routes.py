@@ -26,6 +26,7 @@ from carina.measure.texts import ml_text, percent_text
 from carina.report.change import change_sentences
 from carina.report.numbers import difference_text, page_text, range_text, site_name
 from carina.report.overlay import layout
+from carina.service.local_time import local_text, minute_text, zone_text
 from carina.service.problems import as_sentence, status_of
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart, time_charts
 from carina.service.viewer.found import found_by, saliency_legend
@@ -85,20 +86,10 @@ PAGES = Environment(
 )
 
 
-def _minute(moment: datetime) -> str:
-    """The same to the minute, for tables."""
-    return _local(moment)[:16]
-
-
-def _local(moment: datetime) -> str:
-    """A time as the machine's clock shows it."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
 def _local_text(moment: str) -> str:
-    """A time of a manifest in the same way, or the text itself where it is no time."""
+    """A time of a manifest as pages show it, or the text itself where it is no time."""
     try:
-        return _local(datetime.fromisoformat(moment))
+        return local_text(datetime.fromisoformat(moment))
     except ValueError:
         return moment
 
@@ -117,8 +108,8 @@ def _fact_name(key: str) -> str:
     return NAMES_OF_FACTS.get(key) or key.replace("_", " ").capitalize()
 
 
-PAGES.filters["local"] = _local
-PAGES.filters["minute"] = _minute
+PAGES.filters["local"] = local_text
+PAGES.filters["minute"] = minute_text
 PAGES.filters["local_text"] = _local_text
 PAGES.filters["fact_name"] = _fact_name
 PAGES.filters["sentence"] = as_sentence
@@ -127,6 +118,7 @@ PAGES.filters["ml"] = ml_text
 PAGES.filters["site"] = site_name
 PAGES.filters["difference"] = difference_text
 PAGES.globals["difference_range"] = range_text
+PAGES.globals["zone"] = zone_text
 
 Endpoint = Callable[[Request], Response]
 
