@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import Engine
@@ -26,6 +27,9 @@ settings.register_profile("home", deadline=None)
 """No example has a deadline: a busy machine is slow."""
 
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "home")
+
+for _wait in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, _wait, None)  # a busy machine answers late
 
 ROOT = Path(__file__).resolve().parents[1]
 
