@@ -24,7 +24,8 @@ from carina.receive.fetch import SYNTAXES
 from carina.receive.instance import IMPLEMENTATION_UID, NO_ROOM, NOT_UNDERSTOOD, WRONG_CLASS
 from carina.receive.listener import FIRST_WORD_S, NO_SUCH_ACTION
 from carina.receive.messages import LARGEST_COMMAND, LARGEST_OTHER, REQUESTS_AHEAD
-from carina.receive.reports import GIVEN_UP_H, INSTANCES_OWED, NOT_AUTHORISED, REQUESTS_OWED, RESOURCE_LIMITATION
+from carina.receive.owed import GIVEN_UP_H
+from carina.receive.reports import INSTANCES_OWED, NOT_AUTHORISED, REQUESTS_OWED, RESOURCE_LIMITATION
 from carina.receive.transport import LARGEST_PDU
 from carina.receive.web_fetch import AS_STORED
 from carina.service.dicomweb.stow import stow_routes
@@ -50,7 +51,8 @@ COMMITMENT_STATUSES = {
     INVALID_ARGUMENT: "no valid Transaction UID, no instance named, or one without its SOP class or instance",
     NO_SUCH_ACTION: "another Action Type than 1",
     NOT_AUTHORISED: "the caller is no destination, so that it can't be told, or may not send to the source it called",
-    RESOURCE_LIMITATION: f"{REQUESTS_OWED} requests of the caller, or {INSTANCES_OWED:,} instances, wait for reports",
+    RESOURCE_LIMITATION: f"{REQUESTS_OWED} requests of the caller, or {INSTANCES_OWED:,} instances, wait for reports; "
+    "or the database takes none",
 }
 """What else than 0000H a request for storage commitment is answered with."""
 

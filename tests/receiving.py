@@ -10,15 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 from sqlalchemy import Engine, func, select
 
 from carina.config import DicomSettings, DicomSource, NodeSettings, Settings
 from carina.database import INSTANCE
+from carina.receive.commitment import failure_reasons, read_request, report_on
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
 from carina.testing.pacs import free_port
+from carina.web_settings import DEFAULT_PROJECT
 
 QUICK = {**os.environ, "TCP_NODELAY": "1", "TCP_BUFFER_LENGTH": "131072"}
 
@@ -57,6 +60,12 @@ def storescu(port: int, *more: str, called: str = "CARINA", calling: str = "CT1"
     program = shutil.which("storescu") or pytest.skip("storescu is not installed; on Debian: apt-get install dcmtk")
     command = [str(program), "-v", "-aet", calling, "-aec", called, "127.0.0.1", str(port), "+sd", *more]
     return subprocess.run(command, capture_output=True, text=True, env=QUICK, check=False)
+
+
+def commitment_report(settings: Settings, engine: Engine, asked: Dataset, project: str = "") -> tuple[int, Dataset]:
+    """The event type and the report on a request for storage commitment."""
+    request = read_request(asked, project or DEFAULT_PROJECT)
+    return report_on(request, failure_reasons(settings, engine, request))
 
 
 def echo(port: int) -> bool:

@@ -22,13 +22,14 @@ from sqlalchemy import Engine, Row
 
 from carina.config import DicomDestination, Settings
 from carina.receive import commitment
-from carina.receive.commitment import SOME_MISSING, commitment_report, read_request
+from carina.receive.commitment import SOME_MISSING
 from carina.receive.files import arriving_file, read_says
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore, SentBy
+from carina.testing.pacs import free_port
 from certificates import self_signed
 from received_files import new_store, small_ct
-from receiving import receiver_settings
+from receiving import commitment_report, receiver_settings
 
 
 @pytest.fixture
@@ -130,6 +131,15 @@ def test_a_destination_with_tls_is_told_nothing_in_the_clear(
     assert "nothing answers there by TLS" in caplog.text
 
 
+def test_who_is_away_is_told_after_a_restart_of_the_node(node: Settings, engine: Engine) -> None:
+    away = free_port()
+    with asked_of(node, engine, port=away) as own:
+        assert ask(own.port, information(references("1.2.3"), "1.2.10")) == 0x0000
+    with asker() as peer, asked_of(node, engine, port=peer.port):
+        assert peer.is_told.wait(60)
+    assert [one.TransactionUID for _, one in peer.reports] == ["1.2.10"]
+
+
 def without(keyword: str, asked: Dataset) -> Dataset:
     del asked[keyword]
     return asked
@@ -189,7 +199,7 @@ def test_each_instance_is_looked_at_once_and_its_class_compared(
     monkeypatch.setattr(commitment, "UIDS_AT_ONCE", 2)
     wrong = references("1.2.3.2", sop_class="1.2.840.10008.5.1.4.1.1.4")
     wanted = [*references("1.2.3.0", "1.2.3.9", "1.2.3.1") * 50, *wrong * 3, *references("no UID")]
-    asked = read_request(information(wanted), "default")
+    asked = information(wanted)
     event, report = commitment_report(store.settings, store.engine, asked)
     assert event == SOME_MISSING
     assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == ["1.2.3.0", "1.2.3.1"]
@@ -205,7 +215,5 @@ def test_a_file_that_can_not_be_put_on_the_disk_fails_alone(tmp_path: Path, monk
     store = filled(tmp_path, "1.2.3.1")
     monkeypatch.setattr(commitment, "is_intact", broken)
     monkeypatch.setattr(commitment, "assure", broken)
-    _, report = commitment_report(
-        store.settings, store.engine, read_request(information(references("1.2.3.1")), "default")
-    )
+    _, report = commitment_report(store.settings, store.engine, information(references("1.2.3.1")))
     assert [item.FailureReason for item in report.FailedSOPSequence] == [0x0110]

@@ -16,7 +16,7 @@ from carina.jobs.execute import execute
 from carina.jobs.intake import take_up
 from carina.jobs.listing import Job, list_jobs
 from carina.jobs.queue import Room, claim
-from carina.receive.commitment import SOME_MISSING, commitment_report, read_request
+from carina.receive.commitment import SOME_MISSING
 from carina.receive.complete import complete_arrivals
 from carina.receive.files import arriving_file, read_says
 from carina.receive.recover import recover
@@ -24,6 +24,7 @@ from carina.receive.store import Accepted, InstanceStore, SentBy
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from reading_pipeline import READING
+from receiving import commitment_report
 
 ORIGIN = SentBy("scanner", "CT1@127.0.0.1")
 
@@ -182,5 +183,5 @@ def test_a_harmed_file_is_not_confirmed_to_who_asks_for_storage_commitment(node:
     asked, item = Dataset(), Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", harmed.stem
     asked.TransactionUID, asked.ReferencedSOPSequence = "1.2.3", [item]
-    event, report = commitment_report(node.settings, node.engine, read_request(asked, "default"))
+    event, report = commitment_report(node.settings, node.engine, asked)
     assert (event, len(report.FailedSOPSequence)) == (SOME_MISSING, 1)

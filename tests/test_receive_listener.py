@@ -25,14 +25,13 @@ from sqlalchemy import Engine, func, select
 
 from carina.config import DicomDestination, Settings
 from carina.database import ARRIVAL, INSTANCE
-from carina.receive.commitment import commitment_report, read_request
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
 from carina.receive.transport import LARGEST_PDU, BoundedSocket
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import orthanc, orthanc_program
-from receiving import echo, listening, receiver_settings, rows, storescu
+from receiving import commitment_report, echo, listening, receiver_settings, rows, storescu
 
 SERVER = """
 import sys, msgspec, time
@@ -153,11 +152,11 @@ def test_orthanc_sends_real_ct_and_asks_for_commitment(node: Settings, engine: E
     missing = Dataset()
     missing.ReferencedSOPClassUID, missing.ReferencedSOPInstanceUID = CTImageStorage, "1.2.3"
     asked.TransactionUID, asked.ReferencedSOPSequence = "1.2.9", [item, missing]
-    event_type, report = commitment_report(node, engine, read_request(asked, "default"))
+    event_type, report = commitment_report(node, engine, asked)
     assert event_type == 2
     assert [one.ReferencedSOPInstanceUID for one in report.ReferencedSOPSequence] == [row.sop_instance_uid]
     assert report.FailedSOPSequence[0].FailureReason == 0x0112
-    none = commitment_report(node, engine, read_request(asked, "trial"))[1]
+    none = commitment_report(node, engine, asked, "trial")[1]
     assert "ReferencedSOPSequence" not in none, "another project's source"
 
 

@@ -31,12 +31,13 @@ from carina import __version__
 from carina.config import DicomSettings, NodeSettings, Settings
 from carina.database import INSTANCE, open_database, upgrade_schema
 from carina.receive import store as store_module
-from carina.receive.commitment import ALL_THERE, SOME_MISSING, commitment_report, read_request
+from carina.receive.commitment import ALL_THERE, SOME_MISSING
 from carina.receive.files import arriving_file, read_says
 from carina.receive.instance import IMPLEMENTATION_UID, NO_ROOM, Arriving, NotAccepted, file_head
 from carina.receive.recover import recover
 from carina.receive.store import Accepted, InstanceStore, SentBy
 from received_files import arrival_states, instance_rows, small_ct, stored_files
+from receiving import commitment_report
 
 ORIGIN = SentBy("scanner", "CT1@127.0.0.1")
 
@@ -281,9 +282,9 @@ def test_commitment_is_given_for_what_is_on_the_disk(store: InstanceStore, arriv
     asked, item = Dataset(), Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.3.1"
     asked.TransactionUID, asked.ReferencedSOPSequence = "1.2.9", [item]
-    assert commitment_report(store.settings, store.engine, read_request(asked, "default"))[0] == ALL_THERE
+    assert commitment_report(store.settings, store.engine, asked)[0] == ALL_THERE
     stored_files(store)[0].write_bytes(b"")
-    assert commitment_report(store.settings, store.engine, read_request(asked, "default"))[0] == SOME_MISSING
+    assert commitment_report(store.settings, store.engine, asked)[0] == SOME_MISSING
 
 
 class Died(BaseException):

@@ -246,6 +246,22 @@ REMOVAL = Table(
     comment="files that were removed because they were old, or for room; said before the first one goes",
 )
 
+OWED_REPORT = Table(
+    "owed_report",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("destination", String(64), nullable=False, comment="whose it is"),
+    Column("project", String(64), nullable=False, comment="of the source that was asked"),
+    Column("transaction_uid", _UID, nullable=False, comment="as whoever asked named it"),
+    Column("asked", Text, nullable=False, comment="JSON: SOP class and instance of each instance asked about"),
+    Column("instances", Integer, nullable=False, comment="how many those are"),
+    Column("reasons", Text, nullable=False, default="", comment="JSON: why not, null: is kept; empty: not looked at"),
+    Column("is_tried", Integer, nullable=False, default=0, comment="1: it did not reach its destination before"),
+    Column("tried_until", UtcTime, nullable=False),
+    Index("ix_owed_report_destination", "destination", "id"),
+    comment="a report on storage commitment that a peer asked for and was not sent; the row goes when it is",
+)
+
 AUDIT = Table(
     "audit",
     SCHEMA,

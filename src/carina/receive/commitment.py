@@ -70,26 +70,32 @@ def read_request(asked: Dataset, project: str) -> CommitmentRequest:
     return CommitmentRequest(transaction_uid=transaction_uid, references=tuple(references), project=project)
 
 
-def commitment_report(settings: Settings, engine: Engine, request: CommitmentRequest) -> tuple[int, Dataset]:
-    """The event type and the report for what a peer asked about: what is here, row and file, and what is not.
+def failure_reasons(settings: Settings, engine: Engine, request: CommitmentRequest) -> list[int | None]:
+    """Why the node does not commit itself to each instance that a peer asked about; None: it is here, row and file.
 
     What came by the sources of other projects than the request's is not here: nobody learns of it.
     """
     folder = Path(settings.node.folder)
     others = [name for name, source in settings.sources.items() if source.project != request.project]
-    there, failed = [], []
+    reasons: list[int | None] = []
     for first in range(0, len(request.references), UIDS_AT_ONCE):
         references = request.references[first : first + UIDS_AT_ONCE]
         rows = _rows(engine, references, others)
-        for sop_class, instance in references:
-            item = Dataset()
-            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
-            reason = _failure_reason(folder, sop_class, rows.get(instance, ()))
-            if reason is None:
-                there.append(item)
-            else:
-                item.FailureReason = reason
-                failed.append(item)
+        reasons += [_failure_reason(folder, sop_class, rows.get(instance, ())) for sop_class, instance in references]
+    return reasons
+
+
+def report_on(request: CommitmentRequest, reasons: Sequence[int | None]) -> tuple[int, Dataset]:
+    """The event type and the report for what a peer asked about (PS3.4 table J.3.3-1), by its failure reasons."""
+    there, failed = [], []
+    for (sop_class, instance), reason in zip(request.references, reasons, strict=True):
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
+        if reason is None:
+            there.append(item)
+        else:
+            item.FailureReason = reason
+            failed.append(item)
     report = Dataset()
     report.TransactionUID = request.transaction_uid
     if there:

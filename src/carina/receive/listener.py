@@ -119,10 +119,12 @@ class DicomListener:
         node._servers.append(self._server)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), daemon=True, name="dicom")
         self._thread.start()
+        self._reports.start()
         _LOG.info("listening for DICOM on %s:%d as %s.", wanted.host, self.port, ", ".join(self.sources) or "nobody")
 
     def stop(self) -> None:
         """Take no more connections and abort those that are open; what was accepted stays."""
+        self._reports.stop()
         if self._server is None:
             return
         server, self._server = self._server, None
@@ -130,7 +132,6 @@ class DicomListener:
         for association in server.open_connections:
             if association.is_alive():
                 association.abort()
-        self._reports.stop()
 
     def _let_in(self, event: Event) -> None:
         """Refuse an association whose called title, calling title or address no source allows."""

@@ -145,8 +145,8 @@ def _listen(node: RunningNode, stop: Event) -> None:
         return
     listener = DicomListener(node.store, lambda report: take_report(node.engine, report, node.now()))
     node.outages["dicom"] = listener.outages
-    listener.start()
     try:
+        listener.start()
         while listener.is_listening and not stop.wait(SETTLE_S):
             pass
     finally:
