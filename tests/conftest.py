@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import settings
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from sqlalchemy import Engine
 
 from carina.config import Settings
@@ -30,6 +31,11 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "home")
 
 for _wait in ("connect", "read", "write", "pool"):
     setattr(DEFAULT_TIMEOUT_CONFIG, _wait, None)  # a busy machine answers late
+
+PATIENCE_MS = 10 * 60_000.0
+"""How late a browser may be on a busy machine: what is far beyond any wait of one that is not broken."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -119,6 +125,17 @@ BROWSER_FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swi
 """A browser of root's, without a screen, that draws in 3D all the same."""
 
 
+def _patient(make: Callable[..., Page | BrowserContext]) -> Callable[..., Page | BrowserContext]:
+    """``make``, with pages whose deeds may take `PATIENCE_MS` as well."""
+
+    def made(**given: Any) -> Page | BrowserContext:
+        one = make(**given)
+        one.set_default_timeout(PATIENCE_MS)
+        return one
+
+    return made
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, headless; ends with the module, since Playwright's loop would be in others' way."""
@@ -127,5 +144,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip("Chromium is not installed; scripts/test does that")
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
+        for make in ("new_page", "new_context"):
+            setattr(chromium, make, _patient(getattr(chromium, make)))
         yield chromium
         chromium.close()

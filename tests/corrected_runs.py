@@ -21,8 +21,6 @@ from carina.volume.arrays import Flags
 from carina.volume.grid import Grid
 from viewer_runs import posed, through_dicom, write_run
 
-PATIENCE_MS = 90_000.0
-expect.set_options(timeout=PATIENCE_MS)
 RADIUS_MM = 9.0
 AT = (14, 20, 26)
 
@@ -61,9 +59,7 @@ def disc(grid: Grid, plane: str, at: tuple[int, int, int], radius_mm: float = RA
 
 
 def saved(page: Page) -> None:
-    expect(page.locator("#saved")).to_have_text(
-        re.compile(r"^All strokes saved \d\d:\d\d:\d\d\.$"), timeout=PATIENCE_MS
-    )
+    expect(page.locator("#saved")).to_have_text(re.compile(r"^All strokes saved \d\d:\d\d:\d\d\.$"))
 
 
 def ready(page: Page) -> None:
@@ -72,7 +68,7 @@ def ready(page: Page) -> None:
 
 def decided(page: Page, words: str) -> None:
     """Waits for a decision; its page is a new one, which takes no key before its program runs."""
-    expect(page.locator("#decided")).to_contain_text(words, timeout=PATIENCE_MS)
+    expect(page.locator("#decided")).to_contain_text(words)
     ready(page)
 
 

@@ -16,7 +16,7 @@ from carina.api.result import Run
 from carina.corrections.masks import MaskName, network_mask, strokes_file
 from carina.corrections.painting import Painting
 from carina.database import JOB
-from corrected_runs import PATIENCE_MS, ready, saved
+from corrected_runs import ready, saved
 from test_access_browser import log_in
 from viewer_runs import posed, write_run
 
@@ -47,7 +47,6 @@ def strokes(node: Guarded) -> Painting:
 
 def entered(browser: Browser, node: Guarded, role: str, path: str) -> Page:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(PATIENCE_MS)
     context.add_cookies([{"name": "carina", "value": node.cookies[role], "url": node.url}])
     page = context.new_page()
     page.goto(node.url + path)

@@ -27,8 +27,6 @@ from served_nodes import settings_of
 from test_priors_whole import PIPELINE
 from test_serve import Process, started
 
-PATIENCE_MS = 5 * 60_000.0
-
 SETTINGS = """
 [sources.scanner]
 kind = "dicom"
@@ -82,13 +80,13 @@ def test_a_series_is_sent_run_corrected_and_found_in_the_pacs(browser: Browser, 
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(f"{sent.node.url}/projects/trial")
     assert send_series(sent) == 0
-    page.get_by_role("link", name="Results").click(timeout=PATIENCE_MS)  # the page shows it by itself, once it is there
-    expect(page.locator(".axial img")).to_be_visible(timeout=PATIENCE_MS)
+    page.get_by_role("link", name="Results").click()  # the page shows it by itself, once it is there
+    expect(page.locator(".axial img")).to_be_visible()
     expected = corrected(page, sent)
     page.get_by_role("button", name="Send").click()
     page.goto(f"{sent.node.url}/jobs/1")
     row = page.locator("tr", has=page.get_by_text(uid_of_correction(sent)))
-    expect(row.locator(".state")).to_have_text("confirmed", timeout=PATIENCE_MS)
+    expect(row.locator(".state")).to_have_text("confirmed")
     page.close()
     (found,) = sent.in_pacs("Doe^Jane")
     path = tmp_path / "from-pacs.dcm"

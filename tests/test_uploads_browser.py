@@ -59,7 +59,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 def job_of(page: Page) -> int:
     said = page.locator("#upload-said")
-    expect(said).to_contain_text("Uploaded: it is job", timeout=120_000)
+    expect(said).to_contain_text("Uploaded: it is job")
     return int(said.inner_text().partition("job ")[2].partition(".")[0])
 
 
@@ -69,7 +69,7 @@ def source_of(node: Process, job: int) -> Path:
 
 def run_to_its_end(page: Page, url: str, job: int) -> dict[str, Any]:
     row = page.get_by_role("row").filter(has=page.locator(f"#job-{job}"))
-    expect(row).to_contain_text("done", timeout=300_000)
+    expect(row).to_contain_text("done")
     found: dict[str, Any] = httpx.get(f"{url}/api/v1/jobs/{job}").json()
     return found
 

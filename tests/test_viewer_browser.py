@@ -29,7 +29,6 @@ from viewer_runs import POSES, posed, served, through_dicom, write_cohort, write
 ROOT = Path(__file__).resolve().parents[1]
 AXE = ROOT / "web" / "axe.min.js"
 PAGES = ("/", "/report", "/files", "/?at=lesion-9")
-PATIENCE_MS = 90_000.0
 
 Pixels = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.bool_]
@@ -78,7 +77,6 @@ def opened(browser: Browser, address: str, **context: Any) -> Iterator[Page]:
     settings = {"viewport": {"width": 1280, "height": 800}, **context}
     one = browser.new_context(**settings)
     page = one.new_page()
-    page.set_default_timeout(PATIENCE_MS)
     told: list[str] = []
     asked: list[str] = []
     page.on("console", lambda line: told.append(line.text) if line.type in ("error", "warning") else None)
@@ -156,7 +154,7 @@ def volume_shown(page: Page) -> Locator:
     if page.get_by_role("button", name="Volume").is_disabled():
         pytest.skip("the volume viewer is not installed; scripts/build_viewer.py builds it (needs npm)")
     page.get_by_role("button", name="Volume").click()
-    expect(page.locator("#volume[data-size=full]")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#volume[data-size=full]")).to_be_visible()
     return page.locator("#volume canvas")
 
 

@@ -26,7 +26,7 @@ from carina.service.viewer.scene import PLANES
 from carina.service.viewer.server import run_app
 from corrected_runs import AT, CorrectedRun, decided, disc, ready, saved
 from dicom_objects_samples import errors_of, placed, truth
-from test_viewer_browser import AXE, PATIENCE_MS, opened
+from test_viewer_browser import AXE, opened
 from viewer_runs import served
 
 DRAGGED = (0.3, 0.35), (0.4, 0.45)
@@ -237,7 +237,7 @@ def test_axe_finds_nothing_serious_on_the_page(
         page.keyboard.press(" ")
         saved(page)
         page.get_by_role("button", name="Finish the correction").click()
-        expect(page.get_by_role("heading", name="Corrections")).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.get_by_role("heading", name="Corrections")).to_be_visible()
         ready(page)
         page.locator("#overtaken").evaluate("element => { element.hidden = false; }")
         check_page(page, width)

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Route, expect
 
 from carina.corrections.finish import finished_of
 from carina.corrections.masks import MaskName
-from corrected_runs import AT, PATIENCE_MS, CorrectedRun, Killable, dab, decided, disc, ready, saved
+from corrected_runs import AT, CorrectedRun, Killable, dab, decided, disc, ready, saved
 
 
 @pytest.fixture
@@ -31,7 +31,6 @@ def server(corrected: CorrectedRun) -> Iterator[Killable]:
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     one = browser.new_context(viewport={"width": 1280, "height": 800})
-    one.set_default_timeout(PATIENCE_MS)
     yield one
     one.close()
 

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from scipy import ndimage
 
-from test_viewer_browser import PATIENCE_MS, Pixels, coloured, opened, pixels_of
+from test_viewer_browser import Pixels, coloured, opened, pixels_of
 from viewer_runs import posed, served, write_run
 
 NOT_BUILT = "the volume viewer is not built (scripts/build_viewer.py, needs npm)"
@@ -42,8 +42,8 @@ def to_solid(page: Page) -> None:
     if page.get_by_role("button", name="3D").is_disabled():
         pytest.skip(NOT_BUILT)
     page.get_by_role("button", name="3D").click()
-    expect(page.locator("#volume")).to_have_attribute("data-mode", "solid", timeout=PATIENCE_MS)
-    expect(page.locator("#volume p")).to_have_text(re.compile("resolution\\.$"), timeout=PATIENCE_MS)
+    expect(page.locator("#volume")).to_have_attribute("data-mode", "solid")
+    expect(page.locator("#volume p")).to_have_text(re.compile("resolution\\.$"))
 
 
 def settled(page: Page) -> Pixels:
@@ -61,7 +61,7 @@ def settled(page: Page) -> Pixels:
 def shown_as(page: Page, solid: str) -> str:
     """What the page says of a solid once it is shown."""
     page.get_by_label("Shown as").select_option(solid)
-    expect(page.locator("#volume")).to_have_attribute("data-solid", solid, timeout=PATIENCE_MS)
+    expect(page.locator("#volume")).to_have_attribute("data-solid", solid)
     return page.locator("#volume p").inner_text()
 
 
@@ -79,12 +79,11 @@ def test_each_image_is_fetched_once_however_many_are_made_of_it(
     url = request.getfixturevalue(place)
     asked: list[str] = []
     page = browser.new_page(viewport={"width": 600, "height": 500})
-    page.set_default_timeout(PATIENCE_MS)
     page.on("request", lambda one: asked.append(one.url) if "/volume/" in one.url else None)
     page.goto(f"{url}/")
     if page.get_by_role("button", name="3D").is_disabled():
         pytest.skip(NOT_BUILT)
-    expect(page.locator("#volume")).to_have_attribute("data-size", size.partition("/")[0], timeout=PATIENCE_MS)
+    expect(page.locator("#volume")).to_have_attribute("data-size", size.partition("/")[0])
     page.close()
     assert sorted(asked) == [f"{url}/volume/{size}", f"{url}/volume/{size.partition('/')[0]}/marks.nii.gz"]
 
@@ -146,7 +145,6 @@ def test_where_there_is_no_trachea_the_page_says_so(browser: Browser, tmp_path: 
     )
     with served(write_run(bases, tmp_path / "run")) as address:
         page = browser.new_page(viewport={"width": 320, "height": 320})
-        page.set_default_timeout(PATIENCE_MS)
         page.goto(f"{address}/")
         to_solid(page)
         assert shown_as(page, "airways").startswith("No airways are shown: no trachea")
