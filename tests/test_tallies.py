@@ -166,7 +166,7 @@ def test_worklists_are_made_a_few_at_once(tmp_path: Path) -> None:
             at_work -= 1
         return worklist(*given)
 
-    with patch("carina.service.pages.routes.worklist", slow), serving(node) as url, ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: httpx.get(f"{url}/").status_code, range(8)))
+    with patch.object(pages, "worklist", slow), serving(node) as url, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: httpx.get(f"{url}/?before={number}").status_code, range(1, 9)))
     assert answers == [200] * 8
     assert most == PAGES_AT_ONCE

@@ -29,6 +29,7 @@ from carina.database.tables import (
     PriorState,
 )
 from carina.database.upgrade import upgrade_schema
+from carina.database.version import DataVersion
 
 __all__ = [
     "ACCOUNT",
@@ -52,6 +53,7 @@ __all__ = [
     "SESSION",
     "TOKEN",
     "WATCHED",
+    "DataVersion",
     "Outages",
     "PriorState",
     "database_now",

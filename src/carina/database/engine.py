@@ -93,8 +93,13 @@ def _begin_as_writer(connection: Any) -> None:
 @contextmanager
 def read_only(engine: Engine) -> Iterator[Connection]:
     """A connection for looking at tables: in SQLite it waits for no writer, and no writer for it."""
-    with engine.connect().execution_options(**{_READS: True}) as connection:
+    with read_connection(engine) as connection:
         yield connection
+
+
+def read_connection(engine: Engine) -> Connection:
+    """Such a connection, for whoever keeps it and closes it."""
+    return engine.connect().execution_options(**{_READS: True})
 
 
 def database_now(connection: Connection) -> datetime:

@@ -20,6 +20,7 @@ from carina.service.dicomweb.wado import dicomweb_routes
 from carina.service.guard import Guard
 from carina.service.node import RunningNode
 from carina.service.pages.routes import page_routes
+from carina.service.pages.shared_parts import SharedParts
 from carina.service.refusals import HANDLERS, OUTAGE_HANDLERS
 from carina.service.rest.chunks import CHUNKS_AT_ONCE
 from carina.service.rest.operation import LONG_AT_ONCE
@@ -65,5 +66,5 @@ def web_app(node: RunningNode) -> Starlette:
     app.state.stow = CapacityLimiter(node.settings.dicom.associations)
     app.state.chunks = CapacityLimiter(CHUNKS_AT_ONCE)
     app.state.long, app.state.turns = CapacityLimiter(LONG_AT_ONCE), Turns()
-    app.state.pages = CapacityLimiter(PAGES_AT_ONCE)
+    app.state.pages, app.state.parts = CapacityLimiter(PAGES_AT_ONCE), SharedParts(node.version)
     return app

@@ -34,10 +34,14 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     notice: str = RESEARCH_ONLY
 
 
-def readiness(node: RunningNode) -> Readiness:
-    """Look at parts, database and disk, at all of them whoever asks: only names and sentences are of what they see."""
+def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readiness:
+    """Look at parts, database and disk, at all of them whoever asks: only names and sentences are of what they see.
+
+    Whoever has just had an answer of the database says that it is there.
+    """
     every = [part.status for part in node.parts]
-    troubles = [*_parts(node, every), *_outlived(node), *_database(node), *_disk(node)]
+    database = [] if is_database_there else _database(node)
+    troubles = [*_parts(node, every), *_outlived(node), *database, *_disk(node)]
     if node.stop.is_set():
         troubles.append("the node is being stopped")
     return Readiness(

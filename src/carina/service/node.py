@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
 
 from carina.config import Destination, Settings
-from carina.database import Outages, read_only, seeing
+from carina.database import DataVersion, Outages, read_only, seeing
 from carina.jobs.listing import job_on_source
 from carina.jobs.sources import kept_source
 from carina.receive.store import InstanceStore
@@ -105,6 +105,11 @@ class RunningNode:
                 lambda content: job_on_source(self.engine, kept_source(self.folder, content)),
             )
         )
+
+    @cached_property
+    def version(self) -> DataVersion:
+        """Whether the database has changed: one look for all."""
+        return self._whole.version if self._whole else DataVersion(self.engine)
 
     @cached_property
     def tallies(self) -> Tallies:

@@ -49,7 +49,7 @@ def progress_of(node: RunningNode, job_id: int) -> JobProgress:
     return JobProgress(
         job=job,
         operators=operators_of(manifest),
-        warnings=tuple(manifest.warnings) if manifest else (),
+        warnings=warnings_of(manifest),
         deliveries=sent,
     )
 
@@ -60,6 +60,11 @@ def manifest_of(node: RunningNode, job: Job) -> Manifest | None:
         return read_manifest(node.folder / job.folder)
     except BadConfig:
         return None
+
+
+def warnings_of(manifest: Manifest | None) -> tuple[str, ...]:
+    """All that a run said, once it has ended."""
+    return tuple(manifest.warnings) if manifest else ()
 
 
 def operators_of(manifest: Manifest | None) -> tuple[OperatorProgress, ...]:

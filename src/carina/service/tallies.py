@@ -14,7 +14,7 @@ from carina.database import read_only
 from carina.deliver.ledger import DeliveryState, counts
 from carina.jobs.listing import job_counts
 
-_SHORTEST_S = 0.5
+_SHORTEST_S = 0.3
 _SHARE = 20.0
 """A tally is as good for this many times as long as counting took, so that counting takes little of the machine."""
 
@@ -43,24 +43,26 @@ class Tallies:
     def __init__(self, engine: Engine, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._engine, self._clock_s = engine, clock_s
         self._lock = Lock()
-        self._last: Tally | None = None
+        self._last: tuple[Tally, object] | None = None
         self._good_until_s = self._took_s = 0.0
         self._is_forgotten = False
 
-    def now(self) -> Tally:
-        """The tally."""
+    def now(self, version: object = None) -> Tally:
+        """The tally; with the version of the database that was looked up before, none is old that is of this one."""
         last = self._last
         if last is None or self._is_forgotten:
             with self._lock:
-                return self._count()
+                return self._count(version)
+        tally, of_version = last
         old_s = self._clock_s() - self._good_until_s
-        if old_s < 0 or not self._lock.acquire(blocking=False):
-            return last
+        is_true = old_s < 0 or (version is not None and version == of_version)
+        if is_true or not self._lock.acquire(blocking=False):
+            return tally
         if self._took_s > _LONGEST_S and old_s < _STALE_S:
-            Thread(target=self._count_behind, name="tally", daemon=True).start()  # which lets go of the lock
-            return last
+            Thread(target=self._count_behind, args=(version,), name="tally", daemon=True).start()  # lets go of the lock
+            return tally
         try:
-            return self._count()
+            return self._count(version)
         finally:
             self._lock.release()
 
@@ -68,18 +70,18 @@ class Tallies:
         """Count again for whoever asks next: something was changed by hand, and who did it wants to see that."""
         self._is_forgotten = True
 
-    def _count_behind(self) -> None:
+    def _count_behind(self, version: object) -> None:
         try:
-            self._count()
+            self._count(version)
         except SQLAlchemyError:  # whoever asks next tries again; a page says that the database is away by itself
             pass
         finally:
             self._lock.release()
 
-    def _count(self) -> Tally:
+    def _count(self, version: object) -> Tally:
         last = self._last
         if last is not None and not self._is_forgotten and self._clock_s() < self._good_until_s:
-            return last  # others have waited for the same
+            return last[0]  # others have waited for the same
         began_s, was_forgotten = self._clock_s(), self._is_forgotten
         self._is_forgotten = False  # now, so that what is changed while this counts is counted again
         try:
@@ -90,5 +92,5 @@ class Tallies:
             raise
         self._took_s = self._clock_s() - began_s
         self._good_until_s = self._clock_s() + max(_SHARE * self._took_s, _SHORTEST_S)
-        self._last = found
+        self._last = found, version
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -24,8 +25,8 @@ from carina.service.changes import audit, move_to_project
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of, form_pairs, own_place
 from carina.service.pages.live import stream
-from carina.service.pages.rendering import html, in_turn, page, shared_values
-from carina.service.pages.worklist import WorklistAsked, worklist
+from carina.service.pages.rendering import in_turn, page, shown_part
+from carina.service.pages.worklist import WorklistAsked, worklist_part
 from carina.service.problems import NotUnderstood, status_of
 from carina.service.rest.job_pages import ShownState
 from carina.service.rest.operation import understood
@@ -92,14 +93,6 @@ def project_routes() -> list[BaseRoute]:
     ]
 
 
-def move_values(node: RunningNode, caller: Caller) -> dict[str, Any]:
-    """What the form needs that moves rows: projects to choose from, and whether rows can be chosen."""
-    with read_only(node.engine) as connection:
-        names = project_names(connection)
-    operated = [name for name in names if caller.may_operate(name)]
-    return {"projects": names, "move_to": operated if len(operated) > 1 else []}
-
-
 def _row(node: RunningNode, caller: Caller, name: str) -> ProjectRow:
     role = caller.roles.get(name) if caller.projects(Need.READ) is not None else caller.role
     return ProjectRow(name=name, jobs=node.seen_in(frozenset({name})).tallies.now().jobs, role=str(role))
@@ -133,20 +126,19 @@ def _project_page(request: Request) -> Response:
     caller, query = caller_of(request), request.url.query
     with read_only(node.engine) as connection:
         people = members.members_of(connection, asked.project)
-    values = worklist(node, asked) | move_values(seen_node(request), caller)
+    shown = shown_part(request, worklist_part(request, node, asked))
     shared = {"row": _row(node, caller, asked.project), "people": people, "roles": IN_PROJECT}
     live = f"{request.url.path}/live" + (f"?{query}" if query else "")
     is_admin = caller.may_in(Need.ADMINISTER, asked.project)
     has_people = node.settings.web.login
-    return page(request, "project.html", values | shared | {"live": live, "is_admin": is_admin, "login": has_people})
+    return page(request, "project.html", shown | shared | {"live": live, "is_admin": is_admin, "login": has_people})
 
 
 def live_project(request: Request) -> Response:
     """The part of it that changes."""
     node, asked = _project(request)
     asked.jobs()
-    shared = shared_values(request, asked.link()) | move_values(seen_node(request), caller_of(request))
-    return stream(node, request, lambda: html("jobs.html", shared | worklist(node, asked)))
+    return stream(node, request, partial(worklist_part, request, node, asked))
 
 
 async def _done(request: Request, act: Callable[[], str], to: str) -> Response:

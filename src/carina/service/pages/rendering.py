@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
-from carina.service.access.caller import caller_of
+from carina.service.access.caller import Caller, caller_of
 from carina.service.local_time import local_text, minute_text, zone_text
+from carina.service.pages.shared_parts import PagePart
 from carina.service.pages.state_words import state_word
 from carina.service.problems import as_sentence
 from carina.service.sizes import size_words
@@ -79,12 +80,16 @@ async def in_turn(request: Request, make: Callable[[Request], Response]) -> Resp
 def page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
     """A page as an answer; forms in it carry a token and come back to where they were."""
     back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    common = {**shared_values(request, back), "path": request.url.path}
+    common = {**shared_values(caller_of(request), back), "path": request.url.path}
     common |= {"is_missing": status == HTTPStatus.NOT_FOUND and request.method == "GET"}
     return HTMLResponse(html(template, common | dict(values)), status_code=status)
 
 
-def shared_values(request: Request, back: str) -> dict[str, Any]:
+def shared_values(caller: Caller, back: str) -> dict[str, Any]:
     """What the buttons of a page, or of a part of it, need: who presses them, their token, where they come back to."""
-    caller = caller_of(request)
     return {"caller": caller, "token": caller.form_token, "back": back}
+
+
+def shown_part(request: Request, part: PagePart) -> dict[str, Any]:
+    """The values of a page that is made around a part, as whoever asks is shown it."""
+    return {**part.values, "part": part.of(caller_of(request))}

@@ -19,18 +19,20 @@ from carina.jobs.listing import Job, job_on
 from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.reading import Reading, next_to_read
 from carina.pipeline.folder import MANIFEST
+from carina.pipeline.manifest import State
 from carina.service.access.accounts import administrators
 from carina.service.access.caller import caller_of
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.acting import act
 from carina.service.pages.inputs import job_words
 from carina.service.pages.live import stream
-from carina.service.pages.projects import move_values, project_routes
-from carina.service.pages.rendering import compile_templates, html, in_turn, page, shared_values
+from carina.service.pages.projects import project_routes
+from carina.service.pages.rendering import compile_templates, html, in_turn, page, shared_values, shown_part
 from carina.service.pages.results import agreements, results
-from carina.service.pages.worklist import WorklistAsked, upload_values, worklist
+from carina.service.pages.shared_parts import PagePart, nameless, rights_of
+from carina.service.pages.worklist import WorklistAsked, upload_values, worklist_part
 from carina.service.problems import NotThere
-from carina.service.progress import manifest_of, progress_of
+from carina.service.progress import manifest_of, operators_of, progress_of, warnings_of
 from carina.service.rest.operation import understood
 from carina.service.upload_series import is_of_upload, series_of_job
 
@@ -68,7 +70,8 @@ def _worklist_page(request: Request) -> Response:
     if asked.project:
         return RedirectResponse(asked.link(), status_code=303)
     node, caller = _node(request), caller_of(request)
-    values = worklist(node, asked) | upload_values(node, caller) | move_values(node, caller)
+    values = shown_part(request, worklist_part(request, node, asked))
+    values |= upload_values(node, caller, values["projects"])
     with read_only(node.engine) as connection:
         values["admins"] = administrators(connection) if caller.is_in_nothing else []
     return page(request, "worklist.html", values | {"live": f"/live?{request.url.query}"})
@@ -78,15 +81,13 @@ def live_worklist(request: Request) -> Response:
     """The worklist's part that changes, as it changes."""
     node, asked = _node(request), _asked(request)
     asked.jobs()  # what is wrong with it is said at once
-    shared = shared_values(request, f"/?{request.url.query}" if request.url.query else "/")
-    shared |= move_values(node, caller_of(request))
-    return stream(node, request, lambda: html("jobs.html", shared | worklist(node, asked)))
+    return stream(node, request, partial(worklist_part, request, node, asked))
 
 
 def show_job(request: Request) -> Response:
     """One job: operators, error, deliveries, log."""
     node = _node(request)
-    values = job_values(node, request.path_params["job"])
+    values = shown_part(request, _job_part(request, node, request.path_params["job"]))
     return page(request, "job.html", values | {"live": f"{request.url.path}/live"})
 
 
@@ -94,12 +95,32 @@ def live_job(request: Request) -> Response:
     """A job's part that changes."""
     node, job_id = _node(request), request.path_params["job"]
     progress_of(node, job_id)
-    shared = shared_values(request, f"/jobs/{job_id}")
-    return stream(node, request, partial(_job_part, node, job_id, shared))
+    return stream(node, request, partial(_job_part, request, node, job_id))
 
 
-def _job_part(node: RunningNode, job_id: int, shared: dict[str, Any]) -> str:
-    return html("operators.html", shared | job_values(node, job_id))
+def _job_part(request: Request, node: RunningNode, job_id: int, at_most_old_s: float = 0.0) -> PagePart:
+    """The part of a job's page that changes."""
+    caller = caller_of(request)
+
+    def make(_: object) -> PagePart:
+        values, anybody = job_values(node, job_id), nameless(caller)
+        text = html("operators.html", values | shared_values(anybody, f"/jobs/{job_id}"))
+        job, progress = values["job"], values["progress"]
+        is_over = job.state is JobState.STOPPED and all(one.state is not State.RUNNING for one in progress.operators)
+        if is_over:
+            return PagePart(html=text, values={"job": job})
+        look = partial(_run_of, node, job)
+        return PagePart(html=text, values={"job": job}, seen=(progress.operators, progress.warnings), look=look)
+
+    part: PagePart = request.app.state.parts.part(
+        ("job", node.projects, rights_of(caller), job_id), make, at_most_old_s
+    )
+    return part
+
+
+def _run_of(node: RunningNode, job: Job, _: object) -> object:
+    manifest = manifest_of(node, job)
+    return operators_of(manifest), warnings_of(manifest)
 
 
 def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:

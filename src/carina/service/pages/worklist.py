@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
+from starlette.requests import Request
 
 from carina.config import Priority
 from carina.database import read_only
@@ -18,16 +20,19 @@ from carina.jobs.reading import Reading
 from carina.pipeline.manifest import State
 from carina.receive.store import ArrivalState
 from carina.receive.uploads import LARGEST_CHUNK
-from carina.service.access.caller import Caller
+from carina.service.access.caller import Caller, caller_of
 from carina.service.arrivals import HELD_BACK, Arrival, arrivals_of, first_files, list_arrivals
-from carina.service.health import readiness
-from carina.service.node import RunningNode
+from carina.service.health import Readiness, readiness
+from carina.service.node import RunningNode, seen_node
 from carina.service.pages.deliveries import Sending, reasons_to_wait, sendings_of
 from carina.service.pages.inputs import NOT_DESCRIBED, described_file, job_input, told_apart
+from carina.service.pages.rendering import html, shared_values
+from carina.service.pages.shared_parts import PagePart, nameless, rights_of
 from carina.service.pipelines import offered_pipelines
 from carina.service.progress import manifest_of, operators_of
 from carina.service.rest.job_pages import JobsAsked, ShownState, page_of_jobs
 from carina.service.rest.operation import understood
+from carina.service.tallies import Tally
 from carina.service.upload_series import is_of_upload
 
 ROWS = 50
@@ -70,34 +75,75 @@ class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return f"{place}?{query}" if query else place
 
 
-def upload_values(node: RunningNode, caller: Caller) -> dict[str, Any]:
+def upload_values(node: RunningNode, caller: Caller, projects: Sequence[str]) -> dict[str, Any]:
     """The values of the worklist's part that takes files: unfinished uploads of whoever looks, and pipelines."""
-    with read_only(node.engine) as connection:
-        projects = [name for name in project_names(connection) if caller.may_operate(name)]
+    projects = [name for name in projects if caller.may_operate(name)]
     return {
         "takes_uploads": node.settings.uploads.gb > 0 and bool(projects),
         "upload_projects": projects,
+        "pipelines": offered_pipelines(node.settings),
         "unfinished": node.uploads.open_of(caller.name),
         "chunk_bytes": LARGEST_CHUNK,
     }
 
 
+class RunProgress(NamedTuple):
+    """How far the run of a job is that is at work: ``done`` of ``operators`` have ended, ``busy`` are at work."""
+
+    done: int = 0
+    operators: int = 0
+    busy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What the worklist shows that is in no row: the node, counts that may be old, and by job how far its run is."""
+
+    ready: Readiness
+    tally: Tally
+    progress: Mapping[int, RunProgress]
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobRow:
-    """A job as a row: ``done`` of ``operators`` have ended, ``busy`` are at work; ``series`` describes its input."""
+    """A job as a row; ``series`` describes its input."""
 
     job: Job
     series: str
     is_uploaded: bool
     arrival: Arrival | None
-    done: int
-    operators: int
-    busy: str
+    progress: RunProgress
     deliveries: Mapping[str, Sending]
 
 
-def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
-    """The values of the live part of the worklist."""
+def move_values(node: RunningNode, caller: Caller) -> dict[str, Any]:
+    """What the form needs that moves rows: projects to choose from, and whether rows can be chosen."""
+    with read_only(node.engine) as connection:
+        names = project_names(connection)
+    operated = [name for name in names if caller.may_operate(name)]
+    return {"projects": names, "move_to": operated if len(operated) > 1 else []}
+
+
+def worklist_part(request: Request, node: RunningNode, asked: WorklistAsked, at_most_old_s: float = 0.0) -> PagePart:
+    """The live part of the worklist: of a node as whoever asks sees it, or of one of its projects."""
+    seen, caller = seen_node(request), caller_of(request)
+
+    def make(version: object) -> PagePart:
+        anybody = nameless(caller)
+        values = worklist(node, asked, version) | move_values(seen, anybody)
+        shown = values | shared_values(anybody, asked.link())
+        around = {name: values[name] for name in ("projects", "move_to")}
+        around["is_empty"] = not (values["rows"] or values["quarantine"] or values["arriving"])
+        look = partial(_beside, node, [row.job for row in values["rows"]])
+        return PagePart(html=html("jobs.html", shown), values=around, seen=values["beside"], look=look)
+
+    key = ("worklist", seen.projects, node.projects, rights_of(caller), asked)
+    part: PagePart = request.app.state.parts.part(key, make, at_most_old_s)
+    return part
+
+
+def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) -> dict[str, Any]:
+    """The values of the live part of the worklist; ``version`` is that of the database, where it was looked up."""
     wanted = asked.jobs()
     with read_only(node.engine) as connection:
         jobs = page_of_jobs(connection, wanted)
@@ -111,15 +157,16 @@ def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
             "quarantine": held,
             "arriving": list_arrivals(connection, states=[ArrivalState.ARRIVING], at_most=ROWS),
         }
-    tally = node.tallies.now()
+    beside = _beside(node, jobs, version)
     with read_only(node.engine) as connection:
-        values["resting"] = reasons_to_wait(connection, tally.deliveries)
+        values["resting"] = reasons_to_wait(connection, beside.tally.deliveries)
     return values | {
         "described": _described(node, held, files),
-        "counts": tally.jobs,
-        "sent": tally.deliveries,
+        "beside": beside,
+        "counts": beside.tally.jobs,
+        "sent": beside.tally.deliveries,
         "asked": asked,
-        "rows": _rows(node, jobs, arrivals, files, sent),
+        "rows": _rows(node, jobs, arrivals, files, sent, beside.progress),
         "following": asked.link(before=jobs[-1].id) if len(jobs) == ROWS else "",
         "first": asked.link(before="") if asked.before else "",
         "is_oldest_first": wanted.order is JobOrder.OLDEST,
@@ -128,11 +175,28 @@ def worklist(node: RunningNode, asked: WorklistAsked) -> dict[str, Any]:
         "states": tuple(ShownState),
         "readings": READING_WORDS,
         "priorities": tuple(Priority),
-        "node": readiness(node),
+        "node": beside.ready,
         "destinations": node.settings.destinations,
         "sources": tuple(node.settings.sources),
         "doors": node.settings.sources,
     }
+
+
+def _beside(node: RunningNode, jobs: Sequence[Job], version: object) -> Beside:
+    return Beside(
+        ready=readiness(node, is_database_there=True),
+        tally=node.tallies.now(version),
+        progress={job.id: _progress(node, job) for job in jobs if job.state is JobState.RUNNING},
+    )
+
+
+def _progress(node: RunningNode, job: Job) -> RunProgress:
+    found = operators_of(manifest_of(node, job))
+    return RunProgress(
+        done=sum(one.state in (State.DONE, State.SKIPPED, State.FAILED) for one in found),
+        operators=len(found),
+        busy=", ".join(one.name for one in found if one.state is State.RUNNING),
+    )
 
 
 def _rows(
@@ -141,26 +205,20 @@ def _rows(
     arrivals: Mapping[int, Arrival],
     files: Mapping[int, str],
     sent: Mapping[int, Mapping[str, Sending]],
+    progress: Mapping[int, RunProgress],
 ) -> list[JobRow]:
     series = told_apart([job_input(node, job, files.get(job.arrival_id or 0)) for job in jobs])
     return [
-        _row(node, job, arrivals.get(job.arrival_id or 0), words, sent.get(job.id, {}))
+        JobRow(
+            job=job,
+            series=words,
+            is_uploaded=job.arrival_id not in arrivals and is_of_upload(job),
+            arrival=arrivals.get(job.arrival_id or 0),
+            progress=progress.get(job.id, RunProgress()),
+            deliveries=sent.get(job.id, {}),
+        )
         for job, words in zip(jobs, series, strict=True)
     ]
-
-
-def _row(node: RunningNode, job: Job, arrival: Arrival | None, series: str, sent: Mapping[str, Sending]) -> JobRow:
-    found = operators_of(manifest_of(node, job)) if job.state is JobState.RUNNING else ()
-    return JobRow(
-        job=job,
-        series=series,
-        is_uploaded=arrival is None and is_of_upload(job),
-        arrival=arrival,
-        done=sum(one.state in (State.DONE, State.SKIPPED, State.FAILED) for one in found),
-        operators=len(found),
-        busy=", ".join(one.name for one in found if one.state is State.RUNNING),
-        deliveries=sent,
-    )
 
 
 def _described(node: RunningNode, held: Sequence[Arrival], files: Mapping[int, str]) -> Mapping[int, str]:
