@@ -39,7 +39,7 @@ PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 STATUSES = {
     NO_ROOM: "out of resources: the disk is full, or the instance is over `dicom.instance_mb`; may be sent again",
     WRONG_CLASS: "the data set is another instance or class than the request says",
-    NOT_UNDERSTOOD: "the data set can't be read, is cut, has no valid UIDs, or is not encoded as was agreed on",
+    NOT_UNDERSTOOD: "the data set can't be read, is cut, has a tag twice, no valid UIDs, or another encoding",
     CLASS_NOT_SUPPORTED: "it came in a presentation context for another service, as Verification",
     NOT_AUTHORISED: "the caller was let in for its storage commitment reports alone",
 }

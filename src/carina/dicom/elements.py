@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from carina.dicom.sources import Bytes
+from carina.errors import BadSeries
 
 LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 """Their length has four bytes, after two that are reserved (PS3.5 7.1.2)."""
@@ -26,6 +27,9 @@ UNDEFINED = 0xFFFFFFFF
 
 MOST_ELEMENTS = 1_000_000
 """Elements and items of one file that are looked at; the largest multi-frame headers have a third of it."""
+
+DEEPEST_SEQUENCES = 32
+"""Sequences inside each other; structured reports in use have about ten. pydicom follows twice as many by recursion."""
 
 
 class Encoding(NamedTuple):
@@ -51,6 +55,12 @@ class Element(NamedTuple):
 def tag_text(tag: int) -> str:
     """A tag as messages name it: ``(0028,1053)``."""
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def too_deep(source: Bytes) -> BadSeries:
+    """The refusal of a file whose sequences are nested deeper than those that read it can follow."""
+    words = f"its sequences are nested more than {DEEPEST_SEQUENCES} deep; DICOM in use has about ten"
+    return BadSeries("series.nested", f"{source.name}: {words}: mend it where it was written.")
 
 
 class ElementReader:
@@ -148,11 +158,18 @@ class ElementReader:
             if found is None or not self.source.reaches(found.end):
                 raise self.source.broken(f"{tag_text(tag)} has an undefined length and never ends")
             at = found.end
-            if found.tag == SEQUENCE_END:
-                while still_open and not still_open.pop():
-                    pass
-            elif found.tag == ITEM_END and not still_open[-1]:
-                still_open.pop()
-            elif found.size is None:
-                still_open.append(found.tag != ITEM)
+            _open_and_close(still_open, found)
+            if len(still_open) > 2 * DEEPEST_SEQUENCES:  # a sequence and its item each
+                raise too_deep(self.source)
         return at
+
+
+def _open_and_close(still_open: list[bool], found: Element) -> None:
+    """What an element begins or ends of undefined length; of each that is open, whether it is a sequence."""
+    if found.tag == SEQUENCE_END:
+        while still_open and not still_open.pop():
+            pass
+    elif found.tag == ITEM_END and not still_open[-1]:
+        still_open.pop()
+    elif found.size is None:
+        still_open.append(found.tag != ITEM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from carina.dicom.elements import SEQUENCE_END, Element, ElementReader
 from carina.dicom.fragments import Encapsulated
+from carina.dicom.sound import SoundElements
 from carina.errors import BadSeries
 
 DELIMITER = 8
@@ -26,14 +27,19 @@ def check_end(reader: ElementReader, at: int) -> None:
 
 
 def check_end_of_pixels(
-    reader: ElementReader, pixels: Element, there: int | None, encapsulated: Encapsulated | None
+    reader: ElementReader,
+    pixels: Element,
+    there: int | None,
+    encapsulated: Encapsulated | None,
+    sound: SoundElements,
 ) -> None:
     """See that pixel data, of whose bytes so many are there, is whole, and so is what follows it.
 
-    The last delimiter may be absent. What follows and is no element, whose tags ascend (PS3.5 7.1), is filling.
+    The last delimiter may be absent. What follows and is no element, whose tags ascend (PS3.5 7.1), is filling, but for
+    a tag that came before the pixels.
 
     Raises:
-        BadSeries: it ends early.
+        BadSeries: it ends early, or what follows is not sound.
     """
     if pixels.size is not None and there is not None and there < pixels.size:
         raise _cut(reader, f"its pixel data has {there} of {pixels.size} bytes")
@@ -47,15 +53,17 @@ def check_end_of_pixels(
         check_end(reader, at)
         delimiter = reader.head(at)
         at += DELIMITER if delimiter and delimiter.tag == SEQUENCE_END else 0
-    _follow(reader, at, pixels.tag)
+    _follow(reader, at, pixels.tag, sound)
 
 
-def _follow(reader: ElementReader, at: int, after: int) -> None:
+def _follow(reader: ElementReader, at: int, after: int, sound: SoundElements) -> None:
     while (following := reader.head(at)) is not None and after < following.tag:
-        whole = next(reader.elements(at), None)
+        whole = next(sound.of(reader.elements(at)), None)
         if whole is None:
             return
         at, after = whole.end, whole.tag
+    if following is not None:
+        sound.once(following)
 
 
 def _cut(reader: ElementReader, words: str) -> BadSeries:

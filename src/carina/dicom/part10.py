@@ -17,6 +17,7 @@ from typing import BinaryIO
 from carina.dicom.elements import LONG_VRS, SHORT_VRS, Element, ElementReader, Encoding, tag_text
 from carina.dicom.ends import check_end, check_end_of_pixels
 from carina.dicom.fragments import Encapsulated, find_fragments
+from carina.dicom.sound import SoundElements
 from carina.dicom.sources import Bytes, Inflated, Plain
 from carina.dicom.syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, NATIVE
 from carina.dicom.values import LONGEST_VALUE, Raw, number_of, numbers_of, tag_of, text_of, vr_of
@@ -225,10 +226,12 @@ def _meta(source: Bytes, at: int) -> tuple[dict[int, Raw], int]:
     Its own statement of its length is not needed, and is wrong in many files.
     """
     reader = ElementReader(source, META_ENCODING)
+    sound = SoundElements(reader)
     found: dict[int, Raw] = {}
     while (element := reader.head(at)) is not None and element.tag >> 16 == 0x0002:
         if element.size is None or not source.reaches(element.end):
             raise source.broken(f"{tag_text(element.tag)} is longer than the file")
+        sound.once(element)
         found[element.tag] = Raw("UI", source.read(element.start, min(element.size, LONGEST_VALUE)))
         at = element.end
     return found, at
@@ -266,11 +269,12 @@ def _wanted(keywords: tuple[str, ...]) -> _Wanted:
 
 def _read(path: Path, data_set: DataSet, wanted: _Wanted, *, to_its_end: bool) -> OpenFile:
     reader = ElementReader(data_set.source, data_set.encoding)
+    sound = SoundElements(ElementReader(data_set.source, data_set.encoding))
     at = data_set.start
     values: dict[int, Raw] = {}
     groups: dict[int, list[Values]] = {}
     pixels: Element | None = None
-    for element in reader.elements(data_set.start, until=PIXEL_DATA):
+    for element in sound.of(reader.elements(data_set.start, until=PIXEL_DATA)):
         at = element.end
         if element.tag == PIXEL_DATA:
             pixels = element
@@ -298,7 +302,7 @@ def _read(path: Path, data_set: DataSet, wanted: _Wanted, *, to_its_end: bool) -
         return header
     header = _with_pixels(header, data_set, pixels)
     if to_its_end:
-        check_end_of_pixels(reader, pixels, header.pixel_bytes, header.encapsulated)
+        check_end_of_pixels(reader, pixels, header.pixel_bytes, header.encapsulated, sound)
     return header
 
 
