@@ -64,7 +64,7 @@ def add(engine: Engine, folder: Path, number: int, *, stopped: datetime = NOW, *
 def test_a_faulted_job_is_told_once_with_a_signature_and_without_a_patient(
     engine: Engine, tmp_path: Path, hook: Hook
 ) -> None:
-    add(engine, tmp_path, 1, error_code="series.gap")
+    add(engine, tmp_path, 1, error_code="series.gap", pipeline="/srv/DOE/fast.yaml")
     add(engine, tmp_path, 2, ended="canceled")
     clock = Clock()
     notices = notifier(engine, tmp_path, clock, hook.url)
@@ -75,7 +75,7 @@ def test_a_faulted_job_is_told_once_with_a_signature_and_without_a_patient(
     assert {key: told[key] for key in ("kind", "job", "pipeline", "error_code", "at")} == {
         "kind": "faulted",
         "job": 1,
-        "pipeline": "default",
+        "pipeline": "fast.yaml",
         "error_code": "series.gap",
         "at": "2026-03-01T12:00:00Z",
     }

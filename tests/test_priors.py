@@ -236,11 +236,11 @@ def set_state(engine: Engine, state: str) -> None:
     ("header", "words"),
     [
         ({"PatientID": "KW-1"}, "pacs has no earlier chest CT of the patient."),
-        ({"PatientID": "ANONYMOUS"}, "The scan names no patient and no date by which earlier ones could be asked for."),
-        ({"PatientIdentityRemoved": "YES"}, "The scan names no patient"),
-        ({"StudyDate": ""}, "The scan names no patient"),
+        ({"PatientID": "ANONYMOUS"}, "Earlier scans are not asked for: the scan has no study date"),
+        ({"PatientIdentityRemoved": "YES"}, "Earlier scans are not asked for"),
+        ({"StudyDate": ""}, "Earlier scans are not asked for"),
         ({"StudyDate": "20240101"}, "pacs has no earlier chest CT of the patient."),
-        ({"PatientID": "*"}, "The scan names no patient"),
+        ({"PatientID": "*"}, "Earlier scans are not asked for"),
     ],
 )
 def test_what_has_no_earlier_scan_says_so(pacs: Pacs, tmp_path: Path, header: dict[str, str], words: str) -> None:

@@ -269,8 +269,39 @@ def test_what_a_report_fails_of_is_one_line(two: tuple[RunningNode, int]) -> Non
     node, new = two
     (node.folder / "runs/2/manifest.json").unlink()
     failed = make_report(node.settings, new)
-    assert failed.endswith(f"job {new}: every run that it is to be compared with is damaged.")
+    assert failed.endswith(f"job {new}: every run that it is to be compared with is damaged or measured nothing.")
     assert not list((node.folder / f"runs/{new}/dicom").glob("change*"))
+
+
+def measured_nothing(run: Path) -> None:
+    """As the run of a pipeline without volume-ratio."""
+    manifest = json.loads((run / "manifest.json").read_text())
+    for operator in manifest["operators"].values():
+        for port, files in operator["outputs"].items():
+            operator["outputs"][port] = [one for one in files if not one.endswith("volume-ratio.json")]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_what_was_not_measured_is_not_compared(two: tuple[RunningNode, int]) -> None:
+    node, new = two
+    measured_nothing(node.folder / f"runs/{new}")
+    failed = make_report(node.settings, new)
+    assert failed.endswith("measured no lesion to lung ratio, so that nothing of it can be compared.")
+    assert not list((node.folder / f"runs/{new}/dicom").glob("change*"))
+    with serving(node) as url:
+        page = httpx.get(f"{url}/jobs/{new}/view/report")
+        assert (page.status_code, "Change since" in page.text) == (200, False)
+        assert httpx.get(f"{url}/jobs/{new}/view/changes").status_code == 404
+
+
+def test_a_report_names_the_networks_that_made_the_masks(two: tuple[RunningNode, int]) -> None:
+    node, new = two
+    file = ratio_file(node.folder / f"runs/{new}")
+    own = {"lung_made_by": "lungs-of-others 2.0 ab12", "lesion_made_by": ""}
+    file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    compare_job(node.settings, node.engine, new)
+    made = dcmread(node.folder / f"runs/{new}/dicom/change.dcm")
+    assert ("lungs-of-others" in str(made), "segresnet" in str(made)) == (True, False)
 
 
 DAMAGED: dict[str, Callable[[Path], Any]] = {
@@ -279,6 +310,7 @@ DAMAGED: dict[str, Callable[[Path], Any]] = {
     "no findings": lambda run: ratio_file(run).unlink(),
     "half of its findings": lambda run: ratio_file(run).write_bytes(b'{"regions": ['),
     "other findings": lambda run: ratio_file(run).write_bytes(b'{"regions": [{"region": "lungs"}]}'),
+    "no measurement": measured_nothing,
     "gone": shutil.rmtree,
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -24,28 +24,46 @@ def scan_findings(run: Run) -> ScanFindings:
     """What a run found in both lungs together, when its scan was made, and by which network.
 
     Raises:
-        BadConfig: ``run.damaged``, a file of the run is gone or damaged.
+        BadConfig: ``run.damaged``, a file of the run is gone or damaged; ``run.unmeasured``, it measured no ratio.
     """
-    regions = _regions(run)
-    lesion = run.manifest.bundles.get("lesion", {})
-    network = f"{lesion['name']} {lesion['version']}" if lesion else ""
-    return ScanFindings(on=scanned_on(run), lungs=regions[0] if regions else NO_LUNGS, network=network)
+    ratio = _ratio(run)
+    network = " ".join(ratio.lesion_made_by.split(" ")[:2])
+    return ScanFindings(on=scanned_on(run), lungs=ratio.regions[0] if ratio.regions else NO_LUNGS, network=network)
+
+
+def measured_by(run: Run) -> tuple[str, ...]:
+    """The bundles (``name version sha256``) that made the masks that a run measured: lungs, lesions.
+
+    Raises:
+        BadConfig: as ``scan_findings``.
+    """
+    ratio = _ratio(run)
+    return tuple(one for one in (ratio.lung_made_by, ratio.lesion_made_by) if one)
 
 
 class _Ratio(msgspec.Struct, frozen=True):
     regions: tuple[RegionFindings, ...] = ()
+    lesion_made_by: str = ""
+    lung_made_by: str = ""
 
 
-def _regions(run: Run) -> Sequence[RegionFindings]:
+def _ratio(run: Run) -> _Ratio:
+    stored = run.stored("volume-ratio.json")
+    if not stored:
+        said = f"{run.folder}: measured no lesion to lung ratio, so that nothing of it can be compared."
+        raise BadConfig("run.unmeasured", said)
     try:
-        return msgspec.convert(run.stored("volume-ratio.json"), _Ratio).regions
+        return msgspec.convert(stored, _Ratio)
     except msgspec.ValidationError as error:
         said = f"{run.folder}: volume-ratio.json is none of Carina's ({one_line(str(error))}); make the run again."
         raise BadConfig("run.damaged", said) from error
 
 
 def earlier_findings(runs: Mapping[int, Path]) -> dict[int, ScanFindings]:
-    """What runs found, by their numbers and in their order; a damaged one is passed over: its own pages tell of it."""
+    """What runs found, by their numbers and in their order.
+
+    One that is damaged, or measured nothing, is passed over: its own pages tell of it.
+    """
     found = {}
     for number, folder in runs.items():
         with suppress(BadConfig):

@@ -76,7 +76,8 @@ class Notifier:
         said = next(self._notices(job), None)
         values = {"job_id": job.id, "body": "", "state": "silent", "created_at": now}
         if said is not None:
-            body = {"id": str(uuid.uuid4()), "at": f"{now:%Y-%m-%dT%H:%M:%SZ}", "job": job.id, "pipeline": job.pipeline}
+            body = {"id": str(uuid.uuid4()), "at": f"{now:%Y-%m-%dT%H:%M:%SZ}", "job": job.id}
+            body["pipeline"] = Path(job.pipeline).name  # a definition of one's own is named by its path
             text = msgspec.json.encode(body | said | {"notice": RESEARCH_ONLY}).decode()
             values |= {"body": text, "state": "waiting"}
         with self.engine.begin() as connection:

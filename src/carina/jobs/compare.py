@@ -17,7 +17,7 @@ import msgspec
 from sqlalchemy import Engine
 
 from carina import __version__
-from carina.api.compared import earlier_findings, scan_findings
+from carina.api.compared import earlier_findings, measured_by, scan_findings
 from carina.api.result import Run
 from carina.api.study import choose_series
 from carina.config import Settings
@@ -67,7 +67,9 @@ def _undamaged(
 ) -> tuple[Sequence[EarlierScan], Sequence[ScanFindings]]:
     found = earlier_findings({one.job_id: folder / one.folder for one in scans})
     if not found:
-        raise BadConfig("compare.damaged", f"job {job.id}: every run that it is to be compared with is damaged.")
+        raise BadConfig(
+            "compare.damaged", f"job {job.id}: every run that it is to be compared with is damaged or measured nothing."
+        )
     return [one for one in scans if one.job_id in found], list(found.values())
 
 
@@ -98,9 +100,8 @@ def _producers(run: Run, since: Sequence[str]) -> tuple[Producer, ...]:
         settings=f"since {' '.join(since)}",
     )
     made = [
-        replace(nobody, model_name=one["name"], model_version=one["version"], bundle_sha256=one["sha256"])
-        for task in ("lung", "lesion")
-        if (one := run.manifest.bundles.get(task))
+        replace(nobody, model_name=name, model_version=version, bundle_sha256=sha256)
+        for name, version, sha256 in (f"{one}  ".split(" ")[:3] for one in measured_by(run))
     ]
     return tuple(made) or (nobody,)
 

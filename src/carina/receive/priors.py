@@ -33,7 +33,10 @@ ASKED_IN_A_ROUND = 20
 
 _LOG = logging.getLogger(__name__)
 
-NOT_ASKED = "The scan names no patient and no date by which earlier ones could be asked for."
+NOT_ASKED = (
+    "Earlier scans are not asked for: the scan has no study date, no Patient ID that stands for one patient, or says "
+    "that the patient's identity was removed."
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from carina import RESEARCH_ONLY, __version__
-from carina.api.compared import earlier_findings, scan_findings, scanned_on
+from carina.api.compared import earlier_findings, scanned_on
 from carina.api.result import Run
 from carina.corrections.decisions import readers_state
 from carina.errors import CarinaError, told
@@ -53,6 +53,7 @@ NOT_FOUND = frozenset(
         "run.no-manifest",
         "run.no-image",
         "run.no-file",
+        "run.unmeasured",
         "output.outside",
         "overlay.view",
         "overlay.index",
@@ -334,10 +335,10 @@ def _sent_by_itself(run: Run) -> list[str]:
 
 def _change(run: Run, earlier: Mapping[int, Path]) -> dict[str, Any]:
     """What changed since the first of the earlier runs, in sentences, and over all of them; nothing where none is."""
-    scans = earlier_findings(earlier)
-    if not scans:
+    scans, this = earlier_findings(earlier), earlier_findings({0: run.folder}).get(0)
+    if not scans or this is None:
         return {}
-    this, number = scan_findings(run), next(iter(scans))
+    number = next(iter(scans))
     sentences = change_sentences(LesionChange(earlier=scans[number], later=this))
     return {"sentences": sentences, "charts": time_charts([*scans.values(), this]), "number": number}
 
