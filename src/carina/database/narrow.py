@@ -28,7 +28,7 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.sql.selectable import CTE, FromGrouping
+from sqlalchemy.sql.selectable import CTE, FromGrouping, SelectState
 from sqlalchemy.sql.visitors import cloned_traverse
 
 from carina.database.tables import (
@@ -162,7 +162,7 @@ def narrowed(statement: Any, projects: Names) -> Any:
         raise TypeError(f"a statement of kind {type(statement).__name__} can't be narrowed to projects")
 
     def narrow_select(inner: Select[Any]) -> None:
-        for clause in inner.get_final_froms():
+        for clause in final_froms(inner):
             inner._where_criteria += tuple(_criteria(clause, projects))
 
     def narrow_change(inner: Update | Delete) -> None:
@@ -170,6 +170,12 @@ def narrowed(statement: Any, projects: Names) -> Any:
 
     visitors: dict[str, Callable[[Any], None]] = {"select": narrow_select}
     return cloned_traverse(statement, {}, visitors | {"update": narrow_change, "delete": narrow_change})
+
+
+def final_froms(statement: Select[Any]) -> Sequence[FromClause]:
+    """What ``get_final_froms`` gives, which compiles the whole statement first: most of what narrowing one took."""
+    froms: Sequence[FromClause] = SelectState(statement, None)._get_display_froms()  # type: ignore[arg-type]
+    return froms
 
 
 def _criteria(clause: FromClause, projects: Names) -> Iterator[ColumnElement[bool]]:
