@@ -256,9 +256,13 @@ def mask_on_source(mask: Mask, series: Series) -> npt.NDArray[np.uint8]:
     without resampling this is the mask itself, unchanged.
 
     Raises:
-        ModelFailed: the mask's grid is not parallel to the source slices.
+        ModelFailed: the mask's grid is not that of the volume that is read from the series.
     """
     first = source_grid_indices(series, mask.grid)
+    expected = plan_volume(series).grid
+    if not mask.grid.same_place(expected):
+        words = f"the mask ({mask.grid.told}) does not lie on the grid of its series' volume ({expected.told})"
+        raise ModelFailed("geometry.grid", f"{words}; resample it onto that grid first.")
     shape = (len(series.instances), series.rows, series.columns)
     whole = np.arange(shape[0])[:, None] * np.array([1, 0, 0])
     pixel = series.pixel_spacing_mm

@@ -115,16 +115,9 @@ def same_grid(name: str, grid: Grid, other_name: str, other: Grid) -> None:
     if not grid.same_place(other):
         raise ModelFailed(
             "measure.grids",
-            f"The {name} ({_describe(grid)}) and the {other_name} ({_describe(other)}) lie on different grids; "
+            f"The {name} ({grid.told}) and the {other_name} ({other.told}) lie on different grids; "
             "resample one onto the other's grid before measuring.",
         )
-
-
-def _describe(grid: Grid) -> str:
-    shape = " x ".join(str(count) for count in grid.shape)
-    spacing = " x ".join(f"{step:g}" for step in grid.spacing_mm)
-    origin = ", ".join(f"{value:g}" for value in grid.origin_mm)
-    return f"{shape} voxels of {spacing} mm from ({origin}) mm"
 
 
 def _belonging(marked: Flags, held: Flags, spacing_mm: tuple[float, ...]) -> Flags:

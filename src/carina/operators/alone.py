@@ -10,14 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from carina.errors import BadConfig, unwritable
-from carina.operators.table import known_operators
+from carina.operators.table import NO_OPERATORS, known_operators
 from carina.pipeline import ports
 from carina.pipeline.definition import Container, Definition, Input, Output, Step, Value
 from carina.pipeline.engine import Event, now
 from carina.pipeline.operator import Operator, Port
 from carina.pipeline.places import copy_whole
 from carina.pipeline.run import RunOptions, run_pipeline
-from carina.pipeline.table import OperatorTable, known_or_near
+from carina.pipeline.table import known_or_near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def run_alone(
         work = alone.work or Path(name)
         result = run_pipeline(
             definition,
-            OperatorTable.of(alone.operator),
+            NO_OPERATORS.with_all(alone.operator),
             inputs=values,
             out=work,
             services=services,

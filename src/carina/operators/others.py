@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -75,7 +76,7 @@ class Others:
         if not words:
             return f"{why}, and it has no command that could be started as a process"
         how = InProcess(command=words, home=home)
-        if not shutil.which(words[0], path=how.search_path) and not (home / words[0]).is_file():
+        if not shutil.which(words[0], path=how.search_path) and not _is_file(home / words[0]):
             return f"its command can't be started: there is no program '{words[0]}' on this machine"
         return self._operator(Launch(definition, step, how, self.settings), " ".join(words), _digest(how))
 
@@ -140,6 +141,13 @@ def _digest(how: InProcess) -> str:
     digest = hashlib.sha256(sys.version.encode())
     for word in how.command:
         file = how.home / word
-        if file.is_file():
+        if _is_file(file):
             digest.update(f"\0{word}\0".encode("utf-8", "surrogatepass") + file.read_bytes())
     return digest.hexdigest()
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a word of a command may be no path at all, as a script of many lines."""
+    with suppress(OSError, ValueError):
+        return path.is_file()
+    return False

@@ -20,6 +20,7 @@ from carina.operators import (
     measurements_sr,
     register_results,
 )
+from carina.operators.placed import misplaced
 from carina.pipeline.plugins import with_installed
 from carina.pipeline.table import OperatorTable
 
@@ -40,7 +41,10 @@ _ALL = (
     register_results.OPERATOR,
 )
 
-BUILT_IN = OperatorTable.of(*_ALL)
+NO_OPERATORS = OperatorTable(misplaced=misplaced)
+"""No operators, for those who put in their own; masks and CTs that meet in one of them must lie on one grid."""
+
+BUILT_IN = NO_OPERATORS.with_all(*_ALL)
 """The operators of this package."""
 
 

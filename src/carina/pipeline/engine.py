@@ -20,9 +20,10 @@ import msgspec
 
 from carina.errors import BadConfig, Bug, CarinaError, one_line, told, unwritable
 from carina.pipeline import ports
+from carina.pipeline.call import Misplaced, call_operator
 from carina.pipeline.graph import Graph, Node, Wire
 from carina.pipeline.manifest import FailureRecord, Manifest, OperatorRecord, State, end, write_manifest
-from carina.pipeline.operator import Context, holds, type_name
+from carina.pipeline.operator import Context, holds
 from carina.pipeline.places import below, file_name
 from carina.pipeline.store import Store, Stored
 from carina.pipeline.values import Files
@@ -107,6 +108,7 @@ class Engine:
         self.records = manifest.operators
         self.progress: Callable[[Event], None] = lambda event: None
         self.clock: Callable[[], dt.datetime] = now
+        self.misplaced: Misplaced = lambda values: ""
         self.store = Store(out)
         self.errors: list[CarinaError] = []
         self._seconds_before = manifest.seconds
@@ -238,13 +240,7 @@ class Engine:
         for key, wanted in node.operator.injected.items():
             if wanted is Context:
                 keywords[key] = self._context(name)
-        results = node.operator.results(node.operator.function(**arguments, **keywords))
-        for path, value in results.items():
-            port = node.operator.output_ports[path]
-            if not holds(port.type, value):
-                given = type(value).__name__
-                raise TypeError(f"operator {name} gave {given} at {path}, declared as {type_name(port.type)}")
-        return results
+        return call_operator(node, arguments, keywords, self.misplaced)
 
     def _value(self, wire: Wire, wanted: Any) -> object:
         value = self._slots[wire].get(self.store) if wire.step else self.inputs[wire.path]

@@ -95,6 +95,11 @@ class Operator:
         """Whether the operator is Carina's own, so that Carina's version tells its code."""
         return self.function.__module__.partition(".")[0] == __name__.partition(".")[0]
 
+    def told_in(self, step: str) -> str:
+        """The operator as a message names it: by its step, and where it is not Carina's by its package as well."""
+        place = "" if self.is_built_in else f" ({self.name} of {self.package or self.function.__module__})"
+        return f"operator '{step}'{place}"
+
     @cached_property
     def code_sha256(self) -> str:
         """A hash of the source that the function stands in: its module, or, in a notebook, itself; empty without."""

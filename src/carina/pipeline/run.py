@@ -95,6 +95,7 @@ def run_pipeline(
         engine = Engine(graph, manifest, out, inputs, injected)
         engine.progress = options.progress or engine.progress
         engine.clock = options.clock
+        engine.misplaced = table.misplaced
         for value, files in options.stored:
             engine.store.found(value, files)
         engine.go(options.workers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -27,12 +27,14 @@ MOST_IN_FULL, MOST_NEAR, NEAR = 8, 2, 0.75
 class OperatorTable:
     """Operators, no two of them under one name or image; ``refused`` are sentences about those that were left out.
 
-    ``foreigners`` looks after the images that none of them has; without it they are unknown.
+    ``foreigners`` looks after the images that none of them has; without it they are unknown. ``misplaced`` is asked
+    about the values that meet in an operator: which of them lies elsewhere than the others, in words.
     """
 
     operators: tuple[Operator, ...] = ()
     refused: tuple[str, ...] = ()
     foreigners: Foreigners | None = None
+    misplaced: Callable[[Mapping[str, object]], str] = lambda values: ""
 
     @classmethod
     def of(cls, *operators: Operator) -> OperatorTable:

@@ -47,6 +47,14 @@ class Grid:
         z, y, x = (n * s for n, s in zip(self.shape, self.spacing_mm, strict=True))
         return (z, y, x)
 
+    @property
+    def told(self) -> str:
+        """Shape, spacing and place, as a message names them."""
+        shape = " x ".join(str(count) for count in self.shape)
+        spacing = " x ".join(f"{step:g}" for step in self.spacing_mm)
+        origin = ", ".join(f"{value:g}" for value in self.origin_mm)
+        return f"{shape} voxels of {spacing} mm from ({origin}) mm"
+
     def points_mm(self, indices: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Patient-space points ``(..., 3)`` in mm of (fractional) indices ``(..., 3)`` in ``(z, y, x)`` order."""
         affine = self.affine
