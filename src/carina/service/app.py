@@ -21,11 +21,12 @@ from carina.service.guard import Guard
 from carina.service.node import RunningNode
 from carina.service.pages.routes import page_routes
 from carina.service.pages.shared_parts import SharedParts
-from carina.service.refusals import HANDLERS, OUTAGE_HANDLERS
+from carina.service.refusals import HANDLERS, OUTER_HANDLERS
 from carina.service.rest.chunks import CHUNKS_AT_ONCE
 from carina.service.rest.operation import LONG_AT_ONCE
 from carina.service.rest.routes import rest_routes
 from carina.service.rest.turns import Turns
+from carina.service.slow import PromptBodies
 from carina.service.web_address import LOOPBACK_NAMES
 
 HASHED_AT_ONCE = 2
@@ -55,9 +56,12 @@ def web_app(node: RunningNode) -> Starlette:
     web, identifier = node.settings.web, Identifier(node)
     names = LOOPBACK_NAMES | {web.host, *(name.lower() for name in web.names)}
     guard = Middleware(Guard, hosts=names, public_url=web.public_url)
+    prompt = Middleware(PromptBodies, idle_s=node.settings.dicom.idle_s)
     gate = Middleware(Gate, node=node, identifier=identifier)
-    outages = Middleware(ExceptionMiddleware, handlers=dict(OUTAGE_HANDLERS))  # who asks is looked up in the database
-    app = Starlette(routes=all_routes(), middleware=[guard, outages, gate], exception_handlers=dict(HANDLERS))
+    broken_off = Middleware(ExceptionMiddleware, handlers=dict(OUTER_HANDLERS))  # who asks is looked up in the database
+    app = Starlette(
+        routes=all_routes(), middleware=[guard, prompt, broken_off, gate], exception_handlers=dict(HANDLERS)
+    )
     app.state.outages = Outages("web", node.folder)
     app.state.identifier = identifier
     app.state.provider = Provider(web.oidc) if web.oidc else None

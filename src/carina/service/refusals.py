@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from carina.database import DISK_FULL, NO_DATABASE, Outages
@@ -17,6 +17,7 @@ from carina.service.access.rules import PROGRAM_PATHS
 from carina.service.headers import HEADERS
 from carina.service.pages.rendering import page
 from carina.service.problems import problem, status_of
+from carina.service.slow import TooSlow
 
 _LOG = logging.getLogger(__name__)
 
@@ -81,5 +82,19 @@ async def answer_bug(request: Request, error: Exception) -> Response:
     return answer
 
 
-OUTAGE_HANDLERS: Mapping[Any, Any] = {OSError: answer_outage, DBAPIError: answer_outage}
-HANDLERS: Mapping[Any, Any] = {CarinaError: answer_error, HTTPException: answer_http, Exception: answer_bug}
+async def answer_broken_off(_: Request, error: Exception) -> Response:
+    """The answer to a body of which not all came; there is nothing to tell where the caller has gone."""
+    words = str(error) or "the caller went away in the middle of the body."
+    answer = problem(408, "web.slow", words)
+    answer.headers["Connection"] = "close"  # what is still to come of the body is no request
+    return answer
+
+
+BODY_HANDLERS: Mapping[Any, Any] = {TooSlow: answer_broken_off, ClientDisconnect: answer_broken_off}
+OUTER_HANDLERS: Mapping[Any, Any] = {OSError: answer_outage, DBAPIError: answer_outage, **BODY_HANDLERS}
+HANDLERS: Mapping[Any, Any] = {
+    CarinaError: answer_error,
+    HTTPException: answer_http,
+    Exception: answer_bug,
+    **BODY_HANDLERS,
+}

@@ -19,9 +19,7 @@ from carina.receive.stow import StowAnswer, StowRequest, store_over_the_web
 from carina.service.dicomweb.wado import ROOT, service_root
 from carina.service.node import RunningNode, seen_node
 from carina.service.problems import NotThere, problem
-
-LEAST_BYTES = 65_536
-"""What must come while a sender is waited for ``dicom.idle_s``: one that sends a byte now and then would never end."""
+from carina.service.slow import TooSlow
 
 RETRY_S = "5"
 """What a sender is told to wait while the node can't take what it sends."""
@@ -51,7 +49,7 @@ async def store_instances(request: Request) -> Response:
         study_uid=request.path_params.get("study", ""),
         retrieve_root=service_root(request),
     )
-    chunks = _chunks(request.stream(), node.settings.dicom.idle_s)
+    chunks = _chunks(request.stream())
     answer = await to_thread.run_sync(store_over_the_web, node.store, said, chunks, limiter=limiter)
     return _response(answer)
 
@@ -63,33 +61,24 @@ def _source(node: RunningNode) -> str:
     return found[0]
 
 
-def _chunks(stream: AsyncIterator[bytes], idle_s: float) -> Iterator[bytes]:
-    """A body's chunks for the thread that stores them; the time that storing takes is not the sender's.
+def _chunks(stream: AsyncIterator[bytes]) -> Iterator[bytes]:
+    """A body's chunks for the thread that stores them.
 
     Raises:
-        BadBody: the sender is gone, or was waited for longer than ``idle_s`` seconds for ``LEAST_BYTES``.
+        BadBody: the sender is gone, or was waited for too long.
     """
-    left_s, came = idle_s, 0
     try:
-        while (chunk := from_thread.run(_next, stream, left_s)) is not None:
-            came += len(chunk[0])
-            left_s -= chunk[1]
-            if came >= LEAST_BYTES:
-                left_s, came = idle_s, 0
-            yield chunk[0]
+        while (chunk := from_thread.run(_next, stream)) is not None:
+            yield chunk
     except ClientDisconnect as error:
         raise BadBody(400, "stow.gone", "the sender went away in the middle of the body.") from error
-    except TimeoutError as error:
-        words = f"{came} bytes came in {idle_s:g} s (dicom.idle_s); expected at least {LEAST_BYTES}; send it again."
-        raise BadBody(408, "stow.idle", words) from error
+    except TooSlow as error:
+        raise BadBody(408, "stow.idle", str(error)) from error
 
 
-async def _next(stream: AsyncIterator[bytes], within_s: float) -> tuple[bytes, float] | None:
-    """The next chunk, and for how many seconds it was waited for; None at the end of the body."""
-    began = anyio.current_time()
-    with anyio.fail_after(within_s):
-        chunk = await anext(stream, None)
-    return None if chunk is None else (chunk, anyio.current_time() - began)
+async def _next(stream: AsyncIterator[bytes]) -> bytes | None:
+    """The next chunk; None at the end of the body."""
+    return await anext(stream, None)
 
 
 def _response(answer: StowAnswer) -> Response:
