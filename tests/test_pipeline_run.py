@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from carina.errors import BadConfig, BadSeries, Bug
+from carina.errors import BadConfig, BadSeries, ModelFailed
 from carina.pipeline import ports
 from carina.pipeline.engine import Event, What
 from carina.pipeline.folder import LOCK, opened
@@ -193,23 +193,23 @@ def test_a_missing_input_and_a_missing_service_are_named(tmp_path: Path) -> None
         run_pipeline(definition(*steps), table, inputs={"input": 7}, out=tmp_path)
 
 
-def test_a_bug_is_a_row_that_names_its_operator_and_its_traceback_is_kept(tmp_path: Path) -> None:
+def test_a_fault_is_a_row_that_names_its_operator_and_its_traceback_is_kept(tmp_path: Path) -> None:
     def broken(number: int) -> Box:
         return number  # type: ignore[return-value]
 
     operator = Operator(
         name="b", images=("toy/b",), function=broken, inputs={"/input": "number"}, outputs={"/output": ""}
     )
-    with pytest.raises(Bug, match=r"TypeError: operator bad gave int at /output, declared as Box") as error:
+    with pytest.raises(ModelFailed, match=r"TypeError: operator bad gave int at /output, declared as Box") as error:
         run_pipeline(
             definition(step("bad", "b", "[{path: /input}]")),
             OperatorTable.of(operator),
             inputs={"input": 1},
             out=tmp_path,
         )
-    assert error.value.code == "bug.TypeError" and isinstance(error.value.__cause__, TypeError)
+    assert error.value.code == "operator.raised" and isinstance(error.value.__cause__, TypeError)
     failure = failure_of(tmp_path, "bad")
-    assert (failure.code, failure.traceback) == ("bug.TypeError", "bug-bad.txt")
+    assert (failure.code, failure.traceback) == ("operator.raised", "bug-bad.txt")
     assert f"{tmp_path / 'bug-bad.txt'} has the traceback" in failure.message
     told = (tmp_path / "bug-bad.txt").read_text()
     assert told.startswith("Traceback (most recent call last):") and told.endswith("in operator 'bad'\n")

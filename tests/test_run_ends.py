@@ -10,14 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from carina.errors import Bug, CarinaError
+from carina.errors import CarinaError
+from carina.pipeline import Operator, OperatorTable
 from carina.pipeline.manifest import State, read_manifest
-from toy_operators import DIAMOND, Bench, definition, run, step
+from carina.pipeline.ports import Saved
+from carina.pipeline.run import run_pipeline
+from toy_operators import DIAMOND, Bench, Box, definition, run, step
 
 HERE = Path(__file__).parent
 
@@ -25,7 +28,7 @@ WORKING = """
 import signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from toy_operators import Bench, DIAMOND, definition, run
+from toy_operators import DIAMOND, Bench, Box, definition, run, step
 def stop(number, frame):
     raise {raised}
 signal.signal(signal.SIGTERM, stop)
@@ -59,12 +62,16 @@ def test_a_signal_ends_a_run_and_the_manifest_says_so(tmp_path: Path, raised: st
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (ValueError("a\nb\udce9"), "bug.ValueError", "this is a fault of Carina's .ValueError: a b"),
-        (SystemExit(3), "bug.RuntimeError", r"the operator ended its process with SystemExit\(3\)"),
-        (RecursionError("deep"), "bug.RecursionError", "RecursionError: deep"),
+        (
+            ValueError("a\nb\udce9"),
+            "operator.raised",
+            "^operator .left. .double of toy_op.*ValueError: a b",
+        ),
+        (SystemExit(3), "operator.raised", "failed .SystemExit: 3"),
+        (RecursionError("deep"), "operator.raised", "RecursionError: deep"),
         (MemoryError(), "node.memory", "the memory of this machine did not suffice"),
         (OSError(errno.ENOSPC, "No space left"), "output.disk-full", "no space left: make room"),
-        (AssertionError(), "bug.AssertionError", "AssertionError"),
+        (AssertionError(), "operator.raised", "AssertionError"),
     ],
 )
 def test_whatever_an_operator_raises_is_a_row_and_the_rest_runs(
@@ -80,7 +87,7 @@ def test_whatever_an_operator_raises_is_a_row_and_the_rest_runs(
     assert states == {"first": "done", "left": "failed", "right": "done", "sum": "skipped"}
     failure = manifest.operators["left"].error
     assert failure is not None and failure.code == code and "\n" not in failure.message
-    assert bool(failure.traceback) == isinstance(raised.value, Bug) == (tmp_path / "bug-left.txt").exists()
+    assert bool(failure.traceback) == (code == "operator.raised") == (tmp_path / "bug-left.txt").exists()
     bench.raising = {}
     run(bench, definition(*DIAMOND), tmp_path)
     assert not (tmp_path / "bug-left.txt").exists()
@@ -238,3 +245,54 @@ def test_a_place_that_is_full_is_one_line_and_exit_code_4(kilobytes: int, place:
     assert ended.returncode == 4, line
     assert "can't be written (" in line and "Traceback" not in ended.stderr
     assert [path.name for path in place.rglob("*") if path.is_file()] in ([], ["manifest.json"])
+
+
+RAISED = [ValueError("odd"), KeyError("x"), FileNotFoundError(errno.ENOENT, "none", "/nowhere"), SystemExit(0)]
+
+
+@pytest.mark.parametrize("error", RAISED)
+@pytest.mark.parametrize("package", ["toys 1.2", "", "Carina's own"])
+def test_a_fault_is_that_of_the_makers(tmp_path: Path, error: BaseException, package: str) -> None:
+    def fails(number: int) -> int:
+        raise error
+
+    if package == "Carina's own":
+        fails.__module__ = "carina.operators.fails"
+    operator = Operator(
+        name="one",
+        images=("toy/one",),
+        function=fails,
+        inputs={"/input": "number"},
+        outputs={"/output": ""},
+        package=package,
+    )
+    steps = definition(step("failing", "one", "[{path: /input}]"))
+    with pytest.raises(CarinaError) as raised:
+        run_pipeline(steps, OperatorTable.of(operator), inputs={"input": 1}, out=tmp_path)
+    if package == "Carina's own":
+        assert "operator.raised" not in str(raised.value.code) and "to its makers" not in str(raised.value)
+        return
+    named = f"operator 'failing' (one of {package or __name__}) failed ({type(error).__name__}: "
+    assert raised.value.code == "operator.raised" and str(raised.value).startswith(named)
+    assert "report it to its makers" in str(raised.value) and "issue tracker" not in str(raised.value)
+    trace = (tmp_path / "bug-failing.txt").read_text()
+    assert type(error).__name__ in trace and trace.endswith("in operator 'failing'\n")
+
+
+class Odd(Box):
+    """A value that can't be stored."""
+
+    def save(self, folder: Path, saved: Saved) -> Sequence[Path]:
+        raise LookupError("no words")
+
+
+def test_a_value_of_others_that_can_not_be_stored_is_theirs_too(tmp_path: Path) -> None:
+    def fill(number: int) -> Odd:
+        return Odd(number)
+
+    operator = Operator(
+        name="fill", images=("toy/fill",), function=fill, inputs={"/input": "number"}, outputs={"/output": ""}
+    )
+    steps = definition(step("odd", "fill", "[{path: /input}]"))
+    with pytest.raises(CarinaError, match=r"^operator 'odd' \(fill of test_run_ends\) failed \(LookupError: no words"):
+        run_pipeline(steps, OperatorTable.of(operator), inputs={"input": 1}, out=tmp_path)

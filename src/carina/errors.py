@@ -57,6 +57,8 @@ class CarinaError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+    trace: str = ""
+    """The traceback as text, of what nobody raised on purpose; no frame, and no volume in it, is kept alive."""
 
     def __init__(self, code: str, message: str, *more: str) -> None:
         self.code = code
@@ -84,7 +86,7 @@ class BadConfig(CarinaError):
 
 
 class ModelFailed(CarinaError):
-    """A network or one of our own checks failed: the makers must act. Exit code 5."""
+    """A network, an operator of others or one of our own checks failed: the makers must act. Exit code 5."""
 
     exit_code = 5
 
@@ -98,24 +100,41 @@ class DeliveryFailed(CarinaError):
 class Bug(CarinaError):
     """A fault of Carina's own: an exception that nobody raised on purpose, as a boundary tells it. Exit code 1.
 
-    The code is ``bug.`` and the exception's name. ``trace`` is the traceback as text, so that no frame, and no volume
-    in it, is kept alive.
+    The code is ``bug.`` and the exception's name.
     """
 
     exit_code = 1
-    trace: str = ""
 
     @classmethod
     def of(cls, error: Exception, kept: Path | None = None) -> Bug:
         """What an exception is told as; ``kept`` is the file that its traceback is written to, where there is one."""
-        name = type(error).__name__
-        text = one_line(str(error)).strip()
-        text = text if len(text) <= MOST_OF_A_TEXT else f"{text[:MOST_OF_A_TEXT]} ..."
-        seen = f"{kept} has the traceback" if kept else "CARINA_TRACEBACK=1 prints the traceback"
-        told = f"this is a fault of Carina's ({f'{name}: {text}' if text else name})"
-        bug = cls(f"bug.{name}", f"{told}: please report it at {tracker()}, with what carina --version says; {seen}.")
-        bug.trace = "".join(traceback.format_exception(error))
+        words = f"this is a fault of Carina's ({_named(error)}): please report it at {tracker()}"
+        bug = cls(f"bug.{type(error).__name__}", f"{words}, with what carina --version says; {_seen(kept)}.")
+        bug.trace = _trace(error)
         return bug
+
+
+def fault_of_others(error: BaseException, operator: str, kept: Path | None = None) -> ModelFailed:
+    """What an exception is told as that an operator of others raised; ``operator`` names it and its package."""
+    words = f"{operator} failed ({_named(error)}), which is no fault of Carina's: please report it to its makers"
+    failure = ModelFailed("operator.raised", f"{words}; {_seen(kept)}.")
+    failure.trace = _trace(error)
+    return failure
+
+
+def _named(error: BaseException) -> str:
+    """An exception's name and the beginning of its text."""
+    name, text = type(error).__name__, one_line(str(error)).strip()
+    text = text if len(text) <= MOST_OF_A_TEXT else f"{text[:MOST_OF_A_TEXT]} ..."
+    return f"{name}: {text}" if text else name
+
+
+def _seen(kept: Path | None) -> str:
+    return f"{kept} has the traceback" if kept else "CARINA_TRACEBACK=1 prints the traceback"
+
+
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 def tracker() -> str:

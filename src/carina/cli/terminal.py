@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from carina.errors import BadConfig, Bug, CarinaError, one_line
+from carina.errors import BadConfig, CarinaError, one_line
 
 COLUMN_GAP = "  "
 
@@ -83,9 +83,8 @@ def complain(*lines: str) -> None:
 
 
 def told_lines(error: CarinaError, words: str) -> list[str]:
-    """The words on an error with its code; above them the traceback of a fault of ours, if that is asked for."""
-    is_wanted = isinstance(error, Bug) and os.environ.get("CARINA_TRACEBACK")
-    trace = error.trace.splitlines() if isinstance(error, Bug) and is_wanted else []
+    """The words on an error with its code; above them the traceback of what nobody foresaw, if that is asked for."""
+    trace = error.trace.splitlines() if os.environ.get("CARINA_TRACEBACK") else []
     return [*trace, *f"{words} [{error.code}]".split("\n")]
 
 

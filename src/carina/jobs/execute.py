@@ -28,7 +28,7 @@ from carina.corrections.masks import masks_made
 from carina.database import database_now, is_away, open_database
 from carina.database.intact import check_intact
 from carina.deliver.ledger import enter
-from carina.errors import BadConfig, Bug, CarinaError, DeliveryFailed, one_line, told
+from carina.errors import BadConfig, CarinaError, DeliveryFailed, one_line, told
 from carina.jobs.belonging import set_run_aside
 from carina.jobs.holder import held
 from carina.jobs.listing import Job, find_job
@@ -125,12 +125,12 @@ def _end_well(connection: Connection, attempt: Attempt, job: Job, finished: Run,
 
 
 def failure_of(error: Exception, folder: Path, settings: Settings) -> Failure:
-    """What an exception of a run means for its job; the traceback of a fault of ours goes to the job's log.
+    """What an exception of a run means for its job; the traceback of what nobody foresaw goes to the job's log.
 
     Where a run finds no room though the disk has more than the node keeps free, it is the run that is too large.
     """
     failure: CarinaError = told(error, [folder])
-    if isinstance(failure, Bug):
+    if failure.trace:
         _LOG.error("%s", failure.trace)
     may_pass = failure.code in MAY_PASS or isinstance(failure, DeliveryFailed)
     is_outage = failure.code == NO_ROOM_TO_RUN and _is_short_of_room(settings)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from carina.errors import ModelFailed
+from carina.errors import ONLY_WHILE_WRITING, CarinaError, ModelFailed
 from carina.pipeline.graph import Node
-from carina.pipeline.operator import holds, type_name
+from carina.pipeline.operator import Operator, holds, type_name
 
 Misplaced = Callable[[Mapping[str, object]], str]
 """Which of some values, by the paths of their ports, does not lie where the others do, in words; empty where all do."""
+
+
+class RaisedByOthers(Exception):
+    """An ``error`` of an operator of others, whose makers must act; ``operator`` names it and its package."""
+
+    def __init__(self, node: Node, error: Exception | SystemExit) -> None:
+        self.operator, self.error = node.operator.told_in(node.name), error
+        super().__init__(self.operator)
+        self.__cause__ = error
 
 
 def call_operator(
@@ -33,6 +42,16 @@ def call_operator(
     if words := misplaced({**given, **{f"output {path}": value for path, value in results.items()}}):
         raise ModelFailed("operator.grid", f"{operator.told_in(node.name)} gave what can't be used: {words}.")
     return results
+
+
+def is_to_blame(operator: Operator, error: Exception | SystemExit) -> bool:
+    """Whether an exception of an operator's code is for the operator's makers, who are others.
+
+    What Carina raises on purpose is not, nor what the memory or the disk is to blame for.
+    """
+    if isinstance(error, CarinaError | MemoryError) or not operator.is_code_of_others:
+        return False
+    return not (isinstance(error, OSError) and error.errno in ONLY_WHILE_WRITING)
 
 
 def _given(node: Node, arguments: Mapping[str, object]) -> dict[str, object]:

@@ -18,9 +18,9 @@ from typing import Any
 
 import msgspec
 
-from carina.errors import BadConfig, Bug, CarinaError, one_line, told, unwritable
+from carina.errors import BadConfig, CarinaError, fault_of_others, one_line, told, unwritable
 from carina.pipeline import ports
-from carina.pipeline.call import Misplaced, call_operator
+from carina.pipeline.call import Misplaced, RaisedByOthers, call_operator, is_to_blame
 from carina.pipeline.graph import Graph, Node, Wire
 from carina.pipeline.manifest import FailureRecord, Manifest, OperatorRecord, State, end, write_manifest
 from carina.pipeline.operator import Context, holds
@@ -240,7 +240,12 @@ class Engine:
         for key, wanted in node.operator.injected.items():
             if wanted is Context:
                 keywords[key] = self._context(name)
-        return call_operator(node, arguments, keywords, self.misplaced)
+        try:
+            return call_operator(node, arguments, keywords, self.misplaced)
+        except (Exception, SystemExit) as error:
+            if is_to_blame(node.operator, error):
+                raise RaisedByOthers(node, error) from error
+            raise
 
     def _value(self, wire: Wire, wanted: Any) -> object:
         value = self._slots[wire].get(self.store) if wire.step else self.inputs[wire.path]
@@ -295,7 +300,9 @@ class Engine:
             stored = future.result()
         except Exception as error:  # noqa: BLE001 - as above: an output that can't be stored fails its operator
             self._can_store = not isinstance(error, BadConfig)
-            self._fail(name, error)
+            node = self.graph.nodes[name]
+            is_theirs = not isinstance(error, OSError) and is_to_blame(node.operator, error)
+            self._fail(name, RaisedByOthers(node, error) if is_theirs else error)
             return
         record = self.records[name]
         names = record.outputs[path] = [file.relative_to(self.out).as_posix() for file in stored.files]
@@ -316,7 +323,8 @@ class Engine:
         record = self.records[name]
         if isinstance(error, SystemExit):
             error = RuntimeError(f"the operator ended its process with {error!r}")
-        error.add_note(f"in operator '{name}'")
+        raised = error.error if isinstance(error, RaisedByOthers) else error
+        raised.add_note(f"in operator '{name}'")
         failure, trace = self._told(name, error)
         _release(error)
         record.state = State.FAILED
@@ -326,18 +334,26 @@ class Engine:
         self._keep()
 
     def _told(self, name: str, error: Exception) -> tuple[CarinaError, str]:
-        """An error of the tree, and, for a fault of Carina's, the file in the run's folder that has the traceback."""
+        """An error of the tree, and, for what nobody foresaw, the file in the run's folder that has the traceback."""
         trace = file_name(f"bug-{name}") + ".txt"
-        failure = told(error, (self.out,), kept=self.out / trace)
-        if failure is not error:
-            failure.__cause__ = error
-        if not isinstance(failure, Bug):
+        failure = self._as_told(error, self.out / trace)
+        if not failure.trace:
             return failure, ""
         try:
             below(self.out, trace).write_text(failure.trace, encoding="utf-8", errors="backslashreplace")
         except (BadConfig, OSError):
-            return told(error), ""
+            return self._as_told(error, None), ""
         return failure, trace
+
+    def _as_told(self, error: Exception, kept: Path | None) -> CarinaError:
+        if isinstance(error, RaisedByOthers):
+            failure: CarinaError = fault_of_others(error.error, error.operator, kept)
+            failure.__cause__ = error.error
+            return failure
+        failure = told(error, (self.out,), kept=kept)
+        if failure is not error:
+            failure.__cause__ = error
+        return failure
 
     def _skip(self, name: str, node: Node) -> None:
         record = self.records[name]

@@ -58,7 +58,7 @@ class FailureRecord(msgspec.Struct, kw_only=True):
     """Why an operator ended without a result: the error's code and its sentence.
 
     The code is empty for an operator that was not run; ``traceback`` is the file in the run's folder that has it, for a
-    fault of Carina's own (``bug.``...).
+    fault of Carina's own (``bug.``...) and of an operator of others.
     """
 
     code: str

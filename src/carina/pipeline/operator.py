@@ -93,7 +93,12 @@ class Operator:
     @property
     def is_built_in(self) -> bool:
         """Whether the operator is Carina's own, so that Carina's version tells its code."""
-        return self.function.__module__.partition(".")[0] == __name__.partition(".")[0]
+        return not self.is_code_of_others
+
+    @property
+    def is_code_of_others(self) -> bool:
+        """Whether the function is not Carina's, so that what it raises is its makers' to mend."""
+        return self.function.__module__.partition(".")[0] != __name__.partition(".")[0]
 
     def told_in(self, step: str) -> str:
         """The operator as a message names it: by its step, and where it is not Carina's by its package as well."""
