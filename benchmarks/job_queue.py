@@ -19,7 +19,8 @@ from sqlalchemy import Connection, Engine, insert
 
 from carina.config import Priority
 from carina.database import JOB, open_database, upgrade_schema
-from carina.jobs.listing import JobFilter, list_jobs
+from carina.jobs.filtering import JobFilter
+from carina.jobs.listing import list_jobs
 from carina.jobs.queue import JobEnd, Room, claim, set_priority, stop
 
 WHOLE = Room(64_000, 16)

@@ -186,7 +186,7 @@ def test_a_job_waits_for_room_however_long_that_takes(engine: Engine) -> None:
             assert claimed is not None
             assert fail(connection, claimed[0], failure, now)
             now += timedelta(minutes=1)
-        (job,) = list_jobs(connection)
+        (job,) = list_jobs(connection).jobs
     assert (job.shown_state, job.error_code) == ("pending", "output.disk-full")
 
 

@@ -68,7 +68,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 def the_job(engine: Engine) -> Job:
     with engine.connect() as connection:
-        return list_jobs(connection)[0]
+        return list_jobs(connection).jobs[0]
 
 
 def test_a_process_that_finds_postgresql_recovering_says_so_and_ends(settings: Settings) -> None:

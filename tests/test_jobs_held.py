@@ -67,7 +67,7 @@ def attempted(settings: Settings, engine: Engine) -> tuple[Job, float]:
     assert claimed is not None
     assert execute(settings, engine, claimed[0])
     with engine.connect() as connection:
-        (job,) = list_jobs(connection)
+        (job,) = list_jobs(connection).jobs
         until = connection.execute(select(JOB.c.not_before)).scalar_one()
     return job, (until - NOW) / timedelta(seconds=1) if until else 0.0
 

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Engine, event
 
 from carina.config import NodeSettings, Priority, Settings
 from carina.database import open_database, upgrade_schema
-from carina.jobs.listing import JobFilter, list_jobs
+from carina.jobs.filtering import JobFilter
+from carina.jobs.listing import list_jobs
 from carina.jobs.queue import JobEnd, NewJob, Room, claim, count_from_now, set_priority, silent, stop, submit
 from carina.jobs.reading import next_to_read
 from carina.jobs.worker import Worker

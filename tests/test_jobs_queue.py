@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Engine
 
 from carina.config import Priority
 from carina.database import database_now, open_database, upgrade_schema
-from carina.jobs.listing import Job, JobFilter, find_job, job_counts, list_jobs
+from carina.jobs.filtering import JobFilter
+from carina.jobs.listing import Job, find_job, job_counts, list_jobs
 from carina.jobs.queue import (
     MOST_CRASHES,
     MOST_RETRIES,
@@ -201,11 +202,11 @@ def test_pages_by_key_and_filters(connection: Connection) -> None:
     ids = [put(connection) for _ in range(7)]
     stop(connection, taken(connection), JobEnd.HEALTHY, NOW)
     taken(connection)
-    first = list_jobs(connection, at_most=3)
-    second = list_jobs(connection, at_most=3, before=first[-1].id)
+    first = list_jobs(connection, at_most=3).jobs
+    second = list_jobs(connection, at_most=3, before=first[-1].id).jobs
     assert [job.id for job in (*first, *second)] == ids[:0:-1]
-    assert [job.id for job in list_jobs(connection, JobFilter(states=["healthy", "running"]))] == [ids[1], ids[0]]
-    assert list_jobs(connection, JobFilter(pipeline="other")) == ()
+    assert [job.id for job in list_jobs(connection, JobFilter(states=["healthy", "running"])).jobs] == [ids[1], ids[0]]
+    assert list_jobs(connection, JobFilter(pipeline="other")).jobs == ()
 
 
 def test_what_was_submitted_is_what_is_shown(connection: Connection) -> None:

@@ -86,7 +86,7 @@ def put(engine: Engine, settings: Settings, series: Path, count: int = 1, **more
 
 def jobs(engine: Engine) -> list[Job]:
     with engine.connect() as connection:
-        return list(reversed(list_jobs(connection)))
+        return list(reversed(list_jobs(connection).jobs))
 
 
 def log(settings: Settings, job: Job) -> str:

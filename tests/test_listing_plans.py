@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import date
 from functools import partial
 from itertools import product
 from typing import Any
@@ -13,7 +14,8 @@ from sqlalchemy import Connection, Engine, event
 from carina.database import open_database, read_only, seeing, upgrade_schema
 from carina.deliver.ledger import counts
 from carina.deliver.register import troubles_by_job
-from carina.jobs.listing import JobFilter, JobOrder, job_counts, list_jobs
+from carina.jobs.filtering import JobFilter
+from carina.jobs.listing import JobOrder, job_counts, list_jobs
 from carina.jobs.reading import Reading, next_to_read
 from carina.service.arrivals import HELD_BACK, first_files, list_arrivals
 from carina.service.rest.job_pages import ShownState
@@ -69,6 +71,51 @@ def test_jobs_are_listed_through_an_index_whatever_is_chosen(
             assert plan == ["SCAN job"]  # from one end of the table, by its key
         else:
             assert all(line.startswith("SEARCH job USING") for line in plan), (filtered, plan)
+
+
+DAY = date(2026, 3, 4)
+LEADS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "a UID": ({"uid": "1.2"}, ("ix_job_study_uid (study_uid=?", "ix_job_series_uid (series_uid=?")),
+    "a UID and dates": ({"uid": "1.2", "studied_from": DAY}, ("ix_job_study_uid (study", "ix_job_series_uid (series")),
+    "from a day": ({"studied_from": DAY}, ("study_date>? AND study_date<?)",)),
+    "to a day": ({"studied_to": DAY}, ("study_date>? AND study_date<?)",)),
+}
+BESIDE: list[dict[str, Any]] = [
+    {},
+    {"states": ("healthy",)},
+    {"states": ("pending", "faulted"), "pipeline": "p"},
+    {"reading": "unread", "received_by": "s"},
+    {"pipeline": "p", "states": ("healthy",), "is_warned": True},
+    {"description": "thorax"},
+]
+
+
+@VIEWS
+@pytest.mark.parametrize("lead", LEADS)
+@pytest.mark.parametrize("before", [None, 50])
+def test_a_uid_or_dates_lead_whatever_is_asked_beside(
+    engine: Engine, projects: tuple[str, ...] | None, lead: str, before: int | None
+) -> None:
+    asked, wanted = LEADS[lead]
+    for beside, order in product(BESIDE, JobOrder):
+        ask = partial(list_jobs, filtered=JobFilter(**asked, **beside), before=before, order=order)
+        plan = [line for line in plan_of(seen(engine, projects), ask) if line != "USE TEMP B-TREE FOR ORDER BY"]
+        assert plan and all(any(one in line for one in wanted) for line in plan), (beside, plan)
+
+
+@VIEWS
+@pytest.mark.parametrize("asked", [{"received_by": "s"}, {"is_warned": True}, {"description": "x"}], ids=str)
+def test_what_is_walked_through_by_key_stops_with_the_page(
+    engine: Engine, projects: tuple[str, ...] | None, asked: dict[str, Any]
+) -> None:
+    """Nothing is sorted, and no table is read whole: what has warnings has an index of its own."""
+    every: list[dict[str, Any]] = [{}, {"pipeline": "p"}, {"states": ("healthy",), "pipeline": "p"}]
+    for beside in [*every, {"reading": "unread"}]:
+        plan = plan_of(seen(engine, projects), partial(list_jobs, filtered=JobFilter(**asked, **beside)))
+        allowed = ["SCAN job USING INDEX ix_job_warned", "SCAN job USING COVERING INDEX ix_job_warned"]
+        if asked == {"description": "x"} and not beside and projects is None:
+            allowed = ["SCAN job"]  # from one end of the table, by its key
+        assert all(line.startswith("SEARCH job USING") or line in allowed for line in plan), (beside, plan)
 
 
 @VIEWS

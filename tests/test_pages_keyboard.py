@@ -107,7 +107,8 @@ def check_reached(page: Page) -> None:
     there = page.evaluate(NUMBERED, USABLE)
     assert there
     reached, unseen = set(), set()
-    for _ in range(len(there) + 3):
+    parts_of_dates = 3 * page.locator("input[type=date]").count()  # month, day, year and calendar: each is a stop
+    for _ in range(len(there) + parts_of_dates + 3):
         page.keyboard.press("Tab")
         number, is_seen = page.evaluate(FOCUSED)
         reached.add(number)

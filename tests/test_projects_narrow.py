@@ -44,7 +44,8 @@ from carina.database import (
 from carina.database.narrow import NOBODYS, OF_NO_PROJECT, OWNED, narrowed
 from carina.deliver.ledger import counts, resend
 from carina.deliver.register import counts_by_job, list_deliveries
-from carina.jobs.listing import JobFilter, every_job, find_job, job_counts, list_jobs, sources_of
+from carina.jobs.filtering import JobFilter
+from carina.jobs.listing import every_job, find_job, job_counts, list_jobs, sources_of
 from carina.jobs.queue import NewJob, cancel, retry, submit_all
 from carina.service.arrivals import arrivals_of, find_arrival, first_files, list_arrivals
 from databases import new_database
@@ -243,9 +244,9 @@ def test_a_job_is_added_to_ones_own_project_alone(node_database: str, project: s
             with pytest.raises(TypeError, match="rows of job are not added"):
                 submit_all(connection, new, NOW)
         else:
-            assert [job.project for job in list_jobs(connection)] == []
+            assert [job.project for job in list_jobs(connection).jobs] == []
             submit_all(connection, new, NOW)
-            assert [job.folder for job in list_jobs(connection)] == ["runs/2", "runs/1"]
+            assert [job.folder for job in list_jobs(connection).jobs] == ["runs/2", "runs/1"]
     engine.dispose()
 
 

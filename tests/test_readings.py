@@ -20,7 +20,8 @@ from carina.corrections.masks import MaskName
 from carina.database import JOB, open_database, upgrade_schema
 from carina.database.upgrade import migrations
 from carina.jobs.decided import catch_up_readings, note_reading
-from carina.jobs.listing import Job, JobFilter, find_job, list_jobs
+from carina.jobs.filtering import JobFilter
+from carina.jobs.listing import Job, find_job, list_jobs
 from carina.jobs.reading import Reading, await_reader, leave_unread, leave_without_masks, next_to_read
 from carina.service.node import RunningNode
 from carina.service.pages.worklist import READING_WORDS
@@ -67,7 +68,7 @@ def job_of(node: RunningNode, job: int) -> Job:
 
 def numbers(node: RunningNode, reading: Reading) -> list[int]:
     with node.engine.connect() as connection:
-        return [job.id for job in list_jobs(connection, JobFilter(reading=reading))]
+        return [job.id for job in list_jobs(connection, JobFilter(reading=reading)).jobs]
 
 
 def say(url: str, job: int, decision: str, reader: str, layer: str = "lesion", reason: str = "") -> None:
@@ -194,9 +195,9 @@ def test_what_is_superseded_fetched_or_removed_waits_for_nobody(node: RunningNod
 
 def test_a_state_beside_it_is_the_healthy_one_or_finds_nothing(node: RunningNode) -> None:
     with node.engine.connect() as connection:
-        healthy = list_jobs(connection, JobFilter(states=["healthy"], reading="unread"))
+        healthy = list_jobs(connection, JobFilter(states=["healthy"], reading="unread")).jobs
         assert len(healthy) == 3
-        assert list_jobs(connection, JobFilter(states=["faulted"], reading="unread")) == ()
+        assert list_jobs(connection, JobFilter(states=["faulted"], reading="unread")).jobs == ()
 
 
 def test_results_of_an_earlier_version_wait_for_a_reader(tmp_path: Path) -> None:

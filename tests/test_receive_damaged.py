@@ -74,7 +74,7 @@ class Node:
         attempt = claimed[0]
         assert execute(self.settings, self.engine, attempt)
         with self.engine.connect() as connection:
-            return next(job for job in list_jobs(connection) if job.id == attempt.job_id)
+            return next(job for job in list_jobs(connection).jobs if job.id == attempt.job_id)
 
 
 @pytest.fixture(scope="module")

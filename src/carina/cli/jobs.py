@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from carina.cli.jobs_asked import filter_options
 from carina.cli.node import CONFIG, acting_by_command, looked, node_settings, noted
 from carina.cli.places import PATH
 from carina.cli.terminal import SOME_FAILED, say, say_json, say_table
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from carina.config import Settings
+    from carina.jobs.filtering import JobFilter
     from carina.jobs.listing import Job
     from carina.jobs.terms import Terms
 
-STATES = ("pending", "running", "healthy", "faulted", "canceled")
-READINGS = ("unread", "accepted", "rejected", "corrected")
 PRIORITY = click.Choice(["low", "normal", "high", "immediate"])
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 PROJECT_ONLY = click.option("--project", default="", help="Only jobs of this project.")
@@ -77,32 +77,31 @@ def _find(connection: Connection, job_id: int) -> Job:
 
 
 @jobs.command("list")
-@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only jobs in this state.")
-@click.option("--reading", type=click.Choice(READINGS), help="Only jobs of which readers decided this.")
-@click.option("--pipeline", default="", help="Only jobs of this pipeline.")
+@filter_options
 @PROJECT_ONLY
 @click.option("--before", type=int, help="Only jobs with an id below this one: the next page.")
 @click.option("--count", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Jobs at most.")
 @AS_JSON
 @CONFIG
 def list_(
-    states: tuple[str, ...], reading: str | None, project: str, as_json: bool, config: Path | None, **asked: Any
+    filtered: JobFilter, project: str, before: int | None, count: int, as_json: bool, config: Path | None
 ) -> None:
     """List jobs, the latest first."""
     import msgspec
 
-    from carina.jobs.listing import JobFilter, list_jobs
+    from carina.jobs.filtering import ROWS_LOOKED_AT
+    from carina.jobs.listing import list_jobs
 
     engine = _seen(config, project)
     looked(engine, "jobs")
     with engine.connect() as connection:
-        wanted = JobFilter(states=states, reading=reading or "", pipeline=asked["pipeline"])
-        found = list_jobs(connection, wanted, before=asked["before"], at_most=asked["count"])
+        page = list_jobs(connection, filtered, before=before, at_most=count)
     if as_json:
-        say_json(msgspec.to_builtins(found))
-        return
-    columns = ("id", "state", "priority", "pipeline", "created", "attempt", "readers", "error")
-    say_table(columns, [_row(job) for job in found])
+        say_json(msgspec.to_builtins(page.jobs))
+    else:
+        say_table(_COLUMNS, [_row(job) for job in page.jobs])
+    if page.next and len(page.jobs) < count:
+        say(f"{ROWS_LOOKED_AT} jobs were looked at; there are more: add --before {page.next}", err=True)
 
 
 @jobs.command("count")
@@ -117,7 +116,13 @@ def count_(project: str, config: Path | None) -> None:
     say(*(f"{state}: {number}" for state, number in counts.items()))
 
 
+_OF_JOB = ("id", "state", "priority", "pipeline", "created", "attempt")
+_COLUMNS = (*_OF_JOB, "series", "ratio %", "warnings", "readers", "error")
+
+
 def _row(job: Job) -> tuple[str, ...]:
+    from carina.measure.texts import percent_text
+
     created = f"{job.created_at.astimezone():%Y-%m-%d %H:%M}"
     return (
         str(job.id),
@@ -126,6 +131,9 @@ def _row(job: Job) -> tuple[str, ...]:
         job.pipeline,
         created,
         str(job.attempt),
+        job.described or "",
+        "" if job.ratio_percent is None else percent_text(job.ratio_percent),
+        str(job.warnings or ""),
         _read_by(job),
         job.error_code,
     )

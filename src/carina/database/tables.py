@@ -35,9 +35,18 @@ SCHEMA = MetaData(
     }
 )
 
+LONGEST_CODE = 16
+"""Characters of a code string (CS, PS3.5 6.2)."""
+
 _UID = String(64)
 _KEY = BigInteger().with_variant(Integer, "sqlite")
 """SQLite counts rows by itself only where the key is called INTEGER."""
+
+
+def _partial(name: str, *columns: str, only: str) -> Index:
+    """An index that holds the rows of a condition alone."""
+    return Index(name, *columns, sqlite_where=text(only), postgresql_where=text(only))
+
 
 ARRIVAL = Table(
     "arrival",
@@ -57,6 +66,9 @@ ARRIVAL = Table(
     Column("studied", String(14), nullable=False, default="", comment="study's date and time; empty: not known"),
     Column("is_prior", Integer, nullable=False, default=0, comment="1: we fetched it to compare with; nobody sent it"),
     Column("is_apart", Integer, nullable=False, default=0, comment="1: run by itself, not with its series"),
+    Column("modality", String(LONGEST_CODE), nullable=False, default=""),
+    Column("study_description", Text, nullable=False, default=""),
+    Column("series_description", Text, comment="null: not known, it came before descriptions were kept"),
     Index("ix_arrival_state_last_at", "state", "last_at"),
     Index("ix_arrival_whose_sha256", "whose_sha256"),
     Index("ix_arrival_series_uid", "series_uid"),
@@ -82,7 +94,7 @@ INSTANCE = Table(
     Column("flushed", Integer, nullable=False, default=1, comment="0: its file may not be on the disk; look at it"),
     Column("is_prior", Integer, nullable=False, default=0, comment="as its arrival's"),
     UniqueConstraint("sop_instance_uid", "sha256", "source", "is_prior"),
-    Index("ix_instance_unflushed", "id", sqlite_where=text("flushed = 0"), postgresql_where=text("flushed = 0")),
+    _partial("ix_instance_unflushed", "id", only="flushed = 0"),
     comment="one accepted instance, on disk for good; the same again to the same source is no new row, all else is",
 )
 
@@ -132,11 +144,30 @@ JOB = Table(
     Column("error", Text, nullable=False, default=""),
     Column("reading", String(16), nullable=False, default="", comment="as jobs.reading.Reading; empty: not to be read"),
     Column("decisions", Text, nullable=False, default="[]", comment="JSON of jobs.reading.Decided, the newest first"),
+    Column("received_by", String(64), nullable=False, default="", comment="its arrival's source; empty: it has none"),
+    Column("study_uid", _UID, nullable=False, default=""),
+    Column("study_date", String(10), nullable=False, default="", comment="as 2026-03-04; empty: not known"),
+    Column("study_description", Text, nullable=False, default=""),
+    Column("series_description", Text, nullable=False, default=""),
+    Column("modality", String(LONGEST_CODE), nullable=False, default=""),
+    Column("described", Text, comment="what lists call what it runs on; null: to be read from its files"),
+    Column("searched", Text, nullable=False, default="", comment="name and descriptions, case-folded, to be searched"),
+    Column("warnings", Integer, nullable=False, default=0, comment="how many its run gave"),
+    Column("first_warning", Text, nullable=False, default=""),
+    Column("ratio_percent", Float, comment="lesion to lung of both lungs together; null: not measured"),
+    Column("is_classified", Integer, comment="1: its run has probabilities, 0: none; null: it was not to have any"),
     Index("ix_job_queue", "state", "priority", "id"),
     Index("ix_job_shown", "state", "ended", "id"),
     Index("ix_job_project", "project", "state", "ended", "id"),
     Index("ix_job_stopped_at", "stopped_at"),
-    Index("ix_job_series_uid", "series_uid"),
+    Index("ix_job_series_uid", "series_uid", "project"),
+    Index("ix_job_study_uid", "study_uid", "project"),
+    Index("ix_job_study_date", "study_date"),
+    Index("ix_job_project_study_date", "project", "study_date"),
+    Index("ix_job_received_by", "received_by", "id"),
+    _partial("ix_job_warned", "id", only="warnings > 0"),
+    _partial("ix_job_project_warned", "project", "id", only="warnings > 0"),
+    _partial("ix_job_not_described", "id", only="described is null"),
     Index("ix_job_reading", "reading", "id"),
     Index("ix_job_project_reading", "project", "reading", "id"),
     Index("ix_job_project_id", "project", "id"),

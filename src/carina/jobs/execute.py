@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from carina import RESEARCH_ONLY
@@ -25,7 +25,7 @@ from carina.api.result import Run
 from carina.api.study import RunSettings, run
 from carina.config import Settings
 from carina.corrections.masks import masks_made
-from carina.database import database_now, is_away, open_database
+from carina.database import JOB, database_now, is_away, open_database
 from carina.database.intact import check_intact
 from carina.deliver.ledger import enter
 from carina.errors import BadConfig, CarinaError, DeliveryFailed, one_line, told
@@ -33,6 +33,7 @@ from carina.jobs.belonging import set_run_aside
 from carina.jobs.holder import held
 from carina.jobs.listing import Job, find_job
 from carina.jobs.machine import whole_machine
+from carina.jobs.outcome import outcome_columns
 from carina.jobs.places import database_address
 from carina.jobs.queue import NO_ROOM_TO_RUN, RUN_HELD, Attempt, Failure, JobEnd, JobState, fail, stop
 from carina.jobs.reading import await_reader
@@ -114,9 +115,12 @@ def _end_well(connection: Connection, attempt: Attempt, job: Job, finished: Run,
             f"destination {missing[0]} of the job is not in the settings: add it under [destinations], or cancel "
             "the job.",
         )
-    now = database_now(connection)
+    now, outcome = database_now(connection), outcome_columns(finished)
     if not stop(connection, attempt, JobEnd.HEALTHY, now):
         return False
+    if not job.arrival_id and not job.series_uid:  # what was run is known now
+        outcome |= {"described": None}
+    connection.execute(update(JOB).where(JOB.c.id == job.id).values(**outcome))
     if masks_made(finished):
         await_reader(connection, job.id)
     wanted = {name: settings.destinations[name] for name in job.destinations}

@@ -16,6 +16,7 @@ from carina.deliver.routes import routes
 from carina.jobs.earlier import is_fetched_as_prior, want_earlier
 from carina.jobs.estimate import LARGEST_SLICE, cores_of, memory_mb, others_mb, slice_voxels
 from carina.jobs.queue import JobState, NewJob, cancel, submit
+from carina.jobs.scan import KnownScan, iso_date
 from carina.sections import INCOMING
 
 ARRIVALS_AT_ONCE = 20
@@ -58,7 +59,7 @@ def _jobs_of(
     destinations, nowhere = routes(source.destinations, settings.destinations, arrival.sender)
     if nowhere:
         _LOG.warning("arrival %s: %s", arrival.id, nowhere)
-    made = []
+    made, scan = [], scan_of_arrival(arrival)
     is_prior = is_fetched_as_prior(connection, arrival)
     for pipeline in source.pipelines:
         earlier = _earlier(connection, arrival, pipeline, folder)
@@ -72,6 +73,8 @@ def _jobs_of(
             series_uid=arrival.series_uid,
             project=arrival.project,
             arrival_id=arrival.id,
+            received_by=arrival.source,
+            scan=scan,
             supersedes=earlier[0].id if earlier else None,
             is_prior=is_prior,
         )
@@ -82,6 +85,19 @@ def _jobs_of(
             if old.state != JobState.STOPPED:
                 cancel(connection, old.id, now, why=f"more instances came, job {made[-1]} runs on all of them")
     return made
+
+
+def scan_of_arrival(arrival: Row[Any]) -> KnownScan | None:
+    """What its first instance said; None of one that came before that was kept."""
+    if arrival.series_description is None:
+        return None
+    return KnownScan(
+        study_uid=arrival.study_uid,
+        study_date=iso_date(arrival.studied),
+        study_description=arrival.study_description,
+        series_description=arrival.series_description,
+        modality=arrival.modality,
+    )
 
 
 def _earlier(connection: Connection, arrival: Row[Any], pipeline: str, folder: Path) -> Sequence[Any]:

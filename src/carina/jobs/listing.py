@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Engine, Row, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, or_, select, true
 
 from carina.config import Priority
 from carina.database import ARRIVAL, JOB, each_project, read_only
+from carina.jobs.filtering import EVERY_JOB, ROWS_LOOKED_AT, JobFilter
 from carina.jobs.queue import RANKS, JobEnd, JobState
 from carina.jobs.reading import Decided
 from carina.pipeline.json_text import read_json
@@ -23,6 +23,10 @@ PRIORITIES = {rank: priority for priority, rank in RANKS.items()}
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job as it is shown. Times are UTC; ``folder`` is its run's, relative to the node's folder.
     ``source`` is what it reads: relative to that folder too where it lies in it.
+
+    ``received_by`` is the source of the settings that it came by. ``described`` is what lists call what it reads, null
+    until that is read from its files. ``ratio_percent`` (lesion to lung) is null where none was measured,
+    ``is_classified`` where the scan was not to be classified.
 
     ``reading`` is a word of ``Reading``, empty where nothing is to be read; ``decisions`` are what readers decided.
     """
@@ -53,6 +57,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     reading: str
     decisions: tuple[Decided, ...]
+    received_by: str
+    study_uid: str
+    study_date: str
+    study_description: str
+    series_description: str
+    modality: str
+    described: str | None
+    warnings: int
+    first_warning: str
+    ratio_percent: float | None
+    is_classified: bool | None
 
     @property
     def shown_state(self) -> str:
@@ -72,49 +87,72 @@ class JobOrder(StrEnum):
     OLDEST = "oldest"
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobFilter:
-    """Which jobs are wanted: ``states`` are words of ``shown_state``, ``reading`` is one of ``Reading``; empty: any."""
+class JobPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Jobs in the order that was asked for; ``next`` is ``before`` of the next page, null on the last one.
 
-    states: Sequence[str] = ()
-    reading: str = ""
-    pipeline: str = ""
+    Where a text is looked for a page may have fewer jobs than were asked for, or none, and still not be the last one.
+    """
 
-    @property
-    def conditions(self) -> list[list[ColumnElement[bool]]]:
-        """One list for each query that is needed: each goes through an index from one end and stops early.
-
-        Only healthy jobs are read: a state beside that would lead SQLite through every healthy job.
-        """
-        common = [JOB.c.pipeline == self.pipeline] if self.pipeline else []
-        if self.reading:
-            is_possible = not self.states or JobEnd.HEALTHY in self.states
-            return [[*common, JOB.c.reading == self.reading]] if is_possible else []
-        return [[*common, *_is_shown_as(state)] for state in self.states] or [common]
+    jobs: tuple[Job, ...]
+    next: int | None
 
 
 def find_job(connection: Connection, job_id: int) -> Job | None:
     """A job by its id; None where there is none."""
     row = connection.execute(select(JOB).where(JOB.c.id == job_id)).first()
-    return None if row is None else _job(row)
+    return None if row is None else job_of(row)
 
 
 def list_jobs(
     connection: Connection,
-    filtered: JobFilter = JobFilter(),
+    filtered: JobFilter = EVERY_JOB,
     *,
     before: int | None = None,
     at_most: int = 100,
     order: JobOrder = JobOrder.NEWEST,
-) -> tuple[Job, ...]:
+) -> JobPage:
     """A page of jobs; ``before`` is the id of the last job on the page before, where this one begins."""
     is_falling = order is JobOrder.NEWEST
-    wanted = select(JOB).order_by(JOB.c.id.desc() if is_falling else JOB.c.id).limit(at_most)
+    key = JOB.c.id + 0 if filtered.is_led else JOB.c.id  # so that what leads is not left for the order of ids
+    wanted = select(JOB.c.id).order_by(key.desc() if is_falling else key)
     if before is not None:
-        wanted = wanted.where(JOB.c.id < before if is_falling else JOB.c.id > before)
+        wanted = wanted.where(key < before if is_falling else key > before)
+    asked, end = _for_each(connection, wanted, filtered), None
+    if filtered.description:
+        end = _end(connection, asked, is_falling=is_falling)
+        asked = [_with_text(one, filtered.description, _within(key, end, is_falling=is_falling)) for one in asked]
+    found = {one for each in asked for one in connection.execute(each.limit(at_most)).scalars()}
+    ids = sorted(found, reverse=is_falling)[:at_most]
+    return JobPage(jobs=_jobs(connection, ids), next=ids[-1] if len(ids) == at_most else end)
+
+
+def _for_each(connection: Connection, wanted: Select[Any], filtered: JobFilter) -> Sequence[Select[Any]]:
+    """A query for each project that is seen and each way in which a filter is fulfilled."""
     every = [[*common, *its] for common in each_project(connection, JOB) for its in filtered.conditions]
-    found = [row for conditions in every for row in connection.execute(wanted.where(*conditions)).all()]
-    return tuple(map(_job, sorted(found, key=lambda row: row.id, reverse=is_falling)[:at_most]))
+    return [wanted.where(*conditions) for conditions in every]
+
+
+def _with_text(wanted: Select[Any], text: str, within: ColumnElement[bool]) -> Select[Any]:
+    return wanted.where(within, JOB.c.searched.contains(text.casefold(), autoescape=True))
+
+
+def _within(key: ColumnElement[int], end: int | None, *, is_falling: bool) -> ColumnElement[bool]:
+    if end is None:
+        return true()
+    return key >= end if is_falling else key <= end
+
+
+def _end(connection: Connection, asked: Sequence[Select[Any]], *, is_falling: bool) -> int | None:
+    """The id up to which a text is looked for: where the first query has led to ``ROWS_LOOKED_AT`` rows, if one has."""
+    lasts = [connection.execute(one.offset(ROWS_LOOKED_AT - 1).limit(1)).scalar() for one in asked]
+    ends = [last for last in lasts if last is not None]
+    return (max(ends) if is_falling else min(ends)) if ends else None
+
+
+def _jobs(connection: Connection, ids: Sequence[int]) -> tuple[Job, ...]:
+    """Jobs by their ids, in that order."""
+    found = {row.id: job_of(row) for row in connection.execute(select(JOB).where(JOB.c.id.in_(ids)))} if ids else {}
+    return tuple(found[one] for one in ids if one in found)
 
 
 def every_job(connection: Connection, *, pipeline: str = "", page: int = 1000) -> Iterator[Job]:
@@ -123,7 +161,7 @@ def every_job(connection: Connection, *, pipeline: str = "", page: int = 1000) -
     while True:
         wanted = select(JOB).where(JOB.c.id > last).order_by(JOB.c.id).limit(page)
         rows = connection.execute(wanted.where(JOB.c.pipeline == pipeline) if pipeline else wanted).all()
-        yield from map(_job, rows)
+        yield from map(job_of, rows)
         if not rows:
             return
         last = rows[-1].id
@@ -137,7 +175,7 @@ def job_on(connection: Connection, *, series: str = "", study: str = "") -> Job 
     if study:
         wanted = wanted.where(ARRIVAL.c.study_uid == study)
     row = connection.execute(wanted.order_by((JOB.c.ended == JobEnd.HEALTHY).desc(), JOB.c.id.desc()).limit(1)).first()
-    return None if row is None else _job(row)
+    return None if row is None else job_of(row)
 
 
 def sources_of(connection: Connection, pipeline: str) -> frozenset[str]:
@@ -155,13 +193,7 @@ def job_on_source(engine: Engine, source: str) -> int | None:
 def jobs_on_source(connection: Connection, source: str) -> tuple[Job, ...]:
     """Every job on a folder or file, the first one first, as ``job_on_source`` finds them."""
     wanted = select(JOB).where(JOB.c.source == source).order_by(JOB.c.id)
-    return tuple(map(_job, connection.execute(wanted)))
-
-
-def _is_shown_as(state: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    if state in set(JobEnd):
-        return JOB.c.state == JobState.STOPPED, JOB.c.ended == state
-    return JOB.c.state == state, JOB.c.ended == ""
+    return tuple(map(job_of, connection.execute(wanted)))
 
 
 def job_counts(connection: Connection) -> Mapping[str, int]:
@@ -174,9 +206,11 @@ def job_counts(connection: Connection) -> Mapping[str, int]:
     return found
 
 
-def _job(row: Row[Any]) -> Job:
+def job_of(row: Row[Any]) -> Job:
+    """A row of the table as a job."""
     known = row._mapping
     values: dict[str, Any] = {name: known[name] for name in Job.__struct_fields__}
     values |= {"priority": PRIORITIES[row.priority], "destinations": read_json(row.destinations, tuple[str, ...])}
     values |= {"decisions": read_json(row.decisions, tuple[Decided, ...]) if row.reading else ()}
+    values |= {"is_classified": None if row.is_classified is None else bool(row.is_classified)}
     return Job(**values | {"state": JobState(row.state)})

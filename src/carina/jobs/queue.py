@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Text, cast, exists, insert, li
 
 from carina.config import Priority
 from carina.database import JOB, REMOVAL, draw_in, is_due
+from carina.jobs.scan import NOTHING_SAID, KnownScan, scan_columns
 from carina.sections import RUNS
 from carina.web_settings import DEFAULT_PROJECT
 
@@ -66,7 +67,9 @@ class NewJob:
     """A run asked for: ``source`` is the folder or file to read; ``destinations`` are names of the settings'.
 
     ``memory_mb`` and ``cores`` are what it is expected to need. ``supersedes`` is an earlier job on fewer instances of
-    the series. ``is_prior`` is a scan that was fetched to compare a later one with.
+    the series. ``is_prior`` is a scan that was fetched to compare a later one with. ``received_by`` is the source of
+    its arrival. ``scan`` is what is known of what it runs on, None where that is to be read; lists call it by its date
+    and description, or ``described``.
     """
 
     source: str
@@ -80,6 +83,9 @@ class NewJob:
     arrival_id: int | None = None
     supersedes: int | None = None
     is_prior: bool = False
+    received_by: str = ""
+    scan: KnownScan | None = None
+    described: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,10 @@ def submit_all(connection: Connection, new: Sequence[NewJob], now: datetime) -> 
     return ids
 
 
+_NOT_READ = scan_columns(NOTHING_SAID, "") | {"described": None}
+"""What every row has, of a job whose input is yet to be read."""
+
+
 def _new_row(new: NewJob, now: datetime) -> dict[str, Any]:
     return {
         "arrival_id": new.arrival_id,
@@ -142,6 +152,8 @@ def _new_row(new: NewJob, now: datetime) -> dict[str, Any]:
         "supersedes": new.supersedes,
         "is_prior": int(new.is_prior),
         "created_at": now,
+        "received_by": new.received_by,
+        **(scan_columns(new.scan, new.described or new.scan.called) if new.scan else _NOT_READ),
     }
 
 

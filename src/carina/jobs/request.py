@@ -10,10 +10,13 @@ from sqlalchemy import Connection, Engine
 from carina.api.study import RunSettings, check_pipeline, choose_series
 from carina.config import Settings
 from carina.database import database_now, read_only
+from carina.dicom.series import Source, VolumeFile
+from carina.dicom.validity import valid_value
 from carina.errors import BadConfig, BadSeries, unreadable
 from carina.jobs.estimate import cores_of, memory_mb, others_mb, voxels_below, voxels_of
 from carina.jobs.listing import sources_of
 from carina.jobs.queue import NewJob, submit_all
+from carina.jobs.scan import NOTHING_SAID, SCAN_KEYWORDS, KnownScan, path_words, scan_of_header
 from carina.jobs.sources import kept_source
 from carina.jobs.terms import AS_USUAL, Terms
 from carina.volume.files import volume_suffix
@@ -28,6 +31,7 @@ def new_job(path: Path, settings: Settings, terms: Terms = AS_USUAL) -> NewJob:
     """
     _check(settings, terms)
     source = choose_series(path, settings)
+    scan = _scan_of(source)
     return NewJob(
         source=kept_source(Path(settings.node.folder), path.resolve()),
         pipeline=_pipeline(terms.pipeline),
@@ -37,7 +41,16 @@ def new_job(path: Path, settings: Settings, terms: Terms = AS_USUAL) -> NewJob:
         destinations=tuple(terms.destinations),
         series_uid=getattr(source, "uid", ""),
         project=terms.project,
+        scan=scan,
+        described=path_words(path.resolve().name, scan),
     )
+
+
+def _scan_of(source: Source) -> KnownScan:
+    """What the header of a series says; a volume file has none."""
+    if isinstance(source, VolumeFile):
+        return NOTHING_SAID
+    return scan_of_header({keyword: valid_value(source.header, keyword) or "" for keyword in SCAN_KEYWORDS})
 
 
 COHORT_BATCH = 500

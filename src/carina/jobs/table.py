@@ -44,6 +44,7 @@ def _item(job: Job, folder: Path) -> Item:
     item = Item(
         name=f"job {job.id}",
         place=str(place),
+        study_uid=job.study_uid,
         series_uid=job.series_uid,
         folder=folder / job.folder,
         fate=FATES[job.shown_state],

@@ -24,6 +24,8 @@ UID_BYTES = re.compile(rb"[0-9.]+[ \0]?")
 ASKED = (
     *WHOSE_UIDS,
     "Modality",
+    "StudyDescription",
+    "SeriesDescription",
     "Manufacturer",
     *ASKED_OF_PATIENTS,
 )
@@ -70,12 +72,14 @@ class Arriving(Announced):
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What decides where an instance belongs."""
+    """What decides where an instance belongs, and what lists say of it."""
 
     study_uid: str
     series_uid: str
     modality: str
     manufacturer: str
+    study_description: str
+    series_description: str
     scan: ScanOf
 
 
@@ -150,6 +154,8 @@ def header_of(file: Path, said: Announced) -> Header:
         series_uid=found["SeriesInstanceUID"],
         modality=found["Modality"],
         manufacturer=found["Manufacturer"],
+        study_description=found["StudyDescription"],
+        series_description=found["SeriesDescription"],
         scan=scan_of(found),
     )
 

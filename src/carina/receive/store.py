@@ -29,8 +29,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, exists, insert, select, update
 
 from carina.config import DicomDestination, Settings
-from carina.database import ARRIVAL, INSTANCE, database_now
+from carina.database import ARRIVAL, INSTANCE, LONGEST_CODE, database_now
 from carina.database.intact import is_intact
+from carina.errors import one_line
 from carina.pipeline.places import file_name
 from carina.receive.instance import (
     FULL_CODE,
@@ -354,6 +355,9 @@ def _begin(connection: Connection, header: Header, origin: SentBy, now: datetime
         "studied": header.scan.studied,
         "is_prior": int(origin.is_prior),
         "is_apart": int(is_apart),
+        "modality": header.modality[:LONGEST_CODE],
+        "study_description": one_line(header.study_description),
+        "series_description": one_line(header.series_description),
     }
     return int(connection.execute(insert(ARRIVAL).returning(ARRIVAL.c.id), row).scalar_one())
 

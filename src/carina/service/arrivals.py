@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, Row, func, select
 
 from carina.database import ARRIVAL, INSTANCE, JOB, each_project
+from carina.jobs.scan import iso_date
 from carina.receive.store import ArrivalState
 
 HELD_BACK = (ArrivalState.QUARANTINED, ArrivalState.APART)
@@ -17,7 +18,10 @@ HELD_BACK = (ArrivalState.QUARANTINED, ArrivalState.APART)
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
-    """Instances of one series that came together. Times are UTC; ``source`` is its name in the settings."""
+    """Instances of one series that came together. Times are UTC; ``source`` is its name in the settings.
+
+    ``series_description`` is null where it came before descriptions were kept.
+    """
 
     id: int
     state: ArrivalState
@@ -27,6 +31,10 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     sender: str
     study_uid: str
     series_uid: str
+    study_date: str
+    study_description: str
+    series_description: str | None
+    modality: str
     expected: int | None
     instances: int
     first_at: datetime
@@ -82,5 +90,6 @@ def first_files(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
 
 
 def _arrival(row: Row[Any]) -> Arrival:
-    values = {name: getattr(row, name) for name in Arrival.__struct_fields__}
-    return Arrival(**values | {"state": ArrivalState(row.state)})
+    known = row._mapping
+    values = {name: known[name] for name in Arrival.__struct_fields__ if name in known}
+    return Arrival(**values | {"state": ArrivalState(row.state), "study_date": iso_date(row.studied)})

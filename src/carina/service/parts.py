@@ -26,6 +26,7 @@ from carina.receive.priors import PriorFetcher, peers_of
 from carina.receive.recover import recover
 from carina.receive.unfinished import FetchResumer
 from carina.service.allocator import trim_memory
+from carina.service.filling import fill_rows
 from carina.service.loops import Part, PartWork
 from carina.service.node import RunningNode
 from carina.service.uploads import sweep_uploads
@@ -38,6 +39,9 @@ PRIORS_S = 2.0
 
 RETENTION_S = 60.0
 """Between two looks at what is to be removed."""
+
+FILLED_S, NOT_FILLED_S = 0.5, 5.0
+"""Between two looks at rows that are still to be filled: while there are many, and where there were none."""
 
 GIVEN_BACK_S = 5.0
 """Between two times that memory which holds nothing is given back."""
@@ -52,6 +56,7 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
         works["notices"] = lambda stop: _tell(node, stop)
     works["retention"] = lambda stop: _remove(node, stop)
     works["readings"] = lambda stop: _take_readings(node, stop)
+    works["rows"] = lambda stop: _fill_rows(node, stop)
     works["memory"] = _give_memory_back
     works["arrivals"] = lambda stop: _settle_arrivals(node, stop)
     peers = peers_of(list(node.settings.sources.values()))
@@ -106,6 +111,11 @@ def _take_readings(node: RunningNode, stop: Event) -> None:
 
         catch_up_readings(node.engine, node.folder)
     stop.wait()
+
+
+def _fill_rows(node: RunningNode, stop: Event) -> None:
+    while not stop.wait(FILLED_S if fill_rows(node) else NOT_FILLED_S):
+        pass
 
 
 def _give_memory_back(stop: Event) -> None:

@@ -1,4 +1,7 @@
-"""What pages say of what a job runs on: the study's date and the series' description, or a file's name; no patient."""
+"""What pages say of what a job runs on: the study's date and the series' description, or a file's name; no patient.
+
+A job's row says it; only where that is still to be read are files opened here.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from sqlalchemy import Connection
 
 from carina.errors import BadConfig
 from carina.jobs.listing import Job
+from carina.jobs.scan import NOTHING_SAID, SCAN_KEYWORDS, KnownScan, path_words, scan_of_header
+from carina.jobs.sources import source_of
 from carina.pipeline.folder import MANIFEST
 from carina.pipeline.manifest import read_manifest
 from carina.service.arrivals import first_files
@@ -21,43 +26,58 @@ from carina.service.node import RunningNode
 from carina.service.upload_series import content_of, is_of_upload
 
 UID_SHOWN = 12
-NOT_DESCRIBED = "series without a description"
-SHOWN_KEYWORDS = ("StudyDate", "SeriesDescription")
-"""What a worklist says of a series: nobody's name."""
-
 MOST_HEADERS = 60
-"""Headers of an upload that are read for its series; of more files these are spread over all."""
+"""Headers of a folder that are read for its series; of more files these are spread over all."""
 
-_WANTED = ("SeriesInstanceUID", *SHOWN_KEYWORDS)
+_WANTED = ("SeriesInstanceUID", *SCAN_KEYWORDS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobInput:
-    """What a job runs on, in words, and the UID of its series where that is known."""
+    """What a job runs on, in words, with the UID of its series and what its header says where that is known."""
 
     words: str
     series_uid: str = ""
+    scan: KnownScan = NOTHING_SAID
 
 
 def described_file(file: Path) -> str:
     """What is said of the series of a DICOM file."""
-    return _words(header_record(file, SHOWN_KEYWORDS)) or NOT_DESCRIBED
+    return _scan(header_record(file, _WANTED)).called
 
 
 def job_input(node: RunningNode, job: Job, file: str | None) -> JobInput:
     """What a job runs on; ``file`` is the first one of its arrival, relative to the node's folder, if it has one."""
-    if file:
-        return JobInput(words=described_file(node.folder / file), series_uid=job.series_uid)
-    if not is_of_upload(job):
+    is_by_path = not job.arrival_id and not is_of_upload(job)
+    if is_by_path or job.described is not None:
         name = Path(job.source).name
-        return JobInput(words=name, series_uid="" if name.startswith(job.series_uid) else job.series_uid)
-    return _uploaded(job, content_of(node, job), _inputs_of(node.folder / job.folder / MANIFEST))
+        is_named = is_by_path and name.startswith(job.series_uid)
+        return JobInput(words=job.described or name, series_uid="" if is_named else job.series_uid)
+    return read_input(node, job, file)
+
+
+def read_input(node: RunningNode, job: Job, file: str | None) -> JobInput:
+    """The same, read from its files whatever its row says, with the scan."""
+    if job.arrival_id:
+        scan = _scan(header_record(node.folder / file, _WANTED)) if file else NOTHING_SAID
+        return JobInput(words=scan.called, series_uid=job.series_uid, scan=scan)
+    run_on = _inputs_of(node.folder / job.folder / MANIFEST)
+    if is_of_upload(job):
+        return _uploaded(job, content_of(node, job), run_on)
+    uid, source = job.series_uid or str(run_on.get("series_uid", "")), source_of(node.folder, job)
+    found = _headers([str(source)] if source.is_file() else _files_below(source)) if uid else []
+    scan = _scan_of_series(found, uid) or NOTHING_SAID
+    return JobInput(words=path_words(source.name, scan), series_uid=uid, scan=scan)
+
+
+def files_to_read(connection: Connection, jobs: Sequence[Job]) -> Mapping[int, str]:
+    """The first file of the arrivals of those jobs that are still to be described, by the arrival."""
+    return first_files(connection, [one.arrival_id for one in jobs if one.arrival_id and one.described is None])
 
 
 def job_words(node: RunningNode, connection: Connection, job: Job) -> str:
     """What a page of one job says of what it runs on."""
-    file = first_files(connection, [job.arrival_id]).get(job.arrival_id) if job.arrival_id else None
-    return job_input(node, job, file).words
+    return job_input(node, job, files_to_read(connection, [job]).get(job.arrival_id or 0)).words
 
 
 def told_apart(inputs: Sequence[JobInput]) -> list[str]:
@@ -79,14 +99,16 @@ def _uploaded(job: Job, content: Path, run_on: Mapping[str, Any]) -> JobInput:
     volume = str(run_on.get("file", "")) or _volume_of(files, job.series_uid)
     if volume:
         return JobInput(words=volume)
-    found = [header_record(Path(file), _WANTED) for file in _spread(files)]
-    words = _of_series(found, uid) if uid else _not_chosen({_words(one) for one in found}, len(files))
-    return JobInput(words=words, series_uid=uid)
+    found = _headers(files)
+    if not uid:
+        return JobInput(words=_not_chosen({_scan(one).words for one in found}, len(files)))
+    scan = _scan_of_series(found, uid)
+    words = "uploaded files" if scan is None else scan.called
+    return JobInput(words=words, series_uid=uid, scan=scan or NOTHING_SAID)
 
 
-def _of_series(found: Sequence[Attributes], uid: str) -> str:
-    of_it = next((one for one in found if _first(one, "SeriesInstanceUID") == uid), None)
-    return "uploaded files" if of_it is None else _words(of_it) or NOT_DESCRIBED
+def _scan_of_series(found: Sequence[Attributes], uid: str) -> KnownScan | None:
+    return next((_scan(one) for one in found if _first(one, "SeriesInstanceUID") == uid), None)
 
 
 def _not_chosen(words: set[str], number: int) -> str:
@@ -104,8 +126,8 @@ def _volume_of(files: Sequence[str], name: str) -> str:
     return named[0] if named else ""
 
 
-def _spread(files: Sequence[str]) -> Sequence[str]:
-    return files[:: -(-len(files) // MOST_HEADERS) or 1]
+def _headers(files: Sequence[str]) -> Sequence[Attributes]:
+    return [header_record(Path(file), _WANTED) for file in files[:: -(-len(files) // MOST_HEADERS) or 1]]
 
 
 @lru_cache(maxsize=500)
@@ -127,11 +149,8 @@ def _read_inputs(manifest: Path, _modified: int) -> Mapping[str, Any]:
     return found.inputs if found else {}
 
 
-def _words(record: Attributes) -> str:
-    date, description = (_first(record, keyword) for keyword in SHOWN_KEYWORDS)
-    if len(date) == 8 and date.isdigit():
-        date = f"{date[:4]}-{date[4:6]}-{date[6:]}"
-    return ", ".join(filter(None, (date, description)))
+def _scan(record: Attributes) -> KnownScan:
+    return scan_of_header({keyword: _first(record, keyword) for keyword in SCAN_KEYWORDS})
 
 
 def _first(record: Attributes, keyword: str) -> str:

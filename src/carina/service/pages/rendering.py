@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
+from carina.measure.texts import percent_text
 from carina.service.access.caller import Caller, caller_of
 from carina.service.local_time import local_text, minute_text, zone_text
 from carina.service.pages.shared_parts import PagePart
@@ -57,7 +58,9 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 TEMPLATES.filters.update(time=_time, minute=minute_text, size=size_words, seconds=seconds_words)
-TEMPLATES.filters.update(sentence=as_sentence, state_word=state_word, without_source=_without_source)
+TEMPLATES.filters.update(
+    sentence=as_sentence, state_word=state_word, without_source=_without_source, percent=percent_text
+)
 TEMPLATES.globals.update(lasted=_lasted, notice=RESEARCH_ONLY, version=__version__, zone=zone_text)
 
 

@@ -13,10 +13,12 @@ from starlette.requests import Request
 
 from carina.config import Priority
 from carina.database import read_only
+from carina.jobs.filtering import ROWS_LOOKED_AT
 from carina.jobs.listing import Job, JobOrder
 from carina.jobs.projects import project_names
 from carina.jobs.queue import JobState
 from carina.jobs.reading import Reading
+from carina.jobs.scan import NOT_DESCRIBED
 from carina.pipeline.manifest import State
 from carina.receive.store import ArrivalState
 from carina.receive.uploads import LARGEST_CHUNK
@@ -25,7 +27,7 @@ from carina.service.arrivals import HELD_BACK, Arrival, arrivals_of, first_files
 from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.deliveries import Sending, reasons_to_wait, sendings_of
-from carina.service.pages.inputs import NOT_DESCRIBED, described_file, job_input, told_apart
+from carina.service.pages.inputs import described_file, files_to_read, job_input, told_apart
 from carina.service.pages.rendering import html, shared_values
 from carina.service.pages.shared_parts import PagePart, nameless, rights_of
 from carina.service.pipelines import offered_pipelines
@@ -46,15 +48,32 @@ READING_WORDS: Mapping[Reading, str] = {
 """What pages call what readers decided."""
 
 
+_AROUND = ("projects", "move_to", "asked", "pipelines", "states", "sources", "orders")
+"""Values that the page around its live part needs: the forms that move and search."""
+
+_NO_SEARCH = frozenset({"before", "order", "project"})
+
+
 class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What part of the worklist is asked for: empty fields are those of a form that was left alone."""
 
     state: str = ""
     reading: str = ""
     pipeline: str = ""
+    received_by: str = ""
+    uid: str = ""
+    studied_from: str = ""
+    studied_to: str = ""
+    description: str = ""
+    is_warned: str = ""
     before: str = ""
     order: str = ""
     project: str = ""
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether anything is asked of the jobs but where to begin and in which order."""
+        return bool({name for name, value in msgspec.structs.asdict(self).items() if value} - _NO_SEARCH)
 
     def jobs(self) -> JobsAsked:
         """As the REST interface asks.
@@ -62,9 +81,14 @@ class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Raises:
             NotUnderstood: a value is wrong.
         """
-        given = {name: value for name, value in msgspec.structs.asdict(self).items() if value}
+        given = {name: value.strip() for name, value in msgspec.structs.asdict(self).items() if value.strip()}
         given.pop("project", None)  # it says which node is looked at, and not what of it
         return understood(given | {"limit": ROWS}, JobsAsked)
+
+    @property
+    def all(self) -> str:
+        """The address where nothing is searched for."""
+        return f"/projects/{self.project}" if self.project else "/"
 
     def link(self, **changed: object) -> str:
         """The address of another part."""
@@ -132,7 +156,7 @@ def worklist_part(request: Request, node: RunningNode, asked: WorklistAsked, at_
         anybody = nameless(caller)
         values = worklist(node, asked, version) | move_values(seen, anybody)
         shown = values | shared_values(anybody, asked.link())
-        around = {name: values[name] for name in ("projects", "move_to")}
+        around = {name: values[name] for name in _AROUND}
         around["is_empty"] = not (values["rows"] or values["quarantine"] or values["arriving"])
         look = partial(_beside, node, [row.job for row in values["rows"]])
         return PagePart(html=html("jobs.html", shown), values=around, seen=values["beside"], look=look)
@@ -146,12 +170,13 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
     """The values of the live part of the worklist; ``version`` is that of the database, where it was looked up."""
     wanted = asked.jobs()
     with read_only(node.engine) as connection:
-        jobs = page_of_jobs(connection, wanted)
+        found = page_of_jobs(connection, wanted)
+        jobs = found.jobs
         ids = [job.arrival_id for job in jobs if job.arrival_id is not None]
-        arrivals, files = arrivals_of(connection, ids), first_files(connection, ids)
+        arrivals, files = arrivals_of(connection, ids), files_to_read(connection, jobs)
         sent = sendings_of(connection, [job.id for job in jobs])
         held = list_arrivals(connection, states=HELD_BACK, at_most=ROWS)
-        files |= first_files(connection, [one.id for one in held])
+        unread = first_files(connection, [one.id for one in held if one.series_description is None])
         values: dict[str, Any] = {
             "most": ROWS,
             "quarantine": held,
@@ -161,13 +186,15 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
     with read_only(node.engine) as connection:
         values["resting"] = reasons_to_wait(connection, beside.tally.deliveries)
     return values | {
-        "described": _described(node, held, files),
+        "described": {one.id: _held_words(node, one, unread.get(one.id)) for one in held},
         "beside": beside,
         "counts": beside.tally.jobs,
         "sent": beside.tally.deliveries,
         "asked": asked,
         "rows": _rows(node, jobs, arrivals, files, sent, beside.progress),
-        "following": asked.link(before=jobs[-1].id) if len(jobs) == ROWS else "",
+        "following": asked.link(before=found.next) if found.next else "",
+        "is_cut": found.next is not None and len(jobs) < ROWS,
+        "looked_at": ROWS_LOOKED_AT,
         "first": asked.link(before="") if asked.before else "",
         "is_oldest_first": wanted.order is JobOrder.OLDEST,
         "orders": tuple(JobOrder),
@@ -221,6 +248,8 @@ def _rows(
     ]
 
 
-def _described(node: RunningNode, held: Sequence[Arrival], files: Mapping[int, str]) -> Mapping[int, str]:
-    """What a page says of series that wait, by their arrival's id."""
-    return {one.id: described_file(node.folder / files[one.id]) if one.id in files else NOT_DESCRIBED for one in held}
+def _held_words(node: RunningNode, held: Arrival, file: str | None) -> str:
+    """What a page says of a series that waits; ``file`` is to be read where its row doesn't say it."""
+    if file:
+        return described_file(node.folder / file)
+    return ", ".join(filter(None, (held.study_date, held.series_description))) or NOT_DESCRIBED

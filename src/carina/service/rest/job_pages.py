@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from enum import StrEnum
 from typing import Annotated
 
@@ -10,7 +11,8 @@ from msgspec import Meta
 from sqlalchemy import Connection
 
 from carina.database import read_only
-from carina.jobs.listing import Job, JobFilter, JobOrder, list_jobs
+from carina.jobs.filtering import JobFilter
+from carina.jobs.listing import JobOrder, JobPage, list_jobs
 from carina.jobs.reading import Reading
 from carina.service.node import RunningNode
 
@@ -26,25 +28,28 @@ class ShownState(StrEnum):
 
 
 class JobsAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which jobs, in which order: ``before`` is ``next`` of the page before."""
+    """Which jobs, in which order: ``before`` is ``next`` of the page before.
+
+    ``uid`` is a Study or a Series Instance UID, whole; ``description`` a part of the description of study or series;
+    ``received_by`` the source of the settings that a series came by; ``is_warned`` leaves runs without warnings out.
+    """
 
     project: Annotated[str, Meta(max_length=64)] = ""
     state: ShownState | None = None
     reading: Reading | None = None
     pipeline: str = ""
+    received_by: Annotated[str, Meta(max_length=64)] = ""
+    uid: Annotated[str, Meta(max_length=64)] = ""
+    studied_from: date | None = None
+    studied_to: date | None = None
+    description: Annotated[str, Meta(max_length=200)] = ""
+    is_warned: bool = False
     before: Annotated[int, Meta(ge=1, le=2**62)] | None = None
     order: JobOrder = JobOrder.NEWEST
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
-class JobPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs in the order that was asked for; ``next`` is ``before`` of the next page, null on the last one."""
-
-    jobs: tuple[Job, ...]
-    next: int | None
-
-
-def page_of_jobs(connection: Connection, asked: JobsAsked) -> tuple[Job, ...]:
+def page_of_jobs(connection: Connection, asked: JobsAsked) -> JobPage:
     """The jobs that are asked for."""
     return list_jobs(
         connection,
@@ -52,6 +57,12 @@ def page_of_jobs(connection: Connection, asked: JobsAsked) -> tuple[Job, ...]:
             states=(asked.state.value,) if asked.state else (),
             reading=asked.reading or "",
             pipeline=asked.pipeline,
+            received_by=asked.received_by,
+            uid=asked.uid,
+            studied_from=asked.studied_from,
+            studied_to=asked.studied_to,
+            description=asked.description,
+            is_warned=asked.is_warned,
         ),
         before=asked.before,
         at_most=asked.limit,
@@ -62,5 +73,4 @@ def page_of_jobs(connection: Connection, asked: JobsAsked) -> tuple[Job, ...]:
 def get_jobs(node: RunningNode, asked: JobsAsked) -> JobPage:
     """A page of jobs."""
     with read_only(node.only(asked.project).engine) as connection:
-        found = page_of_jobs(connection, asked)
-    return JobPage(jobs=found, next=found[-1].id if len(found) == asked.limit else None)
+        return page_of_jobs(connection, asked)

@@ -11,7 +11,7 @@ from carina.config import Priority
 from carina.database import read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import Delivery, list_deliveries
-from carina.jobs.listing import Job
+from carina.jobs.listing import Job, JobPage
 from carina.jobs.terms import Terms
 from carina.receive.store import ArrivalState
 from carina.service import changes
@@ -19,7 +19,7 @@ from carina.service.arrivals import Arrival, list_arrivals
 from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode
 from carina.service.progress import JobProgress, progress_of
-from carina.service.rest.job_pages import JobPage, JobsAsked, get_jobs
+from carina.service.rest.job_pages import JobsAsked, get_jobs
 from carina.service.rest.operation import Operation
 from carina.web_settings import DEFAULT_PROJECT
 
