@@ -33,6 +33,7 @@ OBJECTS = 5
 TICKS = os.sysconf("SC_CLK_TCK")
 AT_ONCE = 10_000
 TRIAL = "trial"
+DESCRIBED = "Thorax 1.0"
 DECISIONS = '[{"layer": "lesion", "decision": "accepted", "reader": "Ann Reader", "at": "2026-05-04T12:00:00Z"}]'
 
 
@@ -65,7 +66,8 @@ def arrival(number: int, now: datetime) -> dict[str, object]:
     """A row of the table of arrivals."""
     named = {"id": number, "series_uid": f"2.25.{number}", "study_uid": f"2.25.{number}", "project": project(number)}
     state = "quarantined" if number % 10_000 == 5 else "queued"
-    return {**named, "source": "scanner", "sender": "CT1", "state": state, "first_at": now, "last_at": now}
+    said = {"studied": "20260504", "modality": "CT", "series_description": DESCRIBED}
+    return {**named, **said, "source": "scanner", "sender": "CT1", "state": state, "first_at": now, "last_at": now}
 
 
 def instance(number: int, now: datetime) -> dict[str, object]:
@@ -80,6 +82,7 @@ def job(number: int, now: datetime) -> dict[str, object]:
     times = {"created_at": now, "started_at": now, "stopped_at": now + timedelta(minutes=2)}
     asked = {"source": f"incoming/{number}", "pipeline": "default", "folder": f"runs/{number}", "priority": 2}
     asked |= {"arrival_id": number if number % 10 else None, "project": project(number)}
+    asked |= {"described": f"2026-05-04, {DESCRIBED}" if number % 10 else "", "series_uid": f"2.25.{number}"}
     ended: dict[str, object] = {"state": "stopped", "ended": "healthy" if number % 9 else "faulted"}
     ended |= {"memory_mb": 3000.0, "cores": 2.0, "reading": "", "decisions": "[]"}
     if number % 9:

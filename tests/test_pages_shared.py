@@ -14,7 +14,7 @@ import httpx
 import pytest
 from sqlalchemy import event
 
-from carina.database import JOB
+from carina.database import ARRIVAL, JOB
 from carina.database.version import LOOK_AT_SQLITE
 from carina.jobs.queue import JobState
 from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
@@ -25,7 +25,7 @@ from carina.service.node import RunningNode
 from carina.service.pages.rendering import TEMPLATES
 from carina.service.pages.shared_parts import MOST_PAGE_PARTS, PagePart, SharedParts, _Place, nameless
 from project_nodes import Shared, shared_node
-from served_nodes import add_job, opened, serving
+from served_nodes import NOON, add_job, opened, serving
 
 PAGES = ("/", "/?state=faulted", "/?reading=unread", "/?before=2", "/?order=oldest", "/projects/default", "/jobs/1")
 FORM_TOKENS = re.compile(r'name="token" value="([^"]+)"')
@@ -218,3 +218,20 @@ def test_many_who_are_shown_the_same_wait_for_one_who_makes_it(tmp_path: Path) -
     for thread in threads:
         thread.join()
     assert made == [1]
+
+
+def test_series_that_wait_are_read_once_whatever_jobs_are_asked_for(tmp_path: Path) -> None:
+    node = opened(tmp_path)
+    add_job(node)
+    with serving(node) as url, httpx.Client(base_url=url) as client, Work(node) as work:
+        _noted(node, client, "/")
+        client.get("/")
+        work.take()
+        assert client.get("/?state=faulted").status_code == 200
+        statements, parts = work.take()
+        assert len(parts) == 1
+        assert [one for one in statements if "FROM arrival" in one] == []
+        with node.engine.begin() as connection:
+            row = {"series_uid": "2.25.77", "study_uid": "2.25.7", "source": "scanner", "sender": "CT1"}
+            connection.execute(ARRIVAL.insert(), row | {"state": "arriving", "first_at": NOON, "last_at": NOON})
+        assert "2.25.77" in client.get("/?state=faulted").text

@@ -30,7 +30,7 @@ from carina.database.tables import (
     PriorState,
 )
 from carina.database.upgrade import upgrade_schema
-from carina.database.version import DataVersion
+from carina.database.version import DataVersion, OfVersion
 
 __all__ = [
     "ACCOUNT",
@@ -56,6 +56,7 @@ __all__ = [
     "TOKEN",
     "WATCHED",
     "DataVersion",
+    "OfVersion",
     "Outages",
     "PriorState",
     "database_now",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from threading import Lock
+from typing import Generic, TypeVar
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from carina.database.engine import read_connection, read_only
+
+T = TypeVar("T")
 
 LOOK_AT_SQLITE = "pragma data_version"
 LOOK_AT_POSTGRESQL = "select txid_current_snapshot()::text"
@@ -68,3 +71,16 @@ class DataVersion:
         if self._kept is not None:
             self._kept.close()
             self._kept = None
+
+
+class OfVersion(Generic[T]):
+    """What was read last, and of which version of the database."""
+
+    def __init__(self) -> None:
+        self._last: tuple[object, T] | None = None
+
+    def get(self, version: object, read: Callable[[], T]) -> T:
+        """It, read again where it is not of this version; None is none that anything is of."""
+        if self._last is None or version is None or self._last[0] != version:
+            self._last = version, read()
+        return self._last[1]

@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import msgspec
 from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
 
 from carina.config import Destination, Settings
-from carina.database import DataVersion, Outages, read_only, seeing
+from carina.database import DataVersion, OfVersion, Outages, read_only, seeing
 from carina.jobs.listing import job_on_source
 from carina.jobs.sources import kept_source
 from carina.receive.store import InstanceStore
@@ -110,6 +111,11 @@ class RunningNode:
     def version(self) -> DataVersion:
         """Whether the database has changed: one look for all."""
         return self._whole.version if self._whole else DataVersion(self.engine)
+
+    @cached_property
+    def waiting(self) -> OfVersion[Any]:
+        """Series that are no jobs yet, as a page read them last."""
+        return OfVersion()
 
     @cached_property
     def tallies(self) -> Tallies:

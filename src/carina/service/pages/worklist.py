@@ -129,6 +129,15 @@ class Beside:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WaitingSeries:
+    """Series that are no jobs yet, the same whatever jobs are asked for: held back, with words by id, or arriving."""
+
+    held: Sequence[Arrival]
+    described: Mapping[int, str]
+    arriving: Sequence[Arrival]
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobRow:
     """A job as a row; ``series`` describes its input."""
 
@@ -175,18 +184,16 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
         ids = [job.arrival_id for job in jobs if job.arrival_id is not None]
         arrivals, files = arrivals_of(connection, ids), files_to_read(connection, jobs)
         sent = sendings_of(connection, [job.id for job in jobs])
-        held = list_arrivals(connection, states=HELD_BACK, at_most=ROWS)
-        unread = first_files(connection, [one.id for one in held if one.series_description is None])
-        values: dict[str, Any] = {
-            "most": ROWS,
-            "quarantine": held,
-            "arriving": list_arrivals(connection, states=[ArrivalState.ARRIVING], at_most=ROWS),
-        }
     beside = _beside(node, jobs, version)
+    waiting: WaitingSeries = node.waiting.get(version, partial(_waiting, node))
     with read_only(node.engine) as connection:
-        values["resting"] = reasons_to_wait(connection, beside.tally.deliveries)
-    return values | {
-        "described": {one.id: _held_words(node, one, unread.get(one.id)) for one in held},
+        resting = reasons_to_wait(connection, beside.tally.deliveries)
+    return {
+        "most": ROWS,
+        "quarantine": waiting.held,
+        "described": waiting.described,
+        "arriving": waiting.arriving,
+        "resting": resting,
         "beside": beside,
         "counts": beside.tally.jobs,
         "sent": beside.tally.deliveries,
@@ -207,6 +214,15 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
         "sources": tuple(node.settings.sources),
         "doors": node.settings.sources,
     }
+
+
+def _waiting(node: RunningNode) -> WaitingSeries:
+    with read_only(node.engine) as connection:
+        held = list_arrivals(connection, states=HELD_BACK, at_most=ROWS)
+        unread = first_files(connection, [one.id for one in held if one.series_description is None])
+        arriving = list_arrivals(connection, states=[ArrivalState.ARRIVING], at_most=ROWS)
+    described = {one.id: _held_words(node, one, unread.get(one.id)) for one in held}
+    return WaitingSeries(held=held, arriving=arriving, described=described)
 
 
 def _beside(node: RunningNode, jobs: Sequence[Job], version: object) -> Beside:
