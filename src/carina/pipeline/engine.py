@@ -16,15 +16,14 @@ from threading import Event as Flag
 from threading import Lock
 from typing import Any
 
-import msgspec
-
-from carina.errors import BadConfig, CarinaError, fault_of_others, one_line, told, unwritable
+from carina.errors import BadConfig, CarinaError, fault_of_others, told, unwritable
 from carina.pipeline import ports
 from carina.pipeline.call import Misplaced, RaisedByOthers, call_operator, is_to_blame
 from carina.pipeline.graph import Graph, Node, Wire
 from carina.pipeline.manifest import FailureRecord, Manifest, OperatorRecord, State, end, write_manifest
 from carina.pipeline.operator import Context, holds
 from carina.pipeline.places import below, file_name
+from carina.pipeline.said import Statements
 from carina.pipeline.store import Store, Stored
 from carina.pipeline.values import Files
 
@@ -110,6 +109,7 @@ class Engine:
         self.clock: Callable[[], dt.datetime] = now
         self.misplaced: Misplaced = lambda values: ""
         self.store = Store(out)
+        self.said = Statements(self.records.values())
         self.errors: list[CarinaError] = []
         self._seconds_before = manifest.seconds
         self._when = dt.datetime.fromisoformat(manifest.started)
@@ -264,16 +264,13 @@ class Engine:
                 raise _Cancelled
             self.progress(Event(operator=name, what=What.FRACTION, fraction=min(1.0, max(0.0, fraction))))
 
-        def note(key: str, fact: object) -> None:
-            record.facts[key] = msgspec.to_builtins(fact, str_keys=True)
-
         return Context(
             step=name,
             folder=self.out,
             when=self._when,
             progress=progress,
-            warn=lambda sentence: record.warnings.append(one_line(sentence)),
-            record=note,
+            warn=lambda sentence: self.said.warn(record, sentence),
+            record=lambda key, fact: self.said.note(record, key, fact),
             saved=self.store.files,
         )
 
