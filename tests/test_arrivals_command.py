@@ -93,7 +93,7 @@ def test_a_series_that_has_jobs_is_in_their_state(node: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["1"], "arrival 1 is queued: only what waits in quarantine is released. [arrival.state]"),
+        (["1"], "arrival 1 is queued: only what waits in quarantine, or apart, is released. [arrival.state]"),
         (["7"], "there is no arrival 7. [arrival.unknown]"),
         (["2", "--source", "x"], "no source is called 'x'; release it as one of: scanner, other. [arrival.source]"),
     ],

@@ -73,6 +73,11 @@ def test_who_may_send_is_answered_and_who_can_be_asked_is_asked(listening: Setti
             ("ward: CT1 can't be asked: no destination has its address. Send an echo from it.", True),
             ("ward: PACS, which is destination archive, answers.", True),
         ]
+        twins = msgspec.structs.replace(known, destinations={"archive": archive, "second": archive})
+        assert [words for words, _ in told("ward", twins)][2:] == [
+            "ward: PACS, which is destination archive, answers.",
+            "ward: PACS, which is destination second, answers.",
+        ]
     (_, _, (words, is_well)) = told("ward", known)
     assert words.startswith("ward: PACS does not answer: archive (PACS@127.0.0.1:")
     assert not is_well

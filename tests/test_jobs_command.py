@@ -46,7 +46,9 @@ def carina(tmp_path: Path) -> Command:
 
 def test_a_series_from_submit_to_its_log(carina: Command, tmp_path: Path) -> None:
     assert carina("submit", "ct", "--pipeline", "reading.yaml", "--to", "shelf").stdout == "1\n"
-    assert carina("worker", "--until-empty").returncode == 0
+    done = carina("worker", "--until-empty")
+    assert done.returncode == 0
+    assert {json.loads(line)["part"].partition(".")[0] for line in done.stderr.splitlines()} == {"carina"}
     assert carina("jobs", "wait", "1").stdout == "job 1: healthy\n"
     (job,) = json.loads(carina("jobs", "list", "--json").stdout)
     assert (job["id"], job["ended"], job["destinations"]) == (1, "healthy", ["shelf"])

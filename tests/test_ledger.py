@@ -16,6 +16,7 @@ from carina.config import Destination, DicomDestination, FolderDestination, Obje
 from carina.database import DELIVERY
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
+from carina.deliver.callers import destinations_of_caller
 from carina.deliver.identity import identity_of, kind_of
 from carina.deliver.ledger import DeliveryState, Entry, Trouble
 from carina.deliver.proof import Proof
@@ -226,6 +227,61 @@ def test_results_go_where_the_source_says_and_back_to_the_sender() -> None:
     assert routes(("archive", "share"), known, "CT1@10.0.0.7") == (("archive", "share"), "")
     assert routes(("archive", "sender"), known, "CT1@10.0.0.7") == (("archive", "scanner"), "")
     assert routes(("sender", "archive", "later"), known, "ARCHIVE") == (("archive", "later"), "")
+
+
+WHY = [
+    Trouble(code="delivery.refused", words="A900H, Doe^Jane", status=0xA900),
+    Trouble(code="delivery.damaged", words="x"),
+]
+WHY += [Trouble(code="delivery.refused", words="Doe^Jane", status=422)]
+
+
+@pytest.mark.parametrize(("why", "told"), zip(WHY, ("refused, A900H", "damaged", "refused, 422"), strict=True))
+def test_what_failed_for_good_is_told_in_one_line_without_a_patient(
+    engine: Engine, files: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, why: Trouble, told: str
+) -> None:
+    job = enter(engine, files[:1], tmp_path, share=SHARE)
+    with engine.begin() as connection:
+        (entry,) = ledger.due(connection, "share", NOW)
+        ledger.mark_failed(connection, [entry.id], why)
+    todo = f"carina deliveries list --job {job} says why; mend that, then carina deliveries resend --job {job}."
+    assert caplog.messages == [f"job {job}: an object can't be delivered to share [delivery.{told}]: {todo}"]
+
+
+TWINS: dict[str, Destination] = {
+    "one": DicomDestination(host="192.0.2.1", port=104, ae_title="TWIN"),
+    "other": DicomDestination(host="192.0.2.2", port=104, ae_title="TWIN"),
+    "again": DicomDestination(host="192.0.2.2", port=104, ae_title="TWIN", takes=(ObjectKind.SEG,)),
+    "here": DicomDestination(host="localhost", port=104, ae_title="TWIN"),
+    "port": DicomDestination(host="192.0.2.1", port=105, ae_title="TWIN"),
+}
+CALLS: list[tuple[tuple[str, ...], str, tuple[str, ...], str]] = [
+    (("one", "other", "again"), "192.0.2.1", ("one",), ""),
+    (("one", "other", "again"), "::ffff:192.0.2.2", ("other", "again"), ""),
+    (("one", "here"), "127.0.0.1", ("here",), ""),
+    (("other", "again"), "198.51.100.7", ("other", "again"), ""),
+    (
+        ("one", "other"),
+        "198.51.100.7",
+        (),
+        "one and other have this ae_title, and none of them the address 198.51.100.7",
+    ),
+    (("one", "other"), "", (), "one and other have this ae_title, and none of them the address (none)"),
+    (("one", "port"), "192.0.2.1", (), "one and port have this ae_title at one address: which of them it is can't be"),
+]
+
+
+@pytest.mark.parametrize(("known", "address", "names", "why"), CALLS)
+def test_who_shares_an_ae_title_is_told_by_its_address(
+    known: tuple[str, ...], address: str, names: tuple[str, ...], why: str
+) -> None:
+    there = {name: TWINS[name] for name in known}
+    found, said = destinations_of_caller(there, "TWIN", address)
+    assert found == names
+    assert said.startswith(why) and bool(said) == bool(why)
+    back, lost = routes(("sender",), there, f"TWIN@{address}")
+    assert back == names
+    assert bool(lost) == bool(why) and why in lost
 
 
 def test_a_sender_without_a_destination_is_said_in_one_line() -> None:

@@ -90,10 +90,10 @@ def test_a_report_is_tried_until_it_is_taken(
         return answer
 
     owed = owing(tmp_path, send, monkeypatch)
-    owed.owe("CT1", request())
+    owed.owe("CT1", "192.0.2.1", request())
     paid()
     assert (sent, answers) == (["1.2.9"] * 5, [])
-    owed.owe("CT1", request("1.2.10"))
+    owed.owe("CT1", "192.0.2.1", request("1.2.10"))
     paid()
     assert sent[-1] == "1.2.10", "a thread that has ended is followed by another"
     told = [line.getMessage() for line in caplog.records]
@@ -110,7 +110,7 @@ def test_what_is_refused_for_good_is_not_tried_again(
         return 0x0112
 
     owed = owing(tmp_path, refuse, monkeypatch)
-    owed.owe("CT1", request())
+    owed.owe("CT1", "192.0.2.1", request())
     paid()
     assert len(sent) == 1
     assert "status 0x0112, no such object; it is not tried again" in caplog.text
@@ -128,7 +128,7 @@ def test_a_report_is_given_up_at_last(
         raise DeliveryFailed("delivery.x", "it is away.")
 
     owed = owing(tmp_path, away, monkeypatch)
-    owed.owe("CT1", request())
+    owed.owe("CT1", "192.0.2.1", request())
     paid()
     assert len(tries) == 3
     assert caplog.messages[-1].endswith("did not reach ct: it is away; it is not tried again.")
@@ -138,15 +138,15 @@ def test_more_than_may_be_under_way_is_refused(tmp_path: Path, monkeypatch: pyte
     let_go = threading.Event()
     owed = owing(tmp_path, lambda *_: let_go.wait(60) and 0, monkeypatch)
     monkeypatch.setattr(reports, "INSTANCES_OWED", REQUESTS_OWED)
-    owed.owe("CT1", request(count=REQUESTS_OWED + 1))
+    owed.owe("CT1", "192.0.2.1", request(count=REQUESTS_OWED + 1))
     with pytest.raises(NotAccepted, match="1 requests of CT1 for storage commitment wait") as refused:
-        owed.owe("CT1", request())
+        owed.owe("CT1", "192.0.2.1", request())
     assert refused.value.status == 0x0213
     monkeypatch.setattr(reports, "INSTANCES_OWED", 10**6)
     for _ in range(REQUESTS_OWED - 1):
-        owed.owe("CT1", request())
+        owed.owe("CT1", "192.0.2.1", request())
     with pytest.raises(NotAccepted, match="64 requests of CT1 for storage commitment wait"):
-        owed.owe("CT1", request())
+        owed.owe("CT1", "192.0.2.1", request())
     owed.stop()
     let_go.set()
     paid()
@@ -154,8 +154,10 @@ def test_more_than_may_be_under_way_is_refused(tmp_path: Path, monkeypatch: pyte
 
 
 def test_who_is_no_destination_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NotAccepted, match="STRANGER asks for storage commitment and is no destination"):
-        owing(tmp_path, lambda *_: 0, monkeypatch).owe("STRANGER", request())
+    with pytest.raises(
+        NotAccepted, match="STRANGER asks for storage commitment, and can't be told: no destination has this ae_title"
+    ):
+        owing(tmp_path, lambda *_: 0, monkeypatch).owe("STRANGER", "192.0.2.1", request())
 
 
 @pytest.mark.parametrize("broken", [KeyError("a bug"), TypeError("another"), OSError("a file")])
@@ -171,8 +173,8 @@ def test_a_report_that_breaks_holds_up_no_other(
         return 0
 
     owed = owing(tmp_path, send, monkeypatch)
-    owed.owe("CT1", request())
-    owed.owe("CT1", request("1.2.10"))
+    owed.owe("CT1", "192.0.2.1", request())
+    owed.owe("CT1", "192.0.2.1", request("1.2.10"))
     paid()
     assert (sent.count("1.2.9"), sent.count("1.2.10")) == (3, 1)
     assert in_rows(owed.engine) == []
@@ -188,7 +190,7 @@ def left_owing(folder: Path, monkeypatch: pytest.MonkeyPatch, *transactions: str
 
     owed = owing(folder, away, monkeypatch)
     for transaction in transactions:
-        owed.owe("CT1", request(transaction))
+        owed.owe("CT1", "192.0.2.1", request(transaction))
     assert tried.wait(60)
     owed.stop()
     paid()
@@ -266,11 +268,29 @@ def test_without_a_database_a_request_is_refused_and_reports_wait(
         end_owed(*arguments)
 
     monkeypatch.setattr(reports, "end_owed", end)
-    owed.owe("CT1", request())
+    owed.owe("CT1", "192.0.2.1", request())
     paid()
     assert sent == ["1.2.9"] * 3, "sent again, since nobody knows that it was"
     assert caplog.text.count("storage commitment: reports wait: the database can't be") == 1
     monkeypatch.setattr(reports, "add_owed", add)
     with pytest.raises(NotAccepted, match="the database can't be") as refused:
-        owed.owe("CT1", request())
+        owed.owe("CT1", "192.0.2.1", request())
     assert refused.value.status == 0x0213
+
+
+def test_of_two_with_one_title_each_is_told_at_its_own_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+
+    def send(name: str, *_: object) -> int:
+        sent.append(name)
+        return 0
+
+    owed = owing(tmp_path, send, monkeypatch)
+    twins = {name: DicomDestination(host=name, port=1, ae_title="CT1") for name in ("192.0.2.1", "192.0.2.2")}
+    owed.settings = replace(owed.settings, destinations=twins)
+    for address in ("192.0.2.2", "192.0.2.1"):
+        owed.owe("CT1", address, request())
+        paid()
+    assert sent == ["192.0.2.2", "192.0.2.1"]
+    with pytest.raises(NotAccepted, match=r"and none of them the address 192\.0\.2\.3; it is refused"):
+        owed.owe("CT1", "192.0.2.3", request())

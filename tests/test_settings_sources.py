@@ -79,6 +79,14 @@ def test_one_pacs_to_which_results_go_back_under_two_names_is_a_mistake(tmp_path
     )
 
 
+def test_two_ports_of_one_host_can_not_both_be_the_sender(tmp_path: Path) -> None:
+    peers = PACS.format("P", "pacs") + PACS.format("Q", "PACS").replace("port = 104", "port = 105")
+    (found,) = said(tmp_path, SOURCE.format('destinations = ["sender"]') + peers)
+    words = "P and Q are both PACS at one host: which of them is `sender` can't be told; give one another ae_title"
+    assert found.startswith(f"sources.A.destinations: {words}")
+    assert said(tmp_path, SOURCE.format('destinations = ["P"]') + peers) == []
+
+
 def test_no_destination_is_called_sender(tmp_path: Path) -> None:
     found = said(tmp_path, SOURCE.format('destinations = ["sender"]') + PACS.format("sender", "pacs"))
     words = "is what a source's `destinations` call whoever sent the series; give this one another name"

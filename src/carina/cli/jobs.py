@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -369,9 +368,9 @@ def worker(until_empty: bool, name: str, config: Path | None) -> None:
     """
     from carina.jobs.machine import within_slurm
     from carina.jobs.worker import Worker
+    from carina.service.logs import log_to
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    log_to()
     settings, engine = _node(config, makes=True)
     it = Worker(within_slurm(settings, os.environ), engine, name=name)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -8,6 +8,7 @@ after a crash as well.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,9 +20,11 @@ from sqlalchemy import Connection, Row, case, func, insert, select, update
 
 from carina.config import Destination
 from carina.database import AUDIT, DELIVERY, EVERY_PROJECT, JOB, draw_in, each_project, is_due
-from carina.deliver.answers import Answer
+from carina.deliver.answers import Answer, short_status
 from carina.deliver.identity import file_digest, identity_of, kind_of
 from carina.deliver.proof import Proof
+
+_LOG = logging.getLogger(__name__)
 
 AT_ONCE = 25
 """Rows that are looked at in one go: the objects of a few jobs, on one association."""
@@ -31,6 +34,12 @@ MOST_PUT_OFF = timedelta(days=2)
 
 _TURN_KEY = 0x0CA71
 """The first half of the advisory locks of PostgreSQL that ``_await_turn`` takes; any number, but one."""
+
+
+FAILED_WORDS = (
+    "job %d: an object can't be delivered to %s [%s]: carina deliveries list --job %d says why; mend that, then "
+    "carina deliveries resend --job %d."
+)
 
 
 class DeliveryState(StrEnum):
@@ -252,6 +261,10 @@ def mark_confirmed(connection: Connection, ids: Collection[int], proof: Proof, n
 def mark_failed(connection: Connection, ids: Collection[int], trouble: Trouble) -> None:
     """The objects can't be delivered, however often it is tried; ``resend`` lets them wait once more."""
     _change(connection, ids, state=DeliveryState.FAILED, not_before=None, transaction_uid="", **_troubled(trouble))
+    status = "" if trouble.status is None else f", {short_status(trouble.status)}"  # a peer's words may name a patient
+    failed = DELIVERY.c.id.in_(ids) & (DELIVERY.c.state == DeliveryState.FAILED)
+    for job, name in connection.execute(select(DELIVERY.c.job_id, DELIVERY.c.destination).where(failed)):
+        _LOG.warning(FAILED_WORDS, job, name, trouble.code + status, job, job)
 
 
 def mark_absent(connection: Connection, ids: Collection[int], until: datetime, trouble: Trouble | None = None) -> None:

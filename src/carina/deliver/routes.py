@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from carina.config import Destination, DicomDestination
+from carina.config import Destination
+from carina.deliver.callers import destinations_of_caller
 
 SENDER = "sender"
 """In a source's destinations: whoever sent the series gets its results."""
 
+MENDED = "let its host in [destinations] be its address, or give one of them another ae_title"
+"""What to do where peers share an AE title."""
+
 
 def routes(names: Sequence[str], destinations: Mapping[str, Destination], sender: str) -> tuple[tuple[str, ...], str]:
-    """The names of a source with ``sender`` replaced by the destinations that have its AE title, each name once.
+    """The names of a source with ``sender`` replaced by the destinations that it is, each name once.
 
-    ``sender`` is what an arrival says of it, ``AE@address``. The text is a sentence where no destination has that
-    title, else empty.
+    ``sender`` is what an arrival says of it, ``AE@address``. The text is a sentence where it is no destination, or
+    can't be told from another, else empty.
     """
-    title = sender.partition("@")[0].strip()
-    back = [name for name, one in destinations.items() if isinstance(one, DicomDestination) and one.ae_title == title]
+    if SENDER not in names:
+        return tuple(dict.fromkeys(names)), ""
+    title, _, address = sender.partition("@")
+    back, why = destinations_of_caller(destinations, title.strip(), address)
     replaced = [one for name in names for one in (back if name == SENDER else [name])]
-    is_lost = SENDER in names and not back
-    return tuple(dict.fromkeys(replaced)), _nobody(title) if is_lost else ""
+    return tuple(dict.fromkeys(replaced)), _lost(title.strip(), why) if why else ""
 
 
-def _nobody(title: str) -> str:
-    return (
-        f"results can't go back to the sender {title or '(no AE title)'}: no destination has this ae_title; "
-        f'add one to [destinations], with kind = "dicom", its host and its port.'
-    )
+def _lost(title: str, why: str) -> str:
+    what = 'add one to [destinations], with kind = "dicom", its host and its port' if why.startswith("no ") else MENDED
+    return f"results can't go back to the sender {title or '(no AE title)'}: {why}; {what}."

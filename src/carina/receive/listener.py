@@ -216,7 +216,7 @@ class DicomListener:
             return NOT_AUTHORISED, None
         calling, address = _caller(event)
         try:
-            self._reports.owe(calling, read_request(event.action_information, found[1].project))
+            self._reports.owe(calling, address, read_request(event.action_information, found[1].project))
         except NotAccepted as error:
             _LOG.warning("from %s@%s: %s [%s]", calling, address, error.message, error.code)
             return error.status, None

@@ -85,15 +85,11 @@ def _own_listener(name: str, source: DicomSource, settings: Settings) -> Reach:
 
 
 def _callers(name: str, source: DicomSource, settings: Settings) -> Iterator[Reach]:
-    peers = {
-        peer.ae_title.strip(): (key, peer)
-        for key, peer in settings.destinations.items()
-        if isinstance(peer, DicomDestination)
-    }
+    peers = [(key, peer) for key, peer in settings.destinations.items() if isinstance(peer, DicomDestination)]
     for title in [caller.strip() for caller in source.callers]:
-        if title in peers:
-            yield _peer(name, title, *peers[title])
-        else:
+        titled = [one for one in peers if one[1].ae_title.strip() == title]
+        yield from (_peer(name, title, key, peer) for key, peer in titled)
+        if not titled:
             yield Reach(f"{name}: {title} can't be asked: no destination has its address. Send an echo from it.")
     if not source.callers:
         yield Reach(f"{name}: everyone may send, so nobody can be asked. Send an echo from your scanner or PACS.")

@@ -15,6 +15,7 @@ from carina.config import DicomDestination, Settings
 from carina.database import Outages
 from carina.deliver.answers import SUCCESS, WARNINGS, status_words
 from carina.deliver.association import address, associated
+from carina.deliver.callers import destinations_of_caller
 from carina.deliver.pace import PACE, Pace
 from carina.deliver.store_scu import NO_ANSWER
 from carina.errors import DeliveryFailed
@@ -81,13 +82,14 @@ class CommitmentReports:
                 words = "storage commitment: %d report(s) wait for %s, which the settings don't have as a destination "
                 _LOG.warning(words + 'of kind "dicom": add it within %g hours.', number, name, GIVEN_UP_H)
 
-    def owe(self, calling: str, request: CommitmentRequest) -> None:
-        """Have what a peer asked for checked and reported, to the destination that has its AE title.
+    def owe(self, calling: str, address: str, request: CommitmentRequest) -> None:
+        """Have what a peer asked for checked and reported, to the destination that it is.
 
         Raises:
-            NotAccepted: it is no destination, or is owed too much; or the database takes no row.
+            NotAccepted: it is no destination, or can't be told from another; it is owed too much; or the database takes
+                no row.
         """
-        name, peer = self._destination(calling)
+        name, peer = self._destination(calling, address)
         try:
             with self._lock, self.engine.begin() as connection:
                 before, instances = size_of_owed(connection, name)
@@ -104,14 +106,13 @@ class CommitmentReports:
         """Try nothing more; what is still owed is tried after the next start."""
         self._stopped.set()
 
-    def _destination(self, calling: str) -> tuple[str, DicomDestination]:
-        for name, one in self.settings.destinations.items():
-            if isinstance(one, DicomDestination) and one.ae_title.strip() == calling:
+    def _destination(self, calling: str, address: str) -> tuple[str, DicomDestination]:
+        names, why = destinations_of_caller(self.settings.destinations, calling, address)
+        for name in names:
+            if isinstance(one := self.settings.destinations[name], DicomDestination):
                 return name, one
-        words = (
-            f"{calling} asks for storage commitment and is no destination: it can't be told, and is refused. Add it."
-        )
-        raise NotAccepted(NOT_AUTHORISED, "receive.commitment", words)
+        words = f"{calling} asks for storage commitment, and can't be told: {why}"
+        raise NotAccepted(NOT_AUTHORISED, "receive.commitment", f"{words}; it is refused. Look at [destinations].")
 
     def _work_for(self, name: str, peer: DicomDestination) -> None:
         with self._lock:

@@ -164,7 +164,7 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Arrival:
 
     Raises:
         NotThere: there is no such arrival, or no such source.
-        Conflict: it is not in quarantine.
+        Conflict: it is neither in quarantine nor apart.
     """
     with node.engine.begin() as connection:
         before = _arrival(connection, arrival_id)
@@ -177,7 +177,8 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Arrival:
             raise NotThere("arrival.source", f"source {name!r} takes this series to a project that you are not in.")
         if not release(connection, arrival_id, name, project):
             raise Conflict(
-                "arrival.state", f"arrival {arrival_id} is {before.state}: only what waits in quarantine is released."
+                "arrival.state",
+                f"arrival {arrival_id} is {before.state}: only what waits in quarantine, or apart, is released.",
             )
         audit(connection, "changed", f"arrival {arrival_id}: released as {name}")
         return find_arrival(connection, arrival_id) or before

@@ -41,6 +41,7 @@ def source_mistakes(settings: Settings) -> Iterator[Mistake]:
         yield from _named_twice(f"sources/{name}/pipelines", source.pipelines, os.path.realpath)
         yield from _named_twice(f"sources/{name}/destinations", source.destinations)
         yield from _sent_twice(name, source, settings)
+        yield from _senders_alike(name, source, settings)
         yield from _peers_of(name, source, settings)
 
 
@@ -55,7 +56,7 @@ def _named_twice(key: str, names: Sequence[str], what: Callable[[str], str] = st
 def _sent_twice(name: str, source: AnySource, settings: Settings) -> Iterator[Mistake]:
     """Two destinations of a source that are one PACS, and both take what the other takes.
 
-    Whoever sent a series may be any of kind dicom: results go back to all that have its AE title.
+    Whoever sent a series may be any of kind dicom: results go back to each name that it has.
     """
     named = {*source.destinations}
     known = [
@@ -68,6 +69,17 @@ def _sent_twice(name: str, source: AnySource, settings: Settings) -> Iterator[Mi
         if _who(one) == _who(other) and (not one.takes or not other.takes or {*one.takes} & {*other.takes}):
             words = f"{first} and {second} are both {_who(one)}: what both take is sent there twice"
             yield _mistake(f"sources/{name}/destinations", f"{words}; keep one, or part their `takes`")
+
+
+def _senders_alike(name: str, source: AnySource, settings: Settings) -> Iterator[Mistake]:
+    """Two destinations that results may go back to, and that neither an AE title nor an address tells apart."""
+    peers = [(key, one) for key, one in settings.destinations.items() if isinstance(one, DicomDestination)]
+    for (first, one), (second, other) in combinations(peers if SENDER in source.destinations else (), 2):
+        title = one.ae_title.strip()
+        is_alike = (title, _host(one.host)) == (other.ae_title.strip(), _host(other.host))
+        if is_alike and one.port != other.port:
+            words = f"{first} and {second} are both {title} at one host: which of them is `{SENDER}` can't be told"
+            yield _mistake(f"sources/{name}/destinations", f"{words}; give one another ae_title, or name one instead")
 
 
 def _who(destination: Destination) -> str:
