@@ -16,7 +16,7 @@ import pytest
 
 from carina.api.study import RunSettings, run
 from carina.config import load_settings
-from carina.errors import BadConfig, BadSeries
+from carina.errors import BadConfig, ModelFailed
 from carina.operators.programs import Over, Program, ProgramBounds, run_program
 from carina.pipeline.manifest import read_manifest
 from carina.sections import EngineChoice, OperatorSettings
@@ -129,8 +129,11 @@ def test_the_wrong_files_are_said_by_their_writer_and_reader(scan: Path, tmp_pat
         "- {name: seg, container: {image: carina/dicom-seg-writer}, input: [{from: liar, path: /input}, "
         "{path: /dcm}], output: [{path: /output, name: dicom}]}\n",
     )
-    with pytest.raises(BadSeries, match=r"^x\.mhd: is no MetaImage"):
+    with pytest.raises(
+        ModelFailed, match=r"^operator 'liar' /output: .* read as Mask: x\.mhd: is no MetaImage"
+    ) as caught:
         go(scan, tmp_path / "run", file)
+    assert caught.value.code == "operator.output"
     manifest = read_manifest(tmp_path / "run")
     assert manifest is not None and manifest.operators["liar"].error is None
     assert manifest.operators["seg"].error is not None
@@ -377,7 +380,7 @@ def test_a_signal_to_carina_ends_the_program_too(scan: Path, tmp_path: Path, num
 )
 def test_only_plain_files_are_taken(scan: Path, tmp_path: Path, code: str, expected: str) -> None:
     file = definition(tmp_path / "mine.yaml", READER, foreign("sly", python(code, "/output"), FROM_CT))
-    with pytest.raises(BadSeries, match=f"^operator 'sly' /output: .*{expected}"):
+    with pytest.raises(ModelFailed, match=f"^operator 'sly' /output: .*{expected}"):
         go(scan, tmp_path / "run", file)
 
 
@@ -390,7 +393,7 @@ def test_nothing_is_taken_through_a_link_in_the_folders_place(scan: Path, tmp_pa
     out = "sys.argv[1]" if replaced == "folder" else "os.path.dirname(sys.argv[1])"
     code = f"import os, sys; os.rename({out}, {out} + '-moved'); os.symlink({str(foreign_folder)!r}, {out})"
     file = definition(tmp_path / "mine.yaml", READER, foreign("sly", python(code, "/output"), FROM_CT))
-    with pytest.raises(BadSeries, match=r"^operator 'sly' /output: its folder is gone, or a link has its place"):
+    with pytest.raises(ModelFailed, match=r"^operator 'sly' /output: its folder is gone, or a link has its place"):
         go(scan, tmp_path / "run", file)
     assert [(place / "precious.txt").read_text() for place in (foreign_folder, foreign_folder / "out-0")] == [
         "kept"

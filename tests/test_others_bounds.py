@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from carina.config import Settings
-from carina.errors import BadConfig, BadSeries
+from carina.errors import BadConfig, ModelFailed
 from carina.jobs.estimate import others_mb
 from carina.jobs.request import new_job
 from carina.jobs.terms import Terms
@@ -109,7 +109,7 @@ def test_folders_deep_in_each_other_are_refused_in_one_line_and_removed(scan: Pa
     step = foreign("deep", python(f"import os, sys; os.chdir(sys.argv[1])\n{code}", "/output"), FROM_CT)
     file = definition(tmp_path / "mine.yaml", READER, step)
     for _ in range(2):  # what the first left stands in no later run's way
-        with pytest.raises(BadSeries, match=rf"^operator 'deep' /output: has {words}") as caught:
+        with pytest.raises(ModelFailed, match=rf"^operator 'deep' /output: has {words}") as caught:
             go(scan, tmp_path / "run", file)
         assert (caught.value.code, len(str(caught.value).splitlines()[0].split(";"))) == ("operator.output", 2)
         assert not (tmp_path / "run" / ".writing").exists()
@@ -141,3 +141,19 @@ def test_a_tree_of_any_depth_is_removed_and_no_link_is_followed(tmp_path: Path, 
     remove_tree(tmp_path / "tree")
     assert [path.name for path in tmp_path.rglob("*")] == ["outside", "kept"]
     remove_tree(tmp_path / "tree")  # it is gone
+
+
+@pytest.mark.parametrize(
+    "left", ["", "open(sys.argv[1] + '/x.txt', 'w')", "open(sys.argv[1] + '/x.mhd', 'wb').write(b'\\0')"]
+)
+def test_files_that_can_not_be_read_are_the_programs(scan: Path, tmp_path: Path, left: str) -> None:
+    file = definition(
+        tmp_path / "mine.yaml",
+        READER,
+        foreign("liar", python(f"import sys; {left}", "/output"), FROM_CT),
+        "- {name: ratio, container: {image: carina/ai-volume-ratio}, input: [{from: liar, path: /input}, "
+        "{from: liar, path: /label_image}], output: [{path: /output, name: metrics}]}\n",
+    )
+    with pytest.raises(ModelFailed, match=r"^operator 'liar' /output: what it left can't be read as Mask: ") as caught:
+        go(scan, tmp_path / "run", file)
+    assert (caught.value.code, caught.value.exit_code) == ("operator.output", 5)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
-from carina.errors import BadConfig, BadSeries, one_line, unwritable
+from carina.errors import BadConfig, ModelFailed, one_line, unwritable
 from carina.operators.containers import Contained, ContainerEngine, Mount, container_user
 from carina.operators.growth import MOST_FILES
 from carina.operators.ports import SourcePort
@@ -154,7 +154,7 @@ class Launch:
         Raises:
             BadConfig: ``operator.failed``, it can't be started, or ended badly; ``operator.time``, it took too long;
                 ``operator.output-size``, it wrote too much.
-            BadSeries: ``operator.output``, it left something else than plain files.
+            ModelFailed: ``operator.output``, it left something else than plain files.
         """
         # step names have no dot; the program has a working folder of its own, so that nothing relative reaches it
         work = Path(mkdtemp(prefix=f"{context.step}.", dir=context.folder / WRITING)).resolve()
@@ -254,8 +254,8 @@ def _plain_files(folder: Path, told: str) -> Iterator[str]:
     ``folder`` is absolute and was made by us, so that it leads elsewhere only if the program put a link in its way.
 
     Raises:
-        BadSeries: ``operator.output``, there is a link (a hard one too), a device or the like, a name that is none, no
-            end of files or of folders in each other; or the folder itself is no longer the one that was made.
+        ModelFailed: ``operator.output``, there is a link (a hard one too), a device or the like, a name that is none,
+            no end of files or of folders in each other; or the folder itself is no longer the one that was made.
     """
     if not folder.is_dir() or folder.resolve() != folder:
         raise _not_taken(told, "its folder is gone, or a link has its place; expected that it is left there")
@@ -271,7 +271,7 @@ def _plain_files(folder: Path, told: str) -> Iterator[str]:
                 continue
             count += 1
             if count > MOST_FILES:
-                raise BadSeries("operator.output", f"{told}: has more than {MOST_FILES} files; no operator's has.")
+                raise ModelFailed("operator.output", f"{told}: has more than {MOST_FILES} files; no operator's has.")
             yield path.relative_to(folder).as_posix()
 
 
@@ -289,8 +289,8 @@ def _check_plain(path: Path, told: str) -> None:
         path.chmod(found.st_mode | stat.S_IRWXU)
 
 
-def _not_taken(told: str, why: str) -> BadSeries:
-    return BadSeries("operator.output", f"{told}: {why}.")
+def _not_taken(told: str, why: str) -> ModelFailed:
+    return ModelFailed("operator.output", f"{told}: {why}.")
 
 
 def _hand_over(value: object, folder: Path, context: Context) -> None:

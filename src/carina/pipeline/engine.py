@@ -16,12 +16,12 @@ from threading import Event as Flag
 from threading import Lock
 from typing import Any
 
-from carina.errors import BadConfig, CarinaError, fault_of_others, told, unwritable
+from carina.errors import BadConfig, CarinaError, ModelFailed, fault_of_others, told, unwritable
 from carina.pipeline import ports
 from carina.pipeline.call import Misplaced, RaisedByOthers, call_operator, is_to_blame
 from carina.pipeline.graph import Graph, Node, Wire
 from carina.pipeline.manifest import FailureRecord, Manifest, OperatorRecord, State, end, write_manifest
-from carina.pipeline.operator import Context, holds
+from carina.pipeline.operator import Context, holds, type_name
 from carina.pipeline.places import below, file_name
 from carina.pipeline.said import Statements
 from carina.pipeline.store import Store, Stored
@@ -252,7 +252,13 @@ class Engine:
         if not isinstance(value, Files) or holds(wanted, value):
             return value
         files = self.store.files(value)  # waits until they are stored, where they stay
-        told = ports.load_files(wanted, files, f"what '{wire.step}' wrote to {wire.path}")
+        place = f"operator '{wire.step}' {wire.path}"
+        try:
+            told = ports.load_files(wanted, files, place)
+        except CarinaError as error:
+            first, *more = error.message.split("\n")
+            words = f"{place}: what it left can't be read as {type_name(wanted)}: {first}"
+            raise ModelFailed("operator.output", words, *more) from error
         self.store.found(told, files)
         return told
 
