@@ -82,8 +82,8 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 @pytest.mark.parametrize(
     ("failure", "code", "words"),
     [
-        (GAP, 0, r"failed \[series\.gap\]: its process ended with exit code 0; it is not tried again\."),
-        (FULL, 0, rf"failed \[output\.memory\]: its process ended with exit code 0; it is {AGAIN}\."),
+        (GAP, 0, r"failed \[series\.gap\]: carina jobs show 1 has the reason; it is not tried again\."),
+        (FULL, 0, rf"failed \[output\.memory\]: carina jobs show 1 has the reason; it is {AGAIN}\."),
         (None, -signal.SIGKILL, rf"failed \[job\.crashed\]: its process ended by SIGKILL; it is {AGAIN}\."),
     ],
 )

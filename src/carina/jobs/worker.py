@@ -302,7 +302,8 @@ class Worker:
             if self._held.is_news(str(attempt.job_id)):
                 _tell_failed(attempt, RUN_HELD, HELD, end)
         elif end.error_code:
-            _tell_failed(attempt, end.error_code, f"its process ended {how}", end)
+            why = f"carina jobs show {attempt.job_id} has the reason" if how == PLAINLY else f"its process ended {how}"
+            _tell_failed(attempt, end.error_code, why, end)
         else:
             _tell(attempt, f"counts no more; its process ended {how}")
 
