@@ -163,8 +163,12 @@ class Courier:
     def _store(self, session: Session, entry: Entry) -> Answer:
         try:
             return session.store(self.folder / entry.path)
-        except DeliveryFailed as error:  # it broke off: nobody knows how far the object had come
-            self._note(entry, Answer(outcome=Outcome.UNKNOWN, note=error.message))
+        except DeliveryFailed as error:  # no answer, or none to be understood: nobody knows how far the object had come
+            answer = Answer(outcome=Outcome.UNKNOWN, note=error.message)
+            if error.code != "delivery.unreachable":
+                return answer
+            self._note(entry, answer)
+            self.failures = max(self.failures, entry.attempts)  # a peer that answers queries is no less to be spared
             raise
         except Exception as error:  # noqa: BLE001 - the network edge: what one object sets off keeps no other
             return Answer(outcome=Outcome.UNKNOWN, note=told(error).message)
