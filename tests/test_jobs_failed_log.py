@@ -104,6 +104,15 @@ def test_the_last_crash_is_said_to_be_the_last(worker: Worker, caplog: pytest.Lo
     assert ["not tried again" in line for line in warnings(caplog)] == [False] * (MOST_CRASHES - 1) + [True]
 
 
+def test_a_worker_that_is_asked_to_end_says_which_jobs_wait_again(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker.running.append(Running(claimed(worker.engine), ROOM, Ended(0)))
+    worker._end()
+    said = [one.getMessage() for one in caplog.records]
+    assert said == ["job 1: attempt 1 is given back, since the worker was asked to end."]
+
+
 def test_an_attempt_that_is_given_back_or_canceled_is_no_failure(
     worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -69,6 +69,8 @@ NO_ANSWERS: dict[str, tuple[Callable[[], Answer], str, str]] = {
     "a mapping": (lambda: piece(b'{"0020000D": "x"}'), "delivery.no-json", "is no list in JSON"),
     "nested": (lambda: piece(b"[" * 100_000), "delivery.no-json", "is no list in JSON"),
     "many values": (lambda: piece(b"[" + b"{}," * 2_000_000 + b"{}]"), "delivery.no-json", "at most 1000000 values"),
+    "no data sets": (lambda: piece(b'[1, null, "x"]'), "delivery.no-json", "is no data set"),
+    "no attributes": (lambda: piece(b'[{"0020000D": 5}]'), "delivery.no-json", "is no data set"),
     "half a list": (lambda: piece(LIST[:40]), "delivery.no-json", "is no list in JSON"),
     "cut off": (
         lambda: piece(LIST[:40], f"Content-Length: {len(LIST)}\r\n"),

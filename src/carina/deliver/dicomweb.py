@@ -112,13 +112,19 @@ def found_items(name: str, server: DicomwebDestination, answer: WebAnswer) -> li
     """What a query found by its answer, a successful one (PS3.18 8.3.4.4: none is 204 or an empty list).
 
     Raises:
-        DeliveryFailed: it is no list in JSON: a page to log in at, say, or what is left of a list.
+        DeliveryFailed: it is no list in JSON: a page to log in at, say, or what is left of a list; or something in the
+            list is no data set (PS3.18 F.2).
     """
     if answer.code == HTTPStatus.NO_CONTENT:
         return []
     if not isinstance(answer.content, list):
         words = f"{name} ({server.url}): its answer to a query is no list in JSON (at most {MOST_JSON_VALUES} values)"
         raise DeliveryFailed("delivery.no-json", f"{words}: check its URL, user or token, or try again.")
+    if not all(
+        isinstance(one, dict) and all(isinstance(value, dict) for value in one.values()) for one in answer.content
+    ):
+        words = f"{name} ({server.url}): its answer to a query holds what is no data set in DICOM's JSON"
+        raise DeliveryFailed("delivery.no-json", f"{words}: check that its URL is that of a DICOMweb service.")
     return answer.content
 
 

@@ -327,8 +327,8 @@ class Worker:
                 one.process.wait()
             _close(one.process)
         with self.engine.begin() as connection:
-            for one in self.running:
-                give_back(connection, one.attempt)
+            for one in [one for one in self.running if give_back(connection, one.attempt)]:
+                _tell(one.attempt, "is given back, since the worker was asked to end")
         self.running.clear()
 
 
