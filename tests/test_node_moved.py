@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from alembic import command
-from sqlalchemy import insert, select
+from sqlalchemy import ColumnDefault, column, insert, inspect, select, table
 
 from carina.api.result import open_run
 from carina.config import NodeSettings, Settings
@@ -111,8 +111,15 @@ def test_rows_of_an_older_node_name_what_lies_in_its_folder_relative_to_it(tmp_p
     row = {"pipeline": "p", "folder": "", "state": "pending", "priority": 1, "memory_mb": 1, "cores": 1}
     with engine.begin() as connection:
         row["created_at"] = database_now(connection)
+        known = {one["name"] for one in inspect(connection).get_columns("job")}
+        row |= {
+            one.name: one.default.arg
+            for one in JOB.c
+            if isinstance(one.default, ColumnDefault) and one.name in known - set(row)
+        }
         rows = [row | {"source": one} for one in (*(f"/a_b/node/{one}" for one in within), *without)]
-        connection.execute(insert(JOB), rows)
+        older = table("job", *(column(name, JOB.c[name].type) for name in rows[0]))
+        connection.execute(insert(older), rows)
     upgrade_schema(engine)
     with engine.connect() as connection:
         assert list(connection.execute(select(JOB.c.source).order_by(JOB.c.id)).scalars()) == [*within, *without]

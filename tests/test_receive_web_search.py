@@ -41,7 +41,6 @@ def test_a_search_ends_where_the_server_repeats_itself() -> None:
         [study("../../escape")],
         [study("1.2.3", **{"00080050": "ANOTHER"})],
         [{"0020000D": {"vr": "UI"}}],
-        [None, 1, "x", []],
     ],
 )
 def test_what_does_not_fit_a_query_is_passed_over(items: object) -> None:
