@@ -161,7 +161,7 @@ def shake(port: int, context: ssl.SSLContext) -> None:
 
 
 def speak(port: int, words: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as peer, suppress(ConnectionError):
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as peer, suppress(OSError):
         peer.sendall(words)
         peer.shutdown(socket.SHUT_WR)
         peer.recv(100)

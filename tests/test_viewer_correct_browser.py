@@ -259,3 +259,21 @@ def check_page(page: Page, width: int) -> None:
     serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
     assert not serious, [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_focus_stays_on_undo_and_goes_to_the_picture_when_nothing_is_left(
+    browser: Browser, corrected: CorrectedRun
+) -> None:
+    with correcting(browser, corrected) as page:
+        for key in ("1", "2"):
+            page.keyboard.press(key)
+            page.keyboard.press(" ")
+            saved(page)
+        undo = page.get_by_role("button", name="Undo")
+        undo.focus()
+        page.keyboard.press("Enter")
+        expect(undo).to_be_enabled()
+        expect(undo).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(undo).to_be_disabled()
+        expect(page.locator(".picture:focus")).to_have_count(1)

@@ -35,7 +35,7 @@ const saver = new Saver({
 const visited = scene.lesions.findIndex((at) => at.every((value, axis) => value === scene.at[axis])) + 1;
 const labels = new Map([...document.querySelectorAll("[data-label]")].map((link) => [link.dataset.label, link]));
 const others = new Map(); // copies of the masks that are not painted here, once they are read
-const state = { at: [...scene.at], plane: planes[0], visited, isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false };
+const state = { at: [...scene.at], plane: planes[0], visited, isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false, greyed: "" };
 let stroke = null; // { plane, value, places: Set }
 let settling = 0;
 
@@ -147,8 +147,10 @@ function told() {
   if (state.next && waiting) words += " The other mask opens when they are saved.";
   say(words);
   status.dataset.state = waiting || saver.isBusy || saver.isLoggedOut ? "waiting" : "saved";
-  document.getElementById("undo").disabled = !saver.canUndo || waiting > 0 || saver.isBusy;
-  document.getElementById("redo").disabled = !saver.canRedo || waiting > 0 || saver.isBusy;
+  const isIdle = !waiting && !saver.isBusy;
+  grey("undo", !saver.canUndo || !isIdle);
+  grey("redo", !saver.canRedo || !isIdle);
+  if (isIdle) giveFocusBack();
   if (saver.isRead) document.getElementById("unfinished").hidden = !waiting && !saver.isUnfinished;
   sayUndecidable(waiting);
   const overtaken = document.getElementById("overtaken");
@@ -156,6 +158,23 @@ function told() {
   overtaken.querySelector("p").textContent = `This mask was changed elsewhere since it was opened here. ${strokes} of yours not saved.`;
   if (!stroke) planes.forEach(paint);
   if (state.next && !waiting && !stroke) leave();
+}
+
+/** A button with the focus that is greyed loses it: which one it was is kept. */
+function grey(id, isGreyed) {
+  const button = document.getElementById(id);
+  if (isGreyed && document.activeElement === button) state.greyed = id;
+  button.disabled = isGreyed;
+}
+
+/** The focus is again where it was before a stroke was undone; on the picture where there is no more to undo. */
+function giveFocusBack() {
+  if (!state.greyed) return;
+  const button = document.getElementById(state.greyed);
+  state.greyed = "";
+  if (![document.body, button].includes(document.activeElement)) return; // it has gone on meanwhile
+  if (button.disabled) choose(state.plane);
+  else button.focus();
 }
 
 /** Why nothing can be accepted or rejected now, and the two buttons greyed as long as that is so. */
