@@ -56,6 +56,7 @@ TEMPLATES = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    auto_reload=False,  # no file is looked at for each part of each page
 )
 TEMPLATES.filters.update(time=_time, minute=minute_text, size=size_words, seconds=seconds_words)
 TEMPLATES.filters.update(
