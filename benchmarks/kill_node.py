@@ -36,7 +36,8 @@ from carina.deliver.identity import identity_of
 from carina.jobs.places import database_address
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.testing.pacs import Pacs, free_port, orthanc
+from carina.testing.pacs import Pacs, orthanc
+from carina.testing.ports import free_port
 
 SLICES = 12
 SIDES = (64, 320)

@@ -32,7 +32,7 @@ from carina.config import DicomSettings, DicomSource, NodeSettings, Settings
 from carina.database import open_database, upgrade_schema
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 
 QUICK = {"TCP_NODELAY": "1", "TCP_BUFFER_LENGTH": "131072"}
 """DCMTK's switches against waiting for delayed acknowledgements; without them everything is at 20 a second."""

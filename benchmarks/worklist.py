@@ -26,7 +26,7 @@ from sqlalchemy import Engine, insert
 from carina.config import load_settings
 from carina.database import ARRIVAL, DELIVERY, INSTANCE, JOB, PROJECT
 from carina.jobs.places import open_node
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 from carina.web_settings import DEFAULT_PROJECT
 
 OBJECTS = 5

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "images" / "worklist.png"

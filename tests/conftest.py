@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 from carina.config import Settings
 from carina.database import open_database, upgrade_schema
-from databases import new_database, postgresql_server
+from databases import new_database, postgresql_server, remember_first_schema
 from webhooks import Hook
 
 settings.register_profile("ci", derandomize=True, deadline=None)
@@ -83,6 +83,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes name no test: those made anew in each process (a zip holds the time) would be another test in each."""
     return argname if isinstance(val, bytes) else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _schemas_copied() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        remember_first_schema(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

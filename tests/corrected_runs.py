@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +16,7 @@ from carina.api.result import Run
 from carina.corrections.masks import MaskName, network_mask, strokes_file
 from carina.corrections.painting import Painting
 from carina.report.overlay import layout
+from carina.testing.ports import free_port
 from carina.volume.arrays import Flags
 from carina.volume.grid import Grid
 from viewer_runs import posed, through_dicom, write_run
@@ -76,9 +76,7 @@ class Killable:
     """``carina view`` in a process of its own, on one port."""
 
     def __init__(self, corrected: CorrectedRun) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.corrected = corrected
         self.url = f"http://127.0.0.1:{self.port}/correct/lesion"
 

@@ -14,7 +14,7 @@ from carina.config import DicomSettings, NodeSettings, Settings
 from carina.database import ARRIVAL, INSTANCE, open_database, upgrade_schema
 from carina.receive.presence import RECEIVING_LOCK
 from carina.receive.store import InstanceStore
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 
 
 def small_ct(uid: str = "1.2.3.4", series: str = "1.2.3", *, rows: int = 4, **more: object) -> bytes:

@@ -20,7 +20,7 @@ from carina.database import INSTANCE
 from carina.receive.commitment import failure_reasons, read_request, report_on
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 from carina.web_settings import DEFAULT_PROJECT
 
 QUICK = {**os.environ, "TCP_NODELAY": "1", "TCP_BUFFER_LENGTH": "131072"}

@@ -23,7 +23,7 @@ from carina.jobs.sources import kept_source
 from carina.service.check import listen
 from carina.service.node import RunningNode
 from carina.service.serve import node_of, server_config
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 

@@ -15,6 +15,8 @@ from tempfile import mkdtemp
 
 import pytest
 
+from carina.testing.ports import free_port
+
 CORES = 8
 MEMORY_MIB = 24_576
 """What is said to be there: two workers as the shipped script asks for them, whatever this machine has."""
@@ -83,12 +85,6 @@ def _programs() -> None:
             pytest.skip(f"{name} is not installed; on Debian: apt-get install slurm-wlm munge")
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @contextmanager
 def _serving(folder: Path, *words: str | Path) -> Iterator[None]:
     """A daemon in the foreground for as long as the block runs."""
@@ -109,7 +105,7 @@ def slurm_cluster() -> Iterator[Slurm]:
     folder = Path(mkdtemp(prefix="carina-slurm-"))
     folder.chmod(0o755)
     host = socket.gethostname().partition(".")[0]
-    made = {"folder": folder, "host": host, "controller": _free_port(), "daemon": _free_port()}
+    made = {"folder": folder, "host": host, "controller": free_port(), "daemon": free_port()}
     (folder / "slurm.conf").write_text(SETTINGS.format(cores=CORES, memory=MEMORY_MIB, **made))
     (folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
     (folder / "munge.key").write_bytes(secrets.token_bytes(128))

@@ -19,7 +19,7 @@ from carina.service.access import oidc
 from carina.service.access.oidc import Provider, role_of
 from carina.service.access.roles import Role
 from carina.service.problems import Refused
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 from carina.web_settings import OidcSettings
 
 with warnings.catch_warnings():

@@ -27,7 +27,7 @@ from carina.jobs.places import open_node
 from carina.keeping.backup import save_node
 from carina.keeping.lock import files_held
 from carina.keeping.restore import restore_node
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 from delivery_objects import eventually, write_objects
 from kept_nodes import TODAY, KeptArrival, KeptJob, dangling, fill
 from received_files import small_ct

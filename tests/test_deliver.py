@@ -18,7 +18,8 @@ from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 from carina.config import DicomDestination, DicomwebDestination, FolderDestination, Settings
 from carina.deliver.deliver import deliver, deliver_to, echo
 from carina.errors import DeliveryFailed
-from carina.testing.pacs import Pacs, free_port, memory_pacs, orthanc, orthanc_program
+from carina.testing.pacs import Pacs, memory_pacs, orthanc, orthanc_program
+from carina.testing.ports import free_port
 
 UIDS = ("1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.3")
 

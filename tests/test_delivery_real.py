@@ -34,7 +34,8 @@ from carina.deliver.pace import Pace
 from carina.deliver.sender import Sender
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
-from carina.testing.pacs import LOOPBACK, Pacs, free_port, orthanc, orthanc_program, send
+from carina.testing.pacs import Pacs, orthanc, orthanc_program, send
+from carina.testing.ports import LOOPBACK, free_port
 from delivery_objects import NOW, PATIENCE_S, add_job, new_ledger, write_objects
 
 PACE = Pace(first_s=0.2, longest_s=2, idle_s=0.05, report_s=1)

@@ -24,7 +24,7 @@ from carina.models.bundle import Spec
 from carina.models.validation import Validation
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 

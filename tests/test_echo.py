@@ -11,7 +11,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
 from carina.testing.difficult_pacs import DifficultPacs
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 
 
 def carina(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -27,7 +27,8 @@ from carina.receive.store import InstanceStore
 from carina.service.changes import echo_source
 from carina.service.problems import NotThere
 from carina.testing.difficult_pacs import DifficultPacs
-from carina.testing.pacs import free_port, memory_pacs
+from carina.testing.pacs import memory_pacs
+from carina.testing.ports import free_port
 from carina.web_settings import TlsSettings
 from served_nodes import opened, serving
 

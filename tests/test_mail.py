@@ -16,7 +16,7 @@ from carina.database import JOB, NOTICE
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import Pace
 from carina.sections import MailSettings, NoticeSettings
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 from delivery_objects import NOW, new_ledger
 from webhooks import Hook
 

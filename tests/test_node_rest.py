@@ -23,7 +23,7 @@ from carina.service.rest.job_pages import ShownState
 from carina.service.rest.routes import EVERY_OPERATION, node_document
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 from served_nodes import NOON, add_job, hold, opened, serving
 
 SETTINGS = f"""

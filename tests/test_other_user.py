@@ -20,7 +20,7 @@ from carina.cli.main import VERBS
 from carina.config import NodeSettings, Settings
 from carina.jobs import places
 from carina.jobs.places import DATABASE, NODE_LOCK, check_user, open_node, open_node_beside
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 
 SOURCES = Path(places.__file__).parents[1]
 

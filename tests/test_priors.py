@@ -42,7 +42,8 @@ from carina.receive.store import InstanceStore, SentBy
 from carina.receive.stow import StowRequest, store_over_the_web
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.testing.pacs import Pacs, free_port, orthanc, orthanc_program
+from carina.testing.pacs import Pacs, orthanc, orthanc_program
+from carina.testing.ports import free_port
 
 LISTENER = free_port()
 PATIENT_ID = "KW-4711"

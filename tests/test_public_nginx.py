@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from access_nodes import PASSWORD, Guarded, form_token, guarded
 from carina.database import ARRIVAL
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 from received_files import small_ct
 from served_nodes import add_job
 

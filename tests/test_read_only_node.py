@@ -11,7 +11,7 @@ import pytest
 
 from carina.config import NodeSettings, Settings
 from carina.jobs.places import open_node
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 
 PROGRAM = str(Path(sys.executable).with_name("carina"))
 BACKUP = "node: can't be written (Read-only file system), and a backup holds a lock in the node's folder"

@@ -35,7 +35,8 @@ from carina.receive.web_fetch import instances_on_server, search_series
 from carina.service.check import check_across
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.testing.pacs import Pacs, free_port, orthanc, orthanc_program
+from carina.testing.pacs import Pacs, orthanc, orthanc_program
+from carina.testing.ports import free_port
 from received_files import arrival_states, small_ct
 
 SLICES = 8

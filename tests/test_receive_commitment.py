@@ -26,7 +26,7 @@ from carina.receive.commitment import SOME_MISSING
 from carina.receive.files import arriving_file, read_says
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore, SentBy
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 from certificates import self_signed
 from received_files import new_store, small_ct
 from receiving import commitment_report, receiver_settings

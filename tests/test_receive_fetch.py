@@ -27,7 +27,8 @@ from carina.receive.pull import peer_called, pull, source_called
 from carina.receive.store import Accepted, InstanceStore, SentBy
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
-from carina.testing.pacs import Pacs, free_port, orthanc, orthanc_program
+from carina.testing.pacs import Pacs, orthanc, orthanc_program
+from carina.testing.ports import free_port
 
 pytestmark = pytest.mark.skipif(
     not orthanc_program(), reason="Orthanc is not installed; on Debian: apt-get install orthanc"

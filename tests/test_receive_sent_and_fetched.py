@@ -28,7 +28,7 @@ from carina.receive.moves import PRIOR_MESSAGE, AskedBy, Moves
 from carina.receive.store import Accepted, InstanceStore, SentBy
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 
 SLICES, PIECES = 12, 3
 RULES = "max_slice_spacing_mm = 50.0\nmax_pixel_spacing_mm = 20.0\n"

@@ -34,7 +34,7 @@ from carina.receive.store import Accepted, InstanceStore, SentBy
 from carina.receive.stow import StowRequest, store_over_the_web
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 from receiving import storescu
 
 QUIET_S = 0.001

@@ -25,7 +25,8 @@ from carina.receive.store import InstanceStore
 from carina.receive.unfinished import RESUMED_AT_MOST, FetchResumer, FetchWish, written_down
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.testing.pacs import free_port, orthanc, orthanc_program
+from carina.testing.pacs import orthanc, orthanc_program
+from carina.testing.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from carina.deliver.pace import Pace
 from carina.deliver.sender import Sender
 from carina.errors import BadConfig
 from carina.testing.difficult_pacs import Mood, difficult_pacs
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 from delivery_objects import NOW, PATIENCE_S, add_job, eventually, new_ledger, write_objects
 
 PACE = Pace(first_s=0.1, longest_s=0.5, idle_s=0.02, report_s=1)

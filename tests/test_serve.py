@@ -31,7 +31,7 @@ from carina.service.app import web_app
 from carina.service.logs import JsonLines
 from carina.service.loops import Part, PartState, stop_all
 from carina.service.serve import _alone_in
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 from certificates import self_signed
 from served_nodes import add_job, opened, serving, settings_of
 

@@ -26,7 +26,7 @@ from carina.service.remarks import settings_remarks
 from carina.service.settings_secrets import open_secrets
 from carina.service.template import TEMPLATE, write_template
 from carina.service.web_address import is_loopback
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 
 PROGRAM = Path(sys.executable).with_name("carina")
 

@@ -27,7 +27,7 @@ from carina.models.triton_repository import Backend, write_repository
 from carina.operators.catalogue import find_definition
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
-from carina.testing.pacs import free_port
+from carina.testing.ports import free_port
 from carina.testing.triton import Triton, triton_folder, tritonserver
 from carina.volume.grid import Grid
 from carina.volume.volume import Volume

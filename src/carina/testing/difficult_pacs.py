@@ -29,7 +29,7 @@ from pynetdicom.sop_class import (
 from pynetdicom.transport import ThreadedAssociationServer
 
 from carina.deliver.answers import CLASS_NOT_SUPPORTED, NO_SUCH_OBJECT, SUCCESS
-from carina.testing.pacs import LOOPBACK, free_port
+from carina.testing.ports import LOOPBACK, free_port
 
 NOBODY = "NOBODY"
 """The only caller that a refusing PACS takes."""

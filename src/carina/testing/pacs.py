@@ -25,8 +25,8 @@ from pynetdicom.sop_class import Verification
 
 from carina.pipeline.json_text import read_json
 from carina.testing.dicom import TRANSFER_SYNTAXES
+from carina.testing.ports import LOOPBACK, free_port
 
-LOOPBACK = "127.0.0.1"
 ORTHANC_NAMES = ("Orthanc", "orthanc")
 PLUGIN_FOLDERS = ("/usr/share/orthanc/plugins", "/usr/lib/orthanc", "/usr/local/share/orthanc/plugins")
 
@@ -87,14 +87,6 @@ def orthanc(
             # Killed, not asked: an orderly stop takes seconds, and the storage is thrown away with the block.
             process.kill()
             process.wait()
-
-
-def free_port() -> int:
-    """A TCP port of the loopback address that nothing listens on now."""
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _configuration(

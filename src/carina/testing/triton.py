@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from carina.testing.pacs import LOOPBACK, free_port
+from carina.testing.ports import LOOPBACK, free_port
 
 INSTALL = "pip install --no-deps --target PREFIX/tritonserver nvidia-pytriton (PREFIX: the environment's folder)"
 
