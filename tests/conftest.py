@@ -18,7 +18,8 @@ from sqlalchemy import Engine
 
 from carina.config import Settings
 from carina.database import open_database, upgrade_schema
-from databases import new_database, postgresql_server, remember_first_schema
+from databases import new_database, postgresql_server
+from remembered import remember
 from webhooks import Hook
 
 settings.register_profile("ci", derandomize=True, deadline=None)
@@ -36,6 +37,8 @@ PATIENCE_MS = 10 * 60_000.0
 """How late a browser may be on a busy machine: what is far beyond any wait of one that is not broken."""
 
 expect.set_options(timeout=PATIENCE_MS)
+
+remember(pytest.MonkeyPatch())  # before a module of tests imports them by name
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,13 +86,6 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes name no test: those made anew in each process (a zip holds the time) would be another test in each."""
     return argname if isinstance(val, bytes) else None
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _schemas_copied() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        remember_first_schema(patch)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import cast
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
-from carina.database import open_database, upgrade
+from carina.database import open_database
 from carina.testing.ports import free_port
 
 
@@ -79,29 +77,3 @@ def new_database(server: str, name: str) -> str:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f'create database "{name}"'))
     engine.dispose()
     return server + name
-
-
-def remember_first_schema(patch: pytest.MonkeyPatch) -> None:
-    """Every empty SQLite database of this process after the first gets its tables as a copy of what was migrated.
-
-    The migrations take a sixth of a second of a processor, more than most tests of a node need for anything else.
-    """
-    migrate = upgrade._migrate
-    made: list[str] = []
-
-    def copied(connection: Connection, found: str | None) -> None:
-        if found is not None or connection.dialect.name != "sqlite":
-            migrate(connection, found)
-            return
-        if not made:
-            engine = open_database("sqlite://")
-            with engine.begin() as first:
-                migrate(first, None)
-            with engine.connect() as first:
-                dump = cast("sqlite3.Connection", first.connection.driver_connection).iterdump()
-                made.extend(line for line in dump if line not in ("BEGIN TRANSACTION;", "COMMIT;"))
-            engine.dispose()
-        for statement in made:
-            connection.exec_driver_sql(statement)
-
-    patch.setattr(upgrade, "_migrate", copied)

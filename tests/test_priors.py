@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import Dataset, dcmread
-from pynetdicom import AE, evt
-from pynetdicom.events import Event
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
+from pydicom import dcmread
 from sqlalchemy import Engine, select, update
 
 from carina.config import (
@@ -29,12 +25,10 @@ from carina.config import (
     Settings,
 )
 from carina.database import ARRIVAL, JOB, PRIOR, PRIOR_SERIES, database_now, open_database, upgrade_schema
-from carina.errors import DeliveryFailed
 from carina.jobs.intake import take_up
 from carina.jobs.queue import RANKS
 from carina.receive import priors
 from carina.receive.complete import complete_arrivals
-from carina.receive.fetch import MOST_ANSWERS, Wanted, find_on_node
 from carina.receive.listener import DicomListener
 from carina.receive.priors import PAUSES, PriorFetcher
 from carina.receive.pull import Pulled, pull
@@ -339,57 +333,6 @@ def test_a_peer_that_sets_off_a_fault_of_ours_holds_up_no_other(
         assert "a fault of Carina's (ZeroDivisionError), see the log." in wishes(store.engine)[0][1]
         assert "find_at" in caplog.text
         assert "KW-4711" not in caplog.text + str(wishes(store.engine))
-
-
-def _found(level: str, number: int) -> tuple[int, Dataset]:
-    found = Dataset()
-    found.QueryRetrieveLevel, found.Modality = level, "CT"
-    found.StudyInstanceUID, found.SeriesInstanceUID = f"1.2.{number}", f"1.2.{number}.1"
-    return 0xFF00, found
-
-
-def one_query(_: str) -> Iterator[tuple[int, Dataset]]:
-    yield from (_found("STUDY", number) for number in range(10**9))
-
-
-def many_queries(level: str) -> Iterator[tuple[int, Dataset]]:
-    """A hundred studies, each with far fewer series than a query may find."""
-    yield from (_found(level, number) for number in range(100 if level == "STUDY" else 90))
-
-
-def slow_queries(level: str) -> Iterator[tuple[int, Dataset]]:
-    for found in many_queries(level):
-        time.sleep(0.05 if level == "SERIES" else 0)
-        yield found
-
-
-@pytest.mark.parametrize(
-    ("answers", "words"),
-    [
-        (one_query, f"more than {MOST_ANSWERS} answers to one search; ask for less"),
-        (many_queries, f"more than {MOST_ANSWERS} answers to one search; ask for less"),
-        (slow_queries, "no end within 2 s; ask for less"),
-    ],
-)
-def test_a_search_without_end_is_ended(
-    answers: Callable[[str], Iterator[tuple[int, Dataset]]], words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if answers is slow_queries:
-        monkeypatch.setattr("carina.receive.fetch.SEARCHED_S", 2.0)
-
-    def answer(event: Event) -> Iterator[tuple[int, Dataset]]:
-        yield from answers(str(event.identifier.QueryRetrieveLevel))
-
-    entity = AE(ae_title="ENDLESS")
-    entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
-    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, answer)])
-    assert server is not None
-    try:
-        peer = DicomDestination(host="127.0.0.1", port=server.server_address[1], ae_title="ENDLESS")
-        with pytest.raises(DeliveryFailed, match=words):
-            find_on_node("endless", peer, Wanted(patient_id="KW-4711"))
-    finally:
-        server.shutdown()
 
 
 def test_nothing_of_another_series_than_was_asked_for_is_kept(tmp_path: Path) -> None:
