@@ -41,6 +41,7 @@ from carina.testing.ports import free_port
 
 LISTENER = free_port()
 PATIENT_ID = "KW-4711"
+NOT_ASKED = "Earlier scans are not asked for:"
 
 
 def scan(folder: Path, seed: int, date: str, description: str = "Thorax 1.0", **header: str) -> list[Path]:
@@ -231,11 +232,12 @@ def set_state(engine: Engine, state: str) -> None:
     ("header", "words"),
     [
         ({"PatientID": "KW-1"}, "pacs has no earlier chest CT of the patient."),
-        ({"PatientID": "ANONYMOUS"}, "Earlier scans are not asked for: the scan has no study date"),
-        ({"PatientIdentityRemoved": "YES"}, "Earlier scans are not asked for"),
-        ({"StudyDate": ""}, "Earlier scans are not asked for"),
+        ({"PatientID": "ANONYMOUS"}, f"{NOT_ASKED} its Patient ID is no valid one, or one that stands for many"),
+        ({"PatientIdentityRemoved": "YES"}, f"{NOT_ASKED} it says that the patient's identity was removed"),
+        ({"PatientID": ""}, f"{NOT_ASKED} it has no Patient ID."),
+        ({"StudyDate": ""}, f"{NOT_ASKED} it has no study date."),
         ({"StudyDate": "20240101"}, "pacs has no earlier chest CT of the patient."),
-        ({"PatientID": "*"}, "Earlier scans are not asked for"),
+        ({"PatientID": "*", "StudyDate": ""}, f"{NOT_ASKED} its Patient ID is no valid one"),
     ],
 )
 def test_what_has_no_earlier_scan_says_so(pacs: Pacs, tmp_path: Path, header: dict[str, str], words: str) -> None:

@@ -28,12 +28,19 @@ _TIME = re.compile(r"((?:[01]\d|2[0-3])(?:[0-5]\d(?:[0-5]\d|60)?)?)(?:(?<=\d{6})
 class ScanOf:
     """A patient's ID and who issued it, and the study's date and time as digits; an empty ``patient_id`` is nobody's.
 
-    The ID of a de-identified scan, one that stands for many patients and one that is no valid value are nobody's.
+    The ID of a de-identified scan, one that stands for many patients and one that is no valid value are nobody's;
+    ``nobody`` says which of these it is.
     """
 
     patient_id: str = ""
     issuer: str = ""
     studied: str = ""
+    nobody: str = ""
+
+    @property
+    def not_sought(self) -> str:
+        """Why no earlier scan can be asked for, in words without the patient; empty where one can."""
+        return " and ".join(filter(None, (self.nobody, "" if self.studied else "it has no study date")))
 
     def whose(self, source: str) -> str:
         """What is the same of two scans of one patient, in hexadecimal digits; empty where it is nobody's.
@@ -50,12 +57,22 @@ class ScanOf:
 def scan_of(said: Mapping[str, str]) -> ScanOf:
     """What a header says, by keyword."""
     studied = study_moment(said["StudyDate"], said["StudyTime"])
+    if nobody := _why_nobody(said):
+        return ScanOf(studied=studied, nobody=nobody)
+    return ScanOf(patient_id=patient_key(said["PatientID"]), issuer=said["IssuerOfPatientID"].strip(), studied=studied)
+
+
+def _why_nobody(said: Mapping[str, str]) -> str:
+    """Why a scan's Patient ID is not one patient's; empty where it is."""
     if said["PatientIdentityRemoved"].strip().upper() == "YES":
-        return ScanOf(studied=studied)
-    patient_id, issuer = patient_key(said["PatientID"]), said["IssuerOfPatientID"].strip()
-    if not patient_id or not _is_value(issuer):
-        return ScanOf(studied=studied)
-    return ScanOf(patient_id=patient_id, issuer=issuer, studied=studied)
+        return "it says that the patient's identity was removed (Patient Identity Removed)"
+    if not said["PatientID"].strip():
+        return "it has no Patient ID"
+    if not patient_key(said["PatientID"]):
+        return "its Patient ID is no valid one, or one that stands for many patients, as ANONYMOUS does"
+    if not _is_value(said["IssuerOfPatientID"].strip()):
+        return "its Issuer of Patient ID is no valid value"
+    return ""
 
 
 def patient_key(text: str) -> str:

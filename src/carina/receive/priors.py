@@ -33,11 +33,6 @@ ASKED_IN_A_ROUND = 20
 
 _LOG = logging.getLogger(__name__)
 
-NOT_ASKED = (
-    "Earlier scans are not asked for: the scan has no study date, no Patient ID that stands for one patient, or says "
-    "that the patient's identity was removed."
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
@@ -105,8 +100,8 @@ class PriorFetcher:
         if source is None:
             raise BadConfig("priors.source", f"source {asked.source} is not in the settings any more.")
         scan = self._scan(asked)
-        if not scan.patient_id or not scan.studied:
-            return NOT_ASKED
+        if scan.not_sought:
+            return f"Earlier scans are not asked for: {scan.not_sought}."
         listed = find_at(self.peer, peer, Wanted(patient_id=scan.patient_id))
         rules = load_rules(source.series_rules or settings.series_rules)
         chosen = earlier_chests(listed, scan, asked.study_uid, rules, source.earlier_studies)
@@ -123,7 +118,9 @@ class PriorFetcher:
             first = select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == asked.arrival_id).order_by(INSTANCE.c.id)
             path = connection.execute(first.limit(1)).scalar()
         opened = open_file(self.store.folder / path, ASKED_OF_PATIENTS) if path else None
-        return scan_of({keyword: opened.text(keyword) for keyword in ASKED_OF_PATIENTS}) if opened else ScanOf()
+        if opened is None:
+            raise BadConfig("priors.gone", "the scan's instances are not here any more.")
+        return scan_of({keyword: opened.text(keyword) for keyword in ASKED_OF_PATIENTS})
 
     def _note(self, asked: _Asked, chosen: Sequence[FoundSeries]) -> list[FoundSeries]:
         """Write down which series are compared with, and give those that have to be fetched.
