@@ -169,7 +169,8 @@ def _batches(kinds: list[Sample], first: int, count: int, workers: int) -> list[
     return found
 
 
-def _watch(batch: Batch, findings: Findings, patience_s: float) -> None:
+def watch(batch: Batch, findings: Findings, patience_s: float) -> None:
+    """Have a batch worked through, by one worker after another where one ends or hangs."""
     watched = Watched(batch, findings, patience_s)
     while watched.step():
         pass
@@ -191,7 +192,7 @@ def main() -> int:
     findings, started = Findings(), time.monotonic()
     batches = _batches([given.kind] if given.kind else list(Sample), given.first, given.count, given.workers)
     with ThreadPoolExecutor(given.workers) as pool:
-        list(pool.map(lambda batch: _watch(batch, findings, given.patience), batches))
+        list(pool.map(lambda batch: watch(batch, findings, given.patience), batches))
     for outcome, count in sorted(findings.outcomes.items()):
         print(f"{outcome}: {count}")
     print(

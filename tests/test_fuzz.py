@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from carina.testing.hostile import Sample, hostile
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "fuzz.py"
-COUNTS = {Sample.DICOM: 400, Sample.VOLUME: 400, Sample.DEFINITION: 80, Sample.MANIFEST: 300, Sample.SETTINGS: 300}
+COUNTS = {Sample.DICOM: 200, Sample.VOLUME: 200, Sample.DEFINITION: 80, Sample.MANIFEST: 300, Sample.SETTINGS: 300}
 
 
 def fuzz(*words: str) -> subprocess.CompletedProcess[str]:
@@ -63,24 +64,38 @@ def test_a_peak_of_memory_is_one_inputs_and_the_next_gets_a_new_worker(tmp_path:
     assert "3 inputs, 1 findings" in done.stdout
 
 
-@pytest.mark.slow
+SLEEPER = """
+import pathlib, sys, time
+for seed in range(int(sys.argv[1]), int(sys.argv[2])):
+    print("start", seed, flush=True)
+    time.sleep(600 if {asleep} else 0)
+    print("settings", seed, "refused", flush=True)
+"""
+"""A worker that imports next to nothing, so that little patience is much to it."""
+
+
 @pytest.mark.parametrize(
     ("asleep", "said"),
     [
-        ("seed == 1", "settings 1 hang over 20 s"),
-        ("seed == 1 and not (slept := Path(__file__).with_name('slept')).exists() and not slept.touch()", ""),
+        ("seed == 1", ["settings 1 hang over 6 s"]),
+        ("seed == 1 and not (slept := pathlib.Path(__file__ + '.slept')).exists() and not slept.touch()", []),
     ],
     ids=["always", "once"],
 )
-def test_a_silence_is_a_hang_if_the_seed_is_silent_alone_too(tmp_path: Path, asleep: str, said: str) -> None:
-    program = tmp_path / "asleep.py"
-    text = SCRIPT.read_text(encoding="utf-8").replace("MORE_PATIENCE = 5", "MORE_PATIENCE = 2")
-    slow = f"        time.sleep(600 if {asleep} else 0)\n        words = read_hostile("
-    program.write_text(text.replace("        words = read_hostile(", slow), encoding="utf-8")
-    command = [sys.executable, str(program), "--kind", "settings", "--count", "3", "--workers", "1"]
-    done = subprocess.run([*command, "--patience", "10"], capture_output=True, text=True, check=False)
-    assert said in done.stdout
-    assert f"3 inputs, {1 if said else 0} findings" in done.stdout, done.stdout
+def test_a_silence_is_a_hang_if_the_seed_is_silent_alone_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asleep: str, said: list[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    script = importlib.import_module("fuzz")
+    worker = tmp_path / "sleeper.py"
+    worker.write_text(SLEEPER.format(asleep=asleep), encoding="utf-8")
+    monkeypatch.setattr(script, "MORE_PATIENCE", 2)
+    words = [sys.executable, "-S", str(worker)]
+    monkeypatch.setattr(script.Watched, "_command", lambda _, first, count: [*words, str(first), str(first + count)])
+    found = script.Findings()
+    script.watch((Sample.SETTINGS, 0, 3), found, 3.0)
+    assert found.faults == said
+    assert found.outcomes.total() == 3
 
 
 @pytest.mark.parametrize("seed", [1003392, *range(200)])
