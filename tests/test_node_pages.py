@@ -292,26 +292,6 @@ def test_the_keyboard_changes_a_priority_and_cancels(shown: Page, pages: Pages) 
     expect(row).to_contain_text("canceled")
 
 
-def test_what_has_the_focus_keeps_it_when_the_page_changes(shown: Page, pages: Pages) -> None:
-    link = shown.locator(f"#job-{pages.jobs['pending']}")
-    link.focus()
-    pages.change("running", state="stopped", ended="healthy", stopped_at=NOON)
-    expect(shown.get_by_role("link", name="2 done")).to_be_visible()
-    expect(link).to_be_focused()
-
-
-def test_a_choice_that_is_open_is_not_taken_away(shown: Page, pages: Pages) -> None:
-    choice = shown.get_by_label(f"Priority of job {pages.jobs['pending']}")
-    choice.focus()
-    choice.select_option("immediate")
-    pages.change("running", state="stopped", ended="healthy", stopped_at=NOON)
-    shown.wait_for_timeout(2500)
-    expect(choice).to_have_value("immediate")
-    shown.get_by_role("link", name="REST").focus()
-    expect(shown.get_by_role("link", name="2 done")).to_be_visible()
-    expect(choice).to_have_value("immediate")  # on the page as it is now, for the button beside it
-
-
 @pytest.mark.parametrize("theme", ["dark", "light"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_is_wider_than_the_window(browser: Browser, pages: Pages, theme: str, width: int) -> None:

@@ -1,64 +1,141 @@
 // Keeps the changing part of a page true. Without scripts the page is what it was when it was loaded.
 const live = document.getElementById("live");
 const connection = document.getElementById("connection");
+const USABLE = "a[href], button, summary, select, input:not([type=hidden])";
+const CLICK_AFTER_MS = 100; // a finger's click comes after it was lifted
+
+/** What tells an element from its siblings; empty where nothing does. (A form's `id` may be a field of that name.) */
+function keyOf(node) {
+  const named = ["id", "aria-labelledby", "href"].find((name) => node.getAttribute?.(name));
+  return named ? node.getAttribute(named) : "";
+}
+
+/** The next of the siblings from `at` on, up to one with a key, that `made` may be put into. */
+function alike(at, made) {
+  let one = at;
+  while (one && !keyOf(one) && one.nodeName !== made.nodeName) one = one.nextSibling;
+  return one && !keyOf(one) ? one : null;
+}
+
+/** Takes away what stands from `at` on, up to `end` or what has a key; gives what stands there then. */
+function clear(at, end) {
+  let one = at;
+  while (one && one !== end && !keyOf(one)) {
+    const next = one.nextSibling;
+    one.remove();
+    one = next;
+  }
+  return one;
+}
+
+function mendAttributes(old, made) {
+  const ofReader = old.nodeName === "DETAILS" ? "open" : "";
+  for (const { name } of [...old.attributes]) if (name !== ofReader && !made.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of made.attributes) {
+    if (name !== ofReader && old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+}
+
+function mendChildren(old, made) {
+  const coming = new Set([...made.children].map(keyOf));
+  for (const one of [...old.children]) if (keyOf(one) && !coming.has(keyOf(one))) one.remove();
+  const kept = new Map([...old.children].filter(keyOf).map((one) => [keyOf(one), one]));
+  let at = old.firstChild;
+  for (const next of [...made.childNodes]) {
+    const found = keyOf(next) ? kept.get(keyOf(next)) : alike(at, next);
+    if (!found || found.nodeName !== next.nodeName) {
+      old.insertBefore(next, at);
+      continue;
+    }
+    kept.delete(keyOf(next));
+    at = clear(at, found);
+    if (at === found) at = at.nextSibling;
+    else old.insertBefore(found, at);
+    mend(found, next);
+  }
+  while (at) {
+    const after = at.nextSibling;
+    at.remove();
+    at = after;
+  }
+}
+
+/**
+ * Makes `old` say what `made` says. What is the same in both stays where it is: whoever stands on it, presses it, has
+ * opened, ticked or chosen in it notices nothing.
+ */
+function mend(old, made) {
+  if (old.nodeType !== Node.ELEMENT_NODE) {
+    if (old.data !== made.data) old.data = made.data;
+    return;
+  }
+  if (old.isEqualNode(made)) return;
+  const isChosen = old.nodeName === "SELECT" && !old.selectedOptions[0]?.defaultSelected;
+  const choice = isChosen ? old.value : made.value;
+  mendAttributes(old, made);
+  mendChildren(old, made);
+  if (old.nodeName === "SELECT") old.value = choice;
+}
+
+/** Puts the focus back: on what had it, on what is the same elsewhere, else on what is near to where that was. */
+function standAgain(focused, above) {
+  if (document.activeElement === focused) return;
+  const near = above.filter((one) => live.contains(one));
+  const links = near.flatMap((one) => [...one.querySelectorAll("a")]);
+  const again = [
+    live.contains(focused) && focused,
+    focused.id && document.getElementById(focused.id),
+    focused.href && links.find((one) => one.href === focused.href),
+    ...near.map((one) => one.querySelector(USABLE)),
+  ];
+  again.find(Boolean)?.focus();
+}
+
+function show(part) {
+  const focused = document.activeElement;
+  const above = [];
+  for (let one = focused; live.contains(one) && one !== live; one = one.parentElement) above.push(one.parentElement);
+  const made = live.cloneNode(false);
+  made.innerHTML = part;
+  mend(live, made);
+  if (above.length) standAgain(focused, above);
+}
 
 if (live) {
   const source = new EventSource(live.dataset.live);
   let waiting = null;
-
-  function isInUse() {
-    return live.contains(document.activeElement) && document.activeElement.tagName === "SELECT";
-  }
-
-  /** Finds the element again that has the focus: by its id, a link by where it leads, a summary by what it opens. */
-  function findAgain() {
-    const at = document.activeElement;
-    const { id, href, parentElement } = at;
-    if (!live.contains(at)) return () => null;
-    if (id) return () => document.getElementById(id);
-    if (href) return () => [...live.querySelectorAll("a")].find((one) => one.href === href);
-    return () => document.getElementById(parentElement.id)?.querySelector("summary");
-  }
-
-  function show(part) {
-    const focused = findAgain();
-    const opened = [...live.querySelectorAll("details")].map((one) => [one.id, one.open]);
-    const ticked = [...live.querySelectorAll("input:checked")].map((one) => one.id);
-    const chosen = [...live.querySelectorAll("select[id]")]
-      .filter((one) => !one.selectedOptions[0]?.defaultSelected)
-      .map((one) => [one.id, one.value]);
-    live.innerHTML = part;
-    for (const [id, value] of chosen) {
-      const choice = document.getElementById(id);
-      if (choice) choice.value = value;
-    }
-    for (const id of ticked) {
-      const box = document.getElementById(id);
-      if (box) box.checked = true;
-    }
-    for (const [id, open] of opened) {
-      const details = document.getElementById(id);
-      if (details) details.open = open;
-    }
-    focused()?.focus();
-  }
+  let isPressed = false;
+  let lifted = null;
 
   source.onmessage = (event) => {
     connection.textContent = "";
-    if (isInUse()) waiting = event.data;
+    if (isPressed) waiting = event.data;
     else show(event.data);
   };
   source.onerror = () => {
     const why = source.readyState === EventSource.CLOSED ? "You are logged out, or the page is gone: reload it." : "The node does not answer.";
     connection.textContent = `${why} This page shows what was last known.`;
   };
-  live.addEventListener("focusout", () => {
-    if (waiting === null) return;
-    setTimeout(() => {
-      if (isInUse() || waiting === null) return;
-      show(waiting);
-      waiting = null;
-    });
+
+  // Nothing moves between the press of a pointer and its click. A list of choices that opens doesn't say when it closes.
+  live.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0 || event.target.closest("select")) return;
+    clearTimeout(lifted);
+    lifted = null;
+    isPressed = true;
+  });
+  function settle() {
+    lifted = null;
+    isPressed = false;
+    if (waiting !== null) show(waiting);
+    waiting = null;
+  }
+  function lift() {
+    if (isPressed) lifted ??= setTimeout(settle, CLICK_AFTER_MS);
+  }
+  for (const kind of ["pointerup", "pointercancel", "blur"]) addEventListener(kind, lift);
+  addEventListener("pointermove", (event) => {
+    if (!event.buttons) lift(); // it was lifted where this page didn't hear of it
   });
   addEventListener("pagehide", () => source.close());
 }
