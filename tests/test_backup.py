@@ -88,12 +88,14 @@ def test_backups_and_restored_nodes_are_their_users_alone(node: Settings, tmp_pa
     assert folder.stat().st_mode & 0o777 == 0o700
     for name in ("node.lock", "receiving.lock", "sender.lock"):
         (folder / name).touch()
+    (folder / "alive").mkdir()
+    (folder / "alive" / "host:1").touch()
     for one in (folder, *folder.rglob("*")):
         one.chmod(0o777 if one.is_dir() else 0o664)
     (tmp_path / "saved").mkdir()
     save_node(node, tmp_path / "saved", TODAY)
     assert rights(tmp_path / "saved") == {(True, 0o700), (False, 0o600)}
-    assert not list((tmp_path / "saved").glob("*.lock"))
+    assert not [*(tmp_path / "saved").glob("*.lock"), *(tmp_path / "saved").glob("alive")]
     for one in (tmp_path / "saved", *(tmp_path / "saved").rglob("*")):
         one.chmod(0o755 if one.is_dir() else 0o644)
     restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)

@@ -152,19 +152,21 @@ def show(job_id: int, as_json: bool, config: Path | None) -> None:
     import msgspec
 
     from carina.jobs.comparison import comparison_of
+    from carina.jobs.kept import job_files
 
     settings, engine = _node(config)
     with engine.connect() as connection:
-        job = _find(connection, job_id)
-        compared = comparison_of(connection, Path(settings.node.folder), job)
+        job, folder = _find(connection, job_id), Path(settings.node.folder)
+        compared, files = comparison_of(connection, folder, job), job_files(connection, folder, job)
     looked(engine, f"job {job_id}")
     if as_json:
-        say_json(msgspec.to_builtins(job) | {"compared": msgspec.to_builtins(compared)})
+        beside = {"compared": msgspec.to_builtins(compared), "files": msgspec.to_builtins(files)}
+        say_json(msgspec.to_builtins(job) | beside)
         return
     for name, value in msgspec.structs.asdict(job).items():
         if value not in (None, "", ()) and name != "decisions":
             say(f"{name}: {', '.join(value) if isinstance(value, tuple) else value}")
-    say(*compared.lines)
+    say(*([f"files: {files.said}"] if files.said else []), *compared.lines)
     for one in job.decisions:
         why = f": {one.reason}" if one.reason else ""
         say(f"{one.layer} mask: {one.decision} by {one.reader}, {one.at.astimezone():%Y-%m-%d %H:%M}{why}")
@@ -249,14 +251,16 @@ def priority(job_ids: tuple[int, ...], wanted: str, config: Path | None) -> None
 @CONFIG
 def logs(job_id: int, config: Path | None) -> None:
     """Print the log of a job's latest attempt."""
+    from carina.jobs.kept import job_files
     from carina.jobs.places import latest_log
 
     settings, engine = _node(config)
     with engine.connect() as connection:
         job = _find(connection, job_id)
+        files = job_files(connection, Path(settings.node.folder), job)
     log = latest_log(settings, job.id, job.attempt)
     if log is None:
-        raise BadConfig("job.no-log", f"job {job_id} has no log here: it has not run, or ran on another machine.")
+        raise BadConfig("job.no-log", f"job {job_id} has no log: {files.log_said}")
     looked(engine, f"log of job {job_id}")
     with log.open(encoding="utf-8", errors="backslashreplace") as lines:
         for line in lines:
@@ -367,12 +371,16 @@ def worker(until_empty: bool, name: str, config: Path | None) -> None:
     worker each. Under Slurm, memory and cores are those that Slurm granted.
     """
     from carina.jobs.machine import within_slurm
+    from carina.jobs.one_host import worked_on_here
+    from carina.jobs.places import check_user, open_node
     from carina.jobs.worker import Worker
     from carina.service.logs import log_to
 
     log_to()
-    settings, engine = _node(config, makes=True)
-    it = Worker(within_slurm(settings, os.environ), engine, name=name)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: it.stopping.set())
-    it.go(until_empty=until_empty)
+    settings = node_settings(config)
+    check_user(settings)
+    with worked_on_here(settings):  # before the database is opened, which two machines may not do
+        it = Worker(within_slurm(settings, os.environ), open_node(settings), name=name)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: it.stopping.set())
+        it.go(until_empty=until_empty)

@@ -27,7 +27,7 @@ from carina.dicom.objects import Producer, joined, save_object
 from carina.dicom.pdf import encapsulated_pdf
 from carina.dicom.series import Series
 from carina.errors import BadConfig, CarinaError, told
-from carina.jobs.comparison import OBJECT_FILE
+from carina.jobs.comparison import OBJECT_FILE, removed_words
 from carina.jobs.earlier import EarlierScan, earlier_scans, wish_of
 from carina.jobs.listing import Job, find_job
 from carina.jobs.places import database_address
@@ -48,8 +48,10 @@ def compare_job(settings: Settings, engine: Engine, job_id: int) -> None:
     folder = Path(settings.node.folder)
     with engine.connect() as connection:
         job, every = find_job(connection, job_id), earlier_scans(connection, job_id)
+        removed = removed_words(connection, job_id)
     if job is None or not every:
-        raise BadConfig("compare.nothing", f"job {job_id}: there is nothing to compare it with.")
+        why = f" {' '.join(removed.values())}" if removed else ""
+        raise BadConfig("compare.nothing", f"job {job_id}: there is nothing to compare it with.{why}")
     scans, findings = _undamaged(folder, job, every)
     written = _write(folder, job, scans, findings)
     wanted = {name: settings.destinations[name] for name in job.destinations if name in settings.destinations}

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, exists, insert, literal, select
 
 from carina.database import ARRIVAL, JOB, PRIOR, PRIOR_SERIES, REMOVAL, PriorState
+from carina.jobs.kept import removals_of
 from carina.jobs.queue import JobEnd
 
 MOST_EARLIER = 20
@@ -44,26 +45,39 @@ def earlier_scans(connection: Connection, job_id: int) -> tuple[EarlierScan, ...
     other. They are of the job's own project: what is found goes into its report, which others read. Of several on one
     series, the latest. A job that was handed in by path has none: of its patient nothing is known.
     """
+    return tuple(_latest(connection, job_id, is_removed=False).values())[:MOST_EARLIER]
+
+
+def earlier_removed(connection: Connection, job_id: int) -> Mapping[EarlierScan, str]:
+    """Those that would be earlier scans as well, had their runs not been removed; when and why, in a sentence."""
+    kept, removed = (_latest(connection, job_id, is_removed=one) for one in (False, True))
+    scans = [scan for series, scan in removed.items() if series not in kept][:MOST_EARLIER]
+    said = removals_of(connection, [one.job_id for one in scans])
+    return {one: said[one.job_id] for one in scans}
+
+
+def _latest(connection: Connection, job_id: int, *, is_removed: bool) -> Mapping[str, EarlierScan]:
+    """By series, those whose runs were removed or those whose runs were not."""
     wanted = select(JOB.c.pipeline, JOB.c.project, ARRIVAL.c.whose_sha256, ARRIVAL.c.studied, ARRIVAL.c.study_uid)
     of_job = wanted.join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id).where(JOB.c.id == job_id)
     this = connection.execute(of_job).first()
     if this is None or not this.whose_sha256 or not this.studied:
-        return ()
-    is_removed = exists().where(REMOVAL.c.kind == "run", REMOVAL.c.subject_id == JOB.c.id)
+        return {}
+    removal = exists().where(REMOVAL.c.kind == "run", REMOVAL.c.subject_id == JOB.c.id)
     earlier = (
         select(JOB.c.id, JOB.c.series_uid, JOB.c.folder, ARRIVAL.c.studied)
         .join(ARRIVAL, ARRIVAL.c.id == JOB.c.arrival_id)
         .where(ARRIVAL.c.whose_sha256 == this.whose_sha256, ARRIVAL.c.study_uid != this.study_uid)
         .where(ARRIVAL.c.studied < this.studied, ~literal(this.studied).startswith(ARRIVAL.c.studied))
         .where(JOB.c.pipeline == this.pipeline, JOB.c.project == this.project)
-        .where(JOB.c.ended == JobEnd.HEALTHY, ~is_removed)
+        .where(JOB.c.ended == JobEnd.HEALTHY, removal if is_removed else ~removal)
         .order_by(ARRIVAL.c.studied.desc(), JOB.c.id.desc())
     )
     found: dict[str, EarlierScan] = {}
     for row in connection.execute(earlier.limit(5 * MOST_EARLIER)):
         scan = EarlierScan(job_id=row.id, series_uid=row.series_uid, folder=row.folder, studied=row.studied)
         found.setdefault(row.series_uid, scan)
-    return tuple(found.values())[:MOST_EARLIER]
+    return found
 
 
 def want_earlier(connection: Connection, job_id: int, peer: str, now: datetime) -> None:

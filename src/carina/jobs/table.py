@@ -13,6 +13,7 @@ from carina.api.cohort_table import CohortTable, Fate, Item, findings_of
 from carina.config import Settings
 from carina.database import read_only
 from carina.errors import CarinaError
+from carina.jobs.kept import FilesState, job_files
 from carina.jobs.listing import Job, every_job
 from carina.jobs.sources import source_of
 
@@ -34,12 +35,12 @@ def write_jobs_table(engine: Engine, settings: Settings, file: Path, *, pipeline
     """
     with read_only(engine) as connection:
         jobs = list(every_job(connection, pipeline=pipeline))
-    items = [_item(job, Path(settings.node.folder)) for job in jobs]
+    items = [_item(engine, job, Path(settings.node.folder)) for job in jobs]
     CohortTable(file, items).write()
     return Counter(item.fate for item in items)
 
 
-def _item(job: Job, folder: Path) -> Item:
+def _item(engine: Engine, job: Job, folder: Path) -> Item:
     place = source_of(folder, job)
     item = Item(
         name=f"job {job.id}",
@@ -56,4 +57,22 @@ def _item(job: Job, folder: Path) -> Item:
     try:
         return replace(item, findings=findings_of(folder / job.folder))
     except CarinaError as error:  # its run was removed, or damaged since
-        return replace(item, fate=Fate.FAILED, code=error.code, message=error.message)
+        return _without_findings(engine, job, folder, replace(item, code=error.code, message=error.message))
+
+
+def _without_findings(engine: Engine, job: Job, folder: Path, item: Item) -> Item:
+    """The row of a healthy job whose run can't be read: done all the same where the node itself removed it."""
+    with read_only(engine) as connection:
+        files = job_files(connection, folder, job)
+    item = replace(item, findings=_remembered(job))
+    if files.state is FilesState.HERE:
+        return replace(item, fate=Fate.FAILED)
+    fate = Fate.DONE if files.state is FilesState.REMOVED else Fate.FAILED
+    return replace(item, fate=fate, code=files.code, message=files.said)
+
+
+def _remembered(job: Job) -> dict[str, str | float]:
+    """The columns of a run that can't be read, as far as the job's row has them."""
+    ratio = {} if job.ratio_percent is None else {"lungs ratio_percent": job.ratio_percent}
+    more = f" And {job.warnings - 1} more." if job.warnings > 1 else ""
+    return ratio | ({"warnings": f"{job.first_warning}{more}"} if job.warnings else {})

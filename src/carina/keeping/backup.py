@@ -27,6 +27,7 @@ from carina.database import ARRIVAL, AUDIT, DISK_FULL, INSTANCE, JOB, open_datab
 from carina.database.upgrade import schema_version
 from carina.deliver.sender import SENDER_LOCK
 from carina.errors import FULL, BadConfig, told, unwritable
+from carina.jobs.one_host import SIGNED
 from carina.jobs.places import DATABASE, NODE_LOCK, check_user, database_address, own_alone
 from carina.jobs.queue import JobState
 from carina.keeping.dumps import DUMP, dump_database
@@ -44,7 +45,7 @@ BACKUP_FILE = "backup.json"
 LISTED = "instances.txt"
 """Beside a dump: the instances that it names, a line each, so that what is missing or altered is seen in time."""
 
-_APART = frozenset({INCOMING, RUNS, UPLOADS, FETCHING, KEEPING_LOCK, NODE_LOCK, RECEIVING_LOCK, SENDER_LOCK})
+_APART = frozenset({INCOMING, RUNS, UPLOADS, FETCHING, SIGNED, KEEPING_LOCK, NODE_LOCK, RECEIVING_LOCK, SENDER_LOCK})
 """What is not copied as it stands; the database neither, whose files begin with its name."""
 
 

@@ -7,6 +7,7 @@ import msgspec
 from carina.database import read_only
 from carina.deliver.ledger import DeliveryState, counts
 from carina.errors import BadConfig
+from carina.jobs.kept import JobFiles, job_files
 from carina.jobs.listing import Job, find_job
 from carina.pipeline.manifest import Manifest, State, read_manifest
 from carina.service.node import RunningNode
@@ -26,9 +27,13 @@ class OperatorProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """A job and how far it is; ``deliveries`` counts objects by destination and state."""
+    """A job and how far it is; ``deliveries`` counts objects by destination and state.
+
+    ``files`` says whether its run is still here, and if not, why: by whom it was removed, and when.
+    """
 
     job: Job
+    files: JobFiles
     operators: tuple[OperatorProgress, ...]
     warnings: tuple[str, ...]
     deliveries: dict[str, dict[DeliveryState, int]]
@@ -43,11 +48,13 @@ def progress_of(node: RunningNode, job_id: int) -> JobProgress:
     with read_only(node.engine) as connection:
         job = find_job(connection, job_id)
         sent = counts(connection, job_id=job_id)
-    if job is None:
+        files = job_files(connection, node.folder, job) if job else None
+    if job is None or files is None:
         raise NotThere("job.unknown", f"there is no job {job_id}.")
     manifest = manifest_of(node, job)
     return JobProgress(
         job=job,
+        files=files,
         operators=operators_of(manifest),
         warnings=warnings_of(manifest),
         deliveries=sent,

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
 from carina.errors import BadConfig, unwritable
+from carina.jobs.one_host import worked_on_here
 from carina.jobs.places import NODE_LOCK, make_private, open_node
 from carina.receive.tls import tls_context
 from carina.service.access.accounts import first_link
@@ -49,10 +50,11 @@ def run_node(settings: Settings) -> None:
     """Serve until the process is asked to end (SIGTERM, SIGINT); then end parts and requests in order.
 
     Raises:
-        BadConfig: the node can't be opened, its port is taken, or another node runs in its folder.
+        BadConfig: the node can't be opened, its port is taken, another node runs in its folder, or it is on SQLite and
+            another machine works on it.
     """
     share_memory()
-    with _alone_in(Path(settings.node.folder)):
+    with _alone_in(Path(settings.node.folder)), worked_on_here(settings):
         _run(settings)
 
 

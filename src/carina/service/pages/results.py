@@ -22,6 +22,7 @@ def _viewer() -> Router:
         earlier_runs,
         following_job,
         page_of_job,
+        removed_runs,
         run_of,
         sent_of_job,
     )
@@ -41,7 +42,7 @@ def _viewer() -> Router:
         following=following_job,
     )
     correct = correct_routes(run_of, shelf, around, corrections_of_jobs())
-    changes = changes_routes(run_of, earlier_runs, shelf, around)
+    changes = changes_routes(run_of, earlier_runs, shelf, around, removed_runs)
     return Router(routes=[*correct, *changes, *viewer_routes(run_of, shelf, around)])
 
 

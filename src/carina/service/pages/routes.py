@@ -14,11 +14,12 @@ from starlette.staticfiles import StaticFiles
 from carina.database import read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import list_deliveries, resting_reason
-from carina.jobs.earlier import earlier_scans, wanted_for, wish_of
+from carina.jobs.earlier import earlier_removed, earlier_scans, wanted_for, wish_of
+from carina.jobs.kept import FilesState, job_files
 from carina.jobs.listing import Job, job_on
+from carina.jobs.places import latest_log
 from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.reading import Reading, next_to_read
-from carina.pipeline.folder import MANIFEST
 from carina.pipeline.manifest import State
 from carina.service.access.accounts import administrators
 from carina.service.access.caller import caller_of
@@ -133,15 +134,17 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     with read_only(node.engine) as connection:
         deliveries = list_deliveries(connection, job_id=job_id, at_most=1000)
         earlier, wish = earlier_scans(connection, job_id), wish_of(connection, job_id)
+        removed = earlier_removed(connection, job_id)
         wanted, described = wanted_for(connection, job_id), job_words(node, connection, progress.job)
         held_up = {one.destination for one in deliveries if one.state == DeliveryState.WAITING}
         resting = {name: resting_reason(connection, name) for name in sorted(held_up)}
-    has_results = progress.job.state is JobState.STOPPED and (node.folder / progress.job.folder / MANIFEST).is_file()
+    has_results = progress.job.state is JobState.STOPPED and progress.files.state is FilesState.HERE
     values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
     values["resting"] = resting
     values["handed_over"] = _handed_over(node, progress.job)
     values["is_uploaded"] = is_of_upload(progress.job)
-    return values | {"has_results": has_results, "earlier": earlier, "wish": wish, "wanted_for": wanted}
+    values |= {"has_results": has_results, "earlier": earlier, "earlier_removed": removed}
+    return values | {"wish": wish, "wanted_for": wanted}
 
 
 def _handed_over(node: RunningNode, job: Job) -> frozenset[str]:
@@ -153,12 +156,15 @@ def _handed_over(node: RunningNode, job: Job) -> frozenset[str]:
 
 def show_held(request: Request) -> Response:
     """To the results on a series, or on a study's, by its UID: an address that another system can make."""
-    with read_only(_node(request).engine) as connection:
+    node = _node(request)
+    with read_only(node.engine) as connection:
         job = job_on(connection, **request.path_params)
-    if job is None:
+        files = job_files(connection, node.folder, job) if job else None
+    if job is None or files is None:
         raise NotThere("series.unknown", "no series of this UID was run here.")
     query = f"?{request.url.query}" if request.url.query else ""
-    return RedirectResponse(f"/jobs/{job.id}/view/{query}" if job.ended == JobEnd.HEALTHY else f"/jobs/{job.id}", 303)
+    has_results = job.ended == JobEnd.HEALTHY and files.state is FilesState.HERE
+    return RedirectResponse(f"/jobs/{job.id}/view/{query}" if has_results else f"/jobs/{job.id}", 303)
 
 
 async def show_series(request: Request) -> Response:
@@ -190,11 +196,10 @@ def show_next(request: Request) -> Response:
 def show_log(request: Request) -> Response:
     """The end of the log of a job's latest attempt."""
     node, job_id = _node(request), request.path_params["job"]
-    attempt = progress_of(node, job_id).job.attempt
-    logs = (node.folder / "logs" / f"job-{job_id}-{number}.log" for number in range(attempt, 0, -1))
-    log = next((one for one in logs if one.is_file()), None)
+    progress = progress_of(node, job_id)
+    log = latest_log(node.settings, job_id, progress.job.attempt)
     if log is None:
-        raise NotThere("job.no-log", f"job {job_id} has no log yet: none of its attempts has begun.")
+        raise NotThere("job.no-log", f"job {job_id} has no log: {progress.files.log_said}")
     with log.open("rb") as file:
         file.seek(max(log.stat().st_size - _LOG_BYTES, 0))
         return PlainTextResponse(file.read().decode("utf-8", "replace"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from carina.database import database_now, read_only
 from carina.deliver.ledger import enter
 from carina.deliver.register import states_of_objects
 from carina.dicom.series import Source
+from carina.jobs.comparison import removed_words
 from carina.jobs.decided import note_reading
 from carina.jobs.earlier import earlier_scans
+from carina.jobs.kept import FilesState, job_files
 from carina.jobs.listing import Job, find_job
 from carina.jobs.sources import source_of
 from carina.sections import RUNS
@@ -35,9 +38,13 @@ def run_of(request: Request) -> Path:
     """The folder of the run that a request is about.
 
     Raises:
-        NotThere: there is no such job.
+        NotThere: there is no such job, or its run is not here (any more).
     """
     node, job = job_asked(request)
+    with read_only(node.engine) as connection:
+        files = job_files(connection, node.folder, job)
+    if files.state is not FilesState.HERE:
+        raise NotThere(files.code, f"job {job.id} has no results here: {files.said}")
     return node.folder / job.folder
 
 
@@ -65,6 +72,17 @@ def earlier_runs(request: Request) -> dict[int, Path]:
     node, job = job_asked(request)
     with read_only(node.engine) as connection:
         return {one.job_id: node.folder / one.folder for one in earlier_scans(connection, job.id)}
+
+
+def removed_runs(request: Request) -> Mapping[int, str]:
+    """Of the runs that would be among those, had they not been removed, which, when and why, by their jobs' ids.
+
+    Raises:
+        NotThere: there is no such job.
+    """
+    node, job = job_asked(request)
+    with read_only(node.engine) as connection:
+        return removed_words(connection, job.id)
 
 
 def looked_at(request: Request) -> RunsLookedAt:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from carina.config import Priority
 from carina.database import read_only
 from carina.jobs.filtering import ROWS_LOOKED_AT
+from carina.jobs.kept import removals_of
 from carina.jobs.listing import Job, JobOrder
 from carina.jobs.projects import project_names
 from carina.jobs.queue import JobState
@@ -184,6 +185,7 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
         ids = [job.arrival_id for job in jobs if job.arrival_id is not None]
         arrivals, files = arrivals_of(connection, ids), files_to_read(connection, jobs)
         sent = sendings_of(connection, [job.id for job in jobs])
+        removed = removals_of(connection, [job.id for job in jobs])
     beside = _beside(node, jobs, version)
     waiting: WaitingSeries = node.waiting.get(version, partial(_waiting, node))
     with read_only(node.engine) as connection:
@@ -197,6 +199,7 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
         "beside": beside,
         "counts": beside.tally.jobs,
         "sent": beside.tally.deliveries,
+        "removed": removed,
         "asked": asked,
         "rows": _rows(node, jobs, arrivals, files, sent, beside.progress),
         "following": asked.link(before=found.next) if found.next else "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -37,6 +37,9 @@ from carina.service.viewer.slices import WINDOWS, Drawing, slice_words
 
 CHANGES = "/changes"
 
+RemovedRuns = Callable[[Request], Mapping[int, str]]
+"""Says of earlier runs that were removed which, when and why, by number."""
+
 NOTHING_EARLIER = "No earlier scan of this patient was run here, so there is nothing to compare with."
 
 
@@ -66,9 +69,11 @@ class ScanRow:
     is_shown: bool
 
 
-def changes_routes(where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf, around: Around) -> list[BaseRoute]:
+def changes_routes(
+    where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf, around: Around, removed: RemovedRuns = lambda _: {}
+) -> list[BaseRoute]:
     """The page of what changed, and below ``/earlier`` the pages of the runs that it is compared with."""
-    page = ChangesPage(where, earlier, shelf, replace(around, is_compared=True))
+    page = ChangesPage(where, earlier, shelf, replace(around, is_compared=True), removed)
     above = Above(href=f"../..{CHANGES}", name="Changes")
     runs = viewer_routes(page.earlier_run, shelf, Around(above=lambda _: above, called=around.called))
     return [Route(CHANGES, answering(page.page)), Mount("/earlier/{number:int}", routes=runs)]
@@ -77,11 +82,14 @@ def changes_routes(where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf, aro
 class ChangesPage:
     """The comparison of the run that a request is about with one of its earlier ones."""
 
-    def __init__(self, where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf, around: Around) -> None:
+    def __init__(
+        self, where: WhereIsRun, earlier: EarlierRuns, shelf: RunShelf, around: Around, removed: RemovedRuns
+    ) -> None:
         self._where = where
         self._earlier = earlier
         self._shelf = shelf
         self._around = around
+        self._removed = removed
 
     def earlier_run(self, request: Request) -> Path:
         """The folder of an earlier run, by its number.
@@ -91,16 +99,23 @@ class ChangesPage:
         """
         folders, number = self._earlier(request), int(request.path_params["number"])
         if number not in folders:
+            if said := self._removed(request).get(number):
+                raise BadConfig("changes.earlier", f"there is nothing to compare with in {said}")
             known = ", ".join(str(one) for one in folders) or "none"
             raise BadConfig("changes.earlier", f"there is no earlier run {number}; known: {known}.")
         return folders[number]
+
+    def _why_none(self, request: Request) -> list[str]:
+        """Why there is nothing to compare with."""
+        removed = self._removed(request).values()
+        return [f"There is nothing to compare with any more in {said}" for said in removed] or [NOTHING_EARLIER]
 
     def page(self, request: Request) -> Response:
         """Both pictures, the sentence, the table and the charts; a sentence alone where there is nothing earlier."""
         later, folders = self._shelf.open(self._where(request)), self._earlier(request)
         around = run_values(request, later, self._around)
         if not folders:
-            return viewer_page(request, "changes.html", {**around, "sentences": [NOTHING_EARLIER], "rows": []})
+            return viewer_page(request, "changes.html", {**around, "sentences": self._why_none(request), "rows": []})
         found = earlier_findings(folders)
         number = request.path_params["number"] = _whole(request, "earlier", next(iter(found or folders)))
         before = self._shelf.open(self.earlier_run(request))
