@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 
 from carina.config import Settings
 from carina.database import open_database, upgrade_schema
+from certificates import SESSION, authority
 from databases import new_database, postgresql_server
 from remembered import remember
 from webhooks import Hook
@@ -50,6 +51,12 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real CT data not found at {folder}; set CARINA_TEST_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificates with their keys: ``certificates.SESSION``."""
+    return authority(tmp_path_factory.mktemp("tls"), SESSION)
 
 
 TOOL_MISSING = ("not installed", "could not import")

@@ -92,11 +92,18 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_every_reason_of_a_failed_handshake_is_told_once(
-    node: Settings, engine: Engine, certificates: Path, caplog: pytest.LogCaptureFixture
+    node: Settings,
+    engine: Engine,
+    certificates: Path,
+    tls_files: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Who mends one mistake of a sender's sees the next."""
     files = {name: str(certificates / name) for name in ("node.crt", "node.key", "scanner.crt")}
-    tls = TlsSettings(certificate=files["node.crt"], key=files["node.key"], trusted=files["scanner.crt"])
+    both = tmp_path / "both.crt"
+    both.write_text((certificates / "scanner.crt").read_text() + (tls_files / "root.crt").read_text())
+    tls = TlsSettings(certificate=files["node.crt"], key=files["node.key"], trusted=str(both))
     with_tls = msgspec.structs.replace(node, dicom=msgspec.structs.replace(node.dicom, tls=tls))
     listener = DicomListener(InstanceStore(with_tls, engine))
     listener.start()
@@ -108,8 +115,14 @@ def test_every_reason_of_a_failed_handshake_is_told_once(
         "its TLS handshake failed (wrong version number)": lambda: speak(listener.port, b"\x99" * 300),
         "it offers no TLS 1.2 or later": lambda: shake(listener.port, old(certificates)),
         "it showed no certificate": lambda: shake(listener.port, client()),
-        "its certificate is not taken (self-signed certificate)": lambda: shake(
+        "its certificate is not taken (self-signed certificate): dicom.tls.trusted has to hold": lambda: shake(
             listener.port, client(certificates / "stranger")
+        ),
+        "its certificate is not taken (certificate has expired): the sender needs a new one": lambda: shake(
+            listener.port, client(tls_files / "expired")
+        ),
+        "its certificate is not taken (certificate is not yet valid): the sender needs one that is": lambda: shake(
+            listener.port, client(tls_files / "early")
         ),
         "it does not trust our certificate": lambda: shake(
             listener.port, client(certificates / "scanner", trusted=certificates / "scanner.crt")
@@ -203,5 +216,5 @@ def test_a_certificate_that_is_none_is_named(node: Settings, engine: Engine, tmp
     (tmp_path / "x.crt").write_text("no certificate")
     tls = TlsSettings(certificate=str(tmp_path / "x.crt"), key=str(tmp_path / "x.crt"))
     wrong = msgspec.structs.replace(node, dicom=msgspec.structs.replace(node.dicom, tls=tls))
-    with pytest.raises(BadConfig, match=r"x\.crt.*can't be used .*expected PEM files"):
+    with pytest.raises(BadConfig, match=r"dicom\.tls\.certificate: '\S+x\.crt' holds no certificate"):
         DicomListener(InstanceStore(wrong, engine)).start()

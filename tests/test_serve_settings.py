@@ -193,10 +193,10 @@ def test_check_says_that_others_can_read_a_secret(tmp_path: Path) -> None:
         ('[node]\ndatabase = "oracle://x"\n', "node.database: database oracle://x: can't be opened"),
         ('[models]\nlung = "liver"\n', "models.lung: No bundle is called 'liver'"),
         ('[runtime]\nkind = "triton"\n', "runtime.endpoint: is empty and kind is triton"),
-        ('[dicom.tls]\ncertificate = "n.crt"\nkey = "n.key"\n', "dicom.tls.certificate: 'n.crt' can't be read"),
-        (PEER.format("tls_trusted = 'n.crt'"), "destinations.D.tls_trusted: n.crt can't be used for TLS (No such file"),
+        ('[dicom.tls]\ncertificate = "n.crt"\nkey = "n.key"\n', "dicom.tls.certificate: 'n.crt' is not there"),
+        (PEER.format("tls_trusted = 'n.crt'"), "destinations.D.tls_trusted: 'n.crt' is not there"),
         (PEER.format("tls_certificate = 'n.crt'"), "destinations.D.tls_trusted: is empty, so no TLS is spoken"),
-        (WEB.format("h", "tls_trusted = 'n.crt'"), "destinations.D.tls_trusted: n.crt can't be used for TLS"),
+        (WEB.format("h", "tls_trusted = 'n.crt'"), "destinations.D.tls_trusted: 'n.crt' is not there"),
         (WEB.format("u:p@h", ""), "destinations.D.url: has a user in it; give user and password by their own keys"),
         (WEB.format("h", "user = 'u'\ntoken = 't'"), "destinations.D.token: is there beside user"),
         (WEB.format("[h", ""), "destinations.D.url: 'https://[h/web' is no address of a server (Invalid IPv6 URL)"),
@@ -219,7 +219,7 @@ def test_check_says_that_others_can_read_a_secret(tmp_path: Path) -> None:
             f"{DICOM.format('A', 'X')}pipelines = ['default', 'default-deidentified']\n[deidentify]\nkey = ''\n",
             "deidentify.key: is empty, and pipeline default-deidentified of source A needs it; give one of 32",
         ),
-        ('[web.tls]\ncertificate = "/etc/hostname"\nkey = "/etc/hostname"\n', "web.tls: certificate, key and trusted"),
+        ('[web.tls]\ncertificate = "/etc/hostname"\nkey = "/etc/hostname"\n', "web.tls.key: '/etc/hostname' holds no"),
     ],
 )
 def test_a_mistake_across_keys_is_named_by_its_key(

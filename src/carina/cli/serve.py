@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,15 +35,17 @@ def serve(config: Path | None, check: bool) -> None:
     mistakes = check_across(settings, is_running=runs)
     if check:
         from carina.service.check_contents import check_contents
+        from carina.service.check_tls import ending_remarks, lapsed_mistakes
         from carina.service.settings_secrets import open_secrets
 
-        mistakes += check_contents(settings)
+        now = datetime.now(UTC)
+        mistakes += [*check_contents(settings), *lapsed_mistakes(settings, now)]
     if mistakes:
         raise as_error(mistakes, file)
     if check:
         sources, destinations = ", ".join(settings.sources) or "none", ", ".join(settings.destinations) or "none"
         say(f"{file or 'settings'}: no mistakes; sources: {sources}; destinations: {destinations}")
-        say(*settings_remarks(settings), *open_secrets(file))
+        say(*settings_remarks(settings), *ending_remarks(settings, now), *open_secrets(file))
         if runs:
             say("the node runs, so its ports were not tried; it takes these settings once it is started again")
         return
@@ -62,4 +65,4 @@ def _every_mistake_told(config: Path | None, file: Path | None) -> Settings:
     try:
         return node_settings(config)
     except BadConfig as error:
-        raise with_the_rest(error, file, os.environ) from error
+        raise with_the_rest(error, file, os.environ, datetime.now(UTC)) from error

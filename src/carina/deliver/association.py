@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,7 +12,7 @@ from pynetdicom.events import EventHandlerType
 
 from carina.config import DicomDestination
 from carina.deliver.receipt import unreachable
-from carina.deliver.tls import peer_tls
+from carina.deliver.tls import PeerTls, peer_tls
 from carina.errors import DeliveryFailed
 
 LAST_PORT = 65535
@@ -40,12 +39,13 @@ def associated(
     Raises:
         DeliveryFailed: nobody answers, the peer refuses, or it accepts none of the contexts.
     """
+    tls = peer_tls(name, address(peer), peer)
     try:
-        association = _associate(peer, contexts, handlers, taken)
+        association = _associate(peer, contexts, handlers, taken, tls)
     except (OSError, ValueError) as error:  # a host that nobody knows; a port or an AE title that can't be
         raise unreachable(name, address(peer), str(error)) from error
     if not association.is_established:
-        raise _refused(name, peer, association)
+        raise _refused(name, peer, association, tls)
     try:
         yield association
     finally:
@@ -64,7 +64,11 @@ def accepts(association: Association, sop_class: str) -> bool:
 
 
 def _associate(
-    peer: DicomDestination, contexts: Contexts, handlers: Sequence[EventHandlerType], taken: Sequence[str]
+    peer: DicomDestination,
+    contexts: Contexts,
+    handlers: Sequence[EventHandlerType],
+    taken: Sequence[str],
+    tls: PeerTls | None,
 ) -> Association:
     if not 0 < peer.port <= LAST_PORT:
         raise ValueError(f"its port must be 1 to {LAST_PORT}")
@@ -80,23 +84,17 @@ def _associate(
         ae_title=peer.ae_title,
         ext_neg=roles,
         evt_handlers=list(handlers),
-        tls_args=_tls_args(peer),
+        tls_args=(tls.context, tls.asked.name) if tls else None,
     )
 
 
-def _tls_args(peer: DicomDestination) -> tuple[ssl.SSLContext, str] | None:
-    if not peer.tls_trusted:
-        return None
-    return peer_tls(peer.tls_trusted, peer.tls_certificate, peer.tls_key), peer.tls_name or peer.host
-
-
-def _refused(name: str, peer: DicomDestination, association: Association) -> DeliveryFailed:
+def _refused(name: str, peer: DicomDestination, association: Association, tls: PeerTls | None) -> DeliveryFailed:
     answer = association.acceptor.primitive
     if association.is_rejected:
         reason = getattr(answer, "reason_str", "") or "no reason given"
         refusal = f"it refused the association of {peer.calling_ae_title} ({reason})"
         return unreachable(name, address(peer), refusal)
     if answer is None:
-        by_tls = " by TLS with a certificate that is trusted" if peer.tls_trusted else ""
-        return unreachable(name, address(peer), f"nothing answers there{by_tls}")
+        seen = tls.trouble() if tls else None
+        return unreachable(name, address(peer), *(seen or ("nothing answers there",)))
     return DeliveryFailed(NO_CONTEXT, f"{name} ({address(peer)}) accepts nothing of what was proposed: see what it is.")

@@ -16,7 +16,7 @@ from typing import Any
 from carina.config import DicomwebDestination
 from carina.deliver.paced_http import LEAST_PROGRESS, paced_opener
 from carina.deliver.receipt import unreachable
-from carina.deliver.tls import peer_tls
+from carina.deliver.tls import PeerTls, peer_tls
 from carina.errors import DeliveryFailed
 from carina.pipeline.json_text import read_json
 
@@ -155,14 +155,16 @@ def _answer(
     if not server.url.startswith(("http://", "https://")):
         raise unreachable(name, server.url, "its URL must start with http:// or https://")
     headers |= _credentials(server)
+    tls: PeerTls | None = None
     try:
-        tls = peer_tls(server.tls_trusted) if server.tls_trusted else None
+        tls = peer_tls(name, server.url, server)
         request = urllib.request.Request(f"{server.url.rstrip('/')}{path}", data=data, headers=headers)
-        answer: HTTPResponse = paced_opener(tls).open(request, timeout=server.timeout_s)
+        answer: HTTPResponse = paced_opener(tls.context if tls else None).open(request, timeout=server.timeout_s)
     except urllib.error.HTTPError as error:
         return error
     except _NO_HTTP as error:
-        raise _unreachable(name, server, error) from error
+        seen = tls.trouble() if tls else None
+        raise (unreachable(name, server.url, *seen) if seen else _unreachable(name, server, error)) from error
     return answer
 
 

@@ -53,7 +53,7 @@ def complete(receipt: DeliveryReceipt) -> DeliveryReceipt:
     )
 
 
-def unreachable(name: str, where: str, reason: str) -> DeliveryFailed:
-    """The error for a destination that does not answer."""
-    check = "its URL" if "://" in where else "address, port and AE titles"
-    return DeliveryFailed("delivery.unreachable", f"{name} ({where}) can't be reached: {reason}. Check {check}.")
+def unreachable(name: str, where: str, reason: str, advice: str = "") -> DeliveryFailed:
+    """The error for a destination that does not answer; what to do is to look at its address, unless it is known."""
+    check = advice or f"Check {'its URL' if '://' in where else 'address, port and AE titles'}"
+    return DeliveryFailed("delivery.unreachable", f"{name} ({where}) can't be reached: {reason}. {check}.")

@@ -27,6 +27,12 @@ SAID = {
 }
 """What is said of OpenSSL's reasons that have a remedy, or a plain word."""
 
+DATED = {
+    9: "the sender needs one that is valid already, or a clock is wrong: the sender's, or this machine's",
+    10: "the sender needs a new one (or what signs it, in dicom.tls.trusted, has expired)",
+}
+"""What to do by OpenSSL's code of a certificate whose time it is not (openssl-verification-options, DIAGNOSTICS)."""
+
 
 def wrong_in_handshake(error: OSError, begins: bytes, first_s: float) -> Wrong:
     """What is wrong with a connection that began so, and whose handshake failed, for which it had ``first_s``."""
@@ -41,7 +47,8 @@ def wrong_in_handshake(error: OSError, begins: bytes, first_s: float) -> Wrong:
         return Wrong(kind="tls HTTP_REQUEST", words=SAID["HTTP_REQUEST"])
     reason = error.reason or type(error).__name__
     if isinstance(error, ssl.SSLCertVerificationError):
-        words = f"its certificate is not taken ({error.verify_message}): dicom.tls.trusted has to hold what signs it"
+        advice = DATED.get(error.verify_code, "dicom.tls.trusted has to hold what signs it")
+        words = f"its certificate is not taken ({error.verify_message}): {advice}"
         return Wrong(kind=f"tls {reason} {error.verify_code}", words=words)
     plain = f"its TLS handshake failed ({reason.replace('_', ' ').lower()})"
     return Wrong(kind=f"tls {reason}", words=SAID.get(reason, plain))

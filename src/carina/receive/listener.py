@@ -37,7 +37,7 @@ from carina.receive.moves import AskedBy
 from carina.receive.refused import RefusalLog
 from carina.receive.reports import NOT_AUTHORISED, CommitmentReports
 from carina.receive.store import Accepted, InstanceStore, SentBy
-from carina.receive.tls import tls_context
+from carina.receive.tls import listener_files, tls_context
 from carina.receive.transport import LARGEST_PDU, BoundedServer
 
 FIRST_WORD_S = 15.0
@@ -102,7 +102,7 @@ class DicomListener:
         try:
             self._server = node.make_server(
                 (wanted.host, wanted.port),
-                ssl_context=tls_context(wanted.tls) if wanted.tls else None,
+                ssl_context=tls_context(listener_files("dicom", wanted.tls)) if wanted.tls else None,
                 evt_handlers=[
                     (evt.EVT_CONN_CLOSE, self._forget),
                     (evt.EVT_REQUESTED, self._let_in),

@@ -26,17 +26,16 @@ from carina.config import (
     FolderSource,
     Settings,
 )
-from carina.deliver.tls import peer_tls
 from carina.errors import BadConfig
 from carina.jobs.places import NODE_LOCK
 from carina.pipeline.places import check_place
-from carina.receive.tls import tls_context
 from carina.sections import INCOMING
 from carina.service.check_secrets import secret_mistakes
 from carina.service.check_sources import source_mistakes
+from carina.service.check_tls import tls_mistakes
 from carina.service.web_address import is_address, is_loopback, split_address, usual_port
 from carina.toml import Mistake, read_toml
-from carina.web_settings import TlsSettings, WebSettings
+from carina.web_settings import WebSettings
 
 Listener = DicomSettings | WebSettings
 
@@ -57,7 +56,7 @@ def check_across(settings: Settings, *, is_running: bool = False) -> list[Mistak
         _web_host,
         _listeners,
         *(() if is_running else (_ports,)),
-        _peers,
+        tls_mistakes,
         _places,
         secret_mistakes,
         _retention,
@@ -213,36 +212,13 @@ def _public_address(web: WebSettings) -> Iterator[Mistake]:
 
 
 def _listeners(settings: Settings) -> Iterator[Mistake]:
-    listeners: dict[str, Listener] = {"dicom": settings.dicom, "web": settings.web}
     if settings.dicom.port == settings.web.port:
         yield _mistake("web/port", f"{settings.web.port} is that of the DICOM listener; choose another")
-    for name, listener in listeners.items():
-        yield from _certificates(name, listener.tls)
     for name, one in settings.destinations.items():
         if isinstance(one, DicomDestination) and one.port == settings.dicom.port and is_loopback(one.host):
             yield _mistake(f"destinations/{name}/port", f"{one.port} is that of this node's own DICOM listener")
         if isinstance(one, DicomwebDestination) and _is_here(one.url, settings.web.port):
             yield _mistake(f"destinations/{name}/url", f"{one.url!r} is this node itself; expected another server")
-
-
-def _peers(settings: Settings) -> Iterator[Mistake]:
-    """What is wrong with how destinations are spoken to: files of TLS, and what is shown to a web server."""
-    for name, one in settings.destinations.items():
-        if isinstance(one, DicomDestination):
-            yield from _peer_tls(name, one.tls_trusted, one.tls_certificate, one.tls_key)
-        elif isinstance(one, DicomwebDestination):
-            yield from _peer_tls(name, one.tls_trusted)
-
-
-def _peer_tls(name: str, trusted: str, certificate: str = "", key: str = "") -> Iterator[Mistake]:
-    if not trusted and (certificate or key):
-        words = "is empty, so no TLS is spoken, and a certificate is given; name who signs the peer's"
-        yield _mistake(f"destinations/{name}/tls_trusted", words)
-    try:
-        if trusted:
-            peer_tls(trusted, certificate, key)
-    except ValueError as error:
-        yield _mistake(f"destinations/{name}/tls_trusted", f"{error}; expected PEM files")
 
 
 def _is_here(url: str, port: int) -> bool:
@@ -269,18 +245,6 @@ def _port(name: str, listener: Listener) -> Iterator[Mistake]:
     except OSError as error:
         reason = error.strerror or error
         yield _mistake(f"{name}/port", f"can't listen on {listener.host}:{listener.port} ({reason}); choose another")
-
-
-def _certificates(name: str, tls: TlsSettings | None) -> Iterator[Mistake]:
-    files = {"certificate": tls.certificate, "key": tls.key, "trusted": tls.trusted} if tls else {}
-    unreadable = {key: file for key, file in files.items() if file and not os.access(file, os.R_OK)}
-    for key, file in unreadable.items():
-        yield _mistake(f"{name}/tls/{key}", f"{file!r} can't be read; expected a PEM file")
-    if tls and not unreadable:
-        try:
-            tls_context(tls)
-        except BadConfig as error:
-            yield _mistake(f"{name}/tls", f"certificate, key and trusted don't make a TLS listener: {error.message}")
 
 
 def _places(settings: Settings) -> Iterator[Mistake]:

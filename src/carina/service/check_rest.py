@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from carina.config import sound_settings
 from carina.errors import BadConfig
 from carina.service.check import as_error, check_across, is_running
 from carina.service.check_contents import check_contents
+from carina.service.check_tls import lapsed_mistakes
 from carina.toml import Key, Mistake
 
 
-def with_the_rest(error: BadConfig, file: Path | None, environment: Mapping[str, str]) -> BadConfig:
+def with_the_rest(error: BadConfig, file: Path | None, environment: Mapping[str, str], now: datetime) -> BadConfig:
     """An error on keys that are wrong by themselves, with every mistake across the others."""
     if error.code != "config.invalid":
         return error
     settings, gone = sound_settings(file, environment)
-    found = [*check_across(settings, is_running=is_running(settings)), *check_contents(settings)]
+    across = check_across(settings, is_running=is_running(settings))
+    found = [*across, *check_contents(settings), *lapsed_mistakes(settings, now)]
     broken = [key[1] for key in gone if key[0] == "destinations" and len(key) == 2]
     rest = [_knowing(broken, one) for one in found if not any(_is_about(one, key) for key in gone)]
     lines = as_error(rest, file).message.split("\n") if rest else []

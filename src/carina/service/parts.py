@@ -5,6 +5,7 @@ Nothing is received before what was half accepted when the node last ended is go
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 from threading import Event
@@ -26,10 +27,13 @@ from carina.receive.priors import PriorFetcher, peers_of
 from carina.receive.recover import recover
 from carina.receive.unfinished import FetchResumer
 from carina.service.allocator import trim_memory
+from carina.service.check_tls import date_remarks, tls_places
 from carina.service.filling import fill_rows
 from carina.service.loops import Part, PartWork
 from carina.service.node import RunningNode
 from carina.service.uploads import sweep_uploads
+
+_LOG = logging.getLogger(__name__)
 
 SETTLE_S = 0.5
 """Between two looks at what is complete."""
@@ -42,6 +46,9 @@ RETENTION_S = 60.0
 
 FILLED_S, NOT_FILLED_S = 0.5, 5.0
 """Between two looks at rows that are still to be filled: while there are many, and where there were none."""
+
+CERTIFICATES_S = 86_400.0
+"""Between two looks at the dates of certificates."""
 
 GIVEN_BACK_S = 5.0
 """Between two times that memory which holds nothing is given back."""
@@ -67,6 +74,8 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
     works["fetches"] = lambda stop: _resume_fetches(node, stop)
     if _hears_dicom(node.settings):
         works["dicom"] = lambda stop: _listen(node, stop)
+    if any(tls_places(node.settings)):
+        works["certificates"] = lambda stop: _watch_certificates(node, stop)
     for name, work in (works | _of_sources(node)).items():
         yield Part(name, work, stop=node.stop, folder=node.folder)
 
@@ -86,6 +95,14 @@ def _hears_dicom(settings: Settings) -> bool:
     """Whether somebody may send by DICOM, or reports on what was sent to it."""
     sends = any(isinstance(source, DicomSource) for source in settings.sources.values())
     return sends or any(isinstance(one, DicomDestination) and one.commitment for one in settings.destinations.values())
+
+
+def _watch_certificates(node: RunningNode, stop: Event) -> None:
+    while True:
+        for remark in date_remarks(node.settings, node.now()):
+            _LOG.warning("a certificate's dates", extra={"remark": remark})
+        if stop.wait(CERTIFICATES_S):
+            return
 
 
 def _run_jobs(node: RunningNode, stop: Event) -> None:

@@ -18,7 +18,7 @@ from carina.config import Settings
 from carina.errors import BadConfig, unwritable
 from carina.jobs.one_host import worked_on_here
 from carina.jobs.places import NODE_LOCK, make_private, open_node
-from carina.receive.tls import tls_context
+from carina.receive.tls import listener_files, tls_context
 from carina.service.access.accounts import first_link
 from carina.service.allocator import share_memory
 from carina.service.app import web_app
@@ -143,7 +143,8 @@ class _Server(uvicorn.Server):
 
 def server_config(node: RunningNode) -> uvicorn.Config:
     """How requests to a node are read: what a stranger controls is bounded, and nothing is told of the server."""
-    web, tls = node.settings.web, node.settings.web.tls
+    web = node.settings.web
+    tls = listener_files("web", web.tls) if web.tls else None
     return uvicorn.Config(
         web_app(node),
         http=PeerProtocol,
