@@ -12,9 +12,11 @@ from typing import Any, cast
 import httpx._config
 import httpx._transports.default
 import pytest
+from argon2 import PasswordHasher
 from sqlalchemy import Connection
 
 from carina.database import open_database, upgrade
+from carina.service.access import credentials
 from carina.synth import phantom
 
 MOST_VOXELS = 4_000_000
@@ -22,7 +24,11 @@ MOST_VOXELS = 4_000_000
 
 
 def remember(patch: pytest.MonkeyPatch) -> None:
-    """Remember phantoms, the first schema of a database and the system's certificates, for as long as ``patch``."""
+    """Remember phantoms, the first schema of a database and the system's certificates, for as long as ``patch``.
+
+    Passwords are hashed in a millisecond: what makes them dear to guess would be paid at each log-in of a test.
+    """
+    patch.setattr(credentials, "_HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
     patch.setattr(phantom, "chest_phantom", _phantoms(phantom.chest_phantom))
     patch.setattr(upgrade, "_migrate", _schemas(upgrade._migrate))
     trusting = _trust(httpx._config.create_ssl_context)
