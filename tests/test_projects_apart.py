@@ -276,6 +276,7 @@ def test_it_is_as_if_the_other_project_were_not_there(node: Shared, tmp_path_fac
         for one in (node, alone):
             with one.node.engine.begin() as connection:  # whatever the tests before have done
                 connection.execute(update(DELIVERY).values(state="failed", ask=0))
+            one.node.count_anew()
         for path in LISTS:
             assert seen_at(node, path) == seen_at(alone, path), path
             assert len(seen_at(node, path)) > 20

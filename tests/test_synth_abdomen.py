@@ -27,12 +27,18 @@ def belly() -> tuple[np.ndarray, np.ndarray]:
 
 
 HU, LUNG = belly()
-DRAWN = [draw_abdomen(HU, LUNG, SPACING_MM, np.random.default_rng(seed)) for seed in range(24)]
+Drawn = list[tuple[np.ndarray, np.ndarray]]
 
 
-def test_organs_lie_below_the_lungs_and_leave_everything_else_as_it_is() -> None:
+@pytest.fixture(scope="module")
+def drawn() -> Drawn:
+    """Twenty-four abdomens of that body: HU, and where the organs are."""
+    return [draw_abdomen(HU, LUNG, SPACING_MM, np.random.default_rng(seed)) for seed in range(24)]
+
+
+def test_organs_lie_below_the_lungs_and_leave_everything_else_as_it_is(drawn: Drawn) -> None:
     away = depth_in(~LUNG, SPACING_MM)
-    for out, organs in DRAWN:
+    for out, organs in drawn:
         assert organs.any() and out.dtype == np.float32
         assert np.array_equal(out[~organs], HU[~organs])
         assert (HU[organs] > ROOM_HU[0]).all() and away[organs].min() > DIAPHRAGM_MM[0]
@@ -42,9 +48,9 @@ def test_organs_lie_below_the_lungs_and_leave_everything_else_as_it_is() -> None
         assert not (organs & has_lung & (z >= lowest)).any(), "no organ above a dome"
 
 
-def test_organs_have_gas_fluid_and_stool_behind_a_wall_of_tissue() -> None:
+def test_organs_have_gas_fluid_and_stool_behind_a_wall_of_tissue(drawn: Drawn) -> None:
     gas, heavy = 0, 0
-    for out, organs in DRAWN:
+    for out, organs in drawn:
         air = out < -900
         gas += int(np.count_nonzero(air & organs))
         heavy += int(np.count_nonzero((out > -400) & (out < 150) & organs))
@@ -54,10 +60,10 @@ def test_organs_have_gas_fluid_and_stool_behind_a_wall_of_tissue() -> None:
     assert gas > 5000 and heavy > 5000
 
 
-def test_gas_lies_in_front_of_fluid() -> None:
+def test_gas_lies_in_front_of_fluid(drawn: Drawn) -> None:
     """Patients lie on their backs, y grows to the front: in a column with both, gas has the larger y."""
     told = 0
-    for out, organs in DRAWN:
+    for out, organs in drawn:
         for z in np.flatnonzero(organs.any(axis=(1, 2))):
             pieces, count = ndimage.label(organs[z])
             for piece in range(1, count + 1):
@@ -69,15 +75,15 @@ def test_gas_lies_in_front_of_fluid() -> None:
     assert told > 5
 
 
-def test_the_left_dome_has_more_than_the_right() -> None:
+def test_the_left_dome_has_more_than_the_right(drawn: Drawn) -> None:
     middle = SHAPE[2] // 2
-    left = sum(np.count_nonzero(organs[..., :middle]) for _, organs in DRAWN)
-    assert left > 1.5 * sum(np.count_nonzero(organs[..., middle:]) for _, organs in DRAWN)
+    left = sum(np.count_nonzero(organs[..., :middle]) for _, organs in drawn)
+    assert left > 1.5 * sum(np.count_nonzero(organs[..., middle:]) for _, organs in drawn)
 
 
-def test_one_seed_is_one_abdomen_and_another_is_another() -> None:
+def test_one_seed_is_one_abdomen_and_another_is_another(drawn: Drawn) -> None:
     again = draw_abdomen(HU, LUNG, SPACING_MM, np.random.default_rng(0))
-    assert np.array_equal(again[0], DRAWN[0][0]) and not np.array_equal(DRAWN[0][1], DRAWN[1][1])
+    assert np.array_equal(again[0], drawn[0][0]) and not np.array_equal(drawn[0][1], drawn[1][1])
 
 
 @pytest.mark.parametrize("case", ["lungs alone", "no lungs", "no tissue"])

@@ -36,6 +36,16 @@ def test_a_tally_is_counted_again_when_it_is_old_or_forgotten(tmp_path: Path) ->
     assert tallies.now().jobs["healthy"] == 3
 
 
+def test_a_change_by_hand_is_counted_for_whoever_sees_it(tmp_path: Path) -> None:
+    whole = opened(tmp_path)
+    one_project = whole.seen_in(frozenset({"default"}))
+    for count, changed in enumerate((whole, one_project)):
+        assert [one.tallies.now().jobs["healthy"] for one in (whole, one_project)] == [count, count]
+        add_job(whole)
+        changed.count_anew()
+        assert [one.tallies.now().jobs["healthy"] for one in (whole, one_project)] == [count + 1, count + 1]
+
+
 def test_a_count_that_takes_long_is_made_behind_the_pages(tmp_path: Path) -> None:
     node = opened(tmp_path)
     clock_s, is_behind = 0.0, False

@@ -78,7 +78,7 @@ def _changed(node: RunningNode, job_id: int, action: str, change: Callable[[Conn
             raise Conflict("job.state", f"job {job_id} {_IS[before.state]}: {why}.")
         audit(connection, "changed", f"job {job_id}: {action}")
         after = _job(connection, job_id)
-    node.tallies.forget()
+    node.count_anew()
     return after
 
 
@@ -143,7 +143,7 @@ def submit_source(node: RunningNode, source: Path, terms: Terms, series_uid: str
         job_id = queue.submit(connection, new, database_now(connection))
         audit(connection, "changed", f"job {job_id}: submitted")
         after = _job(connection, job_id)
-    node.tallies.forget()
+    node.count_anew()
     return after
 
 
@@ -202,7 +202,7 @@ def move_to_project(node: RunningNode, jobs: Collection[int], arrivals: Collecti
         for job_id in by_path:
             assign_job(connection, job_id, project)
             audit(connection, "changed", f"job {job_id}: moved to project {project}")
-    node.tallies.forget()
+    node.count_anew()
     return len(series) + len(by_path)
 
 
@@ -225,7 +225,7 @@ def send_again(node: RunningNode, destination: str, job_id: int | None) -> int:
         number = resend(connection, destination=destination, job_id=job_id)
         if number:
             audit(connection, "changed", f"{number} deliveries: sent again")
-    node.tallies.forget()
+    node.count_anew()
     return number
 
 

@@ -122,6 +122,12 @@ class RunningNode:
         """How many jobs and deliveries there are."""
         return Tallies(self.engine)
 
+    def count_anew(self) -> None:
+        """Whoever asks next, of whichever projects, is told counts of now: something was changed by hand."""
+        whole = self._whole or self
+        for one in (whole, *whole.views.made):
+            one.tallies.forget()
+
     @property
     def statuses(self) -> Sequence[PartStatus]:
         """How the parts are that it shows."""
@@ -145,6 +151,12 @@ class Views:
         self._whole = whole
         self._lock = Lock()
         self._made: OrderedDict[frozenset[str], RunningNode] = OrderedDict()
+
+    @property
+    def made(self) -> list[RunningNode]:
+        """The choices that are kept."""
+        with self._lock:
+            return list(self._made.values())
 
     def of(self, projects: frozenset[str]) -> RunningNode:
         """The node with these projects and no others."""

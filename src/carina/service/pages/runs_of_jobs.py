@@ -180,5 +180,5 @@ def send_correction(request: Request, path: Path) -> str:
         count = enter(connection, job.id, wanted, [path], folder=node.folder, now=database_now(connection))
     if not wanted:
         raise Conflict("corrections.nowhere", f"job {job.id} has no destination to which its objects are sent.")
-    node.tallies.forget()
+    node.count_anew()
     return f"It will be sent to {', '.join(wanted)}." if count else "It was entered for sending before."
