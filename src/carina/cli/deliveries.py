@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from carina.cli.node import CONFIG, acting_by_command, looked, node_settings
-from carina.cli.terminal import say, say_json, say_table
+from carina.cli.terminal import complain, say, say_json, say_table
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -112,11 +112,16 @@ def counts(config: Path | None) -> None:
 def resend(destination: str, job_id: int | None, config: Path | None) -> None:
     """Let what has failed, or waits for its time, be tried now; each destination is asked first what it has."""
     from carina.deliver import ledger
+    from carina.deliver.stranded import note_stranded, stranded_words
     from carina.service.changes import audit
 
     acting_by_command()
+    known = node_settings(config).destinations
     with _open(config, destination).begin() as connection:
         number = ledger.resend(connection, destination=destination, job_id=job_id)
         if number:
             audit(connection, "changed", f"{number} deliveries: sent again")
+        stranded = note_stranded(connection, known)
     say(f"{number} {'object waits' if number == 1 else 'objects wait'} for another try.")
+    told = {name: count for name, count in stranded.items() if destination in ("", name)}
+    complain(*(stranded_words(name, count) for name, count in told.items()))

@@ -99,7 +99,7 @@ class Trouble:
 def enter(
     connection: Connection,
     job_id: int,
-    destinations: Mapping[str, Destination],
+    destinations: Mapping[str, Destination | None],
     files: Sequence[Path],
     *,
     folder: Path,
@@ -107,7 +107,8 @@ def enter(
 ) -> int:
     """Put a job's objects into the ledger, for each destination that takes their kind; gives the number of new rows.
 
-    ``files`` lie below the node's ``folder``. Doing so twice changes nothing.
+    ``files`` lie below the node's ``folder``. A destination that the settings have no more, None, is taken to take all.
+    Doing so twice changes nothing.
 
     Raises:
         OSError: a file can't be read.
@@ -131,8 +132,8 @@ def enter(
     return len(rows)
 
 
-def _takes(destination: Destination, sop_class_uid: str) -> bool:
-    return not destination.takes or kind_of(sop_class_uid) in destination.takes
+def _takes(destination: Destination | None, sop_class_uid: str) -> bool:
+    return destination is None or not destination.takes or kind_of(sop_class_uid) in destination.takes
 
 
 def _known(connection: Connection, job_id: int) -> set[tuple[str, str]]:

@@ -13,11 +13,11 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
 from carina.config import Destination
-from carina.database import Outages, read_only
-from carina.deliver import ledger
+from carina.database import Outages
 from carina.deliver.channels import channel_to
 from carina.deliver.courier import Courier
 from carina.deliver.pace import PACE, Pace
+from carina.deliver.stranded import note_stranded, stranded_words
 from carina.errors import BadConfig, LastingTrouble, told
 
 SENDER_LOCK = "sender.lock"
@@ -77,13 +77,10 @@ class Sender:
 
     def _tell_stranded(self) -> None:
         """Say where objects wait for a destination that the settings have no more."""
-        with read_only(self._engine) as connection:
-            found = ledger.counts(connection)
-        for name, by_state in found.items():
-            number = sum(by_state[state] for state in ledger.UNDER_WAY)
-            if number and name not in self._names:
-                words = "object(s) wait for destination %s, which the settings don't have: add it under [destinations]."
-                _LOG.warning("%d " + words, number, name)
+        with self._engine.begin() as connection:
+            found = note_stranded(connection, self._names)
+        for name, number in found.items():
+            _LOG.warning("%s", stranded_words(name, number))
 
     def stop(self, timeout_s: float = 30.0) -> bool:
         """End after the objects that are on their way now; gives whether every thread ended in time."""

@@ -54,7 +54,7 @@ def compare_job(settings: Settings, engine: Engine, job_id: int) -> None:
         raise BadConfig("compare.nothing", f"job {job_id}: there is nothing to compare it with.{why}")
     scans, findings = _undamaged(folder, job, every)
     written = _write(folder, job, scans, findings)
-    wanted = {name: settings.destinations[name] for name in job.destinations if name in settings.destinations}
+    wanted = {name: settings.destinations.get(name) for name in job.destinations}
     with engine.begin() as connection:
         now = database_now(connection)
         files = [written] if written else []

@@ -28,6 +28,7 @@ from carina.corrections.masks import masks_made
 from carina.database import JOB, database_now, is_away, open_database
 from carina.database.intact import check_intact
 from carina.deliver.ledger import enter
+from carina.deliver.stranded import note_stranded, stranded_words
 from carina.errors import BadConfig, CarinaError, DeliveryFailed, one_line, told
 from carina.jobs.belonging import set_run_aside
 from carina.jobs.holder import held
@@ -50,7 +51,6 @@ MAY_PASS = frozenset(
         "triton.away",
         "triton.not-ready",
         "triton.timeout",
-        "delivery.unknown-destination",
     }
 )
 """Errors of a run that another try can be rid of."""
@@ -108,13 +108,6 @@ def _tell(event: Event) -> None:
 
 
 def _end_well(connection: Connection, attempt: Attempt, job: Job, finished: Run, settings: Settings) -> bool:
-    missing = [name for name in job.destinations if name not in settings.destinations]
-    if missing:
-        raise DeliveryFailed(
-            "delivery.unknown-destination",
-            f"destination {missing[0]} of the job is not in the settings: add it under [destinations], or cancel "
-            "the job.",
-        )
     now, outcome = database_now(connection), outcome_columns(finished)
     if not stop(connection, attempt, JobEnd.HEALTHY, now):
         return False
@@ -123,8 +116,11 @@ def _end_well(connection: Connection, attempt: Attempt, job: Job, finished: Run,
     connection.execute(update(JOB).where(JOB.c.id == job.id).values(**outcome))
     if masks_made(finished):
         await_reader(connection, job.id)
-    wanted = {name: settings.destinations[name] for name in job.destinations}
+    wanted = {name: settings.destinations.get(name) for name in job.destinations}
     enter(connection, job.id, wanted, finished.dicom, folder=Path(settings.node.folder), now=now)
+    if None in wanted.values():
+        for name, number in note_stranded(connection, settings.destinations).items():
+            _LOG.warning("%s", stranded_words(name, number))
     return True
 
 

@@ -1,0 +1,102 @@
+"""A destination that is taken out of the settings: jobs that name it end, the others get theirs, its own waits."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from carina.api.result import Run
+from carina.config import Destination, FolderDestination, NodeSettings, Settings
+from carina.database import DELIVERY, database_now
+from carina.deliver.sender import Sender
+from carina.jobs import execute as execute_module
+from carina.jobs.execute import execute
+from carina.jobs.listing import find_job
+from carina.jobs.places import open_node
+from carina.jobs.queue import NewJob, Room, claim, submit
+from carina.pipeline.manifest import DefinitionRecord, Manifest, write_manifest
+from delivery_objects import CLASSES, NOW, eventually, write_objects
+
+ROOM = Room(8000, 4)
+GONE = "the settings have no destination gone any more: add it under [destinations]."
+WAITING = f"{len(CLASSES)} object(s) wait for destination gone, which the settings don't have: add it under"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    share: dict[str, Destination] = {"share": FolderDestination(path=str(tmp_path / "share"))}
+    return Settings(node=NodeSettings(folder=str(tmp_path / "node"), free_gb=0), destinations=share)
+
+
+@pytest.fixture
+def engine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """A node with a job that was asked for while the settings had ``gone`` as well, and has run since."""
+    engine = open_node(settings)
+    folder = Path(settings.node.folder, "runs", "1")
+
+    def run(*_: Any) -> Run:
+        write_objects(folder / "dicom")
+        definition = DefinitionRecord(name="d", file="f", sha256="")
+        write_manifest(Manifest(fingerprint="", started="", definition=definition), folder)
+        return Run(folder)
+
+    monkeypatch.setattr(execute_module, "run", run)
+    with engine.begin() as connection:
+        now = database_now(connection)
+        new = NewJob(source="x", pipeline="default", memory_mb=1, cores=1, destinations=("gone", "share"))
+        submit(connection, new, now)
+        claimed = claim(connection, "worker", ROOM, ROOM, now)
+    assert claimed is not None and execute(settings, engine, claimed[0])
+    return engine
+
+
+def rows(engine: Engine) -> list[tuple[str, str, str]]:
+    with engine.connect() as connection:
+        wanted = select(DELIVERY.c.destination, DELIVERY.c.state, DELIVERY.c.error).distinct()
+        return sorted(tuple(row) for row in connection.execute(wanted))
+
+
+def test_a_job_ends_without_it_and_its_objects_wait_in_the_ledger(
+    settings: Settings, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with engine.connect() as connection:
+        job = find_job(connection, 1)
+    assert job is not None and (job.shown_state, job.error) == ("healthy", "")
+    assert rows(engine) == [("gone", "waiting", GONE), ("share", "waiting", "")]
+    sender = Sender(engine, Path(settings.node.folder), settings.destinations, lambda: NOW)
+    with caplog.at_level(logging.WARNING):
+        sender.start()
+    assert WAITING in caplog.text
+    eventually(lambda: rows(engine) == [("gone", "waiting", GONE), ("share", "confirmed", "")])
+    assert sender.stop()
+
+
+def test_another_try_by_hand_says_that_nothing_tries(settings: Settings, engine: Engine, tmp_path: Path) -> None:
+    assert rows(engine)[0] == ("gone", "waiting", GONE)
+    engine.dispose()
+    share = f'[destinations.share]\nkind = "folder"\npath = "{tmp_path / "share"}"\n'
+    (tmp_path / "carina.toml").write_text(f'{share}[node]\nfolder = "{settings.node.folder}"\n')
+    program = str(Path(sys.executable).with_name("carina"))
+
+    def carina(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([program, "deliveries", *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert carina("resend", "--destination", "gone").stderr.startswith(WAITING)
+    assert not carina("resend", "--destination", "share").stderr
+    listed = json.loads(carina("list", "--destination", "gone", "--json").stdout)
+    assert {one["error"] for one in listed} == {GONE}
+
+
+def test_once_it_is_back_it_gets_what_waited(settings: Settings, engine: Engine, tmp_path: Path) -> None:
+    back = {**settings.destinations, "gone": FolderDestination(path=str(tmp_path / "gone"))}
+    sender = Sender(engine, Path(settings.node.folder), back, lambda: NOW)
+    sender.start()
+    eventually(lambda: rows(engine) == [("gone", "confirmed", ""), ("share", "confirmed", "")])
+    assert sender.stop()
