@@ -36,7 +36,6 @@ kind = "folder"
 path = "{results}"
 """
 
-LONG_UID = f"1.3.6.1.4.1.14519.5.2.1.6279.6001.{'7' * 29}"
 WHY = "slices 12 and 13 are 7.5 mm apart, others 2.5 mm: two slices are missing; send the series again."
 
 
@@ -291,19 +290,6 @@ def test_the_keyboard_changes_a_priority_and_cancels(shown: Page, pages: Pages) 
     expect(row).to_contain_text("priority low")
     shown.get_by_role("button", name=f"Cancel job {job}").press("Enter")
     expect(row).to_contain_text("canceled")
-
-
-@pytest.mark.parametrize("theme", ["dark", "light"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_no_page_is_wider_than_the_window(browser: Browser, pages: Pages, theme: str, width: int) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)  # type: ignore[arg-type]
-    why = f"series {LONG_UID}: slices are missing: 10.00 mm between {LONG_UID}1.dcm and {LONG_UID}2.dcm; send it whole."
-    with pages.node.engine.begin() as connection:
-        connection.execute(update(ARRIVAL).values(state="quarantined", reason=why, series_uid=LONG_UID))
-    for path in ("/", "/?state=canceled", f"/jobs/{pages.jobs['faulted']}", "/api"):
-        page.goto(pages.url + path)
-        assert page.locator("html").evaluate("it => it.scrollWidth") <= width, path
-    page.close()
 
 
 def test_without_scripts_the_worklist_is_whole_and_its_buttons_work(browser: Browser, pages: Pages) -> None:
