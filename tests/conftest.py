@@ -23,6 +23,9 @@ from databases import new_database, postgresql_server
 from remembered import remember
 from webhooks import Hook
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""For torch here and in every process of a test: beside a second worker, threads that wait for each other spin."""
+
 settings.register_profile("ci", derandomize=True, deadline=None)
 """The same examples every time: continuous integration tells of a change, not of luck; at home the search goes on."""
 
