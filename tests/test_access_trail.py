@@ -10,18 +10,19 @@ from pydicom import dcmread
 from pydicom.uid import EncapsulatedPDFStorage
 
 from access_nodes import Guarded, guarded
+from carina.service.access.roles import Need
 from carina.service.access.rules import ROUTE_RULES, Rule
 from served_nodes import write_result
 from viewer_runs import posed, through_dicom, write_run
 
-VIEWS = [rule for rule in ROUTE_RULES if rule.view]
+VIEWS = [rule for rule in ROUTE_RULES if rule.view and rule.need is Need.READ]
 
 INSTANCE_PATH = "/dicom-web/studies/{study}/series/{series}/instances/{instance}"
 UPLOADED = {"/jobs/{job:int}/series", "/api/v1/jobs/{id}/series"}
 """The job is of no upload: tests/test_uploads_series.py looks at one that is."""
 
-NOT_SHOWN_HERE = {"/jobs/{job:int}/log", f"{INSTANCE_PATH}/bulkdata/{{tag}}"}
-"""The job never ran, and a CT slice has no bulk data but its pixels: there is nothing to see."""
+NOT_SHOWN_HERE = {f"{INSTANCE_PATH}/bulkdata/{{tag}}"}
+"""A CT slice has no bulk data but its pixels: there is nothing to see."""
 
 LEADS_ON = {"/series/{series}", "/studies/{study}", "/jobs/{job:int}/next"}
 """To the results of the latest job on it; to the next result to read, or to the list of those."""

@@ -244,15 +244,6 @@ def test_a_form_leads_back_to_this_node_only(pages: Pages, back: str) -> None:
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
 
-def test_a_job_has_its_log_and_one_without_says_so(pages: Pages) -> None:
-    path = f"/jobs/{pages.jobs['running']}/log"
-    assert pages.client.get(pages.url + path).status_code == 404
-    (pages.node.folder / "logs").mkdir(exist_ok=True)
-    (pages.node.folder / "logs" / f"job-{pages.jobs['running']}-1.log").write_text("attempt 1 begins <b>")
-    answer = pages.client.get(pages.url + path)
-    assert (answer.text, answer.headers["content-type"]) == ("attempt 1 begins <b>", "text/plain; charset=utf-8")
-
-
 # A real browser
 
 

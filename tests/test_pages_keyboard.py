@@ -11,11 +11,22 @@ from playwright.sync_api import Browser, Page, Route, expect
 from access_nodes import Guarded, guarded
 from carina.service.viewer.server import run_app
 from corrected_runs import CorrectedRun
-from served_nodes import hold
+from served_nodes import add_job, hold
 from test_access_browser import look_over
 from viewer_runs import served
 
-NODE_PAGES = ("", "jobs/1", "projects", "projects/default", "users", "account", "agreement/", "api", "jobs/99")
+NODE_PAGES = (
+    "",
+    "jobs/1",
+    "jobs/2/log",
+    "projects",
+    "projects/default",
+    "users",
+    "account",
+    "agreement/",
+    "api",
+    "jobs/99",
+)
 RUN_PAGES = ("", "report", "files", "correct/lesion", "correct/lung", "files/none")
 
 USABLE = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']"
@@ -38,6 +49,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     with guarded(folder) as one:
         hold(one.node, sorted((folder / "ct").glob("*.dcm"))[:1], state="quarantined", source="nobody")
+        add_job(one.node, one.arrival, attempt=1)
+        (one.node.folder / "logs").mkdir(exist_ok=True)
+        (one.node.folder / "logs" / "job-2-1.log").write_text("attempt 1 begins")
         yield one
 
 

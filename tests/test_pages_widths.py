@@ -23,6 +23,7 @@ PATHS = (
     "projects/default",
     "jobs/1",
     "jobs/2",
+    "jobs/3/log",
     "users",
     "account",
     "api",
@@ -67,6 +68,8 @@ def fill(served: Guarded) -> None:
             pipeline = f"pipeline-{WORD}" if project != "default" else "default"
             job = add_job(node, served.arrival, **{"project": project, "pipeline": pipeline, **values})
             run(served, job)
+    (node.folder / "logs").mkdir(exist_ok=True)
+    (node.folder / "logs" / "job-3-1.log").write_text(SAID)
     with node.engine.begin() as connection:
         connection.execute(update(JOB).values(described=f"2026-03-04, Chest {WORD}"))
         for number, state in enumerate(("waiting", "sent", "confirmed", "failed")):

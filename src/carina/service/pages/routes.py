@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -17,7 +17,6 @@ from carina.deliver.register import list_deliveries, resting_reason
 from carina.jobs.earlier import earlier_removed, earlier_scans, wanted_for, wish_of
 from carina.jobs.kept import FilesState, job_files
 from carina.jobs.listing import Job, job_on
-from carina.jobs.places import latest_log
 from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.reading import Reading, next_to_read
 from carina.pipeline.manifest import State
@@ -26,6 +25,7 @@ from carina.service.access.caller import caller_of
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.acting import act
 from carina.service.pages.inputs import job_words
+from carina.service.pages.job_log import plain_log, show_log
 from carina.service.pages.live import stream
 from carina.service.pages.projects import project_routes
 from carina.service.pages.rendering import compile_templates, html, in_turn, page, shared_values, shown_part
@@ -37,8 +37,6 @@ from carina.service.progress import manifest_of, operators_of, progress_of, warn
 from carina.service.rest.operation import understood
 from carina.service.upload_series import is_of_upload, series_of_job
 
-_LOG_BYTES = 200_000
-
 
 def page_routes() -> list[BaseRoute]:
     """Every route of the pages."""
@@ -49,6 +47,7 @@ def page_routes() -> list[BaseRoute]:
         Route("/jobs/{job:int}", show_job),
         Route("/jobs/{job:int}/live", live_job),
         Route("/jobs/{job:int}/log", show_log),
+        Route("/jobs/{job:int}/log.txt", plain_log),
         Route("/jobs/{job:int}/series", show_series),
         Route("/jobs/{job:int}/next", show_next),
         Route("/series/{series}", show_held),
@@ -191,18 +190,6 @@ def show_next(request: Request) -> Response:
         return RedirectResponse(WorklistAsked(project=job.project, reading=Reading.UNREAD).link(), 303)
     page_of = "correct/lesion" if request.query_params.get("page") == "correct" else ""
     return RedirectResponse(f"/jobs/{found}/view/{page_of}", 303)
-
-
-def show_log(request: Request) -> Response:
-    """The end of the log of a job's latest attempt."""
-    node, job_id = _node(request), request.path_params["job"]
-    progress = progress_of(node, job_id)
-    log = latest_log(node.settings, job_id, progress.job.attempt)
-    if log is None:
-        raise NotThere("job.no-log", f"job {job_id} has no log: {progress.files.log_said}")
-    with log.open("rb") as file:
-        file.seek(max(log.stat().st_size - _LOG_BYTES, 0))
-        return PlainTextResponse(file.read().decode("utf-8", "replace"))
 
 
 def _asked(request: Request) -> WorklistAsked:
