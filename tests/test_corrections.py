@@ -148,7 +148,7 @@ def test_strokes_of_another_mask_are_refused(tmp_path: Path) -> None:
 def test_two_who_paint_are_told_of_each_other_and_nothing_is_lost(tmp_path: Path) -> None:
     one, two = painted(tmp_path), painted(tmp_path)
     one.paint([0, 2], 1, "brush", author("one"), 0)
-    with pytest.raises(Overtaken, match=r"at revision 1, this page at 0\. Nothing was stored"):
+    with pytest.raises(Overtaken, match=r"changed elsewhere by Jane Doe since it was read here\. Nothing was stored"):
         two.paint([5, 2], 1, "brush", author("two"), 0)
     assert two.revision == 1
     np.testing.assert_array_equal(one.marks, two.marks)

@@ -164,10 +164,46 @@ def test_another_reader_s_strokes_are_told_and_nobody_s_are_lost_silently(
     elsewhere.close()
     theirs = corrected.added
     mine.keyboard.press(" ")
-    expect(mine.locator("#overtaken")).to_contain_text("changed elsewhere since it was opened here. 1 stroke of yours")
+    expect(mine.locator("#overtaken")).to_contain_text(
+        "changed elsewhere by Jane Doe since it was read here. 1 stroke of yours not saved."
+    )
     np.testing.assert_array_equal(corrected.added, theirs)
     mine.get_by_role("button", name=button).click()
     expect(mine.locator("#overtaken")).to_be_hidden()
     saved(mine)
     assert corrected.stored.revision == (2 if button.startswith("add") else 1)
     assert (corrected.added >= theirs).all()
+
+
+def test_whose_strokes_wait_is_said_and_seen_while_others_paint(
+    browser: Browser, context: BrowserContext, server: Killable, corrected: CorrectedRun
+) -> None:
+    rob = context.new_page()
+    rob.goto(f"{server.url}?at={','.join(map(str, AT))}")
+    ready(rob)
+    rob.get_by_label("Name").fill("rob")
+    elsewhere = browser.new_context()
+    rita = elsewhere.new_page()
+    rita.goto(f"{server.url}?at=14,20,10")
+    ready(rita)
+    rita.get_by_label("Name").fill("rita")
+    rita.locator(".picture").first.press(" ")
+    saved(rita)
+    expect(rita.locator("#whose")).to_have_text("1 stroke of yours.")
+    expect(rob.locator("#whose")).to_contain_text(
+        "1 stroke of rita. In this mask are strokes of rita: Finish names each"
+    )
+    rob.locator(".picture").first.press("u")
+    expect(rob.locator("#said")).to_have_text('That stroke is one of rita: press "Undo stroke of rita".')
+    assert corrected.stored.revision == 1
+    rob.locator(".picture").first.press(" ")
+    saved(rob)
+    expect(rob.locator("#whose")).to_contain_text("1 stroke of rita, 1 stroke of yours.")
+    rob.get_by_role("button", name="Undo", exact=True).click()
+    rob.get_by_role("button", name="Undo stroke of rita").click()
+    expect(rob.locator("#whose")).to_have_text("")
+    rob.get_by_role("button", name="Redo stroke of rita").click()
+    expect(rita.locator("#whose")).to_have_text("1 stroke of yours.")
+    elsewhere.close()
+    rob.get_by_role("button", name="Finish the correction").click()
+    decided(rob, "Corrected by rob (painted by rita)")

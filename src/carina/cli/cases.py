@@ -54,7 +54,7 @@ def cases(runs: tuple[Path, ...], out: Path | None, csv: Path | None) -> None:
 def _left_out(rows: Sequence[Reviewed]) -> list[str]:
     """A line for each rejected mask: why it is not in the list."""
     return [
-        f"left out: {one.layer} mask of {one.run}, rejected by {one.reader}, {one.at.astimezone():%Y-%m-%d %H:%M}"
+        f"left out: {one.layer} mask of {one.run}, rejected by {one.by}, {one.at.astimezone():%Y-%m-%d %H:%M}"
         for one in rows
         if not one.mask_image
     ]

@@ -12,6 +12,7 @@ import msgspec
 
 from carina.api.result import Run
 from carina.corrections.finish import Finished, finished_of, reader_mask
+from carina.corrections.hands import by_whom
 from carina.corrections.journal import Journal
 from carina.corrections.masks import CORRECTIONS, MaskName, decisions_file, masks_made, network_mask
 from carina.corrections.painting import labels_sha256
@@ -33,7 +34,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """One decision, ``at`` in UTC. ``number`` is that of the finished correction it is about, 0 the network's mask.
 
     ``sha256`` is the digest of that mask's voxels: a decision about a mask that was made again is void. ``marked_ml``
-    is its volume, ``reason`` why it was rejected, in the reader's words, where one was given.
+    is its volume, ``reason`` why it was rejected, in the reader's words, where one was given. Of a corrected mask
+    ``painters`` are those whose strokes it holds, ``finisher`` is who finished it.
     """
 
     layer: MaskName
@@ -44,6 +46,13 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     sha256: str
     marked_ml: float
     reason: str = ""
+    painters: tuple[str, ...] = ()
+    finisher: str = ""
+
+    @property
+    def by(self) -> str:
+        """Who decided about whose mask, in words."""
+        return by_whom(self.reader, self.painters, self.finisher)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +155,8 @@ def _of_correction(finished: Finished) -> DecisionRecord:
         number=finished.number,
         sha256=finished.sha256,
         marked_ml=finished.reader_ml,
+        painters=finished.painters,
+        finisher=finished.reader,
     )
 
 
@@ -169,6 +180,8 @@ def decide(
         sha256=labels_sha256(mask.labels),
         marked_ml=mask.volume_ml(),
         reason=one_line(reason).strip(" .") if decision is Decision.REJECTED else "",
+        painters=done[-1].painters if done else (),
+        finisher=done[-1].reader if done else "",
     )
     journal = Journal(decisions_file(run.folder), DecisionRecord)
     with journal.held():

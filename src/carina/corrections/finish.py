@@ -17,6 +17,7 @@ from pydicom import dcmread
 
 from carina import RESEARCH_ONLY, __version__
 from carina.api.result import Run
+from carina.corrections.hands import by_whom
 from carina.corrections.journal import sync_folder
 from carina.corrections.masks import CORRECTIONS, MaskName, network_mask
 from carina.corrections.painting import labels_sha256
@@ -50,13 +51,15 @@ _LUNG_LABELS = ["left lung", "right lung"]
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """What a finished correction says of itself, as it is stored; volumes in ml, ratios in percent, ``at`` in UTC.
 
-    ``revision`` counts the strokes it holds; ``seg_uid`` is empty where the source is no DICOM series. ``warnings`` are
-    those of measuring the ratio: what was left out of it, above all.
+    ``reader`` finished it, ``painters`` are those whose strokes it holds, ``revision`` counts the strokes; ``seg_uid``
+    is empty where the source is no DICOM series. ``warnings`` are those of measuring the ratio: what was left out of it,
+    above all.
     """
 
     layer: MaskName
     number: int
     reader: str
+    painters: tuple[str, ...] = ()
     at: datetime
     revision: int
     sha256: str
@@ -72,15 +75,24 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     carina: str = __version__
     notice: str = RESEARCH_ONLY
 
+    @property
+    def by(self) -> str:
+        """Whose it is, in words."""
+        return by_whom(self.reader, self.painters, self.reader)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Draft:
-    """A corrected mask, not yet finished: ``labels`` are ``(z, y, x)``, ``revision`` counts the strokes in them."""
+    """A corrected mask, not yet finished: ``labels`` are ``(z, y, x)``, ``revision`` counts the strokes in them.
+
+    ``reader`` finishes it, ``painters`` are those whose strokes are in it.
+    """
 
     layer: MaskName
     labels: Labels
     revision: int
     reader: str
+    painters: tuple[str, ...] = ()
     at: datetime
 
 
@@ -146,6 +158,7 @@ def _finish(run: Run, draft: Draft, source: Source | None) -> Finished:
             layer=layer,
             number=number,
             reader=draft.reader,
+            painters=draft.painters,
             at=draft.at,
             revision=draft.revision,
             sha256=labels_sha256(mask.labels),
@@ -191,6 +204,7 @@ def _object(run: Run, draft: Draft, mask: Mask, network: Mask, source: Source | 
     replaced = _earlier(run.folder, draft.layer)
     correction = Correction(
         reader=draft.reader,
+        painters=draft.painters,
         earlier=replaced,
         is_from_network=bool(((mask.labels > 0) & (network.labels > 0)).any()),
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -36,7 +37,8 @@ class StrokeRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     The first one (``base``) has the digest of the mask that was there before any stroke. Of ``paint`` the ``runs`` are
     the voxels that changed to ``value``. ``id`` is the browser's name for what it asked, so that asking again after a
-    lost answer does nothing twice. ``tool`` and ``reader`` are told, ``at`` is UTC.
+    lost answer does nothing twice. ``tool`` and ``reader`` (who did this, not whose stroke it was) are told, ``at`` is
+    UTC.
     """
 
     kind: StrokeKind
@@ -63,6 +65,27 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     value: int
     runs: list[int]
+
+
+class OpenStrokes(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one painter: how many strokes were painted since a mask was finished, and how many in it were taken back."""
+
+    painter: str
+    painted: int
+    taken_back: int
+
+
+@dataclass(kw_only=True)
+class _Stroke:
+    """What somebody painted; it is theirs whoever undoes it or brings it back. ``turns`` are the revisions of that."""
+
+    painter: str
+    change: Change
+    turns: list[int] = field(default_factory=list)
+
+    def is_in(self, revision: int) -> bool:
+        """Whether the mask of a revision has it."""
+        return bool(self.change.runs) and sum(turn <= revision for turn in self.turns) % 2 == 1
 
 
 class Overtaken(BadConfig):
@@ -94,8 +117,9 @@ class Painting:
         self.revision = 0
         self.base_digest = labels_sha256(base.labels)
         self._journal = Journal(path, StrokeRecord)
-        self._done: list[Change] = []
-        self._undone: list[Change] = []
+        self._strokes: list[_Stroke] = []
+        self._done: list[_Stroke] = []
+        self._undone: list[_Stroke] = []
         self._ids: dict[str, tuple[int, Change]] = {}
         self._lock = threading.RLock()
         self.catch_up()
@@ -109,6 +133,35 @@ class Painting:
     def can_redo(self) -> bool:
         """Whether a stroke was undone last."""
         return bool(self._undone)
+
+    @property
+    def bytes_read(self) -> int:
+        """How much of the strokes' file this mask has."""
+        return self._journal.end
+
+    @property
+    def undoes(self) -> str:
+        """Whose stroke an undo takes back."""
+        return self._done[-1].painter if self._done else ""
+
+    @property
+    def redoes(self) -> str:
+        """Whose stroke a redo brings back."""
+        return self._undone[-1].painter if self._undone else ""
+
+    def painters(self, revision: int) -> tuple[str, ...]:
+        """Whose strokes the mask of a revision has, who painted first before the others."""
+        with self._lock:
+            return tuple(dict.fromkeys(one.painter for one in self._strokes if one.is_in(revision)))
+
+    def open_strokes(self, finished: int) -> list[OpenStrokes]:
+        """By whom the mask differs from that of a revision that was finished (0: the network's)."""
+        with self._lock:
+            changed = [one for one in self._strokes if one.is_in(self.revision) != one.is_in(finished)]
+            painted = Counter(one.painter for one in changed if not one.is_in(finished))
+            back = Counter(one.painter for one in changed if one.is_in(finished))
+        names = dict.fromkeys(one.painter for one in changed)
+        return [OpenStrokes(painter=name, painted=painted[name], taken_back=back[name]) for name in names]
 
     @property
     def runs(self) -> list[int]:
@@ -182,12 +235,14 @@ class Painting:
         if known is not None:
             return known[1]
         if revision != self.revision:
-            raise Overtaken(
-                "corrections.overtaken",
-                f"the mask was changed elsewhere: it is at revision {self.revision}, this page at {revision}. Nothing "
-                "was stored: look at it as it is now, then paint.",
-            )
+            raise self.overtaken("Nothing was stored: look at it as it is now, then paint.")
         return None
+
+    def overtaken(self, what_next: str) -> Overtaken:
+        """The error of who asks for something and looks at an older mask."""
+        by = f" by {self.last.reader}" if self.last and self.last.reader else ""
+        said = f"the mask was changed elsewhere{by} since it was read here. {what_next}"
+        return Overtaken("corrections.overtaken", said)
 
     def _record(
         self, kind: StrokeKind, author: Author, *, tool: str = "", value: int = 1, runs: Sequence[int] = ()
@@ -214,28 +269,29 @@ class Painting:
                     "file away to begin anew.",
                 )
             return Change(value=0, runs=[])
-        change = self._change(record)
+        stroke, change = self._change(record)
         places = places_of(change.runs, self.marks.size)
         self.voxels += len(places) if change.value else -len(places)
         self.marks[places] = change.value
         self.revision += 1
+        stroke.turns.append(self.revision)
         self.last = record
         if record.id:
             self._ids[record.id] = (self.revision, change)
         return change
 
-    def _change(self, record: StrokeRecord) -> Change:
+    def _change(self, record: StrokeRecord) -> tuple[_Stroke, Change]:
+        """The stroke that a record is about, and what changes by it."""
         match record.kind:
             case StrokeKind.UNDO:
-                change = self._done.pop()
-                self._undone.append(change)
-                return Change(value=1 - change.value, runs=change.runs)
+                stroke = self._done.pop()
+                self._undone.append(stroke)
+                return stroke, Change(value=1 - stroke.change.value, runs=stroke.change.runs)
             case StrokeKind.REDO:
-                change = self._undone.pop()
-                self._done.append(change)
-                return change
+                stroke = self._undone.pop()
             case _:
-                change = Change(value=record.value, runs=record.runs)
-                self._done.append(change)
+                stroke = _Stroke(painter=record.reader, change=Change(value=record.value, runs=record.runs))
+                self._strokes.append(stroke)
                 self._undone.clear()
-                return change
+        self._done.append(stroke)
+        return stroke, stroke.change

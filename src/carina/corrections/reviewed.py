@@ -19,6 +19,7 @@ from carina.api.result import Run
 from carina.cases.datalist import DataList, ListedCase
 from carina.corrections.decisions import Decision, DecisionRecord, decision_on
 from carina.corrections.finish import SEG_NAMES, finished_folder, finished_of
+from carina.corrections.hands import by_whom
 from carina.corrections.masks import CORRECTIONS, MaskName, masks_made
 from carina.errors import BadConfig, unwritable
 from carina.pipeline.folder import MANIFEST
@@ -31,6 +32,7 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for one mask of one run. Of a rejected mask there is no volume, no Dice and no ``mask_image``.
 
     ``case`` and ``patient`` are what a data list and a training's reports call it by, ``run`` is the folder.
+    ``reader`` decided; of a corrected mask ``painters`` are those whose strokes it holds, and ``finisher`` finished it.
     ``network_ml`` and ``reader_ml`` are what each marked; an accepted mask of the network agrees fully with itself.
     """
 
@@ -48,6 +50,13 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
     reader_ml: float | None
     dice: float | None
     reason: str = ""
+    painters: tuple[str, ...] = ()
+    finisher: str = ""
+
+    @property
+    def by(self) -> str:
+        """Who decided about whose mask, in words."""
+        return by_whom(self.reader, self.painters, self.finisher)
 
     @property
     def difference_ml(self) -> float | None:
@@ -119,6 +128,8 @@ def _reviewed(run: Run, said: DecisionRecord) -> Reviewed:
         decision=said.decision,
         reason=said.reason,
         reader=said.reader,
+        painters=said.painters,
+        finisher=said.finisher,
         at=said.at,
         network_ml=done[-1].network_ml if done else said.marked_ml,
         reader_ml=None if is_rejected else said.marked_ml,
@@ -207,7 +218,8 @@ def _patient(run: Run) -> str:
 
 
 REVIEWED_COLUMNS = (
-    *("case", "patient", "run", "study_date", "mask", "decision", "reason", "reader", "decided_at"),
+    *("case", "patient", "run", "study_date", "mask", "decision", "reason", "reader", "painters", "finisher"),
+    "decided_at",
     *("network_ml", "reader_ml", "network_minus_reader_ml", "dice", "image", "mask_image"),
 )
 """Of the table of masks that readers looked at; ``case``, ``patient`` and ``image`` are those of the data list."""
@@ -225,6 +237,7 @@ def write_reviewed(rows: Sequence[Reviewed], file: Path) -> None:
     for row in rows:
         told = msgspec.to_builtins(row)
         told |= {"mask": told.pop("layer"), "decided_at": f"{row.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+        told["painters"] = "; ".join(row.painters)
         del told["at"]
         figures = {"network_ml": row.network_ml, "reader_ml": row.reader_ml, "dice": row.dice}
         figures |= {"network_minus_reader_ml": row.difference_ml}

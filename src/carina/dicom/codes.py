@@ -41,6 +41,7 @@ NO_UNITS = Code("1", "UCUM", "no units")
 CHEST_CT = Code("24627-2", "LN", "CT Chest Report")
 SEGMENTED = Code("113076", "DCM", "Segmentation")
 SOURCE_OF_PROCESSING = Code("121322", "DCM", "Source image for image processing operation")
+MODIFYING = Code("109103", "DCM", "Modifying Equipment")
 AI_FAMILY = Code("123110", "DCM", "Artificial Intelligence")
 
 UNLISTED = {

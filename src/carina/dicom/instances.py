@@ -239,7 +239,7 @@ def _describe(dataset: Dataset, kind: _Kind, k: int, series: Series) -> None:
         _keep(dataset, series, LOSSY)
     dataset.DerivationDescription = f"{kind.derivation}. {RESEARCH_ONLY}"[:DESCRIPTION_LENGTH]
     if kind.code:
-        dataset.DerivationCodeSequence = [_coded(kind.code)]
+        dataset.DerivationCodeSequence = [code_item(kind.code)]
     _place(dataset, kind, k, series)
     _refer(dataset, kind.slots[k].sources, series)
 
@@ -275,7 +275,7 @@ def _refer(dataset: Dataset, sources: Sequence[Instance], series: Series) -> Non
     """Name the slices that a new one was made from, once with their purpose and once by their series."""
     dataset.SourceImageSequence = [reference_to(one) for one in sources]
     for item in dataset.SourceImageSequence:
-        item.PurposeOfReferenceCodeSequence = [_coded(SOURCE_OF_PROCESSING)]
+        item.PurposeOfReferenceCodeSequence = [code_item(SOURCE_OF_PROCESSING)]
     group = Dataset()
     group.SeriesInstanceUID = series.uid
     group.ReferencedInstanceSequence = [reference_to(one) for one in sources]
@@ -325,7 +325,8 @@ def _made_by(producer: Producer) -> str:
     return f"{model}, Carina {producer.software_version}"
 
 
-def _coded(code: Code) -> Dataset:
+def code_item(code: Code) -> Dataset:
+    """The item of a code sequence."""
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
     return item

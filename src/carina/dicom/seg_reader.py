@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pydicom import Dataset
 
+from carina.dicom.codes import MODIFYING
+from carina.dicom.instances import code_item
 from carina.dicom.objects import Producer, long_string
 from carina.dicom.seg import segmentation
 from carina.dicom.seg_check import check_geometry
@@ -33,13 +36,14 @@ class Earlier:
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """Who corrected what.
+    """Who corrected what: ``reader`` finished it, ``painters`` are those whose strokes are in it.
 
     ``is_from_network`` says that something of the network's mask is still in it: the segments are then
     ``SEMIAUTOMATIC`` and keep the network's name, else ``MANUAL``.
     """
 
     reader: str
+    painters: tuple[str, ...] = ()
     earlier: Earlier | None
     is_from_network: bool
 
@@ -50,11 +54,12 @@ def reader_segmentation(
     """The corrected mask on the source's slices, its geometry read back and compared; for research use only.
 
     ``producer`` is the network whose mask was corrected. The object has UIDs of its own, which depend on mask, reader
-    and what it replaces; that object stands in Referenced Series Sequence beside the source, and in Derivation
+    painters and what it replaces; that object stands in Referenced Series Sequence beside the source, and in Derivation
     Description. Raises as ``segmentation`` and ``check_geometry``.
     """
     earlier = correction.earlier
-    facts = f"{producer.settings} corrected by {correction.reader} from {earlier.sop_instance_uid if earlier else ''}"
+    people = "\n".join((correction.reader, *correction.painters))
+    facts = f"{producer.settings} corrected by {people} from {earlier.sop_instance_uid if earlier else ''}"
     dataset = segmentation(mask, series, replace(producer, settings=facts), texts)
     dataset.ContentCreatorName = person_name(correction.reader)
     dataset.SeriesNumber = int(dataset.SeriesNumber) + AFTER_CORRECTION
@@ -70,8 +75,23 @@ def reader_segmentation(
             del item.SegmentationAlgorithmIdentificationSequence
     if earlier is not None:
         _refer(dataset, earlier)
+    if correction.painters:
+        dataset.ContributingEquipmentSequence = [_painted(producer, correction.painters)]
     check_geometry(dataset, mask, series)
     return dataset
+
+
+def _painted(producer: Producer, painters: Sequence[str]) -> Dataset:
+    """Who painted, as the operators of what modified the mask (PS3.3 C.12.1): Content Creator's Name holds one person.
+
+    Names that are the same as a value of PN stand once.
+    """
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [code_item(MODIFYING)]
+    item.Manufacturer = producer.manufacturer
+    item.OperatorsName = list(dict.fromkeys(map(person_name, painters)))
+    item.ContributionDescription = "Strokes of the corrected mask"
+    return item
 
 
 def earlier_of(dataset: Dataset) -> Earlier:

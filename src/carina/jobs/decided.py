@@ -37,7 +37,15 @@ def decided_about(run: Run) -> list[Decided]:
         BadConfig: ``corrections.damaged``.
     """
     return [
-        Decided(layer=one.layer.value, decision=one.decision.value, reader=one.reader, at=one.at, reason=one.reason)
+        Decided(
+            layer=one.layer.value,
+            decision=one.decision.value,
+            reader=one.reader,
+            at=one.at,
+            reason=one.reason,
+            painters=one.painters,
+            finisher=one.finisher,
+        )
         for one in last_words(run)
     ]
 

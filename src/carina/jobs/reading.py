@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 from sqlalchemy import Connection, Engine, select, update
 
+from carina.corrections.hands import by_whom
 from carina.database import JOB, read_only
 from carina.sections import RUNS
 
@@ -38,13 +39,23 @@ NOT_TO_BE_READ = ""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
-    """The last word of a reader about a mask, ``at`` in UTC; ``reason`` is that of a rejection, where one was given."""
+    """The last word of a reader about a mask, ``at`` in UTC; ``reason`` is that of a rejection, where one was given.
+
+    Of a corrected mask ``painters`` are those whose strokes it holds, ``finisher`` is who finished it.
+    """
 
     layer: str
     decision: str
     reader: str
     at: datetime
     reason: str = ""
+    painters: tuple[str, ...] = ()
+    finisher: str = ""
+
+    @property
+    def by(self) -> str:
+        """Who decided about whose mask, in words."""
+        return by_whom(self.reader, self.painters, self.finisher)
 
 
 def await_reader(connection: Connection, job_id: int) -> None:

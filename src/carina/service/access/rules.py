@@ -141,8 +141,9 @@ def _pages() -> Iterator[Rule]:
 
 def _viewer() -> Iterator[Rule]:
     root = "/jobs/{job:int}/view"
-    for path in ("/correct/{layer}", "/correct/{layer}/mask.json"):
-        yield _reads(root + path, "{layer} mask of job {job}")
+    yield _reads(root + "/correct/{layer}", "{layer} mask of job {job}")
+    for path in ("/correct/{layer}/mask.json", "/correct/{layer}/standing.json"):
+        yield _reads(root + path, "{layer} mask of job {job}", is_quiet=True)
     for path in ("/correct/{layer}/strokes", "/correct/{layer}/decision"):
         yield Rule(method="POST", path=root + path, need=Need.READ)
     yield _operates(root + "/correct/{layer}/send")

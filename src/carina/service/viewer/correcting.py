@@ -18,9 +18,9 @@ from starlette.routing import BaseRoute, Route
 from carina.api.result import Run
 from carina.api.study import choose_series
 from carina.corrections.decisions import LONGEST_REJECTION, Decision, decide, decision_on, readers_state
-from carina.corrections.finish import SEG_NAMES, Draft, finish, finished_folder, finished_of
+from carina.corrections.finish import SEG_NAMES, Draft, Finished, finish, finished_folder, finished_of
 from carina.corrections.masks import MaskName, layer_named, masks_made, strokes_file
-from carina.corrections.painting import LONGEST_NAME, Author, Change, Overtaken, Painting, labels_sha256
+from carina.corrections.painting import LONGEST_NAME, Author, Change, OpenStrokes, Overtaken, Painting, labels_sha256
 from carina.corrections.regions import Growth, alike, enclosed
 from carina.dicom.series import Source
 from carina.errors import BadConfig, CarinaError, told
@@ -132,15 +132,25 @@ class SendAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class StrokeStored(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a stroke, and the mask as it is now; ``is_unfinished`` where it is not the one that was finished."""
+    """What came of a stroke, and the mask as it is now; ``is_unfinished`` where it is not the one that was finished.
+
+    ``undoes`` and ``redoes`` are whose stroke Undo takes back and Redo brings back; ``open`` is by whom the mask
+    differs from the one that was finished, ``painters`` are all whose strokes are in it. ``stamp`` is another one once
+    anybody painted or finished.
+    """
 
     revision: int
     change: Change
     voxels: int
     can_undo: bool
     can_redo: bool
+    undoes: str
+    redoes: str
+    open: list[OpenStrokes]
+    painters: tuple[str, ...]
     is_unfinished: bool
     at: datetime | None
+    stamp: str
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +168,7 @@ def correct_routes(where: WhereIsRun, shelf: RunShelf, around: Around, how: Corr
     return [
         Route("/correct/{layer}", answering(pages.show)),
         Route("/correct/{layer}/mask.json", answering(pages.mask)),
+        Route("/correct/{layer}/standing.json", answering(pages.standing)),
         Route("/correct/{layer}/strokes", pages.stroke, methods=["POST"]),
         Route("/correct/{layer}/decision", pages.decide, methods=["POST"]),
         Route("/correct/{layer}/send", pages.send, methods=["POST"]),
@@ -223,7 +234,15 @@ class CorrectingPages:
         """The mask as it is now, as runs."""
         opened, layer, painting = self._painting(request)
         change = Change(value=1, runs=painting.runs)
-        return _json(_stored(painting, change, is_unfinished=_is_unfinished(opened.run, layer, painting)))
+        is_unfinished = _is_unfinished(opened.run, layer, painting)
+        return _json(_stored(painting, change, finished_of(opened.run.folder, layer), is_unfinished=is_unfinished))
+
+    def standing(self, request: Request) -> Response:
+        """Whether anybody painted or finished since; read from the run's folder, however many masks are open."""
+        run, layer = Run(self._where(request)), layer_named(request.path_params["layer"])
+        strokes = strokes_file(run.folder, layer)
+        size = strokes.stat().st_size if strokes.exists() else 0
+        return _json({"stamp": _stamp(size, finished_of(run.folder, layer))})
 
     async def stroke(self, request: Request) -> Response:
         """Store a stroke; it is on the disk before the answer."""
@@ -253,19 +272,19 @@ class CorrectingPages:
             runs = _runs(opened, painting, asked)
             change = painting.paint(runs, int(asked.tool != "eraser"), asked.tool, author, asked.revision)
         is_painted = asked.tool not in ("undo", "redo") and bool(change.runs)  # the digest of a mask takes its time
-        return _stored(painting, change, is_unfinished=is_painted or _is_unfinished(opened.run, layer, painting))
+        is_unfinished = is_painted or _is_unfinished(opened.run, layer, painting)
+        return _stored(painting, change, finished_of(opened.run.folder, layer), is_unfinished=is_unfinished)
 
     def _decide(self, request: Request, asked: DecisionAsked) -> msgspec.Struct:
         opened, layer, painting = self._painting(request)
-        if asked.revision != painting.revision:
-            raise Overtaken(
-                "corrections.overtaken",
-                f"the mask was changed elsewhere: it is at revision {painting.revision}, this page at "
-                f"{asked.revision}: look at it as it is now, then decide.",
-            )
+        labels, revision = painting.now()
+        if asked.revision != revision:
+            raise painting.overtaken("Look at it as it is now, then decide.")
         reader, now = self._name(request, asked.reader), datetime.now(UTC)
         if asked.decision is Decision.CORRECTED:
-            self._finish(request, opened.run, layer, painting, reader)
+            people = painting.painters(revision)
+            draft = Draft(layer=layer, labels=labels, revision=revision, reader=reader, painters=people, at=now)
+            finish(opened.run, draft, self._how.source(request, opened.run))
         elif _is_unfinished(opened.run, layer, painting):
             raise Conflict(
                 "corrections.unfinished",
@@ -276,11 +295,6 @@ class CorrectingPages:
         self._how.note(request, f"{layer} mask {asked.decision}")
         self._how.decided(request, opened.run)
         return Said(said=f"The {layer} mask is {asked.decision}.")
-
-    def _finish(self, request: Request, run: Run, layer: MaskName, painting: Painting, reader: str) -> None:
-        labels, revision = painting.now()
-        draft = Draft(layer=layer, labels=labels, revision=revision, reader=reader, at=datetime.now(UTC))
-        finish(run, draft, self._how.source(request, run))
 
     def _send(self, request: Request, asked: SendAsked) -> msgspec.Struct:
         opened, layer, _ = self._painting(request)
@@ -327,15 +341,24 @@ def _runs(opened: OpenedRun, painting: Painting, asked: StrokeAsked) -> list[int
     return asked.runs
 
 
-def _stored(painting: Painting, change: Change, *, is_unfinished: bool) -> StrokeStored:
+def _stamp(strokes_bytes: int, done: Sequence[Finished]) -> str:
+    return f"{strokes_bytes}-{len(done)}"
+
+
+def _stored(painting: Painting, change: Change, done: Sequence[Finished], *, is_unfinished: bool) -> StrokeStored:
     return StrokeStored(
         revision=painting.revision,
         change=change,
         voxels=painting.voxels,
         can_undo=painting.can_undo,
         can_redo=painting.can_redo,
+        undoes=painting.undoes,
+        redoes=painting.redoes,
+        open=painting.open_strokes(done[-1].revision if done else 0),
+        painters=painting.painters(painting.revision),
         is_unfinished=is_unfinished,
         at=painting.last.at if painting.last else None,
+        stamp=_stamp(painting.bytes_read, done),
     )
 
 
@@ -370,5 +393,5 @@ def _understood(body: bytes, kind: type[CorrectionAsked]) -> CorrectionAsked:
         raise NotUnderstood("corrections.body", f"the request can't be understood ({error}).") from error
 
 
-def _json(value: msgspec.Struct) -> Response:
+def _json(value: msgspec.Struct | dict[str, str]) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")

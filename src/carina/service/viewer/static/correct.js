@@ -20,6 +20,7 @@ const STRIDES = [scene.shape[1] * scene.shape[2], scene.shape[2], 1];
 const SETTLED_MS = 180;
 const RETRY_MS = 1500;
 const PAGE = 10;
+const WATCH_MS = 3000;
 const READER_KEY = "carina reader";
 
 const spacing = [0, 1, 2].map((axis) => Math.hypot(...[0, 1, 2].map((row) => scene.affine[row][axis])));
@@ -95,6 +96,7 @@ async function settle() {
   const answer = await fetch(`${scene.base}/at/${at}.json`).catch(() => null);
   if (answer && saver.isLoggedOut !== (answer.status === LOGGED_OUT)) {
     saver.isLoggedOut = !saver.isLoggedOut;
+    if (!saver.isLoggedOut) said.textContent = ""; // that nobody was logged in does not hold any more
     told();
   }
   if (at !== state.at.join("/")) return;
@@ -150,14 +152,47 @@ function told() {
   const isIdle = !waiting && !saver.isBusy;
   grey("undo", !saver.canUndo || !isIdle);
   grey("redo", !saver.canRedo || !isIdle);
+  document.getElementById("undo").textContent = turning("Undo", saver.undoes);
+  document.getElementById("redo").textContent = turning("Redo", saver.redoes);
+  sayWhose();
   if (isIdle) giveFocusBack();
   if (saver.isRead) document.getElementById("unfinished").hidden = !waiting && !saver.isUnfinished;
   sayUndecidable(waiting);
   const overtaken = document.getElementById("overtaken");
   overtaken.hidden = !saver.isOvertaken;
-  overtaken.querySelector("p").textContent = `This mask was changed elsewhere since it was opened here. ${strokes} of yours not saved.`;
+  overtaken.querySelector("p").textContent = `${sentence(saver.overtakenBy).split(". ")[0]}. ${strokes} of yours not saved.`;
   if (!stroke) planes.forEach(paint);
   if (state.next && !waiting && !stroke) leave();
+}
+
+function isMine(painter) {
+  return painter === (reader.value.trim() || "unknown");
+}
+
+/** A button names the painter whose stroke it takes back or brings back, where that is somebody else. */
+function turning(word, painter) {
+  return painter && !isMine(painter) ? `${word} stroke of ${painter}` : word;
+}
+
+/** The keys turn one's own strokes alone; those of others only the button that names them does. */
+function turnMine(tool, painter) {
+  if (!painter || isMine(painter)) saver.ask(tool).then(afterAsking);
+  else sayOfDeed(`That stroke is one of ${painter}: press "${turning(tool === "undo" ? "Undo" : "Redo", painter)}".`);
+}
+
+/** Whose strokes wait to be finished, and whom the correction names besides who finishes it. */
+function sayWhose() {
+  const strokes = (count) => (count === 1 ? "1 stroke" : `${count} strokes`);
+  const of = (painter) => (isMine(painter) ? "of yours" : `of ${painter}`);
+  const painted = saver.open.filter((one) => one.painted).map((one) => `${strokes(one.painted)} ${of(one.painter)}`);
+  const back = saver.open.filter((one) => one.taken_back).map((one) => `${strokes(one.taken_back)} ${of(one.painter)} taken back`);
+  const all = [...painted, ...back].join(", ");
+  const isOfOthers = saver.painters.some((one) => !isMine(one));
+  const names = saver.painters.map((one) => (isMine(one) ? "you" : one)).join(", ");
+  const finishing = isOfOthers ? ` In this mask are strokes of ${names}: Finish names each as painter, and you as who finished it.` : "";
+  const words = `${all && `${all}.`}${finishing}`.trim();
+  const line = document.getElementById("whose");
+  if (line.textContent !== words) line.textContent = words;
 }
 
 /** A button with the focus that is greyed loses it: which one it was is kept. */
@@ -359,8 +394,8 @@ const KEYS = {
   "]": () => radius(1),
   h: hide,
   t: () => document.getElementById("following")?.click(),
-  u: () => saver.ask("undo").then(afterAsking),
-  r: () => saver.ask("redo").then(afterAsking),
+  u: () => turnMine("undo", saver.undoes),
+  r: () => turnMine("redo", saver.redoes),
   w: () => {
     const field = form.elements.window;
     field.selectedIndex = (field.selectedIndex + 1) % field.options.length;
@@ -434,8 +469,9 @@ for (const [plane, pane] of panes) {
 
 form.addEventListener("submit", (event) => event.preventDefault());
 form.elements.window.addEventListener("input", () => planes.forEach(draw));
-document.getElementById("undo").addEventListener("click", KEYS.u);
-document.getElementById("redo").addEventListener("click", KEYS.r);
+for (const name of ["undo", "redo"]) {
+  document.getElementById(name).addEventListener("click", () => saver.ask(name).then(afterAsking));
+}
 document.getElementById("keep").addEventListener("click", () => saver.takeOver({ isKeeping: true }));
 document.getElementById("drop").addEventListener("click", () => saver.takeOver({ isKeeping: false }));
 
@@ -486,13 +522,19 @@ document.querySelectorAll("[data-send]").forEach((button) => {
 if (!reader.dataset.fixed) {
   // Of this tab alone: on a shared workstation the next reader is somebody else.
   reader.value = recall("sessionStorage", READER_KEY) || reader.value;
-  reader.addEventListener("input", () => keep("sessionStorage", READER_KEY, reader.value));
+  reader.addEventListener("input", () => {
+    keep("sessionStorage", READER_KEY, reader.value);
+    if (saver.isRead) told();
+  });
 }
 
 onReturn(() => {
   planes.forEach(draw); // no work where the slice is shown
   settle();
 });
+setInterval(() => {
+  if (state.isAlone && !state.isLeaving && document.visibilityState === "visible") saver.watch();
+}, WATCH_MS);
 addEventListener("pageshow", (event) => {
   if (event.persisted) Object.assign(state, { next: "", isLeaving: false }); // somebody came back
 });

@@ -62,10 +62,16 @@ export class Saver {
     this.trouble = "";
     this.canUndo = false;
     this.canRedo = false;
+    this.undoes = ""; // whose stroke Undo takes back
+    this.redoes = "";
+    this.open = []; // by whom the mask differs from the one that was finished
+    this.painters = []; // all whose strokes are in it
+    this.stamp = ""; // of the strokes and corrections that are known here
     this.isBusy = true; // until the mask is there
     this.isRead = false;
     this.isUnfinished = false; // what is saved is not what was finished last
     this.isOvertaken = false;
+    this.overtakenBy = ""; // what the server says of that
     this.isLoggedOut = false; // strokes are kept here, and sent once somebody is logged in again
     this.isSending = false;
     this.isKept = true; // what waits is kept in this browser too
@@ -100,7 +106,7 @@ export class Saver {
     const asked = { id: crypto.randomUUID(), reader: this.reader(), tool, revision: this.revision, ...more };
     const answer = await this.#answered("strokes", asked);
     this.isBusy = false;
-    if (answer.code === OVERTAKEN) this.isOvertaken = true;
+    if (answer.code === OVERTAKEN) await this.#overtaken(answer.detail);
     else if (answer.code) this.trouble = this.isLoggedOut ? "" : answer.detail;
     else {
       this.mask.set(answer.change.runs, answer.change.value);
@@ -117,9 +123,23 @@ export class Saver {
     this.onChange();
     const answer = await this.#answered("decision", { revision: this.revision, reader: this.reader(), decision, reason });
     this.isBusy = false;
-    this.isOvertaken = answer.code === OVERTAKEN;
+    if (answer.code === OVERTAKEN) await this.#overtaken("");
     this.onChange();
     return { said: answer.said ?? answer.detail, isDone: !answer.code };
+  }
+
+  /** Takes over what somebody else painted or finished meanwhile, where nothing of one's own is on its way. */
+  async watch() {
+    const answer = this.isIdle ? await fetch(`${this.url}/standing.json`).catch(() => null) : null;
+    if (!answer?.ok) return;
+    const { stamp } = await answer.json();
+    if (stamp === this.stamp || !this.isIdle) return;
+    const isRead = await this.takeOver({ isKeeping: true }).then(() => true, () => false);
+    if (isRead) this.stamp = stamp; // a torn end of the strokes' file is not asked for again
+  }
+
+  get isIdle() {
+    return this.isRead && !this.isBusy && !this.isPainting && !this.isOvertaken && !this.queue.length;
   }
 
   /** Sends a finished correction's object out; gives the server's sentence and whether it was done. */
@@ -131,10 +151,21 @@ export class Saver {
   /** Takes over what others did; one's own strokes that wait are added, or dropped. */
   async takeOver({ isKeeping }) {
     if (!isKeeping) this.queue = [];
-    await this.#read();
-    this.isOvertaken = false;
+    this.isBusy = true; // nothing is painted on a mask that is about to be another
+    try {
+      await this.#read();
+      this.isOvertaken = false;
+    } finally {
+      this.isBusy = false;
+    }
     this.#changed();
     this.#send();
+  }
+
+  /** Where no stroke waits there is nothing to choose: the mask is shown as it is now. */
+  async #overtaken(why) {
+    await this.takeOver({ isKeeping: true }).catch(() => {});
+    this.trouble = why;
   }
 
   #paintWaiting() {
@@ -156,8 +187,10 @@ export class Saver {
     this.isSending = true;
     while (this.queue.length && !this.isOvertaken) {
       const answer = await this.#answered("strokes", { ...this.queue[0], revision: this.revision }, STROKE_MS);
-      if (answer.code === OVERTAKEN) this.isOvertaken = true;
-      else if (answer.code) {
+      if (answer.code === OVERTAKEN) {
+        this.isOvertaken = true;
+        this.overtakenBy = answer.detail;
+      } else if (answer.code) {
         this.trouble = answer.detail;
         this.onChange();
         await pause();
@@ -183,6 +216,11 @@ export class Saver {
     this.revision = stored.revision;
     this.canUndo = stored.can_undo;
     this.canRedo = stored.can_redo;
+    this.undoes = stored.undoes;
+    this.redoes = stored.redoes;
+    this.open = stored.open;
+    this.painters = stored.painters;
+    this.stamp = stored.stamp;
     this.isUnfinished = stored.is_unfinished;
     this.isRead = true;
     this.savedAt = stored.at ? new Date(stored.at).toLocaleTimeString("en-GB") : "";

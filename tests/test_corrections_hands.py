@@ -1,0 +1,191 @@
+"""A correction by several hands: a stroke is that of who painted it, and wherever a reader is named all are."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from pydicom import dcmread
+from sqlalchemy import update
+
+from carina.api.result import Run
+from carina.cli.cases import cases
+from carina.cli.jobs import show
+from carina.corrections.decisions import readers_state
+from carina.corrections.finish import finished_folder
+from carina.corrections.hands import by_whom
+from carina.corrections.masks import MaskName, network_mask
+from carina.corrections.painting import OpenStrokes, Painting
+from carina.corrections.voxel_runs import runs_of_flags
+from carina.database import JOB
+from carina.service.node import RunningNode
+from dicom_objects_samples import errors_of
+from served_nodes import add_job, hold, opened, serving
+from test_corrections import author, painted
+from viewer_runs import posed, through_dicom, write_run
+
+PAGES = ("/", "/jobs/1/view/", "/jobs/1/view/report", "/jobs/1/view/correct/lesion", "/agreement/")
+"""Every page that names who decided about a mask."""
+
+
+def told(painting: Painting, finished: int) -> list[tuple[str, int, int]]:
+    return [(one.painter, one.painted, one.taken_back) for one in painting.open_strokes(finished)]
+
+
+def test_a_stroke_is_that_of_who_painted_it_whoever_turns_it(tmp_path: Path) -> None:
+    painting = painted(tmp_path)
+    for number, reader in enumerate(("rita", "rita", "rob")):
+        painting.paint([10 * number, 3], 1, "brush", author(f"{number}", reader), number)
+    assert told(painting, 0) == [("rita", 2, 0), ("rob", 1, 0)] and painting.undoes == "rob"
+    painting.undo(author("a", "rob"), 3)
+    painting.undo(author("b", "rob"), 4)
+    assert (painting.undoes, painting.redoes, told(painting, 0)) == ("rita", "rita", [("rita", 1, 0)])
+    painting.redo(author("c", "rob"), 5)
+    assert painting.painters(painting.revision) == ("rita",) and painting.redoes == "rob"
+    again = painted(tmp_path)
+    assert again.open_strokes(3) == [OpenStrokes(painter="rob", painted=0, taken_back=1)]
+    again.redo(author("d", "rita"), 6)
+    assert again.painters(7) == ("rita", "rob") and again.open_strokes(3) == []
+    assert again.painters(5) == ("rita",) and again.painters(0) == ()
+
+
+def test_a_stroke_that_changed_nothing_makes_nobody_a_painter(tmp_path: Path) -> None:
+    painting = painted(tmp_path)
+    painting.paint([0, 3], 0, "eraser", author("a", "rita"), 0)
+    assert painting.painters(1) == () and painting.open_strokes(0) == []
+
+
+@pytest.mark.parametrize(
+    ("reader", "painters", "finisher", "words"),
+    [
+        ("rob", (), "", "rob"),
+        ("rob", (), "rob", "rob"),
+        ("rob", ("rob",), "rob", "rob"),
+        ("rob", ("rita",), "rob", "rob (painted by rita)"),
+        ("rob", ("rita", "ann", "rob"), "rob", "rob (painted by rita, ann and rob)"),
+        ("ann", ("rita",), "rob", "ann (painted by rita, finished by rob)"),
+        ("rita", ("rita",), "rob", "rita (painted by rita, finished by rob)"),
+        ("ann", (), "rob", "ann (finished by rob)"),
+    ],
+)
+def test_whose_a_correction_is(reader: str, painters: tuple[str, ...], finisher: str, words: str) -> None:
+    assert by_whom(reader, painters, finisher) == words
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> RunningNode:
+    """A node with one job, whose run has the lesions of a phantom."""
+    one = opened(tmp_path)
+    phantom = through_dicom(posed("plain", (24, 48, 48)), tmp_path / "ct")
+    phantom = replace(phantom, lesion=replace(phantom.lesion, names={1: "COVID-19 lesion"}))
+    arrival = hold(one, sorted((tmp_path / "ct").iterdir()))
+    job = add_job(one, arrival, reading="unread")
+    write_run(phantom, one.folder / f"runs/{job}")
+    with one.engine.begin() as connection:
+        connection.execute(update(JOB).values(source=f"incoming/{arrival}", folder=f"runs/{job}"))
+    return one
+
+
+@pytest.fixture
+def served(node: RunningNode) -> Iterator[str]:
+    with serving(node) as url:
+        yield url
+
+
+def run_of(node: RunningNode) -> Run:
+    return Run(node.folder / "runs/1")
+
+
+def post(url: str, what: str, **asked: object) -> dict[str, object]:
+    answer = httpx.post(f"{url}/jobs/1/view/correct/lesion/{what}", json=asked, timeout=60)
+    answer.raise_for_status()
+    found: dict[str, object] = answer.json()
+    return found
+
+
+def paint(node: RunningNode, url: str, *readers: str) -> dict[str, object]:
+    """One stroke of each reader; gives what came of the last."""
+    marks = np.zeros(network_mask(run_of(node), MaskName.LESION).labels.shape, np.bool_)
+    stored: dict[str, object] = {}
+    for number, reader in enumerate(readers):
+        marks[:] = False
+        marks[number, :4, :4] = True
+        asked = {"revision": number, "id": f"{number}", "reader": reader, "tool": "brush"}
+        stored = post(url, "strokes", **asked, runs=runs_of_flags(marks))
+    return stored
+
+
+def everywhere(node: RunningNode, url: str, words: str) -> None:
+    """Every place that says who decided says these words."""
+    for page in PAGES:
+        assert words in unescape(httpx.get(url + page, timeout=60).text), page
+    config = ["--config", str(node.folder.parent / "carina.toml")]
+    assert f"by {words}, " in CliRunner().invoke(show, ["1", *config], catch_exceptions=False).output
+
+
+def in_data(node: RunningNode, url: str, tmp_path: Path) -> tuple[str, list[str], str]:
+    """Reader, painters and finisher, as each interface for programs has them: they are the same."""
+    (job,) = httpx.get(f"{url}/api/v1/jobs").json()["jobs"]
+    table = tmp_path / "reviewed.csv"
+    CliRunner().invoke(cases, [str(run_of(node).folder), "--csv", str(table)], catch_exceptions=False)
+    (row,) = csv.DictReader(table.open())
+    said = job["decisions"][0]
+    found = said["reader"], said["painters"], said["finisher"]
+    assert (row["reader"], row["painters"].split("; "), row["finisher"]) == found
+    (one,) = readers_state(run_of(node)).decisions
+    assert (one.reader, list(one.painters), one.finisher) == found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("painters", "words", "operators"),
+    [
+        (["rita"], "rob (painted by rita)", "rita^"),
+        (["rita", "rob"], "rob (painted by rita and rob)", ["rita^", "rob^"]),
+    ],
+)
+def test_every_place_names_all_whose_hand_is_in_a_correction(
+    node: RunningNode, served: str, tmp_path: Path, painters: list[str], words: str, operators: object
+) -> None:
+    paint(node, served, *painters)
+    post(served, "decision", revision=len(painters), reader="rob", decision="corrected")
+    folder = finished_folder(run_of(node).folder, MaskName.LESION, 1)
+    facts = json.loads((folder / "correction.json").read_bytes())
+    assert (facts["reader"], facts["painters"]) == ("rob", painters)
+    path = folder / "dicom" / "lesion-seg.dcm"
+    dataset = dcmread(path)
+    assert errors_of(path) == [] and dataset.ContentCreatorName == "rob^"
+    assert dataset.ContributingEquipmentSequence[0].OperatorsName == operators
+    assert f"measured with lesion correction 1 of {words}" in unescape(httpx.get(f"{served}/jobs/1/view/report").text)
+    everywhere(node, served, words)
+    assert in_data(node, served, tmp_path) == ("rob", painters, "rob")
+    post(served, "decision", revision=len(painters), reader="ann", decision="accepted")
+    people = words.removeprefix("rob (").removesuffix(")")
+    everywhere(node, served, f"ann ({people}, finished by rob)")
+    assert in_data(node, served, tmp_path) == ("ann", painters, "rob")
+
+
+def test_a_page_is_told_whose_strokes_wait_and_that_somebody_painted(node: RunningNode, served: str) -> None:
+    page = f"{served}/jobs/1/view/correct/lesion"
+    before = httpx.get(f"{page}/standing.json").json()
+    assert before["stamp"] == httpx.get(f"{page}/mask.json").json()["stamp"]
+    stored = paint(node, served, "rita", "rita", "rob")
+    assert stored["open"] == [
+        {"painter": "rita", "painted": 2, "taken_back": 0},
+        {"painter": "rob", "painted": 1, "taken_back": 0},
+    ]
+    assert (stored["undoes"], stored["redoes"], stored["painters"]) == ("rob", "", ["rita", "rob"])
+    after = httpx.get(f"{page}/standing.json").json()
+    assert after["stamp"] == stored["stamp"] != before["stamp"]
+    post(served, "decision", revision=3, reader="rob", decision="corrected")
+    finished = httpx.get(f"{page}/mask.json").json()
+    assert finished["open"] == [] and finished["painters"] == ["rita", "rob"]
+    assert finished["stamp"] == httpx.get(f"{page}/standing.json").json()["stamp"] != after["stamp"]
