@@ -52,8 +52,8 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """What a finished correction says of itself, as it is stored; volumes in ml, ratios in percent, ``at`` in UTC.
 
     ``reader`` finished it, ``painters`` are those whose strokes it holds, ``revision`` counts the strokes; ``seg_uid``
-    is empty where the source is no DICOM series. ``warnings`` are those of measuring the ratio: what was left out of it,
-    above all.
+    is empty where the source is no DICOM series. ``warnings`` are those of measuring the ratio: what was left out of
+    it, above all.
     """
 
     layer: MaskName
