@@ -36,7 +36,7 @@ def test_monais_default_ahnet_with_its_pyramid_gives_monais_masks(tmp_path: Path
     }
     assert isinstance(bundle.carina, Segmentation)
     assert bundle.carina.divisors == (128, 128, 32)
-    volume = fp.noise_volume((32, 136, 128))
+    volume = fp.noise_volume((32, 128, 128))
     write_volume(volume, tmp_path / "ct.nii.gz")
     same_mask(volume, bundle, monai_scores(network, steps, [128, 128, 32], 0.25, tmp_path / "ct.nii.gz"))
 

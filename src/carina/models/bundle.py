@@ -321,7 +321,7 @@ def load_bundle(folder: Path) -> Bundle:
             "bundle.unreadable",
             f"{error.filename}: can't be read ({error.strerror}). A bundle has {METADATA} and {WEIGHTS}.",
         ) from error
-    metadata = _parse(file, text)
+    metadata = parse_metadata(file, text)
     return Bundle(
         folder=folder,
         name=folder.name,
@@ -365,7 +365,7 @@ def write_bundle(
         BadConfig: the metadata does not describe a bundle; nothing usable is left then.
     """
     text = msgspec.json.format(msgspec.json.encode(metadata), indent=2)
-    _parse(folder / METADATA, text)
+    parse_metadata(folder / METADATA, text)
     for part in ("configs", "models", "docs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     (folder / METADATA).write_bytes(text + b"\n")
@@ -389,7 +389,8 @@ def _places(folders: Iterable[Path | str]) -> list[Path]:
     return [*(Path(folder) for folder in folders), SHIPPED]
 
 
-def _parse(file: Path, text: bytes) -> _Metadata:
+def parse_metadata(file: Path, text: bytes) -> _Metadata:
+    """The metadata of a bundle, of ``file``; BadConfig where ``text`` describes none."""
     try:
         return read_json(text, _Metadata)
     except msgspec.ValidationError as error:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from carina import RESEARCH_ONLY
 from carina.errors import BadConfig
 from carina.models import parity
 from carina.models.architecture import network_spec
-from carina.models.bundle import METADATA, Bundle, Covid, load_bundle, write_bundle
+from carina.models.bundle import METADATA, Bundle, Covid, load_bundle, parse_metadata, write_bundle
 from carina.models.export import export_onnx
 from carina.models.foreign import Package, read_package, read_table
 from carina.models.formats import onnx_runs, reference_run
@@ -102,12 +104,14 @@ def _converted(path: Path, folder: Path, card: dict[str, Any]) -> Converted:
     state = read_checkpoint(package.weights)
     network_keys = network_spec(state, package.network, str(package.source))
     spec, notes = recognised(package, network_keys, keys)
+    metadata = _metadata(package, spec, fields)
+    parse_metadata(folder / METADATA, msgspec.json.encode(metadata))  # what is refused costs no export
     network = build_network(spec["network"])
     load_weights(network, state, package.weights)
     folder.parent.mkdir(parents=True, exist_ok=True)
     onnx = folder.parent / "model.onnx"
     export_onnx(network, onnx, _example(network, spec), dynamic=spec["task"] != "covid", half=False)
-    bundle = write_bundle(folder, _metadata(package, spec, fields), onnx, card="", license_text="")
+    bundle = write_bundle(folder, metadata, onnx, card="", license_text="")
     onnx.unlink()
     return bundle, notes, parity.torch_run(network)
 

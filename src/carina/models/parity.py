@@ -28,6 +28,8 @@ SMALLEST = (32, 48, 16)
 def probes(bundle: Bundle, seed: int = 0) -> list[Floats]:
     """Random inputs ``(n, 1, x, y, z)`` in 0 .. 1 that the bundle's network takes: two sizes where its sides are free.
 
+    Where the number of images is free, the first input holds two, the other, which is larger, one.
+
     Raises:
         BadConfig: the weights can't be read.
     """
@@ -35,8 +37,8 @@ def probes(bundle: Bundle, seed: int = 0) -> list[Floats]:
     spec = bundle.carina
     shapes = [spec.size] if isinstance(spec, Covid) else _windows(spec, sides)
     rng = np.random.default_rng(seed)
-    count = 2 if batch == -1 else batch
-    return [rng.random((count, 1, *shape), dtype=np.float32) for shape in shapes]
+    counts = (2, 1) if batch == -1 else (batch, batch)
+    return [rng.random((count, 1, *shape), dtype=np.float32) for count, shape in zip(counts, shapes, strict=False)]
 
 
 def _windows(spec: Segmentation, sides: Sequence[int]) -> list[tuple[int, int, int]]:
