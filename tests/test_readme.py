@@ -9,6 +9,7 @@ import pytest
 
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
+from tiny_networks import tiny_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_the_python_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for name, value in tiny_environment(tmp_path / "bundles").items():
+        monkeypatch.setenv(name, value)
     write_ct_series(chest_phantom(shape=(48, 192, 192), seed=3).volume, tmp_path / "STUDY")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
