@@ -26,6 +26,9 @@ from carina.testing.dicom import write_ct_series
 from carina.web_settings import DEFAULT_PROJECT
 from served_nodes import NOON, add_job, hold, serving, settings_of
 
+MACHINE = "ward7.example:4711"
+"""Where the job ran: no reader is told."""
+
 LOGIN = """
 [sources.scanner]
 kind = "dicom"
@@ -113,7 +116,7 @@ def guarded(folder: Path, more: str = "") -> Iterator[Guarded]:
     node = RunningNode(settings=settings, engine=opened.engine, now=clock)
     files = write_ct_series(chest_phantom(shape=(4, 64, 64), lesions=0, seed=5).volume, folder / "ct")
     arrival = hold(node, files)
-    job = add_job(node, arrival)
+    job = add_job(node, arrival, worker=MACHINE)
     node.is_recovered.set()
     cookies, tokens = {}, {}
     for role in PEOPLE:

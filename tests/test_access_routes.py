@@ -9,7 +9,7 @@ import httpx
 import pytest
 from starlette.routing import BaseRoute, Mount, Route, Router
 
-from access_nodes import Guarded, guarded
+from access_nodes import MACHINE, Guarded, guarded
 from carina.service.access.roles import MAY, PEOPLE, PROGRAMS, Need
 from carina.service.access.rules import PROGRAM_PATHS, ROUTE_RULES, Rule, rules_of
 from carina.service.app import all_routes
@@ -130,7 +130,16 @@ def test_each_role_gets_what_it_may_and_nothing_else(node: Guarded, route: tuple
 @pytest.mark.parametrize("route", [one for one in ROUTES if one[0] == "GET"], ids=" ".join)
 def test_a_reader_reads(node: Guarded, route: tuple[str, str]) -> None:
     if rule_of(route).need is Need.READ:
-        assert ask(node.person("reader"), route).status_code not in (401, 403, 405)
+        answer = ask(node.person("reader"), route)
+        assert answer.status_code not in (401, 403, 405)
+        said = answer.text if answer.is_stream_consumed else ""  # of a live part: its page tells the same
+        assert str(node.node.folder) not in said and MACHINE not in said
+
+
+def test_who_operates_sees_where_a_job_ran_and_what_on(node: Guarded) -> None:
+    for path in (f"/api/v1/jobs/{node.job}", "/api/v1/jobs"):
+        assert MACHINE in node.person("operator").get(path).text, path
+        assert MACHINE not in node.person("reader").get(path).text, path
 
 
 UNSEEN = {

@@ -24,6 +24,9 @@ UPLOADED = {"/jobs/{job:int}/series", "/api/v1/jobs/{id}/series"}
 NOT_SHOWN_HERE = {f"{INSTANCE_PATH}/bulkdata/{{tag}}"}
 """A CT slice has no bulk data but its pixels: there is nothing to see."""
 
+WHO = {Need.READ: "reader", Need.OPERATE: "operator"}
+"""Who may look, of the least of them."""
+
 LEADS_ON = {"/series/{series}", "/studies/{study}", "/jobs/{job:int}/next"}
 """To the results of the latest job on it; to the next result to read, or to the list of those."""
 
@@ -65,10 +68,11 @@ def path_of(rule: Rule, values: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("rule", VIEWS, ids=lambda rule: rule.path)
-def test_what_a_reader_sees_is_in_the_trail_under_their_name(node: Guarded, rule: Rule) -> None:
+def test_what_is_seen_is_in_the_trail_under_a_name(node: Guarded, rule: Rule) -> None:
     path = path_of(rule, values_of(node))
     accept = "text/event-stream" if rule.is_quiet else "*/*"
-    with node.person("reader", accept=accept).stream("GET", path) as answer:
+    who = WHO[rule.need]
+    with node.person(who, accept=accept).stream("GET", path) as answer:
         status = answer.status_code
     if rule.path in UPLOADED:
         assert status == 409
@@ -77,5 +81,5 @@ def test_what_a_reader_sees_is_in_the_trail_under_their_name(node: Guarded, rule
         assert status == 404
         return
     assert status == (303 if rule.path in LEADS_ON else 200), path
-    assert ("reader.one", "looked", rule.subject(path)) in node.trail()
+    assert (f"{who}.one", "looked", rule.subject(path)) in node.trail()
     assert "{" not in rule.subject(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 
 import msgspec
 from starlette.responses import Response
@@ -16,6 +17,12 @@ PROBLEM = "application/problem+json"
 
 _FIRST_WORD = re.compile(r"[a-z][a-z'-]*(?=,? [^(])")
 """A word of the language: names of files, settings and objects have dots, digits or a colon in or behind them."""
+
+
+def without_source(error: str, source: str) -> str:
+    """An error without the path of what the run read, which stands beside it; the node may have been moved since."""
+    before, mark, after = error.partition(f"{source}: ")
+    return after if mark and (not before or Path(before).is_absolute()) else error
 
 
 def as_sentence(text: str) -> str:

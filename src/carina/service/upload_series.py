@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from carina.database import read_only
+from carina.errors import BadSeries
 from carina.jobs.listing import Job, find_job, jobs_on_source
 from carina.jobs.queue import JobEnd
 from carina.jobs.sources import source_of
@@ -18,7 +19,7 @@ from carina.receive.uploads import CONTENT
 from carina.sections import UPLOADS
 from carina.service import changes
 from carina.service.node import RunningNode
-from carina.service.problems import Conflict, NotThere
+from carina.service.problems import Conflict, NotThere, without_source
 from carina.service.progress import manifest_of
 
 if TYPE_CHECKING:
@@ -81,7 +82,10 @@ def series_of_job(node: RunningNode, job_id: int) -> SeriesOfUpload:
     content = source_of(node.folder, job)
     if not content.is_dir():
         raise NoUpload("upload.gone", "the files of this upload were removed: send them again.")
-    found = find_series(content, node.settings)
+    try:
+        found = find_series(content, node.settings)
+    except BadSeries as error:
+        raise BadSeries(error.code, without_source(error.message, str(content))) from error
     with read_only(node.engine) as connection:
         jobs = jobs_on_source(connection, job.source)
     return SeriesOfUpload(job=job.id, series=tuple(_told(found, _runs(node, jobs, found))))

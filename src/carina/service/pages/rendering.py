@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
@@ -19,7 +18,7 @@ from carina.service.access.caller import Caller, caller_of
 from carina.service.local_time import local_text, minute_text, zone_text
 from carina.service.pages.shared_parts import PagePart
 from carina.service.pages.state_words import state_word
-from carina.service.problems import as_sentence
+from carina.service.problems import as_sentence, without_source
 from carina.service.sizes import size_words
 
 
@@ -44,12 +43,6 @@ def seconds_words(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def _without_source(error: str, source: str) -> str:
-    """An error without the path of what the run read, which stands beside it; the node may have been moved since."""
-    before, mark, after = error.partition(f"{source}: ")
-    return after if mark and (not before or Path(before).is_absolute()) else error
-
-
 TEMPLATES = Environment(
     loader=PackageLoader("carina.service.pages"),
     autoescape=True,
@@ -60,7 +53,7 @@ TEMPLATES = Environment(
 )
 TEMPLATES.filters.update(time=_time, minute=minute_text, size=size_words, seconds=seconds_words)
 TEMPLATES.filters.update(
-    sentence=as_sentence, state_word=state_word, without_source=_without_source, percent=percent_text
+    sentence=as_sentence, state_word=state_word, without_source=without_source, percent=percent_text
 )
 TEMPLATES.globals.update(lasted=_lasted, notice=RESEARCH_ONLY, version=__version__, zone=zone_text)
 

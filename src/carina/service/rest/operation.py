@@ -13,9 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from carina.pipeline.json_text import read_json
-from carina.service.access.caller import asking
+from carina.service.access.caller import asking, caller_of
 from carina.service.node import RunningNode, seen_node
 from carina.service.problems import NotUnderstood
+from carina.service.rest.shown import shown_to
 from carina.service.rest.turns import Turns
 from carina.toml import mistakes
 
@@ -71,7 +72,8 @@ class Operation(Generic[Asked]):
                 from_node = await self._in_turn(request, asked)
             else:
                 from_node = await to_thread.run_sync(self.run, seen_node(request), asked)
-            return Response(msgspec.json.encode(from_node), media_type="application/json")
+            shown = shown_to(from_node, caller_of(request))
+            return Response(msgspec.json.encode(shown), media_type="application/json")
 
         return Route(prefix + self.path, answer, methods=[self.method], name=self.name)
 
