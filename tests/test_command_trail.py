@@ -33,6 +33,7 @@ SAID = {
     "backup ../saved": [("copied", "the node: backup to {here}/../saved")],
     "deliveries list": [("looked", "deliveries")],
     "deliveries resend --destination PACS": [("changed", "1 deliveries: sent again")],
+    "deliveries rename OLD PACS": [("changed", "1 deliveries: renamed from OLD to PACS")],
     "fetch PACS --accession A1": [("fetched", "series 1.2.3 of PACS: asked for")],
     "jobs list": [("looked", "jobs")],
     "jobs show 1": [("looked", "job 1")],
@@ -70,7 +71,7 @@ def prepared(words: str) -> None:
     fill(engine, folder, [KeptArrival(state="quarantined" if "release" in words else "queued", jobs=(job,))])
     with engine.begin() as connection:
         connection.execute(JOB.update().values(attempt=1))
-        connection.exec_driver_sql("update delivery set destination = 'PACS'")
+        connection.exec_driver_sql(f"update delivery set destination = '{'OLD' if 'rename' in words else 'PACS'}'")
     engine.dispose()
     if words.startswith("submit"):
         for name in ("a", "b") if "--each" in words else ("a",):

@@ -45,6 +45,8 @@ def node(tmp_path: Path) -> Path:
         ledger.mark_confirmed(connection, [first.id], Proof.QUERY, NOW + timedelta(seconds=2))
         ledger.mark_failed(connection, [second.id], Trouble(code="delivery.refused", words="no", status=0x0122))
     engine.dispose()
+    known = "".join(f'[destinations.{name}]\nkind = "folder"\npath = "{name}"\n' for name in ("share", "archive"))
+    (tmp_path / "carina.toml").write_text(f'node.folder = "{folder}"\n{known}')
     return tmp_path
 
 
@@ -78,7 +80,8 @@ def test_what_failed_waits_again_when_told(node: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["list", "resend"])
 def test_a_name_that_no_destination_has_is_refused_with_the_known_ones(node: Path, verb: str) -> None:
-    (node / "carina.toml").write_text('[destinations.new]\nkind = "folder"\npath = "c"\n')
+    with (node / "carina.toml").open("a") as file:
+        file.write('[destinations.new]\nkind = "folder"\npath = "c"\n')
     program = Path(sys.executable).with_name("carina")
     command = [str(program), "deliveries", verb, "--destination"]
     done = subprocess.run([*command, "archiv"], cwd=node, capture_output=True, text=True, timeout=120)

@@ -42,6 +42,8 @@ LUNGS = (
 """
 )
 
+NAMED = ("archive", "pdf", "gone")
+
 WORKER = """
 import sys, msgspec
 from datetime import timedelta
@@ -93,12 +95,14 @@ def log(settings: Settings, job: Job) -> str:
     return log_of(settings, job.id, job.attempt).read_text()
 
 
-def test_what_arrived_is_run_and_its_objects_are_in_the_ledger(tmp_path: Path, series: Path) -> None:
+def test_what_arrived_is_run_and_its_objects_are_in_the_ledger_for_each_destination(
+    tmp_path: Path, series: Path
+) -> None:
     folder, lungs = tmp_path / "node", tmp_path / "lungs.yaml"
     lungs.write_text(LUNGS)
     settings = Settings(
         node=NodeSettings(folder=str(folder), database=f"sqlite:///{tmp_path}/node.sqlite"),
-        sources={"scanner": DicomSource(ae_title="CARINA", pipelines=(str(lungs),), destinations=("archive", "pdf"))},
+        sources={"scanner": DicomSource(ae_title="CARINA", pipelines=(str(lungs),), destinations=NAMED)},
         destinations={
             "archive": FolderDestination(path=str(tmp_path / "archive")),
             "pdf": FolderDestination(path=str(tmp_path / "pdf"), takes=(ObjectKind.PDF,)),
@@ -115,14 +119,14 @@ def test_what_arrived_is_run_and_its_objects_are_in_the_ledger(tmp_path: Path, s
     (folder / "incoming" / "1").symlink_to(series, target_is_directory=True)
     Worker(settings, engine).go(until_empty=True)
     (job,) = jobs(engine)
-    assert (job.shown_state, job.attempt, job.arrival_id, job.destinations) == ("healthy", 1, 1, ("archive", "pdf"))
+    assert (job.shown_state, job.attempt, job.arrival_id, job.destinations) == ("healthy", 1, 1, NAMED)
     run = open_run(folder / job.folder)
     assert len(run.dicom) == 1
     with engine.connect() as connection:
         assert connection.execute(select(ARRIVAL.c.state)).scalar_one() == "queued"
         rows = connection.execute(select(DELIVERY)).all()
     assert {(folder / row.path) in run.dicom for row in rows} == {True}
-    assert sorted((row.destination, row.state) for row in rows) == [("archive", "waiting")]
+    assert sorted((row.destination, row.state) for row in rows) == [("archive", "waiting"), ("gone", "waiting")]
     assert "research use only" in log(settings, job)
 
 

@@ -27,7 +27,7 @@ SOURCES = Path(places.__file__).parents[1]
 COMMANDS = {
     "arrivals": ["list", "release 1 --source other"],
     "backup": ["../saved"],
-    "deliveries": ["list", "counts", "resend --destination PACS"],
+    "deliveries": ["list", "counts", "resend --destination PACS", "rename OLD PACS"],
     "fetch": ["PACS --accession A1"],
     "jobs": [
         "list",

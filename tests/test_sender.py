@@ -136,14 +136,3 @@ def test_times_are_those_of_the_clock(engine: Engine, tmp_path: Path) -> None:
     with engine.connect() as connection:
         rows = connection.execute(select(DELIVERY.c.sent_at, DELIVERY.c.confirmed_at)).all()
     assert {tuple(time.replace(tzinfo=UTC) for time in row) for row in rows} == {(NOW, NOW)}
-
-
-def test_what_waits_for_a_destination_that_is_no_more_is_said(
-    engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    enter(engine, tmp_path, {"old": FolderDestination(path=str(tmp_path / "old"))})
-    sender = Sender(engine, tmp_path, {}, utc, PACE)
-    sender.start()
-    assert sender.stop()
-    (record,) = caplog.records
-    assert record.getMessage().startswith("5 object(s) wait for destination old, which the settings don't have: add it")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 
 from carina.api.result import Run
 from carina.config import Destination, FolderDestination, NodeSettings, Settings
@@ -22,11 +18,12 @@ from carina.jobs.listing import find_job
 from carina.jobs.places import open_node
 from carina.jobs.queue import NewJob, Room, claim, submit
 from carina.pipeline.manifest import DefinitionRecord, Manifest, write_manifest
+from carina.service.node import RunningNode
+from carina.service.parts import parts_of
 from delivery_objects import CLASSES, NOW, eventually, write_objects
 
 ROOM = Room(8000, 4)
-GONE = "the settings have no destination gone any more: add it under [destinations]."
-WAITING = f"{len(CLASSES)} object(s) wait for destination gone, which the settings don't have: add it under"
+GONE = "gone is not in the settings: put it back, or carina deliveries rename gone NEW."
 
 
 @pytest.fixture
@@ -71,27 +68,10 @@ def test_a_job_ends_without_it_and_its_objects_wait_in_the_ledger(
     assert job is not None and (job.shown_state, job.error) == ("healthy", "")
     assert rows(engine) == [("gone", "waiting", GONE), ("share", "waiting", "")]
     sender = Sender(engine, Path(settings.node.folder), settings.destinations, lambda: NOW)
-    with caplog.at_level(logging.WARNING):
-        sender.start()
-    assert WAITING in caplog.text
+    assert GONE in "".join(record.getMessage() for record in caplog.get_records("setup"))
+    sender.start()
     eventually(lambda: rows(engine) == [("gone", "waiting", GONE), ("share", "confirmed", "")])
     assert sender.stop()
-
-
-def test_another_try_by_hand_says_that_nothing_tries(settings: Settings, engine: Engine, tmp_path: Path) -> None:
-    assert rows(engine)[0] == ("gone", "waiting", GONE)
-    engine.dispose()
-    share = f'[destinations.share]\nkind = "folder"\npath = "{tmp_path / "share"}"\n'
-    (tmp_path / "carina.toml").write_text(f'{share}[node]\nfolder = "{settings.node.folder}"\n')
-    program = str(Path(sys.executable).with_name("carina"))
-
-    def carina(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([program, "deliveries", *words], cwd=tmp_path, capture_output=True, text=True, check=True)
-
-    assert carina("resend", "--destination", "gone").stderr.startswith(WAITING)
-    assert not carina("resend", "--destination", "share").stderr
-    listed = json.loads(carina("list", "--destination", "gone", "--json").stdout)
-    assert {one["error"] for one in listed} == {GONE}
 
 
 def test_once_it_is_back_it_gets_what_waited(settings: Settings, engine: Engine, tmp_path: Path) -> None:
@@ -100,3 +80,16 @@ def test_once_it_is_back_it_gets_what_waited(settings: Settings, engine: Engine,
     sender.start()
     eventually(lambda: rows(engine) == [("gone", "confirmed", ""), ("share", "confirmed", "")])
     assert sender.stop()
+
+
+def test_a_start_says_what_waits_and_the_rows_do_whatever_they_said(
+    settings: Settings, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(update(DELIVERY).values(error_code="delivery.unreachable", error="it can't be reached"))
+    node = RunningNode(settings=settings, engine=engine)
+    node.stop.set()
+    next(part for part in parts_of(node) if part.name == "sender")._work(node.stop)
+    words = f"{len(CLASSES)} object(s) wait for destination gone, which the settings don't have: add it under"
+    assert words in caplog.text
+    assert rows(engine)[0] == ("gone", "waiting", GONE)

@@ -71,6 +71,7 @@ def list_(
 
     from carina.database import read_only
     from carina.deliver.register import list_deliveries
+    from carina.jobs.waiting_for import unknown_destinations
 
     engine = _open(config, destination)
     looked(engine, "deliveries")
@@ -78,6 +79,7 @@ def list_(
         found = list_deliveries(
             connection, destination=destination, job_id=job_id, state=state or "", before=before, at_most=count
         )
+        complain(*unknown_destinations(connection, node_settings(config).destinations).values())
     if as_json:
         say_json(msgspec.to_builtins(found))
     else:
@@ -98,9 +100,11 @@ def counts(config: Path | None) -> None:
     """Count objects by destination and state."""
     from carina.database import read_only
     from carina.deliver import ledger
+    from carina.jobs.waiting_for import unknown_destinations
 
     with read_only(_open(config)) as connection:
         found = ledger.counts(connection)
+        complain(*unknown_destinations(connection, node_settings(config).destinations).values())
     states = list(ledger.DeliveryState)
     say_table(("destination", *states), [(name, *(str(by[state]) for state in states)) for name, by in found.items()])
 
@@ -112,16 +116,41 @@ def counts(config: Path | None) -> None:
 def resend(destination: str, job_id: int | None, config: Path | None) -> None:
     """Let what has failed, or waits for its time, be tried now; each destination is asked first what it has."""
     from carina.deliver import ledger
-    from carina.deliver.stranded import note_stranded, stranded_words
+    from carina.deliver.stranded import STRANDED, stranded_words
+    from carina.errors import BadConfig
+    from carina.jobs.waiting_for import unknown_destinations
     from carina.service.changes import audit
 
-    acting_by_command()
     known = node_settings(config).destinations
-    with _open(config, destination).begin() as connection:
-        number = ledger.resend(connection, destination=destination, job_id=job_id)
+    engine = _open(config, destination)
+    if destination and destination not in known:
+        raise BadConfig(STRANDED, f"destinations.{destination}: nothing is sent there. {stranded_words(destination)}")
+    acting_by_command()
+    with engine.begin() as connection:
+        number = ledger.resend(connection, destination=destination, job_id=job_id, among=known)
         if number:
             audit(connection, "changed", f"{number} deliveries: sent again")
-        stranded = note_stranded(connection, known)
+        complain(*unknown_destinations(connection, known).values())
     say(f"{number} {'object waits' if number == 1 else 'objects wait'} for another try.")
-    told = {name: count for name, count in stranded.items() if destination in ("", name)}
-    complain(*(stranded_words(name, count) for name, count in told.items()))
+
+
+@deliveries.command()
+@click.argument("old")
+@click.argument("new")
+@CONFIG
+def rename(old: str, new: str, config: Path | None) -> None:
+    """Tell that the destination OLD is called NEW in the settings now; the node is to be stopped meanwhile.
+
+    What was confirmed stays so, and what waits, jobs too, goes to NEW.
+    """
+    from carina.deliver.sender import while_nothing_is_sent
+    from carina.jobs.waiting_for import rename_destination
+    from carina.service.changes import audit
+
+    settings = node_settings(config)
+    engine = _open(config)
+    acting_by_command()
+    with while_nothing_is_sent(Path(settings.node.folder)), engine.begin() as connection:
+        number = rename_destination(connection, old, new, settings.destinations)
+        audit(connection, "changed", f"{number} deliveries: renamed from {old} to {new}")
+    say(f"{number} {'object is' if number == 1 else 'objects are'} of {new} now.")

@@ -29,6 +29,7 @@ from carina.deliver.ledger import DeliveryState, Entry, Trouble
 from carina.deliver.pace import Pace
 from carina.deliver.proof import Proof
 from carina.deliver.receipt import unreachable
+from carina.deliver.stranded import unstrand
 from carina.errors import DeliveryFailed, told
 
 REPORTS_LOOKED_FOR_S = 0.05
@@ -65,6 +66,7 @@ class Courier:
     def resume(self) -> None:
         """Begin where another process ended, or was killed."""
         with self.engine.begin() as connection:
+            unstrand(connection, self.name, self.destination)
             ledger.extend_doubt(connection, self.name, self.clock() + self._patience)
 
     def round(self) -> bool:

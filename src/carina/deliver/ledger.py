@@ -107,8 +107,7 @@ def enter(
 ) -> int:
     """Put a job's objects into the ledger, for each destination that takes their kind; gives the number of new rows.
 
-    ``files`` lie below the node's ``folder``. A destination that the settings have no more, None, is taken to take all.
-    Doing so twice changes nothing.
+    ``files`` lie below the node's ``folder``. Doing so twice changes nothing. None: which kinds it takes is not known.
 
     Raises:
         OSError: a file can't be read.
@@ -123,7 +122,7 @@ def enter(
         begun = _begun(connection, name, [one["sop_instance_uid"] for one in objects])
         for one in objects:
             uid = one["sop_instance_uid"]
-            if (name, uid) not in known and _takes(destination, one["sop_class_uid"]):
+            if (name, uid) not in known and takes_kind(destination, one["sop_class_uid"]):
                 known.add((name, uid))
                 doubt = {"ask": int(is_restored or uid in begun), "doubt_until": begun.get(uid), "created_at": now}
                 rows.append(one | doubt | {"job_id": job_id, "destination": name, "state": DeliveryState.WAITING})
@@ -132,7 +131,8 @@ def enter(
     return len(rows)
 
 
-def _takes(destination: Destination | None, sop_class_uid: str) -> bool:
+def takes_kind(destination: Destination | None, sop_class_uid: str) -> bool:
+    """Whether objects of a SOP class go to a destination; all do of which that is not known."""
     return destination is None or not destination.takes or kind_of(sop_class_uid) in destination.takes
 
 
@@ -357,10 +357,12 @@ def of_transaction(connection: Connection, transaction_uid: str) -> tuple[Entry,
     return tuple(_entry(row) for row in connection.execute(wanted))
 
 
-def resend(connection: Connection, *, destination: str = "", job_id: int | None = None) -> int:
+def resend(
+    connection: Connection, *, destination: str = "", job_id: int | None = None, among: Collection[str] | None = None
+) -> int:
     """Let what has failed, or waits for its time, be tried now: all, or that of one destination or job; how many rows.
 
-    The peer is asked first whether it has them.
+    The peer is asked first whether it has them. ``among`` are the destinations of the settings: nobody sends to others.
     """
     waits = (DELIVERY.c.state == DeliveryState.WAITING) & DELIVERY.c.not_before.is_not(None)
     rows = (DELIVERY.c.state == DeliveryState.FAILED) | waits
@@ -368,6 +370,8 @@ def resend(connection: Connection, *, destination: str = "", job_id: int | None 
         rows &= DELIVERY.c.destination == destination
     if job_id is not None:
         rows &= DELIVERY.c.job_id == job_id
+    if among is not None:
+        rows &= DELIVERY.c.destination.in_(among)
     changed = update(DELIVERY).where(rows).values(state=DeliveryState.WAITING, ask=1, not_before=None)
     return int(connection.execute(changed).rowcount)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -17,12 +18,38 @@ from carina.database import Outages
 from carina.deliver.channels import channel_to
 from carina.deliver.courier import Courier
 from carina.deliver.pace import PACE, Pace
-from carina.deliver.stranded import note_stranded, stranded_words
 from carina.errors import BadConfig, LastingTrouble, told
 
 SENDER_LOCK = "sender.lock"
 
 _LOG = logging.getLogger(__name__)
+
+
+def _lock_of(folder: Path) -> FileLock:
+    return FileLock(folder / SENDER_LOCK, mode=0o600, thread_local=False)
+
+
+def _acquire(lock: FileLock) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        words = "another process delivers from this node's folder: stop it first."
+        raise BadConfig("node.sender", f"{lock.lock_file}: {words}") from None
+
+
+@contextmanager
+def while_nothing_is_sent(folder: Path) -> Iterator[None]:
+    """Keep every sender of a node's folder from starting.
+
+    Raises:
+        BadConfig: a process delivers from it now.
+    """
+    lock = _lock_of(folder)
+    _acquire(lock)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Sender:
@@ -40,8 +67,8 @@ class Sender:
         pace: Pace = PACE,
     ) -> None:
         self._stopping = Event()
-        self._engine, self._names, self._pace = engine, frozenset(destinations), pace
-        self._lock = FileLock(folder / SENDER_LOCK, mode=0o600, thread_local=False)
+        self._pace = pace
+        self._lock = _lock_of(folder)
         couriers = [
             Courier(
                 engine=engine,
@@ -66,21 +93,9 @@ class Sender:
         Raises:
             BadConfig: another process delivers from this folder.
         """
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            words = "another process delivers from this node's folder: stop it first."
-            raise BadConfig("node.sender", f"{self._lock.lock_file}: {words}") from None
-        self._tell_stranded()
+        _acquire(self._lock)
         for thread in self._threads:
             thread.start()
-
-    def _tell_stranded(self) -> None:
-        """Say where objects wait for a destination that the settings have no more."""
-        with self._engine.begin() as connection:
-            found = note_stranded(connection, self._names)
-        for name, number in found.items():
-            _LOG.warning("%s", stranded_words(name, number))
 
     def stop(self, timeout_s: float = 30.0) -> bool:
         """End after the objects that are on their way now; gives whether every thread ended in time."""

@@ -222,7 +222,7 @@ def send_again(node: RunningNode, destination: str, job_id: int | None) -> int:
     if destination and destination not in node.settings.destinations:
         raise NotThere("delivery.unknown", f"no destination is called {destination!r}.")
     with node.engine.begin() as connection:
-        number = resend(connection, destination=destination, job_id=job_id)
+        number = resend(connection, destination=destination, job_id=job_id, among=node.every_destination)
         if number:
             audit(connection, "changed", f"{number} deliveries: sent again")
     node.count_anew()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -88,10 +88,10 @@ class RunningNode:
         """What takes instances, whichever way they come: one for all, since it keeps senders in turn."""
         return self._whole.store if self._whole else InstanceStore(self.settings, self.engine)
 
-    def destinations_of(self, names: Collection[str]) -> Mapping[str, Destination]:
-        """The destinations of a job, by its own names of them."""
-        known = (self._whole or self).settings.destinations
-        return {name: known[name] for name in names if name in known}
+    @property
+    def every_destination(self) -> Mapping[str, Destination]:
+        """The destinations of the node, whoever looks: a job's may be of a source that they don't see."""
+        return (self._whole or self).settings.destinations
 
     @cached_property
     def uploads(self) -> Uploads:

@@ -15,7 +15,9 @@ from carina.deliver.commitment import take_report
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import PACE
 from carina.deliver.sender import Sender
+from carina.deliver.stranded import strand
 from carina.jobs.reading import RUNS_WITH_DECISIONS, leave_without_masks
+from carina.jobs.waiting_for import unknown_destinations
 from carina.jobs.wishes import Wishes
 from carina.jobs.worker import Worker
 from carina.keeping.retention import Retention
@@ -41,6 +43,8 @@ SETTLE_S = 0.5
 PRIORS_S = 2.0
 """Between two looks at what earlier scans are wanted."""
 
+_LOG = logging.getLogger(__name__)
+
 RETENTION_S = 60.0
 """Between two looks at what is to be removed."""
 
@@ -57,8 +61,7 @@ GIVEN_BACK_S = 5.0
 def parts_of(node: RunningNode) -> Iterator[Part]:
     """The parts that a node's settings ask for, not yet started."""
     works: dict[str, PartWork] = {"jobs": lambda stop: _run_jobs(node, stop)}
-    if node.settings.destinations:
-        works["sender"] = lambda stop: _send(node, stop)
+    works["sender"] = lambda stop: _send(node, stop)
     if node.settings.notices.url or node.settings.notices.mail:
         works["notices"] = lambda stop: _tell(node, stop)
     works["retention"] = lambda stop: _remove(node, stop)
@@ -202,10 +205,20 @@ def _resume_fetches(node: RunningNode, stop: Event) -> None:
 def _send(node: RunningNode, stop: Event) -> None:
     sender = Sender(node.engine, node.folder, node.settings.destinations, node.now)
     sender.start()
+    _tell_unknown(node)
     try:
         stop.wait()
     finally:
         sender.stop()
+
+
+def _tell_unknown(node: RunningNode) -> None:
+    """Say what waits for destinations that the settings don't have, here and in the rows."""
+    with node.engine.begin() as connection:
+        found = unknown_destinations(connection, node.settings.destinations)
+        strand(connection, found)
+    for line in found.values():
+        _LOG.warning("%s", line)
 
 
 def _tell(node: RunningNode, stop: Event) -> None:

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from carina.api.result import Run
 from carina.corrections.masks import CORRECTIONS
 from carina.database import database_now, read_only
-from carina.deliver.ledger import enter
 from carina.deliver.register import states_of_objects
+from carina.deliver.stranded import enter_for_all
 from carina.dicom.series import Source
 from carina.jobs.comparison import removed_words
 from carina.jobs.decided import note_reading
@@ -157,8 +157,7 @@ def _decided(request: Request, run: Run) -> None:
 
 
 def _destinations(request: Request) -> list[str]:
-    node, job = job_asked(request)
-    return list(node.destinations_of(job.destinations))
+    return list(job_asked(request)[1].destinations)
 
 
 def _sendings(request: Request) -> dict[str, str]:
@@ -172,13 +171,16 @@ def send_correction(request: Request, path: Path) -> str:
     """Enter an object into the delivery ledger, for each destination of its job that takes it; says which.
 
     Raises:
-        Conflict: no destination of the job takes it.
+        Conflict: the job has no destination.
     """
     node, job = job_asked(request)
-    wanted = node.destinations_of(job.destinations)
-    with node.engine.begin() as connection:
-        count = enter(connection, job.id, wanted, [path], folder=node.folder, now=database_now(connection))
+    wanted = {name: node.every_destination.get(name) for name in job.destinations}
     if not wanted:
         raise Conflict("corrections.nowhere", f"job {job.id} has no destination to which its objects are sent.")
+    with node.engine.begin() as connection:
+        now = database_now(connection)
+        count = enter_for_all(connection, job.id, wanted, [path], folder=node.folder, now=now)
     node.count_anew()
-    return f"It will be sent to {', '.join(wanted)}." if count else "It was entered for sending before."
+    unknown = [name for name, known in wanted.items() if known is None]
+    waits = f" The settings don't have {', '.join(unknown)}, for which it waits." if unknown else ""
+    return f"It will be sent to {', '.join(wanted)}.{waits}" if count else "It was entered for sending before."
