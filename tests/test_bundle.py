@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from carina.errors import BadConfig
-from carina.models.bundle import SHIPPED, Bundle, Covid, Lung, find_bundle, known_bundles, load_bundle, write_bundle
+from carina.models.bundle import (
+    METADATA,
+    SHIPPED,
+    Bundle,
+    Covid,
+    Lung,
+    find_bundle,
+    known_bundles,
+    load_bundle,
+    write_bundle,
+)
 
 CARINA: dict[str, Any] = {
     "task": "lung",
@@ -123,6 +133,18 @@ def test_find_prefers_the_given_folders_and_lists_what_it_knows(tmp_path: Path) 
     for outside in ("../two/lung-b", "", "."):
         with pytest.raises(BadConfig, match="No bundle is called"):
             find_bundle(outside, [tmp_path / "one"])
+
+
+@pytest.mark.parametrize("lost", ["configs/metadata.json", "models/model.onnx"])
+def test_a_bundle_that_lacks_a_file_is_refused_and_none_stands_in_for_it(tmp_path: Path, lost: str) -> None:
+    """Though the next folder, and Carina itself, have one of its name."""
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        write(folder / "lung-ahnet", CARINA)
+    (folders[0] / "lung-ahnet" / lost).unlink()
+    assert "lung-ahnet" in known_bundles(folders)
+    with pytest.raises(BadConfig, match=rf"one/lung-ahnet/{lost}: can't be read .* A bundle has {METADATA} and"):
+        find_bundle("lung-ahnet", folders)
 
 
 def test_every_shipped_bundle_is_whole() -> None:

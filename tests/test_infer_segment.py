@@ -14,7 +14,8 @@ from carina.infer.components import kept
 from carina.infer.regions import find_regions
 from carina.infer.segment import segment
 from carina.infer.windows import fewest_tiles, predict, published_tiles, reaching_tiles
-from carina.models.bundle import Blending, Bundle, Components, Windows
+from carina.models.bundle import Blending, Bundle, Windows
+from carina.models.lung_rules import Components
 from carina.volume.grid import Grid
 from carina.volume.resample import reorient
 from carina.volume.volume import Mask, Volume

@@ -35,8 +35,13 @@ def list_models(config: Path | None) -> None:
     settings = node_settings(config)
     used = {settings.models.lung, settings.models.lesion, settings.models.covid}
     for name in known_bundles(settings.models.folders):
-        bundle = find_bundle(name, settings.models.folders)
-        say(f"{'*' if name in used else ' '} {name:20} {bundle.version:8} {bundle.title}")
+        mark = "*" if name in used else " "
+        try:
+            bundle = find_bundle(name, settings.models.folders)
+        except BadConfig as error:
+            say(f"{mark} {name:20} can't be used: {error.message}")
+        else:
+            say(f"{mark} {name:20} {bundle.version:8} {bundle.title}")
     say("* used by the default pipeline; for research use only, not for diagnosis")
 
 
@@ -56,10 +61,12 @@ def card(name: str, config: Path | None) -> None:
 @CONFIG
 def check(bundle: str, schema: Path | None, trust: bool, phantom: bool, config: Path | None) -> None:
     """Check BUNDLE, a name or a folder: MONAI's rules, and its file against its torch network."""
+    from carina.infer.runtime import open_network
     from carina.models.formats import bundle_parity
     from carina.models.verify import verify_metadata, verify_network
 
     found = bundle_called(bundle, node_settings(config))
+    open_network(found)
     verify_metadata(found, schema)
     say(f"metadata   ok, by MONAI's verify_metadata with {schema or 'the documented mandatory keys'}")
     if found.carina.network:

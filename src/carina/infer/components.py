@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.measure.lungs import bounding_box
-from carina.models.bundle import Components
+from carina.models.lung_rules import Components
 from carina.volume.arrays import Box, Marks
 
 

@@ -239,7 +239,9 @@ def _not_installed(package: str, install: str) -> BadConfig:
 
 
 def _bad_weights(bundle: Bundle, error: Exception) -> BadConfig:
-    return BadConfig("bundle.weights", f"{bundle.onnx}: the weights can't be loaded ({_first_line(error)}).")
+    words = f"{bundle.onnx}: the weights can't be loaded ({_first_line(error)})"
+    how = "expected a whole ONNX file; put the bundle's own back or import it again, then run again what failed of it"
+    return BadConfig("bundle.weights", f"{words}: {how}.")
 
 
 def _failed(bundle: Bundle, patches: Floats, error: Exception) -> ModelFailed:

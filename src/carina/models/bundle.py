@@ -20,7 +20,7 @@ import msgspec
 from carina.errors import BadConfig
 from carina.models.classifying import Familiar, LittleDisease, Saliency
 from carina.models.looking import LesionLook, LungLook, check_clear
-from carina.models.lung_rules import Border
+from carina.models.lung_rules import Border, Components
 from carina.models.monai_config import inference_config
 from carina.models.validation import Validation
 from carina.pipeline.json_text import read_json
@@ -74,17 +74,6 @@ class Windows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             raise ValueError(f"patch {self.patch} must have three sides of at least 1 voxel")
         if not 0 <= self.overlap <= 0.9:
             raise ValueError(f"overlap {self.overlap} must lie between 0 and 0.9")
-
-
-class Components(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Keep the largest component, and up to ``keep`` in all that have more than ``min_voxels`` and ``min_share`` of it.
-
-    Voxels are those of the network grid; ``min_share`` is a share of the largest component, 0 to 1.
-    """
-
-    keep: int = 2
-    min_voxels: int = 5000
-    min_share: float = 0.1
 
 
 class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="task"):
@@ -338,12 +327,14 @@ def load_bundle(folder: Path) -> Bundle:
 def find_bundle(name: str, folders: Iterable[Path | str] = ()) -> Bundle:
     """The bundle called ``name``: from ``folders`` in their order, else from those that ship with Carina.
 
+    One that lacks a file is not passed over: another's weights would stand in for its own, and nobody would see it.
+
     Raises:
         BadConfig: there is none of this name (the message lists the known ones), or it is wrong.
     """
     places = _places(folders)
     for place in places:
-        if (place / name / METADATA).is_file() and (place / name).resolve().parent == place.resolve():
+        if _is_meant(place / name) and (place / name).resolve().parent == place.resolve():
             return load_bundle(place / name)
     known = ", ".join(known_bundles(folders)) or "none"
     raise BadConfig("bundle.unknown", f"No bundle is called {name!r}; known are: {known}.")
@@ -351,7 +342,12 @@ def find_bundle(name: str, folders: Iterable[Path | str] = ()) -> Bundle:
 
 def known_bundles(folders: Iterable[Path | str] = ()) -> list[str]:
     """The names that ``find_bundle`` takes, sorted."""
-    return sorted({file.parents[1].name for place in _places(folders) for file in place.glob(f"*/{METADATA}")})
+    return sorted({one.name for place in _places(folders) for one in place.glob("*") if _is_meant(one)})
+
+
+def _is_meant(folder: Path) -> bool:
+    """Whether a folder is a bundle, or what is left of one."""
+    return any((folder / part).is_file() for part in (METADATA, WEIGHTS))
 
 
 def write_bundle(

@@ -11,7 +11,9 @@ from carina.config import SHORTEST_KEY, RuntimeKind, Settings
 from carina.database import open_database
 from carina.dicom.rules import load_rules
 from carina.errors import BadConfig
+from carina.infer.runtime import open_network
 from carina.models.bundle import find_bundle
+from carina.models.first_look import first_look_of
 from carina.operators.catalogue import definition_file
 from carina.operators.containers import find_engine
 from carina.operators.deidentify import OPERATOR as DEIDENTIFY
@@ -45,13 +47,21 @@ def _openers(settings: Settings) -> Mapping[Key, Callable[[], object]]:
         found["node", "database"] = lambda: open_database(settings.node.database).dispose()
     for task in ("lung", "lesion", "covid"):
         name = getattr(settings.models, task)
-        found["models", task] = partial(find_bundle, name, settings.models.folders)
+        found["models", task] = partial(_check_bundle, name, settings)
     for name, source in settings.sources.items():
         for number, pipeline in enumerate(source.pipelines):
             found["sources", name, "pipelines", str(number)] = partial(_check_pipeline, pipeline, settings.operators)
         if source.series_rules:
             found["sources", name, "series_rules"] = partial(load_rules, source.series_rules)
     return found
+
+
+def _check_bundle(name: str, settings: Settings) -> None:
+    """Open a bundle and the one that it names as its first look; a Triton server has its own weights."""
+    bundle = find_bundle(name, settings.models.folders)
+    for one in (bundle, first_look_of(bundle)):
+        if one is not None and settings.runtime.kind is not RuntimeKind.TRITON:
+            open_network(one, settings.runtime)
 
 
 def _check_pipeline(pipeline: str, operators: OperatorSettings) -> Graph:
