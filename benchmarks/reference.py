@@ -21,7 +21,8 @@ from scipy import ndimage
 from stopwatch import Stopwatch
 
 from carina.infer.border import border_moved
-from carina.models.bundle import Bundle, Components, Lesion, Lung
+from carina.models.bundle import Bundle, Lesion, Lung
+from carina.models.lung_rules import Components
 from carina.models.networks import build_network
 
 

@@ -168,13 +168,16 @@ def test_a_folder_that_is_away_is_said_once_and_watched_again(
     watching = watched(inbox, store, clock)
     watching.look()
     watching.look()
-    words = "folder of inbox: it can't be read (No such file or directory); what can't be taken waits."
+    words = f"folder of inbox: {inbox} can't be read (No such file or directory): let the node's user read it; what"
+    words += " can't be taken waits."
+    assert watching.outages.lasting == words
     assert [record.getMessage().partition(" It resumes")[0] for record in caplog.records] == [words]
     inbox.mkdir()
     (inbox / "IM1").write_bytes(small_ct())
     caplog.set_level(logging.INFO)
     caplog.clear()
     assert settle(watching, clock) == {FileFate.NEW: 1}
+    assert not watching.outages.lasting
     over = [one for record in caplog.records if "works again" in (one := record.getMessage())]
     assert [one.partition(" after")[0] for one in over] == ["folder of inbox: works again"]
 

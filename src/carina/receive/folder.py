@@ -88,6 +88,8 @@ class WatchedFolder:
         self.quiet_s = source.quiet_s
         self._waiting: dict[bytes, _Waiting] = {}
         self._trouble, self._outages = "", Outages(f"folder of {name}", source.path)
+        self._away, self.outages = "", Outages(f"folder of {name}", source.path)
+        """Of the whole folder, beside those of single files, which hold up no other."""
         self._passed_over: set[Path] = set()
         self._refusals = RefusalLog(_LOG, f"the folder of {name}")
 
@@ -101,7 +103,7 @@ class WatchedFolder:
         """Take in what has been left alone for ``quiet_s``; what became of it, by how many."""
         fates: Counter[FileFate] = Counter()
         seen: dict[bytes, _Waiting] = {}
-        self._trouble = ""
+        self._trouble = self._away = ""
         try:
             for file, key, form in self._untaken():
                 if (stop and stop.is_set()) or len(seen) >= MOST_WAITING:
@@ -110,7 +112,7 @@ class WatchedFolder:
                     fates[fate] += 1
                     del seen[key]
         except OSError as error:
-            self._trouble = f"it can't be read ({error.strerror or error})"
+            self._away = f"{self.folder} can't be read ({error.strerror or error}): let the node's user read it"
         except NotAccepted as error:
             self._trouble = error.message.rstrip(".")
         self._waiting = seen
@@ -122,10 +124,11 @@ class WatchedFolder:
         """What was taken, and what keeps files from being taken: the latter once, though it is tried again."""
         if fates:
             _LOG.info("folder of %s: %s.", self.name, ", ".join(f"{count} {fate}" for fate, count in fates.items()))
-        if self._trouble:
-            self._outages.tell(BadConfig("receive.folder", f"{self._trouble}; what can't be taken waits."))
-        else:
-            self._outages.is_over()
+        for outages, trouble in ((self.outages, self._away), (self._outages, self._trouble)):
+            if trouble:
+                outages.tell(BadConfig("receive.folder", f"{trouble}; what can't be taken waits."))
+            else:
+                outages.is_over()
 
     def _is_left_alone(self, key: bytes, form: _Form, seen: dict[bytes, _Waiting]) -> bool:
         now, before = self._clock_s(), self._waiting.get(key)
@@ -172,7 +175,7 @@ class WatchedFolder:
         except ChangedMeanwhileError:
             return None
         except OSError as error:
-            self._trouble = f"a file can't be read ({error.strerror or error})"
+            self._trouble = f"{_shown(form)}, can't be read ({error.strerror or error}); it is in {self.folder}"
             return None
         self._remember(key, form, fate)
         return fate

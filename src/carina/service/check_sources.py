@@ -131,6 +131,10 @@ def _can_move(source: AnySource, peer: Destination | None) -> bool:
 def _one_source(name: str, source: AnySource) -> Iterator[Mistake]:
     if isinstance(source, FolderSource) and not Path(source.path).is_dir():
         yield _mistake(f"sources/{name}/path", f"{source.path!r} is no folder that is there; make it first")
+    elif isinstance(source, FolderSource) and not os.access(source.path, os.R_OK | os.X_OK):
+        yield _mistake(
+            f"sources/{name}/path", f"{source.path!r} can't be read by this user; let the node's user read it"
+        )
     for network in source.addresses if isinstance(source, DicomSource) else ():
         try:
             ipaddress.ip_network(network, strict=False)

@@ -60,8 +60,9 @@ def _parts(node: RunningNode, every: Sequence[PartStatus]) -> list[str]:
 
 
 def _outlived(node: RunningNode) -> list[str]:
-    """What keeps a part that runs from its work: instances are refused, say."""
-    return [lasting for one in node.outages.values() if (lasting := one.lasting)]
+    """What keeps a part that runs from its work: instances are refused, a watched folder can't be read."""
+    lasting = {name: one.lasting for name, one in list(node.outages.items())}
+    return [words if node.shows_part(name) else _NOT_SHOWN for name, words in lasting.items() if words]
 
 
 def _database(node: RunningNode) -> list[str]:

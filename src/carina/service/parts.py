@@ -166,6 +166,7 @@ def _may_receive(node: RunningNode, stop: Event) -> bool:
 
 
 def _watch(node: RunningNode, folder: WatchedFolder, stop: Event) -> None:
+    node.outages[f"folder {folder.name}"] = folder.outages
     if _may_receive(node, stop):
         folder.watch(stop)
 
