@@ -191,6 +191,15 @@ def test_a_row_says_its_warnings_and_its_ratio(node: RunningNode) -> None:
     assert page.count("of the lungs marked") == 1 == page.count(" warnings</span>")
 
 
+@pytest.mark.parametrize("reading", ["corrected", "rejected"])
+def test_a_ratio_beside_what_a_reader_decided_is_said_to_be_the_network_s(node: RunningNode, reading: str) -> None:
+    with node.engine.begin() as connection:
+        connection.execute(update(JOB).values(reading=reading))
+    with serving(node) as url:
+        page = " ".join(httpx.get(url).text.split())
+    assert "4.15 % of the lungs marked by the network, not classified" in page
+
+
 def test_the_command_line_finds_the_same(node: RunningNode, tmp_path: Path) -> None:
     for words, found in (
         (["--from", "2026-03-02"], "2"),
