@@ -149,6 +149,24 @@ def look_over(page: Page, width: int) -> None:
     assert not serious, [(page.url, one["id"], [node["html"] for node in one["nodes"]]) for one in serious]
 
 
+def test_an_open_page_says_that_one_is_logged_out_and_nothing_else(browser: Browser, node: Guarded) -> None:
+    with browser.new_context() as context:
+        context.add_cookies([{"name": "carina", "value": node.cookies["reader"], "url": node.url}])
+        page, other = context.new_page(), context.new_page()
+        page.goto(f"{node.url}/jobs/{node.job}")
+        page.evaluate(
+            """() => {
+              const line = document.getElementById("connection");
+              window.told = [];
+              new MutationObserver(() => told.push(line.textContent)).observe(line, { childList: true });
+            }"""
+        )
+        other.goto(node.url)
+        other.get_by_role("button", name="Log out").click()
+        expect(page.locator("#connection")).to_contain_text("You are logged out")
+        assert [one for one in page.evaluate("told") if "does not answer" in one] == []
+
+
 def test_quarantine_is_folded_beside_jobs_and_stays_as_it_was_left(browser: Browser, node: Guarded) -> None:
     files = sorted((node.node.folder.parent / "ct").glob("*.dcm"))
     hold(node.node, files[:1], state="quarantined", source="nobody")

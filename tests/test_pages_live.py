@@ -189,6 +189,18 @@ def test_whatever_can_be_used_is_still_the_same_when_another_row_changes(live: L
     expect(link).to_be_focused()
 
 
+def test_a_project_that_was_made_meanwhile_can_be_moved_to(live: Live) -> None:
+    page, job = live.page, live.jobs["done default"]
+    page.locator(f"#tick-job-{job}").check()
+    page.locator("#move-to").select_option("second")
+    with live.node.engine.begin() as connection:
+        connection.execute(insert(PROJECT), {"name": "third", "created_at": NOON})
+    expect(page.locator("#move-to option", has_text="third")).to_have_count(1)
+    expect(page.locator("#move-to")).to_have_value("second")
+    page.get_by_role("button", name="Move").click()
+    expect(live.row(job)).to_contain_text("project second")
+
+
 def test_who_stands_on_what_goes_away_stands_in_the_same_row(live: Live) -> None:
     job = live.jobs["waiting second"]
     live.page.get_by_label(f"Priority of job {job}").focus()

@@ -28,6 +28,9 @@ KNOWN_FOR = timedelta(seconds=10)
 QUIET_TIMES = 30
 """After so many looks that saw nothing new something is said all the same, so that a lost connection is seen."""
 
+PAGE_IS_OVER = "event: ended\ndata: reload\n\n"
+"""Whoever looks may look no more, or as another: the page says so, and does not ask again."""
+
 _STEP_S = 0.1
 
 
@@ -73,6 +76,7 @@ async def _events(node: RunningNode, watch: _Watch) -> AsyncIterator[str]:
     while not node.stop.is_set() and not await watch.request.is_disconnected():
         part = await run_in_threadpool(watch.part)
         if part is None:
+            yield PAGE_IS_OVER
             return
         if part.html != last:
             shown = part.of(caller_of(watch.request))

@@ -49,8 +49,8 @@ READING_WORDS: Mapping[Reading, str] = {
 """What pages call what readers decided."""
 
 
-_AROUND = ("projects", "move_to", "asked", "pipelines", "states", "sources", "orders")
-"""Values that the page around its live part needs: the forms that move and search."""
+_AROUND = ("projects", "asked", "pipelines", "states", "sources", "orders")
+"""Values that the page around its live part needs: the form that searches."""
 
 _NO_SEARCH = frozenset({"before", "order", "project"})
 
@@ -167,7 +167,6 @@ def worklist_part(request: Request, node: RunningNode, asked: WorklistAsked, at_
         values = worklist(node, asked, version) | move_values(seen, anybody)
         shown = values | shared_values(anybody, asked.link())
         around = {name: values[name] for name in _AROUND}
-        around["is_empty"] = not (values["rows"] or values["quarantine"] or values["arriving"])
         look = partial(_beside, node, [row.job for row in values["rows"]])
         return PagePart(html=html("jobs.html", shown), values=around, seen=values["beside"], look=look)
 

@@ -112,9 +112,17 @@ if (live) {
     if (isPressed) waiting = event.data;
     else show(event.data);
   };
-  source.onerror = () => {
-    const why = source.readyState === EventSource.CLOSED ? "You are logged out, or the page is gone: reload it." : "The node does not answer.";
+  function say(why) {
     connection.textContent = `${why} This page shows what was last known.`;
+  }
+  function end() {
+    source.close();
+    say("You are logged out, may do other things than before, or the page is gone: reload it.");
+  }
+  source.addEventListener("ended", end);
+  source.onerror = () => {
+    if (source.readyState === EventSource.CLOSED) end();
+    else say("The node does not answer.");
   };
 
   // Nothing moves between the press of a pointer and its click. A list of choices that opens doesn't say when it closes.
