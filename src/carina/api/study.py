@@ -115,6 +115,7 @@ def run(
     if isinstance(source, str | Path):
         source = choose_series(source, settings, how.uid)
     networks = Networks(settings)
+    networks.check()
     options = RunOptions(
         progress=how.progress,
         provenance=provenance(source, settings, networks),

@@ -34,6 +34,7 @@ def serve(config: Path | None, check: bool) -> None:
     runs = is_running(settings)  # then its ports are its own; without --check, its folder refuses a second node
     mistakes = check_across(settings, is_running=runs)
     if check:
+        from carina.service.check_bundles import bundle_remarks
         from carina.service.check_contents import check_contents
         from carina.service.check_tls import ending_remarks, lapsed_mistakes
         from carina.service.check_waiting import waiting_remarks
@@ -49,6 +50,7 @@ def serve(config: Path | None, check: bool) -> None:
         say(
             *settings_remarks(settings), *ending_remarks(settings, now), *open_secrets(file), *waiting_remarks(settings)
         )
+        say(*bundle_remarks(settings))
         if runs:
             say("the node runs, so its ports were not tried; it takes these settings once it is started again")
         return

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from carina.errors import BadConfig
+from carina.errors import BadConfig, CarinaError, one_line
 from carina.models.bundle import METADATA, Bundle
 from carina.models.monai_config import inference_config
 from carina.pipeline.json_text import read_json
@@ -116,7 +116,19 @@ def verify_network(bundle: Bundle, *, trust: bool = False) -> None:
                 bundle_root=str(bundle.folder),
             )
         except Exception as error:  # whatever a trusted configuration raises
-            raise BadConfig("bundle.network", f"{bundle.folder}: verify_net_in_out failed: {error}") from error
+            raise _told_plainly(error, bundle) from error
+
+
+def _told_plainly(error: Exception, bundle: Bundle) -> CarinaError:
+    """What was wrong in our own words where it was we who said so; else MONAI's, without its advice to its authors."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, CarinaError):
+            return cause
+        cause = cause.__cause__
+    said = one_line(str(error).partition(" set '_mode_=debug'")[0])
+    words = f"{said}. Compare {INFERENCE_CONFIG} and {METADATA} with the network"
+    return BadConfig("bundle.network", f"{bundle.folder}: verify_net_in_out failed: {words}.")
 
 
 def _is_derived(bundle: Bundle, file: Path) -> bool:

@@ -90,6 +90,19 @@ class Networks:
         """
         return first_look_of(self.bundle(task))
 
+    def check(self) -> None:
+        """See that the weights of every task, and of first looks, can be loaded: before anything is computed.
+
+        Those on a Triton server are the server's.
+
+        Raises:
+            BadConfig: they can't, or as `bundle` and `first_look`.
+        """
+        bundles = (bundle for task in TASKS for bundle in (self.bundle(task), self.first_look(task)))
+        for bundle in bundles if self.runtime_settings.kind is not RuntimeKind.TRITON else ():
+            if bundle is not None:
+                open_network(bundle, self.runtime_settings)
+
     def made(self, made_by: str) -> Bundle | None:
         """The bundle that a result says it was made by, if it is one of this run's."""
         bundles = (self.bundle(task) for task in TASKS) if made_by else ()

@@ -1,0 +1,96 @@
+"""Bundles that are damaged: told by the check, and by a job before it computes anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from carina.api.study import RunSettings, run
+from carina.config import Settings, load_settings
+from carina.errors import BadConfig
+from carina.models.bundle import METADATA, SHIPPED, WEIGHTS, find_bundle
+from carina.models.damaged import damaged_bundles
+from carina.pipeline.run import Event
+from carina.service.check_bundles import bundle_remarks
+from carina.synth.phantom import chest_phantom
+from carina.testing.dicom import write_ct_series
+
+NAME = "covid-densenet"
+
+
+def _cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 20)
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no metadata": (lambda folder: (folder / METADATA).unlink(), r"metadata\.json: can't be read"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), r"model\.onnx: can't be read"),
+    "metadata cut": (lambda folder: _cut(folder / METADATA), r"metadata\.json: no valid JSON"),
+    "metadata of another": (
+        lambda folder: (folder / METADATA).write_text(json.dumps({})),
+        r"metadata\.json: .*missing",
+    ),
+    "empty": (_empty, r"metadata\.json: can't be read"),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder of bundles with one of the name of a network that ships."""
+    shutil.copytree(SHIPPED / NAME, tmp_path / "models" / NAME)
+    return tmp_path / "models"
+
+
+def settings_of(place: Path) -> Settings:
+    file = place.parent / "carina.toml"
+    file.write_text(f'node.folder = "{place.parent}/node"\nmodels.folders = ["{place}"]\n')
+    return load_settings(file, {})
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_is_no_bundle_is_a_line_of_the_check(place: Path, damage: str) -> None:
+    harm, words = DAMAGE[damage]
+    shutil.copytree(place / NAME, place / "own")
+    harm(place / "own")
+    (place / ".hidden").mkdir()
+    (place / "README").touch()
+    assert list(damaged_bundles([place])) == ["own"]
+    (remark,) = bundle_remarks(settings_of(place))
+    assert re.match(rf"models\.folders: own can't be used: {place}/own/.*{words}", remark)
+
+
+def test_a_folder_of_models_that_is_not_there_is_a_line_of_the_check(tmp_path: Path) -> None:
+    (remark,) = bundle_remarks(settings_of(tmp_path / "nowhere"))
+    assert remark.startswith(f"models.folders: '{tmp_path}/nowhere' is no folder that is there; make it first")
+
+
+def test_weights_that_can_not_be_loaded_are_told_before_anything_is_computed(place: Path, tmp_path: Path) -> None:
+    _cut(place / NAME / WEIGHTS)
+    settings = settings_of(place)
+    said = rf"{NAME}/models/model\.onnx: the weights can't be loaded"
+    write_ct_series(chest_phantom(shape=(36, 200, 200), lesions=0).volume, tmp_path / "ct")
+    begun: list[Event] = []
+    with pytest.raises(BadConfig, match=said):
+        run(tmp_path / "ct", tmp_path / "run", RunSettings(settings=settings, progress=begun.append))
+    assert not begun and not (tmp_path / "run").exists()
+
+
+def test_a_network_that_monai_can_not_build_is_told_in_our_words(place: Path) -> None:
+    pytest.importorskip("monai", reason="the train extra is not installed")
+    from carina.models.verify import verify_network
+
+    (place / NAME / "models" / "model.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(BadConfig, match=r"model\.pt: (can't be read|holds)") as error:
+        verify_network(find_bundle(NAME, [place]))
+    assert "_mode_" not in error.value.message
