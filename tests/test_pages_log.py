@@ -71,4 +71,4 @@ def test_a_job_without_a_log_says_so(node: Guarded, name: str) -> None:
     with node.person("operator") as client:
         answer = client.get(f"/jobs/{node.job}/{name}")
     assert answer.status_code == 404
-    assert f"ob {node.job} has no log here: it has not run, or ran on another machine." in answer.text
+    assert f"ob {node.job} has no log: it has not begun: no worker has taken it." in answer.text

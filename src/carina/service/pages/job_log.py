@@ -38,9 +38,10 @@ def plain_log(request: Request) -> Response:
 
 def _log_end(request: Request) -> LogEnd:
     node, job_id = seen_node(request), request.path_params["job"]
-    log = latest_log(node.settings, job_id, progress_of(node, job_id).job.attempt)
+    progress = progress_of(node, job_id)
+    log = latest_log(node.settings, job_id, progress.job.attempt)
     if log is None:
-        raise NotThere("job.no-log", f"job {job_id} has no log here: it has not run, or ran on another machine.")
+        raise NotThere("job.no-log", f"job {job_id} has no log: {progress.files.log_said}")
     with log.open("rb") as file:
         before = max(log.stat().st_size - _LOG_BYTES, 0)
         file.seek(before)
