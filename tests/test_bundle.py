@@ -130,7 +130,7 @@ def test_find_prefers_the_given_folders_and_lists_what_it_knows(tmp_path: Path) 
     with pytest.raises(BadConfig, match="No bundle is called 'lung-c'") as caught:
         find_bundle("lung-c", folders)
     assert f"known are: {', '.join(sorted(known_bundles(folders)))}." in caught.value.message
-    for outside in ("../two/lung-b", "", "."):
+    for outside in ("../two/lung-b", "", ".", "..", "/", "lung-a/"):
         with pytest.raises(BadConfig, match="No bundle is called"):
             find_bundle(outside, [tmp_path / "one"])
 

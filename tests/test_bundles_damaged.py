@@ -70,6 +70,17 @@ def test_what_is_no_bundle_is_a_line_of_the_check(place: Path, damage: str) -> N
     assert re.match(rf"models\.folders: own can't be used: {place}/own/.*{words}", remark)
 
 
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_bundle_is_not_passed_over_for_the_one_that_ships(place: Path, damage: str) -> None:
+    harm, words = DAMAGE[damage]
+    harm(place / NAME)
+    (place.parent / "linked").mkdir()
+    (place.parent / "linked" / NAME).symlink_to(place / NAME)
+    for folder in (place, place.parent / "linked"):
+        with pytest.raises(BadConfig, match=words):
+            find_bundle(NAME, [folder])
+
+
 def test_a_folder_of_models_that_is_not_there_is_a_line_of_the_check(tmp_path: Path) -> None:
     (remark,) = bundle_remarks(settings_of(tmp_path / "nowhere"))
     assert remark.startswith(f"models.folders: '{tmp_path}/nowhere' is no folder that is there; make it first")

@@ -327,14 +327,15 @@ def load_bundle(folder: Path) -> Bundle:
 def find_bundle(name: str, folders: Iterable[Path | str] = ()) -> Bundle:
     """The bundle called ``name``: from ``folders`` in their order, else from those that ship with Carina.
 
-    One that lacks a file is not passed over: another's weights would stand in for its own, and nobody would see it.
+    No folder of the name is passed over, whatever it lacks and wherever a link of that name leads: another's weights
+    would stand in for its own, and nobody would see it.
 
     Raises:
         BadConfig: there is none of this name (the message lists the known ones), or it is wrong.
     """
     places = _places(folders)
     for place in places:
-        if _is_meant(place / name) and (place / name).resolve().parent == place.resolve():
+        if name and Path(name).name == name != ".." and (place / name).is_dir():
             return load_bundle(place / name)
     known = ", ".join(known_bundles(folders)) or "none"
     raise BadConfig("bundle.unknown", f"No bundle is called {name!r}; known are: {known}.")
