@@ -276,7 +276,7 @@ def test_dates_are_those_that_openssl_reads(folder: Path) -> None:
 def test_what_is_no_certificate_has_no_dates(folder: Path) -> None:
     good = pem_to_der(folder / "good.crt")
     for end in range(len(good)):
-        with pytest.raises(ValueError, match=r"no certificate in DER|ends too early"):
+        with pytest.raises(ValueError, match="error parsing asn1 value"):
             validity(good[:end])
     for at in range(len(good)):
         for octet in (0x00, 0x7F, 0x80, 0xFF):

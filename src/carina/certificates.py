@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -31,12 +31,12 @@ NOT_A_PAIR = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"})
 TOO_WEAK = frozenset({"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"})
 """OpenSSL's reasons not to load a certificate with its key."""
 
-_CERTIFICATE = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([^-]*)-----END")
+_CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----([^-]*)-----END")
 _KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
 _ENCRYPTED = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|Proc-Type: 4,ENCRYPTED")
 
-_SEQUENCE, _VERSION, _UTC_TIME = b"\x30", 0xA0, 0x17
-"""First octets in DER (X.690 8.1.2): of a sequence, of a certificate's version, of a time with a year of two digits."""
+_SEQUENCE = b"\x30"
+"""What a file in DER begins with (X.690 8.9.1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,46 +168,18 @@ def ending(files: TlsFiles, now: datetime) -> Iterator[Finding]:
 
 
 def validity(certificate: bytes) -> Validity:
-    """The dates in a certificate in DER (RFC 5280, 4.1).
+    """The dates in a certificate in DER.
 
     Raises:
         ValueError: it is no certificate.
     """
+    from cryptography import x509
+
     try:
-        signed = next(_children(next(_children(certificate))[1]))[1]
-        fields = list(_children(signed))
-        begins, ends = (_time(*one) for one in _children(fields[4 if fields[0][0] == _VERSION else 3][1]))
-    except (IndexError, StopIteration) as error:
-        raise ValueError("no certificate in DER") from error
-    return Validity(begins=begins, ends=ends)
-
-
-def _children(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """First octet and contents of each value in DER."""
-    at = 0
-    while at < len(data):
-        begin, end = _extent(data, at)
-        yield data[at], data[begin:end]
-        at = end
-
-
-def _extent(data: bytes, at: int) -> tuple[int, int]:
-    """Where the contents of the value in DER begin and end that begins there (X.690 8.1.3)."""
-    size, begin = data[at + 1], at + 2
-    if size > 0x7F:
-        begin += size & 0x7F
-        size = int.from_bytes(data[at + 2 : begin])
-    if begin + size > len(data):
-        raise ValueError("it ends too early")
-    return begin, begin + size
-
-
-def _time(kind: int, digits: bytes) -> datetime:
-    """A time; of a year of two digits 50 and more are those of the last century (RFC 5280, 4.1.2.5.1)."""
-    text = digits.decode("ascii")
-    if kind == _UTC_TIME:
-        text = f"{'19' if text >= '50' else '20'}{text}"
-    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+        read = x509.load_der_x509_certificate(certificate)
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from error
+    return Validity(begins=read.not_valid_before_utc, ends=read.not_valid_after_utc)
 
 
 def _alone(part: FilePart, file: str) -> Finding | None:
@@ -289,13 +261,8 @@ def _together(certificate: str, key: str) -> Finding | None:
 
 
 def _certificates(data: bytes) -> Iterator[bytes]:
-    """Each certificate of PEM in DER, without what OpenSSL's own kind says of trust after it."""
-    for block in _CERTIFICATE.findall(data):
-        try:
-            whole = base64.b64decode(block)
-            yield whole[: _extent(whole, 0)[1]]
-        except IndexError as error:
-            raise ValueError("no certificate in DER") from error
+    """Each certificate of PEM in DER."""
+    return map(base64.b64decode, _CERTIFICATE.findall(data))
 
 
 def _dates(file: str) -> list[Validity]:
