@@ -86,7 +86,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 
 def to(pacs: DifficultPacs, **more: object) -> DicomDestination:
-    fields = {"host": "127.0.0.1", "port": pacs.port, "ae_title": pacs.ae_title, "timeout_s": 5.0, "confirm_s": 20.0}
+    fields = {"host": "127.0.0.1", "port": pacs.port, "ae_title": pacs.ae_title, "timeout_s": 60.0, "confirm_s": 20.0}
     return DicomDestination(**{**fields, **more})  # type: ignore[arg-type]
 
 
@@ -120,7 +120,7 @@ def test_the_same_objects_of_a_second_run_are_confirmed_and_not_sent(node: Node)
 @pytest.mark.parametrize("mood", [Mood.FULL, Mood.LYING, Mood.FORGETFUL, Mood.ABORTING, Mood.SLOW, Mood.COERCING])
 def test_whatever_the_peer_does_all_arrives_once_it_is_well(node: Node, mood: Mood) -> None:
     with difficult_pacs(mood) as pacs:
-        destination = to(pacs, timeout_s=0.5 if mood is Mood.SLOW else 5.0)
+        destination = to(pacs, timeout_s=0.5 if mood is Mood.SLOW else 60.0)
         node.enter(destination)
         courier = node.courier(destination)
         for _ in range(8):

@@ -43,7 +43,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def node(pacs: Pacs, **more: Any) -> DicomDestination:
-    return DicomDestination(host=pacs.host, port=pacs.dicom_port, ae_title=pacs.ae_title, timeout_s=10, **more)
+    return DicomDestination(host=pacs.host, port=pacs.dicom_port, ae_title=pacs.ae_title, timeout_s=60, **more)
 
 
 def test_an_unknown_destination_becomes_a_folder_of_its_name_with_a_warning(files: list[Path], tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_orthanc_takes_c_store(files: list[Path], real_pacs: Pacs, tmp_path: Pat
 
 
 def test_orthanc_takes_stow_rs(files: list[Path], real_pacs: Pacs) -> None:
-    server = DicomwebDestination(url=real_pacs.dicomweb_url, timeout_s=10)
+    server = DicomwebDestination(url=real_pacs.dicomweb_url, timeout_s=60)
     echo("WEB", server)
     receipt = deliver_to(files, "WEB", server)
     assert [sent.stored for sent in receipt.sent] == [True, True, True]
@@ -125,7 +125,7 @@ def test_a_dicomweb_server_that_does_not_answer_or_refuses_is_named(files: list[
     with pytest.raises(DeliveryFailed, match=r"WEB \(http://127.0.0.1:\d+/x\) can't be reached"):
         deliver_to(files, "WEB", DicomwebDestination(url=f"http://127.0.0.1:{free_port()}/x", timeout_s=2))
     with pytest.raises(DeliveryFailed, match="answered 404"):
-        deliver_to(files, "WEB", DicomwebDestination(url=f"{real_pacs.http_url}/nothing", timeout_s=5))
+        deliver_to(files, "WEB", DicomwebDestination(url=f"{real_pacs.http_url}/nothing", timeout_s=60))
     with pytest.raises(DeliveryFailed, match="must start with http:// or https://"):
         echo("WEB", DicomwebDestination(url="file:///etc"))
 
@@ -153,7 +153,7 @@ def test_a_dicomweb_answer_is_read_object_by_object(files: list[Path]) -> None:
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    destination = DicomwebDestination(url=f"http://127.0.0.1:{server.server_port}", token="secret", timeout_s=5)
+    destination = DicomwebDestination(url=f"http://127.0.0.1:{server.server_port}", token="secret", timeout_s=60)
     with pytest.raises(DeliveryFailed, match="2 of 3 objects") as error:
         deliver_to(files, "WEB", destination)
     server.shutdown()
@@ -196,7 +196,7 @@ def test_whatever_a_dicomweb_server_answers_is_one_line(files: list[Path], answe
     threading.Thread(target=serve, daemon=True).start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(DeliveryFailed, match=r"WEB \(http") as error:
-        deliver_to(files[:1], "WEB", DicomwebDestination(url=url, token="secret", timeout_s=5))
+        deliver_to(files[:1], "WEB", DicomwebDestination(url=url, token="secret", timeout_s=60))
     listener.close()
     assert "\n" not in error.value.message and "secret" not in error.value.message
 

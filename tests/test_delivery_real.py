@@ -126,7 +126,7 @@ def rows(engine: Engine) -> set[tuple[str, int, int]]:
 
 def node_of(real: RealPacs, *, commitment: bool = False) -> DicomDestination:
     port = real.pacs.dicom_port
-    return DicomDestination(host=LOOPBACK, port=port, ae_title="ORTHANC", commitment=commitment, timeout_s=20)
+    return DicomDestination(host=LOOPBACK, port=port, ae_title="ORTHANC", commitment=commitment, timeout_s=60)
 
 
 @pytest.mark.parametrize("way", ["query", "commitment", "web"])
@@ -135,7 +135,7 @@ def test_orthanc_gets_each_object_once_and_confirms_it(
 ) -> None:
     study = f"1.2.3.{['query', 'commitment', 'web'].index(way)}"
     files = write_objects(tmp_path / "runs" / "1", study=study)
-    web = DicomwebDestination(url=real.pacs.dicomweb_url, timeout_s=20)
+    web = DicomwebDestination(url=real.pacs.dicomweb_url, timeout_s=60)
     destination = web if way == "web" else node_of(real, commitment=way == "commitment")
     with listening(engine, tmp_path, real):
         deliver(engine, tmp_path, destination, files)
@@ -156,7 +156,7 @@ def test_orthanc_says_when_it_lost_an_object_and_gets_it_again(
     files = write_objects(tmp_path / "runs" / "1", study=study)
     url = real.pacs.dicomweb_url
     node = node_of(real, commitment=way == "commitment")
-    destination = DicomwebDestination(url=url, timeout_s=20) if way == "web" else node
+    destination = DicomwebDestination(url=url, timeout_s=60) if way == "web" else node
     with engine.begin() as connection:
         ledger.enter(connection, add_job(connection), {"PACS": destination}, files, folder=tmp_path, now=NOW)
         for entry in ledger.due(connection, "PACS", NOW):
@@ -208,7 +208,7 @@ def test_dcmqrscp_gets_each_object_once_and_is_asked_by_query(engine: Engine, tm
         f"VendorTable BEGIN\nVendorTable END\nAETable BEGIN\nQR {store} RW (200, 1024mb) ANY\nAETable END\n"
     )
     files = write_objects(tmp_path / "runs" / "1")
-    destination = DicomDestination(host=LOOPBACK, port=port, ae_title="QR", timeout_s=20)
+    destination = DicomDestination(host=LOOPBACK, port=port, ae_title="QR", timeout_s=60)
     with dcmtk("dcmqrscp", "-c", str(tmp_path / "dcmqrscp.cfg"), folder=tmp_path, port=port):
         deliver(engine, tmp_path, destination, files)
         deliver(engine, tmp_path, destination, files)
@@ -220,7 +220,7 @@ def test_storescp_answers_no_queries_and_its_status_counts(engine: Engine, tmp_p
     port, store = free_port(), tmp_path / "store"
     store.mkdir()
     files = write_objects(tmp_path / "runs" / "1")
-    destination = DicomDestination(host=LOOPBACK, port=port, ae_title="STORESCP", timeout_s=20)
+    destination = DicomDestination(host=LOOPBACK, port=port, ae_title="STORESCP", timeout_s=60)
     with dcmtk("storescp", "-od", str(store), folder=tmp_path, port=port):
         deliver(engine, tmp_path, destination, files)
     assert rows(engine) == {("status", 0, 1)}

@@ -43,7 +43,7 @@ def to(pacs: Pacs, certificates: Path, *, trusted: str = "pacs", ours: str = "no
         "host": pacs.host,
         "port": pacs.dicom_port,
         "ae_title": pacs.ae_title,
-        "timeout_s": 10,
+        "timeout_s": 60,
         "tls_trusted": str(certificates / f"{trusted}.crt") if trusted else "",
         "tls_certificate": str(certificates / f"{ours}.crt") if ours else "",
         "tls_key": str(certificates / f"{ours}.key") if ours else "",

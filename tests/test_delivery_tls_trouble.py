@@ -77,9 +77,9 @@ def said(port: int, folder: Path, trusted: str, ours: str = "") -> dict[str, str
     own: dict[str, Any] = {f"tls_{part}": str(folder / f"{ours}.{end}") for part, end in OWN.items()} if ours else {}
     signs = str(folder / f"{trusted}.crt")
     dicom = DicomDestination(
-        host="127.0.0.1", port=port, ae_title="PACS", tls_trusted=signs, tls_name="localhost", timeout_s=30, **own
+        host="127.0.0.1", port=port, ae_title="PACS", tls_trusted=signs, tls_name="localhost", timeout_s=60, **own
     )
-    web = DicomwebDestination(url=f"https://localhost:{port}/dicom-web", tls_trusted=signs, timeout_s=30)
+    web = DicomwebDestination(url=f"https://localhost:{port}/dicom-web", tls_trusted=signs, timeout_s=60)
     told: dict[str, str] = {}
     peers: dict[str, Peer] = {"dicom": dicom, "dicomweb": web}
     for kind, destination in peers.items():

@@ -54,7 +54,7 @@ def port(certificate: Path) -> Iterator[int]:
 
 
 def at(port: int, certificate: Path, **more: Any) -> DicomwebDestination:
-    fields = {"tls_trusted": str(certificate.with_suffix(".crt")), "timeout_s": 10, **more}
+    fields = {"tls_trusted": str(certificate.with_suffix(".crt")), "timeout_s": 60, **more}
     return DicomwebDestination(url=f"https://localhost:{port}/dicom-web", **fields)
 
 
@@ -88,6 +88,6 @@ def test_orthanc_with_its_own_users_is_logged_in_to() -> None:
     if orthanc_program() is None:
         pytest.skip("Orthanc is not installed")
     with orthanc(settings={"AuthenticationEnabled": True, "RegisteredUsers": {"carina": "secret"}}) as pacs:
-        echo("web", DicomwebDestination(url=pacs.dicomweb_url, user="carina", password="secret", timeout_s=10))
+        echo("web", DicomwebDestination(url=pacs.dicomweb_url, user="carina", password="secret", timeout_s=60))
         with pytest.raises(DeliveryFailed, match="answered 401 Unauthorized: check its URL, user or token"):
-            echo("web", DicomwebDestination(url=pacs.dicomweb_url, user="carina", timeout_s=10))
+            echo("web", DicomwebDestination(url=pacs.dicomweb_url, user="carina", timeout_s=60))

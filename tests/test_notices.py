@@ -39,7 +39,7 @@ class Clock:
 
 
 def notifier(engine: Engine, folder: Path, clock: Clock, url: str, **more: Any) -> Notifier:
-    settings = NoticeSettings(url=url, secret=SECRET, timeout_s=5, **more)
+    settings = NoticeSettings(url=url, secret=SECRET, timeout_s=60, **more)
     return Notifier(engine=engine, folder=folder, settings=settings, clock=clock, pace=PACE)
 
 

@@ -149,8 +149,8 @@ def test_objects_reach_a_real_pacs_by_c_store_and_stow_rs_once(folders: Path, tm
     uid = str(dcmread(tmp_path / "seg" / "lung-seg.dcm").SOPInstanceUID)
     with orthanc() as pacs:
         destinations: dict[str, DicomDestination | DicomwebDestination] = {
-            "NODE": DicomDestination(host=pacs.host, port=pacs.dicom_port, ae_title=pacs.ae_title, timeout_s=10),
-            "WEB": DicomwebDestination(url=pacs.dicomweb_url, timeout_s=10),
+            "NODE": DicomDestination(host=pacs.host, port=pacs.dicom_port, ae_title=pacs.ae_title, timeout_s=60),
+            "WEB": DicomwebDestination(url=pacs.dicomweb_url, timeout_s=60),
         }
         settings = Settings(destinations=destinations)
         asked = Alone(

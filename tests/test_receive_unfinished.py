@@ -48,7 +48,7 @@ WISH = FetchWish(peer="pacs", source="pulled", study_uid="1.2", series_uid="1.2.
 
 
 def store_at(folder: Path, port: int) -> InstanceStore:
-    peer = DicomDestination(host="127.0.0.1", port=port, ae_title="ORTHANC", timeout_s=10)
+    peer = DicomDestination(host="127.0.0.1", port=port, ae_title="ORTHANC", timeout_s=60)
     settings = Settings(
         node=NodeSettings(folder=str(folder), free_gb=0),
         sources={"pulled": DicomSource(ae_title="CARINA")},

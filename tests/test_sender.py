@@ -52,7 +52,7 @@ def test_a_dead_and_a_slow_destination_delay_no_other(engine: Engine, tmp_path: 
     with difficult_pacs(Mood.SLOW) as pacs:
         pacs.slow_s = PATIENCE_S
         destinations: dict[str, Destination] = {
-            "dead": DicomDestination(host="127.0.0.1", port=free_port(), ae_title="DEAD", timeout_s=5),
+            "dead": DicomDestination(host="127.0.0.1", port=free_port(), ae_title="DEAD", timeout_s=60),
             "slow": DicomDestination(host="127.0.0.1", port=pacs.port, ae_title="DIFFICULT", timeout_s=60),
             "share": FolderDestination(path=str(tmp_path / "share")),
         }
@@ -82,7 +82,7 @@ def test_a_destination_that_is_away_is_said_when_that_begins_and_ends_and_not_fo
     with difficult_pacs() as pacs:
         pacs.down()
         there: dict[str, Destination] = {
-            "archive": DicomDestination(host="127.0.0.1", port=pacs.port, ae_title=pacs.ae_title, timeout_s=5)
+            "archive": DicomDestination(host="127.0.0.1", port=pacs.port, ae_title=pacs.ae_title, timeout_s=60)
         }
         enter(engine, tmp_path, there)
         sender = Sender(engine, tmp_path, there, utc, PACE)
