@@ -21,7 +21,7 @@ from carina.errors import BadConfig
 from carina.receive.listener import DicomListener
 from carina.service import parts
 from carina.service.health import readiness
-from carina.service.loops import Part, stop_all
+from carina.service.loops import Part, PartState, stop_all
 from carina.service.node import RunningNode
 from served_nodes import opened
 
@@ -148,6 +148,8 @@ def test_a_part_that_is_dead_is_no_readiness_for_whoever_asks(tmp_path: Path, na
     lives, dead = (Part(one, waiting, stop=node.stop) for one in ("arrivals", name))
     node.parts.extend([lives, dead])
     lives.start()
+    assert readiness(node).troubles == ("the node is starting",)
+    dead._set(PartState.BROKEN, deaths=1, error="it ended by itself")
     assert not readiness(node).ready
     for projects in (frozenset[str](), frozenset({"another"})):
         seen = readiness(node.seen_in(projects))

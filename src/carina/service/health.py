@@ -52,7 +52,7 @@ def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readines
 
 
 def _parts(node: RunningNode, every: Sequence[PartStatus]) -> list[str]:
-    if not every:
+    if not every or (any(one.state is PartState.STOPPED for one in every) and not node.stop.is_set()):
         return ["the node is starting"]
     broken = [one for one in every if one.state is not PartState.RUNNING]
     shown = [f"{one.name}: {one.error}" for one in broken if node.shows_part(one.name)]

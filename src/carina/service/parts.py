@@ -43,8 +43,6 @@ SETTLE_S = 0.5
 PRIORS_S = 2.0
 """Between two looks at what earlier scans are wanted."""
 
-_LOG = logging.getLogger(__name__)
-
 RETENTION_S = 60.0
 """Between two looks at what is to be removed."""
 
