@@ -12,6 +12,7 @@ from carina.deliver.ledger import UNDER_WAY, counts
 from carina.deliver.stranded import STRANDED
 from carina.errors import BadConfig
 from carina.jobs.queue import JobState
+from carina.pipeline.json_text import read_json
 
 
 def unknown_destinations(connection: Connection, known: Collection[str]) -> dict[str, str]:
@@ -33,7 +34,7 @@ def _jobs_naming(connection: Connection) -> Mapping[str, int]:
     wanted = select(JOB.c.destinations, func.count().label("number")).where(JOB.c.state != JobState.STOPPED)
     found: dict[str, int] = {}
     for row in connection.execute(wanted.group_by(JOB.c.destinations)):
-        for name in json.loads(row.destinations):
+        for name in read_json(row.destinations, tuple[str, ...]):
             found[name] = found.get(name, 0) + row.number
     return found
 
@@ -78,7 +79,7 @@ def _check_names(old: str, new: str, known: Collection[str]) -> None:
 def _rename_in_jobs(connection: Connection, old: str, new: str) -> int:
     renamed = 0
     for text in connection.execute(select(JOB.c.destinations).distinct()).scalars().all():
-        if old in (names := json.loads(text)):
+        if old in (names := read_json(text, tuple[str, ...])):
             after = json.dumps(list(dict.fromkeys(new if name == old else name for name in names)))
             changed = update(JOB).where(JOB.c.destinations == text).values(destinations=after)
             renamed += int(connection.execute(changed).rowcount)
