@@ -8,14 +8,15 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, cast
+from uuid import uuid4
 
 import httpx._config
 import httpx._transports.default
 import pytest
 from argon2 import PasswordHasher
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
-from carina.database import open_database, upgrade
+from carina.database import IDENTITY, open_database, upgrade
 from carina.service.access import credentials
 from carina.synth import phantom
 
@@ -67,6 +68,7 @@ def _schemas(migrate: Any) -> Any:
             engine.dispose()
         for statement in made:
             connection.exec_driver_sql(statement)
+        connection.execute(update(IDENTITY).values(uuid=uuid4().hex))
 
     return copied
 
