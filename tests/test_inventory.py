@@ -345,7 +345,7 @@ def linked(file: Path) -> None:
     file.with_name(f"{file.name}-2").hardlink_to(file)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_any_mixture_adds_up(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     rng = random.Random(seed)

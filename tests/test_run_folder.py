@@ -202,7 +202,7 @@ def damaged(data: st.DataObject, content: bytes) -> bytes:
     return bytes(text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_whatever_a_manifest_says_the_run_ends_right_or_in_one_line(shared: Place, data: st.DataObject) -> None:
     shutil.rmtree(shared.out)
