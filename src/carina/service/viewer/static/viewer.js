@@ -14,7 +14,6 @@ const planes = [...panes.keys()];
 const LAYERS = ["lung", "lesion"];
 const KEPT = 160; // pictures of some 100 KB
 const SETTLED_MS = 180;
-const RETRY_MS = 1500;
 const ONLY_IN_SLICES = "Distances are measured in slices.";
 
 const state = { at: [...scene.at], plane: planes[0], lesion: 0, visited: 0 }; // `visited`: the lesion one was at last
@@ -89,12 +88,7 @@ async function settle() {
   keepPlace(state.at);
   const answer = await fetch(`${scene.base}/at/${at}.json`).catch(() => null);
   if (at !== state.at.join("/")) return;
-  if (!answer?.ok) {
-    sayUnknown(answer);
-    clearTimeout(settling);
-    if (!answer || answer.status >= 500) settling = setTimeout(settle, RETRY_MS); // until the server is back
-    return;
-  }
+  if (!answer?.ok) return sayUnknown(answer);
   const said = await answer.json();
   isKnown = true;
   place.textContent = said.place;
