@@ -17,7 +17,7 @@ def broad_excepts(sources: Sequence[Source], allowed: Mapping[str, str]) -> Iter
     """One sentence for each ``except`` that takes every error where the table does not say why."""
     used = set()
     for source in sources:
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if not isinstance(node, ast.ExceptHandler) or not _is_broad(node):
                 continue
             used.add(source.path)
@@ -47,6 +47,6 @@ def wordless_tests(sources: Sequence[Source]) -> Iterator[str]:
 
 def _expectations(source: Source) -> Iterator[ast.Call]:
     """Each ``pytest.raises(...)``."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "raises":
             yield node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from radon.complexity import cc_visit
+from radon.complexity import cc_visit_ast
 from radon.visitors import Class
 
 from house.sources import Source
@@ -27,7 +27,7 @@ def long_modules(sources: Sequence[Source]) -> Iterator[str]:
 def tangled(sources: Sequence[Source]) -> Iterator[str]:
     """One sentence for each function, and each class as a whole, with too many branches."""
     for source in sources:
-        for block in cc_visit(source.text):
+        for block in cc_visit_ast(source.tree):
             if block.complexity <= COMPLEXITY:
                 continue
             what = "class" if isinstance(block, Class) else "function"

@@ -27,17 +27,22 @@ class Source:
         """The syntax tree."""
         return ast.parse(self.text, self.path)
 
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """Every node of the tree: walked once for all gates."""
+        return tuple(ast.walk(self.tree))
+
     @property
     def functions(self) -> Iterator[Function]:
         """Every function and method, those inside others too."""
-        return (node for node in ast.walk(self.tree) if isinstance(node, Function))
+        return (node for node in self.nodes if isinstance(node, Function))
 
     @cached_property
     def code_lines(self) -> int:
         """Lines that hold code: none that are blank, a comment, or a bare string such as a docstring."""
         strings = {
             line
-            for node in ast.walk(self.tree)
+            for node in self.nodes
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
             for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
         }
