@@ -18,7 +18,8 @@ from carina.deliver.ledger import DeliveryState, Trouble
 from carina.deliver.pace import Pace
 from carina.deliver.proof import Proof
 from carina.deliver.sender import Sender
-from carina.deliver.stranded import STRANDED, enter_for_all, strand, unstrand
+from carina.deliver.stranded import STRANDED
+from carina.deliver.stranding import strand, unstrand
 from carina.errors import BadConfig, CarinaError
 from carina.jobs.places import open_node
 from carina.jobs.waiting_for import rename_destination, unknown_destinations
@@ -39,7 +40,7 @@ def entered(engine: Engine, tmp_path: Path, destinations: dict[str, Destination 
     files = write_objects(tmp_path / "node" / "runs" / study, study=study)
     with engine.begin() as connection:
         job = add_job(connection)
-        number = enter_for_all(connection, job, destinations, files, folder=tmp_path / "node", now=NOW)
+        number = ledger.enter(connection, job, destinations, files, folder=tmp_path / "node", now=NOW)
         assert number == 5 * len(destinations)
     return job
 

@@ -29,7 +29,7 @@ from carina.deliver.ledger import DeliveryState, Entry, Trouble
 from carina.deliver.pace import Pace
 from carina.deliver.proof import Proof
 from carina.deliver.receipt import unreachable
-from carina.deliver.stranded import unstrand
+from carina.deliver.stranding import unstrand
 from carina.errors import DeliveryFailed, told
 
 REPORTS_LOOKED_FOR_S = 0.05

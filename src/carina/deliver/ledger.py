@@ -23,6 +23,7 @@ from carina.database import AUDIT, DELIVERY, EVERY_PROJECT, JOB, draw_in, each_p
 from carina.deliver.answers import Answer, short_status
 from carina.deliver.identity import file_digest, identity_of, kind_of
 from carina.deliver.proof import Proof
+from carina.deliver.stranded import why_waiting
 
 _LOG = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ def enter(
 ) -> int:
     """Put a job's objects into the ledger, for each destination that takes their kind; gives the number of new rows.
 
-    ``files`` lie below the node's ``folder``. Doing so twice changes nothing. None: which kinds it takes is not known.
+    ``files`` lie below the node's ``folder``. Doing so twice changes nothing. None stands for one that the settings
+    don't have: it takes every kind for now, and its rows say that they wait for its name.
 
     Raises:
         OSError: a file can't be read.
@@ -119,13 +121,15 @@ def enter(
     for name in sorted(destinations):
         _await_turn(connection, name)
     for name, destination in destinations.items():
+        why = why_waiting(name, is_known=destination is not None)
         begun = _begun(connection, name, [one["sop_instance_uid"] for one in objects])
         for one in objects:
             uid = one["sop_instance_uid"]
             if (name, uid) not in known and takes_kind(destination, one["sop_class_uid"]):
                 known.add((name, uid))
                 doubt = {"ask": int(is_restored or uid in begun), "doubt_until": begun.get(uid), "created_at": now}
-                rows.append(one | doubt | {"job_id": job_id, "destination": name, "state": DeliveryState.WAITING})
+                row = {"job_id": job_id, "destination": name, "state": DeliveryState.WAITING}
+                rows.append(one | doubt | row | why)
     if rows:
         connection.execute(insert(DELIVERY), rows)
     return len(rows)

@@ -22,7 +22,7 @@ from carina.api.result import Run
 from carina.api.study import choose_series
 from carina.config import Settings
 from carina.database import database_now, open_database
-from carina.deliver.stranded import enter_for_all
+from carina.deliver.ledger import enter
 from carina.dicom.objects import Producer, joined, save_object
 from carina.dicom.pdf import encapsulated_pdf
 from carina.dicom.series import Series
@@ -58,7 +58,7 @@ def compare_job(settings: Settings, engine: Engine, job_id: int) -> None:
     with engine.begin() as connection:
         now = database_now(connection)
         files = [written] if written else []
-        enter_for_all(connection, job_id, wanted, files, folder=folder, now=now)
+        enter(connection, job_id, wanted, files, folder=folder, now=now)
         wish = wish_of(connection, job_id)
         said = f"{wish.said if wish else ''} Compared with job {scans[0].job_id} of {scans[0].on}."
         end_wish(connection, job_id, said.strip(), now)

@@ -27,7 +27,8 @@ from carina.config import Settings
 from carina.corrections.masks import masks_made
 from carina.database import JOB, database_now, is_away, open_database
 from carina.database.intact import check_intact
-from carina.deliver.stranded import enter_for_all, stranded_words
+from carina.deliver.ledger import enter
+from carina.deliver.stranded import stranded_words
 from carina.errors import BadConfig, CarinaError, DeliveryFailed, one_line, told
 from carina.jobs.belonging import set_run_aside
 from carina.jobs.holder import held
@@ -116,7 +117,7 @@ def _end_well(connection: Connection, attempt: Attempt, job: Job, finished: Run,
     if masks_made(finished):
         await_reader(connection, job.id)
     wanted = {name: settings.destinations.get(name) for name in job.destinations}
-    enter_for_all(connection, job.id, wanted, finished.dicom, folder=Path(settings.node.folder), now=now)
+    enter(connection, job.id, wanted, finished.dicom, folder=Path(settings.node.folder), now=now)
     for name in (name for name, known in wanted.items() if known is None):
         _LOG.warning("%s", stranded_words(name))
     return True

@@ -15,7 +15,7 @@ from carina.deliver.commitment import take_report
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import PACE
 from carina.deliver.sender import Sender
-from carina.deliver.stranded import strand
+from carina.deliver.stranding import strand
 from carina.jobs.reading import RUNS_WITH_DECISIONS, leave_without_masks
 from carina.jobs.waiting_for import unknown_destinations
 from carina.jobs.wishes import Wishes

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from carina.api.result import Run
 from carina.corrections.masks import CORRECTIONS
 from carina.database import database_now, read_only
+from carina.deliver.ledger import enter
 from carina.deliver.register import states_of_objects
-from carina.deliver.stranded import enter_for_all
 from carina.dicom.series import Source
 from carina.jobs.comparison import removed_words
 from carina.jobs.decided import note_reading
@@ -179,7 +179,7 @@ def send_correction(request: Request, path: Path) -> str:
         raise Conflict("corrections.nowhere", f"job {job.id} has no destination to which its objects are sent.")
     with node.engine.begin() as connection:
         now = database_now(connection)
-        count = enter_for_all(connection, job.id, wanted, [path], folder=node.folder, now=now)
+        count = enter(connection, job.id, wanted, [path], folder=node.folder, now=now)
     node.count_anew()
     unknown = [name for name, known in wanted.items() if known is None]
     waits = f" The settings don't have {', '.join(unknown)}, for which it waits." if unknown else ""
