@@ -35,7 +35,7 @@ WORD = "W" * 40
 SAID = f"series 1.3.6.1.4.1.14519.5.2.1.6279.6001.{'7' * 29}: slices are missing between {WORD}.dcm and the next one"
 DECIDED = Decided(layer="lesion", decision="rejected", reader=f"reader.{WORD}"[:64], at=NOON, reason=SAID)
 ENDED = {"started_at": NOON, "stopped_at": NOON, "warnings": 12, "first_warning": SAID, "is_classified": 0}
-READ = {"decisions": msgspec.json.encode([DECIDED] * 3).decode(), "ratio_percent": 12.34}
+READ = {"decisions": msgspec.json.encode([DECIDED] * 3).decode(), "ratio_percent": 12.34, "reader_ratio_percent": 11.1}
 
 JOBS: tuple[dict[str, object], ...] = (
     {"state": "pending", "ended": "", "stopped_at": None, "not_before": NOON},

@@ -11,11 +11,14 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import text
 
 from access_nodes import guarded
 from carina.api.result import Run
+from carina.cli.jobs import jobs
 from carina.corrections.decisions import LONGEST_REJECTION, Decision, decide, readers_state
+from carina.corrections.finish import Draft, finish
 from carina.corrections.masks import MaskName
 from carina.database import JOB, open_database, upgrade_schema
 from carina.database.upgrade import migrations
@@ -172,6 +175,22 @@ def test_what_was_decided_before_a_crash_is_taken_in_once(node: RunningNode) -> 
     decide(run_of(node, 2), MaskName.LESION, Decision.ACCEPTED, "Ann", HALF_PAST)
     assert catch_up_readings(node.engine, node.folder) == 1
     assert (numbers(node, Reading.ACCEPTED), numbers(node, Reading.UNREAD)) == ([2], [3, 1])
+
+
+def test_a_row_has_the_ratio_with_the_corrections_that_hold(node: RunningNode, tmp_path: Path) -> None:
+    run = run_of(node, 2)
+    draft = Draft(layer=MaskName.LESION, labels=np.zeros_like(run.lesion.labels), revision=1, reader="Ann", at=NOON)
+    finish(run, draft, None)
+    assert [catch_up_readings(node.engine, node.folder) for _ in range(2)] == [1, 0]
+    assert job_of(node, 2).reader_ratio_percent == 0.0
+    with node.engine.begin() as connection:  # as a database from before the column has it
+        connection.execute(text("update job set reader_ratio_percent = null"))
+    assert [catch_up_readings(node.engine, node.folder) for _ in range(2)] == [1, 0]
+    said = CliRunner().invoke(jobs, ["list", "--config", str(tmp_path / "carina.toml")])
+    assert "0 corrected (network none)" in said.output
+    decide(run, MaskName.LESION, Decision.REJECTED, "Ann", HALF_PAST)
+    note_reading(node.engine, 2, run)
+    assert job_of(node, 2).reader_ratio_percent is None
 
 
 def test_a_run_whose_journal_is_damaged_keeps_no_other_from_being_taken_in(node: RunningNode) -> None:

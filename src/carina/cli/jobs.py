@@ -120,8 +120,6 @@ _COLUMNS = (*_OF_JOB, "series", "ratio %", "warnings", "readers", "error")
 
 
 def _row(job: Job) -> tuple[str, ...]:
-    from carina.measure.texts import percent_text
-
     created = f"{job.created_at.astimezone():%Y-%m-%d %H:%M}"
     return (
         str(job.id),
@@ -131,11 +129,21 @@ def _row(job: Job) -> tuple[str, ...]:
         created,
         str(job.attempt),
         job.described or "",
-        "" if job.ratio_percent is None else percent_text(job.ratio_percent),
+        _ratio(job),
         str(job.warnings or ""),
         _read_by(job),
         job.error_code,
     )
+
+
+def _ratio(job: Job) -> str:
+    """The ratio that holds: where readers corrected it theirs, and the network's beside it."""
+    from carina.measure.texts import percent_text
+
+    by_network = "" if job.ratio_percent is None else percent_text(job.ratio_percent)
+    if job.reader_ratio_percent is None:
+        return by_network
+    return f"{percent_text(job.reader_ratio_percent)} corrected (network {by_network or 'none'})"
 
 
 def _read_by(job: Job) -> str:

@@ -155,6 +155,7 @@ JOB = Table(
     Column("warnings", Integer, nullable=False, default=0, comment="how many its run gave"),
     Column("first_warning", Text, nullable=False, default=""),
     Column("ratio_percent", Float, comment="lesion to lung of both lungs together; null: not measured"),
+    Column("reader_ratio_percent", Float, comment="the same as readers corrected it; null: no correction holds"),
     Column("is_classified", Integer, comment="1: its run has probabilities, 0: none; null: it was not to have any"),
     Index("ix_job_queue", "state", "priority", "id"),
     Index("ix_job_shown", "state", "ended", "id"),

@@ -15,7 +15,7 @@ from carina.errors import BadConfig
 if TYPE_CHECKING:
     from alembic.config import Config
 
-SCHEMA_VERSION = "0020"
+SCHEMA_VERSION = "0021"
 """The version of `tables`: the last of the migrations."""
 
 _UPGRADING = 0x0CA71_4A

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from carina.api.result import Run
-from carina.corrections.decisions import Decision, last_words, readers_state
+from carina.corrections.decisions import Decision, ReadersState, last_words, readers_state
 from carina.database import read_only
 from carina.errors import BadConfig
 from carina.jobs.listing import find_job
@@ -24,9 +24,9 @@ _FIRST = (
 """Which decision about one of the masks is said of all of them."""
 
 
-def reading_of(run: Run) -> Reading:
+def reading_of(state: ReadersState) -> Reading:
     """What holds for a run, as one word."""
-    holding = {one.decision for one in readers_state(run).decisions}
+    holding = {one.decision for one in state.decisions}
     return next((reading for decision, reading in _FIRST if decision in holding), Reading.UNREAD)
 
 
@@ -50,15 +50,19 @@ def decided_about(run: Run) -> list[Decided]:
     ]
 
 
+def _ratio_percent(state: ReadersState) -> float | None:
+    return state.measured.reader_ratio_percent if state.measured else None
+
+
 def note_reading(engine: Engine, job_id: int, run: Run) -> None:
     """Take what readers decided about a run into its job's row.
 
     Raises:
         BadConfig: ``corrections.damaged``.
     """
-    reading, decisions = reading_of(run), decided_about(run)
+    state, decisions = readers_state(run), decided_about(run)
     with engine.begin() as connection:
-        store_reading(connection, job_id, reading, decisions)
+        store_reading(connection, job_id, reading_of(state), decisions, _ratio_percent(state))
 
 
 def catch_up_readings(engine: Engine, folder: Path) -> int:
@@ -79,4 +83,6 @@ def _is_news(engine: Engine, job_id: int, run: Run) -> bool:
     with read_only(engine) as connection:
         job = find_job(connection, job_id)
     decisions = decided_about(run)
-    return job is not None and bool(decisions) and list(job.decisions) != decisions
+    if job is None or not decisions:
+        return False
+    return (list(job.decisions), job.reader_ratio_percent) != (decisions, _ratio_percent(readers_state(run)))

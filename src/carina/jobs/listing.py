@@ -28,7 +28,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     until that is read from its files. ``ratio_percent`` (lesion to lung) is null where none was measured,
     ``is_classified`` where the scan was not to be classified.
 
-    ``reading`` is a word of ``Reading``, empty where nothing is to be read; ``decisions`` are what readers decided.
+    ``reading`` is a word of ``Reading``, empty where nothing is to be read; ``decisions`` are what readers decided,
+    ``reader_ratio_percent`` is the ratio with their corrections, null where none holds.
     """
 
     id: int
@@ -67,6 +68,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     warnings: int
     first_warning: str
     ratio_percent: float | None
+    reader_ratio_percent: float | None
     is_classified: bool | None
 
     @property

@@ -88,10 +88,13 @@ def leave_without_masks(engine: Engine, folder: Path) -> int:
     return len(maskless)
 
 
-def store_reading(connection: Connection, job_id: int, reading: Reading, decisions: Sequence[Decided]) -> None:
-    """Say in a job's row what readers decided, the newest first."""
-    text = msgspec.json.encode(decisions).decode()
-    connection.execute(update(JOB).where(JOB.c.id == job_id).values(reading=reading.value, decisions=text))
+def store_reading(
+    connection: Connection, job_id: int, reading: Reading, decisions: Sequence[Decided], ratio_percent: float | None
+) -> None:
+    """Say in a job's row what readers decided, the newest first, and the ratio with their corrections."""
+    values = {"reading": reading.value, "decisions": msgspec.json.encode(decisions).decode()}
+    changed = update(JOB).where(JOB.c.id == job_id).values(**values, reader_ratio_percent=ratio_percent)
+    connection.execute(changed)
 
 
 def next_to_read(connection: Connection, after: int, project: str) -> int | None:
