@@ -13,6 +13,11 @@ def kept_share(whole: float, projects: int) -> float:
     return whole if projects <= 1 else KEPT_FOR_ALL * whole / projects
 
 
+def most_for_one(whole: float, projects: int) -> float:
+    """What one project can have at most, where no other has taken anything; what is larger never fits."""
+    return room_for("", {}, whole, projects)
+
+
 def room_for(project: str, taken: Mapping[str, float], whole: float, projects: int) -> float:
     """How much more a project may have, where each one has taken something; nobody reaches into another's share."""
     share = kept_share(whole, projects)

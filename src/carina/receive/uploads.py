@@ -26,7 +26,7 @@ from carina.pipeline.places import flush, link_or_copy, write_whole
 from carina.receive.unpack import safe_parts, unpack
 from carina.receive.upload_errors import TWO_OF_A_NAME, NoRoomForUpload, NoUpload, UploadRefused, told_disk
 from carina.receive.upload_parts import UploadParts
-from carina.receive.upload_share import room_for
+from carina.receive.upload_share import most_for_one, room_for
 from carina.sections import UPLOADS, UploadSettings
 from carina.web_settings import DEFAULT_PROJECT
 
@@ -109,12 +109,16 @@ class Uploads:
         taken: Counter[str] = Counter()
         for one in unfinished:
             taken[one.project] += one.bytes
-        whole = self.settings.gb * 1e9
-        left = room_for(upload.project, taken, whole, projects)
+        whole, announced = self.settings.gb * 1e9, f"{upload.bytes / 1e9:.3g} GB"
+        most, left = most_for_one(whole, projects), room_for(upload.project, taken, whole, projects)
+        if upload.bytes > most:
+            words = f"{announced} are too large: this node takes {most / 1e9:.3g} GB at a time at most (uploads.gb)"
+            advice = "send less, such as one series alone, or ask whoever runs the node to raise the limit."
+            raise NoRoomForUpload("upload.too-large", f"{words}: {advice}")
         if upload.bytes > left:
-            words = f"{upload.bytes / 1e9:.3g} GB are announced, {max(0.0, left) / 1e9:.3g} GB are left"
+            words = f"{announced} are announced, {max(0.0, left) / 1e9:.3g} GB are left"
             if projects > 1:
-                words = f"{upload.bytes / 1e9:.3g} GB are announced, more than project {upload.project} has left"
+                words = f"{announced} are announced, more than project {upload.project} has left"
             raise NoRoomForUpload("upload.too-large", f"{words} for uploads (uploads.gb): wait until others are run.")
         number = Counter(one.project for one in unfinished)
         if room_for(upload.project, number, MOST_UPLOADS, projects) < 1:

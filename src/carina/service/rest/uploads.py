@@ -15,6 +15,7 @@ from carina.receive.uploads import Received, Upload
 from carina.service import uploads
 from carina.service.node import RunningNode
 from carina.service.rest.operation import Operation
+from carina.service.upload_again import run_before
 from carina.service.upload_series import SeriesOfUpload, run_series, series_of_job
 from carina.web_settings import DEFAULT_PROJECT
 
@@ -71,6 +72,12 @@ class SeriesAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     uid: Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
+class UploadedJob(Job, frozen=True, kw_only=True):
+    """The job of an upload; ``run_before`` is another one on the same series or file, null where there is none."""
+
+    run_before: int | None
+
+
 class UploadState(msgspec.Struct, frozen=True, kw_only=True):
     """What has come of an upload: each file with its bytes that are there for good; once it is ``whole``, all has."""
 
@@ -97,8 +104,8 @@ def get_upload(node: RunningNode, asked: OneUpload) -> UploadState:
     return _state(node, uploads.own_upload(node, asked.id))
 
 
-def post_finish(node: RunningNode, asked: FinishAsked) -> Job:
-    """Make a job of an upload."""
+def post_finish(node: RunningNode, asked: FinishAsked) -> UploadedJob:
+    """Make a job of an upload, and say whether the same was run before."""
     upload = uploads.own_upload(node, asked.id)
     terms = Terms(
         pipeline=asked.pipeline,
@@ -106,7 +113,8 @@ def post_finish(node: RunningNode, asked: FinishAsked) -> Job:
         destinations=asked.destinations,
         project=asked.project or (upload.project if upload.is_project_named else _usual_project(node)),
     )
-    return uploads.finish_upload(node, upload, terms)
+    job = uploads.finish_upload(node, upload, terms)
+    return UploadedJob(**msgspec.structs.asdict(job), run_before=run_before(node, job))
 
 
 def _usual_project(node: RunningNode) -> str:
@@ -166,7 +174,7 @@ UPLOAD_OPERATIONS: tuple[Operation[Any], ...] = (
         method="POST",
         path="/uploads/{id}/finish",
         asked=FinishAsked,
-        answer=Job,
+        answer=UploadedJob,
         run=post_finish,
         tag="Uploads",
         summary="Run a pipeline on an upload that has come whole",

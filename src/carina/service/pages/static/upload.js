@@ -28,7 +28,10 @@ function sayLoggedOut() {
 
 function say(text, link = "", called = "Look at it.") {
   said.textContent = text;
-  if (!link) return;
+  if (link) addLink(link, called);
+}
+
+function addLink(link, called) {
   const anchor = document.createElement("a");
   anchor.href = link;
   anchor.textContent = called;
@@ -135,6 +138,10 @@ async function send(files) {
   });
   document.querySelector(`[data-upload="${upload.id}"]`)?.remove(); // no longer unfinished
   say(`Uploaded: it is job ${job.id}.`, `/jobs/${job.id}`);
+  if (job.run_before) {
+    said.append(" The same scan is here already, run as");
+    addLink(`/jobs/${job.run_before}`, `job ${job.run_before}.`);
+  }
 }
 
 async function begin(gathered) {

@@ -1,0 +1,71 @@
+"""Whether what somebody uploaded was run here before, whichever way it came then."""
+
+from __future__ import annotations
+
+import filecmp
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import or_, select
+
+from carina.database import JOB, read_only
+from carina.jobs.listing import Job, job_of
+from carina.jobs.queue import JobEnd
+from carina.receive.uploads import files_below
+from carina.service.dicomweb.attributes import header_record, hex_tag
+from carina.service.node import RunningNode
+from carina.service.upload_series import content_of, is_of_upload
+
+FILES_LOOKED_AT = 60
+"""Files of an upload that are looked at, spread over all."""
+
+MOST_JOBS = 100
+"""Jobs that the same is looked for among, the latest ones."""
+
+_SERIES = "SeriesInstanceUID"
+
+
+def run_before(node: RunningNode, job: Job) -> int | None:
+    """The latest other job of the same pipeline on a series, or on the same volume file, of the upload of a job.
+
+    Those that failed or were canceled are left out; so is what whoever asks doesn't see.
+    """
+    files = _some_files(content_of(node, job))
+    uids = _series_uids(files)
+    names = [] if uids else [file.name for file in files]
+    known = (JOB.c.id != job.id, JOB.c.pipeline == job.pipeline, JOB.c.ended.in_(("", JobEnd.HEALTHY)))
+    # what an upload holds is not in its row before its run has ended
+    alike = [JOB.c.described.is_(None), JOB.c.series_uid.in_(uids), *([JOB.c.described.in_(names)] if names else [])]
+    wanted = select(JOB).where(*known, or_(*alike)).order_by(JOB.c.id.desc()).limit(MOST_JOBS)
+    with read_only(node.engine) as connection:
+        others = [job_of(row) for row in connection.execute(wanted)]
+    return next((one.id for one in others if _is_same(node, one, uids, files)), None)
+
+
+def _is_same(node: RunningNode, other: Job, uids: frozenset[str], files: Sequence[Path]) -> bool:
+    if uids and other.series_uid:
+        return other.series_uid in uids
+    if not is_of_upload(other):
+        return False
+    theirs = _some_files(content_of(node, other))
+    if uids:
+        return bool(uids & _series_uids(theirs))
+    named = {file.name: file for file in theirs}
+    return any(file.name in named and _is_alike(file, named[file.name]) for file in files)
+
+
+def _is_alike(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:  # removed meanwhile
+        return False
+
+
+def _some_files(content: Path) -> list[Path]:
+    files = sorted(files_below(content))
+    return files[:: -(-len(files) // FILES_LOOKED_AT) or 1]
+
+
+def _series_uids(files: Sequence[Path]) -> frozenset[str]:
+    found = (header_record(file, (_SERIES,))[hex_tag(_SERIES)].get("Value", ()) for file in files)
+    return frozenset(str(values[0]) for values in found if values)

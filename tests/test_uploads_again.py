@@ -1,0 +1,80 @@
+"""Whoever uploads what was run here before is told of it, whichever way it came."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from carina.synth.phantom import chest_phantom
+from carina.testing.dicom import write_ct_series
+from served_nodes import add_job, opened, serving
+from test_uploads_served import begin, put, set_job
+
+UID, OTHER = "1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498.2"
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
+    """Two series of the same study, the files of each by name, and one of them as a zip."""
+    chest = chest_phantom(shape=(3, 16, 16), lesions=0).volume
+    made: dict[str, Files] = {}
+    for uid in (UID, OTHER):
+        files = write_ct_series(replace(chest, uid=uid), tmp_path_factory.mktemp("series"))
+        made[uid] = {file.name: file.read_bytes() for file in files}
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, data in made[UID].items():
+            archive.writestr(f"CT/{name}", data)
+    return {**made, "zip": {"study.zip": packed.getvalue()}}
+
+
+def sent(client: httpx.Client, files: Files) -> dict[str, int | None]:
+    sizes = [len(data) for data in files.values()]
+    upload = begin(client, key=f"{sizes}", size=sum(sizes), files=len(files)).json()["id"]
+    for name, data in files.items():
+        put(client, upload, data, name=name).raise_for_status()
+    found: dict[str, int | None] = client.post(f"/api/v1/uploads/{upload}/finish", json={}).json()
+    return found
+
+
+def test_what_was_run_before_is_said_and_nothing_else(tmp_path: Path, series: dict[str, Files]) -> None:
+    with serving(opened(tmp_path)) as url, httpx.Client(base_url=url) as client:
+        first = sent(client, series[UID])
+        assert first["run_before"] is None
+        assert sent(client, series[OTHER])["run_before"] is None
+        assert sent(client, series["zip"])["run_before"] == first["id"]
+        scan = {"scan.nii": b"some scan"}
+        volume = sent(client, scan)
+        assert volume["run_before"] is None
+        assert sent(client, {"scan.nii": b"other one"})["run_before"] is None
+        assert sent(client, scan)["run_before"] == volume["id"]
+
+
+ROWS: list[tuple[dict[str, Any], bool]] = [
+    ({"series_uid": UID}, True),
+    ({"series_uid": UID, "state": "running", "ended": ""}, True),
+    ({"series_uid": UID, "described": "2026-03-04, Lung"}, True),
+    ({"series_uid": UID, "ended": "faulted"}, False),
+    ({"series_uid": UID, "ended": "canceled"}, False),
+    ({"series_uid": UID, "pipeline": "default-overlay"}, False),
+    ({"series_uid": OTHER}, False),
+    ({"series_uid": "", "source": "uploads/gone/content"}, False),
+]
+
+
+def test_a_job_counts_that_ran_or_will(tmp_path: Path, series: dict[str, Files]) -> None:
+    node = opened(tmp_path)
+    with serving(node) as url, httpx.Client(base_url=url) as client:
+        for row, counts in ROWS:
+            job = add_job(node, **row)
+            said = sent(client, series[UID])
+            assert said["run_before"] == (job if counts else None), row
+            for number in (job, said["id"] or 0):
+                set_job(node, number, ended="canceled", state="stopped")
