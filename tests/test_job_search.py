@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextvars import copy_context
 from datetime import date, timedelta
@@ -18,10 +19,12 @@ from sqlalchemy import Engine, insert, update
 
 from carina.cli.jobs import jobs
 from carina.database import JOB, open_database, seeing, upgrade_schema
+from carina.errors import BadConfig
 from carina.jobs.filtering import JobFilter
 from carina.jobs.listing import Job, JobOrder, list_jobs
 from carina.jobs.scan import KnownScan, scan_columns
 from carina.service.node import RunningNode
+from carina.service.pages.worklist import SEARCH_FIELDS
 from databases import new_database
 from project_nodes import Shared, shared_node
 from served_nodes import NOON, add_job, opened, serving
@@ -176,11 +179,64 @@ def test_page_and_interface_find_the_same(node: RunningNode, query: str, found: 
         assert [one for one in (2, 1) if f'id="job-{one}"' in page] == [one["id"] for one in told["jobs"]] == found
 
 
-@pytest.mark.parametrize("query", ["studied_from=1.3.2026", "is_warned=perhaps", "uid=" + "1" * 65, "patient_id=1"])
-def test_what_can_not_be_searched_for_is_refused(node: RunningNode, query: str) -> None:
+WRONG = [
+    (
+        "studied_from=1.3.2026",
+        "studied_from",
+        "\u201c1.3.2026\u201d is no date: choose one, or write it as 2026-03-04.",
+    ),
+    (
+        "studied_to=2026-02-30",
+        "studied_to",
+        "\u201c2026-02-30\u201d is no date: choose one, or write it as 2026-03-04.",
+    ),
+    (
+        "studied_from=2026-03-02&studied_to=2026-03-01",
+        "studied_to",
+        "This day is before the first one: swap the two dates.",
+    ),
+    ("uid=" + "1" * 65, "uid", "A UID has 64 characters at most, and this is longer: copy the whole UID of one study"),
+    ("state=%3Cb%3E", "state", "There is no choice \u201c&lt;b&gt;\u201d here: choose another."),
+    (
+        "description=" + "x" * 201,
+        "description",
+        "This is longer than 200 characters: a part of a description is enough.",
+    ),
+    ("order=best", "order", "There is no choice \u201cbest\u201d here: choose another."),
+    ("received_by=" + "x" * 65, "received_by", "The name of a source has 64 characters at most"),
+    ("is_warned=perhaps", "", "There is no choice \u201cperhaps\u201d here: choose another."),
+    ("reading=read", "", "There is no choice \u201cread\u201d here: choose another."),
+    ("before=x", "", "\u201cx\u201d is no job from which on to list: begin with the first page."),
+]
+
+
+def told_beside(page: str, field: str, words: str) -> bool:
+    """Whether a page says it beside a field, and of no other; or above the list, which is not there."""
+    said = f'<span class="bad" id="wrong-{field}">{words}' if field else f"<p>{words}</p>"
+    marks = [page.count("aria-invalid"), page.count(f'aria-describedby="wrong-{field}"')]
+    is_there = said in page and 'id="live"' not in page and marks == [int(bool(field))] * 2
+    return is_there and ("see beside the field" in page) is bool(field)
+
+
+def test_what_is_wrong_with_a_search_stands_beside_the_field(node: RunningNode) -> None:
     with serving(node) as url:
-        for path in ("/", "/live", "/api/v1/jobs"):
-            assert httpx.get(f"{url}{path}?{query}").status_code == 400
+        for query, field, words in WRONG:
+            for place in ("/", "/projects/default"):
+                answer = httpx.get(f"{url}{place}?{query}")
+                assert answer.status_code == 400
+                assert told_beside(answer.text, field, words), query
+            for path in ("/live", "/projects/default/live", "/api/v1/jobs"):
+                assert httpx.get(f"{url}{path}?{query}").status_code == 400
+        assert "swap the two dates" in httpx.get(f"{url}/api/v1/jobs?{WRONG[2][0]}").json()["detail"]
+        assert httpx.get(f"{url}/?patient_id=1").status_code == 400
+
+
+def test_every_value_of_a_search_has_its_place(node: RunningNode) -> None:
+    """What is wrong with a field of the form is said beside it, with all others above the list."""
+    with serving(node) as url:
+        page = httpx.get(url).text
+    shown = set(re.findall(r'<(?:input|select)(?! type="(?:hidden|checkbox)")[^>]* name="(\w+)" id="filter-', page))
+    assert shown - {"project"} == SEARCH_FIELDS
 
 
 def test_a_row_says_its_warnings_and_its_ratio(node: RunningNode) -> None:
@@ -226,6 +282,9 @@ def test_the_command_line_finds_the_same(node: RunningNode, tmp_path: Path) -> N
         done = copy_context().run(CliRunner().invoke, jobs, command)
         assert done.exit_code == 0, done.output
         assert [line.split()[0] for line in done.output.splitlines()[1:]] == [found]
+    swapped = ["list", "--config", str(tmp_path / "carina.toml"), "--from", "2026-03-02", "--to", "2026-03-01"]
+    with pytest.raises(BadConfig, match=r"from 2026-03-02 to 2026-03-01 .*: swap the two dates"):
+        copy_context().run(CliRunner().invoke, jobs, swapped, catch_exceptions=False)
     assert "4.15" in done.output and "2026-03-02, Abdomen" in done.output
 
 

@@ -15,6 +15,7 @@ from datetime import date
 from sqlalchemy import Column, ColumnElement, literal_column
 
 from carina.database import JOB
+from carina.errors import BadConfig
 from carina.jobs.queue import JobEnd, JobState
 
 ROWS_LOOKED_AT = 20_000
@@ -40,6 +41,16 @@ class JobFilter:
     studied_to: date | None = None
     description: str = ""
     is_warned: bool = False
+
+    def __post_init__(self) -> None:
+        """See that dates are in their order.
+
+        Raises:
+            BadConfig: ``job.dates``, the first is the later one: nothing would be found.
+        """
+        if self.studied_from and self.studied_to and self.studied_from > self.studied_to:
+            words = f"studies from {self.studied_from} to {self.studied_to} are asked for, and there is no such time"
+            raise BadConfig("job.dates", f"{words}: swap the two dates.")
 
     @property
     def is_led(self) -> bool:

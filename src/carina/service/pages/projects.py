@@ -25,8 +25,8 @@ from carina.service.changes import audit, move_to_project
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of, form_pairs, own_place
 from carina.service.pages.live import stream
-from carina.service.pages.rendering import in_turn, page, shown_part
-from carina.service.pages.worklist import WorklistAsked, worklist_part
+from carina.service.pages.rendering import in_turn, page
+from carina.service.pages.worklist import WorklistAsked, searched_values, worklist_part
 from carina.service.problems import NotUnderstood, status_of
 from carina.service.rest.job_pages import ShownState
 from carina.service.rest.operation import understood
@@ -126,12 +126,13 @@ def _project_page(request: Request) -> Response:
     caller, query = caller_of(request), request.url.query
     with read_only(node.engine) as connection:
         people = members.members_of(connection, asked.project)
-    shown = shown_part(request, worklist_part(request, node, asked))
-    shared = {"row": _row(node, caller, asked.project), "people": people, "roles": IN_PROJECT}
     live = f"{request.url.path}/live" + (f"?{query}" if query else "")
+    shown = searched_values(request, node, asked, live)
+    shared = {"row": _row(node, caller, asked.project), "people": people, "roles": IN_PROJECT}
     is_admin = caller.may_in(Need.ADMINISTER, asked.project)
     has_people = node.settings.web.login
-    return page(request, "project.html", shown | shared | {"live": live, "is_admin": is_admin, "login": has_people})
+    values = shown | shared | {"is_admin": is_admin, "login": has_people}
+    return page(request, "project.html", values, 400 if values["troubles"] else 200)
 
 
 def live_project(request: Request) -> Response:

@@ -31,7 +31,7 @@ from carina.service.pages.projects import project_routes
 from carina.service.pages.rendering import compile_templates, html, in_turn, page, shared_values, shown_part
 from carina.service.pages.results import agreements, results
 from carina.service.pages.shared_parts import PagePart, nameless, rights_of
-from carina.service.pages.worklist import WorklistAsked, upload_values, worklist_part
+from carina.service.pages.worklist import WorklistAsked, searched_values, upload_values, worklist_part
 from carina.service.problems import NotThere
 from carina.service.progress import manifest_of, operators_of, progress_of, warnings_of
 from carina.service.rest.operation import understood
@@ -70,11 +70,11 @@ def _worklist_page(request: Request) -> Response:
     if asked.project:
         return RedirectResponse(asked.link(), status_code=303)
     node, caller = _node(request), caller_of(request)
-    values = shown_part(request, worklist_part(request, node, asked))
+    values = searched_values(request, node, asked, f"/live?{request.url.query}")
     values |= upload_values(node, caller, values["projects"])
     with read_only(node.engine) as connection:
         values["admins"] = administrators(connection) if caller.is_in_nothing else []
-    return page(request, "worklist.html", values | {"live": f"/live?{request.url.query}"})
+    return page(request, "worklist.html", values, 400 if values["troubles"] else 200)
 
 
 def live_worklist(request: Request) -> Response:

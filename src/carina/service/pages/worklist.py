@@ -29,14 +29,16 @@ from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.deliveries import Sending, reasons_to_wait, sendings_of
 from carina.service.pages.inputs import described_file, files_to_read, job_input, told_apart
-from carina.service.pages.rendering import html, shared_values
+from carina.service.pages.rendering import html, shared_values, shown_part
 from carina.service.pages.shared_parts import PagePart, nameless, rights_of
 from carina.service.pipelines import offered_pipelines
+from carina.service.problems import NotUnderstood
 from carina.service.progress import manifest_of, operators_of
 from carina.service.rest.job_pages import JobsAsked, ShownState, page_of_jobs
 from carina.service.rest.operation import understood
 from carina.service.tallies import Tally
 from carina.service.upload_series import is_of_upload
+from carina.toml import mistakes
 
 ROWS = 50
 
@@ -52,7 +54,24 @@ READING_WORDS: Mapping[Reading, str] = {
 _AROUND = ("projects", "asked", "pipelines", "states", "sources", "orders")
 """Values that the page around its live part needs: the form that searches."""
 
+SEARCH_FIELDS = frozenset(
+    {"studied_from", "studied_to", "description", "pipeline", "order", "uid", "state", "received_by"}
+)
+"""Fields of the form beside which something can stand."""
+
 _NO_SEARCH = frozenset({"before", "order", "project"})
+
+
+_NO_DATE = "\u201c{value}\u201d is no date: choose one, or write it as 2026-03-04."
+_NOT_OFFERED = "There is no choice \u201c{value}\u201d here: choose another."
+_WRONG_WORDS: Mapping[str, str] = {
+    "studied_from": _NO_DATE,
+    "studied_to": _NO_DATE,
+    "uid": "A UID has 64 characters at most, and this is longer: copy the whole UID of one study or series.",
+    "description": "This is longer than 200 characters: a part of a description is enough.",
+    "received_by": "The name of a source has 64 characters at most, and this is longer: choose one.",
+    "before": "\u201c{value}\u201d is no job from which on to list: begin with the first page.",
+}
 
 
 class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,15 +95,31 @@ class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Whether anything is asked of the jobs but where to begin and in which order."""
         return bool({name for name, value in msgspec.structs.asdict(self).items() if value} - _NO_SEARCH)
 
+    @property
+    def given(self) -> dict[str, str]:
+        """What is asked of the jobs; ``project`` says which node is looked at, and not what of it."""
+        values = {name: value.strip() for name, value in msgspec.structs.asdict(self).items()}
+        return {name: value for name, value in values.items() if value and name != "project"}
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """What is wrong with the values, a sentence for each field, which stands beside it."""
+        given = self.given
+        wrong = {wrong.key[0]: given[wrong.key[0]] for wrong in mistakes(given, JobsAsked)}
+        found = {name: _WRONG_WORDS.get(name, _NOT_OFFERED).format(value=value[:40]) for name, value in wrong.items()}
+        if not found and given.get("studied_from", "") > given.get("studied_to", "9999"):
+            found["studied_to"] = "This day is before the first one: swap the two dates."
+        return found
+
     def jobs(self) -> JobsAsked:
         """As the REST interface asks.
 
         Raises:
             NotUnderstood: a value is wrong.
         """
-        given = {name: value.strip() for name, value in msgspec.structs.asdict(self).items() if value.strip()}
-        given.pop("project", None)  # it says which node is looked at, and not what of it
-        return understood(given | {"limit": ROWS}, JobsAsked)
+        if troubles := self.troubles:
+            raise NotUnderstood("web.asked", *(f"{name}: {words}" for name, words in troubles.items()))
+        return understood({**self.given, "limit": ROWS}, JobsAsked)
 
     @property
     def all(self) -> str:
@@ -173,6 +208,17 @@ def worklist_part(request: Request, node: RunningNode, asked: WorklistAsked, at_
     key = ("worklist", seen.projects, node.projects, rights_of(caller), asked)
     part: PagePart = request.app.state.parts.part(key, make, at_most_old_s)
     return part
+
+
+def searched_values(request: Request, node: RunningNode, asked: WorklistAsked, live: str) -> dict[str, Any]:
+    """The values of a page with the list that is asked for, which comes anew from the address ``live``.
+
+    Where something is wrong with what is asked, of one with the form, what was filled in, what is wrong, and no list.
+    """
+    troubles = asked.troubles
+    part = worklist_part(request, node, WorklistAsked(project=asked.project) if troubles else asked)
+    shared = {"asked": asked, "troubles": troubles, "live": live, "fields": SEARCH_FIELDS}
+    return shown_part(request, part) | shared
 
 
 def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) -> dict[str, Any]:
