@@ -21,7 +21,8 @@ from carina.dicom.rules import load_rules
 from carina.dicom.series import Source, VolumeFile
 from carina.errors import one_line
 from carina.operators.catalogue import definition_file
-from carina.operators.networks import TASKS, Networks
+from carina.operators.needed import needed_tasks
+from carina.operators.networks import Networks
 from carina.operators.others import with_others
 from carina.pipeline.check import bound
 from carina.pipeline.definition import Definition, load_definition
@@ -115,7 +116,7 @@ def run(
     if isinstance(source, str | Path):
         source = choose_series(source, settings, how.uid)
     networks = Networks(settings)
-    networks.check()
+    networks.check(needed_tasks(definition))
     options = RunOptions(
         progress=how.progress,
         provenance=provenance(source, settings, networks),
@@ -156,16 +157,13 @@ def needed_bytes(source: Source) -> int:
 
 def provenance(source: Source, settings: Settings, networks: Networks) -> Provenance:
     """What the manifest says a run was made from; decides whether an earlier run is resumed."""
-    bundles = {task: networks.bundle(task) for task in TASKS}
-    for task in TASKS:
-        if first_look := networks.first_look(task):
-            bundles[f"{task}-first-look"] = first_look
     runtime = networks.runtime_settings
     return Provenance(
         inputs=_inputs(source),
         beside={"files": _files(source)},
         bundles={
-            task: {"name": one.name, "version": one.version, "sha256": one.sha256} for task, one in bundles.items()
+            task: {"name": one.name, "version": one.version, "sha256": one.sha256}
+            for task, one in networks.readable().items()
         },
         settings={
             "runtime": {"kind": runtime.kind, "precision": runtime.precision, "plan": runtime.plan},

@@ -31,6 +31,7 @@ def models() -> None:
 def list_models(config: Path | None) -> None:
     """List every bundle that a run could use by name."""
     from carina.models.bundle import find_bundle, known_bundles
+    from carina.models.damaged import check_weights
 
     settings = node_settings(config)
     used = {settings.models.lung, settings.models.lesion, settings.models.covid}
@@ -38,6 +39,7 @@ def list_models(config: Path | None) -> None:
         mark = "*" if name in used else " "
         try:
             bundle = find_bundle(name, settings.models.folders)
+            check_weights(bundle)
         except BadConfig as error:
             say(f"{mark} {name:20} can't be used: {error.message}")
         else:

@@ -12,6 +12,7 @@ from carina.infer.runtime import first_of
 from carina.measure.chest import chest_of
 from carina.measure.findings import Classification, SaliencyFindings, SaliencyMethod
 from carina.measure.key_slices import choose_salient, choose_slices
+from carina.operators.needed import NETWORK_IMAGES
 from carina.operators.networks import Networks
 from carina.operators.ports import ClassificationPort, MaskPort, SaliencyPort, Scene, VolumePort
 from carina.operators.segmented import BLUE_DEEP, TRITON_IMAGES, VERMILION, fraction
@@ -146,7 +147,7 @@ def _range(found: SaliencyFindings, unit: str) -> dict[str, float | str]:
 
 OPERATOR = Operator(
     name="ai-covid-19",
-    images=("clara/ai-covid-19", "carina/ai-covid-19"),
+    images=NETWORK_IMAGES["covid"],
     function=ai_covid_19,
     inputs={"/input": "volume", "/label_image": "lung", "/lesion": "lesion"},
     outputs={"/output": "classification", "/saliency": "saliency", "/publish": "rendering"},

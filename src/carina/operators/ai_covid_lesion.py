@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from carina.operators.needed import NETWORK_IMAGES
 from carina.operators.networks import Networks
 from carina.operators.ports import VolumePort
 from carina.operators.segmented import TRITON_IMAGES, Segmented, lesion_scene, segment_volume
@@ -18,7 +19,7 @@ def ai_covid_lesion(volume: VolumePort, *, networks: Networks, context: Context)
 
 OPERATOR = Operator(
     name="ai-covid-lesion",
-    images=("clara/ai-covid-lesion", "carina/ai-covid-lesion"),
+    images=NETWORK_IMAGES["lesion"],
     function=ai_covid_lesion,
     inputs={"/input": "volume"},
     outputs={"/output": "segmentation", "/publish": "rendering", "/marked": "segmentation"},

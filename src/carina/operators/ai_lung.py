@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from carina.measure.chest import chest_of
+from carina.operators.needed import NETWORK_IMAGES
 from carina.operators.networks import Networks
 from carina.operators.ports import VolumePort
 from carina.operators.segmented import TRITON_IMAGES, Segmented, lung_scene, segment_volume
@@ -35,7 +36,7 @@ def _checked(volume: Volume, mask: Mask, context: Context) -> Mask:
 
 OPERATOR = Operator(
     name="ai-lung",
-    images=("clara/ai-lung", "carina/ai-lung"),
+    images=NETWORK_IMAGES["lung"],
     function=ai_lung,
     inputs={"/input": "volume"},
     outputs={"/output": "segmentation", "/publish": "rendering", "/marked": "segmentation"},

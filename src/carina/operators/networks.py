@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from carina.config import RuntimeKind, RuntimeSettings, Settings
+from carina.errors import BadConfig
 from carina.infer.runtime import open_network, with_precision
 from carina.models.bundle import find_bundle
 from carina.models.first_look import first_look_of
+from carina.operators.needed import TASKS
 
 if TYPE_CHECKING:
     from carina.infer.runtime import Outputs
     from carina.models.bundle import Bundle
-
-TASKS = ("lung", "lesion", "covid")
 
 
 class Networks:
@@ -90,20 +90,29 @@ class Networks:
         """
         return first_look_of(self.bundle(task))
 
-    def check(self) -> None:
-        """See that the weights of every task, and of first looks, can be loaded: before anything is computed.
+    def check(self, tasks: Iterable[str]) -> None:
+        """See that the weights of these tasks, and of their first looks, can be loaded: before anything is computed.
 
         Those on a Triton server are the server's.
 
         Raises:
             BadConfig: they can't, or as `bundle` and `first_look`.
         """
-        bundles = (bundle for task in TASKS for bundle in (self.bundle(task), self.first_look(task)))
-        for bundle in bundles if self.runtime_settings.kind is not RuntimeKind.TRITON else ():
-            if bundle is not None:
+        for bundle in (bundle for task in tasks for bundle in (self.bundle(task), self.first_look(task))):
+            if bundle is not None and self.runtime_settings.kind is not RuntimeKind.TRITON:
                 open_network(bundle, self.runtime_settings)
+
+    def readable(self) -> dict[str, Bundle]:
+        """The bundles by task, and their first looks as ``TASK-first-look``, without those that can't be read."""
+        found: dict[str, Bundle] = {}
+        for task in TASKS:
+            with suppress(BadConfig):  # where the run needs it, `check` has said so
+                found[task] = self.bundle(task)
+                if first_look := self.first_look(task):
+                    found[f"{task}-first-look"] = first_look
+        return found
 
     def made(self, made_by: str) -> Bundle | None:
         """The bundle that a result says it was made by, if it is one of this run's."""
-        bundles = (self.bundle(task) for task in TASKS) if made_by else ()
+        bundles = self.readable().values() if made_by else ()
         return next((bundle for bundle in bundles if bundle.made_by == made_by), None)

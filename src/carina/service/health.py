@@ -35,13 +35,13 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readiness:
-    """Look at parts, database and disk, at all of them whoever asks: only names and sentences are of what they see.
+    """Look at parts, database, disk and networks, at all whoever asks: only names and sentences are of what they see.
 
     Whoever has just had an answer of the database says that it is there.
     """
     every = [part.status for part in node.parts]
     database = [] if is_database_there else _database(node)
-    troubles = [*_parts(node, every), *_outlived(node), *database, *_disk(node)]
+    troubles = [*_parts(node, every), *_outlived(node), *database, *_disk(node), *_networks(node)]
     if node.stop.is_set():
         troubles.append("the node is being stopped")
     return Readiness(
@@ -81,6 +81,14 @@ def _disk(node: RunningNode) -> list[str]:
     if free_gb < least:
         return [f"disk: {free_gb:.1f} GB are free, {least:g} must be: senders are refused"]
     return ["disk: no space is left: instances are refused; make room"] if free_gb * 1000 < LEAST_MB else []
+
+
+def _networks(node: RunningNode) -> list[str]:
+    """What their jobs fail by; where it lies is for the log and the check, since strangers may ask too."""
+    return [
+        f"networks: {key} can't be used, and jobs that need it fail: carina serve --check says why"
+        for key in node.network_troubles
+    ]
 
 
 async def live(_: Request) -> Response:

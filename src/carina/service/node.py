@@ -25,6 +25,7 @@ from carina.receive.store import InstanceStore
 from carina.receive.uploads import Uploads
 from carina.service.access.members import see_project
 from carina.service.loops import Part, PartStatus
+from carina.service.networks import network_troubles
 from carina.service.tallies import Tallies
 
 MOST_VIEWS = 256
@@ -87,6 +88,11 @@ class RunningNode:
     def store(self) -> InstanceStore:
         """What takes instances, whichever way they come: one for all, since it keeps senders in turn."""
         return self._whole.store if self._whole else InstanceStore(self.settings, self.engine)
+
+    @property
+    def network_troubles(self) -> Mapping[str, str]:
+        """What is wrong with each network that jobs need, whoever looks, by its key in the settings."""
+        return network_troubles((self._whole or self).settings)
 
     @property
     def every_destination(self) -> Mapping[str, Destination]:

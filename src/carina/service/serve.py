@@ -134,6 +134,8 @@ class _Server(uvicorn.Server):
             self._node.tallies.now()  # of 100,000 jobs the first count takes a moment: it is ready once it has counted
         self._node.parts.extend(parts_of(self._node))
         start_all(self._node.parts)
+        for key, words in self._node.network_troubles.items():
+            _LOG.warning("a network can't be used, and jobs that need it fail", extra={"key": key, "reason": words})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._node.stop.set()

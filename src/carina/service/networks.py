@@ -1,0 +1,81 @@
+"""Whether the networks that the node's pipelines need can be used: looked at anew only where a file changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from carina.config import RuntimeKind, Settings
+from carina.errors import BadConfig
+from carina.models.bundle import METADATA, SHIPPED, WEIGHTS
+from carina.models.damaged import check_usable
+from carina.operators.catalogue import DEFAULT, definition_file
+from carina.operators.needed import TASKS, needed_tasks
+from carina.pipeline.definition import load_definition
+
+Seen = tuple[tuple[str, int, int], ...]
+"""Files with their sizes and times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What of the settings decides which networks are needed: of pipelines their names or files."""
+
+    pipelines: tuple[str, ...]
+    names: tuple[tuple[str, str], ...]
+    folders: tuple[str, ...]
+    has_weights: bool
+
+
+def network_troubles(settings: Settings) -> dict[str, str]:
+    """What is wrong with each network that the pipelines of the sources need, by its key in the settings.
+
+    Without sources, those of the default pipeline. Reading is done once for a state of the files.
+    """
+    runtime = settings.runtime
+    wanted = Wanted(
+        pipelines=tuple(sorted({one for source in settings.sources.values() for one in source.pipelines} or {DEFAULT})),
+        names=tuple((task, getattr(settings.models, task)) for task in TASKS),
+        folders=tuple(settings.models.folders),
+        has_weights=runtime.kind is not RuntimeKind.TRITON and not runtime.endpoint,
+    )
+    return dict(_troubles(wanted, tuple(_seen(wanted))))
+
+
+@lru_cache(maxsize=8)
+def _troubles(wanted: Wanted, _: Seen) -> dict[str, str]:
+    needed = {task for pipeline in wanted.pipelines for task in _tasks(pipeline)}
+    found: dict[str, str] = {}
+    for task, name in wanted.names:
+        try:
+            if task in needed:
+                check_usable(name, wanted.folders, has_weights=wanted.has_weights)
+        except BadConfig as error:
+            found[f"models.{task}"] = error.message
+    return found
+
+
+def _tasks(pipeline: str) -> tuple[str, ...]:
+    """The tasks that a pipeline needs; what is wrong with its definition is told elsewhere."""
+    with suppress(BadConfig):
+        return needed_tasks(load_definition(definition_file(pipeline)))
+    return ()
+
+
+def _seen(wanted: Wanted) -> Iterator[tuple[str, int, int]]:
+    """The state of every file that what is said depends on; of those that aren't there, none."""
+    files = [place for pipeline in wanted.pipelines for place in _definition(pipeline)]
+    for folder in (*wanted.folders, str(SHIPPED)):
+        files += [one for part in (METADATA, WEIGHTS) for one in Path(folder).glob(f"*/{part}")]
+    for file in files:
+        with suppress(OSError):
+            state = file.stat()
+            yield str(file), state.st_size, state.st_mtime_ns
+
+
+def _definition(pipeline: str) -> Iterator[Path]:
+    with suppress(BadConfig):
+        yield definition_file(pipeline)
