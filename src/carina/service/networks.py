@@ -16,12 +16,12 @@ from carina.operators.catalogue import DEFAULT, definition_file
 from carina.operators.needed import TASKS, needed_tasks
 from carina.pipeline.definition import load_definition
 
-Seen = tuple[tuple[str, int, int], ...]
+FileStates = tuple[tuple[str, int, int], ...]
 """Files with their sizes and times."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class NeededBy:
     """What of the settings decides which networks are needed: of pipelines their names or files."""
 
     pipelines: tuple[str, ...]
@@ -36,7 +36,7 @@ def network_troubles(settings: Settings) -> dict[str, str]:
     Without sources, those of the default pipeline. Reading is done once for a state of the files.
     """
     runtime = settings.runtime
-    wanted = Wanted(
+    wanted = NeededBy(
         pipelines=tuple(sorted({one for source in settings.sources.values() for one in source.pipelines} or {DEFAULT})),
         names=tuple((task, getattr(settings.models, task)) for task in TASKS),
         folders=tuple(settings.models.folders),
@@ -46,7 +46,7 @@ def network_troubles(settings: Settings) -> dict[str, str]:
 
 
 @lru_cache(maxsize=8)
-def _troubles(wanted: Wanted, _: Seen) -> dict[str, str]:
+def _troubles(wanted: NeededBy, _: FileStates) -> dict[str, str]:
     needed = {task for pipeline in wanted.pipelines for task in _tasks(pipeline)}
     found: dict[str, str] = {}
     for task, name in wanted.names:
@@ -65,7 +65,7 @@ def _tasks(pipeline: str) -> tuple[str, ...]:
     return ()
 
 
-def _seen(wanted: Wanted) -> Iterator[tuple[str, int, int]]:
+def _seen(wanted: NeededBy) -> Iterator[tuple[str, int, int]]:
     """The state of every file that what is said depends on; of those that aren't there, none."""
     files = [place for pipeline in wanted.pipelines for place in _definition(pipeline)]
     for folder in (*wanted.folders, str(SHIPPED)):
