@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from called import called
 from carina.api.cohort_table import read_cohort_table
+from carina.config import NodeSettings, Settings
+from carina.jobs.places import open_node
+from carina.jobs.worker import Worker
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
+from forked import FORKED
 from reading_pipeline import READING
 
 SETTINGS = """
@@ -24,29 +30,37 @@ kind = "folder"
 path = "x"
 """
 
+SHAPE = (36, 200, 200)
+"""The smallest with slices and pixels that the rules take."""
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("series")
+    write_ct_series(chest_phantom(shape=SHAPE, lesions=0).volume, folder)
+    return folder
+
+
 @pytest.fixture
-def carina(tmp_path: Path) -> Command:
-    write_ct_series(chest_phantom(shape=(36, 200, 200), lesions=0).volume, tmp_path / "ct")
+def carina(series: Path, tmp_path: Path) -> Command:
+    (tmp_path / "ct").symlink_to(series, target_is_directory=True)
     (tmp_path / "reading.yaml").write_text(READING)
-    (tmp_path / "carina.toml").write_text(
-        '[node]\nfolder = "node"\n[destinations.shelf]\nkind = "folder"\npath = "x"\n'
-    )
+    (tmp_path / "carina.toml").write_text(SETTINGS)
+    return partial(called, folder=tmp_path)
 
-    def call(*words: str) -> subprocess.CompletedProcess[str]:
-        program = str(Path(sys.executable).with_name("carina"))
-        return subprocess.run(
-            [program, *words], cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ)
-        )
 
-    return call
+def started(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """``carina`` in a process of its own, as it is installed."""
+    program = str(Path(sys.executable).with_name("carina"))
+    return subprocess.run([program, *words], cwd=folder, capture_output=True, text=True, check=False)
 
 
 def test_a_series_from_submit_to_its_log(carina: Command, tmp_path: Path) -> None:
-    assert carina("submit", "ct", "--pipeline", "reading.yaml", "--to", "shelf").stdout == "1\n"
-    done = carina("worker", "--until-empty")
+    submitted = started("submit", "ct", "--pipeline", "reading.yaml", "--to", "shelf", folder=tmp_path)
+    assert submitted.stdout == "1\n", submitted.stderr
+    done = started("worker", "--until-empty", folder=tmp_path)
     assert done.returncode == 0
     assert {json.loads(line)["part"].partition(".")[0] for line in done.stderr.splitlines()} == {"carina"}
     assert carina("jobs", "wait", "1").stdout == "job 1: healthy\n"
@@ -136,7 +150,7 @@ def test_a_cohort_is_submitted_once(carina: Command, archive: Path, tmp_path: Pa
     (archive / "later").symlink_to(tmp_path / "ct", target_is_directory=True)
     assert carina(*COHORT, "--priority", "low").stdout == "1 submitted, 3 had a job already\n"
     found = json.loads(carina("jobs", "list", "--json").stdout)
-    phantom, broken = (round(1500 + 20 * voxels / 1e6, 1) for voxels in (36 * 200 * 200, 1024**2))
+    phantom, broken = (round(1500 + 20 * voxels / 1e6, 1) for voxels in (math.prod(SHAPE), 1024**2))
     assert [(Path(job["source"]).name, job["folder"], job["priority"], job["memory_mb"]) for job in found] == [
         ("later", "runs/4", "low", phantom),
         ("p2", "runs/3", "normal", phantom),
@@ -148,7 +162,8 @@ def test_a_cohort_is_submitted_once(carina: Command, archive: Path, tmp_path: Pa
 def test_what_became_of_a_cohort_is_a_table(carina: Command, archive: Path, tmp_path: Path) -> None:
     carina(*COHORT)
     assert carina("jobs", "table", "before.csv").stdout == "3 waiting; table: before.csv\n"
-    assert carina("worker", "--until-empty").returncode == 0
+    node = Settings(node=NodeSettings(folder=str(tmp_path / "node")))
+    Worker(node, open_node(node), world=FORKED).go(until_empty=True)
     assert carina("jobs", "table", "after.csv").stdout == "2 done, 1 failed; table: after.csv\n"
     rows = read_cohort_table(tmp_path / "after.csv").to_dict("records")
     assert [(Path(row["place"]).name, row["state"], row["code"], row["folder"]) for row in rows] == [

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from pydicom import dcmread
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, insert, select, update
 
 from carina.api import open_run
 from carina.config import DicomSource, FolderDestination, NodeSettings, ObjectKind, Settings
@@ -23,9 +23,10 @@ from carina.database import ARRIVAL, DELIVERY, JOB, database_now, open_database,
 from carina.jobs.listing import Job, list_jobs
 from carina.jobs.places import log_of
 from carina.jobs.queue import NewJob, cancel, submit
-from carina.jobs.worker import Worker
+from carina.jobs.worker import LOST_AFTER, Worker
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
+from forked import FORKED
 from reading_pipeline import READING
 
 LUNGS = (
@@ -46,14 +47,21 @@ NAMED = ("archive", "pdf", "gone")
 
 WORKER = """
 import sys, msgspec
-from datetime import timedelta
 from carina.config import Settings
 from carina.database import open_database
 from carina.jobs.worker import Worker
+print("ready", flush=True)
 settings = msgspec.json.decode(sys.stdin.readline(), type=Settings)
 engine = open_database(settings.node.database)
-Worker(settings, engine, name=sys.argv[1], lost_after=timedelta(seconds=20)).go(until_empty=True)
+Worker(settings, engine, name=sys.argv[1]).go(until_empty=True)
 """
+
+
+@pytest.fixture(autouse=True)
+def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of this process look at the table often, and what they let wait is due at once."""
+    monkeypatch.setattr("carina.jobs.worker.PAUSE_S", 0.1)
+    monkeypatch.setattr("carina.jobs.queue.FIRST_PAUSE", timedelta(0))
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +143,7 @@ def test_one_bad_job_holds_up_no_other(settings: Settings, engine: Engine, serie
     put(engine, settings, tmp_path / "empty")
     put(engine, settings, series, pipeline="no-such-pipeline")
     put(engine, settings, series, 2)
-    Worker(settings, engine).go(until_empty=True)
+    Worker(settings, engine, world=FORKED).go(until_empty=True)
     assert [(job.shown_state, job.error_code) for job in jobs(engine)] == [
         ("faulted", "series.none-found"),
         ("faulted", "definition.unknown"),
@@ -174,7 +182,7 @@ def until(worker: Worker, met: Callable[[], bool], does: Callable[[], None]) -> 
 
 def test_a_running_job_is_canceled(settings: Settings, engine: Engine, series: Path) -> None:
     put(engine, settings, series, pipeline="default")
-    worker = Worker(settings, engine)
+    worker = Worker(settings, engine, world=FORKED, lost_after=timedelta(seconds=6))  # it looks every half second
 
     def ask() -> None:
         with engine.begin() as connection:
@@ -187,17 +195,17 @@ def test_a_running_job_is_canceled(settings: Settings, engine: Engine, series: P
 
 def test_a_worker_that_is_stopped_gives_its_jobs_back(settings: Settings, engine: Engine, series: Path) -> None:
     put(engine, settings, series, 2)
-    worker = Worker(settings, engine)
+    worker = Worker(settings, engine, world=FORKED)
     worker.go(watch=lambda: worker.stopping.set() if worker.running else None)
     assert [(job.shown_state, job.crashes, job.worker) for job in jobs(engine)] == [("pending", 0, "")] * 2
-    Worker(settings, engine).go(until_empty=True)
+    Worker(settings, engine, world=FORKED).go(until_empty=True)
     assert [job.shown_state for job in jobs(engine)] == ["healthy"] * 2
 
 
 def test_kills_at_random_moments_lose_no_job(settings: Settings, engine: Engine, series: Path) -> None:
     rng = random.Random(4)
-    put(engine, settings, series, 5)
-    worker = Worker(settings, engine)
+    put(engine, settings, series, 3)
+    worker = Worker(settings, engine, world=FORKED)
     due: dict[tuple[int, int], float] = {}
     killed = 0
 
@@ -205,24 +213,36 @@ def test_kills_at_random_moments_lose_no_job(settings: Settings, engine: Engine,
         nonlocal killed
         crashed = {job.id: job.crashes for job in jobs(engine)}
         for one in worker.running:
-            dies = due.setdefault((one.attempt.job_id, one.attempt.number), time.monotonic() + rng.uniform(0, 2))
+            dies = due.setdefault((one.attempt.job_id, one.attempt.number), time.monotonic() + rng.uniform(0, 0.6))
             if crashed[one.attempt.job_id] < 2 and one.process.poll() is None and time.monotonic() >= dies:
                 one.process.kill()
                 killed += 1
 
     worker.go(until_empty=True, watch=watch)
     assert killed
-    assert [job.shown_state for job in jobs(engine)] == ["healthy"] * 5
+    assert [job.shown_state for job in jobs(engine)] == ["healthy"] * 3
     for job in jobs(engine):
         assert open_run(Path(settings.node.folder) / job.folder).volume.hu.shape == (36, 200, 200)
 
 
-def start_worker(settings: Settings, name: str) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-c", WORKER, name], stdin=subprocess.PIPE, start_new_session=True)
-    assert process.stdin is not None
-    process.stdin.write(msgspec.json.encode(settings) + b"\n")
-    process.stdin.flush()
-    return process
+def start_workers(settings: Settings, *names: str) -> list[subprocess.Popen[bytes]]:
+    """Workers in processes of their own, which go together once each is ready."""
+    program, pipe = [sys.executable, "-c", WORKER], subprocess.PIPE
+    started = [subprocess.Popen([*program, name], stdin=pipe, stdout=pipe, start_new_session=True) for name in names]
+    for one in started:
+        assert one.stdout is not None and one.stdout.readline() == b"ready\n"
+    for one in started:
+        assert one.stdin is not None
+        one.stdin.write(msgspec.json.encode(settings) + b"\n")
+        one.stdin.flush()
+    return started
+
+
+def let_be_lost(engine: Engine, worker: str) -> None:
+    """As if a worker had been silent for as long as it takes to be given up."""
+    with engine.begin() as connection:
+        heard = {"heartbeat_at": database_now(connection) - 2 * LOST_AFTER}
+        connection.execute(update(JOB).where(JOB.c.worker == worker).values(**heard))
 
 
 def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
@@ -233,13 +253,14 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None
 
 
 def test_a_worker_that_is_killed_loses_no_job(settings: Settings, engine: Engine, series: Path) -> None:
-    put(engine, settings, series, 4)
-    doomed = start_worker(settings, "doomed")
+    put(engine, settings, series, 2)
+    (doomed,) = start_workers(settings, "doomed")
     wait_for(lambda: any(job.worker == "doomed" for job in jobs(engine)), doomed)
     doomed.kill()
     doomed.wait()
-    Worker(settings, engine, name="other", lost_after=timedelta(seconds=20)).go(until_empty=True)
-    assert [job.shown_state for job in jobs(engine)] == ["healthy"] * 4
+    let_be_lost(engine, "doomed")
+    Worker(settings, engine, name="other", world=FORKED).go(until_empty=True)
+    assert [job.shown_state for job in jobs(engine)] == ["healthy"] * 2
     assert {job.worker for job in jobs(engine)} <= {"doomed", "other"}
 
 
@@ -247,12 +268,13 @@ def test_a_node_that_is_killed_and_started_takes_its_jobs_over_at_once(
     settings: Settings, engine: Engine, series: Path
 ) -> None:
     put(engine, settings, series)
-    doomed = start_worker(settings, "")
+    (doomed,) = start_workers(settings, "")
     wait_for(lambda: jobs(engine)[0].state == "running", doomed)
     doomed.kill()
     doomed.wait()
     rounds: list[str] = []
-    Worker(settings, engine).go(until_empty=True, watch=lambda: rounds.append(jobs(engine)[0].error_code))
+    worker = Worker(settings, engine, world=FORKED)
+    worker.go(until_empty=True, watch=lambda: rounds.append(jobs(engine)[0].error_code))
     assert rounds[0] == "job.worker-lost"
     (job,) = jobs(engine)
     assert (job.shown_state, job.attempt, job.crashes, job.retries) == ("healthy", 2, 0, 1)
@@ -267,11 +289,12 @@ def test_a_worker_that_stood_still_changes_nothing_when_it_wakes(
     settings: Settings, engine: Engine, series: Path
 ) -> None:
     put(engine, settings, series)
-    frozen = start_worker(settings, "frozen")
+    (frozen,) = start_workers(settings, "frozen")
     wait_for(lambda: bool(children(frozen.pid)), frozen)
     standing = [frozen.pid, *children(frozen.pid)]
     for pid in standing:
         os.kill(pid, signal.SIGSTOP)
+    let_be_lost(engine, "frozen")
     woken: list[int] = []
 
     def wake() -> None:
@@ -280,7 +303,7 @@ def test_a_worker_that_stood_still_changes_nothing_when_it_wakes(
             for pid in standing:
                 os.kill(pid, signal.SIGCONT)
 
-    Worker(settings, engine, name="other", lost_after=timedelta(seconds=20)).go(until_empty=True, watch=wake)
+    Worker(settings, engine, name="other", world=FORKED).go(until_empty=True, watch=wake)
     frozen.wait()
     assert woken
     (job,) = jobs(engine)
@@ -295,12 +318,14 @@ def test_four_workers_share_a_queue_of_which_one_is_killed_for_good(
 ) -> None:
     if not settings.node.database.startswith("postgresql"):
         pytest.skip("SQLite is for the workers of one node")
-    put(engine, settings, series, 12)
+    put(engine, settings, series, 6)
     settings = msgspec.structs.replace(settings, node=msgspec.structs.replace(settings.node, cores=1))
-    workers = [start_worker(settings, f"w{number}") for number in range(4)]
+    workers = start_workers(settings, "w0", "w1", "w2", "w3")
     wait_for(lambda: any(job.worker == "w0" for job in jobs(engine)), workers[0])
     workers[0].kill()
+    workers[0].wait()
+    let_be_lost(engine, "w0")
     codes = [worker.wait() for worker in workers]
     assert codes == [-signal.SIGKILL, 0, 0, 0]
-    assert [job.shown_state for job in jobs(engine)] == ["healthy"] * 12
+    assert [job.shown_state for job in jobs(engine)] == ["healthy"] * 6
     assert len({job.worker for job in jobs(engine)}) >= 3

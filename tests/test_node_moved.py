@@ -23,6 +23,7 @@ from carina.jobs.terms import Terms
 from carina.jobs.worker import Worker
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
+from forked import FORKED
 from reading_pipeline import READING
 
 
@@ -49,7 +50,7 @@ def ask(settings: Settings, source: Path, pipeline: str) -> int:
 def work(settings: Settings) -> list[str]:
     """Run what waits; how each job ended, or why not."""
     engine = open_node(settings)
-    Worker(settings, engine).go(until_empty=True)
+    Worker(settings, engine, world=FORKED).go(until_empty=True)
     with engine.connect() as connection:
         return [row.error or row.ended for row in connection.execute(select(JOB).order_by(JOB.c.id))]
 

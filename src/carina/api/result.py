@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 from carina.errors import BadConfig, one_line
 from carina.measure.findings import in_class_order
 from carina.operators.ports import SaliencyPort, SourcePort
-from carina.operators.table import known_operators
 from carina.pipeline.json_text import read_json
 from carina.pipeline.manifest import Manifest, OperatorRecord, read_manifest
 from carina.pipeline.places import below
 from carina.pipeline.ports import load_files, load_folder
-from carina.report.overlay import overlay_image
 from carina.volume.files import read_mask, read_volume
 from carina.volume.volume import Mask, ScalarMap, Volume
 
@@ -69,6 +67,8 @@ class Run:
 
     def _deidentifying(self) -> list[tuple[OperatorRecord, str]]:
         """Operators that made something in place of the pipeline's input, each with that output."""
+        from carina.operators.table import known_operators  # with all that a run needs: a second or two of imports
+
         paths = {image: one.replaces_input for image, one in known_operators().images.items() if one.replaces_input}
         return [(one, paths[one.image]) for one in self.manifest.operators.values() if one.image in paths]
 
@@ -131,6 +131,8 @@ class Run:
         Raises:
             BadConfig: the view is not known or has no slice of that index.
         """
+        from carina.report.overlay import overlay_image
+
         return overlay_image(self.volume, self.lung, self.lesion, index, view)
 
     def _repr_png_(self) -> bytes:

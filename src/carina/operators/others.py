@@ -17,7 +17,6 @@ from typing import Any
 from carina.operators.containers import ContainerEngine, FoundImage, find_engine
 from carina.operators.launch import InContainer, InProcess, Launch
 from carina.operators.ports import SourcePort
-from carina.operators.table import known_operators
 from carina.pipeline.definition import Container, Definition, Step
 from carina.pipeline.foreign import OWN_IMAGES, ForeignOperator
 from carina.pipeline.operator import Setting
@@ -33,6 +32,8 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def with_others(settings: OperatorSettings) -> OperatorTable:
     """The operators that are known, and those of others as the settings let them run."""
+    from carina.operators.table import known_operators  # with all that a run needs: a second or two of imports
+
     return replace(known_operators(), foreigners=Others(settings))
 
 
