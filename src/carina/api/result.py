@@ -67,7 +67,7 @@ class Run:
 
     def _deidentifying(self) -> list[tuple[OperatorRecord, str]]:
         """Operators that made something in place of the pipeline's input, each with that output."""
-        from carina.operators.table import known_operators  # with all that a run needs: a second or two of imports
+        from carina.operators.table import known_operators
 
         paths = {image: one.replaces_input for image, one in known_operators().images.items() if one.replaces_input}
         return [(one, paths[one.image]) for one in self.manifest.operators.values() if one.image in paths]

@@ -32,7 +32,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def with_others(settings: OperatorSettings) -> OperatorTable:
     """The operators that are known, and those of others as the settings let them run."""
-    from carina.operators.table import known_operators  # with all that a run needs: a second or two of imports
+    from carina.operators.table import known_operators
 
     return replace(known_operators(), foreigners=Others(settings))
 
