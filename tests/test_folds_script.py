@@ -9,17 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-
-from carina.cli.synth import synth
 
 pytest.importorskip("torch", reason="the train extra is not installed")
 
+from carina.cases.datalist import write_datalist
 from carina.train import configure
+from data_lists import good_list
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "folds.py"
-COARSE = ("spacing_mm=[3.2,3.2,10.0]", "window=[128,128,32]", "patches.0.shape=[32,32,32]")
-SMALL = ("steps=1", "validate_every=1", "tensorboard=false", *COARSE)
+SMALL = ("steps=1", "settle=1", "tensorboard=false", "window=[96,96,32]", "patches.0.shape=[32,32,32]")
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> str | int | None:
@@ -33,17 +31,17 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> str | int | None:
 
 
 def test_who_is_measured_was_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["--count", "2", "--slices", "32", "--pixels", "96", "--healthy", "1"]
-    assert CliRunner().invoke(synth, ["cases", "-o", str(tmp_path), *options]).exit_code == 0
+    listed = good_list(tmp_path, lesions=False)
+    write_datalist(listed, listed.file)
     changes = [word for change in SMALL for word in ("--set", change)]
     recipe = tmp_path / "recipe.toml"
     smoke = Path(configure.PRESETS / "lung-smoke.toml").read_text(encoding="utf-8")
     recipe.write_text(f'task = "lung"\n[[stages]]\nstage = "smoke"\n{smoke}', encoding="utf-8")
-    words = ("lung", tmp_path / "data.json", tmp_path / "out", "--folds", 2, "--only", 1, "--recipe", recipe)
+    words = ("lung", listed.file, tmp_path / "out", "--folds", 2, "--only", 1, "--recipe", recipe)
     assert call(monkeypatch, *words, *changes) == 0
     said = json.loads((tmp_path / "out" / "fold-1" / "1-smoke" / "data.json").read_text(encoding="utf-8"))
-    assert len(said["validation"]) == 1 and not set(said["training"]) & set(said["validation"])
-    figures = [row["figure"] for row in rows_of(tmp_path / "out") if row["figure"].startswith("dice synth")]
+    assert len(said["validation"]) == 2 and not set(said["training"]) & set(said["validation"])
+    figures = [row["figure"] for row in rows_of(tmp_path / "out") if row["figure"].startswith("dice ct")]
     assert figures == [f"dice {name}" for name in said["validation"]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,16 @@ from data_lists import GRID, good_list, hu, lung_labels, settings
 
 SURE = 12.0
 SHAPE = (16, 32, 32)
+
+
+@pytest.fixture
+def few_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DenseNet of the same parts, with a layer in each block instead of 6, 12, 24 and 16."""
+    from monai.networks.nets import DenseNet
+
+    made = functools.partial(DenseNet, init_features=8, growth_rate=4, block_config=(1, 1, 1, 1))
+    monkeypatch.setattr("monai.networks.nets.DenseNet121", made)
+    monkeypatch.setattr("carina.train.synthetic.VALIDATION_CROPS", 8)
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +110,14 @@ def test_in_evaluation_a_guided_network_is_the_one_inside() -> None:
     assert published(plain) == plain
 
 
+@pytest.mark.usefixtures("few_layers")
 def test_heads_are_trained_and_not_published(tmp_path: Path) -> None:
     chosen = settings(
         "covid",
         source=Targets.SYNTHETIC,
         network=dict(COVID_NETWORK),
         loss=Loss.CROSS_ENTROPY_PLACES,
-        patches=(Patch(shape=(64, 64, 32)),),
+        patches=(Patch(shape=(32, 32, 32)),),
         steps=2,
         validate_every=2,
         average=0.5,
@@ -123,12 +135,13 @@ def test_heads_are_trained_and_not_published(tmp_path: Path) -> None:
     assert publish_folder(folder).onnx.is_file()
 
 
+@pytest.mark.usefixtures("few_layers")
 def test_an_interrupted_training_ends_with_the_heads_and_weights_of_a_whole_one(tmp_path: Path) -> None:
     chosen = settings(
         "covid",
         source=Targets.SYNTHETIC,
         loss=Loss.CROSS_ENTROPY_PLACES,
-        patches=(Patch(shape=(64, 64, 32)),),
+        patches=(Patch(shape=(32, 32, 32)),),
         steps=3,
         validate_every=9,
         save_every=1,

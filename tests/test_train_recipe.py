@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 pytest.importorskip("torch", reason="the train extra is not installed")
 
-from carina.cli.synth import synth
+from carina.cases.datalist import write_datalist
 from carina.errors import BadConfig
 from carina.models.bundle import SHIPPED, Bundle, load_bundle
 from carina.train.recipe import load_recipe, recipes, train_recipe
 from carina.train.settings import TrainSettings
 from carina.train.training import How, train
+from data_lists import good_list
 
 TWO = """task = "lesion"
 
@@ -24,8 +24,8 @@ name = "tiny"
 network = { kind = "segresnet", classes = 2, init_filters = 8, blocks_down = [1, 1], blocks_up = [1], groups = 8 }
 source = "synthetic"
 window_hu = [-1000.0, 500.0]
-patches = [{ shape = [32, 32, 16], batch = 1 }]
-window = [64, 64, 16]
+patches = [{ shape = [16, 16, 16], batch = 1 }]
+window = [32, 32, 16]
 steps = 1
 validate_every = 1
 tensorboard = false
@@ -43,10 +43,9 @@ rate = 1e-4
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    options = ["--count", "2", "--slices", "32", "--pixels", "96", "--healthy", "2"]
-    assert CliRunner().invoke(synth, ["cases", "-o", str(folder), *options]).exit_code == 0
-    return folder / "data.json"
+    listed = good_list(tmp_path_factory.mktemp("data"), lesions=False)
+    write_datalist(listed, listed.file)
+    return listed.file
 
 
 @pytest.fixture
@@ -76,7 +75,6 @@ def test_the_lesion_networks_way_goes_from_group_norms_to_constants_once() -> No
     assert norms == ["group"] * 7 + ["constant"] * 4
 
 
-@pytest.mark.slow
 def test_each_stage_starts_from_the_one_before_and_the_card_tells_the_way(
     data: Path, file: Path, tmp_path: Path
 ) -> None:
@@ -94,7 +92,6 @@ def test_each_stage_starts_from_the_one_before_and_the_card_tells_the_way(
     assert first.sha256 in card
 
 
-@pytest.mark.slow
 def test_what_is_finished_is_not_trained_again(
     data: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
