@@ -16,6 +16,7 @@ from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 from sqlalchemy import insert
+from starlette.types import ASGIApp
 
 from carina.config import Settings, load_settings
 from carina.database import ARRIVAL, INSTANCE, JOB
@@ -23,6 +24,7 @@ from carina.jobs.sources import kept_source
 from carina.service.check import listen
 from carina.service.node import RunningNode
 from carina.service.serve import node_of, server_config
+from carina.service.visitors import FairListener
 from carina.testing.ports import free_port
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -131,10 +133,12 @@ def write_result(node: RunningNode, job_id: int, like: Path, sop_class: str) -> 
 
 
 @contextmanager
-def serving(node: RunningNode) -> Iterator[str]:
-    """Answer requests to a node until the block ends; gives its address."""
-    server = uvicorn.Server(server_config(node))
-    listener = listen(node.settings.web.host, node.settings.web.port)
+def serving(node: RunningNode, app: ASGIApp | None = None) -> Iterator[str]:
+    """Answer requests to a node until the block ends, or let ``app`` answer them; gives its address."""
+    config = server_config(node)
+    config.app = app or config.app
+    server = uvicorn.Server(config)
+    listener = FairListener(listen(node.settings.web.host, node.settings.web.port), config.visitors)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

@@ -61,14 +61,16 @@ class OidcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The web listener: pages, REST and DICOMweb.
 
-    ``names`` are those by which it may be called beside ``host``. ``public_url`` is its address at a proxy that passes
-    requests on, with the ``Host`` they were made to; who asked is believed to be whom the proxies at the addresses
-    ``proxies`` name (``X-Forwarded-For``), and nobody else. With ``login`` nothing is shown to whom it doesn't
-    know: a log-in ends ``idle_s`` after its last request, and ``session_s`` after it began.
+    At most ``connections`` are open at once. ``names`` are those by which it may be called beside ``host``.
+    ``public_url`` is its address at a proxy that passes requests on, with the ``Host`` they were made to; who asked is
+    believed to be whom the proxies at the addresses ``proxies`` name (``X-Forwarded-For``), and nobody else. With
+    ``login`` nothing is shown to whom it doesn't know: a log-in ends ``idle_s`` after its last request, and
+    ``session_s`` after it began.
     """
 
     host: _Text = "127.0.0.1"
     port: _Port = 8042
+    connections: Annotated[int, Meta(ge=8, le=10_000)] = 200
     names: tuple[_Text, ...] = ()
     public_url: Annotated[
         str, Meta(pattern=r"^(https?://[^\s/?#@]+/?)?$", description="https://HOST without a path")

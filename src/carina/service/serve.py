@@ -25,7 +25,8 @@ from carina.service.app import web_app
 from carina.service.check import listen
 from carina.service.loops import start_all, stop_all
 from carina.service.node import RunningNode
-from carina.service.peers import PeerProtocol
+from carina.service.peers import PeerProtocol, WebConfig
+from carina.service.visitors import FairListener, Visitors
 from carina.web_settings import WebSettings
 
 _LOG = logging.getLogger(__name__)
@@ -82,8 +83,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 def _run(settings: Settings) -> None:
     node = node_of(settings)
-    listener = _listener(settings.web)
-    server = _Server(server_config(node), node)
+    config = server_config(node)
+    listener = FairListener(_listener(settings.web), config.visitors)
+    server = _Server(config, node)
     _LOG.info("listening", extra={"url": url_of(settings.web), "version": __version__, "notice": RESEARCH_ONLY})
     if (link := first_invitation(node)) is not None:
         _LOG.warning("nobody can administer this node yet: open the link within a day", extra={"link": link})
@@ -143,13 +145,14 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def server_config(node: RunningNode) -> uvicorn.Config:
+def server_config(node: RunningNode) -> WebConfig:
     """How requests to a node are read: what a stranger controls is bounded, and nothing is told of the server."""
     web = node.settings.web
     tls = listener_files("web", web.tls) if web.tls else None
-    return uvicorn.Config(
+    config = WebConfig(
         web_app(node),
         http=PeerProtocol,
+        loop="asyncio",
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -160,6 +163,8 @@ def server_config(node: RunningNode) -> uvicorn.Config:
         h11_max_incomplete_event_size=64 * 1024,
         ssl_context_factory=(lambda *_: tls_context(tls, needs_certificate=not web.login)) if tls else None,
     )
+    config.visitors, config.idle_s = Visitors(web.connections), node.settings.dicom.idle_s
+    return config
 
 
 def _listener(web: WebSettings) -> socket.socket:
