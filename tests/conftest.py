@@ -139,11 +139,18 @@ BROWSER_FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swi
 
 
 def _patient(make: Callable[..., Page | BrowserContext]) -> Callable[..., Page | BrowserContext]:
-    """``make``, with pages whose deeds may take `PATIENCE_MS` as well."""
+    """``make``, with pages whose deeds may take `PATIENCE_MS` as well.
+
+    Their requests are looked at from the first one to the last: where a test's ``route`` is the first of a page that
+    is open, or its ``unroute`` the last, the browser answers before the page's own process knows, and what is asked
+    for meanwhile slips by or is never answered.
+    """
 
     def made(**given: Any) -> Page | BrowserContext:
         one = make(**given)
         one.set_default_timeout(PATIENCE_MS)
+        context = one if isinstance(one, BrowserContext) else one.context
+        context.route("**/asked-by-no-page", lambda route: route.abort())
         return one
 
     return made

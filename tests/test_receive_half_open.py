@@ -55,8 +55,10 @@ def test_an_address_that_has_taken_every_connection_makes_room_for_others(
     listener: DicomListener, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ExitStack() as kept:
-        taken = [silent(listener.port, "127.0.0.2", kept) for _ in range(MOST)]
-        until(lambda: half_open(listener) == MOST)
+        taken = []
+        for number in range(MOST):  # one after the other: the oldest is the one that the node saw first
+            taken.append(silent(listener.port, "127.0.0.2", kept))
+            until(lambda most=number + 1: half_open(listener) == most)  # type: ignore[misc]
         assert echo(listener.port)
         assert is_closed(taken[0])
         assert half_open(listener) == MOST - 1

@@ -21,6 +21,7 @@ from carina.report.overlay import layout
 from carina.service.viewer.scene import PLANES
 from carina.service.viewer.slices import Index
 from carina.volume.arrays import Flags
+from conftest import PATIENCE_MS
 from corrected_runs import AT, CorrectedRun, decided, disc, ready, saved
 from dicom_objects_samples import errors_of, placed
 from test_viewer_correct_browser import correcting
@@ -187,8 +188,11 @@ class HeldStrokes:
 
     def let_go(self) -> None:
         """Lets the first stroke that is held go on, once the browser has sent it."""
-        while not self._held:
+        for _ in range(int(PATIENCE_MS / 20)):
+            if self._held:
+                break
             self._page.wait_for_timeout(20)
+        assert self._held, "no stroke was held: none was sent, or one slipped by"
         stroke = next(iter(self._held))
         self._free.add(stroke)
         for route in self._held.pop(stroke):
