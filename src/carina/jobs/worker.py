@@ -30,6 +30,8 @@ from sqlalchemy.exc import OperationalError
 from carina.config import Settings
 from carina.database import JOB, Outages, database_now
 from carina.errors import FULL, LastingTrouble
+from carina.jobs.at_work import at_work, manifest_time
+from carina.jobs.attempt_log import bound_log, new_log
 from carina.jobs.belonging import set_unknown_runs_aside
 from carina.jobs.intake import take_up
 from carina.jobs.machine import whole_machine
@@ -114,9 +116,9 @@ def attempt_process(settings: Settings, attempt: Attempt) -> Process:
         OSError: it can't be started.
     """
     log = log_of(settings, attempt.job_id, attempt.number)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    new_log(log)
     arguments = [*EXECUTE, str(attempt.job_id), str(attempt.number)]
-    with log.open("wb") as file:
+    with log.open("ab") as file:
         return subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -133,13 +135,18 @@ class World:
 
 @dataclass(eq=False)
 class Running:
-    """A process at work on an attempt."""
+    """A process at work on an attempt.
+
+    ``began`` is the time of the run's manifest before it, ``left_out`` are the bytes that its log lacks.
+    """
 
     attempt: Attempt
     takes: Room
     process: Process
     canceled: bool = False
     disowned: bool = False
+    began: int = 0
+    left_out: int = 0
 
 
 class Worker:
@@ -194,13 +201,16 @@ class Worker:
     def turn(self) -> bool:
         """Look after everything once, which ``go`` does all the time; True where there is nothing left to do."""
         self._reap()
+        for one in self.running:
+            self._bound_log(one)
         with self.engine.begin() as connection:
             now = self.world.now(connection)
             if self.world.monotonic() - self._heard >= self.lost_after.total_seconds() / HEARTBEATS:
                 self._hear(connection)
                 count_from_now(connection, now)
                 for attempt in silent(connection, now - self.lost_after):
-                    if crashed(connection, attempt, "without a word from its worker", now):
+                    how = "without a word from its worker" + at_work(self._run_of(attempt), 0)
+                    if crashed(connection, attempt, how, now):
                         _tell_failed(attempt, CRASHED, SILENT, attempt_end(connection, attempt))
             take_up(connection, self.settings, now)
             claimed = self._claim(connection)
@@ -240,7 +250,14 @@ class Worker:
             free = Room(free.memory_mb - found[1].memory_mb, free.cores - found[1].cores)
         return claimed
 
+    def _run_of(self, attempt: Attempt) -> Path:
+        return Path(self.settings.node.folder, RUNS, str(attempt.job_id))
+
+    def _bound_log(self, one: Running) -> None:
+        one.left_out = bound_log(log_of(self.settings, one.attempt.job_id, one.attempt.number), one.left_out)
+
     def _start(self, attempt: Attempt, takes: Room) -> None:
+        began = manifest_time(self._run_of(attempt))
         try:
             process = self.world.start(self.settings, attempt)
         except OSError as error:  # the disk is full, the machine has no more processes: that may pass
@@ -252,7 +269,7 @@ class Worker:
             _tell_failed(attempt, failure.code, words.rstrip("."), end)
             return
         _LOG.info("job %d: attempt %d begins.", attempt.job_id, attempt.number, extra=_fields(attempt))
-        self.running.append(Running(attempt, takes, process))
+        self.running.append(Running(attempt, takes, process, began=began))
         with suppress(BrokenPipeError):  # one that is dead already is seen in the next round
             if process.stdin is not None:
                 process.stdin.write(msgspec.json.encode(self.settings) + b"\n")
@@ -275,6 +292,7 @@ class Worker:
         """Settle what became of the processes that have ended; the row of most is stopped by themselves."""
         for one in [one for one in self.running if one.process.poll() is not None]:
             attempt, how = one.attempt, _how_it_ended(one.process.poll())
+            self._bound_log(one)
             has_crashed = is_given_back = False
             with self.engine.begin() as connection:
                 now = self.world.now(connection)
@@ -283,7 +301,9 @@ class Worker:
                 elif one.process.poll() == DATABASE_AWAY:
                     is_given_back = give_back(connection, attempt, now + FIRST_PAUSE)
                 else:
-                    has_crashed = crashed(connection, attempt, how, now)
+                    died = how + at_work(self._run_of(attempt), one.began)
+                    has_crashed = crashed(connection, attempt, died, now)
+                    how = died if has_crashed else how
                 end = attempt_end(connection, attempt)
             self._tell_room(end.error_code)
             if is_given_back:

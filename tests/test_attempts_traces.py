@@ -1,0 +1,143 @@
+"""What an attempt leaves: a log that is no larger than it may be, and, where it died, which operator it was at."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, cast
+
+import pytest
+from sqlalchemy import Engine
+
+from carina.config import NodeSettings, Settings
+from carina.database import database_now, open_database, upgrade_schema
+from carina.jobs import worker as working_side
+from carina.jobs.attempt_log import KEPT_OF_BEGINNING, LARGEST_LOG, bound_log, new_log
+from carina.jobs.listing import find_job
+from carina.jobs.places import log_of
+from carina.jobs.queue import FIRST_PAUSE, MOST_CRASHES, Attempt, NewJob, submit
+from carina.jobs.worker import Worker, World, attempt_process
+from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
+from carina.sections import RUNS
+
+
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carina.jobs.attempt_log.LARGEST_LOG", 1000)
+    monkeypatch.setattr("carina.jobs.attempt_log.KEPT_OF_BEGINNING", 100)
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_log_keeps_its_beginning_and_its_end_and_says_what_was_left_out(tmp_path: Path) -> None:
+    log, left_out = tmp_path / "logs" / "job-1-1.log", 0
+    new_log(log)
+    with log.open("ab", buffering=0) as said:
+        for word in (b"first", b"a" * 995, b"b" * 5000, b"c" * 5000, b"last"):
+            said.write(word)
+            left_out = bound_log(log, left_out)
+    told = log.read_bytes()
+    assert len(told) <= 1000 and b"\0" not in told
+    assert told.startswith(b"firstaaa") and told.endswith(b"last")
+    assert told.count(b" bytes were left out here: a log has 1000 at most.") == 1
+    assert f"({left_out} bytes".encode() in told
+    assert abs(left_out - (5 + 995 + 5000 + 5000 + 4 - len(told))) < 300, "but for the lines themselves"
+
+
+def test_a_log_of_usual_length_and_one_that_is_gone_are_left_alone(tmp_path: Path) -> None:
+    assert KEPT_OF_BEGINNING < LARGEST_LOG / 2
+    (tmp_path / "log").write_text("some words")
+    assert [bound_log(tmp_path / "log", 0), bound_log(tmp_path / "none", 0)] == [0, 0]
+    assert (tmp_path / "log").read_text() == "some words" and not (tmp_path / "none").exists()
+
+
+@pytest.mark.usefixtures("_small")
+def test_what_a_process_prints_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By print, by the descriptor, by a program of its own; what was there before is nobody's."""
+    code = "import os; print('x' * 9000, flush=True); os.write(2, b'y' * 9000); os.system('echo last')"
+    monkeypatch.setattr(working_side, "EXECUTE", (sys.executable, "-c", code))
+    settings, attempt = Settings(node=NodeSettings(folder=str(tmp_path))), Attempt(1, 1)
+    log = log_of(settings, 1, 1)
+    new_log(log)
+    log.write_text("of before")
+    process = attempt_process(settings, attempt)
+    assert process.wait(60) == 0
+    cast("subprocess.Popen[bytes]", process).stdin.close()  # type: ignore[union-attr]
+    assert log.stat().st_size == 18_006
+    bound_log(log, 0)
+    assert log.stat().st_size < 1000
+
+
+class Dead:
+    """A process that a signal ended, after it wrote a manifest or not."""
+
+    stdin: IO[bytes] | None = None
+
+    def poll(self) -> int:
+        return -signal.SIGSEGV
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self.poll()
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+def manifest_of(**states: State) -> Manifest:
+    operators = {name: OperatorRecord(image="x", state=state) for name, state in states.items()}
+    definition = DefinitionRecord(name="d", file="d.yaml", sha256="")
+    return Manifest(fingerprint="", started="2026-01-01T00:00:00+00:00", definition=definition, operators=operators)
+
+
+AT_WORK: Mapping[str, tuple[Any, str]] = {
+    "one": ({"ct": State.DONE, "lung": State.RUNNING}, r" while operator 'lung' was at work: see the job's log."),
+    "two": (
+        {"lung": State.RUNNING, "lesion": State.RUNNING},
+        r" while operators 'lung' and 'lesion' were at work: see the job's log.",
+    ),
+    "none": ({"ct": State.DONE, "lung": State.WAITING}, ": see the job's log."),
+    "no manifest": (None, ": see the job's log."),
+    "an earlier attempt's": ("earlier", ": see the job's log."),
+    "no manifest that can be read": ("broken", ": see the job's log."),
+}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = open_database(f"sqlite:///{tmp_path}/n.sqlite")
+    upgrade_schema(made)
+    with made.begin() as connection:
+        submit(connection, NewJob(source="x", pipeline="p", memory_mb=1, cores=1), database_now(connection))
+    yield made
+    made.dispose()
+
+
+@pytest.mark.parametrize("case", AT_WORK)
+def test_a_crash_names_the_operators_that_were_at_work(engine: Engine, tmp_path: Path, case: str) -> None:
+    states, words = AT_WORK[case]
+    run = tmp_path / RUNS / "1"
+    run.mkdir(parents=True)
+    if states == "earlier":
+        write_manifest(manifest_of(lung=State.RUNNING), run)
+
+    def start(_: Settings, attempt: Attempt) -> Dead:
+        if states == "broken":
+            (run / "manifest.json").write_text("{")
+        elif isinstance(states, dict):
+            write_manifest(manifest_of(**states), run)
+        return Dead()
+
+    settings = Settings(node=NodeSettings(folder=str(tmp_path), memory_gb=8, cores=8))
+    late = iter(range(1, 100))
+    worker = Worker(
+        settings, engine, name="w", world=World(now=lambda it: database_now(it) + next(late) * FIRST_PAUSE, start=start)
+    )
+    for _ in range(2 * MOST_CRASHES):
+        worker.turn()
+    with engine.connect() as connection:
+        job = find_job(connection, 1)
+    assert job is not None and job.error_code == "job.crashed"
+    assert job.error == f"its process died {MOST_CRASHES} times, the last time by SIGSEGV{words}"
