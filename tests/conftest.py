@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -91,6 +92,12 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _fail_missing_tool(report)
     return report
+
+
+def pytest_collection_finish() -> None:
+    """What all modules hold is no garbage: looking through it time and again takes seconds of a worker's minutes."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -20,9 +20,12 @@ import SimpleITK as sitk  # noqa: N813
 from pydicom import Dataset, dcmread
 
 import carina
+from carina.api.study import RunSettings
+from carina.config import load_settings
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from dicom_objects_samples import evidence_of, run, tool
+from tiny_networks import tiny_environment
 
 THIRDS = ("lower third", "middle third", "upper third")
 FIGURES = ("lung_ml", "lesion_ml", "ratio_percent", "lung_mean_hu", "lesion_mean_hu")
@@ -165,12 +168,14 @@ class Results:
 
 @pytest.fixture(scope="module", params=["phantom", "lungdx-a0002"])
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Runs of the phantom, where what a network of two weights marks is many pieces, and of a scan as networks ship."""
     work = tmp_path_factory.mktemp(request.param)
     if request.param == "phantom":
         write_ct_series(chest_phantom(shape=(40, 200, 200), lesions=6, seed=5).volume, work / "ct")
-        source = work / "ct"
-    else:
-        source = request.getfixturevalue("data") / "ct" / request.param
+        settings = load_settings(None, tiny_environment(work / "bundles", ill_hu=-865))
+        carina.run(work / "ct", work / "run", RunSettings(settings=settings))
+        return Results(work / "run", work / "ct", work)
+    source = request.getfixturevalue("data") / "ct" / request.param
     carina.run(source, work / "run")
     return Results(work / "run", source, work)
 

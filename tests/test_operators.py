@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import datetime as dt
 import json
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +94,19 @@ def series(folder: Path) -> Series:
 @pytest.fixture
 def truth(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> Truth:
     """What the networks find; a test may change it."""
+    return answered(phantom, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def done(phantom: Phantom, series: Series, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A run of the default definition with the networks' true answers: tests look at it and change nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        answered(phantom, patch)
+        return run(default(), series, tmp_path_factory.mktemp("done"))
+
+
+def answered(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> Truth:
+    """What the networks find from now on."""
     answers = {
         "lung": (phantom.lung.labels > 0).astype(np.uint8),
         "lesion": (phantom.lesion.labels > 0).astype(np.uint8),
@@ -191,35 +206,29 @@ def test_the_definition_of_the_specification_runs_unchanged(
     assert labels == [["Lung-seg"], ["GroundGlass-seg"]]
 
 
-def test_the_scene_has_volume_masks_and_saliency_without_a_second_copy(
-    series: Series, truth: Truth, tmp_path: Path
-) -> None:
-    run(default(), series, tmp_path)
-    scene = json.loads((tmp_path / "render" / "scene.json").read_text())
+def test_the_scene_has_volume_masks_and_saliency_without_a_second_copy(done: RunResult) -> None:
+    scene = json.loads((done.folder / "render" / "scene.json").read_text())
     assert [layer["name"] for layer in scene["layers"]] == ["lung", "lesion", "saliency"]
     assert scene["layers"][2]["range"] == [-0.25, 0.25] and scene["layers"][2]["kind"] == "map"
     for name in (scene["volume"], *(layer["file"] for layer in scene["layers"])):
-        assert (tmp_path / "render" / name).samefile(tmp_path / name)
+        assert (done.folder / "render" / name).samefile(done.folder / name)
     assert scene["window_hu"] == [-1350, 150] and scene["notice"].startswith("For research use only")
 
 
-def test_the_default_definition_gives_every_result(
-    series: Series, phantom: Phantom, truth: Truth, tmp_path: Path
-) -> None:
-    result = run(default(), series, tmp_path)
+def test_the_default_definition_gives_every_result(phantom: Phantom, done: RunResult) -> None:
     names = {"lung-seg", "lesion-seg", "classification", "volume-ratio", "measurements"}
-    assert {path.stem for path in (tmp_path / "dicom").glob("*.dcm")} == names
-    segments = dcmread(tmp_path / "dicom" / "lung-seg.dcm").SegmentSequence
+    assert {path.stem for path in (done.folder / "dicom").glob("*.dcm")} == names
+    segments = dcmread(done.folder / "dicom" / "lung-seg.dcm").SegmentSequence
     assert [str(item.SegmentLabel) for item in segments] == ["left lung", "right lung"]
-    found = json.loads((tmp_path / "findings.json").read_text())
+    found = json.loads((done.folder / "findings.json").read_text())
     whole = found["regions"][0]
     assert whole["lesion_ml"] == pytest.approx(phantom.lesion.volume_ml(), rel=0.01)
     assert whole["lung_ml"] == pytest.approx(phantom.lung.volume_ml(), rel=0.02)
     assert found["probabilities"] == {"non-COVID-19": 0.25, "COVID-19": 0.75}
-    with (tmp_path / "findings.csv").open() as file:
+    with (done.folder / "findings.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["region"] == "lungs" and float(rows[0]["lesion_ml"]) == whole["lesion_ml"]
-    assert result.manifest.operators["lung-segmentation"].facts["made_by"] == "true-lung 1.0 llllllllllll"
+    assert done.manifest.operators["lung-segmentation"].facts["made_by"] == "true-lung 1.0 llllllllllll"
 
 
 def test_what_everything_measures_and_shows_are_the_joined_masks(series: Series, truth: Truth, tmp_path: Path) -> None:
@@ -245,12 +254,11 @@ def test_what_everything_measures_and_shows_are_the_joined_masks(series: Series,
         assert np.count_nonzero(bits) == np.count_nonzero(mask.labels)
 
 
-def test_the_same_run_twice_gives_the_same_objects(series: Series, truth: Truth, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        run(default(), series, tmp_path / name)
+def test_the_same_run_gives_the_same_objects(done: RunResult, series: Series, truth: Truth, tmp_path: Path) -> None:
+    run(default(), series, tmp_path)
     first, second = (
-        {path.name: str(dcmread(path).SOPInstanceUID) for path in (tmp_path / name / "dicom").iterdir()}
-        for name in ("one", "two")
+        {path.name: str(dcmread(path).SOPInstanceUID) for path in (folder / "dicom").iterdir()}
+        for folder in (done.folder, tmp_path)
     )
     assert first == second and len(first) == 5
 
@@ -286,15 +294,7 @@ def test_a_volume_file_gives_no_dicom_objects_and_says_so(phantom: Phantom, trut
     assert (tmp_path / "run" / "lung" / "chest.mhd").is_file() and (tmp_path / "run" / "findings.json").is_file()
 
 
-def test_destinations_are_an_argument_of_the_default_definition(series: Series, truth: Truth, tmp_path: Path) -> None:
-    settings = Settings(destinations={"archive": FolderDestination(path=str(tmp_path / "archive"))})
-    result = run(default(destinations='["archive"]'), series, tmp_path / "run", settings)
-    assert len(list((tmp_path / "archive").iterdir())) == 5
-    receipt = result.manifest.operators["send-measurements"].facts["deliveries"][0]
-    assert (receipt["destination"], receipt["kind"], receipt["sent"][0]["stored"]) == ("archive", "folder", True)
-
-
-def test_a_run_that_failed_late_goes_on_without_the_networks(
+def test_destinations_are_an_argument_and_a_run_that_failed_there_goes_on_without_the_networks(
     series: Series, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "archive").write_text("in the way")
@@ -307,6 +307,8 @@ def test_a_run_that_failed_late_goes_on_without_the_networks(
     monkeypatch.delattr(carina.operators.segmented, "segment")
     result = run(default(destinations='["archive"]'), series, tmp_path / "run", settings)
     assert result.manifest.state is State.DONE and len(list((tmp_path / "archive").iterdir())) == 5
+    receipt = result.manifest.operators["send-measurements"].facts["deliveries"][0]
+    assert (receipt["destination"], receipt["kind"], receipt["sent"][0]["stored"]) == ("archive", "folder", True)
 
 
 def test_an_agent_that_does_not_take_a_result_is_named(series: Series, truth: Truth, tmp_path: Path) -> None:
@@ -315,8 +317,8 @@ def test_an_agent_that_does_not_take_a_result_is_named(series: Series, truth: Tr
         run(parse_definition(text), series, tmp_path)
     wrong = find_definition("default").read_text().replace("renderserver", "fax")
     messages = [problem.message for problem in check_text(wrong, "x", BUILT_IN)]
-    expected = [f"option '--agent' of '{name}' is 'fax'" for name in ("show-lung", "show-lesion", "show-saliency")]
-    assert messages == [f"{words}: expected ClaraSCU or renderserver" for words in expected]
+    steps = ("show-lung", "show-lesion", "show-saliency")
+    assert messages == [f"option '--agent' of '{one}' is 'fax': expected ClaraSCU or renderserver" for one in steps]
 
 
 def test_an_endpoint_serves_the_networks_on_triton() -> None:
@@ -387,9 +389,9 @@ def killed_after(finished: Sequence[str], folder: Path) -> None:
 
 
 def test_a_killed_run_does_not_ask_the_networks_again(
-    series: Series, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: RunResult, series: Series, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(default(), series, tmp_path)
+    shutil.copytree(done.folder, tmp_path, copy_function=os.link, dirs_exist_ok=True)
     killed_after(("dicom-reader", "lung-segmentation", "lesion-segmentation"), tmp_path)
     monkeypatch.delattr(carina.operators.segmented, "segment")
     result = run(default(), series, tmp_path)

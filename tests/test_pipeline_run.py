@@ -53,7 +53,9 @@ def test_independent_operators_run_at_once(tmp_path: Path) -> None:
 
 def test_a_value_is_dropped_after_its_last_reader(tmp_path: Path) -> None:
     steps = (*DIAMOND, step("again", "add", "[{from: sum, path: /left}]"))
-    result = run(Bench(), definition(*steps), tmp_path)
+    bench = Bench()
+    bench.watches = True
+    result = run(bench, definition(*steps), tmp_path)
     assert result.manifest.operators["again"].facts == {"alive": 0}
 
 

@@ -95,7 +95,7 @@ def test_whatever_an_operator_raises_is_a_row_and_the_rest_runs(
 
 def test_the_volumes_of_a_failed_operator_are_let_go(tmp_path: Path) -> None:
     bench = Bench()
-    bench.fail = {"left"}
+    bench.fail, bench.watches = {"left"}, True
     steps = (*DIAMOND[:3], step("sum", "add", "[{from: right, path: /left}]"))
     with pytest.raises(CarinaError, match="left can't go on"):
         run(bench, definition(*steps), tmp_path, workers=1)
