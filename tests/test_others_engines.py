@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from carina.errors import BadConfig
-from carina.operators import containers
+from carina.operators import containers, program_guard
 from carina.operators.containers import Contained, ContainerEngine, Mount
 from carina.pipeline.manifest import read_manifest
 from carina.sections import EngineChoice, OperatorSettings
@@ -253,3 +253,25 @@ def test_the_engine_is_asked_once(engine: FakeEngine) -> None:
     for _ in range(2):
         assert isinstance(containers.find_engine(EngineChoice.PODMAN), containers.ContainerEngine)
     assert len(engine.asked("version")) == 1
+
+
+LEAVES = {
+    "and leaves a process": "setsid sleep 600 > {folder}/out 2>&1 & echo $! > {folder}/pid",
+    "never": "echo $$ > {folder}/pid; exec sleep 600",
+}
+
+
+@pytest.mark.skipif(not program_guard.IS_LINUX, reason="elsewhere what leaves its group is not found")
+@pytest.mark.parametrize("how", LEAVES)
+def test_nothing_is_left_of_a_question_to_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """As of Podman's without root, which starts a process that outlives it."""
+    program = tmp_path / "podman"
+    program.write_text(f"#!/bin/sh\n{LEAVES[how].format(folder=tmp_path)}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(containers, "ANSWER_S", 600 if "leaves" in how else 0.5)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = containers.find_engine(EngineChoice.PODMAN)
+    assert isinstance(found, containers.ContainerEngine) is ("leaves" in how)
+    if (started := tmp_path / "pid").exists():  # on a busy machine a time may be over before
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(started.read_text()), 0)

@@ -7,12 +7,14 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from carina.errors import one_line
+from carina.operators import program_guard
 from carina.sections import EngineChoice
 
 ANSWER_S = 20
@@ -141,13 +143,20 @@ def _silence(program: str) -> str:
 
 
 def _ask(program: str, *words: str) -> subprocess.CompletedProcess[str]:
-    question = [program, *words]
-    try:
-        return subprocess.run(
-            question, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=ANSWER_S
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(question, 1, "", f"no answer within {ANSWER_S} s")
+    """Ask an engine; what it starts for the answer and leaves behind (Podman without root: a pause) is ended."""
+    guard = [sys.executable, "-I", "-S", program_guard.__file__, "[]", program, *words]
+    reading, lifeline = os.pipe()
+    with subprocess.Popen(
+        guard, stdin=reading, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as asked:
+        os.close(reading)
+        try:
+            said, complaint = asked.communicate(timeout=ANSWER_S)
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(words, 1, "", f"no answer within {ANSWER_S} s")
+        finally:
+            os.close(lifeline)  # with which the guard ends whatever still runs
+    return subprocess.CompletedProcess(words, asked.returncode, said, complaint)
 
 
 def _last(text: str) -> str:
