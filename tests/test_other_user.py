@@ -1,12 +1,14 @@
-"""A command of another user than the node's: refused in one line before anything is asked or written."""
+"""A command of another user or host than the node's: refused in one line before anything is asked or written."""
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextvars import copy_context
 from importlib import import_module
@@ -19,7 +21,8 @@ from click.testing import CliRunner
 from carina.cli.main import VERBS
 from carina.config import NodeSettings, Settings
 from carina.jobs import places
-from carina.jobs.places import DATABASE, NODE_LOCK, check_user, open_node, open_node_beside
+from carina.jobs.places import DATABASE, NODE_LOCK, check_beside, open_node, open_node_beside
+from carina.jobs.signs import GONE_AFTER_S, SIGNED
 from carina.testing.ports import free_port
 
 SOURCES = Path(places.__file__).parents[1]
@@ -89,6 +92,34 @@ def test_every_verb_of_a_node_refuses_another_user(node: Path, monkeypatch: pyte
     assert not (node.parent / "saved").exists()
 
 
+@pytest.mark.parametrize("words", EVERY)
+def test_every_verb_of_a_node_on_sqlite_refuses_another_host(node: Path, words: str) -> None:
+    (node / "node" / SIGNED).mkdir()
+    (node / "node" / SIGNED / "other:7").touch()
+    before = content(node)
+    assert re.search(r"/node: host other works on this node \(seen \d+ s ago\), and its database is SQLite", call(words))
+    assert content(node) == before
+    assert not (node.parent / "saved").exists()
+
+
+HOSTS: dict[str, tuple[str, float, str]] = {
+    "our own": (f"{platform.node()}:7", 0, ""),
+    "one that is gone": ("other:7", 2 * GONE_AFTER_S, ""),
+    "of a database that has many": ("other:7", 0, "postgresql+psycopg://db/carina"),
+}
+
+
+@pytest.mark.parametrize("which", HOSTS)
+def test_other_hosts_are_in_nobodys_way(node: Path, which: str) -> None:
+    name, age_s, database = HOSTS[which]
+    (node / "node" / SIGNED).mkdir()
+    sign = node / "node" / SIGNED / name
+    sign.touch()
+    os.utime(sign, (time.time() - age_s,) * 2)
+    check_beside(Settings(node=NodeSettings(folder="node", database=database)))
+    assert [one.name for one in sign.parent.iterdir()] == [name]
+
+
 def test_every_verb_that_opens_a_node_is_among_them() -> None:
     opens = re.compile(r"open_existing_node|open_node_beside|save_node")
     found = {file.stem for file in (SOURCES / "cli").glob("*.py") if opens.search(file.read_text())}
@@ -118,5 +149,5 @@ def test_where_all_files_are_one_users_nobody_is_another(node: Path, monkeypatch
 
 def test_nothing_is_anybodys_before_there_is_a_node(node: Path) -> None:
     shutil.rmtree(node / "node")
-    check_user(Settings(node=NodeSettings(folder="node")))
+    check_beside(Settings(node=NodeSettings(folder="node")))
     assert not (node / "node").exists()

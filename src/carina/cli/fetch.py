@@ -42,7 +42,7 @@ def fetch(
 
     For research use only. Not for diagnosis.
     """
-    from carina.jobs.places import check_user, open_node_beside
+    from carina.jobs.places import check_beside, open_node_beside
     from carina.receive.fetch import Wanted
     from carina.receive.pull import find_at, peer_called
 
@@ -51,7 +51,7 @@ def fetch(
         raise click.UsageError("say what to fetch: --accession, --patient or --study.")
     settings = node_settings(config)
     if not only_list:
-        check_user(settings)
+        check_beside(settings)
     found = find_at(name, peer_called(name, settings), wanted)
     if not found:
         complain(f"{name}: no CT series there fits what was asked for.")

@@ -380,13 +380,13 @@ def worker(until_empty: bool, name: str, config: Path | None) -> None:
     """
     from carina.jobs.machine import within_slurm
     from carina.jobs.one_host import worked_on_here
-    from carina.jobs.places import check_user, open_node
+    from carina.jobs.places import check_beside, open_node
     from carina.jobs.worker import Worker
     from carina.service.logs import log_to
 
     log_to()
     settings = node_settings(config)
-    check_user(settings)
+    check_beside(settings)
     with worked_on_here(settings):  # before the database is opened, which two machines may not do
         it = Worker(within_slurm(settings, os.environ), open_node(settings), name=name)
         for number in (signal.SIGTERM, signal.SIGINT):

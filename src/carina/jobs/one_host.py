@@ -19,13 +19,9 @@ from pathlib import Path
 from carina.config import Settings
 from carina.errors import FULL, BadConfig, unwritable
 from carina.jobs.places import make_private
-
-SIGNED = "alive"
-"""The folder of a node with an empty file, HOST:PID, for each process that works on it."""
+from carina.jobs.signs import GONE_AFTER_S, SIGNED, ages_of, has_one_host, host_of, other_host
 
 SIGN_EVERY_S = 5.0
-GONE_AFTER_S = 60.0
-"""A process that has not signed for so long counts as gone."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,7 +35,7 @@ def worked_on_here(settings: Settings, host: str = "") -> Iterator[None]:
     Raises:
         BadConfig: another host works on it, or its folder can't be written.
     """
-    if settings.node.database and not settings.node.database.startswith("sqlite"):
+    if not has_one_host(settings):
         yield
         return
     folder = Path(settings.node.folder)
@@ -70,17 +66,16 @@ def check_one_host(folder: Path, sign: Path) -> None:
         BadConfig: another host has; our sign is taken back.
         OSError: the folder can't be written.
     """
-    now, ours = _signed_at(sign), _host(sign)
-    for other in sorted(sign.parent.glob("*:*")):
-        with suppress(FileNotFoundError):
-            age_s = now - other.stat().st_mtime
-            if abs(age_s) > GONE_AFTER_S:
+    now, ours = _signed_at(sign), host_of(sign)
+    for other, age_s in ages_of(folder, now):
+        if abs(age_s) > GONE_AFTER_S:
+            with suppress(FileNotFoundError):
                 other.unlink()
-                if _host(other) != ours:
-                    _LOG.warning("taken over from host %s, which was last seen %.0f s ago", _host(other), age_s)
-            elif _host(other) != ours:
-                sign.unlink(missing_ok=True)
-                raise BadConfig("node.other-host", _refusal(folder, _host(other), abs(age_s)))
+                if host_of(other) != ours:
+                    _LOG.warning("taken over from host %s, which was last seen %.0f s ago", host_of(other), age_s)
+        elif host_of(other) != ours:
+            sign.unlink(missing_ok=True)
+            raise other_host(folder, host_of(other), abs(age_s))
 
 
 def _signed_at(sign: Path) -> float:
@@ -93,18 +88,6 @@ def _signed_at(sign: Path) -> float:
         if error.errno not in FULL:
             raise
         return time.time()
-
-
-def _refusal(folder: Path, other: str, age_s: float) -> str:
-    words = (
-        f"host {other} works on this node (seen {age_s:.0f} s ago), and its database is SQLite, which one machine has"
-    )
-    how = "name a PostgreSQL server (node.database) for more, or end what runs there"
-    return f"{folder.absolute()}: {words} alone: {how}; what was killed counts as gone after {GONE_AFTER_S:.0f} s."
-
-
-def _host(sign: Path) -> str:
-    return sign.name.rpartition(":")[0]
 
 
 def _keep_signing(folder: Path, sign: Path, ended: threading.Event) -> None:

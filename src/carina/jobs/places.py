@@ -16,6 +16,7 @@ from carina.database import open_database, upgrade_schema
 from carina.errors import BadConfig, unwritable
 from carina.jobs.belonging import check_belongs
 from carina.jobs.projects import ensure_projects
+from carina.jobs.signs import check_host
 from carina.web_settings import DEFAULT_PROJECT
 
 DATABASE = "node.sqlite"
@@ -77,21 +78,23 @@ def open_node_beside(settings: Settings) -> Engine:
     """As ``open_node``, for a command beside the node that serves.
 
     Raises:
-        BadConfig: the node is another user's; or as ``open_node``.
+        BadConfig: the node is another user's, or works on another host; or as ``open_node``.
     """
-    check_user(settings)
+    check_beside(settings)
     return open_node(settings)
 
 
-def check_user(settings: Settings) -> None:
-    """See that what we write into a node's folder will be of the user who has the node.
+def check_beside(settings: Settings) -> None:
+    """See that we may work beside the node: on its host, where it has one alone, and as its user.
 
-    Commands given by root, or by anybody else, would leave folders and records that the node may not read or remove.
+    Every command of a node asks, those that look as well: what is looked at is written into the audit trail. Commands
+    given by root, or by anybody else, would leave folders and records that the node may not read or remove.
     Who we are is seen by what we write: some file systems and containers give all files to one user.
 
     Raises:
-        BadConfig: it will be another's.
+        BadConfig: ``node.other-host``, it works on another host; ``node.other-user``, what we write will be another's.
     """
+    check_host(settings)
     folder = Path(settings.node.folder)
     node = next((owner for name in (DATABASE, NODE_LOCK) if (owner := owner_of(folder / name)) is not None), None)
     if node is None or node == os.geteuid():

@@ -27,9 +27,9 @@ from carina.database import ARRIVAL, AUDIT, DISK_FULL, INSTANCE, JOB, open_datab
 from carina.database.upgrade import schema_version
 from carina.deliver.sender import SENDER_LOCK
 from carina.errors import FULL, BadConfig, told, unwritable
-from carina.jobs.one_host import SIGNED
-from carina.jobs.places import DATABASE, NODE_LOCK, check_user, database_address, own_alone
+from carina.jobs.places import DATABASE, NODE_LOCK, check_beside, database_address, own_alone
 from carina.jobs.queue import JobState
+from carina.jobs.signs import SIGNED
 from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
 from carina.receive.moves import FETCHING
@@ -111,7 +111,7 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
             can't be written.
     """
     folder = node_to_save(settings)
-    check_user(settings)
+    check_beside(settings)
     if to.resolve().is_relative_to(folder.resolve()):
         raise BadConfig(
             "backup.inside", f"{to}: lies in the node's own folder: choose one outside it, on another disk."

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from carina.config import Settings
 from carina.database import open_database, read_only
 from carina.errors import BadConfig
-from carina.jobs.places import DATABASE, check_user, database_address
+from carina.jobs.places import DATABASE, check_beside, database_address
 from carina.jobs.waiting_for import unknown_destinations
 
 
@@ -19,7 +19,7 @@ def waiting_remarks(settings: Settings) -> Iterable[str]:
     if not settings.node.database and not (Path(settings.node.folder) / DATABASE).is_file():
         return ()
     try:
-        check_user(settings)  # another user's look would leave files beside the database
+        check_beside(settings)  # another user's look would leave files beside the database
         engine = open_database(database_address(settings))
         try:
             with read_only(engine) as connection:
