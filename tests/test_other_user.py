@@ -97,7 +97,9 @@ def test_every_verb_of_a_node_on_sqlite_refuses_another_host(node: Path, words: 
     (node / "node" / SIGNED).mkdir()
     (node / "node" / SIGNED / "other:7").touch()
     before = content(node)
-    assert re.search(r"/node: host other works on this node \(seen \d+ s ago\), and its database is SQLite", call(words))
+    assert re.search(
+        r"/node: host other works on this node \(seen \d+ s ago\), and its database is SQLite", call(words)
+    )
     assert content(node) == before
     assert not (node.parent / "saved").exists()
 
