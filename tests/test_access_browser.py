@@ -149,7 +149,9 @@ def look_over(page: Page, width: int) -> None:
     assert not serious, [(page.url, one["id"], [node["html"] for node in one["nodes"]]) for one in serious]
 
 
-def test_an_open_page_says_that_one_is_logged_out_and_nothing_else(browser: Browser, node: Guarded) -> None:
+def test_an_open_page_says_that_one_is_logged_out_and_comes_back_after_a_log_in_elsewhere(
+    browser: Browser, node: Guarded
+) -> None:
     with browser.new_context() as context:
         context.add_cookies([{"name": "carina", "value": node.cookies["reader"], "url": node.url}])
         page, other = context.new_page(), context.new_page()
@@ -165,6 +167,13 @@ def test_an_open_page_says_that_one_is_logged_out_and_nothing_else(browser: Brow
         other.get_by_role("button", name="Log out").click()
         expect(page.locator("#connection")).to_contain_text("You are logged out")
         assert [one for one in page.evaluate("told") if "does not answer" in one] == []
+        page.evaluate("window.dispatchEvent(new Event('focus'))")  # somebody comes back, and is logged out still
+        log_in(other, "reader.one", PASSWORD)
+        expect(other.get_by_role("heading", name="Worklist")).to_be_visible()
+        with page.expect_navigation():
+            page.evaluate("window.dispatchEvent(new Event('focus'))")
+        expect(page.get_by_role("heading", name=f"Job {node.job}")).to_be_visible()
+        expect(page.locator("#connection")).to_be_empty()
 
 
 def test_quarantine_is_folded_beside_jobs_and_stays_as_it_was_left(browser: Browser, node: Guarded) -> None:

@@ -117,8 +117,17 @@ if (live) {
   }
   function end() {
     source.close();
-    say("You are logged out, may do other things than before, or the page is gone: reload it.");
+    say("You are logged out, may do other things than before, or the page is gone: log in, or reload it.");
   }
+  /** Whoever comes back to a page that has ended, after a log-in in another window, is shown it as it is for them. */
+  async function comeBack() {
+    if (source.readyState !== EventSource.CLOSED || document.visibilityState !== "visible") return;
+    if (document.querySelector("[data-busy]")) return; // an upload ends with its page
+    const answer = await fetch(location.href, { cache: "no-store" }).catch(() => null);
+    if (answer?.ok) location.reload();
+  }
+  addEventListener("focus", comeBack);
+  document.addEventListener("visibilitychange", comeBack);
   source.addEventListener("ended", end);
   source.onerror = () => {
     if (source.readyState === EventSource.CLOSED) end();

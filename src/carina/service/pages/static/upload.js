@@ -147,6 +147,7 @@ async function send(files) {
 async function begin(gathered) {
   if (busy) return say("One upload after the other: this one is not finished.");
   busy = true;
+  place.dataset.busy = "yes";
   try {
     const files = (await gathered).filter((one) => one.file.size && !one.name.split("/").at(-1).startsWith("."));
     await send(files);
@@ -155,6 +156,7 @@ async function begin(gathered) {
     say(error instanceof Refused ? `Not uploaded: ${error.message}` : `Not uploaded: a file can't be read (${error.message}).`);
   } finally {
     busy = false;
+    delete place.dataset.busy;
     at.hidden = true;
   }
 }
