@@ -263,6 +263,11 @@ def test_a_build_that_is_missing_is_said_and_everything_else_works(
 
 def test_a_cohort_is_walked_by_keyboard_from_a_bar_to_its_case(browser: Browser, cohort_url: str) -> None:
     with opened(browser, cohort_url) as page:
+        ratio = page.get_by_role("columnheader", name="Ratio %").get_by_role("link")
+        for order in ("descending", "ascending"):
+            ratio.press("Enter")
+            expect(page.locator(f"[aria-sort={order}]")).to_have_text("Ratio %")
+            expect(ratio).to_be_focused()
         page.get_by_role("link", name="Ratio % 57").focus()
         page.keyboard.press("Enter")
         expect(page.get_by_text("1 of 13 rows")).to_be_visible()

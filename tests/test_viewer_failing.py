@@ -109,9 +109,13 @@ def test_nothing_is_said_of_a_place_that_can_not_be_read(browser: Browser, url: 
         page.keyboard.press("PageDown")
         expect(picture).to_have_attribute("alt", re.compile("Axial slice"))
         page.route("**/at/**", lambda route: route.fulfill(status=500))
+        page.route("**/slice/axial/*", lambda route: route.abort())
         page.keyboard.press("PageDown")
         expect(place).not_to_contain_text(" mm")
         expect(picture).to_have_attribute("alt", "")
+        page.unroute_all()  # the server is back: nobody moves
+        expect(place).to_contain_text(" mm")
+        expect(picture).to_have_attribute("alt", re.compile("Axial slice"))
 
 
 def test_what_is_corrected_is_not_painted_over_another_slice(browser: Browser, tmp_path: Path) -> None:

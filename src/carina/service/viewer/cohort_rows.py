@@ -185,7 +185,7 @@ def _spread(table: pd.DataFrame, column: str) -> ColumnSpread:
     values = _values(table, column)
     title, text = _MEASURES.get(column.rpartition(" ")[2], (column, "{:g}".format))
     if column.startswith(PROBABILITY_COLUMN):
-        title, text = column.removeprefix(PROBABILITY_COLUMN), probability_text
+        title, text = f"Probability of {column.removeprefix(PROBABILITY_COLUMN)}", probability_text
     return ColumnSpread(column=column, title=title, values=values, fences=_fences(values), text=text)
 
 

@@ -61,7 +61,10 @@ function draw(plane) {
   return keepShowing(pane, `${index}?${query()}`, {
     source: (wanted) => picture(plane, parseInt(wanted, 10)),
     onTrouble: (error) => troubles.tell(plane, error),
-    onShown: () => troubles.tell(plane),
+    onShown: () => {
+      troubles.tell(plane);
+      if (!isKnown) settleSoon(); // the server is back
+    },
   });
 }
 
@@ -77,9 +80,13 @@ function moveTo(at) {
   ruler.draw(state.at);
   form.elements.at.value = state.at.join(",");
   mark();
+  settleSoon();
+  document.dispatchEvent(new CustomEvent("carina-moved", { detail: state.at }));
+}
+
+function settleSoon() {
   clearTimeout(settling);
   settling = setTimeout(settle, SETTLED_MS);
-  document.dispatchEvent(new CustomEvent("carina-moved", { detail: state.at }));
 }
 
 // What is shown, in words, once the user has come to rest: for the status line and as text of each picture.
@@ -165,8 +172,7 @@ function changed() {
   const legend = document.getElementById("saliency");
   if (legend) legend.hidden = !form.elements.saliency.checked;
   planes.forEach(draw);
-  clearTimeout(settling);
-  settling = setTimeout(settle, SETTLED_MS);
+  settleSoon();
   const { window, lung, lesion, opacity } = Object.fromEntries(new FormData(form));
   document.dispatchEvent(new CustomEvent("carina-drawing", { detail: { window, lung, lesion, opacity } }));
 }
