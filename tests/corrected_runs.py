@@ -67,7 +67,7 @@ def ready(page: Page) -> None:
 
 
 def decided(page: Page, words: str) -> None:
-    """Waits for a decision; its page is a new one, which takes no key before its program runs."""
+    """Waits until a decision stands on the page, and the page takes keys again."""
     expect(page.locator("#decided")).to_contain_text(words)
     ready(page)
 

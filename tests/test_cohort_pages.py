@@ -71,6 +71,16 @@ def test_a_column_orders_and_rows_without_it_come_last(client: httpx.Client) -> 
     assert names(client.get("/", params={"order": "-name"}).text)[0] == "case-9"
 
 
+def test_every_column_leads_back_to_itself_and_says_what_it_holds(client: httpx.Client) -> None:
+    page = client.get("/").text
+    heads = re.findall(r'<th scope="col"[^>]*><a id="([^"]+)" href="[^"]*#([^"]+)">([^<]+)</a>', page)
+    assert all(own == target for own, target, _ in heads)
+    assert len({own for own, _, _ in heads}) == len(heads) == page.count("order=")
+    assert [title for _, _, title in heads if "COVID" in title] == [
+        f"Probability of {name}" for name in ("COVID-19", "non-COVID-19")
+    ]
+
+
 def test_only_the_case_far_from_the_others_is_called_so(client: httpx.Client) -> None:
     page = client.get("/", params={"far": "yes"}).text
     assert names(page) == ["case-11"]
@@ -95,6 +105,14 @@ def test_every_bar_opens_its_rows_and_every_figure_its_case(client: httpx.Client
 def test_a_case_that_the_table_does_not_name_is_not_there(client: httpx.Client, case: str) -> None:
     assert client.get(f"/cases/{case}/report").status_code in (404, 307)
     assert client.get(f"/cases/{case}/files/manifest.json").status_code == 404
+    leads_back(client.get(f"/cases/{case}/report", follow_redirects=True))
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/cases/case-0/nowhere", "/agreement/nowhere"])
+def test_an_unknown_address_leads_back(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404 and "There is no such page here." in answer.text
+    leads_back(answer)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +129,12 @@ def test_what_can_not_be_asked_is_said_in_one_line(client: httpx.Client, query: 
     answer = client.get("/", params=query)
     assert answer.status_code == 400
     assert words in unescape(answer.text)
+    leads_back(answer)
+
+
+def leads_back(answer: httpx.Response) -> None:
+    """The page of an error leads to the cohort and nowhere else."""
+    assert re.findall(r'<a href="([^"]+)">([^<]+)', answer.text.partition("<main")[2]) == [("/", "Cohort")]
 
 
 def test_downloads_are_the_table(client: httpx.Client, cohort: Path) -> None:

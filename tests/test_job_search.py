@@ -227,6 +227,8 @@ def test_what_is_wrong_with_a_search_stands_beside_the_field(node: RunningNode) 
                 assert told_beside(answer.text, field, words), query
             for path in ("/live", "/projects/default/live", "/api/v1/jobs"):
                 assert httpx.get(f"{url}{path}?{query}").status_code == 400
+        both = httpx.get(f"{url}/?{WRONG[2][0]}&{WRONG[3][0]}").text
+        assert 'id="wrong-studied_to"' in both and 'id="wrong-uid"' in both
         assert "swap the two dates" in httpx.get(f"{url}/api/v1/jobs?{WRONG[2][0]}").json()["detail"]
         assert httpx.get(f"{url}/?patient_id=1").status_code == 400
 

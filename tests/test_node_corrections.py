@@ -83,7 +83,7 @@ def test_a_correction_is_finished_sent_once_and_noted(served_job: Served) -> Non
     overtaken = served_job.post("strokes", **{**stroke, "id": "two"})
     assert overtaken.json()["code"] == "corrections.overtaken"
     done = served_job.post("decision", revision=1, reader="Jane Doe", decision="corrected")
-    assert done.json() == {"said": "The lesion mask is corrected."}
+    assert done.json() == {"said": "The lesion mask is corrected. No reader has looked at the lung mask yet."}
     assert "Corrected by Jane Doe" in httpx.get(served_job.url).text
     check_sent_once(served_job)
     check_delivery(served_job)

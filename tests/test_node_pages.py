@@ -18,9 +18,9 @@ from sqlalchemy import insert, update
 from carina import RESEARCH_ONLY
 from carina.database import ARRIVAL, DELIVERY, JOB
 from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
+from carina.service.local_time import seconds_words
 from carina.service.loops import Part
 from carina.service.node import RunningNode
-from carina.service.pages.rendering import seconds_words
 from carina.service.pipelines import offered_pipelines
 from carina.service.problems import as_sentence
 from carina.synth.phantom import chest_phantom
@@ -89,12 +89,12 @@ def text_of(page: str) -> str:
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
-def write_progress(pages: Pages, *states: State, job: int = 0) -> None:
+def write_progress(pages: Pages, *states: State, job: int = 0, seconds: float = 0.0) -> None:
     operators = {f"operator-{number}": OperatorRecord(image="x", state=state) for number, state in enumerate(states)}
     manifest = Manifest(
         fingerprint="", started="", definition=DefinitionRecord(name="d", file="f", sha256=""), operators=operators
     )
-    manifest.state = State.DONE
+    manifest.state, manifest.seconds = State.DONE, seconds
     folder = pages.node.folder / "runs" / str(job or pages.jobs["running"])
     folder.mkdir(parents=True, exist_ok=True)
     write_manifest(manifest, folder)
@@ -110,6 +110,33 @@ def test_the_worklist_says_of_each_job_what_it_is_and_why(pages: Pages) -> None:
     assert "1 min 15 s" in text
     assert "6 instances from SCANNER@127.0.0.1" in text
     assert text.count(RESEARCH_ONLY) == 2
+
+
+WITHOUT_RESULTS: list[tuple[str, dict[str, object], str]] = [
+    ("faulted", {}, f"Job {{}} failed before it had any result: {WHY}"),
+    ("faulted", {"ended": "canceled"}, "Job {} was canceled before it had any result."),
+    ("running", {}, "Job {} has no results yet: it runs."),
+    ("pending", {}, "Job {} has no results yet: it waits."),
+    ("healthy", {"attempt": 1}, "Job {} has no results here: its run is not in "),
+]
+
+
+def test_where_a_job_has_no_results_its_view_says_why_and_leads_to_the_job(pages: Pages) -> None:
+    for which, change, words in WITHOUT_RESULTS:
+        pages.change(which, priority=1, **change)
+        job = pages.jobs[which]
+        for name in ("", "report", "changes", "correct/lesion"):
+            answer = pages.client.get(f"{pages.url}/jobs/{job}/view/{name}")
+            assert answer.status_code == 404 and words.format(job) in text_of(answer.text)
+            main = answer.text.partition("<main")[2]
+            assert re.findall(r'<a href="([^"]+)">([^<]+)', main) == [(f"/jobs/{job}", f"Job {job}")]
+
+
+def test_a_job_says_how_long_it_took_and_how_long_of_that_it_computed(pages: Pages) -> None:
+    healthy = pages.jobs["healthy"]
+    write_progress(pages, State.DONE, job=healthy, seconds=61.0)
+    said = text_of(pages.get(f"/jobs/{healthy}"))
+    assert "after 1 min 15 s ; computing took 1 min 01 s, the rest is the start of the run" in said.replace("s;", "s ;")
 
 
 @pytest.mark.parametrize("path", ["/", "/projects", "/projects/default", "/jobs/{}"])

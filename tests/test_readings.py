@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -25,7 +26,7 @@ from carina.database.upgrade import migrations
 from carina.jobs.decided import catch_up_readings, note_reading
 from carina.jobs.filtering import JobFilter
 from carina.jobs.listing import Job, find_job, list_jobs
-from carina.jobs.reading import Reading, await_reader, leave_unread, leave_without_masks, next_to_read
+from carina.jobs.reading import Decided, Reading, await_reader, leave_unread, leave_without_masks, next_to_read
 from carina.service.node import RunningNode
 from carina.service.pages.worklist import READING_WORDS
 from carina.service.viewer.found import readers_words
@@ -89,6 +90,7 @@ def test_a_decision_stands_on_the_worklist_and_in_the_interface(node: RunningNod
     assert said == [("lung", "accepted", "Bob"), ("lesion", "rejected", "Bob"), ("lesion", "accepted", "Ann")]
     page = httpx.get(f"{served}/?reading=rejected").text
     assert "lesion rejected by Bob" in page and "2 readers" in page
+    assert '<span class="state rejected">lesion rejected</span>' in page
     assert 'id="job-1"' in page and 'id="job-2"' not in page
     (told,) = httpx.get(f"{served}/api/v1/jobs?reading=rejected").json()["jobs"]
     assert (told["id"], told["reading"], told["decisions"][0]["reader"]) == (1, "rejected", "Bob")
@@ -250,6 +252,25 @@ def test_a_run_without_a_lesion_says_so(node: RunningNode, served: str) -> None:
     assert '<p id="lesions">No lesion was marked. The images open at the slice with the most lung.</p>' in told
     refused = httpx.get(f"{served}/jobs/1/view/?at=lesion-1")
     assert refused.status_code == 404 and "this run has no marked lesion; expected a voxel" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("reading", "said", "words"),
+    [
+        ("unread", [], "unread"),
+        ("unread", [("lesion", "accepted")], "unread"),  # about a mask that was made again since
+        ("accepted", [("lesion", "accepted")], "lesion accepted"),
+        ("accepted", [("lung", "accepted"), ("lesion", "accepted")], "lesion and lung accepted"),
+        ("rejected", [("lung", "accepted"), ("lesion", "rejected")], "lesion rejected"),
+        ("corrected", [("lesion", "corrected"), ("lesion", "accepted")], "lesion corrected"),
+        ("", [], ""),
+    ],
+)
+def test_what_was_decided_names_the_masks(
+    node: RunningNode, reading: str, said: list[tuple[str, str]], words: str
+) -> None:
+    decisions = tuple(Decided(layer=layer, decision=one, reader="Ann", at=NOON) for layer, one in said)
+    assert msgspec.structs.replace(job_of(node, 1), reading=reading, decisions=decisions).read_words == words
 
 
 def test_every_reading_has_its_words() -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from pydicom import dcmread
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from carina.corrections.finish import finished_folder
+from carina.corrections.decisions import Decision, decide
+from carina.corrections.finish import Draft, finish, finished_folder
 from carina.corrections.masks import MaskName
 from carina.corrections.voxel_runs import runs_of_flags
 from carina.report.overlay import layout
@@ -219,8 +221,33 @@ def test_rejecting_asks_for_a_reason_that_stands_beside_the_decision(browser: Br
         reason.press("Enter")
         decided(page, "Rejected by Richard Roe")
         expect(page.locator("#decided")).to_contain_text(": motion, \u00e0 la base.")
+        expect(page.get_by_role("button", name="Reject", exact=True)).to_be_focused()
         page.goto(page.url.split("/correct")[0] + "/report")
         expect(page.locator(".readers")).to_contain_text(": motion, \u00e0 la base.")
+
+
+def test_an_open_page_says_what_each_reader_decides_and_the_focus_stays(
+    browser: Browser, corrected: CorrectedRun
+) -> None:
+    run, layer = corrected.run, MaskName.LESION
+    with correcting(browser, corrected) as page:
+        accept = page.get_by_role("button", name="Accept")
+        accept.focus()
+        accept.press("Enter")
+        decided(page, "Accepted by Jane Doe")
+        expect(accept).to_be_focused()
+        expect(page.locator("#said")).to_have_text(
+            "The lesion mask is accepted. No reader has looked at the lung mask yet."
+        )
+        decide(run, layer, Decision.REJECTED, "Ann Other", datetime.now(UTC), "motion")
+        decided(page, "Rejected by Ann Other")
+        expect(page.locator("#rejected")).to_be_visible()
+        labels = corrected.network.labels
+        finish(run, Draft(layer=layer, labels=labels, revision=0, reader="Ann Other", at=datetime.now(UTC)), None)
+        decided(page, "Corrected by Ann Other")
+        expect(page.locator("#rejected")).to_have_count(0)
+        expect(page.get_by_role("heading", name="Corrections")).to_be_visible()
+        expect(accept).to_be_focused()
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])

@@ -30,6 +30,7 @@ from carina.measure.findings import Classification, SaliencyFindings
 from carina.measure.texts import ml_text, percent_text
 from carina.operators.deidentify import MAP_FILE
 from carina.report.numbers import hu_text, page_text
+from carina.service.local_time import seconds_words
 from carina.service.problems import NotThere
 from carina.service.viewer.layers import layer_of
 from carina.service.viewer.opened import Images, OpenedRun, RunShelf
@@ -113,6 +114,7 @@ def test_the_page_opens_at_the_largest_lesion_and_a_link_leads_to_each(url: str)
     assert all(len(pictures) == 3 for pictures in shown) and shown[0] != shown[1]
     assert 'aria-current="true"><span class="number">1<' in first
     assert 'aria-current="true"><span class="number">2<' in second
+    assert "stands in the one that holds most of it; shares by third count every part where it lies" in first
     for page in shown:
         for address in page:
             assert (orange(picture(url + unescape(address)))).any(), "the lesion is in none of the three planes"
@@ -185,6 +187,8 @@ WRONG = {
     "/files/%2Fetc%2Fpasswd": (404, "does not lie in this folder"),
     "/files/link/secret.txt": (404, "does not lie in this folder"),
     "/files/a%00b": (404, "does not lie in this folder"),
+    "/nowhere": (404, "There is no such page here."),
+    "/static/nowhere.js": (404, "There is no such page here."),
     "/files/steps": (404, "'steps': this run has no such file"),
 }
 
@@ -200,6 +204,8 @@ def test_what_is_not_there_or_not_understood_is_said_in_words(url: str, folder: 
     assert (status, headers["content-type"]) == (WRONG[path][0], "text/html; charset=utf-8")
     assert WRONG[path][1].lower() in text_of(page).lower() and "<script>" not in page.decode()
     assert b"secret\n" not in page
+    ways = re.findall(r'<a href="([^"]+)"', page.decode().partition("<main")[2])
+    assert [asked(url + way)[0] for way in ways] == [200] * 3
 
 
 def test_a_lock_is_no_file_of_the_run(url: str, folder: Path) -> None:
@@ -236,9 +242,11 @@ def test_the_map_of_a_de_identified_series_is_neither_listed_nor_given(tmp_path:
 def test_the_provenance_names_operators_bundles_and_hashes(url: str, folder: Path) -> None:
     told = text_of(asked(f"{url}/report")[1])
     manifest = Run(folder).manifest
-    for words in (manifest.definition.sha256, "lung-net 1.0.0 " + "3" * 64, "carina/volume-ratio done 12:00:00 1.5"):
+    for words in (manifest.definition.sha256, "lung-net 1.0.0 " + "3" * 64, "carina/volume-ratio done 12:00:00 1.5 s"):
         assert words in told
     assert "HU in the lungs: median" in told
+    assert "Volume of the lungs at each HU: all of the lungs , of it lesion" in told
+    assert f"computing took {seconds_words(manifest.seconds)}" in told
 
 
 def test_every_answer_forbids_what_is_not_ours(url: str) -> None:
@@ -297,7 +305,7 @@ def test_a_run_that_failed_before_it_had_images_opens_at_its_report_and_says_why
         status, page, _ = asked(f"{address}/")
         assert status == 200
         told = text_of(page)
-        assert "This run is failed" in told and "The disk is full." in told and "measured no lesion" in told
+        assert "This run failed" in told and "The disk is full." in told and "measured no lesion" in told
         assert asked(f"{address}/files")[0] == 200
         status, page, _ = asked(f"{address}/slice/axial/1.png")
         assert status == 404 and "this run did not write one" in text_of(page)

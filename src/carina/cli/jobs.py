@@ -148,7 +148,7 @@ def _ratio(job: Job) -> str:
 
 def _read_by(job: Job) -> str:
     """What readers decided, and how many where they are more than one."""
-    return f"{job.reading} ({job.readers} readers)" if job.readers > 1 else job.reading
+    return f"{job.read_words} ({job.readers} readers)" if job.readers > 1 else job.read_words
 
 
 @jobs.command()

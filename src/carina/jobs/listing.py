@@ -77,6 +77,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.ended or self.state
 
     @property
+    def read_words(self) -> str:
+        """What readers decided, with the masks that they decided it about: ``lesion accepted``; else the reading."""
+        masks = sorted({one.layer for one in self.decisions if one.decision == self.reading})
+        return " ".join(filter(None, (" and ".join(masks), self.reading)))
+
+    @property
     def readers(self) -> int:
         """How many readers decided about its run."""
         return len({one.reader for one in self.decisions})

@@ -20,3 +20,12 @@ def zone_text() -> str:
     now = datetime.now(UTC).astimezone()
     name, offset = now.strftime("%Z"), now.strftime("%z")
     return name if name == "UTC" else f"{name}, UTC{offset[:3]}:{offset[3:5]}"
+
+
+def seconds_words(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 60:
+        return f"{max(seconds, 0):.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

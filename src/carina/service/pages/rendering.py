@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, Response
 from carina import RESEARCH_ONLY, __version__
 from carina.measure.texts import percent_text
 from carina.service.access.caller import Caller, caller_of
-from carina.service.local_time import local_text, minute_text, zone_text
+from carina.service.local_time import local_text, minute_text, seconds_words, zone_text
 from carina.service.pages.shared_parts import PagePart
 from carina.service.pages.state_words import state_word
 from carina.service.problems import as_sentence, without_source
@@ -32,15 +32,6 @@ def _lasted(start: datetime | None, end: datetime | None) -> str:
     if start is None:
         return ""
     return seconds_words(((end or datetime.now(UTC)) - start).total_seconds())
-
-
-def seconds_words(seconds: float) -> str:
-    """A duration as people say it."""
-    if seconds < 60:
-        return f"{max(seconds, 0):.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
 TEMPLATES = Environment(

@@ -19,7 +19,7 @@ from carina.jobs.kept import FilesState, job_files
 from carina.jobs.listing import Job, job_on
 from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.reading import Reading, next_to_read
-from carina.pipeline.manifest import State
+from carina.pipeline.manifest import Manifest, State
 from carina.service.access.accounts import administrators
 from carina.service.access.caller import caller_of
 from carina.service.node import RunningNode, seen_node
@@ -140,15 +140,16 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     has_results = progress.job.state is JobState.STOPPED and progress.files.state is FilesState.HERE
     values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
     values["resting"] = resting
-    values["handed_over"] = _handed_over(node, progress.job)
+    manifest = manifest_of(node, progress.job)
+    values["handed_over"] = _handed_over(progress.job, manifest)
+    values["computed_s"] = manifest.seconds if manifest else 0.0
     values["is_uploaded"] = is_of_upload(progress.job)
     values |= {"has_results": has_results, "earlier": earlier, "earlier_removed": removed}
     return values | {"wish": wish, "wanted_for": wanted}
 
 
-def _handed_over(node: RunningNode, job: Job) -> frozenset[str]:
+def _handed_over(job: Job, manifest: Manifest | None) -> frozenset[str]:
     """The operators of a job's run that have left their objects to the delivery of the node, which may yet wait."""
-    manifest = manifest_of(node, job)
     found = manifest.operators.items() if manifest and job.destinations else ()
     return frozenset(name for name, one in found if one.has_handed_over)
 

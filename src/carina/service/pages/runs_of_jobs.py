@@ -17,15 +17,16 @@ from carina.dicom.series import Source
 from carina.jobs.comparison import removed_words
 from carina.jobs.decided import note_reading
 from carina.jobs.earlier import earlier_scans
-from carina.jobs.kept import FilesState, job_files
+from carina.jobs.kept import FilesState, JobFiles, job_files
 from carina.jobs.listing import Job, find_job
+from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.sources import source_of
 from carina.sections import RUNS
 from carina.service.access.caller import caller_of
 from carina.service.changes import audit
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.deliveries import sendings_of
-from carina.service.problems import Conflict, NotThere
+from carina.service.problems import Conflict, NotThere, without_source
 from carina.service.viewer.correcting import Correcting, source_of_run
 from carina.service.viewer.looked_at import RunsLookedAt
 from carina.service.viewer.routes import Above
@@ -44,8 +45,19 @@ def run_of(request: Request) -> Path:
     with read_only(node.engine) as connection:
         files = job_files(connection, node.folder, job)
     if files.state is not FilesState.HERE:
-        raise NotThere(files.code, f"job {job.id} has no results here: {files.said}")
+        raise NotThere(files.code, _without_results(job, files))
     return node.folder / job.folder
+
+
+def _without_results(job: Job, files: JobFiles) -> str:
+    """Why a job has no results, in a sentence."""
+    if job.ended == JobEnd.FAULTED and files.state is FilesState.NOT_BEGUN:
+        return f"job {job.id} failed before it had any result: {without_source(job.error, job.source)}"
+    if job.ended == JobEnd.CANCELED and files.state is FilesState.NOT_BEGUN:
+        return f"job {job.id} was canceled before it had any result."
+    if job.state is not JobState.STOPPED:
+        return f"job {job.id} has no results yet: it {'runs' if job.state is JobState.RUNNING else 'waits'}."
+    return f"job {job.id} has no results here: {files.said}"
 
 
 def job_asked(request: Request) -> tuple[RunningNode, Job]:

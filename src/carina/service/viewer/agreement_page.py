@@ -52,7 +52,10 @@ def agreement_routes(runs: LookedAt, menu: tuple[Above, ...], called: str = "") 
         values = {"menu": menu, "rows": rows, "damaged": damaged, "summary": summary, "looked_at": looked_at}
         return viewer_page(request, "agreement.html", values)
 
-    return [Route("/", answering(show)), Mount("/static", RevalidatedFiles(directory=STATIC))]
+    return [
+        Route("/", answering(show, lambda _request, _error: menu)),
+        Mount("/static", RevalidatedFiles(directory=STATIC)),
+    ]
 
 
 def _rows(address: str, folder: Path, called: str) -> list[ReviewedRow]:

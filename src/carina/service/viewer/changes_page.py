@@ -32,6 +32,7 @@ from carina.service.viewer.routes import (
     run_values,
     viewer_page,
     viewer_routes,
+    ways_of_run,
 )
 from carina.service.viewer.slices import WINDOWS, Drawing, slice_words
 
@@ -76,7 +77,7 @@ def changes_routes(
     page = ChangesPage(where, earlier, shelf, replace(around, is_compared=True), removed)
     above = Above(href=f"../..{CHANGES}", name="Changes")
     runs = viewer_routes(page.earlier_run, shelf, Around(above=lambda _: above, called=around.called))
-    return [Route(CHANGES, answering(page.page)), Mount("/earlier/{number:int}", routes=runs)]
+    return [Route(CHANGES, answering(page.page, ways_of_run(around))), Mount("/earlier/{number:int}", routes=runs)]
 
 
 class ChangesPage:

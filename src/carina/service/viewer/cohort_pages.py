@@ -145,9 +145,9 @@ def cohort_routes(folder: Path, correcting: Correcting) -> list[BaseRoute]:
     correct = correct_routes(pages.cohort.case, shelf, around, correcting)
     runs = [*correct, *viewer_routes(pages.cohort.case, shelf, around)]
     return [
-        Route("/", answering(pages.page)),
-        Route("/cohort.csv", answering(pages.csv)),
-        Route("/cohort.parquet", answering(pages.parquet)),
+        Route("/", answering(pages.page, lambda _request, _error: (above,))),
+        Route("/cohort.csv", answering(pages.csv, lambda _request, _error: (above,))),
+        Route("/cohort.parquet", answering(pages.parquet, lambda _request, _error: (above,))),
         Mount("/agreement", routes=agreement_routes(lambda _: RunsLookedAt(runs=pages.cohort.cases), (above,))),
         Mount("/cases/{case}", routes=runs),
         Mount("/static", RevalidatedFiles(directory=STATIC)),

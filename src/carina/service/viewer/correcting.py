@@ -29,9 +29,10 @@ from carina.report.overlay import layout
 from carina.service.problems import Conflict, NotUnderstood, problem, status_of
 from carina.service.viewer.opened import OpenedRun, RunShelf
 from carina.service.viewer.painting_shelf import PaintingShelf
-from carina.service.viewer.routes import Around, WhereIsRun, answering, mounted_at, run_values, viewer_page
+from carina.service.viewer.routes import Around, WhereIsRun, answering, mounted_at, run_values, viewer_page, ways_of_run
 from carina.service.viewer.scene import chosen_voxel, scene_facts, shown_planes
 from carina.service.viewer.slices import WINDOWS, clipped
+from carina.service.viewer.stamps import decided_stamp, painted_stamp, painted_stamp_now
 
 LONGEST_STROKE = 16 * 2**20
 """Of what is asked at once; a brush as wide as a slice takes some kilobytes."""
@@ -164,11 +165,11 @@ CorrectionAsked = TypeVar("CorrectionAsked", bound=msgspec.Struct)
 
 def correct_routes(where: WhereIsRun, shelf: RunShelf, around: Around, how: Correcting) -> list[BaseRoute]:
     """The routes below ``/correct``, to stand before those of ``viewer_routes``."""
-    pages = CorrectingPages(where, shelf, around, how)
+    pages, ways = CorrectingPages(where, shelf, around, how), ways_of_run(around)
     return [
-        Route("/correct/{layer}", answering(pages.show)),
-        Route("/correct/{layer}/mask.json", answering(pages.mask)),
-        Route("/correct/{layer}/standing.json", answering(pages.standing)),
+        Route("/correct/{layer}", answering(pages.show, ways)),
+        Route("/correct/{layer}/mask.json", answering(pages.mask, ways)),
+        Route("/correct/{layer}/standing.json", answering(pages.standing, ways)),
         Route("/correct/{layer}/strokes", pages.stroke, methods=["POST"]),
         Route("/correct/{layer}/decision", pages.decide, methods=["POST"]),
         Route("/correct/{layer}/send", pages.send, methods=["POST"]),
@@ -193,7 +194,7 @@ class CorrectingPages:
         if made and layer not in made:
             query = f"?{request.url.query}" if request.url.query else ""
             return RedirectResponse(f"{mounted_at(request)}/correct/{made[0]}{query}")
-        painting = self._shelf.open(opened, layer)
+        painting, decided = self._shelf.open(opened, layer), decided_stamp(run)  # before what it is about is read
         at = chosen_voxel(opened, request.query_params)
         values = run_values(request, opened, self._around) | {
             "layer": layer,
@@ -203,6 +204,7 @@ class CorrectingPages:
             "planes": shown_planes(opened.images.volume.grid, at),
             "windows": WINDOWS,
             "decision": decision_on(run, layer),
+            "decided": decided,
             "finished": finished_of(run.folder, layer),
             "seg": SEG_NAMES[layer],
             "longest_reason": LONGEST_REJECTION,
@@ -238,11 +240,9 @@ class CorrectingPages:
         return _json(_stored(painting, change, finished_of(opened.run.folder, layer), is_unfinished=is_unfinished))
 
     def standing(self, request: Request) -> Response:
-        """Whether anybody painted or finished since; read from the run's folder, however many masks are open."""
+        """Whether anybody painted, finished or decided since: read from the folder, however many masks are open."""
         run, layer = Run(self._where(request)), layer_named(request.path_params["layer"])
-        strokes = strokes_file(run.folder, layer)
-        size = strokes.stat().st_size if strokes.exists() else 0
-        return _json({"stamp": _stamp(size, finished_of(run.folder, layer))})
+        return _json({"stamp": painted_stamp_now(run, layer), "decided": decided_stamp(run)})
 
     async def stroke(self, request: Request) -> Response:
         """Store a stroke; it is on the disk before the answer."""
@@ -294,7 +294,9 @@ class CorrectingPages:
             decide(opened.run, layer, asked.decision, reader, now, asked.reason)
         self._how.note(request, f"{layer} mask {asked.decision}")
         self._how.decided(request, opened.run)
-        return Said(said=f"The {layer} mask is {asked.decision}.")
+        unread = [name for name in masks_made(opened.run) if name != layer and not decision_on(opened.run, name)]
+        others = "".join(f" No reader has looked at the {name} mask yet." for name in unread)
+        return Said(said=f"The {layer} mask is {asked.decision}.{others}")
 
     def _send(self, request: Request, asked: SendAsked) -> msgspec.Struct:
         opened, layer, _ = self._painting(request)
@@ -341,10 +343,6 @@ def _runs(opened: OpenedRun, painting: Painting, asked: StrokeAsked) -> list[int
     return asked.runs
 
 
-def _stamp(strokes_bytes: int, done: Sequence[Finished]) -> str:
-    return f"{strokes_bytes}-{len(done)}"
-
-
 def _stored(painting: Painting, change: Change, done: Sequence[Finished], *, is_unfinished: bool) -> StrokeStored:
     return StrokeStored(
         revision=painting.revision,
@@ -358,7 +356,7 @@ def _stored(painting: Painting, change: Change, done: Sequence[Finished], *, is_
         painters=painting.painters(painting.revision),
         is_unfinished=is_unfinished,
         at=painting.last.at if painting.last else None,
-        stamp=_stamp(painting.bytes_read, done),
+        stamp=painted_stamp(painting.bytes_read, done),
     )
 
 

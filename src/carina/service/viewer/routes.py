@@ -26,8 +26,8 @@ from carina.measure.texts import ml_text, percent_text
 from carina.report.change import change_sentences
 from carina.report.numbers import difference_text, page_text, range_text, site_name
 from carina.report.overlay import layout
-from carina.service.local_time import local_text, minute_text, zone_text
-from carina.service.problems import as_sentence, status_of
+from carina.service.local_time import local_text, minute_text, seconds_words, zone_text
+from carina.service.problems import NotThere, as_sentence, status_of
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart, time_charts
 from carina.service.viewer.found import found_by, saliency_legend
 from carina.service.viewer.layers import QUARTER, layer_of
@@ -111,6 +111,7 @@ def _fact_name(key: str) -> str:
 
 PAGES.filters["local"] = local_text
 PAGES.filters["minute"] = minute_text
+PAGES.filters["seconds"] = seconds_words
 PAGES.filters["local_text"] = _local_text
 PAGES.filters["fact_name"] = _fact_name
 PAGES.filters["sentence"] = as_sentence
@@ -151,6 +152,13 @@ class Around:
     following: Callable[[Request], str] | None = None
 
 
+WaysOn = Callable[[Request, CarinaError], Sequence[Above]]
+"""Gives the pages to which one can go on from an error."""
+
+NO_RUN = frozenset({"run.no-manifest", "cohort.case"})
+"""Codes of errors that say that there is no such run."""
+
+
 def run_values(request: Request, opened: OpenedRun, around: Around) -> dict[str, Any]:
     """What the header of every page of a run says: which run it is, by date and name, and where its pages are."""
     run = opened.run
@@ -184,7 +192,8 @@ def viewer_routes(where: WhereIsRun, shelf: RunShelf | None = None, around: Arou
         "/pdf/{name}.pdf": pages.pdf,
         "/files/{name:path}": pages.file,
     }
-    made: list[BaseRoute] = [Route(path, answering(endpoint)) for path, endpoint in routes.items()]
+    ways = ways_of_run(around)
+    made: list[BaseRoute] = [Route(path, answering(endpoint, ways)) for path, endpoint in routes.items()]
     return [*made, Mount("/static", RevalidatedFiles(directory=STATIC))]
 
 
@@ -198,8 +207,24 @@ class RevalidatedFiles(StaticFiles):
         return answer
 
 
-def answering(endpoint: Endpoint) -> Endpoint:
-    """The endpoint, an error that was raised on purpose being a page that says so."""
+def ways_of_run(around: Around) -> WaysOn:
+    """From an error about a run: where it was opened from, and its pages where there is such a run."""
+
+    def ways(request: Request, error: CarinaError) -> list[Above]:
+        above = [around.above(request)] if around.above and error.code != "job.unknown" else []
+        return above if isinstance(error, NotThere) or error.code in NO_RUN else [*above, *pages_of_run(request)]
+
+    return ways
+
+
+def pages_of_run(request: Request) -> list[Above]:
+    """The pages of the run that is shown below this address."""
+    base = mounted_at(request)
+    return [Above(href=f"{base}/{page}", name=page.capitalize() or "Images") for page in ("", "report", "files")]
+
+
+def answering(endpoint: Endpoint, ways: WaysOn) -> Endpoint:
+    """The endpoint, an error that was raised on purpose being a page that says so, and leads on by some ``ways``."""
 
     @wraps(endpoint)
     def answer(request: Request) -> Response:
@@ -207,9 +232,14 @@ def answering(endpoint: Endpoint) -> Endpoint:
             return endpoint(request)
         except (CarinaError, OSError) as error:
             failure = told(error)
-            return viewer_page(request, "error.html", {"error": failure}, status=_status(failure))
+            return error_page(request, failure, ways(request, failure), _status(failure))
 
     return answer
+
+
+def error_page(request: Request, error: CarinaError, ways: Sequence[Above], status: int) -> Response:
+    """A page that says why nothing is shown, and where to go from there."""
+    return viewer_page(request, "error.html", {"error": error, "ways": ways}, status=status)
 
 
 def _status(error: CarinaError) -> int:

@@ -9,17 +9,21 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from carina.api.cohort_table import COHORT_TABLE
 from carina.errors import BadConfig
 from carina.service.guard import Guard
+from carina.service.problems import NotThere
 from carina.service.viewer.changes_page import changes_routes
 from carina.service.viewer.cohort_pages import cohort_routes
 from carina.service.viewer.correcting import Correcting, correct_routes, source_of_run
 from carina.service.viewer.opened import RunShelf
-from carina.service.viewer.routes import Around, viewer_routes
+from carina.service.viewer.routes import Above, Around, error_page, pages_of_run, viewer_routes
 
 VIEW_HOST = "127.0.0.1"
 
@@ -34,7 +38,17 @@ def run_app(folder: Path, earlier: Sequence[Path] = (), source: Path | None = No
         BadConfig: a folder holds no run of Carina and no cohort, or a cohort is to be compared.
     """
     guard = Middleware(Guard, hosts=frozenset({VIEW_HOST, "localhost"}))
-    return Starlette(routes=_routes(folder, earlier, _correcting(source, reader)), middleware=[guard])
+    routes = _routes(folder, earlier, _correcting(source, reader))
+    cohort = [Above(href="/", name="Cohort")] if (folder / COHORT_TABLE).exists() else []
+
+    def answer_http(request: Request, error: Exception) -> Response:
+        """The answer where there is no such address, or it does not take such a request."""
+        status = getattr(error, "status_code", 500)
+        request.scope["root_path"] = ""  # the router leaves there what is mounted
+        words = "there is no such page here." if status == 404 else "this address does not take such a request."
+        return error_page(request, NotThere(f"web.{status}", words), cohort or pages_of_run(request), status)
+
+    return Starlette(routes=routes, middleware=[guard], exception_handlers={HTTPException: answer_http})
 
 
 def _routes(folder: Path, earlier: Sequence[Path], correcting: Correcting) -> list[BaseRoute]:

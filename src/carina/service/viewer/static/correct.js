@@ -481,7 +481,29 @@ async function decide(decision, reason = "") {
   said.textContent = decision === "corrected" ? "The object is being made." : "";
   const answer = await saver.decide(decision, reason);
   sayOfDeed(answer.said);
-  if (answer.isDone) location.reload();
+  if (!answer.isDone) return;
+  if (decision === "corrected") await saver.takeOver({ isKeeping: true }).catch(() => {}); // what is finished is saved
+  if (decision === "rejected") leaveRejecting();
+  renew(await pageNow());
+}
+
+/** This page as it is now; null where it can't be had. */
+async function pageNow() {
+  const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  return answer?.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+}
+
+/** Shows what was decided, and by whom, as the page says it now. What has the focus stays for now, and is asked again. */
+function renew(page) {
+  const olds = [...document.querySelectorAll("[data-renewed]")];
+  if (!page || olds.some((old) => old.contains(document.activeElement))) return;
+  for (const old of olds) {
+    const made = page.getElementById(old.id);
+    if (made && !old.isEqualNode(made)) old.replaceChildren(...made.childNodes);
+  }
+  const { stamp } = page.getElementById("decided")?.dataset ?? {};
+  if (stamp) document.getElementById("decided").dataset.stamp = stamp;
+  told();
 }
 
 document.querySelectorAll("[data-decision]").forEach((button) => {
@@ -511,12 +533,12 @@ rejecting.addEventListener("keydown", (event) => {
 });
 document.getElementById("not-rejecting").addEventListener("click", leaveRejecting);
 
-document.querySelectorAll("[data-send]").forEach((button) => {
-  button.addEventListener("click", async () => {
-    const answer = await saver.sendOut(Number(button.dataset.send));
-    sayOfDeed(answer.said);
-    if (answer.isDone) button.disabled = true; // the page says from now on what became of it
-  });
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-send]");
+  if (!button) return;
+  const answer = await saver.sendOut(Number(button.dataset.send));
+  sayOfDeed(answer.said);
+  if (answer.isDone) button.disabled = true; // the page says from now on what became of it
 });
 
 if (!reader.dataset.fixed) {
@@ -532,8 +554,10 @@ onReturn(() => {
   planes.forEach(draw); // no work where the slice is shown
   settle();
 });
-setInterval(() => {
-  if (state.isAlone && !state.isLeaving && document.visibilityState === "visible") saver.watch();
+setInterval(async () => {
+  if (!state.isAlone || state.isLeaving || document.visibilityState !== "visible") return;
+  const decided = await saver.watch();
+  if (decided && decided !== document.getElementById("decided").dataset.stamp) renew(await pageNow());
 }, WATCH_MS);
 addEventListener("pageshow", (event) => {
   if (event.persisted) Object.assign(state, { next: "", isLeaving: false }); // somebody came back

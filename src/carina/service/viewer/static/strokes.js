@@ -128,12 +128,19 @@ export class Saver {
     return { said: answer.said ?? answer.detail, isDone: !answer.code };
   }
 
-  /** Takes over what somebody else painted or finished meanwhile, where nothing of one's own is on its way. */
+  /**
+   * Takes over what somebody else painted or finished meanwhile, where nothing of one's own is on its way. Gives what
+   * changes with each decision about a mask of the run; empty where it is not known.
+   */
   async watch() {
     const answer = this.isIdle ? await fetch(`${this.url}/standing.json`).catch(() => null) : null;
-    if (!answer?.ok) return;
-    const { stamp } = await answer.json();
-    if (stamp === this.stamp || !this.isIdle) return;
+    if (!answer?.ok) return "";
+    const { stamp, decided } = await answer.json();
+    if (stamp !== this.stamp && this.isIdle) await this.#takeNew(stamp);
+    return decided;
+  }
+
+  async #takeNew(stamp) {
     const isRead = await this.takeOver({ isKeeping: true }).then(() => true, () => false);
     if (isRead) this.stamp = stamp; // a torn end of the strokes' file is not asked for again
   }
