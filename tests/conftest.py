@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from carina.config import Settings
 from carina.database import open_database, upgrade_schema
 from certificates import SESSION, authority
-from databases import new_database, postgresql_server
+from databases import new_database, new_node_database, postgresql_server
 from remembered import remember
 from webhooks import Hook
 
@@ -114,7 +114,15 @@ def postgresql() -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def node_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty database of either kind."""
+    """The address of a database of either kind in which nothing is; that on a server has the tables of a node."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/node.sqlite"
+    return new_node_database(request.getfixturevalue("postgresql"), f"test{next(_NUMBERS)}")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database of either kind without tables."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/node.sqlite"
     return new_database(request.getfixturevalue("postgresql"), f"test{next(_NUMBERS)}")

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
+from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
-from carina.database import open_database
+from carina.database import IDENTITY, open_database, upgrade_schema
 from carina.testing.ports import free_port
 
 
@@ -48,6 +49,7 @@ def postgresql_server() -> Iterator[str]:
     subprocess.run(making, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
     serving: list[str | Path] = [server, "-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
     serving += ["-c", "timezone=America/New_York"]  # a server gives times in a zone of its own
+    serving += ["-c", "fsync=off"]  # processes are killed here, and no machine
     process = subprocess.Popen(serving, user=user, cwd=folder, stderr=subprocess.DEVNULL)
     try:
         _wait(port, process)
@@ -70,10 +72,29 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError("the PostgreSQL server did not start")
 
 
-def new_database(server: str, name: str) -> str:
-    """Make a database on a server; gives its address."""
+def new_database(server: str, name: str, like: str = "template1") -> str:
+    """Make a database on a server, with what another one holds; gives its address."""
+    making = f'create database "{name}" template "{like}"'
     engine = open_database(server + "postgres")
     with engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f'create database "{name}"'))
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(making))
     engine.dispose()
     return server + name
+
+
+def new_node_database(server: str, name: str) -> str:
+    """Make a database with the tables of a node; the first on a server is migrated, the others are copies of it."""
+    if server not in _MIGRATED:
+        first = open_database(new_database(server, "migrated"))
+        upgrade_schema(first)
+        first.dispose()
+        _MIGRATED.add(server)
+    address = new_database(server, name, like="migrated")
+    engine = open_database(address)
+    with engine.begin() as connection:
+        connection.execute(update(IDENTITY).values(uuid=uuid4().hex))
+    engine.dispose()
+    return address
+
+
+_MIGRATED: set[str] = set()

@@ -6,11 +6,13 @@ a fault is set off at each step in turn, before and after every commit and every
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +40,10 @@ CONFIRM_S = 20.0
 NEARLY = timedelta(seconds=CONFIRM_S - 0.1)
 SLOW = timedelta(seconds=3 * CONFIRM_S)
 MOST_ROUNDS = 150
+
+
+identified = cache(identity_of)
+"""The files stay as they are, and are read once: trials ask for nothing more often."""
 
 
 class Killed(BaseException):
@@ -103,7 +109,7 @@ class LatePeer:
         self.step()
         slow, self.slow = self.slow, None
         self.clock.now += slow or timedelta()
-        self.due.append((self.clock.now + self.late, identity_of(file).sop_instance_uid))
+        self.due.append((self.clock.now + self.late, identified(file).sop_instance_uid))
         self.step()
         if slow is None:
             return Answer(outcome=Outcome.STORED, status=0)
@@ -113,7 +119,7 @@ class LatePeer:
 
     def held(self, files: Sequence[Path]) -> frozenset[str]:
         self.step()
-        asked = {identity_of(file).sop_instance_uid for file in files}
+        asked = {identified(file).sop_instance_uid for file in files}
         found = frozenset(asked & self.here())
         self.step()
         return found
@@ -152,6 +158,21 @@ class Clock:
         return self.now
 
 
+@cache
+def databases() -> tuple[Engine, sqlite3.Connection]:
+    """The database of all trials, which remembers how statements are compiled, and an empty one to begin each with."""
+    blank = open_database("sqlite://")
+    SCHEMA.create_all(blank)
+    return open_database("sqlite://"), cast(sqlite3.Connection, blank.raw_connection().driver_connection)
+
+
+def emptied() -> Engine:
+    engine, blank = databases()
+    with engine.connect() as connection:
+        blank.backup(cast(sqlite3.Connection, connection.connection.driver_connection))
+    return engine
+
+
 @dataclass
 class Trial:
     """A node with the objects of two jobs, which are the same, on their way to one peer."""
@@ -165,8 +186,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         self.clock = Clock()
-        self.engine = open_database("sqlite://")
-        SCHEMA.create_all(self.engine)
+        self.engine = emptied()
         self.steps = Steps(frozenset(self.kills))
         self.peer = LatePeer(self.clock, self.steps, self.late, self.slow, self.breaks)
         self.destination = DicomDestination(
@@ -181,6 +201,7 @@ class Trial:
     def run(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A sender after the other, each until it is killed; the last one until nothing is under way."""
         monkeypatch.setattr(courier_module, "ask_commitment", self.peer.commit)
+        monkeypatch.setattr(courier_module, "identity_of", identified)
         for _ in range(len(self.kills) + 1):
             with suppress(Killed):
                 self._deliver()
@@ -212,7 +233,7 @@ class Trial:
             return list(connection.execute(select(DELIVERY.c.state)).scalars())
 
     def check(self) -> None:
-        uids = [identity_of(file).sop_instance_uid for file in self.folder.glob("*.dcm")]
+        uids = [identified(file).sop_instance_uid for file in self.folder.glob("*.dcm")]
         assert self.peer.stored == Counter(uids), f"killed at {self.kills}"
         assert set(self.states()) == {DeliveryState.CONFIRMED}
 

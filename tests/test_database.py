@@ -81,13 +81,13 @@ def test_a_missing_driver_is_named_with_what_brings_it(monkeypatch: pytest.Monke
         open_database("postgresql+psycopg://user:secret@host/name")
 
 
-def test_every_time_comes_out_in_utc_whatever_zone_the_server_has(node_database: str) -> None:
-    if node_database.startswith("postgresql"):
-        setting = open_database(node_database)
+def test_every_time_comes_out_in_utc_whatever_zone_the_server_has(empty_database: str) -> None:
+    if empty_database.startswith("postgresql"):
+        setting = open_database(empty_database)
         with setting.begin() as connection:
             connection.exec_driver_sql(f"alter database {setting.url.database} set timezone to 'America/New_York'")
         setting.dispose()
-    node = open_database(node_database)
+    node = open_database(empty_database)
     SCHEMA.create_all(node)
     at, known = datetime(2026, 7, 1, 23, 30, tzinfo=UTC), {"who": "web", "action": "looked", "subject": "job 1"}
     east = at.astimezone(timezone(timedelta(hours=9)))

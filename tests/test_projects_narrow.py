@@ -193,8 +193,8 @@ CHANGES: dict[str, Callable[[Connection, int], Any]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_is_of_another_project_is_not_changed(node_database: str, name: str) -> None:
-    engine = open_database(node_database)
+def test_what_is_of_another_project_is_not_changed(empty_database: str, name: str) -> None:
+    engine = open_database(empty_database)
     SCHEMA.create_all(engine)
     fill(engine, PROJECTS)
     others = [
@@ -235,8 +235,8 @@ def test_what_can_not_be_narrowed_is_not_executed(
 
 
 @pytest.mark.parametrize("project", ["a", "b"])
-def test_a_job_is_added_to_ones_own_project_alone(node_database: str, project: str) -> None:
-    engine = open_database(node_database)
+def test_a_job_is_added_to_ones_own_project_alone(empty_database: str, project: str) -> None:
+    engine = open_database(empty_database)
     SCHEMA.create_all(engine)
     new = [NewJob(source="/in", pipeline="p", memory_mb=1, cores=1, project=one) for one in ("a", project)]
     with seeing(engine, frozenset("a")).begin() as connection:

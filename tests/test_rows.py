@@ -167,8 +167,8 @@ def test_a_run_that_measures_nothing_has_neither_ratio_nor_class(made_run: Path,
     assert (columns["ratio_percent"], columns["is_classified"], columns["warnings"]) == (None, None, 1)
 
 
-def test_rows_of_the_version_before_say_what_their_arrivals_say(node_database: str) -> None:
-    engine = open_database(node_database)
+def test_rows_of_the_version_before_say_what_their_arrivals_say(empty_database: str) -> None:
+    engine = open_database(empty_database)
     with engine.begin() as connection:
         command.upgrade(migrations(connection), "0019")
         came = "'1.2', '1.3', 'scanner', '', 'queued', '', 'default', :now, :now, '', :studied, 0, 0"
