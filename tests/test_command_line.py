@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from called import called
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from tiny_networks import tiny_environment
@@ -21,9 +23,8 @@ USAGE, BAD_SERIES, BAD_CONFIG = 2, 3, 4
 
 def carina(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would."""
-    program = Path(sys.executable).with_name("carina")
-    words = [str(program), *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300)
+    with patch.dict(os.environ, environment):
+        return called(*map(str, arguments), folder=Path())
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
@@ -99,7 +100,9 @@ def test_wrong_usage_is_one_line(words: list[str], said: str) -> None:
 
 def test_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    refused(carina("run", tmp_path / "in", "-o", tmp_path / "out"), BAD_SERIES, "empty", "series.none-found")
+    program = [str(Path(sys.executable).with_name("carina")), "run", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=300)
+    refused(done, BAD_SERIES, "empty", "series.none-found")
     assert not (tmp_path / "out").exists()
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
+from called import called
 from carina.testing.difficult_pacs import DifficultPacs
 from carina.testing.ports import free_port
 
 
-def carina(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).with_name("carina")
-    return subprocess.run([str(program), *words], cwd=folder, capture_output=True, text=True, timeout=120)
+def carina(folder: Path, *words: str) -> CompletedProcess[str]:
+    return called(*words, folder=folder)
 
 
 def test_each_destination_is_tried(tmp_path: Path) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from called import called
 from carina.cli import series as listing
 from carina.cli.terminal import say_fields, say_json, say_table
 from carina.dicom.find import Found
@@ -25,16 +26,15 @@ from reading_slices import write_series
 
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 
-CARINA = Path(sys.executable).with_name("carina")
 SOME_FAILED = 3
 COLUMNS = 8
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 """Every code point, lone surrogates and control characters too."""
 
 
-def carina(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [CARINA, *words]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+def carina(*words: str | Path, **environment: str) -> CompletedProcess[str]:
+    with patch.dict(os.environ, environment):
+        return called(*map(str, words), folder=Path())
 
 
 def hostile(text: str) -> Found:

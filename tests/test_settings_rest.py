@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from called import called
 from carina.config import Settings, sound_settings
 
 PROGRAM = Path(sys.executable).with_name("carina")
@@ -82,5 +83,4 @@ def test_a_folder_where_no_files_are_kept_is_said_so(tmp_path: Path) -> None:
 
 def checked(folder: Path, text: str) -> str:
     (folder / "carina.toml").write_text(text)
-    command = [str(PROGRAM), "serve", "--check"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stderr
+    return called("serve", "--check", folder=folder).stderr
