@@ -125,7 +125,7 @@ def test_other_hosts_are_in_nobodys_way(node: Path, which: str) -> None:
 def test_every_verb_that_opens_a_node_is_among_them() -> None:
     opens = re.compile(r"open_existing_node|open_node_beside|save_node")
     found = {file.stem for file in (SOURCES / "cli").glob("*.py") if opens.search(file.read_text())}
-    assert found == set(COMMANDS) - {"submit", "worker"}, "submit and worker are in jobs.py"
+    assert found == set(COMMANDS) - {"submit", "worker"}, "submit is in jobs.py, worker opens a node of its own"
     listed = {words.split()[0] for verb in ("arrivals", "deliveries", "jobs") for words in COMMANDS[verb]}
     groups = [getattr(import_module(f"carina.cli.{verb}"), verb) for verb in ("arrivals", "deliveries", "jobs")]
     assert {name for group in groups for name in group.commands} == listed

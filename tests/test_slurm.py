@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from carina.api.cohort_table import read_cohort_table
+from carina.cli.worker import ENDED_EARLY
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from databases import new_database
@@ -106,13 +107,17 @@ def test_the_guide_from_submit_to_the_table(slurm: Slurm, cohort: Path, carina: 
     assert len(list((cohort / "node" / "runs").glob("*/manifest.json"))) == STUDIES
 
 
-def test_a_worker_that_slurm_cancels_gives_its_job_back(slurm: Slurm, cohort: Path, carina: Command) -> None:
+def test_a_worker_out_of_time_gives_its_job_back_and_is_not_completed(
+    slurm: Slurm, cohort: Path, carina: Command
+) -> None:
+    """It is told as by ``--signal=B:TERM@60``."""
     carina("submit", "../archive/p0", "--pipeline", "default")
     job = start(slurm, cohort, cohort / "carina.toml")
     while (seen := json.loads(carina("jobs", "list", "--json"))[0])["state"] != "running":
         assert slurm.states(job) != ["COMPLETED"], logs(cohort, job)
-    slurm.call("scancel", job)
-    assert slurm.wait(job) == ["CANCELLED"]
+    slurm.call("scancel", "--batch", "--signal=TERM", job)
+    assert slurm.wait(job) == ["FAILED"]
+    assert ENDED_EARLY in logs(cohort, job)
     (after,) = json.loads(carina("jobs", "list", "--json"))
     assert (seen["attempt"], after["state"], after["crashes"], after["retries"]) == (1, "pending", 0, 0)
 

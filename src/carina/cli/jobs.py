@@ -1,9 +1,7 @@
-"""``carina jobs``, ``submit`` and ``worker``: the jobs of a node, from the command line."""
+"""``carina jobs`` and ``submit``: the jobs of a node, from the command line."""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -366,29 +364,3 @@ def submit(path: Path, terms: Terms, each: str | None, config: Path | None) -> N
         job_id = put(connection, job, database_now(connection))
         told(connection, [job_id])
     say(job_id)
-
-
-@click.command()
-@click.option("--until-empty", is_flag=True, help="End when no job waits or runs any more.")
-@click.option("--name", default="", help="What the table shows as who runs a job; default: HOST:PID.")
-@CONFIG
-def worker(until_empty: bool, name: str, config: Path | None) -> None:
-    """Run the jobs of the node's queue, as many at once as memory and cores allow.
-
-    On one machine, carina serve does this itself; on others, with a PostgreSQL database and a shared folder, start one
-    worker each. Under Slurm, memory and cores are those that Slurm granted.
-    """
-    from carina.jobs.machine import within_slurm
-    from carina.jobs.one_host import worked_on_here
-    from carina.jobs.places import check_beside, open_node
-    from carina.jobs.worker import Worker
-    from carina.service.logs import log_to
-
-    log_to()
-    settings = node_settings(config)
-    check_beside(settings)
-    with worked_on_here(settings):  # before the database is opened, which two machines may not do
-        it = Worker(within_slurm(settings, os.environ), open_node(settings), name=name)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: it.stopping.set())
-        it.go(until_empty=until_empty)

@@ -13,11 +13,8 @@ from typing import Any, NamedTuple
 import click
 
 from carina import __version__
-from carina.cli.terminal import complain, guarded_streams, told_lines
+from carina.cli.terminal import STOPPED_BY, complain, guarded_streams, told_lines
 from carina.errors import CarinaError, told
-
-STOPPED_BY = 128
-"""A process that a signal ends has the signal's number and this as its exit code, as in a shell."""
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -47,7 +44,7 @@ VERBS = {
     "synth": Verb("carina.cli.synth", "synth", "Make data to train on: lists from DICOM, synthetic disease, sheets."),
     "submit": Verb("carina.cli.jobs", "submit", "Hand a series to the node's queue."),
     "jobs": Verb("carina.cli.jobs", "jobs", "List, show, cancel and retry the jobs of a node."),
-    "worker": Verb("carina.cli.jobs", "worker", "Run the jobs of the node's queue."),
+    "worker": Verb("carina.cli.worker", "worker", "Run the jobs of the node's queue."),
     "arrivals": Verb("carina.cli.arrivals", "arrivals", "List series that came in; release what is in quarantine."),
     "deliveries": Verb("carina.cli.deliveries", "deliveries", "Show what became of result objects; send again."),
     "echo": Verb("carina.cli.echo", "echo", "Test destinations and sources: does each answer?"),

@@ -27,6 +27,9 @@ NOTE_COLUMNS = 100
 SOME_FAILED = 3
 """The exit code where some of many failed and are named."""
 
+STOPPED_BY = 128
+"""The exit code of what a signal ended before it was done is this and the signal's number, as in a shell."""
+
 NO_READER = 141
 """Where the reader of a pipe has gone (``carina series . | head``), the exit code is that of SIGPIPE."""
 
