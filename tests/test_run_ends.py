@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from called import called
 from carina.errors import CarinaError
 from carina.pipeline import Operator, OperatorTable
 from carina.pipeline.manifest import State, read_manifest
@@ -160,19 +162,37 @@ def place(tmp_path: Path) -> Iterator[Path]:
             Path(folder, one).chmod(0o700)
 
 
-def prefix() -> list[str]:
-    """What makes a command feel permissions as any user does, whoever runs the tests."""
+@contextmanager
+def as_any_user() -> Iterator[None]:
+    """Permissions hold for this thread, and those that it starts, as for any user, whoever runs the tests."""
     if os.geteuid() != 0:
-        return []
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv is not installed; on Debian: apt-get install util-linux")
-    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    version, held = (ctypes.c_uint32 * 2)(CAPABILITIES_VERSION, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(version, held) == 0
+    before = held[0]
+    held[0] &= ~OF_ROOT
+    assert libc.capset(version, held) == 0, os.strerror(ctypes.get_errno())
+    try:
+        yield
+    finally:
+        held[0] = before
+        assert libc.capset(version, held) == 0, os.strerror(ctypes.get_errno())
 
 
-def carina_run(volume: Path, out: Path | str, *before: str) -> subprocess.CompletedProcess[str]:
-    words = [*prefix(), *before, sys.executable, "-m", "carina.cli.main", "run", volume, "-o", out]
-    command = [*map(str, words), "--pipeline", str(volume.parent / "read.yaml"), "--quiet"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+CAPABILITIES_VERSION = 0x20080522
+OF_ROOT = 1 << 1 | 1 << 2 | 1 << 3
+"""``CAP_DAC_OVERRIDE``, ``CAP_DAC_READ_SEARCH`` and ``CAP_FOWNER``, by which root may do what permissions forbid."""
+
+
+def words_of(volume: Path, out: Path | str) -> list[str]:
+    return ["run", str(volume), "-o", str(out), "--pipeline", str(volume.parent / "read.yaml"), "--quiet"]
+
+
+def carina_run(volume: Path, out: Path | str) -> subprocess.CompletedProcess[str]:
+    with as_any_user():
+        return called(*words_of(volume, out), folder=Path())
 
 
 def folder(path: Path, mode: int) -> Path:
@@ -239,8 +259,8 @@ def test_a_manifest_without_permission_is_set_aside(place: Path, volume: Path) -
 @pytest.mark.parametrize("kilobytes", [1, 100])
 def test_a_place_that_is_full_is_one_line_and_exit_code_4(kilobytes: int, place: Path, volume: Path) -> None:
     """Files may not grow beyond a limit, which the system reports as it reports a full disk."""
-    shell = ["bash", "-c", f'ulimit -f {kilobytes}; exec "$@"', "bash"]
-    ended = carina_run(volume, place / "out", *shell)
+    shell = ["bash", "-c", f'ulimit -f {kilobytes}; exec "$@"', "bash", sys.executable, "-m", "carina.cli.main"]
+    ended = subprocess.run([*shell, *words_of(volume, place / "out")], capture_output=True, text=True, timeout=120)
     line = ended.stderr.splitlines()[-1]  # the library that writes MetaImage has its own word before
     assert ended.returncode == 4, line
     assert "can't be written (" in line and "Traceback" not in ended.stderr
