@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
 import os
 import sqlite3
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
 
 import httpx._config
 import httpx._transports.default
 import pytest
+import uvicorn.server
 from argon2 import PasswordHasher
 from sqlalchemy import Connection, update
 
@@ -27,13 +30,19 @@ MOST_VOXELS = 4_000_000
 def remember(patch: pytest.MonkeyPatch) -> None:
     """Remember phantoms, the first schema of a database and the system's certificates, for as long as ``patch``.
 
-    Passwords are hashed in a millisecond: what makes them dear to guess would be paid at each log-in of a test.
+    Passwords are hashed in a millisecond: what makes them dear to guess would be paid at each log-in of a test. A
+    server looks 50 times a second whether it is to end, not 10: hundreds of tests wait for that of theirs.
     """
+    patch.setattr(uvicorn.server, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": _nap}))
     patch.setattr(credentials, "_HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
     patch.setattr(phantom, "chest_phantom", _phantoms(phantom.chest_phantom))
     patch.setattr(upgrade, "_migrate", _schemas(upgrade._migrate))
     trusting = _trust(httpx._config.create_ssl_context)
     patch.setattr(httpx._transports.default, "create_ssl_context", trusting)
+
+
+async def _nap(delay_s: float) -> None:
+    await asyncio.sleep(min(delay_s, 0.02))
 
 
 def _phantoms(make: Any) -> Any:

@@ -71,10 +71,10 @@ def the_job(engine: Engine) -> Job:
         return list_jobs(connection).jobs[0]
 
 
-def test_a_process_that_finds_postgresql_recovering_says_so_and_ends(settings: Settings) -> None:
+def test_a_process_that_finds_postgresql_recovering_says_so_and_ends(tmp_path: Path) -> None:
     with recovering_postgresql() as address:
-        node = msgspec.structs.replace(settings.node, database=address)
-        line = msgspec.json.encode(msgspec.structs.replace(settings, node=node)) + b"\n"
+        settings = Settings(node=NodeSettings(folder=str(tmp_path), database=address, memory_gb=8, cores=4))
+        line = msgspec.json.encode(settings) + b"\n"
         process = subprocess.Popen([*EXECUTE, "1", "1"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdin is not None and process.stderr is not None
         process.stdin.write(line)

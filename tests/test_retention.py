@@ -271,10 +271,10 @@ while Retention(engine, folder, RetentionSettings(incoming_days=1, runs_days=1),
 
 
 def test_a_process_that_is_killed_leaves_nothing_dangling(tmp_path: Path) -> None:
-    arrivals = [KeptArrival(series=str(number), jobs=(DONE,)) for number in range(80)]
+    arrivals = [KeptArrival(series=str(number), jobs=(DONE,)) for number in range(30)]
     chance = random.Random(7)
     with node_with(arrivals, tmp_path) as engine:
-        for _ in range(5):
+        for _ in range(3):
             with subprocess.Popen([sys.executable, "-c", ROUND, tmp_path], stdout=subprocess.PIPE) as process:
                 assert process.stdout is not None
                 assert process.stdout.readline() == b"begins\n"
@@ -286,5 +286,5 @@ def test_a_process_that_is_killed_leaves_nothing_dangling(tmp_path: Path) -> Non
         with engine.connect() as connection:
             removals = connection.execute(select(REMOVAL)).all()
             trail = connection.execute(select(AUDIT.c.subject)).scalars().all()
-        assert len(removals) == len(set(trail)) == len(trail) == 160
+        assert len(removals) == len(set(trail)) == len(trail) == 60
         assert all(row.ended_at and row.ended_at - row.begun_at < timedelta(days=1) for row in removals)
