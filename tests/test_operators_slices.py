@@ -16,7 +16,7 @@ from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
 import carina
 from carina.api.result import Run
 from carina.api.study import RunSettings
-from carina.config import Settings
+from carina.config import Settings, load_settings
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.series import Series
 from carina.errors import BadConfig
@@ -32,6 +32,7 @@ from carina.testing.dicom import write_ct_series
 from carina.volume.files import read_mask, write_volume
 from carina.volume.volume import Mask, Volume
 from dicom_objects_samples import errors_of
+from tiny_networks import tiny_environment
 
 OLDER = Path(__file__).with_name("older-pipeline.yaml")
 
@@ -78,9 +79,15 @@ def alone(name: str, inputs: dict[str, Path], out: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def older(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The older published pipeline, with the networks that ship."""
-    return carina.run(study, tmp_path_factory.mktemp("older") / "run", RunSettings(pipeline=OLDER))
+def how(tmp_path_factory: pytest.TempPathFactory) -> RunSettings:
+    """The older published pipeline, with tiny networks: what they find is not the point."""
+    tiny = tiny_environment(tmp_path_factory.mktemp("bundles"))
+    return RunSettings(pipeline=OLDER, settings=load_settings(None, tiny))
+
+
+@pytest.fixture(scope="module")
+def older(study: Path, how: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return carina.run(study, tmp_path_factory.mktemp("older") / "run", how)
 
 
 def test_the_older_published_pipeline_runs_end_to_end(older: Run) -> None:
@@ -105,9 +112,9 @@ def test_each_of_its_slices_holds_the_lungs_of_the_run(older: Run, series: Serie
         assert dataset.SourceImageSequence[0].ReferencedSOPInstanceUID == source.sop_instance_uid
 
 
-def test_it_resumes_without_making_a_slice_again(older: Run, study: Path) -> None:
+def test_it_resumes_without_making_a_slice_again(older: Run, how: RunSettings, study: Path) -> None:
     times = {path: path.stat().st_mtime_ns for path in older.dicom}
-    again = carina.run(study, older.folder, RunSettings(pipeline=OLDER))
+    again = carina.run(study, older.folder, how)
     assert {path: path.stat().st_mtime_ns for path in again.dicom} == times and len(times) == COUNT
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import struct
-import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from carina.dicom.layout import layout_of
 from carina.dicom.read import read_source
 from carina.dicom.rules import load_rules
 from carina.errors import BadSeries
+from measured_commands import Measured, measuring
 from reading_codecs import CODECS, compressed
 from reading_slices import ANY, COLUMNS, EVEN, ROWS, ct_slice, enhanced, refusal, save, series_of, write_series
 
@@ -33,18 +33,6 @@ LARGE, MEGABYTE = 1600, 1_000_000
 
 SLOPES = ("nan", "inf", "-1", "0", "1e39", "-inf", "1\\2", "1,0")
 NOT_NEEDED = ("GantryDetectorTilt", "SliceThickness", "KVP", "InstanceNumber", "AcquisitionNumber")
-
-MEASURED = """
-import sys
-from pathlib import Path
-from carina.cli.main import main
-sys.argv = ["carina", *sys.argv[1:]]
-try:
-    main()
-finally:
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print("peak", int(status["VmHWM"].split()[0]) * 1024, file=sys.stderr)
-"""
 
 
 def raw_number(file: Path, keyword: str, text: bytes) -> None:
@@ -334,13 +322,10 @@ def test_an_enhanced_object_that_lost_frames_is_refused(tmp_path: Path, frames: 
     assert all(one.pixels is not None and "it is truncated" in one.pixels.words for one in headers)
 
 
-def measured(*words: str) -> tuple[subprocess.CompletedProcess[str], int]:
-    """A command's end, and the most memory that its process took, in bytes."""
-    if not Path("/proc/self/status").exists():
-        pytest.skip("the most memory that a process took is read from /proc, which is not here")
-    done = subprocess.run([sys.executable, "-c", MEASURED, *words], capture_output=True, text=True, check=False)
-    *said, last = done.stderr.splitlines()
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, "\n".join(said)), int(last.split()[1])
+@pytest.fixture(scope="module")
+def measured() -> Iterator[Measured]:
+    with measuring() as ended:
+        yield ended
 
 
 @pytest.mark.parametrize(
@@ -357,7 +342,7 @@ def measured(*words: str) -> tuple[subprocess.CompletedProcess[str], int]:
     ],
 )
 def test_claims_end_a_run_in_one_line_and_little_memory(
-    data: Path, tmp_path: Path, fault: str, code: str, words: str
+    measured: Measured, data: Path, tmp_path: Path, fault: str, code: str, words: str
 ) -> None:
     listed, peak = measured("series", str(data / "faults" / fault))
     assert listed.returncode == 0 and words in listed.stdout and peak < 500 * MEGABYTE
@@ -377,7 +362,7 @@ def test_padding_beyond_the_stored_bits_is_air(data: Path) -> None:
     assert (volume.hu[index][padded] == -1024).all() and volume.hu[index][~padded].max() > 0
 
 
-def test_control_characters_of_the_fault_become_spaces(data: Path) -> None:
+def test_control_characters_of_the_fault_become_spaces(measured: Measured, data: Path) -> None:
     listed, _ = measured("series", str(data / "faults" / "control-characters"))
     (taken,) = [line for line in listed.stdout.splitlines() if line.startswith("taken")]
     assert len(taken.split("\t")) == 8 and taken.split("\t")[3] == "Thorax B C [31mred"
