@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
+from called import called
 from carina.config import Destination, FolderDestination, NodeSettings, Settings
 from carina.database import AUDIT
 from carina.deliver import ledger
@@ -23,8 +22,7 @@ from delivery_objects import NOW, add_job, write_objects
 
 
 def carina(folder: Path, *words: str) -> str:
-    program = Path(sys.executable).with_name("carina")
-    done = subprocess.run([str(program), *words], cwd=folder, capture_output=True, text=True, timeout=120)
+    done = called(*words, folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -82,13 +80,12 @@ def test_what_failed_waits_again_when_told(node: Path) -> None:
 def test_a_name_that_no_destination_has_is_refused_with_the_known_ones(node: Path, verb: str) -> None:
     with (node / "carina.toml").open("a") as file:
         file.write('[destinations.new]\nkind = "folder"\npath = "c"\n')
-    program = Path(sys.executable).with_name("carina")
-    command = [str(program), "deliveries", verb, "--destination"]
-    done = subprocess.run([*command, "archiv"], cwd=node, capture_output=True, text=True, timeout=120)
+    command = ("deliveries", verb, "--destination")
+    done = called(*command, "archiv", folder=node)
     assert (done.returncode, len(done.stderr.splitlines())) == (4, 1)
     assert "destinations.archiv: no destination is or was called so; known: archive, new, share." in done.stderr
     for name in ("share", "new"):  # of the ledger alone, of the settings alone
-        assert subprocess.run([*command, name], cwd=node, capture_output=True, timeout=120).returncode == 0
+        assert called(*command, name, folder=node).returncode == 0
 
 
 def test_pages_follow_each_other(node: Path) -> None:

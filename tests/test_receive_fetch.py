@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +14,7 @@ from pydicom import dcmread
 from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 from sqlalchemy import Engine, select
 
+from called import called
 from carina.config import DicomDestination, DicomSettings, DicomSource, NodeSettings, Settings
 from carina.database import ARRIVAL, AUDIT, INSTANCE, open_database
 from carina.errors import BadConfig, DeliveryFailed
@@ -166,9 +165,7 @@ def test_the_command_fetches(pacs: Pacs, tmp_path: Path) -> None:
     )
 
     def carina(*words: str) -> subprocess.CompletedProcess[str]:
-        program = str(Path(sys.executable).with_name("carina"))
-        command = [program, "fetch", "pacs", *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ))
+        return called("fetch", "pacs", *words, folder=tmp_path)
 
     listed = carina("--patient", "P", "--list")
     assert "20260101" in listed.stdout
@@ -231,8 +228,6 @@ def test_a_fetch_that_finds_nothing_is_no_success(node: Settings, tmp_path: Path
         '[sources.pulled]\nkind = "dicom"\nae_title = "CARINA"\n'
         f'[destinations.pacs]\nkind = "dicom"\nhost = "127.0.0.1"\nport = {peer.port}\nae_title = "ORTHANC"\n'
     )
-    program = str(Path(sys.executable).with_name("carina"))
     for more in ((), ("--list",)):
-        words = [program, "fetch", "pacs", "--accession", "NOWHERE", *more]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        done = called("fetch", "pacs", "--accession", "NOWHERE", *more, folder=tmp_path)
         assert (done.returncode, done.stderr) == (3, "pacs: no CT series there fits what was asked for.\n")

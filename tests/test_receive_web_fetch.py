@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from pydicom import dcmread
 from sqlalchemy import Engine, select
 
+from called import called
 from carina.config import DicomSettings, DicomSource, DicomwebDestination, NodeSettings, Settings
 from carina.database import ARRIVAL, INSTANCE
 from carina.deliver.paced_http import LEAST_PROGRESS, PacedBytes
@@ -135,9 +134,7 @@ def test_the_command_fetches_from_a_dicomweb_server(pacs: Pacs, tmp_path: Path) 
     )
 
     def carina(*words: str) -> subprocess.CompletedProcess[str]:
-        program = str(Path(sys.executable).with_name("carina"))
-        command = [program, "fetch", "web", *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ))
+        return called("fetch", "web", *words, folder=tmp_path)
 
     done = carina("--accession", "A1")
     assert (done.returncode, done.stdout.strip().endswith("8 of 8 instances")) == (0, True), done.stderr

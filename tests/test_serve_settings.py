@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from filelock import FileLock
 
+from called import called
 from carina import config, sections, web_settings
 from carina.config import Settings, load_settings
 from carina.errors import BadConfig
@@ -96,7 +97,7 @@ def test_what_the_template_says_of_optional_tables_are_their_defaults(tmp_path: 
 
 def test_init_writes_the_template_and_never_overwrites(tmp_path: Path) -> None:
     for code, words in ((0, "carina serve --check"), (4, "carina.toml: is there already")):
-        done = subprocess.run([PROGRAM, "init", tmp_path / "new"], capture_output=True, text=True)
+        done = called("init", str(tmp_path / "new"), folder=tmp_path)
         assert done.returncode == code
         assert words in done.stdout + done.stderr
     made = tmp_path / "new" / "carina.toml"
@@ -155,7 +156,7 @@ def test_check_says_that_others_can_read_a_secret(tmp_path: Path) -> None:
     file.write_text(f'[node]\nfree_gb = 0.0\nfolder = "{tmp_path / "node"}"\n{free()}{WEB.format("pacs", TOKEN)}')
     for mode, is_said in ((0o644, True), (0o600, False)):
         file.chmod(mode)
-        done = subprocess.run([PROGRAM, "serve", "--check", "--config", file], capture_output=True, text=True)
+        done = called("serve", "--check", "--config", str(file), folder=tmp_path)
         assert done.returncode == 0, done.stderr
         assert ("holds a secret (destinations.D.token)" in done.stdout + done.stderr) is is_said
 
@@ -247,7 +248,7 @@ def test_a_mistake_across_keys_is_named_by_its_key(
 )
 def test_a_password_that_others_can_read_is_said(tmp_path: Path, url: str, more: str, *, is_said: bool) -> None:
     (tmp_path / "carina.toml").write_text(WEB.format("h", more).replace("https://h/web", url) + free())
-    done = subprocess.run([str(PROGRAM), "serve", "--check"], cwd=tmp_path, capture_output=True, text=True)
+    done = called("serve", "--check", folder=tmp_path)
     words = f"destinations.D.url: {url} is plain HTTP: what is shown to log in can be read on its way"
     assert (done.returncode, words in done.stdout) == (0, is_said)
     assert "hushed" not in done.stdout
@@ -303,7 +304,7 @@ def test_the_ports_of_a_node_that_runs_are_its_own(tmp_path: Path) -> None:
         with FileLock(tmp_path / "node" / NODE_LOCK):
             done = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True)
             assert (done.returncode, done.stdout.count("the node runs, so its ports were not tried")) == (0, 1)
-        done = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True)
+        done = called("serve", "--check", folder=tmp_path)
         assert done.returncode == 4 and "web.port: can't listen on" in done.stderr
 
 
@@ -333,7 +334,7 @@ def test_every_mistake_is_told_at_once_with_exit_code_4(tmp_path: Path) -> None:
     (tmp_path / "carina.toml").write_text(
         f'{free()}[models]\nlung = "liver"\n{DICOM.format("A", "X")}destinations=["Q"]'
     )
-    done = subprocess.run([PROGRAM, "serve", "--check"], cwd=tmp_path, capture_output=True, text=True)
+    done = called("serve", "--check", folder=tmp_path)
     assert done.returncode == 4
     assert "carina.toml:10: sources.A.destinations: " in done.stderr
     assert "carina.toml:6: models.lung: " in done.stderr
