@@ -128,7 +128,7 @@ def test_a_nifti_file_is_dropped_and_a_folder_is_chosen(browser: Browser, runnin
     )
     dropped = job_of(page)
     page.get_by_label("Files or a zip").set_input_files(files / "chest.nii.gz")
-    expect(page.locator("#upload-said")).to_contain_text(f"The same scan is here already, run as job {dropped}.")
+    expect(page.locator("#upload-said")).to_contain_text(f"The same scan is here already: job {dropped}.")
     expect(page.locator("#upload-said a").last).to_have_attribute("href", f"/jobs/{dropped}")
     httpx.post(f"{running.url}/api/v1/jobs/{job_of(page)}/cancel")
     page.reload()

@@ -139,7 +139,7 @@ async function send(files) {
   document.querySelector(`[data-upload="${upload.id}"]`)?.remove(); // no longer unfinished
   say(`Uploaded: it is job ${job.id}.`, `/jobs/${job.id}`);
   if (job.run_before) {
-    said.append(" The same scan is here already, run as");
+    said.append(" The same scan is here already:");
     addLink(`/jobs/${job.run_before}`, `job ${job.run_before}.`);
   }
 }
