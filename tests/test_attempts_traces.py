@@ -89,7 +89,8 @@ class Dead:
 def manifest_of(**states: State) -> Manifest:
     operators = {name: OperatorRecord(image="x", state=state) for name, state in states.items()}
     definition = DefinitionRecord(name="d", file="d.yaml", sha256="")
-    return Manifest(fingerprint="", started="2026-01-01T00:00:00+00:00", definition=definition, operators=operators)
+    started = "2026-01-01T00:00:00+00:00"
+    return Manifest(state=State.RUNNING, fingerprint="", started=started, definition=definition, operators=operators)
 
 
 AT_WORK: Mapping[str, tuple[Any, str]] = {

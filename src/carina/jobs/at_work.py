@@ -9,6 +9,9 @@ from carina.errors import BadConfig
 from carina.pipeline.folder import MANIFEST
 from carina.pipeline.manifest import State, read_manifest
 
+UNENDED = (State.RUNNING, State.INTERRUPTED)
+"""How operators stand that a process was at when it died: the manifest of a run without one is read as interrupted."""
+
 
 def manifest_time(run: Path) -> int:
     """When a run's manifest was last written, in ns; 0 where there is none."""
@@ -28,9 +31,7 @@ def at_work(run: Path, began: int) -> str:
         manifest = read_manifest(run)
     except BadConfig:
         return ""
-    running = (
-        [f"'{name}'" for name, one in manifest.operators.items() if one.state is State.RUNNING] if manifest else []
-    )
+    running = [f"'{name}'" for name, one in manifest.operators.items() if one.state in UNENDED] if manifest else []
     if not running:
         return ""
     several = len(running) > 1
