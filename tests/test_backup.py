@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import signal
 import sqlite3
@@ -89,7 +90,7 @@ def test_backups_and_restored_nodes_are_their_users_alone(node: Settings, tmp_pa
     for name in ("node.lock", "receiving.lock", "sender.lock"):
         (folder / name).touch()
     (folder / "alive").mkdir()
-    (folder / "alive" / "host:1").touch()
+    (folder / "alive" / f"{platform.node()}:1").touch()
     for one in (folder, *folder.rglob("*")):
         one.chmod(0o777 if one.is_dir() else 0o664)
     (tmp_path / "saved").mkdir()
