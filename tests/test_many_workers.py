@@ -29,7 +29,7 @@ def test_every_job_ends_once_whatever_fails() -> None:
 
 
 def test_a_worker_among_many_does_nearly_what_one_alone_does() -> None:
-    alone, among = simulated(300, 1), simulated(300, 8)
+    alone, among = simulated(120, 1), simulated(120, 8)
     assert among.while_jobs_waited >= 0.9 * alone.while_jobs_waited
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import insert, select, update
 
 from carina.config import Settings
 from carina.database import ARRIVAL, DELIVERY, JOB, PRIOR, PRIOR_SERIES, PriorState, database_now
+from carina.errors import CarinaError
 from carina.jobs.compare import compare_job
 from carina.jobs.comparison import Comparison, comparison_of
 from carina.jobs.earlier import is_fetched_as_prior, wanted_for
@@ -285,8 +286,8 @@ def measured_nothing(run: Path) -> None:
 def test_what_was_not_measured_is_not_compared(two: tuple[RunningNode, int]) -> None:
     node, new = two
     measured_nothing(node.folder / f"runs/{new}")
-    failed = make_report(node.settings, new)
-    assert failed.endswith("measured no lesion to lung ratio, so that nothing of it can be compared.")
+    with pytest.raises(CarinaError, match="measured no lesion to lung ratio, so that nothing of it can be compared"):
+        compare_job(node.settings, node.engine, new)
     assert not list((node.folder / f"runs/{new}/dicom").glob("change*"))
     with serving(node) as url:
         page = httpx.get(f"{url}/jobs/{new}/view/report")
