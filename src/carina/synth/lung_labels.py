@@ -16,6 +16,8 @@ research log. Arrays are ``(z, y, x)`` in RAS order.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -28,6 +30,9 @@ LUNG_BELOW_HU = -400.0
 """Lung and its ground-glass parts are below this; vessels, walls and consolidation are not."""
 
 MARGIN_VOXELS = 5
+
+PLANE_RADIUS_MM = 8.0
+"""How wide a gap of a lung is closed within a slice, to each side."""
 
 
 def label_lungs(hu: npt.NDArray[np.int16], spacing_mm: tuple[float, float, float]) -> npt.NDArray[np.uint8]:
@@ -114,15 +119,19 @@ def _two_largest(air: Flags, spacing_mm: tuple[float, float, float]) -> list[Fla
 
 
 def _close(lung: Flags, spacing_mm: tuple[float, float, float]) -> Flags:
-    """Close one lung over vessels, bronchi and nodules at the pleura."""
-    pad = 12
-    closed = np.pad(lung, pad)
-    for z in range(pad, closed.shape[0] - pad):
+    """Close one lung over vessels, bronchi and nodules at the pleura; what is closed lies in the lung's box."""
+    box = box_with_margin(lung, 0)
+    pads = [max(12, math.ceil(PLANE_RADIUS_MM / mm) + 4) for mm in spacing_mm]
+    closed = np.pad(lung[box], [(pad, pad) for pad in pads])
+    for z in range(pads[0], closed.shape[0] - pads[0]):
         if closed[z].any():
-            closed[z] = _small_holes_filled(_closed_plane(closed[z], 8.0, spacing_mm[1:]), spacing_mm[1:])
+            plane = _closed_plane(closed[z], PLANE_RADIUS_MM, spacing_mm[1:])
+            closed[z] = _small_holes_filled(plane, spacing_mm[1:])
     grown = ndimage.distance_transform_edt(~closed, sampling=spacing_mm) <= 5.0
     shrunk = ndimage.distance_transform_edt(grown, sampling=spacing_mm) > 5.0
-    whole: Flags = ndimage.binary_fill_holes(closed | shrunk)[pad:-pad, pad:-pad, pad:-pad]
+    whole = np.zeros_like(lung)
+    inside = tuple(slice(pad, -pad) for pad in pads)
+    whole[box] = ndimage.binary_fill_holes(closed | shrunk)[inside]
     return whole
 
 
