@@ -52,6 +52,6 @@ def _on_this_machine(web: WebSettings) -> str:
 def _troubles(body: bytes) -> str:
     """What stands against the node's work, of its answer."""
     try:
-        return "; ".join(map(str, read_json(body)["troubles"]))
+        return "; ".join(str(one).rstrip(".") for one in read_json(body)["troubles"])
     except (ValueError, KeyError, TypeError):
         return body.decode(errors="replace")[:200]
