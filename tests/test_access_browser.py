@@ -113,8 +113,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         yield served
 
 
-@pytest.mark.parametrize("theme", ["dark", "light"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("theme", "width"), [("dark", 390), ("light", 1280)])
 def test_axe_finds_nothing_serious_and_nothing_runs_over_the_edge(
     browser: Browser, node: Guarded, theme: str, width: int
 ) -> None:

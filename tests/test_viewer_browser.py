@@ -315,8 +315,7 @@ def test_no_line_breaks_between_a_minus_and_its_number(browser: Browser, url: st
                 assert not [(width, text) for text, lines in found if lines > 1]
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 390), ("light", 1280)])
 def test_axe_finds_nothing_serious_and_nothing_runs_over_the_edge(
     browser: Browser, url: str, others: list[str], scheme: str, width: int
 ) -> None:

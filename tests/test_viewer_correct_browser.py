@@ -250,8 +250,7 @@ def test_an_open_page_says_what_each_reader_decides_and_the_focus_stays(
         expect(accept).to_be_focused()
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 390), ("light", 1280)])
 def test_axe_finds_nothing_serious_on_the_page(
     browser: Browser, corrected: CorrectedRun, scheme: str, width: int
 ) -> None:
