@@ -17,7 +17,7 @@ from carina.cases.checks import check_data
 from carina.cases.datalist import DataList, read_datalist, without
 from carina.cases.purpose import Purpose, Task
 from carina.cli.cases import cases
-from carina.corrections.decisions import Decision, decide
+from carina.corrections.decisions import decide
 from carina.corrections.finish import Draft, finish
 from carina.corrections.masks import MaskName, network_mask
 from carina.corrections.reviewed import (
@@ -29,6 +29,7 @@ from carina.corrections.reviewed import (
     runs_below,
     write_reviewed,
 )
+from carina.corrections.standing import Decision
 from carina.errors import BadConfig
 from carina.volume.files import read_mask
 from test_corrections_finished import made_run
@@ -137,6 +138,7 @@ def row(network_ml: float, reader_ml: float | None, dice: float | None) -> Revie
         mask_image="",
         layer=MaskName.LESION,
         decision=decision,
+        correction=1,
         reader="x",
         at=NOW,
         network_ml=network_ml,

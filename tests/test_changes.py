@@ -21,8 +21,9 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_ui
 
 from carina import RESEARCH_ONLY
 from carina.api.result import Run
-from carina.corrections.decisions import Decision, decide
+from carina.corrections.decisions import decide
 from carina.corrections.masks import MaskName
+from carina.corrections.standing import Decision
 from carina.measure.change import LesionChange, LungHeight, ScanFindings, lung_height
 from carina.measure.findings import RegionFindings
 from carina.report.change import change_sentences
@@ -194,6 +195,7 @@ def test_a_mask_that_a_reader_rejected_is_said_beside_the_sentence(
 ) -> None:
     earlier = tmp_path / "earlier"
     shutil.copytree(runs[1], earlier)
+    decide(Run(earlier), MaskName.LUNG, Decision.ACCEPTED, "Roe", datetime(2020, 5, 1, tzinfo=UTC))
     decide(Run(earlier), MaskName.LESION, Decision.REJECTED, "Roe", datetime(2020, 5, 1, tzinfo=UTC))
     with served(run_app(runs[0], (earlier,))) as url:
         page = unescape(httpx.get(f"{url}/changes", timeout=120).text)

@@ -14,9 +14,10 @@ from filelock import FileLock
 from pydicom import Dataset, dcmread
 
 from carina.api.result import Run
-from carina.corrections.decisions import Decision, decide, decision_on, readers_state
+from carina.corrections.decisions import decide, decision_on, readers_state
 from carina.corrections.finish import Draft, Finished, finish, finished_folder, finished_of, reader_mask
 from carina.corrections.masks import MaskName, network_mask, strokes_file
+from carina.corrections.standing import Decision
 from carina.dicom import seg_reader
 from carina.dicom.find import choose_source, find_series
 from carina.dicom.objects import save_object

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page
 from sqlalchemy import insert, update
 
 from access_nodes import Guarded, account, guarded
+from carina.corrections.standing import Decision
 from carina.database import ARRIVAL, DELIVERY, JOB, PROJECT
 from carina.jobs.reading import Decided
 from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
@@ -33,7 +34,7 @@ WIDTHS = (*range(320, 1601, 80), 390, 801, 961, 1372)
 
 WORD = "W" * 40
 SAID = f"series 1.3.6.1.4.1.14519.5.2.1.6279.6001.{'7' * 29}: slices are missing between {WORD}.dcm and the next one"
-DECIDED = Decided(layer="lesion", decision="rejected", reader=f"reader.{WORD}"[:64], at=NOON, reason=SAID)
+DECIDED = Decided(layer="lesion", decision=Decision.REJECTED, reader=f"reader.{WORD}"[:64], at=NOON, reason=SAID)
 ENDED = {"started_at": NOON, "stopped_at": NOON, "warnings": 12, "first_warning": SAID, "is_classified": 0}
 READ = {"decisions": msgspec.json.encode([DECIDED] * 3).decode(), "ratio_percent": 12.34, "reader_ratio_percent": 11.1}
 

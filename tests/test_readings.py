@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,9 +19,11 @@ from sqlalchemy import text
 from access_nodes import guarded
 from carina.api.result import Run
 from carina.cli.jobs import jobs
-from carina.corrections.decisions import LONGEST_REJECTION, Decision, decide, readers_state
+from carina.corrections.decisions import LONGEST_REJECTION, decide, readers_state
 from carina.corrections.finish import Draft, finish
 from carina.corrections.masks import MaskName
+from carina.corrections.reviewed import agreement, reviewed
+from carina.corrections.standing import Decision
 from carina.database import JOB, open_database, upgrade_schema
 from carina.database.upgrade import migrations
 from carina.jobs.decided import catch_up_readings, note_reading
@@ -195,6 +198,52 @@ def test_a_row_has_the_ratio_with_the_corrections_that_hold(node: RunningNode, t
     assert job_of(node, 2).reader_ratio_percent is None
 
 
+@pytest.mark.parametrize(
+    ("since", "counted", "words"),
+    [
+        (None, Decision.CORRECTED, "corrected"),
+        (Decision.ACCEPTED, Decision.CORRECTED, "correction accepted"),
+        (Decision.REJECTED, Decision.REJECTED, "correction rejected"),
+    ],
+)
+def test_a_correction_is_one_whatever_was_decided_of_it_since_and_every_list_says_the_same(
+    node: RunningNode, served: str, tmp_path: Path, since: Decision | None, counted: Decision, words: str
+) -> None:
+    run = run_of(node, 2)
+    corrected_by_ann(run, since)
+    with node.engine.begin() as connection:  # as it was stored by a node that did not tell whose mask was accepted
+        old = [{"layer": "lesion", "decision": since or "corrected", "reader": "Ann", "at": HALF_PAST.isoformat()}]
+        values = {"reading": since or "corrected", "decisions": json.dumps(old)}
+        connection.execute(JOB.update().where(JOB.c.id == 2).values(**values))
+    assert [catch_up_readings(node.engine, node.folder) for _ in range(2)] == [1, 0]
+    listing = ["list", "--reading", counted.value, "--config", str(tmp_path / "carina.toml")]
+    assert f"lesion {counted}" in CliRunner().invoke(jobs, listing).output
+    check_listed_once(served, counted, f"lesion {words} by Ann")
+    assert readers_words(readers_state(run)).startswith(f"lesion {words}")
+    found = list(reviewed(run.folder))
+    assert agreement(found, MaskName.LESION).counts == {one: int(one is counted) for one in Decision}
+    page = httpx.get(f"{served}/agreement/", timeout=60).text
+    assert f'<td data-name="{counted.capitalize()}"><span>1</span>' in page and words.capitalize() in page
+
+
+def corrected_by_ann(run: Run, since: Decision | None) -> None:
+    """All of the lesion is erased, and that then decided about."""
+    draft = Draft(layer=MaskName.LESION, labels=np.zeros_like(run.lesion.labels), revision=1, reader="Ann", at=NOON)
+    finish(run, draft, None)
+    if since:
+        decide(run, MaskName.LESION, since, "Ann", HALF_PAST)
+
+
+def check_listed_once(url: str, counted: Decision, line: str) -> None:
+    """Job 2 is listed by one of the readings, on the worklist as in the interface."""
+    for reading in Decision:
+        is_it = reading is counted
+        told = httpx.get(f"{url}/api/v1/jobs?reading={reading}").json()["jobs"]
+        assert [(one["id"], one["decisions"][0]["correction"]) for one in told] == [(2, 1)] * is_it
+        page = httpx.get(f"{url}/?reading={reading}").text
+        assert [f'<span class="state {counted}">lesion {counted}</span>' in page, line in page] == [is_it] * 2
+
+
 def test_a_run_whose_journal_is_damaged_keeps_no_other_from_being_taken_in(node: RunningNode) -> None:
     for job in (1, 2):
         decide(run_of(node, job), MaskName.LESION, Decision.ACCEPTED, "Ann", NOON)
@@ -258,18 +307,21 @@ def test_a_run_without_a_lesion_says_so(node: RunningNode, served: str) -> None:
     ("reading", "said", "words"),
     [
         ("unread", [], "unread"),
-        ("unread", [("lesion", "accepted")], "unread"),  # about a mask that was made again since
-        ("accepted", [("lesion", "accepted")], "lesion accepted"),
-        ("accepted", [("lung", "accepted"), ("lesion", "accepted")], "lesion and lung accepted"),
-        ("rejected", [("lung", "accepted"), ("lesion", "rejected")], "lesion rejected"),
-        ("corrected", [("lesion", "corrected"), ("lesion", "accepted")], "lesion corrected"),
+        ("unread", [("lesion", "accepted", 0)], "unread"),  # about a mask that was made again since
+        ("accepted", [("lesion", "accepted", 0)], "lesion accepted"),
+        ("accepted", [("lung", "accepted", 0), ("lesion", "accepted", 0)], "lesion and lung accepted"),
+        ("rejected", [("lung", "accepted", 0), ("lesion", "rejected", 1)], "lesion rejected"),
+        ("corrected", [("lung", "accepted", 0), ("lesion", "accepted", 1)], "lesion corrected"),
         ("", [], ""),
     ],
 )
 def test_what_was_decided_names_the_masks(
-    node: RunningNode, reading: str, said: list[tuple[str, str]], words: str
+    node: RunningNode, reading: str, said: list[tuple[str, str, int]], words: str
 ) -> None:
-    decisions = tuple(Decided(layer=layer, decision=one, reader="Ann", at=NOON) for layer, one in said)
+    decisions = tuple(
+        Decided(layer=layer, decision=Decision(one), correction=number, reader="Ann", at=NOON)
+        for layer, one, number in said
+    )
     assert msgspec.structs.replace(job_of(node, 1), reading=reading, decisions=decisions).read_words == words
 
 

@@ -16,9 +16,10 @@ from pydicom import dcmread
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from carina.corrections.decisions import Decision, decide
+from carina.corrections.decisions import decide
 from carina.corrections.finish import Draft, finish, finished_folder
 from carina.corrections.masks import MaskName
+from carina.corrections.standing import Decision
 from carina.corrections.voxel_runs import runs_of_flags
 from carina.report.overlay import layout
 from carina.service.viewer.agreement_page import agreement_routes

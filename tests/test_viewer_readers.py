@@ -16,9 +16,10 @@ from playwright.sync_api import Browser
 
 from carina.api.cohort_table import COHORT_TABLE
 from carina.api.result import Run
-from carina.corrections.decisions import Decision, decide, readers_state
+from carina.corrections.decisions import decide, readers_state
 from carina.corrections.finish import Draft, Finished, finish
 from carina.corrections.masks import MaskName, decisions_file, network_mask
+from carina.corrections.standing import Decision
 from carina.measure.texts import ml_text, percent_text
 from carina.report.numbers import difference_text, range_text
 from carina.service.viewer.server import run_app

@@ -175,7 +175,7 @@ def show(job_id: int, as_json: bool, config: Path | None) -> None:
     say(*([f"files: {files.said}"] if files.said else []), *compared.lines)
     for one in job.decisions:
         why = f": {one.reason}" if one.reason else ""
-        say(f"{one.layer} mask: {one.decision} by {one.by}, {one.at.astimezone():%Y-%m-%d %H:%M}{why}")
+        say(f"{one.layer} mask: {one.words} by {one.by}, {one.at.astimezone():%Y-%m-%d %H:%M}{why}")
 
 
 def _change(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,18 +15,11 @@ from carina.corrections.hands import by_whom
 from carina.corrections.journal import Journal
 from carina.corrections.masks import CORRECTIONS, MaskName, decisions_file, masks_made, network_mask
 from carina.corrections.painting import labels_sha256
+from carina.corrections.standing import Decision, decision_words, standing
 from carina.errors import BadConfig, one_line
 
 LONGEST_REJECTION = 200
 """Characters that a reader may give as the reason of a rejection."""
-
-
-class Decision(StrEnum):
-    """What a reader decided; a corrected mask is accepted as it is after that."""
-
-    ACCEPTED = "accepted"
-    REJECTED = "rejected"
-    CORRECTED = "corrected"
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +46,16 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         """Who decided about whose mask, in words."""
         return by_whom(self.reader, self.painters, self.finisher)
 
+    @property
+    def standing(self) -> Decision:
+        """As what the mask counts."""
+        return standing(self.decision, self.number)
+
+    @property
+    def words(self) -> str:
+        """The decision as it is named."""
+        return decision_words(self.decision, self.number)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadersState:
@@ -78,9 +80,9 @@ class ReadersState:
         return any(one.decision is Decision.REJECTED and not one.number for one in self.decisions)
 
     @property
-    def differs(self) -> bool:
-        """Whether what the network left is no longer what holds."""
-        return any(one.decision is not Decision.ACCEPTED or one.number for one in self.decisions)
+    def differing(self) -> tuple[DecisionRecord, ...]:
+        """The decisions by which what the network left is no longer what holds."""
+        return tuple(one for one in self.decisions if one.standing is not Decision.ACCEPTED)
 
 
 def readers_state(run: Run) -> ReadersState:

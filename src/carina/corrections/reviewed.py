@@ -17,10 +17,11 @@ from pydicom.errors import InvalidDicomError
 from carina.api.compared import scanned_on
 from carina.api.result import Run
 from carina.cases.datalist import DataList, ListedCase
-from carina.corrections.decisions import Decision, DecisionRecord, decision_on
+from carina.corrections.decisions import DecisionRecord, decision_on
 from carina.corrections.finish import SEG_NAMES, finished_folder, finished_of
 from carina.corrections.hands import by_whom
 from carina.corrections.masks import CORRECTIONS, MaskName, masks_made
+from carina.corrections.standing import Decision, decision_words, standing
 from carina.errors import BadConfig, unwritable
 from carina.pipeline.folder import MANIFEST
 from carina.pipeline.places import write_whole
@@ -32,7 +33,8 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for one mask of one run. Of a rejected mask there is no volume, no Dice and no ``mask_image``.
 
     ``case`` and ``patient`` are what a data list and a training's reports call it by, ``run`` is the folder.
-    ``reader`` decided; of a corrected mask ``painters`` are those whose strokes it holds, and ``finisher`` finished it.
+    ``reader`` decided about the finished correction of the number ``correction``, 0 is the network's own mask. Of a
+    corrected mask ``painters`` are those whose strokes it holds, and ``finisher`` finished it.
     ``network_ml`` and ``reader_ml`` are what each marked; an accepted mask of the network agrees fully with itself.
     """
 
@@ -44,6 +46,7 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
     mask_image: str
     layer: MaskName
     decision: Decision
+    correction: int
     reader: str
     at: datetime
     network_ml: float
@@ -59,6 +62,11 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
         return by_whom(self.reader, self.painters, self.finisher)
 
     @property
+    def words(self) -> str:
+        """The decision as it is named."""
+        return decision_words(self.decision, self.correction)
+
+    @property
     def difference_ml(self) -> float | None:
         """What the network marked more than the reader."""
         return None if self.reader_ml is None else self.network_ml - self.reader_ml
@@ -67,6 +75,7 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
     """Network and readers over many runs, for one of the masks; of none that agree in any way, the rest is None.
 
+    ``counts`` are of masks as they stand (``corrections.standing``), each counted once.
     ``mean_ml`` is the mean difference of volumes, network minus reader; 95 % of the differences lie between
     ``lowest_ml`` and ``highest_ml`` where they are normally distributed (Bland and Altman 1986), None for one alone.
     """
@@ -126,6 +135,7 @@ def _reviewed(run: Run, said: DecisionRecord) -> Reviewed:
         mask_image="" if is_rejected else str(_mask_file(folder, said.layer).resolve()),
         layer=said.layer,
         decision=said.decision,
+        correction=said.number,
         reason=said.reason,
         reader=said.reader,
         painters=said.painters,
@@ -140,7 +150,8 @@ def _reviewed(run: Run, said: DecisionRecord) -> Reviewed:
 def agreement(rows: Sequence[Reviewed], layer: MaskName) -> Agreement:
     """How network and readers agree about one of the masks."""
     own = [one for one in rows if one.layer is layer]
-    counts = {decision.value: sum(one.decision is decision for one in own) for decision in Decision}
+    stand = [standing(one.decision, one.correction) for one in own]
+    counts = {decision.value: stand.count(decision) for decision in Decision}
     agreeing = [(one.dice, one.difference_ml) for one in own if one.decision is not Decision.REJECTED]
     if not agreeing:
         return Agreement(layer=layer, counts=counts)
@@ -218,8 +229,8 @@ def _patient(run: Run) -> str:
 
 
 REVIEWED_COLUMNS = (
-    *("case", "patient", "run", "study_date", "mask", "decision", "reason", "reader", "painters", "finisher"),
-    "decided_at",
+    *("case", "patient", "run", "study_date", "mask"),
+    *("decision", "correction", "reason", "reader", "painters", "finisher", "decided_at"),
     *("network_ml", "reader_ml", "network_minus_reader_ml", "dice", "image", "mask_image"),
 )
 """Of the table of masks that readers looked at; ``case``, ``patient`` and ``image`` are those of the data list."""

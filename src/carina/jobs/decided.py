@@ -8,7 +8,8 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from carina.api.result import Run
-from carina.corrections.decisions import Decision, ReadersState, last_words, readers_state
+from carina.corrections.decisions import ReadersState, last_words, readers_state
+from carina.corrections.standing import Decision
 from carina.database import read_only
 from carina.errors import BadConfig
 from carina.jobs.listing import find_job
@@ -21,12 +22,12 @@ _FIRST = (
     (Decision.CORRECTED, Reading.CORRECTED),
     (Decision.ACCEPTED, Reading.ACCEPTED),
 )
-"""Which decision about one of the masks is said of all of them."""
+"""As what one of the masks must count (``corrections.standing``) for this to be said of all of them."""
 
 
 def reading_of(state: ReadersState) -> Reading:
     """What holds for a run, as one word."""
-    holding = {one.decision for one in state.decisions}
+    holding = {one.standing for one in state.decisions}
     return next((reading for decision, reading in _FIRST if decision in holding), Reading.UNREAD)
 
 
@@ -39,7 +40,8 @@ def decided_about(run: Run) -> list[Decided]:
     return [
         Decided(
             layer=one.layer.value,
-            decision=one.decision.value,
+            decision=one.decision,
+            correction=one.number,
             reader=one.reader,
             at=one.at,
             reason=one.reason,

@@ -79,7 +79,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def read_words(self) -> str:
         """What readers decided, with the masks that they decided it about: ``lesion accepted``; else the reading."""
-        masks = sorted({one.layer for one in self.decisions if one.decision == self.reading})
+        masks = sorted({one.layer for one in self.decisions if one.standing == self.reading})
         return " ".join(filter(None, (" and ".join(masks), self.reading)))
 
     @property

@@ -15,12 +15,16 @@ import msgspec
 from sqlalchemy import Connection, Engine, select, update
 
 from carina.corrections.hands import by_whom
+from carina.corrections.standing import Decision, decision_words, standing
 from carina.database import JOB, read_only
 from carina.sections import RUNS
 
 
 class Reading(StrEnum):
-    """What holds for a run: one mask that is rejected makes it rejected, else one that is corrected corrected."""
+    """What holds for a run: one mask that is rejected makes it rejected, else one that is corrected corrected.
+
+    As what a mask counts, and that an accepted correction is still corrected, is told by ``corrections.standing``.
+    """
 
     UNREAD = "unread"
     ACCEPTED = "accepted"
@@ -41,11 +45,13 @@ NOT_TO_BE_READ = ""
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
     """The last word of a reader about a mask, ``at`` in UTC; ``reason`` is that of a rejection, where one was given.
 
-    Of a corrected mask ``painters`` are those whose strokes it holds, ``finisher`` is who finished it.
+    ``correction`` is the number of the finished correction that it is about, 0 for the network's own mask. Of a
+    corrected mask ``painters`` are those whose strokes it holds, ``finisher`` is who finished it.
     """
 
     layer: str
-    decision: str
+    decision: Decision
+    correction: int = 0
     reader: str
     at: datetime
     reason: str = ""
@@ -56,6 +62,16 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     def by(self) -> str:
         """Who decided about whose mask, in words."""
         return by_whom(self.reader, self.painters, self.finisher)
+
+    @property
+    def standing(self) -> Decision:
+        """As what the mask counts."""
+        return standing(self.decision, self.correction)
+
+    @property
+    def words(self) -> str:
+        """The decision as it is named."""
+        return decision_words(self.decision, self.correction)
 
 
 def await_reader(connection: Connection, job_id: int) -> None:

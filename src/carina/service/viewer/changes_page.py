@@ -142,8 +142,9 @@ def _of_readers(earlier: Run, later: Run) -> Iterator[str]:
     """Where a reader let a mask not stand that the figures above are of: they are the networks'."""
     for which, run in (("the earlier scan", earlier), ("this scan", later)):
         decided = readers_state(run)
-        if decided.differs:
-            yield f"The figures above are the networks'. A reader differs for {which}: {readers_words(decided)}."
+        if decided.differing:
+            said = readers_words(replace(decided, decisions=decided.differing))
+            yield f"The figures above are the networks'. A reader differs for {which}: {said}."
 
 
 def _pictures(request: Request, before: OpenedRun, later: OpenedRun, number: int) -> list[ComparedSlice]:

@@ -17,11 +17,12 @@ from starlette.routing import BaseRoute, Route
 
 from carina.api.result import Run
 from carina.api.study import choose_series
-from carina.corrections.decisions import LONGEST_REJECTION, Decision, decide, decision_on, readers_state
+from carina.corrections.decisions import LONGEST_REJECTION, decide, decision_on, readers_state
 from carina.corrections.finish import SEG_NAMES, Draft, Finished, finish, finished_folder, finished_of
 from carina.corrections.masks import MaskName, layer_named, masks_made, strokes_file
 from carina.corrections.painting import LONGEST_NAME, Author, Change, OpenStrokes, Overtaken, Painting, labels_sha256
 from carina.corrections.regions import Growth, alike, enclosed
+from carina.corrections.standing import Decision
 from carina.dicom.series import Source
 from carina.errors import BadConfig, CarinaError, told
 from carina.pipeline.json_text import read_json

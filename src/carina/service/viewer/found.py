@@ -86,7 +86,7 @@ def readers_words(state: ReadersState) -> str:
 
 
 def _decision(one: DecisionRecord) -> str:
-    return f"{one.layer} {one.decision}{f' ({one.reason})' if one.reason else ''}"
+    return f"{one.layer} {one.words}{f' ({one.reason})' if one.reason else ''}"
 
 
 def saliency_legend(run: Run) -> str:
