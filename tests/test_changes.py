@@ -43,6 +43,34 @@ MARCH, APRIL = date(2020, 3, 1), date(2020, 4, 4)
 
 
 @pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        *((129, 129.4, "stayed at 129"), (129.4, 129.6, "stayed near 130"), (129, 131.1, "rose from 129 to 131")),
+        *(
+            (99.9, 100.2, "stayed near 100"),
+            (1234, 1243, "stayed near 1\u00a0243"),
+            (1234, 1255, "rose from 1\u00a0234"),
+        ),
+        *((0.04, 0.1, "stayed near 0.1"), (0.3, 0.1, "fell from 0.3 to 0.1"), (0, 0.04, "rose from 0 to < 0.1")),
+        *((10.04, 9.94, "stayed near 9.9"), (2.0, 1.8, "fell from 2.0 to 1.8"), (0.1, 0, "fell from 0.1 to 0")),
+    ],
+)
+def test_a_volume_and_a_ratio_rise_or_fall_by_more_than_their_last_digit(
+    before: float, after: float, said: str
+) -> None:
+    (told, *_) = change_sentences(LesionChange(earlier=scan(MARCH, 5000, before), later=scan(APRIL, 5000, after)))
+    assert f"lesion {said}" in told and ("(" in told) <= ("stayed" not in told.partition(", ")[0])
+
+
+@given(st.floats(0.01, 99.0))
+def test_what_rounding_alone_makes_of_a_ratio_is_no_change(percent: float) -> None:
+    (told, *_) = change_sentences(
+        LesionChange(earlier=scan(MARCH, 100, percent), later=scan(APRIL, 100, percent * 1.0001))
+    )
+    assert "rose" not in told and "fell" not in told
+
+
+@pytest.mark.parametrize(
     ("earlier", "later", "said"),
     [
         (
@@ -66,6 +94,11 @@ MARCH, APRIL = date(2020, 3, 1), date(2020, 4, 4)
                 r"lungs are 25 % smaller .* another breath",
                 r"different networks \(net 1, net 2\)",
             ],
+        ),
+        (
+            scan(MARCH, 4010, 129),
+            scan(APRIL, 3995, 129),
+            [r"stayed at 129 ml, its ratio to the lungs stayed near 3\.23 %"],
         ),
         (scan(APRIL, 4000, 10), scan(MARCH, 4000, 20), [r"34 days younger than this one"]),
         (

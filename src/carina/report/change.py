@@ -58,14 +58,10 @@ def change_sentences(change: LesionChange) -> tuple[str, ...]:
     earlier, later = change.earlier.lungs, change.later.lungs
     if not (earlier.lung_ml and later.lung_ml):
         return ("In one of the two scans no lung was found, so nothing can be compared.",)
-    volume = f"{_went(ml_text(earlier.lesion_ml), ml_text(later.lesion_ml), change.lesion_ml)} ml"
-    ratio = _went(
-        percent_text(earlier.ratio_percent),
-        percent_text(later.ratio_percent),
-        later.ratio_percent - earlier.ratio_percent,
-    )
-    share = _share(earlier.lesion_ml, change.lesion_ml)
-    said = [f"{_since(change.days)}the volume marked as lesion {volume}{share}, its ratio to the lungs {ratio} %."]
+    volume = _went(ml_text(earlier.lesion_ml), ml_text(later.lesion_ml))
+    ratio = _went(percent_text(earlier.ratio_percent), percent_text(later.ratio_percent))
+    share = "" if volume.startswith(_STAYED) else _share(earlier.lesion_ml, change.lesion_ml)
+    said = [f"{_since(change.days)}the volume marked as lesion {volume} ml{share}, its ratio to the lungs {ratio} %."]
     if change.is_other_breath:
         much = f"{whole_text(abs(change.lung_percent))} % {'larger' if change.lung_percent > 0 else 'smaller'}"
         said.append(
@@ -88,10 +84,29 @@ def _since(days: int | None) -> str:
     return "On the same day " if days == 0 else "Within 1 day " if days == 1 else f"Within {whole_text(days)} days "
 
 
-def _went(before: str, after: str, grown: float) -> str:
+_STAYED = "stayed"
+
+
+def _went(before: str, after: str) -> str:
+    """What became of a volume or a ratio, told of the figures as they are shown.
+
+    It rose or fell where these differ by more than one in the last digit that means anything, or where nothing was
+    marked in one of the two scans: less can be rounding alone.
+    """
     if before == after:
-        return f"stayed at {after}"
-    return f"{'rose' if grown > 0 else 'fell'} from {before} to {after}"
+        return f"{_STAYED} at {after}"
+    (earlier, digit), (later, later_digit) = _shown(before), _shown(after)
+    if earlier and later and round(abs(later - earlier) / max(digit, later_digit), 3) <= 1:
+        return f"{_STAYED} near {after}"
+    return f"{'rose' if later > earlier else 'fell'} from {before} to {after}"
+
+
+def _shown(text: str) -> tuple[float, float]:
+    """A figure as it is shown, and what one in its last digit is that means anything: the third, or the last shown."""
+    plain = text.removeprefix("< ").replace("\u00a0", "")
+    digits = plain.replace(".", "").lstrip("0")
+    shown = 10.0 ** -len(plain.partition(".")[2])
+    return float(plain), shown * 10.0 ** max(len(digits) - 3, 0)
 
 
 def _share(before: float, grown: float) -> str:
