@@ -13,7 +13,7 @@ from sqlalchemy import insert, update
 
 from carina.api.result import Run
 from carina.database import DELIVERY, JOB
-from carina.pipeline.manifest import write_manifest
+from carina.pipeline.manifest import OperatorRecord, State, write_manifest
 from carina.service.node import RunningNode
 from carina.service.pages.deliveries import LONGEST_REASON, short_reason
 from carina.service.viewer.server import run_app
@@ -135,6 +135,22 @@ def test_the_report_of_a_job_says_where_its_results_went(node: RunningNode, url:
     put_off(node, job)
     said = f"PACS: 0 of 1 confirmed, 1 waiting: {SHORT} share: 1 of 1 confirmed"
     assert sent_line(f"{url}/jobs/{job}/view/report") == said
+
+
+def test_the_page_of_a_job_says_the_same_of_its_results_as_the_report(node: RunningNode, url: str) -> None:
+    job = add_job(node)
+    run = Run(write_run(posed("plain", (24, 48, 48)), node.folder / "runs" / str(job)))
+    manifest = run.manifest
+    manifest.operators["send-lung-seg"] = OperatorRecord(image="send", state=State.DONE, facts={"deliveries": []})
+    write_manifest(manifest, run.folder)
+    for destinations in ("[]", '["share", "PACS"]'):
+        with node.engine.begin() as connection:
+            connection.execute(update(JOB).values(destinations=destinations))
+        report, page = f"{url}/jobs/{job}/view/report", f"{url}/jobs/{job}"
+        assert sent_line(page) == sent_line(report) != ""
+        for address in (report, page):
+            row = httpx.get(address).text.partition('<th scope="row">send-lung-seg</th>')[2].partition("</tr>")[0]
+            assert "handed to delivery" in row and "done" not in row
 
 
 def test_the_report_of_a_folder_says_what_the_run_itself_sent(tmp_path: Path) -> None:

@@ -226,6 +226,21 @@ def test_a_correction_is_one_whatever_was_decided_of_it_since_and_every_list_say
     assert f'<td data-name="{counted.capitalize()}"><span>1</span>' in page and words.capitalize() in page
 
 
+@pytest.mark.parametrize("since", [None, Decision.ACCEPTED, Decision.REJECTED])
+def test_the_page_of_a_job_says_of_readers_what_its_row_does(
+    node: RunningNode, served: str, since: Decision | None
+) -> None:
+    assert ">to read</span>" in httpx.get(f"{served}/jobs/1").text
+    corrected_by_ann(run_of(node, 2), since)
+    note_reading(node.engine, 2, run_of(node, 2))
+    row = httpx.get(served).text.partition('id="row-of-job-2"')[2].partition("</tr>")[0]
+    page = httpx.get(f"{served}/jobs/2").text
+    by = row.partition('<td data-name="Readers">')[2].partition("</td>")[0]
+    assert "by Ann" in by and f"<dt>Readers</dt><dd>{by}</dd>" in page
+    ratio = "<b>0 %</b> of the lungs marked, corrected by a reader"
+    assert [ratio in row, ratio in page] == [since is not Decision.REJECTED] * 2
+
+
 def corrected_by_ann(run: Run, since: Decision | None) -> None:
     """All of the lesion is erased, and that then decided about."""
     draft = Draft(layer=MaskName.LESION, labels=np.zeros_like(run.lesion.labels), revision=1, reader="Ann", at=NOON)

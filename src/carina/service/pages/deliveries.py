@@ -48,6 +48,14 @@ def sendings_of(connection: Connection, ids: Sequence[int]) -> dict[int, dict[st
     return {job: {name: sending(job, name, states) for name, states in places.items()} for job, places in found.items()}
 
 
+def sent_lines(connection: Connection, job_id: int, destinations: Sequence[str]) -> list[str]:
+    """What became of the results of a job, a line for each destination."""
+    sendings = sendings_of(connection, [job_id]).get(job_id, {})
+    lines = [f"{name}: {one.words}" for name, one in sendings.items()]
+    lines += [f"{name}: nothing yet" for name in destinations if name not in sendings]
+    return lines or ["nothing: this job has no destination"]
+
+
 def _is_held_up(places: Mapping[str, Mapping[DeliveryState, int]]) -> bool:
     return any(states.get(DeliveryState.WAITING) or states.get(DeliveryState.FAILED) for states in places.values())
 

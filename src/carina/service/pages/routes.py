@@ -24,6 +24,7 @@ from carina.service.access.accounts import administrators
 from carina.service.access.caller import caller_of
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.acting import act
+from carina.service.pages.deliveries import sent_lines
 from carina.service.pages.inputs import job_words
 from carina.service.pages.job_log import plain_log, show_log
 from carina.service.pages.live import stream
@@ -31,7 +32,7 @@ from carina.service.pages.projects import project_routes
 from carina.service.pages.rendering import compile_templates, html, in_turn, page, shared_values, shown_part
 from carina.service.pages.results import agreements, results
 from carina.service.pages.shared_parts import PagePart, nameless, rights_of
-from carina.service.pages.worklist import WorklistAsked, searched_values, upload_values, worklist_part
+from carina.service.pages.worklist import READING_WORDS, WorklistAsked, searched_values, upload_values, worklist_part
 from carina.service.problems import NotThere
 from carina.service.progress import manifest_of, operators_of, progress_of, warnings_of
 from carina.service.rest.operation import understood
@@ -133,24 +134,24 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     with read_only(node.engine) as connection:
         deliveries = list_deliveries(connection, job_id=job_id, at_most=1000)
         earlier, wish = earlier_scans(connection, job_id), wish_of(connection, job_id)
-        removed = earlier_removed(connection, job_id)
+        removed, sent = earlier_removed(connection, job_id), sent_lines(connection, job_id, progress.job.destinations)
         wanted, described = wanted_for(connection, job_id), job_words(node, connection, progress.job)
         held_up = {one.destination for one in deliveries if one.state == DeliveryState.WAITING}
         resting = {name: resting_reason(connection, name) for name in sorted(held_up)}
     has_results = progress.job.state is JobState.STOPPED and progress.files.state is FilesState.HERE
     values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
-    values["resting"] = resting
+    values |= {"resting": resting, "sent": sent, "readings": READING_WORDS}
     manifest = manifest_of(node, progress.job)
-    values["handed_over"] = _handed_over(progress.job, manifest)
+    values["handed_over"] = _handed_over(manifest)
     values["computed_s"] = manifest.seconds if manifest else 0.0
     values["is_uploaded"] = is_of_upload(progress.job)
     values |= {"has_results": has_results, "earlier": earlier, "earlier_removed": removed}
     return values | {"wish": wish, "wanted_for": wanted}
 
 
-def _handed_over(job: Job, manifest: Manifest | None) -> frozenset[str]:
+def _handed_over(manifest: Manifest | None) -> frozenset[str]:
     """The operators of a job's run that have left their objects to the delivery of the node, which may yet wait."""
-    found = manifest.operators.items() if manifest and job.destinations else ()
+    found = manifest.operators.items() if manifest else ()
     return frozenset(name for name, one in found if one.has_handed_over)
 
 

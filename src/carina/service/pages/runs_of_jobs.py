@@ -25,7 +25,7 @@ from carina.sections import RUNS
 from carina.service.access.caller import caller_of
 from carina.service.changes import audit
 from carina.service.node import RunningNode, seen_node
-from carina.service.pages.deliveries import sendings_of
+from carina.service.pages.deliveries import sent_lines
 from carina.service.problems import Conflict, NotThere, without_source
 from carina.service.viewer.correcting import Correcting, source_of_run
 from carina.service.viewer.looked_at import RunsLookedAt
@@ -127,10 +127,7 @@ def sent_of_job(request: Request) -> list[str]:
     """
     node, job = job_asked(request)
     with read_only(node.engine) as connection:
-        sendings = sendings_of(connection, [job.id]).get(job.id, {})
-    lines = [f"{name}: {one.words}" for name, one in sendings.items()]
-    lines += [f"{name}: nothing yet" for name in job.destinations if name not in sendings]
-    return lines or ["nothing: this job has no destination"]
+        return sent_lines(connection, job.id, job.destinations)
 
 
 def corrections_of_jobs() -> Correcting:
