@@ -164,7 +164,8 @@ def test_an_open_page_says_that_one_is_logged_out_and_comes_back_after_a_log_in_
         )
         other.goto(node.url)
         other.get_by_role("button", name="Log out").click()
-        expect(page.locator("#connection")).to_contain_text("You are logged out")
+        expect(page.locator("#connection")).to_contain_text("You are logged out.")
+        expect(page.locator("#connection").get_by_role("link", name="Log in")).to_be_in_viewport()
         assert [one for one in page.evaluate("told") if "does not answer" in one] == []
         page.evaluate("window.dispatchEvent(new Event('focus'))")  # somebody comes back, and is logged out still
         log_in(other, "reader.one", PASSWORD)

@@ -108,12 +108,20 @@ def test_what_one_person_painted_waits_for_that_person(browser: Browser, node: G
 def test_who_only_looks_or_decides_is_told_and_led_back(browser: Browser, node: Guarded) -> None:
     page = entered(browser, node, "reader", f"/jobs/{node.job}/view/correct/lesion?at=12,20,26")
     ready(page)
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
     node.clock.wait(seconds=LONG_S)
+    expect(page.locator("#saved")).to_contain_text(f"{ENDED} Nothing painted yet.")  # by itself
     page.get_by_role("button", name="Accept").click()
     expect(page.locator("#said")).to_have_text("You are no longer logged in: log in, then do it again.")
-    expect(page.locator("#saved")).to_contain_text(f"{ENDED} Nothing painted yet.")
-    come_back(page, "reader")
+    other = page.context.new_page()
+    other.goto(node.url)
+    log_in(other, "reader.one", PASSWORD)
+    expect(other.get_by_role("heading", name="Worklist")).to_be_visible()
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
     ready(page)
+    expect(page.locator("#said")).to_be_empty()
+    assert faults == []
     page.goto(f"{node.url}/jobs/{node.job}/view/")
     node.clock.wait(seconds=LONG_S)
     page.locator(".axial .picture").focus()

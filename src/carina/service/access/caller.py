@@ -66,6 +66,11 @@ class Caller:
         return self.may(Need.OPERATE)
 
     @property
+    def sees_all(self) -> bool:
+        """Whether what they are shown is all that there is."""
+        return self.projects(Need.READ) is None
+
+    @property
     def is_in_nothing(self) -> bool:
         """Whether they have neither a role on the whole node nor one in a project."""
         return self.role is Role.MEMBER and not self.roles

@@ -112,12 +112,18 @@ if (live) {
     if (isPressed) waiting = event.data;
     else show(event.data);
   };
-  function say(why) {
-    connection.textContent = `${why} This page shows what was last known.`;
+  /** Says why the page does not change any more, with a link to where it goes on. */
+  function say(why, link) {
+    connection.textContent = `${why} This page shows what was last known. `;
+    if (link) connection.append(Object.assign(document.createElement("a"), link));
   }
-  function end() {
+  async function end() {
     source.close();
-    say("You are logged out, may do other things than before, or the page is gone: log in, or reload it.");
+    const answer = await fetch(location.href, { cache: "no-store" }).catch(() => null);
+    const back = `/login?to=${encodeURIComponent(location.pathname + location.search)}`;
+    if (answer?.status === 401) say("You are logged out.", { href: back, textContent: "Log in" });
+    else if (answer?.ok) say("You may do other things than before.", { href: location.href, textContent: "Reload" });
+    else say("Whoever is logged in does not see this page, or it is gone.", { href: "/", textContent: "Worklist" });
   }
   /** Whoever comes back to a page that has ended, after a log-in in another window, is shown it as it is for them. */
   async function comeBack() {

@@ -4,7 +4,7 @@ import { keep, recall } from "./kept.js";
 import { countMarks, drawMasks, keepTools, readOthers } from "./labels.js";
 import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, onReturn, onWheel, Troubles, voxelUnder } from "./panes.js";
 import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
-import { LOGGED_OUT, sayLoggedOut, sentence } from "./words.js";
+import { sayLoggedOut, sentence } from "./words.js";
 
 const scene = JSON.parse(document.getElementById("scene").textContent);
 const form = document.getElementById("tools");
@@ -36,7 +36,7 @@ const saver = new Saver({
 const visited = scene.lesions.findIndex((at) => at.every((value, axis) => value === scene.at[axis])) + 1;
 const labels = new Map([...document.querySelectorAll("[data-label]")].map((link) => [link.dataset.label, link]));
 const others = new Map(); // copies of the masks that are not painted here, once they are read
-const state = { at: [...scene.at], plane: planes[0], visited, isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false, greyed: "" };
+const state = { at: [...scene.at], plane: planes[0], visited, isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false, wasLoggedOut: false, greyed: "" };
 let stroke = null; // { plane, value, places: Set }
 let settling = 0;
 
@@ -94,23 +94,19 @@ async function settle() {
   keepPlace(state.at);
   history.replaceState(null, "", `?at=${state.at.join(",")}`);
   const answer = await fetch(`${scene.base}/at/${at}.json`).catch(() => null);
-  if (answer && saver.isLoggedOut !== (answer.status === LOGGED_OUT)) {
-    saver.isLoggedOut = !saver.isLoggedOut;
-    if (!saver.isLoggedOut) said.textContent = ""; // that nobody was logged in does not hold any more
-    told();
-  }
+  if (answer) saver.noteLogIn(answer);
   if (at !== state.at.join("/")) return;
   if (!answer?.ok) {
     sayUnknown();
     if (!answer || answer.status >= 500) settling = setTimeout(settle, RETRY_MS); // until the server is back
     return;
   }
-  const said = await answer.json();
+  const there = await answer.json();
   const here = flat(state.at);
   const marks = [[scene.layer, mask], ...others].map(([name, one]) => `${one.marks[here] ? "marked" : "not marked"} as ${name}`);
-  place.textContent = `${said.place.split(" mm")[0]} mm, ${marks.join(", ")}.`;
+  place.textContent = `${there.place.split(" mm")[0]} mm, ${marks.join(", ")}.`;
   for (const plane of planes) {
-    const [what] = said.slices[plane].split(". ");
+    const [what] = there.slices[plane].split(". ");
     panes.get(plane).querySelector("img").alt = `${what}. ${countMarks(scene, plane, state.at, mask.marks)} voxels marked as ${scene.layer} in this slice.`;
   }
 }
@@ -136,6 +132,8 @@ function sayOfDeed(text) {
 }
 
 function told() {
+  if (state.wasLoggedOut && !saver.isLoggedOut) said.textContent = ""; // that nobody was logged in does not hold any more
+  state.wasLoggedOut = saver.isLoggedOut;
   const waiting = saver.queue.length;
   const strokes = waiting === 1 ? "1 stroke" : `${waiting} strokes`;
   let words = saver.savedAt ? `All strokes saved ${saver.savedAt}.` : "Nothing painted yet.";
@@ -187,7 +185,7 @@ function sayWhose() {
   const painted = saver.open.filter((one) => one.painted).map((one) => `${strokes(one.painted)} ${of(one.painter)}`);
   const back = saver.open.filter((one) => one.taken_back).map((one) => `${strokes(one.taken_back)} ${of(one.painter)} taken back`);
   const all = [...painted, ...back].join(", ");
-  const isOfOthers = saver.painters.some((one) => !isMine(one));
+  const isOfOthers = saver.isUnfinished && saver.painters.some((one) => !isMine(one));
   const names = saver.painters.map((one) => (isMine(one) ? "you" : one)).join(", ");
   const finishing = isOfOthers ? ` In this mask are strokes of ${names}: Finish names each as painter, and you as who finished it.` : "";
   const words = `${all && `${all}.`}${finishing}`.trim();
@@ -493,10 +491,13 @@ async function pageNow() {
   return answer?.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
 }
 
-/** Shows what was decided, and by whom, as the page says it now. What has the focus stays for now, and is asked again. */
+/**
+ * Shows what was decided, and by whom, as the page says it now. What has the focus stays for now, and is asked again:
+ * gives whether it is shown.
+ */
 function renew(page) {
   const olds = [...document.querySelectorAll("[data-renewed]")];
-  if (!page || olds.some((old) => old.contains(document.activeElement))) return;
+  if (!page || olds.some((old) => old.contains(document.activeElement))) return false;
   for (const old of olds) {
     const made = page.getElementById(old.id);
     if (made && !old.isEqualNode(made)) old.replaceChildren(...made.childNodes);
@@ -504,6 +505,7 @@ function renew(page) {
   const { stamp } = page.getElementById("decided")?.dataset ?? {};
   if (stamp) document.getElementById("decided").dataset.stamp = stamp;
   told();
+  return true;
 }
 
 document.querySelectorAll("[data-decision]").forEach((button) => {
@@ -546,6 +548,7 @@ if (!reader.dataset.fixed) {
   reader.value = recall("sessionStorage", READER_KEY) || reader.value;
   reader.addEventListener("input", () => {
     keep("sessionStorage", READER_KEY, reader.value);
+    said.textContent = ""; // the name was asked for
     if (saver.isRead) told();
   });
 }
@@ -557,7 +560,8 @@ onReturn(() => {
 setInterval(async () => {
   if (!state.isAlone || state.isLeaving || document.visibilityState !== "visible") return;
   const decided = await saver.watch();
-  if (decided && decided !== document.getElementById("decided").dataset.stamp) renew(await pageNow());
+  if (!decided || decided === document.getElementById("decided").dataset.stamp) return;
+  if (renew(await pageNow())) said.textContent = ""; // what one did last holds no more: somebody else decided
 }, WATCH_MS);
 addEventListener("pageshow", (event) => {
   if (event.persisted) Object.assign(state, { next: "", isLeaving: false }); // somebody came back

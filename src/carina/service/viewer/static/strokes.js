@@ -120,6 +120,7 @@ export class Saver {
   async decide(decision, reason = "") {
     if (this.isBusy || this.queue.length) return { said: "Strokes are not saved yet: wait for them.", isDone: false };
     this.isBusy = true;
+    this.trouble = ""; // of what was asked before
     this.onChange();
     const answer = await this.#answered("decision", { revision: this.revision, reader: this.reader(), decision, reason });
     this.isBusy = false;
@@ -133,11 +134,20 @@ export class Saver {
    * changes with each decision about a mask of the run; empty where it is not known.
    */
   async watch() {
-    const answer = this.isIdle ? await fetch(`${this.url}/standing.json`).catch(() => null) : null;
+    if (!this.isIdle || this.isLoggedOut) return ""; // whoever comes back is seen by what they do
+    const answer = await fetch(`${this.url}/standing.json`).catch(() => null);
+    if (answer) this.noteLogIn(answer);
     if (!answer?.ok) return "";
     const { stamp, decided } = await answer.json();
     if (stamp !== this.stamp && this.isIdle) await this.#takeNew(stamp);
     return decided;
+  }
+
+  /** Notes by an answer whether somebody is logged in still, or again. */
+  noteLogIn({ status }) {
+    if (this.isLoggedOut === (status === LOGGED_OUT)) return;
+    this.isLoggedOut = !this.isLoggedOut;
+    this.onChange();
   }
 
   async #takeNew(stamp) {
