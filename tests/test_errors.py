@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carina import errors
-from carina.errors import BadConfig, BadSeries, Bug, CarinaError, one_line, told
+from carina.errors import LONGEST_TRACE, BadConfig, BadSeries, Bug, CarinaError, one_line, told
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 """Every code point, lone surrogates and control characters too."""
@@ -65,6 +65,12 @@ def test_what_nobody_foresaw_is_a_fault_of_ours() -> None:
     assert "CARINA_TRACEBACK=1 prints the traceback" in bug.message
     assert len(bug.message) < 600
     assert "in raised\n    raise error\nValueError: bad\n" in bug.trace
+
+
+def test_a_traceback_of_any_length_is_kept_within_bounds() -> None:
+    trace = told(ValueError("the beginning " + "x" * 3 * LONGEST_TRACE + " the end"), ()).trace
+    assert len(trace) < LONGEST_TRACE + 100
+    assert "the beginning" in trace and trace.endswith("the end\n") and "characters were left out here" in trace
 
 
 def test_a_bug_says_where_its_traceback_lies() -> None:

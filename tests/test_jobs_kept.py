@@ -165,6 +165,7 @@ SAID_BY = (by_commands_and_rest, by_the_pages_of_the_job, by_every_page_of_its_r
 @pytest.mark.parametrize("state", GONE)
 def test_every_door_says_what_became_of_the_files(doors: Doors, state: FilesState) -> None:
     assert "files:" not in doors.command("show", "1")
+    assert doors.get("/api/v1/jobs/1").json()["files"] == {"state": "here", "said": "", "log_said": ""}
     assert doors.get("/series/2.25.1").headers["location"] == "/jobs/1/view/"
     lose, words = GONE[state]
     lose(doors.node)

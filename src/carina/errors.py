@@ -133,8 +133,15 @@ def _seen(kept: Path | None) -> str:
     return f"{kept} has the traceback" if kept else "CARINA_TRACEBACK=1 prints the traceback"
 
 
+LONGEST_TRACE = 1_000_000
+"""Characters of a traceback that are kept, half of its beginning and half of its end: a message may be of any length."""
+
+
 def _trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+    whole = "".join(traceback.format_exception(error))
+    half = LONGEST_TRACE // 2
+    cut = len(whole) - LONGEST_TRACE
+    return f"{whole[:half]}\n({cut} characters were left out here.)\n{whole[-half:]}" if cut > 0 else whole
 
 
 def tracker() -> str:

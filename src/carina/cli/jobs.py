@@ -264,7 +264,7 @@ def logs(job_id: int, config: Path | None) -> None:
     with engine.connect() as connection:
         job = _find(connection, job_id)
         files = job_files(connection, Path(settings.node.folder), job)
-    log = latest_log(settings, job.id, job.attempt)
+    log = latest_log(Path(settings.node.folder), job.id, job.attempt)
     if log is None:
         raise BadConfig("job.no-log", f"job {job_id} has no log: {files.log_said}")
     looked(engine, f"log of job {job_id}")

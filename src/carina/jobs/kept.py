@@ -15,6 +15,7 @@ from sqlalchemy import Connection, select
 
 from carina.database import REMOVAL
 from carina.jobs.listing import Job
+from carina.jobs.places import latest_log
 from carina.jobs.queue import JobEnd, JobState
 from carina.pipeline.folder import MANIFEST
 from carina.sections import SET_ASIDE
@@ -50,7 +51,7 @@ def job_files(connection: Connection, folder: Path, job: Job) -> JobFiles:
     """
     if removed := removals_of(connection, [job.id]).get(job.id):
         return JobFiles(state=FilesState.REMOVED, said=removed, log_said=removed)
-    log_said = _NO_LOG if job.attempt else _NOT_TAKEN
+    log_said = "" if latest_log(folder, job.id, job.attempt) else _NO_LOG if job.attempt else _NOT_TAKEN
     if (folder / job.folder / MANIFEST).is_file():
         return JobFiles(state=FilesState.HERE, log_said=log_said)
     state, said = _without_run(folder, job)

@@ -146,9 +146,13 @@ def projects_named(settings: Settings) -> frozenset[str]:
 
 def log_of(settings: Settings, job_id: int, attempt: int) -> Path:
     """The log of one attempt of a job."""
-    return Path(settings.node.folder) / "logs" / f"job-{job_id}-{attempt}.log"
+    return _log_in(Path(settings.node.folder), job_id, attempt)
 
 
-def latest_log(settings: Settings, job_id: int, attempt: int) -> Path | None:
-    """The log of a job's latest attempt that has one; None where none has."""
-    return next((log for number in range(attempt, 0, -1) if (log := log_of(settings, job_id, number)).is_file()), None)
+def latest_log(folder: Path, job_id: int, attempt: int) -> Path | None:
+    """The log of a job's latest attempt that has one; None where none has. ``folder`` is the node's."""
+    return next((log for number in range(attempt, 0, -1) if (log := _log_in(folder, job_id, number)).is_file()), None)
+
+
+def _log_in(folder: Path, job_id: int, attempt: int) -> Path:
+    return folder / "logs" / f"job-{job_id}-{attempt}.log"

@@ -39,7 +39,7 @@ def plain_log(request: Request) -> Response:
 def _log_end(request: Request) -> LogEnd:
     node, job_id = seen_node(request), request.path_params["job"]
     progress = progress_of(node, job_id)
-    log = latest_log(node.settings, job_id, progress.job.attempt)
+    log = latest_log(node.folder, job_id, progress.job.attempt)
     if log is None:
         raise NotThere("job.no-log", f"job {job_id} has no log: {progress.files.log_said}")
     with log.open("rb") as file:
