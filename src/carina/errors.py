@@ -134,7 +134,7 @@ def _seen(kept: Path | None) -> str:
 
 
 LONGEST_TRACE = 1_000_000
-"""Characters of a traceback that are kept, half of its beginning and half of its end: a message may be of any length."""
+"""Characters of a traceback that are kept, half of its beginning and half of its end: messages have any length."""
 
 
 def _trace(error: BaseException) -> str:
