@@ -15,9 +15,10 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import Engine, text, update
 
-from carina.database import IDENTITY, open_database, upgrade_schema
+from carina.database import IDENTITY, database_now, open_database, upgrade_schema
+from carina.jobs.queue import NewJob, submit
 from carina.testing.ports import free_port
 
 
@@ -98,3 +99,14 @@ def new_node_database(server: str, name: str) -> str:
 
 
 _MIGRATED: set[str] = set()
+
+
+@contextmanager
+def database_of_one_job(folder: Path) -> Iterator[Engine]:
+    """A database in a folder in which one small job waits."""
+    made = open_database(f"sqlite:///{folder}/n.sqlite")
+    upgrade_schema(made)
+    with made.begin() as connection:
+        submit(connection, NewJob(source="x", pipeline="p", memory_mb=1, cores=1), database_now(connection))
+    yield made
+    made.dispose()

@@ -13,15 +13,16 @@ import pytest
 from sqlalchemy import Engine
 
 from carina.config import NodeSettings, Settings
-from carina.database import database_now, open_database, upgrade_schema
+from carina.database import database_now
 from carina.jobs import worker as working_side
 from carina.jobs.attempt_log import KEPT_OF_BEGINNING, LARGEST_LOG, bound_log, new_log
 from carina.jobs.listing import find_job
 from carina.jobs.places import log_of
-from carina.jobs.queue import FIRST_PAUSE, MOST_CRASHES, Attempt, NewJob, submit
+from carina.jobs.queue import FIRST_PAUSE, MOST_CRASHES, Attempt
 from carina.jobs.worker import Worker, World, attempt_process
 from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
 from carina.sections import RUNS
+from databases import database_of_one_job
 
 
 @pytest.fixture
@@ -108,12 +109,8 @@ AT_WORK: Mapping[str, tuple[Any, str]] = {
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = open_database(f"sqlite:///{tmp_path}/n.sqlite")
-    upgrade_schema(made)
-    with made.begin() as connection:
-        submit(connection, NewJob(source="x", pipeline="p", memory_mb=1, cores=1), database_now(connection))
-    yield made
-    made.dispose()
+    with database_of_one_job(tmp_path) as made:
+        yield made
 
 
 @pytest.mark.parametrize("case", AT_WORK)

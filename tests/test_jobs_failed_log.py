@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import Engine
 
 from carina.config import NodeSettings, Settings
-from carina.database import database_now, open_database, upgrade_schema
-from carina.jobs.queue import MOST_CRASHES, Attempt, Failure, JobEnd, NewJob, Room, claim, fail, give_back, stop, submit
+from carina.database import database_now
+from carina.jobs.queue import MOST_CRASHES, Attempt, Failure, JobEnd, Room, claim, fail, give_back, stop
 from carina.jobs.worker import DATABASE_AWAY, Running, Worker
+from databases import database_of_one_job
 
 ROOM = Room(8000, 8)
 GAP = Failure("series.gap", "slices are missing below /data/Doe^Jane.")
@@ -26,12 +27,8 @@ AGAIN = r"tried again at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = open_database(f"sqlite:///{tmp_path}/n.sqlite")
-    upgrade_schema(made)
-    with made.begin() as connection:
-        submit(connection, NewJob(source="x", pipeline="p", memory_mb=1, cores=1), database_now(connection))
-    yield made
-    made.dispose()
+    with database_of_one_job(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
