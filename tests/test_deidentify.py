@@ -161,7 +161,8 @@ def test_the_table_is_the_standards() -> None:
     assert Profile().deed(Tag(0x60003000)) is Profile().deed(Tag(0x00091001)) is Deed.REMOVE
 
 
-NAMING = re.compile(rb"Doe|4711|19610203|20240229")
+NAMING = re.compile(rb"Doe|(?<![0-9a-f])4711(?![0-9a-f])|19610203|20240229")
+"""What tells the planted patient; UIDs and hashes have the digits of the ID within them, by chance."""
 
 
 def make_hostile(file: Path) -> None:
