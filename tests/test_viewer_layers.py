@@ -50,17 +50,17 @@ def test_the_whole_ct_is_every_voxel_in_its_place(opened: OpenedRun, tmp_path: P
 
 
 @pytest.mark.parametrize("size", ["full", "quarter"])
-def test_marks_tell_lung_and_lesion_and_their_surfaces(opened: OpenedRun, size: str, tmp_path: Path) -> None:
+def test_marks_tell_lung_and_lesion_and_where_both_are(opened: OpenedRun, size: str, tmp_path: Path) -> None:
     image = received(opened, size, "marks", tmp_path, compress=True)
     marks = np.asarray(image.dataobj)
     images = opened.whole
     assert images.lung and images.lesion
-    assert set(np.unique(marks)) == {0, 1, 2, 3, 4}
+    assert set(np.unique(marks)) == {0, 1, 3}, "every lesion of the phantom lies in its lungs"
     voxel_ml = abs(np.linalg.det(image.affine)) / 1000
-    lesion_ml = float((marks >= 3).sum()) * voxel_ml
+    lesion_ml = float((marks >= 2).sum()) * voxel_ml
     assert lesion_ml == pytest.approx(images.lesion.volume_ml(), rel=0.2 if size == "quarter" else 1e-6)
     assert float((marks > 0).sum()) * voxel_ml == pytest.approx(images.lung.volume_ml(), rel=0.05)
-    for mask, least, within_mm in ((images.lung, 1, 0.4), (images.lesion, 3, 2.0 if size == "quarter" else 0.01)):
+    for mask, least, within_mm in ((images.lung, 1, 0.4), (images.lesion, 2, 2.0 if size == "quarter" else 0.01)):
         place = (image.affine @ [*np.argwhere(marks >= least).mean(axis=0), 1])[:3] * RAS
         assert np.linalg.norm(place - mask.grid.points_mm(np.argwhere(mask.labels).mean(axis=0))) < within_mm
 
@@ -86,7 +86,7 @@ def test_what_3d_shows_of_the_lungs_lies_where_it_is_on_one_grid(opened: OpenedR
     assert hu.grid == marks.grid
     file = tmp_path / "marks.nii.gz"
     file.write_bytes(b"".join(marks.parts(compress=True)))
-    lesions = np.argwhere(np.asarray(nibabel.load(file).dataobj) >= 3)
+    lesions = np.argwhere(np.asarray(nibabel.load(file).dataobj) >= 2)
     place = (nibabel.load(file).affine @ [*lesions.mean(axis=0), 1])[:3] * RAS
     at = images.lesion.grid.points_mm(np.argwhere(images.lesion.labels).mean(axis=0))
     assert np.linalg.norm(place - at) < 1.0

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from scipy import ndimage
 
-from test_viewer_browser import Pixels, coloured, opened, pixels_of
+from test_viewer_browser import Pixels, coloured, opened, pixels_of, volume_shown
 from viewer_runs import posed, served, write_run
 
 NOT_BUILT = "the volume viewer is not built (scripts/build_viewer.py, needs npm)"
@@ -86,6 +86,23 @@ def test_each_image_is_fetched_once_however_many_are_made_of_it(
     expect(page.locator("#volume")).to_have_attribute("data-size", size.partition("/")[0])
     page.close()
     assert sorted(asked) == [f"{url}/volume/{size}", f"{url}/volume/{size.partition('/')[0]}/marks.nii.gz"]
+
+
+def test_an_outline_is_a_line_where_a_mask_ends_level_with_the_plane_and_goes_round_lesions(
+    browser: Browser, small_url: str
+) -> None:
+    lung = posed("plain", (24, 48, 48)).lung.labels
+    last = int(np.flatnonzero(lung.any(axis=(1, 2)))[-1])
+    with opened(browser, f"{small_url}/?at={last},24,24&lesion=off&lung=fill&opacity=100") as page:
+        volume_shown(page)
+        filled = settled(page)
+        page.locator("[name=lung]").select_option("outline")
+        outlined = settled(page)
+    width = int(0.6 * filled.shape[1])
+    area, line = (coloured(pixels[:, :width])[0] for pixels in (filled, outlined))
+    assert line.any() and not (line & ~area).any()
+    assert line.sum() < 0.6 * area.sum()
+    assert (ndimage.binary_fill_holes(line) == area).mean() > 0.99, "lesions that are not shown leave no hole"
 
 
 @pytest.mark.parametrize("inside", ["airways", "lungs"])

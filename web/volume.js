@@ -3,8 +3,8 @@
 import { Niivue, SHOW_RENDER, SLICE_TYPE } from "@niivue/niivue";
 
 const COLOURS = { lung: [86, 180, 233], lesion: [230, 159, 0] };
-const MARKS = { lung: [1, 2], lesion: [3, 4] }; // inside and surface; 0 is nothing
-const MOST_MARKS = 4;
+const MARKS = { lung: [1, 3], lesion: [2, 3] }; // 3 is lesion in the lung, 0 is nothing
+const MOST_MARKS = 3;
 const SOLID_COVER = { lung: 0.05, lesion: 1 };
 const PLANES = [
   { sliceType: SLICE_TYPE.AXIAL, position: [0, 0, 0.6, 1] },
@@ -53,12 +53,57 @@ const OPTIONS = {
   logLevel: "error",
 };
 
-/** NiiVue draws everything again for each image that is loaded and each colour that is set: here once for all. */
+const LETTERS_INSET = 4; // pixels
+
+// The shader of slices: red of the overlay is lung, green is lesion. A mask ends where half of what is around a place is
+// marked, and its outline is drawn inside that edge, in the plane that is shown: the surface of a mask, cut by a plane
+// that it lies level with, is an area. `lung` and `lesion` are a colour, and how strongly it covers the CT.
+const SLICES = `#version 300 es
+precision highp int;
+precision highp float;
+uniform highp sampler3D volume;
+uniform highp sampler3D overlay;
+uniform float opacity;
+uniform vec4 lung;
+uniform vec4 lesion;
+uniform bool lungOutlined;
+uniform bool lesionOutlined;
+in vec3 texPos;
+out vec4 color;
+bvec2 marked(vec3 place) {
+  bool isInside = all(lessThanEqual(abs(place - 0.5), vec3(0.5)));
+  return bvec2(step(0.5, texture(overlay, place).rg) * float(isInside));
+}
+void draw(vec4 mask, bool isIn, bool isInner, bool isOutlined) {
+  if (isIn && !(isOutlined && isInner)) color.rgb = mix(color.rgb, mask.rgb, mask.a);
+}
+void main() {
+  color = vec4(texture(volume, texPos).rgb, opacity);
+  vec3 across = 2.0 * dFdx(texPos);
+  vec3 down = 2.0 * dFdy(texPos);
+  bvec2 here = marked(texPos);
+  bvec2 right = marked(texPos + across);
+  bvec2 left = marked(texPos - across);
+  bvec2 below = marked(texPos + down);
+  bvec2 above = marked(texPos - down);
+  draw(lung, here.x, right.x && left.x && below.x && above.x, lungOutlined);
+  draw(lesion, here.y, right.y && left.y && below.y && above.y, lesionOutlined);
+}`;
+
+/**
+ * NiiVue draws everything again for each image that is loaded and each colour that is set: here once for all. Its
+ * letters are at the very edge of a picture, and the canvas takes a part of some: here they stand inside it.
+ */
 class CalmNiivue extends Niivue {
   isHeld = false;
 
   updateGLVolume() {
     if (!this.isHeld) super.updateGLVolume();
+  }
+
+  drawSliceOrientationText([left, top, width, height], ...more) {
+    const inset = LETTERS_INSET * devicePixelRatio;
+    super.drawSliceOrientationText([left + inset, top + inset, width - 2 * inset, height - 2 * inset], ...more);
   }
 }
 
@@ -107,10 +152,11 @@ export class VolumeView {
     const images = [named(ct, { colormap: "gray", cal_min: this.window[0], cal_max: this.window[1] })];
     for (const name of marks ? Object.keys(MARKS) : []) { // the last lies on top
       this.nv.addColormap(name, this.#palette(name));
-      images.push(named(marks, { colormap: name, cal_min: 0, cal_max: MOST_MARKS, opacity: this.#cover(name) }));
+      images.push(named(marks, { colormap: name, cal_min: 0, cal_max: MOST_MARKS, opacity: this.#strength(name) }));
     }
     this.isMoving = this.nv.isHeld = true;
     try {
+      if (!this.nv.customSliceShader) this.nv.setCustomSliceShader(SLICES);
       await this.nv.loadVolumes(images);
       this.images[of] = this.nv.volumes;
     } finally {
@@ -181,8 +227,9 @@ export class VolumeView {
     this.nv.isHeld = true;
     for (const mask of masks) {
       this.nv.addColormap(mask.colormap, this.#palette(mask.colormap));
-      mask.opacity = this.#cover(mask.colormap);
+      mask.opacity = this.#strength(mask.colormap);
     }
+    if (!this.isSolid) this.#colourSlices();
     const { colormap, range } = this.isSolid ? SOLIDS[this.solid] : { colormap: "gray", range: this.window };
     const { min, max } = this.nv.colormapFromKey(colormap);
     ct.colormap = colormap;
@@ -214,15 +261,32 @@ export class VolumeView {
     return this.isSolid && this.covers[name] ? SOLID_COVER[name] : this.covers[name];
   }
 
+  /** How strongly NiiVue draws a mask: of slices both are in one image, which their shader reads. */
+  #strength(name) {
+    return this.isSolid ? this.#cover(name) : Number(name === "lung");
+  }
+
+  #colourSlices() {
+    const { gl, customSliceShader: shader } = this.nv;
+    shader.use(gl);
+    for (const [name, colour] of Object.entries(COLOURS)) {
+      gl.uniform4f(shader.uniforms[name], ...colour.map((part) => part / 255), this.covers[name]);
+      gl.uniform1i(shader.uniforms[`${name}Outlined`], Number(this.outlined[name]));
+    }
+  }
+
   // NiiVue draws a mark whole or not at all, and what is no mark as transparent. Even so that has a colour, which edges
   // fade into: that of the lung where it is shown, or lungs would have a seam in the colour of the lesions.
   #palette(name) {
+    const marks = Array.from({ length: MOST_MARKS + 1 }, (_, mark) => mark);
+    const I = marks.map((mark) => Math.round((255 * mark) / MOST_MARKS));
+    const shown = (isShown) => (isShown ? 255 : 0);
+    if (!this.isSolid) {
+      const [R, G] = [MARKS.lung, MARKS.lesion].map((own) => marks.map((mark) => shown(own.includes(mark))));
+      return { R, G, B: marks.map(() => 0), A: marks.map(shown), I };
+    }
     const beside = COLOURS[this.#cover("lung") ? "lung" : name];
-    const shown = this.outlined[name] && !this.isSolid ? MARKS[name].slice(1) : MARKS[name];
-    const marks = Array.from({ length: MOST_MARKS + 1 }, (_, mark) => shown.includes(mark));
-    const [R, G, B] = [0, 1, 2].map((part) => marks.map((isShown) => (isShown ? COLOURS[name] : beside)[part]));
-    return {
-      R, G, B, A: marks.map((isShown) => (isShown ? 255 : 0)), I: marks.map((_, mark) => Math.round((255 * mark) / MOST_MARKS)),
-    };
+    const [R, G, B] = [0, 1, 2].map((part) => marks.map((mark) => (MARKS[name].includes(mark) ? COLOURS[name] : beside)[part]));
+    return { R, G, B, A: marks.map((mark) => shown(MARKS[name].includes(mark))), I };
   }
 }

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from carina.errors import BadConfig
 from carina.service.viewer.opened import OpenedRun
@@ -47,7 +46,7 @@ def coarse_steps(grid: Grid, block_mm: float = QUARTER_MM) -> tuple[int, int, in
 
 
 def layer_of(opened: OpenedRun, size: str, name: str) -> Layer:
-    """``ct``, or ``marks``: 0 nothing, 1 lung, 2 its surface, 3 lesion, 4 its surface.
+    """``ct``, or ``marks``: 0 nothing, 1 lung, 2 lesion, 3 lesion in the lung.
 
     Raises:
         BadConfig: ``viewer.layer``: there is no such size or layer in this run.
@@ -74,7 +73,7 @@ def _ct(volume: Sliced) -> Layer:
 
 
 def _marks(masks: Sequence[Sliced | None], grid: Grid, size: str) -> Layer:
-    """Both masks as one; a lesion lies over the lung."""
+    """Both masks as one."""
     shown = quartered(grid) if size == QUARTER else grid
     steps = coarse_steps(grid) if size == QUARTER else (1, 1, 1)
     halves = (None if mask is None else _halves(mask, steps) for mask in masks)
@@ -86,15 +85,8 @@ def marks_of(masks: Iterable[npt.NDArray[Any] | None], shape: tuple[int, int, in
     marks = np.zeros(shape, np.uint8)
     for number, mask in enumerate(masks):
         if mask is not None:
-            flags = mask.view(np.uint8)
-            np.copyto(marks, flags * np.uint8(2 * number + 1) + _surface(flags), where=flags > 0)
+            marks |= mask.view(np.uint8) << np.uint8(number)
     return marks
-
-
-def _surface(flags: Labels) -> Labels:
-    """The voxels of a mask that have a face to the outside."""
-    inner = ndimage.minimum_filter(flags, footprint=ndimage.generate_binary_structure(3, 1), mode="nearest")
-    return (flags > inner).view(np.uint8)
 
 
 def quartered(grid: Grid) -> Grid:
