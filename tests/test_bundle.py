@@ -21,6 +21,8 @@ from carina.models.bundle import (
     load_bundle,
     write_bundle,
 )
+from carina.models.damaged import undigested_bundles
+from carina.models.weights_digest import digest_file, weights_sha256
 
 CARINA: dict[str, Any] = {
     "task": "lung",
@@ -133,6 +135,34 @@ def test_find_prefers_the_given_folders_and_lists_what_it_knows(tmp_path: Path) 
     for outside in ("../two/lung-b", "", ".", "..", "/", "lung-a/"):
         with pytest.raises(BadConfig, match="No bundle is called"):
             find_bundle(outside, [tmp_path / "one"])
+
+
+def test_weights_whose_bytes_changed_are_refused_and_the_digest_is_no_part_of_the_hash(tmp_path: Path) -> None:
+    bundle = write(tmp_path / "lung-a", CARINA)
+    digest = digest_file(bundle.onnx)
+    assert digest.read_text() == f"{weights_sha256(bundle.onnx)}  model.onnx\n"
+    bundle.onnx.write_bytes(b"weightt")
+    for name in (digest.read_text(), f"{digest.read_text()[:64].upper()} *model.onnx", digest.read_text()[:64]):
+        digest.write_text(name)
+        told = (
+            rf"model\.onnx: its bytes were changed \(SHA-256 \w{{12}}, expected {name[:12].lower()} by model\.onnx\.sha"
+        )
+        with pytest.raises(BadConfig, match=rf"(?i){told}.*put the bundle's own weights back"):
+            load_bundle(bundle.folder)
+        with pytest.raises(BadConfig, match=r"its bytes were changed"):
+            write_bundle(tmp_path / "copy", json.loads((bundle.folder / METADATA).read_text()), bundle.onnx, card="")
+    assert not (tmp_path / "copy").exists()
+    bundle.onnx.write_bytes(b"weights")
+    assert load_bundle(bundle.folder) == bundle
+    digest.unlink()
+    assert load_bundle(bundle.folder) == bundle, "one without a digest is taken as it is"
+    digest.write_text("no digest")
+    with pytest.raises(BadConfig, match=r"model\.onnx\.sha256: holds no SHA-256; expected 64 hexadecimal digits"):
+        load_bundle(bundle.folder)
+
+
+def test_every_bundle_that_ships_has_a_digest() -> None:
+    assert undigested_bundles([SHIPPED]) == {}
 
 
 @pytest.mark.parametrize("lost", ["configs/metadata.json", "models/model.onnx"])

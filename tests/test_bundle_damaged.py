@@ -13,6 +13,7 @@ from carina.cli.models import models as models_command
 from carina.config import Settings
 from carina.errors import BadConfig
 from carina.models.bundle import METADATA, SHIPPED, WEIGHTS
+from carina.models.weights_digest import digest_file
 from carina.service.check_contents import check_contents
 
 
@@ -26,6 +27,7 @@ def test_weights_that_are_cut_are_a_mistake(tmp_path: Path, task: str) -> None:
         shutil.copytree(SHIPPED / one, tmp_path / one, dirs_exist_ok=True)
     weights = tmp_path / cut / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:1_000_000])
+    digest_file(weights).unlink()
     models = msgspec.structs.replace(settings.models, folders=(str(tmp_path),))
     (mistake,) = check_contents(msgspec.structs.replace(settings, models=models))
     assert mistake.key == ("models", task)
@@ -37,6 +39,11 @@ def test_the_command_that_checks_a_bundle_names_the_file_that_is_cut(tmp_path: P
     shutil.copytree(SHIPPED / "covid-densenet", tmp_path / "covid-densenet")
     weights = tmp_path / "covid-densenet" / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:1_000_000])
+    with pytest.raises(
+        BadConfig, match=r"model\.onnx: its bytes were changed \(SHA-256 \w{12}, expected \w{12} by model"
+    ):
+        CliRunner().invoke(models_command, ["check", str(weights.parents[1])], catch_exceptions=False)
+    digest_file(weights).unlink()
     with pytest.raises(BadConfig, match=r"model\.onnx: the weights can't be loaded .* expected a whole ONNX file; put"):
         CliRunner().invoke(models_command, ["check", str(weights.parents[1])], catch_exceptions=False)
 

@@ -16,6 +16,7 @@ from carina.config import Settings, load_settings
 from carina.errors import BadConfig
 from carina.models.bundle import METADATA, SHIPPED, WEIGHTS, find_bundle
 from carina.models.damaged import damaged_bundles
+from carina.models.weights_digest import digest_file
 from carina.pipeline.run import Event
 from carina.service.check_bundles import bundle_remarks
 from carina.synth.phantom import chest_phantom
@@ -86,10 +87,21 @@ def test_a_folder_of_models_that_is_not_there_is_a_line_of_the_check(tmp_path: P
     assert remark.startswith(f"models.folders: '{tmp_path}/nowhere' is no folder that is there; make it first")
 
 
-def test_weights_that_can_not_be_loaded_are_told_before_anything_is_computed(place: Path, tmp_path: Path) -> None:
-    _cut(place / NAME / WEIGHTS)
+@pytest.mark.parametrize("damage", ["cut", "a changed byte"])
+def test_weights_that_can_not_be_used_are_told_before_anything_is_computed(
+    place: Path, tmp_path: Path, damage: str
+) -> None:
+    weights = place / NAME / WEIGHTS
+    if damage == "cut":
+        _cut(weights)
+        digest_file(weights).unlink()
+    else:
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2] ^= 1
+        weights.write_bytes(content)
     settings = settings_of(place)
-    said = rf"{NAME}/models/model\.onnx: the weights can't be loaded"
+    told = {"cut": "the weights can't be loaded", "a changed byte": r"its bytes were changed \(SHA-256 "}
+    said = rf"{NAME}/models/model\.onnx: {told[damage]}"
     write_ct_series(chest_phantom(shape=(36, 200, 200), lesions=0).volume, tmp_path / "ct")
     begun: list[Event] = []
     with pytest.raises(BadConfig, match=said):

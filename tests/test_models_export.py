@@ -25,6 +25,7 @@ from carina.models.monai_config import inference_config  # noqa: E402
 from carina.models.networks import build_network  # noqa: E402
 from carina.models.verify import METAFORMAT, verify_metadata, verify_network  # noqa: E402
 from carina.models.weights import trained_network  # noqa: E402
+from carina.models.weights_digest import check_digest  # noqa: E402
 from carina.volume import Grid, Volume  # noqa: E402
 from carina.volume.files import read_mask, write_volume  # noqa: E402
 from tiny_networks import threshold_bundle  # noqa: E402
@@ -58,6 +59,12 @@ def test_every_format_gives_what_the_torch_network_gives(form: Format, tiny: Bun
     assert 0 <= max(done.differences.values()) < 1e-4
     with torch.no_grad():
         trained_network(tiny)(torch.zeros(1, 1, 16, 16, 16))
+    of_weights = {"monai": {"model.onnx", "model.pt"}, "openvino": {"tiny.bin"}, "onnx": {"tiny.onnx"}}
+    of_weights |= {"torchscript": {"tiny.ts"}}
+    written = list((tmp_path / "out").rglob("*.sha256"))
+    assert {one.stem for one in written} == of_weights.get(form, set()), "Triton's config has the digest in it"
+    for one in written:
+        check_digest(one.with_suffix(""))
 
 
 def test_every_weight_is_read_back_by_its_name(tiny: Bundle) -> None:

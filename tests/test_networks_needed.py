@@ -6,6 +6,7 @@ import inspect
 import os
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from carina.cli.models import models as models_command
 from carina.config import RuntimeKind, Settings
 from carina.errors import BadConfig
 from carina.models.bundle import METADATA, SHIPPED, WEIGHTS
+from carina.models.weights_digest import digest_file
 from carina.operators.catalogue import known_definitions
 from carina.operators.needed import NETWORK_IMAGES, TASKS, needed_tasks
 from carina.operators.table import BUILT_IN
@@ -48,12 +50,30 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "metadata cut": lambda place: os.truncate(place / NAME / METADATA, 100),
     "first look cut": lambda place: _cut(place / LOOK / WEIGHTS),
     "first look away": lambda place: (place / LOOK / WEIGHTS).unlink(),
+    "first look with a changed byte": lambda place: _change(place / LOOK / WEIGHTS),
 }
+SEEN_BY_DIGEST: dict[str, Callable[[Path], object]] = {
+    "a changed byte": lambda place: _change(place / NAME / WEIGHTS),
+    "zeros from the middle on": lambda place: _overwrite(place / NAME / WEIGHTS, at=1_000_000, count=1_401_873),
+    "no digest in its file": lambda place: digest_file(place / NAME / WEIGHTS).write_text("none"),
+}
+EVERY = [(harm, is_kept) for harm in DAMAGE.values() for is_kept in (True, False)]
+EVERY += [(harm, True) for harm in SEEN_BY_DIGEST.values()]
+NAMES = [f"{name}, {how}" for name in DAMAGE for how in ("by digest", "without one")] + [*SEEN_BY_DIGEST]
+NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
 
-def _overwrite(file: Path) -> None:
+def _overwrite(file: Path, *, at: int = 0, count: int = 4096) -> None:
+    """Its length and the time of its bytes stay as they were."""
+    before = file.stat()
     with file.open("r+b") as opened_file:
-        opened_file.write(bytes(4096))
+        opened_file.seek(at)
+        opened_file.write(bytes(count))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _change(file: Path) -> None:
+    _overwrite(file, at=1_200_000, count=1)
 
 
 @pytest.fixture
@@ -70,38 +90,46 @@ def with_models(place: Path, settings: Settings | None = None) -> Settings:
     return msgspec.structs.replace(settings, models=models)
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_needed_network_that_can_not_be_used_is_a_trouble_until_it_is_mended(place: Path, damage: str) -> None:
+@pytest.mark.parametrize(("harm", "is_kept"), EVERY, ids=NAMES)
+def test_a_needed_network_that_can_not_be_used_is_a_trouble_until_it_is_mended(
+    place: Path, harm: Callable[[Path], object], *, is_kept: bool
+) -> None:
     settings = with_models(place)
-    assert network_troubles(settings) == {}
-    DAMAGE[damage](place)
-    assert list(network_troubles(settings)) == ["models.lesion"]
+    for name in () if is_kept else (NAME, LOOK):
+        digest_file(place / name / WEIGHTS).unlink()
+    assert network_troubles(settings, NOW) == {}
+    harm(place)
+    assert list(network_troubles(settings, NOW)) == ["models.lesion"]
     shutil.copytree(SHIPPED / NAME, place / NAME, dirs_exist_ok=True)
     shutil.copytree(SHIPPED / LOOK, place / LOOK, dirs_exist_ok=True)
-    assert network_troubles(settings) == {}
+    assert network_troubles(settings, NOW) == {}
 
 
 def test_a_name_that_no_bundle_has_is_a_trouble() -> None:
     models = msgspec.structs.replace(Settings().models, covid="none-such")
-    (words,) = network_troubles(msgspec.structs.replace(Settings(), models=models)).values()
+    (words,) = network_troubles(msgspec.structs.replace(Settings(), models=models), NOW).values()
     assert words.startswith("No bundle is called 'none-such'")
 
 
-def test_files_are_read_once_for_a_state_of_theirs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_read_once_for_a_state_of_theirs_and_an_hour(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that a disk lost have the size and the times that they had."""
     settings = with_models(place)
-    network_troubles(settings)
+    network_troubles(settings, NOW)
     monkeypatch.setattr("carina.service.networks.check_usable", lambda *_, **__: pytest.fail("it was read again"))
-    network_troubles(settings)
+    network_troubles(settings, NOW + timedelta(minutes=59))
+    with pytest.raises(pytest.fail.Exception, match="it was read again"):
+        network_troubles(settings, NOW + timedelta(hours=1))
 
 
 def test_weights_on_a_server_are_the_servers(place: Path) -> None:
     _cut(place / LOOK / WEIGHTS)
     _cut(place / NAME / WEIGHTS)
     shutil.copyfile(SHIPPED / LOOK / WEIGHTS, place / LOOK / WEIGHTS)
+    digest_file(place / NAME / WEIGHTS).unlink()
     settings = with_models(place)
     for changed in ({"kind": RuntimeKind.TRITON}, {"endpoint": "http://127.0.0.1:1"}):
         runtime = msgspec.structs.replace(settings.runtime, **changed)
-        assert network_troubles(msgspec.structs.replace(settings, runtime=runtime)) == {}
+        assert network_troubles(msgspec.structs.replace(settings, runtime=runtime), NOW) == {}
 
 
 def test_a_node_that_can_only_fail_its_jobs_is_not_ready_for_whoever_asks(place: Path, tmp_path: Path) -> None:
@@ -119,12 +147,14 @@ def test_a_node_that_can_only_fail_its_jobs_is_not_ready_for_whoever_asks(place:
 def test_the_check_names_weights_that_are_cut_also_of_a_bundle_that_nobody_uses(place: Path) -> None:
     shutil.copytree(place / LOOK, place / "other")
     _cut(place / "other" / WEIGHTS)
+    digest_file(place / "other" / WEIGHTS).unlink()
     settings = place.parent / "carina.toml"
     settings.write_text(f'[models]\nfolders = ["{place}"]\n')
     listed = CliRunner().invoke(models_command, ["list", "--config", str(settings)]).output
     assert "other                can't be used: " in listed
-    (remark,) = bundle_remarks(with_models(place))
+    remark, lack = bundle_remarks(with_models(place))
     assert remark.startswith(f"models.folders: other can't be used: {place}/other/{WEIGHTS}: the weights are no whole")
+    assert lack.startswith("models.folders: other: no model.onnx.sha256 lies beside its weights, so changed bytes")
 
 
 def test_a_job_that_needs_no_network_runs_whatever_is_damaged(place: Path, tmp_path: Path) -> None:
@@ -142,7 +172,7 @@ def test_a_job_that_needs_no_network_runs_whatever_is_damaged(place: Path, tmp_p
         "- {name: lesion, container: {image: carina/ai-covid-lesion}, input: [{from: ct, path: /input}], "
         "output: [{path: /output}]}\n"
     )
-    told = r"lesion-segresnet/models/model\.onnx: the weights can't be loaded"
+    told = r"lesion-segresnet/models/model\.onnx: its bytes were changed \(SHA-256 "
     with pytest.raises(BadConfig, match=told):  # and not a word of the lung's, which it doesn't need
         how = RunSettings(settings=with_models(place), pipeline=definition(tmp_path / "lesions.yaml", lesions))
         run(tmp_path / "scan.mhd", tmp_path / "again", how)

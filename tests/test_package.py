@@ -73,7 +73,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
     names = zipfile.ZipFile(only(built, "*.whl")).namelist()
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"carina", f"carina_ct-{__version__}.dist-info"}
-    for part in ("py.typed", "operators/definitions/default.yaml", "models/bundles/lung-ahnet/models/model.onnx"):
+    weights = "models/bundles/lung-ahnet/models/model.onnx"
+    for part in ("py.typed", "operators/definitions/default.yaml", weights, f"{weights}.sha256"):
         assert f"carina/{part}" in names
     for part in ("templates/images.html", "static/viewer.js", "static/viewer.css"):
         assert f"carina/service/viewer/{part}" in names

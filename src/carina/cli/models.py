@@ -32,6 +32,7 @@ def list_models(config: Path | None) -> None:
     """List every bundle that a run could use by name."""
     from carina.models.bundle import find_bundle, known_bundles
     from carina.models.damaged import check_weights
+    from carina.models.weights_digest import without_digest
 
     settings = node_settings(config)
     used = {settings.models.lung, settings.models.lesion, settings.models.covid}
@@ -43,7 +44,8 @@ def list_models(config: Path | None) -> None:
         except BadConfig as error:
             say(f"{mark} {name:20} can't be used: {error.message}")
         else:
-            say(f"{mark} {name:20} {bundle.version:8} {bundle.title}")
+            lack = " (no digest beside its weights)" if without_digest(bundle.onnx) else ""
+            say(f"{mark} {name:20} {bundle.version:8} {bundle.title}{lack}")
     say("* used by the default pipeline; for research use only, not for diagnosis")
 
 
@@ -66,8 +68,11 @@ def check(bundle: str, schema: Path | None, trust: bool, phantom: bool, config: 
     from carina.infer.runtime import open_network
     from carina.models.formats import bundle_parity
     from carina.models.verify import verify_metadata, verify_network
+    from carina.models.weights_digest import digest_file, without_digest
 
     found = bundle_called(bundle, node_settings(config))
+    lack = without_digest(found.onnx)
+    say(f"bytes      {f'not checked: {lack}' if lack else f'ok, as {digest_file(found.onnx).name} says'}")
     open_network(found)
     verify_metadata(found, schema)
     say(f"metadata   ok, by MONAI's verify_metadata with {schema or 'the documented mandatory keys'}")

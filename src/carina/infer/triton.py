@@ -17,7 +17,8 @@ from carina.config import RuntimeSettings
 from carina.errors import BadConfig, CarinaError, ModelFailed
 from carina.models.bundle import Bundle
 from carina.models.class_maps import used_outputs
-from carina.models.triton_repository import WEIGHTS_PARAMETER, weights_sha256
+from carina.models.triton_repository import WEIGHTS_PARAMETER
+from carina.models.weights_digest import weights_sha256
 from carina.volume.arrays import Floats
 
 SCHEMES = ("http", "https", "grpc", "grpcs")

@@ -6,7 +6,6 @@ the frozen ``Bundle``. Adding a bundle is adding a folder. docs/bundles.md descr
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 from collections.abc import Iterable, Mapping
@@ -23,6 +22,7 @@ from carina.models.looking import LesionLook, LungLook, check_clear
 from carina.models.lung_rules import Border, Components
 from carina.models.monai_config import inference_config
 from carina.models.validation import Validation
+from carina.models.weights_digest import check_digest, digests, weights_sha256, write_digest
 from carina.pipeline.json_text import read_json
 
 SHIPPED = Path(__file__).parent / "bundles"
@@ -295,22 +295,21 @@ def load_bundle(folder: Path) -> Bundle:
     """Read and check the bundle in ``folder``.
 
     Raises:
-        BadConfig: a file is missing, or a key is missing, unknown or wrong; the message names file and key.
+        BadConfig: a file is missing, or a key is missing, unknown or wrong; the message names file and key. Or the
+            weights are not what the digest beside them says.
     """
     folder = folder.resolve()
     file = folder / METADATA
     try:
         text = file.read_bytes()
-        digest = hashlib.sha256(text)
-        with (folder / WEIGHTS).open("rb") as weights:
-            for block in iter(lambda: weights.read(1 << 20), b""):
-                digest.update(block)
+        sha256, of_weights = digests(text, folder / WEIGHTS)
     except OSError as error:
         raise BadConfig(
             "bundle.unreadable",
             f"{error.filename}: can't be read ({error.strerror}). A bundle has {METADATA} and {WEIGHTS}.",
         ) from error
     metadata = parse_metadata(file, text)
+    check_digest(folder / WEIGHTS, of_weights)
     return Bundle(
         folder=folder,
         name=folder.name,
@@ -319,7 +318,7 @@ def load_bundle(folder: Path) -> Bundle:
         description=metadata.description,
         intended_use=metadata.intended_use,
         eval_metrics=metadata.eval_metrics,
-        sha256=digest.hexdigest(),
+        sha256=sha256,
         carina=metadata.carina,
     )
 
@@ -354,15 +353,18 @@ def _is_meant(folder: Path) -> bool:
 def write_bundle(
     folder: Path, metadata: Mapping[str, Any], onnx: Path, *, card: str, license_text: str | None = None
 ) -> Bundle:
-    """Write a bundle: metadata (MONAI's fields and ``carina``), weights, card, licence; then read it back.
+    """Write a bundle: metadata (MONAI's fields and ``carina``), weights, their digest, card, licence; read it back.
 
     ``license_text`` None takes Apache-2.0's short notice. ``configs/inference.json`` is derived from the metadata.
 
     Raises:
-        BadConfig: the metadata does not describe a bundle; nothing usable is left then.
+        BadConfig: the metadata does not describe a bundle, or a digest beside ``onnx`` is that of other bytes; nothing
+            usable is left then.
     """
     text = msgspec.json.format(msgspec.json.encode(metadata), indent=2)
     parse_metadata(folder / METADATA, text)
+    sha256 = weights_sha256(onnx)
+    check_digest(onnx, sha256)
     for part in ("configs", "models", "docs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     (folder / METADATA).write_bytes(text + b"\n")
@@ -371,6 +373,7 @@ def write_bundle(
     )
     if onnx.resolve() != (folder / WEIGHTS).resolve():
         shutil.copyfile(onnx, folder / WEIGHTS)
+    write_digest(folder / WEIGHTS, sha256)
     (folder / "docs" / "README.md").write_text(card, encoding="utf-8")
     (folder / "LICENSE").write_text(license_text or _APACHE, encoding="utf-8")
     return load_bundle(folder)

@@ -10,8 +10,9 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from carina.errors import BadConfig
-from carina.models.bundle import Bundle, find_bundle, load_bundle
+from carina.models.bundle import WEIGHTS, Bundle, find_bundle, load_bundle
 from carina.models.first_look import first_look_of
+from carina.models.weights_digest import without_digest
 
 GRAPH = 7
 """The field of an ONNX file that holds the network (``ModelProto.graph`` in onnx.proto)."""
@@ -30,6 +31,12 @@ def damaged_bundles(folders: Iterable[Path | str]) -> dict[str, str]:
         except BadConfig as error:
             found.setdefault(place.name, error.message)
     return found
+
+
+def undigested_bundles(folders: Iterable[Path | str]) -> dict[str, str]:
+    """What it means for each bundle below ``folders``, by its name, that no digest lies beside its weights."""
+    files = [file for folder in folders for file in sorted(Path(folder).glob(f"[!.]*/{WEIGHTS}"))]
+    return {file.parents[1].name: words for file in reversed(files) if (words := without_digest(file))}
 
 
 def check_usable(name: str, folders: Iterable[Path | str], *, has_weights: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 from carina.errors import BadConfig
@@ -24,7 +23,6 @@ def first_look_of(bundle: Bundle) -> Bundle | None:
     return _pinned(bundle.name, spec.task, bundle.folder.parent, spec.first_look.bundle, spec.first_look.sha256)
 
 
-@lru_cache(maxsize=8)
 def _pinned(asked_by: str, task: str, folder: Path, name: str, sha256: str) -> Bundle:
     found = find_bundle(name, (folder,))
     spec = found.carina

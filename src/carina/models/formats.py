@@ -19,6 +19,7 @@ from carina.models.parity import NetworkRun
 from carina.models.triton_repository import Backend, write_repository
 from carina.models.verify import INFERENCE_CONFIG
 from carina.models.weights import trained_network
+from carina.models.weights_digest import write_digest
 from carina.pipeline.json_text import read_json
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def onnx_runs(file: Path) -> dict[str, NetworkRun]:
 def _onnx(bundle: Bundle, folder: Path) -> WrittenForm:
     path = folder / f"{bundle.name}.onnx"
     shutil.copyfile(bundle.onnx, path)
+    write_digest(path)
     return path, onnx_runs(path)
 
 
@@ -117,8 +119,10 @@ def _monai(bundle: Bundle, folder: Path) -> WrittenForm:
     (path / INFERENCE_CONFIG).write_text(json.dumps(native_config(metadata), indent=2) + "\n", encoding="utf-8")
     if native_network(bundle.carina.network):
         torch.save({"model": network.state_dict()}, path / CHECKPOINT_FILE)
+        write_digest(path / CHECKPOINT_FILE)
         return path, {"model.pt": parity.torch_run(trained_network(load_bundle(path)))}
     torch.jit.save(_traced(bundle, network), str(path / SCRIPT_FILE))
+    write_digest(path / SCRIPT_FILE)
     return path, {"model.ts": parity.torch_run(torch.jit.load(str(path / SCRIPT_FILE)))}
 
 
@@ -135,6 +139,7 @@ def _openvino(bundle: Bundle, folder: Path) -> WrittenForm:
 
     path = folder / f"{bundle.name}.xml"
     openvino.save_model(openvino.convert_model(bundle.onnx), path, compress_to_fp16=False)
+    write_digest(path.with_suffix(".bin"))
     return path, {"openvino": parity.openvino_run(path)}
 
 
@@ -145,6 +150,7 @@ def _torchscript(bundle: Bundle, folder: Path) -> WrittenForm:
     path = folder / f"{bundle.name}.ts"
     traced = _traced(bundle, trained_network(bundle))
     save_net_with_metadata(traced, str(path), meta_values=read_json((bundle.folder / METADATA).read_bytes()))
+    write_digest(path)
     return path, {"torchscript": parity.torch_run(torch.jit.load(str(path)))}
 
 

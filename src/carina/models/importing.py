@@ -27,6 +27,7 @@ from carina.models.parity import NetworkRun
 from carina.models.recognise import recognised
 from carina.models.triton_repository import read_ports
 from carina.models.weights import TORCH_WEIGHTS, load_weights, read_checkpoint
+from carina.models.weights_digest import check_digest, write_digest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,7 +122,9 @@ def _ours(path: Path, folder: Path, metadata: Mapping[str, Any]) -> Converted:
     source = load_bundle(path)
     bundle = write_bundle(folder, metadata, source.onnx, card="", license_text="")
     if (path / TORCH_WEIGHTS).is_file():
+        check_digest(path / TORCH_WEIGHTS)
         shutil.copyfile(path / TORCH_WEIGHTS, folder / TORCH_WEIGHTS)
+        write_digest(folder / TORCH_WEIGHTS)
     return bundle, (), reference_run(bundle)[0]
 
 

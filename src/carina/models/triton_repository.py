@@ -6,7 +6,6 @@ is the bundle's ``served_as``; the parameter ``weights_sha256`` tells a client w
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from carina.errors import BadConfig
 from carina.models import served_model
 from carina.models.bundle import Bundle
 from carina.models.class_maps import used_outputs
+from carina.models.weights_digest import weights_sha256
 
 WEIGHTS_PARAMETER = "weights_sha256"
 """The model config's parameter that holds the SHA-256 of the ONNX file."""
@@ -89,12 +89,6 @@ def read_ports(onnx: Path) -> list[TensorPort]:
                 "bundle.weights", f"{onnx}: {port.name} is {port.data_type}; input and output must be float32."
             )
     return ports
-
-
-def weights_sha256(onnx: Path) -> str:
-    """The SHA-256 of an ONNX file, as a served model's config states it."""
-    with onnx.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _port(node: Any) -> TensorPort:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from carina.errors import BadConfig
 from carina.models.bundle import Bundle, load_bundle
+from carina.models.weights_digest import check_digest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -102,8 +103,10 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
     each key, and names DenseNet's layers as MONAI does since 0.5.
 
     Raises:
-        BadConfig: the file can't be read without unpickling objects, or holds no state dictionary.
+        BadConfig: the file can't be read without unpickling objects, holds no state dictionary, or is not what the
+            digest beside it says.
     """
+    check_digest(file)
     found = _scripted(file) if file.suffix == ".ts" else _loaded(file)
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):

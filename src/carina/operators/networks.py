@@ -31,6 +31,7 @@ class Networks:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._bundles: dict[str, Bundle] = {}
+        self._first_looks: dict[str, Bundle | None] = {}
         self._opened: dict[str, tuple[Outputs, int]] = {}
         self._locks = {task: Lock() for task in TASKS}
         self.passing = Lock()
@@ -88,7 +89,11 @@ class Networks:
         Raises:
             BadConfig: as `first_look_of`.
         """
-        return first_look_of(self.bundle(task))
+        bundle = self.bundle(task)
+        with self._locks[task]:
+            if task not in self._first_looks:
+                self._first_looks[task] = first_look_of(bundle)
+            return self._first_looks[task]
 
     def check(self, tasks: Iterable[str]) -> None:
         """See that the weights of these tasks, and of their first looks, can be loaded: before anything is computed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,12 +13,16 @@ from carina.config import RuntimeKind, Settings
 from carina.errors import BadConfig
 from carina.models.bundle import METADATA, SHIPPED, WEIGHTS
 from carina.models.damaged import check_usable
+from carina.models.weights_digest import digest_file
 from carina.operators.catalogue import DEFAULT, definition_file
 from carina.operators.needed import TASKS, needed_tasks
 from carina.pipeline.definition import load_definition
 
-FileStates = tuple[tuple[str, int, int], ...]
-"""Files with their sizes and times."""
+FileStates = tuple[tuple[str, int, int, int], ...]
+"""Files with their sizes and times: that of their bytes, which may be set, and that of any change to them."""
+
+READ_AGAIN_EVERY = timedelta(hours=1)
+"""Bytes that a disk lost have the size and the times that they had."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +35,10 @@ class NeededBy:
     has_weights: bool
 
 
-def network_troubles(settings: Settings) -> dict[str, str]:
+def network_troubles(settings: Settings, now: datetime) -> dict[str, str]:
     """What is wrong with each network that the pipelines of the sources need, by its key in the settings.
 
-    Without sources, those of the default pipeline. Reading is done once for a state of the files.
+    Without sources, those of the default pipeline. Reading is done once for a state of the files, and every hour.
     """
     runtime = settings.runtime
     wanted = NeededBy(
@@ -42,11 +47,11 @@ def network_troubles(settings: Settings) -> dict[str, str]:
         folders=tuple(settings.models.folders),
         has_weights=runtime.kind is not RuntimeKind.TRITON and not runtime.endpoint,
     )
-    return dict(_troubles(wanted, tuple(_seen(wanted))))
+    return dict(_troubles(wanted, tuple(_seen(wanted)), int(now.timestamp() // READ_AGAIN_EVERY.total_seconds())))
 
 
 @lru_cache(maxsize=8)
-def _troubles(wanted: NeededBy, _: FileStates) -> dict[str, str]:
+def _troubles(wanted: NeededBy, _: FileStates, __: int) -> dict[str, str]:
     needed = {task for pipeline in wanted.pipelines for task in _tasks(pipeline)}
     found: dict[str, str] = {}
     for task, name in wanted.names:
@@ -65,15 +70,15 @@ def _tasks(pipeline: str) -> tuple[str, ...]:
     return ()
 
 
-def _seen(wanted: NeededBy) -> Iterator[tuple[str, int, int]]:
+def _seen(wanted: NeededBy) -> Iterator[tuple[str, int, int, int]]:
     """The state of every file that what is said depends on; of those that aren't there, none."""
     files = [place for pipeline in wanted.pipelines for place in _definition(pipeline)]
     for folder in (*wanted.folders, str(SHIPPED)):
-        files += [one for part in (METADATA, WEIGHTS) for one in Path(folder).glob(f"*/{part}")]
+        files += [one for part in (METADATA, WEIGHTS, digest_file(WEIGHTS)) for one in Path(folder).glob(f"*/{part}")]
     for file in files:
         with suppress(OSError):
             state = file.stat()
-            yield str(file), state.st_size, state.st_mtime_ns
+            yield str(file), state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def _definition(pipeline: str) -> Iterator[Path]:

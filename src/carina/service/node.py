@@ -92,7 +92,7 @@ class RunningNode:
     @property
     def network_troubles(self) -> Mapping[str, str]:
         """What is wrong with each network that jobs need, whoever looks, by its key in the settings."""
-        return network_troubles((self._whole or self).settings)
+        return network_troubles((self._whole or self).settings, self.now())
 
     @property
     def every_destination(self) -> Mapping[str, Destination]:
