@@ -80,8 +80,8 @@ def test_a_fault_of_ours_is_one_line_that_says_where_to_report_it(tmp_path: Path
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (FAULT, "")
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("carina: this is a fault of Carina's (ZeroDivisionError: by [31mzero)")
-    assert done.stderr.endswith("[bug.ZeroDivisionError]\n")
+    assert done.stderr.startswith("carina: this is a fault of Carina's (ZeroDivisionError at __main__:")
+    assert done.stderr.endswith(" It said: by [31mzero [bug.ZeroDivisionError]\n")
 
 
 def test_its_traceback_is_printed_where_it_is_asked_for(tmp_path: Path) -> None:

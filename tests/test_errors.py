@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carina import errors
-from carina.errors import LONGEST_TRACE, BadConfig, BadSeries, Bug, CarinaError, one_line, told
+from carina.errors import LONGEST_TRACE, BadConfig, BadSeries, Bug, CarinaError, fault_of_others, one_line, told
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 """Every code point, lone surrogates and control characters too."""
@@ -60,11 +60,62 @@ def test_what_nobody_foresaw_is_a_fault_of_ours() -> None:
     bug = told(raised(ValueError("bad\nnumber \x1b[2J" + "9" * 1000)))
     assert isinstance(bug, Bug)
     assert (bug.code, bug.exit_code) == ("bug.ValueError", 1)
-    assert bug.message.startswith("this is a fault of Carina's (ValueError: bad number  [2J999")
+    assert bug.message.startswith("this is a fault of Carina's (ValueError at test_errors:")
+    assert bug.said.startswith("bad number  [2J999") and len(bug.said) < 400
     assert "please report it at" in bug.message
     assert "CARINA_TRACEBACK=1 prints the traceback" in bug.message
     assert len(bug.message) < 600
     assert "in raised\n    raise error\nValueError: bad\n" in bug.trace
+
+
+JANE = "DOE^JANE"
+
+
+class Speechless(Exception):
+    """Can't say its text."""
+
+    def __str__(self) -> str:
+        raise LookupError(JANE)
+
+
+def chained() -> Exception:
+    try:
+        try:
+            raise KeyError(JANE)
+        except KeyError as error:
+            raise ValueError(f"of {JANE}") from error
+    except ValueError as error:
+        error.add_note(JANE)
+        return error
+
+
+NAMING = {
+    "a text": ValueError(f"patient {JANE}"),
+    "a key": KeyError(JANE),
+    "an error of the system without a number": OSError(JANE),
+    "words in place of the system's": OSError(errno.EIO, JANE),
+    "a full disk": OSError(errno.ENOSPC, JANE),
+    "bytes": UnicodeDecodeError("ascii", JANE.encode() + b"\xe9", 8, 9, JANE),
+    "several": ExceptionGroup(JANE, [ValueError(JANE)]),
+    "the end of the process": SystemExit(JANE),
+    "what led to it": chained(),
+    "none": Speechless(JANE),
+    "an assertion": AssertionError(JANE),
+    "memory": MemoryError(JANE),
+}
+
+
+@pytest.mark.parametrize("kind", NAMING)
+def test_what_a_strangers_exception_says_is_in_its_traceback_alone(kind: str) -> None:
+    error = NAMING[kind]
+    failures: list[CarinaError] = [fault_of_others(error, "operator 'x'")]
+    if isinstance(error, Exception):
+        failures += [told(error), told(error, [Path("/out")]), told(error, kept="the log"), Bug.of(error)]
+    for failure in failures:
+        assert "DOE" not in f"{failure} {failure!r} {failure.places}"
+        for told_in in [failure.message, failure.places] if failure.trace else []:
+            assert type(error).__name__ in told_in
+    assert kind == "none" or JANE in failures[0].trace
 
 
 def test_a_traceback_of_any_length_is_kept_within_bounds() -> None:
@@ -102,7 +153,7 @@ def test_an_error_of_the_tree_stays_itself() -> None:
         (PermissionError(errno.EACCES, "Permission denied", "/out"), "output.unwritable", "/out: can't be written"),
         (OSError(errno.EROFS, "Read-only file system", "/in/x"), "output.unwritable", "Read-only file system"),
         (OSError(errno.ENOSPC, "No space left on device"), "output.disk-full", "/out/run: no space left"),
-        (OSError("a text and no number"), "output.unwritable", "(a text and no number)"),
+        (OSError("a text and no number"), "output.unwritable", "(OSError)"),
         (MemoryError(), "node.memory", "memory of this machine did not suffice"),
     ],
 )

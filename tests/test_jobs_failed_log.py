@@ -14,8 +14,10 @@ from sqlalchemy import Engine
 
 from carina.config import NodeSettings, Settings
 from carina.database import database_now
+from carina.jobs.execute import TRACE, failure_of
 from carina.jobs.queue import MOST_CRASHES, Attempt, Failure, JobEnd, Room, claim, fail, give_back, stop
 from carina.jobs.worker import DATABASE_AWAY, Running, Worker
+from carina.service.logs import JsonLines
 from databases import database_of_one_job
 
 ROOM = Room(8000, 8)
@@ -171,3 +173,17 @@ def test_a_job_whose_worker_is_lost_is_said_with_its_next_try(
     (line,) = warnings(caplog)
     words = r"job 1: attempt 1 failed \[job\.worker-lost\]: its worker was not heard of any more; it is " + AGAIN
     assert re.match(words, line)
+
+
+@pytest.mark.parametrize("error", [ValueError("of DOE^JANE"), OSError("DOE^JANE"), KeyError("DOE^JANE")])
+def test_what_an_exception_quotes_is_in_the_runs_folder_alone(
+    error: Exception, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "runs" / "1"
+    failure = failure_of(error, run, Settings(node=NodeSettings(folder=str(tmp_path))))
+    said = [*caplog.messages, *map(JsonLines().format, caplog.records), failure.message]
+    said.append(JsonLines().format(logging.makeLogRecord({"exc_info": (type(error), error, None)})))
+    assert not [one for one in said if "DOE" in one]
+    if not isinstance(error, OSError):
+        assert f"{run / TRACE} has the traceback" in failure.message
+        assert "DOE^JANE" in (run / TRACE).read_text()

@@ -154,7 +154,7 @@ def test_a_fault_of_ours_in_one_series_does_not_stop_the_others(
     assert ended.value.code == SOME_FAILED
     said = capsys.readouterr()
     assert "2 of 3 series converted" in said.out
-    assert said.err.startswith("failed: series 1.2.1: this is a fault of Carina's (LookupError: odd number)")
+    assert said.err.startswith("failed: series 1.2.1: this is a fault of Carina's (LookupError at test_listing:")
     assert said.err.endswith("[bug.LookupError]\n") and said.err.count("\n") == 1
     monkeypatch.setenv("CARINA_TRACEBACK", "1")
     with pytest.raises(SystemExit):

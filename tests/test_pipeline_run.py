@@ -202,7 +202,7 @@ def test_a_fault_is_a_row_that_names_its_operator_and_its_traceback_is_kept(tmp_
     operator = Operator(
         name="b", images=("toy/b",), function=broken, inputs={"/input": "number"}, outputs={"/output": ""}
     )
-    with pytest.raises(ModelFailed, match=r"TypeError: operator bad gave int at /output, declared as Box") as error:
+    with pytest.raises(ModelFailed, match=r"failed \(operator bad gave int at /output, declared as Box") as error:
         run_pipeline(
             definition(step("bad", "b", "[{path: /input}]")),
             OperatorTable.of(operator),

@@ -12,8 +12,9 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 DISTRIBUTION = "carina-ct"
 """The name under which Carina is installed; its metadata say where faults are reported."""
@@ -59,6 +60,10 @@ class CarinaError(Exception):
     exit_code: ClassVar[int] = 1
     trace: str = ""
     """The traceback as text, of what nobody raised on purpose; no frame, and no volume in it, is kept alive."""
+    places: str = ""
+    """The same without what the exceptions say, which may quote a patient's data: for logs."""
+    said: str = ""
+    """What a stranger's exception or program said, in a line: for who sits at the terminal, and kept nowhere else."""
 
     def __init__(self, code: str, message: str, *more: str) -> None:
         self.code = code
@@ -106,30 +111,61 @@ class Bug(CarinaError):
     exit_code = 1
 
     @classmethod
-    def of(cls, error: Exception, kept: Path | None = None) -> Bug:
-        """What an exception is told as; ``kept`` is the file that its traceback is written to, where there is one."""
-        words = f"this is a fault of Carina's ({_named(error)}): please report it at {tracker()}"
+    def of(cls, error: Exception, kept: Path | str | None = None) -> Bug:
+        """What an exception is told as; ``kept`` is what has its traceback, as a file, where anything has."""
+        words = f"this is a fault of Carina's ({kind_and_place(error)}): please report it at {tracker()}"
         bug = cls(f"bug.{type(error).__name__}", f"{words}, with what carina --version says; {_seen(kept)}.")
-        bug.trace = _trace(error)
-        return bug
+        return with_traces(bug, error)
 
 
 def fault_of_others(error: BaseException, operator: str, kept: Path | None = None) -> ModelFailed:
     """What an exception is told as that an operator of others raised; ``operator`` names it and its package."""
-    words = f"{operator} failed ({_named(error)}), which is no fault of Carina's: please report it to its makers"
-    failure = ModelFailed("operator.raised", f"{words}; {_seen(kept)}.")
-    failure.trace = _trace(error)
+    words = (
+        f"{operator} failed ({kind_and_place(error)}), which is no fault of Carina's: please report it to its makers"
+    )
+    return with_traces(ModelFailed("operator.raised", f"{words}; {_seen(kept)}."), error)
+
+
+class WrongType(TypeError):
+    """A value is of another type than was declared; in words of ours, which quote no data."""
+
+
+def kind_and_place(error: BaseException) -> str:
+    """An exception's kind and the place it came from; what it says may quote a patient's data, and is told nowhere."""
+    if isinstance(error, WrongType):
+        return str(error)
+    frames = [(frame.f_globals.get("__name__", "?"), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    kind = type(error).__name__
+    return f"{kind} at {frames[-1][0]}:{frames[-1][1]}" if frames else kind
+
+
+Failing = TypeVar("Failing", bound=CarinaError)
+
+
+def with_traces(failure: Failing, error: BaseException) -> Failing:
+    """The failure, with the traces and the words of the exception that it tells of."""
+    failure.trace, failure.places = _bounded("".join(traceback.format_exception(error))), without_words(error)
+    return with_words(failure, error)
+
+
+def with_words(failure: Failing, error: BaseException) -> Failing:
+    """The failure, with the words of the exception that it tells of beside its message, since they may quote data."""
+    failure.said = said_by(error)
     return failure
 
 
-def _named(error: BaseException) -> str:
-    """An exception's name and the beginning of its text."""
-    name, text = type(error).__name__, one_line(str(error)).strip()
-    text = text if len(text) <= MOST_OF_A_TEXT else f"{text[:MOST_OF_A_TEXT]} ..."
-    return f"{name}: {text}" if text else name
+def said_by(error: BaseException) -> str:
+    """The beginning of an exception's text, in a line: it may quote a patient's data, and is shown at a terminal only.
+
+    An exception that can't even say its text has none.
+    """
+    with suppress(Exception):
+        text = one_line(str(error)).strip()
+        return text if len(text) <= MOST_OF_A_TEXT else f"{text[:MOST_OF_A_TEXT]} ..."
+    return ""
 
 
-def _seen(kept: Path | None) -> str:
+def _seen(kept: Path | str | None) -> str:
     return f"{kept} has the traceback" if kept else "CARINA_TRACEBACK=1 prints the traceback"
 
 
@@ -137,11 +173,33 @@ LONGEST_TRACE = 1_000_000
 """Characters of a traceback that are kept, half of its beginning and half of its end: messages have any length."""
 
 
-def _trace(error: BaseException) -> str:
-    whole = "".join(traceback.format_exception(error))
+def _bounded(trace: str) -> str:
     half = LONGEST_TRACE // 2
-    cut = len(whole) - LONGEST_TRACE
-    return f"{whole[:half]}\n({cut} characters were left out here.)\n{whole[-half:]}" if cut > 0 else whole
+    cut = len(trace) - LONGEST_TRACE
+    return f"{trace[:half]}\n({cut} characters were left out here.)\n{trace[-half:]}" if cut > 0 else trace
+
+
+def without_words(error: BaseException) -> str:
+    """The traceback of an exception and of what led to it, with their kinds and without what they say."""
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and all(following is not one for one in chain):
+        chain.append(following)
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+    told_each = ["".join([*traceback.format_tb(one.__traceback__), type(one).__name__]) for one in reversed(chain)]
+    return _bounded("\nand then\n".join(told_each))
+
+
+def keep_trace(failure: CarinaError, file: Path) -> bool:
+    """Write a failure's traceback into a file; False where there is none or it can't be."""
+    if not failure.trace:
+        return False
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(failure.trace, encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        return False
+    return True
 
 
 def tracker() -> str:
@@ -156,7 +214,7 @@ def tracker() -> str:
     return next((url for name, url in named.items() if "issue" in name.lower()), "the project's issue tracker")
 
 
-def told(error: Exception, outputs: Iterable[Path] = (), *, kept: Path | None = None) -> CarinaError:
+def told(error: Exception, outputs: Iterable[Path] = (), *, kept: Path | str | None = None) -> CarinaError:
     """Any exception as an error of the tree, for the boundaries: the run, a study of a cohort, the command line.
 
     ``outputs`` are the places that were being written, so that an error of the operating system is the sender's or the
@@ -173,15 +231,22 @@ def told(error: Exception, outputs: Iterable[Path] = (), *, kept: Path | None = 
 
 def unreadable(error: OSError, path: Path | str) -> BadSeries:
     """What an error of the operating system means that was met while reading an input."""
-    return BadSeries("input.unreadable", f"{path}: can't be read ({error.strerror or error}).")
+    return BadSeries("input.unreadable", f"{path}: can't be read ({reason_of(error)}).")
 
 
 def unwritable(error: OSError, path: Path | str) -> BadConfig:
     """What an error of the operating system means that was met while writing an output."""
     if error.errno in FULL:
         return BadConfig("output.disk-full", f"{path}: no space left: make room, then run the same command again.")
-    reason = error.strerror or str(error)
-    return BadConfig("output.unwritable", f"{path}: can't be written ({reason}): choose a folder that can.")
+    return BadConfig("output.unwritable", f"{path}: can't be written ({reason_of(error)}): choose a folder that can.")
+
+
+def reason_of(error: OSError) -> str:
+    """Why the system refused something, in its own words: those that a stranger gave may quote a patient's data."""
+    if type(error).__module__ in ("socket", "ssl"):
+        return error.strerror or type(error).__name__
+    is_the_systems = error.errno is not None and error.errno in errno.errorcode
+    return os.strerror(error.errno or 0) if is_the_systems else type(error).__name__
 
 
 def _of_the_system(error: OSError, outputs: tuple[Path, ...]) -> CarinaError:

@@ -13,7 +13,7 @@ from carina.api.cohort_table import COHORT_TABLE, CohortTable, Fate, Item, findi
 from carina.api.study import RunSettings, check_pipeline, default_settings, find_series, run
 from carina.dicom.rules import load_rules
 from carina.dicom.series import Source
-from carina.errors import Bug, CarinaError, told
+from carina.errors import CarinaError, keep_trace, told
 from carina.pipeline.places import check_place
 
 if TYPE_CHECKING:
@@ -99,10 +99,5 @@ def _kept(error: Exception, folder: Path) -> CarinaError:
     """What an error is told as; the traceback of a fault of ours is kept in the item's folder."""
     file = folder / "bug.txt"
     failure = told(error, [folder], kept=file)
-    if isinstance(failure, Bug) and failure is not error:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(failure.trace, encoding="utf-8", errors="backslashreplace")
-        except OSError:
-            return told(error)
-    return failure
+    is_kept = not failure.trace or failure is error or keep_trace(failure, file)
+    return failure if is_kept else told(error)

@@ -88,7 +88,8 @@ def complain(*lines: str) -> None:
 def told_lines(error: CarinaError, words: str) -> list[str]:
     """The words on an error with its code; above them the traceback of what nobody foresaw, if that is asked for."""
     trace = error.trace.splitlines() if os.environ.get("CARINA_TRACEBACK") else []
-    return [*trace, *f"{words} [{error.code}]".split("\n")]
+    said = f" It said: {error.said}" if error.said else ""
+    return [*trace, *f"{words}{said} [{error.code}]".split("\n")]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import threading
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -29,7 +30,7 @@ from carina.database import JOB, database_now, is_away, open_database
 from carina.database.intact import check_intact
 from carina.deliver.ledger import enter
 from carina.deliver.stranded import stranded_words
-from carina.errors import BadConfig, CarinaError, DeliveryFailed, one_line, told
+from carina.errors import BadConfig, CarinaError, DeliveryFailed, keep_trace, kind_and_place, told, without_words
 from carina.jobs.belonging import set_run_aside
 from carina.jobs.holder import held
 from carina.jobs.listing import Job, find_job
@@ -54,6 +55,9 @@ MAY_PASS = frozenset(
     }
 )
 """Errors of a run that another try can be rid of."""
+
+TRACE = "bug-attempt.txt"
+"""The file in a run's folder with the traceback of what nobody foresaw, and no operator raised."""
 
 LEAST_ROOM = 100_000_000
 """Bytes; a disk with less is full, however little the node is to keep free."""
@@ -124,13 +128,17 @@ def _end_well(connection: Connection, attempt: Attempt, job: Job, finished: Run,
 
 
 def failure_of(error: Exception, folder: Path, settings: Settings) -> Failure:
-    """What an exception of a run means for its job; the traceback of what nobody foresaw goes to the job's log.
+    """What an exception of a run means for its job, which quotes nothing that may be of a patient.
 
+    The traceback of what nobody foresaw goes into the run's folder, and to the job's log without what was said.
     Where a run finds no room though the disk has more than the node keeps free, it is the run that is too large.
     """
-    failure: CarinaError = told(error, [folder])
-    if failure.trace:
-        _LOG.error("%s", failure.trace)
+    file = folder / TRACE
+    failure: CarinaError = told(error, [folder], kept=file)
+    if failure.trace and failure is not error and not keep_trace(failure, file):
+        failure = told(error, [folder], kept="the job's log")
+    if failure.places:
+        _LOG.error("%s", failure.places)
     may_pass = failure.code in MAY_PASS or isinstance(failure, DeliveryFailed)
     is_outage = failure.code == NO_ROOM_TO_RUN and _is_short_of_room(settings)
     return Failure(failure.code, failure.message, may_pass, is_outage)
@@ -153,7 +161,7 @@ def main() -> int:
     settings = msgspec.json.decode(_line(lifeline), type=Settings)
     threading.Thread(target=_end_with_the_worker, args=(lifeline,), daemon=True).start()
     attempt = Attempt(int(sys.argv[1]), int(sys.argv[2]))
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s job {attempt.job_id} %(message)s")
+    _log_without_data(attempt)
     _LOG.info("attempt %d begins. %s", attempt.number, RESEARCH_ONLY)
     try:
         counts = execute(settings, open_database(database_address(settings)), attempt)
@@ -163,11 +171,24 @@ def main() -> int:
     except SQLAlchemyError as error:
         if not is_away(error):
             raise
-        _LOG.error("the database is away (%s): the job waits for another attempt.", one_line(str(error)))
+        _LOG.error("the database is away (%s): the job waits for another attempt.", kind_and_place(error))
         return DATABASE_AWAY
     if not counts:
         _LOG.warning("the job was given to another worker, canceled or stopped: nothing of this attempt counts.")
     return 0 if counts else GIVEN_AWAY
+
+
+def _log_without_data(attempt: Attempt) -> None:
+    """Let only Carina speak in the job's log: what libraries and exceptions say may quote a patient's data."""
+    warnings.filterwarnings("ignore", module="pydicom")
+    sys.excepthook = lambda kind, error, trace: _LOG.critical("%s", without_words(error))
+    threading.excepthook = lambda ended: _LOG.error("%s", without_words(ended.exc_value) if ended.exc_value else "")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"%(asctime)s job {attempt.job_id} %(message)s"))
+    logging.getLogger().addHandler(logging.NullHandler())
+    ours = logging.getLogger("carina")
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
 
 
 def _line(stream: BinaryIO) -> bytes:

@@ -226,9 +226,9 @@ class Launch:
             raise BadConfig("operator.failed", f"{told} was ended, because its log grew without end; {seen}.")
         memory = self.step.requests.memory_mb or (UNASKED_MB if isinstance(self.how, InContainer) else 0)
         killed = f" (killed; it may use {memory} MB of memory)" if ended == KILLED and memory else ""
-        last = last_lines(log)
-        said = f": {one_line(last)}" if last else ""
-        raise BadConfig("operator.failed", f"{told} ended with exit code {ended}{killed}{said}; {seen}.")
+        failure = BadConfig("operator.failed", f"{told} ended with exit code {ended}{killed}; {seen}.")
+        failure.said = one_line(last_lines(log))
+        raise failure
 
     def _taken(self, path: str, folder: Path, context: Context) -> Files:
         told = f"operator '{self.step.name}' {path}"

@@ -21,7 +21,7 @@ from pydicom.errors import InvalidDicomError
 from carina import RESEARCH_ONLY
 from carina.dicom.objects import save_object as save_object
 from carina.dicom.series import Source
-from carina.errors import BadSeries
+from carina.errors import BadSeries, kind_and_place, with_words
 from carina.measure.findings import Classification, RatioFindings
 from carina.operators.stored_files import facts_of, one_file, read_tree, with_suffix, written_files
 from carina.operators.stored_findings import StoredClassification, StoredRatio
@@ -79,10 +79,11 @@ class DicomObjects:
 def _read_object(path: Path) -> Dataset:
     try:
         dataset = dcmread(path)
-        named = [dataset.SOPInstanceUID, dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID]
+        uids = [dataset.SOPInstanceUID, dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID]
     except (InvalidDicomError, struct.error, *FILE_ERRORS) as error:
-        raise BadSeries("ports.files", f"{path}: is no whole DICOM object ({error}).") from error
-    if not all(named):
+        failure = BadSeries("ports.files", f"{path}: is no whole DICOM object ({kind_and_place(error)}).")
+        raise with_words(failure, error) from error
+    if not all(uids):
         raise BadSeries("ports.files", f"{path}: is no whole DICOM object (its UIDs are empty).")
     return dataset
 

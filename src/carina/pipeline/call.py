@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from carina.errors import ONLY_WHILE_WRITING, CarinaError, ModelFailed
+from carina.errors import ONLY_WHILE_WRITING, CarinaError, ModelFailed, WrongType
 from carina.pipeline.graph import Node
 from carina.pipeline.operator import Operator, holds, type_name
 
@@ -28,7 +28,7 @@ def call_operator(
 
     Raises:
         ModelFailed: ``operator.grid``, what it was given, or what it gave, lies on different grids.
-        TypeError: an output is not of the type that is declared.
+        WrongType: an output is not of the type that is declared.
     """
     operator = node.operator
     given = _given(node, arguments)
@@ -64,4 +64,4 @@ def _check_types(node: Node, results: Mapping[str, object]) -> None:
         port = node.operator.output_ports[path]
         if not holds(port.type, value):
             given = type(value).__name__
-            raise TypeError(f"operator {node.name} gave {given} at {path}, declared as {type_name(port.type)}")
+            raise WrongType(f"operator {node.name} gave {given} at {path}, declared as {type_name(port.type)}")

@@ -16,7 +16,7 @@ from threading import Event as Flag
 from threading import Lock
 from typing import Any
 
-from carina.errors import BadConfig, CarinaError, ModelFailed, fault_of_others, told, unwritable
+from carina.errors import BadConfig, CarinaError, ModelFailed, fault_of_others, keep_trace, told, unwritable
 from carina.pipeline import ports
 from carina.pipeline.call import Misplaced, RaisedByOthers, call_operator, is_to_blame
 from carina.pipeline.graph import Graph, Node, Wire
@@ -258,7 +258,9 @@ class Engine:
         except CarinaError as error:
             first, *more = error.message.split("\n")
             words = f"{place}: what it left can't be read as {type_name(wanted)}: {first}"
-            raise ModelFailed("operator.output", words, *more) from error
+            failure = ModelFailed("operator.output", words, *more)
+            failure.said = error.said
+            raise failure from error
         self.store.found(told, files)
         return told
 
@@ -342,11 +344,10 @@ class Engine:
         failure = self._as_told(error, self.out / trace)
         if not failure.trace:
             return failure, ""
-        try:
-            below(self.out, trace).write_text(failure.trace, encoding="utf-8", errors="backslashreplace")
-        except (BadConfig, OSError):
-            return self._as_told(error, None), ""
-        return failure, trace
+        with suppress(BadConfig):
+            if keep_trace(failure, below(self.out, trace)):
+                return failure, trace
+        return self._as_told(error, None), ""
 
     def _as_told(self, error: Exception, kept: Path | None) -> CarinaError:
         if isinstance(error, RaisedByOthers):

@@ -81,7 +81,7 @@ def check_place(path: Path, *, is_file: bool = False) -> None:
         if not os.access(above, os.W_OK | os.X_OK if above.is_dir() else os.W_OK):
             raise _system_error(_why_unwritable(above), above)
     except (OSError, ValueError) as error:
-        raise unwritable(error if isinstance(error, OSError) else OSError(str(error)), path) from error
+        raise unwritable(error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error)), path) from error
 
 
 def _is_there(path: Path) -> bool:

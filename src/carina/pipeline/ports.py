@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeGuard, get_origin
 from zipfile import BadZipFile
 
-from carina.errors import BadConfig, BadSeries
+from carina.errors import BadConfig, BadSeries, kind_and_place, with_words
 from carina.pipeline.json_text import as_json, read_json
 from carina.pipeline.operator import alternatives, holds, notes_of, type_name
 
@@ -163,10 +163,8 @@ def load_files(port_type: Any, files: Sequence[Path], told: str) -> Any:
 
 
 def _unreadable(port_type: Any, told: str, error: Exception) -> BadSeries:
-    reason = f"{type(error).__name__}: {error}"
-    return BadSeries(
-        "ports.files", f"{told}: can't be read as {type_name(port_type)} ({reason}): give it as it was written."
-    )
+    words = f"{told}: can't be read as {type_name(port_type)} ({kind_and_place(error)}): give it as it was written."
+    return with_words(BadSeries("ports.files", words), error)
 
 
 def files_in(folder: Path) -> list[Path]:

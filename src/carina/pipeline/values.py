@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from carina.errors import BadSeries
+from carina.errors import BadSeries, kind_and_place, with_words
 from carina.pipeline.json_text import as_pretty_json, read_json
 from carina.pipeline.places import file_name
 from carina.pipeline.ports import Saved
@@ -49,9 +49,10 @@ class Table:
                 columns, *lines = csv.reader(file, quoting=csv.QUOTE_NONNUMERIC, strict=True)
             rows = [dict(zip(columns, map(_cell, line), strict=True)) for line in lines]
         except (ValueError, csv.Error) as error:
-            raise BadSeries(
-                "ports.files", f"{path}: is no table of Carina ({error}); expected CSV with quoted texts and a header."
-            ) from error
+            words = (
+                f"{path}: is no table of Carina ({kind_and_place(error)}); expected CSV with quoted texts and a header."
+            )
+            raise with_words(BadSeries("ports.files", words), error) from error
         return cls(rows=rows, columns=tuple(map(str, columns)), name=path.stem)
 
     @classmethod
@@ -84,7 +85,9 @@ class Json:
         try:
             return cls(value=read_json(path.read_bytes()), name=path.stem)
         except ValueError as error:
-            raise BadSeries("ports.files", f"{path}: is no JSON ({error}).") from error
+            raise with_words(
+                BadSeries("ports.files", f"{path}: is no JSON ({kind_and_place(error)})."), error
+            ) from error
 
     @classmethod
     def recognise(cls, files: Sequence[Path]) -> bool:

@@ -209,9 +209,9 @@ def judge_arrival(folder: Path, settings: Settings, source: AnySource, series_ui
             return SEVERAL_PATIENTS
         choose_source(found, rules)
     except Exception as error:  # noqa: BLE001 - the network edge: one series that breaks the reader holds up no other
-        failure = told(error)
+        failure = told(error, kept="the node's log")
         if isinstance(failure, Bug):
-            _LOG.error("%s: %s", folder.name, failure.trace)
+            _LOG.error("%s: %s", folder.name, failure.places)
         return Verdict(ArrivalState.QUARANTINED, failure.message)
     return Verdict(ArrivalState.COMPLETE)
 

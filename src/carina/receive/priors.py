@@ -7,7 +7,6 @@ it is run as what it is; each try is counted before it begins, so that whatever 
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -19,7 +18,7 @@ from carina.config import AnySource
 from carina.database import ARRIVAL, INSTANCE, JOB, PRIOR, PRIOR_SERIES, PriorState, database_now, is_due
 from carina.dicom.part10 import open_file
 from carina.dicom.rules import load_rules
-from carina.errors import BadConfig, CarinaError, told
+from carina.errors import BadConfig, CarinaError, told, without_words
 from carina.receive.fetch import FoundSeries, Wanted
 from carina.receive.patient import ASKED_OF_PATIENTS, ScanOf, scan_of
 from carina.receive.prior_choice import earlier_chests
@@ -81,9 +80,8 @@ class PriorFetcher:
         """Why a try failed. What a fault of ours quotes is not told: it may be of a patient."""
         if isinstance(error, CarinaError | OSError):
             return told(error).message
-        kind, where = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
-        _LOG.error("asking %s for earlier scans: %s\n%s", self.peer, kind, where)
-        return f"a fault of Carina's ({kind}), see the log."
+        _LOG.error("asking %s for earlier scans: %s", self.peer, without_words(error))
+        return f"a fault of Carina's ({type(error).__name__}), see the log."
 
     def _say(self, asked: _Asked, state: PriorState, said: str) -> None:
         with self.store.engine.begin() as connection:

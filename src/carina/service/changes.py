@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -155,7 +156,7 @@ def _voxels_at_most(source: Path) -> int:
         if source.is_dir():
             return sum(file.stat().st_size for file in source.rglob("*") if file.is_file()) // 2
     except (OSError, ValueError) as error:
-        raise unreadable(error if isinstance(error, OSError) else OSError(str(error)), source) from error
+        raise unreadable(error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error)), source) from error
     raise BadSeries("input.missing", f"{source}: is not there; expected a folder or file of the node's machine.")
 
 

@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TextIO
 
-from carina.errors import CarinaError, one_line, shortened
+from carina.errors import CarinaError, one_line, shortened, without_words
 
 OURS = "carina"
 
@@ -26,7 +26,7 @@ class JsonLines(logging.Formatter):
     """A record as one line of JSON: time, level, who, event, and the event's fields, each of bounded length."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; of an error its code and its sentence, of a bug its traceback."""
+        """The line; of an error its code and its sentence, of a bug its traceback without what may quote a patient."""
         line: dict[str, object] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -38,7 +38,7 @@ class JsonLines(logging.Formatter):
         if isinstance(error, CarinaError):
             line |= {"code": error.code, "error": error.message}
         elif record.exc_info and error is not None:
-            line |= {"code": f"bug.{type(error).__name__}", "traceback": self.formatException(record.exc_info)}
+            line |= {"code": f"bug.{type(error).__name__}", "traceback": without_words(error)}
         return json.dumps(line, default=str, ensure_ascii=False)
 
 

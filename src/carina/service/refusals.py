@@ -77,7 +77,7 @@ async def answer_outage(request: Request, error: Exception) -> Response:
 async def answer_bug(request: Request, error: Exception) -> Response:
     """The answer to what nobody foresaw; the log has its traceback."""
     _LOG.error("a request broke", exc_info=error, extra={"path": request.url.path})
-    answer = problem(500, f"bug.{type(error).__name__}", Bug.of(Exception("see the node's log")).message)
+    answer = problem(500, f"bug.{type(error).__name__}", Bug.of(error, "the node's log").message)
     answer.headers.update(HEADERS)  # it is answered before the guard, which adds them to all others
     return answer
 

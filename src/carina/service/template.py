@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -24,4 +25,4 @@ def write_template(file: Path) -> None:
         if os.path.lexists(file):
             message = f"{file}: is there already and stays as it is: move it away, or choose another folder."
             raise BadConfig("output.exists", message) from error
-        raise unwritable(error if isinstance(error, OSError) else OSError(str(error)), file) from error
+        raise unwritable(error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error)), file) from error
