@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine
@@ -23,6 +24,7 @@ from carina.deliver.deliver import echo
 from carina.errors import BadConfig, DeliveryFailed
 from carina.receive.tls import listener_files, tls_context
 from carina.service.check_tls import date_remarks, ending_remarks, lapsed_mistakes, tls_mistakes, tls_places
+from carina.service.health import readiness
 from carina.service.node import RunningNode
 from carina.service.parts import parts_of
 from carina.web_settings import TlsSettings, WebSettings
@@ -246,6 +248,61 @@ def test_a_running_node_logs_them(here: Path, engine: Engine, caplog: pytest.Log
         assert part.join(60)
     (told,) = (getattr(one, "remark", "") for one in caplog.records)
     assert told.startswith("web.tls.certificate: 'expired.crt' expired on ")
+
+
+def running(wanted: Settings, engine: Engine, folder: Path) -> RunningNode:
+    wanted = msgspec.structs.replace(wanted, node=NodeSettings(folder=str(folder), free_gb=0))
+    return RunningNode(settings=wanted, engine=engine)
+
+
+def of_tls(node: RunningNode) -> tuple[list[str], list[str]]:
+    """What is said of TLS: what doesn't work, and what soon won't."""
+    seen = readiness(node)
+    assert seen.troubles[0] == "the node is starting"
+    return list(seen.troubles[1:]), list(seen.warnings)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("name", "ends"), [("expired", "expired on"), ("soon", "expires on")])
+def test_health_tells_what_nobody_takes_and_warns_of_what_ends_soon(
+    here: Path, tmp_path: Path, engine: Engine, place: str, name: str, ends: str
+) -> None:
+    """By the name of the file, and not where it lies: strangers may ask too."""
+    files = {"certificate": f"{here}/{name}.crt", "key": f"{here}/{name}.key", "trusted": f"{here}/{name}.crt"}
+    node = running(settings(place, **files), engine, tmp_path)
+    said = of_place(place, dict.fromkeys(("certificate", "trusted"), f"'{name}.crt' {ends} {day(f'{name}.crt')}"))
+    told = of_tls(node)
+    assert [one.partition(";")[0] for one in told[name == "soon"]] == [f"{key}: {words}" for key, words in said.items()]
+    assert not told[name != "soon"]
+    strangers = told
+    if "destinations" in place:
+        hidden = (
+            "TLS to a destination that is not shown to you does not work; whoever sees the whole node is told which"
+        )
+        strangers = ([hidden] if name == "expired" else [], [])
+    assert of_tls(node.seen_in(frozenset())) == strangers
+
+
+@pytest.mark.parametrize("place", PLACES[:3])
+def test_health_tells_of_files_that_can_not_be_used(here: Path, tmp_path: Path, engine: Engine, place: str) -> None:
+    """A destination reads them whenever it connects; a listener has done so, and warns of its next start."""
+    told = [f"{place}trusted: 'gone' is not there; {TRUSTED}"]
+    expected = (told, []) if "PACS" in place else ([], told)
+    assert of_tls(running(settings(place, trusted=f"{here}/gone"), engine, tmp_path)) == expected
+
+
+def test_health_tells_of_a_certificate_in_use_that_was_replaced(here: Path, tmp_path: Path, engine: Engine) -> None:
+    own = tmp_path / "own.crt"
+    shutil.copyfile("expired.crt", own)
+    node = running(settings("dicom.tls.", certificate=str(own), key="good.key"), engine, tmp_path)
+    assert node.settings.dicom.tls
+    node.hold_certificate(listener_files("dicom", node.settings.dicom.tls))
+    shutil.copyfile("good.crt", own)
+    (told,), warnings = of_tls(node)
+    words = f"'own.crt' before that was changed, expired on {day('expired.crt')}; start the node again, which takes"
+    assert told.startswith(f"dicom.tls.certificate: the certificate in use, read from {words}") and not warnings
+    node.held_certificates.clear()
+    assert of_tls(node) == ([], [])
 
 
 def test_nothing_is_looked_at_where_nothing_is_named() -> None:

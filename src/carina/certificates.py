@@ -167,6 +167,20 @@ def ending(files: TlsFiles, now: datetime) -> Iterator[Finding]:
         yield Finding(part="trusted", words=words, remedy="add what will sign the peers'")
 
 
+def own_validity(files: TlsFiles) -> Validity | None:
+    """The dates of our own certificate; None where its file can't be used."""
+    return next(iter(_dates(files.certificate)), None)
+
+
+def held_still(files: TlsFiles, held: Validity, now: datetime) -> Finding | None:
+    """Of a certificate in use since before its file was replaced, with the dates ``held``: nobody takes it, or soon."""
+    words = _outside(held, now) or _ends_soon(held, now)
+    if not words or held == own_validity(files):
+        return None
+    words = f"the certificate in use, read from {files.certificate!r} before that was changed, {words}"
+    return Finding(part="certificate", words=words, remedy="start the node again, which takes the new one then")
+
+
 def validity(certificate: bytes) -> Validity:
     """The dates in a certificate in DER.
 

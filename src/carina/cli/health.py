@@ -24,6 +24,8 @@ ANSWER_WITHIN_S = 8.0
 def health(live: bool, config: Path | None) -> None:
     """Ask the node of the settings, on this machine, how it is; exit code 3 where it can't work or isn't there.
 
+    Of a node that is ready, what soon won't work is said as well.
+
     In a container whose pages listen on loopback only, probes ask with this from inside.
     """
     from urllib.error import HTTPError, URLError
@@ -33,8 +35,9 @@ def health(live: bool, config: Path | None) -> None:
     # its certificate is for the name that others call it by, and this is loopback
     secure = HTTPSHandler(context=ssl._create_unverified_context())
     try:
-        with build_opener(ProxyHandler({}), secure).open(url, timeout=ANSWER_WITHIN_S):
-            say("the node is alive" if live else "the node is ready")
+        with build_opener(ProxyHandler({}), secure).open(url, timeout=ANSWER_WITHIN_S) as answer:
+            told = [] if live else _sentences(answer.read(), "warnings")
+            say("the node is alive" if live else "the node is ready", *told)
     except HTTPError as error:
         complain(f"{url}: {error.code}: {_troubles(error.read())}")
         raise SystemExit(SOME_FAILED) from error
@@ -51,7 +54,12 @@ def _on_this_machine(web: WebSettings) -> str:
 
 def _troubles(body: bytes) -> str:
     """What stands against the node's work, of its answer."""
+    return "; ".join(one.rstrip(".") for one in _sentences(body, "troubles")) or body.decode(errors="replace")[:200]
+
+
+def _sentences(body: bytes, which: str) -> list[str]:
+    """Sentences of an answer; none where it is another's, or a node's of before."""
     try:
-        return "; ".join(str(one).rstrip(".") for one in read_json(body)["troubles"])
+        return [str(one) for one in read_json(body)[which]]
     except (ValueError, KeyError, TypeError):
-        return body.decode(errors="replace")[:200]
+        return []

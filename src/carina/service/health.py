@@ -17,6 +17,7 @@ from carina.errors import one_line, shortened
 from carina.service.loops import PartState, PartStatus
 from carina.service.metrics import metrics_text
 from carina.service.node import RunningNode, seen_node
+from carina.service.tls_state import tls_state
 
 LEAST_MB = 1.0
 """With less on the disk no slice finds room, whatever the settings allow."""
@@ -25,28 +26,32 @@ _NOT_SHOWN = "a part that is not shown to you does not run; whoever sees the who
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a node can do its work, and what stands against it, one sentence each."""
+    """Whether a node can do its work, and what stands against it or soon will (``warnings``), one sentence each."""
 
     ready: bool
     troubles: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     parts: dict[str, PartState]
     carina: str = __version__
     notice: str = RESEARCH_ONLY
 
 
 def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readiness:
-    """Look at parts, database, disk and networks, at all whoever asks: only names and sentences are of what they see.
+    """Look at parts, database, disk, networks and certificates.
 
-    Whoever has just had an answer of the database says that it is there.
+    At all of them whoever asks: only names and sentences are of what they see. Whoever has just had an answer of the
+    database says that it is there.
     """
     every = [part.status for part in node.parts]
     database = [] if is_database_there else _database(node)
-    troubles = [*_parts(node, every), *_outlived(node), *database, *_disk(node), *_networks(node)]
+    tls = tls_state(node)
+    troubles = [*_parts(node, every), *_outlived(node), *database, *_disk(node), *_networks(node), *tls.troubles]
     if node.stop.is_set():
         troubles.append("the node is being stopped")
     return Readiness(
         ready=not troubles,
         troubles=tuple(troubles),
+        warnings=tls.warnings,
         parts={one.name: one.state for one in every if node.shows_part(one.name)},
     )
 

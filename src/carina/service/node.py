@@ -17,6 +17,7 @@ import msgspec
 from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
 
+from carina.certificates import TlsFiles, Validity, own_validity
 from carina.config import Destination, Settings
 from carina.database import DataVersion, OfVersion, Outages, read_only, seeing
 from carina.jobs.listing import job_on_source
@@ -40,9 +41,10 @@ def utc_now() -> datetime:
 class RunningNode:
     """A node: its settings, its folder and database, its parts.
 
-    ``outages`` are those that a part outlives, by its name. ``stop`` is set once it is to end, ``is_recovered`` once it
-    may receive. ``token`` is what the forms of its own
-    pages carry, so that no other page can send them. ``projects`` are those that it shows, None: every one.
+    ``outages`` are those that a part outlives, by its name; ``held_certificates`` the dates of what a listener,
+    ``dicom`` or ``web``, shows. ``stop`` is set once it is to end, ``is_recovered`` once it may receive. ``token`` is
+    what the forms of its own pages carry, so that no other page can send them. ``projects`` are those that it shows,
+    None: every one.
     """
 
     settings: Settings
@@ -52,6 +54,7 @@ class RunningNode:
     is_recovered: threading.Event = field(default_factory=threading.Event)
     parts: list[Part] = field(default_factory=list)
     outages: dict[str, Outages] = field(default_factory=dict)
+    held_certificates: dict[str, Validity] = field(default_factory=dict)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
     projects: frozenset[str] | None = None
@@ -92,12 +95,22 @@ class RunningNode:
     @property
     def network_troubles(self) -> Mapping[str, str]:
         """What is wrong with each network that jobs need, whoever looks, by its key in the settings."""
-        return network_troubles((self._whole or self).settings, self.now())
+        return network_troubles(self.every_setting, self.now())
+
+    @property
+    def every_setting(self) -> Settings:
+        """The settings of the node, whoever looks."""
+        return (self._whole or self).settings
 
     @property
     def every_destination(self) -> Mapping[str, Destination]:
         """The destinations of the node, whoever looks: a job's may be of a source that they don't see."""
-        return (self._whole or self).settings.destinations
+        return self.every_setting.destinations
+
+    def hold_certificate(self, files: TlsFiles) -> None:
+        """Note what a listener that begins to read its files shows until it ends."""
+        if found := own_validity(files):
+            self.held_certificates[files.table[0]] = found
 
     @cached_property
     def uploads(self) -> Uploads:

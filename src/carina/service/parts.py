@@ -27,6 +27,7 @@ from carina.receive.folder import WatchedFolder
 from carina.receive.listener import DicomListener
 from carina.receive.priors import PriorFetcher, peers_of
 from carina.receive.recover import recover
+from carina.receive.tls import listener_files
 from carina.receive.unfinished import FetchResumer
 from carina.service.allocator import trim_memory
 from carina.service.check_tls import date_remarks, tls_places
@@ -174,6 +175,8 @@ def _listen(node: RunningNode, stop: Event) -> None:
         return
     listener = DicomListener(node.store, lambda report: take_report(node.engine, report, node.now()))
     node.outages["dicom"] = listener.outages
+    if tls := node.settings.dicom.tls:
+        node.hold_certificate(listener_files("dicom", tls))
     try:
         listener.start()
         while listener.is_listening and not stop.wait(SETTLE_S):

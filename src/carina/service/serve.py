@@ -149,6 +149,8 @@ def server_config(node: RunningNode) -> WebConfig:
     """How requests to a node are read: what a stranger controls is bounded, and nothing is told of the server."""
     web = node.settings.web
     tls = listener_files("web", web.tls) if web.tls else None
+    if tls:
+        node.hold_certificate(tls)
     config = WebConfig(
         web_app(node),
         http=PeerProtocol,
