@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import pytest
 from sqlalchemy import Engine
 
 from carina.config import NodeSettings, Settings
 from carina.database import database_now
-from carina.jobs import worker as working_side
+from carina.jobs import attempt_process as starting_side
 from carina.jobs.attempt_log import KEPT_OF_BEGINNING, LARGEST_LOG, bound_log, new_log
+from carina.jobs.attempt_process import attempt_process
 from carina.jobs.listing import find_job
 from carina.jobs.places import log_of
 from carina.jobs.queue import FIRST_PAUSE, MOST_CRASHES, Attempt
-from carina.jobs.worker import Worker, World, attempt_process
+from carina.jobs.worker import Worker, World
 from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
 from carina.sections import RUNS
 from databases import database_of_one_job
@@ -58,17 +60,61 @@ def test_a_log_of_usual_length_and_one_that_is_gone_are_left_alone(tmp_path: Pat
 def test_what_a_process_prints_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By print, by the descriptor, by a program of its own; what was there before is nobody's."""
     code = "import os; print('x' * 9000, flush=True); os.write(2, b'y' * 9000); os.system('echo last')"
-    monkeypatch.setattr(working_side, "EXECUTE", (sys.executable, "-c", code))
+    monkeypatch.setattr(starting_side, "EXECUTE", (sys.executable, "-c", code))
     settings, attempt = Settings(node=NodeSettings(folder=str(tmp_path))), Attempt(1, 1)
     log = log_of(settings, 1, 1)
     new_log(log)
     log.write_text("of before")
     process = attempt_process(settings, attempt)
     assert process.wait(60) == 0
-    cast("subprocess.Popen[bytes]", process).stdin.close()  # type: ignore[union-attr]
+    process.terminate()
     assert log.stat().st_size == 18_006
     bound_log(log, 0)
     assert log.stat().st_size < 1000
+
+
+LEAVES_A_DAEMON = """
+import os, signal, sys, time
+sys.stdin.readline()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    open(PLACE + ".new", "w").write(str(os.getpid()))
+    os.rename(PLACE + ".new", PLACE)
+    while True:
+        os.write(1, b"x" * 100)
+        time.sleep(0.01)
+while not os.path.exists(PLACE):
+    time.sleep(0.01)
+"""
+
+ENDS = {
+    "well": ("", 0),
+    "badly": ("os._exit(3)", 3),
+    "in a crash": ("os.kill(os.getpid(), signal.SIGSEGV)", -signal.SIGSEGV),
+    "when its worker is gone": ("time.sleep(600)", -signal.SIGKILL),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the guard ends the process group")
+@pytest.mark.parametrize("how", ENDS)
+def test_what_an_attempt_leaves_behind_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    place, (ends, code) = tmp_path / "daemon", ENDS[how]
+    words = (sys.executable, "-c", LEAVES_A_DAEMON.replace("PLACE", repr(str(place))) + ends)
+    monkeypatch.setattr(starting_side, "EXECUTE", words)
+    process = attempt_process(Settings(node=NodeSettings(folder=str(tmp_path))), Attempt(1, 1))
+    assert process.stdin is not None
+    process.stdin.write(b"settings\n")
+    process.stdin.flush()
+    while not place.exists():
+        time.sleep(0.01)
+    if how == "when its worker is gone":
+        process.stdin.close()
+    assert process.wait(60) == code
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(place.read_text()), 0)
 
 
 class Dead:

@@ -22,10 +22,11 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from carina.config import NodeSettings, Settings
 from carina.database import database_now, is_away, open_database, upgrade_schema
 from carina.jobs import execute as execute_module
+from carina.jobs.attempt_process import EXECUTE
 from carina.jobs.execute import execute
 from carina.jobs.listing import Job, list_jobs
 from carina.jobs.queue import NewJob, Room, claim, submit
-from carina.jobs.worker import DATABASE_AWAY, EXECUTE, Worker, World
+from carina.jobs.worker import DATABASE_AWAY, Worker, World
 
 NOT_ENCRYPTED = {80877103, 80877104}
 """What a client of PostgreSQL asks first: SSLRequest and GSSENCRequest."""

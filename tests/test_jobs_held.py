@@ -19,11 +19,11 @@ from sqlalchemy import Connection, Engine, select
 from carina.config import NodeSettings, Settings
 from carina.database import JOB, open_database, upgrade_schema
 from carina.jobs import execute as execute_module
+from carina.jobs.attempt_process import EXECUTE
 from carina.jobs.execute import execute
 from carina.jobs.holder import PROCESSES
 from carina.jobs.listing import Job, list_jobs
 from carina.jobs.queue import MOST_RETRIES, Attempt, JobEnd, NewJob, Room, claim, stop, submit
-from carina.jobs.worker import EXECUTE
 from carina.pipeline.folder import LOCK, opened
 
 ROOM = Room(1000, 4)

@@ -81,7 +81,7 @@ def test_only_the_depth_counts(value: Any, around: int) -> None:
 
 def test_one_file_reads_json() -> None:
     """So that the bound holds everywhere, but inside a server of others and from one process of ours to another."""
-    apart = {"models/served_model.py", "jobs/execute.py", "jobs/compare.py", "operators/program_guard.py"}
+    apart = {"models/served_model.py", "jobs/execute.py", "jobs/compare.py", "pipeline/program_guard.py"}
     readers = {"json.loads", "json.load", "msgspec.json.decode", "yaml.safe_load", "yaml.load"}
     found = {
         (file.relative_to(SOURCE).as_posix(), ast.unparse(node.func))

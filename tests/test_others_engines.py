@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from carina.errors import BadConfig
-from carina.operators import containers, program_guard
+from carina.operators import containers
 from carina.operators.containers import Contained, ContainerEngine, Mount
 from carina.pipeline.manifest import read_manifest
 from carina.sections import EngineChoice, OperatorSettings
@@ -261,7 +261,7 @@ LEAVES = {
 }
 
 
-@pytest.mark.skipif(not program_guard.IS_LINUX, reason="elsewhere what leaves its group is not found")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere what leaves its group is not found")
 @pytest.mark.parametrize("how", LEAVES)
 def test_nothing_is_left_of_a_question_to_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """As of Podman's without root, which starts a process that outlives it."""

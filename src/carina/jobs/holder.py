@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from carina.jobs.attempt_process import EXECUTE
 from carina.jobs.queue import RUN_HELD, Attempt, Failure
-from carina.jobs.worker import EXECUTE
 from carina.pipeline.folder import LOCK
 
 PROCESSES = Path("/proc")

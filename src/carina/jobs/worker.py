@@ -13,7 +13,6 @@ import os
 import platform
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +20,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, Protocol
 
 import msgspec
 from sqlalchemy import Connection, Engine, exists, select
@@ -31,7 +29,8 @@ from carina.config import Settings
 from carina.database import JOB, Outages, database_now
 from carina.errors import FULL, LastingTrouble
 from carina.jobs.at_work import at_work, manifest_time
-from carina.jobs.attempt_log import bound_log, new_log
+from carina.jobs.attempt_log import bound_log
+from carina.jobs.attempt_process import Process, attempt_process
 from carina.jobs.belonging import set_unknown_runs_aside
 from carina.jobs.intake import take_up
 from carina.jobs.machine import whole_machine
@@ -70,9 +69,6 @@ PAUSE_S = 0.5
 PATIENCE_S = 10.0
 """How long a process that was asked to end has for it."""
 
-EXECUTE = (sys.executable, "-m", "carina.jobs.execute")
-"""What runs an attempt; the job's id and the attempt's number follow."""
-
 DATABASE_AWAY = 69
 """Exit code of an attempt that can't reach the database (EX_UNAVAILABLE): no fault of the job."""
 
@@ -89,39 +85,6 @@ CAME_TO: Mapping[str, str] = {JobEnd.HEALTHY: "is done", JobEnd.CANCELED: "is ca
 """What the log says of an attempt whose job is stopped, and has not failed."""
 
 _LOG = logging.getLogger(__name__)
-
-
-class Process(Protocol):
-    """What a worker needs of an attempt's process, as ``subprocess.Popen`` has it."""
-
-    stdin: IO[bytes] | None
-
-    def poll(self) -> int | None:
-        """The exit code, None while it runs."""
-
-    def terminate(self) -> None:
-        """Ask it to end."""
-
-    def kill(self) -> None:
-        """End it."""
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; gives the exit code."""
-
-
-def attempt_process(settings: Settings, attempt: Attempt) -> Process:
-    """Start the process of an attempt, which writes into the attempt's log.
-
-    Raises:
-        OSError: it can't be started.
-    """
-    log = log_of(settings, attempt.job_id, attempt.number)
-    new_log(log)
-    arguments = [*EXECUTE, str(attempt.job_id), str(attempt.number)]
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,13 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from carina.errors import one_line
-from carina.operators import program_guard
+from carina.pipeline.guarded import guard_words
 from carina.sections import EngineChoice
 
 ANSWER_S = 20
@@ -144,7 +143,7 @@ def _silence(program: str) -> str:
 
 def _ask(program: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Ask an engine; what it starts for the answer and leaves behind (Podman without root: a pause) is ended."""
-    guard = [sys.executable, "-I", "-S", program_guard.__file__, "[]", program, *words]
+    guard = guard_words([program, *words])
     reading, lifeline = os.pipe()
     with subprocess.Popen(
         guard, stdin=reading, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

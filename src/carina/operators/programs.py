@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -14,8 +12,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from carina.operators import program_guard
 from carina.operators.growth import WrittenBelow
+from carina.pipeline import program_guard
+from carina.pipeline.guarded import guard_words
 
 LARGEST_LOG_BYTES = 64_000_000
 """What a program may say; one that says more runs in a circle."""
@@ -68,7 +67,7 @@ def run_program(program: Program, log: Path, look: Callable[[], None]) -> int | 
         OSError: it can't be started.
     """
     growth = WrittenBelow(program.bounds.writes_to, program.bounds.output_bytes)
-    guard = [sys.executable, "-I", "-S", program_guard.__file__, json.dumps(list(program.stop)), *program.words]
+    guard = guard_words(program.words, stop=program.stop)
     with (
         log.open("wb") as output,
         subprocess.Popen(

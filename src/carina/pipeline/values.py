@@ -85,9 +85,7 @@ class Json:
         try:
             return cls(value=read_json(path.read_bytes()), name=path.stem)
         except ValueError as error:
-            raise with_words(
-                BadSeries("ports.files", f"{path}: is no JSON ({kind_and_place(error)})."), error
-            ) from error
+            raise BadSeries("ports.files", f"{path}: is no JSON ({error}).") from error
 
     @classmethod
     def recognise(cls, files: Sequence[Path]) -> bool:

@@ -1,10 +1,11 @@
 """Runs a program until it ends or whoever started it is gone; no module of Carina, so that it starts at once.
 
-``python -I -S program_guard.py STOP WORD...``: STOP is a JSON list, the command that ends what the program left to
-others (a container), perhaps empty. When the standard input is closed, which happens too when the starter is killed,
-the program, that command's victim and the whole process group end. On Linux so does every process that the program
-started, whatever group or session it moved to: what loses its parent becomes a child of the guard (prctl(2),
-PR_SET_CHILD_SUBREAPER). Not with a STOP: an engine's own helpers must outlive it, and the container holds the rest.
+``python -I -S program_guard.py HOW WORD...``: HOW is a JSON object; its ``stop`` is the command that ends what the
+program left to others (a container), perhaps empty. When the standard input is closed, which happens too when the
+starter is killed, or at SIGTERM, the program, that command's victim and the whole process group end. On Linux so does
+every process that the program started, whatever group or session it moved to: what loses its parent becomes a child of
+the guard (prctl(2), PR_SET_CHILD_SUBREAPER). Not with a ``stop``: an engine's own helpers must outlive it, and the
+container holds the rest. Where ``fed`` is true the program gets what comes in on the standard input.
 """
 
 from __future__ import annotations
@@ -32,8 +33,17 @@ IS_LINUX = sys.platform == "linux"
 _SET_CHILD_SUBREAPER = 36
 
 
-def _end_with_the_starter(program: subprocess.Popen[bytes], stop: list[str], is_over: threading.Event) -> None:
-    os.read(0, 1)  # nothing is ever written to it
+def _feed(program: subprocess.Popen[bytes]) -> None:
+    """Hand on what comes in, until nothing can any more."""
+    while piece := os.read(0, 1 << 16):
+        if program.stdin is not None:
+            with suppress(OSError):
+                program.stdin.write(piece)
+                program.stdin.flush()
+
+
+def _end(program: subprocess.Popen[bytes], stop: list[str], is_over: threading.Event) -> None:
+    """End everything, this process too."""
     is_over.set()
     program.kill()
     if stop:
@@ -87,12 +97,19 @@ def _wait(program: subprocess.Popen[bytes]) -> int:
 
 def guard() -> int:
     """Run the program; its exit code, or, for one that a signal ended, 128 and the signal's number, as in a shell."""
-    stop, words = json.loads(sys.argv[1]), sys.argv[2:]
+    how, words = json.loads(sys.argv[1]), sys.argv[2:]
+    stop: list[str] = how["stop"]
     if not stop:
         _adopt()
-    program = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    program = subprocess.Popen(words, stdin=subprocess.PIPE if how["fed"] else subprocess.DEVNULL)
     is_over = threading.Event()
-    ending = threading.Thread(target=_end_with_the_starter, args=(program, stop, is_over), daemon=True)
+
+    def end_with_the_starter() -> None:
+        _feed(program)
+        _end(program, stop, is_over)
+
+    signal.signal(signal.SIGTERM, lambda number, frame: _end(program, stop, is_over))
+    ending = threading.Thread(target=end_with_the_starter, daemon=True)
     ending.start()
     code = _wait(program)
     if not is_over.is_set() and not stop:
