@@ -164,7 +164,7 @@ def test_commands_tell_of_an_unknown_destination_and_rename_it(
     monkeypatch.chdir(tmp_path)
     line = "1 job(s) and 5 object(s) wait for destination GONE, which the settings don't have"
     commands: dict[tuple[str, ...], tuple[int, str]] = {
-        ("serve", "--check"): (0, line),
+        ("serve", "--check"): (4, f"destinations.GONE: {line}"),
         ("deliveries", "counts"): (0, line),
         ("deliveries", "list"): (0, line),
         ("deliveries", "resend"): (0, line),

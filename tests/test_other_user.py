@@ -18,6 +18,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from carina.cli.health import health
 from carina.cli.main import VERBS
 from carina.config import NodeSettings, Settings
 from carina.jobs import places
@@ -31,7 +32,7 @@ COMMANDS = {
     "arrivals": ["list", "release 1 --source other"],
     "backup": ["../saved"],
     "deliveries": ["list", "counts", "resend --destination PACS", "rename OLD PACS"],
-    "fetch": ["PACS --accession A1"],
+    "fetch": ["PACS --accession A1", "PACS --accession A1 --list"],
     "jobs": [
         "list",
         "count",
@@ -46,7 +47,19 @@ COMMANDS = {
     "submit": [".", ". --each folder"],
     "worker": ["--until-empty"],
 }
-"""Verbs that open a node, with every command of theirs."""
+"""Verbs that open a node's database, with every command of theirs."""
+
+AS_THE_NODE = {"serve"}
+"""What another user may begin, and another host not."""
+
+WITHOUT_DATABASE = {
+    "a run of its own, with networks and operators of the settings": {"run", "series", "convert", "operator"},
+    "bundles of the settings": {"models", "train", "evaluate"},
+    "the settings' pipelines": {"pipelines"},
+    "this machine's connections to peers, and what listens on it": {"echo", "health"},
+    "an empty folder becomes a node": {"restore"},
+}
+"""Verbs that take a node's settings and open no database, by what they take them for."""
 
 EVERY = [f"{verb} {words}" for verb, each in COMMANDS.items() for words in each]
 REFUSED = re.compile(
@@ -62,7 +75,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(made)
     (made / "carina.toml").write_text(
         f'[sources.scanner]\nkind = "dicom"\nae_title = "A"\n[destinations.PACS]\nkind = "dicom"\nhost = "127.0.0.1"\n'
-        f'port = {free_port()}\nae_title = "P"\n'
+        f'port = {free_port()}\nae_title = "P"\n[dicom]\nport = {free_port()}\n[web]\nport = {free_port()}\n'
     )
     open_node(Settings(node=NodeSettings(folder="node"))).dispose()
     (made / "node" / NODE_LOCK).touch()
@@ -92,7 +105,7 @@ def test_every_verb_of_a_node_refuses_another_user(node: Path, monkeypatch: pyte
     assert not (node.parent / "saved").exists()
 
 
-@pytest.mark.parametrize("words", EVERY)
+@pytest.mark.parametrize("words", [*EVERY, "serve --check"])
 def test_every_verb_of_a_node_on_sqlite_refuses_another_host(node: Path, words: str) -> None:
     (node / "node" / SIGNED).mkdir()
     (node / "node" / SIGNED / "other:7").touch()
@@ -122,13 +135,36 @@ def test_other_hosts_are_in_nobodys_way(node: Path, which: str) -> None:
     assert [one.name for one in sign.parent.iterdir()] == [name]
 
 
-def test_every_verb_that_opens_a_node_is_among_them() -> None:
-    opens = re.compile(r"open_existing_node|open_node_beside|save_node")
-    found = {file.stem for file in (SOURCES / "cli").glob("*.py") if opens.search(file.read_text())}
-    assert found == set(COMMANDS) - {"submit", "worker"}, "submit is in jobs.py, worker opens a node of its own"
+def test_health_names_the_host_that_works_on_the_node(node: Path) -> None:
+    assert CliRunner().invoke(health).output.endswith("; is `carina serve` running?\n")
+    (node / "node" / SIGNED).mkdir()
+    (node / "node" / SIGNED / "other:7").touch()
+    said = CliRunner().invoke(health).output
+    assert re.search(r"does not answer .*; ask there where it runs: .*/node: host other works on this node", said)
+
+
+def takes_settings(command: click.Command) -> bool:
+    of_it = command.commands.values() if isinstance(command, click.Group) else ()
+    return any(one.name == "config" for one in command.params) or any(map(takes_settings, of_it))
+
+
+def test_every_verb_that_takes_settings_is_known_to_open_a_database_or_none() -> None:
+    taking = {name for name, verb in VERBS.items() if takes_settings(getattr(import_module(verb.module), verb.command))}
+    without = {verb for verbs in WITHOUT_DATABASE.values() for verb in verbs}
+    assert taking == {*COMMANDS, *AS_THE_NODE, *without}
+    assert not without & {*COMMANDS, *AS_THE_NODE}
     listed = {words.split()[0] for verb in ("arrivals", "deliveries", "jobs") for words in COMMANDS[verb]}
     groups = [getattr(import_module(f"carina.cli.{verb}"), verb) for verb in ("arrivals", "deliveries", "jobs")]
     assert {name for group in groups for name in group.commands} == listed
+
+
+def test_a_node_s_database_is_opened_in_one_place_which_asks_for_other_hosts() -> None:
+    """But those of a backup, and a server's, which is opened to be looked at before there is a node."""
+    opens = re.compile(r"\b(?:open_database|create_engine)\((?!url: str)")
+    found = {str(file.relative_to(SOURCES)) for file in SOURCES.rglob("*.py") if opens.search(file.read_text())}
+    others = {"database/engine.py", "keeping/backup.py", "keeping/dumps.py", "keeping/restore.py"}
+    assert found == {*others, "jobs/places.py", "service/check_database.py"}
+    assert (SOURCES / "jobs/places.py").read_text().count("open_database(") == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")

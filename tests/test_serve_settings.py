@@ -23,6 +23,7 @@ from carina.errors import BadConfig
 from carina.jobs.places import NODE_LOCK
 from carina.service.check import as_error, check_across, is_running
 from carina.service.check_contents import check_contents
+from carina.service.check_database import database_mistakes
 from carina.service.remarks import settings_remarks
 from carina.service.settings_secrets import open_secrets
 from carina.service.template import TEMPLATE, write_template
@@ -230,7 +231,8 @@ def test_a_mistake_across_keys_is_named_by_its_key(
     file = tmp_path / "carina.toml"
     file.write_text(text if "dicom.tls" in text or "web.tls" in text else free() + text)
     settings = load_settings(file, {})
-    mistakes = [one for one in [*check_across(settings), *check_contents(settings)] if one.key[-1] != "port"]
+    found = [*check_across(settings), *check_contents(settings), *database_mistakes(settings)]
+    mistakes = [one for one in found if one.key[-1] != "port"]
     told = as_error(mistakes, file).message
     assert words in told
     assert re.match(rf"{re.escape(str(file))}:\d+: ", told) or "node.folder" in told

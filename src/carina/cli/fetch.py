@@ -50,8 +50,7 @@ def fetch(
     if not (accession or patient_id or study_uid):
         raise click.UsageError("say what to fetch: --accession, --patient or --study.")
     settings = node_settings(config)
-    if not only_list:
-        check_beside(settings)
+    check_beside(settings)  # before the PACS is asked
     found = find_at(name, peer_called(name, settings), wanted)
     if not found:
         complain(f"{name}: no CT series there fits what was asked for.")

@@ -10,9 +10,11 @@ import click
 
 from carina.cli.node import CONFIG, node_settings
 from carina.cli.terminal import SOME_FAILED, complain, say
+from carina.errors import BadConfig
 from carina.pipeline.json_text import read_json
 
 if TYPE_CHECKING:
+    from carina.config import Settings
     from carina.web_settings import WebSettings
 
 ANSWER_WITHIN_S = 8.0
@@ -31,7 +33,8 @@ def health(live: bool, config: Path | None) -> None:
     from urllib.error import HTTPError, URLError
     from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
-    url = f"{_on_this_machine(node_settings(config).web)}/health/{'live' if live else 'ready'}"
+    settings = node_settings(config)
+    url = f"{_on_this_machine(settings.web)}/health/{'live' if live else 'ready'}"
     # its certificate is for the name that others call it by, and this is loopback
     secure = HTTPSHandler(context=ssl._create_unverified_context())
     try:
@@ -42,8 +45,19 @@ def health(live: bool, config: Path | None) -> None:
         complain(f"{url}: {error.code}: {_troubles(error.read())}")
         raise SystemExit(SOME_FAILED) from error
     except (URLError, OSError) as error:
-        complain(f"{url}: does not answer ({getattr(error, 'reason', error)}); is `carina serve` running?")
+        complain(f"{url}: does not answer ({getattr(error, 'reason', error)}); {_where(settings)}")
         raise SystemExit(SOME_FAILED) from error
+
+
+def _where(settings: Settings) -> str:
+    """Where the node may be: on another host, if one works on it, which has it alone."""
+    from carina.jobs.signs import check_host
+
+    try:
+        check_host(settings)
+    except BadConfig as error:
+        return f"ask there where it runs: {error.message}"
+    return "is `carina serve` running?"
 
 
 def _on_this_machine(web: WebSettings) -> str:

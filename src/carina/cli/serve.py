@@ -36,21 +36,19 @@ def serve(config: Path | None, check: bool) -> None:
     if check:
         from carina.service.check_bundles import bundle_remarks
         from carina.service.check_contents import check_contents
+        from carina.service.check_database import database_mistakes, database_remarks
         from carina.service.check_tls import ending_remarks, lapsed_mistakes
-        from carina.service.check_waiting import waiting_remarks
         from carina.service.settings_secrets import open_secrets
 
         now = datetime.now(UTC)
-        mistakes += [*check_contents(settings), *lapsed_mistakes(settings, now)]
+        mistakes += [*check_contents(settings), *lapsed_mistakes(settings, now), *database_mistakes(settings)]
     if mistakes:
         raise as_error(mistakes, file)
     if check:
         sources, destinations = ", ".join(settings.sources) or "none", ", ".join(settings.destinations) or "none"
         say(f"{file or 'settings'}: no mistakes; sources: {sources}; destinations: {destinations}")
-        say(
-            *settings_remarks(settings), *ending_remarks(settings, now), *open_secrets(file), *waiting_remarks(settings)
-        )
-        say(*bundle_remarks(settings))
+        say(*settings_remarks(settings), *ending_remarks(settings, now), *open_secrets(file))
+        say(*database_remarks(settings), *bundle_remarks(settings))
         if runs:
             say("the node runs, so its ports were not tried; it takes these settings once it is started again")
         return

@@ -29,7 +29,7 @@ from carina.database.tables import (
     WATCHED,
     PriorState,
 )
-from carina.database.upgrade import upgrade_schema
+from carina.database.upgrade import check_version, upgrade_schema
 from carina.database.version import DataVersion, OfVersion
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "OfVersion",
     "Outages",
     "PriorState",
+    "check_version",
     "database_now",
     "draw_in",
     "each_project",

@@ -14,6 +14,7 @@ from carina.errors import BadConfig
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 SCHEMA_VERSION = "0021"
 """The version of `tables`: the last of the migrations."""
@@ -35,6 +36,20 @@ def upgrade_schema(engine: Engine) -> None:
             connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _UPGRADING})
         if (found := schema_version(connection)) != SCHEMA_VERSION:
             _migrate(connection, found)
+
+
+def check_version(connection: Connection) -> bool:
+    """Whether a database is of today's version; one of an earlier version, or an empty one, is brought to it.
+
+    Raises:
+        BadConfig: it is of a later version than this program.
+    """
+    found = schema_version(connection)
+    if found is not None and found != SCHEMA_VERSION:
+        from alembic.script import ScriptDirectory
+
+        _check_known(found, ScriptDirectory.from_config(migrations(connection)))
+    return found == SCHEMA_VERSION
 
 
 def schema_version(connection: Connection) -> str | None:
@@ -60,11 +75,15 @@ def _migrate(connection: Connection, found: str | None) -> None:
     from alembic.script import ScriptDirectory
 
     config = migrations(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if found is not None and found not in known:
+    if found is not None:
+        _check_known(found, ScriptDirectory.from_config(config))
+    command.upgrade(config, "head")
+
+
+def _check_known(version: str, scripts: ScriptDirectory) -> None:
+    if version not in {script.revision for script in scripts.walk_revisions()}:
         raise BadConfig(
             "database.later",
-            f"the node's database has version {found}, this program knows up to {SCHEMA_VERSION}: use the Carina that "
-            "made it, or a later one.",
+            f"the node's database has version {version}, this program knows up to {SCHEMA_VERSION}: use the Carina "
+            "that made it, or a later one.",
         )
-    command.upgrade(config, "head")

@@ -29,6 +29,21 @@ def check_belongs(folder: Path, engine: Engine) -> None:
     """See that ``folder`` was kept with this database; a folder that says nothing is given the database's identity.
 
     Raises:
+        BadConfig: as `is_marked`.
+    """
+    if is_marked(folder, engine):
+        return
+    with engine.connect() as connection:
+        ours = str(connection.execute(select(IDENTITY.c.uuid)).scalar_one())
+    part_file = (folder / IDENTITY_FILE).with_suffix(".part")
+    part_file.write_text(f"{ours}\n")
+    part_file.replace(folder / IDENTITY_FILE)
+
+
+def is_marked(folder: Path, engine: Engine) -> bool:
+    """Whether ``folder`` says that it was kept with this database; False: it says nothing.
+
+    Raises:
         BadConfig: it was kept with another; or it says nothing and holds what a database without any series or job
             can't know.
     """
@@ -37,7 +52,7 @@ def check_belongs(folder: Path, engine: Engine) -> None:
         file = folder / IDENTITY_FILE
         theirs = file.read_text().strip() if file.is_file() else ""
         if theirs == ours:
-            return
+            return True
         knows = connection.execute(select(exists().select_from(ARRIVAL) | exists().select_from(JOB))).scalar()
     name = engine.url.render_as_string(hide_password=True)
     how = "Name the database that the folder was kept with (node.database, CARINA_NODE_DATABASE), or restore a backup"
@@ -47,9 +62,7 @@ def check_belongs(folder: Path, engine: Engine) -> None:
     if not knows and any(holds_anything(folder / part) for part in HOLDING):
         words = f"holds series or runs, of which {name} knows nothing"
         raise BadConfig("node.other-database", f"{folder.absolute()} {words}. {how}; a new node needs a new folder.")
-    part_file = file.with_suffix(".part")
-    part_file.write_text(f"{ours}\n")
-    part_file.replace(file)
+    return False
 
 
 def set_unknown_runs_aside(folder: Path, engine: Engine) -> None:

@@ -21,7 +21,7 @@ from carina.api.compared import earlier_findings, measured_by, scan_findings
 from carina.api.result import Run
 from carina.api.study import choose_series
 from carina.config import Settings
-from carina.database import database_now, open_database
+from carina.database import database_now
 from carina.deliver.ledger import enter
 from carina.dicom.objects import Producer, joined, save_object
 from carina.dicom.pdf import encapsulated_pdf
@@ -30,7 +30,7 @@ from carina.errors import BadConfig, CarinaError, told
 from carina.jobs.comparison import OBJECT_FILE, removed_words
 from carina.jobs.earlier import EarlierScan, earlier_scans, wish_of
 from carina.jobs.listing import Job, find_job
-from carina.jobs.places import database_address
+from carina.jobs.places import connected
 from carina.jobs.sources import source_of
 from carina.jobs.wishes import end_wish
 from carina.measure.change import ScanFindings
@@ -112,7 +112,7 @@ def run_comparison() -> int:
     """Make the report of one job."""
     settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=Settings)
     try:
-        compare_job(settings, open_database(database_address(settings)), int(sys.argv[1]))
+        compare_job(settings, connected(settings), int(sys.argv[1]))
     except (CarinaError, OSError) as error:
         sys.stderr.write(f"{told(error).message}\n")
         return 1

@@ -26,7 +26,7 @@ from carina.api.result import Run
 from carina.api.study import RunSettings, run
 from carina.config import Settings
 from carina.corrections.masks import masks_made
-from carina.database import JOB, database_now, is_away, open_database
+from carina.database import JOB, database_now, is_away
 from carina.database.intact import check_intact
 from carina.deliver.ledger import enter
 from carina.deliver.stranded import stranded_words
@@ -36,7 +36,7 @@ from carina.jobs.holder import held
 from carina.jobs.listing import Job, find_job
 from carina.jobs.machine import whole_machine
 from carina.jobs.outcome import outcome_columns
-from carina.jobs.places import database_address
+from carina.jobs.places import connected
 from carina.jobs.queue import NO_ROOM_TO_RUN, RUN_HELD, Attempt, Failure, JobEnd, JobState, fail, stop
 from carina.jobs.reading import await_reader
 from carina.jobs.sources import source_of
@@ -164,7 +164,7 @@ def main() -> int:
     _log_without_data(attempt)
     _LOG.info("attempt %d begins. %s", attempt.number, RESEARCH_ONLY)
     try:
-        counts = execute(settings, open_database(database_address(settings)), attempt)
+        counts = execute(settings, connected(settings), attempt)
     except BadConfig as error:
         _LOG.error("%s", error.message)
         return DATABASE_AWAY if is_away(error.__cause__) else error.exit_code

@@ -28,6 +28,18 @@ def database_address(settings: Settings) -> str:
     return settings.node.database or f"sqlite:///{Path(settings.node.folder) / DATABASE}"
 
 
+def connected(settings: Settings) -> Engine:
+    """The opened database of a node, by whichever command or process: on SQLite, only while no other host works on it.
+
+    Nobody opens a node's database in another way, so that none forgets to ask.
+
+    Raises:
+        BadConfig: ``node.other-host``, another host works on it; or the database can't be opened.
+    """
+    check_host(settings)
+    return open_database(database_address(settings))
+
+
 def make_private(folder: Path) -> None:
     """Make a node's folder where it is missing, of its user alone; of one that is there and ours, others lose theirs.
 
@@ -60,14 +72,14 @@ def open_node(settings: Settings) -> Engine:
 
     Raises:
         BadConfig: the folder can't be written, or the database can't be opened, is of a later version, or is not the
-            folder's.
+            folder's; or another host works on it, which has it alone.
     """
     folder = Path(settings.node.folder)
     try:
         make_private(folder)
     except OSError as error:
         raise unwritable(error, folder) from error
-    engine = open_database(database_address(settings))
+    engine = connected(settings)
     upgrade_schema(engine)
     check_belongs(folder, engine)
     ensure_projects(engine, projects_named(settings))
@@ -87,9 +99,9 @@ def open_node_beside(settings: Settings) -> Engine:
 def check_beside(settings: Settings) -> None:
     """See that we may work beside the node: on its host, where it has one alone, and as its user.
 
-    Every command of a node asks, those that look as well: what is looked at is written into the audit trail. Commands
-    given by root, or by anybody else, would leave folders and records that the node may not read or remove.
-    Who we are is seen by what we write: some file systems and containers give all files to one user.
+    Every command that opens a node's database asks first, those that look as well: what is looked at is written into
+    the audit trail. Commands given by root, or by anybody else, would leave folders and records that the node may not
+    read or remove. Who we are is seen by what we write: some file systems and containers give all files to one user.
 
     Raises:
         BadConfig: ``node.other-host``, it works on another host; ``node.other-user``, what we write will be another's.

@@ -23,11 +23,11 @@ from sqlalchemy import Connection, create_engine, insert, select
 
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
-from carina.database import ARRIVAL, AUDIT, DISK_FULL, INSTANCE, JOB, open_database, outage_of
+from carina.database import ARRIVAL, AUDIT, DISK_FULL, INSTANCE, JOB, outage_of
 from carina.database.upgrade import schema_version
 from carina.deliver.sender import SENDER_LOCK
 from carina.errors import FULL, BadConfig, told, unwritable
-from carina.jobs.places import DATABASE, NODE_LOCK, check_beside, database_address, own_alone
+from carina.jobs.places import DATABASE, NODE_LOCK, check_beside, connected, own_alone
 from carina.jobs.queue import JobState
 from carina.jobs.signs import SIGNED
 from carina.keeping.dumps import DUMP, dump_database
@@ -159,7 +159,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _note(settings: Settings, to: Path, now: datetime, who: str) -> None:
-    engine = open_database(database_address(settings))
+    engine = connected(settings)
     try:
         with engine.begin() as connection:
             row = {"at": now, "who": who, "action": "copied", "subject": f"the node: backup to {to.absolute()}"}

@@ -1,4 +1,4 @@
-"""What the settings name, opened: pipelines and their graphs, bundles, rules of series, the database."""
+"""What the settings name, opened: pipelines and their graphs, bundles, rules of series."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from carina.config import SHORTEST_KEY, RuntimeKind, Settings
-from carina.database import open_database
 from carina.dicom.rules import load_rules
 from carina.errors import BadConfig
 from carina.infer.runtime import open_network
@@ -43,8 +42,6 @@ def _openers(settings: Settings) -> Mapping[Key, Callable[[], object]]:
     found: dict[Key, Callable[[], object]] = {}
     if settings.series_rules:
         found["series_rules",] = partial(load_rules, settings.series_rules)
-    if settings.node.database:
-        found["node", "database"] = lambda: open_database(settings.node.database).dispose()
     for task in ("lung", "lesion", "covid"):
         name = getattr(settings.models, task)
         found["models", task] = partial(_check_bundle, name, settings)

@@ -10,6 +10,7 @@ from carina.config import sound_settings
 from carina.errors import BadConfig
 from carina.service.check import as_error, check_across, is_running
 from carina.service.check_contents import check_contents
+from carina.service.check_database import database_mistakes
 from carina.service.check_tls import lapsed_mistakes
 from carina.toml import Key, Mistake
 
@@ -21,6 +22,8 @@ def with_the_rest(error: BadConfig, file: Path | None, environment: Mapping[str,
     settings, gone = sound_settings(file, environment)
     across = check_across(settings, is_running=is_running(settings))
     found = [*across, *check_contents(settings), *lapsed_mistakes(settings, now)]
+    if not any(key[0] == "node" for key in gone):  # else it is not known which database is meant
+        found += database_mistakes(settings)
     broken = [key[1] for key in gone if key[0] == "destinations" and len(key) == 2]
     rest = [_knowing(broken, one) for one in found if not any(_is_about(one, key) for key in gone)]
     lines = as_error(rest, file).message.split("\n") if rest else []

@@ -1,0 +1,76 @@
+"""A node's database as the check of its settings sees it: whether it can be opened, and what waits in it for nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from carina.config import Settings
+from carina.database import check_version, open_database, read_only
+from carina.errors import BadConfig
+from carina.jobs.belonging import is_marked
+from carina.jobs.places import DATABASE, check_beside, connected
+from carina.jobs.signs import check_host
+from carina.jobs.waiting_for import unknown_destinations
+from carina.toml import Key, Mistake
+
+
+def database_mistakes(settings: Settings) -> Iterator[Mistake]:
+    """What stands against a start with this database, and what waits in it for destinations that aren't there.
+
+    A node starts all the same where something waits: it is sent once its destination is back, or has a new name.
+    """
+    key: Key = ("node", "database" if settings.node.database else "folder")
+    try:
+        if _is_ours(settings):
+            yield from _looked_into(settings, key)
+        elif settings.node.database:  # nothing of ours is beside a server's
+            check_host(settings)
+            open_database(settings.node.database).dispose()
+        else:
+            check_host(settings)
+    except BadConfig as error:
+        yield Mistake(key=("node", "folder") if error.code == "node.other-host" else key, words=error.message)
+
+
+def database_remarks(settings: Settings) -> Iterator[str]:
+    """That a database was not looked into, since it is another user's: looking would leave files beside it."""
+    try:
+        if _is_there(settings):
+            check_beside(settings)
+    except BadConfig as error:
+        if error.code == "node.other-user":
+            yield f"node.folder: what waits in the database was not looked at: {error.message}"
+
+
+def _is_ours(settings: Settings) -> bool:
+    return _is_there(settings) and not any(database_remarks(settings))
+
+
+def _is_there(settings: Settings) -> bool:
+    return bool(settings.node.database) or (Path(settings.node.folder) / DATABASE).is_file()
+
+
+def _looked_into(settings: Settings, key: Key) -> Iterator[Mistake]:
+    engine = connected(settings)
+    try:
+        yield from _found_in(engine, settings, key)
+    except SQLAlchemyError as error:
+        words = f"the node's database can't be read ({str(getattr(error, 'orig', None) or error).strip()})"
+        yield Mistake(key=key, words=f"{words}; restore a backup, or have the server mended")
+    finally:
+        engine.dispose()
+
+
+def _found_in(engine: Engine, settings: Settings, key: Key) -> Iterator[Mistake]:
+    """Of a database of an earlier version nothing is said: it is brought to today's at the next start."""
+    with read_only(engine) as connection:
+        is_todays = check_version(connection)
+    if is_todays:
+        is_marked(Path(settings.node.folder), engine)
+        with read_only(engine) as connection:
+            for name, words in unknown_destinations(connection, settings.destinations).items():
+                yield Mistake(key=("destinations", name), words=words)
