@@ -153,6 +153,9 @@ def test_every_verb_that_takes_settings_is_known_to_open_a_database_or_none() ->
     without = {verb for verbs in WITHOUT_DATABASE.values() for verb in verbs}
     assert taking == {*COMMANDS, *AS_THE_NODE, *without}
     assert not without & {*COMMANDS, *AS_THE_NODE}
+
+
+def test_every_command_of_a_group_that_opens_a_node_is_among_them() -> None:
     listed = {words.split()[0] for verb in ("arrivals", "deliveries", "jobs") for words in COMMANDS[verb]}
     groups = [getattr(import_module(f"carina.cli.{verb}"), verb) for verb in ("arrivals", "deliveries", "jobs")]
     assert {name for group in groups for name in group.commands} == listed

@@ -21,9 +21,9 @@ def with_the_rest(error: BadConfig, file: Path | None, environment: Mapping[str,
         return error
     settings, gone = sound_settings(file, environment)
     across = check_across(settings, is_running=is_running(settings))
-    found = [*across, *check_contents(settings), *lapsed_mistakes(settings, now)]
-    if not any(key[0] == "node" for key in gone):  # else it is not known which database is meant
-        found += database_mistakes(settings)
+    is_node_known = "node" not in {key[0] for key in gone}  # else it is not known which database is meant
+    of_database = database_mistakes(settings) if is_node_known else ()
+    found = [*across, *check_contents(settings), *lapsed_mistakes(settings, now), *of_database]
     broken = [key[1] for key in gone if key[0] == "destinations" and len(key) == 2]
     rest = [_knowing(broken, one) for one in found if not any(_is_about(one, key) for key in gone)]
     lines = as_error(rest, file).message.split("\n") if rest else []
