@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from carina.config import sound_settings
+from carina.config import Settings, sound_settings
 from carina.errors import BadConfig
 from carina.service.check import as_error, check_across, is_running
 from carina.service.check_contents import check_contents
@@ -20,14 +20,18 @@ def with_the_rest(error: BadConfig, file: Path | None, environment: Mapping[str,
     if error.code != "config.invalid":
         return error
     settings, gone = sound_settings(file, environment)
-    across = check_across(settings, is_running=is_running(settings))
-    is_node_known = "node" not in {key[0] for key in gone}  # else it is not known which database is meant
-    of_database = database_mistakes(settings) if is_node_known else ()
-    found = [*across, *check_contents(settings), *lapsed_mistakes(settings, now), *of_database]
+    found = [*check_across(settings, is_running=is_running(settings)), *_opened(settings, gone, now)]
     broken = [key[1] for key in gone if key[0] == "destinations" and len(key) == 2]
     rest = [_knowing(broken, one) for one in found if not any(_is_about(one, key) for key in gone)]
     lines = as_error(rest, file).message.split("\n") if rest else []
     return BadConfig(error.code, *error.message.split("\n"), *lines)
+
+
+def _opened(settings: Settings, gone: Collection[Key], now: datetime) -> list[Mistake]:
+    """What is wrong with what the settings name; without the table of the node, no database."""
+    is_node_known = "node" not in {key[0] for key in gone}
+    of_database = database_mistakes(settings) if is_node_known else ()
+    return [*check_contents(settings), *lapsed_mistakes(settings, now), *of_database]
 
 
 def _is_about(mistake: Mistake, gone: Key) -> bool:
