@@ -77,6 +77,17 @@ def test_the_series_and_its_reason_stand_below_each_row(node: Path) -> None:
     assert max(map(len, lines)) <= 100
 
 
+def test_what_is_run_as_part_of_a_later_arrival_is_joined_and_waits_for_nothing(node: Path) -> None:
+    engine = open_node(Settings(node=NodeSettings(folder=str(node / "node"))))
+    why = "more came: its instances are in arrival 2 as well."
+    with engine.begin() as connection:
+        connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == 1).values(reason=why))
+    engine.dispose()
+    _, *lines = carina("arrivals", "list", "--state", "joined").stdout.splitlines()
+    assert lines[0].split()[:2] == ["1", "joined"] and lines[-1].strip() == why
+    assert json.loads(carina("arrivals", "list", "--state", "queued", "--json").stdout) == []
+
+
 def test_a_series_that_has_jobs_is_in_their_state(node: Path) -> None:
     engine = open_node(Settings(node=NodeSettings(folder=str(node / "node"))))
     for state, ended, shown in (("running", "", "running"), ("stopped", "healthy", "running, healthy")):

@@ -14,7 +14,7 @@ from carina.errors import BadConfig
 if TYPE_CHECKING:
     from carina.service.arrivals import Arrival
 
-ARRIVAL_STATES = ("arriving", "complete", "queued", "quarantined", "apart", "kept", "removed")
+ARRIVAL_STATES = ("arriving", "complete", "queued", "joined", "quarantined", "apart", "kept", "removed")
 COLUMNS = ("id", "state", "source", "from", "first", "instances")
 
 
@@ -34,7 +34,7 @@ def arrivals() -> None:
 def list_(states: tuple[str, ...], before: int | None, count: int, as_json: bool, config: Path | None) -> None:
     """List what came in, the latest first; what is quarantined or apart waits for a release.
 
-    Of a series that has its jobs, the state is theirs.
+    Of a series that has its jobs, the state is theirs; what is joined is run as part of another arrival.
     """
     import msgspec
 

@@ -60,8 +60,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class ArrivalState(StrEnum):
-    """Where a series that comes in is; what is queued has its jobs, or is run as
-    part of a later arrival; what is kept is there and not run.
+    """Where a series that comes in is; what is queued has its jobs; what is kept is there and not run.
+
+    What is joined is run as part of another arrival, and has no jobs of its own: in the table it is queued, with a
+    reason.
 
     What waits in quarantine fits no rule; what is apart has another content under a known SOP Instance UID, or another
     patient under a known Series Instance UID; of what is removed, no files are left.
@@ -70,6 +72,7 @@ class ArrivalState(StrEnum):
     ARRIVING = "arriving"
     COMPLETE = "complete"
     QUEUED = "queued"
+    JOINED = "joined"
     QUARANTINED = "quarantined"
     APART = "apart"
     KEPT = "kept"

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from carina.database import ARRIVAL, INSTANCE, JOB, each_project
 from carina.jobs.scan import iso_date
@@ -58,10 +58,18 @@ def list_arrivals(
     wanted = _WANTED.order_by(ARRIVAL.c.id.desc()).limit(at_most)
     if before is not None:
         wanted = wanted.where(ARRIVAL.c.id < before)
-    chosen = [[ARRIVAL.c.state == state] for state in dict.fromkeys(states)] or [[]]
+    chosen = [_is_in(ArrivalState(state)) for state in dict.fromkeys(states)] or [[]]
     every = [[*common, *its] for common in each_project(connection, ARRIVAL) for its in chosen]  # each by an index
     found = [row for conditions in every for row in connection.execute(wanted.where(*conditions)).all()]
     return tuple(map(_arrival, sorted(found, key=lambda row: row.id, reverse=True)[:at_most]))
+
+
+def _is_in(state: ArrivalState) -> list[ColumnElement[bool]]:
+    """What rows in a state have, as it is told; `ArrivalState` says how the table tells what is joined."""
+    if state not in (ArrivalState.QUEUED, ArrivalState.JOINED):
+        return [ARRIVAL.c.state == state]
+    has_reason = ARRIVAL.c.reason != "" if state is ArrivalState.JOINED else ARRIVAL.c.reason == ""
+    return [ARRIVAL.c.state == ArrivalState.QUEUED, has_reason]
 
 
 def arrivals_of(connection: Connection, ids: Sequence[int]) -> dict[int, Arrival]:
@@ -91,5 +99,6 @@ def first_files(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
 
 def _arrival(row: Row[Any]) -> Arrival:
     known = row._mapping
+    state = ArrivalState.JOINED if row.state == ArrivalState.QUEUED and row.reason else ArrivalState(row.state)
     values = {name: known[name] for name in Arrival.__struct_fields__ if name in known}
-    return Arrival(**values | {"state": ArrivalState(row.state), "study_date": iso_date(row.studied)})
+    return Arrival(**values | {"state": state, "study_date": iso_date(row.studied)})
