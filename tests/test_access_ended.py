@@ -121,6 +121,11 @@ def test_who_only_looks_or_decides_is_told_and_led_back(browser: Browser, node: 
     page.evaluate("window.dispatchEvent(new Event('focus'))")
     ready(page)
     expect(page.locator("#said")).to_be_empty()
+    page.route("**/standing.json", lambda route: route.fulfill(status=404, body=""))  # for who may not see it
+    expect(page.locator("#saved")).to_contain_text("Whoever is logged in now does not see this run, or it is gone.")
+    page.unroute("**/standing.json")
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
+    ready(page)
     assert faults == []
     page.goto(f"{node.url}/jobs/{node.job}/view/")
     node.clock.wait(seconds=LONG_S)

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom import dcmread
 from sqlalchemy import update
 
@@ -24,8 +27,9 @@ from carina.corrections.finish import finished_folder
 from carina.corrections.hands import by_whom
 from carina.corrections.masks import MaskName, network_mask
 from carina.corrections.painting import OpenStrokes, Painting
-from carina.corrections.voxel_runs import runs_of_flags
+from carina.corrections.voxel_runs import places_of, runs_of, runs_of_flags
 from carina.database import JOB
+from carina.errors import BadConfig
 from carina.service.node import RunningNode
 from dicom_objects_samples import errors_of
 from served_nodes import add_job, hold, opened, serving
@@ -55,6 +59,44 @@ def test_a_stroke_is_that_of_who_painted_it_whoever_turns_it(tmp_path: Path) -> 
     again.redo(author("d", "rita"), 6)
     assert again.painters(7) == ("rita", "rob") and again.open_strokes(3) == []
     assert again.painters(5) == ("rita",) and again.painters(0) == ()
+
+
+STROKES = st.tuples(st.sampled_from(["rita", "rob"]), st.sets(st.integers(0, 11), min_size=1), st.integers(0, 1))
+TURNS = st.tuples(st.sampled_from(["rita", "rob"]), st.sampled_from(["undo", "redo"]), st.booleans())
+
+
+@given(st.lists(st.one_of(STROKES, STROKES, TURNS, TURNS), max_size=14))
+@settings(max_examples=40, deadline=None)
+def test_whoever_takes_back_or_brings_back_the_mask_is_what_is_in_it_in_its_order(
+    tmp_path_factory: pytest.TempPathFactory, deeds: list[tuple[str, Any, Any]]
+) -> None:
+    folder = tmp_path_factory.mktemp("turns")
+    painting = painted(folder)
+    base, strokes, done, undone = painting.marks.copy(), list[tuple[str, list[int], int]](), list[int](), list[int]()
+    for number, (who, what, more) in enumerate(deeds):
+        by = author(f"{number}", who)
+        if isinstance(what, set):
+            change = painting.paint(runs_of(np.array(sorted(what))), more, "brush", by, painting.revision)
+            done.append(len(strokes))
+            strokes.append((who, places_of(change.runs, base.size).tolist(), more))
+            undone.clear()
+        else:
+            taken, put = (done, undone) if what == "undo" else (undone, done)
+            mine = [one for one in taken if not more or strokes[one][0] == who]
+            if mine:
+                getattr(painting, what)(by, painting.revision, is_own=more)
+                taken.remove(mine[-1])
+                put.append(mine[-1])
+            else:
+                with pytest.raises(BadConfig, match=f"no stroke.* to {what}"):
+                    getattr(painting, what)(by, painting.revision, is_own=more)
+        expected = base.copy()
+        for one in sorted(done):
+            expected[strokes[one][1]] = strokes[one][2]
+        np.testing.assert_array_equal(painting.marks, expected)
+        assert painting.voxels == np.count_nonzero(expected)
+        assert set(painting.undoable) == {strokes[one][0] for one in done}
+    np.testing.assert_array_equal(painted(folder).marks, painting.marks)
 
 
 def test_a_stroke_that_changed_nothing_makes_nobody_a_painter(tmp_path: Path) -> None:

@@ -196,6 +196,8 @@ def test_whose_strokes_wait_is_said_and_seen_while_others_paint(
     rob.locator(".picture").first.press("u")
     expect(rob.locator("#said")).to_have_text('That stroke is one of rita: press "Undo stroke of rita".')
     assert corrected.stored.revision == 1
+    rob.locator(".picture").first.press("r")
+    expect(rob.locator("#said")).to_have_text("There is no stroke to redo.")
     rob.locator(".picture").first.press(" ")
     saved(rob)
     expect(rob.locator("#whose")).to_contain_text("1 stroke of rita, 1 stroke of yours.")
@@ -203,6 +205,16 @@ def test_whose_strokes_wait_is_said_and_seen_while_others_paint(
     rob.get_by_role("button", name="Undo stroke of rita").click()
     expect(rob.locator("#whose")).to_have_text("")
     rob.get_by_role("button", name="Redo stroke of rita").click()
+    expect(rita.locator("#whose")).to_have_text("1 stroke of yours.")
+    rob.locator(".picture").first.press(" ")
+    both = "1 stroke of yours, 1 stroke of rob."
+    expect(rita.locator("#whose")).to_contain_text(both)
+    his = "1 stroke of rita, 1 stroke of yours."
+    for key, words, his_words in (("u", "1 stroke of rob.", "1 stroke of yours."), ("r", both, his)):
+        rita.locator(".picture").first.press(key)  # her own, below his
+        expect(rita.locator("#whose")).to_contain_text(re.compile(f"^{re.escape(words)}"))
+        expect(rob.locator("#whose")).to_contain_text(re.compile(f"^{re.escape(his_words)}"))
+    rob.locator(".picture").first.press("u")
     expect(rita.locator("#whose")).to_have_text("1 stroke of yours.")
     elsewhere.close()
     rob.get_by_role("button", name="Finish the correction").click()

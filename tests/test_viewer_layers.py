@@ -17,7 +17,7 @@ from carina.errors import BadConfig
 from carina.report.overlay import layout
 from carina.service.viewer.layers import coarse_steps, layer_of
 from carina.service.viewer.opened import OpenedRun
-from carina.service.viewer.scene import chosen_voxel, shown_planes
+from carina.service.viewer.scene import chosen_voxel, outside_words, shown_planes
 from carina.service.viewer.solid import AIRWAY_FULL, AROUND_LUNGS_HU, RIM_MM, solid_layer
 from carina.volume import Grid
 from carina.volume.header import triple
@@ -134,6 +134,10 @@ def test_the_first_look_is_at_the_largest_lesion_and_the_crosshair_lies_in_it(op
     other = chosen_voxel(opened, {"at": "lesion-1", "axial": "3"})
     axis = layout(opened.images.volume.grid, "axial").normal
     assert other == tuple(3 if k == axis else at[k] for k in range(3))
+    assert outside_words(opened, {"at": "lesion-1", "axial": "3"}) == ""
+    said, deepest = outside_words(opened, {"at": "999,1,2"}), opened.images.volume.grid.shape[0] - 1
+    assert said.startswith("There is no voxel 999,1,2 in this scan of")
+    assert said.endswith(f"the nearest, {deepest},1,2, is shown.")
 
 
 @settings(max_examples=80)

@@ -36,9 +36,9 @@ class StrokeRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A line of the strokes' journal.
 
     The first one (``base``) has the digest of the mask that was there before any stroke. Of ``paint`` the ``runs`` are
-    the voxels that changed to ``value``. ``id`` is the browser's name for what it asked, so that asking again after a
-    lost answer does nothing twice. ``tool`` and ``reader`` (who did this, not whose stroke it was) are told, ``at`` is
-    UTC.
+    the voxels that changed to ``value``. Of ``undo`` and ``redo`` ``stroke`` is which one is meant, counted from 1, or
+    0: the last. ``id`` is the browser's name for what it asked, so that asking again after a lost answer does nothing
+    twice. ``tool`` and ``reader`` (who did this, not whose stroke it was) are told, ``at`` is UTC.
     """
 
     kind: StrokeKind
@@ -48,6 +48,7 @@ class StrokeRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tool: str = ""
     value: int = 1
     runs: list[int] = []
+    stroke: int = 0
     sha256: str = ""
 
 
@@ -75,7 +76,7 @@ class OpenStrokes(msgspec.Struct, frozen=True, kw_only=True):
     taken_back: int
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class _Stroke:
     """What somebody painted; it is theirs whoever undoes it or brings it back. ``turns`` are the revisions of that."""
 
@@ -149,6 +150,16 @@ class Painting:
         """Whose stroke a redo brings back."""
         return self._undone[-1].painter if self._undone else ""
 
+    @property
+    def undoable(self) -> tuple[str, ...]:
+        """Who has strokes that can be taken back."""
+        return tuple(dict.fromkeys(one.painter for one in self._done))
+
+    @property
+    def redoable(self) -> tuple[str, ...]:
+        """Who has strokes that can be brought back."""
+        return tuple(dict.fromkeys(one.painter for one in self._undone))
+
     def painters(self, revision: int) -> tuple[str, ...]:
         """Whose strokes the mask of a revision has, who painted first before the others."""
         with self._lock:
@@ -203,26 +214,32 @@ class Painting:
             record = self._record(StrokeKind.PAINT, author, tool=tool, value=value, runs=changed)
             return self._store(record)
 
-    def undo(self, author: Author, revision: int) -> Change:
-        """Take the last stroke back; gives what changed.
+    def undo(self, author: Author, revision: int, *, is_own: bool = False) -> Change:
+        """Take the last stroke back, or the last of the author's own; gives what changed.
+
+        A stroke that others lie over is taken from below them: what they changed stays as they left it.
 
         Raises:
             Overtaken: ``revision`` is not that of the mask.
             BadConfig: ``corrections.no-stroke``, there is none; or the folder can't be written.
         """
-        return self._turn(StrokeKind.UNDO, author, revision)
+        return self._turn(StrokeKind.UNDO, author, revision, is_own=is_own)
 
-    def redo(self, author: Author, revision: int) -> Change:
-        """Bring back the stroke that was undone last; gives what changed. Raises as ``undo``."""
-        return self._turn(StrokeKind.REDO, author, revision)
+    def redo(self, author: Author, revision: int, *, is_own: bool = False) -> Change:
+        """Bring back what was undone last, or last of the author's own; gives what changed. Raises as ``undo``."""
+        return self._turn(StrokeKind.REDO, author, revision, is_own=is_own)
 
-    def _turn(self, kind: StrokeKind, author: Author, revision: int) -> Change:
+    def _turn(self, kind: StrokeKind, author: Author, revision: int, *, is_own: bool) -> Change:
         with self._lock, self._journal.held():
             if (known := self._met(author, revision)) is not None:
                 return known
-            if not (self._done if kind is StrokeKind.UNDO else self._undone):
-                raise BadConfig("corrections.no-stroke", f"there is no stroke to {kind}.")
-            return self._store(self._record(kind, author))
+            found = self._done if kind is StrokeKind.UNDO else self._undone
+            turned = [one for one in found if not is_own or one.painter == author.reader][-1:]
+            if not turned:
+                whose = " of yours" if is_own else ""
+                raise BadConfig("corrections.no-stroke", f"there is no stroke{whose} to {kind}.")
+            number = 0 if turned[0] is found[-1] else self._strokes.index(turned[0]) + 1
+            return self._store(msgspec.structs.replace(self._record(kind, author), stroke=number))
 
     def _met(self, author: Author, revision: int) -> Change | None:
         """What came of the same question before; the journal is held.
@@ -284,14 +301,34 @@ class Painting:
         """The stroke that a record is about, and what changes by it."""
         match record.kind:
             case StrokeKind.UNDO:
-                stroke = self._done.pop()
-                self._undone.append(stroke)
-                return stroke, Change(value=1 - stroke.change.value, runs=stroke.change.runs)
+                stroke = self._moved(record, self._done, self._undone)
             case StrokeKind.REDO:
-                stroke = self._undone.pop()
+                stroke = self._moved(record, self._undone, self._done)
             case _:
                 stroke = _Stroke(painter=record.reader, change=Change(value=record.value, runs=record.runs))
                 self._strokes.append(stroke)
+                self._done.append(stroke)
                 self._undone.clear()
-        self._done.append(stroke)
-        return stroke, stroke.change
+                return stroke, stroke.change
+        return stroke, self._turning(stroke)
+
+    def _moved(self, record: StrokeRecord, taken: list[_Stroke], put: list[_Stroke]) -> _Stroke:
+        """The stroke that a record turns, from the one list at the end of the other."""
+        stroke = self._strokes[record.stroke - 1] if record.stroke else taken[-1]
+        taken.remove(stroke)
+        put.append(stroke)
+        return stroke
+
+    def _turning(self, stroke: _Stroke) -> Change:
+        """What changes when a stroke goes out of the mask or comes into it: they lie over each other in their order."""
+        value = 1 - stroke.change.value if stroke.is_in(self.revision) else stroke.change.value
+        places = places_of(stroke.change.runs, self.marks.size)
+        if not places.size:
+            return Change(value=value, runs=[])
+        first, end = int(places[0]), int(places[-1]) + 1
+        shown = (self.base.labels.reshape(-1)[first:end] > 0).astype(np.uint8)
+        for one in self._strokes:
+            if one.is_in(self.revision) != (one is stroke):
+                own = places_of(one.change.runs, self.marks.size)
+                shown[own[(own >= first) & (own < end)] - first] = one.change.value
+        return Change(value=value, runs=runs_of(places[shown[places - first] != self.marks[places]]))

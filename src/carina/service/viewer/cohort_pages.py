@@ -32,6 +32,7 @@ from carina.service.viewer.cohort_rows import (
     column_spreads,
     measured_regions,
     region_title,
+    row_name,
 )
 from carina.service.viewer.correcting import Correcting, correct_routes
 from carina.service.viewer.found import readers_words
@@ -77,10 +78,10 @@ class CaseFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseRow:
-    """A row of the table; ``folder`` is empty where there is no run to open."""
+    """A row of the table, called by its place or its name; ``folder`` is empty where there is no run to open."""
 
     name: str
-    place: str
+    called: str
     state: str
     reason: str
     folder: str
@@ -192,7 +193,7 @@ class CohortPages:
         state = readers_state(Run(below(self.cohort.folder, folder))) if folder else ReadersState()
         return CaseRow(
             name=str(told["name"]),
-            place="" if told["place"] == "." else str(told["place"]),
+            called=row_name(dict(told)),
             state=str(told["state"]),
             reason=str(told["reason"] or told["warnings"]),
             folder=folder,

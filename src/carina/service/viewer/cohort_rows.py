@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ FEWEST = 8
 """Values without which nothing is called far from the others."""
 
 PROBABILITY_COLUMN = "probability "
+
+_DIGITS = re.compile(r"([0-9]{1,18})")
 
 _MEASURES: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "lung_ml": ("Lung ml", ml_text),
@@ -170,9 +173,21 @@ def chosen_rows(table: pd.DataFrame, asked: CohortAsked, shown: Sequence[ColumnS
 def _ordered(table: pd.DataFrame, rows: npt.NDArray[np.intp], order: str) -> list[int]:
     name, falls = order.removeprefix("-"), order.startswith("-")
     if name in TEXT_COLUMNS and name in table.columns:
-        return sorted((int(row) for row in rows), key=lambda row: str(table[name].iloc[row]), reverse=falls)
+        texts = [row_name(told) for told in table.to_dict("records")] if name == "name" else table[name].tolist()
+        return sorted((int(row) for row in rows), key=lambda row: _as_read(str(texts[row])), reverse=falls)
     values = _values(table, name)[rows]
     return [int(row) for row in rows[np.argsort(-values if falls else values, kind="stable")]]  # NaN sorts last
+
+
+def row_name(told: Mapping[Any, Any]) -> str:
+    """What the page calls a row: by its place in the archive, where that has one, else by its own name."""
+    return str(told["name"] if told["place"] in ("", ".") else told["place"])
+
+
+def _as_read(text: str) -> tuple[list[int | str], str]:
+    """A key that orders texts as one reads them: numbers by their value, small letters as large ones."""
+    parts = _DIGITS.split(text)  # texts and numbers in turn
+    return [int(part) if number % 2 else part.casefold() for number, part in enumerate(parts)], text
 
 
 def _values(table: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:

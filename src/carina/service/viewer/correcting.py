@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
-from msgspec import Meta
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -18,9 +17,9 @@ from starlette.routing import BaseRoute, Route
 from carina.api.result import Run
 from carina.api.study import choose_series
 from carina.corrections.decisions import LONGEST_REJECTION, decide, decision_on, readers_state
-from carina.corrections.finish import SEG_NAMES, Draft, Finished, finish, finished_folder, finished_of
+from carina.corrections.finish import SEG_NAMES, Draft, finish, finished_folder, finished_of
 from carina.corrections.masks import MaskName, layer_named, masks_made, strokes_file
-from carina.corrections.painting import LONGEST_NAME, Author, Change, OpenStrokes, Overtaken, Painting, labels_sha256
+from carina.corrections.painting import Author, Change, Overtaken, Painting, labels_sha256
 from carina.corrections.regions import Growth, alike, enclosed
 from carina.corrections.standing import Decision
 from carina.dicom.series import Source
@@ -31,18 +30,16 @@ from carina.service.problems import Conflict, NotUnderstood, problem, status_of
 from carina.service.viewer.opened import OpenedRun, RunShelf
 from carina.service.viewer.painting_shelf import PaintingShelf
 from carina.service.viewer.routes import Around, WhereIsRun, answering, mounted_at, run_values, viewer_page, ways_of_run
-from carina.service.viewer.scene import chosen_voxel, scene_facts, shown_planes
+from carina.service.viewer.scene import chosen_voxel, outside_words, scene_facts, shown_planes
 from carina.service.viewer.slices import WINDOWS, clipped
-from carina.service.viewer.stamps import decided_stamp, painted_stamp, painted_stamp_now
+from carina.service.viewer.stamps import decided_stamp, painted_stamp_now
+from carina.service.viewer.strokes import DecisionAsked, Said, SendAsked, StrokeAsked, stroke_stored
 
 LONGEST_STROKE = 16 * 2**20
 """Of what is asked at once; a brush as wide as a slice takes some kilobytes."""
 
 KEYS_OF_LABELS: Mapping[MaskName, str] = {MaskName.LUNG: "l", MaskName.LESION: "o"}
 """The keys by which a mask is chosen to be painted: those that show and hide it where slices are looked at."""
-
-_Name = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
-_Count = Annotated[int, Meta(ge=0, le=2**40)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,63 +101,6 @@ def source_of_run(run: Run, path: Path | None) -> Source | None:
     return choose_series(path, uid=str(run.manifest.inputs.get("series_uid", "")))
 
 
-class StrokeAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One stroke: of ``brush`` and ``eraser`` the voxels as runs, of ``fill`` and ``grow`` the voxel and the plane."""
-
-    revision: _Count
-    id: _Name
-    reader: _Name
-    tool: Literal["brush", "eraser", "fill", "grow", "undo", "redo"]
-    runs: list[_Count] = []
-    at: tuple[_Count, _Count, _Count] = (0, 0, 0)
-    plane: str = "axial"
-    tolerance_hu: Annotated[float, Meta(ge=0, le=4000)] = 100.0
-    reach_mm: Annotated[float, Meta(ge=0, le=500)] = 30.0
-
-
-class DecisionAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A mask is accepted, rejected (for a ``reason``), or finished as corrected, as it was at ``revision``."""
-
-    revision: _Count
-    reader: _Name
-    decision: Decision
-    reason: Annotated[str, Meta(max_length=LONGEST_REJECTION)] = ""
-
-
-class SendAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The object of a finished correction is to be sent out."""
-
-    number: Annotated[int, Meta(ge=1, le=2**31)]
-
-
-class StrokeStored(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a stroke, and the mask as it is now; ``is_unfinished`` where it is not the one that was finished.
-
-    ``undoes`` and ``redoes`` are whose stroke Undo takes back and Redo brings back; ``open`` is by whom the mask
-    differs from the one that was finished, ``painters`` are all whose strokes are in it. ``stamp`` is another one once
-    anybody painted or finished.
-    """
-
-    revision: int
-    change: Change
-    voxels: int
-    can_undo: bool
-    can_redo: bool
-    undoes: str
-    redoes: str
-    open: list[OpenStrokes]
-    painters: tuple[str, ...]
-    is_unfinished: bool
-    at: datetime | None
-    stamp: str
-
-
-class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a deed, in a sentence."""
-
-    said: str
-
-
 CorrectionAsked = TypeVar("CorrectionAsked", bound=msgspec.Struct)
 
 
@@ -202,6 +142,7 @@ class CorrectingPages:
             "labels": [self._label(opened, name) for name in made],
             "missing": [name for name in MaskName if name not in made],
             "at": at,
+            "outside": outside_words(opened, request.query_params),
             "planes": shown_planes(opened.images.volume.grid, at),
             "windows": WINDOWS,
             "decision": decision_on(run, layer),
@@ -238,7 +179,9 @@ class CorrectingPages:
         opened, layer, painting = self._painting(request)
         change = Change(value=1, runs=painting.runs)
         is_unfinished = _is_unfinished(opened.run, layer, painting)
-        return _json(_stored(painting, change, finished_of(opened.run.folder, layer), is_unfinished=is_unfinished))
+        return _json(
+            stroke_stored(painting, change, finished_of(opened.run.folder, layer), is_unfinished=is_unfinished)
+        )
 
     def standing(self, request: Request) -> Response:
         """Whether anybody painted, finished or decided since: read from the folder, however many masks are open."""
@@ -266,15 +209,15 @@ class CorrectingPages:
         opened, layer, painting = self._painting(request)
         author = Author(reader=self._name(request, asked.reader), at=datetime.now(UTC), id=asked.id)
         if asked.tool == "undo":
-            change = painting.undo(author, asked.revision)
+            change = painting.undo(author, asked.revision, is_own=asked.is_own)
         elif asked.tool == "redo":
-            change = painting.redo(author, asked.revision)
+            change = painting.redo(author, asked.revision, is_own=asked.is_own)
         else:
             runs = _runs(opened, painting, asked)
             change = painting.paint(runs, int(asked.tool != "eraser"), asked.tool, author, asked.revision)
         is_painted = asked.tool not in ("undo", "redo") and bool(change.runs)  # the digest of a mask takes its time
         is_unfinished = is_painted or _is_unfinished(opened.run, layer, painting)
-        return _stored(painting, change, finished_of(opened.run.folder, layer), is_unfinished=is_unfinished)
+        return stroke_stored(painting, change, finished_of(opened.run.folder, layer), is_unfinished=is_unfinished)
 
     def _decide(self, request: Request, asked: DecisionAsked) -> msgspec.Struct:
         opened, layer, painting = self._painting(request)
@@ -342,23 +285,6 @@ def _runs(opened: OpenedRun, painting: Painting, asked: StrokeAsked) -> list[int
         how = Growth(tolerance_hu=asked.tolerance_hu, reach_mm=asked.reach_mm)
         return alike(whole.volume, at, how, None if whole.lung is None else whole.lung.labels > 0)
     return asked.runs
-
-
-def _stored(painting: Painting, change: Change, done: Sequence[Finished], *, is_unfinished: bool) -> StrokeStored:
-    return StrokeStored(
-        revision=painting.revision,
-        change=change,
-        voxels=painting.voxels,
-        can_undo=painting.can_undo,
-        can_redo=painting.can_redo,
-        undoes=painting.undoes,
-        redoes=painting.redoes,
-        open=painting.open_strokes(done[-1].revision if done else 0),
-        painters=painting.painters(painting.revision),
-        is_unfinished=is_unfinished,
-        at=painting.last.at if painting.last else None,
-        stamp=painted_stamp(painting.bytes_read, done),
-    )
 
 
 async def _answered(

@@ -32,7 +32,7 @@ from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, hu_chart, tim
 from carina.service.viewer.found import found_by, saliency_legend
 from carina.service.viewer.layers import QUARTER, layer_of
 from carina.service.viewer.opened import OpenedRun, RunShelf
-from carina.service.viewer.scene import PLANES, chosen_voxel, scene_facts, shown_planes
+from carina.service.viewer.scene import PLANES, chosen_voxel, outside_words, scene_facts, shown_planes
 from carina.service.viewer.slices import WINDOWS, Drawing, LayerStyle, clipped, place_words, slice_png, slice_words
 from carina.service.viewer.solid import SOLID, solid_layer
 from carina.service.viewer.stored import pdf_inside, report_names, stored_file, stored_files
@@ -291,6 +291,7 @@ class RunPages:
             "ml": ml_text,
             "chosen": request.query_params.get("at", "lesion-1" if opened.lesions else ""),
             "at": at,
+            "outside": outside_words(opened, request.query_params),
             "place": place_words(images, at),
             "planes": planes,
             "words": {plane.name: slice_words(images, plane.name, plane.index) for plane in planes},

@@ -24,6 +24,7 @@ ONWARDS: Mapping[str, Triple] = {"axial": (0.0, 0.0, -1.0), "coronal": (0.0, 1.0
 
 _LESION = re.compile(r"lesion-([1-9]\d{0,5})", re.ASCII)
 _VOXEL = re.compile(r"(\d{1,5}),(\d{1,5}),(\d{1,5})", re.ASCII)
+_SLICE = re.compile(r"\d{1,5}", re.ASCII)
 
 NO_LESION = "No lesion was marked."
 """What pages say where a network marked nothing."""
@@ -52,12 +53,32 @@ def chosen_voxel(opened: OpenedRun, query: Mapping[str, str]) -> Index:
     Raises:
         BadConfig: ``viewer.at``: there is no such lesion, or the text is neither.
     """
+    return clipped(_wanted(opened, query), opened.images.volume.grid)
+
+
+def outside_words(opened: OpenedRun, query: Mapping[str, str]) -> str:
+    """What a page says where a place outside of the scan was asked for, beside which it is opened; else nothing.
+
+    Raises:
+        BadConfig: ``viewer.at``, as ``chosen_voxel``.
+    """
     grid = opened.images.volume.grid
-    index = list(_asked(opened, query["at"]) if "at" in query else _usual(opened))
+    wanted = _wanted(opened, query)
+    at = clipped(wanted, grid)
+    if at == wanted:
+        return ""
+    asked, shown = (",".join(map(str, index)) for index in (wanted, at))
+    shape = " \u00d7 ".join(map(str, grid.shape))
+    return f"There is no voxel {asked} in this scan of {shape} voxels (z,y,x, from 0): the nearest, {shown}, is shown."
+
+
+def _wanted(opened: OpenedRun, query: Mapping[str, str]) -> Index:
+    z, y, x = _asked(opened, query["at"]) if "at" in query else _usual(opened)
+    index = [z, y, x]
     for plane in PLANES:
-        if query.get(plane, "").isdecimal():
-            index[layout(grid, plane).normal] = int(query[plane])
-    return clipped(tuple(index), grid)
+        if _SLICE.fullmatch(query.get(plane, "")):
+            index[layout(opened.images.volume.grid, plane).normal] = int(query[plane])
+    return index[0], index[1], index[2]
 
 
 def is_unmarked(opened: OpenedRun) -> bool:

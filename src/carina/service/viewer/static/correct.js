@@ -4,7 +4,7 @@ import { keep, recall } from "./kept.js";
 import { countMarks, drawMasks, keepTools, readOthers } from "./labels.js";
 import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, onReturn, onWheel, Troubles, voxelUnder } from "./panes.js";
 import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
-import { sayLoggedOut, sentence } from "./words.js";
+import { SHUT_OUT, sayLoggedOut, sentence } from "./words.js";
 
 const scene = JSON.parse(document.getElementById("scene").textContent);
 const form = document.getElementById("tools");
@@ -36,7 +36,7 @@ const saver = new Saver({
 const visited = scene.lesions.findIndex((at) => at.every((value, axis) => value === scene.at[axis])) + 1;
 const labels = new Map([...document.querySelectorAll("[data-label]")].map((link) => [link.dataset.label, link]));
 const others = new Map(); // copies of the masks that are not painted here, once they are read
-const state = { at: [...scene.at], plane: planes[0], visited, isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false, wasLoggedOut: false, greyed: "" };
+const state = { at: [...scene.at], plane: planes[0], visited, isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false, wasRefused: false, greyed: "" };
 let stroke = null; // { plane, value, places: Set }
 let settling = 0;
 
@@ -69,6 +69,7 @@ function cross(plane) {
 }
 
 function moveTo(at) {
+  document.getElementById("outside")?.remove();
   const before = state.at;
   state.at = clipped(at, scene.shape);
   for (const plane of planes) {
@@ -119,10 +120,11 @@ function sayUnknown() {
 
 /** Says how it stands; what is said already stays as it is, with the focus on its link. */
 function say(words) {
-  const all = saver.isLoggedOut ? `You are no longer logged in. ${words}` : words;
+  const why = saver.isLoggedOut ? "You are no longer logged in." : saver.isShutOut && SHUT_OUT;
+  const all = why ? `${why} ${words}` : words;
   if (status.dataset.words === all) return;
   status.dataset.words = all;
-  if (saver.isLoggedOut) sayLoggedOut(status, all);
+  if (why) sayLoggedOut(status, all);
   else status.textContent = all;
 }
 
@@ -132,13 +134,13 @@ function sayOfDeed(text) {
 }
 
 function told() {
-  if (state.wasLoggedOut && !saver.isLoggedOut) said.textContent = ""; // that nobody was logged in does not hold any more
-  state.wasLoggedOut = saver.isLoggedOut;
+  if (state.wasRefused && !saver.isRefused) said.textContent = ""; // that nobody was logged in does not hold any more
+  state.wasRefused = saver.isRefused;
   const waiting = saver.queue.length;
   const strokes = waiting === 1 ? "1 stroke" : `${waiting} strokes`;
   let words = saver.savedAt ? `All strokes saved ${saver.savedAt}.` : "Nothing painted yet.";
   if (waiting && !saver.isKept) words = `${strokes} not saved, and this browser can't keep them: leave this page open.`;
-  else if (waiting && saver.isLoggedOut) words = `${strokes} not saved, kept in this browser and sent once you are logged in.`;
+  else if (waiting && saver.isRefused) words = `${strokes} not saved, kept in this browser and sent once you are logged in.`;
   else if (waiting) words = saver.trouble ? `${strokes} not saved: ${saver.trouble.replace(/\.$/, "")}.` : `${strokes} not saved.`;
   else if (saver.isBusy) words = saver.trouble ? `Not done yet: ${saver.trouble}.` : "The server is at work.";
   else if (saver.trouble) words = `${sentence(saver.trouble)} ${words}`;
@@ -146,7 +148,7 @@ function told() {
   if (state.isHidden) words += " The masks are hidden.";
   if (state.next && waiting) words += " The other mask opens when they are saved.";
   say(words);
-  status.dataset.state = waiting || saver.isBusy || saver.isLoggedOut ? "waiting" : "saved";
+  status.dataset.state = waiting || saver.isBusy || saver.isRefused ? "waiting" : "saved";
   const isIdle = !waiting && !saver.isBusy;
   grey("undo", !saver.canUndo || !isIdle);
   grey("redo", !saver.canRedo || !isIdle);
@@ -172,10 +174,13 @@ function turning(word, painter) {
   return painter && !isMine(painter) ? `${word} stroke of ${painter}` : word;
 }
 
-/** The keys turn one's own strokes alone; those of others only the button that names them does. */
-function turnMine(tool, painter) {
-  if (!painter || isMine(painter)) saver.ask(tool).then(afterAsking);
-  else sayOfDeed(`That stroke is one of ${painter}: press "${turning(tool === "undo" ? "Undo" : "Redo", painter)}".`);
+/** The keys turn one's own strokes alone, whoever painted later; those of others only the button that names them does. */
+function turnMine(tool, painters) {
+  const word = tool === "undo" ? "Undo" : "Redo";
+  const painter = tool === "undo" ? saver.undoes : saver.redoes;
+  if (painters.some(isMine)) saver.ask(tool, { is_own: true }).then(afterAsking);
+  else if (painter) sayOfDeed(`That stroke is one of ${painter}: press "${turning(word, painter)}".`);
+  else if (saver.isRead) sayOfDeed(`There is no stroke to ${tool}.`);
 }
 
 /** Whose strokes wait to be finished, and whom the correction names besides who finishes it. */
@@ -392,8 +397,8 @@ const KEYS = {
   "]": () => radius(1),
   h: hide,
   t: () => document.getElementById("following")?.click(),
-  u: () => turnMine("undo", saver.undoes),
-  r: () => turnMine("redo", saver.redoes),
+  u: () => turnMine("undo", saver.undoable),
+  r: () => turnMine("redo", saver.redoable),
   w: () => {
     const field = form.elements.window;
     field.selectedIndex = (field.selectedIndex + 1) % field.options.length;
@@ -569,7 +574,7 @@ addEventListener("pageshow", (event) => {
 addEventListener("beforeunload", (event) => {
   if (state.isPenDown) pen();
   end(); // a stroke of the pointer is kept as far as it got
-  if (saver.queue.length && !(saver.isLoggedOut && saver.isKept)) event.preventDefault(); // sent by who comes back
+  if (saver.queue.length && !(saver.isRefused && saver.isKept)) event.preventDefault(); // sent by who comes back
 });
 
 keepTools(form);
@@ -596,6 +601,6 @@ alone(saver.key, sayWaiting).then(async () => {
     await saver.begin();
     settle();
   } catch (error) {
-    say(saver.isLoggedOut ? "Painting can't begin." : `Painting can't begin: ${error.message}. Reload the page.`);
+    say(saver.isRefused ? "Painting can't begin." : `Painting can't begin: ${error.message}. Reload the page.`);
   }
 });

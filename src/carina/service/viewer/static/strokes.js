@@ -2,10 +2,11 @@
 // What is not there yet is kept in this browser, so that a closed tab loses nothing either.
 
 import { keep, recall } from "./kept.js";
-import { LOGGED_OUT } from "./words.js";
+import { LOGGED_OUT, isShutOut } from "./words.js";
 
 const RETRY_MS = 1000;
 const STROKE_MS = 5000; // a server that takes a request and dies, or stands still, must not hold a stroke for long
+const FORBIDDEN = 403;
 const OVERTAKEN = "corrections.overtaken";
 const SILENT = "the server does not answer; kept here and sent again";
 
@@ -64,6 +65,8 @@ export class Saver {
     this.canRedo = false;
     this.undoes = ""; // whose stroke Undo takes back
     this.redoes = "";
+    this.undoable = []; // all who have a stroke that can be taken back
+    this.redoable = [];
     this.open = []; // by whom the mask differs from the one that was finished
     this.painters = []; // all whose strokes are in it
     this.stamp = ""; // of the strokes and corrections that are known here
@@ -73,6 +76,7 @@ export class Saver {
     this.isOvertaken = false;
     this.overtakenBy = ""; // what the server says of that
     this.isLoggedOut = false; // strokes are kept here, and sent once somebody is logged in again
+    this.isShutOut = false; // who is logged in now does not see this run; strokes are kept as well
     this.isSending = false;
     this.isKept = true; // what waits is kept in this browser too
   }
@@ -107,7 +111,7 @@ export class Saver {
     const answer = await this.#answered("strokes", asked);
     this.isBusy = false;
     if (answer.code === OVERTAKEN) await this.#overtaken(answer.detail);
-    else if (answer.code) this.trouble = this.isLoggedOut ? "" : answer.detail;
+    else if (answer.code) this.trouble = this.isRefused ? "" : answer.detail;
     else {
       this.mask.set(answer.change.runs, answer.change.value);
       await this.#took(answer);
@@ -134,7 +138,7 @@ export class Saver {
    * changes with each decision about a mask of the run; empty where it is not known.
    */
   async watch() {
-    if (!this.isIdle || this.isLoggedOut) return ""; // whoever comes back is seen by what they do
+    if (!this.isIdle || this.isRefused) return ""; // whoever comes back is seen by what they do
     const answer = await fetch(`${this.url}/standing.json`).catch(() => null);
     if (answer) this.noteLogIn(answer);
     if (!answer?.ok) return "";
@@ -143,11 +147,21 @@ export class Saver {
     return decided;
   }
 
-  /** Notes by an answer whether somebody is logged in still, or again. */
+  /** Notes by an answer whether somebody who sees this is logged in still, or again. */
   noteLogIn({ status }) {
-    if (this.isLoggedOut === (status === LOGGED_OUT)) return;
-    this.isLoggedOut = !this.isLoggedOut;
-    this.onChange();
+    const before = [this.isLoggedOut, this.isShutOut];
+    this.#noteAnswer(status);
+    if (before[0] !== this.isLoggedOut || before[1] !== this.isShutOut) this.onChange();
+  }
+
+  #noteAnswer(status) {
+    this.isLoggedOut = status === LOGGED_OUT;
+    this.isShutOut = isShutOut(status);
+  }
+
+  /** Whether nothing can be asked until somebody else is logged in. */
+  get isRefused() {
+    return this.isLoggedOut || this.isShutOut;
   }
 
   async #takeNew(stamp) {
@@ -191,7 +205,7 @@ export class Saver {
 
   async #read() {
     const answer = await fetch(`${this.url}/mask.json`);
-    this.isLoggedOut = answer.status === LOGGED_OUT;
+    this.#noteAnswer(answer.status);
     if (!answer.ok) throw new Error(`the mask could not be read (${answer.status})`);
     const stored = await answer.json();
     this.mask.reset(stored.change.runs);
@@ -235,6 +249,8 @@ export class Saver {
     this.canRedo = stored.can_redo;
     this.undoes = stored.undoes;
     this.redoes = stored.redoes;
+    this.undoable = stored.undoable;
+    this.redoable = stored.redoable;
     this.open = stored.open;
     this.painters = stored.painters;
     this.stamp = stored.stamp;
@@ -254,7 +270,7 @@ export class Saver {
           body: JSON.stringify(asked),
           signal: longest_ms ? AbortSignal.timeout(longest_ms) : undefined,
         });
-        this.isLoggedOut = answer.status === LOGGED_OUT;
+        if (answer.status !== FORBIDDEN) this.#noteAnswer(answer.status); // a deed alone may be refused
         if (this.isLoggedOut) return { code: "logged-out", detail: "you are no longer logged in: log in, then do it again." };
         const told = await answer.json();
         return answer.ok ? told : { detail: `the server answers ${answer.status}`, ...told, code: told.code ?? "unknown" };

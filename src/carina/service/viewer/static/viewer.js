@@ -4,7 +4,7 @@
 import { prepare, showVolume, wire } from "./modes.js";
 import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, notShown, onReturn, onWheel, pointUnder, Troubles, voxelUnder } from "./panes.js";
 import { Ruler } from "./ruler.js";
-import { LOGGED_OUT, sayLoggedOut } from "./words.js";
+import { LOGGED_OUT, SHUT_OUT, isShutOut, sayLoggedOut } from "./words.js";
 
 const scene = JSON.parse(document.getElementById("scene").textContent);
 const form = document.getElementById("tools");
@@ -14,6 +14,7 @@ const planes = [...panes.keys()];
 const LAYERS = ["lung", "lesion"];
 const KEPT = 160; // pictures of some 100 KB
 const SETTLED_MS = 180;
+const RETRY_MS = 1500;
 const ONLY_IN_SLICES = "Distances are measured in slices.";
 
 const state = { at: [...scene.at], plane: planes[0], lesion: 0, visited: 0 }; // `visited`: the lesion one was at last
@@ -69,6 +70,7 @@ function draw(plane) {
 }
 
 function moveTo(at) {
+  document.getElementById("outside")?.remove();
   const before = state.at;
   state.at = clipped(at, scene.shape);
   for (const plane of planes) {
@@ -95,7 +97,11 @@ async function settle() {
   keepPlace(state.at);
   const answer = await fetch(`${scene.base}/at/${at}.json`).catch(() => null);
   if (at !== state.at.join("/")) return;
-  if (!answer?.ok) return sayUnknown(answer);
+  if (!answer?.ok) {
+    sayUnknown(answer);
+    if (!answer || answer.status >= 500) settling = setTimeout(settle, RETRY_MS); // until the server is back
+    return;
+  }
   const said = await answer.json();
   isKnown = true;
   place.textContent = said.place;
@@ -116,6 +122,7 @@ function sayUnknown(answer) {
   isKnown = false;
   for (const plane of planes) panes.get(plane).querySelector("img").alt = "";
   if (answer?.status === LOGGED_OUT) sayLoggedOut(place, "You are no longer logged in.");
+  else if (isShutOut(answer?.status)) sayLoggedOut(place, SHUT_OUT);
   else place.textContent = answer ? `What is here could not be read (${answer.status}).` : "The server does not answer: what is here is not known.";
 }
 
@@ -283,7 +290,9 @@ for (const [plane, pane] of panes) {
     link.addEventListener("click", (event) => {
       event.preventDefault();
       choose(plane, { focus: false });
-      step(link.rel === "next" ? 1 : -1);
+      const at = [...state.at];
+      at[normal] += link.rel === "next" ? 1 : -1; // the way of the slider between them
+      moveTo(at);
     });
   });
 }
