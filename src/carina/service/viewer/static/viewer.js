@@ -290,9 +290,7 @@ for (const [plane, pane] of panes) {
     link.addEventListener("click", (event) => {
       event.preventDefault();
       choose(plane, { focus: false });
-      const at = [...state.at];
-      at[normal] += link.rel === "next" ? 1 : -1; // the way of the slider between them
-      moveTo(at);
+      step(link.rel === "next" ? 1 : -1);
     });
   });
 }
