@@ -26,11 +26,12 @@ from carina.corrections.decisions import readers_state
 from carina.corrections.finish import finished_folder
 from carina.corrections.hands import by_whom
 from carina.corrections.masks import MaskName, network_mask
-from carina.corrections.painting import OpenStrokes, Painting
+from carina.corrections.painting import Author, OpenStrokes, Painting
 from carina.corrections.voxel_runs import places_of, runs_of, runs_of_flags
 from carina.database import JOB
 from carina.errors import BadConfig
 from carina.service.node import RunningNode
+from carina.volume.arrays import Labels
 from dicom_objects_samples import errors_of
 from served_nodes import add_job, hold, opened, serving
 from test_corrections import author, painted
@@ -65,38 +66,57 @@ STROKES = st.tuples(st.sampled_from(["rita", "rob"]), st.sets(st.integers(0, 11)
 TURNS = st.tuples(st.sampled_from(["rita", "rob"]), st.sampled_from(["undo", "redo"]), st.booleans())
 
 
+class Stack:
+    """The strokes of a mask, and which of them are in it, in the order in which they came and went."""
+
+    def __init__(self, painting: Painting) -> None:
+        self.painting, self.base = painting, painting.marks.copy()
+        self.strokes: list[tuple[str, list[int], int]] = []
+        self.done: list[int] = []
+        self.undone: list[int] = []
+
+    def paint(self, by: Author, places: set[int], value: int) -> None:
+        change = self.painting.paint(runs_of(np.array(sorted(places))), value, "brush", by, self.painting.revision)
+        self.done.append(len(self.strokes))
+        self.strokes.append((by.reader, places_of(change.runs, self.base.size).tolist(), value))
+        self.undone.clear()
+
+    def turn(self, by: Author, what: str, *, is_own: bool) -> None:
+        taken, put = (self.done, self.undone) if what == "undo" else (self.undone, self.done)
+        meant = [one for one in taken if not is_own or self.strokes[one][0] == by.reader]
+        if not meant:
+            with pytest.raises(BadConfig, match=f"no stroke.* to {what}"):
+                getattr(self.painting, what)(by, self.painting.revision, is_own=is_own)
+            return
+        getattr(self.painting, what)(by, self.painting.revision, is_own=is_own)
+        taken.remove(meant[-1])
+        put.append(meant[-1])
+
+    @property
+    def expected(self) -> Labels:
+        found = self.base.copy()
+        for one in sorted(self.done):
+            found[self.strokes[one][1]] = self.strokes[one][2]
+        return found
+
+
 @given(st.lists(st.one_of(STROKES, STROKES, TURNS, TURNS), max_size=14))
 @settings(max_examples=40, deadline=None)
 def test_whoever_takes_back_or_brings_back_the_mask_is_what_is_in_it_in_its_order(
     tmp_path_factory: pytest.TempPathFactory, deeds: list[tuple[str, Any, Any]]
 ) -> None:
     folder = tmp_path_factory.mktemp("turns")
-    painting = painted(folder)
-    base, strokes, done, undone = painting.marks.copy(), list[tuple[str, list[int], int]](), list[int](), list[int]()
+    stack = Stack(painted(folder))
     for number, (who, what, more) in enumerate(deeds):
         by = author(f"{number}", who)
         if isinstance(what, set):
-            change = painting.paint(runs_of(np.array(sorted(what))), more, "brush", by, painting.revision)
-            done.append(len(strokes))
-            strokes.append((who, places_of(change.runs, base.size).tolist(), more))
-            undone.clear()
+            stack.paint(by, what, more)
         else:
-            taken, put = (done, undone) if what == "undo" else (undone, done)
-            mine = [one for one in taken if not more or strokes[one][0] == who]
-            if mine:
-                getattr(painting, what)(by, painting.revision, is_own=more)
-                taken.remove(mine[-1])
-                put.append(mine[-1])
-            else:
-                with pytest.raises(BadConfig, match=f"no stroke.* to {what}"):
-                    getattr(painting, what)(by, painting.revision, is_own=more)
-        expected = base.copy()
-        for one in sorted(done):
-            expected[strokes[one][1]] = strokes[one][2]
-        np.testing.assert_array_equal(painting.marks, expected)
-        assert painting.voxels == np.count_nonzero(expected)
-        assert set(painting.undoable) == {strokes[one][0] for one in done}
-    np.testing.assert_array_equal(painted(folder).marks, painting.marks)
+            stack.turn(by, what, is_own=more)
+        np.testing.assert_array_equal(stack.painting.marks, stack.expected)
+        assert stack.painting.voxels == np.count_nonzero(stack.expected)
+        assert set(stack.painting.undoable) == {stack.strokes[one][0] for one in stack.done}
+    np.testing.assert_array_equal(painted(folder).marks, stack.painting.marks)
 
 
 def test_a_stroke_that_changed_nothing_makes_nobody_a_painter(tmp_path: Path) -> None:
