@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from carina.models.damaged import damaged_bundles
 from carina.models.weights_digest import digest_file
 from carina.pipeline.run import Event
 from carina.service.check_bundles import bundle_remarks
+from carina.service.networks import network_troubles
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 
@@ -80,6 +82,19 @@ def test_a_damaged_bundle_is_not_passed_over_for_the_one_that_ships(place: Path,
     for folder in (place, place.parent / "linked"):
         with pytest.raises(BadConfig, match=words):
             find_bundle(NAME, [folder])
+
+
+def test_a_folder_of_models_that_is_away_has_no_other_stand_in_for_what_may_be_in_it(place: Path) -> None:
+    """A share that is not mounted: with the name that ships, another's weights would run and nobody would see it."""
+    settings = settings_of(place)
+    now = datetime(2026, 7, 1, tzinfo=UTC)
+    assert not network_troubles(settings, now)
+    place.rename(place.with_name("away"))
+    with pytest.raises(
+        BadConfig, match=rf"{place}: is no folder that is there, and '{NAME}' may be in it: make or mount"
+    ):
+        find_bundle(NAME, settings.models.folders)
+    assert sorted(network_troubles(settings, now)) == ["models.covid", "models.lesion", "models.lung"]
 
 
 def test_a_folder_of_models_that_is_not_there_is_a_line_of_the_check(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from carina.database import DISK_FULL, Outages
 from carina.database.outage import LASTS_S
 from carina.errors import BadConfig
+from carina.operators.catalogue import known_definitions
 from carina.receive.listener import DicomListener
 from carina.service import parts
 from carina.service.health import readiness
@@ -128,6 +130,48 @@ def test_a_database_that_is_away_is_one_clean_line(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("carina.service.health.read_only", gone)
     (trouble,) = [one for one in readiness(opened(tmp_path, SETTINGS)).troubles if one.startswith("database")]
     assert trouble == "database: does not answer (connection failed: Connection refused)"
+
+
+def test_a_database_file_that_was_replaced_is_no_readiness(tmp_path: Path) -> None:
+    """What is written after that is in a file that nobody finds again, while each statement succeeds."""
+    node = opened(tmp_path, SETTINGS)
+    file, aside = node.folder / "node.sqlite", tmp_path / "aside"
+    assert not [one for one in readiness(node).troubles if one.startswith("database")]
+    file.rename(aside)
+    for seen in (node, node.seen_in(frozenset())):
+        (trouble,) = [one for one in readiness(seen).troubles if one.startswith("database")]
+        assert trouble.startswith("database: its file was removed or replaced while the node runs")
+    shutil.copyfile(aside, file)
+    assert [one for one in readiness(node).troubles if one.startswith("database: its file was removed or replaced")]
+    aside.replace(file)
+    assert not [one for one in readiness(node).troubles if one.startswith("database")]
+    node.folder.rename(tmp_path / "gone")
+    assert any(
+        one.startswith("disk: the node's folder can't be looked at (No such") for one in readiness(node).troubles
+    )
+
+
+def test_pipelines_and_rules_of_sources_that_can_not_be_used_are_no_readiness(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").touch()
+    shutil.copyfile(known_definitions()["default"], tmp_path / "own.yaml")
+    rules = f'series_rules = "{tmp_path}/own.toml"\n'
+    source = f'[sources.a]\nkind = "dicom"\nae_title = "A"\npipelines = ["default", "{tmp_path}/own.yaml"]\n{rules}'
+    node = opened(tmp_path, f"{rules}{source}")
+    assert len(readiness(node).troubles) == 1, "it is starting"
+    (tmp_path / "own.yaml").write_text("[")
+    (tmp_path / "own.toml").unlink()
+    said = ["series_rules: own.toml", "sources.a.pipelines: own.yaml", "sources.a.series_rules: own.toml"]
+    told = readiness(node).troubles[1:]
+    assert [one.partition(" can't")[0] for one in told] == said
+    assert str(tmp_path) not in "".join(told) and all(one.endswith("carina serve --check says why") for one in told)
+    of_others = [one.partition(",")[0] for one in readiness(node.seen_in(frozenset())).troubles[1:]]
+    assert of_others == [
+        "series_rules: own.toml can't be used",
+        "a file that a source not shown to you names can't be used; whoever sees the whole node is told which",
+    ]
+    shutil.copyfile(known_definitions()["default"], tmp_path / "own.yaml")
+    (tmp_path / "own.toml").touch()
+    assert len(readiness(node).troubles) == 1
 
 
 def test_a_node_that_has_ended_answers_nobody(listening: Listening) -> None:

@@ -326,14 +326,16 @@ def load_bundle(folder: Path) -> Bundle:
 def find_bundle(name: str, folders: Iterable[Path | str] = ()) -> Bundle:
     """The bundle called ``name``: from ``folders`` in their order, else from those that ship with Carina.
 
-    No folder of the name is passed over, whatever it lacks and wherever a link of that name leads: another's weights
-    would stand in for its own, and nobody would see it.
+    No folder of the name is passed over, whatever it lacks and wherever a link of that name leads, and none of
+    ``folders`` that isn't there: another's weights would stand in for its own, and nobody would see it.
 
     Raises:
         BadConfig: there is none of this name (the message lists the known ones), or it is wrong.
     """
-    places = _places(folders)
-    for place in places:
+    for place in _places(folders):
+        if not place.is_dir():
+            how = f"{name!r} may be in it: make or mount it, or take it out of models.folders"
+            raise BadConfig("bundle.folder", f"{place}: is no folder that is there, and {how}.")
         if name and Path(name).name == name != ".." and (place / name).is_dir():
             return load_bundle(place / name)
     known = ", ".join(known_bundles(folders)) or "none"
@@ -358,8 +360,7 @@ def write_bundle(
     ``license_text`` None takes Apache-2.0's short notice. ``configs/inference.json`` is derived from the metadata.
 
     Raises:
-        BadConfig: the metadata does not describe a bundle, or a digest beside ``onnx`` is that of other bytes; nothing
-            usable is left then.
+        BadConfig: that describes no bundle, or ``onnx`` is not what the digest beside it says; nothing usable is left.
     """
     text = msgspec.json.format(msgspec.json.encode(metadata), indent=2)
     parse_metadata(folder / METADATA, text)

@@ -12,11 +12,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
-from carina.database import read_only
+from carina.database import IDENTITY, read_only
 from carina.errors import one_line, shortened
 from carina.service.loops import PartState, PartStatus
 from carina.service.metrics import metrics_text
-from carina.service.node import RunningNode, seen_node
+from carina.service.node import RunningNode, file_of_database, seen_node
+from carina.service.source_files import source_file_troubles
 from carina.service.tls_state import tls_state
 
 LEAST_MB = 1.0
@@ -37,7 +38,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readiness:
-    """Look at parts, database, disk, networks and certificates.
+    """Look at parts, database, disk, networks, the sources' files and certificates.
 
     At all of them whoever asks: only names and sentences are of what they see. Whoever has just had an answer of the
     database says that it is there.
@@ -45,7 +46,9 @@ def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readines
     every = [part.status for part in node.parts]
     database = [] if is_database_there else _database(node)
     tls = tls_state(node)
-    troubles = [*_parts(node, every), *_outlived(node), *database, *_disk(node), *_networks(node), *tls.troubles]
+    files = source_file_troubles(node.every_setting, node.settings)
+    of_work = [*_parts(node, every), *_outlived(node), *database, *_disk(node)]
+    troubles = [*of_work, *_networks(node), *files, *tls.troubles]
     if node.stop.is_set():
         troubles.append("the node is being stopped")
     return Readiness(
@@ -71,9 +74,12 @@ def _outlived(node: RunningNode) -> list[str]:
 
 
 def _database(node: RunningNode) -> list[str]:
+    if node.database_file is not None and node.database_file != file_of_database(node.engine):
+        words = "its file was removed or replaced while the node runs, which writes where nobody finds it"
+        return [f"database: {words}: stop the node, and put its own back or restore a backup"]
     try:
         with read_only(node.engine) as connection:
-            connection.execute(select(1))
+            connection.execute(select(IDENTITY.c.uuid)).first()
     except SQLAlchemyError as error:
         reason = one_line(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
         return [f"database: does not answer ({shortened(reason)})"]
@@ -81,7 +87,10 @@ def _database(node: RunningNode) -> list[str]:
 
 
 def _disk(node: RunningNode) -> list[str]:
-    free_gb = shutil.disk_usage(node.folder).free / 1e9
+    try:
+        free_gb = shutil.disk_usage(node.folder).free / 1e9
+    except OSError as error:
+        return [f"disk: the node's folder can't be looked at ({error.strerror}): is what it lies on mounted?"]
     least = node.settings.node.free_gb
     if free_gb < least:
         return [f"disk: {free_gb:.1f} GB are free, {least:g} must be: senders are refused"]

@@ -71,9 +71,10 @@ def _tasks(pipeline: str) -> tuple[str, ...]:
 
 
 def _seen(wanted: NeededBy) -> Iterator[tuple[str, int, int, int]]:
-    """The state of every file that what is said depends on; of those that aren't there, none."""
+    """The state of every file and folder that what is said depends on; of those that aren't there, none."""
     files = [place for pipeline in wanted.pipelines for place in _definition(pipeline)]
     for folder in (*wanted.folders, str(SHIPPED)):
+        files.append(Path(folder))
         files += [one for part in (METADATA, WEIGHTS, digest_file(WEIGHTS)) for one in Path(folder).glob(f"*/{part}")]
     for file in files:
         with suppress(OSError):

@@ -42,9 +42,9 @@ class RunningNode:
     """A node: its settings, its folder and database, its parts.
 
     ``outages`` are those that a part outlives, by its name; ``held_certificates`` the dates of what a listener,
-    ``dicom`` or ``web``, shows. ``stop`` is set once it is to end, ``is_recovered`` once it may receive. ``token`` is
-    what the forms of its own pages carry, so that no other page can send them. ``projects`` are those that it shows,
-    None: every one.
+    ``dicom`` or ``web``, shows; ``database_file`` the number of SQLite's file at the start. ``stop`` is set once it is
+    to end, ``is_recovered`` once it may receive. ``token`` is what the forms of its own pages carry, so that no other
+    page can send them. ``projects`` are those that it shows, None: every one.
     """
 
     settings: Settings
@@ -55,6 +55,7 @@ class RunningNode:
     parts: list[Part] = field(default_factory=list)
     outages: dict[str, Outages] = field(default_factory=dict)
     held_certificates: dict[str, Validity] = field(default_factory=dict)
+    database_file: int | None = None
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
     projects: frozenset[str] | None = None
@@ -161,6 +162,16 @@ class RunningNode:
     def folder(self) -> Path:
         """Where it keeps what it accepted and made."""
         return Path(self.settings.node.folder)
+
+
+def file_of_database(engine: Engine) -> int | None:
+    """The number that the file of a SQLite database has now; 0 where it is not there, None of a server's database."""
+    if engine.dialect.name != "sqlite":
+        return None
+    try:
+        return Path(engine.url.database or "").stat().st_ino
+    except OSError:
+        return 0
 
 
 class Views:

@@ -24,7 +24,7 @@ from carina.service.allocator import share_memory
 from carina.service.app import web_app
 from carina.service.check import listen
 from carina.service.loops import start_all, stop_all
-from carina.service.node import RunningNode
+from carina.service.node import RunningNode, file_of_database
 from carina.service.peers import PeerProtocol, WebConfig
 from carina.service.visitors import FairListener, Visitors
 from carina.web_settings import WebSettings
@@ -44,7 +44,8 @@ def node_of(settings: Settings) -> RunningNode:
     Raises:
         BadConfig: the folder can't be written, or the database not be opened.
     """
-    return RunningNode(settings=settings, engine=open_node(settings))
+    engine = open_node(settings)
+    return RunningNode(settings=settings, engine=engine, database_file=file_of_database(engine))
 
 
 def run_node(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from carina.certificates import Finding, TlsFiles, Validity, ending, file_findings, held_still, lapsed
 from carina.service.check_tls import tls_places
 from carina.service.node import RunningNode
+from carina.service.source_files import FileVersion, version_of
 
 _NOT_SHOWN = "TLS to a destination that is not shown to you does not work; whoever sees the whole node is told which"
 
@@ -42,7 +43,7 @@ def tls_state(node: RunningNode) -> TlsState:
 
 
 @lru_cache(maxsize=256)
-def _looked_at(files: TlsFiles, _: tuple[tuple[int, ...], ...], held: Validity | None, now: datetime) -> TlsState:
+def _looked_at(files: TlsFiles, _: tuple[FileVersion, ...], held: Validity | None, now: datetime) -> TlsState:
     """As of one table. Files of a listener that can't be used are of its next start: it has read them."""
     is_listener = files.table[0] != "destinations"
     broken, over = list(file_findings(files)), list(lapsed(files, now))
@@ -64,13 +65,5 @@ def _said(files: TlsFiles, findings: list[Finding]) -> Iterator[str]:
         yield text
 
 
-def _versions(files: TlsFiles) -> tuple[tuple[int, ...], ...]:
-    return tuple(_version(Path(one)) for one in (files.certificate, files.key, files.trusted) if one)
-
-
-def _version(file: Path) -> tuple[int, ...]:
-    try:
-        state = file.stat()
-    except OSError:
-        return ()
-    return (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+def _versions(files: TlsFiles) -> tuple[FileVersion, ...]:
+    return tuple(version_of(Path(one)) for one in (files.certificate, files.key, files.trusted) if one)
