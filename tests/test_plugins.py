@@ -19,11 +19,13 @@ import pytest
 from carina.api.study import RunSettings, run
 from carina.errors import BadConfig
 from carina.operators import MaskPort, VolumePort
+from carina.operators.apart import with_packages_apart
 from carina.operators.table import BUILT_IN
 from carina.pipeline import Context, Operator, OperatorTable, Setting, Table, ports
 from carina.pipeline.check import check_text
 from carina.pipeline.manifest import read_manifest
 from carina.pipeline.plugins import GROUP, with_installed
+from carina.sections import OperatorSettings
 from carina.synth.phantom import Phantom, chest_phantom
 from carina.testing.dicom import write_ct_series
 from tiny_networks import tiny_environment
@@ -114,8 +116,9 @@ def test_installed_operators_say_their_package_and_broken_ones_disturb_nobody(si
     site.install("no-operator", "OPERATOR = 3")
     site.install("no-hint", OPERATOR.format(name="h", image="h/h").replace("number: int", "number: 'Missing'"))
     site.install("odd-hint", OPERATOR.format(name="o", image="o/o").replace("number: int", "number: '1/0'"))
-    table = with_installed(BUILT_IN, site.found)
+    table = with_packages_apart(with_installed(BUILT_IN, site.found), OperatorSettings())
     assert set(table.names) == {*BUILT_IN.names, "good"}
+    assert [name for name, one in table.names.items() if one.is_apart] == ["good"]
     assert table.names["good"].package == "good-one 1.0"
     said = "\n".join(sorted(table.refused))
     expected = (

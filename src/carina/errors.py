@@ -120,10 +120,13 @@ class Bug(CarinaError):
 
 def fault_of_others(error: BaseException, operator: str, kept: Path | None = None) -> ModelFailed:
     """What an exception is told as that an operator of others raised; ``operator`` names it and its package."""
-    words = (
-        f"{operator} failed ({kind_and_place(error)}), which is no fault of Carina's: please report it to its makers"
-    )
-    return with_traces(ModelFailed("operator.raised", f"{words}; {_seen(kept)}."), error)
+    return with_traces(raised_by(operator, kind_and_place(error), kept), error)
+
+
+def raised_by(operator: str, what: str, kept: Path | None) -> ModelFailed:
+    """The same of an exception of which kind and place are known."""
+    words = f"{operator} failed ({what}), which is no fault of Carina's: please report it to its makers"
+    return ModelFailed("operator.raised", f"{words}; {_seen(kept)}.")
 
 
 class WrongType(TypeError):

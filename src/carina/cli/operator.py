@@ -78,7 +78,7 @@ def run_operator(
     settings = node_settings(config)
     into = _folders((*outputs, *older), "output", "--out")
     alone = Alone(
-        operator=find_operator(name),
+        operator=find_operator(name, settings.operators),
         inputs=_folders(inputs, "input", "--input"),
         outputs={port: claim(folder, ctx) for port, folder in into.items()},
         variables=dict(_pairs(variables, "--set")),

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from carina.errors import BadConfig, unwritable
+from carina.operators.apart import with_packages_apart
 from carina.operators.table import NO_OPERATORS, known_operators
 from carina.pipeline import ports
 from carina.pipeline.definition import Container, Definition, Input, Output, Step, Value
@@ -18,6 +19,7 @@ from carina.pipeline.operator import Operator, Port
 from carina.pipeline.places import copy_whole
 from carina.pipeline.run import RunOptions, run_pipeline
 from carina.pipeline.table import known_or_near
+from carina.sections import OperatorSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +37,13 @@ class Alone:
     work: Path | None = None
 
 
-def find_operator(name: str) -> Operator:
-    """An operator by its name or one of its images.
+def find_operator(name: str, settings: OperatorSettings | None = None) -> Operator:
+    """An operator by its name or one of its images, which runs as the settings say where it is of a package.
 
     Raises:
         BadConfig: there is none; the message lists the known ones.
     """
-    table = known_operators()
+    table = with_packages_apart(known_operators(), settings or OperatorSettings())
     operator = table.names.get(name) or table.images.get(name)
     if operator is None:
         known = "; ".join([known_or_near(name, {**table.names, **table.images}), *table.refused])

@@ -22,7 +22,7 @@ from carina.errors import BadConfig, ModelFailed, one_line, unwritable
 from carina.operators.containers import Contained, ContainerEngine, Mount, container_user
 from carina.operators.growth import MOST_FILES
 from carina.operators.ports import SourcePort
-from carina.operators.programs import Over, Program, ProgramBounds, last_lines, run_program
+from carina.operators.programs import Over, Program, ProgramBounds, last_lines, run_program, why_over
 from carina.pipeline import ports
 from carina.pipeline.definition import Definition, Requests, Step
 from carina.pipeline.folder import WRITING
@@ -215,15 +215,8 @@ class Launch:
         if ended == 0:
             return
         told, seen = f"operator '{self.step.name}': its program", f"{log} has all it said"
-        if ended is Over.TIME:
-            limit = f"was ended after {self.settings.time_s:g} s, the limit of [operators] time_s"
-            raise BadConfig("operator.time", f"{told} {limit}: raise it, or see why it took so long; {seen}.")
-        if ended is Over.OUTPUT:
-            size = f"{self.settings.output_gb:g} GB ([operators] output_gb), half of the disk's room"
-            most = f"{size} or {MOST_FILES} files and folders"
-            raise BadConfig("operator.output-size", f"{told} was ended, because it wrote more than {most}; {seen}.")
-        if ended is Over.LOG:
-            raise BadConfig("operator.failed", f"{told} was ended, because its log grew without end; {seen}.")
+        if isinstance(ended, Over):
+            raise why_over(ended, told, self.settings, log)
         memory = self.step.requests.memory_mb or (UNASKED_MB if isinstance(self.how, InContainer) else 0)
         killed = f" (killed; it may use {memory} MB of memory)" if ended == KILLED and memory else ""
         failure = BadConfig("operator.failed", f"{told} ended with exit code {ended}{killed}; {seen}.")

@@ -37,6 +37,10 @@ class Networks:
         self.passing = Lock()
         """Held while a network passes over a scan: two at once take the memory of both, and no less time."""
 
+    def __reduce__(self) -> tuple[type[Networks], tuple[Settings]]:
+        """In another process they are opened anew."""
+        return type(self), (self.settings,)
+
     @cached_property
     def runtime_settings(self) -> RuntimeSettings:
         """How networks run: on Triton where an endpoint is set, else as the settings say; ``auto`` is resolved.

@@ -32,9 +32,10 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def with_others(settings: OperatorSettings) -> OperatorTable:
     """The operators that are known, and those of others as the settings let them run."""
+    from carina.operators.apart import with_packages_apart
     from carina.operators.table import known_operators
 
-    return replace(known_operators(), foreigners=Others(settings))
+    return replace(with_packages_apart(known_operators(), settings), foreigners=Others(settings))
 
 
 class Others:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from carina.operators.growth import WrittenBelow
+from carina.errors import BadConfig
+from carina.operators.growth import MOST_FILES, WrittenBelow
 from carina.pipeline import program_guard
 from carina.pipeline.guarded import guard_words
+from carina.sections import OperatorSettings
 
 LARGEST_LOG_BYTES = 64_000_000
 """What a program may say; one that says more runs in a circle."""
@@ -39,7 +41,7 @@ class ProgramBounds:
 class Program:
     """What is started: ``stop`` ends what the program itself leaves to others, if there is any.
 
-    ``environment`` None is ours. ``bounds`` say what it may take.
+    ``environment`` None is ours. ``bounds`` say what it may take. It reads ``fed`` from its standard input.
     """
 
     words: Sequence[str]
@@ -47,6 +49,7 @@ class Program:
     folder: Path
     bounds: ProgramBounds
     stop: Sequence[str] = ()
+    fed: bytes = b""
 
 
 class Over(Enum):
@@ -67,7 +70,7 @@ def run_program(program: Program, log: Path, look: Callable[[], None]) -> int | 
         OSError: it can't be started.
     """
     growth = WrittenBelow(program.bounds.writes_to, program.bounds.output_bytes)
-    guard = guard_words(program.words, stop=program.stop)
+    guard = guard_words(program.words, stop=program.stop, fed=bool(program.fed))
     with (
         log.open("wb") as output,
         subprocess.Popen(
@@ -81,10 +84,38 @@ def run_program(program: Program, log: Path, look: Callable[[], None]) -> int | 
         ) as process,
     ):
         try:
+            _feed(process, program.fed)
             over = _watch(process.pid, program.bounds.time_s, log, lambda: _seen(look, growth))
         finally:
             _end(process)
+        _cut(log)
         return over or (Over.OUTPUT if growth.ends_over() else process.returncode)
+
+
+def _feed(guard: subprocess.Popen[bytes], fed: bytes) -> None:
+    if guard.stdin and fed:
+        with suppress(BrokenPipeError):  # it has ended already, which is seen soon
+            guard.stdin.write(fed)
+            guard.stdin.flush()
+
+
+def _cut(log: Path) -> None:
+    """Let a log be no larger than it may: between two looks much can be said."""
+    if log.stat().st_size > LARGEST_LOG_BYTES:
+        os.truncate(log, LARGEST_LOG_BYTES)
+
+
+def why_over(over: Over, told: str, settings: OperatorSettings, log: Path) -> BadConfig:
+    """The error where a program, which ``told`` names, took too much."""
+    seen = f"{log} has all it said"
+    if over is Over.TIME:
+        limit = f"was ended after {settings.time_s:g} s, the limit of [operators] time_s"
+        return BadConfig("operator.time", f"{told} {limit}: raise it, or see why it took so long; {seen}.")
+    if over is Over.OUTPUT:
+        size = f"{settings.output_gb:g} GB ([operators] output_gb), half of the disk's room"
+        most = f"{size} or {MOST_FILES} files and folders"
+        return BadConfig("operator.output-size", f"{told} was ended, because it wrote more than {most}; {seen}.")
+    return BadConfig("operator.failed", f"{told} was ended, because its log grew without end; {seen}.")
 
 
 def _seen(look: Callable[[], None], growth: WrittenBelow) -> bool:

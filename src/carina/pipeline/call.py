@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from carina.errors import ONLY_WHILE_WRITING, CarinaError, ModelFailed, WrongType
-from carina.pipeline.graph import Node
+from carina.pipeline import ports
+from carina.pipeline.graph import Node, Wire
 from carina.pipeline.operator import Operator, holds, type_name
 
 Misplaced = Callable[[Mapping[str, object]], str]
@@ -38,10 +41,29 @@ def call_operator(
             "operator.grid", f"operator '{node.name}' can't use what {givers or 'its caller'} gave: {words}."
         )
     results = operator.results(operator.function(**arguments, **keywords))
+    if operator.is_apart:
+        return results
     _check_types(node, results)
     if words := misplaced({**given, **{f"output {path}": value for path, value in results.items()}}):
         raise ModelFailed("operator.grid", f"{operator.told_in(node.name)} gave what can't be used: {words}.")
     return results
+
+
+def read_output(wanted: Any, files: Sequence[Path], wire: Wire) -> Any:
+    """What an operator that ran outside of this process left at an output, as whoever reads it wants it.
+
+    Raises:
+        ModelFailed: ``operator.output``, it is no such thing.
+    """
+    place = f"operator '{wire.step}' {wire.path}"
+    try:
+        return ports.load_files(wanted, files, place)
+    except CarinaError as error:
+        first, *more = error.message.split("\n")
+        words = f"{place}: what it left can't be read as {type_name(wanted)}: {first}"
+        failure = ModelFailed("operator.output", words, *more)
+        failure.said = error.said
+        raise failure from error
 
 
 def is_to_blame(operator: Operator, error: Exception | SystemExit) -> bool:
@@ -55,8 +77,8 @@ def is_to_blame(operator: Operator, error: Exception | SystemExit) -> bool:
 
 
 def _given(node: Node, arguments: Mapping[str, object]) -> dict[str, object]:
-    ports = node.operator.input_ports.items()
-    return {f"input {path}": arguments[port.key] for path, port in ports if port.key in arguments}
+    known = node.operator.input_ports.items()
+    return {f"input {path}": arguments[port.key] for path, port in known if port.key in arguments}
 
 
 def _check_types(node: Node, results: Mapping[str, object]) -> None:

@@ -16,13 +16,13 @@ from threading import Event as Flag
 from threading import Lock
 from typing import Any
 
-from carina.errors import BadConfig, CarinaError, ModelFailed, fault_of_others, keep_trace, told, unwritable
+from carina.errors import BadConfig, CarinaError, fault_of_others, keep_trace, told, unwritable
 from carina.pipeline import ports
-from carina.pipeline.call import Misplaced, RaisedByOthers, call_operator, is_to_blame
+from carina.pipeline.call import Misplaced, RaisedByOthers, call_operator, is_to_blame, read_output
 from carina.pipeline.graph import Graph, Node, Wire
 from carina.pipeline.manifest import FailureRecord, Manifest, OperatorRecord, State, end, write_manifest
-from carina.pipeline.operator import Context, holds, type_name
-from carina.pipeline.places import below, file_name
+from carina.pipeline.operator import Context, holds
+from carina.pipeline.places import below, trace_name
 from carina.pipeline.said import Statements
 from carina.pipeline.store import Store, Stored
 from carina.pipeline.values import Files
@@ -131,7 +131,7 @@ class Engine:
         for name, node in self.graph.nodes.items():
             for path, port in node.operator.output_ports.items():
                 wire = Wire(step=name, path=path)
-                slot = slots[wire] = _Slot(port.type, readers[wire])
+                slot = slots[wire] = _Slot(Files if node.operator.is_apart else port.type, readers[wire])
                 if self.records[name].state is State.DONE:
                     slot.files = tuple(self.out / file for file in self.records[name].outputs.get(path, []))
                     self.store.claim(slot.files, name)
@@ -234,16 +234,19 @@ class Engine:
 
     def _call(self, name: str, node: Node) -> Mapping[str, object]:
         """Run one operator, in the pool."""
-        types = {port.key: port.type for port in node.operator.input_ports.values()}
+        operator = node.operator
+        types = {port.key: Any if operator.is_apart else port.type for port in operator.input_ports.values()}
         arguments = {key: self._value(wire, types[key]) for key, wire in node.wires.items()}
         keywords = {**node.settings, **self.injected[name]}
-        for key, wanted in node.operator.injected.items():
+        for key, wanted in operator.injected.items():
             if wanted is Context:
                 keywords[key] = self._context(name)
+            elif wanted is Node:
+                keywords[key] = node
         try:
             return call_operator(node, arguments, keywords, self.misplaced)
         except (Exception, SystemExit) as error:
-            if is_to_blame(node.operator, error):
+            if is_to_blame(operator, error):
                 raise RaisedByOthers(node, error) from error
             raise
 
@@ -252,15 +255,7 @@ class Engine:
         if not isinstance(value, Files) or holds(wanted, value):
             return value
         files = self.store.files(value)  # waits until they are stored, where they stay
-        place = f"operator '{wire.step}' {wire.path}"
-        try:
-            told = ports.load_files(wanted, files, place)
-        except CarinaError as error:
-            first, *more = error.message.split("\n")
-            words = f"{place}: what it left can't be read as {type_name(wanted)}: {first}"
-            failure = ModelFailed("operator.output", words, *more)
-            failure.said = error.said
-            raise failure from error
+        told = read_output(wanted, files, wire)
         self.store.found(told, files)
         return told
 
@@ -340,7 +335,7 @@ class Engine:
 
     def _told(self, name: str, error: Exception) -> tuple[CarinaError, str]:
         """An error of the tree, and, for what nobody foresaw, the file in the run's folder that has the traceback."""
-        trace = file_name(f"bug-{name}") + ".txt"
+        trace = trace_name(name)
         failure = self._as_told(error, self.out / trace)
         if not failure.trace:
             return failure, ""

@@ -34,6 +34,11 @@ class ForeignOperator(Operator):
         """Never: Carina's version doesn't tell the program."""
         return False
 
+    @property
+    def is_apart(self) -> bool:
+        """Always: it is a program."""
+        return True
+
     @cached_property
     def code_sha256(self) -> str:
         """The program's mark."""

@@ -70,7 +70,7 @@ class Operator:
     folder in the run (``.``: the run folder itself) that an output is stored in. ``services`` are the images of servers
     that a definition may ask for. ``replaces_input`` is the container path of an output that all others must read in
     place of the pipeline's input, because something was taken out of it. ``package`` is where an operator of another
-    package comes from, with its version; the engine says it.
+    package comes from, with its version, and ``entry`` (``MODULE:NAME``) how it is found there; the engine says it.
     """
 
     name: str
@@ -84,6 +84,7 @@ class Operator:
     services: tuple[str, ...] = ()
     replaces_input: str = ""
     package: str = ""
+    entry: str = ""
 
     @property
     def summary(self) -> str:
@@ -94,6 +95,11 @@ class Operator:
     def is_built_in(self) -> bool:
         """Whether the operator is Carina's own, so that Carina's version tells its code."""
         return not self.is_code_of_others
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether it runs outside of this process: what it gives are files, and what it is given may be."""
+        return False
 
     @property
     def is_code_of_others(self) -> bool:

@@ -46,6 +46,11 @@ def file_name(text: str) -> str:
     return f"{kept}-{digest}" if kept and not _DEVICES.match(kept) else f"unnamed-{digest}"
 
 
+def trace_name(step: str) -> str:
+    """The file in a run's folder with the traceback of what an operator raised, by its step."""
+    return file_name(f"bug-{step}") + ".txt"
+
+
 def below(folder: Path, name: str) -> Path:
     """The file of a relative name below a folder, which a list from outside (an old manifest, an archive) gives.
 

@@ -41,7 +41,7 @@ def _load(entry: EntryPoint) -> Operator | str:
         operator = entry.load()
         if not isinstance(operator, Operator):
             return f"{package}: {entry.value} is a {type(operator).__name__}; expected a carina.pipeline.Operator."
-        operator = replace(operator, package=package)
+        operator = replace(operator, package=package, entry=entry.value)
         mistake_of(operator)  # reads the annotations, which is the package's code as well
     except (Exception, SystemExit) as error:  # noqa: BLE001 - code of strangers may raise anything, and must not matter
         reason = one_line(f"{type(error).__name__}: {error}")

@@ -119,7 +119,9 @@ def _inject(node: Node, services: tuple[object, ...]) -> dict[str, object]:
         service = next((one for one in services if holds(wanted, one)), None)
         if service is not None:
             found[name] = service
-        elif wanted is not Context and node.operator.keywords[name].default is node.operator.keywords[name].empty:
+        elif (
+            wanted not in (Context, Node) and node.operator.keywords[name].default is node.operator.keywords[name].empty
+        ):
             raise BadConfig(
                 "run.service", f"operator '{node.name}' needs a {type_name(wanted)}, which this run was not given."
             )

@@ -18,6 +18,7 @@ from carina.pipeline.folder import WRITING
 from carina.pipeline.operator import Port
 from carina.pipeline.places import below
 from carina.pipeline.trees import remove_tree
+from carina.pipeline.values import Files
 
 NEARLY_FULL_BYTES = 2**26
 """With less room than this, a file that could not be written met a full disk."""
@@ -93,7 +94,8 @@ class Store:
         temporary = below(self.folder / WRITING, f"{owner}/{place}")
         remove_tree(temporary)
         try:
-            written = ports.save_value(port.type, value, temporary, self._written)
+            kind = Files if isinstance(value, Files) else port.type  # of what ran outside of this process
+            written = ports.save_value(kind, value, temporary, self._written)
             relative = [path.relative_to(temporary) for path in written]
             digests = tuple(self.digests.of(path) for path in written)
             home = self._home(place, owner, relative)
