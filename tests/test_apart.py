@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -66,10 +67,10 @@ ENDS = {
 @pytest.mark.parametrize("how", ENDS)
 def test_however_it_ends_it_is_told_once_and_names_nobody(package: Package, how: str) -> None:
     code, error_code, words = ENDS[how]
-    with pytest.raises(CarinaError) as caught:
+    with pytest.raises(CarinaError, match=re.escape(words)) as caught:
         package.act(code.replace("raise ", "print('JANE'); raise "))
     assert (caught.value.code, package.failure.code) == (error_code, error_code)
-    assert words in caught.value.message and "JANE" not in caught.value.message + caught.value.places
+    assert "JANE" not in caught.value.message + caught.value.places
     assert "JANE" not in json.dumps(package.failure.message)
     if error_code == "operator.raised":
         assert "(act of bad 1.0)" in caught.value.message and package.failure.traceback == "bug-bad.txt"
@@ -115,7 +116,7 @@ def test_what_it_leaves_behind_ends_with_it(package: Package) -> None:
     result = package.act(f"exec(LEAVES.replace('PLACE', repr({place!r})))\n{waits}\n{thread}")
     assert result.load("bad", "/output").value["number"] == 7
     for number in range(3):
-        with pytest.raises(ProcessLookupError):
+        with pytest.raises(ProcessLookupError, match="No such process"):
             os.kill(int(Path(f"{place}{number}").read_text()), 0)
 
 

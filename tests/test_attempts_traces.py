@@ -113,7 +113,7 @@ def test_what_an_attempt_leaves_behind_ends_with_it(tmp_path: Path, monkeypatch:
     if how == "when its worker is gone":
         process.stdin.close()
     assert process.wait(60) == code
-    with pytest.raises(ProcessLookupError):
+    with pytest.raises(ProcessLookupError, match="No such process"):
         os.kill(int(place.read_text()), 0)
 
 

@@ -20,7 +20,16 @@ from tempfile import mkdtemp
 from typing import Any
 
 from carina.errors import BadConfig, CarinaError, ModelFailed, kind_and_place, one_line, raised_by, unwritable
-from carina.operators.apart_process import ANSWER, SAID, Answer, Asked, Said, error_of, output_folder, with_words_of
+from carina.operators.apart_process import (
+    ANSWER_FILE,
+    SAID_FILE,
+    OperatorAnswer,
+    OperatorCall,
+    Utterance,
+    error_of,
+    output_folder,
+    with_words_of,
+)
 from carina.operators.ports import SourcePort
 from carina.operators.programs import Over, Program, ProgramBounds, last_lines, run_program, why_over
 from carina.pipeline import ports
@@ -34,13 +43,13 @@ from carina.pipeline.trees import remove_tree
 from carina.pipeline.values import Files
 from carina.sections import OperatorSettings
 
-START = "from carina.operators.apart_process import main; main()"
+START = "from carina.operators.apart_process import answer_call; answer_call()"
 
 LARGEST_ANSWER_BYTES = 16_000_000
 MOST_HEARD_BYTES = 32_000_000
 """What is read of a call's answer, and of what the operator says meanwhile; the run's manifest takes less."""
 
-CONTEXT, NODE = "of-the-run", "of-the-step"
+RUN_KEY, STEP_KEY = "of-the-run", "of-the-step"
 """Keywords that no parameter of an operator has."""
 
 
@@ -102,7 +111,7 @@ class ApartOperator(Operator):
     def injected(self) -> dict[str, Any]:
         """The operator's services, and what its process is told of the run."""
         services = {name: wanted for name, wanted in self.inner.injected.items() if wanted is not Context}
-        return {**services, CONTEXT: Context, NODE: Node}
+        return {**services, RUN_KEY: Context, STEP_KEY: Node}
 
     def results(self, returned: object) -> dict[str, object]:
         """The function gives its outputs by path."""
@@ -125,7 +134,7 @@ class Apart:
             ModelFailed: ``operator.raised``, ``operator.died`` or ``operator.output``: its makers must act.
             CarinaError: whatever it raises on purpose.
         """
-        context, node = values.pop(CONTEXT), values.pop(NODE)
+        context, node = values.pop(RUN_KEY), values.pop(STEP_KEY)
         work = Path(mkdtemp(prefix=f"{context.step}.", dir=context.folder / WRITING)).resolve()
         is_done = False
         try:
@@ -136,12 +145,12 @@ class Apart:
         except OSError as error:
             raise unwritable(error, work) from error
         finally:
-            for part in [work / ANSWER, work / SAID, *work.glob("in-*")] if is_done else [work]:
+            for part in [work / ANSWER_FILE, work / SAID_FILE, *work.glob("in-*")] if is_done else [work]:
                 remove_tree(part)
                 with suppress(OSError):
                     part.unlink()
 
-    def _asked(self, work: Path, context: Context, node: Node, values: dict[str, Any]) -> Asked:
+    def _asked(self, work: Path, context: Context, node: Node, values: dict[str, Any]) -> OperatorCall:
         files = {}
         for number, port in enumerate(self.operator.input_ports.values()):
             if port.key in values and not holds(SourcePort, values[port.key]):
@@ -155,7 +164,7 @@ class Apart:
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             words = f"{node.operator.told_in(node.name)}: what it is set to can't be handed to a process of its own"
             raise BadConfig("operator.arguments", f"{words} ({kind_and_place(error)}): use plain values.") from error
-        return Asked(
+        return OperatorCall(
             entry=self.operator.entry,
             package=self.operator.package,
             step=node.step,
@@ -167,7 +176,7 @@ class Apart:
             when=context.when,
         )
 
-    def _answer(self, asked: Asked, context: Context, told: str) -> Answer:
+    def _answer(self, asked: OperatorCall, context: Context, told: str) -> OperatorAnswer:
         """Run the process of a call to its end."""
         paths = [path or str(Path.cwd()) for path in sys.path]
         most = 1e9 * self.settings.output_gb
@@ -181,7 +190,7 @@ class Apart:
         )
         log = below(context.folder, f"steps/{context.step}.log")
         log.parent.mkdir(exist_ok=True)
-        heard = _Heard(asked.work / SAID, context)
+        heard = _Heard(asked.work / SAID_FILE, context)
         try:
             ended = run_program(program, log, heard.look)
             heard.take()
@@ -189,12 +198,12 @@ class Apart:
             _keep(log, context)
         if isinstance(ended, Over):
             raise why_over(ended, told, self.settings, log)
-        answer = _read(asked.work / ANSWER)
+        answer = _read(asked.work / ANSWER_FILE)
         if answer is None:
             raise _died(told, ended, log)
         return answer
 
-    def _taken(self, asked: Asked, answer: Answer, told: str) -> Mapping[str, Files]:
+    def _taken(self, asked: OperatorCall, answer: OperatorAnswer, told: str) -> Mapping[str, Files]:
         """The outputs of an answer, each a file of its own in its folder."""
         if failed := answer.failed:
             if failed.kind:
@@ -220,10 +229,10 @@ def _check_files(folder: Path, names: list[str], told: str) -> None:
             raise ModelFailed("operator.output", f"{told}: {one_line(name)} is no file in its output's folder.")
 
 
-def _read(file: Path) -> Answer | None:
+def _read(file: Path) -> OperatorAnswer | None:
     """The answer of a call; None where there is none, or none that can be read."""
     with suppress(OSError, ValueError), file.open("rb") as opened:
-        answer: Answer = read_json(opened.read(LARGEST_ANSWER_BYTES), Answer)
+        answer: OperatorAnswer = read_json(opened.read(LARGEST_ANSWER_BYTES), OperatorAnswer)
         return answer
     return None
 
@@ -272,9 +281,9 @@ class _Heard:
                 if line.endswith(b"\n"):
                     self._at += len(line)
                     with suppress(ValueError):
-                        self._hear(read_json(line, Said))
+                        self._hear(read_json(line, Utterance))
 
-    def _hear(self, said: Said) -> None:
+    def _hear(self, said: Utterance) -> None:
         if said.fraction is not None:
             self._fraction = said.fraction
         if said.warning:

@@ -1,4 +1,4 @@
-"""The process of one call of an operator of an installed package: ``main`` reads what is asked, runs it, and answers.
+"""The process of one call of an operator of an installed package: it reads what is asked, runs it, and answers.
 
 What is asked comes pickled on the standard input, from the process that runs the pipeline. The answer is a file of
 JSON, and so is, line by line, what the operator says meanwhile: whatever a stranger's code leaves there can be read.
@@ -30,7 +30,7 @@ from carina.pipeline.json_text import as_json
 from carina.pipeline.operator import Context, Operator
 from carina.pipeline.plugins import GROUP
 
-ANSWER, SAID = "answer.json", "said.jsonl"
+ANSWER_FILE, SAID_FILE = "answer.json", "said.jsonl"
 """Files in the call's working folder."""
 
 FIRST_TO_GO = "1000"
@@ -38,7 +38,7 @@ FIRST_TO_GO = "1000"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class OperatorCall:
     """A call: ``files`` are those of its inputs by parameter, ``values`` the other arguments, pickled.
 
     Its values are unpickled in reach of whatever tells errors, since that runs the package's code.
@@ -55,7 +55,7 @@ class Asked:
     when: dt.datetime
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
+class Utterance(msgspec.Struct, frozen=True, kw_only=True):
     """Something that an operator says while it runs: how far it is, a warning, or a fact under a key."""
 
     fraction: float | None = None
@@ -76,7 +76,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
     places: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class OperatorAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The files of each output, relative to its folder, or why there are none."""
 
     outputs: dict[str, list[str]] = {}
@@ -88,40 +88,40 @@ def output_folder(work: Path, number: int) -> Path:
     return work / f"out-{number}"
 
 
-def main() -> None:
+def answer_call() -> None:
     """Read, run, answer; threads that the operator left running end here."""
-    asked: Asked = pickle.load(sys.stdin.buffer)
+    asked: OperatorCall = pickle.load(sys.stdin.buffer)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     faulthandler.enable()
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
     answer = as_json(_answer(asked))
-    whole = asked.work / f"{ANSWER}.new"
+    whole = asked.work / f"{ANSWER_FILE}.new"
     whole.write_bytes(answer)
-    whole.replace(asked.work / ANSWER)
+    whole.replace(asked.work / ANSWER_FILE)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # the operator may have closed it, or put anything in its place
             stream.flush()
     os._exit(0)
 
 
-def _answer(asked: Asked) -> Answer:
+def _answer(asked: OperatorCall) -> OperatorAnswer:
     operator: Operator | None = None
     try:
         operator = _operator(asked)
-        return Answer(outputs=_outputs(asked, operator))
+        return OperatorAnswer(outputs=_outputs(asked, operator))
     except BaseException as error:  # noqa: BLE001 - the run: whatever a stranger's code raises is told where it is run
-        return Answer(failed=_failed(asked, operator, error))
+        return OperatorAnswer(failed=_failed(asked, operator, error))
 
 
-def _operator(asked: Asked) -> Operator:
+def _operator(asked: OperatorCall) -> Operator:
     found = EntryPoint(name=asked.step.name, value=asked.entry, group=GROUP).load()
     if not isinstance(found, Operator):
         raise WrongType(f"{asked.entry} is a {type(found).__name__} and no operator any more")
     return replace(found, package=asked.package)
 
 
-def _outputs(asked: Asked, operator: Operator) -> dict[str, list[str]]:
+def _outputs(asked: OperatorCall, operator: Operator) -> dict[str, list[str]]:
     node = Node(step=asked.step, operator=operator, wires=asked.wires, outputs={}, settings={})
     values: dict[str, Any] = pickle.loads(asked.values)
     stored: list[tuple[object, tuple[Path, ...]]] = []
@@ -145,24 +145,24 @@ def _outputs(asked: Asked, operator: Operator) -> dict[str, list[str]]:
     return outputs
 
 
-def _context(asked: Asked, saved: ports.Saved) -> Context:
-    file = os.open(asked.work / SAID, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+def _context(asked: OperatorCall, saved: ports.Saved) -> Context:
+    file = os.open(asked.work / SAID_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    def say(said: Said) -> None:
+    def say(said: Utterance) -> None:
         os.write(file, as_json(said) + b"\n")
 
     return Context(
         step=asked.step.name,
         folder=asked.folder,
         when=asked.when,
-        progress=lambda fraction: say(Said(fraction=float(fraction))),
-        warn=lambda sentence: say(Said(warning=str(sentence))),
-        record=lambda key, fact: say(Said(key=str(key), fact=msgspec.to_builtins(fact, str_keys=True))),
+        progress=lambda fraction: say(Utterance(fraction=float(fraction))),
+        warn=lambda sentence: say(Utterance(warning=str(sentence))),
+        record=lambda key, fact: say(Utterance(key=str(key), fact=msgspec.to_builtins(fact, str_keys=True))),
         saved=saved,
     )
 
 
-def _failed(asked: Asked, operator: Operator | None, error: BaseException) -> Failed:
+def _failed(asked: OperatorCall, operator: Operator | None, error: BaseException) -> Failed:
     if not isinstance(error, Exception) or not _is_told(operator, error):
         traced = with_traces(CarinaError("", ""), error)
         return _struct(traced, what=kind_and_place(error))
