@@ -18,6 +18,7 @@ from carina.jobs.listing import find_job
 from carina.jobs.places import open_node
 from carina.jobs.queue import NewJob, Room, claim, submit
 from carina.pipeline.manifest import DefinitionRecord, Manifest, write_manifest
+from carina.service.health import readiness
 from carina.service.node import RunningNode
 from carina.service.parts import parts_of
 from delivery_objects import CLASSES, NOW, eventually, write_objects
@@ -93,3 +94,17 @@ def test_a_start_says_what_waits_and_the_rows_do_whatever_they_said(
     words = f"{len(CLASSES)} object(s) wait for destination gone, which the settings don't have: add it under"
     assert words in caplog.text
     assert rows(engine)[0] == ("gone", "waiting", GONE)
+
+
+def test_health_warns_of_what_does_not_get_out(settings: Settings, engine: Engine) -> None:
+    Path(settings.node.folder).mkdir(exist_ok=True)
+    node = RunningNode(settings=settings, engine=engine)
+    gone, share = (f"{len(CLASSES)} object(s) wait, since ", "carina deliveries list says more")
+    told = [f"destinations.gone: {gone}the settings don't have it: {share}"]
+    assert list(readiness(node).warnings) == told
+    with engine.begin() as connection:
+        away = {"error_code": "delivery.unreachable", "not_before": NOW}
+        connection.execute(update(DELIVERY).where(DELIVERY.c.destination == "share").values(**away))
+    told.append(f"destinations.share: {gone}the last that was tried failed [delivery.unreachable]: {share}")
+    assert list(readiness(node).warnings) == told
+    assert not readiness(node.seen_in(frozenset())).warnings

@@ -94,10 +94,21 @@ def resting_reason(connection: Connection, destination: str) -> str:
 
     Rows that come while a destination can't be reached wait with the others, and are not tried one by one.
     """
+    code, error = _put_off_last(connection, destination)
+    return error if code == "delivery.unreachable" else ""
+
+
+def last_trouble(connection: Connection, destination: str) -> str:
+    """The code of what was last said of what waits for a destination; empty where nothing of it was put off."""
+    return _put_off_last(connection, destination)[0]
+
+
+def _put_off_last(connection: Connection, destination: str) -> tuple[str, str]:
+    """Code and error of what waits longest yet, empty where nothing does: through the index, of one row alone."""
     of_it = (DELIVERY.c.state == DeliveryState.WAITING, DELIVERY.c.destination == destination)
     wanted = select(DELIVERY.c.error_code, DELIVERY.c.error).where(*of_it, DELIVERY.c.not_before.is_not(None))
     row = connection.execute(wanted.order_by(DELIVERY.c.not_before.desc()).limit(1)).first()
-    return str(row.error) if row is not None and row.error_code == "delivery.unreachable" else ""
+    return ("", "") if row is None else (str(row.error_code), str(row.error))
 
 
 def _delivery(row: Row[Any]) -> Delivery:

@@ -13,6 +13,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
 from carina.database import IDENTITY, read_only
+from carina.deliver.ledger import DeliveryState
+from carina.deliver.register import last_trouble
 from carina.errors import one_line, shortened
 from carina.service.loops import PartState, PartStatus
 from carina.service.metrics import metrics_text
@@ -38,7 +40,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readiness:
-    """Look at parts, database, disk, networks, the sources' files and certificates.
+    """Look at parts, database, disk, networks, the sources' files, certificates and what waits to be sent.
 
     At all of them whoever asks: only names and sentences are of what they see. Whoever has just had an answer of the
     database says that it is there.
@@ -54,7 +56,7 @@ def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readines
     return Readiness(
         ready=not troubles,
         troubles=tuple(troubles),
-        warnings=tls.warnings,
+        warnings=(*tls.warnings, *_waiting(node)),
         parts={one.name: one.state for one in every if node.shows_part(one.name)},
     )
 
@@ -103,6 +105,23 @@ def _networks(node: RunningNode) -> list[str]:
         f"networks: {key} can't be used, and jobs that need it fail: carina serve --check says why"
         for key in node.network_troubles
     ]
+
+
+def _waiting(node: RunningNode) -> list[str]:
+    """What does not get out of the node: it is tried again, or waits for a destination that is not in the settings."""
+    told = []
+    try:
+        of_states = node.tallies.now().deliveries
+        waiting = {name: number for name, states in of_states.items() if (number := states[DeliveryState.WAITING])}
+        with read_only(node.engine) as connection:
+            codes = {name: last_trouble(connection, name) for name in waiting if name in node.every_destination}
+    except SQLAlchemyError:  # told as a trouble of the database
+        return []
+    for name, number in waiting.items():
+        why = f"the last that was tried failed [{codes[name]}]" if name in codes else "the settings don't have it"
+        if codes.get(name, "unknown"):
+            told.append(f"destinations.{name}: {number} object(s) wait, since {why}: carina deliveries list says more")
+    return told
 
 
 async def live(_: Request) -> Response:
