@@ -88,6 +88,7 @@ def test_from_the_first_link_to_a_reader_who_can_not_cancel(browser: Browser, fr
     reader.goto(f"{fresh.url}/jobs/999")
     expect(reader.get_by_role("heading", name="Not there")).to_be_visible()
     reader.goto(f"{fresh.url}/users")
+    expect(reader.get_by_role("heading", name="You can't see this page")).to_be_visible()
     expect(reader.locator("main")).to_contain_text("This needs the role admin")
     admin.goto(fresh.url)
     admin.get_by_role("button", name=f"Cancel job {fresh.job}").click()

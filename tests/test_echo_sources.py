@@ -70,7 +70,7 @@ def test_who_may_send_is_answered_and_who_can_be_asked_is_asked(listening: Setti
         archive = DicomDestination(host=pacs.host, port=pacs.dicom_port, ae_title="PACS")
         known = msgspec.structs.replace(listening, destinations={"archive": archive})
         assert told("ward", known) == [
-            ("ward (WARD): answers a C-ECHO of CT1.", True),
+            ("ward (WARD): this node listens there, and answers a DICOM echo of CT1.", True),
             ("ward: CT1 can't be asked: no destination has its address. Send an echo from it.", True),
             ("ward: PACS, which is destination archive, answers.", True),
         ]
@@ -86,8 +86,8 @@ def test_who_may_send_is_answered_and_who_can_be_asked_is_asked(listening: Setti
 
 def test_of_a_door_for_everybody_and_of_one_for_others_is_said_what_can_be(listening: Settings) -> None:
     assert told("any", listening) == [
-        ("any (ANY): answers a C-ECHO of CARINA.", True),
-        ("any: everyone may send, so nobody can be asked. Send an echo from your scanner or PACS.", True),
+        ("any (ANY): this node listens there, and answers a DICOM echo of CARINA.", True),
+        ("any: whether a scanner or PACS reaches it only they can tell: send a DICOM echo from there.", True),
     ]
     assert told("far", listening)[0] == (
         "far (FAR): takes connections; this machine may not send, so it was not asked more.",

@@ -191,6 +191,7 @@ def test_a_running_job_is_canceled(settings: Settings, engine: Engine, series: P
     until(worker, lambda: bool(worker.running), ask)
     (job,) = jobs(engine)
     assert (job.shown_state, job.crashes) == ("canceled", 0)
+    assert (job.error_code, job.error) == ("job.canceled", "canceled: asked for."), "as of one that waited"
 
 
 def test_a_worker_that_is_stopped_gives_its_jobs_back(settings: Settings, engine: Engine, series: Path) -> None:

@@ -306,8 +306,10 @@ def test_the_keyboard_changes_a_priority_and_cancels(shown: Page, pages: Pages) 
     shown.keyboard.press("Enter")
     row = shown.get_by_role("row").filter(has=shown.locator(f"#job-{job}"))
     expect(row).to_contain_text("priority low")
+    expect(row.get_by_role("button", name="Set")).to_be_focused()
     shown.get_by_role("button", name=f"Cancel job {job}").press("Enter")
-    expect(row).to_contain_text("canceled")
+    expect(row).to_contain_text("before it began")
+    expect(row.get_by_role("button", name="Run again")).to_be_focused()
 
 
 def test_without_scripts_the_worklist_is_whole_and_its_buttons_work(browser: Browser, pages: Pages) -> None:

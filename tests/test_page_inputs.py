@@ -10,7 +10,6 @@ import pytest
 
 from carina.pipeline.manifest import DefinitionRecord, Manifest, write_manifest
 from carina.service.node import RunningNode
-from carina.service.pages.inputs import JobInput, told_apart
 from carina.service.pages.worklist import WorklistAsked, worklist
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
@@ -44,6 +43,10 @@ def write_inputs(node: RunningNode, job: int, **inputs: object) -> None:
 
 def series_shown(node: RunningNode) -> dict[int, str]:
     return {row.job.id: row.series for row in worklist(node, WorklistAsked())["rows"]}
+
+
+def ends_shown(node: RunningNode) -> dict[int, str]:
+    return {row.job.id: row.series_end for row in worklist(node, WorklistAsked())["rows"]}
 
 
 @pytest.fixture
@@ -86,8 +89,8 @@ def test_what_was_handed_in_by_path_is_called_by_the_name_of_its_folder_or_file(
     sources = {"/a/study": ONE, "/b/study": OTHER, "/a/scan.nii.gz": "scan", "/b/scan.nii.gz": ""}
     jobs = [add_job(node, source=source, series_uid=uid) for source, uid in sources.items()]
     shown = series_shown(node)
-    study = [f"study, series {uid[-12:]}" for uid in (ONE, OTHER)]
-    assert [shown[job] for job in jobs] == [*study, "scan.nii.gz", "scan.nii.gz"]
+    assert [shown[job] for job in jobs] == ["study", "study", "scan.nii.gz", "scan.nii.gz"]
+    assert [ends_shown(node)[job] for job in jobs] == [ONE[-12:], OTHER[-12:], "", ""]
 
 
 def test_an_upload_whose_files_are_gone_is_said_to_be_one(node: RunningNode) -> None:
@@ -98,16 +101,13 @@ def test_an_upload_whose_files_are_gone_is_said_to_be_one(node: RunningNode) -> 
     assert series_shown(node)[job] == "uploaded files"
 
 
-def test_series_that_read_the_same_are_told_apart_by_their_uids(node: RunningNode) -> None:
+def test_series_that_read_the_same_are_known_apart_by_their_uids(node: RunningNode) -> None:
     jobs = []
     for number, uid in enumerate((ONE, OTHER, ONE)):
         job, content = add_upload(node, number)
         write_series(content, uid, "Chest 1.0")
         write_inputs(node, job, series_uid=uid)
         jobs.append(job)
-    shown = series_shown(node)
-    assert [shown[job] for job in jobs] == [f"2020-01-01, Chest 1.0, series {uid[-12:]}" for uid in (ONE, OTHER, ONE)]
-
-
-def test_one_series_that_was_run_twice_needs_no_uid() -> None:
-    assert told_apart([JobInput(words="a", series_uid=ONE)] * 2 + [JobInput(words="b")]) == ["a", "a", "b"]
+        assert ends_shown(node)[job] == uid[-12:], "whatever stands beside it"
+    assert set(series_shown(node).values()) == {"2020-01-01, Chest 1.0"}
+    assert ends_shown(node) == dict(zip(jobs, (ONE[-12:], OTHER[-12:], ONE[-12:]), strict=True))

@@ -49,7 +49,11 @@ def test_what_was_run_before_is_said_and_nothing_else(tmp_path: Path, series: di
         first = sent(client, series[UID])
         assert first["run_before"] is None
         assert sent(client, series[OTHER])["run_before"] is None
-        assert sent(client, series["zip"])["run_before"] == first["id"]
+        again = sent(client, series["zip"])
+        assert again["run_before"] == first["id"]
+        page = client.get(f"/jobs/{again['id']}", headers={"accept": "text/html"}).text
+        assert f'as <a href="/jobs/{first["id"]}">job {first["id"]}</a>' in page
+        assert "Run before" not in client.get(f"/jobs/{first['id']}", headers={"accept": "text/html"}).text
         scan = {"scan.nii": b"some scan"}
         volume = sent(client, scan)
         assert volume["run_before"] is None

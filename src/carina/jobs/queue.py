@@ -31,6 +31,9 @@ MOST_CRASHES = 3
 CRASHED = "job.crashed"
 """Code of a job whose process died."""
 
+CANCELED = "job.canceled"
+"""The code of a job that was canceled."""
+
 MOST_RETRIES = 8
 FIRST_PAUSE = timedelta(seconds=5)
 LONGEST_PAUSE = timedelta(hours=1)
@@ -203,6 +206,12 @@ def stop(connection: Connection, attempt: Attempt, end: JobEnd, now: datetime, f
     return bool(connection.execute(update(JOB).where(_running(attempt)).values(**_stopped(end, now, failure))).rowcount)
 
 
+def stop_canceled(connection: Connection, attempt: Attempt, now: datetime) -> bool:
+    """End an attempt whose job was canceled; why it was stays in its row. False as in ``stop``."""
+    ended = {"state": JobState.STOPPED, "ended": JobEnd.CANCELED, "stopped_at": now, "error_code": CANCELED}
+    return bool(connection.execute(update(JOB).where(_running(attempt)).values(**ended)).rowcount)
+
+
 def _stopped(end: JobEnd, now: datetime, failure: Failure | None = None) -> dict[str, Any]:
     code, message = (failure.code, failure.message) if failure else ("", "")
     return {"state": JobState.STOPPED, "ended": end, "stopped_at": now, "error_code": code, "error": message}
@@ -295,7 +304,7 @@ def running_on(connection: Connection, host: str) -> dict[Attempt, str]:
 
 def cancel(connection: Connection, job_id: int, now: datetime, *, why: str = "asked for") -> bool:
     """Stop a job that waits, or ask whoever runs it to; False where it is stopped already or there is none."""
-    failure = Failure("job.canceled", f"canceled: {why}.")
+    failure = Failure(CANCELED, f"canceled: {why}.")
     one = JOB.c.id == job_id
     waiting = update(JOB).where(one, JOB.c.state == JobState.PENDING).values(**_stopped(JobEnd.CANCELED, now, failure))
     if connection.execute(waiting).rowcount:

@@ -55,7 +55,7 @@ from carina.jobs.queue import (
     heartbeat,
     running_on,
     silent,
-    stop,
+    stop_canceled,
 )
 from carina.sections import RUNS
 
@@ -260,7 +260,7 @@ class Worker:
             with self.engine.begin() as connection:
                 now = self.world.now(connection)
                 if one.canceled:
-                    stop(connection, attempt, JobEnd.CANCELED, now)
+                    stop_canceled(connection, attempt, now)
                 elif one.process.poll() == DATABASE_AWAY:
                     is_given_back = give_back(connection, attempt, now + FIRST_PAUSE)
                 else:

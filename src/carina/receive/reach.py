@@ -81,7 +81,7 @@ def _own_listener(name: str, source: DicomSource, settings: Settings) -> Reach:
         echo_node(name, peer)
     except DeliveryFailed as error:
         return Reach(f"{error.message} [{error.code}]", is_well=False)
-    return Reach(f"{name} ({where}): answers a C-ECHO of {calling.strip()}.")
+    return Reach(f"{name} ({where}): this node listens there, and answers a DICOM echo of {calling.strip()}.")
 
 
 def _callers(name: str, source: DicomSource, settings: Settings) -> Iterator[Reach]:
@@ -92,7 +92,7 @@ def _callers(name: str, source: DicomSource, settings: Settings) -> Iterator[Rea
         if not titled:
             yield Reach(f"{name}: {title} can't be asked: no destination has its address. Send an echo from it.")
     if not source.callers:
-        yield Reach(f"{name}: everyone may send, so nobody can be asked. Send an echo from your scanner or PACS.")
+        yield Reach(f"{name}: whether a scanner or PACS reaches it only they can tell: send a DICOM echo from there.")
 
 
 def _peer(name: str, title: str, key: str, peer: DicomDestination) -> Reach:

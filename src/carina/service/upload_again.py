@@ -1,8 +1,9 @@
-"""Whether what somebody uploaded was run here before, whichever way it came then."""
+"""Whether what a job runs on was run here before, whichever way it came then."""
 
 from __future__ import annotations
 
 import filecmp
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,17 +24,23 @@ MOST_JOBS = 100
 """Jobs that the same is looked for among, the latest ones."""
 
 _SERIES = "SeriesInstanceUID"
+_UID = re.compile(r"[0-9][0-9.]{0,63}", re.ASCII)
 
 
 def run_before(node: RunningNode, job: Job) -> int | None:
-    """The latest other job of the same pipeline on a series, or on the same volume file, of the upload of a job.
+    """The latest job before this one, of the same pipeline, on its series, or of an upload on the same volume file.
 
-    Those that failed or were canceled are left out; so is what whoever asks doesn't see.
+    Of an upload of which no series is chosen yet, on one of its series. Jobs that failed or were canceled are left out;
+    so is what whoever asks doesn't see.
     """
-    files = _some_files(content_of(node, job))
-    uids = _series_uids(files)
+    files = _some_files(content_of(node, job)) if is_of_upload(job) else []
+    held = _series_uids(files)
+    chosen = frozenset([job.series_uid] if _UID.fullmatch(job.series_uid) else [])
+    uids = chosen if held & chosen or not files else held
     names = [] if uids else [file.name for file in files]
-    known = (JOB.c.id != job.id, JOB.c.pipeline == job.pipeline, JOB.c.ended.in_(("", JobEnd.HEALTHY)))
+    if not uids and not names:
+        return None
+    known = (JOB.c.id < job.id, JOB.c.pipeline == job.pipeline, JOB.c.ended.in_(("", JobEnd.HEALTHY)))
     # what an upload holds is not in its row before its run has ended
     alike = [JOB.c.described.is_(None), JOB.c.series_uid.in_(uids), *([JOB.c.described.in_(names)] if names else [])]
     wanted = select(JOB).where(*known, or_(*alike)).order_by(JOB.c.id.desc()).limit(MOST_JOBS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import msgspec
@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from carina.config import Priority
-from carina.errors import CarinaError
+from carina.errors import CarinaError, DeliveryFailed
 from carina.service import changes, uploads
 from carina.service.access.caller import check_form
 from carina.service.node import RunningNode, seen_node
@@ -89,7 +89,12 @@ def _run_series(node: RunningNode, pressed: Pressed) -> str:
 
 
 def _echo_source(node: RunningNode, pressed: Pressed) -> str:
-    return changes.echo_source(node, pressed.name)
+    return _in_lines(changes.echo_source(node, pressed.name), pressed.name)
+
+
+def _in_lines(said: str, name: str) -> str:
+    """What is said of a source, whose name begins each sentence about it but the first, a line for each."""
+    return said.replace(f" {name}: ", "\n") if name else said
 
 
 ACTS: dict[str, Act] = {
@@ -105,6 +110,9 @@ ACTS: dict[str, Act] = {
 }
 """What each button does."""
 
+UNANSWERED: Mapping[str, str] = {"echo": "No answer", "echo-source": "Not everything answers"}
+"""How a page is headed that says what an echo met."""
+
 
 async def act(request: Request) -> Response:
     """Do what a button says, then show the page that it is on, or what came of it."""
@@ -113,7 +121,11 @@ async def act(request: Request) -> Response:
     try:
         said = await run_in_threadpool(_act, request, given)
     except CarinaError as error:
-        return page(request, "said.html", {"said": error.message, "code": error.code, "to": back}, status_of(error))
+        values = {"said": error.message, "code": error.code, "to": back}
+        if isinstance(error, DeliveryFailed):
+            values["headed"] = UNANSWERED.get(given.get("what", ""), "")
+            values["said"] = _in_lines(error.message, given.get("name", ""))
+        return page(request, "said.html", values, status_of(error))
     if said:
         return page(request, "said.html", {"said": said, "code": "", "to": back})
     return RedirectResponse(back, status_code=303)

@@ -9,6 +9,8 @@ from sqlalchemy import Connection
 
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import counts_by_job, resting_reason, troubles_by_job
+from carina.jobs.listing import Job
+from carina.jobs.queue import JobEnd
 
 LONGEST_REASON = 90
 
@@ -48,11 +50,12 @@ def sendings_of(connection: Connection, ids: Sequence[int]) -> dict[int, dict[st
     return {job: {name: sending(job, name, states) for name, states in places.items()} for job, places in found.items()}
 
 
-def sent_lines(connection: Connection, job_id: int, destinations: Sequence[str]) -> list[str]:
+def sent_lines(connection: Connection, job: Job) -> list[str]:
     """What became of the results of a job, a line for each destination."""
-    sendings = sendings_of(connection, [job_id]).get(job_id, {})
+    sendings = sendings_of(connection, [job.id]).get(job.id, {})
+    nothing = "nothing" if job.ended in (JobEnd.FAULTED, JobEnd.CANCELED) else "nothing yet"
     lines = [f"{name}: {one.words}" for name, one in sendings.items()]
-    lines += [f"{name}: nothing yet" for name in destinations if name not in sendings]
+    lines += [f"{name}: {nothing}" for name in job.destinations if name not in sendings]
     return lines or ["nothing: this job has no destination"]
 
 

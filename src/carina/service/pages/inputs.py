@@ -40,6 +40,11 @@ class JobInput:
     series_uid: str = ""
     scan: KnownScan = NOTHING_SAID
 
+    @property
+    def series_end(self) -> str:
+        """The end of its series' UID, which tells apart what reads the same; empty of a volume file."""
+        return self.series_uid[-UID_SHOWN:] if self.series_uid.replace(".", "").isdigit() else ""
+
 
 def described_file(file: Path) -> str:
     """What is said of the series of a DICOM file."""
@@ -78,19 +83,6 @@ def files_to_read(connection: Connection, jobs: Sequence[Job]) -> Mapping[int, s
 def job_words(node: RunningNode, connection: Connection, job: Job) -> str:
     """What a page of one job says of what it runs on."""
     return job_input(node, job, files_to_read(connection, [job]).get(job.arrival_id or 0)).words
-
-
-def told_apart(inputs: Sequence[JobInput]) -> list[str]:
-    """The words of each; where different series would read the same, with the end of their UIDs."""
-    series: dict[str, set[str]] = {}
-    for one in inputs:
-        series.setdefault(one.words, set()).add(one.series_uid)
-    return [
-        f"{one.words}, series {one.series_uid[-UID_SHOWN:]}"
-        if one.series_uid and len(series[one.words]) > 1
-        else one.words
-        for one in inputs
-    ]
 
 
 def _uploaded(job: Job, content: Path, run_on: Mapping[str, Any]) -> JobInput:

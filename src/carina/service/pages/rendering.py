@@ -17,7 +17,7 @@ from carina.measure.texts import percent_text
 from carina.service.access.caller import Caller, caller_of
 from carina.service.local_time import local_text, minute_text, seconds_words, zone_text
 from carina.service.pages.shared_parts import PagePart
-from carina.service.pages.state_words import state_word
+from carina.service.pages.state_words import canceled_words, state_word
 from carina.service.problems import as_sentence, without_source
 from carina.service.sizes import size_words
 
@@ -44,7 +44,11 @@ TEMPLATES = Environment(
 )
 TEMPLATES.filters.update(time=_time, minute=minute_text, size=size_words, seconds=seconds_words)
 TEMPLATES.filters.update(
-    sentence=as_sentence, state_word=state_word, without_source=without_source, percent=percent_text
+    sentence=as_sentence,
+    state_word=state_word,
+    canceled_words=canceled_words,
+    without_source=without_source,
+    percent=percent_text,
 )
 TEMPLATES.globals.update(lasted=_lasted, notice=RESEARCH_ONLY, version=__version__, zone=zone_text)
 
@@ -69,7 +73,9 @@ def page(request: Request, template: str, values: Mapping[str, Any], status: int
     """A page as an answer; forms in it carry a token and come back to where they were."""
     back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     common = {**shared_values(caller_of(request), back), "path": request.url.path}
-    common |= {"is_missing": status == HTTPStatus.NOT_FOUND and request.method == "GET"}
+    is_asked = request.method == "GET"
+    common |= {"is_missing": is_asked and status == HTTPStatus.NOT_FOUND, "headed": ""}
+    common |= {"is_not_allowed": is_asked and status == HTTPStatus.FORBIDDEN}
     return HTMLResponse(html(template, common | dict(values)), status_code=status)
 
 

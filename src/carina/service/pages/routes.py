@@ -36,6 +36,7 @@ from carina.service.pages.worklist import READING_WORDS, WorklistAsked, searched
 from carina.service.problems import NotThere
 from carina.service.progress import manifest_of, operators_of, progress_of, warnings_of
 from carina.service.rest.operation import understood
+from carina.service.upload_again import run_before
 from carina.service.upload_series import is_of_upload, series_of_job
 
 
@@ -134,7 +135,7 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     with read_only(node.engine) as connection:
         deliveries = list_deliveries(connection, job_id=job_id, at_most=1000)
         earlier, wish = earlier_scans(connection, job_id), wish_of(connection, job_id)
-        removed, sent = earlier_removed(connection, job_id), sent_lines(connection, job_id, progress.job.destinations)
+        removed, sent = earlier_removed(connection, job_id), sent_lines(connection, progress.job)
         wanted, described = wanted_for(connection, job_id), job_words(node, connection, progress.job)
         held_up = {one.destination for one in deliveries if one.state == DeliveryState.WAITING}
         resting = {name: resting_reason(connection, name) for name in sorted(held_up)}
@@ -146,7 +147,7 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     values["computed_s"] = manifest.seconds if manifest else 0.0
     values["is_uploaded"] = is_of_upload(progress.job)
     values |= {"has_results": has_results, "earlier": earlier, "earlier_removed": removed}
-    return values | {"wish": wish, "wanted_for": wanted}
+    return values | {"wish": wish, "wanted_for": wanted, "before": run_before(node, progress.job)}
 
 
 def _handed_over(manifest: Manifest | None) -> frozenset[str]:

@@ -127,7 +127,7 @@ def sent_of_job(request: Request) -> list[str]:
     """
     node, job = job_asked(request)
     with read_only(node.engine) as connection:
-        return sent_lines(connection, job.id, job.destinations)
+        return sent_lines(connection, job)
 
 
 def corrections_of_jobs() -> Correcting:

@@ -1,9 +1,10 @@
-"""What pages call the state of a job: none of these words can be read as a finding."""
+"""What pages call the state of a job and say beside it: none of these words can be read as a finding."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from carina.jobs.listing import Job
 from carina.service.rest.job_pages import ShownState
 
 STATE_WORDS: Mapping[str, str] = {
@@ -14,6 +15,16 @@ STATE_WORDS: Mapping[str, str] = {
     ShownState.CANCELED: "canceled",
 }
 """By the words of the REST interface, the command line and the database, where "healthy" is said of the job alone."""
+
+
+_ASKED = "asked for"
+
+
+def canceled_words(job: Job) -> str:
+    """What pages say beside "canceled": when, and why where nobody asked for it."""
+    when = "while it ran" if job.started_at else "before it began"
+    why = job.error.removeprefix("canceled: ").removesuffix(".")
+    return when if why in ("", _ASKED) else f"{when}: {why}"
 
 
 def state_word(state: str) -> str:

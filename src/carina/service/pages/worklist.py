@@ -28,7 +28,7 @@ from carina.service.arrivals import HELD_BACK, Arrival, arrivals_of, first_files
 from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.deliveries import Sending, reasons_to_wait, sendings_of
-from carina.service.pages.inputs import described_file, files_to_read, job_input, told_apart
+from carina.service.pages.inputs import described_file, files_to_read, job_input
 from carina.service.pages.rendering import html, shared_values, shown_part
 from carina.service.pages.shared_parts import PagePart, nameless, rights_of
 from carina.service.pipelines import offered_pipelines
@@ -176,10 +176,11 @@ class WaitingSeries:
 
 @dataclass(frozen=True, kw_only=True)
 class JobRow:
-    """A job as a row; ``series`` describes its input."""
+    """A job as a row; ``series`` describes its input, ``series_end`` is the end of its series' UID."""
 
     job: Job
     series: str
+    series_end: str
     is_uploaded: bool
     arrival: Arrival | None
     progress: RunProgress
@@ -299,17 +300,18 @@ def _rows(
     sent: Mapping[int, Mapping[str, Sending]],
     progress: Mapping[int, RunProgress],
 ) -> list[JobRow]:
-    series = told_apart([job_input(node, job, files.get(job.arrival_id or 0)) for job in jobs])
+    inputs = [job_input(node, job, files.get(job.arrival_id or 0)) for job in jobs]
     return [
         JobRow(
             job=job,
-            series=words,
+            series=one.words,
+            series_end=one.series_end,
             is_uploaded=job.arrival_id not in arrivals and is_of_upload(job),
             arrival=arrivals.get(job.arrival_id or 0),
             progress=progress.get(job.id, RunProgress()),
             deliveries=sent.get(job.id, {}),
         )
-        for job, words in zip(jobs, series, strict=True)
+        for job, one in zip(jobs, inputs, strict=True)
     ]
 
 

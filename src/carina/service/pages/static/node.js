@@ -162,3 +162,61 @@ if (live) {
   });
   addEventListener("pagehide", () => source.close());
 }
+
+// ---- Who presses a button with a key, and comes back to the page, stands where that was: on the button, or near to it.
+const PRESSED_KEY = "carina pressed";
+
+function recallPressed() {
+  try {
+    return JSON.parse(sessionStorage.getItem(PRESSED_KEY));
+  } catch {
+    return null; // this browser keeps nothing
+  }
+}
+
+function keepPressed(pressed) {
+  try {
+    sessionStorage.setItem(PRESSED_KEY, JSON.stringify(pressed));
+  } catch {
+    // as above: then the page begins at its top
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("form[method=post] button");
+  if (!button || event.detail) return; // by a pointer
+  const ids = [];
+  for (let one = button; one && one !== live && one.nodeName !== "MAIN"; one = one.parentElement) {
+    if (one.getAttribute("id")) ids.push(one.getAttribute("id"));
+  }
+  keepPressed({ path: location.pathname, ids });
+});
+
+const pressed = recallPressed();
+if (pressed?.path === location.pathname) {
+  keepPressed(null);
+  const near = pressed.ids.map((id) => document.getElementById(id)).find(Boolean);
+  const usable = near?.matches(USABLE) ? near : near?.querySelector("button") ?? near?.querySelector(USABLE);
+  usable?.focus();
+}
+
+// ---- A page without a live part whose log-in ended is as good as new after a log-in in another window.
+function tokenOf(page) {
+  return page.querySelector(".who [name=token]")?.value;
+}
+
+function isTypedIn() {
+  const usual = (one) => ([...one.options].find((option) => option.defaultSelected) ?? one.options[0])?.value ?? "";
+  return [...document.querySelectorAll("main input:not([type=hidden])")].some((one) => one.value !== one.defaultValue)
+    || [...document.querySelectorAll("main select")].some((one) => one.value !== usual(one));
+}
+
+async function renew() {
+  if (live || !tokenOf(document) || document.visibilityState !== "visible" || isTypedIn()) return;
+  const answer = await fetch(location.href, { cache: "no-store" }).catch(() => null);
+  if (!answer?.ok) return;
+  const token = tokenOf(new DOMParser().parseFromString(await answer.text(), "text/html"));
+  if (token && token !== tokenOf(document)) location.reload();
+}
+addEventListener("focus", renew);
+document.addEventListener("visibilitychange", renew);
