@@ -34,9 +34,7 @@ def run_before(node: RunningNode, job: Job) -> int | None:
     so is what whoever asks doesn't see.
     """
     files = _some_files(content_of(node, job)) if is_of_upload(job) else []
-    held = _series_uids(files)
-    chosen = frozenset([job.series_uid] if _UID.fullmatch(job.series_uid) else [])
-    uids = chosen if held & chosen or not files else held
+    uids = _wanted_series(job, files)
     names = [] if uids else [file.name for file in files]
     if not uids and not names:
         return None
@@ -47,6 +45,13 @@ def run_before(node: RunningNode, job: Job) -> int | None:
     with read_only(node.engine) as connection:
         others = [job_of(row) for row in connection.execute(wanted)]
     return next((one.id for one in others if _is_same(node, one, uids, files)), None)
+
+
+def _wanted_series(job: Job, files: Sequence[Path]) -> frozenset[str]:
+    """The series that a job runs on, or those of which it is still to choose one; none of a volume file."""
+    held = _series_uids(files)
+    chosen = frozenset([job.series_uid] if _UID.fullmatch(job.series_uid) else [])
+    return chosen if held & chosen or not files else held
 
 
 def _is_same(node: RunningNode, other: Job, uids: frozenset[str], files: Sequence[Path]) -> bool:
