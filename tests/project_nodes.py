@@ -138,8 +138,10 @@ def fill(node: RunningNode, folder: Path, project: str) -> Held:
         "project": project,
         "destinations": json.dumps([f"{project}-share"]),
         "pipeline": f"{project}-pipeline",
+        "source": str(node.folder / "incoming" / str(arrival)),
+        "series_uid": f"2.25.{first}0.2",
+        "study_uid": f"2.25.{first}0.1",
     }
-    named |= {"source": str(node.folder / "incoming" / str(arrival)), "series_uid": f"2.25.{first}0.2"}
     job = add_job(node, arrival, id=first, **named | {"pipeline": "shared"}, error=f"{project} warns")
     uploaded = uploaded_files(node, first + 1, folder / f"{project}-ct")
     by_path = add_job(node, id=first + 1, **named | {"source": str(uploaded)})

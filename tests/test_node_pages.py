@@ -16,7 +16,8 @@ from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import insert, update
 
 from carina import RESEARCH_ONLY
-from carina.database import ARRIVAL, DELIVERY, JOB
+from carina.database import DELIVERY, JOB, seeing
+from carina.jobs.listing import job_on
 from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
 from carina.service.local_time import seconds_words
 from carina.service.loops import Part
@@ -25,6 +26,7 @@ from carina.service.pipelines import offered_pipelines
 from carina.service.problems import as_sentence
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
+from carina.web_settings import DEFAULT_PROJECT
 from served_nodes import NOON, add_job, hold, opened, serving
 
 SETTINGS = """
@@ -207,11 +209,14 @@ def test_a_part_of_the_worklist_that_is_none_is_refused(pages: Pages, query: str
 
 def test_a_uid_leads_to_the_latest_results_on_it(pages: Pages) -> None:
     with pages.node.engine.begin() as connection:
-        connection.execute(update(ARRIVAL).values(series_uid="1.2.7", study_uid="1.2.8"))
-    again = add_job(pages.node, pages.arrival)
+        connection.execute(update(JOB).values(series_uid="1.2.7", study_uid="1.2.8"))
+    again = add_job(pages.node, series_uid="1.2.7", study_uid="1.2.8")  # an upload has no arrival
     write_progress(pages, State.DONE, job=again)
     for path in ("/series/1.2.7?at=lesion-2", "/studies/1.2.8?at=lesion-2"):
         assert pages.client.get(pages.url + path).headers["location"] == f"/jobs/{again}/view/?at=lesion-2"
+    with seeing(pages.node.engine, frozenset({DEFAULT_PROJECT})).connect() as connection:
+        found = job_on(connection, series="1.2.7"), job_on(connection, study="1.2.8")
+    assert [one and one.id for one in found] == [again, again]
     add_job(pages.node, series_uid="1.2.9", ended="canceled")
     faulted = add_job(pages.node, series_uid="1.2.9", ended="faulted")
     assert pages.client.get(f"{pages.url}/series/1.2.9").headers["location"] == f"/jobs/{faulted}"

@@ -222,6 +222,7 @@ def test_what_is_of_another_project_is_not_changed(empty_database: str, name: st
         (select(text("id")).select_from(text("job")), "FROM clause of kind TextClause can't be narrowed"),
         (select(AUDIT), "rows of audit are of no project"),
         (select(JOB.c.id).where(exists().where(WATCHED.c.id == JOB.c.id)), "rows of watched are of no project"),
+        (select(JOB.c.id).outerjoin(ARRIVAL), "an outer join to rows of arrival can't be narrowed"),
         (insert(JOB).values(project="a"), "rows of job are not added by who sees some projects only"),
         (insert(ARRIVAL).values(project="b"), "rows of arrival are not added"),
         (insert(AUDIT).from_select(["subject"], select(JOB.c.error)), "can't be narrowed"),

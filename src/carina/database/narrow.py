@@ -182,7 +182,10 @@ def _criteria(clause: FromClause, projects: Names) -> Iterator[ColumnElement[boo
     """What the rows of a FROM clause must fulfil."""
     if isinstance(clause, Join):
         yield from _criteria(clause.left, projects)
-        yield from _criteria(clause.right, projects)
+        of_right = list(_criteria(clause.right, projects))
+        if of_right and (clause.isouter or clause.full):  # its rows without a partner would be lost by a condition
+            raise TypeError(f"an outer join to rows of {clause.right} can't be narrowed to projects")
+        yield from of_right
     elif isinstance(clause, FromGrouping):
         yield from _criteria(clause.element, projects)
     elif isinstance(clause, Table):

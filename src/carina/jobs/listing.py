@@ -8,10 +8,10 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, select, true
 
 from carina.config import Priority
-from carina.database import ARRIVAL, JOB, each_project, read_only
+from carina.database import JOB, each_project, read_only
 from carina.jobs.filtering import EVERY_JOB, ROWS_LOOKED_AT, JobFilter
 from carina.jobs.queue import RANKS, JobEnd, JobState
 from carina.jobs.reading import Decided
@@ -177,11 +177,11 @@ def every_job(connection: Connection, *, pipeline: str = "", page: int = 1000) -
 
 def job_on(connection: Connection, *, series: str = "", study: str = "") -> Job | None:
     """The latest healthy job on a series, or on any of a study, by its UID; else the latest one, None where none is."""
-    wanted = select(JOB).outerjoin(ARRIVAL, JOB.c.arrival_id == ARRIVAL.c.id)
+    wanted = select(JOB)
     if series:
-        wanted = wanted.where(or_(JOB.c.series_uid == series, ARRIVAL.c.series_uid == series))
+        wanted = wanted.where(JOB.c.series_uid == series)
     if study:
-        wanted = wanted.where(ARRIVAL.c.study_uid == study)
+        wanted = wanted.where(JOB.c.study_uid == study)
     row = connection.execute(wanted.order_by((JOB.c.ended == JobEnd.HEALTHY).desc(), JOB.c.id.desc()).limit(1)).first()
     return None if row is None else job_of(row)
 
