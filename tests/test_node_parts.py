@@ -22,9 +22,12 @@ from carina.errors import BadConfig
 from carina.operators.catalogue import known_definitions
 from carina.receive.listener import DicomListener
 from carina.service import parts
+from carina.service.check_contents import check_contents
+from carina.service.endpoint import ENDPOINT_PART, watch_endpoint
 from carina.service.health import readiness
 from carina.service.loops import Part, PartState, stop_all
 from carina.service.node import RunningNode
+from open_inference import serving
 from served_nodes import opened
 
 SETTINGS = '[sources.scanner]\nkind = "dicom"\nae_title = "CARINA"\n'
@@ -172,6 +175,25 @@ def test_pipelines_and_rules_of_sources_that_can_not_be_used_are_no_readiness(tm
     shutil.copyfile(known_definitions()["default"], tmp_path / "own.yaml")
     (tmp_path / "own.toml").touch()
     assert len(readiness(node).troubles) == 1
+
+
+def test_a_server_of_networks_that_is_away_is_no_readiness(tmp_path: Path) -> None:
+    pytest.importorskip("tritonclient", reason="the triton extra is not installed")
+    with serving("any", lambda patches: patches) as (_, endpoint):
+        node = opened(tmp_path, f'[runtime]\nendpoint = "{endpoint}"\n')
+        assert ENDPOINT_PART in {part.name for part in parts.parts_of(node)}
+        node.stop.set()  # each call asks once
+        watch_endpoint(node, node.stop)
+        assert not [one for one in readiness(node).troubles if one.startswith(ENDPOINT_PART)]
+    for address, said in ((endpoint, "Connection refused"), (endpoint.replace("http", "grpc"), "Connection refused")):
+        node = opened(tmp_path, f'[runtime]\nendpoint = "{address}"\n')
+        node.stop.set()
+        watch_endpoint(node, node.stop)
+        (trouble,) = [one for one in readiness(node).troubles if one.startswith(ENDPOINT_PART)]
+        assert re.fullmatch(rf"networks: runtime\.endpoint gives no answer \(.*{said}\): jobs that need .*", trouble)
+        told = [f"{'.'.join(one.key)}: {one.words}" for one in check_contents(node.settings)]
+        assert [one.partition(":")[0] for one in told] == ["models.lung", "models.lesion", "models.covid"]
+        assert all(f"Triton at {address}: no answer" in one for one in told)
 
 
 def test_a_node_that_has_ended_answers_nobody(listening: Listening) -> None:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from carina.config import SHORTEST_KEY, RuntimeKind, Settings
 from carina.dicom.rules import load_rules
 from carina.errors import BadConfig
@@ -54,11 +56,14 @@ def _openers(settings: Settings) -> Mapping[Key, Callable[[], object]]:
 
 
 def _check_bundle(name: str, settings: Settings) -> None:
-    """Open a bundle and the one that it names as its first look; a Triton server has its own weights."""
+    """Open a bundle and the one that it names as its first look, on the Triton server where there is an endpoint."""
     bundle = find_bundle(name, settings.models.folders)
+    runtime = settings.runtime
+    if runtime.endpoint:
+        runtime = msgspec.structs.replace(runtime, kind=RuntimeKind.TRITON)
     for one in (bundle, first_look_of(bundle)):
-        if one is not None and settings.runtime.kind is not RuntimeKind.TRITON:
-            open_network(one, settings.runtime)
+        if one is not None and (runtime.endpoint or runtime.kind is not RuntimeKind.TRITON):
+            open_network(one, runtime)
 
 
 def _check_pipeline(pipeline: str, operators: OperatorSettings) -> Graph:

@@ -31,6 +31,7 @@ from carina.receive.tls import listener_files
 from carina.receive.unfinished import FetchResumer
 from carina.service.allocator import trim_memory
 from carina.service.check_tls import date_remarks, tls_places
+from carina.service.endpoint import ENDPOINT_PART, watch_endpoint
 from carina.service.filling import fill_rows
 from carina.service.loops import Part, PartWork
 from carina.service.node import RunningNode
@@ -76,6 +77,8 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
     works["fetches"] = lambda stop: _resume_fetches(node, stop)
     if _hears_dicom(node.settings):
         works["dicom"] = lambda stop: _listen(node, stop)
+    if node.settings.runtime.endpoint:
+        works[ENDPOINT_PART] = lambda stop: watch_endpoint(node, stop)
     if any(tls_places(node.settings)):
         works["certificates"] = lambda stop: _watch_certificates(node, stop)
     for name, work in (works | _of_sources(node)).items():
