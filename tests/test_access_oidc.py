@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from access_nodes import Guarded, guarded
 from carina.database import ACCOUNT
 from carina.errors import DeliveryFailed
 from carina.service.access import oidc
-from carina.service.access.oidc import Provider, role_of
+from carina.service.access.oidc import Provider, name_among, role_of
 from carina.service.access.roles import Role
 from carina.service.problems import Refused
 from carina.testing.ports import free_port
@@ -32,6 +33,8 @@ PEOPLE_THERE: dict[str, dict[str, object]] = {
     "3": {"preferred_username": "guest", "groups": ["staff"]},
     "4": {"preferred_username": "reader.one", "groups": "carina-admins"},
     "5": {"groups": [["carina-admins"], 7, None]},
+    "6": {"preferred_username": "Пётр", "groups": "carina-readers"},
+    "7": {"preferred_username": "пётр", "groups": "carina-readers"},
 }
 
 
@@ -110,16 +113,44 @@ def test_a_role_that_changes_there_changes_here(node: Guarded) -> None:
     ("sub", "status", "words"),
     [
         ("3", 403, "nothing in &#39;groups&#39; lets you in"),
-        ("4", 409, "There is an account called &#39;reader.one&#39; already"),
         ("5", 403, "nothing in &#39;groups&#39; lets you in"),
         ("stranger@example.org", 403, "nothing in &#39;groups&#39; lets you in"),
     ],
 )
-def test_who_has_no_role_here_or_another_ones_name_stays_out(node: Guarded, sub: str, status: int, words: str) -> None:
+def test_who_has_no_role_here_stays_out(node: Guarded, sub: str, status: int, words: str) -> None:
     client = node.person(None)
     answer = client.get(sent_back(sent_there(client), sub))
     assert (answer.status_code, words in answer.text) == (status, True)
     assert client.get("/").status_code == 303
+
+
+def test_namesakes_are_told_apart_and_known_by_their_subject(node: Guarded) -> None:
+    shown = []
+    for sub in ("4", "6", "7", "6"):
+        client = node.person(None)
+        assert client.get(sent_back(sent_there(client), sub)).status_code == 303
+        shown += re.findall(r"[^\s>]+, (?:reader|admin)\b", client.get("/").text)
+    assert shown == ["reader.one-2, admin", "пётр, reader", "пётр-2, reader", "пётр, reader"]
+
+
+@pytest.mark.parametrize(
+    ("claims", "name"),
+    [
+        ({"preferred_username": "Пётр <b>"}, "пётр-b"),
+        ({"preferred_username": "José  Núñez"}, "josé-núñez"),
+        ({"preferred_username": "Jose\u0301"}, "josé"),
+        ({"preferred_username": "\uff21\uff24min"}, "admin"),
+        ({"preferred_username": "王芳"}, "王芳"),
+        ({"preferred_username": "İpek"}, "i\u0307pek"),
+        ({"preferred_username": "अनिता"}, "अनिता"),
+        ({"preferred_username": "<->", "email": "O.Neil+ct@example.org"}, "o.neil-ct@example.org"),
+        ({"preferred_username": ["x"] * 90}, "x" + "-x" * 31),
+        ({"preferred_username": "\u202e", "name": "\n", "sub": "%"}, "somebody"),
+        ({"sub": 42}, "42"),
+    ],
+)
+def test_a_name_stays_readable(claims: dict[str, object], name: str) -> None:
+    assert name_among(claims) == name
 
 
 def test_a_closed_account_stays_out(node: Guarded) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import chain, count
 from typing import Any
 
 import msgspec
@@ -17,7 +19,12 @@ from carina.service.problems import Conflict, NotThere, NotUnderstood, Refused
 
 LINK_TIME = timedelta(hours=24)
 
+LONGEST_ACCOUNT = 64
+"""Characters of a name."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
+_PARTS_OF_WORDS = "LMN"
+"""First letters of the Unicode categories of letters, the marks on them, and digits."""
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +69,25 @@ def account_name(text: str) -> str:
         words = f"{text[:64]!r} is no name; expected up to 64 letters a to z, digits, and any of . _ - @."
         raise NotUnderstood("access.name", words)
     return name
+
+
+def readable_name(text: str) -> str:
+    """A name that somebody has elsewhere as an account has it: letters of any script, in lower case; it may be empty.
+
+    What accounts don't have becomes a dash between two words; letters that only look otherwise become the usual ones
+    (NFKC, Unicode Standard Annex 15).
+    """
+    usual = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+    kept = (one if one in "._@" or unicodedata.category(one)[0] in _PARTS_OF_WORDS else " " for one in usual)
+    return "-".join("".join(kept).split()).strip("._@-")[:LONGEST_ACCOUNT].rstrip("-")
+
+
+def _free_name(connection: Connection, wanted: str) -> str:
+    """A name that no account has: as wanted, or with the first number that makes it another one."""
+    numbered = (f"{wanted[: LONGEST_ACCOUNT - len(f'-{number}')]}-{number}" for number in count(2))
+    taken = select(ACCOUNT.c.id)
+    names = chain([wanted], numbered)
+    return next(one for one in names if connection.execute(taken.where(ACCOUNT.c.name == one)).first() is None)
 
 
 def new_account(connection: Connection, name: str, role: Role, now: datetime) -> int:
@@ -169,12 +195,13 @@ def set_closed(connection: Connection, account_id: int, *, is_closed: bool) -> A
 def external_account(connection: Connection, subject: str, name: str, role: Role, now: datetime) -> int:
     """The account of somebody whom a provider vouches for, with the role that it gives them; gives its id.
 
+    It is known by ``subject`` alone; a name that another account has gets a number.
+
     Raises:
         Refused: the account is closed.
-        Conflict: its name is that of another account.
     """
     row = connection.execute(select(ACCOUNT).where(ACCOUNT.c.subject == subject)).first()
-    account_id = row.id if row else new_account(connection, name, role, now)
+    account_id = row.id if row else new_account(connection, _free_name(connection, name), role, now)
     if row is not None and row.is_closed:
         raise Refused("access.closed", "the account is closed: ask an administrator of this node.")
     connection.execute(update(ACCOUNT).where(ACCOUNT.c.id == account_id).values(subject=subject, role=role))

@@ -5,7 +5,6 @@ OpenID Connect Core 1.0, 3.1; RFC 7636. Who may log in, and as what, is what a c
 
 from __future__ import annotations
 
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ from threading import Lock
 from typing import Any
 
 from carina.errors import BadConfig, DeliveryFailed, one_line
+from carina.service.access.accounts import readable_name
 from carina.service.access.credentials import new_secret
 from carina.service.access.roles import IN_PROJECT, Role
 from carina.service.problems import Refused
@@ -23,6 +23,7 @@ from carina.web_settings import OidcProject, OidcSettings
 ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
 """Signatures of ID tokens that are taken: none of them works with a key that we share with the provider."""
 
+_NAMES = "preferred_username", "email", "name", "sub"
 _PATIENCE_S = 600.0
 _MOST_WAITING = 1000
 _KNOWN_S = 3600.0
@@ -124,14 +125,12 @@ class Provider:
 
     def _vouched(self, claims: Mapping[str, Any], to: str) -> Vouched:
         subject = str(claims["sub"])
-        name = str(claims.get("preferred_username") or claims.get("email") or subject)
         role = role_of(claims, self._settings)
         if role is None:
             words = f"you are logged in there, but nothing in {self._settings.claim!r} lets you in: ask for a role."
             raise Refused("oidc.role", words)
-        plain = re.sub(r"[^a-z0-9._@-]", "-", name.lower()).lstrip("._@-")[:64]
         known, roles = f"{self._settings.issuer} {subject}", roles_given(claims, self._settings)
-        return Vouched(subject=known, name=plain or "somebody", role=role, to=to, roles=roles)
+        return Vouched(subject=known, name=name_among(claims), role=role, to=to, roles=roles)
 
     def _client(self, redirect_uri: str, state: str | None = None) -> Any:
         from authlib.integrations.requests_client import OAuth2Session
@@ -163,6 +162,12 @@ class Provider:
         answer = requests.get(address, timeout=self._settings.timeout_s)
         answer.raise_for_status()
         return answer.json()
+
+
+def name_among(claims: Mapping[str, Any]) -> str:
+    """What an account is to be called, by the first claim in which there is a name: its letters in lower case."""
+    said = (str(claims.get(one) or "") for one in _NAMES)
+    return next(filter(None, map(readable_name, said)), "somebody")
 
 
 def role_of(claims: Mapping[str, Any], settings: OidcSettings) -> Role | None:
