@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,15 @@ def test_health_tells_of_files_that_can_not_be_used(here: Path, tmp_path: Path, 
     told = [f"{place}trusted: 'gone' is not there; {TRUSTED}"]
     expected = (told, []) if "PACS" in place else ([], told)
     assert of_tls(running(settings(place, trusted=f"{here}/gone"), engine, tmp_path)) == expected
+
+
+def test_health_takes_a_certificate_from_the_second_on_in_which_it_was_made(
+    here: Path, tmp_path: Path, engine: Engine
+) -> None:
+    begins = validity(pem_to_der(here / "good.crt")).begins
+    node = running(settings("web.tls.", certificate="good.crt", trusted=""), engine, tmp_path)
+    assert of_tls(replace(node, now=lambda: begins))[0] == []
+    assert len(of_tls(replace(node, now=lambda: begins - timedelta(seconds=1)))[0]) == 1
 
 
 def test_health_tells_of_a_certificate_in_use_that_was_replaced(here: Path, tmp_path: Path, engine: Engine) -> None:

@@ -29,11 +29,11 @@ def tls_state(node: RunningNode) -> TlsState:
 
     Of destinations that the node as it is seen doesn't show, only that there is something is said.
     """
-    minute = node.now().replace(second=0, microsecond=0)
+    now = node.now()
     troubles: dict[str, None] = {}
     warnings: list[str] = []
     for files in tls_places(node.every_setting):
-        found = _looked_at(files, _versions(files), node.held_certificates.get(files.table[0]), minute)
+        found = _looked_at(files, node.held_certificates.get(files.table[0]), now)
         if files.table[0] != "destinations" or files.table[1] in node.settings.destinations:
             troubles |= dict.fromkeys(found.troubles)
             warnings += found.warnings
@@ -42,17 +42,21 @@ def tls_state(node: RunningNode) -> TlsState:
     return TlsState(troubles=tuple(troubles), warnings=tuple(warnings))
 
 
-@lru_cache(maxsize=256)
-def _looked_at(files: TlsFiles, _: tuple[FileVersion, ...], held: Validity | None, now: datetime) -> TlsState:
+def _looked_at(files: TlsFiles, held: Validity | None, now: datetime) -> TlsState:
     """As of one table. Files of a listener that can't be used are of its next start: it has read them."""
     is_listener = files.table[0] != "destinations"
-    broken, over = list(file_findings(files)), list(lapsed(files, now))
+    broken, over = _broken(files, _versions(files)), list(lapsed(files, now))
     kept = held_still(files, held, now) if held else None
     is_over = held is not None and not held.begins <= now <= held.ends
     old = [kept] if kept else []
     troubles = [*over, *([] if is_listener else broken), *(old if is_over else [])]
     warnings = [*ending(files, now), *(broken if is_listener else []), *([] if is_over else old)]
     return TlsState(troubles=tuple(_said(files, troubles)), warnings=tuple(_said(files, warnings)))
+
+
+@lru_cache(maxsize=256)
+def _broken(files: TlsFiles, _: tuple[FileVersion, ...]) -> tuple[Finding, ...]:
+    return tuple(file_findings(files))
 
 
 def _said(files: TlsFiles, findings: list[Finding]) -> Iterator[str]:
