@@ -42,6 +42,29 @@ def test_next_and_previous_count_from_the_lesion_that_was_visited_last(browser: 
             expect(link).to_have_attribute("aria-current", "true")
 
 
+@pytest.mark.parametrize(("width", "height"), [(390, 700), (900, 950), (1280, 700)])
+def test_a_jump_scrolls_the_list_and_leaves_the_picture_in_view(
+    browser: Browser, url: str, width: int, height: int
+) -> None:
+    share = """of => { const { top, bottom } = of.getBoundingClientRect();
+      return (Math.min(bottom, innerHeight) - Math.max(top, 0)) / Math.min(bottom - top, innerHeight); }"""
+    with opened(browser, f"{url}/") as page:
+        page.set_viewport_size({"width": width, "height": height})
+        page.locator("#lesions").evaluate("list => { list.style.maxHeight = '1.9rem'; }")
+        second, picture = page.locator("#lesions a").nth(1), page.locator(".axial .picture")
+        page.keyboard.press("n")
+        expect(second).to_have_attribute("aria-current", "true")
+        assert page.locator("#lesions").evaluate("list => list.scrollTop") > 5
+        assert (page.evaluate("scrollY"), picture.evaluate(share) > 0.8) == (0, True)
+        for plane in ("coronal", "axial"):
+            page.locator(f".{plane} input").evaluate("slider => slider.dispatchEvent(new Event('input'))")
+            second.scroll_into_view_if_needed()
+            before = page.evaluate("scrollY")
+            second.click()
+            assert page.evaluate("scrollY") == before or width <= 900
+            assert page.locator(f".{plane} .picture").evaluate(share) > 0.8
+
+
 def test_correct_opens_where_images_were_and_goes_from_lesion_to_lesion(
     browser: Browser, corrected: CorrectedRun
 ) -> None:

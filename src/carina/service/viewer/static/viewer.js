@@ -15,6 +15,7 @@ const LAYERS = ["lung", "lesion"];
 const KEPT = 160; // pictures of some 100 KB
 const SETTLED_MS = 180;
 const RETRY_MS = 1500;
+const IS_NARROW = matchMedia("(max-width: 900px)"); // as in viewer.css: the findings are below the pictures
 const ONLY_IN_SLICES = "Distances are measured in slices.";
 
 const state = { at: [...scene.at], plane: planes[0], lesion: 0, visited: 0 }; // `visited`: the lesion one was at last
@@ -166,7 +167,23 @@ function toLesion(number) {
   }
   const wanted = lesionNumber(number, count);
   moveTo(scene.lesions[wanted - 1]);
-  document.querySelectorAll("#lesions a")[wanted - 1].scrollIntoView({ block: "nearest" });
+  showRow(document.getElementById("lesions"), document.querySelectorAll("#lesions a")[wanted - 1]);
+  if (IS_NARROW.matches) showPicture();
+}
+
+/** Scrolls a list to one of its rows, and nothing but the list. */
+function showRow(list, row) {
+  const [box, shown] = [row.getBoundingClientRect(), list.getBoundingClientRect()];
+  list.scrollTop += Math.min(box.top - shown.top, 0) + Math.max(box.bottom - shown.bottom, 0);
+}
+
+/** Scrolls the page to the picture that is worked with, where it is not in view. */
+function showPicture() {
+  const isOther = document.getElementById("panes").classList.contains("other");
+  const shown = isOther ? document.getElementById("volume") : panes.get(state.plane).querySelector(".picture");
+  const { top, bottom } = shown.getBoundingClientRect();
+  const inView = Math.min(bottom, innerHeight) - Math.max(top, 0);
+  if (inView < 0.9 * Math.min(bottom - top, innerHeight)) shown.scrollIntoView({ block: "center" });
 }
 
 function choose(plane, { focus = true } = {}) {
