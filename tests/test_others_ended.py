@@ -15,6 +15,7 @@ from carina.errors import BadConfig
 from carina.operators.programs import Over, Program, ProgramBounds, run_program
 from carina.synth.phantom import chest_phantom
 from carina.volume.files import write_volume
+from ended_processes import gone, is_alive
 from foreign_definitions import FROM_CT, READER, definition, foreign, go, python, trusting
 
 
@@ -32,13 +33,6 @@ LEAVES_A_CHILD = (
 )
 
 
-def is_alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 LEAVES_SESSIONS = """
 import os, sys, time
 for _ in range(3):
@@ -53,14 +47,6 @@ for _ in range(3):
 while not os.path.exists(PLACE) or len(open(PLACE).read().split()) < 3:
     time.sleep(0.01)
 """
-
-
-def gone(process: int) -> bool:
-    for _ in range(300):
-        if not is_alive(process):
-            return True
-        time.sleep(0.1)
-    return False
 
 
 BUSY = (1, 10, 100)

@@ -13,13 +13,10 @@ from carina.config import Settings
 from carina.jobs.attempt_log import new_log
 from carina.jobs.places import log_of
 from carina.jobs.queue import Attempt
-from carina.pipeline.guarded import guard_words
+from carina.pipeline.guarded import ENDED_BY_SIGNAL, guard_words
 
 EXECUTE = (sys.executable, "-m", "carina.jobs.execute")
 """What runs an attempt; the job's id and the attempt's number follow."""
-
-ENDED_BY_SIGNAL = 128
-"""A guard's exit code, where a signal ended the attempt, is this and the signal's number."""
 
 
 class Process(Protocol):

@@ -35,6 +35,7 @@ from carina.operators.programs import Over, Program, ProgramBounds, last_lines, 
 from carina.pipeline import ports
 from carina.pipeline.folder import WRITING
 from carina.pipeline.graph import Node
+from carina.pipeline.guarded import ENDED_BY_SIGNAL
 from carina.pipeline.json_text import read_json
 from carina.pipeline.operator import Context, Operator, Port, holds
 from carina.pipeline.places import below, trace_name
@@ -249,14 +250,14 @@ def _keep(log: Path, context: Context) -> None:
 
 def _died(told: str, code: int, log: Path) -> CarinaError:
     """The error where a process ended without an answer."""
-    how = f"with exit code {code}"
+    how, is_signal = f"with exit code {code}", False
     with suppress(ValueError):
-        number = signal.Signals(code - 128)
-        how = f"by {number.name}{', as where memory runs out' if number is signal.SIGKILL else ''}"
+        number = signal.Signals(-code if code < 0 else code - ENDED_BY_SIGNAL)
+        how, is_signal = f"by {number.name}{', as where memory runs out' if number is signal.SIGKILL else ''}", True
     seen = f"; {log} has all it said" if log.exists() else ""
     words = f"{told} ended its process {how}, which is no fault of Carina's: please report it to its makers"
     failure = ModelFailed("operator.died", f"{words}{seen}.")
-    failure.said = one_line(last_lines(log)) if log.exists() else ""
+    failure.said = one_line(last_lines(log)) if log.exists() and not is_signal else ""
     return failure
 
 

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from carina.pipeline import program_guard
 
+ENDED_BY_SIGNAL = 128
+"""A guard's exit code, where a signal ended what it runs, is this and the signal's number."""
+
 
 def guard_words(words: Sequence[str], *, stop: Sequence[str] = (), fed: bool = False) -> list[str]:
     """The command that runs a command under a guard, which has to be the leader of a process group.

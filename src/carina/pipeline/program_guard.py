@@ -30,7 +30,7 @@ END_S = 20
 
 IS_LINUX = sys.platform == "linux"
 
-_SET_CHILD_SUBREAPER = 36
+_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 
 
 def _feed(program: subprocess.Popen[bytes]) -> None:
@@ -57,6 +57,12 @@ def _adopt() -> None:
     """Become the parent of what the program leaves without one."""
     if IS_LINUX:
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end_with_the_guard() -> None:
+    """In the program, before it begins: be killed when the guard is, which some programs kill (PR_SET_PDEATHSIG)."""
+    if IS_LINUX:
+        ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _end_children() -> None:
@@ -101,7 +107,8 @@ def guard() -> int:
     stop: list[str] = how["stop"]
     if not stop:
         _adopt()
-    program = subprocess.Popen(words, stdin=subprocess.PIPE if how["fed"] else subprocess.DEVNULL)
+    stdin = subprocess.PIPE if how["fed"] else subprocess.DEVNULL
+    program = subprocess.Popen(words, stdin=stdin, preexec_fn=None if stop else _end_with_the_guard)
     is_over = threading.Event()
 
     def end_with_the_starter() -> None:
