@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, false, func, not_, or_, select, update
 
 from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, INSTANCE, database_now, draw_in
@@ -59,15 +60,16 @@ ANOTHER_PATIENT = Verdict(
 SENT_AS_WELL = Verdict(ArrivalState.QUEUED, "fetched to compare with, and sent as well: it is run with what was sent.")
 
 
-def complete_arrivals(settings: Settings, engine: Engine) -> int:
+def complete_arrivals(settings: Settings, engine: Engine, untaken: Mapping[str, datetime] | None = None) -> int:
     """Settle every arrival that is complete now; gives their number.
 
     One is complete when nothing has come for its source's ``quiet_s``, or when as many instances are there as are
-    expected. Files of other arrivals of the same series are linked into its folder, so that its run is on all of
-    them.
+    expected. Where a source has instances that are ``untaken`` since some time, those of its arrivals wait of which an
+    instance came later. Files of other arrivals of the same series are linked into its folder, so that its run is on
+    all of them.
     """
     settled = 0
-    for arrival, source in _due(settings, engine):
+    for arrival, source in _due(settings, engine, untaken or {}):
         verdict = _settle(settings, engine, arrival, source)
         same = (ARRIVAL.c.id == arrival.id) & (ARRIVAL.c.state == ArrivalState.ARRIVING)
         unchanged = same & (ARRIVAL.c.last_at == arrival.last_at)  # what came meanwhile makes it wait again
@@ -132,7 +134,9 @@ def _leave_others(engine: Engine, arrival: Row[Any], folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def _due(settings: Settings, engine: Engine) -> list[tuple[Row[Any], AnySource | None]]:
+def _due(
+    settings: Settings, engine: Engine, untaken: Mapping[str, datetime]
+) -> list[tuple[Row[Any], AnySource | None]]:
     """The arrivals that are to be settled now, the oldest first, each with its source; None where that is gone.
 
     What is not due yet takes no place among them, or one source's many would hold up another's. Where the clock was
@@ -146,8 +150,11 @@ def _due(settings: Settings, engine: Engine) -> list[tuple[Row[Any], AnySource |
             (ARRIVAL.c.source == name) & (ARRIVAL.c.last_at <= now - timedelta(seconds=source.quiet_s))
             for name, source in settings.sources.items()
         ]
+        held: list[ColumnElement[bool]] = [false()]
+        held += [(ARRIVAL.c.source == name) & (ARRIVAL.c.last_at >= since) for name, since in list(untaken.items())]
         is_whole = (ARRIVAL.c.expected > 0) & (counted.scalar_subquery() >= ARRIVAL.c.expected)
-        is_due = or_(ARRIVAL.c.source.not_in(list(settings.sources)), is_whole, *quiet)
+        is_quiet = and_(or_(*quiet), not_(or_(*held)))
+        is_due = or_(ARRIVAL.c.source.not_in(list(settings.sources)), is_whole, is_quiet)
         wanted = select(ARRIVAL).where(ARRIVAL.c.state == ArrivalState.ARRIVING, is_due).order_by(ARRIVAL.c.last_at)
         rows = connection.execute(wanted.limit(ARRIVALS_JUDGED)).all()
     return [(row, settings.sources.get(row.source)) for row in rows]

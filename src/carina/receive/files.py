@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from carina.dicom.fragments import Piece
+from carina.dicom.headers import is_image
 from carina.dicom.part10 import OpenFile, open_file
 from carina.errors import CarinaError
 from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, Arriving, NotAccepted
@@ -25,6 +28,10 @@ DIRECTORY = "1.2.840.10008.1.3.10"
 """Media Storage Directory: a DICOMDIR lists instances and is none."""
 
 _NAMED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_OTHER_PIXELS = ("FloatPixelData", "DoubleFloatPixelData", "PixelDataProviderURL")
+"""What an image may have in place of Pixel Data (PS3.3 C.7.6.24, C.7.6.25; PS3.5 A.6)."""
+
+_SEQUENCE_ENDS = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 _NUMBERS = count()
 
 
@@ -118,6 +125,35 @@ def _says(opened: OpenFile) -> FileSays:
         transfer_syntax_uid=opened.transfer_syntax,
         data_offset=opened.data_offset,
     )
+
+
+def check_written(file: Path) -> None:
+    """See that a spooled file whose end nobody told has one: an image its pixels, compressed ones their delimiter.
+
+    A program may have stopped between two elements, or two fragments. What a protocol brings ends where it says.
+
+    Raises:
+        NotAccepted: it has none.
+    """
+    opened = open_file(file, ("SOPClassUID", "Rows", *_OTHER_PIXELS))
+    if opened is None:
+        return
+    ends = opened.encapsulated if opened.pixel_bytes is None else None
+    if ends is not None and ends.fragments and not _is_delimited(file, ends.fragments[-1]):
+        words = "no delimiter follows its pixel data (PS3.5 A.4)"
+    elif not opened.has_pixels and is_image(opened.number("Rows"), opened.text("SOPClassUID")):
+        if any(opened.raw(keyword) is not None for keyword in _OTHER_PIXELS):
+            return
+        words = "it ends before its pixel data"
+    else:
+        return
+    raise NotAccepted(NOT_UNDERSTOOD, "series.truncated", f"a file: it is truncated: {words}; write it whole.")
+
+
+def _is_delimited(file: Path, last: Piece) -> bool:
+    with file.open("rb") as stream:
+        stream.seek(last.offset + last.size)
+        return stream.read(len(_SEQUENCE_ENDS)) == _SEQUENCE_ENDS
 
 
 @contextmanager

@@ -13,8 +13,8 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from sqlalchemy import delete, insert, select
 from carina.config import FolderSource
 from carina.database import WATCHED, Outages, database_now, read_only
 from carina.errors import BadConfig
-from carina.receive.files import arriving_file, check_file_size, read_says, spooled
+from carina.receive.files import arriving_file, check_file_size, check_written, read_says, spooled
 from carina.receive.instance import TAKEN_LATER, NotAccepted
 from carina.receive.refused import RefusalLog
 from carina.receive.store import InstanceStore, SentBy
@@ -44,6 +44,8 @@ MOST_PASSED_OVER = 1000
 
 LATEST_S = 250_000_000_000
 """A time of change beyond it (in the year 9892) is shown as it: a file may have any, a date has four digits."""
+
+_EVER = datetime.fromtimestamp(0, UTC)
 
 _LOG = logging.getLogger(__name__)
 
@@ -74,12 +76,22 @@ class ChangedMeanwhileError(Exception):
 
 @dataclass(frozen=True)
 class _Waiting:
+    """A file that may be taken later: since when it is seen as it is now, and since when it may have been there.
+
+    ``there_from`` is by the database's clock; None of one that can't be read, which holds up no series.
+    """
+
     form: _Form
     since_s: float
+    there_from: datetime | None
 
 
 class WatchedFolder:
-    """A source's folder; ``look`` takes what is ready, ``watch`` looks until it is told to stop."""
+    """A source's folder; ``look`` takes what is ready, ``watch`` looks until it is told to stop.
+
+    The store is told since when files may be there that are not taken yet (``untaken``), so that a series of which some
+    came after that waits for them, however long they take. What comes later holds it up no longer.
+    """
 
     def __init__(
         self, name: str, source: FolderSource, store: InstanceStore, *, clock_s: Callable[[], float] = time.monotonic
@@ -87,6 +99,9 @@ class WatchedFolder:
         self.name, self.folder, self._store, self._clock_s = name, Path(source.path), store, clock_s
         self.quiet_s = source.quiet_s
         self._waiting: dict[bytes, _Waiting] = {}
+        self._looked_at = _EVER
+        """When the last look began: a file that it did not see came later."""
+        store.untaken[name] = _EVER
         self._trouble, self._outages = "", Outages(f"folder of {name}", source.path)
         self._away, self.outages = "", Outages(f"folder of {name}", source.path)
         """Of the whole folder, beside those of single files, which hold up no other."""
@@ -104,18 +119,27 @@ class WatchedFolder:
         fates: Counter[FileFate] = Counter()
         seen: dict[bytes, _Waiting] = {}
         self._trouble = self._away = ""
+        with read_only(self._store.engine) as connection:
+            began = database_now(connection)
+        self._hold(self._looked_at)
         try:
             for file, key, form in self._untaken():
                 if (stop and stop.is_set()) or len(seen) >= MOST_WAITING:
                     break
-                if self._is_left_alone(key, form, seen) and (fate := self._take(file, key, form)):
+                if not self._is_left_alone(key, form, seen):
+                    continue
+                if fate := self._take(file, key, form):
                     fates[fate] += 1
                     del seen[key]
+                else:
+                    seen[key] = replace(seen[key], there_from=None)
         except OSError as error:
             self._away = f"{self.folder} can't be read ({error.strerror or error}): let the node's user read it"
         except NotAccepted as error:
             self._trouble = error.message.rstrip(".")
-        self._waiting = seen
+            seen = self._waiting | seen  # with those that this look did not come to
+        self._waiting, self._looked_at = seen, began
+        self._hold()
         self._refusals.end()
         self._tell(fates)
         return fates
@@ -130,9 +154,17 @@ class WatchedFolder:
             else:
                 outages.is_over()
 
+    def _hold(self, *more: datetime) -> None:
+        """Say since when files may be there that are not taken yet."""
+        times = [*more, *(one.there_from for one in self._waiting.values() if one.there_from is not None)]
+        if times:
+            self._store.untaken[self.name] = min(times)
+        else:
+            self._store.untaken.pop(self.name, None)
+
     def _is_left_alone(self, key: bytes, form: _Form, seen: dict[bytes, _Waiting]) -> bool:
-        now, before = self._clock_s(), self._waiting.get(key)
-        seen[key] = before if before and before.form == form else _Waiting(form, now)
+        now, before = self._clock_s(), self._waiting.pop(key, None)
+        seen[key] = before if before and before.form == form else _Waiting(form, now, self._looked_at)
         return now - seen[key].since_s >= self.quiet_s
 
     def _untaken(self) -> Iterator[tuple[Path, bytes, _Form]]:
@@ -185,6 +217,7 @@ class WatchedFolder:
         check_file_size(form.size, largest)
         with spooled(self._store.folder, _content(file, form), largest) as spool:
             says = read_says(spool)
+            check_written(spool)
             with arriving_file(spool, says) as arriving:
                 return FileFate(self._store.accept(arriving, SentBy(self.name, "folder")))
 

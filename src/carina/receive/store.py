@@ -144,6 +144,8 @@ class InstanceStore:
         self.settings, self.engine = settings, engine
         self.folder = Path(settings.node.folder)
         peers = (one.ae_title for one in settings.destinations.values() if isinstance(one, DicomDestination))
+        self.untaken: dict[str, datetime] = {}
+        """Since when a source may have instances that are not taken yet, by its name: series wait for these."""
         self.moves = Moves(tuple(peers), self.folder / FETCHING / SAY_WHO_ASKED)
         self._titles = frozenset(_titles(settings))
         self._numbers = count()

@@ -150,7 +150,7 @@ def _settle_arrivals(node: RunningNode, stop: Event) -> None:
         recover(node.settings, node.engine)
         node.is_recovered.set()
     while not stop.wait(SETTLE_S):
-        complete_arrivals(node.settings, node.engine)
+        complete_arrivals(node.settings, node.engine, node.store.untaken)
 
 
 def _ask(node: RunningNode, name: str, stop: Event) -> None:
