@@ -60,10 +60,8 @@ ENDS = {
         "operator.died",
         "ended its process by SIGKILL",
     ),
-    "exits": ("sys.exit('DOE^JANE')", "operator.raised", "failed (SystemExit at bad_package:"),
     "raises": ("raise ValueError('DOE^JANE')", "operator.raised", "failed (ValueError at bad_package:2)"),
     "interrupts": ("raise KeyboardInterrupt('DOE^JANE')", "operator.raised", "failed (KeyboardInterrupt at "),
-    "lacks memory": ("raise MemoryError", "node.memory", "the memory of this machine did not suffice"),
     "lacks a file": ("open('/nowhere/JANE')", "operator.raised", "failed (FileNotFoundError at "),
     "a full disk": ("raise OSError(28, 'DOE^JANE')", "output.disk-full", "no space left"),
 }
