@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import threading
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -121,6 +124,19 @@ def test_a_full_disk_is_no_readiness_whatever_is_to_stay_free(
     monkeypatch.setattr("carina.service.health.shutil.disk_usage", lambda folder: SimpleNamespace(free=4096))
     (trouble,) = [one for one in readiness(node).troubles if one.startswith("disk: ")]
     assert re.match("disk: .*: (instances|senders) are refused", trouble)
+
+
+def test_a_folder_that_can_not_be_written_is_no_readiness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read stays readable after a fault by which a disk is mounted read-only, the database too."""
+    node = opened(tmp_path, SETTINGS)
+    for number, expected in (
+        (errno.EROFS, ["disk: the node's folder can't be written (Read-only"]),
+        (errno.ENOSPC, []),
+    ):
+        error = OSError(number, os.strerror(number))
+        monkeypatch.setattr("carina.service.health.TemporaryFile", Mock(side_effect=error))
+        told = [one for one in readiness(node).troubles if one.startswith("disk")]
+        assert [one.partition(" file system")[0] for one in told] == expected
 
 
 def test_a_database_that_is_away_is_one_clean_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

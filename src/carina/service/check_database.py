@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def _is_ours(settings: Settings) -> bool:
 
 
 def _is_there(settings: Settings) -> bool:
-    return bool(settings.node.database) or (Path(settings.node.folder) / DATABASE).is_file()
+    """Whether there is a database to look into; SQLite does not without writing, and a folder that bars it is told."""
+    folder = Path(settings.node.folder)
+    return bool(settings.node.database) or ((folder / DATABASE).is_file() and os.access(folder, os.W_OK))
 
 
 def _looked_into(settings: Settings, key: Key) -> Iterator[Mistake]:

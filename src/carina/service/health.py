@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from tempfile import TemporaryFile
 
 import msgspec
 from sqlalchemy import select
@@ -15,7 +16,7 @@ from carina import RESEARCH_ONLY, __version__
 from carina.database import IDENTITY, read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import last_trouble
-from carina.errors import one_line, shortened
+from carina.errors import FULL, one_line, shortened
 from carina.service.loops import PartState, PartStatus
 from carina.service.metrics import metrics_text
 from carina.service.node import RunningNode, file_of_database, seen_node
@@ -93,10 +94,21 @@ def _disk(node: RunningNode) -> list[str]:
         free_gb = shutil.disk_usage(node.folder).free / 1e9
     except OSError as error:
         return [f"disk: the node's folder can't be looked at ({error.strerror}): is what it lies on mounted?"]
+    if why := _unwritable(node):
+        return [f"disk: the node's folder can't be written ({why}): instances are refused, and jobs fail"]
     least = node.settings.node.free_gb
     if free_gb < least:
         return [f"disk: {free_gb:.1f} GB are free, {least:g} must be: senders are refused"]
     return ["disk: no space is left: instances are refused; make room"] if free_gb * 1000 < LEAST_MB else []
+
+
+def _unwritable(node: RunningNode) -> str:
+    """Why nothing can be written in the node's folder, as after a fault of its disk; empty where it can, or is full."""
+    try:
+        with TemporaryFile(dir=node.folder):
+            return ""
+    except OSError as error:
+        return "" if error.errno in FULL else str(error.strerror)
 
 
 def _networks(node: RunningNode) -> list[str]:
