@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextvars import copy_context
 from datetime import date, timedelta
@@ -21,9 +22,10 @@ from carina.cli.jobs import jobs
 from carina.database import JOB, open_database, seeing, upgrade_schema
 from carina.errors import BadConfig
 from carina.jobs.filtering import JobFilter
-from carina.jobs.listing import Job, JobOrder, list_jobs
+from carina.jobs.listing import Job, JobOrder, count_jobs, list_jobs
 from carina.jobs.scan import KnownScan, scan_columns
 from carina.service.node import RunningNode
+from carina.service.pages.counted import found_jobs
 from carina.service.pages.worklist import SEARCH_FIELDS
 from databases import new_database
 from project_nodes import Shared, shared_node
@@ -142,6 +144,15 @@ def test_page_by_page_every_job_that_is_wanted_is_found_once(
     assert found == [job.id for job in every if is_wanted(job, filtered)]
 
 
+@settings(max_examples=40, deadline=None)
+@given(filtered=FILTERS, seen=st.sampled_from(["a", "ab"]))
+def test_as_many_are_counted_as_are_found(engine: Engine, filtered: JobFilter, seen: str) -> None:
+    with seeing(engine, frozenset(seen)).connect() as connection:
+        counted = count_jobs(connection, filtered)
+        found = list_jobs(connection, filtered, at_most=1000).jobs
+    assert counted is not None and +Counter(counted) == Counter(job.shown_state for job in found)
+
+
 def test_a_text_is_looked_for_in_some_rows_at_a_time_and_what_is_left_is_said(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +196,49 @@ def test_page_and_interface_find_the_same(node: RunningNode, query: str, found: 
         page = httpx.get(f"{url}/?{query}").text
         told = httpx.get(f"{url}/api/v1/jobs?{query}").json()
         assert [one for one in (2, 1) if f'id="job-{one}"' in page] == [one["id"] for one in told["jobs"]] == found
+
+
+TALLIES = [
+    ("description=thorax", [1, 0, 0, 1, 0, 0], "1 job found."),
+    ("description=thorax&state=faulted", [1, 0, 0, 1, 0, 0], ""),
+    ("studied_from=2026-03-01&state=healthy&reading=unread", [2, 0, 0, 2, 0, 0], "1 job found."),
+    ("state=healthy", [2, 0, 0, 2, 0, 0], "2 jobs found."),
+    ("", [2, 0, 0, 2, 0, 0], ""),
+]
+
+
+@pytest.mark.parametrize(("query", "numbers", "words"), TALLIES)
+def test_numbers_beside_a_search_are_of_the_search(
+    node: RunningNode, query: str, numbers: list[int], words: str
+) -> None:
+    with node.engine.begin() as connection:
+        connection.execute(update(JOB).where(JOB.c.id == 2).values(reading="unread"))
+    with serving(node) as url:
+        page = httpx.get(f"{url}/?{query}").text
+    tally = page.split('aria-label="Jobs by state"')[1].split("</ul>")[0]
+    assert [int(one) for one in re.findall(r"<b>(\d+)</b>", tally)] == numbers
+    assert re.findall(r"[\w ,]* jobs? found\.", page) == [words] * bool(words)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "by_state", "words"),
+    [
+        (JobFilter(received_by="s0"), 0, "More than 20 jobs found."),
+        (JobFilter(received_by="s0", states=("healthy",)), 0, "15 jobs found."),
+        (JobFilter(pipeline="other", reading="unread"), 9, "2 jobs found."),
+        (JobFilter(reading="unread"), 7, "15 jobs found."),
+        (JobFilter(description="thorax"), 0, ""),
+    ],
+)
+def test_of_many_jobs_it_is_only_said_that_they_are_many(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, wanted: JobFilter, by_state: int, words: str
+) -> None:
+    monkeypatch.setattr("carina.jobs.listing.ROWS_LOOKED_AT", 40)
+    for place in ("carina.jobs.listing", "carina.service.pages.counted"):
+        monkeypatch.setattr(f"{place}.MOST_COUNTED", 20)
+    with engine.connect() as connection:
+        found = found_jobs(connection, wanted, {"healthy": 7})
+    assert (sum(found.by_state.values()), found.words) == (by_state, words)
 
 
 WRONG = [

@@ -17,6 +17,9 @@ from carina.jobs.queue import RANKS, JobEnd, JobState
 from carina.jobs.reading import Decided
 from carina.pipeline.json_text import read_json
 
+MOST_COUNTED = 1000
+"""Jobs that are counted of a search; of more it is only said that there are."""
+
 PRIORITIES = {rank: priority for priority, rank in RANKS.items()}
 
 
@@ -134,6 +137,29 @@ def list_jobs(
     return JobPage(jobs=_jobs(connection, ids), next=ids[-1] if len(ids) == at_most else end)
 
 
+def count_jobs(connection: Connection, filtered: JobFilter) -> Mapping[str, int] | None:
+    """How many jobs are wanted, by what they are shown as: with more than ``MOST_COUNTED`` in all there are more still.
+
+    None where a text is to be looked for among more than ``ROWS_LOOKED_AT``: counting would take too long.
+    """
+    wanted = select(JOB.c.id, JOB.c.state, JOB.c.ended)
+    asked = _for_each(connection, wanted, filtered)
+    if filtered.description:
+        in_order = _for_each(connection, select(JOB.c.id).order_by(JOB.c.id), filtered)
+        if _end(connection, in_order, is_falling=False) is not None:
+            return None
+        asked = [_with_text(one, filtered.description, true()) for one in asked]
+    rows = {row.id: row for each in asked for row in connection.execute(each.limit(MOST_COUNTED + 1))}
+    found = _no_jobs()
+    for row in rows.values():
+        found[row.ended or row.state] += 1
+    return found
+
+
+def _no_jobs() -> dict[str, int]:
+    return dict.fromkeys((JobState.PENDING, JobState.RUNNING, *JobEnd), 0)
+
+
 def _for_each(connection: Connection, wanted: Select[Any], filtered: JobFilter) -> Sequence[Select[Any]]:
     """A query for each project that is seen and each way in which a filter is fulfilled."""
     every = [[*common, *its] for common in each_project(connection, JOB) for its in filtered.conditions]
@@ -206,7 +232,7 @@ def jobs_on_source(connection: Connection, source: str) -> tuple[Job, ...]:
 
 def job_counts(connection: Connection) -> Mapping[str, int]:
     """How many jobs are pending, running, healthy, faulted and canceled."""
-    found: dict[str, int] = dict.fromkeys((JobState.PENDING, JobState.RUNNING, *JobEnd), 0)
+    found = _no_jobs()
     wanted = select(JOB.c.state, JOB.c.ended, func.count().label("number")).group_by(JOB.c.state, JOB.c.ended)
     for of_project in each_project(connection, JOB):
         for row in connection.execute(wanted.where(*of_project)):

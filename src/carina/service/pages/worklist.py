@@ -27,6 +27,7 @@ from carina.service.access.caller import Caller, caller_of
 from carina.service.arrivals import HELD_BACK, Arrival, arrivals_of, first_files, list_arrivals
 from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode, seen_node
+from carina.service.pages.counted import found_jobs
 from carina.service.pages.deliveries import Sending, reasons_to_wait, sendings_of
 from carina.service.pages.inputs import described_file, files_to_read, job_input
 from carina.service.pages.rendering import html, shared_values, shown_part
@@ -237,6 +238,7 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
     waiting: WaitingSeries = node.waiting.get(version, partial(_waiting, node))
     with read_only(node.engine) as connection:
         resting = reasons_to_wait(connection, beside.tally.deliveries)
+        counted = found_jobs(connection, wanted.filtered, beside.tally.jobs)
     return {
         "most": ROWS,
         "quarantine": waiting.held,
@@ -244,7 +246,8 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
         "arriving": waiting.arriving,
         "resting": resting,
         "beside": beside,
-        "counts": beside.tally.jobs,
+        "counts": counted.by_state,
+        "found": counted.words if asked.is_searched and jobs else "",
         "sent": beside.tally.deliveries,
         "removed": removed,
         "asked": asked,

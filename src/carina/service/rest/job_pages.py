@@ -48,26 +48,25 @@ class JobsAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     order: JobOrder = JobOrder.NEWEST
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
+    @property
+    def filtered(self) -> JobFilter:
+        """Which jobs."""
+        return JobFilter(
+            states=(self.state.value,) if self.state else (),
+            reading=self.reading or "",
+            pipeline=self.pipeline,
+            received_by=self.received_by,
+            uid=self.uid,
+            studied_from=self.studied_from,
+            studied_to=self.studied_to,
+            description=self.description,
+            is_warned=self.is_warned,
+        )
+
 
 def page_of_jobs(connection: Connection, asked: JobsAsked) -> JobPage:
     """The jobs that are asked for."""
-    return list_jobs(
-        connection,
-        JobFilter(
-            states=(asked.state.value,) if asked.state else (),
-            reading=asked.reading or "",
-            pipeline=asked.pipeline,
-            received_by=asked.received_by,
-            uid=asked.uid,
-            studied_from=asked.studied_from,
-            studied_to=asked.studied_to,
-            description=asked.description,
-            is_warned=asked.is_warned,
-        ),
-        before=asked.before,
-        at_most=asked.limit,
-        order=asked.order,
-    )
+    return list_jobs(connection, asked.filtered, before=asked.before, at_most=asked.limit, order=asked.order)
 
 
 def get_jobs(node: RunningNode, asked: JobsAsked) -> JobPage:
