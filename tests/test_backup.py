@@ -164,6 +164,13 @@ def test_what_stands_in_the_way_is_said_and_nothing_is_touched(node: Settings, t
         restore_node(node, tmp_path / "saved", TODAY)
     with pytest.raises(BadConfig, match="full: is no backup, or one that was broken off"):
         restore_node(settings_in(tmp_path / "there"), tmp_path / "full", TODAY)
+    result = next(one for one in sorted((tmp_path / "saved" / "runs").rglob("*")) if one.is_file())
+    content = result.read_bytes()
+    for harm in (result.unlink, lambda: result.write_bytes(content[:-1])):
+        harm()
+        with pytest.raises(BadConfig, match=rf"{result.relative_to(tmp_path / 'saved')} is missing, or not as long as"):
+            restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
+    result.write_bytes(content)
     (tmp_path / "saved" / "incoming" / "1" / "0.dcm").unlink()
     with pytest.raises(BadConfig, match=r"incoming/1/0\.dcm is missing"):
         restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)

@@ -63,7 +63,7 @@ def half(run: Run) -> np.ndarray:
 def test_the_list_has_what_was_accepted_or_corrected_and_training_takes_it(folder: Path, tmp_path: Path) -> None:
     out, table = tmp_path / "list.json", tmp_path / "reviewed.csv"
     done = CliRunner().invoke(cases, [str(folder), "--out", str(out), "--csv", str(table)], catch_exceptions=False)
-    assert "2 cases of 3 runs" in done.output
+    assert "2 cases of 3 runs whose masks a reader has looked at." in done.output
     (left_out,) = [line for line in done.output.splitlines() if line.startswith("left out")]
     assert left_out.startswith(f"left out: lesion mask of {(folder / 'rejected').resolve()}, rejected by Roe, 2026-")
     data = read_datalist(out)

@@ -137,6 +137,10 @@ def test_instances_are_found_at_every_level(client: DICOMwebClient, served: Serv
             (f"/studies?StudyDate={one}", f"StudyDate is '{one}'; expected YYYYMMDD, or from and to")
             for one in ("garbage", "2026", "-2026", "2026-01-01", "2026-", "202601011", "20260101--", "-")
         ),
+        *(
+            (f"/studies?StudyDate={one}", f"StudyDate is '{one}'; expected YYYYMMDD, or from and to")
+            for one in ("99999999", "20260230", "20260131-20260230")
+        ),
         ("/series?00080021=2020-01-01", "SeriesDate is '2020-01-01'; expected YYYYMMDD"),
         ("/studies?includefield=Colour", "'Colour' is no attribute"),
         ("/studies?99999999=1", "'99999999' is no attribute"),
@@ -303,12 +307,14 @@ def test_a_picture_shows_the_window_that_is_asked_for(served: Served) -> None:
     ("tail", "status", "words"),
     [
         ("/frames/2", 404, "there is no frame 2; the object has 1"),
+        ("/frames/1,1", 400, "2 frames are asked for, of an object of 1; ask for each once"),
         ("/frames/0", 404, "there is no frame 0"),
         ("/frames/x", 400, "frames are 'x'; expected numbers"),
         ("/frames/1,2/rendered", 400, "one frame is rendered at a time"),
         ("/rendered?window=1", 400, "window is '1'; expected numbers"),
-        ("/rendered?window=1,0", 400, "window is '1,0'; expected a width above 0"),
         ("/rendered?window=nan,1", 400, "expected numbers"),
+        ("/rendered?window=1,0", 400, "window is '1,0'; expected a width above 0"),
+        ("/rendered?quality=0", 400, "quality is '0'; expected 1 to 100"),
         ("/rendered?viewport=0,1", 400, "viewport is '0,1'; expected 1 to 8192"),
         ("/bulkdata/00420011", 404, "no value under the tag '00420011'"),
         ("/bulkdata/zzz", 404, "no value under the tag 'zzz'"),

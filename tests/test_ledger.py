@@ -186,6 +186,17 @@ def test_what_failed_can_be_sent_again_by_hand_and_is_asked_for_first(
         assert ledger.due(connection, "other", NOW) == ()
 
 
+def test_what_is_sent_and_not_confirmed_is_asked_for_now(engine: Engine, files: list[Path], tmp_path: Path) -> None:
+    enter(engine, files, tmp_path, share=SHARE)
+    with engine.begin() as connection:
+        for entry in ledger.due(connection, "share", NOW):
+            ledger.mark_sent(connection, entry, STORED, now=NOW)
+            ledger.mark_asked(connection, entry, "1.2.3", now=NOW, until=LATER)
+        assert ledger.due(connection, "share", NOW) == ()
+        assert [ledger.resend(connection, destination=name) for name in ("other", "share", "share")] == [0, 5, 0]
+        assert {entry.state for entry in ledger.due(connection, "share", NOW)} == {DeliveryState.SENT}
+
+
 STEPS: dict[str, Callable[[Connection, Entry], object]] = {
     "begin": lambda connection, entry: ledger.begin_sending(connection, entry, NOW),
     "sent": lambda connection, entry: ledger.mark_sent(connection, entry, STORED, now=NOW),

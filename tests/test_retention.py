@@ -19,11 +19,11 @@ from unittest.mock import patch
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, delete, select
 
 from carina.config import RetentionSettings
 from carina.database import ARRIVAL, AUDIT, REMOVAL, SCHEMA, open_database
-from carina.jobs.queue import retry
+from carina.jobs.queue import removal_words, retry
 from carina.keeping.removal import open_removals
 from carina.keeping.retention import Retention
 from databases import new_database, postgresql_server
@@ -111,6 +111,10 @@ def test_what_is_given_up_goes_only_when_that_is_asked_for(tmp_path: Path) -> No
         assert retention(engine, tmp_path, incoming_days=5, runs_days=5, abandoned_days=30).round() == 3
         with engine.begin() as connection:
             assert not retry(connection, 1)  # its files are gone
+            assert removal_words(connection, 1) == "retention removed what came in for it: send the series again."
+            connection.execute(delete(REMOVAL).where(REMOVAL.c.kind == "incoming"))
+            assert removal_words(connection, 1).startswith("retention removed its run: run its input anew as another")
+            assert removal_words(connection, 99) == ""
 
 
 @pytest.mark.parametrize(("limits", "left"), [({"incoming_gb": 5e-6}, {3, 4}), ({"free_gb": 1.0}, set())])

@@ -47,8 +47,16 @@ def cases(runs: tuple[Path, ...], out: Path | None, csv: Path | None) -> None:
     if out is not None:
         data = reviewed_list(folders, out)
         write_datalist(data, out)
-        say(f"{out}: {len(data.training)} cases of {len(folders)} runs.", *_left_out(rows))
+        say(f"{out}: {_many(len(data.training), 'case')} of {_looked_at(len(folders))}.", *_left_out(rows))
     say(RESEARCH_ONLY, dim=True)
+
+
+def _looked_at(runs: int) -> str:
+    return f"{_many(runs, 'run')} whose masks a reader has looked at"
+
+
+def _many(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _left_out(rows: Sequence[Reviewed]) -> list[str]:

@@ -114,7 +114,10 @@ def counts(config: Path | None) -> None:
 @OF_JOB
 @CONFIG
 def resend(destination: str, job_id: int | None, config: Path | None) -> None:
-    """Let what has failed, or waits for its time, be tried now; each destination is asked first what it has."""
+    """Let what has failed, waits for its time, or is sent and not confirmed be tried now.
+
+    Each destination is asked first what it has.
+    """
     from carina.deliver import ledger
     from carina.deliver.stranded import STRANDED, stranded_words
     from carina.errors import BadConfig
@@ -131,7 +134,8 @@ def resend(destination: str, job_id: int | None, config: Path | None) -> None:
         if number:
             audit(connection, "changed", f"{number} deliveries: sent again")
         complain(*unknown_destinations(connection, known).values())
-    say(f"{number} {'object waits' if number == 1 else 'objects wait'} for another try.")
+    waits = "object waits" if number == 1 else "objects wait"
+    say(f"{number} {waits} for another try; each destination is asked first what it has.")
 
 
 @deliveries.command()

@@ -201,12 +201,14 @@ def _change(
 def _change_one(
     engine: Engine, job_id: int, action: str, change: Callable[[Connection, int], bool], otherwise: str
 ) -> None:
+    from carina.jobs import queue
     from carina.service.changes import audit
 
     with engine.begin() as connection:
         state = _find(connection, job_id).shown_state
         if not change(connection, job_id):
-            raise BadConfig("job.state", f"job {job_id} is {state}: {otherwise}.")
+            why = (action == "retry" and queue.removal_words(connection, job_id)) or f"{otherwise}."
+            raise BadConfig("job.state", f"job {job_id} is {state}: {why}")
         audit(connection, "changed", f"job {job_id}: {action}")
         became = _find(connection, job_id).shown_state
     say(f"job {job_id}: {became}")

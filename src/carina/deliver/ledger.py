@@ -364,20 +364,20 @@ def of_transaction(connection: Connection, transaction_uid: str) -> tuple[Entry,
 def resend(
     connection: Connection, *, destination: str = "", job_id: int | None = None, among: Collection[str] | None = None
 ) -> int:
-    """Let what has failed, or waits for its time, be tried now: all, or that of one destination or job; how many rows.
+    """Let what has failed, waits for its time, or is sent and not confirmed be tried now; how many rows.
 
-    The peer is asked first whether it has them. ``among`` are the destinations of the settings: nobody sends to others.
+    All of it, or that of one destination or job, ``among`` the destinations of the settings: nobody sends to others.
+    The peer is asked first whether it has them.
     """
     waits = (DELIVERY.c.state == DeliveryState.WAITING) & DELIVERY.c.not_before.is_not(None)
-    rows = (DELIVERY.c.state == DeliveryState.FAILED) | waits
-    if destination:
-        rows &= DELIVERY.c.destination == destination
-    if job_id is not None:
-        rows &= DELIVERY.c.job_id == job_id
-    if among is not None:
-        rows &= DELIVERY.c.destination.in_(among)
-    changed = update(DELIVERY).where(rows).values(state=DeliveryState.WAITING, ask=1, not_before=None)
-    return int(connection.execute(changed).rowcount)
+    unsent = (DELIVERY.c.state == DeliveryState.FAILED) | waits
+    unconfirmed = (DELIVERY.c.state == DeliveryState.SENT) & DELIVERY.c.not_before.is_not(None)
+    asked = [DELIVERY.c.destination == destination] if destination else []
+    asked += [DELIVERY.c.job_id == job_id] if job_id is not None else []
+    asked += [DELIVERY.c.destination.in_(among)] if among is not None else []
+    again = update(DELIVERY).where(unsent, *asked).values(state=DeliveryState.WAITING, ask=1, not_before=None)
+    sooner = update(DELIVERY).where(unconfirmed, *asked).values(not_before=None)
+    return sum(int(connection.execute(one).rowcount) for one in (sooner, again))
 
 
 def counts(connection: Connection, *, job_id: int | None = None) -> dict[str, dict[DeliveryState, int]]:

@@ -183,7 +183,11 @@ def _by_uid(found: Sequence[Found], uid: str, rules: Rules) -> Source:
         return _first_of(readable, uid)
     if named and named[0].error is not None:
         raise named[0].error
-    raise BadSeries("series.no-such-uid", f"no series {uid} here; {len(found)} others are.")
+    raise BadSeries("series.no-such-uid", f"no series {uid} here; {_others_are(len(found))}.")
+
+
+def _others_are(number: int) -> str:
+    return "1 other is" if number == 1 else f"{number} others are"
 
 
 def is_of_several_patients(found: Sequence[Found], uid: str) -> bool:

@@ -313,18 +313,32 @@ def cancel(connection: Connection, job_id: int, now: datetime, *, why: str = "as
     return bool(connection.execute(running).rowcount)
 
 
+_ITS_REMOVAL = ((REMOVAL.c.kind == "run") & (REMOVAL.c.subject_id == JOB.c.id)) | (
+    (REMOVAL.c.kind == "incoming") & (REMOVAL.c.subject_id == JOB.c.arrival_id)
+)
+
+
 def retry(connection: Connection, job_id: int) -> bool:
     """Let a stopped job that isn't healthy run again, as if it were new; False where it is not one.
 
     One whose instances or run were removed is none.
     """
     ended = (JOB.c.id == job_id) & (JOB.c.state == JobState.STOPPED) & (JOB.c.ended != JobEnd.HEALTHY)
-    its_run = (REMOVAL.c.kind == "run") & (REMOVAL.c.subject_id == JOB.c.id)
-    its_input = (REMOVAL.c.kind == "incoming") & (REMOVAL.c.subject_id == JOB.c.arrival_id)
-    ended &= ~exists().where(its_run | its_input)
+    ended &= ~exists().where(_ITS_REMOVAL)
     fresh = {"ended": "", "crashes": 0, "retries": 0, "cancel": 0, "error_code": "", "error": ""}
     fresh |= {"started_at": None, "stopped_at": None, "not_before": None}
     return bool(connection.execute(update(JOB).where(ended).values(**_PENDING, **fresh)).rowcount)
+
+
+def removal_words(connection: Connection, job_id: int) -> str:
+    """Why a job can't run again whose run or instances were removed, and what to do; empty where neither was."""
+    wanted = select(REMOVAL.c.kind).join(JOB, _ITS_REMOVAL).where(JOB.c.id == job_id)
+    kinds = set(connection.execute(wanted).scalars())
+    if "incoming" in kinds:
+        return "retention removed what came in for it: send the series again."
+    if "run" in kinds:
+        return "retention removed its run: run its input anew as another job (carina submit), or send the series again."
+    return ""
 
 
 def set_priority(connection: Connection, job_id: int, priority: Priority) -> bool:

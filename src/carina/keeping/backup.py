@@ -17,6 +17,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
 from sqlalchemy import Connection, create_engine, insert, select
@@ -44,6 +45,9 @@ BACKUP_FILE = "backup.json"
 
 LISTED = "instances.txt"
 """Beside a dump: the instances that it names, a line each, so that what is missing or altered is seen in time."""
+
+COPIED = "files.txt"
+"""In every backup: the files of runs and uploads in it, a line each with the size, so that what is missing is seen."""
 
 _APART = frozenset({INCOMING, RUNS, UPLOADS, FETCHING, SIGNED, KEEPING_LOCK, NODE_LOCK, RECEIVING_LOCK, SENDER_LOCK})
 """What is not copied as it stands; the database neither, whose files begin with its name."""
@@ -128,6 +132,7 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
             copier.tree(content.parent, part / UPLOADS / content.parent.name)
         for other in rest_of(folder):
             copier.tree(other, part / other.name)
+        (part / COPIED).write_text("".join(f"{one.line}\n" for one in copied_files(part)))
         made = Backup(
             at=now,
             folder=str(folder.resolve()),
@@ -228,6 +233,37 @@ def _named(connection: Connection) -> Named:
         runs=tuple(connection.execute(select(JOB.c.id).where(JOB.c.state == JobState.STOPPED)).scalars()),
         instances=tuple(NamedFile(path=row.path, sha256=row.sha256, bytes=row.bytes) for row in rows),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopiedFile:
+    """A file of a run or upload in a backup: its size in bytes, and its path in it."""
+
+    path: str
+    bytes: int
+
+    @property
+    def line(self) -> str:
+        """As the list has it; what is no letter, digit or sign of an address is written as a ``%`` of its bytes."""
+        return f"{self.bytes} {quote_from_bytes(os.fsencode(self.path))}"
+
+    @classmethod
+    def of_line(cls, line: str) -> CopiedFile:
+        """What such a line says."""
+        size, _, path = line.partition(" ")
+        return cls(path=os.fsdecode(unquote_to_bytes(path)), bytes=int(size) if size.isdecimal() else -1)
+
+    def is_there(self, folder: Path) -> bool:
+        """Whether the file is below a folder, as long as it was."""
+        file = folder / self.path
+        return file.is_file() and file.stat().st_size == self.bytes
+
+
+def copied_files(folder: Path) -> Iterator[CopiedFile]:
+    """Every file of runs and uploads below a folder."""
+    for kind in (RUNS, UPLOADS):
+        for file in sorted(one for one in (folder / kind).rglob("*") if one.is_file()):
+            yield CopiedFile(path=file.relative_to(folder).as_posix(), bytes=file.stat().st_size)
 
 
 def rest_of(folder: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ so each destination is asked for every object before it is sent, from now on (``
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from carina.jobs.places import DATABASE
 from carina.jobs.queue import JobState
 from carina.keeping.backup import (
     BACKUP_FILE,
+    COPIED,
     LISTED,
     Backup,
+    CopiedFile,
     Copier,
     NamedFile,
     is_on_server,
@@ -48,7 +51,7 @@ def restore_node(settings: Settings, backup: Path, now: datetime, who: str = "re
     with new_folder(folder, "restore") as part:
         copier = Copier()
         for one in backup.iterdir():
-            if one.name not in (BACKUP_FILE, DUMP, LISTED):
+            if one.name not in (BACKUP_FILE, DUMP, LISTED, COPIED):
                 copier.tree(one, part / one.name)
         _check_copied(backup, part)
         if is_on_server(settings):
@@ -100,10 +103,19 @@ def read_backup(backup: Path) -> Backup:
     is_dump = _is_dump(backup)
     instances = [one.path for one in _instances(backup, is_dump=is_dump)]
     missing = missing_files(backup, [DUMP if is_dump else DATABASE, *instances])
+    missing += [one.path for one in _copied(backup) if not one.is_there(backup)]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BadConfig("restore.damaged", f"{backup}: {missing[0]}{more} is missing: take another backup.")
+        words = f"{missing[0]}{more} is missing, or not as long as it was: take another backup."
+        raise BadConfig("restore.damaged", f"{backup}: {words}")
     return said
+
+
+def _copied(backup: Path) -> Iterator[CopiedFile]:
+    """The files of runs and uploads that a backup had; none of one of an earlier version, which has no list."""
+    listed = backup / COPIED
+    lines = listed.read_text().splitlines() if listed.is_file() else []
+    return map(CopiedFile.of_line, lines)
 
 
 def _instances(backup: Path, *, is_dump: bool) -> tuple[NamedFile, ...]:

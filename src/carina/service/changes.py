@@ -57,7 +57,7 @@ def retry_job(node: RunningNode, job_id: int) -> Job:
         NotThere: there is no such job.
         Conflict: it waits, runs, or is healthy, or its files were removed.
     """
-    why = "only what failed or was canceled is tried again, while its files are there"
+    why = "only what failed or was canceled is tried again"
     return _changed(node, job_id, "retry", lambda it: queue.retry(it, job_id), why)
 
 
@@ -76,7 +76,8 @@ def _changed(node: RunningNode, job_id: int, action: str, change: Callable[[Conn
     with node.engine.begin() as connection:
         before = _job(connection, job_id)
         if not change(connection):
-            raise Conflict("job.state", f"job {job_id} {_IS[before.state]}: {why}.")
+            words = (action == "retry" and queue.removal_words(connection, job_id)) or f"{why}."
+            raise Conflict("job.state", f"job {job_id} {_IS[before.state]}: {words}")
         audit(connection, "changed", f"job {job_id}: {action}")
         after = _job(connection, job_id)
     node.count_anew()
@@ -215,7 +216,7 @@ def _arrival(connection: Connection, arrival_id: int | None) -> Arrival:
 
 
 def send_again(node: RunningNode, destination: str, job_id: int | None) -> int:
-    """Let deliveries that have failed, or wait for their time, be tried now; gives how many.
+    """Let deliveries that have failed, wait for their time, or are not confirmed be tried now; gives how many.
 
     Raises:
         NotThere: there is no such destination.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 from itertools import islice
 
@@ -30,6 +31,8 @@ _MOST_OF_A_STUDY = 10_000
 
 _DATES = re.compile(r"|\d{8}|\d*[*?][\d*?]*|\d{8}-(\d{8})?|-\d{8}", re.ASCII)
 """A date or a range of dates (PS3.4 C.2.2.2.5); with wild cards too, as some clients ask."""
+
+_DAY = re.compile(r"(?<!\d)\d{8}(?![\d*?])", re.ASCII)
 
 MOST_UIDS = 100
 """In a list of one request: each study is looked up by itself."""
@@ -148,9 +151,19 @@ def _check_lists(wanted: Mapping[str, str]) -> None:
 
 def _check_dates(wanted: Mapping[str, str]) -> None:
     for keyword, value in wanted.items():
-        if dictionary_VR(keyword) == "DA" and not _DATES.fullmatch(value.strip()):
+        if dictionary_VR(keyword) == "DA" and not _are_dates(value.strip()):
             words = f"{keyword} is {value[:20]!r}; expected YYYYMMDD, or from and to as YYYYMMDD-YYYYMMDD."
             raise NotUnderstood("dicomweb.query", words)
+
+
+def _are_dates(value: str) -> bool:
+    """Whether each day that is named in full is one of the calendar."""
+    try:
+        for day in _DAY.findall(value):
+            datetime.strptime(day, "%Y%m%d")
+    except ValueError:
+        return False
+    return bool(_DATES.fullmatch(value))
 
 
 def _uids(asked: str) -> list[str]:

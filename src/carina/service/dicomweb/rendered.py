@@ -24,6 +24,7 @@ _PICTURES = {"image/jpeg": "JPEG", "image/png": "PNG"}
 PDF = "application/pdf"
 _KEYWORDS = ("BitsAllocated", "SamplesPerPixel", "WindowCenter", "WindowWidth", "PhotometricInterpretation")
 MOST_PIXELS_WIDE = 8192
+USUAL_QUALITY, MOST_QUALITY = 90, 100
 
 Grey = npt.NDArray[np.uint8]
 
@@ -34,7 +35,7 @@ class Look:
 
     window: tuple[float, float] | None = None
     size: tuple[int, int] | None = None
-    quality: int = 90
+    quality: int = USUAL_QUALITY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,6 @@ def look_of(parameters: dict[str, str]) -> Look:
     """
     window = _numbers(parameters, "window", parameters.get("window", "").split(",")[:2])
     size = _numbers(parameters, "viewport", parameters.get("viewport", "").split(",")[:2])
-    quality = _numbers(parameters, "quality", [parameters["quality"]]) if "quality" in parameters else (90.0,)
     if window and window[1] <= 0:
         raise NotUnderstood("dicomweb.query", f"window is {parameters['window'][:40]!r}; expected a width above 0.")
     if size and not all(1 <= side <= MOST_PIXELS_WIDE for side in size):
@@ -63,8 +63,16 @@ def look_of(parameters: dict[str, str]) -> Look:
     return Look(
         window=(window[0], window[1]) if window else None,
         size=(int(size[0]), int(size[1])) if size else None,
-        quality=int(min(max(quality[0], 1), 100)),
+        quality=_quality(parameters),
     )
+
+
+def _quality(parameters: dict[str, str]) -> int:
+    (quality,) = _numbers(parameters, "quality", [parameters.get("quality", "")]) or (USUAL_QUALITY,)
+    if not 1 <= quality <= MOST_QUALITY:
+        words = f"quality is {parameters['quality'][:40]!r}; expected 1 to {MOST_QUALITY}."
+        raise NotUnderstood("dicomweb.query", words)
+    return int(quality)
 
 
 def _numbers(parameters: dict[str, str], name: str, parts: list[str]) -> tuple[float, ...]:

@@ -66,7 +66,9 @@ def _search(level: Level) -> Callable[[Request], Response]:
         _check_takes_json(request)
         query = parse_query(level, fixed, request.query_params.multi_items())
         found = search(_node(request), query, service_root(request))
-        warnings = [FUZZY] * (request.query_params.get("fuzzymatching") == "true") + [MORE] * found.has_more
+        warnings = [FUZZY] * (request.query_params.get("fuzzymatching", "").strip().lower() == "true") + [
+            MORE
+        ] * found.has_more
         headers = {"Warning": ", ".join(warnings)} if warnings else {}
         return Response(msgspec.json.encode(found.records), media_type=DICOM_JSON, headers=headers)
 
@@ -137,12 +139,11 @@ def retrieve_frames(request: Request) -> Response:
     held, accepted = _objects(request)[0], _wishes(request)
     source = FrameSource(held.path)
     numbers = _frame_numbers(request) if "frames" in request.path_params else source.numbers
+    if numbers is not source.numbers:
+        _check_numbers(numbers, source)
     first = source.frame(numbers[0], accepted)  # what can't be given is said before the answer begins
     if len(numbers) == 1 and not any(wish.is_multipart or wish.media_type == "*/*" for wish in accepted):
         return Response(first.data, headers={"Content-Type": f"{first.media_type}; transfer-syntax={first.syntax}"})
-    if numbers is not source.numbers:
-        for number in numbers:
-            source.check(number)
     location = f"{_url(held, service_root(request))}/frames"
 
     def parts() -> Iterator[BodyPart]:
@@ -207,6 +208,20 @@ def _frame_numbers(request: Request) -> list[int]:
             "dicomweb.frames", f"frames are {','.join(parts)[:40]!r}; expected numbers, parted by commas."
         )
     return [int(part) for part in parts]
+
+
+def _check_numbers(numbers: Sequence[int], source: FrameSource) -> None:
+    """See that each frame is there, and that no more are asked for than there are: one may be named many times.
+
+    Raises:
+        NotThere: a frame is not.
+        NotUnderstood: they are more.
+    """
+    for number in numbers:
+        source.check(number)
+    if len(numbers) > source.count:
+        words = f"{len(numbers)} frames are asked for, of an object of {source.count}; ask for each once."
+        raise NotUnderstood("dicomweb.frames", words)
 
 
 def _wishes(request: Request) -> list[Wish]:
