@@ -106,6 +106,7 @@ def correcting(page: Page) -> None:
     page.get_by_role("button", name="Finish the correction").click()
     page.locator(".corrections").wait_for()
     settled(page)
+    page.locator(".axial .picture").focus()
     for key in ("x", *["Shift+ArrowLeft"] * 3, "x"):
         page.keyboard.press(key)
     page.wait_for_timeout(500)
