@@ -165,14 +165,49 @@ def test_another_reader_s_strokes_are_told_and_nobody_s_are_lost_silently(
     theirs = corrected.added
     mine.keyboard.press(" ")
     expect(mine.locator("#overtaken")).to_contain_text(
-        "changed elsewhere by Jane Doe since it was read here. 1 stroke of yours not saved."
+        "changed elsewhere by Jane Doe since it was read here. 1 stroke of yours not saved. Painting waits"
     )
+    expect(mine.locator("[data-decision=corrected]")).to_be_disabled()
+    expect(mine.locator("#undecidable")).to_contain_text("Finish wait: this mask was changed elsewhere. Choose first")
+    mine.keyboard.press(" ")
+    expect(mine.locator("#said")).to_contain_text("Painting waits: this mask was changed elsewhere")
     np.testing.assert_array_equal(corrected.added, theirs)
     mine.get_by_role("button", name=button).click()
     expect(mine.locator("#overtaken")).to_be_hidden()
     saved(mine)
     assert corrected.stored.revision == (2 if button.startswith("add") else 1)
     assert (corrected.added >= theirs).all()
+    expect(mine.locator("#said")).to_be_empty()
+
+
+def test_every_stroke_is_kept_of_two_who_paint_at_once(
+    browser: Browser, context: BrowserContext, server: Killable, corrected: CorrectedRun
+) -> None:
+    """Whatever a page asks of the server meanwhile: the mask that another changed, or a deed of one's own."""
+    mine, elsewhere = context.new_page(), browser.new_context()
+    mine.goto(f"{server.url}?at={','.join(map(str, AT))}")
+    ready(mine)
+    theirs = elsewhere.new_page()
+    held: list[Route] = []
+    for what in ("mask.json", "strokes"):
+        mine.route(f"**/{what}", lambda route: held.append(route), times=1)
+        if what == "mask.json":
+            dab(theirs, (14, 20, 10), server.url)
+        else:
+            mine.keyboard.press("u")
+        while not held:
+            mine.wait_for_timeout(50)
+        for key in (" ", "Shift+ArrowRight", " ", "Shift+ArrowDown", "x", "ArrowRight"):
+            mine.keyboard.press(key)
+        expect(mine.locator("#saved")).to_contain_text("2 strokes not saved")
+        held.pop().continue_()
+        expect(mine.locator("#saved")).to_have_text(re.compile("^All strokes saved .* The brush is down.$"))
+        for key in ("ArrowRight", "x"):
+            mine.keyboard.press(key)
+        saved(mine)
+    elsewhere.close()
+    (strokes,) = corrected.stored.open_strokes(0)
+    assert (strokes.painted, corrected.stored.revision) == (1 + 3 + 3 - 1, 1 + 3 + 3 + 1)
 
 
 def test_whose_strokes_wait_is_said_and_seen_while_others_paint(

@@ -22,6 +22,8 @@ const RETRY_MS = 1500;
 const PAGE = 10;
 const WATCH_MS = 3000;
 const READER_KEY = "carina reader";
+const ELSEWHERE = "This mask is open in another window of this browser: painting begins here when that one is closed.";
+const HOW_SEEN_AGAIN = "log in as who painted them, or ask whoever administers the node whether the job was moved to another project, or you were taken out of its.";
 
 const spacing = [0, 1, 2].map((axis) => Math.hypot(...[0, 1, 2].map((row) => scene.affine[row][axis])));
 const mask = new MaskCopy(scene.shape);
@@ -29,14 +31,15 @@ const saver = new Saver({
   url: `${scene.base}/correct/${scene.layer}`,
   sha256: scene.sha256,
   mask,
-  reader: () => reader.value.trim() || "unknown",
+  reader: painterHere,
   owner: reader.dataset.fixed ? reader.value : "",
+  underway: () => stroke,
   onChange: told,
 });
 const visited = scene.lesions.findIndex((at) => at.every((value, axis) => value === scene.at[axis])) + 1;
 const labels = new Map([...document.querySelectorAll("[data-label]")].map((link) => [link.dataset.label, link]));
 const others = new Map(); // copies of the masks that are not painted here, once they are read
-const state = { at: [...scene.at], plane: planes[0], visited, isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false, wasRefused: false, greyed: "" };
+const state = { at: [...scene.at], plane: planes[0], visited, isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false, wasRefused: false, refusal: "", greyed: "" };
 let stroke = null; // { plane, value, places: Set }
 let settling = 0;
 
@@ -135,11 +138,13 @@ function sayOfDeed(text) {
 
 function told() {
   if (state.wasRefused && !saver.isRefused) said.textContent = ""; // that nobody was logged in does not hold any more
+  if (state.refusal && !whyNotPainting()) sayOfDeed(state.refusal = "");
   state.wasRefused = saver.isRefused;
   const waiting = saver.queue.length;
   const strokes = waiting === 1 ? "1 stroke" : `${waiting} strokes`;
   let words = saver.savedAt ? `All strokes saved ${saver.savedAt}.` : "Nothing painted yet.";
   if (waiting && !saver.isKept) words = `${strokes} not saved, and this browser can't keep them: leave this page open.`;
+  else if (waiting && saver.isShutOut) words = `${strokes} not saved, kept in this browser and sent once the run is seen again: ${HOW_SEEN_AGAIN}`;
   else if (waiting && saver.isRefused) words = `${strokes} not saved, kept in this browser and sent once you are logged in.`;
   else if (waiting) words = saver.trouble ? `${strokes} not saved: ${saver.trouble.replace(/\.$/, "")}.` : `${strokes} not saved.`;
   else if (saver.isBusy) words = saver.trouble ? `Not done yet: ${saver.trouble}.` : "The server is at work.";
@@ -160,13 +165,18 @@ function told() {
   sayUndecidable(waiting);
   const overtaken = document.getElementById("overtaken");
   overtaken.hidden = !saver.isOvertaken;
-  overtaken.querySelector("p").textContent = `${sentence(saver.overtakenBy).split(". ")[0]}. ${strokes} of yours not saved.`;
+  overtaken.querySelector("p").textContent = `${sentence(saver.overtakenBy).split(". ")[0]}. ${strokes} of yours not saved. Painting waits for your choice:`;
   if (!stroke) planes.forEach(paint);
   if (state.next && !waiting && !stroke) leave();
 }
 
+/** Who paints here, empty as long as no name was given. */
+function painterHere() {
+  return reader.value.trim();
+}
+
 function isMine(painter) {
-  return painter === (reader.value.trim() || "unknown");
+  return painter === painterHere();
 }
 
 /** A button names the painter whose stroke it takes back or brings back, where that is somebody else. */
@@ -219,12 +229,14 @@ function giveFocusBack() {
 function sayUndecidable(waiting) {
   let why = "";
   if (!state.isAlone) why = "this mask is open in another window of this browser";
-  else if (saver.isOvertaken) why = "this mask was changed elsewhere";
+  else if (saver.isOvertaken) why = "this mask was changed elsewhere. Choose first what becomes of your strokes";
   else if (waiting || stroke) why = "not all strokes are saved";
   else if (saver.isUnfinished) why = "what was painted is not finished. Finish the correction, or undo the strokes";
-  document.getElementById("undecidable").textContent = why && `Accept and Reject wait: ${why}.`;
+  const isNothingDecided = !state.isAlone || saver.isOvertaken;
+  const what = isNothingDecided ? "Accept, Reject and Finish wait" : "Accept and Reject wait";
+  document.getElementById("undecidable").textContent = why && `${what}: ${why}.`;
   for (const name of ["accepted", "rejected"]) document.querySelector(`[data-decision=${name}]`).disabled = Boolean(why);
-  document.querySelector("[data-decision=corrected]").disabled = !state.isAlone;
+  document.querySelector("[data-decision=corrected]").disabled = isNothingDecided;
   if (why) rejecting.hidden = true;
 }
 
@@ -250,13 +262,26 @@ function hide() {
 
 // ---- strokes
 
+/** Why no stroke is taken now, in a sentence; empty where one is: also while the server is asked something. */
+function whyNotPainting() {
+  if (!state.isAlone) return ELSEWHERE;
+  if (!saver.isRead) return "Painting begins once the mask is read.";
+  if (saver.isOvertaken) return "Painting waits: this mask was changed elsewhere. Choose first what becomes of your strokes.";
+  if (state.isLeaving) return "The other mask is being opened.";
+  return painterHere() ? "" : "Give your name first: it stands beside each stroke.";
+}
+
+/** Whether a stroke is taken now; where it isn't, that is said, and the name that is missing asked for. */
 function mayPaint() {
-  return state.isAlone && !saver.isBusy && !saver.isOvertaken && !state.isLeaving;
+  state.refusal = whyNotPainting();
+  if (!state.refusal) return true;
+  sayOfDeed(state.refusal);
+  if (!painterHere() && saver.isRead) setTimeout(() => reader.focus()); // behind what a press does with the focus
+  return false;
 }
 
 function begin(plane) {
   stroke = { plane, value: tool() === "eraser" ? 0 : 1, tool: tool(), places: new Set() };
-  saver.isPainting = true;
 }
 
 /** A disc of the brush's radius around a voxel in the stroke's plane: voxels whose centre lies in it. */
@@ -291,14 +316,13 @@ function end() {
   if (!stroke) return;
   const { places, tool: name } = stroke;
   stroke = null;
-  saver.isPainting = false;
   if (places.size) saver.add(name, runsOf([...places].sort((a, b) => a - b)));
   told(); // another mask may wait for this
   settleSoon();
 }
 
 function use(plane) {
-  if (!mayPaint() || stroke) return;
+  if (stroke || !mayPaint()) return;
   if (tool() === "brush" || tool() === "eraser") {
     begin(plane);
     dab(state.at);
@@ -310,8 +334,8 @@ function use(plane) {
   saver.ask(tool(), more).then(afterAsking);
 }
 
-function afterAsking(isAsked) {
-  if (!isAsked) sayOfDeed("Strokes are not saved yet: wait for them.");
+function afterAsking(why) {
+  if (why) sayOfDeed(why);
   settle();
 }
 
@@ -319,7 +343,7 @@ function pen() {
   if (state.isPenDown) {
     state.isPenDown = false;
     end();
-  } else if (mayPaint() && !stroke && ["brush", "eraser"].includes(tool())) {
+  } else if (!stroke && ["brush", "eraser"].includes(tool()) && mayPaint()) {
     state.isPenDown = true;
     begin(state.plane);
     line(state.at, state.at);
@@ -473,7 +497,7 @@ for (const [plane, pane] of panes) {
 form.addEventListener("submit", (event) => event.preventDefault());
 form.elements.window.addEventListener("input", () => planes.forEach(draw));
 for (const name of ["undo", "redo"]) {
-  document.getElementById(name).addEventListener("click", () => saver.ask(name).then(afterAsking));
+  document.getElementById(name).addEventListener("click", () => { if (mayPaint()) saver.ask(name).then(afterAsking); });
 }
 document.getElementById("keep").addEventListener("click", () => saver.takeOver({ isKeeping: true }));
 document.getElementById("drop").addEventListener("click", () => saver.takeOver({ isKeeping: false }));
@@ -481,11 +505,12 @@ document.getElementById("drop").addEventListener("click", () => saver.takeOver({
 // ---- decisions
 
 async function decide(decision, reason = "") {
+  if (state.isPenDown) pen();
   said.textContent = decision === "corrected" ? "The object is being made." : "";
   const answer = await saver.decide(decision, reason);
   sayOfDeed(answer.said);
   if (!answer.isDone) return;
-  if (decision === "corrected") await saver.takeOver({ isKeeping: true }).catch(() => {}); // what is finished is saved
+  if (decision === "corrected") await saver.refresh().catch(() => {}); // what is finished is saved
   if (decision === "rejected") leaveRejecting();
   renew(await pageNow());
 }
@@ -559,6 +584,7 @@ if (!reader.dataset.fixed) {
 }
 
 onReturn(() => {
+  saver.hurry();
   planes.forEach(draw); // no work where the slice is shown
   settle();
 });
@@ -589,9 +615,8 @@ readOthers(scene, (name, copy) => {
   if (!stroke) planes.forEach(paint);
   settleSoon();
 });
-const waiting = "This mask is open in another window of this browser: painting begins here when that one is closed.";
 function sayWaiting() {
-  say(waiting);
+  say(ELSEWHERE);
   sayUndecidable(0);
 }
 

@@ -5,6 +5,8 @@ import { keep, recall } from "./kept.js";
 import { LOGGED_OUT, isShutOut } from "./words.js";
 
 const RETRY_MS = 1000;
+const LONGEST_RETRY_MS = 30000; // of what the server refuses, each time twice as long
+const LOGGED_OUT_RETRY_MS = 4000; // a log-in in another tab is seen soon
 const STROKE_MS = 5000; // a server that takes a request and dies, or stands still, must not hold a stroke for long
 const FORBIDDEN = 403;
 const OVERTAKEN = "corrections.overtaken";
@@ -51,11 +53,17 @@ export class MaskCopy {
 
 /**
  * Sends strokes one after the other. `onChange` is called when anything of this changed that a page shows. `owner` is
- * who is logged in, empty where nobody has to be: what one person painted waits for that person alone.
+ * who is logged in, empty where nobody has to be: what one person painted waits for that person alone. `underway` gives
+ * the stroke that is being painted, `{ places, value }`, or null.
+ *
+ * Whatever the server is asked meanwhile, strokes are taken: they lie over what it answers, and are sent after it.
  */
 export class Saver {
-  constructor({ url, sha256, mask, reader, owner, onChange }) {
-    Object.assign(this, { url, sha256, mask, reader, onChange });
+  #last = Promise.resolve(); // of what is asked in turn
+  #wake = () => {};
+
+  constructor({ url, sha256, mask, reader, owner, underway, onChange }) {
+    Object.assign(this, { url, sha256, mask, reader, underway, onChange });
     this.key = owner ? `carina strokes ${url} of ${owner}` : `carina strokes ${url}`;
     this.queue = [];
     this.revision = 0;
@@ -70,7 +78,8 @@ export class Saver {
     this.open = []; // by whom the mask differs from the one that was finished
     this.painters = []; // all whose strokes are in it
     this.stamp = ""; // of the strokes and corrections that are known here
-    this.isBusy = true; // until the mask is there
+    this.isBusy = true; // until the mask is there, and while a deed is being done
+    this.reads = 0; // times that the mask is being read again
     this.isRead = false;
     this.isUnfinished = false; // what is saved is not what was finished last
     this.isOvertaken = false;
@@ -101,36 +110,60 @@ export class Saver {
     this.#send();
   }
 
-  /** What only the server can do: undo, redo, fill, grow. Gives false where strokes still wait. */
+  /** Why nothing can be asked or decided now, in a sentence; empty where it can. */
+  get waitsFor() {
+    if (!this.isRead) return "The mask is not read yet: wait for it.";
+    if (this.isOvertaken) return "This mask was changed elsewhere: choose first what becomes of your strokes.";
+    if (this.queue.length) return "Strokes are not saved yet: wait for them.";
+    if (this.reads) return "The mask is being read again: wait for it.";
+    return this.isBusy ? "The server is at work: wait for it." : "";
+  }
+
+  /** What only the server can do: undo, redo, fill, grow. Gives why it was not asked; empty where it was. */
   async ask(tool, more = {}) {
-    if (this.isBusy || this.isOvertaken || this.queue.length) return false;
-    this.isBusy = true;
+    const why = this.waitsFor;
+    if (why) return why;
     this.trouble = "";
-    this.onChange();
     const asked = { id: crypto.randomUUID(), reader: this.reader(), tool, revision: this.revision, ...more };
-    const answer = await this.#answered("strokes", asked);
-    this.isBusy = false;
+    const answer = await this.#busy(async () => {
+      const told = await this.#answered("strokes", asked);
+      if (told.code) return told;
+      this.mask.set(told.change.runs, told.change.value);
+      this.#paintWaiting();
+      await this.#took(told);
+      return told;
+    });
     if (answer.code === OVERTAKEN) await this.#overtaken(answer.detail);
     else if (answer.code) this.trouble = this.isRefused ? "" : answer.detail;
-    else {
-      this.mask.set(answer.change.runs, answer.change.value);
-      await this.#took(answer);
-    }
     this.onChange();
-    return true;
+    return "";
   }
 
   /** Accepts, rejects or finishes; gives the server's sentence and whether it was done. */
   async decide(decision, reason = "") {
-    if (this.isBusy || this.queue.length) return { said: "Strokes are not saved yet: wait for them.", isDone: false };
-    this.isBusy = true;
+    const why = this.waitsFor;
+    if (why) return { said: why, isDone: false };
     this.trouble = ""; // of what was asked before
-    this.onChange();
-    const answer = await this.#answered("decision", { revision: this.revision, reader: this.reader(), decision, reason });
-    this.isBusy = false;
+    const asked = { revision: this.revision, reader: this.reader(), decision, reason };
+    const answer = await this.#busy(() => this.#answered("decision", asked));
     if (answer.code === OVERTAKEN) await this.#overtaken("");
     this.onChange();
     return { said: answer.said ?? answer.detail, isDone: !answer.code };
+  }
+
+  async #busy(deed) {
+    this.isBusy = true;
+    this.onChange();
+    const done = await this.#inTurn(deed);
+    this.isBusy = false;
+    return done;
+  }
+
+  /** One after the other: what the server says of the mask is taken in the order in which it says it. */
+  #inTurn(deed) {
+    const done = this.#last.then(deed);
+    this.#last = done.catch(() => {});
+    return done;
   }
 
   /**
@@ -151,7 +184,9 @@ export class Saver {
   noteLogIn({ status }) {
     const before = [this.isLoggedOut, this.isShutOut];
     this.#noteAnswer(status);
-    if (before[0] !== this.isLoggedOut || before[1] !== this.isShutOut) this.onChange();
+    if (before[0] === this.isLoggedOut && before[1] === this.isShutOut) return;
+    this.onChange();
+    this.hurry();
   }
 
   #noteAnswer(status) {
@@ -165,12 +200,12 @@ export class Saver {
   }
 
   async #takeNew(stamp) {
-    const isRead = await this.takeOver({ isKeeping: true }).then(() => true, () => false);
+    const isRead = await this.refresh().then(() => true, () => false);
     if (isRead) this.stamp = stamp; // a torn end of the strokes' file is not asked for again
   }
 
   get isIdle() {
-    return this.isRead && !this.isBusy && !this.isPainting && !this.isOvertaken && !this.queue.length;
+    return !this.waitsFor && !this.underway();
   }
 
   /** Sends a finished correction's object out; gives the server's sentence and whether it was done. */
@@ -179,35 +214,50 @@ export class Saver {
     return { said: answer.said ?? answer.detail, isDone: !answer.code };
   }
 
-  /** Takes over what others did; one's own strokes that wait are added, or dropped. */
+  /** The choice of who painted while others did: what waits is added to the mask as it is now, or dropped. */
   async takeOver({ isKeeping }) {
-    if (!isKeeping) this.queue = [];
-    this.isBusy = true; // nothing is painted on a mask that is about to be another
-    try {
-      await this.#read();
+    const choose = () => {
+      if (!isKeeping) this.queue = [];
       this.isOvertaken = false;
+      this.trouble = "";
+    };
+    await this.refresh(choose).catch((error) => {
+      this.trouble = error.message;
+      this.onChange();
+    });
+  }
+
+  /** Reads the mask again. What waits, and what is painted meanwhile, lies over it and is sent after. */
+  async refresh(onRead = () => {}) {
+    this.reads += 1;
+    try {
+      await this.#inTurn(() => this.#read(onRead));
     } finally {
-      this.isBusy = false;
+      this.reads -= 1;
+      this.#changed();
+      this.#send();
     }
-    this.#changed();
-    this.#send();
   }
 
   /** Where no stroke waits there is nothing to choose: the mask is shown as it is now. */
   async #overtaken(why) {
-    await this.takeOver({ isKeeping: true }).catch(() => {});
+    await this.refresh().catch(() => {});
     this.trouble = why;
   }
 
   #paintWaiting() {
     for (const { tool, runs } of this.queue) this.mask.set(runs, tool === "eraser" ? 0 : 1);
+    const { places = [], value } = this.underway() ?? {};
+    for (const place of places) this.mask.put(place, value);
   }
 
-  async #read() {
-    const answer = await fetch(`${this.url}/mask.json`);
+  async #read(onRead = () => {}) {
+    const answer = await fetch(`${this.url}/mask.json`).catch(() => null);
+    if (!answer) throw new Error("the mask could not be read: the server does not answer");
     this.#noteAnswer(answer.status);
     if (!answer.ok) throw new Error(`the mask could not be read (${answer.status})`);
     const stored = await answer.json();
+    onRead();
     this.mask.reset(stored.change.runs);
     this.#paintWaiting();
     this.#keepState(stored);
@@ -216,29 +266,51 @@ export class Saver {
   async #send() {
     if (this.isSending) return;
     this.isSending = true;
+    let refusals = 0;
     while (this.queue.length && !this.isOvertaken) {
-      const answer = await this.#answered("strokes", { ...this.queue[0], revision: this.revision }, STROKE_MS);
-      if (answer.code === OVERTAKEN) {
-        this.isOvertaken = true;
-        this.overtakenBy = answer.detail;
-      } else if (answer.code) {
-        this.trouble = answer.detail;
-        this.onChange();
-        await pause();
-      } else {
-        this.queue.shift();
-        this.trouble = "";
-        await this.#took(answer);
-      }
+      refusals = (await this.#inTurn(() => this.#sendFirst())) ? 0 : refusals + 1;
       this.#changed();
+      if (refusals) await this.#pause(refusals);
     }
     this.isSending = false;
+  }
+
+  /** Sends the stroke that waits longest; gives whether there is nothing against the next. */
+  async #sendFirst() {
+    if (!this.queue.length || this.isOvertaken) return true;
+    const answer = await this.#answered("strokes", { ...this.queue[0], revision: this.revision }, STROKE_MS);
+    if (answer.code === OVERTAKEN) {
+      this.isOvertaken = true;
+      this.overtakenBy = answer.detail;
+    } else if (answer.code) {
+      this.trouble = answer.detail;
+      return false;
+    } else {
+      this.queue.shift();
+      this.trouble = "";
+      await this.#took(answer);
+    }
+    return true;
+  }
+
+  /** Lets a refused stroke wait, longer each time: nothing but a log-in, or somebody's deed, makes it welcome. */
+  #pause(refusals) {
+    const longest = this.isLoggedOut ? LOGGED_OUT_RETRY_MS : LONGEST_RETRY_MS;
+    return new Promise((done) => {
+      this.#wake = done;
+      setTimeout(done, Math.min(RETRY_MS * 2 ** (refusals - 1), longest));
+    });
+  }
+
+  /** What was refused is asked again now. */
+  hurry() {
+    this.#wake();
   }
 
   /** Takes an answer's state; where nothing waits, the mask must have as many voxels here as there. */
   async #took(stored) {
     this.#keepState(stored);
-    if (!this.queue.length && !this.isPainting && stored.voxels !== this.mask.voxels) {
+    if (!this.queue.length && !this.underway() && stored.voxels !== this.mask.voxels) {
       await this.#read().catch(() => { this.trouble = "the mask could not be read again; reload the page"; });
     }
   }
