@@ -121,11 +121,15 @@ def test_who_only_looks_or_decides_is_told_and_led_back(browser: Browser, node: 
     page.evaluate("window.dispatchEvent(new Event('focus'))")
     ready(page)
     expect(page.locator("#said")).to_be_empty()
-    page.route("**/standing.json", lambda route: route.fulfill(status=404, body=""))  # for who may not see it
-    expect(page.locator("#saved")).to_contain_text("Whoever is logged in now does not see this run, or it is gone.")
-    page.unroute("**/standing.json")
+    page.route("**/view/**", lambda route: route.fulfill(status=404, body="{}"))  # for who may not see it
+    unseen = "Whoever is logged in now does not see this run, or it is gone."
+    expect(page.locator("#saved")).to_contain_text(unseen)
+    page.locator(".axial .picture").press(" ")
+    kept = "1 stroke not saved, kept in this browser and sent once the run is seen again: log in as who painted them,"
+    expect(page.locator("#saved")).to_contain_text(f"{unseen} {kept} or ask")
+    page.unroute("**/view/**")
     page.evaluate("window.dispatchEvent(new Event('focus'))")
-    ready(page)
+    saved(page)
     assert faults == []
     page.goto(f"{node.url}/jobs/{node.job}/view/")
     node.clock.wait(seconds=LONG_S)

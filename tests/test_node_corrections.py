@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import pytest
 from pydicom import dcmread
 from sqlalchemy import Table, select, update
 
-from access_nodes import guarded
+from access_nodes import Guarded, guarded
 from carina.api.result import Run
+from carina.corrections.finish import Draft, finish
 from carina.corrections.masks import MaskName, network_mask
 from carina.corrections.voxel_runs import runs_of_flags
 from carina.database import AUDIT, DELIVERY, JOB
 from carina.service.node import RunningNode
-from served_nodes import add_job, hold, opened, serving
+from served_nodes import NOON, add_job, hold, opened, serving
 from viewer_runs import posed, through_dicom, write_run
 
 SETTINGS = """
@@ -96,13 +98,28 @@ def test_a_correction_is_finished_sent_once_and_noted(served_job: Served) -> Non
 def test_where_a_correction_is_sent_or_why_it_is_not_stands_beside_it(served_job: Served) -> None:
     assert served_job.post("decision", revision=0, reader="Jane Doe", decision="corrected").status_code == 200
     told = httpx.get(served_job.url).text
-    assert 'aria-label="Send correction 1 to share"' in told and "<b>Send</b> takes it to share." in told
+    assert 'aria-label="Send correction 1 to share"' in told and "<b>Send</b> takes it to share;" in told
     with served_job.node.engine.begin() as connection:
         connection.execute(update(JOB).values(destinations="[]"))
     told = httpx.get(served_job.url).text
     assert "data-send" not in told and "This job has no destination, so its objects are not sent." in told
     refused = served_job.post("send", number=1)
     assert (refused.status_code, refused.json()["code"]) == (409, "corrections.nowhere")
+
+
+def test_what_a_reader_rejected_is_not_sent_until_it_is_accepted(served_job: Served) -> None:
+    def decided(decision: str) -> list[bool]:
+        served_job.post("decision", revision=0, reader="Jane Doe", decision=decision).raise_for_status()
+        told = httpx.get(served_job.url).text
+        return ['data-send="1"' in told, "rejected by Jane Doe</strong>" in told]
+
+    shown = [decided(decision) for decision in ("corrected", "rejected", "accepted", "rejected", "corrected")]
+    assert shown == [[True, False], [False, True], [True, False], [False, True], [False, True]]
+    refused = served_job.post("send", number=1).json()
+    assert refused["code"] == "corrections.rejected"
+    assert "correction 1 of the lesion mask was rejected by Jane Doe, so it is not sent" in refused["detail"]
+    assert served_job.post("send", number=2).status_code == 200
+    assert len(served_job.rows(DELIVERY)) == 1
 
 
 def check_sent_once(served_job: Served) -> None:
@@ -133,6 +150,7 @@ def check_delivery(served_job: Served) -> None:
         ("strokes", {"revision": 0, "id": "a", "reader": "x", "tool": "pen"}, 400, "Invalid enum value 'pen'"),
         ("strokes", {"revision": 0, "id": "a", "reader": "x", "tool": "brush", "runs": [3]}, 400, "start and length"),
         ("strokes", {"revision": 0, "id": "a", "reader": "x", "tool": "undo"}, 400, "no stroke to undo"),
+        ("strokes", {"revision": 0, "id": "a", "reader": " ", "tool": "brush"}, 400, "give your name first"),
         ("decision", {"revision": 3, "reader": "x", "decision": "accepted"}, 409, "changed elsewhere"),
         ("send", {"number": 1}, 409, "no object of this correction"),
     ],
@@ -167,7 +185,8 @@ def test_with_a_log_in_nothing_is_recorded_under_another_s_name_than_the_page_s(
         phantom = posed("plain", (24, 48, 48))
         write_run(replace(phantom, lesion=replace(phantom.lesion, names={1: "COVID-19 lesion"})), folder)
         with node.node.engine.begin() as connection:
-            connection.execute(update(JOB).where(JOB.c.id == node.job).values(folder=f"runs/{node.job}"))
+            values = {"folder": f"runs/{node.job}", "destinations": '["share"]'}
+            connection.execute(update(JOB).where(JOB.c.id == node.job).values(**values))
         url = f"/jobs/{node.job}/view/correct/lesion"
         stroke = {"revision": 0, "id": "a", "reader": "reader.one", "tool": "brush", "runs": [0, 5]}
         same = {"sec-fetch-site": "same-origin", "origin": node.url}
@@ -183,4 +202,13 @@ def test_with_a_log_in_nothing_is_recorded_under_another_s_name_than_the_page_s(
         assert reader.post(f"{url}/send", json={"number": 1}).status_code == 403
         (line,) = (folder / "corrections" / "lesion.strokes").read_text().splitlines()[1:]
         assert not (folder / "corrections" / "decisions").exists()
+        check_who_is_offered_to_send(node, Run(folder), url)
     assert '"reader":"reader.one"' in line
+
+
+def check_who_is_offered_to_send(node: Guarded, run: Run, url: str) -> None:
+    labels = network_mask(run, MaskName.LESION).labels
+    finish(run, Draft(layer=MaskName.LESION, labels=labels, revision=0, reader="Ann", at=NOON), None)
+    told = unescape(node.person("reader").get(url).text)
+    assert "An operator of the job's project sends it to share." in told
+    assert "<b>Send</b> takes it to share;" in node.person("operator").get(url).text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import httpx
@@ -129,7 +130,10 @@ def test_an_admin_of_a_project_decides_of_it_alone(node: Guarded) -> None:
     account(node.node, "jane", Role.MEMBER)
     assert post(chief, "/projects/trial/people", what="set", name="jane", choice="operator").status_code == 303
     assert "jane" in chief.get("/projects/trial").text
-    assert post(chief, "/projects/default/people", what="set", name="chief", choice="admin").status_code == 404
+    refused = post(chief, "/projects/default/people", what="set", name="chief", choice="admin")
+    assert refused.status_code == 403
+    words = "This needs the role admin in project default; chief has the role reader in project default."
+    assert words in unescape(refused.text)
     for sent, words in (({"name": "ghost", "choice": "reader"}, "no account"), ({"name": "jane"}, "expected reader")):
         assert words in post(chief, "/projects/trial/people", what="set", **sent).text
 
@@ -139,7 +143,7 @@ def test_an_admin_of_a_project_is_none_of_the_node(node: Guarded) -> None:
     for path in ("/users", "/users/act", "/projects"):
         answer = chief.get(path) if path == "/users" else post(chief, path, name="mine", what="add")
         assert answer.status_code == 403
-        assert "This needs the role admin on the whole node" in answer.text
+        assert "This needs the role admin on the whole node; chief has the role admin in project default" in answer.text
     assert chief.post("/api/v1/jobs", json={"path": "/"}, headers={"sec-fetch-site": "same-origin"}).status_code == 403
 
 

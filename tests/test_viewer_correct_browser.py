@@ -184,8 +184,17 @@ def test_accepting_and_rejecting_need_a_name_and_nothing_unfinished(browser: Bro
     with correcting(browser, corrected, f"?at={','.join(map(str, AT))}") as page:
         page.get_by_label("Name").fill("")
         page.get_by_role("button", name="Accept").click()
-        expect(page.locator("#said")).to_contain_text("Give your name first")
+        expect(page.locator("#said")).to_contain_text("Give your name first: it stands beside the decision")
+        for with_keys in (True, False):
+            if with_keys:
+                page.locator(".axial .picture").press(" ")
+            else:
+                dragged(page, "axial")
+            expect(page.locator("#said")).to_have_text("Give your name first: it stands beside each stroke.")
+            expect(page.get_by_label("Name")).to_be_focused()
+        assert corrected.stored.revision == 0
         page.get_by_label("Name").fill("Richard Roe")
+        expect(page.locator("#said")).to_be_empty()
         page.get_by_role("button", name="Accept").click()
         decided(page, "Accepted by Richard Roe")
         assert page.get_by_label("Name").input_value() == "Richard Roe"

@@ -191,12 +191,11 @@ def test_every_stroke_is_kept_of_two_who_paint_at_once(
     held: list[Route] = []
     for what in ("mask.json", "strokes"):
         mine.route(f"**/{what}", lambda route: held.append(route), times=1)
-        if what == "mask.json":
-            dab(theirs, (14, 20, 10), server.url)
-        else:
-            mine.keyboard.press("u")
-        while not held:
-            mine.wait_for_timeout(50)
+        with mine.expect_request(f"**/{what}"):
+            if what == "mask.json":
+                dab(theirs, (14, 20, 10), server.url)
+            else:
+                mine.keyboard.press("u")
         for key in (" ", "Shift+ArrowRight", " ", "Shift+ArrowDown", "x", "ArrowRight"):
             mine.keyboard.press(key)
         expect(mine.locator("#saved")).to_contain_text("2 strokes not saved")

@@ -21,7 +21,7 @@ from carina.corrections.finish import Draft, Finished, finish
 from carina.corrections.masks import MaskName, decisions_file, network_mask
 from carina.corrections.standing import Decision
 from carina.measure.texts import ml_text, percent_text
-from carina.report.numbers import difference_text, range_text
+from carina.report.numbers import compared_ml, difference_text, range_text
 from carina.service.viewer.server import run_app
 from corrected_runs import CorrectedRun
 from test_viewer_browser import opened
@@ -219,6 +219,21 @@ def test_agreement_is_read_by_case_and_mask_and_nothing_of_it_is_cut(
 )
 def test_a_difference_has_its_sign_and_the_digits_of_a_volume(value: float | None, text: str) -> None:
     assert difference_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shown"),
+    [
+        (166.53, 166.48, ("166.5", "166.5", "0.0")),
+        (4527.26, 0.04, ("4\u00a0527.3", "< 0.1", "+4\u00a0527.3")),
+        (4.94, 4.96, ("4.9", "5.0", "\u20130.1")),
+        (2.0, 2.0, ("2.0", "2.0", "0")),
+    ],
+)
+def test_volumes_side_by_side_have_the_difference_that_is_seen(
+    first: float, second: float, shown: tuple[str, str, str]
+) -> None:
+    assert compared_ml(first, second) == shown
 
 
 def test_a_range_of_one_value_is_that_value() -> None:

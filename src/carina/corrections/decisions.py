@@ -125,6 +125,19 @@ def decision_on(run: Run, layer: MaskName) -> DecisionRecord | None:
     return _of_correction(done[-1]) if done else None
 
 
+def rejected_corrections(run: Run, layer: MaskName) -> dict[int, DecisionRecord]:
+    """The finished corrections of a mask that a reader rejected, and nobody accepted since, by their numbers.
+
+    Raises:
+        BadConfig: ``corrections.damaged``.
+    """
+    digests = {one.number: one.sha256 for one in finished_of(run.folder, layer)}
+    said = Journal(decisions_file(run.folder), DecisionRecord).unread()
+    about = [one for one in said if one.layer == layer and digests.get(one.number) == one.sha256]
+    last = {one.number: one for one in about}
+    return {number: one for number, one in last.items() if one.decision is Decision.REJECTED}
+
+
 def last_words(run: Run) -> tuple[DecisionRecord, ...]:
     """The last word of each reader about each mask of a run, the newest first, whether it still holds or not.
 

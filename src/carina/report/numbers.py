@@ -37,6 +37,15 @@ def difference_text(value: float | None) -> str:
     return f"{value:+,.{0 if abs(value) >= 100 else 1}f}".replace(",", "\u00a0").replace("-", MINUS)
 
 
+def compared_ml(first: float, second: float) -> tuple[str, str, str]:
+    """Two volumes in ml and the first minus the second, with one decimal: the difference is that of what is shown."""
+    shown = [round(value, 1) for value in (first, second)]
+    texts = ["< 0.1" if 0 < value < 0.05 else f"{value:,.1f}".replace(",", "\u00a0") for value in (first, second)]
+    difference = round(shown[0] - shown[1], 1)
+    sign = f"{difference:+,.1f}".replace(",", "\u00a0").replace("-", MINUS) if difference else "0.0"
+    return texts[0], texts[1], "0" if first == second else sign
+
+
 def range_text(lowest: float | None, highest: float | None) -> str:
     """Two differences as a range; one of them where both read the same."""
     ends = dict.fromkeys((difference_text(lowest), difference_text(highest)))

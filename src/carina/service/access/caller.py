@@ -54,11 +54,13 @@ class Caller:
         """Whether buttons that change what is in a project are shown."""
         return self.may_in(Need.OPERATE, project)
 
-    @property
-    def shown_role(self) -> str:
-        """Their role on the whole node; a program's in its project."""
-        inside = ", ".join(f"{role} in project {name}" for name, role in self.roles.items())
-        return inside if self.role is Role.PROGRAM else str(self.role)
+    def shown_role(self, project: str = "") -> str:
+        """The role that counts in a project; with none named all of theirs, that on the whole node first."""
+        if project:
+            return f"{self.roles[project]} in project {project}" if project in self.roles else str(self.role)
+        inside = [f"{role} in project {name}" for name, role in self.roles.items()]
+        everywhere = [] if inside and self.role in (Role.PROGRAM, Role.MEMBER) else [str(self.role)]
+        return ", ".join(everywhere + inside)
 
     @property
     def may_operate_some(self) -> bool:

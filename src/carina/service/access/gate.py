@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from carina.database import read_only
+from carina.jobs.listing import find_job
 from carina.service.access.caller import Caller, asking, caller_of
 from carina.service.access.credentials import is_same
 from carina.service.access.identify import Identifier
@@ -28,6 +30,8 @@ LOGGED_OUT = "You are no longer logged in, so nothing was done: log in, then do 
 
 FORM = "application/x-www-form-urlencoded"
 _LARGEST_FORM = 64 * 1024
+_LONGEST_NUMBER = 18
+"""Digits of a job's number that a database takes."""
 
 
 class Gate:
@@ -51,8 +55,10 @@ class Gate:
         state["caller"], state["node"] = caller, self._node.seen_in(caller.projects(_seen_by(rule)))
         named = asking.set(caller.name)
         try:
-            if self._node.settings.web.login and (refused := _refusal(request, rules, caller)):
-                return await refused(scope, receive, send)
+            if self._node.settings.web.login:
+                project = await run_in_threadpool(self._project_asked, scope["path"], rule, caller)
+                if refused := _refusal(request, rules, caller, project):
+                    return await refused(scope, receive, send)
             if caller.session and scope["method"] not in SAFE and not _is_own_script(request, caller):
                 receive, token = await _form_token(request)
                 if not is_same(token, caller.form_token):
@@ -62,6 +68,19 @@ class Gate:
         finally:
             asking.reset(named)
         return None
+
+    def _project_asked(self, path: str, rule: Rule | None, caller: Caller) -> str:
+        """The project that decides whether a route may be used; empty where none does, or one that is not seen."""
+        if rule is None or not caller.roles or not _is_of_a_project(rule):
+            return ""
+        parts = rule.parts(path) or {}
+        project = parts.get("project", "")
+        number = parts.get("job", parts.get("id", "")) if "/jobs/" in rule.path else ""
+        if number.isdecimal() and len(number) <= _LONGEST_NUMBER:
+            with read_only(self._node.engine) as connection:
+                job = find_job(connection, int(number))
+            project = job.project if job else ""
+        return project if caller.may_in(Need.READ, project) else ""
 
     def _noting(self, request: Request, send: Send, rule: Rule | None) -> Send:
         """Sends an answer once what it shows is in the audit trail; without its line nothing is shown."""
@@ -77,12 +96,17 @@ class Gate:
         return noted
 
 
+def _is_of_a_project(rule: Rule) -> bool:
+    """Whether more than seeing is needed, and that in the project only."""
+    return not rule.is_of_node and _seen_by(rule) is not Need.READ
+
+
 def _seen_by(rule: Rule | None) -> Need:
     """What one must be allowed in a project to be shown it by a route."""
     return Need.READ if rule is None or rule.need is Need.NOTHING else rule.need
 
 
-def _refusal(request: Request, rules: Mapping[str, Rule], caller: Caller) -> Response | None:
+def _refusal(request: Request, rules: Mapping[str, Rule], caller: Caller, project: str) -> Response | None:
     rule = rules.get(request.method)
     if caller.role is None and not (rule and caller.may(rule.need)):
         return _log_in_first(request)
@@ -91,14 +115,16 @@ def _refusal(request: Request, rules: Mapping[str, Rule], caller: Caller) -> Res
             allowed = ", ".join(sorted(rules))
             return _with_headers(refusal(request, 405, "web.405", HTTP_WORDS[405]), Allow=allowed)
         return refusal(request, 404, "web.404", HTTP_WORDS[404])
-    return None if caller.may(rule.need, everywhere=rule.is_of_node) else _not_allowed(request, rule, caller)
+    may = caller.may_in(rule.need, project) if project else caller.may(rule.need, everywhere=rule.is_of_node)
+    return None if may else _not_allowed(request, rule, caller, project)
 
 
-def _not_allowed(request: Request, rule: Rule, caller: Caller) -> Response:
+def _not_allowed(request: Request, rule: Rule, caller: Caller, project: str) -> Response:
     if not caller.session and is_from_page(request):
         return _log_in_first(request)
-    where = " on the whole node" if caller.may(rule.need) else ""
-    words = f"this needs the role {least_role(rule.need)}{where}; {caller.name} has the role {caller.shown_role}."
+    where = (f" in project {project}" if project else " on the whole node") if caller.may(rule.need) else ""
+    had = caller.shown_role(project)
+    words = f"this needs the role {least_role(rule.need)}{where}; {caller.name} has the role {had}."
     return refusal(request, 403, "access.role", words)
 
 

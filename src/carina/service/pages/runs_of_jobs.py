@@ -138,6 +138,7 @@ def corrections_of_jobs() -> Correcting:
         note=_note,
         decided=_decided,
         send=send_correction,
+        may_send=_may_send,
         destinations=_destinations,
         sendings=_sendings,
     )
@@ -167,6 +168,10 @@ def _decided(request: Request, run: Run) -> None:
 
 def _destinations(request: Request) -> list[str]:
     return list(job_asked(request)[1].destinations)
+
+
+def _may_send(request: Request) -> bool:
+    return caller_of(request).may_operate(job_asked(request)[1].project)
 
 
 def _sendings(request: Request) -> dict[str, str]:

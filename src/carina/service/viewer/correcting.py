@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from carina.api.result import Run
 from carina.api.study import choose_series
-from carina.corrections.decisions import LONGEST_REJECTION, decide, decision_on, readers_state
+from carina.corrections.decisions import LONGEST_REJECTION, decide, decision_on, readers_state, rejected_corrections
 from carina.corrections.finish import SEG_NAMES, Draft, finish, finished_folder, finished_of
 from carina.corrections.masks import MaskName, layer_named, masks_made, strokes_file
 from carina.corrections.painting import Author, Change, Overtaken, Painting, labels_sha256
@@ -58,9 +58,9 @@ class Correcting:
     ``source`` gives what a run was made from, for the new object; None where that is a volume file. ``reader`` gives
     who is logged in, empty where nobody need be: the page then asks for a name, ``offered`` first. ``note`` enters a
     deed in an audit trail, ``decided`` takes notice of a decision. ``send`` sends an object out and says to where,
-    where there is a way; ``destinations`` are those that it would be sent to, by name, and ``sendings`` what
-    became of each that was to be sent, by its SOP Instance UID. ``is_source_known`` says that a
-    series to look for was named at all.
+    where there is a way, and ``may_send`` whether whoever asks may; ``destinations`` are those that it would be sent
+    to, by name, and ``sendings`` what became of each that was to be sent, by its SOP Instance UID.
+    ``is_source_known`` says that a series to look for was named at all.
     """
 
     source: Callable[[Request, Run], Source | None]
@@ -69,6 +69,7 @@ class Correcting:
     note: Callable[[Request, str], None] = lambda _request, _deed: None
     decided: Callable[[Request, Run], None] = lambda _request, _run: None
     send: Callable[[Request, Path], str] | None = None
+    may_send: Callable[[Request], bool] = lambda _: True
     destinations: Callable[[Request], Sequence[str]] = lambda _: ()
     sendings: Callable[[Request], Mapping[str, str]] = lambda _: {}
     is_source_known: bool = True
@@ -150,7 +151,9 @@ class CorrectingPages:
             "finished": finished_of(run.folder, layer),
             "seg": SEG_NAMES[layer],
             "longest_reason": LONGEST_REJECTION,
+            "rejected": rejected_corrections(run, layer),
             "can_send": self._how.send is not None,
+            "may_send": self._how.may_send(request),
             "destinations": self._how.destinations(request),
             "sendings": self._how.sendings(request),
             "is_of_file": is_of_volume_file(run),
@@ -247,6 +250,12 @@ class CorrectingPages:
         path = finished_folder(opened.run.folder, layer, asked.number) / "dicom" / f"{SEG_NAMES[layer]}.dcm"
         if self._how.send is None or not path.is_file():
             raise Conflict("corrections.no-object", "there is no object of this correction that could be sent.")
+        if (rejected := rejected_corrections(opened.run, layer).get(asked.number)) is not None:
+            raise Conflict(
+                "corrections.rejected",
+                f"correction {asked.number} of the {layer} mask was rejected by {rejected.reader}, so it is not sent: "
+                "finish one that holds, or accept this one again, then send it.",
+            )
         said = self._how.send(request, path)
         self._how.note(request, f"{layer} mask sent")
         return Said(said=said)
@@ -256,6 +265,7 @@ class CorrectingPages:
 
         Raises:
             Conflict: ``corrections.another-reader``, the page was opened by somebody else than who is logged in now.
+            NotUnderstood: ``corrections.no-name``, nobody need log in, and no name was given.
         """
         reader, said = self._how.reader(request), given.strip()
         if reader and said and said != reader:
@@ -264,7 +274,10 @@ class CorrectingPages:
                 f"this page is that of {said}, and {reader} is logged in now: log in as {said} again, or open the page "
                 f"anew to go on as {reader}.",
             )
-        return reader or said or "unknown"
+        if not reader and not said:
+            words = "give your name first: it stands beside each stroke and decision."
+            raise NotUnderstood("corrections.no-name", words)
+        return reader or said
 
 
 def _is_unfinished(run: Run, layer: MaskName, painting: Painting) -> bool:

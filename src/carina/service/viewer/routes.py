@@ -24,7 +24,7 @@ from carina.measure.change import LesionChange
 from carina.measure.histogram import hu_histogram
 from carina.measure.texts import ml_text, percent_text
 from carina.report.change import change_sentences
-from carina.report.numbers import difference_text, page_text, range_text, site_name
+from carina.report.numbers import compared_ml, difference_text, page_text, range_text, site_name
 from carina.report.overlay import layout
 from carina.service.local_time import local_text, minute_text, seconds_words, zone_text
 from carina.service.problems import NotThere, as_sentence, status_of
@@ -119,6 +119,7 @@ PAGES.filters["percent"] = percent_text
 PAGES.filters["ml"] = ml_text
 PAGES.filters["site"] = site_name
 PAGES.filters["difference"] = difference_text
+PAGES.globals["compared_ml"] = compared_ml
 PAGES.globals["difference_range"] = range_text
 PAGES.globals["zone"] = zone_text
 

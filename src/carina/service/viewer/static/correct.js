@@ -58,7 +58,7 @@ function draw(plane) {
   const pane = panes.get(plane);
   const index = state.at[scene.planes[plane].normal];
   pane.querySelector("input").value = index;
-  pane.querySelector("output").value = index;
+  pane.querySelector(".index").textContent = index; // a screen reader has it of the slider
   paint(plane);
   return keepShowing(pane, `${index}.png?window=${form.elements.window.value}&overlay=none`, {
     source: (wanted) => `${scene.base}/slice/${plane}/${wanted}`,
