@@ -26,22 +26,24 @@ _LOG = logging.getLogger(__name__)
 def serve(config: Path | None, check: bool) -> None:
     """Run the node: receive studies, run pipelines on them, send the results. For research use only."""
     from carina.config import settings_file
-    from carina.service.check import as_error, check_across, is_running
+    from carina.service.check import as_error, is_running, start_mistakes
     from carina.service.remarks import settings_remarks
 
     file = settings_file(config)
     settings = _every_mistake_told(config, file) if check else node_settings(config)
     runs = is_running(settings)  # then its ports are its own; without --check, its folder refuses a second node
-    mistakes = check_across(settings, is_running=runs)
+    mistakes = start_mistakes(settings, is_running=runs)
     if check:
         from carina.service.check_bundles import bundle_remarks
         from carina.service.check_contents import check_contents
         from carina.service.check_database import database_mistakes, database_remarks
+        from carina.service.check_passing import passing_mistakes
         from carina.service.check_tls import ending_remarks, lapsed_mistakes
         from carina.service.settings_secrets import open_secrets
 
         now = datetime.now(UTC)
-        mistakes += [*check_contents(settings), *lapsed_mistakes(settings, now), *database_mistakes(settings)]
+        mistakes += [*passing_mistakes(settings), *check_contents(settings), *lapsed_mistakes(settings, now)]
+        mistakes += database_mistakes(settings)
     if mistakes:
         raise as_error(mistakes, file)
     if check:

@@ -30,9 +30,10 @@ from carina.errors import BadConfig
 from carina.jobs.places import NODE_LOCK
 from carina.pipeline.places import check_place
 from carina.sections import INCOMING
+from carina.service.check_passing import passing_mistakes
 from carina.service.check_secrets import secret_mistakes
 from carina.service.check_sources import source_mistakes
-from carina.service.check_tls import tls_mistakes
+from carina.service.check_tls import listening_mistakes
 from carina.service.web_address import is_address, is_loopback, split_address, usual_port
 from carina.toml import Mistake, read_toml
 from carina.web_settings import WebSettings
@@ -43,9 +44,17 @@ Listener = DicomSettings | WebSettings
 
 
 def check_across(settings: Settings, *, is_running: bool = False) -> list[Mistake]:
-    """Every mistake across keys that can be seen without opening a pipeline or a bundle.
+    """Every mistake across keys that can be seen without opening a pipeline or a bundle, and what may pass by itself.
 
     Where the node of the settings is running, the ports that it has are its own, and are not tried.
+    """
+    return [*start_mistakes(settings, is_running=is_running), *passing_mistakes(settings)]
+
+
+def start_mistakes(settings: Settings, *, is_running: bool = False) -> list[Mistake]:
+    """Those across keys with which no node starts: what the settings say can't be meant, or it could not even listen.
+
+    What a day without a mount or without room brings is none of them (``passing_mistakes``).
     """
     checks: tuple[Callable[[Settings], Iterator[Mistake]], ...] = (
         source_mistakes,
@@ -56,7 +65,7 @@ def check_across(settings: Settings, *, is_running: bool = False) -> list[Mistak
         _web_host,
         _listeners,
         *(() if is_running else (_ports,)),
-        tls_mistakes,
+        listening_mistakes,
         _places,
         secret_mistakes,
         _retention,
@@ -140,8 +149,6 @@ def _submit_below(settings: Settings) -> Iterator[Mistake]:
         place = _whole(folder)
         if place == place.parent:
             yield _mistake("node/submit_below", f"{folder!r} allows every file of this machine; name the folders")
-        elif not place.is_dir():
-            yield _mistake("node/submit_below", f"{folder!r} is no folder that is there; make it first")
 
 
 def _whole(path: str) -> Path:
@@ -248,25 +255,15 @@ def _port(name: str, listener: Listener) -> Iterator[Mistake]:
 
 
 def _places(settings: Settings) -> Iterator[Mistake]:
+    """Where the node itself works: without that there is none."""
     folder = Path(settings.node.folder)
-    yield from _place("node/folder", folder / INCOMING)
-    for name, one in settings.destinations.items():
-        if isinstance(one, FolderDestination):
-            yield from _place(f"destinations/{name}/path", Path(one.path))
-    above = next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), None)
-    total, _, free = shutil.disk_usage(above) if above else (1, 1, 0)
-    if not total:
-        yield _mistake("node/folder", f"{above} is on a file system that keeps no files; choose a folder on a disk")
-    elif (free_gb := free / 1e9) < settings.node.free_gb:
-        words = f"{settings.node.free_gb:g} GB must stay free and {free_gb:.1f} GB are; every sender would be refused"
-        yield _mistake("node/free_gb", words)
-
-
-def _place(key: str, path: Path) -> Iterator[Mistake]:
     try:
-        check_place(path)
+        check_place(folder / INCOMING)
     except BadConfig as error:
-        yield _mistake(key, error.message)
+        yield _mistake("node/folder", error.message)
+    above = next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), None)
+    if above and not shutil.disk_usage(above).total:
+        yield _mistake("node/folder", f"{above} is on a file system that keeps no files; choose a folder on a disk")
 
 
 def _mistake(key: str, words: str) -> Mistake:

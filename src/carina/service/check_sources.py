@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import combinations
-from pathlib import Path
 from typing import assert_never
 
 from carina.config import (
@@ -18,7 +17,6 @@ from carina.config import (
     DicomSource,
     DicomwebDestination,
     FolderDestination,
-    FolderSource,
     Peer,
     Settings,
 )
@@ -129,12 +127,6 @@ def _can_move(source: AnySource, peer: Destination | None) -> bool:
 
 
 def _one_source(name: str, source: AnySource) -> Iterator[Mistake]:
-    if isinstance(source, FolderSource) and not Path(source.path).is_dir():
-        yield _mistake(f"sources/{name}/path", f"{source.path!r} is no folder that is there; make it first")
-    elif isinstance(source, FolderSource) and not os.access(source.path, os.R_OK | os.X_OK):
-        yield _mistake(
-            f"sources/{name}/path", f"{source.path!r} can't be read by this user; let the node's user read it"
-        )
     for network in source.addresses if isinstance(source, DicomSource) else ():
         try:
             ipaddress.ip_network(network, strict=False)

@@ -57,7 +57,7 @@ def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readines
     return Readiness(
         ready=not troubles,
         troubles=tuple(troubles),
-        warnings=(*tls.warnings, *_waiting(node)),
+        warnings=(*tls.warnings, *_resting(node), *_waiting(node)),
         parts={one.name: one.state for one in every if node.shows_part(one.name)},
     )
 
@@ -116,6 +116,15 @@ def _networks(node: RunningNode) -> list[str]:
     return [
         f"networks: {key} can't be used, and jobs that need it fail: carina serve --check says why"
         for key in node.network_troubles
+    ]
+
+
+def _resting(node: RunningNode) -> list[str]:
+    """Folders that can't be used now; of disk, watched folders and TLS more is said elsewhere."""
+    shown = {("destinations", name, "path") for name in node.settings.destinations} | {("node", "submit_below")}
+    keys = dict.fromkeys(".".join(one.key) for one in list(node.resting) if one.key in shown)
+    return [
+        f"{key}: its folder can't be used now, and what needs it rests: carina serve --check says why" for key in keys
     ]
 
 

@@ -28,6 +28,7 @@ from carina.service.access.members import see_project
 from carina.service.loops import Part, PartStatus
 from carina.service.networks import network_troubles
 from carina.service.tallies import Tallies
+from carina.toml import Mistake
 
 MOST_VIEWS = 256
 
@@ -41,7 +42,8 @@ def utc_now() -> datetime:
 class RunningNode:
     """A node: its settings, its folder and database, its parts.
 
-    ``outages`` are those that a part outlives, by its name; ``held_certificates`` the dates of what a listener,
+    ``outages`` are those that a part outlives, by its name; ``resting`` what stands against a place or a destination
+    now and may pass; ``held_certificates`` the dates of what a listener,
     ``dicom`` or ``web``, shows; ``database_file`` the number of SQLite's file at the start. ``stop`` is set once it is
     to end, ``is_recovered`` once it may receive. ``token`` is what the forms of its own pages carry, so that no other
     page can send them. ``projects`` are those that it shows, None: every one.
@@ -54,6 +56,7 @@ class RunningNode:
     is_recovered: threading.Event = field(default_factory=threading.Event)
     parts: list[Part] = field(default_factory=list)
     outages: dict[str, Outages] = field(default_factory=dict)
+    resting: list[Mistake] = field(default_factory=list)
     held_certificates: dict[str, Validity] = field(default_factory=dict)
     database_file: int | None = None
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))

@@ -30,6 +30,7 @@ from carina.receive.recover import recover
 from carina.receive.tls import listener_files
 from carina.receive.unfinished import FetchResumer
 from carina.service.allocator import trim_memory
+from carina.service.check_passing import look_around
 from carina.service.check_tls import date_remarks, tls_places
 from carina.service.endpoint import ENDPOINT_PART, watch_endpoint
 from carina.service.filling import fill_rows
@@ -51,6 +52,9 @@ RETENTION_S = 60.0
 FILLED_S, NOT_FILLED_S = 0.5, 5.0
 """Between two looks at rows that are still to be filled: while there are many, and where there were none."""
 
+PLACES_S = 10.0
+"""Between two looks at whether folders beyond the node are there, and room."""
+
 CERTIFICATES_S = 86_400.0
 """Between two looks at the dates of certificates."""
 
@@ -67,6 +71,7 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
     works["retention"] = lambda stop: _remove(node, stop)
     works["readings"] = lambda stop: _take_readings(node, stop)
     works["rows"] = lambda stop: _fill_rows(node, stop)
+    works["places"] = lambda stop: _look_around(node, stop)
     works["memory"] = _give_memory_back
     works["arrivals"] = lambda stop: _settle_arrivals(node, stop)
     peers = peers_of(list(node.settings.sources.values()))
@@ -138,6 +143,13 @@ def _take_readings(node: RunningNode, stop: Event) -> None:
 def _fill_rows(node: RunningNode, stop: Event) -> None:
     while not stop.wait(FILLED_S if fill_rows(node) else NOT_FILLED_S):
         pass
+
+
+def _look_around(node: RunningNode, stop: Event) -> None:
+    while True:
+        look_around(node.settings, node.resting)
+        if stop.wait(PLACES_S):
+            return
 
 
 def _give_memory_back(stop: Event) -> None:
