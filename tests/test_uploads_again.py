@@ -82,3 +82,13 @@ def test_a_job_counts_that_ran_or_will(tmp_path: Path, series: dict[str, Files])
             assert said["run_before"] == (job if counts else None), row
             for number in (job, said["id"] or 0):
                 set_job(node, number, ended="canceled", state="stopped")
+
+
+def test_one_that_ended_well_is_named_before_a_later_one_that_may_yet_fail(
+    tmp_path: Path, series: dict[str, Files]
+) -> None:
+    node = opened(tmp_path)
+    jobs = [add_job(node, series_uid=UID) for _ in range(2)]
+    add_job(node, series_uid=UID, state="running", ended="")
+    with serving(node) as url, httpx.Client(base_url=url) as client:
+        assert sent(client, series[UID])["run_before"] == jobs[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import shutil
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -107,7 +108,12 @@ def test_an_interrupted_zip_is_resumed_by_another_page_and_run(browser: Browser,
     page.close()
 
 
-def test_a_nifti_file_is_dropped_and_a_folder_is_chosen(browser: Browser, running: Process, files: Path) -> None:
+def test_a_nifti_file_is_dropped_and_a_folder_is_chosen(
+    browser: Browser, running: Process, files: Path, tmp_path: Path
+) -> None:
+    with_hidden = shutil.copytree(files / "series", tmp_path / "series")
+    for name, content in ((".DS_Store", "x"), ("empty.dcm", "")):
+        (with_hidden / name).write_text(content)
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text))
@@ -132,8 +138,9 @@ def test_a_nifti_file_is_dropped_and_a_folder_is_chosen(browser: Browser, runnin
     expect(page.locator("#upload-said a").last).to_have_attribute("href", f"/jobs/{dropped}")
     httpx.post(f"{running.url}/api/v1/jobs/{job_of(page)}/cancel")
     page.reload()
-    page.get_by_label("A folder").set_input_files(files / "series")
+    page.get_by_label("A folder").set_input_files(with_hidden)
     chosen = job_of(page)
+    expect(page.locator("#upload-said")).to_contain_text("2 hidden or empty files were left out.")
     run_to_its_end(page, running.url, dropped)
     page.goto(f"{running.url}/jobs/{dropped}")
     expect(page.get_by_role("link", name="Results")).to_be_visible()
@@ -158,7 +165,13 @@ def test_the_upload_is_given_up_by_keyboard_and_what_is_no_scan_is_said(
     expect(page.get_by_text("50 % of 100 B has come")).to_have_count(0)
     (tmp_path / "broken.zip").write_bytes(b"no zip")
     page.get_by_label("Files or a zip").set_input_files(tmp_path / "broken.zip")
-    expect(page.locator("#upload-said")).to_contain_text("Not uploaded: a file that is called .zip is no zip archive")
+    words = "Not uploaded: broken.zip: a file that is called .zip is no zip archive"
+    expect(page.locator("#upload-said")).to_contain_text(words)
+    expect(page.locator("#upload-percent")).to_be_empty()
+    (tmp_path / ".hidden").write_bytes(b"x")
+    page.get_by_label("Files or a zip").set_input_files(tmp_path / ".hidden")
+    words = "there is nothing in what you chose but hidden or empty files."
+    expect(page.locator("#upload-said")).to_contain_text(words)
     page.reload()
     expect(page.get_by_role("heading", name="Run on files of your own")).to_be_visible()
     expect(page.get_by_role("heading", name="Unfinished")).to_have_count(0)  # sent again it would be the same

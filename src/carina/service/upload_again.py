@@ -41,7 +41,8 @@ def run_before(node: RunningNode, job: Job) -> int | None:
     known = (JOB.c.id < job.id, JOB.c.pipeline == job.pipeline, JOB.c.ended.in_(("", JobEnd.HEALTHY)))
     # what an upload holds is not in its row before its run has ended
     alike = [JOB.c.described.is_(None), JOB.c.series_uid.in_(uids), *([JOB.c.described.in_(names)] if names else [])]
-    wanted = select(JOB).where(*known, or_(*alike)).order_by(JOB.c.id.desc()).limit(MOST_JOBS)
+    best_first = (JOB.c.ended == JobEnd.HEALTHY).desc(), JOB.c.id.desc()
+    wanted = select(JOB).where(*known, or_(*alike)).order_by(*best_first).limit(MOST_JOBS)
     with read_only(node.engine) as connection:
         others = [job_of(row) for row in connection.execute(wanted)]
     return next((one.id for one in others if _is_same(node, one, uids, files)), None)

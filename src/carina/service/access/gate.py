@@ -28,6 +28,9 @@ CHALLENGE = 'Bearer realm="carina", Basic realm="carina", charset="UTF-8"'
 
 LOGGED_OUT = "You are no longer logged in, so nothing was done: log in, then do it again."
 
+NO_TOKEN = "nobody is logged in; show a token of this node (Authorization: Bearer TOKEN), or log in at /login."
+UNKNOWN_TOKEN = "the token is not known here: it was mistyped or revoked; an administrator makes one on Users."
+
 FORM = "application/x-www-form-urlencoded"
 _LARGEST_FORM = 64 * 1024
 _LONGEST_NUMBER = 18
@@ -136,7 +139,7 @@ def _log_in_first(request: Request) -> Response:
     if is_from_page(request):  # a button that was pressed after the log-in had ended
         values = {"said": LOGGED_OUT, "code": "access.unknown", "to": _log_in_at(request), "to_name": "Log in"}
         return page(request, "said.html", values, 401)
-    words = "nobody is logged in; show a token of this node (Authorization: Bearer TOKEN), or log in at /login."
+    words = UNKNOWN_TOKEN if request.headers.get("authorization") else NO_TOKEN
     challenge = CHALLENGE if is_program else 'Bearer realm="carina"'
     return _with_headers(refusal(request, 401, "access.unknown", words), **{"WWW-Authenticate": challenge})
 

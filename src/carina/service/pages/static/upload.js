@@ -10,6 +10,8 @@ const CHUNK = Number(place.dataset.chunk);
 const PATIENCE_S = 30;
 const MOST_FAULTS = 8;
 const LOGGED_OUT = "access.unknown"; // the node's code of an answer to nobody
+const DAMAGED_ZIP = "upload.zip"; // the node's code of an archive that it can't unpack
+const MOST_NAMED = 5;
 const UNUSABLE = 422; // the files themselves are at fault
 let busy = false;
 let paused = null;
@@ -114,9 +116,9 @@ async function keyOf(files, project) {
   return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-async function send(files) {
+async function send(files, left) {
   const total = files.reduce((sum, one) => sum + one.file.size, 0);
-  if (!total) throw new Refused("there is nothing in what you chose.");
+  if (!total) throw new Refused(`there is nothing in what you chose${left ? " but hidden or empty files" : ""}.`);
   const json = { "content-type": "application/json" };
   const project = document.getElementById("upload-project").value;
   const announced = JSON.stringify({ key: await keyOf(files, project), files: files.length, bytes: total, project });
@@ -144,20 +146,41 @@ async function send(files) {
   }
 }
 
+function isZip(one) {
+  return one.name.toLowerCase().endsWith(".zip");
+}
+
+/** Why files were not taken; the node names none of them, for a name may tell a patient. */
+function whyNot(error, files) {
+  if (!(error instanceof Refused)) return `a file can't be read (${error.message}).`;
+  const zips = error.code === DAMAGED_ZIP ? files.filter(isZip).map((one) => one.name) : [];
+  return zips.length ? `${zips.slice(0, MOST_NAMED).join(", ")}: ${error.message}` : error.message;
+}
+
+function isSent({ name, file }) {
+  return file.size > 0 && !name.split("/").at(-1).startsWith(".");
+}
+
 async function begin(gathered) {
   if (busy) return say("One upload after the other: this one is not finished.");
   busy = true;
   place.dataset.busy = "yes";
+  let files = [];
   try {
-    const files = (await gathered).filter((one) => one.file.size && !one.name.split("/").at(-1).startsWith("."));
-    await send(files);
+    const chosen = await gathered;
+    files = chosen.filter(isSent);
+    const left = chosen.length - files.length;
+    await send(files, left);
+    if (left) said.append(` ${left} hidden or empty file${left === 1 ? " was" : "s were"} left out.`);
   } catch (error) {
     if (error.code === LOGGED_OUT) return sayLoggedOut();
-    say(error instanceof Refused ? `Not uploaded: ${error.message}` : `Not uploaded: a file can't be read (${error.message}).`);
+    say(`Not uploaded: ${whyNot(error, files)}`);
   } finally {
     busy = false;
     delete place.dataset.busy;
     at.hidden = true;
+    percent.textContent = "";
+    bar.value = 0;
   }
 }
 
