@@ -130,6 +130,9 @@ class RealEngine:
                 link = tarfile.TarInfo(f"bin/{name}")
                 link.type, link.linkname = tarfile.SYMTYPE, "busybox"
                 tar.addfile(link)
+            closed = tarfile.TarInfo("tmp")  # where its user can't write
+            closed.type, closed.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(closed)
         run = [
             podman,
             "run",

@@ -63,7 +63,7 @@ def test_an_engine_is_told_everything_that_bounds_a_container(engine: FakeEngine
         ("--pull", "never"),
         ("--network", "none"),
         ("--read-only", "--read-only-tmpfs=false"),
-        ("--tmpfs", "/tmp:rw,noexec,nosuid,nodev,mode=1777,size=256m"),
+        ("--tmpfs", "/tmp:rw,noexec,nosuid,nodev,mode=1777,size=256m,notmpcopyup,U"),
         ("--pids-limit", "4096"),
         ("--cap-drop", "ALL"),
         ("--security-opt", "no-new-privileges"),
@@ -161,6 +161,9 @@ def run_words(folder: Path, name: str = "podman", **more: Any) -> list[str]:
 
 def test_docker_is_told_the_same_but_for_what_it_does_not_know(tmp_path: Path) -> None:
     words = {name: run_words(tmp_path, name) for name in ("podman", "docker")}
+    scratch = {name: said.pop(said.index("--tmpfs") + 1) for name, said in words.items()}
+    (common, _, podmans), (same, _, dockers) = (scratch[one].partition("m,") for one in ("podman", "docker"))
+    assert common == same and podmans == "notmpcopyup,U" and dockers.startswith("uid=")
     only = set(words["podman"]) - set(words["docker"])
     assert only == {"podman", "--read-only-tmpfs=false", "--timeout", "61"}
     assert words["docker"].count("--read-only") == words["docker"].count("--tmpfs") == 1
@@ -247,6 +250,14 @@ def test_a_real_container_is_gone_after_its_time(
         go(scan, tmp_path / "run", file, OperatorSettings(engine=EngineChoice.PODMAN, time_s=3))
     left = subprocess.run(["podman", "ps", "--all", "--quiet"], capture_output=True, text=True, check=True)
     assert left.stdout == ""
+    assert (tmp_path / "run" / "steps" / "slow.log").read_text() == "", "the program said nothing"
+
+
+def test_an_engine_that_may_not_set_its_limits_is_told_how(engine: FakeEngine, scan: Path, tmp_path: Path) -> None:
+    code = "import sys; print('runc: error setting rlimit type 7: operation not permitted'); sys.exit(126)"
+    step = foreign("show", python(code), FROM_CT, more=", tag: 2")
+    with pytest.raises(BadConfig, match=r"exit code 126; .*name lower ones as default_ulimits in its containers\.conf"):
+        go(scan, tmp_path / "run", definition(tmp_path / "mine.yaml", READER, step), OperatorSettings())
 
 
 def test_the_engine_is_asked_once(engine: FakeEngine) -> None:

@@ -103,7 +103,9 @@ class ContainerEngine:
         alone = ["--read-only-tmpfs=false"] if self.name == "podman" else []
         if any(mount.path == SCRATCH for mount in what.mounts):
             return alone
-        return [*alone, "--tmpfs", f"{SCRATCH}:rw,noexec,nosuid,nodev,mode=1777,size={what.tmp_mb}m"]
+        user, group = container_user()  # its owner, since runc gives it the mode of the image's own
+        owned = "notmpcopyup,U" if self.name == "podman" else f"uid={user},gid={group}"
+        return [*alone, "--tmpfs", f"{SCRATCH}:rw,noexec,nosuid,nodev,mode=1777,size={what.tmp_mb}m,{owned}"]
 
     def _user(self) -> list[str]:
         user = container_user()

@@ -42,6 +42,11 @@ DEEPEST_OUTPUT = 64
 KILLED = 137
 """Exit code of what was killed, as by an engine when memory runs out."""
 
+ENGINES_OWN = (125, 126, 127)
+"""Exit codes by which an engine says that it, and not the program, failed."""
+
+RLIMITS = "The engine may not set its limits here: name lower ones as default_ulimits in its containers.conf."
+
 
 @dataclass(frozen=True, kw_only=True)
 class InContainer:
@@ -219,8 +224,10 @@ class Launch:
             raise why_over(ended, told, self.settings, log)
         memory = self.step.requests.memory_mb or (UNASKED_MB if isinstance(self.how, InContainer) else 0)
         killed = f" (killed; it may use {memory} MB of memory)" if ended == KILLED and memory else ""
-        failure = BadConfig("operator.failed", f"{told} ended with exit code {ended}{killed}; {seen}.")
-        failure.said = one_line(last_lines(log))
+        said = one_line(last_lines(log))
+        hint = f" {RLIMITS}" if ended in ENGINES_OWN and isinstance(self.how, InContainer) and "rlimit" in said else ""
+        failure = BadConfig("operator.failed", f"{told} ended with exit code {ended}{killed}; {seen}.{hint}")
+        failure.said = said
         raise failure
 
     def _taken(self, path: str, folder: Path, context: Context) -> Files:

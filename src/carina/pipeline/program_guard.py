@@ -47,7 +47,7 @@ def _end(program: subprocess.Popen[bytes], stop: list[str], is_over: threading.E
     is_over.set()
     program.kill()
     if stop:
-        subprocess.run(stop, stdin=subprocess.DEVNULL, check=False, timeout=STOP_S)
+        subprocess.run(stop, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False, timeout=STOP_S)
     else:
         _end_children()
     os.killpg(0, signal.SIGKILL)

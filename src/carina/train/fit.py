@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +46,14 @@ SETTLING = 7919
 """Added to the seed for the examples that the statistics of norms are taken over."""
 
 Watch = Callable[[TrainingProgress], None]
+
+
+def end_as_interrupted(_: int) -> None:
+    """Let a loader's process end quietly where SIGTERM is sent to the whole group, as it does at Ctrl-C.
+
+    The training itself gets the signal too, and ends by it; of one that a signal killed torch tells it as an error.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _silent(_: TrainingProgress) -> None:
@@ -232,6 +241,7 @@ class _Loop:
             Batches(self.source, self.settings, steps, self.team),
             batch_size=None,
             num_workers=workers,
+            worker_init_fn=end_as_interrupted,
             generator=torch.Generator(),  # else the loader draws from the network's random numbers
             pin_memory=self.team.device.type == "cuda",
             **more,
