@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
-from carina.database import AUDIT, JOB, SCHEMA, open_database
+from carina.database import AUDIT, JOB, NOTICE, SCHEMA, open_database
 from carina.database.upgrade import SCHEMA_VERSION, migrations, schema_version, upgrade_schema
 from carina.errors import BadConfig
 from databases import new_database
@@ -136,4 +136,36 @@ def test_the_trail_is_only_added_to(engine: Engine) -> None:
 def test_the_trail_of_a_server_is_only_added_to(postgresql: str) -> None:
     engine = open_database(new_database(postgresql, "trail"))
     refuses(engine, *DEEDS, "truncate audit")
+    engine.dispose()
+
+
+def tells_endings(engine: Engine) -> None:
+    """Of jobs that were told of before: one that stopped is not told again, one that runs again is when it ends."""
+    now = datetime.now(UTC)
+    with engine.begin() as connection:
+        command.upgrade(migrations(connection), "0021")
+        for number, state in enumerate(("stopped", "pending", "running"), 1):
+            numbers = {"id": number, "attempt": 2, "memory_mb": 1, "cores": 1, "priority": 1}
+            row = {"source": "x", "series_uid": "", "pipeline": "p", "folder": "", "ended": "", "worker": ""}
+            connection.execute(insert(JOB).values(**numbers, **row, state=state, created_at=now))
+            told = f"({number}, {number}, '', 'sent', 1, '', :now)"
+            columns = "id, job_id, body, state, attempts, error, created_at"
+            connection.execute(text(f"insert into notice ({columns}) values {told}"), {"now": now})
+    upgrade_schema(engine)
+    with engine.connect() as connection:
+        assert connection.execute(select(NOTICE.c.attempt).order_by(NOTICE.c.id)).scalars().all() == [2, 2, 1]
+    twice = insert(NOTICE).values(job_id=1, attempt=2, body="", state="sent", created_at=now)
+    with pytest.raises(IntegrityError, match="notice"), engine.begin() as connection:
+        connection.execute(twice)
+    with engine.begin() as connection:
+        connection.execute(twice.values(id=9, attempt=3))
+
+
+def test_an_ending_that_was_told_is_not_told_again(engine: Engine) -> None:
+    tells_endings(engine)
+
+
+def test_nor_of_a_servers(postgresql: str) -> None:
+    engine = open_database(new_database(postgresql, "endings"))
+    tells_endings(engine)
     engine.dispose()

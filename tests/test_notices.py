@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, insert, select, update
 
 from carina.database import JOB, NOTICE
 from carina.deliver.notices import Notifier, sign
@@ -166,3 +166,20 @@ def test_jobs_of_the_past_and_those_not_asked_for_stay_silent(engine: Engine, tm
     for _ in range(3):
         notices.round()
     assert hook.got == []
+
+
+def test_each_ending_of_a_job_is_told_once(engine: Engine, tmp_path: Path, hook: Hook) -> None:
+    """It faults, is run again and faults, is run again and finds much."""
+    add(engine, tmp_path, 1, attempt=1)
+    notices = notifier(engine, tmp_path, Clock(), hook.url, lesion_percent=1.0)
+    for attempt, ended in enumerate(("faulted", "faulted", "healthy"), 1):
+        again = update(JOB).values(attempt=attempt, ended=ended, stopped_at=NOW)
+        with engine.begin() as connection:
+            connection.execute(again.values(state="running", ended=""))
+        assert not notices.round()
+        with engine.begin() as connection:
+            connection.execute(again.values(state="stopped"))
+        for _ in range(3):
+            notices.round()
+    assert [one["kind"] for one in hook.bodies()] == ["faulted", "faulted", "findings"]
+    assert len({one["id"] for one in hook.bodies()}) == 3

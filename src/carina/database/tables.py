@@ -251,9 +251,11 @@ NOTICE = Table(
     "notice",
     SCHEMA,
     Column("id", _KEY, primary_key=True),
-    Column("job_id", _KEY, ForeignKey("job.id"), nullable=False, unique=True),
+    Column("job_id", _KEY, ForeignKey("job.id"), nullable=False),
+    Column("attempt", Integer, nullable=False, default=0, comment="which ending of the job it is of"),
     Column("body", Text, nullable=False, comment="JSON; no patient"),
     Column("state", String(16), nullable=False, comment="silent (nothing to say), waiting, sent, failed"),
+    Column("mail_left", Text, nullable=False, default="", comment="JSON: who by mail is tried again; empty: all"),
     Column("attempts", Integer, nullable=False, default=0),
     Column("status", Integer, comment="the HTTP code that was answered last"),
     Column("error", Text, nullable=False, default=""),
@@ -261,7 +263,8 @@ NOTICE = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("sent_at", UtcTime),
     Index("ix_notice_queue", "state", "not_before"),
-    comment="what is said of a job that ended, by webhook; one row for each job that was looked at",
+    UniqueConstraint("job_id", "attempt"),
+    comment="what is said of a job that ended, by webhook and mail; one row for each ending that was looked at",
 )
 
 REMOVAL = Table(

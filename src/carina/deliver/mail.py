@@ -1,41 +1,149 @@
-"""Notices by mail: one plain message for each, over SMTP, encrypted unless the settings say otherwise."""
+"""Notices by mail: one plain message for each, over SMTP, encrypted unless the settings say otherwise.
+
+A socket's timeout is counted anew with every byte. Here the exchange as a whole has ``PATIENCE`` times that, after
+which the connection is cut: a server that answers byte by byte holds nobody.
+"""
 
 from __future__ import annotations
 
 import smtplib
+import socket
 import ssl
-from collections.abc import Mapping
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Any
 
+from carina.deliver.paced_http import PATIENCE
 from carina.errors import one_line
 from carina.pipeline.json_text import as_pretty_json
 from carina.sections import MailSettings
 
+_CUT_AGAIN_S = 0.2
 
-def send_mail(settings: MailSettings, notice: Mapping[str, Any], when: datetime, timeout_s: float) -> str:
-    """Send a notice; gives what went wrong, empty where nothing did."""
+
+@dataclass(frozen=True, kw_only=True)
+class Mailed:
+    """What came of a mail: ``error`` is empty where everybody has it; ``left`` is who is to be tried again.
+
+    ``is_away``: the server was not spoken to to the end, so that another mail would fare no better.
+    """
+
+    error: str = ""
+    left: tuple[str, ...] = ()
+    is_away: bool = False
+
+
+def send_mail(
+    settings: MailSettings, notice: Mapping[str, Any], when: datetime, timeout_s: float, to: Collection[str] = ()
+) -> Mailed:
+    """Send a notice, to all or only to those of the settings that are named; ``timeout_s`` bounds each answer.
+
+    Of recipients that are refused only those are left whom the server may take later (RFC 5321 4.2.1: 4yz), unless it
+    took nobody at all, so far: then it may be the server that is wrong, and everybody is.
+    """
+    named = tuple(one for one in settings.to if not to or one in to) or settings.to
     try:
-        with _connected(settings, timeout_s) as server:
+        with _bounded(PATIENCE * timeout_s) as cut, _connected(settings, timeout_s, cut) as server:
             if settings.user:
                 server.login(settings.user, settings.password)
-            server.send_message(_message(settings, notice, when))
-    except (OSError, smtplib.SMTPException) as error:
-        return one_line(f"mail: {error}")
-    return ""
+            return _refused(server.send_message(_message(settings, notice, when), to_addrs=named), named)
+    except smtplib.SMTPRecipientsRefused as error:
+        found = _refused(error.recipients, named)
+        return found if to else Mailed(error=found.error, left=named)
+    except smtplib.SMTPResponseException as error:
+        return Mailed(error=one_line(f"mail: {error}"), left=named, is_away=not isinstance(error, _OF_ONE_MAIL))
+    except (OSError, ValueError, smtplib.SMTPException) as error:
+        return Mailed(error=one_line(f"mail: {error}"), left=named, is_away=True)
 
 
-def _connected(settings: MailSettings, timeout_s: float) -> smtplib.SMTP:
-    if settings.security == "none":
-        return smtplib.SMTP(settings.host, settings.port, timeout=timeout_s)
-    context = ssl.create_default_context()
-    if settings.security == "tls":
-        return smtplib.SMTP_SSL(settings.host, settings.port, timeout=timeout_s, context=context)
-    server = smtplib.SMTP(settings.host, settings.port, timeout=timeout_s)
-    server.starttls(context=context)
-    return server
+_OF_ONE_MAIL = (smtplib.SMTPDataError, smtplib.SMTPSenderRefused)
+
+
+def _refused(refused: Mapping[str, tuple[int, bytes]], named: Sequence[str]) -> Mailed:
+    """What a server said of those whom it did not take."""
+    told = [f"{one} was refused ({code} {_words(said)})" for one, (code, said) in refused.items()]
+    left = tuple(one for one in named if one in refused and refused[one][0] < 500)
+    return Mailed(error=one_line(f"mail: {', '.join(told)}") if told else "", left=left)
+
+
+def _words(said: bytes | str) -> str:
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+
+
+class _Cut:
+    """Cuts a connection once its time is over, whichever step it is in."""
+
+    def __init__(self, most_s: float) -> None:
+        self.server: smtplib.SMTP | None = None
+        self.is_over = False
+        self.most_s, self._done = most_s, threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="mail: time", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        wait_s = self.most_s
+        while not self._done.wait(wait_s):
+            self.is_over, wait_s = True, _CUT_AGAIN_S  # it may be about to connect, or to change to TLS
+            connection = getattr(self.server, "sock", None)
+            if connection is not None:
+                with suppress(OSError):
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)  # below TLS, which would want to say good-bye
+
+
+@contextmanager
+def _bounded(most_s: float) -> Iterator[_Cut]:
+    cut = _Cut(most_s)
+    cut.start()
+    try:
+        yield cut
+    except (OSError, ValueError, smtplib.SMTPServerDisconnected) as error:
+        if cut.is_over:
+            raise TimeoutError(f"the server took longer than {most_s:g} s over one mail") from error
+        raise
+    finally:
+        cut.end()
+
+
+class _Server(smtplib.SMTP):
+    """A connection that is cut in time: it is known before the first word of the server."""
+
+    def __init__(self, settings: MailSettings, timeout_s: float, cut: _Cut) -> None:
+        cut.server = self
+        super().__init__(settings.host, settings.port, timeout=timeout_s)
+
+
+class _TlsServer(smtplib.SMTP_SSL):
+    """As ``_Server``, with TLS from the first byte."""
+
+    def __init__(self, settings: MailSettings, timeout_s: float, cut: _Cut) -> None:
+        cut.server = self
+        context = ssl.create_default_context()
+        super().__init__(settings.host, settings.port, timeout=timeout_s, context=context)
+
+
+@contextmanager
+def _connected(settings: MailSettings, timeout_s: float, cut: _Cut) -> Iterator[smtplib.SMTP]:
+    """A connection; how its end goes makes no difference to what was taken."""
+    server = (_TlsServer if settings.security == "tls" else _Server)(settings, timeout_s, cut)
+    try:
+        if settings.security == "starttls":
+            server.starttls(context=ssl.create_default_context())
+        yield server
+    finally:
+        with suppress(OSError, ValueError, smtplib.SMTPException):
+            server.quit()
+        server.close()
 
 
 def _message(settings: MailSettings, notice: Mapping[str, Any], when: datetime) -> EmailMessage:

@@ -1,7 +1,8 @@
-"""Notices by webhook: a job that faulted, findings over a threshold. Signed, tried again, and without a patient.
+"""Notices by webhook and mail: a job that faulted, findings over a threshold. Signed, tried again, without a patient.
 
 A notice holds the job's number, its pipeline, the code of its error or the figure that is over: no UID, no name, no
-path. Whoever may look finds the rest in the node. Each is a row in the same database, entered once for each job.
+path. Whoever may look finds the rest in the node. Each is a row in the same database, entered once for each ending of a
+job: one that faulted and was run again ends twice.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import hmac
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http.client import HTTPException
@@ -19,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, insert, select, update
+from sqlalchemy import Connection, Engine, Row, case, insert, select, update
 
 from carina import RESEARCH_ONLY
 from carina.database import JOB, NOTICE, Outages, is_due, read_only
-from carina.deliver.mail import send_mail
+from carina.deliver.mail import Mailed, send_mail
 from carina.deliver.pace import Pace
 from carina.deliver.paced_http import paced_opener
 from carina.errors import DeliveryFailed, one_line
@@ -48,6 +50,19 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
     return f"sha256={digest.hexdigest()}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Posted:
+    """What came of a POST: the answer's code where there was one, and what went wrong, empty where nothing did."""
+
+    status: int | None = None
+    error: str = ""
+    is_away: bool = False
+
+
+_NOTHING_LEFT = Mailed()
+_OF_WEBHOOK = "webhook: "
+
+
 @dataclass(kw_only=True)
 class Notifier:
     """Finds what is to be told and tells it; ``folder`` is the node's, ``clock`` gives the time in UTC."""
@@ -68,20 +83,20 @@ class Notifier:
             ended, waiting = _ended(connection, now), _due(connection, now, self.pace)
         for job in ended:
             self._enter(job, now)
-        for notice in waiting:
-            self._tell(notice)
+        self._tell(waiting)
         return bool(ended or waiting)
 
     def _enter(self, job: Row[Any], now: datetime) -> None:
         said = next(self._notices(job), None)
-        values = {"job_id": job.id, "body": "", "state": "silent", "created_at": now}
+        values = {"job_id": job.id, "attempt": job.attempt, "body": "", "state": "silent", "created_at": now}
         if said is not None:
             body = {"id": str(uuid.uuid4()), "at": f"{now:%Y-%m-%dT%H:%M:%SZ}", "job": job.id}
             body["pipeline"] = Path(job.pipeline).name  # a definition of one's own is named by its path
             text = msgspec.json.encode(body | said | {"notice": RESEARCH_ONLY}).decode()
             values |= {"body": text, "state": "waiting"}
         with self.engine.begin() as connection:
-            if connection.execute(select(NOTICE.c.id).where(NOTICE.c.job_id == job.id)).first() is None:
+            same = (NOTICE.c.job_id == job.id) & (NOTICE.c.attempt == job.attempt)
+            if connection.execute(select(NOTICE.c.id).where(same)).first() is None:
                 connection.execute(insert(NOTICE).values(**values))
 
     def _notices(self, job: Row[Any]) -> Iterator[dict[str, Any]]:
@@ -97,20 +112,54 @@ class Notifier:
         if over:
             yield {"kind": "findings", "over": over}
 
-    def _tell(self, notice: Row[Any]) -> None:
-        """Tell by each way that has not taken it; what one takes is noted before the other is tried."""
-        now, body = self.clock(), notice.body.encode()
-        mail_error, status, post_error = "", notice.status, ""
-        if self.settings.mail is not None and notice.state != MAILED:
-            mail_error = send_mail(self.settings.mail, read_json(body), now, self.settings.timeout_s)
-            self._say("mail", mail_error)
-            if not mail_error and notice.state != POSTED:
-                self._change(notice, state=MAILED)
-        if self.settings.url and notice.state != POSTED:
-            status, post_error = self._post(body, str(int(now.timestamp())))
-            self._say("webhook", post_error)
-        state = self._state(is_mailed=not mail_error, is_posted=not post_error)
-        self._note(notice, now, state, status=status, error=mail_error or post_error)
+    def _tell(self, notices: Sequence[Row[Any]]) -> None:
+        """Tell by each way what it has not taken, by both at once; what one takes is noted before the other is done."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="notices by mail") as other:
+            mailing = other.submit(self._mail_all, notices)
+            posted = self._post_all(notices)
+        mailed = mailing.result()
+        now = self.clock()
+        for notice in notices:
+            of_post = posted.get(notice.id, Posted(status=notice.status))
+            self._note(notice, now, mailed.get(notice.id, _NOTHING_LEFT), of_post)
+
+    def _mail_all(self, notices: Sequence[Row[Any]]) -> dict[int, Mailed]:
+        """By a server that is away, once in a round."""
+        mailed: dict[int, Mailed] = {}
+        done = _NOTHING_LEFT
+        for notice in notices:
+            if self.settings.mail is None or notice.state == MAILED:
+                continue
+            if not done.is_away:
+                to, told = read_json(notice.mail_left or b"[]", list[str]), read_json(notice.body.encode())
+                done = send_mail(self.settings.mail, told, self.clock(), self.settings.timeout_s, to)
+                self._say("mail", done.error)
+            mailed[notice.id] = done
+            if done.left:
+                self._change(notice, mail_left=_names(done.left))
+            else:
+                self._took(notice, MAILED, POSTED)
+        return mailed
+
+    def _post_all(self, notices: Sequence[Row[Any]]) -> dict[int, Posted]:
+        """By a webhook that is away, once in a round."""
+        posted: dict[int, Posted] = {}
+        done = Posted()
+        for notice in notices:
+            if not self.settings.url or notice.state == POSTED:
+                continue
+            if not done.is_away:
+                done = self._post(notice.body.encode(), str(int(self.clock().timestamp())))
+                self._say("webhook", done.error)
+            posted[notice.id] = done
+            if not done.error:
+                self._took(notice, POSTED, MAILED)
+        return posted
+
+    def _took(self, notice: Row[Any], way: str, other: str) -> None:
+        """Note that one way has taken it, whatever the other does meanwhile."""
+        state = case((NOTICE.c.state.in_((other, "sent")), "sent"), else_=way)
+        self._change(notice, state=state)
 
     def _say(self, way: str, error: str) -> None:
         """Say in the log when a way begins to take no notices, and when it takes them again."""
@@ -127,9 +176,14 @@ class Notifier:
             return MAILED
         return POSTED if is_posted and self.settings.url else "waiting"
 
-    def _note(self, notice: Row[Any], now: datetime, state: str, *, status: int | None, error: str) -> None:
+    def _note(self, notice: Row[Any], now: datetime, mailed: Mailed, posted: Posted) -> None:
+        state = self._state(is_mailed=not mailed.left, is_posted=not posted.error)
         attempts = notice.attempts + 1
-        values: dict[str, Any] = {"attempts": attempts, "status": status, "error": error, "not_before": None}
+        before = notice.error.partition(_OF_WEBHOOK)[0].removesuffix("; ") if notice.state == MAILED else ""
+        errors = (mailed.error or before, posted.error and f"{_OF_WEBHOOK}{posted.error}")
+        values: dict[str, Any] = {"attempts": attempts, "status": posted.status, "not_before": None}
+        values["error"] = "; ".join(one for one in errors if one)
+        values["mail_left"] = _names(mailed.left)
         if state == "sent":
             values |= {"state": state, "sent_at": now}
         elif attempts < MOST_ATTEMPTS:
@@ -142,8 +196,7 @@ class Notifier:
         with self.engine.begin() as connection:
             connection.execute(update(NOTICE).where(NOTICE.c.id == notice.id).values(**values))
 
-    def _post(self, body: bytes, timestamp: str) -> tuple[int | None, str]:
-        """The answer's code where there was one, and what went wrong, empty where nothing did."""
+    def _post(self, body: bytes, timestamp: str) -> Posted:
         headers = {
             "Content-Type": "application/json",
             TIMESTAMP: timestamp,
@@ -154,17 +207,22 @@ class Notifier:
         try:
             request = urllib.request.Request(self.settings.url, data=body, headers=headers)
             with opener.open(request, timeout=self.settings.timeout_s) as answer:
-                return int(answer.status), ""
+                return Posted(status=int(answer.status))
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, one_line(f"answered {error.code} {error.reason}")
+                return Posted(status=error.code, error=one_line(f"answered {error.code} {error.reason}"))
         except (OSError, HTTPException, ValueError) as error:
-            return None, one_line(str(getattr(error, "reason", error)))
+            return Posted(error=one_line(str(getattr(error, "reason", error))), is_away=True)
+
+
+def _names(left: Sequence[str]) -> str:
+    return msgspec.json.encode(left).decode() if left else ""
 
 
 def _ended(connection: Connection, now: datetime) -> list[Row[Any]]:
-    """Jobs that ended lately and were not looked at."""
-    looked_at = select(NOTICE.c.id).where(NOTICE.c.job_id == JOB.c.id).exists()
+    """Jobs that ended lately, and not in an attempt that was looked at."""
+    same = (NOTICE.c.job_id == JOB.c.id) & (NOTICE.c.attempt == JOB.c.attempt)
+    looked_at = select(NOTICE.c.id).where(same).exists()
     has_ended = (JOB.c.state == "stopped") & JOB.c.ended.in_(("faulted", "healthy")) & (JOB.c.is_prior == 0)
     wanted = select(JOB).where(has_ended, JOB.c.stopped_at > now - LOOK_BACK, ~looked_at)
     return list(connection.execute(wanted.order_by(JOB.c.id).limit(NOTICES_AT_ONCE)))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from datetime import timedelta
 from tempfile import TemporaryFile
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
-from carina.database import IDENTITY, read_only
+from carina.database import IDENTITY, NOTICE, read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import last_trouble
 from carina.errors import FULL, one_line, shortened
@@ -57,7 +58,7 @@ def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readines
     return Readiness(
         ready=not troubles,
         troubles=tuple(troubles),
-        warnings=(*tls.warnings, *_resting(node), *_waiting(node)),
+        warnings=(*tls.warnings, *_resting(node), *_waiting(node), *_notices(node)),
         parts={one.name: one.state for one in every if node.shows_part(one.name)},
     )
 
@@ -143,6 +144,18 @@ def _waiting(node: RunningNode) -> list[str]:
         if codes.get(name, "unknown"):
             told.append(f"destinations.{name}: {number} object(s) wait, since {why}: carina deliveries list says more")
     return told
+
+
+def _notices(node: RunningNode) -> list[str]:
+    """What of the last day did not reach everybody; who that is, is for the log, since strangers may ask."""
+    lately = (NOTICE.c.created_at > node.now() - timedelta(days=1)) & (NOTICE.c.error != "")
+    try:
+        with read_only(node.engine) as connection:
+            number = connection.execute(select(func.count()).where(lately)).scalar_one()
+    except SQLAlchemyError:  # told as a trouble of the database
+        return []
+    words = "notice(s) of the last day did not reach everybody so far: the log says whom, and why"
+    return [f"notices: {number} {words}"] if number else []
 
 
 async def live(_: Request) -> Response:
