@@ -159,4 +159,4 @@ def test_a_button_pressed_after_the_end_is_answered_with_the_way_back(node: Guar
         answer = nobody.post("/act", data={"what": "cancel", "id": "1"}, headers={"referer": came_from})
         assert answer.status_code == 401
         assert "You are no longer logged in, so nothing was done: log in, then do it again." in answer.text
-        assert f'<a href="/login?to={to}" autofocus>Log in</a>' in answer.text
+        assert f'<a href="/login?to={to}" autofocus aria-describedby="said">Log in</a>' in answer.text

@@ -162,6 +162,12 @@ def test_a_press_is_a_click_whatever_comes_before_and_meanwhile(live: Live, what
     if what == "priority":
         expect(live.row(row)).to_contain_text("priority low")
     else:
+        expect(page.get_by_role("status")).to_contain_text(f"Arrival {row} is released")
+        expect(page.get_by_role("link", name="Back")).to_be_focused()
+        with page.expect_navigation() as reloaded:
+            page.reload()
+        assert reloaded.value.request.method == "GET"  # the form is not sent once more
+        expect(page.get_by_role("heading", name="Worklist")).to_be_visible()
         expect(page.locator(f"#row-of-arrival-{row}")).to_have_count(0)
 
 

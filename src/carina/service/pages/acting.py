@@ -64,8 +64,8 @@ def _prioritise(node: RunningNode, pressed: Pressed) -> str:
 
 
 def _release(node: RunningNode, pressed: Pressed) -> str:
-    changes.release_arrival(node, _id(pressed), pressed.choice)
-    return ""
+    released = changes.release_arrival(node, _id(pressed), pressed.choice)
+    return f"Arrival {released.id} is released: it becomes a job, as what came from source {released.source}."
 
 
 def _resend(node: RunningNode, pressed: Pressed) -> str:

@@ -74,7 +74,7 @@ def page(request: Request, template: str, values: Mapping[str, Any], status: int
     back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     common = {**shared_values(caller_of(request), back), "path": request.url.path}
     is_asked = request.method == "GET"
-    common |= {"is_missing": is_asked and status == HTTPStatus.NOT_FOUND, "headed": ""}
+    common |= {"is_answer": not is_asked, "is_missing": is_asked and status == HTTPStatus.NOT_FOUND, "headed": ""}
     common |= {"is_not_allowed": is_asked and status == HTTPStatus.FORBIDDEN}
     return HTMLResponse(html(template, common | dict(values)), status_code=status)
 

@@ -200,6 +200,10 @@ if (pressed?.path === location.pathname) {
   usable?.focus();
 }
 
+// ---- An answer to a form has the address of the page that it leads back to: reloaded, it is not sent once more.
+const answered = document.querySelector("[data-answered]");
+if (answered) history.replaceState(null, "", answered.dataset.answered);
+
 // ---- A page without a live part whose log-in ended is as good as new after a log-in in another window.
 function tokenOf(page) {
   return page.querySelector(".who [name=token]")?.value;
