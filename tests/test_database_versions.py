@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from alembic import command
@@ -169,3 +170,10 @@ def test_nor_of_a_servers(postgresql: str) -> None:
     engine = open_database(new_database(postgresql, "endings"))
     tells_endings(engine)
     engine.dispose()
+
+
+def test_a_disk_without_a_byte_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "node.sqlite").mkdir()  # which can't be opened either
+    monkeypatch.setattr("carina.database.engine.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(BadConfig, match=r"no space is left there \(.*\), and SQLite needs some .*: make room"):
+        open_database(f"sqlite:///{tmp_path}/node.sqlite")

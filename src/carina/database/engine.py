@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ _READS = "carina_reads"
 
 _OF_THE_MACHINE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 """Result codes of SQLite; on a full disk its files beside the database can't be made or grown, which are the last."""
+
+_LEAST_BYTES = 128 * 1024
+"""The files that SQLite makes beside a database in WAL mode, with something to spare."""
 
 BUSY_MS = 30_000
 """How long a writer waits for another process's transaction in SQLite."""
@@ -55,6 +59,9 @@ def _unopened(url: str, error: Exception) -> str:
         why = "Read-only file system" if os.statvfs(folder).f_flag & os.ST_RDONLY else "Permission denied"
         words = "the node's database lies there, and even looking at it writes beside it"
         return f"{folder}: can't be written ({why}); {words}: let the node's user write there."
+    if url.startswith("sqlite:///") and folder.is_dir() and shutil.disk_usage(folder).free < _LEAST_BYTES:
+        words = "and SQLite needs some beside the node's database, even to look at it"
+        return f"{folder}: no space is left there ({said}), {words}: make room."
     return (
         f"database {_shown(url)}: can't be opened ({said}); expected sqlite:///FILE in a folder that can be written, "
         "or postgresql+psycopg://USER@HOST/NAME of a server that answers (its driver: pip install "
