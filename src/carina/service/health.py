@@ -45,20 +45,21 @@ def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readines
     """Look at parts, database, disk, networks, the sources' files, certificates and what waits to be sent.
 
     At all of them whoever asks: only names and sentences are of what they see. Whoever has just had an answer of the
-    database says that it is there.
+    database says that it is there, and is not warned of what it says, since pages show that themselves.
     """
     every = [part.status for part in node.parts]
     database = [] if is_database_there else _database(node)
     tls = tls_state(node)
     files = source_file_troubles(node.every_setting, node.settings)
     of_work = [*_parts(node, every), *_outlived(node), *database, *_disk(node)]
+    unsent = [] if is_database_there else [*_waiting(node), *_notices(node)]
     troubles = [*of_work, *_networks(node), *files, *tls.troubles]
     if node.stop.is_set():
         troubles.append("the node is being stopped")
     return Readiness(
         ready=not troubles,
         troubles=tuple(troubles),
-        warnings=(*tls.warnings, *_resting(node), *_waiting(node), *_notices(node)),
+        warnings=(*tls.warnings, *_resting(node), *unsent),
         parts={one.name: one.state for one in every if node.shows_part(one.name)},
     )
 
