@@ -15,7 +15,7 @@ import uvicorn
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from starlette.types import ASGIApp
 
 from carina.config import Settings, load_settings
@@ -94,6 +94,10 @@ def add_job(node: RunningNode, arrival_id: int | None = None, **values: object) 
         "created_at": NOON,
         "stopped_at": NOON,
     }
+    if arrival_id is not None:
+        wanted = select(ARRIVAL.c.series_uid, ARRIVAL.c.study_uid).where(ARRIVAL.c.id == arrival_id)
+        with node.engine.connect() as connection:
+            row |= connection.execute(wanted).mappings().one()
     row |= values
     row["source"] = kept_source(node.folder, node.folder / str(row["source"]))
     with node.engine.begin() as connection:

@@ -62,7 +62,7 @@ def test_the_dump_stays_in_the_backup(node: Settings, postgresql: str, tmp_path:
     save_node(node, tmp_path / "saved", TODAY)
     restore_node(settings_on(postgresql, tmp_path / "there"), tmp_path / "saved", TODAY)
     there, saved = ({one.name for one in (tmp_path / name).iterdir()} for name in ("there", "saved"))
-    assert saved - there == {"node.dump", "instances.txt", "backup.json"}
+    assert saved - there == {"node.dump", "instances.txt", "files.txt", "backup.json"}
     assert [one.name for one in (tmp_path / "there" / "runs").iterdir()] == ["1"]
 
 

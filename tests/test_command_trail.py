@@ -35,6 +35,7 @@ SAID = {
     "deliveries resend --destination PACS": [("changed", "1 deliveries: sent again")],
     "deliveries rename OLD PACS": [("changed", "1 deliveries: renamed from OLD to PACS")],
     "fetch PACS --accession A1": [("fetched", "series 1.2.3 of PACS: asked for")],
+    "fetch PACS --accession A1 --list": [("looked", "series 1.2.3 of PACS: listed")],
     "jobs list": [("looked", "jobs")],
     "jobs show 1": [("looked", "job 1")],
     "jobs cancel 1": [("changed", "job 1: cancel")],
@@ -61,6 +62,18 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         'host = "127.0.0.1"\nport = 104\nae_title = "P"\n'
     )
     return here
+
+
+@pytest.fixture
+def pacs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PACS that has one series, and gives it."""
+    found = [FoundSeries(study_uid="1.2", series_uid="1.2.3", study_date="", description="", instances=1)]
+
+    def pulled(*_: object, **__: object) -> Sequence[Pulled]:
+        return [Pulled("came", is_whole=True)]
+
+    monkeypatch.setattr("carina.receive.pull.find_at", lambda *_: found)
+    monkeypatch.setattr("carina.receive.pull.pull", pulled)
 
 
 def prepared(words: str) -> None:
@@ -101,14 +114,8 @@ def test_every_command_of_a_node_is_here() -> None:
 
 
 @pytest.mark.parametrize("words", SAID)
-def test_who_gave_a_command_is_in_the_trail(node: Path, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
-    found = [FoundSeries(study_uid="1.2", series_uid="1.2.3", study_date="", description="", instances=1)]
-
-    def pulled(*_: object, **__: object) -> Sequence[Pulled]:
-        return [Pulled("came", is_whole=True)]
-
-    monkeypatch.setattr("carina.receive.pull.find_at", lambda *_: found)
-    monkeypatch.setattr("carina.receive.pull.pull", pulled)
+@pytest.mark.usefixtures("pacs")
+def test_who_gave_a_command_is_in_the_trail(node: Path, words: str) -> None:
     prepared(words)
     given(words)
     who = f"{getpass.getuser()} (command line)"
@@ -126,6 +133,7 @@ def test_a_backup_and_the_restored_node_both_say_who(node: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [words for words, said in SAID.items() if said[0][0] == "looked"])
+@pytest.mark.usefixtures("pacs")
 def test_a_full_node_is_shown_all_the_same(node: Path, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     def full(*_: object) -> None:
         raise OperationalError("insert", {}, sqlite3.OperationalError("database or disk is full"))
