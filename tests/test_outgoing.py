@@ -12,13 +12,17 @@ OPENERS = {
     "build_opener": {"deliver/paced_http.py", "cli/health.py"},
     "SMTP": {"deliver/mail.py"},
     "SMTP_SSL": {"deliver/mail.py"},
-    "create_connection": {"receive/reach.py"},
+    "create_connection": {"receive/reach.py", "service/endpoint.py"},
     "urlopen": set(),
-    "HTTPConnection": set(),
-    "HTTPSConnection": set(),
+    "HTTPConnection": {"deliver/paced_http.py", "service/endpoint.py"},
+    "HTTPSConnection": {"deliver/paced_http.py"},
     "connect_ex": set(),
 }
-"""Files that may call what opens a connection; ``health`` and ``reach`` ask this machine's own ports, nobody else."""
+"""Files that may call, or build upon, what opens a connection.
+
+``health`` and ``reach`` ask this machine's own ports; ``endpoint`` asks the server of networks, whose client is a
+library's, whether it is there.
+"""
 
 
 def test_each_kind_of_connection_is_opened_in_one_place() -> None:
@@ -28,9 +32,17 @@ def test_each_kind_of_connection_is_opened_in_one_place() -> None:
         if where.startswith("testing/"):
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and (called := _last(node.func)) in OPENERS:
-                found[called].add(where)
+            for name in _used(node):
+                if name in OPENERS:
+                    found[name].add(where)
     assert found == OPENERS
+
+
+def _used(node: ast.AST) -> list[str]:
+    """What is called here, or built upon."""
+    if isinstance(node, ast.ClassDef):
+        return [_last(base) for base in node.bases]
+    return [_last(node.func)] if isinstance(node, ast.Call) else []
 
 
 def _last(called: ast.expr) -> str:
