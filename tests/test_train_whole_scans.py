@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from carina.cases.case import Case, resample_case
 from carina.cases.checks import check_data
 from carina.cases.datalist import read_datalist
 from carina.cases.purpose import Purpose, Targets, Task
+from carina.synth import dense
 from carina.synth.abdomen import under_lungs
 from carina.synth.dense import consolidate, join_belly, lengthen
+from carina.synth.lesions import PART_AIR_HU
 from carina.synth.phantom import chest_phantom
 from carina.train.whole_scans import coarse_case, draw_whole_scan
 from carina.volume import Mask, Volume
+from carina.volume.arrays import Flags, Floats
 from carina.volume.files import write_mask, write_volume
 
 MM = (4.0, 4.0, 4.0)
@@ -49,10 +53,10 @@ def test_a_draw_depends_on_its_generator_alone(case: Case) -> None:
 
 def test_draws_hold_lung_with_and_without_air_and_scans_that_end_early(case: Case) -> None:
     drawn = [draw_whole_scan([case], SHAPE, MM, np.random.default_rng([2, seed])) for seed in range(24)]
-    dense = [(one.hu[one.truth] > -200).mean() for one in drawn if one.truth.any()]
+    airless = [(one.hu[one.truth] > -200).mean() for one in drawn if one.truth.any()]
     depth = [np.count_nonzero(one.truth.any(axis=(1, 2))) for one in drawn]
-    assert len(dense) >= 20
-    assert min(dense) < 0.1 < 0.5 < max(dense)
+    assert len(airless) >= 20
+    assert min(airless) < 0.1 < 0.5 < max(airless)
     assert min(depth) < 30 < max(depth)
 
 
@@ -67,6 +71,27 @@ def test_consolidation_is_dense_lies_in_the_lung_and_reaches_the_pleura(case: Ca
     beside = np.zeros_like(lung)
     beside[:, 1:] |= ~lung[:, :-1]
     assert np.median(hu[dense & beside]) > -200
+
+
+def test_where_lungs_lose_their_air_no_rim_of_it_is_left_beside_them(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rims = []
+
+    def seen(paint: Callable[..., object]) -> Callable[..., object]:
+        def painted(hu: Floats, lung: Flags, *more: object) -> object:
+            beside = ndimage.binary_dilation(lung, np.ones((3, 3, 3), dtype=bool)) & ~lung
+            rims.append(float((hu[beside] < PART_AIR_HU).mean()))
+            return paint(hu, lung, *more)
+
+        return painted
+
+    for name in ("consolidate", "white_out"):
+        monkeypatch.setattr(f"carina.synth.dense.{name}", seen(getattr(dense, name)))
+    for seed in range(12):
+        draw_whole_scan([case], SHAPE, MM, np.random.default_rng([2, seed]))
+    assert len(rims) > 3
+    assert max(rims) < 0.1
 
 
 def test_a_longer_belly_holds_no_lung_and_leaves_the_scan_as_it_was(case: Case) -> None:

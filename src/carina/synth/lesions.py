@@ -30,6 +30,8 @@ LABEL_FROM = 0.35
 
 WALL_MM = 1.6
 """How far beyond the lung's mask voxels are filled that are part air."""
+HIGHER_THAN_WIDE = 1.5
+"""Voxels that are higher than wide by more than this have no wall above and below."""
 PART_AIR_HU = -150.0
 """Below this a voxel beside the lung is part air; fat of the chest wall is denser."""
 
@@ -175,10 +177,13 @@ def to_the_wall(hu: Floats, lung: Flags, spacing_mm: Spacing) -> Flags:
     """``lung`` and the voxels beside it that are part air: filled, a lesion reaches the pleura without a dark rim.
 
     Masks end where a voxel is half lung; what is left of the air there would show beside consolidation, and a network
-    would learn the rim.
+    would learn the rim. Above and below it is looked for where voxels are about as high as wide, at the domes of a
+    coarse scan above all.
     """
     steps = max(1, round(WALL_MM / spacing_mm[1]))
-    grown = ndimage.binary_dilation(lung, ndimage.generate_binary_structure(2, 1)[None], iterations=steps)
+    is_flat = spacing_mm[0] > HIGHER_THAN_WIDE * spacing_mm[1]
+    beside = ndimage.generate_binary_structure(2, 1)[None] if is_flat else ndimage.generate_binary_structure(3, 3)
+    grown = ndimage.binary_dilation(lung, beside, iterations=steps)
     wider: Flags = lung | (grown & (hu < PART_AIR_HU))
     return wider
 

@@ -191,12 +191,12 @@ def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Ge
     if rng.random() < 0.5:
         hu = distractors.breath(hu, lung, rng)
     elif rng.random() < 0.2:
-        hu = dense.white_out(hu, lung, rng)
+        hu = dense.white_out(hu, lesions.to_the_wall(hu, lung, spacing_mm), rng)
     if rng.random() < 0.3:
         hu = distractors.dependent(hu, lung, spacing_mm, rng)
     chosen = rng.random()
     if chosen < 0.45:
-        hu, _ = dense.consolidate(hu, lung, spacing_mm, rng)
+        hu, _ = dense.consolidate(hu, lesions.to_the_wall(hu, lung, spacing_mm), spacing_mm, rng)
     elif chosen < 0.6:
         hu, _ = paste_severe(hu, lung, spacing_mm, rng)
     elif chosen < 0.75:
