@@ -15,11 +15,14 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage
 from sqlalchemy import select, update
 
+from carina.cli.backup import backup
+from carina.cli.terminal import SOME_FAILED
 from carina.config import FolderDestination, NodeSettings, Settings, load_settings
 from carina.database import ARRIVAL, AUDIT, DELIVERY, INSTANCE, JOB, open_database, read_only
 from carina.deliver.ledger import enter
@@ -194,6 +197,23 @@ def test_an_altered_instance_is_refused_by_name(node: Settings, tmp_path: Path) 
     (tmp_path / "saved" / "incoming" / "1" / "1.dcm").write_bytes(bytes(999))
     with pytest.raises(BadConfig, match=r"incoming/1/1\.dcm: is not what the node received"):
         restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
+
+
+def test_what_the_node_itself_lost_is_named_and_the_rest_comes_back(
+    node: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = Path(node.node.folder) / "incoming"
+    first, second, *rest = sorted(received.glob("*/*.dcm"))
+    first.unlink()
+    alter(second)
+    monkeypatch.setattr("carina.cli.backup.node_settings", lambda _: node)
+    done = CliRunner().invoke(backup, [str(tmp_path / "saved")])
+    assert done.exit_code == SOME_FAILED
+    assert f"{received.parent}: incoming/1/0.dcm and 1 more: missing or not what came" in done.stderr
+    said = restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
+    assert said.lost == ("incoming/1/0.dcm", second.relative_to(received.parent).as_posix())
+    there = sorted((tmp_path / "there" / "incoming").glob("*/*.dcm"))
+    assert [one.read_bytes() for one in there] == [one.read_bytes() for one in (second, *rest)]
 
 
 def test_a_backup_of_a_later_version_is_refused(node: Settings, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import click
 
 from carina.cli.node import CONFIG, acting_by_command, node_settings
 from carina.cli.places import PATH
-from carina.cli.terminal import say
+from carina.cli.terminal import SOME_FAILED, say
 
 
 @click.command()
@@ -19,12 +20,18 @@ def backup(to: Path, config: Path | None) -> None:
     """Save the node to the folder TO, which must be empty or not be there. The node may run meanwhile.
 
     Everything accepted before is in it. The settings file and what it names (keys, rules) are not: keep them yourself.
+    Where the node itself has lost an instance, or has it altered, it is named, and the exit status is not 0.
     """
     from carina.keeping.backup import save_node
 
     made = save_node(node_settings(config), to, datetime.now(UTC), who=acting_by_command())
     say(f"{to}: saved as of {made.at:%Y-%m-%d %H:%M:%S} UTC; instances: {made.instances}, runs: {made.runs}")
     _warn_if_open(to)
+    if made.lost:
+        more = f" and {len(made.lost) - 1} more" if len(made.lost) > 1 else ""
+        words = "missing or not what came: saved without what was lost, and a restore does without it"
+        say(f"{made.folder}: {made.lost[0]}{more}: {words}. Have it sent again.", err=True)
+        sys.exit(SOME_FAILED)
 
 
 def _warn_if_open(folder: Path) -> None:

@@ -54,13 +54,17 @@ _APART = frozenset({INCOMING, RUNS, UPLOADS, FETCHING, SIGNED, KEEPING_LOCK, NOD
 
 
 class Backup(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup says of itself; ``folder`` is where the node was."""
+    """What a backup says of itself; ``folder`` is where the node was.
+
+    ``lost`` names instances that the node itself had no more as they came: a restore does without them.
+    """
 
     at: datetime
     folder: str
     database_version: str
     instances: int
     runs: int
+    lost: tuple[str, ...] = ()
     carina: str = __version__
     notice: str = RESEARCH_ONLY
 
@@ -86,7 +90,9 @@ class NamedFile:
         return cls(path=path, sha256=digest, bytes=int(size)) if path and size.isdecimal() else cls(path=line)
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether the file below a folder is what came."""
+        """Whether the file below a folder is there, and is what came."""
+        if not (folder / self.path).is_file():
+            return False
         if not self.sha256:
             return True
         with (folder / self.path).open("rb") as stream:
@@ -139,6 +145,7 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
             database_version=named.version,
             instances=len(named.instances),
             runs=len(named.runs),
+            lost=tuple(one.path for one in named.instances if not one.is_whole(part)),
         )
         (part / BACKUP_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made)) + b"\n")
     return made

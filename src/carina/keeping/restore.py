@@ -6,7 +6,7 @@ so each destination is asked for every object before it is sent, from now on (``
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def restore_node(settings: Settings, backup: Path, now: datetime, who: str = "re
         for one in backup.iterdir():
             if one.name not in (BACKUP_FILE, DUMP, LISTED, COPIED):
                 copier.tree(one, part / one.name)
-        _check_copied(backup, part)
+        _check_copied(backup, part, said.lost)
         if is_on_server(settings):
             restore_database(backup / DUMP, settings.node.database)
         address = settings.node.database or f"sqlite:///{part / DATABASE}"
@@ -63,14 +63,14 @@ def restore_node(settings: Settings, backup: Path, now: datetime, who: str = "re
     return said
 
 
-def _check_copied(backup: Path, part: Path) -> None:
-    """See that each instance is what the node took in.
+def _check_copied(backup: Path, part: Path, lost: Collection[str]) -> None:
+    """See that each instance is what the node took in, but those that it had ``lost`` before.
 
     Raises:
         BadConfig: one is not.
     """
     for one in _instances(backup, is_dump=_is_dump(backup)):
-        if not one.is_whole(part):
+        if one.path not in lost and not one.is_whole(part):
             words = "is not what the node received (SHA-256 of its data set): take another backup"
             raise BadConfig("restore.damaged", f"{backup / one.path}: {words}.")
 
@@ -101,7 +101,8 @@ def read_backup(backup: Path) -> Backup:
         words = f"is no backup, or one that was broken off (no {BACKUP_FILE} that can be read): choose another."
         raise BadConfig("restore.no-backup", f"{backup}: {words}") from error
     is_dump = _is_dump(backup)
-    instances = [one.path for one in _instances(backup, is_dump=is_dump)]
+    lost = set(said.lost)
+    instances = [one.path for one in _instances(backup, is_dump=is_dump) if one.path not in lost]
     missing = missing_files(backup, [DUMP if is_dump else DATABASE, *instances])
     missing += [one.path for one in _copied(backup) if not one.is_there(backup)]
     if missing:
