@@ -17,6 +17,8 @@ from viewer_runs import posed, served, through_dicom, write_run
 KEEPS_NOTHING = """for (const name of ["localStorage", "sessionStorage"]) {
   Object.defineProperty(window, name, { get() { throw new DOMException("denied", "SecurityError"); } });
 }"""
+IN_VIEW = """of => { const { top, bottom } = of.getBoundingClientRect();
+  return (Math.min(bottom, innerHeight) - Math.max(top, 0)) / Math.min(bottom - top, innerHeight); }"""
 IS_FULL = 'Storage.prototype.setItem = () => { throw new DOMException("full", "QuotaExceededError"); };'
 
 
@@ -46,8 +48,6 @@ def test_next_and_previous_count_from_the_lesion_that_was_visited_last(browser: 
 def test_a_jump_scrolls_the_list_and_leaves_the_picture_in_view(
     browser: Browser, url: str, width: int, height: int
 ) -> None:
-    share = """of => { const { top, bottom } = of.getBoundingClientRect();
-      return (Math.min(bottom, innerHeight) - Math.max(top, 0)) / Math.min(bottom - top, innerHeight); }"""
     with opened(browser, f"{url}/") as page:
         page.set_viewport_size({"width": width, "height": height})
         page.locator("#lesions").evaluate("list => { list.style.maxHeight = '1.9rem'; }")
@@ -55,14 +55,24 @@ def test_a_jump_scrolls_the_list_and_leaves_the_picture_in_view(
         page.keyboard.press("n")
         expect(second).to_have_attribute("aria-current", "true")
         assert page.locator("#lesions").evaluate("list => list.scrollTop") > 5
-        assert (page.evaluate("scrollY"), picture.evaluate(share) > 0.8) == (0, True)
+        assert (page.evaluate("scrollY"), picture.evaluate(IN_VIEW) > 0.8) == (0, True)
         for plane in ("coronal", "axial"):
             page.locator(f".{plane} input").evaluate("slider => slider.dispatchEvent(new Event('input'))")
             second.scroll_into_view_if_needed()
             before = page.evaluate("scrollY")
             second.click()
             assert page.evaluate("scrollY") == before or width <= 900
-            assert page.locator(f".{plane} .picture").evaluate(share) > 0.8
+            assert page.locator(f".{plane} .picture").evaluate(IN_VIEW) > 0.8
+
+
+def test_on_correct_a_jump_from_below_brings_the_picture_into_view(browser: Browser, corrected: CorrectedRun) -> None:
+    with correcting(browser, corrected) as page:
+        page.set_viewport_size({"width": 390, "height": 700})
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        picture = page.locator(".axial .picture")
+        assert picture.evaluate(IN_VIEW) < 0
+        page.keyboard.press("n")
+        assert picture.evaluate(IN_VIEW) > 0.8
 
 
 def test_correct_opens_where_images_were_and_goes_from_lesion_to_lesion(

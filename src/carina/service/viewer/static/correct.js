@@ -2,7 +2,7 @@
 
 import { keep, recall } from "./kept.js";
 import { countMarks, drawMasks, keepTools, readOthers } from "./labels.js";
-import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, onReturn, onWheel, Troubles, voxelUnder } from "./panes.js";
+import { bringIntoView, clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, onReturn, onWheel, Troubles, voxelUnder } from "./panes.js";
 import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
 import { SHUT_OUT, sayLoggedOut, sentence } from "./words.js";
 
@@ -378,6 +378,7 @@ function toLesion(wanted) {
   if (state.isPenDown) pen();
   state.visited = lesionNumber(wanted, count);
   moveTo(scene.lesions[state.visited - 1]);
+  bringIntoView(panes.get(state.plane).querySelector(".picture"));
 }
 
 function nudge(across, down) {

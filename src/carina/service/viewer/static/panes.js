@@ -138,6 +138,13 @@ export function lesionNumber(wanted, count) {
   return ((((wanted - 1) % count) + count) % count) + 1;
 }
 
+/** Scrolls the page to a picture, where it is not in view. */
+export function bringIntoView(picture) {
+  const { top, bottom } = picture.getBoundingClientRect();
+  const inView = Math.min(bottom, innerHeight) - Math.max(top, 0);
+  if (inView < 0.9 * Math.min(bottom - top, innerHeight)) picture.scrollIntoView({ block: "center" });
+}
+
 /** Links to the run's other pages of slices lead to the place that is shown here. */
 export function keepPlace(at) {
   for (const link of document.querySelectorAll("a[data-place]")) link.search = `?at=${at.join(",")}`;

@@ -2,7 +2,7 @@
 // by its links and its form; with it the same pictures come without a reload.
 
 import { prepare, showVolume, wire } from "./modes.js";
-import { clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, notShown, onReturn, onWheel, pointUnder, Troubles, voxelUnder } from "./panes.js";
+import { bringIntoView, clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, notShown, onReturn, onWheel, pointUnder, Troubles, voxelUnder } from "./panes.js";
 import { Ruler } from "./ruler.js";
 import { LOGGED_OUT, SHUT_OUT, isShutOut, sayLoggedOut } from "./words.js";
 
@@ -177,13 +177,11 @@ function showRow(list, row) {
   list.scrollTop += Math.min(box.top - shown.top, 0) + Math.max(box.bottom - shown.bottom, 0);
 }
 
-/** Scrolls the page to the picture that is worked with, where it is not in view. */
+/** Brings the picture that is worked with into view. */
 function showPicture() {
   const isOther = document.getElementById("panes").classList.contains("other");
   const shown = isOther ? document.getElementById("volume") : panes.get(state.plane).querySelector(".picture");
-  const { top, bottom } = shown.getBoundingClientRect();
-  const inView = Math.min(bottom, innerHeight) - Math.max(top, 0);
-  if (inView < 0.9 * Math.min(bottom - top, innerHeight)) shown.scrollIntoView({ block: "center" });
+  bringIntoView(shown);
 }
 
 function choose(plane, { focus = true } = {}) {
