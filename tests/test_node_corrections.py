@@ -122,6 +122,23 @@ def test_what_a_reader_rejected_is_not_sent_until_it_is_accepted(served_job: Ser
     assert len(served_job.rows(DELIVERY)) == 1
 
 
+def test_what_is_rejected_while_it_waits_is_not_sent_any_more(served_job: Served) -> None:
+    def decided(decision: str) -> str:
+        return str(served_job.post("decision", revision=0, reader="Jane Doe", decision=decision).json()["said"])
+
+    decided("corrected")
+    assert served_job.post("send", number=1).status_code == 200
+    assert "Its object, which waited for share, is not sent." in decided("rejected")
+    assert not served_job.rows(DELIVERY)
+    assert "lesion-1 withdrawn from share" in str(served_job.rows(AUDIT))
+    decided("accepted")
+    assert served_job.post("send", number=1).json() == {"said": "It will be sent to share."}
+    with served_job.node.engine.begin() as connection:
+        connection.execute(update(DELIVERY).values(attempts=1))
+    assert "is not sent" not in decided("rejected"), "the destination may have it"
+    assert len(served_job.rows(DELIVERY)) == 1
+
+
 def check_sent_once(served_job: Served) -> None:
     assert 'data-send="1"' in httpx.get(served_job.url).text
     assert served_job.post("send", number=1).json() == {"said": "It will be sent to share."}

@@ -13,6 +13,7 @@ from carina.corrections.masks import CORRECTIONS
 from carina.database import database_now, read_only
 from carina.deliver.ledger import enter
 from carina.deliver.register import states_of_objects
+from carina.deliver.withdrawing import withdraw
 from carina.dicom.series import Source
 from carina.jobs.comparison import removed_words
 from carina.jobs.decided import note_reading
@@ -139,6 +140,7 @@ def corrections_of_jobs() -> Correcting:
         decided=_decided,
         send=send_correction,
         may_send=_may_send,
+        withdraw=_withdraw,
         destinations=_destinations,
         sendings=_sendings,
     )
@@ -172,6 +174,16 @@ def _destinations(request: Request) -> list[str]:
 
 def _may_send(request: Request) -> bool:
     return caller_of(request).may_operate(job_asked(request)[1].project)
+
+
+def _withdraw(request: Request, path: Path) -> tuple[str, ...]:
+    node, job = job_asked(request)
+    with node.engine.begin() as connection:
+        waited = withdraw(connection, job.id, path, folder=node.folder)
+        if waited:
+            audit(connection, "corrected", f"job {job.id}: {path.parents[1].name} withdrawn from {', '.join(waited)}")
+    node.count_anew()
+    return waited
 
 
 def _sendings(request: Request) -> dict[str, str]:

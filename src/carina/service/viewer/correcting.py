@@ -58,8 +58,9 @@ class Correcting:
     ``source`` gives what a run was made from, for the new object; None where that is a volume file. ``reader`` gives
     who is logged in, empty where nobody need be: the page then asks for a name, ``offered`` first. ``note`` enters a
     deed in an audit trail, ``decided`` takes notice of a decision. ``send`` sends an object out and says to where,
-    where there is a way, and ``may_send`` whether whoever asks may; ``destinations`` are those that it would be sent
-    to, by name, and ``sendings`` what became of each that was to be sent, by its SOP Instance UID.
+    where there is a way, and ``may_send`` whether whoever asks may; ``withdraw`` takes one back that nobody has begun
+    to send, and says for whom it waited. ``destinations`` are those that it would be sent to, by name, and
+    ``sendings`` what became of each that was to be sent, by its SOP Instance UID.
     ``is_source_known`` says that a series to look for was named at all.
     """
 
@@ -70,6 +71,7 @@ class Correcting:
     decided: Callable[[Request, Run], None] = lambda _request, _run: None
     send: Callable[[Request, Path], str] | None = None
     may_send: Callable[[Request], bool] = lambda _: True
+    withdraw: Callable[[Request, Path], Sequence[str]] = lambda _request, _path: ()
     destinations: Callable[[Request], Sequence[str]] = lambda _: ()
     sendings: Callable[[Request], Mapping[str, str]] = lambda _: {}
     is_source_known: bool = True
@@ -243,11 +245,17 @@ class CorrectingPages:
         self._how.decided(request, opened.run)
         unread = [name for name in masks_made(opened.run) if name != layer and not decision_on(opened.run, name)]
         others = "".join(f" No reader has looked at the {name} mask yet." for name in unread)
-        return Said(said=f"The {layer} mask is {asked.decision}.{others}")
+        return Said(said=f"The {layer} mask is {asked.decision}.{self._withdrawn(request, opened.run, layer)}{others}")
+
+    def _withdrawn(self, request: Request, run: Run, layer: MaskName) -> str:
+        """What was taken back of rejected corrections that waited to be sent, in a sentence; empty where none did."""
+        files = [_object_of(run, layer, number) for number in rejected_corrections(run, layer)]
+        waited = sorted({name for file in files for name in self._how.withdraw(request, file)})
+        return f" Its object, which waited for {', '.join(waited)}, is not sent." if waited else ""
 
     def _send(self, request: Request, asked: SendAsked) -> msgspec.Struct:
         opened, layer, _ = self._painting(request)
-        path = finished_folder(opened.run.folder, layer, asked.number) / "dicom" / f"{SEG_NAMES[layer]}.dcm"
+        path = _object_of(opened.run, layer, asked.number)
         if self._how.send is None or not path.is_file():
             raise Conflict("corrections.no-object", "there is no object of this correction that could be sent.")
         if (rejected := rejected_corrections(opened.run, layer).get(asked.number)) is not None:
@@ -278,6 +286,10 @@ class CorrectingPages:
             words = "give your name first: it stands beside each stroke and decision."
             raise NotUnderstood("corrections.no-name", words)
         return reader or said
+
+
+def _object_of(run: Run, layer: MaskName, number: int) -> Path:
+    return finished_folder(run.folder, layer, number) / "dicom" / f"{SEG_NAMES[layer]}.dcm"
 
 
 def _is_unfinished(run: Run, layer: MaskName, painting: Painting) -> bool:
