@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
@@ -23,8 +25,9 @@ from pydicom.uid import (
 )
 from pynetdicom.dsutils import encode
 
-from carina.dicom.part10 import open_file
+from carina.dicom.part10 import INFLATED_PIXELS, open_file
 from carina.errors import BadSeries
+from carina.receive.files import arriving_file, read_says
 from carina.receive.instance import Arriving, NotAccepted
 from carina.receive.store import InstanceStore, SentBy
 from received_files import new_store, stored_files
@@ -101,10 +104,54 @@ def test_every_cut_within_an_element_is_seen(tmp_path: Path, kind: str) -> None:
     assert whole - set(filling) == (ends | fragments) - set(filling)  # the delimiter after fragments may be left out
 
 
-def test_deflated_pixels_that_are_not_all_there_are_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("inflated", [INFLATED_PIXELS, 64])
+@pytest.mark.parametrize("made", [a_slice, a_report])
+def test_every_cut_of_a_deflated_file_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[], Dataset], inflated: int
+) -> None:
+    monkeypatch.setattr("carina.dicom.part10.INFLATED_PIXELS", inflated)
+    content = file_of(made(), DeflatedExplicitVRLittleEndian)
+    start = 144 + int.from_bytes(content[140:144], "little")
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater.decompress(content[start:])
+    end = len(content) - len(inflater.unused_data)  # a NUL may follow, to make the length even
+    assert [size for size in range(start + 1, end) if is_whole(tmp_path, content[:size])] == []
+    assert is_whole(tmp_path, content[:end])
+    assert is_whole(tmp_path, content + bytes(600))
+
+
+def deflated_again(content: bytes, more: bytes = b"") -> bytes:
+    """A deflated file with more behind its last element; its last block is empty, two bytes long."""
+    start = 144 + int.from_bytes(content[140:144], "little")
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    inner = zlib.decompress(content[start:], -zlib.MAX_WBITS)
+    return content[:start] + packer.compress(inner + more) + packer.flush(zlib.Z_SYNC_FLUSH) + packer.flush()
+
+
+def test_a_deflated_file_is_followed_behind_its_pixels_as_any_other(tmp_path: Path) -> None:
     content = file_of(a_slice(), DeflatedExplicitVRLittleEndian)
-    assert is_whole(tmp_path, content)
-    assert not is_whole(tmp_path, content[:-40])
+    start = 144 + int.from_bytes(content[140:144], "little")
+    inner = zlib.decompress(content[start:], -zlib.MAX_WBITS)
+    again = inner[: 8 + int.from_bytes(inner[6:8], "little")]  # its first element, SOP Class UID
+    for more, whole in ((bytes(40), True), (b"\r\n", True), (bytes(90 << 20), True), (again, False)):
+        assert is_whole(tmp_path, deflated_again(content, more)) is whole
+
+
+def test_a_deflated_file_cut_on_its_way_to_a_folder_is_not_taken(tmp_path: Path) -> None:
+    store: InstanceStore = new_store(tmp_path)
+    content = deflated_again(file_of(a_slice(), DeflatedExplicitVRLittleEndian))
+    file = tmp_path / "x.dcm"
+    file.write_bytes(content[:-1])
+    with (
+        arriving_file(file, read_says(file)) as cut,
+        pytest.raises(NotAccepted, match=r"it is truncated: its deflated bytes end early; send it again\."),
+    ):
+        store.accept(cut, SentBy("any", "folder"))
+    assert not stored_files(store)
+    file.write_bytes(content)
+    with arriving_file(file, read_says(file)) as whole:
+        store.accept(whole, SentBy("any", "folder"))
+    store.engine.dispose()
 
 
 @pytest.mark.parametrize("filling", [bytes(600), b"\r\n", b"\n", bytes(3)])

@@ -15,42 +15,44 @@ NO_ELEMENT = (b"", b"\n", b"\r\n")
 """What may be left over at the end beside zeros: a line's end that a program put there."""
 
 
-def check_end(reader: ElementReader, at: int) -> None:
-    """See that a data set without pixels does not end within an element; ``at`` is where the last whole one ended.
+def check_ends(
+    reader: ElementReader, at: int, pixels: Element | None, encapsulated: Encapsulated | None, sound: SoundElements
+) -> None:
+    """See that a data set is there to its last element; ``at`` is where the last whole one before its pixels ended.
+
+    The last delimiter may be absent. What follows pixels and is no element, whose tags ascend (PS3.5 7.1), is filling,
+    but for a tag that came before them. A deflated data set must have the end of its last block, too.
 
     Raises:
-        BadSeries: it does.
+        BadSeries: it ends early, or what follows its pixels is not sound.
     """
+    if pixels is None:
+        _check_end(reader, at)
+    else:
+        _check_end_of_pixels(reader, pixels, encapsulated, sound)
+    if not reader.source.is_whole():
+        raise _cut(reader, "its deflated bytes end early")
+
+
+def _check_end(reader: ElementReader, at: int) -> None:
     rest = reader.source.read(at, LONGEST_HEAD)
     if reader.head(at) is None and rest.strip(b"\0") not in NO_ELEMENT:
         raise _cut(reader, "it ends within an element")
 
 
-def check_end_of_pixels(
-    reader: ElementReader,
-    pixels: Element,
-    there: int | None,
-    encapsulated: Encapsulated | None,
-    sound: SoundElements,
+def _check_end_of_pixels(
+    reader: ElementReader, pixels: Element, encapsulated: Encapsulated | None, sound: SoundElements
 ) -> None:
-    """See that pixel data, of whose bytes so many are there, is whole, and so is what follows it.
-
-    The last delimiter may be absent. What follows and is no element, whose tags ascend (PS3.5 7.1), is filling, but for
-    a tag that came before the pixels.
-
-    Raises:
-        BadSeries: it ends early, or what follows is not sound.
-    """
-    if pixels.size is not None and there is not None and there < pixels.size:
-        raise _cut(reader, f"its pixel data has {there} of {pixels.size} bytes")
     at = pixels.end
+    if pixels.size is not None and (there := reader.source.pass_over(at)) < at:
+        raise _cut(reader, f"its pixel data has {max(there - pixels.start, 0)} of {pixels.size} bytes")
     if pixels.size is None:
         if encapsulated is None:
             return
         if not encapsulated.is_complete:
             raise _cut(reader, "its pixel data ends early")
         at = encapsulated.fragments[-1].offset + encapsulated.fragments[-1].size
-        check_end(reader, at)
+        _check_end(reader, at)
         delimiter = reader.head(at)
         at += DELIMITER if delimiter and delimiter.tag == SEQUENCE_END else 0
     _follow(reader, at, pixels.tag, sound)

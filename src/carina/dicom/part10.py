@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from carina.dicom.elements import LONG_VRS, SHORT_VRS, Element, ElementReader, Encoding, tag_text
-from carina.dicom.ends import check_end, check_end_of_pixels
+from carina.dicom.ends import check_ends
 from carina.dicom.fragments import Encapsulated, find_fragments
 from carina.dicom.sound import SoundElements
 from carina.dicom.sources import Bytes, Inflated, Plain
@@ -296,13 +296,10 @@ def _read(path: Path, data_set: DataSet, wanted: _Wanted, *, to_its_end: bool) -
         frames=groups.get(PER_FRAME, ()),
         character_sets=tuple(sets.split("\\")) if sets else (),
     )
-    if pixels is None:
-        if to_its_end:
-            check_end(reader, at)
-        return header
-    header = _with_pixels(header, data_set, pixels)
+    if pixels is not None:
+        header = _with_pixels(header, data_set, pixels)
     if to_its_end:
-        check_end_of_pixels(reader, pixels, header.pixel_bytes, header.encapsulated, sound)
+        check_ends(reader, at, pixels, header.encapsulated, sound)
     return header
 
 

@@ -16,6 +16,9 @@ WINDOW = 16_384
 CHUNK = 65_536
 """Bytes that are inflated at once."""
 
+MOST_AFTER_PIXELS = 64 * 1024 * 1024
+"""Bytes after a deflated file's pixel data that are inflated to see that it was not cut."""
+
 LARGEST_INFLATED_HEADER = 64 * 1024 * 1024
 """Bytes that a deflated file may inflate to before its pixel data; the header of 10,000 frames has a third of it."""
 
@@ -38,7 +41,15 @@ class Bytes(ABC):
 
     @abstractmethod
     def take(self, at: int, size: int) -> bytes:
-        """Up to ``size`` bytes from ``at`` on, however many. The last call made."""
+        """Up to ``size`` bytes from ``at`` on, however many; those and what is before them are not asked for again."""
+
+    @abstractmethod
+    def pass_over(self, until: int) -> int:
+        """Where the bytes end, at most at ``until``; those before it are not asked for again."""
+
+    @abstractmethod
+    def is_whole(self) -> bool:
+        """Whether they end where they were meant to, as far as they tell by themselves. The last call made."""
 
     def broken(self, words: str) -> BadSeries:
         """The refusal of a file whose header can't be followed."""
@@ -76,6 +87,14 @@ class Plain(Bytes):
         self._stream.seek(at)
         return self._stream.read(self.count(at, size))
 
+    def pass_over(self, until: int) -> int:
+        """Where the file ends, at most at ``until``."""
+        return min(self.size, until)
+
+    def is_whole(self) -> bool:
+        """True: nothing in a file says how long it is, beside its elements."""
+        return True
+
 
 class Inflated(Bytes):
     """What a deflated data set inflates to, offset 0 being its first byte: inflated only as far as it is asked for."""
@@ -85,8 +104,9 @@ class Inflated(Bytes):
     def __init__(self, name: str, stream: BinaryIO, start: int) -> None:
         super().__init__(name)
         stream.seek(start)
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._parts = self._inflate(stream)
-        self._kept = bytearray()
+        self._kept, self._kept_from = bytearray(), 0
 
     def read(self, at: int, size: int) -> bytes:
         """Up to ``size`` bytes from ``at``; fewer where they end.
@@ -95,7 +115,8 @@ class Inflated(Bytes):
             BadSeries: the deflated bytes are damaged.
         """
         self.reaches(at + size)
-        return bytes(self._kept[at : at + size])
+        start = at - self._kept_from
+        return bytes(self._kept[start : start + size])
 
     def reaches(self, at: int) -> bool:
         """Whether there are at least ``at`` bytes, of those that a header may have.
@@ -103,9 +124,9 @@ class Inflated(Bytes):
         Raises:
             BadSeries: the deflated bytes are damaged.
         """
-        if at > LARGEST_INFLATED_HEADER:
+        if at - self._kept_from > LARGEST_INFLATED_HEADER:
             return False
-        while len(self._kept) < at:
+        while len(self._kept) < at - self._kept_from:
             part = next(self._parts, None)
             if part is None:
                 return False
@@ -113,19 +134,50 @@ class Inflated(Bytes):
         return True
 
     def take(self, at: int, size: int) -> bytes:
-        """Up to ``size`` bytes from ``at`` on."""
-        parts = [bytes(self._kept[at : at + size])]
-        missing = size - len(parts[0])
-        while missing > 0 and (part := next(self._parts, None)) is not None:
-            parts.append(part[:missing])
-            missing -= len(parts[-1])
-        return b"".join(parts)
+        """Up to ``size`` bytes from ``at`` on.
+
+        Raises:
+            BadSeries: the deflated bytes are damaged.
+        """
+        self.pass_over(at)
+        return b"".join(self._passed(at + size))
+
+    def pass_over(self, until: int) -> int:
+        """Where the bytes end, at most at ``until``; none before that is kept.
+
+        Raises:
+            BadSeries: the deflated bytes are damaged.
+        """
+        for _ in self._passed(until):
+            pass
+        return self._kept_from
+
+    def is_whole(self) -> bool:
+        """Whether the last deflated block has its end; true where far more follows than any file has.
+
+        Raises:
+            BadSeries: the deflated bytes are damaged.
+        """
+        self.pass_over(self._kept_from + len(self._kept) + MOST_AFTER_PIXELS)
+        return self._inflater.eof or next(self._parts, None) is not None
+
+    def _passed(self, until: int) -> Iterator[bytes]:
+        """The bytes up to ``until``, none of which is kept."""
+        while (missing := until - self._kept_from) > 0:
+            part = bytes(self._kept) or next(self._parts, b"")
+            if not part:
+                return
+            self._kept = bytearray(part[missing:])
+            self._kept_from += min(len(part), missing)
+            yield part[:missing]
 
     def _inflate(self, stream: BinaryIO) -> Iterator[bytes]:
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflater = self._inflater
         try:
             while not inflater.eof and (waiting := inflater.unconsumed_tail or stream.read(CHUNK)):
-                yield inflater.decompress(waiting, CHUNK)
-            yield inflater.flush()
+                if part := inflater.decompress(waiting, CHUNK):
+                    yield part
+            if part := inflater.flush():
+                yield part
         except zlib.error as error:
             raise self.broken(f"its deflated bytes are damaged: {error}") from error
