@@ -11,6 +11,8 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, insert, select
 
 from carina.database import ARRIVAL, DELIVERY, INSTANCE, JOB
+from carina.pipeline.digests import Digest
+from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
 
 DIGEST = sha256(bytes(1000)).hexdigest()
 TODAY = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -68,12 +70,29 @@ def _add_job(connection: Connection, folder: Path, arrival_id: int, job: KeptJob
     job_id = int(connection.execute(made).scalar_one())
     connection.execute(JOB.update().where(JOB.c.id == job_id).values(folder=f"runs/{job_id}"))
     _write(folder / f"runs/{job_id}/dicom/1.dcm")
-    _write(folder / f"runs/{job_id}/manifest.json")
+    write_manifest(a_manifest(), folder / f"runs/{job_id}")
     _write(folder / f"logs/job-{job_id}-1.log")
     for number, state in enumerate(job.deliveries):
         uids = {"destination": f"d{number}", "sop_class_uid": "1", "sop_instance_uid": f"8.{job_id}.{number}"}
         path = f"runs/{job_id}/dicom/1.dcm"
         connection.execute(insert(DELIVERY).values(job_id=job_id, **uids, path=path, state=state, created_at=at))
+
+
+def a_manifest() -> Manifest:
+    """The manifest of a run that wrote the one object."""
+    record = OperatorRecord(
+        image="carina/dicom-writer",
+        state=State.DONE,
+        outputs={"/output": ["dicom/1.dcm"]},
+        files={"dicom/1.dcm": Digest(bytes=1000, sha256=DIGEST)},
+    )
+    return Manifest(
+        state=State.DONE,
+        fingerprint="1",
+        started=TODAY.isoformat(),
+        definition=DefinitionRecord(name="default", file="default.yaml", sha256="1"),
+        operators={"write": record},
+    )
 
 
 def _write(file: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import platform
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -19,21 +20,25 @@ from click.testing import CliRunner
 from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from carina.cli.backup import backup
 from carina.cli.terminal import SOME_FAILED
 from carina.config import FolderDestination, NodeSettings, Settings, load_settings
-from carina.database import ARRIVAL, AUDIT, DELIVERY, INSTANCE, JOB, open_database, read_only
+from carina.database import ARRIVAL, AUDIT, DELIVERY, INSTANCE, JOB, REMOVAL, open_database, read_only
 from carina.deliver.ledger import enter
 from carina.errors import BadConfig
 from carina.jobs.places import open_node
 from carina.keeping.backup import save_node
 from carina.keeping.lock import files_held
 from carina.keeping.restore import restore_node
+from carina.keeping.results import lost_of_run
+from carina.pipeline.digests import Digests
+from carina.pipeline.manifest import OperatorRecord, write_manifest
+from carina.sections import SET_ASIDE
 from carina.testing.ports import free_port
 from delivery_objects import eventually, write_objects
-from kept_nodes import TODAY, KeptArrival, KeptJob, dangling, fill
+from kept_nodes import TODAY, KeptArrival, KeptJob, a_manifest, dangling, fill
 from received_files import small_ct
 from test_retention import retention
 
@@ -214,6 +219,81 @@ def test_what_the_node_itself_lost_is_named_and_the_rest_comes_back(
     assert said.lost == ("incoming/1/0.dcm", second.relative_to(received.parent).as_posix())
     there = sorted((tmp_path / "there" / "incoming").glob("*/*.dcm"))
     assert [one.read_bytes() for one in there] == [one.read_bytes() for one in (second, *rest)]
+
+
+def lose_object(folder: Path) -> None:
+    (folder / "runs/1/dicom/1.dcm").unlink()
+
+
+def alter_object(folder: Path) -> None:
+    alter(folder / "runs/1/dicom/1.dcm")
+
+
+def lose_run(folder: Path) -> None:
+    shutil.rmtree(folder / "runs/1")
+
+
+def damage_manifest(folder: Path) -> None:
+    (folder / "runs/1/manifest.json").write_bytes(b"\0")
+
+
+def lose_manifest(folder: Path) -> None:
+    (folder / "runs/1/manifest.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "named"),
+    [
+        (lose_object, ("runs/1/dicom/1.dcm",)),
+        (alter_object, ("runs/1/dicom/1.dcm",)),
+        (lose_run, ("runs/1", "runs/1/dicom/1.dcm")),
+        (damage_manifest, ("runs/1/manifest.json",)),
+        (lose_manifest, ("runs/1/manifest.json",)),
+    ],
+)
+def test_a_result_that_the_node_itself_lost_is_named_and_the_rest_comes_back(
+    node: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: Callable[[Path], None],
+    named: tuple[str, ...],
+) -> None:
+    harm(Path(node.node.folder))
+    monkeypatch.setattr("carina.cli.backup.node_settings", lambda _: node)
+    done = CliRunner().invoke(backup, [str(tmp_path / "saved")])
+    assert done.exit_code == SOME_FAILED
+    more = " and 1 more" if len(named) > 1 else ""
+    assert f"{node.node.folder}: {named[0]}{more}: missing or not what its run wrote" in done.stderr
+    said = restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
+    assert (said.lost, said.lost_results) == ((), named)
+
+
+def test_what_nobody_wrote_or_retention_removed_is_no_loss(node: Settings, tmp_path: Path) -> None:
+    folder = Path(node.node.folder)
+    engine = open_database(f"sqlite:///{folder}/node.sqlite")
+    fill(engine, folder, [KeptArrival(series="3", jobs=(KeptJob(ended="faulted"), KeptJob(), KeptJob()))])
+    for number in (4, 5, 6):
+        shutil.rmtree(folder / f"runs/{number}")  # of one that faulted before it stored anything,
+    (folder / SET_ASIDE / "run-5").mkdir(parents=True)  # set aside,
+    with engine.begin() as connection:  # and removed
+        row = {"kind": "run", "subject_id": 6, "why": "old", "begun_at": TODAY, "ended_at": TODAY}
+        connection.execute(insert(REMOVAL), row)
+    engine.dispose()
+    made = save_node(node, tmp_path / "saved", TODAY)
+    assert (made.lost, made.lost_results) == ((), ())
+
+
+def test_a_file_that_several_operators_wrote_is_as_the_last_one_left_it(tmp_path: Path) -> None:
+    (tmp_path / "runs/1").mkdir(parents=True)
+    scene, said = tmp_path / "runs/1/scene.json", a_manifest()
+    said.operators.clear()
+    for step in ("first", "second"):
+        scene.write_text(step)
+        said.operators[step] = OperatorRecord(image="x", files={scene.name: Digests().of(scene)})
+    write_manifest(said, tmp_path / "runs/1")
+    assert list(lost_of_run(tmp_path, 1)) == []
+    scene.write_text("none")
+    assert list(lost_of_run(tmp_path, 1)) == ["runs/1/scene.json"]
 
 
 def test_a_backup_of_a_later_version_is_refused(node: Settings, tmp_path: Path) -> None:

@@ -20,17 +20,23 @@ def backup(to: Path, config: Path | None) -> None:
     """Save the node to the folder TO, which must be empty or not be there. The node may run meanwhile.
 
     Everything accepted before is in it. The settings file and what it names (keys, rules) are not: keep them yourself.
-    Where the node itself has lost an instance, or has it altered, it is named, and the exit status is not 0.
+    Where the node itself has lost an instance or a result, or has it altered, it is named, and the exit status is
+    not 0.
     """
     from carina.keeping.backup import save_node
 
     made = save_node(node_settings(config), to, datetime.now(UTC), who=acting_by_command())
     say(f"{to}: saved as of {made.at:%Y-%m-%d %H:%M:%S} UTC; instances: {made.instances}, runs: {made.runs}")
     _warn_if_open(to)
-    if made.lost:
-        more = f" and {len(made.lost) - 1} more" if len(made.lost) > 1 else ""
-        words = "missing or not what came: saved without what was lost, and a restore does without it"
-        say(f"{made.folder}: {made.lost[0]}{more}: {words}. Have it sent again.", err=True)
+    for lost, instead, remedy in (
+        (made.lost, "what came", "Have it sent again."),
+        (made.lost_results, "what its run wrote", "Bring it back from an earlier backup, or run the series again."),
+    ):
+        if lost:
+            more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            words = f"missing or not {instead}: saved without what was lost, and a restore does without it"
+            say(f"{made.folder}: {lost[0]}{more}: {words}. {remedy}", err=True)
+    if made.lost or made.lost_results:
         sys.exit(SOME_FAILED)
 
 

@@ -33,6 +33,7 @@ from carina.jobs.queue import JobState
 from carina.jobs.signs import SIGNED
 from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
+from carina.keeping.results import NamedResults, lost_results, results_named
 from carina.receive.moves import FETCHING
 from carina.receive.presence import RECEIVING_LOCK
 from carina.receive.store import ArrivalState
@@ -56,7 +57,8 @@ _APART = frozenset({INCOMING, RUNS, UPLOADS, FETCHING, SIGNED, KEEPING_LOCK, NOD
 class Backup(msgspec.Struct, frozen=True, kw_only=True):
     """What a backup says of itself; ``folder`` is where the node was.
 
-    ``lost`` names instances that the node itself had no more as they came: a restore does without them.
+    ``lost`` names instances that the node itself had no more as they came, ``lost_results`` files and folders of runs
+    that it had no more as they were written: a restore does without them.
     """
 
     at: datetime
@@ -65,6 +67,7 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
     instances: int
     runs: int
     lost: tuple[str, ...] = ()
+    lost_results: tuple[str, ...] = ()
     carina: str = __version__
     notice: str = RESEARCH_ONLY
 
@@ -105,12 +108,13 @@ class NamedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """What a snapshot of the database names: arrivals and runs by id, and the files of instances."""
+    """What a snapshot of the database names: arrivals and runs by id, the files of instances, and what runs left."""
 
     version: str
     arrivals: tuple[int, ...]
     runs: tuple[int, ...]
     instances: tuple[NamedFile, ...]
+    results: NamedResults
 
 
 def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") -> Backup:
@@ -146,6 +150,7 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
             instances=len(named.instances),
             runs=len(named.runs),
             lost=tuple(one.path for one in named.instances if not one.is_whole(part)),
+            lost_results=lost_results(part, named.results),
         )
         (part / BACKUP_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made)) + b"\n")
     return made
@@ -239,6 +244,7 @@ def _named(connection: Connection) -> Named:
         arrivals=tuple(connection.execute(select(ARRIVAL.c.id).where(there)).scalars()),
         runs=tuple(connection.execute(select(JOB.c.id).where(JOB.c.state == JobState.STOPPED)).scalars()),
         instances=tuple(NamedFile(path=row.path, sha256=row.sha256, bytes=row.bytes) for row in rows),
+        results=results_named(connection),
     )
 
 
