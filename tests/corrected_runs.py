@@ -28,9 +28,9 @@ AT = (14, 20, 26)
 class CorrectedRun:
     """A run of a phantom and the series from which it was made."""
 
-    def __init__(self, pose: str, folder: Path) -> None:
+    def __init__(self, pose: str, folder: Path, shape: tuple[int, int, int] = (30, 48, 48)) -> None:
         self.series = folder / "series"
-        phantom = through_dicom(posed(pose, (30, 48, 48)), self.series)
+        phantom = through_dicom(posed(pose, shape), self.series)
         lesion = replace(phantom.lesion, names={1: "COVID-19 lesion"}, made_by="lesion-net 1.0 " + "e" * 64)
         lung = replace(phantom.lung, labels=(phantom.lung.labels > 0).astype(np.uint8), names={1: "lungs"})
         self.run = Run(write_run(replace(phantom, lesion=lesion, lung=lung), folder / "run"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -10,14 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Error, Page, Route, expect
 from pydicom import dcmread
 
 from carina.corrections.finish import finished_folder, finished_of, reader_mask
 from carina.corrections.masks import CORRECTIONS, MaskName, network_mask
 from carina.measure.ratio import lesion_ratio
-from carina.report.overlay import layout
+from carina.report.overlay import LONGEST_PX, layout
+from carina.report.paint import Plane, Style, paint
 from carina.service.viewer.scene import PLANES
 from carina.service.viewer.slices import Index
 from carina.volume.arrays import Flags
@@ -27,13 +32,9 @@ from dicom_objects_samples import errors_of, placed
 from test_viewer_correct_browser import correcting
 
 COLOURS = {MaskName.LUNG: [86, 180, 233], MaskName.LESION: [230, 159, 0]}
-FILLED, OUTLINED = 110, 230
-
-PIXELS = """(plane) => {
-  const canvas = document.querySelector(`.${plane} canvas`);
-  const { data, width, height } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-  return { data: [...data], width, height };
-}"""
+FILLED = 110
+THIN, THICK = (30, 48, 48), (12, 72, 72)
+"""Shapes of the same chest: of slices as thick as one and five of their pixels."""
 
 
 @pytest.fixture
@@ -129,9 +130,11 @@ def check_lungs(path: Path, erased: Flags, folder: Path) -> None:
     assert sum(map(len, sides.values())) == np.count_nonzero(erased)
 
 
+@pytest.mark.parametrize(("pose", "shape"), [("plain", THIN), ("feet first", THICK)], ids=["thin", "thick"])
 def test_the_painted_mask_is_filled_and_the_other_outlined_as_it_is_painted_by_now(
-    browser: Browser, corrected: CorrectedRun
+    browser: Browser, tmp_path: Path, pose: str, shape: tuple[int, int, int]
 ) -> None:
+    corrected = CorrectedRun(pose, tmp_path, shape)
     lung, at = network_mask(corrected.run, MaskName.LUNG).labels > 0, at_border(corrected)
     with correcting(browser, corrected, asked(at)) as page:
         check_drawn(page, corrected, MaskName.LESION, corrected.network.labels > 0, lung)
@@ -147,28 +150,42 @@ def test_the_painted_mask_is_filled_and_the_other_outlined_as_it_is_painted_by_n
         check_drawn(page, corrected, MaskName.LUNG, lung, corrected.stored.labels > 0)
         page.keyboard.press("h")
         expect(page.locator("#saved")).to_contain_text("The masks are hidden")
-        assert not any(any(page.evaluate(PIXELS, plane)["data"]) for plane in PLANES)
+        assert not any(canvas_of(page, plane, name).any() for plane in PLANES for name in ("fill", "outlines"))
         page.keyboard.press("h")
         check_drawn(page, corrected, MaskName.LUNG, lung, corrected.stored.labels > 0)
 
 
+def canvas_of(page: Page, plane: str, name: str) -> npt.NDArray[np.float64]:
+    """A canvas of a pane: rows, columns, RGBA."""
+    picture = page.locator(f".{plane} .{name}").evaluate("canvas => canvas.toDataURL().split(',')[1]")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGBA"), np.float64)
+
+
+def line_of(marks: Flags, layer: MaskName, mm: tuple[float, float]) -> npt.NDArray[np.float64]:
+    """How strongly each pixel of the picture of a slice is covered by a mask's outline, as the server draws it."""
+    masks = {name: marks if name is layer else np.zeros_like(marks) for name in MaskName}
+    black = np.full(marks.shape, -2000, np.int16)
+    drawn = Plane(hu=black, lung=masks[MaskName.LUNG], lesion=masks[MaskName.LESION], spacing_mm=mm)
+    pixels = np.asarray(paint(drawn, LONGEST_PX, style=Style(lesion_fill=0.0)), np.float64)
+    covered: npt.NDArray[np.float64] = pixels[..., 1] / COLOURS[layer][1]
+    return covered
+
+
 def check_drawn(page: Page, corrected: CorrectedRun, layer: MaskName, filled: Flags, outlined: Flags) -> None:
-    """Each pixel of each plane: the outline of the other mask over the fill of the one that is painted."""
+    """In each plane each voxel that is painted is filled; the other mask has the line that the server draws of it."""
     other = next(name for name in MaskName if name != layer)
-    at = at_border(corrected)
+    at, spacing = at_border(corrected), corrected.grid.spacing_mm
     page.wait_for_load_state("networkidle")
     for plane in PLANES:
         shown = layout(corrected.grid, plane)
-        fill, marks = (shown.plane(flags, at[shown.normal]) > 0 for flags in (filled, outlined))
-        inside = np.pad(marks, 1)
-        edge = marks & ~(inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:])
-        seen = page.evaluate(PIXELS, plane)
-        pixels = np.array(seen["data"]).reshape(seen["height"], seen["width"], 4)
-        assert fill.any() and edge.any()
-        np.testing.assert_array_equal(pixels[..., 3] == OUTLINED, edge)
-        np.testing.assert_array_equal(pixels[..., 3] == FILLED, fill & ~edge)
-        for flags, name in ((edge, other), (fill & ~edge, layer)):
-            assert np.abs(pixels[flags][:, :3] - COLOURS[name]).max(initial=0) <= 2  # premultiplied by the browser
+        fill, marks = (np.ascontiguousarray(shown.plane(flags, at[shown.normal]) > 0) for flags in (filled, outlined))
+        pixels = canvas_of(page, plane, "fill")
+        np.testing.assert_array_equal(pixels[..., 3], FILLED * fill)
+        assert np.abs(pixels[fill][:, :3] - COLOURS[layer]).max() <= 2  # premultiplied by the browser
+        pixels = canvas_of(page, plane, "outlines")
+        line = line_of(marks, other, (spacing[shown.rows], spacing[shown.columns]))
+        np.testing.assert_allclose(pixels[..., 3] / 255, line, atol=0.01)
+        assert np.abs(pixels[pixels[..., 3] == 255][:, :3] - COLOURS[other]).max() == 0
 
 
 class HeldStrokes:

@@ -1,7 +1,7 @@
 // Painting on slices that the server draws: every voxel of the series' own grid, in three planes, by pointer or keys.
 
 import { keep, recall } from "./kept.js";
-import { countMarks, drawMasks, keepTools, readOthers } from "./labels.js";
+import { countMarks, drawFill, drawOutlines, keepTools, readOthers, spacingOf } from "./labels.js";
 import { bringIntoView, clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, onReturn, onWheel, Troubles, voxelUnder } from "./panes.js";
 import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
 import { SHUT_OUT, sayLoggedOut, sentence } from "./words.js";
@@ -25,7 +25,7 @@ const READER_KEY = "carina reader";
 const ELSEWHERE = "This mask is open in another window of this browser: painting begins here when that one is closed.";
 const HOW_SEEN_AGAIN = "log in as who painted them, or ask whoever administers the node whether the job was moved to another project, or you were taken out of its.";
 
-const spacing = [0, 1, 2].map((axis) => Math.hypot(...[0, 1, 2].map((row) => scene.affine[row][axis])));
+const spacing = spacingOf(scene);
 const mask = new MaskCopy(scene.shape);
 const saver = new Saver({
   url: `${scene.base}/correct/${scene.layer}`,
@@ -50,8 +50,9 @@ function tool() {
 // ---- what is shown
 
 function paint(plane) {
-  const canvas = panes.get(plane).querySelector("canvas");
-  drawMasks(canvas, scene, plane, state.at, { mask, others, isHidden: state.isHidden });
+  const [fill, outlines] = panes.get(plane).querySelectorAll("canvas");
+  drawFill(fill, scene, plane, state.at, { mask, isHidden: state.isHidden });
+  drawOutlines(outlines, scene, plane, state.at, { others, isHidden: state.isHidden });
 }
 
 function draw(plane) {

@@ -1,15 +1,20 @@
 // The masks on a slice as they are painted: the chosen one filled, the others outlined; and what stays when one changes.
 
 import { keep, recall } from "./kept.js";
+import { drawOutline, sizeOf } from "./outlines.js";
 import { MaskCopy } from "./strokes.js";
 
 const TOOLS_KEY = "carina tools";
 const FILL = 110;
-const OUTLINE = 230;
 const COLOURS = { lung: [86, 180, 233], lesion: [230, 159, 0] };
 
 function word(name, alpha) {
   return new Uint32Array(new Uint8Array([...COLOURS[name], alpha]).buffer)[0];
+}
+
+/** How far voxels lie apart along each axis, in mm. */
+export function spacingOf({ affine }) {
+  return [0, 1, 2].map((axis) => Math.hypot(...[0, 1, 2].map((row) => affine[row][axis])));
 }
 
 /** Where the pixels of a plane's slice lie in the volume: `start`, and the way of a row and of a column. */
@@ -22,30 +27,42 @@ function viewOf({ shape, planes }, plane, at) {
   return { height, width, start, down: flipRows ? -strides[rows] : strides[rows], across: flipColumns ? -strides[columns] : strides[columns] };
 }
 
-function drawMask(pixels, { height, width, start, down, across }, marks, colour, isFilled) {
-  for (let row = 0; row < height; row += 1) {
-    const isBorder = row === 0 || row === height - 1;
-    for (let column = 0; column < width; column += 1) {
-      const place = start + row * down + column * across;
-      if (marks[place] && (isFilled || isBorder || column === 0 || column === width - 1
-        || !(marks[place - down] && marks[place + down] && marks[place - across] && marks[place + across]))) {
-        pixels[row * width + column] = colour;
-      }
-    }
+/** A slice of a mask as it is shown, flat, row by row. */
+function sliceOf({ height, width, start, down, across }, marks) {
+  const shown = new Uint8Array(height * width);
+  for (let row = 0, to = 0; row < height; row += 1) {
+    for (let column = 0; column < width; column += 1, to += 1) shown[to] = marks[start + row * down + column * across];
   }
+  return shown;
 }
 
-/** Draws a slice's masks into a canvas of a pixel for each voxel; `others` are copies of masks by their names. */
-export function drawMasks(canvas, scene, plane, at, { mask, others, isHidden }) {
+function resized(canvas, [height, width]) {
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+}
+
+/** Draws the slice that is shown of the mask that is painted into a canvas of a pixel for each voxel. */
+export function drawFill(canvas, scene, plane, at, { mask, isHidden }) {
   const view = viewOf(scene, plane, at);
   const { height, width } = view;
-  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  resized(canvas, [height, width]);
   const picture = new ImageData(width, height);
-  const pixels = new Uint32Array(picture.data.buffer);
-  if (!isHidden) {
-    drawMask(pixels, view, mask.marks, word(scene.layer, FILL), true);
-    for (const [name, other] of others) drawMask(pixels, view, other.marks, word(name, OUTLINE), false);
-  }
+  const [pixels, colour] = [new Uint32Array(picture.data.buffer), word(scene.layer, FILL)];
+  if (!isHidden) sliceOf(view, mask.marks).forEach((mark, place) => { if (mark) pixels[place] = colour; });
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+}
+
+/** Draws the outlines of masks that are not painted, copies by their names, as lines that are as thin on thick slices. */
+export function drawOutlines(canvas, scene, plane, at, { others, isHidden }) {
+  const { normal, rows, columns } = scene.planes[plane];
+  const drawn = [at[normal], ...others.keys(), isHidden].join();
+  if (canvas.dataset.drawn === drawn) return; // they stay as they were read
+  canvas.dataset.drawn = drawn;
+  const spacing_mm = spacingOf(scene);
+  const view = viewOf(scene, plane, at);
+  const [height, width] = sizeOf(view, [spacing_mm[rows], spacing_mm[columns]]);
+  resized(canvas, [height, width]);
+  const picture = new ImageData(width, height);
+  for (const [name, other] of isHidden ? [] : others) drawOutline(picture, sliceOf(view, other.marks), view, COLOURS[name]);
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
 
