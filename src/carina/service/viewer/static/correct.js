@@ -189,7 +189,7 @@ function turning(word, painter) {
 function turnMine(tool, painters) {
   const word = tool === "undo" ? "Undo" : "Redo";
   const painter = tool === "undo" ? saver.undoes : saver.redoes;
-  if (painters.some(isMine)) saver.ask(tool, { is_own: true }).then(afterAsking);
+  if (painters.some(isMine)) ask(tool, { is_own: true });
   else if (painter) sayOfDeed(`That stroke is one of ${painter}: press "${turning(word, painter)}".`);
   else if (saver.isRead) sayOfDeed(`There is no stroke to ${tool}.`);
 }
@@ -317,7 +317,10 @@ function end() {
   if (!stroke) return;
   const { places, tool: name } = stroke;
   stroke = null;
-  if (places.size) saver.add(name, runsOf([...places].sort((a, b) => a - b)));
+  if (places.size) {
+    sayOfDeed(""); // what came of a deed before
+    saver.add(name, runsOf([...places].sort((a, b) => a - b)));
+  }
   told(); // another mask may wait for this
   settleSoon();
 }
@@ -332,10 +335,13 @@ function use(plane) {
   }
   const { tolerance, reach } = form.elements;
   const more = { at: state.at, plane, tolerance_hu: Number(tolerance.value), reach_mm: Number(reach.value) };
-  saver.ask(tool(), more).then(afterAsking);
+  ask(tool(), more);
 }
 
-function afterAsking(why) {
+/** Asks the server for a deed; what came of the one before holds no more. */
+async function ask(what, more) {
+  sayOfDeed("");
+  const why = await saver.ask(what, more);
   if (why) sayOfDeed(why);
   settle();
 }
@@ -499,7 +505,8 @@ for (const [plane, pane] of panes) {
 form.addEventListener("submit", (event) => event.preventDefault());
 form.elements.window.addEventListener("input", () => planes.forEach(draw));
 for (const name of ["undo", "redo"]) {
-  document.getElementById(name).addEventListener("click", () => { if (mayPaint()) saver.ask(name).then(afterAsking); });
+  const painter = () => (name === "undo" ? saver.undoes : saver.redoes);
+  document.getElementById(name).addEventListener("click", () => { if (mayPaint()) ask(name, { is_own: isMine(painter()) }); });
 }
 document.getElementById("keep").addEventListener("click", () => saver.takeOver({ isKeeping: true }));
 document.getElementById("drop").addEventListener("click", () => saver.takeOver({ isKeeping: false }));

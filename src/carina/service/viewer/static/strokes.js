@@ -119,24 +119,34 @@ export class Saver {
     return this.isBusy ? "The server is at work: wait for it." : "";
   }
 
-  /** What only the server can do: undo, redo, fill, grow. Gives why it was not asked; empty where it was. */
+  /**
+   * What only the server can do: undo, redo, fill, grow. Gives why it was not asked; empty where it was. Where somebody
+   * else painted meanwhile it is asked once more of the mask as it is by then, unless it is about a stroke of theirs.
+   */
   async ask(tool, more = {}) {
     const why = this.waitsFor;
     if (why) return why;
     this.trouble = "";
-    const asked = { id: crypto.randomUUID(), reader: this.reader(), tool, revision: this.revision, ...more };
+    const isOfTheirs = ["undo", "redo"].includes(tool) && !more.is_own;
+    const asked = { id: crypto.randomUUID(), reader: this.reader(), tool, ...more };
     const answer = await this.#busy(async () => {
-      const told = await this.#answered("strokes", asked);
-      if (told.code) return told;
-      this.mask.set(told.change.runs, told.change.value);
-      this.#paintWaiting();
-      await this.#took(told);
-      return told;
+      const told = await this.#asked(asked);
+      const isReadAgain = told.code === OVERTAKEN && !isOfTheirs && (await this.#read().then(() => true, () => false));
+      return isReadAgain ? this.#asked(asked) : told;
     });
     if (answer.code === OVERTAKEN) await this.#overtaken(answer.detail);
     else if (answer.code) this.trouble = this.isRefused ? "" : answer.detail;
     this.onChange();
     return "";
+  }
+
+  async #asked(deed) {
+    const told = await this.#answered("strokes", { ...deed, revision: this.revision });
+    if (told.code) return told;
+    this.mask.set(told.change.runs, told.change.value);
+    this.#paintWaiting();
+    await this.#took(told);
+    return told;
   }
 
   /** Accepts, rejects or finishes; gives the server's sentence and whether it was done. */
