@@ -245,6 +245,14 @@ def test_a_job_that_is_run_again_has_not_begun(pages: Pages) -> None:
     assert "canceled" in told and " came " in told and " min " not in told and " s none" not in told
 
 
+@pytest.mark.parametrize("ended", ["healthy", "faulted", "canceled", ""])
+def test_an_operator_that_a_job_never_came_to_waits_only_as_long_as_the_job_does(pages: Pages, ended: str) -> None:
+    job = add_job(pages.node, ended=ended, state="stopped" if ended else "pending")
+    write_progress(pages, State.DONE, State.INTERRUPTED, State.WAITING, job=job)
+    rows = re.findall(r"operator-\d</th><td[^>]*>(.*?)</td>", pages.get(f"/jobs/{job}"))
+    assert list(map(text_of, rows)) == ["done", "interrupted", "not run" if ended else "waiting"]
+
+
 def test_a_button_that_does_not_fit_says_why_and_leads_back(pages: Pages) -> None:
     answer = pages.press(token=pages.node.token, what="cancel", id=pages.jobs["healthy"], back="/?state=healthy")
     assert answer.status_code == 409

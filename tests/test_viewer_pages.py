@@ -29,6 +29,7 @@ from carina.errors import BadConfig
 from carina.measure.findings import Classification, SaliencyFindings
 from carina.measure.texts import ml_text, percent_text
 from carina.operators.deidentify import MAP_FILE
+from carina.pipeline.manifest import State, read_manifest, write_manifest
 from carina.report.numbers import hu_text, page_text
 from carina.service.local_time import seconds_words
 from carina.service.problems import NotThere
@@ -89,6 +90,17 @@ def test_every_figure_of_the_findings_stands_on_the_page_by_its_region(url: str,
     assert "COVID-19 < 0.01" in told and "non-COVID-19 > 0.99" in told
     assert "Two slices were missing." in told
     assert RESEARCH_ONLY in told
+
+
+def test_an_operator_that_an_ended_run_never_came_to_was_not_run(tmp_path: Path) -> None:
+    run = write_run(posed("plain"), tmp_path / "run")
+    manifest = read_manifest(run)
+    assert manifest
+    manifest.operators["findings"].state = State.WAITING
+    with served(run) as address:
+        for manifest.state in (State.INTERRUPTED, State.FAILED):
+            write_manifest(manifest, run)
+            assert "findings carina/findings not run " in text_of(asked(f"{address}/report")[1])
 
 
 def test_what_the_probabilities_cannot_tell_stands_under_them(tmp_path: Path) -> None:
