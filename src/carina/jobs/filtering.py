@@ -9,7 +9,7 @@ time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from sqlalchemy import Column, ColumnElement, literal_column
@@ -51,6 +51,11 @@ class JobFilter:
         if self.studied_from and self.studied_to and self.studied_from > self.studied_to:
             words = f"studies from {self.studied_from} to {self.studied_to} are asked for, and there is no such time"
             raise BadConfig("job.dates", f"{words}: swap the two dates.")
+
+    @property
+    def of_series(self) -> JobFilter:
+        """What of this can be asked of a series that is no job yet."""
+        return replace(self, states=(), reading="", pipeline="", is_warned=False)
 
     @property
     def is_led(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -13,7 +14,7 @@ from starlette.requests import Request
 
 from carina.config import Priority
 from carina.database import read_only
-from carina.jobs.filtering import ROWS_LOOKED_AT
+from carina.jobs.filtering import EVERY_JOB, ROWS_LOOKED_AT, JobFilter
 from carina.jobs.kept import removals_of
 from carina.jobs.listing import Job, JobOrder
 from carina.jobs.projects import project_names
@@ -42,6 +43,9 @@ from carina.service.upload_series import is_of_upload
 from carina.toml import mistakes
 
 ROWS = 50
+
+_SERIES_SEARCHED = 1000
+"""The latest series that are no jobs yet among which a search looks."""
 
 READING_WORDS: Mapping[Reading, str] = {
     Reading.UNREAD: "to read",
@@ -168,7 +172,7 @@ class Beside:
 
 @dataclass(frozen=True, kw_only=True)
 class WaitingSeries:
-    """Series that are no jobs yet, the same whatever jobs are asked for: held back, with words by id, or arriving."""
+    """Series that are no jobs yet: held back, with words by id, or arriving."""
 
     held: Sequence[Arrival]
     described: Mapping[int, str]
@@ -235,12 +239,14 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
         sent = sendings_of(connection, [job.id for job in jobs])
         removed = removals_of(connection, [job.id for job in jobs])
     beside = _beside(node, jobs, version)
-    waiting: WaitingSeries = node.waiting.get(version, partial(_waiting, node))
+    like = wanted.filtered.of_series
+    waiting = _waiting_like(node, like, version)
     with read_only(node.engine) as connection:
         resting = reasons_to_wait(connection, beside.tally.deliveries)
         counted = found_jobs(connection, wanted.filtered, beside.tally.jobs)
     return {
         "most": ROWS,
+        "is_narrowed": like != EVERY_JOB,
         "quarantine": waiting.held,
         "described": waiting.described,
         "arriving": waiting.arriving,
@@ -269,13 +275,38 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
     }
 
 
-def _waiting(node: RunningNode) -> WaitingSeries:
+def _waiting_like(node: RunningNode, like: JobFilter, version: object) -> WaitingSeries:
+    if like != EVERY_JOB:
+        return _waiting(node, like)
+    found: WaitingSeries = node.waiting.get(version, partial(_waiting, node))
+    return found
+
+
+def _waiting(node: RunningNode, like: JobFilter = EVERY_JOB) -> WaitingSeries:
+    """Series that are no jobs yet, as many as a page has rows: all, or of the latest those that a search is for."""
+    looked_at = ROWS if like == EVERY_JOB else _SERIES_SEARCHED
     with read_only(node.engine) as connection:
-        held = list_arrivals(connection, states=HELD_BACK, at_most=ROWS)
+        held, arriving = (
+            [one for one in list_arrivals(connection, states=states, at_most=looked_at) if _is_like(one, like)][:ROWS]
+            for states in (HELD_BACK, (ArrivalState.ARRIVING,))
+        )
         unread = first_files(connection, [one.id for one in held if one.series_description is None])
-        arriving = list_arrivals(connection, states=[ArrivalState.ARRIVING], at_most=ROWS)
     described = {one.id: _held_words(node, one, unread.get(one.id)) for one in held}
     return WaitingSeries(held=held, arriving=arriving, described=described)
+
+
+def _is_like(one: Arrival, wanted: JobFilter) -> bool:
+    """Whether a series is one that a search of jobs is for, by what is known of it before it is a job."""
+    first, last = (wanted.studied_from or date.min).isoformat(), (wanted.studied_to or date.max).isoformat()
+    is_dated = bool(wanted.studied_from or wanted.studied_to)
+    return all(
+        (
+            wanted.uid in ("", one.study_uid, one.series_uid),
+            wanted.received_by in ("", one.source),
+            wanted.description.casefold() in f"{one.series_description or ''}\n{one.study_description}".casefold(),
+            not is_dated or first <= one.study_date <= last,
+        )
+    )
 
 
 def _beside(node: RunningNode, jobs: Sequence[Job], version: object) -> Beside:
