@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html import unescape
@@ -120,6 +121,20 @@ def test_what_a_reader_rejected_is_not_sent_until_it_is_accepted(served_job: Ser
     assert "correction 1 of the lesion mask was rejected by Jane Doe, so it is not sent" in refused["detail"]
     assert served_job.post("send", number=2).status_code == 200
     assert len(served_job.rows(DELIVERY)) == 1
+
+
+def test_a_correction_that_a_later_one_replaced_is_not_sent(served_job: Served) -> None:
+    for _ in range(3):
+        served_job.post("decision", revision=0, reader="Jane Doe", decision="corrected").raise_for_status()
+    told = httpx.get(served_job.url).text
+    assert re.findall(r'data-send="(\d)"|replaced by (\d)', told) == [("3", ""), ("", "3"), ("", "2")]
+    for number in (1, 2):
+        refused = served_job.post("send", number=number)
+        assert (refused.status_code, refused.json()["code"]) == (409, "corrections.replaced")
+        words = f"correction {number} of the lesion mask was replaced by correction 3: send that one."
+        assert refused.json()["detail"] == words
+    assert not served_job.rows(DELIVERY)
+    assert served_job.post("send", number=3).status_code == 200
 
 
 def test_what_is_rejected_while_it_waits_is_not_sent_any_more(served_job: Served) -> None:

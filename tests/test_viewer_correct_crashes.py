@@ -243,6 +243,7 @@ def test_whose_strokes_wait_is_said_and_seen_while_others_paint(
     rob.locator(".picture").first.press(" ")
     both = "1 stroke of yours, 1 stroke of rob."
     expect(rita.locator("#whose")).to_contain_text(both)
+    expect(rita.locator("#whose")).to_contain_text("In this mask are strokes of rob and of yours: Finish names each")
     his = "1 stroke of rita, 1 stroke of yours."
     for key, words, his_words in (("u", "1 stroke of rob.", "1 stroke of yours."), ("r", both, his)):
         rita.locator(".picture").first.press(key)  # her own, below his

@@ -264,6 +264,11 @@ class CorrectingPages:
                 f"correction {asked.number} of the {layer} mask was rejected by {rejected.reader}, so it is not sent: "
                 "finish one that holds, or accept this one again, then send it.",
             )
+        if asked.number != (latest := finished_of(opened.run.folder, layer)[-1].number):
+            raise Conflict(
+                "corrections.replaced",
+                f"correction {asked.number} of the {layer} mask was replaced by correction {latest}: send that one.",
+            )
         said = self._how.send(request, path)
         self._how.note(request, f"{layer} mask sent")
         return Said(said=said)

@@ -202,7 +202,8 @@ function sayWhose() {
   const back = saver.open.filter((one) => one.taken_back).map((one) => `${strokes(one.taken_back)} ${of(one.painter)} taken back`);
   const all = [...painted, ...back].join(", ");
   const isOfOthers = saver.isUnfinished && saver.painters.some((one) => !isMine(one));
-  const names = saver.painters.map((one) => (isMine(one) ? "you" : one)).join(", ");
+  const others = saver.painters.filter((one) => !isMine(one)).join(", ");
+  const names = saver.painters.some(isMine) ? `${others} and of yours` : others;
   const finishing = isOfOthers ? ` In this mask are strokes of ${names}: Finish names each as painter, and you as who finished it.` : "";
   const words = `${all && `${all}.`}${finishing}`.trim();
   const line = document.getElementById("whose");
