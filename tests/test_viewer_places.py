@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from carina.measure.findings import Classification, SaliencyFindings
 from corrected_runs import CorrectedRun, ready, saved
 from test_viewer_browser import opened
 from test_viewer_correct_browser import correcting
@@ -65,14 +66,37 @@ def test_a_jump_scrolls_the_list_and_leaves_the_picture_in_view(
             assert page.locator(f".{plane} .picture").evaluate(IN_VIEW) > 0.8
 
 
-def test_on_correct_a_jump_from_below_brings_the_picture_into_view(browser: Browser, corrected: CorrectedRun) -> None:
+MOVING = ["ArrowDown", "Shift+ArrowUp", "PageDown", "PageUp", "1", "2", "3", "n", "p"]
+ON_IMAGES = ["Home", "End", "m", "v", "d", "s"]
+ON_CORRECT = ["ArrowLeft", "ArrowRight", " ", "x"]
+DONE_WITH_THEM = {"\u2190", "\u2191", "\u2192", "\u2193", "Shift", "Page", "Space", *MOVING, *ON_IMAGES, *ON_CORRECT}
+"""What the keys of ``MOVING``, ``ON_IMAGES`` and ``ON_CORRECT`` are called where a page lists its keys."""
+ELSEWHERE = {"Esc", "w", "l", "o", "a", "+", "-", "t", "b", "e", "f", "g", "[", "]", "u", "r", "h"}
+"""Keys that change how, or what, is drawn, but not where one looks."""
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 700), (1280, 720)])
+@pytest.mark.parametrize("page_of", ["images", "correct"])
+def test_a_key_that_moves_the_picture_brings_it_into_view(
+    browser: Browser, corrected: CorrectedRun, page_of: str, width: int, height: int
+) -> None:
     with correcting(browser, corrected) as page:
-        page.set_viewport_size({"width": 390, "height": 700})
-        page.evaluate("scrollTo(0, document.body.scrollHeight)")
-        picture = page.locator(".axial .picture")
-        assert picture.evaluate(IN_VIEW) < 0
-        page.keyboard.press("n")
-        assert picture.evaluate(IN_VIEW) > 0.8
+        if page_of == "images":
+            page.get_by_role("link", name="Images").click()
+            page.locator("html.scripted").wait_for()
+        assert set(page.locator(".keys kbd").all_text_contents()) <= DONE_WITH_THEM | ELSEWHERE
+        page.set_viewport_size({"width": width, "height": height})
+        page.locator("body").evaluate("body => { body.style.paddingBottom = '300vh'; }")
+        for key in [*MOVING, *(ON_IMAGES if page_of == "images" else ON_CORRECT)]:
+            active = page.locator(".pane.active .picture")
+            active.evaluate("picture => picture.focus({ preventScroll: true })")
+            page.evaluate("scrollTo(0, document.body.scrollHeight)")
+            assert active.evaluate(IN_VIEW) < 0
+            page.keyboard.press(key)
+            shown = page.locator("#volume" if key in ("v", "d") else ".pane.active .picture")
+            assert shown.evaluate(IN_VIEW) > 0.8, key
+            if key in ("v", "d"):
+                page.keyboard.press("s")
 
 
 def test_correct_opens_where_images_were_and_goes_from_lesion_to_lesion(
@@ -97,6 +121,23 @@ def test_correct_opens_where_images_were_and_goes_from_lesion_to_lesion(
         here = page.locator("#place").inner_text().partition(" mm")[0]
         page.get_by_role("link", name="Images").click()
         expect(page.locator("#place")).to_contain_text(here)
+
+
+def test_what_belongs_to_a_saliency_is_shown_where_one_is_drawn(browser: Browser, tmp_path: Path) -> None:
+    changes = SaliencyFindings(label="COVID-19", lowest=-0.1, highest=0.2, blocks=(4, 4, 4))
+    found = Classification(uid="1.2.3", probabilities={"COVID-19": 0.7}, saliency=changes)
+    run = write_run(through_dicom(posed("plain", (24, 32, 32)), tmp_path / "series"), tmp_path / "run", found)
+    with served(run) as address, opened(browser, f"{address}/?overlay=saliency") as page:
+        legend, box = page.locator("#saliency"), page.locator("label:has([name=saliency])")
+        for mode in ("Volume", "Slices", "3D", "Slices"):
+            button = page.get_by_role("button", name=mode, exact=True)
+            if button.is_disabled():
+                pytest.skip("the volume viewer is not installed; scripts/build_viewer.py builds it (needs npm)")
+            button.click()
+            for one in (legend, box):
+                expect(one).to_be_visible(visible=mode == "Slices")
+        box.uncheck()
+        expect(legend).to_be_hidden()
 
 
 def test_the_place_is_said_with_every_mask_however_late_one_comes(browser: Browser, corrected: CorrectedRun) -> None:

@@ -386,7 +386,6 @@ function toLesion(wanted) {
   if (state.isPenDown) pen();
   state.visited = lesionNumber(wanted, count);
   moveTo(scene.lesions[state.visited - 1]);
-  bringIntoView(panes.get(state.plane).querySelector(".picture"));
 }
 
 function nudge(across, down) {
@@ -447,6 +446,7 @@ for (const [name, link] of labels) {
   });
 }
 const IN_PICTURE = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageDown", "PageUp", " "]);
+const SHOWN = new Set([...IN_PICTURE, "x", "n", "p", "1", "2", "3"]); // whoever presses them looks at the picture
 
 document.addEventListener("keydown", (event) => {
   const act = deedOf(KEYS, event);
@@ -454,6 +454,7 @@ document.addEventListener("keydown", (event) => {
   if (IN_PICTURE.has(event.key) && !event.target.closest(".picture")) return; // elsewhere they scroll and press
   event.preventDefault();
   act(event);
+  if (SHOWN.has(event.key)) bringIntoView(panes.get(state.plane).querySelector(".picture"));
 });
 
 for (const [plane, pane] of panes) {

@@ -257,6 +257,7 @@ const KEYS = {
   t: () => document.getElementById("following")?.click(),
 };
 const MOVES = new Set(["ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End"]);
+const SHOWN = new Set([...MOVES, "n", "p", "1", "2", "3", "m", "s", "v", "d"]); // whoever presses them looks at the picture
 
 document.addEventListener("keydown", (event) => {
   const act = deedOf(KEYS, event);
@@ -267,6 +268,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   event.stopPropagation();
   act(event);
+  if (SHOWN.has(event.key)) showPicture();
 }, true); // before NiiVue, which has keys of its own
 
 for (const [plane, pane] of panes) {
