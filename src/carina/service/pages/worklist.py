@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
+from sqlalchemy import Connection
 from starlette.requests import Request
 
 from carina.config import Priority
 from carina.database import read_only
 from carina.jobs.filtering import EVERY_JOB, ROWS_LOOKED_AT, JobFilter
 from carina.jobs.kept import removals_of
-from carina.jobs.listing import Job, JobOrder
+from carina.jobs.listing import Job, JobOrder, list_jobs
 from carina.jobs.projects import project_names
 from carina.jobs.queue import JobState
 from carina.jobs.reading import Reading
@@ -244,6 +245,7 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
     with read_only(node.engine) as connection:
         resting = reasons_to_wait(connection, beside.tally.deliveries)
         counted = found_jobs(connection, wanted.filtered, beside.tally.jobs)
+        preceding = _preceding(connection, asked, wanted)
     return {
         "most": ROWS,
         "is_narrowed": like != EVERY_JOB,
@@ -259,6 +261,7 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
         "asked": asked,
         "rows": _rows(node, jobs, arrivals, files, sent, beside.progress),
         "following": asked.link(before=found.next) if found.next else "",
+        "preceding": preceding,
         "is_cut": found.next is not None and len(jobs) < ROWS,
         "looked_at": ROWS_LOOKED_AT,
         "first": asked.link(before="") if asked.before else "",
@@ -273,6 +276,15 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
         "sources": tuple(node.settings.sources),
         "doors": node.settings.sources,
     }
+
+
+def _preceding(connection: Connection, asked: WorklistAsked, wanted: JobsAsked) -> str:
+    """The address of the page before; empty on the first one."""
+    if wanted.before is None:
+        return ""
+    back, one = (JobOrder.OLDEST, 1) if wanted.order is JobOrder.NEWEST else (JobOrder.NEWEST, -1)
+    nearer = list_jobs(connection, wanted.filtered, before=wanted.before - one, at_most=ROWS + 1, order=back).jobs
+    return asked.link(before=nearer[ROWS - 1].id + one if len(nearer) > ROWS else "")
 
 
 def _waiting_like(node: RunningNode, like: JobFilter, version: object) -> WaitingSeries:
