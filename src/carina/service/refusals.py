@@ -9,13 +9,13 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from carina.database import DISK_FULL, NO_DATABASE, Outages
 from carina.errors import Bug, CarinaError
 from carina.service.access.rules import PROGRAM_PATHS
 from carina.service.headers import HEADERS
-from carina.service.pages.rendering import page
+from carina.service.pages.rendering import html, page
 from carina.service.problems import problem, status_of
 from carina.service.slow import TooSlow
 
@@ -65,19 +65,26 @@ async def answer_http(request: Request, error: Exception) -> Response:
     return answer
 
 
+def _broken(request: Request, status: int, code: str, words: str) -> Response:
+    """Why nothing came of a request that broke: nothing of the node is asked for it, not even who makes the request."""
+    if is_from_page(request):
+        return HTMLResponse(html("broken.html", {"said": words, "code": code}), status)
+    return problem(status, code, words)
+
+
 async def answer_outage(request: Request, error: Exception) -> Response:
     """The answer where the disk is full or the database away, which the log tells once; a fault of ours passes on."""
     outages: Outages = request.app.state.outages
     outage = outages.met(error)
     if outage is None:
         raise error
-    return problem(OUTAGE_STATUSES[outage.code], outage.code, OUTAGE_WORDS[outage.code])  # a page reads the database
+    return _broken(request, OUTAGE_STATUSES[outage.code], outage.code, OUTAGE_WORDS[outage.code])
 
 
 async def answer_bug(request: Request, error: Exception) -> Response:
     """The answer to what nobody foresaw; the log has its traceback."""
     _LOG.error("a request broke", exc_info=error, extra={"path": request.url.path})
-    answer = problem(500, f"bug.{type(error).__name__}", Bug.of(error, "the node's log").message)
+    answer = _broken(request, 500, f"bug.{type(error).__name__}", Bug.of(error, "the node's log").message)
     answer.headers.update(HEADERS)  # it is answered before the guard, which adds them to all others
     return answer
 

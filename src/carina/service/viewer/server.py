@@ -6,6 +6,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -16,8 +17,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from carina.api.cohort_table import COHORT_TABLE
-from carina.errors import BadConfig
+from carina.errors import BadConfig, Bug
 from carina.service.guard import Guard
+from carina.service.headers import HEADERS
 from carina.service.problems import NotThere
 from carina.service.viewer.changes_page import changes_routes
 from carina.service.viewer.cohort_pages import cohort_routes
@@ -48,7 +50,15 @@ def run_app(folder: Path, earlier: Sequence[Path] = (), source: Path | None = No
         words = "there is no such page here." if status == 404 else "this address does not take such a request."
         return error_page(request, NotThere(f"web.{status}", words), cohort or pages_of_run(request), status)
 
-    return Starlette(routes=routes, middleware=[guard], exception_handlers={HTTPException: answer_http})
+    def answer_bug(request: Request, error: Exception) -> Response:
+        """The answer to what nobody foresaw; the server prints its traceback."""
+        request.scope["root_path"] = ""
+        answer = error_page(request, Bug.of(error, "what carina view prints"), cohort or pages_of_run(request), 500)
+        answer.headers.update(HEADERS)  # it is answered before the guard
+        return answer
+
+    handlers: dict[Any, Any] = {HTTPException: answer_http, Exception: answer_bug}
+    return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers)
 
 
 def _routes(folder: Path, earlier: Sequence[Path], correcting: Correcting) -> list[BaseRoute]:
