@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +94,17 @@ def test_one_that_ended_well_is_named_before_a_later_one_that_may_yet_fail(
     add_job(node, series_uid=UID, state="running", ended="")
     with serving(node) as url, httpx.Client(base_url=url) as client:
         assert sent(client, series[UID])["run_before"] == jobs[1]
+
+
+def test_a_job_names_the_one_that_its_upload_named_whatever_ended_since(
+    tmp_path: Path, series: dict[str, Files]
+) -> None:
+    node = opened(tmp_path)
+    ended = add_job(node, series_uid=UID)
+    running = add_job(node, series_uid=UID, state="running", ended="", stopped_at=None)
+    with serving(node) as url, httpx.Client(base_url=url) as client:
+        said = sent(client, series[UID])
+        assert said["run_before"] == ended
+        set_job(node, running, ended="healthy", state="stopped", stopped_at=datetime.now(UTC))
+        page = client.get(f"/jobs/{said['id']}", headers={"accept": "text/html"}).text
+        assert re.findall(r'as <a href="/jobs/(\d+)">', page) == [str(ended)]

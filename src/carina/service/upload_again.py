@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import or_, select
+from sqlalchemy import and_, case, or_, select
 
 from carina.database import JOB, read_only
 from carina.jobs.listing import Job, job_of
@@ -30,8 +30,9 @@ _UID = re.compile(r"[0-9][0-9.]{0,63}", re.ASCII)
 def run_before(node: RunningNode, job: Job) -> int | None:
     """The latest job before this one, of the same pipeline, on its series, or of an upload on the same volume file.
 
-    Of an upload of which no series is chosen yet, on one of its series. Jobs that failed or were canceled are left out;
-    so is what whoever asks doesn't see.
+    One that had ended well when this one came is named before any that ran or waited then, however that ended: who asks
+    later is told of the same. Of an upload of which no series is chosen yet, on one of its series. Jobs that failed or
+    were canceled are left out; so is what whoever asks doesn't see.
     """
     files = _some_files(content_of(node, job)) if is_of_upload(job) else []
     uids = _wanted_series(job, files)
@@ -41,7 +42,8 @@ def run_before(node: RunningNode, job: Job) -> int | None:
     known = (JOB.c.id < job.id, JOB.c.pipeline == job.pipeline, JOB.c.ended.in_(("", JobEnd.HEALTHY)))
     # what an upload holds is not in its row before its run has ended
     alike = [JOB.c.described.is_(None), JOB.c.series_uid.in_(uids), *([JOB.c.described.in_(names)] if names else [])]
-    best_first = (JOB.c.ended == JobEnd.HEALTHY).desc(), JOB.c.id.desc()
+    had_ended = and_(JOB.c.ended == JobEnd.HEALTHY, JOB.c.stopped_at <= job.created_at)
+    best_first = case((had_ended, 0), else_=1), JOB.c.id.desc()
     wanted = select(JOB).where(*known, or_(*alike)).order_by(*best_first).limit(MOST_JOBS)
     with read_only(node.engine) as connection:
         others = [job_of(row) for row in connection.execute(wanted)]
