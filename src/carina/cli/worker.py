@@ -30,9 +30,10 @@ def worker(until_empty: bool, name: str, config: Path | None) -> None:
     worker each. Under Slurm, memory and cores are those that Slurm granted. With --until-empty the exit code is 143 (of
     Ctrl-C 130) where it is asked to end before that.
     """
+    from carina.jobs.coming_up import open_node_once_there
     from carina.jobs.machine import within_slurm
     from carina.jobs.one_host import worked_on_here
-    from carina.jobs.places import check_beside, open_node
+    from carina.jobs.places import check_beside
     from carina.jobs.worker import Worker
     from carina.service.logs import log_to
 
@@ -41,7 +42,13 @@ def worker(until_empty: bool, name: str, config: Path | None) -> None:
     check_beside(settings)
     signals: list[int] = []
     with worked_on_here(settings):  # before the database is opened, which two machines may not do
-        it = Worker(within_slurm(settings, os.environ), open_node(settings), name=name)
+        try:
+            engine = open_node_once_there(settings, "worker")
+        except KeyboardInterrupt:  # asked to end while it waits for the database
+            if until_empty:
+                raise
+            return
+        it = Worker(within_slurm(settings, os.environ), engine, name=name)
 
         def stop(number: int, _: FrameType | None) -> None:
             signals.append(number)

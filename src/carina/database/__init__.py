@@ -4,7 +4,7 @@ Rooms above keep their own queries; what a table means is said here, once.
 """
 
 from carina.database.ahead import draw_in, is_due, is_resting
-from carina.database.engine import database_now, is_away, open_database, read_only
+from carina.database.engine import DatabaseAway, database_now, is_away, open_database, read_only
 from carina.database.narrow import EVERY_PROJECT, each_project, seeing
 from carina.database.outage import DISK_FULL, NO_DATABASE, Outages, outage_of
 from carina.database.tables import (
@@ -56,6 +56,7 @@ __all__ = [
     "TOKEN",
     "WATCHED",
     "DataVersion",
+    "DatabaseAway",
     "OfVersion",
     "Outages",
     "PriorState",

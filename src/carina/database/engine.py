@@ -25,8 +25,26 @@ _OF_THE_MACHINE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOER
 _LEAST_BYTES = 128 * 1024
 """The files that SQLite makes beside a database in WAL mode, with something to spare."""
 
+CONNECT_S = 10
+"""How long a server may take to answer who connects, where its address does not say (``?connect_timeout=``)."""
+
+_COMES_UP = (
+    "starting up",
+    "shutting down",
+    "recovery",
+    "not accepting connections",
+    "not yet accepting connections",
+    "too many",
+    "remaining connection slots",
+)
+"""What PostgreSQL says to who connects too early or too late; all else that it answers is about the address."""
+
 BUSY_MS = 30_000
 """How long a writer waits for another process's transaction in SQLite."""
+
+
+class DatabaseAway(BadConfig):
+    """A server that can't be reached, or takes nobody now: it may come up later, and its address may be right."""
 
 
 def open_database(url: str) -> Engine:
@@ -36,10 +54,10 @@ def open_database(url: str) -> Engine:
     is there after a power cut. Its transactions begin as writers, so that two processes wait and never deadlock.
 
     Raises:
-        BadConfig: the address is none, or the database can't be opened.
+        BadConfig: the address is none, or the database can't be opened; ``DatabaseAway``, its server is not there now.
     """
     try:
-        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))  # a server may have been restarted
+        engine = create_engine(url, **_how_to_connect(url))
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_as_writer)
@@ -47,8 +65,31 @@ def open_database(url: str) -> Engine:
         with engine.connect():
             pass
     except (ArgumentError, NoSuchModuleError, SQLAlchemyError, ImportError) as error:
+        if _comes_up(error):
+            said = one_line(str(getattr(error, "orig", error))).strip()
+            words = f"database {_shown(url)}: its server can't be reached, or takes nobody now ({said})."
+            raise DatabaseAway("database.open", words) from error
         raise BadConfig("database.open", _unopened(url, error)) from error
     return engine
+
+
+def _how_to_connect(url: str) -> dict[str, Any]:
+    """What an engine is told; a server may have been restarted since a connection was used last."""
+    if url.startswith("sqlite"):
+        return {}
+    is_said = "connect_timeout" in url or "PGCONNECT_TIMEOUT" in os.environ
+    is_postgresql = url.startswith("postgresql+psycopg:") and not is_said
+    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_S} if is_postgresql else {}}
+
+
+def _comes_up(error: Exception) -> bool:
+    """Whether a server may take the same address later: nobody answered, or it said that it takes nobody now."""
+    if not isinstance(error, OperationalError) or isinstance(error.orig, sqlite3.Error):
+        return False
+    if getattr(getattr(error.orig, "pgconn", None), "needs_password", False):
+        return False
+    said = str(error.orig)
+    return "FATAL" not in said or any(words in said for words in _COMES_UP)
 
 
 def _unopened(url: str, error: Exception) -> str:

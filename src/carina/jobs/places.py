@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from carina.config import Settings
 from carina.database import open_database, upgrade_schema
@@ -80,9 +81,13 @@ def open_node(settings: Settings) -> Engine:
     except OSError as error:
         raise unwritable(error, folder) from error
     engine = connected(settings)
-    upgrade_schema(engine)
-    check_belongs(folder, engine)
-    ensure_projects(engine, projects_named(settings))
+    try:
+        upgrade_schema(engine)
+        check_belongs(folder, engine)
+        ensure_projects(engine, projects_named(settings))
+    except (BadConfig, SQLAlchemyError):
+        engine.dispose()
+        raise
     return engine
 
 

@@ -16,8 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
 from carina.errors import BadConfig, unwritable
+from carina.jobs.coming_up import open_node_once_there
 from carina.jobs.one_host import worked_on_here
-from carina.jobs.places import NODE_LOCK, make_private, open_node
+from carina.jobs.places import NODE_LOCK, make_private
 from carina.receive.tls import listener_files, tls_context
 from carina.service.access.accounts import first_link
 from carina.service.allocator import share_memory
@@ -41,10 +42,12 @@ _REQUESTS_S = 5
 def node_of(settings: Settings) -> RunningNode:
     """A node with its folder and its database, made where they are missing; its parts don't run yet.
 
+    A database whose server can't be reached is waited for.
+
     Raises:
         BadConfig: the folder can't be written, or the database not be opened.
     """
-    engine = open_node(settings)
+    engine = open_node_once_there(settings, "node")
     return RunningNode(settings=settings, engine=engine, database_file=file_of_database(engine))
 
 
@@ -83,7 +86,11 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _run(settings: Settings) -> None:
-    node = node_of(settings)
+    try:
+        node = node_of(settings)
+    except KeyboardInterrupt:  # asked to end while it waits for its database
+        _LOG.info("stopped")
+        return
     config = server_config(node)
     listener = FairListener(_listener(settings.web), config.visitors)
     server = _Server(config, node)
