@@ -164,7 +164,9 @@ def check_sent_once(served_job: Served) -> None:
 
 def check_audit(served_job: Served) -> None:
     subjects = [row.subject for row in served_job.rows(AUDIT) if row.action == "corrected"]
-    assert subjects == [f"job {served_job.job}: lesion mask {what}" for what in ("corrected", "sent", "sent")]
+    assert subjects == [
+        f"job {served_job.job}: lesion mask {what} (correction 1)" for what in ("corrected", "sent", "sent")
+    ]
 
 
 def check_delivery(served_job: Served) -> None:

@@ -233,15 +233,15 @@ class CorrectingPages:
         if asked.decision is Decision.CORRECTED:
             people = painting.painters(revision)
             draft = Draft(layer=layer, labels=labels, revision=revision, reader=reader, painters=people, at=now)
-            finish(opened.run, draft, self._how.source(request, opened.run))
+            number = finish(opened.run, draft, self._how.source(request, opened.run)).number
         elif _is_unfinished(opened.run, layer, painting):
             raise Conflict(
                 "corrections.unfinished",
                 "what was painted is not finished: finish the correction, or undo the strokes, then decide.",
             )
         else:
-            decide(opened.run, layer, asked.decision, reader, now, asked.reason)
-        self._how.note(request, f"{layer} mask {asked.decision}")
+            number = decide(opened.run, layer, asked.decision, reader, now, asked.reason).number
+        self._how.note(request, _deed(layer, asked.decision, number))
         self._how.decided(request, opened.run)
         unread = [name for name in masks_made(opened.run) if name != layer and not decision_on(opened.run, name)]
         others = "".join(f" No reader has looked at the {name} mask yet." for name in unread)
@@ -270,7 +270,7 @@ class CorrectingPages:
                 f"correction {asked.number} of the {layer} mask was replaced by correction {latest}: send that one.",
             )
         said = self._how.send(request, path)
-        self._how.note(request, f"{layer} mask sent")
+        self._how.note(request, _deed(layer, "sent", asked.number))
         return Said(said=said)
 
     def _name(self, request: Request, given: str) -> str:
@@ -291,6 +291,11 @@ class CorrectingPages:
             words = "give your name first: it stands beside each stroke and decision."
             raise NotUnderstood("corrections.no-name", words)
         return reader or said
+
+
+def _deed(layer: MaskName, what: str, number: int) -> str:
+    """What was done with a mask; ``number`` is that of the finished correction, 0 the network's own."""
+    return f"{layer} mask {what}" + (f" (correction {number})" if number else "")
 
 
 def _object_of(run: Run, layer: MaskName, number: int) -> Path:
