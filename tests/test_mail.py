@@ -171,14 +171,29 @@ def test_who_is_refused_for_now_is_tried_again_and_who_for_good_is_told(
     made.round()
     row = state(made)
     assert (row.state, row.mail_left, box.recipients) == ("waiting", '["b@example.org"]', [["a@example.org"]])
-    refused = "b@example.org was refused (451 later), c@example.org was refused (550 nobody)"
-    assert row.error == f"mail: {refused}"
+    refused = "b@example.org was refused (451: a local error), c@example.org was refused (550"
+    assert row.error.startswith(f"mail: {refused}")
     assert refused in caplog.messages[0]
     box.refused = {}
     made.clock = lambda: NOW + timedelta(minutes=2)
     made.round()
     made.round()
     assert (state(made).state, box.recipients[1:]) == ("sent", [["b@example.org"]])
+    made.engine.dispose()
+
+
+@pytest.mark.parametrize("is_of_one", [True, False])
+def test_what_a_server_says_beside_its_codes_is_kept_nowhere(
+    box: Box, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, is_of_one: bool
+) -> None:
+    caplog.set_level(logging.DEBUG, "carina")
+    answer = "554 5.7.1 no mail about Doe^Jane"
+    box.refused, box.answers = ({"b@example.org": answer}, []) if is_of_one else ({}, [answer])
+    made = notifier(box.controller.port, tmp_path, to=("a@example.org", "b@example.org"))
+    made.round()
+    assert "554 5.7.1: it takes no mail, or not this one" in state(made).error
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("carina")]
+    assert ours and "Doe" not in f"{state(made).error}{ours}"
     made.engine.dispose()
 
 
@@ -189,7 +204,10 @@ def test_who_is_refused_for_good_stays_in_the_row_and_health_warns(box: Box, hoo
     made.round()
     made.clock = lambda: NOW + timedelta(minutes=2)
     made.round()
-    assert (state(made).state, state(made).error) == ("sent", "mail: b@example.org was refused (550 nobody)")
+    assert (state(made).state, state(made).error) == (
+        "sent",
+        "mail: b@example.org was refused (550: the mailbox is not available, or may not be sent to)",
+    )
     assert box.recipients == [["a@example.org"]]
     assert len(hook.got) == 2
     (told,) = _notices(RunningNode(settings=Settings(), engine=made.engine, now=made.clock))

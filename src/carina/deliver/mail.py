@@ -6,6 +6,7 @@ which the connection is cut: a server that answers byte by byte holds nobody.
 
 from __future__ import annotations
 
+import re
 import smtplib
 import socket
 import ssl
@@ -19,7 +20,7 @@ from email.utils import format_datetime
 from typing import Any
 
 from carina.deliver.paced_http import PATIENCE
-from carina.errors import one_line
+from carina.errors import one_line, reason_of
 from carina.pipeline.json_text import as_pretty_json
 from carina.sections import MailSettings
 
@@ -56,9 +57,10 @@ def send_mail(
         found = _refused(error.recipients, named)
         return found if to else Mailed(error=found.error, left=named)
     except smtplib.SMTPResponseException as error:
-        return Mailed(error=one_line(f"mail: {error}"), left=named, is_away=not isinstance(error, _OF_ONE_MAIL))
+        said = f"mail: the server answered {_reply(error.smtp_code, error.smtp_error)}"
+        return Mailed(error=said, left=named, is_away=not isinstance(error, _OF_ONE_MAIL))
     except (OSError, ValueError, smtplib.SMTPException) as error:
-        return Mailed(error=one_line(f"mail: {error}"), left=named, is_away=True)
+        return Mailed(error=f"mail: {_why(error)}", left=named, is_away=True)
 
 
 _OF_ONE_MAIL = (smtplib.SMTPDataError, smtplib.SMTPSenderRefused)
@@ -66,13 +68,53 @@ _OF_ONE_MAIL = (smtplib.SMTPDataError, smtplib.SMTPSenderRefused)
 
 def _refused(refused: Mapping[str, tuple[int, bytes]], named: Sequence[str]) -> Mailed:
     """What a server said of those whom it did not take."""
-    told = [f"{one} was refused ({code} {_words(said)})" for one, (code, said) in refused.items()]
+    told = [f"{one} was refused ({_reply(code, said)})" for one, (code, said) in refused.items()]
     left = tuple(one for one in named if one in refused and refused[one][0] < 500)
     return Mailed(error=one_line(f"mail: {', '.join(told)}") if told else "", left=left)
 
 
-def _words(said: bytes | str) -> str:
-    return said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+REPLIES = {
+    421: "it closes the connection",
+    450: "the mailbox is not available now",
+    451: "a local error",
+    452: "no storage left",
+    454: "a passing failure of its log-in",
+    530: "a log-in is needed",
+    534: "another way of logging in is needed",
+    535: "it does not take user and password",
+    538: "the log-in needs encryption",
+    550: "the mailbox is not available, or may not be sent to",
+    551: "the user is elsewhere",
+    552: "no storage left for that mailbox",
+    553: "the mailbox's name is not allowed",
+    554: "it takes no mail, or not this one",
+}
+"""What a server's code means (RFC 5321 4.2.3, RFC 4954 6)."""
+
+_ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b", re.ASCII)
+"""The status that may stand before its words (RFC 3463 2)."""
+
+
+def _reply(code: int, said: bytes | str) -> str:
+    """A server's answer by its codes alone: its words are a stranger's, and may quote whatever it knows."""
+    text = said.decode("ascii", "replace") if isinstance(said, bytes) else said
+    enhanced = _ENHANCED.match(text)
+    codes = f"{code} {enhanced[0]}" if enhanced else str(code)
+    return f"{codes}: {REPLIES[code]}" if code in REPLIES else codes
+
+
+def _why(error: OSError | ValueError | smtplib.SMTPException) -> str:
+    if isinstance(error, _TooLongError):
+        return str(error)
+    if isinstance(error, smtplib.SMTPServerDisconnected):
+        return "the server ended the connection"
+    if isinstance(error, smtplib.SMTPNotSupportedError):
+        return "the server does not offer what the settings ask for (STARTTLS, a log-in)"
+    return reason_of(error) if isinstance(error, OSError) else type(error).__name__
+
+
+class _TooLongError(TimeoutError):
+    """One mail took the server too long; in words of ours."""
 
 
 class _Cut:
@@ -109,7 +151,7 @@ def _bounded(most_s: float) -> Iterator[_Cut]:
         yield cut
     except (OSError, ValueError, smtplib.SMTPServerDisconnected) as error:
         if cut.is_over:
-            raise TimeoutError(f"the server took longer than {most_s:g} s over one mail") from error
+            raise _TooLongError(f"the server took longer than {most_s:g} s over one mail") from error
         raise
     finally:
         cut.end()

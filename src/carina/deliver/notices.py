@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from carina.database import JOB, NOTICE, Outages, is_due, read_only
 from carina.deliver.mail import Mailed, send_mail
 from carina.deliver.pace import Pace
 from carina.deliver.paced_http import paced_opener
-from carina.errors import DeliveryFailed, one_line
+from carina.errors import DeliveryFailed, reason_of
 from carina.pipeline.json_text import read_json
 from carina.sections import NoticeSettings
 
@@ -210,9 +211,19 @@ class Notifier:
                 return Posted(status=int(answer.status))
         except urllib.error.HTTPError as error:
             with error:
-                return Posted(status=error.code, error=one_line(f"answered {error.code} {error.reason}"))
+                return Posted(status=error.code, error=f"answered {error.code}{_meaning(error.code)}")
         except (OSError, HTTPException, ValueError) as error:
-            return Posted(error=one_line(str(getattr(error, "reason", error))), is_away=True)
+            return Posted(error=_why_not_posted(error), is_away=True)
+
+
+def _meaning(code: int) -> str:
+    """What a code of HTTP means by its standard; what the server says of it is a stranger's."""
+    return f" {HTTPStatus(code).phrase}" if code in set(HTTPStatus) else ""
+
+
+def _why_not_posted(error: Exception) -> str:
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    return reason_of(cause) if isinstance(cause, OSError) else type(cause).__name__
 
 
 def _names(left: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from carina.deliver.answers import CLASS_NOT_SUPPORTED, SUCCESS, Answer, Outcome
 from carina.deliver.association import address, associated
 from carina.deliver.identity import identity_of
 from carina.deliver.receipt import DeliveryReceipt, Sent, complete, sop_instance_uid, unreachable
+from carina.errors import reason_of
 
 UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
 
@@ -69,14 +70,15 @@ class StoreSession:
             try:
                 dataset = dcmread(file)
             except (OSError, EOFError) as error:
-                return Answer(outcome=Outcome.NEVER, note=f"{file.name} can't be read whole ({error})")
+                why = reason_of(error) if isinstance(error, OSError) else type(error).__name__
+                return Answer(outcome=Outcome.NEVER, note=f"{file.name} can't be read whole ({why})")
             try:
                 answer = _answer(self.association.send_c_store(dataset))
             except ValueError:
                 note = f"no accepted presentation context for {UID(dataset.SOPClassUID).name}"
                 answer = Answer(outcome=Outcome.NEVER, status=CLASS_NOT_SUPPORTED, note=note)
-            except RuntimeError as error:
-                answer = Answer(outcome=Outcome.UNKNOWN, note=str(error))
+            except RuntimeError:
+                return answer
         return answer
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
+from carina.dicom.fragments import DamagedFrame
 from carina.dicom.layout import FrameLayout
 
 MOST_SCANS = 100
@@ -46,32 +47,32 @@ def check_jpeg(data: bytes, layout: FrameLayout) -> None:
     """Refuse a JPEG or JPEG-LS picture that is not the one its header announces.
 
     Raises:
-        ValueError: it is another size, has several components, or is none at all.
+        DamagedFrame: it is another size, has several components, or is none at all.
     """
     if data[:2] != bytes((0xFF, SOI)):
-        raise ValueError("it is no JPEG picture")
+        raise DamagedFrame("it is no JPEG picture")
     frames = []
     for segment in _segments(data, 2, last=SOS):
         if segment.marker in SOF or segment.marker == SOF_LS:
             frames.append(segment.body)
         if segment.marker == LSE and segment.body[:1] == bytes((OVERSIZE,)):
-            raise ValueError("it replaces its own size")
+            raise DamagedFrame("it replaces its own size")
     if len(frames) != 1 or len(frames[0]) < 6:
-        raise ValueError(f"it has {len(frames)} frame headers, expected 1")
+        raise DamagedFrame(f"it has {len(frames)} frame headers, expected 1")
     _, rows, columns, components = struct.unpack_from(">BHHB", frames[0])
     _compare(rows, columns, components, layout)
     if data.count(bytes((0xFF, SOS))) > MOST_SCANS:
-        raise ValueError(f"it has more than {MOST_SCANS} scans")
+        raise DamagedFrame(f"it has more than {MOST_SCANS} scans")
 
 
 def check_jpeg_2000(data: bytes, layout: FrameLayout) -> None:
     """Refuse a JPEG 2000 codestream that is not the one its header announces.
 
     Raises:
-        ValueError: it is another size, has several components, is cut into absurdly many parts, or is none at all.
+        DamagedFrame: it is another size, has several components, is cut into absurdly many parts, or is none at all.
     """
     if data[:4] != bytes((0xFF, SOC, 0xFF, SIZ)):
-        raise ValueError("it is no JPEG 2000 codestream")
+        raise DamagedFrame("it is no JPEG 2000 codestream")
     for segment in _main_and_tile_headers(data):
         if segment.marker == SIZ:
             _check_size(segment.body, layout)
@@ -107,15 +108,15 @@ def _main_and_tile_headers(data: bytes) -> Iterator[Segment]:
 
 def _check_size(body: bytes, layout: FrameLayout) -> None:
     if len(body) < 39:
-        raise ValueError("its size marker is cut short")
+        raise DamagedFrame("its size marker is cut short")
     width, height, left, top, tile_width, tile_height, tile_left, tile_top = struct.unpack_from(">8I", body, 2)
     components, _, across, down = struct.unpack_from(">HBBB", body, 34)
     if (across, down) != (1, 1) or not tile_width or not tile_height:
-        raise ValueError("its component is subsampled or its tiles are empty")
+        raise DamagedFrame("its component is subsampled or its tiles are empty")
     _compare(height - top, width - left, components, layout)
     tiles = -(-(width - tile_left) // tile_width) * -(-(height - tile_top) // tile_height)
     if not 0 < tiles <= MOST_TILES:
-        raise ValueError(f"it has {tiles} tiles, at most {MOST_TILES} are read")
+        raise DamagedFrame(f"it has {tiles} tiles, at most {MOST_TILES} are read")
 
 
 def _check_coding(segment: Segment) -> None:
@@ -123,25 +124,25 @@ def _check_coding(segment: Segment) -> None:
     is_default = segment.marker == COD
     style, body = segment.body[0 if is_default else 1 :][:1], segment.body[5 if is_default else 2 :]
     if not style or len(body) < 5:
-        raise ValueError("its coding style is cut short")
+        raise DamagedFrame("its coding style is cut short")
     layers = int.from_bytes(segment.body[2:4], "big") if is_default else 1
     if layers > MOST_LAYERS or body[0] > MOST_LEVELS:
-        raise ValueError(f"it has more than {MOST_LAYERS} layers or {MOST_LEVELS} levels")
+        raise DamagedFrame(f"it has more than {MOST_LAYERS} layers or {MOST_LEVELS} levels")
     _check_parts(body[1] + body[2] + 4, body[5:] if style[0] & 1 else b"")
 
 
 def _check_parts(block: int, precincts: bytes) -> None:
     if block < SMALLEST_BLOCK:
-        raise ValueError(f"its code-blocks have fewer than {1 << SMALLEST_BLOCK} pixels")
+        raise DamagedFrame(f"its code-blocks have fewer than {1 << SMALLEST_BLOCK} pixels")
     if any(min(size & 15, size >> 4) < SMALLEST_PRECINCT for size in precincts):
-        raise ValueError(f"its precincts are smaller than {1 << SMALLEST_PRECINCT} pixels")
+        raise DamagedFrame(f"its precincts are smaller than {1 << SMALLEST_PRECINCT} pixels")
 
 
 def _segments(data: bytes, at: int, *, last: int) -> Iterator[Segment]:
     """The marker segments from ``at`` up to and with the marker ``last``; fill bytes are skipped."""
     while at + 4 <= len(data):
         if data[at] != 0xFF:
-            raise ValueError("a marker is missing where its header says one is")
+            raise DamagedFrame("a marker is missing where its header says one is")
         marker = data[at + 1]
         if marker == 0xFF:
             at += 1
@@ -151,7 +152,7 @@ def _segments(data: bytes, at: int, *, last: int) -> Iterator[Segment]:
         (length,) = struct.unpack_from(">H", data, at + 2)
         end = at + 2 + length
         if length < 2 or end > len(data):
-            raise ValueError("its header is cut short")
+            raise DamagedFrame("its header is cut short")
         yield Segment(marker, data[at + 4 : end], end)
         if marker == last:
             return
@@ -161,7 +162,7 @@ def _segments(data: bytes, at: int, *, last: int) -> Iterator[Segment]:
 def _compare(rows: int, columns: int, components: int, layout: FrameLayout) -> None:
     if (rows, columns) != (layout.rows, layout.columns) or components != 1:
         kind = "" if components == 1 else f" with {components} components"
-        raise ValueError(
+        raise DamagedFrame(
             f"the compressed picture has {rows} x {columns} pixels{kind}, its header says "
             f"{layout.rows} x {layout.columns}"
         )
@@ -171,12 +172,12 @@ def rle_segments(data: bytes, layout: FrameLayout) -> list[bytes]:
     """The segments of an RLE frame, one for each byte of a word, the most significant first.
 
     Raises:
-        ValueError: their number or places can't be.
+        DamagedFrame: their number or places can't be.
     """
     count, *offsets = struct.unpack_from("<16I", data.ljust(RLE_HEADER, b"\0"))
     if count != layout.bits_allocated // 8:
-        raise ValueError(f"it has {count} segments, expected {layout.bits_allocated // 8}")
+        raise DamagedFrame(f"it has {count} segments, expected {layout.bits_allocated // 8}")
     places = [*offsets[:count], len(data)]
     if places[0] < RLE_HEADER or places != sorted(places):
-        raise ValueError("its segments overlap or lie outside of the frame")
+        raise DamagedFrame("its segments overlap or lie outside of the frame")
     return [data[start:end] for start, end in pairwise(places)]

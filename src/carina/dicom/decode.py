@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from carina.dicom.codestream import check_jpeg, check_jpeg_2000, rle_segments, without_boxes
-from carina.dicom.fragments import Piece, read_frame
+from carina.dicom.fragments import DamagedFrame, Piece, read_frame
 from carina.dicom.headers import KEYWORDS, SliceHeader, slices_of
 from carina.dicom.layout import FrameLayout, ImpossibleLayout, layout_of
 from carina.dicom.part10 import OpenFile, inflated_pixels, open_file, reading
 from carina.dicom.syntaxes import BIG_ENDIAN, DEFLATED, DEFLATED_FRAMES, HTJ2K, JPEG, JPEG_2000, JPEG_LS, NATIVE, RLE
-from carina.errors import BadSeries
+from carina.errors import BadSeries, with_words
 from carina.volume.values import SCALE_BOTTOM_HU, SCALE_TOP_HU
 
 END_OF_IMAGE = b"\xff\xd9"
@@ -104,10 +104,10 @@ class PixelFile:
             words = self._words((frame or 1) - 1)
         except MemoryError as error:
             raise BadSeries("series.memory", f"{name}: decoding it takes more memory than there is.") from error
-        except DAMAGE as error:
-            raise BadSeries(
-                "series.decode", f"{name}: pixel data can't be decoded ({error}); send the file again."
-            ) from error
+        except DamagedFrame as error:
+            raise BadSeries("series.decode", _undecodable(name, str(error))) from error
+        except DAMAGE as error:  # a decoder may quote what it read
+            raise with_words(BadSeries("series.decode", _undecodable(name, type(error).__name__)), error) from error
         if words.shape != (layout.rows, layout.columns):
             raise BadSeries(
                 "series.decode", f"{name}: decoded to {words.shape}, its header says {(layout.rows, layout.columns)}."
@@ -158,6 +158,10 @@ def open_pixels(path: Path) -> PixelFile:
     needed = layout.frame_bytes * len(slices) if opened.transfer_syntax == DEFLATED else 0
     inflated = opened.inflated if len(opened.inflated) >= needed else inflated_pixels(path, needed)
     return PixelFile(opened=opened, layout=layout, slices=slices, pieces=pieces, inflated=inflated)
+
+
+def _undecodable(name: str, why: str) -> str:
+    return f"{name}: pixel data can't be decoded ({why}); send the file again."
 
 
 def _whole_words(words: npt.NDArray[Any], layout: FrameLayout) -> npt.NDArray[Any]:
@@ -230,7 +234,7 @@ def _rle(data: bytes, layout: FrameLayout) -> npt.NDArray[Any]:
     for place, segment in enumerate(rle_segments(data, layout)):
         plane = np.frombuffer(imagecodecs.packbits_decode(segment, out=count + RLE_SLACK), np.uint8)
         if plane.size < count:
-            raise ValueError(f"a segment holds {plane.size} of {count} bytes")
+            raise DamagedFrame(f"a segment holds {plane.size} of {count} bytes")
         planes[:, place] = plane[:count]
     words = planes.view(layout.dtype.newbyteorder(">")).reshape(layout.rows, layout.columns)
     return words.astype(layout.dtype)

@@ -17,6 +17,10 @@ MOST_FRAGMENTS = 1 << 18
 """Fragments of one file; more are those of no CT."""
 
 
+class DamagedFrame(ValueError):
+    """A frame is not what its header says; a clause in words of ours, which quote no data."""
+
+
 class Piece(NamedTuple):
     """Bytes of a file: where they begin and how many."""
 
@@ -39,14 +43,14 @@ class Encapsulated:
         """The fragments of each of ``count`` frames.
 
         Raises:
-            ValueError: the fragments can't be dealt out: there are fewer than frames, or more and no offset table.
+            DamagedFrame: the fragments can't be dealt out: there are fewer than frames, or more and no offset table.
         """
         if count == 1:
             return [self.fragments]
         if len(self.fragments) == count:
             return [(fragment,) for fragment in self.fragments]
         if len(self.frame_offsets) != count:
-            raise ValueError(f"{len(self.fragments)} fragments for {count} frames and no offset table")
+            raise DamagedFrame(f"{len(self.fragments)} fragments for {count} frames and no offset table")
         return _dealt_out(self.fragments, self.frame_offsets)
 
 
@@ -54,7 +58,7 @@ def _dealt_out(fragments: tuple[Piece, ...], frame_offsets: Sequence[int]) -> li
     places = [fragment.offset - 8 for fragment in fragments]
     starts = [*(bisect_left(places, offset) for offset in frame_offsets), len(places)]
     if any(start >= end for start, end in pairwise(starts)):
-        raise ValueError(
+        raise DamagedFrame(
             f"{len(fragments)} fragments for {len(frame_offsets)} frames and an offset table that is wrong"
         )
     return [fragments[start:end] for start, end in pairwise(starts)]

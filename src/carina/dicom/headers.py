@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pydicom.uid import UID
 
+from carina.dicom.fragments import DamagedFrame
 from carina.dicom.layout import LAYOUT_KEYWORDS, ImpossibleLayout, layout_of, whole
 from carina.dicom.part10 import OpenFile, open_file
 from carina.dicom.syntaxes import unread
@@ -243,7 +244,7 @@ def _compressed(opened: OpenFile, claimed: int) -> _Pixels:
         return _truncated(words, len(there.fragments))
     try:
         there.frames(claimed)
-    except ValueError as error:
+    except DamagedFrame as error:
         return _Pixels(problem=SliceProblem(code="series.decode", words=f"its frames can't be told apart: {error}"))
     return _Pixels(claimed)
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from carina.errors import BadSeries
+from carina.errors import BadSeries, with_words
 
 WINDOW = 16_384
 """Bytes of a file that are read at once; most headers fit."""
@@ -180,4 +180,4 @@ class Inflated(Bytes):
             if part := inflater.flush():
                 yield part
         except zlib.error as error:
-            raise self.broken(f"its deflated bytes are damaged: {error}") from error
+            raise with_words(self.broken("its deflated bytes are damaged"), error) from error

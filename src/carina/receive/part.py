@@ -121,8 +121,8 @@ def unwritable_row(folder: Path, error: Exception) -> NotAccepted:
     if (outage := outage_of(error, folder)) is not None:
         code = FULL_CODE if outage.code == DISK_FULL else UNWRITABLE_CODE
         return NotAccepted(NO_ROOM, code, outage.message)
-    why = str(getattr(error, "orig", None) or error).partition("\n")[0]
-    return NotAccepted(NO_ROOM, UNWRITABLE_CODE, f"the database can't be written ({why}).")
+    refused = getattr(error, "orig", None) or error  # its words may quote the row
+    return NotAccepted(NO_ROOM, UNWRITABLE_CODE, f"the database can't be written ({type(refused).__name__}).")
 
 
 class IncomingDataSet(BytesIO):

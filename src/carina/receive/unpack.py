@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from carina.errors import BadSeries
+from carina.errors import BadSeries, with_words
 
 MOST_MEMBERS = 100_000
 LARGEST_DIRECTORY = 32_000_000
@@ -55,7 +55,9 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> int:
 
 
 def _damaged(error: Exception) -> BadSeries:
-    return BadSeries("upload.zip", f"the zip can't be unpacked ({error}): make it anew and send that.")
+    """An archive that can't be read; the library quotes names of files, which may be a patient's."""
+    words = f"the zip can't be unpacked ({type(error).__name__}): make it anew and send that."
+    return with_words(BadSeries("upload.zip", words), error)
 
 
 def _unpack(opened: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path, most_bytes: int) -> int:

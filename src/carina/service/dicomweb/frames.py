@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from carina.dicom.decode import open_pixels
-from carina.dicom.fragments import read_frame
+from carina.dicom.fragments import DamagedFrame, read_frame
 from carina.dicom.layout import MOST_PIXELS
 from carina.dicom.part10 import OpenFile, inflated_pixels, open_file, reading
 from carina.dicom.syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, NATIVE, RLE
@@ -93,7 +93,7 @@ class FrameSource:
         encapsulated = self._opened.encapsulated
         try:
             pieces = encapsulated.frames(self.count)[number - 1] if encapsulated else ()
-        except ValueError as error:
+        except DamagedFrame as error:
             raise BadSeries("series.decode", f"{self._path.name}: {error}; send the file again.") from error
         with reading(self._path) as stream:
             return read_frame(stream, pieces)
