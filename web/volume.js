@@ -54,6 +54,9 @@ const OPTIONS = {
 };
 
 const LETTERS_INSET = 4; // pixels
+const EDGE = 1.5; // pixels: how wide the dark edge of letters is, for bone is as pale as they are
+const EDGE_COLOUR = [0, 0, 0, 1];
+const AROUND = [-1, 0, 1].flatMap((down) => [-1, 0, 1].map((right) => [right, down])).filter(([right, down]) => right || down);
 
 // The shader of slices: red of the overlay is lung, green is lesion. A mask ends where half of what is around a place is
 // marked, and its outline is drawn inside that edge, in the plane that is shown: the surface of a mask, cut by a plane
@@ -102,8 +105,13 @@ class CalmNiivue extends Niivue {
   }
 
   drawSliceOrientationText([left, top, width, height], ...more) {
-    const inset = LETTERS_INSET * devicePixelRatio;
-    super.drawSliceOrientationText([left + inset, top + inset, width - 2 * inset, height - 2 * inset], ...more);
+    const [inset, edge, colour] = [LETTERS_INSET * devicePixelRatio, EDGE * devicePixelRatio, this.opts.fontColor];
+    const draw = (right, down) =>
+      super.drawSliceOrientationText([left + inset + right, top + inset + down, width - 2 * inset, height - 2 * inset], ...more);
+    this.opts.fontColor = EDGE_COLOUR;
+    for (const [right, down] of AROUND) draw(edge * right, edge * down);
+    this.opts.fontColor = colour;
+    draw(0, 0);
   }
 }
 

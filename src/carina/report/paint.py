@@ -134,7 +134,7 @@ def annotate(picture: Image.Image, labels: Lettering, pixels_per_mm: float, lett
         (edge, height - edge): (labels.line, "ld"),
     }
     for place, (text, anchor) in places.items():
-        draw.text(place, text, INK_RGB, font, anchor, stroke_width=max(1, size // 14), stroke_fill=SHADOW)
+        draw.text(place, text, INK_RGB, font, anchor, stroke_width=_edge_px(size), stroke_fill=SHADOW)
     _scale(draw, (width - edge, height - edge), SCALE_MM * pixels_per_mm, (font, size))
 
 
@@ -146,11 +146,16 @@ def _scale(
 ) -> None:
     font, size = letters
     (x, y), tick, thick = corner, size * 0.3, max(2, size // 8)
-    for wider, colour in ((2, SHADOW), (0, INK_RGB)):
+    for wider, colour in ((2 * _edge_px(size), SHADOW), (0, INK_RGB)):
         for line in ((x - length, y, x, y), (x - length, y - tick, x - length, y), (x, y - tick, x, y)):
             draw.line(line, fill=colour, width=thick + wider)
     place = (x - length / 2, y - tick)
-    draw.text(place, "5 cm", INK_RGB, font, "md", stroke_width=max(1, size // 14), stroke_fill=SHADOW)
+    draw.text(place, "5 cm", INK_RGB, font, "md", stroke_width=_edge_px(size), stroke_fill=SHADOW)
+
+
+def _edge_px(size: int) -> int:
+    """How wide the dark edge of letters of a size is: bone is as pale as they are, and a page shows them smaller."""
+    return max(1, round(size / 8))
 
 
 def png(picture: Image.Image) -> bytes:
