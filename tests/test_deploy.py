@@ -202,6 +202,10 @@ def test_the_unit_gives_up_in_the_end_and_not_before_a_database_can_be_up() -> N
     assert 600 <= tried_s < 3600 * int(said["StartLimitIntervalSec"]) / 2
 
 
+def test_the_check_before_a_start_of_the_unit_tells_and_stops_none() -> None:
+    assert re.findall(r"^ExecStartPre=(.)", UNIT.read_text(), flags=re.M) == ["-"]
+
+
 def health(folder: Path, *words: str) -> tuple[int, str]:
     program = str(Path(sys.executable).with_name("carina"))
     done = subprocess.run([program, "health", *words], cwd=folder, capture_output=True, text=True, check=False)

@@ -66,6 +66,22 @@ def test_a_mistake_of_the_settings_stops_a_start(tmp_path: Path, monkeypatch: py
     assert key not in {".".join(one.key) for one in passing_mistakes(settings)}
 
 
+TLS = {"dicom.tls": ("certificate", "key", "trusted"), "web.tls": ("certificate", "key", "trusted")}
+
+
+@pytest.mark.parametrize("table", TLS)
+def test_a_file_without_which_a_listener_can_not_listen_stops_a_start_by_key_and_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    named = {part: f"mount/{part}.pem" for part in TLS[table]}
+    text = f"[{table}]\n" + "".join(f'{part} = "{file}"\n' for part, file in named.items())
+    settings = settings_of(tmp_path, monkeypatch, text)
+    found = {".".join(one.key): one.words for one in start_mistakes(settings)}
+    assert found.keys() == {f"{table}.{part}" for part in named}
+    assert all(f"{file!r} is not there" in found[f"{table}.{part}"] for part, file in named.items())
+    assert not passing_mistakes(settings)
+
+
 def test_what_is_away_stops_no_start_and_is_a_mistake_to_the_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
