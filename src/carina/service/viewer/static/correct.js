@@ -2,7 +2,7 @@
 
 import { keep, recall } from "./kept.js";
 import { countMarks, drawFill, drawOutlines, keepTools, readOthers, spacingOf } from "./labels.js";
-import { bringIntoView, clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, onReturn, onWheel, Troubles, voxelUnder } from "./panes.js";
+import { bringIntoView, clipped, deedOf, drawCross, fitOver, keepPlace, keepShowing, lesionNumber, onReturn, onWheel, Troubles, voxelUnder } from "./panes.js";
 import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
 import { SHUT_OUT, sayLoggedOut, sentence } from "./words.js";
 
@@ -462,13 +462,7 @@ for (const [plane, pane] of panes) {
   const image = pane.querySelector("img");
   const { normal } = scene.planes[plane];
   const under = (event) => voxelUnder(event, image, scene.planes[plane], state.at, scene.shape);
-  // What lies over the picture has its size: that of the cell around it can differ by some pixels.
-  new ResizeObserver(() => {
-    for (const over of pane.querySelectorAll("canvas, .cross")) {
-      over.style.width = `${image.getBoundingClientRect().width}px`;
-      over.style.height = `${image.getBoundingClientRect().height}px`;
-    }
-  }).observe(image);
+  fitOver(pane);
   area.addEventListener("focus", () => choose(plane, { focus: false }));
   area.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;

@@ -97,6 +97,15 @@ export class Troubles {
   }
 }
 
+/** Keeps what lies over a pane's picture at its size: that of the cell around it can differ by some pixels. */
+export function fitOver(pane) {
+  const image = pane.querySelector("img");
+  new ResizeObserver(() => {
+    const { width, height } = image.getBoundingClientRect();
+    for (const over of pane.querySelectorAll(".over")) Object.assign(over.style, { width: `${width}px`, height: `${height}px` });
+  }).observe(image);
+}
+
 /** Where an index lies in a pane's picture: across and down, in percent. */
 export function placeIn({ rows, columns, flipRows, flipColumns }, at, shape) {
   const share = (axis, flip) => {

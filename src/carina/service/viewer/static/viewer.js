@@ -2,7 +2,7 @@
 // by its links and its form; with it the same pictures come without a reload.
 
 import { prepare, showVolume, wire } from "./modes.js";
-import { bringIntoView, clipped, deedOf, drawCross, keepPlace, keepShowing, lesionNumber, notShown, onReturn, onWheel, pointUnder, Troubles, voxelUnder } from "./panes.js";
+import { bringIntoView, clipped, deedOf, drawCross, fitOver, keepPlace, keepShowing, lesionNumber, notShown, onReturn, onWheel, pointUnder, Troubles, voxelUnder } from "./panes.js";
 import { Ruler } from "./ruler.js";
 import { LOGGED_OUT, SHUT_OUT, isShutOut, sayLoggedOut } from "./words.js";
 
@@ -282,6 +282,7 @@ for (const [plane, pane] of panes) {
     ruler.stretch(pointed(event));
     return ruler.draw(state.at);
   };
+  fitOver(pane);
   area.addEventListener("focus", () => choose(plane, { focus: false }));
   area.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
