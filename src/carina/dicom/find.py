@@ -158,6 +158,20 @@ def choose_source(found: Sequence[Found], rules: Rules | None = None, *, uid: st
     raise _none_fits(judged)
 
 
+def handed_source(found: Sequence[Found]) -> Source:
+    """The source among what a step of a run was handed: the best that fits, or all there is, whatever the rules say.
+
+    The series of a run was chosen, or released by hand, before: the rules have no second say in what is made of it.
+
+    Raises:
+        BadSeries: nothing can be read, or several series can and none fits.
+    """
+    rules = load_rules()
+    readable = {one.uid for one in found if one.source is not None and not one.problems}
+    is_all_there_is = len(readable) == 1 and not any(one.taken for one in judge(found, rules))
+    return choose_source(found, rules, uid=readable.pop() if is_all_there_is else "")
+
+
 def _none_fits(judged: Sequence[Found]) -> BadSeries:
     errors = [one.error for one in judged if one.error is not None]
     if len(errors) == 1:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from carina.dicom.find import choose_source, find_series
+from carina.dicom.series import Source
 from carina.errors import BadConfig, unwritable
 from carina.operators.apart import with_packages_apart
 from carina.operators.table import NO_OPERATORS, known_operators
@@ -69,7 +71,7 @@ def run_alone(
     definition = _definition(alone, tuple(given), tuple(wanted))
     values, stored = {}, []
     for path, folder in given.items():
-        value = values[path.strip("/")] = ports.load_folder(alone.operator.input_ports[path].type, folder)
+        value = values[path.strip("/")] = _given(alone.operator.input_ports[path], folder)
         stored.append((value, tuple(ports.files_in(folder))))
     with TemporaryDirectory(prefix="carina-operator-") as name:
         work = alone.work or Path(name)
@@ -91,6 +93,12 @@ def run_alone(
             f"operator {alone.operator.name} also wrote {', '.join(lost)}; say with --work where to keep it.",
         )
     return record.warnings
+
+
+def _given(port: Port, folder: Path) -> object:
+    """What a folder holds for a port; of series only what fits the rules, since nobody chose among them before."""
+    value = ports.load_folder(port.type, folder)
+    return choose_source(find_series(folder)) if isinstance(value, Source) else value
 
 
 def _by_path(known: Mapping[str, Port], given: Mapping[str, Path], what: str) -> dict[str, Path]:

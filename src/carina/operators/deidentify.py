@@ -17,7 +17,7 @@ from carina.config import SHORTEST_KEY, Settings
 from carina.dicom.confidentiality import Profile, Retained
 from carina.dicom.decode import open_pixels
 from carina.dicom.deidentify import check_drawn, deidentified
-from carina.dicom.find import choose_source, find_series
+from carina.dicom.find import find_series, handed_source
 from carina.dicom.objects import save_object
 from carina.dicom.objects_header import study_uid
 from carina.dicom.pseudonyms import Pseudonyms
@@ -62,7 +62,7 @@ def deidentify(
     _write_map(pseudonyms, context.folder / MAP_FILE)
     context.record("files", [MAP_FILE])
     context.record("retained", sorted(retained))
-    made = choose_source(find_series(folder))
+    made = handed_source(find_series(folder, most_voxels=settings.limits.voxels))
     weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
     return Deidentified(made, DicomObjects(objects=Instances(files, made)))
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from carina.dicom.find import choose_source, find_series
+from carina.dicom.find import find_series, handed_source
 from carina.dicom.series import Source, VolumeFile
 from carina.errors import BadSeries
 from carina.pipeline.places import file_name
@@ -16,7 +16,7 @@ from carina.volume.files import volume_name, volume_suffix
 
 
 class StoredSource:
-    """A series' files, numbered in slice order, or the one volume file; read back by the rules for any folder."""
+    """A series' files, numbered in slice order, or the one volume file; read back whatever the rules say of it."""
 
     @staticmethod
     def save(source: Source, folder: Path, saved: Saved) -> Sequence[Path]:
@@ -32,15 +32,15 @@ class StoredSource:
 
     @staticmethod
     def load(files: Sequence[Path]) -> Source:
-        """The best series, or the volume file, among some files.
+        """The best series, or the volume file, among some files that a step of a run was handed.
 
         Raises:
-            BadSeries: there are none, or none that can be used.
+            BadSeries: there are none, or none that can be read.
         """
         if not files:
             raise BadSeries("series.none-found", "the folder is empty; expected a CT series or a volume file.")
         place = files[0] if len(files) == 1 else Path(os.path.commonpath([f.parent for f in files]))
-        return choose_source(find_series(place))
+        return handed_source(find_series(place))
 
     @staticmethod
     def recognise(files: Sequence[Path]) -> bool:
