@@ -202,6 +202,15 @@ def test_the_two_pictures_show_the_same_height_of_the_lungs(
         assert client.get(unescape(picture)).headers["content-type"] == "image/png"
 
 
+def test_a_link_to_a_slice_that_is_not_there_opens_the_nearest_or_the_usual_one(client: httpx.Client) -> None:
+    def shown(**query: str) -> str:
+        return re.findall(r"/slice/axial/(\d+)\.png", client.get("/changes", params=query).raise_for_status().text)[1]
+
+    for at in ("x", "NaN", "1e3", "", "9" * 30):
+        assert shown(at=at) == shown(), at
+    assert (shown(at="-7"), shown(at="4.2"), shown(at="99999999")) == ("0", "4", "59")
+
+
 def test_the_earlier_run_opens_and_leads_back(client: httpx.Client) -> None:
     assert '<a href="../../changes">Changes</a>' in client.get("/earlier/1/report").text
     page = unescape(client.get("/changes", params={"earlier": 2}).text)
@@ -213,8 +222,8 @@ def test_the_earlier_run_opens_and_leads_back(client: httpx.Client) -> None:
     [
         ({"earlier": "3"}, 404, "There is no earlier run 3; known: 1, 2"),
         ({"earlier": "0"}, 404, "There is no earlier run 0"),
-        ({"at": "x"}, 400, "at='x': expected a whole number"),
-        ({"at": "9" * 30}, 400, "expected a whole number"),
+        ({"earlier": "x"}, 400, "earlier='x': expected a whole number"),
+        ({"earlier": "9" * 30}, 400, "expected a whole number"),
     ],
 )
 def test_what_can_not_be_compared_is_said(client: httpx.Client, query: dict[str, str], status: int, words: str) -> None:

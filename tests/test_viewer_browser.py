@@ -28,7 +28,7 @@ from viewer_runs import POSES, posed, served, through_dicom, write_cohort, write
 
 ROOT = Path(__file__).resolve().parents[1]
 AXE = ROOT / "web" / "axe.min.js"
-PAGES = ("/", "/report", "/files", "/?at=lesion-9")
+PAGES = ("/", "/report", "/files", "/?at=lesion-9", "/pdf/none.pdf")
 
 Pixels = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.bool_]

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from carina.service.viewer.scene import PLANES
 from carina.service.viewer.server import run_app
-from corrected_runs import CorrectedRun
+from corrected_runs import CorrectedRun, saved
 from test_viewer_browser import opened
 from test_viewer_correct_browser import correcting
+from test_viewer_overlay import DRAWN
 from viewer_runs import posed, served, through_dicom, write_run
 
 NOT_SHOWN = "The axial slice could not be shown"
@@ -127,6 +129,67 @@ def test_what_is_corrected_is_not_painted_over_another_slice(browser: Browser, t
         page.unroute("**/slice/axial/*")
         page.keyboard.press("PageUp")
         expect(page.locator(".axial img")).to_have_attribute("src", re.compile("."))
+
+
+IS_GONE = "plane => !document.querySelector(`.${plane} img`).hasAttribute('src')"
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("answer", [None, 404])
+def test_a_plane_without_a_picture_takes_no_stroke_and_says_why(
+    browser: Browser, tmp_path: Path, plane: str, answer: int | None
+) -> None:
+    corrected = CorrectedRun("plain", tmp_path)
+    with correcting(browser, corrected) as page:
+        asked: list[str] = []
+        page.on("request", lambda one: asked.append(one.url))
+        page.wait_for_function(DRAWN)
+        page.route("**/slice/**", lambda route: route.fulfill(status=answer) if answer else route.abort())
+        picture = page.locator(f".{plane} .picture")
+        picture.focus()
+        page.keyboard.press("PageUp")
+        page.wait_for_function(IS_GONE, arg=plane)
+        before = page.locator(f".{plane} .index").inner_text(), page.url
+        words = f"The {plane} slice is not shown, so nothing is painted on it."
+        for key in (" ", "x"):
+            page.locator("#said").evaluate("said => { said.textContent = ''; }")
+            page.keyboard.press(key)
+            expect(page.locator("#said")).to_have_text(words)
+        page.locator("#said").evaluate("said => { said.textContent = ''; }")
+        for name in ("pointerdown", "pointermove", "pointerup"):
+            picture.dispatch_event(name, {"button": 0, "pointerId": 1, "clientX": 700, "clientY": 400})
+        expect(page.locator("#said")).to_have_text(words)
+        expect(page.locator("#saved")).to_have_text("Nothing painted yet.")
+        assert page.locator(f".{plane} .index").inner_text() == before[0]
+        page.unroute_all()
+        page.keyboard.press("PageDown")
+        expect(page.locator(f".{plane} img")).to_have_attribute("src", re.compile("."))
+        expect(page.locator("#said")).to_be_empty()
+        page.keyboard.press(" ")
+        saved(page)
+        assert not [one for one in asked if "NaN" in one]
+    assert corrected.stored.revision == 1
+
+
+def test_a_click_on_a_picture_that_is_away_moves_nowhere(browser: Browser, url: str) -> None:
+    with complaining(browser, f"{url}/") as page:
+        asked: list[str] = []
+        page.on("request", lambda one: asked.append(one.url))
+        page.wait_for_function(DRAWN)
+        at = page.locator("#tools [name=at]")
+        page.route("**/slice/**", lambda route: route.abort())
+        page.keyboard.press("w")
+        for plane in PLANES:
+            page.wait_for_function(IS_GONE, arg=plane)
+        before = at.input_value()
+        for plane in PLANES:
+            spot = {"button": 0, "pointerId": 1, "clientX": 700, "clientY": 400}
+            page.evaluate(
+                "([plane, spot]) => { try { document.querySelector(`.${plane} .picture`)"
+                ".dispatchEvent(new PointerEvent('pointerdown', { bubbles: true, ...spot })); } catch {} }",
+                [plane, spot],
+            )
+        assert at.input_value() == before and not [one for one in asked if "NaN" in one]
 
 
 @pytest.mark.parametrize("page_of", ["/", "/correct/lesion"])

@@ -14,6 +14,7 @@ from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -145,7 +146,8 @@ def test_a_healthy_chest_opens_at_its_lungs(tmp_path: Path) -> None:
         told = text_of(page)
         assert status == 200 and "0 %" in told and "does not exclude disease" in told
         assert "No lesion marked here." in page.decode()
-        assert asked(f"{address}/?at=lesion-1")[0] == 404
+        status, page, _ = asked(f"{address}/?at=lesion-1")
+        assert status == 200 and "There is no lesion-1: this run has no marked lesion. " in text_of(page)
 
 
 THROUGH_THE_LESION = {"axial": 21, "coronal": 55, "sagittal": 67}
@@ -191,8 +193,6 @@ WRONG = {
     "/slice/axial/1.png?overlay=heart": (400, "overlay 'heart' is not known"),
     "/slice/axial/1.png?lesion=dotted": (400, "a mask can't be drawn as 'dotted'"),
     "/slice/axial/1.png?opacity=101": (400, "opacity '101' is no whole number from 0 to 100"),
-    "/?at=lesion-3": (404, "this run has 2 lesions, numbered from the largest"),
-    "/?at=<script>": (404, "at='<script>'"),
     "/pdf/manifest.pdf": (404, "'dicom/manifest.dcm': this run has no such file"),
     "/files/none.txt": (404, "'none.txt': this run has no such file"),
     "/files/..%2F..%2Fetc%2Fpasswd": (404, "does not lie in this folder"),
@@ -218,6 +218,30 @@ def test_what_is_not_there_or_not_understood_is_said_in_words(url: str, folder: 
     assert b"secret\n" not in page
     ways = re.findall(r'<a href="([^"]+)"', page.decode().partition("<main")[2])
     assert [asked(url + way)[0] for way in ways] == [200] * 3
+
+
+ELSEWHERE = {
+    "lesion-3": "There is no lesion-3: this run has 2 lesions, numbered from the largest. ",
+    "<script>": "'<script>' is no place",
+    "NaN,NaN,NaN": "'NaN,NaN,NaN' is no place",
+    "1,2": "'1,2' is no place",
+    "": "'' is no place",
+    "a" * 5000: " ... ",
+    "-4,20,1000": "There is no voxel -4,20,1000 in this scan",
+    "9999999,2,3": "the nearest, 59,2,3, is shown",
+    "12.4,20,30": "",
+}
+"""Places of links that are none of the run's, and what is said of them."""
+
+
+@pytest.mark.parametrize("at", ELSEWHERE, ids=lambda at: at[:20])
+@pytest.mark.parametrize("page_of", ["/", "/correct/lesion"])
+def test_a_link_to_a_place_that_is_not_there_opens_the_page_and_says_so(url: str, page_of: str, at: str) -> None:
+    status, page, _ = asked(f"{url}{page_of}?{urlencode({'at': at})}")
+    assert status == 200 and ELSEWHERE[at] in text_of(page)
+    assert (b'id="outside"' in page) == bool(ELSEWHERE[at]) and b"<script>'" not in page
+    scene = json.loads(page.decode().partition('id="scene">')[2].partition("</script>")[0])
+    assert all(0 <= index < count for index, count in zip(scene["at"], scene["shape"], strict=True))
 
 
 def test_a_lock_is_no_file_of_the_run(url: str, folder: Path) -> None:

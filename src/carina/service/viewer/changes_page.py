@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -40,6 +41,8 @@ CHANGES = "/changes"
 
 RemovedRuns = Callable[[Request], Mapping[int, str]]
 """Says of earlier runs that were removed which, when and why, by number."""
+
+_SLICE = re.compile(r"[+-]?\d{1,15}(?:\.\d{0,15})?", re.ASCII)
 
 NOTHING_EARLIER = "No earlier scan of this patient was run here, so there is nothing to compare with."
 
@@ -154,7 +157,7 @@ def _pictures(request: Request, before: OpenedRun, later: OpenedRun, number: int
         return []
     own = layout(later.images.volume.grid, "axial").normal
     usual = later.lesions[0].index[own] if later.lesions else heights[1].index(0.5)
-    index = min(_whole(request, "at", usual), later.images.volume.grid.shape[own] - 1)
+    index = min(max(_slice_asked(request, usual), 0), later.images.volume.grid.shape[own] - 1)
     base = mounted_at(request)
     return [
         _picture(before, heights[0], f"{base}/earlier/{number}", "Earlier", heights[0].index(heights[1].share(index))),
@@ -194,6 +197,12 @@ def _row(number: int, scan: ScanFindings, run: Run, *, is_shown: bool) -> ScanRo
         link=f"?earlier={number}" if number else "",
         is_shown=is_shown,
     )
+
+
+def _slice_asked(request: Request, usual: int) -> int:
+    """The slice that a link names, in the volume or not; the usual one where it names none."""
+    found = _SLICE.fullmatch(request.query_params.get("at", ""))
+    return round(float(found[0])) if found else usual
 
 
 def _whole(request: Request, key: str, usual: int) -> int:

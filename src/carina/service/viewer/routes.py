@@ -57,7 +57,6 @@ NOT_FOUND = frozenset(
         "output.outside",
         "overlay.view",
         "overlay.index",
-        "viewer.at",
         "viewer.layer",
         "corrections.layer",
         "cohort.case",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from carina.corrections.masks import MaskName, masks_made
-from carina.errors import BadConfig
+from carina.errors import shortened
 from carina.report.overlay import VIEWS, layout
 from carina.service.viewer.layers import coarse_steps
 from carina.service.viewer.opened import OpenedRun
@@ -23,8 +23,11 @@ ONWARDS: Mapping[str, Triple] = {"axial": (0.0, 0.0, -1.0), "coronal": (0.0, 1.0
 """Where the next slice lies (LPS): to the feet, to the back, to the patient's left."""
 
 _LESION = re.compile(r"lesion-([1-9]\d{0,5})", re.ASCII)
-_VOXEL = re.compile(r"(\d{1,5}),(\d{1,5}),(\d{1,5})", re.ASCII)
+_VOXEL = re.compile(",".join([r"([+-]?\d{1,15}(?:\.\d{0,15})?)"] * 3), re.ASCII)
 _SLICE = re.compile(r"\d{1,5}", re.ASCII)
+
+_LONGEST_SAID = 40
+"""Characters of what was asked for that a page repeats."""
 
 NO_LESION = "No lesion was marked."
 """What pages say where a network marked nothing."""
@@ -48,23 +51,19 @@ class ShownPlane:
 def chosen_voxel(opened: OpenedRun, query: Mapping[str, str]) -> Index:
     """The voxel that a page is opened at: ``at=lesion-2`` or ``at=z,y,x``, and ``axial=57`` for one plane alone.
 
-    By default that of the largest lesion, else the middle of the lungs, else of the volume.
-
-    Raises:
-        BadConfig: ``viewer.at``: there is no such lesion, or the text is neither.
+    By default that of the largest lesion, else the middle of the lungs, else of the volume; so where there is no such
+    lesion, or the text is neither. Of a place outside of the volume it is the nearest voxel.
     """
     return clipped(_wanted(opened, query), opened.images.volume.grid)
 
 
 def outside_words(opened: OpenedRun, query: Mapping[str, str]) -> str:
-    """What a page says where a place outside of the scan was asked for, beside which it is opened; else nothing.
-
-    Raises:
-        BadConfig: ``viewer.at``, as ``chosen_voxel``.
-    """
+    """What a page says where a place was asked for that is not there, beside the one that is shown; else nothing."""
     grid = opened.images.volume.grid
     wanted = _wanted(opened, query)
     at = clipped(wanted, grid)
+    if "at" in query and _asked(opened, query["at"]) is None:
+        return f"{_no_place(opened, query['at'])} {','.join(map(str, at))} is shown."
     if at == wanted:
         return ""
     asked, shown = (",".join(map(str, index)) for index in (wanted, at))
@@ -72,9 +71,19 @@ def outside_words(opened: OpenedRun, query: Mapping[str, str]) -> str:
     return f"There is no voxel {asked} in this scan of {shape} voxels (z,y,x, from 0): the nearest, {shown}, is shown."
 
 
+def _no_place(opened: OpenedRun, at: str) -> str:
+    """Why what was asked for is no place of a run."""
+    count = len(opened.lesions)
+    if _LESION.fullmatch(at) and count:
+        return f"There is no {at}: this run has {count} lesion{'s' * (count > 1)}, numbered from the largest."
+    if _LESION.fullmatch(at):
+        return f"There is no {at}: this run has no marked lesion."
+    return f"{shortened(at, _LONGEST_SAID)!r} is no place: expected a voxel as at=z,y,x, or a lesion as at=lesion-1."
+
+
 def _wanted(opened: OpenedRun, query: Mapping[str, str]) -> Index:
-    z, y, x = _asked(opened, query["at"]) if "at" in query else _usual(opened)
-    index = [z, y, x]
+    asked = _asked(opened, query["at"]) if "at" in query else None
+    index = list(asked or _usual(opened))
     for plane in PLANES:
         if _SLICE.fullmatch(query.get(plane, "")):
             index[layout(opened.images.volume.grid, plane).normal] = int(query[plane])
@@ -91,16 +100,14 @@ def _unvisited(opened: OpenedRun) -> str:
     return f"{NO_LESION if is_unmarked(opened) else 'This run made no lesion mask.'} n and p have nowhere to go."
 
 
-def _asked(opened: OpenedRun, at: str) -> Index:
+def _asked(opened: OpenedRun, at: str) -> Index | None:
+    """The voxel that a text names, in the volume or not; None where it names none."""
     lesion, voxel = _LESION.fullmatch(at), _VOXEL.fullmatch(at)
     if voxel:
-        return int(voxel[1]), int(voxel[2]), int(voxel[3])
+        return round(float(voxel[1])), round(float(voxel[2])), round(float(voxel[3]))
     if lesion and int(lesion[1]) <= len(opened.lesions):
         return opened.lesions[int(lesion[1]) - 1].index
-    if not opened.lesions:
-        raise BadConfig("viewer.at", f"at={at!r}: this run has no marked lesion; expected a voxel as at=z,y,x.")
-    seen = f"this run has {len(opened.lesions)} lesions, numbered from the largest"
-    raise BadConfig("viewer.at", f"at={at!r}: {seen}; expected at=lesion-1 and so on, or a voxel as at=z,y,x.")
+    return None
 
 
 def _usual(opened: OpenedRun) -> Index:

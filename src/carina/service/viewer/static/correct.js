@@ -2,7 +2,7 @@
 
 import { keep, recall } from "./kept.js";
 import { countMarks, drawFill, drawOutlines, keepTools, readOthers, spacingOf } from "./labels.js";
-import { bringIntoView, clipped, deedOf, drawCross, fitOver, keepPlace, keepShowing, lesionNumber, onReturn, onWheel, Troubles, voxelUnder } from "./panes.js";
+import { bringIntoView, clipped, deedOf, drawCross, fitOver, isOnPicture, isShown, keepPlace, keepShowing, lesionNumber, onReturn, onWheel, Troubles, voxelUnder } from "./panes.js";
 import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
 import { SHUT_OUT, sayLoggedOut, sentence } from "./words.js";
 
@@ -39,7 +39,7 @@ const saver = new Saver({
 const visited = scene.lesions.findIndex((at) => at.every((value, axis) => value === scene.at[axis])) + 1;
 const labels = new Map([...document.querySelectorAll("[data-label]")].map((link) => [link.dataset.label, link]));
 const others = new Map(); // copies of the masks that are not painted here, once they are read
-const state = { at: [...scene.at], plane: planes[0], visited, isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false, wasRefused: false, refusal: "", greyed: "" };
+const state = { at: [...scene.at], plane: planes[0], visited, isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false, wasRefused: false, refusal: "", refusedOn: "", greyed: "" };
 let stroke = null; // { plane, value, places: Set }
 let settling = 0;
 
@@ -64,7 +64,10 @@ function draw(plane) {
   return keepShowing(pane, `${index}.png?window=${form.elements.window.value}&overlay=none`, {
     source: (wanted) => `${scene.base}/slice/${plane}/${wanted}`,
     onTrouble: (error) => troubles.tell(plane, error),
-    onShown: () => troubles.tell(plane),
+    onShown: () => {
+      troubles.tell(plane);
+      if (state.refusal) told(); // it may have been refused for want of this
+    },
   });
 }
 
@@ -139,7 +142,7 @@ function sayOfDeed(text) {
 
 function told() {
   if (state.wasRefused && !saver.isRefused) said.textContent = ""; // that nobody was logged in does not hold any more
-  if (state.refusal && !whyNotPainting()) sayOfDeed(state.refusal = "");
+  if (state.refusal && !whyNotPainting() && !whyNotOn(state.refusedOn)) sayOfDeed(state.refusal = "");
   state.wasRefused = saver.isRefused;
   const waiting = saver.queue.length;
   const strokes = waiting === 1 ? "1 stroke" : `${waiting} strokes`;
@@ -273,9 +276,16 @@ function whyNotPainting() {
   return painterHere() ? "" : "Give your name first: it stands beside each stroke.";
 }
 
+/** Why a plane takes no stroke: nobody paints on what they can't see. */
+function whyNotOn(plane) {
+  const isAway = plane && panes.get(plane).dataset.shown === "";
+  return isAway ? `The ${plane} slice is not shown, so nothing is painted on it.` : "";
+}
+
 /** Whether a stroke is taken now; where it isn't, that is said, and the name that is missing asked for. */
-function mayPaint() {
-  state.refusal = whyNotPainting();
+function mayPaint(plane = "") {
+  state.refusedOn = plane;
+  state.refusal = whyNotPainting() || whyNotOn(plane);
   if (!state.refusal) return true;
   sayOfDeed(state.refusal);
   if (!painterHere() && saver.isRead) setTimeout(() => reader.focus()); // behind what a press does with the focus
@@ -327,7 +337,7 @@ function end() {
 }
 
 function use(plane) {
-  if (stroke || !mayPaint()) return;
+  if (stroke || !mayPaint(plane)) return;
   if (tool() === "brush" || tool() === "eraser") {
     begin(plane);
     dab(state.at);
@@ -351,7 +361,7 @@ function pen() {
   if (state.isPenDown) {
     state.isPenDown = false;
     end();
-  } else if (!stroke && ["brush", "eraser"].includes(tool()) && mayPaint()) {
+  } else if (!stroke && ["brush", "eraser"].includes(tool()) && mayPaint(state.plane)) {
     state.isPenDown = true;
     begin(state.plane);
     line(state.at, state.at);
@@ -468,8 +478,10 @@ for (const [plane, pane] of panes) {
     if (event.button !== 0) return;
     choose(plane);
     if (state.isPenDown) pen();
+    if (!isShown(image)) mayPaint(plane); // says why not
+    if (!isOnPicture(event, image)) return;
     moveTo(under(event));
-    if (event.ctrlKey || event.metaKey || !mayPaint()) return; // moves the crosshair alone
+    if (event.ctrlKey || event.metaKey || !mayPaint(plane)) return; // moves the crosshair alone
     if (tool() === "brush" || tool() === "eraser") {
       area.setPointerCapture(event.pointerId);
       begin(plane);

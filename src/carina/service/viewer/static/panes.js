@@ -7,9 +7,20 @@ const RETRY_MS = 1500;
 const retries = new WeakMap(); // by pane: the timer that asks again for what is missing
 const PARTS_OF_FORMS = "input, select, textarea, summary";
 
-/** An index that lies in the volume. */
+/** An index that lies in the volume; what is no number is 0. */
 export function clipped(at, shape) {
-  return at.map((value, axis) => Math.min(Math.max(Math.round(value), 0), shape[axis] - 1));
+  return at.map((value, axis) => Math.min(Math.max(Math.round(value) || 0, 0), shape[axis] - 1));
+}
+
+/** Whether there is a picture: one that did not come has a box of no size, or that of its words. */
+export function isShown(image) {
+  return image.naturalWidth > 0;
+}
+
+/** Whether the pointer is on a picture, and not in the pane beside it. */
+export function isOnPicture({ clientX, clientY }, image) {
+  const { left, right, top, bottom } = image.getBoundingClientRect();
+  return isShown(image) && clientX >= left && clientX <= right && clientY >= top && clientY <= bottom;
 }
 
 /** Shows what is wanted in a pane: one picture at a time, then the one that is wanted by now. Who scrolls fast skips. */
@@ -123,8 +134,9 @@ export function drawCross(pane, plane, at, shape) {
   for (const end of ["y1", "y2"]) level.setAttribute(end, `${down}%`);
 }
 
-/** The point under the pointer as an index, whole at the middle of a voxel, in the slice that is shown. */
+/** The point under the pointer as an index, whole at the middle of a voxel, in the slice that is shown; `at` in none. */
 export function pointUnder(event, image, { rows, columns, flipRows, flipColumns }, at, shape) {
+  if (!isShown(image)) return [...at];
   const box = image.getBoundingClientRect();
   const found = [...at];
   const part = (share, axis, flip) => {
