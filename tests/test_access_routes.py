@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -60,6 +61,14 @@ ROUTES = list(routes_of(all_routes()))
 def sample(path: str, **values: str) -> str:
     """A path that a route takes."""
     return re.sub(r"\{(\w+)(:\w+)?\}", lambda found: (SAMPLES | values).get(found[1], "a"), path)
+
+
+def misspelt(path: str) -> tuple[str, ...]:
+    """A path with slashes too many or too few at its end, as no route has it."""
+    more = (path + "/", path + "//")
+    if path == "/":
+        return ()
+    return (*more, path.rstrip("/")) if path.endswith("/") else more
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +183,40 @@ def test_another_method_is_no_way_in(node: Guarded, method: str) -> None:
     assert node.person(None).request(method, "/").status_code == 401
     answer = node.person("admin").request(method, "/")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+SLASHED = [(route, path) for route in ROUTES for path in misspelt(sample(route[1]))]
+
+
+OF_THE_SLASHED = pytest.mark.parametrize(
+    ("route", "path"), SLASHED, ids=lambda one: one if isinstance(one, str) else " ".join(one)
+)
+BY_A_PAGE = {"sec-fetch-site": "same-origin"}
+
+
+@OF_THE_SLASHED
+def test_a_slash_too_many_or_too_few_leads_to_the_right_address(
+    node: Guarded, route: tuple[str, str], path: str
+) -> None:
+    before = node.trail()
+    for client in (node.person("admin", **BY_A_PAGE), node.program("sender")):
+        answer = client.request(route[0], path)
+        assert answer.status_code in (307, 403, 404, 405), answer.text
+        led_to = urlsplit(answer.headers.get("location", sample(route[1]))).path
+        assert led_to == sample(route[1])
+    assert node.trail() == before
+
+
+@OF_THE_SLASHED
+def test_a_slash_too_many_or_too_few_is_no_way_in(node: Guarded, route: tuple[str, str], path: str) -> None:
+    if route not in OPEN:
+        assert node.person(None, **BY_A_PAGE).request(route[0], path).status_code in (303, 401)
+        assert node.program(None).request(route[0], path).status_code == 401
+    rules = rules_of(path)
+    need = rules[route[0]].need if route[0] in rules else Need.READ
+    for role in PEOPLE:
+        if need not in MAY[role]:
+            assert node.person(role, **BY_A_PAGE).request(route[0], path).status_code == 403, role
 
 
 @pytest.mark.parametrize("path", ["//", "/./", "/jobs//1", "/static/../jobs/1", "/static/%2e%2e/routes.py", "/JOBS/1"])

@@ -204,7 +204,8 @@ def test_the_two_pictures_show_the_same_height_of_the_lungs(
 
 def test_a_link_to_a_slice_that_is_not_there_opens_the_nearest_or_the_usual_one(client: httpx.Client) -> None:
     def shown(**query: str) -> str:
-        return re.findall(r"/slice/axial/(\d+)\.png", client.get("/changes", params=query).raise_for_status().text)[1]
+        page = client.get("/changes", params=query).raise_for_status().text
+        return str(re.findall(r"/slice/axial/(\d+)\.png", page)[1])
 
     for at in ("x", "NaN", "1e3", "", "9" * 30):
         assert shown(at=at) == shown(), at

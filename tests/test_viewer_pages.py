@@ -14,7 +14,6 @@ from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
-from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -218,30 +217,6 @@ def test_what_is_not_there_or_not_understood_is_said_in_words(url: str, folder: 
     assert b"secret\n" not in page
     ways = re.findall(r'<a href="([^"]+)"', page.decode().partition("<main")[2])
     assert [asked(url + way)[0] for way in ways] == [200] * 3
-
-
-ELSEWHERE = {
-    "lesion-3": "There is no lesion-3: this run has 2 lesions, numbered from the largest. ",
-    "<script>": "'<script>' is no place",
-    "NaN,NaN,NaN": "'NaN,NaN,NaN' is no place",
-    "1,2": "'1,2' is no place",
-    "": "'' is no place",
-    "a" * 5000: " ... ",
-    "-4,20,1000": "There is no voxel -4,20,1000 in this scan",
-    "9999999,2,3": "the nearest, 59,2,3, is shown",
-    "12.4,20,30": "",
-}
-"""Places of links that are none of the run's, and what is said of them."""
-
-
-@pytest.mark.parametrize("at", ELSEWHERE, ids=lambda at: at[:20])
-@pytest.mark.parametrize("page_of", ["/", "/correct/lesion"])
-def test_a_link_to_a_place_that_is_not_there_opens_the_page_and_says_so(url: str, page_of: str, at: str) -> None:
-    status, page, _ = asked(f"{url}{page_of}?{urlencode({'at': at})}")
-    assert status == 200 and ELSEWHERE[at] in text_of(page)
-    assert (b'id="outside"' in page) == bool(ELSEWHERE[at]) and b"<script>'" not in page
-    scene = json.loads(page.decode().partition('id="scene">')[2].partition("</script>")[0])
-    assert all(0 <= index < count for index, count in zip(scene["at"], scene["shape"], strict=True))
 
 
 def test_a_lock_is_no_file_of_the_run(url: str, folder: Path) -> None:

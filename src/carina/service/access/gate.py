@@ -31,6 +31,9 @@ LOGGED_OUT = "You are no longer logged in, so nothing was done: log in, then do 
 NO_TOKEN = "nobody is logged in; show a token of this node (Authorization: Bearer TOKEN), or log in at /login."
 UNKNOWN_TOKEN = "the token is not known here: it was mistyped or revoked; an administrator makes one on Users."
 
+LEADS_ON = 307
+"""Shows nothing, but leads to what does: the right spelling of an address, another page of a run."""
+
 FORM = "application/x-www-form-urlencoded"
 _LARGEST_FORM = 64 * 1024
 _LONGEST_NUMBER = 18
@@ -76,7 +79,7 @@ class Gate:
         """The project that decides whether a route may be used; empty where none does, or one that is not seen."""
         if rule is None or not caller.roles or not _is_of_a_project(rule):
             return ""
-        parts = rule.parts(path) or {}
+        parts = rule.parts_asked(path)
         project = parts.get("project", "")
         number = parts.get("job", parts.get("id", "")) if "/jobs/" in rule.path else ""
         if number.isdecimal() and len(number) <= _LONGEST_NUMBER:
@@ -92,7 +95,7 @@ class Gate:
         subject, name = rule.subject(request.url.path), caller_of(request).name
 
         async def noted(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 400:
+            if message["type"] == "http.response.start" and message["status"] < 400 and message["status"] != LEADS_ON:
                 await run_in_threadpool(self._seen.note, name, subject)
             await send(message)
 

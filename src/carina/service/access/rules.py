@@ -45,9 +45,13 @@ class Rule:
         found = self._pattern.match(path)
         return None if found is None else found.groupdict()
 
+    def parts_asked(self, path: str) -> Mapping[str, str]:
+        """The same of a path that ``rules_of`` takes for it, with a slash too many or too few as well."""
+        return next((found for one in spellings(path) if (found := self.parts(one)) is not None), {})
+
     def subject(self, path: str) -> str:
         """What a path shows, in the words of the audit trail."""
-        parts = self.parts(path) or {}
+        parts = self.parts_asked(path)
         return self.view.format_map({name: one_line(part)[:_LONGEST_PART] for name, part in parts.items()})
 
 
@@ -180,10 +184,15 @@ ROUTE_RULES: tuple[Rule, ...] = (*_open(), *_dicomweb(), *_rest(), *_pages(), *_
 """Every route of the node."""
 
 
+def spellings(path: str) -> tuple[str, str]:
+    """A path, and where the router leads where that is no route's: to one with a slash more at its end, or none."""
+    return path, path.rstrip("/") if path.endswith("/") else path + "/"
+
+
 def rules_of(path: str) -> Mapping[str, Rule]:
-    """The rules of a path by method, HEAD as GET; a path that the router would complete by a slash is taken for it."""
+    """The rules of a path by method, HEAD as GET; a path that the router would lead to another is taken for that."""
     found: dict[str, Rule] = {}
-    for one in (path, path + "/" if not path.endswith("/") else path.rstrip("/")):
+    for one in spellings(path):
         for rule in ROUTE_RULES:
             if rule.parts(one) is not None:
                 found.setdefault(rule.method, rule)
