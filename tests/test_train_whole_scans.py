@@ -20,13 +20,14 @@ from carina.synth.abdomen import under_lungs
 from carina.synth.dense import consolidate, join_belly, lengthen
 from carina.synth.lesions import PART_AIR_HU
 from carina.synth.phantom import chest_phantom
-from carina.train.whole_scans import coarse_case, draw_whole_scan
-from carina.volume import Mask, Volume
+from carina.train.whole_scans import coarse_case, draw_whole_scan, sample_scan
+from carina.volume import Grid, Mask, Volume
 from carina.volume.arrays import Flags, Floats
 from carina.volume.files import write_mask, write_volume
 
 MM = (4.0, 4.0, 4.0)
 SHAPE = (72, 80, 96)
+WIDE_MM, SMALL = (8.0, 8.0, 8.0), (36, 40, 48)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,41 @@ def test_a_draw_depends_on_its_generator_alone(case: Case) -> None:
         assert np.array_equal(first.truth, again.truth)
     assert first.hu.shape == SHAPE
     assert np.isfinite(first.hu).all()
+
+
+@pytest.fixture(scope="module")
+def straight() -> Case:
+    """Upright boxes: a body, a lung on each side, and a heart left of the middle."""
+    hu = np.full((60, 80, 80), -1000, np.int16)
+    hu[:, 10:70, 5:75] = 40
+    labels = np.zeros(hu.shape, np.uint8)
+    labels[5:55, 20:60, 15:65] = 1
+    labels[5:55, 20:60, 28:44] = 0
+    hu[labels > 0] = -850
+    hu[5:55, 30:50, 28:40] = 400
+    grid = Grid(shape=hu.shape, spacing_mm=MM, origin_mm=(0.0, 0.0, 0.0))
+    lung = Mask(labels=labels, grid=grid, names={1: "lung"}, uid="s")
+    return Case(name="s", volume=Volume(hu=hu, grid=grid, uid="s"), lung=lung)
+
+
+def test_hearts_stay_on_their_side_but_in_few_draws(straight: Case) -> None:
+    mirrored = []
+    for seed in range(80):
+        cut = sample_scan([straight], SMALL, WIDE_MM, np.random.default_rng([7, seed])).cut
+        heart, lungs = (np.argwhere(part)[:, 2] for part in (cut.hu > 300, cut.lung))
+        if len(heart) and len(lungs):
+            mirrored.append(heart.mean() > lungs.mean())
+    assert len(mirrored) > 60
+    assert 0 < np.mean(mirrored) < 0.15
+
+
+def test_tissue_is_moved_along_the_body_too_so_that_one_chest_has_many_shapes(straight: Case) -> None:
+    tilts = []
+    for seed in range(8):
+        lung = sample_scan([straight], SMALL, WIDE_MM, np.random.default_rng([8, seed])).cut.lung
+        tops = np.where(lung.any(axis=0), len(lung) - lung[::-1].argmax(axis=0), -1)
+        tilts.append(float(np.ptp(tops[tops > 0])) if (tops > 0).any() else 0.0)
+    assert max(tilts) >= 3, "in the plane alone a flat top stays flat"
 
 
 def test_draws_hold_lung_with_and_without_air_and_scans_that_end_early(case: Case) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from carina.cases.case import Case
-from carina.cases.sampling import Sampler, Shape, bend
-from carina.synth import dense, distractors, lesions
+from carina.cases.sampling import Shape
+from carina.synth import dense, distractors, fields, lesions
 from carina.synth.abdomen import draw_abdomen
 from carina.synth.severity import paste_severe
 from carina.train.patches import OUTSIDE_HU, Cut, Drawn, only_slice
@@ -50,6 +51,10 @@ NARROW = 0.3
 UNDRESSED = 0.3
 """The share of draws without anything around the body."""
 MOST_NOISE_HU = 25.0
+MIRRORED = 0.03
+"""The share of draws with left and right exchanged: which side the heart is on tells it from a lobe without air."""
+BENDS_MM = (60.0, 140.0)
+"""How wide the bends are by which all tissue is moved, in three dimensions."""
 
 
 def coarse_case(case: Case, spacing_mm: Triple) -> Case:
@@ -162,25 +167,36 @@ def _sampled(
     own = np.array(case.spacing_mm)
     zooms = rng.uniform(0.8, 1.25) * np.exp(rng.uniform(-0.12, 0.12, 3))
     angle = rng.uniform(-0.25, 0.25)
-    flip_x, flip_y = (-1.0 if rng.random() < p else 1.0 for p in (0.5, 0.04))
+    flip_x, flip_y = (-1.0 if rng.random() < p else 1.0 for p in (MIRRORED, 0.04))
     cos, sin = np.cos(angle), np.sin(angle)
-    wanted = np.array(spacing_mm) * zooms
-    turn = np.array([[flip_y * cos, -flip_x * sin], [flip_y * sin, flip_x * cos]]) * wanted[1:] / own[1:, None]
-    step = float(wanted[0] / own[0])
+    turn = np.array([[1.0, 0.0, 0.0], [0.0, flip_y * cos, -flip_x * sin], [0.0, flip_y * sin, flip_x * cos]])
+    turn *= np.array(spacing_mm) * zooms / own[:, None]
     extent = np.array(case.hu.shape)
-    half = (np.array(shape) - 1) / 2
-    slack = abs(extent[0] / step - shape[0]) / 2 + 4
-    centre = (extent - 1) / 2 + np.array(
-        [step * (rng.uniform(-slack, slack) - raised * shape[0]), *rng.uniform(-8, 8, 2)]
+    slack = abs(extent[0] / turn[0, 0] - shape[0]) / 2 + 4
+    away = np.array([turn[0, 0] * (rng.uniform(-slack, slack) - raised * shape[0]), *rng.uniform(-8, 8, 2)])
+    from_centre = np.indices(shape) - (np.array(shape)[:, None, None, None] - 1) / 2
+    straight = np.tensordot(turn, from_centre, axes=1) + ((extent - 1) / 2 + away)[:, None, None, None]
+    seen = (straight[0, :, 0, 0] >= 0) & (straight[0, :, 0, 0] <= extent[0] - 1)
+    at = straight + _moved(shape, spacing_mm, rng) / own[:, None, None, None]
+    at[0] = np.clip(at[0], 0, extent[0] - 1)
+
+    def sampled(array: npt.NDArray[np.generic], outside: float = 0.0) -> Floats:
+        values = ndimage.map_coordinates(array.astype(np.float32), at, order=1, cval=outside)
+        return np.where(seen[:, None, None], values, np.float32(outside))
+
+    lung, ignore = (
+        np.zeros(shape, dtype=np.bool_) if mask is None else sampled(mask.labels) >= 0.5
+        for mask in (case.lung, case.ignore)
     )
-    first = np.array([centre[0] - step * half[0], *(centre[1:] - turn @ half[1:])])
-    moved = bend(shape[1:], spacing_mm[1:], rng) / own[1]
-    place = Sampler(shape, case.hu.shape, first, step, turn, moved)
-    hu = place.sample(case.hu, outside=OUTSIDE_HU)
-    lung, ignore = place.mask(case.lung), place.mask(case.ignore)
-    gas, around = place.sample(case.gas) >= 0.5, place.sample(case.around, outside=1.0) >= 0.5
-    seen = (place.z >= 0) & (place.z <= extent[0] - 1)
+    gas, around = sampled(case.gas) >= 0.5, sampled(case.around, 1.0) >= 0.5
+    hu = sampled(case.hu, OUTSIDE_HU)
     return Cut(hu=hu, lung=lung, lesion=np.zeros_like(lung), ignore=ignore, gas=gas, around=around), seen
+
+
+def _moved(shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> Floats:
+    """By how many mm each place moves along z, y and x, ``(3, z, y, x)``: smooth, at most a twelfth of a bend."""
+    wide_mm = float(rng.uniform(*BENDS_MM))
+    return np.stack([rng.uniform(0, wide_mm / 12) * fields.noise(shape, spacing_mm, wide_mm, rng) for _ in range(3)])
 
 
 def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
