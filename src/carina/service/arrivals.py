@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from carina.database import ARRIVAL, INSTANCE, JOB, each_project
+from carina.jobs.listing import Job
 from carina.jobs.scan import iso_date
 from carina.receive.store import ArrivalState
 
@@ -77,6 +78,19 @@ def arrivals_of(connection: Connection, ids: Sequence[int]) -> dict[int, Arrival
     if not ids:
         return {}
     return {row.id: _arrival(row) for row in connection.execute(_WANTED.where(ARRIVAL.c.id.in_(ids)))}
+
+
+def with_earlier(connection: Connection, jobs: Sequence[Job], arrivals: Mapping[int, Arrival]) -> dict[int, Arrival]:
+    """Arrivals of jobs, counting what these run on: in place of another job, with the instances that came before."""
+    found = dict(arrivals)
+    for own in {job.arrival_id or 0 for job in jobs if job.supersedes} & found.keys():
+        one = found[own]
+        same = ARRIVAL.c.series_uid == one.series_uid, ARRIVAL.c.source == one.source, ARRIVAL.c.is_apart == 0
+        joined = INSTANCE.join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
+        counted = select(func.count(INSTANCE.c.sop_instance_uid.distinct())).select_from(joined)
+        count = connection.execute(counted.where(*same, ARRIVAL.c.id <= own)).scalar_one()
+        found[own] = msgspec.structs.replace(one, instances=count)
+    return found
 
 
 def job_states(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[str, ...]]:

@@ -25,6 +25,7 @@ def _viewer() -> Router:
         removed_runs,
         run_of,
         sent_of_job,
+        superseded_job,
     )
     from carina.service.viewer.changes_page import changes_routes
     from carina.service.viewer.correcting import correct_routes
@@ -40,6 +41,7 @@ def _viewer() -> Router:
         called="job ",
         sent=sent_of_job,
         following=following_job,
+        superseded=superseded_job,
     )
     correct = correct_routes(run_of, shelf, around, corrections_of_jobs())
     changes = changes_routes(run_of, earlier_runs, shelf, around, removed_runs)

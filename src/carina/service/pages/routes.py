@@ -19,6 +19,7 @@ from carina.jobs.kept import FilesState, job_files
 from carina.jobs.listing import Job, job_on
 from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.reading import Reading, next_to_read
+from carina.jobs.superseding import successor_of, successor_words
 from carina.pipeline.manifest import Manifest, State
 from carina.service.access.accounts import administrators
 from carina.service.access.caller import caller_of
@@ -138,11 +139,13 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
         removed, sent = earlier_removed(connection, job_id), sent_lines(connection, progress.job)
         wanted, described = wanted_for(connection, job_id), job_words(node, connection, progress.job)
         held_up = {one.destination for one in deliveries if one.state == DeliveryState.WAITING}
+        successor = successor_of(connection, progress.job)
         resting = {name: resting_reason(connection, name) for name in sorted(held_up)}
     has_results = progress.job.state is JobState.STOPPED and progress.files.state is FilesState.HERE
     values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
     values |= {"resting": resting, "sent": sent, "readings": READING_WORDS}
     manifest = manifest_of(node, progress.job)
+    values |= {"successor": successor, "successor_words": successor_words(successor) if successor else ""}
     values["handed_over"] = _handed_over(manifest)
     values["computed_s"] = manifest.seconds if manifest else 0.0
     values["is_uploaded"] = is_of_upload(progress.job)

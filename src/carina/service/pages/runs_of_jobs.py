@@ -22,6 +22,7 @@ from carina.jobs.kept import FilesState, JobFiles, job_files
 from carina.jobs.listing import Job, find_job
 from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.sources import source_of
+from carina.jobs.superseding import successor_of, successor_words
 from carina.sections import RUNS
 from carina.service.access.caller import caller_of
 from carina.service.changes import audit
@@ -30,7 +31,7 @@ from carina.service.pages.deliveries import sent_lines
 from carina.service.problems import Conflict, NotThere, without_source
 from carina.service.viewer.correcting import Correcting, source_of_run
 from carina.service.viewer.looked_at import RunsLookedAt
-from carina.service.viewer.routes import Above
+from carina.service.viewer.routes import Above, Successor
 
 MOST_LOOKED_AT = 500
 """Runs that the page of agreement takes into account: their masks are read for it."""
@@ -118,6 +119,20 @@ def page_of_job(request: Request) -> Above:
 def following_job(request: Request) -> str:
     """The address that leads to the next job to be read."""
     return f"/jobs/{int(request.path_params['job'])}/next"
+
+
+def superseded_job(request: Request) -> Successor | None:
+    """The job in place of the one that a request is about; None where there is none.
+
+    Raises:
+        NotThere: there is no such job.
+    """
+    node, job = job_asked(request)
+    with read_only(node.engine) as connection:
+        found = successor_of(connection, job)
+    if found is None:
+        return None
+    return Successor(page=Above(href=f"/jobs/{found.id}", name=f"Job {found.id}"), words=successor_words(found))
 
 
 def sent_of_job(request: Request) -> list[str]:

@@ -138,7 +138,7 @@ class CorrectingPages:
         if made and layer not in made:
             query = f"?{request.url.query}" if request.url.query else ""
             return RedirectResponse(f"{mounted_at(request)}/correct/{made[0]}{query}")
-        painting, decided = self._shelf.open(opened, layer), decided_stamp(run)  # before what it is about is read
+        painting, decided = self._shelf.open(opened, layer), self._decided(request, run)  # before it is read
         at = chosen_voxel(opened, request.query_params)
         values = run_values(request, opened, self._around) | {
             "layer": layer,
@@ -191,7 +191,12 @@ class CorrectingPages:
     def standing(self, request: Request) -> Response:
         """Whether anybody painted, finished or decided since: read from the folder, however many masks are open."""
         run, layer = Run(self._where(request)), layer_named(request.path_params["layer"])
-        return _json({"stamp": painted_stamp_now(run, layer), "decided": decided_stamp(run)})
+        return _json({"stamp": painted_stamp_now(run, layer), "decided": self._decided(request, run)})
+
+    def _decided(self, request: Request, run: Run) -> str:
+        """Another one once anybody decided about a mask of a run, or another run came in its place, or got further."""
+        successor = self._around.superseded(request) if self._around.superseded else None
+        return f"{decided_stamp(run)} {successor.page.name} {successor.words}" if successor else decided_stamp(run)
 
     async def stroke(self, request: Request) -> Response:
         """Store a stroke; it is on the disk before the answer."""

@@ -134,13 +134,21 @@ class Above:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Successor:
+    """The run in place of another: the page that leads to it, and what is said of it."""
+
+    page: Above
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Around:
     """What the pages of a run link to beside each other: where it was opened from, whether earlier runs are known.
 
     ``earlier`` gives those that the report tells of. ``is_correctable`` says that the pages on which masks are
     corrected are there too. ``called`` stands before the name of the run's folder where the run is named. ``sent``
     says what became of its results, where others send them than the run itself. ``following`` is the address that
-    leads to the next run to be read.
+    leads to the next run to be read. ``superseded`` gives the page of the run that holds more of the series, if any.
     """
 
     above: Callable[[Request], Above] | None = None
@@ -150,6 +158,7 @@ class Around:
     called: str = ""
     sent: Callable[[Request], Sequence[str]] | None = None
     following: Callable[[Request], str] | None = None
+    superseded: Callable[[Request], Successor | None] | None = None
 
 
 WaysOn = Callable[[Request, CarinaError], Sequence[Above]]
@@ -166,6 +175,7 @@ def run_values(request: Request, opened: OpenedRun, around: Around) -> dict[str,
     above = around.above(request) if around.above else None
     values = {"manifest": run.manifest, "heading": heading, "reports": report_names(run)}
     values |= {"following": around.following(request) if around.following else ""}
+    values |= {"successor": around.superseded(request) if around.superseded else None}
     return values | {"around": around, "above": above}
 
 
