@@ -11,9 +11,15 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from carina.corrections.decisions import decide
+from carina.corrections.masks import MaskName
 from carina.corrections.painting import Author
+from carina.corrections.standing import Decision
+from carina.service.local_time import local_text
+from carina.service.viewer.server import run_app
 from corrected_runs import AT, CorrectedRun, saved
 from test_viewer_correct_browser import correcting
+from viewer_runs import served
 
 _IDS = itertools.count()
 
@@ -104,3 +110,26 @@ def test_another_s_stroke_is_not_taken_back_unseen_and_no_old_sentence_stays(
         assert corrected.stored.revision == revision + 1
         press(rob, "u")
         expect(rob.locator("#whose")).not_to_contain_text("of yours")
+
+
+def test_what_others_decided_is_shown_beside_the_choice_of_an_overtaken_page(
+    rob: Page, corrected: CorrectedRun
+) -> None:
+    paint_elsewhere(corrected)
+    rob.locator(".picture").first.press(" ")
+    expect(rob.locator("#overtaken")).to_be_visible()
+    decide(corrected.run, MaskName.LESION, Decision.REJECTED, "rita", datetime.now(UTC))
+    rob.unroute_all()
+    expect(rob.locator("#decided")).to_contain_text("Rejected by rita", timeout=15_000)
+    expect(rob.locator("#overtaken")).to_be_visible()
+    assert corrected.stored.revision == 2
+
+
+def test_the_time_of_the_last_stroke_is_that_of_the_server(browser: Browser, corrected: CorrectedRun) -> None:
+    paint_elsewhere(corrected)
+    last = corrected.stored.last
+    assert last
+    with served(run_app(corrected.run.folder)) as url, browser.new_context(timezone_id="Pacific/Auckland") as context:
+        page = context.new_page()
+        page.goto(f"{url}/correct/lesion")
+        expect(page.locator("#saved")).to_have_text(f"All strokes saved {local_text(last.at)[11:]}.")

@@ -197,6 +197,7 @@ WRONG = {
     "/files/..%2F..%2Fetc%2Fpasswd": (404, "does not lie in this folder"),
     "/files/%2Fetc%2Fpasswd": (404, "does not lie in this folder"),
     "/files/link/secret.txt": (404, "does not lie in this folder"),
+    "/files/": (404, "does not lie in this folder"),
     "/files/a%00b": (404, "does not lie in this folder"),
     "/nowhere": (404, "There is no such page here."),
     "/static/nowhere.js": (404, "There is no such page here."),
@@ -214,7 +215,7 @@ def test_what_is_not_there_or_not_understood_is_said_in_words(url: str, folder: 
     status, page, headers = asked(url + path)
     assert (status, headers["content-type"]) == (WRONG[path][0], "text/html; charset=utf-8")
     assert WRONG[path][1].lower() in text_of(page).lower() and "<script>" not in page.decode()
-    assert b"secret\n" not in page
+    assert b"secret\n" not in page and str(folder.parent) not in text_of(page)
     ways = re.findall(r'<a href="([^"]+)"', page.decode().partition("<main")[2])
     assert [asked(url + way)[0] for way in ways] == [200] * 3
 

@@ -71,7 +71,11 @@ def stored_file(run: Run, name: str) -> Path:
     Raises:
         BadConfig: ``output.outside``, the name leads out of the folder; ``run.no-file``, there is none.
     """
-    path = below(run.folder, name)
+    try:
+        path = below(run.folder, name)
+    except BadConfig as error:  # which says where on this machine the folder is
+        words = f"{name!r} does not lie in this folder: only files of the run are shown; the page Files lists them."
+        raise BadConfig(error.code, words) from error
     if _is_never_shown(path.relative_to(run.folder).as_posix()) or not path.is_file():
         raise BadConfig("run.no-file", f"{name!r}: this run has no such file.")
     return path

@@ -57,7 +57,8 @@ class StrokeStored(msgspec.Struct, frozen=True, kw_only=True):
 
     ``undoes`` and ``redoes`` are whose stroke Undo takes back and Redo brings back, ``undoable`` and ``redoable`` all
     who have such a stroke; ``open`` is by whom the mask differs from the one that was finished, ``painters`` are all
-    whose strokes are in it. ``stamp`` is another one once anybody painted or finished.
+    whose strokes are in it. ``at`` is when the last stroke came, by the clock of this machine. ``stamp`` is another one
+    once anybody painted or finished.
     """
 
     revision: int
@@ -97,6 +98,6 @@ def stroke_stored(painting: Painting, change: Change, done: Sequence[Finished], 
         open=painting.open_strokes(done[-1].revision if done else 0),
         painters=painting.painters(painting.revision),
         is_unfinished=is_unfinished,
-        at=painting.last.at if painting.last else None,
+        at=painting.last.at.astimezone() if painting.last else None,
         stamp=painted_stamp(painting.bytes_read, done),
     )

@@ -181,7 +181,8 @@ export class Saver {
    * changes with each decision about a mask of the run; empty where it is not known.
    */
   async watch() {
-    if (!this.isIdle || this.isRefused) return ""; // whoever comes back is seen by what they do
+    const isAsked = this.isIdle || this.isOvertaken; // what others decided is shown beside the choice
+    if (!isAsked || this.isRefused) return ""; // whoever comes back is seen by what they do
     const answer = await fetch(`${this.url}/standing.json`).catch(() => null);
     if (answer) this.noteLogIn(answer);
     if (!answer?.ok) return "";
@@ -338,7 +339,7 @@ export class Saver {
     this.stamp = stored.stamp;
     this.isUnfinished = stored.is_unfinished;
     this.isRead = true;
-    this.savedAt = stored.at ? new Date(stored.at).toLocaleTimeString("en-GB") : "";
+    this.savedAt = stored.at?.slice(11, 19) ?? ""; // by the server's clock, as all times of the page
   }
 
   /** Asks until the server answers: with a problem's `code` and `detail`, or with what was asked for. What was
