@@ -30,7 +30,7 @@ def worker(until_empty: bool, name: str, config: Path | None) -> None:
     worker each. Under Slurm, memory and cores are those that Slurm granted. With --until-empty the exit code is 143 (of
     Ctrl-C 130) where it is asked to end before that.
     """
-    from carina.jobs.coming_up import open_node_once_there
+    from carina.jobs.coming_up import await_folder, open_node_once_there
     from carina.jobs.machine import within_slurm
     from carina.jobs.one_host import worked_on_here
     from carina.jobs.places import check_beside
@@ -41,6 +41,12 @@ def worker(until_empty: bool, name: str, config: Path | None) -> None:
     settings = node_settings(config)
     check_beside(settings)
     signals: list[int] = []
+    try:
+        await_folder(settings, "worker")
+    except KeyboardInterrupt:
+        if until_empty:
+            raise
+        return
     with worked_on_here(settings):  # before the database is opened, which two machines may not do
         try:
             engine = open_node_once_there(settings, "worker")

@@ -370,5 +370,5 @@ IDENTITY = Table(
     "identity",
     SCHEMA,
     Column("uuid", String(32), primary_key=True, comment="as the node's folder keeps it"),
-    comment="one row, by which a folder knows its database",
+    comment="one row, by which a folder knows its database; none before a folder was given it",
 )

@@ -1,4 +1,7 @@
-"""A node's folder and its database belong together, and say so: both have the identity that the database drew.
+"""A node's folder and its database belong together, and say so: both have one identity.
+
+It is drawn when a new database is given its folder, once: of a folder that isn't there, since its disk is not mounted,
+an empty one in its place would be taken for the node's, and all that the database names for lost.
 
 What is written in one is about the other. With another database, an empty one above all (a variable that was
 forgotten, a file that was deleted), everything in the folder would be the rest of a crash, and jobs would be counted
@@ -8,12 +11,15 @@ from 1 into the runs of others.
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
+from uuid import uuid4
 
-from sqlalchemy import Engine, exists, func, select
+from sqlalchemy import Connection, Engine, exists, func, insert, inspect, select
 
-from carina.database import ARRIVAL, IDENTITY, JOB
+from carina.database import ARRIVAL, IDENTITY, INSTANCE, JOB, read_only
 from carina.errors import BadConfig
+from carina.pipeline.folder import MANIFEST
 from carina.pipeline.places import free_place
 from carina.sections import INCOMING, RUNS, SET_ASIDE
 
@@ -21,48 +27,133 @@ IDENTITY_FILE = "node.id"
 HOLDING = (INCOMING, RUNS)
 """The folders whose content only its database can explain."""
 
+GIVES = 0x0CA71_4B
+"""The advisory lock of PostgreSQL under which one folder at a time asks for the identity; any number, but one."""
+
+_NAMED = 1000
+"""How many of the instances and runs that a database names are looked for in a folder."""
 
 _LOG = logging.getLogger(__name__)
 
 
-def check_belongs(folder: Path, engine: Engine) -> None:
-    """See that ``folder`` was kept with this database; a folder that says nothing is given the database's identity.
-
-    Raises:
-        BadConfig: as `is_marked`.
-    """
-    if is_marked(folder, engine):
-        return
-    with engine.connect() as connection:
-        ours = str(connection.execute(select(IDENTITY.c.uuid)).scalar_one())
-    part_file = (folder / IDENTITY_FILE).with_suffix(".part")
-    part_file.write_text(f"{ours}\n")
-    part_file.replace(folder / IDENTITY_FILE)
+class FolderAway(BadConfig):
+    """A folder that is not the database's: the file system that it lies on may not be mounted yet."""
 
 
 def is_marked(folder: Path, engine: Engine) -> bool:
-    """Whether ``folder`` says that it was kept with this database; False: it says nothing.
+    """Whether ``folder`` says that it was kept with this database; False: neither knows of another. It is only read.
 
     Raises:
         BadConfig: it was kept with another; or it says nothing and holds what a database without any series or job
-            can't know.
+            can't know; or, as ``FolderAway``, the database is another folder's.
     """
-    with engine.connect() as connection:
-        ours = str(connection.execute(select(IDENTITY.c.uuid)).scalar_one())
-        file = folder / IDENTITY_FILE
-        theirs = file.read_text().strip() if file.is_file() else ""
-        if theirs == ours:
-            return True
-        knows = connection.execute(select(exists().select_from(ARRIVAL) | exists().select_from(JOB))).scalar()
-    name = engine.url.render_as_string(hide_password=True)
-    how = "Name the database that the folder was kept with (node.database, CARINA_NODE_DATABASE), or restore a backup"
+    with read_only(engine) as connection:
+        return _is_marked(folder, connection)
+
+
+def give_identity(folder: Path, engine: Engine) -> None:
+    """Let ``folder`` be the one of this database from now on, where neither knows of another, or it is already.
+
+    Of several that ask at once, one is given it.
+
+    Raises:
+        BadConfig: as ``is_marked``.
+        OSError: the folder can't be written.
+    """
+    with engine.begin() as connection:  # of SQLite, one at a time writes
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(GIVES)))
+        if not _is_marked(folder, connection):
+            _mark(folder, connection)
+
+
+def mark(folder: Path, engine: Engine) -> None:
+    """The same without asking, of a folder that was brought back with its database.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    with engine.begin() as connection:
+        _mark(folder, connection)
+
+
+def _mark(folder: Path, connection: Connection) -> None:
+    ours = _identity(connection)
+    if not ours:
+        ours = uuid4().hex
+        connection.execute(insert(IDENTITY).values(uuid=ours))
+    part_file = (folder / IDENTITY_FILE).with_suffix(".part")
+    with part_file.open("w") as stream:
+        stream.write(f"{ours}\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    part_file.replace(folder / IDENTITY_FILE)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)  # before the database says so, which would be left without a folder by a power cut
+    finally:
+        os.close(handle)
+
+
+def _is_marked(folder: Path, connection: Connection) -> bool:
+    ours, theirs = _identity(connection), _said_by(folder)
+    name = connection.engine.url.render_as_string(hide_password=True)
     if theirs:
-        words = f"was kept with another database than {name}"
-        raise BadConfig("node.other-database", f"{folder.absolute()} {words}. {how}; a new node needs a new folder.")
+        if theirs != ours:
+            raise _other_database(folder, f"was kept with another database than {name}")
+        return True
+    knows = _knows_any(connection)
+    is_elsewhere = bool(ours) or (knows and not _holds_what_is_named(folder, connection))
+    if is_elsewhere and not _lies_within(folder, connection):
+        words = f"is not the folder of the node whose database is {name} (no {IDENTITY_FILE} is there)"
+        how = "Is what it lies on mounted? A new node needs a database of its own"
+        raise FolderAway("node.other-folder", f"{folder.absolute()} {words}. {how}.")
     if not knows and any(holds_anything(folder / part) for part in HOLDING):
-        words = f"holds series or runs, of which {name} knows nothing"
-        raise BadConfig("node.other-database", f"{folder.absolute()} {words}. {how}; a new node needs a new folder.")
+        raise _other_database(folder, f"holds series or runs, of which {name} knows nothing")
     return False
+
+
+def _other_database(folder: Path, words: str) -> BadConfig:
+    how = "Name the database that the folder was kept with (node.database, CARINA_NODE_DATABASE), or restore a backup"
+    return BadConfig("node.other-database", f"{folder.absolute()} {words}. {how}; a new node needs a new folder.")
+
+
+def _lies_within(folder: Path, connection: Connection) -> bool:
+    """Whether a database is a file in the folder: neither is there without the other."""
+    url = connection.engine.url
+    return url.get_backend_name() == "sqlite" and Path(url.database or "").absolute().parent == folder.absolute()
+
+
+def _identity(connection: Connection) -> str:
+    """A database's identity; empty before a folder was given it, and of an earlier version."""
+    if not inspect(connection).has_table(IDENTITY.name):
+        return ""
+    return connection.execute(select(IDENTITY.c.uuid)).scalar() or ""
+
+
+def _said_by(folder: Path) -> str:
+    """The identity of the database that a folder was kept with; empty where it says nothing or isn't there."""
+    try:
+        return (folder / IDENTITY_FILE).read_text().strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
+def _knows_any(connection: Connection) -> bool:
+    """Whether a database, which may be without tables yet, has any series or job."""
+    if not inspect(connection).has_table(JOB.name):
+        return False
+    known = exists().select_from(ARRIVAL) | exists().select_from(JOB)
+    return bool(connection.execute(select(known)).scalar())
+
+
+def _holds_what_is_named(folder: Path, connection: Connection) -> bool:
+    """Whether a folder of before there were identities holds an instance or a run that the database names."""
+    files = connection.execute(select(INSTANCE.c.path).order_by(INSTANCE.c.id.desc()).limit(_NAMED)).scalars()
+    if any((folder / path).is_file() for path in files):
+        return True
+    jobs = connection.execute(select(JOB.c.id).order_by(JOB.c.id.desc()).limit(_NAMED)).scalars()
+    return any((folder / RUNS / str(number) / MANIFEST).is_file() for number in jobs)
 
 
 def set_unknown_runs_aside(folder: Path, engine: Engine) -> None:

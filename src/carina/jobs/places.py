@@ -15,9 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from carina.config import Settings
 from carina.database import open_database, upgrade_schema
 from carina.errors import BadConfig, unwritable
-from carina.jobs.belonging import check_belongs
+from carina.jobs.belonging import give_identity, is_marked
 from carina.jobs.projects import ensure_projects
-from carina.jobs.signs import check_host
+from carina.jobs.signs import check_host, has_one_host
 from carina.web_settings import DEFAULT_PROJECT
 
 DATABASE = "node.sqlite"
@@ -76,6 +76,7 @@ def open_node(settings: Settings) -> Engine:
             folder's; or another host works on it, which has it alone.
     """
     folder = Path(settings.node.folder)
+    check_folder(settings)
     try:
         make_private(folder)
     except OSError as error:
@@ -83,12 +84,31 @@ def open_node(settings: Settings) -> Engine:
     engine = connected(settings)
     try:
         upgrade_schema(engine)
-        check_belongs(folder, engine)
+        give_identity(folder, engine)
         ensure_projects(engine, projects_named(settings))
+    except OSError as error:
+        engine.dispose()
+        raise unwritable(error, folder) from error
     except (BadConfig, SQLAlchemyError):
         engine.dispose()
         raise
     return engine
+
+
+def check_folder(settings: Settings) -> None:
+    """See that a node's folder is that of its database, where this lies elsewhere; nothing is made or written.
+
+    Raises:
+        BadConfig: as ``is_marked``; or the database can't be opened.
+    """
+    address = settings.node.database
+    if not address or (has_one_host(settings) and not Path(address.removeprefix("sqlite:///")).is_file()):
+        return
+    engine = connected(settings)
+    try:
+        is_marked(Path(settings.node.folder), engine)
+    finally:
+        engine.dispose()
 
 
 def open_node_beside(settings: Settings) -> Engine:

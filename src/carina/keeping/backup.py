@@ -28,7 +28,7 @@ from carina.database import ARRIVAL, AUDIT, DISK_FULL, INSTANCE, JOB, outage_of
 from carina.database.upgrade import schema_version
 from carina.deliver.sender import SENDER_LOCK
 from carina.errors import FULL, BadConfig, told, unwritable
-from carina.jobs.places import DATABASE, NODE_LOCK, check_beside, connected, own_alone
+from carina.jobs.places import DATABASE, NODE_LOCK, check_beside, check_folder, connected, own_alone
 from carina.jobs.queue import JobState
 from carina.jobs.signs import SIGNED
 from carina.keeping.dumps import DUMP, dump_database
@@ -126,6 +126,7 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
     """
     folder = node_to_save(settings)
     check_beside(settings)
+    check_folder(settings)
     if to.resolve().is_relative_to(folder.resolve()):
         raise BadConfig(
             "backup.inside", f"{to}: lies in the node's own folder: choose one outside it, on another disk."

@@ -16,6 +16,7 @@ from carina.config import Settings
 from carina.database import AUDIT, DELIVERY, JOB, open_database, upgrade_schema
 from carina.deliver.ledger import RESTORED, DeliveryState
 from carina.errors import BadConfig
+from carina.jobs.belonging import mark
 from carina.jobs.places import DATABASE
 from carina.jobs.queue import JobState
 from carina.keeping.backup import (
@@ -57,7 +58,7 @@ def restore_node(settings: Settings, backup: Path, now: datetime, who: str = "re
         if is_on_server(settings):
             restore_database(backup / DUMP, settings.node.database)
         address = settings.node.database or f"sqlite:///{part / DATABASE}"
-        _bring_up_to_date(address, said)
+        _bring_up_to_date(address, part, said)
         _note(address, said, now, who)
         (part / RESTORED).write_bytes((backup / BACKUP_FILE).read_bytes())
     return said
@@ -127,12 +128,13 @@ def _instances(backup: Path, *, is_dump: bool) -> tuple[NamedFile, ...]:
     return named_in(backup / DATABASE).instances if (backup / DATABASE).is_file() else ()
 
 
-def _bring_up_to_date(address: str, said: Backup) -> None:
+def _bring_up_to_date(address: str, folder: Path, said: Backup) -> None:
     engine = open_database(address)
     try:
         upgrade_schema(engine)
         with engine.begin() as connection:
             _continue(connection, said.folder)
+        mark(folder, engine)
     finally:
         engine.dispose()
 

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, exists, select, update
+from sqlalchemy import Connection, Engine, Row, delete, exists, select, update
 
 from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, database_now
@@ -19,6 +20,8 @@ from carina.sections import INCOMING, SET_ASIDE
 
 FOLDERS_AT_ONCE = 500
 """Arrivals whose states are asked for in one statement: how many a node holds has no bound."""
+
+_LOST = "instance %s was accepted, and %s is damaged or missing on the node's disk: send its series again."
 
 _LOG = logging.getLogger(__name__)
 
@@ -89,13 +92,19 @@ def _remove_unlisted(connection: Connection, folder: Path, place: Path) -> int:
 
 
 def _remove_torn(folder: Path, engine: Engine) -> int:
-    """See to every row whose file may not be on the disk: what isn't whole goes, with an arrival that had no other."""
+    """See to every row whose file may not be on the disk: what isn't whole goes, with an arrival that had no other.
+
+    But for what was answered: that is told as lost, and its row stays.
+    """
     removed = 0
     with engine.begin() as connection:
         for row in connection.execute(select(INSTANCE).where(INSTANCE.c.flushed == 0)).all():
             same = INSTANCE.c.id == row.id
             if assure(folder, row):
                 connection.execute(update(INSTANCE).where(same).values(flushed=1))
+                continue
+            if _was_acknowledged(connection, folder, row):
+                _LOG.warning(_LOST, row.sop_instance_uid, row.path)
                 continue
             _LOG.warning("instance %s had not reached the disk when the node ended: removed.", row.sop_instance_uid)
             connection.execute(delete(INSTANCE).where(same))
@@ -105,3 +114,16 @@ def _remove_torn(folder: Path, engine: Engine) -> int:
             is_open = ARRIVAL.c.state.in_([ArrivalState.ARRIVING, ArrivalState.APART])
             connection.execute(delete(ARRIVAL).where(ARRIVAL.c.id == row.arrival_id, is_open, is_empty))
     return removed
+
+
+def _was_acknowledged(connection: Connection, folder: Path, row: Row[Any]) -> bool:
+    """Whether the sender of an instance whose file isn't whole may have been told that it is there: then it is lost.
+
+    A series is settled when nothing has come for a while, so each of its instances was answered. Where others of its
+    series that were seen on the disk are gone as well, it was no crash that took it.
+    """
+    arrival = select(ARRIVAL.c.state).where(ARRIVAL.c.id == row.arrival_id)
+    if connection.execute(arrival).scalar() != ArrivalState.ARRIVING:
+        return True
+    seen = select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == row.arrival_id, INSTANCE.c.flushed == 1)
+    return any(not (folder / path).is_file() for path in connection.execute(seen).scalars())

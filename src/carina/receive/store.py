@@ -297,6 +297,12 @@ class InstanceStore:
             raise
         self._flushed.append(placed.instance_id)
 
+    def note_flushed(self) -> None:
+        """Write down of which instances all is on the disk, of the last as well: a start looks at no others."""
+        if self._flushed:
+            with self._placing, self.engine.begin() as connection:
+                self._mark_flushed(connection)
+
     def _mark_flushed(self, connection: Connection) -> None:
         """Note of which instances all is on the disk; together with the next one's row, so it costs no turn."""
         flushed = [self._flushed.popleft() for _ in range(len(self._flushed))]

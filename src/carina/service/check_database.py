@@ -18,6 +18,9 @@ from carina.jobs.signs import check_host
 from carina.jobs.waiting_for import unknown_destinations
 from carina.toml import Key, Mistake
 
+_OF_FOLDER = ("node.other-host", "node.other-folder")
+"""Codes of what is said of the folder, wherever the database lies."""
+
 
 def database_mistakes(settings: Settings) -> Iterator[Mistake]:
     """What stands against a start with this database, and what waits in it for destinations that aren't there.
@@ -34,7 +37,7 @@ def database_mistakes(settings: Settings) -> Iterator[Mistake]:
         else:
             check_host(settings)
     except BadConfig as error:
-        yield Mistake(key=("node", "folder") if error.code == "node.other-host" else key, words=error.message)
+        yield Mistake(key=("node", "folder") if error.code in _OF_FOLDER else key, words=error.message)
 
 
 def database_remarks(settings: Settings) -> Iterator[str]:
@@ -72,8 +75,8 @@ def _found_in(engine: Engine, settings: Settings, key: Key) -> Iterator[Mistake]
     """Of a database of an earlier version nothing is said: it is brought to today's at the next start."""
     with read_only(engine) as connection:
         is_todays = check_version(connection)
+    is_marked(Path(settings.node.folder), engine)
     if is_todays:
-        is_marked(Path(settings.node.folder), engine)
         with read_only(engine) as connection:
             for name, words in unknown_destinations(connection, settings.destinations).items():
                 yield Mistake(key=("destinations", name), words=words)

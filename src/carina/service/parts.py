@@ -161,8 +161,12 @@ def _settle_arrivals(node: RunningNode, stop: Event) -> None:
     if not node.is_recovered.is_set():
         recover(node.settings, node.engine)
         node.is_recovered.set()
-    while not stop.wait(SETTLE_S):
-        complete_arrivals(node.settings, node.engine, node.store.untaken)
+    try:
+        while not stop.wait(SETTLE_S):
+            node.store.note_flushed()
+            complete_arrivals(node.settings, node.engine, node.store.untaken)
+    finally:
+        node.store.note_flushed()
 
 
 def _ask(node: RunningNode, name: str, stop: Event) -> None:
@@ -198,6 +202,7 @@ def _listen(node: RunningNode, stop: Event) -> None:
             pass
     finally:
         listener.stop()
+        node.store.note_flushed()
 
 
 def _compare(node: RunningNode, stop: Event) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
 from carina.errors import BadConfig, unwritable
-from carina.jobs.coming_up import open_node_once_there
+from carina.jobs.coming_up import await_folder, open_node_once_there
 from carina.jobs.one_host import worked_on_here
 from carina.jobs.places import NODE_LOCK, make_private
 from carina.receive.tls import listener_files, tls_context
@@ -59,6 +59,11 @@ def run_node(settings: Settings) -> None:
             another machine works on it.
     """
     share_memory()
+    try:
+        await_folder(settings, "node")  # before anything is made in it: another would be in its place
+    except KeyboardInterrupt:
+        _LOG.info("stopped")
+        return
     with _alone_in(Path(settings.node.folder)), worked_on_here(settings):
         _run(settings)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 import sqlalchemy as sa
 from alembic import op
 
@@ -12,10 +10,9 @@ down_revision = "0014"
 
 
 def upgrade() -> None:
-    """From version 0014 to 0015; an identity is drawn, which the folder is given when it is next opened."""
-    identity = op.create_table(
+    """From version 0014 to 0015; the identity is drawn when the first folder is given it."""
+    op.create_table(
         "identity",
         sa.Column("uuid", sa.String(32), nullable=False, comment="as the node's folder keeps it"),
         sa.PrimaryKeyConstraint("uuid", name="pk_identity"),
     )
-    op.bulk_insert(identity, [{"uuid": uuid.uuid4().hex}])
