@@ -83,3 +83,11 @@ def test_what_is_seen_is_in_the_trail_under_a_name(node: Guarded, rule: Rule) ->
     assert status == (303 if rule.path in LEADS_ON else 200), path
     assert (f"{who}.one", "looked", rule.subject(path)) in node.trail()
     assert "{" not in rule.subject(path)
+
+
+@pytest.mark.parametrize("path", ["series", "instances", "series/1.2.999/instances"])
+def test_a_study_that_is_not_here_or_not_seen_was_not_looked_at(node: Guarded, path: str) -> None:
+    before = node.trail()
+    answer = node.person("reader", accept="*/*").get(f"/dicom-web/studies/1.2.999/{path}")
+    assert (answer.status_code, answer.json()) == (200, [])
+    assert node.trail() == before

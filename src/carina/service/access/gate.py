@@ -95,11 +95,16 @@ class Gate:
         subject, name = rule.subject(request.url.path), caller_of(request).name
 
         async def noted(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 400 and message["status"] != LEADS_ON:
+            if message["type"] == "http.response.start" and _is_shown(request, message["status"]):
                 await run_in_threadpool(self._seen.note, name, subject)
             await send(message)
 
         return noted
+
+
+def _is_shown(request: Request, status: int) -> bool:
+    """Whether an answer of a status shows what was asked for; a search that found nothing says so in its state."""
+    return status < 400 and status != LEADS_ON and not getattr(request.state, "shows_nothing", False)
 
 
 def _is_of_a_project(rule: Rule) -> bool:

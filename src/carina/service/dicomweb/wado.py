@@ -66,6 +66,7 @@ def _search(level: Level) -> Callable[[Request], Response]:
         _check_takes_json(request)
         query = parse_query(level, fixed, request.query_params.multi_items())
         found = search(_node(request), query, service_root(request))
+        request.state.shows_nothing = bool(fixed) and not found.records  # of a study that is not here, or not seen
         warnings = [FUZZY] * (request.query_params.get("fuzzymatching", "").strip().lower() == "true") + [
             MORE
         ] * found.has_more
