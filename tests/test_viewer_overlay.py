@@ -75,6 +75,7 @@ def test_a_click_draws_the_crosshair_where_it_was(
         page.goto(f"{url}{path}")
         if path != "/":
             ready(page)
+        page.wait_for_function(DRAWN)
         for plane in PLANES:
             image = page.locator(f".{plane} img")
             image.scroll_into_view_if_needed()
@@ -83,6 +84,7 @@ def test_a_click_draws_the_crosshair_where_it_was(
             assert box
             x, y = 0.75 * box["width"], 0.25 * box["height"]
             image.click(position={"x": x, "y": y}, modifiers=["Control"])  # on Correct it moves the crosshair alone
+            page.evaluate(NEXT_FRAME)  # the lines of the page change their length with what they say
             drawn = page.evaluate(
                 """(plane) => [...document.querySelectorAll(`.${plane} .cross > line`)].map((line) => {
                      const { x, y } = line.getBoundingClientRect(); return [x, y]; })""",

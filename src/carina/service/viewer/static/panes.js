@@ -12,9 +12,10 @@ export function clipped(at, shape) {
   return at.map((value, axis) => Math.min(Math.max(Math.round(value) || 0, 0), shape[axis] - 1));
 }
 
-/** Whether there is a picture: one that did not come has a box of no size, or that of its words. */
+/** Whether there is a picture, be it that the next one is on its way: one that did not come has no box of its own. */
 export function isShown(image) {
-  return image.naturalWidth > 0;
+  const { width, height } = image.getBoundingClientRect();
+  return Boolean(image.closest(".pane").dataset.shown) && width > 0 && height > 0;
 }
 
 /** Whether the pointer is on a picture, and not in the pane beside it. */
