@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from carina.service.viewer.scene import PLANES
 from carina.service.viewer.server import run_app
@@ -169,6 +169,23 @@ def test_a_plane_without_a_picture_takes_no_stroke_and_says_why(
         saved(page)
         assert not [one for one in asked if "NaN" in one]
     assert corrected.stored.revision == 1
+
+
+@pytest.mark.parametrize("page_of", ["/", "/correct/lesion"])
+def test_a_click_counts_while_the_next_slice_is_on_its_way(browser: Browser, url: str, page_of: str) -> None:
+    with complaining(browser, url + page_of) as page:
+        page.wait_for_function(DRAWN)
+        page.locator(".coronal .picture").focus()
+        held: list[Route] = []
+        page.route("**/slice/**", lambda route: held.append(route))
+        with page.expect_request("**/slice/coronal/*"):
+            page.keyboard.press("PageDown")
+        upright = page.locator(".coronal .cross > line").first
+        before = upright.get_attribute("x1")
+        page.locator(".coronal img").click(position={"x": 9, "y": 40}, modifiers=["Control"])
+        assert before and float((upright.get_attribute("x1") or before).rstrip("%")) < 10 < float(before.rstrip("%"))
+        for route in held:
+            route.abort()
 
 
 def test_a_click_on_a_picture_that_is_away_moves_nowhere(browser: Browser, url: str) -> None:
