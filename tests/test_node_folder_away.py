@@ -24,11 +24,12 @@ from called import called
 from carina.config import Settings, load_settings
 from carina.database import ARRIVAL, IDENTITY, INSTANCE, SCHEMA, open_database
 from carina.errors import BadConfig
-from carina.jobs.belonging import IDENTITY_FILE, FolderAway
+from carina.jobs.belonging import FolderAway
 from carina.jobs.coming_up import await_folder
 from carina.jobs.places import open_existing_node, open_node, open_node_beside
 from carina.jobs.queue import NewJob, submit
 from carina.keeping.backup import save_node
+from carina.pipeline.own_folder import IDENTITY_FILE
 from carina.receive.files import arriving_file, read_says
 from carina.receive.recover import recover
 from carina.receive.store import InstanceStore, SentBy
@@ -96,8 +97,8 @@ def node(tmp_path: Path, empty_database: str) -> Settings:
     return settings
 
 
-def take_in(settings: Settings, engine: Engine, folder: Path) -> InstanceStore:
-    store = InstanceStore(settings, engine)
+def take_in(settings: Settings, engine: Engine, folder: Path, store: InstanceStore | None = None) -> InstanceStore:
+    store = store or InstanceStore(settings, engine)
     for uid in ("1.2.3.1", "1.2.3.2"):
         file = folder / f"{uid}.dcm"
         file.write_bytes(small_ct(uid, rows=32, PixelData=b"\x01\x02" * 1024))

@@ -20,10 +20,10 @@ from sqlalchemy import Connection, Engine, exists, func, insert, inspect, select
 from carina.database import ARRIVAL, IDENTITY, INSTANCE, JOB, read_only
 from carina.errors import BadConfig
 from carina.pipeline.folder import MANIFEST
+from carina.pipeline.own_folder import IDENTITY_FILE, identity_in
 from carina.pipeline.places import free_place
 from carina.sections import INCOMING, RUNS, SET_ASIDE
 
-IDENTITY_FILE = "node.id"
 HOLDING = (INCOMING, RUNS)
 """The folders whose content only its database can explain."""
 
@@ -96,7 +96,7 @@ def _mark(folder: Path, connection: Connection) -> None:
 
 
 def _is_marked(folder: Path, connection: Connection) -> bool:
-    ours, theirs = _identity(connection), _said_by(folder)
+    ours, theirs = _identity(connection), identity_in(folder)
     name = connection.engine.url.render_as_string(hide_password=True)
     if theirs:
         if theirs != ours:
@@ -131,14 +131,6 @@ def _identity(connection: Connection) -> str:
     return connection.execute(select(IDENTITY.c.uuid)).scalar() or ""
 
 
-def _said_by(folder: Path) -> str:
-    """The identity of the database that a folder was kept with; empty where it says nothing or isn't there."""
-    try:
-        return (folder / IDENTITY_FILE).read_text().strip()
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-
-
 def _knows_any(connection: Connection) -> bool:
     """Whether a database, which may be without tables yet, has any series or job."""
     if not inspect(connection).has_table(JOB.name):
@@ -154,6 +146,13 @@ def _holds_what_is_named(folder: Path, connection: Connection) -> bool:
         return True
     jobs = connection.execute(select(JOB.c.id).order_by(JOB.c.id.desc()).limit(_NAMED)).scalars()
     return any((folder / RUNS / str(number) / MANIFEST).is_file() for number in jobs)
+
+
+def is_away_from(folder: Path, engine: Engine) -> bool:
+    """Whether the folder that a database was given is not there now, though it was when the node began."""
+    with read_only(engine) as connection:
+        ours = _identity(connection)
+    return bool(ours) and identity_in(folder) != ours
 
 
 def set_unknown_runs_aside(folder: Path, engine: Engine) -> None:

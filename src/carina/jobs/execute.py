@@ -14,6 +14,7 @@ import sys
 import threading
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,7 +32,7 @@ from carina.database.intact import check_intact
 from carina.deliver.ledger import enter
 from carina.deliver.stranded import stranded_words
 from carina.errors import BadConfig, CarinaError, DeliveryFailed, keep_trace, kind_and_place, told, without_words
-from carina.jobs.belonging import set_run_aside
+from carina.jobs.belonging import is_away_from, set_run_aside
 from carina.jobs.holder import held
 from carina.jobs.listing import Job, find_job
 from carina.jobs.machine import whole_machine
@@ -91,6 +92,8 @@ def execute(settings: Settings, engine: Engine, attempt: Attempt) -> bool:
         failure = failure_of(error, folder / job.folder, settings)
     if failure.code == RUN_HELD:
         failure = held(folder / job.folder, attempt)
+    if is_away_from(folder, engine):  # what was met says nothing of the job
+        failure = replace(failure, may_pass=True, is_outage=True)
     _LOG.error("%s: %s", failure.code, failure.message)
     with engine.begin() as connection:
         return fail(connection, attempt, failure, database_now(connection))

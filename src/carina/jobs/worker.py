@@ -27,7 +27,7 @@ from sqlalchemy.exc import OperationalError
 
 from carina.config import Settings
 from carina.database import JOB, Outages, database_now
-from carina.errors import FULL, LastingTrouble
+from carina.errors import FULL, BadConfig, LastingTrouble
 from carina.jobs.at_work import at_work, manifest_time
 from carina.jobs.attempt_log import bound_log
 from carina.jobs.attempt_process import Process, attempt_process
@@ -57,6 +57,7 @@ from carina.jobs.queue import (
     silent,
     stop_canceled,
 )
+from carina.pipeline.own_folder import OwnFolder
 from carina.sections import RUNS
 
 LOST_AFTER = timedelta(seconds=60)
@@ -136,6 +137,8 @@ class Worker:
         self._heard = 0.0
         self._outages = Outages(f"worker {self.name}", settings.node.folder)
         self._full = Outages(f"worker {self.name}", Path(settings.node.folder, RUNS))
+        self._away = Outages(f"worker {self.name}", settings.node.folder)
+        self._own = OwnFolder(Path(settings.node.folder))
         self._held = LastingTrouble()
 
     def go(self, *, until_empty: bool = False, watch: Callable[[], None] = lambda: None) -> None:
@@ -175,8 +178,7 @@ class Worker:
                     how = "without a word from its worker" + at_work(self._run_of(attempt), 0)
                     if crashed(connection, attempt, how, now):
                         _tell_failed(attempt, CRASHED, SILENT, attempt_end(connection, attempt))
-            take_up(connection, self.settings, now)
-            claimed = self._claim(connection)
+            claimed = self._claim_anew(connection, now)
         for attempt, takes in claimed:
             self._start(attempt, takes)
         if claimed or self.running:
@@ -204,6 +206,15 @@ class Worker:
         used = [one.takes for one in self.running]
         memory, cores = sum(room.memory_mb for room in used), sum(room.cores for room in used)
         return Room(self.whole.memory_mb - memory, self.whole.cores - cores)
+
+    def _claim_anew(self, connection: Connection, now: datetime) -> list[tuple[Attempt, Room]]:
+        """Take what waits; nothing while the node's folder is away, in which every job would fail."""
+        if not self._own.is_there():
+            self._away.tell(BadConfig("node.folder-away", f"{self._own.away} Jobs wait."))
+            return []
+        self._away.is_over()
+        take_up(connection, self.settings, now)
+        return self._claim(connection)
 
     def _claim(self, connection: Connection) -> list[tuple[Attempt, Room]]:
         claimed: list[tuple[Attempt, Room]] = []

@@ -19,6 +19,7 @@ from carina.dicom.find import choose_source, find_series, is_of_several_patients
 from carina.dicom.part10 import open_file
 from carina.dicom.rules import load_rules
 from carina.errors import BadSeries, Bug, CarinaError, told
+from carina.pipeline.own_folder import OwnFolder
 from carina.pipeline.places import link_or_copy
 from carina.receive.store import ArrivalState
 from carina.sections import INCOMING
@@ -68,9 +69,11 @@ def complete_arrivals(settings: Settings, engine: Engine, untaken: Mapping[str, 
     instance came later. Files of other arrivals of the same series are linked into its folder, so that its run is on
     all of them.
     """
-    settled = 0
+    settled, own = 0, OwnFolder(Path(settings.node.folder))
     for arrival, source in _due(settings, engine, untaken or {}):
         verdict = _settle(settings, engine, arrival, source)
+        if not own.is_there():  # what was seen of its files says nothing
+            return settled
         same = (ARRIVAL.c.id == arrival.id) & (ARRIVAL.c.state == ArrivalState.ARRIVING)
         unchanged = same & (ARRIVAL.c.last_at == arrival.last_at)  # what came meanwhile makes it wait again
         with engine.begin() as connection:

@@ -32,11 +32,13 @@ from carina.config import DicomDestination, Settings
 from carina.database import ARRIVAL, INSTANCE, LONGEST_CODE, database_now
 from carina.database.intact import is_intact
 from carina.errors import one_line
+from carina.pipeline.own_folder import OwnFolder
 from carina.pipeline.places import file_name
 from carina.receive.instance import (
     FULL_CODE,
     NO_ROOM,
     NOT_UNDERSTOOD,
+    UNWRITABLE_CODE,
     Announced,
     Arriving,
     Header,
@@ -144,6 +146,7 @@ class InstanceStore:
         self.settings, self.engine = settings, engine
         self.folder = Path(settings.node.folder)
         peers = (one.ae_title for one in settings.destinations.values() if isinstance(one, DicomDestination))
+        self.own = OwnFolder(self.folder)
         self.untaken: dict[str, datetime] = {}
         """Since when a source may have instances that are not taken yet, by its name: series wait for these."""
         self.moves = Moves(tuple(peers), self.folder / FETCHING / SAY_WHO_ASKED)
@@ -189,6 +192,7 @@ class InstanceStore:
                 placed = self._place(part, header, self._looked_up(origin, header))
                 if placed.instance_id:
                     self._settle(placed, flushed)
+                self._check_there()  # else it is where nobody finds it
                 return placed.became
             finally:
                 wait([flushed])  # it needs the open file
@@ -217,7 +221,12 @@ class InstanceStore:
             raise NotAccepted(NOT_UNDERSTOOD, "receive.empty", words)
         self._check_free()
 
+    def _check_there(self) -> None:
+        if not self.own.is_there():
+            raise NotAccepted(NO_ROOM, UNWRITABLE_CODE, self.own.away)
+
     def _check_free(self) -> None:
+        self._check_there()
         wanted = self.settings.node.free_gb
         free = shutil.disk_usage(self.folder).free
         if free < wanted * 1e9:

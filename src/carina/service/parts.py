@@ -164,7 +164,8 @@ def _settle_arrivals(node: RunningNode, stop: Event) -> None:
     try:
         while not stop.wait(SETTLE_S):
             node.store.note_flushed()
-            complete_arrivals(node.settings, node.engine, node.store.untaken)
+            if node.store.own.is_there():
+                complete_arrivals(node.settings, node.engine, node.store.untaken)
     finally:
         node.store.note_flushed()
 
