@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from carina.cli.node import CONFIG, acting_by_command, looked, node_settings
+from carina.cli.numbers import BEFORE, NODE_NUMBER
 from carina.cli.terminal import say, say_json, say_table
 from carina.errors import BadConfig
 
@@ -27,7 +28,7 @@ def arrivals() -> None:
 @click.option(
     "--state", "states", type=click.Choice(ARRIVAL_STATES), multiple=True, help="Only arrivals in this state."
 )
-@click.option("--before", type=int, metavar="ID", help="Only arrivals with an id below this one: the next page.")
+@BEFORE
 @click.option("--count", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Arrivals at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @CONFIG
@@ -62,7 +63,7 @@ def _row(one: Arrival, states_of_jobs: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @arrivals.command()
-@click.argument("arrival_id", type=click.IntRange(min=1), metavar="ID")
+@click.argument("arrival_id", type=NODE_NUMBER, metavar="ID")
 @click.option("--source", default="", metavar="NAME", help="Run it as what came by this source; default: its own.")
 @CONFIG
 def release(arrival_id: int, source: str, config: Path | None) -> None:

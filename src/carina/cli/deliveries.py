@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from carina.cli.node import CONFIG, acting_by_command, looked, node_settings
+from carina.cli.numbers import BEFORE, NODE_NUMBER
 from carina.cli.terminal import complain, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 STATE = click.Choice(["waiting", "sent", "confirmed", "failed"])
 DESTINATION = click.option("--destination", default="", metavar="NAME", help="Only to this destination.")
-OF_JOB = click.option("--job", "job_id", type=click.IntRange(min=1), metavar="ID", help="Only objects of this job.")
+OF_JOB = click.option("--job", "job_id", type=NODE_NUMBER, metavar="ID", help="Only objects of this job.")
 HEADER = ("id", "job", "state", "destination", "object", "attempts", "status", "confirmed by", "what was said")
 
 
@@ -53,7 +54,7 @@ def _open(config: Path | None, destination: str = "") -> Engine:
 @DESTINATION
 @OF_JOB
 @click.option("--state", type=STATE, help="Only objects in this state.")
-@click.option("--before", type=int, metavar="ID", help="Only rows below this id: the next page.")
+@BEFORE
 @click.option("--count", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Rows at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @CONFIG

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from carina.cli.numbers import PIXEL_COUNT, SEED, SLICE_COUNT
 from carina.cli.places import out_option
 from carina.cli.terminal import say, say_table
 
@@ -49,9 +50,9 @@ def write_phantom(folder: Path, *, slices: int, size: int, lesions: int, seed: i
 
 @click.command()
 @out_option("Folder for the phantom and its run.", default="demo")
-@click.option("--slices", default=120, show_default=True, help="Slices of the phantom.")
-@click.option("--size", default=384, show_default=True, help="Rows and columns of the phantom.")
-@click.option("--seed", default=1, show_default=True, help="The same seed gives the same chest.")
+@click.option("--slices", type=SLICE_COUNT, default=120, show_default=True, help="Slices of the phantom.")
+@click.option("--size", type=PIXEL_COUNT, default=384, show_default=True, help="Rows and columns of the phantom.")
+@click.option("--seed", type=SEED, default=1, show_default=True, help="The same seed gives the same chest.")
 def demo(out: Path, slices: int, size: int, seed: int) -> None:
     """Write a synthetic chest CT, run the pipeline on it and print the findings beside the known truth."""
     from carina.api.study import RunSettings

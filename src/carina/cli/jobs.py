@@ -13,6 +13,7 @@ import click
 
 from carina.cli.jobs_asked import filter_options
 from carina.cli.node import CONFIG, acting_by_command, looked, node_settings, noted
+from carina.cli.numbers import BEFORE, NODE_NUMBER
 from carina.cli.places import PATH
 from carina.cli.terminal import SOME_FAILED, say, say_json, say_table
 from carina.errors import BadConfig
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 PRIORITY = click.Choice(["low", "normal", "high", "immediate"])
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 PROJECT_ONLY = click.option("--project", default="", help="Only jobs of this project.")
-JOB_IDS = click.argument("job_ids", type=click.IntRange(min=1), nargs=-1, required=True, metavar="ID...")
-JOB_ID = click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
+JOB_IDS = click.argument("job_ids", type=NODE_NUMBER, nargs=-1, required=True, metavar="ID...")
+JOB_ID = click.argument("job_id", type=NODE_NUMBER, metavar="ID")
 
 WAIT_S = 0.5
 
@@ -76,7 +77,7 @@ def _find(connection: Connection, job_id: int) -> Job:
 @jobs.command("list")
 @filter_options
 @PROJECT_ONLY
-@click.option("--before", type=int, help="Only jobs with an id below this one: the next page.")
+@BEFORE
 @click.option("--count", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Jobs at most.")
 @AS_JSON
 @CONFIG

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from carina.cli.numbers import CASES_ASKED, LESIONS_ASKED, PIXEL_COUNT, SEED, SHARE_ASKED, SLICE_COUNT
 from carina.cli.places import PATH, out_option
 from carina.cli.terminal import say
 
@@ -31,7 +32,9 @@ def synth() -> None:
 @click.argument("source", type=PATH)
 @out_option("Folder for images, lung masks and the list.")
 @click.option("--ill", multiple=True, metavar="NAME", help="A case that shows the disease (label 1; all others 0).")
-@click.option("--validation", default=0.2, show_default=True, help="Share of the patients for validation.")
+@click.option(
+    "--validation", type=SHARE_ASKED, default=0.2, show_default=True, help="Share of the patients for validation."
+)
 @click.option("--sheet", is_flag=True, help="Write a picture of each case's lung labels: look at every one.")
 def prepare(source: Path, out: Path, ill: tuple[str, ...], validation: float, *, sheet: bool) -> None:
     """Make a data list from the DICOM series (or volume files) below SOURCE: images as NIfTI, lungs labelled.
@@ -54,18 +57,31 @@ def prepare(source: Path, out: Path, ill: tuple[str, ...], validation: float, *,
 @synth.command("cases")
 @out_option("Folder for images, masks, the list and the truth.")
 @click.option("--lungs", type=PATH, help="Data list whose lungs are used (from prepare); without it, phantoms.")
-@click.option("--count", default=10, show_default=True, help="Number of cases.")
+@click.option("--count", type=CASES_ASKED, default=10, show_default=True, help="Number of cases.")
 @click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only these kinds (default: all).")
 @click.option(
     "--size", "sizes", type=click.Choice(SIZES), multiple=True, help="Only these sizes: below 1 ml, to 10 ml, above."
 )
-@click.option("--lesions", nargs=2, default=(1, 5), show_default=True, help="Fewest and most lesions of a case.")
-@click.option("--healthy", default=0.0, show_default=True, help="Share of cases without a lesion.")
+@click.option(
+    "--lesions",
+    type=LESIONS_ASKED,
+    nargs=2,
+    default=(1, 5),
+    show_default=True,
+    help="Fewest and most lesions of a case.",
+)
+@click.option("--healthy", type=SHARE_ASKED, default=0.0, show_default=True, help="Share of cases without a lesion.")
 @click.option("--no-distractors", is_flag=True, help="No nodules, fluid, dependent density or other breath.")
-@click.option("--validation", default=0.2, show_default=True, help="Share for validation, where LUNGS does not say.")
-@click.option("--slices", default=64, show_default=True, help="Slices of a phantom.")
-@click.option("--pixels", default=320, show_default=True, help="Rows and columns of a phantom.")
-@click.option("--seed", default=1, show_default=True, help="The same seed gives the same cases.")
+@click.option(
+    "--validation",
+    type=SHARE_ASKED,
+    default=0.2,
+    show_default=True,
+    help="Share for validation, where LUNGS does not say.",
+)
+@click.option("--slices", type=SLICE_COUNT, default=64, show_default=True, help="Slices of a phantom.")
+@click.option("--pixels", type=PIXEL_COUNT, default=320, show_default=True, help="Rows and columns of a phantom.")
+@click.option("--seed", type=SEED, default=1, show_default=True, help="The same seed gives the same cases.")
 def cases(
     out: Path,
     lungs: Path | None,
@@ -108,7 +124,7 @@ def cases(
 @out_option("The picture, .png or .jpg.", is_file=True)
 @click.option("--lungs", type=PATH, help="Data list whose lungs are used; without it, a phantom.")
 @click.option("--real", type=PATH, help="A series (DICOM folder or volume file) with real disease, shown beside.")
-@click.option("--seed", default=1, show_default=True, help="The same seed gives the same picture.")
+@click.option("--seed", type=SEED, default=1, show_default=True, help="The same seed gives the same picture.")
 def sheet(out: Path, lungs: Path | None, real: Path | None, seed: int) -> None:
     """Draw synthetic lesions of each kind and size, and real ones where a series is given."""
     from carina.cases.case import Case, resample_case

@@ -18,10 +18,22 @@ ENDED_EARLY = "asked to end before the queue was empty: the same command takes u
 
 _LOG = logging.getLogger(__name__)
 
+LONGEST_WORKER_NAME = 128
+"""Characters that the table has for who runs a job."""
+
+
+def _worker_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    """The name; an empty or longer one, or one that can't be shown, is refused as wrong usage."""
+    if value is None:
+        return ""
+    if not value.strip() or len(value) > LONGEST_WORKER_NAME or not value.isprintable():
+        raise click.BadParameter(f"expected 1 to {LONGEST_WORKER_NAME} characters that can be shown.", ctx, param)
+    return value
+
 
 @click.command()
 @click.option("--until-empty", is_flag=True, help="End when no job waits or runs any more.")
-@click.option("--name", default="", help="What the table shows as who runs a job; default: HOST:PID.")
+@click.option("--name", callback=_worker_name, help="What the table shows as who runs a job; default: HOST:PID.")
 @CONFIG
 def worker(until_empty: bool, name: str, config: Path | None) -> None:
     """Run the jobs of the node's queue, as many at once as memory and cores allow.
