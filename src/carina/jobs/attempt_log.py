@@ -13,7 +13,7 @@ KEPT_OF_BEGINNING = 16_000_000
 
 def new_log(log: Path) -> None:
     """Make an attempt's log, empty; whoever writes it appends, so that what was left out leaves no hole."""
-    log.parent.mkdir(exist_ok=True)  # never the node's folder anew, whose disk may be away
+    log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
 
 
