@@ -67,8 +67,8 @@ def open_database(url: str) -> Engine:
     except (ArgumentError, NoSuchModuleError, SQLAlchemyError, ImportError) as error:
         if _comes_up(error):
             said = one_line(str(getattr(error, "orig", error))).strip()
-            words = f"database {_shown(url)}: its server can't be reached, or takes nobody now ({said})."
-            raise DatabaseAway("database.open", words) from error
+            words = f"its server can't be reached, or takes nobody now ({said}): see that it runs."
+            raise DatabaseAway("database.open", f"database {_shown(url)}: {words}") from error
         raise BadConfig("database.open", _unopened(url, error)) from error
     return engine
 
