@@ -6,11 +6,9 @@ import io
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from dicomweb_client.api import DICOMwebClient
 from playwright.sync_api import Browser, expect
@@ -70,8 +68,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, pacs: Pacs) -> Iterator[Proce
     folder = tmp_path_factory.mktemp("node")
     settings = settings_of(folder, SETTINGS.format(port=pacs.dicom_port))
     with started(folder, settings) as one:
-        while httpx.get(f"{one.url}/health/ready").status_code != 200:
-            threading.Event().wait(0.1)
+        one.become_ready()
         yield one
 
 
@@ -95,7 +92,9 @@ def test_a_study_that_is_sent_is_run_delivered_and_shown(
     row = page.get_by_role("row").filter(has=page.locator("#job-1"))
     expect(row).to_contain_text("running")
     expect(row.get_by_role("progressbar")).to_be_visible()
+    node.run_to_its_end(1)
     expect(row).to_contain_text("done")
+    node.until(lambda: len(pacs.instances()) == 5)
     expect(row).to_contain_text("PACS: 5 of 5 confirmed")
     row.get_by_role("link", name="Results").click()
     expect(page.get_by_text("For research use only. Not for diagnosis.").first).to_be_visible()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -80,6 +78,7 @@ def test_a_series_is_sent_run_corrected_and_found_in_the_pacs(browser: Browser, 
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(f"{sent.node.url}/projects/trial")
     assert send_series(sent) == 0
+    sent.node.run_to_its_end(1)
     page.get_by_role("link", name="Results").click()  # the page shows it by itself, once it is there
     expect(page.locator(".axial img")).to_be_visible()
     expected = corrected(page, sent)
@@ -87,6 +86,7 @@ def test_a_series_is_sent_run_corrected_and_found_in_the_pacs(browser: Browser, 
         page.get_by_role("button", name="Send").click()
     page.goto(f"{sent.node.url}/jobs/1")
     row = page.locator("tr", has=page.get_by_text(uid_of_correction(sent)))
+    sent.node.until(lambda: bool(sent.in_pacs("Doe^Jane")))
     expect(row.locator(".state")).to_have_text("confirmed")
     page.close()
     (found,) = sent.in_pacs("Doe^Jane")
@@ -98,8 +98,7 @@ def test_a_series_is_sent_run_corrected_and_found_in_the_pacs(browser: Browser, 
 
 def send_series(sent: Sent) -> int:
     """Send the series once the node receives; gives the exit code."""
-    while httpx.get(f"{sent.node.url}/health/ready").status_code != 200:
-        threading.Event().wait(0.1)
+    sent.node.become_ready()
     return storescu(sent.node.dicom_port, str(sent.folder / "ct")).returncode
 
 

@@ -159,8 +159,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compared]:
                 urllib.request.Request(f"{pacs.http_url}/instances", data, method="POST"), timeout=30
             ).close()
         with started(folder, settings) as node:
-            while httpx.get(f"{node.url}/health/ready").status_code != 200:
-                threading.Event().wait(0.1)
+            node.become_ready()
             at_node = Pacs(
                 host="127.0.0.1", dicom_port=node.dicom_port, ae_title="CARINA", instances=tuple, fetch=lambda _: b""
             )

@@ -13,10 +13,11 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -52,6 +53,26 @@ class Process:
         self.process.send_signal(signal.SIGTERM)
         _, log = self.process.communicate(timeout=60)
         return self.process.returncode, [json.loads(line) for line in log.splitlines()]
+
+    def until(self, is_so: Callable[[], bool]) -> None:
+        """Until something is so, as long as the process lives."""
+        while not is_so():
+            assert self.process.poll() is None, "the node ended before"
+            threading.Event().wait(0.1)
+
+    def become_ready(self) -> None:
+        self.until(lambda: httpx.get(f"{self.url}/health/ready").status_code == 200)
+
+    def run_to_its_end(self, job: int) -> dict[str, Any]:
+        """Wait until a job is there and has stopped; it with its operators and deliveries, as REST gives it."""
+
+        def has_stopped() -> bool:
+            answer = httpx.get(f"{self.url}/api/v1/jobs/{job}")
+            return answer.status_code == 200 and bool(answer.json()["job"]["state"] == "stopped")
+
+        self.until(has_stopped)
+        found: dict[str, Any] = httpx.get(f"{self.url}/api/v1/jobs/{job}").json()
+        return found
 
 
 def answered(url: str) -> httpx.Response:

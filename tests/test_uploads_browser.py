@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 import shutil
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,8 +52,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     models = "\n".join(names).replace(f'folders = "{folder / "bundles"}"', f'folders = ["{folder / "bundles"}"]')
     file.write_text(f"{file.read_text()}\n[models]\n{models}\n")
     with started(folder, load_settings(file, {})) as one:
-        while httpx.get(f"{one.url}/health/ready").status_code != 200:
-            threading.Event().wait(0.1)
+        one.become_ready()
         yield one
 
 
@@ -68,10 +66,11 @@ def source_of(node: Process, job: int) -> Path:
     return node.folder / str(httpx.get(f"{node.url}/api/v1/jobs/{job}").json()["job"]["source"])
 
 
-def run_to_its_end(page: Page, url: str, job: int) -> dict[str, Any]:
+def seen_to_its_end(page: Page, node: Process, job: int) -> dict[str, Any]:
+    """A run takes as long as the machine needs; once it has stopped, the page shows it by itself."""
+    found = node.run_to_its_end(job)
     row = page.get_by_role("row").filter(has=page.locator(f"#job-{job}"))
     expect(row).to_contain_text("done")
-    found: dict[str, Any] = httpx.get(f"{url}/api/v1/jobs/{job}").json()
     return found
 
 
@@ -101,7 +100,7 @@ def test_an_interrupted_zip_is_resumed_by_another_page_and_run(browser: Browser,
     job = job_of(page)
     assert 10 < came < 100
     assert chunks[0].endswith(f"offset={2 * LARGEST_CHUNK}")
-    found = run_to_its_end(page, running.url, job)
+    found = seen_to_its_end(page, running, job)
     assert Path(found["job"]["source"]).name == "content"
     upload = running.folder / found["job"]["source"]
     assert len(list((upload / "study" / "CT").iterdir())) == 36
@@ -141,7 +140,7 @@ def test_a_nifti_file_is_dropped_and_a_folder_is_chosen(
     page.get_by_label("A folder").set_input_files(with_hidden)
     chosen = job_of(page)
     expect(page.locator("#upload-said")).to_contain_text("2 hidden or empty files were left out.")
-    run_to_its_end(page, running.url, dropped)
+    seen_to_its_end(page, running, dropped)
     page.goto(f"{running.url}/jobs/{dropped}")
     expect(page.get_by_role("link", name="Results")).to_be_visible()
     httpx.post(f"{running.url}/api/v1/jobs/{chosen}/cancel")

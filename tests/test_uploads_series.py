@@ -28,7 +28,7 @@ from carina.volume.files import write_volume
 from served_nodes import NOON, opened, serving
 from test_access_browser import look_over
 from test_serve import Process
-from test_uploads_browser import job_of, run_to_its_end, running
+from test_uploads_browser import job_of, running, seen_to_its_end
 from test_uploads_served import begin, code_of, finished, left, put, set_job
 
 __all__ = ["running"]
@@ -245,7 +245,7 @@ def test_a_reader_runs_the_other_series_by_keyboard_and_it_is_the_one_that_is_ru
     page.goto(running.url)
     page.get_by_label("Files or a zip").set_input_files(archive)
     job = job_of(page)
-    run_to_its_end(page, running.url, job)
+    seen_to_its_end(page, running, job)
     page.goto(f"{running.url}/jobs/{job}")
     heading = page.get_by_role("heading", name="Series of this upload")
     while not heading.is_visible():  # a key that is pressed while a part is made anew is lost
@@ -259,7 +259,7 @@ def test_a_reader_runs_the_other_series_by_keyboard_and_it_is_the_one_that_is_ru
     other = int(row.get_by_role("link").inner_text())
     expect(row.get_by_role("button")).to_have_count(0)
     page.goto(running.url)
-    run_to_its_end(page, running.url, other)
+    seen_to_its_end(page, running, other)
     expect(page.get_by_role("row").filter(has_text="Thick 10.0")).to_be_visible()
     manifests = [read_manifest(running.folder / "runs" / str(number)) for number in (other, job)]
     assert [one.inputs["series_uid"] for one in manifests if one] == [OTHER, BEST]
