@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from carina import RESEARCH_ONLY
 from carina.config import DicomDestination, DicomSettings
 from carina.deliver.answers import CLASS_NOT_SUPPORTED, FAILURES, NO_SUCH_OBJECT, WARNINGS
+from carina.deliver.dicomweb import DICOM_JSON
 from carina.deliver.find_scu import FIND
 from carina.dicom.headers import CT_CLASSES
 from carina.dicom.syntaxes import ENCAPSULATED, NATIVE
@@ -28,8 +30,12 @@ from carina.receive.owed import GIVEN_UP_H
 from carina.receive.reports import INSTANCES_OWED, NOT_AUTHORISED, REQUESTS_OWED, RESOURCE_LIMITATION
 from carina.receive.transport import LARGEST_PDU
 from carina.receive.web_fetch import AS_STORED
+from carina.service.dicomweb.frames import MEDIA_TYPES, OCTETS
+from carina.service.dicomweb.json_values import UNTOLD_VRS
+from carina.service.dicomweb.qido import COUNTED, INSTANCE_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS
+from carina.service.dicomweb.rendered import PDF, PICTURES
 from carina.service.dicomweb.stow import stow_routes
-from carina.service.dicomweb.wado import dicomweb_routes
+from carina.service.dicomweb.wado import DICOM, dicomweb_routes
 from carina.web_settings import TlsSettings
 
 PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
@@ -177,12 +183,54 @@ def _web() -> Iterator[str]:
     yield "As origin server:"
     yield ""
     yield from _table(("transaction", "request"), rows)
+    yield from _searches()
+    yield from _forms()
     yield "As user agent, of a destination of kind `dicomweb`:"
     yield ""
     asked = [(transaction, f"`{request}`", purpose) for transaction, request, purpose in WEB_REQUESTS]
     yield from _table(("transaction", "request", "for"), asked)
     yield f"Instances are retrieved as `{AS_STORED}`."
     yield ""
+
+
+def _searches() -> Iterator[str]:
+    yield "What a search tells at each level, those above it included; `includefield` asks for more:"
+    yield ""
+    levels = (("study", STUDY_KEYWORDS), ("series", SERIES_KEYWORDS), ("instance", INSTANCE_KEYWORDS))
+    rows = [(level, ", ".join(f"`{one}`" for one in keywords)) for level, keywords in levels]
+    counted = ", ".join(f"`{one}`" for one in COUNTED)
+    yield from _table(("level", "attributes"), [*rows, ("counted or made by the node", counted)])
+    unmatched = ", ".join(sorted(UNTOLD_VRS))
+    yield from textwrap.wrap(
+        "Any attribute of the dictionary is a matching key at every resource, those within sequences too, by keywords "
+        "or tags with dots between (`RequestAttributesSequence.ScheduledProcedureStepID`). A study or series matches "
+        "by a key of a level below its own where something in it does; attributes of no level above are looked for in "
+        "the first object of each series, in a search for instances in each. Matching: of UIDs single values and lists "
+        "(by commas, or the key again); ranges of dates and times; numbers by value; all else wild cards, names "
+        "whatever the case, codes lists too. An empty value or `*` alone matches everything, of every key. "
+        "`fuzzymatching` is not supported, nor are private attributes and those of the VRs "
+        f"{unmatched} as keys: they are ignored, and the answer says so (`Warning: 299`). A value that none of the "
+        "attribute's kind can be (a UID with wild cards, a day that there is not), or a key that is no attribute, is "
+        "400 with a sentence.",
+        120,
+        break_on_hyphens=False,
+    )
+    yield ""
+
+
+def _forms() -> Iterator[str]:
+    yield "Forms, by `Accept` or the parameter `accept`; whoever takes none gets 406, and nothing is stored then:"
+    yield ""
+    frames = ", ".join(f"`{one}`" for one in sorted({*MEDIA_TYPES.values()}))
+    rows = [
+        ("searches, metadata, what became of stored instances", f"`{DICOM_JSON}`, `application/json`"),
+        ("studies, series", f'`multipart/related; type="{DICOM}"`, objects as they are stored'),
+        ("one object", f"the same, or `{DICOM}` alone"),
+        ("frames", f"`{OCTETS}` (Explicit VR Little Endian), or as stored ({frames}); several at once multipart"),
+        ("rendered", f"{', '.join(f'`{one}`' for one in PICTURES)}; of a document `{PDF}`"),
+        ("bulk data", f"`{OCTETS}`; of a document `{PDF}` too; alone or multipart"),
+    ]
+    yield from _table(("what", "media types"), rows)
 
 
 def _methods(route: Route) -> str:

@@ -7,6 +7,9 @@ import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from carina.deliver.dicomweb import DICOM_JSON
+from carina.service.problems import NotAcceptable
+
 ANY = "*"
 _RANGE = re.compile(r'(?:[^,"]|"[^"]*")+')
 _PARAMETER = re.compile(r';\s*([\w!#$&^.+-]+)\s*=\s*(?:"([^"]*)"|([^;\s]*))')
@@ -27,6 +30,15 @@ class Wish:
         general = self.media_type.partition("/")
         return self.media_type in ("*/*", media_type) or (general[2] == ANY and media_type.startswith(f"{general[0]}/"))
 
+    @property
+    def takes_parts(self) -> bool:
+        """Whether a multipart answer will do."""
+        return self.is_multipart or self.media_type == "*/*"
+
+    def takes_alone(self, media_type: str) -> bool:
+        """Whether it covers a media type that is the whole answer, not one of its parts."""
+        return not self.is_multipart and self.takes(media_type)
+
 
 def wishes(accept: str) -> list[Wish]:
     """The forms of an Accept header, the most wanted first; none said: anything."""
@@ -39,6 +51,16 @@ def wishes(accept: str) -> list[Wish]:
         wish = Wish(media_type=inner, is_multipart=is_multipart, syntax=parameters.get("transfer-syntax", ""))
         found.append((_quality(parameters.get("q", "1")), wish))
     return [wish for quality, wish in sorted(found, key=lambda one: -one[0]) if quality > 0]
+
+
+def check_takes_json(accepted: Iterable[Wish], what: str) -> None:
+    """See that a client takes DICOM JSON, which is how ``what`` is answered.
+
+    Raises:
+        NotAcceptable: it takes other forms alone.
+    """
+    if not any(wish.takes_alone(one) for wish in accepted for one in (DICOM_JSON, "application/json")):
+        raise NotAcceptable("dicomweb.accept", f"{what} answered in {DICOM_JSON} alone.")
 
 
 def _quality(text: str) -> float:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import fnmatch
-import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from pydicom.datadict import keyword_for_tag
 
-from carina.dicom.part10 import OpenFile, open_file
+from carina.dicom.part10 import open_file
 from carina.dicom.values import tag_of, vr_of
 from carina.errors import BadSeries
+from carina.service.dicomweb.json_values import (
+    DECIMAL_VRS,
+    WHOLE_VRS,
+    Attribute,
+    Attributes,
+    json_number,
+    told_text,
+)
+from carina.service.dicomweb.sequences import sequence_records
 
-Attribute = dict[str, Any]
-Attributes = dict[str, Attribute]
-"""Attributes by their tag in eight hexadecimal digits."""
-
-_INTEGERS = frozenset({"IS", "US", "SS", "UL", "SL", "UV", "SV"})
-_DECIMALS = frozenset({"DS", "FL", "FD"})
-_LONG_TEXTS = frozenset({"ST", "LT", "UT", "UR"})
-"""Of these a backslash is a letter, and parts no values."""
-
-_WITHOUT_VALUE = frozenset({"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "AT"})
 _RANGES = frozenset({"DA", "TM", "DT"})
-_NAME_PARTS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
 def hex_tag(keyword: str) -> str:
@@ -61,7 +57,10 @@ def _header(path: Path, keywords: tuple[str, ...], _modified: int) -> Attributes
         opened = open_file(path, keywords)
     except BadSeries:
         opened = None
-    return {hex_tag(keyword): _read(opened, keyword) for keyword in keywords}
+    vrs = {keyword: vr_of(tag_of(keyword)) for keyword in keywords}
+    told = {hex_tag(one): told_text(vr, opened.text(one) if opened else "") for one, vr in vrs.items() if vr != "SQ"}
+    sequences = [keyword for keyword, vr in vrs.items() if vr == "SQ"]
+    return told | (sequence_records(path, sequences) if sequences else {})
 
 
 def header_record(path: Path, keywords: Sequence[str]) -> Attributes:
@@ -76,42 +75,24 @@ def header_record(path: Path, keywords: Sequence[str]) -> Attributes:
     return dict(_header(path, tuple(keywords), modified))
 
 
-def _read(opened: OpenFile | None, keyword: str) -> Attribute:
-    vr = vr_of(tag_of(keyword))
-    text = opened.text(keyword) if opened and vr not in _WITHOUT_VALUE else ""
-    parts = [text] if vr in _LONG_TEXTS else text.split("\\")
-    values = [_value(part, vr) for part in parts]
-    return {"vr": vr, "Value": values} if any(value is not None for value in values) else {"vr": vr}
-
-
-def _value(text: str, vr: str) -> object:
-    if not text:
-        return None
-    if vr in _INTEGERS | _DECIMALS:
-        return _number(text, vr)
-    if vr == "PN":
-        return dict(zip(_NAME_PARTS, filter(None, text.split("=")), strict=False))
-    return text
-
-
-def _number(text: str, vr: str) -> float | int | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    if not math.isfinite(number):
-        return None
-    return int(number) if vr in _INTEGERS else number
-
-
 def matches(record: Attributes, wanted: Mapping[str, str]) -> bool:
-    """Whether a record has what is wanted of it, by keyword; an empty or ``*`` wish is fulfilled by everything."""
-    return all(_matches_one(record.get(hex_tag(keyword), {}), wish) for keyword, wish in wanted.items())
+    """Whether a record has what is wanted of it, by keyword (``SEQUENCE.KEYWORD`` of what is inside of one).
+
+    An empty or ``*`` wish is fulfilled by everything, one within a sequence by any of its items (PS3.4 C.2.2.2.6).
+    """
+    return all(_has(record, key.split("."), wish) for key, wish in wanted.items())
+
+
+def _has(record: Attributes, path: Sequence[str], wish: str) -> bool:
+    if wish.strip() in ("", "*"):
+        return True
+    found = record.get(hex_tag(path[0]), {})
+    if len(path) == 1:
+        return _matches_one(found, wish)
+    return any(_has(item, path[1:], wish) for item in found.get("Value", ()))
 
 
 def _matches_one(found: Attribute, wish: str) -> bool:
-    if wish in ("", "*"):
-        return True
     is_match = _MATCHERS.get(found.get("vr", ""), _like)
     return any(is_match(_as_text(value), wish) for value in found.get("Value", ()) if value is not None)
 
@@ -132,7 +113,7 @@ def _within(text: str, wish: str) -> bool:
 
 
 def _equal(text: str, wish: str) -> bool:
-    number = _number(wish, "DS")
+    number = json_number(wish, "DS")
     return number is not None and float(text) == number
 
 
@@ -155,6 +136,6 @@ _MATCHERS = {
     "CS": _like_any,
     "PN": _like_name,
     **dict.fromkeys(_RANGES, _within),
-    **dict.fromkeys(_INTEGERS | _DECIMALS, _equal),
+    **dict.fromkeys(WHOLE_VRS | DECIMAL_VRS, _equal),
 }
 """How a value and a wish are compared, by VR (PS3.4 C.2.2.2); others by wild cards."""

@@ -33,11 +33,15 @@ _KEYWORDS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFra
 
 @dataclass(frozen=True, kw_only=True)
 class FrameBytes:
-    """One frame as it is given: its media type, the transfer syntax that it is in, its bytes."""
+    """One frame as it is given: its media type, the transfer syntax that it is in, its bytes.
+
+    ``is_part``: the client takes it as the part of an answer.
+    """
 
     media_type: str
     syntax: str
     data: bytes
+    is_part: bool
 
 
 class FrameSource:
@@ -84,10 +88,15 @@ class FrameSource:
         media_type = MEDIA_TYPES.get(stored, OCTETS)
         for wish in wishes:
             if wish.takes(OCTETS) and wish.syntax in ("", ANY, EXPLICIT):
-                return FrameBytes(media_type=OCTETS, syntax=EXPLICIT, data=self.plain(number))
+                return FrameBytes(media_type=OCTETS, syntax=EXPLICIT, data=self.plain(number), is_part=wish.takes_parts)
             if wish.takes(media_type) and wish.syntax in ("", ANY, stored):
-                return FrameBytes(media_type=media_type, syntax=stored, data=self._stored(number))
-        raise NotAcceptable("dicomweb.accept", f"frames are {media_type} ({stored}) or {OCTETS} ({EXPLICIT}).")
+                return FrameBytes(
+                    media_type=media_type, syntax=stored, data=self._stored(number), is_part=wish.takes_parts
+                )
+        syntaxes = {media_type: [stored]}
+        syntaxes[OCTETS] = list(dict.fromkeys([*syntaxes.get(OCTETS, ()), EXPLICIT]))
+        forms = " or ".join(f"{kind} ({' or '.join(of)})" for kind, of in syntaxes.items())
+        raise NotAcceptable("dicomweb.accept", f"frames are {forms}, several at once multipart/related.")
 
     def _stored(self, number: int) -> bytes:
         encapsulated = self._opened.encapsulated

@@ -11,8 +11,8 @@ from pydicom import DataElement, Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from carina.dicom.part10 import PIXEL_DATA
-from carina.service.dicomweb.attributes import Attributes
 from carina.service.dicomweb.held import Held
+from carina.service.dicomweb.json_values import Attributes
 from carina.service.dicomweb.qido import identity_record, instance_record
 from carina.service.problems import NotThere
 

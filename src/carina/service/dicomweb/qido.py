@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import islice
 
-from pydicom.datadict import dictionary_VR
-
-from carina.service.dicomweb.attributes import (
-    Attributes,
-    attribute,
-    header_record,
-    hex_tag,
-    known_keyword,
-    matches,
-)
+from carina.service.dicomweb.attributes import attribute, header_record, hex_tag, matches
 from carina.service.dicomweb.held import Held, objects_of, study_uids
+from carina.service.dicomweb.json_values import Attributes
+from carina.service.dicomweb.search_keys import (
+    can_be_matched,
+    check_path,
+    check_wish,
+    gathered,
+    is_universal,
+    key_named,
+    leads_to_private,
+    listed_uids,
+    outermost,
+)
 from carina.service.node import RunningNode
 from carina.service.problems import NotUnderstood
 
@@ -28,14 +29,6 @@ _USUAL, _MOST = 100, 1000
 
 _MOST_OF_A_STUDY = 10_000
 """Series or instances of one study in one answer, at most and where nothing is said."""
-
-_DATES = re.compile(r"|\d{8}|\d*[*?][\d*?]*|\d{8}-(\d{8})?|-\d{8}", re.ASCII)
-"""A date or a range of dates (PS3.4 C.2.2.2.5); with wild cards too, as some clients ask."""
-
-_DAY = re.compile(r"(?<!\d)\d{8}(?![\d*?])", re.ASCII)
-
-MOST_UIDS = 100
-"""In a list of one request: each study is looked up by itself."""
 
 
 class Level(IntEnum):
@@ -72,6 +65,7 @@ SERIES_KEYWORDS = (
     "SeriesNumber",
     "PerformedProcedureStepStartDate",
     "PerformedProcedureStepStartTime",
+    "RequestAttributesSequence",
 )
 INSTANCE_KEYWORDS = (
     "SOPClassUID",
@@ -95,18 +89,30 @@ COUNTED = (
 )
 """What no header says."""
 
+NO_KEYS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "accept", "charset"})
+"""Parameters that ask for no attribute: the last two stand for headers (PS3.18 8.3.3)."""
+
 ALL = STUDY_KEYWORDS + SERIES_KEYWORDS + INSTANCE_KEYWORDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What is asked: ``wanted`` maps keywords to what they must match, ``more`` are attributes to be told as well."""
+    """What is asked: ``wanted`` maps keys to what they must match, ``more`` are attributes to be told as well.
+
+    ``unmatched`` are keys that were asked for and can't be matched: what they say is passed by.
+    """
 
     level: Level
     wanted: Mapping[str, str]
     more: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
     limit: int = _USUAL
     offset: int = 0
+
+    @property
+    def deepest(self) -> Level:
+        """The level at which all can be matched that is asked for: that of the answer, or one below it."""
+        return max((self.level, *(_level_of(key) for key, wish in self.wanted.items() if not is_universal(wish))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,64 +130,52 @@ def parse_query(level: Level, fixed: Mapping[str, str], parameters: Sequence[tup
     and would load the first hundred as the whole.
 
     Raises:
-        NotUnderstood: a parameter is no attribute of the standard, or a number is none.
+        NotUnderstood: a parameter is no attribute of the standard, or what it says can be no value of it.
     """
-    wanted, most = dict(fixed), _MOST_OF_A_STUDY if fixed else _MOST
-    more: list[str] = []
-    numbers = {"limit": most if fixed else _USUAL, "offset": 0}
+    most = _MOST_OF_A_STUDY if fixed else _MOST
+    asked = _keys_of(parameters)
+    for key, wish in asked.items():
+        check_wish(key, wish)
+        check_path(key, wish, fixed)
+    matched = {key: wish for key, wish in asked.items() if can_be_matched(key)}
+    return Query(
+        level=level,
+        wanted={**matched, **fixed},
+        more=_included([value for name, value in parameters if name == "includefield"]),
+        unmatched=tuple(sorted(key for key in asked.keys() - matched.keys() if not is_universal(asked[key]))),
+        limit=min(_whole_number(parameters, "limit", most if fixed else _USUAL), most),
+        offset=_whole_number(parameters, "offset", 0),
+    )
+
+
+def _keys_of(parameters: Sequence[tuple[str, str]]) -> Mapping[str, str]:
+    asked: dict[str, str] = {}
     for name, value in parameters:
-        if name in numbers:
-            numbers[name] = _whole_number(name, value)
-        elif name == "includefield":
-            more += [] if value == "all" else [_keyword(one) for one in value.split(",") if one]
-        elif name != "fuzzymatching":
-            wanted[_keyword(name)] = value
-    _check_lists(wanted)
-    _check_dates(wanted)
-    limit, offset = min(numbers["limit"], most), numbers["offset"]
-    return Query(level=level, wanted=wanted, more=tuple(more), limit=limit, offset=offset)
+        if name not in NO_KEYS:
+            key = key_named(name)
+            asked[key] = gathered(key, value, asked)
+    return asked
 
 
-def _check_lists(wanted: Mapping[str, str]) -> None:
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
-        if len(_uids(wanted.get(keyword, ""))) > MOST_UIDS:
-            words = f"{keyword} is a list of more than {MOST_UIDS} UIDs; ask for fewer at once."
-            raise NotUnderstood("dicomweb.query", words)
+def _included(values: Sequence[str]) -> tuple[str, ...]:
+    """The attributes of ``includefield``; those that are private are told by no search."""
+    keys = [key_named(one) for value in values if value != "all" for one in value.split(",") if one]
+    return tuple(outermost(key) for key in keys if not leads_to_private(key))
 
 
-def _check_dates(wanted: Mapping[str, str]) -> None:
-    for keyword, value in wanted.items():
-        if dictionary_VR(keyword) == "DA" and not _are_dates(value.strip()):
-            words = f"{keyword} is {value[:20]!r}; expected YYYYMMDD, or from and to as YYYYMMDD-YYYYMMDD."
-            raise NotUnderstood("dicomweb.query", words)
+def _level_of(key: str) -> Level:
+    """The highest level at which a key can be matched; what no table has is looked for at the head of each series."""
+    if key in STUDY_KEYWORDS or (key in COUNTED and key != "NumberOfSeriesRelatedInstances"):
+        return Level.STUDY
+    return Level.INSTANCE if key in INSTANCE_KEYWORDS else Level.SERIES
 
 
-def _are_dates(value: str) -> bool:
-    """Whether each day that is named in full is one of the calendar."""
-    try:
-        for day in _DAY.findall(value):
-            datetime.strptime(day, "%Y%m%d")
-    except ValueError:
-        return False
-    return bool(_DATES.fullmatch(value))
-
-
-def _uids(asked: str) -> list[str]:
-    """The UIDs of a list (PS3.4 C.2.2.2.2), each once."""
-    return list(dict.fromkeys(asked.replace("\\", ",").split(","))) if asked else []
-
-
-def _keyword(name: str) -> str:
-    keyword = known_keyword(name.strip())
-    if keyword is None:
-        raise NotUnderstood("dicomweb.query", f"{name[:64]!r} is no attribute; expected a keyword or a tag.")
-    return keyword
-
-
-def _whole_number(name: str, value: str) -> int:
-    if not value.isascii() or not value.isdigit() or len(value) > 9:
-        raise NotUnderstood("dicomweb.query", f"{name} is {value[:20]!r}; expected a whole number of 0 or more.")
-    return int(value)
+def _whole_number(parameters: Sequence[tuple[str, str]], name: str, otherwise: int) -> int:
+    values = [value for asked, value in parameters if asked == name]
+    for value in values:
+        if not value.isascii() or not value.isdigit() or len(value) > 9:
+            raise NotUnderstood("dicomweb.query", f"{name} is {value[:20]!r}; expected a whole number of 0 or more.")
+    return int(values[-1]) if values else otherwise
 
 
 def search(node: RunningNode, query: Query, url: str) -> SearchPage:
@@ -192,11 +186,22 @@ def search(node: RunningNode, query: Query, url: str) -> SearchPage:
 
 
 def _records(node: RunningNode, query: Query, url: str) -> Iterator[Attributes]:
-    for uid in _uids(query.wanted.get("StudyInstanceUID", "")) or study_uids(node):
+    for uid in listed_uids(query.wanted.get("StudyInstanceUID", "")) or study_uids(node):
         objects = objects_of(node, uid)
         if objects:
-            found = _of_study(objects, query, f"{url}/studies/{uid}")
-            yield from (record for record in found if matches(record, query.wanted))
+            yield from _matching(objects, query, f"{url}/studies/{uid}")
+
+
+def _matching(objects: Sequence[Held], query: Query, url: str) -> Iterator[Attributes]:
+    """The records of a study that match; where a key belongs to a level below theirs, those with a match in them."""
+    found = _of_study(objects, query, url)
+    if query.deepest is query.level:
+        yield from (record for record in found if matches(record, query.wanted))
+        return
+    uid = hex_tag("StudyInstanceUID" if query.level is Level.STUDY else "SeriesInstanceUID")
+    below = _of_study(objects, replace(query, level=query.deepest), url)
+    matched = {record[uid]["Value"][0] for record in below if matches(record, query.wanted)}
+    yield from (record for record in found if record[uid]["Value"][0] in matched)
 
 
 def _of_study(objects: Sequence[Held], query: Query, url: str) -> Iterator[Attributes]:
@@ -207,7 +212,7 @@ def _of_study(objects: Sequence[Held], query: Query, url: str) -> Iterator[Attri
     if query.level is Level.STUDY:
         yield study
         return
-    asked = _uids(query.wanted.get("SeriesInstanceUID", ""))
+    asked = listed_uids(query.wanted.get("SeriesInstanceUID", ""))
     for uid, members in series.items():
         if not asked or uid in asked:
             yield from _of_series(members, study, query, f"{url}/series/{uid}")
@@ -226,7 +231,8 @@ def _of_series(objects: Sequence[Held], study: Attributes, query: Query, url: st
 
 def _record(held: Held, keywords: Sequence[str], query: Query) -> Attributes:
     """Attributes of a file, and its identity as the tables know it, whatever its header can be read as."""
-    others = [one for one in (*query.more, *query.wanted) if one not in ALL + COUNTED]
+    asked = (*query.more, *map(outermost, query.wanted))
+    others = [one for one in asked if one not in ALL + COUNTED]
     record = header_record(held.path, tuple(dict.fromkeys((*keywords, *others))))
     return record | {tag: value for tag, value in identity_record(held).items() if tag in record}
 

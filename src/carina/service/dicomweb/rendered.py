@@ -20,7 +20,7 @@ from carina.service.dicomweb.frames import FrameSource
 from carina.service.dicomweb.held import Held
 from carina.service.problems import NotAcceptable, NotUnderstood
 
-_PICTURES = {"image/jpeg": "JPEG", "image/png": "PNG"}
+PICTURES = {"image/jpeg": "JPEG", "image/png": "PNG"}
 PDF = "application/pdf"
 _KEYWORDS = ("BitsAllocated", "SamplesPerPixel", "WindowCenter", "WindowWidth", "PhotometricInterpretation")
 MOST_PIXELS_WIDE = 8192
@@ -40,10 +40,11 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """A picture or page: its media type and its bytes."""
+    """A picture or page: its media type and its bytes. ``is_part``: the client takes it as the part of an answer."""
 
     media_type: str
     data: bytes
+    is_part: bool
 
 
 def look_of(parameters: dict[str, str]) -> Look:
@@ -99,21 +100,23 @@ def rendered(held: Held, frame: int, look: Look, wishes: list[Wish]) -> Rendered
     """
     if held.sop_class_uid == EncapsulatedPDFStorage:
         return _document(held.path, wishes)
-    media_type = next((one for wish in wishes for one in _PICTURES if wish.takes(one)), None)
-    if media_type is None:
-        raise NotAcceptable("dicomweb.accept", f"pictures are {' or '.join(_PICTURES)}.")
+    chosen = next(((wish, one) for wish in wishes for one in PICTURES if wish.takes(one)), None)
+    if chosen is None:
+        raise NotAcceptable("dicomweb.accept", f"pictures are {' or '.join(PICTURES)}.")
+    wish, media_type = chosen
     picture = Image.fromarray(_grey(held.path, frame, look))
     if look.size:
         picture.thumbnail(look.size)
     written = io.BytesIO()
-    picture.save(written, _PICTURES[media_type], quality=look.quality)
-    return Rendered(media_type=media_type, data=written.getvalue())
+    picture.save(written, PICTURES[media_type], quality=look.quality)
+    return Rendered(media_type=media_type, data=written.getvalue(), is_part=wish.is_multipart)
 
 
 def _document(path: Path, wishes: list[Wish]) -> Rendered:
-    if not any(wish.takes(PDF) for wish in wishes):
+    taken = next((wish for wish in wishes if wish.takes(PDF)), None)
+    if taken is None:
         raise NotAcceptable("dicomweb.accept", f"this object is {PDF}.")
-    return Rendered(media_type=PDF, data=encapsulated(path))
+    return Rendered(media_type=PDF, data=encapsulated(path), is_part=taken.is_multipart)
 
 
 def encapsulated(path: Path) -> bytes:

@@ -16,7 +16,8 @@ from carina.deliver.dicomweb import DICOM_JSON
 from carina.receive.multipart import BadBody
 from carina.receive.store import SentBy
 from carina.receive.stow import StowAnswer, StowRequest, store_over_the_web
-from carina.service.dicomweb.wado import ROOT, service_root
+from carina.service.dicomweb.accept import check_takes_json
+from carina.service.dicomweb.wado import ROOT, service_root, taken_forms
 from carina.service.node import RunningNode, seen_node
 from carina.service.problems import NotThere, problem
 from carina.service.slow import TooSlow
@@ -34,6 +35,7 @@ async def store_instances(request: Request) -> Response:
     """Take the instances of the body; the answer lists what became of each."""
     node = seen_node(request)
     source = _source(node)
+    check_takes_json(taken_forms(request), "what became of instances is")  # before any of them is stored
     if not node.is_recovered.is_set():
         return _busy("the node is starting; send it again.")
     encoding = request.headers.get("content-encoding", "identity")

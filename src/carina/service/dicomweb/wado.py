@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from carina.deliver.dicomweb import DICOM_JSON
 from carina.dicom.part10 import open_file
-from carina.service.dicomweb.accept import ANY, BodyPart, Multipart, Wish, wishes
+from carina.service.dicomweb.accept import ANY, BodyPart, Multipart, Wish, check_takes_json, wishes
 from carina.service.dicomweb.attributes import hex_tag
 from carina.service.dicomweb.frames import OCTETS, FrameSource
 from carina.service.dicomweb.held import Held, objects_of
@@ -32,6 +32,7 @@ _MOST_FRAMES = 10_000
 PATH_UIDS = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID", "instance": "SOPInstanceUID"}
 
 FUZZY = '299 carina "The fuzzymatching parameter is not supported. Only literal matching has been performed."'
+UNMATCHED = '299 carina "These keys are not supported for matching, and were ignored: {}"'
 MORE = '299 carina "There are additional results that can be requested"'
 
 
@@ -63,13 +64,13 @@ def dicomweb_routes() -> list[BaseRoute]:
 def _search(level: Level) -> Callable[[Request], Response]:
     def answer(request: Request) -> Response:
         fixed = {PATH_UIDS[name]: str(value) for name, value in request.path_params.items()}
-        _check_takes_json(request)
+        check_takes_json(taken_forms(request), "searches and metadata are")
         query = parse_query(level, fixed, request.query_params.multi_items())
         found = search(_node(request), query, service_root(request))
         request.state.shows_nothing = bool(fixed) and not found.records  # of a study that is not here, or not seen
-        warnings = [FUZZY] * (request.query_params.get("fuzzymatching", "").strip().lower() == "true") + [
-            MORE
-        ] * found.has_more
+        is_fuzzy = request.query_params.get("fuzzymatching", "").strip().lower() == "true"
+        unmatched = [UNMATCHED.format(" ".join(query.unmatched))] if query.unmatched else []
+        warnings = [FUZZY] * is_fuzzy + unmatched + [MORE] * found.has_more
         headers = {"Warning": ", ".join(warnings)} if warnings else {}
         return Response(msgspec.json.encode(found.records), media_type=DICOM_JSON, headers=headers)
 
@@ -80,7 +81,7 @@ def retrieve(request: Request) -> Response:
     """The objects of a study or series, or one object, as they are stored."""
     objects = _objects(request)
     wish = _dicom_wish(request, objects)
-    if not wish.is_multipart and wish.media_type == DICOM and len(objects) == 1:
+    if not wish.takes_parts and len(objects) == 1:
         return StreamingResponse(_chunks(objects[0].path), media_type=DICOM)
     answer = Multipart(DICOM, _parts(objects, service_root(request)))
     return StreamingResponse(iter(answer), media_type=answer.content_type)
@@ -92,13 +93,18 @@ def _dicom_wish(request: Request, objects: Sequence[Held]) -> Wish:
     Raises:
         NotAcceptable: it wants another.
     """
-    wanted = [wish for wish in _wishes(request) if wish.takes(DICOM)]
+    wanted = [wish for wish in _for_so_many(taken_forms(request), len(objects)) if wish.takes(DICOM)]
     if not wanted:
         raise NotAcceptable("dicomweb.accept", f'objects are multipart/related; type="{DICOM}".')
     found = [wish for wish in wanted if wish.syntax in ("", ANY)] or _as_stored(wanted, objects)
     if not found:
         raise NotAcceptable("dicomweb.accept", "objects are given as they are stored; ask for transfer-syntax=*.")
     return found[0]
+
+
+def _for_so_many(accepted: Sequence[Wish], count: int) -> list[Wish]:
+    """The wishes that so many things can be given in: one alone as itself, several as the parts of an answer."""
+    return [wish for wish in accepted if wish.takes_parts or count == 1]
 
 
 def _as_stored(wanted: Sequence[Wish], objects: Sequence[Held]) -> list[Wish]:
@@ -124,7 +130,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 def retrieve_metadata(request: Request) -> Response:
     """The headers of the objects as DICOM JSON, one after the other, so that a study needs no memory of its own."""
-    _check_takes_json(request)
+    check_takes_json(taken_forms(request), "searches and metadata are")
     objects, root = _objects(request), service_root(request)
 
     def written() -> Iterator[bytes]:
@@ -137,13 +143,14 @@ def retrieve_metadata(request: Request) -> Response:
 
 def retrieve_frames(request: Request) -> Response:
     """Frames by their numbers, parted by commas; without numbers all, as the metadata gives the address of pixels."""
-    held, accepted = _objects(request)[0], _wishes(request)
+    held = _objects(request)[0]
     source = FrameSource(held.path)
     numbers = _frame_numbers(request) if "frames" in request.path_params else source.numbers
     if numbers is not source.numbers:
         _check_numbers(numbers, source)
+    accepted = _for_so_many(taken_forms(request), len(numbers))
     first = source.frame(numbers[0], accepted)  # what can't be given is said before the answer begins
-    if len(numbers) == 1 and not any(wish.is_multipart or wish.media_type == "*/*" for wish in accepted):
+    if len(numbers) == 1 and not first.is_part:
         return Response(first.data, headers={"Content-Type": f"{first.media_type}; transfer-syntax={first.syntax}"})
     location = f"{_url(held, service_root(request))}/frames"
 
@@ -163,7 +170,12 @@ def retrieve_rendered(request: Request) -> Response:
     numbers = _frame_numbers(request) if "frames" in request.path_params else [1]
     if len(numbers) > 1:
         raise NotUnderstood("dicomweb.frames", "one frame is rendered at a time; ask for each.")
-    picture = rendered(held, numbers[0], look_of(dict(request.query_params)), _wishes(request))
+    picture = rendered(held, numbers[0], look_of(dict(request.query_params)), taken_forms(request))
+    if picture.is_part:
+        location = str(request.url.replace(query=""))
+        part = BodyPart(content_type=picture.media_type, location=location, chunks=[picture.data])
+        answer = Multipart(picture.media_type, [part])
+        return StreamingResponse(iter(answer), media_type=answer.content_type)
     return Response(picture.data, media_type=picture.media_type)
 
 
@@ -173,7 +185,7 @@ def retrieve_bulk_data(request: Request) -> Response:
     value = bulk_data(held, tag)
     is_pdf = held.sop_class_uid == EncapsulatedPDFStorage and tag == hex_tag("EncapsulatedDocument")
     forms = (OCTETS, PDF) if is_pdf else (OCTETS,)
-    chosen = next(((wish, form) for wish in _wishes(request) for form in forms if wish.takes(form)), None)
+    chosen = next(((wish, form) for wish in taken_forms(request) for form in forms if wish.takes(form)), None)
     if chosen is None:
         raise NotAcceptable("dicomweb.accept", f"this value is {' or '.join(forms)}.")
     wish, form = chosen
@@ -225,14 +237,9 @@ def _check_numbers(numbers: Sequence[int], source: FrameSource) -> None:
         raise NotUnderstood("dicomweb.frames", words)
 
 
-def _wishes(request: Request) -> list[Wish]:
+def taken_forms(request: Request) -> list[Wish]:
     """What the client takes: its Accept header, or the parameter that stands for it (PS3.18 8.3.3.1)."""
     return wishes(request.query_params.get("accept") or request.headers.get("accept", ""))
-
-
-def _check_takes_json(request: Request) -> None:
-    if not any(wish.takes(one) for wish in _wishes(request) for one in (DICOM_JSON, "application/json")):
-        raise NotAcceptable("dicomweb.accept", f"searches and metadata are answered in {DICOM_JSON} alone.")
 
 
 def _url(held: Held, root: str) -> str:

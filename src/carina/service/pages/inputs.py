@@ -21,7 +21,8 @@ from carina.jobs.sources import source_of
 from carina.pipeline.folder import MANIFEST
 from carina.pipeline.manifest import read_manifest
 from carina.service.arrivals import first_files
-from carina.service.dicomweb.attributes import Attributes, header_record, hex_tag
+from carina.service.dicomweb.attributes import header_record, hex_tag
+from carina.service.dicomweb.json_values import Attributes
 from carina.service.node import RunningNode
 from carina.service.upload_series import content_of, is_of_upload
 

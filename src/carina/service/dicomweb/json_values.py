@@ -1,0 +1,50 @@
+"""Values of an object's header as DICOM JSON tells them (PS3.18 F.2.3)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+Attribute = dict[str, Any]
+Attributes = dict[str, Attribute]
+"""Attributes by their tag in eight hexadecimal digits."""
+
+WHOLE_VRS = frozenset({"IS", "US", "SS", "UL", "SL", "UV", "SV"})
+DECIMAL_VRS = frozenset({"DS", "FL", "FD"})
+_LONG_TEXTS = frozenset({"ST", "LT", "UT", "UR"})
+"""Of these a backslash is a letter, and parts no values."""
+
+UNTOLD_VRS = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "UN", "AT"})
+"""What is not told by a search: binary values, and tags."""
+
+_NAME_PARTS = ("Alphabetic", "Ideographic", "Phonetic")
+
+
+def told_text(vr: str, text: str) -> Attribute:
+    """An attribute by the text of its values, which backslashes part."""
+    if vr in UNTOLD_VRS:
+        return {"vr": vr}
+    parts = [text] if vr in _LONG_TEXTS else text.split("\\")
+    values = [_value(part, vr) for part in parts]
+    return {"vr": vr, "Value": values} if any(value is not None for value in values) else {"vr": vr}
+
+
+def _value(text: str, vr: str) -> object:
+    if not text:
+        return None
+    if vr in WHOLE_VRS | DECIMAL_VRS:
+        return json_number(text, vr)
+    if vr == "PN":
+        return dict(zip(_NAME_PARTS, filter(None, text.split("=")), strict=False))
+    return text
+
+
+def json_number(text: str, vr: str) -> float | int | None:
+    """A number of a VR; None where it is none, or is not finite."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    return int(number) if vr in WHOLE_VRS else number
