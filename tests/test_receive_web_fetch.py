@@ -184,7 +184,7 @@ MISBEHAVING: dict[str, tuple[Callable[[], Answer], str]] = {
     "endless part": (lambda: endless(b"application/dicom"), r"over the limit of 1 MB \(dicom.instance_mb\)"),
     "endless other part": (lambda: endless(b"text/plain"), r"over the limit of 1 MB \(dicom.instance_mb\)"),
     "redirect": (lambda: [head("text/plain", 302, "Location: http://127.0.0.1:9/\r\n")], "WADO-RS answered 302 Words"),
-    "not found": (lambda: [head("text/plain", 404)], "WADO-RS answered 404 Words: check its URL, user or token"),
+    "not found": (lambda: [head("text/plain", 404)], "WADO-RS answered 404 Not Found: check its URL, user or token"),
     "nothing": (lambda: [head("text/plain", 204)], "WADO-RS answered 204"),
     "a page": (lambda: [head("text/html"), b"<p>log in"], "Content-Type: 'text/html'; expected multipart/related"),
     "packed": (lambda: [head(MULTIPART, 200, "Content-Encoding: gzip\r\n")], "in the encoding 'gzip'; expected none"),

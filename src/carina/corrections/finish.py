@@ -25,7 +25,7 @@ from carina.dicom.codes import Structure, structure_of
 from carina.dicom.objects import Producer, save_object
 from carina.dicom.seg_reader import Correction, Earlier, earlier_of, reader_segmentation
 from carina.dicom.series import Series
-from carina.errors import BadConfig, BadSeries, unwritable
+from carina.errors import BadConfig, BadSeries, unwritable, with_words
 from carina.measure.agreement import dice
 from carina.measure.lungs import split_lungs
 from carina.measure.ratio import lesion_ratio
@@ -112,9 +112,8 @@ def finished_of(run: Path, layer: MaskName) -> list[Finished]:
         try:
             found.append(read_json(path.read_bytes(), Finished))
         except (OSError, ValueError) as error:
-            raise BadConfig(
-                "corrections.damaged", f"{path}: can't be read ({error}): bring it back from a backup."
-            ) from error
+            words = f"{path}: can't be read ({type(error).__name__}): bring it back from a backup."
+            raise with_words(BadConfig("corrections.damaged", words), error) from error
     return sorted(found, key=lambda one: one.number)
 
 

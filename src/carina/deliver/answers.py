@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
 
+from carina.errors import one_line, shortened
+
+LONGEST_COMMENT = 64
+"""Characters of an Error Comment (0000,0902), which is a LO."""
+
 SUCCESS = 0x0000
 DUPLICATE = 0x0111
 NO_SUCH_OBJECT = 0x0112
@@ -71,11 +76,21 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One object's answer: ``status`` is a DIMSE status or an HTTP code, ``note`` says what is not plain success."""
+    """One object's answer: ``status`` is a DIMSE status or an HTTP code, ``note`` says what is not plain success.
+
+    ``comment`` is what the peer said of it in its own words, which may quote a patient's values: the ledger has it, and
+    no message or log.
+    """
 
     outcome: Outcome
     status: int | None = None
     note: str = ""
+    comment: str = ""
+
+    @property
+    def for_ledger(self) -> str:
+        """The note with the peer's comment."""
+        return ", ".join(filter(None, (self.note, self.comment)))
 
 
 def dimse_outcome(status: int) -> Outcome:
@@ -92,10 +107,20 @@ def http_outcome(code: int) -> Outcome:
     return Outcome.UNKNOWN if code in HTTP_IN_DOUBT else Outcome.LATER
 
 
-def status_words(status: int, comment: str = "") -> str:
-    """A status as people write it, with its meaning and the peer's comment."""
+def comment_of(text: object) -> str:
+    """What a peer says of a status in its own words, as it is kept: one line, as long as an Error Comment may be."""
+    return shortened(one_line(str(text)).strip(), LONGEST_COMMENT)
+
+
+def status_words(status: int) -> str:
+    """A status as people write it, with its meaning."""
     words = WARNINGS.get(status) or FAILURES.get(_general(status)) or "a failure without a known meaning"
-    return f"status 0x{status:04X}, {words}" + (f", {comment}" if comment else "")
+    return f"status 0x{status:04X}, {words}"
+
+
+def code_words(code: int) -> str:
+    """A code of HTTP with the standard's own phrase: what a server says in its place is a stranger's."""
+    return f"{code} {HTTPStatus(code).phrase}" if code in set(HTTPStatus) else str(code)
 
 
 def short_status(status: int) -> str:

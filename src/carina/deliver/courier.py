@@ -177,7 +177,7 @@ class Courier:
 
     def _note(self, entry: Entry, answer: Answer) -> None:
         now = self.clock()
-        trouble = Trouble(code="delivery.refused", words=answer.note, status=answer.status)
+        trouble = Trouble(code="delivery.refused", words=answer.for_ledger, status=answer.status)
         until = now + self.pace.after(entry.attempts + 1)
         with self.engine.begin() as connection:
             match answer.outcome:

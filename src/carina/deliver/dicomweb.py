@@ -14,10 +14,11 @@ from http.client import HTTPException, HTTPResponse
 from typing import Any
 
 from carina.config import DicomwebDestination
+from carina.deliver.answers import code_words, comment_of
 from carina.deliver.paced_http import LEAST_PROGRESS, paced_opener
 from carina.deliver.receipt import unreachable
 from carina.deliver.tls import PeerTls, peer_tls
-from carina.errors import DeliveryFailed
+from carina.errors import DeliveryFailed, one_line, with_words
 from carina.pipeline.json_text import read_json
 
 MOST_BYTES = 2**24
@@ -186,13 +187,20 @@ def _chunks(name: str, server: DicomwebDestination, answer: HTTPResponse | urlli
 
 
 def _unreachable(name: str, server: DicomwebDestination, error: Exception) -> DeliveryFailed:
-    return unreachable(name, server.url, str(getattr(error, "reason", error)))
+    """A server that speaks no HTTP is not quoted: what it says may name a patient."""
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    is_ours = isinstance(cause, str | OSError) and not isinstance(cause, HTTPException)
+    why = one_line(str(cause)) if is_ours else f"it speaks no HTTP as it should ({type(cause).__name__})"
+    return with_words(unreachable(name, server.url, why), error)
 
 
 def refused(name: str, server: DicomwebDestination, answer: WebAnswer) -> DeliveryFailed:
     """The error for a response that is no success."""
-    words = f"answered {answer.code} {answer.reason}"
-    return DeliveryFailed("delivery.refused", f"{name} ({server.url}) {words}: check its URL, user or token.")
+    told = DeliveryFailed(
+        "delivery.refused", f"{name} ({server.url}) answered {code_words(answer.code)}: check its URL, user or token."
+    )
+    told.said = comment_of(answer.reason)  # a server may say anything in its place
+    return told
 
 
 def first_value(item: Any, tag: str) -> Any:

@@ -249,8 +249,8 @@ def mark_sent(
     _change(connection, [entry.id], **values, **_UNTROUBLED)
     if doubt_until is not None:
         _doubt(connection, entry, doubt_until)
-    if answer.note:
-        add_note(connection, [entry.id], answer.note)
+    if answer.for_ledger:
+        add_note(connection, [entry.id], answer.for_ledger)
     subject = f"{entry.sop_instance_uid} of job {entry.job_id} to {entry.destination}"
     connection.execute(insert(AUDIT).values(at=now, who="sender", action="sent", subject=subject))
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from sqlalchemy import Connection, Engine, Row, case, insert, select, update
 
 from carina import RESEARCH_ONLY
 from carina.database import JOB, NOTICE, Outages, is_due, read_only
+from carina.deliver.answers import code_words
 from carina.deliver.mail import Mailed, send_mail
 from carina.deliver.pace import Pace
 from carina.deliver.paced_http import paced_opener
@@ -211,14 +211,9 @@ class Notifier:
                 return Posted(status=int(answer.status))
         except urllib.error.HTTPError as error:
             with error:
-                return Posted(status=error.code, error=f"answered {error.code}{_meaning(error.code)}")
+                return Posted(status=error.code, error=f"answered {code_words(error.code)}")
         except (OSError, HTTPException, ValueError) as error:
             return Posted(error=_why_not_posted(error), is_away=True)
-
-
-def _meaning(code: int) -> str:
-    """What a code of HTTP means by its standard; what the server says of it is a stranger's."""
-    return f" {HTTPStatus(code).phrase}" if code in set(HTTPStatus) else ""
 
 
 def _why_not_posted(error: Exception) -> str:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from carina.config import DicomwebDestination
+from carina.deliver.answers import code_words
 from carina.deliver.dicomweb import WebAnswer, exchange, first_value, found_items
 from carina.deliver.identity import ObjectIdentity
 from carina.errors import DeliveryFailed
@@ -45,6 +46,6 @@ def _uids(content: Any) -> set[str]:
 
 
 def _failed(name: str, server: DicomwebDestination, response: WebAnswer) -> DeliveryFailed:
-    seen = f"{response.code} {response.reason}"
+    seen = f"{code_words(response.code)}"
     words = f"{name} ({server.url}) did not answer what it has: {seen}. It will be asked again."
     return DeliveryFailed("delivery.query", words)

@@ -13,7 +13,15 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 
 from carina.config import DicomDestination
-from carina.deliver.answers import CLASS_NOT_SUPPORTED, SUCCESS, Answer, Outcome, dimse_outcome, status_words
+from carina.deliver.answers import (
+    CLASS_NOT_SUPPORTED,
+    SUCCESS,
+    Answer,
+    Outcome,
+    comment_of,
+    dimse_outcome,
+    status_words,
+)
 from carina.deliver.association import address, associated
 from carina.deliver.identity import identity_of
 from carina.deliver.receipt import DeliveryReceipt, Sent, complete, sop_instance_uid, unreachable
@@ -109,8 +117,10 @@ def _answer(status: Dataset) -> Answer:
     if "Status" not in status:
         return Answer(outcome=Outcome.UNKNOWN, note=NO_ANSWER)
     value = int(status.Status)
-    note = "" if value == SUCCESS else status_words(value, str(status.get("ErrorComment", "")))
-    return Answer(outcome=dimse_outcome(value), status=value, note=note)
+    if value == SUCCESS:
+        return Answer(outcome=dimse_outcome(value), status=value)
+    comment = comment_of(status.get("ErrorComment") or "")
+    return Answer(outcome=dimse_outcome(value), status=value, note=status_words(value), comment=comment)
 
 
 def _sent(file: Path, answer: Answer) -> Sent:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from carina.config import DicomwebDestination
-from carina.deliver.answers import Answer, Outcome, dimse_outcome, http_outcome
+from carina.deliver.answers import Answer, Outcome, code_words, dimse_outcome, http_outcome
 from carina.deliver.dicomweb import WebAnswer, exchange, first_value, json_values, refused
 from carina.deliver.receipt import DeliveryReceipt, Sent, complete, sop_instance_uid
 
@@ -47,7 +47,7 @@ def store_by_stow(file: Path, name: str, server: DicomwebDestination) -> Answer:
     response = _post([file], name, server)
     if response.is_fine or _is_partial(response):
         return _answer(sop_instance_uid(file), response)
-    words = f"answered {response.code} {response.reason}"
+    words = f"answered {code_words(response.code)}"
     return Answer(outcome=http_outcome(response.code), status=response.code, note=words)
 
 

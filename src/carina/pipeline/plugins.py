@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 
-from carina.errors import one_line
+from carina.errors import said_by
 from carina.pipeline.operator import Operator
 from carina.pipeline.table import OperatorTable, mistake_of
 
@@ -44,6 +44,6 @@ def _load(entry: EntryPoint) -> Operator | str:
         operator = replace(operator, package=package, entry=entry.value)
         mistake_of(operator)  # reads the annotations, which is the package's code as well
     except (Exception, SystemExit) as error:  # noqa: BLE001 - code of strangers may raise anything, and must not matter
-        reason = one_line(f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {said_by(error)}"
         return f"{package}: its operator {entry.value} can't be loaded ({reason})."
     return operator

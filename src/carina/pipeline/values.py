@@ -85,7 +85,7 @@ class Json:
         try:
             return cls(value=read_json(path.read_bytes()), name=path.stem)
         except ValueError as error:
-            raise BadSeries("ports.files", f"{path}: is no JSON ({error}).") from error
+            raise with_words(BadSeries("ports.files", f"{path}: is no JSON."), error) from error
 
     @classmethod
     def recognise(cls, files: Sequence[Path]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from carina.config import DicomwebDestination
+from carina.deliver.answers import code_words
 from carina.deliver.dicomweb import AnswerBudget, WebStream, exchange, first_value, found_items, refused, streamed
 from carina.dicom.uids import is_uid
 from carina.errors import DeliveryFailed
@@ -162,7 +163,7 @@ def retrieve_series(
 
 def _check_answer(name: str, server: DicomwebDestination, stream: WebStream) -> None:
     if stream.code != 200:
-        words = f"{name} ({server.url}): WADO-RS answered {stream.code} {stream.reason}: check its URL, user or token."
+        words = f"{name} ({server.url}): WADO-RS answered {code_words(stream.code)}: check its URL, user or token."
         raise DeliveryFailed("fetch.refused", words)
     if stream.encoding not in ("", "identity"):
         words = f"{name} ({server.url}): WADO-RS answered in the encoding {stream.encoding[:40]!r}; expected none."

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from carina.errors import with_words
 from carina.pipeline.json_text import read_json
 from carina.service.access.caller import asking, caller_of
 from carina.service.node import RunningNode, seen_node
@@ -112,7 +113,7 @@ def _table(body: bytes) -> dict[str, Any]:
     try:
         table = read_json(body or b"{}")
     except ValueError as error:
-        raise NotUnderstood("web.body", f"the body is no JSON ({error}).") from error
+        raise with_words(NotUnderstood("web.body", "the body is no JSON."), error) from error
     if not isinstance(table, dict):
         raise NotUnderstood("web.body", "the body is no JSON object.")
     return table

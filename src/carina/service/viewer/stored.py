@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from carina.api.result import Run
-from carina.errors import BadConfig
+from carina.errors import BadConfig, with_words
 from carina.operators.deidentify import MAP_FILE
 from carina.pipeline.folder import LOCK, WRITING
 from carina.pipeline.places import below
@@ -100,7 +100,8 @@ def pdf_inside(run: Run, name: str) -> bytes:
         dataset = dcmread(path)
         pdf, length = dataset.get("EncapsulatedDocument"), dataset.get("EncapsulatedDocumentLength")
     except (InvalidDicomError, *FILE_ERRORS) as error:
-        raise BadConfig("run.damaged", f"{path}: can't be read ({error}); the same command makes it again.") from error
+        words = f"{path}: can't be read ({type(error).__name__}); the same command makes it again."
+        raise with_words(BadConfig("run.damaged", words), error) from error
     if not isinstance(pdf, bytes):
         raise BadConfig("run.no-file", f"{name!r}: this object holds no PDF.")
     return pdf[: int(length)] if length else pdf
