@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
+from carina.database.greeting import takes_nobody_now
 from carina.database.narrow import narrow_statements
 from carina.errors import BadConfig, one_line
 
@@ -28,16 +30,11 @@ _LEAST_BYTES = 128 * 1024
 CONNECT_S = 10
 """How long a server may take to answer who connects, where its address does not say (``?connect_timeout=``)."""
 
-_COMES_UP = (
-    "starting up",
-    "shutting down",
-    "recovery",
-    "not accepting connections",
-    "not yet accepting connections",
-    "too many",
-    "remaining connection slots",
-)
-"""What PostgreSQL says to who connects too early or too late; all else that it answers is about the address."""
+_OF_ITS_SERVER = re.compile(r"[^\W\d_]:  \S")
+"""A sentence of PostgreSQL's as its library gives it: the severity, in whatever language, a colon and two spaces."""
+
+_NO_ROOM = ("too many", "remaining connection slots")
+"""What PostgreSQL says, in English, to who has logged in where others have all connections that are left."""
 
 BUSY_MS = 30_000
 """How long a writer waits for another process's transaction in SQLite."""
@@ -89,7 +86,13 @@ def _comes_up(error: Exception) -> bool:
     if getattr(getattr(error.orig, "pgconn", None), "needs_password", False):
         return False
     said = str(error.orig)
-    return "FATAL" not in said or any(words in said for words in _COMES_UP)
+    if not _OF_ITS_SERVER.search(said) or any(words in said for words in _NO_ROOM):
+        return True
+    tried = getattr(error.orig, "pgconn", None)
+    host, port, user, database = (
+        bytes(getattr(tried, name, b"") or b"").decode() for name in ("host", "port", "user", "db")
+    )
+    return takes_nobody_now(host, int(port or 5432), user, database)
 
 
 def _unopened(url: str, error: Exception) -> str:
