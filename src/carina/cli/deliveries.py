@@ -27,26 +27,20 @@ def deliveries() -> None:
     """Show what became of result objects, and send again. For research use only. Not for diagnosis."""
 
 
-def _open(config: Path | None, destination: str = "") -> Engine:
+def _open(config: Path | None, destination: str = "", job_id: int | None = None) -> Engine:
     """A node's database.
 
     Raises:
-        BadConfig: there is none, or no destination has the name that is given, nor had it.
+        BadConfig: there is none, or no destination has the name, or no job the number, that is given, nor had it.
     """
     from carina.database import read_only
-    from carina.deliver import ledger
-    from carina.errors import BadConfig
     from carina.jobs.places import open_existing_node
+    from carina.service.filters import check_deliveries_filter
 
     settings = node_settings(config)
     engine = open_existing_node(settings)
-    if destination and destination not in settings.destinations:
-        with read_only(engine) as connection:
-            known = ledger.counts(connection)
-        if destination not in known:
-            names = ", ".join(sorted({*known, *settings.destinations})) or "none"
-            words = f"destinations.{destination}: no destination is or was called so; known: {names}."
-            raise BadConfig("delivery.unknown-destination", words)
+    with read_only(engine) as connection:
+        check_deliveries_filter(connection, settings, destination, job_id)
     return engine
 
 
@@ -74,7 +68,7 @@ def list_(
     from carina.deliver.register import list_deliveries
     from carina.jobs.waiting_for import unknown_destinations
 
-    engine = _open(config, destination)
+    engine = _open(config, destination, job_id)
     looked(engine, "deliveries")
     with read_only(engine) as connection:
         found = list_deliveries(
@@ -126,7 +120,7 @@ def resend(destination: str, job_id: int | None, config: Path | None) -> None:
     from carina.service.changes import audit
 
     known = node_settings(config).destinations
-    engine = _open(config, destination)
+    engine = _open(config, destination, job_id)
     if destination and destination not in known:
         raise BadConfig(STRANDED, f"destinations.{destination}: nothing is sent there. {stranded_words(destination)}")
     acting_by_command()

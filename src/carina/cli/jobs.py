@@ -48,8 +48,8 @@ def _node(config: Path | None, *, makes: bool = False) -> tuple[Settings, Engine
     return settings, (open_node_beside if makes else open_existing_node)(settings)
 
 
-def _seen(config: Path | None, project: str) -> Engine:
-    """A node's database, of which only one project is seen if one is named.
+def _seen(config: Path | None, project: str) -> tuple[Settings, Engine]:
+    """A node's settings and its database, of which only one project is seen if one is named.
 
     Raises:
         BadConfig: there is none of that name.
@@ -57,12 +57,12 @@ def _seen(config: Path | None, project: str) -> Engine:
     from carina.database import seeing
     from carina.jobs.projects import check_project
 
-    _, engine = _node(config)
+    settings, engine = _node(config)
     if not project:
-        return engine
+        return settings, engine
     with engine.connect() as connection:
         check_project(connection, project)
-    return seeing(engine, frozenset({project}))
+    return settings, seeing(engine, frozenset({project}))
 
 
 def _find(connection: Connection, job_id: int) -> Job:
@@ -89,8 +89,11 @@ def list_(
 
     from carina.jobs.filtering import ROWS_LOOKED_AT
     from carina.jobs.listing import list_jobs
+    from carina.service.filters import check_filter
 
-    engine = _seen(config, project)
+    settings, engine = _seen(config, project)
+    with engine.connect() as connection:
+        check_filter(connection, settings, filtered)
     looked(engine, "jobs")
     with engine.connect() as connection:
         page = list_jobs(connection, filtered, before=before, at_most=count)
@@ -109,7 +112,8 @@ def count_(project: str, config: Path | None) -> None:
     """Count the jobs by state."""
     from carina.jobs.listing import job_counts
 
-    with _seen(config, project).connect() as connection:
+    _, engine = _seen(config, project)
+    with engine.connect() as connection:
         counts = job_counts(connection)
     say(*(f"{state}: {number}" for state, number in counts.items()))
 
@@ -304,8 +308,11 @@ def wait(job_ids: tuple[int, ...], config: Path | None) -> None:
 def table(file: Path, pipeline: str, config: Path | None) -> None:
     """Write a row for each job into FILE (CSV), with what its run found; as cohort.csv of carina run --each."""
     from carina.jobs.table import write_jobs_table
+    from carina.service.filters import check_pipeline_filter
 
     settings, engine = _node(config)
+    with engine.connect() as connection:
+        check_pipeline_filter(connection, settings, pipeline)
     noted(engine, "copied", f"table of jobs: to {file.absolute()}")
     counts = write_jobs_table(engine, settings, file, pipeline=pipeline)
     counted = ", ".join(f"{number} {fate}" for fate, number in sorted(counts.items())) or "no jobs"

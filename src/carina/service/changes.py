@@ -25,6 +25,7 @@ from carina.receive.project import project_of
 from carina.service.access.caller import asking
 from carina.service.access.members import see_project
 from carina.service.arrivals import Arrival, find_arrival
+from carina.service.filters import check_deliveries_filter
 from carina.service.node import RunningNode
 from carina.service.pipelines import check_offered
 from carina.service.problems import Conflict, NotThere, Refused
@@ -220,10 +221,12 @@ def send_again(node: RunningNode, destination: str, job_id: int | None) -> int:
 
     Raises:
         NotThere: there is no such destination.
+        BadConfig: there is no such job.
     """
     if destination and destination not in node.settings.destinations:
         raise NotThere("delivery.unknown", f"no destination is called {destination!r}.")
     with node.engine.begin() as connection:
+        check_deliveries_filter(connection, node.settings, job_id=job_id)
         number = resend(connection, destination=destination, job_id=job_id, among=node.every_destination)
         if number:
             audit(connection, "changed", f"{number} deliveries: sent again")

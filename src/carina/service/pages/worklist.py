@@ -113,6 +113,8 @@ class WorklistAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         given = self.given
         wrong = {wrong.key[0]: given[wrong.key[0]] for wrong in mistakes(given, JobsAsked)}
         found = {name: _WRONG_WORDS.get(name, _NOT_OFFERED).format(value=value[:40]) for name, value in wrong.items()}
+        if "uid" not in found and any(sign in given.get("uid", "") for sign in "*?,\\ "):
+            found["uid"] = "A UID is looked for whole, without wild cards: copy that of one study or series."
         is_swapped = given.get("studied_from", "") > given.get("studied_to", "9999")
         if is_swapped and not found.keys() & {"studied_from", "studied_to"}:
             found["studied_to"] = "This day is before the first one: swap the two dates."

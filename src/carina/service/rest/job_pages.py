@@ -14,6 +14,7 @@ from carina.database import read_only
 from carina.jobs.filtering import JobFilter
 from carina.jobs.listing import JobOrder, JobPage, list_jobs
 from carina.jobs.reading import Reading
+from carina.service.filters import check_filter
 from carina.service.node import RunningNode
 
 
@@ -71,5 +72,7 @@ def page_of_jobs(connection: Connection, asked: JobsAsked) -> JobPage:
 
 def get_jobs(node: RunningNode, asked: JobsAsked) -> JobPage:
     """A page of jobs."""
-    with read_only(node.only(asked.project).engine) as connection:
+    seen = node.only(asked.project)
+    with read_only(seen.engine) as connection:
+        check_filter(connection, seen.settings, asked.filtered)
         return page_of_jobs(connection, asked)

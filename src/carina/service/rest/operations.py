@@ -16,6 +16,7 @@ from carina.jobs.terms import Terms
 from carina.receive.store import ArrivalState
 from carina.service import changes
 from carina.service.arrivals import Arrival, list_arrivals
+from carina.service.filters import check_deliveries_filter
 from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode
 from carina.service.progress import JobProgress, progress_of
@@ -200,6 +201,7 @@ def post_release(node: RunningNode, asked: ReleaseAsked) -> Arrival:
 def get_deliveries(node: RunningNode, asked: DeliveriesAsked) -> DeliveryPage:
     """A page of the delivery ledger."""
     with read_only(node.engine) as connection:
+        check_deliveries_filter(connection, node.settings, asked.destination, asked.job)
         found = list_deliveries(
             connection,
             job_id=asked.job,
