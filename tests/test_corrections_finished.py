@@ -15,7 +15,7 @@ from pydicom import Dataset, dcmread
 
 from carina.api.result import Run
 from carina.corrections.decisions import decide, decision_on, readers_state
-from carina.corrections.finish import Draft, Finished, finish, finished_folder, finished_of, reader_mask
+from carina.corrections.finish import Draft, Finished, Unchanged, finish, finished_folder, finished_of, reader_mask
 from carina.corrections.masks import MaskName, network_mask, strokes_file
 from carina.corrections.standing import Decision
 from carina.dicom import seg_reader
@@ -187,6 +187,9 @@ def test_two_corrections_of_a_run_are_not_finished_at_once(tmp_path: Path) -> No
     with FileLock(run.folder / "corrections" / ".finish.lock"), pytest.raises(BadConfig, match="is being finished"):
         finish(run, draft_of(mask), source)
     assert finish(run, draft_of(mask), source).number == 1
+    with pytest.raises(Unchanged, match="as correction 1 of Jane van Doe left it, so there is nothing to finish"):
+        finish(run, draft_of(mask), source)  # who waited for the first
+    assert len(finished_of(run.folder, MaskName.LESION)) == 1
 
 
 def test_a_volume_file_gives_mask_and_ratio_without_an_object(tmp_path: Path) -> None:

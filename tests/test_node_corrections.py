@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from carina.corrections.masks import MaskName, network_mask
 from carina.corrections.voxel_runs import runs_of_flags
 from carina.database import AUDIT, DELIVERY, JOB
 from carina.service.node import RunningNode
+from carina.service.viewer.correcting import CorrectingPages
 from served_nodes import NOON, add_job, hold, opened, serving
 from viewer_runs import posed, through_dicom, write_run
 
@@ -50,6 +52,16 @@ class Served:
 
     def post(self, what: str, **asked: object) -> httpx.Response:
         return httpx.post(f"{self.url}/{what}", json=asked, timeout=60)
+
+    def paint(self, revision: int) -> int:
+        """A stroke of one voxel more on a mask of that revision; gives the revision after it."""
+        stroke = {"id": f"stroke {revision}", "reader": "Jane Doe", "tool": "brush", "runs": [9 * revision, 1]}
+        return int(self.post("strokes", revision=revision, **stroke).json()["revision"])
+
+    def decided(self, decision: str, revision: int) -> str:
+        """What is said of a decision about a mask of that revision."""
+        answer = self.post("decision", revision=revision, reader="Jane Doe", decision=decision)
+        return str(answer.raise_for_status().json()["said"])
 
     def rows(self, table: Table) -> list[Any]:
         with self.node.engine.connect() as connection:
@@ -97,7 +109,7 @@ def test_a_correction_is_finished_sent_once_and_noted(served_job: Served) -> Non
 
 
 def test_where_a_correction_is_sent_or_why_it_is_not_stands_beside_it(served_job: Served) -> None:
-    assert served_job.post("decision", revision=0, reader="Jane Doe", decision="corrected").status_code == 200
+    served_job.decided("corrected", served_job.paint(0))
     told = httpx.get(served_job.url).text
     assert 'aria-label="Send correction 1 to share"' in told and "<b>Send</b> takes it to share;" in told
     with served_job.node.engine.begin() as connection:
@@ -109,8 +121,12 @@ def test_where_a_correction_is_sent_or_why_it_is_not_stands_beside_it(served_job
 
 
 def test_what_a_reader_rejected_is_not_sent_until_it_is_accepted(served_job: Served) -> None:
+    revision = 0
+
     def decided(decision: str) -> list[bool]:
-        served_job.post("decision", revision=0, reader="Jane Doe", decision=decision).raise_for_status()
+        nonlocal revision
+        revision = served_job.paint(revision) if decision == "corrected" else revision
+        served_job.decided(decision, revision)
         told = httpx.get(served_job.url).text
         return ['data-send="1"' in told, "rejected by Jane Doe</strong>" in told]
 
@@ -124,8 +140,8 @@ def test_what_a_reader_rejected_is_not_sent_until_it_is_accepted(served_job: Ser
 
 
 def test_a_correction_that_a_later_one_replaced_is_not_sent(served_job: Served) -> None:
-    for _ in range(3):
-        served_job.post("decision", revision=0, reader="Jane Doe", decision="corrected").raise_for_status()
+    for number in range(3):
+        served_job.decided("corrected", served_job.paint(number))
     told = httpx.get(served_job.url).text
     assert re.findall(r'data-send="(\d)"|replaced by (\d)', told) == [("3", ""), ("", "3"), ("", "2")]
     for number in (1, 2):
@@ -138,12 +154,12 @@ def test_a_correction_that_a_later_one_replaced_is_not_sent(served_job: Served) 
 
 
 def test_what_is_rejected_while_it_waits_is_not_sent_any_more(served_job: Served) -> None:
-    def decided(decision: str) -> str:
-        return str(served_job.post("decision", revision=0, reader="Jane Doe", decision=decision).json()["said"])
-
+    decided = partial(served_job.decided, revision=served_job.paint(0))
     decided("corrected")
     assert served_job.post("send", number=1).status_code == 200
-    assert "Its object, which waited for share, is not sent." in decided("rejected")
+    assert decided("rejected").startswith(
+        "The lesion mask is rejected. Correction 1, which waited for share, is not sent. No reader"
+    )
     assert not served_job.rows(DELIVERY)
     assert "lesion-1 withdrawn from share" in str(served_job.rows(AUDIT))
     decided("accepted")
@@ -152,6 +168,58 @@ def test_what_is_rejected_while_it_waits_is_not_sent_any_more(served_job: Served
         connection.execute(update(DELIVERY).values(attempts=1))
     assert "is not sent" not in decided("rejected"), "the destination may have it"
     assert len(served_job.rows(DELIVERY)) == 1
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["at once", "killed before it was taken back"])
+def test_what_is_replaced_while_it_waits_is_not_sent_any_more(
+    served_job: Served, monkeypatch: pytest.MonkeyPatch, *, is_killed: bool
+) -> None:
+    replaced = "Correction 1, which waited for share, is not sent: correction 2 is in its place"
+    served_job.decided("corrected", served_job.paint(0))
+    assert served_job.post("send", number=1).json() == {"said": "It will be sent to share."}
+    if is_killed:
+        with monkeypatch.context() as dying:
+            dying.setattr(CorrectingPages, "_withdrawn", lambda *_: "")
+            served_job.decided("corrected", served_job.paint(1))
+    else:
+        assert replaced in served_job.decided("corrected", served_job.paint(1))
+        assert not served_job.rows(DELIVERY)
+    said = served_job.post("send", number=2).json()["said"]
+    assert said.startswith("It will be sent to share.") and (replaced in said) == is_killed
+    assert [Path(row.path).parts[3] for row in served_job.rows(DELIVERY)] == ["lesion-2"]
+    assert f"job {served_job.job}: lesion-1 withdrawn from share" in [row.subject for row in served_job.rows(AUDIT)]
+
+
+def test_a_replaced_correction_that_was_begun_to_be_sent_is_not_taken_back(served_job: Served) -> None:
+    served_job.decided("corrected", served_job.paint(0))
+    served_job.post("send", number=1).raise_for_status()
+    with served_job.node.engine.begin() as connection:
+        connection.execute(update(DELIVERY).values(attempts=1))
+    assert "is not sent" not in served_job.decided("corrected", served_job.paint(1))
+    assert len(served_job.rows(DELIVERY)) == 1
+
+
+def test_a_mask_that_nobody_changed_is_not_finished(served_job: Served) -> None:
+    def refused(revision: int) -> str:
+        answer = served_job.post("decision", revision=revision, reader="Roe", decision="corrected")
+        assert (answer.status_code, answer.json()["code"]) == (409, "corrections.unchanged")
+        return str(answer.json()["detail"])
+
+    def finished() -> list[str]:
+        return sorted(path.name for path in (served_job.run.folder / "corrections").glob("lesion-*"))
+
+    assert "as the network left it, so there is nothing to finish" in refused(0)
+    painted = served_job.paint(0)
+    undo = {"id": "back", "reader": "Jane Doe", "tool": "undo"}
+    assert served_job.post("strokes", revision=painted, **undo).json()["revision"] == 2
+    assert "as the network left it" in refused(2)
+    assert finished() == []
+    served_job.decided("corrected", painted := served_job.paint(2))
+    for decision in ("corrected", "rejected", "accepted"):
+        if decision != "corrected":
+            served_job.decided(decision, painted)
+        assert "as correction 1 of Jane Doe left it" in refused(painted)
+    assert finished() == ["lesion-1"]
 
 
 def check_sent_once(served_job: Served) -> None:

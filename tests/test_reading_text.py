@@ -98,6 +98,43 @@ def test_what_its_vr_does_not_allow_is_left_empty_with_a_warning(
     assert is_told == (copied in ("", None) and bool(data.strip(b" \0")))
 
 
+NAME = "Wolfeschlegelsteinhausenbergerdorff^Hubert Blaine"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text", "copied"),
+    [
+        ("PatientName", NAME + "x" * 40, (NAME + "x" * 40)[:64]),
+        ("PatientName", "x" * 64, "x" * 64),
+        ("PatientName", "x" * 64 + "^y", "x" * 64),
+        ("PatientName", "x" * 62 + " ^y", "x" * 62),
+        ("PatientName", f"{'山' * 65}=Doe^Jane={'y' * 99}", f"{'山' * 64}=Doe^Jane={'y' * 64}"),
+        ("ReferringPhysicianName", "x" * 65, "x" * 64),
+        ("StudyDescription", "CT\t" + "x" * 99, "CT " + "x" * 61),
+        ("DeidentificationMethod", f"one\\{'x' * 65}", f"one\\{'x' * 64}"),
+    ],
+)
+def test_names_and_descriptions_that_are_too_long_are_cut_in_every_object_with_a_warning(
+    tmp_path: Path, keyword: str, text: str, copied: str
+) -> None:
+    file, header = objects_of({keyword: text.encode()}, "ISO_IR 192", tmp_path)
+    element = dcmread(file)[keyword]
+    assert "\\".join(element.value if element.VM > 1 else [str(element.value)]) == copied
+    assert not [line for line in errors_of(file) if not is_about_bytes_of_characters(line)]
+    told = [note for note in notes(make_series(header)) if keyword in note]
+    cut = f"{keyword}: longer than 64 characters in the source, cut to 64 in the objects."
+    assert told == ([cut] if copied != text else [])
+
+
+@pytest.mark.parametrize(
+    "text", [b"x" * 65 + b"\x01", b"x^" * 40, b"x" * 70 + b"^" * 5, b"=".join([b"x" * 65] * 4), b"x" * 65 + b"\xff"]
+)
+def test_a_long_name_that_is_not_valid_otherwise_is_left_empty(tmp_path: Path, text: bytes) -> None:
+    source = make_series(header_of(tmp_path, {"PatientName": text}))
+    assert patient_and_study(source).PatientName == ""
+    assert [note for note in notes(source) if "PatientName: not valid in the source, left out" in note]
+
+
 @pytest.mark.parametrize(
     ("sets", "data", "text"),
     [

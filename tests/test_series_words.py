@@ -177,6 +177,34 @@ def test_the_region_is_what_the_texts_name(description: str, body_part: str, nam
     assert region(series(description=description, body_part=body_part), RULES.prefer)[0] is named
 
 
+POSITIONS = (
+    "Feet first, FEET FIRST, FeetFirst, feet-first, FEET_FIRST, Foot first, Head first, HEAD-FIRST, HeadFirst supine, "
+    "HFS, FFP, supine, prone, decubitus left, Arms above head, arms up, Hands over the head, "
+    "ARMS OVERHEAD, arms by side, "
+    "hand behind head, feet to head, toward the head, craniocaudal, Cranio-Caudal, caudo-cranial, caudocranial, "
+    "Bauchlage, BAUCHLAGERUNG, Bauch liegend, Rückenlage, Kopf voran, Füße voran, FUSS VORAN, Kopftieflage, "
+    "Arme über Kopf, kraniokaudal, tête première, pieds en avant, bras au-dessus de la tête, procubitus, "
+    "cabeza primero, pies primero, decúbito ventral, decúbito abdominal, testa avanti, cabeça primeiro, "
+    "hoofd eerst, voeten eerst, buikligging, na brzuchu, 足先, 头先进, 頭側, 腹臥位, 俯卧, 腹卧位, "
+    "головой вперёд, на животе"
+)
+
+
+@pytest.mark.parametrize("position", POSITIONS.split(", "))
+@pytest.mark.parametrize("text", ["{}", "{} 5 mm", "5.0 {} STD", "CT_{}_1.25"])
+def test_how_a_patient_lies_is_no_region(text: str, position: str) -> None:
+    lying = text.format(position)
+    assert region(series(description=lying, body_part=""), RULES.prefer)[0] is Region.UNTOLD
+    assert region(series(description=lying, body_part="CHEST"), RULES.prefer)[0] is Region.CHEST
+    assert region(series(description=lying, body_part="ABDOMEN"), RULES.prefer)[0] is Region.ELSEWHERE
+    for elsewhere in ("Abdomen", "Head", "Neck", "Foot", "腹部", "Hand"):
+        named = region(series(description=f"{elsewhere}, {lying}", body_part="CHEST"), RULES.prefer)[0]
+        assert named is Region.ELSEWHERE, (elsewhere, lying)
+    assert region(series(description=f"Thorax {lying}", body_part=""), RULES.prefer)[0] is Region.CHEST
+    (one,) = judge([series(description=lying, body_part="")], RULES)
+    assert one.taken and "not the chest" not in one.reason
+
+
 def test_own_groups_of_kernels_come_first() -> None:
     rules = Rules(prefer=Prefer(kernel=("^bone",)))
     judged = judge([series(kernel="STANDARD"), series(uid="1.9", kernel="BONE")], rules)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from carina.synth.phantom import chest_phantom
-from carina.testing.dicom import write_ct_series
+from carina.testing.dicom import SeriesSettings, write_ct_series
 from served_nodes import add_job, opened, serving
 from test_uploads_served import begin, put, set_job
 
@@ -39,7 +39,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
 
 def sent(client: httpx.Client, files: Files) -> dict[str, int | None]:
     sizes = [len(data) for data in files.values()]
-    upload = begin(client, key=f"{sizes}", size=sum(sizes), files=len(files)).json()["id"]
+    upload = begin(client, key=f"{len(sizes)} {sum(sizes)}", size=sum(sizes), files=len(files)).json()["id"]
     for name, data in files.items():
         put(client, upload, data, name=name).raise_for_status()
     found: dict[str, int | None] = client.post(f"/api/v1/uploads/{upload}/finish", json={}).json()
@@ -108,3 +108,27 @@ def test_a_job_names_the_one_that_its_upload_named_whatever_ended_since(
         set_job(node, running, ended="healthy", state="stopped", stopped_at=datetime.now(UTC))
         page = client.get(f"/jobs/{said['id']}", headers={"accept": "text/html"}).text
         assert re.findall(r'as <a href="/jobs/(\d+)">', page) == [str(ended)]
+
+
+@pytest.mark.parametrize("later", [UID, OTHER])
+def test_of_two_series_the_job_on_the_one_that_is_run_is_named_before_it_is_chosen_and_after(
+    tmp_path: Path, later: str
+) -> None:
+    chest = chest_phantom(shape=(12, 64, 64), spacing_mm=(5.0, 2.0, 2.0), lesions=0).volume
+    files: Files = {}
+    for uid, description in {UID: "Chest", OTHER: "Abdomen"}.items():
+        made = write_ct_series(
+            replace(chest, uid=uid), tmp_path / uid, settings=SeriesSettings(description=description)
+        )
+        files |= {f"{uid}-{file.name}": file.read_bytes() for file in made}
+    node = opened(tmp_path)
+    ran = {uid: add_job(node, series_uid=uid) for uid in sorted([UID, OTHER], key=lambda uid: uid == later)}
+    with serving(node) as url, httpx.Client(base_url=url) as client:
+        said = sent(client, files)
+        assert said["run_before"] == ran[UID]
+        again = sent(client, files)
+        for state, ended, uid in (("pending", "", ""), ("stopped", "healthy", UID)):
+            set_job(node, said["id"] or 0, state=state, ended=ended, series_uid=uid)
+            page = client.get(f"/jobs/{said['id']}", headers={"accept": "text/html"}).text
+            assert re.findall(r'as <a href="/jobs/(\d+)">', page) == [str(ran[UID])]
+        assert again["run_before"] == ran[UID]

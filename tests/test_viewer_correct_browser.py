@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from carina.corrections.decisions import decide
-from carina.corrections.finish import Draft, finish, finished_folder
+from carina.corrections.finish import Draft, finish, finished_folder, finished_of
 from carina.corrections.masks import MaskName
 from carina.corrections.standing import Decision
 from carina.corrections.voxel_runs import runs_of_flags
@@ -209,7 +209,7 @@ def test_accepting_and_rejecting_need_a_name_and_nothing_unfinished(browser: Bro
         expect(why).to_have_text(re.compile("^Accept and Reject wait: what was painted is not finished. Finish the"))
         page.keyboard.press("u")
         expect(page.get_by_role("button", name="Accept")).to_be_enabled()
-        expect(why).to_be_empty()
+        expect(why).to_have_text(WAITS)
         expect(page.locator("#unfinished")).to_be_hidden()
         page.keyboard.press("r")
         expect(page.get_by_role("button", name="Accept")).to_be_disabled()
@@ -260,6 +260,35 @@ def test_an_open_page_says_what_each_reader_decides_and_the_focus_stays(
         expect(accept).to_be_focused()
 
 
+WAITS = "Finish waits until the mask is changed."
+
+
+def test_finish_waits_until_the_mask_is_changed_and_says_so(browser: Browser, corrected: CorrectedRun) -> None:
+    def greyed(*, is_greyed: bool) -> None:
+        expect(finishing).to_have_attribute("aria-disabled", "true" if is_greyed else "false")
+        expect(page.locator("#undecidable")).to_contain_text(WAITS if is_greyed else "Accept and Reject wait")
+        expect(finishing).to_have_accessible_description(page.locator("#undecidable").inner_text())
+
+    with correcting(browser, corrected, f"?at={','.join(map(str, AT))}") as page:
+        finishing = page.get_by_role("button", name="Finish the correction")
+        for number in range(2):
+            greyed(is_greyed=True)
+            finishing.press("Enter")
+            expect(page.locator("#said")).to_have_text(WAITS)
+            expect(finishing).to_be_focused()
+            assert len(finished_of(corrected.run.folder, MaskName.LESION)) == number
+            page.locator(".axial .picture").press("Shift+ArrowRight")
+            page.keyboard.press(" ")
+            saved(page)
+            greyed(is_greyed=False)
+            if not number:
+                finishing.press("Enter")
+                decided(page, "Corrected by Jane Doe")
+                expect(finishing).to_be_focused()
+        page.keyboard.press("u")
+        greyed(is_greyed=True)
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("dark", 390), ("light", 1280)])
 def test_axe_finds_nothing_serious_on_the_page(
     browser: Browser, corrected: CorrectedRun, scheme: str, width: int
@@ -270,6 +299,7 @@ def test_axe_finds_nothing_serious_on_the_page(
     size = {"width": width, "height": 800}
     with served(app) as url, opened(browser, f"{url}/correct/lesion", color_scheme=scheme, viewport=size) as page:
         ready(page)
+        page.keyboard.press("Shift+ArrowRight")
         page.keyboard.press(" ")
         saved(page)
         page.get_by_role("button", name="Finish the correction").click()

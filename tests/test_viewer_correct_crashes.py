@@ -159,6 +159,7 @@ def test_another_reader_s_strokes_are_told_and_nobody_s_are_lost_silently(
     mine = context.new_page()
     mine.goto(f"{server.url}?at={','.join(map(str, AT))}")
     ready(mine)
+    mine.route("**/standing.json", lambda route: route.abort())  # it must not be told before it paints
     elsewhere = browser.new_context()
     dab(elsewhere.new_page(), (14, 20, 10), server.url)
     elsewhere.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -42,3 +43,13 @@ def test_a_link_to_a_place_that_is_not_there_opens_the_page_and_says_so(url: str
     assert (b'id="outside"' in page) == bool(ELSEWHERE[at]) and b"<script>'" not in page
     scene = json.loads(page.decode().partition('id="scene">')[2].partition("</script>")[0])
     assert all(0 <= index < count for index, count in zip(scene["at"], scene["shape"], strict=True))
+
+
+def test_the_list_marks_the_lesion_that_is_shown_whatever_the_link_said(url: str) -> None:
+    lesions = json.loads(asked(f"{url}/")[1].decode().partition('id="scene">')[2].partition("</script>")[0])["lesions"]
+    marked = {"lesion-1": ["1"], "lesion-2": ["2"], "lesion-9": ["1"], "": ["1"], "0,0,0": []}
+    marked |= {",".join(map(str, at)): [str(number)] for number, at in enumerate(lesions, start=1)}
+    for at, numbers in marked.items():
+        page = asked(f"{url}/?{urlencode({'at': at})}")[1].decode()
+        assert re.findall(r'lesion-(\d)" aria-current="true"', page) == numbers, at
+    assert len(lesions) == 2

@@ -30,6 +30,7 @@ from viewer_runs import posed, served, write_cohort, write_run
 
 NOW = datetime(2026, 3, 4, 20, 15, 2, tzinfo=UTC)
 PAGES = ("/", "/report")
+STROKE = {"revision": 0, "id": "one", "reader": "x", "tool": "brush", "runs": [0, 1]}
 NETWORK_S = "Masks and figures on this page are as the network left them"
 
 
@@ -65,7 +66,8 @@ def test_correct_says_what_is_missing_before_somebody_paints(tmp_path: Path) -> 
     with client(run.folder) as asked:
         told = text_of(asked.get("/correct/lesion").content)
         assert f"{NOT_YET}: its DICOM object needs the series" in told and "--source" in told
-        finishing = {"revision": 0, "reader": "x", "decision": "corrected"}
+        assert asked.post("/correct/lesion/strokes", json=STROKE).json()["revision"] == 1
+        finishing = {"revision": 1, "reader": "x", "decision": "corrected"}
         refused = asked.post("/correct/lesion/decision", json=finishing).json()
         assert refused["code"] == "corrections.no-source"
     with client(run.folder, source=corrected.series) as asked:
@@ -85,7 +87,8 @@ def test_a_correction_of_a_cohort_is_finished_with_the_folder_of_all_its_studies
     with client(out, source=archive) as asked:
         page = "/cases/case-0/correct/lesion"
         assert NOT_YET not in asked.get(page).text
-        finishing = {"revision": 0, "reader": "x", "decision": "corrected"}
+        assert asked.post(f"{page}/strokes", json=STROKE).json()["revision"] == 1
+        finishing = {"revision": 1, "reader": "x", "decision": "corrected"}
         assert asked.post(f"{page}/decision", json=finishing).status_code == 200
         assert "lesion-seg.dcm" in asked.get(page).text
 
@@ -188,7 +191,7 @@ def test_agreement_is_read_by_case_and_mask_and_nothing_of_it_is_cut(
     for number in (0, 2):
         decide(Run(tmp_path / f"case-{number}"), MaskName.LUNG, Decision.ACCEPTED, "Jane Doe", NOW)
     decide(Run(tmp_path / "case-3"), MaskName.LESION, Decision.REJECTED, "x" * 64, NOW)
-    halved(Run(tmp_path / "case-1"))
+    told = halved(Run(tmp_path / "case-1"))
     damaged = decisions_file(tmp_path / "case-2")
     damaged.write_bytes(b"torn\n" + damaged.read_bytes())
     size = {"width": width, "height": 800}
@@ -199,7 +202,6 @@ def test_agreement_is_read_by_case_and_mask_and_nothing_of_it_is_cut(
         assert page.get_by_role("link", name="Agreement").get_attribute("aria-current") == "page"
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name="case-1, lesion mask"))
         cells = [text.split("\n")[-1] for text in row.get_by_role("cell").all_inner_texts()]
-        told = halved(Run(tmp_path / "case-1"))
         moment = shown_at(NOW)[:16]
         volumes = [ml_text(told.network_ml), ml_text(told.reader_ml), f"+{told.network_ml - told.reader_ml:.1f}"]
         assert cells == ["Lesion", "Corrected", "Jane Doe", moment, *volumes, f"{told.dice:.3f}"]

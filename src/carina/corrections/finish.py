@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -81,6 +81,10 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
         return by_whom(self.reader, self.painters, self.reader)
 
 
+class Unchanged(BadConfig):
+    """There is nothing to finish: the mask is the one that was finished last, or the network's own."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Draft:
     """A corrected mask, not yet finished: ``labels`` are ``(z, y, x)``, ``revision`` counts the strokes in them.
@@ -139,6 +143,7 @@ def finish(run: Run, draft: Draft, source: Source | None) -> Finished:
         BadConfig: the folder can't be written; ``corrections.busy``, another correction of this run is being finished.
         BadSeries: ``corrections.source``, the source is not the one of the run.
         ModelFailed: the object that was made is not the mask.
+        Unchanged: ``corrections.unchanged``, the mask is the one that was finished last.
     """
     with _alone(run.folder):
         return _finish(run, draft, source)
@@ -146,6 +151,8 @@ def finish(run: Run, draft: Draft, source: Source | None) -> Finished:
 
 def _finish(run: Run, draft: Draft, source: Source | None) -> Finished:
     layer, earlier = draft.layer, finished_of(run.folder, draft.layer)
+    if earlier and earlier[-1].sha256 == labels_sha256(draft.labels):
+        raise unchanged(layer, earlier)
     network = network_mask(run, layer)
     mask = replace(network, labels=draft.labels, warnings=(BY_READER, *network.warnings))
     number = earlier[-1].number + 1 if earlier else 1
@@ -173,6 +180,13 @@ def _finish(run: Run, draft: Draft, source: Source | None) -> Finished:
         )
         write_whole(partial / FACTS, as_pretty_json(finished))
     return finished
+
+
+def unchanged(layer: MaskName, done: Sequence[Finished]) -> Unchanged:
+    """The error of who would finish a mask that is as it was finished last, or else as the network left it."""
+    last = f"as correction {done[-1].number} of {done[-1].by} left it" if done else "as the network left it"
+    said = f"the {layer} mask is {last}, so there is nothing to finish: paint first, or accept or reject it."
+    return Unchanged("corrections.unchanged", said)
 
 
 def _ratios(run: Run, layer: MaskName, mask: Mask, folder: Path) -> tuple[float | None, float | None, tuple[str, ...]]:

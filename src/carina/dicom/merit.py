@@ -41,7 +41,8 @@ def _named(text: str, prefer: Prefer) -> Region:
         return Region.ELSEWHERE
     if first_match(prefer.region_include, text):
         return Region.CHEST
-    return Region.ELSEWHERE if first_match(prefer.region_exclude, text) else Region.UNTOLD
+    is_elsewhere = first_match(prefer.region_exclude, text, but=prefer.region_ignored)
+    return Region.ELSEWHERE if is_elsewhere else Region.UNTOLD
 
 
 @dataclass(frozen=True, kw_only=True)

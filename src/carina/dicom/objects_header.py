@@ -1,7 +1,8 @@
 """The source's patient and study, copied so that a study stays one study and every value is valid.
 
 Anonymised and hand-made headers lack required attributes or hold values their VR forbids. What is required but may
-be empty (type 2) is then left empty; anything else that is not valid is left out. Nothing is guessed.
+be empty (type 2) is then left empty; anything else that is not valid is left out. Nothing is guessed. Names of people
+and descriptions that are too long are cut; identifiers are not, since what is cut is another one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pydicom.dataelem import DataElement
 
 from carina.dicom.series import Series
 from carina.dicom.uids import derived_uid, is_uid
-from carina.dicom.validity import is_broken, valid_value
+from carina.dicom.validity import is_broken, is_cut, valid_value
 from carina.dicom.values import tag_of
 
 REQUIRED = (
@@ -82,4 +83,7 @@ def notes(series: Series) -> tuple[str, ...]:
     left_out = [keyword for keyword in (*REQUIRED, *OPTIONAL) if is_broken(series.header, keyword)]
     if left_out:
         said.append(f"{', '.join(left_out)}: not valid in the source, left out of the objects.")
+    cut = [keyword for keyword in (*REQUIRED, *OPTIONAL) if is_cut(series.header, keyword)]
+    if cut:
+        said.append(f"{', '.join(cut)}: longer than 64 characters in the source, cut to 64 in the objects.")
     return tuple(said)

@@ -41,6 +41,7 @@ class Prefer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     region_include: Patterns = ()
     region_exclude: Patterns = ()
     region_never: Patterns = ()
+    region_ignored: Patterns = ()
     energy_exclude: Patterns = ()
     original_exclude: Patterns = ()
     phase_include: Patterns = ()
@@ -102,7 +103,7 @@ def _patterns(rules: Rules | Prefer) -> Iterator[str]:
         value = getattr(rules, name)
         if isinstance(value, Prefer):
             yield from _patterns(value)
-        elif name == "kernel" or name.endswith(("_include", "_exclude", "_never")):
+        elif name == "kernel" or name.endswith(("_include", "_exclude", "_never", "_ignored")):
             yield from value
 
 

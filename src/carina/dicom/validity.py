@@ -33,14 +33,45 @@ DESCRIPTIONS = frozenset({"StudyDescription", "SeriesDescription", "Deidentifica
 """Free text, in which a control character is worth no more than the space it becomes."""
 
 
+CUT_TEXTS = frozenset({"StudyDescription", "SeriesDescription", "DeidentificationMethod"})
+"""Beside names of people, what says the same where its end is missing: an identifier that is cut is another one."""
+
+
 def valid_value(header: Dataset, keyword: str) -> str | None:
-    """An attribute's value if its VR, multiplicity and terms allow it, else None; several are joined by a backslash."""
-    values = [_spaced(value) if keyword in DESCRIPTIONS else value for value in _stated(header, keyword)]
+    """An attribute's value if its VR, multiplicity and terms allow it, else None; several are joined by a backslash.
+
+    Names of people and descriptions that are too long, and valid otherwise, are cut to what is allowed.
+    """
+    values = [_cut(keyword, value) for value in _spaced_values(header, keyword)]
     is_single = dictionary_VM(tag_of(keyword)) == "1"
     if not any(values) or (is_single and len(values) > 1) or not set(values) <= TERMS.get(keyword, set(values)):
         return None
     vr = dictionary_VR(tag_of(keyword))
     return "\\".join(values) if all(is_valid(vr, value) for value in values) else None
+
+
+def is_cut(header: Dataset, keyword: str) -> bool:
+    """Whether an attribute's value is valid but for its length, and is cut."""
+    stated = _spaced_values(header, keyword)
+    return valid_value(header, keyword) is not None and any(_cut(keyword, value) != value for value in stated)
+
+
+def _cut(keyword: str, value: str) -> str:
+    """The value as long as is allowed, where its length alone is wrong."""
+    if not _is_readable(value):
+        return value
+    if dictionary_VR(tag_of(keyword)) == "PN":
+        cut = "=".join(_cut_to(PERSON_CHARACTERS, group, " ^") for group in value.split("="))
+        return cut if _has_components(value) else value
+    return _cut_to(VR_CHARACTERS["LO"], value, " ") if keyword in CUT_TEXTS else value
+
+
+def _cut_to(longest: int, text: str, loose_ends: str) -> str:
+    return text if len(text) <= longest else text[:longest].rstrip(loose_ends)
+
+
+def _spaced_values(header: Dataset, keyword: str) -> list[str]:
+    return [_spaced(value) if keyword in DESCRIPTIONS else value for value in _stated(header, keyword)]
 
 
 def _spaced(text: str) -> str:
@@ -78,18 +109,24 @@ def _decoded(header: Dataset, element: RawDataElement) -> list[str]:
 
 def is_valid(vr: str, text: str) -> bool:
     """Whether one value is what its VR allows, without characters that don't print or couldn't be read."""
-    if not text.isprintable() or UNKNOWN in text or "\\" in text or len(text) > VR_CHARACTERS.get(vr, len(text)):
+    if not _is_readable(text) or "\\" in text or len(text) > VR_CHARACTERS.get(vr, len(text)):
         return False
     if vr in VR_CHECKS:
         return VR_CHECKS[vr](text)
     return vr not in FORMS or FORMS[vr].fullmatch(text) is not None
 
 
+def _is_readable(text: str) -> bool:
+    return text.isprintable() and UNKNOWN not in text
+
+
 def _is_name(text: str) -> bool:
-    groups = text.split("=")
-    return len(groups) <= PERSON_GROUPS and all(
-        len(group) <= PERSON_CHARACTERS and group.count("^") < PERSON_COMPONENTS for group in groups
-    )
+    return _has_components(text) and all(len(group) <= PERSON_CHARACTERS for group in text.split("="))
+
+
+def _has_components(name: str) -> bool:
+    groups = name.split("=")
+    return len(groups) <= PERSON_GROUPS and all(group.count("^") < PERSON_COMPONENTS for group in groups)
 
 
 def _is_date(text: str) -> bool:

@@ -38,12 +38,21 @@ def readings(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.lower() for one in (text, whole, parts, EDGES.sub(" ", parts))))
 
 
-def first_match(patterns: Sequence[str], text: str) -> str:
-    """What a text holds of the first pattern (a regular expression) that fits one of its readings; empty for none."""
-    ways = readings(text)
+def first_match(patterns: Sequence[str], text: str, *, but: Sequence[str] = ()) -> str:
+    """What a text holds of the first pattern (a regular expression) that fits one of its readings; empty for none.
+
+    What fits a pattern of ``but`` is taken out of each reading first.
+    """
+    ways = [_without(but, way) for way in readings(text)]
     for pattern in patterns:
         for way in ways:
             match = re.search(pattern, way, re.IGNORECASE)
             if match:
                 return match[0].strip() or way
     return ""
+
+
+def _without(patterns: Sequence[str], text: str) -> str:
+    for pattern in patterns:
+        text = re.sub(pattern, " ", text, flags=re.IGNORECASE)
+    return text

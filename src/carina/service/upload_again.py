@@ -15,7 +15,7 @@ from carina.jobs.queue import JobEnd
 from carina.receive.uploads import files_below
 from carina.service.dicomweb.attributes import header_record, hex_tag
 from carina.service.node import RunningNode
-from carina.service.upload_series import content_of, is_of_upload
+from carina.service.upload_series import content_of, is_of_upload, taken_series
 
 FILES_LOOKED_AT = 60
 """Files of an upload that are looked at, spread over all."""
@@ -31,11 +31,12 @@ def run_before(node: RunningNode, job: Job) -> int | None:
     """The latest job before this one, of the same pipeline, on its series, or of an upload on the same volume file.
 
     One that had ended well when this one came is named before any that ran or waited then, however that ended: who asks
-    later is told of the same. Of an upload of which no series is chosen yet, on one of its series. Jobs that failed or
-    were canceled are left out; so is what whoever asks doesn't see.
+    later is told of the same. Of an upload of which no series is chosen yet, on the one that a run will choose: what is
+    said of it before and after is the same. Jobs that failed or were canceled are left out; so is what whoever asks
+    doesn't see.
     """
     files = _some_files(content_of(node, job)) if is_of_upload(job) else []
-    uids = _wanted_series(job, files)
+    uids = _wanted_series(node, job, files)
     names = [] if uids else [file.name for file in files]
     if not uids and not names:
         return None
@@ -50,11 +51,16 @@ def run_before(node: RunningNode, job: Job) -> int | None:
     return next((one.id for one in others if _is_same(node, one, uids, files)), None)
 
 
-def _wanted_series(job: Job, files: Sequence[Path]) -> frozenset[str]:
-    """The series that a job runs on, or those of which it is still to choose one; none of a volume file."""
+def _wanted_series(node: RunningNode, job: Job, files: Sequence[Path]) -> frozenset[str]:
+    """The series that a job runs on, or will; those of its files where none can be run; none of a volume file."""
     held = _series_uids(files)
     chosen = frozenset([job.series_uid] if _UID.fullmatch(job.series_uid) else [])
-    return chosen if held & chosen or not files else held
+    if held & chosen or not files:
+        return chosen
+    if len(held) > 1:
+        settings = node.settings
+        held = held & taken_series(content_of(node, job), settings.series_rules, settings.limits.voxels) or held
+    return held
 
 
 def _is_same(node: RunningNode, other: Job, uids: frozenset[str], files: Sequence[Path]) -> bool:
@@ -64,7 +70,7 @@ def _is_same(node: RunningNode, other: Job, uids: frozenset[str], files: Sequenc
         return False
     theirs = _some_files(content_of(node, other))
     if uids:
-        return bool(uids & _series_uids(theirs))
+        return bool(uids & _wanted_series(node, other, theirs))
     named = {file.name: file for file in theirs}
     return any(file.name in named and _is_alike(file, named[file.name]) for file in files)
 

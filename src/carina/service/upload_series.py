@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from carina.database import read_only
-from carina.errors import BadSeries
+from carina.errors import BadSeries, CarinaError
 from carina.jobs.listing import Job, find_job, jobs_on_source
 from carina.jobs.queue import JobEnd
 from carina.jobs.sources import source_of
@@ -65,6 +66,22 @@ def is_of_upload(job: Job) -> bool:
 def content_of(node: RunningNode, job: Job) -> Path:
     """The content of the upload that a job is on, as the node finds it now."""
     return node.folder / UPLOADS / Path(job.source).parent.name / CONTENT
+
+
+@lru_cache(maxsize=1024)
+def taken_series(content: Path, rules: str, most_voxels: int) -> frozenset[str]:
+    """The UID of what a run takes of an upload where nobody chooses; every header is read for it, once.
+
+    Empty where nothing can be run. What an upload holds never changes.
+    """
+    from carina.dicom.find import find_series
+    from carina.dicom.rules import load_rules
+
+    try:
+        found = find_series(content, load_rules(rules), most_voxels=most_voxels)
+    except CarinaError:  # its run says why
+        return frozenset()
+    return frozenset(one.uid for one in found if one.taken)
 
 
 def series_of_job(node: RunningNode, job_id: int) -> SeriesOfUpload:

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from carina.api.result import Run
 from carina.api.study import choose_series
 from carina.corrections.decisions import LONGEST_REJECTION, decide, decision_on, readers_state, rejected_corrections
-from carina.corrections.finish import SEG_NAMES, Draft, finish, finished_folder, finished_of
+from carina.corrections.finish import SEG_NAMES, Draft, Unchanged, finish, finished_folder, finished_of, unchanged
 from carina.corrections.masks import MaskName, layer_named, masks_made, strokes_file
 from carina.corrections.painting import Author, Change, Overtaken, Painting, labels_sha256
 from carina.corrections.regions import Growth, alike, enclosed
@@ -235,11 +235,14 @@ class CorrectingPages:
         if asked.revision != revision:
             raise painting.overtaken("Look at it as it is now, then decide.")
         reader, now = self._name(request, asked.reader), datetime.now(UTC)
+        is_unfinished = _is_unfinished(opened.run, layer, painting)
         if asked.decision is Decision.CORRECTED:
+            if not is_unfinished:
+                raise unchanged(layer, finished_of(opened.run.folder, layer))
             people = painting.painters(revision)
             draft = Draft(layer=layer, labels=labels, revision=revision, reader=reader, painters=people, at=now)
             number = finish(opened.run, draft, self._how.source(request, opened.run)).number
-        elif _is_unfinished(opened.run, layer, painting):
+        elif is_unfinished:
             raise Conflict(
                 "corrections.unfinished",
                 "what was painted is not finished: finish the correction, or undo the strokes, then decide.",
@@ -253,10 +256,14 @@ class CorrectingPages:
         return Said(said=f"The {layer} mask is {asked.decision}.{self._withdrawn(request, opened.run, layer)}{others}")
 
     def _withdrawn(self, request: Request, run: Run, layer: MaskName) -> str:
-        """What was taken back of rejected corrections that waited to be sent, in a sentence; empty where none did."""
-        files = [_object_of(run, layer, number) for number in rejected_corrections(run, layer)]
-        waited = sorted({name for file in files for name in self._how.withdraw(request, file)})
-        return f" Its object, which waited for {', '.join(waited)}, is not sent." if waited else ""
+        """What was taken back of the corrections that waited to be sent and don't hold, in sentences; else empty."""
+        *replaced, latest = [one.number for one in finished_of(run.folder, layer)] or [0]
+        said = ""
+        for number in sorted({*replaced, *rejected_corrections(run, layer)}):
+            waited = ", ".join(sorted(self._how.withdraw(request, _object_of(run, layer, number))))
+            why = f": correction {latest} is in its place, and goes there once it is sent" if number != latest else ""
+            said += f" Correction {number}, which waited for {waited}, is not sent{why}." if waited else ""
+        return said
 
     def _send(self, request: Request, asked: SendAsked) -> msgspec.Struct:
         opened, layer, _ = self._painting(request)
@@ -274,7 +281,8 @@ class CorrectingPages:
                 "corrections.replaced",
                 f"correction {asked.number} of the {layer} mask was replaced by correction {latest}: send that one.",
             )
-        said = self._how.send(request, path)
+        withdrawn = self._withdrawn(request, opened.run, layer)  # the node may have died before it was
+        said = f"{self._how.send(request, path)}{withdrawn}"
         self._how.note(request, _deed(layer, "sent", asked.number))
         return Said(said=said)
 
@@ -336,7 +344,7 @@ async def _answered(
         return _json(await run_in_threadpool(do, request, asked))
     except (CarinaError, OSError) as error:
         failure = told(error)
-        status = 409 if isinstance(failure, Overtaken) else status_of(failure)
+        status = 409 if isinstance(failure, Overtaken | Unchanged) else status_of(failure)
         return problem(status, failure.code, failure.message)
 
 

@@ -299,7 +299,7 @@ class RunPages:
             "readers": readers_state(opened.run),
             "lesions": opened.lesions,
             "ml": ml_text,
-            "chosen": request.query_params.get("at", "lesion-1" if opened.lesions else ""),
+            "chosen": next((site.number for site in opened.lesions if tuple(site.index) == tuple(at)), 0),
             "at": at,
             "outside": outside_words(opened, request.query_params),
             "place": place_words(images, at),

@@ -23,6 +23,7 @@ const PAGE = 10;
 const WATCH_MS = 3000;
 const READER_KEY = "carina reader";
 const ELSEWHERE = "This mask is open in another window of this browser: painting begins here when that one is closed.";
+const NOTHING_TO_FINISH = "Finish waits until the mask is changed.";
 const HOW_SEEN_AGAIN = "log in as who painted them, or ask whoever administers the node whether the job was moved to another project, or you were taken out of its.";
 
 const spacing = spacingOf(scene);
@@ -39,7 +40,7 @@ const saver = new Saver({
 const visited = scene.lesions.findIndex((at) => at.every((value, axis) => value === scene.at[axis])) + 1;
 const labels = new Map([...document.querySelectorAll("[data-label]")].map((link) => [link.dataset.label, link]));
 const others = new Map(); // copies of the masks that are not painted here, once they are read
-const state = { at: [...scene.at], plane: planes[0], visited, isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false, wasRefused: false, refusal: "", refusedOn: "", greyed: "" };
+const state = { at: [...scene.at], plane: planes[0], visited, isPenDown: false, isAlone: false, isHidden: false, next: "", isLeaving: false, wasRefused: false, refusal: "", refusedOn: "", greyed: "", whyNotFinish: "" };
 let stroke = null; // { plane, value, places: Set }
 let settling = 0;
 
@@ -230,7 +231,10 @@ function giveFocusBack() {
   else button.focus();
 }
 
-/** Why nothing can be accepted or rejected now, and the two buttons greyed as long as that is so. */
+/**
+ * Why nothing can be accepted, rejected or finished now, and the buttons greyed as long as that is so. Finish keeps the
+ * focus and says why when it is pressed: it is greyed by its own deed.
+ */
 function sayUndecidable(waiting) {
   let why = "";
   if (!state.isAlone) why = "this mask is open in another window of this browser";
@@ -239,9 +243,13 @@ function sayUndecidable(waiting) {
   else if (saver.isUnfinished) why = "what was painted is not finished. Finish the correction, or undo the strokes";
   const isNothingDecided = !state.isAlone || saver.isOvertaken;
   const what = isNothingDecided ? "Accept, Reject and Finish wait" : "Accept and Reject wait";
-  document.getElementById("undecidable").textContent = why && `${what}: ${why}.`;
+  const isChanged = saver.isRead ? saver.isUnfinished : !document.getElementById("unfinished").hidden;
+  state.whyNotFinish = why || isChanged ? "" : NOTHING_TO_FINISH;
+  document.getElementById("undecidable").textContent = why ? `${what}: ${why}.` : state.whyNotFinish;
   for (const name of ["accepted", "rejected"]) document.querySelector(`[data-decision=${name}]`).disabled = Boolean(why);
-  document.querySelector("[data-decision=corrected]").disabled = isNothingDecided;
+  const finishing = document.querySelector("[data-decision=corrected]");
+  finishing.disabled = isNothingDecided;
+  finishing.setAttribute("aria-disabled", Boolean(state.whyNotFinish));
   if (why) rejecting.hidden = true;
 }
 
@@ -523,6 +531,10 @@ document.getElementById("drop").addEventListener("click", () => saver.takeOver({
 
 async function decide(decision, reason = "") {
   if (state.isPenDown) pen();
+  if (decision === "corrected" && state.whyNotFinish) {
+    sayOfDeed(state.whyNotFinish);
+    return;
+  }
   said.textContent = decision === "corrected" ? "The object is being made." : "";
   const answer = await saver.decide(decision, reason);
   sayOfDeed(answer.said);
