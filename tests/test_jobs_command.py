@@ -171,7 +171,7 @@ def test_what_became_of_a_cohort_is_a_table(carina: Command, archive: Path, tmp_
         ("p1", "done", "", "2"),
         ("p2", "done", "", "3"),
     ]
-    assert carina("jobs", "table", "none.csv", "--pipeline", "liver").stdout == "no jobs; table: none.csv\n"
+    assert carina("jobs", "table", "none.csv", "--pipeline", "default-overlay").stdout == "no jobs; table: none.csv\n"
 
 
 def test_an_empty_cohort_is_refused(carina: Command, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_jobs_are_listed_by_key_the_oldest_first(asked: Asked) -> None:
 @pytest.mark.parametrize("state", ShownState)
 def test_jobs_are_filtered_by_what_they_are_shown_as(asked: Asked, state: ShownState) -> None:
     assert [job["id"] for job in asked("GET", f"/jobs?state={state}").json()["jobs"]] == [asked.jobs[state]]
-    assert asked("GET", f"/jobs?state={state}&pipeline=other").json()["jobs"] == []
+    assert asked("GET", f"/jobs?state={state}&pipeline=default-overlay").json()["jobs"] == []
 
 
 def test_what_jobs_are_shown_as_is_what_they_can_be() -> None:

@@ -12,7 +12,7 @@ OPENERS = {
     "build_opener": {"deliver/paced_http.py", "cli/health.py"},
     "SMTP": {"deliver/mail.py"},
     "SMTP_SSL": {"deliver/mail.py"},
-    "create_connection": {"receive/reach.py", "service/endpoint.py"},
+    "create_connection": {"receive/reach.py", "service/endpoint.py", "database/greeting.py"},
     "urlopen": set(),
     "HTTPConnection": {"deliver/paced_http.py", "service/endpoint.py"},
     "HTTPSConnection": {"deliver/paced_http.py"},
@@ -21,7 +21,7 @@ OPENERS = {
 """Files that may call, or build upon, what opens a connection.
 
 ``health`` and ``reach`` ask this machine's own ports; ``endpoint`` asks the server of networks, whose client is a
-library's, whether it is there.
+library's, whether it is there; ``greeting`` asks a database's, whose client is one too, whether it takes anybody.
 """
 
 

@@ -19,6 +19,7 @@ from carina.dicom.found import Listing
 from carina.dicom.read import read_source
 from carina.dicom.rules import load_rules
 from carina.dicom.series import Source, VolumeFile
+from carina.dicom.voxel_limit import allow_voxels
 from carina.errors import one_line
 from carina.operators.catalogue import definition_file
 from carina.operators.needed import needed_tasks
@@ -112,6 +113,7 @@ def run(
     """
     how = how or RunSettings()
     settings = how.settings or default_settings()
+    allow_voxels(settings.limits)
     definition, table = _pipeline(how, operators)
     if isinstance(source, str | Path):
         source = choose_series(source, settings, how.uid)

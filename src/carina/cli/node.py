@@ -26,9 +26,12 @@ PLAN = click.option("--plan", type=click.Choice(["fast", "original"]), help="Whe
 def node_settings(config: Path | None, plan: str | None = None) -> Settings:
     """The settings of a file, by default ``./carina.toml`` where it is, of the environment and of ``--plan``."""
     from carina.config import find_settings
+    from carina.dicom.voxel_limit import allow_voxels
 
     override = {"CARINA_RUNTIME_PLAN": plan} if plan else {}
-    return find_settings(config, {**os.environ, **override})
+    settings = find_settings(config, {**os.environ, **override})
+    allow_voxels(settings.limits)
+    return settings
 
 
 def acting_by_command() -> str:

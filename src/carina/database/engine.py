@@ -89,10 +89,8 @@ def _comes_up(error: Exception) -> bool:
     if not _OF_ITS_SERVER.search(said) or any(words in said for words in _NO_ROOM):
         return True
     tried = getattr(error.orig, "pgconn", None)
-    host, port, user, database = (
-        bytes(getattr(tried, name, b"") or b"").decode() for name in ("host", "port", "user", "db")
-    )
-    return takes_nobody_now(host, int(port or 5432), user, database)
+    host, port = (bytes(getattr(tried, name, b"") or b"").decode() for name in ("host", "port"))
+    return takes_nobody_now(host, int(port or 5432))
 
 
 def _unopened(url: str, error: Exception) -> str:

@@ -11,6 +11,7 @@ import struct
 from contextlib import suppress
 
 _PROTOCOL = 3 << 16
+_NOBODY = b"user\0nobody\0\0"
 _ERROR = b"E"
 _CODE = b"C"
 _LONGEST_ANSWER = 64 * 1024
@@ -21,17 +22,19 @@ TAKES_NOBODY_NOW = ("57P", "53")
 """How codes begin of a server that starts, ends, recovers, or has too many connections (its manual, appendix A)."""
 
 
-def takes_nobody_now(host: str, port: int, user: str, database: str) -> bool:
+def takes_nobody_now(host: str, port: int) -> bool:
     """Whether a server says so itself, to whoever it is; False where it says anything else, or can't be asked."""
     with suppress(OSError, ValueError, struct.error):
-        return _code_of(_asked(host, port, user, database)).startswith(TAKES_NOBODY_NOW)
+        return _code_of(_asked(host, port)).startswith(TAKES_NOBODY_NOW)
     return False
 
 
-def _asked(host: str, port: int, user: str, database: str) -> bytes:
-    """The first message of its answer, from its kind on; ``host`` is a folder where the server has a socket there."""
-    named = b"".join(text.encode() + b"\0" for text in ("user", user, "database", database)) + b"\0"
-    startup = struct.pack("!II", 8 + len(named), _PROTOCOL) + named
+def _asked(host: str, port: int) -> bytes:
+    """The first message of its answer, from its kind on; ``host`` is a folder where the server has a socket there.
+
+    A server that takes nobody says so whoever asks: no name of the address goes over a line that may have no TLS.
+    """
+    startup = struct.pack("!II", 8 + len(_NOBODY), _PROTOCOL) + _NOBODY
     with _connected(host, port) as stream:
         stream.sendall(startup)
         with stream.makefile("rb") as answer:

@@ -17,6 +17,7 @@ from carina.dicom.headers import KEYWORDS, SliceHeader, slices_of
 from carina.dicom.layout import FrameLayout, ImpossibleLayout, layout_of
 from carina.dicom.part10 import OpenFile, inflated_pixels, open_file, reading
 from carina.dicom.syntaxes import BIG_ENDIAN, DEFLATED, DEFLATED_FRAMES, HTJ2K, JPEG, JPEG_2000, JPEG_LS, NATIVE, RLE
+from carina.dicom.voxel_limit import allowed_voxels, too_many_voxels
 from carina.errors import BadSeries, with_words
 from carina.volume.values import SCALE_BOTTOM_HU, SCALE_TOP_HU
 
@@ -141,7 +142,7 @@ def open_pixels(path: Path) -> PixelFile:
     """Read what decoding a file's frames needs, without decoding.
 
     Raises:
-        BadSeries: the file is not DICOM, has no pixel data, or a layout that no CT has.
+        BadSeries: the file is not DICOM, has no pixel data, a layout that no CT has, or more voxels than are allowed.
     """
     opened = open_file(path, KEYWORDS)
     slices = slices_of(opened) if opened else []
@@ -154,10 +155,17 @@ def open_pixels(path: Path) -> PixelFile:
         layout = layout_of(opened)
     except ImpossibleLayout as error:
         raise BadSeries(error.code, f"{path.name}: {error}.") from error
+    _check_voxels(path.name, (len(slices), layout.rows, layout.columns))
     pieces = opened.encapsulated.frames(len(slices)) if opened.encapsulated else ()
     needed = layout.frame_bytes * len(slices) if opened.transfer_syntax == DEFLATED else 0
     inflated = opened.inflated if len(opened.inflated) >= needed else inflated_pixels(path, needed)
     return PixelFile(opened=opened, layout=layout, slices=slices, pieces=pieces, inflated=inflated)
+
+
+def _check_voxels(name: str, shape: tuple[int, int, int]) -> None:
+    frames, rows, columns = shape
+    if frames * rows * columns > allowed_voxels():
+        raise too_many_voxels(name, f"it has {frames} x {rows} x {columns} voxels")
 
 
 def _undecodable(name: str, why: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from carina.config import LimitSettings
 from carina.dicom.assemble import Assembled, assemble
 from carina.dicom.found import Found, Listing
 from carina.dicom.geometry import degrees_from_plane, image_axes, plane
@@ -19,6 +18,7 @@ from carina.dicom.rules import Rules, broken_rules, load_rules
 from carina.dicom.scan import is_archive, scan
 from carina.dicom.series import Source, VolumeFile
 from carina.dicom.volume_file import broken_volumes, volume_file
+from carina.dicom.voxel_limit import allowed_voxels
 from carina.dicom.walk import Walked, own_of_run, walk
 from carina.errors import BadSeries
 from carina.volume.files import volume_suffix
@@ -36,17 +36,17 @@ LOOKED_FOR_ARCHIVES = 1000
 """Files whose beginnings are read for a hint, where there is nothing else."""
 
 
-def find_series(path: Path, rules: Rules | None = None, *, most_voxels: int = LimitSettings().voxels) -> Listing:
+def find_series(path: Path, rules: Rules | None = None, *, most_voxels: int | None = None) -> Listing:
     """List every DICOM series and volume file below a folder, or in one file, with the verdict of the rules.
 
     Reads headers only. The best first; ``taken`` marks the one that ``choose`` gives. The listing counts every file
-    below the path. A series of more than ``most_voxels`` is not read.
+    below the path. A series of more than ``most_voxels`` is not read; None: what this process allows.
 
     Raises:
         BadSeries: the path does not exist or can't be looked at, or nothing below it is DICOM or a volume file.
         BadConfig: the default rules can't be read (a broken installation).
     """
-    rules = rules or load_rules()
+    rules, most_voxels = rules or load_rules(), most_voxels or allowed_voxels()
     walked = walk(path)
     volumes = [volume_file(file, most_voxels) for file in walked.files if volume_suffix(file)]
     scanned = scan(_without(volumes, walked.files))

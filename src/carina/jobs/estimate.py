@@ -6,12 +6,12 @@ from collections import Counter
 from operator import itemgetter
 from pathlib import Path
 
-from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from carina.config import Settings
 from carina.dicom.series import Source, VolumeFile
 from carina.dicom.walk import walk
+from carina.dicom.whole_file import read_whole
 from carina.errors import BadConfig, BadSeries
 from carina.jobs.machine import whole_machine
 from carina.pipeline.definition import load_definition
@@ -40,9 +40,9 @@ def voxels_of(source: Source) -> int:
 def slice_voxels(file: Path) -> int:
     """The voxels of one DICOM file, by its header."""
     try:
-        header = dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns", "NumberOfFrames"])
+        header = read_whole(file, stop_before_pixels=True, tags=["Rows", "Columns", "NumberOfFrames"])
         return int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames") or 1)
-    except (OSError, InvalidDicomError, AttributeError, TypeError, ValueError):
+    except (BadSeries, OSError, InvalidDicomError, AttributeError, TypeError, ValueError):
         return LARGEST_SLICE
 
 

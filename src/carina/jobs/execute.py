@@ -31,6 +31,7 @@ from carina.database import JOB, database_now, is_away
 from carina.database.intact import check_intact
 from carina.deliver.ledger import enter
 from carina.deliver.stranded import stranded_words
+from carina.dicom.voxel_limit import allow_voxels
 from carina.errors import BadConfig, CarinaError, DeliveryFailed, keep_trace, kind_and_place, told, without_words
 from carina.jobs.belonging import is_away_from, set_run_aside
 from carina.jobs.holder import held
@@ -162,6 +163,7 @@ def main() -> int:
     """Read settings and attempt, and execute."""
     lifeline = os.fdopen(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
     settings = msgspec.json.decode(_line(lifeline), type=Settings)
+    allow_voxels(settings.limits)
     threading.Thread(target=_end_with_the_worker, args=(lifeline,), daemon=True).start()
     attempt = Attempt(int(sys.argv[1]), int(sys.argv[2]))
     _log_without_data(attempt)

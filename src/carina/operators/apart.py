@@ -19,6 +19,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from carina.config import LimitSettings
+from carina.dicom.voxel_limit import allowed_voxels
 from carina.errors import BadConfig, CarinaError, ModelFailed, kind_and_place, one_line, raised_by, unwritable
 from carina.operators.apart_process import (
     ANSWER_FILE,
@@ -175,6 +177,7 @@ class Apart:
             folder=context.folder,
             work=work,
             when=context.when,
+            limits=LimitSettings(voxels=allowed_voxels()),
         )
 
     def _answer(self, asked: OperatorCall, context: Context, told: str) -> OperatorAnswer:

@@ -20,6 +20,8 @@ from typing import Any
 
 import msgspec
 
+from carina.config import LimitSettings
+from carina.dicom.voxel_limit import allow_voxels
 from carina.errors import CarinaError, WrongType, kind_and_place, told, with_traces
 from carina.operators.placed import misplaced
 from carina.pipeline import ports
@@ -53,6 +55,7 @@ class OperatorCall:
     folder: Path
     work: Path
     when: dt.datetime
+    limits: LimitSettings
 
 
 class Utterance(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +94,7 @@ def output_folder(work: Path, number: int) -> Path:
 def answer_call() -> None:
     """Read, run, answer; threads that the operator left running end here."""
     asked: OperatorCall = pickle.load(sys.stdin.buffer)
+    allow_voxels(asked.limits)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     faulthandler.enable()
     with suppress(OSError):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 
 from carina.config import SHORTEST_KEY, Settings
 from carina.dicom.confidentiality import Profile, Retained
@@ -22,6 +22,7 @@ from carina.dicom.objects import save_object
 from carina.dicom.objects_header import study_uid
 from carina.dicom.pseudonyms import Pseudonyms
 from carina.dicom.series import Series
+from carina.dicom.whole_file import read_whole
 from carina.errors import BadConfig, BadSeries
 from carina.operators.ports import DicomObjects, SourcePort
 from carina.pipeline.json_text import as_json
@@ -74,7 +75,7 @@ class Instances(Mapping[str, Dataset]):
         self._files, self._series = {file.stem: file for file in files}, series
 
     def __getitem__(self, name: str) -> Dataset:
-        return dcmread(self._files[name])
+        return read_whole(self._files[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
@@ -93,7 +94,7 @@ def _patient(series: Series) -> str:
 def _write(series: Series, folder: Path, profile: Profile, pseudonyms: Pseudonyms, context: Context) -> Iterator[Path]:
     uids = {instance.path: instance.sop_instance_uid for instance in series.instances if instance.frame in (None, 1)}
     for number, path in enumerate(series.files, start=1):
-        header = dcmread(path, stop_before_pixels=True, force=True)
+        header = read_whole(path, stop_before_pixels=True)
         check_drawn(header, f"slice {number}")
         pixels = open_pixels(path)
         frames = np.stack([pixels.stored(frame + 1) for frame in range(len(pixels.slices))])

@@ -11,11 +11,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
 from carina.dicom.decode import open_pixels
 from carina.dicom.syntaxes import DEFLATED, EXPLICIT, IMPLICIT
+from carina.dicom.whole_file import read_whole
 from carina.errors import BadSeries
 
 TRAILING_PADDING = 0xFFFCFFFC
@@ -56,7 +57,7 @@ def is_same_object(one: Path, other: Path) -> bool:
 
 def _content(file: Path) -> Dataset:
     """A file's data set without what only encodes it: group lengths (PS3.5 7.2) and padding at its end."""
-    dataset = dcmread(file)
+    dataset = read_whole(file)
     for tag in [tag for tag in dataset.keys() if tag.element == 0 or tag == TRAILING_PADDING]:  # noqa: SIM118
         del dataset[tag]
     return Dataset(dict(dataset.items()))

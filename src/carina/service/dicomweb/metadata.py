@@ -7,10 +7,12 @@ import zlib
 from typing import Any
 
 import msgspec
-from pydicom import DataElement, Dataset, dcmread
+from pydicom import DataElement, Dataset
 from pydicom.errors import InvalidDicomError
 
 from carina.dicom.part10 import PIXEL_DATA
+from carina.dicom.whole_file import read_whole
+from carina.errors import BadSeries
 from carina.service.dicomweb.held import Held
 from carina.service.dicomweb.json_values import Attributes
 from carina.service.dicomweb.qido import identity_record, instance_record
@@ -22,6 +24,7 @@ LARGE_BYTES = 1024
 _DAMAGE = (
     ArithmeticError,
     AttributeError,
+    BadSeries,
     EOFError,
     InvalidDicomError,
     KeyError,
@@ -40,7 +43,7 @@ _DAMAGE = (
 def metadata_of(held: Held, url: str) -> Attributes:
     """The attributes of an object; ``url`` is its own. A damaged one gives what a search tells of it."""
     try:
-        header = dcmread(held.path, stop_before_pixels=True)
+        header = read_whole(held.path, stop_before_pixels=True)
         large_values = _drop_large(header)
         record: Attributes = header.to_json_dict(suppress_invalid_tags=True)
     except _DAMAGE:
@@ -84,7 +87,7 @@ def bulk_data(held: Held, tag: str) -> bytes:
         NotThere: the object has none under this tag.
     """
     try:
-        header = dcmread(held.path, stop_before_pixels=True)
+        header = read_whole(held.path, stop_before_pixels=True)
         value = header[int(tag, 16)].value
     except _DAMAGE as error:
         raise NotThere("dicomweb.bulk-data", f"the object has no value under the tag {tag[:20]!r}.") from error

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydicom import dcmread
 from pydicom.uid import EncapsulatedPDFStorage
 
 from carina.dicom.decode import open_pixels
 from carina.dicom.part10 import OpenFile, open_file
+from carina.dicom.whole_file import read_whole
 from carina.errors import BadSeries
 from carina.service.dicomweb.accept import Wish
 from carina.service.dicomweb.frames import FrameSource
@@ -121,7 +121,7 @@ def _document(path: Path, wishes: list[Wish]) -> Rendered:
 
 def encapsulated(path: Path) -> bytes:
     """The document that an object encapsulates, without the byte that makes its length even."""
-    found = dcmread(path)
+    found = read_whole(path)
     data = bytes(found.EncapsulatedDocument)
     return data[: int(found.get("EncapsulatedDocumentLength") or len(data))]
 
