@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from carina.corrections.masks import MaskName, network_mask, strokes_file
 from carina.corrections.painting import Painting
 from carina.database import JOB
 from corrected_runs import ready, saved
-from test_access_browser import log_in
+from test_access_browser import log_in, look_over
 from viewer_runs import posed, write_run
 
 LONG_S = 30 * 24 * 3600.0
@@ -99,9 +100,7 @@ def test_what_one_person_painted_waits_for_that_person(browser: Browser, node: G
     log_in(page, "reader.one", PASSWORD)
     saved(page)
     assert strokes(node).revision == 2
-    lines = strokes_file(folder_of(node), MaskName.LESION).read_text().splitlines()
-    kept = [json.loads(line.split(" ", 1)[1]) for line in lines]  # a checksum comes first
-    assert [one["reader"] for one in kept if "reader" in one] == ["operator.one", "reader.one"]
+    assert painters(node) == ["operator.one", "reader.one"]
     page.context.close()
 
 
@@ -138,6 +137,99 @@ def test_who_only_looks_or_decides_is_told_and_led_back(browser: Browser, node: 
     expect(page.locator("#place")).to_contain_text(ENDED)
     expect(page.locator("#place").get_by_role("link", name="Log in")).to_be_visible()
     page.context.close()
+
+
+ANOTHER = "This page is that of reader.one, and operator.one is logged in now: log in as reader.one again, or"
+
+
+def log_in_elsewhere(page: Page, node: Guarded, role: str) -> None:
+    """Somebody else logs in in another tab of the same browser."""
+    other = page.context.new_page()
+    other.goto(f"{node.url}/account")
+    other.get_by_role("button", name="Log out", exact=True).click()
+    log_in(other, f"{role}.one", PASSWORD)
+    expect(other.get_by_role("heading", name="Worklist")).to_be_visible()
+    other.close()
+
+
+def painters(node: Guarded) -> list[str]:
+    lines = strokes_file(folder_of(node), MaskName.LESION).read_text().splitlines()
+    kept = [json.loads(line.split(" ", 1)[1]) for line in lines]  # a checksum comes first
+    return [one["reader"] for one in kept if "reader" in one]
+
+
+@pytest.mark.parametrize("is_told_first", [True, False])
+def test_a_page_that_is_somebody_elses_by_now_says_so_and_takes_and_does_nothing(
+    browser: Browser, node: Guarded, *, is_told_first: bool
+) -> None:
+    page = entered(browser, node, "reader", f"/jobs/{node.job}/view/correct/lesion?at=12,20,26")
+    ready(page)
+    page.keyboard.press(" ")
+    saved(page)
+    if not is_told_first:
+        page.route("**/standing.json", lambda route: route.abort())
+    log_in_elsewhere(page, node, "operator")
+    line, said = page.locator("#saved"), page.locator("#said")
+    if is_told_first:
+        expect(line).to_contain_text(ANOTHER)  # by itself
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press(" ")
+    expect(line).to_contain_text(ANOTHER)
+    waiting = "1 stroke not saved, kept in this browser and sent once reader.one is logged in again."
+    if not is_told_first:
+        expect(line).to_contain_text(waiting)
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press(" ")
+    expect(said).to_contain_text(ANOTHER)
+    for name in ("Accept", "Reject", "Finish the correction"):
+        expect(page.get_by_role("button", name=name)).to_be_disabled()
+    expect(page.locator("#undecidable")).to_contain_text("Finish wait: somebody else is logged in now")
+    assert painters(node) == ["reader.one"]
+    look_over(page, 1280)
+    if is_told_first:
+        page.get_by_role("link", name="Open the page anew").click()
+        ready(page)
+        page.locator(".axial .picture").press(" ")
+        saved(page)
+        assert painters(node) == ["reader.one", "operator.one"]
+    else:
+        log_in_elsewhere(page, node, "reader")
+        page.evaluate("window.dispatchEvent(new Event('focus'))")
+        saved(page)
+        expect(said).to_be_empty()
+        assert painters(node) == ["reader.one", "reader.one"]
+    page.context.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs/{job}", "/jobs/{job}/view/", "/jobs/{job}/view/report"])
+def test_a_page_that_changes_by_itself_says_that_its_log_in_ended_and_becomes_that_of_who_came(
+    browser: Browser, node: Guarded, path: str
+) -> None:
+    page = entered(browser, node, "reader", path.format(job=node.job))
+    said = page.locator("#connection")
+    expect(page.locator("#live")).to_have_count(1)
+    log_in_elsewhere(page, node, "operator")
+    expect(said).to_contain_text("This page shows what was last known.")
+    look_over(page, 1280)
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
+    expect(page.locator(".who a")).to_contain_text("operator.one")
+    expect(said).to_be_empty()
+    page.context.close()
+
+
+def test_an_object_is_not_sent_from_the_page_of_somebody_else(node: Guarded) -> None:
+    same = {"sec-fetch-site": "same-origin", "origin": node.url}
+    sending = {"number": 1, "reader": "reader.one"}
+    answer = node.person("operator", **same).post(f"/jobs/{node.job}/view/correct/lesion/send", json=sending)
+    assert (answer.status_code, answer.json()["code"]) == (409, "corrections.another-reader")
+
+
+def test_who_logs_in_in_place_of_another_ends_that_session(node: Guarded) -> None:
+    browser = node.person("reader")
+    token = re.findall(r'name="token" value="([^"]+)"', browser.get("/account").text)[-1]
+    entering = {"name": "operator.one", "password": PASSWORD, "token": token}
+    assert browser.post("/login", data=entering, follow_redirects=False).status_code == 303, "by a form of their own"
+    assert node.person("reader").get("/api/v1/jobs").status_code == 401
 
 
 def test_an_upload_says_what_is_kept_and_leads_back(browser: Browser, node: Guarded, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from carina.jobs.superseding import successor_of
 from carina.service.node import RunningNode
 from corrected_runs import ready
 from served_nodes import NOON, add_job, hold, opened, serving
+from test_access_browser import look_over
 from viewer_runs import posed, through_dicom, write_run
 
 SETTINGS = """
@@ -115,18 +117,60 @@ def test_the_worklist_counts_the_instances_that_a_job_runs_on(halved: Halved) ->
 def test_open_pages_say_it_when_it_happens(halved: Halved, browser: Browser) -> None:
     def shown(path: str) -> Page:
         page = browser.new_page(viewport={"width": 1280, "height": 720})
-        page.goto(f"{halved.url}/jobs/{halved.job}{path}")
+        page.goto(f"{halved.url}/jobs/{halved.job}/{path}")
         return page
 
-    job, correct = shown(""), shown("/view/correct/lesion")
+    pages = {path: shown(path) for path in OF_A_RUN if "lung" not in path}
+    correct = pages["view/correct/lesion"]
     ready(correct)
     later = halved.add(halved.job, ended="", state="running")
-    for page in (job, correct):
+    for page in pages.values():
         expect(page.locator("main")).to_contain_text(
             re.compile(rf"Superseded: job {later} runs on more", re.IGNORECASE)
         )
     expect(correct.locator("#superseded")).to_contain_text("What is painted and decided here is not taken over there.")
     halved.end(later, "healthy")
-    for page in (job, correct):
+    for page in pages.values():
         expect(page.locator("main")).to_contain_text(HEALTHY)
+        expect(page.locator(".superseded, .refused").first).to_be_in_viewport()
         page.close()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 390), ("light", 1280)])
+def test_what_an_open_page_says_is_to_be_read_and_reached_by_key(
+    halved: Halved, browser: Browser, scheme: Literal["dark", "light"], width: int
+) -> None:
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    page.goto(f"{halved.url}/jobs/{halved.job}/view/?at=6,16,16")
+    picture = page.locator(".axial .picture")
+    picture.focus()
+    later = halved.add(halved.job)
+    link = page.get_by_role("link", name=f"Job {later}", exact=True)
+    expect(link).to_be_visible()
+    expect(picture).to_be_focused()
+    look_over(page, width)
+    link.press("Enter")
+    expect(page.get_by_role("heading", name=f"Job {later}")).to_be_visible()
+    page.close()
+
+
+def test_a_page_that_nobody_sees_holds_no_connection_and_says_it_when_it_is_seen(
+    halved: Halved, browser: Browser
+) -> None:
+    """A browser has six to a server, all its tabs together."""
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "superseded" in request.url else None)
+    page.add_init_script(
+        "Object.defineProperty(document, 'visibilityState', { get: () => window.isSeen ? 'visible' : 'hidden' });"
+    )
+    page.goto(f"{halved.url}/jobs/{halved.job}/view/report")
+    later = halved.add(halved.job)
+    turned = "isSeen => { window.isSeen = isSeen; document.dispatchEvent(new Event('visibilitychange')); }"
+    for count in (1, 2):
+        page.evaluate(turned, False)
+        assert len(asked) == count - 1
+        page.evaluate(turned, True)
+        expect(page.locator("#live")).to_contain_text(f"Job {later}")
+        assert len(asked) == count
+    page.close()

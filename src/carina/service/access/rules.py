@@ -120,7 +120,8 @@ def _pages() -> Iterator[Rule]:
     yield _reads("/", "worklist")
     yield _reads("/live", "worklist", is_quiet=True)
     yield _reads("/jobs/{job:int}", "job {job}")
-    yield _reads("/jobs/{job:int}/live", "job {job}", is_quiet=True)
+    for path in ("/jobs/{job:int}/live", "/jobs/{job:int}/superseded"):
+        yield _reads(path, "job {job}", is_quiet=True)
     for path in ("/jobs/{job:int}/log", "/jobs/{job:int}/log.txt"):  # it names paths of the disk
         yield Rule(method="GET", path=path, need=Need.OPERATE, view="log of job {job}")
     yield _reads("/jobs/{job:int}/series", "series of the upload of job {job}")

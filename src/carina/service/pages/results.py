@@ -20,6 +20,7 @@ def _viewer() -> Router:
     from carina.service.pages.runs_of_jobs import (
         corrections_of_jobs,
         earlier_runs,
+        events_of_job,
         following_job,
         page_of_job,
         removed_runs,
@@ -42,6 +43,7 @@ def _viewer() -> Router:
         sent=sent_of_job,
         following=following_job,
         superseded=superseded_job,
+        live=events_of_job,
     )
     correct = correct_routes(run_of, shelf, around, corrections_of_jobs())
     changes = changes_routes(run_of, earlier_runs, shelf, around, removed_runs)

@@ -49,6 +49,7 @@ def page_routes() -> list[BaseRoute]:
         Route("/live", live_worklist),
         Route("/jobs/{job:int}", show_job),
         Route("/jobs/{job:int}/live", live_job),
+        Route("/jobs/{job:int}/superseded", live_superseded),
         Route("/jobs/{job:int}/log", show_log),
         Route("/jobs/{job:int}/log.txt", plain_log),
         Route("/jobs/{job:int}/series", show_series),
@@ -99,6 +100,27 @@ def live_job(request: Request) -> Response:
     node, job_id = _node(request), request.path_params["job"]
     progress_of(node, job_id)
     return stream(node, request, partial(_job_part, request, node, job_id))
+
+
+def live_superseded(request: Request) -> Response:
+    """Whether another job came in place of this one, as the pages of its results say it."""
+    node, job_id = _node(request), request.path_params["job"]
+    progress_of(node, job_id)
+    return stream(node, request, partial(_superseded_part, request, node, job_id))
+
+
+def _superseded_part(request: Request, node: RunningNode, job_id: int, at_most_old_s: float = 0.0) -> PagePart:
+    def make(_: object) -> PagePart:
+        job = progress_of(node, job_id).job
+        with read_only(node.engine) as connection:
+            found = successor_of(connection, job)
+        values = (
+            {"href": f"/jobs/{found.id}", "name": f"Job {found.id}", "words": successor_words(found)} if found else {}
+        )
+        return PagePart(html=html("superseded.html", {"href": "", "tab": ""} | values))
+
+    part: PagePart = request.app.state.parts.part(("superseded", node.projects, job_id), make, at_most_old_s)
+    return part
 
 
 def _job_part(request: Request, node: RunningNode, job_id: int, at_most_old_s: float = 0.0) -> PagePart:

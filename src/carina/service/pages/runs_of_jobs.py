@@ -121,6 +121,11 @@ def following_job(request: Request) -> str:
     return f"/jobs/{int(request.path_params['job'])}/next"
 
 
+def events_of_job(request: Request) -> str:
+    """The address of the events that say whether another job came in place of the one that a request is about."""
+    return f"/jobs/{int(request.path_params['job'])}/superseded"
+
+
 def superseded_job(request: Request) -> Successor | None:
     """The job in place of the one that a request is about; None where there is none.
 

@@ -189,9 +189,13 @@ class CorrectingPages:
         )
 
     def standing(self, request: Request) -> Response:
-        """Whether anybody painted, finished or decided since: read from the folder, however many masks are open."""
+        """Whether anybody painted, finished or decided since, and who is logged in now.
+
+        Read from the folder, however many masks are open.
+        """
         run, layer = Run(self._where(request)), layer_named(request.path_params["layer"])
-        return _json({"stamp": painted_stamp_now(run, layer), "decided": self._decided(request, run)})
+        stamps = {"stamp": painted_stamp_now(run, layer), "decided": self._decided(request, run)}
+        return _json(stamps | {"reader": self._how.reader(request)})
 
     def _decided(self, request: Request, run: Run) -> str:
         """Another one once anybody decided about a mask of a run, or another run came in its place, or got further."""
@@ -266,6 +270,7 @@ class CorrectingPages:
         return said
 
     def _send(self, request: Request, asked: SendAsked) -> msgspec.Struct:
+        self._check_page(request, asked.reader)
         opened, layer, _ = self._painting(request)
         path = _object_of(opened.run, layer, asked.number)
         if self._how.send is None or not path.is_file():
@@ -290,8 +295,21 @@ class CorrectingPages:
         """Who is logged in, else who they say they are.
 
         Raises:
-            Conflict: ``corrections.another-reader``, the page was opened by somebody else than who is logged in now.
+            Conflict: as of ``_check_page``.
             NotUnderstood: ``corrections.no-name``, nobody need log in, and no name was given.
+        """
+        self._check_page(request, given)
+        reader, said = self._how.reader(request), given.strip()
+        if not reader and not said:
+            words = "give your name first: it stands beside each stroke and decision."
+            raise NotUnderstood("corrections.no-name", words)
+        return reader or said
+
+    def _check_page(self, request: Request, given: str) -> None:
+        """See that the page is that of who is logged in now; ``given`` is whose it is.
+
+        Raises:
+            Conflict: ``corrections.another-reader``, it was opened by somebody else.
         """
         reader, said = self._how.reader(request), given.strip()
         if reader and said and said != reader:
@@ -300,10 +318,6 @@ class CorrectingPages:
                 f"this page is that of {said}, and {reader} is logged in now: log in as {said} again, or open the page "
                 f"anew to go on as {reader}.",
             )
-        if not reader and not said:
-            words = "give your name first: it stands beside each stroke and decision."
-            raise NotUnderstood("corrections.no-name", words)
-        return reader or said
 
 
 def _deed(layer: MaskName, what: str, number: int) -> str:

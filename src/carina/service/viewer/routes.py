@@ -148,7 +148,8 @@ class Around:
     ``earlier`` gives those that the report tells of. ``is_correctable`` says that the pages on which masks are
     corrected are there too. ``called`` stands before the name of the run's folder where the run is named. ``sent``
     says what became of its results, where others send them than the run itself. ``following`` is the address that
-    leads to the next run to be read. ``superseded`` gives the page of the run that holds more of the series, if any.
+    leads to the next run to be read. ``superseded`` gives the page of the run that holds more of the series, if any,
+    and ``live`` the address of the events that say so while a page is open.
     """
 
     above: Callable[[Request], Above] | None = None
@@ -159,6 +160,7 @@ class Around:
     sent: Callable[[Request], Sequence[str]] | None = None
     following: Callable[[Request], str] | None = None
     superseded: Callable[[Request], Successor | None] | None = None
+    live: Callable[[Request], str] | None = None
 
 
 WaysOn = Callable[[Request, CarinaError], Sequence[Above]]
@@ -176,6 +178,7 @@ def run_values(request: Request, opened: OpenedRun, around: Around) -> dict[str,
     values = {"manifest": run.manifest, "heading": heading, "reports": report_names(run)}
     values |= {"following": around.following(request) if around.following else ""}
     values |= {"successor": around.superseded(request) if around.superseded else None}
+    values |= {"live": around.live(request) if around.live else ""}
     return values | {"around": around, "above": above}
 
 

@@ -47,9 +47,10 @@ class DecisionAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class SendAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The object of a finished correction is to be sent out."""
+    """The object of a finished correction is to be sent out; ``reader`` is whose page asks, where people log in."""
 
     number: Annotated[int, Meta(ge=1, le=2**31)]
+    reader: Annotated[str, Meta(max_length=LONGEST_NAME)] = ""
 
 
 class StrokeStored(msgspec.Struct, frozen=True, kw_only=True):

@@ -102,43 +102,61 @@ function show(part) {
 }
 
 if (live) {
-  const source = new EventSource(live.dataset.live);
+  let source = null;
+  let isOver = false;
   let waiting = null;
   let isPressed = false;
   let lifted = null;
 
-  source.onmessage = (event) => {
-    connection.textContent = "";
-    if (isPressed) waiting = event.data;
-    else show(event.data);
-  };
+  /** A page that nobody sees is told nothing: a browser has few connections to a server, all its tabs together. */
+  function listen() {
+    source?.close();
+    if (isOver || document.visibilityState !== "visible") return;
+    source = new EventSource(live.dataset.live);
+    source.onmessage = (event) => {
+      connection.textContent = "";
+      if (isPressed) waiting = event.data;
+      else show(event.data);
+    };
+    source.addEventListener("ended", end);
+    source.onerror = () => {
+      if (source.readyState === EventSource.CLOSED) end();
+      else say("The node does not answer.");
+    };
+  }
   /** Says why the page does not change any more, with a link to where it goes on. */
   function say(why, link) {
     connection.textContent = `${why} This page shows what was last known. `;
     if (link) connection.append(Object.assign(document.createElement("a"), link));
   }
+  /** Who is logged in, by a page's header. */
+  function whoOn(page) {
+    return page.querySelector(".who a")?.textContent.split(",")[0] ?? "";
+  }
   async function end() {
+    isOver = true;
     source.close();
     const answer = await fetch(location.href, { cache: "no-store" }).catch(() => null);
     const back = `/login?to=${encodeURIComponent(location.pathname + location.search)}`;
     if (answer?.status === 401) say("You are logged out.", { href: back, textContent: "Log in" });
-    else if (answer?.ok) say("You may do other things than before.", { href: location.href, textContent: "Reload" });
+    else if (answer?.ok) {
+      const [now, before] = [new DOMParser().parseFromString(await answer.text(), "text/html"), document].map(whoOn);
+      const words = now === before ? "You may do other things than before." : `${now} is logged in now, and this page is that of ${before}.`;
+      say(words, { href: location.href, textContent: "Reload" });
+    }
     else say("Whoever is logged in does not see this page, or it is gone.", { href: "/", textContent: "Worklist" });
   }
   /** Whoever comes back to a page that has ended, after a log-in in another window, is shown it as it is for them. */
   async function comeBack() {
-    if (source.readyState !== EventSource.CLOSED || document.visibilityState !== "visible") return;
+    if (!isOver || document.visibilityState !== "visible") return;
     if (document.querySelector("[data-busy]")) return; // an upload ends with its page
     const answer = await fetch(location.href, { cache: "no-store" }).catch(() => null);
     if (answer?.ok) location.reload();
   }
   addEventListener("focus", comeBack);
   document.addEventListener("visibilitychange", comeBack);
-  source.addEventListener("ended", end);
-  source.onerror = () => {
-    if (source.readyState === EventSource.CLOSED) end();
-    else say("The node does not answer.");
-  };
+  document.addEventListener("visibilitychange", listen);
+  listen();
 
   // Nothing moves between the press of a pointer and its click. A list of choices that opens doesn't say when it closes.
   live.addEventListener("pointerdown", (event) => {
@@ -160,7 +178,7 @@ if (live) {
   addEventListener("pointermove", (event) => {
     if (!event.buttons) lift(); // it was lifted where this page didn't hear of it
   });
-  addEventListener("pagehide", () => source.close());
+  addEventListener("pagehide", () => source?.close());
 }
 
 // ---- Who presses a button with a key, and comes back to the page, stands where that was: on the button, or near to it.

@@ -4,7 +4,7 @@ import { keep, recall } from "./kept.js";
 import { countMarks, drawFill, drawOutlines, keepTools, readOthers, spacingOf } from "./labels.js";
 import { bringIntoView, clipped, deedOf, drawCross, fitOver, isOnPicture, isShown, keepPlace, keepShowing, lesionNumber, onReturn, onWheel, Troubles, voxelUnder } from "./panes.js";
 import { MaskCopy, Saver, alone, runsOf } from "./strokes.js";
-import { SHUT_OUT, sayLoggedOut, sentence } from "./words.js";
+import { SHUT_OUT, sayLoggedOut, sayOpenAnew, sentence } from "./words.js";
 
 const scene = JSON.parse(document.getElementById("scene").textContent);
 const form = document.getElementById("tools");
@@ -128,11 +128,12 @@ function sayUnknown() {
 
 /** Says how it stands; what is said already stays as it is, with the focus on its link. */
 function say(words) {
-  const why = saver.isLoggedOut ? "You are no longer logged in." : saver.isShutOut && SHUT_OUT;
+  const why = saver.isLoggedOut ? "You are no longer logged in." : saver.isShutOut ? SHUT_OUT : saver.ofAnother;
   const all = why ? `${why} ${words}` : words;
   if (status.dataset.words === all) return;
   status.dataset.words = all;
-  if (why) sayLoggedOut(status, all);
+  if (why === saver.ofAnother && why) sayOpenAnew(status, all);
+  else if (why) sayLoggedOut(status, all);
   else status.textContent = all;
 }
 
@@ -150,6 +151,7 @@ function told() {
   let words = saver.savedAt ? `All strokes saved ${saver.savedAt}.` : "Nothing painted yet.";
   if (waiting && !saver.isKept) words = `${strokes} not saved, and this browser can't keep them: leave this page open.`;
   else if (waiting && saver.isShutOut) words = `${strokes} not saved, kept in this browser and sent once the run is seen again: ${HOW_SEEN_AGAIN}`;
+  else if (waiting && saver.ofAnother) words = `${strokes} not saved, kept in this browser and sent once ${saver.owner} is logged in again.`;
   else if (waiting && saver.isRefused) words = `${strokes} not saved, kept in this browser and sent once you are logged in.`;
   else if (waiting) words = saver.trouble ? `${strokes} not saved: ${saver.trouble.replace(/\.$/, "")}.` : `${strokes} not saved.`;
   else if (saver.isBusy) words = saver.trouble ? `Not done yet: ${saver.trouble}.` : "The server is at work.";
@@ -238,10 +240,11 @@ function giveFocusBack() {
 function sayUndecidable(waiting) {
   let why = "";
   if (!state.isAlone) why = "this mask is open in another window of this browser";
+  else if (saver.ofAnother) why = "somebody else is logged in now";
   else if (saver.isOvertaken) why = "this mask was changed elsewhere. Choose first what becomes of your strokes";
   else if (waiting || stroke) why = "not all strokes are saved";
   else if (saver.isUnfinished) why = "what was painted is not finished. Finish the correction, or undo the strokes";
-  const isNothingDecided = !state.isAlone || saver.isOvertaken;
+  const isNothingDecided = !state.isAlone || saver.isOvertaken || Boolean(saver.ofAnother);
   const what = isNothingDecided ? "Accept, Reject and Finish wait" : "Accept and Reject wait";
   const isChanged = saver.isRead ? saver.isUnfinished : !document.getElementById("unfinished").hidden;
   state.whyNotFinish = why || isChanged ? "" : NOTHING_TO_FINISH;
@@ -278,6 +281,7 @@ function hide() {
 /** Why no stroke is taken now, in a sentence; empty where one is: also while the server is asked something. */
 function whyNotPainting() {
   if (!state.isAlone) return ELSEWHERE;
+  if (saver.ofAnother) return saver.ofAnother;
   if (!saver.isRead) return "Painting begins once the mask is read.";
   if (saver.isOvertaken) return "Painting waits: this mask was changed elsewhere. Choose first what becomes of your strokes.";
   if (state.isLeaving) return "The other mask is being opened.";

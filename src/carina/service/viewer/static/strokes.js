@@ -2,7 +2,7 @@
 // What is not there yet is kept in this browser, so that a closed tab loses nothing either.
 
 import { keep, recall } from "./kept.js";
-import { LOGGED_OUT, isShutOut } from "./words.js";
+import { LOGGED_OUT, isShutOut, sentence } from "./words.js";
 
 const RETRY_MS = 1000;
 const LONGEST_RETRY_MS = 30000; // of what the server refuses, each time twice as long
@@ -10,6 +10,7 @@ const LOGGED_OUT_RETRY_MS = 4000; // a log-in in another tab is seen soon
 const STROKE_MS = 5000; // a server that takes a request and dies, or stands still, must not hold a stroke for long
 const FORBIDDEN = 403;
 const OVERTAKEN = "corrections.overtaken";
+const ANOTHER_READER = "corrections.another-reader";
 const SILENT = "the server does not answer; kept here and sent again";
 
 /** Places in a (z, y, x) array as runs: start, length, start, length. The places rise. */
@@ -63,7 +64,7 @@ export class Saver {
   #wake = () => {};
 
   constructor({ url, sha256, mask, reader, owner, underway, onChange }) {
-    Object.assign(this, { url, sha256, mask, reader, underway, onChange });
+    Object.assign(this, { url, sha256, mask, reader, owner, underway, onChange });
     this.key = owner ? `carina strokes ${url} of ${owner}` : `carina strokes ${url}`;
     this.queue = [];
     this.revision = 0;
@@ -86,6 +87,7 @@ export class Saver {
     this.overtakenBy = ""; // what the server says of that
     this.isLoggedOut = false; // strokes are kept here, and sent once somebody is logged in again
     this.isShutOut = false; // who is logged in now does not see this run; strokes are kept as well
+    this.ofAnother = ""; // that somebody else is logged in now than the owner of this page, in a sentence; so are they
     this.isSending = false;
     this.isKept = true; // what waits is kept in this browser too
   }
@@ -112,6 +114,7 @@ export class Saver {
 
   /** Why nothing can be asked or decided now, in a sentence; empty where it can. */
   get waitsFor() {
+    if (this.ofAnother) return this.ofAnother;
     if (!this.isRead) return "The mask is not read yet: wait for it.";
     if (this.isOvertaken) return "This mask was changed elsewhere: choose first what becomes of your strokes.";
     if (this.queue.length) return "Strokes are not saved yet: wait for them.";
@@ -181,12 +184,14 @@ export class Saver {
    * changes with each decision about a mask of the run; empty where it is not known.
    */
   async watch() {
-    const isAsked = this.isIdle || this.isOvertaken; // what others decided is shown beside the choice
-    if (!isAsked || this.isRefused) return ""; // whoever comes back is seen by what they do
+    const isAsked = this.isIdle || this.isOvertaken || this.isRefused; // what others decided is shown beside the choice
+    if (!isAsked) return "";
     const answer = await fetch(`${this.url}/standing.json`).catch(() => null);
     if (answer) this.noteLogIn(answer);
     if (!answer?.ok) return "";
-    const { stamp, decided } = await answer.json();
+    const { stamp, decided, reader } = await answer.json();
+    this.#noteReader(reader);
+    if (this.ofAnother) return ""; // what they would be shown is not for the owner
     if (stamp !== this.stamp && this.isIdle) await this.#takeNew(stamp);
     return decided;
   }
@@ -200,6 +205,16 @@ export class Saver {
     this.hurry();
   }
 
+  /** Notes who is logged in: nothing is done for them on the page of somebody else. */
+  #noteReader(reader) {
+    const before = this.ofAnother;
+    const words = `This page is that of ${this.owner}, and ${reader} is logged in now: log in as ${this.owner} again, or open the page anew to go on as ${reader}.`;
+    this.ofAnother = this.owner && reader && reader !== this.owner ? words : "";
+    if (this.ofAnother === before) return;
+    this.onChange();
+    if (!this.ofAnother) this.hurry();
+  }
+
   #noteAnswer(status) {
     this.isLoggedOut = status === LOGGED_OUT;
     this.isShutOut = isShutOut(status);
@@ -207,7 +222,7 @@ export class Saver {
 
   /** Whether nothing can be asked until somebody else is logged in. */
   get isRefused() {
-    return this.isLoggedOut || this.isShutOut;
+    return this.isLoggedOut || this.isShutOut || Boolean(this.ofAnother);
   }
 
   async #takeNew(stamp) {
@@ -221,7 +236,8 @@ export class Saver {
 
   /** Sends a finished correction's object out; gives the server's sentence and whether it was done. */
   async sendOut(number) {
-    const answer = await this.#answered("send", { number });
+    if (this.ofAnother) return { said: this.ofAnother, isDone: false };
+    const answer = await this.#answered("send", { number, reader: this.owner });
     return { said: answer.said ?? answer.detail, isDone: !answer.code };
   }
 
@@ -356,6 +372,8 @@ export class Saver {
         if (answer.status !== FORBIDDEN) this.#noteAnswer(answer.status); // a deed alone may be refused
         if (this.isLoggedOut) return { code: "logged-out", detail: "you are no longer logged in: log in, then do it again." };
         const told = await answer.json();
+        if (told.code === ANOTHER_READER) this.ofAnother = sentence(told.detail);
+        else if (answer.ok) this.ofAnother = "";
         return answer.ok ? told : { detail: `the server answers ${answer.status}`, ...told, code: told.code ?? "unknown" };
       } catch {
         this.trouble = SILENT;

@@ -14,6 +14,14 @@ export function sentence(text) {
   return /^[a-z][a-z'-]*,? [^(]/.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;
 }
 
+/** Says in an element that the page is somebody else's than who is logged in now, with a link that opens it anew. */
+export function sayOpenAnew(element, words) {
+  const link = document.createElement("a");
+  link.href = location.href;
+  link.textContent = "Open the page anew";
+  element.replaceChildren(`${words} `, link);
+}
+
 /** Says in an element that nobody, or the wrong one, is logged in, with a link to the log-in that leads back to this page. */
 export function sayLoggedOut(element, words) {
   const link = document.createElement("a");
