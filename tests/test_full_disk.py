@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -20,17 +21,20 @@ from sqlalchemy.exc import OperationalError
 from carina.cli import main as command_line
 from carina.config import NodeSettings, Settings
 from carina.database import Outages, database_now, open_database, outage_of, upgrade_schema
-from carina.errors import BadConfig
+from carina.deliver.folder import store_in_folder
+from carina.errors import BadConfig, CarinaError, unwritable
 from carina.jobs.execute import failure_of
 from carina.jobs.listing import list_jobs
 from carina.jobs.queue import MOST_RETRIES, Failure, NewJob, Room, claim, fail, submit
 from carina.jobs.worker import Worker
 from carina.keeping.backup import new_folder
+from carina.receive.part import unwritable_part
 from carina.service import loops
 from carina.service.app import web_app
 from carina.service.loops import Part
 from carina.service.node import RunningNode
 from carina.service.parts import parts_of
+from reading_slices import ct_slice, save
 from served_nodes import opened
 
 EVERY_PART = """
@@ -270,3 +274,30 @@ def test_a_command_tells_a_full_database_as_what_it_is(
     monkeypatch.setattr(command_line.carina, "main", broken)
     assert command_line._run() == BadConfig.exit_code
     assert capsys.readouterr().err.startswith("carina: the node's folder: no space is left there")
+
+
+QUOTA = OSError(errno.EDQUOT, "Disk quota exceeded")
+WITHIN = r"no space (is )?left( there)? within the quota( \(.* MB are free\))?: make room, or raise the quota"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda folder: outage_of(QUOTA, folder),
+        lambda folder: unwritable(QUOTA, folder),
+        lambda folder: unwritable_part(folder, QUOTA),
+    ],
+)
+def test_where_a_quota_is_used_up_it_is_that_which_is_said(tmp_path: Path, told: Callable[[Path], CarinaError]) -> None:
+    assert re.search(WITHIN, told(tmp_path).message), told(tmp_path).message
+
+
+def test_a_destination_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def used_up(*_: object) -> None:
+        raise QUOTA
+
+    file = save(ct_slice((0, 0, 0), 1), tmp_path / "slice")
+    monkeypatch.setattr("carina.deliver.folder.copy_whole", used_up)
+    answer = store_in_folder(file, tmp_path / "out")
+    words = f"no space is left in {tmp_path / 'out'} within the quota, make room, or raise the quota there: "
+    assert answer.note.startswith(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import io
 import json
 import logging
@@ -36,6 +37,7 @@ from carina.testing.ports import free_port
 from certificates import self_signed
 from served_nodes import add_job, opened, serving, settings_of
 
+MEGABYTE = 1 << 20
 PROGRAM = Path(sys.executable).with_name("carina")
 
 
@@ -89,6 +91,8 @@ def answered(url: str) -> httpx.Response:
 def started(folder: Path, settings: Settings) -> Iterator[Process]:
     command = [str(PROGRAM), "serve", "--config", str(folder / "carina.toml")]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, MEGABYTE)  # a full pipe would hold up the node
         url = f"http://127.0.0.1:{settings.web.port}"
         try:
             answered(f"{url}/health/live")

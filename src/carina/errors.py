@@ -240,8 +240,14 @@ def unreadable(error: OSError, path: Path | str) -> BadSeries:
 def unwritable(error: OSError, path: Path | str) -> BadConfig:
     """What an error of the operating system means that was met while writing an output."""
     if error.errno in FULL:
-        return BadConfig("output.disk-full", f"{path}: no space left: make room, then run the same command again.")
+        left, remedy = no_space(error)
+        return BadConfig("output.disk-full", f"{path}: no space left{left}: {remedy}, then run the same command again.")
     return BadConfig("output.unwritable", f"{path}: can't be written ({reason_of(error)}): choose a folder that can.")
+
+
+def no_space(error: OSError) -> tuple[str, str]:
+    """What is used up where there is no space, if it is a quota, and what to do."""
+    return (" within the quota", "make room, or raise the quota") if error.errno == errno.EDQUOT else ("", "make room")
 
 
 def reason_of(error: OSError) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from carina.database.engine import is_away
-from carina.errors import FULL, BadConfig, CarinaError, LastingTrouble, one_line
+from carina.errors import FULL, BadConfig, CarinaError, LastingTrouble, no_space, one_line
 
 DISK_FULL, NO_DATABASE = "node.disk-full", "node.database-away"
 """Codes of the two."""
@@ -37,23 +37,24 @@ def outage_of(error: BaseException, folder: Path | str) -> CarinaError | None:
     """
     if isinstance(error, OSError) and error.errno in FULL:
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-        return _full(Path(named).parent if named else Path(folder))
+        return _full(Path(named).parent if named else Path(folder), error)
     cause = getattr(error, "orig", error)
     if isinstance(cause, sqlite3.Error) and _code(cause) == sqlite3.SQLITE_FULL:
-        return _full(Path(folder))
+        return _full(Path(folder), OSError())
     if is_away(error):
         reason = one_line(str(cause)).strip()
         return BadConfig(NO_DATABASE, f"the database can't be used ({reason}).")
     return None
 
 
-def _full(folder: Path) -> CarinaError:
-    """That a folder takes no more; how much is free there, since a quota may be what is used up."""
+def _full(folder: Path, error: OSError) -> CarinaError:
+    """That a folder takes no more; how much is free there, of which a quota may leave nothing."""
+    left, remedy = no_space(error)
     try:
         free = f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB are free)"
     except OSError:
         free = ""
-    words = f"{folder}: no space is left there{free}: make room."
+    words = f"{folder}: no space is left there{left}{free}: {remedy}."
     return BadConfig(DISK_FULL, words)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from carina.deliver.answers import Answer, Outcome
 from carina.deliver.identity import ObjectIdentity, file_digest, identity_of
 from carina.deliver.receipt import DeliveryReceipt, Sent, sop_instance_uid
-from carina.errors import FULL, DeliveryFailed
+from carina.errors import FULL, DeliveryFailed, no_space
 from carina.pipeline.places import copy_whole, file_name
 
 
@@ -43,7 +43,8 @@ def store_in_folder(file: Path, folder: Path) -> Answer:
         for path in (target, target.parent, folder):
             _flush(path)
     except OSError as error:
-        full = f"no space is left in {folder}, make room there: "
+        left, remedy = no_space(error)
+        full = f"no space is left in {folder}{left}, {remedy} there: "
         words = f"{full if error.errno in FULL else ''}{target.name} can't be written ({error.strerror or error})"
         return Answer(outcome=Outcome.LATER, note=words)
     return Answer(outcome=Outcome.STORED)
