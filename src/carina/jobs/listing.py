@@ -123,6 +123,19 @@ def list_jobs(
     order: JobOrder = JobOrder.NEWEST,
 ) -> JobPage:
     """A page of jobs; ``before`` is the id of the last job on the page before, where this one begins."""
+    ids, following = list_job_ids(connection, filtered, before=before, at_most=at_most, order=order)
+    return JobPage(jobs=_jobs(connection, ids), next=following)
+
+
+def list_job_ids(
+    connection: Connection,
+    filtered: JobFilter = EVERY_JOB,
+    *,
+    before: int | None = None,
+    at_most: int = 100,
+    order: JobOrder = JobOrder.NEWEST,
+) -> tuple[Sequence[int], int | None]:
+    """The ids of the same jobs, whose rows are not read, and where the next page begins; None where there is none."""
     is_falling = order is JobOrder.NEWEST
     key = JOB.c.id + 0 if filtered.is_led else JOB.c.id  # so that what leads is not left for the order of ids
     wanted = select(JOB.c.id).order_by(key.desc() if is_falling else key)
@@ -134,7 +147,7 @@ def list_jobs(
         asked = [_with_text(one, filtered.description, _within(key, end, is_falling=is_falling)) for one in asked]
     found = {one for each in asked for one in connection.execute(each.limit(at_most)).scalars()}
     ids = sorted(found, reverse=is_falling)[:at_most]
-    return JobPage(jobs=_jobs(connection, ids), next=ids[-1] if len(ids) == at_most else end)
+    return ids, ids[-1] if len(ids) == at_most else end
 
 
 def count_jobs(connection: Connection, filtered: JobFilter) -> Mapping[str, int] | None:
@@ -149,10 +162,20 @@ def count_jobs(connection: Connection, filtered: JobFilter) -> Mapping[str, int]
         if _end(connection, in_order, is_falling=False) is not None:
             return None
         asked = [_with_text(one, filtered.description, true()) for one in asked]
-    rows = {row.id: row for each in asked for row in connection.execute(each.limit(MOST_COUNTED + 1))}
+    if len(asked) == 1:  # nothing is met twice
+        return _counted(connection, asked[0].limit(MOST_COUNTED + 1))
     found = _no_jobs()
-    for row in rows.values():
+    for row in {row.id: row for each in asked for row in connection.execute(each.limit(MOST_COUNTED + 1))}.values():
         found[row.ended or row.state] += 1
+    return found
+
+
+def _counted(connection: Connection, wanted: Select[Any]) -> Mapping[str, int]:
+    """The same of one query, counted by the database."""
+    some, found = wanted.subquery(), _no_jobs()
+    counted = select(some.c.state, some.c.ended, func.count().label("number")).group_by(some.c.state, some.c.ended)
+    for row in connection.execute(counted):
+        found[row.ended or row.state] += row.number
     return found
 
 
@@ -242,7 +265,7 @@ def job_counts(connection: Connection) -> Mapping[str, int]:
 
 def job_of(row: Row[Any]) -> Job:
     """A row of the table as a job."""
-    known = row._mapping
+    known = dict(zip(row._fields, row, strict=True))  # a row's own mapping looks each name up
     values: dict[str, Any] = {name: known[name] for name in Job.__struct_fields__}
     values |= {"priority": PRIORITIES[row.priority], "destinations": read_json(row.destinations, tuple[str, ...])}
     values |= {"decisions": read_json(row.decisions, tuple[Decided, ...]) if row.reading else ()}

@@ -112,7 +112,7 @@ def first_files(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
 
 
 def _arrival(row: Row[Any]) -> Arrival:
-    known = row._mapping
+    known = dict(zip(row._fields, row, strict=True))  # a row's own mapping looks each name up
     state = ArrivalState.JOINED if row.state == ArrivalState.QUEUED and row.reason else ArrivalState(row.state)
     values = {name: known[name] for name in Arrival.__struct_fields__ if name in known}
     return Arrival(**values | {"state": state, "study_date": iso_date(row.studied)})

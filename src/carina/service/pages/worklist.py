@@ -17,7 +17,7 @@ from carina.config import Priority
 from carina.database import read_only
 from carina.jobs.filtering import EVERY_JOB, ROWS_LOOKED_AT, JobFilter
 from carina.jobs.kept import removals_of
-from carina.jobs.listing import Job, JobOrder, list_jobs
+from carina.jobs.listing import Job, JobOrder, list_job_ids
 from carina.jobs.projects import project_names
 from carina.jobs.queue import JobState
 from carina.jobs.reading import Reading
@@ -289,8 +289,8 @@ def _preceding(connection: Connection, asked: WorklistAsked, wanted: JobsAsked) 
     if wanted.before is None:
         return ""
     back, one = (JobOrder.OLDEST, 1) if wanted.order is JobOrder.NEWEST else (JobOrder.NEWEST, -1)
-    nearer = list_jobs(connection, wanted.filtered, before=wanted.before - one, at_most=ROWS + 1, order=back).jobs
-    return asked.link(before=nearer[ROWS - 1].id + one if len(nearer) > ROWS else "")
+    nearer, _ = list_job_ids(connection, wanted.filtered, before=wanted.before - one, at_most=ROWS + 1, order=back)
+    return asked.link(before=nearer[ROWS - 1] + one if len(nearer) > ROWS else "")
 
 
 def _waiting_like(node: RunningNode, like: JobFilter, version: object) -> WaitingSeries:
