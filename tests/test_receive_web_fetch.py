@@ -183,19 +183,28 @@ def endless(kind: bytes) -> Answer:
 MISBEHAVING: dict[str, tuple[Callable[[], Answer], str]] = {
     "endless part": (lambda: endless(b"application/dicom"), r"over the limit of 1 MB \(dicom.instance_mb\)"),
     "endless other part": (lambda: endless(b"text/plain"), r"over the limit of 1 MB \(dicom.instance_mb\)"),
-    "redirect": (lambda: [head("text/plain", 302, "Location: http://127.0.0.1:9/\r\n")], "WADO-RS answered 302 Words"),
+    "redirect": (lambda: [head("text/plain", 302, "Location: http://127.0.0.1:9/\r\n")], "WADO-RS answered 302 Found"),
     "not found": (lambda: [head("text/plain", 404)], "WADO-RS answered 404 Not Found: check its URL, user or token"),
     "nothing": (lambda: [head("text/plain", 204)], "WADO-RS answered 204"),
     "a page": (lambda: [head("text/html"), b"<p>log in"], "Content-Type: 'text/html'; expected multipart/related"),
     "packed": (lambda: [head(MULTIPART, 200, "Content-Encoding: gzip\r\n")], "in the encoding 'gzip'; expected none"),
     "no boundary": (lambda: [head("multipart/related"), b"x"], "boundary ''; expected 1 to 200 characters"),
-    "no HTTP": (lambda: [b"SSH-2.0-OpenSSH\r\n"], "can't be reached: SSH-2.0-OpenSSH"),
+    "no HTTP": (
+        lambda: [b"SSH-2.0-OpenSSH\r\n"],
+        "can't be reached: it speaks no HTTP as it should \\(BadStatusLine\\)",
+    ),
     "hangs up": (list, "can't be reached"),
-    "long header": (lambda: [b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000], "can't be reached: got more than 65536 bytes"),
-    "many headers": (lambda: [b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n"], "got more than 100 headers"),
+    "long header": (
+        lambda: [b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000],
+        "it speaks no HTTP as it should \\(LineTooLong\\)",
+    ),
+    "many headers": (
+        lambda: [b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n"],
+        "it speaks no HTTP as it should \\(HTTPException\\)",
+    ),
     "bad chunk": (
         lambda: [head(MULTIPART, 200, "Transfer-Encoding: chunked\r\n"), b"zz\r\n"],
-        r"can't be reached: IncompleteRead",
+        r"it speaks no HTTP as it should \(IncompleteRead\)",
     ),
     "slow body": (lambda: drip(head(MULTIPART)), r"can't be reached: only \d+ bytes came in"),
     "slow head": (lambda: drip(b"HTTP/1.1 200 OK\r\nX: "), r"can't be reached: only \d+ bytes came in"),

@@ -154,7 +154,7 @@ def test_a_search_is_bounded_as_a_whole(
 
 def test_a_search_is_not_redirected_and_says_what_was_answered() -> None:
     moved = head("text/plain", 307, "Location: http://127.0.0.1:9/\r\n")
-    with answering(lambda _: [moved]) as server, pytest.raises(DeliveryFailed, match="answered 307 Words"):
+    with answering(lambda _: [moved]) as server, pytest.raises(DeliveryFailed, match="answered 307 Temporary Redirect"):
         search_series("web", server, Wanted(accession="A1"))
 
 
