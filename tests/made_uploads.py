@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from carina.receive.uploads import Upload, Uploads, new_upload_id
-from carina.sections import UploadSettings
+from carina.sections import UPLOADS, UploadSettings
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
 def uploads(folder: Path, *, free_gb: float = 0.0, gb: float = 1.0, hours: float = 1.0) -> Uploads:
+    (folder / UPLOADS).mkdir(parents=True, exist_ok=True)
     return Uploads(folder, UploadSettings(gb=gb, abandoned_h=hours), free_gb, lambda _: None)
 
 

@@ -263,7 +263,7 @@ def test_a_result_that_the_node_itself_lost_is_named_and_the_rest_comes_back(
     done = CliRunner().invoke(backup, [str(tmp_path / "saved")])
     assert done.exit_code == SOME_FAILED
     more = " and 1 more" if len(named) > 1 else ""
-    assert f"{node.node.folder}: {named[0]}{more}: missing or not what its run wrote" in done.stderr
+    assert f"{node.node.folder}: {named[0]}{more}: missing or not what its run, or a reader, wrote" in done.stderr
     said = restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
     assert (said.lost, said.lost_results) == ((), named)
 

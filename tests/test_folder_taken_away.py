@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from carina.config import Settings
-from carina.database import ARRIVAL, JOB, open_database
+from carina.database import ARRIVAL, JOB, FolderAway, open_database
 from carina.jobs.execute import execute
 from carina.jobs.places import open_node
 from carina.jobs.queue import Attempt
@@ -76,9 +76,10 @@ def test_a_job_that_ran_as_it_went_is_tried_again_without_end(node: Settings) ->
         )
     put_away(node, "empty")
     elsewhere = open_database(node.node.database)
-    execute(node, elsewhere, Attempt(1, 1))
+    with pytest.raises(FolderAway, match="the node's folder is not there"):
+        execute(node, elsewhere, Attempt(1, 1))
     with elsewhere.connect() as connection:
-        assert connection.execute(select(JOB.c.state)).scalar_one() == "pending"
+        assert connection.execute(select(JOB.c.state, JOB.c.error_code)).one() == ("running", "")
     elsewhere.dispose()
     engine.dispose()
 
@@ -95,7 +96,8 @@ def test_a_series_is_not_judged_as_it_goes(node: Settings, monkeypatch: pytest.M
     with engine.begin() as connection:
         connection.execute(update(ARRIVAL).values(expected=2))
     monkeypatch.setattr("carina.receive.complete._due", due_of(engine))
-    assert complete_arrivals(settings, engine) == 0
+    with pytest.raises(FolderAway, match="the node's folder is not there"):
+        complete_arrivals(settings, engine)
     with engine.connect() as connection:
         assert connection.execute(select(ARRIVAL.c.state)).scalar_one() == "arriving"
     engine.dispose()

@@ -123,7 +123,7 @@ def check_part(part: Part, error: Exception, folder: Path, caplog: pytest.LogCap
         stop.wait()
 
     stop = Event()
-    again = Part(part.name, work, stop=stop, folder=part._outages.folder)  # type: ignore[arg-type]
+    again = Part(part.name, work, stop=stop, own=part._own)
     again.start()
     assert over.wait(60)
     stop.set()

@@ -26,7 +26,7 @@ from carina.jobs.attempt_process import EXECUTE
 from carina.jobs.execute import execute
 from carina.jobs.listing import Job, list_jobs
 from carina.jobs.queue import NewJob, Room, claim, submit
-from carina.jobs.worker import DATABASE_AWAY, Worker, World
+from carina.jobs.worker import NODE_AWAY, Worker, World
 
 NOT_ENCRYPTED = {80877103, 80877104}
 """What a client of PostgreSQL asks first: SSLRequest and GSSENCRequest."""
@@ -81,7 +81,7 @@ def test_a_process_that_finds_postgresql_recovering_says_so_and_ends(tmp_path: P
         process.stdin.write(line)
         process.stdin.flush()
         said = process.stderr.read().decode()
-        assert process.wait() == DATABASE_AWAY
+        assert process.wait() == NODE_AWAY
     assert "the database system is starting up" in said
     assert "Traceback" not in said
 
@@ -89,7 +89,7 @@ def test_a_process_that_finds_postgresql_recovering_says_so_and_ends(tmp_path: P
 def test_an_attempt_whose_process_could_not_reach_the_database_is_given_back(
     settings: Settings, engine: Engine
 ) -> None:
-    ended: Any = SimpleNamespace(stdin=None, poll=lambda: DATABASE_AWAY)
+    ended: Any = SimpleNamespace(stdin=None, poll=lambda: NODE_AWAY)
     worker = Worker(settings, engine, world=World(start=lambda *_: ended))
     worker.turn()
     worker.turn()

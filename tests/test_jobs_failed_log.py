@@ -16,7 +16,7 @@ from carina.config import NodeSettings, Settings
 from carina.database import database_now
 from carina.jobs.execute import TRACE, failure_of
 from carina.jobs.queue import MOST_CRASHES, Attempt, Failure, JobEnd, Room, claim, fail, give_back, stop
-from carina.jobs.worker import DATABASE_AWAY, Running, Worker
+from carina.jobs.worker import NODE_AWAY, Running, Worker
 from carina.service.logs import JsonLines
 from databases import database_of_one_job
 
@@ -117,7 +117,7 @@ def test_an_attempt_that_is_given_back_or_canceled_is_no_failure(
 ) -> None:
     ends(worker, 0, FULL)
     caplog.clear()
-    ends(worker, DATABASE_AWAY)
+    ends(worker, NODE_AWAY)
     ends(worker, -signal.SIGKILL, canceled=True)
     assert warnings(caplog) == []
 

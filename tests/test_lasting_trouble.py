@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from carina.config import FolderDestination, NodeSettings, RetentionSettings, Settings
+from carina.database import OwnFolder
 from carina.deliver.courier import Courier
 from carina.deliver.pace import PACE
 from carina.deliver.sender import Sender
@@ -129,12 +130,14 @@ def test_a_part_that_dies_of_a_fault_again_and_again_says_so_once(caplog: pytest
     assert said(caplog) == ["a part of the node died"]
 
 
-def test_a_part_whose_disk_is_full_says_so_once_in_a_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_part_whose_disk_is_full_says_so_once_in_a_sentence(
+    tmp_path: Path, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     def work(stop: Event) -> None:
         raise FULL
 
     stop = Countdown(TIMES)
-    part = Part("dicom", work, stop=stop, folder=tmp_path)
+    part = Part("dicom", work, stop=stop, own=OwnFolder(tmp_path, engine))
     with caplog.at_level(logging.INFO):
         part.start()
         assert part.join(60)

@@ -22,14 +22,12 @@ from sqlalchemy import Engine, delete, select, update
 
 from called import called
 from carina.config import Settings, load_settings
-from carina.database import ARRIVAL, IDENTITY, INSTANCE, SCHEMA, open_database
+from carina.database import ARRIVAL, IDENTITY, IDENTITY_FILE, INSTANCE, JOB, SCHEMA, FolderAway, open_database
 from carina.errors import BadConfig
-from carina.jobs.belonging import FolderAway
 from carina.jobs.coming_up import await_folder
 from carina.jobs.places import open_existing_node, open_node, open_node_beside
 from carina.jobs.queue import NewJob, submit
 from carina.keeping.backup import save_node
-from carina.pipeline.own_folder import IDENTITY_FILE
 from carina.receive.files import arriving_file, read_says
 from carina.receive.recover import recover
 from carina.receive.store import InstanceStore, SentBy
@@ -247,6 +245,42 @@ def test_a_node_of_before_there_were_identities_is_known_by_what_lies_in_its_fol
     open_node(node).dispose()
     assert (folder / IDENTITY_FILE).read_text().strip() == contents(engine)["identity"][0].uuid
     engine.dispose()
+
+
+@pytest.mark.parametrize("begun", ["waits", "logged", "uploaded"])
+def test_of_a_node_of_before_there_were_identities_jobs_alone_tell(
+    tmp_path: Path, empty_database: str, begun: str
+) -> None:
+    """One that waits, and was asked for by path, has nothing in the folder; what others have there is looked for."""
+    settings = load_settings_of(tmp_path, 1, empty_database.replace("/node.sqlite", "/elsewhere.sqlite"))
+    engine, folder = open_node(settings), Path(settings.node.folder)
+    source = f"/srv/node/uploads/{'0' * 32}/content" if begun == "uploaded" else "/data/study"
+    with engine.begin() as connection:
+        submit(connection, NewJob(source=source, pipeline="p", memory_mb=1, cores=1), NOON)
+        connection.execute(update(JOB).values(attempt=int(begun == "logged")))
+        connection.execute(delete(IDENTITY))
+    (folder / IDENTITY_FILE).unlink()
+    if begun != "waits":
+        with pytest.raises(FolderAway, match=HOW):
+            open_node(settings)
+        place = folder / {"logged": "logs/job-1-1.log", "uploaded": f"uploads/{'0' * 32}/content"}[begun]
+        place.parent.mkdir(parents=True)
+        place.write_text("")
+    open_node(settings).dispose()
+    assert (folder / IDENTITY_FILE).read_text().strip() == contents(engine)["identity"][0].uuid
+    engine.dispose()
+
+
+def test_who_only_looks_gives_no_database_a_folder(tmp_path: Path, empty_database: str) -> None:
+    wrong = load_settings_of(tmp_path, 1, empty_database.replace("/node.sqlite", "/elsewhere.sqlite"))
+    for words in (("jobs", "list"), ("jobs", "table", "made/table.csv"), ("arrivals", "list"), ("deliveries", "list")):
+        done = called(*words, "--config", "1.toml", folder=tmp_path)
+        assert done.returncode == 4, (words, done.stderr)
+        assert "no node is here yet" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} <= {"1.toml", "pg"}
+    open_node(load_settings_of(tmp_path, 2, wrong.node.database)).dispose()
+    with pytest.raises(FolderAway, match=HOW):
+        open_existing_node(wrong)
 
 
 def settle(engine: Engine, *, state: str, flushed: int) -> None:

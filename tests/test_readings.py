@@ -140,7 +140,7 @@ def test_the_last_word_about_a_mask_holds(node: RunningNode, served: str) -> Non
 
 
 def test_a_mask_nobody_decided_about_holds_nothing_up(node: RunningNode, served: str) -> None:
-    note_reading(node.engine, 2, run_of(node, 2))
+    note_reading(node.own, 2, run_of(node, 2))
     assert job_of(node, 2).reading == Reading.UNREAD
     say(served, 2, "accepted", "Ann", layer="lung")
     assert job_of(node, 2).reading == Reading.ACCEPTED
@@ -194,7 +194,7 @@ def test_a_row_has_the_ratio_with_the_corrections_that_hold(node: RunningNode, t
     said = CliRunner().invoke(jobs, ["list", "--config", str(tmp_path / "carina.toml")])
     assert "0 corrected (network none)" in said.output
     decide(run, MaskName.LESION, Decision.REJECTED, "Ann", HALF_PAST)
-    note_reading(node.engine, 2, run)
+    note_reading(node.own, 2, run)
     assert job_of(node, 2).reader_ratio_percent is None
 
 
@@ -232,7 +232,7 @@ def test_the_page_of_a_job_says_of_readers_what_its_row_does(
 ) -> None:
     assert ">to read</span>" in httpx.get(f"{served}/jobs/1").text
     corrected_by_ann(run_of(node, 2), since)
-    note_reading(node.engine, 2, run_of(node, 2))
+    note_reading(node.own, 2, run_of(node, 2))
     row = httpx.get(served).text.partition('id="row-of-job-2"')[2].partition("</tr>")[0]
     page = httpx.get(f"{served}/jobs/2").text
     by = row.partition('<td data-name="Readers">')[2].partition("</td>")[0]

@@ -30,7 +30,11 @@ def backup(to: Path, config: Path | None) -> None:
     _warn_if_open(to)
     for lost, instead, remedy in (
         (made.lost, "what came", "Have it sent again."),
-        (made.lost_results, "what its run wrote", "Bring it back from an earlier backup, or run the series again."),
+        (
+            made.lost_results,
+            "what its run, or a reader, wrote",
+            "Bring it back from an earlier backup, or run the series again.",
+        ),
     ):
         if lost:
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""

@@ -43,7 +43,7 @@ class Journal(Generic[Kept]):
             BadConfig: the folder can't be written.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(exist_ok=True)
             lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=_LOCK_S)
             lock.acquire()
         except OSError as error:

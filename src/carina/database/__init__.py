@@ -6,7 +6,8 @@ Rooms above keep their own queries; what a table means is said here, once.
 from carina.database.ahead import draw_in, is_due, is_resting
 from carina.database.engine import DatabaseAway, database_now, is_away, open_database, read_only
 from carina.database.narrow import EVERY_PROJECT, each_project, seeing
-from carina.database.outage import DISK_FULL, NO_DATABASE, Outages, outage_of
+from carina.database.outage import DISK_FULL, FOLDER_AWAY, NO_DATABASE, FolderAway, Outages, outage_of
+from carina.database.own_folder import IDENTITY_FILE, OwnFolder, database_identity, identity_in, is_there
 from carina.database.tables import (
     ACCOUNT,
     ARRIVAL,
@@ -39,7 +40,9 @@ __all__ = [
     "DELIVERY",
     "DISK_FULL",
     "EVERY_PROJECT",
+    "FOLDER_AWAY",
     "IDENTITY",
+    "IDENTITY_FILE",
     "INSTANCE",
     "JOB",
     "LONGEST_CODE",
@@ -57,16 +60,21 @@ __all__ = [
     "WATCHED",
     "DataVersion",
     "DatabaseAway",
+    "FolderAway",
     "OfVersion",
     "Outages",
+    "OwnFolder",
     "PriorState",
     "check_version",
+    "database_identity",
     "database_now",
     "draw_in",
     "each_project",
+    "identity_in",
     "is_away",
     "is_due",
     "is_resting",
+    "is_there",
     "open_database",
     "outage_of",
     "read_only",

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
@@ -44,11 +45,12 @@ class DatabaseAway(BadConfig):
     """A server that can't be reached, or takes nobody now: it may come up later, and its address may be right."""
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, *, makes: bool = True) -> Engine:
     """An engine for ``sqlite:///FILE`` or ``postgresql+psycopg://...``, tried before it is given.
 
-    SQLite keeps a write-ahead log and flushes every transaction to the disk (``synchronous=full``): what was committed
-    is there after a power cut. Its transactions begin as writers, so that two processes wait and never deadlock.
+    SQLite's file is made where it ``makes`` it, and only at first: not anew where it is gone while it is used. SQLite
+    keeps a write-ahead log and flushes every transaction to the disk (``synchronous=full``): what was committed is
+    there after a power cut. Its transactions begin as writers, so that two processes wait and never deadlock.
 
     Raises:
         BadConfig: the address is none, or the database can't be opened; ``DatabaseAway``, its server is not there now.
@@ -59,6 +61,10 @@ def open_database(url: str) -> Engine:
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_as_writer)
         narrow_statements(engine)
+        if makes:
+            with engine.connect():
+                pass
+        event.listen(engine, "do_connect", _open_existing)
         with engine.connect():
             pass
     except (ArgumentError, NoSuchModuleError, SQLAlchemyError, ImportError) as error:
@@ -132,6 +138,12 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
     for pragma in ("journal_mode=wal", "synchronous=full", "foreign_keys=on", f"busy_timeout={BUSY_MS}"):
         cursor.execute(f"pragma {pragma}")
     cursor.close()
+
+
+def _open_existing(dialect: Any, _: object, arguments: list[Any], options: dict[str, Any]) -> None:
+    """Let SQLite open a file that is there, and make none in its place; ``arguments`` are those of every connection."""
+    if dialect.name == "sqlite" and "uri" not in options and arguments != [":memory:"]:
+        arguments[0], options["uri"] = f"file:{quote(arguments[0])}?mode=rw", True
 
 
 def _begin_as_writer(connection: Any) -> None:

@@ -1,4 +1,4 @@
-"""What an error says of the machine below the node: a disk that is full, a database that is away.
+"""What an error says of the machine below the node: a disk that is full or not mounted, a database that is away.
 
 It is no fault of Carina's nor of what was being done, lasts until somebody acts, and ends without a restart. Every part
 of the node tells it in the same sentence, tries until it is over, and tells that too.
@@ -19,8 +19,13 @@ from pathlib import Path
 from carina.database.engine import is_away
 from carina.errors import FULL, BadConfig, CarinaError, LastingTrouble, no_space, one_line
 
-DISK_FULL, NO_DATABASE = "node.disk-full", "node.database-away"
-"""Codes of the two."""
+DISK_FULL, NO_DATABASE, FOLDER_AWAY = "node.disk-full", "node.database-away", "node.folder-away"
+"""Their codes."""
+
+
+class FolderAway(BadConfig):
+    """A folder that is not the database's: the file system that it lies on may not be mounted, or not yet."""
+
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,6 +40,8 @@ def outage_of(error: BaseException, folder: Path | str) -> CarinaError | None:
 
     ``folder`` is where the part that met it writes: the system says of few errors which file they are about.
     """
+    if isinstance(error, FolderAway):
+        return error
     if isinstance(error, OSError) and error.errno in FULL:
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
         return _full(Path(named).parent if named else Path(folder), error)
@@ -82,9 +89,12 @@ class Outages:
             return self._last if self._clock_s() - self._met_s < LASTS_S else ""
 
     def met(self, error: BaseException) -> CarinaError | None:
-        """What an error is as an outage, which is told; None where it is none."""
+        """What an error is as an outage, which is told; None where it is none.
+
+        Of the node's folder ``OwnFolder`` tells, once for all parts.
+        """
         outage = outage_of(error, self.folder)
-        if outage is not None:
+        if outage is not None and not isinstance(outage, FolderAway):
             self.tell(outage)
         return outage
 
@@ -96,10 +106,11 @@ class Outages:
         if is_news:
             _LOG.warning("%s: %s It resumes by itself when that is over.", self.who, outage.message)
 
-    def is_over(self) -> None:
-        """Say that what was told is over, where something was: it went well this time."""
+    def is_over(self) -> bool:
+        """Say that what was told is over, where something was, and give whether: it went well this time."""
         with self._one_at_a_time:
             self._last = ""
             after = self._trouble.over()
         if after:
             _LOG.info("%s: works again %s.", self.who, after)
+        return bool(after)

@@ -19,7 +19,7 @@ from pynetdicom.association import Association
 from sqlalchemy import Connection, Engine
 
 from carina.config import Destination, DicomDestination
-from carina.database import Outages, is_resting, read_only
+from carina.database import Outages, OwnFolder, is_resting, read_only
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
 from carina.deliver.channels import Channel, Session
@@ -59,9 +59,11 @@ class Courier:
     rests_until: datetime | None = field(default=None, init=False)
     _put_off: Sequence[int] = field(default=(), init=False)
     _away: Outages = field(init=False)
+    own: OwnFolder = field(init=False)
 
     def __post_init__(self) -> None:
         self._away = Outages(f"destination {self.name}", self.folder)
+        self.own = OwnFolder(self.folder, self.engine)
 
     def resume(self) -> None:
         """Begin where another process ended, or was killed."""
@@ -70,7 +72,12 @@ class Courier:
             ledger.extend_doubt(connection, self.name, self.clock() + self._patience)
 
     def round(self) -> bool:
-        """Do what is due now; gives whether anything was."""
+        """Do what is due now; gives whether anything was.
+
+        Raises:
+            FolderAway: the node's folder is not there, or not any more, which says nothing of what lies in it.
+        """
+        self.own.check()
         now = self.clock()
         with read_only(self.engine) as connection:
             if self._rests(connection, now):
@@ -123,7 +130,7 @@ class Courier:
         return False
 
     def _fail(self, entry: Entry, code: str, words: str) -> None:
-        with self.engine.begin() as connection:
+        with self.own.begin() as connection:
             ledger.mark_failed(connection, [entry.id], Trouble(code=code, words=words))
 
     def _try(self, work: Callable[[Sequence[Entry]], None], entries: Sequence[Entry]) -> bool:

@@ -39,6 +39,7 @@ def store_in_folder(file: Path, folder: Path) -> Answer:
     """
     target = _place(identity_of(file), folder)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         copy_whole(file, target)
         for path in (target, target.parent, folder):
             _flush(path)

@@ -24,7 +24,7 @@ import msgspec
 from sqlalchemy import Connection, Engine, Row, case, insert, select, update
 
 from carina import RESEARCH_ONLY
-from carina.database import JOB, NOTICE, Outages, is_due, read_only
+from carina.database import JOB, NOTICE, Outages, OwnFolder, is_due, read_only
 from carina.deliver.answers import code_words
 from carina.deliver.mail import Mailed, send_mail
 from carina.deliver.pace import Pace
@@ -75,10 +75,16 @@ class Notifier:
     pace: Pace
 
     def __post_init__(self) -> None:
+        self._own = OwnFolder(self.folder, self.engine)
         self._ways = {way: Outages(f"notices by {way}", self.folder) for way in ("mail", "webhook")}
 
     def round(self) -> bool:
-        """Look at jobs that have ended, and post what is due; gives whether there was anything to do."""
+        """Look at jobs that have ended, and post what is due; gives whether there was anything to do.
+
+        Raises:
+            FolderAway: the node's folder is not there, or not any more, which says nothing of what was found.
+        """
+        self._own.check()
         now = self.clock()
         with read_only(self.engine) as connection:
             ended, waiting = _ended(connection, now), _due(connection, now, self.pace)
@@ -95,7 +101,7 @@ class Notifier:
             body["pipeline"] = Path(job.pipeline).name  # a definition of one's own is named by its path
             text = msgspec.json.encode(body | said | {"notice": RESEARCH_ONLY}).decode()
             values |= {"body": text, "state": "waiting"}
-        with self.engine.begin() as connection:
+        with self._own.begin() as connection:
             same = (NOTICE.c.job_id == job.id) & (NOTICE.c.attempt == job.attempt)
             if connection.execute(select(NOTICE.c.id).where(same)).first() is None:
                 connection.execute(insert(NOTICE).values(**values))

@@ -119,7 +119,8 @@ class Sender:
                 was_busy = courier.round()
                 outages.is_over()
             except Exception as error:  # noqa: BLE001 - the network edge: one bad answer must not end deliveries
-                if outages.met(error) is None and trouble.is_news((failure := told(error)).message):
+                met = error if courier.own.is_there() else courier.own.away
+                if outages.met(met) is None and trouble.is_news((failure := told(error)).message):
                     _LOG.error("delivery failed", extra={"destination": courier.name, "error": failure.message})
                 was_busy = has_resumed = False  # what was begun has no end in the ledger, as after a crash
                 self._stopping.wait(self._pace.first_s)

@@ -5,15 +5,26 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+LOGS = "logs"
+"""The folder of a node with the logs of its jobs."""
+
 LARGEST_LOG = 64_000_000
 """Bytes of an attempt's log; what is said beyond takes the place of what lies between its beginning and its end."""
 
 KEPT_OF_BEGINNING = 16_000_000
 
 
+def log_name(job_id: int, attempt: int) -> str:
+    """The log of one attempt of a job, below the node's folder."""
+    return f"{LOGS}/job-{job_id}-{attempt}.log"
+
+
 def new_log(log: Path) -> None:
-    """Make an attempt's log, empty; whoever writes it appends, so that what was left out leaves no hole."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    """Make an attempt's log, empty, in a folder that is there; whoever writes it appends, so that no hole is left.
+
+    Raises:
+        OSError: it can't be made.
+    """
     log.write_bytes(b"")
 
 

@@ -12,17 +12,30 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine, exists, func, insert, inspect, select
+from sqlalchemy import Connection, Engine, exists, func, insert, inspect, or_, select
 
-from carina.database import ARRIVAL, IDENTITY, INSTANCE, JOB, read_only
+from carina.database import (
+    ARRIVAL,
+    IDENTITY,
+    IDENTITY_FILE,
+    INSTANCE,
+    JOB,
+    REMOVAL,
+    FolderAway,
+    database_identity,
+    identity_in,
+    read_only,
+)
 from carina.errors import BadConfig
+from carina.jobs.attempt_log import log_name
 from carina.pipeline.folder import MANIFEST
-from carina.pipeline.own_folder import IDENTITY_FILE, identity_in
 from carina.pipeline.places import free_place
-from carina.sections import INCOMING, RUNS, SET_ASIDE
+from carina.sections import INCOMING, RUNS, SET_ASIDE, UPLOADS
 
 HOLDING = (INCOMING, RUNS)
 """The folders whose content only its database can explain."""
@@ -33,11 +46,10 @@ GIVES = 0x0CA71_4B
 _NAMED = 1000
 """How many of the instances and runs that a database names are looked for in a folder."""
 
+_UPLOADED = re.compile(rf"\b{UPLOADS}/[0-9a-f]{{32}}/content$")
+"""The source of a job on an upload; before 0017 the node's folder stood before it."""
+
 _LOG = logging.getLogger(__name__)
-
-
-class FolderAway(BadConfig):
-    """A folder that is not the database's: the file system that it lies on may not be mounted yet."""
 
 
 def is_marked(folder: Path, engine: Engine) -> bool:
@@ -78,7 +90,7 @@ def mark(folder: Path, engine: Engine) -> None:
 
 
 def _mark(folder: Path, connection: Connection) -> None:
-    ours = _identity(connection)
+    ours = database_identity(connection)
     if not ours:
         ours = uuid4().hex
         connection.execute(insert(IDENTITY).values(uuid=ours))
@@ -96,7 +108,7 @@ def _mark(folder: Path, connection: Connection) -> None:
 
 
 def _is_marked(folder: Path, connection: Connection) -> bool:
-    ours, theirs = _identity(connection), identity_in(folder)
+    ours, theirs = database_identity(connection), identity_in(folder)
     name = connection.engine.url.render_as_string(hide_password=True)
     if theirs:
         if theirs != ours:
@@ -124,11 +136,10 @@ def _lies_within(folder: Path, connection: Connection) -> bool:
     return url.get_backend_name() == "sqlite" and Path(url.database or "").absolute().parent == folder.absolute()
 
 
-def _identity(connection: Connection) -> str:
-    """A database's identity; empty before a folder was given it, and of an earlier version."""
-    if not inspect(connection).has_table(IDENTITY.name):
-        return ""
-    return connection.execute(select(IDENTITY.c.uuid)).scalar() or ""
+def is_begun(engine: Engine) -> bool:
+    """Whether a database is that of a node: it was given a folder, or has any series or job."""
+    with read_only(engine) as connection:
+        return bool(database_identity(connection)) or _knows_any(connection)
 
 
 def _knows_any(connection: Connection) -> bool:
@@ -140,19 +151,26 @@ def _knows_any(connection: Connection) -> bool:
 
 
 def _holds_what_is_named(folder: Path, connection: Connection) -> bool:
-    """Whether a folder of before there were identities holds an instance or a run that the database names."""
-    files = connection.execute(select(INSTANCE.c.path).order_by(INSTANCE.c.id.desc()).limit(_NAMED)).scalars()
-    if any((folder / path).is_file() for path in files):
-        return True
-    jobs = connection.execute(select(JOB.c.id).order_by(JOB.c.id.desc()).limit(_NAMED)).scalars()
-    return any((folder / RUNS / str(number) / MANIFEST).is_file() for number in jobs)
+    """Whether a folder of before there were identities holds anything that the database says is there, if it does."""
+    places = list(_places_named(connection))
+    return not places or any((folder / place).exists() for place in places)
 
 
-def is_away_from(folder: Path, engine: Engine) -> bool:
-    """Whether the folder that a database was given is not there now, though it was when the node began."""
-    with read_only(engine) as connection:
-        ours = _identity(connection)
-    return bool(ours) and identity_in(folder) != ours
+def _places_named(connection: Connection) -> Iterator[str]:
+    """What a database of any version names below its folder: the latest instances, uploads, runs and logs of jobs.
+
+    A job that waits, and was asked for by path, has nothing there yet.
+    """
+    yield from connection.execute(select(INSTANCE.c.path).order_by(INSTANCE.c.id.desc()).limit(_NAMED)).scalars()
+    begun = or_(JOB.c.attempt > 0, JOB.c.source.contains(f"{UPLOADS}/"))
+    if inspect(connection).has_table(REMOVAL.name):
+        begun &= JOB.c.id.not_in(select(REMOVAL.c.subject_id).where(REMOVAL.c.kind == "run"))
+    jobs = select(JOB.c.id, JOB.c.attempt, JOB.c.source).where(begun).order_by(JOB.c.id.desc()).limit(_NAMED)
+    for row in connection.execute(jobs):
+        if upload := _UPLOADED.search(row.source):
+            yield upload[0]
+        if row.attempt:
+            yield from (f"{RUNS}/{row.id}/{MANIFEST}", log_name(row.id, row.attempt))
 
 
 def set_unknown_runs_aside(folder: Path, engine: Engine) -> None:

@@ -13,8 +13,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from carina.config import Settings
-from carina.database import DatabaseAway, Outages
-from carina.jobs.belonging import FolderAway
+from carina.database import DatabaseAway, FolderAway, Outages
 from carina.jobs.places import check_folder, open_node
 from carina.jobs.signs import has_one_host
 

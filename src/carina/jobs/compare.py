@@ -21,7 +21,7 @@ from carina.api.compared import earlier_findings, measured_by, scan_findings
 from carina.api.result import Run
 from carina.api.study import choose_series
 from carina.config import Settings
-from carina.database import database_now
+from carina.database import OwnFolder, database_now
 from carina.deliver.ledger import enter
 from carina.dicom.objects import Producer, joined, save_object
 from carina.dicom.pdf import encapsulated_pdf
@@ -55,7 +55,7 @@ def compare_job(settings: Settings, engine: Engine, job_id: int) -> None:
     scans, findings = _undamaged(folder, job, every)
     written = _write(folder, job, scans, findings)
     wanted = {name: settings.destinations.get(name) for name in job.destinations}
-    with engine.begin() as connection:
+    with OwnFolder(folder, engine).begin() as connection:
         now = database_now(connection)
         files = [written] if written else []
         enter(connection, job_id, wanted, files, folder=folder, now=now)

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from carina.api.result import Run
 from carina.corrections.decisions import ReadersState, last_words, readers_state
 from carina.corrections.standing import Decision
-from carina.database import read_only
+from carina.database import FolderAway, OwnFolder, read_only
 from carina.errors import BadConfig
 from carina.jobs.listing import find_job
 from carina.jobs.reading import RUNS_WITH_DECISIONS, Decided, Reading, store_reading
@@ -56,26 +56,28 @@ def _ratio_percent(state: ReadersState) -> float | None:
     return state.measured.reader_ratio_percent if state.measured else None
 
 
-def note_reading(engine: Engine, job_id: int, run: Run) -> None:
+def note_reading(own: OwnFolder, job_id: int, run: Run) -> None:
     """Take what readers decided about a run into its job's row.
 
     Raises:
-        BadConfig: ``corrections.damaged``.
+        BadConfig: ``corrections.damaged``; as ``FolderAway``, the node's folder is not there any more.
     """
     state, decisions = readers_state(run), decided_about(run)
-    with engine.begin() as connection:
+    with own.begin() as connection:
         store_reading(connection, job_id, reading_of(state), decisions, _ratio_percent(state))
 
 
 def catch_up_readings(engine: Engine, folder: Path) -> int:
     """Take in what was decided while the node was not there, or just before it died; gives in how many jobs."""
-    found = 0
+    found, own = 0, OwnFolder(folder, engine)
     for path in sorted(folder.glob(RUNS_WITH_DECISIONS)):
         run, name = Run(path.parent), path.parent.name
         try:
             if name.isdecimal() and _is_news(engine, int(name), run):
-                note_reading(engine, int(name), run)
+                note_reading(own, int(name), run)
                 found += 1
+        except FolderAway:
+            raise
         except BadConfig as error:  # the run's own pages say so; the others are taken in all the same
             _LOG.warning("job %s: %s", name, error.message)
     return found

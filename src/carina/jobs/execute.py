@@ -14,7 +14,6 @@ import sys
 import threading
 import warnings
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,13 +26,13 @@ from carina.api.result import Run
 from carina.api.study import RunSettings, run
 from carina.config import Settings
 from carina.corrections.masks import masks_made
-from carina.database import JOB, database_now, is_away
+from carina.database import JOB, FolderAway, OwnFolder, database_now, is_away
 from carina.database.intact import check_intact
 from carina.deliver.ledger import enter
 from carina.deliver.stranded import stranded_words
 from carina.dicom.voxel_limit import allow_voxels
 from carina.errors import BadConfig, CarinaError, DeliveryFailed, keep_trace, kind_and_place, told, without_words
-from carina.jobs.belonging import is_away_from, set_run_aside
+from carina.jobs.belonging import set_run_aside
 from carina.jobs.holder import held
 from carina.jobs.listing import Job, find_job
 from carina.jobs.machine import whole_machine
@@ -42,9 +41,9 @@ from carina.jobs.places import connected
 from carina.jobs.queue import NO_ROOM_TO_RUN, RUN_HELD, Attempt, Failure, JobEnd, JobState, fail, stop
 from carina.jobs.reading import await_reader
 from carina.jobs.sources import source_of
-from carina.jobs.worker import DATABASE_AWAY
+from carina.jobs.worker import NODE_AWAY
 from carina.pipeline.run import Event, What
-from carina.sections import UPLOADS
+from carina.sections import RUNS, UPLOADS
 
 MAY_PASS = frozenset(
     {
@@ -71,33 +70,53 @@ GIVEN_AWAY = 75
 
 
 def execute(settings: Settings, engine: Engine, attempt: Attempt) -> bool:
-    """Run a job's pipeline, and say in its row how that ended; False where the attempt doesn't count any more."""
+    """Run a job's pipeline, and say in its row how that ended; False where the attempt doesn't count any more.
+
+    Raises:
+        FolderAway: the node's folder is not there, or not any more, which says nothing of the job.
+        SQLAlchemyError: the database is away.
+    """
     with engine.connect() as connection:
         job = find_job(connection, attempt.job_id)
     if job is None or (job.attempt, job.state) != (attempt.number, JobState.RUNNING):
         return False
     folder = Path(settings.node.folder)
+    own = OwnFolder(folder, engine)
+    own.check()
     try:
         if job.arrival_id:
             check_intact(engine, folder, job.arrival_id)
         if attempt.number == 1:  # what is there is another job's, of a database that knew more
             set_run_aside(folder, job.id)
+        own.make(job.folder)
         finished = run(source_of(folder, job), folder / job.folder, _how(settings, job))
-        with engine.begin() as connection:
+        with own.begin() as connection:
             return _end_well(connection, attempt, job, finished, settings)
-    except SQLAlchemyError as error:
-        if is_away(error):  # nothing can be said of the job now; what it has finished is in its folder
+    except Exception as error:
+        if isinstance(error, SQLAlchemyError) and is_away(error):  # what it has finished is in its folder
             raise
-        failure = failure_of(error, folder / job.folder, settings)
-    except Exception as error:  # noqa: BLE001 - the run: whatever befalls a job becomes its row
+        _check_there(own, job)  # else what was met is that it went
         failure = failure_of(error, folder / job.folder, settings)
     if failure.code == RUN_HELD:
         failure = held(folder / job.folder, attempt)
-    if is_away_from(folder, engine):  # what was met says nothing of the job
-        failure = replace(failure, may_pass=True, is_outage=True)
     _LOG.error("%s: %s", failure.code, failure.message)
-    with engine.begin() as connection:
+    with own.begin() as connection:
         return fail(connection, attempt, failure, database_now(connection))
+
+
+def _check_there(own: OwnFolder, job: Job) -> None:
+    """See that the folder is there; where it is not, an operator may have made the run's anew, which is empty now.
+
+    Raises:
+        FolderAway: it is not.
+    """
+    try:
+        own.check()
+    except FolderAway:
+        with suppress(OSError):  # it is not empty, or was not made
+            for place in (own.folder / job.folder, own.folder / RUNS):
+                place.rmdir()
+        raise
 
 
 def _how(settings: Settings, job: Job) -> RunSettings:
@@ -172,12 +191,12 @@ def main() -> int:
         counts = execute(settings, connected(settings), attempt)
     except BadConfig as error:
         _LOG.error("%s", error.message)
-        return DATABASE_AWAY if is_away(error.__cause__) else error.exit_code
+        return NODE_AWAY if isinstance(error, FolderAway) or is_away(error.__cause__) else error.exit_code
     except SQLAlchemyError as error:
         if not is_away(error):
             raise
         _LOG.error("the database is away (%s): the job waits for another attempt.", kind_and_place(error))
-        return DATABASE_AWAY
+        return NODE_AWAY
     if not counts:
         _LOG.warning("the job was given to another worker, canceled or stopped: nothing of this attempt counts.")
     return 0 if counts else GIVEN_AWAY

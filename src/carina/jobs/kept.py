@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from sqlalchemy import Connection, select
 
-from carina.database import REMOVAL
+from carina.database import REMOVAL, is_there
 from carina.jobs.listing import Job
 from carina.jobs.places import latest_log
 from carina.jobs.queue import JobEnd, JobState
@@ -28,6 +28,7 @@ class FilesState(StrEnum):
     NOT_BEGUN = "not-begun"
     REMOVED = "removed"
     SET_ASIDE = "set-aside"
+    AWAY = "away"
     MISSING = "missing"
 
 
@@ -51,6 +52,8 @@ def job_files(connection: Connection, folder: Path, job: Job) -> JobFiles:
     """
     if removed := removals_of(connection, [job.id]).get(job.id):
         return JobFiles(state=FilesState.REMOVED, said=removed, log_said=removed)
+    if not is_there(folder, connection):
+        return JobFiles(state=FilesState.AWAY, said=_AWAY, log_said=_AWAY)
     log_said = "" if latest_log(folder, job.id, job.attempt) else _NO_LOG if job.attempt else _NOT_TAKEN
     if (folder / job.folder / MANIFEST).is_file():
         return JobFiles(state=FilesState.HERE, log_said=log_said)
@@ -58,6 +61,7 @@ def job_files(connection: Connection, folder: Path, job: Job) -> JobFiles:
     return JobFiles(state=state, said=said, log_said=log_said)
 
 
+_AWAY = "the node's folder is not there now: is its disk mounted?"
 _NOT_TAKEN = "it has not begun: no worker has taken it."
 _NO_LOG = (
     "its log is not in logs/ of the node's folder, and the node did not remove it: it was deleted, or not restored."

@@ -94,8 +94,8 @@ def _keep_signing(folder: Path, sign: Path, ended: threading.Event) -> None:
     while not ended.wait(SIGN_EVERY_S):
         try:
             os.utime(sign)
-        except FileNotFoundError:  # it was removed, by somebody who took us for gone
-            if not _may_sign_again(folder, sign):
+        except FileNotFoundError:  # it was removed, by somebody who took us for gone, or the node's disk was
+            if sign.parent.is_dir() and not _may_sign_again(folder, sign):
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
         except OSError as error:

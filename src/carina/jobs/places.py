@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -15,7 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from carina.config import Settings
 from carina.database import open_database, upgrade_schema
 from carina.errors import BadConfig, unwritable
-from carina.jobs.belonging import give_identity, is_marked
+from carina.jobs.attempt_log import log_name
+from carina.jobs.belonging import give_identity, is_begun, is_marked
 from carina.jobs.projects import ensure_projects
 from carina.jobs.signs import check_host, has_one_host
 from carina.web_settings import DEFAULT_PROJECT
@@ -29,16 +31,17 @@ def database_address(settings: Settings) -> str:
     return settings.node.database or f"sqlite:///{Path(settings.node.folder) / DATABASE}"
 
 
-def connected(settings: Settings) -> Engine:
+def connected(settings: Settings, *, makes: bool = False) -> Engine:
     """The opened database of a node, by whichever command or process: on SQLite, only while no other host works on it.
 
-    Nobody opens a node's database in another way, so that none forgets to ask.
+    Nobody opens a node's database in another way, so that none forgets to ask. SQLite's file has to be there unless it
+    ``makes`` it: where its disk is not mounted, an empty one in its place would be taken for the node's.
 
     Raises:
         BadConfig: ``node.other-host``, another host works on it; or the database can't be opened.
     """
     check_host(settings)
-    return open_database(database_address(settings))
+    return open_database(database_address(settings), makes=makes)
 
 
 def make_private(folder: Path) -> None:
@@ -81,14 +84,19 @@ def open_node(settings: Settings) -> Engine:
         make_private(folder)
     except OSError as error:
         raise unwritable(error, folder) from error
-    engine = connected(settings)
+    engine = connected(settings, makes=True)
+    return _brought_up(engine, settings, lambda: give_identity(folder, engine))
+
+
+def _brought_up(engine: Engine, settings: Settings, belongs: Callable[[], object]) -> Engine:
+    """A node's database at today's schema, of the folder for which ``belongs`` vouches; closed where that fails."""
     try:
         upgrade_schema(engine)
-        give_identity(folder, engine)
+        belongs()
         ensure_projects(engine, projects_named(settings))
     except OSError as error:
         engine.dispose()
-        raise unwritable(error, folder) from error
+        raise unwritable(error, Path(settings.node.folder)) from error
     except (BadConfig, SQLAlchemyError):
         engine.dispose()
         raise
@@ -163,16 +171,23 @@ def _called(user: int) -> str:
 
 
 def open_existing_node(settings: Settings) -> Engine:
-    """As ``open_node_beside``, for whoever looks at a node: none is made.
+    """As ``open_node_beside``, for whoever looks at a node: none is made, and no database is given the folder.
 
     Raises:
         BadConfig: no node is there yet; or as ``open_node_beside``.
     """
     folder = Path(settings.node.folder)
-    if not settings.node.database and not (folder / DATABASE).exists():
-        words = f"{folder.absolute()}: no node is here yet (no {DATABASE}), so there is nothing to see."
-        raise BadConfig("node.none", f"{words} Name the node's settings by --config, or start it: carina serve.")
-    return open_node_beside(settings)
+    how = "so there is nothing to see. Name the node's settings by --config, or start it: carina serve."
+    file = database_address(settings).removeprefix("sqlite:///")
+    if has_one_host(settings) and not Path(file).exists():
+        raise BadConfig("node.none", f"{folder.absolute()}: no node is here yet (no {Path(file).name}), {how}")
+    check_beside(settings)
+    check_folder(settings)
+    engine = connected(settings)
+    if not is_begun(engine):
+        engine.dispose()
+        raise BadConfig("node.none", f"{folder.absolute()}: no node is here yet (its database is empty), {how}")
+    return _brought_up(engine, settings, lambda: is_marked(folder, engine))
 
 
 def projects_named(settings: Settings) -> frozenset[str]:
@@ -192,4 +207,4 @@ def latest_log(folder: Path, job_id: int, attempt: int) -> Path | None:
 
 
 def _log_in(folder: Path, job_id: int, attempt: int) -> Path:
-    return folder / "logs" / f"job-{job_id}-{attempt}.log"
+    return folder / log_name(job_id, attempt)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, select, update
 
 from carina.corrections.hands import by_whom
 from carina.corrections.standing import Decision, decision_words, standing
-from carina.database import JOB, read_only
+from carina.database import JOB, OwnFolder, read_only
 from carina.sections import RUNS
 
 
@@ -98,7 +98,7 @@ def leave_without_masks(engine: Engine, folder: Path) -> int:
     runs = {number: folder / RUNS / str(number) for number in waiting}
     made = {number for number, run in runs.items() if any(any(run.glob(one)) for one in MASKS_OF_A_RUN)}
     maskless = [number for number, run in runs.items() if run.is_dir() and number not in made]
-    with engine.begin() as connection:
+    with OwnFolder(folder, engine).begin() as connection:
         for number in maskless:
             leave_unread(connection, number)
     return len(maskless)

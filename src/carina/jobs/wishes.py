@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, Row, select, update
 
 from carina.config import Settings
-from carina.database import ARRIVAL, JOB, PRIOR, PRIOR_SERIES, PriorState, database_now
+from carina.database import ARRIVAL, JOB, PRIOR, PRIOR_SERIES, OwnFolder, PriorState, database_now
 from carina.jobs.earlier import earlier_scans
 from carina.jobs.listing import find_job
 from carina.jobs.queue import JobEnd, JobState
@@ -51,10 +52,15 @@ class Wishes:
 
     def __init__(self, settings: Settings, engine: Engine, make: Make = make_report) -> None:
         self.settings, self.engine, self.make = settings, engine, make
+        self._own = OwnFolder(Path(settings.node.folder), engine)
         self._last = 0
 
     def round(self) -> int:
-        """End those of the next wishes whose jobs have all ended; gives their number."""
+        """End those of the next wishes whose jobs have all ended; gives their number.
+
+        Raises:
+            FolderAway: the node's folder is not there any more, and a report could not be made for that.
+        """
         with self.engine.connect() as connection:
             now = database_now(connection)
             waiting = select(PRIOR).where(PRIOR.c.state == PriorState.FETCHED, PRIOR.c.id > self._last)
@@ -72,7 +78,7 @@ class Wishes:
         if is_compared and (failed := self.make(self.settings, wish.job_id)):
             why_not = f"The report on what changed could not be made: {failed}"
         if why_not or not is_compared:
-            with self.engine.begin() as connection:
+            with self._own.begin() as connection:
                 end_wish(connection, wish.job_id, f"{wish.said} {why_not}".strip(), now)
 
 

@@ -26,10 +26,10 @@ from sqlalchemy import Connection, Engine, exists, select
 from sqlalchemy.exc import OperationalError
 
 from carina.config import Settings
-from carina.database import JOB, Outages, database_now
-from carina.errors import FULL, BadConfig, LastingTrouble
+from carina.database import JOB, FolderAway, Outages, OwnFolder, database_now
+from carina.errors import FULL, LastingTrouble
 from carina.jobs.at_work import at_work, manifest_time
-from carina.jobs.attempt_log import bound_log
+from carina.jobs.attempt_log import LOGS, bound_log
 from carina.jobs.attempt_process import Process, attempt_process
 from carina.jobs.belonging import set_unknown_runs_aside
 from carina.jobs.intake import take_up
@@ -57,7 +57,6 @@ from carina.jobs.queue import (
     silent,
     stop_canceled,
 )
-from carina.pipeline.own_folder import OwnFolder
 from carina.sections import RUNS
 
 LOST_AFTER = timedelta(seconds=60)
@@ -70,8 +69,10 @@ PAUSE_S = 0.5
 PATIENCE_S = 10.0
 """How long a process that was asked to end has for it."""
 
-DATABASE_AWAY = 69
-"""Exit code of an attempt that can't reach the database (EX_UNAVAILABLE): no fault of the job."""
+NODE_AWAY = 69
+"""Exit code of an attempt that can't reach the node's database or its folder (EX_UNAVAILABLE): no fault of the job."""
+
+_GIVEN_BACK = "is given back, since it could not reach the node's database or folder"
 
 WORKER_LOST = Failure("job.worker-lost", "its worker was killed, or stood still.", may_pass=True)
 """Not the job's fault as a rule, and tried again longer than a job whose own process dies."""
@@ -137,8 +138,7 @@ class Worker:
         self._heard = 0.0
         self._outages = Outages(f"worker {self.name}", settings.node.folder)
         self._full = Outages(f"worker {self.name}", Path(settings.node.folder, RUNS))
-        self._away = Outages(f"worker {self.name}", settings.node.folder)
-        self._own = OwnFolder(Path(settings.node.folder))
+        self.own = OwnFolder(Path(settings.node.folder), engine, f"worker {self.name}")
         self._held = LastingTrouble()
 
     def go(self, *, until_empty: bool = False, watch: Callable[[], None] = lambda: None) -> None:
@@ -152,9 +152,9 @@ class Worker:
                 watch()
                 try:
                     is_empty = self.turn()
-                except (OperationalError, OSError) as error:  # the database is away, the disk full: jobs run on
+                except (OperationalError, OSError, FolderAway) as error:  # the machine's trouble: jobs run on
                     is_empty = False
-                    if self._outages.met(error) is None:
+                    if self._outages.met(error if self.own.is_there() else self.own.away) is None:
                         raise
                 else:
                     self._outages.is_over()
@@ -209,12 +209,12 @@ class Worker:
 
     def _claim_anew(self, connection: Connection, now: datetime) -> list[tuple[Attempt, Room]]:
         """Take what waits; nothing while the node's folder is away, in which every job would fail."""
-        if not self._own.is_there():
-            self._away.tell(BadConfig("node.folder-away", f"{self._own.away} Jobs wait."))
+        if not self.own.is_there():
             return []
-        self._away.is_over()
         take_up(connection, self.settings, now)
-        return self._claim(connection)
+        claimed = self._claim(connection)
+        self.own.check()  # else what was seen of files for the new jobs says nothing
+        return claimed
 
     def _claim(self, connection: Connection) -> list[tuple[Attempt, Room]]:
         claimed: list[tuple[Attempt, Room]] = []
@@ -233,14 +233,10 @@ class Worker:
     def _start(self, attempt: Attempt, takes: Room) -> None:
         began = manifest_time(self._run_of(attempt))
         try:
+            self.own.make(LOGS)
             process = self.world.start(self.settings, attempt)
-        except OSError as error:  # the disk is full, the machine has no more processes: that may pass
-            words, is_outage = f"its process could not be started ({error.strerror or error}).", error.errno in FULL
-            failure = Failure("job.not-started", words, may_pass=True, is_outage=is_outage)
-            with self.engine.begin() as connection:
-                fail(connection, attempt, failure, self.world.now(connection))
-                end = attempt_end(connection, attempt)
-            _tell_failed(attempt, failure.code, words.rstrip("."), end)
+        except (OSError, FolderAway) as error:  # the disk is full, the machine has no more processes: that may pass
+            self._not_started(attempt, error)
             return
         _LOG.info("job %d: attempt %d begins.", attempt.job_id, attempt.number, extra=_fields(attempt))
         self.running.append(Running(attempt, takes, process, began=began))
@@ -248,6 +244,19 @@ class Worker:
             if process.stdin is not None:
                 process.stdin.write(msgspec.json.encode(self.settings) + b"\n")
                 process.stdin.flush()
+
+    def _not_started(self, attempt: Attempt, error: OSError | FolderAway) -> None:
+        if isinstance(error, FolderAway) or not self.own.is_there():
+            with self.engine.begin() as connection:
+                give_back(connection, attempt)
+            _tell(attempt, _GIVEN_BACK)
+            return
+        words, is_outage = f"its process could not be started ({error.strerror or error}).", error.errno in FULL
+        failure = Failure("job.not-started", words, may_pass=True, is_outage=is_outage)
+        with self.engine.begin() as connection:
+            fail(connection, attempt, failure, self.world.now(connection))
+            end = attempt_end(connection, attempt)
+        _tell_failed(attempt, failure.code, words.rstrip("."), end)
 
     def _hear(self, connection: Connection) -> None:
         """Say that the running attempts live; end those that are to be canceled, or don't count any more.
@@ -272,7 +281,7 @@ class Worker:
                 now = self.world.now(connection)
                 if one.canceled:
                     stop_canceled(connection, attempt, now)
-                elif one.process.poll() == DATABASE_AWAY:
+                elif one.process.poll() == NODE_AWAY or not self.own.is_there():
                     is_given_back = give_back(connection, attempt, now + FIRST_PAUSE)
                 else:
                     died = how + at_work(self._run_of(attempt), one.began)
@@ -281,7 +290,7 @@ class Worker:
                 end = attempt_end(connection, attempt)
             self._tell_room(end.error_code)
             if is_given_back:
-                _tell(attempt, "is given back, since it could not reach the database")
+                _tell(attempt, _GIVEN_BACK)
             else:
                 self._tell_end(attempt, how, replace(end, error_code=CRASHED) if has_crashed else end)
             _close(one.process)

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, create_engine, insert, select
 
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
-from carina.database import ARRIVAL, AUDIT, DISK_FULL, INSTANCE, JOB, outage_of
+from carina.database import ARRIVAL, AUDIT, DISK_FULL, FOLDER_AWAY, INSTANCE, JOB, FolderAway, identity_in, outage_of
 from carina.database.upgrade import schema_version
 from carina.deliver.sender import SENDER_LOCK
 from carina.errors import FULL, BadConfig, told, unwritable
@@ -57,8 +57,8 @@ _APART = frozenset({INCOMING, RUNS, UPLOADS, FETCHING, SIGNED, KEEPING_LOCK, NOD
 class Backup(msgspec.Struct, frozen=True, kw_only=True):
     """What a backup says of itself; ``folder`` is where the node was.
 
-    ``lost`` names instances that the node itself had no more as they came, ``lost_results`` files and folders of runs
-    that it had no more as they were written: a restore does without them.
+    ``lost`` names instances that the node itself had no more as they came, ``lost_results`` files and folders of runs,
+    and of corrections that readers finished, that it had no more as they were written: a restore does without them.
     """
 
     at: datetime
@@ -131,6 +131,7 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
         raise BadConfig(
             "backup.inside", f"{to}: lies in the node's own folder: choose one outside it, on another disk."
         )
+    was = identity_in(folder)
     with new_folder(to, "backup") as part, _held(folder):
         _note(settings, to, now, who)
         named = _save_database(settings, part)
@@ -153,6 +154,9 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
             lost=tuple(one.path for one in named.instances if not one.is_whole(part)),
             lost_results=lost_results(part, named.results),
         )
+        if identity_in(folder) != was:
+            words = f"{folder}: the node's folder went while it was saved, and nothing is lost: is its disk mounted?"
+            raise FolderAway(FOLDER_AWAY, f"{words} Make the backup again.")
         (part / BACKUP_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made)) + b"\n")
     return made
 

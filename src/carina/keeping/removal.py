@@ -14,7 +14,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 
-from carina.database import ARRIVAL, AUDIT, INSTANCE, JOB, REMOVAL, database_now, read_only
+from carina.database import ARRIVAL, AUDIT, INSTANCE, JOB, REMOVAL, OwnFolder, database_now, read_only
+from carina.jobs.attempt_log import LOGS
 from carina.jobs.reading import leave_unread
 from carina.keeping.removable import Bounds, KeptKind, Removable, removable
 from carina.pipeline.trees import remove_tree
@@ -65,16 +66,18 @@ def _hold(connection: Connection, one: Removable) -> None:
 _NAMES = {KeptKind.INCOMING: "instances of arrival", KeptKind.RUN: "run of job"}
 
 
-def finish_removal(engine: Engine, folder: Path, opened: Open) -> None:
+def finish_removal(own: OwnFolder, opened: Open) -> None:
     """Remove the files, and end the removal. Doing so twice does no harm.
 
     Raises:
         OSError: files can't be removed.
+        FolderAway: the node's folder is not there, so that they may be.
     """
-    for place in _places(folder, opened):
+    own.check()
+    for place in _places(own.folder, opened):
         with suppress(FileNotFoundError):
             _remove(place)
-    with engine.begin() as connection:
+    with own.begin() as connection:
         ended = update(REMOVAL).where(REMOVAL.c.id == opened.id).values(ended_at=database_now(connection))
         connection.execute(ended)
 
@@ -92,7 +95,7 @@ def _remove(place: Path) -> None:
 def _places(folder: Path, opened: Open) -> Iterator[Path]:
     yield folder / _FOLDERS[opened.kind] / str(opened.subject_id)
     if opened.kind is KeptKind.RUN:
-        yield from (folder / "logs").glob(f"job-{opened.subject_id}-*.log")
+        yield from (folder / LOGS).glob(f"job-{opened.subject_id}-*.log")
 
 
 def open_removals(engine: Engine) -> list[Open]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, select
@@ -13,6 +13,7 @@ from carina.database import DELIVERY, JOB, REMOVAL
 from carina.deliver.ledger import DeliveryState
 from carina.errors import BadConfig
 from carina.jobs.queue import JobEnd, JobState
+from carina.keeping.corrected import Corrections, corrections_named, lost_corrections
 from carina.keeping.removable import KeptKind
 from carina.pipeline.digests import Digest, Digests
 from carina.pipeline.folder import MANIFEST
@@ -23,13 +24,14 @@ from carina.sections import RUNS, SET_ASIDE
 
 @dataclass(frozen=True, kw_only=True)
 class NamedResults:
-    """Runs, by id, that ended well and were not removed, and the files of objects that are not confirmed.
+    """Runs, by id, that ended well and were not removed, the files of objects not confirmed, and what readers finished.
 
     A run that did not end well may be tried again at any moment, and is not looked at.
     """
 
     runs: frozenset[int]
     objects: tuple[str, ...]
+    corrections: Corrections = field(default_factory=dict)
 
 
 def results_named(connection: Connection) -> NamedResults:
@@ -41,12 +43,17 @@ def results_named(connection: Connection) -> NamedResults:
     unconfirmed = select(DELIVERY.c.path).join(JOB, JOB.c.id == DELIVERY.c.job_id)
     unconfirmed = unconfirmed.where(stopped, DELIVERY.c.state != DeliveryState.CONFIRMED).distinct()
     objects = connection.execute(unconfirmed.order_by(DELIVERY.c.path)).scalars()
-    return NamedResults(runs=frozenset(runs), objects=tuple(objects))
+    corrections = corrections_named(connection)
+    return NamedResults(runs=frozenset(runs), objects=tuple(objects), corrections=corrections)
 
 
 def lost_results(folder: Path, named: NamedResults) -> tuple[str, ...]:
     """What of it is gone below a node's folder, or is not what was written there."""
-    lost = [one for job_id in sorted(named.runs) for one in lost_of_run(folder, job_id)]
+    lost: list[str] = []
+    for job_id in sorted(named.runs):
+        lost += lost_of_run(folder, job_id)
+        if (run := folder / RUNS / str(job_id)).is_dir():
+            lost += [f"{RUNS}/{job_id}/{one}" for one in lost_corrections(run, named.corrections.get(job_id, {}))]
     return tuple(dict.fromkeys([*lost, *(path for path in named.objects if not (folder / path).is_file())]))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Engine, exists, func, select
 
 from carina.config import RetentionSettings
-from carina.database import INSTANCE, JOB, REMOVAL, database_now, read_only
+from carina.database import INSTANCE, JOB, REMOVAL, OwnFolder, database_now, read_only
 from carina.errors import LastingTrouble
 from carina.jobs.queue import JobState
 from carina.keeping.lock import files_held
@@ -48,6 +48,7 @@ class Retention:
         free: Callable[[Path], int] = free_bytes,
     ) -> None:
         self.engine, self.folder, self.settings = engine, folder, settings
+        self._own = OwnFolder(folder, engine)
         self._clock, self._free = clock, free
         self._sizes: dict[int, int] = {}
         self._trouble = LastingTrouble()
@@ -56,7 +57,11 @@ class Retention:
         """Finish what a crash left half removed, then remove what is due; gives how many folders went.
 
         While the node is being saved, none go.
+
+        Raises:
+            FolderAway: the node's folder is not there, or not any more: neither files nor rows go.
         """
+        self._own.check()
         with files_held(self.folder, wait=False) as is_held:
             return self._remove_due() if is_held else 0
 
@@ -117,7 +122,7 @@ class Retention:
 
     def _remove(self, one: Removable, bounds: Bounds, why: str) -> bool:
         """Whether it was removed; one whose files resist is said, tried again in each round, and holds up no other."""
-        with self.engine.begin() as connection:
+        with self._own.begin() as connection:
             opened = begin_removal(connection, one, bounds, why)
         if opened is None:
             return False
@@ -127,7 +132,7 @@ class Retention:
 
     def _finish(self, opened: Open) -> None:
         try:
-            finish_removal(self.engine, self.folder, opened)
+            finish_removal(self._own, opened)
         except OSError as error:
             words = "%s %d is to be removed and its files resist (%s): give the node's user the right to."
             if self._trouble.is_news(f"{opened.kind} {opened.subject_id}: {error.strerror}"):

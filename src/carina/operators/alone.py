@@ -18,7 +18,7 @@ from carina.pipeline import ports
 from carina.pipeline.definition import Container, Definition, Input, Output, Step, Value
 from carina.pipeline.engine import Event, now
 from carina.pipeline.operator import Operator, Port
-from carina.pipeline.places import copy_whole
+from carina.pipeline.places import copy_whole, make_below
 from carina.pipeline.run import RunOptions, run_pipeline
 from carina.pipeline.table import known_or_near
 from carina.sections import OperatorSettings
@@ -132,6 +132,7 @@ def _copy(run: Path, files: list[str], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in paths:
-            copy_whole(path, folder / path.relative_to(home))
+            make_below(folder, (target := folder / path.relative_to(home)).parent)
+            copy_whole(path, target)
     except OSError as error:
         raise unwritable(error, folder) from error

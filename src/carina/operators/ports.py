@@ -199,7 +199,7 @@ def _layer_facts(shown: Mask | SaliencyPort) -> dict[str, Any]:
 
 def _place(value: Volume | Mask | SaliencyPort, folder: Path, saved: Saved, kind: PortFiles) -> Path:
     """The stored files of a value, linked into a folder (copied where links can't be), or written there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     files = saved(value)
     for path in files:
         try:

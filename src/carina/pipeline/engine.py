@@ -198,6 +198,7 @@ class Engine:
 
     def _keep(self) -> None:
         try:
+            self.store.check_place()
             write_manifest(self.manifest, self.out)
         except OSError as error:
             if not self.errors:

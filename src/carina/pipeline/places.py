@@ -107,7 +107,7 @@ def _system_error(number: int, path: Path) -> OSError:
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file, whose folder is made; it appears whole, and a link in its place is replaced, not followed.
+    """Copy a file into a folder that is there; it appears whole, and a link in its place is replaced, not followed.
 
     Raises:
         OSError: the source can't be read, or the target not be written.
@@ -151,7 +151,7 @@ def free_place(place: Path) -> Path:
 
 
 def write_whole(target: Path, data: bytes) -> None:
-    """Write a file, whose folder is made; it appears whole, and a link in its place is replaced, not followed.
+    """Write a file in a folder that is there; it appears whole, and a link in its place is replaced, not followed.
 
     Raises:
         OSError: the target can't be written.
@@ -160,9 +160,19 @@ def write_whole(target: Path, data: bytes) -> None:
         written.write(data)
 
 
+def make_below(above: Path, folder: Path) -> None:
+    """Make a folder with those between it and one above it, which is there: where that has gone, it is not made anew.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    names = folder.relative_to(above).parts
+    for number in range(1, len(names) + 1):
+        above.joinpath(*names[:number]).mkdir(exist_ok=True)
+
+
 @contextmanager
 def _appearing(target: Path) -> Iterator[BinaryIO]:
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{file_name(target.name)}.partial")
     partial.unlink(missing_ok=True)
     try:

@@ -101,14 +101,14 @@ def not_storable(port_type: Any) -> list[str]:
 
 
 def save_value(port_type: Any, value: object, folder: Path, saved: Saved = lambda _: ()) -> tuple[Path, ...]:
-    """Write a value of a port type into a folder, which is made; gives its files, the one to open first.
+    """Write a value of a port type into a folder, which is made in one that is there; gives its files, the first first.
 
     Raises:
         BadConfig: ``ports.unknown``, the port's type can't be stored.
     """
     for one in alternatives(port_type):
         if holds(one, value):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
             return tuple(_known(one).save(value, folder, saved))
     raise TypeError(f"a {type(value).__name__} is no {type_name(port_type)}")
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from carina.errors import BadConfig, unwritable
 from carina.pipeline import ports
 from carina.pipeline.digests import Digest, Digests
-from carina.pipeline.folder import WRITING
+from carina.pipeline.folder import LOCK, WRITING
 from carina.pipeline.operator import Port
-from carina.pipeline.places import below
+from carina.pipeline.places import below, make_below
 from carina.pipeline.trees import remove_tree
 from carina.pipeline.values import Files
 
@@ -38,12 +38,23 @@ class Store:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self._is_held = folder, (folder / LOCK).exists()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="carina-store")
         self._known: weakref.WeakKeyDictionary[object, Future[Stored]] = weakref.WeakKeyDictionary()
         self._owners: dict[Path, str] = {}
         self._lock = threading.Lock()
         self.digests = Digests()
+
+    def check_place(self) -> None:
+        """See that the run's folder is still the one that this process holds, by its lock.
+
+        An operator that makes its folders itself may have made it anew, where a disk was taken away meanwhile.
+
+        Raises:
+            OSError: it is not.
+        """
+        if self._is_held and not (self.folder / LOCK).exists():
+            raise FileNotFoundError(errno.ENOENT, "it was removed, or its disk was", str(self.folder))
 
     def put(self, port: Port, value: object, place: str, owner: str) -> Future[Stored]:
         """Store a port's value under the folder ``place``; the future gives its files and their digests."""
@@ -94,6 +105,8 @@ class Store:
         temporary = below(self.folder / WRITING, f"{owner}/{place}")
         remove_tree(temporary)
         try:
+            self.check_place()
+            make_below(self.folder, temporary)
             kind = Files if isinstance(value, Files) else port.type  # of what ran outside of this process
             written = ports.save_value(kind, value, temporary, self._written)
             relative = [path.relative_to(temporary) for path in written]
@@ -124,7 +137,7 @@ class Store:
 
     def _publish(self, temporary: Path, home: Path, relative: list[Path]) -> None:
         for path in reversed(relative):  # the file to open appears last
-            (home / path).parent.mkdir(parents=True, exist_ok=True)
+            make_below(self.folder, (home / path).parent)
             (temporary / path).replace(home / path)
 
 

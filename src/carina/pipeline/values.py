@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from carina.errors import BadSeries, kind_and_place, with_words
 from carina.pipeline.json_text import as_pretty_json, read_json
-from carina.pipeline.places import file_name
+from carina.pipeline.places import file_name, make_below
 from carina.pipeline.ports import Saved
 
 Row = Mapping[str, str | float | int | None]
@@ -106,7 +106,7 @@ class Files:
     def save(self, folder: Path, saved: Saved) -> Sequence[Path]:
         """Move the files."""
         for name in self.names:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            make_below(folder, (folder / name).parent)
             (self.folder / name).replace(folder / name)
         return [folder / name for name in self.names]
 

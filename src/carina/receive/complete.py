@@ -13,13 +13,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, false, func, not_, or_, select, update
 
 from carina.config import AnySource, Settings
-from carina.database import ARRIVAL, INSTANCE, database_now, draw_in
+from carina.database import ARRIVAL, INSTANCE, OwnFolder, database_now, draw_in
 from carina.database.intact import check_intact
 from carina.dicom.find import choose_source, find_series, is_of_several_patients
 from carina.dicom.part10 import open_file
 from carina.dicom.rules import load_rules
 from carina.errors import BadSeries, Bug, CarinaError, told
-from carina.pipeline.own_folder import OwnFolder
 from carina.pipeline.places import link_or_copy
 from carina.receive.store import ArrivalState
 from carina.sections import INCOMING
@@ -68,15 +67,16 @@ def complete_arrivals(settings: Settings, engine: Engine, untaken: Mapping[str, 
     expected. Where a source has instances that are ``untaken`` since some time, those of its arrivals wait of which an
     instance came later. Files of other arrivals of the same series are linked into its folder, so that its run is on
     all of them.
+
+    Raises:
+        FolderAway: the node's folder is not there any more: what was seen of its files says nothing.
     """
-    settled, own = 0, OwnFolder(Path(settings.node.folder))
+    settled, own = 0, OwnFolder(Path(settings.node.folder), engine)
     for arrival, source in _due(settings, engine, untaken or {}):
         verdict = _settle(settings, engine, arrival, source)
-        if not own.is_there():  # what was seen of its files says nothing
-            return settled
         same = (ARRIVAL.c.id == arrival.id) & (ARRIVAL.c.state == ArrivalState.ARRIVING)
         unchanged = same & (ARRIVAL.c.last_at == arrival.last_at)  # what came meanwhile makes it wait again
-        with engine.begin() as connection:
+        with own.begin() as connection:
             is_apart = verdict.state is ArrivalState.APART
             values = {"state": verdict.state, "reason": verdict.reason, "is_apart": int(is_apart)}
             if connection.execute(update(ARRIVAL).where(unchanged).values(**values)).rowcount:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from carina.database import FolderAway, OwnFolder
 from carina.dicom.fragments import Piece
 from carina.dicom.headers import is_image
 from carina.dicom.part10 import OpenFile, open_file
@@ -21,8 +22,7 @@ from carina.errors import CarinaError
 from carina.receive.instance import NO_ROOM, NOT_UNDERSTOOD, Arriving, NotAccepted
 from carina.receive.part import unwritable_part
 from carina.receive.presence import receiving
-from carina.receive.store import PART_FOLDER
-from carina.sections import INCOMING
+from carina.receive.store import PARTS_COMING
 
 DIRECTORY = "1.2.840.10008.1.3.10"
 """Media Storage Directory: a DICOMDIR lists instances and is none."""
@@ -48,22 +48,25 @@ class FileSays:
 
 
 @contextmanager
-def spooled(folder: Path, chunks: Iterable[bytes], largest: int) -> Iterator[Path]:
+def spooled(own: OwnFolder, chunks: Iterable[bytes], largest: int) -> Iterator[Path]:
     """Bytes as a file of ours below a node's folder, until the block ends; all are taken, no more than fit are kept.
 
     Raises:
-        NotAccepted: they are more than ``largest``, or the disk takes no more. What ``chunks`` raises passes through.
+        NotAccepted: they are more than ``largest``, the disk takes no more, or the folder is not there. What ``chunks``
+            raises passes through.
     """
-    with receiving(folder):
-        yield from _spooled(folder, chunks, largest)
+    with _disk(own.folder):
+        own.check()
+    with receiving(own.folder):
+        yield from _spooled(own, chunks, largest)
 
 
-def _spooled(folder: Path, chunks: Iterable[bytes], largest: int) -> Iterator[Path]:
-    parts = folder / INCOMING / PART_FOLDER
-    spool = parts / f"{os.getpid()}-spool-{next(_NUMBERS)}"
+def _spooled(own: OwnFolder, chunks: Iterable[bytes], largest: int) -> Iterator[Path]:
+    folder = own.folder
+    spool = folder / PARTS_COMING / f"{os.getpid()}-spool-{next(_NUMBERS)}"
     try:
         with _disk(folder):
-            parts.mkdir(parents=True, exist_ok=True)
+            own.make(PARTS_COMING)
             file = spool.open("xb")
         size = 0
         try:
@@ -96,7 +99,7 @@ def check_file_size(size: int, largest: int) -> None:
 def _disk(folder: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, FolderAway) as error:
         raise unwritable_part(folder, error) from error
 
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from sqlalchemy import delete, insert, select
 
 from carina.config import FolderSource
-from carina.database import WATCHED, Outages, database_now, read_only
+from carina.database import FOLDER_AWAY, WATCHED, Outages, database_now, read_only
 from carina.errors import BadConfig
 from carina.receive.files import arriving_file, check_file_size, check_written, read_says, spooled
 from carina.receive.instance import TAKEN_LATER, NotAccepted
@@ -109,8 +109,13 @@ class WatchedFolder:
         self._refusals = RefusalLog(_LOG, f"the folder of {name}")
 
     def watch(self, stop: Event) -> None:
-        """Look again and again."""
+        """Look again and again.
+
+        Raises:
+            FolderAway: the node's folder is not there, so that nothing can be taken.
+        """
         while not stop.is_set():
+            self._store.own.check()
             self.look(stop)
             stop.wait(min(self.quiet_s / 2, LONGEST_BETWEEN_LOOKS_S))
 
@@ -136,7 +141,7 @@ class WatchedFolder:
         except OSError as error:
             self._away = f"{self.folder} can't be read ({error.strerror or error}): let the node's user read it"
         except NotAccepted as error:
-            self._trouble = error.message.rstrip(".")
+            self._trouble = _trouble_of(error)
             seen = self._waiting | seen  # with those that this look did not come to
         self._waiting, self._looked_at = seen, began
         self._hold()
@@ -215,7 +220,7 @@ class WatchedFolder:
     def _accept(self, file: Path, form: _Form) -> FileFate:
         largest = self._store.settings.dicom.instance_mb * 1_000_000
         check_file_size(form.size, largest)
-        with spooled(self._store.folder, _content(file, form), largest) as spool:
+        with spooled(self._store.own, _content(file, form), largest) as spool:
             says = read_says(spool)
             check_written(spool)
             with arriving_file(spool, says) as arriving:
@@ -234,6 +239,11 @@ class WatchedFolder:
             }
             connection.execute(delete(WATCHED).where(same))
             connection.execute(insert(WATCHED), row)
+
+
+def _trouble_of(error: NotAccepted) -> str:
+    """Why nothing can be taken; that the node's folder is away is told once for all."""
+    return "" if error.code == FOLDER_AWAY else error.message.rstrip(".")
 
 
 def _shown(form: _Form) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carina import __version__
+from carina.database import FOLDER_AWAY
 from carina.database.intact import FILE_BEGINS
 from carina.dicom.part10 import OpenFile, open_file
 from carina.dicom.syntaxes import ENCAPSULATED, IMPLICIT, NATIVE
@@ -45,7 +46,7 @@ NOT_UNDERSTOOD = 0xC000
 """Statuses of the storage service (PS3.4 table B.2-1): out of resources, data set and class differ, not understood."""
 
 FULL_CODE, UNWRITABLE_CODE = "receive.disk-full", "receive.unwritable"
-TAKEN_LATER = (FULL_CODE, UNWRITABLE_CODE)
+TAKEN_LATER = (FULL_CODE, UNWRITABLE_CODE, FOLDER_AWAY)
 """Codes of what is refused now and may be taken later: it is the node that can't, whatever is sent."""
 
 

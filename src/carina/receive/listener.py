@@ -27,7 +27,7 @@ from pynetdicom.sop_class import (
 )
 
 from carina.config import DicomDestination, DicomSource, Settings
-from carina.database import Outages
+from carina.database import FOLDER_AWAY, Outages
 from carina.deliver.answers import CLASS_NOT_SUPPORTED, NO_SUCH_OBJECT, SUCCESS
 from carina.errors import BadConfig
 from carina.receive.commitment import read_request
@@ -173,7 +173,8 @@ class DicomListener:
             became = self._accept(event, origin)
         except NotAccepted as error:
             if error.code in TAKEN_LATER:
-                self.outages.tell(error)
+                if error.code != FOLDER_AWAY:  # which is told once for the whole node
+                    self.outages.tell(error)
                 return error.status
             refusals.tell(error)
             return error.status

@@ -14,7 +14,7 @@ from contextlib import suppress
 from io import BytesIO, FileIO
 from pathlib import Path
 
-from carina.database import DISK_FULL, outage_of
+from carina.database import DISK_FULL, FolderAway, outage_of
 from carina.receive.instance import FULL_CODE, NO_ROOM, UNWRITABLE_CODE, Announced, NotAccepted, check_uids, file_head
 
 LOOKS_FOR_ROOM = 16_000_000
@@ -28,12 +28,12 @@ class PartFile:
     """File meta information and the data set that is written after it; gone when it is let go, unless it was moved.
 
     What can't be written, or for which there is no room, is left out: ``refused`` says why. ``sha256`` and the length
-    are those of the data set.
+    are those of the data set. ``make_room`` makes its folder, and sees that the disk has room for more.
     """
 
-    def __init__(self, path: Path, said: Announced, check_room: Callable[[], None]) -> None:
+    def __init__(self, path: Path, said: Announced, make_room: Callable[[], None]) -> None:
         self.path, self.said = path, said
-        self._check_room, self._looked_at = check_room, 0
+        self._make_room, self._looked_at = make_room, 0
         self._digest, self._size = hashlib.sha256(), 0
         self._file: FileIO | None = None
         self.refused: NotAccepted | None = None
@@ -75,8 +75,7 @@ class PartFile:
 
     def _begin(self, said: Announced) -> None:
         check_uids(said)
-        self._check_room()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_room()
         self._file = self.path.open("xb", buffering=0)
         _write(self._file, file_head(said))
 
@@ -85,7 +84,7 @@ class PartFile:
             return
         if self._size - self._looked_at > LOOKS_FOR_ROOM:
             self._looked_at = self._size
-            self._check_room()
+            self._make_room()
         _write(self._file, content)
         self._digest.update(content)
 
@@ -96,7 +95,7 @@ class PartFile:
             step()
         except NotAccepted as error:
             self.refused = error
-        except OSError as error:
+        except (OSError, FolderAway) as error:
             self.refused = unwritable_part(self.path.parent.parent.parent, error)
         if self.refused is not None:
             self.let_go()
@@ -108,8 +107,10 @@ def _write(file: FileIO, content: bytes | memoryview) -> None:
             left = left[file.write(left) :]
 
 
-def unwritable_part(folder: Path, error: OSError) -> NotAccepted:
+def unwritable_part(folder: Path, error: OSError | FolderAway) -> NotAccepted:
     """What a sender is told where the node's folder takes no more."""
+    if isinstance(error, FolderAway):
+        return NotAccepted(NO_ROOM, error.code, error.message)
     if (outage := outage_of(error, folder)) is not None:
         return NotAccepted(NO_ROOM, FULL_CODE, outage.message)
     code = FULL_CODE if error.errno == errno.EFBIG else UNWRITABLE_CODE

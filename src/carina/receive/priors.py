@@ -51,7 +51,12 @@ class PriorFetcher:
         self.store, self.peer = store, peer
 
     def round(self) -> int:
-        """Ask for everything that is due, one after the other; gives how many were."""
+        """Ask for everything that is due, one after the other; gives how many were.
+
+        Raises:
+            FolderAway: the node's folder is not there, or not any more: what was asked for is asked for again.
+        """
+        self.store.own.check()
         with self.store.engine.connect() as connection:
             due = _due(connection, self.peer, database_now(connection))
         for asked in due:
@@ -84,7 +89,7 @@ class PriorFetcher:
         return f"a fault of Carina's ({type(error).__name__}), see the log."
 
     def _say(self, asked: _Asked, state: PriorState, said: str) -> None:
-        with self.store.engine.begin() as connection:
+        with self.store.own.begin() as connection:
             _set(connection, asked.id, state=state, said=said)
 
     def _fetch(self, asked: _Asked) -> str:

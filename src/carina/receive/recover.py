@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, delete, exists, select, update
 
 from carina.config import Settings
-from carina.database import ARRIVAL, INSTANCE, database_now
+from carina.database import ARRIVAL, INSTANCE, OwnFolder, database_now
 from carina.pipeline.places import free_place
 from carina.receive.presence import alone
 from carina.receive.store import ArrivalState
@@ -33,11 +33,16 @@ def recover(settings: Settings, engine: Engine) -> int:
 
     Series that were coming in begin to be quiet only now: while the node was away, nobody could send. A fetch that runs
     beside the node is waited for between two of its instances, so that nothing of it is taken for the rest of a crash.
+
+    Raises:
+        FolderAway: the node's folder is not there any more: nothing of what was seen counts.
     """
     folder = Path(settings.node.folder)
+    own = OwnFolder(folder, engine)
+    own.check()
     with alone(folder):
-        removed = _remove_torn(folder, engine)
-        with engine.begin() as connection:
+        removed = _remove_torn(own)
+        with own.begin() as connection:
             arriving = ARRIVAL.c.state == ArrivalState.ARRIVING
             connection.execute(update(ARRIVAL).where(arriving).values(last_at=database_now(connection)))
             for place in _unsettled(connection, folder / INCOMING):
@@ -91,13 +96,13 @@ def _remove_unlisted(connection: Connection, folder: Path, place: Path) -> int:
     return len(unlisted)
 
 
-def _remove_torn(folder: Path, engine: Engine) -> int:
+def _remove_torn(own: OwnFolder) -> int:
     """See to every row whose file may not be on the disk: what isn't whole goes, with an arrival that had no other.
 
     But for what was answered: that is told as lost, and its row stays.
     """
-    removed = 0
-    with engine.begin() as connection:
+    removed, folder = 0, own.folder
+    with own.begin() as connection:
         for row in connection.execute(select(INSTANCE).where(INSTANCE.c.flushed == 0)).all():
             same = INSTANCE.c.id == row.id
             if assure(folder, row):

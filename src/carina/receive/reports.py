@@ -12,7 +12,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from sqlalchemy import Engine
 
 from carina.config import DicomDestination, Settings
-from carina.database import Outages
+from carina.database import FolderAway, Outages, OwnFolder
 from carina.deliver.answers import SUCCESS, WARNINGS, status_words
 from carina.deliver.association import address, associated
 from carina.deliver.callers import destinations_of_caller
@@ -138,6 +138,8 @@ class CommitmentReports:
                 last = one.id
                 is_over = self._is_settled(name, peer, one)
                 self._outages.is_over()
+            except FolderAway:  # what was looked for there is looked for again
+                pass
             except DATABASE_FAILS as error:
                 self._outages.tell(unwritable_row(self._folder, error))
             failures = 0 if is_over else failures + 1
@@ -172,7 +174,7 @@ class CommitmentReports:
             status = _send(name, peer, *report_on(one.request, reasons))
         except DeliveryFailed as error:
             return error.message, True
-        except DATABASE_FAILS:
+        except (*DATABASE_FAILS, FolderAway):
             raise
         except Exception as error:  # noqa: BLE001 - the network edge: one report that breaks holds up no other
             return type(error).__name__, True  # its words may hold UIDs
@@ -181,7 +183,7 @@ class CommitmentReports:
 
     def _reasons(self, one: Owed) -> list[int | None]:
         reasons = failure_reasons(self.settings, self.engine, one.request)
-        with self.engine.begin() as connection:
+        with OwnFolder(self._folder, self.engine).begin() as connection:
             keep_reasons(connection, one, reasons)
         return reasons
 

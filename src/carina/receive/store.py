@@ -29,16 +29,14 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, exists, insert, select, update
 
 from carina.config import DicomDestination, Settings
-from carina.database import ARRIVAL, INSTANCE, LONGEST_CODE, database_now
+from carina.database import ARRIVAL, INSTANCE, LONGEST_CODE, FolderAway, OwnFolder, database_now
 from carina.database.intact import is_intact
 from carina.errors import one_line
-from carina.pipeline.own_folder import OwnFolder
 from carina.pipeline.places import file_name
 from carina.receive.instance import (
     FULL_CODE,
     NO_ROOM,
     NOT_UNDERSTOOD,
-    UNWRITABLE_CODE,
     Announced,
     Arriving,
     Header,
@@ -55,7 +53,7 @@ from carina.receive.sure import DATABASE_FAILS, assure, flush_folder, take_back
 from carina.sections import INCOMING
 from carina.web_settings import DEFAULT_PROJECT
 
-PART_FOLDER = ".parts"
+PARTS_COMING = f"{INCOMING}/.parts"
 FLUSHES_AT_ONCE = 32
 
 _LOG = logging.getLogger(__name__)
@@ -146,7 +144,7 @@ class InstanceStore:
         self.settings, self.engine = settings, engine
         self.folder = Path(settings.node.folder)
         peers = (one.ae_title for one in settings.destinations.values() if isinstance(one, DicomDestination))
-        self.own = OwnFolder(self.folder)
+        self.own = OwnFolder(self.folder, engine)
         self.untaken: dict[str, datetime] = {}
         """Since when a source may have instances that are not taken yet, by its name: series wait for these."""
         self.moves = Moves(tuple(peers), self.folder / FETCHING / SAY_WHO_ASKED)
@@ -170,8 +168,7 @@ class InstanceStore:
 
     def begin(self, said: Announced) -> PartFile:
         """A file for a data set that is still coming; whoever has it lets it go, or has it accepted."""
-        place = self.folder / INCOMING / PART_FOLDER / f"{os.getpid()}-{next(self._numbers)}"
-        return PartFile(place, said, self._check_free)
+        return PartFile(self.folder / PARTS_COMING / f"{os.getpid()}-{next(self._numbers)}", said, self._make_room)
 
     def accept_part(self, part: PartFile, origin: SentBy) -> Accepted:
         """The same as ``accept`` for a data set that is in its file by now.
@@ -192,7 +189,6 @@ class InstanceStore:
                 placed = self._place(part, header, self._looked_up(origin, header))
                 if placed.instance_id:
                     self._settle(placed, flushed)
-                self._check_there()  # else it is where nobody finds it
                 return placed.became
             finally:
                 wait([flushed])  # it needs the open file
@@ -221,12 +217,12 @@ class InstanceStore:
             raise NotAccepted(NOT_UNDERSTOOD, "receive.empty", words)
         self._check_free()
 
-    def _check_there(self) -> None:
-        if not self.own.is_there():
-            raise NotAccepted(NO_ROOM, UNWRITABLE_CODE, self.own.away)
+    def _make_room(self) -> None:
+        """See that a part finds its folder, in the node's own, and room."""
+        self.own.make(PARTS_COMING)
+        self._check_free()
 
     def _check_free(self) -> None:
-        self._check_there()
         wanted = self.settings.node.free_gb
         free = shutil.disk_usage(self.folder).free
         if free < wanted * 1e9:
@@ -237,16 +233,17 @@ class InstanceStore:
     def _presence(self) -> Iterator[None]:
         """While something is on its way in; what the system refuses of it is said."""
         try:
+            self.own.check()
             with receiving(self.folder):
                 yield
-        except OSError as error:
+        except (OSError, FolderAway) as error:
             raise unwritable_part(self.folder, error) from error
         except DATABASE_FAILS as error:
             raise unwritable_row(self.folder, error) from error
 
     def _place(self, part: PartFile, header: Header, origin: SentBy) -> _Placed:
         """Give a part its place and its row, in the arrival that takes instances of its series now."""
-        with self._placing, self._undone_without_row(part), self.engine.begin() as connection:
+        with self._placing, self._undone_without_row(part), self.own.begin() as connection:
             self._mark_flushed(connection)
             uid, digest, now = part.said.sop_instance_uid, part.sha256, database_now(connection)
             known = known_under(connection, uid, _project(connection, header, origin))
@@ -258,7 +255,7 @@ class InstanceStore:
             opened = _open_apart(connection, header, origin, uid) if is_apart else _open(connection, header, origin)
             arrival_id = opened or _begin(connection, header, origin, now, is_apart=is_apart)
             path = Path(INCOMING, str(arrival_id), f"{file_name(uid)}.dcm")
-            folders = _move(part, self.folder / path)
+            folders = _move(part, self.own, path)
             listed = self._flushes.submit(_flush, folders)
             row = {
                 "arrival_id": arrival_id,
@@ -382,11 +379,12 @@ def _begin(connection: Connection, header: Header, origin: SentBy, now: datetime
     return int(connection.execute(insert(ARRIVAL).returning(ARRIVAL.c.id), row).scalar_one())
 
 
-def _move(part: PartFile, place: Path) -> list[Path]:
+def _move(part: PartFile, own: OwnFolder, path: Path) -> list[Path]:
     """Rename a part into its place; gives the folders that are to be flushed, that of a folder that is made as well."""
+    place = own.folder / path
     is_new = not place.parent.is_dir()
     if is_new:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        own.make(path.parent)
     part.path.rename(place)
     part.moved_to = place
     return [place.parent, place.parent.parent] if is_new else [place.parent]

@@ -94,7 +94,7 @@ def _take(store: InstanceStore, request: StowRequest, content_type: ContentType,
             words = f"a part is {content_type.name[:80]!r}; expected {DICOM_TYPE}."
             raise NotAccepted(NOT_UNDERSTOOD, "stow.part-type", words)
         largest = store.settings.dicom.instance_mb * 1_000_000
-        with spooled(store.folder, data, largest) as file:
+        with spooled(store.own, data, largest) as file:
             says = read_says(file)
             _check_study(says, request.study_uid)
             with arriving_file(file, says) as arriving:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from carina.errors import BadSeries, with_words
+from carina.pipeline.places import make_below
 
 MOST_MEMBERS = 100_000
 LARGEST_DIRECTORY = 32_000_000
@@ -65,7 +66,7 @@ def _unpack(opened: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Pat
     for number, member in enumerate(members, 1):
         target = folder.joinpath(*_parts_of(member, number))
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_below(folder.parent, target.parent)
             with opened.open(member) as packed, target.open("xb") as file:
                 for chunk in iter(lambda: packed.read(_COPIED_AT_ONCE), b""):
                     unpacked += len(chunk)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from carina.pipeline.places import flush
+from carina.pipeline.places import flush, make_below
 
 _PART = re.compile(r"(?P<name>.+)\.(?P<bytes>\d{1,15})\.part")
 
@@ -62,6 +62,7 @@ class UploadParts:
         before, size = self.place(name, there or 0), (there or 0) + len(chunk)
         is_there = False
         try:
+            make_below(self.folder, before.parent)
             _append(before, there, chunk)
             before.rename(self.place(name, size))
             flush(before.parent)
@@ -87,7 +88,6 @@ class UploadParts:
 
 
 def _append(path: Path, there: int | None, chunk: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb" if there is None else "r+b") as file:
         file.seek(there or 0)
         file.write(chunk)

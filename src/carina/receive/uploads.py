@@ -22,7 +22,7 @@ import msgspec
 
 from carina.errors import BadSeries
 from carina.pipeline.json_text import as_json, read_json
-from carina.pipeline.places import flush, link_or_copy, write_whole
+from carina.pipeline.places import flush, link_or_copy, make_below, write_whole
 from carina.receive.unpack import safe_parts, unpack
 from carina.receive.upload_errors import TWO_OF_A_NAME, NoRoomForUpload, NoUpload, UploadRefused, told_disk
 from carina.receive.upload_parts import UploadParts
@@ -68,7 +68,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Uploads:
-    """The uploads of a node; ``free_gb`` is what is to stay free on its disk.
+    """The uploads of a node, in a folder that is there; ``free_gb`` is what is to stay free on its disk.
 
     ``job_on`` finds the job that was made of a content, where the node was killed before the upload had its id.
     """
@@ -99,7 +99,8 @@ class Uploads:
                 return found
             self._check_room(upload, unfinished, projects)
             place = self.folder / upload.id
-            (place / CAME).mkdir(parents=True)
+            place.mkdir()  # not what is above, as below: an empty folder may have come in place of the node's
+            (place / CAME).mkdir()
             self._keep(upload)
             flush(self.folder)
             return upload
@@ -128,7 +129,6 @@ class Uploads:
         self._check_disk(upload.bytes)
 
     def _check_disk(self, size: float) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         if free - size < self._free_gb * 1e9:
             words = f"{free / 1e9:.1f} GB are free, {self._free_gb:g} GB are to stay free (node.free_gb)"
@@ -283,7 +283,7 @@ class Uploads:
             if part.stat().st_size != size:  # behind it lies what a killed server had begun to write
                 os.truncate(part, size)
                 flush(part)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_below(new, target.parent)
             if name.lower().endswith(".zip"):
                 left -= unpack(part, target.with_suffix(""), left)
             else:

@@ -191,7 +191,7 @@ def _take(
                 pass
             words = f"a part is {content_type.name[:80]!r}; expected {DICOM_TYPE}."
             raise NotAccepted(NOT_UNDERSTOOD, "stow.part-type", words)
-        with spooled(store.folder, data, store.settings.dicom.instance_mb * 1_000_000) as file:
+        with spooled(store.own, data, store.settings.dicom.instance_mb * 1_000_000) as file:
             says = read_says(file)
             uid = says.sop_instance_uid
             with arriving_file(file, says) as arriving:

@@ -62,7 +62,7 @@ def web_app(node: RunningNode) -> Starlette:
     app = Starlette(
         routes=all_routes(), middleware=[guard, prompt, broken_off, gate], exception_handlers=dict(HANDLERS)
     )
-    app.state.outages = Outages("web", node.folder)
+    app.state.outages, app.state.own = Outages("web", node.folder), node.own
     app.state.identifier = identifier
     app.state.provider = Provider(web.oidc) if web.oidc else None
     app.state.doors = Doors()

@@ -13,8 +13,8 @@ from carina.config import Settings
 from carina.database import check_version, open_database, read_only
 from carina.errors import BadConfig
 from carina.jobs.belonging import is_marked
-from carina.jobs.places import DATABASE, check_beside, connected
-from carina.jobs.signs import check_host
+from carina.jobs.places import check_beside, connected, database_address
+from carina.jobs.signs import check_host, has_one_host
 from carina.jobs.waiting_for import unknown_destinations
 from carina.toml import Key, Mistake
 
@@ -56,8 +56,10 @@ def _is_ours(settings: Settings) -> bool:
 
 def _is_there(settings: Settings) -> bool:
     """Whether there is a database to look into; SQLite does not without writing, and a folder that bars it is told."""
-    folder = Path(settings.node.folder)
-    return bool(settings.node.database) or ((folder / DATABASE).is_file() and os.access(folder, os.W_OK))
+    if not has_one_host(settings):
+        return True
+    file = Path(database_address(settings).removeprefix("sqlite:///"))
+    return file.is_file() and (bool(settings.node.database) or os.access(file.parent, os.W_OK))
 
 
 def _looked_into(settings: Settings, key: Key) -> Iterator[Mistake]:

@@ -21,6 +21,9 @@ def fill_rows(node: RunningNode, at_most: int = ROWS_FILLED) -> int:
     """Write into the latest rows that lack it what their files say; gives how many there were.
 
     What was uploaded, or handed in by path, waits until its run has ended, which chooses the series.
+
+    Raises:
+        FolderAway: the node's folder is not there any more, which says nothing of the files.
     """
     is_known = or_(JOB.c.arrival_id.is_not(None), JOB.c.state == JobState.STOPPED)
     wanted = select(JOB).where(JOB.c.described.is_(None), is_known).order_by(JOB.c.id.desc()).limit(at_most)
@@ -30,7 +33,7 @@ def fill_rows(node: RunningNode, at_most: int = ROWS_FILLED) -> int:
     if not jobs:
         return 0
     filled = {job.id: _columns(node, job, files.get(job.arrival_id or 0)) for job in jobs}
-    with node.engine.begin() as connection:
+    with node.own.begin() as connection:
         for job in jobs:
             same = (JOB.c.id == job.id) & (JOB.c.attempt == job.attempt) & (JOB.c.state == job.state)
             connection.execute(update(JOB).where(same).values(filled[job.id]))

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
-from carina.database import IDENTITY, NOTICE, read_only
+from carina.database import IDENTITY, IDENTITY_FILE, NOTICE, read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import last_trouble
 from carina.errors import FULL, one_line, shortened
@@ -79,7 +79,8 @@ def _outlived(node: RunningNode) -> list[str]:
 
 
 def _database(node: RunningNode) -> list[str]:
-    if node.database_file is not None and node.database_file != file_of_database(node.engine):
+    is_lost = node.database_file is not None and node.own.is_there()
+    if is_lost and node.database_file != file_of_database(node.engine):
         words = "its file was removed or replaced while the node runs, which writes where nobody finds it"
         return [f"database: {words}: stop the node, and put its own back or restore a backup"]
     try:
@@ -92,6 +93,9 @@ def _database(node: RunningNode) -> list[str]:
 
 
 def _disk(node: RunningNode) -> list[str]:
+    if not node.own.is_there():
+        words = f"the node's folder is not there (no {IDENTITY_FILE} of its own): is what it lies on mounted?"
+        return [f"disk: {words} Instances are refused, and all else waits"]
     try:
         free_gb = shutil.disk_usage(node.folder).free / 1e9
     except OSError as error:

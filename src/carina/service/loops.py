@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from carina.database import Outages
+from carina.database import Outages, OwnFolder
 from carina.errors import LastingTrouble, told
 
 _LOG = logging.getLogger(__name__)
@@ -43,9 +43,10 @@ class PartStatus:
 
 
 class Part:
-    """A part with its thread: whatever ends it, it begins again after a pause. ``folder`` is where it writes.
+    """A part with its thread: whatever ends it, it begins again after a pause.
 
     The pause doubles from one second to a minute, and is short again once the part has lived for longer than that.
+    While the node's folder, ``own``, is not there it rests: whatever ends it then is not its fault, and is not told.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class Part:
         work: PartWork,
         *,
         stop: threading.Event,
-        folder: Path = Path(),
+        own: OwnFolder | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self._work, self._stop, self._clock_s = work, stop, clock_s
-        self._trouble, self._outages = LastingTrouble(clock_s), Outages(name, folder, clock_s)
+        self._own = own
+        self._trouble, self._outages = LastingTrouble(clock_s), Outages(name, own.folder if own else Path(), clock_s)
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._status = PartStatus(name=name, state=PartState.STOPPED, deaths=0, error="")
 
@@ -85,6 +87,9 @@ class Part:
             error = self._once()
             if self._stop.is_set():
                 break
+            if self._is_folder_away():
+                self._stop.wait(SHORTEST_PAUSE_S)
+                continue
             deaths += 1
             pause_s = SHORTEST_PAUSE_S if self._clock_s() - began_s > LONGEST_PAUSE_S else pause_s
             self._set(PartState.BROKEN, deaths=deaths, error=error)
@@ -101,6 +106,8 @@ class Part:
         try:
             self._work(self._stop)
         except Exception as error:  # noqa: BLE001 - whatever ends one part, the node says so and lives
+            if self._is_folder_away():
+                return ""
             if (outage := self._outages.met(error)) is not None:
                 return outage.message
             if self._trouble.is_news(f"{type(error).__name__}: {error}"):
@@ -109,6 +116,9 @@ class Part:
         finally:
             works_again.cancel()
         return "it ended by itself"
+
+    def _is_folder_away(self) -> bool:
+        return self._own is not None and not self._own.is_there()
 
     def _set(self, state: PartState, *, deaths: int, error: str) -> None:
         self._status = PartStatus(name=self.name, state=state, deaths=deaths, error=error)

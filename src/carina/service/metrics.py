@@ -47,8 +47,9 @@ class NodeCollector(Collector):
         yield from self._of_the_machine()
 
     def _of_the_machine(self) -> Iterator[Metric]:
-        free = shutil.disk_usage(self._node.folder).free
-        yield GaugeMetricFamily("carina_disk_free_bytes", "Room on the disk of the node's folder.", value=free)
+        if self._node.own.is_there():
+            free = shutil.disk_usage(self._node.folder).free
+            yield GaugeMetricFamily("carina_disk_free_bytes", "Room on the disk of the node's folder.", value=free)
         up = GaugeMetricFamily("carina_part_up", "Whether a part of the node runs.", labels=["part"])
         deaths = GaugeMetricFamily("carina_part_deaths", "How often a part of the node has died.", labels=["part"])
         for status in self._node.statuses:

@@ -19,11 +19,12 @@ from starlette.requests import HTTPConnection
 
 from carina.certificates import TlsFiles, Validity, own_validity
 from carina.config import Destination, Settings
-from carina.database import DataVersion, OfVersion, Outages, read_only, seeing
+from carina.database import DataVersion, OfVersion, Outages, OwnFolder, read_only, seeing
 from carina.jobs.listing import job_on_source
 from carina.jobs.sources import kept_source
 from carina.receive.store import InstanceStore
 from carina.receive.uploads import Uploads
+from carina.sections import UPLOADS
 from carina.service.access.members import see_project
 from carina.service.loops import Part, PartStatus
 from carina.service.networks import network_troubles
@@ -96,6 +97,11 @@ class RunningNode:
         """What takes instances, whichever way they come: one for all, since it keeps senders in turn."""
         return self._whole.store if self._whole else InstanceStore(self.settings, self.engine)
 
+    @cached_property
+    def own(self) -> OwnFolder:
+        """Whether its folder is there: one for all parts and requests, which tells the log."""
+        return self._whole.own if self._whole else OwnFolder(self.folder, self.engine, "node")
+
     @property
     def network_troubles(self) -> Mapping[str, str]:
         """What is wrong with each network that jobs need, whoever looks, by its key in the settings."""
@@ -116,18 +122,23 @@ class RunningNode:
         if found := own_validity(files):
             self.held_certificates[files.table[0]] = found
 
-    @cached_property
+    @property
     def uploads(self) -> Uploads:
-        """Files that people send from the worklist: each of them finds their own."""
-        return (
-            self._whole.uploads
-            if self._whole
-            else Uploads(
-                self.folder,
-                self.settings.uploads,
-                self.settings.node.free_gb,
-                lambda content: job_on_source(self.engine, kept_source(self.folder, content)),
-            )
+        """Files that people send from the worklist: each of them finds their own.
+
+        Raises:
+            FolderAway: they are not there now.
+        """
+        self.own.make(UPLOADS)
+        return (self._whole or self)._uploads
+
+    @cached_property
+    def _uploads(self) -> Uploads:
+        return Uploads(
+            self.folder,
+            self.settings.uploads,
+            self.settings.node.free_gb,
+            lambda content: job_on_source(self.engine, kept_source(self.folder, content)),
         )
 
     @cached_property

@@ -87,7 +87,7 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
     if any(tls_places(node.settings)):
         works["certificates"] = lambda stop: _watch_certificates(node, stop)
     for name, work in (works | _of_sources(node)).items():
-        yield Part(name, work, stop=node.stop, folder=node.folder)
+        yield Part(name, work, stop=node.stop, own=node.own)
 
 
 def _of_sources(node: RunningNode) -> dict[str, PartWork]:
@@ -117,13 +117,14 @@ def _watch_certificates(node: RunningNode, stop: Event) -> None:
 
 def _run_jobs(node: RunningNode, stop: Event) -> None:
     worker = Worker(node.settings, node.engine)
-    worker.stopping = stop
+    worker.stopping, worker.own = stop, node.own
     worker.go()
 
 
 def _remove(node: RunningNode, stop: Event) -> None:
     retention = Retention(node.engine, node.folder, node.settings.retention)
     while True:
+        node.own.check()
         retention.round()
         sweep_uploads(node)
         if stop.wait(RETENTION_S):
@@ -132,6 +133,7 @@ def _remove(node: RunningNode, stop: Event) -> None:
 
 def _take_readings(node: RunningNode, stop: Event) -> None:
     """Once: while the node runs, decisions come by its own pages."""
+    node.own.check()
     leave_without_masks(node.engine, node.folder)
     if any(node.folder.glob(RUNS_WITH_DECISIONS)):
         from carina.jobs.decided import catch_up_readings  # what it needs takes memory of a server without decisions
@@ -141,8 +143,9 @@ def _take_readings(node: RunningNode, stop: Event) -> None:
 
 
 def _fill_rows(node: RunningNode, stop: Event) -> None:
+    node.own.check()
     while not stop.wait(FILLED_S if fill_rows(node) else NOT_FILLED_S):
-        pass
+        node.own.check()
 
 
 def _look_around(node: RunningNode, stop: Event) -> None:
@@ -163,9 +166,9 @@ def _settle_arrivals(node: RunningNode, stop: Event) -> None:
         node.is_recovered.set()
     try:
         while not stop.wait(SETTLE_S):
+            node.own.check()
             node.store.note_flushed()
-            if node.store.own.is_there():
-                complete_arrivals(node.settings, node.engine, node.store.untaken)
+            complete_arrivals(node.settings, node.engine, node.store.untaken)
     finally:
         node.store.note_flushed()
 
@@ -209,12 +212,14 @@ def _listen(node: RunningNode, stop: Event) -> None:
 def _compare(node: RunningNode, stop: Event) -> None:
     wishes = Wishes(node.settings, node.engine)
     while not stop.wait(PRIORS_S):
+        node.own.check()
         wishes.round()
 
 
 def _fetch_priors(fetcher: PriorFetcher, node: RunningNode, stop: Event) -> None:
     if _may_receive(node, stop):
         while not stop.wait(PRIORS_S):
+            node.own.check()
             fetcher.round()
 
 
@@ -222,6 +227,7 @@ def _resume_fetches(node: RunningNode, stop: Event) -> None:
     resumer = FetchResumer(node.store)
     if _may_receive(node, stop):
         while not stop.wait(PRIORS_S):
+            node.own.check()
             resumer.round()
 
 
@@ -249,4 +255,5 @@ def _tell(node: RunningNode, stop: Event) -> None:
         engine=node.engine, folder=node.folder, settings=node.settings.notices, clock=node.now, pace=PACE
     )
     while not stop.wait(PACE.idle_s):
+        node.own.check()
         notifier.round()

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from starlette.responses import Response
 
+from carina.database import FolderAway
 from carina.errors import BadConfig, BadSeries, CarinaError, DeliveryFailed
 from carina.receive.upload_errors import NoRoomForUpload, NoUpload, UploadNotStored, UploadRefused
 
@@ -61,6 +62,7 @@ STATUS: Mapping[type[CarinaError], int] = {
     NoRoomForUpload: 413,
     UploadNotStored: 507,
     BadSeries: 422,
+    FolderAway: 503,
     BadConfig: 400,
     DeliveryFailed: 502,
 }

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 
-from carina.database import DISK_FULL, NO_DATABASE, Outages
+from carina.database import DISK_FULL, FOLDER_AWAY, NO_DATABASE, Outages, OwnFolder
 from carina.errors import Bug, CarinaError
 from carina.service.access.rules import PROGRAM_PATHS
 from carina.service.headers import HEADERS
@@ -22,9 +22,10 @@ from carina.service.slow import TooSlow
 _LOG = logging.getLogger(__name__)
 
 
-OUTAGE_STATUSES: Mapping[str, int] = {DISK_FULL: 507, NO_DATABASE: 503}
+OUTAGE_STATUSES: Mapping[str, int] = {DISK_FULL: 507, FOLDER_AWAY: 503, NO_DATABASE: 503}
 OUTAGE_WORDS: Mapping[str, str] = {
     DISK_FULL: "no space is left on the node's disk: whoever runs the node has to make room; then try again.",
+    FOLDER_AWAY: "the node's folder is not there now: try again; whoever runs the node has to mount its disk.",
     NO_DATABASE: "the node's database can't be used now: try again; whoever runs the node finds the reason in its log.",
 }
 """What is answered in an outage; which folder it is, and what the database says, is for the node's log."""
@@ -73,9 +74,10 @@ def _broken(request: Request, status: int, code: str, words: str) -> Response:
 
 
 async def answer_outage(request: Request, error: Exception) -> Response:
-    """The answer where the disk is full or the database away, which the log tells once; a fault of ours passes on."""
+    """The answer where the disk is full or away, or the database is, which the log tells once; a fault passes on."""
     outages: Outages = request.app.state.outages
-    outage = outages.met(error)
+    own: OwnFolder = request.app.state.own
+    outage = outages.met(error if own.is_there() else own.away)
     if outage is None:
         raise error
     return _broken(request, OUTAGE_STATUSES[outage.code], outage.code, OUTAGE_WORDS[outage.code])

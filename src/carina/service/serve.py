@@ -48,7 +48,9 @@ def node_of(settings: Settings) -> RunningNode:
         BadConfig: the folder can't be written, or the database not be opened.
     """
     engine = open_node_once_there(settings, "node")
-    return RunningNode(settings=settings, engine=engine, database_file=file_of_database(engine))
+    node = RunningNode(settings=settings, engine=engine, database_file=file_of_database(engine))
+    node.own.is_there()  # so that its identity is known whenever the folder goes
+    return node
 
 
 def run_node(settings: Settings) -> None:

@@ -105,12 +105,17 @@ def discard_upload(node: RunningNode, upload: Upload) -> None:
 
 
 def sweep_uploads(node: RunningNode) -> None:
-    """Remove uploads that were given up, and those whose run is removed or, being healthy, old enough."""
+    """Remove uploads that were given up, and those whose run is removed or, being healthy, old enough.
+
+    Raises:
+        FolderAway: the node's folder is not there, or not any more.
+    """
+    uploads = node.uploads
     with files_held(node.folder, wait=False) as is_held:
         if not is_held:
             return
-        gone = node.uploads.sweep(node.now(), partial(_is_over, node))
-    with node.engine.begin() as connection:
+        gone = uploads.sweep(node.now(), partial(_is_over, node))
+    with node.own.begin() as connection:
         for upload_id in gone:
             changes.audit(connection, "removed", f"upload {upload_id}", who="retention")
 

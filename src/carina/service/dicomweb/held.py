@@ -62,7 +62,10 @@ def objects_of(node: RunningNode, study_uid: str) -> list[Held]:
         came = list(_came(connection, node, study_uid))
         made = [held for held in _made(connection, node, study_uid) if held.study_uid == study_uid]
     found = {held.sop_instance_uid: held for held in (*came, *made)}
-    return [held for held in found.values() if held.path.is_file()]
+    there = [held for held in found.values() if held.path.is_file()]
+    if len(there) < len(found):
+        node.own.check()
+    return there
 
 
 def _came(connection: Connection, node: RunningNode, study_uid: str) -> Iterator[Held]:

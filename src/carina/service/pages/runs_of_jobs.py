@@ -42,10 +42,13 @@ def run_of(request: Request) -> Path:
 
     Raises:
         NotThere: there is no such job, or its run is not here (any more).
+        FolderAway: the node's folder is not there now.
     """
     node, job = job_asked(request)
     with read_only(node.engine) as connection:
         files = job_files(connection, node.folder, job)
+    if files.state is FilesState.AWAY:
+        raise node.own.away
     if files.state is not FilesState.HERE:
         raise NotThere(files.code, _without_results(job, files))
     return node.folder / job.folder
@@ -185,7 +188,7 @@ def _note(request: Request, deed: str) -> None:
 
 def _decided(request: Request, run: Run) -> None:
     node, job = job_asked(request)
-    note_reading(node.engine, job.id, run)
+    note_reading(node.own, job.id, run)
 
 
 def _destinations(request: Request) -> list[str]:

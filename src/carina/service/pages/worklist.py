@@ -151,7 +151,7 @@ def upload_values(node: RunningNode, caller: Caller, projects: Sequence[str]) ->
         "takes_uploads": node.settings.uploads.gb > 0 and bool(projects),
         "upload_projects": projects,
         "pipelines": offered_pipelines(node.settings),
-        "unfinished": node.uploads.open_of(caller.name),
+        "unfinished": node.uploads.open_of(caller.name) if node.own.is_there() else [],
         "chunk_bytes": LARGEST_CHUNK,
     }
 
