@@ -24,7 +24,7 @@ from carina.api.result import Run
 from carina.corrections.decisions import decide
 from carina.corrections.masks import MaskName
 from carina.corrections.standing import Decision
-from carina.measure.change import LesionChange, LungHeight, ScanFindings, lung_height
+from carina.measure.change import LesionChange, LungHeight, ScanFindings, lung_height, matched_heights
 from carina.measure.findings import RegionFindings
 from carina.report.change import change_sentences
 from carina.report.overlay import layout
@@ -142,6 +142,43 @@ def test_the_base_is_nearer_to_the_feet_in_every_pose(pose: str) -> None:
     assert ends[0] < ends[1] - 100
     empty = replace(phantom.lung, labels=np.zeros_like(phantom.lung.labels))
     assert lung_height(empty, axis) is None
+
+
+@pytest.mark.parametrize("pose", ["plain", "feet first"])
+@pytest.mark.parametrize("end", ["base", "apex"])
+@pytest.mark.parametrize("cut", [{"earlier"}, {"later"}, {"earlier", "later"}])
+def test_a_scan_that_ends_before_the_lungs_do_is_matched_from_the_end_that_both_show(
+    pose: str, end: str, cut: set[str]
+) -> None:
+    plain, other = posed("plain", (24, 48, 48)).lung, posed(pose, (24, 48, 48)).lung
+    whole, last = {"earlier": plain, "later": other}, len(plain.labels) - 1
+    feet = {"earlier": 0, "later": last if pose == "feet first" else 0}
+    filled = np.flatnonzero(plain.labels.any(axis=(1, 2)))
+    gone = int(filled[0] if end == "base" else last - filled[-1]) + 3
+    first: dict[str, int] = {}
+    heights: dict[str, LungHeight] = {}
+    for name, mask in whole.items():
+        is_low = (feet[name] == 0) == (end == "base")
+        kept = slice(gone, None) if is_low else slice(None, -gone)
+        labels = mask.labels[kept] if name in cut else mask.labels
+        first[name] = gone if name in cut and is_low else 0
+        part = replace(mask, labels=labels, grid=replace(mask.grid, shape=(len(labels), 48, 48)))
+        found = lung_height(part, 0)
+        assert found is not None
+        heights[name] = found
+        assert (found.is_base_cut, found.is_apex_cut) == (name in cut and end == "base", name in cut and end == "apex")
+    matched = matched_heights(heights["earlier"], heights["later"])
+    assert matched.shown == ("apex" if end == "base" else "base")
+    for place in range(8, 16):
+        at = (last - place if pose == "feet first" else place) - first["later"]
+        assert matched.earlier.index(matched.later.share(at)) + first["earlier"] == place
+
+
+def test_scans_that_are_cut_at_either_end_are_matched_by_what_is_in_view() -> None:
+    first, second = LungHeight(base=0, apex=9, is_base_cut=True), LungHeight(base=3, apex=9, is_apex_cut=True)
+    for one, other in ((first, second), (second, first), (first, replace(first, is_apex_cut=True))):
+        matched = matched_heights(one, other)
+        assert (matched.earlier, matched.later, matched.shown) == (one, other, "")
 
 
 def dated(run: Path, on: str) -> Path:

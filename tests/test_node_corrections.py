@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,12 +15,14 @@ import httpx
 import numpy as np
 import pytest
 from pydicom import dcmread
-from sqlalchemy import Table, select, update
+from sqlalchemy import Table, insert, select, update
 
 from access_nodes import Guarded, guarded
 from carina.api.result import Run
+from carina.corrections.decisions import decide
 from carina.corrections.finish import Draft, finish
 from carina.corrections.masks import MaskName, network_mask
+from carina.corrections.standing import Decision
 from carina.corrections.voxel_runs import runs_of_flags
 from carina.database import AUDIT, DELIVERY, JOB
 from carina.service.node import RunningNode
@@ -98,7 +101,7 @@ def test_a_correction_is_finished_sent_once_and_noted(served_job: Served) -> Non
     overtaken = served_job.post("strokes", **{**stroke, "id": "two"})
     assert overtaken.json()["code"] == "corrections.overtaken"
     done = served_job.post("decision", revision=1, reader="Jane Doe", decision="corrected")
-    assert done.json() == {"said": "The lesion mask is corrected. No reader has looked at the lung mask yet."}
+    assert done.json() == {"said": "The lesion mask is corrected."}
     assert "Corrected by Jane Doe" in httpx.get(served_job.url).text
     check_sent_once(served_job)
     check_delivery(served_job)
@@ -311,6 +314,36 @@ def test_with_a_log_in_nothing_is_recorded_under_another_s_name_than_the_page_s(
 def check_who_is_offered_to_send(node: Guarded, run: Run, url: str) -> None:
     labels = network_mask(run, MaskName.LESION).labels
     finish(run, Draft(layer=MaskName.LESION, labels=labels, revision=0, reader="Ann", at=NOON), None)
-    told = unescape(node.person("reader").get(url).text)
-    assert "An operator of the job's project sends it to share." in told
-    assert "<b>Send</b> takes it to share;" in node.person("operator").get(url).text
+    written = run.folder / "corrections" / "lesion-1" / "correction.json"
+
+    def told() -> list[bool]:
+        pages = [unescape(node.person(role).get(url).text) for role in ("reader", "operator")]
+        others = ["An operator of the job's project sends it to share." in page for page in pages]
+        refused = ["What a reader rejected is not sent until it is accepted." in page for page in pages]
+        return [*others, "<b>Send</b> takes it to share;" in pages[1], "data-send" in pages[1], *refused]
+
+    assert told() == [False] * 6  # there is no object
+    written.write_text(json.dumps(json.loads(written.read_text()) | {"seg_uid": "1.2.3"}))
+    assert told() == [True, False, True, True, False, False]
+    decide(run, MaskName.LESION, Decision.REJECTED, "Rob", NOON)
+    assert told() == [False, False, False, False, True, True]
+    row = {"job_id": node.job, "destination": "share", "sop_class_uid": "1.2", "sop_instance_uid": "1.2.3"}
+    row |= {"path": "x/lesion-seg.dcm", "state": "confirmed", "created_at": NOON}
+    with node.node.engine.begin() as connection:
+        connection.execute(insert(DELIVERY), row)
+    assert told() == [False] * 6
+    decide(run, MaskName.LESION, Decision.ACCEPTED, "Rob", NOON)
+    assert told() == [False] * 6
+
+
+def test_every_page_of_a_mask_says_that_nobody_looked_at_the_other_one(served_job: Served) -> None:
+    def unread() -> list[str]:
+        pages = [httpx.get(served_job.url.replace("lesion", layer)).text for layer in ("lesion", "lung")]
+        return [re.search('id="unread"[^>]*>([^<]*)<', page)[1] for page in pages]  # type: ignore[index]
+
+    words = "No reader has looked at the {} mask yet.".format
+    assert unread() == [words("lung"), words("lesion")]
+    served_job.decided("accepted", 0)
+    assert unread() == [words("lung"), ""]
+    decide(served_job.run, MaskName.LUNG, Decision.REJECTED, "Rob", NOON)
+    assert unread() == ["", ""]

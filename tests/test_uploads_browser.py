@@ -98,6 +98,7 @@ def test_an_interrupted_zip_is_resumed_by_another_page_and_run(browser: Browser,
     expect(page.get_by_text("1 file, begun")).to_contain_text("has come")
     page.get_by_label("Files or a zip").set_input_files(files / "study.zip")
     job = job_of(page)
+    expect(page.get_by_role("heading", name="Unfinished")).to_have_count(0)
     assert 10 < came < 100
     assert chunks[0].endswith(f"offset={2 * LARGEST_CHUNK}")
     found = seen_to_its_end(page, running, job)

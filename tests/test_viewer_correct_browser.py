@@ -246,9 +246,8 @@ def test_an_open_page_says_what_each_reader_decides_and_the_focus_stays(
         accept.press("Enter")
         decided(page, "Accepted by Jane Doe")
         expect(accept).to_be_focused()
-        expect(page.locator("#said")).to_have_text(
-            "The lesion mask is accepted. No reader has looked at the lung mask yet."
-        )
+        expect(page.locator("#said")).to_have_text("The lesion mask is accepted.")
+        expect(page.locator("#unread")).to_have_text("No reader has looked at the lung mask yet.")
         decide(run, layer, Decision.REJECTED, "Ann Other", datetime.now(UTC), "motion")
         decided(page, "Rejected by Ann Other")
         expect(page.locator("#rejected")).to_be_visible()
@@ -257,6 +256,8 @@ def test_an_open_page_says_what_each_reader_decides_and_the_focus_stays(
         decided(page, "Corrected by Ann Other")
         expect(page.locator("#rejected")).to_have_count(0)
         expect(page.get_by_role("heading", name="Corrections")).to_be_visible()
+        decide(run, MaskName.LUNG, Decision.ACCEPTED, "Ann Other", datetime.now(UTC))
+        expect(page.locator("#unread")).to_be_empty()
         expect(accept).to_be_focused()
 
 

@@ -107,8 +107,9 @@ def judge(found: Iterable[Found], rules: Rules) -> list[Found]:
         is_foreign = any(problem.code == "series.modality" for problem in broken)
         problems = (*broken, *one.problems) if is_foreign else (*one.problems, *broken)
         if problems:
-            reason = _refusal(one, problems)
-            error = BadSeries(problems[0].code, f"{name_of(one)}: {reason}")
+            named = f"{name_of(one)}: "
+            reason = _refusal(one, problems).removeprefix(named)
+            error = BadSeries(problems[0].code, f"{named}{reason}")
             unfit.append(replace(one, error=error, taken=False, reason=reason))
         else:
             fit.append(replace(one, error=None, taken=False))

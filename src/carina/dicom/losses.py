@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -48,7 +49,8 @@ def _untold(broken: Iterable[BrokenFile], found: Sequence[Found]) -> Iterator[Br
 
 
 def _may_be_incomplete(found: Found) -> bool:
-    return isinstance(found.source, Series) or any(problem.code in INCOMPLETE for problem in found.problems)
+    """Whether slices are left of which a loss says something; a series of broken slices alone tells of them itself."""
+    return isinstance(found.source, Series) or found.problems[0].code in INCOMPLETE
 
 
 def _owners(one: BrokenFile, found: Sequence[Found]) -> list[int]:
@@ -71,7 +73,8 @@ def _with_loss(found: Found, broken: Sequence[BrokenFile]) -> Found:
     if isinstance(found.source, Series):
         source = replace(found.source, warnings=(*found.source.warnings, _warning(broken)))
         return replace(found, source=source)
-    words = f"{_listed(broken)}, and without {_pronoun(broken)} {found.problems[0].words}"
+    left = re.sub(r"^it\b", "the series", found.problems[0].words)
+    words = f"{_listed(broken)}, and without {_pronoun(broken)} {left}"
     return replace(found, problems=(SliceProblem(code=broken[0].code, words=words), *found.problems))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
 
+from carina.measure.chest import TOUCHED_SHARE
 from carina.measure.findings import RegionFindings
 from carina.volume.planes import Sliced
 
@@ -64,10 +65,16 @@ class LesionChange:
 
 @dataclass(frozen=True, kw_only=True)
 class LungHeight:
-    """Where the lungs begin and end along an array axis: the slices of ``base`` and ``apex``, either the greater."""
+    """Where the lungs begin and end along an array axis: the slices of ``base`` and ``apex``, either the greater.
 
-    base: int
-    apex: int
+    ``is_base_cut`` and ``is_apex_cut`` say that the scan ends there before the lungs do.
+    """
+
+    base: float
+    apex: float
+    slice_mm: float = 1.0
+    is_base_cut: bool = False
+    is_apex_cut: bool = False
 
     def index(self, share: float) -> int:
         """The slice at a share of the height: 0 at the base, 1 at the apex, beyond them outside of the lungs."""
@@ -77,16 +84,54 @@ class LungHeight:
         """The share of the height at which a slice lies; 0 where the lungs are in one slice alone."""
         return (index - self.base) / (self.apex - self.base) if self.apex != self.base else 0.0
 
+    @property
+    def mm(self) -> float:
+        """From base to apex; negative where slices are counted from head to feet."""
+        return (self.apex - self.base) * self.slice_mm
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchedHeights:
+    """The heights of two scans as their slices are matched: at one share of both. ``shown`` is the end that both show.
+
+    It is empty where they are matched by the whole height.
+    """
+
+    earlier: LungHeight
+    later: LungHeight
+    shown: str = ""
+
+
+def matched_heights(earlier: LungHeight, later: LungHeight) -> MatchedHeights:
+    """Two scans' heights, by which slices are matched.
+
+    Where one scan ends before the lungs do, the heights in view are none of the lungs': both are then as long as the
+    earlier one's, in mm from the end that both scans show.
+    """
+    is_base_cut = earlier.is_base_cut or later.is_base_cut
+    if is_base_cut == (earlier.is_apex_cut or later.is_apex_cut):
+        return MatchedHeights(earlier=earlier, later=later)
+    slices = abs(earlier.mm) / later.slice_mm * (1 if later.mm > 0 else -1)
+    if is_base_cut:
+        return MatchedHeights(earlier=earlier, later=replace(later, base=later.apex - slices), shown="apex")
+    return MatchedHeights(earlier=earlier, later=replace(later, apex=later.base + slices), shown="base")
+
 
 def lung_height(lung: Sliced, axis: int) -> LungHeight | None:
     """Where the lungs begin and end along the array axis ``axis``; None where there are none.
 
     Two scans are matched by it, and not by their positions: a patient lies elsewhere on the table each time.
     """
-    filled = np.flatnonzero([lung.plane(axis, index).any() for index in range(lung.grid.shape[axis])])
+    areas = np.array([np.count_nonzero(lung.plane(axis, index)) for index in range(lung.grid.shape[axis])])
+    filled = np.flatnonzero(areas)
     if not filled.size:
         return None
-    first, last = int(filled[0]), int(filled[-1])
-    if float(np.dot(lung.grid.axes[axis], FEET_TO_HEAD)) < 0:
-        first, last = last, first
-    return LungHeight(base=first, apex=last)
+    ends, outermost = (int(filled[0]), int(filled[-1])), areas[[0, -1]] > TOUCHED_SHARE * areas.max()
+    feet, head = (1, 0) if float(np.dot(lung.grid.axes[axis], FEET_TO_HEAD)) < 0 else (0, 1)
+    return LungHeight(
+        base=ends[feet],
+        apex=ends[head],
+        slice_mm=lung.grid.spacing_mm[axis],
+        is_base_cut=bool(outermost[feet]),
+        is_apex_cut=bool(outermost[head]),
+    )

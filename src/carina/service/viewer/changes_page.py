@@ -16,7 +16,7 @@ from carina.api.compared import earlier_findings, scan_findings, scanned_on
 from carina.api.result import Run
 from carina.corrections.decisions import readers_state
 from carina.errors import BadConfig
-from carina.measure.change import LesionChange, LungHeight, ScanFindings, lung_height
+from carina.measure.change import LesionChange, LungHeight, ScanFindings, lung_height, matched_heights
 from carina.measure.texts import ml_text, percent_text
 from carina.report.change import change_sentences
 from carina.report.overlay import layout
@@ -126,9 +126,11 @@ class ChangesPage:
         change = LesionChange(earlier=scan_findings(before.run), later=scan_findings(later.run))
         scans = sorted((found | {0: change.later}).items(), key=lambda scan: (scan[1].on or date.max, -scan[0]))
         drawing = Drawing.asked(request.query_params)
+        slices, matched_from = _pictures(request, before, later, number)
         values = {
             "sentences": [*change_sentences(change), *_of_readers(before.run, later.run)],
-            "slices": _pictures(request, before, later, number),
+            "slices": slices,
+            "matched_from": matched_from,
             "drawing": drawing,
             "windows": WINDOWS,
             "earlier": number,
@@ -150,19 +152,23 @@ def _of_readers(earlier: Run, later: Run) -> Iterator[str]:
             yield f"The figures above are the networks'. A reader differs for {which}: {said}."
 
 
-def _pictures(request: Request, before: OpenedRun, later: OpenedRun, number: int) -> list[ComparedSlice]:
-    """Both slices, the earlier first; none where one of the runs has no images or no lungs."""
+def _pictures(request: Request, before: OpenedRun, later: OpenedRun, number: int) -> tuple[list[ComparedSlice], str]:
+    """Both slices, the earlier first, and the end of the lungs from which they are matched where that is one alone.
+
+    There are none where one of the runs has no images or no lungs.
+    """
     heights = [_height(opened) for opened in (before, later)]
     if heights[0] is None or heights[1] is None:
-        return []
+        return [], ""
     own = layout(later.images.volume.grid, "axial").normal
     usual = later.lesions[0].index[own] if later.lesions else heights[1].index(0.5)
     index = min(max(_slice_asked(request, usual), 0), later.images.volume.grid.shape[own] - 1)
-    base = mounted_at(request)
+    base, matched = mounted_at(request), matched_heights(heights[0], heights[1])
+    beside = matched.earlier.index(matched.later.share(index))
     return [
-        _picture(before, heights[0], f"{base}/earlier/{number}", "Earlier", heights[0].index(heights[1].share(index))),
-        _picture(later, heights[1], base, "This scan", index),
-    ]
+        _picture(before, matched.earlier, f"{base}/earlier/{number}", "Earlier", beside),
+        _picture(later, matched.later, base, "This scan", index),
+    ], matched.shown
 
 
 def _height(opened: OpenedRun) -> LungHeight | None:

@@ -143,6 +143,7 @@ class CorrectingPages:
         values = run_values(request, opened, self._around) | {
             "layer": layer,
             "labels": [self._label(opened, name) for name in made],
+            "unread": [name for name in made if name != layer and not decision_on(run, name)],
             "missing": [name for name in MaskName if name not in made],
             "at": at,
             "outside": outside_words(opened, request.query_params),
@@ -255,9 +256,7 @@ class CorrectingPages:
             number = decide(opened.run, layer, asked.decision, reader, now, asked.reason).number
         self._how.note(request, _deed(layer, asked.decision, number))
         self._how.decided(request, opened.run)
-        unread = [name for name in masks_made(opened.run) if name != layer and not decision_on(opened.run, name)]
-        others = "".join(f" No reader has looked at the {name} mask yet." for name in unread)
-        return Said(said=f"The {layer} mask is {asked.decision}.{self._withdrawn(request, opened.run, layer)}{others}")
+        return Said(said=f"The {layer} mask is {asked.decision}.{self._withdrawn(request, opened.run, layer)}")
 
     def _withdrawn(self, request: Request, run: Run, layer: MaskName) -> str:
         """What was taken back of the corrections that waited to be sent and don't hold, in sentences; else empty."""

@@ -116,6 +116,13 @@ async function keyOf(files, project) {
   return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** Takes an upload from the list of unfinished ones, and the list with the last of them. */
+function notUnfinished(id) {
+  document.querySelector(`[data-upload="${id}"]`)?.remove();
+  const list = document.getElementById("upload-unfinished");
+  if (!list?.querySelector("[data-upload]")) list?.remove();
+}
+
 async function send(files, left) {
   const total = files.reduce((sum, one) => sum + one.file.size, 0);
   if (!total) throw new Refused(`there is nothing in what you chose${left ? " but hidden or empty files" : ""}.`);
@@ -135,10 +142,12 @@ async function send(files, left) {
   say("Everything is uploaded and is being checked.");
   const pipeline = document.getElementById("upload-pipeline").value;
   const job = await ask("POST", `/${upload.id}/finish`, JSON.stringify({ pipeline, project }), json).catch(async (error) => {
-    if (error.status === UNUSABLE) await answered("POST", `/${upload.id}/discard`, "{}", json); // sent again it is the same
+    if (error.status !== UNUSABLE) throw error;
+    const gone = await answered("POST", `/${upload.id}/discard`, "{}", json); // sent again it is the same
+    if (gone?.ok) notUnfinished(upload.id);
     throw error;
   });
-  document.querySelector(`[data-upload="${upload.id}"]`)?.remove(); // no longer unfinished
+  notUnfinished(upload.id);
   say(`Uploaded: it is job ${job.id}.`, `/jobs/${job.id}`);
   if (job.run_before) {
     said.append(" The same scan is here already:");
