@@ -332,6 +332,30 @@ def test_axe_finds_nothing_serious_and_nothing_runs_over_the_edge(
             assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+SHADOWED = """(it) => {
+  const { backgroundImage, backgroundAttachment } = getComputedStyle(it);
+  const isWhole = backgroundImage.split("linear-gradient").length === 5;
+  return isWhole && backgroundAttachment === "local, local, scroll, scroll";
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_a_table_that_goes_on_beside_a_narrow_window_shows_it_and_is_scrolled_by_keys(
+    browser: Browser, url: str, others: list[str], scheme: str
+) -> None:
+    for address in [f"{url}/report", *others]:
+        with opened(browser, address, color_scheme=scheme, viewport={"width": 390, "height": 800}) as page:
+            for table in page.locator("table").all():
+                shown = table.locator("xpath=ancestor::div[@class='scroll']")
+                if not shown.count():
+                    assert table.evaluate("it => it.getBoundingClientRect().right <= innerWidth"), address
+                    continue
+                assert shown.evaluate(SHADOWED), address
+                shown.evaluate("it => { it.firstElementChild.style.minWidth = '600px'; }")
+                shown.press("ArrowRight")
+                page.wait_for_function("it => it.scrollLeft > 0", arg=shown.element_handle())
+
+
 def test_the_command_serves_a_run_until_it_is_told_to_end(browser: Browser, runs: dict[str, Path]) -> None:
     command = [sys.executable, "-m", "carina.cli.main", "view", str(runs["plain"]), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
