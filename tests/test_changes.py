@@ -144,34 +144,33 @@ def test_the_base_is_nearer_to_the_feet_in_every_pose(pose: str) -> None:
     assert lung_height(empty, axis) is None
 
 
+def cut_short(pose: str, end: str, slices: int) -> tuple[LungHeight, list[int]]:
+    """The height of a scan that lacks slices at an end, and which of a whole one's each of its slices is, from feet."""
+    mask = posed(pose, (24, 48, 48)).lung
+    order = np.arange(24) if pose == "plain" else np.arange(24)[::-1]
+    filled = np.flatnonzero(mask.labels[order].any(axis=(1, 2)))
+    lost = slices and slices + int(filled[0] if end == "base" else 23 - filled[-1])
+    kept = np.flatnonzero(order >= lost if end == "base" else order < 24 - lost)
+    grid = replace(mask.grid, shape=(len(kept), 48, 48))
+    found = lung_height(replace(mask, labels=mask.labels[kept], grid=grid), 0)
+    assert found is not None
+    return found, order[kept].tolist()
+
+
 @pytest.mark.parametrize("pose", ["plain", "feet first"])
 @pytest.mark.parametrize("end", ["base", "apex"])
-@pytest.mark.parametrize("cut", [{"earlier"}, {"later"}, {"earlier", "later"}])
+@pytest.mark.parametrize("cut", [(3, 0), (0, 3), (3, 2)])
 def test_a_scan_that_ends_before_the_lungs_do_is_matched_from_the_end_that_both_show(
-    pose: str, end: str, cut: set[str]
+    pose: str, end: str, cut: tuple[int, int]
 ) -> None:
-    plain, other = posed("plain", (24, 48, 48)).lung, posed(pose, (24, 48, 48)).lung
-    whole, last = {"earlier": plain, "later": other}, len(plain.labels) - 1
-    feet = {"earlier": 0, "later": last if pose == "feet first" else 0}
-    filled = np.flatnonzero(plain.labels.any(axis=(1, 2)))
-    gone = int(filled[0] if end == "base" else last - filled[-1]) + 3
-    first: dict[str, int] = {}
-    heights: dict[str, LungHeight] = {}
-    for name, mask in whole.items():
-        is_low = (feet[name] == 0) == (end == "base")
-        kept = slice(gone, None) if is_low else slice(None, -gone)
-        labels = mask.labels[kept] if name in cut else mask.labels
-        first[name] = gone if name in cut and is_low else 0
-        part = replace(mask, labels=labels, grid=replace(mask.grid, shape=(len(labels), 48, 48)))
-        found = lung_height(part, 0)
-        assert found is not None
-        heights[name] = found
-        assert (found.is_base_cut, found.is_apex_cut) == (name in cut and end == "base", name in cut and end == "apex")
-    matched = matched_heights(heights["earlier"], heights["later"])
+    earlier, first = cut_short("plain", end, cut[0])
+    later, second = cut_short(pose, end, cut[1])
+    is_cut = [(one.is_base_cut, one.is_apex_cut) for one in (earlier, later)]
+    assert is_cut == [(bool(slices) and end == "base", bool(slices) and end == "apex") for slices in cut]
+    matched = matched_heights(earlier, later)
     assert matched.shown == ("apex" if end == "base" else "base")
     for place in range(8, 16):
-        at = (last - place if pose == "feet first" else place) - first["later"]
-        assert matched.earlier.index(matched.later.share(at)) + first["earlier"] == place
+        assert first[matched.earlier.index(matched.later.share(second.index(place)))] == place
 
 
 def test_scans_that_are_cut_at_either_end_are_matched_by_what_is_in_view() -> None:

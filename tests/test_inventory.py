@@ -102,24 +102,6 @@ def test_a_slice_lost_in_the_middle_refuses_the_series_and_is_named(
     assert "028: it " in message and "without it slices are missing: 5.00 mm between" in message
 
 
-@pytest.mark.parametrize("spoil", SPOILERS.values(), ids=SPOILERS)
-@pytest.mark.parametrize(("whole", "broken"), [(0, 1), (0, 2), (1, 1), (1, 2)])
-def test_what_a_loss_left_is_told_once_and_as_what_it_is(
-    tmp_path: Path, whole: int, broken: int, spoil: Callable[[Path], object]
-) -> None:
-    for number, file in enumerate(write_series(tmp_path, EVEN)):
-        moved = file.rename(file.with_name(f"{number}.dcm"))
-        if number < broken:
-            spoil(moved)
-        elif number >= broken + whole:
-            moved.unlink()
-    for one in counted(tmp_path):
-        error = one.error
-        assert error is not None and error.message.count("0.dcm") == 1, error
-        rest = f", and without {'it' if broken == 1 else 'them'} the series has 1 slice; a volume needs several."
-        assert error.message.endswith(rest) if whole else "without" not in error.message
-
-
 def test_many_losses_are_counted_not_listed(tmp_path: Path) -> None:
     for file in write_series(tmp_path, EVEN)[7:]:
         file.write_bytes(b"")

@@ -18,7 +18,8 @@ from carina.dicom.sources import Plain
 from carina.dicom.whole_header import read_header
 from carina.errors import BadSeries
 from damaged_files import DAMAGES, SYNTAXES, damaged, read_all, whole_file
-from reading_slices import ct_slice, save
+from reading_slices import EVEN, ct_slice, save, write_series
+from test_inventory import SPOILERS, counted
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
@@ -124,3 +125,21 @@ def test_a_file_that_shrinks_after_the_listing_is_told(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(BadSeries, match="slice: can't be read"):
         opened.stored(None)
+
+
+@pytest.mark.parametrize("spoil", SPOILERS.values(), ids=SPOILERS)
+@pytest.mark.parametrize(("whole", "broken"), [(0, 1), (0, 2), (1, 1), (1, 2)])
+def test_what_a_loss_left_is_told_once_and_as_what_it_is(
+    tmp_path: Path, whole: int, broken: int, spoil: Callable[[Path], object]
+) -> None:
+    for number, file in enumerate(write_series(tmp_path, EVEN)):
+        moved = file.rename(file.with_name(f"{number}.dcm"))
+        if number < broken:
+            spoil(moved)
+        elif number >= broken + whole:
+            moved.unlink()
+    for one in counted(tmp_path):
+        error = one.error
+        assert error is not None and error.message.count("0.dcm") == 1, error
+        rest = f", and without {'it' if broken == 1 else 'them'} the series has 1 slice; a volume needs several."
+        assert error.message.endswith(rest) if whole else "without" not in error.message

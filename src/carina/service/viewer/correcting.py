@@ -143,7 +143,7 @@ class CorrectingPages:
         values = run_values(request, opened, self._around) | {
             "layer": layer,
             "labels": [self._label(opened, name) for name in made],
-            "unread": [name for name in made if name != layer and not decision_on(run, name)],
+            "unread": _unread(run, layer),
             "missing": [name for name in MaskName if name not in made],
             "at": at,
             "outside": outside_words(opened, request.query_params),
@@ -322,6 +322,11 @@ class CorrectingPages:
 def _deed(layer: MaskName, what: str, number: int) -> str:
     """What was done with a mask; ``number`` is that of the finished correction, 0 the network's own."""
     return f"{layer} mask {what}" + (f" (correction {number})" if number else "")
+
+
+def _unread(run: Run, layer: MaskName) -> list[MaskName]:
+    """The other masks of a run, as far as no reader has looked at them."""
+    return [name for name in masks_made(run) if name != layer and not decision_on(run, name)]
 
 
 def _object_of(run: Run, layer: MaskName, number: int) -> Path:
