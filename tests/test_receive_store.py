@@ -310,7 +310,7 @@ def test_what_fits_no_rule_waits_in_quarantine_until_it_is_released(node: Settin
 
 
 def test_our_own_results_are_kept_and_not_run(node: Settings, engine: Engine) -> None:
-    InstanceStore(node, engine).accept(instance(Modality="SEG", Manufacturer="Carina"), ORIGIN)
+    InstanceStore(node, engine).accept(instance(Modality="SEG", SoftwareVersions="carina 0.2.0"), ORIGIN)
     complete_arrivals(node, engine)
     assert states(engine) == ["kept"]
     assert [file.name for file in files(node)] == ["1.2.3.4.dcm"]

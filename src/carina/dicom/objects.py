@@ -20,6 +20,9 @@ IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation", "carina"))
 
 SHORT_NOTICE = "RESEARCH ONLY"
 
+STAMP = "carina "
+"""How the Software Versions of every object begin that we write; before Carina's version."""
+
 LO_LENGTH, LT_LENGTH = 64, 10_240
 
 
@@ -89,7 +92,7 @@ def stamp(dataset: Dataset, producer: Producer, description: str, told: Sequence
     dataset.ManufacturerModelName = long_string(producer.model_name) or "unknown"
     dataset.DeviceSerialNumber = long_string(producer.bundle_sha256.split(" ")[0] or "none")
     dataset.SoftwareVersions = [
-        long_string(f"carina {producer.software_version}"),
+        long_string(f"{STAMP}{producer.software_version}"),
         long_string(f"{producer.model_name} {producer.model_version}"),
     ]
     dataset.ContentQualification = "RESEARCH"
@@ -103,6 +106,11 @@ def stamp(dataset: Dataset, producer: Producer, description: str, told: Sequence
     meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     meta.ImplementationVersionName = f"CARINA {producer.software_version}"[:16]
     dataset.file_meta = meta
+
+
+def is_stamped(software_versions: str) -> bool:
+    """Whether an object's Software Versions, joined by backslashes, say that Carina made it."""
+    return software_versions.startswith(STAMP)
 
 
 def references(series: Series) -> list[Dataset]:

@@ -16,10 +16,10 @@ from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, INSTANCE, OwnFolder, database_now, draw_in
 from carina.database.intact import check_intact
 from carina.dicom.find import choose_source, find_series, is_of_several_patients
-from carina.dicom.part10 import open_file
 from carina.dicom.rules import load_rules
-from carina.errors import BadSeries, Bug, CarinaError, told
+from carina.errors import BadSeries, Bug, told
 from carina.pipeline.places import link_or_copy
+from carina.receive.ours import is_made_by_us
 from carina.receive.store import ArrivalState
 from carina.sections import INCOMING
 
@@ -28,9 +28,6 @@ ARRIVALS_JUDGED = 50
 
 JOINED_LATER = (ArrivalState.COMPLETE, ArrivalState.QUEUED, ArrivalState.QUARANTINED)
 """States of arrivals whose instances are part of the next arrival of the same series from the same source."""
-
-OUR_MARKS = ("Carina", False)
-"""Manufacturer, and whether it is a CT (the phantom is): what our objects say."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,6 +102,8 @@ def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySo
         check_intact(engine, Path(settings.node.folder), arrival.id, linked)
     except BadSeries as error:
         return Verdict(ArrivalState.QUARANTINED, error.message)
+    if is_made_by_us(engine, folder):
+        return Verdict(ArrivalState.KEPT, "Carina's own results: kept, not run.")
     verdict = judge_arrival(folder, settings, source, arrival.series_uid)
     if verdict.is_mixed and linked:
         _leave_others(engine, arrival, folder)
@@ -210,8 +209,6 @@ def _end_waiting_of_others(connection: Connection, arrival: Row[Any]) -> None:
 
 def judge_arrival(folder: Path, settings: Settings, source: AnySource, series_uid: str) -> Verdict:
     """What the instances of a series in a folder are, by the source's series rules."""
-    if _is_ours(folder):
-        return Verdict(ArrivalState.KEPT, "Carina's own results: kept, not run.")
     try:
         rules = load_rules(source.series_rules or settings.series_rules)
         found = find_series(folder, rules, most_voxels=settings.limits.voxels)
@@ -224,14 +221,6 @@ def judge_arrival(folder: Path, settings: Settings, source: AnySource, series_ui
             _LOG.error("%s: %s", folder.name, failure.places)
         return Verdict(ArrivalState.QUARANTINED, failure.message)
     return Verdict(ArrivalState.COMPLETE)
-
-
-def _is_ours(folder: Path) -> bool:
-    for file in sorted(folder.glob("*.dcm"))[:1]:
-        with suppress(CarinaError):
-            opened = open_file(file, ["Manufacturer", "Modality"])
-            return opened is not None and (opened.text("Manufacturer"), opened.text("Modality") == "CT") == OUR_MARKS
-    return False
 
 
 def release(connection: Connection, arrival_id: int, source: str = "", project: str = "") -> bool:
