@@ -61,11 +61,22 @@ def test_what_waits_in_quarantine_is_listed_with_its_reason_and_released(node: P
     (held,) = json.loads(carina("arrivals", "list", "--state", "quarantined", "--json").stdout)
     assert (held["id"], held["reason"]) == (2, REASON)
     done = carina("arrivals", "release", "2", "--source", "other")
-    assert done.stdout.startswith("arrival 2: released as other;")
+    assert done.stdout.startswith("arrival 2: released as other, as before in project default;")
     (after, _) = json.loads(carina("arrivals", "list", "--json").stdout)
     assert (after["state"], after["source"], after["reason"]) == ("complete", "other", "")
     ((who, action, subject),) = [row for row in audited(node) if row[1] != "looked"]
-    assert who.endswith(" (command line)") and (action, subject) == ("changed", "arrival 2: released as other")
+    assert who.endswith(" (command line)") and (action, subject) == (
+        "changed",
+        "arrival 2: released as other, as before in project default",
+    )
+
+
+def test_a_source_of_another_project_takes_what_it_releases_there_and_that_is_said(node: Path) -> None:
+    with (node / "carina.toml").open("a") as file:
+        file.write('[sources.west]\nkind = "dicom"\nae_title = "W"\nproject = "west"\n')
+    told = "arrival 2: released as west, from project default to west"
+    assert carina("arrivals", "release", "2", "--source", "west").stdout.startswith(f"{told};")
+    assert [subject for _, action, subject in audited(node) if action == "changed"] == [told]
 
 
 def test_the_series_and_its_reason_stand_below_each_row(node: Path) -> None:

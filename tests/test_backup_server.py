@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, make_url, select, text, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import ProgrammingError
 
 from carina.config import NodeSettings, Settings
@@ -138,6 +138,9 @@ def test_an_altered_instance_is_refused_before_the_database_is_filled(
     assert len(lines[0].split()) == 3 and restore_node(there, tmp_path / "saved", TODAY).instances == 4
 
 
+QUERIED = "carina@db:5433/node?sslmode=require&password=secret!"
+
+
 def test_a_password_is_in_no_list_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[list[str], str]] = []
 
@@ -149,10 +152,11 @@ def test_a_password_is_in_no_list_of_processes(monkeypatch: pytest.MonkeyPatch) 
         return Done()
 
     monkeypatch.setattr("subprocess.run", run)
-    url = make_url("postgresql+psycopg://carina:secret%21@db:5433/node?sslmode=require")
-    dumps._run(["pg_dump", "--file=x"], url)
-    words = ["pg_dump", "--dbname=postgresql://carina@db:5433/node?sslmode=require", "--file=x"]
-    assert seen == [(words, "secret!")]
+    start = "postgresql+psycopg://"
+    for address in (f"{start}carina:secret%21@db:5433/node?sslmode=require", f"{start}{QUERIED}"):
+        dumps._run(["pg_dump", "--file=x"], address)
+    place = "--dbname=host=db dbname=node user=carina port=5433 sslmode=require"
+    assert seen == [(["pg_dump", place, "--file=x"], "secret!")] * 2
 
 
 @pytest.mark.parametrize(

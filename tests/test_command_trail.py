@@ -29,7 +29,7 @@ from test_other_user import COMMANDS
 
 SAID = {
     "arrivals list": [("looked", "arrivals")],
-    "arrivals release 1 --source other": [("changed", "arrival 1: released as other")],
+    "arrivals release 1 --source other": [("changed", "arrival 1: released as other, as before in project default")],
     "backup ../saved": [("copied", "the node: backup to {here}/../saved")],
     "deliveries list": [("looked", "deliveries")],
     "deliveries resend --destination PACS": [("changed", "1 deliveries: sent again")],

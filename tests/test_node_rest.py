@@ -240,6 +240,7 @@ def test_a_series_is_let_out_of_quarantine_once(asked: Asked, tmp_path: Path) ->
         "",
         6,
     )
+    assert (released["project_before"], released["project"]) == ("default", "default")
     again = asked("POST", f"/arrivals/{arrival}/release", source="scanner")
     assert (again.status_code, again.json()["code"]) == (409, "arrival.state")
     assert asked("POST", "/arrivals/99/release", source="scanner").status_code == 404

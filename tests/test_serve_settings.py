@@ -192,7 +192,7 @@ def test_check_says_that_others_can_read_a_secret(tmp_path: Path) -> None:
         ('[destinations.D]\nkind = "folder"\npath = "/dev/null/x"\n', "destinations.D.path: /dev/null/x: can't be wri"),
         ('[node]\nfolder = "/dev/null/x"\n', "node.folder: /dev/null/x/incoming: can't be written"),
         ("[node]\nfree_gb = 1e9\n", "node.free_gb: 1e+09 GB must stay free"),
-        ('[node]\ndatabase = "oracle://x"\n', "node.database: database oracle://x: can't be opened"),
+        ('[node]\ndatabase = "oracle://x"\n', "node.database: expected postgresql+psycopg://USER"),
         ('[models]\nlung = "liver"\n', "models.lung: No bundle is called 'liver'"),
         ('[runtime]\nkind = "triton"\n', "runtime.endpoint: is empty and kind is triton"),
         ('[dicom.tls]\ncertificate = "n.crt"\nkey = "n.key"\n', "dicom.tls.certificate: 'n.crt' is not there"),

@@ -80,4 +80,4 @@ def release(arrival_id: int, source: str, config: Path | None) -> None:
         after = release_arrival(node, arrival_id, source)
     except (NotThere, Conflict) as error:
         raise BadConfig(error.code, error.message) from error
-    say(f"arrival {after.id}: released as {after.source}; it is run once `carina serve` takes it up")
+    say(f"arrival {after.id}: {after.told}; it is run once `carina serve` takes it up")

@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from carina.database.address import check_address, file_of, shown_address
 from carina.database.greeting import takes_nobody_now
 from carina.database.narrow import narrow_statements
 from carina.errors import BadConfig, one_line
@@ -55,6 +56,7 @@ def open_database(url: str, *, makes: bool = True) -> Engine:
     Raises:
         BadConfig: the address is none, or the database can't be opened; ``DatabaseAway``, its server is not there now.
     """
+    check_address(url)
     try:
         engine = create_engine(url, **_how_to_connect(url))
         if engine.dialect.name == "sqlite":
@@ -67,11 +69,11 @@ def open_database(url: str, *, makes: bool = True) -> Engine:
         event.listen(engine, "do_connect", _open_existing)
         with engine.connect():
             pass
-    except (ArgumentError, NoSuchModuleError, SQLAlchemyError, ImportError) as error:
+    except (SQLAlchemyError, ImportError) as error:
         if _comes_up(error):
             said = one_line(str(getattr(error, "orig", error))).strip()
             words = f"its server can't be reached, or takes nobody now ({said}): see that it runs."
-            raise DatabaseAway("database.open", f"database {_shown(url)}: {words}") from error
+            raise DatabaseAway("database.open", f"database {shown_address(url)}: {words}") from error
         raise BadConfig("database.open", _unopened(url, error)) from error
     return engine
 
@@ -102,19 +104,27 @@ def _comes_up(error: Exception) -> bool:
 def _unopened(url: str, error: Exception) -> str:
     """Why a database can't be opened, in words that fit its kind: of SQLite, the folder is what stands in the way."""
     said = one_line(str(getattr(error, "orig", None) or error))
-    folder = Path(url.removeprefix("sqlite:///")).parent
-    if url.startswith("sqlite:///") and folder.is_dir() and not os.access(folder, os.W_OK):
+    if (file := file_of(url)) and file.parent.is_dir() and (words := _bars_files(file.parent, said)):
+        return words
+    shown = f"database {shown_address(url)}: can't be opened ({said}); expected"
+    if isinstance(error, ImportError):
+        return f"{shown} the driver of PostgreSQL: pip install 'carina-ct[postgres]'."
+    return (
+        f"{shown} sqlite:///FILE in a folder that can be written, or postgresql+psycopg://USER@HOST/NAME of a server "
+        "that answers."
+    )
+
+
+def _bars_files(folder: Path, said: str) -> str:
+    """Why a folder takes no files of SQLite's; empty where it would."""
+    if not os.access(folder, os.W_OK):
         why = "Read-only file system" if os.statvfs(folder).f_flag & os.ST_RDONLY else "Permission denied"
         words = "the node's database lies there, and even looking at it writes beside it"
         return f"{folder}: can't be written ({why}); {words}: let the node's user write there."
-    if url.startswith("sqlite:///") and folder.is_dir() and shutil.disk_usage(folder).free < _LEAST_BYTES:
+    if shutil.disk_usage(folder).free < _LEAST_BYTES:
         words = "and SQLite needs some beside the node's database, even to look at it"
         return f"{folder}: no space is left there ({said}), {words}: make room."
-    return (
-        f"database {_shown(url)}: can't be opened ({said}); expected sqlite:///FILE in a folder that can be written, "
-        "or postgresql+psycopg://USER@HOST/NAME of a server that answers (its driver: pip install "
-        "'carina-ct[postgres]')."
-    )
+    return ""
 
 
 def is_away(error: BaseException | None) -> bool:
@@ -124,12 +134,6 @@ def is_away(error: BaseException | None) -> bool:
         code: int = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # Python's own sqlite3 errors have none
         return code & 0xFF in _OF_THE_MACHINE
     return isinstance(error, DBAPIError) and (error.connection_invalidated or isinstance(error, OperationalError))
-
-
-def _shown(url: str) -> str:
-    """The address without its password."""
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:

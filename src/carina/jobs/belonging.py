@@ -31,6 +31,7 @@ from carina.database import (
     identity_in,
     read_only,
 )
+from carina.database.address import shown_address
 from carina.errors import BadConfig
 from carina.jobs.attempt_log import log_name
 from carina.pipeline.folder import MANIFEST
@@ -109,7 +110,7 @@ def _mark(folder: Path, connection: Connection) -> None:
 
 def _is_marked(folder: Path, connection: Connection) -> bool:
     ours, theirs = database_identity(connection), identity_in(folder)
-    name = connection.engine.url.render_as_string(hide_password=True)
+    name = shown_address(connection.engine.url.render_as_string(hide_password=True))
     if theirs:
         if theirs != ours:
             raise _other_database(folder, f"was kept with another database than {name}")

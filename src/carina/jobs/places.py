@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from carina.config import Settings
 from carina.database import open_database, upgrade_schema
+from carina.database.address import check_address, file_address, file_of
 from carina.errors import BadConfig, unwritable
 from carina.jobs.attempt_log import log_name
 from carina.jobs.belonging import give_identity, is_begun, is_marked
@@ -27,8 +28,14 @@ NODE_LOCK = "node.lock"
 
 
 def database_address(settings: Settings) -> str:
-    """The database of the settings: that of a server, or SQLite in the node's folder."""
-    return settings.node.database or f"sqlite:///{Path(settings.node.folder) / DATABASE}"
+    """The database of the settings: that of a server, or SQLite in the node's folder.
+
+    Raises:
+        BadConfig: the settings' address can't be one.
+    """
+    if settings.node.database:
+        check_address(settings.node.database)
+    return settings.node.database or file_address(Path(settings.node.folder) / DATABASE)
 
 
 def connected(settings: Settings, *, makes: bool = False) -> Engine:
@@ -109,8 +116,8 @@ def check_folder(settings: Settings) -> None:
     Raises:
         BadConfig: as ``is_marked``; or the database can't be opened.
     """
-    address = settings.node.database
-    if not address or (has_one_host(settings) and not Path(address.removeprefix("sqlite:///")).is_file()):
+    file = file_of(database_address(settings))
+    if not settings.node.database or (has_one_host(settings) and not (file and file.is_file())):
         return
     engine = connected(settings)
     try:
@@ -178,9 +185,9 @@ def open_existing_node(settings: Settings) -> Engine:
     """
     folder = Path(settings.node.folder)
     how = "so there is nothing to see. Name the node's settings by --config, or start it: carina serve."
-    file = database_address(settings).removeprefix("sqlite:///")
-    if has_one_host(settings) and not Path(file).exists():
-        raise BadConfig("node.none", f"{folder.absolute()}: no node is here yet (no {Path(file).name}), {how}")
+    file = file_of(database_address(settings)) or folder / DATABASE
+    if has_one_host(settings) and not file.exists():
+        raise BadConfig("node.none", f"{folder.absolute()}: no node is here yet (no {file.name}), {how}")
     check_beside(settings)
     check_folder(settings)
     engine = connected(settings)

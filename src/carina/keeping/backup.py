@@ -25,6 +25,7 @@ from sqlalchemy import Connection, create_engine, insert, select
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
 from carina.database import ARRIVAL, AUDIT, DISK_FULL, FOLDER_AWAY, INSTANCE, JOB, FolderAway, identity_in, outage_of
+from carina.database.address import file_address
 from carina.database.upgrade import schema_version
 from carina.deliver.sender import SENDER_LOCK
 from carina.errors import FULL, BadConfig, told, unwritable
@@ -225,7 +226,7 @@ def _save_database(settings: Settings, part: Path) -> Named:
 
 def _copy_database(file: Path, to: Path) -> None:
     with (
-        closing(sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=30)) as source,
+        closing(sqlite3.connect(f"file:{quote_from_bytes(os.fsencode(file))}?mode=rw", uri=True, timeout=30)) as source,
         closing(sqlite3.connect(to)) as copy,
     ):
         source.backup(copy)  # in one step: no write of the node's gets in between
@@ -233,7 +234,7 @@ def _copy_database(file: Path, to: Path) -> None:
 
 def named_in(database: Path) -> Named:
     """Look into a database as it is, of any version that has arrivals and jobs."""
-    engine = create_engine(f"sqlite:///{database}")
+    engine = create_engine(file_address(database))
     try:
         with engine.connect() as connection:
             return _named(connection)

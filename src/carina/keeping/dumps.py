@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import URL, Connection, func, make_url, select, text
+from sqlalchemy import Connection, func, select, text
 
 from carina.database import open_database
+from carina.database.address import connection_words
 from carina.errors import BadConfig, one_line
 
 DUMP = "node.dump"
@@ -48,7 +49,7 @@ def dump_database(address: str, to: Path, read: Callable[[Connection], Read]) ->
             snapshot = connection.execute(select(func.pg_export_snapshot())).scalar_one()
             found = read(connection)
             words = [program, "--format=custom", *_WITHOUT_OWNERS, f"--snapshot={snapshot}", f"--file={to}"]
-            _run(words, make_url(address))
+            _run(words, address)
             return found
     finally:
         engine.dispose()
@@ -82,7 +83,7 @@ def restore_database(dump: Path, address: str) -> None:
     """
     check_restorable(address)
     program = _program("pg_restore", "brought back")
-    _run([program, *_WITHOUT_OWNERS, "--single-transaction", "--exit-on-error", str(dump)], make_url(address))
+    _run([program, *_WITHOUT_OWNERS, "--single-transaction", "--exit-on-error", str(dump)], address)
 
 
 def _program(name: str, done: str) -> str:
@@ -94,11 +95,14 @@ def _program(name: str, done: str) -> str:
     return program
 
 
-def _run(words: list[str], url: URL) -> None:
+def _run(words: list[str], address: str) -> None:
     """Run a program of PostgreSQL's on a database, whose password no list of processes shows."""
-    shown = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
-    environment = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
-    place = f"--dbname={shown.render_as_string(hide_password=False)}"
+    from psycopg.conninfo import make_conninfo
+
+    options = connection_words(address)
+    password = options.pop("password", "")
+    environment = os.environ | ({"PGPASSWORD": password} if password else {})
+    place = f"--dbname={make_conninfo('', **options)}"
     done = subprocess.run(
         [words[0], place, *words[1:]],
         env=environment,

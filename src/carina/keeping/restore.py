@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, insert, literal, update
 
 from carina.config import Settings
 from carina.database import AUDIT, DELIVERY, JOB, open_database, upgrade_schema
+from carina.database.address import file_address
 from carina.deliver.ledger import RESTORED, DeliveryState
 from carina.errors import BadConfig
 from carina.jobs.belonging import mark
@@ -57,7 +58,7 @@ def restore_node(settings: Settings, backup: Path, now: datetime, who: str = "re
         _check_copied(backup, part, said.lost)
         if is_on_server(settings):
             restore_database(backup / DUMP, settings.node.database)
-        address = settings.node.database or f"sqlite:///{part / DATABASE}"
+        address = settings.node.database or file_address(part / DATABASE)
         _bring_up_to_date(address, part, said)
         _note(address, said, now, who)
         (part / RESTORED).write_bytes((backup / BACKUP_FILE).read_bytes())

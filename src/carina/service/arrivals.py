@@ -42,6 +42,19 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     last_at: datetime
 
 
+class ReleasedArrival(Arrival, frozen=True, kw_only=True):
+    """An arrival that was released, and the project that it was in before: another source takes it to its own."""
+
+    project_before: str
+
+    @property
+    def told(self) -> str:
+        """As what it is released, and in which project it was and is."""
+        is_moved = self.project_before != self.project
+        told = f"from project {self.project_before} to" if is_moved else "as before in project"
+        return f"released as {self.source}, {told} {self.project}"
+
+
 _COUNT = select(func.count()).where(INSTANCE.c.arrival_id == ARRIVAL.c.id).scalar_subquery().label("instances")
 _WANTED = select(ARRIVAL, _COUNT)
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import msgspec
 from sqlalchemy import Connection, insert
 
 from carina.config import Priority
@@ -24,7 +25,7 @@ from carina.receive.complete import release
 from carina.receive.project import project_of
 from carina.service.access.caller import asking
 from carina.service.access.members import see_project
-from carina.service.arrivals import Arrival, find_arrival
+from carina.service.arrivals import Arrival, ReleasedArrival, find_arrival
 from carina.service.filters import check_deliveries_filter
 from carina.service.node import RunningNode
 from carina.service.pipelines import check_offered
@@ -162,8 +163,8 @@ def _voxels_at_most(source: Path) -> int:
     raise BadSeries("input.missing", f"{source}: is not there; expected a folder or file of the node's machine.")
 
 
-def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Arrival:
-    """Let a series out of quarantine: it is run as what came from a source.
+def release_arrival(node: RunningNode, arrival_id: int, source: str) -> ReleasedArrival:
+    """Let a series out of quarantine: it is run as what came from a source, in the project of what comes from there.
 
     Raises:
         NotThere: there is no such arrival, or no such source.
@@ -183,8 +184,10 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Arrival:
                 "arrival.state",
                 f"arrival {arrival_id} is {before.state}: only what waits in quarantine, or apart, is released.",
             )
-        audit(connection, "changed", f"arrival {arrival_id}: released as {name}")
-        return find_arrival(connection, arrival_id) or before
+        after = _arrival(connection, arrival_id)
+        released = ReleasedArrival(**msgspec.structs.asdict(after), project_before=before.project)
+        audit(connection, "changed", f"arrival {arrival_id}: {released.told}")
+        return released
 
 
 def move_to_project(node: RunningNode, jobs: Collection[int], arrivals: Collection[int], project: str) -> int:

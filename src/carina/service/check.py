@@ -26,6 +26,7 @@ from carina.config import (
     FolderSource,
     Settings,
 )
+from carina.database.address import address_mistake
 from carina.errors import BadConfig
 from carina.jobs.places import NODE_LOCK
 from carina.pipeline.places import check_place
@@ -57,6 +58,7 @@ def start_mistakes(settings: Settings, *, is_running: bool = False) -> list[Mist
     What a day without a mount or without room brings is none of them (``passing_mistakes``).
     """
     checks: tuple[Callable[[Settings], Iterator[Mistake]], ...] = (
+        _database,
         source_mistakes,
         _shared_titles,
         _folders_in_circles,
@@ -110,6 +112,12 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _database(settings: Settings) -> Iterator[Mistake]:
+    """What is wrong with the database's address, whether its server is there or not."""
+    if settings.node.database and (words := address_mistake(settings.node.database, lasts=True)):
+        yield _mistake("node/database", words)
 
 
 def _retention(settings: Settings) -> Iterator[Mistake]:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from carina.config import Settings
 from carina.database import check_version, open_database, read_only
+from carina.database.address import BAD_ADDRESS, file_of
 from carina.errors import BadConfig
 from carina.jobs.belonging import is_marked
 from carina.jobs.places import check_beside, connected, database_address
@@ -37,6 +38,8 @@ def database_mistakes(settings: Settings) -> Iterator[Mistake]:
         else:
             check_host(settings)
     except BadConfig as error:
+        if error.code == BAD_ADDRESS:  # which is told of the settings by themselves
+            return
         yield Mistake(key=("node", "folder") if error.code in _OF_FOLDER else key, words=error.message)
 
 
@@ -58,8 +61,8 @@ def _is_there(settings: Settings) -> bool:
     """Whether there is a database to look into; SQLite does not without writing, and a folder that bars it is told."""
     if not has_one_host(settings):
         return True
-    file = Path(database_address(settings).removeprefix("sqlite:///"))
-    return file.is_file() and (bool(settings.node.database) or os.access(file.parent, os.W_OK))
+    file = file_of(database_address(settings))
+    return file is not None and file.is_file() and (bool(settings.node.database) or os.access(file.parent, os.W_OK))
 
 
 def _looked_into(settings: Settings, key: Key) -> Iterator[Mistake]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from carina.database.address import has_password
 from carina.jobs.places import is_private
 from carina.toml import read_toml
 
@@ -35,5 +35,5 @@ def _secrets(table: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[tuple
 
 def _is_secret(key: tuple[str, ...], value: str) -> bool:
     if key == ("node", "database"):
-        return bool(re.search(r"//[^/@]*:[^/@]+@", value))
+        return has_password(value)
     return key[-1] in SECRET_KEYS and "tls" not in key

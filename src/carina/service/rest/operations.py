@@ -15,7 +15,7 @@ from carina.jobs.listing import Job, JobPage
 from carina.jobs.terms import Terms
 from carina.receive.store import ArrivalState
 from carina.service import changes
-from carina.service.arrivals import Arrival, list_arrivals
+from carina.service.arrivals import Arrival, ReleasedArrival, list_arrivals
 from carina.service.filters import check_deliveries_filter
 from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode
@@ -193,8 +193,8 @@ def get_arrivals(node: RunningNode, asked: ArrivalsAsked) -> ArrivalPage:
     return ArrivalPage(arrivals=found, next=_next(found, asked.limit))
 
 
-def post_release(node: RunningNode, asked: ReleaseAsked) -> Arrival:
-    """Release an arrival from quarantine."""
+def post_release(node: RunningNode, asked: ReleaseAsked) -> ReleasedArrival:
+    """Release an arrival from quarantine; the answer says in which project it was and is."""
     return changes.release_arrival(node, asked.id, asked.source)
 
 
@@ -318,7 +318,7 @@ OPERATIONS: tuple[Operation[Any], ...] = (
         method="POST",
         path="/arrivals/{id}/release",
         asked=ReleaseAsked,
-        answer=Arrival,
+        answer=ReleasedArrival,
         run=post_release,
         tag="Arrivals",
         summary="Let a series out of quarantine",
