@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -11,19 +12,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Connection, Engine, delete, select
 
 from carina.config import DicomDestination
 from carina.database import DELIVERY
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
 from carina.deliver.commitment import take_report
-from carina.deliver.ledger import DeliveryState
+from carina.deliver.ledger import DeliveryState, Entry, Trouble
 from delivery_objects import NOW, add_job, new_ledger, write_objects
 
 PACS = DicomDestination(host="pacs", port=104, ae_title="ARCHIVE", commitment=True)
-LATER = NOW + timedelta(minutes=2)
+DOUBT, LATER = NOW + timedelta(minutes=1), NOW + timedelta(minutes=2)
+BUSY = Trouble(code="delivery.refused", words="no room", status=0xA700)
 TRANSACTION = "2.25.7"
+Failed = dict[str, int] | list[tuple[str, int | None]]
 UIDS = [f"1.2.3.9.{number}" for number in range(1, 6)]
 
 
@@ -34,17 +37,15 @@ def engine(node_database: str) -> Iterator[Engine]:
     made.dispose()
 
 
-def ask(engine: Engine, folder: Path, asked_at: datetime = LATER) -> None:
+def ask(engine: Engine, folder: Path, asked_at: datetime = LATER, answer: str = "stored") -> None:
     """Five objects were sent, and storage commitment was asked for all of them, by default when no doubt was left."""
     files = write_objects(folder / "runs" / "1")
     with engine.begin() as connection:
         connection.execute(delete(DELIVERY))
         ledger.enter(connection, add_job(connection), {"PACS": PACS}, files, folder=folder, now=NOW)
         for entry in ledger.due(connection, "PACS", NOW):
-            doubt = NOW + timedelta(minutes=1)
-            ledger.begin_sending(connection, entry, doubt)
-            stored = Answer(outcome=Outcome.STORED, status=0)
-            ledger.mark_sent(connection, entry, stored, now=NOW, doubt_until=doubt)
+            ledger.begin_sending(connection, entry, DOUBT)
+            ANSWERS[answer](connection, entry)
         for entry in ledger.due(connection, "PACS", NOW):
             ledger.mark_asked(connection, entry, TRANSACTION, now=asked_at, until=LATER)
 
@@ -56,16 +57,18 @@ def states(engine: Engine) -> dict[str, tuple[str, int]]:
     return {row.sop_instance_uid: (row.state, row.ask) for row in rows}
 
 
-def report(kept: list[str], failed: dict[str, int], transaction: str = TRANSACTION) -> Dataset:
+def report(kept: list[str], failed: Failed, transaction: str = TRANSACTION) -> Dataset:
+    items_failed = list(failed.items()) if isinstance(failed, dict) else failed
     information = Dataset()
     information.TransactionUID = transaction
-    for keyword, uids in (("ReferencedSOPSequence", kept), ("FailedSOPSequence", list(failed))):
+    kept_items = [(uid, None) for uid in kept]
+    for keyword, said in (("ReferencedSOPSequence", kept_items), ("FailedSOPSequence", items_failed)):
         items = []
-        for uid in uids:
+        for uid, reason in said:
             item = Dataset()
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.66.4", uid
-            if keyword == "FailedSOPSequence":
-                item.FailureReason = failed[uid]
+            if reason is not None:
+                item.FailureReason = reason
             items.append(item)
         if items:
             setattr(information, keyword, Items(items))
@@ -129,6 +132,55 @@ def test_the_first_answer_of_a_transaction_counts_and_a_refusal_leaves_no_status
     assert {state for state, _ in states(engine).values()} == {"confirmed"}
     with engine.connect() as connection:
         assert set(connection.execute(select(DELIVERY.c.status)).scalars()) <= {None, 0}
+
+
+STORED = Answer(outcome=Outcome.STORED, status=0)
+ANSWERS: dict[str, Callable[[Connection, Entry], None]] = {
+    "stored": lambda connection, entry: ledger.mark_sent(connection, entry, STORED, now=NOW, doubt_until=DOUBT),
+    "refused": lambda connection, entry: ledger.mark_refused(connection, [entry.id], BUSY, NOW),
+    "none": lambda connection, entry: ledger.mark_unknown(connection, entry, BUSY, until=NOW, doubt_until=DOUBT),
+}
+"""What becomes of an object that was sent."""
+
+REASONS = [0x0112, 0x0110, 0x0119, 0x0213, 0xA700, None]
+
+
+CONTRADICTIONS = [*((reason,) for reason in REASONS), *permutations(REASONS, 2)]
+"""What a report fails an object for that it also keeps, or for two reasons."""
+
+
+def contradictory(said: dict[str, tuple[int | None, ...]]) -> Dataset:
+    kept = [uid for uid, reasons in said.items() if len(reasons) == 1]
+    return report(kept, [(uid, reason) for uid, reasons in said.items() for reason in reasons])
+
+
+def ask_again(engine: Engine, uids: Collection[str]) -> None:
+    """They are due to be asked about, can't be sent, and are asked about in another transaction."""
+    with engine.begin() as connection:
+        due = [one for one in ledger.due(connection, "PACS", LATER + timedelta(days=1)) if one.sop_instance_uid in uids]
+        assert len(due) == len(uids)
+        for one in due:
+            assert not ledger.begin_sending(connection, one, LATER)
+            ledger.mark_asked(connection, one, "2.25.8", now=LATER + timedelta(days=1), until=LATER)
+
+
+@pytest.mark.parametrize("asked_at", [NOW + timedelta(seconds=1), LATER], ids=["in doubt", "no doubt"])
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_what_a_report_contradicts_itself_on_is_asked_about_again_before_it_is_sent(
+    engine: Engine, tmp_path: Path, answer: str, asked_at: datetime
+) -> None:
+    """For whatever reasons, and after whatever answer to its C-STORE."""
+    for begin in range(0, len(CONTRADICTIONS), len(UIDS)):
+        said = dict(zip(UIDS, CONTRADICTIONS[begin:], strict=False))
+        ask(engine, tmp_path, asked_at, answer)
+        take_report(engine, contradictory(said), LATER)
+        found = states(engine)
+        assert {found[uid] for uid in said} == {("sent" if answer == "stored" else "waiting", 1)}
+        ask_again(engine, said)
+        first, *others = said
+        take_report(engine, report([first], dict.fromkeys(others, 0x0112), "2.25.8"), LATER)
+        found = states(engine)
+        assert [found[uid] for uid in said] == [("confirmed", 1), *[("waiting", 0)] * len(others)]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)

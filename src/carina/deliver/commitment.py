@@ -7,7 +7,8 @@ hand it to ``take_report``; the transaction's UID, which only we and the node kn
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 
 from pydicom import Dataset
@@ -121,33 +122,43 @@ def take_report(engine: Engine, information: Dataset, now: datetime, pace: Pace 
     """Write into the ledger what a node reported on storage commitment: the event information of an N-EVENT-REPORT.
 
     One answer counts for each transaction and object: a report on a transaction that is not ours, or that the peer has
-    answered for that object, changes nothing. An object that one report both keeps and fails has failed.
+    answered for that object, changes nothing. What one report both keeps and fails, or fails for several reasons, is
+    neither kept nor absent: it is asked about again.
     """
     kept = {str(item.get("ReferencedSOPInstanceUID", "")) for item in information.get("ReferencedSOPSequence") or ()}
-    failed = {
-        str(item.get("ReferencedSOPInstanceUID", "")): item.get("FailureReason")
-        for item in information.get("FailedSOPSequence") or ()
-    }
+    failed: dict[str, set[int | None]] = defaultdict(set)
+    for item in information.get("FailedSOPSequence") or ():
+        reason = item.get("FailureReason")
+        failed[str(item.get("ReferencedSOPInstanceUID", ""))].add(reason if isinstance(reason, int) else None)
     with engine.begin() as connection:
         for entry in of_transaction(connection, str(information.get("TransactionUID", ""))):
             if entry.sop_instance_uid in failed:
-                _refused(connection, entry, failed[entry.sop_instance_uid], now, pace)
+                reasons = failed[entry.sop_instance_uid]
+                is_clear = len(reasons) == 1 and entry.sop_instance_uid not in kept
+                _refused(connection, entry, _trouble(reasons, is_clear=is_clear), _later(entry, now, pace), now)
             elif entry.sop_instance_uid in kept:
                 mark_confirmed(connection, [entry.id], Proof.COMMITMENT, now)
 
 
-def _refused(connection: Connection, entry: Entry, reason: object, now: datetime, pace: Pace) -> None:
-    """An object that the node does not commit itself to: absent, of another class, or to be asked about once more."""
-    status = reason if isinstance(reason, int) else None
+def _trouble(reasons: Collection[int | None], *, is_clear: bool) -> Trouble:
+    """What a report fails an object for; one that contradicts itself gives no status."""
+    if not is_clear:
+        words = "the report on storage commitment contradicts itself: it keeps and fails the object, or fails it twice"
+        return Trouble(code="delivery.uncommitted", words=words)
+    (status,) = reasons
     words = status_words(status) if status is not None else "no reason given"
-    trouble = Trouble(code="delivery.uncommitted", words=f"storage commitment was refused: {words}", status=status)
-    later = max(now, entry.doubt_until or now) + pace.after(max(entry.attempts, 1))
-    if status == CLASS_CONFLICT:
+    return Trouble(code="delivery.uncommitted", words=f"storage commitment was refused: {words}", status=status)
+
+
+def _later(entry: Entry, now: datetime, pace: Pace) -> datetime:
+    return max(now, entry.doubt_until or now) + pace.after(max(entry.attempts, 1))
+
+
+def _refused(connection: Connection, entry: Entry, trouble: Trouble, later: datetime, now: datetime) -> None:
+    """An object that the node does not commit itself to: absent, of another class, or to be asked about once more."""
+    if trouble.status == CLASS_CONFLICT:
         mark_failed(connection, [entry.id], trouble)
-    elif status == NO_SUCH_OBJECT:
-        if entry.doubt_until is not None:  # there was a doubt when it was asked
-            mark_uncommitted(connection, [entry.id], trouble, later)
-        else:
-            mark_absent(connection, [entry.id], later if entry.state is DeliveryState.SENT else now, trouble)
+    elif trouble.status == NO_SUCH_OBJECT and entry.doubt_until is None:  # there was no doubt when it was asked
+        mark_absent(connection, [entry.id], later if entry.state is DeliveryState.SENT else now, trouble)
     else:
         mark_uncommitted(connection, [entry.id], trouble, later)
