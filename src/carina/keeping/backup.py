@@ -34,6 +34,7 @@ from carina.jobs.queue import JobState
 from carina.jobs.signs import SIGNED
 from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
+from carina.keeping.making import making, part_and_lock
 from carina.keeping.results import NamedResults, lost_results, results_named
 from carina.receive.moves import FETCHING
 from carina.receive.presence import RECEIVING_LOCK
@@ -327,31 +328,32 @@ def new_folder(place: Path, kind: str) -> Iterator[Path]:
     It and all in it can be read by its user alone, from the beginning: the rights of what is copied are not.
 
     Raises:
-        BadConfig: the place is not empty, or can't be written.
+        BadConfig: the place is not empty, another is being made for it, or it can't be written.
     """
-    part = place.with_name(f"{place.name}.part")
     try:
-        if os.path.lexists(place) and (not place.is_dir() or any(place.iterdir())):
-            raise BadConfig(f"{kind}.not-empty", f"{place}: is not empty, and nothing is overwritten: choose another.")
-        shutil.rmtree(part, ignore_errors=True)  # of one that was broken off
+        _check_empty(place, kind)
         place.parent.mkdir(parents=True, exist_ok=True)
-        part.mkdir(mode=0o700)
-        yield part
-        for one in part.rglob("*"):
-            own_alone(one)
-        os.sync()
-        part.replace(place)
-        os.sync()
+        with making(place, kind) as part:
+            _check_empty(place, kind)  # another may have taken it meanwhile
+            yield part
+            for one in part.rglob("*"):
+                own_alone(one)
+            os.sync()
+            part.replace(place)
+            os.sync()
     except OSError as error:
-        failure = unwritable(error, place) if error.errno in FULL else told(error, (place, part))
+        failure = unwritable(error, place) if error.errno in FULL else told(error, (place, *part_and_lock(place)))
         raise BadConfig(failure.code, failure.message) from error
     except sqlite3.Error as error:  # of the copy, or of what is copied
         outage = outage_of(error, place)
         if outage is None:
             raise
         raise unwritable(OSError(errno.ENOSPC, ""), place) if outage.code == DISK_FULL else outage from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_empty(place: Path, kind: str) -> None:
+    if os.path.lexists(place) and (not place.is_dir() or any(place.iterdir())):
+        raise BadConfig(f"{kind}.not-empty", f"{place}: is not empty, and nothing is overwritten: choose another.")
 
 
 def missing_files(folder: Path, paths: Iterable[str]) -> list[str]:
