@@ -77,7 +77,7 @@ class CohortTable:
             self.write()
 
     def write(self) -> None:
-        """Write the table in one step: a reader sees the old one or the new one.
+        """Write the table in one step, its folder made: a reader sees the old one or the new one.
 
         Raises:
             BadConfig: it can't be written.
@@ -90,6 +90,7 @@ class CohortTable:
         writer.writeheader()
         writer.writerows(self.rows)
         try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.file, text.getvalue().encode("utf-8"))
         except OSError as error:
             raise unwritable(error, self.file) from error

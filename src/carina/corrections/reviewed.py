@@ -237,7 +237,7 @@ REVIEWED_COLUMNS = (
 
 
 def write_reviewed(rows: Sequence[Reviewed], file: Path) -> None:
-    """The rows as CSV, with the differences.
+    """The rows as CSV, with the differences; the file's folder is made.
 
     Raises:
         BadConfig: the place can't be written.
@@ -254,6 +254,7 @@ def write_reviewed(rows: Sequence[Reviewed], file: Path) -> None:
         figures |= {"network_minus_reader_ml": row.difference_ml}
         table.writerow(told | {name: "" if value is None else round(value, 3) for name, value in figures.items()})
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, text.getvalue().encode())
     except OSError as error:
         raise unwritable(error, file) from error
