@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from carina.config import NodeSettings, Settings
 from carina.database import database_now
 from carina.jobs import attempt_process as starting_side
-from carina.jobs.attempt_log import KEPT_OF_BEGINNING, LARGEST_LOG, bound_log, new_log
+from carina.jobs.attempt_log import KEPT_OF_BEGINNING, LARGEST_LOG, LOGS, bound_log, new_log
 from carina.jobs.attempt_process import attempt_process
 from carina.jobs.listing import find_job
 from carina.jobs.places import log_of
@@ -31,6 +31,12 @@ from databases import database_of_one_job
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("carina.jobs.attempt_log.LARGEST_LOG", 1000)
     monkeypatch.setattr("carina.jobs.attempt_log.KEPT_OF_BEGINNING", 100)
+
+
+@pytest.fixture(autouse=True)
+def _logs(tmp_path: Path) -> None:
+    """The folder for logs, which a worker makes in the node's own folder."""
+    (tmp_path / LOGS).mkdir()
 
 
 @pytest.mark.usefixtures("_small")
