@@ -165,9 +165,7 @@ def test_a_database_file_that_was_replaced_is_no_readiness(tmp_path: Path) -> No
     aside.replace(file)
     assert not [one for one in readiness(node).troubles if one.startswith("database")]
     node.folder.rename(tmp_path / "gone")
-    assert any(
-        one.startswith("disk: the node's folder can't be looked at (No such") for one in readiness(node).troubles
-    )
+    assert any(one.startswith("disk: the node's folder is not there (no node.id") for one in readiness(node).troubles)
 
 
 def test_pipelines_and_rules_of_sources_that_can_not_be_used_are_no_readiness(tmp_path: Path) -> None:
