@@ -79,6 +79,7 @@ def test_an_archive_of_strangers_is_told_in_a_line_and_writes_nowhere_else(
 ) -> None:
     archive, folder = tmp_path / "their.zip", tmp_path / "inside" / "folder"
     archive.write_bytes(data)
+    folder.parent.mkdir()
     with pytest.raises(BadSeries, match=expected) as caught:
         unpack(archive, folder, 1_500_000)
     assert "\n" not in caught.value.message and "etc" not in caught.value.message

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import msgspec
 from sqlalchemy import Connection, inspect, select
 
 from carina.corrections.finish import FACTS, SEG_NAMES, Finished, finished_folder
@@ -27,7 +26,7 @@ def corrections_named(connection: Connection) -> Corrections:
     if "decisions" not in {one["name"] for one in inspect(connection).get_columns(JOB.name)}:
         return {}
     rows = connection.execute(select(JOB.c.id, JOB.c.decisions).where(JOB.c.decisions != "[]"))
-    return {row.id: _latest(msgspec.json.decode(row.decisions, type=list[Decided])) for row in rows}
+    return {row.id: _latest(read_json(row.decisions, list[Decided])) for row in rows}
 
 
 def _latest(decisions: list[Decided]) -> Mapping[MaskName, int]:

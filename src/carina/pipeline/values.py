@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from carina.errors import BadSeries, kind_and_place, with_words
+from carina.nesting import DEEPEST
 from carina.pipeline.json_text import as_pretty_json, read_json
 from carina.pipeline.places import file_name, make_below
 from carina.pipeline.ports import Saved
@@ -79,13 +80,15 @@ class Json:
         """Read a JSON file.
 
         Raises:
-            BadSeries: ``ports.files``, there is not one JSON file, or it is no JSON.
+            BadSeries: ``ports.files``, there is not one JSON file, or it is no JSON or nested too deep.
         """
         path = _only(files, ".json")
         try:
             return cls(value=read_json(path.read_bytes()), name=path.stem)
         except ValueError as error:
-            raise with_words(BadSeries("ports.files", f"{path}: is no JSON."), error) from error
+            raise with_words(
+                BadSeries("ports.files", f"{path}: is no JSON, or nested more than {DEEPEST} deep."), error
+            ) from error
 
     @classmethod
     def recognise(cls, files: Sequence[Path]) -> bool:
