@@ -29,7 +29,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from carina.config import DicomSettings, DicomSource, NodeSettings, Settings
-from carina.database import open_database, upgrade_schema
+from carina.jobs.places import open_node
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
 from carina.testing.ports import free_port
@@ -66,9 +66,7 @@ def serve(folder: Path, port: int) -> None:
         dicom=DicomSettings(port=port),
         sources={"bench": DicomSource(ae_title=TITLE)},
     )
-    engine = open_database(f"sqlite:///{folder}/node.sqlite")
-    upgrade_schema(engine)
-    DicomListener(InstanceStore(settings, engine)).start()
+    DicomListener(InstanceStore(settings, open_node(settings))).start()
     Event().wait()
 
 
