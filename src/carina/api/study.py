@@ -13,6 +13,7 @@ from typing import Any
 
 from carina.api.result import Run
 from carina.config import Settings, find_settings
+from carina.deliver.onward import Onward
 from carina.dicom.find import choose_source
 from carina.dicom.find import find_series as find
 from carina.dicom.found import Listing
@@ -52,7 +53,8 @@ class RunSettings:
     ``settings`` are the node's, by default those of ``./carina.toml`` and the environment. ``pipeline`` is a definition
     file or the name of one that ships, by default ``default``; ``arguments`` replace the defaults of its parameters.
     ``uid`` picks a series by its UID. The definition knows ``operators`` beside those of Carina and of installed
-    packages. ``progress`` hears of every step.
+    packages. ``progress`` hears of every step. ``onward`` is where a node sends the run's objects once it has ended: no
+    step sends any then.
     """
 
     settings: Settings | None = None
@@ -61,6 +63,7 @@ class RunSettings:
     uid: str = ""
     operators: Sequence[Operator] = ()
     progress: Callable[[Event], None] | None = None
+    onward: Onward | None = None
 
 
 def default_settings() -> Settings:
@@ -129,7 +132,7 @@ def run(
         table,
         inputs={"input": source},
         out=Path(out),
-        services=(settings, networks),
+        services=(settings, networks, *((how.onward,) if how.onward else ())),
         options=options,
     )
     return Run(Path(out))

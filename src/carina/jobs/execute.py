@@ -29,6 +29,7 @@ from carina.corrections.masks import masks_made
 from carina.database import JOB, FolderAway, OwnFolder, database_now, is_away
 from carina.database.intact import check_intact
 from carina.deliver.ledger import enter
+from carina.deliver.onward import Onward
 from carina.deliver.stranded import stranded_words
 from carina.dicom.voxel_limit import allow_voxels
 from carina.errors import BadConfig, CarinaError, DeliveryFailed, keep_trace, kind_and_place, told, without_words
@@ -36,6 +37,7 @@ from carina.jobs.belonging import set_run_aside
 from carina.jobs.holder import held
 from carina.jobs.listing import Job, find_job
 from carina.jobs.machine import whole_machine
+from carina.jobs.onward import onward_of
 from carina.jobs.outcome import outcome_columns
 from carina.jobs.places import connected
 from carina.jobs.queue import NO_ROOM_TO_RUN, RUN_HELD, Attempt, Failure, JobEnd, JobState, fail, stop
@@ -78,8 +80,9 @@ def execute(settings: Settings, engine: Engine, attempt: Attempt) -> bool:
     """
     with engine.connect() as connection:
         job = find_job(connection, attempt.job_id)
-    if job is None or (job.attempt, job.state) != (attempt.number, JobState.RUNNING):
-        return False
+        if job is None or (job.attempt, job.state) != (attempt.number, JobState.RUNNING):
+            return False
+        onward = onward_of(connection, job, settings)
     folder = Path(settings.node.folder)
     own = OwnFolder(folder, engine)
     own.check()
@@ -89,7 +92,7 @@ def execute(settings: Settings, engine: Engine, attempt: Attempt) -> bool:
         if attempt.number == 1:  # what is there is another job's, of a database that knew more
             set_run_aside(folder, job.id)
         own.make(job.folder)
-        finished = run(source_of(folder, job), folder / job.folder, _how(settings, job))
+        finished = run(source_of(folder, job), folder / job.folder, _how(settings, job, onward))
         with own.begin() as connection:
             return _end_well(connection, attempt, job, finished, settings)
     except Exception as error:
@@ -119,14 +122,14 @@ def _check_there(own: OwnFolder, job: Job) -> None:
         raise
 
 
-def _how(settings: Settings, job: Job) -> RunSettings:
+def _how(settings: Settings, job: Job, onward: Onward) -> RunSettings:
     """The run's settings: nothing is sent by it, and its networks take the cores that the job was given."""
     cores = max(1, int(min(job.cores, whole_machine(settings).cores)))  # asked for where it was submitted
     runtime = msgspec.structs.replace(settings.runtime, threads=settings.runtime.threads or cores)
     own = msgspec.structs.replace(settings, destinations={}, runtime=runtime)
     is_uploaded = Path(job.source).parts[:1] == (UPLOADS,)
     uid = job.series_uid if job.arrival_id or is_uploaded else ""  # judged when it arrived, or chosen by somebody
-    return RunSettings(settings=own, pipeline=job.pipeline, uid=uid, progress=_tell)
+    return RunSettings(settings=own, pipeline=job.pipeline, uid=uid, progress=_tell, onward=onward)
 
 
 def _tell(event: Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -11,6 +12,9 @@ import msgspec
 
 from carina.config import Settings
 from carina.deliver.deliver import deliver
+from carina.deliver.folder import deliver_to_folder
+from carina.deliver.onward import Onward
+from carina.deliver.receipt import DeliveryReceipt
 from carina.errors import BadConfig, DeliveryFailed
 from carina.operators.ports import DicomObjects, Scene
 from carina.operators.text import one_of, text_list
@@ -30,15 +34,18 @@ def register_results(
     destinations: tuple[str, ...] = (),
     settings: Settings,
     context: Context,
+    onward: Onward | None = None,
 ) -> None:
     """Send DICOM objects to the destinations (agent ClaraSCU), or put a scene before the viewer (renderserver).
+
+    On a node, which sends a run's objects itself once it has ended, ``onward`` says where; nothing is sent here.
 
     Raises:
         BadConfig: the agent does not take this kind of result.
         DeliveryFailed: a destination did not store every object; every other one was tried.
     """
     if isinstance(results, DicomObjects) and agent == SCU:
-        _send(context.saved(results), destinations, settings, context)
+        _send(context.saved(results), destinations, _Way(settings, onward), context)
     elif isinstance(results, Scene) and agent == RENDER:
         _show(context.saved(results)[0], context)
     else:
@@ -46,13 +53,31 @@ def register_results(
         raise BadConfig("register.agent", f"operator '{context.step}': agent {agent} does not take {kind}.")
 
 
-def _send(files: Sequence[Path], destinations: Sequence[str], settings: Settings, context: Context) -> None:
+@dataclass(frozen=True)
+class _Way:
+    """How objects get to a destination: from here, or on a node not at all."""
+
+    settings: Settings
+    onward: Onward | None
+
+    def receipt(self, files: Sequence[Path], name: str, context: Context) -> DeliveryReceipt | None:
+        """What became of objects; None where the node sends them."""
+        folder = below(context.folder, file_name(name))
+        if self.onward is None:
+            return deliver(files, name, self.settings, folder)
+        warning = self.onward.why_not(name, files, context.folder, folder.name)
+        return deliver_to_folder(files, name, folder, warning=warning) if warning else None
+
+
+def _send(files: Sequence[Path], destinations: Sequence[str], way: _Way, context: Context) -> None:
     receipts, copies, failed = [], [], []
     for name in destinations:
         try:
-            receipt = deliver(files, name, settings, below(context.folder, file_name(name)))
+            receipt = way.receipt(files, name, context)
         except DeliveryFailed as error:
             failed.append(error)
+            continue
+        if receipt is None:
             continue
         receipts.append(receipt)
         if receipt.warning:

@@ -1,0 +1,36 @@
+"""What a node does with a run's objects, as the run's steps are told: it sends them itself, once the run has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SENT_FROM = "dicom"
+"""The folder of a run whose objects a node sends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Onward:
+    """Where a node sends the objects of a run; no step of it sends anything.
+
+    ``destinations`` are the names, with that of the sender where it is one of them. ``remedy`` says in a sentence what
+    to do for another.
+    """
+
+    destinations: tuple[str, ...]
+    remedy: str
+
+    def why_not(self, name: str, files: Sequence[Path], run: Path, folder: str) -> str:
+        """Why objects of a run don't get to a destination that a step names; empty where the node sends them there.
+
+        ``folder`` is where in the run they are put in place of that.
+        """
+        there = f"They are in the folder {folder} of the run"
+        if name not in self.destinations:
+            where = f"the destinations of its source or job ({', '.join(self.destinations) or 'none'})"
+            why = f"nothing is sent to {name} by this step: the node itself sends a run's objects, to {where}."
+            return f"{why} {there}. {self.remedy}"
+        if all(file.is_relative_to(run / SENT_FROM) for file in files):
+            return ""
+        return f"nothing is sent to {name} by this step: the node sends what lies in {SENT_FROM}/ of the run. {there}."
