@@ -8,9 +8,8 @@ import pytest
 from carina.cases.case import Case, resample_case
 from carina.synth.phantom import chest_phantom
 from carina.train.patches import Drawn
-from carina.train.whole_lesions import blurred, draw_ill_scan
+from carina.train.whole_lesions import draw_ill_scan
 from carina.train.whole_scans import coarse_case
-from carina.volume.arrays import Floats
 
 MM = (6.0, 4.0, 4.0)
 SHAPE = (48, 80, 96)
@@ -61,34 +60,3 @@ def test_a_third_of_the_draws_repeat_one_slice(drawn: list[Drawn]) -> None:
         return all(np.array_equal(one.hu[levels[0]], one.hu[level]) for level in levels)
 
     assert 10 <= sum(map(is_repeated, drawn)) <= 32
-
-
-def averaged_ball() -> tuple[Floats, Floats]:
-    """Shares of a ball of 14 mm radius: averaged from voxels of 1 mm and sampled half-way between voxels of ``MM``;
-    and as it is drawn on these, in or out."""
-    z, y, x = np.indices((120, 80, 80)) - np.array([60.0, 40.0, 40.0])[:, None, None, None]
-    fine = (z**2 + y**2 + x**2 < 14**2).astype(np.float32)
-    means = fine.reshape(20, 6, 20, 4, 20, 4).mean(axis=(1, 3, 5))
-    for axis in range(3):
-        means = (means + np.roll(means, 1, axis)) / 2
-    return means, (means > 0.5).astype(np.float32)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_what_is_drawn_is_as_soft_as_what_was_averaged(seed: int) -> None:
-    real, sharp = averaged_ball()
-    lung = np.full(real.shape, -850.0, dtype=np.float32)
-    everywhere = np.ones(real.shape, dtype=np.bool_)
-    shares = (blurred(lung, lung + 890 * sharp, everywhere, np.random.default_rng(seed)) + 850) / 890
-    assert np.abs(shares - real).mean() < 0.6 * np.abs(sharp - real).mean()
-
-
-def test_no_air_is_left_at_the_wall_beside_what_is_blurred() -> None:
-    lung = np.zeros((12, 20, 20), dtype=np.bool_)
-    lung[2:10, 3:17, 3:17] = True
-    hu = np.where(lung, np.float32(-850), np.float32(40))
-    drawn = np.where(lung & (np.arange(20) < 10), np.float32(40), hu)
-    ill = lung & (np.arange(20) < 10)
-    soft = blurred(hu, drawn, lung, np.random.default_rng(1))
-    assert soft[ill & (np.arange(20) < 7)].min() > 35
-    assert (soft[~lung] == 40).all()

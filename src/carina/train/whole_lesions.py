@@ -16,7 +16,7 @@ from carina.cases.sampling import Shape
 from carina.synth import dense, distractors, lesions
 from carina.synth.severity import paste_severe
 from carina.train.patches import Drawn
-from carina.train.whole_scans import finish_scan, frame_scan, sample_scan
+from carina.train.whole_scans import blurred, finish_scan, frame_scan, sample_scan
 from carina.volume.arrays import Flags, Floats
 from carina.volume.grid import Triple
 
@@ -30,10 +30,6 @@ ONE_SLICE_SCANS = 0.35
 """The share of draws that repeat one slice."""
 MOST_LESIONS = 12
 SCAN_LOOK_ALIKES = distractors.LookAlikes(breath=0.6, dependent=0.4, nodules=0.3, most_nodules=7, effusion=0.12)
-BLURRED_VOXELS = (0.5, 0.9)
-"""What drawn disease is smoothed by. A scan's own tissue was averaged to these voxels and sampled between them, which
-smooths about as a normal curve of 0.5 voxels does: what is drawn on them is sharper than anything real, and that alone
-would tell it."""
 NEAR_VOXELS = 2
 """How far beside the lungs dense tissue is hard: hila, the heart's border, the chest's wall."""
 
@@ -71,14 +67,3 @@ def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Ge
         hu, mask = lesions.paste(hu, lung, spacing_mm, drawn, rng)
         ill = ill | mask
     return hu, ill
-
-
-def blurred(hu: Floats, drawn: Floats, within: Flags, rng: np.random.Generator) -> Floats:
-    """Disease as soft as what was averaged: what ``drawn`` adds to ``hu``, smoothed.
-
-    ``within`` are the lungs up to their wall: nothing is smoothed across it, so that no rim of air is left there.
-    """
-    width = float(rng.uniform(*BLURRED_VOXELS))
-    share = np.maximum(ndimage.gaussian_filter(within.astype(np.float32), width), 1e-3)
-    added = ndimage.gaussian_filter(np.where(within, drawn - hu, 0).astype(np.float32), width) / share
-    return np.where(within, hu + added, drawn)

@@ -53,6 +53,10 @@ UNDRESSED = 0.3
 MOST_NOISE_HU = 25.0
 MIRRORED = 0.03
 """The share of draws with left and right exchanged: which side the heart is on tells it from a lobe without air."""
+BLURRED_VOXELS = (0.5, 0.9)
+"""What drawn disease is smoothed by. A scan's own tissue was averaged to these voxels and sampled between them, which
+smooths about as a normal curve of 0.5 voxels does: what is drawn on them is sharper than anything real, and that alone
+would tell it."""
 BENDS_MM = (60.0, 140.0)
 """How wide the bends are by which all tissue is moved, in three dimensions."""
 
@@ -201,18 +205,24 @@ def _moved(shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> Floats
 
 def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
     """Disease of none to nearly all of the lungs; and where pleural fluid is, which may be called either."""
-    fluid = np.zeros(lung.shape, dtype=np.bool_)
     if not lung.any():
-        return hu, fluid
+        return hu, np.zeros(lung.shape, dtype=np.bool_)
     if rng.random() < 0.5:
-        hu = distractors.breath(hu, lung, rng)
-    elif rng.random() < 0.2:
-        hu = dense.white_out(hu, lesions.to_the_wall(hu, lung, spacing_mm), rng)
+        hu, whitened = distractors.breath(hu, lung, rng), False
+    else:
+        whitened = rng.random() < 0.2
+    within = lesions.to_the_wall(hu, lung, spacing_mm)
+    ill_hu, fluid = _ill(dense.white_out(hu, within, rng) if whitened else hu, lung, within, spacing_mm, rng)
+    return blurred(hu, ill_hu, within, rng), fluid
+
+
+def _ill(hu: Floats, lung: Flags, within: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
+    fluid = np.zeros(lung.shape, dtype=np.bool_)
     if rng.random() < 0.3:
         hu = distractors.dependent(hu, lung, spacing_mm, rng)
     chosen = rng.random()
     if chosen < 0.45:
-        hu, _ = dense.consolidate(hu, lesions.to_the_wall(hu, lung, spacing_mm), spacing_mm, rng)
+        hu, _ = dense.consolidate(hu, within, spacing_mm, rng)
     elif chosen < 0.6:
         hu, _ = paste_severe(hu, lung, spacing_mm, rng)
     elif chosen < 0.75:
@@ -221,6 +231,17 @@ def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Ge
     if rng.random() < 0.2:
         hu, fluid = distractors.effusion(hu, lung, spacing_mm, rng)
     return hu, fluid
+
+
+def blurred(hu: Floats, drawn: Floats, within: Flags, rng: np.random.Generator) -> Floats:
+    """Disease as soft as what was averaged: what ``drawn`` adds to ``hu``, smoothed.
+
+    ``within`` are the lungs up to their wall: nothing is smoothed across it, so that no rim of air is left there.
+    """
+    width = float(rng.uniform(*BLURRED_VOXELS))
+    share = np.maximum(ndimage.gaussian_filter(within.astype(np.float32), width), 1e-3)
+    added = ndimage.gaussian_filter(np.where(within, drawn - hu, 0).astype(np.float32), width) / share
+    return np.where(within, hu + added, drawn)
 
 
 def finish_scan(hu: Floats, rng: np.random.Generator) -> Floats:
