@@ -18,7 +18,7 @@ from carina.config import DicomDestination
 from carina.database import DELIVERY
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
-from carina.deliver.commitment import take_report
+from carina.deliver.commitment import MOST_CONTRADICTIONS, take_report
 from carina.deliver.ledger import DeliveryState, Entry, Trouble
 from delivery_objects import NOW, add_job, new_ledger, write_objects
 
@@ -154,14 +154,14 @@ def contradictory(said: dict[str, tuple[int | None, ...]]) -> Dataset:
     return report(kept, [(uid, reason) for uid, reasons in said.items() for reason in reasons])
 
 
-def ask_again(engine: Engine, uids: Collection[str]) -> None:
+def ask_again(engine: Engine, uids: Collection[str], transaction: str = "2.25.8") -> None:
     """They are due to be asked about, can't be sent, and are asked about in another transaction."""
     with engine.begin() as connection:
         due = [one for one in ledger.due(connection, "PACS", LATER + timedelta(days=1)) if one.sop_instance_uid in uids]
         assert len(due) == len(uids)
         for one in due:
             assert not ledger.begin_sending(connection, one, LATER)
-            ledger.mark_asked(connection, one, "2.25.8", now=LATER + timedelta(days=1), until=LATER)
+            ledger.mark_asked(connection, one, transaction, now=LATER + timedelta(days=1), until=LATER)
 
 
 @pytest.mark.parametrize("asked_at", [NOW + timedelta(seconds=1), LATER], ids=["in doubt", "no doubt"])
@@ -181,6 +181,45 @@ def test_what_a_report_contradicts_itself_on_is_asked_about_again_before_it_is_s
         take_report(engine, report([first], dict.fromkeys(others, 0x0112), "2.25.8"), LATER)
         found = states(engine)
         assert [found[uid] for uid in said] == [("confirmed", 1), *[("waiting", 0)] * len(others)]
+
+
+@pytest.mark.parametrize("asked_at", [NOW + timedelta(seconds=1), LATER], ids=["in doubt", "no doubt"])
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_peer_whose_reports_go_on_contradicting_themselves_is_not_asked_for_ever(
+    engine: Engine, tmp_path: Path, answer: str, asked_at: datetime
+) -> None:
+    """Each time after a longer wait; then the delivery has failed, and where it is tried again it is asked first."""
+    said = dict(zip(UIDS, CONTRADICTIONS[4:], strict=False))
+    ask(engine, tmp_path, asked_at, answer)
+    for _ in range(2):
+        assert [contradict(engine, said, f"2.25.{number}") for number in range(MOST_CONTRADICTIONS)] == [
+            *((seconds, "sent" if answer == "stored" else "waiting") for seconds in (5, 10, 20, 40, 80, 160, 300)),
+            (None, "failed"),
+        ]
+        with engine.begin() as connection:
+            assert not ledger.due(connection, "PACS", LATER + timedelta(days=9))
+            assert ledger.resend(connection) == len(said)
+        answer = "refused"
+    with engine.connect() as connection:
+        words = set(connection.execute(select(DELIVERY.c.error)).scalars())
+    assert words == {
+        "8 reports on storage commitment contradict themselves: PACS keeps and fails the object, or fails it twice: "
+        "mend it there, or set destinations.PACS.commitment to false, then resend; it is asked first."
+    }
+    ask_again(engine, said, TRANSACTION)
+    take_report(engine, report(UIDS, {}), LATER)
+    assert set(states(engine).values()) == {("confirmed", 1)}
+
+
+def contradict(engine: Engine, said: dict[str, tuple[int | None, ...]], transaction: str) -> tuple[float | None, str]:
+    """All are asked about, and the report contradicts itself; gives for how long they wait then, and as what."""
+    ask_again(engine, said, transaction)
+    information = contradictory(said)
+    information.TransactionUID = transaction
+    take_report(engine, information, LATER)
+    with engine.connect() as connection:
+        ((until, state),) = connection.execute(select(DELIVERY.c.not_before, DELIVERY.c.state).distinct())
+    return (until - LATER).total_seconds() if until else None, state
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)

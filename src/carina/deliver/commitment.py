@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
@@ -18,9 +18,10 @@ from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, update
 
 from carina.config import DicomDestination
+from carina.database import DELIVERY
 from carina.deliver.answers import CLASS_CONFLICT, CLASS_NOT_SUPPORTED, NO_SUCH_OBJECT, SUCCESS, status_words
 from carina.deliver.association import NO_CONTEXT, accepts, address, associated
 from carina.deliver.ledger import (
@@ -43,6 +44,14 @@ REQUEST = 1
 
 KNOWS_NO_COMMITMENT = {CLASS_NOT_SUPPORTED, NO_SUCH_OBJECT, 0x0118, 0x0123, 0x0211}
 """Statuses of a node that knows no storage commitment, or none for us."""
+
+UNCOMMITTED = "delivery.uncommitted"
+"""The code of what a peer doesn't commit itself to."""
+
+MOST_CONTRADICTIONS = 8
+"""After so many reports on an object that contradict themselves its delivery has failed."""
+
+_CONTRADICTS = "contradicts itself: it keeps and fails the object, or fails it twice"
 
 
 def new_transaction() -> str:
@@ -123,35 +132,54 @@ def take_report(engine: Engine, information: Dataset, now: datetime, pace: Pace 
 
     One answer counts for each transaction and object: a report on a transaction that is not ours, or that the peer has
     answered for that object, changes nothing. What one report both keeps and fails, or fails for several reasons, is
-    neither kept nor absent: it is asked about again.
+    neither kept nor absent: it is asked about again, ``MOST_CONTRADICTIONS`` times at most.
     """
     kept = {str(item.get("ReferencedSOPInstanceUID", "")) for item in information.get("ReferencedSOPSequence") or ()}
+    failed = _failed_in(information)
+    with engine.begin() as connection:
+        for entry in of_transaction(connection, str(information.get("TransactionUID", ""))):
+            uid = entry.sop_instance_uid
+            if uid in failed and (uid in kept or len(failed[uid]) > 1):
+                _contradicted(connection, entry, now, pace)
+            elif uid in failed:
+                later = _later(entry, now, pace.after(max(entry.attempts, 1)))
+                _refused(connection, entry, _trouble(*failed[uid]), later, now)
+            elif uid in kept:
+                mark_confirmed(connection, [entry.id], Proof.COMMITMENT, now)
+
+
+def _failed_in(information: Dataset) -> Mapping[str, set[int | None]]:
+    """For what a report fails objects, by their UIDs; None is no reason."""
     failed: dict[str, set[int | None]] = defaultdict(set)
     for item in information.get("FailedSOPSequence") or ():
         reason = item.get("FailureReason")
         failed[str(item.get("ReferencedSOPInstanceUID", ""))].add(reason if isinstance(reason, int) else None)
-    with engine.begin() as connection:
-        for entry in of_transaction(connection, str(information.get("TransactionUID", ""))):
-            if entry.sop_instance_uid in failed:
-                reasons = failed[entry.sop_instance_uid]
-                is_clear = len(reasons) == 1 and entry.sop_instance_uid not in kept
-                _refused(connection, entry, _trouble(reasons, is_clear=is_clear), _later(entry, now, pace), now)
-            elif entry.sop_instance_uid in kept:
-                mark_confirmed(connection, [entry.id], Proof.COMMITMENT, now)
+    return failed
 
 
-def _trouble(reasons: Collection[int | None], *, is_clear: bool) -> Trouble:
-    """What a report fails an object for; one that contradicts itself gives no status."""
-    if not is_clear:
-        words = "the report on storage commitment contradicts itself: it keeps and fails the object, or fails it twice"
-        return Trouble(code="delivery.uncommitted", words=words)
-    (status,) = reasons
+def _contradicted(connection: Connection, entry: Entry, now: datetime, pace: Pace) -> None:
+    """A report says two things of an object: asked again after longer pauses, until it is clear that the peer errs."""
+    this = update(DELIVERY).where(DELIVERY.c.id == entry.id)
+    counted = this.values(contradicted=DELIVERY.c.contradicted + 1).returning(DELIVERY.c.contradicted)
+    count = int(connection.execute(counted).scalar_one())
+    if count < MOST_CONTRADICTIONS:
+        trouble = Trouble(code=UNCOMMITTED, words=f"the report on storage commitment {_CONTRADICTS}")
+        mark_uncommitted(connection, [entry.id], trouble, _later(entry, now, pace.after(count)))
+        return
+    connection.execute(this.values(contradicted=0))  # it is asked as often again where somebody wants it tried
+    who = f"{count} reports on storage commitment contradict themselves: {entry.destination} keeps and fails the object"
+    how = f"mend it there, or set destinations.{entry.destination}.commitment to false, then resend; it is asked first"
+    mark_failed(connection, [entry.id], Trouble(code=UNCOMMITTED, words=f"{who}, or fails it twice: {how}."))
+
+
+def _trouble(status: int | None) -> Trouble:
+    """What a report fails an object for."""
     words = status_words(status) if status is not None else "no reason given"
-    return Trouble(code="delivery.uncommitted", words=f"storage commitment was refused: {words}", status=status)
+    return Trouble(code=UNCOMMITTED, words=f"storage commitment was refused: {words}", status=status)
 
 
-def _later(entry: Entry, now: datetime, pace: Pace) -> datetime:
-    return max(now, entry.doubt_until or now) + pace.after(max(entry.attempts, 1))
+def _later(entry: Entry, now: datetime, wait: timedelta) -> datetime:
+    return max(now, entry.doubt_until or now) + wait
 
 
 def _refused(connection: Connection, entry: Entry, trouble: Trouble, later: datetime, now: datetime) -> None:
