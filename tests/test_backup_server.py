@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import ProgrammingError
 
 from carina.config import NodeSettings, Settings
 from carina.database import ARRIVAL, AUDIT, DELIVERY, JOB, open_database, read_only
+from carina.database.address import SECRET_WORDS
 from carina.errors import BadConfig
 from carina.jobs.places import open_node
 from carina.keeping import dumps
@@ -138,25 +145,102 @@ def test_an_altered_instance_is_refused_before_the_database_is_filled(
     assert len(lines[0].split()) == 3 and restore_node(there, tmp_path / "saved", TODAY).instances == 4
 
 
-QUERIED = "carina@db:5433/node?sslmode=require&password=secret!"
+SPY = """#!{python}
+import json, os, pathlib, sys
+file = os.environ.get("PGSERVICEFILE", "")
+seen = {{
+    "words": pathlib.Path("/proc/self/cmdline").read_text().split(chr(0)),
+    "password": os.environ.get("PGPASSWORD", ""),
+    "service": pathlib.Path(file).read_text() if file else "",
+    "rights": os.stat(file).st_mode & 0o777 if file else 0,
+    "file": file,
+}}
+with open({log!r}, "a") as log:
+    print(json.dumps(seen), file=log)
+real = {real!r}
+if real:
+    os.execv(real, [real, *sys.argv[1:]])
+"""
+"""A program that writes down what is seen of it, and then is the real one, where there is one."""
 
 
-def test_a_password_is_in_no_list_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[list[str], str]] = []
+def spied(folder: Path, monkeypatch: pytest.MonkeyPatch, names: Sequence[str], *, is_real: bool) -> Path:
+    """Put spies before PostgreSQL's programs; gives the file that they write to."""
+    log = folder / "seen.jsonl"
+    for name in names:
+        real = dumps._program(name, "") if is_real else ""
+        (folder / name).write_text(SPY.format(python=sys.executable, log=str(log), real=real))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return log
 
-    class Done:
-        returncode = 0
 
-    def run(words: list[str], *, env: dict[str, str], **_: Any) -> Done:
-        seen.append((words, env["PGPASSWORD"]))
-        return Done()
+def seen_in(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
 
-    monkeypatch.setattr("subprocess.run", run)
-    start = "postgresql+psycopg://"
-    for address in (f"{start}carina:secret%21@db:5433/node?sslmode=require", f"{start}{QUERIED}"):
-        dumps._run(["pg_dump", "--file=x"], address)
-    place = "--dbname=host=db dbname=node user=carina port=5433 sslmode=require"
-    assert seen == [(["pg_dump", place, "--file=x"], "secret!")] * 2
+
+SECRETS = {name: f"a secret, # of {name}=!'" for name in sorted(SECRET_WORDS)}
+
+
+@pytest.mark.parametrize("names", [(), *((name,) for name in SECRETS), tuple(SECRETS)])
+def test_no_secret_of_an_address_is_in_a_list_of_processes_or_left_in_a_file(
+    names: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = spied(tmp_path, monkeypatch, ["pg_dump"], is_real=False)
+    behind = "".join(f"&{name}={quote(SECRETS[name])}" for name in names)
+    dumps._run(["pg_dump", "--file=x"], f"postgresql+psycopg://carina@db:5433/node?sslmode=require{behind}")
+    (seen,) = seen_in(log)
+    assert not any(secret in word for word in seen["words"] for secret in ("a secret", *SECRETS))
+    assert {"user=carina", "port=5433", "sslmode=require"} <= set(seen["words"][2].split())
+    given = {"password": seen["password"]} if seen["password"] else {}
+    given |= dict(line.split("=", 1) for line in seen["service"].splitlines()[1:])
+    assert given == {name: SECRETS[name] for name in names}
+    assert not seen["file"] or (seen["rights"], Path(seen["file"]).exists()) == (0o600, False)
+
+
+def test_a_password_before_the_host_is_in_no_list_of_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = spied(tmp_path, monkeypatch, ["pg_dump"], is_real=False)
+    dumps._run(["pg_dump", "--file=x"], "postgresql+psycopg://carina:secret%21@db:5433/node?sslmode=require")
+    (seen,) = seen_in(log)
+    assert seen["words"][2] == "--dbname=host=db dbname=node user=carina port=5433 sslmode=require"
+    assert (seen["password"], seen["service"]) == ("secret!", "")
+
+
+@pytest.mark.parametrize(
+    ("behind", "words"),
+    [
+        ("sslpassword=secret&service=mine", "sslpassword and service are both given: write sslpassword into the file"),
+        ("sslpassword=secret%0Anext", "sslpassword ends with a space, has a line break or over 900 characters"),
+        ("sslpassword=secret%20", "sslpassword ends with a space"),
+        (f"sslpassword={'secret' * 151}", "sslpassword ends with a space, has a line break or over 900 characters"),
+    ],
+)
+def test_a_secret_that_can_not_be_handed_over_in_private_is_one_line_without_it(
+    behind: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = spied(tmp_path, monkeypatch, ["pg_dump"], is_real=False)
+    with pytest.raises(BadConfig, match=f"^node.database: {words}") as caught:
+        dumps._run(["pg_dump"], f"postgresql+psycopg://carina@db/node?{behind}")
+    assert "secret" not in caught.value.message and not log.exists()
+
+
+def with_secret(settings: Settings) -> Settings:
+    address = settings.node.database
+    longer = f"{address}{'&' if '?' in address else '?'}sslpassword=s3"
+    return replace(settings, node=replace(settings.node, database=longer))
+
+
+def test_a_node_is_saved_and_brought_back_by_an_address_with_secrets(
+    postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = spied(tmp_path, monkeypatch, ["pg_dump", "pg_restore"], is_real=True)
+    first, second = (settings_on(postgresql, tmp_path / name) for name in ("node", "there"))
+    node, there = (with_secret(one) for one in (filled(first), second))
+    save_node(node, tmp_path / "saved", TODAY)
+    restore_node(there, tmp_path / "saved", TODAY)
+    seen = seen_in(log)
+    assert len(seen) >= 2 and all("sslpassword=s3" in one["service"] for one in seen)
+    assert not any("s3" in word for one in seen for word in one["words"])
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ _PLACE = re.compile(
     r"(?:\[(?P<ipv6>[^\s\[\]/?]+)\]|(?P<host>[^\s\[\]/:?]*))(?P<port>:[^/?]*)?(?:/(?P<name>[^?]*))?(?:\?(?P<words>.*))?"
 )
 
-_SECRET_WORDS = frozenset({"password", "sslpassword", "oauth_client_secret"})
+SECRET_WORDS = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
 """Options of PostgreSQL's that nobody may see."""
 
 _WHOLE_NUMBERS = (
@@ -106,7 +106,7 @@ def has_password(address: str) -> bool:
     if found is None or found["kind"] == _SQLITE:
         return False
     who, rest = found["who"] or "", found["rest"]
-    return ":" in who or "@" in rest or any(f"{word}=" in rest for word in _SECRET_WORDS)
+    return ":" in who or "@" in rest or any(f"{word}=" in rest for word in SECRET_WORDS)
 
 
 def connection_words(address: str) -> dict[str, str]:
@@ -178,7 +178,7 @@ def _mistake_of_options(address: str) -> str:
 
 def _may_be_told(name: str, options: Mapping[str, str]) -> bool:
     """Whether what was taken for the name of an option is no part of a password with an ``&`` in it."""
-    return name.isidentifier() and not options.keys() & _SECRET_WORDS
+    return name.isidentifier() and not options.keys() & SECRET_WORDS
 
 
 def _mistake_of_places(options: Mapping[str, str]) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TypeVar
 
 from sqlalchemy import Connection, func, select, text
 
 from carina.database import open_database
-from carina.database.address import connection_words
+from carina.database.address import SECRET_WORDS, connection_words
 from carina.errors import BadConfig, one_line
 
 DUMP = "node.dump"
@@ -32,6 +34,11 @@ WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
 ORDER BY class::text, name LIMIT 1
 """
 """Any table, sequence, view, function or type of a schema of people's; what an extension brought doesn't count."""
+
+_SERVICE = "carina"
+
+_LONGEST_SECRET = 900
+"""Characters that older libraries of PostgreSQL's read of a line in a file of services."""
 
 Read = TypeVar("Read")
 
@@ -96,21 +103,48 @@ def _program(name: str, done: str) -> str:
 
 
 def _run(words: list[str], address: str) -> None:
-    """Run a program of PostgreSQL's on a database, whose password no list of processes shows."""
+    """Run a program of PostgreSQL's on a database, of whose secrets no list of processes shows any."""
     from psycopg.conninfo import make_conninfo
 
     options = connection_words(address)
-    password = options.pop("password", "")
+    secrets = {name: options.pop(name) for name in sorted(SECRET_WORDS & options.keys())}
+    password = secrets.pop("password", "")
     environment = os.environ | ({"PGPASSWORD": password} if password else {})
-    place = f"--dbname={make_conninfo('', **options)}"
-    done = subprocess.run(
-        [words[0], place, *words[1:]],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with _service_file(secrets, options) as file:
+        if file:
+            environment["PGSERVICEFILE"], options["service"] = file, _SERVICE
+        place = f"--dbname={make_conninfo('', **options)}"
+        done = subprocess.run(
+            [words[0], place, *words[1:]],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         said = one_line(done.stderr.strip())[:300] or f"exit code {done.returncode}"
         raise BadConfig("backup.database", f"node.database: {Path(words[0]).name} failed: {said}")
+
+
+@contextmanager
+def _service_file(secrets: Mapping[str, str], options: Collection[str]) -> Iterator[str]:
+    """A file of our user's alone with what no variable of the environment can say, until the block ends; empty: none.
+
+    Raises:
+        BadConfig: a secret can't stand in such a file, or the address names one of its own.
+    """
+    for name, secret in secrets.items():
+        if "service" in options:
+            words = f"{name} and service are both given: write {name} into the file of that service"
+            raise BadConfig("backup.secret", f"node.database: {words}.")
+        if len(secret) > _LONGEST_SECRET or secret != secret.rstrip() or len(secret.splitlines()) > 1:
+            words = f"{name} ends with a space, has a line break or over {_LONGEST_SECRET} characters"
+            raise BadConfig("backup.secret", f"node.database: {words}: PostgreSQL's programs take no such one.")
+    if not secrets:
+        yield ""
+        return
+    with NamedTemporaryFile("w", prefix="carina-service-", encoding="utf-8") as file:
+        file.writelines([f"[{_SERVICE}]\n", *(f"{name}={secret}\n" for name, secret in secrets.items())])
+        file.flush()
+        yield file.name
