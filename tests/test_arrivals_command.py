@@ -71,6 +71,18 @@ def test_what_waits_in_quarantine_is_listed_with_its_reason_and_released(node: P
     )
 
 
+@pytest.mark.parametrize("state", ["kept", "apart"])
+def test_what_was_kept_as_a_result_of_ours_is_released_with_a_warning(node: Path, state: str) -> None:
+    engine = open_node(Settings(node=NodeSettings(folder=str(node / "node"))))
+    with engine.begin() as connection:
+        connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == 2).values(state=state))
+    engine.dispose()
+    done = carina("arrivals", "release", "2")
+    assert done.stdout.startswith("arrival 2: released as scanner, as before in project default;")
+    assert ("warning: These are results of Carina's" in done.stderr) == (state == "kept")
+    assert json.loads(carina("arrivals", "list", "--json").stdout)[0]["state"] == "complete"
+
+
 def test_a_source_of_another_project_takes_what_it_releases_there_and_that_is_said(node: Path) -> None:
     with (node / "carina.toml").open("a") as file:
         file.write('[sources.west]\nkind = "dicom"\nae_title = "W"\nproject = "west"\n')
@@ -115,7 +127,7 @@ def test_a_series_that_has_jobs_is_in_their_state(node: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["1"], "arrival 1 is queued: only what waits in quarantine, or apart, is released. [arrival.state]"),
+        (["1"], "arrival 1 is queued: what waits in quarantine or apart, or is kept, is released. [arrival.state]"),
         (["7"], "there is no arrival 7. [arrival.unknown]"),
         (["2", "--source", "x"], "no source is called 'x'; release it as one of: scanner, other. [arrival.source]"),
     ],

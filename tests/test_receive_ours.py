@@ -16,6 +16,7 @@ from carina.config import FolderSource, NodeSettings, Settings
 from carina.database import ARRIVAL, DELIVERY, JOB, database_now, open_database, upgrade_schema
 from carina.dicom.confidentiality import Profile
 from carina.dicom.deidentify import deidentified
+from carina.dicom.find import choose_source, find_series
 from carina.dicom.instances import SliceSeries, colour_slices, mask_slices, volume_slices
 from carina.dicom.pdf import encapsulated_pdf
 from carina.dicom.pseudonyms import Pseudonyms
@@ -23,7 +24,8 @@ from carina.dicom.seg import segmentation
 from carina.dicom.seg_reader import Correction, reader_segmentation
 from carina.dicom.series import Series
 from carina.dicom.sr import measurements
-from carina.receive.complete import complete_arrivals
+from carina.jobs.intake import take_up
+from carina.receive.complete import complete_arrivals, release
 from carina.receive.instance import Arriving
 from carina.receive.store import InstanceStore, SentBy
 from carina.synth.phantom import chest_phantom
@@ -109,6 +111,24 @@ WRITERS: dict[str, Callable[[Series], list[Dataset]]] = {
 @pytest.mark.parametrize("writer", WRITERS)
 def test_what_any_writer_made_is_kept_and_not_run_whichever_node_made_it(store: InstanceStore, writer: str) -> None:
     assert come(store, WRITERS[writer](make_series())) == "kept"
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_what_was_kept_becomes_a_job_once_it_is_released(store: InstanceStore, writer: str) -> None:
+    """By hand alone: what comes of it later is kept again. A volume that another node wrote can be read then."""
+    made = WRITERS[writer](make_series())
+    assert come(store, made[:-1] or made) == "kept"
+    with store.engine.begin() as connection:
+        assert release(connection, 1)
+        assert not release(connection, 1)
+        (job,) = take_up(connection, store.settings, database_now(connection))
+        source = connection.execute(select(JOB.c.source).where(JOB.c.id == job)).scalar_one()
+    if writer == "volume":
+        folder = Path(store.settings.node.folder) / source
+        chosen = choose_source(find_series(folder), uid=str(made[0].SeriesInstanceUID))
+        assert isinstance(chosen, Series) and len(chosen.instances) == len(made) - 1
+    if len(made) > 1:
+        assert come(store, made[-1:]) == "kept"
 
 
 def test_a_phantom_is_run_although_carina_made_it(store: InstanceStore, phantom: list[Dataset]) -> None:

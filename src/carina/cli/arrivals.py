@@ -67,7 +67,7 @@ def _row(one: Arrival, states_of_jobs: tuple[str, ...]) -> tuple[str, ...]:
 @click.option("--source", default="", metavar="NAME", help="Run it as what came by this source; default: its own.")
 @CONFIG
 def release(arrival_id: int, source: str, config: Path | None) -> None:
-    """Let a series that is quarantined or apart be run after all, whatever the series rules say."""
+    """Let a series that is quarantined, apart or kept be run after all, whatever the series rules say."""
     from carina.jobs.places import open_existing_node
     from carina.service.changes import release_arrival
     from carina.service.node import RunningNode
@@ -81,3 +81,5 @@ def release(arrival_id: int, source: str, config: Path | None) -> None:
     except (NotThere, Conflict) as error:
         raise BadConfig(error.code, error.message) from error
     say(f"arrival {after.id}: {after.told}; it is run once `carina serve` takes it up")
+    if after.warning:
+        say(f"warning: {after.warning}", err=True)

@@ -54,6 +54,8 @@ ANOTHER_PATIENT = Verdict(
     "release what came now (`carina arrivals release`, or the worklist) to run it by itself.",
 )
 
+OUR_RESULTS = "Carina's own results: kept, not run; `carina arrivals release` has them run all the same."
+
 SENT_AS_WELL = Verdict(ArrivalState.QUEUED, "fetched to compare with, and sent as well: it is run with what was sent.")
 
 
@@ -103,7 +105,7 @@ def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySo
     except BadSeries as error:
         return Verdict(ArrivalState.QUARANTINED, error.message)
     if is_made_by_us(engine, folder):
-        return Verdict(ArrivalState.KEPT, "Carina's own results: kept, not run.")
+        return Verdict(ArrivalState.KEPT, OUR_RESULTS)
     verdict = judge_arrival(folder, settings, source, arrival.series_uid)
     if verdict.is_mixed and linked:
         _leave_others(engine, arrival, folder)
@@ -224,12 +226,12 @@ def judge_arrival(folder: Path, settings: Settings, source: AnySource, series_ui
 
 
 def release(connection: Connection, arrival_id: int, source: str = "", project: str = "") -> bool:
-    """Let what waits in quarantine, or apart, be run after all, whatever the rules say; False where it waits not.
+    """Let what waits in quarantine, apart, or is kept be run after all, whatever the rules say; False where it is not.
 
     With a ``source``, its pipelines and destinations count in place of those of the source that it came by. With a
     ``project``, it is in that one from now on.
     """
-    waiting = ARRIVAL.c.state.in_([ArrivalState.QUARANTINED, ArrivalState.APART])
+    waiting = ARRIVAL.c.state.in_([ArrivalState.QUARANTINED, ArrivalState.APART, ArrivalState.KEPT])
     changed = {name: value for name, value in {"source": source, "project": project}.items() if value}
     values = {"state": ArrivalState.COMPLETE, "reason": "", **changed}
     return bool(

@@ -14,6 +14,12 @@ from carina.jobs.listing import Job
 from carina.jobs.scan import iso_date
 from carina.receive.store import ArrivalState
 
+RELEASED_RESULTS = (
+    "These are results of Carina's, as their objects or this node's deliveries say: what a run finds in them is not "
+    "what it finds in a scan."
+)
+"""The warning of who releases what was kept."""
+
 HELD_BACK = (ArrivalState.QUARANTINED, ArrivalState.APART)
 """What waits until somebody releases it."""
 
@@ -43,9 +49,13 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReleasedArrival(Arrival, frozen=True, kw_only=True):
-    """An arrival that was released, and the project that it was in before: another source takes it to its own."""
+    """An arrival that was released, and the project that it was in before: another source takes it to its own.
+
+    ``warning`` is a sentence where what is run may be none of what is to be run.
+    """
 
     project_before: str
+    warning: str = ""
 
     @property
     def told(self) -> str:

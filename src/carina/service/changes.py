@@ -23,9 +23,10 @@ from carina.jobs.sources import kept_source
 from carina.jobs.terms import Terms
 from carina.receive.complete import release
 from carina.receive.project import project_of
+from carina.receive.store import ArrivalState
 from carina.service.access.caller import asking
 from carina.service.access.members import see_project
-from carina.service.arrivals import Arrival, ReleasedArrival, find_arrival
+from carina.service.arrivals import RELEASED_RESULTS, Arrival, ReleasedArrival, find_arrival
 from carina.service.filters import check_deliveries_filter
 from carina.service.node import RunningNode
 from carina.service.pipelines import check_offered
@@ -168,7 +169,7 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Released
 
     Raises:
         NotThere: there is no such arrival, or no such source.
-        Conflict: it is neither in quarantine nor apart.
+        Conflict: it is neither in quarantine nor apart, nor kept.
     """
     with node.engine.begin() as connection:
         before = _arrival(connection, arrival_id)
@@ -182,10 +183,11 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Released
         if not release(connection, arrival_id, name, project):
             raise Conflict(
                 "arrival.state",
-                f"arrival {arrival_id} is {before.state}: only what waits in quarantine, or apart, is released.",
+                f"arrival {arrival_id} is {before.state}: what waits in quarantine or apart, or is kept, is released.",
             )
         after = _arrival(connection, arrival_id)
-        released = ReleasedArrival(**msgspec.structs.asdict(after), project_before=before.project)
+        warning = RELEASED_RESULTS if before.state is ArrivalState.KEPT else ""
+        released = ReleasedArrival(**msgspec.structs.asdict(after), project_before=before.project, warning=warning)
         audit(connection, "changed", f"arrival {arrival_id}: {released.told}")
         return released
 
