@@ -31,7 +31,7 @@ from carina.jobs.filtering import JobFilter
 from carina.jobs.listing import Job, find_job, list_jobs
 from carina.jobs.reading import Decided, Reading, await_reader, leave_unread, leave_without_masks, next_to_read
 from carina.service.node import RunningNode
-from carina.service.pages.worklist import READING_WORDS
+from carina.service.pages.state_words import READING_WORDS
 from carina.service.viewer.found import readers_words
 from served_nodes import NOON, add_job, opened, serving
 from viewer_runs import posed, through_dicom, write_run

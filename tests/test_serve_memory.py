@@ -1,11 +1,14 @@
-"""The server's threads share few of the C library's arenas, each of which keeps what was held once."""
+"""The server's threads share few of the C library's arenas, and what it has loaded is not looked through for cycles."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from carina.testing.ports import free_port
 
 BUSY = """
 import ctypes, sys, threading
@@ -68,3 +71,37 @@ def test_pages_between_what_is_kept_are_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", HOLDING], capture_output=True, text=True, check=True)
     before, held, left = map(int, done.stdout.split())
     assert held > 0.8 * before and left < held / 2
+
+
+LOADED = """
+import gc
+from pathlib import Path
+from carina.config import load_settings
+from carina.service.serve import _Server, node_of, server_config
+import sys
+
+node = node_of(load_settings(Path(sys.argv[1]), {}))
+_Server(server_config(node), node)._start_parts()
+node.stop.set()
+looked_through, loaded = len(gc.get_objects()), gc.get_freeze_count()
+
+class Cycle:
+    def __init__(self):
+        self.own = self
+
+    def __del__(self):
+        print("freed")
+
+Cycle()
+gc.collect()
+print(looked_through, loaded)
+"""
+
+
+def test_what_a_served_node_has_loaded_is_not_looked_through_and_later_cycles_are_freed(tmp_path: Path) -> None:
+    file = tmp_path / "carina.toml"
+    file.write_text(f'[node]\nfolder = "{tmp_path / "node"}"\nfree_gb = 0.0\n[web]\nport = {free_port()}\n')
+    done = subprocess.run([sys.executable, "-c", LOADED, file], capture_output=True, text=True, check=True)
+    freed, numbers = done.stdout.splitlines()
+    looked_through, loaded = map(int, numbers.split())
+    assert freed == "freed" and looked_through < loaded / 10

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
@@ -168,7 +168,7 @@ def _is_table(kind: Any) -> bool:
 
 
 def _struct_mistakes(table: Mapping[str, Any], kind: type[msgspec.Struct], key: Key) -> Iterator[Mistake]:
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    fields = _fields_of(kind)
     tag = kind.__struct_config__.tag_field
     for name in table:
         if name not in fields and name != tag:
@@ -178,6 +178,12 @@ def _struct_mistakes(table: Mapping[str, Any], kind: type[msgspec.Struct], key: 
             yield from mistakes(table[name], field.type, (*key, name))
         elif field.required:
             yield Mistake(key=key, words=f"the key {name} is missing")
+
+
+@cache
+def _fields_of(kind: type[msgspec.Struct]) -> Mapping[str, msgspec.structs.FieldInfo]:
+    """The fields of a struct by their keys; msgspec reads its annotations anew each time."""
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 def _table_mistakes(table: Mapping[str, Any], kinds: tuple[Any, Any], key: Key) -> Iterator[Mistake]:

@@ -64,8 +64,8 @@ def counts_by_job(connection: Connection, ids: Sequence[int]) -> dict[int, dict[
     columns = (DELIVERY.c.job_id, DELIVERY.c.destination, DELIVERY.c.state)
     wanted = select(*columns, func.count().label("number")).where(DELIVERY.c.job_id.in_(ids)).group_by(*columns)
     found: dict[int, dict[str, dict[DeliveryState, int]]] = {}
-    for row in connection.execute(wanted):
-        found.setdefault(row.job_id, {}).setdefault(row.destination, {})[DeliveryState(row.state)] = row.number
+    for job, destination, state, number in connection.execute(wanted).all():
+        found.setdefault(job, {}).setdefault(destination, {})[DeliveryState(state)] = number
     return found
 
 

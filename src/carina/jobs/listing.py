@@ -91,6 +91,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return len({one.reader for one in self.decisions})
 
 
+JOBS = select(*(JOB.c[name] for name in Job.__struct_fields__))
+"""Every job, as ``job_of`` takes its row."""
+
+
 class JobOrder(StrEnum):
     """Which jobs come first on a page of them."""
 
@@ -110,7 +114,7 @@ class JobPage(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_job(connection: Connection, job_id: int) -> Job | None:
     """A job by its id; None where there is none."""
-    row = connection.execute(select(JOB).where(JOB.c.id == job_id)).first()
+    row = connection.execute(JOBS.where(JOB.c.id == job_id)).first()
     return None if row is None else job_of(row)
 
 
@@ -145,7 +149,7 @@ def list_job_ids(
     if filtered.description:
         end = _end(connection, asked, is_falling=is_falling)
         asked = [_with_text(one, filtered.description, _within(key, end, is_falling=is_falling)) for one in asked]
-    found = {one for each in asked for one in connection.execute(each.limit(at_most)).scalars()}
+    found = {one for each in asked for one in connection.execute(each.limit(at_most)).scalars().all()}
     ids = sorted(found, reverse=is_falling)[:at_most]
     return ids, ids[-1] if len(ids) == at_most else end
 
@@ -208,7 +212,8 @@ def _end(connection: Connection, asked: Sequence[Select[Any]], *, is_falling: bo
 
 def _jobs(connection: Connection, ids: Sequence[int]) -> tuple[Job, ...]:
     """Jobs by their ids, in that order."""
-    found = {row.id: job_of(row) for row in connection.execute(select(JOB).where(JOB.c.id.in_(ids)))} if ids else {}
+    rows = connection.execute(JOBS.where(JOB.c.id.in_(ids))).all() if ids else []
+    found = {job.id: job for job in map(job_of, rows)}
     return tuple(found[one] for one in ids if one in found)
 
 
@@ -216,7 +221,7 @@ def every_job(connection: Connection, *, pipeline: str = "", page: int = 1000) -
     """Every job, the oldest first, read page by page."""
     last = 0
     while True:
-        wanted = select(JOB).where(JOB.c.id > last).order_by(JOB.c.id).limit(page)
+        wanted = JOBS.where(JOB.c.id > last).order_by(JOB.c.id).limit(page)
         rows = connection.execute(wanted.where(JOB.c.pipeline == pipeline) if pipeline else wanted).all()
         yield from map(job_of, rows)
         if not rows:
@@ -226,7 +231,7 @@ def every_job(connection: Connection, *, pipeline: str = "", page: int = 1000) -
 
 def job_on(connection: Connection, *, series: str = "", study: str = "") -> Job | None:
     """The latest healthy job on a series, or on any of a study, by its UID; else the latest one, None where none is."""
-    wanted = select(JOB)
+    wanted = JOBS
     if series:
         wanted = wanted.where(JOB.c.series_uid == series)
     if study:
@@ -249,7 +254,7 @@ def job_on_source(engine: Engine, source: str) -> int | None:
 
 def jobs_on_source(connection: Connection, source: str) -> tuple[Job, ...]:
     """Every job on a folder or file, the first one first, as ``job_on_source`` finds them."""
-    wanted = select(JOB).where(JOB.c.source == source).order_by(JOB.c.id)
+    wanted = JOBS.where(JOB.c.source == source).order_by(JOB.c.id)
     return tuple(map(job_of, connection.execute(wanted)))
 
 
@@ -264,10 +269,11 @@ def job_counts(connection: Connection) -> Mapping[str, int]:
 
 
 def job_of(row: Row[Any]) -> Job:
-    """A row of the table as a job."""
-    known = dict(zip(row._fields, row, strict=True))  # a row's own mapping looks each name up
-    values: dict[str, Any] = {name: known[name] for name in Job.__struct_fields__}
-    values |= {"priority": PRIORITIES[row.priority], "destinations": read_json(row.destinations, tuple[str, ...])}
-    values |= {"decisions": read_json(row.decisions, tuple[Decided, ...]) if row.reading else ()}
-    values |= {"is_classified": None if row.is_classified is None else bool(row.is_classified)}
-    return Job(**values | {"state": JobState(row.state)})
+    """A row of what ``JOBS`` selects as a job."""
+    values: dict[str, Any] = dict(zip(Job.__struct_fields__, row, strict=True))
+    values["state"], values["priority"] = JobState(values["state"]), PRIORITIES[values["priority"]]
+    values["destinations"] = read_json(values["destinations"], tuple[str, ...])
+    values["decisions"] = read_json(values["decisions"], tuple[Decided, ...]) if values["reading"] else ()
+    if values["is_classified"] is not None:
+        values["is_classified"] = bool(values["is_classified"])
+    return Job(**values)

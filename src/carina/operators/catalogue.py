@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from carina.errors import BadConfig
@@ -11,7 +13,8 @@ DEFAULT = "default"
 FOLDER = Path(__file__).parent / "definitions"
 
 
-def known_definitions() -> dict[str, Path]:
+@cache
+def known_definitions() -> Mapping[str, Path]:
     """The definitions' files by name."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"), key=lambda path: path.stem)}
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from carina.database import ARRIVAL, INSTANCE, JOB, each_project
 from carina.jobs.listing import Job
@@ -66,7 +66,8 @@ class ReleasedArrival(Arrival, frozen=True, kw_only=True):
 
 
 _COUNT = select(func.count()).where(INSTANCE.c.arrival_id == ARRIVAL.c.id).scalar_subquery().label("instances")
-_WANTED = select(ARRIVAL, _COUNT)
+_COLUMNS: Mapping[str, ColumnElement[Any]] = {**ARRIVAL.c, "instances": _COUNT, "study_date": ARRIVAL.c.studied}
+_WANTED: Select[Any] = select(*(_COLUMNS[name] for name in Arrival.__struct_fields__))
 
 
 def find_arrival(connection: Connection, arrival_id: int) -> Arrival | None:
@@ -100,7 +101,8 @@ def arrivals_of(connection: Connection, ids: Sequence[int]) -> dict[int, Arrival
     """Arrivals by their ids."""
     if not ids:
         return {}
-    return {row.id: _arrival(row) for row in connection.execute(_WANTED.where(ARRIVAL.c.id.in_(ids)))}
+    rows = connection.execute(_WANTED.where(ARRIVAL.c.id.in_(ids))).all()
+    return {one.id: one for one in map(_arrival, rows)}
 
 
 def with_earlier(connection: Connection, jobs: Sequence[Job], arrivals: Mapping[int, Arrival]) -> dict[int, Arrival]:
@@ -135,7 +137,8 @@ def first_files(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
 
 
 def _arrival(row: Row[Any]) -> Arrival:
-    known = dict(zip(row._fields, row, strict=True))  # a row's own mapping looks each name up
-    state = ArrivalState.JOINED if row.state == ArrivalState.QUEUED and row.reason else ArrivalState(row.state)
-    values = {name: known[name] for name in Arrival.__struct_fields__ if name in known}
-    return Arrival(**values | {"state": state, "study_date": iso_date(row.studied)})
+    values: dict[str, Any] = dict(zip(Arrival.__struct_fields__, row, strict=True))
+    is_joined = values["state"] == ArrivalState.QUEUED and values["reason"]
+    values["state"] = ArrivalState.JOINED if is_joined else ArrivalState(values["state"])
+    values["study_date"] = iso_date(values["study_date"])
+    return Arrival(**values)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import or_, update
 
 from carina.database import JOB, read_only
 from carina.errors import CarinaError
-from carina.jobs.listing import Job, job_of
+from carina.jobs.listing import JOBS, Job, job_of
 from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.scan import scan_columns
 from carina.service.node import RunningNode
@@ -26,7 +26,7 @@ def fill_rows(node: RunningNode, at_most: int = ROWS_FILLED) -> int:
         FolderAway: the node's folder is not there any more, which says nothing of the files.
     """
     is_known = or_(JOB.c.arrival_id.is_not(None), JOB.c.state == JobState.STOPPED)
-    wanted = select(JOB).where(JOB.c.described.is_(None), is_known).order_by(JOB.c.id.desc()).limit(at_most)
+    wanted = JOBS.where(JOB.c.described.is_(None), is_known).order_by(JOB.c.id.desc()).limit(at_most)
     with read_only(node.engine) as connection:
         jobs = [job_of(row) for row in connection.execute(wanted)]
         files = files_to_read(connection, jobs)

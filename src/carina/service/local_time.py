@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 def local_text(moment: datetime) -> str:
     """A time to the second."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return moment.astimezone().isoformat(" ", "seconds")[: len("2026-03-04 12:00:00")]
 
 
 def minute_text(moment: datetime) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ FileStates = tuple[tuple[str, int, int, int], ...]
 
 READ_AGAIN_EVERY = timedelta(hours=1)
 """Bytes that a disk lost have the size and the times that they had."""
+
+_PARTS = (METADATA, WEIGHTS, digest_file(WEIGHTS))
+"""The files of a network by which it is told whether it can be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +76,15 @@ def _tasks(pipeline: str) -> tuple[str, ...]:
 
 def _seen(wanted: NeededBy) -> Iterator[tuple[str, int, int, int]]:
     """The state of every file and folder that what is said depends on; of those that aren't there, none."""
-    files = [place for pipeline in wanted.pipelines for place in _definition(pipeline)]
+    files = [str(place) for pipeline in wanted.pipelines for place in _definition(pipeline)]
     for folder in (*wanted.folders, str(SHIPPED)):
-        files.append(Path(folder))
-        files += [one for part in (METADATA, WEIGHTS, digest_file(WEIGHTS)) for one in Path(folder).glob(f"*/{part}")]
+        files.append(folder)
+        with suppress(OSError):
+            files += [f"{one.path}/{part}" for one in os.scandir(folder) for part in _PARTS]
     for file in files:
         with suppress(OSError):
-            state = file.stat()
-            yield str(file), state.st_size, state.st_mtime_ns, state.st_ctime_ns
+            state = Path(file).stat()
+            yield file, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def _definition(pipeline: str) -> Iterator[Path]:

@@ -152,6 +152,11 @@ class RunningNode:
         return OfVersion()
 
     @cached_property
+    def known_projects(self) -> OfVersion[Sequence[str]]:
+        """Every project that it shows by name, as a page read them last."""
+        return OfVersion()
+
+    @cached_property
     def tallies(self) -> Tallies:
         """How many jobs and deliveries there are."""
         return Tallies(self.engine)

@@ -21,7 +21,7 @@ from carina.jobs.one_host import worked_on_here
 from carina.jobs.places import NODE_LOCK, make_private
 from carina.receive.tls import listener_files, tls_context
 from carina.service.access.accounts import first_link
-from carina.service.allocator import share_memory
+from carina.service.allocator import leave_loaded, share_memory
 from carina.service.app import web_app
 from carina.service.check import listen
 from carina.service.loops import start_all, stop_all
@@ -153,6 +153,7 @@ class _Server(uvicorn.Server):
         start_all(self._node.parts)
         for key, words in self._node.network_troubles.items():
             _LOG.warning("a network can't be used, and jobs that need it fail", extra={"key": key, "reason": words})
+        leave_loaded()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._node.stop.set()

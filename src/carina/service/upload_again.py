@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import and_, case, or_, select
+from sqlalchemy import and_, case, or_
 
 from carina.database import JOB, read_only
-from carina.jobs.listing import Job, job_of
+from carina.jobs.listing import JOBS, Job, job_of
 from carina.jobs.queue import JobEnd
 from carina.receive.uploads import files_below
 from carina.service.dicomweb.attributes import header_record, hex_tag
@@ -45,7 +45,7 @@ def run_before(node: RunningNode, job: Job) -> int | None:
     alike = [JOB.c.described.is_(None), JOB.c.series_uid.in_(uids), *([JOB.c.described.in_(names)] if names else [])]
     had_ended = and_(JOB.c.ended == JobEnd.HEALTHY, JOB.c.stopped_at <= job.created_at)
     best_first = case((had_ended, 0), else_=1), JOB.c.id.desc()
-    wanted = select(JOB).where(*known, or_(*alike)).order_by(*best_first).limit(MOST_JOBS)
+    wanted = JOBS.where(*known, or_(*alike)).order_by(*best_first).limit(MOST_JOBS)
     with read_only(node.engine) as connection:
         others = [job_of(row) for row in connection.execute(wanted)]
     return next((one.id for one in others if _is_same(node, one, uids, files)), None)

@@ -56,15 +56,13 @@ class Gate:
         request = Request(scope, receive)
         rules = rules_of(scope["path"])
         rule = rules.get(scope["method"])
-        caller = await run_in_threadpool(self._identifier.caller, request, is_quiet=rule is not None and rule.is_quiet)
+        caller, project = await run_in_threadpool(self._who, request, rule)
         state = scope.setdefault("state", {})
         state["caller"], state["node"] = caller, self._node.seen_in(caller.projects(_seen_by(rule)))
         named = asking.set(caller.name)
         try:
-            if self._node.settings.web.login:
-                project = await run_in_threadpool(self._project_asked, scope["path"], rule, caller)
-                if refused := _refusal(request, rules, caller, project):
-                    return await refused(scope, receive, send)
+            if self._node.settings.web.login and (refused := _refusal(request, rules, caller, project)):
+                return await refused(scope, receive, send)
             if caller.session and scope["method"] not in SAFE and not _is_own_script(request, caller):
                 receive, token = await _form_token(request)
                 if not is_same(token, caller.form_token):
@@ -74,6 +72,11 @@ class Gate:
         finally:
             asking.reset(named)
         return None
+
+    def _who(self, request: Request, rule: Rule | None) -> tuple[Caller, str]:
+        """Who calls, and the project that decides whether they may."""
+        caller = self._identifier.caller(request, is_quiet=rule is not None and rule.is_quiet)
+        return caller, self._project_asked(request.scope["path"], rule, caller)
 
     def _project_asked(self, path: str, rule: Rule | None, caller: Caller) -> str:
         """The project that decides whether a route may be used; empty where none does, or one that is not seen."""
@@ -95,7 +98,8 @@ class Gate:
         subject, name = rule.subject(request.url.path), caller_of(request).name
 
         async def noted(message: Message) -> None:
-            if message["type"] == "http.response.start" and _is_shown(request, message["status"]):
+            is_start = message["type"] == "http.response.start" and _is_shown(request, message["status"])
+            if is_start and not self._seen.is_noted(name, subject):
                 await run_in_threadpool(self._seen.note, name, subject)
             await send(message)
 

@@ -24,13 +24,17 @@ class Seen:
         self._lock = Lock()
         self._last_s: OrderedDict[tuple[str, str], float] = OrderedDict()
 
-    def note(self, name: str, subject: str) -> None:
-        """Somebody sees something; it is in the trail when this returns."""
-        now_s = self._clock_s()
+    def is_noted(self, name: str, subject: str) -> bool:
+        """Whether that somebody sees something was noted a moment ago."""
         with self._lock:
             last_s = self._last_s.get((name, subject))
-        if last_s is not None and now_s - last_s < AGAIN_AFTER_S:
+        return last_s is not None and self._clock_s() - last_s < AGAIN_AFTER_S
+
+    def note(self, name: str, subject: str) -> None:
+        """Somebody sees something; it is in the trail when this returns."""
+        if self.is_noted(name, subject):
             return
+        now_s = self._clock_s()
         with self._node.engine.begin() as connection:
             audit(connection, "looked", subject)
         with self._lock:

@@ -16,6 +16,7 @@ from carina import RESEARCH_ONLY, __version__
 from carina.measure.texts import percent_text
 from carina.service.access.caller import Caller, caller_of
 from carina.service.local_time import local_text, minute_text, seconds_words, zone_text
+from carina.service.pages.job_rows import came_to, read_by, sent_of, state_of, why_of
 from carina.service.pages.shared_parts import PagePart
 from carina.service.pages.state_words import canceled_words, state_word
 from carina.service.problems import as_sentence, without_source
@@ -51,6 +52,7 @@ TEMPLATES.filters.update(
     percent=percent_text,
 )
 TEMPLATES.globals.update(lasted=_lasted, notice=RESEARCH_ONLY, version=__version__, zone=zone_text)
+TEMPLATES.globals.update(came_to=came_to, read_by=read_by, sent_of=sent_of, state_of=state_of, why_of=why_of)
 
 
 def compile_templates() -> None:

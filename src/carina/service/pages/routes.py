@@ -33,7 +33,7 @@ from carina.service.pages.projects import project_routes
 from carina.service.pages.rendering import compile_templates, html, in_turn, page, shared_values, shown_part
 from carina.service.pages.results import agreements, results
 from carina.service.pages.shared_parts import PagePart, nameless, rights_of
-from carina.service.pages.worklist import READING_WORDS, WorklistAsked, searched_values, upload_values, worklist_part
+from carina.service.pages.worklist import WorklistAsked, searched_values, upload_values, worklist_part
 from carina.service.problems import NotThere
 from carina.service.progress import manifest_of, operators_of, progress_of, warnings_of
 from carina.service.rest.operation import understood
@@ -76,8 +76,10 @@ def _worklist_page(request: Request) -> Response:
     node, caller = _node(request), caller_of(request)
     values = searched_values(request, node, asked, f"/live?{request.url.query}")
     values |= upload_values(node, caller, values["projects"])
-    with read_only(node.engine) as connection:
-        values["admins"] = administrators(connection) if caller.is_in_nothing else []
+    values["admins"] = []
+    if caller.is_in_nothing:
+        with read_only(node.engine) as connection:
+            values["admins"] = administrators(connection)
     return page(request, "worklist.html", values, 400 if values["troubles"] else 200)
 
 
@@ -165,7 +167,7 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
         resting = {name: resting_reason(connection, name) for name in sorted(held_up)}
     has_results = progress.job.state is JobState.STOPPED and progress.files.state is FilesState.HERE
     values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
-    values |= {"resting": resting, "sent": sent, "readings": READING_WORDS}
+    values |= {"resting": resting, "sent": sent}
     manifest = manifest_of(node, progress.job)
     values |= {"successor": successor, "successor_words": successor_words(successor) if successor else ""}
     values["handed_over"] = _handed_over(manifest)

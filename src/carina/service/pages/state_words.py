@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from carina.jobs.listing import Job
+from carina.jobs.reading import Reading
 from carina.service.rest.job_pages import ShownState
 
 STATE_WORDS: Mapping[str, str] = {
@@ -16,6 +17,13 @@ STATE_WORDS: Mapping[str, str] = {
 }
 """By the words of the REST interface, the command line and the database, where "healthy" is said of the job alone."""
 
+READING_WORDS: Mapping[str, str] = {
+    Reading.UNREAD: "to read",
+    Reading.ACCEPTED: "accepted",
+    Reading.REJECTED: "rejected",
+    Reading.CORRECTED: "corrected",
+}
+"""What pages call what readers decided."""
 
 _ASKED = "asked for"
 

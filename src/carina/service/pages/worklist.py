@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -20,7 +20,6 @@ from carina.jobs.kept import removals_of
 from carina.jobs.listing import Job, JobOrder, list_job_ids
 from carina.jobs.projects import project_names
 from carina.jobs.queue import JobState
-from carina.jobs.reading import Reading
 from carina.jobs.scan import NOT_DESCRIBED
 from carina.pipeline.manifest import State
 from carina.receive.store import ArrivalState
@@ -32,8 +31,10 @@ from carina.service.node import RunningNode, seen_node
 from carina.service.pages.counted import found_jobs
 from carina.service.pages.deliveries import Sending, reasons_to_wait, sendings_of
 from carina.service.pages.inputs import described_file, files_to_read, job_input
+from carina.service.pages.job_rows import JobRow, RunProgress
 from carina.service.pages.rendering import html, shared_values, shown_part
 from carina.service.pages.shared_parts import PagePart, nameless, rights_of
+from carina.service.pages.state_words import READING_WORDS
 from carina.service.pipelines import offered_pipelines
 from carina.service.problems import NotUnderstood
 from carina.service.progress import manifest_of, operators_of
@@ -47,15 +48,6 @@ ROWS = 50
 
 _SERIES_SEARCHED = 1000
 """The latest series that are no jobs yet among which a search looks."""
-
-READING_WORDS: Mapping[Reading, str] = {
-    Reading.UNREAD: "to read",
-    Reading.ACCEPTED: "accepted",
-    Reading.REJECTED: "rejected",
-    Reading.CORRECTED: "corrected",
-}
-"""What pages call what readers decided."""
-
 
 _AROUND = ("projects", "asked", "pipelines", "states", "sources", "orders")
 """Values that the page around its live part needs: the form that searches."""
@@ -156,14 +148,6 @@ def upload_values(node: RunningNode, caller: Caller, projects: Sequence[str]) ->
     }
 
 
-class RunProgress(NamedTuple):
-    """How far the run of a job is that is at work: ``done`` of ``operators`` have ended, ``busy`` are at work."""
-
-    done: int = 0
-    operators: int = 0
-    busy: str = ""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Beside:
     """What the worklist shows that is in no row: the node, counts that may be old, and by job how far its run is."""
@@ -182,28 +166,16 @@ class WaitingSeries:
     arriving: Sequence[Arrival]
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobRow:
-    """A job as a row; ``series`` describes its input, ``series_end`` is the end of its series' UID.
-
-    ``arrival`` counts what it runs on: with what came before, where it supersedes a job.
-    """
-
-    job: Job
-    series: str
-    series_end: str
-    is_uploaded: bool
-    arrival: Arrival | None
-    progress: RunProgress
-    deliveries: Mapping[str, Sending]
-
-
-def move_values(node: RunningNode, caller: Caller) -> dict[str, Any]:
+def move_values(node: RunningNode, caller: Caller, version: object) -> dict[str, Any]:
     """What the form needs that moves rows: projects to choose from, and whether rows can be chosen."""
-    with read_only(node.engine) as connection:
-        names = project_names(connection)
+    names = node.known_projects.get(version, partial(_project_names, node))
     operated = [name for name in names if caller.may_operate(name)]
     return {"projects": names, "move_to": operated if len(operated) > 1 else []}
+
+
+def _project_names(node: RunningNode) -> Sequence[str]:
+    with read_only(node.engine) as connection:
+        return project_names(connection)
 
 
 def worklist_part(request: Request, node: RunningNode, asked: WorklistAsked, at_most_old_s: float = 0.0) -> PagePart:
@@ -212,10 +184,10 @@ def worklist_part(request: Request, node: RunningNode, asked: WorklistAsked, at_
 
     def make(version: object) -> PagePart:
         anybody = nameless(caller)
-        values = worklist(node, asked, version) | move_values(seen, anybody)
+        values = worklist(node, asked, version) | move_values(seen, anybody, version)
         shown = values | shared_values(anybody, asked.link())
         around = {name: values[name] for name in _AROUND}
-        look = partial(_beside, node, [row.job for row in values["rows"]])
+        look = partial(_look_beside, node, [row.job for row in values["rows"] if row.job.state is JobState.RUNNING])
         return PagePart(html=html("jobs.html", shown), values=around, seen=values["beside"], look=look)
 
     key = ("worklist", seen.projects, node.projects, rights_of(caller), asked)
@@ -236,7 +208,9 @@ def searched_values(request: Request, node: RunningNode, asked: WorklistAsked, l
 
 def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) -> dict[str, Any]:
     """The values of the live part of the worklist; ``version`` is that of the database, where it was looked up."""
-    wanted = asked.jobs()
+    wanted, tally = asked.jobs(), node.tallies.now(version)
+    like = wanted.filtered.of_series
+    waiting = _waiting_like(node, like, version)
     with read_only(node.engine) as connection:
         found = page_of_jobs(connection, wanted)
         jobs = found.jobs
@@ -245,13 +219,10 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
         files = files_to_read(connection, jobs)
         sent = sendings_of(connection, [job.id for job in jobs])
         removed = removals_of(connection, [job.id for job in jobs])
-    beside = _beside(node, jobs, version)
-    like = wanted.filtered.of_series
-    waiting = _waiting_like(node, like, version)
-    with read_only(node.engine) as connection:
-        resting = reasons_to_wait(connection, beside.tally.deliveries)
-        counted = found_jobs(connection, wanted.filtered, beside.tally.jobs)
+        resting = reasons_to_wait(connection, tally.deliveries)
+        counted = found_jobs(connection, wanted.filtered, tally.jobs)
         preceding = _preceding(connection, asked, wanted)
+    beside = _beside(node, jobs, tally)
     return {
         "most": ROWS,
         "is_narrowed": like != EVERY_JOB,
@@ -262,7 +233,7 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
         "beside": beside,
         "counts": counted.by_state,
         "found": counted.words if asked.is_searched and jobs else "",
-        "sent": beside.tally.deliveries,
+        "sent": tally.deliveries,
         "removed": removed,
         "asked": asked,
         "rows": _rows(node, jobs, arrivals, files, sent, beside.progress),
@@ -327,10 +298,14 @@ def _is_like(one: Arrival, wanted: JobFilter) -> bool:
     )
 
 
-def _beside(node: RunningNode, jobs: Sequence[Job], version: object) -> Beside:
+def _look_beside(node: RunningNode, jobs: Sequence[Job], version: object) -> Beside:
+    return _beside(node, jobs, node.tallies.now(version))
+
+
+def _beside(node: RunningNode, jobs: Sequence[Job], tally: Tally) -> Beside:
     return Beside(
         ready=readiness(node, is_database_there=True),
-        tally=node.tallies.now(version),
+        tally=tally,
         progress={job.id: _progress(node, job) for job in jobs if job.state is JobState.RUNNING},
     )
 
