@@ -19,10 +19,10 @@ from unittest.mock import patch
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, delete, select, update
 
 from carina.config import RetentionSettings
-from carina.database import ARRIVAL, AUDIT, REMOVAL, SCHEMA, open_database
+from carina.database import ARRIVAL, AUDIT, JOB, REMOVAL, SCHEMA, open_database
 from carina.jobs.queue import removal_words, retry
 from carina.keeping.removal import open_removals
 from carina.keeping.retention import Retention
@@ -133,6 +133,19 @@ def test_room_is_made_of_incoming_and_runs_and_no_more_than_needed(tmp_path: Pat
         made = Retention(engine, tmp_path, RetentionSettings(free_gb=1), clock=lambda: TODAY, free=lambda _: next(free))
         assert made.round() == 2
         assert (folders(tmp_path, "incoming"), folders(tmp_path, "runs")) == ({2}, set())
+
+
+def test_a_run_that_was_run_again_is_measured_again(tmp_path: Path) -> None:
+    arrivals = [KeptArrival(jobs=(KeptJob(ended="healthy", days=days),)) for days in (3, 2)]
+    with node_with(arrivals, tmp_path) as engine:
+        used = sum(file.lstat().st_size for run in (tmp_path / "runs").iterdir() for file in run.rglob("*"))
+        keeper = retention(engine, tmp_path, runs_gb=(used + 5000) / 1e9)
+        assert keeper.round() == 0
+        (tmp_path / "runs" / "2" / "more").write_bytes(bytes(9000))
+        with engine.begin() as connection:
+            connection.execute(update(JOB).where(JOB.c.id == 2).values(attempt=JOB.c.attempt + 1))
+        assert keeper.round() == 1
+        assert folders(tmp_path, "runs") == {2}
 
 
 def test_what_was_of_use_in_the_last_hour_stays(tmp_path: Path) -> None:

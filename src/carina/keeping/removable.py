@@ -46,13 +46,14 @@ class KeptKind(StrEnum):
 class Removable:
     """A folder that may go: an arrival's or a job's by id, and when it was last of use.
 
-    ``bytes`` is what came of an arrival; of a run, its folder has to be looked at.
+    ``bytes`` is what came of an arrival; of a run, its folder has to be looked at, again after each ``attempt``.
     """
 
     kind: KeptKind
     id: int
     since: datetime
     bytes: int = 0
+    attempt: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def removable(
     if only is not None:
         wanted = wanted.where(table.c.id == only)
     rows = connection.execute(wanted.limit(at_most))
-    return [Removable(kind=kind, id=row.id, since=row.since, bytes=row.bytes or 0) for row in rows]
+    return [Removable(kind=kind, id=row.id, since=row.since, bytes=row.bytes or 0, attempt=row.attempt) for row in rows]
 
 
 def _arrivals(bounds: Bounds) -> Select[Any]:
@@ -88,7 +89,7 @@ def _arrivals(bounds: Bounds) -> Select[Any]:
     waits = ARRIVAL.c.state.in_([ArrivalState.QUARANTINED, ArrivalState.APART])
     size = select(func.sum(INSTANCE.c.bytes)).where(INSTANCE.c.arrival_id == ARRIVAL.c.id).scalar_subquery()
     return (
-        select(ARRIVAL.c.id, ARRIVAL.c.last_at.label("since"), size.label("bytes"))
+        select(ARRIVAL.c.id, ARRIVAL.c.last_at.label("since"), size.label("bytes"), literal(0).label("attempt"))
         .where(
             ARRIVAL.c.last_at < bounds.before,
             or_(is_done, and_(waits, _given_up(ARRIVAL.c.last_at, bounds))),
@@ -101,7 +102,7 @@ def _arrivals(bounds: Bounds) -> Select[Any]:
 
 def _runs(bounds: Bounds) -> Select[Any]:
     gone = exists().where(REMOVAL.c.kind == KeptKind.RUN, REMOVAL.c.subject_id == JOB.c.id)
-    wanted = select(JOB.c.id, JOB.c.stopped_at.label("since"), literal(0).label("bytes"))
+    wanted = select(JOB.c.id, JOB.c.stopped_at.label("since"), literal(0).label("bytes"), JOB.c.attempt)
     return wanted.where(JOB.c.stopped_at < bounds.before, ~_is_needed(JOB, bounds), ~gone).order_by(
         JOB.c.stopped_at, JOB.c.id
     )

@@ -50,7 +50,7 @@ class Retention:
         self.engine, self.folder, self.settings = engine, folder, settings
         self._own = OwnFolder(folder, engine)
         self._clock, self._free = clock, free
-        self._sizes: dict[int, int] = {}
+        self._sizes: dict[int, tuple[int, int]] = {}
         self._trouble = LastingTrouble()
 
     def round(self) -> int:
@@ -87,7 +87,9 @@ class Retention:
     def _candidates(self, kind: KeptKind, bounds: Bounds) -> list[Removable]:
         with read_only(self.engine) as connection:
             found = removable(connection, kind, bounds, at_most=REMOVED_AT_ONCE)
-        return [replace(one, bytes=self._size_of_run(one.id)) if kind is KeptKind.RUN else one for one in found]
+        if kind is KeptKind.INCOMING:
+            return list(found)
+        return [replace(one, bytes=self._size_of_run(one.id, one.attempt)) for one in found]
 
     def _by_age(self, now: datetime) -> int:
         removed = 0
@@ -139,18 +141,20 @@ class Retention:
                 _LOG.error(words, opened.kind, opened.subject_id, error.strerror)
 
     def _used(self, kind: KeptKind) -> int:
-        """Bytes of a kind; runs that have stopped are measured once."""
+        """Bytes of a kind; runs that have stopped are measured once after each attempt."""
         gone = exists().where(REMOVAL.c.kind == KeptKind.RUN, REMOVAL.c.subject_id == JOB.c.id)
         with read_only(self.engine) as connection:
             if kind is KeptKind.INCOMING:
                 return int(connection.execute(select(func.sum(INSTANCE.c.bytes))).scalar() or 0)
-            stopped = select(JOB.c.id).where(JOB.c.state == JobState.STOPPED, ~gone)
-            return sum(map(self._size_of_run, connection.execute(stopped).scalars().all()))
+            stopped = select(JOB.c.id, JOB.c.attempt).where(JOB.c.state == JobState.STOPPED, ~gone)
+            return sum(self._size_of_run(row.id, row.attempt) for row in connection.execute(stopped).all())
 
-    def _size_of_run(self, job_id: int) -> int:
-        if job_id not in self._sizes:
-            self._sizes[job_id] = sum(_sizes(self.folder / RUNS / str(job_id)))
-        return self._sizes[job_id]
+    def _size_of_run(self, job_id: int, attempt: int) -> int:
+        measured, size = self._sizes.get(job_id, (-1, 0))
+        if measured != attempt:
+            size = sum(_sizes(self.folder / RUNS / str(job_id)))
+            self._sizes[job_id] = attempt, size
+        return size
 
 
 def _sizes(folder: Path) -> Iterator[int]:
