@@ -18,6 +18,7 @@ from pydicom import dcmread
 from sqlalchemy import Table, insert, select, update
 
 from access_nodes import Guarded, guarded
+from called import called
 from carina.api.result import Run
 from carina.corrections.decisions import decide
 from carina.corrections.finish import Draft, finish
@@ -345,3 +346,53 @@ def test_every_page_of_a_mask_says_that_nobody_looked_at_the_other_one(served_jo
     assert unread() == [words("lung"), ""]
     decide(served_job.run, MaskName.LUNG, Decision.REJECTED, "Rob", NOON)
     assert unread() == ["", ""]
+
+
+FAILED = {"state": "failed", "error_code": "delivery.damaged", "error": "damaged"}
+
+
+def resent(served_job: Served, **asked: object) -> httpx.Response:
+    return httpx.post(f"{served_job.node_url}/api/v1/deliveries/resend", json=asked, timeout=60)
+
+
+@pytest.mark.parametrize("asked", [{}, {"destination": "share"}, {"job": 1}], ids=["all", "destination", "job"])
+@pytest.mark.parametrize("how", ["replaced", "rejected"])
+def test_a_failed_delivery_of_a_correction_that_does_not_hold_is_not_sent_again_by_hand(
+    served_job: Served, how: str, asked: dict[str, object]
+) -> None:
+    """By REST, on the page or by command: refused alone, and left where it is beside what can be sent."""
+    served_job.decided("corrected", revision := served_job.paint(0))
+    served_job.post("send", number=1).raise_for_status()
+    with served_job.node.engine.begin() as connection:
+        connection.execute(update(DELIVERY).values(**FAILED))
+    if how == "replaced":
+        served_job.decided("corrected", served_job.paint(revision))
+        why = "replaced by correction 2, and is not sent to share: send that one."
+    else:
+        served_job.decided("rejected", revision)
+        why = "rejected by Jane Doe, and is not sent to share: finish one that holds, or accept this one again."
+    words = f"correction 1 of the lesion mask of job {served_job.job} was {why}"
+    refused = resent(served_job, **asked)
+    assert (refused.status_code, refused.json()["detail"]) == (409, words)
+    done = called("deliveries", "resend", folder=served_job.node.folder.parent)
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1) and words in done.stderr
+    with served_job.node.engine.begin() as connection:
+        row = {"job_id": served_job.job, "destination": "share", "sop_class_uid": "1.2", "sop_instance_uid": "1.2.9"}
+        connection.execute(insert(DELIVERY), row | {"path": "runs/1/object.dcm", "created_at": NOON, **FAILED})
+    assert resent(served_job, **asked).json() == {"deliveries": 1, "refused": [words]}
+    states = {Path(row.path).name: (row.state, row.ask) for row in served_job.rows(DELIVERY)}
+    assert states == {"lesion-seg.dcm": ("failed", 0), "object.dcm": ("waiting", 1)}
+
+
+def test_a_failed_delivery_of_a_correction_that_holds_or_was_begun_is_sent_again(served_job: Served) -> None:
+    served_job.decided("corrected", revision := served_job.paint(0))
+    served_job.post("send", number=1).raise_for_status()
+    for attempts in (0, 1):
+        with served_job.node.engine.begin() as connection:
+            connection.execute(update(DELIVERY).values(**FAILED, attempts=attempts))
+        assert resent(served_job).json() == {"deliveries": 1, "refused": []}
+        revision = served_job.paint(revision)
+        if not attempts:
+            with served_job.node.engine.begin() as connection:
+                connection.execute(update(DELIVERY).values(attempts=1))
+            served_job.decided("corrected", revision)

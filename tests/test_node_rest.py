@@ -254,7 +254,7 @@ def test_deliveries_are_listed_and_sent_again(asked: Asked) -> None:
     page = asked("GET", "/deliveries?limit=4").json()
     rest = asked("GET", f"/deliveries?limit=4&before={page['next']}").json()
     assert len({row["id"] for row in page["deliveries"] + rest["deliveries"]}) == 7
-    assert asked("POST", "/deliveries/resend", destination="share").json() == {"deliveries": 2}
+    assert asked("POST", "/deliveries/resend", destination="share").json() == {"deliveries": 2, "refused": []}
     assert asked("POST", "/deliveries/resend", destination="nope").status_code == 404
     states = {one["name"]: one["deliveries"] for one in asked("GET", "/destinations").json()["destinations"]}
     assert states["share"] == {"waiting": 2, "sent": 0, "confirmed": 3, "failed": 0}

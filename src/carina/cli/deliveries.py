@@ -113,22 +113,28 @@ def resend(destination: str, job_id: int | None, config: Path | None) -> None:
 
     Each destination is asked first what it has.
     """
-    from carina.deliver import ledger
     from carina.deliver.stranded import STRANDED, stranded_words
     from carina.errors import BadConfig
     from carina.jobs.waiting_for import unknown_destinations
     from carina.service.changes import audit
+    from carina.service.problems import Conflict
+    from carina.service.resending import send_what_holds
 
-    known = node_settings(config).destinations
+    settings = node_settings(config)
+    known, folder = settings.destinations, Path(settings.node.folder)
     engine = _open(config, destination, job_id)
     if destination and destination not in known:
         raise BadConfig(STRANDED, f"destinations.{destination}: nothing is sent there. {stranded_words(destination)}")
     acting_by_command()
     with engine.begin() as connection:
-        number = ledger.resend(connection, destination=destination, job_id=job_id, among=known)
+        try:
+            sent = send_what_holds(connection, folder, destination=destination, job_id=job_id, among=known)
+        except Conflict as error:
+            raise BadConfig(error.code, error.message) from error
+        number = sent.deliveries
         if number:
             audit(connection, "changed", f"{number} deliveries: sent again")
-        complain(*unknown_destinations(connection, known).values())
+        complain(*unknown_destinations(connection, known).values(), *sent.refused)
     waits = "object waits" if number == 1 else "objects wait"
     say(f"{number} {waits} for another try; each destination is asked first what it has.")
 

@@ -36,7 +36,6 @@ MOST_PUT_OFF = timedelta(days=2)
 _TURN_KEY = 0x0CA71
 """The first half of the advisory locks of PostgreSQL that ``_await_turn`` takes; any number, but one."""
 
-
 FAILED_WORDS = (
     "job %d: an object can't be delivered to %s [%s]: carina deliveries list --job %d says why; mend that, then "
     "carina deliveries resend --job %d."
@@ -56,6 +55,8 @@ RESTORED = "restored.json"
 """In the folder of a node that was brought back from a backup: it may have sent what its ledger doesn't know of."""
 
 UNDER_WAY = (DeliveryState.WAITING, DeliveryState.SENT)
+_Names = Collection[str] | None
+_Ids = Collection[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +147,11 @@ def _known(connection: Connection, job_id: int) -> set[tuple[str, str]]:
 
 
 def _begun(connection: Connection, destination: str, uids: Sequence[str]) -> dict[str, datetime | None]:
-    """Those of the objects that any job has begun to send there, and until when they are in doubt."""
+    """Those of the objects that any job, of whatever project, has begun to send there; until when they are in doubt."""
     wanted = select(DELIVERY.c.sop_instance_uid, func.max(DELIVERY.c.doubt_until).label("until")).where(
         DELIVERY.c.destination == destination, DELIVERY.c.sop_instance_uid.in_(uids), DELIVERY.c.attempts > 0
     )
-    wanted = wanted.group_by(DELIVERY.c.sop_instance_uid)
-    rows = connection.execute(wanted.execution_options(**EVERY_PROJECT))  # what a peer has, it has from all of them
+    rows = connection.execute(wanted.group_by(DELIVERY.c.sop_instance_uid).execution_options(**EVERY_PROJECT))
     return {row.sop_instance_uid: row.until for row in rows}
 
 
@@ -362,17 +362,17 @@ def of_transaction(connection: Connection, transaction_uid: str) -> tuple[Entry,
 
 
 def resend(
-    connection: Connection, *, destination: str = "", job_id: int | None = None, among: Collection[str] | None = None
+    connection: Connection, *, destination: str = "", job_id: int | None = None, among: _Names = None, but: _Ids = ()
 ) -> int:
     """Let what has failed, waits for its time, or is sent and not confirmed be tried now; how many rows.
 
-    All of it, or that of one destination or job, ``among`` the destinations of the settings: nobody sends to others.
-    The peer is asked first whether it has them.
+    All of it, or that of one destination or job, ``among`` the destinations of the settings: nobody sends to others;
+    ``but`` are ids of rows that stay. The peer is asked first whether it has them.
     """
     waits = (DELIVERY.c.state == DeliveryState.WAITING) & DELIVERY.c.not_before.is_not(None)
     unsent = (DELIVERY.c.state == DeliveryState.FAILED) | waits
     unconfirmed = (DELIVERY.c.state == DeliveryState.SENT) & DELIVERY.c.not_before.is_not(None)
-    asked = [DELIVERY.c.destination == destination] if destination else []
+    asked = [DELIVERY.c.id.not_in(but), *([DELIVERY.c.destination == destination] if destination else [])]
     asked += [DELIVERY.c.job_id == job_id] if job_id is not None else []
     asked += [DELIVERY.c.destination.in_(among)] if among is not None else []
     again = update(DELIVERY).where(unsent, *asked).values(state=DeliveryState.WAITING, ask=1, not_before=None)

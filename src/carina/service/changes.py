@@ -12,7 +12,6 @@ from sqlalchemy import Connection, insert
 
 from carina.config import Priority
 from carina.database import AUDIT, database_now
-from carina.deliver.ledger import resend
 from carina.errors import BadSeries, DeliveryFailed, unreadable
 from carina.jobs import queue
 from carina.jobs.estimate import cores_of, memory_mb, others_mb
@@ -31,6 +30,7 @@ from carina.service.filters import check_deliveries_filter
 from carina.service.node import RunningNode
 from carina.service.pipelines import check_offered
 from carina.service.problems import Conflict, NotThere, Refused
+from carina.service.resending import SentAgain, send_what_holds
 
 _IS = {JobState.PENDING: "waits", JobState.RUNNING: "runs", JobState.STOPPED: "has ended"}
 """What is said of a job that can't be changed, by REST and on pages alike."""
@@ -221,22 +221,24 @@ def _arrival(connection: Connection, arrival_id: int | None) -> Arrival:
     return arrival
 
 
-def send_again(node: RunningNode, destination: str, job_id: int | None) -> int:
+def send_again(node: RunningNode, destination: str, job_id: int | None) -> SentAgain:
     """Let deliveries that have failed, wait for their time, or are not confirmed be tried now; gives how many.
 
     Raises:
         NotThere: there is no such destination.
         BadConfig: there is no such job.
+        Conflict: they are of corrections that don't hold any more.
     """
     if destination and destination not in node.settings.destinations:
         raise NotThere("delivery.unknown", f"no destination is called {destination!r}.")
     with node.engine.begin() as connection:
         check_deliveries_filter(connection, node.settings, job_id=job_id)
-        number = resend(connection, destination=destination, job_id=job_id, among=node.every_destination)
-        if number:
-            audit(connection, "changed", f"{number} deliveries: sent again")
+        known = node.every_destination
+        sent = send_what_holds(connection, node.folder, destination=destination, job_id=job_id, among=known)
+        if sent.deliveries:
+            audit(connection, "changed", f"{sent.deliveries} deliveries: sent again")
     node.count_anew()
-    return number
+    return sent
 
 
 def echo_source(node: RunningNode, name: str) -> str:

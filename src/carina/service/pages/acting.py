@@ -69,8 +69,9 @@ def _release(node: RunningNode, pressed: Pressed) -> str:
 
 
 def _resend(node: RunningNode, pressed: Pressed) -> str:
-    number = changes.send_again(node, pressed.name, pressed.id)
-    return f"{number} object{'' if number == 1 else 's'} will be sent again; the destination is asked first."
+    sent = changes.send_again(node, pressed.name, pressed.id)
+    objects = f"{sent.deliveries} object{'' if sent.deliveries == 1 else 's'}"
+    return "\n".join([f"{objects} will be sent again; the destination is asked first.", *sent.refused])
 
 
 def _echo(node: RunningNode, pressed: Pressed) -> str:

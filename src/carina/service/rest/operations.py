@@ -20,6 +20,7 @@ from carina.service.filters import check_deliveries_filter
 from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode
 from carina.service.progress import JobProgress, progress_of
+from carina.service.resending import SentAgain
 from carina.service.rest.job_pages import JobsAsked, get_jobs
 from carina.service.rest.operation import Operation
 from carina.web_settings import DEFAULT_PROJECT
@@ -106,12 +107,6 @@ class SendAgainAsked(_Asked, frozen=True, kw_only=True):
 
     destination: _Name = ""
     job: _Id | None = None
-
-
-class SentAgain(msgspec.Struct, frozen=True, kw_only=True):
-    """How many deliveries wait again."""
-
-    deliveries: int
 
 
 class OneDestination(_Asked, frozen=True, kw_only=True):
@@ -215,7 +210,7 @@ def get_deliveries(node: RunningNode, asked: DeliveriesAsked) -> DeliveryPage:
 
 def post_resend(node: RunningNode, asked: SendAgainAsked) -> SentAgain:
     """Let failed deliveries wait again."""
-    return SentAgain(deliveries=changes.send_again(node, asked.destination, asked.job))
+    return changes.send_again(node, asked.destination, asked.job)
 
 
 def get_destinations(node: RunningNode, _: Nothing) -> Destinations:
@@ -341,7 +336,7 @@ OPERATIONS: tuple[Operation[Any], ...] = (
         run=post_resend,
         tag="Deliveries",
         summary="Send again what has failed",
-        refusals=(404,),
+        refusals=(404, 409),
     ),
     Operation(
         method="GET",
