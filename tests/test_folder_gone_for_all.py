@@ -10,18 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import Engine, insert, select, update
 
-from carina.config import FolderDestination, RetentionSettings, load_settings
+from carina.api.result import Run
+from carina.config import DicomDestination, FolderDestination, FolderSource, RetentionSettings, load_settings
+from carina.corrections.decisions import DecisionRecord
+from carina.corrections.journal import Journal
+from carina.corrections.masks import MaskName, decisions_file
+from carina.corrections.standing import Decision
 from carina.database import DELIVERY, INSTANCE, JOB, PRIOR, REMOVAL, FolderAway, OwnFolder, PriorState
 from carina.deliver.channels import channel_to
 from carina.deliver.courier import Courier
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import PACE
+from carina.jobs.decided import catch_up_readings, note_reading
 from carina.jobs.execute import execute
 from carina.jobs.places import open_node
 from carina.jobs.queue import Attempt
@@ -30,15 +38,24 @@ from carina.jobs.wishes import Wishes
 from carina.jobs.worker import Worker, World
 from carina.keeping.backup import save_node
 from carina.keeping.retention import Retention
+from carina.receive.commitment import CommitmentRequest
 from carina.receive.complete import complete_arrivals
+from carina.receive.folder import WatchedFolder
 from carina.receive.instance import NotAccepted
+from carina.receive.moves import FETCHING
+from carina.receive.owed import add_owed, next_owed
+from carina.receive.priors import PriorFetcher
 from carina.receive.recover import recover
+from carina.receive.reports import CommitmentReports
+from carina.receive.unfinished import FetchResumer, FetchWish
 from carina.receive.uploads import Upload, new_upload_id
 from carina.sections import NoticeSettings
+from carina.service.dicomweb.held import objects_of, study_uids
 from carina.service.filling import fill_rows
 from carina.service.node import RunningNode
 from carina.service.uploads import sweep_uploads
 from kept_nodes import TODAY, KeptArrival, KeptJob, fill
+from received_files import small_ct
 from served_nodes import settings_of
 from test_node_folder_away import contents, put_away, take_in, tree
 
@@ -94,6 +111,30 @@ def claim(node: RunningNode) -> None:
     worker.turn()
 
 
+def report(node: RunningNode) -> bool:
+    """Look what is here of what a peer asked about, and tell it, which nobody takes."""
+    peer = node.settings.destinations["PACS"]
+    assert isinstance(peer, DicomDestination)
+    with node.engine.begin() as connection:
+        owed = next_owed(connection, "PACS", 0)
+    assert owed is not None
+    return CommitmentReports(node.settings, node.engine)._is_settled("PACS", peer, owed)
+
+
+def watch(node: RunningNode) -> None:
+    inbox, ticks = node.folder.parent / "inbox", count(0.0)
+    inbox.mkdir()
+    (inbox / "1.dcm").write_bytes(small_ct("1.2.3.7"))
+    watched = WatchedFolder("scanner", FolderSource(path=str(inbox), quiet_s=0.5), node.store, clock_s=ticks.__next__)
+    for _ in range(2):
+        watched.look()
+
+
+def resume_fetch(node: RunningNode) -> None:
+    """A fetch of a peer that the settings don't have any more is given up."""
+    FetchResumer(node.store).round()
+
+
 ACTS: Mapping[str, Act] = {
     "retention by age": lambda node: retention(node, runs_days=1, incoming_days=1),
     "retention by use": lambda node: retention(node, runs_gb=1e-9, incoming_gb=1e-9),
@@ -110,6 +151,12 @@ ACTS: Mapping[str, Act] = {
     "comparisons": lambda node: Wishes(node.settings, node.engine).round(),
     "a job that is claimed": claim,
     "a job that runs": run_job,
+    "earlier scans": lambda node: PriorFetcher(node.store, "PACS").round(),
+    "a report on commitment": report,
+    "a fetch that was broken off": resume_fetch,
+    "a watched folder": watch,
+    "decisions while it was not there": lambda node: catch_up_readings(node.engine, node.folder),
+    "a decision": lambda node: note_reading(node.own, 1, Run(node.folder / "runs/1")),
     "an instance": lambda node: take_in(node.settings, node.engine, node.folder.parent),
 }
 
@@ -127,6 +174,7 @@ def node(tmp_path: Path) -> RunningNode:
     file.write_text(
         f'[node]\nfolder = "{tmp_path / "node"}"\ndatabase = "sqlite:///{tmp_path}/elsewhere.sqlite"\nfree_gb = 0.0\n'
         '[sources.scanner]\nkind = "dicom"\nae_title = "CARINA"\nquiet_s = 1.0\npipelines = ["default"]\n'
+        '[destinations.PACS]\nkind = "dicom"\nhost = "127.0.0.1"\nport = 9\nae_title = "PACS"\ntimeout_s = 1.0\n'
     )
     settings = load_settings(file, {})
     engine = open_node(settings)
@@ -160,6 +208,17 @@ def _add_to_do(engine: Engine, folder: Path) -> None:
         connection.execute(insert(REMOVAL).values(kind="incoming", subject_id=9, why="old", begun_at=TODAY))
         wish = {"job_id": 1, "peer": "PACS", "state": PriorState.FETCHED, "said": "", "attempts": 1}
         connection.execute(insert(PRIOR).values(**wish, created_at=TODAY, not_before=TODAY))
+        connection.execute(insert(PRIOR).values(job_id=2, peer="PACS", state=PriorState.ASKED, created_at=TODAY))
+        asked = CommitmentRequest(transaction_uid="1.2", references=(("1", "9.1.0"),), project="default")
+        add_owed(connection, "PACS", asked)
+    gone = FetchWish(peer="GONE", source="scanner", study_uid="1", series_uid="1", instances=None, is_moved=False)
+    (folder / FETCHING).mkdir()
+    (folder / FETCHING / "1.json").write_bytes(msgspec.json.encode([gone]) + b"\n")
+    record = DecisionRecord(
+        layer=MaskName.LUNG, decision=Decision.ACCEPTED, reader="R", at=TODAY, number=0, sha256="1", marked_ml=1.0
+    )
+    decisions_file(folder / "runs/1").parent.mkdir()
+    Journal(decisions_file(folder / "runs/1"), DecisionRecord).append(record)
     (folder / "incoming/9").mkdir()
     (folder / "incoming/9/1.dcm").write_bytes(b"half removed")
 
@@ -207,6 +266,26 @@ def _let_one_look_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         return looks[-1] or len(looks) == 1
 
     monkeypatch.setattr(OwnFolder, "is_there", look)
+
+
+@pytest.mark.parametrize("goes", ["before", "while it is read"])
+@pytest.mark.parametrize("read", ["a search", "what came", "what a job by path made"])
+def test_a_dicomweb_read_of_a_folder_that_is_away_is_not_answered_with_nothing(
+    node: RunningNode, read: str, goes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with node.engine.begin() as connection:
+        connection.execute(update(JOB).where(JOB.c.id == 1).values(arrival_id=None))
+    reads: Mapping[str, Callable[[], object]] = {
+        "a search": lambda: [objects_of(node, uid) for uid in study_uids(node)],
+        "what came": lambda: objects_of(node, "1.2"),
+        "what a job by path made": lambda: objects_of(node, "2.25.1"),
+    }
+    reads[read]()
+    put_away(node.settings, "empty")
+    if goes != "before" and read == "a search":
+        _let_one_look_pass(monkeypatch)
+    with pytest.raises(FolderAway, match="the node's folder is not there"):
+        reads[read]()
 
 
 def test_a_backup_of_a_folder_that_goes_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

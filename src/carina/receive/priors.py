@@ -67,7 +67,7 @@ class PriorFetcher:
         if asked.attempts > len(PAUSES):  # the last one was killed
             self._say(asked, PriorState.FETCHED, f"Earlier scans could not be fetched from {self.peer}.")
             return
-        with self.store.engine.begin() as connection:
+        with self.store.own.begin() as connection:
             again = database_now(connection) + PAUSES[min(asked.attempts, len(PAUSES) - 1)]
             _set(connection, asked.id, attempts=asked.attempts + 1, not_before=again)
         try:

@@ -40,7 +40,12 @@ class Held:
 
 
 def study_uids(node: RunningNode) -> Iterator[str]:
-    """Every study, those that came last first."""
+    """Every study, those that came last first.
+
+    Raises:
+        FolderAway: the node's folder is not there: what it holds is not nothing.
+    """
+    node.own.check()
     seen: set[str] = set()
     with read_only(node.engine) as connection:
         last = func.max(ARRIVAL.c.id)
@@ -57,13 +62,16 @@ def objects_of(node: RunningNode, study_uid: str) -> list[Held]:
     """The objects of a study: accepted ones in the order in which they came, then results.
 
     Of several objects under one SOP Instance UID the last is taken. What is no longer on the disk is left out.
+
+    Raises:
+        FolderAway: the node's folder is not there, so that nothing can be told of what is missing.
     """
     with read_only(node.engine) as connection:
         came = list(_came(connection, node, study_uid))
         made = [held for held in _made(connection, node, study_uid) if held.study_uid == study_uid]
     found = {held.sop_instance_uid: held for held in (*came, *made)}
     there = [held for held in found.values() if held.path.is_file()]
-    if len(there) < len(found):
+    if not there or len(there) < len(found):
         node.own.check()
     return there
 
