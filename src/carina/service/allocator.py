@@ -18,9 +18,6 @@ _ARENA_MAX = -8
 
 ARENAS = 2
 
-_YOUNG = 10_000
-"""Objects that are made and not freed before cycles are looked for among them; Python's own number is 700."""
-
 
 def share_memory() -> None:
     """Have all threads that start from now on share few arenas; nothing where the C library is another one."""
@@ -31,13 +28,12 @@ def share_memory() -> None:
 
 
 def leave_loaded() -> None:
-    """Have cycles looked for in what comes from now on alone, and each time in as much as a page takes.
+    """Have cycles looked for in what comes from now on alone.
 
     In all that a server has loaded that takes a tenth of a second, for which every request waits, and finds nothing.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG)
 
 
 def trim_memory() -> None:
