@@ -222,12 +222,13 @@ def _forms() -> Iterator[str]:
     yield "Forms, by `Accept` or the parameter `accept`; whoever takes none gets 406, and nothing is stored then:"
     yield ""
     frames = ", ".join(f"`{one}`" for one in sorted({*MEDIA_TYPES.values()}))
+    pictures = ", ".join(f"`{one}`" for one in PICTURES)
     rows = [
         ("searches, metadata, what became of stored instances", f"`{DICOM_JSON}`, `application/json`"),
         ("studies, series", f'`multipart/related; type="{DICOM}"`, objects as they are stored'),
         ("one object", f"the same, or `{DICOM}` alone"),
         ("frames", f"`{OCTETS}` (Explicit VR Little Endian), or as stored ({frames}); several at once multipart"),
-        ("rendered", f"{', '.join(f'`{one}`' for one in PICTURES)}; of a document `{PDF}`"),
+        ("rendered", f"{pictures}; of a document `{PDF}`; `window` linear, no region in `viewport`"),
         ("bulk data", f"`{OCTETS}`; of a document `{PDF}` too; alone or multipart"),
     ]
     yield from _table(("what", "media types"), rows)

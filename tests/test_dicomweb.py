@@ -300,6 +300,8 @@ def test_a_picture_shows_the_window_that_is_asked_for(served: Served) -> None:
     hu = header.pixel_array * float(header.RescaleSlope) + float(header.RescaleIntercept)
     expected = np.clip((hu + 600 + 750) / 1500, 0, 1) * 255
     assert np.abs(np.asarray(Image.open(io.BytesIO(answer.content))) - expected).max() <= 0.51
+    exact = served.get(f"{path_of(file)}/rendered?window=-600,1500,LINEAR&viewport=64,64,,", "image/png")
+    assert exact.content == answer.content
     small = served.get(f"{path_of(file)}/rendered?viewport=32,16", "image/jpeg")
     assert (small.headers["content-type"], Image.open(io.BytesIO(small.content)).size) == ("image/jpeg", (16, 16))
 
@@ -315,6 +317,8 @@ def test_a_picture_shows_the_window_that_is_asked_for(served: Served) -> None:
         ("/rendered?window=1", 400, "window is '1'; expected numbers"),
         ("/rendered?window=nan,1", 400, "expected numbers"),
         ("/rendered?window=1,0", 400, "window is '1,0'; expected a width above 0"),
+        ("/bulkdata/7FE00010", 404, "an image has them under /frames"),
+        ("/bulkdata/7fe00010", 404, "an image has them under /frames"),
         ("/rendered?quality=0", 400, "quality is '0'; expected 1 to 100"),
         ("/rendered?viewport=0,1", 400, "viewport is '0,1'; expected 1 to 8192"),
         ("/bulkdata/00420011", 404, "no value under the tag '00420011'"),

@@ -1,4 +1,4 @@
-"""WADO-RS of an Encapsulated PDF: as bulk data and rendered, in the form that a client takes."""
+"""WADO-RS of an Encapsulated PDF, as bulk data and rendered in the form that a client takes; what no picture has."""
 
 from __future__ import annotations
 
@@ -50,3 +50,22 @@ def test_a_value_in_a_form_that_it_is_not_is_said(served: Served) -> None:
     answer = served.get(f"{pdf_path(served)}/bulkdata/00420011", "image/png")
     assert answer.status_code == 406
     assert "this value is application/octet-stream or application/pdf" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words"),
+    [
+        ("window=40,400,sigmoid", "expected centre and width, and of the functions linear or linear-exact"),
+        ("viewport=100,100,10,10,50,50", "expected width and height alone: no region is cut out or mirrored here"),
+        ("viewport=64,64,0,0,-192,-192", "expected width and height alone"),
+        ("viewport=64,64,500,500,10,10", "expected width and height alone"),
+        ("viewport=64,64,1", "expected width and height alone"),
+        ("viewport=64,64,,,10", "expected width and height alone"),
+    ],
+)
+def test_of_a_picture_nothing_is_asked_that_it_would_not_have(served: Served, parameter: str, words: str) -> None:
+    path = "/studies/{}/series/{}/instances/{}/rendered".format(*uids(served.plain[0]))
+    answer = served.get(f"{path}?{parameter}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "dicomweb.query")
+    name, _, value = parameter.partition("=")
+    assert f"{name} is '{value}'; {words}" in answer.json()["detail"]

@@ -47,6 +47,10 @@ class NotAcceptable(CarinaError):
     """A client takes none of the forms in which a thing can be given. HTTP 406."""
 
 
+class OutOfReach(CarinaError):
+    """A file of what a request names is on this node and can't be read now. HTTP 503."""
+
+
 class Conflict(CarinaError):
     """What a request asks for does not fit the state that something is in. HTTP 409."""
 
@@ -63,6 +67,7 @@ STATUS: Mapping[type[CarinaError], int] = {
     UploadNotStored: 507,
     BadSeries: 422,
     FolderAway: 503,
+    OutOfReach: 503,
     BadConfig: 400,
     DeliveryFailed: 502,
 }

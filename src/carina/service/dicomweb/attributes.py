@@ -20,6 +20,7 @@ from carina.service.dicomweb.json_values import (
     json_number,
     told_text,
 )
+from carina.service.dicomweb.reach import changed_ns, check_reached
 from carina.service.dicomweb.sequences import sequence_records
 
 _RANGES = frozenset({"DA", "TM", "DT"})
@@ -55,7 +56,8 @@ def attribute(keyword: str, *values: object) -> Attributes:
 def _header(path: Path, keywords: tuple[str, ...], _modified: int) -> Attributes:
     try:
         opened = open_file(path, keywords)
-    except BadSeries:
+    except BadSeries as error:
+        check_reached(error, path)
         opened = None
     vrs = {keyword: vr_of(tag_of(keyword)) for keyword in keywords}
     told = {hex_tag(one): told_text(vr, opened.text(one) if opened else "") for one, vr in vrs.items() if vr != "SQ"}
@@ -64,15 +66,14 @@ def _header(path: Path, keywords: tuple[str, ...], _modified: int) -> Attributes
 
 
 def header_record(path: Path, keywords: Sequence[str]) -> Attributes:
-    """Attributes of a file; what it does not say, or can't be read, has no value.
+    """Attributes of a file; what it does not say, or is damaged, has no value, and nothing of one that is gone.
 
     Read once as long as the file is not changed.
+
+    Raises:
+        OutOfReach: it is there and can't be read.
     """
-    try:
-        modified = path.stat().st_mtime_ns
-    except OSError:
-        modified = 0
-    return dict(_header(path, tuple(keywords), modified))
+    return dict(_header(path, tuple(keywords), changed_ns(path)))
 
 
 def matches(record: Attributes, wanted: Mapping[str, str]) -> bool:

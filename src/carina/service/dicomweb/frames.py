@@ -15,6 +15,7 @@ from carina.dicom.part10 import OpenFile, inflated_pixels, open_file, reading
 from carina.dicom.syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, NATIVE, RLE
 from carina.errors import BadSeries
 from carina.service.dicomweb.accept import ANY, Wish
+from carina.service.dicomweb.reach import is_file_there
 from carina.service.problems import NotAcceptable, NotThere
 
 OCTETS = "application/octet-stream"
@@ -53,7 +54,7 @@ class FrameSource:
     """
 
     def __init__(self, path: Path) -> None:
-        opened = open_file(path, _KEYWORDS) if path.is_file() else None
+        opened = open_file(path, _KEYWORDS) if is_file_there(path) else None
         if opened is None or not opened.has_pixels:
             raise NotThere("dicomweb.no-pixels", "the object has no pixel data.")
         self._path, self._opened = path, opened

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, func, or_, select
 from carina.database import ARRIVAL, INSTANCE, JOB, read_only
 from carina.deliver.identity import identity_of
 from carina.receive.store import ArrivalState
+from carina.service.dicomweb.reach import changed_ns, check_reached, is_file_there
 from carina.service.node import RunningNode
 
 OBJECTS = "dicom"
@@ -65,12 +66,13 @@ def objects_of(node: RunningNode, study_uid: str) -> list[Held]:
 
     Raises:
         FolderAway: the node's folder is not there, so that nothing can be told of what is missing.
+        OutOfReach: what is there can't be read.
     """
     with read_only(node.engine) as connection:
         came = list(_came(connection, node, study_uid))
         made = [held for held in _made(connection, node, study_uid) if held.study_uid == study_uid]
     found = {held.sop_instance_uid: held for held in (*came, *made)}
-    there = [held for held in found.values() if held.path.is_file()]
+    there = [held for held in found.values() if is_file_there(held.path)]
     if not there or len(there) < len(found):
         node.own.check()
     return there
@@ -100,26 +102,29 @@ def _made(connection: Connection, node: RunningNode, study_uid: str | None) -> I
     by_path = JOB.c.arrival_id.is_(None)
     for row in connection.execute(wanted.where(by_path | JOB.c.arrival_id.in_(of_study) if study_uid else by_path)):
         objects = node.folder / row.folder / OBJECTS
-        yield from _objects_in(objects, f"{row.stopped_at} {_changed(objects)}")
-
-
-def _changed(folder: Path) -> int:
-    try:
-        return folder.stat().st_mtime_ns
-    except OSError:
-        return 0
+        yield from _objects_in(objects, f"{row.stopped_at} {changed_ns(objects)}")
 
 
 @lru_cache(maxsize=20_000)
 def _objects_in(folder: Path, _changed_at: str) -> tuple[Held, ...]:
-    """The objects of a run; it is over, so that they are read once, and again where one joins them."""
-    return tuple(held for path in sorted(folder.glob("*.dcm")) if (held := _ours(path)))
+    """The objects of a run; it is over, so that they are read once, and again where one joins them.
+
+    Raises:
+        OutOfReach: folder or file can't be read, which is not kept.
+    """
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix == ".dcm")
+    except OSError as error:
+        check_reached(error, folder)
+        return ()
+    return tuple(held for path in files if (held := _ours(path)))
 
 
 def _ours(path: Path) -> Held | None:
     try:
         identity = identity_of(path)
-    except (OSError, InvalidDicomError):
+    except (OSError, InvalidDicomError) as error:
+        check_reached(error, path)
         return None
     return Held(
         study_uid=identity.study_uid,

@@ -16,6 +16,7 @@ from carina.errors import BadSeries
 from carina.service.dicomweb.held import Held
 from carina.service.dicomweb.json_values import Attributes
 from carina.service.dicomweb.qido import identity_record, instance_record
+from carina.service.dicomweb.reach import check_reached
 from carina.service.problems import NotThere
 
 LARGE_BYTES = 1024
@@ -41,12 +42,17 @@ _DAMAGE = (
 
 
 def metadata_of(held: Held, url: str) -> Attributes:
-    """The attributes of an object; ``url`` is its own. A damaged one gives what a search tells of it."""
+    """The attributes of an object; ``url`` is its own. A damaged one gives what a search tells of it.
+
+    Raises:
+        OutOfReach: its file is there and can't be read.
+    """
     try:
         header = read_whole(held.path, stop_before_pixels=True)
         large_values = _drop_large(header)
         record: Attributes = header.to_json_dict(suppress_invalid_tags=True)
-    except _DAMAGE:
+    except _DAMAGE as error:
+        check_reached(error, held.path)
         return instance_record(held)
     large = {f"{tag:08X}": {"vr": vr, "BulkDataURI": f"{url}/bulkdata/{tag:08X}"} for tag, vr in large_values}
     if _is_picture(record):
@@ -85,12 +91,17 @@ def bulk_data(held: Held, tag: str) -> bytes:
 
     Raises:
         NotThere: the object has none under this tag.
+        OutOfReach: its file is there and can't be read.
     """
     try:
         header = read_whole(held.path, stop_before_pixels=True)
         value = header[int(tag, 16)].value
     except _DAMAGE as error:
-        raise NotThere("dicomweb.bulk-data", f"the object has no value under the tag {tag[:20]!r}.") from error
+        check_reached(error, held.path)
+        words = f"the object has no value under the tag {tag[:20]!r}."
+        if tag.upper() == f"{PIXEL_DATA:08X}":
+            words = "pixels are no bulk data here: an image has them under /frames, as its metadata says."
+        raise NotThere("dicomweb.bulk-data", words) from error
     if not isinstance(value, bytes):
         raise NotThere("dicomweb.bulk-data", f"the value under the tag {tag[:20]!r} is text; the metadata has it.")
     return value

@@ -24,6 +24,9 @@ PICTURES = {"image/jpeg": "JPEG", "image/png": "PNG"}
 PDF = "application/pdf"
 _KEYWORDS = ("BitsAllocated", "SamplesPerPixel", "WindowCenter", "WindowWidth", "PhotometricInterpretation")
 MOST_PIXELS_WIDE = 8192
+WINDOW_FUNCTIONS = ("", "linear", "linear-exact")
+"""The first two differ from the last by less than half a value of the picture's input; a sigmoid is not drawn."""
+
 USUAL_QUALITY, MOST_QUALITY = 90, 100
 
 Grey = npt.NDArray[np.uint8]
@@ -51,8 +54,9 @@ def look_of(parameters: dict[str, str]) -> Look:
     """What a request asks of a picture: ``window=CENTRE,WIDTH[,FUNCTION]``, ``viewport=W,H``, ``quality``.
 
     Raises:
-        NotUnderstood: one of them can't be read.
+        NotUnderstood: one of them can't be read, or asks for what is not done.
     """
+    _check_done(parameters)
     window = _numbers(parameters, "window", parameters.get("window", "").split(",")[:2])
     size = _numbers(parameters, "viewport", parameters.get("viewport", "").split(",")[:2])
     if window and window[1] <= 0:
@@ -66,6 +70,18 @@ def look_of(parameters: dict[str, str]) -> Look:
         size=(int(size[0]), int(size[1])) if size else None,
         quality=_quality(parameters),
     )
+
+
+def _check_done(parameters: dict[str, str]) -> None:
+    """See that nothing is asked of a picture that it would not have (PS3.18 8.3.5.1.3 and 8.3.5.1.4)."""
+    region = parameters.get("viewport", "").split(",")[2:]
+    if any(part.strip() for part in region):
+        words = f"viewport is {parameters['viewport'][:40]!r}; expected width and height alone: no region is cut out"
+        raise NotUnderstood("dicomweb.query", f"{words} or mirrored here, the whole picture is given.")
+    function = ",".join(parameters.get("window", "").split(",")[2:]).strip().lower()
+    if function not in WINDOW_FUNCTIONS:
+        words = f"window is {parameters['window'][:40]!r}; expected centre and width"
+        raise NotUnderstood("dicomweb.query", f"{words}, and of the functions linear or linear-exact.")
 
 
 def _quality(parameters: dict[str, str]) -> int:

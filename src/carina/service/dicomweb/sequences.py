@@ -11,10 +11,15 @@ from carina.dicom.part10 import CHARACTER_SETS, DataSet, find_data_set, reading
 from carina.dicom.values import LONGEST_VALUE, tag_of, text_of, vr_of
 from carina.errors import BadSeries
 from carina.service.dicomweb.json_values import Attribute, Attributes, told_text
+from carina.service.dicomweb.reach import check_reached
 
 
 def sequence_records(path: Path, keywords: Sequence[str]) -> Attributes:
-    """Sequences of a file by their tag, with their items; one that it does not have, or that is damaged, has none."""
+    """Sequences of a file by their tag, with their items; one that it does not have, or that is damaged, has none.
+
+    Raises:
+        OutOfReach: the file is there and can't be read.
+    """
     wanted = {tag_of(keyword) for keyword in keywords}
     found: Attributes = {f"{tag:08X}": {"vr": "SQ"} for tag in wanted}
     try:
@@ -22,8 +27,8 @@ def sequence_records(path: Path, keywords: Sequence[str]) -> Attributes:
             data_set = find_data_set(path.name, stream)
             if wanted and data_set is not None:
                 found |= _sequences(data_set, wanted)
-    except BadSeries:
-        pass  # what is not told is not found
+    except BadSeries as error:
+        check_reached(error, path)  # what is damaged is not found
     return found
 
 

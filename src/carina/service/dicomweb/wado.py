@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from pathlib import Path
 
 import msgspec
 from pydicom.uid import EncapsulatedPDFStorage
@@ -20,6 +18,7 @@ from carina.service.dicomweb.frames import OCTETS, FrameSource
 from carina.service.dicomweb.held import Held, objects_of
 from carina.service.dicomweb.metadata import as_dicom_json, bulk_data, metadata_of
 from carina.service.dicomweb.qido import Level, parse_query, search
+from carina.service.dicomweb.reach import FileAnswer, file_blocks, reached
 from carina.service.dicomweb.rendered import PDF, encapsulated, look_of, rendered
 from carina.service.node import RunningNode, seen_node
 from carina.service.problems import NotAcceptable, NotThere, NotUnderstood
@@ -27,6 +26,9 @@ from carina.service.problems import NotAcceptable, NotThere, NotUnderstood
 ROOT = "/dicom-web"
 DICOM = "application/dicom"
 _CHUNK = 1 << 18
+HEAD_AND_FIRST = 2
+"""Blocks of a multipart answer that are read before it begins: the head of its first part, and bytes of that."""
+
 _MOST_FRAMES = 10_000
 
 PATH_UIDS = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID", "instance": "SOPInstanceUID"}
@@ -47,17 +49,18 @@ def dicomweb_routes() -> list[BaseRoute]:
         (f"{study}/instances", Level.INSTANCE),
         (f"{study}{series}/instances", Level.INSTANCE),
     ]
-    found: list[BaseRoute] = [Route(ROOT + path, _search(level), methods=["GET"]) for path, level in searches]
+    found: list[BaseRoute] = [Route(ROOT + path, reached(_search(level)), methods=["GET"]) for path, level in searches]
     for path in (study, study + series, study + series + one):
-        found += [Route(ROOT + path, retrieve), Route(f"{ROOT}{path}/metadata", retrieve_metadata)]
+        found.append(Route(ROOT + path, reached(retrieve)))
+        found.append(Route(f"{ROOT}{path}/metadata", reached(retrieve_metadata)))
     instance = ROOT + study + series + one
     return [
         *found,
-        Route(f"{instance}/rendered", retrieve_rendered),
-        Route(f"{instance}/frames", retrieve_frames),
-        Route(f"{instance}/frames/{{frames}}", retrieve_frames),
-        Route(f"{instance}/frames/{{frames}}/rendered", retrieve_rendered),
-        Route(f"{instance}/bulkdata/{{tag}}", retrieve_bulk_data),
+        Route(f"{instance}/rendered", reached(retrieve_rendered)),
+        Route(f"{instance}/frames", reached(retrieve_frames)),
+        Route(f"{instance}/frames/{{frames}}", reached(retrieve_frames)),
+        Route(f"{instance}/frames/{{frames}}/rendered", reached(retrieve_rendered)),
+        Route(f"{instance}/bulkdata/{{tag}}", reached(retrieve_bulk_data)),
     ]
 
 
@@ -82,9 +85,9 @@ def retrieve(request: Request) -> Response:
     objects = _objects(request)
     wish = _dicom_wish(request, objects)
     if not wish.takes_parts and len(objects) == 1:
-        return StreamingResponse(_chunks(objects[0].path), media_type=DICOM)
+        return FileAnswer(file_blocks(objects[0].path, _CHUNK), DICOM)
     answer = Multipart(DICOM, _parts(objects, service_root(request)))
-    return StreamingResponse(iter(answer), media_type=answer.content_type)
+    return FileAnswer(iter(answer), answer.content_type, HEAD_AND_FIRST)
 
 
 def _dicom_wish(request: Request, objects: Sequence[Held]) -> Wish:
@@ -120,12 +123,7 @@ def _syntax(held: Held) -> str:
 
 def _parts(objects: Iterable[Held], root: str) -> Iterator[BodyPart]:
     for held in objects:
-        yield BodyPart(content_type=DICOM, location=_url(held, root), chunks=_chunks(held.path))
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
-        yield from iter(partial(stream.read, _CHUNK), b"")
+        yield BodyPart(content_type=DICOM, location=_url(held, root), chunks=file_blocks(held.path, _CHUNK))
 
 
 def retrieve_metadata(request: Request) -> Response:
@@ -138,7 +136,7 @@ def retrieve_metadata(request: Request) -> Response:
             yield (b"," if number else b"[") + as_dicom_json(metadata_of(held, _url(held, root)))
         yield b"]"
 
-    return StreamingResponse(written(), media_type=DICOM_JSON)
+    return FileAnswer(written(), DICOM_JSON)
 
 
 def retrieve_frames(request: Request) -> Response:
@@ -161,7 +159,7 @@ def retrieve_frames(request: Request) -> Response:
             yield BodyPart(content_type=content_type, location=f"{location}/{number}", chunks=[frame.data])
 
     answer = Multipart(first.media_type, parts())
-    return StreamingResponse(iter(answer), media_type=answer.content_type)
+    return FileAnswer(iter(answer), answer.content_type, HEAD_AND_FIRST)
 
 
 def retrieve_rendered(request: Request) -> Response:
