@@ -40,6 +40,7 @@ from carina.testing.ports import free_port
 from delivery_objects import eventually, write_objects
 from kept_nodes import TODAY, KeptArrival, KeptJob, a_manifest, dangling, fill
 from received_files import small_ct
+from saved_nodes import make_earlier
 from test_retention import retention
 
 PROGRAM = Path(sys.executable).with_name("carina")
@@ -176,11 +177,11 @@ def test_what_stands_in_the_way_is_said_and_nothing_is_touched(node: Settings, t
     content = result.read_bytes()
     for harm in (result.unlink, lambda: result.write_bytes(content[:-1])):
         harm()
-        with pytest.raises(BadConfig, match=rf"{result.relative_to(tmp_path / 'saved')} is missing, or not as long as"):
+        with pytest.raises(BadConfig, match=rf"{result}: is missing, or not as long as it was"):
             restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
     result.write_bytes(content)
     (tmp_path / "saved" / "incoming" / "1" / "0.dcm").unlink()
-    with pytest.raises(BadConfig, match=r"incoming/1/0\.dcm is missing"):
+    with pytest.raises(BadConfig, match=r"incoming/1/0\.dcm: is missing"):
         restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
     assert not (tmp_path / "there").exists()
     assert not list(tmp_path.glob("*.part"))
@@ -196,11 +197,14 @@ def alter(file: Path) -> None:
 def test_an_altered_instance_is_refused_by_name(node: Settings, tmp_path: Path) -> None:
     save_node(node, tmp_path / "saved", TODAY)
     alter(tmp_path / "saved" / "incoming" / "1" / "1.dcm")
-    with pytest.raises(BadConfig, match=r"saved/incoming/1/1\.dcm: is not what the node received \(SHA-256"):
+    with pytest.raises(BadConfig, match=r"saved/incoming/1/1\.dcm: is not what was saved; expected the SHA-256"):
         restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
     assert not (tmp_path / "there").exists()
     (tmp_path / "saved" / "incoming" / "1" / "1.dcm").write_bytes(bytes(999))
-    with pytest.raises(BadConfig, match=r"incoming/1/1\.dcm: is not what the node received"):
+    with pytest.raises(BadConfig, match=r"incoming/1/1\.dcm: is missing, or not as long as it was"):
+        restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
+    make_earlier(tmp_path / "saved", with_list=False)
+    with pytest.raises(BadConfig, match=r"incoming/1/1\.dcm: is not what the node received; expected the SHA-256 of"):
         restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
 
 
@@ -302,6 +306,7 @@ def test_a_backup_of_a_later_version_is_refused(node: Settings, tmp_path: Path) 
     database.execute("update alembic_version set version_num = '9999'")
     database.commit()
     database.close()
+    make_earlier(tmp_path / "saved", with_list=True)
     with pytest.raises(BadConfig, match="has version 9999, this program knows up to"):
         restore_node(settings_in(tmp_path / "there"), tmp_path / "saved", TODAY)
     assert not (tmp_path / "there").exists()

@@ -20,7 +20,8 @@ from carina.errors import BadConfig
 from carina.jobs.places import open_node
 from carina.keeping.backup import new_folder, save_node
 from carina.keeping.making import part_and_lock
-from carina.keeping.restore import read_backup, restore_node
+from carina.keeping.restore import restore_node
+from carina.keeping.saved import read_backup
 from kept_nodes import TODAY, KeptArrival, KeptJob, fill
 
 KINDS = ["backup", "restore"]
@@ -103,7 +104,7 @@ def test_of_many_at_once_one_is_made_and_is_whole(node: Settings, tmp_path: Path
     assert set(refused) <= {f"{kind}.under-way", f"{kind}.not-empty"}
     assert not [one for one in part_and_lock(place) if one.exists()]
     if kind == "backup":
-        assert read_backup(place) == made[0] and not made[0].lost
+        assert read_backup(place).said == made[0] and not made[0].lost
     else:
         assert (place / "node.sqlite").is_file()
 

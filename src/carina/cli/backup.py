@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from carina.cli.node import CONFIG, acting_by_command, node_settings
 from carina.cli.places import PATH
 from carina.cli.terminal import SOME_FAILED, say
+
+if TYPE_CHECKING:
+    from carina.keeping.backup import Backup
 
 
 @click.command()
@@ -28,6 +32,12 @@ def backup(to: Path, config: Path | None) -> None:
     made = save_node(node_settings(config), to, datetime.now(UTC), who=acting_by_command())
     say(f"{to}: saved as of {made.at:%Y-%m-%d %H:%M:%S} UTC; instances: {made.instances}, runs: {made.runs}")
     _warn_if_open(to)
+    _tell_lost(made, "saved without what was lost, and a restore does without it")
+    if made.lost or made.lost_results:
+        sys.exit(SOME_FAILED)
+
+
+def _tell_lost(made: Backup, consequence: str) -> None:
     for lost, instead, remedy in (
         (made.lost, "what came", "Have it sent again."),
         (
@@ -38,10 +48,8 @@ def backup(to: Path, config: Path | None) -> None:
     ):
         if lost:
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-            words = f"missing or not {instead}: saved without what was lost, and a restore does without it"
+            words = f"missing or not {instead}: {consequence}"
             say(f"{made.folder}: {lost[0]}{more}: {words}. {remedy}", err=True)
-    if made.lost or made.lost_results:
-        sys.exit(SOME_FAILED)
 
 
 def _warn_if_open(folder: Path) -> None:
@@ -62,4 +70,5 @@ def restore(backup_folder: Path, config: Path | None) -> None:
     said = restore_node(settings, backup_folder, datetime.now(UTC), who=acting_by_command())
     what = f"as of {said.at:%Y-%m-%d %H:%M:%S} UTC; instances: {said.instances}, runs: {said.runs}"
     say(f"{settings.node.folder}: {what}; start it by: carina serve")
+    _tell_lost(said, "it was lost before the backup was made, and the restored node is without it")
     _warn_if_open(Path(settings.node.folder))

@@ -10,14 +10,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import quote_from_bytes
 
 import msgspec
 from sqlalchemy import Connection, create_engine, insert, select
@@ -32,6 +31,7 @@ from carina.errors import FULL, BadConfig, told, unwritable
 from carina.jobs.places import DATABASE, NODE_LOCK, check_beside, check_folder, connected, own_alone
 from carina.jobs.queue import JobState
 from carina.jobs.signs import SIGNED
+from carina.keeping.copied import COPIED, Copier, copied_files, sha256_of
 from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
 from carina.keeping.making import making, part_and_lock
@@ -49,9 +49,6 @@ BACKUP_FILE = "backup.json"
 LISTED = "instances.txt"
 """Beside a dump: the instances that it names, a line each, so that what is missing or altered is seen in time."""
 
-COPIED = "files.txt"
-"""In every backup: the files of runs and uploads in it, a line each with the size, so that what is missing is seen."""
-
 _APART = frozenset({INCOMING, RUNS, UPLOADS, FETCHING, SIGNED, KEEPING_LOCK, NODE_LOCK, RECEIVING_LOCK, SENDER_LOCK})
 """What is not copied as it stands; the database neither, whose files begin with its name."""
 
@@ -61,6 +58,7 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
 
     ``lost`` names instances that the node itself had no more as they came, ``lost_results`` files and folders of runs,
     and of corrections that readers finished, that it had no more as they were written: a restore does without them.
+    ``files`` is how many lines the list of files has, ``files_sha256`` is of that list: empty in earlier versions.
     """
 
     at: datetime
@@ -70,6 +68,8 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
     runs: int
     lost: tuple[str, ...] = ()
     lost_results: tuple[str, ...] = ()
+    files: int = 0
+    files_sha256: str = ""
     carina: str = __version__
     notice: str = RESEARCH_ONLY
 
@@ -146,7 +146,8 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
             copier.tree(content.parent, part / UPLOADS / content.parent.name)
         for other in rest_of(folder):
             copier.tree(other, part / other.name)
-        (part / COPIED).write_text("".join(f"{one.line}\n" for one in copied_files(part)))
+        listed = [f"{one.line}\n" for one in copied_files(part, copier.sums)]
+        (part / COPIED).write_text("".join(listed))
         made = Backup(
             at=now,
             folder=str(folder.resolve()),
@@ -155,6 +156,8 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
             runs=len(named.runs),
             lost=tuple(one.path for one in named.instances if not one.is_whole(part)),
             lost_results=lost_results(part, named.results),
+            files=len(listed),
+            files_sha256=sha256_of(part / COPIED),
         )
         if identity_in(folder) != was:
             words = f"{folder}: the node's folder went while it was saved, and nothing is lost: is its disk mounted?"
@@ -220,7 +223,7 @@ def _save_database(settings: Settings, part: Path) -> Named:
     if not is_on_server(settings):
         _copy_database(Path(settings.node.folder) / DATABASE, part / DATABASE)
         return named_in(part / DATABASE)
-    named = dump_database(settings.node.database, part / DUMP, _named)
+    named = dump_database(settings.node.database, part / DUMP, named_by)
     (part / LISTED).write_text("".join(f"{one.line}\n" for one in named.instances))
     return named
 
@@ -238,12 +241,13 @@ def named_in(database: Path) -> Named:
     engine = create_engine(file_address(database))
     try:
         with engine.connect() as connection:
-            return _named(connection)
+            return named_by(connection)
     finally:
         engine.dispose()
 
 
-def _named(connection: Connection) -> Named:
+def named_by(connection: Connection) -> Named:
+    """What a database of any version that has arrivals and jobs names."""
     there = ARRIVAL.c.state != ArrivalState.REMOVED
     rows = connection.execute(select(INSTANCE.c.path, INSTANCE.c.sha256, INSTANCE.c.bytes))
     return Named(
@@ -255,70 +259,11 @@ def _named(connection: Connection) -> Named:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class CopiedFile:
-    """A file of a run or upload in a backup: its size in bytes, and its path in it."""
-
-    path: str
-    bytes: int
-
-    @property
-    def line(self) -> str:
-        """As the list has it; what is no letter, digit or sign of an address is written as a ``%`` of its bytes."""
-        return f"{self.bytes} {quote_from_bytes(os.fsencode(self.path))}"
-
-    @classmethod
-    def of_line(cls, line: str) -> CopiedFile:
-        """What such a line says."""
-        size, _, path = line.partition(" ")
-        return cls(path=os.fsdecode(unquote_to_bytes(path)), bytes=int(size) if size.isdecimal() else -1)
-
-    def is_there(self, folder: Path) -> bool:
-        """Whether the file is below a folder, as long as it was."""
-        file = folder / self.path
-        return file.is_file() and file.stat().st_size == self.bytes
-
-
-def copied_files(folder: Path) -> Iterator[CopiedFile]:
-    """Every file of runs and uploads below a folder."""
-    for kind in (RUNS, UPLOADS):
-        for file in sorted(one for one in (folder / kind).rglob("*") if one.is_file()):
-            yield CopiedFile(path=file.relative_to(folder).as_posix(), bytes=file.stat().st_size)
-
-
 def rest_of(folder: Path) -> Iterator[Path]:
     """What else lies in a node's folder, its jobs' logs among it."""
     for one in sorted(folder.iterdir()):
         if one.name not in _APART and not one.name.startswith(DATABASE):
             yield one
-
-
-@dataclass
-class Copier:
-    """Copies trees; files that are one file under several names stay one."""
-
-    copied: dict[tuple[int, int], Path] = field(default_factory=dict)
-
-    def tree(self, source: Path, to: Path) -> None:
-        """Copy a file or a folder, whatever is there of it."""
-        if source.is_dir():
-            to.mkdir(parents=True, exist_ok=True)
-            for one in source.iterdir():
-                self.tree(one, to / one.name)
-        elif source.is_file():
-            self._file(source, to)
-
-    def _file(self, source: Path, to: Path) -> None:
-        status = source.stat()
-        key = (status.st_dev, status.st_ino)
-        first = self.copied.setdefault(key, to)
-        if first is to:
-            shutil.copy2(source, to)
-            return
-        try:
-            os.link(first, to)
-        except OSError:  # where links are refused
-            shutil.copy2(source, to)
 
 
 @contextmanager
@@ -354,8 +299,3 @@ def new_folder(place: Path, kind: str) -> Iterator[Path]:
 def _check_empty(place: Path, kind: str) -> None:
     if os.path.lexists(place) and (not place.is_dir() or any(place.iterdir())):
         raise BadConfig(f"{kind}.not-empty", f"{place}: is not empty, and nothing is overwritten: choose another.")
-
-
-def missing_files(folder: Path, paths: Iterable[str]) -> list[str]:
-    """Those of the paths that name no file below a folder."""
-    return [path for path in paths if not (folder / path).is_file()]

@@ -68,7 +68,7 @@ def check_restorable(address: str) -> None:
     Raises:
         BadConfig: it is not empty; ``pg_restore`` is not at hand.
     """
-    _program("pg_restore", "brought back")
+    restoring_program()
     engine = open_database(address)
     try:
         with engine.connect() as connection:
@@ -89,8 +89,17 @@ def restore_database(dump: Path, address: str) -> None:
         BadConfig: the database is not empty; ``pg_restore`` is not at hand, or fails.
     """
     check_restorable(address)
-    program = _program("pg_restore", "brought back")
+    program = restoring_program()
     _run([program, *_WITHOUT_OWNERS, "--single-transaction", "--exit-on-error", str(dump)], address)
+
+
+def restoring_program() -> str:
+    """Where ``pg_restore`` is.
+
+    Raises:
+        BadConfig: it is not at hand.
+    """
+    return _program("pg_restore", "brought back")
 
 
 def _program(name: str, done: str) -> str:

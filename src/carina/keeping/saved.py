@@ -1,0 +1,204 @@
+"""A backup as it lies there, looked into before anything of it is put in place: whether it is whole.
+
+``backup.json`` has the digest of the list of files, the list those of all files, and the database names what there has
+to be. Backups of earlier versions have no digests: their lists are compared with the rows of the database.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote_from_bytes
+
+from msgspec.structs import replace
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from carina.database.upgrade import check_version
+from carina.errors import BadConfig, one_line
+from carina.jobs.places import DATABASE
+from carina.keeping.backup import BACKUP_FILE, LISTED, Backup, Named, NamedFile, named_by
+from carina.keeping.copied import COPIED, CopiedFile, sha256_of
+from carina.keeping.dumped import opened_dump
+from carina.keeping.dumps import DUMP
+from carina.keeping.results import lost_results
+from carina.pipeline.json_text import read_json
+
+REMEDY = "restore another backup, or copy this one again from where it was made"
+"""What is to be done about a backup that is damaged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedNode:
+    """A backup in a folder: what it says of itself, and its list of files."""
+
+    folder: Path
+    said: Backup
+    files: tuple[CopiedFile, ...]
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether it has digests of all files, unlike one of an earlier version."""
+        return bool(self.said.files_sha256)
+
+    @property
+    def is_dump(self) -> bool:
+        """Whether it is of a node whose database is a server's."""
+        if self.is_listed:
+            return any(one.path == DUMP for one in self.files)
+        return (self.folder / DUMP).is_file() or (self.folder / LISTED).is_file()
+
+    @property
+    def database(self) -> str:
+        """The name of the file with the database in it."""
+        return DUMP if self.is_dump else DATABASE
+
+
+def read_backup(folder: Path) -> SavedNode:
+    """A backup whose files are all there, as long as they were.
+
+    Raises:
+        BadConfig: it is none, was broken off, or lacks files.
+    """
+    try:
+        said = read_json((folder / BACKUP_FILE).read_bytes(), Backup)
+    except (OSError, ValueError) as error:
+        words = f"is no backup, or one that was broken off (no {BACKUP_FILE} that can be read): choose another."
+        raise BadConfig("restore.no-backup", f"{folder}: {words}") from error
+    saved = SavedNode(folder=folder, said=said, files=tuple(map(CopiedFile.of_line, _list_of(folder, said))))
+    needed = [saved.database, *([LISTED] if saved.is_dump else [])]
+    missing = [name for name in needed if not (folder / name).is_file()]
+    missing += [one.path for one in saved.files if one.path not in missing and not one.is_there(folder)]
+    _refuse(folder, missing, "is missing, or not as long as it was", f"all files of {COPIED} with their sizes")
+    return saved
+
+
+def _list_of(folder: Path, said: Backup) -> list[str]:
+    listed = folder / COPIED
+    if not listed.is_file():
+        if said.files_sha256:
+            _refuse(folder, [COPIED], "is missing", f"a list of {said.files} files")
+        return []  # of a version that had none
+    lines = _lines(listed)
+    if said.files_sha256 and sha256_of(listed) != said.files_sha256:
+        what = f"is not what was saved (lines: {len(lines)})"
+        _refuse(folder, [COPIED], what, f"{said.files} lines with the SHA-256 that {BACKUP_FILE} has")
+    return lines
+
+
+def _lines(listed: Path) -> list[str]:
+    return [one for one in listed.read_bytes().decode(errors="surrogateescape").split("\n") if one]
+
+
+def look_into(saved: SavedNode) -> Named:
+    """What the database in a backup names, which is what the backup says and its lists have.
+
+    Raises:
+        BadConfig: it is damaged, or of a later version.
+    """
+    if saved.is_listed:
+        _check_database_files(saved)
+    named = _named_in(saved.folder / saved.database)
+    found, expected = (len(named.instances), len(named.runs)), (saved.said.instances, saved.said.runs)
+    if found != expected:
+        what = f"has instances: {found[0]}, runs: {found[1]}"
+        _refuse(saved.folder, [saved.database], what, f"{expected[0]} and {expected[1]}, as {BACKUP_FILE} says")
+    if saved.is_dump:
+        _compare_list(saved.folder, named)
+    missing = [one for one in _to_be_there(saved, named) if not (saved.folder / one.path).is_file()]
+    expectation = f"each of the {found[0]} instances that the database names"
+    _refuse(saved.folder, [one.path for one in missing], "is missing", expectation)
+    return named
+
+
+def _check_database_files(saved: SavedNode) -> None:
+    digests = {one.path: one.sha256 for one in saved.files}
+    names = (DUMP, LISTED) if saved.is_dump else (DATABASE,)
+    wrong = [name for name in names if sha256_of(saved.folder / name) != digests.get(name)]
+    _refuse(saved.folder, wrong, "is not what was saved", f"the SHA-256 that {COPIED} has")
+
+
+def _to_be_there(saved: SavedNode, named: Named) -> Iterator[NamedFile]:
+    """The instances that the node had not lost."""
+    lost = set(saved.said.lost)
+    return (one for one in named.instances if one.path not in lost)
+
+
+def _compare_list(folder: Path, named: Named) -> None:
+    listed = {NamedFile.of_line(line).path for line in _lines(folder / LISTED)}
+    if listed != {one.path for one in named.instances}:
+        words = f"the {len(named.instances)} instances that the database in {DUMP} names"
+        _refuse(folder, [LISTED], f"is not what was saved (lines: {len(listed)})", words)
+
+
+def _named_in(database: Path) -> Named:
+    try:
+        with (opened_dump if database.name == DUMP else _opened_file)(database) as connection:
+            check_version(connection)
+            return named_by(connection)
+    except (SQLAlchemyError, sqlite3.Error, ValueError) as error:
+        reason = one_line(str(getattr(error, "orig", None) or error)).strip()[:300]
+        raise _damaged(f"{database}: can't be read ({reason})", "the whole database of a node") from error
+
+
+@contextmanager
+def _opened_file(database: Path) -> Iterator[Connection]:
+    """A connection that writes nothing, neither into the file nor beside it.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    address = f"file:{quote_from_bytes(os.fsencode(database.absolute()))}?mode=ro&immutable=1"
+    with closing(sqlite3.connect(address, uri=True)) as plain:
+        found = [str(row[0]) for row in plain.execute("PRAGMA integrity_check(1)")]
+    if found != ["ok"]:
+        raise ValueError(found[0] if found else "no check of it")
+    engine = create_engine("sqlite://", creator=partial(sqlite3.connect, address, uri=True, check_same_thread=False))
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def check_copies(saved: SavedNode, named: Named, part: Path, sums: Mapping[str, str]) -> Backup:
+    """See that what was copied is what was saved; gives what the backup says, and what it turned out to lack.
+
+    Of a backup without digests: that each instance is what the node took in, and each result what its run wrote, but
+    those that the node had lost before. One that has no list of files either can't say what was, and does without.
+
+    Raises:
+        BadConfig: a file is not what was saved.
+    """
+    if not saved.is_listed:
+        return _check_by_rows(saved, named, part)
+    copied = (one for one in saved.files if one.path not in (DUMP, LISTED))
+    wrong = [one.path for one in copied if sums.get(str(part / one.path)) != one.sha256]
+    _refuse(saved.folder, wrong, "is not what was saved", f"the SHA-256 that {COPIED} has")
+    return saved.said
+
+
+def _check_by_rows(saved: SavedNode, named: Named, part: Path) -> Backup:
+    altered = [one.path for one in _to_be_there(saved, named) if not one.is_whole(part)]
+    what = "is not what the node received"
+    _refuse(saved.folder, altered, what, "the SHA-256 of its data set that the database has")
+    known = saved.said.lost_results
+    missing = [one for one in lost_results(part, named.results) if one not in known]
+    if saved.files:
+        _refuse(saved.folder, missing, "is missing, or not what its run, or a reader, wrote", "all results of runs")
+    return replace(saved.said, lost_results=(*known, *missing))
+
+
+def _refuse(folder: Path, names: list[str], seen: str, expected: str) -> None:
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise _damaged(f"{folder / names[0]}{more}: {seen}", expected)
+
+
+def _damaged(seen: str, expected: str) -> BadConfig:
+    return BadConfig("restore.damaged", f"{seen}; expected {expected}: {REMEDY}.")

@@ -1,0 +1,58 @@
+"""Backups as earlier versions made them, and as a bad disk or a copy that was broken off leaves them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from random import Random
+
+from carina.keeping.copied import COPIED, CopiedFile
+
+
+def make_earlier(saved: Path, *, with_list: bool) -> None:
+    """Take from a backup the digests that earlier versions did not note; 0.1 had no list of files either."""
+    said = json.loads((saved / "backup.json").read_bytes())
+    del said["files"], said["files_sha256"]
+    (saved / "backup.json").write_text(json.dumps(said))
+    files = [CopiedFile.of_line(line) for line in (saved / COPIED).read_text().splitlines()]
+    kept = [one for one in files if one.path.startswith(("runs/", "uploads/"))]
+    (saved / COPIED).write_text("".join(f"{one.line.rsplit(' ', 1)[0]}\n" for one in kept))
+    if not with_list:
+        (saved / COPIED).unlink()
+
+
+def _empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def _half(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _noise(file: Path) -> None:
+    file.write_bytes(Random(1).randbytes(file.stat().st_size))
+
+
+def _spots(file: Path) -> None:
+    """A few bytes here and there are others."""
+    content, random = bytearray(file.read_bytes()), Random(2)
+    for place in {0, len(content) // 2, len(content) - 2, *(random.randrange(len(content)) for _ in range(9))}:
+        content[place] ^= 0x55
+    file.write_bytes(content)
+
+
+def _lines_gone(file: Path) -> None:
+    """Every second line is gone, and what it ends with is as it was."""
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[1::2]))
+
+
+DAMAGES: Mapping[str, Callable[[Path], None]] = {
+    "missing": Path.unlink,
+    "empty": _empty,
+    "half": _half,
+    "noise": _noise,
+    "spots": _spots,
+    "lines gone": _lines_gone,
+}
+"""What may be wrong with a file, by name."""

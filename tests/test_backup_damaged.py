@@ -1,0 +1,128 @@
+"""A backup of which a file is gone, cut or altered is refused in one line, and nothing is left of the attempt."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from carina.cli.backup import restore
+from carina.config import NodeSettings, Settings
+from carina.errors import BadConfig
+from carina.keeping.backup import save_node
+from carina.keeping.dumps import check_restorable
+from carina.keeping.restore import restore_node
+from databases import new_database
+from kept_nodes import TODAY
+from saved_nodes import DAMAGES, make_earlier
+from test_backup import filled
+
+REFUSED = {"restore.damaged", "restore.no-backup"}
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A backup, and the address of an empty database of its kind."""
+    folder, first, empty = tmp_path_factory.mktemp("saved"), "", ""
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgresql")
+        first, empty = (new_database(server, f"damaged {name}") for name in ("node", "empty"))
+    node = filled(Settings(node=NodeSettings(folder=str(folder / "node"), database=first)))
+    upload = folder / "node" / "uploads" / "u1" / "content"
+    upload.mkdir(parents=True)
+    (upload / "1.dcm").write_bytes(b"a file that came\n" * 9)
+    save_node(node, folder / "saved", TODAY)
+    yield folder / "saved", empty
+
+
+def refused(saved: Path, database: str) -> str:
+    """What is said of a backup that is refused, of which nothing is left."""
+    there = saved.with_name("there")
+    with pytest.raises(BadConfig, match=rf"^{saved}.*: (is|has|can't) .*(; expected .*: restore|: choose)") as caught:
+        restore_node(Settings(node=NodeSettings(folder=str(there), database=database)), saved, TODAY)
+    assert caught.value.code in REFUSED and len(caught.value.message.splitlines()) == 1
+    assert sorted(one.name for one in saved.parent.iterdir()) == [saved.name]
+    if database:
+        check_restorable(database)
+    return caught.value.message
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file())
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_file_of_a_backup_is_looked_at(saved: tuple[Path, str], tmp_path: Path, damage: str) -> None:
+    folder, database = saved
+    names = files_in(folder)
+    assert {"backup.json", "files.txt", "incoming/1/0.dcm", "runs/1/manifest.json", "uploads/u1/content/1.dcm"} < set(
+        names
+    ) and ({"node.sqlite"} if not database else {"node.dump", "instances.txt"}) < set(names)
+    shutil.copytree(folder, tmp_path / "saved")
+    for name in names:
+        DAMAGES[damage](tmp_path / "saved" / name)
+        words = refused(tmp_path / "saved", database)
+        assert name == "backup.json" or f"{tmp_path}/saved/{name}: " in words
+        shutil.copy2(folder / name, tmp_path / "saved" / name)
+
+
+@pytest.mark.parametrize("with_list", [True, False])
+@pytest.mark.parametrize("damage", [one for one in DAMAGES if one != "spots"])
+def test_what_the_database_names_is_looked_for_in_backups_without_digests(
+    saved: tuple[Path, str], tmp_path: Path, damage: str, *, with_list: bool
+) -> None:
+    folder, database = saved
+    shutil.copytree(folder, tmp_path / "saved")
+    make_earlier(tmp_path / "saved", with_list=with_list)
+    apart = Path(shutil.copytree(tmp_path / "saved", tmp_path.with_name(f"{tmp_path.name}-apart")))
+    names = [
+        one for one in files_in(tmp_path / "saved") if one.startswith(("backup", "node.s", "node.d", "ins", "inc"))
+    ]
+    results = [one for one in files_in(tmp_path / "saved") if one.startswith("runs/1/")]
+    for name in [*names, *(results if with_list else [])]:
+        DAMAGES[damage](tmp_path / "saved" / name)
+        refused(tmp_path / "saved", database)
+        shutil.copy2(apart / name, tmp_path / "saved" / name)
+
+
+def test_a_list_that_is_cut_hides_nothing(saved: tuple[Path, str], tmp_path: Path) -> None:
+    """Of a backup with digests nor of one without."""
+    folder, database = saved
+    lists = {"files.txt": "runs/1/dicom/1.dcm", **({"instances.txt": "incoming/1/0.dcm"} if database else {})}
+    for number, (listed, named) in enumerate(lists.items()):
+        for is_earlier in (False, True):
+            copy = tmp_path / f"{number}{is_earlier}" / "saved"
+            shutil.copytree(folder, copy)
+            if is_earlier:
+                make_earlier(copy, with_list=True)
+            lines = (copy / listed).read_text().splitlines(keepends=True)
+            (copy / listed).write_text("".join(line for line in lines if named not in line))
+            (copy / named).unlink()
+            refused(copy, database)
+
+
+def test_backups_of_earlier_versions_are_brought_back(tmp_path: Path) -> None:
+    """One without a list of files, of a node that had lost a result, says what it turned out to lack."""
+    node = filled(Settings(node=NodeSettings(folder=str(tmp_path / "node"))))
+    (tmp_path / "node/runs/1/dicom/1.dcm").unlink()
+    for with_list in (True, False):
+        saved, there = tmp_path / f"saved-{with_list}", tmp_path / f"there-{with_list}"
+        made = save_node(node, saved, TODAY)
+        make_earlier(saved, with_list=with_list)
+        said = restore_node(Settings(node=NodeSettings(folder=str(there))), saved, TODAY)
+        assert said.lost_results == made.lost_results == ("runs/1/dicom/1.dcm",)
+        assert files_in(there / "incoming") == files_in(tmp_path / "node" / "incoming")
+
+
+def test_the_command_names_what_a_backup_never_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = filled(Settings(node=NodeSettings(folder=str(tmp_path / "node"))))
+    (tmp_path / "node/incoming/1/0.dcm").unlink()
+    save_node(node, tmp_path / "saved", TODAY)
+    there = Settings(node=NodeSettings(folder=str(tmp_path / "there")))
+    monkeypatch.setattr("carina.cli.backup.node_settings", lambda _: there)
+    done = CliRunner().invoke(restore, [str(tmp_path / "saved")])
+    assert done.exit_code == 0
+    assert "incoming/1/0.dcm: missing or not what came: it was lost before the backup was made" in done.stderr
