@@ -19,6 +19,7 @@ from carina.config import DicomDestination, DicomSettings
 from carina.deliver.answers import CLASS_NOT_SUPPORTED, FAILURES, NO_SUCH_OBJECT, WARNINGS
 from carina.deliver.dicomweb import DICOM_JSON
 from carina.deliver.find_scu import FIND
+from carina.deliver.reported import REPORT_STATUSES
 from carina.dicom.headers import CT_CLASSES
 from carina.dicom.syntaxes import ENCAPSULATED, NATIVE
 from carina.receive.commitment import FAILURE_REASONS, INVALID_ARGUMENT, PROCESSING_FAILURE
@@ -147,6 +148,9 @@ def _statuses() -> Iterator[str]:
     yield f"destination that has the caller's AE title; it is tried for {GIVEN_UP_H:g} hours. Failure Reasons in it:"
     yield ""
     yield from _table(("reason", "meaning"), _statuses_of(FAILURE_REASONS))
+    yield "A peer's report on what the node asked it about is answered with 0000H where it is believed, and else with:"
+    yield ""
+    yield from _table(("status", "meaning"), _statuses_of(REPORT_STATUSES))
     yield "Of a peer's answers, these are told by name:"
     yield ""
     yield from _table(("status", "is told as"), _statuses_of({**WARNINGS, **FAILURES}))

@@ -32,6 +32,7 @@ from carina.deliver.identity import identity_of
 from carina.deliver.ledger import DeliveryState, Entry
 from carina.deliver.pace import Pace
 from carina.deliver.proof import Proof
+from carina.deliver.reported import ALL_KEPT, SOME_REFUSED, PeerReport, ReportRefused, read_report
 from carina.errors import DeliveryFailed
 from delivery_objects import NOW, add_job, write_objects
 
@@ -95,7 +96,7 @@ class LatePeer:
     breaks: bool = False
     due: list[tuple[datetime, str]] = field(default_factory=list)
     stored: Counter[str] = field(default_factory=Counter)
-    reports: list[Dataset] = field(default_factory=list)
+    reports: list[PeerReport] = field(default_factory=list)
     where: str = "LATE"
     proof: Proof = Proof.QUERY
     is_open: bool = True
@@ -140,11 +141,12 @@ class LatePeer:
         report.ReferencedSOPSequence, report.FailedSOPSequence = [], []
         for entry in entries:
             item = Dataset()
+            item.ReferencedSOPClassUID = entry.sop_class_uid
             item.ReferencedSOPInstanceUID = entry.sop_instance_uid
             if entry.sop_instance_uid not in here:
                 item.FailureReason = NO_SUCH_OBJECT
             (report.ReferencedSOPSequence if entry.sop_instance_uid in here else report.FailedSOPSequence).append(item)
-        self.reports.append(report)
+        self.reports.append(read_report(SOME_REFUSED if report.FailedSOPSequence else ALL_KEPT, report))
         self.step()
         return True
 
@@ -223,7 +225,8 @@ class Trial:
             if not courier.round():
                 self.clock.now += timedelta(seconds=PACE.first_s / 2)
             while self.peer.reports:
-                take_report(self.engine, self.peer.reports.pop(), self.clock(), PACE)
+                with suppress(ReportRefused):  # one that comes after another transaction was begun
+                    take_report(self.engine, self.peer.reports.pop(), self.clock(), PACE)
             if not set(self.states()) & set(ledger.UNDER_WAY):
                 return
         raise AssertionError(f"still under way: {self.states()}")

@@ -7,8 +7,7 @@ hand it to ``take_report``; the transaction's UID, which only we and the node kn
 from __future__ import annotations
 
 import uuid
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from pydicom import Dataset
@@ -36,6 +35,7 @@ from carina.deliver.ledger import (
 )
 from carina.deliver.pace import PACE, Pace
 from carina.deliver.proof import Proof
+from carina.deliver.reported import PeerReport, hear_report
 from carina.deliver.store_scu import ECHO_CONTEXT, NO_ANSWER
 from carina.errors import DeliveryFailed
 
@@ -65,7 +65,7 @@ def ask_commitment(
     name: str,
     peer: DicomDestination,
     linger: Callable[[Association], None],
-    take: Callable[[Dataset], None],
+    take: Callable[[PeerReport], None],
 ) -> bool:
     """Ask a node to commit itself to objects; False where it knows no storage commitment.
 
@@ -76,8 +76,7 @@ def ask_commitment(
     """
 
     def report(event: Event) -> tuple[int, None]:
-        take(event.event_information)
-        return SUCCESS, None
+        return hear_report(event, take)
 
     contexts = [(StorageCommitmentPushModel, (ImplicitVRLittleEndian,)), ECHO_CONTEXT]
     try:
@@ -127,34 +126,29 @@ def _unasked(where: str, reason: str) -> DeliveryFailed:
     return DeliveryFailed("delivery.query", f"{where} took no request for storage commitment: {reason}.")
 
 
-def take_report(engine: Engine, information: Dataset, now: datetime, pace: Pace = PACE) -> None:
-    """Write into the ledger what a node reported on storage commitment: the event information of an N-EVENT-REPORT.
+def take_report(engine: Engine, report: PeerReport, now: datetime, pace: Pace = PACE) -> None:
+    """Write into the ledger what a node reported on storage commitment.
 
-    One answer counts for each transaction and object: a report on a transaction that is not ours, or that the peer has
-    answered for that object, changes nothing. What one report both keeps and fails, or fails for several reasons, is
-    neither kept nor absent: it is asked about again, ``MOST_CONTRADICTIONS`` times at most.
+    One answer counts for each transaction and object: what the peer has answered for, or was asked about anew since,
+    waits for no report. What one report both keeps and fails, or fails for several reasons, is neither kept nor absent:
+    it is asked about again, ``MOST_CONTRADICTIONS`` times at most.
+
+    Raises:
+        ReportRefused: it can't be meant, and changes nothing.
     """
-    kept = {str(item.get("ReferencedSOPInstanceUID", "")) for item in information.get("ReferencedSOPSequence") or ()}
-    failed = _failed_in(information)
     with engine.begin() as connection:
-        for entry in of_transaction(connection, str(information.get("TransactionUID", ""))):
+        entries = of_transaction(connection, report.transaction_uid)
+        report.check_classes({entry.sop_instance_uid: entry.sop_class_uid for entry in entries})
+        for entry in entries:
             uid = entry.sop_instance_uid
-            if uid in failed and (uid in kept or len(failed[uid]) > 1):
+            reasons = report.failed.get(uid, set())
+            if reasons and (uid in report.kept or len(reasons) > 1):
                 _contradicted(connection, entry, now, pace)
-            elif uid in failed:
+            elif reasons:
                 later = _later(entry, now, pace.after(max(entry.attempts, 1)))
-                _refused(connection, entry, _trouble(*failed[uid]), later, now)
-            elif uid in kept:
+                _refused(connection, entry, _trouble(*reasons), later, now)
+            elif uid in report.kept:
                 mark_confirmed(connection, [entry.id], Proof.COMMITMENT, now)
-
-
-def _failed_in(information: Dataset) -> Mapping[str, set[int | None]]:
-    """For what a report fails objects, by their UIDs; None is no reason."""
-    failed: dict[str, set[int | None]] = defaultdict(set)
-    for item in information.get("FailedSOPSequence") or ():
-        reason = item.get("FailureReason")
-        failed[str(item.get("ReferencedSOPInstanceUID", ""))].add(reason if isinstance(reason, int) else None)
-    return failed
 
 
 def _contradicted(connection: Connection, entry: Entry, now: datetime, pace: Pace) -> None:

@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
-from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
@@ -29,6 +28,7 @@ from pynetdicom.sop_class import (
 from carina.config import DicomDestination, DicomSource, Settings
 from carina.database import FOLDER_AWAY, Outages
 from carina.deliver.answers import CLASS_NOT_SUPPORTED, NO_SUCH_OBJECT, SUCCESS
+from carina.deliver.reported import PeerReport, hear_report
 from carina.errors import BadConfig
 from carina.receive.commitment import read_request
 from carina.receive.instance import NO_ROOM, TAKEN_LATER, Arriving, NotAccepted
@@ -55,7 +55,7 @@ STORING = (StorageServiceClass, ServiceClass)
 
 _LOG = logging.getLogger(__name__)
 
-TakeReport = Callable[[Dataset], None]
+TakeReport = Callable[[PeerReport], None]
 
 
 class DicomListener:
@@ -224,8 +224,7 @@ class DicomListener:
         return SUCCESS, None
 
     def _hear_report(self, event: Event) -> tuple[int, None]:
-        self.take_report(event.event_information)
-        return SUCCESS, None
+        return hear_report(event, self.take_report)
 
 
 def _reject(event: Event, title: str, words: str) -> None:
