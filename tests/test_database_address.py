@@ -8,11 +8,13 @@ import string
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
-from carina.config import NodeSettings, Settings
+from carina.config import NodeSettings, Settings, load_settings
 from carina.database import DatabaseAway, open_database
 from carina.database.address import (
     BAD_ADDRESS,
@@ -26,10 +28,11 @@ from carina.database.address import (
 )
 from carina.errors import BadConfig
 from carina.jobs.places import DATABASE, open_node
-from carina.service.check import start_mistakes
+from carina.service.check import as_error, check_across, start_mistakes
 from carina.service.check_database import database_mistakes
+from carina.service.check_rest import with_the_rest
 
-pytest.importorskip("psycopg")
+connect = pytest.importorskip("psycopg").connect
 
 PG = "postgresql+psycopg://"
 PROGRAM = Path(sys.executable).with_name("carina")
@@ -80,6 +83,12 @@ MISTAKES = {
     "an unknown TLS": (f"{PG}h/n?sslmode=wrong", 'invalid sslmode value: "wrong"'),
     "an unknown TLS version": (f"{PG}h/n?ssl_min_protocol_version=1", "ssl_min_protocol_version"),
     "an unknown server wanted": (f"{PG}h/n?target_session_attrs=q", "target_session_attrs"),
+    "a server that is read only": (f"{PG}h/n?target_session_attrs=read-only", "expected target_session_attrs=any"),
+    "a standby": (f"{PG}h/n?target_session_attrs=standby", "the node writes to its database"),
+    "a standby, if there is one": (f"{PG}h/n?target_session_attrs=prefer-standby", "the node writes to its database"),
+    "another encoding": (f"{PG}h/n?client_encoding=LATIN1", "^client_encoding is another than UTF8"),
+    "no encoding": (f"{PG}h/n?client_encoding=SQL_ASCII", "^client_encoding is another than UTF8"),
+    "the encoding of the machine": (f"{PG}h/n?client_encoding=auto", "^client_encoding is another than UTF8"),
     "an unknown service": (f"{PG}h/n?service=nosuch", "nosuch"),
     "a time that is none": (f"{PG}h/n?connect_timeout=soon", "connect_timeout is no whole number"),
     "a count that is none": (f"{PG}h/n?keepalives_count=x", "keepalives_count is no whole number"),
@@ -106,9 +115,64 @@ SOUND = (
     f"{PG}carina@/n?host=a:1&host=b:2&target_session_attrs=read-write",
     f"{PG}h/n?hostaddr=127.0.0.1&sslmode=verify-full&sslrootcert=/etc/ca.pem&connect_timeout=2&keepalives_idle=30",
     f"{PG}h/n?user=carina&password=p%40w",
+    f"{PG}h/n?client_encoding=UTF-8",
     "sqlite:///node.sqlite",
     "sqlite:////srv/no de/\u00fc%3F.sqlite",
 )
+
+
+def test_a_mistake_of_a_variable_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is one by itself or with others; the file is innocent."""
+    file = tmp_path / "carina.toml"
+    file.write_text('[node]\ndatabase = "sqlite:///n.sqlite"\n[dicom]\nhost = "127.0.0.1"\n')
+    environment = {"CARINA_NODE_DATABASE": "postgresql+psycopg://h:abc/n", "CARINA_DICOM_HOST": "300.1.1.1"}
+    told = as_error(check_across(load_settings(file, environment)), file, environment).message.split("\n")
+    assert any(line.startswith("CARINA_NODE_DATABASE: node.database: its port is no number") for line in told)
+    assert any(line.startswith("CARINA_DICOM_HOST: dicom.host: '300.1.1.1' is no address") for line in told)
+    wrong = environment | {"CARINA_WEB_PORT": "x"}
+    with pytest.raises(BadConfig, match=r"^CARINA_WEB_PORT: web\.port: ") as caught:
+        load_settings(file, wrong)
+    rest = with_the_rest(caught.value, file, wrong, datetime.now(UTC)).message.split("\n")
+    assert {line.partition(":")[0] for line in rest} == wrong.keys()
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "EUC_JP"])
+def test_a_database_in_another_encoding_is_refused_with_how_to_create_one(
+    postgresql: str, tmp_path: Path, encoding: str
+) -> None:
+    """By one line for the check, and by whatever opens it."""
+    name = f"in_{encoding.lower()}"
+    how = f"create database {name} encoding '{encoding}' locale 'C' template template0"
+    with connect(postgresql.replace("+psycopg", "") + "postgres", autocommit=True) as connection:
+        connection.execute(how)
+    words = rf"its encoding is {encoding}, expected UTF8, .*: create database NAME encoding 'UTF8' locale 'C' template"
+    with pytest.raises(BadConfig, match=words) as caught:
+        open_database(postgresql + name)
+    assert caught.value.code == "database.encoding" and not isinstance(caught.value, DatabaseAway)
+    settings = Settings(node=NodeSettings(folder=str(tmp_path), database=postgresql + name))
+    (told,) = database_mistakes(settings)
+    assert told.key == ("node", "database") and re.match(rf"database .*/{name}: {words}", told.words)
+    assert caught.value.message == f"node.database: {told.words}"
+    with connect(postgresql.replace("+psycopg", "") + "postgres", autocommit=True) as connection:
+        connection.execute(how.replace(encoding, "UTF8").replace(name, f"{name}_utf8"))
+    open_database(f"{postgresql}{name}_utf8").dispose()
+
+
+@pytest.mark.parametrize("said", ["LATIN1", "SQL_ASCII"])
+def test_whatever_a_server_or_the_machine_says_texts_go_there_in_utf_8(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", said)
+    engine = open_database(f"{postgresql}postgres?options=-c%20client_encoding%3D{said}")
+    with engine.connect() as connection:
+        assert connection.execute(text("select :said || version()"), {"said": "Грудь 胸部"}).scalar_one()[:5] == "Грудь"
+    engine.dispose()
+
+
+def test_a_server_without_tls_is_told_as_such_where_the_address_wants_it(postgresql: str) -> None:
+    with pytest.raises(BadConfig, match=r"TLS is not agreed on as sslmode wants it \(.*\): see sslmode") as caught:
+        open_database(f"{postgresql}postgres?sslmode=require")
+    assert not isinstance(caught.value, DatabaseAway)
 
 
 @pytest.mark.parametrize("kind", MISTAKES)

@@ -364,6 +364,11 @@ def user_models(environment: Mapping[str, str]) -> Path | None:
     return Path(home) / ".local" / "share" / "carina" / "models" if home else None
 
 
+def named_variables(environment: Mapping[str, str]) -> dict[Key, str]:
+    """The variables by which an environment overrides settings, by their keys."""
+    return _override({}, environment)
+
+
 def _override(table: dict[str, Any], environment: Mapping[str, str]) -> dict[Key, str]:
     """Put what the environment says over the file's table; gives the variable that each key came from."""
     variables: dict[Key, str] = {}

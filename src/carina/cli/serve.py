@@ -45,7 +45,7 @@ def serve(config: Path | None, check: bool) -> None:
         mistakes += [*passing_mistakes(settings), *check_contents(settings), *lapsed_mistakes(settings, now)]
         mistakes += database_mistakes(settings)
     if mistakes:
-        raise as_error(mistakes, file)
+        raise as_error(mistakes, file, os.environ)
     if check:
         sources, destinations = ", ".join(settings.sources) or "none", ", ".join(settings.destinations) or "none"
         say(f"{file or 'settings'}: no mistakes; sources: {sources}; destinations: {destinations}")

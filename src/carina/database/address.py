@@ -37,6 +37,12 @@ _PLACE = re.compile(
 SECRET_WORDS = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
 """Options of PostgreSQL's that nobody may see."""
 
+_UTF8 = ("utf8", "unicode")
+"""What PostgreSQL calls UTF-8, without punctuation."""
+
+_WRITABLE = ("any", "read-write", "primary")
+"""Values of ``target_session_attrs`` of who writes."""
+
 _WHOLE_NUMBERS = (
     "connect_timeout",
     "keepalives",
@@ -197,6 +203,8 @@ def _mistake_of_values(options: Mapping[str, str]) -> str:
     from psycopg.conninfo import make_conninfo
     from psycopg.pq import PGconn
 
+    if re.sub(r"[\W_]", "", options.get("client_encoding", _UTF8[0])).lower() not in _UTF8:
+        return "client_encoding is another than UTF8, in which the node writes: leave it out"
     for name in _WHOLE_NUMBERS:
         if not re.fullmatch(r"-?[0-9]{1,9}", options.get(name, "0")):
             return f"{name} is no whole number"
@@ -205,7 +213,11 @@ def _mistake_of_values(options: Mapping[str, str]) -> str:
         said = one_line(tried.error_message.decode(errors="replace")).strip()
     finally:
         tried.finish()
-    return "" if _SOCKET in said else f"PostgreSQL's library does not take it ({said})"
+    if _SOCKET not in said:
+        return f"PostgreSQL's library does not take it ({said})"
+    if options.get("target_session_attrs", _WRITABLE[0]) not in _WRITABLE:
+        return f"the node writes to its database: expected target_session_attrs={'|'.join(_WRITABLE)}, or none"
+    return ""
 
 
 def _is_port(text: str) -> bool:

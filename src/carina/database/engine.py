@@ -35,6 +35,14 @@ CONNECT_S = 10
 _OF_ITS_SERVER = re.compile(r"[^\W\d_]:  \S")
 """A sentence of PostgreSQL's as its library gives it: the severity, in whatever language, a colon and two spaces."""
 
+_NO_TLS = ("does not support SSL", "certificate")
+"""What PostgreSQL's library says, in English, where TLS is not agreed on as the address wants it."""
+
+_ENCODING = "UTF8"
+"""What PostgreSQL calls UTF-8."""
+
+_KEY = "node.database: "
+
 _NO_ROOM = ("too many", "remaining connection slots")
 """What PostgreSQL says, in English, to who has logged in where others have all connections that are left."""
 
@@ -67,8 +75,8 @@ def open_database(url: str, *, makes: bool = True) -> Engine:
             with engine.connect():
                 pass
         event.listen(engine, "do_connect", _open_existing)
-        with engine.connect():
-            pass
+        with engine.connect() as connection:
+            _check_encoding(connection, url)
     except (SQLAlchemyError, ImportError) as error:
         if _comes_up(error):
             said = one_line(str(getattr(error, "orig", error))).strip()
@@ -82,23 +90,49 @@ def _how_to_connect(url: str) -> dict[str, Any]:
     """What an engine is told; a server may have been restarted since a connection was used last."""
     if url.startswith("sqlite"):
         return {}
-    is_said = "connect_timeout" in url or "PGCONNECT_TIMEOUT" in os.environ
-    is_postgresql = url.startswith("postgresql+psycopg:") and not is_said
-    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_S} if is_postgresql else {}}
+    if not url.startswith("postgresql+psycopg:"):
+        return {"pool_pre_ping": True}
+    arguments: dict[str, Any] = {"client_encoding": _ENCODING}  # whatever PGCLIENTENCODING or a user's settings say
+    if "connect_timeout" not in url and "PGCONNECT_TIMEOUT" not in os.environ:
+        arguments["connect_timeout"] = CONNECT_S
+    return {"pool_pre_ping": True, "connect_args": arguments}
+
+
+def _check_encoding(connection: Connection, url: str) -> None:
+    """See that a server's database can keep every text.
+
+    Raises:
+        BadConfig: it is in another encoding than UTF-8.
+    """
+    info = getattr(connection.connection.dbapi_connection, "info", None)
+    found = info.parameter_status("server_encoding") if info is not None else _ENCODING
+    if found == _ENCODING:
+        return
+    connection.engine.dispose()
+    words = f"its encoding is {found}, expected {_ENCODING}, in which every text can be kept"
+    how = f"create it anew: create database NAME encoding '{_ENCODING}' locale 'C' template template0"
+    raise BadConfig("database.encoding", f"{_KEY}database {shown_address(url)}: {words}: {how}.")
 
 
 def _comes_up(error: Exception) -> bool:
     """Whether a server may take the same address later: nobody answered, or it said that it takes nobody now."""
     if not isinstance(error, OperationalError) or isinstance(error.orig, sqlite3.Error):
         return False
-    if getattr(getattr(error.orig, "pgconn", None), "needs_password", False):
+    said, tried = str(error.orig), getattr(error.orig, "pgconn", None)
+    if getattr(tried, "needs_password", False) or _lacks_tls(said):
         return False
-    said = str(error.orig)
-    if not _OF_ITS_SERVER.search(said) or any(words in said for words in _NO_ROOM):
+    if not _OF_ITS_SERVER.search(said) or _has_no_room(said):
         return True
-    tried = getattr(error.orig, "pgconn", None)
     host, port = (bytes(getattr(tried, name, b"") or b"").decode() for name in ("host", "port"))
     return takes_nobody_now(host, int(port or 5432))
+
+
+def _has_no_room(said: str) -> bool:
+    return any(words in said for words in _NO_ROOM)
+
+
+def _lacks_tls(said: str) -> bool:
+    return any(words in said for words in _NO_TLS)
 
 
 def _unopened(url: str, error: Exception) -> str:
@@ -109,6 +143,9 @@ def _unopened(url: str, error: Exception) -> str:
     shown = f"database {shown_address(url)}: can't be opened ({said}); expected"
     if isinstance(error, ImportError):
         return f"{shown} the driver of PostgreSQL: pip install 'carina-ct[postgres]'."
+    if _lacks_tls(said):
+        words = "TLS is not agreed on as sslmode wants it"
+        return f"database {shown_address(url)}: {words} ({said}): see sslmode and sslrootcert, or the server's ssl."
     return (
         f"{shown} sqlite:///FILE in a folder that can be written, or postgresql+psycopg://USER@HOST/NAME of a server "
         "that answers."

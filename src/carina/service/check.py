@@ -10,9 +10,10 @@ import os
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from filelock import FileLock, Timeout
 
@@ -25,6 +26,7 @@ from carina.config import (
     FolderDestination,
     FolderSource,
     Settings,
+    named_variables,
 )
 from carina.database.address import address_mistake
 from carina.errors import BadConfig
@@ -75,10 +77,16 @@ def start_mistakes(settings: Settings, *, is_running: bool = False) -> list[Mist
     return [mistake for check in checks for mistake in check(settings)]
 
 
-def as_error(mistakes: Iterable[Mistake], file: Path | None) -> BadConfig:
-    """One error with a line for each mistake: its place in the file, its key, what is wrong."""
+def as_error(
+    mistakes: Iterable[Mistake], file: Path | None, environment: Mapping[str, str] = MappingProxyType({})
+) -> BadConfig:
+    """One error with a line for each mistake: its place in the file or the environment, its key, what is wrong."""
     read = read_toml(file, "config") if file else None
-    lines = [f"{read.place(one.key) if read else 'settings'}: {'.'.join(one.key)}: {one.words}" for one in mistakes]
+    variables = named_variables(environment)
+    lines = []
+    for one in mistakes:
+        place = variables.get(one.key[:2]) or (read.place(one.key) if read else "settings")
+        lines.append(f"{place}: {'.'.join(one.key)}: {one.words}")
     return BadConfig("config.invalid", *lines)
 
 

@@ -40,7 +40,8 @@ def database_mistakes(settings: Settings) -> Iterator[Mistake]:
     except BadConfig as error:
         if error.code == BAD_ADDRESS:  # which is told of the settings by themselves
             return
-        yield Mistake(key=("node", "folder") if error.code in _OF_FOLDER else key, words=error.message)
+        words = error.message.removeprefix(f"{'.'.join(key)}: ")
+        yield Mistake(key=("node", "folder") if error.code in _OF_FOLDER else key, words=words)
 
 
 def database_remarks(settings: Settings) -> Iterator[str]:

@@ -23,7 +23,7 @@ def with_the_rest(error: BadConfig, file: Path | None, environment: Mapping[str,
     found = [*check_across(settings, is_running=is_running(settings)), *_opened(settings, gone, now)]
     broken = [key[1] for key in gone if key[0] == "destinations" and len(key) == 2]
     rest = [_knowing(broken, one) for one in found if not any(_is_about(one, key) for key in gone)]
-    lines = as_error(rest, file).message.split("\n") if rest else []
+    lines = as_error(rest, file, environment).message.split("\n") if rest else []
     return BadConfig(error.code, *error.message.split("\n"), *lines)
 
 
