@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, select, update
+from alembic import command
+from sqlalchemy import Connection, Engine, delete, inspect, select, text, update
 
 from called import called
 from carina.config import Settings, load_settings
 from carina.database import ARRIVAL, IDENTITY, IDENTITY_FILE, INSTANCE, JOB, SCHEMA, FolderAway, open_database
+from carina.database.upgrade import SCHEMA_VERSION, migrations, schema_version
 from carina.errors import BadConfig
 from carina.jobs.coming_up import await_folder
 from carina.jobs.places import open_existing_node, open_node, open_node_beside
@@ -313,4 +315,41 @@ def test_what_is_on_the_disk_is_written_down_when_nothing_more_comes(node: Setti
         connection.execute(delete(INSTANCE))
     take_in(node, engine, tmp_path).note_flushed()
     assert [row.flushed for row in contents(engine)["instance"]] == [1, 1]
+    engine.dispose()
+
+
+def _put(connection: Connection, table: str, **values: object) -> None:
+    """A row of a table of any version, what its columns must have made up."""
+    row = dict[str, object]()
+    for column in inspect(connection).get_columns(table):
+        kind = str(column["type"])
+        if column["name"] in values:
+            row[column["name"]] = values[column["name"]]
+        elif not (column["nullable"] or column["default"] or column["name"] == "id"):
+            row[column["name"]] = NOON.isoformat(" ") if "TIME" in kind else "1"
+    names = ", ".join(row)
+    connection.execute(text(f"insert into {table} ({names}) values ({', '.join(f':{name}' for name in row)})"), row)
+
+
+@pytest.mark.parametrize("version", [f"{number:04}" for number in range(1, int(SCHEMA_VERSION) + 1)])
+@pytest.mark.parametrize("kind", ["an instance", "a run", "an upload"])
+def test_a_node_of_any_version_is_not_upgraded_into_an_empty_folder(tmp_path: Path, version: str, kind: str) -> None:
+    """Its disk is not mounted: the folder is not given to the database, which stays as it is, version and all."""
+    settings = load_settings_of(tmp_path, 1, f"sqlite:///{tmp_path}/elsewhere.sqlite")
+    engine, folder = open_database(settings.node.database), Path(settings.node.folder)
+    with engine.begin() as connection:
+        command.upgrade(migrations(connection), version)
+        if kind == "an instance":
+            _put(connection, "arrival", id=1, state="queued")
+            _put(connection, "instance", arrival_id=1, path="incoming/1/1.2.3.dcm")
+        else:
+            source = f"/srv/node/uploads/{'0' * 32}/content" if kind == "an upload" else "/data/study"
+            _put(connection, "job", source=source, state="stopped", ended="healthy", attempt=1, arrival_id=None)
+    folder.mkdir()
+    for _ in range(2):
+        with pytest.raises(FolderAway, match=HOW) as caught:
+            open_node(settings)
+        assert "\n" not in str(caught.value) and not list(folder.iterdir())
+    with engine.connect() as connection:
+        assert schema_version(connection) == version
     engine.dispose()
