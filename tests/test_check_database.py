@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from carina.config import NodeSettings, Settings
+from carina.errors import BadConfig
 from carina.jobs import places
 from carina.jobs.places import DATABASE, open_node
+from carina.keeping.backup import node_to_save
 from carina.service.check_database import database_mistakes, database_remarks
 
 
@@ -69,3 +71,22 @@ def test_of_another_users_it_is_said_that_nobody_looked(node: Settings, monkeypa
     (remark,) = database_remarks(node)
     assert remark.startswith("node.folder: what waits in the database was not looked at: ")
     assert "the node is of user #4711, who may not use what" in remark
+
+
+def test_of_a_file_that_no_backup_saves_it_is_said_and_of_the_own_one_by_any_name_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for database in ("", "sqlite:///node/node.sqlite", f"sqlite:///{tmp_path}/node/../node/node.sqlite"):
+        node = Settings(node=NodeSettings(folder="node", database=database))
+        open_node(node).dispose()
+        assert not list(database_remarks(node))
+        assert node_to_save(node) == Path("node")
+    other = Settings(node=NodeSettings(folder="other", database=f"sqlite:///{tmp_path}/apart.sqlite"))
+    open_node(other).dispose()
+    (remark,) = database_remarks(other)
+    assert re.match(
+        rf"node.database: carina backup can't save {tmp_path}/apart.sqlite, only SQLite in .*: leave", remark
+    )
+    with pytest.raises(BadConfig, match="carina backup is for SQLite in the node's folder"):
+        node_to_save(other)

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, create_engine, insert, select
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
 from carina.database import ARRIVAL, AUDIT, DISK_FULL, FOLDER_AWAY, INSTANCE, JOB, FolderAway, identity_in, outage_of
-from carina.database.address import file_address
+from carina.database.address import file_address, file_of
 from carina.database.upgrade import schema_version
 from carina.deliver.sender import SENDER_LOCK
 from carina.errors import FULL, BadConfig, told, unwritable
@@ -206,12 +206,19 @@ def node_to_save(settings: Settings) -> Path:
         if not folder.is_dir():
             raise BadConfig("backup.no-node", f"{folder}: holds no node: give the node's --config.")
         return folder
-    if settings.node.database and settings.node.database != f"sqlite:///{folder / DATABASE}":
+    if database_outside(settings) is not None:
         words = f"node.database: carina backup is for SQLite in the node's folder ({folder / DATABASE}) and PostgreSQL."
         raise BadConfig("backup.database", words)
     if not (folder / DATABASE).is_file():
         raise BadConfig("backup.no-node", f"{folder}: holds no node (no {DATABASE}): give the node's --config.")
     return folder
+
+
+def database_outside(settings: Settings) -> Path | None:
+    """The file of SQLite's that a node's database is, where no backup saves it: elsewhere than in the node's folder."""
+    file = file_of(settings.node.database)
+    is_own = file is None or file.resolve() == (Path(settings.node.folder) / DATABASE).resolve()
+    return None if is_own else file
 
 
 def is_on_server(settings: Settings) -> bool:

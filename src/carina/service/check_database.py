@@ -14,9 +14,10 @@ from carina.database import check_version, open_database, read_only
 from carina.database.address import BAD_ADDRESS, file_of
 from carina.errors import BadConfig
 from carina.jobs.belonging import is_marked
-from carina.jobs.places import check_beside, connected, database_address
+from carina.jobs.places import DATABASE, check_beside, connected, database_address
 from carina.jobs.signs import check_host, has_one_host
 from carina.jobs.waiting_for import unknown_destinations
+from carina.keeping.backup import database_outside
 from carina.toml import Key, Mistake
 
 _OF_FOLDER = ("node.other-host", "node.other-folder")
@@ -45,7 +46,16 @@ def database_mistakes(settings: Settings) -> Iterator[Mistake]:
 
 
 def database_remarks(settings: Settings) -> Iterator[str]:
-    """That a database was not looked into, since it is another user's: looking would leave files beside it."""
+    """That a database was not looked into, since it is another user's; that no backup saves it where it is."""
+    yield from _unseen(settings)
+    if (file := database_outside(settings)) is not None:
+        place = Path(settings.node.folder) / DATABASE
+        words = f"carina backup can't save {file}, only SQLite in the node's folder ({place}) and PostgreSQL"
+        yield f"node.database: {words}: leave it empty, or save node and file together while nothing runs"
+
+
+def _unseen(settings: Settings) -> Iterator[str]:
+    """To look into another user's database would leave files beside it."""
     try:
         if _is_there(settings):
             check_beside(settings)
@@ -55,7 +65,7 @@ def database_remarks(settings: Settings) -> Iterator[str]:
 
 
 def _is_ours(settings: Settings) -> bool:
-    return _is_there(settings) and not any(database_remarks(settings))
+    return _is_there(settings) and not any(_unseen(settings))
 
 
 def _is_there(settings: Settings) -> bool:
