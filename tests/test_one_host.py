@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -142,3 +144,65 @@ def test_a_sign_that_was_deleted_is_made_again(settings: Settings, monkeypatch: 
         (Path(settings.node.folder) / "alive" / f"{platform.node()}:{os.getpid()}").unlink()
         until(signed)
         assert signs(settings) == {f"{platform.node()}:{os.getpid()}"}
+
+
+class Rounds(threading.Event):
+    """Lets a process sign so many times, whatever time it is; ``before`` is done before each."""
+
+    def __init__(self, *before: Callable[[], object]) -> None:
+        super().__init__()
+        self._before = list(before)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._before:
+            return True
+        self._before.pop(0)()
+        return False
+
+
+def test_in_another_nodes_folder_nothing_is_signed(settings: Settings, tmp_path: Path) -> None:
+    """It lies in the place of ours for a while; in ours a sign that was deleted is made again."""
+    folder, other = Path(settings.node.folder), tmp_path / "other"
+    for one in (folder, other):
+        (one / "alive").mkdir(parents=True)
+        (one / "node.id").write_text(f"{one.name}\n")
+    sign = folder / "alive" / "here:1"
+    sign.touch()
+    found: list[bool] = []
+
+    def take_away() -> None:
+        folder.rename(tmp_path / "kept")
+        other.rename(folder)
+
+    def bring_back() -> None:
+        found.append(sign.exists())
+        folder.rename(other)
+        (tmp_path / "kept").rename(folder)
+        sign.unlink()
+
+    one_host._keep_signing(folder, sign, Rounds(lambda: None, take_away, lambda: None, bring_back))
+    assert (found, sign.exists(), list((other / "alive").iterdir())) == ([False], True, [])
+
+
+def test_a_sign_that_fails_is_told_once_and_when_it_is_over(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    sign = sign_of(settings, "here")
+    numbers: list[int] = []
+
+    def utime(_: Path) -> None:
+        if numbers:
+            raise OSError(numbers[0], os.strerror(numbers[0]))
+
+    def fails(number: int) -> Callable[[], object]:
+        return lambda: numbers.__setitem__(slice(None), [number] if number else [])
+
+    monkeypatch.setattr(os, "utime", utime)
+    rounds = Rounds(*map(fails, (errno.EIO, errno.EIO, errno.EIO, errno.EROFS, errno.EROFS, 0, 0)))
+    one_host._keep_signing(sign.parent.parent, sign, rounds)
+    assert caplog.messages == [
+        f"{sign}: can't be signed (Input/output error)",
+        f"{sign}: can't be signed (Read-only file system)",
+        f"{sign}: signed again after 0 s.",
+    ]

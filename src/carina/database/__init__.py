@@ -6,7 +6,16 @@ Rooms above keep their own queries; what a table means is said here, once.
 from carina.database.ahead import draw_in, is_due, is_resting
 from carina.database.engine import DatabaseAway, database_now, is_away, open_database, read_only
 from carina.database.narrow import EVERY_PROJECT, each_project, seeing
-from carina.database.outage import DISK_FULL, FOLDER_AWAY, NO_DATABASE, FolderAway, Outages, outage_of
+from carina.database.outage import (
+    DISK_FULL,
+    FOLDER_AWAY,
+    NO_DATABASE,
+    OTHER_DATABASE,
+    FolderAway,
+    Outages,
+    outage_of,
+)
+from carina.database.own_database import hold_to_identity
 from carina.database.own_folder import IDENTITY_FILE, OwnFolder, database_identity, identity_in, is_there
 from carina.database.tables import (
     ACCOUNT,
@@ -49,6 +58,7 @@ __all__ = [
     "MEMBER",
     "NOTICE",
     "NO_DATABASE",
+    "OTHER_DATABASE",
     "OWED_REPORT",
     "PRIOR",
     "PRIOR_SERIES",
@@ -70,6 +80,7 @@ __all__ = [
     "database_now",
     "draw_in",
     "each_project",
+    "hold_to_identity",
     "identity_in",
     "is_away",
     "is_due",

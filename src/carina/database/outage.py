@@ -20,7 +20,11 @@ from carina.database.engine import is_away
 from carina.errors import FULL, BadConfig, CarinaError, LastingTrouble, no_space, one_line
 
 DISK_FULL, NO_DATABASE, FOLDER_AWAY = "node.disk-full", "node.database-away", "node.folder-away"
+OTHER_DATABASE = "node.other-database"
 """Their codes."""
+
+ANOTHER = "another database than the node's own is in its place, or an empty one"
+"""What a connection says that is to another database than the node was started with."""
 
 
 class FolderAway(BadConfig):
@@ -50,6 +54,8 @@ def outage_of(error: BaseException, folder: Path | str) -> CarinaError | None:
         return _full(Path(folder), OSError())
     if is_away(error):
         reason = one_line(str(cause)).strip()
+        if reason == ANOTHER:
+            return BadConfig(OTHER_DATABASE, f"{ANOTHER}: bring its own back, or stop the node.")
         return BadConfig(NO_DATABASE, f"the database can't be used ({reason}).")
     return None
 

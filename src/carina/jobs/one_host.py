@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from carina.config import Settings
-from carina.errors import FULL, BadConfig, unwritable
+from carina.database import identity_in
+from carina.errors import FULL, BadConfig, LastingTrouble, unwritable
 from carina.jobs.places import make_private
 from carina.jobs.signs import GONE_AFTER_S, SIGNED, ages_of, has_one_host, host_of, other_host
 
@@ -91,15 +92,33 @@ def _signed_at(sign: Path) -> float:
 
 
 def _keep_signing(folder: Path, sign: Path, ended: threading.Event) -> None:
+    trouble, ours = LastingTrouble(), ""
     while not ended.wait(SIGN_EVERY_S):
         try:
-            os.utime(sign)
-        except FileNotFoundError:  # it was removed, by somebody who took us for gone, or the node's disk was
-            if sign.parent.is_dir() and not _may_sign_again(folder, sign):
+            if not _signed_again(folder, sign, ours):
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
         except OSError as error:
-            _LOG.warning("%s: can't be signed (%s)", sign, error.strerror)
+            if trouble.is_news(str(error.strerror)):
+                _LOG.warning("%s: can't be signed (%s)", sign, error.strerror)
+            continue
+        ours = ours or identity_in(folder)
+        if after := trouble.over():
+            _LOG.info("%s: signed again %s.", sign, after)
+
+
+def _signed_again(folder: Path, sign: Path, ours: str) -> bool:
+    """Sign, in the folder of this identity and in no other in its place; whether this process may go on.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    try:
+        os.utime(sign)
+    except FileNotFoundError:  # it was removed, by somebody who took us for gone, or the node's disk was
+        is_away = bool(ours) and identity_in(folder) != ours
+        return is_away or not sign.parent.is_dir() or _may_sign_again(folder, sign)
+    return True
 
 
 def _may_sign_again(folder: Path, sign: Path) -> bool:
@@ -108,6 +127,4 @@ def _may_sign_again(folder: Path, sign: Path) -> bool:
     except BadConfig as error:
         _LOG.error("this process ends: %s", error.message)
         return False
-    except OSError as error:
-        _LOG.warning("%s: can't be signed (%s)", sign, error.strerror)
     return True

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from carina.config import Settings
-from carina.database import open_database, upgrade_schema
+from carina.database import hold_to_identity, open_database, upgrade_schema
 from carina.database.address import check_address, file_address, file_of
 from carina.errors import BadConfig, unwritable
 from carina.jobs.attempt_log import log_name
@@ -101,6 +101,7 @@ def _brought_up(engine: Engine, settings: Settings, belongs: Callable[[], object
         upgrade_schema(engine)
         belongs()
         ensure_projects(engine, projects_named(settings))
+        hold_to_identity(engine)
     except OSError as error:
         engine.dispose()
         raise unwritable(error, Path(settings.node.folder)) from error

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
-from carina.database import IDENTITY, IDENTITY_FILE, NOTICE, read_only
+from carina.database import IDENTITY, IDENTITY_FILE, NOTICE, OTHER_DATABASE, outage_of, read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import last_trouble
 from carina.errors import FULL, one_line, shortened
@@ -87,6 +87,8 @@ def _database(node: RunningNode) -> list[str]:
         with read_only(node.engine) as connection:
             connection.execute(select(IDENTITY.c.uuid)).first()
     except SQLAlchemyError as error:
+        if (outage := outage_of(error, node.folder)) is not None and outage.code == OTHER_DATABASE:
+            return [f"database: {outage.message.rstrip('.')}"]
         reason = one_line(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
         return [f"database: does not answer ({shortened(reason)})"]
     return []
