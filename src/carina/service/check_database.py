@@ -18,6 +18,7 @@ from carina.jobs.places import DATABASE, check_beside, connected, database_addre
 from carina.jobs.signs import check_host, has_one_host
 from carina.jobs.waiting_for import unknown_destinations
 from carina.keeping.backup import database_outside
+from carina.keeping.gone import latest_gone
 from carina.toml import Key, Mistake
 
 _OF_FOLDER = ("node.other-host", "node.other-folder")
@@ -46,12 +47,29 @@ def database_mistakes(settings: Settings) -> Iterator[Mistake]:
 
 
 def database_remarks(settings: Settings) -> Iterator[str]:
-    """That a database was not looked into, since it is another user's; that no backup saves it where it is."""
+    """That it was not looked into, since it is another user's; what it names and is not there; that no backup saves it.
+
+    It has no mistakes: ``database_mistakes`` found none.
+    """
     yield from _unseen(settings)
+    if _is_ours(settings):
+        yield from _gone(settings)
     if (file := database_outside(settings)) is not None:
         place = Path(settings.node.folder) / DATABASE
         words = f"carina backup can't save {file}, only SQLite in the node's folder ({place}) and PostgreSQL"
         yield f"node.database: {words}: leave it empty, or save node and file together while nothing runs"
+
+
+def _gone(settings: Settings) -> Iterator[str]:
+    engine, folder = connected(settings), Path(settings.node.folder)
+    try:
+        with read_only(engine) as connection:
+            is_looked_for = check_version(connection) and folder.is_dir()
+            gone = latest_gone(connection, folder) if is_looked_for else None
+    finally:
+        engine.dispose()
+    if gone is not None:
+        yield f"node.folder: {gone.words}"
 
 
 def _unseen(settings: Settings) -> Iterator[str]:

@@ -19,6 +19,7 @@ from carina.errors import BadConfig, unwritable
 from carina.jobs.coming_up import await_folder, open_node_once_there
 from carina.jobs.one_host import worked_on_here
 from carina.jobs.places import NODE_LOCK, make_private
+from carina.keeping.gone import tell_gone
 from carina.receive.tls import listener_files, tls_context
 from carina.service.access.accounts import first_link
 from carina.service.allocator import leave_loaded, share_memory
@@ -98,6 +99,7 @@ def _run(settings: Settings) -> None:
     except KeyboardInterrupt:  # asked to end while it waits for its database
         _LOG.info("stopped")
         return
+    tell_gone(node.engine, Path(settings.node.folder))
     config = server_config(node)
     listener = FairListener(_listener(settings.web), config.visitors)
     server = _Server(config, node)
