@@ -48,7 +48,7 @@ class Unreadable(io.BytesIO):
 
 
 REACHING = {"open": [(io, "open"), (builtins, "open")], "read": [(io, "open"), (builtins, "open")]} | {
-    name: [(os, call)] for name, call in (("stat", "stat"), ("list", "listdir"))
+    name: [(os, call)] for name, call in (("stat", "stat"), ("list", "scandir"))
 }
 """What of Python's own reaches a file, by what fails."""
 
@@ -110,7 +110,8 @@ def answers(root: str, paths: list[str]) -> dict[str, tuple[int, bytes]]:
 
 def forget() -> None:
     attributes._header.cache_clear()
-    held._objects_in.cache_clear()
+    for kept in (held._folders, held._studies_of, held._objects_in, held._slices_in):
+        kept.cache_clear()
 
 
 @pytest.mark.parametrize(

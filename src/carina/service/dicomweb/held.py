@@ -5,22 +5,31 @@ The tables know studies, series and files and no patient; whatever else is asked
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from pydicom.errors import InvalidDicomError
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from carina.database import ARRIVAL, INSTANCE, JOB, read_only
 from carina.deliver.identity import identity_of
+from carina.errors import BadConfig
+from carina.operators.catalogue import definition_file
+from carina.pipeline.definition import load_definition
+from carina.pipeline.foreign import OWN_IMAGES
 from carina.receive.store import ArrivalState
 from carina.service.dicomweb.reach import changed_ns, check_reached, is_file_there
 from carina.service.node import RunningNode
 
 OBJECTS = "dicom"
-"""The folder of a run that holds its objects."""
+"""The folder of a run that holds its objects, series of slices in folders below it."""
+
+REPLACING_IMAGES = frozenset({"carina/deidentify"})
+"""Operators that make a series, and so results, of another study than that which was read."""
 
 _ONE_CONTENT = (ARRIVAL.c.state != ArrivalState.APART) & or_(
     ARRIVAL.c.is_apart == 0, ARRIVAL.c.state != ArrivalState.ARRIVING
@@ -40,8 +49,12 @@ class Held:
     is_ours: bool = False
 
 
-def study_uids(node: RunningNode) -> Iterator[str]:
-    """Every study, those that came last first.
+RunsOfStudies = Mapping[str, Sequence["MadeRun"]]
+"""Jobs that ended well, by the studies of what they made."""
+
+
+def study_uids(node: RunningNode, elsewhere: RunsOfStudies | None = None) -> Iterator[str]:
+    """Every study: those that came, the last first, then others that jobs made.
 
     Raises:
         FolderAway: the node's folder is not there: what it holds is not nothing.
@@ -52,25 +65,26 @@ def study_uids(node: RunningNode) -> Iterator[str]:
         last = func.max(ARRIVAL.c.id)
         came = select(ARRIVAL.c.study_uid).where(_ONE_CONTENT).group_by(ARRIVAL.c.study_uid).order_by(last.desc())
         uids = list(connection.execute(came).scalars())
-        handed_in = [held.study_uid for held in _made(connection, node, None)]
-    for uid in (*uids, *handed_in):
+    for uid in (*uids, *(runs_elsewhere(node) if elsewhere is None else elsewhere)):
         if uid not in seen:
             seen.add(uid)
             yield uid
 
 
-def objects_of(node: RunningNode, study_uid: str) -> list[Held]:
+def objects_of(node: RunningNode, study_uid: str, elsewhere: RunsOfStudies | None = None) -> list[Held]:
     """The objects of a study: accepted ones in the order in which they came, then results.
 
     Of several objects under one SOP Instance UID the last is taken. What is no longer on the disk is left out.
+    ``elsewhere`` is what ``runs_elsewhere`` gives, for whoever asks for many studies.
 
     Raises:
         FolderAway: the node's folder is not there, so that nothing can be told of what is missing.
         OutOfReach: what is there can't be read.
     """
+    elsewhere = runs_elsewhere(node) if elsewhere is None else elsewhere
     with read_only(node.engine) as connection:
         came = list(_came(connection, node, study_uid))
-        made = [held for held in _made(connection, node, study_uid) if held.study_uid == study_uid]
+        made = list(_made(connection, node, study_uid, elsewhere))
     found = {held.sop_instance_uid: held for held in (*came, *made)}
     there = [held for held in found.values() if is_file_there(held.path)]
     if not there or len(there) < len(found):
@@ -95,29 +109,110 @@ def _came(connection: Connection, node: RunningNode, study_uid: str) -> Iterator
         )
 
 
-def _made(connection: Connection, node: RunningNode, study_uid: str | None) -> Iterator[Held]:
-    """The objects of healthy jobs: of those on a study's arrivals, and of all that were handed in by path."""
-    wanted = select(JOB.c.folder, JOB.c.stopped_at).where(JOB.c.ended == "healthy").order_by(JOB.c.id)
+Folder = tuple[Path, int]
+"""A folder, and when it was changed last."""
+
+
+class MadeRun(NamedTuple):
+    """A job that ended well, and the folders with what it made, first that of all."""
+
+    job_id: int
+    folders: tuple[Folder, ...]
+
+    def objects(self, study_uid: str) -> Iterator[Held]:
+        """Its objects of a study."""
+        found = [_objects_in(*self.folders[0]), *(_slices_in(*one) for one in self.folders[1:])]
+        return (held for objects in found for held in objects if held.study_uid == study_uid)
+
+
+def runs_elsewhere(node: RunningNode) -> RunsOfStudies:
+    """By study what jobs made that need not lie in the study of an arrival: the oldest job first.
+
+    Such were handed in by path, or their pipeline makes a study of its own, or can't be told not to.
+
+    Raises:
+        OutOfReach: what is there can't be read.
+    """
+    found: dict[str, list[MadeRun]] = {}
+    with read_only(node.engine) as connection:
+        keeping = _pipelines_that_keep_the_study(connection)
+        for run in _runs(connection, node, JOB.c.arrival_id.is_(None) | JOB.c.pipeline.not_in(keeping)):
+            for uid in _studies_of(run.folders):
+                found.setdefault(uid, []).append(run)
+    return found
+
+
+def _made(connection: Connection, node: RunningNode, study_uid: str, elsewhere: RunsOfStudies) -> Iterator[Held]:
+    """The objects of a study that jobs made, in the order of the jobs."""
     of_study = select(ARRIVAL.c.id).where(ARRIVAL.c.study_uid == study_uid)
-    by_path = JOB.c.arrival_id.is_(None)
-    for row in connection.execute(wanted.where(by_path | JOB.c.arrival_id.in_(of_study) if study_uid else by_path)):
+    keeping = JOB.c.pipeline.in_(_pipelines_that_keep_the_study(connection))
+    runs = [*_runs(connection, node, JOB.c.arrival_id.in_(of_study) & keeping), *elsewhere.get(study_uid, ())]
+    for run in sorted(runs):
+        yield from run.objects(study_uid)
+
+
+def _pipelines_that_keep_the_study(connection: Connection) -> list[str]:
+    return [name for name in connection.execute(select(JOB.c.pipeline).distinct()).scalars() if _keeps_study(name)]
+
+
+def _keeps_study(pipeline: str) -> bool:
+    try:
+        file = definition_file(pipeline)
+        return _has_keeping_steps(file, file.stat().st_mtime_ns)
+    except (BadConfig, OSError):  # it is not here any more
+        return False
+
+
+@lru_cache(maxsize=256)
+def _has_keeping_steps(definition: Path, _changed: int) -> bool:
+    images = {step.container.image for step in load_definition(definition).steps}
+    return not images & REPLACING_IMAGES and all(image.startswith(OWN_IMAGES) for image in images)
+
+
+def _runs(connection: Connection, node: RunningNode, which: ColumnElement[bool]) -> Iterator[MadeRun]:
+    wanted = select(JOB.c.id, JOB.c.folder).where(JOB.c.ended == "healthy", which).order_by(JOB.c.id)
+    for row in connection.execute(wanted):
         objects = node.folder / row.folder / OBJECTS
-        yield from _objects_in(objects, f"{row.stopped_at} {changed_ns(objects)}")
+        if changed := changed_ns(objects):
+            yield MadeRun(row.id, tuple((folder, changed_ns(folder)) for folder in _folders(objects, changed)))
 
 
 @lru_cache(maxsize=20_000)
-def _objects_in(folder: Path, _changed_at: str) -> tuple[Held, ...]:
-    """The objects of a run; it is over, so that they are read once, and again where one joins them.
+def _folders(objects: Path, _changed: int) -> tuple[Path, ...]:
+    def failed(error: OSError) -> None:
+        check_reached(error, objects)
+
+    below = (Path(folder, name) for folder, names, _ in os.walk(objects, onerror=failed) for name in names)
+    return (objects, *sorted(below))
+
+
+@lru_cache(maxsize=20_000)
+def _studies_of(folders: tuple[Folder, ...]) -> tuple[str, ...]:
+    """The studies of a run's objects; a folder below that of all holds one series, as operators write them."""
+    first = (next(filter(None, map(_ours, _files(folder))), None) for folder, _ in folders[1:])
+    found = [*_objects_in(*folders[0]), *filter(None, first)]
+    return tuple(dict.fromkeys(held.study_uid for held in found))
+
+
+def _read_objects(folder: Path, _changed: int) -> tuple[Held, ...]:
+    """The objects right in a folder; its run is over, so that they are read once, and again where one joins them.
 
     Raises:
         OutOfReach: folder or file can't be read, which is not kept.
     """
+    return tuple(filter(None, map(_ours, _files(folder))))
+
+
+_objects_in, _slices_in = lru_cache(maxsize=20_000)(_read_objects), lru_cache(maxsize=100)(_read_objects)
+"""The same of the folder of all objects, and of one below it: series of slices are long, and few of them are kept."""
+
+
+def _files(folder: Path) -> list[Path]:
     try:
-        files = sorted(path for path in folder.iterdir() if path.suffix == ".dcm")
+        return sorted(path for path in folder.iterdir() if path.suffix == ".dcm")
     except OSError as error:
         check_reached(error, folder)
-        return ()
-    return tuple(held for path in files if (held := _ours(path)))
+        return []
 
 
 def _ours(path: Path) -> Held | None:

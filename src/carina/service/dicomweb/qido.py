@@ -8,7 +8,7 @@ from enum import IntEnum
 from itertools import islice
 
 from carina.service.dicomweb.attributes import attribute, header_record, hex_tag, matches
-from carina.service.dicomweb.held import Held, objects_of, study_uids
+from carina.service.dicomweb.held import Held, objects_of, runs_elsewhere, study_uids
 from carina.service.dicomweb.json_values import Attributes
 from carina.service.dicomweb.search_keys import (
     can_be_matched,
@@ -186,8 +186,9 @@ def search(node: RunningNode, query: Query, url: str) -> SearchPage:
 
 
 def _records(node: RunningNode, query: Query, url: str) -> Iterator[Attributes]:
-    for uid in listed_uids(query.wanted.get("StudyInstanceUID", "")) or study_uids(node):
-        objects = objects_of(node, uid)
+    elsewhere = runs_elsewhere(node)
+    for uid in listed_uids(query.wanted.get("StudyInstanceUID", "")) or study_uids(node, elsewhere):
+        objects = objects_of(node, uid, elsewhere)
         if objects:
             yield from _matching(objects, query, f"{url}/studies/{uid}")
 
