@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from sqlalchemy import Engine
 
@@ -27,11 +27,13 @@ from webhooks import Hook
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """For torch here and in every process of a test: beside a second worker, threads that wait for each other spin."""
 
-settings.register_profile("ci", derandomize=True, deadline=None)
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+"""No example has a deadline and no search for them a clock: a busy machine is slow."""
+
+settings.register_profile("ci", UNHURRIED, derandomize=True)
 """The same examples every time: continuous integration tells of a change, not of luck; at home the search goes on."""
 
-settings.register_profile("home", deadline=None)
-"""No example has a deadline: a busy machine is slow."""
+settings.register_profile("home", UNHURRIED)
 
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "home")
 

@@ -11,7 +11,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
@@ -376,7 +376,7 @@ def contradict(engine: Engine, said: dict[str, tuple[int | None, ...]], transact
     return (until - LATER).total_seconds() if until else None, state
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     kept=st.lists(st.sampled_from([*UIDS, "9.9"]), max_size=8),
     failed=st.dictionaries(st.sampled_from([*UIDS, "9.9"]), st.integers(0, 0xFFFF), max_size=6),

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carina.config import DicomDestination, Plan, RuntimeKind, find_settings, load_settings
@@ -167,7 +167,7 @@ def test_hostile_files_are_refused_in_one_line(tmp_path: Path, data: bytes, word
 
 
 @given(st.binary(max_size=200) | st.text(st.sampled_from('[].="{}#, \n\\aruntimekds0e'), max_size=80).map(str.encode))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(max_examples=300)
 def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "carina.toml"
     file.write_bytes(data)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread, dcmwrite
@@ -114,7 +114,7 @@ NAMES = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz^", min_siz
 PLANTED = st.dictionaries(st.sampled_from(PLACES), st.none(), min_size=1, max_size=40)
 
 
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=150, deadline=None)
 @given(
     text=NAMES,
     places=PLANTED,

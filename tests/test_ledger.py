@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, delete, select
 
@@ -211,7 +211,7 @@ STEPS: dict[str, Callable[[Connection, Entry], object]] = {
 }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(steps=st.lists(st.sampled_from(sorted(STEPS)), max_size=8))
 def test_what_is_over_stays_as_it_is(steps: list[str], engine: Engine, files: list[Path], tmp_path: Path) -> None:
     """Whatever a thread that comes late has to say: a confirmed row is confirmed, a failed one waits for a person."""

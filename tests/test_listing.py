@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from called import called
@@ -54,7 +54,6 @@ def hostile(text: str) -> Found:
 
 
 @given(ANY_TEXT)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_series_is_one_line_of_as_many_fields(capsys: pytest.CaptureFixture[str], text: str) -> None:
     capsys.readouterr()
     listing._print_lines([hostile(text)] * 2)
@@ -66,7 +65,6 @@ def test_a_series_is_one_line_of_as_many_fields(capsys: pytest.CaptureFixture[st
 
 
 @given(ANY_TEXT, st.floats())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_json_is_what_every_parser_takes(capsys: pytest.CaptureFixture[str], text: str, number: float) -> None:
     capsys.readouterr()
     say_json([{**listing.facts(hostile(text)), text: (number, [text])}])

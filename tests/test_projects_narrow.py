@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import (
     Connection,
@@ -165,7 +165,7 @@ def test_it_is_as_if_the_others_were_never_there(
             assert ASKED[name](narrow) == ASKED[name](small)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(asked=st.data())
 def test_any_tables_together_tell_no_more_than_their_projects(
     node: dict[tuple[str, ...], Engine], asked: st.DataObject

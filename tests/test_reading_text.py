@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.charset import convert_encodings
@@ -189,7 +189,7 @@ def objects_of(values: dict[str, bytes], sets: str, folder: Path) -> tuple[Path,
     return saved(made, folder), source.header
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(values=st.dictionaries(st.sampled_from(COPIED), BYTES), sets=st.sampled_from(SETS))
 @example({"DeidentificationMethod": b"\x01"}, "ISO_IR 6")
 @example({"PatientName": b"\xff\xfe", "PatientID": b"A\\B", "PatientBirthDate": b"19991332"}, "ISO_IR 192")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
@@ -316,7 +316,7 @@ def test_a_killed_process_leaves_what_was_promised_and_nothing_by_half(
 _ANY_UID = st.lists(st.integers(1, 99999), min_size=2, max_size=10).map(lambda parts: ".".join(map(str, parts)))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None)
 @given(of_class=_ANY_UID, uid=_ANY_UID, syntax=_ANY_UID)
 def test_the_head_of_a_file_is_what_pydicom_writes_and_reads(
     tmp_path: Path, of_class: str, uid: str, syntax: str

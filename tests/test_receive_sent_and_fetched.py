@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given
+from hypothesis import example, given
 from hypothesis import settings as drawn
 from hypothesis import strategies as st
 from pydicom import dcmread
@@ -168,7 +168,7 @@ STEPS = st.lists(
 )
 
 
-@drawn(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@drawn(max_examples=50, deadline=None)
 @given(STEPS, st.booleans())
 @example([("fetched", 0), ("fetched", 1), ("fetched", 2), ("settle", 0), ("queue", 0), *SENT_WHOLE], True)
 @example([("fetched", 0), *SENT_WHOLE, ("settle", 0), ("queue", 0)], False)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomBytesIO
@@ -228,7 +228,7 @@ def test_a_node_that_starts_takes_nothing_from_a_fetch_beside_it(
     assert [file.name for file in files(node)] == ["1.2.3.1.dcm"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(uid=st.text(max_size=70), noise=st.binary(max_size=400))
 def test_whatever_comes_is_accepted_or_refused_below_its_folder(
     node: Settings, tmp_path: Path, uid: str, noise: bytes

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage
@@ -257,7 +257,7 @@ def test_a_large_part_takes_no_memory(tmp_path: Path) -> None:
     assert peak < 3_000_000, "of 50 MB"
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_damaged_bodies_end_with_an_answer_and_nothing_outside(store: InstanceStore, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)

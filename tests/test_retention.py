@@ -17,7 +17,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, select, update
 
@@ -233,7 +233,7 @@ def killed_at(step: int) -> Iterator[None]:
         yield
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None)
 @given(arrivals=st.lists(ARRIVALS, max_size=6), limits=LIMITS, kills=st.lists(st.integers(0, 8), max_size=3))
 def test_of_any_node_all_that_is_due_goes_and_nothing_else(
     arrivals: list[KeptArrival], limits: dict[str, float], kills: list[int]

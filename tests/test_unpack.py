@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carina.errors import BadSeries
@@ -98,7 +98,7 @@ def test_a_bomb_ends_at_the_bound(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in (tmp_path / "out").iterdir()) <= 10_000_000
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=150)
 @given(change=CHANGES, cut=st.integers(0, 300))
 def test_a_damaged_archive_never_breaks_anything(
     tmp_path_factory: pytest.TempPathFactory, change: list[tuple[int, int]], cut: int

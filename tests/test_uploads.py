@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carina.errors import BadSeries
@@ -26,7 +26,7 @@ NAME = st.text("abc.é 0123", min_size=1, max_size=8).filter(lambda one: one.str
 FILES = st.dictionaries(NAME, st.binary(min_size=1, max_size=40), min_size=1, max_size=4)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60)
 @given(files=FILES, size=st.integers(1, 15), again=st.lists(st.integers(0, 30), max_size=4))
 def test_what_comes_in_chunks_is_what_was_sent_however_often_the_node_starts(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], size: int, again: list[int]

@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -277,7 +277,7 @@ def geometries(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None)
 @given(changes=geometries())
 def test_no_header_is_read_in_silence_where_two_readers_differ(tmp_path: Path, changes: dict[str, Any]) -> None:
     file = write(tmp_path / "h.nii", header(**changes))
@@ -294,7 +294,7 @@ def test_no_header_is_read_in_silence_where_two_readers_differ(tmp_path: Path, c
     assert np.array_equal(values, one)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None)
 @given(changes=geometries())
 def test_no_second_header_is_read_in_silence_elsewhere_than_nibabel(tmp_path: Path, changes: dict[str, Any]) -> None:
     file = write(tmp_path / "h.nii", header(SECOND, **changes))

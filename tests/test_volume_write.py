@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -41,7 +41,7 @@ def grids(draw: st.DrawFn) -> Grid:
     return Grid(shape=(4, 6, 8), spacing_mm=spacing, origin_mm=origin, axes=(z, y, x))  # type: ignore[arg-type]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None)
 @given(grid=grids(), suffix=st.sampled_from(SUFFIXES), compress=st.booleans())
 def test_other_readers_find_the_same_voxels_in_the_same_place(
     tmp_path: Path, *, grid: Grid, suffix: str, compress: bool
@@ -105,7 +105,7 @@ def test_itk_reads_what_lies_under_a_name_it_could_misread(
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / f"{name}{suffix}"))), chest().hu)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(name=st.binary(min_size=1, max_size=60), suffix=st.sampled_from(SUFFIXES))
 def test_names_of_any_bytes_come_back(tmp_path: Path, name: bytes, suffix: str) -> None:
     assume(b"/" not in name and b"\0" not in name)
