@@ -13,7 +13,7 @@ from pydicom.errors import InvalidDicomError
 
 from carina.api.result import Run
 from carina.errors import BadConfig, one_line
-from carina.measure.change import ScanFindings
+from carina.measure.change import ScanFindings, is_told_cut
 from carina.measure.findings import RegionFindings
 from carina.pipeline.ports import FILE_ERRORS
 
@@ -28,7 +28,12 @@ def scan_findings(run: Run) -> ScanFindings:
     """
     ratio = _ratio(run)
     network = " ".join(ratio.lesion_made_by.split(" ")[:2])
-    return ScanFindings(on=scanned_on(run), lungs=ratio.regions[0] if ratio.regions else NO_LUNGS, network=network)
+    return ScanFindings(
+        on=scanned_on(run),
+        lungs=ratio.regions[0] if ratio.regions else NO_LUNGS,
+        network=network,
+        is_cut=is_told_cut((*ratio.warnings, *run.warnings)),
+    )
 
 
 def measured_by(run: Run) -> tuple[str, ...]:
@@ -45,6 +50,7 @@ class _Ratio(msgspec.Struct, frozen=True):
     regions: tuple[RegionFindings, ...] = ()
     lesion_made_by: str = ""
     lung_made_by: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def _ratio(run: Run) -> _Ratio:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
 
-from carina.measure.chest import TOUCHED_SHARE
+from carina.measure.chest import ENDS_IN_THE_MIDDLE, ENDS_INSIDE, TOUCHED_SHARE
 from carina.measure.findings import RegionFindings
+from carina.measure.thirds import THIRDS_NOT_TOLD
 from carina.volume.planes import Sliced
 
 FEET_TO_HEAD = (0.0, 0.0, 1.0)
@@ -20,11 +23,20 @@ OTHER_BREATH_PERCENT = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class ScanFindings:
-    """Both lungs together as one scan showed them; ``on`` is None where the run has no date, ``network`` made it."""
+    """Both lungs together as one scan showed them; ``on`` is None where the run has no date, ``network`` made it.
+
+    ``is_cut`` says that the scan ends inside the lungs, so that volumes and ratio are of a part of them.
+    """
 
     on: date | None
     lungs: RegionFindings
     network: str = ""
+    is_cut: bool = False
+
+
+def is_told_cut(warnings: Iterable[str]) -> bool:
+    """Whether a run's warnings say that its scan ends inside the lungs."""
+    return not {ENDS_INSIDE, ENDS_IN_THE_MIDDLE, THIRDS_NOT_TOLD}.isdisjoint(warnings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +66,13 @@ class LesionChange:
 
     @property
     def is_other_breath(self) -> bool:
-        """Whether the lungs are so much larger or smaller that the ratio changes by that alone."""
-        return abs(self.lung_percent) >= OTHER_BREATH_PERCENT
+        """Whether the lungs are so much larger or smaller that the ratio changes by that alone; both in view."""
+        return abs(self.lung_percent) >= OTHER_BREATH_PERCENT and not self.is_cut
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether one of the scans ends inside the lungs: the other shows what this one lacks."""
+        return self.earlier.is_cut or self.later.is_cut
 
     @property
     def is_other_network(self) -> bool:
@@ -77,8 +94,25 @@ class LungHeight:
     is_apex_cut: bool = False
 
     def index(self, share: float) -> int:
-        """The slice at a share of the height: 0 at the base, 1 at the apex, beyond them outside of the lungs."""
-        return round(self.base + share * (self.apex - self.base))
+        """The slice at a share of the height: 0 at the base, 1 at the apex, beyond them outside of the lungs.
+
+        It need not be in the scan: ``beyond_mm`` tells.
+        """
+        return math.floor(self._place(share) + 0.5)
+
+    def beyond_mm(self, share: float, count: int) -> float:
+        """How far a share of the height lies beyond a scan of ``count`` slices, in mm from its outermost; 0 in it.
+
+        Positive where that is towards the head, and negative towards the feet.
+        """
+        index = self.index(share)
+        outermost = min(max(index, 0), count - 1)
+        if index == outermost:
+            return 0.0
+        return (self._place(share) - outermost) * self.slice_mm * (1 if self.apex >= self.base else -1)
+
+    def _place(self, share: float) -> float:
+        return self.base + share * (self.apex - self.base)
 
     def share(self, index: int) -> float:
         """The share of the height at which a slice lies; 0 where the lungs are in one slice alone."""

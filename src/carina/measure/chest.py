@@ -42,6 +42,9 @@ CUT_SHARE = 0.25
 TOUCHED_SHARE = 0.05
 """With more than this share they go on beyond it at all: 0 to 0.025 in 13 whole chests, 0.14 and 0.43 in two cut."""
 
+ENDS_INSIDE = "The scan ends inside the lungs: what lies beyond it is missing from every volume."
+ENDS_IN_THE_MIDDLE = "Less than half of the lungs' height is in view: the scan ends in the middle of them."
+
 LEAST_HEIGHT = 0.33
 """Volume over largest cross-section, over width: 0.47 to 0.63 in whole lungs, 0.21 to 0.39 in halves of them."""
 
@@ -138,13 +141,18 @@ def _refusals(found: ChestCheck, ends: tuple[float, float]) -> tuple[str, ...]:
             f"in lungs over {LEAST_SPREAD_HU:.0f} or more."
         )
     if _is_less_than_half(found.height, ends):
-        said.append("Less than half of the lungs' height is in view: the scan ends in the middle of them.")
+        said.append(ENDS_IN_THE_MIDDLE)
     return tuple(said)
 
 
 def shows_half(lung: Mask, box: Box) -> bool:
     """Whether at least half of the lungs' height is in view, told by the mask alone; ``box`` holds all of it."""
     return not _is_less_than_half(*_in_view(lung, box))
+
+
+def ends_inside(lung: Mask, box: Box) -> bool:
+    """Whether the scan ends before the lungs do, told by the mask alone; ``box`` holds all of it."""
+    return bool(_cut(_in_view(lung, box)[1]))
 
 
 def _is_less_than_half(height: float, ends: tuple[float, float]) -> bool:
@@ -210,4 +218,4 @@ def _missing_side(lung: Mask, aerated: Flags, box: Box) -> tuple[str, ...]:
 def _cut(ends: tuple[float, float]) -> tuple[str, ...]:
     if max(ends) <= TOUCHED_SHARE:
         return ()
-    return ("The scan ends inside the lungs: what lies beyond it is missing from every volume.",)
+    return (ENDS_INSIDE,)

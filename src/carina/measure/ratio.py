@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from carina.measure.chest import ENDS_IN_THE_MIDDLE, ENDS_INSIDE, ends_inside
 from carina.measure.findings import LesionSite, RatioFindings, RegionFindings
 from carina.measure.joined import join_masks, same_grid
 from carina.measure.key_slices import choose_slices
@@ -19,14 +20,15 @@ from carina.measure.lesion_sites import sites_within
 from carina.measure.lungs import SIDE_NAMES, bounding_box, with_sides
 from carina.measure.thirds import THIRDS, THIRDS_NOT_TOLD, LungHeights, third_heights
 from carina.volume import Grid, Mask, Volume
-from carina.volume.arrays import Flags, Labels
+from carina.volume.arrays import Box, Flags, Labels
 
 
 def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> RatioFindings:
     """Measure lungs and lesions in ml, their ratio in percent, and mean HU when the CT is given.
 
     The masks are joined first, which changes nothing where they are already. Regions are both lungs, each lung, and
-    the thirds of each lung's height, which are left out, with a warning, where less than half of that is in view. A
+    the thirds of each lung's height, which are left out, with a warning, where less than half of that is in view. Where
+    the scan ends inside the lungs a warning says so, whoever made the mask. A
     lung mask whose names tell left from right is taken at its word, any other is split. ``lesion_count`` is the number
     of connected lesions (26 neighbours) of at least 0.1 ml.
 
@@ -48,7 +50,7 @@ def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> Rati
         sides = with_sides(lung, box)
         heights = third_heights(lung, sides, box)
         sums = _sums(sides, marked, heights, None if volume is None else volume.hu[box])
-        warnings = warnings if heights.are_told else (*warnings, THIRDS_NOT_TOLD)
+        warnings = (*warnings, *_not_in_view(lung, box, heights, warnings))
         regions = [_region(name, sums.of(name), lung.grid) for name in _region_names(heights.names)]
         sites = sites_within(marked, sides, heights, box, lung.grid)
     return RatioFindings(
@@ -61,6 +63,14 @@ def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> Rati
         key_slices=() if box is None else choose_slices(volume, lung, lesion),
         warnings=warnings,
     )
+
+
+def _not_in_view(lung: Mask, box: Box, heights: LungHeights, said: Sequence[str]) -> tuple[str, ...]:
+    """That lungs lie beyond the scan, where who made the mask did not say so already."""
+    if not heights.are_told:
+        return (THIRDS_NOT_TOLD,)
+    is_said = ENDS_INSIDE in said or ENDS_IN_THE_MIDDLE in said
+    return (ENDS_INSIDE,) if not is_said and ends_inside(lung, box) else ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from reportlab.graphics.shapes import Circle, Line, PolyLine, String
+from reportlab.lib.colors import white
 from reportlab.lib.units import mm
 from reportlab.platypus import Spacer
 
 from carina.measure.change import LesionChange, ScanFindings
 from carina.measure.texts import ml_text, percent_text
 from carina.report import layout as page
-from carina.report.change import Course, change_sentences, courses
+from carina.report.change import Course, change_sentences, courses, cut_note, day_text
 from carina.report.facts import ReportFacts
 from carina.report.fonts import SANS, printable
 from carina.report.pages import made_by, opening
@@ -38,7 +39,9 @@ def change_pdf(later: ScanFindings, earlier: Sequence[ScanFindings], facts: Repo
         raise ValueError("a change needs an earlier scan")
     said = change_sentences(LesionChange(earlier=earlier[0], later=later))
     result = [page.paragraph(said[0], page.LEAD), *page.bullets(said[1:])]
-    result += [Spacer(1, 6), _table((*reversed(earlier), later)), *made_by(facts)]
+    result += [Spacer(1, 6), _table((*reversed(earlier), later))]
+    result += [page.paragraph(note, page.SMALL)] if (note := cut_note((*earlier, later))) else []
+    result += made_by(facts)
     worth = page.panel("How to read this", {"": READ_WITH_CARE})
     story = [*opening(CHANGE_TITLE, facts), page.beside(result, worth)]
     for course in courses((*earlier, later)):
@@ -50,7 +53,7 @@ def _table(scans: Sequence[ScanFindings]) -> Any:
     heads = [page.paragraph(name, style) for name, style, _ in _COLUMNS]
     rows = [
         [
-            page.paragraph(str(scan.on or "\u2013"), page.STRONG),
+            page.paragraph(day_text(scan), page.STRONG),
             page.paragraph(ml_text(scan.lungs.lung_ml), page.NUMBER),
             page.paragraph(ml_text(scan.lungs.lesion_ml), page.NUMBER),
             page.paragraph(percent_text(scan.lungs.ratio_percent), page.NUMBER),
@@ -69,7 +72,10 @@ _COLUMNS = (
 
 
 def _plot(course: Course) -> Any:
-    """A line from scan to scan, on a scale from zero to the highest value, both written beside it."""
+    """A line from scan to scan, on a scale from zero to the highest value, both written beside it.
+
+    The circle of a scan that ends inside the lungs is hollow.
+    """
     left, foot = 18 * mm, 12.0
     drawing = page.sketch(left + _PLOT_WIDTH + 30 * mm, foot + _PLOT_HEIGHT + 8)
     places = [(left + one.when * _PLOT_WIDTH, foot + one.height * _PLOT_HEIGHT) for one in course.points]
@@ -79,8 +85,9 @@ def _plot(course: Course) -> Any:
         drawing.add(Line(left, y, left + _PLOT_WIDTH, y, strokeColor=page.RULE, strokeWidth=0.5))
         drawing.add(String(left - 4, y - 2.5, printable(text), textAnchor="end", **small))
     drawing.add(PolyLine([part for place in places for part in place], strokeColor=page.SLATE, strokeWidth=1.2))
-    for x, y in places:
-        drawing.add(Circle(x, y, 2.4, fillColor=page.LESION_COLOUR, strokeColor=None))
+    for (x, y), point in zip(places, course.points, strict=True):
+        inside = white if point.is_cut else page.LESION_COLOUR
+        drawing.add(Circle(x, y, 2.4, fillColor=inside, strokeColor=page.LESION_COLOUR if point.is_cut else None))
     for (x, _), point in ((places[0], course.points[0]), (places[-1], course.points[-1])):
         drawing.add(String(x, 1, printable(point.words.partition(":")[0]), textAnchor="middle", **small))
     return drawing

@@ -16,9 +16,16 @@ from carina.api.compared import earlier_findings, scan_findings, scanned_on
 from carina.api.result import Run
 from carina.corrections.decisions import readers_state
 from carina.errors import BadConfig
-from carina.measure.change import LesionChange, LungHeight, ScanFindings, lung_height, matched_heights
+from carina.measure.change import (
+    LesionChange,
+    LungHeight,
+    MatchedHeights,
+    ScanFindings,
+    lung_height,
+    matched_heights,
+)
 from carina.measure.texts import ml_text, percent_text
-from carina.report.change import change_sentences
+from carina.report.change import change_sentences, cut_note, day_text
 from carina.report.overlay import layout
 from carina.service.viewer.chart import FIELD_HEIGHT, FIELD_WIDTH, time_charts
 from carina.service.viewer.found import readers_words
@@ -49,7 +56,10 @@ NOTHING_EARLIER = "No earlier scan of this patient was run here, so there is not
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedSlice:
-    """One of the two pictures: where its slices are, the one that is shown, and how its lungs' height is counted."""
+    """One of the two pictures: where its slices are, the one that is shown, and how its lungs' height is counted.
+
+    Where the scan does not reach the height that is asked for, ``beyond`` says so and no slice is shown.
+    """
 
     base: str
     title: str
@@ -57,6 +67,7 @@ class ComparedSlice:
     count: int
     height: LungHeight
     words: str
+    beyond: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +137,11 @@ class ChangesPage:
         change = LesionChange(earlier=scan_findings(before.run), later=scan_findings(later.run))
         scans = sorted((found | {0: change.later}).items(), key=lambda scan: (scan[1].on or date.max, -scan[0]))
         drawing = Drawing.asked(request.query_params)
-        slices, matched_from = _pictures(request, before, later, number)
+        slices, matched = _pictures(request, before, later, number)
         values = {
             "sentences": [*change_sentences(change), *_of_readers(before.run, later.run)],
             "slices": slices,
-            "matched_from": matched_from,
+            "matched": matched,
             "drawing": drawing,
             "windows": WINDOWS,
             "earlier": number,
@@ -138,6 +149,7 @@ class ChangesPage:
                 _row(n, scan, Run(folders[n]) if n else later.run, is_shown=n in (0, number)) for n, scan in scans
             ],
             "charts": time_charts([scan for _, scan in scans]),
+            "note": cut_note(scan for _, scan in scans),
             "field": (FIELD_WIDTH, FIELD_HEIGHT),
         }
         return viewer_page(request, "changes.html", around | values)
@@ -153,22 +165,39 @@ def _of_readers(earlier: Run, later: Run) -> Iterator[str]:
 
 
 def _pictures(request: Request, before: OpenedRun, later: OpenedRun, number: int) -> tuple[list[ComparedSlice], str]:
-    """Both slices, the earlier first, and the end of the lungs from which they are matched where that is one alone.
+    """Both slices, the earlier first, and how they are matched, in words.
 
     There are none where one of the runs has no images or no lungs.
     """
     heights = [_height(opened) for opened in (before, later)]
     if heights[0] is None or heights[1] is None:
         return [], ""
-    own = layout(later.images.volume.grid, "axial").normal
-    usual = later.lesions[0].index[own] if later.lesions else heights[1].index(0.5)
-    index = min(max(_slice_asked(request, usual), 0), later.images.volume.grid.shape[own] - 1)
     base, matched = mounted_at(request), matched_heights(heights[0], heights[1])
-    beside = matched.earlier.index(matched.later.share(index))
-    return [
-        _picture(before, matched.earlier, f"{base}/earlier/{number}", "Earlier", beside),
-        _picture(later, matched.later, base, "This scan", index),
-    ], matched.shown
+    index = min(max(_slice_asked(request, _usual_slice(before, later, matched)), 0), _count(later) - 1)
+    beside = _picture(before, matched.earlier, f"{base}/earlier/{number}", "Earlier", matched.later.share(index))
+    this = _picture(later, matched.later, base, "This scan", matched.later.share(index))
+    return [beside, replace(this, index=index)], _matched_words(heights[0], heights[1], matched.shown)
+
+
+def _usual_slice(before: OpenedRun, later: OpenedRun, matched: MatchedHeights) -> int:
+    """The slice of the largest lesion that both scans show; where they show none, the nearest to it that both have."""
+    own, there = layout(later.images.volume.grid, "axial").normal, _count(before)
+    lesions = [site.index[own] for site in later.lesions] or [matched.later.index(0.5)]
+    both = [at for at in range(_count(later)) if not matched.earlier.beyond_mm(matched.later.share(at), there)]
+    shown = [at for at in lesions if at in both]
+    return shown[0] if shown else min(both, key=lambda at: abs(at - lesions[0]), default=lesions[0])
+
+
+def _matched_words(earlier: LungHeight, later: LungHeight, shown: str) -> str:
+    cut = [one.is_base_cut or one.is_apex_cut for one in (earlier, later)]
+    if not any(cut):
+        return "Slices are matched by their height between the base and the apex of the lungs"
+    if not shown:
+        said = "The two scans show no end of the lungs in common"
+        return f"{said}, so slices are matched only roughly, by the height that each shows"
+    who = "Both scans end" if all(cut) else "The earlier scan ends" if cut[0] else "This scan ends"
+    lacking = "base" if shown == "apex" else "apex"
+    return f"{who} before the {lacking} of the lungs, so slices are matched by their distance in mm from the {shown}"
 
 
 def _height(opened: OpenedRun) -> LungHeight | None:
@@ -177,10 +206,22 @@ def _height(opened: OpenedRun) -> LungHeight | None:
     return lung_height(opened.images.lung, layout(opened.images.volume.grid, "axial").normal)
 
 
-def _picture(opened: OpenedRun, height: LungHeight, base: str, title: str, index: int) -> ComparedSlice:
+def _count(opened: OpenedRun) -> int:
+    """How many axial slices a scan has."""
     grid = opened.images.volume.grid
-    count = grid.shape[layout(grid, "axial").normal]
-    shown = min(max(index, 0), count - 1)
+    return grid.shape[layout(grid, "axial").normal]
+
+
+def _beyond_words(beyond_mm: float) -> str:
+    """That the earlier scan has no slice at a height; the page's script says the same."""
+    where = "below" if beyond_mm > 0 else "above"
+    return f"The earlier scan does not reach here: it ends {max(int(abs(beyond_mm) + 0.5), 1)} mm {where}."
+
+
+def _picture(opened: OpenedRun, height: LungHeight, base: str, title: str, share: float) -> ComparedSlice:
+    count = _count(opened)
+    shown = min(max(height.index(share), 0), count - 1)
+    beyond_mm = height.beyond_mm(share, count)
     on = scanned_on(opened.run)
     return ComparedSlice(
         base=base,
@@ -189,12 +230,13 @@ def _picture(opened: OpenedRun, height: LungHeight, base: str, title: str, index
         count=count,
         height=height,
         words=slice_words(opened.images, "axial", shown),
+        beyond=_beyond_words(beyond_mm) if beyond_mm else "",
     )
 
 
 def _row(number: int, scan: ScanFindings, run: Run, *, is_shown: bool) -> ScanRow:
     return ScanRow(
-        on=f"{scan.on}" if scan.on else "\u2013",
+        on=day_text(scan),
         lung_ml=ml_text(scan.lungs.lung_ml),
         lesion_ml=ml_text(scan.lungs.lesion_ml),
         percent=percent_text(scan.lungs.ratio_percent),

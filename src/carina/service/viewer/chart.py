@@ -19,11 +19,11 @@ TICKS_HU = (-1000, -800, -600, -400, -200, 0, 200)
 
 @dataclass(frozen=True, kw_only=True)
 class TimeChart:
-    """Values over time: a line through points ``(x, y, words)`` of the field, ``top`` at its upper edge."""
+    """Values over time: a line through points ``(x, y, words, is_cut)`` of the field, ``top`` at its upper edge."""
 
     title: str
     line: str
-    points: tuple[tuple[float, float, str], ...]
+    points: tuple[tuple[float, float, str, bool], ...]
     top: str
 
 
@@ -73,8 +73,8 @@ def time_charts(scans: Sequence[ScanFindings]) -> list[TimeChart]:
 
 def _time_chart(course: Course) -> TimeChart:
     points = tuple(
-        (round(FIELD_WIDTH * one.when, 1), round(FIELD_HEIGHT * (1 - one.height), 1), one.words)
+        (round(FIELD_WIDTH * one.when, 1), round(FIELD_HEIGHT * (1 - one.height), 1), one.words, one.is_cut)
         for one in course.points
     )
-    line = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in points)
+    line = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y, *_ in points)
     return TimeChart(title=course.title, line=line, points=points, top=course.top)

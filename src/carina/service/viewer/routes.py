@@ -23,7 +23,7 @@ from carina.errors import CarinaError, told
 from carina.measure.change import LesionChange
 from carina.measure.histogram import hu_histogram
 from carina.measure.texts import ml_text, percent_text
-from carina.report.change import change_sentences
+from carina.report.change import change_sentences, cut_note
 from carina.report.numbers import compared_ml, difference_text, page_text, range_text, site_name
 from carina.report.overlay import layout
 from carina.service.local_time import local_text, minute_text, seconds_words, zone_text
@@ -384,7 +384,8 @@ def _change(run: Run, earlier: Mapping[int, Path]) -> dict[str, Any]:
         return {}
     number = next(iter(scans))
     sentences = change_sentences(LesionChange(earlier=scans[number], later=this))
-    return {"sentences": sentences, "charts": time_charts([*scans.values(), this]), "number": number}
+    every = [*scans.values(), this]
+    return {"sentences": sentences, "charts": time_charts(every), "note": cut_note(every), "number": number}
 
 
 def _chart(opened: OpenedRun) -> Any:

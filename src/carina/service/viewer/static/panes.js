@@ -31,7 +31,7 @@ export async function keepShowing(pane, wanted, hooks) {
   pane.dataset.wanted = wanted;
   if (pane.dataset.drawing) return;
   pane.dataset.drawing = "yes";
-  while (pane.dataset.shown !== pane.dataset.wanted) {
+  while (pane.dataset.wanted && pane.dataset.shown !== pane.dataset.wanted) {
     const next = pane.dataset.wanted;
     const image = pane.querySelector("img");
     let url = "";
@@ -45,13 +45,21 @@ export async function keepShowing(pane, wanted, hooks) {
       image.removeAttribute("src"); // another slice must not stand under this one's number
       pane.dataset.shown = "";
       const why = await whyNot(error, url);
-      onTrouble(why);
+      if (pane.dataset.wanted) onTrouble(why);
       if (pane.dataset.wanted !== next) continue;
       if (mayCome(why)) retries.set(pane, setTimeout(() => keepShowing(pane, pane.dataset.wanted, hooks), RETRY_MS));
       break; // else asked for again with the next move
     }
   }
   delete pane.dataset.drawing;
+  if (!pane.dataset.wanted) showNothing(pane);
+}
+
+/** Leaves a pane without a picture: one that is on its way is not shown either. */
+export function showNothing(pane) {
+  clearTimeout(retries.get(pane));
+  Object.assign(pane.dataset, { wanted: "", shown: "" });
+  pane.querySelector("img").removeAttribute("src");
 }
 
 /** Calls when somebody comes back to the page: what was refused may come now, such as after a log-in in another tab. */
