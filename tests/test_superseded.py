@@ -107,13 +107,6 @@ def test_a_job_of_another_pipeline_or_project_is_in_nobodys_place(halved: Halved
         assert successor_of(connection, job) is None
 
 
-def test_the_worklist_counts_the_instances_that_a_job_runs_on(halved: Halved) -> None:
-    later = halved.add(halved.job)
-    page = httpx.get(f"{halved.url}/").text
-    shown = dict(re.findall(r'<tr id="row-of-job-(\d+)">.*?, (\d+) instances from', page, re.DOTALL))
-    assert shown == {str(halved.job): "6", str(later): "7"}
-
-
 def test_open_pages_say_it_when_it_happens(halved: Halved, browser: Browser) -> None:
     def shown(path: str) -> Page:
         page = browser.new_page(viewport={"width": 1280, "height": 720})

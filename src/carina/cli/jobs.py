@@ -164,19 +164,22 @@ def show(job_id: int, as_json: bool, config: Path | None) -> None:
 
     from carina.jobs.comparison import comparison_of
     from carina.jobs.kept import job_files
+    from carina.service.arrivals import arrival_read, instances_read
 
     settings, engine = _node(config)
     with engine.connect() as connection:
         job, folder = _find(connection, job_id), Path(settings.node.folder)
         compared, files = comparison_of(connection, folder, job), job_files(connection, folder, job)
+        instances = instances_read(arrival_read(connection, folder, job))
     looked(engine, f"job {job_id}")
     if as_json:
         beside = {"compared": msgspec.to_builtins(compared), "files": msgspec.to_builtins(files)}
-        say_json(msgspec.to_builtins(job) | beside)
+        say_json(msgspec.to_builtins(job) | beside | {"instances": instances})
         return
     for name, value in msgspec.structs.asdict(job).items():
         if value not in (None, "", ()) and name != "decisions":
             say(f"{name}: {', '.join(value) if isinstance(value, tuple) else value}")
+    say(*([] if instances is None else [f"instances: {instances}"]))
     say(*([f"files: {files.said}"] if files.said else []), *compared.lines)
     for one in job.decisions:
         why = f": {one.reason}" if one.reason else ""

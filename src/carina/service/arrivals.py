@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +16,7 @@ from carina.database import ARRIVAL, INSTANCE, JOB, each_project
 from carina.jobs.listing import Job
 from carina.jobs.scan import iso_date
 from carina.receive.store import ArrivalState
+from carina.sections import INCOMING
 
 RELEASED_RESULTS = (
     "These are results of Carina's, as their objects or this node's deliveries say: what a run finds in them is not "
@@ -105,17 +109,42 @@ def arrivals_of(connection: Connection, ids: Sequence[int]) -> dict[int, Arrival
     return {one.id: one for one in map(_arrival, rows)}
 
 
-def with_earlier(connection: Connection, jobs: Sequence[Job], arrivals: Mapping[int, Arrival]) -> dict[int, Arrival]:
-    """Arrivals of jobs, counting what these run on: in place of another job, with the instances that came before."""
-    found = dict(arrivals)
-    for own in {job.arrival_id or 0 for job in jobs if job.supersedes} & found.keys():
-        one = found[own]
-        same = ARRIVAL.c.series_uid == one.series_uid, ARRIVAL.c.source == one.source, ARRIVAL.c.is_apart == 0
-        joined = INSTANCE.join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
-        counted = select(func.count(INSTANCE.c.sop_instance_uid.distinct())).select_from(joined)
-        count = connection.execute(counted.where(*same, ARRIVAL.c.id <= own)).scalar_one()
-        found[own] = msgspec.structs.replace(one, instances=count)
-    return found
+def arrivals_read(connection: Connection, folder: Path, ids: Sequence[int]) -> dict[int, Arrival]:
+    """Arrivals by their ids, each with the instances that its run reads; ``folder`` is the node's."""
+    found = arrivals_of(connection, ids)
+    return {key: msgspec.structs.replace(one, instances=_read_of(folder, one)) for key, one in found.items()}
+
+
+def arrival_read(connection: Connection, folder: Path, job: Job) -> Arrival | None:
+    """The arrival of a job with the instances that its run reads; None of one by path, or on an upload."""
+    ids = [] if job.arrival_id is None else [job.arrival_id]
+    return arrivals_read(connection, folder, ids).get(job.arrival_id or 0)
+
+
+def instances_read(arrival: Arrival | None) -> int | None:
+    """How many instances the run of a job reads, by its `arrival_read`; None without one, or once they were removed."""
+    return None if arrival is None or arrival.state is ArrivalState.REMOVED else arrival.instances
+
+
+def _read_of(folder: Path, one: Arrival) -> int:
+    """How many instances a run of an arrival reads, in however many arrivals they came.
+
+    Its folder says it, since nothing else knows what lay beside when the arrival was complete: others of the series may
+    have waited then, been run, kept or apart, and some were released as another source's since. Where the folder is not
+    there, or lacks files, it is what came in the arrival alone.
+    """
+    place = folder / INCOMING / str(one.id)
+    try:
+        return max(one.instances, _files_in(place, place.stat().st_mtime_ns))
+    except OSError:
+        return one.instances
+
+
+@lru_cache(maxsize=10_000)
+def _files_in(place: Path, _changed_ns: int) -> int:
+    """The instances in a folder, which is listed once for as long as it stays as it is: a page has fifty of them."""
+    with os.scandir(place) as files:
+        return sum(file.name.endswith(".dcm") for file in files)
 
 
 def job_states(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[str, ...]]:

@@ -10,6 +10,7 @@ from carina.errors import BadConfig
 from carina.jobs.kept import JobFiles, job_files
 from carina.jobs.listing import Job, find_job
 from carina.pipeline.manifest import Manifest, State, read_manifest
+from carina.service.arrivals import arrival_read, instances_read
 from carina.service.node import RunningNode
 from carina.service.problems import NotThere
 
@@ -29,11 +30,14 @@ class OperatorProgress(msgspec.Struct, frozen=True, kw_only=True):
 class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
     """A job and how far it is; ``deliveries`` counts objects by destination and state.
 
-    ``files`` says whether its run is still here, and if not, why: by whom it was removed, and when.
+    ``files`` says whether its run is still here, and if not, why: by whom it was removed, and when. ``instances`` is
+    how many the run reads, in however many arrivals they came; null of a job by path or on an upload, and once they
+    were removed.
     """
 
     job: Job
     files: JobFiles
+    instances: int | None
     operators: tuple[OperatorProgress, ...]
     warnings: tuple[str, ...]
     deliveries: dict[str, dict[DeliveryState, int]]
@@ -49,12 +53,14 @@ def progress_of(node: RunningNode, job_id: int) -> JobProgress:
         job = find_job(connection, job_id)
         sent = counts(connection, job_id=job_id)
         files = job_files(connection, node.folder, job) if job else None
+        came = arrival_read(connection, node.folder, job) if job else None
     if job is None or files is None:
         raise NotThere("job.unknown", f"there is no job {job_id}.")
     manifest = manifest_of(node, job)
     return JobProgress(
         job=job,
         files=files,
+        instances=instances_read(came),
         operators=operators_of(manifest),
         warnings=warnings_of(manifest),
         deliveries=sent,

@@ -17,6 +17,7 @@ from carina.jobs.listing import Job
 from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.reading import Decided, Reading
 from carina.measure.texts import percent_text
+from carina.receive.store import ArrivalState
 from carina.service.arrivals import Arrival
 from carina.service.local_time import local_text, minute_text, seconds_words
 from carina.service.pages.deliveries import Sending
@@ -36,7 +37,7 @@ class RunProgress(NamedTuple):
 class JobRow:
     """A job as a row; ``series`` describes its input, ``series_end`` is the end of its series' UID.
 
-    ``arrival`` counts what it runs on: with what came before, where it supersedes a job.
+    ``arrival`` counts what it runs on, with what came of the series in others.
     """
 
     job: Job
@@ -65,13 +66,9 @@ class JobRow:
         project = escape(job.project) if is_project_named else ""
         where = f'project <a href="/projects/{project}">{project}</a>, ' if project else ""
         supersedes = f", supersedes job {job.supersedes}" if job.supersedes else ""
-        said = f"{end}{where}pipeline {escape(job.pipeline)}, {self._came()}{supersedes}"
+        came = came_by(self.arrival, is_uploaded=self.is_uploaded)
+        said = f"{end}{where}pipeline {escape(job.pipeline)}, {came}{supersedes}"
         return f'{escape(self.series)}<br><span class="fine">{said}</span>'
-
-    def _came(self) -> str:
-        if self.arrival:
-            return f"{_counted(self.arrival.instances, 'instance')} from {escape(self.arrival.sender)}"
-        return "uploaded" if self.is_uploaded else "by path"
 
     def _state(self) -> str:
         job, run = self.job, self.progress
@@ -95,6 +92,15 @@ class JobRow:
             + (f'<p class="why fine">{escape(as_sentence(one.why))}</p>' if one.why else "")
             for name, one in self.deliveries.items()
         )
+
+
+def came_by(arrival: Arrival | None, *, is_uploaded: bool) -> Markup:
+    """How many instances a job runs on and from whom, or by which other way its input came."""
+    if arrival is None:
+        return Markup("uploaded" if is_uploaded else "by path")
+    if arrival.state is ArrivalState.REMOVED:
+        return Markup(f"from {escape(arrival.sender)}, instances removed")
+    return Markup(f"{_counted(arrival.instances, 'instance')} from {escape(arrival.sender)}")
 
 
 def _counted(number: int, what: str) -> str:

@@ -23,11 +23,13 @@ from carina.jobs.superseding import successor_of, successor_words
 from carina.pipeline.manifest import Manifest, State
 from carina.service.access.accounts import administrators
 from carina.service.access.caller import caller_of
+from carina.service.arrivals import arrival_read
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.acting import act
 from carina.service.pages.deliveries import sent_lines
 from carina.service.pages.inputs import job_words
 from carina.service.pages.job_log import plain_log, show_log
+from carina.service.pages.job_rows import came_by
 from carina.service.pages.live import stream
 from carina.service.pages.projects import project_routes
 from carina.service.pages.rendering import compile_templates, html, in_turn, page, shared_values, shown_part
@@ -165,6 +167,7 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
         held_up = {one.destination for one in deliveries if one.state == DeliveryState.WAITING}
         successor = successor_of(connection, progress.job)
         resting = {name: resting_reason(connection, name) for name in sorted(held_up)}
+        arrival = arrival_read(connection, node.folder, progress.job)
     has_results = progress.job.state is JobState.STOPPED and progress.files.state is FilesState.HERE
     values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
     values |= {"resting": resting, "sent": sent}
@@ -172,7 +175,8 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     values |= {"successor": successor, "successor_words": successor_words(successor) if successor else ""}
     values["handed_over"] = _handed_over(manifest)
     values["computed_s"] = manifest.seconds if manifest else 0.0
-    values["is_uploaded"] = is_of_upload(progress.job)
+    is_uploaded = is_of_upload(progress.job)
+    values |= {"is_uploaded": is_uploaded, "came_by": came_by(arrival, is_uploaded=arrival is None and is_uploaded)}
     values |= {"has_results": has_results, "earlier": earlier, "earlier_removed": removed}
     return values | {"wish": wish, "wanted_for": wanted, "before": run_before(node, progress.job)}
 

@@ -25,7 +25,7 @@ from carina.pipeline.manifest import State
 from carina.receive.store import ArrivalState
 from carina.receive.uploads import LARGEST_CHUNK
 from carina.service.access.caller import Caller, caller_of
-from carina.service.arrivals import HELD_BACK, Arrival, arrivals_of, first_files, list_arrivals, with_earlier
+from carina.service.arrivals import HELD_BACK, Arrival, arrivals_read, first_files, list_arrivals
 from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.counted import found_jobs
@@ -215,7 +215,7 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
         found = page_of_jobs(connection, wanted)
         jobs = found.jobs
         ids = [job.arrival_id for job in jobs if job.arrival_id is not None]
-        arrivals = with_earlier(connection, jobs, arrivals_of(connection, ids))
+        arrivals = arrivals_read(connection, node.folder, ids)
         files = files_to_read(connection, jobs)
         sent = sendings_of(connection, [job.id for job in jobs])
         removed = removals_of(connection, [job.id for job in jobs])
