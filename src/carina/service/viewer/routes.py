@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +253,8 @@ def answering(endpoint: Endpoint, ways: WaysOn) -> Endpoint:
 
 def error_page(request: Request, error: CarinaError, ways: Sequence[Above], status: int) -> Response:
     """A page that says why nothing is shown, and where to go from there."""
-    return viewer_page(request, "error.html", {"error": error, "ways": ways}, status=status)
+    values = {"error": error, "ways": ways, "is_missing": status == HTTPStatus.NOT_FOUND}
+    return viewer_page(request, "error.html", values, status=status)
 
 
 def _status(error: CarinaError) -> int:

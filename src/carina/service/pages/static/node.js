@@ -2,6 +2,8 @@
 const live = document.getElementById("live");
 const connection = document.getElementById("connection");
 const USABLE = "a[href], button, summary, select, input:not([type=hidden])";
+const LOGGED_OUT = 401;
+const NOT_SEEN = new Set([403, 404]); // what one may not see is not there
 const CLICK_AFTER_MS = 100; // a finger's click comes after it was lifted
 
 /** What tells an element from its siblings; empty where nothing does. (A form's `id` may be a field of that name.) */
@@ -101,6 +103,21 @@ function show(part) {
   if (above.length) standAgain(focused, above);
 }
 
+/** This page as it is for whoever is logged in now; null where nothing answers. */
+function askAgain() {
+  return fetch(location.href, { cache: "no-store" }).catch(() => null);
+}
+
+/** Whether an answer says nothing of who may see what: there is none, or the node has no time or no database. */
+function isAway(answer) {
+  return !answer || answer.status === 429 || answer.status >= 500;
+}
+
+/** Whether an upload is under way, which ends with its page. */
+function isBusy() {
+  return Boolean(document.querySelector("[data-busy]"));
+}
+
 if (live) {
   let source = null;
   let isOver = false;
@@ -136,22 +153,26 @@ if (live) {
   async function end() {
     isOver = true;
     source.close();
-    const answer = await fetch(location.href, { cache: "no-store" }).catch(() => null);
+    const answer = await askAgain();
     const back = `/login?to=${encodeURIComponent(location.pathname + location.search)}`;
-    if (answer?.status === 401) say("You are logged out.", { href: back, textContent: "Log in" });
+    if (answer?.status === LOGGED_OUT) say("You are logged out.", { href: back, textContent: "Log in" });
     else if (answer?.ok) {
       const [now, before] = [new DOMParser().parseFromString(await answer.text(), "text/html"), document].map(whoOn);
       const words = now === before ? "You may do other things than before." : `${now} is logged in now, and this page is that of ${before}.`;
       say(words, { href: location.href, textContent: "Reload" });
     }
-    else say("Whoever is logged in does not see this page, or it is gone.", { href: "/", textContent: "Worklist" });
+    else if (isAway(answer)) say("The node does not answer.", { href: location.href, textContent: "Reload" });
+    else if (isBusy()) say("Whoever is logged in does not see this page, or it is gone.", { href: "/", textContent: "Worklist" });
+    else location.reload();
   }
-  /** Whoever comes back to a page that has ended, after a log-in in another window, is shown it as it is for them. */
+  /**
+   * Whoever comes back to a page that has ended, after a log-in in another window, is shown it as it is for them: where
+   * they don't see it, the page that says so, and nothing more of what was seen by who was here before.
+   */
   async function comeBack() {
-    if (!isOver || document.visibilityState !== "visible") return;
-    if (document.querySelector("[data-busy]")) return; // an upload ends with its page
-    const answer = await fetch(location.href, { cache: "no-store" }).catch(() => null);
-    if (answer?.ok) location.reload();
+    if (!isOver || document.visibilityState !== "visible" || isBusy()) return;
+    const answer = await askAgain();
+    if (answer?.status !== LOGGED_OUT && !isAway(answer)) location.reload();
   }
   addEventListener("focus", comeBack);
   document.addEventListener("visibilitychange", comeBack);
@@ -234,9 +255,10 @@ function isTypedIn() {
 }
 
 async function renew() {
-  if (live || !tokenOf(document) || document.visibilityState !== "visible" || isTypedIn()) return;
-  const answer = await fetch(location.href, { cache: "no-store" }).catch(() => null);
-  if (!answer?.ok) return;
+  if (live || !tokenOf(document) || document.visibilityState !== "visible") return;
+  const answer = await askAgain();
+  if (NOT_SEEN.has(answer?.status) && !document.getElementById("said")) location.reload(); // it was somebody else's
+  if (!answer?.ok || isTypedIn()) return;
   const token = tokenOf(new DOMParser().parseFromString(await answer.text(), "text/html"));
   if (token && token !== tokenOf(document)) location.reload();
 }
