@@ -85,8 +85,9 @@ def test_while_the_node_is_away_an_open_page_stays_and_says_so(browser: Browser,
         page.unroute("**/jobs/**")
         come_as(context, node, "operator of bravo")
         expect(page.get_by_role("heading", name="Operators")).to_be_visible()
-        with page.expect_navigation():
-            come_back(page)
+        page.evaluate("document.body.id = 'before'")
+        come_back(page)
+        expect(page.locator("#before")).to_have_count(0)  # it was loaded anew
         expect(page.locator("#connection")).to_be_empty()
 
 

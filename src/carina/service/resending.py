@@ -12,9 +12,6 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, select
 
-from carina.api.result import Run
-from carina.corrections.decisions import rejected_corrections
-from carina.corrections.finish import finished_of
 from carina.corrections.masks import CORRECTIONS, MaskName
 from carina.database import DELIVERY
 from carina.deliver.ledger import DeliveryState, resend
@@ -59,6 +56,10 @@ def _refused(connection: Connection, folder: Path, destination: str, job_id: int
 
 def _why_not(row: Row[Any], folder: Path) -> str:
     """Why the correction of a delivery is not to be sent; empty: it holds, or is no correction that can be read."""
+    from carina.api.result import Run  # what these need takes memory of a server that sends no correction again
+    from carina.corrections.decisions import rejected_corrections
+    from carina.corrections.finish import finished_of
+
     run, _, rest = row.path.partition(f"/{CORRECTIONS}/")
     layer, _, number = PurePosixPath(rest).parts[0].rpartition("-")
     if layer not in set(MaskName) or not number.isdecimal():
