@@ -26,12 +26,13 @@ from carina.config import Settings
 from carina.database import ARRIVAL, AUDIT, DISK_FULL, FOLDER_AWAY, INSTANCE, JOB, FolderAway, identity_in, outage_of
 from carina.database.address import file_address, file_of
 from carina.database.upgrade import schema_version
+from carina.deliver.identity import file_digest
 from carina.deliver.sender import SENDER_LOCK
 from carina.errors import FULL, BadConfig, told, unwritable
 from carina.jobs.places import DATABASE, NODE_LOCK, check_beside, check_folder, connected, own_alone
 from carina.jobs.queue import JobState
 from carina.jobs.signs import SIGNED
-from carina.keeping.copied import COPIED, Copier, copied_files, sha256_of
+from carina.keeping.copied import COPIED, Copier, copied_files
 from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
 from carina.keeping.making import making, part_and_lock
@@ -157,7 +158,7 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
             lost=tuple(one.path for one in named.instances if not one.is_whole(part)),
             lost_results=lost_results(part, named.results),
             files=len(listed),
-            files_sha256=sha256_of(part / COPIED),
+            files_sha256=file_digest(part / COPIED),
         )
         if identity_in(folder) != was:
             words = f"{folder}: the node's folder went while it was saved, and nothing is lost: is its disk mounted?"

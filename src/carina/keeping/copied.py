@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from carina.deliver.identity import file_digest
 
 COPIED = "files.txt"
 """In every backup: the files in it but this and the last, a line each, so that what is missing or altered is seen."""
@@ -46,14 +47,8 @@ class CopiedFile:
 def copied_files(folder: Path, sums: Mapping[str, str]) -> Iterator[CopiedFile]:
     """Every file below a folder; ``sums`` has those of files that are known already, by path."""
     for file in sorted(one for one in folder.rglob("*") if one.is_file()):
-        sha256 = sums.get(str(file)) or sha256_of(file)
+        sha256 = sums.get(str(file)) or file_digest(file)
         yield CopiedFile(path=file.relative_to(folder).as_posix(), bytes=file.stat().st_size, sha256=sha256)
-
-
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file's content."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass
@@ -78,7 +73,7 @@ class Copier:
         first = self.copied.setdefault(key, to)
         if first is to:
             shutil.copy2(source, to)
-            self.sums[str(to)] = sha256_of(to)
+            self.sums[str(to)] = file_digest(to)
             return
         try:
             os.link(first, to)

@@ -20,10 +20,11 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from carina.database.upgrade import check_version
+from carina.deliver.identity import file_digest
 from carina.errors import BadConfig, one_line
 from carina.jobs.places import DATABASE
 from carina.keeping.backup import BACKUP_FILE, LISTED, Backup, Named, NamedFile, named_by
-from carina.keeping.copied import COPIED, CopiedFile, sha256_of
+from carina.keeping.copied import COPIED, CopiedFile
 from carina.keeping.dumped import opened_dump
 from carina.keeping.dumps import DUMP
 from carina.keeping.results import lost_results
@@ -85,7 +86,7 @@ def _list_of(folder: Path, said: Backup) -> list[str]:
             _refuse(folder, [COPIED], "is missing", f"a list of {said.files} files")
         return []  # of a version that had none
     lines = _lines(listed)
-    if said.files_sha256 and sha256_of(listed) != said.files_sha256:
+    if said.files_sha256 and file_digest(listed) != said.files_sha256:
         what = f"is not what was saved (lines: {len(lines)})"
         _refuse(folder, [COPIED], what, f"{said.files} lines with the SHA-256 that {BACKUP_FILE} has")
     return lines
@@ -119,7 +120,7 @@ def look_into(saved: SavedNode) -> Named:
 def _check_database_files(saved: SavedNode) -> None:
     digests = {one.path: one.sha256 for one in saved.files}
     names = (DUMP, LISTED) if saved.is_dump else (DATABASE,)
-    wrong = [name for name in names if sha256_of(saved.folder / name) != digests.get(name)]
+    wrong = [name for name in names if file_digest(saved.folder / name) != digests.get(name)]
     _refuse(saved.folder, wrong, "is not what was saved", f"the SHA-256 that {COPIED} has")
 
 
