@@ -9,6 +9,9 @@ from random import Random
 
 from carina.keeping.copied import COPIED, CopiedFile
 
+PAGE = 4096
+"""Bytes that SQLite reads at once."""
+
 
 def make_earlier(saved: Path, *, with_list: bool) -> None:
     """Take from a backup the digests that earlier versions did not note; 0.1 had no list of files either."""
@@ -42,6 +45,14 @@ def _spots(file: Path) -> None:
     file.write_bytes(content)
 
 
+def _page(file: Path) -> None:
+    """A piece in the middle that a disk gives back as zeros."""
+    content = bytearray(file.read_bytes())
+    start = len(content) // 2 // PAGE * PAGE
+    content[start : start + PAGE] = bytes(len(content[start : start + PAGE]))
+    file.write_bytes(content)
+
+
 def _lines_gone(file: Path) -> None:
     """Every second line is gone, and what it ends with is as it was."""
     file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[1::2]))
@@ -56,3 +67,9 @@ DAMAGES: Mapping[str, Callable[[Path], None]] = {
     "lines gone": _lines_gone,
 }
 """What may be wrong with a file, by name."""
+
+OF_DATABASES: Mapping[str, Callable[[Path], None]] = {
+    **{name: damage for name, damage in DAMAGES.items() if name != "missing"},
+    "page": _page,
+}
+"""What may be wrong with SQLite's file."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from carina.cli.backup import restore
+from carina.cli.backup import backup, restore
+from carina.cli.terminal import SOME_FAILED
 from carina.config import NodeSettings, Settings
 from carina.errors import BadConfig
 from carina.keeping.backup import save_node
@@ -17,7 +18,7 @@ from carina.keeping.dumps import check_restorable
 from carina.keeping.restore import restore_node
 from databases import new_database
 from kept_nodes import TODAY
-from saved_nodes import DAMAGES, make_earlier
+from saved_nodes import DAMAGES, OF_DATABASES, make_earlier
 from test_backup import filled
 
 REFUSED = {"restore.damaged", "restore.no-backup"}
@@ -126,3 +127,44 @@ def test_the_command_names_what_a_backup_never_had(tmp_path: Path, monkeypatch: 
     done = CliRunner().invoke(restore, [str(tmp_path / "saved")])
     assert done.exit_code == 0
     assert "incoming/1/0.dcm: missing or not what came: it was lost before the backup was made" in done.stderr
+
+
+@pytest.mark.parametrize("damage", OF_DATABASES)
+def test_a_damaged_database_is_saved_with_all_files_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """One line says so, and a restore takes it once it is mended, with what it then lacks."""
+    node = filled(Settings(node=NodeSettings(folder=str(tmp_path / "node"))))
+    own, came = tmp_path / "node/node.sqlite", files_in(tmp_path / "node/incoming")
+    shutil.copy2(own, tmp_path / "mended")
+    OF_DATABASES[damage](own)
+    monkeypatch.setattr("carina.cli.backup.node_settings", lambda _: node)
+    done = CliRunner().invoke(backup, [str(tmp_path / "saved")])
+    assert done.exit_code == SOME_FAILED, done.output
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{own}: is damaged (") and "restore an earlier backup" in line
+    assert files_in(tmp_path / "saved/incoming") == came
+    there = Settings(node=NodeSettings(folder=str(tmp_path / "there")))
+    with pytest.raises(BadConfig, match=r"was damaged when this backup was made \(.*or mend this file") as caught:
+        restore_node(there, tmp_path / "saved", TODAY)
+    assert caught.value.code == "restore.damaged" and not (tmp_path / "there").exists()
+    shutil.copy2(tmp_path / "mended", tmp_path / "saved/node.sqlite")
+    (tmp_path / "saved/incoming/1/0.dcm").write_bytes(b"")
+    with pytest.raises(BadConfig, match=r"incoming/1/0.dcm: is missing, or not as long as it was"):
+        restore_node(there, tmp_path / "saved", TODAY)
+    shutil.copy2(tmp_path / "node/incoming/1/0.dcm", tmp_path / "saved/incoming/1/0.dcm")
+    said = restore_node(there, tmp_path / "saved", TODAY)
+    assert (said.instances, said.runs, said.lost, said.lost_results) == (4, 1, (), ())
+    assert files_in(tmp_path / "there/incoming") == came
+
+
+def test_of_a_mended_database_a_restore_names_what_was_never_saved(tmp_path: Path) -> None:
+    node = filled(Settings(node=NodeSettings(folder=str(tmp_path / "node"))))
+    whole = (tmp_path / "node/node.sqlite").read_bytes()
+    (tmp_path / "node/node.sqlite").write_bytes(b"")
+    (tmp_path / "node/incoming/1/0.dcm").unlink()
+    (tmp_path / "node/runs/1/dicom/1.dcm").unlink()
+    save_node(node, tmp_path / "saved", TODAY)
+    (tmp_path / "saved/node.sqlite").write_bytes(whole)
+    said = restore_node(Settings(node=NodeSettings(folder=str(tmp_path / "there"))), tmp_path / "saved", TODAY)
+    assert (said.lost, said.lost_results) == (("incoming/1/0.dcm",), ("runs/1/dicom/1.dcm",))

@@ -25,7 +25,7 @@ def backup(to: Path, config: Path | None) -> None:
 
     Everything accepted before is in it. The settings file and what it names (keys, rules) are not: keep them yourself.
     Where the node itself has lost an instance or a result, or has it altered, it is named, and the exit status is
-    not 0.
+    not 0. So it is where the node's database is damaged, which is saved as it is.
     """
     from carina.keeping.backup import save_node
 
@@ -33,7 +33,8 @@ def backup(to: Path, config: Path | None) -> None:
     say(f"{to}: saved as of {made.at:%Y-%m-%d %H:%M:%S} UTC; instances: {made.instances}, runs: {made.runs}")
     _warn_if_open(to)
     _tell_lost(made, "saved without what was lost, and a restore does without it")
-    if made.lost or made.lost_results:
+    _tell_damage(made, to)
+    if made.lost or made.lost_results or made.database_damage:
         sys.exit(SOME_FAILED)
 
 
@@ -50,6 +51,15 @@ def _tell_lost(made: Backup, consequence: str) -> None:
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
             words = f"missing or not {instead}: {consequence}"
             say(f"{made.folder}: {lost[0]}{more}: {words}. {remedy}", err=True)
+
+
+def _tell_damage(made: Backup, to: Path) -> None:
+    from carina.jobs.places import DATABASE
+
+    if made.database_damage:
+        saved = "it is saved as it is, and with it all that lies in the node's folder"
+        how = "Stop the node, and restore an earlier backup; where there is none, carina restore says how to mend"
+        say(f"{Path(made.folder) / DATABASE}: is damaged ({made.database_damage}): {saved}. {how} {to}.", err=True)
 
 
 def _warn_if_open(folder: Path) -> None:

@@ -12,14 +12,14 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import quote_from_bytes
 
 import msgspec
 from sqlalchemy import Connection, create_engine, insert, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
@@ -36,7 +36,8 @@ from carina.keeping.copied import COPIED, Copier, copied_files
 from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
 from carina.keeping.making import making, part_and_lock
-from carina.keeping.results import NamedResults, lost_results, results_named
+from carina.keeping.own_copy import copy_database, said_by_database
+from carina.keeping.results import NO_RESULTS, NamedResults, lost_results, results_named
 from carina.receive.moves import FETCHING
 from carina.receive.presence import RECEIVING_LOCK
 from carina.receive.store import ArrivalState
@@ -60,6 +61,7 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
     ``lost`` names instances that the node itself had no more as they came, ``lost_results`` files and folders of runs,
     and of corrections that readers finished, that it had no more as they were written: a restore does without them.
     ``files`` is how many lines the list of files has, ``files_sha256`` is of that list: empty in earlier versions.
+    ``database_damage`` is what was wrong with the node's own SQLite, which was saved as it was; empty: nothing.
     """
 
     at: datetime
@@ -71,6 +73,7 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
     lost_results: tuple[str, ...] = ()
     files: int = 0
     files_sha256: str = ""
+    database_damage: str = ""
     carina: str = __version__
     notice: str = RESEARCH_ONLY
 
@@ -111,13 +114,17 @@ class NamedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """What a snapshot of the database names: arrivals and runs by id, the files of instances, and what runs left."""
+    """What a snapshot of the database names: arrivals and runs by id, the files of instances, and what runs left.
+
+    Of one with ``damage``, whatever lies in the node's folder counts as named.
+    """
 
     version: str
     arrivals: tuple[int, ...]
     runs: tuple[int, ...]
-    instances: tuple[NamedFile, ...]
-    results: NamedResults
+    instances: tuple[NamedFile, ...] = ()
+    results: NamedResults = NO_RESULTS
+    damage: str = ""
 
 
 def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") -> Backup:
@@ -136,8 +143,8 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
         )
     was = identity_in(folder)
     with new_folder(to, "backup") as part, _held(folder):
-        _note(settings, to, now, who)
-        named = _save_database(settings, part)
+        unnoted = _note(settings, to, now, who)
+        named = _save_database(settings, part, unnoted)
         copier = Copier()
         for arrival_id in named.arrivals:
             copier.tree(folder / INCOMING / str(arrival_id), part / INCOMING / str(arrival_id))
@@ -159,6 +166,7 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
             lost_results=lost_results(part, named.results),
             files=len(listed),
             files_sha256=file_digest(part / COPIED),
+            database_damage=named.damage,
         )
         if identity_in(folder) != was:
             words = f"{folder}: the node's folder went while it was saved, and nothing is lost: is its disk mounted?"
@@ -186,14 +194,21 @@ def _held(folder: Path) -> Iterator[None]:
         yield
 
 
-def _note(settings: Settings, to: Path, now: datetime, who: str) -> None:
-    engine = connected(settings)
+def _note(settings: Settings, to: Path, now: datetime, who: str) -> Exception | None:
+    """Note the backup in the audit trail; gives why SQLite that may be damaged would not take it."""
     try:
-        with engine.begin() as connection:
-            row = {"at": now, "who": who, "action": "copied", "subject": f"the node: backup to {to.absolute()}"}
-            connection.execute(insert(AUDIT).values(**row))
-    finally:
-        engine.dispose()
+        engine = connected(settings)
+        try:
+            with engine.begin() as connection:
+                row = {"at": now, "who": who, "action": "copied", "subject": f"the node: backup to {to.absolute()}"}
+                connection.execute(insert(AUDIT).values(**row))
+        finally:
+            engine.dispose()
+    except (BadConfig, SQLAlchemyError) as error:
+        if is_on_server(settings) or outage_of(error, settings.node.folder) is not None:
+            raise
+        return error
+    return None
 
 
 def node_to_save(settings: Settings) -> Path:
@@ -227,21 +242,36 @@ def is_on_server(settings: Settings) -> bool:
     return settings.node.database.startswith("postgresql")
 
 
-def _save_database(settings: Settings, part: Path) -> Named:
+def _save_database(settings: Settings, part: Path, unnoted: Exception | None) -> Named:
+    """Save it; that nothing could be noted in it counts only where it is whole."""
     if not is_on_server(settings):
-        _copy_database(Path(settings.node.folder) / DATABASE, part / DATABASE)
-        return named_in(part / DATABASE)
+        folder = Path(settings.node.folder)
+        named = _named_for_all(folder, part / DATABASE, copy_database(folder / DATABASE, part / DATABASE))
+        if unnoted is not None and not named.damage:
+            raise unnoted
+        return named
     named = dump_database(settings.node.database, part / DUMP, named_by)
     (part / LISTED).write_text("".join(f"{one.line}\n" for one in named.instances))
     return named
 
 
-def _copy_database(file: Path, to: Path) -> None:
-    with (
-        closing(sqlite3.connect(f"file:{quote_from_bytes(os.fsencode(file))}?mode=rw", uri=True, timeout=30)) as source,
-        closing(sqlite3.connect(to)) as copy,
-    ):
-        source.backup(copy)  # in one step: no write of the node's gets in between
+def _named_for_all(folder: Path, database: Path, damage: str) -> Named:
+    """What the copy of a node's SQLite names; of a damaged one, with all that lies in the node's folder besides."""
+    try:
+        named = named_in(database)
+    except SQLAlchemyError as error:
+        if outage_of(error, database.parent) is not None:
+            raise
+        named, damage = Named(version="", arrivals=(), runs=()), damage or said_by_database(error)
+    if not damage:
+        return named
+    arrivals, runs = _numbered(folder / INCOMING), _numbered(folder / RUNS)
+    return replace(named, arrivals=arrivals, runs=runs, damage=damage)
+
+
+def _numbered(folder: Path) -> tuple[int, ...]:
+    there = folder.iterdir() if folder.is_dir() else ()
+    return tuple(sorted(int(one.name) for one in there if one.name.isdecimal()))
 
 
 def named_in(database: Path) -> Named:

@@ -34,6 +34,10 @@ class NamedResults:
     corrections: Corrections = field(default_factory=dict)
 
 
+NO_RESULTS = NamedResults(runs=frozenset(), objects=())
+"""Of a database that can't be read."""
+
+
 def results_named(connection: Connection) -> NamedResults:
     """What a database of any version that has jobs says is there."""
     stopped = JOB.c.state == JobState.STOPPED

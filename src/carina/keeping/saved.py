@@ -6,14 +6,13 @@ to be. Backups of earlier versions have no digests: their lists are compared wit
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote_from_bytes
+from shlex import quote
 
 from msgspec.structs import replace
 from sqlalchemy import Connection, create_engine
@@ -21,12 +20,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from carina.database.upgrade import check_version
 from carina.deliver.identity import file_digest
-from carina.errors import BadConfig, one_line
+from carina.errors import BadConfig
 from carina.jobs.places import DATABASE
 from carina.keeping.backup import BACKUP_FILE, LISTED, Backup, Named, NamedFile, named_by
 from carina.keeping.copied import COPIED, CopiedFile
 from carina.keeping.dumped import opened_dump
 from carina.keeping.dumps import DUMP
+from carina.keeping.own_copy import damage_in, immutable_address, said_by_database
 from carina.keeping.results import lost_results
 from carina.pipeline.json_text import read_json
 
@@ -36,7 +36,10 @@ REMEDY = "restore another backup, or copy this one again from where it was made"
 
 @dataclass(frozen=True, kw_only=True)
 class SavedNode:
-    """A backup in a folder: what it says of itself, and its list of files."""
+    """A backup in a folder: what it says of itself, and its list of files.
+
+    A database that was damaged when it was saved is not among them: whoever mends it, in the backup, has it altered.
+    """
 
     folder: Path
     said: Backup
@@ -46,6 +49,11 @@ class SavedNode:
     def is_listed(self) -> bool:
         """Whether it has digests of all files, unlike one of an earlier version."""
         return bool(self.said.files_sha256)
+
+    @property
+    def was_damaged(self) -> bool:
+        """Whether the node's own SQLite was damaged when it was saved, and so what it should be isn't known."""
+        return bool(self.said.database_damage)
 
     @property
     def is_dump(self) -> bool:
@@ -71,12 +79,17 @@ def read_backup(folder: Path) -> SavedNode:
     except (OSError, ValueError) as error:
         words = f"is no backup, or one that was broken off (no {BACKUP_FILE} that can be read): choose another."
         raise BadConfig("restore.no-backup", f"{folder}: {words}") from error
-    saved = SavedNode(folder=folder, said=said, files=tuple(map(CopiedFile.of_line, _list_of(folder, said))))
+    saved = SavedNode(folder=folder, said=said, files=_files_of(folder, said))
     needed = [saved.database, *([LISTED] if saved.is_dump else [])]
     missing = [name for name in needed if not (folder / name).is_file()]
     missing += [one.path for one in saved.files if one.path not in missing and not one.is_there(folder)]
     _refuse(folder, missing, "is missing, or not as long as it was", f"all files of {COPIED} with their sizes")
     return saved
+
+
+def _files_of(folder: Path, said: Backup) -> tuple[CopiedFile, ...]:
+    listed = (CopiedFile.of_line(line) for line in _list_of(folder, said))
+    return tuple(one for one in listed if not (said.database_damage and one.path == DATABASE))
 
 
 def _list_of(folder: Path, said: Backup) -> list[str]:
@@ -102,6 +115,8 @@ def look_into(saved: SavedNode) -> Named:
     Raises:
         BadConfig: it is damaged, or of a later version.
     """
+    if saved.was_damaged:
+        return _named_once_mended(saved)
     if saved.is_listed:
         _check_database_files(saved)
     named = _named_in(saved.folder / saved.database)
@@ -139,12 +154,36 @@ def _compare_list(folder: Path, named: Named) -> None:
 
 def _named_in(database: Path) -> Named:
     try:
+        return _named_where_whole(database)
+    except ValueError as error:
+        raise _damaged(f"{database}: can't be read ({error})", "the whole database of a node") from error
+
+
+def _named_once_mended(saved: SavedNode) -> Named:
+    """What a database names that was damaged when it was saved, and was mended since: no longer what was saved."""
+    database = saved.folder / saved.database
+    try:
+        return _named_where_whole(database)
+    except ValueError as error:
+        words = f"the node's database was damaged when this backup was made ({saved.said.database_damage})"
+        mend = f"cd {quote(str(saved.folder))} && sqlite3 {DATABASE} .recover | sqlite3 mended && mv mended {DATABASE}"
+        how = f"restore an earlier backup, or mend this file, look at what is left in it, and restore again: {mend}"
+        raise BadConfig("restore.damaged", f"{database}: {words}; expected the whole one of a node: {how}") from error
+
+
+def _named_where_whole(database: Path) -> Named:
+    """What a database names.
+
+    Raises:
+        BadConfig: it is of a later version.
+        ValueError: it is damaged, with what is wrong.
+    """
+    try:
         with (opened_dump if database.name == DUMP else _opened_file)(database) as connection:
             check_version(connection)
             return named_by(connection)
     except (SQLAlchemyError, sqlite3.Error, ValueError) as error:
-        reason = one_line(str(getattr(error, "orig", None) or error)).strip()[:300]
-        raise _damaged(f"{database}: can't be read ({reason})", "the whole database of a node") from error
+        raise ValueError(said_by_database(error)) from error
 
 
 @contextmanager
@@ -154,11 +193,9 @@ def _opened_file(database: Path) -> Iterator[Connection]:
     Raises:
         ValueError: the file is damaged.
     """
-    address = f"file:{quote_from_bytes(os.fsencode(database.absolute()))}?mode=ro&immutable=1"
-    with closing(sqlite3.connect(address, uri=True)) as plain:
-        found = [str(row[0]) for row in plain.execute("PRAGMA integrity_check(1)")]
-    if found != ["ok"]:
-        raise ValueError(found[0] if found else "no check of it")
+    if found := damage_in(database):
+        raise ValueError(found)
+    address = immutable_address(database)
     engine = create_engine("sqlite://", creator=partial(sqlite3.connect, address, uri=True, check_same_thread=False))
     try:
         with engine.connect() as connection:
@@ -181,7 +218,18 @@ def check_copies(saved: SavedNode, named: Named, part: Path, sums: Mapping[str, 
     copied = (one for one in saved.files if one.path not in (DUMP, LISTED))
     wrong = [one.path for one in copied if sums.get(str(part / one.path)) != one.sha256]
     _refuse(saved.folder, wrong, "is not what was saved", f"the SHA-256 that {COPIED} has")
-    return saved.said
+    return _said_anew(saved, named, part) if saved.was_damaged else saved.said
+
+
+def _said_anew(saved: SavedNode, named: Named, part: Path) -> Backup:
+    """Of a database that was mended: what it names by now, and what of that was not saved."""
+    return replace(
+        saved.said,
+        instances=len(named.instances),
+        runs=len(named.runs),
+        lost=tuple(one.path for one in named.instances if not one.is_whole(part)),
+        lost_results=lost_results(part, named.results),
+    )
 
 
 def _check_by_rows(saved: SavedNode, named: Named, part: Path) -> Backup:
