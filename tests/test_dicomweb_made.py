@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -110,6 +111,42 @@ def test_a_series_without_its_patient_is_listed_under_its_own_study(tmp_path: Pa
     with node.engine.connect() as connection:
         looked = connection.execute(select(AUDIT.c.subject).where(AUDIT.c.action == "looked")).scalars().all()
     assert any(NEW_STUDY in subject for subject in looked)
+
+
+KEEPING = """
+api-version: 0.4.0
+name: ours
+operators:
+- name: dicom-reader
+  container: {image: carina/dicom-reader}
+  input: [{path: /input}]
+  output: [{path: /output}]
+"""
+
+
+@pytest.mark.parametrize("image", ["carina/dicom-reader", "carina/deidentify", "example/ours", ""])
+def test_what_a_job_made_stays_found_however_its_definition_was_changed_since(tmp_path: Path, image: str) -> None:
+    """Changed, by a link to another too, or removed."""
+    files, node = scan(tmp_path), opened(tmp_path)
+    other = tmp_path / "other.yaml"
+    other.write_text(KEEPING.replace("carina/dicom-reader", image))
+    definition = tmp_path / "ours.yaml"
+    definition.symlink_to(other if image else tmp_path / "gone.yaml")
+    job = add_job(node, hold(node, files), pipeline=str(definition))
+    made = make_slices(node, job, files, "dicom/ct", NEW_STUDY)
+    assert [one.sop_instance_uid for one in objects_of(node, NEW_STUDY)] == made
+    assert NEW_STUDY in listed(node)
+
+
+def test_of_a_definition_that_was_not_changed_since_no_files_are_searched_for_other_studies(tmp_path: Path) -> None:
+    files, node = scan(tmp_path), opened(tmp_path)
+    (tmp_path / "ours.yaml").write_text(KEEPING)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    job = add_job(node, hold(node, files), pipeline=str(tmp_path / "ours.yaml"), created_at=later)
+    write_result(node, job, files[0], EncapsulatedPDFStorage)
+    add_job(node, hold(node, scan(tmp_path, "1")))
+    assert not runs_elsewhere(node)
+    assert len(objects_of(node, uids(files[0])[0])) == 4
 
 
 def listed(node: RunningNode) -> list[str]:

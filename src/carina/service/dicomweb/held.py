@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from pydicom.errors import InvalidDicomError
-from sqlalchemy import ColumnElement, Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, false, func, or_, select
 
 from carina.database import ARRIVAL, INSTANCE, JOB, read_only
+from carina.database.ahead import DRIFT
 from carina.deliver.identity import identity_of
 from carina.errors import BadConfig
-from carina.operators.catalogue import definition_file
+from carina.operators.catalogue import definition_file, known_definitions
 from carina.pipeline.definition import load_definition
 from carina.pipeline.foreign import OWN_IMAGES
 from carina.receive.store import ArrivalState
@@ -30,6 +32,8 @@ OBJECTS = "dicom"
 
 REPLACING_IMAGES = frozenset({"carina/deidentify"})
 """Operators that make a series, and so results, of another study than that which was read."""
+
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 _ONE_CONTENT = (ARRIVAL.c.state != ArrivalState.APART) & or_(
     ARRIVAL.c.is_apart == 0, ARRIVAL.c.state != ArrivalState.ARRIVING
@@ -135,8 +139,7 @@ def runs_elsewhere(node: RunningNode) -> RunsOfStudies:
     """
     found: dict[str, list[MadeRun]] = {}
     with read_only(node.engine) as connection:
-        keeping = _pipelines_that_keep_the_study(connection)
-        for run in _runs(connection, node, JOB.c.arrival_id.is_(None) | JOB.c.pipeline.not_in(keeping)):
+        for run in _runs(connection, node, JOB.c.arrival_id.is_(None) | ~_kept_the_study(connection)):
             for uid in _studies_of(run.folders):
                 found.setdefault(uid, []).append(run)
     return found
@@ -145,26 +148,41 @@ def runs_elsewhere(node: RunningNode) -> RunsOfStudies:
 def _made(connection: Connection, node: RunningNode, study_uid: str, elsewhere: RunsOfStudies) -> Iterator[Held]:
     """The objects of a study that jobs made, in the order of the jobs."""
     of_study = select(ARRIVAL.c.id).where(ARRIVAL.c.study_uid == study_uid)
-    keeping = JOB.c.pipeline.in_(_pipelines_that_keep_the_study(connection))
-    runs = [*_runs(connection, node, JOB.c.arrival_id.in_(of_study) & keeping), *elsewhere.get(study_uid, ())]
+    kept = _kept_the_study(connection)
+    runs = [*_runs(connection, node, JOB.c.arrival_id.in_(of_study) & kept), *elsewhere.get(study_uid, ())]
     for run in sorted(runs):
         yield from run.objects(study_uid)
 
 
-def _pipelines_that_keep_the_study(connection: Connection) -> list[str]:
-    return [name for name in connection.execute(select(JOB.c.pipeline).distinct()).scalars() if _keeps_study(name)]
+def _kept_the_study(connection: Connection) -> ColumnElement[bool]:
+    """Jobs whose pipeline made no study of its own: as its definition reads, and read already when they came.
+
+    Of those that came before it was changed last, nobody knows what it was then: what they made says it.
+    """
+    kept: list[ColumnElement[bool]] = [false()]
+    for name in connection.execute(select(JOB.c.pipeline).distinct()).scalars():
+        if (since := _keeps_study_since(name)) is not None:
+            kept.append((JOB.c.pipeline == name) & (JOB.c.created_at > since))
+    return or_(*kept)
 
 
-def _keeps_study(pipeline: str) -> bool:
+def _keeps_study_since(pipeline: str) -> datetime | None:
+    """Since when a definition is known to make no study of its own; None where it makes one, or can't be told not to.
+
+    Those that ship change with the version alone, and none of them has ever become another in that.
+    """
     try:
         file = definition_file(pipeline)
-        return _has_keeping_steps(file, file.stat().st_mtime_ns)
+        changed_s = max(found.st_ctime for found in (file.stat(), file.lstat()))
+        if not _has_keeping_steps(file, changed_s):
+            return None
     except (BadConfig, OSError):  # it is not here any more
-        return False
+        return None
+    return _LONG_AGO if pipeline in known_definitions() else datetime.fromtimestamp(changed_s, UTC) + DRIFT
 
 
 @lru_cache(maxsize=256)
-def _has_keeping_steps(definition: Path, _changed: int) -> bool:
+def _has_keeping_steps(definition: Path, _changed_s: float) -> bool:
     images = {step.container.image for step in load_definition(definition).steps}
     return not images & REPLACING_IMAGES and all(image.startswith(OWN_IMAGES) for image in images)
 
