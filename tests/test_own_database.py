@@ -13,7 +13,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 
-from carina.database import IDENTITY, JOB, OTHER_DATABASE, outage_of, own_database, read_only
+from carina.database import IDENTITY, JOB, OTHER_DATABASE, Outages, outage_of, own_database, read_only
+from carina.database.outage import ANOTHER
+from carina.errors import BadConfig
 from carina.receive.part import unwritable_row
 from carina.service.app import web_app
 from carina.service.health import readiness
@@ -76,6 +78,16 @@ def asked(app: Starlette, path: str) -> httpx.Response:
     return asyncio.run(ask())
 
 
+def check_said_once(node: RunningNode) -> None:
+    """Whatever parts have met it, health has one sentence, with all their names in front."""
+    for name in ("courier", "retention"):
+        node.outages[name] = Outages(name, node.folder)
+        node.outages[name].tell(BadConfig(OTHER_DATABASE, f"{ANOTHER}: bring its own back, or stop the node."))
+    (told,) = (one for one in readiness(node).troubles if ANOTHER in one)
+    assert told == f"courier, retention, database: {ANOTHER}: bring its own back, or stop the node"
+    node.outages.clear()
+
+
 def check_waits(node: RunningNode, app: Starlette) -> None:
     """It is told everywhere, and nothing is accepted."""
     for _ in range(3):  # none of its connections, kept or new
@@ -84,7 +96,7 @@ def check_waits(node: RunningNode, app: Starlette) -> None:
     outage = outage_of(caught.value, node.folder)
     assert outage is not None and outage.code == OTHER_DATABASE
     assert unwritable_row(node.folder, caught.value).status == 0xA700
-    assert any("another database than the node's own is in its place" in one for one in readiness(node).troubles)
+    check_said_once(node)
     for path in ("/", "/api/v1/jobs"):
         answer = asked(app, path)
         assert (answer.status_code, OTHER_DATABASE in answer.text) == (503, True)

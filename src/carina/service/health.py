@@ -53,7 +53,7 @@ def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readines
     files = source_file_troubles(node.every_setting, node.settings)
     of_work = [*_parts(node, every), *_outlived(node), *database, *_disk(node)]
     unsent = [] if is_database_there else [*_waiting(node), *_notices(node)]
-    troubles = [*of_work, *_networks(node), *files, *tls.troubles]
+    troubles = _each_once([*of_work, *_networks(node), *files, *tls.troubles])
     if node.stop.is_set():
         troubles.append("the node is being stopped")
     return Readiness(
@@ -76,6 +76,18 @@ def _outlived(node: RunningNode) -> list[str]:
     """What keeps a part that runs from its work: instances are refused, a watched folder can't be read."""
     lasting = {name: one.lasting for name, one in list(node.outages.items())}
     return [words if node.shows_part(name) else _NOT_SHOWN for name, words in lasting.items() if words]
+
+
+def _each_once(told: Sequence[str]) -> list[str]:
+    """Troubles, none of them twice: of what several say, each with its name in front, one line has all names."""
+    said: dict[str, dict[str, str]] = {}
+    for line in told:
+        name, colon, words = line.partition(": ")
+        said.setdefault(words.rstrip(".") if colon else line, {})[name] = line
+    return [
+        f"{', '.join(lines)}: {words}" if len(lines) > 1 else next(iter(lines.values()))
+        for words, lines in said.items()
+    ]
 
 
 def _database(node: RunningNode) -> list[str]:
