@@ -210,7 +210,7 @@ def test_a_server_that_goes_and_comes_back(bundles: dict[str, Bundle], tmp_path:
 
 def test_a_model_that_can_not_be_loaded_is_named_at_the_start(tmp_path: Path, bundles: dict[str, Bundle]) -> None:
     write_repository(bundles["gpu"], tmp_path)
-    with pytest.raises(RuntimeError, match=r"tritonserver was not ready .*gpu"), tritonserver(tmp_path):
+    with pytest.raises(RuntimeError, match=r"tritonserver is not ready; .*gpu"), tritonserver(tmp_path):
         pass
 
 

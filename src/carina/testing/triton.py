@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,10 +60,11 @@ def tritonserver(
     """Serve a model repository over HTTP and gRPC on the loopback address until the block ends.
 
     ``load`` names the models to load, by default all. ``ports`` are those of HTTP and gRPC, by default free ones.
-    ``wait_for`` "live" gives the server as it is, also with models that have failed to load.
+    ``wait_for`` "live" gives the server as it is, also with models that have failed to load. It is waited for as long
+    as it gets on: its log grows, or its processes compute. Having done neither for ``timeout_s`` it is given up.
 
     Raises:
-        RuntimeError: the server is not installed, or was not ready in time; the message has its log's errors.
+        RuntimeError: the server is not installed, ended, or stood still; the message has its log's errors.
     """
     home = triton_folder()
     if home is None:
@@ -139,8 +140,8 @@ def _environment(home: Path) -> dict[str, str]:
 
 def _wait(server: Triton, health: str, timeout_s: float) -> None:
     """Come back when the server is ready. It opens its ports after loading: if it lives unready, a model failed."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end and server.process.poll() is None:
+    known, moved = _progress(server), time.monotonic()
+    while server.process.poll() is None and time.monotonic() - moved < timeout_s:
         try:
             with urllib.request.urlopen(f"{server.http}/v2/health/{health}", timeout=5):
                 return
@@ -148,9 +149,39 @@ def _wait(server: Triton, health: str, timeout_s: float) -> None:
             break
         except OSError:
             time.sleep(0.05)
+        if (now := _progress(server)) != known:
+            known, moved = now, time.monotonic()
+    still = f"stood still for {timeout_s:g} s and " if time.monotonic() - moved >= timeout_s else ""
+    raise RuntimeError(f"tritonserver {_end_of(server.process) or still}is not {health}; its log: {_errors(server)}")
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> str:
+    code = process.poll()
+    return "" if code is None else f"ended with exit code {code} and "
+
+
+def _errors(server: Triton) -> str:
     lines = server.log.read_text(errors="replace").splitlines()
     errors = [line for line in lines if line.startswith("E")] or lines
-    raise RuntimeError(f"tritonserver was not {health} within {timeout_s:g} s; its log: {' | '.join(errors[-5:])}")
+    return " | ".join(errors[-5:])
+
+
+def _progress(server: Triton) -> tuple[int, int]:
+    """What grows while a server gets on: its log in bytes, and what its processes have computed, in whole seconds.
+
+    Threads that only wait for something now and then compute far less.
+    """
+    return server.log.stat().st_size, _computed_s(server.process.pid)
+
+
+def _computed_s(session: int) -> int:
+    """The processor time of the processes of a session that are there (proc(5): fields 6, 14 and 15 of ``stat``)."""
+    ticks = 0
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            fields = place.read_text(errors="replace").rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12]) if int(fields[3]) == session else 0
+    return ticks // os.sysconf("SC_CLK_TCK")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
