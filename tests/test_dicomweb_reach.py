@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from starlette.routing import Route
 
 from carina.service.dicomweb import attributes, held
 from carina.service.dicomweb.wado import dicomweb_routes
+from carina.service.health import readiness
+from carina.service.node import RunningNode
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from dicomweb_studies import uids
@@ -149,6 +152,82 @@ def check_log(caplog: pytest.LogCaptureFixture, names: tuple[str, ...]) -> None:
     assert {(record.levelname, record.exc_info) for record in said} == {("WARNING", None)}
     assert any(name in record.message for record in said for name in names)
     assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[tuple[RunningNode, str, dict[str, Path]]]:
+    """A node of three studies, the last with a result: it, its address, a slice of each study, the result."""
+    volume, node, one_of = chest_phantom(shape=(3, 32, 32), lesions=0, seed=5).volume, opened(tmp_path), {}
+    for number, name in enumerate("abc"):
+        scan, how = replace(volume, uid=f"2.25.{number}"), SeriesSettings(study=name, shuffled=False)
+        files = list(write_ct_series(scan, tmp_path / name, settings=how))
+        one_of[name], arrival = files[0], hold(node, files)
+    one_of["result"] = write_result(node, add_job(node, arrival, pipeline="/ours.yaml"), files[0], SegmentationStorage)
+    with serving(node) as url:
+        yield node, f"{url}/dicom-web", one_of
+
+
+def studies_in(answer: httpx.Response) -> set[str]:
+    return {one["0020000D"]["Value"][0] for one in answer.json()}
+
+
+def left_out_of(node: RunningNode) -> list[str]:
+    return [one for one in readiness(node).warnings if "left out" in one]
+
+
+@pytest.mark.parametrize("tail", ["/studies", "/series", "/instances", "/instances?limit=1000", "/studies?PatientID=*"])
+def test_a_search_of_all_studies_tells_what_can_be_read_and_says_what_is_left_out(
+    three: tuple[RunningNode, str, dict[str, Path]], tail: str
+) -> None:
+    node, root, one_of = three
+    studies = {name: uids(file)[0] for name, file in one_of.items()}
+    bad = f"{uids(one_of['b'])[2]}.dcm"
+    with failing("open", errno.EIO, lambda path: bad in path):
+        answer = httpx.get(root + tail)
+        assert (answer.status_code, studies_in(answer)) == (200, {studies["a"], studies["c"]})
+        told = f'299 carina "Left out, since files of it cannot be read now: study {studies["b"]}"'
+        assert answer.headers["warning"] == told
+        assert left_out_of(node) == [
+            "DICOMweb: 1 studies or results of jobs are left out of searches, since files of them can't be read: the "
+            "log names them"
+        ]
+    answer = httpx.get(root + tail)
+    assert "warning" not in answer.headers
+    assert studies_in(answer) == set(studies.values())
+    assert not left_out_of(node)
+
+
+def test_a_study_that_is_asked_for_is_told_whole_or_not_at_all(
+    three: tuple[RunningNode, str, dict[str, Path]],
+) -> None:
+    _, root, one_of = three
+    (whole, *_), (study, _, bad) = uids(one_of["a"]), uids(one_of["b"])
+    with failing("open", errno.EIO, lambda path: f"{bad}.dcm" in path):
+        for asked in (f"/studies/{study}", f"/studies?StudyInstanceUID={study}", f"/studies/{study}/series"):
+            assert httpx.get(root + asked).status_code == 503
+        assert httpx.get(f"{root}/studies/{whole}/series").status_code == 200
+
+
+def test_results_that_can_not_be_read_are_left_out_and_what_came_is_told(
+    three: tuple[RunningNode, str, dict[str, Path]],
+) -> None:
+    _, root, one_of = three
+    study = uids(one_of["c"])[0]
+    with failing("open", errno.EIO, lambda path: "/node/runs/" in path and path.endswith(".dcm")):
+        answer = httpx.get(f"{root}/studies")
+        assert [one["00201208"]["Value"] for one in answer.json()] == [[3], [3], [3]]
+        assert answer.headers["warning"].endswith(': results of job 1"')
+        assert httpx.get(f"{root}/studies/{study}/series").status_code == 503
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_where_no_file_can_be_opened_a_search_is_not_answered_in_part(
+    three: tuple[RunningNode, str, dict[str, Path]], code: int
+) -> None:
+    _, root, one_of = three
+    bad = f"{uids(one_of['b'])[2]}.dcm"
+    with failing("open", code, lambda path: bad in path):
+        assert httpx.get(f"{root}/studies").status_code == 503
 
 
 @pytest.mark.parametrize("accept", ["application/dicom", 'multipart/related; type="application/dicom"'])

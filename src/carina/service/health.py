@@ -18,6 +18,7 @@ from carina.database import IDENTITY, IDENTITY_FILE, NOTICE, OTHER_DATABASE, out
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import last_trouble
 from carina.errors import FULL, one_line, shortened
+from carina.service.dicomweb.left_out import left_out_lately
 from carina.service.loops import PartState, PartStatus
 from carina.service.metrics import metrics_text
 from carina.service.node import RunningNode, file_of_database, seen_node
@@ -59,7 +60,7 @@ def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readines
     return Readiness(
         ready=not troubles,
         troubles=tuple(troubles),
-        warnings=(*tls.warnings, *_resting(node), *unsent),
+        warnings=(*tls.warnings, *_resting(node), *_left_out(node), *unsent),
         parts={one.name: one.state for one in every if node.shows_part(one.name)},
     )
 
@@ -146,6 +147,13 @@ def _resting(node: RunningNode) -> list[str]:
     return [
         f"{key}: its folder can't be used now, and what needs it rests: carina serve --check says why" for key in keys
     ]
+
+
+def _left_out(node: RunningNode) -> list[str]:
+    """What DICOMweb does not list though it is there; which it is, is for the log, since strangers may ask."""
+    number = left_out_lately(node.left_out, node.now())
+    words = "studies or results of jobs are left out of searches, since files of them can't be read: the log names them"
+    return [f"DICOMweb: {number} {words}"] if number else []
 
 
 def _waiting(node: RunningNode) -> list[str]:

@@ -48,7 +48,12 @@ class NotAcceptable(CarinaError):
 
 
 class OutOfReach(CarinaError):
-    """A file of what a request names is on this node and can't be read now. HTTP 503."""
+    """A file of what a request names is on this node and can't be read now. HTTP 503.
+
+    ``is_of_one`` says that others may well be read: it is not the process that can open none.
+    """
+
+    is_of_one = True
 
 
 class Conflict(CarinaError):

@@ -6,7 +6,8 @@ The tables know studies, series and files and no patient; whatever else is asked
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -129,19 +130,24 @@ class MadeRun(NamedTuple):
         return (held for objects in found for held in objects if held.study_uid == study_uid)
 
 
-def runs_elsewhere(node: RunningNode) -> RunsOfStudies:
+def runs_elsewhere(
+    node: RunningNode, guarded: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext()
+) -> RunsOfStudies:
     """By study what jobs made that need not lie in the study of an arrival: the oldest job first.
 
-    Such were handed in by path, or their pipeline makes a study of its own, or can't be told not to.
+    Such were handed in by path, or their pipeline makes a study of its own, or can't be told not to. Each job is looked
+    at in a block of ``guarded``, which may let it be left out.
 
     Raises:
         OutOfReach: what is there can't be read.
     """
     found: dict[str, list[MadeRun]] = {}
     with read_only(node.engine) as connection:
-        for run in _runs(connection, node, JOB.c.arrival_id.is_(None) | ~_kept_the_study(connection)):
-            for uid in _studies_of(run.folders):
-                found.setdefault(uid, []).append(run)
+        for job_id, folder in _done(connection, JOB.c.arrival_id.is_(None) | ~_kept_the_study(connection)):
+            with guarded(job_id):
+                for run in _run_in(node, job_id, folder):
+                    for uid in _studies_of(run.folders):
+                        found.setdefault(uid, []).append(run)
     return found
 
 
@@ -149,8 +155,9 @@ def _made(connection: Connection, node: RunningNode, study_uid: str, elsewhere: 
     """The objects of a study that jobs made, in the order of the jobs."""
     of_study = select(ARRIVAL.c.id).where(ARRIVAL.c.study_uid == study_uid)
     kept = _kept_the_study(connection)
-    runs = [*_runs(connection, node, JOB.c.arrival_id.in_(of_study) & kept), *elsewhere.get(study_uid, ())]
-    for run in sorted(runs):
+    done = _done(connection, JOB.c.arrival_id.in_(of_study) & kept)
+    runs = [run for job_id, folder in done for run in _run_in(node, job_id, folder)]
+    for run in sorted([*runs, *elsewhere.get(study_uid, ())]):
         yield from run.objects(study_uid)
 
 
@@ -187,12 +194,17 @@ def _has_keeping_steps(definition: Path, _changed_s: float) -> bool:
     return not images & REPLACING_IMAGES and all(image.startswith(OWN_IMAGES) for image in images)
 
 
-def _runs(connection: Connection, node: RunningNode, which: ColumnElement[bool]) -> Iterator[MadeRun]:
+def _done(connection: Connection, which: ColumnElement[bool]) -> Iterator[tuple[int, str]]:
+    """Jobs that ended well, the oldest first: their ids and folders."""
     wanted = select(JOB.c.id, JOB.c.folder).where(JOB.c.ended == "healthy", which).order_by(JOB.c.id)
-    for row in connection.execute(wanted):
-        objects = node.folder / row.folder / OBJECTS
-        if changed := changed_ns(objects):
-            yield MadeRun(row.id, tuple((folder, changed_ns(folder)) for folder in _folders(objects, changed)))
+    return ((row.id, row.folder) for row in connection.execute(wanted))
+
+
+def _run_in(node: RunningNode, job_id: int, folder: str) -> Iterator[MadeRun]:
+    """The run of a job, if it is there and has objects."""
+    objects = node.folder / folder / OBJECTS
+    if changed := changed_ns(objects):
+        yield MadeRun(job_id, tuple((one, changed_ns(one)) for one in _folders(objects, changed)))
 
 
 @lru_cache(maxsize=20_000)

@@ -8,8 +8,9 @@ from enum import IntEnum
 from itertools import islice
 
 from carina.service.dicomweb.attributes import attribute, header_record, hex_tag, matches
-from carina.service.dicomweb.held import Held, objects_of, runs_elsewhere, study_uids
+from carina.service.dicomweb.held import Held, RunsOfStudies, objects_of, runs_elsewhere, study_uids
 from carina.service.dicomweb.json_values import Attributes
+from carina.service.dicomweb.left_out import LeftOut
 from carina.service.dicomweb.search_keys import (
     can_be_matched,
     check_path,
@@ -117,10 +118,11 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPage:
-    """Records of one answer, and whether there are more of them."""
+    """Records of one answer, whether there are more of them, and a warning that names what can't be read."""
 
     records: Sequence[Attributes]
     has_more: bool
+    left_out: str = ""
 
 
 def parse_query(level: Level, fixed: Mapping[str, str], parameters: Sequence[tuple[str, str]]) -> Query:
@@ -179,18 +181,40 @@ def _whole_number(parameters: Sequence[tuple[str, str]], name: str, otherwise: i
 
 
 def search(node: RunningNode, query: Query, url: str) -> SearchPage:
-    """The records that match, newest study first; ``url`` is the service's root, which they name their objects by."""
-    found = _records(node, query, url)
+    """The records that match, newest study first; ``url`` is the service's root, which they name their objects by.
+
+    Raises:
+        OutOfReach: a file of a study that is named can't be read now; of all studies, none can be told.
+    """
+    left_out = LeftOut(now=node.now, of_node=node.left_out)
+    named = listed_uids(query.wanted.get("StudyInstanceUID", ""))
+    found = _of_named(node, named, query, url) if named else _of_all(node, query, url, left_out)
     records = list(islice(found, query.offset, query.offset + query.limit))
-    return SearchPage(records=records, has_more=next(found, None) is not None)
+    has_more = next(found, None) is not None
+    left_out.check()
+    return SearchPage(records=records, has_more=has_more, left_out=left_out.warning)
 
 
-def _records(node: RunningNode, query: Query, url: str) -> Iterator[Attributes]:
+def _of_named(node: RunningNode, uids: Sequence[str], query: Query, url: str) -> Iterator[Attributes]:
     elsewhere = runs_elsewhere(node)
-    for uid in listed_uids(query.wanted.get("StudyInstanceUID", "")) or study_uids(node, elsewhere):
-        objects = objects_of(node, uid, elsewhere)
-        if objects:
-            yield from _matching(objects, query, f"{url}/studies/{uid}")
+    for uid in uids:
+        yield from _of_one(node, uid, elsewhere, query, url)
+
+
+def _of_all(node: RunningNode, query: Query, url: str, left_out: LeftOut) -> Iterator[Attributes]:
+    """The records of every study that can be read, each of them whole or not at all."""
+    elsewhere = runs_elsewhere(node, left_out.run)
+    for uid in study_uids(node, elsewhere):
+        records: list[Attributes] = []
+        with left_out.study(uid):
+            records = list(_of_one(node, uid, elsewhere, query, url))
+        yield from records
+
+
+def _of_one(node: RunningNode, uid: str, elsewhere: RunsOfStudies, query: Query, url: str) -> Iterator[Attributes]:
+    objects = objects_of(node, uid, elsewhere)
+    if objects:
+        yield from _matching(objects, query, f"{url}/studies/{uid}")
 
 
 def _matching(objects: Sequence[Held], query: Query, url: str) -> Iterator[Attributes]:

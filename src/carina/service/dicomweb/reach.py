@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import stat
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ _LOG = logging.getLogger(__name__)
 GONE = (FileNotFoundError, NotADirectoryError)
 """What the system says of a file that was removed."""
 
+_OF_ALL_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""What the system says where no file can be opened, whichever it is."""
+
 READING = (BadSeries, MemoryError, OSError)
 """What reading a file raises, as the system says it or as a reader tells it."""
 
@@ -39,7 +43,9 @@ def check_reached(error: BaseException, path: Path | None = None) -> None:
     named = path or (met.filename if isinstance(met, OSError) else None)
     _LOG.warning("%s", f"{named}: {told.removeprefix(f'{Path(named).name}: ')}" if named else told)
     words = f"a file of what is asked for can't be read now ({why}): try again; the node's log has its name."
-    raise OutOfReach("dicomweb.unreadable", words) from error
+    out = OutOfReach("dicomweb.unreadable", words)
+    out.is_of_one = isinstance(met, OSError) and met.errno not in _OF_ALL_FILES
+    raise out from error
 
 
 def is_file_there(path: Path) -> bool:

@@ -74,6 +74,7 @@ def _search(level: Level) -> Callable[[Request], Response]:
         is_fuzzy = request.query_params.get("fuzzymatching", "").strip().lower() == "true"
         unmatched = [UNMATCHED.format(" ".join(query.unmatched))] if query.unmatched else []
         warnings = [FUZZY] * is_fuzzy + unmatched + [MORE] * found.has_more
+        warnings += [found.left_out] if found.left_out else []
         headers = {"Warning": ", ".join(warnings)} if warnings else {}
         return Response(msgspec.json.encode(found.records), media_type=DICOM_JSON, headers=headers)
 
