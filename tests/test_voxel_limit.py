@@ -12,7 +12,8 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from carina.config import LimitSettings
+import carina
+from carina.config import LimitSettings, Settings
 from carina.dicom.decode import open_pixels
 from carina.dicom.find import find_series
 from carina.dicom.voxel_limit import allow_voxels, allowed_voxels
@@ -103,6 +104,21 @@ def test_what_is_read_back_has_the_voxels_that_the_setting_allows(tmp_path: Path
         READ_BACK[what](tmp_path / "made", ct)
     allow_voxels(LimitSettings(voxels=VOXELS))
     READ_BACK[what](tmp_path / "made", ct)
+
+
+@pytest.mark.parametrize("before", [1, VOXELS // SHAPE[0] - 1, VOXELS - 1])
+def test_a_call_reads_by_its_own_settings_and_not_by_those_of_an_earlier_one(
+    ct: list[Path], monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    uid = str(dcmread(ct[0]).SeriesInstanceUID)
+    allow_voxels(LimitSettings(voxels=before))
+    monkeypatch.setenv("CARINA_LIMITS_VOXELS", str(VOXELS))
+    assert carina.read_series(ct[0].parent, uid).hu.shape == SHAPE
+    monkeypatch.setenv("CARINA_LIMITS_VOXELS", str(before))
+    with pytest.raises(BadSeries, match=rf"limits\.voxels|{VOXELS}"):
+        carina.read_series(ct[0].parent, uid)
+    found = carina.find_series(ct[0].parent, Settings(limits=LimitSettings(voxels=VOXELS)))
+    assert (found.found[0].source is not None, allowed_voxels()) == (True, VOXELS)
 
 
 def bomb(file: Path, folder: Path, megabytes: int) -> Path:

@@ -71,6 +71,13 @@ def default_settings() -> Settings:
     return find_settings(None, os.environ)
 
 
+def _applied(given: Settings | None) -> Settings:
+    """The settings of a call, which hold for all that it reads: the process keeps none of an earlier call's."""
+    settings = given or default_settings()
+    allow_voxels(settings.limits)
+    return settings
+
+
 def find_series(path: Path | str, settings: Settings | None = None) -> Listing:
     """Every series and volume file below a path, the best first, each with the verdict of the rules.
 
@@ -79,7 +86,7 @@ def find_series(path: Path | str, settings: Settings | None = None) -> Listing:
     Raises:
         BadSeries: the path does not exist or holds neither DICOM nor a volume file.
     """
-    settings = settings or default_settings()
+    settings = _applied(settings)
     return find(Path(path), load_rules(settings.series_rules), most_voxels=settings.limits.voxels)
 
 
@@ -89,7 +96,7 @@ def choose_series(path: Path | str, settings: Settings | None = None, uid: str =
     Raises:
         BadSeries: none can be used; the message says for each why.
     """
-    settings = settings or default_settings()
+    settings = _applied(settings)
     return choose_source(find_series(path, settings), load_rules(settings.series_rules), uid=uid)
 
 
@@ -115,8 +122,7 @@ def run(
         CarinaError: by who must act; see ``carina.errors``.
     """
     how = how or RunSettings()
-    settings = how.settings or default_settings()
-    allow_voxels(settings.limits)
+    settings = _applied(how.settings)
     definition, table = _pipeline(how, operators)
     if isinstance(source, str | Path):
         source = choose_series(source, settings, how.uid)
