@@ -148,9 +148,9 @@ FAMILIAR = {"median_hu": [-920, -650], "dense_share": 0.2, "gas_share": 0.3}
     [
         ([-850] * 10, ()),
         ([-850] * 8 + [40] * 2, ()),
-        ([-850] * 7 + [40] * 3, ("30 % of the lungs are denser than -250 HU; in training at most 20 % were.",)),
-        ([-850] * 6 + [-980] * 4, ("40 % of the lungs are below -950 HU; in training at most 30 % were.",)),
-        ([-500] * 10, ("The lungs' median is -500 HU; in training it was -920 to -650.",)),
+        ([-850] * 7 + [40] * 3, ("30 % of the lungs are denser than -250 HU; the classifier's limit is 20 %.",)),
+        ([-850] * 6 + [-980] * 4, ("40 % of the lungs are below -950 HU; the classifier's limit is 30 %.",)),
+        ([-500] * 10, ("The lungs' median is -500 HU; the classifier's limits are -920 to -650.",)),
     ],
 )
 def test_lungs_unlike_training_are_told_by_what_is_unlike(hu: list[int], said: tuple[str, ...], tmp_path: Path) -> None:

@@ -106,9 +106,8 @@ def test_the_shipped_classifier_says_everywhere_how_it_tells_pneumonias_apart(
 ) -> None:
     shipped = find_bundle("covid-densenet")
     assert isinstance(shipped.carina, Covid) and shipped.carina.validation is not None
-    sentence, *_ = limits = shipped.carina.validation.limits
-    figures = [shipped.eval_metrics[f"auc against other pneumonias{end}"] for end in ("", ", 95 % low", ", 95 % high")]
-    assert "AUC is {:.2f} ({:.2f} to {:.2f}; 0.5 is chance)".format(*figures) in sentence
+    _, sentence, *_ = limits = shipped.carina.validation.limits
+    assert f"AUC is {shipped.eval_metrics['auc against other pneumonias']:.2f} (0.5 is chance)" in sentence
     assert 0.45 < shipped.eval_metrics["taken for COVID-19, other pneumonias"] < 0.5 and "nearly half" in sentence
     truth["lesion"] = np.zeros_like(truth["lesion"])
     truth["lesion"][truth["lung"] > 0] = 1  # all of the lungs: no little disease

@@ -1,4 +1,4 @@
-"""Whether lungs look like any that a classifier was trained on, and whether disease is enough for it to see."""
+"""Whether lungs lie inside a classifier's limits, and whether disease is enough for it to see."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ GAS_HU = -950.0
 
 
 def unlike_training(volume: Volume, lung: Mask, bundle: Bundle) -> tuple[str, ...]:
-    """In which ways lungs are unlike any of the bundle's training, a sentence for each; empty where they are not.
+    """Which limits around the lungs of the bundle's training these lungs pass, a sentence for each; empty: none.
+
+    Limits may leave a margin to what training saw. Lungs inside them can be unlike it in every other way.
 
     Raises:
         ValueError: the bundle's task is no classification.
@@ -29,7 +31,7 @@ def unlike_training(volume: Volume, lung: Mask, bundle: Bundle) -> tuple[str, ..
     (low, high), said = familiar.median_hu, []
     median = float(np.median(values))
     if not low <= median <= high:
-        said.append(f"The lungs' median is {median:.0f} HU; in training it was {low:.0f} to {high:.0f}.")
+        said.append(f"The lungs' median is {median:.0f} HU; the classifier's limits are {low:.0f} to {high:.0f}.")
     dense, gas = float((values > AIRLESS_HU).mean()), float((values < GAS_HU).mean())
     if dense > familiar.dense_share:
         said.append(_share(dense, f"denser than {AIRLESS_HU:.0f} HU", familiar.dense_share))
@@ -65,4 +67,4 @@ def too_little_marked(lesion: Mask, lung: Mask, bundle: Bundle) -> str:
 
 
 def _share(seen: float, what: str, most: float) -> str:
-    return f"{100 * seen:.0f} % of the lungs are {what}; in training at most {100 * most:.0f} % were."
+    return f"{100 * seen:.0f} % of the lungs are {what}; the classifier's limit is {100 * most:.0f} %."

@@ -22,10 +22,10 @@ class Saliency(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Familiar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a classifier's training saw of lungs; a scan outside of it is not classified.
+    """Limits around the lungs of a classifier's training; a scan outside of them is not classified.
 
-    ``median_hu`` are the lowest and highest median of the lungs; ``dense_share`` is the most of them that was denser
-    than -250 HU, ``gas_share`` the most that was gas (below -950 HU), both 0 to 1 (`infer.familiar`).
+    ``median_hu`` are the lowest and highest median of the lungs; ``dense_share`` is the most of them that may be denser
+    than -250 HU, ``gas_share`` the most that may be gas (below -950 HU), both 0 to 1 (`infer.familiar`).
     """
 
     median_hu: tuple[float, float]

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
+
+
+class SeenBefore(StrEnum):
+    """What had touched the cases of a test before it: nothing, choices alone, or training."""
+
+    NEVER = "never"
+    CHOICES = "choices"
+    TRAINING = "training"
 
 
 class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One measured figure: ``value`` with its 95 % interval ``low`` to ``high``, or the range alone without a value.
 
-    ``unit`` stands behind the number (``%``); without one the figure lies between 0 and 1.
+    ``unit`` stands behind the number (``%``); without one the figure lies between 0 and 1. ``metrics`` are the keys of
+    the bundle's ``eval_metrics`` that it was taken from: the value's first; ``low`` and ``high`` are the least and the
+    greatest of them.
     """
 
     name: str
@@ -16,6 +28,7 @@ class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     low: float | None = None
     high: float | None = None
     unit: str = ""
+    metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
@@ -25,11 +38,20 @@ class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Figures measured on ``count`` (0: not stated) of ``data``: ``240 crops of lungs with synthetic disease``."""
+    """Figures measured on ``count`` (0: not stated) of ``data``: ``240 crops of lungs with synthetic disease``.
+
+    ``cases`` names whose scans these were, ``seen`` what had touched them before; None: it is not stated.
+    """
 
     data: str
     figures: tuple[Figure, ...]
     count: int = 0
+    cases: tuple[str, ...] = ()
+    seen: SeenBefore | None = None
+
+    def __post_init__(self) -> None:
+        if self.seen and not self.cases:
+            raise ValueError(f"{self.data!r} are seen {self.seen.value!r}, but cases does not name them")
 
 
 class Validation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,10 +59,17 @@ class Validation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     Reports print it on their first page, so it is written in a reader's words.
     ``trained_on`` ends the sentence "It was trained on ...". ``calibration`` says how probabilities were calibrated,
-    and is empty where they were not. ``limits`` are sentences.
+    and is empty where they were not. ``limits`` are sentences. ``trained_cases`` names the scans of patients that the
+    weights were trained on, in whatever stage.
     """
 
     trained_on: str
     tests: tuple[Measured, ...] = ()
     calibration: str = ""
     limits: tuple[str, ...] = ()
+    trained_cases: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for test in (test for test in self.tests if test.seen in (SeenBefore.NEVER, SeenBefore.CHOICES)):
+            if both := sorted(set(test.cases) & set(self.trained_cases)):
+                raise ValueError(f"{test.data!r} can't be unseen: trained_cases names {', '.join(both)} too")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from carina.models.validation import Figure, Measured, Validation
+from carina.models.validation import Figure, Measured, SeenBefore, Validation
 
 NOT_SAID = "The bundle does not say what it was trained on, nor how it was tested."
 
@@ -16,9 +16,9 @@ PROBABILITY = (
 )
 
 ABSTENTION = (
-    "No number is given for a scan without the lungs of a chest, or whose lungs are denser or emptier than any of a "
-    "training that says what it saw, nor where less disease is marked than a classifier that says so can see. Scans "
-    "that are unlike its training in other ways are answered all the same."
+    "No number is given for a scan without the lungs of a chest, or whose lungs lie outside the limits that a "
+    "classifier sets around those of its training, nor where less disease is marked than a classifier that says so can "
+    "see. Scans that are unlike its training in other ways are answered all the same."
 )
 
 NO_NUMBER = (
@@ -31,6 +31,12 @@ LESION_WORTH = (
     "missed: nothing marked does not exclude disease.",
     "The ratio depends on both outlines, that of the lesions and that of the lungs.",
 )
+
+SEEN_WORDS = {
+    SeenBefore.NEVER: "never seen in training",
+    SeenBefore.CHOICES: "not trained on, used to choose",
+    SeenBefore.TRAINING: "seen in training",
+}
 
 Worth = Mapping[str, Sequence[str]]
 """Sentences by the name of the model that they are about; without a name: about the result."""
@@ -62,6 +68,7 @@ def validation_words(validation: Validation | None) -> list[str]:
 
 def _sentence(test: Measured) -> str:
     what = f"{test.count} {test.data}" if test.count else test.data
+    what += f" ({SEEN_WORDS[test.seen]})" if test.seen else ""
     return f"{what[:1].upper()}{what[1:]}: {', '.join(_figure(figure) for figure in test.figures)}"
 
 
@@ -76,7 +83,9 @@ def _figure(figure: Figure) -> str:
 
 
 def _number(value: float | None, figure: Figure) -> str:
-    """Two decimals of what lies between 0 and 1, two digits of anything else."""
+    """Two decimals of what lies between 0 and 1, three where two would read as certain; two digits of anything else."""
     if value is None:
         return ""
-    return f"{value:.2g}" if figure.unit else f"{value:.2f}"
+    if figure.unit:
+        return f"{value:.2g}"
+    return f"{value:.3f}" if 0.995 <= value < 1 else f"{value:.2f}"
