@@ -1,4 +1,4 @@
-"""Runs every case of the real data, and writes docs/gallery.md with the overlays or the refusals.
+"""Runs the real scans that the project is developed with, and writes docs/gallery.md with the overlays or the refusals.
 
 Usage: .venv/bin/python scripts/gallery.py [DATA_FOLDER] [RUNS_FOLDER]
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import carina
 from carina.errors import CarinaError
+from carina.report.numbers import probability_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "images" / "gallery"
@@ -22,6 +23,11 @@ ORIGINS = {
     "cmbcrc-01068": "CMB-CRC, CC BY 4.0; nodules, the lung base is cut off",
     "covidctmd-normal001": "COVID-CT-MD, CC BY 4.0; normal",
     "covidctmd-p002": "COVID-CT-MD, CC BY 4.0; COVID-19",
+    "lctsc-s1-101": "LCTSC 2017, CC BY 3.0; lung cancer, no COVID-19, quiet breathing",
+    "lctsc-s1-201": "LCTSC 2017, CC BY 3.0; lung cancer, no COVID-19, quiet breathing",
+    "lctsc-s1-202": "LCTSC 2017, CC BY 3.0; lung cancer, no COVID-19, quiet breathing",
+    "acrin-flt-001-abdomen": "ACRIN-FLT-Breast, CC BY 3.0; an abdomen with the bases of the lungs",
+    "acrin-flt-001-chest": "ACRIN-FLT-Breast, CC BY 3.0; no COVID-19, quiet breathing, 35 slices of 4.25 mm",
 }
 
 
@@ -61,7 +67,7 @@ def numbers(run: carina.Run) -> str:
     """The findings in one cell."""
     whole = run.findings.iloc[0]
     covid = run.probabilities.get("COVID-19")
-    chance = "COVID-19 not classified" if covid is None else f"COVID-19 probability {covid:.2f}"
+    chance = "COVID-19 not classified" if covid is None else f"COVID-19 probability {probability_text(covid)}"
     text = f"lungs {whole.lung_ml:.0f} ml, lesions {whole.lesion_ml:.1f} ml ({whole.ratio_percent:.2f} %), "
     return text + chance + "".join(f"; *{warning}*" for warning in run.warnings)
 
@@ -71,8 +77,11 @@ def page(whole: list[Case], hard: list[Case]) -> str:
     lines = [
         "# Gallery",
         "",
-        "Every real case that Carina is tested with, as the default pipeline leaves it. "
+        "The real scans that Carina is developed with, as the default pipeline leaves them. "
         "Lungs are outlined, lesions filled.",
+        "Networks that ship were trained on some of them, and chosen by others: none is a test "
+        "(`carina models card NAME`).",
+        "Outlined single slices, by which lesion networks were chosen, may not be shown.",
         "Made by `scripts/gallery.py`. The pictures are derived from the named public collections.",
         f"{carina.RESEARCH_ONLY}",
         "",
@@ -88,11 +97,17 @@ def page(whole: list[Case], hard: list[Case]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def volume_files(folder: Path) -> list[tuple[Path, str]]:
+    """The CT volumes of a folder, with the names of their cases."""
+    return [(path, path.name.removesuffix("_ct.nii.gz")) for path in sorted(folder.glob("*_ct.nii.gz"))]
+
+
 def main() -> None:
     """Run all cases and write the page."""
     data = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT.parent / "shared" / "data"
     out = Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "runs" / "gallery"
     whole = [attempt(folder, folder.name, out) for folder in sorted((data / "ct").iterdir())]
+    whole += [attempt(path, name, out) for path, name in volume_files(data / "lungs")]
     hard = []
     for folder in sorted((data / "reader").iterdir()):
         single = folder.name == "transfer-syntaxes"

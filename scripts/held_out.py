@@ -1,10 +1,11 @@
-"""What is kept for tests: lists it with its uses, or runs a command on some of it and counts that in a log.
+"""What is kept out of training: lists it with its uses, or runs a command on some of it and counts that in a log.
 
     scripts/held-out                                        # names, since when, how often used
     scripts/held-out use lctsc-s1-101 lctsc-s1-201 --why "lungs 0.5.0 against outlines" -- COMMAND ...
 
-Every use is a line of ``research/held-out.csv`` before the command runs: names, day, commit, why, command. A set that
-is used often is no test set any more. For research use only. Not for diagnosis.
+Every use is a line of ``research/held-out.csv`` before the command runs: names, day, commit, why, command. What is used
+a second time, or a choice falls by, is no test set any more: move it to ``development`` in held_out.json. For
+research use only. Not for diagnosis.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from carina.cases.held_out import held_out
+from carina.cases.held_out import held_out, kept_for_tests
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG = ROOT / "research" / "held-out.csv"
@@ -37,12 +38,12 @@ def count_use(names: Sequence[str], why: str, command: Sequence[str], log: Path 
     """Write a line for each name.
 
     Raises:
-        ValueError: a name is not kept for tests, or there is no reason.
+        ValueError: a name is not kept out of training, or there is no reason.
     """
     known = [one.name for one in held_out()]
     unknown = [name for name in names if name not in known]
     if unknown or not why.strip():
-        said = f"not kept for tests: {', '.join(unknown)}" if unknown else "--why is empty"
+        said = f"not kept out of training: {', '.join(unknown)}" if unknown else "--why is empty"
         raise ValueError(f"{said}; known are {', '.join(known)}, and every use needs its reason")
     done = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     day, commit = datetime.now(UTC).date().isoformat(), done.stdout.strip() or "unknown"
@@ -65,9 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cut = given.index("--") if "--" in given else len(given)
     args, command = parser.parse_args(given[:cut]), given[cut + 1 :]
     if args.what is None:
-        counted = uses()
+        counted, tests = uses(), kept_for_tests()
         for one in held_out():
-            print(f"{one.name} ({one.kind}, since {one.since}): used {counted[one.name]} times; before: {one.before}")
+            purpose = "kept for tests" if one in tests else "for development"
+            words = f"{purpose}, used {counted[one.name]} times; before: {one.before}"
+            print(f"{one.name} ({one.kind}, since {one.since}): {words}")
+        if not tests:
+            print("Nothing is kept for tests: no figure comes from a set that was left untouched.")
         return 0
     if not command:
         parser.error("no command after --")

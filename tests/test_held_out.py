@@ -1,4 +1,4 @@
-"""What is kept for tests is refused by training, and each use of it is counted."""
+"""What is kept out of training is refused by it, each use of it is counted, and what was used again is no test set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carina.cases.datalist import read_datalist
-from carina.cases.held_out import held_out, held_out_in, is_held_out
+from carina.cases.held_out import held_out, held_out_in, is_held_out, kept_for_tests
 
 NAMES = [one.name for one in held_out()]
 
@@ -29,7 +29,7 @@ def listed(folder: Path, part: str, **case: str) -> Path:
 def test_a_list_with_one_of_them_is_refused_by_file_name_and_by_patient(name: str, part: str, tmp_path: Path) -> None:
     for case in ({"image": f"somewhere/{name}_ct.nii.gz"}, {"image": f"{name}.mhd"}, {"patient": name}):
         (problem,) = held_out_in(read_datalist(listed(tmp_path, part, **case)))
-        assert f"{part} case 1 is '{name}" in problem and "kept for tests (held_out.json)" in problem
+        assert f"{part} case 1 is '{name}" in problem and "kept out of training (held_out.json)" in problem
 
 
 def test_others_are_taken(tmp_path: Path) -> None:
@@ -63,10 +63,24 @@ def test_each_use_is_a_line_before_the_command_runs(
     assert script.uses(log) == {NAMES[0]: 2, NAMES[1]: 1}
 
 
+def test_what_was_used_more_than_once_is_not_kept_for_tests(script: ModuleType) -> None:
+    counted = script.uses()
+    assert [one.name for one in kept_for_tests() if counted[one.name] > 1] == []
+    assert {one.name for one in kept_for_tests()} <= set(NAMES) and counted["lctsc-s1-101"] > 1
+
+
+def test_the_list_says_what_each_is_for(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main([]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == NAMES
+    assert all("for development, used " in line for line in lines)
+    assert last == "Nothing is kept for tests: no figure comes from a set that was left untouched."
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["use", "lidc-0001", "--why", "x", "--", "true"], "not kept for tests: lidc-0001; known are lctsc-s1-101"),
+        (["use", "lidc-0001", "--why", "x", "--", "true"], "not kept out of training: lidc-0001; known are lctsc"),
         (["use", "lctsc-s1-101", "--why", " ", "--", "true"], "--why is empty"),
         (["use", "lctsc-s1-101", "--why", "x"], "no command after --"),
     ],
