@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from carina.evaluate.card_figures import FEWEST_CHESTS
 from carina.models.bundle import SHIPPED, Bundle, load_bundle
 from carina.models.first_look import first_look_of
 from carina.models.validation import Figure, Measured, SeenBefore, Validation
@@ -78,9 +79,10 @@ def test_the_card_names_every_case_that_was_trained_on_and_says_that_nothing_was
 @pytest.mark.parametrize("name", NAMES)
 def test_no_interval_is_given_that_takes_parts_of_one_patient_for_patients(name: str) -> None:
     bundle, validation = shipped(name)
-    assert [key for key in bundle.eval_metrics if "95 %" in key] == []
-    figures = [figure for test in validation.tests for figure in test.figures]
-    assert [figure.name for figure in figures if figure.value is not None and figure.low is not None] == []
+    assert [key for key in bundle.eval_metrics if "95 %" in key and key.startswith("slice")] == []
+    for test in validation.tests:
+        shown = [figure.name for figure in test.figures if figure.value is not None and figure.low is not None]
+        assert not shown or len(test.cases) >= FEWEST_CHESTS, shown
 
 
 def test_a_calibration_has_the_error_that_was_measured() -> None:

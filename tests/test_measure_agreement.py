@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from carina.measure.agreement import auc, dice, hausdorff95_mm, surface_dice, volume_error_percent
+from carina.measure.agreement import auc, auc_over_patients, dice, hausdorff95_mm, surface_dice, volume_error_percent
 
 SPACING = (2.5, 0.7, 0.8)
 
@@ -99,6 +99,26 @@ def test_delongs_interval_is_that_of_its_definition_and_near_the_bootstraps() ->
     assert found.auc - found.low == pytest.approx(1.959964 * math.sqrt(variance), rel=1e-6)
     drawn = [kernel[rng.integers(0, 60, 60)][:, rng.integers(0, 90, 90)].mean() for _ in range(2000)]
     assert [found.low, found.high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.01)
+
+
+def test_an_interval_over_patients_is_as_wide_as_they_differ() -> None:
+    """In seven of ten patients scores tell, in three they mislead; whoever counts scores sees 400 that mostly tell."""
+    rng = np.random.default_rng(5)
+    truth, whose = np.tile([True, False], 200), np.repeat(np.arange(10), 40)
+    scores = np.where(whose < 7, truth, ~truth) + rng.normal(size=400) * 0.5
+    by_score, by_patient = auc(scores, truth), auc_over_patients(scores, truth, whose, rng)
+    assert by_patient.auc == by_score.auc and by_patient.low < by_patient.auc < by_patient.high
+    assert by_patient.high - by_patient.low > 3 * (by_score.high - by_score.low)
+    apart = auc_over_patients(scores, truth, np.arange(400), rng)
+    assert [apart.low, apart.high] == pytest.approx([by_score.low, by_score.high], abs=0.02)
+
+
+def test_an_interval_over_patients_needs_several() -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="4 scores of 4 patients, 1 of them apart: expected several"):
+        auc_over_patients([1, 2, 3, 4], [True, False, True, False], ["a"] * 4, rng)
+    with pytest.raises(ValueError, match="4 scores of 2 patients"):
+        auc_over_patients([1, 2, 3, 4], [True, False, True, False], ["a", "b"], rng)
 
 
 def test_auc_ends() -> None:

@@ -17,7 +17,7 @@ from carina.config import RuntimeSettings
 from carina.evaluate.synthetic import candidates, dice_by_lesion, dice_of_size, place
 from carina.infer.runtime import Runtime, open_runtime
 from carina.infer.segment import segment
-from carina.measure.agreement import SURFACE_TOLERANCE_MM, auc, dice, surface_dice
+from carina.measure.agreement import SURFACE_TOLERANCE_MM, auc, auc_over_patients, dice, surface_dice
 from carina.models.bundle import Bundle, Covid
 from carina.synth import lesions
 from carina.synth.lesions import Size
@@ -36,7 +36,12 @@ PASTED_CASES = 3
 SYNTHETIC_CASES = 2
 """Dice on synthetic lesions is the mean over this many cases, where none are named."""
 
+FEWEST_CHESTS = 5
+"""Over fewer, an interval says nothing."""
+
 Figures = dict[str, float]
+
+Scores = npt.NDArray[np.float64]
 
 
 def marked_in(case: Case, bundle: Bundle, runtime: Runtime, hu: npt.NDArray[np.generic] | None = None) -> Flags:
@@ -78,6 +83,8 @@ def evaluate_lesion(
 ) -> Figures:
     """Lesion ratio in percent for each case; slice AUC where a radiologist marked slices; Dice on synthetic lesions.
 
+    A slice AUC has no interval: the slices are of one patient.
+
     ``slices_csv`` gives, by case name, a table with the columns ``slice_from_top`` (from 1) and ``infection``. The
     HU-window baseline is measured in the same run. ``unseen`` names the cases whose lungs take the synthetic lesions
     (those that the network has not seen); by default the first ones without disease.
@@ -102,10 +109,7 @@ def evaluate_lesion(
         if case.name in slices_csv:
             marked = marked_slices(slices_csv[case.name])
             for name, mask in (("slice auc", found), ("slice auc, HU window", window)):
-                measured = auc(mask.sum(axis=(1, 2))[::-1], marked)
-                figures[f"{name} {case.name}"] = measured.auc
-                figures[f"{name}, 95 % low {case.name}"] = measured.low
-                figures[f"{name}, 95 % high {case.name}"] = measured.high
+                figures[f"{name} {case.name}"] = auc(mask.sum(axis=(1, 2))[::-1], marked).auc
     return figures | synthetic_dice(bundle, runtime, clean)
 
 
@@ -162,7 +166,8 @@ def evaluate_covid(bundle: Bundle, cases: Sequence[Case], *, crops: int = 120) -
     """Probability of COVID-19 for each case, and AUC, sensitivity and specificity on unseen synthetic crops.
 
     Beside them the AUC against other pneumonias, as many crops for all kinds together, and how many of each are taken
-    for COVID-19.
+    for COVID-19. Chests take turns; an AUC's interval is over chests, and is left out where there are fewer than
+    `FEWEST_CHESTS`.
     """
     spec = bundle.carina
     if not isinstance(spec, Covid):
@@ -176,36 +181,47 @@ def evaluate_covid(bundle: Bundle, cases: Sequence[Case], *, crops: int = 120) -
 
     figures = {f"probability {case.name}": probability(crop(case, shape).hu) for case in cases}
     healthy = [dataclasses.replace(case, lesion=None) for case in cases if case.lesion is None]
-    drawn = [draw_crop(healthy, shape, np.random.default_rng([UNSEEN_SEED, n])) for n in range(crops)]
+    drawn = [draw_crop([_turn(healthy, n)], shape, np.random.default_rng([UNSEEN_SEED, n])) for n in range(crops)]
+    whose = np.arange(crops) % len(healthy)
     scores = np.array([probability(one.hu) for one in drawn])
     ill = np.array([one.ill for one in drawn])
-    measured = auc(scores, ill)
+    figures |= _area("auc synthetic", scores, ill, whose)
     figures |= {
-        "auc synthetic": measured.auc,
-        "auc synthetic, 95 % low": measured.low,
-        "auc synthetic, 95 % high": measured.high,
         "sensitivity synthetic": float((scores[ill] > 0.5).mean()),
         "specificity synthetic": float((scores[~ill] <= 0.5).mean()),
     }
-    return figures | _against_others(
-        scores[ill], lambda kind, rng: probability(draw_other(healthy, shape, rng, kind).hu)
-    )
+
+    def other(kind: Pneumonia, n: int, rng: np.random.Generator) -> float:
+        return probability(draw_other([_turn(healthy, n)], shape, rng, kind).hu)
+
+    return figures | _against_others(scores[ill], whose[ill], other, len(healthy))
+
+
+def _turn(cases: Sequence[Case], number: int) -> Case:
+    return cases[number % len(cases)]
+
+
+def _area(name: str, scores: Scores, positive: Flags, whose: npt.NDArray[np.int_]) -> Figures:
+    """An AUC by name, with an interval where there are chests enough for one."""
+    if np.unique(whose).size < FEWEST_CHESTS:
+        return {name: auc(scores, positive).auc}
+    found = auc_over_patients(scores, positive, whose, np.random.default_rng(UNSEEN_SEED))
+    return {name: found.auc, f"{name}, 95 % low": found.low, f"{name}, 95 % high": found.high}
 
 
 def _against_others(
-    covid: npt.NDArray[np.float64], other: Callable[[Pneumonia, np.random.Generator], float]
+    covid: Scores,
+    whose: npt.NDArray[np.int_],
+    other: Callable[[Pneumonia, int, np.random.Generator], float],
+    chests: int,
 ) -> Figures:
     """How well probabilities of drawn COVID-19 are told from those of as many other pneumonias of all kinds."""
     each = -(-len(covid) // len(Pneumonia))
     found = {
-        kind: np.array([other(kind, np.random.default_rng([UNSEEN_SEED, number, n])) for n in range(each)])
+        kind: np.array([other(kind, n, np.random.default_rng([UNSEEN_SEED, number, n])) for n in range(each)])
         for number, kind in enumerate(Pneumonia)
     }
     apart = np.concatenate([covid, *found.values()])
-    told = auc(apart, np.arange(len(apart)) < len(covid))
+    of_chests = np.concatenate([whose, *[np.arange(each) % chests for _ in found]])
     figures = {f"taken for COVID-19, {kind}": float((scores > 0.5).mean()) for kind, scores in found.items()}
-    return figures | {
-        "auc against other pneumonias": told.auc,
-        "auc against other pneumonias, 95 % low": told.low,
-        "auc against other pneumonias, 95 % high": told.high,
-    }
+    return figures | _area("auc against other pneumonias", apart, np.arange(len(apart)) < len(covid), of_chests)
