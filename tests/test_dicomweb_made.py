@@ -6,12 +6,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from pydicom import dcmread
 from pydicom.uid import UID, EncapsulatedPDFStorage
 from sqlalchemy import select
 
+from carina.corrections.standing import Decision
 from carina.database import AUDIT
+from carina.jobs.reading import Decided
 from carina.operators.table import known_operators
 from carina.pipeline.foreign import OWN_IMAGES
 from carina.service.dicomweb.held import OBJECTS, REPLACING_IMAGES, objects_of, runs_elsewhere, study_uids
@@ -19,7 +22,7 @@ from carina.service.node import RunningNode
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from dicomweb_studies import uids
-from served_nodes import add_job, hold, opened, serving, write_result
+from served_nodes import NOON, add_job, hold, opened, serving, write_result
 
 NEW_STUDY = "2.25.99"
 
@@ -89,6 +92,36 @@ def test_what_a_job_made_is_found_wherever_its_operators_put_it(
         answer = httpx.get(instance, headers={"Accept": "application/dicom"})
         assert answer.content == (node.folder / "runs" / str(job) / place / "made-1.dcm").read_bytes()
         assert httpx.get(f"{instance}/frames/1").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("decision", "correction", "held"),
+    [
+        (Decision.CORRECTED, 1, [1]),
+        (Decision.CORRECTED, 12, [12]),
+        (Decision.ACCEPTED, 12, [12]),
+        (Decision.REJECTED, 12, []),
+        (Decision.ACCEPTED, 0, []),
+        (Decision.REJECTED, 0, []),
+    ],
+)
+@pytest.mark.parametrize("study", ["", NEW_STUDY])
+def test_what_a_reader_made_of_a_mask_is_found_as_long_as_it_holds(
+    tmp_path: Path, study: str, decision: Decision, correction: int, held: list[int]
+) -> None:
+    """In the study of the run's own objects, which stay."""
+    files, node = scan(tmp_path), opened(tmp_path)
+    said = [Decided(layer="lesion", decision=decision, correction=correction, reader="Roe", at=NOON)]
+    kept = msgspec.json.encode(said).decode()
+    pipeline = "default-deidentified" if study else "default"
+    job = add_job(node, hold(node, files), pipeline=pipeline, decisions=kept)
+    own = make_slices(node, job, files[:1], "dicom", study)
+    made = {
+        number: make_slices(node, job, files[:1], f"corrections/lesion-{number}/dicom", study) for number in (1, 12)
+    }
+    came = [] if study else [uids(file)[2] for file in files]
+    with serving(node) as url:
+        assert found_in(url, study or uids(files[0])[0]) == {*came, *own, *(made[one][0] for one in held)}
 
 
 def paged(url: str) -> list[tuple[str, bool]]:

@@ -1,4 +1,4 @@
-"""Which objects the node holds, and where: what it accepted, and what its healthy jobs made.
+"""Which objects the node holds, and where: what it accepted, what its healthy jobs made, what readers made of that.
 
 The tables know studies, series and files and no patient; whatever else is asked for is read from the files.
 """
@@ -12,18 +12,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydicom.errors import InvalidDicomError
-from sqlalchemy import ColumnElement, Connection, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, false, func, or_, select
 
+from carina.corrections.masks import CORRECTIONS
+from carina.corrections.standing import Decision
 from carina.database import ARRIVAL, INSTANCE, JOB, read_only
 from carina.database.ahead import DRIFT
 from carina.deliver.identity import identity_of
 from carina.errors import BadConfig
+from carina.jobs.reading import Decided
 from carina.operators.catalogue import definition_file, known_definitions
 from carina.pipeline.definition import load_definition
 from carina.pipeline.foreign import OWN_IMAGES
+from carina.pipeline.json_text import read_json
 from carina.receive.store import ArrivalState
 from carina.service.dicomweb.reach import changed_ns, check_reached, is_file_there
 from carina.service.node import RunningNode
@@ -119,14 +123,16 @@ Folder = tuple[Path, int]
 
 
 class MadeRun(NamedTuple):
-    """A job that ended well, and the folders with what it made, first that of all."""
+    """A job that ended well, the folders with what it made, first that of all, and those of readers' corrections."""
 
     job_id: int
     folders: tuple[Folder, ...]
+    corrected: tuple[Folder, ...] = ()
 
     def objects(self, study_uid: str) -> Iterator[Held]:
-        """Its objects of a study."""
+        """Its objects of a study, and what readers made of its masks."""
         found = [_objects_in(*self.folders[0]), *(_slices_in(*one) for one in self.folders[1:])]
+        found += [_objects_in(*one) for one in self.corrected]
         return (held for objects in found for held in objects if held.study_uid == study_uid)
 
 
@@ -143,9 +149,9 @@ def runs_elsewhere(
     """
     found: dict[str, list[MadeRun]] = {}
     with read_only(node.engine) as connection:
-        for job_id, folder in _done(connection, JOB.c.arrival_id.is_(None) | ~_kept_the_study(connection)):
-            with guarded(job_id):
-                for run in _run_in(node, job_id, folder):
+        for job in _done(connection, JOB.c.arrival_id.is_(None) | ~_kept_the_study(connection)):
+            with guarded(job.id):
+                for run in _run_of(node, job):
                     for uid in _studies_of(run.folders):
                         found.setdefault(uid, []).append(run)
     return found
@@ -156,7 +162,7 @@ def _made(connection: Connection, node: RunningNode, study_uid: str, elsewhere: 
     of_study = select(ARRIVAL.c.id).where(ARRIVAL.c.study_uid == study_uid)
     kept = _kept_the_study(connection)
     done = _done(connection, JOB.c.arrival_id.in_(of_study) & kept)
-    runs = [run for job_id, folder in done for run in _run_in(node, job_id, folder)]
+    runs = [run for job in done for run in _run_of(node, job)]
     for run in sorted([*runs, *elsewhere.get(study_uid, ())]):
         yield from run.objects(study_uid)
 
@@ -194,17 +200,27 @@ def _has_keeping_steps(definition: Path, _changed_s: float) -> bool:
     return not images & REPLACING_IMAGES and all(image.startswith(OWN_IMAGES) for image in images)
 
 
-def _done(connection: Connection, which: ColumnElement[bool]) -> Iterator[tuple[int, str]]:
-    """Jobs that ended well, the oldest first: their ids and folders."""
-    wanted = select(JOB.c.id, JOB.c.folder).where(JOB.c.ended == "healthy", which).order_by(JOB.c.id)
-    return ((row.id, row.folder) for row in connection.execute(wanted))
+def _done(connection: Connection, which: ColumnElement[bool]) -> Iterator[Row[Any]]:
+    """Jobs that ended well, the oldest first."""
+    wanted = select(JOB.c.id, JOB.c.folder, JOB.c.decisions).where(JOB.c.ended == "healthy", which)
+    return iter(connection.execute(wanted.order_by(JOB.c.id)))
 
 
-def _run_in(node: RunningNode, job_id: int, folder: str) -> Iterator[MadeRun]:
+def _run_of(node: RunningNode, job: Row[Any]) -> Iterator[MadeRun]:
     """The run of a job, if it is there and has objects."""
-    objects = node.folder / folder / OBJECTS
-    if changed := changed_ns(objects):
-        yield MadeRun(job_id, tuple((one, changed_ns(one)) for one in _folders(objects, changed)))
+    run = node.folder / job.folder
+    if changed := changed_ns(run / OBJECTS):
+        folders = tuple((one, changed_ns(one)) for one in _folders(run / OBJECTS, changed))
+        corrected = ((run / place, changed_ns(run / place)) for place in _corrections_that_hold(job.decisions))
+        yield MadeRun(job.id, folders, tuple(one for one in corrected if one[1]))
+
+
+@lru_cache(maxsize=20_000)
+def _corrections_that_hold(decisions: str) -> tuple[str, ...]:
+    """Where, below a run's folder, the objects of finished corrections lie that no reader rejected or replaced."""
+    said = read_json(decisions, list[Decided]) if decisions != "[]" else []
+    held = (one for one in said if one.correction and one.standing is Decision.CORRECTED)
+    return tuple(f"{CORRECTIONS}/{one.layer}-{one.correction}/{OBJECTS}" for one in held)
 
 
 @lru_cache(maxsize=20_000)
