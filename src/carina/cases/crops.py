@@ -13,9 +13,9 @@ import numpy as np
 from carina.cases.case import Case
 from carina.cases.sampling import Sampler, Shape, bend
 from carina.synth import distractors, lesions
-from carina.synth.lung_labels import box_with_margin
+from carina.synth.lung_labels import MARGIN_VOXELS
 from carina.synth.pneumonias import Pneumonia, draw_pneumonia
-from carina.volume.arrays import Flags, Floats
+from carina.volume.arrays import Flags, Floats, marked_box
 
 LEAST_SHARE = 0.005
 """Disease that takes less of the lungs than this is no lesson: such crops get another lesion."""
@@ -49,7 +49,7 @@ def crop(case: Case, shape: Shape, rng: np.random.Generator | None = None) -> Cr
     With a generator, it is another chest: each side of the box moves by up to 5 %, and the patient is turned by up to
     9 degrees, bent (`sampling.bend`) and half of the time mirrored.
     """
-    box = box_with_margin(case.lungs > 0)
+    box = marked_box(case.lungs > 0, MARGIN_VOXELS)
     low = np.array([b.start for b in box], dtype=float)
     size = np.array([b.stop - b.start for b in box], dtype=float)
     angle, mirror = 0.0, 1.0

@@ -14,11 +14,10 @@ from scipy import optimize
 
 from carina.cases.case import Case
 from carina.measure.joined import marked_share
-from carina.measure.lungs import bounding_box
 from carina.synth import distractors, lesions
 from carina.synth.fields import ORIENTATION
 from carina.volume import Mask, Volume
-from carina.volume.arrays import Box, Flags, Floats
+from carina.volume.arrays import Box, Flags, Floats, bounding_box, grown_box
 from carina.volume.resample import reorient
 
 ILL_SHARES = (0.001, 0.1)
@@ -146,8 +145,4 @@ def _around(lung: Flags, spacing_mm: Sequence[float]) -> Box:
     box = bounding_box(lung)
     if box is None:
         raise ValueError("nothing can be drawn into a chest without lungs")
-    z, y, x = (
-        slice(max(0, part.start - round(SCANNED_AROUND_MM / step)), part.stop + round(SCANNED_AROUND_MM / step))
-        for part, step in zip(box, spacing_mm, strict=True)
-    )
-    return (z, y, x)
+    return grown_box(box, [round(SCANNED_AROUND_MM / step) for step in spacing_mm], lung.shape)

@@ -9,10 +9,9 @@ from itertools import pairwise
 import numpy as np
 
 from carina.measure.agreement import dice
-from carina.measure.lungs import bounding_box
 from carina.synth.severity import Filling, course, fill, ill_part
 from carina.volume import Mask, Volume
-from carina.volume.arrays import Box
+from carina.volume.arrays import Box, bounding_box
 
 SHARES = (0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95)
 """Shares of the lungs that are ill."""
@@ -47,7 +46,7 @@ def severities(
         ValueError: the lung is empty, or a share lies outside 0 to 1.
     """
     inside = lung.labels > 0
-    box = _around(bounding_box(lung.labels), inside.shape)
+    box = bounding_box(inside, _REACH_VOXELS) or _whole(inside.shape)
     field = course(inside[box].shape, np.random.default_rng([seed, 0]))
     for share in shares:
         truth = np.zeros(inside.shape, dtype=np.bool_)
@@ -64,12 +63,9 @@ def severities(
         )
 
 
-def _around(box: Box | None, shape: Sequence[int]) -> Box:
-    z, y, x = (
-        slice(max(0, part.start - _REACH_VOXELS), min(part.stop + _REACH_VOXELS, size))
-        for part, size in zip(box or [slice(0, size) for size in shape], shape, strict=True)
-    )
-    return (z, y, x)
+def _whole(shape: Sequence[int]) -> Box:
+    z, y, x = (slice(0, size) for size in shape)
+    return z, y, x
 
 
 def severity_problems(found: Sequence[Severity]) -> list[str]:

@@ -14,10 +14,9 @@ import numpy.typing as npt
 
 from carina.cases.case import Case
 from carina.measure.agreement import dice
-from carina.measure.lungs import bounding_box
 from carina.synth import lesions
 from carina.synth.lesions import Size
-from carina.volume.arrays import Box, Flags, Floats
+from carina.volume.arrays import Box, Flags, Floats, bounding_box, grown_box
 
 LESIONS_APART_MM = 8.0
 """Between the boxes of two lesions at least; half of it around a lesion's box is where the lesion is judged."""
@@ -92,10 +91,13 @@ def place(
                 continue
             box, new, mask = pasted
             inner = bounding_box(mask)
-            if inner is None or _meets(_grown(_shifted(inner, box), case.spacing_mm, LESIONS_APART_MM), boxes):
+            if inner is None:
+                continue
+            own = _shifted(inner, box)
+            if _meets(_around(own, case.spacing_mm, LESIONS_APART_MM, hu.shape), boxes):
                 continue
             hu[box] = new
-            boxes.append(_shifted(inner, box))
+            boxes.append(own)
             placed.append(size)
             numbers[box][mask] = len(boxes)
     return Placed(hu=hu, numbers=numbers, boxes=tuple(boxes), sizes=tuple(placed))
@@ -108,7 +110,7 @@ def dice_of_size(found: Flags, placed: Placed, size: Size, spacing_mm: Sequence[
         if own is size:
             truth[box] |= placed.numbers[box] == number
         else:
-            seen[_grown(box, spacing_mm, LESIONS_APART_MM / 2)] = False
+            seen[_around(box, spacing_mm, LESIONS_APART_MM / 2, seen.shape)] = False
     return dice(seen, truth)
 
 
@@ -117,7 +119,7 @@ def dice_by_lesion(found: Flags, placed: Placed, size: Size, spacing_mm: Sequenc
     values = []
     for number, (box, own) in enumerate(zip(placed.boxes, placed.sizes, strict=True), start=1):
         if own is size:
-            zone = _grown(box, spacing_mm, LESIONS_APART_MM / 2)
+            zone = _around(box, spacing_mm, LESIONS_APART_MM / 2, found.shape)
             values.append(dice(found[zone], placed.numbers[zone] == number))
     return values
 
@@ -168,9 +170,5 @@ def _shifted(inner: Box, outer: Box) -> Box:
     return (z, y, x)
 
 
-def _grown(box: Box, spacing_mm: Sequence[float], margin_mm: float) -> Box:
-    z, y, x = (
-        slice(max(0, part.start - round(margin_mm / step)), part.stop + round(margin_mm / step))
-        for part, step in zip(box, spacing_mm, strict=True)
-    )
-    return (z, y, x)
+def _around(box: Box, spacing_mm: Sequence[float], margin_mm: float, shape: Sequence[int]) -> Box:
+    return grown_box(box, [round(margin_mm / step) for step in spacing_mm], shape)

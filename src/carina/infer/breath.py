@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.infer.regions import regions_of
-from carina.volume.arrays import Flags, Floats
+from carina.volume.arrays import Flags, Floats, bounding_box
 from carina.volume.average import averaged
 from carina.volume.grid import Grid
 from carina.volume.resample import cropped, reorient, resample
@@ -86,18 +86,19 @@ def breath_of(volume: Volume, orientation: str, clear_hu: float) -> Breath | Non
         return None
     means, grid = averaged(*reorient(volume.hu, volume.grid, orientation), (AVERAGED_MM, AVERAGED_MM, AVERAGED_MM))
     lungs: Flags = resample(regions.air.astype(np.uint8), regions.coarse, grid, 0) > 0
-    if not lungs.any():
+    box = bounding_box(lungs)
+    if box is None:
         return None
-    z, y, x = ndimage.find_objects(lungs.view(np.uint8))[0]
+    z = box[0]
     if (z.stop - z.start) * grid.spacing_mm[0] < LEAST_HEIGHT_MM:
         return None
-    inside = ndimage.binary_erosion(lungs[z, y, x], border_value=1)
-    smooth = ndimage.gaussian_filter(means[z, y, x], [SMOOTHING_MM / side for side in grid.spacing_mm])
+    inside = ndimage.binary_erosion(lungs[box], border_value=1)
+    smooth = ndimage.gaussian_filter(means[box], [SMOOTHING_MM / side for side in grid.spacing_mm])
     inside &= smooth > OPEN_AIR_HU
     factors = _factors(smooth, inside, clear_hu)
     if factors is None or not (factors > 1).any():
         return None
-    return Breath(grid=cropped(grid, (z, y, x)), factors=factors)
+    return Breath(grid=cropped(grid, box), factors=factors)
 
 
 def _factors(hu: Floats, lung: Flags, clear_hu: float) -> npt.NDArray[np.float64] | None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from carina.errors import BadSeries, ModelFailed
 from carina.infer.runtime import Runtime
 from carina.models.bundle import Bundle, Covid, NetworkOutput, Order
-from carina.volume.arrays import Box
+from carina.volume.arrays import Box, bounding_box
 from carina.volume.grid import Grid
 from carina.volume.resample import cropped, reorient, resample
 from carina.volume.volume import Mask, Volume
@@ -107,17 +107,14 @@ def lung_box(mask: npt.NDArray[np.uint8], margin: int) -> Box:
     Raises:
         BadSeries: ``lung.none``, nothing is labelled.
     """
-    parts = []
-    for axis, size in enumerate(mask.shape):
-        filled = np.flatnonzero(mask.any(axis=tuple(k for k in range(3) if k != axis)))
-        if not len(filled):
-            raise BadSeries(
-                "lung.none",
-                "No lung was found in this series, so there is nothing to classify; expected a chest CT. "
-                "Look at the lung mask, or choose another series.",
-            )
-        parts.append(slice(max(int(filled[0]) - margin, 0), min(int(filled[-1]) + 1 + margin, size)))
-    return (parts[0], parts[1], parts[2])
+    box = bounding_box(mask, margin)
+    if box is None:
+        raise BadSeries(
+            "lung.none",
+            "No lung was found in this series, so there is nothing to classify; expected a chest CT. "
+            "Look at the lung mask, or choose another series.",
+        )
+    return box
 
 
 def resized(grid: Grid, size: tuple[int, int, int]) -> Grid:

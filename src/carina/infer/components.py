@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.measure.lungs import bounding_box
 from carina.models.lung_rules import Components
-from carina.volume.arrays import Box, Marks
+from carina.volume.arrays import Box, Marks, bounding_box
 
 
 def kept(mask: npt.NDArray[np.bool_], rule: Components | None) -> npt.NDArray[np.bool_]:
@@ -31,10 +30,4 @@ def kept(mask: npt.NDArray[np.bool_], rule: Components | None) -> npt.NDArray[np
 
 def found_box(labels: Marks) -> Box | None:
     """The box of what is labelled, and one voxel more on each side: a linear border lies between two voxels."""
-    found = bounding_box(labels)
-    if found is None:
-        return None
-    z, y, x = (
-        slice(max(part.start - 1, 0), min(part.stop + 1, size)) for part, size in zip(found, labels.shape, strict=True)
-    )
-    return (z, y, x)
+    return bounding_box(labels, 1)

@@ -22,7 +22,7 @@ from carina.infer.runtime import Runtime
 from carina.infer.windows import UNSEEN
 from carina.models.bundle import Bundle, Lesion, Lung, Segmentation
 from carina.models.looking import LesionLook, LungLook
-from carina.volume.arrays import Box, Flags, Floats
+from carina.volume.arrays import Box, Flags, Floats, marked_box
 from carina.volume.average import averaged
 from carina.volume.grid import Grid
 from carina.volume.resample import reorient, resample, respaced
@@ -89,9 +89,7 @@ class LungsSeen:
 
     def box(self) -> Box:
         """The coarse voxels that may be lung; some voxel must be."""
-        parts = ndimage.find_objects((self.depth_mm > -self.sure_mm).view(np.uint8))
-        z, y, x = parts[0]
-        return z, y, x
+        return marked_box(self.depth_mm > -self.sure_mm)
 
     def settle(self, scores: Floats, grid: Grid) -> None:
         """Let the first look decide in ``scores`` of the second (logits on ``grid``) what it is sure of, in place."""
@@ -118,10 +116,7 @@ class LesionsSeen:
 
     def box(self) -> Box:
         """The coarse voxels that it is sure of and one around them; some voxel must be."""
-        parts = ndimage.find_objects((self.scores > self.sure).view(np.uint8))
-        sides = zip(parts[0], self.scores.shape, strict=True)
-        z, y, x = (slice(max(side.start - 1, 0), min(side.stop + 1, n)) for side, n in sides)
-        return z, y, x
+        return marked_box(self.scores > self.sure, 1)
 
     def settle(self, scores: Floats, grid: Grid) -> None:
         """Raise ``scores`` of the second look (logits on ``grid``) where the first is sure, in place."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.volume.arrays import Box
+from carina.volume.arrays import Box, marked_box
 from carina.volume.grid import Grid
 from carina.volume.resample import reorient
 from carina.volume.volume import Volume
@@ -84,7 +84,7 @@ def find_regions(hu: npt.NDArray[np.int16], grid: Grid) -> Regions:
     body = _largest(ndimage.binary_opening(~air))
     if body is None:
         return Regions(body=None, lungs=None)
-    body_box = _box(body)
+    body_box = marked_box(body)
     pieces, count = ndimage.label(air & _enclosed(body))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0
@@ -92,7 +92,7 @@ def find_regions(hu: npt.NDArray[np.int16], grid: Grid) -> Regions:
     if not kept.any():
         return Regions(body=_fine(body_box, strides, hu.shape), lungs=None)
     lung_air = kept[pieces]
-    lungs = _box(lung_air)
+    lungs = marked_box(lung_air)
     middle = body_box[2].start + body_box[2].stop
     x = lungs[2]
     mirrored = slice(min(x.start, middle - x.stop), max(x.stop, middle - x.start))
@@ -145,15 +145,6 @@ def sides_reached(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
         sides[np.unique(face)] += 1
     sides[0] = 0
     return np.asarray(sides[pieces])
-
-
-def _box(mask: npt.NDArray[np.bool_]) -> Box:
-    parts = []
-    for axis in range(3):
-        others = tuple(k for k in range(3) if k != axis)
-        filled = np.flatnonzero(mask.any(axis=others))
-        parts.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return (parts[0], parts[1], parts[2])
 
 
 def _fine(box: Box, strides: list[int], shape: tuple[int, ...]) -> Box:

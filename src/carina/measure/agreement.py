@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, spatial, stats
 
-from carina.measure.lungs import bounding_box
-from carina.volume.arrays import Doubles, Marks
+from carina.volume.arrays import Doubles, Marks, bounding_box
 from carina.volume.grid import Triple
 
 SURFACE_TOLERANCE_MM = 2.0

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.volume.arrays import Box, Flags
+from carina.volume.arrays import Box, Flags, marked_box
 from carina.volume.grid import Triple
 from carina.volume.resample import cropped, reorient
 from carina.volume.volume import Mask, Volume
@@ -78,12 +78,9 @@ def airway_tree(volume: Volume, lung: Mask) -> Mask | None:
 
 def chest_box(lungs: Flags, spacing_mm: Triple) -> Box:
     """The box of the lungs (not empty, RAS order), with what lies above it up to the larynx."""
-    sides = []
-    for axis in range(3):
-        at = np.flatnonzero(lungs.any(axis=tuple(other for other in range(3) if other != axis)))
-        above = round(ABOVE_LUNGS_MM / spacing_mm[0]) if axis == 0 else 0
-        sides.append(slice(int(at[0]), min(lungs.shape[axis], int(at[-1]) + 1 + above)))
-    return sides[0], sides[1], sides[2]
+    z, y, x = marked_box(lungs)
+    top = min(lungs.shape[0], z.stop + round(ABOVE_LUNGS_MM / spacing_mm[0]))
+    return slice(z.start, top), y, x
 
 
 def grow_core(

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.measure.lungs import LEFT_LUNG, RIGHT_LUNG, SIDE_NAMES, bounding_box, with_sides
+from carina.measure.lungs import LEFT_LUNG, RIGHT_LUNG, SIDE_NAMES, with_sides
 from carina.measure.texts import plain_ml_text
 from carina.volume import Grid, Mask, Volume
-from carina.volume.arrays import Box, Flags
+from carina.volume.arrays import Box, Flags, bounding_box
 
 AERATED_HU = (-950, -500)
 """Air and tissue mixed as in lung. Gas lies below (Gevenois and others, AJRCCM 1996: emphysema from -950 down),

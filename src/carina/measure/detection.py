@@ -19,8 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from carina.measure.lungs import bounding_box
-from carina.volume.arrays import Doubles, Marks
+from carina.volume.arrays import Doubles, Marks, bounding_box
 
 SMALLEST_ML = 0.1
 """Components below this do not count, as in the ratio's count of lesions."""

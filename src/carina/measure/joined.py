@@ -22,16 +22,19 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.errors import ModelFailed
-from carina.measure.lungs import bounding_box, grown, with_extra
+from carina.measure.lungs import grown, with_extra
 from carina.measure.texts import plain_ml_text
 from carina.volume import Grid, Mask
-from carina.volume.arrays import Box, Doubles, Flags, Labels
+from carina.volume.arrays import Box, Doubles, Flags, Labels, bounding_box, grown_box
 
 MOST = 0.5
 """At least this share: of a lesion's volume that lies in the lung, of a piece's surface that touches it."""
 
 BORDER_MM = 3.0
 """How far a lesion reaches beyond the lung mask without a reason of its own."""
+
+TOUCHING_VOXELS = 2
+"""Around a lesion's box: what a surface in it can touch across a gap of one voxel."""
 
 SMALLEST_LESION_ML = 0.1
 """Connected lesions below this are measured but not counted, and not missed where they are left out."""
@@ -68,7 +71,7 @@ def join_masks(lesion: Mask, lung: Mask) -> JoinedMasks:
     box = bounding_box(lesion.labels)
     if box is None:
         return JoinedMasks(lung=lung, lesion=lesion, added_ml=0.0, left_out_ml=0.0)
-    box = _widened(box)
+    box = grown_box(box, TOUCHING_VOXELS, lesion.labels.shape)
     marked, held = lesion.labels[box] > 0, lung.labels[box] > 0
     if not (marked & ~held).any():
         return JoinedMasks(lung=lung, lesion=lesion, added_ml=0.0, left_out_ml=0.0)
@@ -125,17 +128,11 @@ def _belonging(marked: Flags, held: Flags, spacing_mm: tuple[float, ...]) -> Fla
     labels, _ = ndimage.label(marked, structure=np.ones((3, 3, 3), dtype=np.bool_))
     counted: Flags = marked & held
     for number, box in enumerate(ndimage.find_objects(labels), 1):
-        around = _widened(box)
+        around = grown_box(box, TOUCHING_VOXELS, labels.shape)
         own: Flags = labels[around] == number
         if (own & ~held[around]).any():
             counted[around] |= _of_lesion(own, held[around], spacing_mm)
     return counted
-
-
-def _widened(box: tuple[slice, ...]) -> Box:
-    """A box with what a surface in it can touch across a gap of one voxel; it ends where the array does."""
-    z, y, x = (slice(max(0, part.start - 2), part.stop + 2) for part in box)
-    return z, y, x
 
 
 def _of_lesion(own: Flags, held: Flags, spacing_mm: tuple[float, ...]) -> Flags:

@@ -10,10 +10,10 @@ from scipy import ndimage
 
 from carina.measure.findings import LesionSite
 from carina.measure.joined import SMALLEST_LESION_ML
-from carina.measure.lungs import bounding_box, with_sides
+from carina.measure.lungs import with_sides
 from carina.measure.thirds import THIRDS, LungHeights, third_heights
 from carina.volume import Grid, Mask
-from carina.volume.arrays import Box, Flags, Labels
+from carina.volume.arrays import Box, Flags, Labels, bounding_box
 
 _Pieces = npt.NDArray[np.signedinteger[Any]]
 

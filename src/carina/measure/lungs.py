@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from carina.volume import Grid, Mask
-from carina.volume.arrays import Box, Flags, Labels
+from carina.volume.arrays import Box, Flags, Labels, bounding_box
 
 LEFT_LUNG, RIGHT_LUNG = 1, 2
 SIDE_NAMES: Mapping[int, str] = {LEFT_LUNG: "left lung", RIGHT_LUNG: "right lung"}
@@ -86,20 +86,6 @@ def _nearest(labels: Labels, wanted: Flags, grid: Grid) -> Labels:
     return np.stack(
         [np.where(plane > 0, plane, sides.plane(index) * wanted[index]) for index, plane in enumerate(labels)]
     )
-
-
-def bounding_box(labels: Labels | Flags) -> Box | None:
-    """The smallest index box ``(z, y, x)`` that holds every voxel that is not 0; None when there is none."""
-    found = []
-    planes = np.asarray(labels.any(axis=(1, 2)))
-    if not planes.any():
-        return None
-    first, last = np.flatnonzero(planes)[[0, -1]]
-    flat = np.asarray(labels[first : last + 1].any(axis=0))
-    for line in (flat.any(axis=1), flat.any(axis=0)):
-        low, high = np.flatnonzero(line)[[0, -1]]
-        found.append(slice(int(low), int(high) + 1))
-    return slice(int(first), int(last) + 1), found[0], found[1]
 
 
 def grown(labels: Labels) -> Labels:

@@ -17,10 +17,10 @@ from carina.measure.findings import LesionSite, RatioFindings, RegionFindings
 from carina.measure.joined import join_masks, same_grid
 from carina.measure.key_slices import choose_slices
 from carina.measure.lesion_sites import sites_within
-from carina.measure.lungs import SIDE_NAMES, bounding_box, with_sides
+from carina.measure.lungs import SIDE_NAMES, with_sides
 from carina.measure.thirds import THIRDS, THIRDS_NOT_TOLD, LungHeights, third_heights
 from carina.volume import Grid, Mask, Volume
-from carina.volume.arrays import Box, Flags, Labels
+from carina.volume.arrays import Box, Flags, Labels, bounding_box
 
 
 def lesion_ratio(lesion: Mask, lung: Mask, volume: Volume | None = None) -> RatioFindings:

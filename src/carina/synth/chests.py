@@ -17,10 +17,10 @@ from carina.errors import BadSeries
 from carina.synth import distractors, lesions
 from carina.synth.fields import ORIENTATION
 from carina.synth.lesions import LIMITS_ML, Kind, Size
-from carina.synth.lung_labels import box_with_margin
+from carina.synth.lung_labels import MARGIN_VOXELS
 from carina.synth.phantom import LESION_NAMES, chest_phantom
 from carina.volume import Grid, Mask, Volume
-from carina.volume.arrays import Flags, Floats
+from carina.volume.arrays import Flags, Floats, marked_box
 from carina.volume.grid import Triple
 from carina.volume.resample import reorient
 
@@ -94,7 +94,7 @@ def synthesise(chest: Chest, settings: SynthSettings, rng: np.random.Generator) 
     )
     if not lung_view.any():
         raise BadSeries("lung.none", f"{chest.name}: its lung mask is empty; nothing can be put into it.")
-    box = box_with_margin(lung_view > 0)
+    box = marked_box(lung_view > 0, MARGIN_VOXELS)
     part, lung = view[box].astype(np.float32), lung_view[box] > 0
     if settings.distractors:
         part, fluid = distractors.look_alikes(part, lung, grid.spacing_mm, rng, CHEST_LOOK_ALIKES)

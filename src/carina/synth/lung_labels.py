@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from carina.errors import BadSeries
 from carina.measure.airways import grow_core, trachea_seeds
-from carina.volume.arrays import Flags
+from carina.volume.arrays import Flags, marked_box
 
 LUNG_BELOW_HU = -400.0
 """Lung and its ground-glass parts are below this; vessels, walls and consolidation are not."""
@@ -57,15 +57,6 @@ def label_lungs(hu: npt.NDArray[np.int16], spacing_mm: tuple[float, float, float
     closed = ndimage.binary_opening(closed, _disk(1))
     fine = ndimage.zoom(closed.astype(np.float32), (1, 2, 2), order=1, mode="nearest", grid_mode=True)
     return (fine[:, : hu.shape[1], : hu.shape[2]] > 0.5).astype(np.uint8)
-
-
-def box_with_margin(lung: Flags, margin: int = MARGIN_VOXELS) -> tuple[slice, slice, slice]:
-    """The box of ``lung`` (``(z, y, x)``, not empty) with ``margin`` voxels on every side, inside the array."""
-    sides = []
-    for axis, size in enumerate(lung.shape):
-        at = np.flatnonzero(lung.any(axis=tuple(a for a in range(3) if a != axis)))
-        sides.append(slice(max(0, int(at[0]) - margin), min(size, int(at[-1]) + margin + 1)))
-    return sides[0], sides[1], sides[2]
 
 
 def _halved(hu: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
@@ -120,7 +111,7 @@ def _two_largest(air: Flags, spacing_mm: tuple[float, float, float]) -> list[Fla
 
 def _close(lung: Flags, spacing_mm: tuple[float, float, float]) -> Flags:
     """Close one lung over vessels, bronchi and nodules at the pleura; what is closed lies in the lung's box."""
-    box = box_with_margin(lung, 0)
+    box = marked_box(lung)
     pads = [max(12, math.ceil(PLANE_RADIUS_MM / mm) + 4) for mm in spacing_mm]
     closed = np.pad(lung[box], [(pad, pad) for pad in pads])
     for z in range(pads[0], closed.shape[0] - pads[0]):

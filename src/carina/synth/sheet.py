@@ -15,8 +15,7 @@ from carina.report.paint import INK_RGB, Plane, paint
 from carina.synth.chests import Chest, one_lesion
 from carina.synth.fields import ORIENTATION
 from carina.synth.lesions import Kind, Size
-from carina.synth.lung_labels import box_with_margin
-from carina.volume.arrays import Flags
+from carina.volume.arrays import Flags, marked_box
 from carina.volume.grid import Triple
 from carina.volume.resample import reorient
 
@@ -119,7 +118,7 @@ def _synthetic_spot(chest: Chest, kind: Kind, size: Size, rng: np.random.Generat
     """The slice of a new lesion that shows most of it; a place where it does not fit is given up for another."""
     view, grid = reorient(chest.volume.hu, chest.volume.grid, ORIENTATION)
     lung, _ = reorient(chest.lung.labels, chest.lung.grid, ORIENTATION)
-    box = box_with_margin(lung > 0, margin=20)
+    box = marked_box(lung > 0, 20)
     plain = view[box].astype(np.float32)
     made = None
     while made is None:

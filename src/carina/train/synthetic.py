@@ -14,7 +14,6 @@ from carina.cases.crops import draw_crop, draw_lesson
 from carina.cases.purpose import Task
 from carina.cases.sampling import Shape
 from carina.synth import lesions
-from carina.synth.lung_labels import box_with_margin
 from carina.synth.severity import paste_severe
 from carina.train.examples import Example, NamedExample
 from carina.train.losses import HARD, IGNORED, LESION
@@ -22,7 +21,7 @@ from carina.train.patches import PATCH_SPACING_MM, Drawn, draw_lesion_patch, dra
 from carina.train.settings import Loss, TrainSettings
 from carina.train.whole_lesions import draw_ill_scan
 from carina.train.whole_scans import draw_whole_scan
-from carina.volume.arrays import Flags, Floats
+from carina.volume.arrays import Flags, Floats, marked_box
 
 VALIDATION_SEED = 700_000
 """Disease for validation is drawn from here on: training draws from other seeds."""
@@ -86,7 +85,7 @@ class SyntheticSource:
             np.zeros(hu.shape, dtype=bool) if mask is None else at_slices(mask.labels, step_mm) >= 0.5
             for mask in (case.lung, case.lesion, case.ignore)
         )
-        box = box_with_margin(lung, 8)
+        box = marked_box(lung, 8)
         put = paste_severe if severe else _every_kind
         hu[box], mask = put(hu[box], lung[box], PATCH_SPACING_MM, rng)
         known[box] |= mask
