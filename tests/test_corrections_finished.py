@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from pydicom import Dataset, dcmread
 from carina.api.result import Run
 from carina.corrections.decisions import decide, decision_on, readers_state
 from carina.corrections.finish import Draft, Finished, Unchanged, finish, finished_folder, finished_of, reader_mask
-from carina.corrections.masks import MaskName, network_mask, strokes_file
+from carina.corrections.masks import MaskName, decisions_file, network_mask, strokes_file
 from carina.corrections.standing import Decision
 from carina.dicom import seg_reader
 from carina.dicom.find import choose_source, find_series
@@ -206,15 +207,18 @@ def test_decisions_are_about_the_mask_that_is_there_now(tmp_path: Path) -> None:
     decide(run, MaskName.LESION, Decision.ACCEPTED, "Jane Doe", NOW)
     decide(run, MaskName.LUNG, Decision.REJECTED, "Roe", NOW)
     said = decision_on(run, MaskName.LESION)
-    assert said and (said.decision, said.reader, said.at, said.number) == (Decision.ACCEPTED, "Jane Doe", NOW, 0)
+    assert said and (said.decision, said.reader, said.at, said.correction) == (Decision.ACCEPTED, "Jane Doe", NOW, 0)
     finish(run, draft_of(speckled(network)), source)
     said = decision_on(run, MaskName.LESION)
-    assert said and (said.decision, said.number) == (Decision.CORRECTED, 1)
+    assert said and (said.decision, said.correction) == (Decision.CORRECTED, 1)
     decide(run, MaskName.LESION, Decision.REJECTED, "Roe", NOW)
     said = decision_on(run, MaskName.LESION)
-    assert said and (said.decision, said.number) == (Decision.REJECTED, 1)
+    assert said and (said.decision, said.correction) == (Decision.REJECTED, 1)
     other = decision_on(run, MaskName.LUNG)
     assert other and other.reader == "Roe"
+    stored = [json.loads(line.split(" ", 1)[1]) for line in decisions_file(run.folder).read_text().splitlines()]
+    names = ["decision", "reader", "at", "layer", "sha256", "marked_ml", "reason", "painters", "finisher", "number"]
+    assert [one["number"] for one in stored] == [0, 0, 0, 1] and set(stored[-1]) == set(names)
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def _add_to_do(engine: Engine, folder: Path) -> None:
     (folder / FETCHING).mkdir()
     (folder / FETCHING / "1.json").write_bytes(msgspec.json.encode([gone]) + b"\n")
     record = DecisionRecord(
-        layer=MaskName.LUNG, decision=Decision.ACCEPTED, reader="R", at=TODAY, number=0, sha256="1", marked_ml=1.0
+        layer=MaskName.LUNG, decision=Decision.ACCEPTED, reader="R", at=TODAY, correction=0, sha256="1", marked_ml=1.0
     )
     decisions_file(folder / "runs/1").parent.mkdir()
     Journal(decisions_file(folder / "runs/1"), DecisionRecord).append(record)

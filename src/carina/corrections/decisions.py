@@ -11,50 +11,27 @@ import msgspec
 
 from carina.api.result import Run
 from carina.corrections.finish import Finished, finished_of, reader_mask
-from carina.corrections.hands import by_whom
 from carina.corrections.journal import Journal
 from carina.corrections.masks import CORRECTIONS, MaskName, decisions_file, masks_made, network_mask
 from carina.corrections.painting import labels_sha256
-from carina.corrections.standing import Decision, decision_words, standing
+from carina.corrections.standing import Decision, ReaderDecision
 from carina.errors import BadConfig, one_line
 
 LONGEST_REJECTION = 200
 """Characters that a reader may give as the reason of a rejection."""
 
 
-class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One decision, ``at`` in UTC. ``number`` is that of the finished correction it is about, 0 the network's mask.
+class DecisionRecord(ReaderDecision, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A decision as it is stored beside a run; its ``correction`` is called ``number`` in the file.
 
-    ``sha256`` is the digest of that mask's voxels: a decision about a mask that was made again is void. ``marked_ml``
-    is its volume, ``reason`` why it was rejected, in the reader's words, where one was given. Of a corrected mask
-    ``painters`` are those whose strokes it holds, ``finisher`` is who finished it.
+    ``sha256`` is the digest of the mask's voxels: a decision about a mask that was made again is void. ``marked_ml`` is
+    its volume.
     """
 
+    correction: int = msgspec.field(name="number")
     layer: MaskName
-    decision: Decision
-    reader: str
-    at: datetime
-    number: int
     sha256: str
     marked_ml: float
-    reason: str = ""
-    painters: tuple[str, ...] = ()
-    finisher: str = ""
-
-    @property
-    def by(self) -> str:
-        """Who decided about whose mask, in words."""
-        return by_whom(self.reader, self.painters, self.finisher)
-
-    @property
-    def standing(self) -> Decision:
-        """As what the mask counts."""
-        return standing(self.decision, self.number)
-
-    @property
-    def words(self) -> str:
-        """The decision as it is named."""
-        return decision_words(self.decision, self.number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +54,7 @@ class ReadersState:
     @property
     def is_network_s_rejected(self) -> bool:
         """Whether a mask of the network itself is rejected, and not a correction of it."""
-        return any(one.decision is Decision.REJECTED and not one.number for one in self.decisions)
+        return any(one.decision is Decision.REJECTED and not one.correction for one in self.decisions)
 
     @property
     def differing(self) -> tuple[DecisionRecord, ...]:
@@ -115,7 +92,7 @@ def decision_on(run: Run, layer: MaskName) -> DecisionRecord | None:
     records = [
         record
         for record in Journal(decisions_file(run.folder), DecisionRecord).unread()
-        if (record.layer, record.number) == (layer, number)
+        if (record.layer, record.correction) == (layer, number)
     ]
     if records:
         sha256 = done[-1].sha256 if done else _network_sha256(run, layer)
@@ -133,8 +110,8 @@ def rejected_corrections(run: Run, layer: MaskName) -> dict[int, DecisionRecord]
     """
     digests = {one.number: one.sha256 for one in finished_of(run.folder, layer)}
     said = Journal(decisions_file(run.folder), DecisionRecord).unread()
-    about = [one for one in said if one.layer == layer and digests.get(one.number) == one.sha256]
-    last = {one.number: one for one in about}
+    about = [one for one in said if one.layer == layer and digests.get(one.correction) == one.sha256]
+    last = {one.correction: one for one in about}
     return {number: one for number, one in last.items() if one.decision is Decision.REJECTED}
 
 
@@ -167,7 +144,7 @@ def _of_correction(finished: Finished) -> DecisionRecord:
         decision=Decision.CORRECTED,
         reader=finished.reader,
         at=finished.at,
-        number=finished.number,
+        correction=finished.number,
         sha256=finished.sha256,
         marked_ml=finished.reader_ml,
         painters=finished.painters,
@@ -191,7 +168,7 @@ def decide(
         decision=decision,
         reader=reader,
         at=at,
-        number=done[-1].number if done else 0,
+        correction=done[-1].number if done else 0,
         sha256=labels_sha256(mask.labels),
         marked_ml=mask.volume_ml(),
         reason=one_line(reason).strip(" .") if decision is Decision.REJECTED else "",

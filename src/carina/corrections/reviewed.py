@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date
 from pathlib import Path
 
 import msgspec
@@ -19,9 +19,8 @@ from carina.api.result import Run
 from carina.cases.datalist import DataList, ListedCase
 from carina.corrections.decisions import DecisionRecord, decision_on
 from carina.corrections.finish import SEG_NAMES, finished_folder, finished_of
-from carina.corrections.hands import by_whom
 from carina.corrections.masks import CORRECTIONS, MaskName, masks_made
-from carina.corrections.standing import Decision, decision_words, standing
+from carina.corrections.standing import Decision, ReaderDecision, decision_fields
 from carina.errors import BadConfig, unwritable
 from carina.pipeline.folder import MANIFEST
 from carina.pipeline.places import write_whole
@@ -29,12 +28,10 @@ from carina.volume.arrays import Doubles
 from carina.volume.files import volume_name
 
 
-class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
+class Reviewed(ReaderDecision, frozen=True, kw_only=True):
     """What holds for one mask of one run. Of a rejected mask there is no volume, no Dice and no ``mask_image``.
 
     ``case`` and ``patient`` are what a data list and a training's reports call it by, ``run`` is the folder.
-    ``reader`` decided about the finished correction of the number ``correction``, 0 is the network's own mask. Of a
-    corrected mask ``painters`` are those whose strokes it holds, and ``finisher`` finished it.
     ``network_ml`` and ``reader_ml`` are what each marked; an accepted mask of the network agrees fully with itself.
     """
 
@@ -45,26 +42,9 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     mask_image: str
     layer: MaskName
-    decision: Decision
-    correction: int
-    reader: str
-    at: datetime
     network_ml: float
     reader_ml: float | None
     dice: float | None
-    reason: str = ""
-    painters: tuple[str, ...] = ()
-    finisher: str = ""
-
-    @property
-    def by(self) -> str:
-        """Who decided about whose mask, in words."""
-        return by_whom(self.reader, self.painters, self.finisher)
-
-    @property
-    def words(self) -> str:
-        """The decision as it is named."""
-        return decision_words(self.decision, self.correction)
 
     @property
     def difference_ml(self) -> float | None:
@@ -75,7 +55,7 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
     """Network and readers over many runs, for one of the masks; of none that agree in any way, the rest is None.
 
-    ``counts`` are of masks as they stand (``corrections.standing``), each counted once.
+    ``counts`` are of masks as they stand (`ReaderDecision`), each counted once.
     ``mean_ml`` is the mean difference of volumes, network minus reader; 95 % of the differences lie between
     ``lowest_ml`` and ``highest_ml`` where they are normally distributed (Bland and Altman 1986), None for one alone.
     """
@@ -134,13 +114,7 @@ def _reviewed(run: Run, said: DecisionRecord) -> Reviewed:
         image=str(image or ""),
         mask_image="" if is_rejected else str(_mask_file(folder, said.layer).resolve()),
         layer=said.layer,
-        decision=said.decision,
-        correction=said.number,
-        reason=said.reason,
-        reader=said.reader,
-        painters=said.painters,
-        finisher=said.finisher,
-        at=said.at,
+        **decision_fields(said),
         network_ml=done[-1].network_ml if done else said.marked_ml,
         reader_ml=None if is_rejected else said.marked_ml,
         dice=None if is_rejected else agreed,
@@ -150,7 +124,7 @@ def _reviewed(run: Run, said: DecisionRecord) -> Reviewed:
 def agreement(rows: Sequence[Reviewed], layer: MaskName) -> Agreement:
     """How network and readers agree about one of the masks."""
     own = [one for one in rows if one.layer is layer]
-    stand = [standing(one.decision, one.correction) for one in own]
+    stand = [one.standing for one in own]
     counts = {decision.value: stand.count(decision) for decision in Decision}
     agreeing = [(one.dice, one.difference_ml) for one in own if one.decision is not Decision.REJECTED]
     if not agreeing:

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from carina.api.result import Run
 from carina.corrections.decisions import ReadersState, last_words, readers_state
-from carina.corrections.standing import Decision
+from carina.corrections.standing import Decision, decision_fields
 from carina.database import FolderAway, OwnFolder, read_only
 from carina.errors import BadConfig
 from carina.jobs.listing import find_job
@@ -22,7 +22,7 @@ _FIRST = (
     (Decision.CORRECTED, Reading.CORRECTED),
     (Decision.ACCEPTED, Reading.ACCEPTED),
 )
-"""As what one of the masks must count (``corrections.standing``) for this to be said of all of them."""
+"""As what one of the masks must count (`ReaderDecision`) for this to be said of all of them."""
 
 
 def reading_of(state: ReadersState) -> Reading:
@@ -37,19 +37,7 @@ def decided_about(run: Run) -> list[Decided]:
     Raises:
         BadConfig: ``corrections.damaged``.
     """
-    return [
-        Decided(
-            layer=one.layer.value,
-            decision=one.decision,
-            correction=one.number,
-            reader=one.reader,
-            at=one.at,
-            reason=one.reason,
-            painters=one.painters,
-            finisher=one.finisher,
-        )
-        for one in last_words(run)
-    ]
+    return [Decided(layer=one.layer.value, **decision_fields(one)) for one in last_words(run)]
 
 
 def _ratio_percent(state: ReadersState) -> float | None:

@@ -7,15 +7,13 @@ jobs are listed by it without opening a run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 from sqlalchemy import Connection, Engine, select, update
 
-from carina.corrections.hands import by_whom
-from carina.corrections.standing import Decision, decision_words, standing
+from carina.corrections.standing import ReaderDecision
 from carina.database import JOB, OwnFolder, read_only
 from carina.sections import RUNS
 
@@ -23,7 +21,7 @@ from carina.sections import RUNS
 class Reading(StrEnum):
     """What holds for a run: one mask that is rejected makes it rejected, else one that is corrected corrected.
 
-    As what a mask counts, and that an accepted correction is still corrected, is told by ``corrections.standing``.
+    As what a mask counts, and that an accepted correction is still corrected, is told by `ReaderDecision`.
     """
 
     UNREAD = "unread"
@@ -42,36 +40,10 @@ NOT_TO_BE_READ = ""
 """Of a job without a result, of a run without masks, of one fetched to compare with, of one that is superseded."""
 
 
-class Decided(msgspec.Struct, frozen=True, kw_only=True):
-    """The last word of a reader about a mask, ``at`` in UTC; ``reason`` is that of a rejection, where one was given.
-
-    ``correction`` is the number of the finished correction that it is about, 0 for the network's own mask. Of a
-    corrected mask ``painters`` are those whose strokes it holds, ``finisher`` is who finished it.
-    """
+class Decided(ReaderDecision, frozen=True, kw_only=True):
+    """The last word of a reader about the mask ``layer``, as a job's row has it."""
 
     layer: str
-    decision: Decision
-    correction: int = 0
-    reader: str
-    at: datetime
-    reason: str = ""
-    painters: tuple[str, ...] = ()
-    finisher: str = ""
-
-    @property
-    def by(self) -> str:
-        """Who decided about whose mask, in words."""
-        return by_whom(self.reader, self.painters, self.finisher)
-
-    @property
-    def standing(self) -> Decision:
-        """As what the mask counts."""
-        return standing(self.decision, self.correction)
-
-    @property
-    def words(self) -> str:
-        """The decision as it is named."""
-        return decision_words(self.decision, self.correction)
 
 
 def await_reader(connection: Connection, job_id: int) -> None:

@@ -253,7 +253,7 @@ class CorrectingPages:
                 "what was painted is not finished: finish the correction, or undo the strokes, then decide.",
             )
         else:
-            number = decide(opened.run, layer, asked.decision, reader, now, asked.reason).number
+            number = decide(opened.run, layer, asked.decision, reader, now, asked.reason).correction
         self._how.note(request, _deed(layer, asked.decision, number))
         self._how.decided(request, opened.run)
         return Said(said=f"The {layer} mask is {asked.decision}.{self._withdrawn(request, opened.run, layer)}")
