@@ -27,7 +27,7 @@ from carina.receive.fetch import SYNTAXES
 from carina.receive.instance import IMPLEMENTATION_UID, NO_ROOM, NOT_UNDERSTOOD, WRONG_CLASS
 from carina.receive.listener import FIRST_WORD_S, NO_SUCH_ACTION
 from carina.receive.messages import LARGEST_COMMAND, LARGEST_OTHER, REQUESTS_AHEAD
-from carina.receive.owed import GIVEN_UP_H
+from carina.receive.owed_reports import GIVEN_UP_H
 from carina.receive.reports import INSTANCES_OWED, NOT_AUTHORISED, REQUESTS_OWED, RESOURCE_LIMITATION
 from carina.receive.transport import LARGEST_PDU
 from carina.receive.web_fetch import AS_STORED

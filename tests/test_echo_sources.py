@@ -22,7 +22,7 @@ from carina.config import (
 from carina.database import open_database, upgrade_schema
 from carina.errors import DeliveryFailed
 from carina.receive.listener import DicomListener
-from carina.receive.reach import reach_of
+from carina.receive.source_echo import reach_of
 from carina.receive.store import InstanceStore
 from carina.service.changes import echo_source
 from carina.service.problems import NotThere

@@ -43,7 +43,7 @@ from carina.receive.complete import complete_arrivals
 from carina.receive.folder import WatchedFolder
 from carina.receive.instance import NotAccepted
 from carina.receive.moves import FETCHING
-from carina.receive.owed import add_owed, next_owed
+from carina.receive.owed_reports import add_owed, next_owed
 from carina.receive.priors import PriorFetcher
 from carina.receive.recover import recover
 from carina.receive.reports import CommitmentReports

@@ -18,7 +18,7 @@ from carina.dicom.rules import load_rules
 from carina.errors import BadSeries
 from carina.receive.files import read_says
 from carina.receive.instance import NOT_UNDERSTOOD, Announced, Arriving, NotAccepted, file_head
-from carina.receive.same import is_same_object
+from carina.receive.same_instance import is_same_object
 from carina.receive.store import SentBy
 from carina.receive.stow import StowRequest, store_over_the_web
 from received_files import new_store, stored_files

@@ -22,7 +22,7 @@ from carina.errors import DeliveryFailed
 from carina.receive import reports
 from carina.receive.commitment import CommitmentRequest
 from carina.receive.instance import NotAccepted
-from carina.receive.owed import GIVEN_UP_H, end_outdated, end_owed
+from carina.receive.owed_reports import GIVEN_UP_H, end_outdated, end_owed
 from carina.receive.reports import REQUESTS_OWED, CommitmentReports
 from received_files import new_store
 

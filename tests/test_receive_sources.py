@@ -29,7 +29,7 @@ from carina.jobs.intake import take_up
 from carina.receive.complete import complete_arrivals
 from carina.receive.files import arriving_file, read_says
 from carina.receive.listener import DicomListener
-from carina.receive.same import is_same_object
+from carina.receive.same_instance import is_same_object
 from carina.receive.store import Accepted, InstanceStore, SentBy
 from carina.receive.stow import StowRequest, store_over_the_web
 from carina.synth.phantom import chest_phantom

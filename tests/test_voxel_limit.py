@@ -22,7 +22,7 @@ from carina.errors import BadSeries
 from carina.jobs.estimate import LARGEST_SLICE, slice_voxels
 from carina.operators.stored_images import StoredMask, StoredVolume
 from carina.operators.stored_source import StoredSource
-from carina.receive.same import is_same_object
+from carina.receive.same_instance import is_same_object
 from carina.service.dicomweb.frames import FrameSource
 from carina.service.dicomweb.held import Held
 from carina.service.dicomweb.metadata import bulk_data, metadata_of

@@ -54,7 +54,7 @@ def _destinations(wanted: Mapping[str, Destination]) -> bool:
 
 def _sources(names: Sequence[str], settings: Settings) -> bool:
     """Try sources; whether one can't be reached."""
-    from carina.receive.reach import reach_of
+    from carina.receive.source_echo import reach_of
 
     failed = False
     for name in names:

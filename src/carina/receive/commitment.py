@@ -17,8 +17,8 @@ from carina.database import INSTANCE
 from carina.database.intact import is_intact
 from carina.deliver.answers import CLASS_CONFLICT
 from carina.dicom.uids import is_uid
+from carina.receive.durability import assure
 from carina.receive.instance import NotAccepted
-from carina.receive.sure import assure
 
 PROCESSING_FAILURE = 0x0110
 NO_SUCH_INSTANCE = 0x0112

@@ -19,7 +19,7 @@ from carina.dicom.find import choose_source, find_series, is_of_several_patients
 from carina.dicom.rules import load_rules
 from carina.errors import BadSeries, Bug, told
 from carina.pipeline.places import link_or_copy
-from carina.receive.ours import is_made_by_us
+from carina.receive.own_results import is_made_by_us
 from carina.receive.store import ArrivalState
 from carina.sections import INCOMING
 

@@ -17,11 +17,11 @@ from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 
+from carina.receive.association_waits import PatientQueue
 from carina.receive.instance import Announced
 from carina.receive.part import IncomingDataSet, PartFile
 from carina.receive.replies import QuickReplies
 from carina.receive.strangers import Wrong
-from carina.receive.waits import PatientQueue
 
 LARGEST_COMMAND = 65_536
 """Bytes of a command set: a dozen numbers, names and UIDs (PS3.7 annex E)."""

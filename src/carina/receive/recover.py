@@ -13,9 +13,9 @@ from sqlalchemy import Connection, Engine, Row, delete, exists, select, update
 from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, OwnFolder, database_now
 from carina.pipeline.places import free_place
+from carina.receive.durability import assure
 from carina.receive.presence import alone
 from carina.receive.store import ArrivalState
-from carina.receive.sure import assure
 from carina.sections import INCOMING, SET_ASIDE
 
 FOLDERS_AT_ONCE = 500

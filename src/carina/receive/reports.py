@@ -20,8 +20,9 @@ from carina.deliver.pace import PACE, Pace
 from carina.deliver.store_scu import NO_ANSWER
 from carina.errors import DeliveryFailed
 from carina.receive.commitment import PROCESSING_FAILURE, CommitmentRequest, failure_reasons, report_on
+from carina.receive.durability import DATABASE_FAILS
 from carina.receive.instance import NotAccepted
-from carina.receive.owed import (
+from carina.receive.owed_reports import (
     GIVEN_UP_H,
     Owed,
     add_owed,
@@ -34,7 +35,6 @@ from carina.receive.owed import (
     try_later,
 )
 from carina.receive.part import unwritable_row
-from carina.receive.sure import DATABASE_FAILS
 
 NOT_AUTHORISED = 0x0124
 RESOURCE_LIMITATION = 0x0213

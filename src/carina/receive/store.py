@@ -33,6 +33,7 @@ from carina.database import ARRIVAL, INSTANCE, LONGEST_CODE, FolderAway, OwnFold
 from carina.database.intact import is_intact
 from carina.errors import one_line
 from carina.pipeline.places import file_name
+from carina.receive.durability import DATABASE_FAILS, assure, flush_folder, take_back
 from carina.receive.instance import (
     FULL_CODE,
     NO_ROOM,
@@ -48,8 +49,7 @@ from carina.receive.moves import FETCHING, SAY_WHO_ASKED, AskedBy, Moves
 from carina.receive.part import PartFile, unwritable_part, unwritable_row
 from carina.receive.presence import receiving
 from carina.receive.project import project_of
-from carina.receive.same import is_same_object
-from carina.receive.sure import DATABASE_FAILS, assure, flush_folder, take_back
+from carina.receive.same_instance import is_same_object
 from carina.sections import INCOMING
 from carina.web_settings import DEFAULT_PROJECT
 

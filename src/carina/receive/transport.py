@@ -20,10 +20,10 @@ from pynetdicom.association import Association
 from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
+from carina.receive.association_waits import LOOKS_UP_AFTER_S, Bell, RingingQueue
 from carina.receive.handshake import PEEKED, wrong_in_handshake
 from carina.receive.messages import BeginPart, BoundedMessages, serve_steadily
 from carina.receive.strangers import AWAITS_CLOSE, PDU_TYPES, Strangers, Wrong, wrong_on_event
-from carina.receive.waits import LOOKS_UP_AFTER_S, Bell, RingingQueue
 
 LARGEST_PDU = 131_072
 """What we offer to take in one PDU (PS3.8 D.1)."""

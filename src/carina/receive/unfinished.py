@@ -18,11 +18,11 @@ import msgspec
 
 from carina.errors import FULL, BadConfig, CarinaError, DeliveryFailed, told
 from carina.pipeline.json_text import read_json
+from carina.receive.durability import flush_folder
 from carina.receive.fetch import FoundSeries
 from carina.receive.moves import FETCHING
 from carina.receive.pull import peer_called, pull
 from carina.receive.store import InstanceStore
-from carina.receive.sure import flush_folder
 
 TRY = "try"
 RESUMED_AT_MOST = 4

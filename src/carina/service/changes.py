@@ -248,7 +248,7 @@ def echo_source(node: RunningNode, name: str) -> str:
         NotThere: there is no such source.
         DeliveryFailed: it can't be reached; the message says what was seen.
     """
-    from carina.receive.reach import reach_of
+    from carina.receive.source_echo import reach_of
 
     if name not in node.settings.sources:
         raise NotThere("arrival.source", f"no source is called {name!r}.")
