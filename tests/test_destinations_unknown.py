@@ -15,11 +15,11 @@ from carina.config import Destination, FolderDestination, NodeSettings, ObjectKi
 from carina.database import AUDIT, DELIVERY, JOB
 from carina.deliver import ledger
 from carina.deliver.ledger import DeliveryState, Trouble
+from carina.deliver.lost_destinations import strand, unstrand
 from carina.deliver.pace import Pace
 from carina.deliver.proof import Proof
 from carina.deliver.sender import Sender
-from carina.deliver.stranded import STRANDED
-from carina.deliver.stranding import strand, unstrand
+from carina.deliver.unknown_destination import STRANDED
 from carina.errors import BadConfig, CarinaError
 from carina.jobs.places import open_node
 from carina.jobs.waiting_for import rename_destination, unknown_destinations

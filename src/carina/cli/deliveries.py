@@ -113,7 +113,7 @@ def resend(destination: str, job_id: int | None, config: Path | None) -> None:
 
     Each destination is asked first what it has.
     """
-    from carina.deliver.stranded import STRANDED, stranded_words
+    from carina.deliver.unknown_destination import STRANDED, stranded_words
     from carina.errors import BadConfig
     from carina.jobs.waiting_for import unknown_destinations
     from carina.service.changes import audit

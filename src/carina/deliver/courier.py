@@ -26,10 +26,10 @@ from carina.deliver.channels import Channel, Session
 from carina.deliver.commitment import ask_commitment, new_transaction, take_report
 from carina.deliver.identity import file_digest, identity_of
 from carina.deliver.ledger import DeliveryState, Entry, Trouble
+from carina.deliver.lost_destinations import unstrand
 from carina.deliver.pace import Pace
 from carina.deliver.proof import Proof
 from carina.deliver.receipt import unreachable
-from carina.deliver.stranding import unstrand
 from carina.errors import DeliveryFailed, told
 
 REPORTS_LOOKED_FOR_S = 0.05

@@ -23,7 +23,7 @@ from carina.database import AUDIT, DELIVERY, EVERY_PROJECT, JOB, draw_in, each_p
 from carina.deliver.answers import Answer, short_status
 from carina.deliver.identity import file_digest, identity_of, kind_of
 from carina.deliver.proof import Proof
-from carina.deliver.stranded import why_waiting
+from carina.deliver.unknown_destination import why_waiting
 
 _LOG = logging.getLogger(__name__)
 

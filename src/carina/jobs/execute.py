@@ -30,7 +30,7 @@ from carina.database import JOB, FolderAway, OwnFolder, database_now, is_away
 from carina.database.intact import check_intact
 from carina.deliver.ledger import enter
 from carina.deliver.onward import Onward
-from carina.deliver.stranded import stranded_words
+from carina.deliver.unknown_destination import stranded_words
 from carina.dicom.voxel_limit import allow_voxels
 from carina.errors import BadConfig, CarinaError, DeliveryFailed, keep_trace, kind_and_place, told, without_words
 from carina.jobs.belonging import set_run_aside

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select, update
 
 from carina.database import DELIVERY, JOB, OWED_REPORT
 from carina.deliver.ledger import UNDER_WAY, counts
-from carina.deliver.stranded import STRANDED
+from carina.deliver.unknown_destination import STRANDED
 from carina.errors import BadConfig
 from carina.jobs.queue import JobState
 from carina.pipeline.json_text import read_json

@@ -12,10 +12,10 @@ from threading import Event
 
 from carina.config import DicomDestination, DicomSource, FolderSource, Settings
 from carina.deliver.commitment import take_report
+from carina.deliver.lost_destinations import strand
 from carina.deliver.notices import Notifier
 from carina.deliver.pace import PACE
 from carina.deliver.sender import Sender
-from carina.deliver.stranding import strand
 from carina.jobs.reading import RUNS_WITH_DECISIONS, leave_without_masks
 from carina.jobs.waiting_for import unknown_destinations
 from carina.jobs.wishes import Wishes

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, select, update
 from carina.config import Destination
 from carina.database import DELIVERY
 from carina.deliver.ledger import UNDER_WAY, DeliveryState, takes_kind
-from carina.deliver.stranded import STRANDED, why_waiting
+from carina.deliver.unknown_destination import STRANDED, why_waiting
 
 
 def strand(connection: Connection, names: Collection[str]) -> None:
