@@ -35,9 +35,9 @@ from carina.dicom.voxel_limit import allow_voxels
 from carina.errors import BadConfig, CarinaError, DeliveryFailed, keep_trace, kind_and_place, told, without_words
 from carina.jobs.belonging import set_run_aside
 from carina.jobs.holder import held
+from carina.jobs.job_destinations import onward_of
 from carina.jobs.listing import Job, find_job
 from carina.jobs.machine import whole_machine
-from carina.jobs.onward import onward_of
 from carina.jobs.outcome import outcome_columns
 from carina.jobs.places import connected
 from carina.jobs.queue import NO_ROOM_TO_RUN, RUN_HELD, Attempt, Failure, JobEnd, JobState, fail, stop
