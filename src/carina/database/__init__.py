@@ -5,7 +5,6 @@ Rooms above keep their own queries; what a table means is said here, once.
 
 from carina.database.ahead import draw_in, is_due, is_resting
 from carina.database.engine import DatabaseAway, database_now, is_away, open_database, read_only
-from carina.database.narrow import EVERY_PROJECT, each_project, seeing
 from carina.database.outage import (
     DISK_FULL,
     FOLDER_AWAY,
@@ -17,6 +16,7 @@ from carina.database.outage import (
 )
 from carina.database.own_database import hold_to_identity
 from carina.database.own_folder import IDENTITY_FILE, OwnFolder, database_identity, identity_in, is_there
+from carina.database.project_scope import EVERY_PROJECT, each_project, seeing
 from carina.database.tables import (
     ACCOUNT,
     ARRIVAL,

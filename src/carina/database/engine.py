@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from carina.database.address import check_address, file_of, shown_address
 from carina.database.greeting import takes_nobody_now
-from carina.database.narrow import narrow_statements
+from carina.database.project_scope import narrow_statements
 from carina.errors import BadConfig, one_line
 
 _READS = "carina_reads"

@@ -2,9 +2,9 @@
 
 A project is a name; every arrival, and every job handed in by path, is in one, and jobs, instances, deliveries and runs
 follow from that. For each request the gate makes the node as its caller sees it: those projects in which they may do
-what the route needs, as an engine whose every statement is narrowed to them (``carina.database.narrow``) and settings
-that name their sources alone. Pages, REST, DICOMweb, viewer and events are given that node and no other, so that none
-of them has a filter that could be forgotten, and what is elsewhere is not there: 404.
+what the route needs, as an engine whose every statement is narrowed to them (``carina.database.project_scope``) and
+settings that name their sources alone. Pages, REST, DICOMweb, viewer and events are given that node and no other, so
+that none of them has a filter that could be forgotten, and what is elsewhere is not there: 404.
 """
 
 from __future__ import annotations

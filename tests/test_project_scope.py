@@ -41,7 +41,7 @@ from carina.database import (
     open_database,
     seeing,
 )
-from carina.database.narrow import NOBODYS, OF_NO_PROJECT, OWNED, narrowed
+from carina.database.project_scope import NOBODYS, OF_NO_PROJECT, OWNED, narrowed
 from carina.deliver.ledger import counts, resend
 from carina.deliver.register import counts_by_job, list_deliveries
 from carina.jobs.filtering import JobFilter

@@ -10,7 +10,7 @@ from sqlalchemy import Select, event, exists, select
 from sqlalchemy.sql.visitors import iterate
 
 from carina.database import ARRIVAL, DELIVERY, INSTANCE, JOB
-from carina.database.narrow import final_froms
+from carina.database.project_scope import final_froms
 from served_nodes import add_job, opened, serving
 
 JOBS = JOB.alias("jobs")
