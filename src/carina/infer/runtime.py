@@ -18,7 +18,7 @@ import numpy as np
 
 from carina.config import Precision, RuntimeKind, RuntimeSettings
 from carina.errors import BadConfig, ModelFailed
-from carina.infer.narrow import answer_part
+from carina.infer.partial_output import answer_part
 from carina.infer.triton import open_triton
 from carina.models.bundle import Bundle, Lesion, Lung, NetworkOutput
 from carina.models.class_maps import used_outputs

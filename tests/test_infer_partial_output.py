@@ -10,7 +10,7 @@ import pytest
 
 from carina.config import Precision, RuntimeSettings
 from carina.infer.mosaic import PartScore
-from carina.infer.narrow import answer_part
+from carina.infer.partial_output import answer_part
 from carina.infer.runtime import PartNetwork, open_network, open_runtime, scores_within
 from carina.infer.windows import local_tiles, predict
 from carina.models.bundle import Bundle, find_bundle
