@@ -185,7 +185,7 @@ def test_bytes_of_no_declared_character_set_are_left_empty_everywhere(tmp_path: 
 
 def objects_of(values: dict[str, bytes], sets: str, folder: Path) -> tuple[Path, Dataset]:
     source = make_series(header_of(folder, values, sets))
-    made = encapsulated_pdf(pdf_bytes(), source, PRODUCER, "COVID-19 classification")
+    made = encapsulated_pdf(pdf_bytes(), source, PRODUCER, "COVID-19 classification", digest="said")
     return saved(made, folder), source.header
 
 
@@ -221,7 +221,7 @@ def test_every_kind_of_object_is_valid_whatever_its_source_holds(tmp_path: Path,
     source = make_series(header_of(tmp_path, {**lossy, **HOSTILE[kind]}))
     seg = segmentation(make_mask(source), source, PRODUCER)
     report = measurements(make_ratio(12.0), None, source, MAKERS, [seg])
-    pdf = encapsulated_pdf(pdf_bytes(), source, PRODUCER, "COVID-19 classification")
+    pdf = encapsulated_pdf(pdf_bytes(), source, PRODUCER, "COVID-19 classification", digest="said")
     for name, made in (("seg", seg), ("report", report), ("pdf", pdf)):
         assert errors_of(saved(made, tmp_path, name)) == []
 
@@ -291,7 +291,7 @@ def test_a_uid_that_is_none_is_replaced_with_a_warning(tmp_path: Path, keyword: 
     assert all(UID(one).is_valid for one in uids)
     assert any("is no UID" in warning and f"{uid}" not in warning.split() for warning in source.warnings)
     assert series_of(tmp_path).uid == source.uid
-    written = encapsulated_pdf(pdf_bytes(), source, PRODUCER, "COVID-19 classification")
+    written = encapsulated_pdf(pdf_bytes(), source, PRODUCER, "COVID-19 classification", digest="said")
     assert errors_of(saved(written, tmp_path.parent, f"{tmp_path.name}.dcm")) == []
 
 

@@ -104,7 +104,7 @@ WRITERS: dict[str, Callable[[Series], list[Dataset]]] = {
     "seg": lambda series: [segmentation(make_mask(series), series, PRODUCER)],
     "corrected": lambda series: [reader_segmentation(make_mask(series), series, PRODUCER, CORRECTION)],
     "sr": lambda series: [measurements(make_ratio(1.0), None, series, MAKERS)],
-    "pdf": lambda series: [encapsulated_pdf(pdf_bytes(), series, PRODUCER, "A report")],
+    "pdf": lambda series: [encapsulated_pdf(pdf_bytes(), series, PRODUCER, "A report", digest="said")],
 }
 
 

@@ -121,7 +121,7 @@ def mask_slices(mask: Mask, series: Series, producer: Producer) -> SliceSeries:
     names = ", ".join(f"{value} {mask.names[value]}" for value in sorted(mask.names))
     stem, number = MASK_SERIES[structure_of(next(iter(mask.names.values()), ""))]
     kind = _Kind(
-        uid=producer.uid(series, "mask series", names, _digest(labels)),
+        uid=producer.uid(series, "mask series", names, _digest(labels), *mask.told),
         number=number,
         description=f"{', '.join(mask.names.values())} mask",
         derivation=f"Labels by {_made_by(producer)}: 0 none, {names}.",
@@ -149,7 +149,7 @@ def volume_slices(volume: Volume, series: Series, producer: Producer) -> SliceSe
         ModelFailed: the volume's grid is not parallel to the source slices.
     """
     kind = _Kind(
-        uid=producer.uid(series, "volume series", _digest(volume.hu)),
+        uid=producer.uid(series, "volume series", _digest(volume.hu), repr(volume.grid), *volume.warnings),
         number=VOLUME_SERIES_NUMBER,
         description="CT as it was analysed",
         derivation=f"HU as {_made_by(producer)} read them{''.join(f'; {one}' for one in volume.warnings)}",
@@ -185,7 +185,7 @@ def colour_slices(
     for neither, since viewers read them wherever they stand.
     """
     kind = _Kind(
-        uid=producer.uid(series, "colour series", description, digest),
+        uid=producer.uid(series, "colour series", description, digest, *told),
         number=COLOUR_SERIES_NUMBER,
         description=description,
         derivation=f"Painted on the CT by {_made_by(producer)}",

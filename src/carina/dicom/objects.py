@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -46,12 +46,10 @@ class Producer:
 
     def uid(self, series: Series, *kind: str) -> str:
         """The UID of what this producer makes of this series; the same facts always give the same one."""
-        return derived_uid(
-            *kind, *self._facts(), series.uid, *(name for i in series.instances for name in _identity(i))
-        )
+        return derived_uid(*kind, *self._facts(), *_identity(series))
 
     def _facts(self) -> tuple[str, ...]:
-        return (self.model_name, self.model_version, self.bundle_sha256, self.software_version, self.settings)
+        return tuple(getattr(self, one.name) for one in fields(self) if one.name != "when")
 
 
 def joined(producers: Sequence[Producer]) -> Producer:
@@ -65,8 +63,10 @@ def joined(producers: Sequence[Producer]) -> Producer:
     )
 
 
-def _identity(instance: Instance) -> tuple[str, str]:
-    return instance.sop_instance_uid, str(instance.frame or "")
+def _identity(series: Series) -> tuple[str, ...]:
+    """What tells a series from any other: its UID, and those of its instances with their frames."""
+    parts = ((one.sop_instance_uid, str(one.frame or "")) for one in series.instances)
+    return series.uid, *(part for pair in parts for part in pair)
 
 
 def new_object(series: Series, producer: Producer, *, sop_class_uid: str, modality: str) -> Dataset:

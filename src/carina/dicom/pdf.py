@@ -19,11 +19,12 @@ PDF_SERIES_NUMBERS = {
 OTHER_SERIES_NUMBER = 9203
 
 
-def encapsulated_pdf(pdf: bytes, series: Series, producer: Producer, title: str) -> Dataset:
+def encapsulated_pdf(pdf: bytes, series: Series, producer: Producer, title: str, *, digest: str) -> Dataset:
     """The PDF, byte for byte, in a new series of the source's study.
 
-    Its UIDs follow from the series, the producer and the title, not from the bytes: a report shows the time of its
-    run, and a repeated run has to give the same object.
+    ``digest`` stands for what the report says (``report.facts.said_sha256``). The UIDs follow from it, the series, the
+    producer and the title, not from the bytes: a report shows the time of its run, and a repeated run has to give the
+    same object.
 
     Raises:
         ModelFailed: the bytes are no PDF.
@@ -31,8 +32,8 @@ def encapsulated_pdf(pdf: bytes, series: Series, producer: Producer, title: str)
     if not pdf.startswith(b"%PDF-"):
         raise ModelFailed("pdf.invalid", f"the report {title!r} is no PDF: it starts with {pdf[:8]!r}, not %PDF-.")
     dataset = new_object(series, producer, sop_class_uid=EncapsulatedPDFStorage, modality="DOC")
-    dataset.SeriesInstanceUID = producer.uid(series, "pdf series", title)
-    dataset.SOPInstanceUID = producer.uid(series, "pdf", title)
+    dataset.SeriesInstanceUID = producer.uid(series, "pdf series", title, digest)
+    dataset.SOPInstanceUID = producer.uid(series, "pdf", title, digest)
     dataset.SeriesNumber = PDF_SERIES_NUMBERS.get(title, OTHER_SERIES_NUMBER)
     dataset.InstanceNumber = 1
     dataset.ConversionType = "WSD"

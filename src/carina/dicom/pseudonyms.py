@@ -18,10 +18,14 @@ LONGEST_MOVE_DAYS = 3650
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """What stands for one patient's identifiers; ``used`` is the map: kind, original and replacement."""
+    """What stands for one patient's identifiers; ``used`` is the map: kind, original and replacement.
+
+    ``retained`` names what is kept of the instances: those that keep other things are others, and have other UIDs.
+    """
 
     key: bytes
     patient: str
+    retained: tuple[str, ...] = ()
     used: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def patient_id(self) -> str:
@@ -31,7 +35,7 @@ class Pseudonyms:
 
     def uid(self, original: str) -> str:
         """A UID under 2.25 (PS3.5 B.2) in place of another."""
-        number = uuid.UUID(bytes=self._digest("uid", original)[:16], version=4).int
+        number = uuid.UUID(bytes=self._digest(" ".join(("uid", *self.retained)), original)[:16], version=4).int
         return self._note("uid", original, f"2.25.{number}")
 
     def moved(self, day: date) -> date | None:

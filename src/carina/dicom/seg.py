@@ -65,16 +65,16 @@ def segmentation(
     labels = merged_labels(mask_on_source(mask, series), mask, len(texts))
     used = labels.any(axis=(1, 2))
     planes = np.flatnonzero(used) if used.any() else np.array([len(labels) // 2])
-    digest = _digest(labels, planes)
+    facts = kind, _digest(labels, planes), repr((texts, mask.refusals, mask.warnings))
     sources = _sources(series)
     dataset: Dataset = HighdicomSegmentation(
         source_images=[sources[k] for k in planes],
         pixel_array=labels if len(planes) == len(labels) else labels[planes],
         segmentation_type=SegmentationTypeValues(kind),
         segment_descriptions=[_describe(n, text, series, producer) for n, text in enumerate(texts, 1)],
-        series_instance_uid=producer.uid(series, "seg series", kind, digest, *texts),
+        series_instance_uid=producer.uid(series, "seg series", *facts),
         series_number=SEG_SERIES_NUMBERS[structure_of(texts[0])],
-        sop_instance_uid=producer.uid(series, "seg", kind, digest, *texts),
+        sop_instance_uid=producer.uid(series, "seg", *facts),
         instance_number=1,
         manufacturer=long_string(producer.manufacturer),
         manufacturer_model_name=long_string(producer.model_name) or "unknown",
@@ -88,7 +88,7 @@ def segmentation(
     )
     dataset.update(patient_and_study(series))
     _refer(dataset, series)
-    organization = producer.uid(series, "dimension organization", digest, *texts)
+    organization = producer.uid(series, "dimension organization", *facts)
     dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
     for item in dataset.DimensionIndexSequence:
         item.DimensionOrganizationUID = organization

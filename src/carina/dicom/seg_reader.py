@@ -59,7 +59,8 @@ def reader_segmentation(
     """
     earlier = correction.earlier
     people = "\n".join((correction.reader, *correction.painters))
-    facts = f"{producer.settings} corrected by {people} from {earlier.sop_instance_uid if earlier else ''}"
+    kept = "in part" if correction.is_from_network else "anew"
+    facts = f"{producer.settings} corrected {kept} by {people} from {earlier.sop_instance_uid if earlier else ''}"
     dataset = segmentation(mask, series, replace(producer, settings=facts), texts)
     dataset.ContentCreatorName = person_name(correction.reader)
     dataset.SeriesNumber = int(dataset.SeriesNumber) + AFTER_CORRECTION

@@ -146,7 +146,7 @@ def measurements(
         title=codes.DCM.ImagingMeasurementReport,
     )
     content[0].ContentSequence.extend(_comments((*all_warnings(ratio, classification), *limits)))
-    facts = [str(seg.SOPInstanceUID) for seg in segs] + [repr(ratio.regions), repr(probabilities)]
+    facts = [*(str(seg.SOPInstanceUID) for seg in segs), content[0].to_json()]
     dataset: Dataset = Comprehensive3DSR(
         evidence=_evidence(series, segs),
         content=content[0],

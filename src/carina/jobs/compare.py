@@ -1,8 +1,8 @@
 """The report on what changed between a scan and earlier ones of its patient: ``python -m carina.jobs.compare JOB``.
 
-The process reads the node's settings from its standard input. The report's UIDs follow from the series and those that
-it is compared with, and it enters the delivery ledger in the transaction that ends the wish for earlier scans: one that
-is killed between is started again, and no second object comes of it.
+The process reads the node's settings from its standard input. The report's UIDs follow from what it says, the series
+and those that it is compared with, and it enters the delivery ledger in the transaction that ends the wish for earlier
+scans: one that is killed between is started again, and no second object comes of it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from carina.jobs.sources import source_of
 from carina.jobs.wishes import end_wish
 from carina.measure.change import ScanFindings
 from carina.report.change_pages import CHANGE_TITLE, change_pdf
-from carina.report.facts import report_facts
+from carina.report.facts import report_facts, said_sha256
 
 
 def compare_job(settings: Settings, engine: Engine, job_id: int) -> None:
@@ -85,8 +85,10 @@ def _write(folder: Path, job: Job, scans: Sequence[EarlierScan], earlier: Sequen
     if not isinstance(source, Series):
         return None
     producers = _producers(run, [one.series_uid for one in scans])
-    pdf = change_pdf(scan_findings(run), earlier, report_facts(source, producers))
-    return save_object(encapsulated_pdf(pdf, source, joined(producers), CHANGE_TITLE), run.folder / OBJECT_FILE)
+    later, facts = scan_findings(run), report_facts(source, producers)
+    pdf, digest = change_pdf(later, earlier, facts), said_sha256((later, tuple(earlier)), facts)
+    made = encapsulated_pdf(pdf, source, joined(producers), CHANGE_TITLE, digest=digest)
+    return save_object(made, run.folder / OBJECT_FILE)
 
 
 def _producers(run: Run, since: Sequence[str]) -> tuple[Producer, ...]:

@@ -57,7 +57,7 @@ def deidentify(
     if len(key.strip()) < SHORTEST_KEY:
         words = f"has {len(key.strip())} characters; pseudonyms follow from it, so give one of {SHORTEST_KEY} or more"
         raise BadConfig("deidentify.key", f"deidentify.key: {words}, secret and always the same.")
-    pseudonyms = Pseudonyms(key.encode(), _patient(source))
+    pseudonyms = Pseudonyms(key.encode(), _patient(source), tuple(sorted(retained)))
     folder = Path(tempfile.mkdtemp(prefix=".deidentify-", dir=context.folder))
     files = list(_write(source, folder, Profile(retained), pseudonyms, context))
     _write_map(pseudonyms, context.folder / MAP_FILE)

@@ -21,7 +21,7 @@ from carina.operators.producers import makers, validations_of
 from carina.operators.text import one_of
 from carina.operators.written import Written, nothing, written
 from carina.pipeline.operator import Context, Operator, Setting
-from carina.report.facts import report_facts
+from carina.report.facts import report_facts, said_sha256
 from carina.report.pages import classification_pdf, ratio_pdf
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def dicom_report_writer(
         name, title = "volume-ratio", "Lesion to lung volume ratio"
         pdf = ratio_pdf(result, facts, slices)
     said = (told,) if told else ()
-    return written({name: encapsulated_pdf(pdf, source, joined(producers), title)}, context, *said)
+    digest = said_sha256(replace(result, key_slices=slices), facts)
+    return written({name: encapsulated_pdf(pdf, source, joined(producers), title, digest=digest)}, context, *said)
 
 
 def _told(called: Mapping[str, str]) -> str:

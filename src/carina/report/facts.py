@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
+import msgspec
+import numpy as np
 from pydicom import Dataset
 
 from carina.dicom.objects import Producer
@@ -82,6 +86,26 @@ def report_facts(
         warnings=warnings,
         **said,
     )
+
+
+def said_sha256(findings: object, facts: ReportFacts) -> str:
+    """A hash of all that a report says, but for the moment of the run, which alone differs when a run is repeated.
+
+    ``findings`` are frozen values, with the arrays of their slices.
+    """
+    never = datetime.min
+    timeless = replace(facts, made_at=never, models=tuple(replace(one, when=never) for one in facts.models))
+    said = msgspec.json.encode((findings, timeless), enc_hook=_plain, order="deterministic")
+    return hashlib.sha256(said).hexdigest()
+
+
+def _plain(value: Any) -> object:
+    """Arrays as their shape and a hash, numpy's numbers as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype.str, hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()
+    raise NotImplementedError(f"{type(value).__name__} is nothing that a report says")
 
 
 def _text(header: Dataset, keyword: str) -> str:
