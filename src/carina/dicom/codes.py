@@ -5,6 +5,7 @@ Codes that PS3.16 lists are compared with pydicom's tables by a test; ``UNLISTED
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -42,6 +43,9 @@ CHEST_CT = Code("24627-2", "LN", "CT Chest Report")
 SEGMENTED = Code("113076", "DCM", "Segmentation")
 SOURCE_OF_PROCESSING = Code("121322", "DCM", "Source image for image processing operation")
 MODIFYING = Code("109103", "DCM", "Modifying Equipment")
+FINDINGS_SUMMARY = Code("111017", "DCM", "CAD Processing and Findings Summary")
+WITH_FINDINGS = Code("111242", "DCM", "All algorithms succeeded; with findings")
+WITHOUT_FINDINGS = Code("111241", "DCM", "All algorithms succeeded; without findings")
 AI_FAMILY = Code("123110", "DCM", "Artificial Intelligence")
 
 UNLISTED = {
@@ -122,6 +126,19 @@ def structure_of(label: str) -> Structure:
     """
     letters = "".join(c for c in label.lower() if c.isalpha())
     return next((structure for word, structure in WORDS if word in letters), Structure.OTHER)
+
+
+def tracked_names(labels: Sequence[str]) -> list[str]:
+    """What segments are tracked by, one for each label and each another: the structure's name where one shows it.
+
+    Of several that show one structure only the first has its name, the others their label.
+    """
+    names: list[str] = []
+    for number, label in enumerate(labels, start=1):
+        structure = structure_of(label)
+        wanted = [label] if structure is Structure.OTHER else [structure.value, label]
+        names.append(next((one for one in wanted if one not in names), f"{label} {number}"))
+    return names
 
 
 def probability_code(name: str) -> Code:

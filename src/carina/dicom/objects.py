@@ -69,6 +69,11 @@ def _identity(series: Series) -> tuple[str, ...]:
     return series.uid, *(part for pair in parts for part in pair)
 
 
+def tracking_uid(series: Series, name: str) -> str:
+    """The Tracking UID of what is called ``name`` in a series: the same in every object, whoever made it."""
+    return derived_uid("tracking", name, *_identity(series))
+
+
 def new_object(series: Series, producer: Producer, *, sop_class_uid: str, modality: str) -> Dataset:
     """An object without content in the series' study: patient, study, equipment and dates, ready to be filled."""
     dataset = patient_and_study(series)

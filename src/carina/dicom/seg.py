@@ -16,9 +16,9 @@ from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 from pydicom.valuerep import format_number_as_ds
 
-from carina.dicom.codes import AI_FAMILY, SEGMENT_CODES, Structure, structure_of
+from carina.dicom.codes import AI_FAMILY, SEGMENT_CODES, Structure, structure_of, tracked_names
 from carina.dicom.geometry import mask_on_source
-from carina.dicom.objects import Producer, long_string, reference_to, references, stamp
+from carina.dicom.objects import Producer, long_string, reference_to, references, stamp, tracking_uid
 from carina.dicom.objects_header import frame_of_reference_uid, nameless_study, patient_and_study
 from carina.dicom.seg_check import check_geometry, merged_labels
 from carina.dicom.series import Instance, Series
@@ -71,7 +71,7 @@ def segmentation(
         source_images=[sources[k] for k in planes],
         pixel_array=labels if len(planes) == len(labels) else labels[planes],
         segmentation_type=SegmentationTypeValues(kind),
-        segment_descriptions=[_describe(n, text, series, producer) for n, text in enumerate(texts, 1)],
+        segment_descriptions=_describe_all(texts, series, producer),
         series_instance_uid=producer.uid(series, "seg series", *facts),
         series_number=SEG_SERIES_NUMBERS[structure_of(texts[0])],
         sop_instance_uid=producer.uid(series, "seg", *facts),
@@ -177,7 +177,15 @@ def _name(k: int, instance: Instance) -> str:
     return instance.sop_instance_uid if instance.frame is None else f"2.25.{k + 1}"
 
 
-def _describe(number: int, text: str, series: Series, producer: Producer) -> SegmentDescription:
+def _describe_all(texts: Sequence[str], series: Series, producer: Producer) -> list[SegmentDescription]:
+    names = tracked_names(texts)
+    return [
+        _describe(number, text, (tracking_uid(series, name), name), producer)
+        for number, (text, name) in enumerate(zip(texts, names, strict=True), start=1)
+    ]
+
+
+def _describe(number: int, text: str, tracking: tuple[str, str], producer: Producer) -> SegmentDescription:
     codes = SEGMENT_CODES[structure_of(text)]
     item = SegmentDescription(
         segment_number=number,
@@ -192,8 +200,8 @@ def _describe(number: int, text: str, series: Series, producer: Producer) -> Seg
             source=long_string(producer.model_creator) or None,
             parameters={"bundle_sha256": producer.bundle_sha256, "carina": producer.software_version},
         ),
-        tracking_uid=producer.uid(series, "tracking", str(number), text),
-        tracking_id=text,
+        tracking_uid=tracking[0],
+        tracking_id=tracking[1],
         anatomic_regions=[codes.region] if codes.region else None,
         display_color=CIELabColor(*codes.color_lab),
     )

@@ -16,6 +16,7 @@ from highdicom.sr import (
     MeasurementsAndQualitativeEvaluations,
     ObservationContext,
     ObserverContext,
+    QualitativeEvaluation,
     ReferencedSegment,
     RelationshipTypeValues,
     SourceSeriesForSegmentation,
@@ -29,7 +30,7 @@ from pydicom.sr.coding import Code
 
 from carina.dicom import codes as c
 from carina.dicom.geometry import plan_volume
-from carina.dicom.objects import Producer, joined, long_string, long_text, references, stamp
+from carina.dicom.objects import Producer, joined, long_string, long_text, references, stamp, tracking_uid
 from carina.dicom.objects_header import nameless_study, patient_and_study
 from carina.dicom.seg_check import segment_volumes_ml
 from carina.dicom.series import Series
@@ -83,21 +84,24 @@ class _Report:
         identifier: str,
         values: list[Measurement],
         *,
-        concept: tuple[Code, FindingSite],
+        concept: tuple[Code | None, FindingSite],
         maker: Producer,
         structure: c.Structure | None = None,
+        judgement: Code | None = None,
     ) -> Any:
         """A volumetric group (TID 1411) where ``structure`` has a segment, else one without an outline (TID 1501).
 
-        ``concept`` is the finding and its site.
+        ``concept`` is the finding and its site. The finding is None where nothing was found or nothing is said to be:
+        readers take a group that has one as that it is there. ``judgement`` says that something was looked for, and
+        whether it was found.
         """
         finding, site = concept
-        uid = self.makers.everything.uid(self.series, "finding", identifier)
         common = {
-            "tracking_identifier": TrackingIdentifier(uid=uid, identifier=identifier),
+            "tracking_identifier": self._tracking(identifier, structure),
             "finding_type": finding,
             "finding_sites": [site],
             "measurements": values,
+            "qualitative_evaluations": [QualitativeEvaluation(c.FINDINGS_SUMMARY, judgement)] if judgement else None,
         }
         if structure is None or structure not in self.segments:
             return MeasurementsAndQualitativeEvaluations(algorithm_id=_algorithm(maker), **common)
@@ -113,6 +117,13 @@ class _Report:
             **common,
         )
 
+    def _tracking(self, identifier: str, structure: c.Structure | None) -> TrackingIdentifier:
+        """The segment's own where a group refers to one, so that both are known to be of the same thing."""
+        item = Dataset() if structure is None or structure not in self.segments else _item(*self.segments[structure])
+        name = str(item.get("TrackingID", "")) or identifier
+        uid = str(item.get("TrackingUID", "")) or tracking_uid(self.series, name)
+        return TrackingIdentifier(uid=uid, identifier=name)
+
 
 def measurements(
     ratio: RatioFindings,
@@ -127,9 +138,10 @@ def measurements(
     measured, becomes a volumetric group that refers to it, any other a group without an outline (``unlike_segments``
     tells which). Each number names the bundle that it comes from: the lungs' volume and HU the lung mask's, lesion
     volumes the lesion mask's, their ratio both, probabilities the classifier. Volumes are in ``cm3`` (1 cm3 is 1 ml).
-    Nothing found gives a lesion group with volume 0. Ratio, lesion volume in a region, lesion count and probabilities
-    have private codes (scheme 99CARINA), there being none in the standard. Warnings, why there is no probability, and
-    what probabilities can't tell are comments at the end.
+    A group names a finding only of what was found: nothing marked gives a lesion group with volume 0 and without one,
+    and probabilities are none at any value. Ratio, lesion volume in a region, lesion count and probabilities have
+    private codes (scheme 99CARINA), there being none in the standard. Warnings, why there is no probability, and what
+    probabilities can't tell are comments at the end.
     """
     report = _Report(series=series, makers=makers, segments=_segments(ratio, series, segs)[0])
     groups = [_region(region, report) for region in ratio.regions]
@@ -227,7 +239,8 @@ def _region(region: RegionFindings, report: _Report) -> Any:
         topographical_modifier=next((THIRD_CODES[word] for word in words if word in THIRD_CODES), None),
     )
     structure = next((s for s in c.Structure if s.value == region.region), None)
-    return report.group(region.region, values, concept=(c.LUNG, site), maker=makers.lung, structure=structure)
+    finding = c.LUNG if region.lung_ml else None
+    return report.group(region.region, values, concept=(finding, site), maker=makers.lung, structure=structure)
 
 
 def _lesions(ratio: RatioFindings, report: _Report) -> Any:
@@ -239,14 +252,23 @@ def _lesions(ratio: RatioFindings, report: _Report) -> Any:
     ]
     if whole.lesion_mean_hu is not None:
         values.append(_measure(c.ATTENUATION, whole.lesion_mean_hu, c.HOUNSFIELD, derivation=c.MEAN))
-    concept = (c.SEGMENT_CODES[structure].kind, FindingSite(anatomic_location=c.LUNG))
-    return report.group(structure.value, values, concept=concept, maker=report.makers.lesion, structure=structure)
+    finding = c.SEGMENT_CODES[structure].kind if whole.lesion_ml else None
+    judgement = (c.WITH_FINDINGS if finding else c.WITHOUT_FINDINGS) if whole.lung_ml else None
+    return report.group(
+        structure.value,
+        values,
+        concept=(finding, FindingSite(anatomic_location=c.LUNG)),
+        maker=report.makers.lesion,
+        structure=structure,
+        judgement=judgement,
+    )
 
 
 def _classes(probabilities: Sequence[tuple[str, float]], report: _Report) -> Any:
+    """Without a finding, however high one is: nobody decided from which probability on a disease is found."""
     values = [_measure(c.probability_code(name), value, c.NO_UNITS) for name, value in probabilities]
     maker = report.makers.classifier or report.makers.everything
-    concept = (c.COVID_19, FindingSite(anatomic_location=c.LUNG))
+    concept = (None, FindingSite(anatomic_location=c.LUNG))
     return report.group("classification", values, concept=concept, maker=maker)
 
 
@@ -273,9 +295,15 @@ def _algorithm(producer: Producer) -> AlgorithmIdentification:
     )
 
 
+def _item(seg: Dataset, number: int) -> Dataset:
+    """What a Segmentation says of one of its segments."""
+    items: list[Dataset] = list(seg.SegmentSequence)
+    return next(item for item in items if item.SegmentNumber == number)
+
+
 def _segment_algorithm(seg: Dataset, number: int, producer: Producer) -> AlgorithmIdentification:
     """The algorithm that made the segment, as the segment itself names it."""
-    item = next(item for item in seg.SegmentSequence if item.SegmentNumber == number)
+    item = _item(seg, number)
     if "SegmentationAlgorithmIdentificationSequence" not in item:
         return _algorithm(producer)
     made = item.SegmentationAlgorithmIdentificationSequence[0]
