@@ -299,6 +299,7 @@ def test_a_new_bundle_says_what_its_training_measured_and_no_more() -> None:
     assert validation.trained_on == "synthetic disease in 3 chests" and not validation.calibration
     (test,) = validation.tests
     assert (test.count, test.figures[0].value) == (2, 0.75) and "by which the weights were chosen" in test.data
+    assert test.figures[0].metrics == ("validation dice",) and validation.trained_cases == ("c", "d", "e")
     untested = metadata(load("lesion-card"), Facts(steps=0, data="none"))["carina"]["validation"]
     assert msgspec.convert(untested, Validation) == Validation(trained_on="chests with labels")
 

@@ -47,6 +47,10 @@ SYNTHETIC = {
 }
 
 
+DIGITS = 4
+"""Decimals that ``eval_metrics`` keep."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What a card says beside the settings.
@@ -147,7 +151,7 @@ def metadata(settings: TrainSettings, facts: Facts) -> dict[str, Any]:
         "image_classes": "single channel, HU window scaled to [0, 1]",
         "label_classes": ", ".join(f"{k}: {v}" for k, v in names.items()),
         "pred_classes": "logits of two classes",
-        "eval_metrics": {name: round(float(value), 4) for name, value in _figures(settings, facts).items()},
+        "eval_metrics": {name: round(float(value), DIGITS) for name, value in _figures(settings, facts).items()},
         "intended_use": f"{purpose} {carina.RESEARCH_ONLY}",
         "references": [],
         "network_data_format": {
@@ -166,13 +170,17 @@ def validation_of(settings: TrainSettings, facts: Facts) -> Validation:
     """What a report can say of a network that only its own training has measured."""
     chests = f"{len(facts.trained_on)} chests" if facts.trained_on else "chests"
     name = "AUC" if settings.task is Task.COVID else "Dice"
-    figures = () if facts.metric is None else (Figure(name=name, value=float(facts.metric)),)
+    metrics = tuple(_metric(settings, facts))
+    figures = (
+        () if facts.metric is None else (Figure(name=name, value=round(float(facts.metric), DIGITS), metrics=metrics),)
+    )
     test = Measured(data="validation cases, by which the weights were chosen", count=len(facts.cases), figures=figures)
     return Validation(
         trained_on=f"synthetic disease in {chests}"
         if settings.source is Targets.SYNTHETIC
         else f"{chests} with labels",
         tests=(test,) if figures else (),
+        trained_cases=tuple(facts.trained_on),
     )
 
 
@@ -190,8 +198,11 @@ def _data(kind: str, format_: str, shape: Sequence[Any], channels: Mapping[str, 
 
 
 def _figures(settings: TrainSettings, facts: Facts) -> dict[str, float]:
-    metric = {} if facts.metric is None else {f"validation {metric_name(settings.task)}": facts.metric}
-    return {**metric, **facts.measured}
+    return {**_metric(settings, facts), **facts.measured}
+
+
+def _metric(settings: TrainSettings, facts: Facts) -> dict[str, float]:
+    return {} if facts.metric is None else {f"validation {metric_name(settings.task)}": facts.metric}
 
 
 def model_card(settings: TrainSettings, facts: Facts) -> str:
