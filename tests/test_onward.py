@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 from sqlalchemy import Connection, select
 
 from carina.api.result import Run
+from carina.api.study import RunSettings, run
+from carina.config import FolderDestination, Settings
 from carina.database import DELIVERY, database_now
 from carina.deliver.onward import Onward
 from carina.jobs import execute as execute_module
@@ -20,6 +23,7 @@ from carina.service.changes import release_arrival
 from carina.service.node import RunningNode
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
+from foreign_definitions import definition, foreign, python, trusting
 from served_nodes import add_job, hold, opened
 
 NAMES = ("share", "back", "sender", "other", "lost")
@@ -139,8 +143,43 @@ def test_of_what_no_source_sends_it_is_said_who_would(
     assert all(words in one for one in warned.values())
 
 
-def test_what_lies_beside_the_runs_dicom_is_not_sent() -> None:
-    onward, run = Onward(destinations=("share",), remedy="Do."), Path("/run")
-    assert onward.why_not("share", [run / "dicom" / "x" / "1.dcm"], run, "share") == ""
-    told = onward.why_not("share", [run / "dicom" / "1.dcm", run / "steps" / "theirs" / "1.dcm"], run, "share")
-    assert "the node sends what lies in dicom/ of the run. They are in the folder share" in told
+WRITES = """
+import pathlib, shutil, sys
+for number, file in enumerate(sorted(pathlib.Path(sys.argv[1]).rglob("*.dcm"))[:2]):
+    place = pathlib.Path(sys.argv[2], str(number))
+    place.mkdir()
+    shutil.copyfile(file, place / "made.dcm")
+"""
+
+READ_BY = """
+- name: send-share
+  container: {image: carina/register-results, command: [r, --agent, ClaraSCU, --data, '["share"]']}
+  input: [{from: theirs, path: /input}]
+"""
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+@pytest.mark.parametrize("is_node", [True, False])
+def test_objects_that_a_program_leaves_are_sent_where_a_step_sends_them_and_else_said(
+    tmp_path: Path, *, is_read: bool, is_node: bool
+) -> None:
+    phantom = chest_phantom(shape=(12, 96, 96), spacing_mm=(3.0, 1.5, 1.5), lesions=0)
+    write_ct_series(phantom.volume, tmp_path / "ct")
+    theirs = foreign("theirs", python(WRITES, "/input", "/output"), "[{path: /input}]")
+    file = definition(tmp_path / "theirs.yaml", theirs, READ_BY if is_read else "")
+    share = FolderDestination(path=str(tmp_path / "share"))
+    settings = Settings(operators=trusting(file), destinations={"share": share})
+    onward = Onward(destinations=("share",), remedy="Do.") if is_node else None
+    made = run(tmp_path / "ct", tmp_path / "run", RunSettings(settings=settings, pipeline=file, onward=onward))
+    check_registered(made, 2 if is_read and is_node else 0)
+    said = [one for one in made.warnings if "a node lists and sends what lies in dicom/ of the run alone" in one]
+    assert all(one.startswith("2 DICOM object(s) of /output lie in steps/theirs/output, and") for one in said)
+    assert bool(said) != is_read
+
+
+def check_registered(made: Run, count: int) -> None:
+    """So many objects are among those that are sent, and the manifest has each of them."""
+    assert len({dcmread(one).SOPInstanceUID for one in made.dicom}) == len(made.dicom) == count
+    if count:
+        listed = made.manifest.operators["send-share"].facts["files"]
+        assert sorted(listed) == [one.relative_to(made.folder).as_posix() for one in made.dicom]

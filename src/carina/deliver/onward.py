@@ -21,16 +21,18 @@ class Onward:
     destinations: tuple[str, ...]
     remedy: str
 
-    def why_not(self, name: str, files: Sequence[Path], run: Path, folder: str) -> str:
+    def why_not(self, name: str, folder: str) -> str:
         """Why objects of a run don't get to a destination that a step names; empty where the node sends them there.
 
         ``folder`` is where in the run they are put in place of that.
         """
-        there = f"They are in the folder {folder} of the run"
-        if name not in self.destinations:
-            where = f"the destinations of its source or job ({', '.join(self.destinations) or 'none'})"
-            why = f"nothing is sent to {name} by this step: the node itself sends a run's objects, to {where}."
-            return f"{why} {there}. {self.remedy}"
-        if all(file.is_relative_to(run / SENT_FROM) for file in files):
+        if name in self.destinations:
             return ""
-        return f"nothing is sent to {name} by this step: the node sends what lies in {SENT_FROM}/ of the run. {there}."
+        where = f"the destinations of its source or job ({', '.join(self.destinations) or 'none'})"
+        why = f"nothing is sent to {name} by this step: the node itself sends a run's objects, to {where}."
+        return f"{why} They are in the folder {folder} of the run. {self.remedy}"
+
+
+def not_sent_yet(files: Sequence[Path], run: Path) -> list[Path]:
+    """The objects among some files of a run that lie where a node sends nothing from."""
+    return [file for file in files if file.suffix.lower() == ".dcm" and not file.is_relative_to(run / SENT_FROM)]

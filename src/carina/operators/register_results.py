@@ -13,14 +13,14 @@ import msgspec
 from carina.config import Settings
 from carina.deliver.deliver import deliver
 from carina.deliver.folder import deliver_to_folder
-from carina.deliver.onward import Onward
-from carina.deliver.receipt import DeliveryReceipt
+from carina.deliver.onward import SENT_FROM, Onward, not_sent_yet
+from carina.deliver.receipt import DeliveryReceipt, sop_instance_uid
 from carina.errors import BadConfig, DeliveryFailed
 from carina.operators.ports import DicomObjects, Scene
 from carina.operators.text import one_of, text_list
 from carina.pipeline.json_text import as_pretty_json, read_json
 from carina.pipeline.operator import Context, Operator, Setting
-from carina.pipeline.places import below, file_name, write_whole
+from carina.pipeline.places import below, copy_whole, file_name, make_below, write_whole
 
 SCU, RENDER = "ClaraSCU", "renderserver"
 
@@ -38,7 +38,8 @@ def register_results(
 ) -> None:
     """Send DICOM objects to the destinations (agent ClaraSCU), or put a scene before the viewer (renderserver).
 
-    On a node, which sends a run's objects itself once it has ended, ``onward`` says where; nothing is sent here.
+    On a node, which sends a run's objects itself once it has ended, ``onward`` says where; nothing is sent here. What
+    an operator of others left elsewhere is put among them.
 
     Raises:
         BadConfig: the agent does not take this kind of result.
@@ -60,17 +61,22 @@ class _Way:
     settings: Settings
     onward: Onward | None
 
+    def sends_any(self, names: Sequence[str]) -> bool:
+        """Whether the node sends the run's objects to any of these destinations."""
+        return self.onward is not None and any(name in self.onward.destinations for name in names)
+
     def receipt(self, files: Sequence[Path], name: str, context: Context) -> DeliveryReceipt | None:
         """What became of objects; None where the node sends them."""
         folder = below(context.folder, file_name(name))
         if self.onward is None:
             return deliver(files, name, self.settings, folder)
-        warning = self.onward.why_not(name, files, context.folder, folder.name)
+        warning = self.onward.why_not(name, folder.name)
         return deliver_to_folder(files, name, folder, warning=warning) if warning else None
 
 
 def _send(files: Sequence[Path], destinations: Sequence[str], way: _Way, context: Context) -> None:
-    receipts, copies, failed = [], [], []
+    receipts, failed = [], []
+    copies = _among_results(files, context) if way.sends_any(destinations) else []
     for name in destinations:
         try:
             receipt = way.receipt(files, name, context)
@@ -89,6 +95,17 @@ def _send(files: Sequence[Path], destinations: Sequence[str], way: _Way, context
         raise failed[0]
     if failed:
         raise DeliveryFailed("delivery.incomplete", " ".join(error.message for error in failed))
+
+
+def _among_results(files: Sequence[Path], context: Context) -> list[str]:
+    """Copy objects to where the node finds what it sends; gives their places in the run."""
+    outside = not_sent_yet(files, context.folder)
+    placed = {f"{SENT_FROM}/{context.step}/{file_name(sop_instance_uid(file))}.dcm": file for file in outside}
+    for place, file in placed.items():
+        target = below(context.folder, place)
+        make_below(context.folder, target.parent)
+        copy_whole(file, target)
+    return list(placed)
 
 
 def _show(layer_file: Path, context: Context) -> None:

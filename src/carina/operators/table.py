@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from carina.operators import (
@@ -20,6 +21,7 @@ from carina.operators import (
     measurements_sr,
     register_results,
 )
+from carina.operators.left_aside import left_aside
 from carina.operators.placed import misplaced
 from carina.pipeline.plugins import with_installed
 from carina.pipeline.table import OperatorTable
@@ -44,7 +46,7 @@ _ALL = (
 NO_OPERATORS = OperatorTable(misplaced=misplaced)
 """No operators, for those who put in their own; masks and CTs that meet in one of them must lie on one grid."""
 
-BUILT_IN = NO_OPERATORS.with_all(*_ALL)
+BUILT_IN = replace(NO_OPERATORS, left_aside=left_aside).with_all(*_ALL)
 """The operators of this package."""
 
 

@@ -95,7 +95,7 @@ def run_pipeline(
         engine = Engine(graph, manifest, out, inputs, injected)
         engine.progress = options.progress or engine.progress
         engine.clock = options.clock
-        engine.misplaced = table.misplaced
+        engine.misplaced, engine.left_aside = table.misplaced, table.left_aside
         for value, files in options.stored:
             engine.store.found(value, files)
         engine.go(options.workers)

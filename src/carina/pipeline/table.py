@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -28,13 +28,15 @@ class OperatorTable:
     """Operators, no two of them under one name or image; ``refused`` are sentences about those that were left out.
 
     ``foreigners`` looks after the images that none of them has; without it they are unknown. ``misplaced`` is asked
-    about the values that meet in an operator: which of them lies elsewhere than the others, in words.
+    about the values that meet in an operator: which of them lies elsewhere than the others, in words. ``left_aside`` is
+    asked about the files of an output of others, by its path, that no step reads: what is to be warned of.
     """
 
     operators: tuple[Operator, ...] = ()
     refused: tuple[str, ...] = ()
     foreigners: Foreigners | None = None
     misplaced: Callable[[Mapping[str, object]], str] = lambda values: ""
+    left_aside: Callable[[str, Sequence[str]], str] = lambda path, files: ""
 
     @classmethod
     def of(cls, *operators: Operator) -> OperatorTable:

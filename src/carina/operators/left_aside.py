@@ -1,0 +1,20 @@
+"""Objects that an operator of others leaves where a node neither lists nor sends them: said, since nobody would see."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from carina.deliver.onward import SENT_FROM
+
+
+def left_aside(path: str, files: Sequence[str]) -> str:
+    """What is said of an output that no step reads; ``files`` are relative to the run's folder. Empty: nothing."""
+    objects = [file for file in files if file.lower().endswith(".dcm") and PurePosixPath(file).parts[0] != SENT_FROM]
+    if not objects:
+        return ""
+    place = os.path.commonpath([PurePosixPath(file).parent for file in objects])
+    seen = f"{len(objects)} DICOM object(s) of {path} lie in {place}, and no step reads them"
+    how = f"let register-results (agent ClaraSCU) read {path}, or have a package's operator put it there by its places"
+    return f"{seen}: a node lists and sends what lies in {SENT_FROM}/ of the run alone; {how}."
