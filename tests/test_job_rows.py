@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -254,3 +255,48 @@ def pending_rows(apart: Shared, person: str) -> dict[str, str]:
         for name, held in apart.held.items()
     }
     return {name: row[1] for name, row in found.items() if row}
+
+
+BY_READER = "of the lungs marked, corrected by a reader"
+BY_BOTH = f"{BY_READER} (lesion correction 1 and lung correction 2"
+
+
+def decided_json(**numbers: tuple[int, ...]) -> str:
+    """What is stored of readers' last words about masks, the newest first, of corrections of these numbers."""
+    words = {"decision": "accepted", "reader": "Ann", "at": "2026-05-04T12:00:00Z"}
+    return json.dumps([words | {"layer": layer, "correction": one} for layer in numbers for one in numbers[layer]])
+
+
+RATIOS: list[tuple[dict[str, Any], str]] = [
+    ({"reading": "unread", "ratio_percent": 4.153}, "4.15 % of the lungs marked"),
+    ({"reading": "rejected", "ratio_percent": 4.153}, "4.15 % of the lungs marked by the network"),
+    ({"reading": "corrected", "ratio_percent": 4.153}, "4.15 % of the lungs marked by the network"),
+    *(
+        ({"reading": reading, "ratio_percent": 4.153, "reader_ratio_percent": 3.1}, words)
+        for reading in ("corrected", "accepted")
+        for words in ("<b>3.10 %</b> of the lungs marked, corrected by a reader (4.15 % by the network)",)
+    ),
+    ({"reading": "corrected", "reader_ratio_percent": 0.0}, "<b>0 %</b> of the lungs marked, corrected by a reader"),
+    *(
+        (
+            {"reading": "corrected", "reader_ratio_percent": 3.1, "decisions": decisions} | beside,
+            f"<b>3.10 %</b> {words}",
+        )
+        for decisions, beside, words in (
+            (decided_json(lung=(2, 1), lesion=(0, 1)), {"ratio_percent": 4.153}, f"{BY_BOTH}; 4.15 % by the network)"),
+            (decided_json(lung=(2,), lesion=(1,)), {}, f"{BY_BOTH})"),
+            (decided_json(lung=(1,), lesion=(0,)), {}, f"{BY_READER} (lung correction 1)"),
+        )
+    ),
+    ({"reading": "unread"}, ""),
+]
+
+
+def test_a_row_gives_the_ratio_that_holds_and_says_whose_it_is(tmp_path: Path) -> None:
+    node = opened(tmp_path)
+    words = {add_job(node, is_classified=0, **values): said for values, said in RATIOS}
+    with serving(node) as url:
+        rows = " ".join(httpx.get(url).text.split()).split('id="row-of-job-')[1:]
+    found = {int(row.partition('"')[0]): row for row in rows}
+    for number, said in words.items():
+        assert f'<span class="line fine">{said}{", " if said else ""}not classified</span>' in found[number]

@@ -311,30 +311,6 @@ def test_a_row_says_its_warnings_and_its_ratio(node: RunningNode) -> None:
     assert page.count("of the lungs marked") == 1 == page.count(" warnings</span>")
 
 
-RATIOS: list[tuple[dict[str, Any], str]] = [
-    ({"reading": "unread", "ratio_percent": 4.153}, "4.15 % of the lungs marked"),
-    ({"reading": "rejected", "ratio_percent": 4.153}, "4.15 % of the lungs marked by the network"),
-    ({"reading": "corrected", "ratio_percent": 4.153}, "4.15 % of the lungs marked by the network"),
-    *(
-        ({"reading": reading, "ratio_percent": 4.153, "reader_ratio_percent": 3.1}, words)
-        for reading in ("corrected", "accepted")
-        for words in ("<b>3.10 %</b> of the lungs marked, corrected by a reader (4.15 % by the network)",)
-    ),
-    ({"reading": "corrected", "reader_ratio_percent": 0.0}, "<b>0 %</b> of the lungs marked, corrected by a reader"),
-    ({"reading": "unread"}, ""),
-]
-
-
-def test_a_row_gives_the_ratio_that_holds_and_says_whose_it_is(tmp_path: Path) -> None:
-    node = opened(tmp_path)
-    words = {add_job(node, is_classified=0, **values): said for values, said in RATIOS}
-    with serving(node) as url:
-        rows = " ".join(httpx.get(url).text.split()).split('id="row-of-job-')[1:]
-    found = {int(row.partition('"')[0]): row for row in rows}
-    for number, said in words.items():
-        assert f'<span class="line fine">{said}{", " if said else ""}not classified</span>' in found[number]
-
-
 def test_the_command_line_finds_the_same(node: RunningNode, tmp_path: Path) -> None:
     for words, found in (
         (["--from", "2026-03-02"], "2"),

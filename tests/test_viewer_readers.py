@@ -116,6 +116,19 @@ def test_a_corrected_mask_is_told_linked_and_its_ratio_stands_beside_the_network
             assert asked.get("/correct/lesion").status_code == 200
 
 
+def test_a_ratio_names_both_masks_from_which_it_was_measured(run: Run) -> None:
+    halved(run)
+    one, later = "lesion correction 1 of Jane Doe", NOW + timedelta(hours=1)
+    with client(run.folder) as asked:
+        for page in (*PAGES, "/correct/lung"):
+            assert f"measured with {one} and the network's lung mask;" in text_of(asked.get(page).content)
+        lung = network_mask(run, MaskName.LUNG).labels.copy()
+        lung[: len(lung) // 2] = 0
+        finish(run, Draft(layer=MaskName.LUNG, labels=lung, revision=1, reader="Rita", at=later), None)
+        for page in (*PAGES, "/correct/lung", "/correct/lesion"):
+            assert f"measured with lung correction 1 of Rita and {one};" in text_of(asked.get(page).content)
+
+
 def test_a_rejected_mask_is_told_and_leaves_no_ratio_that_holds(run: Run) -> None:
     decide(run, MaskName.LUNG, Decision.REJECTED, "Richard Roe", NOW)
     with client(run.folder) as asked:

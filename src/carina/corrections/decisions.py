@@ -38,13 +38,24 @@ class DecisionRecord(ReaderDecision, frozen=True, kw_only=True, forbid_unknown_f
 class ReadersState:
     """What readers decided about a run's masks, and the correction with which the ratio that holds was measured.
 
-    ``measured`` is None where nothing was corrected, no ratio was measured, or a reader rejected a mask since.
+    ``measured`` is None where nothing was corrected, no ratio was measured, or a reader rejected a mask since;
+    ``beside`` is the correction of the other mask that was measured with it, None where that was the network's.
     ``trouble`` says why it can't be told: the run's own pages are shown all the same.
     """
 
     decisions: tuple[DecisionRecord, ...] = ()
     measured: Finished | None = None
+    beside: Finished | None = None
     trouble: str = ""
+
+    @property
+    def measured_with(self) -> str:
+        """Both masks from which the ratio that holds was measured, in words; empty where none holds."""
+        if self.measured is None:
+            return ""
+        other = MaskName.LUNG if self.measured.layer is MaskName.LESION else MaskName.LESION
+        beside = _called(self.beside) if self.beside else f"the network's {other} mask"
+        return f"{_called(self.measured)} and {beside}"
 
     @property
     def is_rejected(self) -> bool:
@@ -75,10 +86,14 @@ def readers_state(run: Run) -> ReadersState:
 def _state(run: Run) -> ReadersState:
     made = masks_made(run)
     state = ReadersState(decisions=tuple(one for layer in made if (one := decision_on(run, layer)) is not None))
-    last = max((one for layer in made for one in finished_of(run.folder, layer)), key=lambda one: one.at, default=None)
-    if last is None or last.reader_ratio_percent is None or state.is_rejected:
+    latest = sorted((done[-1] for layer in made if (done := finished_of(run.folder, layer))), key=lambda one: one.at)
+    if not latest or latest[-1].reader_ratio_percent is None or state.is_rejected:
         return state
-    return replace(state, measured=last)
+    return replace(state, measured=latest[-1], beside=latest[0] if len(latest) > 1 else None)
+
+
+def _called(finished: Finished) -> str:
+    return f"{finished.layer} correction {finished.number} of {finished.by}"
 
 
 def decision_on(run: Run, layer: MaskName) -> DecisionRecord | None:

@@ -176,10 +176,19 @@ def came_to(job: Job) -> Markup:
     return Markup(f'<span class="line fine">{said}</span>') if said else Markup()
 
 
+def _corrected(job: Job) -> Iterator[str]:
+    """The corrections with which a ratio that holds was measured: the last of each mask."""
+    last = {one.layer: one.correction for one in sorted(job.decisions, key=lambda one: one.correction)}
+    named = [f"{layer} correction {number}" for layer, number in sorted(last.items()) if number]
+    if named:
+        yield escape(" and ".join(named))
+
+
 def _findings(job: Job) -> Iterator[str]:
     by_network = "" if job.ratio_percent is None else f"{escape(percent_text(job.ratio_percent))} %"
     if job.reader_ratio_percent is not None:
-        beside = f" ({by_network} by the network)" if by_network else ""
+        measured = [*_corrected(job), *([f"{by_network} by the network"] if by_network else [])]
+        beside = f" ({'; '.join(measured)})" if measured else ""
         by_reader = escape(percent_text(job.reader_ratio_percent))
         yield f"<b>{by_reader} %</b> of the lungs marked, corrected by a reader{beside}"
     elif by_network:

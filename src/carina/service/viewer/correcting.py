@@ -167,7 +167,8 @@ class CorrectingPages:
             | {"layer": layer, "sha256": painting.base_digest, "revision": painting.revision}
             | {"others": [name for name in made if name != layer]},
             "is_unfinished": _is_unfinished(run, layer, painting),
-            "last": readers_state(run).measured,
+            "readers": (readers := readers_state(run)),
+            "last": readers.measured,
             "sent": self._around.sent(request) if self._around.sent else (),
         }
         return viewer_page(request, "correct.html", values)
