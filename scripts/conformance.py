@@ -211,7 +211,8 @@ def _searches() -> Iterator[str]:
         "by a key of a level below its own where something in it does; attributes of no level above are looked for in "
         "the first object of each series, in a search for instances in each. Matching: of UIDs single values and lists "
         "(by commas, or the key again); ranges of dates and times; numbers by value; all else wild cards, names "
-        "whatever the case, codes lists too. An empty value or `*` alone matches everything, of every key. "
+        "whatever the case and by any of their component groups (`PatientName==X*`: by the second alone), codes lists "
+        "too. An empty value or `*` alone matches everything, of every key. "
         "`fuzzymatching` is not supported, nor are private attributes and those of the VRs "
         f"{unmatched} as keys: they are ignored, and the answer says so (`Warning: 299`). A value that none of the "
         "attribute's kind can be (a UID with wild cards, a day that there is not), or a key that is no attribute, is "
@@ -258,7 +259,7 @@ def _rest() -> Iterator[str]:
     yield "The audit trail is a table of the node's database."
     yield ""
     yield "## Character sets"
-    yield "Objects are written in ISO_IR 192 (UTF-8). Read are:"
+    yield "Objects are written in ISO_IR 192 (UTF-8), and so is what DICOMweb tells of those in other sets. Read are:"
     yield ""
     yield from _table(("defined term",), [(f"`{term}`",) for term in _terms()])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 
 from pydicom.datadict import keyword_for_tag
@@ -17,7 +18,9 @@ from carina.service.dicomweb.json_values import (
     WHOLE_VRS,
     Attribute,
     Attributes,
+    in_utf8,
     json_number,
+    name_text,
     told_text,
 )
 from carina.service.dicomweb.reach import changed_ns, check_reached
@@ -62,7 +65,7 @@ def _header(path: Path, keywords: tuple[str, ...], _modified: int) -> Attributes
     vrs = {keyword: vr_of(tag_of(keyword)) for keyword in keywords}
     told = {hex_tag(one): told_text(vr, opened.text(one) if opened else "") for one, vr in vrs.items() if vr != "SQ"}
     sequences = [keyword for keyword, vr in vrs.items() if vr == "SQ"]
-    return told | (sequence_records(path, sequences) if sequences else {})
+    return in_utf8(told | (sequence_records(path, sequences) if sequences else {}))
 
 
 def header_record(path: Path, keywords: Sequence[str]) -> Attributes:
@@ -99,7 +102,7 @@ def _matches_one(found: Attribute, wish: str) -> bool:
 
 
 def _as_text(value: object) -> str:
-    return "=".join(map(str, value.values())) if isinstance(value, dict) else str(value)
+    return name_text(value) if isinstance(value, dict) else str(value)
 
 
 def _among(text: str, wish: str) -> bool:
@@ -129,7 +132,15 @@ def _like_any(text: str, wish: str) -> bool:
 
 
 def _like_name(text: str, wish: str) -> bool:
-    return _like(text.casefold(), wish.casefold())
+    """A name, whatever its case: by any of its component groups, or, where a wish parts them, each by its own.
+
+    An empty group of a wish asks for nothing.
+    """
+    groups = text.casefold().split("=")
+    asked = wish.casefold().split("=")
+    if len(asked) == 1:
+        return any(_like(group, asked[0]) for group in groups)
+    return all(_like(group, one) for one, group in zip_longest(asked, groups, fillvalue="") if one)
 
 
 _MATCHERS = {

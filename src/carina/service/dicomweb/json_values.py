@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 Attribute = dict[str, Any]
@@ -18,6 +19,9 @@ UNTOLD_VRS = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "UN", "AT"})
 """What is not told by a search: binary values, and tags."""
 
 _NAME_PARTS = ("Alphabetic", "Ideographic", "Phonetic")
+"""The component groups of a person's name, in their order (PS3.5 6.2.1.2)."""
+
+CHARACTER_SET = "00080005"
 
 
 def told_text(vr: str, text: str) -> Attribute:
@@ -35,8 +39,21 @@ def _value(text: str, vr: str) -> object:
     if vr in WHOLE_VRS | DECIMAL_VRS:
         return json_number(text, vr)
     if vr == "PN":
-        return dict(zip(_NAME_PARTS, filter(None, text.split("=")), strict=False))
+        groups = {part: group for part, group in zip(_NAME_PARTS, text.split("="), strict=False) if group.strip()}
+        return groups or None
     return text
+
+
+def name_text(name: Mapping[str, str]) -> str:
+    """A person's name as a header writes it: each component group in its place, up to the last that is not empty."""
+    return "=".join(name.get(part, "") for part in _NAME_PARTS).rstrip("=")
+
+
+def in_utf8(record: Attributes) -> Attributes:
+    """A record that says of its text that it is UTF-8, whatever the header was written in (PS3.18 F.2)."""
+    if "Value" not in record.get(CHARACTER_SET, {}):
+        return record
+    return record | {CHARACTER_SET: {"vr": "CS", "Value": ["ISO_IR 192"]}}
 
 
 def json_number(text: str, vr: str) -> float | int | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from carina.dicom.elements import DEEPEST_SEQUENCES, Element, ElementReader, too_deep
 from carina.dicom.part10 import CHARACTER_SETS, DataSet, find_data_set, reading
 from carina.dicom.values import LONGEST_VALUE, tag_of, text_of, vr_of
 from carina.errors import BadSeries
-from carina.service.dicomweb.json_values import Attribute, Attributes, told_text
+from carina.service.dicomweb.json_values import Attribute, Attributes, in_utf8, told_text
 from carina.service.dicomweb.reach import check_reached
 
 
@@ -58,10 +58,17 @@ class _Nested:
         return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
 
     def _item(self, start: int, end: int, depth: int) -> Attributes:
-        return {f"{one.tag:08X}": self._element(one, depth) for one in self.reader.elements(start, end)}
+        """An item, whose text may be in a character set of its own (PS3.3 C.12.1.1.2)."""
+        elements = list(self.reader.elements(start, end))
+        own = [tuple(self._text(one)[1].split("\\")) for one in elements if one.tag == CHARACTER_SETS]
+        within = replace(self, sets=own[0]) if own else self
+        return in_utf8({f"{one.tag:08X}": within._element(one, depth) for one in elements})
+
+    def _text(self, element: Element) -> tuple[str, str]:
+        raw = self.data_set.value(element, LONGEST_VALUE)
+        return raw.vr, text_of(raw, self.sets)
 
     def _element(self, element: Element, depth: int) -> Attribute:
         if "SQ" in (element.vr, vr_of(element.tag)) or element.size is None:
             return self.sequence(element, depth + 1)
-        raw = self.data_set.value(element, LONGEST_VALUE)
-        return told_text(raw.vr, text_of(raw, self.sets))
+        return told_text(*self._text(element))
