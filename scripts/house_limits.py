@@ -1,7 +1,8 @@
 """House limits that the linter does not know, and a guard over those it does.
 
 Usage: house_limits.py FOLDER...: one line for each breach. Sizes and complexity are counted in every folder; names,
-imports, broad excepts in ``src``; tests of errors in ``tests``. A folder that is not there is a breach.
+imports, broad excepts in ``src``; tests of errors in ``tests``; lines of each version in ``CHANGELOG.md``. A folder
+that is not there is a breach.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from house.errors import broad_excepts, wordless_tests
 from house.imports import circles, late_imports
 from house.names import shared_names
-from house.sizes import long_functions, long_modules, tangled
+from house.sizes import long_functions, long_modules, long_versions, tangled
 from house.sources import Source, allowed, read_sources
 
 LINTER_LIMITS = {
@@ -50,6 +51,7 @@ def breaches(sources: Sequence[Source], root: Path) -> Iterator[str]:
     yield from late_imports(package, reasons.get("late-imports", {}))
     yield from broad_excepts(package, reasons.get("broad-excepts", {}))
     yield from wordless_tests(tests)
+    yield from long_versions(root / "CHANGELOG.md")
     if (root / "src" / "carina").is_dir():
         yield from circles(root)
 

@@ -25,6 +25,7 @@ def house_limits(root: Path, *folders: str) -> subprocess.CompletedProcess[str]:
 def project(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     write(tmp_path, "src/short.py", "value = 1\n" * 400)
+    write(tmp_path, "CHANGELOG.md", "# Changelog\n\n## 0.1.0\n")
     return tmp_path
 
 
@@ -48,6 +49,32 @@ def test_a_long_module_fails(project: Path) -> None:
     said = house_limits(project, "src")
     assert said.returncode == 1
     assert "long.py: 401 lines; a module has at most 400, split it by idea" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        (
+            "- It is new.\n" * 400,
+            "version 0.1.0: 401 lines; at most 400, what changed since the version before; take out what a merge "
+            "brought back",
+        ),
+        ("### Fixed\n" * 2, "version 0.1.0: '### Fixed' stands there twice"),
+    ],
+)
+def test_a_version_that_tells_how_it_came_about_fails(project: Path, entries: str, said: str) -> None:
+    fits = "# Changelog\n\n## 0.2.0\n### Fixed\n\n## 0.1.0\n"
+    write(project, "CHANGELOG.md", fits + "- It is new.\n" * 399)
+    assert house_limits(project, "src").returncode == 0
+    write(project, "CHANGELOG.md", fits + entries)
+    found = house_limits(project, "src")
+    assert found.returncode == 1 and f"CHANGELOG.md: {said}\n" in found.stdout
+
+
+def test_a_changelog_that_is_not_there_fails(project: Path) -> None:
+    (project / "CHANGELOG.md").unlink()
+    found = house_limits(project, "src")
+    assert found.returncode == 1 and "CHANGELOG.md: it is not there; nothing was checked" in found.stdout
 
 
 @pytest.mark.parametrize("folders", [["nowhere"], ["src", "nowhere"], ["src", "empty"]])

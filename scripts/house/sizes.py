@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from radon.complexity import cc_visit_ast
 from radon.visitors import Class
@@ -10,6 +12,8 @@ from radon.visitors import Class
 from house.sources import Source
 
 MODULE_LINES = 400
+VERSION_LINES = 400
+"""Of the changelog: what a user of the version before will notice, not how it came about."""
 COMPLEXITY = 10
 """As radon counts it: a boolean operator is a branch."""
 FUNCTION_LINES, SHARE = 25, 0.95
@@ -22,6 +26,23 @@ def long_modules(sources: Sequence[Source]) -> Iterator[str]:
         count = len(source.text.splitlines())
         if count > MODULE_LINES:
             yield f"{source.path}: {count} lines; a module has at most {MODULE_LINES}, split it by idea"
+
+
+def long_versions(changelog: Path) -> Iterator[str]:
+    """One sentence for each version in the changelog with too many lines, or with a heading that stands there twice."""
+    if not changelog.is_file():
+        yield f"{changelog.name}: it is not there; nothing was checked"
+        return
+    for part in changelog.read_text(encoding="utf-8").split("\n## ")[1:]:
+        lines = part.splitlines()
+        told = f"{changelog.name}: version {lines[0]}"
+        if len(lines) > VERSION_LINES:
+            yield (
+                f"{told}: {len(lines)} lines; at most {VERSION_LINES}, what changed since the version before; take out "
+                "what a merge brought back"
+            )
+        headings = Counter(line for line in lines if line.startswith("### "))
+        yield from (f"{told}: {heading!r} stands there twice" for heading, count in headings.items() if count > 1)
 
 
 def tangled(sources: Sequence[Source]) -> Iterator[str]:
