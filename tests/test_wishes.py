@@ -204,6 +204,10 @@ def two(tmp_path: Path) -> tuple[RunningNode, int]:
     node = node_in(tmp_path)
     phantom = posed("plain")
     files = write_ct_series(phantom.volume, tmp_path / "ct")
+    for file in files:
+        dataset = dcmread(file)
+        dataset.StudyDate = "20260401"
+        dataset.save_as(file)
     series = str(dcmread(files[0]).SeriesInstanceUID)
     new = add_job(node, hold(node, files), series_uid=series, destinations=json.dumps(["share"]))
     with node.engine.begin() as connection:
