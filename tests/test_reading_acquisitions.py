@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from math import cos, sin
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,19 @@ def test_a_series_of_two_patients_is_two_whatever_their_files_are_called(tmp_pat
     assert caught.value.code == "series.ambiguous"
 
 
+@pytest.mark.parametrize("slices", [[0.0], [0.0, 30.0, 32.5], [0.0, 2.5, 40.0, 41.0, 90.0]])
+@pytest.mark.parametrize("uid", ["", SERIES_UID])
+def test_another_patients_slices_that_are_no_volume_are_told_beside_what_is_read(
+    tmp_path: Path, slices: Sequence[float], uid: str
+) -> None:
+    write_series(tmp_path / "a", EVEN, PatientID="A")
+    write_series(tmp_path / "b", slices, PatientID="B", SOPInstanceUID="")
+    source = choose_source(find_series(tmp_path, ANY), ANY, uid=uid)
+    assert isinstance(source, Series) and len(source.instances) == len(EVEN)
+    count = rf"12 of the {12 + len(slices)} files under its UID"
+    assert re.search(rf"\(patient . of 2\) is read, {count}; there also is series .*of 2", source.warnings[-1])
+
+
 def test_a_series_uid_in_two_studies_is_two_series(tmp_path: Path) -> None:
     write_series(tmp_path / "a", EVEN)
     write_series(tmp_path / "b", EVEN, StudyInstanceUID="2.25.3")
@@ -148,7 +163,9 @@ def test_a_uid_of_two_acquisitions_gives_the_better_and_tells_of_the_other(tmp_p
     source = choose_source(find_series(tmp_path, ANY), ANY, uid=SERIES_UID)
     assert isinstance(source, Series)
     assert source.header.ConvolutionKernel == "STANDARD"
-    assert source.warnings[-1].endswith("under the same UID there also is series 2.25.1001 (AcquisitionNumber 2).")
+    assert source.warnings[-1].endswith(
+        "is read, 12 of the 24 files under its UID; there also is series 2.25.1001 (AcquisitionNumber 2)."
+    )
 
 
 def header(height: float, **facts: Any) -> SliceHeader:

@@ -19,6 +19,7 @@ from carina.dicom.geometry import (
     slice_name,
 )
 from carina.dicom.headers import GRAYSCALE, SliceHeader, SliceProblem
+from carina.dicom.patients import are_several
 from carina.dicom.remarks import remarks
 from carina.dicom.series import Instance, Series
 from carina.dicom.uids import derived_uid
@@ -87,14 +88,11 @@ def _by_series(headers: Iterable[SliceHeader]) -> list[tuple[Group, str]]:
 
 
 def _by_patient(group: Group) -> list[Group]:
-    """Part the slices of several patients, in an order that only the patients decide.
-
-    Where one alone is named, all are theirs. Where no two slices name the same, the naming is an anonymiser's.
-    """
+    """Part the slices of several patients, in an order that only the patients decide."""
     patients: dict[str, list[SliceHeader]] = {}
     for header in group:
         patients.setdefault(header.patient, []).append(header)
-    if len(patients.keys() - {""}) < 2 or len(patients) == len(group) > 2:
+    if not are_several([header.patient for header in group]):
         return [group]
     return [tuple(patients[patient]) for patient in sorted(patients)]
 

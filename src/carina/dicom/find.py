@@ -155,7 +155,7 @@ def choose_source(found: Sequence[Found], rules: Rules | None = None, *, uid: st
     judged = judge(found, rules)
     taken = next((one for one in judged if one.taken), None)
     if taken is not None and taken.source is not None:
-        return _with_doubts(taken.source, _doubts(taken, rules))
+        return _with_doubts(taken.source, [*_doubts(taken, rules), *_not_read(taken, judged)])
     raise _none_fits(judged)
 
 
@@ -193,9 +193,8 @@ def _with_doubts(source: Source, doubts: Sequence[str]) -> Source:
 def _by_uid(found: Sequence[Found], uid: str, rules: Rules) -> Source:
     """The best volume of a UID, those that fit the rules before the others; the others of the UID are told."""
     named = judge((one for one in found if one.uid == uid), rules)
-    readable = [one for one in named if one.source is not None]
-    if readable:
-        return _first_of(readable, uid)
+    if any(one.source is not None for one in named):
+        return _first_of(named, uid)
     if named and named[0].error is not None:
         raise named[0].error
     raise BadSeries("series.no-such-uid", f"no series {uid} here; {_others_are(len(found))}.")
@@ -205,19 +204,27 @@ def _others_are(number: int) -> str:
     return "1 other is" if number == 1 else f"{number} others are"
 
 
-def is_of_several_patients(found: Sequence[Found], uid: str) -> bool:
-    """Whether what can be read under a UID is that of more than one patient."""
-    return len({one.patient for one in found if one.uid == uid and one.source is not None}) > 1
-
-
-def _first_of(readable: Sequence[Found], uid: str) -> Source:
-    best, others = readable[0], [name_of(one) for one in readable[1:]]
-    if is_of_several_patients(readable, uid):
+def _first_of(named: Sequence[Found], uid: str) -> Source:
+    readable = [one for one in named if one.source is not None]
+    best = readable[0]
+    if len({one.patient for one in readable}) > 1:
         raise BadSeries("series.ambiguous", f"series {uid} is that of several patients; give the folder of one.")
     if best.source is None:
         raise BadSeries("series.unreadable", f"{name_of(best)}: can't be read.")
-    doubt = f"{name_of(best)} is read; under the same UID there also is {', '.join(others[:MOST_NAMED])}"
-    return _with_doubts(best.source, [doubt] if others else [])
+    return _with_doubts(best.source, _not_read(best, named))
+
+
+def _not_read(taken: Found, found: Iterable[Found]) -> list[str]:
+    """What stands under the UID of what is taken and is not read with it, whether it could be or not."""
+    others = [one for one in found if one.uid == taken.uid and one is not taken]
+    if not others:
+        return []
+    files = set(taken.files).union(*(one.files for one in others))
+    used = len(set(taken.files))
+    count = f", {used} of the {len(files)} files under its UID; " if len(files) > used else "; under the same UID "
+    listed = ", ".join(map(name_of, others[:MOST_NAMED]))
+    more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+    return [f"{name_of(taken)} is read{count}there also is {listed}{more}"]
 
 
 def _refusal(found: Found, problems: Sequence[SliceProblem]) -> str:

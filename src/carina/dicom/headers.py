@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydicom.uid import UID
 from carina.dicom.fragments import DamagedFrame
 from carina.dicom.layout import LAYOUT_KEYWORDS, ImpossibleLayout, layout_of, whole
 from carina.dicom.part10 import OpenFile, open_file
+from carina.dicom.patients import patient_of
 from carina.dicom.syntaxes import unread
 from carina.dicom.uids import derived_uid, is_uid
 from carina.dicom.values import named, numbers_of, shown
@@ -273,7 +273,7 @@ def _slice_header(opened: OpenFile, frame: int | None, pixels: _Pixels) -> Slice
         study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"],
         frame_of_reference_uid=uids["FrameOfReferenceUID"],
-        patient=_patient(opened),
+        patient=patient_of(opened),
         transfer_syntax=opened.transfer_syntax,
         modality=modality,
         image_type=tuple(part.strip().upper() for part in image_type.split("\\")) if image_type else (),
@@ -300,13 +300,6 @@ def _slice_header(opened: OpenFile, frame: int | None, pixels: _Pixels) -> Slice
         acquired=text("AcquisitionDateTime") or text("AcquisitionDate") + text("AcquisitionTime"),
         apart=tuple(text(keyword) for keyword in APART),
     )
-
-
-def _patient(opened: OpenFile) -> str:
-    """What tells patients apart, whatever character set their files declare."""
-    elements = (opened.raw(keyword) for keyword in ("PatientID", "PatientName"))
-    known = next(filter(None, (element.data.strip(b" \0") for element in elements if element)), b"")
-    return hashlib.sha256(known).hexdigest()[:16] if known else ""
 
 
 def _single(values: Numbers) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, false, func
 from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, INSTANCE, OwnFolder, database_now, draw_in
 from carina.database.intact import check_intact
-from carina.dicom.find import choose_source, find_series, is_of_several_patients
+from carina.dicom.find import choose_source, find_series
+from carina.dicom.patients import are_several, patients_in
 from carina.dicom.rules import load_rules
 from carina.errors import BadSeries, Bug, told
 from carina.pipeline.places import link_or_copy
+from carina.receive.mixed import mixture_of, several_words
 from carina.receive.own_results import is_made_by_us
 from carina.receive.store import ArrivalState
 from carina.sections import INCOMING
@@ -34,25 +36,15 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a complete arrival is, and why where it is not run; ``is_mixed``: it holds instances of several patients."""
+    """What a complete arrival is, and why where it is not run.
+
+    ``left`` are names of files of other arrivals of the series that are no part of it, being another patient's.
+    """
 
     state: ArrivalState
     reason: str = ""
-    is_mixed: bool = False
+    left: frozenset[str] = frozenset()
 
-
-SEVERAL_PATIENTS = Verdict(
-    ArrivalState.QUARANTINED,
-    "the series holds instances of several patients: each patient's are to be sent under a Series Instance UID of "
-    "their own.",
-    is_mixed=True,
-)
-
-ANOTHER_PATIENT = Verdict(
-    ArrivalState.APART,
-    "instances of another patient came before under this Series Instance UID: correct that where they come from, or "
-    "release what came now (`carina arrivals release`, or the worklist) to run it by itself.",
-)
 
 OUR_RESULTS = "Carina's own results: kept, not run; `carina arrivals release` has them run all the same."
 
@@ -81,7 +73,7 @@ def complete_arrivals(settings: Settings, engine: Engine, untaken: Mapping[str, 
             if connection.execute(update(ARRIVAL).where(unchanged).values(**values)).rowcount:
                 settled += 1
                 if not is_apart and verdict != SENT_AS_WELL:
-                    _end_waiting_of_others(connection, arrival)
+                    _end_waiting_of_others(connection, arrival, verdict.left)
         if verdict.reason:
             level = logging.WARNING if is_apart else logging.INFO
             _LOG.log(level, "arrival %d: %s: %s", arrival.id, verdict.state, verdict.reason)
@@ -90,11 +82,30 @@ def complete_arrivals(settings: Settings, engine: Engine, untaken: Mapping[str, 
 
 def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySource | None) -> Verdict:
     if arrival.is_apart:
-        return _another_content(engine, arrival)
+        return _another_content(engine, arrival, Path(settings.node.folder) / INCOMING / str(arrival.id))
     if arrival.is_prior and _was_sent(engine, arrival):
         return SENT_AS_WELL
     folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
     linked = _link_others(settings, engine, arrival, folder)
+    mixture = mixture_of(folder, _own_names(engine, arrival))
+    for name in mixture.left:
+        (folder / name).unlink(missing_ok=True)
+    if mixture.state is not None:
+        return Verdict(mixture.state, mixture.reason, mixture.left)
+    if mixture.left:
+        _LOG.warning(
+            "arrival %d: of what came before under its Series UID, %d is another patient's, and no part of it",
+            arrival.id,
+            len(mixture.left),
+        )
+    verdict = _of_one_patient(settings, engine, arrival, source, linked - mixture.left)
+    return replace(verdict, left=mixture.left)
+
+
+def _of_one_patient(
+    settings: Settings, engine: Engine, arrival: Row[Any], source: AnySource | None, linked: set[str]
+) -> Verdict:
+    folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
     if source is None:
         words = (
             f"source {arrival.source} is not in the settings any more: add it under [sources], or release as another."
@@ -106,14 +117,10 @@ def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySo
         return Verdict(ArrivalState.QUARANTINED, error.message)
     if is_made_by_us(engine, folder):
         return Verdict(ArrivalState.KEPT, OUR_RESULTS)
-    verdict = judge_arrival(folder, settings, source, arrival.series_uid)
-    if verdict.is_mixed and linked:
-        _leave_others(engine, arrival, folder)
-        return ANOTHER_PATIENT
-    return verdict
+    return judge_arrival(folder, settings, source)
 
 
-def _another_content(engine: Engine, arrival: Row[Any]) -> Verdict:
+def _another_content(engine: Engine, arrival: Row[Any], folder: Path) -> Verdict:
     """What is said of instances whose UIDs are known with another content."""
     of_series = (ARRIVAL.c.series_uid == arrival.series_uid) & (ARRIVAL.c.project == arrival.project)
     counted = select(func.count(INSTANCE.c.sop_instance_uid.distinct())).join(ARRIVAL)
@@ -125,17 +132,17 @@ def _another_content(engine: Engine, arrival: Row[Any]) -> Verdict:
         "UIDs: they were corrected, changed on the way, or two scans share UIDs. What came first stays. Release them "
         "(`carina arrivals release`, or the worklist) to run them by themselves, without the others of the series."
     )
+    patients = patients_in(folder)
+    if are_several(list(patients.values())):
+        reason += f" Besides, {several_words(patients)}"
     return Verdict(ArrivalState.APART, reason)
 
 
-def _leave_others(engine: Engine, arrival: Row[Any], folder: Path) -> None:
-    """Take the files of other arrivals out of a folder again."""
+def _own_names(engine: Engine, arrival: Row[Any]) -> set[str]:
+    """The names of the files that came in an arrival itself."""
     with engine.connect() as connection:
         paths = connection.execute(select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == arrival.id)).scalars()
-        own = {Path(path).name for path in paths}
-    for file in folder.glob("*.dcm"):
-        if file.name not in own:
-            file.unlink(missing_ok=True)
+        return {Path(path).name for path in paths}
 
 
 def _due(
@@ -202,21 +209,22 @@ def _link_others(settings: Settings, engine: Engine, arrival: Row[Any], folder: 
     return {path.name for path in paths}
 
 
-def _end_waiting_of_others(connection: Connection, arrival: Row[Any]) -> None:
-    """What waited in quarantine is part of this arrival now, and is run or waits with that."""
+def _end_waiting_of_others(connection: Connection, arrival: Row[Any], left: frozenset[str]) -> None:
+    """What waited in quarantine is part of this arrival now, and is run or waits with that, but for what was left."""
     waiting = _others(arrival) & (ARRIVAL.c.state == ArrivalState.QUARANTINED)
+    if left:
+        held = select(INSTANCE.c.arrival_id, INSTANCE.c.path).join(ARRIVAL).where(waiting)
+        wait_on = {row.arrival_id for row in connection.execute(held) if Path(row.path).name in left}
+        waiting &= ARRIVAL.c.id.not_in(wait_on)
     values = {"state": ArrivalState.QUEUED, "reason": f"more came: its instances are in arrival {arrival.id} as well."}
     connection.execute(update(ARRIVAL).where(waiting).values(**values))
 
 
-def judge_arrival(folder: Path, settings: Settings, source: AnySource, series_uid: str) -> Verdict:
+def judge_arrival(folder: Path, settings: Settings, source: AnySource) -> Verdict:
     """What the instances of a series in a folder are, by the source's series rules."""
     try:
         rules = load_rules(source.series_rules or settings.series_rules)
-        found = find_series(folder, rules, most_voxels=settings.limits.voxels)
-        if is_of_several_patients(found, series_uid):
-            return SEVERAL_PATIENTS
-        choose_source(found, rules)
+        choose_source(find_series(folder, rules, most_voxels=settings.limits.voxels), rules)
     except Exception as error:  # noqa: BLE001 - the network edge: one series that breaks the reader holds up no other
         failure = told(error, kept="the node's log")
         if isinstance(failure, Bug):
