@@ -84,9 +84,15 @@ def fill(hu: HU, ill: Flags, filling: Filling, rng: np.random.Generator) -> HU:
 
 
 def paste_severe(
-    hu: Floats, lung: Flags, spacing_mm: Sequence[float], rng: np.random.Generator
+    hu: Floats,
+    lung: Flags,
+    spacing_mm: Sequence[float],
+    rng: np.random.Generator,
+    *,
+    shares: tuple[float, float] = SEVERE_SHARES,
+    kind: Kind | None = None,
 ) -> tuple[Floats, Flags]:
-    """Put severe disease (`SEVERE_SHARES`, `SEVERE_KINDS`) into ``lung``, up to the tissue around it.
+    """Put severe disease into ``lung``, up to the tissue around it: of ``kind``, by default drawn by `SEVERE_KINDS`.
 
     Patches of 8 to 50 mm, more often behind in half of the draws. RAS order. Returns the new HU and the mask, which
     stays inside ``lung``; without lung, nothing happens.
@@ -98,8 +104,9 @@ def paste_severe(
     field += rng.uniform(0.1, 0.5) * fields.noise(hu.shape, spacing_mm, size_mm / 4, rng)
     if rng.random() < 0.5:
         field -= rng.uniform(0.5, 2.0) * np.linspace(-1, 1, hu.shape[1], dtype=np.float32)[:, None]
-    ill = ill_part(lung, field, float(rng.uniform(*SEVERE_SHARES)))
-    lesion = _drawn(list(SEVERE_KINDS)[int(rng.choice(len(SEVERE_KINDS), p=list(SEVERE_KINDS.values())))], rng)
+    ill = ill_part(lung, field, float(rng.uniform(*shares)))
+    kind = kind or list(SEVERE_KINDS)[int(rng.choice(len(SEVERE_KINDS), p=list(SEVERE_KINDS.values())))]
+    lesion = _drawn(kind, rng)
     reach = [lesion.border_mm / 2 / step for step in spacing_mm]
     inside = np.maximum(ndimage.gaussian_filter(lung.astype(np.float32), reach), 1e-3)
     weight = np.minimum(ndimage.gaussian_filter(ill.astype(np.float32), reach) / inside, 1)

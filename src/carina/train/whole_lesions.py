@@ -23,7 +23,11 @@ from carina.volume.grid import Triple
 HEALTHY_SCANS = 0.4
 """The share of draws without disease."""
 SEVERE_SCANS = 0.18
-"""The share of draws with disease of 20 to 95 % of the lungs."""
+"""The share of draws with disease of 20 to 95 % of the lungs, those with most of them white among them."""
+WHITE_SCANS = 0.06
+"""The share of draws with consolidation of most of the lungs."""
+WHITE_SHARES = (0.6, 1.0)
+"""Of how much of them."""
 AIRLESS_SCANS = 0.2
 """The share of draws with a part of the lungs without air, mostly below and behind."""
 ONE_SLICE_SCANS = 0.35
@@ -54,7 +58,9 @@ def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Ge
     chosen = rng.random()
     if chosen < HEALTHY_SCANS or not lung.any():
         return hu, ill
-    if chosen < HEALTHY_SCANS + SEVERE_SCANS:
+    if chosen < HEALTHY_SCANS + WHITE_SCANS:
+        hu, ill = paste_severe(hu, lung, spacing_mm, rng, shares=WHITE_SHARES, kind=lesions.Kind.CONSOLIDATION)
+    elif chosen < HEALTHY_SCANS + SEVERE_SCANS:
         hu, ill = paste_severe(hu, lung, spacing_mm, rng)
     elif chosen < HEALTHY_SCANS + SEVERE_SCANS + AIRLESS_SCANS:
         hu, ill = dense.consolidate(hu, lesions.to_the_wall(hu, lung, spacing_mm), spacing_mm, rng)
