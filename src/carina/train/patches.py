@@ -64,7 +64,10 @@ class Drawn:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cut:
-    """HU, masks and (where asked for) gas that is no lung and what is around the body, all ``(z, y, x)``."""
+    """HU, masks and (where asked for) gas that is no lung, what is around the body and each voxel's share of lung.
+
+    All are ``(z, y, x)``.
+    """
 
     hu: Floats
     lung: Flags
@@ -72,6 +75,7 @@ class Cut:
     ignore: Flags
     gas: Flags | None = None
     around: Flags | None = None
+    share: Floats | None = None
 
 
 def cut(

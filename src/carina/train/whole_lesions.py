@@ -7,6 +7,7 @@ tells them apart is where they lie. Arrays are ``(z, y, x)`` in RAS order; a dra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
@@ -14,9 +15,10 @@ from scipy import ndimage
 from carina.cases.case import DENSE_LUNG_HU, Case
 from carina.cases.sampling import Shape
 from carina.synth import dense, distractors, lesions
+from carina.synth.averaging import paint_averaged
 from carina.synth.severity import paste_severe
 from carina.train.patches import Drawn
-from carina.train.whole_scans import blurred, finish_scan, frame_scan, sample_scan
+from carina.train.whole_scans import finish_scan, frame_scan, sample_scan
 from carina.volume.arrays import Flags, Floats
 from carina.volume.grid import Triple
 
@@ -41,16 +43,19 @@ NEAR_VOXELS = 2
 def draw_ill_scan(cases: Sequence[Case], shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> Drawn:
     """One scan in ``shape`` voxels of ``spacing_mm``, with disease of none to nearly all of its lungs as the truth."""
     scan = sample_scan(cases, shape, spacing_mm, rng)
-    lung = scan.cut.lung
-    hu, fluid = scan.cut.hu, np.zeros(lung.shape, dtype=np.bool_)
+    hu, lung, share = scan.cut.hu, scan.cut.lung, scan.cut.share
+    assert share is not None
+    ill = np.zeros(lung.shape, dtype=np.bool_)
     if lung.any():
-        hu, fluid = distractors.look_alikes(hu, lung, spacing_mm, rng, SCAN_LOOK_ALIKES)
-    free = lung & ~fluid
-    ill_hu, ill = _with_disease(hu, free, spacing_mm, rng)
-    hu = blurred(hu, ill_hu, lesions.to_the_wall(hu, free, spacing_mm), rng)
+        hu, ill = paint_averaged(hu, share, partial(_beside_look_alikes, spacing_mm=spacing_mm, rng=rng), rng)
     near = ndimage.binary_dilation(lung, iterations=NEAR_VOXELS)
     drawn = Drawn(hu=finish_scan(hu, rng), truth=ill, hard=near & (hu > DENSE_LUNG_HU), ignored=scan.cut.ignore)
     return frame_scan(drawn, lung, rng, one_slice=ONE_SLICE_SCANS)
+
+
+def _beside_look_alikes(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
+    hu, fluid = distractors.look_alikes(hu, lung, spacing_mm, rng, SCAN_LOOK_ALIKES)
+    return _with_disease(hu, lung & ~fluid, spacing_mm, rng)
 
 
 def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
@@ -63,8 +68,7 @@ def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Ge
     elif chosen < HEALTHY_SCANS + SEVERE_SCANS:
         hu, ill = paste_severe(hu, lung, spacing_mm, rng)
     elif chosen < HEALTHY_SCANS + SEVERE_SCANS + AIRLESS_SCANS:
-        hu, ill = dense.consolidate(hu, lesions.to_the_wall(hu, lung, spacing_mm), spacing_mm, rng)
-        ill &= lung
+        hu, ill = dense.consolidate(hu, lung, spacing_mm, rng)
     if not ill.any() or rng.random() < 0.4:
         kind = list(lesions.Kind)[int(rng.integers(len(lesions.Kind)))] if rng.random() < 0.5 else None
         radii_mm = lesions.RADII_MM if rng.random() < 0.75 else (6.0, 14.0)

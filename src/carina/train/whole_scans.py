@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from carina.cases.case import Case
 from carina.cases.sampling import Shape
 from carina.synth import dense, distractors, fields, lesions
 from carina.synth.abdomen import draw_abdomen
+from carina.synth.averaging import paint_averaged
 from carina.synth.severity import paste_severe
 from carina.train.patches import OUTSIDE_HU, Cut, Drawn, only_slice
 from carina.volume import Grid, Mask, Volume
@@ -53,10 +55,6 @@ UNDRESSED = 0.3
 MOST_NOISE_HU = 25.0
 MIRRORED = 0.03
 """The share of draws with left and right exchanged: which side the heart is on tells it from a lobe without air."""
-BLURRED_VOXELS = (0.5, 0.9)
-"""What drawn disease is smoothed by. A scan's own tissue was averaged to these voxels and sampled between them, which
-smooths about as a normal curve of 0.5 voxels does: what is drawn on them is sharper than anything real, and that alone
-would tell it."""
 BENDS_MM = (60.0, 140.0)
 """How wide the bends are by which all tissue is moved, in three dimensions."""
 
@@ -66,14 +64,19 @@ def coarse_case(case: Case, spacing_mm: Triple) -> Case:
     hu, grid = averaged(case.hu, case.volume.grid, spacing_mm)
     volume = Volume(hu=np.rint(hu).astype(np.int16), grid=grid, uid=case.volume.uid)
     lung, lesion, ignore = (_coarse(mask, grid, spacing_mm) for mask in (case.lung, case.lesion, case.ignore))
-    return replace(case, volume=volume, lung=lung, lesion=lesion, ignore=ignore)
+    share = None if case.lung is None else np.rint(255 * _share(case.lung, spacing_mm)).astype(np.uint8)
+    return replace(case, volume=volume, lung=lung, lesion=lesion, ignore=ignore, lung_share=share)
 
 
 def _coarse(mask: Mask | None, grid: Grid, spacing_mm: Triple) -> Mask | None:
     if mask is None:
         return None
+    return replace(mask, labels=(_share(mask, spacing_mm) >= 0.5).astype(np.uint8), grid=grid)
+
+
+def _share(mask: Mask, spacing_mm: Triple) -> Floats:
     share, _ = averaged((mask.labels > 0).view(np.uint8), mask.grid, spacing_mm)
-    return replace(mask, labels=(share >= 0.5).astype(np.uint8), grid=grid)
+    return share
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,9 +91,11 @@ class Scan:
 def draw_whole_scan(cases: Sequence[Case], shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> Drawn:
     """One scan in ``shape`` voxels of ``spacing_mm``, with or without disease and a belly; fluid is not taught on."""
     scan = sample_scan(cases, shape, spacing_mm, rng)
-    lung, around = scan.cut.lung, scan.cut.around
-    assert around is not None
-    hu, fluid = _with_disease(scan.cut.hu, lung, spacing_mm, rng)
+    lung, around, share = scan.cut.lung, scan.cut.around, scan.cut.share
+    assert around is not None and share is not None
+    hu, fluid = scan.cut.hu, np.zeros(lung.shape, dtype=np.bool_)
+    if lung.any():
+        hu, fluid = paint_averaged(hu, share, partial(_ill, spacing_mm=spacing_mm, rng=rng), rng)
     hu = _dressed(hu, around & scan.seen[:, None, None], spacing_mm, rng)
     hard = _hard(replace(scan.cut, hu=hu), scan.organs) | (fluid & lung)
     drawn = Drawn(hu=finish_scan(hu, rng), truth=lung, hard=hard, ignored=scan.cut.ignore | fluid)
@@ -188,13 +193,16 @@ def _sampled(
         values = ndimage.map_coordinates(array.astype(np.float32), at, order=1, cval=outside)
         return np.where(seen[:, None, None], values, np.float32(outside))
 
-    lung, ignore = (
-        np.zeros(shape, dtype=np.bool_) if mask is None else sampled(mask.labels) >= 0.5
-        for mask in (case.lung, case.ignore)
+    share, ignore = (
+        np.zeros(shape, dtype=np.float32) if labels is None else sampled(labels)
+        for labels in (case.lung_share, None if case.ignore is None else case.ignore.labels)
     )
+    share /= 255
     gas, around = sampled(case.gas) >= 0.5, sampled(case.around, 1.0) >= 0.5
     hu = sampled(case.hu, OUTSIDE_HU)
-    return Cut(hu=hu, lung=lung, lesion=np.zeros_like(lung), ignore=ignore, gas=gas, around=around), seen
+    lung = share >= 0.5
+    none = np.zeros_like(lung)
+    return Cut(hu=hu, lung=lung, lesion=none, ignore=ignore >= 0.5, gas=gas, around=around, share=share), seen
 
 
 def _moved(shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> Floats:
@@ -203,26 +211,18 @@ def _moved(shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> Floats
     return np.stack([rng.uniform(0, wide_mm / 12) * fields.noise(shape, spacing_mm, wide_mm, rng) for _ in range(3)])
 
 
-def _with_disease(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
+def _ill(hu: Floats, lung: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
     """Disease of none to nearly all of the lungs; and where pleural fluid is, which may be called either."""
-    if not lung.any():
-        return hu, np.zeros(lung.shape, dtype=np.bool_)
-    if rng.random() < 0.5:
-        hu, whitened = distractors.breath(hu, lung, rng), False
-    else:
-        whitened = rng.random() < 0.2
-    within = lesions.to_the_wall(hu, lung, spacing_mm)
-    ill_hu, fluid = _ill(dense.white_out(hu, within, rng) if whitened else hu, lung, within, spacing_mm, rng)
-    return blurred(hu, ill_hu, within, rng), fluid
-
-
-def _ill(hu: Floats, lung: Flags, within: Flags, spacing_mm: Triple, rng: np.random.Generator) -> tuple[Floats, Flags]:
     fluid = np.zeros(lung.shape, dtype=np.bool_)
+    if rng.random() < 0.5:
+        hu = distractors.breath(hu, lung, rng)
+    elif rng.random() < 0.2:
+        hu = dense.white_out(hu, lung, rng)
     if rng.random() < 0.3:
         hu = distractors.dependent(hu, lung, spacing_mm, rng)
     chosen = rng.random()
     if chosen < 0.45:
-        hu, _ = dense.consolidate(hu, within, spacing_mm, rng)
+        hu, _ = dense.consolidate(hu, lung, spacing_mm, rng)
     elif chosen < 0.6:
         hu, _ = paste_severe(hu, lung, spacing_mm, rng)
     elif chosen < 0.75:
@@ -231,17 +231,6 @@ def _ill(hu: Floats, lung: Flags, within: Flags, spacing_mm: Triple, rng: np.ran
     if rng.random() < 0.2:
         hu, fluid = distractors.effusion(hu, lung, spacing_mm, rng)
     return hu, fluid
-
-
-def blurred(hu: Floats, drawn: Floats, within: Flags, rng: np.random.Generator) -> Floats:
-    """Disease as soft as what was averaged: what ``drawn`` adds to ``hu``, smoothed.
-
-    ``within`` are the lungs up to their wall: nothing is smoothed across it, so that no rim of air is left there.
-    """
-    width = float(rng.uniform(*BLURRED_VOXELS))
-    share = np.maximum(ndimage.gaussian_filter(within.astype(np.float32), width), 1e-3)
-    added = ndimage.gaussian_filter(np.where(within, drawn - hu, 0).astype(np.float32), width) / share
-    return np.where(within, hu + added, drawn)
 
 
 def finish_scan(hu: Floats, rng: np.random.Generator) -> Floats:
