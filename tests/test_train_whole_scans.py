@@ -16,15 +16,14 @@ from carina.cases.checks import check_data
 from carina.cases.datalist import read_datalist
 from carina.cases.purpose import Purpose, Targets, Task
 from carina.cases.sampling import Shape
-from carina.synth import dense
+from carina.synth import averaging, dense
 from carina.synth.abdomen import under_lungs
 from carina.synth.dense import consolidate, join_belly, lengthen
 from carina.synth.lesions import PART_AIR_HU
 from carina.synth.phantom import chest_phantom
-from carina.train import whole_scans
 from carina.train.patches import Drawn
 from carina.train.whole_lesions import draw_ill_scan
-from carina.train.whole_scans import blurred, coarse_case, draw_whole_scan, sample_scan
+from carina.train.whole_scans import coarse_case, draw_whole_scan, sample_scan
 from carina.volume import Grid, Mask, Volume
 from carina.volume.arrays import Flags, Floats
 from carina.volume.files import write_mask, write_volume
@@ -194,37 +193,6 @@ def test_an_empty_lung_mask_is_a_belly_to_whole_scans_and_a_mistake_elsewhere(tm
     assert not any("every chest" in one for one in check_data(data, replace(purpose, takes_bellies=True)).problems)
 
 
-def averaged_ball() -> tuple[Floats, Floats]:
-    """Shares of a ball of 14 mm radius: averaged from voxels of 1 mm and sampled half-way between those of
-    6 x 4 x 4 mm; and as it is drawn on these, in or out."""
-    z, y, x = np.indices((120, 80, 80)) - np.array([60.0, 40.0, 40.0])[:, None, None, None]
-    fine = (z**2 + y**2 + x**2 < 14**2).astype(np.float32)
-    means = fine.reshape(20, 6, 20, 4, 20, 4).mean(axis=(1, 3, 5))
-    for axis in range(3):
-        means = (means + np.roll(means, 1, axis)) / 2
-    return means, (means > 0.5).astype(np.float32)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_what_is_drawn_is_as_soft_as_what_was_averaged(seed: int) -> None:
-    real, sharp = averaged_ball()
-    lung = np.full(real.shape, -850.0, dtype=np.float32)
-    everywhere = np.ones(real.shape, dtype=np.bool_)
-    shares = (blurred(lung, lung + 890 * sharp, everywhere, np.random.default_rng(seed)) + 850) / 890
-    assert np.abs(shares - real).mean() < 0.6 * np.abs(sharp - real).mean()
-
-
-def test_no_air_is_left_at_the_wall_beside_what_is_blurred() -> None:
-    lung = np.zeros((12, 20, 20), dtype=np.bool_)
-    lung[2:10, 3:17, 3:17] = True
-    hu = np.where(lung, np.float32(-850), np.float32(40))
-    drawn = np.where(lung & (np.arange(20) < 10), np.float32(40), hu)
-    ill = lung & (np.arange(20) < 10)
-    soft = blurred(hu, drawn, lung, np.random.default_rng(1))
-    assert soft[ill & (np.arange(20) < 7)].min() > 35
-    assert (soft[~lung] == 40).all()
-
-
 @pytest.mark.parametrize("draw", [draw_whole_scan, draw_ill_scan])
 def test_disease_of_both_looks_is_drawn_soft(
     case: Case,
@@ -235,7 +203,7 @@ def test_disease_of_both_looks_is_drawn_soft(
         return np.stack([draw([case], SHAPE, MM, np.random.default_rng([5, seed])).hu for seed in range(8)])
 
     soft = drawn()
-    monkeypatch.setattr(whole_scans, "BLURRED_VOXELS", (0.01, 0.02))
+    monkeypatch.setattr(averaging, "BLURRED_VOXELS", (0.01, 0.02))
     sharp = drawn()
     differ = np.abs(soft - sharp)[:, :, 1:] > 60
     assert differ.mean() > 0.002

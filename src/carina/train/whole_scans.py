@@ -24,7 +24,7 @@ from carina.synth.averaging import paint_averaged
 from carina.synth.severity import paste_severe
 from carina.train.patches import OUTSIDE_HU, Cut, Drawn, only_slice
 from carina.volume import Grid, Mask, Volume
-from carina.volume.arrays import Flags, Floats
+from carina.volume.arrays import Flags, Floats, Labels
 from carina.volume.average import averaged
 from carina.volume.grid import Triple
 
@@ -195,7 +195,7 @@ def _sampled(
 
     share, ignore = (
         np.zeros(shape, dtype=np.float32) if labels is None else sampled(labels)
-        for labels in (case.lung_share, None if case.ignore is None else case.ignore.labels)
+        for labels in (_lung_share(case), None if case.ignore is None else case.ignore.labels)
     )
     share /= 255
     gas, around = sampled(case.gas) >= 0.5, sampled(case.around, 1.0) >= 0.5
@@ -203,6 +203,13 @@ def _sampled(
     lung = share >= 0.5
     none = np.zeros_like(lung)
     return Cut(hu=hu, lung=lung, lesion=none, ignore=ignore >= 0.5, gas=gas, around=around, share=share), seen
+
+
+def _lung_share(case: Case) -> Labels | None:
+    """How much of each voxel is lung, 0 to 255."""
+    if case.lung_share is not None or case.lung is None:
+        return case.lung_share
+    return np.where(case.lung.labels > 0, np.uint8(255), np.uint8(0))
 
 
 def _moved(shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> Floats:
