@@ -40,8 +40,7 @@ class Case:
     """One image with its masks and label.
 
     The masks lie on the volume's voxels; None means that the case comes without one. In ``ignore`` it is not known
-    what is there, so that nothing is learnt from it. ``label`` is the class, None where none is given. ``lung_share``
-    is how much of each voxel is lung, 0 to 255, where a case was averaged to voxels so large that it matters.
+    what is there, so that nothing is learnt from it. ``label`` is the class, None where none is given.
     """
 
     name: str
@@ -49,7 +48,6 @@ class Case:
     lung: Mask | None = None
     lesion: Mask | None = None
     ignore: Mask | None = None
-    lung_share: Labels | None = None
     label: int | None = None
 
     @property

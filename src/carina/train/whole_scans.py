@@ -59,13 +59,25 @@ BENDS_MM = (60.0, 140.0)
 """How wide the bends are by which all tissue is moved, in three dimensions."""
 
 
-def coarse_case(case: Case, spacing_mm: Triple) -> Case:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AveragedCase(Case):
+    """A case averaged to voxels so large that many hold lung and what lies beside it.
+
+    ``lung_share`` is how much of each voxel is lung, 0 to 255; None without a lung mask.
+    """
+
+    lung_share: Labels | None
+
+
+def coarse_case(case: Case, spacing_mm: Triple) -> AveragedCase:
     """``case`` averaged to voxels that are not larger than ``spacing_mm``; masks where half of a voxel is labelled."""
     hu, grid = averaged(case.hu, case.volume.grid, spacing_mm)
     volume = Volume(hu=np.rint(hu).astype(np.int16), grid=grid, uid=case.volume.uid)
     lung, lesion, ignore = (_coarse(mask, grid, spacing_mm) for mask in (case.lung, case.lesion, case.ignore))
     share = None if case.lung is None else np.rint(255 * _share(case.lung, spacing_mm)).astype(np.uint8)
-    return replace(case, volume=volume, lung=lung, lesion=lesion, ignore=ignore, lung_share=share)
+    return AveragedCase(
+        name=case.name, volume=volume, lung=lung, lesion=lesion, ignore=ignore, label=case.label, lung_share=share
+    )
 
 
 def _coarse(mask: Mask | None, grid: Grid, spacing_mm: Triple) -> Mask | None:
@@ -207,9 +219,9 @@ def _sampled(
 
 def _lung_share(case: Case) -> Labels | None:
     """How much of each voxel is lung, 0 to 255."""
-    if case.lung_share is not None or case.lung is None:
+    if isinstance(case, AveragedCase):
         return case.lung_share
-    return np.where(case.lung.labels > 0, np.uint8(255), np.uint8(0))
+    return None if case.lung is None else np.where(case.lung.labels > 0, np.uint8(255), np.uint8(0))
 
 
 def _moved(shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> Floats:
