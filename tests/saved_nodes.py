@@ -16,7 +16,7 @@ PAGE = 4096
 def make_earlier(saved: Path, *, with_list: bool) -> None:
     """Take from a backup the digests that earlier versions did not note; 0.1 had no list of files either."""
     said = json.loads((saved / "backup.json").read_bytes())
-    del said["files"], said["files_sha256"]
+    del said["files"], said["files_sha256"], said["sha256"]
     (saved / "backup.json").write_text(json.dumps(said))
     files = [CopiedFile.of_line(line) for line in (saved / COPIED).read_text().splitlines()]
     kept = [one for one in files if one.path.startswith(("runs/", "uploads/"))]

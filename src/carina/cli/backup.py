@@ -73,7 +73,10 @@ def _warn_if_open(folder: Path) -> None:
 @click.argument("backup_folder", metavar="FROM", type=PATH)
 @CONFIG
 def restore(backup_folder: Path, config: Path | None) -> None:
-    """Make the node of the settings from a backup in the folder FROM. The node's folder must be empty or not there."""
+    """Make the node of the settings from a backup in the folder FROM. The node's folder must be empty or not there.
+
+    What lies in FROM and was not saved by carina backup is left out and named.
+    """
     from carina.keeping.restore import restore_node
 
     settings = node_settings(config)
@@ -81,4 +84,8 @@ def restore(backup_folder: Path, config: Path | None) -> None:
     what = f"as of {said.at:%Y-%m-%d %H:%M:%S} UTC; instances: {said.instances}, runs: {said.runs}"
     say(f"{settings.node.folder}: {what}; start it by: carina serve")
     _tell_lost(said, "it was lost before the backup was made, and the restored node is without it")
+    if said.left_out:
+        more = f" and {len(said.left_out) - 1} more" if len(said.left_out) > 1 else ""
+        words = f"{said.left_out[0]}{more}: lies in the backup's folder and was not saved with it: left out"
+        say(f"{backup_folder}: {words}. Put it in place by hand where it is wanted", err=True)
     _warn_if_open(Path(settings.node.folder))

@@ -62,6 +62,8 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
     and of corrections that readers finished, that it had no more as they were written: a restore does without them.
     ``files`` is how many lines the list of files has, ``files_sha256`` is of that list: empty in earlier versions.
     ``database_damage`` is what was wrong with the node's own SQLite, which was saved as it was; empty: nothing.
+    ``left_out`` is what a restore found beside what was saved. ``sha256`` is of all the others, as the file has them:
+    not there in earlier versions.
     """
 
     at: datetime
@@ -74,6 +76,8 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
     files: int = 0
     files_sha256: str = ""
     database_damage: str = ""
+    left_out: tuple[str, ...] = ()
+    sha256: str = ""
     carina: str = __version__
     notice: str = RESEARCH_ONLY
 
@@ -171,8 +175,15 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
         if identity_in(folder) != was:
             words = f"{folder}: the node's folder went while it was saved, and nothing is lost: is its disk mounted?"
             raise FolderAway(FOLDER_AWAY, f"{words} Make the backup again.")
+        made = msgspec.structs.replace(made, sha256=own_digest(msgspec.json.encode(made)))
         (part / BACKUP_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made)) + b"\n")
     return made
+
+
+def own_digest(text: bytes) -> str:
+    """The SHA-256 of what a backup's JSON says but of this itself, however it is laid out."""
+    said = {name: value for name, value in msgspec.json.decode(text).items() if name != "sha256"}
+    return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
 
 
 @contextmanager

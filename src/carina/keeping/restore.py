@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, func, insert, literal, update
 
 from carina.config import Settings
@@ -19,8 +20,9 @@ from carina.errors import BadConfig
 from carina.jobs.belonging import mark
 from carina.jobs.places import DATABASE
 from carina.jobs.queue import JobState
-from carina.keeping.backup import BACKUP_FILE, LISTED, Backup, is_on_server, new_folder
-from carina.keeping.copied import COPIED, Copier
+from carina.keeping.backup import Backup, is_on_server, new_folder
+from carina.keeping.brought import bring
+from carina.keeping.copied import Copier
 from carina.keeping.dumps import DUMP, check_restorable, restore_database
 from carina.keeping.saved import check_copies, look_into, read_backup
 from carina.pipeline.json_text import as_pretty_json
@@ -29,6 +31,8 @@ from carina.sections import INCOMING, RUNS, UPLOADS
 
 def restore_node(settings: Settings, backup: Path, now: datetime, who: str = "restore") -> Backup:
     """Make the node of the settings from a backup; its folder is empty or not there. Its audit trail names ``who``.
+
+    What lies in the backup's folder and was not saved is left out, and named in what this gives.
 
     Raises:
         BadConfig: that is no whole backup, its instances were altered, or it is of a later version; or the node's
@@ -42,10 +46,8 @@ def restore_node(settings: Settings, backup: Path, now: datetime, who: str = "re
     folder = Path(settings.node.folder)
     with new_folder(folder, "restore") as part:
         copier = Copier()
-        for one in backup.iterdir():
-            if one.name not in (BACKUP_FILE, DUMP, LISTED, COPIED):
-                copier.tree(one, part / one.name)
-        said = check_copies(saved, named, part, copier.sums)
+        left_out = bring(saved, part, copier)
+        said = replace(check_copies(saved, named, part, copier.sums), left_out=left_out)
         if is_on_server(settings):
             restore_database(backup / DUMP, settings.node.database)
         address = settings.node.database or file_address(part / DATABASE)

@@ -1,7 +1,8 @@
 """A backup as it lies there, looked into before anything of it is put in place: whether it is whole.
 
-``backup.json`` has the digest of the list of files, the list those of all files, and the database names what there has
-to be. Backups of earlier versions have no digests: their lists are compared with the rows of the database.
+``backup.json`` has the digest of itself and of the list of files, the list those of all files, and the database names
+what there has to be. Backups of earlier versions have no digests: their lists are compared with the rows of the
+database.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from shlex import quote
 
 from msgspec.structs import replace
@@ -22,7 +23,7 @@ from carina.database.upgrade import check_version
 from carina.deliver.identity import file_digest
 from carina.errors import BadConfig
 from carina.jobs.places import DATABASE
-from carina.keeping.backup import BACKUP_FILE, LISTED, Backup, Named, NamedFile, named_by
+from carina.keeping.backup import BACKUP_FILE, LISTED, Backup, Named, NamedFile, named_by, own_digest
 from carina.keeping.copied import COPIED, CopiedFile
 from carina.keeping.dumped import opened_dump
 from carina.keeping.dumps import DUMP
@@ -74,11 +75,7 @@ def read_backup(folder: Path) -> SavedNode:
     Raises:
         BadConfig: it is none, was broken off, or lacks files.
     """
-    try:
-        said = read_json((folder / BACKUP_FILE).read_bytes(), Backup)
-    except (OSError, ValueError) as error:
-        words = f"is no backup, or one that was broken off (no {BACKUP_FILE} that can be read): choose another."
-        raise BadConfig("restore.no-backup", f"{folder}: {words}") from error
+    said = _what_it_says(folder)
     saved = SavedNode(folder=folder, said=said, files=_files_of(folder, said))
     needed = [saved.database, *([LISTED] if saved.is_dump else [])]
     missing = [name for name in needed if not (folder / name).is_file()]
@@ -87,8 +84,30 @@ def read_backup(folder: Path) -> SavedNode:
     return saved
 
 
+def _what_it_says(folder: Path) -> Backup:
+    try:
+        text = (folder / BACKUP_FILE).read_bytes()
+        said = read_json(text, Backup)
+    except (OSError, ValueError) as error:
+        words = f"is no backup, or one that was broken off (no {BACKUP_FILE} that can be read): choose another."
+        raise BadConfig("restore.no-backup", f"{folder}: {words}") from error
+    plain = read_json(text)
+    for name in ("files_sha256", "sha256"):
+        is_empty = name in plain and not plain[name]
+        _refuse(folder, [BACKUP_FILE] * is_empty, f"has an empty {name}", "the SHA-256 that was saved")
+    is_other = bool(said.sha256) and own_digest(text) != said.sha256
+    _refuse(folder, [BACKUP_FILE] * is_other, "is not what was saved", "the SHA-256 that it has of itself")
+    return said
+
+
 def _files_of(folder: Path, said: Backup) -> tuple[CopiedFile, ...]:
-    listed = (CopiedFile.of_line(line) for line in _list_of(folder, said))
+    listed = [CopiedFile.of_line(line) for line in _list_of(folder, said)]
+    outside = [one.path for one in listed if not _is_below(one.path)]
+    what = f"names what lies outside the backup ({', '.join(outside)[:80]!r})"
+    _refuse(folder, [COPIED] * bool(outside), what, "files of the backup's folder alone")
+    if any(one.sha256 for one in listed) and not said.files_sha256:
+        what = "has no SHA-256 of the list of files"
+        _refuse(folder, [BACKUP_FILE], what, f"that of {COPIED}, which has those of all files")
     return tuple(one for one in listed if not (said.database_damage and one.path == DATABASE))
 
 
@@ -109,6 +128,11 @@ def _lines(listed: Path) -> list[str]:
     return [one for one in listed.read_bytes().decode(errors="surrogateescape").split("\n") if one]
 
 
+def _is_below(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts
+
+
 def look_into(saved: SavedNode) -> Named:
     """What the database in a backup names, which is what the backup says and its lists have.
 
@@ -120,6 +144,9 @@ def look_into(saved: SavedNode) -> Named:
     if saved.is_listed:
         _check_database_files(saved)
     named = _named_in(saved.folder / saved.database)
+    if named.version != saved.said.database_version:
+        what = f"says that the database has version {saved.said.database_version}"
+        _refuse(saved.folder, [BACKUP_FILE], what, f"{named.version}, which {saved.database} has")
     found, expected = (len(named.instances), len(named.runs)), (saved.said.instances, saved.said.runs)
     if found != expected:
         what = f"has instances: {found[0]}, runs: {found[1]}"
