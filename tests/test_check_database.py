@@ -30,7 +30,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "of an earlier version": (lambda file: said(file, "update alembic_version set version_num = '0020'"), ""),
     "no database": (
         lambda file: file.write_bytes(b"no database" * 100),
-        "can't be opened \\(file is not a database\\)",
+        r"the node's database is damaged \(file is not a database\): .* restore an earlier backup",
     ),
     "of a later version": (
         lambda file: said(file, "update alembic_version set version_num = '9999'"),
@@ -42,7 +42,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a table is gone": (
         lambda file: said(file, "alter table delivery rename to lost"),
-        r"can't be read \(no such table: delivery\); restore a backup",
+        r"the node's database is damaged \(no such table: delivery\): .* restore an earlier backup",
     ),
 }
 

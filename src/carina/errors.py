@@ -27,6 +27,16 @@ MOST_LINES = 50
 """What an error tells at most: a stranger's text may be endless, and a list of mistakes too."""
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+DATABASE_DAMAGED = "node.database-damaged"
+OF_DATABASE = "of_database"
+"""What an error of SQLite's has its database's file under, where that is a node's."""
+
+_DAMAGED = (11, 26)
+"""``SQLITE_CORRUPT`` and ``SQLITE_NOTADB``; their module is loaded only where there is a database."""
+
+_SAID_OF_DAMAGE = ("no such table", "no such column", "Could not decode")
+"""How it is said of what is missing, or is no text, in a database of today's schema."""
+
 ONLY_WHILE_WRITING = FULL | {errno.EROFS, errno.EFBIG}
 
 SAID_AGAIN_S = 600.0
@@ -227,9 +237,26 @@ def told(error: Exception, outputs: Iterable[Path] = (), *, kept: Path | str | N
         return error
     if isinstance(error, OSError):
         return _of_the_system(error, tuple(outputs))
+    if (damage := _damage_of_database(error)) is not None:
+        return damage
     if isinstance(error, MemoryError):
         return BadConfig("node.memory", "the memory of this machine did not suffice: free some, or use a larger one.")
     return Bug.of(error, kept)
+
+
+def _damage_of_database(error: BaseException) -> BadConfig | None:
+    """What a statement met in a node's SQLite that a healthy one never says; it holds neither statement nor values."""
+    cause = getattr(error, "orig", error)
+    if not (file := getattr(cause, OF_DATABASE, "")):
+        return None
+    said, code = one_line(str(cause)).strip(), getattr(cause, "sqlite_errorcode", 1) & 0xFF
+    return damaged_database(file, said) if code in _DAMAGED or said.startswith(_SAID_OF_DAMAGE) else None
+
+
+def damaged_database(file: str, said: str) -> BadConfig:
+    """That a node's SQLite is damaged, by what SQLite says of it."""
+    how = "stop the node, save what is left by carina backup, and restore an earlier backup (docs/node.md)"
+    return BadConfig(DATABASE_DAMAGED, f"{file}: the node's database is damaged ({said}): {how}.")
 
 
 def unreadable(error: OSError, path: Path | str) -> BadSeries:

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from carina.database.address import check_address, file_of, shown_address
 from carina.database.greeting import takes_nobody_now
 from carina.database.project_scope import narrow_statements
-from carina.errors import BadConfig, one_line
+from carina.errors import DATABASE_DAMAGED, OF_DATABASE, BadConfig, one_line, told
 
 _READS = "carina_reads"
 
@@ -70,6 +71,7 @@ def open_database(url: str, *, makes: bool = True) -> Engine:
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_as_writer)
+            event.listen(engine, "handle_error", partial(_name_of_file, file_of(url)))
         narrow_statements(engine)
         if makes:
             with engine.connect():
@@ -82,6 +84,9 @@ def open_database(url: str, *, makes: bool = True) -> Engine:
             said = one_line(str(getattr(error, "orig", error))).strip()
             words = f"its server can't be reached, or takes nobody now ({said}): see that it runs."
             raise DatabaseAway("database.open", f"database {shown_address(url)}: {words}") from error
+        _name_file(file_of(url), getattr(error, "orig", error))
+        if (failure := told(error)).code == DATABASE_DAMAGED:
+            raise failure from error
         raise BadConfig("database.open", _unopened(url, error)) from error
     return engine
 
@@ -179,6 +184,16 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
     for pragma in ("journal_mode=wal", "synchronous=full", "foreign_keys=on", f"busy_timeout={BUSY_MS}"):
         cursor.execute(f"pragma {pragma}")
     cursor.close()
+
+
+def _name_of_file(file: Path | None, context: Any) -> None:
+    _name_file(file, context.original_exception)
+
+
+def _name_file(file: Path | None, error: BaseException) -> None:
+    """Let an error of SQLite's say which database it is of: what it says may be damage (``errors.told``)."""
+    if isinstance(error, sqlite3.Error):
+        setattr(error, OF_DATABASE, str(file or ""))
 
 
 def _open_existing(dialect: Any, _: object, arguments: list[Any], options: dict[str, Any]) -> None:

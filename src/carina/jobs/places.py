@@ -192,7 +192,12 @@ def open_existing_node(settings: Settings) -> Engine:
     check_beside(settings)
     check_folder(settings)
     engine = connected(settings)
-    if not is_begun(engine):
+    try:
+        has_begun = is_begun(engine) or is_marked(folder, engine)
+    except (BadConfig, SQLAlchemyError):
+        engine.dispose()
+        raise
+    if not has_begun:
         engine.dispose()
         raise BadConfig("node.none", f"{folder.absolute()}: no node is here yet (its database is empty), {how}")
     return _brought_up(engine, settings, lambda: is_marked(folder, engine))

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from carina.config import Settings
 from carina.database import check_version, open_database, read_only
 from carina.database.address import BAD_ADDRESS, file_of
-from carina.errors import BadConfig
+from carina.errors import DATABASE_DAMAGED, BadConfig, damaged_database, one_line, told
 from carina.jobs.belonging import is_marked
 from carina.jobs.places import DATABASE, check_beside, connected, database_address
 from carina.jobs.signs import check_host, has_one_host
@@ -99,6 +99,9 @@ def _looked_into(settings: Settings, key: Key) -> Iterator[Mistake]:
     try:
         yield from _found_in(engine, settings, key)
     except SQLAlchemyError as error:
+        if (failure := told(error)).code == DATABASE_DAMAGED:
+            yield Mistake(key=key, words=failure.message)
+            return
         words = f"the node's database can't be read ({str(getattr(error, 'orig', None) or error).strip()})"
         yield Mistake(key=key, words=f"{words}; restore a backup, or have the server mended")
     finally:
@@ -108,9 +111,23 @@ def _looked_into(settings: Settings, key: Key) -> Iterator[Mistake]:
 def _found_in(engine: Engine, settings: Settings, key: Key) -> Iterator[Mistake]:
     """Of a database of an earlier version nothing is said: it is brought to today's at the next start."""
     with read_only(engine) as connection:
+        _check_whole(connection)
         is_todays = check_version(connection)
     is_marked(Path(settings.node.folder), engine)
     if is_todays:
         with read_only(engine) as connection:
             for name, words in unknown_destinations(connection, settings.destinations).items():
                 yield Mistake(key=("destinations", name), words=words)
+
+
+def _check_whole(connection: Connection) -> None:
+    """See that SQLite's file is whole, as far as it can be seen without its indices.
+
+    Raises:
+        BadConfig: it is damaged.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    found = str(connection.exec_driver_sql("pragma quick_check(1)").scalar())
+    if found != "ok":
+        raise damaged_database(connection.engine.url.database or "", one_line(found))

@@ -1,0 +1,136 @@
+"""SQLite that a disk has damaged: whoever opens or asks it is told so in one line, and of no fault of Carina's."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import pytest
+from sqlalchemy import select
+
+from called import called
+from carina.cli.terminal import SOME_FAILED
+from carina.config import NodeSettings, Settings
+from carina.database import SCHEMA
+from carina.errors import Bug, CarinaError, told
+from carina.jobs.places import open_existing_node, open_node
+from carina.service.check_database import database_mistakes
+from saved_nodes import PAGE
+from test_backup import filled
+
+BAD_CONFIG = 4
+TABLES = (*SCHEMA.tables, "alembic_version")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("damaged") / "node"
+    filled(Settings(node=NodeSettings(folder=str(folder))))
+    with closing(sqlite3.connect(folder / "node.sqlite")) as plain:
+        plain.execute("pragma wal_checkpoint(truncate)")
+    return folder
+
+
+@pytest.fixture
+def node(whole: Path, tmp_path: Path) -> Settings:
+    return Settings(node=NodeSettings(folder=str(shutil.copytree(whole, tmp_path / "node"))))
+
+
+def file_of_node(node: Settings) -> Path:
+    return Path(node.node.folder) / "node.sqlite"
+
+
+def hit(file: Path, table: str, content: bytes) -> None:
+    """Put something else into the first page of a table."""
+    with closing(sqlite3.connect(file)) as plain:
+        page = plain.execute("select rootpage from sqlite_master where name = ?", (table,)).fetchone()[0]
+    with file.open("r+b") as stream:
+        stream.seek((page - 1) * PAGE)
+        stream.write(content)
+
+
+def met(node: Settings) -> Iterator[CarinaError]:
+    """What is told to whoever opens a node, in each way there is, and reads each of its tables."""
+    for opens in (open_existing_node, open_node):
+        try:
+            engine = opens(node)
+        except Exception as error:  # noqa: BLE001 - as the command line does
+            yield told(error)
+            continue
+        for table in SCHEMA.tables.values():
+            try:
+                with engine.connect() as connection:
+                    connection.execute(select(table)).all()
+            except Exception as error:  # noqa: BLE001 - as the command line does
+                yield told(error)
+        engine.dispose()
+
+
+def check_said(node: Settings, errors: list[CarinaError]) -> None:
+    assert errors
+    for error in errors:
+        assert not isinstance(error, Bug), error.trace
+        assert len(error.message.splitlines()) == 1
+        assert str(file_of_node(node)) in error.message or node.node.folder in error.message
+        assert "SELECT" not in error.message.upper().replace("SELECTED", "")
+
+
+@pytest.mark.parametrize("content", [bytes(PAGE), Random(3).randbytes(PAGE)], ids=["zeros", "noise"])
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_that_is_hit_is_told_in_one_line(node: Settings, table: str, content: bytes) -> None:
+    hit(file_of_node(node), table, content)
+    found = list(met(node))
+    check_said(node, found)
+    assert {error.code for error in found} == {"node.database-damaged"}
+    (mistake,) = database_mistakes(node)
+    assert "the node's database is damaged (" in mistake.words and "restore an earlier backup" in mistake.words
+
+
+def without_schema(file: Path) -> None:
+    """Its head is as it was, and no table is named in it."""
+    content = file.read_bytes()
+    file.write_bytes(content[:100] + b"\x0d" + bytes(PAGE - 101) + content[PAGE:])
+
+
+def noise_for_schema(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:100] + Random(5).randbytes(PAGE - 100) + content[PAGE:])
+
+
+OF_FILES: Mapping[str, Callable[[Path], object]] = {
+    "cut": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2 // PAGE * PAGE]),
+    "noise": lambda file: file.write_bytes(Random(4).randbytes(10 * PAGE)),
+    "empty": lambda file: file.write_bytes(b""),
+    "no schema": without_schema,
+    "noise for the schema": noise_for_schema,
+}
+
+
+@pytest.mark.parametrize("damage", OF_FILES)
+def test_a_file_that_is_hit_is_told_in_one_line(node: Settings, damage: str) -> None:
+    OF_FILES[damage](file_of_node(node))
+    check_said(node, list(met(node)))
+    assert list(database_mistakes(node))
+
+
+@pytest.mark.parametrize("damage", ["job", "audit", "delivery", "instance", *OF_FILES])
+def test_commands_say_it_in_one_line(node: Settings, tmp_path: Path, damage: str) -> None:
+    file, config = file_of_node(node), tmp_path / "carina.toml"
+    config.write_text(f'[node]\nfolder = "{node.node.folder}"\n')
+    if damage in OF_FILES:
+        OF_FILES[damage](file)
+    else:
+        hit(file, damage, Random(3).randbytes(PAGE))
+    saved, others = ["backup", str(tmp_path / "saved")], ("jobs", "arrivals", "deliveries")
+    for words in (saved, *([each, "list"] for each in others), ["jobs", "show", "1"], ["worker", "--until-empty"]):
+        if words[0] == "worker" and damage not in OF_FILES:
+            continue  # which would begin a job
+        done = called(*words, "--config", str(config), folder=tmp_path)
+        assert done.returncode in ((0,) * (damage not in OF_FILES) + (SOME_FAILED, BAD_CONFIG)), done.stderr
+        if done.returncode:
+            assert len(done.stderr.splitlines()) == 1 and str(file) in done.stderr and " restore a" in done.stderr
+        assert "fault of Carina" not in done.stderr and "SELECT" not in done.stderr
