@@ -83,6 +83,9 @@ HELD = "the process of an earlier attempt stands still and holds the run's folde
 
 PLAINLY = "with exit code 0"
 
+SLOW_TO_LEAVE = "its process had nothing left to do, was slow to leave, and was ended, so that others have its room"
+"""Of a process that still unloads libraries some seconds after it has stopped its job: the machine is busy."""
+
 CAME_TO: Mapping[str, str] = {JobEnd.HEALTHY: "is done", JobEnd.CANCELED: "is canceled"}
 """What the log says of an attempt whose job is stopped, and has not failed."""
 
@@ -292,15 +295,17 @@ class Worker:
             if is_given_back:
                 _tell(attempt, _GIVEN_BACK)
             else:
-                self._tell_end(attempt, how, replace(end, error_code=CRASHED) if has_crashed else end)
+                self._tell_end(one, how, replace(end, error_code=CRASHED) if has_crashed else end)
             _close(one.process)
             self.running.remove(one)
 
-    def _tell_end(self, attempt: Attempt, how: str, end: AttemptEnd) -> None:
+    def _tell_end(self, one: Running, how: str, end: AttemptEnd) -> None:
         """Say what an attempt came to; of one that finds its run's folder held as long as it is, once in a while."""
+        attempt = one.attempt
         if words := CAME_TO.get(end.ended):
             is_odd = end.ended == JobEnd.HEALTHY and how != PLAINLY
-            _tell(attempt, f"{words}; its process ended {how} afterwards" if is_odd else words)
+            then = SLOW_TO_LEAVE if one.disowned else f"its process ended {how} afterwards"
+            _tell(attempt, f"{words}; {then}" if is_odd else words)
         elif end.error_code == RUN_HELD:
             if self._held.is_news(str(attempt.job_id)):
                 _tell_failed(attempt, RUN_HELD, HELD, end)
