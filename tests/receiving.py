@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 from pynetdicom import AE
+from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import Verification
 from sqlalchemy import Engine, func, select
 
@@ -64,7 +65,7 @@ def storescu(port: int, *more: str, called: str = "CARINA", calling: str = "CT1"
 
 def commitment_report(settings: Settings, engine: Engine, asked: Dataset, project: str = "") -> tuple[int, Dataset]:
     """The event type and the report on a request for storage commitment."""
-    request = read_request(asked, project or DEFAULT_PROJECT)
+    request = read_request(encode(asked, False, True) or b"", project or DEFAULT_PROJECT)
     return report_on(request, failure_reasons(settings, engine, request))
 
 

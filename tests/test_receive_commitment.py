@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, evt
+from pynetdicom.dsutils import encode
 from pynetdicom.events import Event
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 from sqlalchemy import Engine, Row
 
 from carina.config import DicomDestination, Settings
 from carina.receive import commitment
-from carina.receive.commitment import SOME_MISSING
+from carina.receive.commitment import SOME_MISSING, read_request
 from carina.receive.files import arriving_file, read_says
+from carina.receive.instance import NotAccepted
 from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore, SentBy
 from carina.testing.ports import free_port
@@ -207,6 +209,35 @@ def test_each_instance_is_looked_at_once_and_its_class_compared(
     failed = {item.ReferencedSOPInstanceUID: item.FailureReason for item in report.FailedSOPSequence}
     assert failed == {"1.2.3.9": 0x0112, "1.2.3.2": 0x0119, "no UID": 0x0112}
     assert sorted(looked) == ["1.2.3.0", "1.2.3.1"]
+
+
+@pytest.mark.parametrize("is_implicit", [False, True])
+@pytest.mark.parametrize("is_undefined", [False, True])
+def test_a_request_is_read_however_it_is_written(*, is_implicit: bool, is_undefined: bool) -> None:
+    wanted = references("1.2.3.1", "1.2.3.22", "1.2.3.1")
+    wanted[1].add_new(0x00081160, "IS", "7")
+    asked = information(wanted)
+    asked.add_new(0x00091001, "LO", "private")
+    asked["ReferencedSOPSequence"].is_undefined_length = is_undefined
+    for item in wanted:
+        item.is_undefined_length_sequence_item = is_undefined
+    data = encode(asked, is_implicit, True) or b""
+    request = read_request(data, "trial", is_implicit=is_implicit)
+    assert request.transaction_uid == asked.TransactionUID and request.project == "trial"
+    assert request.references == ((CTImageStorage, "1.2.3.1"), (CTImageStorage, "1.2.3.22"))
+    for length in range(len(data)):  # whatever it lacks is no error but its refusal
+        with suppress(NotAccepted):
+            read_request(data[:length], "trial", is_implicit=is_implicit)
+
+
+def test_values_that_are_no_single_uid_are_refused() -> None:
+    for uid in ("1.2.3\\1.2.4", " ", "\0"):
+        wanted = references("1.2.3.1")
+        wanted[0].add_new(0x00081155, "UI", uid)
+        with pytest.raises(NotAccepted, match="lacks its SOP class or instance"):
+            read_request(encode(information(wanted), False, True) or b"", "")
+    with pytest.raises(NotAccepted, match="can't be followed"):
+        read_request((encode(information(references("1.2.3.1")), False, True) or b"")[:-9], "")
 
 
 def test_a_file_that_can_not_be_put_on_the_disk_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,36 @@ class Bytes(ABC):
         return BadSeries("series.truncated", f"{self.name}: it is damaged in its header: {words}; send the file again.")
 
 
+class Encoded(Bytes):
+    """Bytes that are in memory already, as a message's data set."""
+
+    bound = "there are"
+
+    def __init__(self, name: str, data: bytes) -> None:
+        super().__init__(name)
+        self.data = data
+
+    def read(self, at: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``at``; fewer where they end."""
+        return self.data[at : at + size]
+
+    def reaches(self, at: int) -> bool:
+        """Whether there are at least ``at`` bytes."""
+        return at <= len(self.data)
+
+    def take(self, at: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``at`` on."""
+        return self.read(at, size)
+
+    def pass_over(self, until: int) -> int:
+        """Where they end, at most at ``until``."""
+        return min(len(self.data), until)
+
+    def is_whole(self) -> bool:
+        """True: nothing in them says how many there are, beside their elements."""
+        return True
+
+
 class Plain(Bytes):
     """A file's bytes, read through a window."""
 

@@ -217,7 +217,10 @@ class DicomListener:
             return NOT_AUTHORISED, None
         calling, address = _caller(event)
         try:
-            self._reports.owe(calling, address, read_request(event.action_information, found[1].project))
+            asked = event.request.ActionInformation.getvalue() if event.request.ActionInformation else b""
+            is_implicit = event.context.transfer_syntax == ImplicitVRLittleEndian
+            request = read_request(asked, found[1].project, is_implicit=is_implicit)
+            self._reports.owe(calling, address, request)
         except NotAccepted as error:
             _LOG.warning("from %s@%s: %s [%s]", calling, address, error.message, error.code)
             return error.status, None
