@@ -171,9 +171,13 @@ def test_who_is_refused_for_now_is_tried_again_and_who_for_good_is_told(
     made.round()
     row = state(made)
     assert (row.state, row.mail_left, box.recipients) == ("waiting", '["b@example.org"]', [["a@example.org"]])
-    refused = "b@example.org was refused (451: a local error), c@example.org was refused (550"
-    assert row.error.startswith(f"mail: {refused}")
-    assert refused in caplog.messages[0]
+    later, lost = "b@example.org was refused (451: a local error)", "c@example.org was refused (550: the mailbox is"
+    assert row.error.startswith(f"mail: {later}, {lost}")
+    assert caplog.messages[0].endswith(
+        f"a notice was not taken (mail: {later}). It resumes by itself when that is over."
+    )
+    assert caplog.messages[1].startswith(f"notices by mail: {lost}")
+    assert caplog.messages[1].endswith(": for good, it is not tried again (notices.mail.to).")
     box.refused = {}
     made.clock = lambda: NOW + timedelta(minutes=2)
     made.round()
@@ -197,7 +201,9 @@ def test_what_a_server_says_beside_its_codes_is_kept_nowhere(
     made.engine.dispose()
 
 
-def test_who_is_refused_for_good_stays_in_the_row_and_health_warns(box: Box, hook: Hook, tmp_path: Path) -> None:
+def test_who_is_refused_for_good_stays_in_the_row_and_health_warns(
+    box: Box, hook: Hook, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     box.refused = {"b@example.org": "550 nobody"}
     hook.codes = [500]
     made = notifier(box.controller.port, tmp_path, hook.url, to=("a@example.org", "b@example.org"))
@@ -210,6 +216,8 @@ def test_who_is_refused_for_good_stays_in_the_row_and_health_warns(box: Box, hoo
     )
     assert box.recipients == [["a@example.org"]]
     assert len(hook.got) == 2
+    of_mail = [line for line in caplog.messages if line.startswith("notices by mail")]
+    assert len(of_mail) == 1 and "is not tried again" in of_mail[0] and "resumes" not in of_mail[0]
     (told,) = _notices(RunningNode(settings=Settings(), engine=made.engine, now=made.clock))
     assert told.startswith("notices: 1 notice(s) of the last day did not reach everybody")
     made.engine.dispose()

@@ -13,7 +13,7 @@ import ssl
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -29,14 +29,21 @@ _CUT_AGAIN_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Mailed:
-    """What came of a mail: ``error`` is empty where everybody has it; ``left`` is who is to be tried again.
+    """What came of a mail: ``left`` is who is to be tried again, ``later`` says why, ``lost`` who was refused for good.
 
     ``is_away``: the server was not spoken to to the end, so that another mail would fare no better.
     """
 
-    error: str = ""
     left: tuple[str, ...] = ()
+    later: str = ""
+    lost: str = ""
     is_away: bool = False
+
+    @property
+    def error(self) -> str:
+        """What went wrong, one line; empty where everybody has it."""
+        told = ", ".join(filter(None, (self.later, self.lost)))
+        return one_line(f"mail: {told}") if told else ""
 
 
 def send_mail(
@@ -55,12 +62,16 @@ def send_mail(
             return _refused(server.send_message(_message(settings, notice, when), to_addrs=named), named)
     except smtplib.SMTPRecipientsRefused as error:
         found = _refused(error.recipients, named)
-        return found if to else Mailed(error=found.error, left=named)
+        return (
+            found
+            if to
+            else replace(found, left=named, later=", ".join(filter(None, (found.later, found.lost))), lost="")
+        )
     except smtplib.SMTPResponseException as error:
-        said = f"mail: the server answered {_reply(error.smtp_code, error.smtp_error)}"
-        return Mailed(error=said, left=named, is_away=not isinstance(error, _OF_ONE_MAIL))
+        said = f"the server answered {_reply(error.smtp_code, error.smtp_error)}"
+        return Mailed(later=said, left=named, is_away=not isinstance(error, _OF_ONE_MAIL))
     except (OSError, ValueError, smtplib.SMTPException) as error:
-        return Mailed(error=f"mail: {_why(error)}", left=named, is_away=True)
+        return Mailed(later=_why(error), left=named, is_away=True)
 
 
 _OF_ONE_MAIL = (smtplib.SMTPDataError, smtplib.SMTPSenderRefused)
@@ -68,9 +79,10 @@ _OF_ONE_MAIL = (smtplib.SMTPDataError, smtplib.SMTPSenderRefused)
 
 def _refused(refused: Mapping[str, tuple[int, bytes]], named: Sequence[str]) -> Mailed:
     """What a server said of those whom it did not take."""
-    told = [f"{one} was refused ({_reply(code, said)})" for one, (code, said) in refused.items()]
+    told = {one: f"{one} was refused ({_reply(code, said)})" for one, (code, said) in refused.items()}
     left = tuple(one for one in named if one in refused and refused[one][0] < 500)
-    return Mailed(error=one_line(f"mail: {', '.join(told)}") if told else "", left=left)
+    later, lost = (", ".join(told[one] for one in told if (one in left) == is_left) for is_left in (True, False))
+    return Mailed(left=left, later=later, lost=lost)
 
 
 REPLIES = {

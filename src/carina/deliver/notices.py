@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import urllib.error
 import urllib.request
 import uuid
@@ -29,7 +30,7 @@ from carina.deliver.answers import code_words
 from carina.deliver.mail import Mailed, send_mail
 from carina.deliver.pace import Pace
 from carina.deliver.paced_http import paced_opener
-from carina.errors import DeliveryFailed, reason_of
+from carina.errors import DeliveryFailed, LastingTrouble, one_line, reason_of
 from carina.pipeline.json_text import read_json
 from carina.sections import NoticeSettings
 
@@ -41,6 +42,8 @@ MAILED, POSTED = "mailed", "posted"
 
 NOTICES_AT_ONCE = 50
 MOST_ATTEMPTS = 100
+
+_LOG = logging.getLogger(__name__)
 
 SIGNATURE, TIMESTAMP, NOTICE_ID = "X-Carina-Signature", "X-Carina-Timestamp", "X-Carina-Notice"
 
@@ -77,6 +80,7 @@ class Notifier:
     def __post_init__(self) -> None:
         self._own = OwnFolder(self.folder, self.engine)
         self._ways = {way: Outages(f"notices by {way}", self.folder) for way in ("mail", "webhook")}
+        self._lost = LastingTrouble()
 
     def round(self) -> bool:
         """Look at jobs that have ended, and post what is due; gives whether there was anything to do.
@@ -140,7 +144,8 @@ class Notifier:
             if not done.is_away:
                 to, told = read_json(notice.mail_left or b"[]", list[str]), read_json(notice.body.encode())
                 done = send_mail(self.settings.mail, told, self.clock(), self.settings.timeout_s, to)
-                self._say("mail", done.error)
+                self._say("mail", one_line(f"mail: {done.later}") if done.later else "")
+                self._say_lost(done.lost)
             mailed[notice.id] = done
             if done.left:
                 self._change(notice, mail_left=_names(done.left))
@@ -174,6 +179,11 @@ class Notifier:
             self._ways[way].tell(DeliveryFailed("notice.not-taken", f"a notice was not taken ({error.rstrip('.')})."))
         else:
             self._ways[way].is_over()
+
+    def _say_lost(self, words: str) -> None:
+        """Say in the log who gets no notice, unless it was said lately; no time will change that."""
+        if words and self._lost.is_news(words):
+            _LOG.warning("notices by mail: %s: for good, it is not tried again (notices.mail.to).", one_line(words))
 
     def _state(self, *, is_mailed: bool, is_posted: bool) -> str:
         """Which of the ways that there are has taken it."""
