@@ -66,7 +66,7 @@ def client_hello() -> bytes:
 
 def say(port: int, *parts: bytes) -> None:
     """Send parts, each but the first after an answer, and wait until the listener closes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as peer, suppress(ConnectionError):
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as peer, suppress(OSError):
         for number, part in enumerate(parts):
             if number:
                 peer.recv(4096)
@@ -142,6 +142,20 @@ def test_what_breaks_an_association_is_one_line(
     [line] = lines(caplog)
     assert line.startswith("connection from 127.0.0.1: ")
     assert words in line
+
+
+@pytest.mark.parametrize("more", [b"", b"\4\0", pdu(4, bytes(8), 200)], ids=["nothing", "half a head", "half a PDU"])
+def test_what_the_node_cuts_within_a_message_says_by_which_limit(
+    listener: DicomListener, caplog: pytest.LogCaptureFixture, more: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", listener.port), timeout=20) as peer, suppress(ConnectionError):
+        peer.sendall(request())
+        peer.recv(4096)
+        peer.sendall(command(0, element(0x0100, b"\x30\0")) + more)
+        peer.recv(4096)  # the node aborts, or closes
+        until(lambda: lines(caplog))
+    words = "no whole PDU came for 1 s (dicom.idle_s) within a message, of which nothing is kept: closed"
+    assert lines(caplog) == [f"connection from 127.0.0.1: {words}."]
 
 
 def test_what_is_orderly_is_not_told(listener: DicomListener, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,7 +21,7 @@ from carina.receive.association_waits import PatientQueue
 from carina.receive.instance import Announced
 from carina.receive.part import IncomingDataSet, PartFile
 from carina.receive.replies import QuickReplies
-from carina.receive.strangers import Wrong
+from carina.receive.strangers import SLOW, Wrong
 
 LARGEST_COMMAND = 65_536
 """Bytes of a command set: a dozen numbers, names and UIDs (PS3.7 annex E)."""
@@ -127,13 +127,23 @@ class BoundedMessages(QuickReplies):
 
     def let_go(self) -> None:
         """Keep nothing: nobody will answer the messages that wait either."""
-        if self.message is not None and not self._is_broken and not self._is_over:
-            self._is_broken = True
-            tell_wrong(self.assoc, "cut message", "it ended within a message, of which nothing is kept")
+        self.cut()
         self.let_go_of_part()
         with suppress(Empty):
             for _ in range(self.msg_queue.qsize()):
                 _let_go(getattr(self.msg_queue.get(block=False)[1], "DataSet", None))
+
+    def cut(self, *, is_idle: bool = False) -> None:
+        """Say of a message that is under way that it will not be whole, and who ended it; it is said once."""
+        if self.message is None or self._is_broken or self._is_over:
+            return
+        self._is_broken = True
+        wrong = getattr(self.assoc.dul.socket, "wrong", None)
+        if is_idle or (wrong is not None and wrong.kind == SLOW):
+            limit = f"no whole PDU came for {self.assoc.network_timeout:g} s (dicom.idle_s)"
+            tell_wrong(self.assoc, "slow message", f"{limit} within a message, of which nothing is kept: closed")
+        else:
+            tell_wrong(self.assoc, "cut message", "it ended within a message, of which nothing is kept")
 
     def _over(self, *, is_command: bool) -> str:
         if is_command:

@@ -29,9 +29,12 @@ PDU_TYPES = range(1, 8)
 ABORTS = ("AA-1", "AA-8")
 """What the state machine does where a PDU may not come."""
 
-ENDED, TIME_IS_UP, INVALID = "Evt17", "Evt18", "Evt19"
+ABORT_ASKED, ENDED, TIME_IS_UP, INVALID = "Evt15", "Evt17", "Evt18", "Evt19"
 AWAITS_REQUEST, AWAITS_CLOSE = "Sta2", "Sta13"
 """States in which nothing was asked for yet, and only the end of the connection is awaited (PS3.8 table 9-7)."""
+
+SLOW = "slow"
+"""The kind of what the node closes because it does not come in time."""
 
 TLS_BEGINS = b"\x16\x03"
 HTTP_BEGINS = (b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"CONN", b"PRI ")
@@ -67,8 +70,7 @@ def wrong_on_event(event: str, state: str, association: Association) -> Wrong | 
     if state == AWAITS_CLOSE:
         return None
     if event == ENDED:
-        found: Wrong | None = connection.wrong
-        return found
+        return _ended(association)
     if event == INVALID:
         return None if association.dimse.is_broken else _unread(connection.head)
     if event == TIME_IS_UP and state == AWAITS_REQUEST:
@@ -77,6 +79,13 @@ def wrong_on_event(event: str, state: str, association: Association) -> Wrong | 
         when = "before an association was asked for" if state == AWAITS_REQUEST else "where none may come"
         return Wrong(kind="order", words=f"its {PDU_NAMES[event]} PDU came {when}: aborted")
     return None
+
+
+def _ended(association: Association) -> Wrong | None:
+    """What was wrong with a connection that has ended; a slow one within a message is told with that."""
+    found: Wrong | None = association.dul.socket.wrong
+    is_told_there = found is not None and found.kind == SLOW and association.dimse.message is not None
+    return None if is_told_there else found
 
 
 def _unread(head: bytes) -> Wrong:

@@ -23,7 +23,7 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 from carina.receive.association_waits import LOOKS_UP_AFTER_S, Bell, RingingQueue
 from carina.receive.handshake import PEEKED, wrong_in_handshake
 from carina.receive.messages import BeginPart, BoundedMessages, serve_steadily
-from carina.receive.strangers import AWAITS_CLOSE, PDU_TYPES, Strangers, Wrong, wrong_on_event
+from carina.receive.strangers import ABORT_ASKED, AWAITS_CLOSE, PDU_TYPES, SLOW, Strangers, Wrong, wrong_on_event
 
 LARGEST_PDU = 131_072
 """What we offer to take in one PDU (PS3.8 D.1)."""
@@ -164,10 +164,10 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc] # pynetdicom has n
         return read
 
     def _slow(self, *, is_first: bool) -> _UnacceptableError:
-        words = f"a PDU did not come within {self.idle_s:g} s: closed"
+        words = f"a PDU did not come within {self.idle_s:g} s (dicom.idle_s): closed"
         if is_first:
             words = f"its request for an association was not whole after {self.first_s:g} s: closed"
-        return _UnacceptableError(Wrong(kind="slow", words=words))
+        return _UnacceptableError(Wrong(kind=SLOW, words=words))
 
 
 class SteadyMachine(StateMachine):  # type: ignore[misc]
@@ -184,6 +184,8 @@ class SteadyMachine(StateMachine):  # type: ignore[misc]
         address = asked.address if asked else "a peer that is gone"
         if wrong := wrong_on_event(event, self.current_state, association):
             strangers.tell(address, wrong)
+        if event == ABORT_ASKED and self.dul.idle_timer_expired():  # here it has not begun anew with what comes after
+            association.dimse.cut(is_idle=True)
         try:
             super().do_action(event)
         except Exception as error:  # noqa: BLE001 - the network edge: a PDU whose content means nothing, too
