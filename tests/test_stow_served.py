@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -87,11 +88,15 @@ def test_a_node_without_such_a_source_takes_nothing(tmp_path: Path) -> None:
     node.engine.dispose()
 
 
-def test_a_node_that_starts_says_when_to_come_again(node: RunningNode) -> None:
+def test_a_node_that_starts_says_when_to_come_again(node: RunningNode, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "carina.service.dicomweb.stow")
     node.is_recovered.clear()
     with serving(node) as url:
         answer = httpx.post(f"{url}/dicom-web/studies", content=body_of("1.2.3.1"), headers=TYPE)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    words = "the node is starting, and not ready yet to receive; send it again."
+    assert answer.json()["detail"] == words
+    assert f"STOW-RS: a request was refused: {words}" in caplog.messages
     assert instance_rows(node.engine) == 0
 
 

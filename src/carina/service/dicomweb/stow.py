@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 
 import anyio
@@ -22,6 +23,8 @@ from carina.service.node import RunningNode, seen_node
 from carina.service.problems import NotThere, problem
 from carina.service.slow import TooSlow
 
+_LOG = logging.getLogger(__name__)
+
 RETRY_S = "5"
 """What a sender is told to wait while the node can't take what it sends."""
 
@@ -37,7 +40,7 @@ async def store_instances(request: Request) -> Response:
     source = _source(node)
     check_takes_json(taken_forms(request), "what became of instances is")  # before any of them is stored
     if not node.is_recovered.is_set():
-        return _busy("the node is starting; send it again.")
+        return _busy("the node is starting, and not ready yet to receive; send it again.")
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.strip().lower() != "identity":
         words = f"Content-Encoding: {encoding[:80]!r}; send the body as it is, without compression."
@@ -91,6 +94,7 @@ def _response(answer: StowAnswer) -> Response:
 
 
 def _busy(words: str) -> Response:
+    _LOG.info("STOW-RS: a request was refused: %s", words)
     told = problem(503, "stow.busy", words)
     told.headers["Retry-After"] = RETRY_S
     return told
