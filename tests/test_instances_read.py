@@ -6,11 +6,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from carina.cli.jobs import jobs as jobs_command
+from carina.pipeline.manifest import DefinitionRecord, Manifest
 from carina.service.node import RunningNode
 from carina.service.pages.routes import job_values
 from carina.service.pages.worklist import WorklistAsked, worklist
@@ -150,14 +153,45 @@ def test_a_job_counts_what_its_run_reads(
     assert [_shown(config, job.id) for job in made] == KINDS[story]
 
 
-def _shown(config: Path, job_id: int) -> int:
-    """What the command line says, in words as in JSON."""
+@pytest.mark.parametrize("node_database", ["sqlite"], indirect=True)
+def test_a_run_that_read_fewer_and_a_job_in_its_place_are_said(
+    node: Node, files: Sequence[Path], tmp_path: Path
+) -> None:
+    story = Story(node, files, tmp_path)
+    story.came(MOST)
+    story.came(LAST)
+    first, second = jobs(node)
+    definition = DefinitionRecord(name="", file="", sha256="")
+    manifest = Manifest(fingerprint="", started="", definition=definition, inputs={"files": {"used": 11}})
+    run = node.store.folder / second.folder
+    run.mkdir(parents=True)
+    (run / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    served = RunningNode(settings=node.settings, engine=node.engine)
+    assert "12 instances from CT1@127.0.0.1, of which 11 were read" in job_values(served, second.id)["came_by"]
+    assert (progress_of(served, first.id).used, progress_of(served, second.id).used) == (None, 11)
+    config = tmp_path / "carina.toml"
+    config.write_text(f'[node]\nfolder = "{node.store.folder}"\ndatabase = "{node.engine.url}"\n')
+    words, shown = _show(config, second.id)
+    assert "instances: 12\nused: 11\n" in words and "superseded: " not in words
+    assert (shown["used"], shown["superseded_by"]) == (11, None)
+    words, shown = _show(config, first.id)
+    assert f"superseded: job {second.id} runs on more instances of this series, and has not ended yet\n" in words
+    assert (shown["used"], shown["superseded_by"]) == (None, second.id)
+
+
+def _show(config: Path, job_id: int) -> tuple[str, dict[str, Any]]:
     words, shown = (
         CliRunner().invoke(jobs_command, ["show", str(job_id), *more, "--config", str(config)], catch_exceptions=False)
         for more in ((), ("--json",))
     )
-    instances = int(json.loads(shown.output)["instances"])
-    assert f"instances: {instances}\n" in words.output
+    return words.output, json.loads(shown.output)
+
+
+def _shown(config: Path, job_id: int) -> int:
+    """What the command line says, in words as in JSON."""
+    words, shown = _show(config, job_id)
+    instances = int(shown["instances"])
+    assert f"instances: {instances}\n" in words
     return instances
 
 

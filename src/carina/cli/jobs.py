@@ -164,26 +164,44 @@ def show(job_id: int, as_json: bool, config: Path | None) -> None:
 
     from carina.jobs.comparison import comparison_of
     from carina.jobs.kept import job_files
+    from carina.jobs.superseding import successor_of, successor_words
     from carina.service.arrivals import arrival_read, instances_read
+    from carina.service.progress import files_used, manifest_in
 
     settings, engine = _node(config)
     with engine.connect() as connection:
         job, folder = _find(connection, job_id), Path(settings.node.folder)
         compared, files = comparison_of(connection, folder, job), job_files(connection, folder, job)
         instances = instances_read(arrival_read(connection, folder, job))
+        successor, used = successor_of(connection, job), files_used(manifest_in(folder, job))
     looked(engine, f"job {job_id}")
     if as_json:
         beside = {"compared": msgspec.to_builtins(compared), "files": msgspec.to_builtins(files)}
-        say_json(msgspec.to_builtins(job) | beside | {"instances": instances})
+        beside |= {"instances": instances, "used": used, "superseded_by": successor.id if successor else None}
+        say_json(msgspec.to_builtins(job) | beside)
         return
     for name, value in msgspec.structs.asdict(job).items():
         if value not in (None, "", ()) and name != "decisions":
             say(f"{name}: {', '.join(value) if isinstance(value, tuple) else value}")
-    say(*([] if instances is None else [f"instances: {instances}"]))
-    say(*([f"files: {files.said}"] if files.said else []), *compared.lines)
-    for one in job.decisions:
-        why = f": {one.reason}" if one.reason else ""
-        say(f"{one.layer} mask: {one.words} by {one.by}, {one.at.astimezone():%Y-%m-%d %H:%M}{why}")
+    say(*_instances_lines(instances, used))
+    say(*([f"superseded: job {successor.id} {successor_words(successor)}"] if successor else []))
+    say(*([f"files: {files.said}"] if files.said else []), *compared.lines, *_decided_lines(job))
+
+
+def _instances_lines(instances: int | None, used: int | None) -> list[str]:
+    """How many instances a run is given, and how many it read where these are others."""
+    if instances is None:
+        return []
+    return [f"instances: {instances}", *([] if used in (None, instances) else [f"used: {used}"])]
+
+
+def _decided_lines(job: Job) -> list[str]:
+    """What readers decided about its masks, by whom, when and why."""
+    return [
+        f"{one.layer} mask: {one.words} by {one.by}, {one.at.astimezone():%Y-%m-%d %H:%M}"
+        + (f": {one.reason}" if one.reason else "")
+        for one in job.decisions
+    ]
 
 
 def _change(

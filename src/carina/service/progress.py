@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from carina.database import read_only
@@ -31,13 +33,15 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
     """A job and how far it is; ``deliveries`` counts objects by destination and state.
 
     ``files`` says whether its run is still here, and if not, why: by whom it was removed, and when. ``instances`` is
-    how many the run reads, in however many arrivals they came; null of a job by path or on an upload, and once they
-    were removed.
+    how many the run is given, in however many arrivals they came; null of a job by path or on an upload, and once they
+    were removed. ``used`` is how many files its volume is read from, by its manifest: a warning says what the others
+    are. Null before the run has begun, and once it was removed.
     """
 
     job: Job
     files: JobFiles
     instances: int | None
+    used: int | None
     operators: tuple[OperatorProgress, ...]
     warnings: tuple[str, ...]
     deliveries: dict[str, dict[DeliveryState, int]]
@@ -61,6 +65,7 @@ def progress_of(node: RunningNode, job_id: int) -> JobProgress:
         job=job,
         files=files,
         instances=instances_read(came),
+        used=files_used(manifest),
         operators=operators_of(manifest),
         warnings=warnings_of(manifest),
         deliveries=sent,
@@ -69,10 +74,22 @@ def progress_of(node: RunningNode, job_id: int) -> JobProgress:
 
 def manifest_of(node: RunningNode, job: Job) -> Manifest | None:
     """The manifest of a job's run; None before it has begun, or where it can't be read."""
+    return manifest_in(node.folder, job)
+
+
+def manifest_in(folder: Path, job: Job) -> Manifest | None:
+    """The same by the node's folder."""
     try:
-        return read_manifest(node.folder / job.folder)
+        return read_manifest(folder / job.folder)
     except BadConfig:
         return None
+
+
+def files_used(manifest: Manifest | None) -> int | None:
+    """How many files the volume of a run is read from; None where that is not known."""
+    files = manifest.inputs.get("files") if manifest else None
+    used = files.get("used") if isinstance(files, dict) else None
+    return used if isinstance(used, int) else None
 
 
 def warnings_of(manifest: Manifest | None) -> tuple[str, ...]:

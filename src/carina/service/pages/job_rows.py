@@ -94,13 +94,14 @@ class JobRow:
         )
 
 
-def came_by(arrival: Arrival | None, *, is_uploaded: bool) -> Markup:
-    """How many instances a job runs on and from whom, or by which other way its input came."""
+def came_by(arrival: Arrival | None, *, is_uploaded: bool, used: int | None = None) -> Markup:
+    """How many instances a job runs on and from whom, or by which other way its input came; how many are ``used``."""
     if arrival is None:
         return Markup("uploaded" if is_uploaded else "by path")
     if arrival.state is ArrivalState.REMOVED:
         return Markup(f"from {escape(arrival.sender)}, instances removed")
-    return Markup(f"{_counted(arrival.instances, 'instance')} from {escape(arrival.sender)}")
+    read = "" if used is None or used == arrival.instances else f", of which {used} were read"
+    return Markup(f"{_counted(arrival.instances, 'instance')} from {escape(arrival.sender)}{read}")
 
 
 def _counted(number: int, what: str) -> str:

@@ -176,7 +176,8 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     values["handed_over"] = _handed_over(manifest)
     values["computed_s"] = manifest.seconds if manifest else 0.0
     is_uploaded = is_of_upload(progress.job)
-    values |= {"is_uploaded": is_uploaded, "came_by": came_by(arrival, is_uploaded=arrival is None and is_uploaded)}
+    came = came_by(arrival, is_uploaded=arrival is None and is_uploaded, used=progress.used)
+    values |= {"is_uploaded": is_uploaded, "came_by": came}
     values |= {"has_results": has_results, "earlier": earlier, "earlier_removed": removed}
     return values | {"wish": wish, "wanted_for": wanted, "before": run_before(node, progress.job)}
 
