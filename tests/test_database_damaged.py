@@ -117,20 +117,39 @@ def test_a_file_that_is_hit_is_told_in_one_line(node: Settings, damage: str) -> 
     assert list(database_mistakes(node))
 
 
-@pytest.mark.parametrize("damage", ["job", "audit", "delivery", "instance", *OF_FILES])
-def test_commands_say_it_in_one_line(node: Settings, tmp_path: Path, damage: str) -> None:
-    file, config = file_of_node(node), tmp_path / "carina.toml"
+KINDS = ("job", "audit", "delivery", "instance", *OF_FILES)
+
+
+def damaged(node: Settings, damage: str, config: Path) -> None:
     config.write_text(f'[node]\nfolder = "{node.node.folder}"\n')
     if damage in OF_FILES:
-        OF_FILES[damage](file)
+        OF_FILES[damage](file_of_node(node))
     else:
-        hit(file, damage, Random(3).randbytes(PAGE))
-    saved, others = ["backup", str(tmp_path / "saved")], ("jobs", "arrivals", "deliveries")
-    for words in (saved, *([each, "list"] for each in others), ["jobs", "show", "1"], ["worker", "--until-empty"]):
-        if words[0] == "worker" and damage not in OF_FILES:
-            continue  # which would begin a job
-        done = called(*words, "--config", str(config), folder=tmp_path)
-        assert done.returncode in ((0,) * (damage not in OF_FILES) + (SOME_FAILED, BAD_CONFIG)), done.stderr
-        if done.returncode:
-            assert len(done.stderr.splitlines()) == 1 and str(file) in done.stderr and " restore a" in done.stderr
+        hit(file_of_node(node), damage, Random(3).randbytes(PAGE))
+
+
+@pytest.mark.parametrize("damage", KINDS)
+def test_commands_say_it_in_one_line(node: Settings, tmp_path: Path, damage: str) -> None:
+    """All of a file that is hit, of a table those that read it; a worker would begin a job then."""
+    damaged(node, damage, tmp_path / "carina.toml")
+    looks = [[each, "list"] for each in ("jobs", "arrivals", "deliveries")] + [["jobs", "show", "1"]]
+    works = [["worker", "--until-empty"]] if damage in OF_FILES else []
+    for words in looks + works:
+        done = called(*words, "--config", str(tmp_path / "carina.toml"), folder=tmp_path)
+        assert done.returncode == BAD_CONFIG or (done.returncode == 0 and damage not in OF_FILES), done.stderr
         assert "fault of Carina" not in done.stderr and "SELECT" not in done.stderr
+        if done.returncode:
+            (line,) = done.stderr.splitlines()
+            assert str(file_of_node(node)) in line and " restore a" in line
+
+
+@pytest.mark.parametrize("damage", KINDS)
+def test_a_backup_is_made_and_says_it_in_one_line(node: Settings, tmp_path: Path, damage: str) -> None:
+    """Whatever was looked into, SQLite leaves no file of its own beside the copy."""
+    damaged(node, damage, tmp_path / "carina.toml")
+    done = called("backup", str(tmp_path / "saved"), "--config", str(tmp_path / "carina.toml"), folder=tmp_path)
+    assert done.returncode == SOME_FAILED, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{file_of_node(node)}: is damaged (") and "restore an earlier backup" in line
+    assert [one.name for one in (tmp_path / "saved").glob("node.sqlite*")] == ["node.sqlite"]
+    assert "node.sqlite-" not in (tmp_path / "saved/files.txt").read_text()

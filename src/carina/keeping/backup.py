@@ -18,13 +18,13 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
-from sqlalchemy import Connection, create_engine, insert, select
+from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from carina import RESEARCH_ONLY, __version__
 from carina.config import Settings
 from carina.database import ARRIVAL, AUDIT, DISK_FULL, FOLDER_AWAY, INSTANCE, JOB, FolderAway, identity_in, outage_of
-from carina.database.address import file_address, file_of
+from carina.database.address import file_of
 from carina.database.upgrade import schema_version
 from carina.deliver.identity import file_digest
 from carina.deliver.sender import SENDER_LOCK
@@ -36,7 +36,7 @@ from carina.keeping.copied import COPIED, Copier, copied_files
 from carina.keeping.dumps import DUMP, dump_database
 from carina.keeping.lock import KEEPING_LOCK, files_held
 from carina.keeping.making import making, part_and_lock
-from carina.keeping.own_copy import copy_database, said_by_database
+from carina.keeping.own_copy import copy_database, said_by_database, unwritten
 from carina.keeping.results import NO_RESULTS, NamedResults, lost_results, results_named
 from carina.receive.moves import FETCHING
 from carina.receive.presence import RECEIVING_LOCK
@@ -286,13 +286,9 @@ def _numbered(folder: Path) -> tuple[int, ...]:
 
 
 def named_in(database: Path) -> Named:
-    """Look into a database as it is, of any version that has arrivals and jobs."""
-    engine = create_engine(file_address(database))
-    try:
-        with engine.connect() as connection:
-            return named_by(connection)
-    finally:
-        engine.dispose()
+    """Look into a copy of a database, of any version that has arrivals and jobs; nothing comes to lie beside it."""
+    with unwritten(database) as connection:
+        return named_by(connection)
 
 
 def named_by(connection: Connection) -> Named:

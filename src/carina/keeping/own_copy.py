@@ -8,9 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote_from_bytes
+
+from sqlalchemy import Connection, create_engine
 
 from carina.database import outage_of
 from carina.errors import one_line
@@ -53,6 +57,18 @@ def damage_in(database: Path) -> str:
 def immutable_address(database: Path) -> str:
     """An address by which nothing is written, neither into the file nor beside it."""
     return _address(database, "mode=ro&immutable=1")
+
+
+@contextmanager
+def unwritten(database: Path) -> Iterator[Connection]:
+    """A connection that writes nothing, neither into the file nor beside it."""
+    address = immutable_address(database)
+    engine = create_engine("sqlite://", creator=partial(sqlite3.connect, address, uri=True, check_same_thread=False))
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def said_by_database(error: Exception) -> str:

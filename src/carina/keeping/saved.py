@@ -11,12 +11,11 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from shlex import quote
 
 from msgspec.structs import replace
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from carina.database.upgrade import check_version
@@ -27,7 +26,7 @@ from carina.keeping.backup import BACKUP_FILE, LISTED, Backup, Named, NamedFile,
 from carina.keeping.copied import COPIED, CopiedFile
 from carina.keeping.dumped import opened_dump
 from carina.keeping.dumps import DUMP
-from carina.keeping.own_copy import damage_in, immutable_address, said_by_database
+from carina.keeping.own_copy import damage_in, said_by_database, unwritten
 from carina.keeping.results import lost_results
 from carina.pipeline.json_text import read_json
 
@@ -222,13 +221,8 @@ def _opened_file(database: Path) -> Iterator[Connection]:
     """
     if found := damage_in(database):
         raise ValueError(found)
-    address = immutable_address(database)
-    engine = create_engine("sqlite://", creator=partial(sqlite3.connect, address, uri=True, check_same_thread=False))
-    try:
-        with engine.connect() as connection:
-            yield connection
-    finally:
-        engine.dispose()
+    with unwritten(database) as connection:
+        yield connection
 
 
 def check_copies(saved: SavedNode, named: Named, part: Path, sums: Mapping[str, str]) -> Backup:
