@@ -246,6 +246,10 @@ def test_a_link_to_a_slice_that_is_not_there_opens_the_nearest_or_the_usual_one(
     for at in ("x", "NaN", "1e3", "", "9" * 30):
         assert shown(at=at) == shown(), at
     assert (shown(at="-7"), shown(at="4.2"), shown(at="99999999")) == ("0", "4", "59")
+    said = "There is no axial slice {} in this scan, which has 0 to 59: the nearest, {}, is shown."
+    for at, words in {"-7": said.format(-7, 0), "60": said.format(60, 59), "59": "", "x": ""}.items():
+        page = client.get("/changes", params={"at": at}).text
+        assert words in page and ("There is no axial slice" in page) == bool(words), at
 
 
 def test_the_earlier_run_opens_and_leads_back(client: httpx.Client) -> None:

@@ -186,6 +186,7 @@ def test_a_slice_is_drawn_as_its_url_says(url: str, plane: str, query: str) -> N
 
 WRONG = {
     "/slice/axial/60.png": (404, "there is no axial slice 60; the volume has 0 to 59"),
+    "/at/999/124/212.json": (400, "no voxel 999,124,212 in this scan of"),
     "/slice/oblique/1.png": (404, "view 'oblique' is not known"),
     "/slice/axial/1.png?window=liver": (400, "window 'liver': expected lung, aerated, mediastinum, bone"),
     "/slice/axial/1.png?window=100,-100": (400, "window '100,-100': expected"),

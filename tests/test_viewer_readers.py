@@ -77,6 +77,21 @@ def test_correct_says_what_is_missing_before_somebody_paints(tmp_path: Path) -> 
         assert "data-send" not in told and "carina view sends nothing: download the DICOM SEG" in told
 
 
+def test_a_stroke_from_a_voxel_that_is_not_there_is_refused(run: Run) -> None:
+    shape = run.volume.grid.shape
+    ends = (shape[0], 0, 0), (0, shape[1], 0), (0, 0, shape[2]), (999, 124, 212)
+    sizes = " \u00d7 ".join(map(str, shape))
+    said = f"in this scan of {sizes} voxels (z,y,x, from 0)."
+    with client(run.folder) as asked:
+        for tool in ("fill", "grow"):
+            for at in (*ends, None):
+                answer = asked.post("/correct/lesion/strokes", json=STROKE | {"tool": tool, "at": at})
+                where = f"there is no voxel {','.join(map(str, at or ()))} {said}"
+                words = where if at else f"{tool} needs the voxel from which it starts: give it as at."
+                assert (answer.status_code, answer.json()["detail"]) == (400, words)
+    assert not list((run.folder / "corrections").glob("*.strokes"))
+
+
 def test_a_correction_of_a_cohort_is_finished_with_the_folder_of_all_its_studies(tmp_path: Path) -> None:
     corrected = CorrectedRun("plain", tmp_path / "case-0")
     out, archive = tmp_path / "out", tmp_path / "case-0"

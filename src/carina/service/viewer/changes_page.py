@@ -137,11 +137,12 @@ class ChangesPage:
         change = LesionChange(earlier=scan_findings(before.run), later=scan_findings(later.run))
         scans = sorted((found | {0: change.later}).items(), key=lambda scan: (scan[1].on or date.max, -scan[0]))
         drawing = Drawing.asked(request.query_params)
-        slices, matched = _pictures(request, before, later, number)
+        slices, matched, outside = _pictures(request, before, later, number)
         values = {
             "sentences": [*change_sentences(change), *_of_readers(before.run, later.run)],
             "slices": slices,
             "matched": matched,
+            "outside": outside,
             "drawing": drawing,
             "windows": WINDOWS,
             "earlier": number,
@@ -164,19 +165,24 @@ def _of_readers(earlier: Run, later: Run) -> Iterator[str]:
             yield f"The figures above are the networks'. A reader differs for {which}: {said}."
 
 
-def _pictures(request: Request, before: OpenedRun, later: OpenedRun, number: int) -> tuple[list[ComparedSlice], str]:
-    """Both slices, the earlier first, and how they are matched, in words.
+def _pictures(
+    request: Request, before: OpenedRun, later: OpenedRun, number: int
+) -> tuple[list[ComparedSlice], str, str]:
+    """Both slices, the earlier first, and how they are matched, in words; and that another one was asked for.
 
     There are none where one of the runs has no images or no lungs.
     """
     heights = [_height(opened) for opened in (before, later)]
     if heights[0] is None or heights[1] is None:
-        return [], ""
-    base, matched = mounted_at(request), matched_heights(heights[0], heights[1])
-    index = min(max(_slice_asked(request, _usual_slice(before, later, matched)), 0), _count(later) - 1)
+        return [], "", ""
+    base, matched, last = mounted_at(request), matched_heights(heights[0], heights[1]), _count(later) - 1
+    asked = _slice_asked(request, _usual_slice(before, later, matched))
+    index = min(max(asked, 0), last)
+    outside = f"There is no axial slice {asked} in this scan, which has 0 to {last}: the nearest, {index}, is shown."
     beside = _picture(before, matched.earlier, f"{base}/earlier/{number}", "Earlier", matched.later.share(index))
     this = _picture(later, matched.later, base, "This scan", matched.later.share(index))
-    return [beside, replace(this, index=index)], _matched_words(heights[0], heights[1], matched.shown)
+    words = _matched_words(heights[0], heights[1], matched.shown)
+    return [beside, replace(this, index=index)], words, "" if index == asked else outside
 
 
 def _usual_slice(before: OpenedRun, later: OpenedRun, matched: MatchedHeights) -> int:

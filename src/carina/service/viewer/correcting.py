@@ -31,7 +31,7 @@ from carina.service.viewer.opened import OpenedRun, RunShelf
 from carina.service.viewer.painting_shelf import PaintingShelf
 from carina.service.viewer.routes import Around, WhereIsRun, answering, mounted_at, run_values, viewer_page, ways_of_run
 from carina.service.viewer.scene import chosen_voxel, outside_words, scene_facts, shown_planes
-from carina.service.viewer.slices import WINDOWS, clipped
+from carina.service.viewer.slices import WINDOWS, voxel_in
 from carina.service.viewer.stamps import decided_stamp, painted_stamp_now
 from carina.service.viewer.strokes import DecisionAsked, Said, SendAsked, StrokeAsked, stroke_stored
 
@@ -342,16 +342,18 @@ def _is_unfinished(run: Run, layer: MaskName, painting: Painting) -> bool:
 
 
 def _runs(opened: OpenedRun, painting: Painting, asked: StrokeAsked) -> list[int]:
+    if asked.tool not in ("fill", "grow"):
+        return asked.runs
     grid = opened.images.volume.grid
-    at = clipped(asked.at, grid)
+    if asked.at is None:
+        raise NotUnderstood("corrections.at", f"{asked.tool} needs the voxel from which it starts: give it as at.")
+    at = voxel_in(grid, asked.at)
     if asked.tool == "fill":
         marks = painting.marks.reshape(grid.shape) > 0
         return enclosed(marks, at, layout(grid, asked.plane).normal)
-    if asked.tool == "grow":
-        whole = opened.whole
-        how = Growth(tolerance_hu=asked.tolerance_hu, reach_mm=asked.reach_mm)
-        return alike(whole.volume, at, how, None if whole.lung is None else whole.lung.labels > 0)
-    return asked.runs
+    whole = opened.whole
+    how = Growth(tolerance_hu=asked.tolerance_hu, reach_mm=asked.reach_mm)
+    return alike(whole.volume, at, how, None if whole.lung is None else whole.lung.labels > 0)
 
 
 async def _answered(

@@ -34,7 +34,7 @@ from carina.service.viewer.found import found_by, saliency_legend
 from carina.service.viewer.layers import QUARTER, layer_of
 from carina.service.viewer.opened import OpenedRun, RunShelf
 from carina.service.viewer.scene import PLANES, chosen_voxel, outside_words, scene_facts, shown_planes
-from carina.service.viewer.slices import WINDOWS, Drawing, LayerStyle, clipped, place_words, slice_png, slice_words
+from carina.service.viewer.slices import WINDOWS, Drawing, LayerStyle, place_words, slice_png, slice_words, voxel_in
 from carina.service.viewer.solid import SOLID, solid_layer
 from carina.service.viewer.stored import pdf_inside, report_names, stored_file, stored_files
 
@@ -349,7 +349,7 @@ class RunPages:
         """What a voxel and the three planes through it show, in words, for who moved there."""
         images = self._opened(request).images
         grid = images.volume.grid
-        at = clipped(tuple(request.path_params[axis] for axis in "zyx"), grid)
+        at = voxel_in(grid, tuple(request.path_params[axis] for axis in "zyx"))
         slices = {name: slice_words(images, name, at[layout(grid, name).normal]) for name in PLANES}
         return JSONResponse({"place": place_words(images, at), "slices": slices})
 

@@ -14,7 +14,7 @@ from carina.errors import shortened
 from carina.report.overlay import VIEWS, layout
 from carina.service.viewer.layers import coarse_steps
 from carina.service.viewer.opened import OpenedRun
-from carina.service.viewer.slices import WINDOWS, Index, clipped
+from carina.service.viewer.slices import WINDOWS, Index, clipped, no_voxel
 from carina.volume.grid import Grid, Triple
 
 PLANES = tuple(VIEWS)
@@ -66,9 +66,7 @@ def outside_words(opened: OpenedRun, query: Mapping[str, str]) -> str:
         return f"{_no_place(opened, query['at'])} {','.join(map(str, at))} is shown."
     if at == wanted:
         return ""
-    asked, shown = (",".join(map(str, index)) for index in (wanted, at))
-    shape = " \u00d7 ".join(map(str, grid.shape))
-    return f"There is no voxel {asked} in this scan of {shape} voxels (z,y,x, from 0): the nearest, {shown}, is shown."
+    return f"There is {no_voxel(grid, wanted)}: the nearest, {','.join(map(str, at))}, is shown."
 
 
 def _no_place(opened: OpenedRun, at: str) -> str:

@@ -207,3 +207,20 @@ def clipped(index: tuple[int, ...], grid: Grid) -> Index:
     """The voxel of a grid that is nearest to an index."""
     z, y, x = (min(max(step, 0), count - 1) for step, count in zip(index, grid.shape, strict=True))
     return z, y, x
+
+
+def voxel_in(grid: Grid, index: tuple[int, ...]) -> Index:
+    """A voxel of a grid.
+
+    Raises:
+        BadConfig: ``viewer.voxel``, it has no such one.
+    """
+    if (at := clipped(index, grid)) != index:
+        raise BadConfig("viewer.voxel", f"there is {no_voxel(grid, index)}.")
+    return at
+
+
+def no_voxel(grid: Grid, index: tuple[int, ...]) -> str:
+    """That a grid has no such voxel, and which it has, behind ``There is``."""
+    shape = " \u00d7 ".join(map(str, grid.shape))
+    return f"no voxel {','.join(map(str, index))} in this scan of {shape} voxels (z,y,x, from 0)"

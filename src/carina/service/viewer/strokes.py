@@ -31,7 +31,7 @@ class StrokeAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tool: Literal["brush", "eraser", "fill", "grow", "undo", "redo"]
     is_own: bool = False
     runs: list[_Count] = []
-    at: tuple[_Count, _Count, _Count] = (0, 0, 0)
+    at: tuple[_Count, _Count, _Count] | None = None
     plane: str = "axial"
     tolerance_hu: Annotated[float, Meta(ge=0, le=4000)] = 100.0
     reach_mm: Annotated[float, Meta(ge=0, le=500)] = 30.0
