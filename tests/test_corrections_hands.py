@@ -25,16 +25,17 @@ from carina.cli.jobs import show
 from carina.corrections.decisions import readers_state
 from carina.corrections.finish import finished_folder
 from carina.corrections.hands import by_whom
+from carina.corrections.journal import Journal
 from carina.corrections.masks import MaskName, network_mask
-from carina.corrections.painting import Author, OpenStrokes, Painting
+from carina.corrections.painting import Author, OpenStrokes, Painting, StrokeKind, StrokeRecord, labels_sha256
 from carina.corrections.voxel_runs import places_of, runs_of, runs_of_flags
 from carina.database import JOB
 from carina.errors import BadConfig
 from carina.service.node import RunningNode
 from carina.volume.arrays import Labels
 from dicom_objects_samples import errors_of
-from served_nodes import add_job, hold, opened, serving
-from test_corrections import author, painted
+from served_nodes import NOON, add_job, hold, opened, serving
+from test_corrections import author, painted, small_mask
 from viewer_runs import posed, through_dicom, write_run
 
 PAGES = ("/", "/jobs/1/view/", "/jobs/1/view/report", "/jobs/1/view/correct/lesion", "/agreement/")
@@ -77,6 +78,8 @@ class Stack:
 
     def paint(self, by: Author, places: set[int], value: int) -> None:
         change = self.painting.paint(runs_of(np.array(sorted(places))), value, "brush", by, self.painting.revision)
+        if not change.runs:
+            return
         self.done.append(len(self.strokes))
         self.strokes.append((by.reader, places_of(change.runs, self.base.size).tolist(), value))
         self.undone.clear()
@@ -119,10 +122,31 @@ def test_whoever_takes_back_or_brings_back_the_mask_is_what_is_in_it_in_its_orde
     np.testing.assert_array_equal(painted(folder).marks, stack.painting.marks)
 
 
-def test_a_stroke_that_changed_nothing_makes_nobody_a_painter(tmp_path: Path) -> None:
+def test_a_stroke_that_changed_nothing_is_none(tmp_path: Path) -> None:
     painting = painted(tmp_path)
-    painting.paint([0, 3], 0, "eraser", author("a", "rita"), 0)
-    assert painting.painters(1) == () and painting.open_strokes(0) == []
+    for before in (0, 1):
+        painting.paint([0, 3], before, "eraser", author("a", "rita"), before)
+        painting.paint([], 1, "fill", author("b", "rita"), before)
+        assert painting.painters(1) == ("rob",) * before and painting.revision == painting.catch_up() == before
+        assert painting.can_undo == bool(before) and len(painting.open_strokes(0)) == before
+        if not before:
+            painting.paint([0, 3], 1, "brush", author("c", "rob"), 0)
+    painting.undo(author("d", "rob"), 1)
+    painting.paint([0, 3], 0, "eraser", author("e", "rita"), 2)
+    assert painting.can_redo
+    assert painted(tmp_path).revision == 2
+
+
+def test_empty_strokes_that_an_earlier_carina_stored_are_read(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "lesion.strokes", StrokeRecord)
+    base = StrokeRecord(kind=StrokeKind.BASE, at=NOON, sha256=labels_sha256(small_mask().labels))
+    empty = StrokeRecord(kind=StrokeKind.PAINT, at=NOON, id="a", reader="rita", tool="eraser", value=0)
+    with journal.held():
+        journal.unread()
+        for record in (base, empty, StrokeRecord(kind=StrokeKind.UNDO, at=NOON, id="b", reader="rita")):
+            journal.append(record)
+    painting = painted(tmp_path)
+    assert painting.revision == 2 and painting.painters(1) == () and painting.open_strokes(0) == []
 
 
 @pytest.mark.parametrize(

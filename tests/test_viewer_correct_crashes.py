@@ -64,6 +64,7 @@ def test_a_page_becomes_whole_by_itself_once_a_killed_server_is_back(
     page = context.new_page()
     dab(page, AT, server.url)
     server.kill()
+    page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press(" ")
     page.keyboard.press("PageUp")
     page.keyboard.press("ArrowRight")

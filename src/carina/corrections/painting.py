@@ -202,6 +202,8 @@ class Painting:
     def paint(self, runs: Sequence[int], value: int, tool: str, author: Author, revision: int) -> Change:
         """Set voxels to 0 or 1; gives those that changed, which are on the disk when this returns.
 
+        Where none changes there is no stroke: nothing is stored, and there is nothing to undo.
+
         Raises:
             Overtaken: ``revision`` is not that of the mask.
             BadConfig: ``corrections.runs``, or the folder can't be written.
@@ -211,6 +213,8 @@ class Painting:
             if (known := self._met(author, revision)) is not None:
                 return known
             changed = runs_of(places[self.marks[places] != value])
+            if not changed:
+                return Change(value=value, runs=[])
             record = self._record(StrokeKind.PAINT, author, tool=tool, value=value, runs=changed)
             return self._store(record)
 
