@@ -12,7 +12,7 @@ OPENERS = {
     "build_opener": {"deliver/paced_http.py", "cli/health.py"},
     "SMTP": {"deliver/mail.py"},
     "SMTP_SSL": {"deliver/mail.py"},
-    "create_connection": {"receive/reach.py", "service/endpoint.py", "database/greeting.py"},
+    "create_connection": {"receive/source_echo.py", "service/endpoint.py", "database/greeting.py"},
     "urlopen": set(),
     "HTTPConnection": {"deliver/paced_http.py", "service/endpoint.py"},
     "HTTPSConnection": {"deliver/paced_http.py"},
