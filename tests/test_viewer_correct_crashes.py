@@ -153,6 +153,28 @@ def test_a_second_tab_is_told_and_paints_when_the_first_is_closed(
     assert corrected.stored.revision == 2
 
 
+def test_a_page_that_waited_for_another_begins_by_itself_once_a_killed_server_is_back(
+    context: BrowserContext, server: Killable, corrected: CorrectedRun
+) -> None:
+    first, second = context.new_page(), context.new_page()
+    first.goto(server.url)
+    ready(first)
+    second.goto(f"{server.url}?at={','.join(map(str, AT))}")
+    expect(second.locator("#saved")).to_contain_text("open in another window of this browser")
+    server.kill()
+    first.close()
+    said = "Painting can't begin yet: the mask could not be read: the server does not answer. It is asked for again"
+    expect(second.locator("#saved")).to_contain_text(said)
+    second.keyboard.press(" ")
+    expect(second.locator("#said")).to_contain_text("Painting begins once the mask is read.")
+    server.start()
+    ready(second)
+    expect(second.locator("#said")).to_be_empty()
+    second.keyboard.press(" ")
+    saved(second)
+    assert corrected.stored.revision == 1
+
+
 @pytest.mark.parametrize("button", ["add my strokes", "drop my strokes"])
 def test_another_reader_s_strokes_are_told_and_nobody_s_are_lost_silently(
     browser: Browser, context: BrowserContext, server: Killable, corrected: CorrectedRun, button: str

@@ -23,6 +23,7 @@ const PAGE = 10;
 const WATCH_MS = 3000;
 const READER_KEY = "carina reader";
 const ELSEWHERE = "This mask is open in another window of this browser: painting begins here when that one is closed.";
+const OTHER_UNREAD = "could not be read";
 const NOTHING_TO_FINISH = "Finish waits until the mask is changed.";
 const HOW_SEEN_AGAIN = "log in as who painted them, or ask whoever administers the node whether the job was moved to another project, or you were taken out of its.";
 
@@ -153,6 +154,8 @@ function told() {
   else if (waiting && saver.isShutOut) words = `${strokes} not saved, kept in this browser and sent once the run is seen again: ${HOW_SEEN_AGAIN}`;
   else if (waiting && saver.ofAnother) words = `${strokes} not saved, kept in this browser and sent once ${saver.owner} is logged in again.`;
   else if (waiting && saver.isRefused) words = `${strokes} not saved, kept in this browser and sent once you are logged in.`;
+  else if (!saver.isRead && saver.isRefused) words = "Painting can't begin.";
+  else if (!saver.isRead && saver.trouble) words = `Painting can't begin yet: ${saver.trouble}. It is asked for again until it comes.`;
   else if (waiting) words = saver.trouble ? `${strokes} not saved: ${saver.trouble.replace(/\.$/, "")}.` : `${strokes} not saved.`;
   else if (saver.isBusy) words = saver.trouble ? `Not done yet: ${saver.trouble}.` : "The server is at work.";
   else if (saver.trouble) words = `${sentence(saver.trouble)} ${words}`;
@@ -643,8 +646,12 @@ planes.forEach((plane) => {
   cross(plane);
 });
 readOthers(scene, (name, copy) => {
+  const how = labels.get(name).querySelector(".how");
+  if (!copy && how.textContent !== OTHER_UNREAD) {
+    how.dataset.words = how.textContent;
+    how.textContent = OTHER_UNREAD;
+  } else if (copy && how.textContent === OTHER_UNREAD) how.textContent = how.dataset.words;
   if (copy) others.set(name, copy);
-  else labels.get(name).querySelector(".how").textContent = "could not be read";
   if (!stroke) planes.forEach(paint);
   settleSoon();
 });
@@ -655,10 +662,6 @@ function sayWaiting() {
 
 alone(saver.key, sayWaiting).then(async () => {
   state.isAlone = true;
-  try {
-    await saver.begin();
-    settle();
-  } catch (error) {
-    say(saver.isRefused ? "Painting can't begin." : `Painting can't begin: ${error.message}. Reload the page.`);
-  }
+  await saver.begin();
+  settle();
 });

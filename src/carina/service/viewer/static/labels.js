@@ -6,6 +6,7 @@ import { MaskCopy } from "./strokes.js";
 
 const TOOLS_KEY = "carina tools";
 const FILL = 110;
+const RETRY_MS = 1500;
 const COLOURS = { lung: [86, 180, 233], lesion: [230, 159, 0] };
 
 function word(name, alpha) {
@@ -76,13 +77,21 @@ export function countMarks(scene, plane, at, marks) {
   return count;
 }
 
-/** Reads the masks that are not painted here, as they are painted by now; `onRead` is called after each. */
+/**
+ * Reads the masks that are not painted here, as they are painted by now; `onRead` is called after each, with null as
+ * long as it can't be had: a server that is away is asked again until it is back.
+ */
 export async function readOthers(scene, onRead) {
   for (const name of scene.others) {
-    const answer = await fetch(`${scene.base}/correct/${name}/mask.json`).catch(() => null);
-    const copy = answer?.ok ? new MaskCopy(scene.shape) : null;
-    copy?.reset((await answer.json()).change.runs);
-    onRead(name, copy);
+    for (let isAway = true; isAway; ) {
+      const answer = await fetch(`${scene.base}/correct/${name}/mask.json`).catch(() => null);
+      const told = answer?.ok ? await answer.json().catch(() => null) : null;
+      const copy = told ? new MaskCopy(scene.shape) : null;
+      copy?.reset(told.change.runs);
+      onRead(name, copy);
+      isAway = !copy && (!answer || answer.ok || answer.status >= 500);
+      if (isAway) await new Promise((done) => setTimeout(done, RETRY_MS));
+    }
   }
 }
 

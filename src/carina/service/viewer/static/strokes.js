@@ -11,6 +11,7 @@ const STROKE_MS = 5000; // a server that takes a request and dies, or stands sti
 const FORBIDDEN = 403;
 const OVERTAKEN = "corrections.overtaken";
 const ANOTHER_READER = "corrections.another-reader";
+const UNREAD = "the mask could not be read again, and is asked for until it comes";
 const SILENT = "the server does not answer; kept here and sent again";
 
 /** Places in a (z, y, x) array as runs: start, length, start, length. The places rise. */
@@ -92,9 +93,18 @@ export class Saver {
     this.isKept = true; // what waits is kept in this browser too
   }
 
-  /** Reads the mask, and sends what an earlier tab had not. */
+  /** Reads the mask, however long the server takes to come back, and sends what an earlier tab had not. */
   async begin() {
-    await this.#read();
+    let refusals = 0;
+    for (;;) {
+      const trouble = await this.#read().then(() => null, (error) => error);
+      if (!trouble) break;
+      refusals = trouble.cause ? refusals + 1 : 1; // a server that is down is soon back
+      this.trouble = trouble.message;
+      this.onChange();
+      await this.#pause(refusals);
+    }
+    this.trouble = "";
     const kept = JSON.parse(recall("localStorage", this.key) ?? "{}");
     if (kept.queue?.length && kept.sha256 !== this.sha256) {
       this.trouble = `${kept.queue.length} strokes of an earlier visit were of another mask and are not used.`;
@@ -227,7 +237,11 @@ export class Saver {
 
   async #takeNew(stamp) {
     const isRead = await this.refresh().then(() => true, () => false);
-    if (isRead) this.stamp = stamp; // a torn end of the strokes' file is not asked for again
+    if (!isRead) return;
+    this.stamp = stamp; // a torn end of the strokes' file is not asked for again
+    if (this.trouble !== UNREAD) return;
+    this.trouble = "";
+    this.onChange();
   }
 
   get isIdle() {
@@ -282,7 +296,7 @@ export class Saver {
     const answer = await fetch(`${this.url}/mask.json`).catch(() => null);
     if (!answer) throw new Error("the mask could not be read: the server does not answer");
     this.#noteAnswer(answer.status);
-    if (!answer.ok) throw new Error(`the mask could not be read (${answer.status})`);
+    if (!answer.ok) throw new Error(`the mask could not be read (${answer.status})`, { cause: answer.status });
     const stored = await answer.json();
     onRead();
     this.mask.reset(stored.change.runs);
@@ -320,7 +334,7 @@ export class Saver {
     return true;
   }
 
-  /** Lets a refused stroke wait, longer each time: nothing but a log-in, or somebody's deed, makes it welcome. */
+  /** Lets what was refused wait, longer each time: nothing but a log-in, or somebody's deed, makes it welcome. */
   #pause(refusals) {
     const longest = this.isLoggedOut ? LOGGED_OUT_RETRY_MS : LONGEST_RETRY_MS;
     return new Promise((done) => {
@@ -338,7 +352,7 @@ export class Saver {
   async #took(stored) {
     this.#keepState(stored);
     if (!this.queue.length && !this.underway() && stored.voxels !== this.mask.voxels) {
-      await this.#read().catch(() => { this.trouble = "the mask could not be read again; reload the page"; });
+      await this.#read().catch(() => Object.assign(this, { trouble: UNREAD, stamp: "" })); // so that it is watched for
     }
   }
 
