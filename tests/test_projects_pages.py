@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from access_nodes import PASSWORD, Guarded, account, form_token, guarded
 from carina.database import ARRIVAL, AUDIT, JOB, PROJECT
@@ -252,3 +252,18 @@ def test_projects_that_settings_name_are_there_and_others_stay(tmp_path: Path) -
         with engine.connect() as connection:
             assert sorted(connection.execute(select(PROJECT.c.name)).scalars()) == ["default", "named"]
             assert connection.execute(select(AUDIT)).all() == []
+
+
+def test_an_empty_worklist_advises_what_whoever_reads_it_can_do(node: Guarded) -> None:
+    with node.node.engine.begin() as connection:
+        connection.execute(delete(JOB))
+    post(node.person("admin"), "/projects", name="trial")
+    upload, path = '<a href="/#upload">run on files of your own</a>', "submit a folder of the node's machine"
+    told = {"operator": (upload, path), "reader": (), "jane": (upload,), "rita": ()}
+    people = {"jane": member(node, "jane", trial="operator"), "rita": member(node, "rita", trial="reader")}
+    for name, words in told.items():
+        who = people.get(name) or node.person(name)
+        page = unescape(who.get("/").text)
+        assert "No job yet: a series becomes one" in page, name
+        assert [one for one in (upload, path) if one in page] == list(words), name
+        assert ('id="upload"' in page) == (upload in words), name

@@ -68,6 +68,11 @@ class Caller:
         return self.may(Need.OPERATE)
 
     @property
+    def may_operate_all(self) -> bool:
+        """Whether they may do what an operator of the whole node may: name a folder of its machine, for one."""
+        return self.may(Need.OPERATE, everywhere=True)
+
+    @property
     def sees_all(self) -> bool:
         """Whether what they are shown is all that there is."""
         return self.projects(Need.READ) is None

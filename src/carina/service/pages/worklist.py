@@ -252,6 +252,7 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
         "destinations": node.settings.destinations,
         "sources": tuple(node.settings.sources),
         "doors": node.settings.sources,
+        "is_upload_taken": node.settings.uploads.gb > 0,
     }
 
 
