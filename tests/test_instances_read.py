@@ -14,6 +14,8 @@ from click.testing import CliRunner
 
 from carina.cli.jobs import jobs as jobs_command
 from carina.pipeline.manifest import DefinitionRecord, Manifest
+from carina.service.access.caller import Caller
+from carina.service.access.roles import Role
 from carina.service.node import RunningNode
 from carina.service.pages.routes import job_values
 from carina.service.pages.worklist import WorklistAsked, worklist
@@ -22,6 +24,7 @@ from test_receive_apart import SLICES, Node, arrivals, bring, changed, files, jo
 
 __all__ = ["files", "node"]
 
+ANNE = Caller(name="anne", role=Role.OPERATOR)
 GAP = slice(4, 8)
 """Slices without which the others wait in quarantine."""
 
@@ -144,7 +147,7 @@ def test_a_job_counts_what_its_run_reads(
     rows = worklist(served, WorklistAsked())["rows"]
     counted = {row.job.id: _counted(row.cells(is_project_named=False)) for row in rows}
     assert [counted[job.id] for job in made] == KINDS[story]
-    assert [_counted(job_values(served, job.id)["came_by"]) for job in made] == KINDS[story]
+    assert [_counted(job_values(served, job.id, ANNE)["came_by"]) for job in made] == KINDS[story]
     assert [progress_of(served, job.id).instances for job in made] == KINDS[story]
     if not node_database.startswith("sqlite"):
         return  # a command's connections to a server end with its process, and the server waits for them
@@ -167,7 +170,7 @@ def test_a_run_that_read_fewer_and_a_job_in_its_place_are_said(
     run.mkdir(parents=True)
     (run / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     served = RunningNode(settings=node.settings, engine=node.engine)
-    assert "12 instances from CT1@127.0.0.1, of which 11 were read" in job_values(served, second.id)["came_by"]
+    assert "12 instances from CT1@127.0.0.1, of which 11 were read" in job_values(served, second.id, ANNE)["came_by"]
     assert (progress_of(served, first.id).used, progress_of(served, second.id).used) == (None, 11)
     config = tmp_path / "carina.toml"
     config.write_text(f'[node]\nfolder = "{node.store.folder}"\ndatabase = "{node.engine.url}"\n')

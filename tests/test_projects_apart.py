@@ -323,3 +323,14 @@ def test_a_view_of_a_view_is_never_wider(node: Shared) -> None:
     assert node.node.seen_in(frozenset({"alpha"})) is seen
     assert set(seen.settings.sources) == {"alpha-scanner", "alpha-inbox"}
     assert set(seen.settings.destinations) == {"alpha-share"}
+
+
+def test_the_address_of_a_sender_is_for_those_who_operate_in_its_project(node: Shared) -> None:
+    held = node.held["alpha"]
+    pages = ("/", "/projects/alpha", f"/jobs/{held.job}", f"/jobs/{held.job}/live", "/api/v1/arrivals")
+    for person in ("reader of alpha", "reader", "operator of alpha", "operator"):
+        for page in pages:
+            with node.person(person).stream("GET", page) as answer:
+                said = next(answer.iter_text())
+            assert ("ALPHA@127.0.0.1" in said) == person.startswith("operator"), (person, page)
+            assert "ALPHA" in said, (person, page)

@@ -52,6 +52,13 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     last_at: datetime
 
 
+class ArrivalPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Series that arrived, the latest first; ``next`` as of jobs."""
+
+    arrivals: tuple[Arrival, ...]
+    next: int | None
+
+
 class ReleasedArrival(Arrival, frozen=True, kw_only=True):
     """An arrival that was released, and the project that it was in before: another source takes it to its own.
 

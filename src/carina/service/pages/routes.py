@@ -22,7 +22,7 @@ from carina.jobs.reading import Reading, next_to_read
 from carina.jobs.superseding import successor_of, successor_words
 from carina.pipeline.manifest import Manifest, State
 from carina.service.access.accounts import administrators
-from carina.service.access.caller import caller_of
+from carina.service.access.caller import Caller, caller_of
 from carina.service.arrivals import arrival_read
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.acting import act
@@ -39,6 +39,7 @@ from carina.service.pages.worklist import WorklistAsked, searched_values, upload
 from carina.service.problems import NotThere
 from carina.service.progress import manifest_of, operators_of, progress_of, warnings_of
 from carina.service.rest.operation import understood
+from carina.service.rest.shown import arrival_shown
 from carina.service.upload_again import run_before
 from carina.service.upload_series import is_of_upload, series_of_job
 
@@ -132,7 +133,8 @@ def _job_part(request: Request, node: RunningNode, job_id: int, at_most_old_s: f
     caller = caller_of(request)
 
     def make(_: object) -> PagePart:
-        values, anybody = job_values(node, job_id), nameless(caller)
+        anybody = nameless(caller)
+        values = job_values(node, job_id, anybody)
         text = html("operators.html", values | shared_values(anybody, f"/jobs/{job_id}"))
         job, progress = values["job"], values["progress"]
         is_over = job.state is JobState.STOPPED and all(one.state is not State.RUNNING for one in progress.operators)
@@ -152,8 +154,8 @@ def _run_of(node: RunningNode, job: Job, _: object) -> object:
     return operators_of(manifest), warnings_of(manifest)
 
 
-def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
-    """The values of a job's page.
+def job_values(node: RunningNode, job_id: int, caller: Caller) -> dict[str, Any]:
+    """The values of a job's page, as a caller sees it.
 
     Raises:
         NotThere: there is no such job.
@@ -176,7 +178,8 @@ def job_values(node: RunningNode, job_id: int) -> dict[str, Any]:
     values["handed_over"] = _handed_over(manifest)
     values["computed_s"] = manifest.seconds if manifest else 0.0
     is_uploaded = is_of_upload(progress.job)
-    came = came_by(arrival, is_uploaded=arrival is None and is_uploaded, used=progress.used)
+    seen = arrival_shown(arrival, caller) if arrival else None
+    came = came_by(seen, is_uploaded=seen is None and is_uploaded, used=progress.used)
     values |= {"is_uploaded": is_uploaded, "came_by": came}
     values |= {"has_results": has_results, "earlier": earlier, "earlier_removed": removed}
     return values | {"wish": wish, "wanted_for": wanted, "before": run_before(node, progress.job)}

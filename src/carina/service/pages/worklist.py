@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from typing import Any
@@ -40,6 +40,7 @@ from carina.service.problems import NotUnderstood
 from carina.service.progress import manifest_of, operators_of
 from carina.service.rest.job_pages import JobsAsked, ShownState, page_of_jobs
 from carina.service.rest.operation import understood
+from carina.service.rest.shown import arrival_shown
 from carina.service.tallies import Tally
 from carina.service.upload_series import is_of_upload
 from carina.toml import mistakes
@@ -184,7 +185,7 @@ def worklist_part(request: Request, node: RunningNode, asked: WorklistAsked, at_
 
     def make(version: object) -> PagePart:
         anybody = nameless(caller)
-        values = worklist(node, asked, version) | move_values(seen, anybody, version)
+        values = _shown_to(anybody, worklist(node, asked, version)) | move_values(seen, anybody, version)
         shown = values | shared_values(anybody, asked.link())
         around = {name: values[name] for name in _AROUND}
         look = partial(_look_beside, node, [row.job for row in values["rows"] if row.job.state is JobState.RUNNING])
@@ -193,6 +194,13 @@ def worklist_part(request: Request, node: RunningNode, asked: WorklistAsked, at_
     key = ("worklist", seen.projects, node.projects, rights_of(caller), asked)
     part: PagePart = request.app.state.parts.part(key, make, at_most_old_s)
     return part
+
+
+def _shown_to(caller: Caller, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the list as a caller sees it: the address of a sender is for those who operate in its project."""
+    rows = [replace(row, arrival=row.arrival and arrival_shown(row.arrival, caller)) for row in values["rows"]]
+    waiting = {name: [arrival_shown(one, caller) for one in values[name]] for name in ("quarantine", "arriving")}
+    return {**values, **waiting, "rows": rows}
 
 
 def searched_values(request: Request, node: RunningNode, asked: WorklistAsked, live: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from carina.jobs.listing import Job, JobPage
 from carina.jobs.terms import Terms
 from carina.receive.store import ArrivalState
 from carina.service import changes
-from carina.service.arrivals import Arrival, ReleasedArrival, list_arrivals
+from carina.service.arrivals import ArrivalPage, ReleasedArrival, list_arrivals
 from carina.service.filters import check_deliveries_filter
 from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode
@@ -69,13 +69,6 @@ class ArrivalsAsked(_Asked, frozen=True, kw_only=True):
     state: ArrivalState | None = None
     before: _Id | None = None
     limit: _Limit = 100
-
-
-class ArrivalPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Series that arrived, the latest first; ``next`` as of jobs."""
-
-    arrivals: tuple[Arrival, ...]
-    next: int | None
 
 
 class ReleaseAsked(_Asked, frozen=True, kw_only=True):
