@@ -188,7 +188,7 @@ def test_the_ratio_pages_say_what_was_found(tmp_path: Path) -> None:
     assert RESEARCH_ONLY in first
     assert "1.33 %" in first and "of the lung volume is marked as lesion" in first
     assert "52.0 ml of 3 905 ml; 3 separate lesions, mean \u2013494 HU" in first.replace("\u00a0", " ")
-    assert all(words in first for words in ("P-<1> & ŁЖα?", "ACC-7", "2020-03-04", "Chest 2.0"))
+    assert all(words in first for words in ("P-<1> & ŁЖα[U+5C71]", "ACC-7", "2020-03-04", "Chest 2.0"))
     assert not {"Jane", "Doe"} & set(re.findall(r"\w+", first))
     expected = ("lesion-segresnet 0.1.0", "4fe1ab094fe1ab09", "Gantry tilt of 12.0 degrees", "touches no lung")
     assert all(words in first for words in expected)
@@ -318,6 +318,19 @@ def test_what_a_bundle_says_may_be_long(tmp_path: Path) -> None:
     long = msgspec.structs.replace(TESTED, limits=("It was looked at with care, but " + "not for long " * 300,) * 4)
     pages = text_of(ratio_pdf(ratio(), replace(facts(), validations={"lesion-segresnet": long})), tmp_path)
     assert len(pages) > 1 and all(RESEARCH_ONLY in page for page in pages)
+
+
+@pytest.mark.parametrize("letters", ["\u6c5f\u83ef", "\u0645\u0631", "\U0001f600\U0001f601"])
+def test_identifiers_in_letters_that_no_font_has_can_be_told_apart(tmp_path: Path, letters: str) -> None:
+    for letter in letters:
+        named = replace(
+            facts(), patient_id=f"\u0141{letter}-12", accession_number=letter, series_description=letter * 3
+        )
+        page = text_of(ratio_pdf(ratio(), named), tmp_path)[0]
+        code = f"[U+{ord(letter):04X}]"
+        assert f"Patient ID \u0141{code}-12" in page and f"Accession {code}" in page and "???" in page
+    longest = replace(facts(), patient_id=letters[0] * 64, accession_number=letters[0] * 16)
+    assert text_of(ratio_pdf(ratio(), longest), tmp_path)[0].replace(" ", "").count(f"U+{ord(letters[0]):04X}") == 80
 
 
 def test_many_long_warnings_flow_over_pages(tmp_path: Path) -> None:

@@ -15,6 +15,12 @@ registerFont(TTFont(BOLD, font_files_ttf["SourceSansProBold"]))
 registerFontFamily(SANS, normal=SANS, bold=BOLD, italic=SANS, boldItalic=BOLD)
 
 
+def identifiable(text: str) -> str:
+    """An identifier in the characters that the fonts have: of any other the code point, so that no two look alike."""
+    known = _REGULAR.face.charToGlyph
+    return "".join(c if ord(c) in known else f"[U+{ord(c):04X}]" for c in text)
+
+
 def printable(text: str) -> str:
     """Text in the characters that the fonts have (Latin, Greek, Cyrillic); a question mark stands for any other."""
     known = _REGULAR.face.charToGlyph

@@ -14,6 +14,7 @@ from carina.measure.texts import ml_text, percent_text
 from carina.models.validation import Validation
 from carina.report import layout as page
 from carina.report.facts import ReportFacts
+from carina.report.fonts import identifiable
 from carina.report.numbers import MINUS, NOT_TOLD, hu_text, in_report_order, region_name, without_thirds
 from carina.report.pictures import key_slice_pictures
 from carina.report.saliency import saliency_pictures, saliency_words
@@ -83,8 +84,8 @@ def opening(title: str, facts: ReportFacts) -> list[Any]:
         z, y, x = grid.spacing_mm
         voxels = f"{grid.shape[0]} slices, {x:.2f} \u00d7 {y:.2f} \u00d7 {z:.2f} mm"
     pairs = [
-        ("Patient ID", facts.patient_id or "\u2013"),
-        ("Accession", facts.accession_number or "\u2013"),
+        ("Patient ID", identifiable(facts.patient_id) or "\u2013"),
+        ("Accession", identifiable(facts.accession_number) or "\u2013"),
         ("Study date", facts.study_date or "\u2013"),
         ("Series", series or "\u2013"),
         ("Volume", voxels or "\u2013"),
