@@ -18,6 +18,7 @@ from carina.config import NodeSettings, Settings
 from carina.database import ARRIVAL, AUDIT, JOB
 from carina.errors import BadConfig
 from carina.jobs.places import open_node
+from carina.receive.complete import RUN_REFUSED
 from delivery_objects import add_job
 
 WHEN = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -81,6 +82,18 @@ def test_what_was_kept_as_a_result_of_ours_is_released_with_a_warning(node: Path
     assert done.stdout.startswith("arrival 2: released as scanner, as before in project default;")
     assert ("warning: These are results of Carina's" in done.stderr) == (state == "kept")
     assert json.loads(carina("arrivals", "list", "--json").stdout)[0]["state"] == "complete"
+
+
+@pytest.mark.parametrize("helpless", ["", f" {RUN_REFUSED}"])
+def test_what_no_run_takes_is_released_with_the_reason_as_a_warning(node: Path, helpless: str) -> None:
+    engine = open_node(Settings(node=NodeSettings(folder=str(node / "node"))))
+    with engine.begin() as connection:
+        why = f"series 1.2: slices are missing.{helpless}"
+        connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == 2).values(reason=why))
+    engine.dispose()
+    assert ("Releasing it doesn't help" in " ".join(carina("arrivals", "list").stdout.split())) == bool(helpless)
+    said = "warning: Its run is refused for the reason for which it waited: series 1.2: slices are missing.\n"
+    assert carina("arrivals", "release", "2").stderr.endswith(said) == bool(helpless)
 
 
 def test_a_source_of_another_project_takes_what_it_releases_there_and_that_is_said(node: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from pydicom import Dataset
 from sqlalchemy import Engine, select, update
@@ -17,7 +18,7 @@ from carina.jobs.intake import take_up
 from carina.jobs.listing import Job, list_jobs
 from carina.jobs.queue import Room, claim
 from carina.receive.commitment import SOME_MISSING
-from carina.receive.complete import complete_arrivals
+from carina.receive.complete import RUN_REFUSED, complete_arrivals, release
 from carina.receive.files import arriving_file, read_says
 from carina.receive.recover import recover
 from carina.receive.store import Accepted, InstanceStore, SentBy
@@ -128,7 +129,7 @@ def test_what_is_harmed_in_the_quiet_time_waits_in_quarantine_and_heals(
     for file in (files[0], files[-1]):
         harm(file)
     recover(node.settings, node.engine)
-    assert node.settle() == [("quarantined", words(files[0], files[-1]))]
+    assert node.settle() == [("quarantined", f"{words(files[0], files[-1])} {RUN_REFUSED}")]
     became = node.send()
     assert (became.count(Accepted.NEW), became.count(Accepted.REPEATED)) == (2, SLICES - 2)
     assert [state for state, _ in node.settle()] == ["queued", "complete"]
@@ -173,7 +174,26 @@ def test_a_harmed_file_of_an_earlier_arrival_is_found_in_the_later_one(
     harm(harmed)
     node.sent = whole[-1:]
     node.send()
-    assert node.settle()[1] == ("quarantined", words(harmed))
+    assert node.settle()[1] == ("quarantined", f"{words(harmed)} {RUN_REFUSED}")
+
+
+@pytest.mark.parametrize(("kept", "ends"), [((*range(10), *range(14, SLICES)), "faulted"), (range(SLICES), "healthy")])
+def test_the_reason_for_which_a_series_waits_says_whether_a_release_helps(
+    node: Node, tmp_path: Path, kept: Sequence[int], ends: str
+) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(f"min_slices = {SLICES + 1}\n")
+    source = msgspec.structs.replace(node.settings.sources["scanner"], series_rules=str(rules))
+    node.settings = msgspec.structs.replace(node.settings, sources={"scanner": source})
+    node.sent = [node.sent[number] for number in kept]
+    node.send()
+    ((state, reason),) = node.settle()
+    assert (state, reason.endswith(RUN_REFUSED)) == ("quarantined", ends == "faulted")
+    with node.engine.begin() as connection:
+        assert release(connection, 1)
+    node.take_up()
+    job = node.run()
+    assert (job.shown_state, job.error) == (ends, reason.removesuffix(f" {RUN_REFUSED}") if job.error else "")
 
 
 def test_a_harmed_file_is_not_confirmed_to_who_asks_for_storage_commitment(node: Node) -> None:

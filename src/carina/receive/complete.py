@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,6 +16,7 @@ from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, INSTANCE, OwnFolder, database_now, draw_in
 from carina.database.intact import check_intact
 from carina.dicom.find import choose_source, find_series
+from carina.dicom.found import Found
 from carina.dicom.patients import are_several, patients_in
 from carina.dicom.rules import load_rules
 from carina.errors import BadSeries, Bug, told
@@ -45,6 +46,9 @@ class Verdict:
     reason: str = ""
     left: frozenset[str] = frozenset()
 
+
+RUN_REFUSED = "Releasing it doesn't help: its run is refused for the same reason."
+"""Behind the reason of what waits, where a job of it can do nothing but fail."""
 
 OUR_RESULTS = "Carina's own results: kept, not run; `carina arrivals release` has them run all the same."
 
@@ -114,7 +118,7 @@ def _of_one_patient(
     try:
         check_intact(engine, Path(settings.node.folder), arrival.id, linked)
     except BadSeries as error:
-        return Verdict(ArrivalState.QUARANTINED, error.message)
+        return Verdict(ArrivalState.QUARANTINED, f"{error.message} {RUN_REFUSED}")
     if is_made_by_us(engine, folder):
         return Verdict(ArrivalState.KEPT, OUR_RESULTS)
     return judge_arrival(folder, settings, source)
@@ -221,15 +225,23 @@ def _end_waiting_of_others(connection: Connection, arrival: Row[Any], left: froz
 
 
 def judge_arrival(folder: Path, settings: Settings, source: AnySource) -> Verdict:
-    """What the instances of a series in a folder are, by the source's series rules."""
+    """What the instances of a series in a folder are, by the source's series rules.
+
+    Where no rule but the series itself is why it is not run, as with missing slices, the reason says that a release
+    doesn't help.
+    """
+    found: Sequence[Found] = ()
     try:
         rules = load_rules(source.series_rules or settings.series_rules)
-        choose_source(find_series(folder, rules, most_voxels=settings.limits.voxels), rules)
+        found = find_series(folder, rules, most_voxels=settings.limits.voxels)
+        choose_source(found, rules)
     except Exception as error:  # noqa: BLE001 - the network edge: one series that breaks the reader holds up no other
         failure = told(error, kept="the node's log")
         if isinstance(failure, Bug):
             _LOG.error("%s: %s", folder.name, failure.places)
-        return Verdict(ArrivalState.QUARANTINED, failure.message)
+        is_refused_by_any = bool(found) and all(one.source is None for one in found)
+        helpless = f" {RUN_REFUSED}" if is_refused_by_any and not isinstance(failure, Bug) else ""
+        return Verdict(ArrivalState.QUARANTINED, f"{failure.message}{helpless}")
     return Verdict(ArrivalState.COMPLETE)
 
 

@@ -24,6 +24,9 @@ RELEASED_RESULTS = (
 )
 """The warning of who releases what was kept."""
 
+RELEASED_IN_VAIN = "Its run is refused for the reason for which it waited: {reason}."
+"""The warning of who releases what can't be run as it is."""
+
 HELD_BACK = (ArrivalState.QUARANTINED, ArrivalState.APART)
 """What waits until somebody releases it."""
 

@@ -20,12 +20,12 @@ from carina.jobs.projects import assign_job, assign_series
 from carina.jobs.queue import JobState
 from carina.jobs.sources import kept_source
 from carina.jobs.terms import Terms
-from carina.receive.complete import release
+from carina.receive.complete import RUN_REFUSED, release
 from carina.receive.project import project_of
 from carina.receive.store import ArrivalState
 from carina.service.access.caller import asking
 from carina.service.access.members import see_project
-from carina.service.arrivals import RELEASED_RESULTS, Arrival, ReleasedArrival, find_arrival
+from carina.service.arrivals import RELEASED_IN_VAIN, RELEASED_RESULTS, Arrival, ReleasedArrival, find_arrival
 from carina.service.filters import check_deliveries_filter
 from carina.service.node import RunningNode
 from carina.service.pipelines import check_offered
@@ -187,6 +187,8 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Released
             )
         after = _arrival(connection, arrival_id)
         warning = RELEASED_RESULTS if before.state is ArrivalState.KEPT else ""
+        if before.reason.endswith(RUN_REFUSED):
+            warning = RELEASED_IN_VAIN.format(reason=before.reason.removesuffix(RUN_REFUSED).rstrip(" ."))
         released = ReleasedArrival(**msgspec.structs.asdict(after), project_before=before.project, warning=warning)
         audit(connection, "changed", f"arrival {arrival_id}: {released.told}")
         return released
