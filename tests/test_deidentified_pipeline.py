@@ -203,13 +203,14 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     }
     job = add_job(node, source=str(folder / "Doe^Jane"), pipeline="default-deidentified", **values)
     log = logging.FileHandler(node.folder / "log.txt")
-    logging.getLogger().addHandler(log)
-    logging.getLogger("carina").setLevel(logging.INFO)
+    ours = logging.getLogger("carina")
+    ours.addHandler(log)
+    ours.setLevel(logging.INFO)
     assert execute(node.settings, node.engine, Attempt(job, 1))
     notices = NoticeSettings(lesion_percent=0.001)
     Notifier(engine=node.engine, folder=node.folder, settings=notices, clock=node.now, pace=Pace()).round()
-    logging.getLogger("carina").setLevel(logging.NOTSET)
-    logging.getLogger().removeHandler(log)
+    ours.setLevel(logging.NOTSET)
+    ours.removeHandler(log)
     yield Ended(node=node, job=job, series=folder / "Doe^Jane")
 
 

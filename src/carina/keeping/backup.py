@@ -38,6 +38,7 @@ from carina.keeping.lock import KEEPING_LOCK, files_held
 from carina.keeping.making import making, part_and_lock
 from carina.keeping.own_copy import copy_database, said_by_database, unwritten
 from carina.keeping.results import NO_RESULTS, NamedResults, lost_results, results_named
+from carina.pipeline.json_text import read_json
 from carina.receive.moves import FETCHING
 from carina.receive.presence import RECEIVING_LOCK
 from carina.receive.store import ArrivalState
@@ -182,7 +183,7 @@ def save_node(settings: Settings, to: Path, now: datetime, who: str = "backup") 
 
 def own_digest(text: bytes) -> str:
     """The SHA-256 of what a backup's JSON says but of this itself, however it is laid out."""
-    said = {name: value for name, value in msgspec.json.decode(text).items() if name != "sha256"}
+    said = {name: value for name, value in read_json(text).items() if name != "sha256"}
     return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
 
 
