@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from datetime import date, datetime
@@ -365,3 +366,30 @@ def test_numbers_say_the_same_whichever_library_holds_them(precision: str) -> No
     value = 0.25 if precision == "float" else np.float64(0.25)
     facts = report_facts(SERIES, (PRODUCER,))
     assert said_sha256(value, facts) == said_sha256(0.25, facts)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientID", "RIGHT-ID"),
+        ("PatientName", "Right^Name"),
+        ("PatientBirthDate", "19510203"),
+        ("AccessionNumber", "A-2"),
+        ("StudyDate", "20200305"),
+        ("StudyDescription", "CT of another study"),
+    ],
+)
+def test_results_of_a_corrected_patient_or_study_are_other_objects(keyword: str, value: str) -> None:
+    header = copy.deepcopy(SERIES.header)
+    setattr(header, keyword, value)
+    corrected = replace(SERIES, header=header)
+    first, other = (
+        (identity(segmentation(make_mask(SERIES), one, made_at(FIRST_DAY))), made_at(FIRST_DAY).uid(one, "sr"))
+        for one in (SERIES, corrected)
+    )
+    assert not {*first[0], first[1]} & {*other[0], other[1]}
+
+
+def test_results_in_another_study_are_other_objects() -> None:
+    uids = {made_at(FIRST_DAY).uid(one, "pdf") for one in (SERIES, replace(SERIES, study_uid="1.2.3.4.5"))}
+    assert len(uids) == 2

@@ -45,8 +45,11 @@ class Producer:
     settings: str = ""
 
     def uid(self, series: Series, *kind: str) -> str:
-        """The UID of what this producer makes of this series; the same facts always give the same one."""
-        return derived_uid(*kind, *self._facts(), *_identity(series))
+        """The UID of what this producer makes of this series; the same facts always give the same one.
+
+        Patient and study are among them: of a study that was corrected and sent again the results are other objects.
+        """
+        return derived_uid(*kind, *self._facts(), *_identity(series), *_whose(series))
 
     def _facts(self) -> tuple[str, ...]:
         return tuple(getattr(self, one.name) for one in fields(self) if one.name != "when")
@@ -67,6 +70,11 @@ def _identity(series: Series) -> tuple[str, ...]:
     """What tells a series from any other: its UID, and those of its instances with their frames."""
     parts = ((one.sop_instance_uid, str(one.frame or "")) for one in series.instances)
     return series.uid, *(part for pair in parts for part in pair)
+
+
+def _whose(series: Series) -> tuple[str, ...]:
+    """Everything that an object says of patient and study."""
+    return tuple(f"{element.keyword} {element.value}" for element in patient_and_study(series))
 
 
 def tracking_uid(series: Series, name: str) -> str:
