@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -53,6 +55,15 @@ def _page(file: Path) -> None:
     file.write_bytes(content)
 
 
+def _index(file: Path) -> None:
+    """Noise in the first page of an index; all rows of its table are still there."""
+    with closing(sqlite3.connect(file)) as connection:
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ix_instance_arrival_id'")
+    content = bytearray(file.read_bytes())
+    content[(page - 1) * PAGE : page * PAGE] = Random(3).randbytes(PAGE)
+    file.write_bytes(content)
+
+
 def _lines_gone(file: Path) -> None:
     """Every second line is gone, and what it ends with is as it was."""
     file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[1::2]))
@@ -71,5 +82,6 @@ DAMAGES: Mapping[str, Callable[[Path], None]] = {
 OF_DATABASES: Mapping[str, Callable[[Path], None]] = {
     **{name: damage for name, damage in DAMAGES.items() if name != "missing"},
     "page": _page,
+    "index": _index,
 }
 """What may be wrong with SQLite's file."""

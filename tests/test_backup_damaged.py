@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from kept_nodes import TODAY
 from saved_nodes import DAMAGES, OF_DATABASES, make_earlier
 from test_backup import filled
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 REFUSED = {"restore.damaged", "restore.no-backup"}
 
 
@@ -156,6 +158,29 @@ def test_a_damaged_database_is_saved_with_all_files_and_named(
     said = restore_node(there, tmp_path / "saved", TODAY)
     assert (said.instances, said.runs, said.lost, said.lost_results) == (4, 1, (), ())
     assert files_in(tmp_path / "there/incoming") == came
+
+
+@pytest.mark.parametrize("damage", OF_DATABASES)
+def test_the_command_that_mends_does_so_and_never_loses_the_damaged_file(tmp_path: Path, damage: str) -> None:
+    """What a restore says is run as it stands: what can be read is put in place, or all is left as it was."""
+    node = filled(Settings(node=NodeSettings(folder=str(tmp_path / "node"))))
+    OF_DATABASES[damage](tmp_path / "node/node.sqlite")
+    saved, there = tmp_path / "it's saved", Settings(node=NodeSettings(folder=str(tmp_path / "there")))
+    save_node(node, saved, TODAY)
+    damaged = (saved / "node.sqlite").read_bytes()
+    with pytest.raises(BadConfig, match=r"restore again: cd ") as caught:
+        restore_node(there, saved, TODAY)
+    command = caught.value.message.partition("restore again: ")[2]
+    assert command.partition(" && ")[2] in (DOCS / "node.md").read_text()
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    if damage not in {"page", "index"}:  # no table of instances is left
+        assert done.returncode and (saved / "node.sqlite").read_bytes() == damaged
+        return
+    assert (done.returncode, done.stdout) == (0, "ok\n4\n"), done.stderr
+    assert (saved / "damaged.sqlite").read_bytes() == damaged
+    said = restore_node(there, saved, TODAY)
+    assert (said.instances, said.runs, said.lost, said.lost_results) == (4, 1, (), ())
+    assert not (tmp_path / "there/damaged.sqlite").exists()
 
 
 def test_of_a_mended_database_a_restore_names_what_was_never_saved(tmp_path: Path) -> None:

@@ -33,6 +33,17 @@ from carina.pipeline.json_text import read_json
 REMEDY = "restore another backup, or copy this one again from where it was made"
 """What is to be done about a backup that is damaged."""
 
+_MENDING = (
+    f"{{ sqlite3 'file:{DATABASE}?immutable=1' .dump | sed '$s/^ROLLBACK.*/COMMIT;/' | sqlite3 mended.sqlite; "
+    "sqlite3 mended.sqlite 'pragma integrity_check; select count(*) from instance'; } && "
+    f"mv -n {DATABASE} damaged.sqlite && mv -n mended.sqlite {DATABASE}"
+)
+"""Takes what can be read from a damaged database into another one, and keeps the damaged one.
+
+Of a file with errors, a dump ends in a ROLLBACK, which would leave nothing. Where no table of instances is left, the
+count fails, and nothing is put in place.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SavedNode:
@@ -192,8 +203,11 @@ def _named_once_mended(saved: SavedNode) -> Named:
         return _named_where_whole(database)
     except ValueError as error:
         words = f"the node's database was damaged when this backup was made ({saved.said.database_damage})"
-        mend = f"cd {quote(str(saved.folder))} && sqlite3 {DATABASE} .recover | sqlite3 mended && mv mended {DATABASE}"
-        how = f"restore an earlier backup, or mend this file, look at what is left in it, and restore again: {mend}"
+        mend = f"cd {quote(str(saved.folder))} && {_MENDING}"
+        how = (
+            "restore an earlier backup, or mend this file, which is kept as damaged.sqlite, look whether that shows ok "
+            f"and how many instances are left, and restore again: {mend}"
+        )
         raise BadConfig("restore.damaged", f"{database}: {words}; expected the whole one of a node: {how}") from error
 
 
