@@ -147,3 +147,29 @@ def test_what_differs_of_several_patients_without_names_says_so(
     settle(node)
     assert arrivals(node)[-1].state == "apart"
     assert "Besides, the series holds instances of several patients (7, 5; the fewest" in arrivals(node)[-1].reason
+
+
+@pytest.mark.parametrize("when", ["before", "with them", "after"])
+def test_what_names_no_patient_is_in_nobodys_volume_where_several_are_known(
+    node: Node, files: Sequence[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    """It waits in quarantine or apart, and is named, whenever it comes."""
+    nameless = changed(files[5:6], tmp_path / "nameless", is_renamed=True, PatientID="", PatientName="")
+    others = of_another(files, tmp_path / "other", "all")
+    came = {
+        "before": [[*files[:3], *others[:3], *nameless], files[3:], others[3:]],
+        "with them": [[*files[:3], *others[:3]], [*files[3:], *nameless], others[3:]],
+        "after": [[*files[:3], *others[:3]], files[3:], others[3:], nameless],
+    }
+    for some in came[when]:
+        bring(node, some)
+        settle(node)
+    name = str(dcmread(nameless[0]).SOPInstanceUID)
+    [held] = [row for row in arrivals(node) if name in row.reason]
+    assert held.state == ("apart" if when == "after" else "quarantined")
+    assert any(name in message for message in caplog.messages)
+    volumes = [read_by(node, job) for job in jobs(node)]
+    assert [set(read.values()) for read in volumes] == (
+        [{"OTHER"}] if when == "with them" else [{str(dcmread(files[0]).PatientID)}, {"OTHER"}]
+    )
+    assert {len(read) for read in volumes} == {SLICES}

@@ -97,11 +97,7 @@ def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySo
     if mixture.state is not None:
         return Verdict(mixture.state, mixture.reason, mixture.left)
     if mixture.left:
-        _LOG.warning(
-            "arrival %d: of what came before under its Series UID, %d is another patient's, and no part of it",
-            arrival.id,
-            len(mixture.left),
-        )
+        _LOG.warning("arrival %d: of what came before under its Series UID, %s", arrival.id, mixture.left_words)
     verdict = _of_one_patient(settings, engine, arrival, source, linked - mixture.left)
     return replace(verdict, left=mixture.left)
 

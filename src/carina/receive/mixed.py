@@ -20,24 +20,32 @@ _ANOTHERS = (
 )
 
 
+_OF_NOBODY = (
+    "instances without a patient came where several patients are known under this Series Instance UID: send them again "
+    "with their patient's ID, or release what came now (`carina arrivals release`, or the worklist)."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
     """What several patients under a series' UID make of an arrival.
 
     ``state`` and ``reason`` are set where it has to wait for that; ``left`` are the names of files of other arrivals
-    that are no part of it.
+    that are no part of it, and ``left_words`` what they are.
     """
 
     state: ArrivalState | None = None
     reason: str = ""
     left: frozenset[str] = frozenset()
+    left_words: str = ""
 
 
 def mixture_of(folder: Path, own: AbstractSet[str]) -> Mixture:
     """Judge all DICOM files in a folder, volume or not, by whose they are; ``own`` are the names of the arrival's.
 
     Its own of several patients wait, and so do those of one who is not among those that came before. Where he is, what
-    others have under the UID is left: it waits elsewhere, or an earlier version of Carina took it.
+    others have under the UID is left: it waits elsewhere, or an earlier version of Carina took it. What names no
+    patient is nobody's, since several are known.
     """
     patients = patients_in(folder)
     if not are_several(list(patients.values())):
@@ -50,7 +58,17 @@ def mixture_of(folder: Path, own: AbstractSet[str]) -> Mixture:
     if known.isdisjoint(before.values()):
         reason = f"{_ANOTHERS} It is {_listed(sorted(came))}."
         return Mixture(state=ArrivalState.APART, reason=reason, left=frozenset(before))
-    return Mixture(left=frozenset(name for name, patient in before.items() if patient not in known | {""}))
+    return _joined(came, before)
+
+
+def _joined(came: Mapping[str, str], before: Mapping[str, str]) -> Mixture:
+    """What becomes of one patient's that join those that came before, of several."""
+    if nameless := sorted(name for name, patient in came.items() if not patient):
+        reason = f"{_OF_NOBODY} It is {_listed(nameless)}."
+        return Mixture(state=ArrivalState.QUARANTINED, reason=reason, left=frozenset(before))
+    known = set(came.values())
+    left = {name: patient for name, patient in before.items() if patient not in known}
+    return Mixture(left=frozenset(left), left_words=_left_words(left))
 
 
 def several_words(patients: Mapping[str, str]) -> str:
@@ -59,8 +77,21 @@ def several_words(patients: Mapping[str, str]) -> str:
     fewest = sorted(name for name, patient in patients.items() if patient == counts[-1][0])
     return (
         f"the series holds instances of several patients ({', '.join(str(count) for _, count in counts)}; the fewest "
-        f"are {_listed(fewest)}): each patient's are to be sent under a Series Instance UID of their own."
+        f"are {_listed(fewest)}{_nameless_words(patients)}): each patient's are to be sent under a Series Instance UID "
+        "of their own."
     )
+
+
+def _nameless_words(patients: Mapping[str, str]) -> str:
+    """Which files name no patient, to be added to what is said of others; empty where all do."""
+    nameless = sorted(name for name, patient in patients.items() if not patient)
+    return f"; {len(nameless)} without a patient: {_listed(nameless)}" if nameless else ""
+
+
+def _left_words(left: Mapping[str, str]) -> str:
+    """What is no part of an arrival, though it came under the same UID."""
+    others = sum(1 for patient in left.values() if patient)
+    return f"{others} is another patient's, and no part of it{_nameless_words(left)}"
 
 
 def _listed(names: Sequence[str]) -> str:
