@@ -163,7 +163,8 @@ def test_a_page_that_nobody_sees_holds_no_connection_and_says_it_when_it_is_seen
     for count in (1, 2):
         page.evaluate(turned, False)
         assert len(asked) == count - 1
-        page.evaluate(turned, True)
+        with page.expect_request("**/superseded*"):
+            page.evaluate(turned, True)
         expect(page.locator("#live")).to_contain_text(f"Job {later}")
         assert len(asked) == count
     page.close()

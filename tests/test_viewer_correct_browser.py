@@ -34,6 +34,7 @@ from viewer_runs import served
 
 DRAGGED = (0.3, 0.35), (0.4, 0.45)
 """From and to, as shares of a picture's width and height: up and to the left of its middle."""
+AT_UNMARKED = f"?at={','.join(map(str, AT))}"
 
 
 @pytest.fixture
@@ -52,7 +53,8 @@ def dragged(page: Page, plane: str) -> None:
 
 
 @contextmanager
-def correcting(browser: Browser, corrected: CorrectedRun, query: str = "") -> Iterator[Page]:
+def correcting(browser: Browser, corrected: CorrectedRun, query: str = AT_UNMARKED) -> Iterator[Page]:
+    """The page Correct, at a place whose voxels a stroke changes, where nothing else is asked for."""
     app = run_app(corrected.run.folder, source=corrected.series, reader="Jane Doe")
     with served(app) as address, browser.new_context(viewport={"width": 1280, "height": 800}) as context:
         page = context.new_page()
@@ -67,7 +69,7 @@ def test_keys_alone_paint_on_three_planes_and_the_object_holds_just_that(
 ) -> None:
     corrected = CorrectedRun(pose, tmp_path)
     expected = corrected.network.labels > 0
-    with correcting(browser, corrected, f"?at={','.join(map(str, AT))}") as page:
+    with correcting(browser, corrected) as page:
         for _ in range(5):
             page.keyboard.press("]")
         for key, plane in zip("123", PLANES, strict=True):
@@ -181,7 +183,7 @@ def test_fill_and_grow_take_what_a_click_means(browser: Browser, corrected: Corr
 
 
 def test_accepting_and_rejecting_need_a_name_and_nothing_unfinished(browser: Browser, corrected: CorrectedRun) -> None:
-    with correcting(browser, corrected, f"?at={','.join(map(str, AT))}") as page:
+    with correcting(browser, corrected) as page:
         page.get_by_label("Name").fill("")
         page.get_by_role("button", name="Accept").click()
         expect(page.locator("#said")).to_contain_text("Give your name first: it stands beside the decision")
@@ -270,7 +272,7 @@ def test_finish_waits_until_the_mask_is_changed_and_says_so(browser: Browser, co
         expect(page.locator("#undecidable")).to_contain_text(WAITS if is_greyed else "Accept and Reject wait")
         expect(finishing).to_have_accessible_description(page.locator("#undecidable").inner_text())
 
-    with correcting(browser, corrected, f"?at={','.join(map(str, AT))}") as page:
+    with correcting(browser, corrected) as page:
         finishing = page.get_by_role("button", name="Finish the correction")
         for number in range(2):
             greyed(is_greyed=True)
@@ -332,9 +334,10 @@ def test_the_focus_stays_on_undo_and_goes_to_the_picture_when_nothing_is_left(
     browser: Browser, corrected: CorrectedRun
 ) -> None:
     with correcting(browser, corrected) as page:
-        for key in ("1", "2"):
+        for key in ("1", "Shift+ArrowDown"):
             page.keyboard.press(key)
-            page.keyboard.press(" ")
+            with page.expect_response("**/strokes"):
+                page.keyboard.press(" ")
             saved(page)
         undo = page.get_by_role("button", name="Undo")
         undo.focus()
