@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from carina.cli.terminal import SOME_FAILED
 from carina.config import NodeSettings, Settings
 from carina.errors import BadConfig
 from carina.keeping.backup import save_node
+from carina.keeping.copied import COPIED
 from carina.keeping.dumps import check_restorable
 from carina.keeping.restore import restore_node
 from databases import new_database
@@ -176,7 +179,7 @@ def test_the_command_that_mends_does_so_and_never_loses_the_damaged_file(tmp_pat
     if damage not in {"page", "index"}:  # no table of instances is left
         assert done.returncode and (saved / "node.sqlite").read_bytes() == damaged
         return
-    assert (done.returncode, done.stdout) == (0, "ok\n4\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "4\n") and done.stderr.endswith("ok\n"), done.stderr
     assert (saved / "damaged.sqlite").read_bytes() == damaged
     said = restore_node(there, saved, TODAY)
     assert (said.instances, said.runs, said.lost, said.lost_results) == (4, 1, (), ())
@@ -193,3 +196,86 @@ def test_of_a_mended_database_a_restore_names_what_was_never_saved(tmp_path: Pat
     (tmp_path / "saved/node.sqlite").write_bytes(whole)
     said = restore_node(Settings(node=NodeSettings(folder=str(tmp_path / "there"))), tmp_path / "saved", TODAY)
     assert (said.lost, said.lost_results) == (("incoming/1/0.dcm",), ("runs/1/dicom/1.dcm",))
+
+
+MENDS_BADLY = """#!/bin/sh
+case "$*" in *integrity_check*) echo "row 7 missing from index ix"; exit 0;; esac
+exec {program} "$@"
+"""
+
+
+def test_what_was_taken_from_a_damaged_database_and_is_not_whole_is_not_put_in_place(tmp_path: Path) -> None:
+    """Nor is what an attempt before has left any part of the next one."""
+    node = filled(Settings(node=NodeSettings(folder=str(tmp_path / "node"))))
+    OF_DATABASES["page"](tmp_path / "node/node.sqlite")
+    saved, there = tmp_path / "saved", Settings(node=NodeSettings(folder=str(tmp_path / "there")))
+    save_node(node, saved, TODAY)
+    damaged = (saved / "node.sqlite").read_bytes()
+    with pytest.raises(BadConfig, match=r"restore again: cd ") as caught:
+        restore_node(there, saved, TODAY)
+    command = ["sh", "-c", caught.value.message.partition("restore again: ")[2]]
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sqlite3").write_text(MENDS_BADLY.format(program=shutil.which("sqlite3")))
+    (tmp_path / "bin/sqlite3").chmod(0o755)
+    badly = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=badly)
+    assert done.returncode and "row 7 missing from index" in done.stderr
+    assert (saved / "node.sqlite").read_bytes() == damaged and not (saved / "damaged.sqlite").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
+    assert restore_node(there, saved, TODAY).instances == 4
+
+
+NAMES = {
+    "too long for a file": b"a" * 305,
+    "too long for a path": b"a/" * 3000 + b"b",
+    "with a zero": b"a%00b",
+    "in other letters": b"m\xfcller",
+    "half a letter": b"a%c3",
+    "empty": b"%",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_list_with_a_name_that_no_file_has_is_refused_in_one_line(
+    saved: tuple[Path, str], tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(saved[0], tmp_path / "saved")
+    make_earlier(tmp_path / "saved", with_list=True)
+    with (tmp_path / "saved" / COPIED).open("ab") as listed:
+        listed.write(b"3 " + NAMES[name] + b"\n")
+    assert len(refused(tmp_path / "saved", saved[1])) < 1000
+
+
+@pytest.mark.parametrize("is_earlier", [True, False])
+def test_names_that_are_no_text_are_saved_and_brought_back(tmp_path: Path, *, is_earlier: bool) -> None:
+    """Also from a list that holds them as they are, in place of the signs that stand for them."""
+    odd = os.fsdecode(b"m\xfcller%20.txt")
+    node = filled(Settings(node=NodeSettings(folder=str(tmp_path / "node"))))
+    (tmp_path / "node/runs/1" / odd).write_bytes(b"text")
+    saved, there = tmp_path / "saved", tmp_path / "there"
+    save_node(node, saved, TODAY)
+    (saved / odd).write_bytes(b"beside")
+    if is_earlier:
+        make_earlier(saved, with_list=True)
+        (saved / COPIED).write_bytes((saved / COPIED).read_bytes().replace(b"m%FCller", b"m\xfcller"))
+    said = restore_node(Settings(node=NodeSettings(folder=str(there))), saved, TODAY)
+    assert (there / "runs/1" / odd).read_bytes() == b"text"
+    assert said.left_out == (() if is_earlier else (odd,))
+
+
+@pytest.mark.parametrize("has_sum", [True, False])
+def test_a_backup_that_has_no_sum_of_what_it_says_is_taken_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_sum: bool
+) -> None:
+    node = filled(Settings(node=NodeSettings(folder=str(tmp_path / "node"))))
+    save_node(node, tmp_path / "saved", TODAY)
+    if not has_sum:
+        said = json.loads((tmp_path / "saved/backup.json").read_bytes())
+        del said["sha256"]
+        (tmp_path / "saved/backup.json").write_text(json.dumps(said))
+    there = Settings(node=NodeSettings(folder=str(tmp_path / "there")))
+    monkeypatch.setattr("carina.cli.backup.node_settings", lambda _: there)
+    done = CliRunner().invoke(restore, [str(tmp_path / "saved")])
+    assert done.exit_code == 0
+    assert ("saved/backup.json: has no SHA-256 of itself, like those of earlier versions" in done.stderr) != has_sum

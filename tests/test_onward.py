@@ -145,10 +145,12 @@ def test_of_what_no_source_sends_it_is_said_who_would(
 
 WRITES = """
 import pathlib, shutil, sys
+names = {names}
 for number, file in enumerate(sorted(pathlib.Path(sys.argv[1]).rglob("*.dcm"))[:2]):
     place = pathlib.Path(sys.argv[2], str(number))
     place.mkdir()
-    shutil.copyfile(file, place / "made.dcm")
+    shutil.copyfile(file, place / names[number])
+    (place / "README").write_text("no object")
 """
 
 READ_BY = """
@@ -160,18 +162,20 @@ READ_BY = """
 
 @pytest.mark.parametrize("is_read", [True, False])
 @pytest.mark.parametrize("is_node", [True, False])
+@pytest.mark.parametrize("names", [("made.dcm", "made.dcm"), ("MADE.DCM", "made"), ("1.2.3", "1.2.4")])
 def test_objects_that_a_program_leaves_are_sent_where_a_step_sends_them_and_else_said(
-    tmp_path: Path, *, is_read: bool, is_node: bool
+    tmp_path: Path, names: tuple[str, str], *, is_read: bool, is_node: bool
 ) -> None:
     phantom = chest_phantom(shape=(12, 96, 96), spacing_mm=(3.0, 1.5, 1.5), lesions=0)
     write_ct_series(phantom.volume, tmp_path / "ct")
-    theirs = foreign("theirs", python(WRITES, "/input", "/output"), "[{path: /input}]")
+    theirs = foreign("theirs", python(WRITES.format(names=names), "/input", "/output"), "[{path: /input}]")
     file = definition(tmp_path / "theirs.yaml", theirs, READ_BY if is_read else "")
     share = FolderDestination(path=str(tmp_path / "share"))
     settings = Settings(operators=trusting(file), destinations={"share": share})
     onward = Onward(destinations=("share",), remedy="Do.") if is_node else None
     made = run(tmp_path / "ct", tmp_path / "run", RunSettings(settings=settings, pipeline=file, onward=onward))
     check_registered(made, 2 if is_read and is_node else 0)
+    assert len([*(tmp_path / "share").glob("*")]) == (2 if is_read and not is_node else 0)
     said = [one for one in made.warnings if "a node lists and sends what lies in dicom/ of the run alone" in one]
     assert all(one.startswith("2 DICOM object(s) of /output lie in steps/theirs/output, and") for one in said)
     assert bool(said) != is_read

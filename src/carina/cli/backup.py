@@ -83,6 +83,11 @@ def restore(backup_folder: Path, config: Path | None) -> None:
     said = restore_node(settings, backup_folder, datetime.now(UTC), who=acting_by_command())
     what = f"as of {said.at:%Y-%m-%d %H:%M:%S} UTC; instances: {said.instances}, runs: {said.runs}"
     say(f"{settings.node.folder}: {what}; start it by: carina serve")
+    if not said.sha256:
+        from carina.keeping.backup import BACKUP_FILE
+
+        words = "has no SHA-256 of itself, like those of earlier versions: whether it was changed can't be seen"
+        say(f"{backup_folder / BACKUP_FILE}: {words}", err=True)
     _tell_lost(said, "it was lost before the backup was made, and the restored node is without it")
     if said.left_out:
         more = f" and {len(said.left_out) - 1} more" if len(said.left_out) > 1 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,15 +17,19 @@ from carina.pipeline.places import copy_whole, file_name
 def deliver_to_folder(files: Sequence[Path], name: str, folder: Path, *, warning: str = "") -> DeliveryReceipt:
     """Copy files into a folder, which is made; a file of the same name is replaced.
 
+    Where several of them share a name, each is called by its SOP Instance UID.
+
     Raises:
         DeliveryFailed: the folder can't be written.
     """
-    sent = []
+    sent, names = [], Counter(file.name.lower() for file in files)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file in files:
-            copy_whole(file, folder / file.name)
-            sent.append(Sent(sop_instance_uid=sop_instance_uid(file), file=file.name, stored=True))
+            uid = sop_instance_uid(file)
+            own = file.name if names[file.name.lower()] == 1 else f"{file_name(uid)}.dcm"
+            copy_whole(file, folder / own)
+            sent.append(Sent(sop_instance_uid=uid, file=own, stored=True))
     except OSError as error:
         raise DeliveryFailed(
             "delivery.folder", f"{name}: folder {folder} can't be written ({error.strerror}): make it writable."

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 SENT_FROM = "dicom"
 """The folder of a run whose objects a node sends."""
+
+_BEGINS = (128, b"DICM")
+"""What a DICOM file has after its preamble (PS3.10 7.1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,4 +38,18 @@ class Onward:
 
 def not_sent_yet(files: Sequence[Path], run: Path) -> list[Path]:
     """The objects among some files of a run that lie where a node sends nothing from."""
-    return [file for file in files if file.suffix.lower() == ".dcm" and not file.is_relative_to(run / SENT_FROM)]
+    return [file for file in dicom_files(files) if not file.is_relative_to(run / SENT_FROM)]
+
+
+def dicom_files(files: Iterable[Path]) -> list[Path]:
+    """The DICOM files among some: those named ``.dcm``, and those that begin as one, whatever their names are."""
+    return [file for file in files if file.suffix.lower() == ".dcm" or _begins_as_dicom(file)]
+
+
+def _begins_as_dicom(file: Path) -> bool:
+    place, prefix = _BEGINS
+    try:
+        with file.open("rb") as stream:
+            return stream.read(place + len(prefix))[place:] == prefix
+    except OSError:
+        return False

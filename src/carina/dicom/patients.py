@@ -23,10 +23,12 @@ def patient_of(opened: OpenFile) -> str:
 def are_several(patients: Sequence[str]) -> bool:
     """Whether slices (or files) of these patients, one for each, are of more than one.
 
-    Where one alone is named, all are theirs. Where no two name the same, the naming is an anonymiser's.
+    Where one alone is named, all are theirs. Where each names another, and there are more than two, the naming is an
+    anonymiser's. One that gave every file a name would have left none without: where some name nobody, what is named
+    is told apart.
     """
-    named = set(patients)
-    return len(named - {""}) > 1 and not len(named) == len(patients) > 2
+    named = set(patients) - {""}
+    return len(named) > 1 and not len(named) == len(patients) > 2
 
 
 def patients_in(folder: Path) -> Mapping[str, str]:

@@ -32,16 +32,20 @@ class CopiedFile:
 
     @classmethod
     def of_line(cls, line: str) -> CopiedFile:
-        """What such a line says."""
+        """What such a line says; bytes of a name that no ``%`` stands for, and that are no text, are taken as such."""
         size, _, rest = line.partition(" ")
         path, _, sha256 = rest.partition(" ")
         is_size = size.isdecimal() and len(size) <= _LONGEST_SIZE
-        return cls(path=os.fsdecode(unquote_to_bytes(path)), bytes=int(size) if is_size else -1, sha256=sha256)
+        name = os.fsdecode(unquote_to_bytes(path.encode(errors="surrogateescape")))
+        return cls(path=name, bytes=int(size) if is_size else -1, sha256=sha256)
 
     def is_there(self, folder: Path) -> bool:
-        """Whether the file is below a folder, as long as it was."""
+        """Whether the file is below a folder, as long as it was; one that no file system has a name for is not."""
         file = folder / self.path
-        return file.is_file() and file.stat().st_size == self.bytes
+        try:
+            return file.is_file() and file.stat().st_size == self.bytes
+        except (OSError, ValueError):
+            return False
 
 
 def copied_files(folder: Path, sums: Mapping[str, str]) -> Iterator[CopiedFile]:

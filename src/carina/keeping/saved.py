@@ -33,15 +33,19 @@ from carina.pipeline.json_text import read_json
 REMEDY = "restore another backup, or copy this one again from where it was made"
 """What is to be done about a backup that is damaged."""
 
+LONGEST_NAMED = 200
+"""Characters of a file's name in a message: a list that was altered may hold any."""
+
 _MENDING = (
-    f"{{ sqlite3 'file:{DATABASE}?immutable=1' .dump | sed '$s/^ROLLBACK.*/COMMIT;/' | sqlite3 mended.sqlite; "
-    "sqlite3 mended.sqlite 'pragma integrity_check; select count(*) from instance'; } && "
+    f"{{ rm -f mended.sqlite; sqlite3 'file:{DATABASE}?immutable=1' .dump | sed '$s/^ROLLBACK.*/COMMIT;/' "
+    "| sqlite3 mended.sqlite; sqlite3 mended.sqlite 'pragma integrity_check' | tee /dev/stderr | grep -qx ok; } && "
+    "sqlite3 mended.sqlite 'select count(*) from instance' && "
     f"mv -n {DATABASE} damaged.sqlite && mv -n mended.sqlite {DATABASE}"
 )
 """Takes what can be read from a damaged database into another one, and keeps the damaged one.
 
-Of a file with errors, a dump ends in a ROLLBACK, which would leave nothing. Where no table of instances is left, the
-count fails, and nothing is put in place.
+Of a file with errors, a dump ends in a ROLLBACK, which would leave nothing. Where what was taken is not whole, or
+no table of instances is left, nothing is put in place.
 """
 
 
@@ -205,8 +209,8 @@ def _named_once_mended(saved: SavedNode) -> Named:
         words = f"the node's database was damaged when this backup was made ({saved.said.database_damage})"
         mend = f"cd {quote(str(saved.folder))} && {_MENDING}"
         how = (
-            "restore an earlier backup, or mend this file, which is kept as damaged.sqlite, look whether that shows ok "
-            f"and how many instances are left, and restore again: {mend}"
+            "restore an earlier backup, or mend this file, which is kept as damaged.sqlite once that shows ok and how "
+            f"many instances are left, and restore again: {mend}"
         )
         raise BadConfig("restore.damaged", f"{database}: {words}; expected the whole one of a node: {how}") from error
 
@@ -281,7 +285,8 @@ def _check_by_rows(saved: SavedNode, named: Named, part: Path) -> Backup:
 def _refuse(folder: Path, names: list[str], seen: str, expected: str) -> None:
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise _damaged(f"{folder / names[0]}{more}: {seen}", expected)
+        first = names[0] if len(names[0]) <= LONGEST_NAMED else f"{names[0][:LONGEST_NAMED]}..."
+        raise _damaged(f"{folder / first}{more}: {seen}", expected)
 
 
 def _damaged(seen: str, expected: str) -> BadConfig:

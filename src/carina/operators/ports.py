@@ -19,6 +19,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from carina import RESEARCH_ONLY
+from carina.deliver.onward import dicom_files
 from carina.dicom.objects import save_object as save_object
 from carina.dicom.series import Source
 from carina.errors import BadSeries, kind_and_place, with_words
@@ -63,17 +64,22 @@ class DicomObjects:
 
     @classmethod
     def load(cls, files: Sequence[Path]) -> Self:
-        """Read every ``.dcm`` file.
+        """Read every DICOM file, whether it is named ``.dcm`` or not.
 
         Raises:
             BadSeries: ``ports.files``, one of them is no whole DICOM object.
         """
-        return cls(objects={path.stem: _read_object(path) for path in with_suffix(files, ".dcm")})
+        return cls(objects={_stem(path): _read_object(path) for path in dicom_files(files)})
 
     @classmethod
     def recognise(cls, files: Sequence[Path]) -> bool:
-        """Whether there is a ``.dcm`` file."""
-        return bool(with_suffix(files, ".dcm"))
+        """Whether there is a DICOM file."""
+        return bool(dicom_files(files))
+
+
+def _stem(path: Path) -> str:
+    """A file's name without its suffix; one that is named after a UID has none."""
+    return path.stem if path.suffix.lower() == ".dcm" else path.name
 
 
 def _read_object(path: Path) -> Dataset:

@@ -13,7 +13,7 @@ import msgspec
 from carina.config import Settings
 from carina.deliver.deliver import deliver
 from carina.deliver.folder import deliver_to_folder
-from carina.deliver.onward import SENT_FROM, Onward, not_sent_yet
+from carina.deliver.onward import SENT_FROM, Onward, dicom_files, not_sent_yet
 from carina.deliver.receipt import DeliveryReceipt, sop_instance_uid
 from carina.errors import BadConfig, DeliveryFailed
 from carina.operators.ports import DicomObjects, Scene
@@ -46,7 +46,7 @@ def register_results(
         DeliveryFailed: a destination did not store every object; every other one was tried.
     """
     if isinstance(results, DicomObjects) and agent == SCU:
-        _send(context.saved(results), destinations, _Way(settings, onward), context)
+        _send(dicom_files(context.saved(results)), destinations, _Way(settings, onward), context)
     elif isinstance(results, Scene) and agent == RENDER:
         _show(context.saved(results)[0], context)
     else:

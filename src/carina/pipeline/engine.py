@@ -108,7 +108,7 @@ class Engine:
         self.progress: Callable[[Event], None] = lambda event: None
         self.clock: Callable[[], dt.datetime] = now
         self.misplaced: Misplaced = lambda values: ""
-        self.left_aside: Callable[[str, Sequence[str]], str] = lambda path, files: ""
+        self.left_aside: Callable[[str, Sequence[Path], Path], str] = lambda path, files, run: ""
         self.store = Store(out)
         self.said = Statements(self.records.values())
         self.errors: list[CarinaError] = []
@@ -309,16 +309,16 @@ class Engine:
         record = self.records[name]
         names = record.outputs[path] = [file.relative_to(self.out).as_posix() for file in stored.files]
         record.files.update(zip(names, stored.digests, strict=True))
-        if words := self._said_of_unread(Wire(step=name, path=path), names):
+        if words := self._said_of_unread(Wire(step=name, path=path), stored.files):
             self.said.warn(record, words)
         if record.state is State.RUNNING and not self._is_writing(name):
             self._done(name)
 
-    def _said_of_unread(self, wire: Wire, files: Sequence[str]) -> str:
+    def _said_of_unread(self, wire: Wire, files: Sequence[Path]) -> str:
         """What is to be warned of files that an operator of others left for no step."""
         is_theirs = not self.graph.nodes[wire.step].operator.is_built_in
         is_read = any(wire in node.wires.values() for node in self.graph.nodes.values())
-        return self.left_aside(wire.path, files) if is_theirs and not is_read else ""
+        return self.left_aside(wire.path, files, self.out) if is_theirs and not is_read else ""
 
     def _is_writing(self, name: str) -> bool:
         return any(step == name for step, _ in self._writes.values())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import chain
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from carina.errors import BadConfig
 from carina.pipeline.definition import Definition, Step
@@ -29,14 +29,15 @@ class OperatorTable:
 
     ``foreigners`` looks after the images that none of them has; without it they are unknown. ``misplaced`` is asked
     about the values that meet in an operator: which of them lies elsewhere than the others, in words. ``left_aside`` is
-    asked about the files of an output of others, by its path, that no step reads: what is to be warned of.
+    asked about the files of an output of others, by its path, that no step reads, and the run's folder: what is to be
+    warned of.
     """
 
     operators: tuple[Operator, ...] = ()
     refused: tuple[str, ...] = ()
     foreigners: Foreigners | None = None
     misplaced: Callable[[Mapping[str, object]], str] = lambda values: ""
-    left_aside: Callable[[str, Sequence[str]], str] = lambda path, files: ""
+    left_aside: Callable[[str, Sequence[Path], Path], str] = lambda path, files, run: ""
 
     @classmethod
     def of(cls, *operators: Operator) -> OperatorTable:
