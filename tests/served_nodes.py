@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from carina.config import Settings, load_settings
 from carina.database import ARRIVAL, INSTANCE, JOB
 from carina.jobs.sources import kept_source
+from carina.receive.files import read_says
 from carina.service.check import listen
 from carina.service.node import RunningNode
 from carina.service.serve import node_of, server_config
@@ -64,14 +65,15 @@ def hold(node: RunningNode, files: Sequence[Path], *, state: str = "queued", sou
             path = Path("incoming") / str(arrival) / f"{header.SOPInstanceUID}.dcm"
             (node.folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, node.folder / path)
+            data_set = file.read_bytes()[read_says(file).data_offset :]
             instance = {
                 "arrival_id": arrival,
                 "source": source,
                 "sop_instance_uid": header.SOPInstanceUID,
                 "sop_class_uid": header.SOPClassUID,
                 "transfer_syntax_uid": header.file_meta.TransferSyntaxUID,
-                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-                "bytes": file.stat().st_size,
+                "sha256": hashlib.sha256(data_set).hexdigest(),
+                "bytes": len(data_set),
                 "path": str(path),
                 "accepted_at": NOON,
             }

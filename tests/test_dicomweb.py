@@ -338,24 +338,6 @@ def test_a_study_that_is_none_is_not_there(served: Served, uid: str) -> None:
     assert served.get(f"/studies/{uid}/metadata").status_code == 404
 
 
-def test_damaged_files_are_told_as_far_as_they_go(tmp_path: Path) -> None:
-    files = list(write_ct_series(chest_phantom(shape=SHAPE, lesions=0, seed=5).volume, tmp_path / "ct"))
-    node = opened(tmp_path)
-    hold(node, files)
-    study, series, _ = uids(files[0])
-    stored = sorted((node.folder / "incoming" / "1").iterdir())
-    for number, cut in enumerate((0, 100, 400, 2000)):
-        stored[number].write_bytes(stored[number].read_bytes()[:cut])
-    stored[4].unlink()
-    with serving(node) as url:
-        root = f"{url}/dicom-web/studies/{study}"
-        assert len(httpx.get(f"{root}/instances").json()) == 5
-        records = httpx.get(f"{root}/series/{series}/metadata").json()
-        assert len({record["00080018"]["Value"][0] for record in records}) == 5
-        answers = {httpx.get(f"{root}/series/{series}/instances/{one.stem}/frames/1").status_code for one in stored}
-    assert answers == {200, 404, 422}
-
-
 @pytest.mark.parametrize("accept", ["application/dicom+xml", 'multipart/related; type="application/dicom+xml"'])
 def test_metadata_and_searches_are_json_alone(served: Served, accept: str) -> None:
     study = uids(served.pdf)[0]

@@ -254,12 +254,3 @@ def test_a_file_that_fails_in_the_middle_breaks_the_answer_off(
     assert any("an answer was broken off" in record.message for record in said)
     assert not any(record.exc_info for record in said)
     assert httpx.get(f"{root}/studies/{study}/series/{series}{tail}").status_code == 200
-
-
-def test_a_file_that_is_gone_is_gone(stored: tuple[str, list[Path], Path], tmp_path: Path) -> None:
-    root, files, pdf = stored
-    study, series, instance = uids(files[0])
-    next((tmp_path / "node" / "incoming").rglob(f"{instance}.dcm")).unlink()
-    pdf.unlink()
-    assert len(httpx.get(f"{root}/studies/{study}/instances").json()) == 3
-    assert httpx.get(f"{root}/studies/{study}/series/{series}/instances/{instance}").status_code == 404

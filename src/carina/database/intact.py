@@ -18,6 +18,11 @@ from carina.sections import INCOMING
 FILE_BEGINS = b"\x00" * 128 + b"DICM"
 """The preamble and prefix that we write (PS3.10 7.1)."""
 
+LARGEST_HEAD = 512
+"""Bytes of a file before its data set, at most: preamble, prefix and file meta information as we write them."""
+
+LOST = "instance %s was accepted, and %s is damaged or missing on the node's disk: send its series again."
+
 _AT_ONCE = 1 << 20
 
 _NAMED_AT_MOST = 5
@@ -71,13 +76,18 @@ def holds_data_set(stream: BinaryIO, row: Row[Any]) -> bool:
 
     What is before it, at most 470 bytes, shares the disk's smallest piece with the data set's first bytes.
     """
-    start = os.fstat(stream.fileno()).st_size - row.bytes
+    return ends_with(stream, row.bytes, row.sha256)
+
+
+def ends_with(stream: BinaryIO, size: int, sha256: str) -> bool:
+    """Whether a file of ours ends with a data set of this size and SHA-256."""
+    start = os.fstat(stream.fileno()).st_size - size
     if start < len(FILE_BEGINS) or stream.read(len(FILE_BEGINS)) != FILE_BEGINS:
         return False
     digest = hashlib.sha256()
     for _, chunk in chunks_of(stream, start):
         digest.update(chunk)
-    return bool(digest.hexdigest() == row.sha256)
+    return digest.hexdigest() == sha256
 
 
 def chunks_of(stream: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:

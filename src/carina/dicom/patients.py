@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from carina.dicom.part10 import OpenFile, open_file
+from carina.dicom.part10 import OpenFile, find_data_set, open_file, reading
+from carina.dicom.values import LONGEST_VALUE, tag_of
 from carina.errors import BadSeries
 
 TOLD_APART_BY = ("PatientID", "PatientName")
@@ -16,7 +17,29 @@ TOLD_APART_BY = ("PatientID", "PatientName")
 def patient_of(opened: OpenFile) -> str:
     """A digest that tells patients apart, whatever character set their files declare; empty where none is named."""
     elements = (opened.raw(keyword) for keyword in TOLD_APART_BY)
-    known = next(filter(None, (element.data.strip(b" \0") for element in elements if element)), b"")
+    return _digest([element.data if element else b"" for element in elements])
+
+
+def patient_named_in(file: Path) -> str:
+    """The same of a file, which is read no further than to that; empty where it is no DICOM file.
+
+    Raises:
+        BadSeries: it can't be followed so far, or can't be opened.
+    """
+    wanted = [tag_of(keyword) for keyword in TOLD_APART_BY]
+    found: dict[int, bytes] = {}
+    with reading(file) as stream:
+        data_set = find_data_set(file.name, stream)
+        for element in data_set.elements() if data_set else ():
+            if element.tag > max(wanted):
+                break
+            if data_set and element.tag in wanted:
+                found[element.tag] = data_set.value(element, LONGEST_VALUE).data
+    return _digest([found.get(tag, b"") for tag in wanted])
+
+
+def _digest(values: Sequence[bytes]) -> str:
+    known = next(filter(None, (value.strip(b" \0") for value in values)), b"")
     return hashlib.sha256(known).hexdigest()[:16] if known else ""
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, Row, delete, exists, select, update
 
 from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, OwnFolder, database_now
+from carina.database.intact import LOST
 from carina.pipeline.places import free_place
 from carina.receive.durability import assure
 from carina.receive.presence import alone
@@ -20,8 +21,6 @@ from carina.sections import INCOMING, SET_ASIDE
 
 FOLDERS_AT_ONCE = 500
 """Arrivals whose states are asked for in one statement: how many a node holds has no bound."""
-
-_LOST = "instance %s was accepted, and %s is damaged or missing on the node's disk: send its series again."
 
 _LOG = logging.getLogger(__name__)
 
@@ -109,7 +108,7 @@ def _remove_torn(own: OwnFolder) -> int:
                 connection.execute(update(INSTANCE).where(same).values(flushed=1))
                 continue
             if _was_acknowledged(connection, folder, row):
-                _LOG.warning(_LOST, row.sop_instance_uid, row.path)
+                _LOG.warning(LOST, row.sop_instance_uid, row.path)
                 continue
             _LOG.warning("instance %s had not reached the disk when the node ended: removed.", row.sop_instance_uid)
             connection.execute(delete(INSTANCE).where(same))

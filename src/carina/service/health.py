@@ -19,6 +19,7 @@ from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import last_trouble
 from carina.errors import FULL, one_line, shortened
 from carina.service.dicomweb.left_out import left_out_lately
+from carina.service.dicomweb.soundness import MOST_DAMAGED
 from carina.service.loops import PartState, PartStatus
 from carina.service.metrics import metrics_text
 from carina.service.node import RunningNode, file_of_database, seen_node
@@ -60,7 +61,7 @@ def readiness(node: RunningNode, *, is_database_there: bool = False) -> Readines
     return Readiness(
         ready=not troubles,
         troubles=tuple(troubles),
-        warnings=(*tls.warnings, *_resting(node), *_left_out(node), *unsent),
+        warnings=(*tls.warnings, *_resting(node), *_left_out(node), *_damaged(node), *unsent),
         parts={one.name: one.state for one in every if node.shows_part(one.name)},
     )
 
@@ -154,6 +155,13 @@ def _left_out(node: RunningNode) -> list[str]:
     number = left_out_lately(node.left_out, node.now())
     words = "studies or results of jobs are left out of searches, since files of them can't be read: the log names them"
     return [f"DICOMweb: {number} {words}"] if number else []
+
+
+def _damaged(node: RunningNode) -> list[str]:
+    """Files that lost what they held, as far as somebody asked for them or the node has looked at them since."""
+    words = "stored file(s) of what was accepted or made are damaged or missing: the log names them, and what helps"
+    number = len(node.damaged)
+    return [f"disk: {number}{' or more' * (number >= MOST_DAMAGED)} {words}"] if number else []
 
 
 def _waiting(node: RunningNode) -> list[str]:

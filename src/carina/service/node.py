@@ -45,7 +45,8 @@ class RunningNode:
 
     ``outages`` are those that a part outlives, by its name; ``resting`` what stands against a place or a destination
     now and may pass; ``held_certificates`` the dates of what a listener, ``dicom`` or ``web``, shows; ``left_out`` what
-    searches of all studies could not read, and when; ``database_file`` the number of SQLite's file at the start.
+    searches of all studies could not read, and when; ``damaged`` the files that don't hold what was recorded of them,
+    and whose they are; ``database_file`` the number of SQLite's file at the start.
     ``stop`` is set once it is to end, ``is_recovered`` once it may receive. ``token`` is what the forms of its own
     pages carry, so that no other page can send them. ``projects`` are those that it shows, None: every one.
     """
@@ -60,6 +61,7 @@ class RunningNode:
     resting: list[Mistake] = field(default_factory=list)
     held_certificates: dict[str, Validity] = field(default_factory=dict)
     left_out: dict[str, datetime] = field(default_factory=dict)
+    damaged: dict[Path, str] = field(default_factory=dict)
     database_file: int | None = None
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 

@@ -36,6 +36,7 @@ from carina.service.endpoint import ENDPOINT_PART, watch_endpoint
 from carina.service.filling import fill_rows
 from carina.service.loops import Part, PartWork
 from carina.service.node import RunningNode
+from carina.service.stored_files import FilesLook
 from carina.service.uploads import sweep_uploads
 
 _LOG = logging.getLogger(__name__)
@@ -51,6 +52,9 @@ RETENTION_S = 60.0
 
 FILLED_S, NOT_FILLED_S = 0.5, 5.0
 """Between two looks at rows that are still to be filled: while there are many, and where there were none."""
+
+FILES_S = 5.0
+"""Between two looks at the next files that are stored."""
 
 PLACES_S = 10.0
 """Between two looks at whether folders beyond the node are there, and room."""
@@ -71,6 +75,7 @@ def parts_of(node: RunningNode) -> Iterator[Part]:
     works["retention"] = lambda stop: _remove(node, stop)
     works["readings"] = lambda stop: _take_readings(node, stop)
     works["rows"] = lambda stop: _fill_rows(node, stop)
+    works["files"] = lambda stop: _look_at_files(node, stop)
     works["places"] = lambda stop: _look_around(node, stop)
     works["memory"] = _give_memory_back
     works["arrivals"] = lambda stop: _settle_arrivals(node, stop)
@@ -152,6 +157,15 @@ def _look_around(node: RunningNode, stop: Event) -> None:
     while True:
         look_around(node.settings, node.resting)
         if stop.wait(PLACES_S):
+            return
+
+
+def _look_at_files(node: RunningNode, stop: Event) -> None:
+    look = FilesLook(node)
+    while True:
+        node.own.check()
+        look.round()
+        if stop.wait(FILES_S):
             return
 
 

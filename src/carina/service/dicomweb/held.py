@@ -8,18 +8,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydicom.errors import InvalidDicomError
-from sqlalchemy import ColumnElement, Connection, Row, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, exists, false, func, or_, select
 
 from carina.corrections.masks import CORRECTIONS
 from carina.corrections.standing import Decision
-from carina.database import ARRIVAL, INSTANCE, JOB, read_only
+from carina.database import ARRIVAL, INSTANCE, JOB, REMOVAL, read_only
 from carina.database.ahead import DRIFT
 from carina.deliver.identity import identity_of
 from carina.errors import BadConfig
@@ -29,7 +29,8 @@ from carina.pipeline.definition import load_definition
 from carina.pipeline.foreign import OWN_IMAGES
 from carina.pipeline.json_text import read_json
 from carina.receive.store import ArrivalState
-from carina.service.dicomweb.reach import changed_ns, check_reached, is_file_there
+from carina.service.dicomweb.reach import changed_ns, check_reached
+from carina.service.dicomweb.soundness import Recorded, holds_recorded, is_of_size, note_damaged, recorded_results
 from carina.service.node import RunningNode
 
 OBJECTS = "dicom"
@@ -48,14 +49,29 @@ _ONE_CONTENT = (ARRIVAL.c.state != ArrivalState.APART) & or_(
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """One object of the node; ``is_ours`` says that a job of this node made it."""
+    """One object of the node; ``job_id`` is that of the job of this node which made it, 0 of what came.
+
+    Objects of one ``batch`` came, or were made, together; with ``is_of_one`` they are known to be one patient's. A
+    result that is lost has no UIDs of its own.
+    """
 
     study_uid: str
-    series_uid: str
-    sop_instance_uid: str
-    sop_class_uid: str
+    series_uid: str = ""
+    sop_instance_uid: str = ""
+    sop_class_uid: str = ""
     path: Path
-    is_ours: bool = False
+    job_id: int = 0
+    batch: str = ""
+    is_of_one: bool = False
+    recorded: Recorded | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding:
+    """The objects of a study that can be given, and those whose files don't hold any more what was recorded of them."""
+
+    sound: list[Held]
+    damaged: list[Held]
 
 
 RunsOfStudies = Mapping[str, Sequence["MadeRun"]]
@@ -81,29 +97,66 @@ def study_uids(node: RunningNode, elsewhere: RunsOfStudies | None = None) -> Ite
 
 
 def objects_of(node: RunningNode, study_uid: str, elsewhere: RunsOfStudies | None = None) -> list[Held]:
+    """The objects of a study that can be given, as ``holding_of`` has them."""
+    return holding_of(node, study_uid, elsewhere).sound
+
+
+def holding_of(node: RunningNode, study_uid: str, elsewhere: RunsOfStudies | None = None) -> Holding:
     """The objects of a study: accepted ones in the order in which they came, then results.
 
-    Of several objects under one SOP Instance UID the last is taken. What is no longer on the disk is left out.
-    ``elsewhere`` is what ``runs_elsewhere`` gives, for whoever asks for many studies.
+    Of several objects under one SOP Instance UID the last is taken, from whichever of its files is whole. What is
+    damaged, or missing, is told apart by its size, in the log and to health. ``elsewhere`` is what ``runs_elsewhere``
+    gives, for whoever asks for many studies.
 
     Raises:
         FolderAway: the node's folder is not there, so that nothing can be told of what is missing.
         OutOfReach: what is there can't be read.
     """
     elsewhere = runs_elsewhere(node) if elsewhere is None else elsewhere
-    with read_only(node.engine) as connection:
-        came = list(_came(connection, node, study_uid))
-        made = list(_made(connection, node, study_uid, elsewhere))
-    found = {held.sop_instance_uid: held for held in (*came, *made)}
-    there = [held for held in found.values() if is_file_there(held.path)]
-    if not there or len(there) < len(found):
+    found = _holding(node, study_uid, elsewhere)
+    if found.damaged or not found.sound:
         node.own.check()
-    return there
+    if found.damaged:  # once more: what was removed meanwhile, or replaced, is in no row any more
+        found = _holding(node, study_uid, elsewhere)
+        for held in found.damaged:
+            tell_damaged(node, held)
+    return found
+
+
+def tell_damaged(node: RunningNode, held: Held) -> None:
+    """Have the log, once, and health say that an object's file does not hold what was recorded of it."""
+    whose = str(held.job_id) if held.job_id else held.sop_instance_uid
+    note_damaged(node, held.path, whose, is_ours=bool(held.job_id))
+
+
+def _holding(node: RunningNode, study_uid: str, elsewhere: RunsOfStudies) -> Holding:
+    with read_only(node.engine) as connection:
+        listed = [*_came(connection, node, study_uid), *_made(connection, node, study_uid, elsewhere)]
+    files: dict[str, list[Held]] = {}
+    for held in listed:
+        files.setdefault(held.sop_instance_uid, []).append(held)
+    lost = files.pop("", [])
+    whole = {uid: _first_whole(node, under) for uid, under in files.items()}
+    damaged = [files[uid][-1] for uid, held in whole.items() if held is None]
+    return Holding(sound=list(filter(None, whole.values())), damaged=[*damaged, *lost])
+
+
+def _first_whole(node: RunningNode, under: Sequence[Held]) -> Held | None:
+    """Of files under one UID the last that is whole, of those with the content of the last."""
+    last = under[-1]
+    alike = (held for held in reversed(under) if held is last or (last.recorded and held.recorded == last.recorded))
+    return next((held for held in alike if _seems_whole(node, held)), None)
+
+
+def _seems_whole(node: RunningNode, held: Held) -> bool:
+    """Whether a file is of its size, and if it was seen to be damaged holds again what was recorded of it."""
+    looks_whole = holds_recorded if held.path in node.damaged else is_of_size
+    return looks_whole(held.path, held.recorded)
 
 
 def _came(connection: Connection, node: RunningNode, study_uid: str) -> Iterator[Held]:
     wanted = (
-        select(ARRIVAL.c.series_uid, INSTANCE.c.sop_instance_uid, INSTANCE.c.sop_class_uid, INSTANCE.c.path)
+        select(INSTANCE, ARRIVAL.c.series_uid, ARRIVAL.c.whose_sha256)
         .join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
         .where(ARRIVAL.c.study_uid == study_uid, _ONE_CONTENT)
         .order_by(INSTANCE.c.id)
@@ -115,6 +168,9 @@ def _came(connection: Connection, node: RunningNode, study_uid: str) -> Iterator
             sop_instance_uid=row.sop_instance_uid,
             sop_class_uid=row.sop_class_uid,
             path=node.folder / row.path,
+            batch=f"arrival {row.arrival_id}",
+            is_of_one=bool(row.whose_sha256),
+            recorded=Recorded(row.bytes, row.sha256, has_head=True),
         )
 
 
@@ -130,10 +186,22 @@ class MadeRun(NamedTuple):
     corrected: tuple[Folder, ...] = ()
 
     def objects(self, study_uid: str) -> Iterator[Held]:
-        """Its objects of a study, and what readers made of its masks."""
-        found = [_objects_in(*self.folders[0]), *(_slices_in(*one) for one in self.folders[1:])]
-        found += [_objects_in(*one) for one in self.corrected]
-        return (held for objects in found for held in objects if held.study_uid == study_uid)
+        """Its objects of a study, what readers made of its masks, and without UIDs what can't be known any more."""
+        found = self._found()
+        recorded = recorded_results(self.folders[0][0].parent, OBJECTS)
+        unknown = recorded.keys() - {held.path for held in found}
+        found += filter(None, map(_ours, sorted(path for path in unknown if is_of_size(path, recorded[path]))))
+        lost = sorted(unknown - {held.path for held in found})
+        here = (held for held in found if held.study_uid == study_uid)
+        for held in (*here, *(Held(study_uid=study_uid, path=path) for path in lost)):
+            batch = held.batch or f"job {self.job_id}"
+            yield replace(held, job_id=self.job_id, batch=batch, recorded=recorded.get(held.path))
+
+    def _found(self) -> list[Held]:
+        found = [*_objects_in(*self.folders[0]), *(held for one in self.corrected for held in _objects_in(*one))]
+        for folder, changed in self.folders[1:]:
+            found += [replace(held, batch=str(folder), is_of_one=True) for held in _slices_in(folder, changed)]
+        return found
 
 
 def runs_elsewhere(
@@ -202,7 +270,8 @@ def _has_keeping_steps(definition: Path, _changed_s: float) -> bool:
 
 def _done(connection: Connection, which: ColumnElement[bool]) -> Iterator[Row[Any]]:
     """Jobs that ended well, the oldest first."""
-    wanted = select(JOB.c.id, JOB.c.folder, JOB.c.decisions).where(JOB.c.ended == "healthy", which)
+    removed = exists().where(REMOVAL.c.kind == "run", REMOVAL.c.subject_id == JOB.c.id)
+    wanted = select(JOB.c.id, JOB.c.folder, JOB.c.decisions).where(JOB.c.ended == "healthy", which, ~removed)
     return iter(connection.execute(wanted.order_by(JOB.c.id)))
 
 
@@ -267,11 +336,12 @@ def _ours(path: Path) -> Held | None:
     except (OSError, InvalidDicomError) as error:
         check_reached(error, path)
         return None
+    if not (identity.study_uid and identity.series_uid and identity.sop_instance_uid):  # it ends before them
+        return None
     return Held(
         study_uid=identity.study_uid,
         series_uid=identity.series_uid,
         sop_instance_uid=identity.sop_instance_uid,
         sop_class_uid=identity.sop_class_uid,
         path=path,
-        is_ours=True,
     )

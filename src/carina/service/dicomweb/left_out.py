@@ -6,12 +6,15 @@ Of one bad file among many a search would else tell nothing at all. What is aske
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from carina.service.problems import OutOfReach
+from carina.service.dicomweb.held import Held, Holding, holding_of, tell_damaged
+from carina.service.dicomweb.soundness import holds_recorded
+from carina.service.node import RunningNode
+from carina.service.problems import NotThere, OutOfReach
 
 _TOLD_FOR = timedelta(days=1)
 _NAMED_AT_MOST = 5
@@ -19,6 +22,7 @@ _NAMED_AT_MOST = 5
 _IN_A_HEADER = re.compile(r"[0-9.]{1,64}")
 
 PASSED_BY = '299 carina "Left out, since files of it cannot be read now: {}"'
+LOST_FROM_DISK = '299 carina "Left out, since damaged or missing on the disk of the node: {}"'
 
 
 @dataclass(kw_only=True)
@@ -29,7 +33,9 @@ class LeftOut:
     of_node: dict[str, datetime]
     studies: dict[str, OutOfReach] = field(default_factory=dict)
     runs: dict[str, OutOfReach] = field(default_factory=dict)
+    damaged: list[Held] = field(default_factory=list)
     read: int = 0
+    sound: int = 0
 
     @contextmanager
     def study(self, uid: str) -> Iterator[None]:
@@ -60,6 +66,11 @@ class LeftOut:
         else:
             self.of_node.pop(name, None)
 
+    def see(self, asked: Holding) -> None:
+        """Count what of a study is asked for."""
+        self.damaged += asked.damaged
+        self.sound += len(asked.sound)
+
     def check(self) -> None:
         """See that not all was left out that was come to.
 
@@ -69,18 +80,61 @@ class LeftOut:
         if not self.read:
             for error in (*self.studies.values(), *self.runs.values()):
                 raise error
+        if not self.sound:
+            check_not_damaged(self.damaged)
 
     @property
-    def warning(self) -> str:
-        """What was left out, as the header of an answer says it; empty where nothing was."""
+    def warnings(self) -> list[str]:
+        """What was left out, as the header of an answer says it."""
         kinds = (("study", self.studies), ("results of job", self.runs))
-        parts = [f"{what} {_some(found)}" for what, found in kinds if found]
-        return PASSED_BY.format("; ".join(parts)) if parts else ""
+        parts = [f"{what} {_some(list(found))}" for what, found in kinds if found]
+        return [PASSED_BY.format("; ".join(parts))] * bool(parts) + damaged_warnings(self.damaged)
 
 
-def _some(found: dict[str, OutOfReach]) -> str:
+def damaged_warnings(damaged: Sequence[Held]) -> list[str]:
+    """What is said in the header of an answer of objects that are not in it; nothing where there are none."""
+    return [LOST_FROM_DISK.format(_named(damaged))] if damaged else []
+
+
+def check_not_damaged(damaged: Sequence[Held]) -> None:
+    """See that none of what is asked for is damaged.
+
+    Raises:
+        OutOfReach: these are; it names them.
+    """
+    if damaged:
+        cures = sorted({"run the series again" if one.job_id else "send its series again" for one in damaged})
+        words = f"damaged or missing on the node's disk: {_named(damaged)}; {' and '.join(cures)}."
+        raise OutOfReach("dicomweb.damaged", words)
+
+
+def check_whole(node: RunningNode, held: Held) -> None:
+    """See that an object's file holds what was recorded of it; what does not is told to the log and to health.
+
+    Raises:
+        NotThere: it was removed meanwhile, or replaced.
+        OutOfReach: it does not, or can't be read.
+    """
+    if holds_recorded(held.path, held.recorded):
+        return
+    now = holding_of(node, held.study_uid)
+    if held.path not in {one.path for one in (*now.sound, *now.damaged)}:
+        raise NotThere("dicomweb.none", "this node holds no such object.")
+    tell_damaged(node, held)
+    check_not_damaged([held])
+
+
+def _named(damaged: Sequence[Held]) -> str:
+    kinds = {
+        "instance": [held.sop_instance_uid for held in damaged if held.sop_instance_uid],
+        "results of job": list(dict.fromkeys(str(held.job_id) for held in damaged if not held.sop_instance_uid)),
+    }
+    return "; ".join(f"{what} {_some(found)}" for what, found in kinds.items() if found)
+
+
+def _some(found: Sequence[str]) -> str:
     more = f" and {len(found) - _NAMED_AT_MOST} more" if len(found) > _NAMED_AT_MOST else ""
-    named = [name if _IN_A_HEADER.fullmatch(name) else "of no valid UID" for name in list(found)[:_NAMED_AT_MOST]]
+    named = [name if _IN_A_HEADER.fullmatch(name) else "of no valid UID" for name in found[:_NAMED_AT_MOST]]
     return f"{', '.join(named)}{more}"
 
 

@@ -8,9 +8,10 @@ from enum import IntEnum
 from itertools import islice
 
 from carina.service.dicomweb.attributes import attribute, header_record, hex_tag, matches
-from carina.service.dicomweb.held import Held, RunsOfStudies, objects_of, runs_elsewhere, study_uids
+from carina.service.dicomweb.held import Held, Holding, holding_of, runs_elsewhere, study_uids
 from carina.service.dicomweb.json_values import Attributes
 from carina.service.dicomweb.left_out import LeftOut
+from carina.service.dicomweb.of_patients import PatientsPart, heads_of, patients_parts
 from carina.service.dicomweb.search_keys import (
     can_be_matched,
     check_path,
@@ -93,7 +94,10 @@ COUNTED = (
 NO_KEYS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "accept", "charset"})
 """Parameters that ask for no attribute: the last two stand for headers (PS3.18 8.3.3)."""
 
-ALL = STUDY_KEYWORDS + SERIES_KEYWORDS + INSTANCE_KEYWORDS
+OF_HEADS = STUDY_KEYWORDS + SERIES_KEYWORDS
+"""What is read of a study or a series."""
+
+ALL = OF_HEADS + INSTANCE_KEYWORDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +122,11 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPage:
-    """Records of one answer, whether there are more of them, and a warning that names what can't be read."""
+    """Records of one answer, whether there are more of them, and warnings that name what can't be read."""
 
     records: Sequence[Attributes]
     has_more: bool
-    left_out: str = ""
+    warnings: Sequence[str] = ()
 
 
 def parse_query(level: Level, fixed: Mapping[str, str], parameters: Sequence[tuple[str, str]]) -> Query:
@@ -188,17 +192,19 @@ def search(node: RunningNode, query: Query, url: str) -> SearchPage:
     """
     left_out = LeftOut(now=node.now, of_node=node.left_out)
     named = listed_uids(query.wanted.get("StudyInstanceUID", ""))
-    found = _of_named(node, named, query, url) if named else _of_all(node, query, url, left_out)
+    found = _of_named(node, named, query, url, left_out) if named else _of_all(node, query, url, left_out)
     records = list(islice(found, query.offset, query.offset + query.limit))
     has_more = next(found, None) is not None
     left_out.check()
-    return SearchPage(records=records, has_more=has_more, left_out=left_out.warning)
+    return SearchPage(records=records, has_more=has_more, warnings=left_out.warnings)
 
 
-def _of_named(node: RunningNode, uids: Sequence[str], query: Query, url: str) -> Iterator[Attributes]:
+def _of_named(
+    node: RunningNode, uids: Sequence[str], query: Query, url: str, left_out: LeftOut
+) -> Iterator[Attributes]:
     elsewhere = runs_elsewhere(node)
     for uid in uids:
-        yield from _of_one(node, uid, elsewhere, query, url)
+        yield from _of_one(holding_of(node, uid, elsewhere), query, f"{url}/studies/{uid}", left_out)
 
 
 def _of_all(node: RunningNode, query: Query, url: str, left_out: LeftOut) -> Iterator[Attributes]:
@@ -207,58 +213,88 @@ def _of_all(node: RunningNode, query: Query, url: str, left_out: LeftOut) -> Ite
     for uid in study_uids(node, elsewhere):
         records: list[Attributes] = []
         with left_out.study(uid):
-            records = list(_of_one(node, uid, elsewhere, query, url))
+            records = list(_of_one(holding_of(node, uid, elsewhere), query, f"{url}/studies/{uid}", left_out))
         yield from records
 
 
-def _of_one(node: RunningNode, uid: str, elsewhere: RunsOfStudies, query: Query, url: str) -> Iterator[Attributes]:
-    objects = objects_of(node, uid, elsewhere)
-    if objects:
-        yield from _matching(objects, query, f"{url}/studies/{uid}")
+def _of_one(holding: Holding, query: Query, url: str, left_out: LeftOut) -> Iterator[Attributes]:
+    """The records of a study, of each patient's part by itself."""
+    left_out.see(within(holding, query.wanted))
+    for part in patients_parts(holding.sound):
+        yield from _matching(part, query, url)
 
 
-def _matching(objects: Sequence[Held], query: Query, url: str) -> Iterator[Attributes]:
-    """The records of a study that match; where a key belongs to a level below theirs, those with a match in them."""
-    found = _of_study(objects, query, url)
+def within(holding: Holding, wanted: Mapping[str, str]) -> Holding:
+    """What of a study is in the series and under the instances that are asked for; all where none is named."""
+    series, instances = (listed_uids(wanted.get(one, "")) for one in ("SeriesInstanceUID", "SOPInstanceUID"))
+
+    def is_asked(held: Held) -> bool:
+        return (not series or held.series_uid in series) and (not instances or held.sop_instance_uid in instances)
+
+    sound, damaged = ([held for held in one if is_asked(held)] for one in (holding.sound, holding.damaged))
+    if not sound and not damaged:  # it may be one of those that can't be known any more
+        damaged = [held for held in holding.damaged if not held.sop_instance_uid]
+    return Holding(sound=sound, damaged=damaged)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A study, a series or an instance: in which series it is (none of a study), and what each of its heads says."""
+
+    series_uid: str
+    records: Iterator[Attributes]
+
+
+def _matching(part: PatientsPart, query: Query, url: str) -> Iterator[Attributes]:
+    """The records that match, each by what one object itself says.
+
+    Where a key belongs to a level below, those with a match in them by such keys.
+    """
+    own = {key: wish for key, wish in query.wanted.items() if _level_of(key) <= query.level}
+    matched = _series_with(part, query, url)
+    for one in _told(part, query, url):
+        if matched is None or (one.series_uid in matched if one.series_uid else matched):
+            yield from islice((record for record in one.records if matches(record, own)), 1)
+
+
+def _series_with(part: PatientsPart, query: Query, url: str) -> set[str] | None:
+    """The series in which something matches by keys of levels below; None where none of these is asked for."""
     if query.deepest is query.level:
-        yield from (record for record in found if matches(record, query.wanted))
-        return
-    uid = hex_tag("StudyInstanceUID" if query.level is Level.STUDY else "SeriesInstanceUID")
-    below = _of_study(objects, replace(query, level=query.deepest), url)
-    matched = {record[uid]["Value"][0] for record in below if matches(record, query.wanted)}
-    yield from (record for record in found if record[uid]["Value"][0] in matched)
+        return None
+    below = {key: wish for key, wish in query.wanted.items() if _level_of(key) > query.level}
+    inside = _told(part, replace(query, level=query.deepest), url)
+    return {one.series_uid for one in inside if any(matches(record, below) for record in one.records)}
 
 
-def _of_study(objects: Sequence[Held], query: Query, url: str) -> Iterator[Attributes]:
-    series: dict[str, list[Held]] = {}
-    for held in objects:
-        series.setdefault(held.series_uid, []).append(held)
-    study = _record(objects[0], STUDY_KEYWORDS, query) | _study_counts(series, objects, url)
+def _told(part: PatientsPart, query: Query, url: str) -> Iterator[_Told]:
+    counts = _study_counts(part, url)
     if query.level is Level.STUDY:
-        yield study
+        yield _Told("", (_record(held, STUDY_KEYWORDS, query) | counts for held in part.heads()))
         return
     asked = listed_uids(query.wanted.get("SeriesInstanceUID", ""))
-    for uid, members in series.items():
+    for uid, members in part.series.items():
         if not asked or uid in asked:
-            yield from _of_series(members, study, query, f"{url}/series/{uid}")
+            yield from _told_of_series(members, counts, query, f"{url}/series/{uid}")
 
 
-def _of_series(objects: Sequence[Held], study: Attributes, query: Query, url: str) -> Iterator[Attributes]:
-    series = study | _record(objects[0], SERIES_KEYWORDS, query)
-    series |= attribute("NumberOfSeriesRelatedInstances", len(objects)) | attribute("RetrieveURL", url)
+def _told_of_series(objects: Sequence[Held], counts: Attributes, query: Query, url: str) -> Iterator[_Told]:
+    counts = counts | attribute("NumberOfSeriesRelatedInstances", len(objects)) | attribute("RetrieveURL", url)
     if query.level is Level.SERIES:
-        yield series
+        records = (_record(held, OF_HEADS, query) | counts for held in heads_of(objects))
+        yield _Told(objects[0].series_uid, records)
         return
     for held in objects:
-        own = _record(held, INSTANCE_KEYWORDS, query)
-        yield series | own | attribute("RetrieveURL", f"{url}/instances/{held.sop_instance_uid}")
+        place = attribute("RetrieveURL", f"{url}/instances/{held.sop_instance_uid}")
+        yield _Told(held.series_uid, iter([_record(held, ALL, query) | counts | place]))
 
 
 def _record(held: Held, keywords: Sequence[str], query: Query) -> Attributes:
     """Attributes of a file, and its identity as the tables know it, whatever its header can be read as."""
     asked = (*query.more, *map(outermost, query.wanted))
     others = [one for one in asked if one not in ALL + COUNTED]
-    record = header_record(held.path, tuple(dict.fromkeys((*keywords, *others))))
+    of_file = OF_HEADS if set(keywords) <= set(OF_HEADS) else ALL  # of a head all that any level tells, in one reading
+    read = header_record(held.path, tuple(dict.fromkeys((*of_file, *others))))
+    record = {tag: read[tag] for tag in map(hex_tag, (*keywords, *others))}
     return record | {tag: value for tag, value in identity_record(held).items() if tag in record}
 
 
@@ -272,14 +308,14 @@ def identity_record(held: Held) -> Attributes:
     )
 
 
-def _study_counts(series: Mapping[str, Sequence[Held]], objects: Sequence[Held], url: str) -> Attributes:
-    heads = [header_record(held[0].path, SERIES_KEYWORDS)[hex_tag("Modality")] for held in series.values()]
+def _study_counts(part: PatientsPart, url: str) -> Attributes:
+    heads = [header_record(held.path, OF_HEADS)[hex_tag("Modality")] for held in part.heads()]
     modalities = sorted({value for head in heads for value in head.get("Value", ()) if value})
     return (
         attribute("ModalitiesInStudy", *modalities)
         | attribute("InstanceAvailability", "ONLINE")
-        | attribute("NumberOfStudyRelatedSeries", len(series))
-        | attribute("NumberOfStudyRelatedInstances", len(objects))
+        | attribute("NumberOfStudyRelatedSeries", len(part.series))
+        | attribute("NumberOfStudyRelatedInstances", len(part.objects))
         | attribute("RetrieveURL", url)
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from itertools import chain, islice
 from pathlib import Path
@@ -19,8 +19,8 @@ from carina.service.problems import NotThere, OutOfReach
 
 _LOG = logging.getLogger(__name__)
 
-GONE = (FileNotFoundError, NotADirectoryError)
-"""What the system says of a file that was removed."""
+GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+"""What the system says of a file that was removed, whatever is in its place or in that of its folder."""
 
 _OF_ALL_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """What the system says where no file can be opened, whichever it is."""
@@ -119,10 +119,12 @@ class FileAnswer(StreamingResponse):
         CarinaError: what the first blocks are read from can't be.
     """
 
-    def __init__(self, blocks: Iterator[bytes], media_type: str, sure: int = 1) -> None:
+    def __init__(
+        self, blocks: Iterator[bytes], media_type: str, sure: int = 1, headers: Mapping[str, str] | None = None
+    ) -> None:
         first = list(islice(blocks, sure))
         self._broken = ""
-        super().__init__(self._until_broken(chain(first, blocks)), media_type=media_type)
+        super().__init__(self._until_broken(chain(first, blocks)), headers=headers, media_type=media_type)
 
     def _until_broken(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         try:

@@ -15,9 +15,10 @@ from carina.dicom.part10 import open_file
 from carina.service.dicomweb.accept import ANY, BodyPart, Multipart, Wish, check_takes_json, wishes
 from carina.service.dicomweb.attributes import hex_tag
 from carina.service.dicomweb.frames import OCTETS, FrameSource
-from carina.service.dicomweb.held import Held, objects_of
+from carina.service.dicomweb.held import Held, Holding, holding_of
+from carina.service.dicomweb.left_out import check_not_damaged, check_whole, damaged_warnings
 from carina.service.dicomweb.metadata import as_dicom_json, bulk_data, metadata_of
-from carina.service.dicomweb.qido import Level, parse_query, search
+from carina.service.dicomweb.qido import Level, parse_query, search, within
 from carina.service.dicomweb.reach import FileAnswer, file_blocks, reached
 from carina.service.dicomweb.rendered import PDF, encapsulated, look_of, rendered
 from carina.service.node import RunningNode, seen_node
@@ -74,21 +75,25 @@ def _search(level: Level) -> Callable[[Request], Response]:
         is_fuzzy = request.query_params.get("fuzzymatching", "").strip().lower() == "true"
         unmatched = [UNMATCHED.format(" ".join(query.unmatched))] if query.unmatched else []
         warnings = [FUZZY] * is_fuzzy + unmatched + [MORE] * found.has_more
-        warnings += [found.left_out] if found.left_out else []
-        headers = {"Warning": ", ".join(warnings)} if warnings else {}
+        headers = _warned([*warnings, *found.warnings])
         return Response(msgspec.json.encode(found.records), media_type=DICOM_JSON, headers=headers)
 
     return answer
 
 
+def _warned(warnings: Sequence[str]) -> dict[str, str]:
+    return {"Warning": ", ".join(warnings)} if warnings else {}
+
+
 def retrieve(request: Request) -> Response:
     """The objects of a study or series, or one object, as they are stored."""
-    objects = _objects(request)
-    wish = _dicom_wish(request, objects)
-    if not wish.takes_parts and len(objects) == 1:
-        return FileAnswer(file_blocks(objects[0].path, _CHUNK), DICOM)
-    answer = Multipart(DICOM, _parts(objects, service_root(request)))
-    return FileAnswer(iter(answer), answer.content_type, HEAD_AND_FIRST)
+    node, asked = _node(request), _asked(request)
+    wish = _dicom_wish(request, asked.sound)
+    headers = _warned(damaged_warnings(asked.damaged))
+    if not wish.takes_parts and len(asked.sound) == 1:
+        return FileAnswer(_stored(node, asked.sound[0]), DICOM, headers=headers)
+    answer = Multipart(DICOM, _parts(node, asked.sound, service_root(request)))
+    return FileAnswer(iter(answer), answer.content_type, HEAD_AND_FIRST, headers)
 
 
 def _dicom_wish(request: Request, objects: Sequence[Held]) -> Wish:
@@ -122,27 +127,38 @@ def _syntax(held: Held) -> str:
     return opened.transfer_syntax if opened else ""
 
 
-def _parts(objects: Iterable[Held], root: str) -> Iterator[BodyPart]:
+def _parts(node: RunningNode, objects: Iterable[Held], root: str) -> Iterator[BodyPart]:
     for held in objects:
-        yield BodyPart(content_type=DICOM, location=_url(held, root), chunks=file_blocks(held.path, _CHUNK))
+        yield BodyPart(content_type=DICOM, location=_url(held, root), chunks=_stored(node, held))
+
+
+def _stored(node: RunningNode, held: Held) -> Iterator[bytes]:
+    """The bytes of an object's file.
+
+    Raises:
+        OutOfReach: they are not what was recorded of it, or can't be read.
+    """
+    check_whole(node, held)
+    yield from file_blocks(held.path, _CHUNK)
 
 
 def retrieve_metadata(request: Request) -> Response:
     """The headers of the objects as DICOM JSON, one after the other, so that a study needs no memory of its own."""
     check_takes_json(taken_forms(request), "searches and metadata are")
-    objects, root = _objects(request), service_root(request)
+    node, asked, root = _node(request), _asked(request), service_root(request)
 
     def written() -> Iterator[bytes]:
-        for number, held in enumerate(objects):
+        for number, held in enumerate(asked.sound):
+            check_whole(node, held)
             yield (b"," if number else b"[") + as_dicom_json(metadata_of(held, _url(held, root)))
         yield b"]"
 
-    return FileAnswer(written(), DICOM_JSON)
+    return FileAnswer(written(), DICOM_JSON, headers=_warned(damaged_warnings(asked.damaged)))
 
 
 def retrieve_frames(request: Request) -> Response:
     """Frames by their numbers, parted by commas; without numbers all, as the metadata gives the address of pixels."""
-    held = _objects(request)[0]
+    held = _object(request)
     source = FrameSource(held.path)
     numbers = _frame_numbers(request) if "frames" in request.path_params else source.numbers
     if numbers is not source.numbers:
@@ -165,7 +181,7 @@ def retrieve_frames(request: Request) -> Response:
 
 def retrieve_rendered(request: Request) -> Response:
     """A frame as a picture, a document as it is."""
-    held = _objects(request)[0]
+    held = _object(request)
     numbers = _frame_numbers(request) if "frames" in request.path_params else [1]
     if len(numbers) > 1:
         raise NotUnderstood("dicomweb.frames", "one frame is rendered at a time; ask for each.")
@@ -180,7 +196,7 @@ def retrieve_rendered(request: Request) -> Response:
 
 def retrieve_bulk_data(request: Request) -> Response:
     """A binary value that the metadata gives an address of; a PDF as that too, where a client asks for it."""
-    held, tag = _objects(request)[0], request.path_params["tag"]
+    held, tag = _object(request), request.path_params["tag"]
     value = bulk_data(held, tag)
     is_pdf = held.sop_class_uid == EncapsulatedPDFStorage and tag == hex_tag("EncapsulatedDocument")
     forms = (OCTETS, PDF) if is_pdf else (OCTETS,)
@@ -196,21 +212,31 @@ def retrieve_bulk_data(request: Request) -> Response:
     return Response(value, media_type=form)
 
 
-def _objects(request: Request) -> list[Held]:
-    """The objects that a path names.
+def _asked(request: Request) -> Holding:
+    """The objects that a path names, and those of them that are damaged.
 
     Raises:
         NotThere: the node holds none of them.
+        OutOfReach: all that it holds of them is damaged.
     """
-    asked = request.path_params
-    found = [
-        held
-        for held in objects_of(_node(request), asked["study"])
-        if asked.get("series") in (None, held.series_uid) and asked.get("instance") in (None, held.sop_instance_uid)
-    ]
-    if not found:
+    named = {PATH_UIDS[name]: str(request.path_params[name]) for name in PATH_UIDS if name in request.path_params}
+    asked = within(holding_of(_node(request), named["StudyInstanceUID"]), named)
+    if not asked.sound:
+        check_not_damaged(asked.damaged)
         raise NotThere("dicomweb.none", "this node holds no such object.")
-    return found
+    return asked
+
+
+def _object(request: Request) -> Held:
+    """The one object that a path names, whole.
+
+    Raises:
+        NotThere: the node doesn't hold it.
+        OutOfReach: it is damaged.
+    """
+    held = _asked(request).sound[0]
+    check_whole(_node(request), held)
+    return held
 
 
 def _frame_numbers(request: Request) -> list[int]:
