@@ -7,6 +7,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,16 @@ def test_by_its_code_a_server_is_waited_for_or_its_address_is_wrong(language: st
 def test_a_server_that_is_not_there_is_waited_for() -> None:
     with pytest.raises(DatabaseAway, match="can't be reached, or takes nobody now"):
         open_database(f"postgresql+psycopg://carina@127.0.0.1:{free_port()}/node")
+
+
+def test_a_server_that_asks_for_a_password_where_none_is_known_says_where_one_goes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    asks = b"R" + struct.pack("!II", 8, 3)  # for a password as plain text
+    with server(asks) as address, pytest.raises(BadConfig, match=r"expected a password: a line in ~/\.pgpass"):
+        open_database(address.replace(":x@", "@"))
 
 
 @pytest.mark.parametrize("answer", [b"", b"E", b"E\xff\xff\xff\xff", b"HTTP/1.1 400 Bad Request\r\n\r\n"])

@@ -24,7 +24,7 @@ from carina.receive.web_fetch import retrieve_series
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.pacs import Pacs, orthanc, orthanc_program
-from web_answers import Answer, answering, drip, head
+from web_answers import Answer, answering, drip, half, head
 
 STUDY, SERIES = "1.2.3", "1.2.3.4"
 FOUND = FoundSeries(study_uid=STUDY, series_uid=SERIES, study_date="20260101", description="", instances=8)
@@ -206,7 +206,11 @@ MISBEHAVING: dict[str, tuple[Callable[[], Answer], str]] = {
         lambda: [head(MULTIPART, 200, "Transfer-Encoding: chunked\r\n"), b"zz\r\n"],
         r"it speaks no HTTP as it should \(IncompleteRead\)",
     ),
-    "slow body": (lambda: drip(head(MULTIPART)), r"can't be reached: only \d+ bytes came in"),
+    "slow body": (
+        lambda: drip(head(MULTIPART)),
+        r"it began to answer, then only \d+ bytes came in .* Try again, or allow it more time: timeout_s\.$",
+    ),
+    "half a body": (lambda: half(head(MULTIPART)), "it began to answer, then timed out. Try again, or allow it more"),
     "slow head": (lambda: drip(b"HTTP/1.1 200 OK\r\nX: "), r"can't be reached: only \d+ bytes came in"),
 }
 

@@ -122,6 +122,16 @@ def test_a_worker_out_of_time_gives_its_job_back_and_is_not_completed(
     assert (seen["attempt"], after["state"], after["crashes"], after["retries"]) == (1, "pending", 0, 0)
 
 
+def test_a_worker_where_carina_is_not_on_the_path_says_so(tmp_path: Path) -> None:
+    words = ["/bin/bash", str(SCRIPT), str(tmp_path / "carina.toml")]
+    done = subprocess.run(words, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 127
+    assert (
+        done.stderr
+        == "carina is not on PATH here: activate its environment where sbatch is called, or in this script\n"
+    )
+
+
 def test_a_worker_without_settings_says_what_it_takes(slurm: Slurm, cohort: Path) -> None:
     job = start(slurm, cohort)
     assert slurm.wait(job) == ["FAILED"]

@@ -50,6 +50,12 @@ def drip(first: bytes) -> Answer:
         yield b"x"
 
 
+def half(first: bytes) -> Answer:
+    """What begins, and then neither goes on nor ends."""
+    yield first
+    threading.Event().wait()
+
+
 def listed(items: object) -> Answer:
     return [head("application/dicom+json") + (items if isinstance(items, bytes) else json.dumps(items).encode())]
 

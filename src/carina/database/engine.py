@@ -44,6 +44,9 @@ _ENCODING = "UTF8"
 
 _KEY = "node.database: "
 
+_NO_PASSWORD = "no password supplied"
+"""What PostgreSQL's library says where a server asks for one."""
+
 _NO_ROOM = ("too many", "remaining connection slots")
 """What PostgreSQL says, in English, to who has logged in where others have all connections that are left."""
 
@@ -151,6 +154,8 @@ def _unopened(url: str, error: Exception) -> str:
     if _lacks_tls(said):
         words = "TLS is not agreed on as sslmode wants it"
         return f"database {shown_address(url)}: {words} ({said}): see sslmode and sslrootcert, or the server's ssl."
+    if _NO_PASSWORD in said:
+        return f"{shown} a password: a line in ~/.pgpass of the user whom carina runs as, with rights 0600."
     return (
         f"{shown} sqlite:///FILE in a folder that can be written, or postgresql+psycopg://USER@HOST/NAME of a server "
         "that answers."

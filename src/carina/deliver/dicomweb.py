@@ -182,6 +182,9 @@ def _chunks(name: str, server: DicomwebDestination, answer: HTTPResponse | urlli
     try:
         while chunk := answer.read1(LEAST_PROGRESS):
             yield chunk
+    except TimeoutError as error:
+        why, advice = f"it began to answer, then {one_line(str(error))}", "Try again, or allow it more time: timeout_s"
+        raise unreachable(name, server.url, why, advice) from error
     except _NO_HTTP as error:
         raise _unreachable(name, server, error) from error
 

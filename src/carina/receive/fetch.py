@@ -282,7 +282,10 @@ def move_series(name: str, peer: DicomDestination, series: FoundSeries, to: str)
             code = _code(status, name, peer)
             completed = int(status.get("NumberOfCompletedSuboperations") or completed)
             if code not in (*PENDING, SUCCESS):
-                words = f"{name} ({address(peer)}): C-MOVE to {to} failed ({status_words(code)}); does it know us?"
+                words = (
+                    f"{name} ({address(peer)}): C-MOVE to {to} failed ({status_words(code)}); does it know us? It "
+                    "sends to this node's listener, which is there while carina serve runs."
+                )
                 raise DeliveryFailed("fetch.move", words)
     return completed
 
