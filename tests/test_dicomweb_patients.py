@@ -220,3 +220,16 @@ def test_results_of_one_patient_are_no_other_patients(tmp_path: Path) -> None:
         assert value(told["OTHER"], "NumberOfStudyRelatedInstances") == 6
         assert value(told["MINE"], "NumberOfStudyRelatedInstances") == 4
         assert len(mixed.search("/series", PatientID="OTHER")) == 3
+
+
+@pytest.mark.parametrize("way", [came_by_the_door, came_apart])
+@pytest.mark.parametrize("patient", [{}, PATIENT])
+def test_instances_of_two_studies_under_one_series_uid_are_each_in_their_own(
+    mix: Callable[..., Mixed], way: Callable[..., None], patient: Mapping[str, object]
+) -> None:
+    mixed = mix({"StudyInstanceUID": "2.25.99", **patient}, way)
+    assert {value(one, "StudyInstanceUID") for one in mixed.search("/studies")} == {"2.25.99", mixed.study[9:]}
+    for files in (mixed.first, mixed.others):
+        study, series, _ = uids(files[0])
+        for place in (f"/studies/{study}/instances", f"/studies/{study}/series/{series}/metadata"):
+            assert instances(mixed.search(place)) == {uids(file)[2] for file in files}

@@ -89,6 +89,7 @@ class Accepted(StrEnum):
 
 _OPEN = select(ARRIVAL.c.id).where(
     ARRIVAL.c.series_uid == bindparam("series"),
+    ARRIVAL.c.study_uid == bindparam("study"),  # another's under the series' UID is found, and told, under its own
     ARRIVAL.c.source == bindparam("by"),
     ARRIVAL.c.is_prior == bindparam("prior"),
     ARRIVAL.c.state == ArrivalState.ARRIVING,
@@ -345,15 +346,18 @@ def _project(connection: Connection, header: Header, origin: SentBy) -> str:
 
 def _open(connection: Connection, header: Header, origin: SentBy) -> int | None:
     """The arrival that takes instances of a series from a source; None where none is open."""
-    asked = {"series": header.series_uid, "by": origin.source, "prior": int(origin.is_prior)}
-    return connection.execute(_ARRIVING, asked).scalar()
+    return connection.execute(_ARRIVING, _asked(header, origin)).scalar()
 
 
 def _open_apart(connection: Connection, header: Header, origin: SentBy, uid: str) -> int | None:
     """The same of what has another content under a known UID: of one patient, and without this UID yet."""
-    asked = {"series": header.series_uid, "by": origin.source, "prior": int(origin.is_prior)}
     whose = header.scan.whose(origin.source)
-    return connection.execute(_ARRIVING_APART, {**asked, "uid": uid, "whose": whose}).scalar()
+    return connection.execute(_ARRIVING_APART, {**_asked(header, origin), "uid": uid, "whose": whose}).scalar()
+
+
+def _asked(header: Header, origin: SentBy) -> dict[str, str | int]:
+    prior = int(origin.is_prior)
+    return {"series": header.series_uid, "study": header.study_uid, "by": origin.source, "prior": prior}
 
 
 def _begin(connection: Connection, header: Header, origin: SentBy, now: datetime, *, is_apart: bool) -> int:
