@@ -80,6 +80,7 @@ def release(arrival_id: int, source: str, config: Path | None) -> None:
         after = release_arrival(node, arrival_id, source)
     except (NotThere, Conflict) as error:
         raise BadConfig(error.code, error.message) from error
-    say(f"arrival {after.id}: {after.told}; it is run once `carina serve` takes it up")
+    what = "what is of one patient" if after.parts else "it"
+    say(f"arrival {after.id}: {after.told}; {what} is run once `carina serve` takes it up")
     if after.warning:
         say(f"warning: {after.warning}", err=True)

@@ -64,11 +64,15 @@ def mixture_of(folder: Path, own: AbstractSet[str]) -> Mixture:
 def _joined(came: Mapping[str, str], before: Mapping[str, str]) -> Mixture:
     """What becomes of one patient's that join those that came before, of several."""
     if nameless := sorted(name for name, patient in came.items() if not patient):
-        reason = f"{_OF_NOBODY} It is {_listed(nameless)}."
-        return Mixture(state=ArrivalState.QUARANTINED, reason=reason, left=frozenset(before))
+        return Mixture(state=ArrivalState.QUARANTINED, reason=nameless_reason(nameless), left=frozenset(before))
     known = set(came.values())
     left = {name: patient for name, patient in before.items() if patient not in known}
     return Mixture(left=frozenset(left), left_words=_left_words(left))
+
+
+def nameless_reason(names: Sequence[str]) -> str:
+    """Why instances that name no patient wait where several are known."""
+    return f"{_OF_NOBODY} It is {_listed(names)}."
 
 
 def several_words(patients: Mapping[str, str]) -> str:
@@ -78,7 +82,8 @@ def several_words(patients: Mapping[str, str]) -> str:
     return (
         f"the series holds instances of several patients ({', '.join(str(count) for _, count in counts)}; the fewest "
         f"are {_listed(fewest)}{_nameless_words(patients)}): each patient's are to be sent under a Series Instance UID "
-        "of their own."
+        "of their own, or released (`carina arrivals release`, or the worklist), and each patient's are then run by "
+        "themselves."
     )
 
 

@@ -65,11 +65,13 @@ class ArrivalPage(msgspec.Struct, frozen=True, kw_only=True):
 class ReleasedArrival(Arrival, frozen=True, kw_only=True):
     """An arrival that was released, and the project that it was in before: another source takes it to its own.
 
-    ``warning`` is a sentence where what is run may be none of what is to be run.
+    ``warning`` is a sentence where what is run may be none of what is to be run, or where it held several patients'
+    instances: ``parts`` are the arrivals then in which each one's are by themselves.
     """
 
     project_before: str
     warning: str = ""
+    parts: tuple[int, ...] = ()
 
     @property
     def told(self) -> str:

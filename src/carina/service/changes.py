@@ -21,6 +21,7 @@ from carina.jobs.queue import JobState
 from carina.jobs.sources import kept_source
 from carina.jobs.terms import Terms
 from carina.receive.complete import RUN_REFUSED, release
+from carina.receive.parting import part, parts_of_arrival, taken_back
 from carina.receive.project import project_of
 from carina.receive.store import ArrivalState
 from carina.service.access.caller import asking
@@ -170,8 +171,12 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Released
     Raises:
         NotThere: there is no such arrival, or no such source.
         Conflict: it is neither in quarantine nor apart, nor kept.
+        FolderAway: the node's folder is not there.
+        BadConfig: it holds several patients' instances, and these can't be parted on the disk.
     """
-    with node.engine.begin() as connection:
+    own = node.own
+    parts = parts_of_arrival(node.settings, node.engine, own, arrival_id, source)
+    with taken_back(own) as made, node.engine.begin() as connection:
         before = _arrival(connection, arrival_id)
         name = source or before.source
         if name not in node.settings.sources:
@@ -185,11 +190,13 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Released
                 "arrival.state",
                 f"arrival {arrival_id} is {before.state}: what waits in quarantine or apart, or is kept, is released.",
             )
+        parted = part(connection, own, arrival_id, parts, made)
         after = _arrival(connection, arrival_id)
-        warning = RELEASED_RESULTS if before.state is ArrivalState.KEPT else ""
+        warning = parted.words or (RELEASED_RESULTS if before.state is ArrivalState.KEPT else "")
         if before.reason.endswith(RUN_REFUSED):
             warning = RELEASED_IN_VAIN.format(reason=before.reason.removesuffix(RUN_REFUSED).rstrip(" ."))
-        released = ReleasedArrival(**msgspec.structs.asdict(after), project_before=before.project, warning=warning)
+        became = msgspec.structs.asdict(after) | {"parts": (*parted.run, *parted.waiting)}
+        released = ReleasedArrival(**became, project_before=before.project, warning=warning)
         audit(connection, "changed", f"arrival {arrival_id}: {released.told}")
         return released
 

@@ -65,7 +65,8 @@ def _prioritise(node: RunningNode, pressed: Pressed) -> str:
 
 def _release(node: RunningNode, pressed: Pressed) -> str:
     released = changes.release_arrival(node, _id(pressed), pressed.choice)
-    return f"Arrival {released.id} is {released.told}: it becomes a job. {released.warning}".rstrip()
+    becomes = "." if released.parts else ": it becomes a job."
+    return f"Arrival {released.id} is {released.told}{becomes} {released.warning}".rstrip()
 
 
 def _resend(node: RunningNode, pressed: Pressed) -> str:

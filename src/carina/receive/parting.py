@@ -1,0 +1,192 @@
+"""An arrival of several patients parted once it is released: each patient's instances become an arrival by itself.
+
+Their files get second names in folders of their own, and their rows name these: at no moment is a row without its file.
+What they were in is joined, and its folder goes when retention removes it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, insert, select, update
+
+from carina.config import AnySource, Settings
+from carina.database import ARRIVAL, EVERY_PROJECT, INSTANCE, LONGEST_CODE, OwnFolder
+from carina.dicom.part10 import open_file
+from carina.dicom.patients import are_several, patients_in
+from carina.errors import BadSeries, one_line, unwritable
+from carina.pipeline.places import link_or_copy
+from carina.receive.complete import RUN_REFUSED, judge_arrival
+from carina.receive.durability import flush_folder, take_back
+from carina.receive.instance import ASKED
+from carina.receive.mixed import nameless_reason
+from carina.receive.patient import scan_of
+from carina.receive.store import ArrivalState
+from carina.sections import INCOMING
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartOfArrival:
+    """What an arrival has of one patient, or of nobody: names of files, and why it is to wait; empty: it is run."""
+
+    names: tuple[str, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parted:
+    """The arrivals that an arrival's instances are in now: those that are run, and those that wait, by id."""
+
+    run: tuple[int, ...] = ()
+    waiting: tuple[int, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What became of the instances, in a sentence; empty where they are of one patient."""
+        if not self.run and not self.waiting:
+            return ""
+        run = f"{_listed(self.run)} {_are(self.run)} run" if self.run else ""
+        left = f"{_listed(self.waiting)} {_are(self.waiting)} kept back, as can be read there" if self.waiting else ""
+        became = ", ".join(filter(None, (run, left)))
+        return f"It holds instances of several patients, and each one's are by themselves now: {became}."
+
+
+def _are(ids: Sequence[int]) -> str:
+    return "is" if len(ids) == 1 else "are"
+
+
+def _listed(ids: Sequence[int]) -> str:
+    return f"arrival{'' if len(ids) == 1 else 's'} {', '.join(map(str, ids))}"
+
+
+def parts_of_arrival(
+    settings: Settings, engine: Engine, own: OwnFolder, arrival_id: int, source: str
+) -> tuple[PartOfArrival, ...]:
+    """An arrival by patient, what is run as a source's first; empty where it is one patient's, or no such source is.
+
+    Raises:
+        FolderAway: the node's folder is not there, so that nobody can see whose they are.
+    """
+    with engine.connect() as connection:
+        paths = connection.execute(select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == arrival_id)).scalars()
+        mine = {Path(path).name for path in paths}
+        came_by = connection.execute(select(ARRIVAL.c.source).where(ARRIVAL.c.id == arrival_id)).scalar()
+    by = settings.sources.get(source or came_by or "")
+    if by is None or not mine:
+        return ()
+    own.check()
+    folder = own.folder / INCOMING / str(arrival_id)
+    parts = [_judged(patient, its, folder, settings, by) for patient, its in _by_patient(folder, mine).items()]
+    return tuple(sorted(parts, key=lambda one: (bool(one.reason), -len(one.names), one.names)))
+
+
+def _by_patient(folder: Path, mine: Set[str]) -> Mapping[str, Sequence[str]]:
+    """Names of files by their patients; empty where they are of one. Of what is not there nobody knows whose it is."""
+    patients = {**dict.fromkeys(mine, ""), **{name: one for name, one in patients_in(folder).items() if name in mine}}
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, patient in sorted(patients.items()):
+        names[patient].append(name)
+    return names if are_several(list(patients.values())) else {}
+
+
+def _judged(patient: str, names: Sequence[str], folder: Path, settings: Settings, source: AnySource) -> PartOfArrival:
+    if not patient:
+        return PartOfArrival(names=tuple(names), reason=nameless_reason(names))
+    return PartOfArrival(names=tuple(names), reason=_why_refused([folder / name for name in names], settings, source))
+
+
+def _why_refused(files: Sequence[Path], settings: Settings, source: AnySource) -> str:
+    """Why no run can read anything of some files, whatever the rules; empty where one can, or has to say it."""
+    with TemporaryDirectory() as place:
+        for file in files:
+            Path(place, file.name).symlink_to(file.resolve())
+        reason = judge_arrival(Path(place), settings, source).reason
+    return reason if reason.endswith(RUN_REFUSED) else ""
+
+
+@contextmanager
+def taken_back(own: OwnFolder) -> Iterator[list[Path]]:
+    """Folders that are made within a block: where it fails, what no row names goes again."""
+    made: list[Path] = []
+    is_done = False
+    try:
+        yield made
+        is_done = True
+    finally:
+        if not is_done:
+            for folder in made:
+                for file in folder.iterdir():
+                    take_back(own.folder, own.engine, file)
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def part(
+    connection: Connection, own: OwnFolder, arrival_id: int, parts: Sequence[PartOfArrival], made: list[Path]
+) -> Parted:
+    """Make an arrival of each part of one that was just released, and join that one; ``made`` gets their folders.
+
+    Raises:
+        BadConfig: the files can't be put there.
+        FolderAway: the node's folder is not there.
+    """
+    if not parts:
+        return Parted()
+    whole = connection.execute(select(ARRIVAL).where(ARRIVAL.c.id == arrival_id)).one()
+    try:
+        ids = [_begin_part(connection, own, whole, one, made) for one in parts]
+        flush_folder(own.folder / INCOMING)
+        own.check()
+    except OSError as error:
+        raise unwritable(error, own.folder / INCOMING) from error
+    words = f"its instances are of several patients, each one's by itself: {_listed(ids)}."
+    joined = {"state": ArrivalState.QUEUED, "reason": words}
+    connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == arrival_id).values(**joined))
+    run = sum(not one.reason for one in parts)
+    return Parted(run=tuple(ids[:run]), waiting=tuple(ids[run:]))
+
+
+def _begin_part(connection: Connection, own: OwnFolder, whole: Row[Any], one: PartOfArrival, made: list[Path]) -> int:
+    rows = connection.execute(select(INSTANCE).where(INSTANCE.c.arrival_id == whole.id)).all()
+    mine = [row for row in rows if Path(row.path).name in one.names]
+    files = [own.folder / row.path for row in mine]
+    state = ArrivalState.QUARANTINED if one.reason else ArrivalState.COMPLETE
+    values = {name: value for name, value in whole._mapping.items() if name != "id"}
+    values |= {"state": state, "reason": one.reason, "expected": None, **_said_in(files, mine[0].source)}
+    added = insert(ARRIVAL).returning(ARRIVAL.c.id).execution_options(**EVERY_PROJECT)  # in the project of the whole
+    new = int(connection.execute(added, values).scalar_one())
+    made.append(own.make(Path(INCOMING, str(new))))
+    for row, file in zip(mine, files, strict=True):
+        with suppress(FileNotFoundError):  # what the node has lost is named by its run
+            link_or_copy(file, made[-1] / file.name)
+        path = Path(INCOMING, str(new), file.name).as_posix()
+        moved = update(INSTANCE).where(INSTANCE.c.id == row.id)
+        connection.execute(moved.values(arrival_id=new, path=path))
+    flush_folder(made[-1])
+    return new
+
+
+def _said_in(files: Sequence[Path], source: str) -> dict[str, object]:
+    """What the row of an arrival has of its files: of the first, and whose they are where all say the same."""
+    said, whose = [], set()
+    for file in files:
+        with suppress(BadSeries, OSError):
+            if opened := open_file(file, ASKED):
+                said.append({keyword: opened.text(keyword) for keyword in ASKED})
+                whose.add(scan_of(said[-1]).whose(source))
+    if not said:
+        return {"whose_sha256": ""}
+    return {
+        "study_uid": said[0]["StudyInstanceUID"],
+        "whose_sha256": whose.pop() if len(whose) == 1 else "",
+        "studied": scan_of(said[0]).studied,
+        "modality": said[0]["Modality"][:LONGEST_CODE],
+        "study_description": one_line(said[0]["StudyDescription"]),
+        "series_description": one_line(said[0]["SeriesDescription"]),
+    }
