@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import create_engine, text
 
 from carina.cli.backup import backup, restore
 from carina.cli.terminal import SOME_FAILED
@@ -279,3 +280,19 @@ def test_a_backup_that_has_no_sum_of_what_it_says_is_taken_with_a_word(
     done = CliRunner().invoke(restore, [str(tmp_path / "saved")])
     assert done.exit_code == 0
     assert ("saved/backup.json: has no SHA-256 of itself, like those of earlier versions" in done.stderr) != has_sum
+
+
+def test_a_disk_that_is_full_while_the_database_is_brought_up_to_date_is_told_as_for_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_node(filled(Settings(node=NodeSettings(folder=str(tmp_path / "node")))), tmp_path / "saved", TODAY)
+
+    def note(*_: object) -> None:
+        with create_engine("sqlite://").begin() as connection:
+            connection.execute(text("PRAGMA max_page_count = 1"))
+            connection.execute(text("CREATE TABLE full (id INTEGER)"))
+
+    monkeypatch.setattr("carina.keeping.restore._note", note)
+    with pytest.raises(BadConfig, match=rf"^{tmp_path / 'there'}: no space left: make room") as caught:
+        restore_node(Settings(node=NodeSettings(folder=str(tmp_path / "there"))), tmp_path / "saved", TODAY)
+    assert caught.value.code == "output.disk-full" and not [*tmp_path.glob("there*")]

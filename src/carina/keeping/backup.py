@@ -335,7 +335,7 @@ def new_folder(place: Path, kind: str) -> Iterator[Path]:
     except OSError as error:
         failure = unwritable(error, place) if error.errno in FULL else told(error, (place, *part_and_lock(place)))
         raise BadConfig(failure.code, failure.message) from error
-    except sqlite3.Error as error:  # of the copy, or of what is copied
+    except (sqlite3.Error, SQLAlchemyError) as error:  # of the copy, or of what is copied or brought up to date
         outage = outage_of(error, place)
         if outage is None:
             raise
