@@ -125,7 +125,9 @@ def test_no_moment_is_neither_earlier_nor_later() -> None:
 def receive(store: InstanceStore, source: str, series: str = "", **header: Any) -> int:
     """An instance of a series and study of its own; the id of its arrival."""
     number = next(NUMBERS)
-    content = small_ct(f"2.25.{number}.9", series or f"2.25.{number}.1", StudyInstanceUID=f"2.25.{number}", **header)
+    content = small_ct(
+        f"2.25.{number}.9", series or f"2.25.{number}.1", **{"StudyInstanceUID": f"2.25.{number}"} | header
+    )
     request = StowRequest(origin=SentBy(source, "PACS@127.0.0.1"), content_type="application/dicom")
     assert store_over_the_web(store, request, [content]).status == 200
     with store.engine.connect() as connection:
@@ -135,7 +137,7 @@ def receive(store: InstanceStore, source: str, series: str = "", **header: Any) 
 def test_an_arrival_of_two_patients_is_nobodys(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     for patient in ("KW-1", "KW-2", "KW-1"):
-        receive(store, "scanner", "1.2.3", PatientID=patient)
+        receive(store, "scanner", "1.2.3", PatientID=patient, StudyInstanceUID="1.2")
     with store.engine.connect() as connection:
         assert connection.execute(select(ARRIVAL.c.whose_sha256)).scalars().all() == [""]
 
