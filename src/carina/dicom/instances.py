@@ -22,7 +22,7 @@ from carina import RESEARCH_ONLY
 from carina.dicom.codes import SEGMENTED, SOURCE_OF_PROCESSING, Structure, structure_of
 from carina.dicom.geometry import distances_mm, mask_on_source, source_grid_indices, usual_distance_mm
 from carina.dicom.objects import Producer, new_object, reference_to, stamp
-from carina.dicom.objects_header import frame_of_reference_uid
+from carina.dicom.objects_header import KEPT, LOSSY, frame_of_reference_uid
 from carina.dicom.series import Instance, Series
 from carina.dicom.uids import derived_uid
 from carina.dicom.validity import valid_value
@@ -48,11 +48,6 @@ COLOUR_SERIES_NUMBER = 9501
 
 LUNG_WINDOW = (-600, 1500)
 """Centre and width in HU."""
-
-LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
-
-KEPT = ("PatientPosition", "KVP", "ConvolutionKernel")
-"""What a derived CT image keeps of its source besides patient and study, where it is valid."""
 
 SIDES_OF_PLANE = ("LR", "PA", "HF")
 """Where x, y and z grow to, and the opposite."""

@@ -12,7 +12,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from carina import RESEARCH_ONLY
-from carina.dicom.objects_header import patient_and_study
+from carina.dicom.objects_header import patient_and_study, said_of
 from carina.dicom.series import Instance, Series
 from carina.dicom.uids import derived_uid
 
@@ -47,9 +47,10 @@ class Producer:
     def uid(self, series: Series, *kind: str) -> str:
         """The UID of what this producer makes of this series; the same facts always give the same one.
 
-        Patient and study are among them: of a study that was corrected and sent again the results are other objects.
+        Patient, study and geometry are among them: of a study that was corrected and sent again the results are other
+        objects.
         """
-        return derived_uid(*kind, *self._facts(), *_identity(series), *_whose(series))
+        return derived_uid(*kind, *self._facts(), *_identity(series), *said_of(series))
 
     def _facts(self) -> tuple[str, ...]:
         return tuple(getattr(self, one.name) for one in fields(self) if one.name != "when")
@@ -72,13 +73,11 @@ def _identity(series: Series) -> tuple[str, ...]:
     return series.uid, *(part for pair in parts for part in pair)
 
 
-def _whose(series: Series) -> tuple[str, ...]:
-    """Everything that an object says of patient and study."""
-    return tuple(f"{element.keyword} {element.value}" for element in patient_and_study(series))
-
-
 def tracking_uid(series: Series, name: str) -> str:
-    """The Tracking UID of what is called ``name`` in a series: the same in every object, whoever made it."""
+    """The Tracking UID of what is called ``name`` in a series: the same in every object, whoever made it.
+
+    A correction of the source changes none: it is tracked as the same thing.
+    """
     return derived_uid("tracking", name, *_identity(series))
 
 

@@ -7,6 +7,8 @@ and descriptions that are too long are cut; identifiers are not, since what is c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydicom import Dataset
 from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
@@ -38,6 +40,14 @@ OPTIONAL = (
     "PatientIdentityRemoved",
     "DeidentificationMethod",
 )
+
+LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+
+KEPT = ("PatientPosition", "KVP", "ConvolutionKernel")
+"""What a derived CT image keeps of its source besides patient and study, where it is valid."""
+
+AXES_DECIMALS = 9
+"""Of unit vectors, which are computed: the last bits may differ between processors."""
 
 
 def patient_and_study(series: Series) -> Dataset:
@@ -71,6 +81,33 @@ def frame_of_reference_uid(series: Series) -> str:
     """The source's Frame of Reference UID; where it has none that can be kept, one derived from the series."""
     stated = series.frame_of_reference_uid
     return stated if is_uid(stated) else derived_uid("frame of reference", series.uid)
+
+
+def said_of(series: Series) -> tuple[str, ...]:
+    """All that objects say of their source besides its UIDs: whose it is, where it lies and how it was acquired.
+
+    A source that was corrected and sent again under the same UIDs has other words here, an unchanged one the same.
+    """
+    whose = (f"{element.keyword} {element.value}" for element in patient_and_study(series))
+    kept = (f"{keyword} {valid_value(series.header, keyword)}" for keyword in (*KEPT, *LOSSY))
+    return (*whose, *kept, *_geometry(series))
+
+
+def _geometry(series: Series) -> tuple[str, ...]:
+    """Frame of reference, matrix, spacing, orientation, and each slice's class and position."""
+    axes = (round(value, AXES_DECIMALS) for axis in series.slice_axes for value in axis)
+    return (
+        f"frame of reference {frame_of_reference_uid(series)}",
+        f"matrix {series.rows} {series.columns}",
+        f"spacing {_numbers(series.pixel_spacing_mm)}",
+        f"axes {_numbers(axes)}",
+        *(f"{one.sop_class_uid} at {_numbers(one.position_mm)}" for one in series.instances),
+    )
+
+
+def _numbers(values: Iterable[float]) -> str:
+    """Numbers in the shortest words that tell them apart; no negative zero."""
+    return " ".join(repr(float(value) + 0.0) for value in values)
 
 
 def notes(series: Series) -> tuple[str, ...]:
