@@ -170,7 +170,7 @@ def test_files_that_resist_being_removed_are_named_once(
     def resist(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    opened = [Open(id=number, kind=KeptKind.RUN, subject_id=number) for number in (1, 2)]
+    opened = [Open(id=number, kind=KeptKind.RUN, subject_id=number, why="old") for number in (1, 2)]
     monkeypatch.setattr(retention, "open_removals", lambda engine: opened)
     monkeypatch.setattr(retention, "finish_removal", resist)
     keeper = Retention(engine, tmp_path, RetentionSettings())

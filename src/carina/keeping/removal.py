@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 from carina.database import ARRIVAL, AUDIT, INSTANCE, JOB, REMOVAL, OwnFolder, database_now, read_only
 from carina.jobs.attempt_log import LOGS
 from carina.jobs.reading import leave_unread
+from carina.keeping.readers_work import ReadersWork
 from carina.keeping.removable import Bounds, KeptKind, Removable, removable
 from carina.pipeline.trees import remove_tree
 from carina.receive.store import ArrivalState
@@ -34,12 +35,18 @@ class Open:
     id: int
     kind: KeptKind
     subject_id: int
+    why: str
 
 
-def begin_removal(connection: Connection, one: Removable, bounds: Bounds, why: str) -> Open | None:
-    """Say that it is removed, if it still may be; afterwards its files are nobody's."""
+def begin_removal(
+    connection: Connection, one: Removable, bounds: Bounds, why: str, readers: ReadersWork
+) -> Open | None:
+    """Say that it is removed, if it still may be; afterwards its files are nobody's.
+
+    What readers made and goes with it is said with ``why``.
+    """
     _hold(connection, one)
-    if not removable(connection, one.kind, bounds, only=one.id):
+    if not removable(connection, one.kind, bounds, readers.holds, only=one.id):
         return None
     if one.kind is KeptKind.INCOMING:
         connection.execute(delete(INSTANCE).where(INSTANCE.c.arrival_id == one.id))
@@ -47,12 +54,13 @@ def begin_removal(connection: Connection, one: Removable, bounds: Bounds, why: s
         connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == one.id).values(**gone))
     else:
         leave_unread(connection, one.id)
+        why += readers.words(connection, one.id)
     now = database_now(connection)
     row = {"kind": one.kind.value, "subject_id": one.id, "why": why, "begun_at": now}
     key = connection.execute(insert(REMOVAL).returning(REMOVAL.c.id), row).scalar_one()
     subject = f"{_NAMES[one.kind]} {one.id}: {why}"
     connection.execute(insert(AUDIT).values(at=now, who=REMOVED_BY, action="removed", subject=subject))
-    return Open(id=int(key), kind=one.kind, subject_id=one.id)
+    return Open(id=int(key), kind=one.kind, subject_id=one.id, why=why)
 
 
 def _hold(connection: Connection, one: Removable) -> None:
@@ -102,4 +110,4 @@ def open_removals(engine: Engine) -> list[Open]:
     """Removals that a crash, or files that could not be removed, left open."""
     with read_only(engine) as connection:
         rows = connection.execute(select(REMOVAL).where(REMOVAL.c.ended_at.is_(None)).order_by(REMOVAL.c.id)).all()
-    return [Open(id=row.id, kind=KeptKind(row.kind), subject_id=row.subject_id) for row in rows]
+    return [Open(id=row.id, kind=KeptKind(row.kind), subject_id=row.subject_id, why=row.why) for row in rows]

@@ -5,18 +5,20 @@ from __future__ import annotations
 import heapq
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 from sqlalchemy import Engine, exists, func, select
 
-from carina.config import RetentionSettings
+from carina.config import Destination, RetentionSettings
 from carina.database import INSTANCE, JOB, REMOVAL, OwnFolder, database_now, read_only
 from carina.errors import LastingTrouble
 from carina.jobs.queue import JobState
 from carina.keeping.lock import files_held
+from carina.keeping.readers_work import ReadersWork
 from carina.keeping.removable import Bounds, KeptKind, Removable, removable
 from carina.keeping.removal import Open, begin_removal, finish_removal, open_removals
 from carina.sections import RUNS
@@ -36,7 +38,10 @@ def free_bytes(folder: Path) -> int:
 
 
 class Retention:
-    """Removes what a node's settings let go; ``folder`` is the node's."""
+    """Removes what a node's settings let go; ``folder`` is the node's.
+
+    ``destinations`` are those of the node: a correction counts as delivered where each that takes its kind has it.
+    """
 
     def __init__(
         self,
@@ -44,11 +49,13 @@ class Retention:
         folder: Path,
         settings: RetentionSettings,
         *,
+        destinations: Mapping[str, Destination] = MappingProxyType({}),
         clock: Callable[[], datetime] | None = None,
         free: Callable[[Path], int] = free_bytes,
     ) -> None:
         self.engine, self.folder, self.settings = engine, folder, settings
         self._own = OwnFolder(folder, engine)
+        self._readers = ReadersWork(folder=folder, destinations=destinations)
         self._clock, self._free = clock, free
         self._sizes: dict[int, tuple[int, int]] = {}
         self._trouble = LastingTrouble()
@@ -86,7 +93,7 @@ class Retention:
 
     def _candidates(self, kind: KeptKind, bounds: Bounds) -> list[Removable]:
         with read_only(self.engine) as connection:
-            found = removable(connection, kind, bounds, at_most=REMOVED_AT_ONCE)
+            found = removable(connection, kind, bounds, self._readers.holds, at_most=REMOVED_AT_ONCE)
         if kind is KeptKind.INCOMING:
             return list(found)
         return [replace(one, bytes=self._size_of_run(one.id, one.attempt)) for one in found]
@@ -125,10 +132,10 @@ class Retention:
     def _remove(self, one: Removable, bounds: Bounds, why: str) -> bool:
         """Whether it was removed; one whose files resist is said, tried again in each round, and holds up no other."""
         with self._own.begin() as connection:
-            opened = begin_removal(connection, one, bounds, why)
+            opened = begin_removal(connection, one, bounds, why, self._readers)
         if opened is None:
             return False
-        _LOG.info("removed", extra={"removed": f"{one.kind} {one.id}", "why": why})
+        _LOG.info("removed", extra={"removed": f"{one.kind} {one.id}", "why": opened.why})
         self._finish(opened)
         return True
 

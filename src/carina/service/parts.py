@@ -127,7 +127,8 @@ def _run_jobs(node: RunningNode, stop: Event) -> None:
 
 
 def _remove(node: RunningNode, stop: Event) -> None:
-    retention = Retention(node.engine, node.folder, node.settings.retention)
+    settings = node.settings
+    retention = Retention(node.engine, node.folder, settings.retention, destinations=settings.destinations)
     while True:
         node.own.check()
         retention.round()
