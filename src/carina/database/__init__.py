@@ -12,6 +12,7 @@ from carina.database.outage import (
     OTHER_DATABASE,
     FolderAway,
     Outages,
+    damage_of,
     outage_of,
 )
 from carina.database.own_database import hold_to_identity
@@ -76,6 +77,7 @@ __all__ = [
     "OwnFolder",
     "PriorState",
     "check_version",
+    "damage_of",
     "database_identity",
     "database_now",
     "draw_in",

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from carina.database.engine import is_away
-from carina.errors import FULL, BadConfig, CarinaError, LastingTrouble, no_space, one_line
+from carina.errors import DATABASE_DAMAGED, FULL, BadConfig, CarinaError, LastingTrouble, no_space, one_line, told
 
 DISK_FULL, NO_DATABASE, FOLDER_AWAY = "node.disk-full", "node.database-away", "node.folder-away"
 OTHER_DATABASE = "node.other-database"
@@ -60,6 +60,12 @@ def outage_of(error: BaseException, folder: Path | str) -> CarinaError | None:
     return None
 
 
+def damage_of(error: BaseException) -> CarinaError | None:
+    """An error as damage of the node's own SQLite, which lasts until somebody stops the node; None where it is none."""
+    failure = told(error) if isinstance(error, Exception) else None
+    return failure if failure is not None and failure.code == DATABASE_DAMAGED else None
+
+
 def _full(folder: Path, error: OSError) -> CarinaError:
     """That a folder takes no more; how much is free there, of which a quota may leave nothing."""
     left, remedy = no_space(error)
@@ -99,7 +105,7 @@ class Outages:
 
         Of the node's folder ``OwnFolder`` tells, once for all parts.
         """
-        outage = outage_of(error, self.folder)
+        outage = outage_of(error, self.folder) or damage_of(error)
         if outage is not None and not isinstance(outage, FolderAway):
             self.tell(outage)
         return outage
@@ -110,7 +116,8 @@ class Outages:
             self._last, self._met_s = f"{self.who}: {outage.message}", self._clock_s()
             is_news = self._trouble.is_news(_FIGURES.sub("#", outage.message))
         if is_news:
-            _LOG.warning("%s: %s It resumes by itself when that is over.", self.who, outage.message)
+            ends = "" if outage.code == DATABASE_DAMAGED else " It resumes by itself when that is over."
+            _LOG.warning("%s: %s%s", self.who, outage.message, ends)
 
     def is_over(self) -> bool:
         """Say that what was told is over, where something was, and give whether: it went well this time."""

@@ -14,7 +14,8 @@ from contextlib import suppress
 from io import BytesIO, FileIO
 from pathlib import Path
 
-from carina.database import DISK_FULL, FolderAway, outage_of
+from carina.database import DISK_FULL, FolderAway, damage_of, outage_of
+from carina.receive.durability import DATABASE_FAILS
 from carina.receive.instance import FULL_CODE, NO_ROOM, UNWRITABLE_CODE, Announced, NotAccepted, check_uids, file_head
 
 LOOKS_FOR_ROOM = 16_000_000
@@ -118,8 +119,11 @@ def unwritable_part(folder: Path, error: OSError | FolderAway) -> NotAccepted:
 
 
 def unwritable_row(folder: Path, error: Exception) -> NotAccepted:
-    """What a sender is told where the database takes no more."""
-    if (outage := outage_of(error, folder)) is not None:
+    """What a sender is told where the database takes no more, or is damaged; a fault of ours is raised as it is."""
+    damage = damage_of(error)
+    if damage is None and not isinstance(error, DATABASE_FAILS):
+        raise error
+    if (outage := outage_of(error, folder) or damage) is not None:
         code = FULL_CODE if outage.code == DISK_FULL else UNWRITABLE_CODE
         return NotAccepted(NO_ROOM, code, outage.message)
     refused = getattr(error, "orig", None) or error  # its words may quote the row

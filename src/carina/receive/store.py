@@ -26,14 +26,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, exists, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, exc, exists, insert, select, update
 
 from carina.config import DicomDestination, Settings
 from carina.database import ARRIVAL, INSTANCE, LONGEST_CODE, FolderAway, OwnFolder, database_now
 from carina.database.intact import is_intact
 from carina.errors import one_line
 from carina.pipeline.places import file_name
-from carina.receive.durability import DATABASE_FAILS, assure, flush_folder, take_back
+from carina.receive.durability import assure, flush_folder, take_back
 from carina.receive.instance import (
     FULL_CODE,
     NO_ROOM,
@@ -239,7 +239,7 @@ class InstanceStore:
                 yield
         except (OSError, FolderAway) as error:
             raise unwritable_part(self.folder, error) from error
-        except DATABASE_FAILS as error:
+        except exc.SQLAlchemyError as error:
             raise unwritable_row(self.folder, error) from error
 
     def _place(self, part: PartFile, header: Header, origin: SentBy) -> _Placed:

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 
 from carina.database import DISK_FULL, FOLDER_AWAY, NO_DATABASE, OTHER_DATABASE, Outages, OwnFolder
-from carina.errors import Bug, CarinaError
+from carina.errors import DATABASE_DAMAGED, Bug, CarinaError
 from carina.service.access.rules import PROGRAM_PATHS
 from carina.service.headers import HEADERS
 from carina.service.pages.rendering import html, page
@@ -22,12 +22,19 @@ from carina.service.slow import TooSlow
 _LOG = logging.getLogger(__name__)
 
 
-OUTAGE_STATUSES: Mapping[str, int] = {DISK_FULL: 507, FOLDER_AWAY: 503, NO_DATABASE: 503, OTHER_DATABASE: 503}
+OUTAGE_STATUSES: Mapping[str, int] = {
+    DISK_FULL: 507,
+    FOLDER_AWAY: 503,
+    NO_DATABASE: 503,
+    OTHER_DATABASE: 503,
+    DATABASE_DAMAGED: 503,
+}
 OUTAGE_WORDS: Mapping[str, str] = {
     DISK_FULL: "no space is left on the node's disk: whoever runs the node has to make room; then try again.",
     FOLDER_AWAY: "the node's folder is not there now: try again; whoever runs the node has to mount its disk.",
     NO_DATABASE: "the node's database can't be used now: try again; whoever runs the node finds the reason in its log.",
     OTHER_DATABASE: "another database is in the place of the node's own: whoever runs the node has to bring that back.",
+    DATABASE_DAMAGED: "the node's database is damaged: whoever runs the node has to stop it and restore a backup.",
 }
 """What is answered in an outage; which folder it is, and what the database says, is for the node's log."""
 
