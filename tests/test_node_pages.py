@@ -17,7 +17,7 @@ from sqlalchemy import insert, update
 
 from carina import RESEARCH_ONLY
 from carina.database import DELIVERY, JOB, seeing
-from carina.jobs.listing import job_on
+from carina.jobs.listing import jobs_under
 from carina.pipeline.manifest import DefinitionRecord, Manifest, OperatorRecord, State, write_manifest
 from carina.service.local_time import seconds_words
 from carina.service.loops import Part
@@ -215,8 +215,8 @@ def test_a_uid_leads_to_the_latest_results_on_it(pages: Pages) -> None:
     for path in ("/series/1.2.7?at=lesion-2", "/studies/1.2.8?at=lesion-2"):
         assert pages.client.get(pages.url + path).headers["location"] == f"/jobs/{again}/view/?at=lesion-2"
     with seeing(pages.node.engine, frozenset({DEFAULT_PROJECT})).connect() as connection:
-        found = job_on(connection, series="1.2.7"), job_on(connection, study="1.2.8")
-    assert [one and one.id for one in found] == [again, again]
+        found = jobs_under(connection, series="1.2.7"), jobs_under(connection, study="1.2.8")
+    assert [jobs[0].id for jobs in found] == [again, again]
     add_job(pages.node, series_uid="1.2.9", ended="canceled")
     faulted = add_job(pages.node, series_uid="1.2.9", ended="faulted")
     assert pages.client.get(f"{pages.url}/series/1.2.9").headers["location"] == f"/jobs/{faulted}"

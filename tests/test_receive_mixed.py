@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from carina.database import ARRIVAL
 from carina.receive.store import Accepted
-from test_receive_apart import SLICES, Node, arrivals, bring, changed, files, jobs, let_go, node, read_by, settle
+from test_receive_apart import SLICES, Node, arrivals, bring, changed, files, jobs, let_go, node, read_by, run, settle
 
 __all__ = ["files", "node"]
 
@@ -153,7 +153,7 @@ def test_what_differs_of_several_patients_without_names_says_so(
 def test_what_names_no_patient_is_in_nobodys_volume_where_several_are_known(
     node: Node, files: Sequence[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, when: str
 ) -> None:
-    """It waits in quarantine or apart, and is named, whenever it comes."""
+    """It waits in quarantine, and is named, whenever it comes."""
     nameless = changed(files[5:6], tmp_path / "nameless", is_renamed=True, PatientID="", PatientName="")
     others = of_another(files, tmp_path / "other", "all")
     came = {
@@ -166,10 +166,95 @@ def test_what_names_no_patient_is_in_nobodys_volume_where_several_are_known(
         settle(node)
     name = str(dcmread(nameless[0]).SOPInstanceUID)
     [held] = [row for row in arrivals(node) if name in row.reason]
-    assert held.state == ("apart" if when == "after" else "quarantined")
+    assert held.state == "quarantined"
+    assert (when == "before") != held.reason.startswith("instances without a patient came where several patients are")
     assert any(name in message for message in caplog.messages)
     volumes = [read_by(node, job) for job in jobs(node)]
     assert [set(read.values()) for read in volumes] == (
         [{"OTHER"}] if when == "with them" else [{str(dcmread(files[0]).PatientID)}, {"OTHER"}]
     )
     assert {len(read) for read in volumes} == {SLICES}
+
+
+def _let_go_and_run(node: Node, arrival: int) -> None:
+    let_go(node, arrival)
+    run(node)
+    run(node, is_healthy=True)
+
+
+KNOWN_BY: Mapping[str, Callable[[Node, int], None]] = {
+    "apart": lambda node, arrival: None,
+    "released": let_go,
+    "ended": _let_go_and_run,
+    "another source's": lambda node, arrival: let_go(node, arrival, "pacs"),
+}
+"""What became of another patient's instances before one came that names none."""
+
+
+@pytest.mark.parametrize("with_more", [True, False])
+@pytest.mark.parametrize("other", ["one slice", "all"])
+@pytest.mark.parametrize("became", KNOWN_BY)
+def test_what_names_no_patient_joins_nobody_whatever_became_of_the_others_that_are_known(
+    node: Node, files: Sequence[Path], tmp_path: Path, became: str, other: str, *, with_more: bool
+) -> None:
+    bring(node, files[:10])
+    settle(node)
+    bring(node, of_another(files, tmp_path / "other", other))
+    settle(node)
+    KNOWN_BY[became](node, 2)
+    before = [(job.id, set(read_by(node, job))) for job in jobs(node)]
+    nameless = changed(files[5:6], tmp_path / "nameless", is_renamed=True, PatientID="", PatientName="")
+    bring(node, [*nameless, *(files[10:11] if with_more else [])])
+    settle(node)
+    held = arrivals(node)[-1]
+    name = str(dcmread(nameless[0]).SOPInstanceUID)
+    assert (held.state, name in held.reason) == ("quarantined", True)
+    assert held.reason.startswith("instances without a patient came where several patients are known")
+    assert [(job.id, set(read_by(node, job))) for job in jobs(node)] == before
+    bring(node, files[11 if with_more else 10 :])
+    settle(node)
+    last = jobs(node)[-1]
+    assert set(read_by(node, last)) == {f"{dcmread(file).SOPInstanceUID}.dcm" for file in files}
+    assert (arrivals(node)[2].state, last.supersedes) == ("quarantined", before[0][0])
+
+
+@pytest.mark.parametrize("when", ["first", "later"])
+def test_what_came_without_a_patient_before_another_was_known_is_no_part_of_what_comes_after(
+    node: Node, files: Sequence[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    nameless = changed(files[5:6], tmp_path / "nameless", is_renamed=True, PatientID="", PatientName="")
+    for some in [[*nameless, *files[:9]]] if when == "first" else [files[:9], nameless]:
+        bring(node, some)
+        settle(node)
+    bring(node, of_another(files, tmp_path / "other", "all"))
+    settle(node)
+    bring(node, files[9:])
+    settle(node)
+    assert f"1 without a patient: {dcmread(nameless[0]).SOPInstanceUID}" in caplog.messages[-1]
+    assert len(read_by(node, jobs(node)[-1])) == SLICES
+
+
+def test_where_one_patient_is_known_what_names_none_is_theirs_also_by_another_source(
+    node: Node, files: Sequence[Path], tmp_path: Path
+) -> None:
+    bring(node, files[:9])
+    bring(node, files[:9], "pacs")
+    settle(node)
+    nameless = changed(files[9:], tmp_path / "nameless", PatientID="", PatientName="")
+    bring(node, nameless)
+    settle(node)
+    assert (arrivals(node)[-1].state, arrivals(node)[-1].reason) == ("queued", "")
+    assert len(read_by(node, jobs(node)[-1])) == SLICES
+
+
+def test_another_patients_that_come_with_one_that_names_none_name_it(
+    node: Node, files: Sequence[Path], tmp_path: Path
+) -> None:
+    bring(node, files)
+    settle(node)
+    nameless = changed(files[5:6], tmp_path / "nameless", is_renamed=True, PatientID="", PatientName="")
+    bring(node, [*of_another(files, tmp_path / "other", "all"), *nameless])
+    settle(node)
+    apart = arrivals(node)[-1]
+    assert apart.state == "apart"
+    assert apart.reason.endswith(f"; 1 without a patient: {dcmread(nameless[0]).SOPInstanceUID}.")

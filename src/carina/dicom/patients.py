@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from carina.dicom.part10 import OpenFile, find_data_set, open_file, reading
@@ -57,6 +57,11 @@ def are_several(patients: Sequence[str]) -> bool:
 def patients_in(folder: Path) -> Mapping[str, str]:
     """The patient of every DICOM file in a folder by the file's name, whatever it holds; of none in what is damaged."""
     return {file.name: _patient_in(file) for file in sorted(folder.glob("*.dcm"))}
+
+
+def patients_of(files: Iterable[Path]) -> Iterator[str]:
+    """The patient of each of some files, in turn, as ``patients_in`` tells them."""
+    return map(_patient_in, files)
 
 
 def _patient_in(file: Path) -> str:

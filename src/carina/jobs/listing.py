@@ -229,15 +229,15 @@ def every_job(connection: Connection, *, pipeline: str = "", page: int = 1000) -
         last = rows[-1].id
 
 
-def job_on(connection: Connection, *, series: str = "", study: str = "") -> Job | None:
-    """The latest healthy job on a series, or on any of a study, by its UID; else the latest one, None where none is."""
+def jobs_under(connection: Connection, *, series: str = "", study: str = "") -> tuple[Job, ...]:
+    """Every job on a series, or on any of a study, by its UID: the healthy ones first, of these the latest."""
     wanted = JOBS
     if series:
         wanted = wanted.where(JOB.c.series_uid == series)
     if study:
         wanted = wanted.where(JOB.c.study_uid == study)
-    row = connection.execute(wanted.order_by((JOB.c.ended == JobEnd.HEALTHY).desc(), JOB.c.id.desc()).limit(1)).first()
-    return None if row is None else job_of(row)
+    found = connection.execute(wanted.order_by((JOB.c.ended == JobEnd.HEALTHY).desc(), JOB.c.id.desc()))
+    return tuple(map(job_of, found))
 
 
 def sources_of(connection: Connection, pipeline: str) -> frozenset[str]:

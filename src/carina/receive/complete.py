@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -79,7 +79,7 @@ def complete_arrivals(settings: Settings, engine: Engine, untaken: Mapping[str, 
                 if not is_apart and verdict != SENT_AS_WELL:
                     _end_waiting_of_others(connection, arrival, verdict.left)
         if verdict.reason:
-            level = logging.WARNING if is_apart else logging.INFO
+            level = logging.WARNING if is_apart or verdict.left else logging.INFO
             _LOG.log(level, "arrival %d: %s: %s", arrival.id, verdict.state, verdict.reason)
     return settled
 
@@ -91,7 +91,7 @@ def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySo
         return SENT_AS_WELL
     folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
     linked = _link_others(settings, engine, arrival, folder)
-    mixture = mixture_of(folder, _own_names(engine, arrival))
+    mixture = mixture_of(folder, _own_names(engine, arrival), _known_files(settings, engine, arrival))
     for name in mixture.left:
         (folder / name).unlink(missing_ok=True)
     if mixture.state is not None:
@@ -136,6 +136,15 @@ def _another_content(engine: Engine, arrival: Row[Any], folder: Path) -> Verdict
     if are_several(list(patients.values())):
         reason += f" Besides, {several_words(patients)}"
     return Verdict(ArrivalState.APART, reason)
+
+
+def _known_files(settings: Settings, engine: Engine, arrival: Row[Any]) -> Iterator[Path]:
+    """The files of every other arrival of a series, whatever became of it and whoever sent it; of its project."""
+    same = (ARRIVAL.c.series_uid == arrival.series_uid) & (ARRIVAL.c.project == arrival.project)
+    wanted = select(INSTANCE.c.path).join(ARRIVAL).where(same, ARRIVAL.c.id != arrival.id).order_by(INSTANCE.c.id)
+    with engine.connect() as connection:
+        paths = connection.execute(wanted).scalars().all()
+    yield from (Path(settings.node.folder) / path for path in paths)
 
 
 def _own_names(engine: Engine, arrival: Row[Any]) -> set[str]:

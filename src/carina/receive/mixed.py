@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
-from carina.dicom.patients import are_several, patients_in
+from carina.dicom.patients import are_several, patients_in, patients_of
 from carina.receive.store import ArrivalState
 
 NAMED_OF_A_PATIENT = 3
@@ -40,25 +40,42 @@ class Mixture:
     left_words: str = ""
 
 
-def mixture_of(folder: Path, own: AbstractSet[str]) -> Mixture:
+def mixture_of(folder: Path, own: AbstractSet[str], known: Iterable[Path] = ()) -> Mixture:
     """Judge all DICOM files in a folder, volume or not, by whose they are; ``own`` are the names of the arrival's.
 
     Its own of several patients wait, and so do those of one who is not among those that came before. Where he is, what
     others have under the UID is left: it waits elsewhere, or an earlier version of Carina took it. What names no
-    patient is nobody's, since several are known.
+    patient is nobody's where several are known: ``known`` are the files of every arrival of the series, of those as
+    well that are no part of this one. They are looked into only where something names no patient.
     """
     patients = patients_in(folder)
-    if not are_several(list(patients.values())):
+    if not are_several(list(patients.values())) and not _is_nobodys(patients, known):
         return Mixture()
     came = {name: patient for name, patient in patients.items() if name in own}
     before = {name: patient for name, patient in patients.items() if name not in own}
     if are_several(list(came.values())):
         return Mixture(state=ArrivalState.QUARANTINED, reason=several_words(came), left=frozenset(before))
-    known = set(came.values()) - {""}
-    if known.isdisjoint(before.values()):
-        reason = f"{_ANOTHERS} It is {_listed(sorted(came))}."
+    if _are_anothers(set(came.values()) - {""}, set(before.values()) - {""}):
+        reason = f"{_ANOTHERS} It is {_listed(sorted(came))}{_nameless_words(came)}."
         return Mixture(state=ArrivalState.APART, reason=reason, left=frozenset(before))
     return _joined(came, before)
+
+
+def _are_anothers(came: AbstractSet[str], before: AbstractSet[str]) -> bool:
+    return bool(came) and bool(before) and came.isdisjoint(before)
+
+
+def _is_nobodys(patients: Mapping[str, str], known: Iterable[Path]) -> bool:
+    """Whether some files of no more than one patient name none, while several are known."""
+    named = set(patients.values()) - {""}
+    if "" not in patients.values():
+        return False
+    for patient in patients_of(known):
+        if patient:
+            named.add(patient)
+        if len(named) > 1:
+            return True
+    return False
 
 
 def _joined(came: Mapping[str, str], before: Mapping[str, str]) -> Mixture:

@@ -15,9 +15,9 @@ from carina.database import read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import list_deliveries, resting_reason
 from carina.jobs.earlier import earlier_removed, earlier_scans, wanted_for, wish_of
-from carina.jobs.kept import FilesState, job_files
-from carina.jobs.listing import Job, job_on
-from carina.jobs.queue import JobEnd, JobState
+from carina.jobs.kept import FilesState
+from carina.jobs.listing import Job
+from carina.jobs.queue import JobState
 from carina.jobs.reading import Reading, next_to_read
 from carina.jobs.superseding import successor_of, successor_words
 from carina.pipeline.manifest import Manifest, State
@@ -35,8 +35,8 @@ from carina.service.pages.projects import project_routes
 from carina.service.pages.rendering import compile_templates, html, in_turn, page, shared_values, shown_part
 from carina.service.pages.results import agreements, results
 from carina.service.pages.shared_parts import PagePart, nameless, rights_of
+from carina.service.pages.under_uid import show_held
 from carina.service.pages.worklist import WorklistAsked, searched_values, upload_values, worklist_part
-from carina.service.problems import NotThere
 from carina.service.progress import manifest_of, operators_of, progress_of, warnings_of
 from carina.service.rest.operation import understood
 from carina.service.rest.shown import arrival_shown
@@ -189,19 +189,6 @@ def _handed_over(manifest: Manifest | None) -> frozenset[str]:
     """The operators of a job's run that have left their objects to the delivery of the node, which may yet wait."""
     found = manifest.operators.items() if manifest else ()
     return frozenset(name for name, one in found if one.has_handed_over)
-
-
-def show_held(request: Request) -> Response:
-    """To the results on a series, or on a study's, by its UID: an address that another system can make."""
-    node = _node(request)
-    with read_only(node.engine) as connection:
-        job = job_on(connection, **request.path_params)
-        files = job_files(connection, node.folder, job) if job else None
-    if job is None or files is None:
-        raise NotThere("series.unknown", "no series of this UID was run here.")
-    query = f"?{request.url.query}" if request.url.query else ""
-    has_results = job.ended == JobEnd.HEALTHY and files.state is FilesState.HERE
-    return RedirectResponse(f"/jobs/{job.id}/view/{query}" if has_results else f"/jobs/{job.id}", 303)
 
 
 async def show_series(request: Request) -> Response:
