@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import sys
@@ -48,6 +49,16 @@ expect.set_options(timeout=PATIENCE_MS)
 remember(pytest.MonkeyPatch())  # before a module of tests imports them by name
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """What a command sets for its own process does not go on for the tests after it."""
+    ours = logging.getLogger("carina")
+    level, handlers, propagates = ours.level, ours.handlers[:], ours.propagate
+    yield
+    ours.setLevel(level)
+    ours.handlers, ours.propagate = handlers, propagates
 
 
 @pytest.fixture(scope="session")
