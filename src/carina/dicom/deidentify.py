@@ -96,8 +96,9 @@ def _burned_in(name: str, why: str) -> BadSeries:
 
 
 def deidentified(header: Dataset, frames: npt.NDArray[Any], profile: Profile, pseudonyms: Pseudonyms) -> Dataset:
-    """An instance without its patient, in Explicit VR Little Endian.
+    """An instance without its patient, in Explicit VR Little Endian, under the UIDs that replace those it had.
 
+    ``series_uids`` gives those that it is sent under, once it is known what the whole series says.
     ``header`` is the data set without pixel data, ``frames`` its stored values, ``(frame, row, column)``, without
     the bits that the header leaves unused, where overlays were kept.
     """

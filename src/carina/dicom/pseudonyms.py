@@ -18,7 +18,7 @@ LONGEST_MOVE_DAYS = 3650
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """What stands for one patient's identifiers; ``used`` is the map: kind, original and replacement.
+    """What stands for one patient's identifiers; ``used`` is the map: of each replacement, kind and original.
 
     ``retained`` names what is kept of the instances: those that keep other things are others, and have other UIDs.
     """
@@ -26,16 +26,20 @@ class Pseudonyms:
     key: bytes
     patient: str
     retained: tuple[str, ...] = ()
-    used: dict[tuple[str, str], str] = field(default_factory=dict)
+    used: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def patient_id(self) -> str:
         """The patient's pseudonym, for ID and name."""
         word = base64.b32encode(self._digest("patient", self.patient)).decode()[:12]
         return self._note("patient", self.patient, f"CARINA-{word}")
 
-    def uid(self, original: str) -> str:
-        """A UID under 2.25 (PS3.5 B.2) in place of another."""
-        number = uuid.UUID(bytes=self._digest(" ".join(("uid", *self.retained)), original)[:16], version=4).int
+    def uid(self, original: str, said: str = "") -> str:
+        """A UID under 2.25 (PS3.5 B.2) in place of another of the patient's; ``said``: of what says that, and no other.
+
+        The patient is in it: what is corrected to be another's has other UIDs, and no archive takes one for the other.
+        """
+        kind = " ".join(("uid", *self.retained))
+        number = uuid.UUID(bytes=self._digest(kind, said, self.patient, original)[:16], version=4).int
         return self._note("uid", original, f"2.25.{number}")
 
     def moved(self, day: date) -> date | None:
@@ -56,9 +60,9 @@ class Pseudonyms:
         moved = self.moved(found)
         return f"{moved:%Y%m%d}" if moved else ""
 
-    def _digest(self, kind: str, text: str) -> bytes:
-        return hmac.new(self.key, f"{kind}\0{text}".encode(), hashlib.sha256).digest()
+    def _digest(self, *parts: str) -> bytes:
+        return hmac.new(self.key, "\0".join(parts).encode(), hashlib.sha256).digest()
 
     def _note(self, kind: str, original: str, replacement: str) -> str:
-        self.used[kind, original] = replacement
+        self.used[replacement] = kind, original
         return replacement

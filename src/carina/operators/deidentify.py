@@ -6,7 +6,7 @@ import csv
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from carina.dicom.objects import save_object
 from carina.dicom.objects_header import study_uid
 from carina.dicom.pseudonyms import Pseudonyms
 from carina.dicom.series import Series
+from carina.dicom.series_uids import give_uids, instance_digest, series_uids
 from carina.dicom.whole_file import read_whole
 from carina.errors import BadConfig, BadSeries
 from carina.operators.ports import DicomObjects, SourcePort
@@ -31,12 +32,23 @@ from carina.pipeline.operator import Context, Operator, Setting
 MAP_FILE = "deidentification-map.csv"
 """In the run's folder, readable by the node's user alone; it is no result and goes nowhere."""
 
+BEFORE_NAMED = 0.8
+"""How much of the work is done when every instance is written, and what the series says is known."""
+
 
 class Deidentified(NamedTuple):
     """The series for other operators, and its instances as objects to send."""
 
     source: SourcePort
     dicom: DicomObjects
+
+
+class _Written(NamedTuple):
+    """An instance under a UID that only the one it had decides."""
+
+    file: Path
+    original: str
+    digest: str
 
 
 def deidentify(
@@ -59,8 +71,9 @@ def deidentify(
         raise BadConfig("deidentify.key", f"deidentify.key: {words}, secret and always the same.")
     pseudonyms = Pseudonyms(key.encode(), _patient(source), tuple(sorted(retained)))
     folder = Path(tempfile.mkdtemp(prefix=".deidentify-", dir=context.folder))
-    files = list(_write(source, folder, Profile(retained), pseudonyms, context))
-    _write_map(pseudonyms, context.folder / MAP_FILE)
+    written = list(_write(source, folder, Profile(retained), pseudonyms, context))
+    files = [one.file for one in written]
+    _write_map(pseudonyms, _give_uids(source.uid, written, pseudonyms, context), context.folder / MAP_FILE)
     context.record("files", [MAP_FILE])
     context.record("retained", sorted(retained))
     made = handed_source(find_series(folder, most_voxels=settings.limits.voxels))
@@ -91,7 +104,9 @@ def _patient(series: Series) -> str:
     return f"{issuer}\\{number}" if number else study_uid(series)
 
 
-def _write(series: Series, folder: Path, profile: Profile, pseudonyms: Pseudonyms, context: Context) -> Iterator[Path]:
+def _write(
+    series: Series, folder: Path, profile: Profile, pseudonyms: Pseudonyms, context: Context
+) -> Iterator[_Written]:
     uids = {instance.path: instance.sop_instance_uid for instance in series.instances if instance.frame in (None, 1)}
     for number, path in enumerate(series.files, start=1):
         header = read_whole(path, stop_before_pixels=True)
@@ -101,17 +116,31 @@ def _write(series: Series, folder: Path, profile: Profile, pseudonyms: Pseudonym
         header.SOPInstanceUID = uids.get(path) or header.get("SOPInstanceUID", path.name)
         header.SeriesInstanceUID, header.StudyInstanceUID = series.uid, study_uid(series)
         made = deidentified(header, frames, profile, pseudonyms)
-        yield save_object(made, folder / f"ct-{number:05}.dcm")
-        context.progress(number / len(series.files))
+        file = save_object(made, folder / f"ct-{number:05}.dcm")
+        yield _Written(file, str(header.SOPInstanceUID), instance_digest(made))
+        context.progress(number / len(series.files) * BEFORE_NAMED)
 
 
-def _write_map(pseudonyms: Pseudonyms, file: Path) -> None:
+def _give_uids(uid: str, written: Sequence[_Written], pseudonyms: Pseudonyms, context: Context) -> frozenset[str]:
+    """Give series and instances the UIDs of what they say; gives every UID that is in them then."""
+    originals, digests = [uid, *(one.original for one in written)], [one.digest for one in written]
+    uids, standing = series_uids(originals, digests, pseudonyms), set[str]()
+    for number, one in enumerate(written, start=1):
+        made = read_whole(one.file)
+        standing.update(give_uids(made, uids))
+        save_object(made, one.file)
+        context.progress(BEFORE_NAMED + number / len(written) * (1 - BEFORE_NAMED))
+    return frozenset(standing)
+
+
+def _write_map(pseudonyms: Pseudonyms, standing: frozenset[str], file: Path) -> None:
     file.unlink(missing_ok=True)
     file.touch(0o600, exist_ok=False)
     with file.open("w", newline="", encoding="utf-8") as table:
         writer = csv.writer(table)
         writer.writerow(("kind", "original", "replacement"))
-        writer.writerows((kind, original, new) for (kind, original), new in sorted(pseudonyms.used.items()))
+        rows = sorted((kind, original, new) for new, (kind, original) in pseudonyms.used.items())
+        writer.writerows(row for row in rows if row[0] != "uid" or row[2] in standing)
 
 
 def _options(text: str) -> frozenset[Retained]:
