@@ -73,6 +73,20 @@ def test_each_patients_are_run_by_themselves_or_wait_with_their_reason(
     check_waiting(node, came, waits)
 
 
+def test_what_names_nobody_beside_one_patient_is_not_theirs_where_others_are_known(
+    node: Node, files: Sequence[Path], tmp_path: Path
+) -> None:
+    others = of_another(files, tmp_path / "other", "all")
+    nameless = changed(files[5:6], tmp_path / "nameless", is_renamed=True, PatientID="", PatientName="")
+    came = {"first": uids(files), "other": uids(others), "nobody": uids(nameless)}
+    for some in (others, [*files, *nameless]):
+        bring(node, some)
+        settle(node)
+    assert len(released(node, arrivals(node)[-1].id).parts) == 2
+    check_run(node, came, {"first", "other"})
+    check_waiting(node, came, ["nobody"])
+
+
 def check_waiting(node: Node, came: Mapping[str, set[str]], who: Sequence[str]) -> None:
     """Of these the instances wait with their reason, and each one's are together; nothing is gone."""
     where, rows = kept(node), {row.id: row for row in arrivals(node)}

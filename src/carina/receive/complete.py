@@ -91,7 +91,7 @@ def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySo
         return SENT_AS_WELL
     folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
     linked = _link_others(settings, engine, arrival, folder)
-    mixture = mixture_of(folder, _own_names(engine, arrival), _known_files(settings, engine, arrival))
+    mixture = mixture_of(folder, _own_names(engine, arrival), known_files(settings, engine, arrival))
     for name in mixture.left:
         (folder / name).unlink(missing_ok=True)
     if mixture.state is not None:
@@ -138,7 +138,7 @@ def _another_content(engine: Engine, arrival: Row[Any], folder: Path) -> Verdict
     return Verdict(ArrivalState.APART, reason)
 
 
-def _known_files(settings: Settings, engine: Engine, arrival: Row[Any]) -> Iterator[Path]:
+def known_files(settings: Settings, engine: Engine, arrival: Row[Any]) -> Iterator[Path]:
     """The files of every other arrival of a series, whatever became of it and whoever sent it; of its project."""
     same = (ARRIVAL.c.series_uid == arrival.series_uid) & (ARRIVAL.c.project == arrival.project)
     wanted = select(INSTANCE.c.path).join(ARRIVAL).where(same, ARRIVAL.c.id != arrival.id).order_by(INSTANCE.c.id)

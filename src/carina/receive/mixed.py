@@ -49,7 +49,7 @@ def mixture_of(folder: Path, own: AbstractSet[str], known: Iterable[Path] = ()) 
     well that are no part of this one. They are looked into only where something names no patient.
     """
     patients = patients_in(folder)
-    if not are_several(list(patients.values())) and not _is_nobodys(patients, known):
+    if not are_several(list(patients.values())) and not is_nobodys(patients, known):
         return Mixture()
     came = {name: patient for name, patient in patients.items() if name in own}
     before = {name: patient for name, patient in patients.items() if name not in own}
@@ -65,7 +65,7 @@ def _are_anothers(came: AbstractSet[str], before: AbstractSet[str]) -> bool:
     return bool(came) and bool(before) and came.isdisjoint(before)
 
 
-def _is_nobodys(patients: Mapping[str, str], known: Iterable[Path]) -> bool:
+def is_nobodys(patients: Mapping[str, str], known: Iterable[Path]) -> bool:
     """Whether some files of no more than one patient name none, while several are known."""
     named = set(patients.values()) - {""}
     if "" not in patients.values():

@@ -7,7 +7,7 @@ What they were in is joined, and its folder goes when retention removes it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,10 @@ from carina.dicom.part10 import open_file
 from carina.dicom.patients import are_several, patients_in
 from carina.errors import BadSeries, one_line, unwritable
 from carina.pipeline.places import link_or_copy
-from carina.receive.complete import RUN_REFUSED, judge_arrival
+from carina.receive.complete import RUN_REFUSED, judge_arrival, known_files
 from carina.receive.durability import flush_folder, take_back
 from carina.receive.instance import ASKED
-from carina.receive.mixed import nameless_reason
+from carina.receive.mixed import is_nobodys, nameless_reason
 from carina.receive.patient import scan_of
 from carina.receive.store import ArrivalState
 from carina.sections import INCOMING
@@ -76,23 +76,28 @@ def parts_of_arrival(
     with engine.connect() as connection:
         paths = connection.execute(select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == arrival_id)).scalars()
         mine = {Path(path).name for path in paths}
-        came_by = connection.execute(select(ARRIVAL.c.source).where(ARRIVAL.c.id == arrival_id)).scalar()
-    by = settings.sources.get(source or came_by or "")
-    if by is None or not mine:
+        whole = connection.execute(select(ARRIVAL).where(ARRIVAL.c.id == arrival_id)).one_or_none()
+    by = settings.sources.get(source or (whole.source if whole else ""))
+    if by is None or whole is None or not mine:
         return ()
     own.check()
     folder = own.folder / INCOMING / str(arrival_id)
-    parts = [_judged(patient, its, folder, settings, by) for patient, its in _by_patient(folder, mine).items()]
+    patients = _by_patient(folder, mine, known_files(settings, engine, whole))
+    parts = [_judged(patient, its, folder, settings, by) for patient, its in patients.items()]
     return tuple(sorted(parts, key=lambda one: (bool(one.reason), -len(one.names), one.names)))
 
 
-def _by_patient(folder: Path, mine: Set[str]) -> Mapping[str, Sequence[str]]:
-    """Names of files by their patients; empty where they are of one. Of what is not there nobody knows whose it is."""
+def _by_patient(folder: Path, mine: Set[str], known: Iterable[Path]) -> Mapping[str, Sequence[str]]:
+    """Names of files by their patients; empty where they are of one. Of what is not there nobody knows whose it is.
+
+    Beside a patient's, files that name none are nobody's where ``known`` ones of the series are another patient's.
+    """
     patients = {**dict.fromkeys(mine, ""), **{name: one for name, one in patients_in(folder).items() if name in mine}}
     names: dict[str, list[str]] = defaultdict(list)
     for name, patient in sorted(patients.items()):
         names[patient].append(name)
-    return names if are_several(list(patients.values())) else {}
+    is_several = are_several(list(patients.values())) or (len(names) > 1 and is_nobodys(patients, known))
+    return names if is_several else {}
 
 
 def _judged(patient: str, names: Sequence[str], folder: Path, settings: Settings, source: AnySource) -> PartOfArrival:
