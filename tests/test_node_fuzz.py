@@ -19,7 +19,7 @@ from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from served_nodes import add_job, hold, opened
 
-LIVE = re.compile(r"/live$")
+LIVE = re.compile(r"/(live|superseded)$")
 """Streams that end with the browser only."""
 
 
