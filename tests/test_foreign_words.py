@@ -14,7 +14,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import RLELossless
 from sqlalchemy import Engine
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import InterfaceError
 
 from carina.config import DicomwebDestination
 from carina.deliver import store_scu
@@ -69,7 +69,7 @@ def test_of_a_zip(tmp_path: Path) -> None:
 
 
 def test_of_a_database(tmp_path: Path) -> None:
-    refused = DataError("insert", {}, ValueError(f"value too long: {NAME}"))
+    refused = InterfaceError("insert", {}, ValueError(f"value too long: {NAME}"))
     assert unwritable_row(tmp_path, refused).message == "the database can't be written (ValueError)."
 
 
