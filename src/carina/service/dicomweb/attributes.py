@@ -58,7 +58,7 @@ def attribute(keyword: str, *values: object) -> Attributes:
 
 @lru_cache(maxsize=20_000)
 def _header(path: Path, keywords: tuple[str, ...], _modified: int) -> bytes:
-    """What a header says, as JSON, which takes a tenth of the memory."""
+    """What a header says, packed, which takes a tenth of the memory."""
     try:
         opened = open_file(path, keywords)
     except BadSeries as error:
@@ -67,7 +67,7 @@ def _header(path: Path, keywords: tuple[str, ...], _modified: int) -> bytes:
     vrs = {keyword: vr_of(tag_of(keyword)) for keyword in keywords}
     told = {hex_tag(one): told_text(vr, opened.text(one) if opened else "") for one, vr in vrs.items() if vr != "SQ"}
     sequences = [keyword for keyword, vr in vrs.items() if vr == "SQ"]
-    return msgspec.json.encode(in_utf8(told | _sequences(path, sequences, opened)))
+    return msgspec.msgpack.encode(in_utf8(told | _sequences(path, sequences, opened)))
 
 
 def _sequences(path: Path, keywords: Sequence[str], opened: OpenFile | None) -> Attributes:
@@ -85,7 +85,7 @@ def header_record(path: Path, keywords: Sequence[str]) -> Attributes:
     Raises:
         OutOfReach: it is there and can't be read.
     """
-    found: Attributes = msgspec.json.decode(_header(path, tuple(keywords), changed_ns(path)))
+    found: Attributes = msgspec.msgpack.decode(_header(path, tuple(keywords), changed_ns(path)))
     return found
 
 
