@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydicom.uid import SegmentationStorage
 from sqlalchemy import Connection, select
 
 from carina.config import Destination
-from carina.corrections.finish import Finished
-from carina.corrections.hand_made import HandMade, hand_made
+from carina.corrections.masks import CORRECTIONS
 from carina.database import DELIVERY, JOB
 from carina.deliver.ledger import DeliveryState, takes_kind
 from carina.keeping.removable import Bounds
 from carina.pipeline.json_text import read_json
 from carina.sections import RUNS
+
+if TYPE_CHECKING:
+    from carina.corrections.finish import Finished
+    from carina.corrections.hand_made import HandMade
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +36,25 @@ class ReadersWork:
         A correction that holds is delivered where every destination of the job that takes its kind has confirmed it.
         That of a job without one is nowhere else, as strokes are that nobody finished.
         """
-        made = hand_made(self.folder / RUNS / str(job_id))
+        made = self._made(job_id)
         if made is None:
             return False
         if made.last_at >= bounds.before:
             return True
         is_given_up = bounds.abandoned is not None and made.last_at < bounds.abandoned
         return not is_given_up and self._is_owed(connection, job_id, made)
+
+    def _made(self, job_id: int) -> HandMade | None:
+        run = self.folder / RUNS / str(job_id)
+        try:
+            (run / CORRECTIONS).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:  # told as what can't be read
+            pass
+        from carina.corrections.hand_made import hand_made  # 50 MB of libraries, which a run without any doesn't need
+
+        return hand_made(run)
 
     def _is_owed(self, connection: Connection, job_id: int, made: HandMade) -> bool:
         if made.is_unreadable or made.unfinished:
@@ -56,7 +72,7 @@ class ReadersWork:
 
     def words(self, connection: Connection, job_id: int) -> str:
         """What of a run's readers goes with it, to stand behind why it goes; empty where that is nothing."""
-        made = hand_made(self.folder / RUNS / str(job_id))
+        made = self._made(job_id)
         said = list(self._said(connection, job_id, made)) if made else []
         return f"; with it went {', '.join(said)}" if said else ""
 
