@@ -53,8 +53,8 @@ def dragged(page: Page, plane: str) -> None:
 
 
 @contextmanager
-def correcting(browser: Browser, corrected: CorrectedRun, query: str = AT_UNMARKED) -> Iterator[Page]:
-    """The page Correct, at a place whose voxels a stroke changes, where nothing else is asked for."""
+def correcting(browser: Browser, corrected: CorrectedRun, query: str = "") -> Iterator[Page]:
+    """The page Correct, in the largest lesion where nothing is asked for: there a stroke changes nothing."""
     app = run_app(corrected.run.folder, source=corrected.series, reader="Jane Doe")
     with served(app) as address, browser.new_context(viewport={"width": 1280, "height": 800}) as context:
         page = context.new_page()
@@ -69,7 +69,7 @@ def test_keys_alone_paint_on_three_planes_and_the_object_holds_just_that(
 ) -> None:
     corrected = CorrectedRun(pose, tmp_path)
     expected = corrected.network.labels > 0
-    with correcting(browser, corrected) as page:
+    with correcting(browser, corrected, AT_UNMARKED) as page:
         for _ in range(5):
             page.keyboard.press("]")
         for key, plane in zip("123", PLANES, strict=True):
@@ -183,7 +183,7 @@ def test_fill_and_grow_take_what_a_click_means(browser: Browser, corrected: Corr
 
 
 def test_accepting_and_rejecting_need_a_name_and_nothing_unfinished(browser: Browser, corrected: CorrectedRun) -> None:
-    with correcting(browser, corrected) as page:
+    with correcting(browser, corrected, AT_UNMARKED) as page:
         page.get_by_label("Name").fill("")
         page.get_by_role("button", name="Accept").click()
         expect(page.locator("#said")).to_contain_text("Give your name first: it stands beside the decision")
@@ -272,7 +272,7 @@ def test_finish_waits_until_the_mask_is_changed_and_says_so(browser: Browser, co
         expect(page.locator("#undecidable")).to_contain_text(WAITS if is_greyed else "Accept and Reject wait")
         expect(finishing).to_have_accessible_description(page.locator("#undecidable").inner_text())
 
-    with correcting(browser, corrected) as page:
+    with correcting(browser, corrected, AT_UNMARKED) as page:
         finishing = page.get_by_role("button", name="Finish the correction")
         for number in range(2):
             greyed(is_greyed=True)
@@ -333,7 +333,7 @@ def check_page(page: Page, width: int) -> None:
 def test_the_focus_stays_on_undo_and_goes_to_the_picture_when_nothing_is_left(
     browser: Browser, corrected: CorrectedRun
 ) -> None:
-    with correcting(browser, corrected) as page:
+    with correcting(browser, corrected, AT_UNMARKED) as page:
         for key in ("1", "Shift+ArrowDown"):
             page.keyboard.press(key)
             with page.expect_response("**/strokes"):

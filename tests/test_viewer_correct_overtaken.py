@@ -18,7 +18,7 @@ from carina.corrections.standing import Decision
 from carina.service.local_time import local_text
 from carina.service.viewer.server import run_app
 from corrected_runs import CorrectedRun, saved
-from test_viewer_correct_browser import correcting
+from test_viewer_correct_browser import AT_UNMARKED, correcting
 from viewer_runs import served
 
 _IDS = itertools.count()
@@ -33,7 +33,7 @@ def corrected(tmp_path: Path) -> CorrectedRun:
 def rob(browser: Browser, corrected: CorrectedRun) -> Iterator[Page]:
     """The page of Rob on a mask that has a stroke of Rita's; what she does from now on it does not see by itself."""
     paint_elsewhere(corrected)
-    with correcting(browser, corrected) as page:
+    with correcting(browser, corrected, AT_UNMARKED) as page:
         page.get_by_label("Name").fill("rob")
         page.route("**/standing.json", lambda route: route.abort())
         yield page

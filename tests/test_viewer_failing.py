@@ -14,7 +14,7 @@ from carina.service.viewer.scene import PLANES
 from carina.service.viewer.server import run_app
 from corrected_runs import CorrectedRun, saved
 from test_viewer_browser import opened
-from test_viewer_correct_browser import correcting
+from test_viewer_correct_browser import AT_UNMARKED, correcting
 from test_viewer_overlay import DRAWN
 from viewer_runs import posed, served, through_dicom, write_run
 
@@ -140,7 +140,7 @@ def test_a_plane_without_a_picture_takes_no_stroke_and_says_why(
     browser: Browser, tmp_path: Path, plane: str, answer: int | None
 ) -> None:
     corrected = CorrectedRun("plain", tmp_path)
-    with correcting(browser, corrected) as page:
+    with correcting(browser, corrected, AT_UNMARKED) as page:
         asked: list[str] = []
         page.on("request", lambda one: asked.append(one.url))
         page.wait_for_function(DRAWN)

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from carina.measure.findings import Classification, SaliencyFindings
 from corrected_runs import CorrectedRun, ready, saved
 from test_viewer_browser import opened
-from test_viewer_correct_browser import correcting
+from test_viewer_correct_browser import AT_UNMARKED, correcting
 from viewer_runs import posed, served, through_dicom, write_run
 
 KEEPS_NOTHING = """for (const name of ["localStorage", "sessionStorage"]) {
@@ -176,7 +176,7 @@ def stroke_that_waits(page: Page) -> None:
 
 
 def test_strokes_that_the_browser_has_no_room_for_are_told_and_sent(browser: Browser, corrected: CorrectedRun) -> None:
-    with correcting(browser, corrected) as page:
+    with correcting(browser, corrected, AT_UNMARKED) as page:
         page.add_init_script(IS_FULL)
         page.reload()
         ready(page)
@@ -189,7 +189,7 @@ def test_strokes_that_the_browser_has_no_room_for_are_told_and_sent(browser: Bro
 
 
 def test_a_browser_that_keeps_nothing_paints_all_the_same(browser: Browser, corrected: CorrectedRun) -> None:
-    with correcting(browser, corrected) as page:
+    with correcting(browser, corrected, AT_UNMARKED) as page:
         page.add_init_script(KEEPS_NOTHING)
         page.reload()
         ready(page)
