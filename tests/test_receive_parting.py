@@ -221,3 +221,25 @@ def test_what_an_anonymiser_named_anew_is_released_as_one(node: Node, files: Seq
     with node.engine.begin() as connection:
         connection.execute(update(ARRIVAL).values(state="quarantined", reason="a rule"))
     assert released(node).parts == () and len(read_by(node, jobs(node)[-1])) == SLICES
+
+
+def test_what_a_killed_release_left_is_in_no_run_of_whoever_gets_its_number(
+    node: Node, files: Sequence[Path], tmp_path: Path
+) -> None:
+    """SQLite gives a number again that was rolled back, and the node serves on."""
+    others = of_another(files, tmp_path / "other", "all")
+    came = {"first": uids(files), "other": uids(others)}
+    bring(node, [*files, *others])
+    settle(node)
+    incoming = node.store.folder / "incoming"
+    for number, some in (("2", sorted(incoming.glob("1/*"))[:3]), ("3", sorted(incoming.glob("1/*"))[-3:])):
+        (incoming / number).mkdir()
+        for file in some:
+            (incoming / number / file.name).hardlink_to(file)
+    new = changed(files, tmp_path / "new", is_renamed=True, PatientID="NEW", SeriesInstanceUID="1.2.99")
+    bring(node, new)
+    settle(node)
+    assert arrivals(node)[-1].state == "queued"
+    assert len(released(node).parts) == 2
+    check_run(node, came | {"new": uids(new)}, {"first", "other", "new"})
+    assert len(list((node.store.folder / "unknown").rglob("*.dcm"))) == 6

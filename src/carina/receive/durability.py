@@ -6,6 +6,7 @@ leave either without the other; ``flushed`` of a row says that both are there. W
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, exc, select
 
-from carina.database import INSTANCE, read_only
+from carina.database import INSTANCE, OwnFolder, read_only
 from carina.database.intact import chunks_of, holds_data_set
+from carina.pipeline.places import free_place
+from carina.sections import SET_ASIDE
 
 DATABASE_FAILS = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 """A database that is full, locked, or gone."""
+
+_LOG = logging.getLogger(__name__)
 
 
 def flush_folder(folder: Path) -> None:
@@ -35,6 +40,34 @@ def take_back(folder: Path, engine: Engine, file: Path) -> None:
     with suppress(*DATABASE_FAILS), read_only(engine) as connection:
         if connection.execute(named).first() is None:
             file.unlink(missing_ok=True)
+
+
+def empty_folder(own: OwnFolder, place: Path) -> Path:
+    """The folder of an arrival whose row was just begun, with nothing in it.
+
+    A process that was killed before its row was kept leaves its folder, and SQLite gives the number again: what lies
+    there is set aside.
+
+    Raises:
+        FolderAway: the node's folder is not there.
+        OSError: it can't be made, or what lies there not be moved.
+    """
+    folder = own.make(place)
+    put_away(folder, own.folder / SET_ASIDE)
+    return folder
+
+
+def put_away(place: Path, folder: Path) -> None:
+    """Move what no row explains out of the way: the database is older than its folder, or a process was killed."""
+    files = [file for file in place.iterdir() if file.is_file()]
+    if not files:
+        return
+    aside = free_place(folder / place.name)
+    aside.mkdir(parents=True)
+    for file in files:
+        file.replace(aside / file.name)
+    words = "1 file" if len(files) == 1 else f"{len(files)} files"
+    _LOG.warning("%s of an arrival that the database doesn't know: moved to %s", words, aside)
 
 
 def assure(folder: Path, row: Row[Any]) -> bool:

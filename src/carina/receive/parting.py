@@ -23,7 +23,7 @@ from carina.dicom.patients import are_several, patients_in
 from carina.errors import BadSeries, one_line, unwritable
 from carina.pipeline.places import link_or_copy
 from carina.receive.complete import RUN_REFUSED, judge_arrival, known_files
-from carina.receive.durability import flush_folder, take_back
+from carina.receive.durability import empty_folder, flush_folder, take_back
 from carina.receive.instance import ASKED
 from carina.receive.mixed import is_nobodys, nameless_reason
 from carina.receive.patient import scan_of
@@ -117,7 +117,7 @@ def _why_refused(files: Sequence[Path], settings: Settings, source: AnySource) -
 
 @contextmanager
 def taken_back(own: OwnFolder) -> Iterator[list[Path]]:
-    """Folders that are made within a block: where it fails, what no row names goes again."""
+    """Files that are made within a block: where it fails, what no row names goes again, and folders left empty."""
     made: list[Path] = []
     is_done = False
     try:
@@ -125,17 +125,16 @@ def taken_back(own: OwnFolder) -> Iterator[list[Path]]:
         is_done = True
     finally:
         if not is_done:
-            for folder in made:
-                for file in folder.iterdir():
-                    take_back(own.folder, own.engine, file)
+            for file in made:
+                take_back(own.folder, own.engine, file)
                 with suppress(OSError):
-                    folder.rmdir()
+                    file.parent.rmdir()
 
 
 def part(
     connection: Connection, own: OwnFolder, arrival_id: int, parts: Sequence[PartOfArrival], made: list[Path]
 ) -> Parted:
-    """Make an arrival of each part of one that was just released, and join that one; ``made`` gets their folders.
+    """Make an arrival of each part of one that was just released, and join that one; ``made`` gets their files.
 
     Raises:
         BadConfig: the files can't be put there.
@@ -166,14 +165,15 @@ def _begin_part(connection: Connection, own: OwnFolder, whole: Row[Any], one: Pa
     values |= {"state": state, "reason": one.reason, "expected": None, **_said_in(files, mine[0].source)}
     added = insert(ARRIVAL).returning(ARRIVAL.c.id).execution_options(**EVERY_PROJECT)  # in the project of the whole
     new = int(connection.execute(added, values).scalar_one())
-    made.append(own.make(Path(INCOMING, str(new))))
+    folder = empty_folder(own, Path(INCOMING, str(new)))
     for row, file in zip(mine, files, strict=True):
+        made.append(folder / file.name)
         with suppress(FileNotFoundError):  # what the node has lost is named by its run
-            link_or_copy(file, made[-1] / file.name)
+            link_or_copy(file, folder / file.name)
         path = Path(INCOMING, str(new), file.name).as_posix()
         moved = update(INSTANCE).where(INSTANCE.c.id == row.id)
         connection.execute(moved.values(arrival_id=new, path=path))
-    flush_folder(made[-1])
+    flush_folder(folder)
     return new
 
 

@@ -13,8 +13,7 @@ from sqlalchemy import Connection, Engine, Row, delete, exists, select, update
 from carina.config import Settings
 from carina.database import ARRIVAL, INSTANCE, OwnFolder, database_now
 from carina.database.intact import LOST
-from carina.pipeline.places import free_place
-from carina.receive.durability import assure
+from carina.receive.durability import assure, put_away
 from carina.receive.presence import alone
 from carina.receive.store import ArrivalState
 from carina.sections import INCOMING, SET_ASIDE
@@ -46,7 +45,7 @@ def recover(settings: Settings, engine: Engine) -> int:
             connection.execute(update(ARRIVAL).where(arriving).values(last_at=database_now(connection)))
             for place in _unsettled(connection, folder / INCOMING):
                 if place.name.isdecimal() and not _is_known(connection, place):
-                    _set_aside(place, folder / SET_ASIDE)
+                    put_away(place, folder / SET_ASIDE)
                 else:
                     removed += _remove_unlisted(connection, folder, place)
         return removed
@@ -65,19 +64,6 @@ def _unsettled(connection: Connection, incoming: Path) -> Iterator[Path]:
 def _is_known(connection: Connection, place: Path) -> bool:
     """Whether the arrival whose folder it is has a row."""
     return bool(connection.execute(select(exists().where(ARRIVAL.c.id == _id_of(place)))).scalar())
-
-
-def _set_aside(place: Path, folder: Path) -> None:
-    """Move what no row explains out of the way: a database that is older than its folder doesn't know what it had."""
-    files = [file for file in place.iterdir() if file.is_file()]
-    if not files:
-        return
-    aside = free_place(folder / place.name)
-    aside.mkdir(parents=True)
-    for file in files:
-        file.replace(aside / file.name)
-    words = "1 file" if len(files) == 1 else f"{len(files)} files"
-    _LOG.warning("%s of an arrival that the database doesn't know: moved to %s", words, aside)
 
 
 def _id_of(place: Path) -> int:

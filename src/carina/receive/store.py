@@ -33,7 +33,7 @@ from carina.database import ARRIVAL, INSTANCE, LONGEST_CODE, FolderAway, OwnFold
 from carina.database.intact import is_intact
 from carina.errors import one_line
 from carina.pipeline.places import file_name
-from carina.receive.durability import assure, flush_folder, take_back
+from carina.receive.durability import assure, empty_folder, flush_folder, take_back
 from carina.receive.instance import (
     FULL_CODE,
     NO_ROOM,
@@ -256,7 +256,7 @@ class InstanceStore:
             opened = _open_apart(connection, header, origin, uid) if is_apart else _open(connection, header, origin)
             arrival_id = opened or _begin(connection, header, origin, now, is_apart=is_apart)
             path = Path(INCOMING, str(arrival_id), f"{file_name(uid)}.dcm")
-            folders = _move(part, self.own, path)
+            folders = _move(part, self.own, path, is_first=opened is None)
             listed = self._flushes.submit(_flush, folders)
             row = {
                 "arrival_id": arrival_id,
@@ -383,12 +383,12 @@ def _begin(connection: Connection, header: Header, origin: SentBy, now: datetime
     return int(connection.execute(insert(ARRIVAL).returning(ARRIVAL.c.id), row).scalar_one())
 
 
-def _move(part: PartFile, own: OwnFolder, path: Path) -> list[Path]:
+def _move(part: PartFile, own: OwnFolder, path: Path, *, is_first: bool) -> list[Path]:
     """Rename a part into its place; gives the folders that are to be flushed, that of a folder that is made as well."""
     place = own.folder / path
-    is_new = not place.parent.is_dir()
+    is_new = is_first or not place.parent.is_dir()
     if is_new:
-        own.make(path.parent)
+        empty_folder(own, path.parent)
     part.path.rename(place)
     part.moved_to = place
     return [place.parent, place.parent.parent] if is_new else [place.parent]
