@@ -297,7 +297,7 @@ def test_a_killed_process_leaves_what_was_promised_and_nothing_by_half(
 ) -> None:
     store.accept(arriving("1.2.3.1"), ORIGIN)
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise Died
 
     with monkeypatch.context() as broken:

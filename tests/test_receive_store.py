@@ -214,12 +214,12 @@ def test_a_node_that_starts_takes_nothing_from_a_fetch_beside_it(
     removed: list[int] = []
     start = threading.Thread(target=lambda: removed.append(recover(node, engine)))
 
-    def meanwhile(*arguments: object) -> object:
+    def meanwhile(*arguments: object, **named: object) -> object:
         if not start.ident:
             start.start()
             start.join(0.2)
             assert start.is_alive()
-        return original(*arguments)
+        return original(*arguments, **named)
 
     monkeypatch.setattr(store_module, place, meanwhile)
     assert InstanceStore(node, engine).accept(instance("1.2.3.1"), ORIGIN) is Accepted.NEW
