@@ -7,9 +7,11 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, expect
 from pydicom import dcmread
 from pydicom.uid import UID, SegmentationStorage
 from sqlalchemy import delete, update
@@ -21,6 +23,7 @@ from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from carina.web_settings import DEFAULT_PROJECT
 from served_nodes import add_job, hold, opened, serving, write_result
+from test_access_browser import look_over
 
 SLICES = 3
 
@@ -191,3 +194,17 @@ def test_what_of_another_project_is_not_seen_is_not_told_of(linked: Linked) -> N
         with seeing(linked.node.engine, frozenset(projects)).connect() as connection:
             found = patients_under(linked.node, connection, series=series)
         assert [one.job and one.job.id for one in found] == expected
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 390), ("light", 1280)])
+def test_the_choice_is_to_be_read_by_everybody(
+    linked: Linked, browser: Browser, scheme: Literal["dark", "light"], width: int
+) -> None:
+    linked.came(linked.files, "a")
+    linked.came(linked.of("OTHER"), "b")
+    linked.came(linked.of("THIRD"), "c", "quarantined", is_run=False)
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 700})
+    page.goto(f"{linked.url}/series/{dcmread(linked.files[0]).SeriesInstanceUID}")
+    expect(page.get_by_role("row")).to_have_count(4)
+    look_over(page, width)
+    page.close()
