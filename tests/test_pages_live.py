@@ -162,6 +162,8 @@ def test_a_press_is_a_click_whatever_comes_before_and_meanwhile(live: Live, what
     if what == "priority":
         expect(live.row(row)).to_contain_text("priority low")
     else:
+        expect(page.get_by_role("heading", name=f"Release arrival {row}?")).to_be_visible()
+        page.get_by_role("button", name="Release as second").click()
         expect(page.get_by_role("status")).to_contain_text(f"Arrival {row} is released")
         expect(page.get_by_role("link", name="Back")).to_be_focused()
         with page.expect_navigation() as reloaded:

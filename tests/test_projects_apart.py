@@ -75,6 +75,7 @@ def bodies(rule: Rule, held: Held, token: str) -> list[dict[str, Any]]:
         acts += [{"what": "resend", "name": f"{held.name}-share"}, {"what": "resend", "id": held.job}]
         acts += [{"what": "echo", "name": f"{held.name}-share"}]
         acts += [{"what": "run-series", "id": held.uploaded, "name": held.series}]
+        acts += [{**one, "sure": "yes"} for one in acts]
         return [{"data": {"token": token, **one}} for one in acts]
     if rule.path in ("/move", "/projects/{project}/people"):
         moved = {"job": held.pending, "arrival": held.quarantined, "to": held.name, "project": held.name}

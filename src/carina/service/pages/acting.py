@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -18,6 +18,7 @@ from carina.service.access.caller import check_form
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.forms import form_of, own_place
 from carina.service.pages.rendering import page
+from carina.service.pages.sure import Question, release_question
 from carina.service.problems import NotUnderstood, status_of
 from carina.service.rest.operation import understood
 from carina.service.upload_series import run_series
@@ -26,7 +27,10 @@ _Id = Annotated[int, Meta(ge=1, le=2**62)]
 
 
 class Pressed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A button that was pressed: ``what`` it does, to which row or destination, with which choice."""
+    """A button that was pressed: ``what`` it does, to which row or destination, with which choice.
+
+    ``sure`` says that what it does was asked about, and is to be done.
+    """
 
     what: str
     token: str
@@ -34,6 +38,7 @@ class Pressed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     id: _Id | None = None
     name: str = ""
     choice: str = ""
+    sure: Literal["", "yes"] = ""
 
 
 Act = Callable[[RunningNode, Pressed], str]
@@ -112,6 +117,14 @@ ACTS: dict[str, Act] = {
 }
 """What each button does."""
 
+
+def _ask_release(node: RunningNode, pressed: Pressed) -> Question | None:
+    return release_question(node, _id(pressed), pressed.choice)
+
+
+ASKED: Mapping[str, Callable[[RunningNode, Pressed], Question | None]] = {"release": _ask_release}
+"""What is asked before a button does what nothing takes back; None where it will not be done."""
+
 UNANSWERED: Mapping[str, str] = {"echo": "No answer", "echo-source": "Not everything answers"}
 """How a page is headed that says what an echo met."""
 
@@ -121,7 +134,10 @@ async def act(request: Request) -> Response:
     given = await form_of(request)
     back = own_place(given.get("back", "/"))
     try:
-        said = await run_in_threadpool(_act, request, given)
+        pressed, question = await run_in_threadpool(_question, request, given)
+        if question:
+            return page(request, "sure.html", {"question": question, "pressed": pressed, "to": back})
+        said = await run_in_threadpool(_act, request, pressed)
     except CarinaError as error:
         values = {"said": error.message, "code": error.code, "to": back}
         if isinstance(error, DeliveryFailed):
@@ -133,9 +149,15 @@ async def act(request: Request) -> Response:
     return RedirectResponse(back, status_code=303)
 
 
-def _act(request: Request, given: dict[str, str]) -> str:
+def _question(request: Request, given: dict[str, str]) -> tuple[Pressed, Question | None]:
+    """The button that was pressed, and what is asked before it does anything."""
     pressed = understood(given, Pressed)
     check_form(request, pressed.token)
     if pressed.what not in ACTS:
         raise NotUnderstood("web.asked", f"what: is {pressed.what[:20]!r}; expected {', '.join(ACTS)}")
+    asks = None if pressed.sure else ASKED.get(pressed.what)
+    return pressed, asks(seen_node(request), pressed) if asks else None
+
+
+def _act(request: Request, pressed: Pressed) -> str:
     return ACTS[pressed.what](seen_node(request), pressed)

@@ -224,6 +224,7 @@ function keepPressed(pressed) {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("form[method=post] button");
   if (!button || event.detail) return; // by a pointer
+  if (button.closest("[data-sure]")) return; // it is pressed again, where one stands before it was asked about
   const ids = [];
   for (let one = button; one && one !== live && one.nodeName !== "MAIN"; one = one.parentElement) {
     if (one.getAttribute("id")) ids.push(one.getAttribute("id"));
