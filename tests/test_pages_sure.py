@@ -15,7 +15,7 @@ from sqlalchemy import select
 from carina.database import ARRIVAL
 from carina.receive.store import ArrivalState
 from carina.service.node import RunningNode
-from carina.service.pages.acting import ACTS, ASKED
+from carina.service.pages.acting import ACTS, QUESTIONS
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from served_nodes import hold, opened, serving
@@ -114,7 +114,7 @@ def test_what_has_been_released_is_not_asked_about_again(holding: Holding) -> No
 
 
 def test_what_is_asked_about_is_done_by_a_button() -> None:
-    assert ASKED.keys() <= ACTS.keys()
+    assert QUESTIONS.keys() <= ACTS.keys()
 
 
 def worklist(browser: Browser, holding: Holding, width: int = 390, theme: Literal["dark", "light"] = "light") -> Page:

@@ -18,11 +18,13 @@ from carina.database import IDENTITY, IDENTITY_FILE, NOTICE, OTHER_DATABASE, out
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import last_trouble
 from carina.errors import FULL, one_line, shortened
+from carina.service.access.caller import caller_of
 from carina.service.dicomweb.left_out import left_out_lately
 from carina.service.dicomweb.soundness import MOST_DAMAGED
 from carina.service.loops import PartState, PartStatus
 from carina.service.metrics import metrics_text
 from carina.service.node import RunningNode, file_of_database, seen_node
+from carina.service.peer_names import told_to
 from carina.service.source_files import source_file_troubles
 from carina.service.tls_state import tls_state
 
@@ -200,7 +202,8 @@ async def live(_: Request) -> Response:
 
 def ready(request: Request) -> Response:
     """``/health/ready``: 200 or 503, with the reasons."""
-    seen = readiness(seen_node(request))
+    node = seen_node(request)
+    seen = told_to(readiness(node), caller_of(request), node.every_setting)
     body = msgspec.json.encode(seen)
     return Response(body, status_code=200 if seen.ready else 503, media_type="application/json")
 

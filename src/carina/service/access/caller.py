@@ -83,6 +83,12 @@ class Caller:
         return self.role is Role.MEMBER and not self.roles
 
     @property
+    def operates_all_seen(self) -> bool:
+        """Whether there is something that they see, and they operate in whatever that is of."""
+        seen, operated = self.projects(Need.READ), self.projects(Need.OPERATE)
+        return operated is None or (bool(seen) and seen is not None and seen <= operated)
+
+    @property
     def may_administer(self) -> bool:
         """Whether accounts are shown."""
         return self.may(Need.ADMINISTER, everywhere=True)

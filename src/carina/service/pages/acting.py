@@ -122,7 +122,7 @@ def _ask_release(node: RunningNode, pressed: Pressed) -> Question | None:
     return release_question(node, _id(pressed), pressed.choice)
 
 
-ASKED: Mapping[str, Callable[[RunningNode, Pressed], Question | None]] = {"release": _ask_release}
+QUESTIONS: Mapping[str, Callable[[RunningNode, Pressed], Question | None]] = {"release": _ask_release}
 """What is asked before a button does what nothing takes back; None where it will not be done."""
 
 UNANSWERED: Mapping[str, str] = {"echo": "No answer", "echo-source": "Not everything answers"}
@@ -155,7 +155,7 @@ def _question(request: Request, given: dict[str, str]) -> tuple[Pressed, Questio
     check_form(request, pressed.token)
     if pressed.what not in ACTS:
         raise NotUnderstood("web.asked", f"what: is {pressed.what[:20]!r}; expected {', '.join(ACTS)}")
-    asks = None if pressed.sure else ASKED.get(pressed.what)
+    asks = None if pressed.sure else QUESTIONS.get(pressed.what)
     return pressed, asks(seen_node(request), pressed) if asks else None
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
+from carina.config import Settings
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import counts_by_job, resting_reason, troubles_by_job
 from carina.jobs.listing import Job
 from carina.jobs.queue import JobEnd
+from carina.service.access.caller import Caller
+from carina.service.peer_names import message_told
 
 LONGEST_REASON = 90
 
@@ -50,9 +53,17 @@ def sendings_of(connection: Connection, ids: Sequence[int]) -> dict[int, dict[st
     return {job: {name: sending(job, name, states) for name, states in places.items()} for job, places in found.items()}
 
 
-def sent_lines(connection: Connection, job: Job) -> list[str]:
-    """What became of the results of a job, a line for each destination."""
+def sendings_told(
+    sendings: Mapping[str, Sending], project: str, caller: Caller, settings: Settings
+) -> dict[str, Sending]:
+    """What became of the results of a job of a project, without addresses for those who only read there."""
+    return {name: replace(one, why=message_told(one.why, caller, settings, project)) for name, one in sendings.items()}
+
+
+def sent_lines(connection: Connection, job: Job, caller: Caller, settings: Settings) -> list[str]:
+    """What became of the results of a job, a line for each destination, as a caller is told it."""
     sendings = sendings_of(connection, [job.id]).get(job.id, {})
+    sendings = sendings_told(sendings, job.project, caller, settings)
     nothing = "nothing" if job.ended in (JobEnd.FAULTED, JobEnd.CANCELED) else "nothing yet"
     lines = [f"{name}: {one.words}" for name, one in sendings.items()]
     lines += [f"{name}: {nothing}" for name in job.destinations if name not in sendings]

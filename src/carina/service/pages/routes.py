@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Row
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -37,6 +38,7 @@ from carina.service.pages.results import agreements, results
 from carina.service.pages.shared_parts import PagePart, nameless, rights_of
 from carina.service.pages.under_uid import show_held
 from carina.service.pages.worklist import WorklistAsked, searched_values, upload_values, worklist_part
+from carina.service.peer_names import message_told, told_to
 from carina.service.progress import manifest_of, operators_of, progress_of, warnings_of
 from carina.service.rest.operation import understood
 from carina.service.rest.shown import arrival_shown
@@ -160,15 +162,19 @@ def job_values(node: RunningNode, job_id: int, caller: Caller) -> dict[str, Any]
     Raises:
         NotThere: there is no such job.
     """
-    progress = progress_of(node, job_id)
+    settings = node.every_setting
+    progress = told_to(progress_of(node, job_id), caller, settings)
+    told = partial(message_told, caller=caller, settings=settings, project=progress.job.project)
     with read_only(node.engine) as connection:
-        deliveries = list_deliveries(connection, job_id=job_id, at_most=1000)
+        rows = list_deliveries(connection, job_id=job_id, at_most=1000)
+        deliveries = told_to(rows, caller, settings, progress.job.project)
         earlier, wish = earlier_scans(connection, job_id), wish_of(connection, job_id)
-        removed, sent = earlier_removed(connection, job_id), sent_lines(connection, progress.job)
+        removed = earlier_removed(connection, job_id)
+        sent = sent_lines(connection, progress.job, caller, settings)
         wanted, described = wanted_for(connection, job_id), job_words(node, connection, progress.job)
         held_up = {one.destination for one in deliveries if one.state == DeliveryState.WAITING}
         successor = successor_of(connection, progress.job)
-        resting = {name: resting_reason(connection, name) for name in sorted(held_up)}
+        resting = {name: told(resting_reason(connection, name)) for name in sorted(held_up)}
         arrival = arrival_read(connection, node.folder, progress.job)
     has_results = progress.job.state is JobState.STOPPED and progress.files.state is FilesState.HERE
     values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
@@ -182,7 +188,13 @@ def job_values(node: RunningNode, job_id: int, caller: Caller) -> dict[str, Any]
     came = came_by(seen, is_uploaded=seen is None and is_uploaded, used=progress.used)
     values |= {"is_uploaded": is_uploaded, "came_by": came}
     values |= {"has_results": has_results, "earlier": earlier, "earlier_removed": removed}
-    return values | {"wish": wish, "wanted_for": wanted, "before": run_before(node, progress.job)}
+    values["wish_said"] = told(wish_words(wish))
+    return values | {"wanted_for": wanted, "before": run_before(node, progress.job)}
+
+
+def wish_words(wish: Row[Any] | None) -> str:
+    """What came of the wish for earlier scans; empty where nothing was wished."""
+    return (wish.said or f"Asking {wish.peer} for them.") if wish else ""
 
 
 def _handed_over(manifest: Manifest | None) -> frozenset[str]:

@@ -28,6 +28,7 @@ from carina.service.access.caller import caller_of
 from carina.service.changes import audit
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.deliveries import sent_lines
+from carina.service.peer_names import told_to
 from carina.service.problems import Conflict, NotThere, without_source
 from carina.service.viewer.correcting import Correcting, source_of_run
 from carina.service.viewer.looked_at import RunsLookedAt
@@ -50,7 +51,8 @@ def run_of(request: Request) -> Path:
     if files.state is FilesState.AWAY:
         raise node.own.away
     if files.state is not FilesState.HERE:
-        raise NotThere(files.code, _without_results(job, files))
+        told = told_to(job, caller_of(request), node.every_setting)
+        raise NotThere(files.code, _without_results(told, files))
     return node.folder / job.folder
 
 
@@ -151,7 +153,7 @@ def sent_of_job(request: Request) -> list[str]:
     """
     node, job = job_asked(request)
     with read_only(node.engine) as connection:
-        return sent_lines(connection, job)
+        return sent_lines(connection, job, caller_of(request), node.every_setting)
 
 
 def corrections_of_jobs() -> Correcting:

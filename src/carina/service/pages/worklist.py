@@ -29,12 +29,13 @@ from carina.service.arrivals import HELD_BACK, Arrival, arrivals_read, first_fil
 from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode, seen_node
 from carina.service.pages.counted import found_jobs
-from carina.service.pages.deliveries import Sending, reasons_to_wait, sendings_of
+from carina.service.pages.deliveries import Sending, reasons_to_wait, sendings_of, sendings_told
 from carina.service.pages.inputs import described_file, files_to_read, job_input
 from carina.service.pages.job_rows import JobRow, RunProgress
 from carina.service.pages.rendering import html, shared_values, shown_part
 from carina.service.pages.shared_parts import PagePart, nameless, rights_of
 from carina.service.pages.state_words import READING_WORDS
+from carina.service.peer_names import message_without_addresses, told_to
 from carina.service.pipelines import offered_pipelines
 from carina.service.problems import NotUnderstood
 from carina.service.progress import manifest_of, operators_of
@@ -185,7 +186,7 @@ def worklist_part(request: Request, node: RunningNode, asked: WorklistAsked, at_
 
     def make(version: object) -> PagePart:
         anybody = nameless(caller)
-        values = _shown_to(anybody, worklist(node, asked, version)) | move_values(seen, anybody, version)
+        values = _shown_to(node, anybody, worklist(node, asked, version)) | move_values(seen, anybody, version)
         shown = values | shared_values(anybody, asked.link())
         around = {name: values[name] for name in _AROUND}
         look = partial(_look_beside, node, [row.job for row in values["rows"] if row.job.state is JobState.RUNNING])
@@ -196,11 +197,28 @@ def worklist_part(request: Request, node: RunningNode, asked: WorklistAsked, at_
     return part
 
 
-def _shown_to(caller: Caller, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the list as a caller sees it: the address of a sender is for those who operate in its project."""
-    rows = [replace(row, arrival=row.arrival and arrival_shown(row.arrival, caller)) for row in values["rows"]]
-    waiting = {name: [arrival_shown(one, caller) for one in values[name]] for name in ("quarantine", "arriving")}
-    return {**values, **waiting, "rows": rows}
+def _shown_to(node: RunningNode, caller: Caller, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the list as a caller sees it: addresses of senders and peers are for those who operate there."""
+    settings = node.every_setting
+
+    def shown(one: Arrival) -> Arrival:
+        return told_to(arrival_shown(one, caller), caller, settings)
+
+    rows = [
+        replace(
+            row,
+            arrival=row.arrival and shown(row.arrival),
+            job=told_to(row.job, caller, settings),
+            deliveries=sendings_told(row.deliveries, row.job.project, caller, settings),
+        )
+        for row in values["rows"]
+    ]
+    waiting = {name: [shown(one) for one in values[name]] for name in ("quarantine", "arriving")}
+    ready = told_to(values["node"], caller, settings)
+    resting = values["resting"]
+    if not caller.operates_all_seen:
+        resting = {name: message_without_addresses(said, settings) for name, said in resting.items()}
+    return {**values, **waiting, "rows": rows, "node": ready, "resting": resting}
 
 
 def searched_values(request: Request, node: RunningNode, asked: WorklistAsked, live: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from carina.errors import with_words
 from carina.pipeline.json_text import read_json
 from carina.service.access.caller import asking, caller_of
 from carina.service.node import RunningNode, seen_node
+from carina.service.peer_names import told_to
 from carina.service.problems import NotUnderstood
 from carina.service.rest.shown import shown_to
 from carina.service.rest.turns import Turns
@@ -73,7 +74,8 @@ class Operation(Generic[Asked]):
                 from_node = await self._in_turn(request, asked)
             else:
                 from_node = await to_thread.run_sync(self.run, seen_node(request), asked)
-            shown = shown_to(from_node, caller_of(request))
+            caller, settings = caller_of(request), seen_node(request).every_setting
+            shown = told_to(shown_to(from_node, caller), caller, settings)
             return Response(msgspec.json.encode(shown), media_type="application/json")
 
         return Route(prefix + self.path, answer, methods=[self.method], name=self.name)
