@@ -1,7 +1,8 @@
 """Every table of the node: what was accepted, what arrives together, what is to be run and to be sent, who did what.
 
 Times are UTC (``UtcTime``); paths are relative to the node's folder. Nothing here
-holds a patient's name, birth date or ID; an arrival has a digest of the ID, by which earlier scans are found.
+holds a patient's name, birth date or ID; an arrival has a digest of the ID, by which earlier scans are found, and
+digests of the IDs (or else the names) in it, by which it is told from another patient's.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ ARRIVAL = Table(
     Column("first_at", UtcTime, nullable=False),
     Column("last_at", UtcTime, nullable=False),
     Column("whose_sha256", String(64), nullable=False, default="", comment="alike: one patient's; empty: nobody's"),
+    Column("patients", String(33), comment="digests of who is named in it, two at most; null: not known, it is older"),
     Column("studied", String(14), nullable=False, default="", comment="study's date and time; empty: not known"),
     Column("is_prior", Integer, nullable=False, default=0, comment="1: we fetched it to compare with; nobody sent it"),
     Column("is_apart", Integer, nullable=False, default=0, comment="1: run by itself, not with its series"),

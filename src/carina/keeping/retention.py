@@ -21,6 +21,7 @@ from carina.keeping.lock import files_held
 from carina.keeping.readers_work import ReadersWork
 from carina.keeping.removable import Bounds, KeptKind, Removable, removable
 from carina.keeping.removal import Open, begin_removal, finish_removal, open_removals
+from carina.receive.named import note_patients
 from carina.sections import RUNS
 
 LEAST_AGE = timedelta(hours=1)
@@ -131,6 +132,8 @@ class Retention:
 
     def _remove(self, one: Removable, bounds: Bounds, why: str) -> bool:
         """Whether it was removed; one whose files resist is said, tried again in each round, and holds up no other."""
+        if one.kind is KeptKind.INCOMING:
+            note_patients(self._own, one.id)
         with self._own.begin() as connection:
             opened = begin_removal(connection, one, bounds, why, self._readers)
         if opened is None:

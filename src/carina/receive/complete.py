@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -22,6 +22,7 @@ from carina.dicom.rules import load_rules
 from carina.errors import BadSeries, Bug, told
 from carina.pipeline.places import link_or_copy
 from carina.receive.mixed import mixture_of, several_words
+from carina.receive.named import known_patients
 from carina.receive.own_results import is_made_by_us
 from carina.receive.store import ArrivalState
 from carina.sections import INCOMING
@@ -91,7 +92,8 @@ def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySo
         return SENT_AS_WELL
     folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
     linked = _link_others(settings, engine, arrival, folder)
-    mixture = mixture_of(folder, _own_names(engine, arrival), known_files(settings, engine, arrival))
+    known = known_patients(Path(settings.node.folder), engine, arrival)
+    mixture = mixture_of(folder, _own_names(engine, arrival), known)
     for name in mixture.left:
         (folder / name).unlink(missing_ok=True)
     if mixture.state is not None:
@@ -136,15 +138,6 @@ def _another_content(engine: Engine, arrival: Row[Any], folder: Path) -> Verdict
     if are_several(list(patients.values())):
         reason += f" Besides, {several_words(patients)}"
     return Verdict(ArrivalState.APART, reason)
-
-
-def known_files(settings: Settings, engine: Engine, arrival: Row[Any]) -> Iterator[Path]:
-    """The files of every other arrival of a series, whatever became of it and whoever sent it; of its project."""
-    same = (ARRIVAL.c.series_uid == arrival.series_uid) & (ARRIVAL.c.project == arrival.project)
-    wanted = select(INSTANCE.c.path).join(ARRIVAL).where(same, ARRIVAL.c.id != arrival.id).order_by(INSTANCE.c.id)
-    with engine.connect() as connection:
-        paths = connection.execute(wanted).scalars().all()
-    yield from (Path(settings.node.folder) / path for path in paths)
 
 
 def _own_names(engine: Engine, arrival: Row[Any]) -> set[str]:

@@ -11,6 +11,7 @@ from carina import __version__
 from carina.database import FOLDER_AWAY
 from carina.database.intact import FILE_BEGINS
 from carina.dicom.part10 import OpenFile, open_file
+from carina.dicom.patients import TOLD_APART_BY, patient_of
 from carina.dicom.syntaxes import ENCAPSULATED, IMPLICIT, NATIVE
 from carina.dicom.uids import is_uid
 from carina.errors import CarinaError
@@ -73,7 +74,7 @@ class Arriving(Announced):
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What decides where an instance belongs, and what lists say of it."""
+    """What decides where an instance belongs, and what lists say of it; ``patient`` is as ``patient_of`` has it."""
 
     study_uid: str
     series_uid: str
@@ -82,6 +83,7 @@ class Header:
     study_description: str
     series_description: str
     scan: ScanOf
+    patient: str
 
 
 def file_head(said: Announced) -> bytes:
@@ -132,7 +134,7 @@ def header_of(file: Path, said: Announced) -> Header:
     """
     uid = said.sop_instance_uid
     try:
-        opened = open_file(file, ASKED, to_its_end=True)
+        opened = open_file(file, (*ASKED, *TOLD_APART_BY), to_its_end=True)
     except CarinaError as error:
         words = error.message.removeprefix(f"{file.name}: ")
         raise NotAccepted(NOT_UNDERSTOOD, error.code, f"instance {uid}: {words}") from error
@@ -158,6 +160,7 @@ def header_of(file: Path, said: Announced) -> Header:
         study_description=found["StudyDescription"],
         series_description=found["SeriesDescription"],
         scan=scan_of(found),
+        patient=patient_of(opened),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
-from carina.dicom.patients import are_several, patients_in, patients_of
+from carina.dicom.patients import are_several, patients_in
 from carina.receive.store import ArrivalState
 
 NAMED_OF_A_PATIENT = 3
@@ -40,13 +40,13 @@ class Mixture:
     left_words: str = ""
 
 
-def mixture_of(folder: Path, own: AbstractSet[str], known: Iterable[Path] = ()) -> Mixture:
+def mixture_of(folder: Path, own: AbstractSet[str], known: Iterable[str] = ()) -> Mixture:
     """Judge all DICOM files in a folder, volume or not, by whose they are; ``own`` are the names of the arrival's.
 
     Its own of several patients wait, and so do those of one who is not among those that came before. Where he is, what
     others have under the UID is left: it waits elsewhere, or an earlier version of Carina took it. What names no
-    patient is nobody's where several are known: ``known`` are the files of every arrival of the series, of those as
-    well that are no part of this one. They are looked into only where something names no patient.
+    patient is nobody's where several are ``known``: named in any arrival of the series, in those as well that are no
+    part of this one. Nobody is asked for them but where something names no patient.
     """
     patients = patients_in(folder)
     if not are_several(list(patients.values())) and not is_nobodys(patients, known):
@@ -65,12 +65,12 @@ def _are_anothers(came: AbstractSet[str], before: AbstractSet[str]) -> bool:
     return bool(came) and bool(before) and came.isdisjoint(before)
 
 
-def is_nobodys(patients: Mapping[str, str], known: Iterable[Path]) -> bool:
+def is_nobodys(patients: Mapping[str, str], known: Iterable[str]) -> bool:
     """Whether some files of no more than one patient name none, while several are known."""
     named = set(patients.values()) - {""}
     if "" not in patients.values():
         return False
-    for patient in patients_of(known):
+    for patient in known:
         if patient:
             named.add(patient)
         if len(named) > 1:

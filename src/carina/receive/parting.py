@@ -22,10 +22,11 @@ from carina.dicom.part10 import open_file
 from carina.dicom.patients import are_several, patients_in
 from carina.errors import BadSeries, one_line, unwritable
 from carina.pipeline.places import link_or_copy
-from carina.receive.complete import RUN_REFUSED, judge_arrival, known_files
+from carina.receive.complete import RUN_REFUSED, judge_arrival
 from carina.receive.durability import empty_folder, flush_folder, take_back
 from carina.receive.instance import ASKED
 from carina.receive.mixed import is_nobodys, nameless_reason
+from carina.receive.named import known_patients, patients_kept
 from carina.receive.patient import scan_of
 from carina.receive.store import ArrivalState
 from carina.sections import INCOMING
@@ -36,6 +37,7 @@ class PartOfArrival:
     """What an arrival has of one patient, or of nobody: names of files, and why it is to wait; empty: it is run."""
 
     names: tuple[str, ...]
+    patient: str = ""
     reason: str = ""
 
 
@@ -82,15 +84,15 @@ def parts_of_arrival(
         return ()
     own.check()
     folder = own.folder / INCOMING / str(arrival_id)
-    patients = _by_patient(folder, mine, known_files(settings, engine, whole))
+    patients = _by_patient(folder, mine, known_patients(own.folder, engine, whole))
     parts = [_judged(patient, its, folder, settings, by) for patient, its in patients.items()]
     return tuple(sorted(parts, key=lambda one: (bool(one.reason), -len(one.names), one.names)))
 
 
-def _by_patient(folder: Path, mine: Set[str], known: Iterable[Path]) -> Mapping[str, Sequence[str]]:
+def _by_patient(folder: Path, mine: Set[str], known: Iterable[str]) -> Mapping[str, Sequence[str]]:
     """Names of files by their patients; empty where they are of one. Of what is not there nobody knows whose it is.
 
-    Beside a patient's, files that name none are nobody's where ``known`` ones of the series are another patient's.
+    Beside a patient's, files that name none are nobody's where another one is ``known`` under the series' UID.
     """
     patients = {**dict.fromkeys(mine, ""), **{name: one for name, one in patients_in(folder).items() if name in mine}}
     names: dict[str, list[str]] = defaultdict(list)
@@ -103,7 +105,8 @@ def _by_patient(folder: Path, mine: Set[str], known: Iterable[Path]) -> Mapping[
 def _judged(patient: str, names: Sequence[str], folder: Path, settings: Settings, source: AnySource) -> PartOfArrival:
     if not patient:
         return PartOfArrival(names=tuple(names), reason=nameless_reason(names))
-    return PartOfArrival(names=tuple(names), reason=_why_refused([folder / name for name in names], settings, source))
+    reason = _why_refused([folder / name for name in names], settings, source)
+    return PartOfArrival(names=tuple(names), patient=patient, reason=reason)
 
 
 def _why_refused(files: Sequence[Path], settings: Settings, source: AnySource) -> str:
@@ -150,7 +153,9 @@ def part(
     except OSError as error:
         raise unwritable(error, own.folder / INCOMING) from error
     words = f"its instances are of several patients, each one's by itself: {_listed(ids)}."
-    joined = {"state": ArrivalState.QUEUED, "reason": words}
+    joined: dict[str, object] = {"state": ArrivalState.QUEUED, "reason": words}
+    if whole.patients is None:
+        joined["patients"] = patients_kept(one.patient for one in parts)
     connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == arrival_id).values(**joined))
     run = sum(not one.reason for one in parts)
     return Parted(run=tuple(ids[:run]), waiting=tuple(ids[run:]))
@@ -162,7 +167,8 @@ def _begin_part(connection: Connection, own: OwnFolder, whole: Row[Any], one: Pa
     files = [own.folder / row.path for row in mine]
     state = ArrivalState.QUARANTINED if one.reason else ArrivalState.COMPLETE
     values = {name: value for name, value in whole._mapping.items() if name != "id"}
-    values |= {"state": state, "reason": one.reason, "expected": None, **_said_in(files, mine[0].source)}
+    values |= {"state": state, "reason": one.reason, "expected": None, "patients": one.patient}
+    values |= _said_in(files, mine[0].source)
     added = insert(ARRIVAL).returning(ARRIVAL.c.id).execution_options(**EVERY_PROJECT)  # in the project of the whole
     new = int(connection.execute(added, values).scalar_one())
     folder = empty_folder(own, Path(INCOMING, str(new)))

@@ -26,7 +26,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, exc, exists, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, delete, exc, exists, insert, select, update
 
 from carina.config import DicomDestination, Settings
 from carina.database import ARRIVAL, INSTANCE, LONGEST_CODE, FolderAway, OwnFolder, database_now
@@ -46,6 +46,7 @@ from carina.receive.instance import (
 )
 from carina.receive.known import differs, forget, known_under, same_door
 from carina.receive.moves import FETCHING, SAY_WHO_ASKED, AskedBy, Moves
+from carina.receive.named import WHOSE_OF_BOTH, WITH_PATIENT
 from carina.receive.part import PartFile, unwritable_part, unwritable_row
 from carina.receive.presence import receiving
 from carina.receive.project import project_of
@@ -100,11 +101,10 @@ _ARRIVING_APART = _OPEN.where(
     ARRIVAL.c.is_apart == 1, ARRIVAL.c.whose_sha256 == bindparam("whose"), ~_HAS_UID
 ).order_by(ARRIVAL.c.id)
 _INSERT = insert(INSTANCE).returning(INSTANCE.c.id)
-_OF_BOTH = case((ARRIVAL.c.whose_sha256 == bindparam("whose"), bindparam("whose")), else_="")
 _JOIN = (
     update(ARRIVAL)
     .where(ARRIVAL.c.id == bindparam("arrival"))
-    .values(last_at=bindparam("now"), whose_sha256=_OF_BOTH)  # nobody's where its instances are of two patients
+    .values(last_at=bindparam("now"), whose_sha256=WHOSE_OF_BOTH, patients=WITH_PATIENT)
 )
 _MARK = update(INSTANCE).where(INSTANCE.c.id == bindparam("instance")).values(flushed=1)
 """What every instance asks and writes, put together once."""
@@ -272,8 +272,8 @@ class InstanceStore:
                 "is_prior": int(origin.is_prior),
             }
             instance_id = connection.execute(_INSERT, row).scalar_one()
-            joins = {"arrival": arrival_id, "now": now, "whose": header.scan.whose(origin.source)}
-            connection.execute(_JOIN, joins)
+            whose = header.scan.whose(origin.source)
+            connection.execute(_JOIN, {"arrival": arrival_id, "now": now, "whose": whose, "patient": header.patient})
         return _Placed(Accepted.APART if is_apart else Accepted.NEW, instance_id, self.folder / path, listed)
 
     @contextmanager
@@ -373,6 +373,7 @@ def _begin(connection: Connection, header: Header, origin: SentBy, now: datetime
         "first_at": now,
         "last_at": now,
         "whose_sha256": header.scan.whose(origin.source),
+        "patients": header.patient,
         "studied": header.scan.studied,
         "is_prior": int(origin.is_prior),
         "is_apart": int(is_apart),
