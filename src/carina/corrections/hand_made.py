@@ -82,7 +82,9 @@ def _told(run: Path) -> Iterator[datetime]:
     """When readers decided, and when they last painted on each mask."""
     yield from (one.at for one in Journal(decisions_file(run), DecisionRecord).unread())
     for layer in MaskName:
-        yield from (one.at for one in _strokes(run, layer)[-1:])
+        records = _strokes(run, layer)
+        if any(one.runs for one in records):  # strokes that changed nothing were stored once
+            yield records[-1].at
 
 
 def _strokes(run: Path, layer: MaskName) -> list[StrokeRecord]:

@@ -89,6 +89,11 @@ class _Stroke:
         return bool(self.change.runs) and sum(turn <= revision for turn in self.turns) % 2 == 1
 
 
+def _seen(strokes: Sequence[_Stroke]) -> list[_Stroke]:
+    """Those that changed something. The others keep their places, which later records count by, and that is all."""
+    return [one for one in strokes if one.change.runs]
+
+
 class Overtaken(BadConfig):
     """Somebody else changed the mask since it was last looked at; nothing was stored."""
 
@@ -128,12 +133,12 @@ class Painting:
     @property
     def can_undo(self) -> bool:
         """Whether there is a stroke to undo."""
-        return bool(self._done)
+        return bool(_seen(self._done))
 
     @property
     def can_redo(self) -> bool:
         """Whether a stroke was undone last."""
-        return bool(self._undone)
+        return bool(_seen(self._undone))
 
     @property
     def bytes_read(self) -> int:
@@ -143,22 +148,22 @@ class Painting:
     @property
     def undoes(self) -> str:
         """Whose stroke an undo takes back."""
-        return self._done[-1].painter if self._done else ""
+        return next((one.painter for one in reversed(_seen(self._done))), "")
 
     @property
     def redoes(self) -> str:
         """Whose stroke a redo brings back."""
-        return self._undone[-1].painter if self._undone else ""
+        return next((one.painter for one in reversed(_seen(self._undone))), "")
 
     @property
     def undoable(self) -> tuple[str, ...]:
         """Who has strokes that can be taken back."""
-        return tuple(dict.fromkeys(one.painter for one in self._done))
+        return tuple(dict.fromkeys(one.painter for one in _seen(self._done)))
 
     @property
     def redoable(self) -> tuple[str, ...]:
         """Who has strokes that can be brought back."""
-        return tuple(dict.fromkeys(one.painter for one in self._undone))
+        return tuple(dict.fromkeys(one.painter for one in _seen(self._undone)))
 
     def painters(self, revision: int) -> tuple[str, ...]:
         """Whose strokes the mask of a revision has, who painted first before the others."""
@@ -238,7 +243,7 @@ class Painting:
             if (known := self._met(author, revision)) is not None:
                 return known
             found = self._done if kind is StrokeKind.UNDO else self._undone
-            turned = [one for one in found if not is_own or one.painter == author.reader][-1:]
+            turned = [one for one in _seen(found) if not is_own or one.painter == author.reader][-1:]
             if not turned:
                 whose = " of yours" if is_own else ""
                 raise BadConfig("corrections.no-stroke", f"there is no stroke{whose} to {kind}.")
@@ -296,7 +301,7 @@ class Painting:
         self.marks[places] = change.value
         self.revision += 1
         stroke.turns.append(self.revision)
-        self.last = record
+        self.last = record if stroke.change.runs else self.last
         if record.id:
             self._ids[record.id] = (self.revision, change)
         return change
