@@ -20,6 +20,7 @@ from carina.dicom.deidentify import check_drawn, deidentified
 from carina.dicom.find import find_series, handed_source
 from carina.dicom.objects import save_object
 from carina.dicom.objects_header import study_uid
+from carina.dicom.patients import are_several, patients_of
 from carina.dicom.pseudonyms import Pseudonyms
 from carina.dicom.series import Series
 from carina.dicom.series_uids import give_uids, instance_digest, series_uids
@@ -61,7 +62,7 @@ def deidentify(
 
     Raises:
         BadConfig: the settings have no key.
-        BadSeries: text may be drawn in the pixels, or this is no DICOM series.
+        BadSeries: text may be drawn in the pixels, this is no DICOM series, or it is of several patients.
     """
     if not isinstance(source, Series):
         raise BadSeries("deidentify.no-dicom", "a volume file has no DICOM attributes: there is nothing to take out.")
@@ -98,10 +99,26 @@ class Instances(Mapping[str, Dataset]):
 
 
 def _patient(series: Series) -> str:
-    """What tells one patient from another: the ID with its issuer, or, where there is none, the study."""
-    number = str(series.header.get("PatientID") or "").strip()
-    issuer = str(series.header.get("IssuerOfPatientID") or "").strip()
-    return f"{issuer}\\{number}" if number else study_uid(series)
+    """What tells one patient from another: the ID with its issuer, or, where there is none, the study.
+
+    It is that of the slices that name anybody, whichever is first; where each names another, as an anonymiser leaves
+    them, none is the patient's.
+
+    Raises:
+        BadSeries: they are several patients' slices.
+    """
+    patients = list(patients_of(series.files))
+    named = [file for file, patient in zip(series.files, patients, strict=True) if patient]
+    number = len(set(patients) - {""})
+    if are_several(patients):
+        words = "slices of {number} patients are in it: give each one's a folder, and de-identify them one by one."
+        raise BadSeries("deidentify.patients", words.format(number=number))
+    if number > 1:
+        return study_uid(series)
+    header = read_whole(named[0], stop_before_pixels=True) if named else series.header
+    found = str(header.get("PatientID") or "").strip()
+    issuer = str(header.get("IssuerOfPatientID") or "").strip()
+    return f"{issuer}\\{found}" if found else study_uid(series)
 
 
 def _write(
