@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydicom.uid import ComprehensiveSRStorage, EncapsulatedPDFStorage, Explicit
 from sqlalchemy import Connection, Engine, insert
 
 from carina.database import JOB, SCHEMA, open_database
+from waiting import wait_until
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PATIENCE_S = 60.0
@@ -52,11 +52,8 @@ def new_ledger(place: Path | str) -> Engine:
 
 
 def eventually(is_so: Callable[[], bool]) -> None:
-    """Wait until something is so, for as long as a busy machine may need."""
-    end = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
+    """Wait until something is so."""
+    wait_until(is_so)
 
 
 def add_job(connection: Connection) -> int:

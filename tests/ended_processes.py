@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+
+from waiting import wait_until
 
 
 def is_alive(process: int) -> bool:
@@ -14,8 +15,6 @@ def is_alive(process: int) -> bool:
 
 
 def gone(process: int) -> bool:
-    for _ in range(300):
-        if not is_alive(process):
-            return True
-        time.sleep(0.1)
-    return False
+    """That a process has ended, once it has."""
+    wait_until(lambda: not is_alive(process))
+    return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel
 from carina.config import Settings
 from carina.receive.listener import DicomListener
 from receiving import receiver_settings
+from waiting import wait_until
 
 LAST = 0x02
 COMMAND = 0x01
@@ -84,12 +84,9 @@ def say_all(association: Association, content: bytes, flags: int = 0, context: i
 
 
 def until(happens: Callable[[], bool]) -> bool:
-    """Whether it happens, waited for generously."""
-    for _ in range(600):
-        if happens():
-            return True
-        time.sleep(0.05)
-    return False
+    """That it happens, once it has."""
+    wait_until(happens)
+    return True
 
 
 def parts(node: Settings) -> list[Path]:

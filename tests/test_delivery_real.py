@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +35,8 @@ from carina.receive.listener import DicomListener
 from carina.receive.store import InstanceStore
 from carina.testing.pacs import Pacs, orthanc, orthanc_program, send
 from carina.testing.ports import LOOPBACK, free_port
-from delivery_objects import NOW, PATIENCE_S, add_job, new_ledger, write_objects
+from delivery_objects import NOW, add_job, new_ledger, write_objects
+from waiting import wait_until
 
 PACE = Pace(first_s=0.2, longest_s=2, idle_s=0.05, report_s=1)
 
@@ -104,9 +104,7 @@ def deliver(engine: Engine, folder: Path, destination: Destination, files: list[
         ledger.enter(connection, job, {"PACS": destination}, files, folder=folder, now=NOW)
     sender = Sender(engine, folder, {"PACS": destination}, utc, PACE)
     sender.start()
-    end = time.monotonic() + PATIENCE_S
-    while not _is_over(engine, job) and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_until(lambda: _is_over(engine, job))
     assert sender.stop()
     with engine.begin() as connection:
         assert ledger.is_delivered(connection, job), ledger.counts(connection, job_id=job)
@@ -180,6 +178,11 @@ def test_a_node_that_may_report_may_not_send(engine: Engine, real: RealPacs, tmp
         assert connection.execute(select(INSTANCE)).all() == []
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex((LOOPBACK, port)) == 0
+
+
 @contextmanager
 def dcmtk(program: str, *options: str, folder: Path, port: int) -> Iterator[None]:
     """One of DCMTK's servers, listening until the block ends."""
@@ -188,12 +191,7 @@ def dcmtk(program: str, *options: str, folder: Path, port: int) -> Iterator[None
         pytest.skip(f"{program} is not installed")
     process = subprocess.Popen([path, *options, str(port)], cwd=folder, stderr=subprocess.DEVNULL)
     try:
-        end = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end and process.poll() is None:
-            with socket.socket() as tried:
-                if tried.connect_ex((LOOPBACK, port)) == 0:
-                    break
-            time.sleep(0.05)
+        wait_until(lambda: _listens(port), process)
         yield
     finally:
         process.kill()

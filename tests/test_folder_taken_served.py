@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from carina.database import ARRIVAL, DELIVERY, INSTANCE, JOB, open_database
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from carina.testing.ports import free_port
+from waiting import wait_until
 
 PROGRAM = Path(sys.executable).with_name("carina")
 SLICES, FIRST = 12, 4
@@ -112,9 +112,7 @@ class Served:
         return Path(self.settings.node.folder)
 
     def until(self, is_so: Callable[[], bool]) -> None:
-        while not is_so():
-            assert self.process.poll() is None, self.log()
-            time.sleep(0.05)
+        wait_until(is_so, self.process)
 
     def log(self) -> str:
         return (self.home / "serve.log").read_text()

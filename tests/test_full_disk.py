@@ -36,6 +36,7 @@ from carina.service.node import RunningNode
 from carina.service.parts import parts_of
 from reading_slices import ct_slice, save
 from served_nodes import opened
+from waiting import wait_until
 
 EVERY_PART = """
 [sources.scanner]
@@ -125,7 +126,7 @@ def check_part(part: Part, error: Exception, folder: Path, caplog: pytest.LogCap
     stop = Event()
     again = Part(part.name, work, stop=stop, own=part._own)
     again.start()
-    assert over.wait(60)
+    wait_until(over.is_set)
     stop.set()
     assert again.join(60)
     began, ended = lines(caplog)

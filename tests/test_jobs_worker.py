@@ -28,6 +28,7 @@ from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from forked import FORKED
 from reading_pipeline import READING
+from waiting import wait_until
 
 LUNGS = (
     READING
@@ -248,9 +249,7 @@ def let_be_lost(engine: Engine, worker: str) -> None:
 
 def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     """Until something is so, as long as a process makes progress towards it."""
-    while not what():
-        assert process.poll() is None, "the process ended before"
-        time.sleep(0.1)
+    wait_until(what, process)
 
 
 def test_a_worker_that_is_killed_loses_no_job(settings: Settings, engine: Engine, series: Path) -> None:

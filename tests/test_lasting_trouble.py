@@ -26,6 +26,7 @@ from carina.keeping.removable import KeptKind
 from carina.keeping.removal import Open
 from carina.keeping.retention import Retention
 from carina.service.loops import Part
+from waiting import wait_until
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 TIMES = 20
@@ -113,7 +114,7 @@ def test_a_sender_says_once_that_it_can_write_nothing(
     sender = Sender(engine, tmp_path, shares, lambda: datetime.now(UTC), pace)
     with caplog.at_level(logging.INFO):
         sender.start()
-        assert enough.wait(60)
+        wait_until(enough.is_set)
         assert sender.stop()
     (line,) = said(caplog)
     assert line.startswith(f"destination share: {tmp_path}: no space is left there (")

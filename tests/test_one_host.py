@@ -22,6 +22,7 @@ from carina.jobs import one_host
 from carina.jobs.one_host import check_one_host, worked_on_here
 from carina.jobs.signs import GONE_AFTER_S
 from served_nodes import settings_of
+from waiting import wait_until
 
 REFUSED = (
     r"/node: host other works on this node \(seen \d+ s ago\), and its database is SQLite, which one machine has "
@@ -46,10 +47,6 @@ def sign_of(settings: Settings, host: str, age_s: float = 0.0) -> Path:
 
 def signs(settings: Settings) -> set[str]:
     return {one.name for one in (Path(settings.node.folder) / "alive").iterdir()}
-
-
-def until(holds: threading.Event, seconds: float = 60.0) -> None:
-    assert holds.wait(seconds)
 
 
 def test_a_second_host_is_refused_in_one_line(settings: Settings, tmp_path: Path) -> None:
@@ -122,7 +119,7 @@ def test_who_stood_still_and_was_taken_over_ends(settings: Settings, monkeypatch
     with worked_on_here(settings):
         sign_of(settings, "other")
         (Path(settings.node.folder) / "alive" / f"{platform.node()}:{os.getpid()}").unlink()
-        until(ended)
+        wait_until(ended.is_set)
     assert told == [(os.getpid(), signal.SIGTERM)]
     assert signs(settings) == {"other:7"}
 
@@ -142,7 +139,7 @@ def test_a_sign_that_was_deleted_is_made_again(settings: Settings, monkeypatch: 
     with worked_on_here(settings):
         ended_once.append(True)
         (Path(settings.node.folder) / "alive" / f"{platform.node()}:{os.getpid()}").unlink()
-        until(signed)
+        wait_until(signed.is_set)
         assert signs(settings) == {f"{platform.node()}:{os.getpid()}"}
 
 

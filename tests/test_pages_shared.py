@@ -26,6 +26,7 @@ from carina.service.pages.rendering import TEMPLATES
 from carina.service.pages.shared_parts import MOST_PAGE_PARTS, PagePart, SharedParts, _Place, nameless
 from project_nodes import Shared, shared_node
 from served_nodes import NOON, add_job, opened, serving
+from waiting import wait_until
 
 PAGES = ("/", "/?state=faulted", "/?reading=unread", "/?before=2", "/?order=oldest", "/projects/default", "/jobs/1")
 FORM_TOKENS = re.compile(r'name="token" value="([^"]+)"')
@@ -120,7 +121,7 @@ def _looked(node: RunningNode, times: int = 3) -> None:
             enough.set()
 
     event.listen(node.engine, "before_cursor_execute", look)
-    assert enough.wait(60)
+    wait_until(enough.is_set)
     event.remove(node.engine, "before_cursor_execute", look)
 
 

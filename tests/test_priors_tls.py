@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import threading
-import time
 import urllib.request
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from reading_pipeline import READING
 from served_nodes import settings_of
 from test_serve import Process, started
 
-MINUTES = 5 * 60
 SLICES = 40
 
 SETTINGS = """
@@ -110,10 +107,9 @@ def sent_by_tls(files: list[Path], certificates: Path, node: Process) -> None:
 
 
 def both_ended(node: Process) -> list[dict[str, object]]:
-    end = time.monotonic() + MINUTES
-    while time.monotonic() < end:
-        jobs = httpx.get(f"{node.url}/api/v1/jobs").json()["jobs"]
-        if len(jobs) == 2 and all(job["ended"] for job in jobs):
-            return sorted(jobs, key=lambda job: str(job["study_uid"]))
-        threading.Event().wait(0.5)
-    raise AssertionError(f"not both of them were run: {jobs}")
+    def jobs() -> list[dict[str, object]]:
+        found: list[dict[str, object]] = httpx.get(f"{node.url}/api/v1/jobs").json()["jobs"]
+        return found
+
+    node.until(lambda: [bool(job["ended"]) for job in jobs()] == [True, True])
+    return sorted(jobs(), key=lambda job: str(job["study_uid"]))

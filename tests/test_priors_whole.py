@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import threading
-import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +33,6 @@ from test_serve import Process, started
 
 ROOT = Path(__file__).resolve().parents[1]
 
-MINUTES = 5 * 60
 EARLIER, LATER = "1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498.2"
 
 PIPELINE = """
@@ -169,13 +166,12 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compared]:
 
 def watched(node: Process) -> str:
     """The new scan's page once all is said and sent."""
-    end = time.monotonic() + MINUTES
-    while time.monotonic() < end:
-        page = unescape(httpx.get(f"{node.url}/jobs/1").text)
-        if "Compared with job" in page and page.count('class="state confirmed"') == 2:
-            return page
-        threading.Event().wait(1.0)
-    raise AssertionError(f"not compared, or not delivered: {page}")
+
+    def page() -> str:
+        return unescape(httpx.get(f"{node.url}/jobs/1").text)
+
+    node.until(lambda: "Compared with job" in (now := page()) and now.count('class="state confirmed"') == 2)
+    return page()
 
 
 def test_the_prior_is_moved_run_and_compared_and_the_report_reaches_the_pacs(compared: Compared) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from carina.receive.transport import MOST_HALF_OPEN
 from carina.web_settings import TlsSettings
 from certificates import self_signed
 from receiving import echo, listening, receiver_settings
+from waiting import wait_until
 
 MOST = 8
 
@@ -58,13 +58,13 @@ def test_an_address_that_has_taken_every_connection_makes_room_for_others(
         taken = []
         for number in range(MOST):  # one after the other: the oldest is the one that the node saw first
             taken.append(silent(listener.port, "127.0.0.2", kept))
-            until(lambda most=number + 1: half_open(listener) == most)  # type: ignore[misc]
+            wait_until(lambda most=number + 1: half_open(listener) == most)  # type: ignore[misc]
         assert echo(listener.port)
         assert is_closed(taken[0])
         assert half_open(listener) == MOST - 1
-        until(lambda: alive(listener) == MOST - 1)  # the echo's has ended
+        wait_until(lambda: alive(listener) == MOST - 1)  # the echo's has ended
         more = silent(listener.port, "127.0.0.2", kept)  # the free one is for whoever comes
-        until(lambda: half_open(listener) == MOST)
+        wait_until(lambda: half_open(listener) == MOST)
         assert is_closed(silent(listener.port, "127.0.0.2", kept)), "nobody makes room for itself"
         assert more.fileno() >= 0
     words = "connection from 127.0.0.2: 8 of 8 connections (dicom.associations) ask for nothing: the oldest is closed."
@@ -76,7 +76,7 @@ def test_an_address_keeps_its_share(listener: DicomListener) -> None:
     with ExitStack() as kept:
         for number in range(MOST):
             silent(listener.port, f"127.0.0.{2 + number % MOST_HALF_OPEN}", kept)
-        until(lambda: half_open(listener) == MOST)
+        wait_until(lambda: half_open(listener) == MOST)
         assert is_closed(silent(listener.port, "127.0.0.9", kept))
         assert half_open(listener) == MOST
 
@@ -97,7 +97,7 @@ def test_a_request_that_never_ends_is_ended(
     patient.start()
     try:
         dribble(patient.port, sent)
-        until(lambda: not alive(patient))
+        wait_until(lambda: not alive(patient))
     finally:
         patient.stop()
 
@@ -117,7 +117,7 @@ def test_a_tls_handshake_that_never_ends_is_ended(
         knows_nobody.check_hostname, knows_nobody.verify_mode = False, ssl.CERT_NONE
         with socket.create_connection(("127.0.0.1", patient.port), timeout=60) as plain:
             dribble_on(knows_nobody.wrap_socket(plain), DRIBBLED["request"])
-        until(lambda: half_open(patient) >= 0 and not alive(patient))
+        wait_until(lambda: half_open(patient) >= 0 and not alive(patient))
     finally:
         patient.stop()
 
@@ -155,10 +155,3 @@ def alive(listener: DicomListener) -> int:
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)

@@ -32,6 +32,7 @@ from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
 from carina.testing.pacs import orthanc, orthanc_program
 from receiving import commitment_report, echo, listening, receiver_settings, rows, storescu
+from waiting import wait_until
 
 SERVER = """
 import sys, msgspec, time
@@ -190,7 +191,7 @@ def test_commitment_is_reported_to_who_asks(node: Settings, engine: Engine, seri
         status, _ = association.send_n_action(asked, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
         association.release()
         assert status.Status == 0
-        assert told.wait(60)
+        wait_until(told.is_set)
     finally:
         listener.stop()
         server.shutdown()

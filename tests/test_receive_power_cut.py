@@ -38,6 +38,7 @@ from carina.receive.recover import recover
 from carina.receive.store import Accepted, InstanceStore, SentBy
 from received_files import arrival_states, instance_rows, small_ct, stored_files
 from receiving import commitment_report
+from waiting import wait_until
 
 ORIGIN = SentBy("scanner", "CT1@127.0.0.1")
 
@@ -177,7 +178,7 @@ def test_an_answer_comes_after_file_folder_and_row_are_on_the_disk(
     def hold(what: str) -> None:
         if wanted == [what]:
             held.set()
-            assert let_go.wait(20)
+            wait_until(let_go.is_set)
         finished.append(what)
 
     def slow_flush(handle: int) -> None:
@@ -195,7 +196,7 @@ def test_an_answer_comes_after_file_folder_and_row_are_on_the_disk(
         one = arriving(f"1.2.3.{number}")
         sender = threading.Thread(target=lambda one=one, answers=answers: answers.append(store.accept(one, ORIGIN)))
         sender.start()
-        assert held.wait(20)
+        wait_until(held.is_set)
         assert not answers
         let_go.set()
         sender.join(20)
@@ -249,7 +250,7 @@ def test_who_sends_again_meanwhile_is_promised_what_the_first_can_no_longer_take
     def first_fails(handle: int) -> None:
         if not begun.is_set() and not is_folder(handle):
             begun.set()
-            assert fails.wait(20)
+            wait_until(fails.is_set)
             raise OSError(errno.EIO, "Input/output error")
         flush(handle)
 
@@ -263,7 +264,7 @@ def test_who_sends_again_meanwhile_is_promised_what_the_first_can_no_longer_take
     monkeypatch.setattr(os, "fsync", first_fails)
     first = threading.Thread(target=send_first)
     first.start()
-    assert begun.wait(20)
+    wait_until(begun.is_set)
     while row_of(store.engine, "1.2.3.1") is None:
         first.join(0.01)
         assert first.is_alive()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from carina.config import Settings
 from carina.receive.listener import DicomListener
 from carina.receive.refused import REFUSALS_TOLD
 from receiving import listening, receiver_settings
+from waiting import wait_until
 
 TIMES = 25
 
@@ -56,10 +56,7 @@ def test_of_an_association_the_first_of_a_reason_are_told_and_their_number(
 ) -> None:
     for _ in range(2):
         send_without_study(listener)
-    until = time.monotonic() + 60
-    while listener._refusals:  # the end of an association is told when its connection closes
-        assert time.monotonic() < until, told(caplog)
-        time.sleep(0.01)
+    wait_until(lambda: not listener._refusals)  # the end of an association is told when its connection closes
     ends = f"from CT1@127.0.0.1: {TIMES} instances were refused for one reason [receive.uid]; the first 10 are above."
     assert told(caplog).count(ends) == 2
     assert len(told(caplog)) == 2 * (REFUSALS_TOLD + 1)

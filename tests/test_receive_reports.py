@@ -25,6 +25,7 @@ from carina.receive.instance import NotAccepted
 from carina.receive.owed_reports import GIVEN_UP_H, end_outdated, end_owed
 from carina.receive.reports import REQUESTS_OWED, CommitmentReports
 from received_files import new_store
+from waiting import wait_until
 
 Send = Callable[[str, DicomDestination, int, Dataset], int]
 
@@ -191,7 +192,7 @@ def left_owing(folder: Path, monkeypatch: pytest.MonkeyPatch, *transactions: str
     owed = owing(folder, away, monkeypatch)
     for transaction in transactions:
         owed.owe("CT1", "192.0.2.1", request(transaction))
-    assert tried.wait(60)
+    wait_until(tried.is_set)
     owed.stop()
     paid()
     assert in_rows(owed.engine) == list(transactions)

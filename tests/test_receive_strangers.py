@@ -6,8 +6,7 @@ import logging
 import socket
 import ssl
 import struct
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from carina.config import Settings
 from carina.receive.listener import DicomListener
 from raw_messages import COMMAND, LAST, NO_DATA, element
 from receiving import listening, receiver_settings
+from waiting import wait_until
 
 LOGGERS = ("carina.receive.strangers", "carina.receive.messages", "carina.receive.listener")
 
@@ -81,12 +81,6 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [one.getMessage() for one in caplog.records if one.name in LOGGERS and one.levelno >= logging.WARNING]
 
 
-def until(is_so: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not is_so() and time.monotonic() < end:
-        time.sleep(0.02)
-
-
 BEFORE: dict[str, tuple[bytes, str]] = {
     "HTTP": (b"GET / HTTP/1.0\r\n\r\n", "it spoke HTTP, and this port speaks DICOM"),
     "TLS": (client_hello(), "it began TLS, and this port has none"),
@@ -124,7 +118,7 @@ def test_what_is_no_association_is_one_line(
     sent, words = BEFORE[name]
     for _ in range(3):
         say(listener.port, sent)
-    until(lambda: lines(caplog))
+    wait_until(lambda: lines(caplog))
     [line] = lines(caplog)
     assert line.startswith("connection from 127.0.0.1: ")
     assert words in line
@@ -138,7 +132,7 @@ def test_what_breaks_an_association_is_one_line(
     sent, words = WITHIN[name]
     for _ in range(3):
         say(listener.port, request(), sent)
-    until(lambda: lines(caplog))
+    wait_until(lambda: lines(caplog))
     [line] = lines(caplog)
     assert line.startswith("connection from 127.0.0.1: ")
     assert words in line
@@ -153,7 +147,7 @@ def test_what_the_node_cuts_within_a_message_says_by_which_limit(
         peer.recv(4096)
         peer.sendall(command(0, element(0x0100, b"\x30\0")) + more)
         peer.recv(4096)  # the node aborts, or closes
-        until(lambda: lines(caplog))
+        wait_until(lambda: lines(caplog))
     words = "no whole PDU came for 1 s (dicom.idle_s) within a message, of which nothing is kept: closed"
     assert lines(caplog) == [f"connection from 127.0.0.1: {words}."]
 
@@ -164,5 +158,5 @@ def test_what_is_orderly_is_not_told(listener: DicomListener, caplog: pytest.Log
     with socket.create_connection(("127.0.0.1", listener.port)) as gone:
         gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends with a reset
     say(listener.port, b"\x99" * 300)
-    until(lambda: lines(caplog))
+    wait_until(lambda: lines(caplog))
     assert len(lines(caplog)) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +24,7 @@ from carina.testing.pacs import orthanc, orthanc_program
 from carina.web_settings import TlsSettings
 from certificates import self_signed
 from receiving import echo, receiver_settings, rows, storescu
+from waiting import wait_until
 
 
 @pytest.fixture
@@ -140,10 +140,7 @@ def test_every_reason_of_a_failed_handshake_is_told_once(
 
 
 def wait_until_told(caplog: pytest.LogCaptureFixture, number: int) -> None:
-    end = time.monotonic() + 60
-    while len(told(caplog)) < number:
-        assert time.monotonic() < end, f"{number} lines were to come: {told(caplog)}"
-        time.sleep(0.01)
+    wait_until(lambda: len(told(caplog)) >= number)
 
 
 def client(shows: Path | None = None, trusted: Path | None = None) -> ssl.SSLContext:

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from carina.pipeline.manifest import State, read_manifest
 from carina.pipeline.ports import Saved
 from carina.pipeline.run import run_pipeline
 from toy_operators import DIAMOND, Bench, Box, definition, run, step
+from waiting import wait_until
 
 HERE = Path(__file__).parent
 
@@ -120,7 +120,7 @@ def test_the_command_line_ends_with_143_and_one_line_when_it_is_terminated(tmp_p
     write_volume(chest_phantom(shape=(40, 200, 200), lesions=0).volume, tmp_path / "ct.nii.gz")
     words = [sys.executable, "-m", "carina.cli.main", "run", str(tmp_path / "ct.nii.gz"), "-o", str(tmp_path / "run")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        until(lambda: "running" in states(tmp_path / "run"), process)
+        wait_until(lambda: "running" in states(tmp_path / "run"), process)
         process.terminate()
         _, said = process.communicate(timeout=120)
     assert process.returncode == 143
@@ -133,13 +133,6 @@ def states(out: Path) -> set[str]:
     if not (out / "manifest.json").exists():
         return set()
     return {record["state"] for record in json.loads((out / "manifest.json").read_text())["operators"].values()}
-
-
-def until(done: object, process: subprocess.Popen[str]) -> None:
-    """Wait for something that a process does; bounded by the process' life."""
-    while not done():  # type: ignore[operator]
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ from carina.service.serve import _alone_in
 from carina.testing.ports import free_port
 from certificates import self_signed
 from served_nodes import add_job, opened, serving, settings_of
+from waiting import wait_until
 
 MEGABYTE = 1 << 20
 PROGRAM = Path(sys.executable).with_name("carina")
@@ -58,9 +59,7 @@ class Process:
 
     def until(self, is_so: Callable[[], bool]) -> None:
         """Until something is so, as long as the process lives."""
-        while not is_so():
-            assert self.process.poll() is None, "the node ended before"
-            threading.Event().wait(0.1)
+        wait_until(is_so, self.process)
 
     def become_ready(self) -> None:
         self.until(lambda: httpx.get(f"{self.url}/health/ready").status_code == 200)
@@ -77,14 +76,13 @@ class Process:
         return found
 
 
-def answered(url: str) -> httpx.Response:
-    """The first answer of a server that is starting."""
-    for _ in range(600):
-        try:
-            return httpx.get(url)
-        except httpx.ConnectError:
-            threading.Event().wait(0.05)
-    raise AssertionError(f"{url} never answered")
+def answers(url: str) -> bool:
+    """Whether a server that is starting gives an answer yet."""
+    try:
+        httpx.get(url)
+    except httpx.ConnectError:
+        return False
+    return True
 
 
 @contextmanager
@@ -95,7 +93,7 @@ def started(folder: Path, settings: Settings) -> Iterator[Process]:
         fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, MEGABYTE)  # a full pipe would hold up the node
         url = f"http://127.0.0.1:{settings.web.port}"
         try:
-            answered(f"{url}/health/live")
+            wait_until(lambda: answers(f"{url}/health/live"), process)
             node = folder / settings.node.folder
             yield Process(process=process, folder=node, url=url, dicom_port=settings.dicom.port)
         finally:
@@ -105,8 +103,7 @@ def started(folder: Path, settings: Settings) -> Iterator[Process]:
 def test_a_node_starts_and_ends(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, '[destinations.D]\nkind = "folder"\npath = "results"\n')
     with started(tmp_path, settings) as node:
-        while "starting" in httpx.get(f"{node.url}/health/ready").text:
-            threading.Event().wait(0.05)
+        node.until(lambda: "starting" not in httpx.get(f"{node.url}/health/ready").text)
         ready = httpx.get(f"{node.url}/health/ready")
         assert (ready.status_code, ready.json()["troubles"]) == (200, [])
         assert set(ready.json()["parts"]) >= {"jobs", "sender"}
@@ -225,7 +222,7 @@ def test_a_part_that_dies_is_seen_and_begins_again() -> None:
     died.wait(10)
     assert part.status.state == "running"
     goes_on.set()
-    assert again.wait(10)
+    wait_until(again.is_set)
     assert (part.status.deaths, part.status.error) == (1, "the database has gone: bring it back.")
     stop_all([part], stop, 10)
     assert part.status.state == "stopped"
@@ -235,10 +232,7 @@ def test_a_part_that_ends_by_itself_has_died() -> None:
     stop = threading.Event()
     part = Part("brief", lambda _: None, stop=stop)
     part.start()
-    for _ in range(1000):
-        if part.status.deaths:
-            break
-        stop.wait(0.01)
+    wait_until(lambda: part.status.deaths)
     assert (part.status.state, part.status.error) == (PartState.BROKEN, "it ended by itself")
     stop_all([part], stop, 10)
 

@@ -15,6 +15,7 @@ import pytest
 from carina.service import peers
 from carina.service.serve import node_of
 from served_nodes import serving, settings_of
+from waiting import wait_until
 
 AT_ONCE = 10
 
@@ -73,13 +74,13 @@ def test_a_slow_caller_is_ended_and_keeps_no_other_waiting(url: str, kind: str) 
             caller.sendall(SLOW[kind])
             caller.setblocking(False)
         other = stack.enter_context(httpx.Client(base_url=url, timeout=60))
-        for _ in range(600):
+
+        def are_ended() -> bool:
             assert other.get("/health/live").is_success
-            callers = [caller for caller in callers if is_open(caller, kind)]
-            if not callers:
-                return
-            threading.Event().wait(0.1)
-    pytest.fail(f"{len(callers)} connections are held")
+            callers[:] = [caller for caller in callers if is_open(caller, kind)]
+            return not callers
+
+        wait_until(are_ended)
 
 
 def test_who_is_slow_with_a_body_is_told(url: str) -> None:
@@ -109,10 +110,5 @@ def test_who_goes_away_in_a_body_is_no_fault_of_ours(url: str, caplog: pytest.Lo
     for kind in gone:
         with socket.create_connection(("127.0.0.1", port)) as caller:
             caller.sendall(SLOW[kind] + b"{")
-    for _ in range(600):
-        if caplog.messages.count("answered") == len(gone):
-            break
-        threading.Event().wait(0.1)
-    else:
-        pytest.fail("they were waited for")
+    wait_until(lambda: caplog.messages.count("answered") == len(gone))
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -19,6 +19,7 @@ from carina.service.pages import worklist as pages
 from carina.service.pages.rendering import TEMPLATES
 from carina.service.tallies import Tallies
 from served_nodes import add_job, opened, serving
+from waiting import wait_until
 
 
 def test_a_tally_is_counted_again_when_it_is_old_or_forgotten(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_a_count_that_takes_long_is_made_behind_the_pages(tmp_path: Path) -> Non
         clock_s += 1.0
         if is_behind and threading.current_thread().name == "tally":
             counting.set()
-            assert may_go_on.wait(30)
+            wait_until(may_go_on.is_set)
 
     tallies = Tallies(node.engine, lambda: clock_s)
     event.listen(node.engine, "before_cursor_execute", slow)
@@ -65,7 +66,7 @@ def test_a_count_that_takes_long_is_made_behind_the_pages(tmp_path: Path) -> Non
     add_job(node)
     clock_s, is_behind = good_until_s + 1, True
     assert tallies.now().jobs["healthy"] == 0  # nobody waits: the count is under way
-    assert counting.wait(30)
+    wait_until(counting.is_set)
     assert tallies.now().jobs["healthy"] == 0
     may_go_on.set()
     _let_it_end()
@@ -91,7 +92,7 @@ def test_after_a_failed_count_behind_the_pages_the_next_who_asks_tries_again(tmp
 
     event.listen(node.engine, "before_cursor_execute", away)
     assert tallies.now().jobs["healthy"] == 1
-    assert failed.wait(30)
+    wait_until(failed.is_set)
     _let_it_end()
     event.remove(node.engine, "before_cursor_execute", away)
     tallies.forget()

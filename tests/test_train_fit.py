@@ -32,6 +32,7 @@ from carina.train.objective import loss_function, rate_at
 from carina.train.settings import Arithmetic, Device, Loss, Patch, Schedule, TrainSettings
 from carina.train.team import Team, join_team, pick_device  # noqa: F401  the second process takes it from here
 from carina.train.validation import _judge, arithmetic_on, autocast, memory_format, score
+from waiting import wait_until
 
 SETTINGS = TrainSettings(
     task=Task.LESION,
@@ -133,10 +134,8 @@ def train_and_kill(folder: Path, row: str) -> None:
     """Train in a process of its own, and kill it as soon as its log has a row that starts so."""
     code = CHILD.format(tests=str(Path(__file__).parent), out=str(folder))
     child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-    deadline = time.monotonic() + 300
     log = folder / "log.csv"
-    while not (log.exists() and f"\n{row}" in log.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: log.exists() and f"\n{row}" in log.read_text(), child)
     os.killpg(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL, "the training ended before it could be killed"
 

@@ -22,6 +22,7 @@ from carina.service.viewer.solid import AIRWAY_FULL, AROUND_LUNGS_HU, RIM_MM, so
 from carina.volume import Grid
 from carina.volume.header import triple
 from viewer_runs import POSES, posed, write_run
+from waiting import wait_until
 
 RAS = np.array([-1.0, -1.0, 1.0])
 
@@ -119,7 +120,7 @@ def test_what_is_long_in_the_making_holds_up_no_other(opened: OpenedRun) -> None
 
     thread = threading.Thread(target=lambda: opened.once("long", long))
     thread.start()
-    assert started.wait(60)
+    wait_until(started.is_set)
     assert opened.once("short", lambda: 1) == 1
     assert thread.is_alive()
     ended.set()

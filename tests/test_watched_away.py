@@ -18,6 +18,7 @@ from carina.service.health import readiness
 from carina.service.node import RunningNode
 from carina.service.parts import _watch
 from served_nodes import opened
+from waiting import wait_until
 
 SETTINGS = '[sources.inbox]\nkind = "folder"\npath = "{inbox}"\nquiet_s = 0.02\n'
 
@@ -54,7 +55,7 @@ def test_a_node_is_not_ready_while_a_folder_can_not_be_read(node: RunningNode) -
     Path(source.path).rmdir()
     watching = threading.Thread(target=_watch, args=(node, folder, node.stop), daemon=True)
     watching.start()
-    assert looked.wait(60)
+    wait_until(looked.is_set)
     words = f"folder of inbox: {source.path} can't be read (No such file or directory)"
     assert any(one.startswith(words) for one in readiness(node).troubles)
     node.stop.set()
