@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from pathlib import Path
@@ -56,9 +57,11 @@ def logging_as_before() -> Iterator[None]:
     """What a command sets for its own process does not go on for the tests after it."""
     ours = logging.getLogger("carina")
     level, handlers, propagates = ours.level, ours.handlers[:], ours.propagate
+    of_threads = threading.excepthook
     yield
     ours.setLevel(level)
     ours.handlers, ours.propagate = handlers, propagates
+    threading.excepthook = of_threads
 
 
 @pytest.fixture(scope="session")

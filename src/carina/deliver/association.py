@@ -11,6 +11,7 @@ from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
 
 from carina.config import DicomDestination
+from carina.deliver.pause import pause_surely
 from carina.deliver.receipt import unreachable
 from carina.deliver.tls import PeerTls, peer_tls
 from carina.errors import DeliveryFailed
@@ -41,7 +42,7 @@ def associated(
     """
     tls = peer_tls(name, address(peer), peer)
     try:
-        association = _associate(peer, contexts, handlers, taken, tls)
+        association = pause_surely(_associate(peer, contexts, handlers, taken, tls))
     except (OSError, ValueError) as error:  # a host that nobody knows; a port or an AE title that can't be
         raise unreachable(name, address(peer), str(error)) from error
     if not association.is_established:

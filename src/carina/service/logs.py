@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -47,8 +48,14 @@ def _bounded(value: object) -> object:
     return shortened(one_line(value)) if isinstance(value, str) else value
 
 
+_LOG = logging.getLogger(__name__)
+
+
 def log_to(stream: TextIO = sys.stderr) -> None:
-    """Send what the node says to a stream, and keep the libraries that print values of data sets silent."""
+    """Send what the node says to a stream, and keep the libraries that print values of data sets silent.
+
+    A thread that an error ends is told of in the same way.
+    """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
@@ -57,3 +64,11 @@ def log_to(stream: TextIO = sys.stderr) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
+    threading.excepthook = _tell_of_thread
+
+
+def _tell_of_thread(ended: threading.ExceptHookArgs) -> None:
+    name = ended.thread.name if ended.thread else ""
+    if ended.exc_value is not None:
+        error = (ended.exc_type, ended.exc_value, ended.exc_traceback)
+        _LOG.error("a thread was ended by an error", extra={"thread_name": name}, exc_info=error)
