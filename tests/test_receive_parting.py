@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 
 import pytest
@@ -243,3 +243,29 @@ def test_what_a_killed_release_left_is_in_no_run_of_whoever_gets_its_number(
     assert len(released(node).parts) == 2
     check_run(node, came | {"new": uids(new)}, {"first", "other", "new"})
     assert len(list((node.store.folder / "unknown").rglob("*.dcm"))) == 6
+
+
+DAMAGED: Mapping[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:700]),
+    "no DICOM": lambda file: file.write_bytes(b"no DICOM" * 100),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_what_the_disk_has_lost_is_not_said_to_name_no_patient(
+    node: Node, files: Sequence[Path], tmp_path: Path, how: str
+) -> None:
+    nameless = changed(files[5:6], tmp_path / "nameless", is_renamed=True, PatientID="", PatientName="")
+    bring(node, [*files, *of_another(files, tmp_path / "other", "all"), *nameless])
+    settle(node)
+    [lost], [name] = uids(files[-1:]), uids(nameless)
+    DAMAGED[how](node.store.folder / f"incoming/1/{lost}.dcm")
+    released(node)
+    waiting = sorted(row.reason for row in arrivals(node) if row.state == "quarantined")
+    assert [reason[:39] for reason in waiting] == [
+        "instances that were accepted are damage",
+        "instances without a patient came where ",
+    ]
+    assert [reason.rpartition(" ")[2] for reason in waiting] == [f"{lost}.", f"{name}."]
+    assert bring(node, files[-1:]) == {Accepted.NEW}

@@ -25,6 +25,11 @@ _OF_NOBODY = (
     "with their patient's ID, or release what came now (`carina arrivals release`, or the worklist)."
 )
 
+_DAMAGED = (
+    "instances that were accepted are damaged or missing on the node's disk, and several patients are known under this "
+    "Series Instance UID, so that nobody can tell whose these are: send them again."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
@@ -90,6 +95,11 @@ def _joined(came: Mapping[str, str], before: Mapping[str, str]) -> Mixture:
 def nameless_reason(names: Sequence[str]) -> str:
     """Why instances that name no patient wait where several are known."""
     return f"{_OF_NOBODY} It is {_listed(names)}."
+
+
+def damaged_reason(names: Sequence[str]) -> str:
+    """Why instances wait of which it can't be read any more whose they are, where several are known."""
+    return f"{_DAMAGED} It is {_listed(names)}."
 
 
 def several_words(patients: Mapping[str, str]) -> str:

@@ -19,13 +19,13 @@ from sqlalchemy import Connection, Engine, Row, insert, select, update
 from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, EVERY_PROJECT, INSTANCE, LONGEST_CODE, OwnFolder
 from carina.dicom.part10 import open_file
-from carina.dicom.patients import are_several, patients_in
+from carina.dicom.patients import TOLD_APART_BY, are_several, patients_in
 from carina.errors import BadSeries, one_line, unwritable
 from carina.pipeline.places import link_or_copy
 from carina.receive.complete import RUN_REFUSED, judge_arrival
 from carina.receive.durability import empty_folder, flush_folder, take_back
 from carina.receive.instance import ASKED
-from carina.receive.mixed import is_nobodys, nameless_reason
+from carina.receive.mixed import damaged_reason, is_nobodys, nameless_reason
 from carina.receive.named import known_patients, patients_kept
 from carina.receive.patient import scan_of
 from carina.receive.store import ArrivalState
@@ -85,7 +85,7 @@ def parts_of_arrival(
     own.check()
     folder = own.folder / INCOMING / str(arrival_id)
     patients = _by_patient(folder, mine, known_patients(own.folder, engine, whole))
-    parts = [_judged(patient, its, folder, settings, by) for patient, its in patients.items()]
+    parts = [one for patient in patients.items() for one in _judged(*patient, folder, settings, by)]
     return tuple(sorted(parts, key=lambda one: (bool(one.reason), -len(one.names), one.names)))
 
 
@@ -102,11 +102,25 @@ def _by_patient(folder: Path, mine: Set[str], known: Iterable[str]) -> Mapping[s
     return names if is_several else {}
 
 
-def _judged(patient: str, names: Sequence[str], folder: Path, settings: Settings, source: AnySource) -> PartOfArrival:
-    if not patient:
-        return PartOfArrival(names=tuple(names), reason=nameless_reason(names))
-    reason = _why_refused([folder / name for name in names], settings, source)
-    return PartOfArrival(names=tuple(names), patient=patient, reason=reason)
+def _judged(
+    patient: str, names: Sequence[str], folder: Path, settings: Settings, source: AnySource
+) -> Iterator[PartOfArrival]:
+    if patient:
+        reason = _why_refused([folder / name for name in names], settings, source)
+        yield PartOfArrival(names=tuple(names), patient=patient, reason=reason)
+        return
+    damaged = tuple(name for name in names if not _is_read(folder / name))
+    if damaged:
+        yield PartOfArrival(names=damaged, reason=damaged_reason(damaged))
+    if nameless := tuple(name for name in names if name not in damaged):
+        yield PartOfArrival(names=nameless, reason=nameless_reason(nameless))
+
+
+def _is_read(file: Path) -> bool:
+    """Whether it can be read whose a file is."""
+    with suppress(BadSeries):
+        return open_file(file, TOLD_APART_BY) is not None
+    return False
 
 
 def _why_refused(files: Sequence[Path], settings: Settings, source: AnySource) -> str:
