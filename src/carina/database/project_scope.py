@@ -36,6 +36,7 @@ from carina.database.tables import (
     ARRIVAL,
     AUDIT,
     DELIVERY,
+    EARLIER_QUESTION,
     IDENTITY,
     INSTANCE,
     JOB,
@@ -79,6 +80,10 @@ def _of_job(table: FromClause, projects: Names) -> ColumnElement[bool]:
     return exists().where(JOB.c.id == table.c.job_id, _is_in(JOB, projects)).correlate(table)
 
 
+def _of_delivery(table: FromClause, projects: Names) -> ColumnElement[bool]:
+    return table.c.delivery_id.in_(select(DELIVERY.c.id).where(_of_job(DELIVERY, projects)).correlate(None))
+
+
 def _of_prior(table: FromClause, projects: Names) -> ColumnElement[bool]:
     return table.c.prior_id.in_(select(PRIOR.c.id).where(_of_job(PRIOR, projects)).correlate(None))
 
@@ -96,6 +101,7 @@ OWNED: Mapping[Table, OwnedBy] = {
     PROJECT: lambda table, projects: table.c.name.in_(sorted(projects)),
     INSTANCE: _of_arrival,
     DELIVERY: _of_job,
+    EARLIER_QUESTION: _of_delivery,
     NOTICE: _of_job,
     PRIOR: _of_job,
     PRIOR_SERIES: _of_prior,

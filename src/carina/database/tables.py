@@ -214,6 +214,16 @@ DELIVERY = Table(
     comment="one result object on its way to one destination",
 )
 
+EARLIER_QUESTION = Table(
+    "earlier_question",
+    SCHEMA,
+    Column("id", _KEY, primary_key=True),
+    Column("delivery_id", _KEY, ForeignKey("delivery.id", ondelete="CASCADE"), nullable=False),
+    Column("transaction_uid", _UID, nullable=False, index=True, comment="before that of the delivery's row"),
+    Index("ix_earlier_question_delivery_id_id", "delivery_id", "id"),
+    comment="storage commitment asked for earlier, since the object was sent; the peer may report on it still",
+)
+
 PRIOR = Table(
     "prior",
     SCHEMA,

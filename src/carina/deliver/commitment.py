@@ -6,6 +6,7 @@ hand it to ``take_report``; the transaction's UID, which only we and the node kn
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -17,21 +18,23 @@ from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-from sqlalchemy import Connection, Engine, update
+from sqlalchemy import ColumnElement, Connection, Engine, select, update
 
 from carina.config import DicomDestination
 from carina.database import DELIVERY
 from carina.deliver.answers import CLASS_CONFLICT, CLASS_NOT_SUPPORTED, NO_SUCH_OBJECT, SUCCESS, status_words
 from carina.deliver.association import NO_CONTEXT, accepts, address, associated
+from carina.deliver.earlier_questions import take_answer, was_asked_under
 from carina.deliver.ledger import (
+    UNDER_WAY,
     DeliveryState,
     Entry,
     Trouble,
+    entry_of,
     mark_absent,
     mark_confirmed,
     mark_failed,
     mark_uncommitted,
-    of_transaction,
 )
 from carina.deliver.pace import PACE, Pace
 from carina.deliver.proof import Proof
@@ -51,6 +54,7 @@ UNCOMMITTED = "delivery.uncommitted"
 MOST_CONTRADICTIONS = 8
 """After so many reports on an object that contradict themselves its delivery has failed."""
 
+_LOG = logging.getLogger(__name__)
 _CONTRADICTS = "contradicts itself: it keeps and fails the object, or fails it twice"
 
 
@@ -126,19 +130,34 @@ def _unasked(where: str, reason: str) -> DeliveryFailed:
     return DeliveryFailed("delivery.query", f"{where} took no request for storage commitment: {reason}.")
 
 
+def of_transaction(connection: Connection, transaction_uid: str) -> tuple[Entry, ...]:
+    """What is under way and was last asked about under a transaction."""
+    its = (DELIVERY.c.transaction_uid == transaction_uid) & (DELIVERY.c.transaction_uid != "")
+    return _under_way(connection, its)
+
+
+def _under_way(connection: Connection, rows: ColumnElement[bool]) -> tuple[Entry, ...]:
+    wanted = select(DELIVERY).where(rows, DELIVERY.c.state.in_(UNDER_WAY))
+    return tuple(entry_of(row) for row in connection.execute(wanted))
+
+
 def take_report(engine: Engine, report: PeerReport, now: datetime, pace: Pace = PACE) -> None:
     """Write into the ledger what a node reported on storage commitment.
 
-    One answer counts for each transaction and object: what the peer has answered for, or was asked about anew since,
-    waits for no report. What one report both keeps and fails, or fails for several reasons, is neither kept nor absent:
-    it is asked about again, ``MOST_CONTRADICTIONS`` times at most.
+    The first answer counts for each transaction and object. Where an object was asked about anew since, a report on an
+    earlier question can be late: what it keeps is confirmed, what it fails is left to the newest. One on a question
+    from before the object was last sent is refused. What one report both keeps and fails, or fails for several reasons,
+    is neither kept nor absent: it is asked about again, ``MOST_CONTRADICTIONS`` times at most.
 
     Raises:
         ReportRefused: it can't be meant, and changes nothing.
     """
     with engine.begin() as connection:
         entries = of_transaction(connection, report.transaction_uid)
-        report.check_classes({entry.sop_instance_uid: entry.sop_class_uid for entry in entries})
+        earlier = _under_way(connection, was_asked_under(report.transaction_uid))
+        report.check_classes({entry.sop_instance_uid: entry.sop_class_uid for entry in (*entries, *earlier)})
+        for entry in earlier:
+            _take_late(connection, entry, report, now)
         for entry in entries:
             uid = entry.sop_instance_uid
             reasons = report.failed.get(uid, set())
@@ -149,6 +168,20 @@ def take_report(engine: Engine, report: PeerReport, now: datetime, pace: Pace = 
                 _refused(connection, entry, _trouble(*reasons), later, now)
             elif uid in report.kept:
                 mark_confirmed(connection, [entry.id], Proof.COMMITMENT, now)
+
+
+def _take_late(connection: Connection, entry: Entry, report: PeerReport, now: datetime) -> None:
+    """What is reported of an object under another transaction than the newest that it was asked about."""
+    uid = entry.sop_instance_uid
+    if uid not in report.kept | report.failed.keys():
+        return
+    if not take_answer(connection, entry.id, report.transaction_uid):
+        return
+    if uid not in report.failed:
+        mark_confirmed(connection, [entry.id], Proof.COMMITMENT, now)
+        return
+    words = "job %d: %s refuses an object that it was asked about anew since: the newest answer counts."
+    _LOG.info(words, entry.job_id, entry.destination)
 
 
 def _contradicted(connection: Connection, entry: Entry, now: datetime, pace: Pace) -> None:

@@ -23,7 +23,7 @@ from carina.database import Outages, OwnFolder, is_resting, read_only
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
 from carina.deliver.channels import Channel, Session
-from carina.deliver.commitment import ask_commitment, new_transaction, take_report
+from carina.deliver.commitment import ask_commitment, new_transaction, of_transaction, take_report
 from carina.deliver.identity import file_digest, identity_of
 from carina.deliver.ledger import DeliveryState, Entry, Trouble
 from carina.deliver.lost_destinations import unstrand
@@ -240,7 +240,7 @@ class Courier:
         end = time.monotonic() + self.pace.report_s
         while association.is_established and time.monotonic() < end:
             with read_only(self.engine) as connection:
-                if not ledger.of_transaction(connection, transaction):
+                if not of_transaction(connection, transaction):
                     return
             time.sleep(REPORTS_LOOKED_FOR_S)
 

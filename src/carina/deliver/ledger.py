@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Row, case, func, insert, select, update
 from carina.config import Destination
 from carina.database import AUDIT, DELIVERY, EVERY_PROJECT, JOB, draw_in, each_project, is_due
 from carina.deliver.answers import Answer, short_status
+from carina.deliver.earlier_questions import forget_earlier, remember_earlier
 from carina.deliver.identity import file_digest, identity_of, kind_of
 from carina.deliver.proof import Proof
 from carina.deliver.unknown_destination import why_waiting
@@ -190,11 +191,12 @@ def due(
     )
     entries: dict[str, Entry] = {}
     for row in connection.execute(wanted):
-        entries.setdefault(row.sop_instance_uid, _entry(row))
+        entries.setdefault(row.sop_instance_uid, entry_of(row))
     return tuple(entries.values())
 
 
-def _entry(row: Row[Any]) -> Entry:
+def entry_of(row: Row[Any]) -> Entry:
+    """A row of the table as it is read."""
     return Entry(
         id=row.id,
         job_id=row.job_id,
@@ -221,14 +223,16 @@ def begin_sending(connection: Connection, entry: Entry, doubt_until: datetime) -
     unchanged &= DELIVERY.c.state == DeliveryState.WAITING
     begun = connection.execute(update(DELIVERY).where(unchanged).values(attempts=DELIVERY.c.attempts + 1)).rowcount
     if begun:
-        _doubt(connection, entry, doubt_until)
+        same = (DELIVERY.c.destination == entry.destination) & (DELIVERY.c.sop_instance_uid == entry.sop_instance_uid)
+        forget_earlier(connection, same)  # what is reported of before says nothing of the object once it is sent again
+        _doubt(connection, entry, doubt_until, transaction_uid="")
     return bool(begun)
 
 
-def _doubt(connection: Connection, entry: Entry, until: datetime) -> None:
+def _doubt(connection: Connection, entry: Entry, until: datetime, **more: str) -> None:
     """An object may be on its way until then, for whichever job: the peer is asked before it is sent by any."""
     same = (DELIVERY.c.destination == entry.destination) & (DELIVERY.c.sop_instance_uid == entry.sop_instance_uid)
-    connection.execute(update(DELIVERY).where(same).values(doubt_until=until))
+    connection.execute(update(DELIVERY).where(same).values(doubt_until=until, **more))
     connection.execute(update(DELIVERY).where(same, DELIVERY.c.state == DeliveryState.WAITING).values(ask=1))
 
 
@@ -260,11 +264,13 @@ def mark_confirmed(connection: Connection, ids: Collection[int], proof: Proof, n
     status = case((DELIVERY.c.state == DeliveryState.SENT, DELIVERY.c.status))
     values = {"confirmed_by": proof, "confirmed_at": now, "transaction_uid": "", "status": status}
     values |= {"state": DeliveryState.CONFIRMED}
+    forget_earlier(connection, DELIVERY.c.id.in_(ids))
     _change(connection, ids, **values, **_UNTROUBLED)
 
 
 def mark_failed(connection: Connection, ids: Collection[int], trouble: Trouble) -> None:
     """The objects can't be delivered, however often it is tried; ``resend`` lets them wait once more."""
+    forget_earlier(connection, DELIVERY.c.id.in_(ids))
     _change(connection, ids, state=DeliveryState.FAILED, not_before=None, transaction_uid="", **_troubled(trouble))
     status = "" if trouble.status is None else f", {short_status(trouble.status)}"  # a peer's words may name a patient
     failed = DELIVERY.c.id.in_(ids) & (DELIVERY.c.state == DeliveryState.FAILED)
@@ -274,6 +280,7 @@ def mark_failed(connection: Connection, ids: Collection[int], trouble: Trouble) 
 
 def mark_absent(connection: Connection, ids: Collection[int], until: datetime, trouble: Trouble | None = None) -> None:
     """The peer was asked and does not have the objects: they may be sent, from then on."""
+    forget_earlier(connection, DELIVERY.c.id.in_(ids))
     values = {"state": DeliveryState.WAITING, "ask": 0, "transaction_uid": "", "not_before": until}
     _change(connection, ids, **values, **(_troubled(trouble) if trouble else {}))
 
@@ -330,6 +337,7 @@ def mark_asked(connection: Connection, entry: Entry, transaction_uid: str, *, no
     asked = Trouble(code="delivery.unconfirmed", words="storage commitment was asked for, no report has come yet")
     doubt = {} if entry.is_in_doubt(now) else {"doubt_until": None}
     values = {"transaction_uid": transaction_uid, "not_before": until, **doubt}
+    remember_earlier(connection, entry.id, transaction_uid)
     _change(connection, [entry.id], **values, **_troubled(asked))
 
 
@@ -351,14 +359,6 @@ def _change(connection: Connection, ids: Collection[int], **values: Any) -> None
     """Change rows that are under way; what is confirmed or has failed stays so, whoever comes late."""
     rows = DELIVERY.c.id.in_(ids) & DELIVERY.c.state.in_(UNDER_WAY)
     connection.execute(update(DELIVERY).where(rows).values(**values))
-
-
-def of_transaction(connection: Connection, transaction_uid: str) -> tuple[Entry, ...]:
-    """What is under way and was asked about under a storage commitment's transaction."""
-    wanted = select(DELIVERY).where(
-        DELIVERY.c.transaction_uid == transaction_uid, DELIVERY.c.state.in_(UNDER_WAY), DELIVERY.c.transaction_uid != ""
-    )
-    return tuple(_entry(row) for row in connection.execute(wanted))
 
 
 def resend(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import Event, Lock, Thread
@@ -16,7 +17,7 @@ from threading import Event, Lock, Thread
 from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomBytesIO
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom import AE, AllStoragePresentationContexts, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event as DimseEvent
@@ -54,7 +55,9 @@ class DifficultPacs:
     """The state of such a PACS; tests set ``mood`` and what else it does, and read what it has seen.
 
     ``reports_to`` is the AE title and the port that get its reports on storage commitment; without it they go out on
-    the association on which they were asked for. A slow one waits for ``slow_s``, or until ``go_on`` is set.
+    the association on which they were asked for. A slow one waits for ``slow_s``, or until ``go_on`` is set. One that
+    ``commits_later`` keeps what it was asked in ``asked`` until ``report`` is called. Where ``refusal`` is a reason,
+    its reports fail what it has stored as well.
     """
 
     port: int = field(default_factory=free_port)
@@ -62,12 +65,15 @@ class DifficultPacs:
     mood: Mood = Mood.FINE
     answers_queries: bool = True
     commits: bool = False
+    commits_later: bool = False
+    refusal: int | None = None
     reports_to: tuple[str, int] | None = None
     slow_s: float = 2.0
     go_on: Event = field(default_factory=Event)
     requests: Counter[str] = field(default_factory=Counter)
     again: Counter[str] = field(default_factory=Counter)
     stored: dict[str, Dataset] = field(default_factory=dict)
+    asked: list[Dataset] = field(default_factory=list)
     _lock: Lock = field(default_factory=Lock)
     _server: ThreadedAssociationServer | None = None
     _entity: AE | None = None
@@ -145,17 +151,25 @@ class DifficultPacs:
         yield SUCCESS, None
 
     def _commit(self, event: DimseEvent) -> tuple[int, None]:
-        report = self._report(event.action_information)
-        Thread(target=self._tell, args=(event.assoc, report), daemon=True).start()
+        if self.commits_later:
+            self.asked.append(event.action_information)
+        else:
+            report = self._report(event.action_information)
+            Thread(target=self._tell, args=(event.assoc, report), daemon=True).start()
         return SUCCESS, None
+
+    def report(self, asked: Dataset) -> int:
+        """Report now, to ``reports_to``, on what it was asked; gives the status that it is answered with."""
+        return self._tell_alone(self._report(deepcopy(asked)))
 
     def _report(self, asked: Dataset) -> Dataset:
         kept, missing = [], []
         for item in asked.ReferencedSOPSequence:
-            if item.ReferencedSOPInstanceUID in self.stored:
+            is_stored = item.ReferencedSOPInstanceUID in self.stored
+            if is_stored and self.refusal is None:
                 kept.append(item)
             else:
-                item.FailureReason = NO_SUCH_OBJECT
+                item.FailureReason = NO_SUCH_OBJECT if self.refusal is None else self.refusal
                 missing.append(item)
         report = Dataset()
         report.TransactionUID = asked.TransactionUID
@@ -166,19 +180,31 @@ class DifficultPacs:
 
     def _tell(self, asked_on: Association, report: Dataset) -> None:
         """Report on the association of the request, or on one of its own."""
-        kind = 2 if "FailedSOPSequence" in report else 1
-        about = (report, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
         if self.reports_to is None:
-            asked_on.send_n_event_report(*about)
-            return
+            asked_on.send_n_event_report(*_about(report))
+        else:
+            self._tell_alone(report)
+
+    def _tell_alone(self, report: Dataset) -> int:
+        """On an association of its own; gives the status of the answer, -1 where there is none."""
+        if self.reports_to is None:
+            return -1
         title, port = self.reports_to
         entity = AE(ae_title=self.ae_title)
         entity.add_requested_context(StorageCommitmentPushModel, ImplicitVRLittleEndian)
         role = build_role(StorageCommitmentPushModel, scp_role=True)
         association = entity.associate(LOOPBACK, port, ae_title=title, ext_neg=[role])
-        if association.is_established:
-            association.send_n_event_report(*about)
-            association.release()
+        if not association.is_established:
+            return -1
+        status, _ = association.send_n_event_report(*_about(report))
+        association.release()
+        return int(status.get("Status", -1))
+
+
+def _about(report: Dataset) -> tuple[Dataset, int, UID, UID]:
+    """What an N-EVENT-REPORT is sent with."""
+    kind = 2 if "FailedSOPSequence" in report else 1
+    return report, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 
 @contextmanager
