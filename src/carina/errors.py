@@ -255,7 +255,7 @@ def _damage_of_database(error: BaseException) -> BadConfig | None:
 
 def damaged_database(file: str, said: str) -> BadConfig:
     """That a node's SQLite is damaged, by what SQLite says of it."""
-    how = "stop the node, save what is left by carina backup, and restore an earlier backup (docs/node.md)"
+    how = "stop the node, save what is left by carina backup, and restore an earlier backup, or mend it: carina mend"
     return BadConfig(DATABASE_DAMAGED, f"{file}: the node's database is damaged ({said}): {how}.")
 
 

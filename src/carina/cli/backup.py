@@ -55,11 +55,12 @@ def _tell_lost(made: Backup, consequence: str) -> None:
 
 def _tell_damage(made: Backup, to: Path) -> None:
     from carina.jobs.places import DATABASE
+    from carina.keeping.saved import mend_command
 
     if made.database_damage:
         saved = "it is saved as it is, and with it all that lies in the node's folder"
-        how = "Stop the node, and restore an earlier backup; where there is none, carina restore says how to mend"
-        say(f"{Path(made.folder) / DATABASE}: is damaged ({made.database_damage}): {saved}. {how} {to}.", err=True)
+        how = f"Stop the node, and restore an earlier backup; where there is none, mend this one: {mend_command(to)}"
+        say(f"{Path(made.folder) / DATABASE}: is damaged ({made.database_damage}): {saved}. {how}", err=True)
 
 
 def _warn_if_open(folder: Path) -> None:

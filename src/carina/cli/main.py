@@ -50,6 +50,7 @@ VERBS = {
     "echo": Verb("carina.cli.echo", "echo", "Test destinations and sources: does each answer?"),
     "backup": Verb("carina.cli.backup", "backup", "Save the node while it runs."),
     "restore": Verb("carina.cli.backup", "restore", "Make a node from a backup."),
+    "mend": Verb("carina.cli.mend", "mend", "Mend the node's damaged SQLite database, or a backup's."),
     "fetch": Verb("carina.cli.fetch", "fetch", "Fetch CT series from a PACS into the node."),
     "phantom": Verb("carina.cli.phantom", "phantom", "Write a synthetic chest CT with known truth as a DICOM series."),
     "demo": Verb("carina.cli.demo", "demo", "Run the pipeline on a phantom and compare with the known truth."),

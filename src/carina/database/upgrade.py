@@ -22,6 +22,8 @@ SCHEMA_VERSION = "0025"
 _UPGRADING = 0x0CA71_4A
 """The advisory lock of PostgreSQL under which one process upgrades while the others wait; any number, but one."""
 
+_SCRIPTS = str(Path(__file__).parent / "migrations").replace("%", "%%")
+
 
 def upgrade_schema(engine: Engine) -> None:
     """Make the tables of the node, or bring those of an earlier version to today's; what is in them stays.
@@ -36,6 +38,24 @@ def upgrade_schema(engine: Engine) -> None:
             connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _UPGRADING})
         if (found := schema_version(connection)) != SCHEMA_VERSION:
             _migrate(connection, found)
+
+
+def make_schema(engine: Engine, version: str) -> None:
+    """Make the tables of an earlier version, or of today's, in an empty database."""
+    from alembic import command
+
+    with engine.begin() as connection:
+        command.upgrade(migrations(connection), version)
+
+
+def known_versions() -> frozenset[str]:
+    """The versions that a database may have had until today."""
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    return frozenset(script.revision for script in ScriptDirectory.from_config(config).walk_revisions())
 
 
 def check_version(connection: Connection) -> bool:
@@ -65,7 +85,7 @@ def migrations(connection: Connection) -> Config:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("script_location", _SCRIPTS)
     config.attributes["connection"] = connection
     return config
 

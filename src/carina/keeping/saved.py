@@ -36,17 +36,10 @@ REMEDY = "restore another backup, or copy this one again from where it was made"
 LONGEST_NAMED = 200
 """Characters of a file's name in a message: a list that was altered may hold any."""
 
-_MENDING = (
-    f"{{ rm -f mended.sqlite; sqlite3 'file:{DATABASE}?immutable=1' .dump | sed '$s/^ROLLBACK.*/COMMIT;/' "
-    "| sqlite3 mended.sqlite; sqlite3 mended.sqlite 'pragma integrity_check' | tee /dev/stderr | grep -qx ok; } && "
-    "sqlite3 mended.sqlite 'select count(*) from instance' && "
-    f"mv -n {DATABASE} damaged.sqlite && mv -n mended.sqlite {DATABASE}"
-)
-"""Takes what can be read from a damaged database into another one, and keeps the damaged one.
 
-Of a file with errors, a dump ends in a ROLLBACK, which would leave nothing. Where what was taken is not whole, or
-no table of instances is left, nothing is put in place.
-"""
+def mend_command(folder: Path) -> str:
+    """The command that mends the database in a backup's folder."""
+    return f"carina mend {quote(str(folder))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +82,7 @@ def read_backup(folder: Path) -> SavedNode:
     Raises:
         BadConfig: it is none, was broken off, or lacks files.
     """
-    said = _what_it_says(folder)
+    said = said_by_backup(folder)
     saved = SavedNode(folder=folder, said=said, files=_files_of(folder, said))
     needed = [saved.database, *([LISTED] if saved.is_dump else [])]
     missing = [name for name in needed if not (folder / name).is_file()]
@@ -98,7 +91,12 @@ def read_backup(folder: Path) -> SavedNode:
     return saved
 
 
-def _what_it_says(folder: Path) -> Backup:
+def said_by_backup(folder: Path) -> Backup:
+    """What a backup says of itself.
+
+    Raises:
+        BadConfig: it is none, was broken off, or was altered.
+    """
     try:
         text = (folder / BACKUP_FILE).read_bytes()
         said = read_json(text, Backup)
@@ -207,11 +205,7 @@ def _named_once_mended(saved: SavedNode) -> Named:
         return _named_where_whole(database)
     except ValueError as error:
         words = f"the node's database was damaged when this backup was made ({saved.said.database_damage})"
-        mend = f"cd {quote(str(saved.folder))} && {_MENDING}"
-        how = (
-            "restore an earlier backup, or mend this file, which is kept as damaged.sqlite once that shows ok and how "
-            f"many instances are left, and restore again: {mend}"
-        )
+        how = f"restore an earlier backup, or mend this one and restore it again: {mend_command(saved.folder)}"
         raise BadConfig("restore.damaged", f"{database}: {words}; expected the whole one of a node: {how}") from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,12 @@ def empty_folder(own: OwnFolder, place: Path) -> Path:
     return folder
 
 
-def put_away(place: Path, folder: Path) -> None:
-    """Move what no row explains out of the way: the database is older than its folder, or a process was killed."""
-    files = [file for file in place.iterdir() if file.is_file()]
+def put_away(place: Path, folder: Path, only: Sequence[Path] = ()) -> None:
+    """Move what no row explains out of the way: the database is older than its folder, or a process was killed.
+
+    Of what lies in a place it is all, or those files ``only``.
+    """
+    files = list(only) or [file for file in place.iterdir() if file.is_file()]
     if not files:
         return
     aside = free_place(folder / place.name)

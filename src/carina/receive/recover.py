@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, delete, exists, select, update
 
 from carina.config import Settings
-from carina.database import ARRIVAL, INSTANCE, OwnFolder, database_now
+from carina.database import ARRIVAL, AUDIT, INSTANCE, OwnFolder, database_now
 from carina.database.intact import LOST
+from carina.database.salvage import MENDED_NOTE
 from carina.receive.durability import assure, put_away
 from carina.receive.presence import alone
 from carina.receive.store import ArrivalState
@@ -72,13 +73,26 @@ def _id_of(place: Path) -> int:
 
 
 def _remove_unlisted(connection: Connection, folder: Path, place: Path) -> int:
-    """Remove the files of an arrival's folder that none of its rows names; gives their number."""
+    """Remove the files of an arrival's folder that none of its rows names; gives their number.
+
+    Of an arrival that began before the database was mended, they may have been accepted: they are set aside.
+    """
     of_arrival = select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == _id_of(place))
     known = set(connection.execute(of_arrival).scalars())
     unlisted = [file for file in place.iterdir() if file.relative_to(folder).as_posix() not in known and file.is_file()]
+    if unlisted and _was_mended_since(connection, place):
+        put_away(place, folder / SET_ASIDE, unlisted)
+        return 0
     for file in unlisted:
         file.unlink()
     return len(unlisted)
+
+
+def _was_mended_since(connection: Connection, place: Path) -> bool:
+    """Whether the database was mended after an arrival began, so that rows of its files may be lost."""
+    began = select(ARRIVAL.c.first_at).where(ARRIVAL.c.id == _id_of(place)).scalar_subquery()
+    mended = (AUDIT.c.action == "changed") & (AUDIT.c.subject == MENDED_NOTE) & (AUDIT.c.at >= began)
+    return bool(connection.execute(select(exists().where(mended))).scalar())
 
 
 def _remove_torn(own: OwnFolder) -> int:
