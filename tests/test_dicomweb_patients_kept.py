@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
 import pytest
 from pydicom import dcmread
 
@@ -15,6 +16,7 @@ from carina.service.dicomweb.held import Held
 from carina.service.dicomweb.of_patients import patients_parts
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import SeriesSettings, write_ct_series
+from served_nodes import hold, opened, serving
 
 BATCHES, SLICES = 3, 4
 
@@ -87,3 +89,17 @@ def test_what_was_asked_for_longest_ago_is_forgotten_first(
     for one in (*batches, batches[-1], batches[0]):
         patients_parts(one)
     assert len(read) == SLICES * (BATCHES + 1)
+
+
+def test_of_what_came_and_names_nobody_one_slice_is_read(tmp_path: Path, read: list[Path]) -> None:
+    volume = chest_phantom(shape=(SLICES, 32, 32), lesions=0, seed=5).volume
+    files = write_ct_series(volume, tmp_path / "ct", settings=NOBODY)
+    for file in files:
+        dataset = dcmread(file)
+        dataset.PatientName = ""
+        dataset.save_as(file)
+    node = opened(tmp_path)
+    hold(node, list(files))
+    with serving(node) as url:
+        assert len(httpx.get(f"{url}/dicom-web/studies", timeout=60).json()) == 1
+    assert len(read) == 1

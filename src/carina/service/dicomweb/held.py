@@ -156,7 +156,7 @@ def _seems_whole(node: RunningNode, held: Held) -> bool:
 
 def _came(connection: Connection, node: RunningNode, study_uid: str) -> Iterator[Held]:
     wanted = (
-        select(INSTANCE, ARRIVAL.c.series_uid, ARRIVAL.c.whose_sha256)
+        select(INSTANCE, ARRIVAL.c.series_uid, ARRIVAL.c.whose_sha256, ARRIVAL.c.patients)
         .join(ARRIVAL, ARRIVAL.c.id == INSTANCE.c.arrival_id)
         .where(ARRIVAL.c.study_uid == study_uid, _ONE_CONTENT)
         .order_by(INSTANCE.c.id)
@@ -169,7 +169,7 @@ def _came(connection: Connection, node: RunningNode, study_uid: str) -> Iterator
             sop_class_uid=row.sop_class_uid,
             path=node.folder / row.path,
             batch=f"arrival {row.arrival_id}",
-            is_of_one=bool(row.whose_sha256),
+            is_of_one=bool(row.whose_sha256) or row.patients == "",
             recorded=Recorded(row.bytes, row.sha256, has_head=True),
         )
 
