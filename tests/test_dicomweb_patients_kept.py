@@ -9,7 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 from pydicom import dcmread
+from sqlalchemy import update
 
+from carina.database import ARRIVAL
 from carina.dicom.patients import patient_named_in
 from carina.service.dicomweb import of_patients
 from carina.service.dicomweb.held import Held
@@ -100,6 +102,8 @@ def test_of_what_came_and_names_nobody_one_slice_is_read(tmp_path: Path, read: l
         dataset.save_as(file)
     node = opened(tmp_path)
     hold(node, list(files))
+    with node.engine.begin() as connection:
+        connection.execute(update(ARRIVAL).values(patients=""))
     with serving(node) as url:
         assert len(httpx.get(f"{url}/dicom-web/studies", timeout=60).json()) == 1
     assert len(read) == 1
