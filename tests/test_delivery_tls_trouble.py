@@ -16,12 +16,14 @@ import pytest
 from carina.config import DicomDestination, DicomwebDestination, Peer
 from carina.deliver.deliver import echo
 from carina.errors import DeliveryFailed
+from carina.testing.difficult_pacs import difficult_pacs
 from carina.testing.ports import free_port
 
 Speak = Callable[[socket.socket], None]
 
 OWN = {"certificate": "crt", "key": "key"}
 SHOW = "Set tls_certificate and tls_key."
+OPEN = "its port is open, but no DICOM association is answered there"
 SHOW_NONE = "A dicomweb destination shows none: have the server take user and password, or a token."
 
 
@@ -143,6 +145,39 @@ def test_a_peer_without_tls_is_told_from_a_closed_port(tls_files: Path, speak: S
         "dicom": "nothing answers there. Check address, port and AE titles.",
         "dicomweb": "[Errno 111] Connection refused. Check its URL.",
     }
+
+
+def wants_tls(folder: Path) -> Speak:
+    return by_tls(folder, "good")
+
+
+@pytest.mark.parametrize("speaks", [wants_tls, lambda _: ends], ids=["wants TLS", "ends"])
+def test_an_open_port_without_an_answer_is_told_from_a_closed_one(
+    tls_files: Path, speaks: Callable[[Path], Speak]
+) -> None:
+    with peer(speaks(tls_files)) as port:
+        destination = DicomDestination(host="127.0.0.1", port=port, ae_title="PACS", timeout_s=60)
+        with pytest.raises(
+            DeliveryFailed, match=rf"^PACS \(PACS@127\.0\.0\.1:{port}\) can't be reached: {OPEN}\. It may"
+        ):
+            echo("PACS", destination)
+    away = DicomDestination(host="127.0.0.1", port=free_port(), ae_title="PACS", timeout_s=60)
+    with pytest.raises(DeliveryFailed, match=r"nothing answers there\. Check address, port and AE titles\."):
+        echo("PACS", away)
+
+
+def test_nor_is_a_silent_port_taken_for_a_closed_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        destination = DicomDestination(host="127.0.0.1", port=port, ae_title="PACS", timeout_s=0.5)
+        with pytest.raises(DeliveryFailed, match=rf"{OPEN}\. It may want TLS \(tls_trusted\), or be no DICOM node: "):
+            echo("PACS", destination)
+
+
+def test_a_node_that_speaks_dicom_without_tls_is_told_so(tls_files: Path) -> None:
+    with difficult_pacs() as pacs:
+        said_of_it = said(pacs.port, tls_files, "root").values()
+    assert all("TLS" in one and "Give the port on which it speaks TLS." in one for one in said_of_it)
 
 
 def test_a_peer_that_does_not_answer_the_handshake_is_told_so(tls_files: Path) -> None:

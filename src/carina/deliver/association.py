@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event
 
 from pydicom.uid import UID
-from pynetdicom import AE, build_role
+from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
 
@@ -40,13 +41,14 @@ def associated(
     Raises:
         DeliveryFailed: nobody answers, the peer refuses, or it accepts none of the contexts.
     """
-    tls = peer_tls(name, address(peer), peer)
+    tls, connected = peer_tls(name, address(peer), peer), Event()
+    told = [*handlers, (evt.EVT_CONN_OPEN, lambda _: connected.set())]
     try:
-        association = pause_surely(_associate(peer, contexts, handlers, taken, tls))
+        association = pause_surely(_associate(peer, contexts, told, taken, tls))
     except (OSError, ValueError) as error:  # a host that nobody knows; a port or an AE title that can't be
         raise unreachable(name, address(peer), str(error)) from error
     if not association.is_established:
-        raise _refused(name, peer, association, tls)
+        raise _refused(name, peer, association, tls, is_open=connected.is_set())
     try:
         yield association
     finally:
@@ -89,13 +91,24 @@ def _associate(
     )
 
 
-def _refused(name: str, peer: DicomDestination, association: Association, tls: PeerTls | None) -> DeliveryFailed:
+def _refused(
+    name: str, peer: DicomDestination, association: Association, tls: PeerTls | None, *, is_open: bool
+) -> DeliveryFailed:
     answer = association.acceptor.primitive
     if association.is_rejected:
         reason = getattr(answer, "reason_str", "") or "no reason given"
         refusal = f"it refused the association of {peer.calling_ae_title} ({reason})"
         return unreachable(name, address(peer), refusal)
     if answer is None:
-        seen = tls.trouble() if tls else None
-        return unreachable(name, address(peer), *(seen or ("nothing answers there",)))
+        return unreachable(name, address(peer), *_unanswered(tls, is_open=is_open))
     return DeliveryFailed(NO_CONTEXT, f"{name} ({address(peer)}) accepts nothing of what was proposed: see what it is.")
+
+
+def _unanswered(tls: PeerTls | None, *, is_open: bool) -> tuple[str, ...]:
+    """What was seen where nothing was answered, and what to do where that is not to look at the address."""
+    if tls and (seen := tls.trouble()):
+        return seen
+    if tls or not is_open:
+        return ("nothing answers there",)
+    how = "It may want TLS (tls_trusted), or be no DICOM node: check its port"
+    return "its port is open, but no DICOM association is answered there", how
