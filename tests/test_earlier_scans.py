@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select, update
 
 from carina.database import ARRIVAL, REMOVAL, SCHEMA
-from carina.jobs.earlier import earlier_scans
+from carina.jobs.earlier import EarlierScan, earlier_scans
+from carina.jobs.scan import iso_date, scan_of_header
 from carina.receive.patient import ASKED_OF_PATIENTS, ScanOf, is_earlier, scan_of, study_moment
 from carina.receive.store import InstanceStore, SentBy
 from carina.receive.stow import StowRequest, store_over_the_web
@@ -260,3 +261,15 @@ def test_the_id_is_in_no_listing_and_no_table(tmp_path: Path) -> None:
     assert "2.25" in "".join(texts)
     assert not [text for text in texts if "KW-4711" in text]
     assert not [text for text in texts[:4] if whose[0] in text]
+
+
+IMPOSSIBLE = ("20261399", "20260230", "00000000", "2026-1-1", "")
+
+
+@pytest.mark.parametrize("date", IMPOSSIBLE)
+def test_a_day_that_there_is_not_is_shown_nowhere(date: str) -> None:
+    assert iso_date(date) == ""
+    assert scan_of_header({"StudyDate": date}).words == ""
+    assert study_moment(date, "1015") == ""
+    assert EarlierScan(job_id=1, series_uid="", folder="", studied=date).on is None
+    assert iso_date("20260228101500") == "2026-02-28"

@@ -129,7 +129,8 @@ def _has_components(name: str) -> bool:
     return len(groups) <= PERSON_GROUPS and all(group.count("^") < PERSON_COMPONENTS for group in groups)
 
 
-def _is_date(text: str) -> bool:
+def is_date(text: str) -> bool:
+    """Whether a text is a day as DICOM writes it, and one that there is: ``20260304``."""
     if len(text) != 8 or not (text.isascii() and text.isdigit()):
         return False
     try:
@@ -143,4 +144,4 @@ def _is_decimal(text: str) -> bool:
     return NUMBER_TEXT.fullmatch(text) is not None and math.isfinite(float(text))
 
 
-VR_CHECKS = {"DA": _is_date, "DS": _is_decimal, "PN": _is_name, "UI": is_uid}
+VR_CHECKS = {"DA": is_date, "DS": _is_decimal, "PN": _is_name, "UI": is_uid}

@@ -9,6 +9,7 @@ from typing import Any
 
 from carina.database import LONGEST_CODE
 from carina.dicom.uids import is_uid
+from carina.dicom.validity import is_date
 from carina.errors import one_line
 
 NOT_DESCRIBED = "series without a description"
@@ -61,9 +62,9 @@ def path_words(name: str, scan: KnownScan) -> str:
 
 
 def iso_date(digits: str) -> str:
-    """The date that digits begin with, as 2026-03-04; empty where they are none."""
+    """The date that digits begin with, as 2026-03-04; empty where they are none that there is."""
     found = _DIGITS.match(digits.strip())
-    return f"{found[0][:4]}-{found[0][4:6]}-{found[0][6:]}" if found else ""
+    return f"{found[0][:4]}-{found[0][4:6]}-{found[0][6:]}" if found and is_date(found[0]) else ""
 
 
 def scan_columns(scan: KnownScan, words: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from carina.dicom.validity import is_date
+
 ASKED_OF_PATIENTS = ("PatientID", "IssuerOfPatientID", "PatientIdentityRemoved", "StudyDate", "StudyTime")
 """What is read for it."""
 
@@ -86,13 +88,14 @@ def _is_value(text: str) -> bool:
 
 
 def study_moment(date: str, time: str) -> str:
-    """A study's date and time as digits, to hours, minutes or seconds as they are given; empty where no date is.
+    """A study's date and time as digits, to hours, minutes or seconds as they are given; empty where no date is
+    or one that there is not.
 
     Without the time where that is no time. ``is_earlier`` compares two of them.
     """
     found = _DATE.fullmatch(date.strip())
     clock = _TIME.fullmatch(time.strip())
-    return found.group() + (clock[1] if clock else "") if found else ""
+    return found.group() + (clock[1] if clock else "") if found and is_date(found.group()) else ""
 
 
 def is_earlier(one: str, other: str) -> bool:
