@@ -41,7 +41,7 @@ kind = "dicom"
 ae_title = "{PROJECT}"
 project = "{project}"
 destinations = ["{project}-share"]
-[sources.{project}-inbox]
+{more}[sources.{project}-inbox]
 kind = "folder"
 path = "{folder}/{project}-inbox"
 project = "{project}"
@@ -186,9 +186,9 @@ def fill(node: RunningNode, folder: Path, project: str) -> Held:
 
 
 @contextmanager
-def shared_node(folder: Path, projects: tuple[str, ...] = ("alpha", "bravo")) -> Iterator[Shared]:
-    """Serve a node with these projects that asks for a log-in."""
-    text = "".join(SETTINGS.format(project=one, PROJECT=one.upper(), folder=folder) for one in projects)
+def shared_node(folder: Path, projects: tuple[str, ...] = ("alpha", "bravo"), more: str = "") -> Iterator[Shared]:
+    """Serve a node with these projects that asks for a log-in; ``more`` stands in the settings of each scanner."""
+    text = "".join(SETTINGS.format(project=one, PROJECT=one.upper(), folder=folder, more=more) for one in projects)
     settings_of(folder, text)
     file = folder / "carina.toml"
     file.write_text(file.read_text().replace("[web]\n", "[web]\nlogin = true\n"))

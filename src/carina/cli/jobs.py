@@ -93,7 +93,7 @@ def list_(
 
     settings, engine = _seen(config, project)
     with engine.connect() as connection:
-        check_filter(connection, settings, filtered)
+        filtered = check_filter(connection, settings, filtered)
     looked(engine, "jobs")
     with engine.connect() as connection:
         page = list_jobs(connection, filtered, before=before, at_most=count)
@@ -333,9 +333,9 @@ def table(file: Path, pipeline: str, config: Path | None) -> None:
 
     settings, engine = _node(config)
     with engine.connect() as connection:
-        check_pipeline_filter(connection, settings, pipeline)
+        pipelines = check_pipeline_filter(connection, settings, pipeline)
     noted(engine, "copied", f"table of jobs: to {file.absolute()}")
-    counts = write_jobs_table(engine, settings, file, pipeline=pipeline)
+    counts = write_jobs_table(engine, settings, file, pipelines=pipelines)
     counted = ", ".join(f"{number} {fate}" for fate, number in sorted(counts.items())) or "no jobs"
     say(f"{counted}; table: {file}")
 

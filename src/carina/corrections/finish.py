@@ -81,6 +81,10 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
         return by_whom(self.reader, self.painters, self.reader)
 
 
+class Busy(BadConfig):
+    """Another correction of the run is being finished."""
+
+
 class Unchanged(BadConfig):
     """There is nothing to finish: the mask is the one that was finished last, or the network's own."""
 
@@ -140,7 +144,8 @@ def finish(run: Run, draft: Draft, source: Source | None) -> Finished:
     Of a run of a DICOM series ``source`` is that series; without it, or for a volume file, no object is made.
 
     Raises:
-        BadConfig: the folder can't be written; ``corrections.busy``, another correction of this run is being finished.
+        BadConfig: the folder can't be written.
+        Busy: ``corrections.busy``, another correction of this run is being finished.
         BadSeries: ``corrections.source``, the source is not the one of the run.
         ModelFailed: the object that was made is not the mask.
         Unchanged: ``corrections.unchanged``, the mask is the one that was finished last.
@@ -275,9 +280,8 @@ def _alone(run: Path) -> Iterator[None]:
         (run / CORRECTIONS).mkdir(exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise BadConfig(
-            "corrections.busy", f"{run}: another correction of this run is being finished: wait, then look again."
-        ) from error
+        words = "another correction of this run is being finished: wait, then look again."
+        raise Busy("corrections.busy", words) from error
     except OSError as error:
         raise unwritable(error, run) from error
     try:

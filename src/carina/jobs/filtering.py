@@ -30,11 +30,13 @@ class JobFilter:
 
     ``uid`` is a Study or a Series Instance UID, ``description`` a part of what a row calls its series or of the study's
     description, in whatever case. ``received_by`` is a source of the settings. ``is_warned``: with warnings only.
+    ``pipelines`` are those that ``pipeline`` stands for, where it is known that it is no more than their name.
     """
 
     states: Sequence[str] = ()
     reading: str = ""
     pipeline: str = ""
+    pipelines: Sequence[str] = ()
     received_by: str = ""
     uid: str = ""
     studied_from: date | None = None
@@ -55,7 +57,7 @@ class JobFilter:
     @property
     def of_series(self) -> JobFilter:
         """What of this can be asked of a series that is no job yet."""
-        return replace(self, states=(), reading="", pipeline="", is_warned=False)
+        return replace(self, states=(), reading="", pipeline="", pipelines=(), is_warned=False)
 
     @property
     def is_led(self) -> bool:
@@ -82,8 +84,12 @@ class JobFilter:
 
     @property
     def _rest(self) -> list[_Conditions]:
-        """All others, one list for each state."""
-        common = [self._beside(JOB.c.pipeline) == self.pipeline] if self.pipeline else []
+        """All others, one list for each pipeline and state."""
+        named = self.pipelines or ([self.pipeline] if self.pipeline else [])
+        each: list[_Conditions] = [[self._beside(JOB.c.pipeline) == one] for one in named] or [[]]
+        return [conditions for one in each for conditions in self._of_pipeline(one)]
+
+    def _of_pipeline(self, common: _Conditions) -> list[_Conditions]:
         if self.received_by:
             common.append(self._beside(JOB.c.received_by) == self.received_by)
         if self.is_warned:

@@ -217,12 +217,12 @@ def _jobs(connection: Connection, ids: Sequence[int]) -> tuple[Job, ...]:
     return tuple(found[one] for one in ids if one in found)
 
 
-def every_job(connection: Connection, *, pipeline: str = "", page: int = 1000) -> Iterator[Job]:
-    """Every job, the oldest first, read page by page."""
+def every_job(connection: Connection, *, pipelines: Sequence[str] = (), page: int = 1000) -> Iterator[Job]:
+    """Every job, or every one of these pipelines, the oldest first, read page by page."""
     last = 0
     while True:
         wanted = JOBS.where(JOB.c.id > last).order_by(JOB.c.id).limit(page)
-        rows = connection.execute(wanted.where(JOB.c.pipeline == pipeline) if pipeline else wanted).all()
+        rows = connection.execute(wanted.where(JOB.c.pipeline.in_(pipelines)) if pipelines else wanted).all()
         yield from map(job_of, rows)
         if not rows:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,14 +27,16 @@ FATES = {
 """What the states of jobs are called in a cohort."""
 
 
-def write_jobs_table(engine: Engine, settings: Settings, file: Path, *, pipeline: str = "") -> Mapping[Fate, int]:
-    """Write a row for each job (of a pipeline) into ``file``, as in ``cohort.csv``; gives how many there are of which.
+def write_jobs_table(
+    engine: Engine, settings: Settings, file: Path, *, pipelines: Sequence[str] = ()
+) -> Mapping[Fate, int]:
+    """Write a row for each job (of these pipelines) into ``file``, as in ``cohort.csv``; gives their numbers.
 
     Raises:
         BadConfig: the table can't be written.
     """
     with read_only(engine) as connection:
-        jobs = list(every_job(connection, pipeline=pipeline))
+        jobs = list(every_job(connection, pipelines=pipelines))
     items = [_item(engine, job, Path(settings.node.folder)) for job in jobs]
     CohortTable(file, items).write()
     return Counter(item.fate for item in items)

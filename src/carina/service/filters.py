@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from sqlalchemy import Column, Connection, select
 
@@ -12,18 +13,20 @@ from carina.deliver.ledger import counts
 from carina.dicom.uids import is_uid
 from carina.errors import BadConfig
 from carina.jobs.filtering import JobFilter
-from carina.service.pipelines import offered_pipelines
+from carina.service.pipelines import offered_pipelines, pipelines_called
 
 
-def check_filter(connection: Connection, settings: Settings, filtered: JobFilter) -> None:
-    """See that there can be jobs that fit; what the settings no longer name, but jobs do, is known.
+def check_filter(connection: Connection, settings: Settings, filtered: JobFilter) -> JobFilter:
+    """A filter that jobs can fit, with the pipelines that are called so.
+
+    What the settings no longer name, but jobs do, is known.
 
     Raises:
         BadConfig: nothing is or was called so, or a UID is none.
     """
     if filtered.received_by:
         _check_name(connection, "source", filtered.received_by, settings.sources, JOB.c.received_by)
-    check_pipeline_filter(connection, settings, filtered.pipeline)
+    pipelines = check_pipeline_filter(connection, settings, filtered.pipeline)
     uid = filtered.uid
     if (
         uid
@@ -34,16 +37,19 @@ def check_filter(connection: Connection, settings: Settings, filtered: JobFilter
             f"{uid[:64]!r} is no UID of a study or series: expected a whole one, digits and dots, without wild cards"
         )
         raise BadConfig("job.uid", f"{words}.")
+    return replace(filtered, pipelines=pipelines)
 
 
-def check_pipeline_filter(connection: Connection, settings: Settings, pipeline: str) -> None:
-    """See that there can be jobs of a pipeline; empty: any.
+def check_pipeline_filter(connection: Connection, settings: Settings, pipeline: str) -> tuple[str, ...]:
+    """The pipelines that are called so, and of which there can be jobs; empty: any.
 
     Raises:
         BadConfig: none is offered or was run by that name.
     """
-    if pipeline:
+    pipelines = pipelines_called(connection, settings, pipeline)
+    if pipeline and not pipelines:
         _check_name(connection, "pipeline", pipeline, offered_pipelines(settings), JOB.c.pipeline)
+    return pipelines
 
 
 def check_deliveries_filter(

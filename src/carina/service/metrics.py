@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -14,6 +15,7 @@ from carina.database import ARRIVAL, INSTANCE, JOB, read_only
 from carina.deliver.ledger import counts
 from carina.service.loops import PartState
 from carina.service.node import RunningNode
+from carina.service.pipelines import pipeline_name
 
 
 class NodeCollector(Collector):
@@ -60,9 +62,13 @@ class NodeCollector(Collector):
 
 def _by(connection: Connection, name: str, help_text: str, *columns: Column[str]) -> Metric:
     metric = GaugeMetricFamily(name, help_text, labels=[column.name for column in columns])
-    counted = select(*columns, func.count().label("number")).group_by(*columns)
-    for row in connection.execute(counted):
-        metric.add_metric([str(value) for value in row[:-1]], int(row.number))
+    counted: Counter[tuple[str, ...]] = Counter()
+    for row in connection.execute(select(*columns, func.count().label("number")).group_by(*columns)):
+        shown = zip(columns, row[:-1], strict=True)
+        named = (pipeline_name(value) if column is JOB.c.pipeline else str(value) for column, value in shown)
+        counted[tuple(named)] += int(row.number)
+    for labels, number in counted.items():
+        metric.add_metric(labels, number)
     return metric
 
 

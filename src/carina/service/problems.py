@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 
 import msgspec
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from carina.database import FolderAway
@@ -29,6 +30,12 @@ def without_source(error: str, source: str) -> str:
 def as_sentence(text: str) -> str:
     """A message as it stands alone on a page: with a capital. It begins small for a command line, behind a word."""
     return text[:1].upper() + text[1:] if _FIRST_WORD.match(text) else text
+
+
+def said_to(request: HTTPConnection, error: CarinaError) -> str:
+    """What an error says to whoever asks: a node has its gate leave out where things are, for those who only read."""
+    tell: Callable[[str], str] | None = getattr(request.state, "tell", None)
+    return tell(error.message) if tell else error.message
 
 
 class NotThere(CarinaError):

@@ -16,7 +16,7 @@ from carina.errors import DATABASE_DAMAGED, Bug, CarinaError
 from carina.service.access.rules import PROGRAM_PATHS
 from carina.service.headers import HEADERS
 from carina.service.pages.rendering import html, page
-from carina.service.problems import problem, status_of
+from carina.service.problems import problem, said_to, status_of
 from carina.service.slow import TooSlow
 
 _LOG = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
     """The answer to an error that was raised on purpose."""
     if not isinstance(error, CarinaError):
         raise error
-    return refusal(request, status_of(error), error.code, error.message)
+    return refusal(request, status_of(error), error.code, said_to(request, error))
 
 
 async def answer_http(request: Request, error: Exception) -> Response:

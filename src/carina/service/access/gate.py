@@ -21,6 +21,7 @@ from carina.service.access.seen import Seen
 from carina.service.guard import SAFE
 from carina.service.node import RunningNode
 from carina.service.pages.rendering import page
+from carina.service.peer_names import message_told_to
 from carina.service.refusals import HTTP_WORDS, is_from_page, refusal
 
 CHALLENGE = 'Bearer realm="carina", Basic realm="carina", charset="UTF-8"'
@@ -59,6 +60,7 @@ class Gate:
         caller, project = await run_in_threadpool(self._who, request, rule)
         state = scope.setdefault("state", {})
         state["caller"], state["node"] = caller, self._node.seen_in(caller.projects(_seen_by(rule)))
+        state["tell"] = message_told_to(caller, self._node.every_setting)
         named = asking.set(caller.name)
         try:
             if self._node.settings.web.login and (refused := _refusal(request, rules, caller, project)):

@@ -163,11 +163,12 @@ def job_values(node: RunningNode, job_id: int, caller: Caller) -> dict[str, Any]
         NotThere: there is no such job.
     """
     settings = node.every_setting
-    progress = told_to(progress_of(node, job_id), caller, settings)
-    told = partial(message_told, caller=caller, settings=settings, project=progress.job.project)
+    progress = progress_of(node, job_id)
+    project = progress.job.project
+    told = partial(message_told, caller=caller, settings=settings, project=project)
     with read_only(node.engine) as connection:
         rows = list_deliveries(connection, job_id=job_id, at_most=1000)
-        deliveries = told_to(rows, caller, settings, progress.job.project)
+        deliveries = told_to(rows, caller, settings, project)
         earlier, wish = earlier_scans(connection, job_id), wish_of(connection, job_id)
         removed = earlier_removed(connection, job_id)
         sent = sent_lines(connection, progress.job, caller, settings)
@@ -177,7 +178,8 @@ def job_values(node: RunningNode, job_id: int, caller: Caller) -> dict[str, Any]
         resting = {name: told(resting_reason(connection, name)) for name in sorted(held_up)}
         arrival = arrival_read(connection, node.folder, progress.job)
     has_results = progress.job.state is JobState.STOPPED and progress.files.state is FilesState.HERE
-    values = {"progress": progress, "job": progress.job, "described": described, "deliveries": deliveries}
+    shown = told_to(progress, caller, settings)  # what is looked up needs the job as it is
+    values = {"progress": shown, "job": shown.job, "described": described, "deliveries": deliveries}
     values |= {"resting": resting, "sent": sent}
     manifest = manifest_of(node, progress.job)
     values |= {"successor": successor, "successor_words": successor_words(successor) if successor else ""}
@@ -211,7 +213,8 @@ async def show_series(request: Request) -> Response:
 def _series_page(request: Request) -> Response:
     node, job_id = _node(request), request.path_params["job"]
     found = series_of_job(node, job_id)
-    return page(request, "series.html", {"job": progress_of(node, job_id).job, "series": found.series})
+    job = told_to(progress_of(node, job_id).job, caller_of(request), node.every_setting)
+    return page(request, "series.html", {"job": job, "series": found.series})
 
 
 def show_next(request: Request) -> Response:

@@ -29,6 +29,7 @@ from carina.service.node import RunningNode, seen_node
 from carina.service.pages.inputs import job_words
 from carina.service.pages.job_rows import came_by
 from carina.service.pages.rendering import in_turn, page
+from carina.service.peer_names import told_to
 from carina.service.problems import NotThere
 from carina.service.rest.shown import arrival_shown
 from carina.service.upload_series import is_of_upload
@@ -79,7 +80,8 @@ def _entry(request: Request, connection: Connection, one: UnderUid, query: str) 
     seen = arrival_shown(arrival, caller) if arrival else None
     came = came_by(seen, is_uploaded=seen is None and is_of_upload(one.job))
     href, words = _address(node, connection, one.job, query), job_words(node, connection, one.job)
-    return {"job": one.job, "href": href, "words": words, "came": came, "arrival": seen}
+    job = told_to(one.job, caller, node.every_setting)
+    return {"job": job, "href": href, "words": words, "came": came, "arrival": seen}
 
 
 def patients_under(

@@ -25,6 +25,7 @@ from carina.pipeline.manifest import State
 from carina.receive.store import ArrivalState
 from carina.receive.uploads import LARGEST_CHUNK
 from carina.service.access.caller import Caller, caller_of
+from carina.service.access.roles import Need
 from carina.service.arrivals import HELD_BACK, Arrival, arrivals_read, first_files, list_arrivals
 from carina.service.health import Readiness, readiness
 from carina.service.node import RunningNode, seen_node
@@ -36,7 +37,7 @@ from carina.service.pages.rendering import html, shared_values, shown_part
 from carina.service.pages.shared_parts import PagePart, nameless, rights_of
 from carina.service.pages.state_words import READING_WORDS
 from carina.service.peer_names import message_without_addresses, told_to
-from carina.service.pipelines import offered_pipelines
+from carina.service.pipelines import offered_pipelines, pipeline_name, pipelines_called
 from carina.service.problems import NotUnderstood
 from carina.service.progress import manifest_of, operators_of
 from carina.service.rest.job_pages import JobsAsked, ShownState, page_of_jobs
@@ -144,7 +145,7 @@ def upload_values(node: RunningNode, caller: Caller, projects: Sequence[str]) ->
     return {
         "takes_uploads": node.settings.uploads.gb > 0 and bool(projects),
         "upload_projects": projects,
-        "pipelines": offered_pipelines(node.settings),
+        "offered": offered_pipelines(node.seen_in(caller.projects(Need.OPERATE)).settings),
         "unfinished": node.uploads.open_of(caller.name) if node.own.is_there() else [],
         "chunk_bytes": LARGEST_CHUNK,
     }
@@ -215,10 +216,11 @@ def _shown_to(node: RunningNode, caller: Caller, values: Mapping[str, Any]) -> d
     ]
     waiting = {name: [shown(one) for one in values[name]] for name in ("quarantine", "arriving")}
     ready = told_to(values["node"], caller, settings)
-    resting = values["resting"]
+    resting, pipelines = values["resting"], values["pipelines"]
     if not caller.operates_all_seen:
         resting = {name: message_without_addresses(said, settings) for name, said in resting.items()}
-    return {**values, **waiting, "rows": rows, "node": ready, "resting": resting}
+        pipelines = tuple(dict.fromkeys(map(pipeline_name, pipelines)))
+    return {**values, **waiting, "rows": rows, "node": ready, "resting": resting, "pipelines": pipelines}
 
 
 def searched_values(request: Request, node: RunningNode, asked: WorklistAsked, live: str) -> dict[str, Any]:
@@ -238,7 +240,9 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
     like = wanted.filtered.of_series
     waiting = _waiting_like(node, like, version)
     with read_only(node.engine) as connection:
-        found = page_of_jobs(connection, wanted)
+        called = pipelines_called(connection, node.settings, wanted.pipeline)
+        filtered = replace(wanted.filtered, pipelines=called)
+        found = page_of_jobs(connection, wanted, filtered)
         jobs = found.jobs
         ids = [job.arrival_id for job in jobs if job.arrival_id is not None]
         arrivals = arrivals_read(connection, node.folder, ids)
@@ -246,8 +250,8 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
         sent = sendings_of(connection, [job.id for job in jobs])
         removed = removals_of(connection, [job.id for job in jobs])
         resting = reasons_to_wait(connection, tally.deliveries)
-        counted = found_jobs(connection, wanted.filtered, tally.jobs)
-        preceding = _preceding(connection, asked, wanted)
+        counted = found_jobs(connection, filtered, tally.jobs)
+        preceding = _preceding(connection, asked, wanted, filtered)
     beside = _beside(node, jobs, tally)
     return {
         "most": ROWS,
@@ -282,12 +286,12 @@ def worklist(node: RunningNode, asked: WorklistAsked, version: object = None) ->
     }
 
 
-def _preceding(connection: Connection, asked: WorklistAsked, wanted: JobsAsked) -> str:
+def _preceding(connection: Connection, asked: WorklistAsked, wanted: JobsAsked, filtered: JobFilter) -> str:
     """The address of the page before; empty on the first one."""
     if wanted.before is None:
         return ""
     back, one = (JobOrder.OLDEST, 1) if wanted.order is JobOrder.NEWEST else (JobOrder.NEWEST, -1)
-    nearer, _ = list_job_ids(connection, wanted.filtered, before=wanted.before - one, at_most=ROWS + 1, order=back)
+    nearer, _ = list_job_ids(connection, filtered, before=wanted.before - one, at_most=ROWS + 1, order=back)
     return asked.link(before=nearer[ROWS - 1] + one if len(nearer) > ROWS else "")
 
 

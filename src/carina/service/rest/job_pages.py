@@ -65,14 +65,14 @@ class JobsAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         )
 
 
-def page_of_jobs(connection: Connection, asked: JobsAsked) -> JobPage:
-    """The jobs that are asked for."""
-    return list_jobs(connection, asked.filtered, before=asked.before, at_most=asked.limit, order=asked.order)
+def page_of_jobs(connection: Connection, asked: JobsAsked, filtered: JobFilter) -> JobPage:
+    """The jobs that are asked for; ``filtered`` is what is asked of them, with the pipelines that it means."""
+    return list_jobs(connection, filtered, before=asked.before, at_most=asked.limit, order=asked.order)
 
 
 def get_jobs(node: RunningNode, asked: JobsAsked) -> JobPage:
     """A page of jobs."""
     seen = node.only(asked.project)
     with read_only(seen.engine) as connection:
-        check_filter(connection, seen.settings, asked.filtered)
-        return page_of_jobs(connection, asked)
+        filtered = check_filter(connection, seen.settings, asked.filtered)
+        return page_of_jobs(connection, asked, filtered)

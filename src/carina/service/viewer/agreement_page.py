@@ -14,6 +14,7 @@ from carina.api.result import Run
 from carina.corrections.masks import CORRECTIONS, MaskName
 from carina.corrections.reviewed import Reviewed, agreement, reviewed
 from carina.errors import BadConfig
+from carina.service.problems import said_to
 from carina.service.viewer.looked_at import RunsLookedAt
 from carina.service.viewer.routes import STATIC, Above, RevalidatedFiles, answering, run_heading, viewer_page
 
@@ -46,7 +47,7 @@ def agreement_routes(runs: LookedAt, menu: tuple[Above, ...], called: str = "") 
             try:
                 rows += _rows(address, folder, called)
             except BadConfig as error:
-                damaged.append(error.message)
+                damaged.append(said_to(request, error))
         found = [row.found for row in rows]
         summary = [agreement(found, layer) for layer in MaskName]
         values = {"menu": menu, "rows": rows, "damaged": damaged, "summary": summary, "looked_at": looked_at}

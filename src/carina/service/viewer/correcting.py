@@ -17,7 +17,16 @@ from starlette.routing import BaseRoute, Route
 from carina.api.result import Run
 from carina.api.study import choose_series
 from carina.corrections.decisions import LONGEST_REJECTION, decide, decision_on, readers_state, rejected_corrections
-from carina.corrections.finish import SEG_NAMES, Draft, Unchanged, finish, finished_folder, finished_of, unchanged
+from carina.corrections.finish import (
+    SEG_NAMES,
+    Busy,
+    Draft,
+    Unchanged,
+    finish,
+    finished_folder,
+    finished_of,
+    unchanged,
+)
 from carina.corrections.masks import MaskName, layer_named, masks_made, strokes_file
 from carina.corrections.painting import Author, Change, Overtaken, Painting, labels_sha256
 from carina.corrections.regions import Growth, alike, enclosed
@@ -26,7 +35,7 @@ from carina.dicom.series import Source
 from carina.errors import BadConfig, CarinaError, told
 from carina.pipeline.json_text import read_json
 from carina.report.overlay import layout
-from carina.service.problems import Conflict, NotUnderstood, problem, status_of
+from carina.service.problems import Conflict, NotUnderstood, problem, said_to, status_of
 from carina.service.viewer.opened import OpenedRun, RunShelf
 from carina.service.viewer.painting_shelf import PaintingShelf
 from carina.service.viewer.routes import Around, WhereIsRun, answering, mounted_at, run_values, viewer_page, ways_of_run
@@ -365,8 +374,8 @@ async def _answered(
         return _json(await run_in_threadpool(do, request, asked))
     except (CarinaError, OSError) as error:
         failure = told(error)
-        status = 409 if isinstance(failure, Overtaken | Unchanged) else status_of(failure)
-        return problem(status, failure.code, failure.message)
+        status = 409 if isinstance(failure, Busy | Overtaken | Unchanged) else status_of(failure)
+        return problem(status, failure.code, said_to(request, failure))
 
 
 async def _body(request: Request) -> bytes:

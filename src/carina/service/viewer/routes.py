@@ -266,7 +266,7 @@ def viewer_page(request: Request, template: str, values: Mapping[str, Any], stat
     base = mounted_at(request)
     caller = getattr(request.state, "caller", None)  # of a node; nobody is asked for by `carina view`
     common: dict[str, Any] = {"base": base, "notice": RESEARCH_ONLY, "version": __version__, "build": f"{base}/static"}
-    common |= {"caller": caller, "path": request.url.path}
+    common |= {"caller": caller, "path": request.url.path, "tell": getattr(request.state, "tell", str)}
     return HTMLResponse(PAGES.get_template(template).render(**common, **values), status_code=status)
 
 
