@@ -313,7 +313,7 @@ def test_who_is_of_the_whole_node_sees_both(node: Shared) -> None:
 def test_a_program_of_one_project_stores_nowhere_else(node: Shared) -> None:
     answer = node.program("operator of alpha").post("/dicom-web/studies", content=b"")
     assert answer.status_code == 404
-    assert "takes nothing by STOW-RS" in answer.text
+    assert "project alpha takes nothing by STOW-RS: it has no source" in answer.text
 
 
 def test_a_view_of_a_view_is_never_wider(node: Shared) -> None:

@@ -62,7 +62,10 @@ async def store_instances(request: Request) -> Response:
 def _source(node: RunningNode) -> str:
     found = [name for name, source in node.settings.sources.items() if isinstance(source, DicomwebSource)]
     if not found:
-        raise NotThere("stow.no-source", 'this node takes nothing by STOW-RS: it has no source of kind "dicomweb".')
+        of_these = " and ".join(sorted(node.projects or ()))
+        where = f"project {of_these}" if of_these else "this node"
+        words = f'{where} takes nothing by STOW-RS: it has no source of kind "dicomweb".'
+        raise NotThere("stow.no-source", words)
     return found[0]
 
 
