@@ -219,14 +219,11 @@ def test_nothing_of_the_other_is_changed(node: Shared, rule: Rule) -> None:
 
 
 def is_harmless(rule: Rule, status: int, said: str) -> bool:
-    """Resending all that has failed is done, for one's own; what is no question is refused before it is looked at.
-
-    Another project's job is told as one that is nowhere.
-    """
+    """Resending all that has failed is done, for one's own; what is no question is refused before it is looked at."""
     if rule.path == "/api/v1/deliveries/resend":
-        return (status == 200 and '{"deliveries":' in said) or (status == 400 and "job.unknown" in said)
+        return status == 200 and '{"deliveries":' in said
     if rule.path == "/act":
-        return "objects will be sent again" in said or (status == 400 and "job.unknown" in said)
+        return "objects will be sent again" in said
     return status in (400, 422)
 
 

@@ -27,7 +27,7 @@ from carina.receive.store import ArrivalState
 from carina.service.access.caller import asking
 from carina.service.access.members import see_project
 from carina.service.arrivals import RELEASED_IN_VAIN, RELEASED_RESULTS, Arrival, ReleasedArrival, find_arrival
-from carina.service.filters import check_deliveries_filter
+from carina.service.filters import has_job
 from carina.service.node import RunningNode
 from carina.service.pipelines import check_offered
 from carina.service.problems import Conflict, NotThere, Refused
@@ -234,14 +234,14 @@ def send_again(node: RunningNode, destination: str, job_id: int | None) -> SentA
     """Let deliveries that have failed, wait for their time, or are not confirmed be tried now; gives how many.
 
     Raises:
-        NotThere: there is no such destination.
-        BadConfig: there is no such job.
+        NotThere: there is no such destination or job.
         Conflict: they are of corrections that don't hold any more.
     """
     if destination and destination not in node.settings.destinations:
         raise NotThere("delivery.unknown", f"no destination is called {destination!r}.")
     with node.engine.begin() as connection:
-        check_deliveries_filter(connection, node.settings, job_id=job_id)
+        if job_id is not None and not has_job(connection, job_id):
+            raise NotThere("job.unknown", f"there is no job {job_id}.")
         known = node.every_destination
         sent = send_what_holds(connection, node.folder, destination=destination, job_id=job_id, among=known)
         if sent.deliveries:

@@ -66,7 +66,7 @@ def check_deliveries_filter(
             names = ", ".join(sorted(known)) or "none"
             words = f"destinations.{destination[:64]}: no destination is or was called so; known: {names}."
             raise BadConfig("delivery.unknown-destination", words)
-    if job_id is not None and not _has_job(connection, job_id):
+    if job_id is not None and not has_job(connection, job_id):
         raise BadConfig("job.unknown", f"job {job_id}: there is none; carina jobs list shows those there are.")
 
 
@@ -83,6 +83,7 @@ def _is_there(connection: Connection, column: Column[str], value: str) -> bool:
     return any(row is not None for row in every)
 
 
-def _has_job(connection: Connection, job_id: int) -> bool:
+def has_job(connection: Connection, job_id: int) -> bool:
+    """Whether there is a job, or deliveries of one, among what is seen."""
     wanted = (select(JOB.c.id).where(JOB.c.id == job_id), select(DELIVERY.c.id).where(DELIVERY.c.job_id == job_id))
     return any(connection.execute(one.limit(1)).first() is not None for one in wanted)
