@@ -15,6 +15,7 @@ from carina.corrections.masks import CORRECTIONS
 from carina.database import JOB
 from carina.operators.catalogue import find_definition
 from carina.service.access.rules import ROUTE_RULES, Rule
+from carina.service.pages import runs_of_jobs
 from carina.service.peer_names import message_without_addresses
 from carina.service.pipelines import pipeline_name
 from project_nodes import Shared, shared_node
@@ -103,7 +104,10 @@ def test_what_is_shown_can_be_asked_for(node: Shared) -> None:
     assert "no pipeline is or was called 'zzz'; known: default, cheap, " in unknown
 
 
-def test_two_who_finish_at_once_are_told_of_a_conflict_and_of_no_folder(node: Shared) -> None:
+def test_two_who_finish_at_once_are_told_of_a_conflict_and_of_no_folder(
+    node: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs_of_jobs, "source_of_run", lambda *_: None)
     held = node.held["alpha"]
     with FileLock(node.node.folder / "runs" / str(held.job) / CORRECTIONS / ".finish.lock"):
         reader = node.person("reader of alpha", **{"sec-fetch-site": "same-origin"})
