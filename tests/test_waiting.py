@@ -65,3 +65,30 @@ def test_what_a_child_works_at_is_waited_for_many_times_as_long() -> None:
         wait_until(said.is_set, child)
         reader.join()
         child.kill()
+
+
+ONE_AFTER_ANOTHER = """
+import subprocess, sys
+for _ in range(8):
+    subprocess.run([sys.executable, "-c", "for _ in range(6_000_000): pass"])
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_children_of_a_child_work_at_one_after_another_is_waited_for() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ONE_AFTER_ANOTHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        said = threading.Event()
+
+        def read() -> None:
+            assert child.stdout is not None and child.stdout.readline()
+            said.set()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        wait_until(said.is_set, child)
+        reader.join()
+        child.kill()
