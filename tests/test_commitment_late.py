@@ -8,14 +8,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from alembic import command
 from pydicom import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import StorageCommitmentPushModel
-from sqlalchemy import Engine, func, select, text, update
+from sqlalchemy import Engine, MetaData, func, insert, select
 
 from carina.config import DicomDestination
-from carina.database import DELIVERY, EARLIER_QUESTION, open_database, upgrade_schema
+from carina.database import DELIVERY, EARLIER_QUESTION, JOB, open_database, upgrade_schema
+from carina.database.upgrade import migrations
 from carina.deliver import ledger
 from carina.deliver.answers import Answer, Outcome
 from carina.deliver.channels import channel_to
@@ -226,18 +228,31 @@ def test_the_latest_questions_are_remembered_and_no_more(engine: Engine, tmp_pat
         assert connection.execute(select(DELIVERY.c.state)).scalar_one() == "confirmed"
 
 
+def as_it_was(engine: Engine, folder: Path) -> Engine:
+    """A database of the version before, with the jobs and deliveries of another."""
+    earlier = open_database(f"sqlite:///{folder}/earlier.sqlite")
+    tables = MetaData()
+    with earlier.begin() as connection:
+        command.upgrade(migrations(connection), "0024")
+        tables.reflect(connection)
+    with engine.connect() as connection, earlier.begin() as into:
+        for table in (JOB, DELIVERY):
+            known = tables.tables[table.name]
+            for row in connection.execute(select(*(table.c[column.name] for column in known.c))).mappings():
+                into.execute(insert(known), dict(row))
+    return earlier
+
+
 @pytest.mark.parametrize("number_asked", [0, 2])
 def test_what_was_asked_before_an_upgrade_is_confirmed_after_it(tmp_path: Path, number_asked: int) -> None:
-    engine = open_database(f"sqlite:///{tmp_path}/node.sqlite")
-    upgrade_schema(engine)
+    engine = new_ledger(tmp_path)
     entry = enter_one(engine, tmp_path)
-    with engine.begin() as connection:
-        connection.execute(text("drop table earlier_question"))
-        connection.execute(text("update alembic_version set version_num = '0024'"))
-        connection.execute(update(DELIVERY).values(transaction_uid="2.25.9"))
-    upgrade_schema(engine)
-    ask(engine, entry, TRANSACTIONS[:number_asked])
-    take_report(engine, report_on("2.25.9", entry.sop_instance_uid, entry.sop_class_uid), NOW)
-    with engine.connect() as connection:
+    ask(engine, entry, ["2.25.9"])
+    upgraded = as_it_was(engine, tmp_path)
+    upgrade_schema(upgraded)
+    ask(upgraded, entry, TRANSACTIONS[:number_asked])
+    take_report(upgraded, report_on("2.25.9", entry.sop_instance_uid, entry.sop_class_uid), NOW)
+    with upgraded.connect() as connection:
         assert connection.execute(select(DELIVERY.c.state)).scalar_one() == "confirmed"
-    engine.dispose()
+    for one in (engine, upgraded):
+        one.dispose()

@@ -201,6 +201,8 @@ DELIVERY = Table(
     Column("note", Text, nullable=False, default="", comment="of what was stored: a warning, what can't be asked"),
     Column("transaction_uid", _UID, nullable=False, default="", comment="storage commitment that was asked for"),
     Column("contradicted", Integer, nullable=False, default=0, comment="reports on that which contradicted themselves"),
+    Column("lost", Integer, nullable=False, default=0, comment="those that said it is not there, though it was stored"),
+    Column("refused", Integer, nullable=False, default=0, comment="those that refused it for another reason"),
     Column("confirmed_by", String(16), nullable=False, default="", comment="commitment, query, digest, status"),
     Column("not_before", UtcTime, comment="neither sent nor asked about until then"),
     Column("created_at", UtcTime, nullable=False),

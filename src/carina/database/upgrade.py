@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-SCHEMA_VERSION = "0025"
+SCHEMA_VERSION = "0026"
 """The version of `tables`: the last of the migrations."""
 
 _UPGRADING = 0x0CA71_4A

@@ -18,11 +18,19 @@ from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-from sqlalchemy import ColumnElement, Connection, Engine, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Engine, select, update
 
 from carina.config import DicomDestination
 from carina.database import DELIVERY
-from carina.deliver.answers import CLASS_CONFLICT, CLASS_NOT_SUPPORTED, NO_SUCH_OBJECT, SUCCESS, status_words
+from carina.deliver.answers import (
+    CLASS_CONFLICT,
+    CLASS_NOT_SUPPORTED,
+    NO_SUCH_OBJECT,
+    SUCCESS,
+    Outcome,
+    dimse_outcome,
+    status_words,
+)
 from carina.deliver.association import NO_CONTEXT, accepts, address, associated
 from carina.deliver.earlier_questions import take_answer, was_asked_under
 from carina.deliver.ledger import (
@@ -53,6 +61,12 @@ UNCOMMITTED = "delivery.uncommitted"
 
 MOST_CONTRADICTIONS = 8
 """After so many reports on an object that contradict themselves its delivery has failed."""
+
+MOST_REFUSALS = 8
+"""After so many reports that an object is not there, though it was stored, or is refused for good, it has failed."""
+
+MOST_DELAYS = 300
+"""After so many that refuse it for a reason that may pass, or for none: about a day."""
 
 _LOG = logging.getLogger(__name__)
 _CONTRADICTS = "contradicts itself: it keeps and fails the object, or fails it twice"
@@ -147,7 +161,8 @@ def take_report(engine: Engine, report: PeerReport, now: datetime, pace: Pace = 
     The first answer counts for each transaction and object. Where an object was asked about anew since, a report on an
     earlier question can be late: what it keeps is confirmed, what it fails is left to the newest. One on a question
     from before the object was last sent is refused. What one report both keeps and fails, or fails for several reasons,
-    is neither kept nor absent: it is asked about again, ``MOST_CONTRADICTIONS`` times at most.
+    is neither kept nor absent: it is asked about again, ``MOST_CONTRADICTIONS`` times at most. What is stored, and
+    refused each time, is sent or asked about again ``MOST_REFUSALS`` or ``MOST_DELAYS`` times at most.
 
     Raises:
         ReportRefused: it can't be meant, and changes nothing.
@@ -164,8 +179,7 @@ def take_report(engine: Engine, report: PeerReport, now: datetime, pace: Pace = 
             if reasons and (uid in report.kept or len(reasons) > 1):
                 _contradicted(connection, entry, now, pace)
             elif reasons:
-                later = _later(entry, now, pace.after(max(entry.attempts, 1)))
-                _refused(connection, entry, _trouble(*reasons), later, now)
+                _refused(connection, entry, next(iter(reasons)), now, pace)
             elif uid in report.kept:
                 mark_confirmed(connection, [entry.id], Proof.COMMITMENT, now)
 
@@ -186,34 +200,58 @@ def _take_late(connection: Connection, entry: Entry, report: PeerReport, now: da
 
 def _contradicted(connection: Connection, entry: Entry, now: datetime, pace: Pace) -> None:
     """A report says two things of an object: asked again after longer pauses, until it is clear that the peer errs."""
-    this = update(DELIVERY).where(DELIVERY.c.id == entry.id)
-    counted = this.values(contradicted=DELIVERY.c.contradicted + 1).returning(DELIVERY.c.contradicted)
-    count = int(connection.execute(counted).scalar_one())
+    count = _counted(connection, entry, DELIVERY.c.contradicted)
     if count < MOST_CONTRADICTIONS:
         trouble = Trouble(code=UNCOMMITTED, words=f"the report on storage commitment {_CONTRADICTS}")
         mark_uncommitted(connection, [entry.id], trouble, _later(entry, now, pace.after(count)))
         return
-    connection.execute(this.values(contradicted=0))  # it is asked as often again where somebody wants it tried
     who = f"{count} reports on storage commitment contradict themselves: {entry.destination} keeps and fails the object"
+    _give_up(connection, entry, f"{who}, or fails it twice")
+
+
+def _refused(connection: Connection, entry: Entry, status: int | None, now: datetime, pace: Pace) -> None:
+    """An object that the node does not commit itself to: absent, of another class, or to be asked about once more."""
+    reason = _reason(status)
+    trouble = Trouble(code=UNCOMMITTED, words=f"storage commitment was refused: {reason}", status=status)
+    is_absent = status == NO_SUCH_OBJECT and entry.doubt_until is None  # there was no doubt when it was asked
+    if status == CLASS_CONFLICT:
+        mark_failed(connection, [entry.id], trouble)
+        return
+    if is_absent and entry.state is not DeliveryState.SENT:
+        mark_absent(connection, [entry.id], now, trouble)
+        return
+    count = _counted(connection, entry, DELIVERY.c.lost if is_absent else DELIVERY.c.refused)
+    later = _later(entry, now, pace.after(max(count, entry.attempts)))
+    if count >= (MOST_REFUSALS if is_absent or _is_for_good(status) else MOST_DELAYS):
+        times = f"{entry.destination} refused storage commitment {count} times, the last time with {reason}"
+        _give_up(connection, entry, times, status)
+    elif is_absent:
+        mark_absent(connection, [entry.id], later, trouble)
+    else:
+        mark_uncommitted(connection, [entry.id], trouble, later)
+
+
+def _reason(status: int | None) -> str:
+    return "no reason given" if status is None else status_words(status)
+
+
+def _is_for_good(status: int | None) -> bool:
+    """Whether the same object meets it however often it is asked about."""
+    return status is not None and dimse_outcome(status) is Outcome.NEVER
+
+
+def _counted(connection: Connection, entry: Entry, counter: Column[int]) -> int:
+    """One more report of a kind on a delivery; how many it were."""
+    counted = update(DELIVERY).where(DELIVERY.c.id == entry.id).values({counter: counter + 1}).returning(counter)
+    return int(connection.execute(counted).scalar_one())
+
+
+def _give_up(connection: Connection, entry: Entry, seen: str, status: int | None = None) -> None:
+    """A delivery has failed by its peer's reports; it is asked as often again where somebody wants it tried."""
+    connection.execute(update(DELIVERY).where(DELIVERY.c.id == entry.id).values(contradicted=0, lost=0, refused=0))
     how = f"mend it there, or set destinations.{entry.destination}.commitment to false, then resend; it is asked first"
-    mark_failed(connection, [entry.id], Trouble(code=UNCOMMITTED, words=f"{who}, or fails it twice: {how}."))
-
-
-def _trouble(status: int | None) -> Trouble:
-    """What a report fails an object for."""
-    words = status_words(status) if status is not None else "no reason given"
-    return Trouble(code=UNCOMMITTED, words=f"storage commitment was refused: {words}", status=status)
+    mark_failed(connection, [entry.id], Trouble(code=UNCOMMITTED, words=f"{seen}: {how}.", status=status))
 
 
 def _later(entry: Entry, now: datetime, wait: timedelta) -> datetime:
     return max(now, entry.doubt_until or now) + wait
-
-
-def _refused(connection: Connection, entry: Entry, trouble: Trouble, later: datetime, now: datetime) -> None:
-    """An object that the node does not commit itself to: absent, of another class, or to be asked about once more."""
-    if trouble.status == CLASS_CONFLICT:
-        mark_failed(connection, [entry.id], trouble)
-    elif trouble.status == NO_SUCH_OBJECT and entry.doubt_until is None:  # there was no doubt when it was asked
-        mark_absent(connection, [entry.id], later if entry.state is DeliveryState.SENT else now, trouble)
-    else:
-        mark_uncommitted(connection, [entry.id], trouble, later)
