@@ -21,7 +21,7 @@ from carina.dicom.patients import are_several, patients_in
 from carina.dicom.rules import load_rules
 from carina.errors import BadSeries, Bug, told
 from carina.pipeline.places import link_or_copy
-from carina.receive.mixed import mixture_of, several_words
+from carina.receive.mixed import damaged_among, mixture_of, several_words
 from carina.receive.named import known_patients
 from carina.receive.own_results import is_made_by_us
 from carina.receive.store import ArrivalState
@@ -79,6 +79,7 @@ def complete_arrivals(settings: Settings, engine: Engine, untaken: Mapping[str, 
                 settled += 1
                 if not is_apart and verdict != SENT_AS_WELL:
                     _end_waiting_of_others(connection, arrival, verdict.left)
+                    settle_anew(connection, own.folder, arrival, verdict.left)
         if verdict.reason:
             level = logging.WARNING if is_apart or verdict.left else logging.INFO
             _LOG.log(level, "arrival %d: %s: %s", arrival.id, verdict.state, verdict.reason)
@@ -93,7 +94,7 @@ def _settle(settings: Settings, engine: Engine, arrival: Row[Any], source: AnySo
     folder = Path(settings.node.folder) / INCOMING / str(arrival.id)
     linked = _link_others(settings, engine, arrival, folder)
     known = known_patients(Path(settings.node.folder), engine, arrival)
-    mixture = mixture_of(folder, _own_names(engine, arrival), known)
+    mixture = mixture_of(folder, names_of_own(engine, arrival), known)
     for name in mixture.left:
         (folder / name).unlink(missing_ok=True)
     if mixture.state is not None:
@@ -136,11 +137,12 @@ def _another_content(engine: Engine, arrival: Row[Any], folder: Path) -> Verdict
     )
     patients = patients_in(folder)
     if are_several(list(patients.values())):
-        reason += f" Besides, {several_words(patients)}"
+        damaged = damaged_among(folder, (name for name, patient in patients.items() if not patient))
+        reason += f" Besides, {several_words(patients, damaged)}"
     return Verdict(ArrivalState.APART, reason)
 
 
-def _own_names(engine: Engine, arrival: Row[Any]) -> set[str]:
+def names_of_own(engine: Engine, arrival: Row[Any]) -> set[str]:
     """The names of the files that came in an arrival itself."""
     with engine.connect() as connection:
         paths = connection.execute(select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == arrival.id)).scalars()
@@ -220,6 +222,30 @@ def _end_waiting_of_others(connection: Connection, arrival: Row[Any], left: froz
         waiting &= ARRIVAL.c.id.not_in(wait_on)
     values = {"state": ArrivalState.QUEUED, "reason": f"more came: its instances are in arrival {arrival.id} as well."}
     connection.execute(update(ARRIVAL).where(waiting).values(**values))
+
+
+def settle_anew(connection: Connection, folder: Path, arrival: Row[Any], left: frozenset[str]) -> None:
+    """Have arrivals settled again whose instances are ``left`` of one that they had joined, and are in no other's run.
+
+    Nothing that was accepted is in no run without a reason that can be read.
+    """
+    if not left:
+        return
+    is_joined = (ARRIVAL.c.state == ArrivalState.QUEUED) & (ARRIVAL.c.reason != "")
+    of_series = ARRIVAL.c.series_uid == arrival.series_uid  # whatever source it was released as
+    holding = select(ARRIVAL.c.id).where(of_series, ARRIVAL.c.id != arrival.id, ARRIVAL.c.state.in_(JOINED_LATER))
+    holding = holding.where(not_(is_joined))
+    places = [folder / INCOMING / str(one) for one in connection.execute(holding).scalars()]
+    joined = select(INSTANCE.c.arrival_id, INSTANCE.c.path).join(ARRIVAL).where(_others(arrival), is_joined)
+    anew = set()
+    for row in connection.execute(joined):
+        name = Path(row.path).name
+        if name in left and not any((place / name).exists() for place in places):
+            anew.add(row.arrival_id)
+    if anew:
+        values = {"state": ArrivalState.ARRIVING, "reason": ""}
+        connection.execute(update(ARRIVAL).where(ARRIVAL.c.id.in_(anew)).values(**values))
+        _LOG.info("what is no part of arrival %d is in no run, and is looked at again: %s", arrival.id, sorted(anew))
 
 
 def judge_arrival(folder: Path, settings: Settings, source: AnySource) -> Verdict:

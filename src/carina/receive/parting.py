@@ -1,13 +1,15 @@
 """An arrival of several patients parted once it is released: each patient's instances become an arrival by itself.
 
-Their files get second names in folders of their own, and their rows name these: at no moment is a row without its file.
-What they were in is joined, and its folder goes when retention removes it.
+So it is also where what it was given of earlier arrivals is another's, or nobody's, by now. Their files get second
+names in folders of their own, and their rows name these: at no moment is a row without its file. What they were in is
+joined, and its folder goes when retention removes it.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,26 +21,45 @@ from sqlalchemy import Connection, Engine, Row, insert, select, update
 from carina.config import AnySource, Settings
 from carina.database import ARRIVAL, EVERY_PROJECT, INSTANCE, LONGEST_CODE, OwnFolder
 from carina.dicom.part10 import open_file
-from carina.dicom.patients import TOLD_APART_BY, are_several, patients_in
 from carina.errors import BadSeries, one_line, unwritable
 from carina.pipeline.places import link_or_copy
-from carina.receive.complete import RUN_REFUSED, judge_arrival
+from carina.receive.complete import RUN_REFUSED, judge_arrival, names_of_own, settle_anew
 from carina.receive.durability import empty_folder, flush_folder, take_back
 from carina.receive.instance import ASKED
-from carina.receive.mixed import damaged_reason, is_nobodys, nameless_reason
+from carina.receive.mixed import Mixture, damaged_among, mixture_of, nobodys_reasons
 from carina.receive.named import known_patients, patients_kept
 from carina.receive.patient import scan_of
 from carina.receive.store import ArrivalState
 from carina.sections import INCOMING
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PartOfArrival:
-    """What an arrival has of one patient, or of nobody: names of files, and why it is to wait; empty: it is run."""
+    """What an arrival has of one patient, or of nobody: names of files, and why it is to wait; empty: it is run.
+
+    ``beside`` are the names of the patient's files of earlier arrivals, which lie in the same folder.
+    """
 
     names: tuple[str, ...]
+    beside: tuple[str, ...] = ()
     patient: str = ""
     reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parting:
+    """How an arrival is to be parted, whose row was ``whole``; without parts it is one patient's.
+
+    ``left`` are names of files of earlier arrivals in its folder that are no part of it, and ``left_words`` what these
+    are.
+    """
+
+    whole: Row[Any] | None = None
+    parts: tuple[PartOfArrival, ...] = ()
+    left: frozenset[str] = frozenset()
+    left_words: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,60 +88,62 @@ def _listed(ids: Sequence[int]) -> str:
     return f"arrival{'' if len(ids) == 1 else 's'} {', '.join(map(str, ids))}"
 
 
-def parts_of_arrival(
-    settings: Settings, engine: Engine, own: OwnFolder, arrival_id: int, source: str
-) -> tuple[PartOfArrival, ...]:
+def parts_of_arrival(settings: Settings, engine: Engine, own: OwnFolder, arrival_id: int, source: str) -> Parting:
     """An arrival by patient, what is run as a source's first; empty where it is one patient's, or no such source is.
 
     Raises:
         FolderAway: the node's folder is not there, so that nobody can see whose they are.
     """
     with engine.connect() as connection:
-        paths = connection.execute(select(INSTANCE.c.path).where(INSTANCE.c.arrival_id == arrival_id)).scalars()
-        mine = {Path(path).name for path in paths}
         whole = connection.execute(select(ARRIVAL).where(ARRIVAL.c.id == arrival_id)).one_or_none()
+    mine = names_of_own(engine, whole) if whole else set()
     by = settings.sources.get(source or (whole.source if whole else ""))
     if by is None or whole is None or not mine:
-        return ()
+        return Parting()
     own.check()
     folder = own.folder / INCOMING / str(arrival_id)
-    patients = _by_patient(folder, mine, known_patients(own.folder, engine, whole))
-    parts = [one for patient in patients.items() for one in _judged(*patient, folder, settings, by)]
-    return tuple(sorted(parts, key=lambda one: (bool(one.reason), -len(one.names), one.names)))
+    mixture = mixture_of(folder, mine, known_patients(own.folder, engine, whole))
+    patients = _by_patient(mixture, mine).items()
+    parts = [
+        one
+        for patient, names in patients
+        for one in _judged(patient, names, _beside(mixture, patient, mine), folder, (settings, by))
+    ]
+    parts.sort(key=lambda one: (bool(one.reason), -len(one.names), one.names))
+    left = _in_none(mixture, parts)
+    return Parting(whole=whole, parts=tuple(parts), left=left, left_words=mixture.left_words)
 
 
-def _by_patient(folder: Path, mine: Set[str], known: Iterable[str]) -> Mapping[str, Sequence[str]]:
-    """Names of files by their patients; empty where they are of one. Of what is not there nobody knows whose it is.
+def _in_none(mixture: Mixture, parts: Sequence[PartOfArrival]) -> frozenset[str]:
+    is_in_one = {name for one in parts for name in (*one.names, *one.beside)}
+    return frozenset(mixture.whose.keys() - is_in_one) if parts else frozenset()
 
-    Beside a patient's, files that name none are nobody's where another one is ``known`` under the series' UID.
+
+def _by_patient(mixture: Mixture, mine: Set[str]) -> Mapping[str, Sequence[str]]:
+    """Names of an arrival's own files by their patients; empty where all in its folder is of one.
+
+    Of what is not there nobody knows whose it is.
     """
-    patients = {**dict.fromkeys(mine, ""), **{name: one for name, one in patients_in(folder).items() if name in mine}}
     names: dict[str, list[str]] = defaultdict(list)
-    for name, patient in sorted(patients.items()):
-        names[patient].append(name)
-    is_several = are_several(list(patients.values())) or (len(names) > 1 and is_nobodys(patients, known))
+    for name in sorted(mine):
+        names[mixture.whose[name]].append(name)
+    is_several = bool(mixture.left) or (mixture.state is not None and len(names) > 1)
     return names if is_several else {}
 
 
+def _beside(mixture: Mixture, patient: str, mine: Set[str]) -> Sequence[str]:
+    return sorted(name for name, whose in mixture.whose.items() if whose == patient and name not in mine)
+
+
 def _judged(
-    patient: str, names: Sequence[str], folder: Path, settings: Settings, source: AnySource
+    patient: str, names: Sequence[str], beside: Sequence[str], folder: Path, by: tuple[Settings, AnySource]
 ) -> Iterator[PartOfArrival]:
     if patient:
-        reason = _why_refused([folder / name for name in names], settings, source)
-        yield PartOfArrival(names=tuple(names), patient=patient, reason=reason)
+        reason = _why_refused([folder / name for name in (*names, *beside)], *by)
+        yield PartOfArrival(names=tuple(names), beside=tuple(beside), patient=patient, reason=reason)
         return
-    damaged = tuple(name for name in names if not _is_read(folder / name))
-    if damaged:
-        yield PartOfArrival(names=damaged, reason=damaged_reason(damaged))
-    if nameless := tuple(name for name in names if name not in damaged):
-        yield PartOfArrival(names=nameless, reason=nameless_reason(nameless))
-
-
-def _is_read(file: Path) -> bool:
-    """Whether it can be read whose a file is."""
-    with suppress(BadSeries):
-        return open_file(file, TOLD_APART_BY) is not None
-    return False
+    for nobodys, reason in nobodys_reasons(names, damaged_among(folder, names)).items():
+        yield PartOfArrival(names=nobodys, reason=reason)
 
 
 def _why_refused(files: Sequence[Path], settings: Settings, source: AnySource) -> str:
@@ -148,18 +171,19 @@ def taken_back(own: OwnFolder) -> Iterator[list[Path]]:
                     file.parent.rmdir()
 
 
-def part(
-    connection: Connection, own: OwnFolder, arrival_id: int, parts: Sequence[PartOfArrival], made: list[Path]
-) -> Parted:
+def part(connection: Connection, own: OwnFolder, parting: Parting, made: list[Path]) -> Parted:
     """Make an arrival of each part of one that was just released, and join that one; ``made`` gets their files.
+
+    What is left of earlier arrivals, and is in no run, is settled again.
 
     Raises:
         BadConfig: the files can't be put there.
         FolderAway: the node's folder is not there.
     """
-    if not parts:
+    parts = parting.parts
+    if parting.whole is None or not parts:
         return Parted()
-    whole = connection.execute(select(ARRIVAL).where(ARRIVAL.c.id == arrival_id)).one()
+    whole = connection.execute(select(ARRIVAL).where(ARRIVAL.c.id == parting.whole.id)).one()
     try:
         ids = [_begin_part(connection, own, whole, one, made) for one in parts]
         flush_folder(own.folder / INCOMING)
@@ -170,7 +194,11 @@ def part(
     joined: dict[str, object] = {"state": ArrivalState.QUEUED, "reason": words}
     if whole.patients is None:
         joined["patients"] = patients_kept(one.patient for one in parts)
-    connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == arrival_id).values(**joined))
+    connection.execute(update(ARRIVAL).where(ARRIVAL.c.id == whole.id).values(**joined))
+    if parting.left:
+        words = parting.left_words or "some is of nobody, or another's"
+        _LOG.warning("arrival %d: of what came before under its Series UID, %s", whole.id, words)
+        settle_anew(connection, own.folder, parting.whole, parting.left)
     run = sum(not one.reason for one in parts)
     return Parted(run=tuple(ids[:run]), waiting=tuple(ids[run:]))
 
@@ -186,10 +214,12 @@ def _begin_part(connection: Connection, own: OwnFolder, whole: Row[Any], one: Pa
     added = insert(ARRIVAL).returning(ARRIVAL.c.id).execution_options(**EVERY_PROJECT)  # in the project of the whole
     new = int(connection.execute(added, values).scalar_one())
     folder = empty_folder(own, Path(INCOMING, str(new)))
-    for row, file in zip(mine, files, strict=True):
+    beside = [own.folder / INCOMING / str(whole.id) / name for name in one.beside]
+    for file in (*files, *beside):
         made.append(folder / file.name)
         with suppress(FileNotFoundError):  # what the node has lost is named by its run
             link_or_copy(file, folder / file.name)
+    for row, file in zip(mine, files, strict=True):
         path = Path(INCOMING, str(new), file.name).as_posix()
         moved = update(INSTANCE).where(INSTANCE.c.id == row.id)
         connection.execute(moved.values(arrival_id=new, path=path))

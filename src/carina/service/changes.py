@@ -175,7 +175,7 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Released
         BadConfig: it holds several patients' instances, and these can't be parted on the disk.
     """
     own = node.own
-    parts = parts_of_arrival(node.settings, node.engine, own, arrival_id, source)
+    parting = parts_of_arrival(node.settings, node.engine, own, arrival_id, source)
     with taken_back(own) as made, node.engine.begin() as connection:
         before = _arrival(connection, arrival_id)
         name = source or before.source
@@ -190,7 +190,7 @@ def release_arrival(node: RunningNode, arrival_id: int, source: str) -> Released
                 "arrival.state",
                 f"arrival {arrival_id} is {before.state}: what waits in quarantine or apart, or is kept, is released.",
             )
-        parted = part(connection, own, arrival_id, parts, made)
+        parted = part(connection, own, parting, made)
         after = _arrival(connection, arrival_id)
         warning = parted.words or (RELEASED_RESULTS if before.state is ArrivalState.KEPT else "")
         if before.reason.endswith(RUN_REFUSED):
