@@ -50,6 +50,12 @@ _NO_PASSWORD = "no password supplied"
 _NO_ROOM = ("too many", "remaining connection slots")
 """What PostgreSQL says, in English, to who has logged in where others have all connections that are left."""
 
+_TAKES_NO_WRITES = "25006"
+"""PostgreSQL's code of a transaction that may only read: a standby after a fail-over, or a database that is set so."""
+
+NOT_WRITABLE = "its server lets nothing be written now: it is a standby, or set to read only"
+"""What a statement that writes fails with then, whichever it is."""
+
 BUSY_MS = 30_000
 """How long a writer waits for another process's transaction in SQLite."""
 
@@ -75,6 +81,8 @@ def open_database(url: str, *, makes: bool = True) -> Engine:
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_as_writer)
             event.listen(engine, "handle_error", partial(_name_of_file, file_of(url)))
+        else:
+            event.listen(engine, "handle_error", _as_away, retval=True)
         narrow_statements(engine)
         if makes:
             with engine.connect():
@@ -189,6 +197,15 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
     for pragma in ("journal_mode=wal", "synchronous=full", "foreign_keys=on", f"busy_timeout={BUSY_MS}"):
         cursor.execute(f"pragma {pragma}")
     cursor.close()
+
+
+def _as_away(context: Any) -> OperationalError | None:
+    """A server that takes no writes now is away to who writes: the next connection may be to the one that does."""
+    if getattr(context.original_exception, "sqlstate", None) != _TAKES_NO_WRITES:
+        return None
+    context.is_disconnect = True
+    error = context.dialect.loaded_dbapi.OperationalError(NOT_WRITABLE)
+    return OperationalError(context.statement, None, error, connection_invalidated=True)
 
 
 def _name_of_file(file: Path | None, context: Any) -> None:
