@@ -11,14 +11,17 @@ from random import Random
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import DatabaseError
 
 from called import called
 from carina.cli.terminal import SOME_FAILED
 from carina.config import NodeSettings, Settings
-from carina.database import SCHEMA
-from carina.errors import Bug, CarinaError, told
+from carina.database import SCHEMA, Outages
+from carina.errors import BadConfig, Bug, CarinaError, told
 from carina.jobs.places import open_existing_node, open_node
 from carina.service.check_database import database_mistakes
+from carina.service.health import readiness
+from carina.service.serve import node_of
 from saved_nodes import PAGE
 from test_backup import filled
 
@@ -86,8 +89,32 @@ def test_a_table_that_is_hit_is_told_in_one_line(node: Settings, table: str, con
     found = list(met(node))
     check_said(node, found)
     assert {error.code for error in found} == {"node.database-damaged"}
+    with pytest.raises(DatabaseError) as caught:  # at its start, and not when somebody asks for that table
+        open_node(node)
+    assert told(caught.value).code == "node.database-damaged"
     (mistake,) = database_mistakes(node)
     assert "the node's database is damaged (" in mistake.words and "restore an earlier backup" in mistake.words
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_that_is_hit_while_the_node_runs_is_told_by_health_and_never_over(node: Settings, table: str) -> None:
+    running = node_of(node)
+    assert not [one for one in readiness(running).troubles if one.startswith("database")]
+    hit(file_of_node(node), table, Random(3).randbytes(PAGE))
+    running.engine.dispose()
+    (trouble,) = [one for one in readiness(running).troubles if one.startswith("database")]
+    assert "malformed" in trouble or "not a database" in trouble
+    running.engine.dispose()
+
+
+def test_damage_that_was_met_lasts_while_the_process_does(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outages = Outages("web", tmp_path, lambda: 0.0)
+    outages.tell(BadConfig("node.database-damaged", "it is damaged."))
+    assert not outages.is_over()
+    outages.tell(BadConfig("node.database-away", "it is away."))
+    assert not outages.is_over()
+    assert outages.lasting == "web: it is damaged."
+    assert "works again" not in caplog.text
 
 
 def without_schema(file: Path) -> None:

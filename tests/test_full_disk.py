@@ -31,6 +31,7 @@ from carina.keeping.backup import new_folder
 from carina.receive.part import unwritable_part
 from carina.service import loops
 from carina.service.app import web_app
+from carina.service.health import readiness
 from carina.service.loops import Part
 from carina.service.node import RunningNode
 from carina.service.parts import parts_of
@@ -202,6 +203,23 @@ def test_a_run_that_is_too_large_for_the_disk_is_no_outage(
     monkeypatch.setattr("carina.jobs.execute.shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
     failure = failure_of(full(), tmp_path, settings_of(tmp_path))
     assert (failure.code, failure.may_pass, failure.is_outage) == ("output.disk-full", True, bool(outage))
+
+
+def test_a_disk_of_its_own_for_runs_that_is_full_is_an_outage_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = opened(tmp_path)
+    runs = node.folder / "runs"
+    runs.mkdir(exist_ok=True)
+
+    def usage(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=3e6 if Path(folder).is_relative_to(runs) else 900e9)
+
+    monkeypatch.setattr("carina.jobs.execute.shutil.disk_usage", usage)
+    for run in (runs / "7", runs / "8" / "deeper"):  # made, or not yet
+        assert failure_of(full(), run, node.settings).is_outage
+    (trouble,) = [one for one in readiness(node).troubles if one.startswith("disk: ")]
+    assert trouble.startswith("disk: 0.0 GB are free for runs, 5 must be")
 
 
 def test_a_worker_tells_of_a_job_that_found_no_room(

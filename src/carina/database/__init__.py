@@ -4,7 +4,7 @@ Rooms above keep their own queries; what a table means is said here, once.
 """
 
 from carina.database.ahead import draw_in, is_due, is_resting
-from carina.database.engine import DatabaseAway, database_now, is_away, open_database, read_only
+from carina.database.engine import DatabaseAway, database_now, is_away, look_at_tables, open_database, read_only
 from carina.database.outage import (
     DISK_FULL,
     FOLDER_AWAY,
@@ -90,6 +90,7 @@ __all__ = [
     "is_due",
     "is_resting",
     "is_there",
+    "look_at_tables",
     "open_database",
     "outage_of",
     "read_only",

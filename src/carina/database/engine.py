@@ -241,6 +241,19 @@ def read_connection(engine: Engine) -> Connection:
     return engine.connect().execution_options(**{_READS: True})
 
 
+def look_at_tables(connection: Connection) -> None:
+    """See that SQLite can begin to read every table: damage there is met at once, not when somebody asks for it.
+
+    Raises:
+        DatabaseError: of SQLite's, one can't be read.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    names = connection.exec_driver_sql("select name from sqlite_master where type = 'table'").scalars().all()
+    for name in names:
+        connection.exec_driver_sql(f'select 1 from "{name}" not indexed limit 1').first()
+
+
 def database_now(connection: Connection) -> datetime:
     """The time by the database's clock, UTC: several machines share it. SQLite's is that of the one machine."""
     if connection.dialect.name == "sqlite":

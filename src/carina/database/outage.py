@@ -93,12 +93,13 @@ class Outages:
         self.who, self.folder = who, folder
         self._trouble, self._one_at_a_time = LastingTrouble(clock_s), threading.Lock()
         self._clock_s, self._last, self._met_s = clock_s, "", 0.0
+        self._damage = ""
 
     @property
     def lasting(self) -> str:
-        """The outage that lasts now, in the words of the log; else empty."""
+        """The outage that lasts now, in the words of the log; else empty. Damage lasts while the process does."""
         with self._one_at_a_time:
-            return self._last if self._clock_s() - self._met_s < LASTS_S else ""
+            return self._damage or (self._last if self._clock_s() - self._met_s < LASTS_S else "")
 
     def met(self, error: BaseException) -> CarinaError | None:
         """What an error is as an outage, which is told; None where it is none.
@@ -114,15 +115,22 @@ class Outages:
         """Say it, unless it was said lately: how much is free, and which port it was, makes it no other."""
         with self._one_at_a_time:
             self._last, self._met_s = f"{self.who}: {outage.message}", self._clock_s()
+            if outage.code == DATABASE_DAMAGED:
+                self._damage = self._last
             is_news = self._trouble.is_news(_FIGURES.sub("#", outage.message))
         if is_news:
             ends = "" if outage.code == DATABASE_DAMAGED else " It resumes by itself when that is over."
             _LOG.warning("%s: %s%s", self.who, outage.message, ends)
 
     def is_over(self) -> bool:
-        """Say that what was told is over, where something was, and give whether: it went well this time."""
+        """Say that what was told is over, where something was, and give whether: it went well this time.
+
+        Of a damaged database that says nothing: another page of it was read.
+        """
         with self._one_at_a_time:
             self._last = ""
+            if self._damage:
+                return False
             after = self._trouble.over()
         if after:
             _LOG.info("%s: works again %s.", self.who, after)

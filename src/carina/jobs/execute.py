@@ -166,12 +166,14 @@ def failure_of(error: Exception, folder: Path, settings: Settings) -> Failure:
     if failure.places:
         _LOG.error("%s", failure.places)
     may_pass = failure.code in MAY_PASS or isinstance(failure, DeliveryFailed)
-    is_outage = failure.code == NO_ROOM_TO_RUN and _is_short_of_room(settings)
+    is_outage = failure.code == NO_ROOM_TO_RUN and _is_short_of_room(folder, settings)
     return Failure(failure.code, failure.message, may_pass, is_outage)
 
 
-def _is_short_of_room(settings: Settings) -> bool:
-    free = shutil.disk_usage(settings.node.folder).free
+def _is_short_of_room(folder: Path, settings: Settings) -> bool:
+    """Whether the disk of a run's folder, which may not be that of the node's, is full for every run."""
+    there = next(one for one in (folder, *folder.parents) if one.is_dir())
+    free = shutil.disk_usage(there).free
     return free < max(settings.node.free_gb * 1e9, LEAST_ROOM)
 
 

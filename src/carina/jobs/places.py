@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from carina.config import Settings
-from carina.database import hold_to_identity, open_database, upgrade_schema
+from carina.database import hold_to_identity, look_at_tables, open_database, read_only, upgrade_schema
 from carina.database.address import check_address, file_address, file_of
 from carina.errors import BadConfig, unwritable
 from carina.jobs.attempt_log import log_name
@@ -102,6 +102,8 @@ def _brought_up(engine: Engine, settings: Settings, belongs: Callable[[], object
         belongs()
         ensure_projects(engine, projects_named(settings))
         hold_to_identity(engine)
+        with read_only(engine) as connection:
+            look_at_tables(connection)
     except OSError as error:
         engine.dispose()
         raise unwritable(error, Path(settings.node.folder)) from error

@@ -14,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from carina import RESEARCH_ONLY, __version__
-from carina.database import IDENTITY, IDENTITY_FILE, NOTICE, OTHER_DATABASE, outage_of, read_only
+from carina.database import IDENTITY, IDENTITY_FILE, NOTICE, OTHER_DATABASE, look_at_tables, outage_of, read_only
 from carina.deliver.ledger import DeliveryState
 from carina.deliver.register import last_trouble
 from carina.errors import FULL, one_line, shortened
+from carina.sections import RUNS
 from carina.service.access.caller import caller_of
 from carina.service.dicomweb.left_out import left_out_lately
 from carina.service.dicomweb.soundness import MOST_DAMAGED
@@ -102,6 +103,7 @@ def _database(node: RunningNode) -> list[str]:
     try:
         with read_only(node.engine) as connection:
             connection.execute(select(IDENTITY.c.uuid)).first()
+            look_at_tables(connection)
     except SQLAlchemyError as error:
         if (outage := outage_of(error, node.folder)) is not None and outage.code == OTHER_DATABASE:
             return [f"database: {outage.message.rstrip('.')}"]
@@ -116,6 +118,7 @@ def _disk(node: RunningNode) -> list[str]:
         return [f"disk: {words} Instances are refused, and all else waits"]
     try:
         free_gb = shutil.disk_usage(node.folder).free / 1e9
+        of_runs_gb = shutil.disk_usage(node.folder / RUNS).free / 1e9 if (node.folder / RUNS).is_dir() else free_gb
     except OSError as error:
         return [f"disk: the node's folder can't be looked at ({error.strerror}): is what it lies on mounted?"]
     if why := _unwritable(node):
@@ -123,6 +126,8 @@ def _disk(node: RunningNode) -> list[str]:
     least = node.settings.node.free_gb
     if free_gb < least:
         return [f"disk: {free_gb:.1f} GB are free, {least:g} must be: senders are refused"]
+    if of_runs_gb < least:
+        return [f"disk: {of_runs_gb:.1f} GB are free for runs, {least:g} must be: jobs wait where they find no room"]
     return ["disk: no space is left: instances are refused; make room"] if free_gb * 1000 < LEAST_MB else []
 
 
