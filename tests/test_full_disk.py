@@ -8,12 +8,14 @@ import logging
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
 
 import httpx
+import msgspec
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
@@ -209,6 +211,8 @@ def test_a_disk_of_its_own_for_runs_that_is_full_is_an_outage_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = opened(tmp_path)
+    bounds = msgspec.structs.replace(node.settings.node, free_gb=5.0)
+    node = replace(node, settings=msgspec.structs.replace(node.settings, node=bounds))
     runs = node.folder / "runs"
     runs.mkdir(exist_ok=True)
 
