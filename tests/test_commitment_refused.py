@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from carina.database import DELIVERY
 from carina.deliver import ledger
 from carina.deliver.answers import status_words
 from carina.deliver.commitment import MOST_DELAYS, MOST_REFUSALS
-from carina.testing.difficult_pacs import difficult_pacs
-from delivery_objects import NOW, new_ledger
+from carina.deliver.courier import Courier
+from carina.deliver.losses import MOST_LOSSES
+from carina.testing.difficult_pacs import DifficultPacs, Mood, difficult_pacs
+from delivery_objects import new_ledger
 from test_commitment import ANSWERS, LATER, UIDS, ask, report, states, take
 from test_courier import Node, to
 
@@ -28,26 +31,46 @@ def engine(node_database: str) -> Iterator[Engine]:
     made.dispose()
 
 
-def test_what_a_peer_stores_and_never_commits_itself_to_is_not_sent_for_ever(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("commits", "mood", "status"), [(True, Mood.FINE, 0x0112), (False, Mood.LYING, 0)], ids=["commitment", "query"]
+)
+def test_what_a_peer_stores_and_never_has_is_not_sent_for_ever(
+    tmp_path: Path, *, commits: bool, mood: Mood, status: int
+) -> None:
     node = Node(tmp_path)
-    with difficult_pacs(commits=True) as pacs:
+    with difficult_pacs(mood, commits=commits) as pacs:
         pacs.refusal = 0x0112
-        destination = to(pacs, commitment=True, confirm_s=1.0)
+        destination = to(pacs, commitment=commits, confirm_s=1.0)
         node.enter(destination, node.files[:1])
         courier = node.courier(destination)
-        while node.states() != ["failed"]:
-            if not courier.round():
-                node.clock.now += timedelta(seconds=5)
-            assert node.clock.now < NOW + timedelta(hours=1)
-        assert pacs.requests.total() == MOST_REFUSALS
-        words = f"PACS refused storage commitment 8 times, the last time with status 0x0112, no such object: {HOW}"
-        assert [(row.error, row.status) for row in node.rows()] == [(words, 0x0112)]
-        pacs.refusal = None
+        waits = sent_until_failed(node, courier, pacs)
+        assert waits[0] < 30
+        assert min(waits[-3:]) >= 60
+        (row,) = node.rows()
+        assert row.error.startswith(f"PACS said {MOST_LOSSES} times that it stored the object, and has it not (")
+        assert row.error.endswith("): see what becomes of it there, then resend; it is asked first.")
+        assert row.status == status
+        pacs.refusal, pacs.mood = None, Mood.FINE
         with node.engine.begin() as connection:
             assert ledger.resend(connection) == 1
         node.deliver(courier)
-        assert node.states() == ["confirmed"] and pacs.requests.total() == MOST_REFUSALS
+        assert node.states() == ["confirmed"]
+        assert pacs.requests.total() == 9 + (not commits)  # what it never had is sent once more
     node.engine.dispose()
+
+
+def sent_until_failed(node: Node, courier: Courier, pacs: DifficultPacs) -> list[float]:
+    """The waits between the sendings of an object, but for many in the middle."""
+    sent: list[datetime] = []
+    while node.states() != ["failed"]:
+        if not courier.round():
+            node.clock.now += timedelta(seconds=5 if len(sent) < 8 else 61)
+        sent += [node.clock.now] * (pacs.requests.total() - len(sent))
+        if len(sent) == 8:
+            with node.engine.begin() as connection:
+                connection.execute(update(DELIVERY).where(DELIVERY.c.lost == 7).values(lost=MOST_LOSSES - 2))
+    assert len(sent) == 9
+    return [(after - before).total_seconds() for before, after in pairwise(sent)]
 
 
 @pytest.mark.parametrize(

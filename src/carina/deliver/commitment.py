@@ -44,6 +44,7 @@ from carina.deliver.ledger import (
     mark_failed,
     mark_uncommitted,
 )
+from carina.deliver.losses import mark_lost
 from carina.deliver.pace import PACE, Pace
 from carina.deliver.proof import Proof
 from carina.deliver.reported import PeerReport, hear_report
@@ -63,7 +64,7 @@ MOST_CONTRADICTIONS = 8
 """After so many reports on an object that contradict themselves its delivery has failed."""
 
 MOST_REFUSALS = 8
-"""After so many reports that an object is not there, though it was stored, or is refused for good, it has failed."""
+"""After so many reports that an object is refused for good its delivery has failed."""
 
 MOST_DELAYS = 300
 """After so many that refuse it for a reason that may pass, or for none: about a day."""
@@ -220,15 +221,15 @@ def _refused(connection: Connection, entry: Entry, status: int | None, now: date
     if is_absent and entry.state is not DeliveryState.SENT:
         mark_absent(connection, [entry.id], now, trouble)
         return
-    count = _counted(connection, entry, DELIVERY.c.lost if is_absent else DELIVERY.c.refused)
-    later = _later(entry, now, pace.after(max(count, entry.attempts)))
-    if count >= (MOST_REFUSALS if is_absent or _is_for_good(status) else MOST_DELAYS):
+    if is_absent:
+        mark_lost(connection, entry, now, pace, trouble)
+        return
+    count = _counted(connection, entry, DELIVERY.c.refused)
+    if count >= (MOST_REFUSALS if _is_for_good(status) else MOST_DELAYS):
         times = f"{entry.destination} refused storage commitment {count} times, the last time with {reason}"
         _give_up(connection, entry, times, status)
-    elif is_absent:
-        mark_absent(connection, [entry.id], later, trouble)
-    else:
-        mark_uncommitted(connection, [entry.id], trouble, later)
+        return
+    mark_uncommitted(connection, [entry.id], trouble, _later(entry, now, pace.after(max(count, entry.attempts))))
 
 
 def _reason(status: int | None) -> str:

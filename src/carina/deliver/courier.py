@@ -26,6 +26,7 @@ from carina.deliver.channels import Channel, Session
 from carina.deliver.commitment import ask_commitment, new_transaction, of_transaction, take_report
 from carina.deliver.identity import file_digest, identity_of
 from carina.deliver.ledger import DeliveryState, Entry, Trouble
+from carina.deliver.losses import mark_lost
 from carina.deliver.lost_destinations import unstrand
 from carina.deliver.pace import Pace
 from carina.deliver.proof import Proof
@@ -263,7 +264,7 @@ class Courier:
             ledger.mark_absent(connection, [entry.id], now)
         else:
             trouble = Trouble(code="delivery.lost", words="said to be stored, not found later: it is sent again")
-            ledger.mark_absent(connection, [entry.id], now + self.pace.after(entry.attempts), trouble)
+            mark_lost(connection, entry, now, self.pace, trouble)
 
     @property
     def _longest_wait(self) -> timedelta:
