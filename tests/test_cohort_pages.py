@@ -23,8 +23,8 @@ from carina.api.cohort_table import CohortTable, Fate
 from carina.errors import BadConfig
 from carina.service.viewer.cohort_pages import cohort_routes
 from carina.service.viewer.cohort_rows import chosen_rows, cohort_asked, column_spreads
-from carina.service.viewer.correcting import Correcting
 from carina.service.viewer.server import run_app
+from carina.service.viewer.ways_to_correct import Correcting
 from viewer_runs import served, write_cohort
 
 MANY = 12

@@ -38,7 +38,7 @@ from carina.pipeline.operator import Operator
 from carina.pipeline.table import mistake_of
 from carina.sections import NoticeSettings
 from carina.service.node import RunningNode
-from carina.service.viewer.correcting import source_of_run
+from carina.service.viewer.ways_to_correct import source_of_run
 from carina.synth.phantom import chest_phantom
 from carina.testing.dicom import write_ct_series
 from served_nodes import add_job, hold, opened

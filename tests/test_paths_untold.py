@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from filelock import FileLock
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from carina.corrections.masks import CORRECTIONS
 from carina.database import JOB
@@ -119,6 +119,32 @@ def test_two_who_finish_at_once_are_told_of_a_conflict_and_of_no_folder(
         answer = reader.post(f"{at}/decision", json=decision)
     assert (answer.status_code, answer.json()["code"]) == (409, "corrections.busy")
     assert answer.json()["detail"].startswith("another correction of this run is being finished")
+
+
+@pytest.mark.parametrize("source", ["incoming/4711", "/srv/of old/chest", "{base}/../ward seven"])
+def test_correct_names_no_folder_where_the_series_is_gone_or_can_not_be_read(node: Shared, source: str) -> None:
+    held = node.held["alpha"]
+    with node.node.engine.begin() as connection:
+        mine = JOB.c.id == held.job
+        before = connection.execute(select(JOB.c.source).where(mine)).scalar_one()
+        connection.execute(update(JOB).where(mine).values(source=source.format(base=node.folder)))
+    try:
+        reader = node.person("reader of alpha", **{"sec-fetch-site": "same-origin"})
+        at = f"/jobs/{held.job}/view/correct/lesion"
+        revision = reader.get(f"{at}/mask.json").json()["revision"]
+        asked = {"revision": revision, "reader": "reader.of.alpha"}
+        stroke = {"id": source, "tool": "brush", "runs": [0, 1 + revision]}
+        answers = [reader.get(at), reader.post(f"{at}/strokes", json=asked | stroke)]
+        asked["revision"] = reader.get(f"{at}/mask.json").json()["revision"]
+        for decision in ("corrected", "accepted"):
+            answers.append(reader.post(f"{at}/decision", json=asked | {"decision": decision}))
+        assert [told(node, answer.text) for answer in answers] == [[]] * 4
+        assert ("series of this run" in answers[0].text) == (FOLDER not in source)
+        code = {"incoming/4711": "unchanged", "/srv/of old/chest": "series-away"}.get(source, "")
+        assert code in answers[2].json()["code"] and answers[2].status_code in (409, 422)
+    finally:
+        with node.node.engine.begin() as connection:
+            connection.execute(update(JOB).where(mine).values(source=before))
 
 
 NAMES = {"default": "default", "lung-only": "lung-only", "/a b/c.yaml": "c", "c.yml": "c", "x/y": "y", "v1.2": "v1.2"}

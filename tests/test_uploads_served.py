@@ -10,10 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from sqlalchemy import insert, select, update
 
 from access_nodes import Guarded, guarded
+from carina.api.result import Run
+from carina.corrections.masks import MaskName, network_mask, strokes_file
+from carina.corrections.painting import Author, Painting
 from carina.database import JOB, REMOVAL
 from carina.keeping.backup import save_node
 from carina.keeping.restore import restore_node
@@ -23,6 +27,7 @@ from carina.service.serve import node_of
 from carina.service.uploads import sweep_uploads
 from served_nodes import NOON, opened, serving, settings_of
 from test_serve import started
+from viewer_runs import posed, write_run
 
 DATA = b"some bytes of a scan" * 10
 
@@ -222,6 +227,26 @@ def test_files_of_a_job_stay_as_long_as_it_may_need_them(tmp_path: Path) -> None
         source = connection.execute(select(JOB.c.source).where(JOB.c.id == places["waits"][1])).scalar_one()
     assert source == f"uploads/{ids['waits']}/content"
     assert (Path(other.node.folder, source) / "scan.nii").read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("more", "is_left"),
+    [("", True), ("abandoned_days = 5.0\n", True), ("abandoned_days = 3.0\n", False)],
+    ids=["not given up", "not given up yet", "given up"],
+)
+def test_files_stay_for_the_strokes_of_a_reader_until_they_are_given_up(
+    tmp_path: Path, more: str, *, is_left: bool
+) -> None:
+    node = opened(tmp_path, f"[retention]\nincoming_days = 2.0\n{more}")
+    with serving(node) as url, httpx.Client(base_url=url) as client:
+        upload, job = finished(client, "painted")
+    ago = node.now() - timedelta(days=4)
+    set_job(node, job, state="stopped", ended="healthy", stopped_at=ago)
+    run = Run(write_run(posed("plain", (12, 24, 24)), node.folder / "runs" / str(job)))
+    painting = Painting(network_mask(run, MaskName.LESION), strokes_file(run.folder, MaskName.LESION))
+    first = int(np.flatnonzero(painting.marks == 0)[0])
+    painting.paint([first, 1], 1, "brush", Author(reader="Roe", at=ago, id="one"), 0)
+    assert left(node) == ({upload} if is_left else set())
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,15 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def bounds_at(now: datetime, settings: RetentionSettings, days: float = 0.0) -> Bounds:
+    """What is old at a moment, after so many days, and what counts as given up then."""
+    given_up = settings.abandoned_days
+    return Bounds(
+        before=now - max(timedelta(days=days), LEAST_AGE),
+        abandoned=now - timedelta(days=given_up) if given_up else None,
+    )
+
+
 class Retention:
     """Removes what a node's settings let go; ``folder`` is the node's.
 
@@ -86,11 +95,7 @@ class Retention:
             return database_now(connection)
 
     def _bounds(self, now: datetime, days: float = 0.0) -> Bounds:
-        given_up = self.settings.abandoned_days
-        return Bounds(
-            before=now - max(timedelta(days=days), LEAST_AGE),
-            abandoned=now - timedelta(days=given_up) if given_up else None,
-        )
+        return bounds_at(now, self.settings, days)
 
     def _candidates(self, kind: KeptKind, bounds: Bounds) -> list[Removable]:
         with read_only(self.engine) as connection:

@@ -12,7 +12,9 @@ from carina.jobs.listing import Job, find_job, jobs_on_source
 from carina.jobs.queue import JobEnd, JobState
 from carina.jobs.terms import Terms
 from carina.keeping.lock import files_held
+from carina.keeping.readers_work import ReadersWork
 from carina.keeping.removable import KeptKind
+from carina.keeping.retention import bounds_at
 from carina.receive.upload_errors import NoRoomForUpload, UploadRefused
 from carina.receive.uploads import Upload, new_upload_id
 from carina.service import changes
@@ -121,7 +123,7 @@ def sweep_uploads(node: RunningNode) -> None:
 
 
 def _is_over(node: RunningNode, job_id: int) -> bool:
-    """Whether neither a job needs its files any more nor another one on the same files."""
+    """Whether neither a job, nor a reader of its run, needs its files any more, nor another one on the same files."""
     with read_only(node.engine) as connection:
         job = find_job(connection, job_id)
         if job is None or not _is_job_over(node, connection, job_id):
@@ -138,4 +140,7 @@ def _is_job_over(node: RunningNode, connection: Connection, job_id: int) -> bool
         return True
     days = node.settings.retention.incoming_days
     is_healthy = (job.state, job.ended) == (JobState.STOPPED, JobEnd.HEALTHY)
-    return bool(days) and is_healthy and now - job.stopped_at > timedelta(days)
+    if not days or not is_healthy or now - job.stopped_at <= timedelta(days):
+        return False
+    readers = ReadersWork(folder=node.folder, destinations=node.every_destination)
+    return not readers.holds(connection, job_id, bounds_at(now, node.settings.retention, days))

@@ -15,13 +15,14 @@ from carina.deliver.ledger import enter
 from carina.deliver.register import states_of_objects
 from carina.deliver.withdrawing import withdraw
 from carina.dicom.series import Source
+from carina.errors import BadSeries
 from carina.jobs.comparison import removed_words
 from carina.jobs.decided import note_reading
 from carina.jobs.earlier import earlier_scans
 from carina.jobs.kept import FilesState, JobFiles, job_files
 from carina.jobs.listing import Job, find_job
 from carina.jobs.queue import JobEnd, JobState
-from carina.jobs.sources import source_of
+from carina.jobs.sources import GoneSource, gone_source, source_of
 from carina.jobs.superseding import successor_of, successor_words
 from carina.sections import RUNS
 from carina.service.access.caller import caller_of
@@ -30,9 +31,9 @@ from carina.service.node import RunningNode, seen_node
 from carina.service.pages.deliveries import sent_lines
 from carina.service.peer_names import told_to
 from carina.service.problems import Conflict, NotThere, without_source
-from carina.service.viewer.correcting import Correcting, source_of_run
 from carina.service.viewer.looked_at import RunsLookedAt
 from carina.service.viewer.routes import Above, Successor
+from carina.service.viewer.ways_to_correct import Correcting, source_of_run
 
 MOST_LOOKED_AT = 500
 """Runs that the page of agreement takes into account: their masks are read for it."""
@@ -168,12 +169,23 @@ def corrections_of_jobs() -> Correcting:
         withdraw=_withdraw,
         destinations=_destinations,
         sendings=_sendings,
+        gone=_gone,
     )
 
 
 def _source(request: Request, run: Run) -> Source | None:
     node, job = job_asked(request)
-    return source_of_run(run, source_of(node.folder, job))
+    place = source_of(node.folder, job)
+    try:
+        return source_of_run(run, place)
+    except BadSeries as error:
+        raise BadSeries(error.code, without_source(error.message, str(place)).replace(f"{place}/", "")) from error
+
+
+def _gone(request: Request, _: Run) -> GoneSource | None:
+    node, job = job_asked(request)
+    with read_only(node.engine) as connection:
+        return gone_source(connection, node.folder, job)
 
 
 def _reader(request: Request) -> str:

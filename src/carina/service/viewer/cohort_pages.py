@@ -34,11 +34,12 @@ from carina.service.viewer.cohort_rows import (
     region_title,
     row_name,
 )
-from carina.service.viewer.correcting import Correcting, correct_routes
+from carina.service.viewer.correcting import correct_routes
 from carina.service.viewer.found import readers_words
 from carina.service.viewer.looked_at import RunsLookedAt
 from carina.service.viewer.opened import RunShelf
 from carina.service.viewer.routes import STATIC, Above, Around, RevalidatedFiles, answering, viewer_page, viewer_routes
+from carina.service.viewer.ways_to_correct import Correcting
 
 if TYPE_CHECKING:
     import pandas as pd

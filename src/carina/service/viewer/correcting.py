@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,6 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from carina.api.result import Run
-from carina.api.study import choose_series
 from carina.corrections.decisions import LONGEST_REJECTION, decide, decision_on, readers_state, rejected_corrections
 from carina.corrections.finish import (
     SEG_NAMES,
@@ -31,8 +30,8 @@ from carina.corrections.masks import MaskName, layer_named, masks_made, strokes_
 from carina.corrections.painting import Author, Change, Overtaken, Painting, labels_sha256
 from carina.corrections.regions import Growth, alike, enclosed
 from carina.corrections.standing import Decision
-from carina.dicom.series import Source
-from carina.errors import BadConfig, CarinaError, told
+from carina.errors import CarinaError, told
+from carina.jobs.sources import GoneSource
 from carina.pipeline.json_text import read_json
 from carina.report.overlay import layout
 from carina.service.problems import Conflict, NotUnderstood, problem, said_to, status_of
@@ -43,6 +42,7 @@ from carina.service.viewer.scene import chosen_voxel, outside_words, scene_facts
 from carina.service.viewer.slices import WINDOWS, voxel_in
 from carina.service.viewer.stamps import decided_stamp, painted_stamp_now
 from carina.service.viewer.strokes import DecisionAsked, Said, SendAsked, StrokeAsked, stroke_stored
+from carina.service.viewer.ways_to_correct import Correcting, gone_from, is_of_volume_file
 
 LONGEST_STROKE = 16 * 2**20
 """Of what is asked at once; a brush as wide as a slice takes some kilobytes."""
@@ -58,59 +58,6 @@ class Label:
     name: MaskName
     key: str
     is_unfinished: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Correcting:
-    """What the pages must be told to let masks be corrected.
-
-    ``source`` gives what a run was made from, for the new object; None where that is a volume file. ``reader`` gives
-    who is logged in, empty where nobody need be: the page then asks for a name, ``offered`` first. ``note`` enters a
-    deed in an audit trail, ``decided`` takes notice of a decision. ``send`` sends an object out and says to where,
-    where there is a way, and ``may_send`` whether whoever asks may; ``withdraw`` takes one back that nobody has begun
-    to send, and says for whom it waited. ``destinations`` are those that it would be sent to, by name, and
-    ``sendings`` what became of each that was to be sent, by its SOP Instance UID.
-    ``is_source_known`` says that a series to look for was named at all.
-    """
-
-    source: Callable[[Request, Run], Source | None]
-    reader: Callable[[Request], str] = lambda _: ""
-    offered: Callable[[Request], str] = lambda _: ""
-    note: Callable[[Request, str], None] = lambda _request, _deed: None
-    decided: Callable[[Request, Run], None] = lambda _request, _run: None
-    send: Callable[[Request, Path], str] | None = None
-    may_send: Callable[[Request], bool] = lambda _: True
-    withdraw: Callable[[Request, Path], Sequence[str]] = lambda _request, _path: ()
-    destinations: Callable[[Request], Sequence[str]] = lambda _: ()
-    sendings: Callable[[Request], Mapping[str, str]] = lambda _: {}
-    is_source_known: bool = True
-
-
-def is_of_volume_file(run: Run) -> bool:
-    """Whether a run was made from a volume file, of whose study no object can be."""
-    return run.manifest.inputs.get("kind") == "volume file"
-
-
-def source_of_run(run: Run, path: Path | None) -> Source | None:
-    """The series from which a run was made, below a path; None of a run that was made from a volume file.
-
-    Of a run that took the patient out it is the series without the patient, for the correction's object to be of.
-
-    Raises:
-        BadConfig: ``corrections.no-source``, no path is known; ``run.no-series``.
-        BadSeries: the series is not there, or can't be used.
-    """
-    if is_of_volume_file(run):
-        return None
-    if run.is_deidentified:
-        return run.deidentified()
-    if path is None:
-        raise BadConfig(
-            "corrections.no-source",
-            "a DICOM Segmentation needs the series from which the run was made: start carina view with --source and "
-            "the folder from which the run or the cohort was made, then finish; every stroke is kept.",
-        )
-    return choose_series(path, uid=str(run.manifest.inputs.get("series_uid", "")))
 
 
 CorrectionAsked = TypeVar("CorrectionAsked", bound=msgspec.Struct)
@@ -148,7 +95,7 @@ class CorrectingPages:
             query = f"?{request.url.query}" if request.url.query else ""
             return RedirectResponse(f"{mounted_at(request)}/correct/{made[0]}{query}")
         painting, decided = self._shelf.open(opened, layer), self._decided(request, run)  # before it is read
-        at = chosen_voxel(opened, request.query_params)
+        at, gone = chosen_voxel(opened, request.query_params), gone_from(self._how, request, run)
         values = run_values(request, opened, self._around) | {
             "layer": layer,
             "labels": [self._label(opened, name) for name in made],
@@ -170,11 +117,13 @@ class CorrectingPages:
             "sendings": self._how.sendings(request),
             "is_of_file": is_of_volume_file(run),
             "is_source_known": self._is_source_known(run),
+            "gone": gone,
             "reader": self._how.reader(request),
             "offered": self._how.offered(request),
             "scene": scene_facts(opened, mounted_at(request), at)
             | {"layer": layer, "sha256": painting.base_digest, "revision": painting.revision}
-            | {"others": [name for name in made if name != layer]},
+            | {"others": [name for name in made if name != layer]}
+            | {"gone": _words_for_good(gone)},
             "is_unfinished": _is_unfinished(run, layer, painting),
             "readers": (readers := readers_state(run)),
             "last": readers.measured,
@@ -233,6 +182,7 @@ class CorrectingPages:
     def _stroke(self, request: Request, asked: StrokeAsked) -> msgspec.Struct:
         opened, layer, painting = self._painting(request)
         author = Author(reader=self._name(request, asked.reader), at=datetime.now(UTC), id=asked.id)
+        _check_takes(gone_from(self._how, request, opened.run), opened.run, layer, painting, asked)
         if asked.tool == "undo":
             change = painting.undo(author, asked.revision, is_own=asked.is_own)
         elif asked.tool == "redo":
@@ -251,17 +201,17 @@ class CorrectingPages:
             raise painting.overtaken("Look at it as it is now, then decide.")
         reader, now = self._name(request, asked.reader), datetime.now(UTC)
         is_unfinished = _is_unfinished(opened.run, layer, painting)
+        gone = gone_from(self._how, request, opened.run) if is_unfinished else None
         if asked.decision is Decision.CORRECTED:
             if not is_unfinished:
                 raise unchanged(layer, finished_of(opened.run.folder, layer))
+            if gone is not None:
+                raise Conflict(gone.code, gone.words)
             people = painting.painters(revision)
             draft = Draft(layer=layer, labels=labels, revision=revision, reader=reader, painters=people, at=now)
             number = finish(opened.run, draft, self._how.source(request, opened.run)).number
         elif is_unfinished:
-            raise Conflict(
-                "corrections.unfinished",
-                "what was painted is not finished: finish the correction, or undo the strokes, then decide.",
-            )
+            raise _unfinished(gone)
         else:
             number = decide(opened.run, layer, asked.decision, reader, now, asked.reason).correction
         self._how.note(request, _deed(layer, asked.decision, number))
@@ -348,6 +298,31 @@ def _is_unfinished(run: Run, layer: MaskName, painting: Painting) -> bool:
     done = finished_of(run.folder, layer)
     labels, _ = painting.now()
     return labels_sha256(labels) != (done[-1].sha256 if done else painting.base_digest)
+
+
+def _words_for_good(gone: GoneSource | None) -> str:
+    """What a page says instead of taking a stroke; empty where it takes one."""
+    return gone.words if gone is not None and gone.is_for_good else ""
+
+
+def _check_takes(gone: GoneSource | None, run: Run, layer: MaskName, painting: Painting, asked: StrokeAsked) -> None:
+    """See that a stroke can be finished, or leads back to a mask that is.
+
+    Raises:
+        Conflict: ``corrections.series-gone``, the series is gone for good.
+    """
+    if gone is None or not gone.is_for_good:
+        return
+    if asked.tool not in ("undo", "redo") or not _is_unfinished(run, layer, painting):
+        raise Conflict(gone.code, gone.words)
+
+
+def _unfinished(gone: GoneSource | None) -> Conflict:
+    """The error of who decides about a mask with strokes that nobody finished."""
+    said = "what was painted is not finished: finish the correction, or undo the strokes, then decide."
+    if gone is not None and gone.is_for_good:
+        said = f"what was painted can't be finished, since {gone.said}: undo the strokes, then decide."
+    return Conflict("corrections.unfinished", said)
 
 
 def _runs(opened: OpenedRun, painting: Painting, asked: StrokeAsked) -> list[int]:

@@ -23,9 +23,10 @@ from carina.service.headers import HEADERS
 from carina.service.problems import NotThere
 from carina.service.viewer.changes_page import changes_routes
 from carina.service.viewer.cohort_pages import cohort_routes
-from carina.service.viewer.correcting import Correcting, correct_routes, source_of_run
+from carina.service.viewer.correcting import correct_routes
 from carina.service.viewer.opened import RunShelf
 from carina.service.viewer.routes import Above, Around, error_page, pages_of_run, viewer_routes
+from carina.service.viewer.ways_to_correct import Correcting, source_of_run
 
 VIEW_HOST = "127.0.0.1"
 

@@ -25,6 +25,7 @@ const READER_KEY = "carina reader";
 const ELSEWHERE = "This mask is open in another window of this browser: painting begins here when that one is closed.";
 const OTHER_UNREAD = "could not be read";
 const NOTHING_TO_FINISH = "Finish waits until the mask is changed.";
+const SERIES_GONE = "Nothing can be finished: the series of this run is gone.";
 const HOW_SEEN_AGAIN = "log in as who painted them, or ask whoever administers the node whether the job was moved to another project, or you were taken out of its.";
 
 const spacing = spacingOf(scene);
@@ -246,11 +247,12 @@ function sayUndecidable(waiting) {
   else if (saver.ofAnother) why = "somebody else is logged in now";
   else if (saver.isOvertaken) why = "this mask was changed elsewhere. Choose first what becomes of your strokes";
   else if (waiting || stroke) why = "not all strokes are saved";
+  else if (saver.isUnfinished && scene.gone) why = "what was painted can't be finished any more. Undo the strokes";
   else if (saver.isUnfinished) why = "what was painted is not finished. Finish the correction, or undo the strokes";
   const isNothingDecided = !state.isAlone || saver.isOvertaken || Boolean(saver.ofAnother);
   const what = isNothingDecided ? "Accept, Reject and Finish wait" : "Accept and Reject wait";
   const isChanged = saver.isRead ? saver.isUnfinished : !document.getElementById("unfinished").hidden;
-  state.whyNotFinish = why || isChanged ? "" : NOTHING_TO_FINISH;
+  state.whyNotFinish = scene.gone ? SERIES_GONE : why || isChanged ? "" : NOTHING_TO_FINISH;
   document.getElementById("undecidable").textContent = why ? `${what}: ${why}.` : state.whyNotFinish;
   for (const name of ["accepted", "rejected"]) document.querySelector(`[data-decision=${name}]`).disabled = Boolean(why);
   const finishing = document.querySelector("[data-decision=corrected]");
@@ -282,9 +284,10 @@ function hide() {
 // ---- strokes
 
 /** Why no stroke is taken now, in a sentence; empty where one is: also while the server is asked something. */
-function whyNotPainting() {
+function whyNotPainting({ isTurning = false } = {}) {
   if (!state.isAlone) return ELSEWHERE;
   if (saver.ofAnother) return saver.ofAnother;
+  if (scene.gone && !isTurning) return sentence(scene.gone); // strokes from before are taken back
   if (!saver.isRead) return "Painting begins once the mask is read.";
   if (saver.isOvertaken) return "Painting waits: this mask was changed elsewhere. Choose first what becomes of your strokes.";
   if (state.isLeaving) return "The other mask is being opened.";
@@ -298,9 +301,9 @@ function whyNotOn(plane) {
 }
 
 /** Whether a stroke is taken now; where it isn't, that is said, and the name that is missing asked for. */
-function mayPaint(plane = "") {
+function mayPaint(plane = "", how = {}) {
   state.refusedOn = plane;
-  state.refusal = whyNotPainting() || whyNotOn(plane);
+  state.refusal = whyNotPainting(how) || whyNotOn(plane);
   if (!state.refusal) return true;
   sayOfDeed(state.refusal);
   if (!painterHere() && saver.isRead) setTimeout(() => reader.focus()); // behind what a press does with the focus
@@ -529,7 +532,7 @@ form.addEventListener("submit", (event) => event.preventDefault());
 form.elements.window.addEventListener("input", () => planes.forEach(draw));
 for (const name of ["undo", "redo"]) {
   const painter = () => (name === "undo" ? saver.undoes : saver.redoes);
-  document.getElementById(name).addEventListener("click", () => { if (mayPaint()) ask(name, { is_own: isMine(painter()) }); });
+  document.getElementById(name).addEventListener("click", () => { if (mayPaint("", { isTurning: true })) ask(name, { is_own: isMine(painter()) }); });
 }
 document.getElementById("keep").addEventListener("click", () => saver.takeOver({ isKeeping: true }));
 document.getElementById("drop").addEventListener("click", () => saver.takeOver({ isKeeping: false }));

@@ -10,6 +10,7 @@ const LOGGED_OUT_RETRY_MS = 4000; // a log-in in another tab is seen soon
 const STROKE_MS = 5000; // a server that takes a request and dies, or stands still, must not hold a stroke for long
 const FORBIDDEN = 403;
 const OVERTAKEN = "corrections.overtaken";
+const SERIES_GONE = "corrections.series-gone"; // nothing makes what waits welcome: who painted it chooses
 const ANOTHER_READER = "corrections.another-reader";
 const UNREAD = "the mask could not be read again, and is asked for until it comes";
 const SILENT = "the server does not answer; kept here and sent again";
@@ -320,7 +321,7 @@ export class Saver {
   async #sendFirst() {
     if (!this.queue.length || this.isOvertaken) return true;
     const answer = await this.#answered("strokes", { ...this.queue[0], revision: this.revision }, STROKE_MS);
-    if (answer.code === OVERTAKEN) {
+    if ([OVERTAKEN, SERIES_GONE].includes(answer.code)) {
       this.isOvertaken = true;
       this.overtakenBy = answer.detail;
     } else if (answer.code) {
