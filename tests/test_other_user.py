@@ -44,6 +44,7 @@ COMMANDS = {
         "wait 1",
         "table t.csv",
     ],
+    "mend": [""],
     "submit": [".", ". --each folder"],
     "worker": ["--until-empty"],
 }
@@ -165,7 +166,7 @@ def test_a_node_s_database_is_opened_in_one_place_which_asks_for_other_hosts() -
     """But those of a backup, and a server's, which is opened to be looked at before there is a node."""
     opens = re.compile(r"\b(?:open_database|create_engine)\((?!url: str)")
     found = {str(file.relative_to(SOURCES)) for file in SOURCES.rglob("*.py") if opens.search(file.read_text())}
-    kept = {f"keeping/{name}.py" for name in ("dumped", "dumps", "own_copy", "restore")}
+    kept = {f"keeping/{name}.py" for name in ("dumped", "dumps", "mended_rows", "own_copy", "restore")}
     others = {"database/engine.py", *kept}
     assert found == {*others, "jobs/places.py", "service/check_database.py"}
     assert (SOURCES / "jobs/places.py").read_text().count("open_database(") == 1
