@@ -91,6 +91,25 @@ def test_an_association_that_ended_keeps_nobody_waiting(archive: DicomDestinatio
         assert association._is_paused
 
 
+def test_whoever_pauses_a_thread_that_waits_is_told_so_whatever_was_said_before() -> None:
+    class Waiting(Association):  # type: ignore[misc]  # of pynetdicom, which has no types for its threads
+        def __init__(self) -> None:
+            threading.Thread.__init__(self, daemon=True)
+
+        def run(self) -> None:
+            pause.wait()
+
+    waiting = Waiting()
+    pause = ReactorPause(waiting)
+    pause._goes_on = False
+    waiting.start()
+    waiting._is_paused = False
+    pause.clear()
+    assert waiting._is_paused
+    pause.set()
+    waiting.join()
+
+
 def test_a_thread_that_goes_on_late_waits_again_where_it_is_paused_anew() -> None:
     class Served(Association):  # type: ignore[misc]  # of pynetdicom, which has no types for its threads
         def __init__(self) -> None:

@@ -41,8 +41,9 @@ class ReactorPause(threading.Event):
         """Let the thread wait, and return once it does: at its next turn, or for ever where it has ended."""
         with self._changed:
             self._goes_on = False
-            while not (self._waits or self._is_mine() or self._has_ended()):
+            while not (self._waits or self._is_mine() or not self._association.is_alive()):
                 self._changed.wait(_LOOKS_AFTER_S)
+            self._association._is_paused = True  # whoever asks looks at nothing else, and would wait for ever
 
     def wait(self, timeout: float | None = None) -> bool:
         """As the thread itself: return once it may go on."""
@@ -56,12 +57,6 @@ class ReactorPause(threading.Event):
     def _is_mine(self) -> bool:
         """Whether the thread asks by itself, from a handler: then it does nothing else meanwhile."""
         return threading.current_thread() is self._association
-
-    def _has_ended(self) -> bool:
-        if self._association.is_alive():
-            return False
-        self._association._is_paused = True  # it is, for good; whoever asks waits until this says so
-        return True
 
 
 def pause_surely(association: Association) -> Association:
