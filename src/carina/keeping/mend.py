@@ -26,6 +26,7 @@ from carina.config import Settings
 from carina.database import outage_of
 from carina.database.address import file_of
 from carina.database.pages import read_pages
+from carina.deliver.ledger import RESTORED
 from carina.errors import BadConfig, one_line, told, unwritable
 from carina.jobs.places import DATABASE, NODE_LOCK, check_beside, database_address
 from carina.keeping.backup import BACKUP_FILE, Backup, own_digest
@@ -33,6 +34,7 @@ from carina.keeping.making import making
 from carina.keeping.mended_rows import MendedTable, make_mended
 from carina.keeping.own_copy import immutable_address, said_by_database
 from carina.keeping.saved import said_by_backup
+from carina.pipeline.json_text import as_pretty_json
 from carina.pipeline.places import write_whole
 
 KEPT_AS = "damaged.sqlite"
@@ -70,7 +72,14 @@ def mend_node(settings: Settings, now: datetime, who: str) -> Mended | None:
         raise BadConfig("node.none", f"{file}: there is no database of a node: give the node's --config.")
     check_beside(settings)
     with _nothing_runs(folder):
-        return _mend(file, folder, now, who, lambda _: None)
+        return _mend(file, folder, now, who, lambda _: _ask_before_sending(folder, now))
+
+
+def _ask_before_sending(folder: Path, now: datetime) -> None:
+    """From now on each destination is asked for every object before it is sent, as after a restore: rows are lost."""
+    marker = folder / RESTORED
+    if not marker.exists():
+        write_whole(marker, as_pretty_json({"mended": now.isoformat()}))
 
 
 def mend_backup(folder: Path, now: datetime, who: str) -> Mended | None:

@@ -167,6 +167,9 @@ def _settle(connection: sqlite3.Connection, done: dict[str, MendedTable], folder
     while orphans := connection.execute("pragma foreign_key_check").fetchall():
         for table, number, _, key in orphans:
             _let_go(connection, done[table], number, key)
+    _settle_removals(connection, done)
+    if not (done["job"].is_whole and done["delivery"].is_whole) and "ask" in _names_of(connection, "delivery"):
+        connection.execute("update delivery set ask = 1 where state = 'waiting'")  # its row may be older than a sending
     if not done["job"].is_whole:
         lost = (
             "state = 'queued' and reason = '' and id not in (select arrival_id from job where arrival_id is not null)"
@@ -184,6 +187,20 @@ def _remake_arrivals(connection: sqlite3.Connection, done: dict[str, MendedTable
         "where job.arrival_id is not null and job.arrival_id not in (select id from arrival) group by job.arrival_id"
     )
     done["arrival"].remade = made.rowcount
+
+
+def _settle_removals(connection: sqlite3.Connection, done: dict[str, MendedTable]) -> None:
+    """What retention removed is removed; what is said of a number that is lost is of nobody who gets it again."""
+    if "removal" not in done:
+        return
+    why = "(select 'removed: ' || why || '.' from removal where kind = 'incoming' and subject_id = arrival.id)"
+    connection.execute(
+        f"update arrival set state = 'removed', reason = {why} where state = 'queued' and {why} is not null "
+        "and id not in (select arrival_id from instance)"
+    )
+    for kind, table in (("run", "job"), ("incoming", "arrival")):
+        gone = f"delete from removal where kind = ? and subject_id not in (select id from {table})"
+        done["removal"].left_out += connection.execute(gone, (kind,)).rowcount
 
 
 def _said(expression: str, known: Sequence[str]) -> str:
