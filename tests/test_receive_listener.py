@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import resource
 import signal
@@ -102,7 +103,10 @@ def test_twenty_associations_at_once_lose_nothing(node: Settings, engine: Engine
     patient = replace(node, dicom=replace(node.dicom, idle_s=120.0))  # a busy machine lets some of them wait
     volume = chest_phantom(shape=(6, 64, 64), lesions=0).volume
     for number in range(20):
-        write_ct_series(volume, tmp_path / str(number), settings=SeriesSettings(study=f"study {number}"))
+        own = dataclasses.replace(
+            volume, uid=f"2.25.{1000 + number}"
+        )  # one UID for all of them would keep some apart, by chance
+        write_ct_series(own, tmp_path / str(number), settings=SeriesSettings(study=f"study {number}"))
     done: list[int] = []
     with listening(patient, engine) as listener:
         threads = [
