@@ -47,25 +47,13 @@ def test_what_a_process_has_left_undone_is_given_up_at_once() -> None:
         wait_until(lambda: True, child)
 
 
-BUSY = "import sys\nfor number in range(10**9):\n    if number == {rounds}: print('done', flush=True); sys.stdin.read()"
-
-
-@pytest.mark.usefixtures("hasty")
-def test_what_a_child_works_at_is_waited_for_many_times_as_long() -> None:
-    code = BUSY.format(rounds=30_000_000)
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        said = threading.Event()
-
-        def read() -> None:
-            assert child.stdout is not None and child.stdout.readline()
-            said.set()
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        wait_until(said.is_set, child)
-        reader.join()
-        child.kill()
-
+ONE_CHILD = """
+import sys
+for _ in range(30_000_000):
+    pass
+print("done", flush=True)
+sys.stdin.read()
+"""
 
 ONE_AFTER_ANOTHER = """
 import subprocess, sys
@@ -77,10 +65,9 @@ sys.stdin.read()
 
 
 @pytest.mark.usefixtures("hasty")
-def test_what_children_of_a_child_work_at_one_after_another_is_waited_for() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", ONE_AFTER_ANOTHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
+@pytest.mark.parametrize("code", [ONE_CHILD, ONE_AFTER_ANOTHER], ids=["one child", "children of it, one by one"])
+def test_what_children_work_at_is_waited_for_many_times_as_long(code: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         said = threading.Event()
 
         def read() -> None:
